@@ -1,0 +1,67 @@
+"""Tell the source that it may let go: last, in batches, and idempotent.
+
+Nothing is acknowledged before the fact that every recipient is final is durable
+in the ledger. A crash in between is repaired by the next scan.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from drainer.ledger.sql import Ledger
+from drainer.mail.message import Message
+from drainer.policy.settle import Settlement
+from drainer.policy.state import FINAL
+from drainer.smtp.session import Work
+from drainer.sources import Source
+
+BATCH = 200
+PAUSE = 0.25
+"""Seconds between batches, so that one fsync of a folder serves many."""
+
+
+class Acknowledger:
+    """Collects finished messages and acknowledges them in the background."""
+
+    def __init__(self, ledger: Ledger, sources: Mapping[str, Source]) -> None:
+        """Serve those sources that acknowledge at all."""
+        self._ledger = ledger
+        self._sources = {u: s for u, s in sources.items() if s.acknowledges}
+        self._waiting: dict[str, Message] = {}
+        self._closed = asyncio.Event()
+
+    def offer(self, messages: Iterable[Message]) -> None:
+        """Take messages that may be finished: known ones that a scan met again."""
+        for message in messages:
+            if message.source in self._sources:
+                self._waiting[message.id] = message
+
+    def consider(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+        """Take the message of an attempt if that attempt may have finished it."""
+        if all(settlement.state in FINAL for settlement in settlements):
+            self.offer([work.spooled.message])
+
+    async def run(self) -> None:
+        """Acknowledge until closed; what is waiting then is still done."""
+        while not self._closed.is_set():
+            try:
+                async with asyncio.timeout(PAUSE):
+                    await self._closed.wait()
+            except TimeoutError:
+                await self._flush()
+        await self._flush()
+
+    def close(self) -> None:
+        """Let ``run`` end after what is waiting."""
+        self._closed.set()
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch = [
+                self._waiting.pop(key) for key in list(self._waiting)[:BATCH]
+            ]
+            finished = await self._ledger.finished([message.id for message in batch])
+            for url, source in self._sources.items():
+                mine = [m for m in batch if m.id in finished and m.source == url]
+                if mine:
+                    done = await asyncio.to_thread(source.acknowledge, mine)
+                    await self._ledger.acknowledged(done)

@@ -1,0 +1,126 @@
+"""What waits in memory between the ledger and the sessions: little, bounded.
+
+Whatever lies here is claimed in the ledger, so nothing is lost with it.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter, deque
+from collections.abc import Callable
+
+from drainer.smtp.session import Work
+
+
+class Backlog:
+    """A bounded queue of work that knows what is still under way."""
+
+    def __init__(self, limit: int) -> None:
+        """Hold at most ``limit`` messages; ``put`` waits beyond that."""
+        self._limit = limit
+        self._items: deque[Work] = deque()
+        self._takers: list[asyncio.Future[None]] = []
+        self._putters: list[asyncio.Future[None]] = []
+        self._parts: Counter[str] = Counter()
+        self._outstanding = 0
+        self._closed = False
+        #: Set whenever an attempt ended.
+        self.settled = asyncio.Event()
+
+    @property
+    def outstanding(self) -> int:
+        """How many jobs were put and have not ended."""
+        return self._outstanding
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self._closed
+
+    async def put(self, work: Work) -> None:
+        """Add work; wait while the backlog is full."""
+        await _until(
+            lambda: len(self._items) < self._limit or self._closed, self._putters
+        )
+        if self._closed:
+            return
+        self.count(work)
+        self._items.append(work)
+        _notify(self._takers)
+
+    def count(self, work: Work) -> None:
+        """Count work that will end without ever being taken."""
+        self._outstanding += 1
+        self._parts[work.job.message.id] += 1
+
+    async def wait(self) -> bool:
+        """Wait until there is something to take; False when it is over."""
+        await _until(lambda: bool(self._items) or self._closed, self._takers)
+        return not self._closed
+
+    async def take(self, idle: float, *, fresh: bool) -> Work | None:
+        """Return work, or None when it is over or none came for ``idle`` seconds.
+
+        Work that must go alone is given only to a ``fresh`` session; another one
+        gets None, so that it ends.
+        """
+        if not self._items and not self._closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(idle):
+                    await self.wait()
+        if self._closed or not self._items:
+            return None
+        if self._items[0].job.alone and not fresh:
+            return None
+        return self._pop()
+
+    def take_now(self) -> Work | None:
+        """Return work if some is there that need not go alone."""
+        if self._closed or not self._items or self._items[0].job.alone:
+            return None
+        return self._pop()
+
+    def put_back(self, work: Work) -> None:
+        """Return work that was taken and not begun."""
+        self._items.appendleft(work)
+        _notify(self._takers)
+
+    def end(self, work: Work) -> bool:
+        """Note that a job ended; True when it was the last part of its message."""
+        message = work.job.message.id
+        self._outstanding -= 1
+        self._parts[message] -= 1
+        last = self._parts[message] <= 0
+        if last:
+            del self._parts[message]
+        self.settled.set()
+        return last
+
+    def close(self) -> None:
+        """Give out nothing more; what lies here stays claimed until the end."""
+        self._closed = True
+        self._items.clear()
+        _notify(self._takers)
+        _notify(self._putters)
+        self.settled.set()
+
+    def _pop(self) -> Work:
+        work = self._items.popleft()
+        if self._putters and len(self._items) < self._limit:
+            _notify(self._putters)
+        return work
+
+
+async def _until(
+    holds: Callable[[], bool], waiters: "list[asyncio.Future[None]]"
+) -> None:
+    while not holds():
+        future = asyncio.get_running_loop().create_future()
+        waiters.append(future)
+        await future
+
+
+def _notify(waiters: "list[asyncio.Future[None]]") -> None:
+    for future in waiters:
+        if not future.done():
+            future.set_result(None)
+    waiters.clear()

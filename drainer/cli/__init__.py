@@ -1,0 +1,58 @@
+"""The ``drainer`` command: parse, wire, call, print, exit code."""
+
+import signal
+import sys
+
+import typer
+
+from drainer import __version__
+from drainer.cli import (
+    check,
+    classify,
+    configure,
+    drain,
+    inspect,
+    operate,
+    status,
+)
+from drainer.cli.output import fail
+from drainer.errors import DrainerError
+
+EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer or an
+unwritable ledger; 2 usage or configuration; 3 the primary is not ready, nothing was
+sent; 4 stopped because the primary refuses us; 5 finished, but recipients remain;
+6 another drain owns this source; 130 interrupted, run it again to go on."""
+
+app = typer.Typer(
+    name="drainer",
+    help="Drain a backup MX's spool to the primary mail server.",
+    epilog=EXIT_STATUS,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for module in (configure, check, inspect, drain, status, operate, classify):
+    module.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: bool = typer.Option(False, "--version", help="Print the version.")  # noqa: FBT003
+) -> None:
+    if version:
+        typer.echo(f"drainer {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; map our errors to exit codes."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        app(standalone_mode=False)
+    except DrainerError as error:
+        try:
+            fail(error)
+        except typer.Exit as leave:
+            sys.exit(leave.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)

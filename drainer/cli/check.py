@@ -1,0 +1,104 @@
+"""`check`: the health of the primary, stage by stage."""
+
+import asyncio
+from typing import Any
+
+import typer
+
+from drainer.cli.options import ConfigOption, JsonOption, ToOption, load
+from drainer.cli.output import print_json, shown, stdout, table
+from drainer.errors import PrimaryNotReady, UsageError
+from drainer.mail.certificate import describe
+from drainer.smtp.check import FAIL, WARN, Finding, Health
+from drainer.smtp.check import check as check_primary
+from drainer.wiring import make_probe, make_route
+
+_COLOURS = {FAIL: "red", WARN: "yellow"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(check)
+
+
+def check(
+    path: ConfigOption = None, to: ToOption = "", *, json_: JsonOption = False
+) -> None:
+    """Ask the primary everything short of sending a message, and print a table.
+
+    Exit status: 0 ready; 2 a loop, or bad usage; 3 not ready.
+
+    Example: drainer check --to mx1.example.com
+    """
+    config = load(path, to=to)
+    route = make_route(config)
+    health = asyncio.run(check_primary(route, make_probe(config)))
+    show(health, str(route), as_json=json_)
+    refuse_if_sick(health, str(route))
+
+
+def show(health: Health, route: str, *, as_json: bool) -> None:
+    """Print the findings."""
+    if as_json:
+        print_json(facts_of(health, route))
+        return
+    rows = table("stage", "", "time", "reply", title=f"primary {route}")
+    for finding in health.findings:
+        colour = _COLOURS.get(finding.verdict, "green")
+        time = f"{finding.seconds * 1000:.0f} ms" if finding.seconds else ""
+        verdict = f"[{colour}]{finding.verdict}[/]"
+        rows.add_row(shown(finding.stage), verdict, time, shown(_words(finding)))
+        if finding.hint:
+            rows.add_row("", "", "", f"[yellow]{shown(finding.hint, 500)}[/]")
+    stdout().print(rows)
+
+
+def _words(finding: Finding) -> str:
+    certificate = _certificate(finding)
+    words = [finding.reply]
+    if "tls" in finding.facts:
+        words.append(f"{finding.facts['tls']} {finding.facts.get('cipher', '')}")
+    if certificate:
+        words.append(
+            f"certificate {certificate['subject']}, until {certificate['not_after']}"
+        )
+    if finding.stage == "connect":
+        words.append(str(finding.facts.get("address", "")))
+    return "; ".join(filter(None, words))
+
+
+def _certificate(finding: Finding) -> dict[str, Any]:
+    der = finding.facts.get("certificate_der")
+    return describe(bytes.fromhex(der)) if isinstance(der, str) else {}
+
+
+def facts_of(health: Health, route: str) -> dict[str, Any]:
+    """Return the findings for scripts."""
+    stages = []
+    for finding in health.findings:
+        facts = {k: v for k, v in finding.facts.items() if k != "certificate_der"}
+        if certificate := _certificate(finding):
+            facts["certificate"] = certificate
+        stages.append(
+            {
+                "stage": finding.stage,
+                "verdict": finding.verdict,
+                "seconds": round(finding.seconds, 6),
+                "reply": finding.reply,
+                "hint": finding.hint,
+                **facts,
+            }
+        )
+    return {"primary": route, "ready": health.ready, "loop": health.loop,
+            "stages": stages}  # fmt: skip
+
+
+def refuse_if_sick(health: Health, route: str) -> None:
+    """Raise what a failed check means: UsageError for a loop, PrimaryNotReady."""
+    if health.loop:
+        message = f"{route} introduces itself with our own name: that is a loop"
+        raise UsageError(message, hint="check --to, or set [primary] helo")
+    if not health.ready:
+        failed = next(f for f in health.findings if f.verdict == FAIL)
+        message = f"the primary {route} is not ready: {failed.stage}: {failed.reply}"
+        raise PrimaryNotReady(message, hint=failed.hint)

@@ -1,0 +1,93 @@
+"""`classify`: which rule a reply would fire, and why."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from drainer.cli.options import JsonOption
+from drainer.cli.output import print_json, shown, stdout
+from drainer.errors import UsageError
+from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
+from drainer.policy.classify import Judgement
+from drainer.policy.classify import classify as judge
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("classify")(classify)
+
+
+def classify(
+    reply: Annotated[
+        str, typer.Argument(help="The reply; else one a line on stdin.")
+    ] = "",
+    stage: Annotated[
+        str, typer.Option(help="connect, banner, ehlo, starttls, auth, mail, rcpt,"
+                          " data or dot, in any case.")
+    ] = "rcpt",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Say what a reply would mean: verdict, scope, rule and reason.
+
+    Lines on stdin are replies, or JSON objects with `reply` and `stage`.
+
+    Example: drainer classify "550 5.1.1 User unknown" --stage rcpt
+    """  # fmt: skip
+    lines = [reply] if reply else sys.stdin
+    for line in lines:
+        text = line.rstrip("\r\n")
+        if text.strip():
+            _answer(text, stage, as_json=json_)
+
+
+def _answer(line: str, stage: str, *, as_json: bool) -> None:
+    text = line
+    if line.lstrip().startswith("{"):
+        try:
+            given = json.loads(line)
+            text, stage = str(given["reply"]), str(given.get("stage", stage))
+        except (ValueError, KeyError, TypeError):
+            message = f"no JSON object with a reply: {line[:80]!r}"
+            raise UsageError(message) from None
+    facts = _facts(text, _stage(stage))
+    if as_json:
+        print_json(facts)
+        return
+    verdict, scope = facts["verdict"], facts["scope"]
+    words = f"{facts['rule']}: {facts['reason']}"
+    stdout().print(f"[bold]{verdict}[/] ({scope}) by {shown(words)}")
+
+
+def _stage(text: str) -> Stage:
+    try:
+        return Stage(text.strip().lower())
+    except ValueError:
+        message = f"{text!r} is no stage"
+        legal = ", ".join(s.value for s in Stage)
+        raise UsageError(message, hint=f"legal: {legal}") from None
+
+
+def _facts(text: str, stage: Stage) -> dict[str, Any]:
+    try:
+        reply = parse_reply(text.replace("\\n", "\n").encode("utf-8", "replace"))
+        judgement = judge(reply, stage)
+    except ProtocolError:
+        reply = Reply(code=0, text=text)
+        judgement = _malformed()
+    return {
+        "verdict": judgement.verdict.value,
+        "scope": judgement.scope.value,
+        "rule": judgement.rule,
+        "reason": judgement.reason,
+        "code": reply.code or None,
+        "enhanced": reply.enhanced or None,
+    }
+
+
+def _malformed() -> Judgement:
+    from drainer.mail.reply import Lost  # noqa: PLC0415
+
+    return judge(Lost(reason="protocol", detail="no SMTP reply"), Stage.RCPT)

@@ -1,0 +1,72 @@
+"""`init` writes a commented drainer.toml; `config` prints what is in force."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import print_json, say
+from drainer.config_text import commented_toml
+from drainer.errors import UsageError
+from drainer.wiring import ledger_url
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("init")(init)
+    app.command("config")(config)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write.")] = Path(
+        "drainer.toml"
+    ),
+    *,
+    force: Annotated[bool, typer.Option(help="Overwrite a file that exists.")] = False,
+) -> None:
+    """Write a configuration file with every key, its default and its meaning.
+
+    Example: drainer init /etc/drainer/drainer.toml
+    """
+    if path.exists() and not force:
+        message = f"{path} exists"
+        raise UsageError(message, hint="give another path, or --force")
+    try:
+        path.touch(mode=0o600)
+        path.write_text(commented_toml(), "utf-8")
+    except OSError as error:
+        message = f"cannot write {path}: {error.strerror}"
+        raise UsageError(message) from None
+    say(f"wrote {path}; every key is commented out and shows its default")
+
+
+def config(
+    path: ConfigOption = None, ledger: LedgerOption = "", *, json_: JsonOption = False
+) -> None:
+    """Print the configuration in force: file, environment and flags; no secrets.
+
+    Example: drainer config --json | jq .throttle
+    """
+    known = load(path, ledger=ledger)
+    facts: dict[str, Any] = known.model_dump(mode="json")
+    facts["ledger"]["url"] = ledger_url(known).render_as_string(hide_password=True)
+    for source in facts["sources"].values():
+        source["url"] = _masked(source["url"])
+    if json_:
+        print_json(facts)
+        return
+    for section, keys in facts.items():
+        typer.echo(f"[{section}]")
+        for key, value in keys.items():
+            typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        typer.echo("")
+
+
+def _masked(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not separator or not at or ":" not in user:
+        return url
+    return f"{scheme}://{user.partition(':')[0]}:***@{host}"

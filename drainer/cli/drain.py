@@ -1,0 +1,296 @@
+"""`drain`: the main job."""
+
+import asyncio
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from drainer.cli.check import refuse_if_sick
+from drainer.cli.inspect import plan
+from drainer.cli.options import (
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    QueueOption,
+    SourcesArgument,
+    ToOption,
+    load,
+)
+from drainer.cli.output import INTERRUPTED, print_json, say, shown, stdout, warn
+from drainer.cli.progress import progress
+from drainer.config import Config
+from drainer.deliver import utcnow
+from drainer.errors import DrainerError, LedgerUnwritable
+from drainer.ledger import Decision, Kind, from_micros
+from drainer.ledger.report import Report
+from drainer.ledger.sql import Ledger
+from drainer.observe.export import Exporting, start_export
+from drainer.policy.gate import GateState
+from drainer.policy.hints import NO_KNOWN_GOOD
+from drainer.policy.state import FINAL, State
+from drainer.smtp.check import check as check_primary
+from drainer.sources import Source
+from drainer.units import human_duration, human_size
+from drainer.wiring import (
+    ledger_url,
+    lock_folder,
+    make_orders,
+    make_probe,
+    make_sources,
+    rehearsal_url,
+)
+from drainer.worker import Drain, Orders
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("drain")(drain)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One run of the command."""
+
+    config: Config
+    orders: Orders
+    sources: list[Source]
+    url: Any
+    check: bool
+    as_json: bool
+
+
+def drain(  # noqa: PLR0913 - a command's flags
+    sources: SourcesArgument,
+    to: ToOption = "",
+    rate: Annotated[
+        str, typer.Option(help="e.g. 20/second, 90/minute, unlimited; skips the ramp.")
+    ] = "",
+    connections: Annotated[
+        int | None, typer.Option(min=1, max=500, help="Sessions; skips the ramp.")
+    ] = None,
+    queue: QueueOption = [],  # noqa: B006 - typer copies it
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    give_up_after: Annotated[
+        str, typer.Option(help="How long to wait for retries without a success.")
+    ] = "",
+    *,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not ask the primary first.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse", help="Send, but acknowledge nothing; a ledger of its own."
+        ),
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Check the primary, then send it what the spool holds.
+
+    Running it again goes on where the last run ended, also after a crash.
+
+    Exit status: 0 every recipient is final; 1 a defect of ours, or the ledger
+    cannot be written; 2 usage; 3 the primary is not ready; 4 the primary refuses
+    us; 5 recipients remain; 6 another drain owns this source; 130 interrupted.
+
+    Example: drainer drain postfix:/mnt/backup/spool --to mx1.example.com --rate 20/s
+    """
+    sections: dict[str, dict[str, Any]] = {"throttle": {}, "primary": {}, "gate": {}}
+    if rate:
+        sections["throttle"]["rate"] = rate
+    if connections is not None:
+        sections["primary"]["connections"] = connections
+    if give_up_after:
+        sections["gate"]["give_up_after"] = give_up_after
+    config = load(path, to=to, ledger=ledger, sections=sections)
+    if dry_run:
+        plan(sources, queue, path, to, json_=json_)
+        return
+    opened = make_sources(config, sources, queue)
+    for source in opened:
+        if hasattr(source, "refuse_if_live"):
+            source.refuse_if_live()
+    url = ledger_url(config)
+    run = _Run(
+        config=config,
+        orders=make_orders(
+            config,
+            explicit=bool(rate) or connections is not None,
+            acknowledge=not rehearse,
+        ),
+        sources=opened,
+        url=rehearsal_url(url) if rehearse else url,
+        check=not no_check,
+        as_json=json_,
+    )
+    code = uvloop.run(_drain(run))
+    raise typer.Exit(code)
+
+
+async def _drain(run: _Run) -> int:
+    shown_url = run.url.render_as_string(hide_password=True)
+    route = str(run.orders.route)
+    say(f"draining to {route}; ledger {shown_url}")
+    _warn_of_defaults(run.config)
+    retry = run.config.retry.unknown
+    ledger = Ledger(run.url, lock_folder(run.url), unknown=retry)
+    drain = Drain(run.orders, run.sources, ledger)
+    code, error = 1, None
+    in_doubt = await ledger.start(route)
+    if in_doubt:
+        warn(f"a run before this one died: {in_doubt} recipients are in doubt")
+    exporting = start_export(run.config.telemetry, run.url, lock_folder(run.url))
+    try:
+        if run.check:
+            await _check(run, ledger)
+        _listen_to_signals(drain)
+        async with progress(drain, quiet=False):
+            await drain.run()
+    except* DrainerError as group:
+        error = _first(group)
+    code = _exit_code(run, drain, error)
+    await _end(ledger, code)
+    await _stop_export(exporting)
+    summary = _summary(run, drain, code, ledger.run_id)
+    _print_summary(run, drain, summary)
+    if error is not None:
+        raise error
+    return code
+
+
+def _warn_of_defaults(config: Config) -> None:
+    if not config.primary.domains:
+        say("no [primary] domains are set: mail for every recipient domain is sent")
+    if not config.health.accept:
+        warn(NO_KNOWN_GOOD)
+
+
+async def _check(run: _Run, ledger: Ledger) -> None:
+    """Gate the drain: PrimaryNotReady or UsageError, and nothing was sent."""
+    health = await check_primary(run.orders.route, make_probe(run.config))
+    for finding in health.findings:
+        decision = Decision(
+            at=utcnow(),
+            kind=Kind.HEALTH,
+            rule=f"health-{finding.stage.split(' ')[0]}",
+            verdict=finding.verdict,
+            reply=finding.reply,
+            evidence={"stage": finding.stage, "seconds": round(finding.seconds, 6),
+                      "hint": finding.hint},
+        )  # fmt: skip
+        await ledger.note(decision)
+    refuse_if_sick(health, str(run.orders.route))
+
+
+def _listen_to_signals(drain: Drain) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        say("stopping: each session finishes its message; again to stop at once")
+        drain.stop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+
+def _first(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
+    """Return the error that a person must see."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, DrainerError)  # noqa: S101 - what except* caught
+    return found
+
+
+def _exit_code(run: _Run, drain: Drain, error: DrainerError | None) -> int:
+    """Where several apply: 1, 130, 4, 5, 0."""
+    if error is not None:
+        return error.exit_code
+    if drain.tally.defects:
+        return 1
+    if drain.tally.interrupted:
+        return INTERRUPTED
+    if drain.gate.state is GateState.OPEN:
+        return 4
+    report = Report(run.url)
+    states = report.states([source.url for source in run.sources])
+    report.close()
+    left = sum(n for state, n in states.items() if State(state) not in FINAL)
+    return 5 if left else 0
+
+
+async def _end(ledger: Ledger, code: int) -> None:
+    with suppress(LedgerUnwritable):
+        await ledger.finish(code)
+    await ledger.stop()
+
+
+async def _stop_export(exporting: Exporting | None) -> None:
+    if exporting is not None and not await asyncio.to_thread(exporting.finish):
+        warn("not all traces could be sent; the next run will")
+
+
+def _summary(run: _Run, drain: Drain, code: int, run_id: str) -> dict[str, Any]:
+    urls = [source.url for source in run.sources]
+    report = Report(run.url)
+    states, messages = report.states(urls), report.message_counts(urls)
+    last = report.last_run()
+    report.close()
+    seconds = (utcnow() - drain.tally.started).total_seconds()
+    sent = drain.tally.sent_messages
+    return {
+        "exit": code,
+        "messages": messages,
+        "recipients": states,
+        "sent_messages": sent,
+        "seconds": round(seconds, 3),
+        "messages_per_second": round(sent / seconds, 2) if seconds else 0.0,
+        "bytes": drain.tally.sent_bytes,
+        "commits": last.get("commits"),
+        "run_id": run_id,
+    }
+
+
+def _print_summary(run: _Run, drain: Drain, summary: dict[str, Any]) -> None:
+    if run.as_json:
+        print_json(summary)
+        return
+    console = stdout()
+    console.print(
+        f"{summary['sent_messages']} messages ({human_size(summary['bytes'])}) sent in"
+        f" {human_duration(summary['seconds'])},"
+        f" {summary['messages_per_second']:.1f} per second"
+    )
+    for state, count in summary["recipients"].items():
+        if count:
+            console.print(f"  {count} {state}")
+    _print_next(run, drain)
+
+
+def _print_next(run: _Run, drain: Drain) -> None:
+    """Say what remains, why, and what to run."""
+    console = stdout()
+    if drain.gate.state is GateState.OPEN:
+        judgement = drain.gate.judgement
+        why = judgement.reason if judgement else "waiting did not help"
+        console.print(f"[red]stopped: {shown(why)}: {shown(drain.gate.reply)}[/]")
+        console.print("nothing was judged by that; mend it and run the same again")
+    urls = [source.url for source in run.sources]
+    report = Report(run.url)
+    for row in report.reasons(urls):
+        due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
+        reply = shown(row["reply"] or "", 80)
+        console.print(f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}")
+    report.close()
+    console.print("`drainer status` and `drainer why ID` tell more")

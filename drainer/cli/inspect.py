@@ -1,0 +1,225 @@
+"""`inspect` lists what lies in a spool; `plan` says what a drain would do."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from drainer.cli.options import (
+    ConfigOption,
+    JsonOption,
+    QueueOption,
+    SourcesArgument,
+    ToOption,
+    load,
+)
+from drainer.cli.output import print_json, shown, stdout, table
+from drainer.intake import examine
+from drainer.mail.envelope import domain_of
+from drainer.mail.reply import printable
+from drainer.policy.admit import Admission
+from drainer.policy.job import Scanned
+from drainer.policy.throttle import parse_rate
+from drainer.sources import Source
+from drainer.units import human_duration, human_size
+from drainer.wiring import make_admission, make_sources
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("inspect")(inspect)
+    app.command("plan")(plan)
+
+
+def inspect(
+    sources: SourcesArgument,
+    queue: QueueOption = [],  # noqa: B006 - typer copies it
+    path: ConfigOption = None,
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """List what lies in a spool: read-only, no primary and no ledger needed.
+
+    A message that cannot be replayed is listed with its problem.
+
+    Example: drainer inspect postfix:/mnt/backup/spool/postfix --json
+    """
+    opened = make_sources(load(path), sources, queue)
+    if json_:
+        for scanned in _examined(opened, Admission(bare_newlines="hold"), digest=True):
+            print_json(facts_of(scanned))
+        return
+    rows = table("id", "native id", "queue", "arrived", "size", "sender", "recipients")
+    count = 0
+    for scanned in _examined(opened, Admission(bare_newlines="hold")):
+        count += 1
+        _add_row(rows, scanned)
+    stdout().print(rows)
+    stdout().print(f"{count} messages")
+
+
+def _examined(
+    sources: list[Source], rules: Admission, *, digest: bool = False
+) -> Iterator[Scanned]:
+    for source in sources:
+        for spooled in source.scan():
+            yield examine(spooled, rules, digest=digest)
+
+
+def _add_row(rows: Any, scanned: Scanned) -> None:  # noqa: ANN401
+    message = scanned.spooled.message
+    recipients = [r.forward_path for r in message.envelope.recipients]
+    words = ", ".join(recipients[:3]) + (" ..." if len(recipients) > 3 else "")  # noqa: PLR2004
+    size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
+    rows.add_row(
+        message.id[:12],
+        shown(message.native_id),
+        shown(message.queue),
+        message.arrived.strftime("%Y-%m-%d %H:%M:%S"),
+        human_size(size),
+        shown(message.envelope.reverse_path or "<>"),
+        shown(words),
+    )
+    if scanned.problem is not None:
+        rows.add_row("", "", "", "", "", "", f"[red]{shown(scanned.problem, 300)}[/]")
+
+
+def facts_of(scanned: Scanned) -> dict[str, Any]:
+    """Return a message for scripts."""
+    message, envelope = scanned.spooled.message, scanned.spooled.message.envelope
+    facts, problem, client = scanned.facts, scanned.problem, message.client
+    return {
+        "id": message.id,
+        "source": message.source,
+        "native_id": message.native_id,
+        "queue": message.queue,
+        "arrived": message.arrived.isoformat(),
+        "reverse_path": envelope.reverse_path,
+        "recipients": [
+            {
+                "forward_path": r.forward_path,
+                "orcpt": r.orcpt or None,
+                "notify": list(r.notify),
+            }
+            for r in envelope.recipients
+        ],
+        "done": list(envelope.done),
+        "size": facts.size_bytes if facts else message.size_bytes,
+        "sha256": facts.sha256 if facts else None,
+        "body": envelope.body or None,
+        "smtputf8": envelope.smtputf8,
+        "envid": envelope.envid or None,
+        "ret": envelope.ret or None,
+        "client": {
+            "address": client.address or None,
+            "name": client.name or None,
+            "helo": client.helo or None,
+        },
+        "login": message.login or None,
+        "flags": list(message.flags),
+        "problem": None
+        if problem is None
+        else {"code": problem.code, "detail": printable(problem.detail)},
+    }
+
+
+@dataclass(slots=True)
+class Forecast:
+    """What a drain of these sources would meet."""
+
+    messages: int = 0
+    recipients: int = 0
+    bytes: int = 0
+    held: Counter[str] = field(default_factory=Counter)
+    domains: Counter[str] = field(default_factory=Counter)
+    oldest: datetime | None = None
+    expiring: int = 0
+
+    def add(self, scanned: Scanned, lifetime_end: datetime) -> None:
+        """Count one message."""
+        message = scanned.spooled.message
+        self.messages += 1
+        self.oldest = min(self.oldest or message.arrived, message.arrived)
+        for problem in scanned.problems:
+            if problem:
+                self.held[problem] += 1
+        pending = [
+            recipient
+            for recipient, problem in zip(
+                message.envelope.recipients, scanned.problems, strict=False
+            )
+            if not problem
+        ]
+        if not pending:
+            return
+        self.recipients += len(pending)
+        self.bytes += scanned.facts.size_bytes if scanned.facts else 0
+        self.expiring += message.arrived < lifetime_end
+        self.domains.update(domain_of(r.forward_path) for r in pending)
+
+
+def plan(
+    sources: SourcesArgument,
+    queue: QueueOption = [],  # noqa: B006 - typer copies it
+    path: ConfigOption = None,
+    to: ToOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Say what `drain` would do: counts, sizes, ages, duration, local refusals.
+
+    Nothing is sent and nothing is written.
+
+    Example: drainer plan maildir:/var/mail/backup
+    """
+    config = load(path, to=to)
+    opened = make_sources(config, sources, queue)
+    rate = parse_rate(config.throttle.rate)
+    forecast = Forecast()
+    end = datetime.now(UTC) - config.retry.lifetime
+    for scanned in _examined(opened, make_admission(config)):
+        forecast.add(scanned, end)
+    sendable = forecast.messages and forecast.recipients
+    seconds = forecast.messages / rate if rate and sendable else 0.0
+    if json_:
+        print_json(_plan_facts(forecast, seconds, config.throttle.rate))
+    else:
+        _show_plan(forecast, seconds, config.throttle.rate)
+
+
+def _plan_facts(forecast: Forecast, seconds: float, rate: str) -> dict[str, Any]:
+    oldest = forecast.oldest
+    return {
+        "messages": forecast.messages,
+        "recipients": forecast.recipients,
+        "bytes": forecast.bytes,
+        "domains": dict(forecast.domains.most_common()),
+        "held": dict(forecast.held),
+        "oldest": oldest.isoformat() if oldest else None,
+        "past_lifetime": forecast.expiring,
+        "rate": rate,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _show_plan(forecast: Forecast, seconds: float, rate: str) -> None:
+    console = stdout()
+    console.print(
+        f"{forecast.messages} messages, {forecast.recipients} recipients to try,"
+        f" {human_size(forecast.bytes)}"
+    )
+    if forecast.oldest is not None:
+        age = (datetime.now(UTC) - forecast.oldest).total_seconds()
+        console.print(f"the oldest arrived {human_duration(age)} ago")
+    console.print(f"at {rate} this takes {human_duration(seconds)} at least")
+    if forecast.expiring:
+        console.print(f"[yellow]{forecast.expiring} are older than the lifetime[/]")
+    rows = table("recipient domain", "recipients")
+    for domain, count in forecast.domains.most_common(20):
+        rows.add_row(shown(domain), str(count))
+    console.print(rows)
+    for problem, count in forecast.held.most_common():
+        console.print(f"[yellow]{count} would be held: {problem}[/]")

@@ -1,0 +1,85 @@
+"""The operator's verbs: hold, release, requeue, discard."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from drainer.cli.filters import with_filters
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import print_json, say, stdout
+from drainer.errors import UsageError
+from drainer.ledger.operate import VERBS, Verb, apply_verb, touchable
+from drainer.ledger.report import Filters, Report
+from drainer.policy.state import State
+from drainer.wiring import ledger_url
+
+_HELP = {
+    "hold": "Set recipients aside until somebody releases them.",
+    "release": "Let held recipients go; overrules problems that may be overruled.",
+    "requeue": "Make recipients due now, as if they had never been tried.",
+    "discard": "Give recipients up for good: they are neither sent nor bounced.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, verb in VERBS.items():
+        app.command(name, help=f"{_HELP[name]}\n\nExample: drainer {name} --domain"
+                    " example.com --reason 'moved away'")(_command(verb))  # fmt: skip
+
+
+def _command(verb: Verb) -> Callable[..., None]:
+    @with_filters
+    def command(
+        ids: Annotated[
+            list[str] | None, typer.Argument(metavar="[ID]...", show_default=False)
+        ] = None,
+        reason: Annotated[
+            str, typer.Option(help="Why; it is recorded with the decision.")
+        ] = "",
+        path: ConfigOption = None,
+        ledger: LedgerOption = "",
+        *,
+        filters: Filters,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Only say what would be touched.")
+        ] = False,
+        yes: Annotated[
+            bool, typer.Option("--yes", help="Do not ask on a terminal.")
+        ] = False,
+        json_: JsonOption = False,
+    ) -> None:
+        url = ledger_url(load(path, ledger=ledger))
+        report = Report(url)
+        if not ids and filters.empty:
+            message = f"{verb.name} needs an ID or a filter"
+            raise UsageError(message, hint=f"see `drainer {verb.name} --help`")
+        chosen = replace(filters, messages=[report.resolve(i) for i in ids or ()])
+        states = touchable(verb, chosen.states or [s.value for s in State])
+        chosen = replace(chosen, states=states)
+        count = sum(1 for _ in report.recipients(chosen)) if states else 0
+        report.close()
+        if dry_run:
+            _say_count(count, f"would be {verb.done}", as_json=json_)
+            return
+        if not reason:
+            message = f"{verb.name} needs --reason"
+            raise UsageError(message, hint="it is recorded, for whoever asks later")
+        if count and not yes and sys.stdin.isatty():
+            typer.confirm(f"{verb.name} {count} recipients?", abort=True, err=True)
+        changed = apply_verb(url, verb, chosen, reason) if count else 0
+        _say_count(changed, verb.done, as_json=json_)
+        if changed != count:
+            say(f"{count - changed} had moved on meanwhile")
+
+    return command
+
+
+def _say_count(count: int, done: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"recipients": count, "done": done})
+    else:
+        stdout().print(f"{count} recipients {done}")

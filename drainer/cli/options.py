@@ -1,0 +1,60 @@
+"""The options that many commands share, and the configuration behind them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drainer import config_file
+from drainer.config import Config
+from drainer.wiring import split_host
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration file; else ./drainer.toml, then"
+                 " /etc/drainer/drainer.toml; none is needed.", dir_okay=False),
+]  # fmt: skip
+LedgerOption = Annotated[
+    str, typer.Option("--ledger", help="Ledger: a path or a database URL.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON for scripts on stdout.")
+]
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="postfix:DIR, maildir:DIR, a folder of either kind, or the name of a"
+        " \\[sources.NAME] table.",
+        show_default=False,
+    ),
+]
+QueueOption = Annotated[
+    list[str],
+    typer.Option("--queue", help="Read this queue (Postfix: incoming, active,"
+                 " deferred, hold); may be repeated.", show_default=False),
+]  # fmt: skip
+ToOption = Annotated[
+    str, typer.Option("--to", metavar="HOST[:PORT]", help="The primary to drain to.")
+]
+
+
+def load(
+    path: Path | None,
+    *,
+    to: str = "",
+    ledger: str = "",
+    sections: dict[str, dict[str, Any]] | None = None,
+) -> Config:
+    """Load the configuration with the flags laid over it; UsageError if bad."""
+    over: dict[str, dict[str, Any]] = {k: dict(v) for k, v in (sections or {}).items()}
+    if to:
+        host, port = split_host(to)
+        over.setdefault("primary", {})["host"] = host
+        if port is not None:
+            over["primary"]["port"] = port
+        elif "port" not in over["primary"]:
+            over["primary"]["port"] = 25
+    if ledger:
+        over.setdefault("ledger", {})["url"] = ledger
+    return config_file.load(path, over)

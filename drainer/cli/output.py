@@ -1,0 +1,59 @@
+"""Results on stdout, words for people on stderr, exit codes in one place."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from drainer.errors import DrainerError
+from drainer.mail.reply import printable
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+INTERRUPTED = 130
+
+
+def stdout() -> Console:
+    """Return a console on today's stdout (tests and pipes replace it)."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_json(fact: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line of its own."""
+    sys.stdout.write(json.dumps(fact, ensure_ascii=False) + "\n")
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr."""
+    stderr.print(escape(text))
+
+
+def warn(text: str) -> None:
+    """Warn a person, on stderr."""
+    stderr.print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def fail(error: DrainerError) -> NoReturn:
+    """Say what happened and what to do next; leave with the error's code."""
+    for line in str(error).splitlines():
+        stderr.print(f"[red]error:[/] {escape(printable(line))}")
+    if error.hint:
+        stderr.print(f"       {escape(error.hint)}")
+    raise typer.Exit(error.exit_code)
+
+
+def shown(text: object, limit: int = 200) -> str:
+    """Make text safe for a table: no controls, no markup."""
+    return escape(printable(str(text), limit))
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """Return an empty table in our style."""
+    made = Table(title=title, box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made

@@ -1,0 +1,94 @@
+"""What a person sees while a drain runs: a live line, or plain lines."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from drainer.cli.output import shown, stderr
+from drainer.deliver import utcnow
+from drainer.policy.classify import Verdict
+from drainer.units import human_duration
+from drainer.worker import Drain
+
+REFRESH = 0.2
+PLAIN_EVERY = 10.0
+
+
+def _rate(drain: Drain, now: datetime) -> float:
+    seconds = (now - drain.tally.started).total_seconds()
+    return drain.tally.sent_messages / seconds if seconds > 0 else 0.0
+
+
+def _words(drain: Drain) -> str:
+    """Return done/total, rate against the limit, trouble, and what it waits for."""
+    tally, verdicts = drain.tally, drain.tally.verdicts
+    now = utcnow()
+    limit = drain.orders.messages
+    allowed = "unlimited" if limit is None else f"{limit.per_second:g}/s"
+    parts = [
+        f"{tally.sent_messages}/{tally.claimed}{'+' if tally.scanning else ''} sent",
+        f"{_rate(drain, now):.1f}/s of {allowed}",
+    ]
+    deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]
+    refused = verdicts[Verdict.BOUNCE]
+    for count, word in ((deferred, "deferred"), (refused, "refused"),
+                        (verdicts[Verdict.HOLD], "held"),
+                        (verdicts[Verdict.UNKNOWN], "in doubt")):  # fmt: skip
+        if count:
+            parts.append(f"{count} {word}")
+    left = tally.claimed - tally.sent_messages
+    rate = _rate(drain, now)
+    if rate and left > 0 and not tally.waiting:
+        parts.append(f"{human_duration(left / rate)} to go")
+    if tally.waiting:
+        parts.append(tally.waiting)
+    return ", ".join(parts)
+
+
+def _line(drain: Drain) -> Table:
+    row = Table.grid(padding=(0, 1))
+    bar = ProgressBar(
+        total=max(1, drain.tally.claimed),
+        completed=drain.tally.sent_messages,
+        width=24,
+        pulse=drain.tally.scanning and not drain.tally.claimed,
+    )
+    row.add_row(bar, shown(_words(drain)))
+    return row
+
+
+@contextlib.asynccontextmanager
+async def progress(drain: Drain, *, quiet: bool) -> AsyncIterator[None]:
+    """Show progress on stderr while the block runs."""
+    if quiet:
+        yield
+        return
+    shower = _live(drain) if stderr.is_terminal else _plain(drain)
+    task = asyncio.ensure_future(shower)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _live(drain: Drain) -> None:
+    with Live(_line(drain), console=stderr, transient=False, auto_refresh=False) as live:
+        try:
+            while True:
+                live.update(_line(drain), refresh=True)
+                await asyncio.sleep(REFRESH)
+        finally:
+            live.update(_line(drain), refresh=True)
+
+
+async def _plain(drain: Drain) -> None:
+    while True:
+        await asyncio.sleep(PLAIN_EVERY)
+        stderr.print(shown(_words(drain)))

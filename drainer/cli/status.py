@@ -1,0 +1,284 @@
+"""`status`, `list`, `show`, `why`: what the ledger knows."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+import typer
+
+from drainer.cli.filters import with_filters
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import print_json, shown, stdout, table
+from drainer.ledger import from_micros
+from drainer.ledger.report import Filters, Report
+from drainer.observe.ids import attempt_span, message_span, trace_of
+from drainer.policy.state import FINAL, State
+from drainer.units import human_duration
+from drainer.wiring import ledger_url, make_sources
+
+Id = Annotated[
+    str, typer.Argument(help="A drainer id or prefix, a queue id, or a Message-ID.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("status")(status)
+    app.command("list")(list_)
+    app.command("show")(show)
+    app.command("why")(why)
+
+
+def _report(path: Any, ledger: str) -> Report:  # noqa: ANN401
+    return Report(ledger_url(load(path, ledger=ledger)))
+
+
+def status(
+    source: Annotated[
+        str, typer.Argument(help="Count this spool afresh as well.")
+    ] = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Say where the drain stands, and whether every recipient is accounted for.
+
+    Example: drainer status --json | jq .states
+    """
+    report = _report(path, ledger)
+    opened = make_sources(load(path), [source], []) if source else []
+    urls = [o.url for o in opened]
+    states, spooled = report.states(urls), report.spooled(urls)
+    facts: dict[str, Any] = {
+        "spooled": spooled,
+        "states": states,
+        "balanced": spooled == sum(states.values()),
+        "messages": report.message_counts(urls),
+        "run": report.last_run(),
+    }
+    if opened:
+        known = report.known_ids()
+        seen = [spooled.message.id for spooled in opened[0].scan()]
+        facts["source"] = {
+            "url": opened[0].url,
+            "messages": len(seen),
+            "unknown_to_ledger": sum(1 for i in seen if i not in known),
+        }
+    if json_:
+        print_json(facts)
+        return
+    _show_status(facts, report.reasons(urls))
+
+
+def _show_status(facts: dict[str, Any], reasons: list[sa.RowMapping]) -> None:
+    console = stdout()
+    for row in reasons:
+        since = from_micros(row["since"])
+        console.print(
+            f"{row['count']} {row['state']}: {row['rule'] or 'not tried yet'}"
+            f" since {since:%Y-%m-%d %H:%M}Z {shown(row['reply'] or '', 100)}"
+        )
+    rows = table("state", "recipients")
+    for state, count in facts["states"].items():
+        if count:
+            rows.add_row(state, str(count))
+    console.print(rows)
+    total = sum(facts["states"].values())
+    if facts["balanced"]:
+        console.print(f"{facts['spooled']} recipients recorded, all accounted for")
+    else:
+        console.print(
+            f"[red]{facts['spooled']} recipients were recorded, but the states add up"
+            f" to {total}: please report this[/]"
+        )
+    if "source" in facts:
+        found = facts["source"]
+        console.print(
+            f"the spool holds {found['messages']} messages,"
+            f" {found['unknown_to_ledger']} of them not in the ledger"
+        )
+
+
+@with_filters
+def list_(
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    filters: Filters,
+    json_: JsonOption = False,
+) -> None:
+    """List recipients, one a line.
+
+    Example: drainer list --state deferred --domain example.com --json
+    """
+    rows = _report(path, ledger).recipients(filters)
+    if json_:
+        for row in rows:
+            print_json(recipient_facts(row))
+        return
+    columns = ("id", "native id", "recipient", "state", "attempts", "rule", "reply")
+    lines = table(*columns)
+    for row in rows:
+        values = (row["native_id"], row["forward_path"], row["state"],
+                  row["attempts"], row["rule"], row["reply"])  # fmt: skip
+        lines.add_row(row["message"][:12], *(shown(value, 100) for value in values))
+    stdout().print(lines)
+
+
+def show(
+    id_: Id,
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Show one message and its recipients.
+
+    Example: drainer show 4bX1Yz3Qk2z
+    """
+    report = _report(path, ledger)
+    id_ = report.resolve(id_)
+    message = report.message(id_)
+    recipients = [recipient_facts(r) for r in report.recipients(Filters(messages=[id_]))]
+    facts = {
+        "id": id_,
+        "source": message["source"],
+        "native_id": message["native_id"],
+        "queue": message["queue"],
+        "arrived": from_micros(message["arrived"]).isoformat(),
+        "reverse_path": message["reverse_path"],
+        "size": message["size"],
+        "message_id": message["message_id"],
+        "problem": message["problem"] or None,
+        **json.loads(message["details"]),
+        "recipients": recipients,
+    }
+    if json_:
+        print_json(facts)
+        return
+    console = stdout()
+    for key, value in facts.items():
+        if key != "recipients":
+            console.print(f"{key}: {shown(value)}")
+    rows = table("recipient", "state", "attempts", "due", "rule", "reply")
+    for fact in recipients:
+        rows.add_row(*(shown(fact[key] if fact[key] is not None else "") for key in
+                       ("forward_path", "state", "attempts", "due", "rule", "reply")))  # fmt: skip
+    console.print(rows)
+
+
+def recipient_facts(row: sa.RowMapping) -> dict[str, Any]:
+    """Return one recipient for scripts."""
+    return {
+        "id": row["message"],
+        "native_id": row["native_id"],
+        "forward_path": row["forward_path"],
+        "state": row["state"],
+        "due": from_micros(row["due"]).isoformat() if row["due"] else None,
+        "attempts": row["attempts"],
+        "reply": row["reply"] or None,
+        "rule": row["rule"] or None,
+        "message_id": row["message_id"] or None,
+    }
+
+
+def why(
+    id_: Id,
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Tell every decision about one message in order, and the next step.
+
+    Example: drainer why 4bX1Yz3Qk2z
+    """
+    report = _report(path, ledger)
+    id_ = report.resolve(id_)
+    numbers = report.attempt_numbers(id_)
+    paths = {r["n"]: r for r in report.recipients(Filters(messages=[id_]))}
+    decisions = [_decision(row, numbers, paths) for row in report.decisions(id_)]
+    states = {row["forward_path"]: row["state"] for row in paths.values()}
+    step = next_step(list(paths.values()))
+    if json_:
+        print_json({"id": id_, "decisions": decisions,
+                    "state": _overall(states), "states": states, "next": step})  # fmt: skip
+        return
+    _tell(id_, report.message(id_), decisions)
+    stdout().print(f"next: {shown(step, 400)}")
+
+
+def _decision(
+    row: sa.RowMapping, numbers: dict[int, int], paths: dict[int, sa.RowMapping]
+) -> dict[str, Any]:
+    message, attempt = row["message"], row["attempt"]
+    recipient = paths.get(row["n"]) if row["n"] is not None else None
+    span = attempt_span(attempt) if attempt else message_span(message)
+    return {
+        "at": from_micros(row["at"]).isoformat(),
+        "attempt": numbers.get(attempt) if attempt else None,
+        "kind": row["kind"],
+        "forward_path": recipient["forward_path"] if recipient else None,
+        "rule": row["rule"],
+        "verdict": row["verdict"] or None,
+        "reply": row["reply"] or None,
+        "evidence": json.loads(row["evidence"]) if row["evidence"] else {},
+        "trace_id": f"{trace_of(message):032x}",
+        "span_id": f"{span:016x}",
+    }
+
+
+def _overall(states: dict[str, str]) -> str:
+    """Return the one state of a message: its recipients', the least final first."""
+    order = [s.value for s in State if s not in FINAL] + [s.value for s in FINAL]
+    found = sorted(set(states.values()), key=order.index)
+    return found[0] if found else "done"
+
+
+def _tell(id_: str, message: sa.RowMapping, decisions: list[dict[str, Any]]) -> None:
+    console = stdout()
+    arrived = from_micros(message["arrived"])
+    console.print(
+        f"message {id_[:12]} ({shown(message['native_id'])}) from"
+        f" {shown(message['reverse_path'] or '<>')}, arrived {arrived:%Y-%m-%d %H:%M:%S}Z"
+    )
+    for fact in decisions:
+        at = datetime.fromisoformat(fact["at"])
+        attempt = f"attempt {fact['attempt']}, " if fact["attempt"] else ""
+        who = f"{shown(fact['forward_path'])}: " if fact["forward_path"] else ""
+        verdict = fact["verdict"] or fact["kind"]
+        console.print(f"{at:%H:%M:%S} {attempt}{who}[bold]{verdict}[/] by {fact['rule']}")
+        reason = fact["evidence"].get("reason")
+        if reason:
+            console.print(f"         because {shown(reason, 300)}")
+        if fact["reply"]:
+            console.print(f"         {shown(fact['reply'], 300)}")
+
+
+def next_step(rows: list[sa.RowMapping]) -> str:
+    """Say what happens next, and what a person can do."""
+    now = datetime.now(UTC)
+    words = []
+    for row in rows:
+        state = State(row["state"])
+        if state in FINAL:
+            continue
+        due = from_micros(row["due"]) if row["due"] else None
+        wait = max(0.0, (due - now).total_seconds()) if due else 0.0
+        words.append(f"{row['forward_path']} {_NEXT[state]}".replace(
+            "{wait}", human_duration(wait)))  # fmt: skip
+    return "; ".join(dict.fromkeys(words)) or "nothing: every recipient is final"
+
+
+_NEXT = {
+    State.PENDING: "is sent by the next `drainer drain`",
+    State.IN_FLIGHT: "is being sent now",
+    State.DEFERRED: "is tried again in {wait}, by a drain that runs then",
+    State.UNKNOWN: "may have arrived; it is sent again, alone, in {wait}; search the"
+    " primary's log for the Message-ID, and `drainer discard` it if it is there",
+    State.HELD: "waits for a person: `drainer release` or `drainer discard`",
+    State.BOUNCE_PENDING: "was refused; nothing is bounced: see whether the refusal is"
+    " right, then `drainer requeue` to try again or `drainer discard`",
+}

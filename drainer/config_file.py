@@ -1,0 +1,114 @@
+"""Find and load the configuration, with errors that point at the line."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
+
+from drainer.config import Config
+from drainer.errors import UsageError
+
+PLACES = (Path("drainer.toml"), Path("/etc/drainer/drainer.toml"))
+
+
+def find(explicit: Path | None) -> Path | None:
+    """Return the file to read: the one named, else the first that exists."""
+    if explicit is not None:
+        if not explicit.is_file():
+            message = f"there is no configuration file {explicit}"
+            raise UsageError(message, hint="`drainer init` writes one")
+        return explicit
+    return next((place for place in PLACES if place.is_file()), None)
+
+
+def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
+    """Load file and environment; ``overrides`` are the flags, section by section.
+
+    Raises UsageError naming file, line, key and the legal values.
+    """
+    path = find(explicit)
+    text = _read(path) if path else ""
+    bound = type("BoundConfig", (Config,), {"file": path, "__doc__": Config.__doc__})
+    try:
+        config: Config = bound(**{k: v for k, v in overrides.items() if v})
+    except ValidationError as error:
+        raise _explain(error, path, text) from None
+    except SettingsError as error:
+        message = f"the environment cannot be read: {error}"
+        raise UsageError(message) from None
+    return config
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8")
+        tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{path}: {error}"
+        raise UsageError(message) from None
+    return text
+
+
+def _explain(error: ValidationError, path: Path | None, text: str) -> UsageError:
+    lines = []
+    for problem in error.errors():
+        keys = [str(part) for part in problem["loc"]]
+        where = _where(keys, path, text)
+        name = ".".join(key for key in keys if not key.isdigit())
+        lines.append(f"{where}: {name or 'configuration'}: {_words(problem, keys)}")
+    return UsageError("\n".join(lines), hint="`drainer init` shows every key")
+
+
+def _words(problem: Any, keys: Sequence[str]) -> str:  # noqa: ANN401
+    kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        known = ", ".join(_known_keys(keys[:-1]))
+        return f"unknown key; legal here: {known}"
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float) else ""
+    return f"{message[0].lower()}{message[1:]}{shown}"
+
+
+def _known_keys(keys: Sequence[str]) -> list[str]:
+    model: Any = Config
+    for key in keys:
+        field = model.model_fields.get(key) if hasattr(model, "model_fields") else None
+        model = field.annotation if field is not None else None
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return sorted(model.model_fields)
+    return []
+
+
+def _where(keys: Sequence[str], path: Path | None, text: str) -> str:
+    """Say where a key was set: file and line, the environment, or a flag."""
+    section, key = (keys[0], keys[1] if len(keys) > 1 else "") if keys else ("", "")
+    name = f"DRAINER_{section}__{key}".upper()
+    if any(known.upper() == name for known in os.environ):
+        return f"environment {name}"
+    line = _line(section, key, text)
+    if path is not None and line:
+        return f"{path}:{line}"
+    return str(path) if path is not None and not key else f"--{key or section}"
+
+
+def _line(section: str, key: str, text: str) -> int:
+    """Return the number of the line that sets a key; 0 when none does."""
+    current = ""
+    header = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+            current = match[1]
+            if current.split(".")[0] == section:
+                header = header or number
+        elif match := re.match(r"\s*\"?([A-Za-z0-9_.-]+)\"?\s*=", line):
+            dotted = f"{current}.{match[1]}" if current else match[1]
+            if dotted.startswith((f"{section}.{key}",)) and key:
+                return number
+            if dotted == section:
+                return number
+    return header

@@ -1,0 +1,75 @@
+"""The configuration as text: the file that `init` writes, and its reference."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from drainer.config import Config
+
+_HEAD = """\
+# drainer.toml - every key with its default. Uncomment what you change.
+# Each key may also be given in the environment, as DRAINER_SECTION__KEY.
+# `drainer config` prints what is in force.
+"""
+_SOURCES = """
+# [sources.backup]
+# url = "postfix:/var/spool/postfix"
+"""
+
+
+def sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield every section of fixed keys with its model."""
+    for name, field in Config.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield name, model
+
+
+def default_of(model: type[BaseModel], key: str) -> Any:  # noqa: ANN401
+    """Return a key's default as JSON (and so TOML) writes it; None for none."""
+    return model().model_dump(mode="json")[key]
+
+
+def type_of(field: FieldInfo, default: Any) -> str:  # noqa: ANN401
+    """Return the type of a key in the operator's words."""
+    text = str(field.annotation)
+    if "timedelta" in text:
+        return "list of durations" if "tuple" in text else "duration"
+    if "Literal" in text:
+        words = text[text.index("[") + 1 : -1].replace("'", '"')
+        return "one of " + words
+    for sign, word in (("tuple", "list of strings"), ("bool", "boolean"),
+                       ("int", "integer"), ("float", "number")):  # fmt: skip
+        if sign in text:
+            return word
+    return "string" if default is None or isinstance(default, str) else "value"
+
+
+def commented_toml() -> str:
+    """Return a drainer.toml in which every key is commented out."""
+    parts = [_HEAD]
+    for name, model in sections():
+        parts.append(f"\n# {(model.__doc__ or '').strip()}\n[{name}]\n")
+        for key, field in model.model_fields.items():
+            default = default_of(model, key)
+            written = "..." if default is None else json.dumps(default)
+            parts.append(f"# {field.description}\n# {key} = {written}\n")
+    parts.append(_SOURCES)
+    return "".join(parts)
+
+
+def reference_markdown() -> str:
+    """Return docs/configuration.md's tables."""
+    parts = []
+    for name, model in sections():
+        parts.append(f"\n## [{name}]\n\n{(model.__doc__ or '').strip()}\n\n")
+        parts.append("| key | type | default | meaning |\n|---|---|---|---|\n")
+        for key, field in model.model_fields.items():
+            default = default_of(model, key)
+            shown = "none" if default is None else f"`{json.dumps(default)}`"
+            kind = type_of(field, default).replace("|", "\\|")
+            parts.append(f"| `{key}` | {kind} | {shown} | {field.description} |\n")
+    return "".join(parts)

@@ -1,0 +1,191 @@
+"""One attempt, start to end: what stands between the backlog and a session.
+
+The order of writes is the promise. Open the attempt (durable before the final
+dot leaves), send, settle, close it (durable before the source is told). The
+session pulls: it asks this lane for the next message, and tells how it ended.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from drainer.backlog import Backlog
+from drainer.errors import LedgerUnwritable
+from drainer.ledger import Closed, Opened
+from drainer.ledger.sql import Ledger
+from drainer.ledger.writer import Conflict
+from drainer.mail.message import Problem
+from drainer.mail.reply import Stage
+from drainer.policy.schedule import Schedule
+from drainer.policy.settle import Settlement, settle
+from drainer.policy.state import FINAL
+from drainer.smtp.commands import misfit
+from drainer.smtp.session import Session, Work
+from drainer.smtp.throttle import Throttle
+
+MAX_STAGE_TEXT = 500
+"""Characters of a reply that are kept with the time of its stage."""
+
+
+def utcnow() -> datetime:
+    """Return the time of day, in UTC."""
+    return datetime.now(UTC)
+
+
+class Watcher(Protocol):
+    """Who is told what became of the attempts."""
+
+    def flowing(self) -> bool:
+        """Whether another message may be begun."""
+        ...
+
+    def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+        """An attempt ended; its record is under way."""
+
+    def recorded(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+        """The record of an attempt is durable."""
+
+    def failed(self, error: Exception) -> None:
+        """The ledger cannot be written: nothing more may be sent."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Lane:
+    """One session's line: feeds it, and writes down what it did."""
+
+    backlog: Backlog
+    ledger: Ledger
+    throttle: Throttle
+    schedule: Schedule
+    watcher: Watcher
+    idle: float
+    address: str = ""
+    _openings: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
+
+    async def next(self, session: Session) -> Work | None:
+        """Wait for a message that fits this primary, and for the throttle."""
+        self.address = session.connection.address
+        while self.watcher.flowing() and (
+            work := await self.backlog.take(self.idle, fresh=session.sent == 0)
+        ):
+            if self._misfits(work, session):
+                continue
+            await self.throttle.message()
+            if self.backlog.closed or session.lost or not self.watcher.flowing():
+                self.backlog.put_back(work)
+                return None
+            self._open(work)
+            return work
+        return None
+
+    async def next_now(self, session: Session) -> Work | None:
+        """Return a message that can be begun at once, behind a final dot."""
+        while self.watcher.flowing() and (work := self.backlog.take_now()):
+            if self._misfits(work, session):
+                continue
+            if await self.throttle.message_now():
+                return work  # it is opened when the one before it has ended
+            self.backlog.put_back(work)
+            return None
+        return None
+
+    async def pace(self, size: int) -> None:
+        """Wait until so many octets may leave."""
+        await self.throttle.octets(size)
+
+    async def durable(self, work: Work) -> bool:
+        """Wait until the attempt is on disk; False: it must not be sent."""
+        try:
+            await self._openings[work.attempt]
+        except Conflict:
+            return False
+        except LedgerUnwritable as error:
+            self.watcher.failed(error)
+            return False
+        return True
+
+    def ended(self, work: Work, following: Work | None) -> None:
+        """Settle an attempt; its outcome shares a commit with the next opening."""
+        self._close(work)
+        if following is not None:
+            self._open(following)
+
+    def refuse(self, work: Work, problem: Problem) -> None:
+        """Hold a message that is not to be sent; the primary is not asked."""
+        work.started = time.monotonic()
+        work.end_rest(Stage.MAIL, problem)
+        self._open(work)
+        self._close(work)
+
+    def _misfits(self, work: Work, session: Session) -> bool:
+        recipients = [claimed.recipient for claimed in work.job.claimed]
+        message = work.spooled.message
+        problem = misfit(message, work.facts, recipients, session.extensions)
+        if problem is None:
+            return False
+        self.refuse(work, problem)
+        return True
+
+    def _open(self, work: Work) -> None:
+        work.attempt = secrets.randbits(62) + 1
+        ago = time.monotonic() - work.started if work.started else 0.0
+        opened = Opened(
+            id=work.attempt,
+            job=work.job,
+            connection=self.address,
+            started=utcnow() - timedelta(seconds=ago),
+        )
+        opening = self._submit(opened)
+        self._openings[work.attempt] = opening
+
+    def _close(self, work: Work) -> None:
+        now = utcnow()
+        settlements = settle(
+            work.endings.values(),
+            now=now,
+            schedule=self.schedule,
+            draw=random.random(),  # noqa: S311 - jitter, not a secret
+        )
+        last = self.backlog.end(work)
+        finished = work.job.whole and all(s.state in FINAL for s in settlements)
+        self._openings.pop(work.attempt, None)
+        closed = Closed(
+            id=work.attempt,
+            job=work.job,
+            ended=now,
+            stages=tuple(
+                (stage.value, int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
+                for stage, seconds, answer in work.stages
+            ),
+            settlements=settlements,
+            free=last and not finished,
+        )
+        closing = self._submit(closed)
+        self.watcher.settled(work, settlements)
+
+        def recorded(future: "asyncio.Future[None]") -> None:
+            if not future.cancelled() and future.exception() is None:
+                self.watcher.recorded(work, settlements)
+
+        closing.add_done_callback(recorded)
+
+    def _submit(self, operation: Opened | Closed) -> "asyncio.Future[None]":
+        """Hand an operation to the ledger; its failure is told, never raised."""
+        try:
+            future = self.ledger.submit(operation)
+        except LedgerUnwritable as error:
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+        future.add_done_callback(self._look_at)
+        return future
+
+    def _look_at(self, future: "asyncio.Future[None]") -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if isinstance(error, LedgerUnwritable):
+            self.watcher.failed(error)

@@ -1,0 +1,82 @@
+"""The exceptions of drainer, drawn as a tree.
+
+Expected endings of a delivery (a refusal, a lost connection) are values, never
+exceptions. What is raised means that drainer itself is unable to go on::
+
+    DrainerError                  somebody must act; carries the exit code
+    +-- UsageError            2   bad arguments, configuration or source
+    |   +-- SourceError       2   a spool cannot be read at all
+    +-- PrimaryNotReady       3   the health check failed; nothing was sent
+    +-- GateOpen              4   the primary refuses us; the drain stopped
+    +-- OwnedElsewhere        6   another drain works on this source
+    +-- LedgerError           2   the ledger is not ours, or cannot be opened
+    |   +-- LedgerUnwritable  1   it cannot be written; nothing more is sent
+    MessageUnreadable             one message cannot be replayed: it is held
+"""
+
+
+class DrainerError(Exception):
+    """Base of everything that ends a command with a message for a person.
+
+    ``hint`` says what to do next; it is printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """Keep the message (what happened, and where) and the hint (what to do)."""
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(DrainerError):
+    """The arguments or the configuration cannot be followed."""
+
+    exit_code = 2
+
+
+class SourceError(UsageError):
+    """A source as a whole cannot be read: absent, denied, or not what was said."""
+
+
+class PrimaryNotReady(DrainerError):
+    """The health check of the primary failed, so nothing was sent."""
+
+    exit_code = 3
+
+
+class GateOpen(DrainerError):
+    """The primary refuses this host, so the drain stopped."""
+
+    exit_code = 4
+
+
+class OwnedElsewhere(DrainerError):
+    """Another living drain owns everything that is left in this source."""
+
+    exit_code = 6
+
+
+class LedgerError(DrainerError):
+    """The ledger cannot be opened or is of another version."""
+
+    exit_code = 2
+
+
+class LedgerUnwritable(LedgerError):
+    """The ledger cannot be written any more; nothing more may be sent."""
+
+    exit_code = 1
+
+
+class MessageUnreadable(Exception):
+    """One message cannot be read as it stands; its recipients are held.
+
+    ``code`` is a key of :data:`drainer.mail.message.PROBLEMS`.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        """Name the problem by its code and say what exactly was found."""
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail

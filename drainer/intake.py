@@ -1,0 +1,134 @@
+"""From a source or the ledger to work that a session can send.
+
+Everything that reads the spool runs in a thread: listing, surveying, opening
+again. Reading changes nothing (promise P9).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.content import survey
+from drainer.mail.message import Facts, Problem, Spooled
+from drainer.policy.admit import Admission, admit
+from drainer.policy.job import Claimed, Job, Scanned
+from drainer.smtp.session import Work
+from drainer.sources import Source
+
+BATCH_MESSAGES = 200
+BATCH_BYTES = 4 * 1024 * 1024
+"""A batch of the scan ends at whichever comes first."""
+
+NOTHING = Facts(
+    size_bytes=0,
+    has_8bit=False,
+    header_8bit=False,
+    has_nul=False,
+    bare_newlines=0,
+    longest_line_bytes=0,
+    hops=0,
+)
+
+
+def examine(
+    spooled: Spooled, rules: Admission, *, digest: bool = False
+) -> Scanned:
+    """Survey a message's content and decide what holds it; never raises.
+
+    ``digest`` asks for the content's SHA-256 as well.
+    """
+    facts: Facts | None = None
+    problem = spooled.message.problem
+    try:
+        facts = survey(spooled.content.chunks(), digest=digest)
+    except MessageUnreadable as error:
+        problem = problem or Problem(code=error.code, detail=error.detail)
+    if problem is not spooled.message.problem:
+        message = replace(spooled.message, problem=problem)
+        spooled = Spooled(message=message, content=spooled.content)
+    return admit(spooled, facts, rules)
+
+
+def next_batch(scan: Iterator[Spooled], rules: Admission) -> list[Scanned]:
+    """Take the next part of a scan; empty at its end."""
+    batch: list[Scanned] = []
+    size = 0
+    for spooled in scan:
+        batch.append(examine(spooled, rules))
+        size += spooled.message.size_bytes
+        if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
+            break
+    return batch
+
+
+@dataclass(slots=True)
+class Intake:
+    """Turns jobs into work, in transactions that the primary can take."""
+
+    sources: dict[str, Source]
+    rules: Admission
+    #: Recipients per transaction; learnt downwards when the primary says so.
+    max_recipients: int
+
+    def works(self, job: Job) -> Iterator[tuple[Work, Problem | None]]:
+        """Yield the transactions of a job, or what forbids each of them.
+
+        Reads the spool when the job has not just been scanned.
+        """
+        if job.spooled is None or job.facts is None:
+            yield from self._reopened(job)
+            return
+        for part in self._parts(job):
+            yield Work(job=part, spooled=job.spooled, facts=job.facts), None
+
+    def _reopened(self, job: Job) -> Iterator[tuple[Work, Problem | None]]:
+        placeholder = Spooled(message=job.message, content=_NoContent())
+        try:
+            spooled = self.sources[job.message.source].open(job.message)
+        except MessageUnreadable as error:
+            problem = Problem(code=error.code, detail=error.detail)
+            yield Work(job=job, spooled=placeholder, facts=NOTHING), problem
+            return
+        scanned = examine(spooled, self.rules)
+        facts = scanned.facts or NOTHING
+        pending = {r.forward_path for r in spooled.message.envelope.recipients}
+        for part in self._parts(job):
+            work = Work(job=part, spooled=spooled, facts=facts)
+            yield work, _objection(part, scanned, pending)
+
+    def _parts(self, job: Job) -> Iterator[Job]:
+        """Cut a job: VERP takes one recipient, and the primary has a limit."""
+        size = 1 if job.message.envelope.verp else self.max_recipients
+        if len(job.claimed) <= size:
+            yield job
+            return
+        for start in range(0, len(job.claimed), size):
+            part = job.claimed[start : start + size]
+            yield replace(job, claimed=part, whole=False)
+
+
+def _objection(
+    job: Job, scanned: Scanned, pending: Iterable[str]
+) -> Problem | None:
+    """Return why a job that was read again may not be sent."""
+    released = all(claimed.released for claimed in job.claimed)
+    problem = scanned.problem
+    if problem is not None and not (released and problem.releasable):
+        return problem
+    gone = [c for c in job.claimed if not _is_pending(c, pending)]
+    if gone:
+        detail = ", ".join(c.recipient.forward_path for c in gone)[:300]
+        return Problem(code="done-by-backup", detail=detail)
+    return None
+
+
+def _is_pending(claimed: Claimed, pending: Iterable[str]) -> bool:
+    return claimed.recipient.forward_path in pending
+
+
+class _NoContent:
+    """The content of a message that could not be opened."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Refuse: whoever asks has overlooked the problem."""
+        raise MessageUnreadable("vanished", "it could not be opened")

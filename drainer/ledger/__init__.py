@@ -1,0 +1,80 @@
+"""Durable memory: what was scanned, tried and decided.
+
+One writer thread owns all writing (drainer.ledger.writer); a method returns when
+its group commit is durable. Reading (drainer.ledger.report) never waits for it.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from drainer.policy.job import Job
+from drainer.policy.settle import Settlement
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Return microseconds since 1970 UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the moment, in UTC."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+class Kind(enum.StrEnum):
+    """The closed list of decision records."""
+
+    RUN_STARTED = "run-started"
+    RUN_ENDED = "run-ended"
+    HEALTH = "health"
+    CONNECTION = "connection"
+    GATE = "gate"
+    SCANNED = "scanned"
+    VERDICT = "verdict"
+    TAKEOVER = "takeover"
+    ACKNOWLEDGED = "acknowledged"
+    OPERATOR = "operator"
+    DEFECT = "defect"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision as it is written down."""
+
+    at: datetime
+    kind: Kind
+    rule: str
+    verdict: str = ""
+    reply: str = ""
+    evidence: dict[str, object] = field(default_factory=dict)
+    message: str | None = None
+    n: int | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An attempt about to be made: durable before its final dot leaves."""
+
+    id: int
+    job: Job
+    connection: str
+    started: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """An attempt that ended, with everything that was learnt."""
+
+    id: int
+    job: Job
+    ended: datetime
+    #: (stage, offset in microseconds from the start, the answer).
+    stages: tuple[tuple[str, int, str], ...]
+    settlements: tuple[Settlement, ...]
+    #: Whether the claim on the message ends with this attempt.
+    free: bool = False

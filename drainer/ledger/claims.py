@@ -1,0 +1,354 @@
+"""Scan results in, work out: recording, claiming, taking over, acknowledging.
+
+Each function runs inside a transaction of the writer. A claim is the owner on
+the message; what one attempt then does is guarded recipient by recipient.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from drainer.ledger import Decision, Kind, from_micros, schema
+from drainer.ledger.owner import dead_owners
+from drainer.ledger.rows import (
+    Row,
+    claimed_of,
+    decision_row,
+    message_of,
+    message_row,
+    recipient_rows,
+)
+from drainer.ledger.statements import Identity
+from drainer.mail.message import Message
+from drainer.policy.job import Claimed, Job, Scanned
+from drainer.policy.settle import MAX_DOUBTS
+from drainer.policy.state import CLAIMABLE, FINAL, Event, State, follow
+
+_R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
+_CLAIMABLE = [state.value for state in CLAIMABLE]
+_FINAL = [state.value for state in FINAL]
+_VANISHED = ("local-vanished", "local-incomplete")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What recording a part of a scan gave."""
+
+    #: New messages, claimed for us already.
+    jobs: list[Job]
+    #: Known messages whose recipients are all final, not yet acknowledged.
+    finished: list[Message]
+    known: int = 0
+
+
+def record(
+    connection: sa.Connection, scans: Sequence[Scanned], identity: Identity, now: int
+) -> Recorded:
+    """Write down what a scan saw; a message that is known keeps its history."""
+    unique = {s.spooled.message.id: s for s in scans}
+    known = _known(connection, unique)
+    fresh = [s for i, s in unique.items() if i not in known]
+    if fresh:
+        rows = [_owned_row(s, identity.owner, now) for s in fresh]
+        connection.execute(sa.insert(schema.messages), rows)
+        recipients = [row for s in fresh for row in recipient_rows(s, now)]
+        if recipients:
+            connection.execute(sa.insert(schema.recipients), recipients)
+        _note_problems(connection, recipients, identity.run)
+    finished = _revisit(connection, known, unique, now)
+    jobs = [job for s in fresh if (job := _fresh_job(s)) is not None]
+    return Recorded(jobs=jobs, finished=finished, known=len(known))
+
+
+def _owned_row(scanned: Scanned, owner: str, now: int) -> Row:
+    has_work = _fresh_job(scanned) is not None
+    return message_row(scanned, owner if has_work else None, now)
+
+
+def _known(connection: sa.Connection, ids: Iterable[str]) -> dict[str, sa.RowMapping]:
+    rows = connection.execute(
+        sa.select(schema.messages).where(_M.id.in_(list(ids)))
+    ).mappings()
+    return {row["id"]: row for row in rows}
+
+
+def _note_problems(connection: sa.Connection, rows: list[Row], run: str) -> None:
+    held = [
+        decision_row(
+            Decision(
+                at=from_micros(row["since"]),
+                kind=Kind.SCANNED,
+                rule=row["rule"],
+                verdict="hold",
+                reply=row["reply"],
+                message=row["message"],
+                n=row["n"],
+            ),
+            run,
+        )
+        for row in rows
+        if row["state"] == State.HELD.value
+    ]
+    if held:
+        connection.execute(sa.insert(schema.decisions), held)
+
+
+def _fresh_job(scanned: Scanned) -> Job | None:
+    message = scanned.spooled.message
+    claimed = tuple(
+        Claimed(n=n, recipient=recipient)
+        for n, (recipient, problem) in enumerate(
+            zip(message.envelope.recipients, scanned.problems, strict=False)
+        )
+        if not problem
+    )
+    if not claimed:
+        return None
+    return Job(
+        message=message,
+        claimed=claimed,
+        spooled=scanned.spooled,
+        facts=scanned.facts,
+        whole=len(claimed) == len(message.envelope.recipients),
+    )
+
+
+def _revisit(
+    connection: sa.Connection,
+    known: dict[str, sa.RowMapping],
+    scans: dict[str, Scanned],
+    now: int,
+) -> list[Message]:
+    """Follow renamed files, wake what had vanished, find what is finished."""
+    for id_, row in known.items():
+        message = scans[id_].spooled.message
+        where = {"source": message.source, "locator": message.locator,
+                 "queue": message.queue}  # fmt: skip
+        if any(row[key] != value for key, value in where.items()):
+            connection.execute(
+                sa.update(schema.messages).where(_M.id == id_).values(**where)
+            )
+        if scans[id_].spooled.message.problem is None:
+            connection.execute(
+                sa.update(schema.recipients)
+                .where(
+                    _R.message == id_,
+                    _R.state == State.HELD.value,
+                    _R.rule.in_(_VANISHED),
+                )
+                .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")
+            )
+    waiting = [i for i, row in known.items() if row["acknowledged"] is None]
+    unfinished = _unfinished(connection, waiting)
+    return [scans[i].spooled.message for i in waiting if i not in unfinished]
+
+
+def finished(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of the messages whose recipients are all final."""
+    return set(ids) - _unfinished(connection, list(ids))
+
+
+def _unfinished(connection: sa.Connection, ids: list[str]) -> set[str]:
+    rows = connection.scalars(
+        sa.select(_R.message)
+        .where(_R.message.in_(ids), _R.state.not_in(_FINAL))
+        .distinct()
+    )
+    return set(rows)
+
+
+def claim(
+    connection: sa.Connection,
+    sources: Sequence[str],
+    owner: str,
+    now: int,
+    limit: int = 200,
+) -> list[Job]:
+    """Claim messages that have recipients due now, the longest due first."""
+    due = (
+        sa.select(_M.id, sa.func.min(_R.due).label("due"))
+        .join(schema.recipients, _R.message == _M.id)
+        .where(
+            _R.state.in_(_CLAIMABLE),
+            _R.due <= now,
+            _M.owner.is_(None),
+            _M.source.in_(list(sources)),
+        )
+        .group_by(_M.id)
+        .order_by("due", _M.id)
+        .limit(limit)
+    )
+    ids = list(connection.scalars(due))
+    claimed = [i for i in ids if _own(connection, i, owner)]
+    return _jobs(connection, claimed, now)
+
+
+def _own(connection: sa.Connection, message: str, owner: str) -> bool:
+    result = connection.execute(
+        sa.update(schema.messages)
+        .where(_M.id == message, _M.owner.is_(None))
+        .values(owner=owner)
+    )
+    return result.rowcount == 1
+
+
+def _jobs(connection: sa.Connection, ids: list[str], now: int) -> list[Job]:
+    if not ids:
+        return []
+    rows = connection.execute(
+        sa.select(schema.recipients)
+        .where(_R.message.in_(ids), _R.state.in_(_CLAIMABLE), _R.due <= now)
+        .order_by(_R.message, _R.n)
+    ).mappings()
+    claims: dict[str, list[Claimed]] = {}
+    for row in rows:
+        claims.setdefault(row["message"], []).append(claimed_of(row))
+    known = _known(connection, ids)
+    jobs = []
+    for i in ids:
+        for part in _by_doubt(claims.get(i, [])):
+            recipients = tuple(claimed.recipient for claimed in part)
+            message = message_of(known[i], recipients)
+            alone = part[0].state is State.UNKNOWN
+            jobs.append(Job(message=message, claimed=part, alone=alone))
+    return jobs
+
+
+def _by_doubt(claims: list[Claimed]) -> list[tuple[Claimed, ...]]:
+    """Part the recipients in doubt from the others: those go alone."""
+    doubtful = tuple(c for c in claims if c.state is State.UNKNOWN)
+    others = tuple(c for c in claims if c.state is not State.UNKNOWN)
+    return [part for part in (others, doubtful) if part]
+
+
+def next_due(
+    connection: sa.Connection, sources: Sequence[str], states: Sequence[State]
+) -> int | None:
+    """Return when the next unclaimed recipient in these states is due."""
+    found: Any = connection.scalar(
+        sa.select(sa.func.min(_R.due))
+        .join(schema.messages, _R.message == _M.id)
+        .where(
+            _R.state.in_([state.value for state in states]),
+            _M.owner.is_(None),
+            _M.source.in_(list(sources)),
+        )
+    )
+    return None if found is None else int(found)
+
+
+def owned_elsewhere(
+    connection: sa.Connection, sources: Sequence[str], owner: str
+) -> int:
+    """Return how many messages of these sources another owner holds."""
+    found = connection.scalar(
+        sa.select(sa.func.count())
+        .select_from(schema.messages)
+        .where(
+            _M.source.in_(list(sources)), _M.owner.is_not(None), _M.owner != owner
+        )
+    )
+    return int(found or 0)
+
+
+def take_over(
+    connection: sa.Connection, identity: Identity, now: int, due: int
+) -> int:
+    """Take over from dead owners: what they had in flight becomes unknown.
+
+    Returns how many recipients are in doubt now; they rest until ``due``.
+    """
+    dead = dead_owners(connection, now)
+    return abandon(connection, dead, identity.run, (now, due)) if dead else 0
+
+
+def abandon(
+    connection: sa.Connection, dead: list[str], run: str, times: tuple[int, int]
+) -> int:
+    """Give up what these owners claimed, because they have ended.
+
+    Whether an open attempt was past its final dot cannot be told afterwards, so
+    all of them count as past.
+    """
+    now, _ = times
+    rows = list(
+        connection.execute(
+            sa.select(schema.recipients, _A.id.label("attempt"))
+            .join(schema.messages, _R.message == _M.id)
+            .join(
+                schema.attempts,
+                sa.and_(_A.message == _R.message, _A.owner.in_(dead),
+                        _A.ended.is_(None)),
+            )  # fmt: skip
+            .where(_M.owner.in_(dead), _R.state == State.IN_FLIGHT.value)
+            .distinct()
+        ).mappings()
+    )
+    doubted = {(row["message"], row["n"]): row for row in rows}
+    for row in doubted.values():
+        _doubt(connection, row, run, times)
+    connection.execute(
+        sa.update(schema.messages).where(_M.owner.in_(dead)).values(owner=None)
+    )
+    connection.execute(
+        sa.update(schema.attempts)
+        .where(_A.owner.in_(dead), _A.ended.is_(None))
+        .values(ended=now, stages='[["died",0,"the process that made it ended"]]')
+    )
+    connection.execute(
+        sa.update(schema.runs)
+        .where(schema.runs.c.owner.in_(dead), schema.runs.c.ended.is_(None))
+        .values(ended=now)
+    )
+    connection.execute(
+        sa.delete(schema.owners).where(schema.owners.c.id.in_(dead))
+    )
+    return len(doubted)
+
+
+def _doubt(
+    connection: sa.Connection, row: sa.RowMapping, run: str, times: tuple[int, int]
+) -> None:
+    now, due = times
+    doubts = row["doubts"] + 1
+    event = Event.DOUBT_THRICE if doubts >= MAX_DOUBTS else Event.DOUBT
+    state = follow(State.IN_FLIGHT, event)
+    reply = "drainer ended with this attempt open; the primary may have taken it"
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(
+            _R.message == row["message"],
+            _R.n == row["n"],
+            _R.state == State.IN_FLIGHT.value,
+        )
+        .values(
+            state=state.value,
+            since=now,
+            due=due if state is State.UNKNOWN else None,
+            attempts=row["attempts"] + 1,
+            doubts=doubts,
+            rule="owner-died",
+            reply=reply,
+        )
+    )
+    decision = Decision(
+        at=from_micros(now),
+        kind=Kind.TAKEOVER,
+        rule="owner-died",
+        verdict="unknown",
+        reply=reply,
+        evidence={"state": state.value, "doubts": doubts},
+        message=row["message"],
+        n=row["n"],
+        attempt=row["attempt"],
+    )
+    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
+
+
+def acknowledged(connection: sa.Connection, ids: Sequence[str], now: int) -> None:
+    """Remember that the source has let go of these messages."""
+    connection.execute(
+        sa.update(schema.messages).where(_M.id.in_(list(ids))).values(acknowledged=now)
+    )

@@ -1,0 +1,126 @@
+"""Open the ledger's database: where it lies, its settings, its version.
+
+SQLite runs in WAL mode with synchronous=FULL, so that a commit that returned
+survives a power loss. The file is private (0600) from its first byte.
+"""
+
+import os
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from drainer.errors import LedgerError
+from drainer.ledger import schema
+
+BUSY_TIMEOUT_MS = 30_000
+_DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql",
+            "mariadb": "mariadb+pymysql"}  # fmt: skip
+
+
+def default_path(state_home: str, *, root: bool) -> Path:
+    """Return where the ledger lies when nobody says: never the current folder."""
+    if root:
+        return Path("/var/lib/drainer/ledger.db")
+    home = Path(state_home) if state_home else Path.home() / ".local" / "state"
+    return home / "drainer" / "ledger.db"
+
+
+def parse_url(text: str) -> URL:
+    """Return the database URL; a plain path means an SQLite file."""
+    if "://" not in text:
+        return URL.create("sqlite", database=str(Path(text).absolute()))
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        message = f"the ledger's URL cannot be read: {error}"
+        raise LedgerError(message, hint="e.g. sqlite:////var/lib/drainer/l.db") from None
+    return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+
+
+def is_file(url: URL) -> bool:
+    """Whether the ledger is an SQLite file."""
+    return url.get_backend_name() == "sqlite" and bool(url.database)
+
+
+def connect(url: URL, *, create: bool) -> sa.Engine:
+    """Return an engine for a ledger of our version.
+
+    Raises LedgerError when it is absent (and ``create`` is false), cannot be
+    opened, is no ledger, or is one of another version.
+    """
+    shown = url.render_as_string(hide_password=True)
+    try:
+        if is_file(url):
+            _prepare_file(Path(str(url.database)), create=create)
+        engine = sa.create_engine(url, hide_parameters=True)
+        if is_file(url):
+            _configure_sqlite(engine)
+        _check_version(engine, shown, create=create)
+    except (SQLAlchemyError, OSError) as error:
+        reason = getattr(error, "orig", None) or error
+        message = f"cannot open the ledger {shown}: {reason}"
+        hint = "check the path and its permissions, or name another with --ledger"
+        raise LedgerError(message, hint=hint) from error
+    return engine
+
+
+def _prepare_file(path: Path, *, create: bool) -> None:
+    if path.exists() and path.stat().st_size:
+        return
+    if not create:
+        message = f"there is no ledger at {path}"
+        hint = "nothing was drained with it yet; name the right one with --ledger"
+        raise LedgerError(message, hint=hint)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+def _configure_sqlite(engine: sa.Engine) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def settings(connection, _record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        connection.isolation_level = None  # BEGIN is ours, see below
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA cache_size=-32000")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # A writer takes the lock at once: two drainers queue up instead of failing.
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_version(engine: sa.Engine, shown: str, *, create: bool) -> None:
+    with engine.connect() as connection:
+        known = sa.inspect(connection).get_table_names()
+    if not known and create:
+        _create(engine)
+    elif "meta" not in known:
+        message = f"{shown} is a database, but not a ledger of drainer"
+        raise LedgerError(message, hint="name another file with --ledger")
+    with engine.connect() as connection:
+        found = connection.scalar(
+            sa.select(schema.meta.c.value).where(schema.meta.c.name == "version")
+        )
+    if found != schema.VERSION:
+        message = f"{shown} is a ledger of version {found}, this is {schema.VERSION}"
+        hint = "use the drainer that wrote it, or start a new ledger with --ledger"
+        raise LedgerError(message, hint=hint)
+
+
+def _create(engine: sa.Engine) -> None:
+    with engine.execution_options(writes=True).begin() as connection:
+        schema.metadata.create_all(connection)
+        present = connection.scalar(sa.select(sa.func.count()).select_from(schema.meta))
+        if present:  # another drainer was faster
+            return
+        rows = {"version": schema.VERSION, "salt": os.urandom(16).hex()}
+        connection.execute(
+            sa.insert(schema.meta),
+            [{"name": name, "value": value} for name, value in rows.items()],
+        )

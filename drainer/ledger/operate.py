@@ -1,0 +1,103 @@
+"""The operator's verbs, on recipients that no drain has in hand.
+
+Each change is guarded by the state it starts from and recorded as a decision.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from drainer.ledger import Decision, Kind, engine, from_micros, schema, to_micros
+from drainer.ledger.report import Filters
+from drainer.ledger.rows import decision_row
+from drainer.policy.state import CLAIMABLE, Event, State, follow, origins
+
+_R, _M = schema.recipients.c, schema.messages.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One of the operator's verbs."""
+
+    name: str
+    event: Event
+    done: str
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(name="hold", event=Event.OPERATOR_HOLD, done="held"),
+        Verb(name="release", event=Event.OPERATOR_RELEASE, done="released"),
+        Verb(name="requeue", event=Event.OPERATOR_REQUEUE, done="requeued"),
+        Verb(name="discard", event=Event.OPERATOR_DISCARD, done="discarded"),
+    )
+}
+
+
+def apply_verb(url: URL, verb: Verb, filters: Filters, reason: str) -> int:
+    """Apply a verb to every recipient it may touch; return how many it changed."""
+    database = engine.connect(url, create=False).execution_options(writes=True)
+    now = to_micros(datetime.now(UTC))
+    with database.begin() as connection:
+        rows = connection.execute(_touched(verb, filters)).mappings().all()
+        changed = [row for row in rows if _change(connection, row, verb, now)]
+        decided = [_record(row, verb, reason, now) for row in changed]
+        if decided:
+            connection.execute(sa.insert(schema.decisions), decided)
+    database.dispose()
+    return len(changed)
+
+
+def _touched(verb: Verb, filters: Filters) -> sa.Select[tuple[object, ...]]:
+    states = [state.value for state in origins(verb.event)]
+    return (
+        sa.select(_R.message, _R.n, _R.state)
+        .join(schema.messages, _R.message == _M.id)
+        .where(_R.state.in_(states), *filters.clauses())
+    )
+
+
+def touchable(verb: Verb, states: Sequence[str]) -> list[str]:
+    """Return those of the states that a verb may start from."""
+    legal = {state.value for state in origins(verb.event)}
+    return [state for state in states if state in legal]
+
+
+def _change(
+    connection: sa.Connection, row: sa.RowMapping, verb: Verb, now: int
+) -> bool:
+    state = follow(State(row["state"]), verb.event)
+    values: dict[str, object] = {
+        "state": state.value,
+        "since": now,
+        "due": 0 if state in CLAIMABLE else None,
+        "rule": f"operator-{verb.name}",
+    }
+    if verb.event is Event.OPERATOR_RELEASE:
+        values["released"] = 1
+    result = connection.execute(
+        sa.update(schema.recipients)
+        .where(_R.message == row["message"], _R.n == row["n"],
+               _R.state == row["state"])  # fmt: skip
+        .values(**values)
+    )
+    return result.rowcount == 1
+
+
+def _record(
+    row: sa.RowMapping, verb: Verb, reason: str, now: int
+) -> dict[str, object]:
+    decision = Decision(
+        at=from_micros(now),
+        kind=Kind.OPERATOR,
+        rule=f"operator-{verb.name}",
+        evidence={"reason": reason, "before": row["state"],
+                  "state": follow(State(row["state"]), verb.event).value},
+        message=row["message"],
+        n=row["n"],
+    )  # fmt: skip
+    return decision_row(decision, "")

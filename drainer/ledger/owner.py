@@ -1,0 +1,110 @@
+"""Who works on a ledger, and whether it still lives.
+
+An owner holds a lock (flock) on a file of its own for as long as its process
+lives: kill -9 frees it, so that the next run takes over at once. An owner on
+another host is believed dead when its lease has run out.
+"""
+
+import fcntl
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+
+LEASE = timedelta(minutes=2)
+RENEW_EVERY = timedelta(seconds=30)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """This process, as the ledger knows it."""
+
+    id: str
+    host: str
+    boot: str
+    pid: int
+    lock: Path
+    descriptor: int
+
+    @classmethod
+    def acquire(cls, folder: Path) -> "Owner":
+        """Take a lock of our own in ``folder``, which is made if need be."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = uuid.uuid4().hex
+        lock = folder / f"{name}.lock"
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(lock, flags, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return cls(
+            id=name,
+            host=socket.gethostname(),
+            boot=_boot_id(),
+            pid=os.getpid(),
+            lock=lock,
+            descriptor=descriptor,
+        )
+
+    def row(self, now: int) -> dict[str, object]:
+        """Return the row that announces this owner."""
+        return {
+            "id": self.id,
+            "host": self.host,
+            "boot": self.boot,
+            "pid": self.pid,
+            "lock": str(self.lock),
+            "lease": lease_end(now),
+        }
+
+    def release(self) -> None:
+        """Give the lock back and remove its file."""
+        self.lock.unlink(missing_ok=True)
+        os.close(self.descriptor)
+
+
+def lease_end(now: int) -> int:
+    """Return when a lease taken now ends, in microseconds."""
+    return now + LEASE // timedelta(microseconds=1)
+
+
+def dead_owners(connection: sa.Connection, now: int) -> list[str]:
+    """Return the ids of the owners that are known to be dead."""
+    rows = connection.execute(sa.select(schema.owners)).mappings()
+    return [row["id"] for row in rows if _is_dead(row, now)]
+
+
+def _is_dead(row: sa.RowMapping, now: int) -> bool:
+    if row["host"] != socket.gethostname():
+        return bool(row["lease"] < now)
+    if row["boot"] != _boot_id():
+        return True
+    return _lock_is_free(Path(row["lock"]))
+
+
+def _lock_is_free(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""Messages and claims as rows, and back."""
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from drainer.ledger import Decision, from_micros, to_micros
+from drainer.mail.envelope import Client, Envelope, Recipient
+from drainer.mail.message import Message, Problem
+from drainer.policy.job import Claimed, Scanned
+from drainer.policy.state import State
+
+Row = dict[str, Any]
+
+
+def message_row(scanned: Scanned, owner: str | None, now: int) -> Row:
+    """Return the row of a message that was just scanned."""
+    message = scanned.spooled.message
+    problem = scanned.problem
+    size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
+    return {
+        "id": message.id,
+        "source": message.source,
+        "native_id": message.native_id,
+        "queue": message.queue,
+        "locator": message.locator,
+        "arrived": to_micros(message.arrived),
+        "scanned": now,
+        "reverse_path": message.envelope.reverse_path,
+        "size": size,
+        "message_id": message.message_id,
+        "details": json.dumps(_details(message, problem), separators=(",", ":")),
+        "problem": problem.code if problem else "",
+        "recipients": len(scanned.problems),
+        "owner": owner,
+        "acknowledged": None,
+    }
+
+
+def _details(message: Message, problem: Problem | None) -> Row:
+    envelope, client = message.envelope, message.client
+    pairs = {
+        "done": list(envelope.done),
+        "body": envelope.body,
+        "smtputf8": envelope.smtputf8,
+        "envid": envelope.envid,
+        "ret": envelope.ret,
+        "verp": envelope.verp,
+        "client": [client.address, client.name, client.helo],
+        "login": message.login,
+        "flags": list(message.flags),
+        "problem": problem.detail if problem else "",
+    }
+    return {key: value for key, value in pairs.items() if value}
+
+
+def recipient_rows(scanned: Scanned, now: int) -> list[Row]:
+    """Return a row per recipient; one without an address when none is known."""
+    message = scanned.spooled.message
+    known = message.envelope.recipients
+    if not known and scanned.problem:
+        known = (Recipient(forward_path=""),)
+    detail = scanned.problem.detail if scanned.problem else ""
+    return [
+        {
+            "message": message.id,
+            "n": n,
+            "forward_path": recipient.forward_path,
+            "orcpt": recipient.orcpt,
+            "notify": ",".join(recipient.notify),
+            "state": (State.HELD if problem else State.PENDING).value,
+            "since": now,
+            "due": None if problem else 0,
+            "attempts": 0,
+            "doubts": 0,
+            "released": 0,
+            "rule": f"local-{problem}" if problem else "",
+            "reply": detail if problem else "",
+        }
+        for n, (recipient, problem) in enumerate(
+            zip(known, scanned.problems, strict=True)
+        )
+    ]
+
+
+def message_of(row: sa.RowMapping, recipients: tuple[Recipient, ...] = ()) -> Message:
+    """Rebuild a message; its envelope holds just the recipients given."""
+    details = json.loads(row["details"])
+    problem = row["problem"]
+    client = details.get("client", ["", "", ""])
+    return Message(
+        id=row["id"],
+        source=row["source"],
+        native_id=row["native_id"],
+        queue=row["queue"],
+        locator=row["locator"],
+        arrived=from_micros(row["arrived"]),
+        envelope=Envelope(
+            reverse_path=row["reverse_path"],
+            recipients=recipients,
+            done=tuple(details.get("done", ())),
+            body=details.get("body", ""),
+            smtputf8=details.get("smtputf8", False),
+            envid=details.get("envid", ""),
+            ret=details.get("ret", ""),
+            verp=details.get("verp", ""),
+        ),
+        size_bytes=row["size"],
+        client=Client(address=client[0], name=client[1], helo=client[2]),
+        login=details.get("login", ""),
+        flags=tuple(details.get("flags", ())),
+        message_id=row["message_id"],
+        problem=Problem(code=problem, detail=details.get("problem", ""))
+        if problem
+        else None,
+    )
+
+
+def recipient_of(row: sa.RowMapping) -> Recipient:
+    """Rebuild a recipient."""
+    return Recipient(
+        forward_path=row["forward_path"],
+        orcpt=row["orcpt"],
+        notify=tuple(filter(None, row["notify"].split(","))),
+    )
+
+
+def claimed_of(row: sa.RowMapping) -> Claimed:
+    """Rebuild a recipient together with its history."""
+    return Claimed(
+        n=row["n"],
+        recipient=recipient_of(row),
+        state=State(row["state"]),
+        attempts=row["attempts"],
+        doubts=row["doubts"],
+        released=bool(row["released"]),
+    )
+
+
+def decision_row(decision: Decision, run: str) -> Row:
+    """Return the row of a decision."""
+    evidence = json.dumps(decision.evidence, separators=(",", ":")) if (
+        decision.evidence
+    ) else ""
+    return {
+        "at": to_micros(decision.at),
+        "run": run,
+        "message": decision.message,
+        "n": decision.n,
+        "attempt": decision.attempt,
+        "kind": decision.kind.value,
+        "rule": decision.rule,
+        "verdict": decision.verdict,
+        "reply": decision.reply,
+        "evidence": evidence,
+    }

@@ -1,0 +1,138 @@
+"""The ledger's tables: what drainer remembers, and nothing it can look up.
+
+Times are integers, microseconds since 1970 UTC, so that every database keeps
+them exactly. A ledger of another version is refused: there are no migrations
+before the first release.
+"""
+
+import sqlalchemy as sa
+
+VERSION = "1"
+
+metadata = sa.MetaData()
+
+_Time = sa.BigInteger
+_Serial = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_ID = sa.String(32)
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+#: A source is bound to the primary it was first drained to.
+sources = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("url", sa.String(700), primary_key=True),
+    sa.Column("route", sa.String(300), nullable=False),
+    sa.Column("bound", _Time, nullable=False),
+)
+
+#: Who works on this ledger: alive while its lock is held or its lease runs.
+owners = sa.Table(
+    "owners",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("boot", sa.String(64), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("lock", sa.String(700), nullable=False),
+    sa.Column("lease", _Time, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("owner", _ID, nullable=False),
+    sa.Column("route", sa.String(300), nullable=False),
+    sa.Column("started", _Time, nullable=False),
+    sa.Column("ended", _Time),
+    sa.Column("exit", sa.Integer),
+    sa.Column("commits", sa.Integer),
+    sa.Column("facts", sa.Text, nullable=False, default="{}"),
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("source", sa.String(700), nullable=False),
+    sa.Column("native_id", sa.String(512), nullable=False, index=True),
+    sa.Column("queue", sa.String(255), nullable=False),
+    sa.Column("locator", sa.Text, nullable=False),
+    sa.Column("arrived", _Time, nullable=False),
+    sa.Column("scanned", _Time, nullable=False),
+    sa.Column("reverse_path", sa.String(512), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("message_id", sa.String(1000), nullable=False),
+    #: Everything else of the message that a later attempt needs, as JSON.
+    sa.Column("details", sa.Text, nullable=False),
+    sa.Column("problem", sa.String(32), nullable=False),
+    #: How many recipients were recorded at the scan: the left side of P1's sum.
+    sa.Column("recipients", sa.Integer, nullable=False),
+    sa.Column("owner", _ID, index=True),
+    sa.Column("acknowledged", _Time),
+)
+
+recipients = sa.Table(
+    "recipients",
+    metadata,
+    sa.Column("message", _ID, primary_key=True),
+    sa.Column("n", sa.Integer, primary_key=True),
+    sa.Column("forward_path", sa.String(512), nullable=False),
+    sa.Column("orcpt", sa.String(700), nullable=False),
+    sa.Column("notify", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("since", _Time, nullable=False),
+    sa.Column("due", _Time),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("doubts", sa.Integer, nullable=False),
+    sa.Column("released", sa.Integer, nullable=False),
+    sa.Column("rule", sa.String(64), nullable=False),
+    sa.Column("reply", sa.Text, nullable=False),
+    sa.Index("recipients_state_due", "state", "due"),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("message", _ID, nullable=False, index=True),
+    sa.Column("run", _ID, nullable=False),
+    sa.Column("owner", _ID, nullable=False),
+    sa.Column("started", _Time, nullable=False),
+    sa.Column("ended", _Time),
+    #: The numbers of its recipients, and afterwards the timed stages; JSON.
+    sa.Column("recipients", sa.Text, nullable=False),
+    sa.Column("connection", sa.String(255), nullable=False),
+    sa.Column("stages", sa.Text, nullable=False),
+)
+
+#: Append-only: every decision, in order; `why` and the traces are made of it.
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("at", _Time, nullable=False),
+    sa.Column("run", _ID, nullable=False),
+    sa.Column("message", _ID, index=True),
+    sa.Column("n", sa.Integer),
+    sa.Column("attempt", sa.BigInteger),
+    sa.Column("kind", sa.String(24), nullable=False),
+    sa.Column("rule", sa.String(64), nullable=False),
+    sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("reply", sa.Text, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+)
+
+#: How far each reader of the decisions has come.
+cursors = sa.Table(
+    "cursors",
+    metadata,
+    sa.Column("name", sa.String(300), primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)

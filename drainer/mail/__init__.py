@@ -1,0 +1,1 @@
+"""The nouns of mail, pure: no I/O, no clock, no randomness."""

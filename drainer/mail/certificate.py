@@ -1,0 +1,33 @@
+"""What a person wants to know of a TLS certificate."""
+
+import hashlib
+from typing import Any
+
+from cryptography import x509
+
+
+def describe(der: bytes) -> dict[str, Any]:
+    """Return subject, issuer, names, validity and fingerprint of a certificate."""
+    facts: dict[str, Any] = {"sha256": hashlib.sha256(der).hexdigest()}
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        facts |= {
+            "subject": certificate.subject.rfc4514_string(),
+            "issuer": certificate.issuer.rfc4514_string(),
+            "not_before": certificate.not_valid_before_utc.isoformat(),
+            "not_after": certificate.not_valid_after_utc.isoformat(),
+            "names": _names(certificate),
+        }
+    except ValueError as error:
+        facts |= {"subject": f"unreadable: {error}", "not_after": ""}
+    return facts
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return []
+    return extension.value.get_values_for_type(x509.DNSName)

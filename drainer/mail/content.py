@@ -1,0 +1,184 @@
+"""Content on its way to the wire: surveyed, dot-stuffed, never changed.
+
+Chunks have CRLF line ends throughout. A CR or LF that is not part of a CRLF is
+*bare*: some servers take it for a line end and some do not, which is how SMTP
+smuggling works, so it is counted here and never leaves unnoticed (RFC 5321
+2.3.8, 4.1.1.4).
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+
+from drainer.mail.message import Facts
+
+MAX_HEADER_BYTES = 512 * 1024
+"""How much of a header section is kept to count fields in; the rest is content."""
+
+MAX_LINE_BYTES = 998
+"""Of a line without its end (RFC 5322 2.1.1)."""
+
+_MESSAGE_ID = b"\nmessage-id:"
+_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+class Survey:
+    """Learn the facts of a content in one pass; feed every chunk, then finish."""
+
+    def __init__(self, *, digest: bool = False) -> None:
+        """Start empty; ``digest`` asks for the SHA-256 as well."""
+        self._size = self._bare = self._longest = self._line = 0
+        self._nul = self._8bit = self._head_8bit = False
+        self._head = bytearray()
+        self._hops: int | None = None
+        self._after_cr = False
+        self._sha256 = hashlib.sha256() if digest else None
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next chunk, of any size."""
+        if not chunk:
+            return
+        self._size += len(chunk)
+        self._nul = self._nul or b"\0" in chunk
+        if not self._8bit and not chunk.isascii():
+            self._8bit = True
+        if self._hops is None:
+            self._feed_head(chunk)
+        self._count_bare(chunk)
+        self._measure_lines(chunk)
+        if self._sha256 is not None:
+            self._sha256.update(chunk)
+
+    def _feed_head(self, chunk: bytes) -> None:
+        searched = max(0, len(self._head) - 3)
+        self._head += chunk
+        end = self._head.find(b"\r\n\r\n", searched)
+        if self._head.startswith(b"\r\n"):
+            end = 0
+        if end >= 0 or len(self._head) > MAX_HEADER_BYTES:
+            self._close_head(end if end >= 0 else MAX_HEADER_BYTES)
+
+    def _close_head(self, end: int) -> None:
+        head = bytes(self._head[:end])
+        self._hops = len(_RECEIVED.findall(head))
+        self._head_8bit = not head.isascii()
+        self._head.clear()
+
+    def _count_bare(self, chunk: bytes) -> None:
+        pairs = chunk.count(b"\r\n")
+        bare = chunk.count(b"\r") + chunk.count(b"\n") - 2 * pairs
+        if self._after_cr:  # the CR before the chunk was counted as bare
+            bare += -2 if chunk.startswith(b"\n") else 0
+        self._bare += bare
+        self._after_cr = chunk.endswith(b"\r")
+
+    def _measure_lines(self, chunk: bytes) -> None:
+        first, *rest = chunk.split(b"\n")
+        self._line += len(first)
+        if rest:
+            self._longest = max(self._longest, self._line, *map(len, rest[:-1]))
+            self._line = len(rest[-1])
+
+    def finish(self) -> Facts:
+        """Return the facts; nothing may be fed afterwards."""
+        if self._hops is None:
+            self._close_head(len(self._head))
+        return Facts(
+            size_bytes=self._size,
+            has_8bit=self._8bit,
+            header_8bit=self._head_8bit,
+            has_nul=self._nul,
+            bare_newlines=self._bare,
+            longest_line_bytes=max(self._longest, self._line),
+            hops=self._hops or 0,
+            sha256=self._sha256.hexdigest() if self._sha256 else "",
+        )
+
+
+def survey(chunks: Iterable[bytes], *, digest: bool = False) -> Facts:
+    """Return the facts of a whole content."""
+    result = Survey(digest=digest)
+    for chunk in chunks:
+        result.feed(chunk)
+    return result.finish()
+
+
+def crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Turn LF line ends into CRLF and complete the last line.
+
+    A CRLF that stands there already is a line end too; a CR elsewhere stays, as
+    the bare CR that it is.
+    """
+    after_cr = ends_line = False
+    empty = True
+    for chunk in chunks:
+        if not chunk:
+            continue
+        empty = False
+        head = b""
+        if after_cr and chunk.startswith(b"\n"):
+            head, chunk = b"\n", chunk[1:]  # noqa: PLW2901 - the CR has left already
+        after_cr = chunk.endswith(b"\r") if chunk else False
+        ends_line = chunk.endswith(b"\n") if chunk else True
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n")  # noqa: PLW2901
+        yield head + chunk.replace(b"\n", b"\r\n")
+    if not ends_line and not empty:
+        yield b"\r\n"
+
+
+def dot_stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Double the dot at the start of every line (RFC 5321 4.5.2)."""
+    tail = b"\r\n"  # the last two octets before the chunk
+    for chunk in chunks:
+        if not chunk:
+            continue
+        stuffed = chunk.replace(b"\r\n.", b"\r\n..")
+        if (chunk.startswith(b".") and tail == b"\r\n") or (
+            chunk.startswith(b"\n.") and tail.endswith(b"\r")
+        ):
+            cut = chunk.index(b".")
+            stuffed = stuffed[:cut] + b"." + stuffed[cut:]
+        yield stuffed
+        tail = (tail + chunk)[-2:]
+
+
+def replace_bare_newlines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Put a blank for every bare CR or LF, as Postfix's cleanup does.
+
+    The operator must ask for it: it breaks signatures. Line ends that fall
+    between two chunks are kept together.
+    """
+    held = b""
+    for chunk in chunks:
+        data = held + chunk
+        held = b"\r" if data.endswith(b"\r") else b""
+        yield _BARE.sub(b" ", data[: len(data) - len(held)])
+    if held:
+        yield b" "
+
+
+def message_id_of(head: bytes) -> str:
+    """Return the text of the Message-ID field in a content's beginning.
+
+    ``head`` has LF or CRLF line ends. '' when there is none, or none that may
+    be shown: longer than a line (RFC 5322 2.1.1) or not printable UTF-8.
+    """
+    if head.startswith((b"\r\n", b"\n")):
+        return ""
+    for blank_line in (b"\r\n\r\n", b"\n\n"):
+        head = head.partition(blank_line)[0]
+    start = (b"\n" + head).lower().find(_MESSAGE_ID)
+    if start < 0:
+        return ""
+    line, *rest = head[start + len(_MESSAGE_ID) - 1 :].split(b"\n", 8)
+    for more in rest:
+        if not more.startswith((b" ", b"\t")):
+            break
+        line += more
+    try:
+        text = line.replace(b"\r", b"").strip().decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if text.isprintable() and len(text.encode()) <= MAX_LINE_BYTES else ""

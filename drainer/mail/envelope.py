@@ -1,0 +1,191 @@
+"""Envelopes: mailboxes, the null sender, and the ESMTP parameters of RFC 3461.
+
+Mailboxes are ``str`` in the quoted form that stands on the wire (RFC 5321
+4.1.2), without the angle brackets; the null sender is the empty string and
+becomes ``<>`` only on the wire. What this module has let through can be written
+into a command without another look.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+MAX_MAILBOX_LENGTH = 500
+"""Octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
+
+NULL_SENDER = ""
+
+_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010FFFF-"
+_DOT_STRING = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
+_QUOTED_STRING = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"')
+_DOMAIN = re.compile(
+    r"(?:[A-Za-z0-9_\u0080-\U0010FFFF](?:[A-Za-z0-9_\u0080-\U0010FFFF-]*)"
+    r"(?:\.[A-Za-z0-9_\u0080-\U0010FFFF-]+)*\.?|\[[A-Za-z0-9.:_-]+\])"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_XTEXT_PLAIN = frozenset(range(33, 127)) - {ord("+"), ord("=")}
+_NOTIFY_FLAGS = ((1, "NEVER"), (2, "SUCCESS"), (4, "FAILURE"), (8, "DELAY"))
+
+
+class AddressError(ValueError):
+    """A mailbox that may not reach the wire."""
+
+
+def parse_mailbox(text: str) -> str:
+    """Return the mailbox as it may stand on the wire (RFC 5321 4.1.2).
+
+    Takes the wire form (quoted where needed), with or without angle brackets.
+    Raises AddressError for controls, a missing domain or bad syntax.
+    """
+    text = text.strip(" ")
+    if text.startswith("<") and text.endswith(">"):
+        text = text[1:-1]
+    _refuse_unprintable(text)
+    local, at, domain = text.rpartition("@")
+    if not at or not local:
+        if text.lower() == "postmaster":  # RFC 5321 4.1.1.3: the one without a domain
+            return text
+        message = f"no domain in {text!r}"
+        raise AddressError(message)
+    if not (_DOT_STRING.fullmatch(local) or _QUOTED_STRING.fullmatch(local)):
+        message = f"bad local part in {text!r}"
+        raise AddressError(message)
+    _check_domain(domain, text)
+    return text
+
+
+def quote_mailbox(text: str) -> str:
+    """Return the wire form of an unquoted mailbox, as Postfix stores it.
+
+    The domain begins after the last ``@``; a local part that is no dot-string is
+    quoted (RFC 5321 4.1.2). Raises AddressError as parse_mailbox does.
+    """
+    _refuse_unprintable(text)
+    local, at, domain = text.rpartition("@")
+    if not at:
+        return parse_mailbox(text)
+    _check_domain(domain, text)
+    if _DOT_STRING.fullmatch(local):
+        return text
+    escaped = local.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"@{domain}'
+
+
+def _refuse_unprintable(text: str) -> None:
+    if _CONTROL.search(text):
+        message = f"control character in {text!r}"
+        raise AddressError(message)
+    if len(text.encode()) > MAX_MAILBOX_LENGTH:
+        message = f"longer than {MAX_MAILBOX_LENGTH} octets: {text[:60]!r}..."
+        raise AddressError(message)
+
+
+def _check_domain(domain: str, text: str) -> None:
+    if not _DOMAIN.fullmatch(domain):
+        message = f"bad domain in {text!r}"
+        raise AddressError(message)
+
+
+def domain_of(mailbox: str) -> str:
+    """Return the domain of a mailbox, lower-cased; '' for the null sender."""
+    return mailbox.rpartition("@")[2].rstrip(".").lower() if "@" in mailbox else ""
+
+
+def is_ascii(*mailboxes: str) -> bool:
+    """Tell whether none of these needs SMTPUTF8 (RFC 6531 3.3)."""
+    return all(mailbox.isascii() for mailbox in mailboxes)
+
+
+def xtext(text: str) -> str:
+    """Encode as xtext (RFC 3461 4): all but 33-126 without ``+`` and ``=``."""
+    return "".join(
+        chr(byte) if byte in _XTEXT_PLAIN else f"+{byte:02X}" for byte in text.encode()
+    )
+
+
+def utf8_xtext(text: str) -> str:
+    r"""Encode as utf-8-addr-xtext (RFC 6533 3): non-ASCII becomes ``\x{HEX}``."""
+    plain = frozenset(map(chr, _XTEXT_PLAIN)) - {"\\"}
+    return "".join(c if c in plain else f"\\x{{{ord(c):02X}}}" for c in text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipient:
+    """One forward-path with the DSN parameters that came with it (RFC 3461 4)."""
+
+    forward_path: str
+    #: ``type;address``, decoded; empty when none was recorded.
+    orcpt: str = ""
+    #: Any of NEVER, SUCCESS, FAILURE, DELAY; empty when the client gave none.
+    notify: tuple[str, ...] = ()
+
+    def orcpt_xtext(self) -> str:
+        """Return ORCPT encoded for the wire, or '' when there is none."""
+        kind, semicolon, address = self.orcpt.partition(";")
+        if not semicolon:
+            return ""
+        encoded = utf8_xtext(address) if kind.lower() == "utf-8" else xtext(address)
+        return f"{kind};{encoded}"
+
+
+def notify_names(flags: int) -> tuple[str, ...]:
+    """Return NOTIFY keywords for Postfix's notify_flags bits."""
+    return tuple(name for bit, name in _NOTIFY_FLAGS if flags & bit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What MAIL and RCPT carried when the backup accepted the message."""
+
+    reverse_path: str = NULL_SENDER
+    #: Still to do, in the order of the spool; each forward-path at most once.
+    recipients: tuple[Recipient, ...] = ()
+    #: Delivered or bounced by the backup already.
+    done: tuple[str, ...] = ()
+    #: '7bit', '8bit' or '' for unknown (RFC 6152).
+    body: str = ""
+    smtputf8: bool = False
+    #: ENVID, xtext-decoded; '' for none.
+    envid: str = ""
+    #: 'FULL', 'HDRS' or ''.
+    ret: str = ""
+    #: VERP delimiters such as '+='; '' for none.
+    verp: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who gave the message to the backup, as its own record says; '' = unknown."""
+
+    address: str = ""
+    name: str = ""
+    helo: str = ""
+
+
+def verp_sender(reverse_path: str, forward_path: str, delimiters: str) -> str:
+    """Expand a VERP reverse-path: ``list+user=dom@host`` (Postfix VERP_README).
+
+    An address without a domain is left as it is: there is nothing to expand.
+    """
+    local, at, host = reverse_path.rpartition("@")
+    user, rcpt_at, domain = forward_path.rpartition("@")
+    if not at or not rcpt_at or len(delimiters) != len("+="):
+        return reverse_path
+    sender = f"{_bare(local)}{delimiters[0]}{_bare(user)}{delimiters[1]}{domain}@{host}"
+    return quote_mailbox(sender)
+
+
+def _bare(local: str) -> str:
+    if local.startswith('"') and local.endswith('"'):
+        return re.sub(r"\\(.)", r"\1", local[1:-1])
+    return local
+
+
+@dataclass(slots=True)
+class RecipientCollector:
+    """Collect recipients in order, each forward-path once."""
+
+    recipients: dict[str, Recipient] = field(default_factory=dict)
+
+    def add(self, recipient: Recipient) -> None:
+        """Keep the recipient unless its forward-path stands there already."""
+        self.recipients.setdefault(recipient.forward_path, recipient)

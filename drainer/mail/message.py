@@ -1,0 +1,116 @@
+"""A message as a source lists it, and the problems that hold one back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from drainer.mail.envelope import Client, Envelope
+
+#: code -> (what it means, may an operator's `release` overrule it?)
+PROBLEMS: dict[str, tuple[str, bool]] = {
+    "incomplete": ("the backup has not finished writing this message", False),
+    "corrupt": ("the spool file is damaged", False),
+    "unreadable": ("the spool file cannot be read", False),
+    "not-a-file": ("not a regular file; links and devices are never followed", False),
+    "vanished": ("the spool file is gone or is another message now", False),
+    "done-by-backup": ("the backup has delivered or bounced it by itself", False),
+    "no-envelope": ("no trace header of the backup names the recipients", False),
+    "bad-address": ("an address cannot be written into an SMTP command", False),
+    "filter-due": ("the backup wanted a content filter to see it first", True),
+    "probe": ("an address verification probe, not mail", False),
+    "marked-corrupt": ("the backup marked the file as corrupt", False),
+    "trashed": ("a reader marked it as trash (Maildir flag T)", True),
+    "draft": ("a reader's draft, not received mail (Maildir flag D)", True),
+    "compressed": ("the content is compressed by the mail store", False),
+    "bare-newline": ("a bare CR or LF in the content (RFC 5321 2.3.8)", False),
+    "too-many-hops": ("too many Received fields: a loop? (RFC 5321 6.3)", True),
+    "not-for-this-primary": ("the domain is not in [primary] domains", True),
+    "too-large": ("larger than the primary's SIZE limit (RFC 1870)", False),
+    "needs-smtputf8": ("needs SMTPUTF8, which the primary does not offer", False),
+    "needs-8bitmime": ("has 8-bit content, the primary offers no 8BITMIME", False),
+    "defect": ("drainer itself failed on this message; please report it", False),
+    "requires-tls": ("REQUIRETLS was asked for and cannot be honoured", False),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a message cannot be replayed as it stands."""
+
+    #: A key of PROBLEMS.
+    code: str
+    #: What exactly was found; may quote hostile bytes, escape before printing.
+    detail: str
+
+    @property
+    def releasable(self) -> bool:
+        """Whether an operator's `release` lets the message go all the same."""
+        return PROBLEMS[self.code][1]
+
+    def __str__(self) -> str:
+        """Say it as a person reads it."""
+        return f"{self.code}: {PROBLEMS[self.code][0]} ({self.detail})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What one pass over the content tells; sizes in octets, with CRLF line ends."""
+
+    size_bytes: int
+    has_8bit: bool
+    #: 8-bit octets in the header section.
+    header_8bit: bool
+    has_nul: bool
+    bare_newlines: int
+    longest_line_bytes: int
+    #: Number of Received fields (RFC 5321 6.3).
+    hops: int
+    #: Hex SHA-256 of the content; '' unless it was asked for.
+    sha256: str = ""
+
+
+class Content(Protocol):
+    """The content of one message, streamed.
+
+    ``chunks`` yields it with CRLF line ends, complete with a final CRLF, before
+    dot-stuffing; it may be called again and yields the same. Raises
+    MessageUnreadable when the spool file is damaged, gone or changed.
+    """
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content in pieces of any size."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a spool, with everything but its content."""
+
+    #: 32 hex digits; the same for a renamed or copied spool file.
+    id: str
+    #: URL of the source it was seen in.
+    source: str
+    #: The backup's own name for it: a queue id, a Maildir base name.
+    native_id: str
+    #: The part of the spool: 'deferred', 'new', '.Folder/cur'.
+    queue: str
+    #: Where the source finds it again; relative to the source.
+    locator: str
+    arrived: datetime
+    envelope: Envelope
+    #: Octets, as the spool says; an estimate until the content was read.
+    size_bytes: int = 0
+    client: Client = field(default_factory=Client)
+    login: str = ""
+    flags: tuple[str, ...] = ()
+    message_id: str = ""
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spooled:
+    """A listed message together with a handle to its content."""
+
+    message: Message
+    content: Content

@@ -1,0 +1,153 @@
+"""What a peer answers, or that it did not: Reply, Lost, and the Stage of either.
+
+Parsing follows RFC 5321 4.2 and RFC 2034 4; hostile text is expected, so length
+is capped by the reader (drainer.smtp.wire) and controls are escaped by whoever
+prints. Codes are decided on by the first digit (RFC 5321 4.2.1).
+"""
+
+import enum
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_ENHANCED = re.compile(r"([245])\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})(?=\s|$)")
+_HINT = re.compile(r"\(?#([245]\.\d{1,3}\.\d{1,3})\b|\b([245]\.\d{1,3}\.\d{1,3})\b")
+
+
+class Stage(enum.StrEnum):
+    """Where in a session something happened, in order."""
+
+    CONNECT = "connect"
+    BANNER = "banner"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    BODY = "body"
+    DOT = "dot"
+    RSET = "rset"
+    QUIT = "quit"
+
+    @property
+    def before_mail(self) -> bool:
+        """Whether no message had been named yet: never a verdict on one."""
+        return self in _BEFORE_MAIL
+
+
+_BEFORE_MAIL = frozenset(
+    (Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.STARTTLS, Stage.AUTH)
+)
+
+
+class ProtocolError(ValueError):
+    """The peer sent something that is no SMTP reply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One reply, all of its lines.
+
+    ``enhanced`` is ``c.s.d`` only where it stands at the start of the text and
+    agrees with the first digit of the code; any other code found in the text is
+    a ``hint`` (it may choose words, never the class).
+    """
+
+    code: int
+    text: str = ""
+    enhanced: str = ""
+    hint: str = ""
+    #: The lines disagreed about the code; the last one counts.
+    mixed: bool = False
+
+    @property
+    def category(self) -> int:
+        """The first digit: 2, 3, 4 or 5."""
+        return self.code // 100
+
+    @property
+    def detail(self) -> str:
+        """``subject.detail`` of the enhanced code: '1.1' of '5.1.1'; '' if none."""
+        return self.enhanced[2:]
+
+    def __str__(self) -> str:
+        """Write it as one line, as the peer sent it."""
+        return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """No reply came: why, in one word and in the words of the system."""
+
+    #: 'timeout', 'closed', 'reset', 'refused', 'unreachable', 'tls', 'protocol'.
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """Say it in a phrase."""
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
+
+@lru_cache(maxsize=2048)
+def parse_reply(raw: bytes) -> Reply:
+    """Parse a complete reply: lines with any line end, the last one final.
+
+    Raises ProtocolError when a line does not begin with a code of 2xx to 5xx.
+    """
+    codes: list[int] = []
+    texts: list[str] = []
+    for line in raw.splitlines():
+        match = _LINE.fullmatch(line.strip(b" \t"))
+        if match is None:
+            message = f"not an SMTP reply: {raw[:200]!r}"
+            raise ProtocolError(message)
+        codes.append(int(match[1]))
+        texts.append(_decode(match[3] or b"").strip())
+    if not codes:
+        message = "an empty reply"
+        raise ProtocolError(message)
+    return _assemble(codes, texts)
+
+
+def _assemble(codes: list[int], texts: list[str]) -> Reply:
+    code = codes[-1]
+    first = _ENHANCED.match(texts[0])
+    status = first[0] if first else ""
+    if status:  # RFC 2034 4: every line repeats it
+        texts = [text.removeprefix(status).lstrip() for text in texts]
+    text = " ".join(filter(None, texts))
+    agrees = status[:1] == str(code // 100)
+    hint = status if status and not agrees else ""
+    if not status and (found := _HINT.search(text)):
+        hint = found[1] or found[2]
+    return Reply(
+        code=code,
+        text=text,
+        enhanced=status if agrees else "",
+        hint=hint,
+        mixed=len(set(codes)) > 1,
+    )
+
+
+def _decode(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+def printable(text: str, limit: int = 1000) -> str:
+    """Escape controls so that a terminal, log or header may show the text.
+
+    Cuts at ``limit`` characters. Bidirectional overrides count as controls.
+    """
+    cut = text if len(text) <= limit else text[:limit] + "..."
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else _escape(c) for c in cut)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,1 @@
+"""Traces: a projection of the ledger's decisions onto spans."""

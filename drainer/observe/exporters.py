@@ -1,0 +1,187 @@
+"""Where spans go: a JSON-lines file, a console tree, or a collector.
+
+The file holds one OTLP ExportTraceServiceRequest a line, in the JSON encoding of
+the OTLP specification (ids in hex, 64-bit numbers as strings), as the collector's
+own file exporter writes it.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanKind
+
+from drainer.mail.reply import printable
+
+_KINDS = {
+    SpanKind.INTERNAL: 1,
+    SpanKind.SERVER: 2,
+    SpanKind.CLIENT: 3,
+    SpanKind.PRODUCER: 4,
+    SpanKind.CONSUMER: 5,
+}
+
+
+def make_exporter(traces: str, endpoint: str) -> SpanExporter:
+    """Return the exporter that ``[telemetry] traces`` names."""
+    if traces == "otlp":
+        return OTLPSpanExporter(endpoint=endpoint, timeout=5)
+    if traces == "console":
+        return TreeExporter()
+    return FileExporter(Path(traces.removeprefix("file:")))
+
+
+class FileExporter(SpanExporter):
+    """Appends OTLP/JSON lines to a private file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open nothing yet; OSError comes with the first export."""
+        self._path = path
+        self._descriptor: int | None = None
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Append a request that holds all the spans."""
+        if self._descriptor is None:
+            flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+        line = json.dumps(otlp_request(spans), separators=(",", ":")) + "\n"
+        data = memoryview(line.encode())
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing is held back."""
+        del timeout_millis
+        return True
+
+
+def otlp_request(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
+    """Return spans of one resource and scope as an OTLP/JSON request."""
+    resource = spans[0].resource
+    scope = spans[0].instrumentation_scope
+    return {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": _attributes(resource.attributes)},
+                "scopeSpans": [
+                    {
+                        "scope": {
+                            "name": scope.name if scope else "",
+                            "version": (scope.version or "") if scope else "",
+                        },
+                        "spans": [_otlp_span(span) for span in spans],
+                    }
+                ],
+            }
+        ]
+    }
+
+
+def _otlp_span(span: ReadableSpan) -> dict[str, Any]:
+    ids = span.context
+    assert ids is not None  # noqa: S101 - we made it
+    known: dict[str, Any] = {
+        "traceId": f"{ids.trace_id:032x}",
+        "spanId": f"{ids.span_id:016x}",
+        "name": span.name,
+        "kind": _KINDS[span.kind],
+        "startTimeUnixNano": str(span.start_time),
+        "endTimeUnixNano": str(span.end_time),
+        "attributes": _attributes(span.attributes),
+        "status": {},
+    }
+    if span.parent is not None:
+        known["parentSpanId"] = f"{span.parent.span_id:016x}"
+    if span.events:
+        known["events"] = [
+            {
+                "timeUnixNano": str(event.timestamp),
+                "name": event.name,
+                "attributes": _attributes(event.attributes),
+            }
+            for event in span.events
+        ]
+    if span.links:
+        known["links"] = [
+            {
+                "traceId": f"{link.context.trace_id:032x}",
+                "spanId": f"{link.context.span_id:016x}",
+            }
+            for link in span.links
+        ]
+    if not span.status.is_unset:
+        known["status"] = {"code": 2, "message": span.status.description or ""}
+    return known
+
+
+def _attributes(attributes: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "value": _value(value)}
+        for key, value in (attributes or {}).items()
+    ]
+
+
+def _value(value: Any) -> dict[str, Any]:  # noqa: ANN401
+    match value:
+        case bool():
+            return {"boolValue": value}
+        case int():
+            return {"intValue": str(value)}
+        case float():
+            return {"doubleValue": value}
+        case _:
+            return {"stringValue": str(value)}
+
+
+class TreeExporter(SpanExporter):
+    """Prints spans on stderr, events indented below them."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Print the spans of each trace together."""
+        for span in spans:
+            os.write(2, _tree(span).encode())
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Nothing to close."""
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing is held back."""
+        del timeout_millis
+        return True
+
+
+def _tree(span: ReadableSpan) -> str:
+    ids = span.context
+    assert ids is not None  # noqa: S101 - we made it
+    start, end = span.start_time or 0, span.end_time or 0
+    depth = "  " if span.parent else ""
+    lines = [
+        f"{depth}{ids.trace_id:032x} {span.name} {(end - start) / 1e6:.1f} ms"
+        f" {_words(span.attributes)}"
+    ]
+    for event in span.events:
+        offset = (event.timestamp - start) / 1e6
+        words = _words(event.attributes)
+        lines.append(f"{depth}  +{offset:.1f} ms {event.name} {words}")
+    return "\n".join(lines) + "\n"
+
+
+def _words(attributes: Mapping[str, Any] | None) -> str:
+    return " ".join(
+        f"{key.removeprefix('drainer.')}={printable(str(value), 80)}"
+        for key, value in (attributes or {}).items()
+        if value != ""
+    )

@@ -1,0 +1,155 @@
+"""Reads decisions behind a cursor, makes spans, exports them, moves the cursor.
+
+The cursor moves only after the exporter said success, so that nothing is lost
+when a collector is away and a run ends: the next run sends it. One reader at a
+time works on a cursor.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import tenacity
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from sqlalchemy.engine import URL
+
+from drainer.ledger import engine, schema
+from drainer.observe.spans import Facts, Projection
+from drainer.policy.state import FINAL
+
+BATCH = 1000
+_R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
+_FINAL = [state.value for state in FINAL]
+
+
+class ExportFailed(Exception):
+    """The exporter did not take the spans."""
+
+
+class Projector:
+    """Projects one ledger for one exporter."""
+
+    def __init__(
+        self, url: URL, exporter: SpanExporter, *, name: str, plain: bool
+    ) -> None:
+        """Open the ledger; ``name`` is the cursor's."""
+        self._engine = engine.connect(url, create=False)
+        self._exporter = exporter
+        self._name = name
+        with self._engine.connect() as connection:
+            salt = connection.scalar(
+                sa.select(schema.meta.c.value).where(schema.meta.c.name == "salt")
+            )
+            position = connection.scalar(
+                sa.select(schema.cursors.c.position).where(
+                    schema.cursors.c.name == name
+                )
+            )
+        self._known = position is not None
+        self._position = int(position or 0)
+        self._projection = Projection(bytes.fromhex(salt), plain=plain)
+
+    def step(self) -> int:
+        """Export one batch; return how many decisions it held.
+
+        Raises ExportFailed when the exporter does not take it after some tries.
+        """
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(schema.decisions)
+                .where(_D.id > self._position)
+                .order_by(_D.id)
+                .limit(BATCH)
+            ).mappings()
+            decisions = list(rows)
+            if not decisions:
+                return 0
+            facts = _facts(connection, decisions)
+        self._export(list(self._projection.spans(decisions, facts)))
+        self._move(int(decisions[-1]["id"]))
+        return len(decisions)
+
+    def close(self) -> None:
+        """Shut the exporter down and let go of the ledger."""
+        self._exporter.shutdown()
+        self._engine.dispose()
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(ExportFailed),
+        wait=tenacity.wait_exponential(0.2, max=2),
+        stop=tenacity.stop_after_attempt(3),
+        reraise=True,
+    )
+    def _export(self, spans: list[Any]) -> None:
+        if spans and self._exporter.export(spans) is not SpanExportResult.SUCCESS:
+            raise ExportFailed(self._name)
+
+    def _move(self, position: int) -> None:
+        cursors = schema.cursors
+        with self._engine.execution_options(writes=True).begin() as connection:
+            if self._known:
+                connection.execute(
+                    sa.update(cursors)
+                    .where(cursors.c.name == self._name)
+                    .values(position=position)
+                )
+            else:
+                row = {"name": self._name, "position": position}
+                connection.execute(sa.insert(cursors), [row])
+        self._known, self._position = True, position
+
+
+def _facts(connection: sa.Connection, decisions: list[sa.RowMapping]) -> Facts:
+    """Look up what the decisions refer to: four queries, however many they are."""
+    messages = {row["message"] for row in decisions if row["message"]}
+    attempts = {row["attempt"] for row in decisions if row["attempt"]}
+    runs = {row["run"] for row in decisions if row["run"]}
+    rows = _lookup(connection, schema.recipients, _R.message, messages)
+    paths = {}
+    unfinished = set()
+    for row in rows:
+        paths[row["message"], row["n"]] = row["forward_path"]
+        if row["state"] not in _FINAL:
+            unfinished.add(row["message"])
+    return Facts(
+        messages={
+            row["id"]: row for row in
+            _lookup(connection, schema.messages, _M.id, messages)
+        },
+        attempts={
+            row["id"]: row for row in
+            _lookup(connection, schema.attempts, schema.attempts.c.id, attempts)
+        },
+        recipients=paths,
+        finished=frozenset(messages - unfinished),
+        runs={
+            row["id"]: row for row in
+            _lookup(connection, schema.runs, schema.runs.c.id, runs)
+        },
+    )  # fmt: skip
+
+
+def _lookup(
+    connection: sa.Connection, table: sa.Table, column: Any, keys: Iterable[Any]  # noqa: ANN401
+) -> list[sa.RowMapping]:
+    wanted = list(keys)
+    if not wanted:
+        return []
+    query = sa.select(table).where(column.in_(wanted))
+    return list(connection.execute(query).mappings())
+
+
+def exclusive(folder: Path, name: str) -> int | None:
+    """Lock a cursor against other readers; None when another one has it."""
+    safe = "".join(c if c.isalnum() else "_" for c in name)[-100:]
+    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+    descriptor = os.open(folder / f"traces-{safe}.lock", flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

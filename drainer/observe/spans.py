@@ -1,0 +1,254 @@
+"""Committed decisions -> spans. Pure: rows in, ReadableSpans out.
+
+A message has one trace for life, whose id is its own; the root span `message` is
+made once, when the last recipient is final. A run has a trace of its own.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+
+from drainer import __version__
+from drainer.ledger import Kind
+from drainer.observe import names
+from drainer.observe.ids import (
+    attempt_span,
+    context,
+    message_span,
+    part_span,
+    run_span,
+    trace_of,
+)
+
+Row = Mapping[str, Any]
+_SCOPE = InstrumentationScope("drainer", __version__)
+_RESOURCE = Resource({"service.name": "drainer", "service.version": __version__})
+_STAGES = ("mail", "rcpt", "data", "dot")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the rows refer to."""
+
+    messages: Mapping[str, Row]
+    attempts: Mapping[int, Row]
+    #: (message, n) -> forward-path.
+    recipients: Mapping[tuple[str, int], str]
+    #: Messages whose recipients are all final now.
+    finished: frozenset[str]
+    runs: Mapping[str, Row]
+
+
+class Projection:
+    """Makes spans; knows how addresses are shown."""
+
+    def __init__(self, salt: bytes, *, plain: bool) -> None:
+        """Hash addresses with the ledger's own key unless ``plain``."""
+        self._salt = salt
+        self._plain = plain
+
+    def address(self, mailbox: str) -> str:
+        """Return how a mailbox is shown."""
+        if self._plain or not mailbox:
+            return mailbox or "<>"
+        digest = hmac.new(self._salt, mailbox.encode(), hashlib.sha256)
+        return digest.hexdigest()[:16]
+
+    def spans(self, decisions: Iterable[Row], facts: Facts) -> Iterator[ReadableSpan]:
+        """Yield the spans of some decisions, in the order of the ledger."""
+        attempts: dict[int, list[Row]] = {}
+        ended: dict[str, int] = {}
+        for row in decisions:
+            if row["attempt"] and row["kind"] == Kind.VERDICT:
+                attempts.setdefault(row["attempt"], []).append(row)
+            elif row["message"]:
+                yield self._decision(row, facts)
+            else:
+                yield self._run_part(row, facts)
+            if row["message"]:
+                ended[row["message"]] = row["at"]
+        for attempt, rows in attempts.items():
+            yield from self._attempt(facts.attempts[attempt], rows, facts)
+        for message, at in ended.items():
+            if message in facts.finished and message in facts.messages:
+                yield self._message(facts.messages[message], at)
+
+    # --- one message
+
+    def _message(self, row: Row, ended: int) -> ReadableSpan:
+        attributes = {
+            names.MESSAGE_ID: row["id"],
+            names.NATIVE_ID: row["native_id"],
+            names.SOURCE: row["source"],
+            names.QUEUE: row["queue"],
+            names.SIZE: row["size"],
+            names.SENDER: self.address(row["reverse_path"]),
+        }
+        return _span(
+            "message",
+            trace=trace_of(row["id"]),
+            span=message_span(row["id"]),
+            times=(row["scanned"], ended),
+            attributes=attributes,
+        )
+
+    def _attempt(
+        self, attempt: Row, rows: list[Row], facts: Facts
+    ) -> Iterator[ReadableSpan]:
+        message = attempt["message"]
+        start, end = attempt["started"], attempt["ended"]
+        stages = json.loads(attempt["stages"] or "[]")
+        delivered = all(row["verdict"] == "deliver" for row in rows)
+        events = [
+            _event(f"smtp.{name}", start + offset, {names.REPLY: reply})
+            for name, offset, reply in stages
+        ] + [
+            _event("classify", row["at"], self._attributes(row, facts)) for row in rows
+        ]
+        trace, span = trace_of(message), attempt_span(attempt["id"])
+        yield _span(
+            "attempt",
+            trace=trace,
+            span=span,
+            parent=message_span(message),
+            times=(start, end),
+            attributes={
+                names.MESSAGE_ID: message,
+                names.SERVER: attempt["connection"],
+                names.RUN: attempt["run"],
+            }
+            | ({} if len(rows) > 1 else self._attributes(rows[0], facts)),
+            events=events,
+            kind=SpanKind.CLIENT,
+            link=attempt["run"],
+            failed="" if delivered else rows[0]["reply"],
+        )
+        if not delivered:
+            yield from _stage_spans(trace, span, start, stages)
+
+    def _attributes(self, row: Row, facts: Facts) -> dict[str, Any]:
+        evidence = json.loads(row["evidence"]) if row["evidence"] else {}
+        attributes: dict[str, Any] = {
+            names.RULE: row["rule"],
+            names.VERDICT: row["verdict"],
+            names.REPLY: row["reply"],
+            names.KIND: row["kind"],
+        }
+        if row["n"] is not None:
+            path = facts.recipients.get((row["message"], row["n"]), "")
+            attributes[names.RECIPIENT] = self.address(path)
+        for key, value in evidence.items():
+            name = names.STATE if key == "state" else names.EVIDENCE + key
+            plain = isinstance(value, str | int | float | bool)
+            attributes[name] = value if plain else json.dumps(value)
+        return attributes
+
+    def _decision(self, row: Row, facts: Facts) -> ReadableSpan:
+        """Return a decision outside of an attempt as a span of its own."""
+        name = row["rule"].replace("-", ".", 1) if (
+            row["kind"] == Kind.OPERATOR
+        ) else "classify"
+        parent = message_span(row["message"])
+        return _span(
+            name,
+            trace=trace_of(row["message"]),
+            span=part_span(parent, name, row["id"]),
+            parent=parent,
+            times=(row["at"], row["at"]),
+            attributes={names.MESSAGE_ID: row["message"]}
+            | self._attributes(row, facts),
+            link=row["run"],
+        )
+
+    # --- one run
+
+    def _run_part(self, row: Row, facts: Facts) -> ReadableSpan:
+        run = row["run"]
+        attributes = self._attributes(row, facts) | {names.RUN: run}
+        if row["kind"] == Kind.RUN_ENDED:
+            started = facts.runs[run]["started"] if run in facts.runs else row["at"]
+            return _span(
+                "drain",
+                trace=trace_of(run),
+                span=run_span(run),
+                times=(started, row["at"]),
+                attributes=attributes,
+            )
+        kinds = {
+            Kind.HEALTH: "health.check",
+            Kind.CONNECTION: "smtp.connect",
+            Kind.GATE: row["rule"].replace("-", ".", 1),
+        }
+        name = kinds.get(Kind(row["kind"]), row["kind"])
+        seconds = float(attributes.get(names.EVIDENCE + "seconds", 0.0))
+        parent = run_span(run)
+        return _span(
+            name,
+            trace=trace_of(run),
+            span=part_span(parent, name, row["id"]),
+            parent=parent,
+            times=(row["at"] - int(seconds * 1e6), row["at"]),
+            attributes=attributes,
+            failed=row["reply"] if row["verdict"] in ("stop", "fail") else "",
+        )
+
+
+def _stage_spans(
+    trace: int, parent: int, start: int, stages: list[tuple[str, int, str]]
+) -> Iterator[ReadableSpan]:
+    before = start
+    for n, (name, offset, reply) in enumerate(stages):
+        end = start + offset
+        yield _span(
+            f"smtp.{name}",
+            trace=trace,
+            span=part_span(parent, name, n),
+            parent=parent,
+            times=(min(before, end), end),
+            attributes={names.REPLY: reply},
+            kind=SpanKind.CLIENT,
+            failed="" if reply[:1] in ("2", "3") else reply,
+        )
+        before = end
+
+
+def _event(name: str, at: int, attributes: dict[str, Any]) -> Event:
+    return Event(name, attributes=attributes, timestamp=at * 1000)
+
+
+def _span(  # noqa: PLR0913 - a span has that many parts
+    name: str,
+    *,
+    trace: int,
+    span: int,
+    times: tuple[int, int],
+    attributes: dict[str, Any],
+    parent: int | None = None,
+    events: list[Event] | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    link: str = "",
+    failed: str = "",
+) -> ReadableSpan:
+    links = [Link(context(trace_of(link), run_span(link)))] if link else []
+    return ReadableSpan(
+        name,
+        context=context(trace, span),
+        parent=context(trace, parent) if parent else None,
+        resource=_RESOURCE,
+        attributes=attributes,
+        events=events or [],
+        links=links,
+        kind=kind,
+        status=Status(StatusCode.ERROR, failed[:300]) if failed else Status(),
+        start_time=times[0] * 1000,
+        end_time=max(times) * 1000,
+        instrumentation_scope=_SCOPE,
+    )

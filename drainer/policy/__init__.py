@@ -1,0 +1,1 @@
+"""Decisions, pure: (facts, now) -> decision. No I/O, no clock, no randomness."""

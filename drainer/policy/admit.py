@@ -1,0 +1,60 @@
+"""What drainer refuses to send by itself, before the primary is asked."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from drainer.mail.envelope import domain_of
+from drainer.mail.message import Facts, Message, Problem, Spooled
+from drainer.policy.job import Scanned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The rules of ``[primary]`` that concern single messages."""
+
+    #: Recipient domains to send, lower-cased; empty = all.
+    domains: Collection[str] = ()
+    #: More Received fields than this are a loop (RFC 5321 6.3).
+    max_hops: int = 48
+    #: 'hold' or 'space'.
+    bare_newlines: str = "hold"
+
+    def problem(self, message: Message, facts: Facts) -> Problem | None:
+        """Return why the message as a whole may not be sent, or None."""
+        if message.problem is not None:
+            return message.problem
+        if facts.bare_newlines and self.bare_newlines == "hold":
+            detail = f"{facts.bare_newlines} of them"
+            return Problem(code="bare-newline", detail=detail)
+        if facts.hops > self.max_hops:
+            detail = f"{facts.hops} Received fields, the limit is {self.max_hops}"
+            return Problem(code="too-many-hops", detail=detail)
+        return None
+
+    def foreign(self, forward_path: str) -> bool:
+        """Whether the recipient's domain is not this primary's."""
+        if not self.domains or not forward_path:
+            return False
+        domain = domain_of(forward_path)
+        return bool(domain) and domain not in self.domains
+
+
+def admit(spooled: Spooled, facts: Facts | None, rules: Admission) -> Scanned:
+    """Return the first record of a message: each recipient pending or held."""
+    message = spooled.message
+    problem = message.problem
+    if problem is None and facts is not None:
+        problem = rules.problem(message, facts)
+    count = max(1, len(message.envelope.recipients)) if problem else 0
+    if problem is not None:
+        return Scanned(
+            spooled=spooled,
+            facts=facts,
+            problem=problem,
+            problems=(problem.code,) * count,
+        )
+    problems = tuple(
+        "not-for-this-primary" if rules.foreign(recipient.forward_path) else ""
+        for recipient in message.envelope.recipients
+    )
+    return Scanned(spooled=spooled, facts=facts, problem=None, problems=problems)

@@ -1,0 +1,183 @@
+"""One ending -> one judgement: what it means, for whom, by which rule.
+
+Stage outranks code, a specific enhanced code outranks the basic code. Whatever
+is said before MAIL is never about a message (Exim, Haraka and Postfix each
+bounce on some of it). A `bounce` is always provisional; unknown or malformed
+never means permanent.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from drainer.mail.message import PROBLEMS, Problem
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy import tables
+
+
+class Verdict(enum.StrEnum):
+    """What one ending means for one recipient."""
+
+    DELIVER = "deliver"
+    RETRY = "retry"
+    RETRY_LONG = "retry-long"
+    BOUNCE = "bounce"
+    HOLD = "hold"
+    STOP = "stop"
+    UNKNOWN = "unknown"
+
+
+class Scope(enum.StrEnum):
+    """Whom a verdict is about."""
+
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+    DOMAIN = "domain"
+    ROUTE = "route"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict with its scope, its rule, and the reason in words."""
+
+    verdict: Verdict
+    scope: Scope
+    rule: str
+    reason: str
+    #: A `stop` that is tried again within the run, on its own.
+    short: bool = False
+    #: Whether this spends one of the recipient's attempts.
+    counts: bool = True
+
+
+Answer = Reply | Lost | Problem
+"""What an attempt got: a reply, none, or our own refusal to send."""
+
+_LETTERS: dict[str, tuple[Verdict, Scope]] = {
+    "R": (Verdict.RETRY, Scope.RECIPIENT),
+    "L": (Verdict.RETRY_LONG, Scope.RECIPIENT),
+    "B": (Verdict.BOUNCE, Scope.RECIPIENT),
+    "M": (Verdict.BOUNCE, Scope.MESSAGE),
+    "H": (Verdict.HOLD, Scope.RECIPIENT),
+    "S": (Verdict.STOP, Scope.ROUTE),
+    "s": (Verdict.STOP, Scope.ROUTE),
+    "D": (Verdict.STOP, Scope.DOMAIN),
+}
+_SUCCESS, _INTERMEDIATE, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
+_TOO_MANY = frozenset((452, 552))
+
+
+def classify(answer: Answer, stage: Stage, *, accepted: int = 0) -> Judgement:
+    """Judge what a stage ended with.
+
+    ``accepted`` is the number of recipients that this transaction had accepted
+    before: it tells "too many recipients" from a refusal (RFC 5321 4.5.3.1.10).
+    """
+    match answer:
+        case Problem():
+            return _judge_problem(answer)
+        case Lost():
+            return _judge_loss(answer, stage)
+        case Reply():
+            return _judge_reply(answer, stage, accepted)
+
+
+def _judge_problem(problem: Problem) -> Judgement:
+    reason = f"{PROBLEMS[problem.code][0]}: {problem.detail}"
+    return _judgement("H", f"local-{problem.code}", reason, Scope.MESSAGE)
+
+
+def _judge_loss(lost: Lost, stage: Stage) -> Judgement:
+    if stage.before_mail:
+        return _judgement("s", f"{stage}-lost", f"no {stage}: {lost}")
+    if stage is Stage.DOT:  # it may have been accepted: RFC 5321 4.5.3.2.6, RFC 1047
+        return Judgement(
+            verdict=Verdict.UNKNOWN,
+            scope=Scope.MESSAGE,
+            rule="dot-lost",
+            reason=f"the reply to the final dot was lost: {lost}",
+        )
+    reason = f"the connection was lost before the final dot: {lost}"
+    return _judgement("R", f"{stage}-lost", reason, Scope.MESSAGE)
+
+
+def _judge_reply(reply: Reply, stage: Stage, accepted: int) -> Judgement:
+    if reply.category in (_SUCCESS, _INTERMEDIATE):
+        return _judge_positive(reply, stage)
+    if stage.before_mail:
+        return _judge_early(reply, stage)
+    if reply.code == 421:  # noqa: PLR2004 - RFC 5321 3.8
+        if stage is Stage.DOT:
+            reason = "the primary closes, and has not taken the message"
+            return _judgement("R", "dot-421", reason, Scope.MESSAGE)
+        return _judgement("s", f"{stage}-421", "the primary closes the channel")
+    if stage is Stage.RCPT and accepted and _is_too_many(reply):
+        return Judgement(
+            verdict=Verdict.RETRY,
+            scope=Scope.RECIPIENT,
+            rule="rcpt-too-many",
+            reason="too many recipients in one transaction: sent in another",
+            counts=False,
+        )
+    return _judge_by_code(reply, stage)
+
+
+def _judge_positive(reply: Reply, stage: Stage) -> Judgement:
+    expected = _INTERMEDIATE if stage is Stage.DATA else _SUCCESS
+    if reply.category != expected:  # 2xx where 354 is due, 3xx elsewhere
+        reason = f"{reply.code} makes no sense at {stage}"
+        return _judgement("R", f"{stage}-protocol", reason, Scope.MESSAGE)
+    return Judgement(
+        verdict=Verdict.DELIVER,
+        scope=Scope.RECIPIENT,
+        rule=f"{stage}-accepted",
+        reason="accepted by the primary",
+    )
+
+
+def _judge_early(reply: Reply, stage: Stage) -> Judgement:
+    transient = reply.category == _TRANSIENT
+    reason = f"the primary refuses this host at {stage}"
+    rule = f"{stage}-{reply.category}xx"
+    return _judgement("s" if transient else "S", rule, reason)
+
+
+def _is_too_many(reply: Reply) -> bool:
+    if reply.detail == "5.3":
+        return True
+    return reply.code in _TOO_MANY and reply.detail in ("", "0.0", "3.0", "5.0")
+
+
+def _judge_by_code(reply: Reply, stage: Stage) -> Judgement:
+    row = tables.ENHANCED.get(reply.detail)
+    if row is not None:
+        letter = row[0] if reply.category == _TRANSIENT else row[1]
+        if letter != "-" and not (letter == "B" and reply.mixed):
+            return _judgement(letter, f"enhanced-{reply.enhanced}", row[2])
+    return _judge_basic(reply, stage)
+
+
+def _judge_basic(reply: Reply, stage: Stage) -> Judgement:
+    default = ("R", "a temporary failure") if reply.category == _TRANSIENT else (
+        "B", "a permanent failure"
+    )
+    letter, meaning = tables.BASIC.get(reply.code, default)
+    if letter == "B":
+        if reply.mixed:
+            return _judgement("H", "mixed-codes", "the lines of the reply disagree")
+        if stage is not Stage.RCPT:
+            letter = "M"
+    return _judgement(letter, f"basic-{reply.code}", meaning)
+
+
+def _judgement(
+    letter: str, rule: str, reason: str, scope: Scope | None = None
+) -> Judgement:
+    verdict, usual = _LETTERS[letter]
+    return Judgement(
+        verdict=verdict,
+        scope=scope or usual,
+        rule=rule,
+        reason=reason,
+        short=letter == "s",
+        counts=verdict is not Verdict.STOP,
+    )

@@ -1,0 +1,49 @@
+"""Units of work: a message as it was scanned, and as it is to be tried."""
+
+from dataclasses import dataclass
+
+from drainer.mail.envelope import Recipient
+from drainer.mail.message import Facts, Message, Problem, Spooled
+from drainer.policy.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A recipient that this worker may try now, as the ledger has it."""
+
+    #: Its number within the message.
+    n: int
+    recipient: Recipient
+    state: State = State.PENDING
+    attempts: int = 0
+    #: How often the reply to its final dot was lost.
+    doubts: int = 0
+    #: An operator's release overrules the problems that may be overruled.
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A message and those of its recipients that are to be tried together."""
+
+    message: Message
+    claimed: tuple[Claimed, ...]
+    #: Present when the message was just read; otherwise the source opens it.
+    spooled: Spooled | None = None
+    facts: Facts | None = None
+    #: In doubt before: it goes alone on its connection.
+    alone: bool = False
+    #: All recipients of a message that was just scanned.
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanned:
+    """A message as the scan saw it, with the first state of its recipients."""
+
+    spooled: Spooled
+    facts: Facts | None
+    #: What holds the message as a whole.
+    problem: Problem | None
+    #: One per recipient: '' for pending, else the code of what holds it.
+    problems: tuple[str, ...]

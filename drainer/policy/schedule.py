@@ -1,0 +1,43 @@
+"""When a recipient is due again (RFC 5321 4.5.4.1).
+
+A drain may come back sooner than the 30 minutes of the RFC: the primary is
+expected, and its operator is us. Jitter is a number that the caller drew.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from drainer.policy.classify import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """``[retry]``: the delays between attempts."""
+
+    first: timedelta = timedelta(minutes=1)
+    factor: float = 2.0
+    max: timedelta = timedelta(minutes=30)
+    #: A share of the delay: 0.2 spreads it over 80 % to 120 %.
+    jitter: float = 0.2
+    #: First delay and cap for `retry-long` (quota, per-user rates).
+    long_first: timedelta = timedelta(hours=1)
+    long_max: timedelta = timedelta(hours=6)
+    #: How long a recipient `unknown` rests: what the primary took may show up.
+    unknown: timedelta = timedelta(minutes=5)
+    lifetime: timedelta = timedelta(days=5)
+
+    def delay(self, verdict: Verdict, attempts: int, draw: float) -> timedelta:
+        """Return the delay after the given number of attempts (1 = the first).
+
+        ``draw`` lies in [0, 1) and spreads the recipients of a whole queue, so
+        that they never fall due in one second.
+        """
+        if verdict is Verdict.UNKNOWN:
+            return self.unknown
+        is_long = verdict is Verdict.RETRY_LONG
+        first, cap = (
+            (self.long_first, self.long_max) if is_long else (self.first, self.max)
+        )
+        steps = min(max(attempts, 1) - 1, 60)
+        seconds = min(first.total_seconds() * self.factor**steps, cap.total_seconds())
+        return timedelta(seconds=seconds * (1 + self.jitter * (2 * draw - 1)))

@@ -1,0 +1,100 @@
+"""Every state of a recipient and every transition, as one table.
+
+The ledger guards it with ``UPDATE ... WHERE state = old``; docs/states.md is
+generated from it. A final state is never left, but for a quarantined recipient,
+which an operator may release or purge.
+"""
+
+import enum
+
+
+class State(enum.StrEnum):
+    """Where one recipient of one message stands."""
+
+    PENDING = "pending"
+    IN_FLIGHT = "in-flight"
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    UNKNOWN = "unknown"
+    HELD = "held"
+    BOUNCE_PENDING = "bounce-pending"
+    BOUNCED = "bounced"
+    QUARANTINED = "quarantined"
+    DISCARDED = "discarded"
+
+
+FINAL = frozenset(
+    (State.DELIVERED, State.BOUNCED, State.QUARANTINED, State.DISCARDED)
+)
+CLAIMABLE = (State.PENDING, State.DEFERRED, State.UNKNOWN)
+
+
+class Event(enum.StrEnum):
+    """What can happen to a recipient."""
+
+    CLAIMED = "claimed, the scope gate closed or this message its probe"
+    DELIVER = "the primary accepted it"
+    RETRY = "retry, retry-long, or lost before the final dot"
+    STOP = "stop: the primary refuses us, not the message"
+    DOUBT = "lost after the final dot, or its owner died"
+    DOUBT_THRICE = "lost after the final dot for the third time"
+    HOLD = "hold: nobody can decide, or it cannot be replayed as it stands"
+    BOUNCE = "bounce, for the first time"
+    BOUNCE_PERMITTED = "bounce confirmed, the evidence gate permits the report"
+    BOUNCE_REFUSED = "bounce confirmed, the evidence gate refuses the report"
+    GATE_OPENED = "the scope gate opened"
+    RIPE = "ripe, the gate closed, the brake free: the confirming attempt"
+    APPROVED = "an operator approves, the evidence gate permits the report"
+    APPROVED_REFUSED = "an operator approves, the evidence gate refuses the report"
+    CANCELLED = "an operator cancels the bounce"
+    EXPIRED = "lifetime spent, while the primary was reachable"
+    OPERATOR_HOLD = "an operator holds it"
+    OPERATOR_REQUEUE = "an operator requeues it"
+    OPERATOR_DISCARD = "an operator discards it"
+    OPERATOR_RELEASE = "an operator releases it"
+    OPERATOR_PURGE = "an operator purges it from the quarantine"
+
+
+_S, _E = State, Event
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    **{(state, _E.CLAIMED): _S.IN_FLIGHT for state in CLAIMABLE},
+    (_S.IN_FLIGHT, _E.DELIVER): _S.DELIVERED,
+    (_S.IN_FLIGHT, _E.RETRY): _S.DEFERRED,
+    (_S.IN_FLIGHT, _E.STOP): _S.DEFERRED,
+    (_S.IN_FLIGHT, _E.DOUBT): _S.UNKNOWN,
+    (_S.IN_FLIGHT, _E.DOUBT_THRICE): _S.HELD,
+    (_S.IN_FLIGHT, _E.HOLD): _S.HELD,
+    (_S.IN_FLIGHT, _E.BOUNCE): _S.BOUNCE_PENDING,
+    (_S.IN_FLIGHT, _E.BOUNCE_PERMITTED): _S.BOUNCED,
+    (_S.IN_FLIGHT, _E.BOUNCE_REFUSED): _S.QUARANTINED,
+    (_S.BOUNCE_PENDING, _E.GATE_OPENED): _S.DEFERRED,
+    (_S.BOUNCE_PENDING, _E.RIPE): _S.DEFERRED,
+    (_S.BOUNCE_PENDING, _E.APPROVED): _S.BOUNCED,
+    (_S.BOUNCE_PENDING, _E.APPROVED_REFUSED): _S.QUARANTINED,
+    (_S.BOUNCE_PENDING, _E.CANCELLED): _S.QUARANTINED,
+    (_S.DEFERRED, _E.EXPIRED): _S.BOUNCE_PENDING,
+    **{
+        (state, event): to
+        for state in (_S.PENDING, _S.DEFERRED, _S.UNKNOWN, _S.HELD, _S.BOUNCE_PENDING)
+        for event, to in (
+            (_E.OPERATOR_HOLD, _S.HELD),
+            (_E.OPERATOR_REQUEUE, _S.PENDING),
+            (_E.OPERATOR_DISCARD, _S.DISCARDED),
+        )
+        if state is not to
+    },
+    (_S.HELD, _E.OPERATOR_RELEASE): _S.PENDING,
+    (_S.QUARANTINED, _E.OPERATOR_RELEASE): _S.PENDING,
+    (_S.QUARANTINED, _E.OPERATOR_PURGE): _S.DISCARDED,
+}
+
+
+def follow(state: State, event: Event) -> State:
+    """Return the state that an event leads to; KeyError for an illegal one."""
+    return TRANSITIONS[state, event]
+
+
+def origins(event: Event) -> tuple[State, ...]:
+    """Return the states in which an event is legal."""
+    return tuple(state for state, known in TRANSITIONS if known is event)

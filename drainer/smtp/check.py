@@ -1,0 +1,203 @@
+"""The health check: ask the primary everything short of sending a message.
+
+Connect on every address, banner, EHLO, STARTTLS, AUTH, MAIL, RCPT of addresses
+that must be accepted and of one that must be refused, RSET, QUIT; never DATA.
+"""
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field, replace
+
+from drainer.mail.envelope import domain_of
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy import hints
+from drainer.smtp import Route
+from drainer.smtp.connect import (
+    Connection,
+    Failed,
+    Step,
+    connect,
+    format_address,
+    resolve,
+)
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """``[health]``: what the check asks for."""
+
+    #: Addresses that must be accepted.
+    accept: tuple[str, ...] = ()
+    #: Domain of a random address that must be refused; '' = do not ask.
+    reject_domain: str = ""
+    reject: bool = True
+    sender: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the table."""
+
+    stage: str
+    verdict: str
+    reply: str
+    seconds: float
+    hint: str = ""
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Health:
+    """All findings of one check."""
+
+    findings: list[Finding] = field(default_factory=list)
+    #: The primary bears our own name.
+    loop: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing failed."""
+        return not self.loop and all(f.verdict != FAIL for f in self.findings)
+
+    def add(self, stage: str, step: Step, verdict: str, hint: str = "") -> None:
+        """Add the finding of one step."""
+        self.findings.append(
+            Finding(
+                stage=stage,
+                verdict=verdict,
+                reply=str(step.answer),
+                seconds=step.seconds,
+                hint=hint,
+                facts=step.facts,
+            )
+        )
+
+
+def own_name(connection: Connection, route: Route) -> bool:
+    """Whether the peer introduces itself with our name: a loop."""
+    ours = route.helo.lower().rstrip(".")
+    if ours in ("localhost", "localhost.localdomain", "") or ours.startswith("["):
+        return False
+    banner = connection.banner.text.split(" ", 1)[0]
+    names = {name.lower().rstrip(".") for name in (banner, connection.peer_name)}
+    return ours in names
+
+
+async def check(route: Route, probe: Probe) -> Health:
+    """Check the primary on every one of its addresses; never raises for a peer."""
+    health = Health()
+    try:
+        addresses = await resolve(route)
+    except OSError as error:
+        lost = Lost(reason="unresolved", detail=str(error))
+        step = Step(stage=Stage.CONNECT, answer=lost, seconds=0.0)
+        health.add("resolve", step, FAIL, hints.hint(Stage.CONNECT, lost))
+        return health
+    reached = False
+    for _, address in addresses:
+        reached = await _check_address(health, route, address, probe) or reached
+    if reached:
+        _forgive_unreached(health)
+    return health
+
+
+def _forgive_unreached(health: Health) -> None:
+    """One address that does not answer is a warning when another one does."""
+    health.findings = [
+        replace(f, verdict=WARN) if f.stage == Stage.CONNECT and f.verdict == FAIL else f
+        for f in health.findings
+    ]
+
+
+async def _check_address(
+    health: Health, route: Route, address: tuple[str, int], probe: Probe
+) -> bool:
+    """Check one address; True when a session stood."""
+    here = replace(route, address=address[0])
+    answer = await connect(here)
+    if isinstance(answer, Failed):
+        for step in answer.steps:
+            last = step is answer.steps[-1]
+            hint = hints.hint(step.stage, step.answer) if last else ""
+            health.add(step.stage.value, step, FAIL if last else OK, hint)
+        return False
+    for step in answer.steps:
+        health.add(step.stage.value, step, OK)
+    if own_name(answer, route):
+        health.loop = True
+    else:
+        await _Interview(health, answer, probe, format_address(address)).run(route)
+    answer.wire.close()
+    return True
+
+
+class _Interview:
+    """MAIL, RCPTs, RSET and QUIT on one session."""
+
+    def __init__(
+        self, health: Health, connection: Connection, probe: Probe, address: str
+    ) -> None:
+        self._health = health
+        self._connection = connection
+        self._wire = connection.wire
+        self._probe = probe
+        self._address = address
+
+    async def run(self, route: Route) -> None:
+        self._limit = route.timeouts.mail
+        mail = await self._ask(Stage.MAIL, f"MAIL FROM:<{self._probe.sender}>")
+        if not _positive(mail.answer):
+            hint = hints.hint(Stage.MAIL, mail.answer)
+            self._health.add("mail", mail, FAIL, hint)
+        else:
+            self._health.add("mail", mail, OK)
+            await self._recipients()
+            self._health.add("rset", await self._ask(Stage.RSET, "RSET"), OK)
+        self._health.add("quit", await self._ask(Stage.QUIT, "QUIT"), OK)
+
+    async def _recipients(self) -> None:
+        for forward_path in self._probe.accept:
+            step = await self._ask(Stage.RCPT, f"RCPT TO:<{forward_path}>")
+            good = _positive(step.answer)
+            hint = "" if good else hints.hint(Stage.RCPT, step.answer)
+            verdict = OK if good else FAIL
+            self._health.add(f"rcpt {forward_path}", step, verdict, hint)
+        if not self._probe.accept:
+            self._advise("rcpt known-good", hints.NO_KNOWN_GOOD)
+        if self._probe.reject:
+            await self._random_recipient()
+
+    async def _random_recipient(self) -> None:
+        domain = self._probe.reject_domain or next(
+            (domain_of(address) for address in self._probe.accept), ""
+        )
+        if not domain:
+            self._advise("rcpt random", hints.NO_DOMAIN)
+            return
+        name = f"drainer-check-{secrets.token_hex(6)}@{domain}"
+        step = await self._ask(Stage.RCPT, f"RCPT TO:<{name}>")
+        accepted = _positive(step.answer)
+        hint = hints.CATCH_ALL if accepted else ""
+        self._health.add("rcpt random", step, WARN if accepted else OK, hint)
+
+    def _advise(self, stage: str, hint: str) -> None:
+        nothing = Finding(stage=stage, verdict=WARN, reply="", seconds=0.0, hint=hint)
+        self._health.findings.append(nothing)
+
+    async def _ask(self, stage: Stage, command: str) -> Step:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        self._wire.write(command.encode() + b"\r\n")
+        answer = await self._wire.reply(self._limit)
+        return Step(
+            stage=stage,
+            answer=answer,
+            seconds=loop.time() - start,
+            facts={"address": self._address},
+        )
+
+
+def _positive(answer: Reply | Lost) -> bool:
+    return isinstance(answer, Reply) and answer.category == 2  # noqa: PLR2004

@@ -1,0 +1,90 @@
+"""MAIL and RCPT as octets, with the parameters that the primary understands.
+
+A parameter that the primary does not offer is dropped where the standard allows
+it (RFC 3461 4.5: DSN) and is a problem of the message where it does not
+(RFC 6531 3.2: SMTPUTF8; RFC 6152 3: 8BITMIME).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from drainer.mail.envelope import Recipient, is_ascii, verp_sender, xtext
+from drainer.mail.message import Facts, Message, Problem
+
+Extensions = Mapping[str, str]
+
+
+def size_limit(extensions: Extensions) -> int:
+    """Return the primary's SIZE limit in octets; 0 = none stated (RFC 1870 3)."""
+    text = extensions.get("size", "").strip()
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def recipient_limit(extensions: Extensions) -> int:
+    """Return RCPTMAX of LIMITS (RFC 9422 3); 0 = not stated."""
+    for word in extensions.get("limits", "").split():
+        name, _, value = word.partition("=")
+        if name.upper() == "RCPTMAX" and value.isascii() and value.isdigit():
+            return int(value)
+    return 0
+
+
+def misfit(
+    message: Message, facts: Facts, recipients: Sequence[Recipient], peer: Extensions
+) -> Problem | None:
+    """Return why this primary cannot take the message as it stands, or None."""
+    limit = size_limit(peer)
+    if limit and facts.size_bytes > limit:
+        detail = f"{facts.size_bytes} octets, the limit is {limit}"
+        return Problem(code="too-large", detail=detail)
+    if needs_smtputf8(message, facts, recipients) and "smtputf8" not in peer:
+        return Problem(code="needs-smtputf8", detail="EHLO does not list SMTPUTF8")
+    if facts.has_8bit and "8bitmime" not in peer:
+        return Problem(code="needs-8bitmime", detail="EHLO does not list 8BITMIME")
+    return None
+
+
+def needs_smtputf8(
+    message: Message, facts: Facts, recipients: Sequence[Recipient]
+) -> bool:
+    """Tell whether the message cannot travel without SMTPUTF8 (RFC 6531 3.4)."""
+    addresses = (message.envelope.reverse_path, *(r.forward_path for r in recipients))
+    if not is_ascii(*addresses):
+        return True
+    return message.envelope.smtputf8 and facts.header_8bit
+
+
+def mail_command(
+    message: Message, facts: Facts, recipients: Sequence[Recipient], peer: Extensions
+) -> bytes:
+    """Return MAIL FROM with its parameters, without the line end."""
+    envelope = message.envelope
+    sender = envelope.reverse_path
+    if envelope.verp and sender and len(recipients) == 1:
+        sender = verp_sender(sender, recipients[0].forward_path, envelope.verp)
+    words = [f"MAIL FROM:<{sender}>"]
+    if "size" in peer:
+        words.append(f"SIZE={facts.size_bytes}")
+    if "8bitmime" in peer and facts.has_8bit:
+        words.append("BODY=8BITMIME")
+    elif "8bitmime" in peer and envelope.body:
+        words.append("BODY=8BITMIME" if envelope.body == "8bit" else "BODY=7BIT")
+    if "smtputf8" in peer and (
+        envelope.smtputf8 or needs_smtputf8(message, facts, recipients)
+    ):
+        words.append("SMTPUTF8")
+    if "dsn" in peer and envelope.ret:
+        words.append(f"RET={envelope.ret}")
+    if "dsn" in peer and envelope.envid:
+        words.append(f"ENVID={xtext(envelope.envid)}")
+    return " ".join(words).encode()
+
+
+def rcpt_command(recipient: Recipient, peer: Extensions) -> bytes:
+    """Return RCPT TO with its parameters, without the line end."""
+    words = [f"RCPT TO:<{recipient.forward_path}>"]
+    if "dsn" in peer:
+        if recipient.notify:
+            words.append(f"NOTIFY={','.join(recipient.notify)}")
+        if orcpt := recipient.orcpt_xtext():
+            words.append(f"ORCPT={orcpt}")
+    return " ".join(words).encode()

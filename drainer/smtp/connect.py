@@ -1,0 +1,311 @@
+"""From an address to a session: connect, banner, EHLO, STARTTLS, AUTH.
+
+The only importer of aiosmtplib. Its exceptions end here: what went wrong is an
+Ending of a Stage. Every stage is timed, for the health check and the trace.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
+
+import aiosmtplib
+
+from drainer.mail.reply import Lost, Reply, Stage, parse_reply
+from drainer.smtp import Route
+from drainer.smtp.wire import Wire, spare_descriptor
+
+T = TypeVar("T")
+_READY = 220
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One stage of opening a session: how it ended and how long it took."""
+
+    stage: Stage
+    answer: Reply | Lost
+    seconds: float
+    #: Which address, which certificate: facts for the health check.
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """An established session."""
+
+    wire: Wire
+    address: str
+    #: EHLO keywords, lower-cased, with their parameters.
+    extensions: dict[str, str]
+    banner: Reply
+    #: The peer's own name: the first word of its EHLO reply.
+    peer_name: str
+    steps: tuple[Step, ...]
+    opened: float
+    tls: bool
+
+
+class Failed(Exception):  # noqa: N818 - carries an expected ending out of the stages
+    """A stage failed; the steps so far, the failed one last."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        """Keep the steps."""
+        super().__init__(str(steps[-1].answer) if steps else "")
+        self.steps = tuple(steps)
+
+
+async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
+    """Return (family, address) pairs of the route's host; OSError when none."""
+    infos = await asyncio.get_running_loop().getaddrinfo(
+        route.address or route.host, route.port, type=socket.SOCK_STREAM
+    )
+    return [(family, cast("tuple[str, int]", sockaddr))
+            for family, _, _, _, sockaddr in infos]  # fmt: skip
+
+
+async def connect(route: Route, *, tls: str | None = None) -> Connection | Failed:
+    """Open a session; return it, or the steps up to the one that failed.
+
+    A handshake that fails while TLS is only opportunistic is followed by one
+    more connection in the clear (RFC 7435 3).
+    """
+    opening = _Opening(route if tls is None else replace(route, tls=tls))
+    try:
+        return await opening.run()
+    except Failed as failed:
+        retry = opening.route.tls == "opportunistic" and opening.handshake_failed
+        return await connect(route, tls="off") if retry else failed
+    except BaseException:
+        opening.abandon()
+        raise
+
+
+class _Opening:
+    """The stages of one connection, in order."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.handshake_failed = False
+        self._steps: list[Step] = []
+        self._smtp: aiosmtplib.SMTP | None = None
+        self._address = ""
+
+    async def run(self) -> Connection:
+        sock = await self._reach()
+        smtp = self._smtp = aiosmtplib.SMTP(
+            hostname=None,
+            sock=sock,
+            local_hostname=self.route.helo,
+            start_tls=False,
+            timeout=self.route.timeouts.banner,
+        )
+        banner = await self._stage(Stage.BANNER, smtp.connect())
+        ehlo = await self._ehlo(smtp)
+        if self.route.tls != "off":
+            ehlo = await self._starttls(smtp) or ehlo
+        if self.route.login is not None:
+            await self._login(smtp)
+        return self._stand(smtp, banner, ehlo)
+
+    def abandon(self) -> None:
+        """Close whatever is open."""
+        if self._smtp is not None:
+            self._smtp.close()
+
+    async def _reach(self) -> socket.socket:
+        """Connect to the first address that answers; each try is a step."""
+        loop = asyncio.get_running_loop()
+        start = time.monotonic()
+        try:
+            addresses = await resolve(self.route)
+        except OSError as error:
+            lost = Lost(reason="unresolved", detail=str(error))
+            raise self._fail(Stage.CONNECT, lost, start) from None
+        for family, address in addresses:
+            start = time.monotonic()
+            self._address = format_address(address)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            try:
+                async with asyncio.timeout(self.route.timeouts.connect):
+                    await loop.sock_connect(sock, address)
+            except (OSError, TimeoutError) as error:
+                sock.close()
+                self._fail(Stage.CONNECT, lost_of(error), start)
+                continue
+            except BaseException:
+                sock.close()
+                raise
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._note(Stage.CONNECT, Reply(code=220, text="connected"), start)
+            return sock
+        raise Failed(self._steps)
+
+    async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
+        try:
+            return await self._stage(
+                Stage.EHLO, smtp.ehlo(timeout=self.route.timeouts.ehlo)
+            )
+        except Failed as failed:
+            answer = failed.steps[-1].answer
+            plain = self.route.tls != "required" and self.route.login is None
+            old = isinstance(answer, Reply) and answer.code in (500, 502)
+            if not (plain and old):
+                raise
+        # RFC 5321 4.1.4: a server of RFC 821's days
+        return await self._stage(Stage.EHLO, smtp.helo(hostname=self.route.helo))
+
+    async def _starttls(self, smtp: aiosmtplib.SMTP) -> Reply | None:
+        """Go over to TLS; None when it stays in the clear, as the policy allows."""
+        required = self.route.tls == "required"
+        if not smtp.supports_extension("starttls"):
+            if required:
+                reply = Reply(code=502, text="the primary does not offer STARTTLS")
+                raise self._fail(Stage.STARTTLS, reply, time.monotonic())
+            return None
+        context = _tls_context(self.route)
+        try:
+            await self._stage(
+                Stage.STARTTLS,
+                smtp.starttls(
+                    server_hostname=self.route.host,
+                    tls_context=context,
+                    timeout=self.route.timeouts.ehlo,
+                ),
+                facts=lambda: tls_facts(smtp),
+            )
+        except Failed as failed:
+            refused = isinstance(failed.steps[-1].answer, Reply)
+            self.handshake_failed = not refused
+            if required or not refused:
+                raise
+            return None
+        return await self._ehlo(smtp)  # RFC 3207 4.2
+
+    async def _login(self, smtp: aiosmtplib.SMTP) -> None:
+        login = self.route.login
+        assert login is not None  # noqa: S101 - asked by the caller
+        if not smtp.supports_extension("auth"):
+            reply = Reply(code=502, text="the primary does not offer AUTH")
+            raise self._fail(Stage.AUTH, reply, time.monotonic())
+        await self._stage(Stage.AUTH, smtp.login(login.username, login.password))
+
+    async def _stage(
+        self,
+        stage: Stage,
+        doing: Awaitable[aiosmtplib.SMTPResponse],
+        facts: Callable[[], dict[str, object]] = dict,
+    ) -> Reply:
+        start = time.monotonic()
+        try:
+            answer = reply_of(*(await doing))
+        except aiosmtplib.SMTPResponseException as refusal:
+            answer = reply_of(refusal.code, refusal.message)
+            raise self._fail(stage, answer, start) from None
+        except (aiosmtplib.SMTPException, OSError, ssl.SSLError) as error:
+            raise self._fail(stage, lost_of(error), start) from None
+        self._note(stage, answer, start, facts())
+        return answer
+
+    def _note(
+        self,
+        stage: Stage,
+        answer: Reply | Lost,
+        start: float,
+        facts: dict[str, object] | None = None,
+    ) -> None:
+        seconds = time.monotonic() - start
+        known = {"address": self._address} | (facts or {})
+        self._steps.append(
+            Step(stage=stage, answer=answer, seconds=seconds, facts=known)
+        )
+
+    def _fail(self, stage: Stage, answer: Reply | Lost, start: float) -> Failed:
+        self._note(stage, answer, start)
+        if stage is not Stage.CONNECT and not isinstance(answer, Reply):
+            self.abandon()
+        return Failed(self._steps)
+
+    def _stand(self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply) -> Connection:
+        """Hand the transport over to our own protocol."""
+        transport = smtp.transport
+        if transport is None:
+            lost = Lost(reason="closed", detail="right after the session stood")
+            raise self._fail(Stage.EHLO, lost, time.monotonic())
+        wire = Wire(asyncio.get_running_loop())
+        spare = spare_descriptor(transport)
+        wire.attach(cast("asyncio.Transport", transport), spare)
+        return Connection(
+            wire=wire,
+            address=self._address,
+            extensions=dict(smtp.esmtp_extensions),
+            banner=banner,
+            peer_name=ehlo.text.split(" ", 1)[0] if ehlo.text else "",
+            steps=tuple(self._steps),
+            opened=time.monotonic(),
+            tls=transport.get_extra_info("sslcontext") is not None,
+        )
+
+
+def reply_of(code: int, message: str) -> Reply:
+    """Return our Reply for an aiosmtplib response (lines joined by LF)."""
+    lines = message.encode("utf-8", "surrogateescape").split(b"\n")
+    raw = b"\n".join(b"%d-%s" % (code, line) for line in lines[:-1])
+    last = b"%d %s" % (code, lines[-1])
+    try:
+        return parse_reply(raw + b"\n" + last if raw else last)
+    except ValueError:
+        return Reply(code=500, text=f"no SMTP reply: {code} {message[:200]}")
+
+
+def lost_of(error: BaseException) -> Lost:
+    """Say why no reply came, in one word and the system's words."""
+    cause = error.__cause__ or error
+    detail = str(cause) or str(error) or type(error).__name__
+    match error:
+        case TimeoutError():
+            return Lost(reason="timeout", detail=str(error))
+        case ssl.SSLError():
+            return Lost(reason="tls", detail=detail)
+        case ConnectionRefusedError():
+            return Lost(reason="refused", detail=detail)
+        case _ if isinstance(cause, ssl.SSLError):
+            return Lost(reason="tls", detail=detail)
+        case ConnectionError():
+            return Lost(reason="closed", detail=detail)
+        case aiosmtplib.SMTPException():
+            return Lost(reason="protocol", detail=detail)
+        case _:
+            return Lost(reason="unreachable", detail=detail)
+
+
+def format_address(address: tuple[str, int]) -> str:
+    """Return ``address:port``, IPv6 in brackets."""
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _tls_context(route: Route) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not route.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def tls_facts(smtp: aiosmtplib.SMTP) -> dict[str, object]:
+    """Return protocol, cipher and the certificate's facts of a TLS session."""
+    tls = smtp.get_transport_info("ssl_object")
+    facts: dict[str, object] = {}
+    with contextlib.suppress(AttributeError, ValueError):
+        cipher = tls.cipher()
+        facts |= {"tls": tls.version(), "cipher": cipher[0] if cipher else ""}
+        der = tls.getpeercert(binary_form=True)
+        if der:
+            facts["certificate_der"] = der.hex()
+    return facts

@@ -1,0 +1,302 @@
+"""One SMTP session: a stream of messages in, an ending per recipient out.
+
+With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA travel as one group, and the
+group of the next message travels behind the final dot of the last, if the line
+has one ready. Replies are attributed strictly by order. The final dot waits
+until the ledger says that the in-flight rows are durable.
+
+What a peer does never raises. After each message every claimed recipient has
+exactly one Ending.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.content import dot_stuff, replace_bare_newlines
+from drainer.mail.message import Facts, Problem, Spooled
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.classify import Answer
+from drainer.policy.job import Claimed, Job
+from drainer.policy.settle import Ending
+from drainer.smtp import Route
+from drainer.smtp.commands import mail_command, rcpt_command
+from drainer.smtp.connect import Connection
+
+IN_MEMORY_BYTES = 256 * 1024
+"""A content up to this size is written at once; a larger one is streamed."""
+
+_GO_AHEAD = 354
+_CLOSING = 421
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """One transaction: what to send, and what has come of it so far."""
+
+    job: Job
+    spooled: Spooled
+    facts: Facts
+    attempt: int = 0
+    started: float = 0.0
+    endings: dict[int, Ending] = field(default_factory=dict)
+    accepted: list[Claimed] = field(default_factory=list)
+    #: (stage, seconds since MAIL was written, the answer).
+    stages: list[tuple[Stage, float, str]] = field(default_factory=list)
+
+    def end(self, claimed: Claimed, stage: Stage, answer: Answer) -> None:
+        """Note how this recipient's attempt ended."""
+        ending = Ending(
+            claimed=claimed, stage=stage, answer=answer, accepted=len(self.accepted)
+        )
+        self.endings.setdefault(claimed.n, ending)
+
+    def end_rest(self, stage: Stage, answer: Answer) -> None:
+        """Give every recipient without an ending this one."""
+        for claimed in self.job.claimed:
+            self.end(claimed, stage, answer)
+
+    def note(self, stage: Stage, answer: Reply | Lost) -> None:
+        """Keep the time of a stage for the trace."""
+        self.stages.append((stage, time.monotonic() - self.started, str(answer)))
+
+
+class Line(Protocol):
+    """What feeds a session: messages, the throttle and the ledger behind it."""
+
+    async def next(self, session: "Session") -> Work | None:
+        """Wait for a message and for the throttle; None ends the session."""
+        ...
+
+    async def next_now(self, session: "Session") -> Work | None:
+        """Return a message only if neither it nor the throttle must be waited for."""
+        ...
+
+    async def pace(self, size: int) -> None:
+        """Wait until so many octets may leave."""
+        ...
+
+    async def durable(self, work: Work) -> bool:
+        """Wait until the in-flight rows are durable; False: do not send it."""
+        ...
+
+    def ended(self, work: Work, following: Work | None) -> None:
+        """Take the endings of a message; ``following`` has begun behind it."""
+        ...
+
+
+class Session:
+    """The transactions on one established connection."""
+
+    def __init__(self, connection: Connection, route: Route) -> None:
+        """Take the connection over; ``run`` uses it up."""
+        self.connection = connection
+        self.extensions = connection.extensions
+        self._route = route
+        self._timeouts = route.timeouts
+        self._wire = connection.wire
+        self._pipelining = "pipelining" in connection.extensions
+        self._broken = False
+        self.sent = 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether another message may be sent on this connection."""
+        age = time.monotonic() - self.connection.opened
+        return (
+            not self._broken
+            and self._wire.lost is None
+            and not self._wire.has_reply  # unsolicited: 421 before it closes
+            and self.sent < self._route.max_messages
+            and age < self._route.max_age
+        )
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is gone already."""
+        return self._wire.lost is not None or self._wire.has_reply
+
+    async def run(self, line: Line) -> None:
+        """Send what the line gives until it, or the connection, is used up."""
+        following: Work | None = None
+        try:
+            while self.usable or following:
+                work = following or await line.next(self)
+                if work is None:
+                    break
+                if following is None:
+                    self._begin(work)
+                following = await self._transact(work, line)
+                line.ended(work, following)
+                if work.job.alone:
+                    break
+            await self._quit()
+        finally:
+            self._wire.close()
+
+    def _begin(self, work: Work) -> None:
+        """Write the first group of a transaction."""
+        self._wire.write(self._group(work))
+
+    def _group(self, work: Work) -> bytes:
+        self.sent += 1
+        work.started = time.monotonic()
+        recipients = [claimed.recipient for claimed in work.job.claimed]
+        message = work.spooled.message
+        commands = [mail_command(message, work.facts, recipients, self.extensions)]
+        if self._pipelining:
+            commands += [rcpt_command(r, self.extensions) for r in recipients]
+            commands.append(b"DATA")
+        return b"\r\n".join(commands) + b"\r\n"
+
+    async def _transact(self, work: Work, line: Line) -> Work | None:
+        """Bring one transaction to its end; return the one begun behind it."""
+        following = None
+        if await self._envelope(work):
+            following = await self._content(work, line)
+        elif not self._broken and self._wire.lost is None:
+            await self._reset()
+        lost = self._wire.lost or Lost(reason="closed")
+        work.end_rest(Stage.BODY, lost)  # never: every path has ended them all
+        return following
+
+    # --- the envelope
+
+    async def _envelope(self, work: Work) -> bool:
+        """Exchange MAIL, RCPT and DATA; True when content is expected."""
+        reply = await self._answer(work, Stage.MAIL, self._timeouts.mail)
+        refused = not (isinstance(reply, Reply) and reply.category == 2)  # noqa: PLR2004
+        if refused:
+            work.end_rest(Stage.MAIL, reply)
+            if not self._pipelining:
+                return False
+        for claimed in work.job.claimed:
+            await self._recipient(work, claimed)
+        if not work.accepted and not self._pipelining:
+            return False
+        return await self._data(work)
+
+    async def _recipient(self, work: Work, claimed: Claimed) -> None:
+        if not self._pipelining:
+            command = rcpt_command(claimed.recipient, self.extensions)
+            self._wire.write(command + b"\r\n")
+        reply = await self._answer(work, Stage.RCPT, self._timeouts.rcpt)
+        if claimed.n in work.endings:
+            return  # MAIL was refused: this is noise
+        if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
+            work.accepted.append(claimed)
+        else:
+            work.end(claimed, Stage.RCPT, reply)
+
+    async def _data(self, work: Work) -> bool:
+        if not self._pipelining:
+            self._wire.write(b"DATA\r\n")
+        reply = await self._answer(work, Stage.DATA, self._timeouts.data)
+        go_ahead = isinstance(reply, Reply) and reply.code == _GO_AHEAD
+        if work.accepted and not go_ahead:
+            work.end_rest(Stage.DATA, reply)
+        elif go_ahead and not work.accepted:
+            await self._lone_dot()
+        return go_ahead and bool(work.accepted)
+
+    async def _lone_dot(self) -> None:
+        """Answer a 354 though nobody was accepted (RFC 2920 3.1)."""
+        self._wire.write(b".\r\n")
+        reply = await self._wire.reply(self._timeouts.dot)
+        if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
+            self._give_up("an empty message to nobody was accepted")
+
+    async def _answer(self, work: Work, stage: Stage, limit: float) -> Reply | Lost:
+        if self._broken:
+            return Lost(reason="closed", detail="the primary said 421 before")
+        reply = await self._wire.reply(limit)
+        work.note(stage, reply)
+        if isinstance(reply, Reply) and reply.code == _CLOSING:
+            self._broken = True  # RFC 5321 3.8: it closes after this
+        return reply
+
+    async def _reset(self) -> None:
+        """Clear a transaction that was refused before its content."""
+        self._wire.write(b"RSET\r\n")
+        reply = await self._wire.reply(self._timeouts.mail)
+        if not (isinstance(reply, Reply) and reply.category == 2):  # noqa: PLR2004
+            self._give_up("RSET was refused")
+
+    # --- the content
+
+    async def _content(self, work: Work, line: Line) -> Work | None:
+        """Send content and final dot; return the transaction begun behind it."""
+        try:
+            await self._body(work, line)
+        except MessageUnreadable as error:
+            problem = Problem(code=error.code, detail=error.detail)
+            self._finish(work, Stage.BODY, problem)
+            self._give_up("the spool file changed while it was sent")
+            return None
+        permitted = await line.durable(work)
+        if not permitted:
+            lost = Lost(reason="closed", detail="not sent: its claim was lost")
+            self._wire.abort(lost)
+        if self._wire.has_reply:
+            await self._early(work)
+        if self._wire.lost is not None:
+            self._finish(work, Stage.BODY, self._wire.lost)
+            return None
+        following = await self._following(work, line)
+        self._wire.write(b".\r\n" + (self._group(following) if following else b""))
+        reply = await self._answer(work, Stage.DOT, self._timeouts.dot)
+        self._finish(work, Stage.DOT, reply)
+        return following
+
+    async def _following(self, work: Work, line: Line) -> Work | None:
+        if not self._pipelining or work.job.alone or not self.usable:
+            return None
+        return await line.next_now(self)
+
+    async def _body(self, work: Work, line: Line) -> None:
+        """Write the content; stop at once when the peer answers or leaves."""
+        chunks = _wire_form(work, self._route.bare_newlines)
+        if work.facts.size_bytes <= IN_MEMORY_BYTES:
+            content = b"".join(chunks)
+            await line.pace(len(content))
+            self._wire.write(content)
+            return
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            await line.pace(len(chunk))
+            self._wire.write(chunk)
+            await self._wire.drain(self._timeouts.body)
+            if self._wire.has_reply or self._wire.lost is not None:
+                return
+
+    async def _early(self, work: Work) -> None:
+        """Take a reply that came before the final dot as the reply to it."""
+        reply = await self._wire.reply(0)
+        if isinstance(reply, Reply) and reply.category in (4, 5):
+            work.note(Stage.DOT, reply)
+            self._finish(work, Stage.DOT, reply)
+        self._give_up("answered before the final dot")
+
+    def _finish(self, work: Work, stage: Stage, answer: Answer) -> None:
+        for claimed in work.accepted:
+            work.end(claimed, stage, answer)
+
+    # --- the end
+
+    def _give_up(self, why: str) -> None:
+        self._broken = True
+        self._wire.abort(Lost(reason="protocol", detail=why))
+
+    async def _quit(self) -> None:
+        if self._wire.lost is None and not self._broken:
+            self._wire.write(b"QUIT\r\n")
+            await self._wire.reply(self._timeouts.quit)
+
+
+def _wire_form(work: Work, bare_newlines: str) -> Iterator[bytes]:
+    chunks = work.spooled.content.chunks()
+    if bare_newlines == "space":
+        chunks = replace_bare_newlines(chunks)
+    return dot_stuff(chunks)

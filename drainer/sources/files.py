@@ -1,0 +1,170 @@
+"""Opening spool files so that nothing leads out of the spool.
+
+A spool may be written by strangers. Every name is therefore opened relative to
+its directory, links are never followed, and only regular files are read; an
+open never blocks (a FIFO without a writer would). Names that are not printable
+UTF-8 travel through the ledger and JSON in a reversible, percent-encoded form.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from urllib.parse import unquote_to_bytes
+
+from drainer.errors import MessageUnreadable, SourceError
+
+SMALL_FILE_BYTES = 256 * 1024
+"""Files up to this size are read with one call; longer ones are streamed."""
+
+HELD_BYTES = 64 * 1024
+"""Contents up to this size stay in memory between scan and delivery."""
+
+CHUNK_BYTES = 128 * 1024
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR})
+
+
+def escape_name(name: str) -> str:
+    """Make a file name or relative path printable UTF-8; reversible.
+
+    Takes the form that :func:`os.fsdecode` gives. Undecodable and unprintable
+    characters, and the percent sign, become ``%XX``, octet by octet.
+    """
+    if name.isprintable() and "%" not in name:
+        return name
+    return "".join(
+        char
+        if char.isprintable() and char != "%"
+        else "".join(f"%{octet:02X}" for octet in os.fsencode(char))
+        for char in name
+    )
+
+
+def unescape_name(text: str) -> str:
+    """Return the name that escape_name was given, as os.fsdecode gives it."""
+    if "%" not in text:
+        return text
+    return os.fsdecode(unquote_to_bytes(text))
+
+
+def open_directory(name: str, dir_fd: int | None = None) -> int:
+    """Open a directory itself, never a link to one; return its descriptor."""
+    return os.open(name, _DIRECTORY, dir_fd=dir_fd)
+
+
+@contextmanager
+def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterator[int]:
+    """Hold a directory below ``root`` open, stepping down name by name.
+
+    ``root`` itself may be reached through links, what lies below it may not.
+    Raises OSError.
+    """
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            above, descriptor = descriptor, open_directory(part, descriptor)
+            os.close(above)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
+    """Open a regular file of a directory for reading; the caller closes it.
+
+    Raises FileNotFoundError when the name is gone, MessageUnreadable
+    ('not-a-file', 'unreadable') when it stands there and cannot be read.
+    """
+    try:
+        descriptor = os.open(name, _FILE, dir_fd=dir_fd)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        code = "not-a-file" if error.errno in _NOT_A_FILE else "unreadable"
+        raise MessageUnreadable(code, _words(error)) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        code, detail = "not-a-file", f"it is a {kind_of(status.st_mode)}"
+        raise MessageUnreadable(code, detail)
+    return descriptor, status
+
+
+def not_a_file(name: str, dir_fd: int) -> MessageUnreadable:
+    """Say what stands there instead of a file, without opening it."""
+    code = "not-a-file"
+    mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
+    return MessageUnreadable(code, f"it is a {kind_of(mode)}")
+
+
+def kind_of(mode: int) -> str:
+    """Name what a mode stands for, in words of a person."""
+    kinds = {
+        stat.S_IFDIR: "directory",
+        stat.S_IFLNK: "symbolic link",
+        stat.S_IFIFO: "named pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "regular file")
+
+
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """Read up to ``length`` octets at an offset; fewer only at the end.
+
+    Raises MessageUnreadable('unreadable') when the disk fails.
+    """
+    try:
+        return os.pread(descriptor, length, offset)
+    except OSError as error:
+        code = "unreadable"
+        raise MessageUnreadable(code, _words(error)) from error
+
+
+def canonical(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path of an existing directory, links resolved.
+
+    Raises SourceError, saying what stands there instead.
+    """
+    text = os.path.realpath(path)
+    try:
+        with directory(text):
+            return text
+    except OSError as error:
+        raise unusable(text, error) from error
+
+
+def unusable(path: str, error: OSError) -> SourceError:
+    """Turn an error about a whole directory into one for a person."""
+    hints = {
+        errno.EACCES: "run drainer as root or as the owner of the spool",
+        errno.ENOENT: "check the path of the source",
+        errno.ENOTDIR: "a source of this kind is a directory",
+        errno.ELOOP: "links inside a spool are not followed: name the real folder",
+    }
+    hint = hints.get(error.errno or 0, "")
+    return SourceError(f"cannot read {path}: {error.strerror}", hint=hint)
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+class Held:
+    """A content that is in memory already, with CRLF line ends."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        """Hold the whole content."""
+        self._data = data
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield it in one piece."""
+        if self._data:
+            yield self._data

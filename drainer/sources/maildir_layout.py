@@ -1,0 +1,190 @@
+"""Names in a Maildir, and the sibling Maildir that drained mail moves to.
+
+A unique name is opaque; behind a separator follows what readers noted. A reader
+may move a file from new/ to cur/ or change its flags at any time, so a message
+is looked for by its base name when it is not where it was.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from drainer.errors import MessageUnreadable, SourceError
+from drainer.sources.files import (
+    CHUNK_BYTES,
+    directory,
+    open_file,
+    read_at,
+)
+
+SUBDIRECTORIES = ("new", "cur")
+"""tmp/ holds what is being written: it is never read."""
+
+#: The separator is another one where the file system has no colon.
+_INFO = re.compile(r"[:;!][12],")
+_SIZE_HINT = re.compile(r",S=([0-9]{1,15})(?![0-9])")
+_FLAG_NAMES = {
+    "P": "passed",
+    "R": "replied",
+    "S": "seen",
+    "T": "trashed",
+    "D": "draft",
+    "F": "flagged",
+}
+_COMPRESSED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"Dovecot-LZ4\x0d\x2a\x9b\xc5", "lz4"),
+    (b"CRYPTED\x03\x07", "Dovecot's mail_crypt"),
+)
+
+
+class Name(NamedTuple):
+    """The parts of a file name in new/ or cur/."""
+
+    base: str
+    flags: tuple[str, ...]
+    #: What ``,S=`` says; None without it.
+    size_bytes: int | None
+
+
+def parse_name(name: str) -> Name:
+    """Take a file name apart."""
+    info = _INFO.search(name)
+    base = name[: info.start()] if info else name.partition(":")[0]
+    letters = name[info.end() :] if info and info[0][1] == "2" else ""
+    flags = tuple(word for flag, word in _FLAG_NAMES.items() if flag in letters)
+    hint = _SIZE_HINT.search(base)
+    return Name(base, flags, int(hint[1]) if hint else None)
+
+
+def compression(head: bytes) -> str:
+    """Name the way in which a mail store packed the file; '' for plain mail."""
+    for magic, name in _COMPRESSED:
+        if head.startswith(magic):
+            return name
+    return ""
+
+
+def names(descriptor: int) -> Iterator[tuple[str, bool]]:
+    """Yield the names in an open directory as they are read: (name, is a file)."""
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                yield entry.name, entry.is_file(follow_symlinks=False)
+
+
+def find_names(
+    root: str, folder: tuple[str, ...], bases: Iterable[str]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield (directory, name) of every file in a folder with one of these bases."""
+    wanted = set(bases)
+    for subdirectory in reversed(SUBDIRECTORIES):
+        parts = (*folder, subdirectory)
+        with suppress(FileNotFoundError), directory(root, parts) as descriptor:
+            for name, _ in names(descriptor):
+                if parse_name(name).base in wanted:
+                    yield parts, name
+
+
+class Drained:
+    """The sibling Maildir ``NAME.drained``: a message moves there by one rename."""
+
+    def __init__(self, root: str) -> None:
+        """Remember where it belongs; nothing is made before it is needed."""
+        self._origin = root
+        self.root = Path(f"{root}.drained")
+        self._made: set[tuple[str, ...]] = set()
+
+    def move(self, parts: tuple[str, ...], name: str) -> bool:
+        """Move a file to the same place there; never over another file.
+
+        False when the file is not here any more. Raises SourceError when the
+        file system refuses.
+        """
+        try:
+            self._make(parts[:-1])
+            with (
+                directory(self._origin, parts) as here,
+                directory(self.root, parts) as there,
+            ):
+                return self._rename(name, here, there)
+        except OSError as error:
+            message = f"cannot move {name!r} to {self.root}: {error.strerror}"
+            hint = 'use ack = "keep" or "remove", or run as the owner'
+            raise SourceError(message, hint=hint) from error
+
+    def _rename(self, name: str, here: int, there: int) -> bool:
+        target = self._free_name(name, here, there)
+        try:
+            if target:
+                os.rename(name, target, src_dir_fd=here, dst_dir_fd=there)
+            else:  # the same message lies there already
+                os.unlink(name, dir_fd=here)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sync(self, parts: Iterable[tuple[str, ...]]) -> None:
+        """Make the moves out of these directories durable."""
+        for each in parts:
+            for root in (self.root, Path(self._origin)):
+                with suppress(FileNotFoundError), directory(root, each) as descriptor:
+                    os.fsync(descriptor)
+
+    def _free_name(self, name: str, here: int, there: int) -> str:
+        """Return a name that is free there, '' when it holds the same content."""
+        parsed = parse_name(name)
+        info = name[len(parsed.base) :]
+        for number in range(1000):
+            suffix = f".{number}" if number else ""
+            target = f"{parsed.base}{suffix}{info}"
+            try:
+                os.stat(target, dir_fd=there, follow_symlinks=False)
+            except FileNotFoundError:
+                return target
+            if _same_content(name, here, target, there):
+                return ""
+        raise FileExistsError(0, "too many files of that name")
+
+    def _make(self, folder: tuple[str, ...]) -> None:
+        """Create the Maildir, and a folder in it, private and durable."""
+        if folder in self._made:
+            return
+        owner = Path(self._origin).stat()
+        base = self.root.joinpath(*folder)
+        for path in (self.root, base, base / "tmp", base / "new", base / "cur"):
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+                if os.geteuid() == 0:  # the spool's owner keeps access
+                    os.chown(path, owner.st_uid, owner.st_gid)
+        for path in (self.root.parent, self.root, base):
+            with directory(path) as descriptor:
+                os.fsync(descriptor)
+        self._made.add(folder)
+
+
+def _same_content(name: str, here: int, other: str, there: int) -> bool:
+    try:
+        first, status = open_file(name, here)
+    except (MessageUnreadable, FileNotFoundError):
+        return False
+    try:
+        second, other_status = open_file(other, there)
+    except (MessageUnreadable, FileNotFoundError):
+        os.close(first)
+        return False
+    try:
+        return status.st_size == other_status.st_size and all(
+            read_at(first, offset, CHUNK_BYTES) == read_at(second, offset, CHUNK_BYTES)
+            for offset in range(0, status.st_size, CHUNK_BYTES)
+        )
+    finally:
+        os.close(first)
+        os.close(second)

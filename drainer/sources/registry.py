@@ -1,0 +1,149 @@
+"""Which source a URL means: one line per spool format.
+
+A URL is ``SCHEME:PATH``, and ``?name=value`` behind it sets options of the
+source, as a ``[sources.NAME]`` table does. A plain path is looked at.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+from urllib.parse import parse_qsl
+
+from drainer.errors import SourceError, UsageError
+from drainer.sources import Source
+from drainer.sources.maildir import Maildir
+from drainer.sources.postfix import PostfixQueue
+from drainer.sources.postfix_layout import QUEUES
+
+Values = str | tuple[str, ...]
+
+
+class _Option(NamedTuple):
+    """An option of a format, and the keyword that takes it."""
+
+    keyword: str
+    #: The legal values; none = any text.
+    legal: tuple[str, ...] = ()
+    is_list: bool = False
+
+
+class _Format(NamedTuple):
+    make: Callable[..., Source]
+    #: Directories that give it away.
+    marks: tuple[str, ...]
+    options: Mapping[str, _Option]
+
+
+_FORMATS: Mapping[str, _Format] = {
+    "postfix": _Format(
+        PostfixQueue,
+        QUEUES,
+        {
+            "ack": _Option("acknowledge", ("keep", "remove")),
+            "queues": _Option("queues", QUEUES, is_list=True),
+        },
+    ),
+    "maildir": _Format(
+        Maildir,
+        ("new", "cur"),
+        {
+            "ack": _Option("acknowledge", ("move", "keep", "remove")),
+            "folders": _Option("folders", is_list=True),
+            "backup_host": _Option("backup_host"),
+            "recipient_header": _Option("recipient_header"),
+            "strip_prefix": _Option("strip_prefix"),
+        },
+    ),
+}
+SCHEMES = tuple(_FORMATS)
+"""What may stand before the colon of a source."""
+
+
+def open_source(
+    url: str, *, options: Mapping[str, object], base: Path | None = None
+) -> Source:
+    """Return the source that a URL or a plain path means.
+
+    Options of the URL win over those given. A relative path starts from
+    ``base``, by default the current directory. Raises UsageError for what is
+    not understood, SourceError for what cannot be read.
+    """
+    scheme, colon, rest = url.partition(":")
+    if colon and "/" not in scheme:
+        path, _, query = rest.partition("?")
+    else:
+        path, query = url, ""
+        scheme = _detect(_absolute(path, base))
+    if scheme not in _FORMATS:
+        message = f"unknown kind of source {scheme!r} in {url!r}"
+        raise UsageError(message, hint=f"known are {', '.join(SCHEMES)}")
+    if scheme == "postfix" and path == "live":
+        _refuse_live()
+    if not path:
+        message = f"no path in {url!r}"
+        raise UsageError(message, hint=f"write {scheme}:/path")
+    chosen = _FORMATS[scheme]
+    given = dict(options) | dict(parse_qsl(query, keep_blank_values=True))
+    keywords = _keywords(scheme, chosen.options, given)
+    return chosen.make(_absolute(path, base), **keywords)
+
+
+def _absolute(path: str, base: Path | None) -> Path:
+    return Path(base or "", path).absolute()
+
+
+def _detect(path: Path) -> str:
+    """Tell the format of a directory by what it contains."""
+    if not path.is_dir():
+        message = f"{path} is not a directory"
+        hint = f"a source is a folder, or KIND:PATH with a kind of {', '.join(SCHEMES)}"
+        raise SourceError(message, hint=hint)
+    found = [
+        scheme
+        for scheme, each in _FORMATS.items()
+        if any((path / mark).is_dir() for mark in each.marks)
+    ]
+    if len(found) == 1:
+        return found[0]
+    message = f"cannot tell what kind of spool {path} is"
+    hint = f"say it: {' or '.join(f'{scheme}:{path}' for scheme in found or SCHEMES)}"
+    raise SourceError(message, hint=hint)
+
+
+def _refuse_live() -> NoReturn:
+    message = "postfix:live is not supported"
+    hint = (
+        "stop Postfix and drain its queue directory (postfix:/var/spool/postfix),"
+        " or copy the directory (cp -a) and drain the copy"
+    )
+    raise UsageError(message, hint=hint)
+
+
+def _keywords(
+    scheme: str, legal: Mapping[str, _Option], given: Mapping[str, object]
+) -> dict[str, Values]:
+    """Check options by name and value; return what the format is called with."""
+    keywords: dict[str, Values] = {}
+    for name, value in given.items():
+        option = legal.get(name)
+        if option is None:
+            message = f"{scheme} has no option {name!r}"
+            raise UsageError(message, hint=f"legal are {', '.join(legal)}")
+        values = _values(value, is_list=option.is_list)
+        for each in values:
+            if not isinstance(each, str) or (option.legal and each not in option.legal):
+                message = f"{scheme}: {name} cannot be {each!r}"
+                hint = f"legal are {', '.join(option.legal)}" if option.legal else ""
+                raise UsageError(message, hint=hint or "it is a text")
+        texts = tuple(map(str, values))
+        keywords[option.keyword] = texts if option.is_list else texts[0]
+    return keywords
+
+
+def _values(value: object, *, is_list: bool) -> tuple[object, ...]:
+    """Return what an option lists; a list may be written as a text with commas."""
+    if is_list and isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if is_list and isinstance(value, list | tuple):
+        return tuple(value)
+    return (value,)

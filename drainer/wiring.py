@@ -1,0 +1,183 @@
+"""From a Config to the objects that do the work."""
+
+import os
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from drainer.config import Config, own_hostname
+from drainer.errors import UsageError
+from drainer.ledger import engine
+from drainer.mail.envelope import domain_of
+from drainer.policy.admit import Admission
+from drainer.policy.schedule import Schedule
+from drainer.policy.throttle import Rate, message_rate, parse_rate
+from drainer.smtp import Login, Route, Timeouts
+from drainer.smtp.check import Probe
+from drainer.sources import Source
+from drainer.sources.registry import open_source
+from drainer.worker import Orders
+
+
+def make_route(config: Config) -> Route:
+    """Return the way to the primary; UsageError when none is named."""
+    primary = config.primary
+    if not primary.host:
+        message = "no primary is named"
+        raise UsageError(message, hint="give --to HOST[:PORT], or set [primary] host")
+    login = None
+    if primary.username:
+        login = Login(username=primary.username, password=_password(config))
+    return Route(
+        host=primary.host,
+        port=primary.port,
+        helo=primary.helo or own_hostname(),
+        tls="required" if login else primary.tls,
+        verify=primary.verify or login is not None,
+        login=login,
+        timeouts=_timeouts(config),
+        max_messages=primary.max_messages,
+        max_age=primary.max_age.total_seconds(),
+        max_recipients=primary.max_recipients,
+        bare_newlines=primary.bare_newlines,
+    )
+
+
+def _timeouts(config: Config) -> Timeouts:
+    primary = config.primary
+    command = primary.command_timeout.total_seconds()
+    return Timeouts(
+        connect=primary.connect_timeout.total_seconds(),
+        banner=primary.banner_timeout.total_seconds(),
+        ehlo=primary.banner_timeout.total_seconds(),
+        mail=command,
+        rcpt=command,
+        data=primary.data_timeout.total_seconds(),
+        body=primary.body_timeout.total_seconds(),
+        dot=primary.dot_timeout.total_seconds(),
+        idle=primary.idle_timeout.total_seconds(),
+    )
+
+
+def _password(config: Config) -> str:
+    primary = config.primary
+    if not primary.password_file:
+        return primary.password.get_secret_value()
+    try:
+        lines = Path(primary.password_file).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"the password file cannot be read: {error}"
+        raise UsageError(message) from None
+    if not lines or not lines[0]:
+        message = f"the password file {primary.password_file} is empty"
+        raise UsageError(message)
+    return lines[0]
+
+
+def split_host(text: str) -> tuple[str, int | None]:
+    """Return host and port of HOST, HOST:PORT or [IPV6]:PORT; UsageError if bad."""
+    host, port = text.strip(), ""
+    if host.startswith("["):
+        host, _, rest = host[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif host.count(":") == 1:
+        host, _, port = host.partition(":")
+    legal = host and not any(c.isspace() or ord(c) < ord("!") for c in host)
+    if not legal or (port and not (port.isdigit() and 0 < int(port) <= 65535)):  # noqa: PLR2004
+        message = f"{text!r} is no host"
+        raise UsageError(message, hint="write HOST, HOST:PORT or [IPv6]:PORT")
+    return host, int(port) if port else None
+
+
+def make_probe(config: Config) -> Probe:
+    """Return what the health check asks."""
+    domains = config.primary.domains
+    known = (domain_of(address) for address in config.health.accept)
+    return Probe(
+        accept=config.health.accept,
+        reject=bool(config.health.reject),
+        reject_domain=domains[0] if domains else next(known, ""),
+        sender=config.health.sender,
+    )
+
+
+def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
+    """Return what a drain is told to do; an explicit rate skips the ramp."""
+    primary, retry, throttle = config.primary, config.retry, config.throttle
+    per_second = parse_rate(throttle.rate)
+    octets = parse_rate(throttle.bytes, sized=True)
+    zero = throttle.ramp * 0
+    return Orders(
+        route=make_route(config),
+        admission=make_admission(config),
+        schedule=Schedule(
+            first=retry.first,
+            factor=retry.factor,
+            max=retry.max,
+            jitter=retry.jitter,
+            long_first=retry.long_first,
+            long_max=retry.long_max,
+            unknown=retry.unknown,
+            lifetime=retry.lifetime,
+        ),
+        connections=primary.connections,
+        messages=None if per_second is None else message_rate(
+            per_second, throttle.burst
+        ),
+        octets=None if octets is None else Rate(per_second=octets, burst=octets),
+        ramp=zero if explicit else throttle.ramp,
+        pauses=config.gate.pauses,
+        give_up_after=config.gate.give_up_after,
+        acknowledge=acknowledge,
+    )
+
+
+def make_admission(config: Config) -> Admission:
+    """Return the rules that concern single messages."""
+    return Admission(
+        domains=frozenset(config.primary.domains),
+        max_hops=config.primary.max_hops,
+        bare_newlines=config.primary.bare_newlines,
+    )
+
+
+def make_sources(config: Config, names: list[str], queues: list[str]) -> list[Source]:
+    """Open the sources: URLs, paths, or names of ``[sources.NAME]`` tables."""
+    found: dict[str, Source] = {}
+    for name in names:
+        options: dict[str, object] = {}
+        url = name
+        if name in config.sources:
+            section = config.sources[name]
+            url, options = section.url, dict(section.model_extra or {})
+        if queues:
+            options["queues"] = queues
+        source = open_source(url, options=options)
+        found[source.url] = source
+    return list(found.values())
+
+
+def ledger_url(config: Config) -> URL:
+    """Return where the ledger lies."""
+    if config.ledger.url:
+        return engine.parse_url(config.ledger.url)
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    return engine.parse_url(str(path))
+
+
+def rehearsal_url(url: URL) -> URL:
+    """Return the ledger of a rehearsal, beside the real one."""
+    if not engine.is_file(url):
+        message = "--rehearse needs a ledger of its own"
+        raise UsageError(message, hint="give --ledger PATH for it")
+    return url.set(database=f"{url.database}.rehearsal")
+
+
+def lock_folder(url: URL) -> Path:
+    """Return the folder of the owners' locks."""
+    if engine.is_file(url):
+        return Path(f"{url.database}.locks")
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    return path.parent / "locks"

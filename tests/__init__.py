@@ -1,0 +1,1 @@
+"""Tests of drainer, and the real servers and scripted peers they run against."""

@@ -1,0 +1,127 @@
+"""Fixtures: real servers and scripted peers; and the rule that nothing is skipped in CI."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests import postfix, roles
+from tests.peer import PeerThread
+from tests.postfix import PrivatePostfix, instance_directory
+from tests.roles import Primary
+from tests.script import Script
+
+_skipped: list[str] = []
+
+# ---- a skipped test is a failed run where everything is installed
+
+
+def _must_run_everything() -> bool:
+    return os.geteuid() == 0 or bool(os.environ.get("CI"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what was skipped; an expected failure is not."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(f"{report.nodeid}: {report.longreprtext}")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Remember modules that were skipped as a whole."""
+    if report.skipped:
+        _skipped.append(f"{report.nodeid}: {report.longreprtext}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when something was skipped by root or in CI."""
+    if _skipped and _must_run_everything() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why the run failed."""
+    if _skipped and _must_run_everything():
+        terminalreporter.section("skipped, which fails the run as root and in CI")
+        for line in _skipped:
+            terminalreporter.write_line(line)
+
+
+# ---- scripted peers
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[..., PeerThread]]:
+    """Give a function that starts a peer in its own thread: ``peer(rcpt="450 4.2.1 busy")``.
+
+    It takes the fields of a Script, or a ``script``, and ``host`` or ``port``. When the test is
+    over its peers are stopped, and must have seen no violation unless started ``lenient``.
+    """
+    strict: list[PeerThread] = []
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            script: Script | None = None,
+            *,
+            host: str = "127.0.0.1",
+            port: int = 0,
+            lenient: bool = False,
+            **fields: Any,  # noqa: ANN401  the fields of Script, of any type
+        ) -> PeerThread:
+            thread = PeerThread(script or Script(**fields), host=host, port=port)
+            stack.enter_context(thread)
+            if not lenient:
+                strict.append(thread)
+            return thread
+
+        yield start
+    assert [violation for thread in strict for violation in thread.violations] == []
+
+
+# ---- Postfix
+
+
+@pytest.fixture(scope="module")
+def postfix_instances() -> Iterator[contextlib.ExitStack]:
+    """Keep the instances that a module starts and end them after its last test."""
+    reason = postfix.missing_reason()
+    if reason:
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def backup_postfix(postfix_instances: contextlib.ExitStack) -> Callable[..., PrivatePostfix]:
+    """Give a function that starts a backup MX with the options of ``roles.backup``.
+
+    Each call starts another; a module whose tests share one calls it in a fixture of its own.
+    """
+
+    def start(**options: Any) -> PrivatePostfix:  # noqa: ANN401  see roles.backup
+        base = postfix_instances.enter_context(instance_directory())
+        return postfix_instances.enter_context(roles.backup(base, **options))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def primary_postfix(postfix_instances: contextlib.ExitStack) -> Callable[..., Primary]:
+    """Give a function that starts a primary with the options of ``roles.primary``."""
+
+    def start(**options: Any) -> Primary:  # noqa: ANN401  see roles.primary
+        base = postfix_instances.enter_context(instance_directory())
+        return postfix_instances.enter_context(roles.primary(base, **options))
+
+    return start
+
+
+@pytest.fixture
+def smtp_sink() -> Iterator[Callable[..., roles.SmtpSink]]:
+    """Give a function that starts smtp-sink with its own command line options."""
+    reason = roles.SmtpSink.missing_reason()
+    if reason:
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        yield lambda *options: stack.enter_context(roles.SmtpSink(*options))

@@ -1,0 +1,1 @@
+"""Data that tests read, and the programs that made it."""

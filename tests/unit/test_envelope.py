@@ -1,0 +1,135 @@
+"""Mailboxes, DSN parameters and VERP."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drainer.mail.envelope import (
+    AddressError,
+    Recipient,
+    RecipientCollector,
+    domain_of,
+    is_ascii,
+    notify_names,
+    parse_mailbox,
+    quote_mailbox,
+    utf8_xtext,
+    verp_sender,
+    xtext,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "mailbox"),
+    [
+        ("a@b.org", "a@b.org"),
+        ("<a@b.org>", "a@b.org"),
+        (' "a b"@c.org ', '"a b"@c.org'),
+        ('"a@b"@c.org', '"a@b"@c.org'),
+        ("a@[192.0.2.1]", "a@[192.0.2.1]"),
+        ("a@[IPv6:2001:db8::1]", "a@[IPv6:2001:db8::1]"),
+        ("Postmaster", "Postmaster"),
+        ("jörg@müller.example", "jörg@müller.example"),
+    ],
+)
+def test_a_mailbox_on_the_wire_is_taken_as_it_is(text: str, mailbox: str) -> None:
+    """RFC 5321 4.1.2, RFC 6531 3.3; Postmaster needs no domain (4.1.1.3)."""
+    assert parse_mailbox(text) == mailbox
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "@b.org", "a@", "a b@c.org", "a@b c", "a@b\r\nRCPT", "a\0@b", "a@b>c",
+     "a" * 600 + "@b.org", "a@-b.org", "a..b@c.org", '"a"b"@c.org', "a@b..c"],
+)  # fmt: skip
+def test_what_could_break_a_command_is_refused(text: str) -> None:
+    """Controls, blanks, brackets, endless or half addresses never reach the wire."""
+    with pytest.raises(AddressError):
+        parse_mailbox(text)
+
+
+@given(st.text(max_size=30), st.sampled_from(["x.org", "[192.0.2.1]", "bad domain"]))
+def test_a_quoted_mailbox_parses_again(local: str, domain: str) -> None:
+    """Whatever Postfix stored either becomes a valid mailbox or is refused."""
+    try:
+        mailbox = quote_mailbox(f"{local}@{domain}")
+    except AddressError:
+        return
+    assert parse_mailbox(mailbox) == mailbox
+    assert not any(char in mailbox for char in "\r\n\0")
+
+
+def test_a_local_part_is_quoted_only_when_it_must_be() -> None:
+    """A dot-string stays; anything else becomes a quoted string."""
+    assert quote_mailbox("a.b+c@d.org") == "a.b+c@d.org"
+    assert quote_mailbox(".a@d.org") == '".a"@d.org'
+    assert quote_mailbox("a\\b@d.org") == '"a\\\\b"@d.org'
+
+
+def test_the_domain_is_compared_without_case_and_final_dot() -> None:
+    """Null sender and postmaster have none."""
+    assert domain_of('"a@b"@Example.ORG.') == "example.org"
+    assert domain_of("") == domain_of("postmaster") == ""
+
+
+def test_ascii_mailboxes_need_no_smtputf8() -> None:
+    """RFC 6531 3.3."""
+    assert is_ascii("a@b.org", "")
+    assert not is_ascii("a@b.org", "ö@b.org")
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0x17F)))
+def test_xtext_holds_no_octet_that_a_command_could_take_amiss(text: str) -> None:
+    """RFC 3461 4; decoding gives the text back."""
+    encoded = xtext(text)
+    assert all(0x21 <= ord(c) <= 0x7E and c != "=" for c in encoded)
+    octets = bytearray()
+    rest = encoded
+    while rest:
+        step = 3 if rest[0] == "+" else 1
+        octets.append(int(rest[1:3], 16) if step == 3 else ord(rest[0]))
+        rest = rest[step:]
+    assert octets.decode() == text
+
+
+def test_orcpt_is_encoded_by_its_type() -> None:
+    """RFC 3461 4.2 for rfc822, RFC 6533 3 for utf-8; without a type there is none."""
+    given_ = Recipient(forward_path="a@b.org", orcpt="rfc822;Bob+tag@d.org")
+    assert given_.orcpt_xtext() == "rfc822;Bob+2Btag@d.org"
+    utf8 = Recipient(forward_path="a@b.org", orcpt="utf-8;jörg@d.org")
+    assert utf8.orcpt_xtext() == "utf-8;j\\x{F6}rg@d.org"
+    assert Recipient(forward_path="a@b.org", orcpt="bob").orcpt_xtext() == ""
+    assert utf8_xtext("a\\b") == "a\\x{5C}b"
+
+
+def test_notify_flags_have_names() -> None:
+    """The bits that Postfix stores."""
+    assert notify_names(1) == ("NEVER",)
+    assert notify_names(14) == ("SUCCESS", "FAILURE", "DELAY")
+    assert notify_names(0) == ()
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "delimiters", "expected"),
+    [
+        ("list@l.org", "u@d.org", "+=", "list+u=d.org@l.org"),
+        ("list@l.org", '"a b"@d.org', "+=", '"list+a b=d.org"@l.org'),
+        ("", "u@d.org", "+=", ""),
+        ("list@l.org", "postmaster", "+=", "list@l.org"),
+        ("list@l.org", "u@d.org", "", "list@l.org"),
+    ],
+)
+def test_verp_names_the_recipient_in_the_sender(
+    sender: str, recipient: str, delimiters: str, expected: str
+) -> None:
+    """Postfix VERP_README; what has no domain is left alone."""
+    assert verp_sender(sender, recipient, delimiters) == expected
+
+
+def test_a_recipient_is_collected_once() -> None:
+    """The first one with its parameters stays, the order too."""
+    collector = RecipientCollector()
+    for path, notify in (("a@b", ("NEVER",)), ("c@d", ()), ("a@b", ())):
+        collector.add(Recipient(forward_path=path, notify=notify))
+    assert list(collector.recipients) == ["a@b", "c@d"]
+    assert collector.recipients["a@b"].notify == ("NEVER",)
