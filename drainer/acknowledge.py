@@ -56,9 +56,7 @@ class Acknowledger:
 
     async def _flush(self) -> None:
         while self._waiting:
-            batch = [
-                self._waiting.pop(key) for key in list(self._waiting)[:BATCH]
-            ]
+            batch = [self._waiting.pop(key) for key in list(self._waiting)[:BATCH]]
             finished = await self._ledger.finished([message.id for message in batch])
             for url, source in self._sources.items():
                 mine = [m for m in batch if m.id in finished and m.source == url]

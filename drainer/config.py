@@ -63,7 +63,9 @@ class Primary(Section):
     password: SecretStr = Field(
         SecretStr(""), description="better: password_file, or the environment"
     )
-    helo: str = Field("", description="our name for EHLO; empty = this host's full name")
+    helo: str = Field(
+        "", description="our name for EHLO; empty = this host's full name"
+    )
     connections: int = Field(5, ge=1, le=500, description="concurrent sessions")
     max_messages: int = Field(1000, ge=1, description="messages in one session")
     max_age: Duration = Field(timedelta(minutes=10), description="age of one session")

@@ -41,8 +41,12 @@ def type_of(field: FieldInfo, default: Any) -> str:  # noqa: ANN401
     if "Literal" in text:
         words = text[text.index("[") + 1 : -1].replace("'", '"')
         return "one of " + words
-    for sign, word in (("tuple", "list of strings"), ("bool", "boolean"),
-                       ("int", "integer"), ("float", "number")):  # fmt: skip
+    for sign, word in (
+        ("tuple", "list of strings"),
+        ("bool", "boolean"),
+        ("int", "integer"),
+        ("float", "number"),
+    ):
         if sign in text:
             return word
     return "string" if default is None or isinstance(default, str) else "value"

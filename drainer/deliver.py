@@ -7,7 +7,6 @@ session pulls: it asks this lane for the next message, and tells how it ended.
 
 import asyncio
 import random
-import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,6 +35,11 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
+def attempt_id() -> int:
+    """Return a new attempt's id: 63 bits that grow with time, so rows lie in order."""
+    return (time.time_ns() // 1000 << 12) | random.getrandbits(12)
+
+
 class Watcher(Protocol):
     """Who is told what became of the attempts."""
 
@@ -44,13 +48,13 @@ class Watcher(Protocol):
         ...
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
-        """An attempt ended; its record is under way."""
+        """Take note that an attempt ended; its record is under way."""
 
     def recorded(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
-        """The record of an attempt is durable."""
+        """Take note that the record of an attempt is durable."""
 
     def failed(self, error: Exception) -> None:
-        """The ledger cannot be written: nothing more may be sent."""
+        """Send nothing more: the ledger cannot be written."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,7 +135,7 @@ class Lane:
         return True
 
     def _open(self, work: Work) -> None:
-        work.attempt = secrets.randbits(62) + 1
+        work.attempt = attempt_id()
         ago = time.monotonic() - work.started if work.started else 0.0
         opened = Opened(
             id=work.attempt,

@@ -30,9 +30,7 @@ NOTHING = Facts(
 )
 
 
-def examine(
-    spooled: Spooled, rules: Admission, *, digest: bool = False
-) -> Scanned:
+def examine(spooled: Spooled, rules: Admission, *, digest: bool = False) -> Scanned:
     """Survey a message's content and decide what holds it; never raises.
 
     ``digest`` asks for the content's SHA-256 as well.
@@ -107,9 +105,7 @@ class Intake:
             yield replace(job, claimed=part, whole=False)
 
 
-def _objection(
-    job: Job, scanned: Scanned, pending: Iterable[str]
-) -> Problem | None:
+def _objection(job: Job, scanned: Scanned, pending: Iterable[str]) -> Problem | None:
     """Return why a job that was read again may not be sent."""
     released = all(claimed.released for claimed in job.claimed)
     problem = scanned.problem
@@ -131,4 +127,5 @@ class _NoContent:
 
     def chunks(self) -> Iterator[bytes]:
         """Refuse: whoever asks has overlooked the problem."""
-        raise MessageUnreadable("vanished", "it could not be opened")
+        code, detail = "vanished", "it could not be opened"
+        raise MessageUnreadable(code, detail)

@@ -33,7 +33,7 @@ def format_duration(duration: timedelta) -> str:
 def human_duration(seconds: float) -> str:
     """Return a duration for people, two units at most: 2 d 3 h, 4 m 10 s."""
     left = int(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         if left >= size or (unit == "s" and not parts):
             parts.append(f"{left // size} {unit}")

@@ -121,9 +121,9 @@ def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
             lifetime=retry.lifetime,
         ),
         connections=primary.connections,
-        messages=None if per_second is None else message_rate(
-            per_second, throttle.burst
-        ),
+        messages=None
+        if per_second is None
+        else message_rate(per_second, throttle.burst),
         octets=None if octets is None else Rate(per_second=octets, burst=octets),
         ramp=zero if explicit else throttle.ramp,
         pauses=config.gate.pauses,

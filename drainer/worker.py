@@ -83,7 +83,9 @@ class Tally:
 class Drain:
     """One run over some sources to one primary."""
 
-    def __init__(self, orders: Orders, sources: Sequence[Source], ledger: Ledger):
+    def __init__(
+        self, orders: Orders, sources: Sequence[Source], ledger: Ledger
+    ) -> None:
         """Prepare; nothing is read or written before ``run``."""
         self.orders = orders
         self.ledger = ledger
@@ -113,8 +115,7 @@ class Drain:
             lease = group.create_task(self.ledger.keep_lease())
             acknowledging = group.create_task(self._acknowledger.run())
             self._tasks = [
-                group.create_task(self._lane(n))
-                for n in range(self.orders.connections)
+                group.create_task(self._lane(n)) for n in range(self.orders.connections)
             ]
             await self._flow()
             self._backlog.close()
@@ -368,8 +369,10 @@ class Drain:
         )
 
     def _note_connection(self, connection: Connection) -> None:
-        steps = [[s.stage.value, int(s.seconds * 1e6), str(s.answer)[:200]]
-                 for s in connection.steps]  # fmt: skip
+        steps = [
+            [s.stage.value, int(s.seconds * 1e6), str(s.answer)[:200]]
+            for s in connection.steps
+        ]
         self._note(
             Decision(
                 at=utcnow(),
@@ -430,7 +433,6 @@ class Drain:
             taken = sum(1 for s in settlements if s.stage is not Stage.RCPT)
             self._intake.max_recipients = max(1, taken)
 
-
     def _stopped(self, work: Work, stop: Settlement, now: datetime) -> None:
         moved = gates.stopped(
             self.gate,
@@ -451,4 +453,3 @@ class Drain:
         if self._error is None:
             self._error = error
         self._backlog.close()
-

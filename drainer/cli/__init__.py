@@ -37,7 +37,8 @@ for module in (configure, check, inspect, drain, status, operate, classify):
 
 @app.callback(invoke_without_command=True)
 def _root(
-    *, version: bool = typer.Option(False, "--version", help="Print the version.")  # noqa: FBT003
+    *,
+    version: bool = typer.Option(False, "--version", help="Print the version."),
 ) -> None:
     if version:
         typer.echo(f"drainer {__version__}")

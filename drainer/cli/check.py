@@ -89,8 +89,12 @@ def facts_of(health: Health, route: str) -> dict[str, Any]:
                 **facts,
             }
         )
-    return {"primary": route, "ready": health.ready, "loop": health.loop,
-            "stages": stages}  # fmt: skip
+    return {
+        "primary": route,
+        "ready": health.ready,
+        "loop": health.loop,
+        "stages": stages,
+    }
 
 
 def refuse_if_sick(health: Health, route: str) -> None:

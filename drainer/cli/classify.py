@@ -24,8 +24,11 @@ def classify(
         str, typer.Argument(help="The reply; else one a line on stdin.")
     ] = "",
     stage: Annotated[
-        str, typer.Option(help="connect, banner, ehlo, starttls, auth, mail, rcpt,"
-                          " data or dot, in any case.")
+        str,
+        typer.Option(
+            help="connect, banner, ehlo, starttls, auth, mail, rcpt,"
+            " data or dot, in any case."
+        ),
     ] = "rcpt",
     *,
     json_: JsonOption = False,
@@ -35,7 +38,7 @@ def classify(
     Lines on stdin are replies, or JSON objects with `reply` and `stage`.
 
     Example: drainer classify "550 5.1.1 User unknown" --stage rcpt
-    """  # fmt: skip
+    """
     lines = [reply] if reply else sys.stdin
     for line in lines:
         text = line.rstrip("\r\n")

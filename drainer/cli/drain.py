@@ -63,7 +63,7 @@ class _Run:
     as_json: bool
 
 
-def drain(  # noqa: PLR0913 - a command's flags
+def drain(
     sources: SourcesArgument,
     to: ToOption = "",
     rate: Annotated[
@@ -183,9 +183,12 @@ async def _check(run: _Run, ledger: Ledger) -> None:
             rule=f"health-{finding.stage.split(' ')[0]}",
             verdict=finding.verdict,
             reply=finding.reply,
-            evidence={"stage": finding.stage, "seconds": round(finding.seconds, 6),
-                      "hint": finding.hint},
-        )  # fmt: skip
+            evidence={
+                "stage": finding.stage,
+                "seconds": round(finding.seconds, 6),
+                "hint": finding.hint,
+            },
+        )
         await ledger.note(decision)
     refuse_if_sick(health, str(run.orders.route))
 

@@ -17,7 +17,7 @@ from drainer.units import parse_duration
 T = TypeVar("T")
 
 
-def _options(  # noqa: PLR0913 - the filters of DESIGN, one a parameter
+def _options(
     state: Annotated[
         list[str], typer.Option(help="Only this state; may be repeated.")
     ] = [],  # noqa: B006 - typer copies it

@@ -27,8 +27,11 @@ _HELP = {
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for name, verb in VERBS.items():
-        app.command(name, help=f"{_HELP[name]}\n\nExample: drainer {name} --domain"
-                    " example.com --reason 'moved away'")(_command(verb))  # fmt: skip
+        app.command(
+            name,
+            help=f"{_HELP[name]}\n\nExample: drainer {name} --domain"
+            " example.com --reason 'moved away'",
+        )(_command(verb))
 
 
 def _command(verb: Verb) -> Callable[..., None]:

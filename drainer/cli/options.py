@@ -11,9 +11,13 @@ from drainer.wiring import split_host
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="Configuration file; else ./drainer.toml, then"
-                 " /etc/drainer/drainer.toml; none is needed.", dir_okay=False),
-]  # fmt: skip
+    typer.Option(
+        "--config",
+        help="Configuration file; else ./drainer.toml, then"
+        " /etc/drainer/drainer.toml; none is needed.",
+        dir_okay=False,
+    ),
+]
 LedgerOption = Annotated[
     str, typer.Option("--ledger", help="Ledger: a path or a database URL.")
 ]
@@ -31,9 +35,13 @@ SourcesArgument = Annotated[
 ]
 QueueOption = Annotated[
     list[str],
-    typer.Option("--queue", help="Read this queue (Postfix: incoming, active,"
-                 " deferred, hold); may be repeated.", show_default=False),
-]  # fmt: skip
+    typer.Option(
+        "--queue",
+        help="Read this queue (Postfix: incoming, active,"
+        " deferred, hold); may be repeated.",
+        show_default=False,
+    ),
+]
 ToOption = Annotated[
     str, typer.Option("--to", metavar="HOST[:PORT]", help="The primary to drain to.")
 ]

@@ -36,9 +36,12 @@ def _words(drain: Drain) -> str:
     ]
     deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]
     refused = verdicts[Verdict.BOUNCE]
-    for count, word in ((deferred, "deferred"), (refused, "refused"),
-                        (verdicts[Verdict.HOLD], "held"),
-                        (verdicts[Verdict.UNKNOWN], "in doubt")):  # fmt: skip
+    for count, word in (
+        (deferred, "deferred"),
+        (refused, "refused"),
+        (verdicts[Verdict.HOLD], "held"),
+        (verdicts[Verdict.UNKNOWN], "in doubt"),
+    ):
         if count:
             parts.append(f"{count} {word}")
     left = tally.claimed - tally.sent_messages
@@ -79,7 +82,9 @@ async def progress(drain: Drain, *, quiet: bool) -> AsyncIterator[None]:
 
 
 async def _live(drain: Drain) -> None:
-    with Live(_line(drain), console=stderr, transient=False, auto_refresh=False) as live:
+    with Live(
+        _line(drain), console=stderr, transient=False, auto_refresh=False
+    ) as live:
         try:
             while True:
                 live.update(_line(drain), refresh=True)

@@ -121,9 +121,15 @@ def list_(
     columns = ("id", "native id", "recipient", "state", "attempts", "rule", "reply")
     lines = table(*columns)
     for row in rows:
-        values = (row["native_id"], row["forward_path"], row["state"],
-                  row["attempts"], row["rule"], row["reply"])  # fmt: skip
-        lines.add_row(row["message"][:12], *(shown(value, 100) for value in values))
+        values = (
+            row["native_id"],
+            row["forward_path"],
+            row["state"],
+            row["attempts"],
+            row["rule"],
+            row["reply"],
+        )
+        lines.add_row(row["id"][:12], *(shown(value, 100) for value in values))
     stdout().print(lines)
 
 
@@ -141,7 +147,9 @@ def show(
     report = _report(path, ledger)
     id_ = report.resolve(id_)
     message = report.message(id_)
-    recipients = [recipient_facts(r) for r in report.recipients(Filters(messages=[id_]))]
+    recipients = [
+        recipient_facts(r) for r in report.recipients(Filters(messages=[id_]))
+    ]
     facts = {
         "id": id_,
         "source": message["source"],
@@ -164,15 +172,19 @@ def show(
             console.print(f"{key}: {shown(value)}")
     rows = table("recipient", "state", "attempts", "due", "rule", "reply")
     for fact in recipients:
-        rows.add_row(*(shown(fact[key] if fact[key] is not None else "") for key in
-                       ("forward_path", "state", "attempts", "due", "rule", "reply")))  # fmt: skip
+        rows.add_row(
+            *(
+                shown(fact[key] if fact[key] is not None else "")
+                for key in ("forward_path", "state", "attempts", "due", "rule", "reply")
+            )
+        )
     console.print(rows)
 
 
 def recipient_facts(row: sa.RowMapping) -> dict[str, Any]:
     """Return one recipient for scripts."""
     return {
-        "id": row["message"],
+        "id": row["id"],
         "native_id": row["native_id"],
         "forward_path": row["forward_path"],
         "state": row["state"],
@@ -199,21 +211,31 @@ def why(
     id_ = report.resolve(id_)
     numbers = report.attempt_numbers(id_)
     paths = {r["n"]: r for r in report.recipients(Filters(messages=[id_]))}
-    decisions = [_decision(row, numbers, paths) for row in report.decisions(id_)]
+    decisions = [_decision(row, id_, numbers, paths) for row in report.decisions(id_)]
     states = {row["forward_path"]: row["state"] for row in paths.values()}
     step = next_step(list(paths.values()))
     if json_:
-        print_json({"id": id_, "decisions": decisions,
-                    "state": _overall(states), "states": states, "next": step})  # fmt: skip
+        print_json(
+            {
+                "id": id_,
+                "decisions": decisions,
+                "state": _overall(states),
+                "states": states,
+                "next": step,
+            }
+        )
         return
     _tell(id_, report.message(id_), decisions)
     stdout().print(f"next: {shown(step, 400)}")
 
 
 def _decision(
-    row: sa.RowMapping, numbers: dict[int, int], paths: dict[int, sa.RowMapping]
+    row: sa.RowMapping,
+    message: str,
+    numbers: dict[int, int],
+    paths: dict[int, sa.RowMapping],
 ) -> dict[str, Any]:
-    message, attempt = row["message"], row["attempt"]
+    attempt = row["attempt"]
     recipient = paths.get(row["n"]) if row["n"] is not None else None
     span = attempt_span(attempt) if attempt else message_span(message)
     return {
@@ -239,17 +261,19 @@ def _overall(states: dict[str, str]) -> str:
 
 def _tell(id_: str, message: sa.RowMapping, decisions: list[dict[str, Any]]) -> None:
     console = stdout()
-    arrived = from_micros(message["arrived"])
+    arrived = f"{from_micros(message['arrived']):%Y-%m-%d %H:%M:%S}Z"
     console.print(
         f"message {id_[:12]} ({shown(message['native_id'])}) from"
-        f" {shown(message['reverse_path'] or '<>')}, arrived {arrived:%Y-%m-%d %H:%M:%S}Z"
+        f" {shown(message['reverse_path'] or '<>')}, arrived {arrived}"
     )
     for fact in decisions:
         at = datetime.fromisoformat(fact["at"])
         attempt = f"attempt {fact['attempt']}, " if fact["attempt"] else ""
         who = f"{shown(fact['forward_path'])}: " if fact["forward_path"] else ""
         verdict = fact["verdict"] or fact["kind"]
-        console.print(f"{at:%H:%M:%S} {attempt}{who}[bold]{verdict}[/] by {fact['rule']}")
+        console.print(
+            f"{at:%H:%M:%S} {attempt}{who}[bold]{verdict}[/] by {fact['rule']}"
+        )
         reason = fact["evidence"].get("reason")
         if reason:
             console.print(f"         because {shown(reason, 300)}")
@@ -267,8 +291,11 @@ def next_step(rows: list[sa.RowMapping]) -> str:
             continue
         due = from_micros(row["due"]) if row["due"] else None
         wait = max(0.0, (due - now).total_seconds()) if due else 0.0
-        words.append(f"{row['forward_path']} {_NEXT[state]}".replace(
-            "{wait}", human_duration(wait)))  # fmt: skip
+        words.append(
+            f"{row['forward_path']} {_NEXT[state]}".replace(
+                "{wait}", human_duration(wait)
+            )
+        )
     return "; ".join(dict.fromkeys(words)) or "nothing: every recipient is final"
 
 

@@ -51,7 +51,8 @@ class Decision:
     verdict: str = ""
     reply: str = ""
     evidence: dict[str, object] = field(default_factory=dict)
-    message: str | None = None
+    #: The seq of the message it is about.
+    message: int | None = None
     n: int | None = None
     attempt: int | None = None
 

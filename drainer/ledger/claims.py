@@ -50,21 +50,36 @@ def record(
     unique = {s.spooled.message.id: s for s in scans}
     known = _known(connection, unique)
     fresh = [s for i, s in unique.items() if i not in known]
+    seqs: dict[str, int] = {}
     if fresh:
         rows = [_owned_row(s, identity.owner, now) for s in fresh]
         connection.execute(sa.insert(schema.messages), rows)
-        recipients = [row for s in fresh for row in recipient_rows(s, now)]
+        seqs = _seqs(connection, [s.spooled.message.id for s in fresh])
+        recipients = [
+            row
+            for s in fresh
+            for row in recipient_rows(s, seqs[s.spooled.message.id], now)
+        ]
         if recipients:
             connection.execute(sa.insert(schema.recipients), recipients)
         _note_problems(connection, recipients, identity.run)
     finished = _revisit(connection, known, unique, now)
-    jobs = [job for s in fresh if (job := _fresh_job(s)) is not None]
+    jobs = [
+        job
+        for s in fresh
+        if (job := _fresh_job(s, seqs[s.spooled.message.id])) is not None
+    ]
     return Recorded(jobs=jobs, finished=finished, known=len(known))
 
 
 def _owned_row(scanned: Scanned, owner: str, now: int) -> Row:
-    has_work = _fresh_job(scanned) is not None
+    has_work = _fresh_job(scanned, 0) is not None
     return message_row(scanned, owner if has_work else None, now)
+
+
+def _seqs(connection: sa.Connection, ids: list[str]) -> dict[str, int]:
+    rows = connection.execute(sa.select(_M.id, _M.seq).where(_M.id.in_(ids)))
+    return {row.id: row.seq for row in rows}
 
 
 def _known(connection: sa.Connection, ids: Iterable[str]) -> dict[str, sa.RowMapping]:
@@ -95,7 +110,7 @@ def _note_problems(connection: sa.Connection, rows: list[Row], run: str) -> None
         connection.execute(sa.insert(schema.decisions), held)
 
 
-def _fresh_job(scanned: Scanned) -> Job | None:
+def _fresh_job(scanned: Scanned, seq: int) -> Job | None:
     message = scanned.spooled.message
     claimed = tuple(
         Claimed(n=n, recipient=recipient)
@@ -108,6 +123,7 @@ def _fresh_job(scanned: Scanned) -> Job | None:
         return None
     return Job(
         message=message,
+        seq=seq,
         claimed=claimed,
         spooled=scanned.spooled,
         facts=scanned.facts,
@@ -124,17 +140,20 @@ def _revisit(
     """Follow renamed files, wake what had vanished, find what is finished."""
     for id_, row in known.items():
         message = scans[id_].spooled.message
-        where = {"source": message.source, "locator": message.locator,
-                 "queue": message.queue}  # fmt: skip
+        where = {
+            "source": message.source,
+            "locator": message.locator,
+            "queue": message.queue,
+        }
         if any(row[key] != value for key, value in where.items()):
             connection.execute(
-                sa.update(schema.messages).where(_M.id == id_).values(**where)
+                sa.update(schema.messages).where(_M.seq == row["seq"]).values(**where)
             )
         if scans[id_].spooled.message.problem is None:
             connection.execute(
                 sa.update(schema.recipients)
                 .where(
-                    _R.message == id_,
+                    _R.message == row["seq"],
                     _R.state == State.HELD.value,
                     _R.rule.in_(_VANISHED),
                 )
@@ -152,8 +171,9 @@ def finished(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
 
 def _unfinished(connection: sa.Connection, ids: list[str]) -> set[str]:
     rows = connection.scalars(
-        sa.select(_R.message)
-        .where(_R.message.in_(ids), _R.state.not_in(_FINAL))
+        sa.select(_M.id)
+        .join(schema.recipients, _R.message == _M.seq)
+        .where(_M.id.in_(ids), _R.state.not_in(_FINAL))
         .distinct()
     )
     return set(rows)
@@ -168,51 +188,54 @@ def claim(
 ) -> list[Job]:
     """Claim messages that have recipients due now, the longest due first."""
     due = (
-        sa.select(_M.id, sa.func.min(_R.due).label("due"))
-        .join(schema.recipients, _R.message == _M.id)
+        sa.select(_M.seq, sa.func.min(_R.due).label("due"))
+        .join(schema.recipients, _R.message == _M.seq)
         .where(
             _R.state.in_(_CLAIMABLE),
             _R.due <= now,
             _M.owner.is_(None),
             _M.source.in_(list(sources)),
         )
-        .group_by(_M.id)
-        .order_by("due", _M.id)
+        .group_by(_M.seq)
+        .order_by("due", _M.seq)
         .limit(limit)
     )
-    ids = list(connection.scalars(due))
-    claimed = [i for i in ids if _own(connection, i, owner)]
+    seqs = list(connection.scalars(due))
+    claimed = [seq for seq in seqs if _own(connection, seq, owner)]
     return _jobs(connection, claimed, now)
 
 
-def _own(connection: sa.Connection, message: str, owner: str) -> bool:
+def _own(connection: sa.Connection, seq: int, owner: str) -> bool:
     result = connection.execute(
         sa.update(schema.messages)
-        .where(_M.id == message, _M.owner.is_(None))
+        .where(_M.seq == seq, _M.owner.is_(None))
         .values(owner=owner)
     )
     return result.rowcount == 1
 
 
-def _jobs(connection: sa.Connection, ids: list[str], now: int) -> list[Job]:
-    if not ids:
+def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
+    if not seqs:
         return []
     rows = connection.execute(
         sa.select(schema.recipients)
-        .where(_R.message.in_(ids), _R.state.in_(_CLAIMABLE), _R.due <= now)
+        .where(_R.message.in_(seqs), _R.state.in_(_CLAIMABLE), _R.due <= now)
         .order_by(_R.message, _R.n)
     ).mappings()
-    claims: dict[str, list[Claimed]] = {}
+    claims: dict[int, list[Claimed]] = {}
     for row in rows:
         claims.setdefault(row["message"], []).append(claimed_of(row))
-    known = _known(connection, ids)
+    known = connection.execute(
+        sa.select(schema.messages).where(_M.seq.in_(seqs))
+    ).mappings()
+    messages = {row["seq"]: row for row in known}
     jobs = []
-    for i in ids:
-        for part in _by_doubt(claims.get(i, [])):
+    for seq in seqs:
+        for part in _by_doubt(claims.get(seq, [])):
             recipients = tuple(claimed.recipient for claimed in part)
-            message = message_of(known[i], recipients)
+            message = message_of(messages[seq], recipients)
             alone = part[0].state is State.UNKNOWN
-            jobs.append(Job(message=message, claimed=part, alone=alone))
+            jobs.append(Job(message=message, seq=seq, claimed=part, alone=alone))
     return jobs
 
 
@@ -229,7 +252,7 @@ def next_due(
     """Return when the next unclaimed recipient in these states is due."""
     found: Any = connection.scalar(
         sa.select(sa.func.min(_R.due))
-        .join(schema.messages, _R.message == _M.id)
+        .join(schema.messages, _R.message == _M.seq)
         .where(
             _R.state.in_([state.value for state in states]),
             _M.owner.is_(None),
@@ -246,16 +269,12 @@ def owned_elsewhere(
     found = connection.scalar(
         sa.select(sa.func.count())
         .select_from(schema.messages)
-        .where(
-            _M.source.in_(list(sources)), _M.owner.is_not(None), _M.owner != owner
-        )
+        .where(_M.source.in_(list(sources)), _M.owner.is_not(None), _M.owner != owner)
     )
     return int(found or 0)
 
 
-def take_over(
-    connection: sa.Connection, identity: Identity, now: int, due: int
-) -> int:
+def take_over(connection: sa.Connection, identity: Identity, now: int, due: int) -> int:
     """Take over from dead owners: what they had in flight becomes unknown.
 
     Returns how many recipients are in doubt now; they rest until ``due``.
@@ -276,12 +295,13 @@ def abandon(
     rows = list(
         connection.execute(
             sa.select(schema.recipients, _A.id.label("attempt"))
-            .join(schema.messages, _R.message == _M.id)
+            .join(schema.messages, _R.message == _M.seq)
             .join(
                 schema.attempts,
-                sa.and_(_A.message == _R.message, _A.owner.in_(dead),
-                        _A.ended.is_(None)),
-            )  # fmt: skip
+                sa.and_(
+                    _A.message == _R.message, _A.owner.in_(dead), _A.ended.is_(None)
+                ),
+            )
             .where(_M.owner.in_(dead), _R.state == State.IN_FLIGHT.value)
             .distinct()
         ).mappings()
@@ -302,9 +322,7 @@ def abandon(
         .where(schema.runs.c.owner.in_(dead), schema.runs.c.ended.is_(None))
         .values(ended=now)
     )
-    connection.execute(
-        sa.delete(schema.owners).where(schema.owners.c.id.in_(dead))
-    )
+    connection.execute(sa.delete(schema.owners).where(schema.owners.c.id.in_(dead)))
     return len(doubted)
 
 

@@ -15,8 +15,11 @@ from drainer.errors import LedgerError
 from drainer.ledger import schema
 
 BUSY_TIMEOUT_MS = 30_000
-_DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql",
-            "mariadb": "mariadb+pymysql"}  # fmt: skip
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
 
 
 def default_path(state_home: str, *, root: bool) -> Path:
@@ -35,7 +38,9 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except ArgumentError as error:
         message = f"the ledger's URL cannot be read: {error}"
-        raise LedgerError(message, hint="e.g. sqlite:////var/lib/drainer/l.db") from None
+        raise LedgerError(
+            message, hint="e.g. sqlite:////var/lib/drainer/l.db"
+        ) from None
     return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
 
@@ -86,6 +91,7 @@ def _configure_sqlite(engine: sa.Engine) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA cache_size=-32000")
+        cursor.execute("PRAGMA wal_autocheckpoint=4000")
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")

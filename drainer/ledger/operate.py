@@ -56,7 +56,7 @@ def _touched(verb: Verb, filters: Filters) -> sa.Select[tuple[object, ...]]:
     states = [state.value for state in origins(verb.event)]
     return (
         sa.select(_R.message, _R.n, _R.state)
-        .join(schema.messages, _R.message == _M.id)
+        .join(schema.messages, _R.message == _M.seq)
         .where(_R.state.in_(states), *filters.clauses())
     )
 
@@ -81,23 +81,23 @@ def _change(
         values["released"] = 1
     result = connection.execute(
         sa.update(schema.recipients)
-        .where(_R.message == row["message"], _R.n == row["n"],
-               _R.state == row["state"])  # fmt: skip
+        .where(_R.message == row["message"], _R.n == row["n"], _R.state == row["state"])
         .values(**values)
     )
     return result.rowcount == 1
 
 
-def _record(
-    row: sa.RowMapping, verb: Verb, reason: str, now: int
-) -> dict[str, object]:
+def _record(row: sa.RowMapping, verb: Verb, reason: str, now: int) -> dict[str, object]:
     decision = Decision(
         at=from_micros(now),
         kind=Kind.OPERATOR,
         rule=f"operator-{verb.name}",
-        evidence={"reason": reason, "before": row["state"],
-                  "state": follow(State(row["state"]), verb.event).value},
+        evidence={
+            "reason": reason,
+            "before": row["state"],
+            "state": follow(State(row["state"]), verb.event).value,
+        },
         message=row["message"],
         n=row["n"],
-    )  # fmt: skip
+    )
     return decision_row(decision, "")

@@ -43,14 +43,23 @@ class Filters:
         if self.states:
             found.append(_R.state.in_(list(self.states)))
         if self.sender:
-            found.append(sa.func.lower(_M.reverse_path).contains(
-                self.sender.lower().strip("<>"), autoescape=True))  # fmt: skip
+            found.append(
+                sa.func.lower(_M.reverse_path).contains(
+                    self.sender.lower().strip("<>"), autoescape=True
+                )
+            )
         if self.recipient:
-            found.append(sa.func.lower(_R.forward_path).contains(
-                self.recipient.lower(), autoescape=True))  # fmt: skip
+            found.append(
+                sa.func.lower(_R.forward_path).contains(
+                    self.recipient.lower(), autoescape=True
+                )
+            )
         if self.domain:
-            found.append(sa.func.lower(_R.forward_path).endswith(
-                "@" + self.domain.lower(), autoescape=True))  # fmt: skip
+            found.append(
+                sa.func.lower(_R.forward_path).endswith(
+                    "@" + self.domain.lower(), autoescape=True
+                )
+            )
         if self.older_than:
             found.append(_M.arrived < to_micros(self.older_than))
         if self.newer_than:
@@ -58,8 +67,9 @@ class Filters:
         if self.larger_than is not None:
             found.append(_M.size > self.larger_than)
         if self.reply:
-            found.append(sa.func.lower(_R.reply).contains(
-                self.reply.lower(), autoescape=True))  # fmt: skip
+            found.append(
+                sa.func.lower(_R.reply).contains(self.reply.lower(), autoescape=True)
+            )
         if self.messages:
             found.append(_M.id.in_(list(self.messages)))
         return found
@@ -95,7 +105,7 @@ class Report:
         count = sa.func.count().label("count")
         query = sa.select(_R.state, count).group_by(_R.state)
         if sources:
-            query = _of(query.join(schema.messages, _R.message == _M.id), sources)
+            query = _of(query.join(schema.messages, _R.message == _M.seq), sources)
         found = {row["state"]: int(row["count"]) for row in self._rows(query)}
         return {state.value: found.get(state.value, 0) for state in State}
 
@@ -106,7 +116,7 @@ class Report:
             _R.state.not_in(_FINAL)
         )
         if sources:
-            left = _of(left.join(schema.messages, _R.message == _M.id), sources)
+            left = _of(left.join(schema.messages, _R.message == _M.seq), sources)
         remaining = self._scalar(left)
         told = sa.select(sa.func.count(_M.id)).where(_M.acknowledged.is_not(None))
         return {
@@ -121,15 +131,19 @@ class Report:
         count = sa.func.count().label("count")
         query = (
             sa.select(
-                _R.state, _R.rule, count, sa.func.min(_R.since).label("since"),
-                sa.func.max(_R.reply).label("reply"), sa.func.min(_R.due).label("due"),
-            )  # fmt: skip
+                _R.state,
+                _R.rule,
+                count,
+                sa.func.min(_R.since).label("since"),
+                sa.func.max(_R.reply).label("reply"),
+                sa.func.min(_R.due).label("due"),
+            )
             .where(_R.state.not_in(_FINAL))
             .group_by(_R.state, _R.rule)
             .order_by(count.desc())
         )
         if sources:
-            query = _of(query.join(schema.messages, _R.message == _M.id), sources)
+            query = _of(query.join(schema.messages, _R.message == _M.seq), sources)
         return list(self._rows(query))
 
     def last_run(self) -> dict[str, object]:
@@ -158,10 +172,17 @@ class Report:
         """Yield recipients joined with their message, oldest message first."""
         query = (
             sa.select(
-                schema.recipients, _M.id, _M.native_id, _M.message_id, _M.reverse_path,
-                _M.arrived, _M.size, _M.queue, _M.source,
-            )  # fmt: skip
-            .join(schema.messages, _R.message == _M.id)
+                schema.recipients,
+                _M.id,
+                _M.native_id,
+                _M.message_id,
+                _M.reverse_path,
+                _M.arrived,
+                _M.size,
+                _M.queue,
+                _M.source,
+            )
+            .join(schema.messages, _R.message == _M.seq)
             .where(*filters.clauses())
             .order_by(_M.arrived, _M.id, _R.n)
             .limit(limit)
@@ -196,7 +217,12 @@ class Report:
 
     def decisions(self, id_: str) -> list[sa.RowMapping]:
         """Return every decision about one message, in order."""
-        query = sa.select(schema.decisions).where(_D.message == id_).order_by(_D.id)
+        query = (
+            sa.select(schema.decisions)
+            .join(schema.messages, _D.message == _M.seq)
+            .where(_M.id == id_)
+            .order_by(_D.id)
+        )
         return list(self._rows(query))
 
     def attempt_numbers(self, id_: str) -> dict[int, int]:
@@ -204,7 +230,8 @@ class Report:
         attempts = schema.attempts.c
         query = (
             sa.select(attempts.id)
-            .where(attempts.message == id_)
+            .join(schema.messages, attempts.message == _M.seq)
+            .where(_M.id == id_)
             .order_by(attempts.started)
         )
         return {row["id"]: n for n, row in enumerate(self._rows(query), 1)}

@@ -55,7 +55,7 @@ def _details(message: Message, problem: Problem | None) -> Row:
     return {key: value for key, value in pairs.items() if value}
 
 
-def recipient_rows(scanned: Scanned, now: int) -> list[Row]:
+def recipient_rows(scanned: Scanned, seq: int, now: int) -> list[Row]:
     """Return a row per recipient; one without an address when none is known."""
     message = scanned.spooled.message
     known = message.envelope.recipients
@@ -64,7 +64,7 @@ def recipient_rows(scanned: Scanned, now: int) -> list[Row]:
     detail = scanned.problem.detail if scanned.problem else ""
     return [
         {
-            "message": message.id,
+            "message": seq,
             "n": n,
             "forward_path": recipient.forward_path,
             "orcpt": recipient.orcpt,
@@ -140,9 +140,11 @@ def claimed_of(row: sa.RowMapping) -> Claimed:
 
 def decision_row(decision: Decision, run: str) -> Row:
     """Return the row of a decision."""
-    evidence = json.dumps(decision.evidence, separators=(",", ":")) if (
-        decision.evidence
-    ) else ""
+    evidence = (
+        json.dumps(decision.evidence, separators=(",", ":"))
+        if (decision.evidence)
+        else ""
+    )
     return {
         "at": to_micros(decision.at),
         "run": run,

@@ -59,7 +59,9 @@ runs = sa.Table(
 messages = sa.Table(
     "messages",
     metadata,
-    sa.Column("id", _ID, primary_key=True),
+    #: In the order of the scan, so that what is sent together lies together.
+    sa.Column("seq", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("id", _ID, nullable=False, unique=True),
     sa.Column("source", sa.String(700), nullable=False),
     sa.Column("native_id", sa.String(512), nullable=False, index=True),
     sa.Column("queue", sa.String(255), nullable=False),
@@ -81,8 +83,9 @@ messages = sa.Table(
 recipients = sa.Table(
     "recipients",
     metadata,
-    sa.Column("message", _ID, primary_key=True),
-    sa.Column("n", sa.Integer, primary_key=True),
+    #: The message's seq.
+    sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("forward_path", sa.String(512), nullable=False),
     sa.Column("orcpt", sa.String(700), nullable=False),
     sa.Column("notify", sa.String(64), nullable=False),
@@ -95,13 +98,15 @@ recipients = sa.Table(
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("reply", sa.Text, nullable=False),
     sa.Index("recipients_state_due", "state", "due"),
+    sqlite_with_rowid=False,
 )
 
 attempts = sa.Table(
     "attempts",
     metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("message", _ID, nullable=False, index=True),
+    #: Grows with time (deliver.attempt_id), and is the id of its span.
+    sa.Column("id", _Serial, primary_key=True, autoincrement=False),
+    sa.Column("message", sa.BigInteger, nullable=False, index=True),
     sa.Column("run", _ID, nullable=False),
     sa.Column("owner", _ID, nullable=False),
     sa.Column("started", _Time, nullable=False),
@@ -119,7 +124,7 @@ decisions = sa.Table(
     sa.Column("id", _Serial, primary_key=True, autoincrement=True),
     sa.Column("at", _Time, nullable=False),
     sa.Column("run", _ID, nullable=False),
-    sa.Column("message", _ID, index=True),
+    sa.Column("message", sa.BigInteger, index=True),
     sa.Column("n", sa.Integer),
     sa.Column("attempt", sa.BigInteger),
     sa.Column("kind", sa.String(24), nullable=False),

@@ -77,8 +77,13 @@ class Ledger:
 
         def begin(connection: sa.Connection) -> int:
             connection.execute(sa.insert(schema.owners), [self._owner.row(now)])
-            row = {"id": self.run_id, "owner": self._owner.id, "route": route,
-                   "started": now, "facts": "{}"}  # fmt: skip
+            row = {
+                "id": self.run_id,
+                "owner": self._owner.id,
+                "route": route,
+                "started": now,
+                "facts": "{}",
+            }
             connection.execute(sa.insert(schema.runs), [row])
             return claims.take_over(connection, self._identity, now, due)
 
@@ -165,14 +170,12 @@ class Ledger:
 
         def find(connection: sa.Connection) -> int | None:
             rows = connection.execute(
-                sa.select(runs.ended).where(
-                    runs.route == route, runs.id != self.run_id
-                )
+                sa.select(runs.ended).where(runs.route == route, runs.id != self.run_id)
             ).all()
             if not rows:
                 return None
-            return _now() if any(r[0] is None for r in rows) else max(
-                r[0] for r in rows
+            return (
+                _now() if any(r[0] is None for r in rows) else max(r[0] for r in rows)
             )
 
         found = await self._call(find)

@@ -26,7 +26,7 @@ GATHER = 0.010
 GIVE_UP_AFTER = 5.0
 
 
-class Conflict(Exception):  # noqa: N818 - a condition, not an error
+class Conflict(Exception):
     """A guarded update met another state: somebody else was there."""
 
 
@@ -45,6 +45,12 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broken: LedgerUnwritable | None = None
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(OperationalError),
+            wait=tenacity.wait_exponential(0.05, max=1),
+            stop=tenacity.stop_after_delay(GIVE_UP_AFTER),
+            reraise=True,
+        )
         #: How many waiting operations are worth a commit.
         self.quorum = 1
         self.commits = 0
@@ -92,8 +98,10 @@ class Writer:
             if len(batch) < self.quorum:
                 wait = max(0.0, deadline - time.monotonic())
             try:
-                item = self._queue.get(timeout=wait) if wait else (
-                    self._queue.get_nowait()
+                item = (
+                    self._queue.get(timeout=wait)
+                    if wait
+                    else (self._queue.get_nowait())
                 )
             except queue.Empty:
                 return batch, True
@@ -109,21 +117,22 @@ class Writer:
         except SQLAlchemyError as error:
             self._fail(batch, error)
         else:
-            self._resolve([(f, result, None) for (_, f), result in
-                           zip(batch, results, strict=True)])  # fmt: skip
+            self._resolve(
+                [
+                    (f, result, None)
+                    for (_, f), result in zip(batch, results, strict=True)
+                ]
+            )
 
     def _attempt(self, connection: sa.Connection, operations: list[Any]) -> list[Any]:
         """Execute and commit one transaction; a sick database gets some seconds."""
-        for trial in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(OperationalError),
-            wait=tenacity.wait_exponential(0.05, max=1),
-            stop=tenacity.stop_after_delay(GIVE_UP_AFTER),
-            reraise=True,
-        ):
-            with trial, connection.begin():
-                results = self._apply(connection, operations)
+        results = self._retrying(self._transact, connection, operations)
         self.commits += 1
         return results
+
+    def _transact(self, connection: sa.Connection, operations: list[Any]) -> list[Any]:
+        with connection.begin():
+            return self._apply(connection, operations)
 
     def _commit_singly(self, connection: sa.Connection, batch: list[_Item]) -> None:
         """After a conflict: find out which operation it was."""

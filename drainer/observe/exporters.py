@@ -168,10 +168,8 @@ def _tree(span: ReadableSpan) -> str:
     assert ids is not None  # noqa: S101 - we made it
     start, end = span.start_time or 0, span.end_time or 0
     depth = "  " if span.parent else ""
-    lines = [
-        f"{depth}{ids.trace_id:032x} {span.name} {(end - start) / 1e6:.1f} ms"
-        f" {_words(span.attributes)}"
-    ]
+    head = f"{depth}{ids.trace_id:032x} {span.name} {(end - start) / 1e6:.1f} ms"
+    lines = [f"{head} {_words(span.attributes)}"]
     for event in span.events:
         offset = (event.timestamp - start) / 1e6
         words = _words(event.attributes)

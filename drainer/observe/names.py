@@ -43,7 +43,7 @@ ATTRIBUTES: dict[str, str] = {
     VERDICT: "deliver, retry, retry-long, bounce, hold, stop, unknown",
     STATE: "the recipient's state afterwards",
     REPLY: "the primary's words",
-    RECIPIENT: "forward-path; a keyed hash unless [telemetry] addresses = \"plain\"",
+    RECIPIENT: 'forward-path; a keyed hash unless [telemetry] addresses = "plain"',
     SENDER: "reverse-path; hashed likewise",
     KIND: "kind of the decision record",
     RUN: "id of the run",

@@ -50,7 +50,7 @@ class Projector:
             )
         self._known = position is not None
         self._position = int(position or 0)
-        self._projection = Projection(bytes.fromhex(salt), plain=plain)
+        self._projection = Projection(bytes.fromhex(str(salt)), plain=plain)
 
     def step(self) -> int:
         """Export one batch; return how many decisions it held.
@@ -64,7 +64,7 @@ class Projector:
                 .order_by(_D.id)
                 .limit(BATCH)
             ).mappings()
-            decisions = list(rows)
+            decisions = [dict(row) for row in rows]
             if not decisions:
                 return 0
             facts = _facts(connection, decisions)
@@ -102,7 +102,7 @@ class Projector:
         self._known, self._position = True, position
 
 
-def _facts(connection: sa.Connection, decisions: list[sa.RowMapping]) -> Facts:
+def _facts(connection: sa.Connection, decisions: list[dict[str, Any]]) -> Facts:
     """Look up what the decisions refer to: four queries, however many they are."""
     messages = {row["message"] for row in decisions if row["message"]}
     attempts = {row["attempt"] for row in decisions if row["attempt"]}
@@ -116,30 +116,35 @@ def _facts(connection: sa.Connection, decisions: list[sa.RowMapping]) -> Facts:
             unfinished.add(row["message"])
     return Facts(
         messages={
-            row["id"]: row for row in
-            _lookup(connection, schema.messages, _M.id, messages)
+            row["seq"]: row
+            for row in _lookup(connection, schema.messages, _M.seq, messages)
         },
         attempts={
-            row["id"]: row for row in
-            _lookup(connection, schema.attempts, schema.attempts.c.id, attempts)
+            row["id"]: row
+            for row in _lookup(
+                connection, schema.attempts, schema.attempts.c.id, attempts
+            )
         },
         recipients=paths,
         finished=frozenset(messages - unfinished),
         runs={
-            row["id"]: row for row in
-            _lookup(connection, schema.runs, schema.runs.c.id, runs)
+            row["id"]: row
+            for row in _lookup(connection, schema.runs, schema.runs.c.id, runs)
         },
-    )  # fmt: skip
+    )
 
 
 def _lookup(
-    connection: sa.Connection, table: sa.Table, column: Any, keys: Iterable[Any]  # noqa: ANN401
-) -> list[sa.RowMapping]:
+    connection: sa.Connection,
+    table: sa.Table,
+    column: sa.ColumnElement[Any],
+    keys: Iterable[Any],
+) -> list[dict[str, Any]]:
     wanted = list(keys)
     if not wanted:
         return []
     query = sa.select(table).where(column.in_(wanted))
-    return list(connection.execute(query).mappings())
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def exclusive(folder: Path, name: str) -> int | None:

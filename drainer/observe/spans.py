@@ -38,12 +38,13 @@ _STAGES = ("mail", "rcpt", "data", "dot")
 class Facts:
     """What the rows refer to."""
 
-    messages: Mapping[str, Row]
+    #: By seq, as all that refers to a message.
+    messages: Mapping[int, Row]
     attempts: Mapping[int, Row]
     #: (message, n) -> forward-path.
-    recipients: Mapping[tuple[str, int], str]
+    recipients: Mapping[tuple[int, int], str]
     #: Messages whose recipients are all final now.
-    finished: frozenset[str]
+    finished: frozenset[int]
     runs: Mapping[str, Row]
 
 
@@ -65,7 +66,7 @@ class Projection:
     def spans(self, decisions: Iterable[Row], facts: Facts) -> Iterator[ReadableSpan]:
         """Yield the spans of some decisions, in the order of the ledger."""
         attempts: dict[int, list[Row]] = {}
-        ended: dict[str, int] = {}
+        ended: dict[int, int] = {}
         for row in decisions:
             if row["attempt"] and row["kind"] == Kind.VERDICT:
                 attempts.setdefault(row["attempt"], []).append(row)
@@ -103,7 +104,7 @@ class Projection:
     def _attempt(
         self, attempt: Row, rows: list[Row], facts: Facts
     ) -> Iterator[ReadableSpan]:
-        message = attempt["message"]
+        message = facts.messages[attempt["message"]]["id"]
         start, end = attempt["started"], attempt["ended"]
         stages = json.loads(attempt["stages"] or "[]")
         delivered = all(row["verdict"] == "deliver" for row in rows)
@@ -153,18 +154,20 @@ class Projection:
 
     def _decision(self, row: Row, facts: Facts) -> ReadableSpan:
         """Return a decision outside of an attempt as a span of its own."""
-        name = row["rule"].replace("-", ".", 1) if (
-            row["kind"] == Kind.OPERATOR
-        ) else "classify"
-        parent = message_span(row["message"])
+        name = (
+            row["rule"].replace("-", ".", 1)
+            if (row["kind"] == Kind.OPERATOR)
+            else "classify"
+        )
+        message = facts.messages[row["message"]]["id"]
+        parent = message_span(message)
         return _span(
             name,
-            trace=trace_of(row["message"]),
+            trace=trace_of(message),
             span=part_span(parent, name, row["id"]),
             parent=parent,
             times=(row["at"], row["at"]),
-            attributes={names.MESSAGE_ID: row["message"]}
-            | self._attributes(row, facts),
+            attributes={names.MESSAGE_ID: message} | self._attributes(row, facts),
             link=row["run"],
         )
 
@@ -187,7 +190,7 @@ class Projection:
             Kind.CONNECTION: "smtp.connect",
             Kind.GATE: row["rule"].replace("-", ".", 1),
         }
-        name = kinds.get(Kind(row["kind"]), row["kind"])
+        name = str(kinds.get(Kind(row["kind"]), row["kind"]))
         seconds = float(attributes.get(names.EVIDENCE + "seconds", 0.0))
         parent = run_span(run)
         return _span(

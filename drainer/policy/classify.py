@@ -157,8 +157,10 @@ def _judge_by_code(reply: Reply, stage: Stage) -> Judgement:
 
 
 def _judge_basic(reply: Reply, stage: Stage) -> Judgement:
-    default = ("R", "a temporary failure") if reply.category == _TRANSIENT else (
-        "B", "a permanent failure"
+    default = (
+        ("R", "a temporary failure")
+        if reply.category == _TRANSIENT
+        else ("B", "a permanent failure")
     )
     letter, meaning = tables.BASIC.get(reply.code, default)
     if letter == "B":

@@ -10,7 +10,7 @@ _LOST = {
     "closed": "the primary closed the connection without a word: look at its log",
     "reset": "the primary reset the connection: look at its log",
     "tls": "the TLS handshake failed: check the primary's certificate, or set"
-    " [primary] tls = \"opportunistic\" or verify = false if you can accept that",
+    ' [primary] tls = "opportunistic" or verify = false if you can accept that',
     "protocol": "that is no SMTP server, or something in between alters SMTP",
 }
 _STAGES = {

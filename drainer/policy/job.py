@@ -27,6 +27,8 @@ class Job:
     """A message and those of its recipients that are to be tried together."""
 
     message: Message
+    #: The message's number in the ledger.
+    seq: int
     claimed: tuple[Claimed, ...]
     #: Present when the message was just read; otherwise the source opens it.
     spooled: Spooled | None = None

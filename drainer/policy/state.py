@@ -23,9 +23,7 @@ class State(enum.StrEnum):
     DISCARDED = "discarded"
 
 
-FINAL = frozenset(
-    (State.DELIVERED, State.BOUNCED, State.QUARANTINED, State.DISCARDED)
-)
+FINAL = frozenset((State.DELIVERED, State.BOUNCED, State.QUARANTINED, State.DISCARDED))
 CLAIMABLE = (State.PENDING, State.DEFERRED, State.UNKNOWN)
 
 

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600}
-_SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3,
-          "kib": 1024, "mib": 1024**2, "gib": 1024**3}  # fmt: skip
+_SIZES = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+}
 _RATE = re.compile(
     r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*/\s*(s|sec|m|min|h|second|minute|hour)s?\s*"
 )

@@ -106,7 +106,9 @@ async def check(route: Route, probe: Probe) -> Health:
 def _forgive_unreached(health: Health) -> None:
     """One address that does not answer is a warning when another one does."""
     health.findings = [
-        replace(f, verdict=WARN) if f.stage == Stage.CONNECT and f.verdict == FAIL else f
+        replace(f, verdict=WARN)
+        if f.stage == Stage.CONNECT and f.verdict == FAIL
+        else f
         for f in health.findings
     ]
 

@@ -50,7 +50,7 @@ class Connection:
     tls: bool
 
 
-class Failed(Exception):  # noqa: N818 - carries an expected ending out of the stages
+class Failed(Exception):
     """A stage failed; the steps so far, the failed one last."""
 
     def __init__(self, steps: list[Step]) -> None:
@@ -64,8 +64,10 @@ async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
     infos = await asyncio.get_running_loop().getaddrinfo(
         route.address or route.host, route.port, type=socket.SOCK_STREAM
     )
-    return [(family, cast("tuple[str, int]", sockaddr))
-            for family, _, _, _, sockaddr in infos]  # fmt: skip
+    return [
+        (family, cast("tuple[str, int]", sockaddr))
+        for family, _, _, _, sockaddr in infos
+    ]
 
 
 async def connect(route: Route, *, tls: str | None = None) -> Connection | Failed:
@@ -130,7 +132,7 @@ class _Opening:
             start = time.monotonic()
             self._address = format_address(address)
             sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.setblocking(False)
+            sock.setblocking(False)  # noqa: FBT003
             try:
                 async with asyncio.timeout(self.route.timeouts.connect):
                     await loop.sock_connect(sock, address)

@@ -73,8 +73,10 @@ class Wire(asyncio.Protocol):
                 self._replies.append(parse_reply(bytes(buffer[: end + 1])))
                 del buffer[: end + 1]
                 self._scanned = self._lines = 0
-        if len(buffer) > MAX_REPLY_BYTES or self._lines > MAX_REPLY_LINES or (
-            len(buffer) - self._scanned > MAX_LINE_BYTES
+        if (
+            len(buffer) > MAX_REPLY_BYTES
+            or self._lines > MAX_REPLY_LINES
+            or (len(buffer) - self._scanned > MAX_LINE_BYTES)
         ):
             message = "a reply that is too long"
             raise ProtocolError(message)
@@ -188,4 +190,4 @@ def spare_descriptor(transport: asyncio.BaseTransport) -> int | None:
     if transport.get_extra_info("sslcontext") is not None:
         return None
     sock = transport.get_extra_info("socket")
-    return None if sock is None else os.dup(cast(int, sock.fileno()))
+    return None if sock is None else os.dup(cast("int", sock.fileno()))

@@ -103,6 +103,7 @@ class Maker:
         def settled() -> list[Path]:
             return sorted(set(self.postfix.queue_files(("deferred", "hold"))) - before)
 
+        self.postfix.sendmail(case.args, case.content)
         wait_until(lambda: len(settled()) == 1, timeout=30, what=case.name)
         self.ids[case.name] = settled()[0].name
 
