@@ -9,16 +9,17 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from drainer.backlog import Backlog
+from drainer.clock import utcnow
 from drainer.errors import LedgerUnwritable
 from drainer.ledger import Closed, Opened
 from drainer.ledger.sql import Ledger
 from drainer.ledger.writer import Conflict
 from drainer.mail.message import Problem
-from drainer.mail.reply import Stage
+from drainer.mail.reply import Lost, Stage
 from drainer.policy.schedule import Schedule
 from drainer.policy.settle import Settlement, settle
 from drainer.policy.state import FINAL
@@ -28,11 +29,6 @@ from drainer.smtp.throttle import Throttle
 
 MAX_STAGE_TEXT = 500
 """Characters of a reply that are kept with the time of its stage."""
-
-
-def utcnow() -> datetime:
-    """Return the time of day, in UTC."""
-    return datetime.now(UTC)
 
 
 def attempt_id() -> int:
@@ -53,6 +49,9 @@ class Watcher(Protocol):
     def recorded(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Take note that the record of an attempt is durable."""
 
+    def defect(self, error: Exception) -> None:
+        """Take note of a failure of our own."""
+
     def failed(self, error: Exception) -> None:
         """Send nothing more: the ledger cannot be written."""
 
@@ -69,6 +68,22 @@ class Lane:
     idle: float
     address: str = ""
     _openings: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
+    _begun: dict[int, Work] = field(default_factory=dict)
+
+    async def serve(self, session: Session) -> None:
+        """Run a session to its end; a failure of ours holds just its messages."""
+        try:
+            await session.run(self)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours
+            for work in list(self._begun.values()):
+                problem = Problem(code="defect", detail=repr(error))
+                lost = Lost(reason="closed", detail=f"after the dot: {error!r}")
+                late = work.dotted
+                work.end_rest(
+                    Stage.DOT if late else Stage.BODY, lost if late else problem
+                )
+                self._close(work)
+            self.watcher.defect(error)
 
     async def next(self, session: Session) -> Work | None:
         """Wait for a message that fits this primary, and for the throttle."""
@@ -145,6 +160,7 @@ class Lane:
         )
         opening = self._submit(opened)
         self._openings[work.attempt] = opening
+        self._begun[work.attempt] = work
 
     def _close(self, work: Work) -> None:
         now = utcnow()
@@ -157,6 +173,7 @@ class Lane:
         last = self.backlog.end(work)
         finished = work.job.whole and all(s.state in FINAL for s in settlements)
         self._openings.pop(work.attempt, None)
+        self._begun.pop(work.attempt, None)
         closed = Closed(
             id=work.attempt,
             job=work.job,

@@ -68,6 +68,10 @@ class Intake:
     #: Recipients per transaction; learnt downwards when the primary says so.
     max_recipients: int
 
+    def read(self, job: Job) -> list[tuple[Work, Problem | None]]:
+        """Return ``works`` as a list; it may block, so run it in a thread."""
+        return list(self.works(job))
+
     def works(self, job: Job) -> Iterator[tuple[Work, Problem | None]]:
         """Yield the transactions of a job, or what forbids each of them.
 

@@ -15,17 +15,16 @@ from datetime import datetime, timedelta
 
 from drainer.acknowledge import Acknowledger
 from drainer.backlog import Backlog
-from drainer.deliver import Lane, utcnow
+from drainer.clock import utcnow
+from drainer.deliver import Lane
 from drainer.errors import LedgerUnwritable, OwnedElsewhere, UsageError
+from drainer.gatekeeper import Gatekeeper
 from drainer.intake import Intake, next_batch
 from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.sql import Ledger
-from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Stage
-from drainer.policy import gate as gates
 from drainer.policy.admit import Admission
-from drainer.policy.classify import Verdict, classify
-from drainer.policy.gate import Gate, GateState
+from drainer.policy.classify import Verdict
 from drainer.policy.job import Job
 from drainer.policy.schedule import Schedule
 from drainer.policy.settle import Settlement
@@ -39,6 +38,7 @@ from drainer.sources import Source
 
 BACKLOG = 400
 MAX_DEFECTS = 3
+LOOK_AGAIN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +65,8 @@ class Tally:
 
     started: datetime
     scanned: int = 0
-    known: int = 0
     scanning: bool = True
+    claimed: int = 0
     sent_messages: int = 0
     sent_bytes: int = 0
     verdicts: Counter[Verdict] = field(default_factory=Counter)
@@ -76,8 +76,6 @@ class Tally:
     waiting: str = ""
     interrupted: bool = False
     defects: int = 0
-    in_doubt: int = 0
-    claimed: int = 0
 
 
 class Drain:
@@ -90,7 +88,7 @@ class Drain:
         self.orders = orders
         self.ledger = ledger
         self.tally = Tally(started=utcnow())
-        self.gate = Gate(pauses=orders.pauses)
+        self.keeper = Gatekeeper(orders.pauses, self._note)
         self._sources = {source.url: source for source in sources}
         self._urls = list(self._sources)
         self._intake = Intake(
@@ -98,11 +96,8 @@ class Drain:
         )
         self._backlog = Backlog(BACKLOG)
         self._acknowledger = Acknowledger(ledger, self._sources)
-        self._gate_moved = asyncio.Event()
-        self._probing = False
         self._error: Exception | None = None
         self._throttle = Throttle(None, None)
-        self._tasks: list[asyncio.Task[None]] = []
 
     # --- the run
 
@@ -114,12 +109,11 @@ class Drain:
         async with asyncio.TaskGroup() as group:
             lease = group.create_task(self.ledger.keep_lease())
             acknowledging = group.create_task(self._acknowledger.run())
-            self._tasks = [
-                group.create_task(self._lane(n)) for n in range(self.orders.connections)
-            ]
+            numbers = range(self.orders.connections)
+            lanes = [group.create_task(self._lane(n)) for n in numbers]
             await self._flow()
-            self._backlog.close()
-            await self._finish_lanes()
+            self._close()
+            await self._finish(lanes)
             lease.cancel()
             self._acknowledger.close()
             await acknowledging
@@ -130,25 +124,31 @@ class Drain:
     def stop(self) -> None:
         """End soon: claim nothing more, let each session finish its message."""
         self.tally.interrupted = True
+        self._close()
+
+    def _close(self) -> None:
         self._backlog.close()
-        self._move_gate(self.gate)
+        self.keeper.wake()
 
     async def _limits(self) -> Throttle:
+        """Return the buckets as the run before left them (promise P3)."""
         last = await self.ledger.last_activity(str(self.orders.route))
         level = 0.0
         if last is not None and self.orders.messages is not None:
             level = self.orders.messages.level_after(utcnow() - last)
         return Throttle(self.orders.messages, self.orders.octets, level=level)
 
-    async def _finish_lanes(self) -> None:
-        grace = None
-        if self.tally.interrupted or self._error is not None:
-            grace = self.orders.grace.total_seconds()
-        _, late = await asyncio.wait(self._tasks, timeout=grace)
-        while not late and not all(task.done() for task in self._tasks):
-            _, late = await asyncio.wait(self._tasks, timeout=grace)
-        for task in late:
-            task.cancel()
+    async def _finish(self, lanes: list[asyncio.Task[None]]) -> None:
+        """Wait for the sessions; after a signal only for the grace."""
+        pending: set[asyncio.Task[None]] = set(lanes)
+        while pending:
+            ending = self.tally.interrupted or self._error is not None
+            limit = self.orders.grace if ending else LOOK_AGAIN
+            _, pending = await asyncio.wait(pending, timeout=limit.total_seconds())
+            if ending:
+                break
+        for late in pending:
+            late.cancel()
 
     async def _check_ownership(self) -> None:
         if self.tally.claimed or self.tally.interrupted:
@@ -178,7 +178,6 @@ class Drain:
                 return
             recorded = await self.ledger.record(batch)
             self.tally.scanned += len(batch)
-            self.tally.known += recorded.known
             self._acknowledger.offer(recorded.finished)
             for job in recorded.jobs:
                 await self._put(job)
@@ -186,9 +185,9 @@ class Drain:
     async def _put(self, job: Job) -> None:
         self.tally.claimed += 1
         if job.spooled is not None:
-            works = list(self._intake.works(job))
+            works = self._intake.works(job)
         else:
-            works = await asyncio.to_thread(lambda: list(self._intake.works(job)))
+            works = iter(await asyncio.to_thread(self._intake.read, job))
         for work, problem in works:
             if problem is None:
                 await self._backlog.put(work)
@@ -205,17 +204,16 @@ class Drain:
         if jobs:
             return True
         if self._backlog.outstanding:
-            await self._wait_for_event(timedelta(seconds=5))
+            await self._wait_settled(LOOK_AGAIN)
             return True
         due = await self.ledger.next_due(self._urls)
-        now = utcnow()
         if due is None or self._backlog.closed:
             return False
-        wait = from_micros(due) - now
-        if now + wait > self._deadline():
+        if from_micros(due) > self._deadline():
             return False
-        self.tally.waiting = f"next retry in {max(0, wait.total_seconds()):.0f} s"
-        await self._wait_for_event(max(wait, timedelta(milliseconds=20)))
+        wait = max(from_micros(due) - utcnow(), timedelta(milliseconds=20))
+        self.tally.waiting = f"next retry in {wait.total_seconds():.0f} s"
+        await self._wait_settled(wait)
         self.tally.waiting = ""
         return True
 
@@ -223,7 +221,7 @@ class Drain:
         since = self.tally.last_success or self.tally.started
         return since + self.orders.give_up_after
 
-    async def _wait_for_event(self, limit: timedelta) -> None:
+    async def _wait_settled(self, limit: timedelta) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit.total_seconds()):
                 await self._backlog.settled.wait()
@@ -234,14 +232,11 @@ class Drain:
         """Open sessions while there is work and the gate lets them pass."""
         while await self._backlog.wait():
             await self._ramp(n)
-            if not await self._pass_gate():
-                continue
-            try:
-                await self._session()
-            finally:
-                if self.gate.state is GateState.PROBING:
-                    self._probing = False
-                    self._move_gate(self.gate)
+            if await self._pass_gate():
+                try:
+                    await self._session()
+                finally:
+                    self.keeper.leave()
 
     async def _ramp(self, n: int) -> None:
         """Hold the later lanes back during the first minutes."""
@@ -249,28 +244,44 @@ class Drain:
             elapsed = utcnow() - self.tally.started
             if n < ramp_window(elapsed, self.orders.ramp, self.orders.connections):
                 return
-            await self._wait_gate_moved(timedelta(seconds=1))
+            await self.keeper.wait(timedelta(seconds=1))
+
+    async def _pass_gate(self) -> bool:
+        """Wait until this lane may open a session; False when it is over."""
+        while not self._backlog.closed:
+            now = utcnow()
+            wait = self.keeper.ask(now)
+            if wait is None:
+                return True
+            if self.keeper.refuses or now + wait > self._deadline():
+                self.keeper.give_up()
+                self._close()
+                return False
+            self.tally.waiting = f"paused: {self.keeper.gate.reply}"
+            await self.keeper.wait(wait)
+            self.tally.waiting = ""
+        return False
 
     async def _session(self) -> None:
         answer = await connect(self.orders.route)
         if isinstance(answer, Failed):
-            self._not_connected(answer)
+            self.keeper.not_connected(answer)
+            self._heed_gate()
             return
         if own_name(answer, self.orders.route):
             self._fail_loop(answer)
             answer.wire.close()
             return
-        self._note_connection(answer)
-        self.tally.connections += 1
-        self.ledger.expect(self.tally.connections)
-        lane = self._new_lane()
+        self._note(_connected(answer))
+        self._count_connection(+1)
         try:
-            await Session(answer, self.orders.route).run(lane)
-        except Exception as error:  # noqa: BLE001 - a defect of ours: held, loudly
-            self._defect(error)
+            await self._new_lane().serve(Session(answer, self.orders.route))
         finally:
-            self.tally.connections -= 1
-            self.ledger.expect(self.tally.connections)
+            self._count_connection(-1)
+
+    def _count_connection(self, change: int) -> None:
+        self.tally.connections += change
+        self.ledger.expect(self.tally.connections)
 
     def _new_lane(self) -> Lane:
         return Lane(
@@ -282,116 +293,15 @@ class Drain:
             idle=self.orders.route.timeouts.idle,
         )
 
-    def _defect(self, error: Exception) -> None:
-        self.tally.defects += 1
-        if self.tally.defects >= MAX_DEFECTS:
-            self.failed(error)
-
-    # --- the gate
-
-    async def _pass_gate(self) -> bool:
-        """Wait until this lane may open a session; False when it is over."""
-        while not self._backlog.closed:
-            now = utcnow()
-            self.gate = gates.probe(self.gate, now)
-            match self.gate.state:
-                case GateState.CLOSED:
-                    return True
-                case GateState.PROBING if not self._probing:
-                    self._probing = True
-                    return True
-                case GateState.PAUSED if (self.gate.until or now) > self._deadline():
-                    self._open_gate("nothing was accepted for too long")
-                case _:
-                    until = self.gate.until or now
-                    wait = max(until - now, timedelta(milliseconds=50))
-                    self.tally.waiting = f"paused: {self.gate.reply}"
-                    await self._wait_gate_moved(wait)
-                    self.tally.waiting = ""
-        return False
-
-    async def _wait_gate_moved(self, limit: timedelta) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit.total_seconds()):
-                await self._gate_moved.wait()
-
-    def _move_gate(self, gate: Gate) -> None:
-        self.gate = gate
-        if gate.state is not GateState.PROBING:
-            self._probing = False
-        self._gate_moved.set()
-        self._gate_moved = asyncio.Event()
-
-    def _open_gate(self, why: str) -> None:
-        self._move_gate(gates.give_up(self.gate))
-        self.tally.waiting = why
-        self._backlog.close()
-
-    def _not_connected(self, failed: Failed) -> None:
-        step = failed.steps[-1]
-        judgement = classify(step.answer, step.stage)
-        reply = f"{step.stage}: {step.answer}"
-        self._note(
-            Decision(
-                at=utcnow(),
-                kind=Kind.CONNECTION,
-                rule=judgement.rule,
-                verdict=judgement.verdict.value,
-                reply=str(step.answer),
-                evidence={"reason": judgement.reason, "stage": step.stage.value},
-            )
-        )
-        moved = gates.refused_early(self.gate, judgement, reply, utcnow())
-        self._take_gate(moved)
-
-    def _take_gate(self, moved: Gate) -> None:
-        if moved is self.gate:
-            return
-        self._move_gate(moved)
-        self._note_gate()
-        if moved.state is GateState.OPEN:
-            self._backlog.close()
-
-    def _note_gate(self) -> None:
-        judgement = self.gate.judgement
-        self._note(
-            Decision(
-                at=utcnow(),
-                kind=Kind.GATE,
-                rule=f"gate-{self.gate.state}",
-                verdict="stop" if self.gate.state is not GateState.CLOSED else "",
-                reply=self.gate.reply,
-                evidence={
-                    "reason": judgement.reason if judgement else "",
-                    "failures": self.gate.failures,
-                },
-            )
-        )
-
-    def _note_connection(self, connection: Connection) -> None:
-        steps = [
-            [s.stage.value, int(s.seconds * 1e6), str(s.answer)[:200]]
-            for s in connection.steps
-        ]
-        self._note(
-            Decision(
-                at=utcnow(),
-                kind=Kind.CONNECTION,
-                rule="connected",
-                reply=str(connection.banner),
-                evidence={
-                    "address": connection.address,
-                    "tls": connection.tls,
-                    "steps": steps,
-                },
-            )
-        )
-
     def _note(self, decision: Decision) -> None:
         try:
             self.ledger.note(decision)
         except LedgerUnwritable as error:
             self.failed(error)
+
+    def _heed_gate(self) -> None:
+        if self.keeper.refuses:
+            self._close()
 
     def _fail_loop(self, connection: Connection) -> None:
         message = (
@@ -405,51 +315,56 @@ class Drain:
 
     def flowing(self) -> bool:
         """Whether sessions may begin another message."""
-        return self.gate.state in (GateState.CLOSED, GateState.PROBING)
+        return self.keeper.flowing
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Count, and let the gate see what it must."""
-        now = utcnow()
-        delivered = False
-        for settlement in settlements:
-            self.tally.verdicts[settlement.judgement.verdict] += 1
-            if settlement.judgement.verdict is Verdict.DELIVER:
-                delivered = True
-            self._learn(settlement, settlements)
-        if delivered:
+        verdicts = [settlement.judgement.verdict for settlement in settlements]
+        self.tally.verdicts.update(verdicts)
+        if Verdict.DELIVER in verdicts:
             self.tally.sent_messages += 1
             self.tally.sent_bytes += work.facts.size_bytes
-            self.tally.last_success = now
-            self._take_gate(gates.succeeded(self.gate))
-        stop = next((s for s in settlements if gates.is_stop(s.judgement)), None)
-        if stop is not None and stop.judgement.scope.value == "route":
-            self._stopped(work, stop, now)
-
-    def _learn(
-        self, settlement: Settlement, settlements: tuple[Settlement, ...]
-    ) -> None:
-        """Learn the primary's limit of recipients (RFC 5321 4.5.3.1.10)."""
-        if settlement.judgement.rule == "rcpt-too-many":
+            self.tally.last_success = utcnow()
+            self.keeper.succeeded()
+        if Verdict.STOP in verdicts:
+            reverse_path = work.job.message.envelope.reverse_path
+            self.keeper.settled(settlements, reverse_path)
+            self._heed_gate()
+        if any(s.judgement.rule == "rcpt-too-many" for s in settlements):
             taken = sum(1 for s in settlements if s.stage is not Stage.RCPT)
             self._intake.max_recipients = max(1, taken)
-
-    def _stopped(self, work: Work, stop: Settlement, now: datetime) -> None:
-        moved = gates.stopped(
-            self.gate,
-            stop.judgement,
-            stop.reply,
-            sender_domain=domain_of(work.job.message.envelope.reverse_path),
-            now=now,
-        )
-        self._take_gate(moved)
 
     def recorded(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Let the source be told, now that the outcome is durable."""
         if self.orders.acknowledge:
             self._acknowledger.consider(work, settlements)
 
+    def defect(self, error: Exception) -> None:
+        """Count a failure of our own; the third ends the drain."""
+        self.tally.defects += 1
+        if self.tally.defects >= MAX_DEFECTS:
+            self.failed(error)
+
     def failed(self, error: Exception) -> None:
         """End the drain: nothing more may be sent."""
         if self._error is None:
             self._error = error
-        self._backlog.close()
+        self._close()
+
+
+def _connected(connection: Connection) -> Decision:
+    steps = [
+        [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]
+        for step in connection.steps
+    ]
+    return Decision(
+        at=utcnow(),
+        kind=Kind.CONNECTION,
+        rule="connected",
+        reply=str(connection.banner),
+        evidence={
+            "address": connection.address,
+            "tls": connection.tls,
+            "steps": steps,
+        },
+    )

@@ -333,7 +333,7 @@ class Conversation:
                 await self._take_step(message.dot, ReplyThenDrop(reply) if then_drop else reply)
             case StallInBody():
                 await self._stall(None, deaf=True)
-            case DropInBody():
+            case DropInBody() | None:
                 raise Gone
         return await self.wire.content(None) or b""
 

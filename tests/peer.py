@@ -96,6 +96,7 @@ class Peer:
         task = asyncio.get_running_loop().create_task(self._converse(wire, self.connections))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        self.note()
 
     async def _converse(self, wire: Wire, number: int) -> None:
         try:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+LINE_LENGTH_LIMIT = 2048
 ARRIVAL = b"1795453619 413160"
 
 
@@ -25,14 +26,14 @@ def size_record(content_bytes: int, data_offset: int = 97, sendopts: int = 0) ->
 
 def lines(text: bytes) -> bytes:
     """Return the content records of LF text, split at 2048 as cleanup does."""
-    result = b""
+    result = bytearray()
     for line in text.splitlines(keepends=True):
         bare = line.rstrip(b"\n")
-        while len(bare) >= 2048:  # noqa: PLR2004 - line_length_limit
-            result += record("L", bare[:2048])
-            bare = bare[2048:]
-        result += record("N" if line.endswith(b"\n") else "L", bare)
-    return result
+        whole = len(bare) - len(bare) % LINE_LENGTH_LIMIT
+        for start in range(0, whole, LINE_LENGTH_LIMIT):
+            result += record("L", bare[start : start + LINE_LENGTH_LIMIT])
+        result += record("N" if line.endswith(b"\n") else "L", bare[whole:])
+    return bytes(result)
 
 
 def queue_file(

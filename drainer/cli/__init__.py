@@ -15,7 +15,7 @@ from drainer.cli import (
     operate,
     status,
 )
-from drainer.cli.output import fail
+from drainer.cli.output import explain
 from drainer.errors import DrainerError
 
 EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer or an
@@ -49,11 +49,6 @@ def main() -> None:
     """Run the command; map our errors to exit codes."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        app(standalone_mode=False)
+        app()
     except DrainerError as error:
-        try:
-            fail(error)
-        except typer.Exit as leave:
-            sys.exit(leave.exit_code)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+        sys.exit(explain(error))

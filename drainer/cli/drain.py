@@ -22,14 +22,13 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import INTERRUPTED, print_json, say, shown, stdout, warn
 from drainer.cli.progress import progress
+from drainer.clock import utcnow
 from drainer.config import Config
-from drainer.deliver import utcnow
 from drainer.errors import DrainerError, LedgerUnwritable
 from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
-from drainer.policy.gate import GateState
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.state import FINAL, State
 from drainer.smtp.check import check as check_primary
@@ -224,7 +223,7 @@ def _exit_code(run: _Run, drain: Drain, error: DrainerError | None) -> int:
         return 1
     if drain.tally.interrupted:
         return INTERRUPTED
-    if drain.gate.state is GateState.OPEN:
+    if drain.keeper.refuses:
         return 4
     report = Report(run.url)
     states = report.states([source.url for source in run.sources])
@@ -284,10 +283,12 @@ def _print_summary(run: _Run, drain: Drain, summary: dict[str, Any]) -> None:
 def _print_next(run: _Run, drain: Drain) -> None:
     """Say what remains, why, and what to run."""
     console = stdout()
-    if drain.gate.state is GateState.OPEN:
-        judgement = drain.gate.judgement
+    if drain.keeper.refuses:
+        judgement = drain.keeper.gate.judgement
         why = judgement.reason if judgement else "waiting did not help"
-        console.print(f"[red]stopped: {shown(why)}: {shown(drain.gate.reply)}[/]")
+        console.print(
+            f"[red]stopped: {shown(why)}: {shown(drain.keeper.gate.reply)}[/]"
+        )
         console.print("nothing was judged by that; mend it and run the same again")
     urls = [source.url for source in run.sources]
     report = Report(run.url)

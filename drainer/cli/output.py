@@ -3,9 +3,8 @@
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -37,13 +36,13 @@ def warn(text: str) -> None:
     stderr.print(f"[yellow]warning:[/] {escape(text)}")
 
 
-def fail(error: DrainerError) -> NoReturn:
-    """Say what happened and what to do next; leave with the error's code."""
+def explain(error: DrainerError) -> int:
+    """Say what happened and what to do next; return the exit code."""
     for line in str(error).splitlines():
         stderr.print(f"[red]error:[/] {escape(printable(line))}")
     if error.hint:
         stderr.print(f"       {escape(error.hint)}")
-    raise typer.Exit(error.exit_code)
+    return error.exit_code
 
 
 def shown(text: object, limit: int = 200) -> str:

@@ -42,6 +42,8 @@ class Work:
     facts: Facts
     attempt: int = 0
     started: float = 0.0
+    #: The final dot has left, or is about to.
+    dotted: bool = False
     endings: dict[int, Ending] = field(default_factory=dict)
     accepted: list[Claimed] = field(default_factory=list)
     #: (stage, seconds since MAIL was written, the answer).
@@ -246,6 +248,7 @@ class Session:
             self._finish(work, Stage.BODY, self._wire.lost)
             return None
         following = await self._following(work, line)
+        work.dotted = True
         self._wire.write(b".\r\n" + (self._group(following) if following else b""))
         reply = await self._answer(work, Stage.DOT, self._timeouts.dot)
         self._finish(work, Stage.DOT, reply)

@@ -1,0 +1,138 @@
+"""The gate while a drain runs: which lane may open a session, which one waits.
+
+The decisions are drainer.policy.gate's; this holds the current gate, wakes those
+who wait for it, and writes every move into the ledger.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from drainer.clock import utcnow
+from drainer.ledger import Decision, Kind
+from drainer.mail.envelope import domain_of
+from drainer.policy import gate as gates
+from drainer.policy.classify import Scope, classify
+from drainer.policy.gate import Gate, GateState
+from drainer.policy.settle import Settlement
+from drainer.smtp.connect import Failed
+
+SOON = timedelta(milliseconds=50)
+
+
+class Gatekeeper:
+    """Keeps the gate of one route."""
+
+    def __init__(
+        self, pauses: tuple[timedelta, ...], note: Callable[[Decision], None]
+    ) -> None:
+        """Start closed: mail flows. ``note`` writes a decision down."""
+        self.gate = Gate(pauses=pauses)
+        self._note = note
+        self._moved = asyncio.Event()
+        self._probing = False
+
+    @property
+    def flowing(self) -> bool:
+        """Whether sessions may begin another message."""
+        return self.gate.state in (GateState.CLOSED, GateState.PROBING)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the gate is open: the primary refuses us."""
+        return self.gate.state is GateState.OPEN
+
+    def wake(self) -> None:
+        """Let everybody who waits look again."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def wait(self, limit: timedelta) -> None:
+        """Wait until the gate moves, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit.total_seconds()):
+                await self._moved.wait()
+
+    def ask(self, now: datetime) -> timedelta | None:
+        """Return None when a lane may pass now, else how long to wait.
+
+        While probing only one lane passes; ``leave`` ends its turn.
+        """
+        self.gate = gates.probe(self.gate, now)
+        if self.gate.state is GateState.CLOSED:
+            return None
+        if self.gate.state is GateState.PROBING and not self._probing:
+            self._probing = True
+            return None
+        return max((self.gate.until or now) - now, SOON)
+
+    def leave(self) -> None:
+        """End the turn of a lane that had passed."""
+        if self.gate.state is GateState.PROBING and self._probing:
+            self._probing = False
+            self.wake()
+
+    def give_up(self) -> None:
+        """Open the gate: waiting has lasted too long."""
+        self._take(gates.give_up(self.gate))
+
+    # --- what happened
+
+    def not_connected(self, failed: Failed) -> None:
+        """Judge why a session could not be opened."""
+        step = failed.steps[-1]
+        judgement = classify(step.answer, step.stage)
+        self._note(
+            Decision(
+                at=utcnow(),
+                kind=Kind.CONNECTION,
+                rule=judgement.rule,
+                verdict=judgement.verdict.value,
+                reply=str(step.answer),
+                evidence={"reason": judgement.reason, "stage": step.stage.value},
+            )
+        )
+        reply = f"{step.stage}: {step.answer}"
+        self._take(gates.refused_early(self.gate, judgement, reply, utcnow()))
+
+    def succeeded(self) -> None:
+        """Take note that a message was accepted."""
+        self._take(gates.succeeded(self.gate))
+
+    def settled(self, settlements: tuple[Settlement, ...], reverse_path: str) -> None:
+        """See whether an attempt that ended met a refusal meant for us."""
+        for settlement in settlements:
+            judgement = settlement.judgement
+            if gates.is_stop(judgement) and judgement.scope is Scope.ROUTE:
+                moved = gates.stopped(
+                    self.gate,
+                    judgement,
+                    settlement.reply,
+                    sender_domain=domain_of(reverse_path),
+                    now=utcnow(),
+                )
+                self._take(moved)
+                return
+
+    def _take(self, moved: Gate) -> None:
+        before, self.gate = self.gate, moved
+        if moved.state is before.state and moved.until == before.until:
+            return
+        if moved.state is not GateState.PROBING:
+            self._probing = False
+        self.wake()
+        judgement = moved.judgement
+        self._note(
+            Decision(
+                at=utcnow(),
+                kind=Kind.GATE,
+                rule=f"gate-{moved.state}",
+                verdict="" if moved.state is GateState.CLOSED else "stop",
+                reply=moved.reply,
+                evidence={
+                    "reason": judgement.reason if judgement else "",
+                    "failures": moved.failures,
+                },
+            )
+        )
