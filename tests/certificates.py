@@ -20,7 +20,9 @@ class Certificate:
         return context
 
 
-def self_signed(directory: Path, name: str = "localhost", *, days: int = 2) -> Certificate:
+def self_signed(
+    directory: Path, name: str = "localhost", *, days: int = 2
+) -> Certificate:
     """Make a certificate for a name and both loopback addresses."""
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
     names = f"subjectAltName=DNS:{name},IP:127.0.0.1,IP:::1"
@@ -29,5 +31,7 @@ def self_signed(directory: Path, name: str = "localhost", *, days: int = 2) -> C
         "-nodes", "-days", str(days), "-subj", f"/CN={name}", "-addext", names,
         "-keyout", str(made.key), "-out", str(made.certificate),
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=30)
+    subprocess.run(
+        command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=30
+    )
     return made

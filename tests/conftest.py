@@ -55,8 +55,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def peer() -> Iterator[Callable[..., PeerThread]]:
     """Give a function that starts a peer in its own thread: ``peer(rcpt="450 4.2.1 busy")``.
 
-    It takes the fields of a Script, or a ``script``, and ``host`` or ``port``. When the test is
-    over its peers are stopped, and must have seen no violation unless started ``lenient``.
+    It takes the fields of a Script, or a ``script``, and ``host`` or ``port``. When the
+    test is over its peers are stopped, and must have seen no violation unless started
+    ``lenient``.
     """
     strict: list[PeerThread] = []
     with contextlib.ExitStack() as stack:
@@ -93,10 +94,13 @@ def postfix_instances() -> Iterator[contextlib.ExitStack]:
 
 
 @pytest.fixture(scope="module")
-def backup_postfix(postfix_instances: contextlib.ExitStack) -> Callable[..., PrivatePostfix]:
+def backup_postfix(
+    postfix_instances: contextlib.ExitStack,
+) -> Callable[..., PrivatePostfix]:
     """Give a function that starts a backup MX with the options of ``roles.backup``.
 
-    Each call starts another; a module whose tests share one calls it in a fixture of its own.
+    Each call starts another; a module whose tests share one calls it in a fixture of
+    its own.
     """
 
     def start(**options: Any) -> PrivatePostfix:  # noqa: ANN401  see roles.backup

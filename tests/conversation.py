@@ -1,8 +1,8 @@
 """One connection of a scripted peer: reads the stream in order and answers by the script.
 
-Every command is answered on its own and in turn, however many arrive at once, so a client may
-pipeline or not. What a client must not do is noted as a violation and then borne with, so that
-a test sees the rest of the conversation too.
+Every command is answered on its own and in turn, however many arrive at once, so a
+client may pipeline or not. What a client must not do is noted as a violation and then
+borne with, so that a test sees the rest of the conversation too.
 """
 
 import asyncio
@@ -33,7 +33,8 @@ from tests.script import (
 )
 from tests.wire import Gone, Wire
 
-#: RFC 5321 4.5.3.1.4, and what SIZE, 8BITMIME, SMTPUTF8, DSN and AUTH add to some commands.
+#: RFC 5321 4.5.3.1.4, and what SIZE, 8BITMIME, SMTPUTF8, DSN and AUTH add to some
+#: commands.
 LINE_LIMIT: Final = 512
 LINE_LIMITS: Final = {"MAIL": 1200, "RCPT": 1100, "AUTH": 12288}
 #: A parameter needs its extension to be on offer (RFC 5321 4.1.1.11).
@@ -41,11 +42,13 @@ EXTENSION_OF: Final = {
     "SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN",
     "NOTIFY": "DSN", "ORCPT": "DSN", "AUTH": "AUTH", "REQUIRETLS": "REQUIRETLS",
 }  # fmt: skip
-#: Commands that end a pipelined group (RFC 2920 3.1; RFC 3207 4.2 for STARTTLS). QUIT may be last.
+#: Commands that end a pipelined group (RFC 2920 3.1; RFC 3207 4.2 for STARTTLS). QUIT
+#: may be last.
 LAST_IN_GROUP: Final = {"EHLO", "HELO", "DATA", "STARTTLS", "AUTH", "QUIT", "NOOP"}
 
 _PATH: Final = re.compile(
-    rb"(?:MAIL FROM|RCPT TO):( *)<((?:\"(?:\\.|[^\"\\])*\"|[^\">])*)>(?: +(.*))?", re.IGNORECASE
+    rb"(?:MAIL FROM|RCPT TO):( *)<((?:\"(?:\\.|[^\"\\])*\"|[^\">])*)>(?: +(.*))?",
+    re.IGNORECASE,
 )
 _UNSTUFFED: Final = re.compile(rb"(?:\A|\r\n)\.(?!\.)")
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
@@ -117,17 +120,27 @@ class Conversation:
             self._violation(f"bare CR or LF in {raw!r}")
         if len(raw) > LINE_LIMITS.get(verb, LINE_LIMIT):
             self._violation(f"{verb} line of {len(raw)} bytes")
-        if self.wire.buffer and (verb in LAST_IN_GROUP or "PIPELINING" not in self._offered):
-            self._violation(f"sent more behind {line!r} than may be: {self.wire.buffer[:80]!r}")
+        if self.wire.buffer and (
+            verb in LAST_IN_GROUP or "PIPELINING" not in self._offered
+        ):
+            self._violation(
+                f"sent more behind {line!r} than may be: {self.wire.buffer[:80]!r}"
+            )
         command = self._command(line)
         handler = self._verbs.get(verb)
-        await (handler(command) if handler else self._answer(command, "500 5.5.2 what?"))
+        await (
+            handler(command) if handler else self._answer(command, "500 5.5.2 what?")
+        )
         self.peer.note()
 
     # ---- answering
 
     async def _answer(
-        self, command: Command, answer: Answer, path: str = "", login: tuple[str, str] | None = None
+        self,
+        command: Command,
+        answer: Answer,
+        path: str = "",
+        login: tuple[str, str] | None = None,
     ) -> str:
         """Take the scripted step and return the reply that was sent.
 
@@ -135,7 +148,9 @@ class Conversation:
         """
         if callable(answer):
             number = self.transactions + (self.message is None)
-            answer = answer(View(command, self.number, number, self.message, path, login, self.tls))
+            answer = answer(
+                View(command, self.number, number, self.message, path, login, self.tls)
+            )
         await self._take_step(command, answer)
         return command.reply
 
@@ -186,14 +201,20 @@ class Conversation:
         self._offered = {line.split()[0].upper() for line in extensions}
         lines = (self.script.name, *extensions)
         last = len(lines) - 1
-        offer = "\n".join(f"250{' ' if n == last else '-'}{line}" for n, line in enumerate(lines))
-        await self._answer(command, offer if self.script.ehlo is None else self.script.ehlo)
+        offer = "\n".join(
+            f"250{' ' if n == last else '-'}{line}" for n, line in enumerate(lines)
+        )
+        await self._answer(
+            command, offer if self.script.ehlo is None else self.script.ehlo
+        )
 
     async def _helo(self, command: Command) -> None:
         self.message = None
         self._offered = set()
         plain = f"250 {self.script.name}"
-        await self._answer(command, plain if self.script.helo is None else self.script.helo)
+        await self._answer(
+            command, plain if self.script.helo is None else self.script.helo
+        )
 
     async def _starttls(self, command: Command) -> None:
         context = self.script.tls
@@ -223,8 +244,12 @@ class Conversation:
                 secret = initial or await self._challenge(command, b"")
                 _, user, password = base64.b64decode(secret).split(b"\0")
             elif mechanism.upper() == b"LOGIN":
-                user = base64.b64decode(initial or await self._challenge(command, b"Username:"))
-                password = base64.b64decode(await self._challenge(command, b"Password:"))
+                user = base64.b64decode(
+                    initial or await self._challenge(command, b"Username:")
+                )
+                password = base64.b64decode(
+                    await self._challenge(command, b"Password:")
+                )
             else:
                 await self._answer(command, "504 5.5.4 unknown mechanism")
                 return
@@ -261,7 +286,8 @@ class Conversation:
             self._violation(f"blank before the path in {command.line!r}")
         words = (found[3] or b"").decode("utf-8", "surrogateescape").split()
         parameters = {
-            name.upper(): value for name, _, value in (word.partition("=") for word in words)
+            name.upper(): value
+            for name, _, value in (word.partition("=") for word in words)
         }
         for name in parameters:
             if EXTENSION_OF.get(name) not in self._offered:
@@ -286,7 +312,11 @@ class Conversation:
             self.peer.transactions.append(self.message)
 
     def _need_smtputf8(self, path: str) -> None:
-        if self.message and not path.isascii() and "SMTPUTF8" not in self.message.parameters:
+        if (
+            self.message
+            and not path.isascii()
+            and "SMTPUTF8" not in self.message.parameters
+        ):
             self._violation(f"{path!r} without SMTPUTF8")
 
     async def _rcpt(self, command: Command) -> None:
@@ -308,7 +338,9 @@ class Conversation:
             return
         refusal = None if message.forward_paths else "554 5.5.1 no valid recipients"
         usual = refusal or "354 go ahead"
-        reply = await self._answer(command, usual if self.script.data is None else self.script.data)
+        reply = await self._answer(
+            command, usual if self.script.data is None else self.script.data
+        )
         if not reply.startswith("354"):
             return
         stuffed = await self._content(command, message)
@@ -318,7 +350,9 @@ class Conversation:
         if message.dot is None:
             message.dot = dot
             usual = refusal or "250 2.0.0 taken"
-            await self._answer(dot, usual if self.script.dot is None else self.script.dot)
+            await self._answer(
+                dot, usual if self.script.dot is None else self.script.dot
+            )
         self.message = None
 
     async def _content(self, command: Command, message: Message) -> bytes:
@@ -330,7 +364,9 @@ class Conversation:
         match step:
             case EarlyReply(reply=reply, then_drop=then_drop):
                 message.dot = self._unlogged(b".")
-                await self._take_step(message.dot, ReplyThenDrop(reply) if then_drop else reply)
+                await self._take_step(
+                    message.dot, ReplyThenDrop(reply) if then_drop else reply
+                )
             case StallInBody():
                 await self._stall(None, deaf=True)
             case DropInBody() | None:
@@ -340,7 +376,11 @@ class Conversation:
     def _body_step(self, command: Command) -> BodyStep | None:
         body = self.script.body
         if callable(body):
-            return body(View(command, self.number, self.transactions, self.message, tls=self.tls))
+            return body(
+                View(
+                    command, self.number, self.transactions, self.message, tls=self.tls
+                )
+            )
         return body
 
     def _unstuff(self, stuffed: bytes) -> bytes:

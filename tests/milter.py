@@ -1,8 +1,8 @@
 """A milter that edits every message as a test says.
 
-Postfix records such edits in place, with pointers through its queue file, so they are the hard
-part of reading one. The milter wants to hear of nothing but the end of each message, where it
-answers with ``Milter.edits`` and lets the message pass.
+Postfix records such edits in place, with pointers through its queue file, so they are
+the hard part of reading one. The milter wants to hear of nothing but the end of each
+message, where it answers with ``Milter.edits`` and lets the message pass.
 """
 
 import socketserver
@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 _VERSION: Final = 6
-#: Add and change headers, replace body, add and delete recipients, quarantine, change sender.
+#: Add and change headers, replace body, add and delete recipients, quarantine, change
+#: sender.
 _ACTIONS: Final = 0x7F
-#: Not interested in connect, helo, mail, rcpt, body, headers, end of header, unknown, data.
+#: Not interested in connect, helo, mail, rcpt, body, headers, end of header, unknown,
+#: data.
 _SILENCE: Final = 0x37F
 _NEGOTIATE: Final = ord("O")
 _END_OF_BODY: Final = ord("E")
@@ -79,7 +81,10 @@ class _Handler(socketserver.StreamRequestHandler):
             if packet[0] == _NEGOTIATE:
                 _, actions, silence = struct.unpack("!III", packet[1:13])
                 self._send(
-                    b"O" + struct.pack("!III", _VERSION, actions & _ACTIONS, silence & _SILENCE)
+                    b"O"
+                    + struct.pack(
+                        "!III", _VERSION, actions & _ACTIONS, silence & _SILENCE
+                    )
                 )
             elif packet[0] == _END_OF_BODY:
                 for edit in self.server.milter.edits:
@@ -114,7 +119,9 @@ class Milter:
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.milter = self
-        threading.Thread(target=self._server.serve_forever, name="milter", daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, name="milter", daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,16 +1,16 @@
 """A scripted SMTP server on a real socket.
 
-``Peer`` lives in the running event loop, ``PeerThread`` in a thread with a loop of its own, so
-that a test may run a subprocess against it. Both keep what they saw as plain lists, which may be
-read at any time from any thread:
+``Peer`` lives in the running event loop, ``PeerThread`` in a thread with a loop of its
+own, so that a test may run a subprocess against it. Both keep what they saw as plain
+lists, which may be read at any time from any thread:
 
     with PeerThread(Script(rcpt="450 4.2.1 busy")) as peer:
-        ...                                            # a client talks to 127.0.0.1:peer.port
-        peer.wait(lambda: len(peer.messages) == 3)
-        assert [m.content for m in peer.accepted] == [...]
+        ...                                            # a client talks to
+        127.0.0.1:peer.port peer.wait(lambda: len(peer.messages) == 3) assert [m.content
+        for m in peer.accepted] == [...]
 
-``peer.script`` may be exchanged meanwhile. A conversation that fails for a reason of ours, such as
-an exception in a scripted function, shows up among the violations.
+``peer.script`` may be exchanged meanwhile. A conversation that fails for a reason of
+ours, such as an exception in a scripted function, shows up among the violations.
 """
 
 import asyncio
@@ -73,7 +73,11 @@ class Peer:
         """Open the port."""
         context = self.script.tls if self.script.implicit_tls else None
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Wire(self._opened), self.host, self.port, ssl=context, backlog=BACKLOG
+            lambda: Wire(self._opened),
+            self.host,
+            self.port,
+            ssl=context,
+            backlog=BACKLOG,
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -93,7 +97,9 @@ class Peer:
         self.connections += 1
         self.open_connections += 1
         self.max_concurrent = max(self.max_concurrent, self.open_connections)
-        task = asyncio.get_running_loop().create_task(self._converse(wire, self.connections))
+        task = asyncio.get_running_loop().create_task(
+            self._converse(wire, self.connections)
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self.note()

@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Final, Self
 
 #: Hosts without these cannot run an instance.
-PROGRAMS: Final = ("postfix", "postconf", "postcat", "postsuper", "postqueue", "sendmail")
+PROGRAMS: Final = (
+    "postfix",
+    "postconf",
+    "postcat",
+    "postsuper",
+    "postqueue",
+    "sendmail",
+)
 SEARCH_PATH: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 POLL_SECONDS: Final = 0.02
 
@@ -250,7 +257,9 @@ class PrivatePostfix:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, number)
             with contextlib.suppress(TimeoutError):
-                wait_until(lambda: not group_alive(group), timeout=timeout / 2, what="its end")
+                wait_until(
+                    lambda: not group_alive(group), timeout=timeout / 2, what="its end"
+                )
                 return
         msg = f"process group {group} of {self.base} does not end"
         raise TimeoutError(msg)
@@ -268,7 +277,9 @@ class PrivatePostfix:
         marker = "reload -- version"
         before = self.log().count(marker)
         self._call(["postfix", "reload"])
-        wait_until(lambda: self.log().count(marker) > before, timeout=10, what="the reload")
+        wait_until(
+            lambda: self.log().count(marker) > before, timeout=10, what="the reload"
+        )
 
     # ---- commands
 
@@ -282,7 +293,11 @@ class PrivatePostfix:
         name, *rest = argv
         option = "-C" if name == "sendmail" else "-c"
         command = [program(name), option, str(self.config_dir), *rest]
-        environment = {"PATH": SEARCH_PATH, "MAIL_CONFIG": str(self.config_dir), "TZ": "UTC"}
+        environment = {
+            "PATH": SEARCH_PATH,
+            "MAIL_CONFIG": str(self.config_dir),
+            "TZ": "UTC",
+        }
         done = subprocess.run(
             command,
             check=False,
@@ -363,7 +378,9 @@ def group_alive(group: int) -> bool:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                state, _, member = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                state, _, member = (
+                    (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                )
                 if int(member) == group and state != "Z":
                     return True
     return False

@@ -12,7 +12,7 @@ def record(kind: str, payload: bytes | str = b"") -> bytes:
     if isinstance(payload, str):
         payload = payload.encode()
     length, groups = len(payload), bytearray()
-    while length > 0x7F:  # noqa: PLR2004 - seven bits
+    while length > 0x7F:
         groups.append(length & 0x7F | 0x80)
         length >>= 7
     return kind.encode() + bytes((*groups, length)) + payload
@@ -53,7 +53,10 @@ def queue_file(
 
 
 def place(
-    root: Path, data: bytes, name: str = "2878E21E2F1", parts: Sequence[str] = ("deferred", "2")
+    root: Path,
+    data: bytes,
+    name: str = "2878E21E2F1",
+    parts: Sequence[str] = ("deferred", "2"),
 ) -> Path:
     """Write a complete queue file into a queue directory."""
     folder = root.joinpath(*parts)

@@ -66,7 +66,9 @@ def primary(
         "message_drop_headers": "",
         "cleanup_replace_stray_cr_lf": "no",
     }
-    return Primary(base, hostname="primary.example", parameters=role | dict(parameters or {}))
+    return Primary(
+        base, hostname="primary.example", parameters=role | dict(parameters or {})
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,9 @@ class Received:
 class Primary(PrivatePostfix):
     """A Postfix whose deliveries a test can read."""
 
-    def __init__(self, base: Path, *, hostname: str, parameters: Mapping[str, str]) -> None:
+    def __init__(
+        self, base: Path, *, hostname: str, parameters: Mapping[str, str]
+    ) -> None:
         super().__init__(base, hostname=hostname, parameters=parameters)
         self._mail = base / "mail"
         self._mail.mkdir(exist_ok=True)
@@ -108,7 +112,11 @@ class Primary(PrivatePostfix):
 
         Raises TimeoutError.
         """
-        wait_until(lambda: len(self._files()) >= count, timeout=timeout, what=f"{count} deliveries")
+        wait_until(
+            lambda: len(self._files()) >= count,
+            timeout=timeout,
+            what=f"{count} deliveries",
+        )
         return self.received()
 
 
@@ -152,7 +160,11 @@ class SmtpSink:
     def missing_reason() -> str | None:
         """Say why there is no sink on this host, or None."""
         path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
-        return None if shutil.which("smtp-sink", path=path) else "smtp-sink is not installed"
+        return (
+            None
+            if shutil.which("smtp-sink", path=path)
+            else "smtp-sink is not installed"
+        )
 
     def __enter__(self) -> Self:
         self.start()

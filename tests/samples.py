@@ -67,7 +67,9 @@ def lay_out_postfix(dest: Path) -> Path:
 
     Git keeps neither empty directories nor modes, and to Postfix mode 0700 means a complete file.
     """
-    shutil.copytree(_DATA / "postfix", dest, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    shutil.copytree(
+        _DATA / "postfix", dest, dirs_exist_ok=True, copy_function=shutil.copyfile
+    )
     for path in dest.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
     for queue in _QUEUES:

@@ -169,7 +169,11 @@ class Message:
     @property
     def forward_paths(self) -> list[str]:
         """The recipients that were accepted."""
-        return [recipient.forward_path for recipient in self.recipients if recipient.accepted]
+        return [
+            recipient.forward_path
+            for recipient in self.recipients
+            if recipient.accepted
+        ]
 
 
 # ---- what is asked
@@ -196,7 +200,14 @@ class View:
 Answer: TypeAlias = Step | Callable[[View], Step]
 BodyAnswer: TypeAlias = BodyStep | Callable[[View], BodyStep | None] | None
 
-EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
+EXTENSIONS = (
+    "PIPELINING",
+    "SIZE 52428800",
+    "8BITMIME",
+    "SMTPUTF8",
+    "DSN",
+    "ENHANCEDSTATUSCODES",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +238,9 @@ class Script:
     implicit_tls: bool = False
 
 
-def per_recipient(replies: Mapping[str, Step], default: Step = "250 2.1.5 ok") -> Answer:
+def per_recipient(
+    replies: Mapping[str, Step], default: Step = "250 2.1.5 ok"
+) -> Answer:
     """Answer MAIL or RCPT by its mailbox."""
     return lambda view: replies.get(view.path, default)
 

@@ -9,7 +9,7 @@ UTF-8 travel through the ledger and JSON in a reversible, percent-encoded form.
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote_to_bytes
 
@@ -153,6 +153,20 @@ def unusable(path: str, error: OSError) -> SourceError:
 
 def _words(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+class Reread:
+    """A content that is read from the spool each time, by what it is given."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[], Iterator[bytes]]) -> None:
+        """Take the function that reads it from the beginning."""
+        self._read = read
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield it in pieces."""
+        return self._read()
 
 
 class Held:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from drainer.mail.message import Message, Problem, Spooled
 from drainer.sources.files import (
     HELD_BYTES,
     Held,
+    Reread,
     canonical,
     directory,
     escape_name,
@@ -146,7 +148,7 @@ class Maildir:
         )
         if content is not None:
             return Spooled(message=message, content=Held(content))
-        return Spooled(message=message, content=_MaildirContent(self, message))
+        return Spooled(message=message, content=Reread(partial(self.stream, message)))
 
     def _broken(self, place: _Place, error: MessageUnreadable) -> Spooled:
         """List what could not be opened, by its base name."""
@@ -162,7 +164,7 @@ class Maildir:
             flags=name.flags,
             problem=Problem(code=error.code, detail=error.detail),
         )
-        return Spooled(message=message, content=_MaildirContent(self, message))
+        return Spooled(message=message, content=Reread(partial(self.stream, message)))
 
     def open(self, message: Message) -> Spooled:
         """Find a message again, also when a reader moved or flagged it."""
@@ -281,20 +283,6 @@ class Maildir:
                 text, hint='use ack = "keep", or run as the owner'
             ) from error
         return True
-
-
-class _MaildirContent:
-    """The content of a file, read again and streamed."""
-
-    __slots__ = ("_message", "_source")
-
-    def __init__(self, source: Maildir, message: Message) -> None:
-        self._source = source
-        self._message = message
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the content, once the file has proven to be the same message."""
-        return self._source.stream(self._message)
 
 
 def _folder(name: str) -> tuple[str, ...]:

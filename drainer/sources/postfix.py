@@ -20,6 +20,7 @@ from drainer.sources.files import (
     HELD_BYTES,
     SMALL_FILE_BYTES,
     Held,
+    Reread,
     canonical,
     directory,
     not_a_file,
@@ -163,22 +164,38 @@ class PostfixQueue:
         content = parsed.content
         if content is not None and len(content) <= HELD_BYTES:
             return Spooled(message=message, content=Held(content))
-        return Spooled(message=message, content=_QueueContent(self, message))
+        return Spooled(message=message, content=Reread(partial(self.stream, message)))
 
     def _broken(self, place: Place, error: MessageUnreadable) -> Spooled:
         """List what could not be opened, by its name."""
         parsed = QueueFile(Records(), error=error)
         identifier = identity(parsed, place.name, b"")
         message = build(parsed, place, identifier=identifier, mode=0o700, modified=0)
-        return Spooled(message=message, content=_QueueContent(self, message))
+        return Spooled(message=message, content=Reread(partial(self.stream, message)))
 
     def open(self, message: Message) -> Spooled:
         """Find a message again, in whichever queue it lies by now."""
-        with self.found(message) as (found, place):
+        with self._found(message) as (found, place):
             return self._spooled(found, place)
 
+    def stream(self, message: Message) -> Iterator[bytes]:
+        """Yield a message's content, once its file has proven to be the same."""
+        if message.problem and message.problem.code == "not-a-file":
+            raise MessageUnreadable(message.problem.code, message.problem.detail)
+        with self._found(message) as (found, _):
+            parsed = found.parsed
+            if parsed.content is not None:
+                yield parsed.content
+                return
+            if parsed.error is not None:
+                raise parsed.error
+            size = found.status.st_size
+            reader = Reader(read_at=partial(read_at, found.descriptor), size=size)
+            read_envelope(reader, Records())
+            yield from reader.content()
+
     @contextmanager
-    def found(self, message: Message) -> Iterator[tuple[_Found, Place]]:
+    def _found(self, message: Message) -> Iterator[tuple[_Found, Place]]:
         """Hold the file of a message open.
 
         Looks where it was, then for the same queue id in every queue, and takes
@@ -237,7 +254,7 @@ class PostfixQueue:
     def _remove(self, message: Message, touched: set[tuple[str, ...]]) -> bool:
         """Remove one message; the queue file goes last, so that a crash repeats it."""
         try:
-            with self.found(message) as (_, place):
+            with self._found(message) as (_, place):
                 if place.bounce_log:
                     return False
         except _Gone:
@@ -289,40 +306,6 @@ class PostfixQueue:
                 continue
             return True
         return False
-
-
-class _QueueContent:
-    """The content of a queue file, read again and streamed."""
-
-    __slots__ = ("_message", "_source")
-
-    def __init__(self, source: PostfixQueue, message: Message) -> None:
-        self._source = source
-        self._message = message
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the content, once the file has proven to be the same message."""
-        if self._message.problem and self._message.problem.code == "not-a-file":
-            raise _problem_of(self._message)
-        with self._source.found(self._message) as (found, _):
-            parsed = found.parsed
-            if parsed.content is not None:
-                yield parsed.content
-                return
-            if parsed.error is not None:
-                raise parsed.error
-            size = found.status.st_size
-            reader = Reader(read_at=partial(read_at, found.descriptor), size=size)
-            read_envelope(reader, Records())
-            yield from reader.content()
-
-
-def _problem_of(message: Message) -> MessageUnreadable:
-    problem = message.problem
-    if problem is None:
-        code = "vanished"
-        return MessageUnreadable(code, message.native_id)
-    return MessageUnreadable(problem.code, problem.detail)
 
 
 def _load(name: str, directory_fd: int) -> _Found:

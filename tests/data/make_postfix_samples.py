@@ -30,14 +30,25 @@ from tests.data import sample_messages as cases
 from tests.data.sample_messages import Local, Smtp
 from tests.milter import Milter
 from tests.peer import PeerThread
-from tests.postfix import PrivatePostfix, free_port, instance_directory, program, wait_until
+from tests.postfix import (
+    PrivatePostfix,
+    free_port,
+    instance_directory,
+    program,
+    wait_until,
+)
 from tests.roles import backup
 from tests.script import Script, Stall, Step, per_recipient
 
 DATA: Final = Path(__file__).parent
 QUEUES: Final = ("incoming", "active", "deferred", "hold", "corrupt", "maildrop")
 LOGS: Final = ("bounce", "defer", "trace")
-DOMAINS: Final = ("example.org", "example.net", cases.PARTIAL_DOMAIN, cases.STALL_DOMAIN)
+DOMAINS: Final = (
+    "example.org",
+    "example.net",
+    cases.PARTIAL_DOMAIN,
+    cases.STALL_DOMAIN,
+)
 
 PARTIAL_REPLIES: Final = {
     f"bad@{cases.PARTIAL_DOMAIN}": "550 5.1.1 no such user",
@@ -82,13 +93,17 @@ class Maker:
     def _transaction(self, case: Smtp) -> Iterator[smtplib.SMTP]:
         """Open a transaction as far as the 354 reply."""
         self.milter.edits = list(case.edits)
-        client = smtplib.SMTP("127.0.0.1", self.ports[case.way], local_hostname="mail.example.com")
+        client = smtplib.SMTP(
+            "127.0.0.1", self.ports[case.way], local_hostname="mail.example.com"
+        )
         client.command_encoding = "utf-8"
         with client:
             client.ehlo()
             commands = [(f"XCLIENT {case.client}", 220), ("EHLO mail.example.com", 250)]
             path, _, parameters = case.mail.partition("> ")
-            commands.append((f"MAIL FROM:{path.removesuffix('>')}> {parameters}".strip(), 250))
+            commands.append(
+                (f"MAIL FROM:{path.removesuffix('>')}> {parameters}".strip(), 250)
+            )
             commands += [(f"RCPT TO:{recipient}", 250) for recipient in case.rcpt]
             for command, expected in [*commands, ("DATA", 354)]:
                 code, text = client.docmd(command)
@@ -161,7 +176,10 @@ class Maker:
 def server(partial: PeerThread, stalling: PeerThread) -> Iterator[Maker]:
     """Run the server that all cases go through."""
     with instance_directory() as base, Milter() as milter:
-        checks = {"header_checks": cases.HEADER_CHECKS, "body_checks": cases.BODY_CHECKS}
+        checks = {
+            "header_checks": cases.HEADER_CHECKS,
+            "body_checks": cases.BODY_CHECKS,
+        }
         for name, text in checks.items():
             (base / name).write_text(text, encoding="ascii")
         routes = (
@@ -205,12 +223,23 @@ _PER_RECIPIENT: Final = {
 _MESSAGE_RECORDS: Final = ("sender", "redirect_to", "content_filter", "verp_delimiters")
 _TIMES: Final = {"message_arrival_time": "arrived", "create_time": "created"}
 #: Attributes of the last hop, which repeat the log_ ones.
-_LAST_HOP: Final = ("client_", "reverse_client_", "server_", "helo_name", "protocol_name")
+_LAST_HOP: Final = (
+    "client_",
+    "reverse_client_",
+    "server_",
+    "helo_name",
+    "protocol_name",
+)
 
 
 def read_envelope(text: str) -> dict[str, Any]:
     """Sort the lines of ``postcat -e`` into what a reader must find; the first of each counts."""
-    found: dict[str, Any] = {"attributes": {}, "recipients": [], "done": [], "canceled": []}
+    found: dict[str, Any] = {
+        "attributes": {},
+        "recipients": [],
+        "done": [],
+        "canceled": [],
+    }
     facts: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
@@ -261,7 +290,10 @@ def describe(maker: Maker) -> dict[str, Any]:
             "oracle": oracle(maker.postfix, path) if usable else None,
         }
     version = subprocess.run(
-        [program("postconf"), "-dh", "mail_version"], check=True, capture_output=True, text=True
+        [program("postconf"), "-dh", "mail_version"],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.strip()
     return {"postfix": version, "files": files}
 

@@ -75,13 +75,21 @@ USUAL: Final = (
         mail="<alice@example.com> BODY=8BITMIME",
         content=_subject("8bit", _EIGHT, b"Content-Transfer-Encoding: 8bit\r\n"),
     ),
-    Smtp(name="7bit, declared", mail="<alice@example.com> BODY=7BIT", content=_subject("7bit")),
-    Smtp(name="8bit, not declared", content=_subject("latin", "Grüße\r\n".encode("latin-1"))),
+    Smtp(
+        name="7bit, declared",
+        mail="<alice@example.com> BODY=7BIT",
+        content=_subject("7bit"),
+    ),
+    Smtp(
+        name="8bit, not declared",
+        content=_subject("latin", "Grüße\r\n".encode("latin-1")),
+    ),
     Smtp(
         name="SMTPUTF8",
         mail="<jürgen@bücher.example> BODY=8BITMIME SMTPUTF8",
         rcpt=("<用户@example.org>", "<bob@例え.example.org>", "<ascii@example.org>"),
-        content="From: jürgen@bücher.example\r\nSubject: Grüße\r\n\r\n".encode() + _EIGHT,
+        content="From: jürgen@bücher.example\r\nSubject: Grüße\r\n\r\n".encode()
+        + _EIGHT,
     ),
     Smtp(
         name="UTF-8 address without SMTPUTF8",
@@ -90,7 +98,9 @@ USUAL: Final = (
     ),
     Smtp(
         name="long lines",
-        content=_subject("long", _LINE[:2047] + b"\r\n" + _LINE[:5000] + b"\r\nend\r\n"),
+        content=_subject(
+            "long", _LINE[:2047] + b"\r\n" + _LINE[:5000] + b"\r\nend\r\n"
+        ),
     ),
     Smtp(
         name="lines of exact multiples of the record size",
@@ -100,9 +110,15 @@ USUAL: Final = (
         name="long header line",
         content=_subject("x", more=b"X-Long: " + _LINE[:2200] + b"\r\n\tfolded\r\n"),
     ),
-    Smtp(name="lines that begin with dots", content=_subject("d", b".\r\n..\r\n.a\r\n...\r\n\r\n")),
+    Smtp(
+        name="lines that begin with dots",
+        content=_subject("d", b".\r\n..\r\n.a\r\n...\r\n\r\n"),
+    ),
     Smtp(name="NUL", content=_subject("nul", b"a\0b\r\n\0\r\n")),
-    Smtp(name="bare LF and CR", content=_subject("bare", b"one\ntwo\rthree\r\r\nfour\r\n")),
+    Smtp(
+        name="bare LF and CR",
+        content=_subject("bare", b"one\ntwo\rthree\r\r\nfour\r\n"),
+    ),
     Smtp(
         name="DSN",
         mail="<alice@example.com> RET=HDRS ENVID=QQ+2B1+3Dx+20y",
@@ -139,8 +155,14 @@ USUAL: Final = (
     ),
     Smtp(name="no content at all", content=b""),
     Smtp(name="no body", content=HEADER),
-    Smtp(name="body begins with a blank", content=HEADER + b"not a header\r\n indented\r\n"),
-    Smtp(name="From line", content=b"From alice Mon Jul  6 10:00:00 2026\r\n" + _subject("mbox")),
+    Smtp(
+        name="body begins with a blank",
+        content=HEADER + b"not a header\r\n indented\r\n",
+    ),
+    Smtp(
+        name="From line",
+        content=b"From alice Mon Jul  6 10:00:00 2026\r\n" + _subject("mbox"),
+    ),
     Smtp(
         name="content imitates postcat",
         content=_subject(
@@ -166,7 +188,10 @@ USUAL: Final = (
             b"X-Do-Prepend: yes\r\nX-Do-Replace: no\r\nX-Do-Ignore: me\r\n",
         ),
     ),
-    Smtp(name="BCC action", content=_subject("b", more=b"X-Do-Bcc: archive@example.org\r\n")),
+    Smtp(
+        name="BCC action",
+        content=_subject("b", more=b"X-Do-Bcc: archive@example.org\r\n"),
+    ),
     Smtp(name="HOLD action", content=_subject("h", more=b"X-Do-Hold: yes\r\n")),
     Smtp(
         name="VERP",
@@ -202,8 +227,12 @@ EDITED: Final = (
         way="milter",
         content=_subject("s", more=b"X-Twice: one\r\nX-Twice: two\r\n\tfolded\r\n"),
         edits=(
-            milter.change_header(b"Subject", b"a subject that is much longer than before"),
-            milter.change_header(b"Subject", b"and changed once more, longer than ever before"),
+            milter.change_header(
+                b"Subject", b"a subject that is much longer than before"
+            ),
+            milter.change_header(
+                b"Subject", b"and changed once more, longer than ever before"
+            ),
             milter.change_header(b"X-Twice", b"", 2),
             milter.change_header(b"To", b"x"),
         ),
@@ -271,12 +300,26 @@ LOCAL: Final = (
     ),
     Local(
         name="local: VERP",
-        args=("-XV", "-f", "owner-list@example.com", "bob@example.org", "carol@example.org"),
+        args=(
+            "-XV",
+            "-f",
+            "owner-list@example.com",
+            "bob@example.org",
+            "carol@example.org",
+        ),
         content=b"Subject: verp\n\nHello.\n",
     ),
     Local(
         name="local: DSN",
-        args=("-f", "alice@example.com", "-N", "success,delay", "-V", "id=1+2", "bob@example.org"),
+        args=(
+            "-f",
+            "alice@example.com",
+            "-N",
+            "success,delay",
+            "-V",
+            "id=1+2",
+            "bob@example.org",
+        ),
         content=b"Subject: dsn\n\nHello.\n",
     ),
 )
@@ -285,7 +328,9 @@ LOCAL: Final = (
 PARTIAL: Final = (
     Smtp(
         name="partly delivered",
-        rcpt=tuple(f"<{name}@{PARTIAL_DOMAIN}>" for name in ("late1", "good", "late2", "good2")),
+        rcpt=tuple(
+            f"<{name}@{PARTIAL_DOMAIN}>" for name in ("late1", "good", "late2", "good2")
+        ),
         content=_subject("partly delivered"),
     ),
     Smtp(
@@ -306,7 +351,8 @@ PARTIAL: Final = (
 STALLED: Final = Smtp(
     name="killed during delivery",
     rcpt=tuple(
-        f"<{name}@{STALL_DOMAIN}> NOTIFY=SUCCESS,FAILURE" for name in ("bad", "good", "stall")
+        f"<{name}@{STALL_DOMAIN}> NOTIFY=SUCCESS,FAILURE"
+        for name in ("bad", "good", "stall")
     ),
     content=_subject("killed during delivery"),
 )
@@ -321,8 +367,12 @@ UNSEEN: Final = Local(
     content=b"To: bob@example.org\nBcc: secret@example.org\nSubject: maildrop\n\nHello.\n",
 )
 #: Cut off on disk, found out by the queue manager.
-CORRUPT: Final = Smtp(name="truncated", content=_subject("truncated", b"a line\r\n" * 20))
+CORRUPT: Final = Smtp(
+    name="truncated", content=_subject("truncated", b"a line\r\n" * 20)
+)
 #: Put on hold by hand; the second one is also told to expire; the third is sent through again.
 HELD: Final = Smtp(name="held", content=_subject("held"))
 EXPIRED: Final = Smtp(name="held and forced to expire", content=_subject("expire"))
-REQUEUED: Final = Smtp(name="requeued, not yet picked up", rcpt=_TWO, content=_subject("requeue"))
+REQUEUED: Final = Smtp(
+    name="requeued, not yet picked up", rcpt=_TWO, content=_subject("requeue")
+)

@@ -44,7 +44,9 @@ StartPeer = Callable[..., PeerThread]
 
 def send(port: int, content: bytes = CONTENT, to: tuple[str, ...] = (BOB,)) -> None:
     """Send one message with a client that is not ours."""
-    with smtplib.SMTP("127.0.0.1", port, timeout=10, local_hostname="client.example") as client:
+    with smtplib.SMTP(
+        "127.0.0.1", port, timeout=10, local_hostname="client.example"
+    ) as client:
         client.sendmail(ALICE, to, content)
 
 
@@ -64,7 +66,9 @@ def converse(port: int, *parts: bytes) -> list[bytes]:
 # ---- the scripted peer
 
 
-def test_the_peer_keeps_a_message_as_it_was_before_dot_stuffing(peer: StartPeer) -> None:
+def test_the_peer_keeps_a_message_as_it_was_before_dot_stuffing(
+    peer: StartPeer,
+) -> None:
     """Content, paths and the reply of every recipient are kept."""
     server = peer()
     send(server.port, to=(BOB, CAROL))
@@ -99,7 +103,11 @@ def test_pipelined_commands_are_answered_in_order(peer: StartPeer) -> None:
     group = b"MAIL FROM:<%b>\r\nRCPT TO:<%b>\r\nRCPT TO:<%b>\r\nDATA\r\n"
     first = group % (b"a@example.com", BOB.encode(), CAROL.encode())
     converse(
-        server.port, b"EHLO c.example\r\n", first, b"x\r\n.\r\n" + first, b"y\r\n.\r\nQUIT\r\n"
+        server.port,
+        b"EHLO c.example\r\n",
+        first,
+        b"x\r\n.\r\n" + first,
+        b"y\r\n.\r\nQUIT\r\n",
     )
     assert [message.content for message in server.accepted] == [b"x\r\n", b"y\r\n"]
     codes = [command.reply[:3] for command in server.commands]
@@ -110,11 +118,19 @@ def test_pipelined_commands_are_answered_in_order(peer: StartPeer) -> None:
     ("extensions", "parts", "violation"),
     [
         ((), [b"MAIL FROM:<>\r\nRCPT TO:<b@example.org>\r\n"], "sent more"),
-        (EXTENSIONS, [b"MAIL FROM:<>\r\nRCPT TO:<b@example.org>\r\nDATA\r\nx\r\n.\r\n"], "sent more"),
+        (
+            EXTENSIONS,
+            [b"MAIL FROM:<>\r\nRCPT TO:<b@example.org>\r\nDATA\r\nx\r\n.\r\n"],
+            "sent more",
+        ),
         (EXTENSIONS, [b"NOOP\n"], "bare CR or LF"),
         (EXTENSIONS, [b"NOOP " + b"x" * 600 + b"\r\n"], "NOOP line of 607 bytes"),
         (EXTENSIONS, [b"MAIL FROM:<> AUTH=<>\r\n"], "AUTH is not on offer"),
-        (EXTENSIONS, [b"MAIL FROM:<>\r\n", b"MAIL FROM:<>\r\n"], "within a transaction"),
+        (
+            EXTENSIONS,
+            [b"MAIL FROM:<>\r\n", b"MAIL FROM:<>\r\n"],
+            "within a transaction",
+        ),
         (EXTENSIONS, ["MAIL FROM:<jörg@example.org>\r\n".encode()], "without SMTPUTF8"),
         (
             EXTENSIONS,
@@ -123,7 +139,10 @@ def test_pipelined_commands_are_answered_in_order(peer: StartPeer) -> None:
         ),
         (
             EXTENSIONS,
-            [b"MAIL FROM:<>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n", b"a\r\n.b\r\n.\r\n"],
+            [
+                b"MAIL FROM:<>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n",
+                b"a\r\n.b\r\n.\r\n",
+            ],
             "a single dot",
         ),
     ],
@@ -148,7 +167,9 @@ def test_what_a_client_must_not_do_is_noted(
     assert [text for text in server.violations if violation in text]
 
 
-@pytest.mark.parametrize("step", [Drop(), ReplyThenDrop("421 4.3.2 bye")], ids=["drop", "421"])
+@pytest.mark.parametrize(
+    "step", [Drop(), ReplyThenDrop("421 4.3.2 bye")], ids=["drop", "421"]
+)
 def test_a_connection_lost_at_the_dot_leaves_a_message_not_accepted(
     peer: StartPeer, step: Answer
 ) -> None:
@@ -172,12 +193,17 @@ def test_a_reset_reaches_the_client_as_such(peer: StartPeer) -> None:
     [
         (DropInBody(100_000), (smtplib.SMTPServerDisconnected, ConnectionError)),
         (EarlyReply(10, "552 5.3.4 too big"), smtplib.SMTPDataError),
-        (EarlyReply(10, "451 4.3.0 no", then_drop=True), (smtplib.SMTPException, ConnectionError)),
+        (
+            EarlyReply(10, "451 4.3.0 no", then_drop=True),
+            (smtplib.SMTPException, ConnectionError),
+        ),
     ],
     ids=["drop", "early reply", "early reply and drop"],
 )
 def test_the_peer_can_act_amid_the_content(
-    peer: StartPeer, body: BodyStep, error: type[Exception] | tuple[type[Exception], ...]
+    peer: StartPeer,
+    body: BodyStep,
+    error: type[Exception] | tuple[type[Exception], ...],
 ) -> None:
     """No such message is accepted."""
     server = peer(body=body)
@@ -203,7 +229,10 @@ def test_a_reply_can_be_late_or_garbage(peer: StartPeer) -> None:
     """The client must cope."""
     server = peer(mail=Delay(0.05, "250 2.1.0 ok"), rcpt=Garbage())
     replies = converse(
-        server.port, b"EHLO c.example\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<b@example.org>\r\n"
+        server.port,
+        b"EHLO c.example\r\n",
+        b"MAIL FROM:<>\r\n",
+        b"RCPT TO:<b@example.org>\r\n",
     )
     mail, rcpt = server.commands[1:]
     assert replies[-1] == Garbage().data
@@ -215,7 +244,9 @@ def test_a_reply_can_be_late_or_garbage(peer: StartPeer) -> None:
 def test_starttls_and_auth_are_spoken(peer: StartPeer, tmp_path: Path) -> None:
     """STARTTLS is no longer offered within TLS; the login is kept."""
     certificate = self_signed(tmp_path)
-    server = peer(tls=certificate.server_context(), extensions=(*EXTENSIONS, "AUTH PLAIN LOGIN"))
+    server = peer(
+        tls=certificate.server_context(), extensions=(*EXTENSIONS, "AUTH PLAIN LOGIN")
+    )
     trust = ssl.create_default_context(cafile=certificate.certificate)
     with smtplib.SMTP("localhost", server.port, timeout=10) as client:
         client.starttls(context=trust)
@@ -300,7 +331,11 @@ CONTENTS = {
     "plain": CONTENT,
     "8-bit": b"Subject: 8\r\n\r\n" + bytes(range(128, 256)) + b"\r\n",
     "NUL": b"Subject: nul\r\n\r\na\0b\r\n",
-    "long lines": b"Subject: long\r\n\r\n" + b"x" * 2048 + b"\r\n" + b"y" * 5000 + b"\r\n",
+    "long lines": b"Subject: long\r\n\r\n"
+    + b"x" * 2048
+    + b"\r\n"
+    + b"y" * 5000
+    + b"\r\n",
     "no body": b"Subject: nothing\r\n",
 }
 
@@ -372,7 +407,9 @@ def test_the_sink_swallows_mail(smtp_sink: Callable[..., SmtpSink]) -> None:
 # ---- the sample queue
 
 
-def test_the_sample_queue_is_laid_out_with_the_modes_that_mean_something(tmp_path: Path) -> None:
+def test_the_sample_queue_is_laid_out_with_the_modes_that_mean_something(
+    tmp_path: Path,
+) -> None:
     """0700 is a complete file; every message file is listed, and the logs lie beside."""
     queue = lay_out_postfix(tmp_path / "queue")
     modes = {name: int(sample["mode"], 8) for name, sample in postfix_samples().items()}
@@ -392,4 +429,6 @@ def test_the_real_postcat_reads_the_samples_as_recorded(tmp_path: Path) -> None:
         if sample["oracle"] is not None:
             command = [program("postcat"), "-bh", str(queue / name)]
             content = subprocess.run(command, check=True, capture_output=True).stdout
-            assert hashlib.sha256(content).hexdigest() == sample["oracle"]["sha256"], name
+            assert hashlib.sha256(content).hexdigest() == sample["oracle"]["sha256"], (
+                name
+            )

@@ -1,4 +1,4 @@
-"""A Maildir as a source: names, flags, folders, packed files, and where mail moves to."""
+"""A Maildir as a source: names, flags, folders, packed files, and the sibling."""
 
 import bz2
 import gzip

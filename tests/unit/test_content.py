@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ CUTS = st.lists(st.integers(0, 60), max_size=6)
 def chunks_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Divide octets at these places."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 # ---- line ends
@@ -40,7 +41,9 @@ def chunks_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
         (b"\n", b"\r\n"),
     ],
 )
-def test_lf_becomes_crlf_and_the_last_line_is_completed(text: bytes, wire: bytes) -> None:
+def test_lf_becomes_crlf_and_the_last_line_is_completed(
+    text: bytes, wire: bytes
+) -> None:
     """A CR is part of a line end only before LF."""
     assert b"".join(crlf([text])) == wire
 
@@ -70,7 +73,9 @@ def test_dots_are_doubled_at_line_starts_only(text: bytes, cuts: Sequence[int]) 
 
 
 @given(TEXT, CUTS)
-def test_bare_newlines_are_replaced_wherever_they_fall(text: bytes, cuts: Sequence[int]) -> None:
+def test_bare_newlines_are_replaced_wherever_they_fall(
+    text: bytes, cuts: Sequence[int]
+) -> None:
     """Only CRLF is left of all CR and LF."""
     clean = b"".join(replace_bare_newlines(chunks_of(text, cuts)))
     assert clean == re.sub(rb"\r(?!\n)|(?<!\r)\n", b" ", text)

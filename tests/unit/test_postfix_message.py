@@ -94,11 +94,13 @@ def test_an_empty_sender_is_the_null_sender() -> None:
 
 
 def test_a_forward_path_is_listed_once() -> None:
-    """Two records for one address are one recipient; the first one's parameters count."""
+    """Two records for one address are one recipient, with the first's parameters."""
     message = with_records(
         attribute("notify_flags=1"), record("R", "r@d.org"), record("R", "r@d.org")
     )
-    assert message.envelope.recipients == (Recipient(forward_path="r@d.org", notify=("NEVER",)),)
+    assert message.envelope.recipients == (
+        Recipient(forward_path="r@d.org", notify=("NEVER",)),
+    )
 
 
 def test_dsn_parameters_are_read() -> None:

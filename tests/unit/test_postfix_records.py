@@ -36,7 +36,7 @@ ICAgIDE4Mk4MU3ViamVjdDogTkVXdwEwcA8gICAgICAgICAgICA0ODVPEm1AZGVhZC5leGFtcGxlLm9y
 bGUub3JncA8gICAgICAgICAgICAzNDU=
 """
 )
-"""A live file, edited by a milter: sender, Subject and one recipient lie behind pointers."""
+"""A live file that a milter edited: part of it lies behind pointers."""
 
 
 def envelope_of(*records: bytes) -> Records:
@@ -70,8 +70,8 @@ def pointer(target: int) -> bytes:
 
 
 @pytest.mark.parametrize("window", [False, True], ids=["in memory", "streamed"])
-def test_pointers_lead_to_the_content_after_milter_edits(window: bool) -> None:
-    """The worked example gives the content that postcat shows, by either way of reading."""
+def test_pointers_lead_to_the_content_after_milter_edits(*, window: bool) -> None:
+    """The worked example gives the content that postcat shows, either way."""
     text = content_of(WORKED_EXAMPLE, window=window).replace(b"\r\n", b"\n")
     expected = "235fe6d2ba84fe70ee5231a4eaf6a7e72acd4384e637ac18a1419447f6424adc"
     assert hashlib.sha256(text).hexdigest() == expected
@@ -94,9 +94,11 @@ def test_pointers_lead_to_the_envelope_after_milter_edits() -> None:
 
 
 def test_recipients_of_the_extracted_segment_count() -> None:
-    """sendmail -t and BCC actions put recipients behind the content."""
+    """Both sendmail -t and BCC actions put recipients behind the content."""
     data = queue_file(envelope=(), extracted=[record("R", "late@example.org")])
-    assert [each.address for each in parse_whole(data).records.pending] == [b"late@example.org"]
+    assert [each.address for each in parse_whole(data).records.pending] == [
+        b"late@example.org"
+    ]
     assert streamed(data).records.pending == parse_whole(data).records.pending
 
 
@@ -108,7 +110,7 @@ def test_a_filter_after_the_envelope_is_not_text() -> None:
 
 @pytest.mark.parametrize("window", [False, True], ids=["in memory", "streamed"])
 @pytest.mark.parametrize("length", [2047, 2048, 2049, 4096, 300_000])
-def test_long_lines_are_put_together_again(window: bool, length: int) -> None:
+def test_long_lines_are_put_together_again(*, window: bool, length: int) -> None:
     """Pieces of a line join without anything between them."""
     text = b"Subject: long\n\n" + b"x" * length + b"\nend\n"
     data = queue_file(text=text)
@@ -116,7 +118,7 @@ def test_long_lines_are_put_together_again(window: bool, length: int) -> None:
 
 
 @pytest.mark.parametrize("window", [False, True], ids=["in memory", "streamed"])
-def test_a_record_longer_than_the_window_is_streamed(window: bool) -> None:
+def test_a_record_longer_than_the_window_is_streamed(*, window: bool) -> None:
     """Text records may have any length that the framing can say."""
     text = b"A: b\n\n" + b"y" * 1_000_000
     front = size_record(1) + record("T", ARRIVAL) + record("S") + record("M")
@@ -160,7 +162,9 @@ def test_attributes_do_not_bleed_onto_the_following_recipient(kind: str) -> None
 
 def test_done_and_cancelled_recipients_are_not_pending() -> None:
     """D was delivered or bounced, / was deleted by a milter."""
-    records = envelope_of(record("D", "d@x.org"), record("/", "c@x.org"), record("R", "r@x.org"))
+    records = envelope_of(
+        record("D", "d@x.org"), record("/", "c@x.org"), record("R", "r@x.org")
+    )
     assert (records.done, records.cancelled) == ([b"d@x.org"], 1)
     assert [each.address for each in records.pending] == [b"r@x.org"]
 
@@ -213,16 +217,22 @@ def loop(target: int) -> bytes:
         pytest.param(queue_file()[:120], id="cut within the envelope"),
         pytest.param(queue_file()[97:], id="no size record"),
         pytest.param(queue_file().replace(record("T", ARRIVAL), b""), id="no time"),
-        pytest.param(queue_file().replace(record("S", "s@example.com"), b""), id="no sender"),
-        pytest.param(queue_file(extracted=[record("M")]), id="a misplaced marker"),
-        pytest.param(queue_file(envelope=[record("p", "xyz")]), id="a pointer to nowhere"),
         pytest.param(
-            queue_file(envelope=[record("T", "99999999999999")]).replace(record("T", ARRIVAL), b""),
+            queue_file().replace(record("S", "s@example.com"), b""), id="no sender"
+        ),
+        pytest.param(queue_file(extracted=[record("M")]), id="a misplaced marker"),
+        pytest.param(
+            queue_file(envelope=[record("p", "xyz")]), id="a pointer to nowhere"
+        ),
+        pytest.param(
+            queue_file(envelope=[record("T", "99999999999999")]).replace(
+                record("T", ARRIVAL), b""
+            ),
             id="a time beyond time",
         ),
     ],
 )
-def test_a_damaged_file_is_corrupt(window: bool, data: bytes) -> None:
+def test_a_damaged_file_is_corrupt(*, window: bool, data: bytes) -> None:
     """Whatever is wrong with the records, it is found, and it is found soon."""
     parsed = streamed(data) if window else parse_whole(data)
     assert parsed.error is not None
@@ -284,7 +294,11 @@ KINDS = "MCTcFILSDRO/WVA>K<ionNLwpXErePQ"
             st.tuples(
                 st.just("A"),
                 st.sampled_from(
-                    [b"notify_flags=9999999999", b"trace_flags=256", b"envelope_id=\xff"]
+                    [
+                        b"notify_flags=9999999999",
+                        b"trace_flags=256",
+                        b"envelope_id=\xff",
+                    ]
                 ),
             ),
         ),
@@ -340,5 +354,5 @@ def test_a_lying_size_record_does_not_mislead() -> None:
 
 def test_a_message_unreadable_names_the_offset() -> None:
     """An operator sees where the file is torn."""
-    with pytest.raises(MessageUnreadable, match="at 1[0-9]+"):
+    with pytest.raises(MessageUnreadable, match=r"at 1[0-9]+"):
         content_of(queue_file()[:-12])

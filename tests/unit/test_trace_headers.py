@@ -45,7 +45,10 @@ def left(head: str, rules: TraceRules = TraceRules()) -> str:  # noqa: B008
         ("Delivered-To: d@p.org\nX-Original-To: x@p.org\n", ["x@p.org"]),
         ("Delivered-To: d@p.org\nEnvelope-To: e@p.org\n", ["d@p.org"]),
         ("Envelope-To: a@p.org, b@p.org,a@p.org\n", ["a@p.org", "b@p.org"]),
-        ("X-Envelope-To: <a@p.org>\nX-Envelope-To: <b@p.org>\n", ["a@p.org", "b@p.org"]),
+        (
+            "X-Envelope-To: <a@p.org>\nX-Envelope-To: <b@p.org>\n",
+            ["a@p.org", "b@p.org"],
+        ),
         ('Envelope-To: "a,b"@p.org, c@p.org\n', ['"a,b"@p.org', "c@p.org"]),
         ("Delivered-To:\n\td@p.org\n", ["d@p.org"]),
         ("DELIVERED-TO : d@p.org\n", ["d@p.org"]),
@@ -110,13 +113,20 @@ def test_the_for_clause_of_the_backup_names_the_recipient() -> None:
 @pytest.mark.parametrize(
     "received",
     [
-        "Received: from [192.0.2.7] (helo=client)\n\tby mx2.backup.example with esmtp"
-        " (Exim 4.96)\n\t(envelope-from <s@e.com>)\n\tid 1xVXY1-0005y3-2M\n"
-        "\tfor asked@primary.example;\n\tMon, 23 Nov 2026 17:00:00 +0000\n",
-        "Received: from c by mx2.backup.example (8.17/8.17) with ESMTP id x"
-        " for <asked@primary.example>; Mon, 23 Nov 2026 17:00:00 GMT\n",
-        "Received: by mx2.backup.example (Postfix, from userid 0)\n"
-        "\tid 6647D21E2B2 for <asked@primary.example>; Mon, 23 Nov 2026\n",
+        (
+            "Received: from [192.0.2.7] (helo=client)\n"
+            "\tby mx2.backup.example with esmtp (Exim 4.96)\n"
+            "\t(envelope-from <s@e.com>)\n\tid 1xVXY1-0005y3-2M\n"
+            "\tfor asked@primary.example;\n\tMon, 23 Nov 2026 17:00:00 +0000\n"
+        ),
+        (
+            "Received: from c by mx2.backup.example (8.17/8.17) with ESMTP id x"
+            " for <asked@primary.example>; Mon, 23 Nov 2026 17:00:00 GMT\n"
+        ),
+        (
+            "Received: by mx2.backup.example (Postfix, from userid 0)\n"
+            "\tid 6647D21E2B2 for <asked@primary.example>; Mon, 23 Nov 2026\n"
+        ),
     ],
     ids=["Exim", "one line", "local"],
 )
@@ -152,19 +162,23 @@ def test_without_any_received_only_the_leading_run_counts() -> None:
 def test_a_configured_field_is_the_only_one() -> None:
     """Whoever names a field knows his backup; nothing else is guessed at."""
     rules = TraceRules(recipient_header="X-Real-To")
-    head = f"Return-Path: <s@e.com>\nX-Real-To: r@p.org\nDelivered-To: d@p.org\n{RECEIVED}"
+    head = (
+        f"Return-Path: <s@e.com>\nX-Real-To: r@p.org\nDelivered-To: d@p.org\n{RECEIVED}"
+    )
     assert paths(read(head + BODY, rules)) == ["r@p.org"]
     assert paths(read(f"Delivered-To: d@p.org\n{RECEIVED}{BODY}", rules)) == []
 
 
 def test_the_virtualdomain_prefix_is_taken_off_on_request() -> None:
-    """qmail delivers to alias-user@domain for user@domain."""
+    """A qmail host writes alias-user@domain for user@domain."""
     head = f"Return-Path: <s@e.com>\nDelivered-To: alias-u@p.org\n{RECEIVED}{BODY}"
     assert paths(read(head, TraceRules(strip_prefix="alias-"))) == ["u@p.org"]
     assert paths(read(head)) == ["alias-u@p.org"]
 
 
-@pytest.mark.parametrize("value", ["bob", "a b@c.org", "a\rb@c.org", "\udcff@c.org", "a\x1b@c.org"])
+@pytest.mark.parametrize(
+    "value", ["bob", "a b@c.org", "a\rb@c.org", "\udcff@c.org", "a\x1b@c.org"]
+)
 def test_an_unusable_recipient_is_a_problem(value: str) -> None:
     """It is named, and the usable ones stay listed."""
     head = f"Return-Path: <>\nDelivered-To: {value}\nDelivered-To: d@p.org\n{RECEIVED}"
@@ -238,7 +252,9 @@ def test_a_message_that_is_all_header_is_read() -> None:
     st.lists(st.integers(0, 80), max_size=6, unique=True),
     st.integers(1, 20),
 )
-def test_cutting_does_not_depend_on_chunks(data: bytes, edges: Sequence[int], every: int) -> None:
+def test_cutting_does_not_depend_on_chunks(
+    data: bytes, edges: Sequence[int], every: int
+) -> None:
     """Ranges may span chunks and chunks ranges."""
     edges = sorted(min(edge, len(data)) for edge in edges)
     ranges = list(zip(edges[::2], edges[1::2], strict=False))
@@ -265,7 +281,8 @@ def test_arbitrary_headers_never_crash(head: bytes, host: str) -> None:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
-    "value", ['"\\' * 200_000, "(" * 400_000, "a," * 200_000, "<" * 400_000, " by" * 130_000]
+    "value",
+    ['"\\' * 200_000, "(" * 400_000, "a," * 200_000, "<" * 400_000, " by" * 130_000],
 )
 def test_hostile_values_are_read_in_linear_time(value: str) -> None:
     """Half a megabyte of quotes or brackets stalls nobody."""

@@ -1,0 +1,78 @@
+# The only place where commands are spelled; `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Debian packages that tests need, each with a command that only it brings.
+TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt check fast test services demo bench docs clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
+	  | while IFS='|' read -r name words; do printf '%-8s %s\n' "$$name" "$$words"; done
+
+setup: $(READY) ## a virtual environment in .venv with everything that Python needs
+
+# On Debian the venv module is a package of its own; root gets it, others are told.
+$(READY): pyproject.toml
+	@if ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(call install,python3-venv); fi
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+fmt: setup ## format the code, and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: setup ## formatting, lint, strict types: fast, changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fast: setup ## the tests that need no server: seconds
+	$(BIN)/python -m pytest -q tests/unit tests/contract tests/test_layers.py tests/test_docs.py
+
+test: setup services ## every test; as root it installs what is missing, and nothing is skipped
+	$(BIN)/python -m pytest
+
+demo: setup ## drain a sample spool into a local primary; needs Python alone
+	$(BIN)/python -m tests.demo
+
+bench: setup services ## drainer against `postqueue -f`, on the same spool and sink
+	$(BIN)/python -m tests.bench
+
+docs: setup ## write the generated parts of docs/ again
+	$(BIN)/python -m tests.docs
+
+clean: ## remove what these targets made
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Tests start servers of their own, in folders of their own; the system's are not started.
+services:
+	@missing=; for pair in $(TEST_PACKAGES); do \
+	  command -v "$${pair#*:}" >/dev/null || missing="$$missing $${pair%:*}"; done; \
+	if [ -n "$$missing" ]; then $(call install,$$missing); fi
+
+# install PACKAGES: as root on Debian; anybody else is told, and goes on without.
+define install
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "make: missing here:" $(1) "(as root, make installs it)" >&2; \
+	else \
+	  export DEBIAN_FRONTEND=noninteractive; policy=/usr/sbin/policy-rc.d; \
+	  if [ ! -e $$policy ]; then \
+	    trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+	    printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; \
+	  fi; \
+	  apt-get install --yes --quiet --no-install-recommends $(1) </dev/null || \
+	    { apt-get update --quiet && \
+	      apt-get install --yes --quiet --no-install-recommends $(1) </dev/null; }; \
+	fi
+endef

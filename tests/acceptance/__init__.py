@@ -1,0 +1,1 @@
+"""The installed command against real servers."""

@@ -1,0 +1,1 @@
+"""``make demo``: a sample spool drained into a local primary, as a user would do it."""
