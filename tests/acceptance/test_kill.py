@@ -135,8 +135,9 @@ def test_killed_at_random_moments_nothing_is_lost_and_doubles_were_named(
             process = drainer.start(*arguments)
             more = dice.randrange(1, 60)
             peer.wait(
-                lambda seen=seen, more=more, process=process:  # type: ignore[misc]
-                len(peer.messages) >= seen + more or process.poll() is not None,
+                lambda seen=seen, more=more, process=process: (  # type: ignore[misc]
+                    len(peer.messages) >= seen + more or process.poll() is not None
+                ),
                 timeout=30,
             )
             process.send_signal(signal.SIGKILL)

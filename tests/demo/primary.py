@@ -6,6 +6,11 @@ from typing import Final
 from tests.script import Script, Step, View
 
 KNOWN_GOOD: Final = "postmaster@example.org"
+#: Whose mail it takes; a bounce to a stranger lies in the spool as well, and is held.
+DOMAINS: Final = (
+    "example.org", "example.net", "partial.example.net", "stall.example.net",
+    "例え.example.org",
+)  # fmt: skip
 #: Refused for good, always.
 UNKNOWN: Final = frozenset({"Carol@Example.ORG", "moved-away@example.org"})
 #: Refused for the moment when they are first tried, accepted from then on.

@@ -18,7 +18,7 @@ def spans_of(path: Path, trace_id: str) -> list[Span]:
         for span in scope["spans"]
         if span["traceId"] == trace_id
     ]
-    return sorted(found, key=lambda span: (int(span["startTimeUnixNano"]), span["spanId"]))
+    return sorted(found, key=_begun)
 
 
 def tree(spans: Iterable[Span]) -> Iterator[str]:
@@ -30,28 +30,32 @@ def tree(spans: Iterable[Span]) -> Iterator[str]:
         parent = span.get("parentSpanId", "")
         children.setdefault(parent if parent in ids else "", []).append(span)
     for root in children.get("", []):
-        yield _line(root, int(root["startTimeUnixNano"]))
-        yield from _below(root, children, "", int(root["startTimeUnixNano"]))
+        yield _line(root, _begun(root))
+        yield from _below(root, children, "", _begun(root))
 
 
 def _below(
     span: Span, children: dict[str, list[Span]], indent: str, start: int
 ) -> Iterator[str]:
     below = children.get(span["spanId"], [])
-    events = [] if below else span.get("events", [])
-    items: list[tuple[Span, bool]] = [(event, False) for event in events]
-    items += [(child, True) for child in below]
-    for number, (item, is_span) in enumerate(items, 1):
+    # An attempt that did not simply deliver has its stages as spans and as events.
+    events = [e for e in span.get("events", []) if not below or e["name"] == "classify"]
+    items = sorted([*below, *events], key=_begun)
+    for number, item in enumerate(items, 1):
         last = number == len(items)
-        line = _line(item, start) if is_span else _event(item, start)
+        line = _line(item, start) if "spanId" in item else _event(item, start)
         yield f"{indent}{'└─ ' if last else '├─ '}{line}"
-        if is_span:
+        if "spanId" in item:
             deeper = indent + ("   " if last else "│  ")
             yield from _below(item, children, deeper, start)
 
 
+def _begun(item: Span) -> int:
+    return int(item.get("startTimeUnixNano") or item["timeUnixNano"])
+
+
 def _line(span: Span, start: int) -> str:
-    begun, ended = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
+    begun, ended = _begun(span), int(span["endTimeUnixNano"])
     mark = " ✗" if span["status"].get("code") == 2 else ""  # STATUS_CODE_ERROR
     offset, took = (begun - start) / 1e6, (ended - begun) / 1e6
     words = _words(span)
@@ -59,7 +63,7 @@ def _line(span: Span, start: int) -> str:
 
 
 def _event(event: Span, start: int) -> str:
-    offset = (int(event["timeUnixNano"]) - start) / 1e6
+    offset = (_begun(event) - start) / 1e6
     return f"· {event['name']}  +{offset:.0f} ms{_words(event)}"
 
 
@@ -69,7 +73,6 @@ def _words(item: Span) -> str:
         each["key"].removeprefix("drainer."): next(iter(each["value"].values()))
         for each in item.get("attributes", [])
     }
-    shown = [
-        str(known[key]) for key in ("verdict", "rule", "reply", "native_id") if known.get(key)
-    ]
+    keys = ("native_id", "recipient", "verdict", "rule", "reply")
+    shown = [str(known[key]) for key in keys if known.get(key)]
     return "".join(f"  {text[:72]}" for text in shown)

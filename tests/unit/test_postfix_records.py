@@ -80,7 +80,7 @@ def test_pointers_lead_to_the_content_after_milter_edits(*, window: bool) -> Non
 
 
 def test_pointers_lead_to_the_envelope_after_milter_edits() -> None:
-    """The sender and the recipient that the milter added count; the done one is done."""
+    """The new sender and the added recipient count; the done one is done."""
     records = parse_whole(WORKED_EXAMPLE).records
     assert records.sender == b"new@e.org"
     assert records.arrival == (1795453619, 413160)
