@@ -15,10 +15,6 @@ from drainer.policy.job import Claimed, Job, Scanned
 from drainer.smtp.session import Work
 from drainer.sources import Source
 
-BATCH_MESSAGES = 200
-BATCH_BYTES = 4 * 1024 * 1024
-"""A batch of the scan ends at whichever comes first."""
-
 NOTHING = Facts(
     size_bytes=0,
     has_8bit=False,
@@ -45,18 +41,6 @@ def examine(spooled: Spooled, rules: Admission, *, digest: bool = False) -> Scan
         message = replace(spooled.message, problem=problem)
         spooled = Spooled(message=message, content=spooled.content)
     return admit(spooled, facts, rules)
-
-
-def next_batch(scan: Iterator[Spooled], rules: Admission) -> list[Scanned]:
-    """Take the next part of a scan; empty at its end."""
-    batch: list[Scanned] = []
-    size = 0
-    for spooled in scan:
-        batch.append(examine(spooled, rules))
-        size += spooled.message.size_bytes
-        if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
-            break
-    return batch
 
 
 @dataclass(slots=True)

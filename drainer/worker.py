@@ -19,8 +19,9 @@ from drainer.clock import utcnow
 from drainer.deliver import Lane
 from drainer.errors import LedgerUnwritable, OwnedElsewhere, UsageError
 from drainer.gatekeeper import Gatekeeper
-from drainer.intake import Intake, next_batch
+from drainer.intake import Intake
 from drainer.ledger import Decision, Kind, from_micros
+from drainer.ledger.claims import fresh_job
 from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
 from drainer.policy.admit import Admission
@@ -29,6 +30,7 @@ from drainer.policy.job import Job
 from drainer.policy.schedule import Schedule
 from drainer.policy.settle import Settlement
 from drainer.policy.throttle import Rate, ramp_window
+from drainer.scanning import scanning
 from drainer.smtp import Route
 from drainer.smtp.check import own_name
 from drainer.smtp.connect import Connection, Failed, connect
@@ -171,16 +173,15 @@ class Drain:
             self.failed(error)
 
     async def _scan(self, source: Source) -> None:
-        scan = source.scan()
-        while not self._backlog.closed:
-            batch = await asyncio.to_thread(next_batch, scan, self.orders.admission)
-            if not batch:
-                return
-            recorded = await self.ledger.record(batch)
-            self.tally.scanned += len(batch)
-            self._acknowledger.offer(recorded.finished)
-            for job in recorded.jobs:
-                await self._put(job)
+        async with scanning(source, self.orders.admission) as batches:
+            async for batch in batches:
+                recorded = await self.ledger.record(batch)
+                self.tally.scanned += len(batch)
+                self._acknowledger.offer(recorded.finished)
+                for seq, listing in recorded.fresh:
+                    await self._put(fresh_job(seq, listing))
+                if self._backlog.closed:
+                    return
 
     async def _put(self, job: Job) -> None:
         self.tally.claimed += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A self-signed certificate and its key. Clients trust it with ``cafile=certificate``."""
+    """A self-signed certificate, which clients trust by ``cafile``, and its key."""
 
     certificate: Path
     key: Path
@@ -27,8 +27,9 @@ def self_signed(
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
     names = f"subjectAltName=DNS:{name},IP:127.0.0.1,IP:::1"
     command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-        "-nodes", "-days", str(days), "-subj", f"/CN={name}", "-addext", names,
+        "openssl", "req", "-x509",
+        "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-days", str(days), "-subj", f"/CN={name}", "-addext", names,
         "-keyout", str(made.key), "-out", str(made.certificate),
     ]  # fmt: skip
     subprocess.run(

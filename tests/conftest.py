@@ -1,4 +1,4 @@
-"""Fixtures: real servers and scripted peers; and the rule that nothing is skipped in CI."""
+"""Fixtures: real servers, scripted peers. And the rule that CI skips nothing."""
 
 import contextlib
 import os
@@ -53,11 +53,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def peer() -> Iterator[Callable[..., PeerThread]]:
-    """Give a function that starts a peer in its own thread: ``peer(rcpt="450 4.2.1 busy")``.
+    """Give a function that starts a peer: ``peer(rcpt="450 4.2.1 busy")``.
 
-    It takes the fields of a Script, or a ``script``, and ``host`` or ``port``. When the
-    test is over its peers are stopped, and must have seen no violation unless started
-    ``lenient``.
+    The peer has a thread of its own. The function takes the fields of a Script, or a
+    ``script``, and ``host`` or ``port``. When the test is over its peers are stopped,
+    and must have seen no violation unless started ``lenient``.
     """
     strict: list[PeerThread] = []
     with contextlib.ExitStack() as stack:
@@ -68,7 +68,7 @@ def peer() -> Iterator[Callable[..., PeerThread]]:
             host: str = "127.0.0.1",
             port: int = 0,
             lenient: bool = False,
-            **fields: Any,  # noqa: ANN401  the fields of Script, of any type
+            **fields: Any,
         ) -> PeerThread:
             thread = PeerThread(script or Script(**fields), host=host, port=port)
             stack.enter_context(thread)
@@ -103,7 +103,7 @@ def backup_postfix(
     its own.
     """
 
-    def start(**options: Any) -> PrivatePostfix:  # noqa: ANN401  see roles.backup
+    def start(**options: Any) -> PrivatePostfix:
         base = postfix_instances.enter_context(instance_directory())
         return postfix_instances.enter_context(roles.backup(base, **options))
 
@@ -114,7 +114,7 @@ def backup_postfix(
 def primary_postfix(postfix_instances: contextlib.ExitStack) -> Callable[..., Primary]:
     """Give a function that starts a primary with the options of ``roles.primary``."""
 
-    def start(**options: Any) -> Primary:  # noqa: ANN401  see roles.primary
+    def start(**options: Any) -> Primary:
         base = postfix_instances.enter_context(instance_directory())
         return postfix_instances.enter_context(roles.primary(base, **options))
 

@@ -1,4 +1,4 @@
-"""One connection of a scripted peer: reads the stream in order and answers by the script.
+"""One connection of a scripted peer: reads in order and answers by the script.
 
 Every command is answered on its own and in turn, however many arrive at once, so a
 client may pipeline or not. What a client must not do is noted as a violation and then
@@ -39,8 +39,8 @@ LINE_LIMIT: Final = 512
 LINE_LIMITS: Final = {"MAIL": 1200, "RCPT": 1100, "AUTH": 12288}
 #: A parameter needs its extension to be on offer (RFC 5321 4.1.1.11).
 EXTENSION_OF: Final = {
-    "SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN",
-    "NOTIFY": "DSN", "ORCPT": "DSN", "AUTH": "AUTH", "REQUIRETLS": "REQUIRETLS",
+    "SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "AUTH": "AUTH",
+    "RET": "DSN", "ENVID": "DSN", "NOTIFY": "DSN", "ORCPT": "DSN",
 }  # fmt: skip
 #: Commands that end a pipelined group (RFC 2920 3.1; RFC 3207 4.2 for STARTTLS). QUIT
 #: may be last.
@@ -72,6 +72,7 @@ class Conversation:
     """Answers one client until one side leaves."""
 
     def __init__(self, peer: Records, wire: Wire, number: int) -> None:
+        """Prepare; ``number`` counts the connections of the peer from 1."""
         self.peer = peer
         self.wire = wire
         self.number = number
@@ -81,8 +82,9 @@ class Conversation:
         self._offered: set[str] = set()
         self._verbs: dict[str, Callable[[Command], Awaitable[None]]] = {
             "EHLO": self._ehlo, "HELO": self._helo, "STARTTLS": self._starttls,
-            "AUTH": self._auth, "MAIL": self._mail, "RCPT": self._rcpt, "DATA": self._data,
-            "RSET": self._rset, "NOOP": self._noop, "QUIT": self._quit,
+            "AUTH": self._auth, "MAIL": self._mail, "RCPT": self._rcpt,
+            "DATA": self._data, "RSET": self._rset, "NOOP": self._noop,
+            "QUIT": self._quit,
         }  # fmt: skip
 
     @property

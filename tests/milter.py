@@ -117,6 +117,7 @@ class Milter:
         return f"inet:127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
+        """Start."""
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.milter = self
         threading.Thread(
@@ -125,6 +126,7 @@ class Milter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()

@@ -5,9 +5,9 @@ own, so that a test may run a subprocess against it. Both keep what they saw as 
 lists, which may be read at any time from any thread:
 
     with PeerThread(Script(rcpt="450 4.2.1 busy")) as peer:
-        ...                                            # a client talks to
-        127.0.0.1:peer.port peer.wait(lambda: len(peer.messages) == 3) assert [m.content
-        for m in peer.accepted] == [...]
+        ...  # a client talks to 127.0.0.1, peer.port
+        peer.wait(lambda: len(peer.messages) == 3)
+        assert [message.content for message in peer.accepted] == [...]
 
 ``peer.script`` may be exchanged meanwhile. A conversation that fails for a reason of
 ours, such as an exception in a scripted function, shows up among the violations.
@@ -32,9 +32,9 @@ class Peer:
     def __init__(
         self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
+        """Prepare; without a port any free one is taken when it listens."""
         self.script = Script() if script is None else script
         self.host = host
-        #: 0 until it listens, when any free port was asked for.
         self.port = port
         #: Every command line, in order of arrival.
         self.commands: list[Command] = []
@@ -63,10 +63,12 @@ class Peer:
     # ---- in the event loop
 
     async def __aenter__(self) -> Self:
+        """Listen."""
         await self.listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Close."""
         await self.close()
 
     async def listen(self) -> None:
@@ -118,7 +120,7 @@ class Peer:
             self.note()
 
     async def until(self, holds: Callable[[], bool], *, timeout: float = 10) -> None:  # noqa: ASYNC109
-        """Wait, in the peer's own loop, until a condition on its records holds.
+        """Wait, in the peer's own loop, for a condition on its records.
 
         Raises TimeoutError.
         """
@@ -136,13 +138,14 @@ class Peer:
             self._changed.notify_all()
 
     def wait(self, holds: Callable[[], bool], *, timeout: float = 10) -> None:
-        """Wait, in another thread than the peer's, until a condition on its records holds.
+        """Wait, in any other thread, for a condition on its records.
 
         Raises TimeoutError.
         """
         with self._changed:
             if not self._changed.wait_for(holds, timeout):
-                msg = f"not within {timeout} s; last: {self.commands[-3:]}, {self.violations}"
+                last = self.commands[-3:]
+                msg = f"not within {timeout} s; last {last}; {self.violations}"
                 raise TimeoutError(msg)
 
 
@@ -152,6 +155,7 @@ class PeerThread(Peer):
     def __init__(
         self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
+        """Prepare, as a Peer."""
         super().__init__(script, host=host, port=port)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leave = asyncio.Event()
@@ -160,10 +164,12 @@ class PeerThread(Peer):
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        """Start."""
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop."""
         self.stop()
 
     def start(self) -> None:

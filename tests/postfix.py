@@ -1,12 +1,14 @@
 """Private Postfix instances, so that tests meet the real thing.
 
-Each instance has its own configuration, queue, data and log under one directory and listens on
-one loopback port; the system's own Postfix is neither read nor touched. Everything runs without a
-chroot. It takes root, since Postfix changes to the user ``postfix``, and that user must be able to
-walk to the directory: use ``instance_directory``, not pytest's tmp_path (mode 0700).
+Each instance has its own configuration, queue, data and log under one directory and
+listens on one loopback port; the system's own Postfix is neither read nor touched.
+Everything runs without a chroot. It takes root, since Postfix changes to the user
+``postfix``, and that user must be able to walk to the directory: use
+``instance_directory``, not pytest's tmp_path (mode 0700).
 
-What is promised: ``start`` returns when the port answers, ``stop`` when no process of the instance
-is left, and only processes that the instance started are ever ended, by process group.
+What is promised: ``start`` returns when the port answers, ``stop`` when no process of
+the instance is left, and only processes that the instance started are ever ended, by
+process group.
 """
 
 import contextlib
@@ -35,12 +37,13 @@ POLL_SECONDS: Final = 0.02
 
 #: Owned by the mail owner. The last two also belong to the submission group.
 _QUEUES: Final = (
-    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private",
-    "saved", "trace",
+    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming",
+    "private", "saved", "trace",
 )  # fmt: skip
 _SUBMISSION: Final = {"maildrop": 0o730, "public": 0o710}
 
-#: name, type, private, unprivileged, chroot, wakeup, maxproc, command; chroot is 'n' throughout.
+#: name, type, private, unprivileged, chroot, wakeup, maxproc, command; chroot is 'n'
+#: throughout.
 _SERVICES: Final = """\
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
@@ -120,11 +123,12 @@ def wait_until(holds: Callable[[], bool], *, timeout: float, what: str) -> None:
 
 
 class PrivatePostfix:
-    """One Postfix instance below ``base``. As a context manager it is started and stopped."""
+    """One Postfix instance below ``base``; as a context manager it runs."""
 
     def __init__(
         self, base: Path, *, hostname: str, parameters: Mapping[str, str] | None = None
     ) -> None:
+        """Lay the instance out on disk; nothing runs yet."""
         self.base = base
         self.config_dir = base / "etc"
         self.queue_dir = base / "spool"
@@ -158,7 +162,8 @@ class PrivatePostfix:
             "alias_maps": "",
             "alias_database": "",
             "biff": "no",
-            # Mail arrives over SMTP from elsewhere in real life: nothing is added to it.
+            # Mail arrives over SMTP from elsewhere in real life: nothing is added to
+            # it.
             "local_header_rewrite_clients": "",
             "always_add_missing_headers": "no",
             "notify_classes": "",
@@ -196,7 +201,7 @@ class PrivatePostfix:
         self._write_main()
 
     def add_master(self, lines: str) -> None:
-        """Add or replace master.cf services, by name and type, continuation lines included."""
+        """Add or replace master.cf services, each with its continuation lines."""
         key: tuple[str, str] | None = None
         for line in lines.splitlines():
             if line[:1].isspace() and key:
@@ -211,15 +216,18 @@ class PrivatePostfix:
     # ---- running
 
     def __enter__(self) -> Self:
+        """Start."""
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop."""
         self.stop()
 
     def start(self) -> None:
-        """Start the instance; as ``postfix start`` does, this renames files of a copied queue.
+        """Start the instance.
 
+        This is ``postfix start``, which renames the files of a copied queue.
         Raises RuntimeError with the log when the server does not come up.
         """
         done = self._call(["postfix", "start"], check=False)
@@ -245,10 +253,10 @@ class PrivatePostfix:
         return False
 
     def stop(self, *, timeout: float = 20) -> None:
-        """End the instance and wait until its last process is gone; harmless when repeated.
+        """End the instance, to its last process; harmless when repeated.
 
-        Delivery agents get the signal too (RFC 5321 clients must stand a cut connection anyway),
-        and are killed when they do not heed it.
+        Delivery agents get the signal too (RFC 5321 clients must stand a cut connection
+        anyway), and are killed when they do not heed it.
         """
         group, self.master_pid = self.master_pid, None
         if group is None:
@@ -273,7 +281,7 @@ class PrivatePostfix:
             wait_until(lambda: not group_alive(group), timeout=10, what="its end")
 
     def reload(self) -> None:
-        """Make the instance read its configuration; returns when its master has done so."""
+        """Make the instance read its configuration; wait until its master has."""
         marker = "reload -- version"
         before = self.log().count(marker)
         self._call(["postfix", "reload"])
@@ -335,7 +343,7 @@ class PrivatePostfix:
     # ---- looking
 
     def queue_files(self, queues: Sequence[str] = ("deferred",)) -> list[Path]:
-        """Return the files of complete messages in these queue directories, in order of name."""
+        """Return the message files of these queue directories, in order of name."""
         return sorted(
             Path(folder) / name
             for queue in queues
@@ -347,7 +355,7 @@ class PrivatePostfix:
     def wait_queue(
         self, count: int, queues: Sequence[str] = ("deferred",), *, timeout: float = 30
     ) -> list[Path]:
-        """Wait until these queues hold exactly ``count`` messages and return their files.
+        """Wait until these queues hold exactly so many messages; return their files.
 
         Raises TimeoutError with the log.
         """
@@ -373,7 +381,8 @@ class PrivatePostfix:
 def group_alive(group: int) -> bool:
     """Tell whether a process group still has a member other than zombies.
 
-    A zombie has ended; where process 1 reaps nobody, as in some containers, it stays for ever.
+    A zombie has ended; where process 1 reaps nobody, as in some containers, it stays
+    for ever.
     """
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,7 +1,8 @@
 """The servers of a drain: a backup that keeps mail, a primary that delivers it, a sink.
 
-Backup and primary are private Postfix instances that change nothing in what passes through them,
-so that a test may compare the bytes one stored with the bytes the other delivered.
+Backup and primary are private Postfix instances that change nothing in what passes
+through them, so that a test may compare the bytes one stored with the bytes the other
+delivered.
 """
 
 import contextlib
@@ -32,8 +33,8 @@ def backup(
 ) -> PrivatePostfix:
     """Return a backup MX that accepts mail for these domains and keeps it.
 
-    Without a relay port everything is deferred unattempted; with one (nothing need listen there)
-    delivery is attempted, as during an outage, and again on ``flush``.
+    Without a relay port everything is deferred unattempted; with one (nothing need
+    listen there) delivery is attempted, as during an outage, and again on ``flush``.
     """
     keeping = (
         {"defer_transports": "smtp, relay"}
@@ -52,8 +53,8 @@ def primary(
 ) -> "Primary":
     """Return a primary that delivers all mail for these domains into one Maildir.
 
-    It leaves even those bytes alone that a default Postfix cleans: stray CR and LF, and header
-    fields that only a final delivery drops.
+    It leaves even those bytes alone that a default Postfix cleans: stray CR and LF, and
+    header fields that only a final delivery drops.
     """
     role = {
         "virtual_mailbox_domains": ", ".join(domains),
@@ -73,7 +74,7 @@ def primary(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One delivery of the primary. Addresses are quoted as on the wire, LF ends the lines."""
+    """One delivery of the primary; addresses as on the wire, lines ended by LF."""
 
     #: The address of RCPT TO.
     recipient: bytes
@@ -93,6 +94,7 @@ class Primary(PrivatePostfix):
     def __init__(
         self, base: Path, *, hostname: str, parameters: Mapping[str, str]
     ) -> None:
+        """Lay it out as ``primary`` says."""
         super().__init__(base, hostname=hostname, parameters=parameters)
         self._mail = base / "mail"
         self._mail.mkdir(exist_ok=True)
@@ -147,10 +149,12 @@ def _parse(stored: bytes) -> Received:
 class SmtpSink:
     """Postfix's smtp-sink on a free loopback port: the fastest server there is.
 
-    Options are its own (``man smtp-sink``), such as ``-w 1`` to delay the reply to DATA.
+    Options are its own (``man smtp-sink``), such as ``-w 1`` to delay the reply to
+    DATA.
     """
 
     def __init__(self, *options: str, backlog: int = 1000) -> None:
+        """Choose a port; nothing runs yet."""
         self.options: Sequence[str] = options
         self.port = free_port()
         self._backlog = backlog
@@ -167,10 +171,12 @@ class SmtpSink:
         )
 
     def __enter__(self) -> Self:
+        """Start."""
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop."""
         self.stop()
 
     @property

@@ -10,8 +10,8 @@ from typing import Final, NotRequired, TypedDict
 
 _DATA: Final = Path(__file__).parent / "data"
 _QUEUES: Final = (
-    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "maildrop",
-    "saved", "trace",
+    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming",
+    "maildrop", "saved", "trace",
 )  # fmt: skip
 
 
@@ -63,9 +63,10 @@ def postfix_samples() -> dict[str, Sample]:
 
 
 def lay_out_postfix(dest: Path) -> Path:
-    """Copy the sample queue to a directory, as it lay on the backup, and return the directory.
+    """Copy the sample queue to a directory as it lay on the backup; return that.
 
-    Git keeps neither empty directories nor modes, and to Postfix mode 0700 means a complete file.
+    Git keeps neither empty directories nor modes, and to Postfix mode 0700 means a
+    complete file.
     """
     shutil.copytree(
         _DATA / "postfix", dest, dirs_exist_ok=True, copy_function=shutil.copyfile

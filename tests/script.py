@@ -1,12 +1,12 @@
 """What a scripted peer shall do, and what it keeps of what it saw: plain data.
 
-A ``Script`` has one answer for each command. An answer is a step, or a function from the ``View``
-of the moment to a step; a step is a reply or an action:
+A ``Script`` has one answer for each command. An answer is a step, or a function from
+the ``View`` of the moment to a step; a step is a reply or an action:
 
     Script(rcpt="450 4.2.1 busy")
     Script(rcpt=per_recipient({"b@example.org": "550 5.1.1 unknown"}))
     Script(dot=in_turn("451 4.3.0 later", Drop(), "250 2.0.0 ok"))
-    Script(mail=lambda view: ReplyThenDrop("421 4.7.0 bye") if view.transaction > 10 else "250 ok")
+    Script(rset=lambda view: Drop() if view.connection > 10 else "250 2.0.0 ok")
 
 A reply is written without its CRLF; lines of a longer one are parted by LF.
 """
@@ -31,9 +31,10 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Say nothing: for some seconds and then go on without a reply, or until the client leaves.
+    """Say nothing, for some seconds or until the client leaves.
 
-    A deaf peer reads nothing meanwhile either, so that a client with much to say cannot write.
+    A deaf peer reads nothing meanwhile either, so that a client with much to say cannot
+    write.
     """
 
     seconds: float | None = None
@@ -50,7 +51,7 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Send these bytes as the reply: unusual line ends, halves of a reply, several at once."""
+    """Send these bytes as the reply: odd line ends, half a reply, several at once."""
 
     data: bytes
 
@@ -71,12 +72,12 @@ class ReplyThenDrop:
 
 Step: TypeAlias = str | Drop | Reset | Stall | Delay | Raw | ReplyThenDrop
 
-# ---- steps amid the content, taken once so many bytes of it have arrived (dots still stuffed)
+# ---- steps amid the content, taken once so many bytes of it (still stuffed) came
 
 
 @dataclass(frozen=True, slots=True)
 class EarlyReply:
-    """Reply before the final dot, then close or swallow the rest; the dot gets no reply."""
+    """Reply before the final dot, then close, or swallow the rest and say no more."""
 
     after_bytes: int
     reply: str
@@ -186,7 +187,8 @@ class View:
     command: Command
     #: Counted from 1.
     connection: int
-    #: Counted from 1 on the connection; for MAIL it is the number that this one would have.
+    #: Counted from 1 on the connection; for MAIL it is the number that this one would
+    #: have.
     transaction: int
     #: The transaction under way, with reverse path, recipients and content so far.
     message: Message | None
@@ -216,7 +218,8 @@ class Script:
 
     name: str = "peer.example"
     banner: Answer = "220 peer.example ESMTP"
-    #: What EHLO offers; STARTTLS is offered as well while there is a ``tls`` not yet in use.
+    #: What EHLO offers; STARTTLS is offered as well while there is a ``tls`` not yet in
+    #: use.
     extensions: tuple[str, ...] = EXTENSIONS
     #: Instead of name and extensions.
     ehlo: Answer | None = None
@@ -246,6 +249,6 @@ def per_recipient(
 
 
 def in_turn(*steps: Step) -> Answer:
-    """Take one step after the other, over all connections, and the last one for ever."""
+    """Take one step after the other, over all connections; the last one stays."""
     left = list(steps)
     return lambda _view: left.pop(0) if len(left) > 1 else left[0]

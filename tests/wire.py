@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 
-class Gone(Exception):  # noqa: N818  an ending, not an error
+class Gone(Exception):
     """The connection is over."""
 
 
@@ -15,6 +15,7 @@ class Wire(asyncio.Protocol):
     """The bytes of a connection, in order, and who hung up."""
 
     def __init__(self, opened: Callable[["Wire"], None]) -> None:
+        """Prepare; ``opened`` is called once, with the first transport."""
         self._opened: Callable[[Wire], None] | None = opened
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -63,7 +64,7 @@ class Wire(asyncio.Protocol):
         return self._take(end)
 
     async def content(self, watch: int | None) -> bytes | None:
-        """Take the content up to the final dot; None once ``watch`` bytes of it are there."""
+        """Take the content up to the final dot; None once ``watch`` bytes are there."""
         seen = 0
         while True:
             end = self._final_dot(seen)

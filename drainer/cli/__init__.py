@@ -26,7 +26,7 @@ sent; 4 stopped because the primary refuses us; 5 finished, but recipients remai
 app = typer.Typer(
     name="drainer",
     help="Drain a backup MX's spool to the primary mail server.",
-    epilog=EXIT_STATUS,
+    epilog=" ".join(EXIT_STATUS.split()),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -38,7 +38,12 @@ def _command(verb: Verb) -> Callable[..., None]:
     @with_filters
     def command(
         ids: Annotated[
-            list[str] | None, typer.Argument(metavar="[ID]...", show_default=False)
+            list[str] | None,
+            typer.Argument(
+                metavar="ID",
+                help="Drainer ids or prefixes, queue ids, or Message-IDs.",
+                show_default=False,
+            ),
         ] = None,
         reason: Annotated[
             str, typer.Option(help="Why; it is recorded with the decision.")

@@ -27,7 +27,7 @@ JsonOption = Annotated[
 SourcesArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...",
+        metavar="SOURCE",
         help="postfix:DIR, maildir:DIR, a folder of either kind, or the name of a"
         " \\[sources.NAME] table.",
         show_default=False,

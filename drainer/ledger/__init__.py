@@ -7,9 +7,14 @@ its group commit is durable. Reading (drainer.ledger.report) never waits for it.
 import enum
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from drainer.mail.message import Facts
 from drainer.policy.job import Job
 from drainer.policy.settle import Settlement
+
+Row = dict[str, Any]
+"""Column values by name."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -55,6 +60,17 @@ class Decision:
     message: int | None = None
     n: int | None = None
     attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A message as a scan lists it, in the form of rows: ready to be recorded."""
+
+    message: Row
+    recipients: list[Row]
+    facts: Facts | None
+    #: The content with CRLF line ends when it is small; None: read it again.
+    content: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,71 +10,102 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from drainer.ledger import Decision, Kind, from_micros, schema
+from drainer.ledger import Decision, Kind, Listing, Row, from_micros, schema
 from drainer.ledger.owner import dead_owners
+from drainer.ledger.prepared import Prepared, inserting
 from drainer.ledger.rows import (
-    Row,
     claimed_of,
     decision_row,
     message_of,
-    message_row,
-    recipient_rows,
+    recipient_of,
 )
 from drainer.ledger.statements import Identity
-from drainer.mail.message import Message
-from drainer.policy.job import Claimed, Job, Scanned
+from drainer.mail.content import Held
+from drainer.mail.message import Message, Spooled
+from drainer.policy.job import Claimed, Job
 from drainer.policy.settle import MAX_DOUBTS
 from drainer.policy.state import CLAIMABLE, FINAL, Event, State, follow
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
+_MESSAGE = Prepared(inserting(schema.messages, without="seq"))
+_RECIPIENT = Prepared(inserting(schema.recipients))
 _CLAIMABLE = [state.value for state in CLAIMABLE]
 _FINAL = [state.value for state in FINAL]
-_VANISHED = ("local-vanished", "local-incomplete")
+_PASSING = [
+    f"local-{code}"
+    for code in ("vanished", "incomplete", "marked-corrupt", "unreadable")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """What recording a part of a scan gave."""
 
-    #: New messages, claimed for us already.
-    jobs: list[Job]
+    #: New messages with something to send, claimed for us: seq and listing.
+    fresh: list[tuple[int, Listing]]
     #: Known messages whose recipients are all final, not yet acknowledged.
     finished: list[Message]
-    known: int = 0
 
 
 def record(
-    connection: sa.Connection, scans: Sequence[Scanned], identity: Identity, now: int
+    connection: sa.Connection,
+    listings: Sequence[Listing],
+    identity: Identity,
+    now: int,
 ) -> Recorded:
     """Write down what a scan saw; a message that is known keeps its history."""
-    unique = {s.spooled.message.id: s for s in scans}
+    unique = {listing.message["id"]: listing for listing in listings}
     known = _known(connection, unique)
-    fresh = [s for i, s in unique.items() if i not in known]
-    seqs: dict[str, int] = {}
-    if fresh:
-        rows = [_owned_row(s, identity.owner, now) for s in fresh]
-        connection.execute(sa.insert(schema.messages), rows)
-        seqs = _seqs(connection, [s.spooled.message.id for s in fresh])
-        recipients = [
-            row
-            for s in fresh
-            for row in recipient_rows(s, seqs[s.spooled.message.id], now)
-        ]
-        if recipients:
-            connection.execute(sa.insert(schema.recipients), recipients)
-        _note_problems(connection, recipients, identity.run)
+    fresh = [listing for i, listing in unique.items() if i not in known]
+    claimed = _insert(connection, fresh, identity, now) if fresh else []
     finished = _revisit(connection, known, unique, now)
-    jobs = [
-        job
-        for s in fresh
-        if (job := _fresh_job(s, seqs[s.spooled.message.id])) is not None
-    ]
-    return Recorded(jobs=jobs, finished=finished, known=len(known))
+    return Recorded(fresh=claimed, finished=finished)
 
 
-def _owned_row(scanned: Scanned, owner: str, now: int) -> Row:
-    has_work = _fresh_job(scanned, 0) is not None
-    return message_row(scanned, owner if has_work else None, now)
+def _insert(
+    connection: sa.Connection, fresh: list[Listing], identity: Identity, now: int
+) -> list[tuple[int, Listing]]:
+    recipients: list[Row] = []
+    claimed = []
+    for listing in fresh:
+        has_work = any(_is_pending(row) for row in listing.recipients)
+        owner = identity.owner if has_work else None
+        listing.message.update(scanned=now, owner=owner, acknowledged=None)
+    _MESSAGE(connection, [listing.message for listing in fresh])
+    seqs = _seqs(connection, [listing.message["id"] for listing in fresh])
+    for listing in fresh:
+        seq = seqs[listing.message["id"]]
+        for row in listing.recipients:
+            row.update(message=seq, since=now)
+        recipients += listing.recipients
+        if listing.message["owner"]:
+            claimed.append((seq, listing))
+    if recipients:
+        _RECIPIENT(connection, recipients)
+    _note_problems(connection, recipients, identity.run)
+    return claimed
+
+
+def _is_pending(row: Row) -> bool:
+    return bool(row["state"] == State.PENDING.value)
+
+
+def fresh_job(seq: int, listing: Listing) -> Job:
+    """Return the job of a message that was just recorded and claimed for us."""
+    pending = [row for row in listing.recipients if _is_pending(row)]
+    claimed = tuple(Claimed(n=row["n"], recipient=recipient_of(row)) for row in pending)
+    message = message_of(listing.message, tuple(c.recipient for c in claimed))
+    spooled = None
+    if listing.content is not None:
+        spooled = Spooled(message=message, content=Held(listing.content))
+    return Job(
+        message=message,
+        seq=seq,
+        claimed=claimed,
+        spooled=spooled,
+        facts=listing.facts,
+        whole=len(pending) == len(listing.recipients),
+    )
 
 
 def _seqs(connection: sa.Connection, ids: list[str]) -> dict[str, int]:
@@ -110,58 +141,39 @@ def _note_problems(connection: sa.Connection, rows: list[Row], run: str) -> None
         connection.execute(sa.insert(schema.decisions), held)
 
 
-def _fresh_job(scanned: Scanned, seq: int) -> Job | None:
-    message = scanned.spooled.message
-    claimed = tuple(
-        Claimed(n=n, recipient=recipient)
-        for n, (recipient, problem) in enumerate(
-            zip(message.envelope.recipients, scanned.problems, strict=False)
-        )
-        if not problem
-    )
-    if not claimed:
-        return None
-    return Job(
-        message=message,
-        seq=seq,
-        claimed=claimed,
-        spooled=scanned.spooled,
-        facts=scanned.facts,
-        whole=len(claimed) == len(message.envelope.recipients),
-    )
-
-
 def _revisit(
     connection: sa.Connection,
     known: dict[str, sa.RowMapping],
-    scans: dict[str, Scanned],
+    listings: dict[str, Listing],
     now: int,
 ) -> list[Message]:
     """Follow renamed files, wake what had vanished, find what is finished."""
     for id_, row in known.items():
-        message = scans[id_].spooled.message
-        where = {
-            "source": message.source,
-            "locator": message.locator,
-            "queue": message.queue,
-        }
+        seen = listings[id_].message
+        where = {key: seen[key] for key in ("source", "locator", "queue")}
         if any(row[key] != value for key, value in where.items()):
             connection.execute(
                 sa.update(schema.messages).where(_M.seq == row["seq"]).values(**where)
             )
-        if scans[id_].spooled.message.problem is None:
-            connection.execute(
-                sa.update(schema.recipients)
-                .where(
-                    _R.message == row["seq"],
-                    _R.state == State.HELD.value,
-                    _R.rule.in_(_VANISHED),
-                )
-                .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")
-            )
+        if not seen["problem"]:
+            _lift_passing_problems(connection, row["seq"], now)
     waiting = [i for i, row in known.items() if row["acknowledged"] is None]
     unfinished = _unfinished(connection, waiting)
-    return [scans[i].spooled.message for i in waiting if i not in unfinished]
+    return [message_of(listings[i].message) for i in waiting if i not in unfinished]
+
+
+def _lift_passing_problems(connection: sa.Connection, seq: int, now: int) -> None:
+    """Let go what was absent, unfinished or unreadable, and is sound now."""
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(
+            _R.message == seq,
+            _R.state == State.HELD.value,
+            _R.rule.in_(_PASSING),
+            _R.forward_path != "",
+        )
+        .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")
+    )
 
 
 def finished(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
@@ -224,7 +236,7 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
     ).mappings()
     claims: dict[int, list[Claimed]] = {}
     for row in rows:
-        claims.setdefault(row["message"], []).append(claimed_of(row))
+        claims.setdefault(row["message"], []).append(claimed_of(dict(row)))
     known = connection.execute(
         sa.select(schema.messages).where(_M.seq.in_(seqs))
     ).mappings()
@@ -233,7 +245,7 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
     for seq in seqs:
         for part in _by_doubt(claims.get(seq, [])):
             recipients = tuple(claimed.recipient for claimed in part)
-            message = message_of(messages[seq], recipients)
+            message = message_of(dict(messages[seq]), recipients)
             alone = part[0].state is State.UNKNOWN
             jobs.append(Job(message=message, seq=seq, claimed=part, alone=alone))
     return jobs

@@ -1,21 +1,27 @@
 """Messages and claims as rows, and back."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
-from drainer.ledger import Decision, from_micros, to_micros
+from drainer.ledger import Decision, Listing, Row, from_micros, to_micros
 from drainer.mail.envelope import Client, Envelope, Recipient
 from drainer.mail.message import Message, Problem
 from drainer.policy.job import Claimed, Scanned
 from drainer.policy.state import State
 
-Row = dict[str, Any]
+
+def listing_of(scanned: Scanned, content: bytes | None) -> Listing:
+    """Return a scanned message as rows; ``content`` is its content when small."""
+    return Listing(
+        message=_message_row(scanned),
+        recipients=_recipient_rows(scanned),
+        facts=scanned.facts,
+        content=content,
+    )
 
 
-def message_row(scanned: Scanned, owner: str | None, now: int) -> Row:
-    """Return the row of a message that was just scanned."""
+def _message_row(scanned: Scanned) -> Row:
     message = scanned.spooled.message
     problem = scanned.problem
     size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
@@ -26,15 +32,12 @@ def message_row(scanned: Scanned, owner: str | None, now: int) -> Row:
         "queue": message.queue,
         "locator": message.locator,
         "arrived": to_micros(message.arrived),
-        "scanned": now,
         "reverse_path": message.envelope.reverse_path,
         "size": size,
         "message_id": message.message_id,
         "details": json.dumps(_details(message, problem), separators=(",", ":")),
         "problem": problem.code if problem else "",
         "recipients": len(scanned.problems),
-        "owner": owner,
-        "acknowledged": None,
     }
 
 
@@ -55,7 +58,7 @@ def _details(message: Message, problem: Problem | None) -> Row:
     return {key: value for key, value in pairs.items() if value}
 
 
-def recipient_rows(scanned: Scanned, seq: int, now: int) -> list[Row]:
+def _recipient_rows(scanned: Scanned) -> list[Row]:
     """Return a row per recipient; one without an address when none is known."""
     message = scanned.spooled.message
     known = message.envelope.recipients
@@ -64,13 +67,11 @@ def recipient_rows(scanned: Scanned, seq: int, now: int) -> list[Row]:
     detail = scanned.problem.detail if scanned.problem else ""
     return [
         {
-            "message": seq,
             "n": n,
             "forward_path": recipient.forward_path,
             "orcpt": recipient.orcpt,
             "notify": ",".join(recipient.notify),
             "state": (State.HELD if problem else State.PENDING).value,
-            "since": now,
             "due": None if problem else 0,
             "attempts": 0,
             "doubts": 0,
@@ -84,7 +85,9 @@ def recipient_rows(scanned: Scanned, seq: int, now: int) -> list[Row]:
     ]
 
 
-def message_of(row: sa.RowMapping, recipients: tuple[Recipient, ...] = ()) -> Message:
+def message_of(
+    row: Mapping[str, Any], recipients: tuple[Recipient, ...] = ()
+) -> Message:
     """Rebuild a message; its envelope holds just the recipients given."""
     details = json.loads(row["details"])
     problem = row["problem"]
@@ -117,7 +120,7 @@ def message_of(row: sa.RowMapping, recipients: tuple[Recipient, ...] = ()) -> Me
     )
 
 
-def recipient_of(row: sa.RowMapping) -> Recipient:
+def recipient_of(row: Mapping[str, Any]) -> Recipient:
     """Rebuild a recipient."""
     return Recipient(
         forward_path=row["forward_path"],
@@ -126,7 +129,7 @@ def recipient_of(row: sa.RowMapping) -> Recipient:
     )
 
 
-def claimed_of(row: sa.RowMapping) -> Claimed:
+def claimed_of(row: Mapping[str, Any]) -> Claimed:
     """Rebuild a recipient together with its history."""
     return Claimed(
         n=row["n"],

@@ -19,6 +19,7 @@ from drainer.errors import UsageError
 from drainer.ledger import (
     Closed,
     Decision,
+    Listing,
     Opened,
     claims,
     engine,
@@ -30,7 +31,7 @@ from drainer.ledger.owner import RENEW_EVERY, Owner, lease_end
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Batch, Call, Identity
 from drainer.ledger.writer import Writer
-from drainer.policy.job import Job, Scanned
+from drainer.policy.job import Job
 from drainer.policy.state import State
 
 T = TypeVar("T")
@@ -105,11 +106,11 @@ class Ledger:
 
         await self._call(check)
 
-    async def record(self, scans: Sequence[Scanned]) -> claims.Recorded:
+    async def record(self, listings: Sequence[Listing]) -> claims.Recorded:
         """Write down a part of a scan; new messages come back claimed."""
         return await self._call(
             functools.partial(
-                claims.record, scans=scans, identity=self._identity, now=_now()
+                claims.record, listings=listings, identity=self._identity, now=_now()
             )
         )
 

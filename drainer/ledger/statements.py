@@ -12,15 +12,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from drainer.ledger import Closed, Decision, Kind, Opened, schema, to_micros
-from drainer.ledger.rows import Row, decision_row
+from drainer.ledger import Closed, Decision, Kind, Opened, Row, schema, to_micros
+from drainer.ledger.prepared import Prepared, inserting
+from drainer.ledger.rows import decision_row
 from drainer.ledger.writer import Conflict
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 
-_TAKE = (
+_IN_FLIGHT = sa.literal_column(f"'{State.IN_FLIGHT.value}'")
+_TAKE = Prepared(
     sa.update(schema.recipients)
     .where(
         _R.message == sa.bindparam("b_message"),
@@ -28,14 +30,14 @@ _TAKE = (
         _R.state == sa.bindparam("b_state"),
         _R.attempts == sa.bindparam("b_attempts"),
     )
-    .values(state=State.IN_FLIGHT.value, since=sa.bindparam("b_since"))
+    .values(state=_IN_FLIGHT, since=sa.bindparam("b_since"))
 )
-_SETTLE = (
+_SETTLE = Prepared(
     sa.update(schema.recipients)
     .where(
         _R.message == sa.bindparam("b_message"),
         _R.n == sa.bindparam("b_n"),
-        _R.state == State.IN_FLIGHT.value,
+        _R.state == _IN_FLIGHT,
     )
     .values(
         state=sa.bindparam("b_state"),
@@ -47,18 +49,18 @@ _SETTLE = (
         reply=sa.bindparam("b_reply"),
     )
 )
-_END = (
+_END = Prepared(
     sa.update(schema.attempts)
     .where(_A.id == sa.bindparam("b_id"))
     .values(ended=sa.bindparam("b_ended"), stages=sa.bindparam("b_stages"))
 )
-_FREE = (
+_FREE = Prepared(
     sa.update(schema.messages)
     .where(_M.seq == sa.bindparam("b_seq"), _M.owner == sa.bindparam("b_owner"))
-    .values(owner=None)
+    .values(owner=sa.null())
 )
-_ATTEMPT = sa.insert(schema.attempts)
-_DECISION = sa.insert(schema.decisions)
+_ATTEMPT = Prepared(inserting(schema.attempts))
+_DECISION = Prepared(inserting(schema.decisions, without="id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Batch:
 
     def _write_opened(self, connection: sa.Connection) -> None:
         guarded(connection, _TAKE, [row for o in self._opened for row in _take_rows(o)])
-        connection.execute(_ATTEMPT, [self._attempt_row(o) for o in self._opened])
+        _ATTEMPT(connection, [self._attempt_row(o) for o in self._opened])
 
     def _attempt_row(self, opened: Opened) -> Row:
         return {
@@ -158,17 +160,17 @@ class Batch:
             if closed.free:
                 freed.append({"b_seq": closed.job.seq, "b_owner": self._identity.owner})
         guarded(connection, _SETTLE, settled)
-        connection.execute(_END, ended)
-        connection.execute(_DECISION, decided)
+        _END(connection, ended)
+        _DECISION(connection, decided)
         if freed:
-            connection.execute(_FREE, freed)
+            _FREE(connection, freed)
 
 
 def guarded(
-    connection: sa.Connection, statement: sa.Update, rows: Sequence[Row]
+    connection: sa.Connection, statement: Prepared, rows: Sequence[Row]
 ) -> None:
     """Execute an update that must hit exactly one row for each of ``rows``."""
-    if rows and connection.execute(statement, list(rows)).rowcount != len(rows):
+    if rows and statement(connection, rows) != len(rows):
         raise Conflict
 
 

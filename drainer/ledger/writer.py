@@ -18,9 +18,9 @@ from typing import Any
 
 import sqlalchemy as sa
 import tenacity
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 
-from drainer.errors import LedgerUnwritable
+from drainer.errors import DrainerError, LedgerUnwritable
 
 GATHER = 0.010
 GIVE_UP_AFTER = 5.0
@@ -112,9 +112,9 @@ class Writer:
     def _commit(self, connection: sa.Connection, batch: list[_Item]) -> None:
         try:
             results = self._attempt(connection, [item[0] for item in batch])
-        except Conflict:
+        except (Conflict, DrainerError):
             self._commit_singly(connection, batch)
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - a dead writer would hang all
             self._fail(batch, error)
         else:
             self._resolve(
@@ -135,13 +135,13 @@ class Writer:
             return self._apply(connection, operations)
 
     def _commit_singly(self, connection: sa.Connection, batch: list[_Item]) -> None:
-        """After a conflict: find out which operation it was."""
+        """After a conflict or a refusal: find out which operation it was."""
         for operation, future in batch:
             try:
                 result = self._attempt(connection, [operation])[0]
-            except Conflict as conflict:
-                self._resolve([(future, None, conflict)])
-            except SQLAlchemyError as error:
+            except (Conflict, DrainerError) as refusal:
+                self._resolve([(future, None, refusal)])
+            except Exception as error:  # noqa: BLE001 - likewise
                 self._fail([(operation, future)], error)
             else:
                 self._resolve([(future, result, None)])

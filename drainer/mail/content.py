@@ -182,3 +182,23 @@ def message_id_of(head: bytes) -> str:
     except UnicodeDecodeError:
         return ""
     return text if text.isprintable() and len(text.encode()) <= MAX_LINE_BYTES else ""
+
+
+class Held:
+    """A content that is in memory already, with CRLF line ends."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        """Hold the whole content."""
+        self._data = data
+
+    @property
+    def data(self) -> bytes:
+        """The whole content."""
+        return self._data
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield it in one piece."""
+        if self._data:
+            yield self._data

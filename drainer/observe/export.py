@@ -63,6 +63,7 @@ def start_export(
 def main(arguments: list[str]) -> int:
     """Project until standard input closes, then the rest; 0 = all has left."""
     traces, endpoint, addresses, locks = arguments
+    os.nice(5)  # sessions come first; what is late is sent at the end
     url = make_url(os.environ.pop("DRAINER_EXPORT_LEDGER"))
     name = f"{traces} {endpoint}" if traces == "otlp" else traces
     lock = exclusive(Path(locks), name)

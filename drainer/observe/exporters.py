@@ -5,12 +5,12 @@ the OTLP specification (ids in hex, 64-bit numbers as strings), as the collector
 own file exporter writes it.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -49,8 +49,7 @@ class FileExporter(SpanExporter):
         if self._descriptor is None:
             flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
-        line = json.dumps(otlp_request(spans), separators=(",", ":")) + "\n"
-        data = memoryview(line.encode())
+        data = memoryview(orjson.dumps(otlp_request(spans)) + b"\n")
         while data:
             data = data[os.write(self._descriptor, data) :]
         return SpanExportResult.SUCCESS
@@ -128,7 +127,10 @@ def _otlp_span(span: ReadableSpan) -> dict[str, Any]:
 
 def _attributes(attributes: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [
-        {"key": key, "value": _value(value)}
+        {
+            "key": key,
+            "value": {"stringValue": value} if type(value) is str else _value(value),
+        }
         for key, value in (attributes or {}).items()
     ]
 

@@ -28,7 +28,6 @@ STATE = "drainer.state"
 REPLY = "drainer.reply"
 RECIPIENT = "drainer.recipient"
 SENDER = "drainer.sender"
-KIND = "drainer.kind"
 RUN = "drainer.run"
 EVIDENCE = "drainer.evidence."
 SERVER = "server.address"
@@ -45,7 +44,6 @@ ATTRIBUTES: dict[str, str] = {
     REPLY: "the primary's words",
     RECIPIENT: 'forward-path; a keyed hash unless [telemetry] addresses = "plain"',
     SENDER: "reverse-path; hashed likewise",
-    KIND: "kind of the decision record",
     RUN: "id of the run",
     EVIDENCE + "*": "what the decision rests on, a value each",
     SERVER: "address and port of the primary",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -106,14 +107,17 @@ class Projection:
     ) -> Iterator[ReadableSpan]:
         message = facts.messages[attempt["message"]]["id"]
         start, end = attempt["started"], attempt["ended"]
-        stages = json.loads(attempt["stages"] or "[]")
+        stages = orjson.loads(attempt["stages"] or "[]")
         delivered = all(row["verdict"] == "deliver" for row in rows)
         events = [
             _event(f"smtp.{name}", start + offset, {names.REPLY: reply})
             for name, offset, reply in stages
-        ] + [
-            _event("classify", row["at"], self._attributes(row, facts)) for row in rows
         ]
+        if len(rows) > 1:
+            events += [
+                _event("classify", row["at"], self._attributes(row, facts))
+                for row in rows
+            ]
         trace, span = trace_of(message), attempt_span(attempt["id"])
         yield _span(
             "attempt",
@@ -136,12 +140,11 @@ class Projection:
             yield from _stage_spans(trace, span, start, stages)
 
     def _attributes(self, row: Row, facts: Facts) -> dict[str, Any]:
-        evidence = json.loads(row["evidence"]) if row["evidence"] else {}
+        evidence = orjson.loads(row["evidence"]) if row["evidence"] else {}
         attributes: dict[str, Any] = {
             names.RULE: row["rule"],
             names.VERDICT: row["verdict"],
             names.REPLY: row["reply"],
-            names.KIND: row["kind"],
         }
         if row["n"] is not None:
             path = facts.recipients.get((row["message"], row["n"]), "")

@@ -43,7 +43,9 @@ def admit(spooled: Spooled, facts: Facts | None, rules: Admission) -> Scanned:
     """Return the first record of a message: each recipient pending or held."""
     message = spooled.message
     problem = message.problem
-    if problem is None and facts is not None:
+    if problem is not None and problem.code == "done-by-backup":
+        problem = None  # nothing is left to do, and nothing to hold
+    elif problem is None and facts is not None:
         problem = rules.problem(message, facts)
     count = max(1, len(message.envelope.recipients)) if problem else 0
     if problem is not None:

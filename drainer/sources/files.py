@@ -167,18 +167,3 @@ class Reread:
     def chunks(self) -> Iterator[bytes]:
         """Yield it in pieces."""
         return self._read()
-
-
-class Held:
-    """A content that is in memory already, with CRLF line ends."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, data: bytes) -> None:
-        """Hold the whole content."""
-        self._data = data
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield it in one piece."""
-        if self._data:
-            yield self._data

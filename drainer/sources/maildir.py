@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
-from drainer.mail.content import crlf, message_id_of
+from drainer.mail.content import Held, crlf, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
 from drainer.sources.files import (
     HELD_BYTES,
-    Held,
     Reread,
     canonical,
     directory,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.mail.content import Held
 from drainer.mail.message import Message, Spooled
 from drainer.sources.files import (
     HELD_BYTES,
     SMALL_FILE_BYTES,
-    Held,
     Reread,
     canonical,
     directory,

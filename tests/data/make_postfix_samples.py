@@ -1,13 +1,15 @@
-"""Make tests/data/postfix and tests/data/postfix.json with a real Postfix.
+"""Make tests/data/postfix and tests/data/postfix.json with a real Postfix, as root.
 
-    python -m tests.data.make_postfix_samples        (as root, with Postfix installed)
+    python -m tests.data.make_postfix_samples
 
-A private Postfix receives every case of sample_messages.py, delivers some of them in part to a
-scripted peer, and is killed in the middle of its work. Its queue is copied as it lies. Beside it
-postfix.json keeps, for every message file, what Postfix's own postcat reads from it; tests hold
-our reader to that. Made anew, the files differ in ids and times but not in kind.
+A private Postfix receives every case of sample_messages.py, delivers some of them in
+part to a scripted peer, and is killed in the middle of its work. Its queue is copied as
+it lies. Beside it postfix.json keeps, for every message file, what Postfix's own
+postcat reads from it; tests hold our reader to that. Made anew, the files differ in ids
+and times but not in kind.
 
-Git keeps no file modes but x, and no empty directories: tests/samples.py lays the queue out again.
+Git keeps no file modes but x, and no empty directories: tests/samples.py lays the queue
+out again.
 """
 
 import contextlib
@@ -233,7 +235,7 @@ _LAST_HOP: Final = (
 
 
 def read_envelope(text: str) -> dict[str, Any]:
-    """Sort the lines of ``postcat -e`` into what a reader must find; the first of each counts."""
+    """Sort the lines of ``postcat -e``; of what may be there once, the first counts."""
     found: dict[str, Any] = {
         "attributes": {},
         "recipients": [],
@@ -277,7 +279,7 @@ def oracle(postfix: PrivatePostfix, path: Path) -> dict[str, Any]:
 
 
 def describe(maker: Maker) -> dict[str, Any]:
-    """Return the content of postfix.json: an entry for each message file, by relative path."""
+    """Return the content of postfix.json: message files by their relative path."""
     name_of = {queue_id: name for name, queue_id in maker.ids.items()}
     files: dict[str, Any] = {}
     for path in maker.postfix.queue_files(QUEUES):

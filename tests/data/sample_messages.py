@@ -1,4 +1,4 @@
-"""What the sample Postfix queue contains: one case for each thing a reader can get wrong."""
+"""What the sample queue contains: a case for each thing a reader can get wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ BODY_CHECKS: Final = """\
 /^replace this line/ REPLACE replaced line
 /^ignore this line/ IGNORE
 """
-#: Mail for the first is tried: see make_postfix_samples.PARTIAL. Mail for the second stalls.
+#: Mail for the first is tried: see make_postfix_samples.PARTIAL. Mail for the second
+#: stalls.
 PARTIAL_DOMAIN: Final = "partial.example.net"
 STALL_DOMAIN: Final = "stall.example.net"
 
@@ -42,7 +43,8 @@ class Smtp:
     content: bytes = b""
     #: XCLIENT attributes: whom the server shall take the client for.
     client: str = "NAME=mail.example.com ADDR=192.0.2.25"
-    #: Which listener: the usual one, one with the milter, or one that gives long queue ids.
+    #: Which listener: the usual one, one with the milter, or one that gives long queue
+    #: ids.
     way: str = "usual"
     edits: Sequence[bytes] = ()
 
@@ -123,7 +125,10 @@ USUAL: Final = (
         name="DSN",
         mail="<alice@example.com> RET=HDRS ENVID=QQ+2B1+3Dx+20y",
         rcpt=(
-            "<bob@example.org> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Bob+2Btag@Example.ORG",
+            (
+                "<bob@example.org> NOTIFY=SUCCESS,FAILURE"
+                " ORCPT=rfc822;Bob+2Btag@Example.ORG"
+            ),
             "<carol@example.org> NOTIFY=NEVER",
             "<dave@example.org> NOTIFY=DELAY",
             "<erin@example.org>",
@@ -184,7 +189,8 @@ USUAL: Final = (
         name="PREPEND, REPLACE and IGNORE",
         content=_subject(
             "p",
-            b"first\r\nreplace this line, which is long\r\nignore this line\r\nlast\r\n",
+            b"first\r\nreplace this line, which is long\r\nignore this line\r\n"
+            b"last\r\n",
             b"X-Do-Prepend: yes\r\nX-Do-Replace: no\r\nX-Do-Ignore: me\r\n",
         ),
     ),
@@ -347,7 +353,8 @@ PARTIAL: Final = (
     ),
 )
 
-#: Under way when the server dies: one recipient bounced, one delivered, one in mid-transaction.
+#: Under way when the server dies: one recipient bounced, one delivered, one in
+#: mid-transaction.
 STALLED: Final = Smtp(
     name="killed during delivery",
     rcpt=tuple(
@@ -364,13 +371,15 @@ HALF: Final = Smtp(
 UNSEEN: Final = Local(
     name="local: not yet picked up",
     args=("-t", "-f", "alice@example.com"),
-    content=b"To: bob@example.org\nBcc: secret@example.org\nSubject: maildrop\n\nHello.\n",
+    content=b"To: bob@example.org\nBcc: secret@example.org\n"
+    b"Subject: maildrop\n\nHello.\n",
 )
 #: Cut off on disk, found out by the queue manager.
 CORRUPT: Final = Smtp(
     name="truncated", content=_subject("truncated", b"a line\r\n" * 20)
 )
-#: Put on hold by hand; the second one is also told to expire; the third is sent through again.
+#: Put on hold by hand; the second one is also told to expire; the third is sent through
+#: again.
 HELD: Final = Smtp(name="held", content=_subject("held"))
 EXPIRED: Final = Smtp(name="held and forced to expire", content=_subject("expire"))
 REQUEUED: Final = Smtp(

@@ -1,0 +1,117 @@
+"""The scan in a process of its own, so that parsing never slows a session.
+
+The process reads what to scan from its standard input and writes batches of
+listings to its standard output, each as a length and a pickle; an exception is
+the last batch when the scan fails. A full pipe makes it wait, so memory stays
+bounded; when its reader dies it ends with a broken pipe.
+"""
+
+import asyncio
+import contextlib
+import pickle
+import struct
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import IO
+
+from drainer.errors import DrainerError, SourceError
+from drainer.intake import examine
+from drainer.ledger import Listing
+from drainer.ledger.rows import listing_of
+from drainer.mail.content import Held
+from drainer.policy.admit import Admission
+from drainer.sources import Source
+
+BATCH_MESSAGES = 200
+BATCH_BYTES = 4 * 1024 * 1024
+"""A batch ends at whichever comes first."""
+FIRST_BATCH = 20
+"""The first batch is small: the first message leaves soon."""
+
+_HEAD = struct.Struct(">I")
+_PIPE_LIMIT = 1024 * 1024
+
+
+@contextlib.asynccontextmanager
+async def scanning(
+    source: Source, rules: Admission
+) -> AsyncIterator[AsyncIterator[list[Listing]]]:
+    """Scan a source; the value yields batches. Leaving ends the process.
+
+    Iterating raises SourceError when the spool as a whole cannot be read.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "drainer.scanning",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=_PIPE_LIMIT,
+        start_new_session=True,  # Ctrl-C is for the drain
+    )
+    assert process.stdin is not None  # noqa: S101 - pipes were asked for
+    assert process.stdout is not None  # noqa: S101
+    process.stdin.write(pickle.dumps((source, rules)))
+    process.stdin.close()
+    try:
+        yield _batches(process.stdout)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _batches(stream: asyncio.StreamReader) -> AsyncIterator[list[Listing]]:
+    while True:
+        try:
+            head = await stream.readexactly(_HEAD.size)
+            body = await stream.readexactly(_HEAD.unpack(head)[0])
+        except asyncio.IncompleteReadError:
+            message = "the scan of the spool ended unexpectedly"
+            raise SourceError(message, hint="run it again; see above") from None
+        batch = pickle.loads(body)  # noqa: S301 - written by ourselves, below
+        if isinstance(batch, DrainerError):
+            raise batch
+        if not batch:
+            return
+        yield batch
+
+
+def _listings(source: Source, rules: Admission) -> Iterator[Listing]:
+    for spooled in source.scan():
+        scanned = examine(spooled, rules)
+        content = scanned.spooled.content
+        data = content.data if isinstance(content, Held) else None
+        yield listing_of(scanned, data)
+
+
+def _write(stream: IO[bytes], batch: object) -> None:
+    body = pickle.dumps(batch, protocol=5)
+    stream.write(_HEAD.pack(len(body)) + body)
+    stream.flush()
+
+
+def main() -> None:
+    """Scan what standard input names, and write it to standard output."""
+    source, rules = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
+    out = sys.stdout.buffer
+    batch: list[Listing] = []
+    size, limit = 0, FIRST_BATCH
+    try:
+        for listing in _listings(source, rules):
+            batch.append(listing)
+            size += len(listing.content or b"")
+            if len(batch) >= limit or size >= BATCH_BYTES:
+                _write(out, batch)
+                batch, size, limit = [], 0, BATCH_MESSAGES
+        if batch:
+            _write(out, batch)
+        _write(out, [])
+    except DrainerError as error:
+        _write(out, error)
+    except BrokenPipeError:
+        sys.stderr.close()  # the drain is over
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Write the generated parts of docs/ (``make docs``); tests/test_docs.py compares them.
+
+A generated part stands between two comments, and is made from the code:
+
+    <!-- generated: NAME -->
+    <!-- end of NAME -->
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from drainer.config_text import reference_markdown
+from drainer.mail.message import PROBLEMS
+from drainer.observe.names import ATTRIBUTES, SPANS
+from drainer.policy.state import FINAL, TRANSITIONS, State
+
+ROOT: Final = Path(__file__).parents[1]
+DOCS: Final = ROOT / "docs"
+
+_PART = re.compile(
+    r"(?P<head><!-- generated: (?P<name>[a-z]+) -->\n).*?"
+    r"(?P<tail><!-- end of (?P=name) -->)",
+    re.DOTALL,
+)
+
+
+def transitions() -> str:
+    """Return the table of drainer/policy/state.py, a row per event and target."""
+    origins: dict[tuple[str, State], list[State]] = {}
+    for (state, event), target in TRANSITIONS.items():
+        origins.setdefault((event.value, target), []).append(state)
+    rows = [
+        (", ".join(states), event, f"**{target}**" if target in FINAL else target.value)
+        for (event, target), states in origins.items()
+    ]
+    return table(("from", "event", "to"), rows)
+
+
+def problems() -> str:
+    """Return what holds a message, by code."""
+    rows = [
+        (f"`{code}`", meaning, "yes" if releasable else "no")
+        for code, (meaning, releasable) in PROBLEMS.items()
+    ]
+    return table(("code", "meaning", "`release` sends it"), rows)
+
+
+def spans() -> str:
+    """Return the names of spans."""
+    return _named("span", SPANS)
+
+
+def attributes() -> str:
+    """Return the names of attributes."""
+    return _named("attribute", ATTRIBUTES)
+
+
+def configuration() -> str:
+    """Return every key of the configuration."""
+    return reference_markdown().lstrip("\n")
+
+
+PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    part.__name__: part
+    for part in (transitions, problems, spans, attributes, configuration)
+}
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    heads = list(heads)
+    lines = [_row(heads), "|" + "---|" * len(heads), *(_row(row) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _named(head: str, meanings: Mapping[str, str]) -> str:
+    rows = [(f"`{name}`", meaning) for name, meaning in meanings.items()]
+    return table((head, "meaning"), rows)
+
+
+def regenerated(text: str) -> str:
+    """Return a document with its generated parts as they should be."""
+    return _PART.sub(lambda m: m["head"] + PARTS[m["name"]]() + m["tail"], text)
+
+
+def parts_of(text: str) -> list[str]:
+    """Return the names of the generated parts of a document."""
+    return [match["name"] for match in _PART.finditer(text)]
+
+
+def main() -> int:
+    """Rewrite what is out of date."""
+    for path in sorted(DOCS.glob("*.md")):
+        before = path.read_text("utf-8")
+        after = regenerated(before)
+        if after != before:
+            path.write_text(after, "utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

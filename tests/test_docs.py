@@ -1,0 +1,174 @@
+"""The documentation says what the code does: generated parts, help, clauses, links."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import typer.main
+from typer.core import TyperCommand, TyperGroup
+
+from drainer import cli, errors
+from drainer.policy.state import State
+from tests import docs
+
+README: Final = docs.ROOT / "README.md"
+PAGES: Final = (README, *sorted(docs.DOCS.glob("*.md")))
+RFCS: Final = docs.DOCS / "rfcs.md"
+
+_CITATION = re.compile(r"RFC (\d+)((?: \d[\d.]*)(?:, \d+\.[\d.]+)*)?")
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+
+
+# ---- generated parts
+
+
+def test_every_generated_part_has_a_place() -> None:
+    """What tests/docs.py can make stands somewhere, once."""
+    found = [name for page in PAGES for name in docs.parts_of(page.read_text("utf-8"))]
+    assert sorted(found) == sorted(docs.PARTS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_generated_parts_are_current(page: Path) -> None:
+    """If this fails, run `make docs`."""
+    text = page.read_text("utf-8")
+    assert docs.regenerated(text) == text
+
+
+def test_every_state_is_explained() -> None:
+    """A row of its own in docs/states.md."""
+    text = (docs.DOCS / "states.md").read_text("utf-8")
+    assert [state for state in State if f"| **{state}** |" not in text] == []
+
+
+# ---- the command line
+
+
+def commands() -> Iterator[tuple[str, TyperCommand]]:
+    """Yield every command by name."""
+    root = typer.main.get_command(cli.app)
+    assert isinstance(root, TyperGroup)
+    for name, command in root.commands.items():
+        assert isinstance(command, TyperCommand)
+        yield name, command
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [pytest.param(*c, id=c[0]) for c in commands()]
+)
+def test_a_command_and_all_its_parameters_have_help(
+    name: str, command: TyperCommand
+) -> None:
+    """`drainer COMMAND --help` says everything, with an example."""
+    assert command.help
+    assert f"Example: drainer {name}" in command.help
+    for parameter in command.params:
+        assert getattr(parameter, "help", ""), f"{name}: {parameter.opts}"
+
+
+def test_the_options_of_drainer_itself_have_help() -> None:
+    """--version, and Typer's own for completion."""
+    root = typer.main.get_command(cli.app)
+    assert [p.opts for p in root.params if not getattr(p, "help", "")] == []
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """Whoever reads only that knows what there is."""
+    text = README.read_text("utf-8")
+    assert [name for name, _ in commands() if f"`{name}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "page", [README, docs.DOCS / "operations.md"], ids=lambda p: p.name
+)
+def test_every_exit_status_is_explained(page: Path) -> None:
+    """Those of the exceptions, and those without: all final, remaining, interrupted."""
+    classes = [c for c in vars(errors).values() if isinstance(c, type)]
+    codes = {getattr(c, "exit_code", 0) for c in classes} | {0, 5, 130}
+    text = page.read_text("utf-8")
+    assert [
+        code
+        for code in sorted(codes)
+        if not re.search(rf"^\| {code} \|", text, re.MULTILINE)
+    ] == []
+
+
+def test_the_readme_is_short() -> None:
+    """Long enough to start, short enough to be read."""
+    assert 80 <= len(README.read_text("utf-8").splitlines()) <= 120
+
+
+# ---- clauses of RFCs
+
+
+def citations(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (RFC, clause) of every citation, the clause '' where none is given."""
+    flat = re.sub(r"\s*\n\s*(?:#:?\s*)?", " ", text)
+    for number, clauses in _CITATION.findall(flat):
+        for clause in (clauses or " ").split(","):
+            yield number, clause.strip().rstrip(".")
+
+
+def clause_rows() -> list[list[str]]:
+    """Return the cells of each row of docs/rfcs.md that is about a clause."""
+    lines = RFCS.read_text("utf-8").splitlines()
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("| RFC ")
+    ]
+
+
+def test_every_clause_that_the_code_cites_is_listed() -> None:
+    """Each citation in drainer/ has its row in docs/rfcs.md."""
+    listed = {pair for row in clause_rows() for pair in citations(row[0])}
+    numbers = {number for number, _ in listed}
+    sources = {p: p.read_text("utf-8") for p in (docs.ROOT / "drainer").rglob("*.py")}
+    missing = [
+        f"{path.name}: RFC {number} {clause}"
+        for path, text in sources.items()
+        for number, clause in citations(text)
+        if (number, clause) not in listed and (clause or number not in numbers)
+    ]
+    assert missing == []
+
+
+def test_every_row_about_a_clause_has_a_status_and_names_files_that_exist() -> None:
+    """A file that was renamed must be renamed there too."""
+    for row in clause_rows():
+        clause, _, files, status = row
+        assert status in ("yes", "partial", "no"), clause
+        for name in re.findall(r"`([^`]+)`", files):
+            assert (docs.ROOT / "drainer" / name).exists(), f"{clause}: {name}"
+
+
+# ---- links
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that a heading gets."""
+    plain = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower())
+    return plain.strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    """To a file of the repository, and to a heading in it."""
+    for link in _LINK.findall(page.read_text("utf-8")):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if anchor:
+            headings = _HEADING.findall(target.read_text("utf-8"))
+            assert anchor in map(slug, headings), link
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    """Nothing in docs/ is hidden."""
+    linked = set(_LINK.findall(README.read_text("utf-8")))
+    assert [p.name for p in PAGES[1:] if f"docs/{p.name}" not in linked] == []

@@ -1,0 +1,146 @@
+"""Imports point down, decisions are pure, and every package has one home."""
+
+import ast
+import graphlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+PACKAGE: Final = Path(__file__).parents[1] / "drainer"
+
+#: From the bottom up. Those on one line are peers and do not import one another.
+LAYERS: Final = (
+    ("errors", "units", "clock"),
+    ("mail",),
+    ("policy",),
+    ("ledger", "sources", "smtp"),
+    ("intake", "backlog", "acknowledge", "gatekeeper"),
+    ("deliver", "scanning"),
+    ("worker",),
+    ("config",),
+    ("config_file", "config_text", "wiring", "observe"),
+    ("cli",),
+    ("__main__",),
+)
+RANK: Final = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+#: What decides is given the time, the chance and the facts; it never looks for them.
+PURE: Final = ("drainer.mail", "drainer.policy")
+IMPURE: Final = frozenset(
+    (
+        "asyncio", "io", "logging", "os", "pathlib", "random", "secrets", "select",
+        "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time",
+        "uuid",
+    )
+)  # fmt: skip
+
+#: Each package that is not ours, and the modules (or packages) that may import it.
+HOMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "aiolimiter": ("drainer.smtp.throttle",),
+    "aiosmtplib": ("drainer.smtp.connect",),
+    "cryptography": ("drainer.mail.certificate",),
+    "opentelemetry": ("drainer.observe",),
+    "pydantic": ("drainer.config", "drainer.config_file", "drainer.config_text"),
+    "pydantic_settings": ("drainer.config", "drainer.config_file"),
+    "rich": ("drainer.cli",),
+    "sqlalchemy": (
+        "drainer.ledger",
+        "drainer.observe",
+        "drainer.wiring",
+        "drainer.cli.status",
+    ),
+    "tenacity": ("drainer.ledger.writer", "drainer.observe.project"),
+    "typer": ("drainer.cli",),
+    "uvloop": ("drainer.cli.drain",),
+}
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a file of ours."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES: Final = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield what a file imports, wherever in it; submodules by their own name."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            module = node.module or ""
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                yield full if full in MODULES else module
+
+
+def ours(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports."""
+    return {name for name in imports(path) if name.partition(".")[0] == "drainer"}
+
+
+def top(module: str) -> str:
+    """Return the part of the tree that a module belongs to; '' for the root."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def within(module: str, homes: tuple[str, ...]) -> bool:
+    """Tell whether a module is one of these or lies in one of them."""
+    return any(module == home or module.startswith(f"{home}.") for home in homes)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    """Of ours, a module imports its own package and the layers below it."""
+    own = top(module)
+    if not own:
+        assert not ours(MODULES[module]), "the package itself imports nothing"
+        return
+    assert own in RANK, f"{own} has no layer yet: give it one in tests/test_layers.py"
+    for other in ours(MODULES[module]):
+        below = top(other)
+        if below and below != own:
+            assert RANK[below] < RANK[own], f"{module} imports {other}"
+
+
+def test_no_import_leads_back() -> None:
+    """The modules of one package have an order too."""
+    graph = {module: ours(path) - {"drainer"} for module, path in MODULES.items()}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if within(name, PURE)])
+def test_what_decides_is_pure(module: str) -> None:
+    """mail/ and policy/ neither do I/O nor ask for the time or for chance."""
+    roots = {name.partition(".")[0] for name in imports(MODULES[module])}
+    assert not roots & IMPURE
+    source = MODULES[module].read_text("utf-8")
+    assert ".now(" not in source
+    assert ".today(" not in source
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_a_package_is_imported_at_its_home_only(package: str) -> None:
+    """So that it can be exchanged, and its exceptions stop at one edge."""
+    importers = {
+        module
+        for module, path in MODULES.items()
+        if any(name.partition(".")[0] == package for name in imports(path))
+    }
+    assert importers, f"nothing imports {package}: drop it from pyproject.toml"
+    assert [m for m in sorted(importers) if not within(m, HOMES[package])] == []
+
+
+def test_every_other_import_is_the_standard_library() -> None:
+    """A new dependency gets a home here and a reason in pyproject.toml."""
+    known = {*HOMES, "drainer", *sys.stdlib_module_names}
+    roots = {
+        name.partition(".")[0] for path in MODULES.values() for name in imports(path)
+    }
+    assert sorted(roots - known) == []
