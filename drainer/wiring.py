@@ -141,8 +141,13 @@ def make_admission(config: Config) -> Admission:
     )
 
 
-def make_sources(config: Config, names: list[str], queues: list[str]) -> list[Source]:
-    """Open the sources: URLs, paths, or names of ``[sources.NAME]`` tables."""
+def make_sources(
+    config: Config, names: list[str], queues: list[str], *, listing: bool = False
+) -> list[Source]:
+    """Open the sources: URLs, paths, or names of ``[sources.NAME]`` tables.
+
+    ``listing`` shows also what a drain leaves alone unless it is asked for.
+    """
     found: dict[str, Source] = {}
     for name in names:
         options: dict[str, object] = {}
@@ -152,7 +157,7 @@ def make_sources(config: Config, names: list[str], queues: list[str]) -> list[So
             url, options = section.url, dict(section.model_extra or {})
         if queues:
             options["queues"] = queues
-        source = open_source(url, options=options)
+        source = open_source(url, options=options, listing=listing)
         found[source.url] = source
     return list(found.values())
 

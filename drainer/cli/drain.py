@@ -115,8 +115,7 @@ def drain(
         return
     opened = make_sources(config, sources, queue)
     for source in opened:
-        if hasattr(source, "refuse_if_live"):
-            source.refuse_if_live()
+        source.refuse_if_live()
     url = ledger_url(config)
     run = _Run(
         config=config,

@@ -47,7 +47,7 @@ def inspect(
 
     Example: drainer inspect postfix:/mnt/backup/spool/postfix --json
     """
-    opened = make_sources(load(path), sources, queue)
+    opened = make_sources(load(path), sources, queue, listing=True)
     if json_:
         for scanned in _examined(opened, Admission(bare_newlines="hold"), digest=True):
             print_json(facts_of(scanned))

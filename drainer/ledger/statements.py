@@ -21,7 +21,7 @@ from drainer.policy.state import State
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 
-_IN_FLIGHT = sa.literal_column(f"'{State.IN_FLIGHT.value}'")
+_IN_FLIGHT: sa.ColumnClause[str] = sa.literal_column(f"'{State.IN_FLIGHT.value}'")
 _TAKE = Prepared(
     sa.update(schema.recipients)
     .where(

@@ -18,6 +18,10 @@ class Source(Protocol):
     #: Whether acknowledging changes the spool; if not it is never called.
     acknowledges: bool
 
+    def refuse_if_live(self) -> None:
+        """Raise UsageError when a running server would deliver the same mail."""
+        ...
+
     def scan(self) -> Iterator[Spooled]:
         """List every message, those with problems too, in the spool's order.
 

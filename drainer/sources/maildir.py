@@ -90,6 +90,9 @@ class Maildir:
                 hint = "a Maildir contains the directories new and cur"
                 raise SourceError(message, hint=hint)
 
+    def refuse_if_live(self) -> None:
+        """Refuse never: no server sends mail out of a Maildir."""
+
     def scan(self) -> Iterator[Spooled]:
         """List the inbox, then the folders: new before cur, in directory order."""
         for folder in self._folders:

@@ -13,7 +13,7 @@ from drainer.errors import SourceError, UsageError
 from drainer.sources import Source
 from drainer.sources.maildir import Maildir
 from drainer.sources.postfix import PostfixQueue
-from drainer.sources.postfix_layout import QUEUES
+from drainer.sources.postfix_layout import DEFAULT_QUEUES, QUEUES
 
 Values = str | tuple[str, ...]
 
@@ -32,6 +32,8 @@ class _Format(NamedTuple):
     #: Directories that give it away.
     marks: tuple[str, ...]
     options: Mapping[str, _Option]
+    #: Options of a source that is only listed, unless they are given.
+    listing: Mapping[str, object] = {}
 
 
 _FORMATS: Mapping[str, _Format] = {
@@ -42,6 +44,7 @@ _FORMATS: Mapping[str, _Format] = {
             "ack": _Option("acknowledge", ("keep", "remove")),
             "queues": _Option("queues", QUEUES, is_list=True),
         },
+        {"queues": (*DEFAULT_QUEUES, "hold")},
     ),
     "maildir": _Format(
         Maildir,
@@ -60,12 +63,19 @@ SCHEMES = tuple(_FORMATS)
 
 
 def open_source(
-    url: str, *, options: Mapping[str, object], base: Path | None = None
+    url: str,
+    *,
+    options: Mapping[str, object],
+    base: Path | None = None,
+    listing: bool = False,
 ) -> Source:
     """Return the source that a URL or a plain path means.
 
     Options of the URL win over those given. A relative path starts from
-    ``base``, by default the current directory. Raises UsageError for what is
+    ``base``, by default the current directory. A source for ``listing`` shows
+    also what a drain leaves alone unless it is asked for: Postfix's hold.
+
+    Raises UsageError for what is
     not understood, SourceError for what cannot be read.
     """
     scheme, colon, rest = url.partition(":")
@@ -83,7 +93,8 @@ def open_source(
         message = f"no path in {url!r}"
         raise UsageError(message, hint=f"write {scheme}:/path")
     chosen = _FORMATS[scheme]
-    given = dict(options) | dict(parse_qsl(query, keep_blank_values=True))
+    usual = chosen.listing if listing else {}
+    given = dict(usual) | dict(options) | dict(parse_qsl(query, keep_blank_values=True))
     keywords = _keywords(scheme, chosen.options, given)
     return chosen.make(_absolute(path, base), **keywords)
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,11 +24,13 @@ class Executioner:
     """Kills the drain when the peer sees a certain step of a certain message."""
 
     def __init__(self, reply: str, *, at: int) -> None:
+        """Answer ``reply``, but kill at the ``at``-th time."""
         self.process: subprocess.Popen[str] | None = None
         self._reply = reply
         self._left = at
 
-    def __call__(self, view: View) -> Step:
+    def __call__(self, _: View) -> Step:
+        """Answer, or kill."""
         self._left -= 1
         if self._left == 0 and self.process is not None:
             self.process.send_signal(signal.SIGKILL)
@@ -40,7 +43,8 @@ def _kill_at(step: str, at: int) -> tuple[Script, Executioner]:
     replies = {"mail": "250 2.1.0 ok", "rcpt": "250 2.1.5 ok",
                "data": "354 go", "dot": "250 2.0.0 ok"}  # fmt: skip
     executioner = Executioner(replies[step], at=at)
-    return Script(**{step: executioner}), executioner
+    answers: dict[str, Any] = {step: executioner}
+    return Script(**answers), executioner
 
 
 def _finish(drainer: Drainer, source: Path, port: int) -> set[str]:
@@ -96,7 +100,7 @@ def test_a_dot_that_was_answered_to_nobody_is_unknown_then_sent_alone(
     drainer.environment["DRAINER_RETRY__UNKNOWN"] = "1h"
     holder: dict[str, subprocess.Popen[str]] = {}
 
-    def accept_and_kill(view: View) -> Step:
+    def accept_and_kill(_: View) -> Step:
         process = holder.pop("process", None)
         if process is not None:
             process.send_signal(signal.SIGKILL)
@@ -119,9 +123,9 @@ def test_killed_at_random_moments_nothing_is_lost_and_doubles_were_named(
     tmp_path: Path,
 ) -> None:
     """500 messages, killed over and over, then left to finish."""
-    seed = random.randrange(1 << 30)
+    seed = random.randrange(1 << 30)  # noqa: S311 - printed, to repeat a failure
     print(f"seed {seed}")
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311
     expected = write_maildir(tmp_path / "spool", MESSAGES)
     drainer = Drainer(tmp_path / "ledger.db")
     drainer.environment["DRAINER_RETRY__UNKNOWN"] = "2s"
