@@ -7,6 +7,7 @@ in the ledger. A crash in between is repaired by the next scan.
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from drainer.errors import SourceError
 from drainer.ledger.sql import Ledger
 from drainer.mail.message import Message
 from drainer.policy.settle import Settlement
@@ -28,6 +29,8 @@ class Acknowledger:
         self._sources = {u: s for u, s in sources.items() if s.acknowledges}
         self._waiting: dict[str, Message] = {}
         self._closed = asyncio.Event()
+        #: Why a source refused to let go; what it holds stays where it is.
+        self.refusals: dict[str, SourceError] = {}
 
     def offer(self, messages: Iterable[Message]) -> None:
         """Take messages that may be finished: known ones that a scan met again."""
@@ -60,6 +63,13 @@ class Acknowledger:
             finished = await self._ledger.finished([message.id for message in batch])
             for url, source in self._sources.items():
                 mine = [m for m in batch if m.id in finished and m.source == url]
-                if mine:
-                    done = await asyncio.to_thread(source.acknowledge, mine)
-                    await self._ledger.acknowledged(done)
+                if mine and url not in self.refusals:
+                    await self._acknowledge(source, mine)
+
+    async def _acknowledge(self, source: Source, messages: list[Message]) -> None:
+        try:
+            done = await asyncio.to_thread(source.acknowledge, messages)
+        except SourceError as error:
+            self.refusals[source.url] = error
+        else:
+            await self._ledger.acknowledged(done)

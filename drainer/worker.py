@@ -9,15 +9,21 @@ lets the sessions finish their message.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from drainer.acknowledge import Acknowledger
 from drainer.backlog import Backlog
 from drainer.clock import utcnow
 from drainer.deliver import Lane
-from drainer.errors import LedgerUnwritable, OwnedElsewhere, UsageError
+from drainer.errors import (
+    DrainerError,
+    LedgerUnwritable,
+    OwnedElsewhere,
+    UsageError,
+)
 from drainer.gatekeeper import Gatekeeper
 from drainer.intake import Intake
 from drainer.ledger import Decision, Kind, from_micros
@@ -67,6 +73,8 @@ class Tally:
 
     started: datetime
     scanned: int = 0
+    #: Messages with something left to do, as far as they are known.
+    total: int = 0
     scanning: bool = True
     claimed: int = 0
     sent_messages: int = 0
@@ -98,6 +106,8 @@ class Drain:
         )
         self._backlog = Backlog(BACKLOG)
         self._acknowledger = Acknowledger(ledger, self._sources)
+        #: Sources that refused to let go of finished messages, and why.
+        self.refusals = self._acknowledger.refusals
         self._error: Exception | None = None
         self._throttle = Throttle(None, None)
 
@@ -109,8 +119,8 @@ class Drain:
         self._throttle = await self._limits()
         await self._throttle.start()
         async with asyncio.TaskGroup() as group:
-            lease = group.create_task(self.ledger.keep_lease())
-            acknowledging = group.create_task(self._acknowledger.run())
+            lease = group.create_task(self._guarded(self.ledger.keep_lease()))
+            acknowledging = group.create_task(self._guarded(self._acknowledger.run()))
             numbers = range(self.orders.connections)
             lanes = [group.create_task(self._lane(n)) for n in numbers]
             await self._flow()
@@ -164,12 +174,20 @@ class Drain:
     async def _flow(self) -> None:
         """Feed the lanes until nothing is left that this drain waits for."""
         try:
+            self.tally.total = await self.ledger.unfinished(self._urls)
             for source in self._sources.values():
                 await self._scan(source)
             self.tally.scanning = False
             while not self._backlog.closed and await self._feed_due():
                 pass
-        except LedgerUnwritable as error:
+        except DrainerError as error:
+            self.failed(error)
+
+    async def _guarded(self, doing: Coroutine[Any, Any, None]) -> None:
+        """Run a side task; its failure ends the drain in order, not at once."""
+        try:
+            await doing
+        except DrainerError as error:
             self.failed(error)
 
     async def _scan(self, source: Source) -> None:
@@ -177,6 +195,7 @@ class Drain:
             async for batch in batches:
                 recorded = await self.ledger.record(batch)
                 self.tally.scanned += len(batch)
+                self.tally.total += len(recorded.fresh)
                 self._acknowledger.offer(recorded.finished)
                 for seq, listing in recorded.fresh:
                     await self._put(fresh_job(seq, listing))

@@ -4,10 +4,12 @@ import asyncio
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvloop
+from sqlalchemy.engine import URL
 
 from drainer.cli.check import refuse_if_sick
 from drainer.cli.inspect import plan
@@ -57,7 +59,7 @@ class _Run:
     config: Config
     orders: Orders
     sources: list[Source]
-    url: Any
+    url: URL
     check: bool
     as_json: bool
 
@@ -116,7 +118,7 @@ def drain(
     opened = make_sources(config, sources, queue)
     for source in opened:
         source.refuse_if_live()
-    url = ledger_url(config)
+    url = _fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
     run = _Run(
         config=config,
         orders=make_orders(
@@ -125,12 +127,20 @@ def drain(
             acknowledge=not rehearse,
         ),
         sources=opened,
-        url=rehearsal_url(url) if rehearse else url,
+        url=url,
         check=not no_check,
         as_json=json_,
     )
     code = uvloop.run(_drain(run))
     raise typer.Exit(code)
+
+
+def _fresh_rehearsal(url: URL) -> URL:
+    """Return the ledger of a rehearsal, emptied: it begins anew every time."""
+    rehearsal = rehearsal_url(url)
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{rehearsal.database}{suffix}").unlink(missing_ok=True)
+    return rehearsal
 
 
 async def _drain(run: _Run) -> int:
@@ -154,6 +164,8 @@ async def _drain(run: _Run) -> int:
             await drain.run()
     except* DrainerError as group:
         error = _first(group)
+    for url, refusal in drain.refusals.items():
+        warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
     code = _exit_code(run, drain, error)
     await _end(ledger, code)
     await _stop_export(exporting)

@@ -31,7 +31,7 @@ def _words(drain: Drain) -> str:
     limit = drain.orders.messages
     allowed = "unlimited" if limit is None else f"{limit.per_second:g}/s"
     parts = [
-        f"{tally.sent_messages}/{tally.claimed}{'+' if tally.scanning else ''} sent",
+        f"{tally.sent_messages}/{tally.total}{'+' if tally.scanning else ''} sent",
         f"{_rate(drain, now):.1f}/s of {allowed}",
     ]
     deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]
@@ -44,7 +44,7 @@ def _words(drain: Drain) -> str:
     ):
         if count:
             parts.append(f"{count} {word}")
-    left = tally.claimed - tally.sent_messages
+    left = tally.total - tally.sent_messages
     rate = _rate(drain, now)
     if rate and left > 0 and not tally.waiting:
         parts.append(f"{human_duration(left / rate)} to go")
@@ -56,10 +56,10 @@ def _words(drain: Drain) -> str:
 def _line(drain: Drain) -> Table:
     row = Table.grid(padding=(0, 1))
     bar = ProgressBar(
-        total=max(1, drain.tally.claimed),
+        total=max(1, drain.tally.total),
         completed=drain.tally.sent_messages,
         width=24,
-        pulse=drain.tally.scanning and not drain.tally.claimed,
+        pulse=drain.tally.scanning and not drain.tally.total,
     )
     row.add_row(bar, shown(_words(drain)))
     return row

@@ -274,6 +274,16 @@ def next_due(
     return None if found is None else int(found)
 
 
+def unfinished(connection: sa.Connection, sources: Sequence[str]) -> int:
+    """Return how many messages of these sources have recipients to try."""
+    found = connection.scalar(
+        sa.select(sa.func.count(_R.message.distinct()))
+        .join(schema.messages, _R.message == _M.seq)
+        .where(_R.state.in_(_CLAIMABLE), _M.source.in_(list(sources)))
+    )
+    return int(found or 0)
+
+
 def owned_elsewhere(
     connection: sa.Connection, sources: Sequence[str], owner: str
 ) -> int:

@@ -19,6 +19,7 @@ from drainer.errors import UsageError
 from drainer.ledger import (
     Closed,
     Decision,
+    Kind,
     Listing,
     Opened,
     claims,
@@ -86,6 +87,7 @@ class Ledger:
                 "facts": "{}",
             }
             connection.execute(sa.insert(schema.runs), [row])
+            self._append(connection, _run_decision(Kind.RUN_STARTED, now, route=route))
             return claims.take_over(connection, self._identity, now, due)
 
         return await self._call(begin)
@@ -129,6 +131,10 @@ class Ledger:
             functools.partial(claims.next_due, sources=sources, states=states)
         )
 
+    async def unfinished(self, sources: Sequence[str]) -> int:
+        """Return how many messages of these sources have recipients to try."""
+        return await self._call(functools.partial(claims.unfinished, sources=sources))
+
     async def owned_elsewhere(self, sources: Sequence[str]) -> int:
         """Return how many messages of these sources another owner works on."""
         return await self._call(
@@ -147,12 +153,13 @@ class Ledger:
 
     def note(self, *decisions: Decision) -> asyncio.Future[None]:
         """Append decisions that belong to no attempt."""
+        return self._writer.submit(
+            Call(lambda connection: self._append(connection, *decisions))
+        )
+
+    def _append(self, connection: sa.Connection, *decisions: Decision) -> None:
         rows = [decision_row(decision, self.run_id) for decision in decisions]
-
-        def append(connection: sa.Connection) -> None:
-            connection.execute(sa.insert(schema.decisions), rows)
-
-        return self._writer.submit(Call(append))
+        connection.execute(sa.insert(schema.decisions), rows)
 
     async def finished(self, ids: Sequence[str]) -> set[str]:
         """Return those of the messages whose recipients are all final."""
@@ -203,6 +210,8 @@ class Ledger:
 
         def end(connection: sa.Connection) -> None:
             now = _now()
+            facts = {"exit": exit_code, "commits": self.commits}
+            self._append(connection, _run_decision(Kind.RUN_ENDED, now, **facts))
             connection.execute(
                 sa.update(runs)
                 .where(runs.c.id == self.run_id)
@@ -223,6 +232,10 @@ class Ledger:
     async def _call(self, function: Callable[[sa.Connection], T]) -> T:
         result: Any = await self._writer.submit(Call(function))
         return result  # type: ignore[no-any-return]
+
+
+def _run_decision(kind: Kind, now: int, **facts: object) -> Decision:
+    return Decision(at=from_micros(now), kind=kind, rule=kind.value, evidence=facts)
 
 
 def _bound_elsewhere(url: str, known: str, route: str) -> UsageError:
