@@ -27,6 +27,8 @@ from drainer.smtp.commands import misfit
 from drainer.smtp.session import Session, Work
 from drainer.smtp.throttle import Throttle
 
+WORTH_TELLING = 0.001
+"""Seconds of waiting for the throttle that the trace shows."""
 MAX_STAGE_TEXT = 500
 """Characters of a reply that are kept with the time of its stage."""
 
@@ -34,6 +36,16 @@ MAX_STAGE_TEXT = 500
 def attempt_id() -> int:
     """Return a new attempt's id: 63 bits that grow with time, so rows lie in order."""
     return (time.time_ns() // 1000 << 12) | random.getrandbits(12)
+
+
+def _stages(work: Work) -> tuple[tuple[str, int, str], ...]:
+    waited: tuple[tuple[str, int, str], ...] = ()
+    if work.waited >= WORTH_TELLING:
+        waited = (("throttle.wait", 0, f"{work.waited:.3f} s"),)
+    return waited + tuple(
+        (stage.value, int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
+        for stage, seconds, answer in work.stages
+    )
 
 
 class Watcher(Protocol):
@@ -93,7 +105,9 @@ class Lane:
         ):
             if self._misfits(work, session):
                 continue
+            asked = time.monotonic()
             await self.throttle.message()
+            work.waited = time.monotonic() - asked
             if self.backlog.closed or session.lost or not self.watcher.flowing():
                 self.backlog.put_back(work)
                 return None
@@ -178,10 +192,7 @@ class Lane:
             id=work.attempt,
             job=work.job,
             ended=now,
-            stages=tuple(
-                (stage.value, int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
-                for stage, seconds, answer in work.stages
-            ),
+            stages=_stages(work),
             settlements=settlements,
             free=last and not finished,
         )

@@ -18,6 +18,8 @@ from drainer.sources import Source
 from drainer.sources.registry import open_source
 from drainer.worker import Orders
 
+LedgerURL = URL
+
 
 def make_route(config: Config) -> Route:
     """Return the way to the primary; UsageError when none is named."""
@@ -171,11 +173,13 @@ def ledger_url(config: Config) -> URL:
     return engine.parse_url(str(path))
 
 
-def rehearsal_url(url: URL) -> URL:
-    """Return the ledger of a rehearsal, beside the real one."""
+def fresh_rehearsal(url: URL) -> URL:
+    """Return an empty ledger for a rehearsal, beside the real one."""
     if not engine.is_file(url):
         message = "--rehearse needs a ledger of its own"
         raise UsageError(message, hint="give --ledger PATH for it")
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{url.database}.rehearsal{suffix}").unlink(missing_ok=True)
     return url.set(database=f"{url.database}.rehearsal")
 
 

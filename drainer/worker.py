@@ -39,6 +39,7 @@ from drainer.policy.throttle import Rate, ramp_window
 from drainer.scanning import scanning
 from drainer.smtp import Route
 from drainer.smtp.check import own_name
+from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connect import Connection, Failed, connect
 from drainer.smtp.session import Session, Work
 from drainer.smtp.throttle import Throttle
@@ -114,8 +115,10 @@ class Drain:
     # --- the run
 
     async def run(self) -> None:
-        """Drain; on return everything is in the ledger. Raises what ended it."""
-        await self.ledger.bind(self._urls, str(self.orders.route))
+        """Drain; on return everything is in the ledger. Raises what ended it.
+
+        The sources must have been bound to the route (Ledger.bind).
+        """
         self._throttle = await self._limits()
         await self._throttle.start()
         async with asyncio.TaskGroup() as group:
@@ -293,6 +296,8 @@ class Drain:
             answer.wire.close()
             return
         self._note(_connected(answer))
+        if limit := recipient_limit(answer.extensions):
+            self._intake.max_recipients = min(limit, self._intake.max_recipients)
         self._count_connection(+1)
         try:
             await self._new_lane().serve(Session(answer, self.orders.route))

@@ -51,7 +51,6 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.ledger",
         "drainer.observe",
         "drainer.wiring",
-        "drainer.cli.status",
     ),
     "tenacity": ("drainer.ledger.writer", "drainer.observe.project"),
     "typer": ("drainer.cli",),

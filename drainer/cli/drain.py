@@ -4,12 +4,10 @@ import asyncio
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvloop
-from sqlalchemy.engine import URL
 
 from drainer.cli.check import refuse_if_sick
 from drainer.cli.inspect import plan
@@ -37,12 +35,13 @@ from drainer.smtp.check import check as check_primary
 from drainer.sources import Source
 from drainer.units import human_duration, human_size
 from drainer.wiring import (
+    LedgerURL,
+    fresh_rehearsal,
     ledger_url,
     lock_folder,
     make_orders,
     make_probe,
     make_sources,
-    rehearsal_url,
 )
 from drainer.worker import Drain, Orders
 
@@ -59,7 +58,7 @@ class _Run:
     config: Config
     orders: Orders
     sources: list[Source]
-    url: URL
+    url: LedgerURL
     check: bool
     as_json: bool
 
@@ -113,12 +112,12 @@ def drain(
         sections["gate"]["give_up_after"] = give_up_after
     config = load(path, to=to, ledger=ledger, sections=sections)
     if dry_run:
-        plan(sources, queue, path, to, json_=json_)
+        plan(sources, queue, path, to, rate, json_=json_)
         return
     opened = make_sources(config, sources, queue)
     for source in opened:
         source.refuse_if_live()
-    url = _fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
+    url = fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
     run = _Run(
         config=config,
         orders=make_orders(
@@ -135,14 +134,6 @@ def drain(
     raise typer.Exit(code)
 
 
-def _fresh_rehearsal(url: URL) -> URL:
-    """Return the ledger of a rehearsal, emptied: it begins anew every time."""
-    rehearsal = rehearsal_url(url)
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{rehearsal.database}{suffix}").unlink(missing_ok=True)
-    return rehearsal
-
-
 async def _drain(run: _Run) -> int:
     shown_url = run.url.render_as_string(hide_password=True)
     route = str(run.orders.route)
@@ -157,6 +148,7 @@ async def _drain(run: _Run) -> int:
         warn(f"a run before this one died: {in_doubt} recipients are in doubt")
     exporting = start_export(run.config.telemetry, run.url, lock_folder(run.url))
     try:
+        await ledger.bind([source.url for source in run.sources], route)
         if run.check:
             await _check(run, ledger)
         _listen_to_signals(drain)

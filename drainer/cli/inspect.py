@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -166,6 +166,7 @@ def plan(
     queue: QueueOption = [],  # noqa: B006 - typer copies it
     path: ConfigOption = None,
     to: ToOption = "",
+    rate: Annotated[str, typer.Option(help="As for `drain`.")] = "",
     *,
     json_: JsonOption = False,
 ) -> None:
@@ -175,15 +176,16 @@ def plan(
 
     Example: drainer plan maildir:/var/mail/backup
     """
-    config = load(path, to=to)
+    sections = {"throttle": {"rate": rate}} if rate else {}
+    config = load(path, to=to, sections=sections)
     opened = make_sources(config, sources, queue)
-    rate = parse_rate(config.throttle.rate)
+    per_second = parse_rate(config.throttle.rate)
     forecast = Forecast()
     end = datetime.now(UTC) - config.retry.lifetime
     for scanned in _examined(opened, make_admission(config)):
         forecast.add(scanned, end)
     sendable = forecast.messages and forecast.recipients
-    seconds = forecast.messages / rate if rate and sendable else 0.0
+    seconds = forecast.messages / per_second if per_second and sendable else 0.0
     if json_:
         print_json(_plan_facts(forecast, seconds, config.throttle.rate))
     else:

@@ -1,6 +1,7 @@
 """Results on stdout, words for people on stderr, exit codes in one place."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,9 @@ INTERRUPTED = 130
 
 def stdout() -> Console:
     """Return a console on today's stdout (tests and pipes replace it)."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    wide = None if terminal or "COLUMNS" in os.environ else 160
+    return Console(highlight=False, soft_wrap=not terminal, width=wide)
 
 
 def print_json(fact: Mapping[str, Any]) -> None:

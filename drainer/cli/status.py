@@ -4,13 +4,12 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import sqlalchemy as sa
 import typer
 
 from drainer.cli.filters import with_filters
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, shown, stdout, table
-from drainer.ledger import from_micros
+from drainer.ledger import Row, from_micros
 from drainer.ledger.report import Filters, Report
 from drainer.observe.ids import attempt_span, message_span, trace_of
 from drainer.policy.state import FINAL, State
@@ -72,7 +71,7 @@ def status(
     _show_status(facts, report.reasons(urls))
 
 
-def _show_status(facts: dict[str, Any], reasons: list[sa.RowMapping]) -> None:
+def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
     console = stdout()
     for row in reasons:
         since = from_micros(row["since"])
@@ -181,7 +180,7 @@ def show(
     console.print(rows)
 
 
-def recipient_facts(row: sa.RowMapping) -> dict[str, Any]:
+def recipient_facts(row: Row) -> dict[str, Any]:
     """Return one recipient for scripts."""
     return {
         "id": row["id"],
@@ -230,10 +229,10 @@ def why(
 
 
 def _decision(
-    row: sa.RowMapping,
+    row: Row,
     message: str,
     numbers: dict[int, int],
-    paths: dict[int, sa.RowMapping],
+    paths: dict[int, Row],
 ) -> dict[str, Any]:
     attempt = row["attempt"]
     recipient = paths.get(row["n"]) if row["n"] is not None else None
@@ -259,7 +258,7 @@ def _overall(states: dict[str, str]) -> str:
     return found[0] if found else "done"
 
 
-def _tell(id_: str, message: sa.RowMapping, decisions: list[dict[str, Any]]) -> None:
+def _tell(id_: str, message: Row, decisions: list[dict[str, Any]]) -> None:
     console = stdout()
     arrived = f"{from_micros(message['arrived']):%Y-%m-%d %H:%M:%S}Z"
     console.print(
@@ -281,7 +280,7 @@ def _tell(id_: str, message: sa.RowMapping, decisions: list[dict[str, Any]]) -> 
             console.print(f"         {shown(fact['reply'], 300)}")
 
 
-def next_step(rows: list[sa.RowMapping]) -> str:
+def next_step(rows: list[Row]) -> str:
     """Say what happens next, and what a person can do."""
     now = datetime.now(UTC)
     words = []

@@ -43,7 +43,6 @@ class Kind(enum.StrEnum):
     TAKEOVER = "takeover"
     ACKNOWLEDGED = "acknowledged"
     OPERATOR = "operator"
-    DEFECT = "defect"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -387,8 +387,21 @@ def _doubt(
     connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
 
 
-def acknowledged(connection: sa.Connection, ids: Sequence[str], now: int) -> None:
+def acknowledged(
+    connection: sa.Connection, ids: Sequence[str], run: str, now: int
+) -> None:
     """Remember that the source has let go of these messages."""
     connection.execute(
         sa.update(schema.messages).where(_M.id.in_(list(ids))).values(acknowledged=now)
     )
+    seqs = _seqs(connection, list(ids))
+    at = from_micros(now)
+    rows = [
+        decision_row(
+            Decision(at=at, kind=Kind.ACKNOWLEDGED, rule="acknowledged", message=seq),
+            run,
+        )
+        for seq in seqs.values()
+    ]
+    if rows:
+        connection.execute(sa.insert(schema.decisions), rows)

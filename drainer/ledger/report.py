@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from drainer.errors import UsageError
-from drainer.ledger import engine, from_micros, schema, to_micros
+from drainer.ledger import Row, engine, from_micros, schema, to_micros
 from drainer.policy.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
@@ -126,7 +126,7 @@ class Report:
             "acknowledged": int(self._scalar(_of(told, sources))),
         }
 
-    def reasons(self, sources: Sequence[str] = ()) -> list[sa.RowMapping]:
+    def reasons(self, sources: Sequence[str] = ()) -> list[Row]:
         """Return the unfinished recipients by state and rule, most first."""
         count = sa.func.count().label("count")
         query = (
@@ -166,9 +166,7 @@ class Report:
 
     # --- messages and recipients
 
-    def recipients(
-        self, filters: Filters, limit: int | None = None
-    ) -> Iterator[sa.RowMapping]:
+    def recipients(self, filters: Filters, limit: int | None = None) -> Iterator[Row]:
         """Yield recipients joined with their message, oldest message first."""
         query = (
             sa.select(
@@ -210,12 +208,12 @@ class Report:
         message = f"{text!r} names {len(found)} messages: {', '.join(found[:5])}"
         raise UsageError(message, hint="give more of the drainer id")
 
-    def message(self, id_: str) -> sa.RowMapping:
+    def message(self, id_: str) -> Row:
         """Return the row of one message."""
         query = sa.select(schema.messages).where(_M.id == id_)
         return next(self._rows(query))
 
-    def decisions(self, id_: str) -> list[sa.RowMapping]:
+    def decisions(self, id_: str) -> list[Row]:
         """Return every decision about one message, in order."""
         query = (
             sa.select(schema.decisions)
@@ -243,9 +241,10 @@ class Report:
 
     # --- plumbing
 
-    def _rows(self, query: sa.Select[Any]) -> Iterator[sa.RowMapping]:
+    def _rows(self, query: sa.Select[Any]) -> Iterator[Row]:
         with self._engine.connect() as connection:
-            yield from connection.execute(query).mappings()
+            for row in connection.execute(query).mappings():
+                yield dict(row)
 
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401
         with self._engine.connect() as connection:

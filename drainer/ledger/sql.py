@@ -167,7 +167,9 @@ class Ledger:
 
     async def acknowledged(self, ids: Sequence[str]) -> None:
         """Remember that the source has let go of these messages."""
-        await self._call(functools.partial(claims.acknowledged, ids=ids, now=_now()))
+        await self._call(
+            functools.partial(claims.acknowledged, ids=ids, run=self.run_id, now=_now())
+        )
 
     async def last_activity(self, route: str) -> datetime | None:
         """Return until when another run may have sent to this route.

@@ -11,8 +11,10 @@ SPANS: dict[str, str] = {
     "smtp.data": "DATA and its reply",
     "smtp.dot": "the final dot and its reply",
     "classify": "one decision about one recipient",
-    "gate": "the scope gate moved",
-    "operator": "an operator's verb",
+    "throttle.wait": "how long the message waited for the rate, an event",
+    "gate.*": "the scope gate moved: to closed, paused or open",
+    "source.acknowledge": "the source let go of the message",
+    "operator.*": "an operator's verb",
 }
 """name -> meaning. A stage is a span of its own when the attempt did not simply
 deliver; otherwise it is an event of the same name on the attempt."""

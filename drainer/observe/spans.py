@@ -110,7 +110,7 @@ class Projection:
         stages = orjson.loads(attempt["stages"] or "[]")
         delivered = all(row["verdict"] == "deliver" for row in rows)
         events = [
-            _event(f"smtp.{name}", start + offset, {names.REPLY: reply})
+            _event(_stage_name(name), start + offset, {names.REPLY: reply})
             for name, offset, reply in stages
         ]
         if len(rows) > 1:
@@ -157,11 +157,11 @@ class Projection:
 
     def _decision(self, row: Row, facts: Facts) -> ReadableSpan:
         """Return a decision outside of an attempt as a span of its own."""
-        name = (
-            row["rule"].replace("-", ".", 1)
-            if (row["kind"] == Kind.OPERATOR)
-            else "classify"
-        )
+        names_of = {
+            Kind.OPERATOR: row["rule"].replace("-", ".", 1),
+            Kind.ACKNOWLEDGED: "source.acknowledge",
+        }
+        name = str(names_of.get(Kind(row["kind"]), "classify"))
         message = facts.messages[row["message"]]["id"]
         parent = message_span(message)
         return _span(
@@ -214,7 +214,7 @@ def _stage_spans(
     for n, (name, offset, reply) in enumerate(stages):
         end = start + offset
         yield _span(
-            f"smtp.{name}",
+            _stage_name(name),
             trace=trace,
             span=part_span(parent, name, n),
             parent=parent,
@@ -224,6 +224,10 @@ def _stage_spans(
             failed="" if reply[:1] in ("2", "3") else reply,
         )
         before = end
+
+
+def _stage_name(stage: str) -> str:
+    return stage if "." in stage else f"smtp.{stage}"
 
 
 def _event(name: str, at: int, attributes: dict[str, Any]) -> Event:

@@ -80,6 +80,7 @@ async def connect(route: Route, *, tls: str | None = None) -> Connection | Faile
     try:
         return await opening.run()
     except Failed as failed:
+        opening.abandon()
         retry = opening.route.tls == "opportunistic" and opening.handshake_failed
         return await connect(route, tls="off") if retry else failed
     except BaseException:
@@ -229,8 +230,6 @@ class _Opening:
 
     def _fail(self, stage: Stage, answer: Reply | Lost, start: float) -> Failed:
         self._note(stage, answer, start)
-        if stage is not Stage.CONNECT and not isinstance(answer, Reply):
-            self.abandon()
         return Failed(self._steps)
 
     def _stand(self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply) -> Connection:

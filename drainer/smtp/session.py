@@ -42,6 +42,8 @@ class Work:
     facts: Facts
     attempt: int = 0
     started: float = 0.0
+    #: Seconds that it waited for the throttle.
+    waited: float = 0.0
     #: The final dot has left, or is about to.
     dotted: bool = False
     endings: dict[int, Ending] = field(default_factory=dict)
