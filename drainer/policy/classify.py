@@ -88,7 +88,9 @@ def _judge_problem(problem: Problem) -> Judgement:
 
 def _judge_loss(lost: Lost, stage: Stage) -> Judgement:
     if stage.before_mail:
-        return _judgement("s", f"{stage}-lost", f"no {stage}: {lost}")
+        # A failed handshake is as good as a 5xx; waiting does not mend it.
+        letter = "S" if lost.reason == "tls" else "s"
+        return _judgement(letter, f"{stage}-lost", f"no {stage}: {lost}")
     if stage is Stage.DOT:  # it may have been accepted: RFC 5321 4.5.3.2.6, RFC 1047
         return Judgement(
             verdict=Verdict.UNKNOWN,
@@ -151,7 +153,7 @@ def _judge_by_code(reply: Reply, stage: Stage) -> Judgement:
     row = tables.ENHANCED.get(reply.detail)
     if row is not None:
         letter = row[0] if reply.category == _TRANSIENT else row[1]
-        if letter != "-" and not (letter == "B" and reply.mixed):
+        if letter != "-" and not (letter in "BM" and reply.mixed):
             return _judgement(letter, f"enhanced-{reply.enhanced}", row[2])
     return _judge_basic(reply, stage)
 
@@ -163,11 +165,10 @@ def _judge_basic(reply: Reply, stage: Stage) -> Judgement:
         else ("B", "a permanent failure")
     )
     letter, meaning = tables.BASIC.get(reply.code, default)
-    if letter == "B":
-        if reply.mixed:
-            return _judgement("H", "mixed-codes", "the lines of the reply disagree")
-        if stage is not Stage.RCPT:
-            letter = "M"
+    if letter in "BM" and reply.mixed:
+        return _judgement("H", "mixed-codes", "the lines of the reply disagree")
+    if letter == "B" and stage is not Stage.RCPT:
+        letter = "M"
     return _judgement(letter, f"basic-{reply.code}", meaning)
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 
 import aiosmtplib
 
-from drainer.mail.reply import Lost, Reply, Stage, parse_reply
+from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.smtp import Route
 from drainer.smtp.wire import Wire, spare_descriptor
 
@@ -196,7 +196,18 @@ class _Opening:
         if not smtp.supports_extension("auth"):
             reply = Reply(code=502, text="the primary does not offer AUTH")
             raise self._fail(Stage.AUTH, reply, time.monotonic())
-        await self._stage(Stage.AUTH, smtp.login(login.username, login.password))
+        methods = {
+            "plain": smtp.auth_plain,
+            "login": smtp.auth_login,
+            "cram-md5": smtp.auth_crammd5,
+        }
+        offered = [m for m in methods if m in smtp.supported_auth_methods]
+        if not offered:
+            reply = Reply(code=504, text="no mechanism of AUTH that we know is offered")
+            raise self._fail(Stage.AUTH, reply, time.monotonic())
+        # One try: smtp.login() tries every mechanism, and locks the account.
+        attempt = methods[offered[0]](login.username, login.password)
+        await self._stage(Stage.AUTH, attempt)
 
     async def _stage(
         self,
@@ -208,8 +219,8 @@ class _Opening:
         try:
             answer = reply_of(*(await doing))
         except aiosmtplib.SMTPResponseException as refusal:
-            answer = reply_of(refusal.code, refusal.message)
-            raise self._fail(stage, answer, start) from None
+            refused = refusal_of(refusal.code, refusal.message)
+            raise self._fail(stage, refused, start) from None
         except (aiosmtplib.SMTPException, OSError, ssl.SSLError) as error:
             raise self._fail(stage, lost_of(error), start) from None
         self._note(stage, answer, start, facts())
@@ -254,14 +265,25 @@ class _Opening:
 
 
 def reply_of(code: int, message: str) -> Reply:
-    """Return our Reply for an aiosmtplib response (lines joined by LF)."""
+    """Return our Reply for an aiosmtplib response (lines joined by LF).
+
+    Raises ProtocolError when it is none.
+    """
     lines = message.encode("utf-8", "surrogateescape").split(b"\n")
     raw = b"\n".join(b"%d-%s" % (code, line) for line in lines[:-1])
     last = b"%d %s" % (code, lines[-1])
+    return parse_reply(raw + b"\n" + last if raw else last)
+
+
+def refusal_of(code: int, message: str) -> Reply | Lost:
+    """Return a refusal; what is no reply, or one out of place, refuses nothing."""
     try:
-        return parse_reply(raw + b"\n" + last if raw else last)
-    except ValueError:
-        return Reply(code=500, text=f"no SMTP reply: {code} {message[:200]}")
+        reply = reply_of(code, message)
+    except ProtocolError:  # aiosmtplib says -1 for what it cannot read
+        return Lost(reason="protocol", detail=message[:200])
+    if reply.category in (4, 5):
+        return reply
+    return Lost(reason="protocol", detail=f"{reply} makes no sense here")
 
 
 def lost_of(error: BaseException) -> Lost:

@@ -64,19 +64,22 @@ class Wire(asyncio.Protocol):
     def _cut(self) -> None:
         buffer = self._buffer
         while (end := buffer.find(b"\n", self._scanned)) >= 0:
-            line = self._scanned
+            line = buffer[self._scanned : end].lstrip(b" \t")
+            self._check_length(end - self._scanned)
             self._scanned = end + 1
             self._lines += 1
-            if end - line > MAX_LINE_BYTES or self._lines > MAX_REPLY_LINES:
-                break
-            if buffer[line + 3 : line + 4] != b"-":
+            if line[3:4] != b"-":
                 self._replies.append(parse_reply(bytes(buffer[: end + 1])))
                 del buffer[: end + 1]
                 self._scanned = self._lines = 0
+        self._check_length(len(buffer) - self._scanned)
+
+    def _check_length(self, line: int) -> None:
+        """Raise ProtocolError when a line, or the reply so far, is too long."""
         if (
-            len(buffer) > MAX_REPLY_BYTES
-            or self._lines > MAX_REPLY_LINES
-            or (len(buffer) - self._scanned > MAX_LINE_BYTES)
+            line > MAX_LINE_BYTES
+            or self._scanned + line > MAX_REPLY_BYTES
+            or self._lines >= MAX_REPLY_LINES
         ):
             message = "a reply that is too long"
             raise ProtocolError(message)
