@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from drainer.smtp.session import Work
 
@@ -83,6 +84,21 @@ class Backlog:
         """Return work that was taken and not begun."""
         self._items.appendleft(work)
         _notify(self._takers)
+
+    def split(self, work: Work, size: int) -> Work:
+        """Cut work that was taken: return ``size`` recipients, put the rest back."""
+        claimed = work.job.claimed
+        first, rest = (
+            Work(
+                job=replace(work.job, claimed=part, whole=False),
+                spooled=work.spooled,
+                facts=work.facts,
+            )
+            for part in (claimed[:size], claimed[size:])
+        )
+        self.count(rest)
+        self.put_back(rest)
+        return first
 
     def end(self, work: Work) -> bool:
         """Note that a job ended; True when it was the last part of its message."""

@@ -105,6 +105,7 @@ class Lane:
         ):
             if self._misfits(work, session):
                 continue
+            work = self._fit(work, session)  # noqa: PLW2901 - what is left of it
             asked = time.monotonic()
             await self.throttle.message()
             work.waited = time.monotonic() - asked
@@ -121,7 +122,9 @@ class Lane:
             if self._misfits(work, session):
                 continue
             if await self.throttle.message_now():
-                return work  # it is opened when the one before it has ended
+                return self._fit(
+                    work, session
+                )  # it is opened when the one before it has ended
             self.backlog.put_back(work)
             return None
         return None
@@ -162,6 +165,13 @@ class Lane:
             return False
         self.refuse(work, problem)
         return True
+
+    def _fit(self, work: Work, session: Session) -> Work:
+        """Return as much of the work as the primary takes in one transaction."""
+        limit = session.max_recipients
+        if 0 < limit < len(work.job.claimed):
+            return self.backlog.split(work, limit)
+        return work
 
     def _open(self, work: Work) -> None:
         work.attempt = attempt_id()

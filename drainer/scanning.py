@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import IO
 
+from drainer.clock import rarely_collect
 from drainer.errors import DrainerError, SourceError
 from drainer.intake import examine
 from drainer.ledger import Listing
@@ -93,6 +94,7 @@ def _write(stream: IO[bytes], batch: object) -> None:
 
 def main() -> None:
     """Scan what standard input names, and write it to standard output."""
+    rarely_collect()
     source, rules = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
     out = sys.stdout.buffer
     batch: list[Listing] = []

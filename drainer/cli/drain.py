@@ -22,7 +22,7 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import INTERRUPTED, print_json, say, shown, stdout, warn
 from drainer.cli.progress import progress
-from drainer.clock import utcnow
+from drainer.clock import rarely_collect, switch_often, utcnow
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerUnwritable
 from drainer.ledger import Decision, Kind, from_micros
@@ -130,6 +130,8 @@ def drain(
         check=not no_check,
         as_json=json_,
     )
+    rarely_collect()
+    switch_often()
     code = uvloop.run(_drain(run))
     raise typer.Exit(code)
 

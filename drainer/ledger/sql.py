@@ -65,8 +65,12 @@ class Ledger:
         return self._writer.commits
 
     def expect(self, sessions: int) -> None:
-        """Tell how many sessions share a commit: half of them make it worth one."""
-        self._writer.quorum = max(1, sessions // 2)
+        """Tell how many sessions share a commit.
+
+        Each has an outcome and an opening to write, so that half of them make it
+        worth one.
+        """
+        self._writer.quorum = max(1, sessions)
 
     async def start(self, route: str) -> int:
         """Begin a run: announce the owner, take over from dead ones.

@@ -92,22 +92,21 @@ class Lost:
 
 @lru_cache(maxsize=2048)
 def parse_reply(raw: bytes) -> Reply:
-    """Parse a complete reply: lines with any line end, the last one final.
+    """Parse a complete reply: lines that end in LF, the last one final.
+
+    A CR before the LF is no part of the text, nor are two.
 
     Raises ProtocolError when a line does not begin with a code of 2xx to 5xx.
     """
     codes: list[int] = []
     texts: list[str] = []
-    for line in raw.splitlines():
-        match = _LINE.fullmatch(line.strip(b" \t"))
+    for line in raw.removesuffix(b"\n").split(b"\n"):
+        match = _LINE.fullmatch(line.strip(b" \t\r"))
         if match is None:
             message = f"not an SMTP reply: {raw[:200]!r}"
             raise ProtocolError(message)
         codes.append(int(match[1]))
         texts.append(_decode(match[3] or b"").strip())
-    if not codes:
-        message = "an empty reply"
-        raise ProtocolError(message)
     return _assemble(codes, texts)
 
 

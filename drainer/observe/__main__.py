@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
+from drainer.clock import rarely_collect
 from drainer.observe.export import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
@@ -19,6 +20,7 @@ POLL = 0.5
 def main(arguments: list[str]) -> int:
     """Project until standard input closes, then the rest; 0 = all has left."""
     traces, endpoint, addresses, locks = arguments
+    rarely_collect()
     os.nice(5)  # sessions come first; what is late is sent at the end
     url = make_url(os.environ.pop("DRAINER_EXPORT_LEDGER"))
     name = f"{traces} {endpoint}" if traces == "otlp" else traces

@@ -5,7 +5,6 @@ made once, when the last recipient is final. A run has a trace of its own.
 """
 
 import hashlib
-import hmac
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -61,8 +60,8 @@ class Projection:
         """Return how a mailbox is shown."""
         if self._plain or not mailbox:
             return mailbox or "<>"
-        digest = hmac.new(self._salt, mailbox.encode(), hashlib.sha256)
-        return digest.hexdigest()[:16]
+        digest = hashlib.blake2b(mailbox.encode(), key=self._salt, digest_size=8)
+        return digest.hexdigest()
 
     def spans(self, decisions: Iterable[Row], facts: Facts) -> Iterator[ReadableSpan]:
         """Yield the spans of some decisions, in the order of the ledger."""

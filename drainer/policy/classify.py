@@ -63,7 +63,9 @@ _LETTERS: dict[str, tuple[Verdict, Scope]] = {
     "D": (Verdict.STOP, Scope.DOMAIN),
 }
 _SUCCESS, _INTERMEDIATE, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
+_GO_AHEAD = 354
 _TOO_MANY = frozenset((452, 552))
+_SICK = frozenset((451, 452))
 
 
 def classify(answer: Answer, stage: Stage, *, accepted: int = 0) -> Judgement:
@@ -120,14 +122,20 @@ def _judge_reply(reply: Reply, stage: Stage, accepted: int) -> Judgement:
             reason="too many recipients in one transaction: sent in another",
             counts=False,
         )
+    if stage is Stage.MAIL and reply.code in _SICK and reply.detail[:2] == "3.":
+        reason = "the primary's mail system is full or sick"
+        return _judgement("s", f"mail-{reply.enhanced}", reason)
     return _judge_by_code(reply, stage)
 
 
 def _judge_positive(reply: Reply, stage: Stage) -> Judgement:
-    expected = _INTERMEDIATE if stage is Stage.DATA else _SUCCESS
-    if reply.category != expected:  # 2xx where 354 is due, 3xx elsewhere
+    due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == _SUCCESS
+    if not due:  # 2xx where 354 is due, 3xx elsewhere
         reason = f"{reply.code} makes no sense at {stage}"
-        return _judgement("R", f"{stage}-protocol", reason, Scope.MESSAGE)
+        rule = f"{stage}-protocol"
+        if stage.before_mail:
+            return _judgement("s", rule, reason)
+        return _judgement("R", rule, reason, Scope.MESSAGE)
     return Judgement(
         verdict=Verdict.DELIVER,
         scope=Scope.RECIPIENT,

@@ -64,8 +64,12 @@ def stopped(
 
 
 def succeeded(gate: Gate) -> Gate:
-    """Return the gate after a message was accepted."""
-    if gate.state is GateState.CLOSED and not (gate.failures or gate.stopped):
+    """Return the gate after a message was accepted.
+
+    One that is open stays so: that message was under way before it opened.
+    """
+    idle = gate.state is GateState.CLOSED and not (gate.failures or gate.stopped)
+    if idle or gate.state is GateState.OPEN:
         return gate
     return Gate(pauses=gate.pauses)
 
@@ -84,7 +88,7 @@ def give_up(gate: Gate) -> Gate:
 
 
 def _pause(gate: Gate, judgement: Judgement, reply: str, now: datetime) -> Gate:
-    if gate.state is GateState.PAUSED:
+    if gate.state in (GateState.PAUSED, GateState.OPEN):
         return gate  # the other sessions met the same
     step = min(gate.failures, len(gate.pauses) - 1)
     return replace(

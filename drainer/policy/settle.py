@@ -1,7 +1,7 @@
 """One attempt's endings -> what becomes of each recipient. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from drainer.mail.reply import Stage
@@ -63,11 +63,24 @@ def settle(
     return tuple(_settle(ending, now, schedule, draw) for ending in endings)
 
 
+def _judge(ending: Ending) -> Judgement:
+    judgement = classify(ending.answer, ending.stage, accepted=ending.accepted)
+    if judgement.verdict is Verdict.BOUNCE and ending.claimed.doubts:
+        # It may have been delivered then; a refusal now may mean just that.
+        reason = (
+            f"it may have arrived before, so it is never bounced: {judgement.reason}"
+        )
+        return replace(
+            judgement, verdict=Verdict.HOLD, rule="refused-in-doubt", reason=reason
+        )
+    return judgement
+
+
 def _settle(
     ending: Ending, now: datetime, schedule: Schedule, draw: float
 ) -> Settlement:
     claimed = ending.claimed
-    judgement = classify(ending.answer, ending.stage, accepted=ending.accepted)
+    judgement = _judge(ending)
     event = _EVENTS[judgement.verdict]
     doubts = claimed.doubts + (event is Event.DOUBT)
     if doubts >= MAX_DOUBTS and event is Event.DOUBT:

@@ -23,10 +23,10 @@ from drainer.policy.classify import Answer
 from drainer.policy.job import Claimed, Job
 from drainer.policy.settle import Ending
 from drainer.smtp import Route
-from drainer.smtp.commands import mail_command, rcpt_command
+from drainer.smtp.commands import mail_command, rcpt_command, recipient_limit
 from drainer.smtp.connect import Connection
 
-IN_MEMORY_BYTES = 256 * 1024
+IN_MEMORY_BYTES = 64 * 1024
 """A content up to this size is written at once; a larger one is streamed."""
 
 _GO_AHEAD = 354
@@ -104,6 +104,8 @@ class Session:
         self._wire = connection.wire
         self._pipelining = "pipelining" in connection.extensions
         self._broken = False
+        #: Recipients that one transaction may have; 0 = the primary does not say.
+        self.max_recipients = recipient_limit(connection.extensions)
         self.sent = 0
 
     @property
@@ -184,7 +186,7 @@ class Session:
         return await self._data(work)
 
     async def _recipient(self, work: Work, claimed: Claimed) -> None:
-        if not self._pipelining:
+        if not self._pipelining and not self._broken:
             command = rcpt_command(claimed.recipient, self.extensions)
             self._wire.write(command + b"\r\n")
         reply = await self._answer(work, Stage.RCPT, self._timeouts.rcpt)
@@ -196,7 +198,7 @@ class Session:
             work.end(claimed, Stage.RCPT, reply)
 
     async def _data(self, work: Work) -> bool:
-        if not self._pipelining:
+        if not self._pipelining and not self._broken:
             self._wire.write(b"DATA\r\n")
         reply = await self._answer(work, Stage.DATA, self._timeouts.data)
         go_ahead = isinstance(reply, Reply) and reply.code == _GO_AHEAD
@@ -215,11 +217,16 @@ class Session:
 
     async def _answer(self, work: Work, stage: Stage, limit: float) -> Reply | Lost:
         if self._broken:
-            return Lost(reason="closed", detail="the primary said 421 before")
+            said = Lost(reason="closed", detail="the primary said 421 before")
+            return self._wire.lost or said
         reply = await self._wire.reply(limit)
         work.note(stage, reply)
         if isinstance(reply, Reply) and reply.code == _CLOSING:
             self._broken = True  # RFC 5321 3.8: it closes after this
+        if isinstance(reply, Reply) and _out_of_place(reply, stage):
+            self._give_up(f"{reply} makes no sense at {stage}")
+            if stage is Stage.DOT:  # whether it was accepted, nobody can tell
+                return self._wire.lost or reply
         return reply
 
     async def _reset(self) -> None:
@@ -234,7 +241,7 @@ class Session:
     async def _content(self, work: Work, line: Line) -> Work | None:
         """Send content and final dot; return the transaction begun behind it."""
         try:
-            await self._body(work, line)
+            last = await self._body(work, line)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
             self._finish(work, Stage.BODY, problem)
@@ -251,7 +258,8 @@ class Session:
             return None
         following = await self._following(work, line)
         work.dotted = True
-        self._wire.write(b".\r\n" + (self._group(following) if following else b""))
+        group = self._group(following) if following else b""
+        self._wire.write(b"".join((last, b".\r\n", group)))
         reply = await self._answer(work, Stage.DOT, self._timeouts.dot)
         self._finish(work, Stage.DOT, reply)
         return following
@@ -261,20 +269,24 @@ class Session:
             return None
         return await line.next_now(self)
 
-    async def _body(self, work: Work, line: Line) -> None:
-        """Write the content; stop at once when the peer answers or leaves."""
+    async def _body(self, work: Work, line: Line) -> bytes:
+        """Write the content; stop at once when the peer answers or leaves.
+
+        A small one is returned instead, to leave together with its final dot: one
+        system call, and one packet for the peer to wake up for.
+        """
         chunks = _wire_form(work, self._route.bare_newlines)
         if work.facts.size_bytes <= IN_MEMORY_BYTES:
             content = b"".join(chunks)
             await line.pace(len(content))
-            self._wire.write(content)
-            return
+            return content
         while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
             await line.pace(len(chunk))
             self._wire.write(chunk)
             await self._wire.drain(self._timeouts.body)
             if self._wire.has_reply or self._wire.lost is not None:
-                return
+                break
+        return b""
 
     async def _early(self, work: Work) -> None:
         """Take a reply that came before the final dot as the reply to it."""
@@ -298,6 +310,12 @@ class Session:
         if self._wire.lost is None and not self._broken:
             self._wire.write(b"QUIT\r\n")
             await self._wire.reply(self._timeouts.quit)
+
+
+def _out_of_place(reply: Reply, stage: Stage) -> bool:
+    """Whether a positive reply is of the wrong kind: we have lost step."""
+    due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == 2  # noqa: PLR2004
+    return reply.category in (2, 3) and not due
 
 
 def _wire_form(work: Work, bare_newlines: str) -> Iterator[bytes]:

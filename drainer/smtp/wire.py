@@ -130,10 +130,11 @@ class Wire(asyncio.Protocol):
     async def reply(self, limit: float) -> Reply | Lost:
         """Return the next reply, or why there is none, within ``limit`` seconds."""
         if not self._replies and self.lost is None:
-            self._waiter = self._loop.create_future()
             timer = self._loop.call_later(limit, self._expire, limit)
             try:
-                await self._waiter
+                while not self._replies and self.lost is None:
+                    self._waiter = self._loop.create_future()
+                    await self._waiter  # a part of a reply wakes it as well
             finally:
                 timer.cancel()
                 self._waiter = None
