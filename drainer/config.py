@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -141,10 +142,15 @@ class ThrottleSection(Section):
         timedelta(minutes=2), description="from one connection to all of them"
     )
 
+    @field_validator("rate", "bytes")
+    @classmethod
+    def _is_rate(cls, value: str, info: ValidationInfo) -> str:
+        parse_rate(value, sized=info.field_name == "bytes")
+        return value
+
     @model_validator(mode="after")
     def _sane(self) -> "ThrottleSection":
         rate = parse_rate(self.rate)
-        parse_rate(self.bytes, sized=True)
         if rate is not None:
             message_rate(rate, self.burst)
         return self

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
@@ -37,7 +37,7 @@ def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
     try:
         config: Config = bound(**{k: v for k, v in overrides.items() if v})
     except ValidationError as error:
-        raise _explain(error, path, text) from None
+        raise _explain(error, _Origin(path, text, overrides)) from None
     except SettingsError as error:
         message = f"the environment cannot be read: {error}"
         raise UsageError(message) from None
@@ -54,11 +54,19 @@ def _read(path: Path) -> str:
     return text
 
 
-def _explain(error: ValidationError, path: Path | None, text: str) -> UsageError:
+class _Origin(NamedTuple):
+    """Where values may have come from."""
+
+    path: Path | None
+    text: str
+    flags: Mapping[str, Any]
+
+
+def _explain(error: ValidationError, origin: _Origin) -> UsageError:
     lines = []
     for problem in error.errors():
         keys = [str(part) for part in problem["loc"]]
-        where = _where(keys, path, text)
+        where = _where(keys, origin)
         name = ".".join(key for key in keys if not key.isdigit())
         lines.append(f"{where}: {name or 'configuration'}: {_words(problem, keys)}")
     return UsageError("\n".join(lines), hint="`drainer init` shows every key")
@@ -84,9 +92,12 @@ def _known_keys(keys: Sequence[str]) -> list[str]:
     return []
 
 
-def _where(keys: Sequence[str], path: Path | None, text: str) -> str:
-    """Say where a key was set: file and line, the environment, or a flag."""
+def _where(keys: Sequence[str], origin: _Origin) -> str:
+    """Say where a key was set: a flag, the environment, or file and line."""
     section, key = (keys[0], keys[1] if len(keys) > 1 else "") if keys else ("", "")
+    path, text, flags = origin
+    if key and key in flags.get(section, {}):
+        return f"--{key.replace('_', '-')}"
     name = f"DRAINER_{section}__{key}".upper()
     if any(known.upper() == name for known in os.environ):
         return f"environment {name}"

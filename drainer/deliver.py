@@ -105,7 +105,7 @@ class Lane:
         ):
             if self._misfits(work, session):
                 continue
-            work = self._fit(work, session)  # noqa: PLW2901 - what is left of it
+            work = self._fit(work, session)
             asked = time.monotonic()
             await self.throttle.message()
             work.waited = time.monotonic() - asked

@@ -61,7 +61,7 @@ def group_cpu_seconds(leader: int) -> float:
 
 
 def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process has held (VmHWM)."""
+    """Return the most memory that a program has held (VmHWM); 0 when it ended."""
     for line in (_PROC / str(pid) / "status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -106,7 +106,8 @@ class Peaks:
         """Note the peaks now."""
         for pid in self._members(self._root):
             with contextlib.suppress(OSError):
-                self.by_pid[pid] = max(self.by_pid.get(pid, 0), peak_bytes(pid))
+                # The last one counts: before its exec a process shows its parent's.
+                self.by_pid[pid] = peak_bytes(pid) or self.by_pid.get(pid, 0)
 
     @property
     def total(self) -> int:

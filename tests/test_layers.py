@@ -43,7 +43,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "aiosmtplib": ("drainer.smtp.connect",),
     "cryptography": ("drainer.mail.certificate",),
     "opentelemetry": ("drainer.observe",),
-    "orjson": ("drainer.observe",),
+    "orjson": ("drainer.ledger.text", "drainer.observe"),
     "pydantic": ("drainer.config", "drainer.config_file", "drainer.config_text"),
     "pydantic_settings": ("drainer.config", "drainer.config_file"),
     "rich": ("drainer.cli",),

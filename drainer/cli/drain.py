@@ -4,6 +4,7 @@ import asyncio
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +25,7 @@ from drainer.cli.output import INTERRUPTED, print_json, say, shown, stdout, warn
 from drainer.cli.progress import progress
 from drainer.clock import rarely_collect, switch_often, utcnow
 from drainer.config import Config
-from drainer.errors import DrainerError, LedgerUnwritable
+from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
 from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
@@ -162,9 +163,13 @@ async def _drain(run: _Run) -> int:
         warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
     code = _exit_code(run, drain, error)
     await _end(ledger, code)
+    ended = utcnow()
     await _stop_export(exporting)
-    summary = _summary(run, drain, code, ledger.run_id)
-    _print_summary(run, drain, summary)
+    try:
+        _print_summary(run, drain, _summary(run, drain, ledger, (code, ended)))
+    except LedgerError:
+        if error is None:  # else it is that which a person must see
+            raise
     if error is not None:
         raise error
     return code
@@ -248,13 +253,15 @@ async def _stop_export(exporting: Exporting | None) -> None:
         warn("not all traces could be sent; the next run will")
 
 
-def _summary(run: _Run, drain: Drain, code: int, run_id: str) -> dict[str, Any]:
+def _summary(
+    run: _Run, drain: Drain, ledger: Ledger, ending: tuple[int, datetime]
+) -> dict[str, Any]:
     urls = [source.url for source in run.sources]
     report = Report(run.url)
     states, messages = report.states(urls), report.message_counts(urls)
-    last = report.last_run()
     report.close()
-    seconds = (utcnow() - drain.tally.started).total_seconds()
+    code, ended = ending
+    seconds = (ended - drain.tally.started).total_seconds()
     sent = drain.tally.sent_messages
     return {
         "exit": code,
@@ -264,8 +271,8 @@ def _summary(run: _Run, drain: Drain, code: int, run_id: str) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "messages_per_second": round(sent / seconds, 2) if seconds else 0.0,
         "bytes": drain.tally.sent_bytes,
-        "commits": last.get("commits"),
-        "run_id": run_id,
+        "commits": ledger.commits,
+        "run_id": ledger.run_id,
     }
 
 

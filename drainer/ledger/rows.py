@@ -1,10 +1,10 @@
 """Messages and claims as rows, and back."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from drainer.ledger import Decision, Listing, Row, from_micros, to_micros
+from drainer.ledger import Decision, Kind, Listing, Row, from_micros, to_micros
+from drainer.ledger.text import from_json, pairs_json, to_json
 from drainer.mail.envelope import Client, Envelope, Recipient
 from drainer.mail.message import Message, Problem
 from drainer.policy.job import Claimed, Scanned
@@ -35,7 +35,7 @@ def _message_row(scanned: Scanned) -> Row:
         "reverse_path": message.envelope.reverse_path,
         "size": size,
         "message_id": message.message_id,
-        "details": json.dumps(_details(message, problem), separators=(",", ":")),
+        "details": to_json(_details(message, problem)),
         "problem": problem.code if problem else "",
         "recipients": len(scanned.problems),
     }
@@ -89,7 +89,7 @@ def message_of(
     row: Mapping[str, Any], recipients: tuple[Recipient, ...] = ()
 ) -> Message:
     """Rebuild a message; its envelope holds just the recipients given."""
-    details = json.loads(row["details"])
+    details = from_json(row["details"])
     problem = row["problem"]
     client = details.get("client", ["", "", ""])
     return Message(
@@ -143,11 +143,11 @@ def claimed_of(row: Mapping[str, Any]) -> Claimed:
 
 def decision_row(decision: Decision, run: str) -> Row:
     """Return the row of a decision."""
-    evidence = (
-        json.dumps(decision.evidence, separators=(",", ":"))
-        if (decision.evidence)
-        else ""
-    )
+    evidence = ""
+    if decision.kind is Kind.VERDICT:
+        evidence = pairs_json(tuple(decision.evidence.items()))
+    elif decision.evidence:
+        evidence = to_json(decision.evidence)
     return {
         "at": to_micros(decision.at),
         "run": run,

@@ -5,7 +5,6 @@ attempts). A guard that does not hold raises Conflict: the batch is rolled back
 and the writer finds out whose it was.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 from drainer.ledger import Closed, Decision, Kind, Opened, Row, schema, to_micros
 from drainer.ledger.prepared import Prepared, inserting
 from drainer.ledger.rows import decision_row
+from drainer.ledger.text import to_json
 from drainer.ledger.writer import Conflict
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
@@ -134,7 +134,7 @@ class Batch:
             "owner": self._identity.owner,
             "started": to_micros(opened.started),
             "ended": None,
-            "recipients": json.dumps([c.n for c in opened.job.claimed]),
+            "recipients": to_json([claimed.n for claimed in opened.job.claimed]),
             "connection": opened.connection,
             "stages": "",
         }
@@ -150,7 +150,7 @@ class Batch:
                 {
                     "b_id": closed.id,
                     "b_ended": at,
-                    "b_stages": json.dumps(closed.stages),
+                    "b_stages": to_json(closed.stages),
                 }
             )
             for settlement in closed.settlements:

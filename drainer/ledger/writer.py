@@ -110,6 +110,9 @@ class Writer:
             batch.append(item)
 
     def _commit(self, connection: sa.Connection, batch: list[_Item]) -> None:
+        if self._broken is not None:  # it was queued before that was known
+            self._resolve([(future, None, self._broken) for _, future in batch])
+            return
         try:
             results = self._attempt(connection, [item[0] for item in batch])
         except (Conflict, DrainerError):

@@ -22,6 +22,7 @@ _DOMAIN = re.compile(
     r"(?:\.[A-Za-z0-9_\u0080-\U0010FFFF-]+)*\.?|\[[A-Za-z0-9.:_-]+\])"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_XTEXT = re.compile(r"[!-*,-<>-~]*")
 _XTEXT_PLAIN = frozenset(range(33, 127)) - {ord("+"), ord("=")}
 _NOTIFY_FLAGS = ((1, "NEVER"), (2, "SUCCESS"), (4, "FAILURE"), (8, "DELAY"))
 
@@ -97,6 +98,8 @@ def is_ascii(*mailboxes: str) -> bool:
 
 def xtext(text: str) -> str:
     """Encode as xtext (RFC 3461 4): all but 33-126 without ``+`` and ``=``."""
+    if _XTEXT.fullmatch(text):
+        return text
     return "".join(
         chr(byte) if byte in _XTEXT_PLAIN else f"+{byte:02X}" for byte in text.encode()
     )

@@ -7,7 +7,7 @@ prints. Codes are decided on by the first digit (RFC 5321 4.2.1).
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
@@ -61,6 +61,8 @@ class Reply:
     hint: str = ""
     #: The lines disagreed about the code; the last one counts.
     mixed: bool = False
+    #: All of it as one line, as it is told to people.
+    line: str = field(default="", compare=False, repr=False)
 
     @property
     def category(self) -> int:
@@ -74,7 +76,7 @@ class Reply:
 
     def __str__(self) -> str:
         """Write it as one line, as the peer sent it."""
-        return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
+        return self.line or _one_line(self.code, self.enhanced, self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,12 @@ def _assemble(codes: list[int], texts: list[str]) -> Reply:
         enhanced=status if agrees else "",
         hint=hint,
         mixed=len(set(codes)) > 1,
+        line=_one_line(code, status if agrees else "", text),
     )
+
+
+def _one_line(code: int, enhanced: str, text: str) -> str:
+    return " ".join(filter(None, (str(code), enhanced, text)))
 
 
 def _decode(text: bytes) -> str:

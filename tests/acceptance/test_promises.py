@@ -222,7 +222,7 @@ def test_a_message_that_a_reader_moves_and_flags_is_the_same(tmp_path: Path) -> 
     source = f"maildir:{tmp_path}/spool?ack=keep"
     late = expected[3]
     drainer = Drainer(tmp_path / "ledger.db")
-    script = Script(rcpt=per_recipient({late: "450 4.2.1 busy"}))
+    script = Script(rcpt=per_recipient({late: "451 4.7.1 later"}))
     with PeerThread(script) as peer:
         first = drainer.drain(source, peer.port, "--no-check", "--give-up-after", "1ms")
         assert first.code == 5, first.stderr
@@ -507,7 +507,7 @@ def test_a_shared_message_is_acknowledged_when_its_last_recipient_is_final(
     more = b"X-Original-To: b@example.org\nX-Original-To: c@example.org\n"
     path.write_bytes(text.replace(b"Delivered-To:", more + b"Delivered-To:", 1))
     drainer = Drainer(tmp_path / "ledger.db")
-    script = Script(rcpt=per_recipient({"b@example.org": "450 4.2.1 busy"}))
+    script = Script(rcpt=per_recipient({"b@example.org": "451 4.7.1 later"}))
     with PeerThread(script) as peer:
         first = drainer.drain(spool, peer.port, "--no-check", "--give-up-after", "1ms")
         assert first.code == 5, first.stderr

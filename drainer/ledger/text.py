@@ -1,0 +1,29 @@
+"""Structured values as text columns: JSON, the same in every database."""
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+
+def to_json(value: object) -> str:
+    """Return compact JSON; lone surrogates, which orjson refuses, are escaped."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, separators=(",", ":"))
+
+
+def from_json(text: str) -> Any:  # noqa: ANN401 - whatever was written
+    """Return what ``to_json`` wrote."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return json.loads(text)
+
+
+@lru_cache(maxsize=256)
+def pairs_json(pairs: tuple[tuple[str, object], ...]) -> str:
+    """Return the JSON object of hashable pairs; the same ones come often."""
+    return to_json(dict(pairs))
