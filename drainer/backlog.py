@@ -24,8 +24,8 @@ class Backlog:
         self._parts: Counter[str] = Counter()
         self._outstanding = 0
         self._closed = False
-        #: Set whenever an attempt ended.
-        self.settled = asyncio.Event()
+        #: Set when nothing that was put is still under way.
+        self.idle = asyncio.Event()
 
     @property
     def outstanding(self) -> int:
@@ -48,9 +48,22 @@ class Backlog:
         self._items.append(work)
         _notify(self._takers)
 
+    def hold(self, message: str) -> None:
+        """Keep the claim on a message whose parts are still being put."""
+        self._parts[message] += 1
+
+    def unhold(self, message: str) -> bool:
+        """End ``hold``; True when nothing of the message is under way."""
+        self._parts[message] -= 1
+        last = self._parts[message] <= 0
+        if last:
+            del self._parts[message]
+        return last
+
     def count(self, work: Work) -> None:
         """Count work that will end without ever being taken."""
         self._outstanding += 1
+        self.idle.clear()
         self._parts[work.job.message.id] += 1
 
     async def wait(self) -> bool:
@@ -108,7 +121,8 @@ class Backlog:
         last = self._parts[message] <= 0
         if last:
             del self._parts[message]
-        self.settled.set()
+        if not self._outstanding:
+            self.idle.set()
         return last
 
     def close(self) -> None:
@@ -117,7 +131,7 @@ class Backlog:
         self._items.clear()
         _notify(self._takers)
         _notify(self._putters)
-        self.settled.set()
+        self.idle.set()
 
     def _pop(self) -> Work:
         work = self._items.popleft()

@@ -5,6 +5,7 @@ may be given as DRAINER_SECTION__KEY; flags of a command win over both. Unknown
 keys, bad units and contradictions are errors that name file, line and key.
 """
 
+import re
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -93,6 +94,16 @@ class Primary(Section):
     @classmethod
     def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(domain.lower().rstrip(".") for domain in domains)
+
+    @field_validator("helo")
+    @classmethod
+    def _is_name(cls, helo: str) -> str:
+        if helo and not re.fullmatch(
+            r"[A-Za-z0-9_.:-]{1,253}|\[[A-Za-z0-9.:]+\]", helo
+        ):
+            message = "legal: a host name, or an address in brackets"
+            raise ValueError(message)
+        return helo
 
     @model_validator(mode="after")
     def _secrets(self) -> "Primary":

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from drainer.clock import utcnow
 from drainer.ledger import Decision, Kind
 from drainer.mail.envelope import domain_of
+from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import gate as gates
 from drainer.policy.classify import Scope, classify
 from drainer.policy.gate import Gate, GateState
@@ -82,18 +83,25 @@ class Gatekeeper:
     def not_connected(self, failed: Failed) -> None:
         """Judge why a session could not be opened."""
         step = failed.steps[-1]
-        judgement = classify(step.answer, step.stage)
+        self._failed(step.stage, step.answer)
+
+    def dropped(self, loss: Lost) -> None:
+        """Judge a session that the primary ended before it answered any MAIL."""
+        self._failed(Stage.EHLO, loss)
+
+    def _failed(self, stage: Stage, answer: Reply | Lost) -> None:
+        judgement = classify(answer, stage)
         self._note(
             Decision(
                 at=utcnow(),
                 kind=Kind.CONNECTION,
                 rule=judgement.rule,
                 verdict=judgement.verdict.value,
-                reply=str(step.answer),
-                evidence={"reason": judgement.reason, "stage": step.stage.value},
+                reply=str(answer),
+                evidence={"reason": judgement.reason, "stage": stage.value},
             )
         )
-        reply = f"{step.stage}: {step.answer}"
+        reply = f"{stage}: {answer}"
         self._take(gates.refused_early(self.gate, judgement, reply, utcnow()))
 
     def succeeded(self) -> None:

@@ -80,7 +80,19 @@ class Intake:
         pending = {r.forward_path for r in spooled.message.envelope.recipients}
         for part in self._parts(job):
             work = Work(job=part, spooled=spooled, facts=facts)
-            yield work, _objection(part, scanned, pending)
+            yield work, _objection(part, scanned, pending) or self._foreign(part)
+
+    def _foreign(self, job: Job) -> Problem | None:
+        """Return a problem when a recipient is not this primary's, and not released."""
+        foreign = [
+            claimed.recipient.forward_path
+            for claimed in job.claimed
+            if not claimed.released
+            and self.rules.foreign(claimed.recipient.forward_path)
+        ]
+        if not foreign:
+            return None
+        return Problem(code="not-for-this-primary", detail=", ".join(foreign)[:300])
 
     def _parts(self, job: Job) -> Iterator[Job]:
         """Cut a job: VERP takes one recipient, and the primary has a limit."""

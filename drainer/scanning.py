@@ -43,6 +43,7 @@ async def scanning(
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # never import from the current folder, which may be anybody's
         "-m",
         "drainer.scanning",
         stdin=asyncio.subprocess.PIPE,

@@ -1,5 +1,6 @@
 """Durations and sizes as people write them: 90s, 10m, 1h, 5d; 5MB, 64KiB."""
 
+import contextlib
 import re
 from datetime import timedelta
 
@@ -12,13 +13,15 @@ def parse_duration(text: object) -> timedelta:
     if isinstance(text, timedelta):
         return text
     written = str(text).strip().lower()
+    if written == "0":
+        return timedelta(0)
     parts = _DURATION.findall(written)
-    if not parts or _DURATION.sub("", written).strip():
-        if written == "0":
-            return timedelta(0)
-        message = f"{text!r} is no duration; write e.g. 90s, 10m, 1h, 5d"
-        raise ValueError(message)
-    return timedelta(seconds=sum(float(n) * _SECONDS[unit] for n, unit in parts))
+    if parts and not _DURATION.sub("", written).strip():
+        seconds = sum(float(n) * _SECONDS[unit] for n, unit in parts)
+        with contextlib.suppress(OverflowError):
+            return timedelta(seconds=seconds)
+    message = f"{str(text)[:60]!r} is no duration; write e.g. 90s, 10m, 1h, 5d"
+    raise ValueError(message)
 
 
 def format_duration(duration: timedelta) -> str:
@@ -27,7 +30,7 @@ def format_duration(duration: timedelta) -> str:
     for unit in ("d", "h", "m"):
         if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds // _SECONDS[unit])}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
 def human_duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """From a Config to the objects that do the work."""
 
 import os
+import re
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -19,6 +20,13 @@ from drainer.sources.registry import open_source
 from drainer.worker import Orders
 
 LedgerURL = URL
+MAX_HOST, MAX_PORT = 253, 65535
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = rf"{_LABEL}(?:\.{_LABEL})*\.?"
+_HOST_PORT = re.compile(
+    rf"(?:\[([0-9A-Fa-f:.%]+)\]|({_NAME}|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.]*(?=$)))"
+    r"(?::([0-9]{1,5}))?"
+)
 
 
 def make_route(config: Config) -> Route:
@@ -78,15 +86,10 @@ def _password(config: Config) -> str:
 
 def split_host(text: str) -> tuple[str, int | None]:
     """Return host and port of HOST, HOST:PORT or [IPV6]:PORT; UsageError if bad."""
-    host, port = text.strip(), ""
-    if host.startswith("["):
-        host, _, rest = host[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif host.count(":") == 1:
-        host, _, port = host.partition(":")
-    legal = host and not any(c.isspace() or ord(c) < ord("!") for c in host)
-    if not legal or (port and not (port.isdigit() and 0 < int(port) <= 65535)):  # noqa: PLR2004
-        message = f"{text!r} is no host"
+    match = _HOST_PORT.fullmatch(text.strip())
+    host, port = (match[1] or match[2], match[3]) if match else ("", None)
+    if not host or len(host) > MAX_HOST or (port and not 0 < int(port) <= MAX_PORT):
+        message = f"{text[:60]!r} is no host"
         raise UsageError(message, hint="write HOST, HOST:PORT or [IPv6]:PORT")
     return host, int(port) if port else None
 

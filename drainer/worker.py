@@ -24,7 +24,7 @@ from drainer.errors import (
     OwnedElsewhere,
     UsageError,
 )
-from drainer.gatekeeper import Gatekeeper
+from drainer.gatekeeper import SOON, Gatekeeper
 from drainer.intake import Intake
 from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.claims import fresh_job
@@ -47,7 +47,9 @@ from drainer.sources import Source
 
 BACKLOG = 400
 MAX_DEFECTS = 3
-LOOK_AGAIN = timedelta(seconds=5)
+MAX_UNHEARD = 5
+"""Sessions in a row that ended without an answer to MAIL."""
+LOOK_AGAIN = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,9 @@ class Drain:
         self.refusals = self._acknowledger.refusals
         self._error: Exception | None = None
         self._throttle = Throttle(None, None)
+        self._unheard = 0
+        #: Lanes that open a session and have nothing in hand.
+        self._opening: set[asyncio.Task[Any]] = set()
 
     # --- the run
 
@@ -144,6 +149,8 @@ class Drain:
     def _close(self) -> None:
         self._backlog.close()
         self.keeper.wake()
+        for task in self._opening:
+            task.cancel()
 
     async def _limits(self) -> Throttle:
         """Return the buckets as the run before left them (promise P3)."""
@@ -175,16 +182,26 @@ class Drain:
     # --- work in
 
     async def _flow(self) -> None:
-        """Feed the lanes until nothing is left that this drain waits for."""
+        """Feed the lanes until nothing is left that this drain waits for.
+
+        What falls due while the scan goes on is not kept waiting for its end.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._guarded(self._scan_all()))
+            await self._guarded(self._feed())
+
+    async def _scan_all(self) -> None:
         try:
             self.tally.total = await self.ledger.unfinished(self._urls)
             for source in self._sources.values():
                 await self._scan(source)
+        finally:
             self.tally.scanning = False
-            while not self._backlog.closed and await self._feed_due():
-                pass
-        except DrainerError as error:
-            self.failed(error)
+            self.keeper.wake()
+
+    async def _feed(self) -> None:
+        while not self._backlog.closed and await self._feed_due():
+            pass
 
     async def _guarded(self, doing: Coroutine[Any, Any, None]) -> None:
         """Run a side task; its failure ends the drain in order, not at once."""
@@ -201,7 +218,9 @@ class Drain:
                 self.tally.total += len(recorded.fresh)
                 self._acknowledger.offer(recorded.finished)
                 for seq, listing in recorded.fresh:
-                    await self._put(fresh_job(seq, listing))
+                    job = fresh_job(seq, listing)
+                    self._backlog.hold(job.message.id)
+                    await self._put(job)
                 if self._backlog.closed:
                     return
 
@@ -217,26 +236,30 @@ class Drain:
             else:
                 self._backlog.count(work)
                 self._new_lane().refuse(work, problem)
+        if self._backlog.unhold(job.message.id):
+            self.ledger.free(job.seq)
 
     async def _feed_due(self) -> bool:
-        """Claim what is due, or wait for it; False when this drain is done."""
-        self._backlog.settled.clear()
-        jobs = await self.ledger.claim(self._urls)
+        """Claim what is due, or wait for it; False when this drain is done.
+
+        What falls due only after the deadline is for another drain.
+        """
+        jobs = await self.ledger.claim(self._urls, self._deadline())
+        for job in jobs:  # a message may have several: none ends its claim early
+            self._backlog.hold(job.message.id)
         for job in jobs:
             await self._put(job)
         if jobs:
             return True
-        if self._backlog.outstanding:
-            await self._wait_settled(LOOK_AGAIN)
+        if self.tally.scanning or self._backlog.outstanding:
+            await self._wait_idle(LOOK_AGAIN)
             return True
         due = await self.ledger.next_due(self._urls)
-        if due is None or self._backlog.closed:
+        if due is None or from_micros(due) > self._deadline():
             return False
-        if from_micros(due) > self._deadline():
-            return False
-        wait = max(from_micros(due) - utcnow(), timedelta(milliseconds=20))
+        wait = max(from_micros(due) - utcnow(), SOON)
         self.tally.waiting = f"next retry in {wait.total_seconds():.0f} s"
-        await self._wait_settled(wait)
+        await self._sleep(wait)
         self.tally.waiting = ""
         return True
 
@@ -244,10 +267,20 @@ class Drain:
         since = self.tally.last_success or self.tally.started
         return since + self.orders.give_up_after
 
-    async def _wait_settled(self, limit: timedelta) -> None:
+    async def _wait_idle(self, limit: timedelta) -> None:
+        """Wait until nothing is under way, at most so long."""
+        if self.tally.scanning:
+            await self.keeper.wait(limit)
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit.total_seconds()):
-                await self._backlog.settled.wait()
+                await self._backlog.idle.wait()
+
+    async def _sleep(self, limit: timedelta) -> None:
+        """Wait for a time, or until the drain is to end."""
+        end = utcnow() + limit
+        while not self._backlog.closed and utcnow() < end:
+            await self.keeper.wait(end - utcnow())
 
     # --- lanes
 
@@ -286,7 +319,7 @@ class Drain:
         return False
 
     async def _session(self) -> None:
-        answer = await connect(self.orders.route)
+        answer = await self._connect()
         if isinstance(answer, Failed):
             self.keeper.not_connected(answer)
             self._heed_gate()
@@ -299,10 +332,36 @@ class Drain:
         if limit := recipient_limit(answer.extensions):
             self._intake.max_recipients = min(limit, self._intake.max_recipients)
         self._count_connection(+1)
+        session = Session(answer, self.orders.route)
         try:
-            await self._new_lane().serve(Session(answer, self.orders.route))
+            await self._new_lane().serve(session)
         finally:
             self._count_connection(-1)
+        self._judge_session(session)
+
+    def _judge_session(self, session: Session) -> None:
+        """Pause the route when the primary hangs up before it answers any MAIL.
+
+        Once is the fault of the message that was begun, if one was; time after
+        time it is not.
+        """
+        if session.heard:
+            self._unheard = 0
+        elif session.loss is not None:
+            self._unheard += 1
+            if session.sent == 0 or self._unheard >= MAX_UNHEARD:
+                self.keeper.dropped(session.loss)
+                self._heed_gate()
+
+    async def _connect(self) -> Connection | Failed:
+        """Open a session; an ending drain does not wait for it."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a lane is a task
+        self._opening.add(task)
+        try:
+            return await connect(self.orders.route)
+        finally:
+            self._opening.discard(task)
 
     def _count_connection(self, change: int) -> None:
         self.tally.connections += change

@@ -52,7 +52,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.observe",
         "drainer.wiring",
     ),
-    "tenacity": ("drainer.ledger.writer", "drainer.observe.project"),
+    "tenacity": ("drainer.ledger.writer",),
     "typer": ("drainer.cli",),
     "uvloop": ("drainer.cli.drain",),
 }

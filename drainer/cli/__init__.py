@@ -1,6 +1,5 @@
 """The ``drainer`` command: parse, wire, call, print, exit code."""
 
-import signal
 import sys
 
 import typer
@@ -46,8 +45,11 @@ def _root(
 
 
 def main() -> None:
-    """Run the command; map our errors to exit codes."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    """Run the command; map our errors to exit codes.
+
+    SIGPIPE stays ignored, as Python has it: sockets would raise it too, and a
+    primary that hangs up must not end the drain.
+    """
     try:
         app()
     except DrainerError as error:

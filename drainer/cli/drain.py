@@ -152,11 +152,13 @@ async def _drain(run: _Run) -> int:
     exporting = start_export(run.config.telemetry, run.url, lock_folder(run.url))
     try:
         await ledger.bind([source.url for source in run.sources], route)
-        if run.check:
-            await _check(run, ledger)
-        _listen_to_signals(drain)
-        async with progress(drain, quiet=False):
-            await drain.run()
+        checking = asyncio.ensure_future(_check(run, ledger))
+        _listen_to_signals(drain, checking)
+        with suppress(asyncio.CancelledError):
+            await checking
+        if not drain.tally.interrupted:
+            async with progress(drain, quiet=False):
+                await drain.run()
     except* DrainerError as group:
         error = _first(group)
     for url, refusal in drain.refusals.items():
@@ -184,6 +186,8 @@ def _warn_of_defaults(config: Config) -> None:
 
 async def _check(run: _Run, ledger: Ledger) -> None:
     """Gate the drain: PrimaryNotReady or UsageError, and nothing was sent."""
+    if not run.check:
+        return
     health = await check_primary(run.orders.route, make_probe(run.config))
     for finding in health.findings:
         decision = Decision(
@@ -202,12 +206,13 @@ async def _check(run: _Run, ledger: Ledger) -> None:
     refuse_if_sick(health, str(run.orders.route))
 
 
-def _listen_to_signals(drain: Drain) -> None:
+def _listen_to_signals(drain: Drain, checking: "asyncio.Future[None]") -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         say("stopping: each session finishes its message; again to stop at once")
         drain.stop()
+        checking.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)

@@ -13,7 +13,16 @@ from rich.table import Table
 from drainer.errors import DrainerError
 from drainer.mail.reply import printable
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Stderr(Console):
+    """Falls silent when nobody reads it any more: a drain goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more."""
+        self.quiet = True
+
+
+stderr = _Stderr(stderr=True, highlight=False, soft_wrap=True)
 INTERRUPTED = 130
 
 
@@ -26,7 +35,8 @@ def stdout() -> Console:
 
 def print_json(fact: Mapping[str, Any]) -> None:
     """Print one JSON object on a line of its own."""
-    sys.stdout.write(json.dumps(fact, ensure_ascii=False) + "\n")
+    # Escaped to ASCII: replies and addresses are hostile, and this may be a terminal.
+    sys.stdout.write(json.dumps(fact) + "\n")
 
 
 def say(text: str) -> None:

@@ -11,7 +11,7 @@ from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, shown, stdout, table
 from drainer.ledger import Row, from_micros
 from drainer.ledger.report import Filters, Report
-from drainer.observe.ids import attempt_span, message_span, trace_of
+from drainer.observe.ids import decision_span, trace_of
 from drainer.policy.state import FINAL, State
 from drainer.units import human_duration
 from drainer.wiring import ledger_url, make_sources
@@ -236,7 +236,6 @@ def _decision(
 ) -> dict[str, Any]:
     attempt = row["attempt"]
     recipient = paths.get(row["n"]) if row["n"] is not None else None
-    span = attempt_span(attempt) if attempt else message_span(message)
     return {
         "at": from_micros(row["at"]).isoformat(),
         "attempt": numbers.get(attempt) if attempt else None,
@@ -247,7 +246,7 @@ def _decision(
         "reply": row["reply"] or None,
         "evidence": json.loads(row["evidence"]) if row["evidence"] else {},
         "trace_id": f"{trace_of(message):032x}",
-        "span_id": f"{span:016x}",
+        "span_id": f"{decision_span(row, message):016x}",
     }
 
 

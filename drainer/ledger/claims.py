@@ -6,7 +6,6 @@ the message; what one attempt then does is guarded recipient by recipient.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,7 +20,7 @@ from drainer.ledger.rows import (
 )
 from drainer.ledger.statements import Identity
 from drainer.mail.content import Held
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import PROBLEMS, Message, Spooled
 from drainer.policy.job import Claimed, Job
 from drainer.policy.settle import MAX_DOUBTS
 from drainer.policy.state import CLAIMABLE, FINAL, Event, State, follow
@@ -129,6 +128,7 @@ def _note_problems(connection: sa.Connection, rows: list[Row], run: str) -> None
                 rule=row["rule"],
                 verdict="hold",
                 reply=row["reply"],
+                evidence={"reason": _meaning(row["rule"])},
                 message=row["message"],
                 n=row["n"],
             ),
@@ -139,6 +139,11 @@ def _note_problems(connection: sa.Connection, rows: list[Row], run: str) -> None
     ]
     if held:
         connection.execute(sa.insert(schema.decisions), held)
+
+
+def _meaning(rule: str) -> str:
+    """Say what holds a message, in words."""
+    return PROBLEMS[rule.removeprefix("local-")][0]
 
 
 def _revisit(
@@ -157,9 +162,9 @@ def _revisit(
             )
         if not seen["problem"]:
             _lift_passing_problems(connection, row["seq"], now)
-    waiting = [i for i, row in known.items() if row["acknowledged"] is None]
-    unfinished = _unfinished(connection, waiting)
-    return [message_of(listings[i].message) for i in waiting if i not in unfinished]
+    # Also what was acknowledged before: this may be another copy of it.
+    unfinished = _unfinished(connection, list(known))
+    return [message_of(listings[i].message) for i in known if i not in unfinished]
 
 
 def _lift_passing_problems(connection: sa.Connection, seq: int, now: int) -> None:
@@ -191,30 +196,40 @@ def _unfinished(connection: sa.Connection, ids: list[str]) -> set[str]:
     return set(rows)
 
 
-def claim(
-    connection: sa.Connection,
-    sources: Sequence[str],
-    owner: str,
-    now: int,
-    limit: int = 200,
-) -> list[Job]:
-    """Claim messages that have recipients due now, the longest due first."""
-    due = (
-        sa.select(_M.seq, sa.func.min(_R.due).label("due"))
-        .join(schema.recipients, _R.message == _M.seq)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a worker would like to claim."""
+
+    sources: Sequence[str]
+    #: What fell due by then, in microseconds; never later than now.
+    due: int
+    limit: int = 200
+
+
+def claim(connection: sa.Connection, wanted: Wanted, owner: str) -> list[Job]:
+    """Claim messages that have recipients due by then, the longest due first."""
+    seqs: dict[int, None] = {}
+    for state in CLAIMABLE:
+        due = _unclaimed(wanted.sources, state).where(_R.due <= wanted.due)
+        # One index, read in order: the cost does not grow with the queue.
+        query = due.order_by(_R.due, _R.message).limit(wanted.limit)
+        seqs |= dict.fromkeys(row.message for row in connection.execute(query))
+    claimed = [seq for seq in seqs if _own(connection, seq, owner)]
+    return _jobs(connection, claimed, wanted.due)
+
+
+def _unclaimed(
+    sources: Sequence[str], state: State
+) -> sa.Select[tuple[int, int | None]]:
+    return (
+        sa.select(_R.message, _R.due)
+        .join(schema.messages, _R.message == _M.seq)
         .where(
-            _R.state.in_(_CLAIMABLE),
-            _R.due <= now,
+            _R.state == state.value,
             _M.owner.is_(None),
             _M.source.in_(list(sources)),
         )
-        .group_by(_M.seq)
-        .order_by("due", _M.seq)
-        .limit(limit)
     )
-    seqs = list(connection.scalars(due))
-    claimed = [seq for seq in seqs if _own(connection, seq, owner)]
-    return _jobs(connection, claimed, now)
 
 
 def _own(connection: sa.Connection, seq: int, owner: str) -> bool:
@@ -262,16 +277,11 @@ def next_due(
     connection: sa.Connection, sources: Sequence[str], states: Sequence[State]
 ) -> int | None:
     """Return when the next unclaimed recipient in these states is due."""
-    found: Any = connection.scalar(
-        sa.select(sa.func.min(_R.due))
-        .join(schema.messages, _R.message == _M.seq)
-        .where(
-            _R.state.in_([state.value for state in states]),
-            _M.owner.is_(None),
-            _M.source.in_(list(sources)),
-        )
-    )
-    return None if found is None else int(found)
+    found = []
+    for state in states:
+        query = _unclaimed(sources, state).order_by(_R.due, _R.message).limit(1)
+        found += [row.due for row in connection.execute(query)]
+    return min((due for due in found if due is not None), default=None)
 
 
 def unfinished(connection: sa.Connection, sources: Sequence[str]) -> int:
@@ -316,16 +326,9 @@ def abandon(
     now, _ = times
     rows = list(
         connection.execute(
-            sa.select(schema.recipients, _A.id.label("attempt"))
-            .join(schema.messages, _R.message == _M.seq)
-            .join(
-                schema.attempts,
-                sa.and_(
-                    _A.message == _R.message, _A.owner.in_(dead), _A.ended.is_(None)
-                ),
-            )
-            .where(_M.owner.in_(dead), _R.state == State.IN_FLIGHT.value)
-            .distinct()
+            sa.select(schema.recipients)
+            .join(schema.attempts, _A.id == _R.attempt)
+            .where(_A.owner.in_(dead), _R.state == State.IN_FLIGHT.value)
         ).mappings()
     )
     doubted = {(row["message"], row["n"]): row for row in rows}
@@ -385,6 +388,15 @@ def _doubt(
         attempt=row["attempt"],
     )
     connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
+
+
+def free(connection: sa.Connection, seq: int, owner: str) -> None:
+    """End the claim on one message."""
+    connection.execute(
+        sa.update(schema.messages)
+        .where(_M.seq == seq, _M.owner == owner)
+        .values(owner=None)
+    )
 
 
 def acknowledged(

@@ -76,6 +76,7 @@ def _recipient_rows(scanned: Scanned) -> list[Row]:
             "attempts": 0,
             "doubts": 0,
             "released": 0,
+            "attempt": None,
             "rule": f"local-{problem}" if problem else "",
             "reply": detail if problem else "",
         }

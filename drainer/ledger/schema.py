@@ -95,6 +95,8 @@ recipients = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("doubts", sa.Integer, nullable=False),
     sa.Column("released", sa.Integer, nullable=False),
+    #: The attempt that has it in flight, or had it last: its outcome counts.
+    sa.Column("attempt", sa.BigInteger),
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("reply", sa.Text, nullable=False),
     sa.Index("recipients_state_due", "state", "due"),

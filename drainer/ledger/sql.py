@@ -120,12 +120,17 @@ class Ledger:
             )
         )
 
-    async def claim(self, sources: Sequence[str]) -> list[Job]:
-        """Claim what is due now in these sources."""
+    async def claim(self, sources: Sequence[str], until: datetime) -> list[Job]:
+        """Claim what is due now, and fell due by ``until``."""
+        wanted = claims.Wanted(sources=sources, due=min(_now(), to_micros(until)))
         return await self._call(
-            functools.partial(
-                claims.claim, sources=sources, owner=self._owner.id, now=_now()
-            )
+            functools.partial(claims.claim, wanted=wanted, owner=self._owner.id)
+        )
+
+    def free(self, seq: int) -> None:
+        """End the claim on a message of which nothing is under way any more."""
+        self._writer.submit(
+            Call(functools.partial(claims.free, seq=seq, owner=self._owner.id))
         )
 
     async def next_due(self, sources: Sequence[str]) -> int | None:

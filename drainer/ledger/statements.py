@@ -30,7 +30,11 @@ _TAKE = Prepared(
         _R.state == sa.bindparam("b_state"),
         _R.attempts == sa.bindparam("b_attempts"),
     )
-    .values(state=_IN_FLIGHT, since=sa.bindparam("b_since"))
+    .values(
+        state=_IN_FLIGHT,
+        since=sa.bindparam("b_since"),
+        attempt=sa.bindparam("b_attempt"),
+    )
 )
 _SETTLE = Prepared(
     sa.update(schema.recipients)
@@ -38,6 +42,7 @@ _SETTLE = Prepared(
         _R.message == sa.bindparam("b_message"),
         _R.n == sa.bindparam("b_n"),
         _R.state == _IN_FLIGHT,
+        _R.attempt == sa.bindparam("b_attempt"),
     )
     .values(
         state=sa.bindparam("b_state"),
@@ -182,6 +187,7 @@ def _take_rows(opened: Opened) -> Iterable[Row]:
             "b_n": claimed.n,
             "b_state": claimed.state.value,
             "b_attempts": claimed.attempts,
+            "b_attempt": opened.id,
             "b_since": since,
         }
 
@@ -190,6 +196,7 @@ def _settle_row(closed: Closed, settlement: Settlement, at: int) -> Row:
     return {
         "b_message": closed.job.seq,
         "b_n": settlement.claimed.n,
+        "b_attempt": closed.id,
         "b_state": settlement.state.value,
         "b_since": at,
         "b_due": to_micros(settlement.due) if settlement.due else None,

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})(?=\s|$)")
-_HINT = re.compile(r"\(?#([245]\.\d{1,3}\.\d{1,3})\b|\b([245]\.\d{1,3}\.\d{1,3})\b")
+_HINT = re.compile(r"(?<![\w.])([245]\.\d{1,3}\.\d{1,3})(?!\.?\w)")
 
 
 class Stage(enum.StrEnum):
@@ -122,7 +122,7 @@ def _assemble(codes: list[int], texts: list[str]) -> Reply:
     agrees = status[:1] == str(code // 100)
     hint = status if status and not agrees else ""
     if not status and (found := _HINT.search(text)):
-        hint = found[1] or found[2]
+        hint = found[1]
     return Reply(
         code=code,
         text=text,

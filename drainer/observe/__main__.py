@@ -1,5 +1,6 @@
 """The export process: project what the ledger holds, until the drain is over."""
 
+import logging
 import os
 import select
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from drainer.clock import rarely_collect
 from drainer.observe.export import LAST_WORDS
@@ -21,6 +23,7 @@ def main(arguments: list[str]) -> int:
     """Project until standard input closes, then the rest; 0 = all has left."""
     traces, endpoint, addresses, locks = arguments
     rarely_collect()
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we tell it below
     os.nice(5)  # sessions come first; what is late is sent at the end
     url = make_url(os.environ.pop("DRAINER_EXPORT_LEDGER"))
     name = f"{traces} {endpoint}" if traces == "otlp" else traces
@@ -37,12 +40,14 @@ def main(arguments: list[str]) -> int:
 
 def _follow(projector: Projector) -> int:
     deadline: float | None = None
+    exported = 0
     while True:
         try:
             exported = projector.step()
-        except (ExportFailed, OSError) as error:
+        except (ExportFailed, OSError, SQLAlchemyError) as error:
+            if exported >= 0:  # once, not at every try
+                print(f"drainer: traces wait: {error}", file=sys.stderr)  # noqa: T201
             exported = -1
-            print(f"drainer: traces: {error}", file=sys.stderr)  # noqa: T201
         if exported == 0 and deadline is not None:
             return 0
         if deadline is not None and (exported < 0 or time.monotonic() > deadline):

@@ -48,7 +48,7 @@ def start_export(
         "DRAINER_EXPORT_LEDGER": url.render_as_string(hide_password=False)
     }
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [sys.executable, "-m", "drainer.observe", *arguments],
+        [sys.executable, "-P", "-m", "drainer.observe", *arguments],
         stdin=subprocess.PIPE,
         env=environment,
         start_new_session=True,  # Ctrl-C is for the drain

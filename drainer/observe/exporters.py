@@ -5,6 +5,7 @@ the OTLP specification (ids in hex, 64-bit numbers as strings), as the collector
 own file exporter writes it.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,12 +48,26 @@ class FileExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Append a request that holds all the spans."""
         if self._descriptor is None:
-            flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
+            self._descriptor = self._open()
+        descriptor = self._descriptor
+        before = os.fstat(descriptor).st_size
         data = memoryview(orjson.dumps(otlp_request(spans)) + b"\n")
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # it may be a pipe
+                os.ftruncate(descriptor, before)  # no half line may stay
+            raise
         return SpanExportResult.SUCCESS
+
+    def _open(self) -> int:
+        flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o600)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            os.write(descriptor, b"\n")  # a run before died amid a line
+        return descriptor
 
     def shutdown(self) -> None:
         """Close the file."""

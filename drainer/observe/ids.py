@@ -1,8 +1,12 @@
 """Trace and span ids, derived so that attempts hours apart join one trace."""
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 from opentelemetry.trace import SpanContext, TraceFlags
+
+from drainer.ledger import Kind
 
 
 def trace_of(id_: str) -> int:
@@ -33,6 +37,24 @@ def attempt_span(attempt: int) -> int:
 def part_span(parent: int, name: str, n: int) -> int:
     """Return the id of a span below another one."""
     return _derived(f"{parent:x}", name, str(n))
+
+
+def decision_name(row: Mapping[str, Any]) -> str:
+    """Return the name of the span of a decision that no attempt's span tells."""
+    match row["kind"]:
+        case Kind.OPERATOR:
+            return str(row["rule"]).replace("-", ".", 1)
+        case Kind.ACKNOWLEDGED:
+            return "source.acknowledge"
+        case _:
+            return "classify"
+
+
+def decision_span(row: Mapping[str, Any], message: str) -> int:
+    """Return the id of the span that tells a decision about a message."""
+    if row["attempt"] and row["kind"] == Kind.VERDICT:
+        return attempt_span(row["attempt"])
+    return part_span(message_span(message), decision_name(row), row["id"])
 
 
 def context(trace: int, span: int) -> SpanContext:

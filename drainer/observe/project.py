@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-import tenacity
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from sqlalchemy.engine import URL
 
-from drainer.ledger import engine, schema
+from drainer.ledger import Kind, engine, schema
 from drainer.observe.spans import Facts, Projection
 from drainer.policy.state import FINAL
 
@@ -55,7 +54,7 @@ class Projector:
     def step(self) -> int:
         """Export one batch; return how many decisions it held.
 
-        Raises ExportFailed when the exporter does not take it after some tries.
+        Raises ExportFailed when the exporter does not take it.
         """
         with self._engine.connect() as connection:
             rows = connection.execute(
@@ -77,15 +76,10 @@ class Projector:
         self._exporter.shutdown()
         self._engine.dispose()
 
-    @tenacity.retry(
-        retry=tenacity.retry_if_exception_type(ExportFailed),
-        wait=tenacity.wait_exponential(0.2, max=2),
-        stop=tenacity.stop_after_attempt(3),
-        reraise=True,
-    )
     def _export(self, spans: list[Any]) -> None:
         if spans and self._exporter.export(spans) is not SpanExportResult.SUCCESS:
-            raise ExportFailed(self._name)
+            message = f"{self._name} does not take them"
+            raise ExportFailed(message)
 
     def _move(self, position: int) -> None:
         cursors = schema.cursors
@@ -103,7 +97,7 @@ class Projector:
 
 
 def _facts(connection: sa.Connection, decisions: list[dict[str, Any]]) -> Facts:
-    """Look up what the decisions refer to: four queries, however many they are."""
+    """Look up what the decisions refer to: five queries, however many they are."""
     messages = {row["message"] for row in decisions if row["message"]}
     attempts = {row["attempt"] for row in decisions if row["attempt"]}
     runs = {row["run"] for row in decisions if row["run"]}
@@ -126,12 +120,22 @@ def _facts(connection: sa.Connection, decisions: list[dict[str, Any]]) -> Facts:
             )
         },
         recipients=paths,
-        finished=frozenset(messages - unfinished),
+        finishing=_finishing(connection, messages - unfinished),
         runs={
             row["id"]: row
             for row in _lookup(connection, schema.runs, schema.runs.c.id, runs)
         },
     )
+
+
+def _finishing(connection: sa.Connection, finished: set[int]) -> frozenset[int]:
+    """Return the last decision about each finished message, before its source's."""
+    rows = connection.scalars(
+        sa.select(sa.func.max(_D.id))
+        .where(_D.message.in_(list(finished)), _D.kind != Kind.ACKNOWLEDGED.value)
+        .group_by(_D.message)
+    )
+    return frozenset(rows)
 
 
 def _lookup(

@@ -22,6 +22,8 @@ from drainer.observe import names
 from drainer.observe.ids import (
     attempt_span,
     context,
+    decision_name,
+    decision_span,
     message_span,
     part_span,
     run_span,
@@ -43,8 +45,8 @@ class Facts:
     attempts: Mapping[int, Row]
     #: (message, n) -> forward-path.
     recipients: Mapping[tuple[int, int], str]
-    #: Messages whose recipients are all final now.
-    finished: frozenset[int]
+    #: Decisions that made the last recipient of their message final.
+    finishing: frozenset[int]
     runs: Mapping[str, Row]
 
 
@@ -66,7 +68,6 @@ class Projection:
     def spans(self, decisions: Iterable[Row], facts: Facts) -> Iterator[ReadableSpan]:
         """Yield the spans of some decisions, in the order of the ledger."""
         attempts: dict[int, list[Row]] = {}
-        ended: dict[int, int] = {}
         for row in decisions:
             if row["attempt"] and row["kind"] == Kind.VERDICT:
                 attempts.setdefault(row["attempt"], []).append(row)
@@ -74,13 +75,10 @@ class Projection:
                 yield self._decision(row, facts)
             else:
                 yield self._run_part(row, facts)
-            if row["message"]:
-                ended[row["message"]] = row["at"]
+            if row["id"] in facts.finishing:
+                yield self._message(facts.messages[row["message"]], row["at"])
         for attempt, rows in attempts.items():
             yield from self._attempt(facts.attempts[attempt], rows, facts)
-        for message, at in ended.items():
-            if message in facts.finished and message in facts.messages:
-                yield self._message(facts.messages[message], at)
 
     # --- one message
 
@@ -156,18 +154,12 @@ class Projection:
 
     def _decision(self, row: Row, facts: Facts) -> ReadableSpan:
         """Return a decision outside of an attempt as a span of its own."""
-        names_of = {
-            Kind.OPERATOR: row["rule"].replace("-", ".", 1),
-            Kind.ACKNOWLEDGED: "source.acknowledge",
-        }
-        name = str(names_of.get(Kind(row["kind"]), "classify"))
         message = facts.messages[row["message"]]["id"]
-        parent = message_span(message)
         return _span(
-            name,
+            decision_name(row),
             trace=trace_of(message),
-            span=part_span(parent, name, row["id"]),
-            parent=parent,
+            span=decision_span(row, message),
+            parent=message_span(message),
             times=(row["at"], row["at"]),
             attributes={names.MESSAGE_ID: message} | self._attributes(row, facts),
             link=row["run"],

@@ -159,11 +159,19 @@ def _is_too_many(reply: Reply) -> bool:
 
 def _judge_by_code(reply: Reply, stage: Stage) -> Judgement:
     row = tables.ENHANCED.get(reply.detail)
-    if row is not None:
+    if row is not None and reply.code not in tables.OUTRANKING:
         letter = row[0] if reply.category == _TRANSIENT else row[1]
+        if reply.enhanced == "5.7.9" and stage in (Stage.DATA, Stage.DOT):
+            letter = "M"  # there it says "policy", and is about the content
         if letter != "-" and not (letter in "BM" and reply.mixed):
+            letter = _widen(letter, stage)
             return _judgement(letter, f"enhanced-{reply.enhanced}", row[2])
     return _judge_basic(reply, stage)
+
+
+def _widen(letter: str, stage: Stage) -> str:
+    """Widen a bounce that no RCPT got: it concerns the whole message."""
+    return "M" if letter == "B" and stage is not Stage.RCPT else letter
 
 
 def _judge_basic(reply: Reply, stage: Stage) -> Judgement:
@@ -175,9 +183,7 @@ def _judge_basic(reply: Reply, stage: Stage) -> Judgement:
     letter, meaning = tables.BASIC.get(reply.code, default)
     if letter in "BM" and reply.mixed:
         return _judgement("H", "mixed-codes", "the lines of the reply disagree")
-    if letter == "B" and stage is not Stage.RCPT:
-        letter = "M"
-    return _judgement(letter, f"basic-{reply.code}", meaning)
+    return _judgement(_widen(letter, stage), f"basic-{reply.code}", meaning)
 
 
 def _judgement(

@@ -26,7 +26,7 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
     "2.2": ("L", "L", "the mailbox is full"),
     "2.3": ("R", "B", "over the mailbox's message size limit"),
     "2.4": ("L", "B", "the mailing list cannot be expanded"),
-    "3.0": ("R", "-", "other status of the mail system"),
+    "3.0": ("R", "H", "other status of the mail system"),
     "3.1": ("s", "S", "the primary's disk is full"),
     "3.2": ("s", "S", "the primary accepts no mail now"),
     "3.3": ("R", "M", "a feature that the message needs is not supported"),
@@ -41,7 +41,7 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
     "4.5": ("s", "H", "the primary's mail system is congested"),
     "4.6": ("H", "H", "a routing loop was found"),
     "4.7": ("R", "H", "somebody else's queue expired"),
-    "5.0": ("R", "-", "other protocol status"),
+    "5.0": ("R", "H", "other protocol status"),
     "5.1": ("R", "H", "the primary saw an invalid command"),
     "5.2": ("R", "H", "the primary saw a syntax error"),
     "5.3": ("R", "R", "too many recipients in one transaction"),
@@ -90,7 +90,23 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
     "7.28": ("s", "S", "the primary sees a mail flood"),
     "7.29": ("R", "M", "the ARC chain is broken"),
     "7.30": ("R", "M", "REQUIRETLS is not supported"),
+    # Microsoft's own, outside the registry
+    **{f"7.{n}": ("s", "-", "the primary slows us down") for n in range(500, 700)},
+    **{f"7.{n}": ("s", "-", "the primary slows us down") for n in range(850, 900)},
+    **{f"7.{n}": ("s", "S", "our address is banned") for n in range(606, 650)},
+    "7.509": ("s", "H", "DMARC failed, most likely for our own address"),
+    "7.511": ("s", "S", "our address is banned"),
+    "7.51": ("s", "S", "a connector of the primary refuses us"),
+    "7.57": ("s", "S", "the primary wants authentication"),
+    "7.64": ("s", "S", "relay access denied for this tenant"),
 }
+
+OUTRANKING = frozenset((432, 521, 523, 524, 530, 534, 535, 538))
+"""Basic codes that no enhanced code outranks: they are about us, or a throttle.
+
+``530 5.5.1`` demands a login, ``521 5.2.1`` refuses the host, ``432 4.3.2`` throttles
+a mailbox.
+"""
 
 BASIC: dict[int, tuple[str, str]] = {
     421: ("s", "the primary closes the channel"),

@@ -4,6 +4,7 @@ Promise P3: no window of any length sees more than rate x window + burst. The
 buckets themselves are aiolimiter's, in drainer.smtp.throttle.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -46,7 +47,8 @@ class Rate:
         A run that ended had at most a full bucket; with this its successor never
         adds a burst of its own to it.
         """
-        return max(0.0, self.burst - idle.total_seconds() * self.per_second)
+        level = self.burst - idle.total_seconds() * self.per_second
+        return min(self.burst, max(0.0, level))  # a clock may have been set back
 
 
 def parse_rate(text: str, *, sized: bool = False) -> float | None:
@@ -66,6 +68,9 @@ def parse_rate(text: str, *, sized: bool = False) -> float | None:
     amount = float(match[1]) * _SIZES[unit] / _UNITS[_SHORT.get(match[3], match[3])]
     if amount <= 0:
         message = f"the rate {text!r} would never send anything"
+        raise ValueError(message)
+    if not math.isfinite(amount):
+        message = f"the rate {text[:20]!r}... is too large; write unlimited"
         raise ValueError(message)
     return amount
 
@@ -93,13 +98,15 @@ def ramp_window(elapsed: timedelta, ramp: timedelta, connections: int) -> int:
     """
     if elapsed >= ramp:
         return connections
-    return 1 + int((connections - 1) * (elapsed / ramp))
+    return max(1, 1 + int((connections - 1) * (elapsed / ramp)))
 
 
 def parse_size(text: str) -> int:
     """Return octets of 5MB, 64KiB, 1000; ValueError when it is no size."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if match is None or match[2].lower() not in _SIZES:
-        message = f"{text!r} is no size; write e.g. 500kB, 5MB, 64KiB"
+    unit = match[2].lower() if match else ""
+    octets = float(match[1]) * _SIZES.get(unit, math.nan) if match else math.nan
+    if not math.isfinite(octets):
+        message = f"{text[:60]!r} is no size; write e.g. 500kB, 5MB, 64KiB"
         raise ValueError(message)
-    return int(float(match[1]) * _SIZES[match[2].lower()])
+    return int(octets)

@@ -61,9 +61,12 @@ class Failed(Exception):
 
 async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
     """Return (family, address) pairs of the route's host; OSError when none."""
-    infos = await asyncio.get_running_loop().getaddrinfo(
-        route.address or route.host, route.port, type=socket.SOCK_STREAM
-    )
+    try:
+        infos = await asyncio.get_running_loop().getaddrinfo(
+            route.address or route.host, route.port, type=socket.SOCK_STREAM
+        )
+    except UnicodeError as error:
+        raise OSError(str(error)) from None
     return [
         (family, cast("tuple[str, int]", sockaddr))
         for family, _, _, _, sockaddr in infos

@@ -107,6 +107,10 @@ class Session:
         #: Recipients that one transaction may have; 0 = the primary does not say.
         self.max_recipients = recipient_limit(connection.extensions)
         self.sent = 0
+        #: Whether the peer ever answered a MAIL.
+        self.heard = False
+        #: Why the connection was lost, if it was not us who ended it.
+        self.loss: Lost | None = None
 
     @property
     def usable(self) -> bool:
@@ -141,6 +145,7 @@ class Session:
                     break
             await self._quit()
         finally:
+            self.loss = self._wire.lost
             self._wire.close()
 
     def _begin(self, work: Work) -> None:
@@ -221,6 +226,7 @@ class Session:
             return self._wire.lost or said
         reply = await self._wire.reply(limit)
         work.note(stage, reply)
+        self.heard = self.heard or isinstance(reply, Reply)
         if isinstance(reply, Reply) and reply.code == _CLOSING:
             self._broken = True  # RFC 5321 3.8: it closes after this
         if isinstance(reply, Reply) and _out_of_place(reply, stage):

@@ -4,6 +4,8 @@ A token is taken, and MAIL is written, without anything in between that could
 wait: so what the buckets allow is what the primary sees.
 """
 
+import asyncio
+
 from aiolimiter import AsyncLimiter
 
 from drainer.policy.throttle import Rate
@@ -21,6 +23,7 @@ class Throttle:
         self._octets = _limiter(octets)
         self._level = level
         self._waiting = 0
+        self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Fill the bucket up to where the run before left it."""
@@ -53,7 +56,8 @@ class Throttle:
         left = float(size)
         while left > 0:
             part = min(left, self._octets.max_rate)
-            await self._octets.acquire(part)
+            async with self._turn:  # aiolimiter serves the smallest wish first
+                await self._octets.acquire(part)
             left -= part
 
 

@@ -43,7 +43,9 @@ def _write_maildir(root: Path, size: int) -> str:
 
 
 def _write_queue(root: Path, size: int) -> str:
-    place(root, queue_file(text=b"Subject: big\n\n" + (b"x" * 99 + b"\n") * (size // 100)))
+    place(
+        root, queue_file(text=b"Subject: big\n\n" + (b"x" * 99 + b"\n") * (size // 100))
+    )
     return f"postfix:{root}"
 
 
@@ -68,5 +70,7 @@ def test_memory_does_not_grow_with_the_message(
         assert process.returncode == 0, stderr
         peaks[size] = watch
         shutil.rmtree(folder)
-    assert all(len(watch.by_pid) >= 3 for watch in peaks.values()), "drain, scan, export"
+    assert all(len(watch.by_pid) >= 3 for watch in peaks.values()), (
+        "drain, scan, export"
+    )
     assert peaks[LARGE].total - peaks[SMALL].total <= ALLOWANCE

@@ -1,0 +1,278 @@
+"""The token buckets under any concurrency, in virtual time: promise P3, and the rate."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drainer.policy.throttle import Rate, message_rate
+from drainer.smtp.throttle import Throttle
+from tests.virtual import run
+
+Sent = list[tuple[float, float]]
+"""When, and how much."""
+EPSILON = 1e-3
+"""Of a message: what floating point may be off."""
+
+
+def assert_never_flooded(sent: Sequence[tuple[float, float]], rate: Rate) -> None:
+    """Check every window: at most rate x window + burst.
+
+    With ``s`` the sum up to a message, s - rate x time may never rise by more than
+    the burst over what it was before any earlier message.
+    """
+    total, lowest = 0.0, float("inf")
+    for at, amount in sorted(sent):
+        lowest = min(lowest, total - rate.per_second * at)
+        total += amount
+        most = rate.burst + EPSILON * max(1.0, amount)
+        assert total - rate.per_second * at - lowest <= most, (at, amount)
+
+
+def now() -> float:
+    """Return the virtual time."""
+    return asyncio.get_running_loop().time()
+
+
+async def worker(throttle: Throttle, pauses: Sequence[float], sent: Sent) -> None:
+    """Send a message after each pause, as a session does."""
+    for pause in pauses:
+        await asyncio.sleep(pause)
+        await throttle.message()
+        sent.append((now(), 1))
+
+
+async def hasty(throttle: Throttle, pauses: Sequence[float], sent: Sent) -> None:
+    """Send behind a final dot if nobody waits, as a pipelining session does."""
+    for pause in pauses:
+        await asyncio.sleep(pause)
+        if await throttle.message_now():
+            sent.append((now(), 1))
+
+
+async def fickle(throttle: Throttle, pauses: Sequence[float], sent: Sent) -> None:
+    """Give up waiting soon, as a session does that is cancelled."""
+    for pause in pauses:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await throttle.message()
+                sent.append((now(), 1))
+
+
+RATES = st.one_of(st.floats(0.05, 1000), st.sampled_from([1.0, 20.0, 500.0, 1 / 3600]))
+PAUSES = st.lists(st.floats(0, 3), max_size=25)
+WORKERS = st.lists(
+    st.tuples(st.sampled_from([worker, hasty, fickle]), PAUSES), min_size=1, max_size=12
+)
+
+
+@st.composite
+def rates(draw: st.DrawFn) -> Rate:
+    """Draw a legal rate with a legal burst."""
+    per_second = draw(RATES)
+    most = int(max(1, per_second))
+    burst = draw(st.one_of(st.none(), st.integers(1, most)))
+    return message_rate(per_second, burst)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rates(), WORKERS, st.sampled_from([0.0, 0.001, 0.016]))
+def test_no_window_ever_sees_more_than_rate_times_window_plus_burst(
+    rate: Rate,
+    workers: list[tuple[object, list[float]]],
+    coarse: float,
+) -> None:
+    """Whoever waits, hurries or gives up, and however coarse the timers are."""
+    sent: Sent = []
+
+    async def everybody() -> None:
+        throttle = Throttle(rate, None)
+        await throttle.start()
+        async with asyncio.TaskGroup() as group:
+            for kind, pauses in workers:
+                group.create_task(kind(throttle, pauses, sent))  # type: ignore[operator]
+
+    run(everybody(), coarse=coarse)
+    assert_never_flooded(sent, rate)
+    patient = sum(len(pauses) for kind, pauses in workers if kind is worker)
+    assert len(sent) >= patient, "whoever waits is served"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rates(),
+    st.lists(st.tuples(st.integers(1, 12), st.floats(0, 5)), min_size=2, max_size=5),
+    st.integers(1, 8),
+)
+def test_runs_one_after_another_keep_the_bound_together(
+    rate: Rate, runs: list[tuple[int, float]], sessions: int
+) -> None:
+    """P3 across restarts: a run begins with the bucket as the one before left it."""
+    sent: Sent = []
+
+    async def one_after_another() -> None:
+        ended: float | None = None
+        for messages, pause in runs:
+            await asyncio.sleep(pause)
+            idle = timedelta(seconds=0 if ended is None else now() - ended)
+            level = 0.0 if ended is None else rate.level_after(idle)
+            throttle = Throttle(rate, None, level=level)
+            await throttle.start()
+            shares = [messages // sessions] * sessions
+            shares[0] += messages % sessions
+            async with asyncio.TaskGroup() as group:
+                for share in shares:
+                    group.create_task(worker(throttle, [0.0] * share, sent))
+            ended = now()
+
+    run(one_after_another())
+    assert_never_flooded(sent, rate)
+    assert len(sent) == sum(messages for messages, _ in runs)
+
+
+#: rate, seconds, and how many sessions.
+LONG_RUN = [
+    (1.0, 600, 1),
+    (1.0, 600, 5),
+    (20.0, 120, 5),
+    (500.0, 20, 5),
+    (500.0, 20, 50),
+]
+
+
+@pytest.mark.parametrize(("per_second", "seconds", "sessions"), LONG_RUN)
+@pytest.mark.parametrize("coarse", [0.0, 0.001, 0.004], ids=["exact", "1ms", "4ms"])
+def test_the_rate_is_reached_within_one_percent(
+    per_second: float, seconds: int, sessions: int, coarse: float
+) -> None:
+    """Coarse timers cost nothing: a bucket of one message would lose some percent."""
+    count = run(busy(per_second, seconds, sessions, dot=0.0), coarse=coarse)
+    assert count == pytest.approx(per_second * seconds, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("per_second", "seconds"), [(1.0, 600), (20.0, 120), (500.0, 20)]
+)
+def test_the_rate_is_reached_when_every_dot_takes_its_time(
+    per_second: float, seconds: int
+) -> None:
+    """400 ms an answer, and enough sessions for it: within one percent all the same."""
+    sessions = int(per_second * 0.4 * 1.5) + 2
+    count = run(busy(per_second, seconds, sessions, dot=0.4), coarse=0.001)
+    assert count == pytest.approx(per_second * seconds, rel=0.01)
+
+
+async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> int:
+    """Return how many messages leave in that time after the first second."""
+    throttle = Throttle(message_rate(per_second, None), None)
+    sent: Sent = []
+
+    async def session() -> None:
+        while True:
+            await throttle.message()
+            sent.append((now(), 1))
+            await asyncio.sleep(dot)
+
+    tasks = [asyncio.ensure_future(session()) for _ in range(sessions)]
+    await asyncio.sleep(1)
+    before = len(sent)
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    return len(sent) - before
+
+
+def test_who_waits_is_not_overtaken() -> None:
+    """A message behind a final dot goes only when nobody waits for a token."""
+
+    async def meet() -> tuple[bool, bool]:
+        throttle = Throttle(message_rate(1, None), None)
+        await throttle.message()
+        waiting = asyncio.ensure_future(throttle.message())
+        await asyncio.sleep(0.5)
+        overtaken = await throttle.message_now()
+        await waiting
+        await asyncio.sleep(1.1)
+        return overtaken, await throttle.message_now()
+
+    assert run(meet()) == (False, True)
+
+
+def test_unlimited_never_waits() -> None:
+    """Neither messages nor octets."""
+
+    async def hurry() -> float:
+        throttle = Throttle(None, None)
+        await throttle.start()
+        start = now()
+        for _ in range(1000):
+            await throttle.message()
+            await throttle.octets(10**9)
+            assert await throttle.message_now()
+        return now() - start
+
+    assert run(hurry()) < 0.01
+
+
+# ---- octets
+
+
+SIZES = st.lists(st.integers(0, 30_000), max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(100, 50_000), st.lists(SIZES, min_size=1, max_size=6))
+def test_no_window_ever_sees_more_octets_than_allowed(
+    per_second: float, sessions: list[list[int]]
+) -> None:
+    """A message larger than the burst leaves in slices; every octet is counted once."""
+    rate = Rate(per_second=per_second, burst=per_second)
+    taken: Sent = []
+
+    async def session(throttle: Throttle, sizes: list[int]) -> None:
+        for size in sizes:
+            left = size
+            while left > 0:
+                part = min(left, int(per_second))
+                await throttle.octets(part)
+                taken.append((now(), part))
+                left -= part
+
+    async def everybody() -> None:
+        throttle = Throttle(None, rate)
+        async with asyncio.TaskGroup() as group:
+            for sizes in sessions:
+                group.create_task(session(throttle, sizes))
+
+    run(everybody())
+    assert_never_flooded(taken, rate)
+    assert sum(amount for _, amount in taken) == sum(map(sum, sessions))
+
+
+def test_a_large_message_is_not_starved_by_small_ones() -> None:
+    """While others keep the line busy it still gets its share, and finishes."""
+    rate = Rate(per_second=1000, burst=1000)
+
+    async def meet() -> float:
+        throttle = Throttle(None, rate)
+
+        async def small() -> None:
+            while True:
+                await throttle.octets(300)
+                await asyncio.sleep(0.01)
+
+        tasks = [asyncio.ensure_future(small()) for _ in range(4)]
+        await asyncio.sleep(2)
+        start = now()
+        async with asyncio.timeout(300):
+            await throttle.octets(10_000)
+        took = now() - start
+        for task in tasks:
+            task.cancel()
+        return took
+
+    assert run(meet()) < 60
