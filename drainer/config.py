@@ -185,6 +185,14 @@ class RetrySection(Section):
         timedelta(days=5), description="age at which `plan` warns of expiry"
     )
 
+    @model_validator(mode="after")
+    def _grows(self) -> "RetrySection":
+        for first, last in (("first", "max"), ("long_first", "long_max")):
+            if getattr(self, first) > getattr(self, last):
+                message = f"{first} is longer than {last}"
+                raise ValueError(message)
+        return self
+
 
 class GateSection(Section):
     """What happens when the primary refuses us."""

@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Protocol
 
 from drainer.backlog import Backlog
-from drainer.clock import utcnow
 from drainer.errors import LedgerUnwritable
 from drainer.ledger import Closed, Opened
 from drainer.ledger.sql import Ledger
@@ -23,6 +22,7 @@ from drainer.mail.reply import Lost, Stage
 from drainer.policy.schedule import Schedule
 from drainer.policy.settle import Settlement, settle
 from drainer.policy.state import FINAL
+from drainer.process import utcnow
 from drainer.smtp.commands import misfit
 from drainer.smtp.session import Session, Work
 from drainer.smtp.throttle import Throttle

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from drainer.clock import utcnow
 from drainer.ledger import Decision, Kind
 from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Lost, Reply, Stage
@@ -17,6 +16,7 @@ from drainer.policy import gate as gates
 from drainer.policy.classify import Scope, classify
 from drainer.policy.gate import Gate, GateState
 from drainer.policy.settle import Settlement
+from drainer.process import utcnow
 from drainer.smtp.connect import Failed
 
 SOON = timedelta(milliseconds=50)

@@ -14,13 +14,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import IO
 
-from drainer.clock import rarely_collect
 from drainer.errors import DrainerError, SourceError
 from drainer.intake import examine
 from drainer.ledger import Listing
 from drainer.ledger.rows import listing_of
 from drainer.mail.content import Held
 from drainer.policy.admit import Admission
+from drainer.process import child_environment, rarely_collect
 from drainer.sources import Source
 
 BATCH_MESSAGES = 200
@@ -48,6 +48,7 @@ async def scanning(
         "drainer.scanning",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        env=child_environment(),
         limit=_PIPE_LIMIT,
         start_new_session=True,  # Ctrl-C is for the drain
     )

@@ -16,7 +16,6 @@ from typing import Any
 
 from drainer.acknowledge import Acknowledger
 from drainer.backlog import Backlog
-from drainer.clock import utcnow
 from drainer.deliver import Lane
 from drainer.errors import (
     DrainerError,
@@ -36,6 +35,7 @@ from drainer.policy.job import Job
 from drainer.policy.schedule import Schedule
 from drainer.policy.settle import Settlement
 from drainer.policy.throttle import Rate, ramp_window
+from drainer.process import utcnow
 from drainer.scanning import scanning
 from drainer.smtp import Route
 from drainer.smtp.check import own_name

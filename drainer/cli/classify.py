@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.options import JsonOption
-from drainer.cli.output import print_json, shown, stdout
+from drainer.cli.output import explain, print_json, shown, stdout
 from drainer.errors import UsageError
 from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
 from drainer.policy.classify import Judgement
@@ -39,11 +39,21 @@ def classify(
 
     Example: drainer classify "550 5.1.1 User unknown" --stage rcpt
     """
-    lines = [reply] if reply else sys.stdin
-    for line in lines:
-        text = line.rstrip("\r\n")
-        if text.strip():
-            _answer(text, stage, as_json=json_)
+    if reply:
+        _answer(reply, stage, as_json=json_)
+        return
+    bad = 0
+    for line in sys.stdin:  # one answer a line, whatever it is
+        try:
+            _answer(line.rstrip("\r\n"), stage, as_json=json_)
+        except UsageError as error:
+            bad += 1
+            if json_:
+                print_json({"error": str(error)})
+            else:
+                explain(error)
+    if bad:
+        raise typer.Exit(UsageError.exit_code)
 
 
 def _answer(line: str, stage: str, *, as_json: bool) -> None:

@@ -23,7 +23,6 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import INTERRUPTED, print_json, say, shown, stdout, warn
 from drainer.cli.progress import progress
-from drainer.clock import rarely_collect, switch_often, utcnow
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
 from drainer.ledger import Decision, Kind, from_micros
@@ -32,6 +31,7 @@ from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.state import FINAL, State
+from drainer.process import rarely_collect, switch_often, utcnow
 from drainer.smtp.check import check as check_primary
 from drainer.sources import Source
 from drainer.units import human_duration, human_size

@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from drainer.cli.output import shown, stderr
-from drainer.clock import utcnow
 from drainer.policy.classify import Verdict
+from drainer.process import utcnow
 from drainer.units import human_duration
 from drainer.worker import Drain
 

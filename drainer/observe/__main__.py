@@ -10,10 +10,10 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from drainer.clock import rarely_collect
 from drainer.observe.export import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
+from drainer.process import rarely_collect
 
 POLL = 0.5
 """Seconds between two looks at the ledger."""

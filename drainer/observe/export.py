@@ -5,7 +5,6 @@ drain: when that closes, the drain is over or dead, and the process exports what
 left, for a while, and ends.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from drainer.config import TelemetrySection
+from drainer.process import child_environment
 
 LAST_WORDS = 20.0
 """Seconds that the rest may take once the drain is over."""
@@ -44,7 +44,7 @@ def start_export(
     if telemetry.traces == "off":
         return None
     arguments = [telemetry.traces, telemetry.endpoint, telemetry.addresses, str(locks)]
-    environment = os.environ | {
+    environment = child_environment() | {
         "DRAINER_EXPORT_LEDGER": url.render_as_string(hide_password=False)
     }
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module

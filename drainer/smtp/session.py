@@ -325,7 +325,24 @@ def _out_of_place(reply: Reply, stage: Stage) -> bool:
 
 
 def _wire_form(work: Work, bare_newlines: str) -> Iterator[bytes]:
-    chunks = work.spooled.content.chunks()
+    chunks = _whole(work.spooled.content.chunks(), work.facts.size_bytes)
     if bare_newlines == "space":
         chunks = replace_bare_newlines(chunks)
     return dot_stuff(chunks)
+
+
+def _whole(chunks: Iterator[bytes], expected: int) -> Iterator[bytes]:
+    """Yield a content that is as long as it was surveyed.
+
+    Raises MessageUnreadable before its end otherwise, so that no final dot follows:
+    the file was still being written, or is another one by now.
+    """
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > expected:
+            break
+        yield chunk
+    if size != expected:
+        code = "vanished"
+        raise MessageUnreadable(code, f"{size} octets instead of {expected}")

@@ -44,7 +44,8 @@ def _write_maildir(root: Path, size: int) -> str:
 
 def _write_queue(root: Path, size: int) -> str:
     place(
-        root, queue_file(text=b"Subject: big\n\n" + (b"x" * 99 + b"\n") * (size // 100))
+        root,
+        queue_file(text=b"Subject: big\n\n" + (b"x" * 999 + b"\n") * (size // 1000)),
     )
     return f"postfix:{root}"
 

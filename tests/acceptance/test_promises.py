@@ -13,6 +13,7 @@ from typing import Self
 import pytest
 
 from tests.arrivals import most_over
+from tests.collector import spans_of_file
 from tests.command import Drainer, drain_arguments, maildir_message, write_maildir
 from tests.peer import PeerThread
 from tests.queue_files import place, queue_file, record
@@ -60,8 +61,10 @@ class Disk:
         """Mount it."""
         self.folder = folder
         self._ballast = folder / "ballast"
-        mounting = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "none", folder]
-        done = subprocess.run(mounting, capture_output=True, check=False)
+        mounting = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "none"]
+        done = subprocess.run(
+            [*mounting, str(folder)], capture_output=True, check=False
+        )
         self._mounted = done.returncode == 0
 
     def __enter__(self) -> Self:
@@ -71,7 +74,7 @@ class Disk:
     def __exit__(self, *_: object) -> None:
         """Unmount it."""
         if self._mounted:
-            subprocess.run(["umount", "--lazy", self.folder], check=True)
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
     def fill(self, process: "subprocess.Popen[str]") -> None:
         """Leave no room at all."""
@@ -147,7 +150,9 @@ def test_with_a_full_disk_nothing_more_is_sent_and_nothing_is_lost(
     """
     sessions = 5
     expected = write_maildir(tmp_path / "spool", 120)
+    traces = disk.folder / "traces.jsonl"
     drainer = Drainer(disk.folder / "ledger.db")
+    drainer.environment["DRAINER_TELEMETRY__TRACES"] = f"file:{traces}"
     filler = Filler(disk, at=30)
     with PeerThread(Script(dot=filler)) as peer:
         arguments = drain_arguments(tmp_path / "spool", peer.port, "--no-check",
@@ -172,6 +177,8 @@ def test_with_a_full_disk_nothing_more_is_sent_and_nothing_is_lost(
         assert set(copies) == set(expected)
         assert {path for path, count in copies.items() if count > 1} <= named
         assert not peer.violations
+    roots = [span for span in spans_of_file(traces) if span.name == "message"]
+    assert len({span.trace_id for span in roots}) == len(expected)
 
 
 # ---- P2: identity
@@ -277,8 +284,8 @@ def test_no_window_sees_more_than_the_rate_allows_restarts_included(
     with PeerThread(Script(dot=Delay(0.05, "250 2.0.0 taken"))) as peer:
         for more in kills:
             wanted = len(peer.transactions) + more
-            arguments = drain_arguments(tmp_path / "spool", peer.port, "--no-check",
-                                        "--rate", rate, "--connections", 10)  # fmt: skip
+            options = ("--no-check", "--rate", rate, "--connections", 10)
+            arguments = drain_arguments(tmp_path / "spool", peer.port, *options)
             process = drainer.start(*arguments)
             peer.wait(lambda n=wanted: len(peer.transactions) >= n, timeout=30)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)

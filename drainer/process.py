@@ -1,6 +1,7 @@
-"""The time of day, and the interpreter's own timing, from one place."""
+"""The time of day, and what concerns our processes as such, in one place."""
 
 import gc
+import os
 import sys
 from datetime import UTC, datetime
 
@@ -22,3 +23,8 @@ def rarely_collect() -> None:
 def switch_often() -> None:
     """Let the ledger's thread have the interpreter soon after each system call."""
     sys.setswitchinterval(0.001)
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a child process: nothing of ours, so no secret."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("DRAINER_")}
