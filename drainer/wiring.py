@@ -10,6 +10,7 @@ from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
 from drainer.ledger import engine
 from drainer.mail.envelope import domain_of
+from drainer.orders import Orders
 from drainer.policy.admit import Admission
 from drainer.policy.schedule import Schedule
 from drainer.policy.throttle import Rate, message_rate, parse_rate
@@ -17,7 +18,6 @@ from drainer.smtp import Login, Route, Timeouts
 from drainer.smtp.check import Probe
 from drainer.sources import Source
 from drainer.sources.registry import open_source
-from drainer.worker import Orders
 
 LedgerURL = URL
 MAX_HOST, MAX_PORT = 253, 65535

@@ -8,9 +8,7 @@ lets the sessions finish their message.
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,19 +23,17 @@ from drainer.errors import (
 )
 from drainer.gatekeeper import SOON, Gatekeeper
 from drainer.intake import Intake
-from drainer.ledger import Decision, Kind, from_micros
+from drainer.ledger import Decision, from_micros
 from drainer.ledger.claims import fresh_job
 from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
-from drainer.policy.admit import Admission
+from drainer.orders import Orders, Tally, connected
 from drainer.policy.classify import Verdict
 from drainer.policy.job import Job
-from drainer.policy.schedule import Schedule
 from drainer.policy.settle import Settlement
-from drainer.policy.throttle import Rate, ramp_window
+from drainer.policy.throttle import ramp_window
 from drainer.process import utcnow
 from drainer.scanning import scanning
-from drainer.smtp import Route
 from drainer.smtp.check import own_name
 from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connect import Connection, Failed, connect
@@ -50,45 +46,6 @@ MAX_DEFECTS = 3
 MAX_UNHEARD = 5
 """Sessions in a row that ended without an answer to MAIL."""
 LOOK_AGAIN = timedelta(milliseconds=500)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
-    """What a drain is told to do."""
-
-    route: Route
-    admission: Admission
-    schedule: Schedule
-    connections: int
-    messages: Rate | None
-    octets: Rate | None
-    ramp: timedelta
-    pauses: tuple[timedelta, ...]
-    give_up_after: timedelta
-    #: How long sessions may go on after the first signal.
-    grace: timedelta = timedelta(seconds=30)
-    acknowledge: bool = True
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a drain has done so far, for the progress line and the summary."""
-
-    started: datetime
-    scanned: int = 0
-    #: Messages with something left to do, as far as they are known.
-    total: int = 0
-    scanning: bool = True
-    claimed: int = 0
-    sent_messages: int = 0
-    sent_bytes: int = 0
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    last_success: datetime | None = None
-    connections: int = 0
-    #: What the drain waits for, in words; '' while it works.
-    waiting: str = ""
-    interrupted: bool = False
-    defects: int = 0
 
 
 class Drain:
@@ -328,7 +285,7 @@ class Drain:
             self._fail_loop(answer)
             answer.wire.close()
             return
-        self._note(_connected(answer))
+        self._note(connected(answer))
         if limit := recipient_limit(answer.extensions):
             self._intake.max_recipients = min(limit, self._intake.max_recipients)
         self._count_connection(+1)
@@ -434,21 +391,3 @@ class Drain:
         if self._error is None:
             self._error = error
         self._close()
-
-
-def _connected(connection: Connection) -> Decision:
-    steps = [
-        [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]
-        for step in connection.steps
-    ]
-    return Decision(
-        at=utcnow(),
-        kind=Kind.CONNECTION,
-        rule="connected",
-        reply=str(connection.banner),
-        evidence={
-            "address": connection.address,
-            "tls": connection.tls,
-            "steps": steps,
-        },
-    )

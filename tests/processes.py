@@ -10,8 +10,6 @@ from typing import Final, Self
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PROC: Final = Path("/proc")
-#: How often the peaks of processes are noted that may end at any time.
-_PERIOD: Final = 0.02
 
 
 def _stat(pid: int) -> list[str]:
@@ -74,8 +72,11 @@ class Peaks:
     A process that lives for less than a period may be missed.
     """
 
-    def __init__(self, root: int, *, of_group: bool = False) -> None:
+    def __init__(
+        self, root: int, *, of_group: bool = False, period: float = 0.02
+    ) -> None:
         """Watch the tree below ``root``, or the process group that it leads."""
+        self._period = period
         self._root = root
         self._members = group if of_group else tree
         self._over = threading.Event()
@@ -99,7 +100,7 @@ class Peaks:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(_PERIOD):
+        while not self._over.wait(self._period):
             self.look()
 
     def look(self) -> None:

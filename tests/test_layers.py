@@ -19,6 +19,7 @@ LAYERS: Final = (
     ("ledger", "sources", "smtp"),
     ("intake", "backlog", "acknowledge", "gatekeeper"),
     ("deliver", "scanning"),
+    ("orders",),
     ("worker",),
     ("config",),
     ("config_file", "config_text", "wiring", "observe"),

@@ -29,6 +29,7 @@ from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
+from drainer.orders import Orders
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.state import FINAL, State
 from drainer.process import rarely_collect, switch_often, utcnow
@@ -44,7 +45,7 @@ from drainer.wiring import (
     make_probe,
     make_sources,
 )
-from drainer.worker import Drain, Orders
+from drainer.worker import Drain
 
 
 def register(app: typer.Typer) -> None:

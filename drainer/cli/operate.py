@@ -14,7 +14,7 @@ from drainer.errors import UsageError
 from drainer.ledger.operate import VERBS, Verb, apply_verb, touchable
 from drainer.ledger.report import Filters, Report
 from drainer.policy.state import State
-from drainer.wiring import ledger_url
+from drainer.wiring import LedgerURL, ledger_url
 
 _HELP = {
     "hold": "Set recipients aside until somebody releases them.",
@@ -61,15 +61,7 @@ def _command(verb: Verb) -> Callable[..., None]:
         json_: JsonOption = False,
     ) -> None:
         url = ledger_url(load(path, ledger=ledger))
-        report = Report(url)
-        if not ids and filters.empty:
-            message = f"{verb.name} needs an ID or a filter"
-            raise UsageError(message, hint=f"see `drainer {verb.name} --help`")
-        chosen = replace(filters, messages=[report.resolve(i) for i in ids or ()])
-        states = touchable(verb, chosen.states or [s.value for s in State])
-        chosen = replace(chosen, states=states)
-        count = sum(1 for _ in report.recipients(chosen)) if states else 0
-        report.close()
+        chosen, count = _choose(verb, url, ids or [], filters)
         if dry_run:
             _say_count(count, f"would be {verb.done}", as_json=json_)
             return
@@ -84,6 +76,22 @@ def _command(verb: Verb) -> Callable[..., None]:
             say(f"{count - changed} had moved on meanwhile")
 
     return command
+
+
+def _choose(
+    verb: Verb, url: LedgerURL, ids: list[str], filters: Filters
+) -> tuple[Filters, int]:
+    """Return which recipients are meant and may be touched, and their number."""
+    if not ids and filters.empty:
+        message = f"{verb.name} needs an ID or a filter"
+        raise UsageError(message, hint=f"see `drainer {verb.name} --help`")
+    report = Report(url)
+    chosen = replace(filters, messages=[report.resolve(i) for i in ids])
+    states = touchable(verb, chosen.states or [s.value for s in State])
+    chosen = replace(chosen, states=states)
+    count = sum(1 for _ in report.recipients(chosen)) if states else 0
+    report.close()
+    return chosen, count
 
 
 def _say_count(count: int, done: str, *, as_json: bool) -> None:

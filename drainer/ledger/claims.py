@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from drainer.ledger import Decision, Kind, Listing, Row, from_micros, schema
-from drainer.ledger.owner import dead_owners
 from drainer.ledger.prepared import Prepared, inserting
 from drainer.ledger.rows import (
     claimed_of,
@@ -22,8 +21,7 @@ from drainer.ledger.statements import Identity
 from drainer.mail.content import Held
 from drainer.mail.message import PROBLEMS, Message, Spooled
 from drainer.policy.job import Claimed, Job
-from drainer.policy.settle import MAX_DOUBTS
-from drainer.policy.state import CLAIMABLE, FINAL, Event, State, follow
+from drainer.policy.state import CLAIMABLE, FINAL, State
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _MESSAGE = Prepared(inserting(schema.messages, without="seq"))
@@ -304,90 +302,6 @@ def owned_elsewhere(
         .where(_M.source.in_(list(sources)), _M.owner.is_not(None), _M.owner != owner)
     )
     return int(found or 0)
-
-
-def take_over(connection: sa.Connection, identity: Identity, now: int, due: int) -> int:
-    """Take over from dead owners: what they had in flight becomes unknown.
-
-    Returns how many recipients are in doubt now; they rest until ``due``.
-    """
-    dead = dead_owners(connection, now)
-    return abandon(connection, dead, identity.run, (now, due)) if dead else 0
-
-
-def abandon(
-    connection: sa.Connection, dead: list[str], run: str, times: tuple[int, int]
-) -> int:
-    """Give up what these owners claimed, because they have ended.
-
-    Whether an open attempt was past its final dot cannot be told afterwards, so
-    all of them count as past.
-    """
-    now, _ = times
-    rows = list(
-        connection.execute(
-            sa.select(schema.recipients)
-            .join(schema.attempts, _A.id == _R.attempt)
-            .where(_A.owner.in_(dead), _R.state == State.IN_FLIGHT.value)
-        ).mappings()
-    )
-    doubted = {(row["message"], row["n"]): row for row in rows}
-    for row in doubted.values():
-        _doubt(connection, row, run, times)
-    connection.execute(
-        sa.update(schema.messages).where(_M.owner.in_(dead)).values(owner=None)
-    )
-    connection.execute(
-        sa.update(schema.attempts)
-        .where(_A.owner.in_(dead), _A.ended.is_(None))
-        .values(ended=now, stages='[["died",0,"the process that made it ended"]]')
-    )
-    connection.execute(
-        sa.update(schema.runs)
-        .where(schema.runs.c.owner.in_(dead), schema.runs.c.ended.is_(None))
-        .values(ended=now)
-    )
-    connection.execute(sa.delete(schema.owners).where(schema.owners.c.id.in_(dead)))
-    return len(doubted)
-
-
-def _doubt(
-    connection: sa.Connection, row: sa.RowMapping, run: str, times: tuple[int, int]
-) -> None:
-    now, due = times
-    doubts = row["doubts"] + 1
-    event = Event.DOUBT_THRICE if doubts >= MAX_DOUBTS else Event.DOUBT
-    state = follow(State.IN_FLIGHT, event)
-    reply = "drainer ended with this attempt open; the primary may have taken it"
-    connection.execute(
-        sa.update(schema.recipients)
-        .where(
-            _R.message == row["message"],
-            _R.n == row["n"],
-            _R.state == State.IN_FLIGHT.value,
-        )
-        .values(
-            state=state.value,
-            since=now,
-            due=due if state is State.UNKNOWN else None,
-            attempts=row["attempts"] + 1,
-            doubts=doubts,
-            rule="owner-died",
-            reply=reply,
-        )
-    )
-    decision = Decision(
-        at=from_micros(now),
-        kind=Kind.TAKEOVER,
-        rule="owner-died",
-        verdict="unknown",
-        reply=reply,
-        evidence={"state": state.value, "doubts": doubts},
-        message=row["message"],
-        n=row["n"],
-        attempt=row["attempt"],
-    )
-    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
 
 
 def free(connection: sa.Connection, seq: int, owner: str) -> None:

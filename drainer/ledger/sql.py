@@ -26,6 +26,7 @@ from drainer.ledger import (
     engine,
     from_micros,
     schema,
+    takeover,
     to_micros,
 )
 from drainer.ledger.owner import RENEW_EVERY, Owner, lease_end
@@ -92,7 +93,7 @@ class Ledger:
             }
             connection.execute(sa.insert(schema.runs), [row])
             self._append(connection, _run_decision(Kind.RUN_STARTED, now, route=route))
-            return claims.take_over(connection, self._identity, now, due)
+            return takeover.take_over(connection, self._identity, now, due)
 
         return await self._call(begin)
 
@@ -228,7 +229,7 @@ class Ledger:
                 .where(runs.c.id == self.run_id)
                 .values(ended=now, exit=exit_code, commits=self.commits)
             )
-            claims.abandon(
+            takeover.abandon(
                 connection, [self._owner.id], self.run_id, (now, now + self._unknown)
             )
 

@@ -126,13 +126,14 @@ def refused_before_mail(
 
     What is tried again is refused twice, and then for good.
     """
+    silent = SILENT in script.values()
     if again:
         ((stage, step),) = [(key, script[key]) for key in script if key in FOR_GOOD]
         script = script | {stage: in_turn(step, step, FOR_GOOD[stage])}
     server = start(**script)
     bench.port = server.port
     bench.configure(
-        primary={"banner_timeout": "300ms"} if SILENT in script.values() else {},
+        primary={"banner_timeout": "300ms"} if silent else {},
         gate={"give_up_after": "30s"},
     )
     queue_id = bench.add(ALICE, BOB)
@@ -313,7 +314,6 @@ REQUIRED: dict[str, tuple[dict[str, Any], bool]] = {
     "454": ({"starttls": "454 4.7.0 TLS not available"}, True),
     "554": ({"starttls": "554 5.7.0 no TLS"}, False),
     "502": ({"starttls": "502 5.5.1 not implemented"}, False),
-    "handshake": ({}, False),
     "dropped": ({"starttls": Drop()}, True),
 }
 
@@ -331,6 +331,19 @@ def test_required_tls_that_is_not_to_be_had_stops_the_drain(
     bench.configure(primary={"tls": "required"})
     script = {"tls": demanding(certificate)} | script
     refused_before_mail(peer, bench, script, again=again)
+
+
+def test_required_tls_whose_handshake_fails_stops_the_drain(
+    peer: StartPeer, bench: Bench, certificate: Certificate
+) -> None:
+    """Nothing goes in the clear: exit 4."""
+    server = peer(tls=demanding(certificate))
+    bench.port = server.port
+    bench.configure(primary={"tls": "required"})
+    bench.add(ALICE)
+    assert bench.drain().code == 4
+    assert bench.states() == {ALICE: "pending"}
+    assert "MAIL" not in verbs(server)
 
 
 def test_required_tls_that_is_not_offered_stops_the_drain(

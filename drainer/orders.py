@@ -1,0 +1,72 @@
+"""What a drain is told to do, and what it has done so far."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from drainer.ledger import Decision, Kind
+from drainer.policy.admit import Admission
+from drainer.policy.classify import Verdict
+from drainer.policy.schedule import Schedule
+from drainer.policy.throttle import Rate
+from drainer.process import utcnow
+from drainer.smtp import Route
+from drainer.smtp.connect import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What a drain is told to do."""
+
+    route: Route
+    admission: Admission
+    schedule: Schedule
+    connections: int
+    messages: Rate | None
+    octets: Rate | None
+    ramp: timedelta
+    pauses: tuple[timedelta, ...]
+    give_up_after: timedelta
+    #: How long sessions may go on after the first signal.
+    grace: timedelta = timedelta(seconds=30)
+    acknowledge: bool = True
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a drain has done so far, for the progress line and the summary."""
+
+    started: datetime
+    scanned: int = 0
+    #: Messages with something left to do, as far as they are known.
+    total: int = 0
+    scanning: bool = True
+    claimed: int = 0
+    sent_messages: int = 0
+    sent_bytes: int = 0
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    last_success: datetime | None = None
+    connections: int = 0
+    #: What the drain waits for, in words; '' while it works.
+    waiting: str = ""
+    interrupted: bool = False
+    defects: int = 0
+
+
+def connected(connection: Connection) -> Decision:
+    """Return the record of a session that stands."""
+    steps = [
+        [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]
+        for step in connection.steps
+    ]
+    return Decision(
+        at=utcnow(),
+        kind=Kind.CONNECTION,
+        rule="connected",
+        reply=str(connection.banner),
+        evidence={
+            "address": connection.address,
+            "tls": connection.tls,
+            "steps": steps,
+        },
+    )

@@ -1,0 +1,59 @@
+"""The throttle, from the times of MAIL at the receiver.
+
+The receiver is a thread of this process, so whatever piled up before it while it did
+not run counts as come at once: an excess over the burst of a few milliseconds' worth
+is the receiver's.
+"""
+
+import math
+import tempfile
+from pathlib import Path
+
+from drainer.policy.throttle import message_rate
+from tests.arrivals import achieved, most_over
+from tests.command import Drainer, drain_arguments, write_maildir
+from tests.peer import PeerThread
+from tests.script import Delay, Script
+
+RATES = (1, 20, 500)
+DELAYS = (0.0, 0.4)
+TAKEN = "250 2.0.0 taken"
+ROUND_TRIP = 0.1
+"""Seconds that a message may take besides its dot, for the number of connections."""
+
+_HEAD = (
+    "rate/s  dot ms  connections  messages  seconds  achieved/s  of the rate"
+    "  burst  worst window  over the burst"
+)
+
+
+def run(*, seconds: int) -> None:
+    """Measure each rate for so long, with a quick primary and with a slow one."""
+    print(_HEAD)
+    for rate in RATES:
+        for delay in DELAYS:
+            print(_measure(rate, delay, seconds), flush=True)
+
+
+def _measure(rate: int, delay: float, seconds: int) -> str:
+    connections = min(500, math.ceil(rate * (delay + ROUND_TRIP)) + 2)
+    burst = message_rate(rate, None).burst
+    script = Script(dot=Delay(delay, TAKEN) if delay else TAKEN)
+    with tempfile.TemporaryDirectory() as name, PeerThread(script) as peer:
+        folder = Path(name)
+        write_maildir(folder / "spool", rate * seconds + 1)
+        command = Drainer(folder / "ledger.db", {"DRAINER_PRIMARY__HELO": "b.example"})
+        options = ("--no-check", "--rate", f"{rate}/second")
+        more = ("--connections", connections)
+        arguments = drain_arguments(folder / "spool", peer.port, *options, *more)
+        result = command.run(*arguments, timeout=seconds * 2 + 60)
+        assert result.code == 0, result.stderr
+        times = [message.mail_at for message in peer.transactions]
+    worst = most_over(times, rate)
+    over = worst - burst
+    return (
+        f"{rate:6}  {delay * 1000:6.0f}  {connections:11}  {len(times):8}"
+        f"  {max(times) - min(times):7.2f}  {achieved(times):10.3f}"
+        f"  {100 * achieved(times) / rate:9.2f} %  {burst:5.0f}  {worst:12.2f}"
+        f"  {over:+.2f} = {1000 * over / rate:+.1f} ms"
+    )
