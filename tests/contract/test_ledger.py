@@ -1,0 +1,130 @@
+"""What the ledger promises to those who work with it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from drainer.ledger import Closed, Opened
+from drainer.ledger.claims import fresh_job
+from drainer.ledger.engine import parse_url
+from drainer.ledger.rows import listing_of
+from drainer.ledger.sql import Ledger
+from drainer.ledger.writer import Conflict
+from drainer.mail.content import Held, survey
+from drainer.mail.envelope import Envelope, Recipient
+from drainer.mail.message import Message, Spooled
+from drainer.mail.reply import Stage, parse_reply
+from drainer.policy.admit import Admission, admit
+from drainer.policy.job import Job
+from drainer.policy.schedule import Schedule
+from drainer.policy.settle import Ending, settle
+
+NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
+SOURCE = "maildir:/spool"
+
+
+def message(n: int) -> Message:
+    """Return a message to one recipient."""
+    return Message(
+        id=f"{n:032x}",
+        source=SOURCE,
+        native_id=f"m{n}",
+        queue="new",
+        locator=f"new/m{n}",
+        arrived=NOW,
+        envelope=Envelope(recipients=(Recipient(forward_path=f"u{n}@example.org"),)),
+    )
+
+
+async def recorded(ledger: Ledger, n: int) -> Job:
+    """Record a message and return its job."""
+    content = b"Subject: x\r\n\r\nbody\r\n"
+    spooled = Spooled(message=message(n), content=Held(content))
+    scanned = admit(spooled, survey([content]), Admission())
+    found = await ledger.record([listing_of(scanned, content)])
+    return fresh_job(*found.fresh[0])
+
+
+def opened(job: Job, attempt: int) -> Opened:
+    """Return an attempt about to be made."""
+    return Opened(id=attempt, job=job, connection="127.0.0.1:25", started=NOW)
+
+
+def closed(job: Job, attempt: int, reply: bytes) -> Closed:
+    """Return an attempt that ended with a reply to the final dot."""
+    ending = Ending(claimed=job.claimed[0], stage=Stage.DOT, answer=parse_reply(reply))
+    settlements = settle([ending], now=NOW, schedule=Schedule(), draw=0.5)
+    return Closed(id=attempt, job=job, ended=NOW, stages=(), settlements=settlements)
+
+
+def with_ledger(folder: Path, test: Callable[[Ledger], Awaitable[None]]) -> None:
+    """Run a test with a started ledger."""
+
+    async def run() -> None:
+        url = parse_url(str(folder / "ledger.db"))
+        ledger = Ledger(url, folder / "locks", unknown=timedelta(minutes=5))
+        await ledger.start("127.0.0.1:25")
+        try:
+            await test(ledger)
+        finally:
+            await ledger.stop()
+
+    asyncio.run(run())
+
+
+def test_only_the_attempt_that_is_in_flight_settles_a_recipient(tmp_path: Path) -> None:
+    """Another attempt's opening and outcome are conflicts, and change nothing."""
+
+    async def test(ledger: Ledger) -> None:
+        job = await recorded(ledger, 1)
+        await ledger.submit(opened(job, 11))
+        with pytest.raises(Conflict):
+            await ledger.submit(opened(job, 12))
+        with pytest.raises(Conflict):
+            await ledger.submit(closed(job, 12, b"450 4.2.0 later"))
+        await ledger.submit(closed(job, 11, b"250 2.0.0 taken"))
+        assert await ledger.finished([job.message.id]) == {job.message.id}
+
+    with_ledger(tmp_path, test)
+
+
+def test_a_conflict_spoils_nobody_elses_part_of_the_commit(tmp_path: Path) -> None:
+    """What shares a transaction with a conflict is written all the same."""
+
+    async def test(ledger: Ledger) -> None:
+        one, two = await recorded(ledger, 1), await recorded(ledger, 2)
+        await ledger.submit(opened(one, 21))
+        ledger.expect(10)
+        results = await asyncio.gather(
+            ledger.submit(opened(one, 22)),
+            ledger.submit(opened(two, 23)),
+            return_exceptions=True,
+        )
+        assert isinstance(results[0], Conflict)
+        assert results[1] is None
+        await ledger.submit(closed(two, 23, b"250 2.0.0 taken"))
+        assert await ledger.finished([two.message.id]) == {two.message.id}
+
+    with_ledger(tmp_path, test)
+
+
+def test_a_message_recorded_twice_keeps_its_history(tmp_path: Path) -> None:
+    """The second scan claims nothing: somebody has it in hand."""
+
+    async def test(ledger: Ledger) -> None:
+        job = await recorded(ledger, 1)
+        content = b"Subject: x\r\n\r\nbody\r\n"
+        spooled = Spooled(message=message(1), content=Held(content))
+        scanned = admit(spooled, survey([content]), Admission())
+        again = await ledger.record([listing_of(scanned, content)])
+        assert again.fresh == []
+        assert again.finished == []
+        assert await ledger.claim([SOURCE], datetime.now(UTC)) == []
+        ledger.free(job.seq)
+        [freed] = await ledger.claim([SOURCE], datetime.now(UTC))
+        assert freed.message.id == job.message.id
+
+    with_ledger(tmp_path, test)
