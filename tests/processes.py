@@ -83,6 +83,8 @@ class Peaks:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         #: The peak of every process so far.
         self.by_pid: dict[int, int] = {}
+        #: The most that the peaks of those alive at a moment came to, in bytes.
+        self.together = 0
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -105,12 +107,15 @@ class Peaks:
 
     def look(self) -> None:
         """Note the peaks now."""
-        for pid in self._members(self._root):
+        members = self._members(self._root)
+        for pid in members:
             with contextlib.suppress(OSError):
                 # The last one counts: before its exec a process shows its parent's.
                 self.by_pid[pid] = peak_bytes(pid) or self.by_pid.get(pid, 0)
+        alive = sum(self.by_pid.get(pid, 0) for pid in members)
+        self.together = max(self.together, alive)
 
     @property
     def total(self) -> int:
-        """The peaks of all processes together, in bytes."""
+        """The peaks of all processes that there ever were, in bytes."""
         return sum(self.by_pid.values())

@@ -39,7 +39,8 @@ class Measured:
     seconds: float
     cpu_seconds: float
     sink_cpu_seconds: float
-    #: Of each process together, and of the largest.
+    #: Of those alive at a time together (what they share counts for each), and of the
+    #: largest.
     peak_bytes: int
     largest_bytes: int
     noise: Noise
@@ -129,7 +130,7 @@ def _postfix(place: Path, spool: Path, messages: int) -> Measured:
                 seconds=seconds,
                 cpu_seconds=group_cpu_seconds(leader) - before[0],
                 sink_cpu_seconds=cpu_seconds(sink.pid) - before[1],
-                peak_bytes=peaks.total,
+                peak_bytes=peaks.together,
                 largest_bytes=max(peaks.by_pid.values()),
                 noise=noise,
             )
@@ -183,7 +184,7 @@ def _drainer(place: Path, spool: Path, messages: int) -> Measured:
             seconds=seconds,
             cpu_seconds=usage.ru_utime + usage.ru_stime,
             sink_cpu_seconds=cpu_seconds(sink.pid) - before,
-            peak_bytes=peaks.total,
+            peak_bytes=peaks.together,
             largest_bytes=max(peaks.by_pid.values()),
             noise=noise,
             commits=summary["commits"],

@@ -10,10 +10,10 @@ import contextlib
 import sqlite3
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -436,7 +436,7 @@ class Cell:
     rule: str
     attempts: int = 1
     code: int = 5
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 #: One attempt each, whatever else goes on; a lost connection is waited out.
@@ -542,7 +542,7 @@ def table(
     bench = Bench(tmp_path_factory.mktemp("table"))
     bench.configure(primary={"max_messages": 1, "connections": 4}, **PATIENT)
     usual = {"mail": "250 ok", "rcpt": "250 ok", "data": "354 go", "dot": "250 taken"}
-    answers = {stage: of_cell(stage, reply) for stage, reply in usual.items()}
+    answers: dict[str, Any] = {stage: of_cell(stage, reply) for stage, reply in usual.items()}
     with PeerThread(Script(extensions=request.param, **answers)) as server:
         bench.port = server.port
         for name in set(TABLE) - ALONE:
@@ -906,7 +906,7 @@ EARLY: dict[str, tuple[BodyAnswer, str, str]] = {
 
 @PIPELINING
 @pytest.mark.parametrize(("body", "state", "reply"), EARLY.values(), ids=list(EARLY))
-def test_an_answer_amid_a_large_content_counts_as_the_last_reply(  # noqa: PLR0913
+def test_an_answer_amid_a_large_content_counts_as_the_last_reply(  # noqa: PLR0913, PLR0917
     peer: StartPeer,
     bench: Bench,
     extensions: tuple[str, ...],
@@ -1013,7 +1013,8 @@ def test_a_refusal_after_doubt_is_never_a_bounce(
     bench.drain()
     assert bench.states() == {ALICE: "unknown"}
     due(bench)
-    server.script = Script(**{stage: "554 5.6.0 duplicate message"})
+    refusal: dict[str, Any] = {stage: "554 5.6.0 duplicate message"}
+    server.script = Script(**refusal)
     assert bench.drain().code == 5
     assert bench.states() == {ALICE: "held"}
 
@@ -1035,14 +1036,14 @@ def test_a_doubt_that_clears_up_is_delivered(peer: StartPeer, bench: Bench) -> N
 class Dribble:
     """A proxy that hands on what the server says in pieces of one octet."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int) -> None:  # noqa: D107
         self._target = port
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.port = 0
 
-    def __enter__(self) -> "Dribble":
+    def __enter__(self) -> Self:
         """Start."""
         self._thread.start()
         self._ready.wait()
@@ -1456,7 +1457,7 @@ def test_a_temporary_refusal_is_tried_again_within_the_run(
 def test_what_is_refused_for_good_is_neither_bounced_nor_sent_again(
     peer: StartPeer, bench: Bench
 ) -> None:
-    """It rests in bounce-pending, the spool keeps it, a second drain leaves it alone."""
+    """It rests in bounce-pending, the spool keeps it, a second drain leaves it alone."""  # noqa: E501
     server = peer(rcpt="550 5.1.1 unknown")
     bench.port = server.port
     bench.add(ALICE)

@@ -1,4 +1,4 @@
-"""The token buckets under any concurrency, in virtual time: promise P3, and the rate."""
+"""The token buckets under any concurrency, in virtual time: promise P3, and the rate."""  # noqa: E501
 
 import asyncio
 import contextlib

@@ -462,7 +462,7 @@ DETAILS = st.one_of(
 def test_the_first_digit_bounds_the_verdict(
     code: int, detail: str, stage: Stage, accepted: int
 ) -> None:
-    """2xx and 3xx never refuse, 4xx never bounces, 5xx never delivers; no other exists."""
+    """2xx and 3xx never refuse, 4xx never bounces, 5xx never delivers; no other exists."""  # noqa: E501
     text = f"{code} {code // 100}{detail}x" if detail else f"{code} x"
     judgement = classify(said(text), stage, accepted=accepted)
     legal = {

@@ -57,7 +57,7 @@ def mail(peer: Mapping[str, str], known: Facts | None = None, **envelope: Any) -
 
 def offered(*words: str) -> dict[str, str]:
     """Return these extensions."""
-    return {word: "" for word in words}
+    return dict.fromkeys(words, "")
 
 
 EIGHT = facts(has_8bit=True)
@@ -159,8 +159,10 @@ RCPT: dict[str, tuple[Recipient, dict[str, str], str]] = {
     "DSN offered": (
         NOTIFY,
         ALL,
-        "RCPT TO:<bob@example.org> NOTIFY=SUCCESS,FAILURE"
-        " ORCPT=rfc822;Bob+2Bx@example.net",
+        (
+            "RCPT TO:<bob@example.org> NOTIFY=SUCCESS,FAILURE"
+            " ORCPT=rfc822;Bob+2Bx@example.net"
+        ),
     ),
     "DSN not offered": (NOTIFY, offered("size"), "RCPT TO:<bob@example.org>"),
     "NEVER": (
@@ -240,7 +242,7 @@ def test_what_this_primary_cannot_take(found: str | None, code: str | None) -> N
 
 @pytest.mark.parametrize(
     ("text", "limit"),
-    [("1000", 1000), ("", 0), ("0", 0), ("x", 0), ("-1", 0), ("１", 0), (" 5 ", 5)],
+    [("1000", 1000), ("", 0), ("0", 0), ("x", 0), ("-1", 0), ("１", 0), (" 5 ", 5)],  # noqa: RUF001
 )
 def test_a_size_limit_is_a_number(text: str, limit: int) -> None:
     """RFC 1870 3: anything else states none."""

@@ -106,7 +106,7 @@ def test_a_reply_is_parsed(raw: bytes, reply: Reply) -> None:
         b"250-ok\r\nwhat\r\n",
         b"250-ok\r\n\r\n250 ok\r\n",
         b"\xb2\xb5\xb0 x\r\n",
-        "２５０ x\r\n".encode(),
+        "２５０ x\r\n".encode(),  # noqa: RUF001
         b"-250 x\r\n",
         b"+OK\r\n",
         b"HTTP/1.1 400 Bad Request\r\n",
@@ -120,7 +120,7 @@ def test_what_is_no_reply_is_a_protocol_error(raw: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_octets_do_more_than_a_protocol_error(raw: bytes) -> None:
-    """Hostile text is parsed or refused, never a crash; its class is its first digit."""
+    """Hostile text is parsed or refused, never a crash; its class is its first digit."""  # noqa: E501
     try:
         reply = parse_reply(raw)
     except ProtocolError:

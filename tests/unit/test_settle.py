@@ -1,4 +1,4 @@
-"""One attempt's endings become states: one per recipient, never more certain than true."""
+"""One attempt's endings become states: one per recipient, never more certain than true."""  # noqa: E501
 
 from datetime import UTC, datetime, timedelta
 
@@ -140,7 +140,7 @@ AFTER_MAIL = [Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.BODY, Stage.DOT]
 def test_whatever_happens_a_recipient_has_one_sound_state(
     answer: Answer, stage: Stage, doubts: int, attempts: int, state: State
 ) -> None:
-    """Due exactly when it may be claimed, final only when delivered, never in flight."""
+    """Due exactly when it may be claimed, final only when delivered, never in flight."""  # noqa: E501
     claimed = Claimed(n=0, recipient=BOB, state=state, doubts=doubts, attempts=attempts)
     settlement = ended(answer, stage, claimed=claimed)
     assert settlement.state is not State.IN_FLIGHT

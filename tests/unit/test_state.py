@@ -82,7 +82,7 @@ def test_a_final_state_is_left_only_by_an_operator_and_only_from_the_quarantine(
 
 
 def test_every_state_can_be_reached_and_every_other_one_can_end() -> None:
-    """Nothing is stuck: from every state that is not final a final one can be reached."""
+    """Nothing is stuck: from every state that is not final a final one can be reached."""  # noqa: E501
     reached, ends = {P, H}, set(FINAL)
     for _ in State:
         reached |= {to for (state, _), to in TRANSITIONS.items() if state in reached}

@@ -63,8 +63,8 @@ def test_a_sized_rate_takes_units(text: str, per_second: float) -> None:
 
 
 BAD = [
-    "", "0", "20", "/second", "0/second", "0.0/hour", "-1/second", "20/day", "20/", "fast",
-    "20 per second", "1e9/second", "nan/second", "inf/second", "20/second/second", "20//s",
+    "", "0", "20", "/second", "0/second", "0.0/hour", "-1/second", "20/day", "20/", "fast",  # noqa: E501
+    "20 per second", "1e9/second", "nan/second", "inf/second", "20/second/second", "20//s",  # noqa: E501
     "9" * 400 + "/second", "1,5/s", "5XB/second",
 ]  # fmt: skip
 
@@ -72,15 +72,15 @@ BAD = [
 @pytest.mark.parametrize("text", BAD)
 def test_an_impossible_rate_says_what_is_possible(text: str) -> None:
     """Nothing that is no number, and none that would send nothing or everything."""
-    with pytest.raises(ValueError, match="rate"):
+    with pytest.raises(ValueError, match=r"rate"):
         parse_rate(text)
-    with pytest.raises(ValueError, match="rate"):
+    with pytest.raises(ValueError, match=r"rate"):
         parse_rate(text, sized=True)
 
 
 def test_messages_have_no_unit_of_size() -> None:
     """5MB/second is a rate of octets."""
-    with pytest.raises(ValueError, match="write e.g. 20/second, 90/minute, 1000/hour"):
+    with pytest.raises(ValueError, match=r"write e.g. 20/second, 90/minute, 1000/hour"):
         parse_rate("5MB/second")
 
 
@@ -192,5 +192,5 @@ def test_a_size_is_a_number_and_a_unit(text: str, octets: int) -> None:
 @pytest.mark.parametrize("text", ["", "MB", "5XB", "-1", "5 M B", "1e6", "9" * 400])
 def test_what_is_no_size_says_what_would_be_one(text: str) -> None:
     """For --larger-than."""
-    with pytest.raises(ValueError, match="is no size"):
+    with pytest.raises(ValueError, match=r"is no size"):
         parse_size(text)

@@ -39,13 +39,13 @@ def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "5", "5x", "m", "-5s", "1e3s", "5 s x", "1h-30m", "s5", "5,5s", "nan", "1w",
+        "", " ", "5", "5x", "m", "-5s", "1e3s", "5 s x", "1h-30m", "s5", "5,5s", "nan", "1w",  # noqa: E501
         "9" * 400 + "d", "999999999999d", "1..5s", None, True, 60, 1.5,
     ],
 )  # fmt: skip
 def test_what_is_no_duration_says_what_would_be_one(text: object) -> None:
     """Also a number without a unit, and one that no calendar holds."""
-    with pytest.raises(ValueError, match="is no duration; write e.g. 90s, 10m"):
+    with pytest.raises(ValueError, match=r"is no duration; write e.g. 90s, 10m"):
         parse_duration(text)
 
 
