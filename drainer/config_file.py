@@ -13,6 +13,7 @@ from pydantic_settings import SettingsError
 from drainer.config import Config
 from drainer.errors import UsageError
 
+_PREFIX = "DRAINER_"
 PLACES = (Path("drainer.toml"), Path("/etc/drainer/drainer.toml"))
 
 
@@ -33,15 +34,35 @@ def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
     """
     path = find(explicit)
     text = _read(path) if path else ""
+    _check_environment()
     bound = type("BoundConfig", (Config,), {"file": path, "__doc__": Config.__doc__})
     try:
         config: Config = bound(**{k: v for k, v in overrides.items() if v})
     except ValidationError as error:
         raise _explain(error, _Origin(path, text, overrides)) from None
     except SettingsError as error:
-        message = f"the environment cannot be read: {error}"
-        raise UsageError(message) from None
+        raise _unreadable(error) from None
     return config
+
+
+def _check_environment() -> None:
+    """Refuse variables of a section that does not exist: a misspelt name."""
+    for name in os.environ:
+        section, separator, _ = name.upper().removeprefix(_PREFIX).partition("__")
+        ours = name.upper().startswith(_PREFIX) and separator
+        if ours and section.lower() not in Config.model_fields:
+            known = ", ".join(Config.model_fields)
+            message = f"environment {name}: unknown section; legal here: {known}"
+            raise UsageError(message, hint="`drainer init` shows every key")
+
+
+def _unreadable(error: SettingsError) -> UsageError:
+    """Say which variables of the environment are meant: pydantic names a section."""
+    found = re.search(r'field "(\w+)"', str(error))
+    start = f"{_PREFIX}{found[1] if found else ''}".upper()
+    names = [name for name in os.environ if name.upper().startswith(start)]
+    message = f"environment {', '.join(names)}: a value cannot be read"
+    return UsageError(message, hint="lists are written as JSON: '[\"1m\", \"2m\"]'")
 
 
 def _read(path: Path) -> str:
@@ -118,7 +139,7 @@ def _line(section: str, key: str, text: str) -> int:
                 header = header or number
         elif match := re.match(r"\s*\"?([A-Za-z0-9_.-]+)\"?\s*=", line):
             dotted = f"{current}.{match[1]}" if current else match[1]
-            if dotted.startswith((f"{section}.{key}",)) and key:
+            if key and f"{dotted}.".startswith(f"{section}.{key}."):
                 return number
             if dotted == section:
                 return number

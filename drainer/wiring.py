@@ -24,7 +24,7 @@ MAX_HOST, MAX_PORT = 253, 65535
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = rf"{_LABEL}(?:\.{_LABEL})*\.?"
 _HOST_PORT = re.compile(
-    rf"(?:\[([0-9A-Fa-f:.%]+)\]|({_NAME}|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.]*(?=$)))"
+    rf"(?:\[([0-9A-Fa-f:.%]+)\]|({_NAME}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?=$)))"
     r"(?::([0-9]{1,5}))?"
 )
 

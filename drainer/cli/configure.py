@@ -52,8 +52,10 @@ def config(
     known = load(path, ledger=ledger)
     facts: dict[str, Any] = known.model_dump(mode="json")
     facts["ledger"]["url"] = ledger_url(known).render_as_string(hide_password=True)
+    facts["telemetry"]["endpoint"] = _masked(facts["telemetry"]["endpoint"])
     for source in facts["sources"].values():
         source["url"] = _masked(source["url"])
+        source |= {key: "***" for key in source if "password" in key.lower()}
     if json_:
         print_json(facts)
         return

@@ -542,7 +542,9 @@ def table(
     bench = Bench(tmp_path_factory.mktemp("table"))
     bench.configure(primary={"max_messages": 1, "connections": 4}, **PATIENT)
     usual = {"mail": "250 ok", "rcpt": "250 ok", "data": "354 go", "dot": "250 taken"}
-    answers: dict[str, Any] = {stage: of_cell(stage, reply) for stage, reply in usual.items()}
+    answers: dict[str, Any] = {
+        stage: of_cell(stage, reply) for stage, reply in usual.items()
+    }
     with PeerThread(Script(extensions=request.param, **answers)) as server:
         bench.port = server.port
         for name in set(TABLE) - ALONE:
