@@ -1,11 +1,14 @@
 """The throttle, from the times of MAIL at the receiver.
 
 The receiver is a thread of this process, so whatever piled up before it while it did
-not run counts as come at once: an excess over the burst of a few milliseconds' worth
-is the receiver's.
+not run counts as come at once. The last column takes the times at which MAIL was
+written instead, from the ledger: what is over the burst in the other one only, is the
+receiver's.
 """
 
+import contextlib
 import math
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -23,7 +26,7 @@ ROUND_TRIP = 0.1
 
 _HEAD = (
     "rate/s  dot ms  connections  messages  seconds  achieved/s  of the rate"
-    "  burst  worst window  over the burst"
+    "  burst  worst window  over the burst  when written"
 )
 
 
@@ -49,11 +52,19 @@ def _measure(rate: int, delay: float, seconds: int) -> str:
         result = command.run(*arguments, timeout=seconds * 2 + 60)
         assert result.code == 0, result.stderr
         times = [message.mail_at for message in peer.transactions]
+        written = most_over(_written(command.ledger), rate) - burst
     worst = most_over(times, rate)
     over = worst - burst
     return (
         f"{rate:6}  {delay * 1000:6.0f}  {connections:11}  {len(times):8}"
         f"  {max(times) - min(times):7.2f}  {achieved(times):10.3f}"
         f"  {100 * achieved(times) / rate:9.2f} %  {burst:5.0f}  {worst:12.2f}"
-        f"  {over:+.2f} = {1000 * over / rate:+.1f} ms"
+        f"  {over:+6.2f}, {1000 * over / rate:+3.0f} ms  {written:+12.2f}"
     )
+
+
+def _written(ledger: Path) -> list[float]:
+    """Return when each MAIL was written."""
+    with contextlib.closing(sqlite3.connect(ledger)) as connection:
+        rows = connection.execute("SELECT started FROM attempts").fetchall()
+    return [micros / 1e6 for (micros,) in rows]

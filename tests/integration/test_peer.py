@@ -50,7 +50,13 @@ def converse(port: int, *parts: bytes) -> list[bytes]:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         for part in (b"", *parts):
             client.sendall(part)
-            replies.append(client.recv(65536))
+            reply = client.recv(65536)
+            while b"DATA\r\n" in part and b"\r\n354" not in reply:
+                more = client.recv(65536)  # the replies may come one by one
+                reply += more
+                if not more:
+                    break
+            replies.append(reply)
         client.shutdown(socket.SHUT_WR)
         while rest := client.recv(65536):
             replies.append(rest)

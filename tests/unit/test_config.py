@@ -1,6 +1,7 @@
 """The configuration: errors that point at the line, the environment, and secrets."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -313,7 +314,7 @@ def test_the_file_that_init_writes_is_sound_and_changes_nothing(place: Path) -> 
     bare = [
         line.removeprefix("# ")
         for line in commented_toml().splitlines()
-        if line.startswith("[") or " = " in line
+        if line.startswith("[") or re.match(r"# [a-z_]+ = ", line)
     ]
     text = "\n".join(line for line in bare if not line.endswith("= ..."))
     text = text.partition("# [sources")[0].partition("[sources.backup]")[0]
