@@ -62,7 +62,7 @@ def _unreadable(error: SettingsError) -> UsageError:
     start = f"{_PREFIX}{found[1] if found else ''}".upper()
     names = [name for name in os.environ if name.upper().startswith(start)]
     message = f"environment {', '.join(names)}: a value cannot be read"
-    return UsageError(message, hint="lists are written as JSON: '[\"1m\", \"2m\"]'")
+    return UsageError(message, hint='lists are written as JSON: \'["1m", "2m"]\'')
 
 
 def _read(path: Path) -> str:

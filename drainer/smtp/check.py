@@ -180,6 +180,10 @@ class _Interview:
             return
         name = f"drainer-check-{secrets.token_hex(6)}@{domain}"
         step = await self._ask(Stage.RCPT, f"RCPT TO:<{name}>")
+        if isinstance(step.answer, Lost):
+            hint = hints.hint(Stage.RCPT, step.answer)
+            self._health.add("rcpt random", step, FAIL, hint)
+            return
         accepted = _positive(step.answer)
         hint = hints.CATCH_ALL if accepted else ""
         self._health.add("rcpt random", step, WARN if accepted else OK, hint)
