@@ -4,11 +4,12 @@ Everything that reads the spool runs in a thread: listing, surveying, opening
 again. Reading changes nothing (promise P9).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import survey
+from drainer.mail.envelope import domain_of
 from drainer.mail.message import Facts, Problem, Spooled
 from drainer.policy.admit import Admission, admit
 from drainer.policy.job import Claimed, Job, Scanned
@@ -77,22 +78,34 @@ class Intake:
             return
         scanned = examine(spooled, self.rules)
         facts = scanned.facts or NOTHING
-        pending = {r.forward_path for r in spooled.message.envelope.recipients}
-        for part in self._parts(job):
-            work = Work(job=part, spooled=spooled, facts=facts)
-            yield work, _objection(part, scanned, pending) or self._foreign(part)
+        for objection, claimed in self._sorted(job, scanned):
+            whole = job.whole and len(claimed) == len(job.claimed)
+            for part in self._parts(replace(job, claimed=claimed, whole=whole)):
+                yield Work(job=part, spooled=spooled, facts=facts), objection
 
-    def _foreign(self, job: Job) -> Problem | None:
-        """Return a problem when a recipient is not this primary's, and not released."""
-        foreign = [
-            claimed.recipient.forward_path
-            for claimed in job.claimed
-            if not claimed.released
-            and self.rules.foreign(claimed.recipient.forward_path)
-        ]
-        if not foreign:
-            return None
-        return Problem(code="not-for-this-primary", detail=", ".join(foreign)[:300])
+    def _sorted(
+        self, job: Job, scanned: Scanned
+    ) -> Iterator[tuple[Problem | None, tuple[Claimed, ...]]]:
+        """Yield what forbids recipients (None: nothing) with those whom it concerns."""
+        pending = {r.forward_path for r in scanned.spooled.message.envelope.recipients}
+        found: dict[Problem | None, list[Claimed]] = {}
+        for claimed in job.claimed:
+            problem = self._objection(claimed, scanned.problem, pending)
+            found.setdefault(problem, []).append(claimed)
+        yield from ((problem, tuple(those)) for problem, those in found.items())
+
+    def _objection(
+        self, claimed: Claimed, problem: Problem | None, pending: Container[str]
+    ) -> Problem | None:
+        """Return why a recipient may not be sent to, now that it was read again."""
+        path = claimed.recipient.forward_path
+        if problem is not None and not (claimed.released and problem.releasable):
+            return problem
+        if path not in pending:
+            return Problem(code="done-by-backup", detail="the spool says so now")
+        if self.rules.foreign(path) and not claimed.released:
+            return Problem(code="not-for-this-primary", detail=domain_of(path))
+        return None
 
     def _parts(self, job: Job) -> Iterator[Job]:
         """Cut a job: VERP takes one recipient, and the primary has a limit."""
@@ -103,23 +116,6 @@ class Intake:
         for start in range(0, len(job.claimed), size):
             part = job.claimed[start : start + size]
             yield replace(job, claimed=part, whole=False)
-
-
-def _objection(job: Job, scanned: Scanned, pending: Iterable[str]) -> Problem | None:
-    """Return why a job that was read again may not be sent."""
-    released = all(claimed.released for claimed in job.claimed)
-    problem = scanned.problem
-    if problem is not None and not (released and problem.releasable):
-        return problem
-    gone = [c for c in job.claimed if not _is_pending(c, pending)]
-    if gone:
-        detail = ", ".join(c.recipient.forward_path for c in gone)[:300]
-        return Problem(code="done-by-backup", detail=detail)
-    return None
-
-
-def _is_pending(claimed: Claimed, pending: Iterable[str]) -> bool:
-    return claimed.recipient.forward_path in pending
 
 
 class _NoContent:

@@ -53,7 +53,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.observe",
         "drainer.wiring",
     ),
-    "tenacity": ("drainer.ledger.writer",),
+    "tenacity": ("drainer.ledger",),
     "typer": ("drainer.cli",),
     "uvloop": ("drainer.cli.drain",),
 }

@@ -6,8 +6,10 @@ survives a power loss. The file is private (0600) from its first byte.
 
 import os
 from pathlib import Path
+from sqlite3 import Cursor
 
 import sqlalchemy as sa
+import tenacity
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -59,10 +61,15 @@ def connect(url: URL, *, create: bool) -> sa.Engine:
     try:
         if is_file(url):
             _prepare_file(Path(str(url.database)), create=create)
+            _look_first(url, shown)
         engine = sa.create_engine(url, hide_parameters=True)
         if is_file(url):
             _configure_sqlite(engine)
         _check_version(engine, shown, create=create)
+    except ImportError as error:
+        message = f"the driver of the ledger {shown} is not installed: {error}"
+        hint = "install drainer[postgresql] or drainer[mariadb], or use a file"
+        raise LedgerError(message, hint=hint) from error
     except (SQLAlchemyError, OSError) as error:
         reason = getattr(error, "orig", None) or error
         message = f"cannot open the ledger {shown}: {reason}"
@@ -88,7 +95,7 @@ def _configure_sqlite(engine: sa.Engine) -> None:
         connection.isolation_level = None  # BEGIN is ours, see below
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _use_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA cache_size=-32000")
         cursor.execute("PRAGMA wal_autocheckpoint=4000")
@@ -101,15 +108,24 @@ def _configure_sqlite(engine: sa.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _check_version(engine: sa.Engine, shown: str, *, create: bool) -> None:
+def _look_first(url: URL, shown: str) -> None:
+    """Refuse a database of somebody else before its journal mode is changed."""
+    plain = sa.create_engine(url, hide_parameters=True)
+    try:
+        _is_ledger(plain, shown)
+    finally:
+        plain.dispose()
+
+
+def _is_ledger(engine: sa.Engine, shown: str) -> bool:
+    """Whether it is a ledger of our version; False for an empty database."""
     with engine.connect() as connection:
         known = sa.inspect(connection).get_table_names()
-    if not known and create:
-        _create(engine)
-    elif "meta" not in known:
-        message = f"{shown} is a database, but not a ledger of drainer"
-        raise LedgerError(message, hint="name another file with --ledger")
-    with engine.connect() as connection:
+        if not known:
+            return False
+        if "meta" not in known:
+            message = f"{shown} is a database, but not a ledger of drainer"
+            raise LedgerError(message, hint="name another file with --ledger")
         found = connection.scalar(
             sa.select(schema.meta.c.value).where(schema.meta.c.name == "version")
         )
@@ -117,6 +133,27 @@ def _check_version(engine: sa.Engine, shown: str, *, create: bool) -> None:
         message = f"{shown} is a ledger of version {found}, this is {schema.VERSION}"
         hint = "use the drainer that wrote it, or start a new ledger with --ledger"
         raise LedgerError(message, hint=hint)
+    return True
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_message(match=".*locked"),
+    wait=tenacity.wait_random(0.005, 0.05),
+    stop=tenacity.stop_after_delay(BUSY_TIMEOUT_MS / 1000),
+    reraise=True,
+)
+def _use_wal(cursor: Cursor) -> None:
+    """Switch to WAL; the busy timeout does not cover that, when two drains begin."""
+    cursor.execute("PRAGMA journal_mode=WAL")
+
+
+def _check_version(engine: sa.Engine, shown: str, *, create: bool) -> None:
+    if not _is_ledger(engine, shown):
+        if not create:
+            message = f"{shown} is an empty database, not a ledger of drainer"
+            raise LedgerError(message, hint="name another one with --ledger")
+        _create(engine)
+        _is_ledger(engine, shown)  # another drainer, of another version, was faster
 
 
 def _create(engine: sa.Engine) -> None:
