@@ -68,7 +68,7 @@ class Result:
         return [json.loads(line) for line in self.stdout.splitlines()]
 
 
-def call(*args: str | Path) -> Result:
+def call(*args: object) -> Result:
     """Run the command in this process, as the console script does."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
