@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from drainer.ledger import Decision, Kind
 from drainer.mail.envelope import domain_of
@@ -32,7 +33,8 @@ class Gatekeeper:
         self.gate = Gate(pauses=pauses)
         self._note = note
         self._moved = asyncio.Event()
-        self._probing = False
+        #: The lane that probes.
+        self._prober: asyncio.Task[Any] | None = None
 
     @property
     def flowing(self) -> bool:
@@ -63,15 +65,15 @@ class Gatekeeper:
         self.gate = gates.probe(self.gate, now)
         if self.gate.state is GateState.CLOSED:
             return None
-        if self.gate.state is GateState.PROBING and not self._probing:
-            self._probing = True
+        if self.gate.state is GateState.PROBING and self._prober is None:
+            self._prober = asyncio.current_task()
             return None
         return max((self.gate.until or now) - now, SOON)
 
     def leave(self) -> None:
         """End the turn of a lane that had passed."""
-        if self.gate.state is GateState.PROBING and self._probing:
-            self._probing = False
+        if self._prober is asyncio.current_task():  # not of one that passed before
+            self._prober = None
             self.wake()
 
     def give_up(self) -> None:
@@ -128,7 +130,7 @@ class Gatekeeper:
         if moved.state is before.state and moved.until == before.until:
             return
         if moved.state is not GateState.PROBING:
-            self._probing = False
+            self._prober = None
         self.wake()
         judgement = moved.judgement
         self._note(

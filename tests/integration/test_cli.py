@@ -699,6 +699,24 @@ def test_a_recipient_that_the_backup_has_done_does_not_hold_those_beside_it(
     bench.assert_balanced()
 
 
+def test_a_hold_during_a_drain_wins(peer: StartPeer, bench: Bench) -> None:
+    """What a drain has claimed and not begun yet may still be held back."""
+    server = peer(dot=Delay(0.5, "250 2.0.0 ok"))
+    bench.port = server.port
+    people = [f"user{n}@example.org" for n in range(6)]
+    for path in people:
+        bench.add(path)
+    drain = bench.start("drain", f"postfix:{bench.spool}", "--no-check")
+    server.wait(lambda: len(server.messages) >= 1, timeout=30)
+    begun = {r.forward_path for m in server.transactions for r in m.recipients}
+    late = next(path for path in reversed(people) if path not in begun)
+    assert bench.run("hold", "--recipient", late, "--reason", "wait").code == 0
+    assert end(drain).code == 5
+    assert bench.states() == {p: "held" if p == late else "delivered" for p in people}
+    assert sorted(sent(server)) == [path for path in people if path != late]
+    bench.assert_balanced()
+
+
 def test_what_was_discarded_is_final(mixed: tuple[Bench, PeerThread]) -> None:
     """Nothing is left: exit 0, and nothing more is sent."""
     bench, server = mixed
