@@ -7,7 +7,7 @@ its group commit is durable. Reading (drainer.ledger.report) never waits for it.
 import enum
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from drainer.mail.message import Facts
 from drainer.policy.job import Job
@@ -61,8 +61,7 @@ class Decision:
     attempt: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class Listing(NamedTuple):  # a tuple travels fast between processes
     """A message as a scan lists it, in the form of rows: ready to be recorded."""
 
     message: Row

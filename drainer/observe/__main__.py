@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from drainer.observe.export import LAST_WORDS
+from drainer.observe import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
 from drainer.process import rarely_collect

@@ -12,10 +12,8 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from drainer.config import TelemetrySection
+from drainer.observe import LAST_WORDS
 from drainer.process import child_environment
-
-LAST_WORDS = 20.0
-"""Seconds that the rest may take once the drain is over."""
 
 
 class Exporting:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind
@@ -31,6 +30,11 @@ _KINDS = {
 def make_exporter(traces: str, endpoint: str) -> SpanExporter:
     """Return the exporter that ``[telemetry] traces`` names."""
     if traces == "otlp":
+        # Imported by those who use it: it brings protobuf and an HTTP client.
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter,
+        )
+
         return OTLPSpanExporter(endpoint=endpoint, timeout=5)
     if traces == "console":
         return TreeExporter()

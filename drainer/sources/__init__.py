@@ -4,8 +4,8 @@ A source only lists, opens and acknowledges; it never decides. Reading is
 harmless (promise P9): no method but ``acknowledge`` changes anything.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from drainer.mail.message import Message, Spooled
 
@@ -46,3 +46,25 @@ class Source(Protocol):
         out of the answer and untouched. Durable on return.
         """
         ...
+
+
+class Option(NamedTuple):
+    """An option: ``?name=value`` in the URL, or a key of a ``[sources.NAME]``."""
+
+    #: The keyword of ``Format.make`` that takes it.
+    keyword: str
+    #: The legal values; none = any text.
+    legal: tuple[str, ...] = ()
+    is_list: bool = False
+
+
+class Format(NamedTuple):
+    """What the registry knows about one spool format."""
+
+    #: Called with the absolute path, and the options as keywords.
+    make: Callable[..., Source]
+    #: Directories in a spool that give the format away.
+    marks: tuple[str, ...]
+    options: Mapping[str, Option]
+    #: Options of a source that is only listed, unless they are given.
+    listing: Mapping[str, object] = {}

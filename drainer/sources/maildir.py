@@ -20,6 +20,7 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import Held, crlf, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
+from drainer.sources import Format, Option
 from drainer.sources.files import (
     HELD_BYTES,
     Reread,
@@ -303,3 +304,16 @@ def _place(message: Message) -> _Place:
 
 def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(min(max(seconds, 0), 2**35), UTC)
+
+
+FORMAT = Format(
+    make=Maildir,
+    marks=SUBDIRECTORIES,
+    options={
+        "ack": Option("acknowledge", ("move", "keep", "remove")),
+        "folders": Option("folders", is_list=True),
+        "backup_host": Option("backup_host"),
+        "recipient_header": Option("recipient_header"),
+        "strip_prefix": Option("strip_prefix"),
+    },
+)

@@ -17,6 +17,7 @@ from typing import Literal
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import Held
 from drainer.mail.message import Message, Spooled
+from drainer.sources import Format, Option
 from drainer.sources.files import (
     HELD_BYTES,
     SMALL_FILE_BYTES,
@@ -327,3 +328,14 @@ def _load(name: str, directory_fd: int) -> _Found:
         os.close(descriptor)
         raise
     return _Found(descriptor, status, parsed, identity(parsed, name, raw))
+
+
+FORMAT = Format(
+    make=PostfixQueue,
+    marks=QUEUES,
+    options={
+        "ack": Option("acknowledge", ("keep", "remove")),
+        "queues": Option("queues", QUEUES, is_list=True),
+    },
+    listing={"queues": (*DEFAULT_QUEUES, "hold")},
+)

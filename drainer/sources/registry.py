@@ -4,59 +4,20 @@ A URL is ``SCHEME:PATH``, and ``?name=value`` behind it sets options of the
 source, as a ``[sources.NAME]`` table does. A plain path is looked at.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 from urllib.parse import parse_qsl
 
 from drainer.errors import SourceError, UsageError
-from drainer.sources import Source
-from drainer.sources.maildir import Maildir
-from drainer.sources.postfix import PostfixQueue
-from drainer.sources.postfix_layout import DEFAULT_QUEUES, QUEUES
+from drainer.sources import Format, Option, Source, maildir, postfix
 
 Values = str | tuple[str, ...]
 
 
-class _Option(NamedTuple):
-    """An option of a format, and the keyword that takes it."""
-
-    keyword: str
-    #: The legal values; none = any text.
-    legal: tuple[str, ...] = ()
-    is_list: bool = False
-
-
-class _Format(NamedTuple):
-    make: Callable[..., Source]
-    #: Directories that give it away.
-    marks: tuple[str, ...]
-    options: Mapping[str, _Option]
-    #: Options of a source that is only listed, unless they are given.
-    listing: Mapping[str, object] = {}
-
-
-_FORMATS: Mapping[str, _Format] = {
-    "postfix": _Format(
-        PostfixQueue,
-        QUEUES,
-        {
-            "ack": _Option("acknowledge", ("keep", "remove")),
-            "queues": _Option("queues", QUEUES, is_list=True),
-        },
-        {"queues": (*DEFAULT_QUEUES, "hold")},
-    ),
-    "maildir": _Format(
-        Maildir,
-        ("new", "cur"),
-        {
-            "ack": _Option("acknowledge", ("move", "keep", "remove")),
-            "folders": _Option("folders", is_list=True),
-            "backup_host": _Option("backup_host"),
-            "recipient_header": _Option("recipient_header"),
-            "strip_prefix": _Option("strip_prefix"),
-        },
-    ),
+_FORMATS: Mapping[str, Format] = {
+    "postfix": postfix.FORMAT,
+    "maildir": maildir.FORMAT,
 }
 SCHEMES = tuple(_FORMATS)
 """What may stand before the colon of a source."""
@@ -131,7 +92,7 @@ def _refuse_live() -> NoReturn:
 
 
 def _keywords(
-    scheme: str, legal: Mapping[str, _Option], given: Mapping[str, object]
+    scheme: str, legal: Mapping[str, Option], given: Mapping[str, object]
 ) -> dict[str, Values]:
     """Check options by name and value; return what the format is called with."""
     keywords: dict[str, Values] = {}

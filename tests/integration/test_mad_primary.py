@@ -1,8 +1,9 @@
-"""A primary that does anything at any moment: nothing is lost, nothing doubled unseen."""
+"""A primary that does anything at any moment: nothing lost, nothing doubled unseen."""
 
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,15 +100,14 @@ def mad(seed: int, extensions: tuple[str, ...]) -> Script:
     def body(_view: View) -> BodyStep | None:
         if chance.random() > 0.1:
             return None
-        return chance.choice(
-            [
-                DropInBody(20),
-                EarlyReply(20, "552 5.3.4 too big", then_drop=True),
-                EarlyReply(20, "451 4.3.0 later", then_drop=True),
-            ]
-        )
+        steps: list[BodyStep] = [
+            DropInBody(20),
+            EarlyReply(20, "552 5.3.4 too big", then_drop=True),
+            EarlyReply(20, "451 4.3.0 later", then_drop=True),
+        ]
+        return chance.choice(steps)
 
-    answers = {stage: at(stage) for stage in BAD}
+    answers: dict[str, Any] = {stage: at(stage) for stage in BAD}
     return Script(body=body, extensions=extensions, **answers)
 
 

@@ -4,15 +4,18 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from drainer.gatekeeper import Gatekeeper
-from drainer.ledger import Decision
 from drainer.mail.reply import Lost
 from drainer.policy.gate import GateState
 from drainer.process import utcnow
 from tests.virtual import run
+
+if TYPE_CHECKING:
+    from drainer.ledger import Decision
 
 PAUSE = timedelta(minutes=1)
 
