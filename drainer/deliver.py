@@ -14,9 +14,8 @@ from typing import Protocol
 
 from drainer.backlog import Backlog
 from drainer.errors import LedgerUnwritable
-from drainer.ledger import Closed, Opened
+from drainer.ledger import Closed, Conflict, Opened
 from drainer.ledger.sql import Ledger
-from drainer.ledger.writer import Conflict
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.schedule import Schedule
@@ -107,9 +106,14 @@ class Lane:
                 continue
             work = self._fit(work, session)
             asked = time.monotonic()
-            await self.throttle.message()
+            may_send = await self.throttle.message()
             work.waited = time.monotonic() - asked
-            if self.backlog.closed or session.lost or not self.watcher.flowing():
+            if (
+                not may_send
+                or self.backlog.closed
+                or session.lost
+                or not self.watcher.flowing()
+            ):
                 self.backlog.put_back(work)
                 return None
             self._open(work)

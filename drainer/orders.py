@@ -47,6 +47,8 @@ class Tally:
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     last_success: datetime | None = None
     connections: int = 0
+    #: Of the rate, 0 to 1: other drains of the same primary have the rest.
+    share: float = 1.0
     #: What the drain waits for, in words; '' while it works.
     waiting: str = ""
     interrupted: bool = False

@@ -9,7 +9,6 @@ bounded; when its reader dies it ends with a broken pipe.
 import asyncio
 import contextlib
 import pickle
-import struct
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import IO
@@ -20,7 +19,13 @@ from drainer.ledger import Listing
 from drainer.ledger.rows import listing_of
 from drainer.mail.content import Held
 from drainer.policy.admit import Admission
-from drainer.process import child_environment, rarely_collect
+from drainer.process import (
+    HEAD,
+    child_environment,
+    framed,
+    leave_signals_to_parent,
+    rarely_collect,
+)
 from drainer.sources import Source
 
 BATCH_MESSAGES = 200
@@ -29,7 +34,6 @@ BATCH_BYTES = 4 * 1024 * 1024
 FIRST_BATCH = 20
 """The first batch is small: the first message leaves soon."""
 
-_HEAD = struct.Struct(">I")
 _PIPE_LIMIT = 1024 * 1024
 
 
@@ -67,8 +71,8 @@ async def scanning(
 async def _batches(stream: asyncio.StreamReader) -> AsyncIterator[list[Listing]]:
     while True:
         try:
-            head = await stream.readexactly(_HEAD.size)
-            body = await stream.readexactly(_HEAD.unpack(head)[0])
+            head = await stream.readexactly(HEAD.size)
+            body = await stream.readexactly(HEAD.unpack(head)[0])
         except asyncio.IncompleteReadError:
             message = "the scan of the spool ended unexpectedly"
             raise SourceError(message, hint="run it again; see above") from None
@@ -89,14 +93,14 @@ def _listings(source: Source, rules: Admission) -> Iterator[Listing]:
 
 
 def _write(stream: IO[bytes], batch: object) -> None:
-    body = pickle.dumps(batch, protocol=5)
-    stream.write(_HEAD.pack(len(body)) + body)
+    stream.write(framed(batch))
     stream.flush()
 
 
 def main() -> None:
     """Scan what standard input names, and write it to standard output."""
     rarely_collect()
+    leave_signals_to_parent()
     source, rules = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
     out = sys.stdout.buffer
     batch: list[Listing] = []

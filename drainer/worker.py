@@ -34,6 +34,7 @@ from drainer.policy.settle import Settlement
 from drainer.policy.throttle import ramp_window
 from drainer.process import utcnow
 from drainer.scanning import scanning
+from drainer.sharing import Sharing
 from drainer.smtp.check import own_name
 from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connect import Connection, Failed, connect
@@ -82,9 +83,10 @@ class Drain:
         The sources must have been bound to the route (Ledger.bind).
         """
         self._throttle = await self._limits()
-        await self._throttle.start()
+        sharing = Sharing(self.orders, self.ledger, self._throttle, self.tally)
         async with asyncio.TaskGroup() as group:
             lease = group.create_task(self._guarded(self.ledger.keep_lease()))
+            share = group.create_task(self._guarded(sharing.run()))
             acknowledging = group.create_task(self._guarded(self._acknowledger.run()))
             numbers = range(self.orders.connections)
             lanes = [group.create_task(self._lane(n)) for n in numbers]
@@ -92,6 +94,7 @@ class Drain:
             self._close()
             await self._finish(lanes)
             lease.cancel()
+            share.cancel()
             self._acknowledger.close()
             await acknowledging
         if self._error is not None:
@@ -105,6 +108,7 @@ class Drain:
 
     def _close(self) -> None:
         self._backlog.close()
+        self._throttle.close()
         self.keeper.wake()
         for task in self._opening:
             task.cancel()

@@ -20,6 +20,7 @@ LAYERS: Final = (
     ("intake", "backlog", "acknowledge", "gatekeeper"),
     ("deliver", "scanning"),
     ("orders",),
+    ("sharing",),
     ("worker",),
     ("config",),
     ("config_file", "config_text", "wiring", "observe"),

@@ -32,7 +32,7 @@ from drainer.observe.export import Exporting, start_export
 from drainer.orders import Orders
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.state import FINAL, State
-from drainer.process import rarely_collect, switch_often, utcnow
+from drainer.process import rarely_collect, utcnow
 from drainer.smtp.check import check as check_primary
 from drainer.sources import Source
 from drainer.units import human_duration, human_size
@@ -133,7 +133,6 @@ def drain(
         as_json=json_,
     )
     rarely_collect()
-    switch_often()
     code = uvloop.run(_drain(run))
     raise typer.Exit(code)
 

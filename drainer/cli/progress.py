@@ -34,6 +34,8 @@ def _words(drain: Drain) -> str:
         f"{tally.sent_messages}/{tally.total}{'+' if tally.scanning else ''} sent",
         f"{_rate(drain, now):.1f}/s of {allowed}",
     ]
+    if tally.share < 1:
+        parts.append(f"{tally.share:.0%} of the rate, other drains have the rest")
     deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]
     refused = verdicts[Verdict.BOUNCE]
     for count, word in (

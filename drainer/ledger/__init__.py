@@ -1,6 +1,6 @@
 """Durable memory: what was scanned, tried and decided.
 
-One writer thread owns all writing (drainer.ledger.writer); a method returns when
+One process owns a worker's writing (drainer.ledger.writing); a method returns when
 its group commit is durable. Reading (drainer.ledger.report) never waits for it.
 """
 
@@ -93,3 +93,14 @@ class Closed:
     settlements: tuple[Settlement, ...]
     #: Whether the claim on the message ends with this attempt.
     free: bool = False
+
+
+class Conflict(Exception):
+    """A guarded update met another state: somebody else was there."""
+
+
+class Outcome(NamedTuple):
+    """What came of one operation of the writer."""
+
+    result: Any
+    error: Exception | None = None

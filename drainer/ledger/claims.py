@@ -38,20 +38,23 @@ _PASSING = [
 class Recorded:
     """What recording a part of a scan gave."""
 
-    #: New messages with something to send, claimed for us: seq and listing.
-    fresh: list[tuple[int, Listing]]
+    #: New messages with something to send, claimed for us: seq and id.
+    fresh: list[tuple[int, str]]
     #: Known messages whose recipients are all final, not yet acknowledged.
     finished: list[Message]
 
 
 def record(
     connection: sa.Connection,
-    listings: Sequence[Listing],
+    listings: Sequence[tuple[Row, list[Row]]],
     identity: Identity,
     now: int,
 ) -> Recorded:
-    """Write down what a scan saw; a message that is known keeps its history."""
-    unique = {listing.message["id"]: listing for listing in listings}
+    """Write down what a scan saw: messages, each with its recipients.
+
+    A message that is known keeps its history.
+    """
+    unique = {message["id"]: (message, those) for message, those in listings}
     known = _known(connection, unique)
     fresh = [listing for i, listing in unique.items() if i not in known]
     claimed = _insert(connection, fresh, identity, now) if fresh else []
@@ -60,27 +63,25 @@ def record(
 
 
 def _insert(
-    connection: sa.Connection, fresh: list[Listing], identity: Identity, now: int
-) -> list[tuple[int, Listing]]:
+    connection: sa.Connection,
+    fresh: list[tuple[Row, list[Row]]],
+    identity: Identity,
+    now: int,
+) -> list[tuple[int, str]]:
+    for message, those in fresh:
+        owner = identity.owner if any(map(_is_pending, those)) else None
+        message.update(scanned=now, owner=owner, acknowledged=None)
+    _MESSAGE(connection, [message for message, _ in fresh])
+    seqs = _seqs(connection, [message["id"] for message, _ in fresh])
     recipients: list[Row] = []
-    claimed = []
-    for listing in fresh:
-        has_work = any(_is_pending(row) for row in listing.recipients)
-        owner = identity.owner if has_work else None
-        listing.message.update(scanned=now, owner=owner, acknowledged=None)
-    _MESSAGE(connection, [listing.message for listing in fresh])
-    seqs = _seqs(connection, [listing.message["id"] for listing in fresh])
-    for listing in fresh:
-        seq = seqs[listing.message["id"]]
-        for row in listing.recipients:
-            row.update(message=seq, since=now)
-        recipients += listing.recipients
-        if listing.message["owner"]:
-            claimed.append((seq, listing))
+    for message, those in fresh:
+        for row in those:
+            row.update(message=seqs[message["id"]], since=now)
+        recipients += those
     if recipients:
         _RECIPIENT(connection, recipients)
     _note_problems(connection, recipients, identity.run)
-    return claimed
+    return [(seqs[m["id"]], m["id"]) for m, _ in fresh if m["owner"]]
 
 
 def _is_pending(row: Row) -> bool:
@@ -147,12 +148,12 @@ def _meaning(rule: str) -> str:
 def _revisit(
     connection: sa.Connection,
     known: dict[str, sa.RowMapping],
-    listings: dict[str, Listing],
+    listings: dict[str, tuple[Row, list[Row]]],
     now: int,
 ) -> list[Message]:
     """Follow renamed files, wake what had vanished, find what is finished."""
     for id_, row in known.items():
-        seen = listings[id_].message
+        seen, _ = listings[id_]
         where = {key: seen[key] for key in ("source", "locator", "queue")}
         if any(row[key] != value for key, value in where.items()):
             connection.execute(
@@ -162,7 +163,7 @@ def _revisit(
             _lift_passing_problems(connection, row["seq"], now)
     # Also what was acknowledged before: this may be another copy of it.
     unfinished = _unfinished(connection, list(known))
-    return [message_of(listings[i].message) for i in known if i not in unfinished]
+    return [message_of(listings[i][0]) for i in known if i not in unfinished]
 
 
 def _lift_passing_problems(connection: sa.Connection, seq: int, now: int) -> None:

@@ -1,8 +1,9 @@
 """Who works on a ledger, and whether it still lives.
 
-An owner holds a lock (flock) on a file of its own for as long as its process
-lives: kill -9 frees it, so that the next run takes over at once. An owner on
-another host is believed dead when its lease has run out.
+An owner holds a lock (flock) on a file of its own for as long as its processes
+live, the worker and its writer: kill -9 frees it, so that the next run takes over
+as soon as the last commit is done. An owner on another host is believed dead when
+its lease has run out.
 """
 
 import fcntl
@@ -14,11 +15,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
+import tenacity
 
 from drainer.ledger import schema
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY = timedelta(seconds=30)
+GIVE_UP_AFTER = 5.0
+"""Seconds for which a failing commit is tried again."""
 
 
 def _boot_id() -> str:
@@ -66,6 +70,7 @@ class Owner:
             "pid": self.pid,
             "lock": str(self.lock),
             "lease": lease_end(now),
+            "begun": now,
         }
 
     def release(self) -> None:
@@ -91,6 +96,35 @@ def _is_dead(row: sa.RowMapping, now: int) -> bool:
     if row["boot"] != _boot_id():
         return True
     return _lock_is_free(Path(row["lock"]))
+
+
+async def wait_for_last_commits(connection: sa.Connection) -> None:
+    """Wait until the writers of killed workers on this host have ended too."""
+    rows = connection.execute(sa.select(schema.owners)).mappings()
+    locks = [Path(row["lock"]) for row in rows if _is_killed(row)]
+    ended = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_result(lambda free: not free),
+        wait=tenacity.wait_fixed(0.01),
+        stop=tenacity.stop_after_delay(GIVE_UP_AFTER + 1),
+        retry_error_callback=lambda _: None,  # then it counts as alive
+    )
+    await ended(_are_free, locks)
+
+
+async def _are_free(locks: list[Path]) -> bool:
+    return all(map(_lock_is_free, locks))
+
+
+def _is_killed(row: sa.RowMapping) -> bool:
+    if row["host"] != socket.gethostname() or row["boot"] != _boot_id():
+        return False
+    try:
+        os.kill(row["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _lock_is_free(lock: Path) -> bool:

@@ -53,6 +53,8 @@ runs = sa.Table(
     sa.Column("ended", _Time),
     sa.Column("exit", sa.Integer),
     sa.Column("commits", sa.Integer),
+    #: Of the route's rate, in millionths; all living runs together have one whole.
+    sa.Column("share", sa.Integer, nullable=False),
     sa.Column("facts", sa.Text, nullable=False, default="{}"),
 )
 

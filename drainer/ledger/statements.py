@@ -5,17 +5,25 @@ attempts). A guard that does not hold raises Conflict: the batch is rolled back
 and the writer finds out whose it was.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from drainer.ledger import Closed, Decision, Kind, Opened, Row, schema, to_micros
+from drainer.ledger import (
+    Closed,
+    Conflict,
+    Decision,
+    Kind,
+    Opened,
+    Row,
+    schema,
+    to_micros,
+)
 from drainer.ledger.prepared import Prepared, inserting
 from drainer.ledger.rows import decision_row
 from drainer.ledger.text import to_json
-from drainer.ledger.writer import Conflict
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
 
@@ -68,13 +76,6 @@ _ATTEMPT = Prepared(inserting(schema.attempts))
 _DECISION = Prepared(inserting(schema.decisions, without="id"))
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """An operation of its own: any function of the connection."""
-
-    function: Callable[[sa.Connection], Any]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Who writes: the owner and its run."""
@@ -83,28 +84,58 @@ class Identity:
     run: str
 
 
-class Batch:
-    """Executes operations; openings and closings are gathered, others flush."""
+class Call(NamedTuple):
+    """An operation of its own: any function of the connection."""
 
-    def __init__(self, identity: Identity) -> None:
-        """Remember who writes."""
-        self._identity = identity
-        self._opened: list[Opened] = []
-        self._closed: list[Closed] = []
+    function: Callable[[sa.Connection], Any]
+
+
+class Opening(NamedTuple):
+    """The rows of an attempt about to be made."""
+
+    taken: list[Row]
+    attempt: Row
+
+
+class Closing(NamedTuple):
+    """The rows of an attempt that ended."""
+
+    ended: Row
+    settled: list[Row]
+    decided: list[Row]
+    freed: list[Row]
+
+
+class Noted(NamedTuple):
+    """Decisions that belong to no attempt."""
+
+    decided: list[Row]
+
+
+class Batch:
+    """Executes operations; all but calls are gathered, calls flush."""
+
+    def __init__(self) -> None:
+        """Gather nothing yet."""
+        self._openings: list[Opening] = []
+        self._closings: list[Closing] = []
+        self._noted: list[Row] = []
 
     def __call__(
         self, connection: sa.Connection, operations: Sequence[object]
     ) -> list[Any]:
         """Execute all operations and return a result for each, in order."""
         results: list[Any] = []
-        self._opened, self._closed = [], []
+        self._openings, self._closings, self._noted = [], [], []
         for operation in operations:
             result = None
             match operation:
-                case Opened():
-                    self._opened.append(operation)
-                case Closed():
-                    self._closed.append(operation)
+                case Opening():
+                    self._openings.append(operation)
+                case Closing():
+                    self._closings.append(operation)
+                case Noted(decided=decided):
+                    self._noted += decided
                 case Call(function=function):
                     self._flush(connection)
                     result = function(connection)
@@ -120,55 +151,20 @@ class Batch:
         A message is never opened and closed by two attempts within one batch:
         the second one needs a claim, which is a Call.
         """
-        if self._opened:
-            self._write_opened(connection)
-            self._opened = []
-        if self._closed:
-            self._write_closed(connection)
-            self._closed = []
+        opened, closed = self._openings, self._closings
+        decided = [row for each in closed for row in each.decided] + self._noted
+        guarded(connection, _TAKE, [row for each in opened for row in each.taken])
+        guarded(connection, _SETTLE, [row for each in closed for row in each.settled])
+        _many(connection, _ATTEMPT, [each.attempt for each in opened])
+        _many(connection, _END, [each.ended for each in closed])
+        _many(connection, _DECISION, decided)
+        _many(connection, _FREE, [row for each in closed for row in each.freed])
+        self._openings, self._closings, self._noted = [], [], []
 
-    def _write_opened(self, connection: sa.Connection) -> None:
-        guarded(connection, _TAKE, [row for o in self._opened for row in _take_rows(o)])
-        _ATTEMPT(connection, [self._attempt_row(o) for o in self._opened])
 
-    def _attempt_row(self, opened: Opened) -> Row:
-        return {
-            "id": opened.id,
-            "message": opened.job.seq,
-            "run": self._identity.run,
-            "owner": self._identity.owner,
-            "started": to_micros(opened.started),
-            "ended": None,
-            "recipients": to_json([claimed.n for claimed in opened.job.claimed]),
-            "connection": opened.connection,
-            "stages": "",
-        }
-
-    def _write_closed(self, connection: sa.Connection) -> None:
-        settled: list[Row] = []
-        ended: list[Row] = []
-        decided: list[Row] = []
-        freed: list[Row] = []
-        for closed in self._closed:
-            at = to_micros(closed.ended)
-            ended.append(
-                {
-                    "b_id": closed.id,
-                    "b_ended": at,
-                    "b_stages": to_json(closed.stages),
-                }
-            )
-            for settlement in closed.settlements:
-                settled.append(_settle_row(closed, settlement, at))
-                decision = verdict_decision(closed, settlement)
-                decided.append(decision_row(decision, self._identity.run))
-            if closed.free:
-                freed.append({"b_seq": closed.job.seq, "b_owner": self._identity.owner})
-        guarded(connection, _SETTLE, settled)
-        _END(connection, ended)
-        _DECISION(connection, decided)
-        if freed:
-            _FREE(connection, freed)
+def _many(connection: sa.Connection, statement: Prepared, rows: list[Row]) -> None:
+    if rows:
+        statement(connection, rows)
 
 
 def guarded(
@@ -179,10 +175,11 @@ def guarded(
         raise Conflict
 
 
-def _take_rows(opened: Opened) -> Iterable[Row]:
+def opening(opened: Opened, identity: Identity) -> Opening:
+    """Return the rows that make an attempt's recipients in-flight."""
     since = to_micros(opened.started)
-    for claimed in opened.job.claimed:
-        yield {
+    taken = [
+        {
             "b_message": opened.job.seq,
             "b_n": claimed.n,
             "b_state": claimed.state.value,
@@ -190,6 +187,35 @@ def _take_rows(opened: Opened) -> Iterable[Row]:
             "b_attempt": opened.id,
             "b_since": since,
         }
+        for claimed in opened.job.claimed
+    ]
+    attempt = {
+        "id": opened.id,
+        "message": opened.job.seq,
+        "run": identity.run,
+        "owner": identity.owner,
+        "started": since,
+        "ended": None,
+        "recipients": to_json([claimed.n for claimed in opened.job.claimed]),
+        "connection": opened.connection,
+        "stages": "",
+    }
+    return Opening(taken, attempt)
+
+
+def closing(closed: Closed, identity: Identity) -> Closing:
+    """Return the rows that settle an attempt's recipients."""
+    at = to_micros(closed.ended)
+    seq = closed.job.seq
+    return Closing(
+        ended={"b_id": closed.id, "b_ended": at, "b_stages": to_json(closed.stages)},
+        settled=[_settle_row(closed, each, at) for each in closed.settlements],
+        decided=[
+            decision_row(verdict_decision(closed, each), identity.run)
+            for each in closed.settlements
+        ],
+        freed=[{"b_seq": seq, "b_owner": identity.owner}] if closed.free else [],
+    )
 
 
 def _settle_row(closed: Closed, settlement: Settlement, at: int) -> Row:

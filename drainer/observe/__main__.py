@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer.observe import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
-from drainer.process import rarely_collect
+from drainer.process import leave_signals_to_parent, rarely_collect
 
 POLL = 0.5
 """Seconds between two looks at the ledger."""
@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
     """Project until standard input closes, then the rest; 0 = all has left."""
     traces, endpoint, addresses, locks = arguments
     rarely_collect()
+    leave_signals_to_parent()
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we tell it below
     os.nice(5)  # sessions come first; what is late is sent at the end
     url = make_url(os.environ.pop("DRAINER_EXPORT_LEDGER"))

@@ -28,6 +28,9 @@ _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "
 BURST_SECONDS = 0.1
 """The usual burst: timers are coarse, so that a bucket of one loses some percent."""
 
+BURST_MESSAGES = 4
+"""The least usual burst: as many drains can share the rate (Rate.sharers)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
@@ -40,6 +43,15 @@ class Rate:
     def period(self) -> float:
         """Seconds in which a full burst drains away."""
         return self.burst / self.per_second
+
+    @property
+    def sharers(self) -> int:
+        """How many drains can share it: each needs a bucket for one message."""
+        return max(1, int(self.burst))
+
+    def part(self, share: float) -> "Rate":
+        """Return a share, 0 to 1, of rate and burst."""
+        return Rate(per_second=self.per_second * share, burst=self.burst * share)
 
     def level_after(self, idle: timedelta) -> float:
         """Return how full the bucket still is, ``idle`` after the last activity.
@@ -82,9 +94,8 @@ def message_rate(per_second: float, burst: int | None) -> Rate:
     """
     most = max(1.0, per_second)
     if burst is None:
-        return Rate(
-            per_second=per_second, burst=min(most, max(1.0, per_second * BURST_SECONDS))
-        )
+        usual = max(BURST_MESSAGES, per_second * BURST_SECONDS)
+        return Rate(per_second=per_second, burst=min(most, usual))
     if not 1 <= burst <= most:
         message = f"a burst of {burst}: legal is 1 to {int(most)} (one second's worth)"
         raise ValueError(message)

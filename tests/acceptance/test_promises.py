@@ -269,7 +269,7 @@ def test_two_drains_of_one_spool_share_it(tmp_path: Path, second_after: int) -> 
 
 @pytest.mark.parametrize(
     ("rate", "per_second", "burst", "kills"),
-    [("20/second", 20, 2, [25, 20, 15]), ("60/minute", 1, 1, [1, 1, 2])],
+    [("20/second", 20, 4, [25, 20, 15]), ("60/minute", 1, 1, [1, 1, 2])],
 )
 def test_no_window_sees_more_than_the_rate_allows_restarts_included(
     tmp_path: Path, rate: str, per_second: float, burst: float, kills: Sequence[int]
@@ -293,6 +293,30 @@ def test_no_window_sees_more_than_the_rate_allows_restarts_included(
         times = [message.mail_at for message in peer.transactions]
     assert most_over(times, per_second) <= burst + per_second * RECEIVER_STALL
     assert len(times) >= sum(kills)
+
+
+@pytest.mark.parametrize("second_after", [0, 25], ids=["together", "one-later"])
+def test_drains_of_one_primary_share_its_rate(
+    tmp_path: Path, second_after: int
+) -> None:
+    """Two spools, one ledger: together they send no more than one may, and no less."""
+    drainer = Drainer(tmp_path / "ledger.db")
+    for name in ("one", "two"):
+        write_maildir(tmp_path / name, 60, domain=f"{name}.example")
+    with PeerThread(Script(dot=Delay(0.02, "250 2.0.0 taken"))) as peer:
+        processes = []
+        for name in ("one", "two"):
+            options = ("--no-check", "--rate", "20/second", "--connections", 4)
+            arguments = drain_arguments(tmp_path / name, peer.port, *options)
+            processes.append(drainer.start(*arguments))
+            peer.wait(lambda: len(peer.transactions) >= second_after, timeout=30)
+        for process in processes:
+            _, stderr = process.communicate(timeout=60)
+            assert process.returncode == 0, stderr
+        times = [message.mail_at for message in peer.transactions]
+    assert len(times) == 120
+    assert most_over(times, 20) <= 4 + 20 * RECEIVER_STALL
+    assert max(times) - min(times) < 1.5 * 120 / 20
 
 
 # ---- P6: bytes

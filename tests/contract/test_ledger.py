@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from drainer.ledger import Closed, Opened
+from drainer.ledger import Closed, Conflict, Opened
 from drainer.ledger.claims import fresh_job
 from drainer.ledger.engine import parse_url
 from drainer.ledger.rows import listing_of
 from drainer.ledger.sql import Ledger
-from drainer.ledger.writer import Conflict
 from drainer.mail.content import Held, survey
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, Spooled

@@ -91,7 +91,7 @@ def test_no_window_ever_sees_more_than_rate_times_window_plus_burst(
 
     async def everybody() -> None:
         throttle = Throttle(rate, None)
-        await throttle.start()
+        await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for kind, pauses in workers:
                 group.create_task(kind(throttle, pauses, sent))  # type: ignore[operator]
@@ -121,7 +121,7 @@ def test_runs_one_after_another_keep_the_bound_together(
             idle = timedelta(seconds=0 if ended is None else now() - ended)
             level = 0.0 if ended is None else rate.level_after(idle)
             throttle = Throttle(rate, None, level=level)
-            await throttle.start()
+            await throttle.resize(1)
             shares = [messages // sessions] * sessions
             shares[0] += messages % sessions
             async with asyncio.TaskGroup() as group:
@@ -169,6 +169,7 @@ def test_the_rate_is_reached_when_every_dot_takes_its_time(
 async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> int:
     """Return how many messages leave in that time after the first second."""
     throttle = Throttle(message_rate(per_second, None), None)
+    await throttle.resize(1)
     sent: Sent = []
 
     async def session() -> None:
@@ -186,11 +187,54 @@ async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> 
     return len(sent) - before
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    rates(),
+    st.lists(st.tuples(st.floats(0.1, 5), st.sampled_from([0, 0.3, 0.5])), max_size=8),
+    st.integers(1, 8),
+)
+def test_drains_that_share_a_rate_keep_the_bound_together(
+    rate: Rate, moves: list[tuple[float, float]], sessions: int
+) -> None:
+    """P3 across drains: one lowers its share before the other raises its own."""
+    if rate.burst < 4:
+        rate = Rate(per_second=rate.per_second, burst=4.0)
+    sent: Sent = []
+
+    async def everybody() -> None:
+        ours, theirs = Throttle(rate, None), Throttle(rate, None, level=rate.burst)
+        await ours.resize(1)
+        async with asyncio.TaskGroup() as group:
+            for throttle in (ours, theirs):
+                for _ in range(sessions):
+                    group.create_task(until_closed(throttle, sent))
+            for pause, share in moves:
+                await asyncio.sleep(pause)
+                await ours.resize(share)
+                await theirs.resize(1 - share)
+                await asyncio.sleep(pause)
+                await theirs.resize(0)
+                await ours.resize(1)
+            ours.close()
+            theirs.close()
+
+    run(everybody())
+    assert_never_flooded(sent, rate)
+
+
+async def until_closed(throttle: Throttle, sent: Sent) -> None:
+    """Send as fast as the throttle lets."""
+    while await throttle.message():
+        sent.append((now(), 1))
+        await asyncio.sleep(0.001)
+
+
 def test_who_waits_is_not_overtaken() -> None:
     """A message behind a final dot goes only when nobody waits for a token."""
 
     async def meet() -> tuple[bool, bool]:
         throttle = Throttle(message_rate(1, None), None)
+        await throttle.resize(1)
         await throttle.message()
         waiting = asyncio.ensure_future(throttle.message())
         await asyncio.sleep(0.5)
@@ -207,7 +251,7 @@ def test_unlimited_never_waits() -> None:
 
     async def hurry() -> float:
         throttle = Throttle(None, None)
-        await throttle.start()
+        await throttle.resize(1)
         start = now()
         for _ in range(1000):
             await throttle.message()
@@ -244,6 +288,7 @@ def test_no_window_ever_sees_more_octets_than_allowed(
 
     async def everybody() -> None:
         throttle = Throttle(None, rate)
+        await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for sizes in sessions:
                 group.create_task(session(throttle, sizes))
@@ -259,6 +304,7 @@ def test_a_large_message_is_not_starved_by_small_ones() -> None:
 
     async def meet() -> float:
         throttle = Throttle(None, rate)
+        await throttle.resize(1)
 
         async def small() -> None:
             while True:

@@ -1,0 +1,147 @@
+"""The life of a run in the ledger: begin, bind, renew, end; and its share of a rate.
+
+Each function runs inside a transaction of the writer.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from drainer.errors import UsageError
+from drainer.ledger import Decision, Kind, Row, from_micros, schema
+from drainer.ledger.owner import dead_owners, lease_end
+from drainer.ledger.rows import decision_row
+from drainer.ledger.statements import Identity
+from drainer.ledger.takeover import abandon, take_over
+
+_N = schema.runs.c
+WHOLE = 1_000_000
+"""A share of a rate is counted in millionths."""
+
+
+def begin(
+    connection: sa.Connection, route: str, owner: Row, identity: Identity, due: int
+) -> int:
+    """Announce a run and its owner; take over from dead ones.
+
+    Returns how many recipients those left in doubt; they rest until ``due``.
+    """
+    now = int(owner["begun"])
+    row = {key: value for key, value in owner.items() if key != "begun"}
+    connection.execute(sa.insert(schema.owners), [row])
+    run = {
+        "id": identity.run,
+        "owner": identity.owner,
+        "route": route,
+        "started": now,
+        "share": 0,
+        "facts": "{}",
+    }
+    connection.execute(sa.insert(schema.runs), [run])
+    _note(connection, Kind.RUN_STARTED, identity.run, now, route=route)
+    return take_over(connection, identity, now, due)
+
+
+def bind(
+    connection: sa.Connection, sources: Sequence[str], route: str, now: int
+) -> None:
+    """Bind sources to their primary; UsageError when it is another one."""
+    bound = schema.sources.c
+    for url in sources:
+        known = connection.scalar(sa.select(bound.route).where(bound.url == url))
+        if known is None:
+            row = {"url": url, "route": route, "bound": now}
+            connection.execute(sa.insert(schema.sources), [row])
+        elif known != route:
+            message = f"{url} has been drained to {known} before, not to {route}"
+            hint = "give the same --to, another --ledger, or --rehearse to try it"
+            raise UsageError(message, hint=hint)
+
+
+def last_activity(
+    connection: sa.Connection, route: str, run: str, now: int
+) -> int | None:
+    """Return until when another run may have sent to this route.
+
+    A run without an end died at an unknown moment, or goes on: that counts as now.
+    """
+    others = sa.select(_N.ended).where(_N.route == route, _N.id != run)
+    ends = list(connection.scalars(others))
+    if not ends:
+        return None
+    return max(now if end is None else end for end in ends)
+
+
+def renew(connection: sa.Connection, owner: str, now: int) -> None:
+    """Renew an owner's lease."""
+    connection.execute(
+        sa.update(schema.owners)
+        .where(schema.owners.c.id == owner)
+        .values(lease=lease_end(now))
+    )
+
+
+def fair_share(connection: sa.Connection, run: str, most: int, now: int) -> int:
+    """Return what a run may have of its route's rate, in millionths.
+
+    The living runs on a route share alike; only the ``most`` oldest have a part,
+    because a bucket smaller than one message would never send.
+    """
+    route = sa.select(_N.route).where(_N.id == run).scalar_subquery()
+    ranks = [id_ for id_, _ in _living(connection, route, now)]
+    if run not in ranks[:most]:
+        return 0
+    return WHOLE // min(most, len(ranks))
+
+
+def take_share(connection: sa.Connection, run: str, wanted: int, now: int) -> int:
+    """Take a share, as far as the others have left one; return what was got."""
+    route = sa.select(_N.route).where(_N.id == run).scalar_subquery()
+    living = _living(connection, route, now)
+    taken = sum(share for id_, share in living if id_ != run)
+    share = max(0, min(wanted, WHOLE - taken))
+    connection.execute(sa.update(schema.runs).where(_N.id == run).values(share=share))
+    return share
+
+
+def _living(
+    connection: sa.Connection, route: sa.ScalarSelect[str], now: int
+) -> list[tuple[str, int]]:
+    """Return the runs on a route that go on, the oldest first, with their shares."""
+    dead = dead_owners(connection, now)
+    rows = connection.execute(
+        sa.select(_N.id, _N.share)
+        .where(_N.route == route, _N.ended.is_(None), _N.owner.not_in(dead))
+        .order_by(_N.started, _N.id)
+    )
+    return [(str(row.id), int(row.share)) for row in rows]
+
+
+def end(
+    connection: sa.Connection,
+    identity: Identity,
+    ending: tuple[int, int],
+    now: int,
+    rest: timedelta,
+) -> None:
+    """End a run: ``ending`` is its exit code and number of commits.
+
+    Gives its claims back; what is in flight is in doubt, and rests for ``rest``.
+    """
+    code, commits = ending
+    _note(connection, Kind.RUN_ENDED, identity.run, now, exit=code, commits=commits)
+    connection.execute(
+        sa.update(schema.runs)
+        .where(_N.id == identity.run)
+        .values(ended=now, exit=code, commits=commits)
+    )
+    due = now + rest // timedelta(microseconds=1)
+    abandon(connection, [identity.owner], identity.run, (now, due))
+
+
+def _note(
+    connection: sa.Connection, kind: Kind, run: str, now: int, **facts: object
+) -> None:
+    decision = Decision(at=from_micros(now), kind=kind, rule=kind.value, evidence=facts)
+    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])

@@ -1,0 +1,166 @@
+"""The process that writes: many sessions, one transaction, one fsync.
+
+Operations arrive on standard input, a socket, and their outcomes go back on it. A
+commit starts when ``quorum`` of them have arrived, or when the first has waited
+for GATHER seconds. So 20 sessions share a commit, and one session alone never
+waits for company.
+
+When a commit fails for want of space or the like it is tried again for a while;
+then the writer gives up for good: every operation, now and later, gets
+LedgerUnwritable, and nothing more is sent.
+"""
+
+import contextlib
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
+from drainer.ledger import Conflict, Outcome, engine
+from drainer.ledger.owner import GIVE_UP_AFTER
+from drainer.ledger.statements import Batch
+from drainer.ledger.writer import url_from_environment
+from drainer.process import Frames, framed, leave_signals_to_parent, rarely_collect
+
+GATHER = 0.010
+_RECEIVE_BYTES = 1 << 20
+
+Apply = Callable[[sa.Connection, Sequence[Any]], list[Any]]
+
+
+class Inbox:
+    """Operations as they arrive."""
+
+    def __init__(self, link: socket.socket) -> None:
+        """Listen to the socket."""
+        self._link = link
+        self._frames = Frames()
+        self._waiting: deque[Any] = deque()
+        self._quorum = 1
+        #: The other end has nothing more to say, or has died.
+        self.ended = False
+
+    def take(self) -> list[Any]:
+        """Wait for operations worth a commit; empty only at the end."""
+        while not self._waiting and not self.ended:
+            self._keep(self._receive(None))
+        deadline = time.monotonic() + GATHER
+        while len(self._waiting) < self._quorum and not self.ended:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._keep(self._receive(left))
+        batch = list(self._waiting)
+        self._waiting.clear()
+        return batch
+
+    def _keep(self, values: list[tuple[int, list[Any]]]) -> None:
+        for quorum, operations in values:
+            self._quorum = quorum
+            self._waiting += operations
+
+    def _receive(self, timeout: float | None) -> list[Any]:
+        self._link.settimeout(timeout)
+        try:
+            data = self._link.recv(_RECEIVE_BYTES)
+        except TimeoutError:
+            return []
+        except OSError:  # it died with outcomes unread
+            data = b""
+        self.ended = not data
+        return list(self._frames.feed(data))
+
+
+class Committer:
+    """Owns the write connection."""
+
+    def __init__(self, connection: sa.Connection, apply: Apply) -> None:
+        """Take what executes a batch and returns its results."""
+        self._connection = connection
+        self._apply = apply
+        self._broken: LedgerUnwritable | None = None
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(OperationalError),
+            wait=tenacity.wait_exponential(0.05, max=1),
+            stop=tenacity.stop_after_delay(GIVE_UP_AFTER),
+            reraise=True,
+        )
+        self.commits = 0
+
+    def commit(self, batch: list[Any]) -> list[Outcome]:
+        """Execute and commit operations; return an outcome for each, in order."""
+        if self._broken is not None:
+            return [Outcome(None, self._broken)] * len(batch)
+        try:
+            return [Outcome(result) for result in self._attempt(batch)]
+        except (Conflict, DrainerError):
+            return [self._singly(operation) for operation in batch]
+        except Exception as error:  # noqa: BLE001 - a dead writer would hang all
+            return [self._fail(error)] * len(batch)
+
+    def _attempt(self, operations: list[Any]) -> list[Any]:
+        """Execute and commit one transaction; a sick database gets some seconds."""
+        results = self._retrying(self._transact, operations)
+        self.commits += 1
+        return results
+
+    def _transact(self, operations: list[Any]) -> list[Any]:
+        with self._connection.begin():
+            return self._apply(self._connection, operations)
+
+    def _singly(self, operation: object) -> Outcome:
+        """After a conflict or a refusal: find out which operation it was."""
+        if self._broken is not None:
+            return Outcome(None, self._broken)
+        try:
+            return Outcome(self._attempt([operation])[0])
+        except (Conflict, DrainerError) as refusal:
+            return Outcome(None, refusal)
+        except Exception as error:  # noqa: BLE001 - likewise
+            return self._fail(error)
+
+    def _fail(self, error: Exception) -> Outcome:
+        reason = getattr(error, "orig", None) or error
+        self._broken = LedgerUnwritable(
+            f"the ledger cannot be written: {reason}",
+            hint="make room or repair it, then run the same command again",
+        )
+        return Outcome(None, self._broken)
+
+
+def serve(link: socket.socket, ledger: sa.Engine) -> None:
+    """Commit what arrives until the other end has ended."""
+    inbox = Inbox(link)
+    with ledger.execution_options(writes=True).connect() as connection:
+        committer = Committer(connection, Batch())
+        while batch := inbox.take():
+            outcomes = committer.commit(batch)
+            link.settimeout(None)
+            with contextlib.suppress(OSError):  # nobody is left to be told
+                link.sendall(framed((committer.commits, outcomes)))
+
+
+def main() -> int:
+    """Serve the process that started this one."""
+    rarely_collect()
+    leave_signals_to_parent()
+    try:
+        ledger = engine.connect(make_url(url_from_environment()), create=False)
+    except LedgerError as error:
+        print(f"drainer: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    with socket.socket(fileno=sys.stdin.fileno()) as link:
+        serve(link, ledger)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
