@@ -7,6 +7,7 @@ import signal
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 
@@ -28,6 +29,13 @@ def leave_signals_to_parent() -> None:
     """Let a child end when its pipe does: a service manager signals all of a group."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that only we can enter, and so those above it that are missing."""
+    for each in (*reversed(folder.parents), folder):
+        if not each.is_dir():
+            each.mkdir(mode=0o700, exist_ok=True)
 
 
 def child_environment() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -21,7 +22,15 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import INTERRUPTED, print_json, say, shown, stdout, warn
+from drainer.cli.output import (
+    INTERRUPTED,
+    explain,
+    print_json,
+    say,
+    shown,
+    stdout,
+    warn,
+)
 from drainer.cli.progress import progress
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
@@ -61,8 +70,8 @@ class _Run:
     orders: Orders
     sources: list[Source]
     url: LedgerURL
-    check: bool
-    as_json: bool
+    check: bool = True
+    as_json: bool = False
 
 
 def drain(
@@ -112,29 +121,32 @@ def drain(
         sections["primary"]["connections"] = connections
     if give_up_after:
         sections["gate"]["give_up_after"] = give_up_after
-    config = load(path, to=to, ledger=ledger, sections=sections)
-    if dry_run:
-        plan(sources, queue, path, to, rate, json_=json_)
-        return
-    opened = make_sources(config, sources, queue)
-    for source in opened:
+    with _told(as_json=json_):
+        config = load(path, to=to, ledger=ledger, sections=sections)
+        if dry_run:
+            plan(sources, queue, path, to, rate, json_=json_)
+            return
+        run = _prepare(
+            config,
+            make_sources(config, sources, queue),
+            explicit=bool(rate) or connections is not None,
+            rehearse=rehearse,
+        )
+        run.check, run.as_json = not no_check, json_
+        rarely_collect()
+        code = uvloop.run(_drain(run))
+    raise typer.Exit(code)
+
+
+def _prepare(
+    config: Config, sources: list[Source], *, explicit: bool, rehearse: bool
+) -> _Run:
+    """Return a run that nothing keeps from beginning."""
+    for source in sources:
         source.refuse_if_live()
     url = fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
-    run = _Run(
-        config=config,
-        orders=make_orders(
-            config,
-            explicit=bool(rate) or connections is not None,
-            acknowledge=not rehearse,
-        ),
-        sources=opened,
-        url=url,
-        check=not no_check,
-        as_json=json_,
-    )
-    rarely_collect()
-    code = uvloop.run(_drain(run))
-    raise typer.Exit(code)
+    orders = make_orders(config, explicit=explicit, acknowledge=not rehearse)
+    return _Run(config=config, orders=orders, sources=sources, url=url)
 
 
 async def _drain(run: _Run) -> int:
@@ -172,9 +184,19 @@ async def _drain(run: _Run) -> int:
     except LedgerError:
         if error is None:  # else it is that which a person must see
             raise
-    if error is not None:
-        raise error
-    return code
+    return code if error is None else explain(error)
+
+
+@contextmanager
+def _told(*, as_json: bool) -> Iterator[None]:
+    """Tell scripts too what kept the drain from beginning."""
+    try:
+        yield
+    except DrainerError as error:
+        if as_json:
+            summary = {"exit": error.exit_code, "error": str(error), "hint": error.hint}
+            print_json(summary)
+        raise
 
 
 def _warn_of_defaults(config: Config) -> None:

@@ -71,6 +71,8 @@ def _command(verb: Verb) -> Callable[..., None]:
         if count and not yes and sys.stdin.isatty():
             typer.confirm(f"{verb.name} {count} recipients?", abort=True, err=True)
         changed = apply_verb(url, verb, chosen, reason) if count else 0
+        if not count:
+            say(f"nothing that matches can be {verb.done}; `drainer list` shows states")
         _say_count(changed, verb.done, as_json=json_)
         if changed != count:
             say(f"{count - changed} had moved on meanwhile")

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from drainer.errors import LedgerError
 from drainer.ledger import schema
+from drainer.process import make_private_folder
 
 BUSY_TIMEOUT_MS = 30_000
 _DRIVERS = {
@@ -85,7 +86,7 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         message = f"there is no ledger at {path}"
         hint = "nothing was drained with it yet; name the right one with --ledger"
         raise LedgerError(message, hint=hint)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 

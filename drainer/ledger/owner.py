@@ -18,6 +18,7 @@ import sqlalchemy as sa
 import tenacity
 
 from drainer.ledger import schema
+from drainer.process import make_private_folder
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY = timedelta(seconds=30)
@@ -46,7 +47,7 @@ class Owner:
     @classmethod
     def acquire(cls, folder: Path) -> "Owner":
         """Take a lock of our own in ``folder``, which is made if need be."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder)
         name = uuid.uuid4().hex
         lock = folder / f"{name}.lock"
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -33,7 +33,7 @@ from drainer.observe.ids import (
 Row = Mapping[str, Any]
 _SCOPE = InstrumentationScope("drainer", __version__)
 _RESOURCE = Resource({"service.name": "drainer", "service.version": __version__})
-_STAGES = ("mail", "rcpt", "data", "dot")
+_OPENING = ("ehlo", "starttls", "auth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,7 @@ class Projection:
                 yield self._decision(row, facts)
             else:
                 yield self._run_part(row, facts)
+                yield from _connection_parts(row)
             if row["id"] in facts.finishing:
                 yield self._message(facts.messages[row["message"]], row["at"])
         for attempt, rows in attempts.items():
@@ -186,6 +187,9 @@ class Projection:
         }
         name = str(kinds.get(Kind(row["kind"]), row["kind"]))
         seconds = float(attributes.get(names.EVIDENCE + "seconds", 0.0))
+        if row["kind"] == Kind.CONNECTION:
+            steps = orjson.loads(row["evidence"]).get("steps", [])
+            seconds = sum(micros for _, micros, _ in steps) / 1e6
         parent = run_span(run)
         return _span(
             name,
@@ -196,6 +200,27 @@ class Projection:
             attributes=attributes,
             failed=row["reply"] if row["verdict"] in ("stop", "fail") else "",
         )
+
+
+def _connection_parts(row: Row) -> Iterator[ReadableSpan]:
+    """Yield EHLO, STARTTLS and AUTH of a session as spans below `smtp.connect`."""
+    if row["kind"] != Kind.CONNECTION:
+        return
+    steps = orjson.loads(row["evidence"]).get("steps", [])
+    parent = part_span(run_span(row["run"]), "smtp.connect", row["id"])
+    at = row["at"] - sum(micros for _, micros, _ in steps)
+    for n, (stage, micros, answer) in enumerate(steps):
+        if stage in _OPENING:
+            yield _span(
+                f"smtp.{stage}",
+                trace=trace_of(row["run"]),
+                span=part_span(parent, stage, n),
+                parent=parent,
+                times=(at, at + micros),
+                attributes={names.REPLY: answer},
+                kind=SpanKind.CLIENT,
+            )
+        at += micros
 
 
 def _stage_spans(
