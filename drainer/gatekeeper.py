@@ -14,9 +14,10 @@ from drainer.ledger import Decision, Kind
 from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import gate as gates
-from drainer.policy.classify import Scope, classify
+from drainer.policy.classify import classify
 from drainer.policy.gate import Gate, GateState
 from drainer.policy.settle import Settlement
+from drainer.policy.verdict import Scope
 from drainer.process import utcnow
 from drainer.smtp.connect import Failed
 

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 from drainer.ledger import Decision, Kind
 from drainer.policy.admit import Admission
-from drainer.policy.classify import Verdict
 from drainer.policy.schedule import Schedule
 from drainer.policy.throttle import Rate
+from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.smtp import Route
 from drainer.smtp.connect import Connection

@@ -28,10 +28,10 @@ from drainer.ledger.claims import fresh_job
 from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
 from drainer.orders import Orders, Tally, connected
-from drainer.policy.classify import Verdict
 from drainer.policy.job import Job
 from drainer.policy.settle import Settlement
 from drainer.policy.throttle import ramp_window
+from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.scanning import scanning
 from drainer.sharing import Sharing

@@ -10,8 +10,8 @@ from drainer.cli.options import JsonOption
 from drainer.cli.output import explain, print_json, shown, stdout
 from drainer.errors import UsageError
 from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
-from drainer.policy.classify import Judgement
 from drainer.policy.classify import classify as judge
+from drainer.policy.verdict import Judgement
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from drainer.cli.output import shown, stderr
-from drainer.policy.classify import Verdict
+from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.units import human_duration
 from drainer.worker import Drain

@@ -1,78 +1,43 @@
 """One ending -> one judgement: what it means, for whom, by which rule.
 
-Stage outranks code, a specific enhanced code outranks the basic code. Whatever
-is said before MAIL is never about a message (Exim, Haraka and Postfix each
-bounce on some of it). A `bounce` is always provisional; unknown or malformed
-never means permanent.
+Stage outranks code, a specific enhanced code outranks the basic code; the text
+decides where the codes are generic, and otherwise only towards safer. Whatever is
+said before MAIL is never about a message (Exim, Haraka and Postfix each bounce on
+some of it). A `bounce` is always provisional; unknown or malformed never means
+permanent.
 """
 
-import enum
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from drainer.mail.message import PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import tables
-
-
-class Verdict(enum.StrEnum):
-    """What one ending means for one recipient."""
-
-    DELIVER = "deliver"
-    RETRY = "retry"
-    RETRY_LONG = "retry-long"
-    BOUNCE = "bounce"
-    HOLD = "hold"
-    STOP = "stop"
-    UNKNOWN = "unknown"
-
-
-class Scope(enum.StrEnum):
-    """Whom a verdict is about."""
-
-    RECIPIENT = "recipient"
-    MESSAGE = "message"
-    DOMAIN = "domain"
-    ROUTE = "route"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """A verdict with its scope, its rule, and the reason in words."""
-
-    verdict: Verdict
-    scope: Scope
-    rule: str
-    reason: str
-    #: A `stop` that is tried again within the run, on its own.
-    short: bool = False
-    #: Whether this spends one of the recipient's attempts.
-    counts: bool = True
-
+from drainer.policy.families import families
+from drainer.policy.rules import Rule, find
+from drainer.policy.verdict import LETTERS, Judgement, Scope, Verdict
+from drainer.policy.wording import words_of
 
 Answer = Reply | Lost | Problem
 """What an attempt got: a reply, none, or our own refusal to send."""
 
-_LETTERS: dict[str, tuple[Verdict, Scope]] = {
-    "R": (Verdict.RETRY, Scope.RECIPIENT),
-    "L": (Verdict.RETRY_LONG, Scope.RECIPIENT),
-    "B": (Verdict.BOUNCE, Scope.RECIPIENT),
-    "M": (Verdict.BOUNCE, Scope.MESSAGE),
-    "H": (Verdict.HOLD, Scope.RECIPIENT),
-    "S": (Verdict.STOP, Scope.ROUTE),
-    "s": (Verdict.STOP, Scope.ROUTE),
-    "D": (Verdict.STOP, Scope.DOMAIN),
-}
 _SUCCESS, _INTERMEDIATE, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
 _GO_AHEAD = 354
 _TOO_MANY = frozenset((452, 552))
 _SICK = frozenset((451, 452))
+_GENERIC = frozenset(("", "0.0", "1.0", "2.0", "3.0", "5.0", "7.0", "7.1"))
+"""Details that say little: there the text decides."""
+_SAFER = {"B": "RLHSsD", "M": "RLHSsD", "H": "SsD"}
+"""What a text may make of a letter whose code is specific."""
 
 
-def classify(answer: Answer, stage: Stage, *, accepted: int = 0) -> Judgement:
+def classify(
+    answer: Answer, stage: Stage, *, accepted: int = 0, rules: Sequence[Rule] = ()
+) -> Judgement:
     """Judge what a stage ended with.
 
     ``accepted`` is the number of recipients that this transaction had accepted
     before: it tells "too many recipients" from a refusal (RFC 5321 4.5.3.1.10).
+    ``rules`` are the operator's own; they outrank ours from MAIL on.
     """
     match answer:
         case Problem():
@@ -80,7 +45,7 @@ def classify(answer: Answer, stage: Stage, *, accepted: int = 0) -> Judgement:
         case Lost():
             return _judge_loss(answer, stage)
         case Reply():
-            return _judge_reply(answer, stage, accepted)
+            return _judge_reply(answer, stage, accepted, rules)
 
 
 def _judge_problem(problem: Problem) -> Judgement:
@@ -104,11 +69,17 @@ def _judge_loss(lost: Lost, stage: Stage) -> Judgement:
     return _judgement("R", f"{stage}-lost", reason, Scope.MESSAGE)
 
 
-def _judge_reply(reply: Reply, stage: Stage, accepted: int) -> Judgement:
+def _judge_reply(
+    reply: Reply, stage: Stage, accepted: int, rules: Sequence[Rule]
+) -> Judgement:
     if reply.category in (_SUCCESS, _INTERMEDIATE):
         return _judge_positive(reply, stage)
     if stage.before_mail:
         return _judge_early(reply, stage)
+    words = words_of(reply.text)
+    own = find(rules, words, reply, stage)
+    if own is not None:
+        return _judge_by_rule(own, reply, stage)
     if reply.code == 421:  # noqa: PLR2004 - RFC 5321 3.8
         if stage is Stage.DOT:
             reason = "the primary closes, and has not taken the message"
@@ -125,7 +96,7 @@ def _judge_reply(reply: Reply, stage: Stage, accepted: int) -> Judgement:
     if stage is Stage.MAIL and reply.code in _SICK and reply.detail[:2] == "3.":
         reason = "the primary's mail system is full or sick"
         return _judgement("s", f"mail-{reply.enhanced}", reason)
-    return _judge_by_code(reply, stage)
+    return _judge_by_text(reply, stage, words)
 
 
 def _judge_positive(reply: Reply, stage: Stage) -> Judgement:
@@ -157,16 +128,43 @@ def _is_too_many(reply: Reply) -> bool:
     return reply.code in _TOO_MANY and reply.detail in ("", "0.0", "3.0", "5.0")
 
 
-def _judge_by_code(reply: Reply, stage: Stage) -> Judgement:
+def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Judgement:
+    """Let the text decide as far as it may; the codes do the rest."""
+    letter, rule, meaning = _row(reply, stage)
+    family = find(families(), words, reply, stage)
+    if family is not None:
+        is_generic = reply.detail in _GENERIC and reply.code not in tables.OUTRANKING
+        theirs = family.letter(reply.category)
+        if is_generic or family.details or theirs in _SAFER.get(letter, ""):
+            return _judge_by_rule(family, reply, stage)
+    if letter in "BM" and reply.mixed:
+        return _judgement("H", "mixed-codes", "the lines of the reply disagree")
+    return _judgement(_widen(letter, stage), rule, meaning)
+
+
+def _judge_by_rule(rule: Rule, reply: Reply, stage: Stage) -> Judgement:
+    letter = rule.letter(reply.category)
+    if letter in "BM" and reply.mixed:
+        return _judgement("H", "mixed-codes", "the lines of the reply disagree")
+    return _judgement(_widen(letter, stage), f"text-{rule.id}", rule.why)
+
+
+def _row(reply: Reply, stage: Stage) -> tuple[str, str, str]:
+    """Return letter, rule and meaning by the codes alone."""
     row = tables.ENHANCED.get(reply.detail)
     if row is not None and reply.code not in tables.OUTRANKING:
         letter = row[0] if reply.category == _TRANSIENT else row[1]
         if reply.enhanced == "5.7.9" and stage in (Stage.DATA, Stage.DOT):
             letter = "M"  # there it says "policy", and is about the content
-        if letter != "-" and not (letter in "BM" and reply.mixed):
-            letter = _widen(letter, stage)
-            return _judgement(letter, f"enhanced-{reply.enhanced}", row[2])
-    return _judge_basic(reply, stage)
+        if letter != "-":
+            return letter, f"enhanced-{reply.enhanced}", row[2]
+    default = (
+        ("R", "a temporary failure")
+        if reply.category == _TRANSIENT
+        else ("B", "a permanent failure")
+    )
+    letter, meaning = tables.BASIC.get(reply.code, default)
+    return letter, f"basic-{reply.code}", meaning
 
 
 def _widen(letter: str, stage: Stage) -> str:
@@ -174,22 +172,10 @@ def _widen(letter: str, stage: Stage) -> str:
     return "M" if letter == "B" and stage is not Stage.RCPT else letter
 
 
-def _judge_basic(reply: Reply, stage: Stage) -> Judgement:
-    default = (
-        ("R", "a temporary failure")
-        if reply.category == _TRANSIENT
-        else ("B", "a permanent failure")
-    )
-    letter, meaning = tables.BASIC.get(reply.code, default)
-    if letter in "BM" and reply.mixed:
-        return _judgement("H", "mixed-codes", "the lines of the reply disagree")
-    return _judgement(_widen(letter, stage), f"basic-{reply.code}", meaning)
-
-
 def _judgement(
     letter: str, rule: str, reason: str, scope: Scope | None = None
 ) -> Judgement:
-    verdict, usual = _LETTERS[letter]
+    verdict, usual = LETTERS[letter]
     return Judgement(
         verdict=verdict,
         scope=scope or usual,

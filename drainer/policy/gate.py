@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from drainer.policy.classify import Judgement, Verdict
+from drainer.policy.verdict import Judgement, Verdict
 
 STOPS_TO_OPEN = 3
 """Refusals of us in a row, whoever the senders are; two when they differ."""

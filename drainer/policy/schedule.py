@@ -7,7 +7,7 @@ expected, and its operator is us. Jitter is a number that the caller drew.
 from dataclasses import dataclass
 from datetime import timedelta
 
-from drainer.policy.classify import Verdict
+from drainer.policy.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

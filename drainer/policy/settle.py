@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from drainer.mail.reply import Stage
-from drainer.policy.classify import Answer, Judgement, Verdict, classify
+from drainer.policy.classify import Answer, classify
 from drainer.policy.job import Claimed
 from drainer.policy.schedule import Schedule
 from drainer.policy.state import CLAIMABLE, Event, State, follow
+from drainer.policy.verdict import Judgement, Verdict
 
 MAX_DOUBTS = 3
 """After so many lost replies to the final dot a message is held (poison?)."""

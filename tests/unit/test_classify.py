@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from drainer.mail.message import PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage, parse_reply
-from drainer.policy.classify import Judgement, Scope, Verdict, classify
+from drainer.policy.classify import classify
+from drainer.policy.verdict import Judgement, Scope, Verdict
 
 #: How a cell is written: verdict, scope, tried again soon.
 CELLS: dict[str, tuple[Verdict, Scope | None, bool]] = {

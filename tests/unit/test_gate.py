@@ -7,8 +7,9 @@ import pytest
 
 from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy import gate as gates
-from drainer.policy.classify import Judgement, classify
+from drainer.policy.classify import classify
 from drainer.policy.gate import Gate, GateState
+from drainer.policy.verdict import Judgement
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

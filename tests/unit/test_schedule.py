@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.policy.classify import Verdict
 from drainer.policy.schedule import Schedule
+from drainer.policy.verdict import Verdict
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 STILL = Schedule(jitter=0)

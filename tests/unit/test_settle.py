@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Stage, parse_reply
-from drainer.policy.classify import Answer, Verdict
+from drainer.policy.classify import Answer
 from drainer.policy.job import Claimed
 from drainer.policy.schedule import Schedule
 from drainer.policy.settle import MAX_DOUBTS, Ending, Settlement, settle
 from drainer.policy.state import CLAIMABLE, FINAL, State
+from drainer.policy.verdict import Verdict
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SCHEDULE = Schedule(jitter=0)

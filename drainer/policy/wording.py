@@ -1,0 +1,36 @@
+"""The words of a reply, made comparable: what names a person, host or id is masked."""
+
+import re
+from functools import lru_cache
+
+MAX_WORDS = 2000
+"""Characters of a reply that take part; what follows is boilerplate."""
+
+_URL = re.compile(r"https?://([^/\s:?#\])>]+)\S*")
+_MAILBOX = re.compile(r"<?[^\s<>@\[\](),;:]{1,200}@[^\s<>@(),;:]{1,200}>?")
+_IPV4 = re.compile(r"\[?(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]\d)\]?")
+_IPV6 = re.compile(
+    r"\[?(?<![\w:])(?:ipv6:)?[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])\]?"
+)
+_BLANKS = re.compile(r"\s+")
+_HOST = re.compile(r"(?<![\w.-])[a-z0-9_-]+(?:\.[a-z0-9_-]+){1,}(?![\w-])")
+_ID = re.compile(r"(?<![\w-])(?=[\w-]*\d)[\w-]+(?![\w-])")
+
+
+@lru_cache(maxsize=2048)
+def words_of(text: str) -> str:
+    """Return a reply's text for matching: lower-case, on one line.
+
+    A URL becomes its host, because its path may hold any word; a mailbox becomes
+    ``<@>``, an IP address ``[ip]``.
+    """
+    words = _URL.sub(r"\1", text[:MAX_WORDS].lower().replace("\u2019", "'"))
+    words = _MAILBOX.sub("<@>", words)
+    words = _IPV6.sub("[ip]", _IPV4.sub("[ip]", words))
+    return _BLANKS.sub(" ", words).strip()
+
+
+def masked(text: str) -> str:
+    """Return a reply's text as all messages get it: hosts, numbers, ids masked too."""
+    words = _HOST.sub("host", words_of(text))
+    return _ID.sub("#", words)
