@@ -9,6 +9,7 @@ finds it by its identity, also when it moved between split and flat.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -145,6 +146,7 @@ class EximSpool:
         if message.size_bytes <= HELD_BYTES and found.files.error is None:
             with suppress(MessageUnreadable):  # whoever rereads it gets to know
                 content = b"".join(found.chunks())
+                message = replace(message, size_bytes=len(content))
                 return Spooled(message=message, content=Held(content))
         return Spooled(message=message, content=Reread(partial(self.stream, message)))
 

@@ -40,6 +40,8 @@ class RawRecipient(NamedTuple):
     notify: int = 0
     #: Another envelope sender for this recipient; b'' for none.
     errors_to: bytes = b""
+    #: An alias that is expanded only once became this address.
+    is_child: bool = False
 
 
 @dataclass(slots=True)
@@ -211,14 +213,14 @@ def parse_recipient(line: bytes) -> RawRecipient:
     bits = _number(digits, "the bits of a recipient")
     rest = rest[:-1]
     errors_to = orcpt = b""
-    notify = 0
+    notify, parent = 0, -1
     if bits & _ERRORS_TO:
-        rest, errors_to, _ = _counted(rest)
+        rest, errors_to, parent = _counted(rest)
     if bits & _DSN:
         rest, orcpt, notify = _counted(rest)
     if not rest:
         fail(f"a recipient without an address: {line[:40]!r}")
-    return RawRecipient(rest, orcpt, notify & 0x1F, errors_to)
+    return RawRecipient(rest, orcpt, max(notify, 0), errors_to, parent >= 0)
 
 
 def _counted(text: bytes) -> tuple[bytes, bytes, int]:
@@ -231,8 +233,9 @@ def _counted(text: bytes) -> tuple[bytes, bytes, int]:
     cut = len(before) - size
     if before[cut - 1 : cut] != b" ":
         fail(f"the length of a recipient's part is wrong: {text[:40]!r}")
-    negative = number.startswith(b"-")  # the parent of nobody is -1
-    value = 0 if negative else _number(number, "the number of a recipient's part")
+    if number == b"-1":  # the parent of an address that has none
+        return before[: cut - 1], before[cut:], -1
+    value = _number(number, "the number of a recipient's part")
     return before[: cut - 1], before[cut:], value
 
 

@@ -85,6 +85,8 @@ class _Addresses:
     done: dict[str, None] = field(default_factory=dict)
     #: An address that is done and is no recipient: an alias's child.
     has_children: bool = False
+    #: A pending recipient that may be such an alias.
+    has_parents: bool = False
 
 
 def identity(files: SpoolFiles, stem: str) -> str:
@@ -174,13 +176,12 @@ def _mail_problem(
 
 
 def _flags(header: Header, addresses: _Addresses) -> tuple[str, ...]:
-    pending = bool(addresses.recipients.recipients)
     flags = {
         "frozen": b"frozen" in header.variables,
         "thawed": b"manual_thaw" in header.variables,
         "local-error": b"localerror" in header.variables,
         "delay-warned": header.warnings > 0,
-        "children-done": pending and addresses.has_children,
+        "children-done": addresses.has_children and addresses.has_parents,
     }
     return tuple(flag for flag, is_set in flags.items() if is_set)
 
@@ -217,6 +218,7 @@ def _add(raw: RawRecipient, result: _Addresses) -> None:
     orcpt = decode_orcpt(raw.orcpt)
     result.recipients.add(Recipient(forward_path=path, orcpt=orcpt, notify=notify))
     result.errors_to.add(raw.errors_to)
+    result.has_parents = result.has_parents or not raw.is_child
 
 
 def _envelope(header: Header, addresses: _Addresses) -> Envelope:
