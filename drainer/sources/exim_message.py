@@ -202,7 +202,7 @@ def _sort(header: Header, journal: Sequence[bytes]) -> _Addresses:
         else:
             _add(raw, result)
     for address in finished:
-        if not is_recipient(address):
+        if address and not is_recipient(address):
             result.has_children = True
             child = _mailbox(address, [])
             if child:

@@ -3,10 +3,10 @@
     python -m tests.data.make_exim_samples
 
 Debian's packages are unpacked into a private directory, nothing is installed. That
-Exim receives every case of exim_cases.py, delivers some in part to a scripted peer, and is killed
-amid one of them. Its spool is copied as it lies. Then it sends a second copy to a peer
-that takes everything: exim.json keeps what this peer saw, and tests hold our reader to
-that. Made anew, the files differ in ids and times but not in kind.
+Exim receives every case of exim_cases.py, delivers some in part to a scripted peer,
+and is killed amid one of them. Its spool is copied as it lies. Then it sends a second
+copy to a peer that takes everything: exim.json keeps what this peer saw, and tests
+hold our reader to that. Made anew, the files differ in ids and times but not in kind.
 """
 
 import contextlib
