@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import survey
@@ -230,6 +233,24 @@ def test_only_regular_files_are_read(tmp_path: Path, suffix: str, kind: str) -> 
         source = EximSpool(tmp_path, acknowledge="remove")
         assert source.acknowledge([spooled.message]) == []
     assert outside.exists()
+
+
+OCTETS = st.binary(max_size=80)
+
+
+@settings(max_examples=60, deadline=None)
+@given(OCTETS, OCTETS, OCTETS, st.integers(0, 400))
+def test_whatever_the_files_contain_a_scan_goes_on(
+    head: bytes, body: bytes, journal: bytes, at: int
+) -> None:
+    """Each message is listed once, and its content is octets or a named problem."""
+    with tempfile.TemporaryDirectory() as folder:
+        sound = header_file()
+        path = place(Path(folder), sound[:at] + head + sound[at:], data_file(body))
+        path.with_name(f"{NAME}-J").write_bytes(journal)
+        spooled = only(Path(folder))
+        with suppress(MessageUnreadable):
+            assert content_of(spooled).endswith(b"\r\n")
 
 
 @pytest.mark.parametrize("lines", [3, 100_000])
