@@ -1,6 +1,6 @@
-"""The sample queue of a real Postfix, and what Postfix's own tools read from it.
+"""Sample spools of real servers, and what the servers themselves make of them.
 
-tests/data/make_postfix_samples.py made both and says how.
+tests/data/make_postfix_samples.py and make_exim_samples.py made them and say how.
 """
 
 import json
@@ -77,4 +77,36 @@ def lay_out_postfix(dest: Path) -> Path:
         (dest / queue).mkdir(mode=0o700, exist_ok=True)
     for name, sample in postfix_samples().items():
         (dest / name).chmod(int(sample["mode"], 8))
+    return dest
+
+
+class EximTransaction(TypedDict):
+    """What Exim sent from a message to a server that takes everything."""
+
+    reverse_path: str
+    #: Of MAIL, and of RCPT by the forward-path.
+    parameters: dict[str, str]
+    recipients: dict[str, dict[str, str]]
+    #: Of the content with CRLF line ends.
+    size: int
+    sha256: str
+
+
+class EximSample(TypedDict):
+    """One message: the name of its case, and the transactions."""
+
+    case: str
+    sent: list[EximTransaction]
+
+
+def exim_samples() -> dict[str, EximSample]:
+    """Return the messages by the path of their -H below the spool directory."""
+    text = (_DATA / "exim.json").read_text(encoding="utf-8")
+    files: dict[str, EximSample] = json.loads(text)["files"]
+    return files
+
+
+def lay_out_exim(dest: Path) -> Path:
+    """Copy the sample spool to a directory; return that."""
+    shutil.copytree(_DATA / "exim", dest, dirs_exist_ok=True)
     return dest

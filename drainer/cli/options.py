@@ -28,8 +28,8 @@ SourcesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="postfix:DIR, maildir:DIR, a folder of either kind, or the name of a"
-        " \\[sources.NAME] table.",
+        help="postfix:DIR, maildir:DIR, exim:DIR, a folder of such a kind, or the"
+        " name of a \\[sources.NAME] table.",
         show_default=False,
     ),
 ]
@@ -38,7 +38,7 @@ QueueOption = Annotated[
     typer.Option(
         "--queue",
         help="Read this queue (Postfix: incoming, active,"
-        " deferred, hold); may be repeated.",
+        " deferred, hold; Exim: input, Finput, a named queue); may be repeated.",
         show_default=False,
     ),
 ]

@@ -30,7 +30,7 @@ _CLAIMABLE = [state.value for state in CLAIMABLE]
 _FINAL = [state.value for state in FINAL]
 _PASSING = [
     f"local-{code}"
-    for code in ("vanished", "incomplete", "marked-corrupt", "unreadable")
+    for code in ("vanished", "incomplete", "locked", "marked-corrupt", "unreadable")
 ]
 
 

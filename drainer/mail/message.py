@@ -10,6 +10,7 @@ from drainer.mail.envelope import Client, Envelope
 #: code -> (what it means, may an operator's `release` overrule it?)
 PROBLEMS: dict[str, tuple[str, bool]] = {
     "incomplete": ("the backup has not finished writing this message", False),
+    "locked": ("a server works on this message at this moment", False),
     "corrupt": ("the spool file is damaged", False),
     "unreadable": ("the spool file cannot be read", False),
     "not-a-file": ("not a regular file; links and devices are never followed", False),
@@ -19,6 +20,8 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
     "bad-address": ("an address cannot be written into an SMTP command", False),
     "filter-due": ("the backup wanted a content filter to see it first", True),
     "probe": ("an address verification probe, not mail", False),
+    "never-deliver": ("the backup was told never to deliver it", True),
+    "many-senders": ("its recipients have different reverse paths", True),
     "marked-corrupt": ("the backup marked the file as corrupt", False),
     "trashed": ("a reader marked it as trash (Maildir flag T)", True),
     "draft": ("a reader's draft, not received mail (Maildir flag D)", True),

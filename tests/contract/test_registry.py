@@ -14,6 +14,7 @@ def spools(tmp_path: Path) -> Path:
     (tmp_path / "queue" / "deferred").mkdir(parents=True)
     for folder in ("new", "cur", ".Sub/new"):
         (tmp_path / "mail" / folder).mkdir(parents=True)
+    (tmp_path / "exim" / "input").mkdir(parents=True)
     for folder in ("new", "active"):
         (tmp_path / "both" / folder).mkdir(parents=True)
     return tmp_path
@@ -38,6 +39,7 @@ def test_a_plain_path_is_looked_at(spools: Path) -> None:
     """What is there tells the format; what could be either has to be named."""
     assert open_source(str(spools / "queue"), options={}).url.startswith("postfix:")
     assert open_source("mail", options={}, base=spools).url.startswith("maildir:")
+    assert open_source("exim", options={}, base=spools).url.startswith("exim:")
     for path in ("both", "absent", "."):
         with pytest.raises(SourceError) as caught:
             open_source(path, options={}, base=spools)
