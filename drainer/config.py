@@ -78,6 +78,9 @@ class Primary(Section):
     bare_newlines: Literal["hold", "space"] = Field(
         "hold", description="bare CR or LF: set aside, or replace by a blank"
     )
+    rules: str = Field(
+        "", description="file of rules about this server's replies (`classify --check`)"
+    )
     connect_timeout: Duration = Field(timedelta(seconds=30), description="to connect")
     banner_timeout: Duration = Field(timedelta(minutes=5), description="banner, EHLO")
     command_timeout: Duration = Field(timedelta(minutes=5), description="MAIL, RCPT")

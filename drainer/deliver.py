@@ -18,8 +18,7 @@ from drainer.ledger import Closed, Conflict, Opened
 from drainer.ledger.sql import Ledger
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Stage
-from drainer.policy.schedule import Schedule
-from drainer.policy.settle import Settlement, settle
+from drainer.policy.settle import Policy, Settlement, settle
 from drainer.policy.state import FINAL
 from drainer.process import utcnow
 from drainer.smtp.commands import misfit
@@ -74,7 +73,7 @@ class Lane:
     backlog: Backlog
     ledger: Ledger
     throttle: Throttle
-    schedule: Schedule
+    policy: Policy
     watcher: Watcher
     idle: float
     address: str = ""
@@ -195,7 +194,7 @@ class Lane:
         settlements = settle(
             work.endings.values(),
             now=now,
-            schedule=self.schedule,
+            policy=self.policy,
             draw=random.random(),  # noqa: S311 - jitter, not a secret
         )
         last = self.backlog.end(work)

@@ -17,7 +17,6 @@ from drainer.policy import gate as gates
 from drainer.policy.classify import classify
 from drainer.policy.gate import Gate, GateState
 from drainer.policy.settle import Settlement
-from drainer.policy.verdict import Scope
 from drainer.process import utcnow
 from drainer.smtp.connect import Failed
 
@@ -115,7 +114,7 @@ class Gatekeeper:
         """See whether an attempt that ended met a refusal meant for us."""
         for settlement in settlements:
             judgement = settlement.judgement
-            if gates.is_stop(judgement) and judgement.scope is Scope.ROUTE:
+            if gates.is_stop(judgement):
                 moved = gates.stopped(
                     self.gate,
                     judgement,

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from drainer.ledger import Decision, Kind
 from drainer.policy.admit import Admission
+from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
 from drainer.policy.throttle import Rate
 from drainer.policy.verdict import Verdict
@@ -27,6 +28,8 @@ class Orders:
     ramp: timedelta
     pauses: tuple[timedelta, ...]
     give_up_after: timedelta
+    #: The operator's own rules about replies.
+    rules: tuple[Rule, ...] = ()
     #: How long sessions may go on after the first signal.
     grace: timedelta = timedelta(seconds=30)
     acknowledge: bool = True

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -12,6 +13,7 @@ from drainer.ledger import engine
 from drainer.mail.envelope import domain_of
 from drainer.orders import Orders
 from drainer.policy.admit import Admission
+from drainer.policy.rules import Rule, rules_of
 from drainer.policy.schedule import Schedule
 from drainer.policy.throttle import Rate, message_rate, parse_rate
 from drainer.smtp import Login, Route, Timeouts
@@ -106,6 +108,26 @@ def make_probe(config: Config) -> Probe:
     )
 
 
+def make_rules(config: Config) -> tuple[Rule, ...]:
+    """Return the operator's own rules; UsageError when the file is wrong."""
+    return read_rules(Path(config.primary.rules)) if config.primary.rules else ()
+
+
+def read_rules(path: Path) -> tuple[Rule, ...]:
+    """Read a file of rules; UsageError says what is wrong with it, and where."""
+    try:
+        rows = tomllib.loads(path.read_text("utf-8")).get("rule", [])
+        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+            message = "rules are [[rule]] tables"
+            raise ValueError(message)  # noqa: TRY301 - told like the others
+        return rules_of(rows)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        message = f"{path}: {reason}"
+        hint = "the grammar stands in docs/refusals.md; `drainer classify --check FILE`"
+        raise UsageError(message, hint=hint) from None
+
+
 def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
     """Return what a drain is told to do; an explicit rate skips the ramp."""
     primary, retry, throttle = config.primary, config.retry, config.throttle
@@ -133,6 +155,7 @@ def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
         ramp=zero if explicit else throttle.ramp,
         pauses=config.gate.pauses,
         give_up_after=config.gate.give_up_after,
+        rules=make_rules(config),
         acknowledge=acknowledge,
     )
 

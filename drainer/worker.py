@@ -29,7 +29,7 @@ from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
 from drainer.orders import Orders, Tally, connected
 from drainer.policy.job import Job
-from drainer.policy.settle import Settlement
+from drainer.policy.settle import Policy, Settlement
 from drainer.policy.throttle import ramp_window
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
@@ -72,6 +72,7 @@ class Drain:
         self._error: Exception | None = None
         self._throttle = Throttle(None, None)
         self._unheard = 0
+        self._policy = Policy(schedule=orders.schedule, rules=orders.rules)
         #: Lanes that open a session and have nothing in hand.
         self._opening: set[asyncio.Task[Any]] = set()
 
@@ -333,7 +334,7 @@ class Drain:
             backlog=self._backlog,
             ledger=self.ledger,
             throttle=self._throttle,
-            schedule=self.orders.schedule,
+            policy=self._policy,
             watcher=self,
             idle=self.orders.route.timeouts.idle,
         )

@@ -15,6 +15,8 @@ from typing import Final
 from drainer.config_text import reference_markdown
 from drainer.mail.message import PROBLEMS
 from drainer.observe.names import ATTRIBUTES, SPANS
+from drainer.policy.families import families as known_families
+from drainer.policy.rules import MEANINGS
 from drainer.policy.state import FINAL, TRANSITIONS, State
 
 ROOT: Final = Path(__file__).parents[1]
@@ -58,6 +60,22 @@ def attributes() -> str:
     return _named("attribute", ATTRIBUTES)
 
 
+def families() -> str:
+    """Return what each family of words means, in the order they are tried."""
+    words = {letter: meaning for meaning, letter in MEANINGS.items()}
+    rows = [
+        (
+            f"`{rule.id}`",
+            words.get(rule.permanent, ""),
+            words.get(rule.temporary, "by its code"),
+            rule.why,
+            rule.danger,
+        )
+        for rule in known_families()
+    ]
+    return table(("rule", "5xx", "4xx", "why", "not to be mistaken for"), rows)
+
+
 def configuration() -> str:
     """Return every key of the configuration."""
     return reference_markdown().lstrip("\n")
@@ -65,7 +83,14 @@ def configuration() -> str:
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     part.__name__: part
-    for part in (transitions, problems, spans, attributes, configuration)
+    for part in (
+        transitions,
+        problems,
+        spans,
+        attributes,
+        families,
+        configuration,
+    )
 }
 
 

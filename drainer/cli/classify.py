@@ -2,16 +2,19 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.options import JsonOption
+from drainer.cli.options import ConfigOption, JsonOption, load
 from drainer.cli.output import explain, print_json, shown, stdout
 from drainer.errors import UsageError
 from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
 from drainer.policy.classify import classify as judge
+from drainer.policy.rules import Rule
 from drainer.policy.verdict import Judgement
+from drainer.wiring import make_rules, read_rules
 
 
 def register(app: typer.Typer) -> None:
@@ -30,33 +33,57 @@ def classify(
             " data or dot, in any case."
         ),
     ] = "rcpt",
+    rules: Annotated[
+        Path | None, typer.Option(help="Rules of your own, tried before ours.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Only check a file of rules.")
+    ] = None,
+    path: ConfigOption = None,
     *,
     json_: JsonOption = False,
 ) -> None:
     """Say what a reply would mean: verdict, scope, rule and reason.
 
-    Lines on stdin are replies, or JSON objects with `reply` and `stage`.
+    Lines on stdin are replies, or JSON objects with `reply` and `stage`. The rules
+    of [primary] rules apply too.
 
     Example: drainer classify "550 5.1.1 User unknown" --stage rcpt
     """
-    if reply:
-        _answer(reply, stage, as_json=json_)
+    if check is not None:
+        known = read_rules(check)
+        _told(check, [rule.id for rule in known], as_json=json_)
         return
-    bad = 0
-    for line in sys.stdin:  # one answer a line, whatever it is
-        try:
-            _answer(line.rstrip("\r\n"), stage, as_json=json_)
-        except UsageError as error:
-            bad += 1
-            if json_:
-                print_json({"error": str(error)})
-            else:
-                explain(error)
-    if bad:
+    own = read_rules(rules) if rules else make_rules(load(path))
+    if reply:
+        _answer(reply, stage, own, as_json=json_)
+    elif _answer_lines(stage, own, as_json=json_):
         raise typer.Exit(UsageError.exit_code)
 
 
-def _answer(line: str, stage: str, *, as_json: bool) -> None:
+def _told(path: Path, rules: list[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"file": str(path), "rules": rules})
+    else:
+        stdout().print(f"{shown(path)}: {len(rules)} rules, all sound")
+
+
+def _answer_lines(stage: str, own: tuple[Rule, ...], *, as_json: bool) -> int:
+    """Answer each line of standard input; return how many made no sense."""
+    bad = 0
+    for line in sys.stdin:  # one answer a line, whatever it is
+        try:
+            _answer(line.rstrip("\r\n"), stage, own, as_json=as_json)
+        except UsageError as error:
+            bad += 1
+            if as_json:
+                print_json({"error": str(error)})
+            else:
+                explain(error)
+    return bad
+
+
+def _answer(line: str, stage: str, own: tuple[Rule, ...], *, as_json: bool) -> None:
     text = line
     if line.lstrip().startswith("{"):
         try:
@@ -65,7 +92,7 @@ def _answer(line: str, stage: str, *, as_json: bool) -> None:
         except (ValueError, KeyError, TypeError):
             message = f"no JSON object with a reply: {line[:80]!r}"
             raise UsageError(message) from None
-    facts = _facts(text, _stage(stage))
+    facts = _facts(text, _stage(stage), own)
     if as_json:
         print_json(facts)
         return
@@ -83,10 +110,10 @@ def _stage(text: str) -> Stage:
         raise UsageError(message, hint=f"legal: {legal}") from None
 
 
-def _facts(text: str, stage: Stage) -> dict[str, Any]:
+def _facts(text: str, stage: Stage, own: tuple[Rule, ...]) -> dict[str, Any]:
     try:
         reply = parse_reply(text.replace("\\n", "\n").encode("utf-8", "replace"))
-        judgement = judge(reply, stage)
+        judgement = judge(reply, stage, rules=own)
     except ProtocolError:
         reply = Reply(code=0, text=text)
         judgement = _malformed()

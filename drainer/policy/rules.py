@@ -57,6 +57,7 @@ class Rule:
     permanent: str = ""
     temporary: str = ""
     why: str = ""
+    danger: str = ""
 
     def letter(self, category: int) -> str:
         """Return what it means for a reply of class 4 or 5; '' = nothing."""
@@ -124,6 +125,7 @@ def rule_of(row: Mapping[str, object], number: int = 1) -> Rule:
         permanent=permanent,
         temporary=temporary,
         why=str(row.get("why", "")) or f"rule {row['id']} says so",
+        danger=str(row.get("danger", "")),
     )
 
 

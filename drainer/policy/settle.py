@@ -1,12 +1,13 @@
 """One attempt's endings -> what becomes of each recipient. Pure."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from drainer.mail.reply import Stage
 from drainer.policy.classify import Answer, classify
 from drainer.policy.job import Claimed
+from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
 from drainer.policy.state import CLAIMABLE, Event, State, follow
 from drainer.policy.verdict import Judgement, Verdict
@@ -53,19 +54,29 @@ _EVENTS = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What settling goes by: when to try again, and the operator's own rules."""
+
+    schedule: Schedule = field(default_factory=Schedule)
+    rules: Sequence[Rule] = ()
+
+
 def settle(
-    endings: Iterable[Ending], *, now: datetime, schedule: Schedule, draw: float
+    endings: Iterable[Ending], *, now: datetime, policy: Policy, draw: float
 ) -> tuple[Settlement, ...]:
     """Settle every recipient of one attempt; ``draw`` in [0, 1) is the jitter.
 
     The recipients of one message share the draw, so that they stay together in
     one transaction when they are tried again.
     """
-    return tuple(_settle(ending, now, schedule, draw) for ending in endings)
+    return tuple(_settle(ending, now, policy, draw) for ending in endings)
 
 
-def _judge(ending: Ending) -> Judgement:
-    judgement = classify(ending.answer, ending.stage, accepted=ending.accepted)
+def _judge(ending: Ending, rules: Sequence[Rule]) -> Judgement:
+    judgement = classify(
+        ending.answer, ending.stage, accepted=ending.accepted, rules=rules
+    )
     if judgement.verdict is Verdict.BOUNCE and ending.claimed.doubts:
         # It may have been delivered then; a refusal now may mean just that.
         reason = (
@@ -77,11 +88,9 @@ def _judge(ending: Ending) -> Judgement:
     return judgement
 
 
-def _settle(
-    ending: Ending, now: datetime, schedule: Schedule, draw: float
-) -> Settlement:
+def _settle(ending: Ending, now: datetime, policy: Policy, draw: float) -> Settlement:
     claimed = ending.claimed
-    judgement = _judge(ending)
+    judgement = _judge(ending, policy.rules)
     event = _EVENTS[judgement.verdict]
     doubts = claimed.doubts + (event is Event.DOUBT)
     if doubts >= MAX_DOUBTS and event is Event.DOUBT:
@@ -91,7 +100,7 @@ def _settle(
     due = None
     if state in CLAIMABLE:
         immediate = judgement.verdict is Verdict.RETRY and not judgement.counts
-        wait = schedule.delay(judgement.verdict, attempts, draw)
+        wait = policy.schedule.delay(judgement.verdict, attempts, draw)
         due = now if immediate else now + wait
     return Settlement(
         claimed=claimed,

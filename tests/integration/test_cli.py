@@ -837,6 +837,41 @@ def test_classify_tells_what_a_reply_would_mean(
     assert result.json["verdict"] in legal
 
 
+GREYLISTING = """\
+[[rule]]
+id = "their-greylisting"
+when = ['come back']
+codes = [550]
+permanent = "retry"
+why = "their greylisting says 550"
+"""
+
+
+def test_classify_follows_the_operators_rules(tmp_path: Path) -> None:
+    """From a file that was checked, by option or by configuration."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(GREYLISTING)
+    (checked,) = call("classify", "--check", rules, "--json").lines
+    assert checked["rules"] == ["their-greylisting"]
+    reply = "550 5.1.1 Come back in a while"
+    (usual,) = call("classify", reply, "--json").lines
+    (told,) = call("classify", reply, "--rules", rules, "--json").lines
+    configured = tmp_path / "drainer.toml"
+    configured.write_text(f"[primary]\nrules = '{rules}'\n")
+    (also,) = call("classify", reply, "--config", configured, "--json").lines
+    assert (usual["verdict"], told["verdict"]) == ("bounce", "retry")
+    assert told == also
+    assert told["reason"] == "their greylisting says 550"
+
+
+@pytest.mark.parametrize("text", ["[[rule]]\nid = 'x'\n", "rule = 1\n", "[[rule\n"])
+def test_a_wrong_file_of_rules_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    """It names the file; nothing is drained with it."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(text)
+    assert_clear(call("classify", "--check", rules), 2, "rules.toml", "refusals")
+
+
 def test_classify_refuses_an_unknown_stage() -> None:
     """And names the known ones."""
     assert_clear(call("classify", "250 ok", "--stage", "lunch"), 2, "lunch", "banner")

@@ -298,7 +298,7 @@ def test_none_is_needed(place: Path) -> None:
     orders = make_orders(config, explicit=False, acknowledge=True)
     assert orders.connections == 5
     assert orders.messages is not None
-    assert (orders.messages.per_second, orders.messages.burst) == (10, 1)
+    assert (orders.messages.per_second, orders.messages.burst) == (10, 4)
 
 
 def test_the_one_in_the_current_folder_is_found(place: Path) -> None:

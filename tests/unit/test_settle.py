@@ -12,7 +12,7 @@ from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.classify import Answer
 from drainer.policy.job import Claimed
 from drainer.policy.schedule import Schedule
-from drainer.policy.settle import MAX_DOUBTS, Ending, Settlement, settle
+from drainer.policy.settle import MAX_DOUBTS, Ending, Policy, Settlement, settle
 from drainer.policy.state import CLAIMABLE, FINAL, State
 from drainer.policy.verdict import Verdict
 
@@ -37,7 +37,9 @@ def ended(
         answer=answer,
         accepted=accepted,
     )
-    (settlement,) = settle([ending], now=NOW, schedule=SCHEDULE, draw=0.5)
+    (settlement,) = settle(
+        [ending], now=NOW, policy=Policy(schedule=SCHEDULE), draw=0.5
+    )
     return settlement
 
 
@@ -116,7 +118,7 @@ def test_recipients_of_one_message_stay_together() -> None:
         )
         for n in range(5)
     ]
-    settled = settle(endings, now=NOW, schedule=Schedule(), draw=0.123)
+    settled = settle(endings, now=NOW, policy=Policy(), draw=0.123)
     assert [s.claimed.n for s in settled] == list(range(5))
     assert len({s.due for s in settled}) == 1
 
