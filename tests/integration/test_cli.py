@@ -840,7 +840,7 @@ def test_classify_tells_what_a_reply_would_mean(
 GREYLISTING = """\
 [[rule]]
 id = "their-greylisting"
-when = ['come back']
+when = ['not today']
 codes = [550]
 permanent = "retry"
 why = "their greylisting says 550"
@@ -853,7 +853,7 @@ def test_classify_follows_the_operators_rules(tmp_path: Path) -> None:
     rules.write_text(GREYLISTING)
     (checked,) = call("classify", "--check", rules, "--json").lines
     assert checked["rules"] == ["their-greylisting"]
-    reply = "550 5.1.1 Come back in a while"
+    reply = "550 5.1.1 Not today, thanks"
     (usual,) = call("classify", reply, "--json").lines
     (told,) = call("classify", reply, "--rules", rules, "--json").lines
     configured = tmp_path / "drainer.toml"
