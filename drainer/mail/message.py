@@ -19,6 +19,7 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
     "bad-address": ("an address cannot be written into an SMTP command", False),
     "filter-due": ("the backup wanted a content filter to see it first", True),
     "probe": ("an address verification probe, not mail", False),
+    "quarantined": ("the backup put it into quarantine", True),
     "marked-corrupt": ("the backup marked the file as corrupt", False),
     "trashed": ("a reader marked it as trash (Maildir flag T)", True),
     "draft": ("a reader's draft, not received mail (Maildir flag D)", True),

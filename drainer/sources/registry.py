@@ -10,7 +10,14 @@ from typing import NoReturn
 from urllib.parse import parse_qsl
 
 from drainer.errors import SourceError, UsageError
-from drainer.sources import Format, Option, Source, maildir, postfix
+from drainer.sources import (
+    Format,
+    Option,
+    Source,
+    maildir,
+    postfix,
+    sendmail,
+)
 
 Values = str | tuple[str, ...]
 
@@ -18,6 +25,7 @@ Values = str | tuple[str, ...]
 _FORMATS: Mapping[str, Format] = {
     "postfix": postfix.FORMAT,
     "maildir": maildir.FORMAT,
+    "sendmail": sendmail.FORMAT,
 }
 SCHEMES = tuple(_FORMATS)
 """What may stand before the colon of a source."""
