@@ -1,9 +1,11 @@
 """Queues of servers laid out by hand, for the suite that every source passes."""
 
+import json
 import os
 from pathlib import Path
 from typing import Literal
 
+from drainer.sources.haraka import HarakaQueue
 from drainer.sources.sendmail import SendmailQueue
 
 HEADER = "Received: from c by mx2\n\tid 1; Mon\nSubject: {}\n"
@@ -51,3 +53,54 @@ class SendmailKit:
     def file_name(self, native_id: str) -> str:
         """Name a control file."""
         return f"qf{native_id}"
+
+
+def address(user: str, host: str) -> dict[str, object]:
+    """Return an address as Haraka stores it."""
+    return {"original": f"<{user}@{host}>", "user": user, "host": host}
+
+
+def todo(uuid: str) -> dict[str, object]:
+    """Return what the JSON of a queue file of Haraka holds."""
+    return {
+        "queue_time": 1795453619413,
+        "domain": "example.org",
+        "rcpt_to": [address("r", "example.org")],
+        "mail_from": address("s", "example.com"),
+        "notes": {},
+        "uuid": uuid,
+        "force_tls": False,
+    }
+
+
+def haraka_file(values: object, content: bytes) -> bytes:
+    """Return a queue file of Haraka; the content must be dot-stuffed."""
+    text = f"\n{json.dumps(values)}\n".encode()
+    return len(text).to_bytes(4, "big") + text + content
+
+
+class HarakaKit:
+    """A queue directory of Haraka."""
+
+    def open(self, root: Path, *, drops: bool = False) -> HarakaQueue:
+        """Open the queue directory."""
+        return HarakaQueue(root, acknowledge=mode(drops=drops))
+
+    def write(self, root: Path, name: bytes, subject: str, body: str = "body") -> Path:
+        """Write a queue file."""
+        root.mkdir(exist_ok=True)
+        text = f"{HEADER.format(subject)}\n{body}\n".replace("\n", "\r\n")
+        tag = os.fsdecode(name)
+        path = root / f"1795453619413_1795453619413_0_99999999_{tag}_1_mx2"
+        path.write_bytes(haraka_file(todo(tag), text.encode()))
+        return path
+
+    def move_within(self, path: Path) -> Path:
+        """Put a message off, as an attempt that failed does."""
+        tag = path.name.split("_")[4]
+        name = f"1795453619413_1795453719413_1_99999998_{tag}_7_mx2"
+        return path.rename(path.with_name(name))
+
+    def file_name(self, native_id: str) -> str:
+        """Name a file."""
+        return native_id

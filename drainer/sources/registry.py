@@ -14,6 +14,7 @@ from drainer.sources import (
     Format,
     Option,
     Source,
+    haraka,
     maildir,
     postfix,
     sendmail,
@@ -26,6 +27,7 @@ _FORMATS: Mapping[str, Format] = {
     "postfix": postfix.FORMAT,
     "maildir": maildir.FORMAT,
     "sendmail": sendmail.FORMAT,
+    "haraka": haraka.FORMAT,
 }
 SCHEMES = tuple(_FORMATS)
 """What may stand before the colon of a source."""

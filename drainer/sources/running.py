@@ -27,22 +27,13 @@ def runs_in(root: str, command: re.Pattern[str]) -> int:
     return 0
 
 
-def names_in_command(path: str, command: re.Pattern[str]) -> int:
-    """Return the number of a process that was started with a path, or 0.
-
-    ``command`` is searched in the whole command line.
-    """
-    for process in _processes():
-        try:
-            line = (process / "cmdline").read_bytes()
-            words = os.fsdecode(line).split("\0")
-            if not command.search(" ".join(words)):
-                continue
-            if any(_is_same(process, word, path) for word in words if word):
-                return int(process.name)
-        except OSError:
-            continue
-    return 0
+def is_running(number: int, command: re.Pattern[str]) -> bool:
+    """Tell whether a process exists and ``command`` matches the begin of its name."""
+    try:
+        name = (_PROC / str(number) / "comm").read_text(errors="replace")
+    except OSError:
+        return False
+    return bool(command.match(name))
 
 
 def _processes() -> Iterator[Path]:
@@ -58,7 +49,3 @@ def _stands_in(process: Path, root: str) -> bool:
         if place == root or place.startswith(f"{root.rstrip('/')}/"):
             return True
     return False
-
-
-def _is_same(process: Path, word: str, path: str) -> bool:
-    return os.path.realpath((process / "cwd").readlink() / word) == path

@@ -20,7 +20,7 @@ from drainer.sources import Source
 from drainer.sources.maildir import Maildir
 from drainer.sources.postfix import PostfixQueue
 from tests.queue_files import place, queue_file
-from tests.queue_kits import SendmailKit
+from tests.queue_kits import HarakaKit, SendmailKit
 
 CONTENT = "Received: from c by mx2\r\n\tid 1; Mon\r\nSubject: {}\r\n\r\n{}\r\n"
 
@@ -99,10 +99,11 @@ KITS: dict[str, Kit] = {
     "postfix": PostfixKit(),
     "maildir": MaildirKit(),
     "sendmail": SendmailKit(),
+    "haraka": HarakaKit(),
 }
 
 
-@pytest.fixture(params=KITS.values(), ids=KITS)
+@pytest.fixture(params=list(KITS.values()), ids=list(KITS))
 def kit(request: pytest.FixtureRequest) -> Kit:
     """Give each format in turn."""
     chosen: Kit = request.param

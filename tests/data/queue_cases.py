@@ -8,6 +8,7 @@ that primary received is kept as the oracle beside the queue.
 
 import re
 import smtplib
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -131,3 +132,13 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60) -> Non
         if time.monotonic() > end:
             raise TimeoutError(what)
         time.sleep(0.1)
+
+
+def wait_for_port(port: int) -> None:
+    """Wait until something listens; TimeoutError."""
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(listens, f"port {port}")
