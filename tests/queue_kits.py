@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from drainer.sources.haraka import HarakaQueue
+from drainer.sources.opensmtpd import OpensmtpdQueue
 from drainer.sources.sendmail import SendmailQueue
 
 HEADER = "Received: from c by mx2\n\tid 1; Mon\nSubject: {}\n"
@@ -103,4 +104,54 @@ class HarakaKit:
 
     def file_name(self, native_id: str) -> str:
         """Name a file."""
+        return native_id
+
+
+ENVELOPE = """\
+version: 3
+dispatcher: relay
+type: mta
+smtpname: mx2.example.org
+helo: mail.example.com
+hostname: localhost
+errorline: 450 4.2.1 busy
+sockaddr: 127.0.0.1
+sender: s@example.com
+rcpt: r@example.org
+dest: r@example.org
+ctime: 1795453619
+last-try: 0
+last-bounce: 0
+ttl: 0
+retry: 1
+dsn-notify: 0
+esc-class: 4
+esc-code: 0
+"""
+
+
+class OpensmtpdKit:
+    """A spool of OpenSMTPD; each message has one recipient."""
+
+    def open(self, root: Path, *, drops: bool = False) -> OpensmtpdQueue:
+        """Open the spool."""
+        return OpensmtpdQueue(root, acknowledge=mode(drops=drops))
+
+    def write(self, root: Path, name: bytes, subject: str, body: str = "body") -> Path:
+        """Write a content and an envelope."""
+        text = os.fsdecode(name)
+        folder = root / "queue" / "28" / text
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "message").write_text(f"{HEADER.format(subject)}\n{body}\n")
+        (folder / text).write_text(ENVELOPE)
+        return folder / text
+
+    def move_within(self, path: Path) -> Path:
+        """Move a message to another directory, as a repair by hand would."""
+        folder = path.parents[2] / "29"
+        folder.mkdir()
+        return path.parent.rename(folder / path.parent.name) / path.name
+
+    def file_name(self, native_id: str) -> str:
+        """Name an envelope."""
         return native_id

@@ -20,6 +20,8 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
     "filter-due": ("the backup wanted a content filter to see it first", True),
     "probe": ("an address verification probe, not mail", False),
     "quarantined": ("the backup put it into quarantine", True),
+    "local-delivery": ("the backup wanted to deliver it to a user of its own", True),
+    "bounce-due": ("a report that the backup has not written yet, not mail", False),
     "marked-corrupt": ("the backup marked the file as corrupt", False),
     "trashed": ("a reader marked it as trash (Maildir flag T)", True),
     "draft": ("a reader's draft, not received mail (Maildir flag D)", True),

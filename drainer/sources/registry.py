@@ -16,6 +16,7 @@ from drainer.sources import (
     Source,
     haraka,
     maildir,
+    opensmtpd,
     postfix,
     sendmail,
 )
@@ -28,6 +29,7 @@ _FORMATS: Mapping[str, Format] = {
     "maildir": maildir.FORMAT,
     "sendmail": sendmail.FORMAT,
     "haraka": haraka.FORMAT,
+    "opensmtpd": opensmtpd.FORMAT,
 }
 SCHEMES = tuple(_FORMATS)
 """What may stand before the colon of a source."""
