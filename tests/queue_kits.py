@@ -7,6 +7,7 @@ from typing import Literal
 
 from drainer.sources.haraka import HarakaQueue
 from drainer.sources.opensmtpd import OpensmtpdQueue
+from drainer.sources.qmail import QmailQueue
 from drainer.sources.sendmail import SendmailQueue
 
 HEADER = "Received: from c by mx2\n\tid 1; Mon\nSubject: {}\n"
@@ -155,3 +156,44 @@ class OpensmtpdKit:
     def file_name(self, native_id: str) -> str:
         """Name an envelope."""
         return native_id
+
+
+class QmailKit:
+    """A queue of qmail, preprocessed, with one remote recipient."""
+
+    def open(self, root: Path, *, drops: bool = False) -> QmailQueue:
+        """Open the queue."""
+        return QmailQueue(root, acknowledge=mode(drops=drops))
+
+    def write(self, root: Path, name: bytes, subject: str, body: str = "body") -> Path:
+        """Write content, sender and recipient."""
+        text = f"{HEADER.format(subject)}\n{body}\n".encode()
+        files = {
+            "info": b"Fs@example.com\0",
+            "remote": b"Tr@example.org\0",
+            "mess": text,
+        }
+        return lay_out_qmail(root, os.fsdecode(name), files)
+
+    def move_within(self, path: Path) -> Path:
+        """Move a message to another hash directory, as after another conf-split."""
+        root = path.parents[2]
+        for kind in ("info", "remote", "mess"):
+            folder = root / kind / "7"
+            folder.mkdir(parents=True)
+            (root / kind / "5" / path.name).rename(folder / path.name)
+        return root / "mess" / "7" / path.name
+
+    def file_name(self, native_id: str) -> str:
+        """Name a content."""
+        return native_id
+
+
+def lay_out_qmail(root: Path, name: str, files: dict[str, bytes]) -> Path:
+    """Write files of a message by their directories; return where content goes."""
+    for kind, data in files.items():
+        is_flat = kind in ("todo", "intd", "bounce")
+        folder = root / kind if is_flat else root / kind / "5"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return root / "mess" / "5" / name

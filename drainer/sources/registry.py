@@ -18,6 +18,7 @@ from drainer.sources import (
     maildir,
     opensmtpd,
     postfix,
+    qmail,
     sendmail,
 )
 
@@ -30,6 +31,7 @@ _FORMATS: Mapping[str, Format] = {
     "sendmail": sendmail.FORMAT,
     "haraka": haraka.FORMAT,
     "opensmtpd": opensmtpd.FORMAT,
+    "qmail": qmail.FORMAT,
 }
 SCHEMES = tuple(_FORMATS)
 """What may stand before the colon of a source."""

@@ -3,6 +3,8 @@
 What may not be looked at (another user's process) counts as not being there.
 """
 
+import errno
+import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -34,6 +36,26 @@ def is_running(number: int, command: re.Pattern[str]) -> bool:
     except OSError:
         return False
     return bool(command.match(name))
+
+
+def is_locked(name: str, dir_fd: int) -> bool:
+    """Tell whether another process holds a flock on a file of a directory.
+
+    Tries a shared lock without waiting, and drops it at once. A file that is
+    absent or may not be opened counts as not locked.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=dir_fd)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _processes() -> Iterator[Path]:

@@ -20,7 +20,7 @@ from drainer.sources import Source
 from drainer.sources.maildir import Maildir
 from drainer.sources.postfix import PostfixQueue
 from tests.queue_files import place, queue_file
-from tests.queue_kits import HarakaKit, OpensmtpdKit, SendmailKit
+from tests.queue_kits import HarakaKit, OpensmtpdKit, QmailKit, SendmailKit
 
 CONTENT = "Received: from c by mx2\r\n\tid 1; Mon\r\nSubject: {}\r\n\r\n{}\r\n"
 
@@ -101,6 +101,7 @@ KITS: dict[str, Kit] = {
     "sendmail": SendmailKit(),
     "haraka": HarakaKit(),
     "opensmtpd": OpensmtpdKit(),
+    "qmail": QmailKit(),
 }
 
 
