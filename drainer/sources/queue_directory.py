@@ -286,48 +286,61 @@ class QueueDirectory(ABC):
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Remove the files of these; one that a server works on stays.
 
+        The first file of every message goes while it is known to be the same,
+        the others after that is on disk, so that the order outlives a crash.
         Raises SourceError when the queue does not let files be removed.
         """
         if not self.acknowledges:
             return []
         touched: set[tuple[str, ...]] = set()
         index: Index = {}
-        done = [each.id for each in messages if self._remove(each, index, touched)]
-        for parts in touched:
-            with (
-                suppress(FileNotFoundError),
-                directory(self._root, parts) as descriptor,
-            ):
-                os.fsync(descriptor)
+        drafts: list[Draft] = []
+        done = [
+            each.id for each in messages if self._begin(each, index, drafts, touched)
+        ]
+        for stage in range(1, max((len(each.files) for each in drafts), default=0)):
+            self._sync(touched)
+            for draft in drafts:
+                for place in draft.files[stage : stage + 1]:
+                    self._unlink(place, touched)
+        self._sync(touched)
+        for draft in drafts:
+            self.removed(draft)
         return done
 
-    def _remove(
-        self, message: Message, index: Index, touched: set[tuple[str, ...]]
+    def _begin(
+        self,
+        message: Message,
+        index: Index,
+        drafts: list[Draft],
+        touched: set[tuple[str, ...]],
     ) -> bool:
+        """Remove the first file of a message; False when it stays."""
         try:
             with self._found(message, index) as found:
                 draft = found.draft
                 place = place_of(found.message.locator)
                 if not draft.files or not self.may_remove(place):
                     return False
-                for place in draft.files:
-                    self._unlink(place, touched)
-                self.removed(draft)
+                self._unlink(draft.files[0], touched)
+                drafts.append(draft)
         except Gone:
             touched.add(place_of(message.locator).parts)
         except MessageUnreadable:
             return False
         return True
 
-    def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:
-        """Remove one file; the directory is synced before another one's turn.
+    def _sync(self, touched: set[tuple[str, ...]]) -> None:
+        """Make the removals so far durable."""
+        for parts in touched:
+            with (
+                suppress(FileNotFoundError),
+                directory(self._root, parts) as descriptor,
+            ):
+                os.fsync(descriptor)
+        touched.clear()
 
-        The order of the files is kept on disk too when they lie apart.
-        """
-        if touched and place.parts not in touched:
-            for parts in touched:
-                with suppress(FileNotFoundError), directory(self._root, parts) as above:
-                    os.fsync(above)
+    def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:
         try:
             with directory(self._root, place.parts) as descriptor:
                 os.unlink(place.name, dir_fd=descriptor)

@@ -16,10 +16,10 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
@@ -100,14 +100,26 @@ class SendmailQueue(QueueDirectory):
         return place.name[_PREFIX:]
 
     def scan(self) -> Iterator[Spooled]:
-        """List the messages, and the bodies that have no control file."""
-        self._ids = None
+        """List the messages, and the bodies that have no control file.
+
+        Which control files there are is asked first: what is removed meanwhile
+        leaves no body that looks abandoned.
+        """
+        with suppress(OSError):
+            self._ids = self._find_ids()
         yield from super().scan()
+
+    def _find_ids(self) -> frozenset[str]:
+        return frozenset(
+            self.native_id(entry.place)
+            for entry in self.entries()
+            if entry.place.name[:_PREFIX] != _BODY
+        )
 
     def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
         """Read a control file and open its body."""
         if place.name[:_PREFIX] == _BODY:
-            self._refuse_orphan(place)
+            self._refuse_orphan(place, descriptor)
         control_fd, status = open_file(place.name, descriptor)
         stack.callback(os.close, control_fd)
         size = status.st_size
@@ -118,14 +130,11 @@ class SendmailQueue(QueueDirectory):
             return damaged_draft(self.native_id(place), error, raw, status.st_mtime)
         return self._draft(place, control, stack)
 
-    def _refuse_orphan(self, place: Place) -> None:
+    def _refuse_orphan(self, place: Place, descriptor: int) -> NoReturn:
         """Say what a body without a control file is; pass over one that has it."""
         if self._ids is None:
-            self._ids = frozenset(
-                self.native_id(entry.place)
-                for entry in self.entries()
-                if entry.place.name[:_PREFIX] != _BODY
-            )
+            self._ids = self._find_ids()
+        os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)  # is it here yet?
         if self.native_id(place) in self._ids:
             raise FileNotFoundError
         code, detail = "incomplete", "a body without a control file"
