@@ -10,7 +10,18 @@ from typing import NoReturn
 from urllib.parse import parse_qsl
 
 from drainer.errors import SourceError, UsageError
-from drainer.sources import Format, Option, Source, exim, maildir, postfix
+from drainer.sources import (
+    Format,
+    Option,
+    Source,
+    exim,
+    haraka,
+    maildir,
+    opensmtpd,
+    postfix,
+    qmail,
+    sendmail,
+)
 
 Values = str | tuple[str, ...]
 
@@ -19,6 +30,10 @@ _FORMATS: Mapping[str, Format] = {
     "postfix": postfix.FORMAT,
     "maildir": maildir.FORMAT,
     "exim": exim.FORMAT,
+    "sendmail": sendmail.FORMAT,
+    "haraka": haraka.FORMAT,
+    "opensmtpd": opensmtpd.FORMAT,
+    "qmail": qmail.FORMAT,
 }
 SCHEMES = tuple(_FORMATS)
 """What may stand before the colon of a source."""

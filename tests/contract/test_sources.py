@@ -22,6 +22,7 @@ from drainer.sources.maildir import Maildir
 from drainer.sources.postfix import PostfixQueue
 from tests.exim_files import write_message
 from tests.queue_files import place, queue_file
+from tests.queue_kits import HarakaKit, OpensmtpdKit, QmailKit, SendmailKit
 
 CONTENT = "Received: from c by mx2\r\n\tid 1; Mon\r\nSubject: {}\r\n\r\n{}\r\n"
 
@@ -39,6 +40,10 @@ class Kit(Protocol):
 
     def move_within(self, path: Path) -> Path:
         """Move a message as the server or a reader would."""
+        ...
+
+    def file_name(self, native_id: str) -> str:
+        """Return the name of a message's file beside the one that was written."""
         ...
 
 
@@ -60,6 +65,10 @@ class PostfixKit:
         target = path.parents[2] / "active" / path.name
         target.parent.mkdir(exist_ok=True)
         return path.rename(target)
+
+    def file_name(self, native_id: str) -> str:
+        """Name a file as its message."""
+        return native_id
 
 
 class MaildirKit:
@@ -83,6 +92,10 @@ class MaildirKit:
         """Mark a message as seen, as a reader does."""
         return path.rename(path.parents[1] / "cur" / f"{path.name}:2,S")
 
+    def file_name(self, native_id: str) -> str:
+        """Name a file as its message."""
+        return native_id
+
 
 class EximKit:
     """A split spool of Exim."""
@@ -103,15 +116,23 @@ class EximKit:
             each.rename(flat / each.name)
         return flat / path.name
 
+    def file_name(self, native_id: str) -> str:
+        """Name a file as its message."""
+        return native_id
 
-_KITS: dict[str, Kit] = {
+
+KITS: dict[str, Kit] = {
     "postfix": PostfixKit(),
     "maildir": MaildirKit(),
     "exim": EximKit(),
+    "sendmail": SendmailKit(),
+    "haraka": HarakaKit(),
+    "opensmtpd": OpensmtpdKit(),
+    "qmail": QmailKit(),
 }
 
 
-@pytest.fixture(params=[*_KITS.values()], ids=[*_KITS])
+@pytest.fixture(params=list(KITS.values()), ids=list(KITS))
 def kit(request: pytest.FixtureRequest) -> Kit:
     """Give each format in turn."""
     chosen: Kit = request.param
@@ -304,14 +325,14 @@ def test_only_regular_files_are_read(kit: Kit, root: Path) -> None:
     outside = root.parent / "outside"
     shutil.copy(good, outside)
     outside.chmod(0o700)
-    (folder / "2LINK").symlink_to(outside)
-    (folder / "2DANGLING").symlink_to("nowhere")
-    (folder / "2DIRECTORY").mkdir()
-    os.mkfifo(folder / "2FIFO", 0o700)
+    (folder / kit.file_name("2LINK")).symlink_to(outside)
+    (folder / kit.file_name("2DANGLING")).symlink_to("nowhere")
+    (folder / kit.file_name("2DIRECTORY")).mkdir()
+    os.mkfifo(folder / kit.file_name("2FIFO"), 0o700)
     with closing(socket.socket(socket.AF_UNIX)) as listener:
-        listener.bind(os.fspath(folder / "2SOCKET"))
+        listener.bind(os.fspath(folder / kit.file_name("2SOCKET")))
     if os.geteuid() == 0:
-        os.mknod(folder / "2DEVICE", 0o020700, os.makedev(1, 5))
+        os.mknod(folder / kit.file_name("2DEVICE"), 0o020700, os.makedev(1, 5))
     found = codes(kit.open(root))
     assert found.pop("2878E") == ""
     assert set(found) >= {"2LINK", "2DANGLING", "2DIRECTORY", "2FIFO", "2SOCKET"}
@@ -340,8 +361,9 @@ def test_an_unreadable_file_is_listed_and_the_rest_goes_on(
     for path in root.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o700)
     if os.geteuid() == 0:
-        for each in paths[0].parent.glob("2878E*"):  # a format may have several files
-            shutil.chown(each, 65534, 65534)
+        for path in root.rglob("*"):
+            if "2878E" in str(path.relative_to(root)):
+                shutil.chown(path, 65534, 65534)
     else:
         paths[1].chmod(0o000)
     seen = as_nobody(lambda: repr(sorted(codes(kit.open(root)).items())))

@@ -1,0 +1,153 @@
+"""From the files of a qmail queue to an envelope; pure.
+
+Records are a letter, an address in internal (unquoted) form and a NUL (qmail's
+INTERNALS; qmail-queue.c, qmail-send.c). ``info`` holds F and the sender;
+``local`` and ``remote`` hold T for each recipient that is left and D for each
+that was delivered or failed, overwritten in place; ``todo``, which qmail-send
+has not split yet, holds u, p, F and T together.
+
+DSN, 8BITMIME and SMTPUTF8 are not recorded, nor is the client.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.envelope import (
+    AddressError,
+    Envelope,
+    Recipient,
+    RecipientCollector,
+    quote_mailbox,
+)
+from drainer.mail.message import Problem
+from drainer.mail.reply import printable
+
+DOUBLE_BOUNCE = b"#@[]"
+"""The sender of a report on a report; to others it is the null sender."""
+
+_VERP_MARK = b"-@[]"
+_LETTERS = {
+    "info": frozenset(b"F"),
+    "local": frozenset(b"TD"),
+    "remote": frozenset(b"TD"),
+    "todo": frozenset(b"upFT"),
+}
+
+
+@dataclass(slots=True)
+class Records:
+    """What the files of one message say."""
+
+    sender: bytes | None = None
+    pending: list[bytes] = field(default_factory=list)
+    #: What qmail would have delivered itself; virtual domains have a prefix.
+    local: list[bytes] = field(default_factory=list)
+    done: list[bytes] = field(default_factory=list)
+
+
+def read(kind: str, data: bytes, records: Records) -> None:
+    """Add what one file says; ``kind`` is the directory that it lies in.
+
+    Raises MessageUnreadable('corrupt').
+    """
+    for letter, value in _split(kind, data):
+        if letter == b"F":
+            if records.sender is not None:
+                code, detail = "corrupt", f"two senders in {kind}"
+                raise MessageUnreadable(code, detail)
+            records.sender = value
+        elif letter == b"D":
+            records.done.append(value)
+        elif letter == b"T":
+            target = records.local if kind == "local" else records.pending
+            target.append(value)
+
+
+def _split(kind: str, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    code = "corrupt"
+    if not data:
+        return
+    if not data.endswith(b"\0"):
+        raise MessageUnreadable(code, f"{kind} is cut off")
+    for record in data[:-1].split(b"\0"):
+        letter = record[:1]
+        if not letter or letter[0] not in _LETTERS[kind]:
+            raise MessageUnreadable(code, f"{kind} has a record {record[:40]!r}")
+        yield letter, record[1:]
+
+
+def explain(records: Records, prefix: str) -> tuple[Envelope, Problem | None]:
+    """Return the envelope and what is wrong with it.
+
+    ``prefix`` is what a virtual domain puts before the local part, and a dash.
+    """
+    faults: list[str] = []
+    collector = RecipientCollector()
+    local = [_bare(each, prefix) for each in records.local]
+    for raw in (*records.pending, *filter(None, local)):
+        path = _mailbox(raw, faults)
+        if path:
+            collector.add(Recipient(forward_path=path))
+    reverse_path, verp = _sender(records.sender or b"", faults)
+    envelope = Envelope(
+        reverse_path=reverse_path,
+        recipients=tuple(collector.recipients.values()),
+        done=tuple(dict.fromkeys(map(_done_path, records.done))),
+        verp=verp,
+    )
+    if records.sender is None:
+        return envelope, Problem(code="corrupt", detail="its files name no sender")
+    if faults:
+        return envelope, Problem(code="bad-address", detail="; ".join(faults[:3]))
+    strange = [raw for raw, bare in zip(records.local, local, strict=True) if not bare]
+    return envelope, _recipient_problem(records, strange)
+
+
+def _recipient_problem(records: Records, strange: list[bytes]) -> Problem | None:
+    if strange:
+        detail = f"to {_done_path(strange[0])}; strip_prefix may name its prefix"
+        return Problem(code="local-delivery", detail=detail)
+    if not records.pending and not records.local:
+        detail = f"{len(records.done)} done, none is left"
+        return Problem(code="done-by-backup", detail=detail)
+    return None
+
+
+def _sender(stored: bytes, faults: list[str]) -> tuple[str, str]:
+    """Return the reverse path and VERP delimiters.
+
+    ``list-@host-@[]`` is sent as ``list-user=domain@host`` (qmail-send.c,
+    senderadd): with our delimiters, ``list@host`` and ``-=``.
+    """
+    if stored in (b"", DOUBLE_BOUNCE):
+        return "", ""
+    if not stored.endswith(_VERP_MARK):
+        return _mailbox(stored, faults), ""
+    local, at, host = stored.removesuffix(_VERP_MARK).rpartition(b"@")
+    mark = local[-1:].decode("latin-1")
+    if not at or len(local) < len("x-") or not mark.isascii() or not mark.isprintable():
+        faults.append(f"VERP sender {printable(stored.decode('utf-8', 'replace'))}")
+        return "", ""
+    return _mailbox(local[:-1] + at + host, faults), f"{mark}="
+
+
+def _bare(stored: bytes, prefix: str) -> bytes:
+    """Return a local recipient without its prefix; b'' when it has another one."""
+    start = os.fsencode(f"{prefix}-")
+    return stored.removeprefix(start) if prefix and stored.startswith(start) else b""
+
+
+def _mailbox(stored: bytes, faults: list[str]) -> str:
+    """Return the wire form of a stored address, or '' and a fault."""
+    try:
+        return quote_mailbox(stored.decode("utf-8", "surrogateescape"))
+    except AddressError as error:
+        faults.append(printable(str(error)))
+        return ""
+
+
+def _done_path(stored: bytes) -> str:
+    """Return a finished address for people; it is never sent to."""
+    return _mailbox(stored, []) or printable(stored.decode("utf-8", "replace"))

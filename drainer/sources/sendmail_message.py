@@ -1,0 +1,245 @@
+r"""From a sendmail control file (``qf``) to an envelope and a header section; pure.
+
+One line per fact, told apart by its first character; a line that begins with a
+blank belongs to the one before (Sendmail Installation and Operation Guide,
+appendix B; queue.c, readqf and queueup). The last line is a dot: a file without
+one was cut off.
+
+Recipients that are finished are taken out of the file by rewriting it: nothing
+here tells who they were.
+"""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.envelope import (
+    AddressError,
+    Client,
+    Envelope,
+    Recipient,
+    RecipientCollector,
+    parse_mailbox,
+)
+from drainer.mail.reply import printable
+
+NEWEST_VERSION = 8
+"""QF_VERSION of sendmail 8.13 and later; older ones are a part of it."""
+
+_MAX_TEXT = 500
+_MAX_SECONDS = 2**35
+_CONDITION = re.compile(rb"\?([^?]*)\?(.*)", re.DOTALL)
+#: Before version 1 there were no flags.
+_RECIPIENT = re.compile(rb"(?:([A-Za-z]*):)?(.*)", re.DOTALL)
+_MACRO = re.compile(rb"\{([^}]*)\}(.*)|(.)(.*)", re.DOTALL)
+_CLIENT = re.compile(r"(?:\S*@)?(\S*?) ?\[(?:IPv6:)?([^\]\s]+)\]")
+_XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
+_NOTIFY = (("S", "SUCCESS"), ("F", "FAILURE"), ("D", "DELAY"))
+#: Header flags of the mailers that speak SMTP; P (Return-Path) belongs to local
+#: delivery, x (Full-Name) to UUCP (cf/m4/proto.m4, mailer/smtp.m4).
+_SMTP_MAILER = frozenset(b"mDFMuXa8")
+
+
+@dataclass(slots=True)
+class Control:
+    """What a control file says."""
+
+    envelope: Envelope
+    #: The header section with LF line ends, without the blank line behind it.
+    header: bytes
+    arrived: int
+    client: Client
+    login: str
+    flags: tuple[str, ...]
+    #: Why the message is in quarantine; '' when it is not.
+    quarantine: str
+    #: Last two names of the directory that holds the body; () when it is not told.
+    body_directory: tuple[str, ...]
+    #: What is wrong with its addresses.
+    faults: list[str]
+    #: The sender as stored; a part of the identity.
+    sender: bytes
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What was read so far."""
+
+    single: dict[str, bytes] = field(default_factory=dict)
+    macros: dict[bytes, bytes] = field(default_factory=dict)
+    #: (flags, address, ORCPT)
+    recipients: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+    headers: list[bytes] = field(default_factory=list)
+    orcpt: bytes = b""
+
+
+def parse(data: bytes) -> Control:
+    """Parse a control file; raises MessageUnreadable('corrupt', 'incomplete')."""
+    if not data:
+        code, detail = "incomplete", "its control file is empty"
+        raise MessageUnreadable(code, detail)
+    found = _Lines()
+    for line in _unfold(data):
+        _read(line, found)
+    _check(found)
+    return _explain(found)
+
+
+def _unfold(data: bytes) -> list[bytes]:
+    """Split into lines with their continuations; the final dot must be there."""
+    text, end, rest = (b"\n" + data).partition(b"\n.\n")
+    if not end or rest:
+        code = "corrupt"
+        detail = "cut off: no final dot" if not end else "more after its final dot"
+        raise MessageUnreadable(code, detail)
+    if b"\0" in text:
+        code, detail = "corrupt", "a NUL in its control file"
+        raise MessageUnreadable(code, detail)
+    return re.split(rb"\n(?![ \t])", text[1:])
+
+
+def _read(line: bytes, found: _Lines) -> None:
+    kind, value = line[:1].decode("latin-1"), line[1:]
+    if kind == "R":
+        match = _RECIPIENT.fullmatch(value)
+        flags, address = (match[1] or b"", match[2]) if match else (b"", value)
+        found.recipients.append((flags, address, found.orcpt))
+        found.orcpt = b""
+    elif kind == "Q":
+        found.orcpt = value
+    elif kind == "H":
+        found.headers.append(value)
+    elif kind == "$":
+        match = _MACRO.fullmatch(value)
+        if match:
+            name, text = (match[1], match[2]) if match[1] else (match[3], match[4])
+            found.macros[name or b""] = text or b""
+    elif kind and kind in "VTSZFBAdqD":
+        found.single[kind] = value
+
+
+def _check(found: _Lines) -> None:
+    """Refuse what is no control file, or one of a future sendmail."""
+    code = "corrupt"
+    missing = [kind for kind in "VTS" if kind not in found.single]
+    if missing:
+        raise MessageUnreadable(code, f"no {missing[0]} line")
+    version, arrived = found.single["V"], found.single["T"]
+    if not (version.isdigit() and len(version) <= 3):  # noqa: PLR2004
+        raise MessageUnreadable(code, f"version {version[:20]!r}")
+    if int(version) > NEWEST_VERSION:
+        detail = f"version {int(version)}, known is {NEWEST_VERSION}"
+        raise MessageUnreadable(code, detail)
+    if not (arrived.isdigit() and len(arrived) < 11):  # noqa: PLR2004 - 2**35
+        raise MessageUnreadable(code, f"arrival time {arrived[:20]!r}")
+
+
+def _explain(found: _Lines) -> Control:
+    single, faults = found.single, list[str]()
+    flags = single.get("F", b"").decode("latin-1")
+    directory = single.get("d", b"").decode("utf-8", "surrogateescape")
+    return Control(
+        envelope=_envelope(found, flags, faults),
+        header=b"".join(_headers(found)),
+        arrived=min(int(single["T"]), _MAX_SECONDS),
+        client=_client(found.macros),
+        login=_text(found.macros.get(b"auth_authen", b"")),
+        flags=_flags(flags, is_quarantined="q" in single),
+        quarantine=_text(single["q"]) or "no reason" if "q" in single else "",
+        body_directory=tuple(directory.split("/")[-2:]) if directory else (),
+        faults=faults,
+        sender=single["S"],
+    )
+
+
+def _envelope(found: _Lines, flags: str, faults: list[str]) -> Envelope:
+    collector = RecipientCollector()
+    for letters, address, orcpt in found.recipients:
+        path = _mailbox(address, faults)
+        if path:
+            notify = _notify(letters.decode("latin-1"))
+            orcpt_text = _xtext(orcpt)
+            collector.add(Recipient(forward_path=path, orcpt=orcpt_text, notify=notify))
+    sender = found.single["S"]
+    reverse_path = "" if sender.strip() == b"<>" else _mailbox(sender, faults)
+    body = found.single.get("B", b"").upper()
+    ret = ("HDRS" if "n" in flags else "FULL") if "d" in flags else ""
+    return Envelope(
+        reverse_path=reverse_path,
+        recipients=tuple(collector.recipients.values()),
+        body={b"8BITMIME": "8bit", b"7BIT": "7bit"}.get(body, ""),
+        smtputf8="e" in flags,
+        envid=_xtext(found.single.get("Z", b"")),
+        ret=ret,
+    )
+
+
+def _notify(letters: str) -> tuple[str, ...]:
+    """Return NOTIFY; N says that the client gave it, the rest may be defaults."""
+    if "N" not in letters:
+        return ()
+    names = tuple(name for letter, name in _NOTIFY if letter in letters)
+    return names or ("NEVER",)
+
+
+def _headers(found: _Lines) -> list[bytes]:
+    """Return the fields that sendmail would send by SMTP, with their line ends."""
+    result = []
+    for line in found.headers:
+        match = _CONDITION.fullmatch(line)
+        if match is None:
+            result.append(line + b"\n")
+        elif _is_sent(match[1], found.macros):
+            result.append(match[2] + b"\n")
+    return result
+
+
+def _is_sent(condition: bytes, macros: dict[bytes, bytes]) -> bool:
+    """Judge ``?flags?`` and ``?${macro}?``."""
+    if condition.startswith(b"$"):
+        return bool(macros.get(condition[1:].strip(b"{}")))
+    return not condition or bool(_SMTP_MAILER & frozenset(condition))
+
+
+def _flags(letters: str, *, is_quarantined: bool) -> tuple[str, ...]:
+    flags = {
+        "bounce": "r" in letters,
+        "delay-warned": "w" in letters,
+        "quarantined": is_quarantined,
+    }
+    return tuple(flag for flag, is_set in flags.items() if is_set)
+
+
+def _client(macros: dict[bytes, bytes]) -> Client:
+    """Read ``$_`` (ident, name, address of the client) and ``$s`` (HELO)."""
+    match = _CLIENT.match(macros.get(b"_", b"").decode("utf-8", "replace"))
+    name, address = (match[1], match[2]) if match else ("", "")
+    helo = _text(macros.get(b"s", b""))
+    return Client(address=printable(address), name=printable(name), helo=helo)
+
+
+def _mailbox(stored: bytes, faults: list[str]) -> str:
+    """Return the wire form of a stored address, or '' and a fault."""
+    try:
+        return parse_mailbox(stored.decode("utf-8", "surrogateescape"))
+    except AddressError as error:
+        faults.append(printable(str(error)))
+        return ""
+
+
+def _xtext(stored: bytes) -> str:
+    """Decode an ESMTP parameter that is stored as it came (RFC 3461 4).
+
+    '' for one that may not go on the wire again.
+    """
+    try:
+        plain = unquote(_XTEXT_HEX.sub(r"%\1", stored.decode().replace("%", "%25")))
+    except UnicodeDecodeError:
+        return ""
+    is_sound = plain.isprintable() and "\ufffd" not in plain
+    return plain if is_sound and len(plain) <= _MAX_TEXT else ""
+
+
+def _text(value: bytes) -> str:
+    return printable(value.decode("utf-8", "replace"))
