@@ -446,8 +446,8 @@ PATIENT: dict[str, dict[str, object]] = {
 }
 NOBODY = Message("", {}, 0, 0, Command(0, 0, b""))
 TABLE: dict[str, Cell] = {
-    "mail-450": Cell({"mail": "450 4.7.1 greylisted"}, "deferred", "basic-450"),
-    "mail-451": Cell({"mail": "451 try later"}, "deferred", "basic-451"),
+    "mail-450": Cell({"mail": "450 4.7.1 greylisted"}, "deferred", "text-greylisted"),
+    "mail-451": Cell({"mail": "451 try later"}, "deferred", "text-later"),
     "mail-421": Cell({"mail": ReplyThenDrop("421 bye")}, "deferred", "mail-421", 0),
     "mail-452-4.3.1": Cell(
         {"mail": "452 4.3.1 disk full"}, "deferred", "mail-4.3.1", 0
