@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Debian packages that tests need, each with a command that only it brings.
-TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl
+# Debian packages that tests need, each with a command that only it brings; Debian keeps
+# PostgreSQL's commands off PATH, so that the place of its initdb stands for it.
+INITDB := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) initdb-absent)
+TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
+  postgresql:$(INITDB) mariadb-server:mariadbd
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):/usr/sbin:/sbin

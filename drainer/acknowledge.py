@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from drainer.errors import SourceError
+from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
 from drainer.mail.message import Message
 from drainer.policy.settle import Settlement
 from drainer.policy.state import FINAL
 from drainer.smtp.session import Work
-from drainer.sources import Source
+from drainer.sources import Failing, Source
 
 BATCH = 200
 PAUSE = 0.25
@@ -68,8 +69,18 @@ class Acknowledger:
 
     async def _acknowledge(self, source: Source, messages: list[Message]) -> None:
         try:
-            done = await asyncio.to_thread(source.acknowledge, messages)
+            done = await asyncio.to_thread(self._let_go, source, messages)
         except SourceError as error:
             self.refusals[source.url] = error
         else:
             await self._ledger.acknowledged(done)
+
+    def _let_go(self, source: Source, messages: list[Message]) -> list[str]:
+        """Tell a source, in the terms that it knows; it may block."""
+        if not isinstance(source, Failing):
+            return source.acknowledge(messages)
+        report = Report(self._ledger.url)
+        failed = report.undelivered([message.id for message in messages])
+        report.close()
+        done = source.acknowledge([m for m in messages if m.id not in failed])
+        return done + source.fail([m for m in messages if m.id in failed])

@@ -13,7 +13,8 @@ from datetime import timedelta
 from typing import Protocol
 
 from drainer.backlog import Backlog
-from drainer.errors import LedgerUnwritable
+from drainer.errors import LedgerUnwritable, SourceError
+from drainer.leasing import Leases
 from drainer.ledger import Closed, Conflict, Opened
 from drainer.ledger.sql import Ledger
 from drainer.mail.message import Problem
@@ -63,7 +64,7 @@ class Watcher(Protocol):
         """Take note of a failure of our own."""
 
     def failed(self, error: Exception) -> None:
-        """Send nothing more: the ledger cannot be written."""
+        """Send nothing more: the ledger or a lease cannot be written."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +76,7 @@ class Lane:
     throttle: Throttle
     policy: Policy
     watcher: Watcher
+    leases: Leases
     idle: float
     address: str = ""
     _openings: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
@@ -140,12 +142,12 @@ class Lane:
         """Wait until the attempt is on disk; False: it must not be sent."""
         try:
             await self._openings[work.attempt]
+            return await self.leases.begin(work.spooled.message)
         except Conflict:
             return False
-        except LedgerUnwritable as error:
+        except (LedgerUnwritable, SourceError) as error:
             self.watcher.failed(error)
             return False
-        return True
 
     def ended(self, work: Work, following: Work | None) -> None:
         """Settle an attempt; its outcome shares a commit with the next opening."""

@@ -23,6 +23,7 @@ from drainer.errors import (
 )
 from drainer.gatekeeper import SOON, Gatekeeper
 from drainer.intake import Intake
+from drainer.leasing import Leases
 from drainer.ledger import Decision, from_micros
 from drainer.ledger.claims import fresh_job
 from drainer.ledger.sql import Ledger
@@ -53,9 +54,17 @@ class Drain:
     """One run over some sources to one primary."""
 
     def __init__(
-        self, orders: Orders, sources: Sequence[Source], ledger: Ledger
+        self,
+        orders: Orders,
+        sources: Sequence[Source],
+        ledger: Ledger,
+        *,
+        leases: Leases | None = None,
     ) -> None:
-        """Prepare; nothing is read or written before ``run``."""
+        """Prepare; nothing is read or written before ``run``.
+
+        ``leases`` have been started, if any of the sources are shared.
+        """
         self.orders = orders
         self.ledger = ledger
         self.tally = Tally(started=utcnow())
@@ -66,6 +75,7 @@ class Drain:
             self._sources, orders.admission, orders.route.max_recipients
         )
         self._backlog = Backlog(BACKLOG)
+        self._leases = leases or Leases([])
         self._acknowledger = Acknowledger(ledger, self._sources)
         #: Sources that refused to let go of finished messages, and why.
         self.refusals = self._acknowledger.refusals
@@ -88,6 +98,7 @@ class Drain:
         async with asyncio.TaskGroup() as group:
             lease = group.create_task(self._guarded(self.ledger.keep_lease()))
             share = group.create_task(self._guarded(sharing.run()))
+            renewal = group.create_task(self._guarded(self._leases.keep()))
             acknowledging = group.create_task(self._guarded(self._acknowledger.run()))
             numbers = range(self.orders.connections)
             lanes = [group.create_task(self._lane(n)) for n in numbers]
@@ -96,6 +107,7 @@ class Drain:
             await self._finish(lanes)
             lease.cancel()
             share.cancel()
+            renewal.cancel()
             self._acknowledger.close()
             await acknowledging
         if self._error is not None:
@@ -137,7 +149,8 @@ class Drain:
     async def _check_ownership(self) -> None:
         if self.tally.claimed or self.tally.interrupted:
             return
-        if await self.ledger.owned_elsewhere(self._urls):
+        owned = await self.ledger.owned_elsewhere(self._urls)
+        if owned or await self._leases.elsewhere():
             message = "another drain works on this source and left nothing to claim"
             raise OwnedElsewhere(message, hint="`drainer status` shows how it stands")
 
@@ -336,6 +349,7 @@ class Drain:
             throttle=self._throttle,
             policy=self._policy,
             watcher=self,
+            leases=self._leases,
             idle=self.orders.route.timeouts.idle,
         )
 

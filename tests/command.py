@@ -41,10 +41,16 @@ class Drainer:
 
     ledger: Path
     environment: dict[str, str] = field(default_factory=lambda: dict(QUICK))
+    #: Of a ledger in a server database; ``ledger`` names the folder all the same.
+    url: str = ""
 
     def _environment(self) -> Mapping[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("DRAINER_")}
-        return clean | self.environment | {"DRAINER_LEDGER__URL": str(self.ledger)}
+        return (
+            clean
+            | self.environment
+            | {"DRAINER_LEDGER__URL": self.url or str(self.ledger)}
+        )
 
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
         """Start a command and return its process, its outputs on pipes."""

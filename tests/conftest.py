@@ -3,11 +3,12 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import postfix, roles
+from tests import databases, postfix, roles
 from tests.peer import PeerThread
 from tests.postfix import PrivatePostfix, instance_directory
 from tests.roles import Primary
@@ -129,3 +130,35 @@ def smtp_sink() -> Iterator[Callable[..., roles.SmtpSink]]:
         pytest.skip(reason)
     with contextlib.ExitStack() as stack:
         yield lambda *options: stack.enter_context(roles.SmtpSink(*options))
+
+
+# ---- databases
+
+
+@pytest.fixture(scope="session")
+def database_servers() -> Iterator[Callable[[str], databases.Server]]:
+    """Give a function that starts PostgreSQL or MariaDB, each once in a session."""
+    with contextlib.ExitStack() as stack:
+        running: dict[str, databases.Server] = {}
+
+        def start(kind: str) -> databases.Server:
+            reason = databases.missing_reason(kind)
+            if reason:
+                pytest.skip(reason)
+            if kind not in running:
+                running[kind] = stack.enter_context(databases.serving(kind))
+            return running[kind]
+
+        yield start
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def database_url(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    database_servers: Callable[[str], databases.Server],
+) -> str:
+    """Give the URL of an empty database of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/data.db"
+    return database_servers(request.param).fresh()

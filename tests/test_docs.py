@@ -48,12 +48,14 @@ def test_every_state_is_explained() -> None:
 
 
 def commands() -> Iterator[tuple[str, TyperCommand]]:
-    """Yield every command by name."""
+    """Yield every command by name, those of a group behind the group's."""
     root = typer.main.get_command(cli.app)
     assert isinstance(root, TyperGroup)
     for name, command in root.commands.items():
-        assert isinstance(command, TyperCommand)
-        yield name, command
+        below = command.commands if isinstance(command, TyperGroup) else {"": command}
+        for more, each in below.items():
+            assert isinstance(each, TyperCommand)
+            yield f"{name} {more}".strip(), each
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
     ("errors", "units", "process"),
+    ("databases",),
     ("mail",),
     ("policy",),
     ("ledger", "sources", "smtp"),
-    ("intake", "backlog", "acknowledge", "gatekeeper"),
+    ("intake", "backlog", "acknowledge", "gatekeeper", "leasing"),
     ("deliver", "scanning"),
     ("orders",),
     ("sharing",),
@@ -50,11 +51,13 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "pydantic_settings": ("drainer.config", "drainer.config_file"),
     "rich": ("drainer.cli",),
     "sqlalchemy": (
+        "drainer.databases",
         "drainer.ledger",
         "drainer.observe",
+        "drainer.sources",
         "drainer.wiring",
     ),
-    "tenacity": ("drainer.ledger",),
+    "tenacity": ("drainer.ledger", "drainer.sources"),
     "typer": ("drainer.cli",),
     "uvloop": ("drainer.cli.drain",),
 }

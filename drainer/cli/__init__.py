@@ -12,6 +12,7 @@ from drainer.cli import (
     drain,
     inspect,
     operate,
+    spool,
     status,
 )
 from drainer.cli.output import explain
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (configure, check, inspect, drain, status, operate, classify):
+for module in (configure, check, inspect, drain, status, operate, classify, spool):
     module.register(app)
 
 

@@ -1,6 +1,7 @@
 """`drain`: the main job."""
 
 import asyncio
+import hashlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ from drainer.cli.output import (
 from drainer.cli.progress import progress
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
+from drainer.leasing import Leases
 from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
@@ -156,7 +158,8 @@ async def _drain(run: _Run) -> int:
     _warn_of_defaults(run.config)
     retry = run.config.retry.unknown
     ledger = Ledger(run.url, lock_folder(run.url), unknown=retry)
-    drain = Drain(run.orders, run.sources, ledger)
+    leases = Leases(run.sources if run.orders.acknowledge else ())
+    drain = Drain(run.orders, run.sources, ledger, leases=leases)
     code, error = 1, None
     in_doubt = await ledger.start(route)
     if in_doubt:
@@ -169,6 +172,7 @@ async def _drain(run: _Run) -> int:
         with suppress(asyncio.CancelledError):
             await checking
         if not drain.tally.interrupted:
+            await leases.start(await asyncio.to_thread(_lease_owner, run.url))
             async with progress(drain, quiet=False):
                 await drain.run()
     except* DrainerError as group:
@@ -197,6 +201,17 @@ def _told(*, as_json: bool) -> Iterator[None]:
             summary = {"exit": error.exit_code, "error": str(error), "hint": error.hint}
             print_json(summary)
         raise
+
+
+def _lease_owner(url: LedgerURL) -> str:
+    """Return whom a shared source knows us as: the same for as long as the ledger is.
+
+    So a rerun has at once what a dead run had leased, and knows what that run sent.
+    """
+    report = Report(url)
+    salt = report.salt()
+    report.close()
+    return hashlib.sha256(b"lease" + salt).hexdigest()[:32]
 
 
 def _warn_of_defaults(config: Config) -> None:

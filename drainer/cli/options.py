@@ -28,8 +28,8 @@ SourcesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="postfix:DIR, maildir:DIR, exim:DIR, a folder of such a kind, or the"
-        " name of a \\[sources.NAME] table.",
+        help="postfix:DIR, maildir:DIR, exim:DIR or another kind, a folder, the URL of"
+        " a database, or the name of a \\[sources.NAME] table.",
         show_default=False,
     ),
 ]

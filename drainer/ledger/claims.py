@@ -30,7 +30,15 @@ _CLAIMABLE = [state.value for state in CLAIMABLE]
 _FINAL = [state.value for state in FINAL]
 _PASSING = [
     f"local-{code}"
-    for code in ("vanished", "incomplete", "locked", "marked-corrupt", "unreadable")
+    for code in (
+        "vanished",
+        "incomplete",
+        "locked",
+        "marked-corrupt",
+        "unreadable",
+        "taken-elsewhere",
+        "in-doubt",
+    )
 ]
 
 

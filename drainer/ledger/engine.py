@@ -4,25 +4,25 @@ SQLite runs in WAL mode with synchronous=FULL, so that a commit that returned
 survives a power loss. The file is private (0600) from its first byte.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from sqlite3 import Cursor
 
 import sqlalchemy as sa
 import tenacity
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
-from drainer.errors import LedgerError
+from drainer import databases
+from drainer.errors import LedgerError, UsageError
 from drainer.ledger import schema
 from drainer.process import make_private_folder
 
 BUSY_TIMEOUT_MS = 30_000
-_DRIVERS = {
-    "postgresql": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mariadb+pymysql",
-}
+_LOCK_NAME, _LOCK_NUMBER = "drainer-ledger", 7_239_147_016
+"""What drainers of one server database queue up at: a name, and its number."""
 
 
 def default_path(state_home: str, *, root: bool) -> Path:
@@ -38,13 +38,12 @@ def parse_url(text: str) -> URL:
     if "://" not in text:
         return URL.create("sqlite", database=str(Path(text).absolute()))
     try:
-        url = make_url(text)
-    except ArgumentError as error:
+        return databases.parse(text)
+    except UsageError as error:
         message = f"the ledger's URL cannot be read: {error}"
         raise LedgerError(
             message, hint="e.g. sqlite:////var/lib/drainer/l.db"
         ) from None
-    return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
 
 def is_file(url: URL) -> bool:
@@ -63,17 +62,18 @@ def connect(url: URL, *, create: bool) -> sa.Engine:
         if is_file(url):
             _prepare_file(Path(str(url.database)), create=create)
             _look_first(url, shown)
-        engine = sa.create_engine(url, hide_parameters=True)
         if is_file(url):
+            engine = sa.create_engine(url, hide_parameters=True)
             _configure_sqlite(engine)
+        else:
+            engine = databases.server_engine(url)
+            _configure_server(engine)
         _check_version(engine, shown, create=create)
     except ImportError as error:
         message = f"the driver of the ledger {shown} is not installed: {error}"
-        hint = "install drainer[postgresql] or drainer[mariadb], or use a file"
-        raise LedgerError(message, hint=hint) from error
+        raise LedgerError(message, hint=databases.MISSING_DRIVER) from error
     except (SQLAlchemyError, OSError) as error:
-        reason = getattr(error, "orig", None) or error
-        message = f"cannot open the ledger {shown}: {reason}"
+        message = f"cannot open the ledger {shown}: {databases.reason(error)}"
         hint = "check the path and its permissions, or name another with --ledger"
         raise LedgerError(message, hint=hint) from error
     return engine
@@ -107,6 +107,21 @@ def _configure_sqlite(engine: sa.Engine) -> None:
         # A writer takes the lock at once: two drainers queue up instead of failing.
         writes = connection.get_execution_options().get("writes")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _configure_server(engine: sa.Engine) -> None:
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # As with SQLite: drainers that share a ledger write one after the other.
+        if not connection.get_execution_options().get("writes"):
+            return
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})")
+        else:
+            version = schema.meta.c.name == "version"
+            connection.execute(
+                sa.select(schema.meta.c.value).where(version).with_for_update()
+            ).all()
 
 
 def _look_first(url: URL, shown: str) -> None:
@@ -149,16 +164,33 @@ def _use_wal(cursor: Cursor) -> None:
 
 
 def _check_version(engine: sa.Engine, shown: str, *, create: bool) -> None:
-    if not _is_ledger(engine, shown):
-        if not create:
-            message = f"{shown} is an empty database, not a ledger of drainer"
-            raise LedgerError(message, hint="name another one with --ledger")
-        _create(engine)
-        _is_ledger(engine, shown)  # another drainer, of another version, was faster
+    with _alone(engine, create=create):
+        if not _is_ledger(engine, shown):
+            if not create:
+                message = f"{shown} is an empty database, not a ledger of drainer"
+                raise LedgerError(message, hint="name another one with --ledger")
+            _create(engine)
+            _is_ledger(engine, shown)  # another drainer, of another version, was faster
+
+
+@contextlib.contextmanager
+def _alone(engine: sa.Engine, *, create: bool) -> Iterator[None]:
+    """Keep others from seeing half a ledger: MariaDB commits table by table."""
+    if not create or engine.dialect.name not in ("mysql", "mariadb"):
+        yield
+        return
+    name = {"name": f"{_LOCK_NAME} {engine.url.database}"[:64]}
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT GET_LOCK(:name, 30)"), name)
+        try:
+            yield
+        finally:
+            connection.execute(sa.text("SELECT RELEASE_LOCK(:name)"), name)
 
 
 def _create(engine: sa.Engine) -> None:
-    with engine.execution_options(writes=True).begin() as connection:
+    lockable = engine.dialect.name in ("sqlite", "postgresql")
+    with engine.execution_options(writes=lockable).begin() as connection:
         schema.metadata.create_all(connection)
         present = connection.scalar(sa.select(sa.func.count()).select_from(schema.meta))
         if present:  # another drainer was faster

@@ -43,4 +43,5 @@ class Prepared:
 def inserting(table: sa.Table, *, without: str = "") -> sa.Insert:
     """Return an INSERT of every column but one that the database fills."""
     names = (column.name for column in table.columns if column.name != without)
-    return sa.insert(table).values({name: sa.bindparam(name) for name in names})
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in names}
+    return sa.insert(table).values(values).inline()  # no RETURNING: many rows at once

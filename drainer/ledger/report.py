@@ -239,6 +239,15 @@ class Report:
         query = _of(sa.select(_M.id), sources)
         return {row["id"] for row in self._rows(query)}
 
+    def undelivered(self, ids: Sequence[str]) -> set[str]:
+        """Return those messages of which a recipient is not delivered."""
+        query = (
+            sa.select(_M.id)
+            .join(schema.recipients, _R.message == _M.seq)
+            .where(_M.id.in_(list(ids)), _R.state != State.DELIVERED.value)
+        )
+        return {row["id"] for row in self._rows(query)}
+
     # --- plumbing
 
     def _rows(self, query: sa.Select[Any]) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drainer.ledger import Decision, Kind, Listing, Row, from_micros, to_micros
-from drainer.ledger.text import from_json, pairs_json, to_json
+from drainer.ledger.text import from_json, pairs_json, storable, to_json
 from drainer.mail.envelope import Client, Envelope, Recipient
 from drainer.mail.message import Message, Problem
 from drainer.policy.job import Claimed, Scanned
@@ -64,12 +64,12 @@ def _recipient_rows(scanned: Scanned) -> list[Row]:
     known = message.envelope.recipients
     if not known and scanned.problem:
         known = (Recipient(forward_path=""),)
-    detail = scanned.problem.detail if scanned.problem else ""
+    detail = storable(scanned.problem.detail) if scanned.problem else ""
     return [
         {
             "n": n,
             "forward_path": recipient.forward_path,
-            "orcpt": recipient.orcpt,
+            "orcpt": storable(recipient.orcpt),
             "notify": ",".join(recipient.notify),
             "state": (State.HELD if problem else State.PENDING).value,
             "due": None if problem else 0,
@@ -158,6 +158,6 @@ def decision_row(decision: Decision, run: str) -> Row:
         "kind": decision.kind.value,
         "rule": decision.rule,
         "verdict": decision.verdict,
-        "reply": decision.reply,
+        "reply": storable(decision.reply),
         "evidence": evidence,
     }

@@ -6,6 +6,9 @@ before the first release.
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from drainer.databases import MARIADB_TABLE
 
 VERSION = "1"
 
@@ -14,21 +17,26 @@ metadata = sa.MetaData()
 _Time = sa.BigInteger
 _Serial = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _ID = sa.String(32)
+_Text = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+#: As much as MariaDB can index: 3072 octets, four to a character.
+_Key = sa.String(768)
 
 meta = sa.Table(
     "meta",
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("value", _Text, nullable=False),
+    **MARIADB_TABLE,
 )
 
 #: A source is bound to the primary it was first drained to.
 sources = sa.Table(
     "sources",
     metadata,
-    sa.Column("url", sa.String(700), primary_key=True),
+    sa.Column("url", _Key, primary_key=True),
     sa.Column("route", sa.String(300), nullable=False),
     sa.Column("bound", _Time, nullable=False),
+    **MARIADB_TABLE,
 )
 
 #: Who works on this ledger: alive while its lock is held or its lease runs.
@@ -39,8 +47,9 @@ owners = sa.Table(
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("boot", sa.String(64), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("lock", sa.String(700), nullable=False),
+    sa.Column("lock", _Text, nullable=False),
     sa.Column("lease", _Time, nullable=False),
+    **MARIADB_TABLE,
 )
 
 runs = sa.Table(
@@ -55,7 +64,8 @@ runs = sa.Table(
     sa.Column("commits", sa.Integer),
     #: Of the route's rate, in millionths; all living runs together have one whole.
     sa.Column("share", sa.Integer, nullable=False),
-    sa.Column("facts", sa.Text, nullable=False, default="{}"),
+    sa.Column("facts", _Text, nullable=False, default="{}"),
+    **MARIADB_TABLE,
 )
 
 messages = sa.Table(
@@ -64,22 +74,23 @@ messages = sa.Table(
     #: In the order of the scan, so that what is sent together lies together.
     sa.Column("seq", _Serial, primary_key=True, autoincrement=True),
     sa.Column("id", _ID, nullable=False, unique=True),
-    sa.Column("source", sa.String(700), nullable=False),
-    sa.Column("native_id", sa.String(512), nullable=False, index=True),
-    sa.Column("queue", sa.String(255), nullable=False),
-    sa.Column("locator", sa.Text, nullable=False),
+    sa.Column("source", _Key, nullable=False),
+    sa.Column("native_id", _Key, nullable=False, index=True),
+    sa.Column("queue", sa.String(1024), nullable=False),
+    sa.Column("locator", _Text, nullable=False),
     sa.Column("arrived", _Time, nullable=False),
     sa.Column("scanned", _Time, nullable=False),
     sa.Column("reverse_path", sa.String(512), nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("message_id", sa.String(1000), nullable=False),
     #: Everything else of the message that a later attempt needs, as JSON.
-    sa.Column("details", sa.Text, nullable=False),
+    sa.Column("details", _Text, nullable=False),
     sa.Column("problem", sa.String(32), nullable=False),
     #: How many recipients were recorded at the scan: the left side of P1's sum.
     sa.Column("recipients", sa.Integer, nullable=False),
     sa.Column("owner", _ID, index=True),
     sa.Column("acknowledged", _Time),
+    **MARIADB_TABLE,
 )
 
 recipients = sa.Table(
@@ -89,7 +100,7 @@ recipients = sa.Table(
     sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("forward_path", sa.String(512), nullable=False),
-    sa.Column("orcpt", sa.String(700), nullable=False),
+    sa.Column("orcpt", _Text, nullable=False),
     sa.Column("notify", sa.String(64), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("since", _Time, nullable=False),
@@ -100,9 +111,10 @@ recipients = sa.Table(
     #: The attempt that has it in flight, or had it last: its outcome counts.
     sa.Column("attempt", sa.BigInteger),
     sa.Column("rule", sa.String(64), nullable=False),
-    sa.Column("reply", sa.Text, nullable=False),
+    sa.Column("reply", _Text, nullable=False),
     sa.Index("recipients_state_due", "state", "due"),
     sqlite_with_rowid=False,
+    **MARIADB_TABLE,
 )
 
 attempts = sa.Table(
@@ -116,9 +128,10 @@ attempts = sa.Table(
     sa.Column("started", _Time, nullable=False),
     sa.Column("ended", _Time),
     #: The numbers of its recipients, and afterwards the timed stages; JSON.
-    sa.Column("recipients", sa.Text, nullable=False),
-    sa.Column("connection", sa.String(255), nullable=False),
-    sa.Column("stages", sa.Text, nullable=False),
+    sa.Column("recipients", _Text, nullable=False),
+    sa.Column("connection", _Text, nullable=False),
+    sa.Column("stages", _Text, nullable=False),
+    **MARIADB_TABLE,
 )
 
 #: Append-only: every decision, in order; `why` and the traces are made of it.
@@ -134,14 +147,16 @@ decisions = sa.Table(
     sa.Column("kind", sa.String(24), nullable=False),
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("verdict", sa.String(16), nullable=False),
-    sa.Column("reply", sa.Text, nullable=False),
-    sa.Column("evidence", sa.Text, nullable=False),
+    sa.Column("reply", _Text, nullable=False),
+    sa.Column("evidence", _Text, nullable=False),
+    **MARIADB_TABLE,
 )
 
 #: How far each reader of the decisions has come.
 cursors = sa.Table(
     "cursors",
     metadata,
-    sa.Column("name", sa.String(300), primary_key=True),
+    sa.Column("name", _Key, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
+    **MARIADB_TABLE,
 )

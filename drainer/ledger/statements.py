@@ -23,7 +23,7 @@ from drainer.ledger import (
 )
 from drainer.ledger.prepared import Prepared, inserting
 from drainer.ledger.rows import decision_row
-from drainer.ledger.text import to_json
+from drainer.ledger.text import storable, to_json
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
 
@@ -229,7 +229,7 @@ def _settle_row(closed: Closed, settlement: Settlement, at: int) -> Row:
         "b_attempts": settlement.attempts,
         "b_doubts": settlement.doubts,
         "b_rule": settlement.judgement.rule,
-        "b_reply": settlement.reply[:MAX_REPLY],
+        "b_reply": storable(settlement.reply[:MAX_REPLY]),
     }
 
 

@@ -23,6 +23,13 @@ def from_json(text: str) -> Any:  # noqa: ANN401 - whatever was written
         return json.loads(text)
 
 
+def storable(text: str) -> str:
+    """Return text as every database takes it: no NUL, no lone surrogate."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 @lru_cache(maxsize=256)
 def pairs_json(pairs: tuple[tuple[str, object], ...]) -> str:
     """Return the JSON object of hashable pairs; the same ones come often."""

@@ -36,6 +36,8 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
     "needs-smtputf8": ("needs SMTPUTF8, which the primary does not offer", False),
     "needs-8bitmime": ("has 8-bit content, the primary offers no 8BITMIME", False),
     "defect": ("drainer itself failed on this message; please report it", False),
+    "taken-elsewhere": ("a drainer with another ledger has it by now", False),
+    "in-doubt": ("another drainer died and may have sent it; see its ledger", True),
     "requires-tls": ("REQUIRETLS was asked for and cannot be honoured", False),
 }
 

@@ -5,7 +5,7 @@ harmless (promise P9): no method but ``acknowledge`` changes anything.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from drainer.mail.message import Message, Spooled
 
@@ -48,6 +48,49 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Leasing(Protocol):
+    """What a source has in addition when drainers of several ledgers share it.
+
+    Nothing is leased before ``lease`` was called: listing stays harmless.
+    """
+
+    #: How long a lease that is not renewed lasts.
+    lease_seconds: float
+
+    def lease(self, owner: str) -> None:
+        """Let ``scan`` lease what it lists for this owner, and skip what others have.
+
+        ``owner`` is 32 hex digits that stay the same for as long as the ledger does.
+        """
+        ...
+
+    def renew(self) -> None:
+        """Prove that the owner lives; called several times per lease. May block."""
+        ...
+
+    def begin(self, messages: Sequence[Message]) -> set[str]:
+        """Write down that these may be sent; return the ids that may.
+
+        Called before a final dot leaves, and durable on return. A message that is
+        left out belongs to somebody else by now. May block; raises SourceError.
+        """
+        ...
+
+    def leased_elsewhere(self) -> int:
+        """Return how many messages living drainers of other ledgers have."""
+        ...
+
+
+@runtime_checkable
+class Failing(Protocol):
+    """What a source has in addition when it tells delivered mail from other mail."""
+
+    def fail(self, messages: Sequence[Message]) -> list[str]:
+        """Do as ``acknowledge``: final, but a recipient of each was not delivered."""
+        ...
+
+
 class Option(NamedTuple):
     """An option: ``?name=value`` in the URL, or a key of a ``[sources.NAME]``."""
 
@@ -68,3 +111,5 @@ class Format(NamedTuple):
     options: Mapping[str, Option]
     #: Options of a source that is only listed, unless they are given.
     listing: Mapping[str, object] = {}
+    #: Whether ``make`` is called with the URL itself, as of a database.
+    takes_url: bool = False

@@ -7,13 +7,14 @@ source, as a ``[sources.NAME]`` table does. A plain path is looked at.
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from drainer.errors import SourceError, UsageError
 from drainer.sources import (
     Format,
     Option,
     Source,
+    database,
     exim,
     haraka,
     maildir,
@@ -34,6 +35,10 @@ _FORMATS: Mapping[str, Format] = {
     "haraka": haraka.FORMAT,
     "opensmtpd": opensmtpd.FORMAT,
     "qmail": qmail.FORMAT,
+    "sqlite": database.FORMAT,
+    "postgresql": database.FORMAT,
+    "mysql": database.FORMAT,
+    "mariadb": database.FORMAT,
 }
 SCHEMES = tuple(_FORMATS)
 """What may stand before the colon of a source."""
@@ -61,8 +66,10 @@ def open_source(
     else:
         path, query = url, ""
         scheme = _detect(_absolute(path, base))
+    scheme = scheme.partition("+")[0]  # a database's driver may be named
     if scheme not in _FORMATS:
-        message = f"unknown kind of source {scheme!r} in {url!r}"
+        shown = url if "@" not in url else f"{scheme}:..."  # it may hold a password
+        message = f"unknown kind of source {scheme!r} in {shown!r}"
         raise UsageError(message, hint=f"known are {', '.join(SCHEMES)}")
     if scheme == "postfix" and path == "live":
         _refuse_live()
@@ -71,9 +78,25 @@ def open_source(
         raise UsageError(message, hint=f"write {scheme}:/path")
     chosen = _FORMATS[scheme]
     usual = chosen.listing if listing else {}
-    given = dict(usual) | dict(options) | dict(parse_qsl(query, keep_blank_values=True))
+    asked = dict(parse_qsl(query, keep_blank_values=True))
+    where: object = _absolute(path, base)
+    if chosen.takes_url:
+        where, asked = _split_query(url, asked, chosen.options)
+    given = dict(usual) | dict(options) | asked
+    if chosen.takes_url:  # values of columns are numbers as well
+        given = {name: _as_text(value) for name, value in given.items()}
     keywords = _keywords(scheme, chosen.options, given)
-    return chosen.make(_absolute(path, base), **keywords)
+    return chosen.make(where, **keywords)
+
+
+def _split_query(
+    url: str, asked: Mapping[str, str], ours: Mapping[str, Option]
+) -> tuple[str, dict[str, str]]:
+    """Part our options from those of the database's driver, which stay in the URL."""
+    theirs = {name: value for name, value in asked.items() if name not in ours}
+    bare = url.partition("?")[0]
+    mine = {name: value for name, value in asked.items() if name in ours}
+    return (f"{bare}?{urlencode(theirs)}" if theirs else bare), mine
 
 
 def _absolute(path: str, base: Path | None) -> Path:
@@ -135,3 +158,10 @@ def _values(value: object, *, is_list: bool) -> tuple[object, ...]:
     if is_list and isinstance(value, list | tuple):
         return tuple(value)
     return (value,)
+
+
+def _as_text(value: object) -> object:
+    """Return a number or a boolean, or a list of them, as a URL would have it."""
+    if isinstance(value, list):
+        return [_as_text(each) for each in value]
+    return str(value).lower() if isinstance(value, int) else value

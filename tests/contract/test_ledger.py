@@ -58,11 +58,13 @@ def closed(job: Job, attempt: int, reply: bytes) -> Closed:
     return Closed(id=attempt, job=job, ended=NOW, stages=(), settlements=settlements)
 
 
-def with_ledger(folder: Path, test: Callable[[Ledger], Awaitable[None]]) -> None:
+def with_ledger(
+    url_text: str, folder: Path, test: Callable[[Ledger], Awaitable[None]]
+) -> None:
     """Run a test with a started ledger."""
 
     async def run() -> None:
-        url = parse_url(str(folder / "ledger.db"))
+        url = parse_url(url_text)
         ledger = Ledger(url, folder / "locks", unknown=timedelta(minutes=5))
         await ledger.start("127.0.0.1:25")
         try:
@@ -73,7 +75,9 @@ def with_ledger(folder: Path, test: Callable[[Ledger], Awaitable[None]]) -> None
     asyncio.run(run())
 
 
-def test_only_the_attempt_that_is_in_flight_settles_a_recipient(tmp_path: Path) -> None:
+def test_only_the_attempt_that_is_in_flight_settles_a_recipient(
+    database_url: str, tmp_path: Path
+) -> None:
     """Another attempt's opening and outcome are conflicts, and change nothing."""
 
     async def test(ledger: Ledger) -> None:
@@ -86,10 +90,12 @@ def test_only_the_attempt_that_is_in_flight_settles_a_recipient(tmp_path: Path) 
         await ledger.submit(closed(job, 11, b"250 2.0.0 taken"))
         assert await ledger.finished([job.message.id]) == {job.message.id}
 
-    with_ledger(tmp_path, test)
+    with_ledger(database_url, tmp_path, test)
 
 
-def test_a_conflict_spoils_nobody_elses_part_of_the_commit(tmp_path: Path) -> None:
+def test_a_conflict_spoils_nobody_elses_part_of_the_commit(
+    database_url: str, tmp_path: Path
+) -> None:
     """What shares a transaction with a conflict is written all the same."""
 
     async def test(ledger: Ledger) -> None:
@@ -106,10 +112,12 @@ def test_a_conflict_spoils_nobody_elses_part_of_the_commit(tmp_path: Path) -> No
         await ledger.submit(closed(two, 23, b"250 2.0.0 taken"))
         assert await ledger.finished([two.message.id]) == {two.message.id}
 
-    with_ledger(tmp_path, test)
+    with_ledger(database_url, tmp_path, test)
 
 
-def test_a_message_recorded_twice_keeps_its_history(tmp_path: Path) -> None:
+def test_a_message_recorded_twice_keeps_its_history(
+    database_url: str, tmp_path: Path
+) -> None:
     """The second scan claims nothing: somebody has it in hand."""
 
     async def test(ledger: Ledger) -> None:
@@ -125,4 +133,17 @@ def test_a_message_recorded_twice_keeps_its_history(tmp_path: Path) -> None:
         [freed] = await ledger.claim([SOURCE], datetime.now(UTC))
         assert freed.message.id == job.message.id
 
-    with_ledger(tmp_path, test)
+    with_ledger(database_url, tmp_path, test)
+
+
+def test_a_reply_of_any_octets_is_kept(database_url: str, tmp_path: Path) -> None:
+    """NUL and octets that are no UTF-8 stop no ledger."""
+
+    async def test(ledger: Ledger) -> None:
+        job = await recorded(ledger, 1)
+        await ledger.submit(opened(job, 11))
+        reply = b"450 4.2.0 nul \x00 \xff \xf0\x9f\x93\xac %s %(x)s"
+        await ledger.submit(closed(job, 11, reply))
+        assert await ledger.finished([job.message.id]) == set()
+
+    with_ledger(database_url, tmp_path, test)

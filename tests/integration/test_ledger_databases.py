@@ -1,0 +1,127 @@
+"""The ledger in a database of each kind: a whole drain, its list, its operators."""
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.command import Drainer, Result, drain_arguments, write_maildir
+from tests.databases import Server
+from tests.peer import PeerThread
+from tests.script import Delay, Script
+
+COUNT = 40
+
+
+@pytest.fixture
+def drainer(tmp_path: Path, database_url: str) -> Drainer:
+    """Give the command with an empty ledger."""
+    return Drainer(tmp_path / "ledger.db", url=database_url)
+
+
+def test_a_drain_is_remembered_listed_and_explained(
+    tmp_path: Path, drainer: Drainer, peer: Callable[..., PeerThread]
+) -> None:
+    """Every recipient is delivered once; a second run finds nothing to do."""
+    expected = write_maildir(tmp_path / "spool", COUNT)
+    primary = peer()
+    result = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
+    assert result.code == 0, result.stderr
+    assert "s3cret" not in result.stderr + result.stdout
+    assert drainer.states() == dict.fromkeys(expected, "delivered")
+    status = drainer.status()
+    assert status["balanced"]
+    assert status["spooled"] == COUNT
+    again = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
+    assert again.code == 0, again.stderr
+    assert len(primary.accepted) == COUNT
+    one = drainer.recipients("--recipient", "user7@")[0]
+    why = drainer.run("why", one["id"], "--json").objects[0]
+    assert [d["kind"] for d in why["decisions"]] == ["verdict", "acknowledged"]
+
+
+def test_what_is_refused_is_tried_again_and_operators_have_their_say(
+    tmp_path: Path, drainer: Drainer, peer: Callable[..., PeerThread]
+) -> None:
+    """Deferred with any reply, held, released, discarded: in every database."""
+    write_maildir(tmp_path / "spool", 3)
+    reply = "450 4.2.0 later \U0001f4ec %s %(x)s 'quoted'"
+    primary = peer(rcpt=reply)
+    result = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
+    assert result.code in (4, 5), result.stderr
+    rows = drainer.recipients("--reply", "later")
+    assert Counter(row["state"] for row in rows) == {"deferred": 3}
+    for verb, state in (("hold", "held"), ("release", "pending")):
+        done = drainer.run(verb, "--recipient", "user1@", "--reason", "try")
+        assert done.code == 0, done.stderr
+        assert drainer.states()["user1@example.org"] == state
+    done = drainer.run("discard", "--recipient", "user2@", "--reason", "try")
+    assert done.code == 0, done.stderr
+    friendly = peer()
+    drainer.run("requeue", "--state", "deferred", "--reason", "now")
+    drainer.environment["DRAINER_GATE__GIVE_UP_AFTER"] = "5s"
+    primary.script = friendly.script
+    result = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
+    assert result.code == 0, result.stderr
+    assert Counter(drainer.states().values()) == {"delivered": 2, "discarded": 1}
+
+
+def test_two_drains_share_one_ledger(tmp_path: Path, drainer: Drainer) -> None:
+    """At the same time, on the same spool: everybody is sent to once."""
+    expected = write_maildir(tmp_path / "spool", 200)
+    with PeerThread(Script(dot=Delay(0.01, "250 2.0.0 ok"))) as primary:
+        arguments = drain_arguments(tmp_path / "spool", primary.port, "--no-check")
+        processes = [drainer.start(*arguments) for _ in range(2)]
+        results = []
+        for process in processes:
+            stdout, stderr = process.communicate(timeout=60)
+            results.append(Result(process.returncode, stdout, stderr))
+        assert {result.code for result in results} <= {0, 5, 6}, results
+        copies = Counter(p for m in primary.accepted for p in m.forward_paths)
+        assert copies == Counter(expected)
+        assert drainer.states() == dict.fromkeys(expected, "delivered")
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_ledger_that_restarts_in_the_middle_costs_no_message(
+    tmp_path: Path, database_servers: Callable[[str], Server], kind: str
+) -> None:
+    """The server ends and comes back: nothing is lost, doubles are named."""
+    server = database_servers(kind)
+    drainer = Drainer(tmp_path / "ledger.db", url=server.fresh())
+    expected = write_maildir(tmp_path / "spool", 100)
+    with PeerThread(Script(dot=Delay(0.02, "250 2.0.0 ok"))) as primary:
+        arguments = drain_arguments(tmp_path / "spool", primary.port, "--no-check")
+        process = drainer.start(*arguments, "--connections", "2")
+        primary.wait(lambda: len(primary.accepted) > 10, timeout=30)
+        server.restart(signal_number=signal.SIGTERM)
+        process.communicate(timeout=60)
+        named = {r["forward_path"] for r in drainer.recipients("--state", "unknown")}
+        named |= {r["forward_path"] for r in drainer.recipients("--state", "in-flight")}
+        deadline = time.monotonic() + 30
+        while set(drainer.states().values()) != {"delivered"}:
+            assert time.monotonic() < deadline, Counter(drainer.states().values())
+            drainer.drain(tmp_path / "spool", primary.port, "--no-check")
+        copies = Counter(p for m in primary.accepted for p in m.forward_paths)
+        assert set(copies) == set(expected)
+        assert {path for path, n in copies.items() if n > 1} <= named
+
+
+def test_many_drainers_make_one_ledger(tmp_path: Path, drainer: Drainer) -> None:
+    """Created by several at once, it is one ledger of our version."""
+    (tmp_path / "spool" / "new").mkdir(parents=True)
+    results: list[Result] = []
+
+    def run() -> None:
+        results.append(drainer.drain(tmp_path / "spool", 9, "--no-check"))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result.code for result in results] == [0, 0, 0], results
