@@ -37,13 +37,15 @@ FIRST_BATCH = 20
 _PIPE_LIMIT = 1024 * 1024
 
 
-@contextlib.asynccontextmanager
-async def scanning(
-    source: Source, rules: Admission
-) -> AsyncIterator[AsyncIterator[list[Listing]]]:
-    """Scan a source; the value yields batches. Leaving ends the process.
+Scanner = asyncio.subprocess.Process
+"""A process that waits to be told what to scan."""
 
-    Iterating raises SourceError when the spool as a whole cannot be read.
+
+@contextlib.asynccontextmanager
+async def scanner() -> AsyncIterator[Scanner]:
+    """Start a scanner; it loads its modules while its parent does other things.
+
+    Leaving ends the process.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -56,19 +58,26 @@ async def scanning(
         limit=_PIPE_LIMIT,
         start_new_session=True,  # Ctrl-C is for the drain
     )
-    assert process.stdin is not None  # noqa: S101 - pipes were asked for
-    assert process.stdout is not None  # noqa: S101
-    process.stdin.write(pickle.dumps((source, rules)))
-    process.stdin.close()
     try:
-        yield _batches(process.stdout)
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 
 
-async def _batches(stream: asyncio.StreamReader) -> AsyncIterator[list[Listing]]:
+async def scan(
+    process: Scanner, source: Source, rules: Admission
+) -> AsyncIterator[list[Listing]]:
+    """Yield what a scanner, which is used up by it, lists of a source, in batches.
+
+    Raises SourceError when the spool as a whole cannot be read.
+    """
+    assert process.stdin is not None  # noqa: S101 - pipes were asked for
+    assert process.stdout is not None  # noqa: S101
+    process.stdin.write(pickle.dumps((source, rules)))
+    process.stdin.close()
+    stream = process.stdout
     while True:
         try:
             head = await stream.readexactly(HEAD.size)
@@ -101,7 +110,10 @@ def main() -> None:
     """Scan what standard input names, and write it to standard output."""
     rarely_collect()
     leave_signals_to_parent()
-    source, rules = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
+    try:
+        source, rules = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
+    except EOFError:
+        return  # it had nothing to scan
     out = sys.stdout.buffer
     batch: list[Listing] = []
     size, limit = 0, FIRST_BATCH

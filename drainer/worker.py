@@ -24,7 +24,7 @@ from drainer.errors import (
 from drainer.gatekeeper import SOON, Gatekeeper
 from drainer.intake import Intake
 from drainer.leasing import Leases
-from drainer.ledger import Decision, from_micros
+from drainer.ledger import Decision, Listing, from_micros
 from drainer.ledger.claims import fresh_job
 from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
@@ -34,7 +34,7 @@ from drainer.policy.settle import Policy, Settlement
 from drainer.policy.throttle import ramp_window
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
-from drainer.scanning import scanning
+from drainer.scanning import Scanner, scan, scanner
 from drainer.sharing import Sharing
 from drainer.smtp.check import own_name
 from drainer.smtp.commands import recipient_limit
@@ -60,10 +60,12 @@ class Drain:
         ledger: Ledger,
         *,
         leases: Leases | None = None,
+        at_hand: Scanner | None = None,
     ) -> None:
         """Prepare; nothing is read or written before ``run``.
 
-        ``leases`` have been started, if any of the sources are shared.
+        ``leases`` have been started, if any of the sources are shared; ``at_hand`` is
+        a scanner that waits for the first source.
         """
         self.orders = orders
         self.ledger = ledger
@@ -76,6 +78,7 @@ class Drain:
         )
         self._backlog = Backlog(BACKLOG)
         self._leases = leases or Leases([])
+        self._scanner = at_hand
         self._acknowledger = Acknowledger(ledger, self._sources)
         #: Sources that refused to let go of finished messages, and why.
         self.refusals = self._acknowledger.refusals
@@ -186,18 +189,25 @@ class Drain:
             self.failed(error)
 
     async def _scan(self, source: Source) -> None:
-        async with scanning(source, self.orders.admission) as batches:
-            async for batch in batches:
-                recorded = await self.ledger.record(batch)
-                self.tally.scanned += len(batch)
-                self.tally.total += len(recorded.fresh)
-                self._acknowledger.offer(recorded.finished)
-                for seq, listing in recorded.fresh:
-                    job = fresh_job(seq, listing)
-                    self._backlog.hold(job.message.id)
-                    await self._put(job)
+        process, self._scanner = self._scanner, None
+        async with contextlib.AsyncExitStack() as stack:
+            if process is None:
+                process = await stack.enter_async_context(scanner())
+            async for batch in scan(process, source, self.orders.admission):
+                await self._take_in(batch)
                 if self._backlog.closed:
                     return
+
+    async def _take_in(self, batch: list[Listing]) -> None:
+        """Record a part of a scan, and put what is new to the backlog."""
+        recorded = await self.ledger.record(batch)
+        self.tally.scanned += len(batch)
+        self.tally.total += len(recorded.fresh)
+        self._acknowledger.offer(recorded.finished)
+        for seq, listing in recorded.fresh:
+            job = fresh_job(seq, listing)
+            self._backlog.hold(job.message.id)
+            await self._put(job)
 
     async def _put(self, job: Job) -> None:
         self.tally.claimed += 1

@@ -44,6 +44,7 @@ from drainer.orders import Orders
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.state import FINAL, State
 from drainer.process import rarely_collect, utcnow
+from drainer.scanning import Scanner, scanner
 from drainer.smtp.check import check as check_primary
 from drainer.sources import Source
 from drainer.units import human_duration, human_size
@@ -136,7 +137,7 @@ def drain(
         )
         run.check, run.as_json = not no_check, json_
         rarely_collect()
-        code = uvloop.run(_drain(run))
+        code = uvloop.run(_main(run))
     raise typer.Exit(code)
 
 
@@ -151,7 +152,12 @@ def _prepare(
     return _Run(config=config, orders=orders, sources=sources, url=url)
 
 
-async def _drain(run: _Run) -> int:
+async def _main(run: _Run) -> int:
+    async with scanner() as at_hand:  # it starts while the ledger does
+        return await _drain(run, at_hand)
+
+
+async def _drain(run: _Run, at_hand: Scanner) -> int:
     shown_url = run.url.render_as_string(hide_password=True)
     route = str(run.orders.route)
     say(f"draining to {route}; ledger {shown_url}")
@@ -159,7 +165,7 @@ async def _drain(run: _Run) -> int:
     retry = run.config.retry.unknown
     ledger = Ledger(run.url, lock_folder(run.url), unknown=retry)
     leases = Leases(run.sources if run.orders.acknowledge else ())
-    drain = Drain(run.orders, run.sources, ledger, leases=leases)
+    drain = Drain(run.orders, run.sources, ledger, leases=leases, at_hand=at_hand)
     code, error = 1, None
     in_doubt = await ledger.start(route)
     if in_doubt:

@@ -25,7 +25,6 @@ def main(arguments: list[str]) -> int:
     rarely_collect()
     leave_signals_to_parent()
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we tell it below
-    os.nice(5)  # sessions come first; what is late is sent at the end
     url = make_url(os.environ.pop("DRAINER_EXPORT_LEDGER"))
     name = f"{traces} {endpoint}" if traces == "otlp" else traces
     lock = exclusive(Path(locks), name)

@@ -5,6 +5,7 @@ drain: when that closes, the drain is over or dead, and the process exports what
 left, for a while, and ends.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,4 +52,6 @@ def start_export(
         env=environment,
         start_new_session=True,  # Ctrl-C is for the drain
     )
+    # Sessions come first, from its imports on; what is late is sent at the end.
+    os.setpriority(os.PRIO_PROCESS, process.pid, 5)
     return Exporting(process)
