@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from drainer.policy.job import Claimed
 from drainer.smtp.session import Work
 
 
@@ -19,6 +20,7 @@ class Backlog:
         """Hold at most ``limit`` messages; ``put`` waits beyond that."""
         self._limit = limit
         self._items: deque[Work] = deque()
+        self._aside: deque[Work] = deque()
         self._takers: list[asyncio.Future[None]] = []
         self._putters: list[asyncio.Future[None]] = []
         self._parts: Counter[str] = Counter()
@@ -40,7 +42,8 @@ class Backlog:
     async def put(self, work: Work) -> None:
         """Add work; wait while the backlog is full."""
         await _until(
-            lambda: len(self._items) < self._limit or self._closed, self._putters
+            lambda: len(self._items) + len(self._aside) < self._limit or self._closed,
+            self._putters,
         )
         if self._closed:
             return
@@ -93,6 +96,20 @@ class Backlog:
             return None
         return self._pop()
 
+    def set_aside(self, work: Work) -> bool:
+        """Keep work that was taken and may not go yet; False when there is no room."""
+        if len(self._aside) >= self._limit // 2 or self._closed:
+            return False
+        self._aside.append(work)
+        return True
+
+    def bring_back(self) -> None:
+        """Give out again what was set aside."""
+        if self._aside:
+            self._items.extendleft(reversed(self._aside))
+            self._aside.clear()
+            _notify(self._takers)
+
     def put_back(self, work: Work) -> None:
         """Return work that was taken and not begun."""
         self._items.appendleft(work)
@@ -101,17 +118,24 @@ class Backlog:
     def split(self, work: Work, size: int) -> Work:
         """Cut work that was taken: return ``size`` recipients, put the rest back."""
         claimed = work.job.claimed
-        first, rest = (
+        first, rest = self.cut(work, claimed[:size], claimed[size:])
+        self.put_back(rest)
+        return first
+
+    def cut(
+        self, work: Work, first: tuple[Claimed, ...], rest: tuple[Claimed, ...]
+    ) -> tuple[Work, Work]:
+        """Cut work that was taken into two, for the recipients given."""
+        one, other = (
             Work(
                 job=replace(work.job, claimed=part, whole=False),
                 spooled=work.spooled,
                 facts=work.facts,
             )
-            for part in (claimed[:size], claimed[size:])
+            for part in (first, rest)
         )
-        self.count(rest)
-        self.put_back(rest)
-        return first
+        self.count(other)
+        return one, other
 
     def end(self, work: Work) -> bool:
         """Note that a job ended; True when it was the last part of its message."""
@@ -129,6 +153,7 @@ class Backlog:
         """Give out nothing more; what lies here stays claimed until the end."""
         self._closed = True
         self._items.clear()
+        self._aside.clear()
         _notify(self._takers)
         _notify(self._putters)
         self.idle.set()

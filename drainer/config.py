@@ -185,7 +185,12 @@ class RetrySection(Section):
         timedelta(minutes=5), description="rest after a lost reply to the final dot"
     )
     lifetime: Duration = Field(
-        timedelta(days=5), description="age at which `plan` warns of expiry"
+        timedelta(days=5),
+        description="sum of the delays after which it is refused for good; they run"
+        " only while the primary answers",
+    )
+    quota: Duration = Field(
+        timedelta(days=3), description="the same for a full mailbox"
     )
 
     @model_validator(mode="after")
@@ -208,6 +213,27 @@ class GateSection(Section):
     give_up_after: Duration = Field(
         timedelta(minutes=15),
         description="how long `drain` waits without a success (--give-up-after)",
+    )
+
+    brake_least: int = Field(
+        10, ge=0, description="so many pending refusals never put the brake on"
+    )
+    brake_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="of all recipients handled: more pending refusals put it on, and"
+        " none becomes final",
+    )
+
+
+class BounceSection(Section):
+    """What becomes of refusals for good."""
+
+    escrow: Duration | None = Field(
+        None,
+        description="how long one rests before it is tried for confirmation; empty ="
+        " 1h, and 4h on the first day after an outage",
     )
 
 
@@ -261,6 +287,7 @@ class Config(BaseSettings):
     throttle: ThrottleSection = ThrottleSection()
     retry: RetrySection = RetrySection()
     gate: GateSection = GateSection()
+    bounce: BounceSection = BounceSection()
     ledger: LedgerSection = LedgerSection()
     telemetry: TelemetrySection = TelemetrySection()
     sources: dict[str, SourceSection] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ session pulls: it asks this lane for the next message, and tells how it ended.
 import asyncio
 import random
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -17,9 +18,11 @@ from drainer.errors import LedgerUnwritable, SourceError
 from drainer.leasing import Leases
 from drainer.ledger import Closed, Conflict, Opened
 from drainer.ledger.sql import Ledger
-from drainer.mail.message import Problem
+from drainer.mail.envelope import domain_of
+from drainer.mail.message import BEHIND_GATE, Problem
 from drainer.mail.reply import Lost, Stage
-from drainer.policy.settle import Policy, Settlement, settle
+from drainer.policy.judging import Judged, Moment, Policy, Standing, judge
+from drainer.policy.settle import Settlement, settle
 from drainer.policy.state import FINAL
 from drainer.process import utcnow
 from drainer.smtp.commands import misfit
@@ -50,9 +53,22 @@ def _stages(work: Work) -> tuple[tuple[str, int, str], ...]:
 class Watcher(Protocol):
     """Who is told what became of the attempts."""
 
-    def flowing(self) -> bool:
-        """Whether another message may be begun."""
+    def flowing(self, *, behind: bool = False) -> bool:
+        """Whether another message may be begun; ``behind`` the dot of one before it."""
         ...
+
+    def barred(self, work: Work) -> Mapping[str, str]:
+        """Return recipient domains that must wait, each with the refusal.
+
+        Without one it is not yet clear whether they are refused.
+        """
+        ...
+
+    def unused(self, work: Work) -> None:
+        """Take note that admitted work was not begun after all."""
+
+    def observe(self, work: Work, judged: Sequence[Judged]) -> None:
+        """Look at an attempt before it is settled."""
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Take note that an attempt ended; its record is under way."""
@@ -77,6 +93,7 @@ class Lane:
     policy: Policy
     watcher: Watcher
     leases: Leases
+    standing: Standing
     idle: float
     address: str = ""
     _openings: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
@@ -103,9 +120,10 @@ class Lane:
         while self.watcher.flowing() and (
             work := await self.backlog.take(self.idle, fresh=session.sent == 0)
         ):
-            if self._misfits(work, session):
+            admitted = self._admit(work, session)
+            if admitted is None:
                 continue
-            work = self._fit(work, session)
+            work = admitted
             asked = time.monotonic()
             may_send = await self.throttle.message()
             work.waited = time.monotonic() - asked
@@ -115,7 +133,7 @@ class Lane:
                 or session.lost
                 or not self.watcher.flowing()
             ):
-                self.backlog.put_back(work)
+                self._put_back(work)
                 return None
             self._open(work)
             return work
@@ -123,14 +141,13 @@ class Lane:
 
     async def next_now(self, session: Session) -> Work | None:
         """Return a message that can be begun at once, behind a final dot."""
-        while self.watcher.flowing() and (work := self.backlog.take_now()):
-            if self._misfits(work, session):
+        while self.watcher.flowing(behind=True) and (work := self.backlog.take_now()):
+            admitted = self._admit(work, session)
+            if admitted is None:
                 continue
             if await self.throttle.message_now():
-                return self._fit(
-                    work, session
-                )  # it is opened when the one before it has ended
-            self.backlog.put_back(work)
+                return admitted  # it is opened when the one before it has ended
+            self._put_back(admitted)
             return None
         return None
 
@@ -161,6 +178,38 @@ class Lane:
         work.end_rest(Stage.MAIL, problem)
         self._open(work)
         self._close(work)
+
+    def _admit(self, work: Work, session: Session) -> Work | None:
+        """Return what may go of work that was taken; the rest is settled or put back.
+
+        Whoever is behind the gate of its domain waits there.
+        """
+        if self._misfits(work, session):
+            return None
+        barred = self.watcher.barred(work)
+        if barred and (all(barred.values()) or not self.backlog.set_aside(work)):
+            return self._leave_behind(work, barred, session)
+        return None if barred else self._fit(work, session)
+
+    def _leave_behind(
+        self, work: Work, barred: Mapping[str, str], session: Session
+    ) -> Work | None:
+        """Settle the recipients behind a gate; return the others, if there are any."""
+        claimed = work.job.claimed
+        going = tuple(each for each in claimed if each.domain not in barred)
+        waiting = tuple(each for each in claimed if each.domain in barred)
+        detail = next(filter(None, barred.values()), "it is being asked")
+        problem = Problem(code=BEHIND_GATE, detail=detail)
+        if not going:
+            self.refuse(work, problem)
+            return None
+        work, rest = self.backlog.cut(work, going, waiting)
+        self.refuse(rest, problem)
+        return self._fit(work, session)
+
+    def _put_back(self, work: Work) -> None:
+        self.watcher.unused(work)
+        self.backlog.put_back(work)
 
     def _misfits(self, work: Work, session: Session) -> bool:
         recipients = [claimed.recipient for claimed in work.job.claimed]
@@ -193,12 +242,16 @@ class Lane:
 
     def _close(self, work: Work) -> None:
         now = utcnow()
-        settlements = settle(
-            work.endings.values(),
+        judged = judge(work.endings.values(), self.policy.rules)
+        self.watcher.observe(work, judged)
+        moment = Moment(
             now=now,
-            policy=self.policy,
             draw=random.random(),  # noqa: S311 - jitter, not a secret
+            sender_domain=domain_of(work.job.message.envelope.reverse_path),
+            standing=self.standing,
+            kept=work.job.kept,
         )
+        settlements = settle(judged, moment, self.policy)
         last = self.backlog.end(work)
         finished = work.job.whole and all(s.state in FINAL for s in settlements)
         self._openings.pop(work.attempt, None)

@@ -1,22 +1,28 @@
-"""The gate while a drain runs: which lane may open a session, which one waits.
+"""The gates while a drain runs: who may go, who probes, and what waits for them.
 
-The decisions are drainer.policy.gate's; this holds the current gate, wakes those
-who wait for it, and writes every move into the ledger.
+The decisions are drainer.policy.scopes'; this tells each lane what it may do, wakes
+those who wait, and writes every move down. drainer.probing does what takes time.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from drainer.ledger import Decision, Kind
 from drainer.mail.envelope import domain_of
+from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import gate as gates
 from drainer.policy.classify import classify
-from drainer.policy.gate import Gate, GateState
-from drainer.policy.settle import Settlement
+from drainer.policy.detector import Seen
+from drainer.policy.gate import Cause, Gate, GateState, Phase
+from drainer.policy.judging import Judged
+from drainer.policy.known import Known
+from drainer.policy.scopes import ROUTE, Scopes
+from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.smtp.connect import Failed
 
@@ -24,61 +30,158 @@ SOON = timedelta(milliseconds=50)
 
 
 class Gatekeeper:
-    """Keeps the gate of one route."""
+    """Keeps the gates of one route, for the sources of one drain."""
 
     def __init__(
-        self, pauses: tuple[timedelta, ...], note: Callable[[Decision], None]
+        self,
+        pauses: tuple[timedelta, ...],
+        known: Known,
+        note: Callable[[Decision], None],
     ) -> None:
-        """Start closed: mail flows. ``note`` writes a decision down."""
-        self.gate = Gate(pauses=pauses)
-        self._note = note
-        self._moved = asyncio.Event()
-        #: The lane that probes.
+        """Start with mail flowing. ``note`` writes a decision down."""
+        self.scopes = Scopes(pauses, known, self._on_move)
+        self.note = note
+        #: Called after every move.
+        self.on_move: Callable[[], None] = lambda: None
+        self._changed = asyncio.Event()
+        #: Moves that the ledger does not know yet: old and new gate.
+        self.moves: deque[tuple[Gate, Gate]] = deque()
+        #: The lane that probes the route.
         self._prober: asyncio.Task[Any] | None = None
+        #: Domains of which one message is on its way to probe.
+        self._probing: set[str] = set()
+        #: The canary waits for a connection, and the lane that gives up its own.
+        self._crowded = False
+        self._leaver: asyncio.Task[Any] | None = None
+
+    # --- asked by lanes
 
     @property
-    def flowing(self) -> bool:
-        """Whether sessions may begin another message."""
-        return self.gate.state in (GateState.CLOSED, GateState.PROBING)
+    def gate(self) -> Gate:
+        """The gate of the route."""
+        return self.scopes.route
 
     @property
     def refuses(self) -> bool:
-        """Whether the gate is open: the primary refuses us."""
+        """Whether the route's gate is open: the primary refuses us."""
         return self.gate.state is GateState.OPEN
 
-    def wake(self) -> None:
-        """Let everybody who waits look again."""
-        self._moved.set()
-        self._moved = asyncio.Event()
+    @property
+    def reply(self) -> str:
+        """What the primary said that the route's gate is not closed for."""
+        return self.gate.cause.reply if self.gate.cause else ""
 
-    async def wait(self, limit: timedelta) -> None:
-        """Wait until the gate moves, at most so long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit.total_seconds()):
-                await self._moved.wait()
+    @property
+    def wants_canary(self) -> str | None:
+        """The scope whose canary is due, the route first; None = no scope."""
+        return next(
+            (
+                gate.scope
+                for gate in self.scopes.all()
+                if gate.state is GateState.PROBING and gate.phase is Phase.CANARY
+            ),
+            None,
+        )
+
+    @property
+    def open_gates(self) -> list[Gate]:
+        """The gates that are open, the route's first."""
+        return [g for g in self.scopes.all() if g.state is GateState.OPEN]
+
+    def flowing(self, *, behind: bool = False) -> bool:
+        """Whether this lane's session may begin another message; ``behind`` a dot.
+
+        While messages probe the route only one lane does. When a canary waits for
+        a connection, one lane gives up its own.
+        """
+        me = asyncio.current_task()
+        if self.gate.flows:
+            if self._crowded:
+                self._crowded, self._leaver = False, me
+            return self._leaver is not me
+        return self._probes_by_message() and self._prober is me and not behind
+
+    def _probes_by_message(self) -> bool:
+        return self.gate.state is GateState.PROBING and (
+            self.gate.phase is Phase.MESSAGES
+        )
+
+    @contextlib.asynccontextmanager
+    async def room(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
+        """Hold one of the connections; a lane makes room when all are taken."""
+        self._crowded = slots.locked()
+        try:
+            async with slots:
+                self._crowded = False
+                yield
+        finally:
+            self._crowded = False
 
     def ask(self, now: datetime) -> timedelta | None:
         """Return None when a lane may pass now, else how long to wait.
 
-        While probing only one lane passes; ``leave`` ends its turn.
+        While messages probe only one lane passes; ``leave`` ends its turn.
         """
-        self.gate = gates.probe(self.gate, now)
-        if self.gate.state is GateState.CLOSED:
+        self.scopes.apply(ROUTE, lambda gate: gates.probe(gate, now))
+        if self.gate.flows:
             return None
-        if self.gate.state is GateState.PROBING and self._prober is None:
+        if self._probes_by_message() and self._prober is None:
             self._prober = asyncio.current_task()
             return None
         return max((self.gate.until or now) - now, SOON)
 
     def leave(self) -> None:
         """End the turn of a lane that had passed."""
-        if self._prober is asyncio.current_task():  # not of one that passed before
+        me = asyncio.current_task()
+        if self._leaver is me:
+            self._leaver = None
+        if self._prober is me:  # not of one that passed before
             self._prober = None
             self.wake()
 
+    def barred(self, domains: Iterable[str]) -> dict[str, str]:
+        """Return domains whose mail must wait, each with the refusal; '' = it probes.
+
+        One message at a time passes while real messages probe a domain.
+        """
+        if not self.scopes.domains:
+            return {}
+        found = {}
+        for domain in set(domains):
+            gate = self.scopes.domains.get(domain)
+            if gate is None or gate.flows:
+                continue
+            probes = gate.state is GateState.PROBING
+            by_message = probes and gate.phase is Phase.MESSAGES
+            if by_message and domain not in self._probing:
+                self._probing.add(domain)
+            else:
+                reply = gate.cause.reply if gate.cause else "no answer"
+                found[domain] = "" if probes else reply
+        return found
+
+    def unused(self, domains: Iterable[str]) -> None:
+        """Take note that a message that might have probed was not begun."""
+        self._probing.difference_update(domains)
+
+    # --- waiting
+
+    def wake(self) -> None:
+        """Let everybody who waits look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self, limit: timedelta) -> None:
+        """Wait until something moves, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit.total_seconds()):
+                await self._changed.wait()
+
     def give_up(self) -> None:
-        """Open the gate: waiting has lasted too long."""
-        self._take(gates.give_up(self.gate))
+        """Open every gate that waits or probes: waiting has lasted too long."""
+        now = utcnow()
+        for gate in self.scopes.all():
+            self.scopes.apply(gate.scope, lambda g: gates.give_up(g, now))
 
     # --- what happened
 
@@ -93,7 +196,7 @@ class Gatekeeper:
 
     def _failed(self, stage: Stage, answer: Reply | Lost) -> None:
         judgement = classify(answer, stage)
-        self._note(
+        self.note(
             Decision(
                 at=utcnow(),
                 kind=Kind.CONNECTION,
@@ -103,46 +206,58 @@ class Gatekeeper:
                 evidence={"reason": judgement.reason, "stage": stage.value},
             )
         )
-        reply = f"{stage}: {answer}"
-        self._take(gates.refused_early(self.gate, judgement, reply, utcnow()))
+        cause = Cause(trigger="early", judgement=judgement, reply=f"{stage}: {answer}")
+        now = utcnow()
+        self.scopes.apply(ROUTE, lambda gate: gates.refused_early(gate, cause, now))
 
-    def succeeded(self) -> None:
-        """Take note that a message was accepted."""
-        self._take(gates.succeeded(self.gate))
+    def observe(self, judged: Sequence[Judged], reverse_path: str) -> bool:
+        """Let the gates look at an attempt, before it is settled.
 
-    def settled(self, settlements: tuple[Settlement, ...], reverse_path: str) -> None:
-        """See whether an attempt that ended met a refusal meant for us."""
-        for settlement in settlements:
-            judgement = settlement.judgement
-            if gates.is_stop(judgement):
-                moved = gates.stopped(
-                    self.gate,
-                    judgement,
-                    settlement.reply,
-                    sender_domain=domain_of(reverse_path),
-                    now=utcnow(),
-                )
-                self._take(moved)
-                return
+        True when another message may probe a domain now.
+        """
+        now = utcnow()
+        probing = len(self._probing)
+        sender_domain = domain_of(reverse_path)
+        for each in judged:
+            if isinstance(each.ending.answer, Problem):
+                continue  # the primary was not asked
+            claimed = each.ending.claimed
+            seen = Seen(
+                sender_domain=sender_domain,
+                recipient=claimed.recipient.forward_path,
+                recipient_domain=claimed.domain,
+                stage=each.ending.stage,
+                judgement=each.judgement,
+                answer=each.ending.answer,
+            )
+            self._probing.discard(claimed.domain)
+            if each.judgement.verdict is Verdict.DELIVER:
+                self.scopes.delivered(seen, reverse_path, now)
+            else:
+                self.scopes.refused(seen, now)
+        return len(self._probing) < probing
 
-    def _take(self, moved: Gate) -> None:
-        before, self.gate = self.gate, moved
-        if moved.state is before.state and moved.until == before.until:
-            return
-        if moved.state is not GateState.PROBING:
+    def _on_move(self, before: Gate, after: Gate) -> None:
+        if after.state is not GateState.PROBING and after.scope == ROUTE:
             self._prober = None
+        self.moves.append((before, after))
+        self.on_move()
         self.wake()
-        judgement = moved.judgement
-        self._note(
+        if after.state is before.state and after.until == before.until:
+            return
+        cause = after.cause or before.cause
+        self.note(
             Decision(
                 at=utcnow(),
                 kind=Kind.GATE,
-                rule=f"gate-{moved.state}",
-                verdict="" if moved.state is GateState.CLOSED else "stop",
-                reply=moved.reply,
+                rule=f"gate-{after.state}",
+                verdict="" if after.flows else "stop",
+                reply=cause.reply if cause else "",
                 evidence={
-                    "reason": judgement.reason if judgement else "",
-                    "failures": moved.failures,
+                    "scope": after.scope or "route",
+                    "trigger": cause.trigger if cause else "",
+                    "reason": cause.judgement.reason if cause else "",
+                    "failures": after.failures,
                 },
             )
         )

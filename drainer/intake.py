@@ -13,6 +13,7 @@ from drainer.mail.envelope import domain_of
 from drainer.mail.message import Facts, Problem, Spooled
 from drainer.policy.admit import Admission, admit
 from drainer.policy.job import Claimed, Job, Scanned
+from drainer.quarantine import Quarantine
 from drainer.smtp.session import Work
 from drainer.sources import Source
 
@@ -52,6 +53,8 @@ class Intake:
     rules: Admission
     #: Recipients per transaction; learnt downwards when the primary says so.
     max_recipients: int
+    #: Where a message is copied to before a refusal of it may become final.
+    quarantine: Quarantine | None = None
 
     def read(self, job: Job) -> list[tuple[Work, Problem | None]]:
         """Return ``works`` as a list; it may block, so run it in a thread."""
@@ -81,7 +84,19 @@ class Intake:
         for objection, claimed in self._sorted(job, scanned):
             whole = job.whole and len(claimed) == len(job.claimed)
             for part in self._parts(replace(job, claimed=claimed, whole=whole)):
+                if objection is None and part.confirms:
+                    part = self._kept(part, spooled)  # noqa: PLW2901 - the same part
                 yield Work(job=part, spooled=spooled, facts=facts), objection
+
+    def _kept(self, job: Job, spooled: Spooled) -> Job:
+        """Return the job of a message of which a copy is kept, if there is room."""
+        if self.quarantine is None:
+            return job
+        try:
+            self.quarantine.keep(spooled, job.claimed)
+        except (MessageUnreadable, OSError):
+            return job  # then no refusal of it becomes final
+        return replace(job, kept=True)
 
     def _sorted(
         self, job: Job, scanned: Scanned

@@ -3,8 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from drainer.ledger import Decision, Kind
+from drainer.ledger.waiting import USUAL_BRAKE, Brake
 from drainer.policy.admit import Admission
 from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
@@ -28,6 +30,14 @@ class Orders:
     ramp: timedelta
     pauses: tuple[timedelta, ...]
     give_up_after: timedelta
+    #: What must exist there, and the sender to ask as.
+    known_good: tuple[str, ...] = ()
+    sender: str = ""
+    #: How long a refusal rests; None = longer on the first day after an outage.
+    escrow: timedelta | None = None
+    brake: Brake = USUAL_BRAKE
+    #: Where copies of what may become final without being delivered are kept.
+    quarantine: Path | None = None
     #: The operator's own rules about replies.
     rules: tuple[Rule, ...] = ()
     #: How long sessions may go on after the first signal.

@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
 from drainer.ledger import engine
+from drainer.ledger.waiting import Brake
 from drainer.mail.envelope import domain_of
 from drainer.orders import Orders
 from drainer.policy.admit import Admission
@@ -146,6 +147,7 @@ def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
             long_max=retry.long_max,
             unknown=retry.unknown,
             lifetime=retry.lifetime,
+            quota=retry.quota,
         ),
         connections=primary.connections,
         messages=None
@@ -155,6 +157,11 @@ def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
         ramp=zero if explicit else throttle.ramp,
         pauses=config.gate.pauses,
         give_up_after=config.gate.give_up_after,
+        known_good=config.health.accept,
+        sender=config.health.sender,
+        escrow=config.bounce.escrow,
+        brake=Brake(least=config.gate.brake_least, share=config.gate.brake_share),
+        quarantine=quarantine_folder(ledger_url(config)),
         rules=make_rules(config),
         acknowledge=acknowledge,
     )
@@ -207,6 +214,15 @@ def fresh_rehearsal(url: URL) -> URL:
     for suffix in ("", "-wal", "-shm"):
         Path(f"{url.database}.rehearsal{suffix}").unlink(missing_ok=True)
     return url.set(database=f"{url.database}.rehearsal")
+
+
+def quarantine_folder(url: URL) -> Path:
+    """Return where copies are kept of what becomes final without being delivered."""
+    if engine.is_file(url):
+        return Path(f"{url.database}.quarantine")
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    return path.parent / "quarantine"
 
 
 def lock_folder(url: URL) -> Path:

@@ -8,7 +8,8 @@ lets the sessions finish their message.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,10 +31,16 @@ from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
 from drainer.orders import Orders, Tally, connected
 from drainer.policy.job import Job
-from drainer.policy.settle import Policy, Settlement
+from drainer.policy.judging import Judged, Policy
+from drainer.policy.known import Known
+from drainer.policy.schedule import usual_escrow
+from drainer.policy.settle import Settlement
+from drainer.policy.state import State
 from drainer.policy.throttle import ramp_window
 from drainer.policy.verdict import Verdict
+from drainer.probing import Probing
 from drainer.process import utcnow
+from drainer.quarantine import Quarantine
 from drainer.scanning import Scanner, scan, scanner
 from drainer.sharing import Sharing
 from drainer.smtp.check import own_name
@@ -70,11 +77,21 @@ class Drain:
         self.orders = orders
         self.ledger = ledger
         self.tally = Tally(started=utcnow())
-        self.keeper = Gatekeeper(orders.pauses, self._note)
+        known = Known(orders.known_good, orders.sender)
+        self.keeper = Gatekeeper(orders.pauses, known, self._note)
         self._sources = {source.url: source for source in sources}
         self._urls = list(self._sources)
+        self._slots = asyncio.Semaphore(orders.connections)
+        self._probing = Probing(
+            self.keeper, ledger, orders.route, self._urls, self._slots
+        )
+        self.keeper.on_move = self._heed_gates
+        self._quarantine = Quarantine(orders.quarantine) if orders.quarantine else None
         self._intake = Intake(
-            self._sources, orders.admission, orders.route.max_recipients
+            self._sources,
+            orders.admission,
+            orders.route.max_recipients,
+            self._quarantine,
         )
         self._backlog = Backlog(BACKLOG)
         self._leases = leases or Leases([])
@@ -97,22 +114,24 @@ class Drain:
         The sources must have been bound to the route (Ledger.bind).
         """
         self._throttle = await self._limits()
+        await self._take_up()
         sharing = Sharing(self.orders, self.ledger, self._throttle, self.tally)
         async with asyncio.TaskGroup() as group:
             lease = group.create_task(self._guarded(self.ledger.keep_lease()))
             share = group.create_task(self._guarded(sharing.run()))
             renewal = group.create_task(self._guarded(self._leases.keep()))
+            probing = group.create_task(self._guarded(self._probing.run()))
             acknowledging = group.create_task(self._guarded(self._acknowledger.run()))
             numbers = range(self.orders.connections)
             lanes = [group.create_task(self._lane(n)) for n in numbers]
             await self._flow()
             self._close()
             await self._finish(lanes)
-            lease.cancel()
-            share.cancel()
-            renewal.cancel()
+            for side in (lease, share, renewal, probing):
+                side.cancel()
             self._acknowledger.close()
             await acknowledging
+        await self._leave_gates()
         if self._error is not None:
             raise self._error
         await self._check_ownership()
@@ -136,6 +155,22 @@ class Drain:
         if last is not None and self.orders.messages is not None:
             level = self.orders.messages.level_after(utcnow() - last)
         return Throttle(self.orders.messages, self.orders.octets, level=level)
+
+    async def _take_up(self) -> None:
+        """Go on where the gates stood, and let what is ripe be confirmed."""
+        first_run = await self._probing.recall()
+        escrow = self.orders.escrow
+        if escrow is None:
+            escrow = usual_escrow(utcnow() - first_run)
+        schedule = replace(self.orders.schedule, escrow=escrow)
+        self._policy = Policy(schedule=schedule, rules=self.orders.rules)
+        await self._probing.confirm(self.orders.brake)
+
+    async def _leave_gates(self) -> None:
+        """Leave no gate in between: in doubt, the primary refuses us."""
+        if not self.tally.interrupted and self._error is None:
+            self.keeper.give_up()
+        await self._guarded(self._probing.settle_moves())
 
     async def _finish(self, lanes: list[asyncio.Task[None]]) -> None:
         """Wait for the sessions; after a signal only for the grace."""
@@ -239,6 +274,9 @@ class Drain:
         if self.tally.scanning or self._backlog.outstanding:
             await self._wait_idle(LOOK_AGAIN)
             return True
+        if self._probing.busy or await self._probing.wake_prober():
+            await self.keeper.wait(SOON)
+            return True
         due = await self.ledger.next_due(self._urls)
         if due is None or from_micros(due) > self._deadline():
             return False
@@ -275,7 +313,8 @@ class Drain:
             await self._ramp(n)
             if await self._pass_gate():
                 try:
-                    await self._session()
+                    async with self._slots:
+                        await self._session()
                 finally:
                     self.keeper.leave()
 
@@ -298,7 +337,7 @@ class Drain:
                 self.keeper.give_up()
                 self._close()
                 return False
-            self.tally.waiting = f"paused: {self.keeper.gate.reply}"
+            self.tally.waiting = f"{self.keeper.gate.state}: {self.keeper.reply}"
             await self.keeper.wait(wait)
             self.tally.waiting = ""
         return False
@@ -307,7 +346,6 @@ class Drain:
         answer = await self._connect()
         if isinstance(answer, Failed):
             self.keeper.not_connected(answer)
-            self._heed_gate()
             return
         if own_name(answer, self.orders.route):
             self._fail_loop(answer)
@@ -336,7 +374,6 @@ class Drain:
             self._unheard += 1
             if session.sent == 0 or self._unheard >= MAX_UNHEARD:
                 self.keeper.dropped(session.loss)
-                self._heed_gate()
 
     async def _connect(self) -> Connection | Failed:
         """Open a session; an ending drain does not wait for it."""
@@ -360,6 +397,7 @@ class Drain:
             policy=self._policy,
             watcher=self,
             leases=self._leases,
+            standing=self.keeper.scopes,
             idle=self.orders.route.timeouts.idle,
         )
 
@@ -369,7 +407,8 @@ class Drain:
         except LedgerUnwritable as error:
             self.failed(error)
 
-    def _heed_gate(self) -> None:
+    def _heed_gates(self) -> None:
+        self._backlog.bring_back()
         if self.keeper.refuses:
             self._close()
 
@@ -383,31 +422,51 @@ class Drain:
 
     # --- told by the lanes (deliver.Watcher)
 
-    def flowing(self) -> bool:
-        """Whether sessions may begin another message."""
-        return self.keeper.flowing
+    def flowing(self, *, behind: bool = False) -> bool:
+        """Whether this lane's session may begin another message."""
+        return self.keeper.flowing(behind=behind)
+
+    def barred(self, work: Work) -> Mapping[str, str]:
+        """Return recipient domains that wait behind their gate."""
+        return self.keeper.barred(each.domain for each in work.job.claimed)
+
+    def unused(self, work: Work) -> None:
+        """Take note that admitted work was not begun after all."""
+        self.keeper.unused(each.domain for each in work.job.claimed)
+
+    def observe(self, work: Work, judged: Sequence[Judged]) -> None:
+        """Let the gates look at an attempt before it is settled."""
+        if self.keeper.observe(judged, work.job.message.envelope.reverse_path):
+            self._backlog.bring_back()
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
-        """Count, and let the gate see what it must."""
+        """Count what became of an attempt."""
         verdicts = [settlement.judgement.verdict for settlement in settlements]
         self.tally.verdicts.update(verdicts)
         if Verdict.DELIVER in verdicts:
             self.tally.sent_messages += 1
             self.tally.sent_bytes += work.facts.size_bytes
             self.tally.last_success = utcnow()
-            self.keeper.succeeded()
-        if Verdict.STOP in verdicts:
-            reverse_path = work.job.message.envelope.reverse_path
-            self.keeper.settled(settlements, reverse_path)
-            self._heed_gate()
         if any(s.judgement.rule == "rcpt-too-many" for s in settlements):
             taken = sum(1 for s in settlements if s.stage is not Stage.RCPT)
             self._intake.max_recipients = max(1, taken)
 
     def recorded(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Let the source be told, now that the outcome is durable."""
+        if work.job.kept and self._quarantine is not None:
+            self._drop_copy(self._quarantine, work, settlements)
         if self.orders.acknowledge:
             self._acknowledger.consider(work, settlements)
+
+    def _drop_copy(
+        self,
+        quarantine: Quarantine,
+        work: Work,
+        settlements: tuple[Settlement, ...],
+    ) -> None:
+        """Keep the copy of what may become final only if it did."""
+        if not any(each.state is State.QUARANTINED for each in settlements):
+            quarantine.remove(work.job.message.id, work.job.claimed)
 
     def defect(self, error: Exception) -> None:
         """Count a failure of our own; the third ends the drain."""

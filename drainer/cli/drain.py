@@ -41,7 +41,7 @@ from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
 from drainer.orders import Orders
-from drainer.policy.hints import NO_KNOWN_GOOD
+from drainer.policy.hints import NO_KNOWN_GOOD, remedy
 from drainer.policy.state import FINAL, State
 from drainer.process import rarely_collect, utcnow
 from drainer.scanning import Scanner, scanner
@@ -281,7 +281,7 @@ def _exit_code(run: _Run, drain: Drain, error: DrainerError | None) -> int:
         return 1
     if drain.tally.interrupted:
         return INTERRUPTED
-    if drain.keeper.refuses:
+    if drain.keeper.open_gates:
         return 4
     report = Report(run.url)
     states = report.states([source.url for source in run.sources])
@@ -340,16 +340,30 @@ def _print_summary(run: _Run, drain: Drain, summary: dict[str, Any]) -> None:
     _print_next(run, drain)
 
 
+def _print_gates(drain: Drain) -> None:
+    """Say which gates are open, why, and what to do about it."""
+    console = stdout()
+    for gate in drain.keeper.open_gates:
+        cause = gate.cause
+        why = cause.judgement.reason if cause else "waiting did not help"
+        where = f" for {shown(gate.scope)}" if gate.scope else ""
+        console.print(f"[red]stopped{where}: {shown(why)}[/]")
+        if cause is not None:
+            console.print(f"  it said: {shown(cause.reply)}")
+            console.print(f"  {remedy(cause)}")
+    if drain.keeper.open_gates:
+        console.print("nothing was judged by that; mend it and run the same again")
+    if drain.keeper.scopes.brake:
+        console.print(
+            "[yellow]brake: too many refusals for good are pending, so none becomes"
+            " final[/]; look at `drainer list --state bounce-pending`"
+        )
+
+
 def _print_next(run: _Run, drain: Drain) -> None:
     """Say what remains, why, and what to run."""
     console = stdout()
-    if drain.keeper.refuses:
-        judgement = drain.keeper.gate.judgement
-        why = judgement.reason if judgement else "waiting did not help"
-        console.print(
-            f"[red]stopped: {shown(why)}: {shown(drain.keeper.gate.reply)}[/]"
-        )
-        console.print("nothing was judged by that; mend it and run the same again")
+    _print_gates(drain)
     urls = [source.url for source in run.sources]
     report = Report(run.url)
     for row in report.reasons(urls):

@@ -265,19 +265,26 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
     messages = {row["seq"]: row for row in known}
     jobs = []
     for seq in seqs:
-        for part in _by_doubt(claims.get(seq, [])):
+        for part in _apart(claims.get(seq, [])):
             recipients = tuple(claimed.recipient for claimed in part)
             message = message_of(dict(messages[seq]), recipients)
-            alone = part[0].state is State.UNKNOWN
+            alone = part[0].state is State.UNKNOWN or part[0].drops > 0
             jobs.append(Job(message=message, seq=seq, claimed=part, alone=alone))
     return jobs
 
 
-def _by_doubt(claims: list[Claimed]) -> list[tuple[Claimed, ...]]:
-    """Part the recipients in doubt from the others: those go alone."""
-    doubtful = tuple(c for c in claims if c.state is State.UNKNOWN)
-    others = tuple(c for c in claims if c.state is not State.UNKNOWN)
-    return [part for part in (others, doubtful) if part]
+def _apart(claims: list[Claimed]) -> list[tuple[Claimed, ...]]:
+    """Part those that go alone from the others.
+
+    Whoever is in doubt, or was dropped, gets a connection of its own; whoever was
+    refused together with others a transaction of its own.
+    """
+    parts: dict[object, list[Claimed]] = {}
+    for claimed in claims:
+        doubtful = claimed.state is State.UNKNOWN
+        key = claimed.n if claimed.solo else (doubtful, claimed.drops > 0)
+        parts.setdefault(key, []).append(claimed)
+    return [tuple(part) for part in parts.values()]
 
 
 def next_due(

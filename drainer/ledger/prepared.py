@@ -41,7 +41,11 @@ class Prepared:
 
 
 def inserting(table: sa.Table, *, without: str = "") -> sa.Insert:
-    """Return an INSERT of every column but one that the database fills."""
-    names = (column.name for column in table.columns if column.name != without)
+    """Return an INSERT of every column but those that the database fills."""
+    names = (
+        column.name
+        for column in table.columns
+        if column.name != without and column.server_default is None
+    )
     values: dict[str, Any] = {name: sa.bindparam(name) for name in names}
     return sa.insert(table).values(values).inline()  # no RETURNING: many rows at once

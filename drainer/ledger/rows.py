@@ -1,6 +1,7 @@
 """Messages and claims as rows, and back."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from drainer.ledger import Decision, Kind, Listing, Row, from_micros, to_micros
@@ -76,6 +77,7 @@ def _recipient_rows(scanned: Scanned) -> list[Row]:
             "attempts": 0,
             "doubts": 0,
             "released": 0,
+            "refused": None,
             "attempt": None,
             "rule": f"local-{problem}" if problem else "",
             "reply": detail if problem else "",
@@ -139,6 +141,11 @@ def claimed_of(row: Mapping[str, Any]) -> Claimed:
         attempts=row["attempts"],
         doubts=row["doubts"],
         released=bool(row["released"]),
+        drops=row["drops"],
+        solo=bool(row["solo"]),
+        spent=timedelta(microseconds=row["spent"]),
+        refusal=row["refusal"],
+        refused=None if row["refused"] is None else from_micros(row["refused"]),
     )
 
 

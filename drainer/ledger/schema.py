@@ -108,12 +108,35 @@ recipients = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("doubts", sa.Integer, nullable=False),
     sa.Column("released", sa.Integer, nullable=False),
+    #: What a later attempt must know of the earlier ones; see policy.job.Claimed.
+    sa.Column("drops", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("solo", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("spent", _Time, nullable=False, server_default="0"),
+    sa.Column("refusal", sa.String(64), nullable=False, server_default=""),
+    sa.Column("refused", _Time),
+    #: The gate that it waits for: a recipient domain, '*' for the route, '' for none.
+    sa.Column("waits", sa.String(255), nullable=False, server_default=""),
     #: The attempt that has it in flight, or had it last: its outcome counts.
     sa.Column("attempt", sa.BigInteger),
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("reply", _Text, nullable=False),
     sa.Index("recipients_state_due", "state", "due"),
     sqlite_with_rowid=False,
+    **MARIADB_TABLE,
+)
+
+#: The gates that are not as at the start, and how they came to it.
+gates = sa.Table(
+    "gates",
+    metadata,
+    sa.Column("route", sa.String(300), primary_key=True),
+    #: A recipient domain; '' is the route itself.
+    sa.Column("scope", sa.String(255), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("until", _Time),
+    sa.Column("since", _Time, nullable=False),
+    #: The rest of policy.gate.Gate, as JSON.
+    sa.Column("facts", _Text, nullable=False),
     **MARIADB_TABLE,
 )
 

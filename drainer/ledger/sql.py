@@ -22,15 +22,19 @@ from drainer.ledger import (
     claims,
     engine,
     from_micros,
+    gates,
     runs,
     to_micros,
+    waiting,
 )
 from drainer.ledger.owner import RENEW_EVERY, Owner, wait_for_last_commits
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Call, Identity, Noted, closing, opening
 from drainer.ledger.writer import Writer
 from drainer.mail.message import Message
+from drainer.policy.gate import Gate
 from drainer.policy.job import Job
+from drainer.policy.settle import FAR
 from drainer.policy.state import State
 
 T = TypeVar("T")
@@ -187,6 +191,49 @@ class Ledger:
             runs.take_share, run=self.run_id, wanted=wanted, now=_now()
         )
         return taken / runs.WHOLE
+
+    # --- the gates
+
+    async def recall(self, route: str) -> gates.Memory:
+        """Return the gates of a route as the run before left them, and what it knew."""
+        return await self._call(gates.recall, route=route, now=_now())
+
+    async def keep_gate(self, route: str, gate: Gate) -> None:
+        """Write a gate down."""
+        await self._call(gates.keep, route=route, gate=gate, now=_now())
+
+    async def gate_opened(self, sources: Sequence[str], gate: Gate) -> int:
+        """Take back the refusals behind a gate that opened; return how many."""
+        now = _now()
+        return await self._call(
+            waiting.opened,
+            behind=waiting.Behind(sources, gate.scope),
+            run=self.run_id,
+            gate=gate,
+            times=(now, now + FAR // timedelta(microseconds=1)),
+        )
+
+    async def gate_closed(self, sources: Sequence[str], scope: str) -> None:
+        """Make due what waited for a gate that closed."""
+        behind = waiting.Behind(sources, scope)
+        await self._call(waiting.closed, behind=behind, now=_now())
+
+    async def wake_one(self, sources: Sequence[str], scope: str) -> bool:
+        """Make one that waits for a gate due now, to probe with; False = none."""
+        behind = waiting.Behind(sources, scope)
+        return await self._call(waiting.wake_one, behind=behind, now=_now())
+
+    async def ripen(
+        self, sources: Sequence[str], brake: waiting.Brake, *, dry: bool = False
+    ) -> waiting.Ripened:
+        """Let refusals whose escrow time is over be tried again; ``dry`` only looks."""
+        return await self._call(
+            waiting.ripen,
+            sources=sources,
+            brake=brake,
+            identity=(self.run_id, _now()),
+            dry=dry,
+        )
 
     async def keep_lease(self) -> None:
         """Renew the lease for ever; run it as a task."""

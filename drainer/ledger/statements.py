@@ -7,6 +7,7 @@ and the writer finds out whose it was.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -62,6 +63,25 @@ _SETTLE = Prepared(
         reply=sa.bindparam("b_reply"),
     )
 )
+#: The same for a recipient that is not delivered: with what it takes along.
+_REST = Prepared(
+    sa.update(schema.recipients)
+    .where(
+        _R.message == sa.bindparam("b_message"),
+        _R.n == sa.bindparam("b_n"),
+        _R.state == _IN_FLIGHT,
+        _R.attempt == sa.bindparam("b_attempt"),
+    )
+    .values(
+        **{
+            name: sa.bindparam(f"b_{name}")
+            for name in (
+                "state", "since", "due", "attempts", "doubts", "rule", "reply",
+                "drops", "solo", "spent", "refusal", "refused", "waits",
+            )
+        }
+    )
+)  # fmt: skip
 _END = Prepared(
     sa.update(schema.attempts)
     .where(_A.id == sa.bindparam("b_id"))
@@ -102,6 +122,7 @@ class Closing(NamedTuple):
 
     ended: Row
     settled: list[Row]
+    rested: list[Row]
     decided: list[Row]
     freed: list[Row]
 
@@ -155,6 +176,7 @@ class Batch:
         decided = [row for each in closed for row in each.decided] + self._noted
         guarded(connection, _TAKE, [row for each in opened for row in each.taken])
         guarded(connection, _SETTLE, [row for each in closed for row in each.settled])
+        guarded(connection, _REST, [row for each in closed for row in each.rested])
         _many(connection, _ATTEMPT, [each.attempt for each in opened])
         _many(connection, _END, [each.ended for each in closed])
         _many(connection, _DECISION, decided)
@@ -207,9 +229,12 @@ def closing(closed: Closed, identity: Identity) -> Closing:
     """Return the rows that settle an attempt's recipients."""
     at = to_micros(closed.ended)
     seq = closed.job.seq
+    delivered = [s for s in closed.settlements if s.state is State.DELIVERED]
+    others = [s for s in closed.settlements if s.state is not State.DELIVERED]
     return Closing(
         ended={"b_id": closed.id, "b_ended": at, "b_stages": to_json(closed.stages)},
-        settled=[_settle_row(closed, each, at) for each in closed.settlements],
+        settled=[_settle_row(closed, each, at) for each in delivered],
+        rested=[_rest_row(closed, each, at) for each in others],
         decided=[
             decision_row(verdict_decision(closed, each), identity.run)
             for each in closed.settlements
@@ -230,6 +255,18 @@ def _settle_row(closed: Closed, settlement: Settlement, at: int) -> Row:
         "b_doubts": settlement.doubts,
         "b_rule": settlement.judgement.rule,
         "b_reply": storable(settlement.reply[:MAX_REPLY]),
+    }
+
+
+def _rest_row(closed: Closed, settlement: Settlement, at: int) -> Row:
+    refused = settlement.refused
+    return _settle_row(closed, settlement, at) | {
+        "b_drops": settlement.drops,
+        "b_solo": int(settlement.solo),
+        "b_spent": settlement.spent // timedelta(microseconds=1),
+        "b_refusal": settlement.refusal,
+        "b_refused": to_micros(refused) if refused else None,
+        "b_waits": settlement.waits,
     }
 
 

@@ -42,6 +42,11 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
 }
 
 
+BEHIND_GATE = "gate-open"
+"""The code of what holds nothing: a message waits, and is not tried. Its detail is
+what the primary said to others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Why a message cannot be replayed as it stands."""
@@ -58,6 +63,8 @@ class Problem:
 
     def __str__(self) -> str:
         """Say it as a person reads it."""
+        if self.code == BEHIND_GATE:
+            return self.detail
         return f"{self.code}: {PROBLEMS[self.code][0]} ({self.detail})"
 
 

@@ -9,7 +9,7 @@ permanent.
 
 from collections.abc import Sequence
 
-from drainer.mail.message import PROBLEMS, Problem
+from drainer.mail.message import BEHIND_GATE, PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import tables
 from drainer.policy.families import families
@@ -49,6 +49,9 @@ def classify(
 
 
 def _judge_problem(problem: Problem) -> Judgement:
+    if problem.code == BEHIND_GATE:
+        reason = f"not tried, because the primary refuses this host: {problem.detail}"
+        return _judgement("D", "gate-open", reason)
     reason = f"{PROBLEMS[problem.code][0]}: {problem.detail}"
     return _judgement("H", f"local-{problem.code}", reason, Scope.MESSAGE)
 

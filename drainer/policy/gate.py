@@ -1,22 +1,33 @@
-"""The way to the primary: closed while mail flows, open when it refuses us.
+"""The way to a scope: closed while mail flows, open when the primary refuses us.
 
-Pure: every function takes the gate and returns the next one. A refusal that is
-meant for us never judges a message (promise P4); it pauses the route, and opens
-the gate when waiting does not help or when it is said to several senders.
+A scope is a route, or one recipient domain on it. Pure: every function takes the
+gate and returns the next one; docs/refusals.md shows the states as a picture.
+
+closed   mail flows
+paused   nothing is tried for a while, then one session probes
+probing  the canary asks (no DATA), or one real message at a time goes
+open     nothing is tried before a timer that doubles, or a person, lets it probe
+
+A refusal that is meant for us never judges a message (promise P4).
 """
 
 import enum
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from drainer.policy.verdict import Judgement, Verdict
+from drainer.policy.verdict import Judgement
 
 STOPS_TO_OPEN = 3
 """Refusals of us in a row, whoever the senders are; two when they differ."""
+MESSAGES_TO_TRY = 3
+"""Real messages that probe, one at a time, before a gate opens."""
+FIRST_PROBE = timedelta(minutes=1)
+LAST_PROBE = timedelta(hours=1)
+"""An open gate probes again after FIRST_PROBE, doubled up to LAST_PROBE."""
 
 
 class GateState(enum.StrEnum):
-    """Closed: mail flows. Paused: nothing is tried. Probing: one session is."""
+    """Closed: mail flows. Paused, open: nothing is tried. Probing: little is."""
 
     CLOSED = "closed"
     PAUSED = "paused"
@@ -24,70 +35,193 @@ class GateState(enum.StrEnum):
     OPEN = "open"
 
 
+class Phase(enum.StrEnum):
+    """What probes: the canary, or real messages."""
+
+    CANARY = "canary"
+    MESSAGES = "messages"
+
+
+class Outcome(enum.StrEnum):
+    """What the canary was told."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why a gate moved."""
+
+    #: early, stop, run, ratio, storm, contradiction (of an address known good), learnt
+    trigger: str
+    judgement: Judgement
+    #: The primary's words, or the system's.
+    reply: str
+    sender_domain: str = ""
+    fingerprint: str = ""
+    #: The canary cannot see it, as it sends no content and is from another sender.
+    blind: bool = False
+    #: It is about contents: strangers' spam alone never opens the gate.
+    content: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """The state of the route's gate and how it came to it."""
+    """The state of one scope's gate and how it came to it."""
 
     pauses: tuple[timedelta, ...]
+    #: A recipient domain; '' is the route as a whole.
+    scope: str = ""
     state: GateState = GateState.CLOSED
-    #: End of the pause.
+    phase: Phase = Phase.MESSAGES
+    #: When a pause ends, or an open gate may probe.
     until: datetime | None = None
-    #: Pauses without a success between them.
+    #: Pauses, or probes that failed, without a success between them.
     failures: int = 0
+    #: Messages that probed and were refused.
+    tried: int = 0
+    #: Whether it was open when it began to probe: then a message must be delivered.
+    reopening: bool = False
     #: Sender domains of the messages that met a refusal of us, in a row.
     stopped: tuple[str, ...] = ()
-    judgement: Judgement | None = None
-    reply: str = ""
+    cause: Cause | None = None
+
+    @property
+    def flows(self) -> bool:
+        """Whether mail flows."""
+        return self.state is GateState.CLOSED
 
 
-def refused_early(gate: Gate, judgement: Judgement, reply: str, now: datetime) -> Gate:
+def refused_early(gate: Gate, cause: Cause, now: datetime) -> Gate:
     """Return the gate after a refusal or a loss before MAIL."""
-    if judgement.short:
-        return _pause(gate, judgement, reply, now)
-    return replace(gate, state=GateState.OPEN, judgement=judgement, reply=reply)
+    if cause.judgement.short:
+        return pause(gate, cause, now)
+    return _open(gate, now, cause)
 
 
-def stopped(
-    gate: Gate, judgement: Judgement, reply: str, *, sender_domain: str, now: datetime
-) -> Gate:
+def suspect(gate: Gate, cause: Cause, now: datetime) -> Gate:
+    """Return the gate when refusals look as if they were meant for us."""
+    if cause.trigger == "contradiction":
+        return _open(gate, now, cause)
+    if not gate.flows:
+        return gate
+    phase = Phase.MESSAGES if cause.blind else Phase.CANARY
+    return replace(
+        gate, state=GateState.PROBING, phase=phase, tried=0, until=None, cause=cause
+    )
+
+
+def stopped(gate: Gate, cause: Cause, now: datetime) -> Gate:
     """Return the gate after a message met a `stop` from MAIL on.
 
-    One message alone never opens it, or a spammer could.
+    The first one makes it suspect. One message alone never opens it, or a spammer
+    could; two senders, or three messages in a row, do.
     """
-    if judgement.short:
-        return _pause(gate, judgement, reply, now)
-    met = (*gate.stopped, sender_domain)
-    gate = replace(gate, stopped=met, judgement=judgement, reply=reply)
+    if cause.judgement.short:
+        return pause(gate, cause, now)
+    met = (*gate.stopped, cause.sender_domain)
+    gate = replace(gate, stopped=met)
     if len(met) >= STOPS_TO_OPEN or len(set(met)) > 1:
-        return replace(gate, state=GateState.OPEN)
+        return _open(gate, now, cause)
+    return suspect(gate, cause, now)
+
+
+def refused(gate: Gate, now: datetime) -> Gate:
+    """Return the gate after a message that probed was refused for good."""
+    if gate.state is not GateState.PROBING or gate.phase is not Phase.MESSAGES:
+        return gate
+    gate = replace(gate, tried=gate.tried + 1)
+    if gate.tried < MESSAGES_TO_TRY:
+        return gate
+    content = gate.cause is not None and gate.cause.content
+    return _close(gate) if content else _open(gate, now)
+
+
+def heard(gate: Gate) -> Gate:
+    """Return the gate after a message got any reply of its own.
+
+    That ends a pause for want of an answer: the primary answers again.
+    """
+    waited = gate.cause is not None and gate.cause.judgement.short
+    if gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES and waited:
+        return _close(gate)
     return gate
+
+
+def probes_after(gate: Gate, trigger: str) -> bool:
+    """Whether messages probe, and this is why."""
+    cause = gate.cause
+    return gate.state is GateState.PROBING and (
+        cause is not None and cause.trigger == trigger
+    )
 
 
 def succeeded(gate: Gate) -> Gate:
     """Return the gate after a message was accepted.
 
-    One that is open stays so: that message was under way before it opened.
+    One that is open stays so: that message was under way before it opened. While
+    the canary is out it stays, too: what it was suspected for is not answered yet.
     """
-    idle = gate.state is GateState.CLOSED and not (gate.failures or gate.stopped)
-    if idle or gate.state is GateState.OPEN:
+    idle = gate.flows and not (gate.failures or gate.stopped)
+    asked = gate.state is GateState.PROBING and gate.phase is Phase.CANARY
+    if idle or asked or gate.state is GateState.OPEN:
         return gate
-    return Gate(pauses=gate.pauses)
+    return _close(gate)
+
+
+def answered(gate: Gate, outcome: Outcome, reply: str, now: datetime) -> Gate:
+    """Return the gate after the canary came back.
+
+    When it was suspected and the canary is welcome, the refusals were individual.
+    When it was open, or nobody knows an address that must exist, real messages go
+    on probing; what canaries cannot see never opens a gate.
+    """
+    if gate.state is not GateState.PROBING or gate.phase is not Phase.CANARY:
+        return gate
+    if outcome is Outcome.REFUSED:
+        cause = replace(gate.cause, reply=reply) if gate.cause else None
+        return _open(gate, now, cause)
+    if outcome is Outcome.ACCEPTED and not gate.reopening:
+        return replace(_close(gate), stopped=gate.stopped)
+    return replace(gate, phase=Phase.MESSAGES, tried=0)
 
 
 def probe(gate: Gate, now: datetime) -> Gate:
-    """Return the gate when a session asks to pass: a pause may be over."""
-    over = gate.until is not None and now >= gate.until
-    if gate.state is GateState.PAUSED and over:
-        return replace(gate, state=GateState.PROBING)
-    return gate
+    """Return the gate when somebody asks to pass: its time may have come."""
+    if gate.until is None or now < gate.until:
+        return gate
+    if gate.state is GateState.PAUSED:
+        return replace(gate, state=GateState.PROBING, phase=Phase.MESSAGES, tried=0)
+    return recheck(gate)
 
 
-def give_up(gate: Gate) -> Gate:
-    """Return the gate when waiting has lasted too long."""
-    return replace(gate, state=GateState.OPEN)
+def recheck(gate: Gate) -> Gate:
+    """Return the gate when an open one is to probe now: a person says so."""
+    if gate.state is not GateState.OPEN:
+        return gate
+    return replace(
+        gate,
+        state=GateState.PROBING,
+        phase=Phase.CANARY,
+        until=None,
+        tried=0,
+        stopped=(),
+        reopening=True,
+    )
 
 
-def _pause(gate: Gate, judgement: Judgement, reply: str, now: datetime) -> Gate:
+def give_up(gate: Gate, now: datetime) -> Gate:
+    """Return the gate when waiting has lasted too long: in doubt, it opens."""
+    if gate.state not in (GateState.PAUSED, GateState.PROBING):
+        return gate
+    content = gate.cause is not None and gate.cause.content
+    return _close(gate) if content else _open(gate, now)
+
+
+def pause(gate: Gate, cause: Cause, now: datetime) -> Gate:
+    """Return the gate when the primary asks for a rest."""
     if gate.state in (GateState.PAUSED, GateState.OPEN):
         return gate  # the other sessions met the same
     step = min(gate.failures, len(gate.pauses) - 1)
@@ -96,11 +230,23 @@ def _pause(gate: Gate, judgement: Judgement, reply: str, now: datetime) -> Gate:
         state=GateState.PAUSED,
         until=now + gate.pauses[step],
         failures=gate.failures + 1,
-        judgement=judgement,
-        reply=reply,
+        cause=cause,
     )
 
 
-def is_stop(judgement: Judgement) -> bool:
-    """Whether a judgement concerns the gate."""
-    return judgement.verdict is Verdict.STOP
+def _open(gate: Gate, now: datetime, cause: Cause | None = None) -> Gate:
+    cause = cause or gate.cause
+    if gate.state is GateState.OPEN:
+        return gate
+    wait = min(FIRST_PROBE * 2 ** min(gate.failures, 10), LAST_PROBE)
+    return replace(
+        gate,
+        state=GateState.OPEN,
+        until=now + wait,
+        failures=gate.failures + 1,
+        cause=cause,
+    )
+
+
+def _close(gate: Gate) -> Gate:
+    return Gate(pauses=gate.pauses, scope=gate.scope)

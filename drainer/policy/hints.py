@@ -1,6 +1,7 @@
 """What to do about a stage that failed, in words for the person at the console."""
 
 from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.gate import Cause
 
 _LOST = {
     "refused": "nothing listens there: is the primary's SMTP server running?",
@@ -42,3 +43,49 @@ NO_KNOWN_GOOD = (
 )
 NO_DOMAIN = "set [primary] domains, so that a random recipient can be tried"
 """Hints for what is worth a warning, not a failure."""
+
+
+_REMEDIES: dict[tuple[str, ...], str] = {
+    ("text-relay-denied", "basic-551"): (
+        "it refuses to relay for this host. On Postfix: add this host to mynetworks, or"
+        " the domain to relay_domains; on Exim: to relay_from_hosts, relay_to_domains;"
+        " on Exchange: allow this host's address on the receive connector"
+    ),
+    ("enhanced-5.1.2", "enhanced-5.1.10", "enhanced-5.4.4", "basic-556"): (
+        "it no longer serves that domain. On Postfix: look at relay_domains,"
+        " virtual_mailbox_domains and mydestination; on Exchange: at accepted domains"
+    ),
+    ("enhanced-5.1", "text-unknown-user", "enhanced-5.2.1", "text-mailbox-closed"): (
+        "it knows none of these users: is its user table (LDAP, SQL, a map) back? Look"
+        " one of the addresses up there (Postfix: `postmap -q ADDRESS MAP`)"
+    ),
+    ("text-our-address", "text-our-name", "enhanced-5.7.25", "banner", "ehlo"): (
+        "it refuses this host's address or name. On Postfix: put permit_mynetworks"
+        " before the checks of clients; set forward and reverse DNS, [primary] helo"
+    ),
+    ("text-auth-required", "enhanced-5.7.8", "basic-53", "auth", "starttls"): (
+        "it wants a login or TLS: set [primary] username, password_file, tls; or exempt"
+        " this host there"
+    ),
+    ("text-sender-authentication", "enhanced-5.7.2"): (
+        "it checks the senders against this host's address: exempt this host from SPF"
+        " and DMARC checks there, since it passes on mail of others"
+    ),
+    ("text-sick", "enhanced-5.3", "enhanced-4.3", "basic-45", "text-filter-down"): (
+        "it is sick: look at its disk, its filters and its log"
+    ),
+    ("text-content", "enhanced-5.6"): (
+        "its content filter refuses everything: look at the filter and its log"
+    ),
+}
+"""The beginnings of rules -> what a person can do; the first that fits."""
+
+
+def remedy(cause: Cause) -> str:
+    """Return what a person can do about an open gate."""
+    for rules, words in _REMEDIES.items():
+        if cause.judgement.rule.startswith(rules):
+            return words
+    if cause.trigger == "early":
+        return "it does not serve this host: look at its log, and at firewalls between"
+    return "look at its log for this host's address, and at one refused message"

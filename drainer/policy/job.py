@@ -1,8 +1,9 @@
 """Units of work: a message as it was scanned, and as it is to be tried."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from drainer.mail.envelope import Recipient
+from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.message import Facts, Message, Problem, Spooled
 from drainer.policy.state import State
 
@@ -20,6 +21,20 @@ class Claimed:
     doubts: int = 0
     #: An operator's release overrules the problems that may be overruled.
     released: bool = False
+    #: How often the connection went, or 421 came, right after its content.
+    drops: int = 0
+    #: It goes in a transaction of its own: another's filter may have refused for all.
+    solo: bool = False
+    #: The delays that it has waited while the primary was reachable.
+    spent: timedelta = timedelta(0)
+    #: The rule that refused it for good, or "stop", and since when.
+    refusal: str = ""
+    refused: datetime | None = None
+
+    @property
+    def domain(self) -> str:
+        """The recipient's domain, lower-cased."""
+        return domain_of(self.recipient.forward_path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +48,17 @@ class Job:
     #: Present when the message was just read; otherwise the source opens it.
     spooled: Spooled | None = None
     facts: Facts | None = None
-    #: In doubt before: it goes alone on its connection.
+    #: In doubt before, or dropped: it goes alone on its connection.
     alone: bool = False
     #: All recipients of a message that was just scanned.
     whole: bool = False
+    #: There is a durable copy of it: a refusal may become final.
+    kept: bool = False
+
+    @property
+    def confirms(self) -> bool:
+        """Whether this attempt may make a refusal final."""
+        return any(claimed.refusal for claimed in self.claimed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

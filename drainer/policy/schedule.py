@@ -9,6 +9,16 @@ from datetime import timedelta
 
 from drainer.policy.verdict import Verdict
 
+FIRST_DAY = timedelta(days=1)
+
+
+def usual_escrow(age: timedelta) -> timedelta:
+    """Return how long a refusal rests; ``age`` is the time since the first run.
+
+    On the first day after an outage user tables and filters are half up.
+    """
+    return timedelta(hours=4 if age < FIRST_DAY else 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
@@ -24,7 +34,21 @@ class Schedule:
     long_max: timedelta = timedelta(hours=6)
     #: How long a recipient `unknown` rests: what the primary took may show up.
     unknown: timedelta = timedelta(minutes=5)
+    #: What all delays together may come to; they run only while the primary answers.
     lifetime: timedelta = timedelta(days=5)
+    #: The same for a full mailbox.
+    quota: timedelta = timedelta(days=3)
+    #: How long a refusal for good rests before it is tried for confirmation.
+    escrow: timedelta = timedelta(hours=1)
+    #: A delay that a reply states is never taken for less.
+    soonest: timedelta = timedelta(seconds=1)
+
+    def is_spent(self, verdict: Verdict, spent: timedelta) -> bool:
+        """Whether delays of that sum are more than a recipient may wait."""
+        limit = self.lifetime
+        if verdict is Verdict.RETRY_LONG:
+            limit = min(limit, self.quota)
+        return spent > limit
 
     def delay(self, verdict: Verdict, attempts: int, draw: float) -> timedelta:
         """Return the delay after the given number of attempts (1 = the first).

@@ -1,30 +1,26 @@
-"""One attempt's endings -> what becomes of each recipient. Pure."""
+"""One attempt's endings, judged -> what becomes of each recipient. Pure.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+A refusal for good is final only when it was confirmed, and none counts while the
+primary refuses everybody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from drainer.mail.reply import Stage
-from drainer.policy.classify import Answer, classify
+from drainer.policy.gate import GateState
 from drainer.policy.job import Claimed
-from drainer.policy.rules import Rule
-from drainer.policy.schedule import Schedule
+from drainer.policy.judging import Judged, Moment, Policy, delay, is_drop, reconsider
 from drainer.policy.state import CLAIMABLE, Event, State, follow
 from drainer.policy.verdict import Judgement, Verdict
 
 MAX_DOUBTS = 3
 """After so many lost replies to the final dot a message is held (poison?)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How one recipient's attempt ended."""
-
-    claimed: Claimed
-    stage: Stage
-    answer: Answer
-    #: Recipients accepted before this one in the same transaction.
-    accepted: int = 0
+FAR = timedelta(hours=6)
+"""When mail behind an open gate is looked at again, should nobody close the gate."""
+ROUTE_WAITS = "*"
+"""How a recipient says that it waits for the gate of the route."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +37,14 @@ class Settlement:
     doubts: int
     #: The peer's words, or ours when it had none.
     reply: str
+    #: What a later attempt must know; as in Claimed.
+    drops: int = 0
+    solo: bool = False
+    spent: timedelta = timedelta(0)
+    refusal: str = ""
+    refused: datetime | None = None
+    #: The scope whose gate it waits for: a domain, ROUTE_WAITS, or '' for none.
+    waits: str = ""
 
 
 _EVENTS = {
@@ -54,61 +58,116 @@ _EVENTS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What settling goes by: when to try again, and the operator's own rules."""
-
-    schedule: Schedule = field(default_factory=Schedule)
-    rules: Sequence[Rule] = ()
-
-
 def settle(
-    endings: Iterable[Ending], *, now: datetime, policy: Policy, draw: float
+    judged: Sequence[Judged], moment: Moment, policy: Policy
 ) -> tuple[Settlement, ...]:
-    """Settle every recipient of one attempt; ``draw`` in [0, 1) is the jitter.
+    """Settle every recipient of one attempt.
 
     The recipients of one message share the draw, so that they stay together in
     one transaction when they are tried again.
     """
-    return tuple(_settle(ending, now, policy, draw) for ending in endings)
-
-
-def _judge(ending: Ending, rules: Sequence[Rule]) -> Judgement:
-    judgement = classify(
-        ending.answer, ending.stage, accepted=ending.accepted, rules=rules
+    return tuple(
+        _delivered(each)
+        if each.judgement.verdict is Verdict.DELIVER
+        else _settle(reconsider(each, moment, policy), moment, policy)
+        for each in judged
     )
-    if judgement.verdict is Verdict.BOUNCE and ending.claimed.doubts:
-        # It may have been delivered then; a refusal now may mean just that.
-        reason = (
-            f"it may have arrived before, so it is never bounced: {judgement.reason}"
-        )
-        return replace(
-            judgement, verdict=Verdict.HOLD, rule="refused-in-doubt", reason=reason
-        )
-    return judgement
 
 
-def _settle(ending: Ending, now: datetime, policy: Policy, draw: float) -> Settlement:
-    claimed = ending.claimed
-    judgement = _judge(ending, policy.rules)
-    event = _EVENTS[judgement.verdict]
-    doubts = claimed.doubts + (event is Event.DOUBT)
-    if doubts >= MAX_DOUBTS and event is Event.DOUBT:
-        event = Event.DOUBT_THRICE
-    state = follow(State.IN_FLIGHT, event)
-    attempts = claimed.attempts + judgement.counts
-    due = None
-    if state in CLAIMABLE:
-        immediate = judgement.verdict is Verdict.RETRY and not judgement.counts
-        wait = policy.schedule.delay(judgement.verdict, attempts, draw)
-        due = now if immediate else now + wait
+def _delivered(each: Judged) -> Settlement:
+    claimed = each.ending.claimed
     return Settlement(
         claimed=claimed,
-        stage=ending.stage,
+        stage=each.ending.stage,
+        judgement=each.judgement,
+        state=follow(State.IN_FLIGHT, Event.DELIVER),
+        due=None,
+        attempts=claimed.attempts + 1,
+        doubts=claimed.doubts,
+        reply=str(each.ending.answer),
+    )
+
+
+def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
+    claimed, judgement = each.ending.claimed, each.judgement
+    event = _event(each, moment, policy)
+    state = follow(State.IN_FLIGHT, event)
+    wait = delay(each, moment, policy)
+    waits, due = "", moment.now + wait
+    if judgement.verdict is Verdict.STOP:
+        waits, due = _behind(each, moment, wait)
+    elif state is State.BOUNCE_PENDING:
+        due = moment.now + policy.schedule.escrow
+    refusal, refused = _refusal(each, moment)
+    retried = judgement.counts and state is State.DEFERRED
+    return Settlement(
+        claimed=claimed,
+        stage=each.ending.stage,
         judgement=judgement,
         state=state,
-        due=due,
-        attempts=attempts,
-        doubts=doubts,
-        reply=str(ending.answer),
+        due=due if state in (*CLAIMABLE, State.BOUNCE_PENDING) else None,
+        attempts=claimed.attempts + judgement.counts,
+        doubts=claimed.doubts + (event in (Event.DOUBT, Event.DOUBT_THRICE)),
+        reply=str(each.ending.answer),
+        drops=claimed.drops + is_drop(each.ending),
+        solo=claimed.solo or judgement.rule == "dot-shared",
+        spent=claimed.spent + (wait if retried else timedelta(0)),
+        refusal=refusal,
+        refused=refused,
+        waits=waits,
     )
+
+
+def _event(each: Judged, moment: Moment, policy: Policy) -> Event:
+    claimed, event = each.ending.claimed, _EVENTS[each.judgement.verdict]
+    if event is Event.DOUBT and claimed.doubts + 1 >= MAX_DOUBTS:
+        return Event.DOUBT_THRICE
+    if event is Event.BOUNCE and is_confirmed(each, moment, policy):
+        return Event.BOUNCE_REFUSED
+    return event
+
+
+def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:
+    """Whether a refusal for good is final: the same again, later, by a well primary.
+
+    Later is after the escrow time; since then others must have been welcome, and
+    the message must have been kept, because it leaves the spool for that.
+    """
+    claimed = each.ending.claimed
+    if claimed.refused is None or claimed.refusal != each.judgement.rule:
+        return False
+    return (
+        moment.kept
+        and claimed.refused + policy.schedule.escrow <= moment.now
+        and not moment.standing.brake
+        and moment.standing.proven(
+            claimed.domain, moment.sender_domain, claimed.refused
+        )
+    )
+
+
+def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
+    """Return by which rule it is refused, and since when."""
+    claimed, judgement = each.ending.claimed, each.judgement
+    match judgement.verdict:
+        case Verdict.BOUNCE:
+            name = judgement.rule
+        case Verdict.STOP if judgement.rule != "gate-open":
+            name = Verdict.STOP.value
+        case Verdict.STOP:
+            return "", None
+        case _:
+            return claimed.refusal, claimed.refused
+    same = claimed.refusal == name and claimed.refused is not None
+    return name, claimed.refused if same else moment.now
+
+
+def _behind(each: Judged, moment: Moment, wait: timedelta) -> tuple[str, datetime]:
+    """Return which gate it waits for, and until when at most."""
+    gate = moment.standing.barrier(each.ending.claimed.domain)
+    if gate is None:
+        return "", moment.now + wait
+    scope = gate.scope or ROUTE_WAITS
+    if gate.state is GateState.OPEN:
+        return scope, moment.now + FAR
+    return scope, gate.until or moment.now + wait

@@ -21,7 +21,7 @@ from drainer.mail.message import Facts, Problem, Spooled
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify import Answer
 from drainer.policy.job import Claimed, Job
-from drainer.policy.settle import Ending
+from drainer.policy.judging import Ending
 from drainer.smtp import Route
 from drainer.smtp.commands import mail_command, rcpt_command, recipient_limit
 from drainer.smtp.connect import Connection

@@ -18,7 +18,7 @@ from drainer.mail.message import Message, Spooled
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.admit import Admission, admit
 from drainer.policy.job import Job
-from drainer.policy.settle import Ending, Policy, settle
+from tests.settling import ending, settled
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 SOURCE = "maildir:/spool"
@@ -53,8 +53,8 @@ def opened(job: Job, attempt: int) -> Opened:
 
 def closed(job: Job, attempt: int, reply: bytes) -> Closed:
     """Return an attempt that ended with a reply to the final dot."""
-    ending = Ending(claimed=job.claimed[0], stage=Stage.DOT, answer=parse_reply(reply))
-    settlements = settle([ending], now=NOW, policy=Policy(), draw=0.5)
+    one = ending(parse_reply(reply), Stage.DOT, claimed=job.claimed[0])
+    settlements = settled([one], now=NOW)
     return Closed(id=attempt, job=job, ended=NOW, stages=(), settlements=settlements)
 
 

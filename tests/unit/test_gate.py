@@ -8,7 +8,7 @@ import pytest
 from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy import gate as gates
 from drainer.policy.classify import classify
-from drainer.policy.gate import Gate, GateState
+from drainer.policy.gate import Cause, Gate, GateState, Outcome, Phase
 from drainer.policy.verdict import Judgement
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -20,14 +20,30 @@ STOP = classify(parse_reply(b"530 5.7.0 log in"), Stage.MAIL)
 CLOSING = classify(parse_reply(b"421 bye"), Stage.MAIL)
 
 
+def cause(judgement: Judgement, domain: str = "", *, content: bool = False) -> Cause:
+    """Return why a gate moves."""
+    return Cause(
+        trigger="stop",
+        judgement=judgement,
+        reply="x",
+        sender_domain=domain,
+        content=content,
+    )
+
+
 def early(gate: Gate, judgement: Judgement, now: datetime = NOW) -> Gate:
     """Meet a refusal before MAIL."""
-    return gates.refused_early(gate, judgement, "x", now)
+    return gates.refused_early(gate, cause(judgement), now)
 
 
 def stop(gate: Gate, domain: str, judgement: Judgement = STOP) -> Gate:
     """Meet a refusal of us with a message of this sender domain."""
-    return gates.stopped(gate, judgement, "x", sender_domain=domain, now=NOW)
+    return gates.stopped(gate, cause(judgement, domain), NOW)
+
+
+def asked(gate: Gate, outcome: Outcome) -> Gate:
+    """Let the canary come back."""
+    return gates.answered(gate, outcome, "y", NOW)
 
 
 def test_an_alert_before_mail_opens_at_once() -> None:
@@ -80,15 +96,95 @@ def test_an_open_gate_stays_open() -> None:
     assert gates.succeeded(gate).state is GateState.OPEN
     assert early(gate, SHORT).state is GateState.OPEN
     assert stop(gate, "example.com", CLOSING).state is GateState.OPEN
-    assert gates.probe(gate, NOW + timedelta(days=1)).state is GateState.OPEN
+    assert asked(gate, Outcome.ACCEPTED).state is GateState.OPEN
+    assert gates.heard(gate).state is GateState.OPEN
+
+
+def test_an_open_gate_asks_the_canary_when_its_timer_ends_or_a_person_says_so() -> None:
+    """Doubled from probe to probe, up to an hour."""
+    gate, waits = early(CLOSED, ALERT), []
+    for _ in range(9):
+        assert gate.until is not None
+        now = gate.until
+        assert gates.probe(gate, now - MINUTE / 60).state is GateState.OPEN
+        gate = gates.probe(gate, now)
+        assert (gate.state, gate.phase) == (GateState.PROBING, Phase.CANARY)
+        gate = gates.answered(gate, Outcome.REFUSED, "y", now)
+        assert gate.state is GateState.OPEN
+        assert gate.until is not None
+        waits.append((gate.until - now) / MINUTE)
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert gates.recheck(gate).phase is Phase.CANARY
 
 
 def test_one_message_alone_never_opens_it() -> None:
     """A spammer could otherwise stop the drain with one message."""
     gate = stop(CLOSED, "evil.example")
-    assert gate.state is GateState.CLOSED
+    assert (gate.state, gate.phase) == (GateState.PROBING, Phase.CANARY)
+    welcome = asked(gate, Outcome.ACCEPTED)
+    assert welcome.flows
+    assert gates.succeeded(welcome) == CLOSED
+    assert stop(gates.succeeded(welcome), "other.example").state is not GateState.OPEN
+
+
+def test_the_canary_that_is_refused_opens_it() -> None:
+    """With the words that the canary was told."""
+    gate = asked(stop(CLOSED, "a.example"), Outcome.REFUSED)
+    assert gate.state is GateState.OPEN
+    assert gate.cause is not None
+    assert gate.cause.reply == "y"
+
+
+def test_without_an_address_to_ask_for_three_messages_are_tried() -> None:
+    """One after another; a delivery closes the gate at any time."""
+    gate = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
+    assert (gate.state, gate.phase) == (GateState.PROBING, Phase.MESSAGES)
+    twice = gates.refused(gates.refused(gate, NOW), NOW)
+    assert gates.succeeded(twice) == CLOSED
+    assert gates.refused(twice, NOW).state is GateState.OPEN
+
+
+def test_after_an_open_gate_a_message_must_be_delivered() -> None:
+    """The canary alone does not close it: it sends no content."""
+    gate = asked(gates.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
+    assert (gate.state, gate.phase) == (GateState.PROBING, Phase.MESSAGES)
     assert gates.succeeded(gate) == CLOSED
-    assert stop(gates.succeeded(gate), "other.example").state is GateState.CLOSED
+
+
+def test_success_elsewhere_does_not_answer_for_the_canary() -> None:
+    """What was under way when the suspicion arose proves nothing."""
+    gate = stop(CLOSED, "a.example")
+    assert gates.succeeded(gate) == gate
+
+
+def test_refused_contents_never_open_it() -> None:
+    """Strangers aim their spam at backups."""
+    about = gates.suspect(CLOSED, cause(ALERT, content=True), NOW)
+    gate = asked(about, Outcome.UNCLEAR)
+    for _ in range(3):
+        gate = gates.refused(gate, NOW)
+    assert gate == CLOSED
+    assert gates.give_up(about, NOW) == CLOSED
+
+
+def test_what_a_canary_cannot_see_is_asked_by_messages() -> None:
+    """It has another sender than the mail that was refused."""
+    gate = gates.suspect(CLOSED, replace(cause(ALERT), blind=True), NOW)
+    assert gate.phase is Phase.MESSAGES
+
+
+def test_a_contradiction_opens_at_once() -> None:
+    """The operator said that this address exists."""
+    why = replace(cause(ALERT), trigger="contradiction")
+    assert gates.suspect(CLOSED, why, NOW).state is GateState.OPEN
+
+
+def test_any_reply_ends_a_pause_for_want_of_one() -> None:
+    """The primary answers again, whatever it says about this message."""
+    gate = gates.probe(early(CLOSED, SHORT), NOW + MINUTE)
+    assert gates.heard(gate) == CLOSED
+    suspect = stop(CLOSED, "a.example")
+    assert gates.heard(suspect) == suspect
 
 
 def test_two_sender_domains_in_a_row_open_it() -> None:
@@ -99,7 +195,7 @@ def test_two_sender_domains_in_a_row_open_it() -> None:
 def test_three_messages_in_a_row_open_it_whoever_sends() -> None:
     """A queue with one sender is stopped as well."""
     twice = stop(stop(CLOSED, "a.example"), "a.example")
-    assert twice.state is GateState.CLOSED
+    assert twice.state is GateState.PROBING
     assert stop(twice, "a.example").state is GateState.OPEN
 
 
@@ -110,16 +206,11 @@ def test_a_short_stop_with_a_message_pauses() -> None:
 
 def test_waiting_too_long_opens_it() -> None:
     """A drain that gives up says so by its exit code."""
-    assert gates.give_up(early(CLOSED, SHORT)).state is GateState.OPEN
+    assert gates.give_up(early(CLOSED, SHORT), NOW).state is GateState.OPEN
+    assert gates.give_up(CLOSED, NOW) == CLOSED
 
 
 def test_it_keeps_what_opened_it() -> None:
     """For the summary, the ledger and the trace."""
     gate = early(CLOSED, ALERT)
-    assert (gate.judgement, gate.reply) == (ALERT, "x")
-
-
-def test_only_a_stop_concerns_the_gate() -> None:
-    """A refusal of a recipient does not."""
-    assert gates.is_stop(STOP)
-    assert not gates.is_stop(classify(parse_reply(b"550 5.1.1 x"), Stage.RCPT))
+    assert gate.cause == cause(ALERT)

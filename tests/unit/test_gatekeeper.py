@@ -10,7 +10,10 @@ import pytest
 
 from drainer.gatekeeper import Gatekeeper
 from drainer.mail.reply import Lost
+from drainer.policy import gate as gates
 from drainer.policy.gate import GateState
+from drainer.policy.known import Known
+from drainer.policy.scopes import ROUTE
 from drainer.process import utcnow
 from tests.virtual import run
 
@@ -55,7 +58,7 @@ class Lanes:
     def __init__(self) -> None:
         """Start with mail flowing."""
         self.noted: list[Decision] = []
-        self.keeper = Gatekeeper((PAUSE,), self.noted.append)
+        self.keeper = Gatekeeper((PAUSE,), Known(), self.noted.append)
 
     def new(self) -> Lane:
         """Return another lane."""
@@ -92,7 +95,7 @@ async def test_after_a_pause_one_lane_probes_and_the_others_wait() -> None:
     assert not await lanes.new().passes()
     assert await lanes.new().passes(later=PAUSE)
     assert not await lanes.new().passes(later=PAUSE)
-    lanes.keeper.succeeded()
+    lanes.keeper.scopes.apply(ROUTE, gates.succeeded)
     assert await lanes.new().passes()
 
 
@@ -116,7 +119,7 @@ async def test_every_move_is_written_down_once() -> None:
     lanes = Lanes()
     lanes.keeper.dropped(Lost(reason="timeout"))
     lanes.keeper.dropped(Lost(reason="timeout"))
-    lanes.keeper.succeeded()
+    lanes.keeper.scopes.apply(ROUTE, gates.succeeded)
     rules = [d.rule for d in lanes.noted if d.rule.startswith("gate-")]
     assert rules == ["gate-paused", "gate-closed"]
 
@@ -125,10 +128,11 @@ async def test_every_move_is_written_down_once() -> None:
 async def test_giving_up_opens_the_gate_for_good() -> None:
     """Nobody passes any more."""
     lanes = Lanes()
+    lanes.keeper.dropped(Lost(reason="timeout"))
     lanes.keeper.give_up()
     assert lanes.keeper.refuses
     assert lanes.keeper.gate.state is GateState.OPEN
-    assert not await lanes.new().passes(later=PAUSE)
+    assert not await lanes.new().passes()
 
 
 @virtually
@@ -138,7 +142,7 @@ async def test_who_waits_is_woken_when_the_gate_moves() -> None:
     waiting = asyncio.ensure_future(lanes.keeper.wait(timedelta(hours=1)))
     await asyncio.sleep(1)
     assert not waiting.done()
-    lanes.keeper.give_up()
+    lanes.keeper.dropped(Lost(reason="timeout"))
     async with asyncio.timeout(1):
         await waiting
 

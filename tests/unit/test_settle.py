@@ -1,24 +1,19 @@
 """One attempt's endings become states: one per recipient, never more certain than true."""  # noqa: E501
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.mail.envelope import Recipient
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.classify import Answer
 from drainer.policy.job import Claimed
-from drainer.policy.schedule import Schedule
-from drainer.policy.settle import MAX_DOUBTS, Ending, Policy, Settlement, settle
+from drainer.policy.settle import MAX_DOUBTS, Settlement
 from drainer.policy.state import CLAIMABLE, FINAL, State
 from drainer.policy.verdict import Verdict
-
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-SCHEDULE = Schedule(jitter=0)
-BOB = Recipient(forward_path="bob@example.org")
+from tests.settling import BOB, NOW, ending, settled
 
 
 def ended(
@@ -29,17 +24,7 @@ def ended(
     claimed: Claimed | None = None,
 ) -> Settlement:
     """Settle one recipient."""
-    if isinstance(answer, str):
-        answer = parse_reply(answer.encode())
-    ending = Ending(
-        claimed=claimed or Claimed(n=0, recipient=BOB),
-        stage=stage,
-        answer=answer,
-        accepted=accepted,
-    )
-    (settlement,) = settle(
-        [ending], now=NOW, policy=Policy(schedule=SCHEDULE), draw=0.5
-    )
+    (settlement,) = settled([ending(answer, stage, accepted=accepted, claimed=claimed)])
     return settlement
 
 
@@ -48,7 +33,12 @@ ENDINGS: dict[str, tuple[Settlement, State, int, timedelta | None]] = {
     "accepted": (ended("250 ok", Stage.DOT), State.DELIVERED, 1, None),
     "busy": (ended("450 x"), State.DEFERRED, 1, timedelta(minutes=1)),
     "full": (ended("452 4.2.2 x"), State.DEFERRED, 1, timedelta(hours=1)),
-    "refused": (ended("550 5.1.1 x"), State.BOUNCE_PENDING, 1, None),
+    "refused": (
+        ended("550 5.1.1 x"),
+        State.BOUNCE_PENDING,
+        1,
+        timedelta(hours=1),
+    ),
     "unclear": (ended("550 5.4.6 loop"), State.HELD, 1, None),
     "stopped": (ended("530 x"), State.DEFERRED, 0, timedelta(minutes=1)),
     "closing": (ended("421 x"), State.DEFERRED, 0, timedelta(minutes=1)),
@@ -110,17 +100,10 @@ def test_a_doubt_that_ends_well_is_delivered() -> None:
 
 def test_recipients_of_one_message_stay_together() -> None:
     """They share the jitter, so that one transaction serves them again."""
-    endings = [
-        Ending(
-            claimed=Claimed(n=n, recipient=BOB),
-            stage=Stage.RCPT,
-            answer=parse_reply(b"450 x"),
-        )
-        for n in range(5)
-    ]
-    settled = settle(endings, now=NOW, policy=Policy(), draw=0.123)
-    assert [s.claimed.n for s in settled] == list(range(5))
-    assert len({s.due for s in settled}) == 1
+    claims = [Claimed(n=n, recipient=BOB) for n in range(5)]
+    those = settled([ending("450 x", claimed=c) for c in claims], draw=0.123)
+    assert [s.claimed.n for s in those] == list(range(5))
+    assert len({s.due for s in those}) == 1
 
 
 ANSWERS = st.one_of(
@@ -143,11 +126,12 @@ AFTER_MAIL = [Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.BODY, Stage.DOT]
 def test_whatever_happens_a_recipient_has_one_sound_state(
     answer: Answer, stage: Stage, doubts: int, attempts: int, state: State
 ) -> None:
-    """Due exactly when it may be claimed, final only when delivered, never in flight."""  # noqa: E501
+    """Due when it may be claimed or confirmed; final only when delivered."""
     claimed = Claimed(n=0, recipient=BOB, state=state, doubts=doubts, attempts=attempts)
     settlement = ended(answer, stage, claimed=claimed)
     assert settlement.state is not State.IN_FLIGHT
-    assert (settlement.due is not None) is (settlement.state in CLAIMABLE)
+    waits = (*CLAIMABLE, State.BOUNCE_PENDING)
+    assert (settlement.due is not None) is (settlement.state in waits)
     assert attempts <= settlement.attempts <= attempts + 1
     assert doubts <= settlement.doubts <= doubts + 1
     if settlement.state in FINAL:

@@ -1,0 +1,143 @@
+"""The scope gates in the ledger, kept over restarts; and what was learnt of a route.
+
+Each function runs inside a transaction of the writer.
+"""
+
+from datetime import timedelta
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.ledger import Row, from_micros, schema, to_micros
+from drainer.ledger.text import from_json, to_json
+from drainer.policy.gate import Cause, Gate, GateState, Phase
+from drainer.policy.settle import ROUTE_WAITS
+from drainer.policy.state import State
+from drainer.policy.verdict import Judgement, Scope, Verdict
+
+_R, _M, _G = schema.recipients.c, schema.messages.c, schema.gates.c
+LEARNT_FOR = timedelta(days=30)
+MAX_LEARNT = 20_000
+
+
+def keep(connection: sa.Connection, route: str, gate: Gate, now: int) -> None:
+    """Write a gate down; one that is as at the start needs no row."""
+    connection.execute(
+        sa.delete(schema.gates).where(_G.route == route, _G.scope == gate.scope)
+    )
+    if gate == Gate(pauses=gate.pauses, scope=gate.scope):
+        return
+    row = {
+        "route": route,
+        "scope": gate.scope,
+        "state": gate.state.value,
+        "until": to_micros(gate.until) if gate.until else None,
+        "since": now,
+        "facts": to_json(_facts(gate)),
+    }
+    connection.execute(sa.insert(schema.gates), [row])
+
+
+def _facts(gate: Gate) -> Row:
+    cause = gate.cause
+    return {
+        "phase": gate.phase.value,
+        "failures": gate.failures,
+        "reopening": gate.reopening,
+        "stopped": list(gate.stopped),
+        "cause": cause
+        and {
+            "trigger": cause.trigger,
+            "reply": cause.reply,
+            "sender_domain": cause.sender_domain,
+            "fingerprint": cause.fingerprint,
+            "blind": cause.blind,
+            "content": cause.content,
+            "verdict": cause.judgement.verdict.value,
+            "scope": cause.judgement.scope.value,
+            "rule": cause.judgement.rule,
+            "reason": cause.judgement.reason,
+            "short": cause.judgement.short,
+        },
+    }
+
+
+def gate_of(row: Row, pauses: tuple[timedelta, ...]) -> Gate:
+    """Rebuild a gate from its row."""
+    facts = from_json(row["facts"])
+    return Gate(
+        pauses=pauses,
+        scope=row["scope"],
+        state=GateState(row["state"]),
+        phase=Phase(facts["phase"]),
+        until=None if row["until"] is None else from_micros(row["until"]),
+        failures=facts["failures"],
+        reopening=facts["reopening"],
+        stopped=tuple(facts["stopped"]),
+        cause=_cause_of(facts["cause"]) if facts["cause"] else None,
+    )
+
+
+def _cause_of(facts: Row) -> Cause:
+    return Cause(
+        trigger=facts["trigger"],
+        judgement=Judgement(
+            verdict=Verdict(facts["verdict"]),
+            scope=Scope(facts["scope"]),
+            rule=facts["rule"],
+            reason=facts["reason"],
+            short=facts["short"],
+        ),
+        reply=facts["reply"],
+        sender_domain=facts["sender_domain"],
+        fingerprint=facts["fingerprint"],
+        blind=facts["blind"],
+        content=facts["content"],
+    )
+
+
+class Memory(NamedTuple):
+    """What earlier runs knew of a route."""
+
+    gates: list[Row]
+    #: Addresses that were delivered to lately.
+    learnt: list[str]
+    #: When the first run to this route began; None = there was none.
+    first_run: int | None
+
+
+def recall(connection: sa.Connection, route: str, now: int) -> Memory:
+    """Return the gates of a route, and addresses that it took lately."""
+    rows = connection.execute(sa.select(schema.gates).where(_G.route == route))
+    since = now - LEARNT_FOR // timedelta(microseconds=1)
+    kept = [dict(row) for row in rows.mappings()]
+    bound = sa.select(schema.sources.c.url).where(schema.sources.c.route == route)
+    _let_go(connection, bound, [row["scope"] or ROUTE_WAITS for row in kept], now)
+    learnt = connection.scalars(
+        sa.select(_R.forward_path)
+        .join(schema.messages, _R.message == _M.seq)
+        .where(_R.state == State.DELIVERED.value, _R.since > since)
+        .where(_M.source.in_(bound))
+        .limit(MAX_LEARNT)
+    )
+    runs = schema.runs.c
+    first = connection.scalar(
+        sa.select(sa.func.min(runs.started)).where(runs.route == route)
+    )
+    return Memory(kept, list(learnt), first)
+
+
+def _let_go(
+    connection: sa.Connection,
+    sources: sa.Select[tuple[str]],
+    scopes: list[str],
+    now: int,
+) -> None:
+    """Make due what waits for a gate that nobody keeps: a crash came in between."""
+    these = sa.select(_M.seq).where(_M.source.in_(sources))
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(_R.state == State.DEFERRED.value, _R.waits.not_in(["", *scopes]))
+        .where(_R.message.in_(these))
+        .values(due=now, waits="")
+    )

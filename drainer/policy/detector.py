@@ -1,0 +1,197 @@
+"""Are they refusing us? What refusals in a row, and their share, tell of a scope.
+
+Pure: it is told every ending and the time, and keeps the little that it needs. It
+never opens a gate; it finds a suspicion, and the canary or a message answers it.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from drainer.mail.reply import Reply, Stage
+from drainer.policy.classify import Answer
+from drainer.policy.gate import Cause
+from drainer.policy.verdict import Judgement, Verdict
+from drainer.policy.wording import masked
+
+RUN, SHORT_RUN, CONTENT_RUN, STORM = 3, 2, 10, 10
+"""Refusals of the same kind in a row that are suspicious; temporary ones: STORM."""
+WINDOW, FIRST_WINDOW, HALF_WINDOW = 20, 5, 10
+"""Recipients whose votes count; the first few must all be refused."""
+MUTED_FOR, MUTED_COUNT = timedelta(minutes=15), 50
+"""What was tested is not tested again for so long, or so many messages."""
+
+_GENERIC = frozenset(("7.0", "7.1", "0.0", ""))
+_CONTENT = (
+    "text-content", "text-content-policy", "text-content-blocklist",
+    "text-policy-as-mechanism", "basic-541", "enhanced-5.6.", "enhanced-5.7.20",
+    "enhanced-5.7.21", "enhanced-5.7.22", "enhanced-5.7.29", "enhanced-5.7.9",
+)  # fmt: skip
+_SENDER_AUTHENTICATION = (
+    "text-sender-authentication", "enhanced-5.7.23", "enhanced-5.7.24",
+    "enhanced-5.7.26",
+)  # fmt: skip
+_UNKNOWN_USER = (
+    "enhanced-5.1.1", "text-unknown-user", "text-unknown-user-behind-gateway",
+)  # fmt: skip
+_STORMY = frozenset((451, 452))
+
+
+def is_content(rule: str) -> bool:
+    """Whether a rule is about the content: expected in bulk, and no vote."""
+    return rule.startswith(_CONTENT)
+
+
+def is_unknown_user(rule: str) -> bool:
+    """Whether a rule says that the recipient does not exist."""
+    return rule in _UNKNOWN_USER
+
+
+def is_storm(judgement: Judgement, answer: Answer) -> bool:
+    """Whether a temporary refusal is about the primary, and no greylisting."""
+    return (
+        judgement.verdict is Verdict.RETRY
+        and isinstance(answer, Reply)
+        and (answer.code in _STORMY or answer.detail[:2] in ("3.", "4."))
+        and judgement.rule != "text-greylisted"
+        and judgement.counts
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One recipient's ending, as a detector sees it."""
+
+    sender_domain: str
+    recipient: str
+    recipient_domain: str
+    stage: Stage
+    judgement: Judgement
+    answer: Answer
+
+    @property
+    def fingerprint(self) -> str:
+        """What all who are refused for the same reason have in common."""
+        if not isinstance(self.answer, Reply):
+            return f"{self.stage} {self.answer}"
+        reply = self.answer
+        return f"{self.stage} {reply.code} {reply.enhanced} {masked(reply.text)}"
+
+    @property
+    def content(self) -> bool:
+        """Whether it is about the content."""
+        return is_content(self.judgement.rule)
+
+    def cause(self, trigger: str) -> Cause:
+        """Return it as the cause of a gate's move."""
+        return Cause(
+            trigger=trigger,
+            judgement=self.judgement,
+            reply=str(self.answer),
+            sender_domain=self.sender_domain,
+            fingerprint=self.fingerprint,
+            blind=self.judgement.rule.startswith(_SENDER_AUTHENTICATION),
+            content=self.content,
+        )
+
+
+@dataclass(slots=True)
+class _Run:
+    """Refusals of the same kind with no acceptance between them."""
+
+    fingerprint: str = ""
+    senders: set[str] = field(default_factory=set)
+    recipients: set[str] = field(default_factory=set)
+    domains: set[str] = field(default_factory=set)
+
+    def add(self, seen: Seen, fingerprint: str) -> int:
+        """Take one more; return how many distinct ones there are."""
+        if fingerprint != self.fingerprint:
+            self.fingerprint = fingerprint
+            self.clear()
+        self.senders.add(seen.sender_domain)
+        self.recipients.add(seen.recipient.lower())
+        self.domains.add(seen.recipient_domain)
+        return min(len(self.senders), len(self.recipients))
+
+    def clear(self) -> None:
+        self.senders.clear()
+        self.recipients.clear()
+        self.domains.clear()
+
+
+class Detector:
+    """What was seen of one scope lately."""
+
+    def __init__(self, *, domains: int = 1) -> None:
+        """Suspect only what concerns at least so many recipient domains."""
+        self._domains = domains
+        self._run = _Run()
+        self._storm = _Run()
+        #: (recipient, its domain, whether it was refused), the latest last.
+        self._votes: deque[tuple[str, str, bool]] = deque(maxlen=WINDOW)
+        self._muted: dict[str, tuple[datetime, int]] = {}
+
+    def accepted(self, recipient: str, domain: str) -> None:
+        """Take note of a recipient that the primary took."""
+        if self._run.senders:
+            self._run.clear()
+        if self._storm.senders:
+            self._storm.clear()
+        self._votes.append((recipient, domain, False))
+
+    def refused(self, seen: Seen, now: datetime) -> Cause | None:
+        """Take note of a refusal for good; return what it makes suspicious."""
+        fingerprint = seen.fingerprint
+        count = self._run.add(seen, fingerprint)
+        wide = len(self._run.domains) >= self._domains
+        if count >= _enough(seen) and wide and not self.is_muted(fingerprint, now):
+            return seen.cause("run")
+        if not seen.content and self._vote(seen) and not self.is_muted("", now):
+            return seen.cause("ratio")
+        return None
+
+    def delayed(self, seen: Seen) -> Cause | None:
+        """Take note of a temporary refusal that is about the primary itself."""
+        self._storm.add(seen, seen.fingerprint)
+        if len(self._storm.recipients) < STORM:
+            return None
+        self._storm.clear()
+        return seen.cause("storm")
+
+    def mute(self, fingerprint: str, now: datetime) -> None:
+        """Suspect the same no more for a while: it has been answered."""
+        for key in (fingerprint, ""):
+            self._muted[key] = (now + MUTED_FOR, MUTED_COUNT)
+        self._run.clear()
+        self._votes.clear()
+
+    def is_muted(self, fingerprint: str, now: datetime) -> bool:
+        """Whether it was answered lately; each question counts."""
+        until, left = self._muted.get(fingerprint, (now, 0))
+        if left <= 0 or now >= until:
+            self._muted.pop(fingerprint, None)
+            return False
+        self._muted[fingerprint] = (until, left - 1)
+        return True
+
+    def _vote(self, seen: Seen) -> bool:
+        """Count a recipient that was refused; True when too many were."""
+        self._votes = deque(
+            (vote for vote in self._votes if vote[0] != seen.recipient), WINDOW
+        )
+        self._votes.append((seen.recipient, seen.recipient_domain, True))
+        against = [domain for _, domain, refused in self._votes if refused]
+        if len(set(against)) < self._domains:
+            return False
+        if len(self._votes) < HALF_WINDOW:
+            return len(self._votes) >= FIRST_WINDOW and len(against) == len(self._votes)
+        return 2 * len(against) > len(self._votes)
+
+
+def _enough(seen: Seen) -> int:
+    """Return how many refusals of its kind in a row are suspicious."""
+    if seen.content or seen.stage in (Stage.DATA, Stage.BODY, Stage.DOT):
+        return CONTENT_RUN if seen.content else RUN
+    bare = isinstance(seen.answer, Reply) and seen.answer.detail in _GENERIC
+    return SHORT_RUN if bare else RUN

@@ -1,0 +1,208 @@
+"""What an ending means: by itself, and in the light of everything else. Pure.
+
+By itself it is classified (``judge``), and the scope gates look at that. Then it is
+reconsidered: a refusal may have been meant for somebody else, or for us.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.classify import Answer, classify
+from drainer.policy.gate import Gate, GateState
+from drainer.policy.job import Claimed
+from drainer.policy.rules import Rule
+from drainer.policy.schedule import Schedule
+from drainer.policy.stated import stated_delay
+from drainer.policy.verdict import Judgement, Scope, Verdict
+
+MAX_DROPS = 3
+"""After so many connections that ended right after its content it is poison."""
+MAX_SOLO = 20
+"""Recipients refused together that are each tried alone at once."""
+
+_CLOSING = 421
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How one recipient's attempt ended."""
+
+    claimed: Claimed
+    stage: Stage
+    answer: Answer
+    #: Recipients accepted before this one in the same transaction.
+    accepted: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An ending, and what it means by itself."""
+
+    ending: Ending
+    judgement: Judgement
+    #: How many recipients got the same reply to the final dot; 0 = it does not matter.
+    shared: int = 0
+
+
+class Standing(Protocol):
+    """What the gates know at this moment (policy.scopes.Scopes)."""
+
+    #: Too many refusals for good are pending: none becomes final.
+    brake: bool
+
+    def barrier(self, domain: str) -> Gate | None:
+        """Return the gate that keeps mail for a domain waiting, or None."""
+        ...
+
+    def proven(self, domain: str, sender_domain: str, since: datetime) -> bool:
+        """Whether others were welcome on that scope since then."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What settling goes by: when to try again, and the operator's own rules."""
+
+    schedule: Schedule = field(default_factory=Schedule)
+    rules: Sequence[Rule] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """The circumstances of one settlement."""
+
+    now: datetime
+    #: In [0, 1): the jitter.
+    draw: float
+    sender_domain: str
+    standing: Standing
+    #: There is a durable copy of the message beside the spool.
+    kept: bool = False
+
+
+def judge(endings: Iterable[Ending], rules: Sequence[Rule]) -> tuple[Judged, ...]:
+    """Judge every ending of one attempt by itself."""
+    these = tuple(endings)
+    shared = sum(1 for ending in these if ending.stage is Stage.DOT)
+    return tuple(
+        Judged(
+            ending=ending,
+            judgement=classify(
+                ending.answer, ending.stage, accepted=ending.accepted, rules=rules
+            ),
+            shared=shared if n < MAX_SOLO else 0,
+        )
+        for n, ending in enumerate(these)
+    )
+
+
+def reconsider(each: Judged, moment: Moment, policy: Policy) -> Judged:
+    """Return it with the verdict that stands."""
+    for change in (_in_doubt, _poison, _shared, _alone, _expired, _behind_gate):
+        found = change(each, moment, policy)
+        if found is not None:
+            return replace(each, judgement=found)
+    return each
+
+
+def _change(
+    judgement: Judgement,
+    verdict: Verdict,
+    rule: str,
+    words: str,
+    *,
+    counts: bool = True,
+) -> Judgement:
+    reason = f"{words}: {judgement.reason}"
+    return replace(judgement, verdict=verdict, rule=rule, reason=reason, counts=counts)
+
+
+def _in_doubt(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+    """Bounce nothing that may have arrived before: a refusal may mean just that."""
+    judgement = each.judgement
+    if judgement.verdict is not Verdict.BOUNCE or not each.ending.claimed.doubts:
+        return None
+    words = "it may have arrived before, so it is never bounced"
+    return _change(judgement, Verdict.HOLD, "refused-in-doubt", words)
+
+
+def is_drop(ending: Ending) -> bool:
+    """Whether the session ended right after the content, and it was not accepted."""
+    answer = ending.answer
+    if ending.stage is Stage.DOT:
+        return isinstance(answer, Reply) and answer.code == _CLOSING
+    return ending.stage is Stage.BODY and isinstance(answer, Lost)
+
+
+def _poison(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+    if not is_drop(each.ending) or each.ending.claimed.drops + 1 < MAX_DROPS:
+        return None
+    words = "the primary ends the session at this content, time after time"
+    return _change(each.judgement, Verdict.HOLD, "poison", words)
+
+
+def _shared(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+    """Let none suffer for another: one's filter may have refused for all."""
+    ending, judgement = each.ending, each.judgement
+    is_it = ending.stage is Stage.DOT and judgement.verdict is Verdict.BOUNCE
+    if not is_it or each.shared <= 1 or ending.claimed.solo:
+        return None
+    words = "refused together with others, so it is tried alone"
+    return _change(judgement, Verdict.RETRY, "dot-shared", words, counts=False)
+
+
+def _alone(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
+    """Refuse to believe that it is us, when others were welcome meanwhile."""
+    claimed, judgement = each.ending.claimed, each.judgement
+    if judgement.verdict is not Verdict.STOP or judgement.short:
+        return None
+    if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
+        return None
+    others = moment.standing.proven(
+        claimed.domain, moment.sender_domain, claimed.refused
+    )
+    if not others:
+        return None
+    words = "others were accepted meanwhile, so it concerns this message"
+    return _change(judgement, Verdict.HOLD, "stop-alone", words)
+
+
+def _expired(each: Judged, moment: Moment, policy: Policy) -> Judgement | None:
+    judgement = each.judgement
+    if judgement.verdict not in (Verdict.RETRY, Verdict.RETRY_LONG):
+        return None
+    spent = each.ending.claimed.spent + delay(each, moment, policy)
+    if not judgement.counts or not policy.schedule.is_spent(judgement.verdict, spent):
+        return None
+    words = "4.4.7 it was tried for as long as it may be"
+    return _change(judgement, Verdict.BOUNCE, "lifetime-spent", words)
+
+
+def _behind_gate(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
+    """Refuse to judge a message while the primary refuses everybody."""
+    if each.judgement.verdict is not Verdict.BOUNCE:
+        return None
+    gate = moment.standing.barrier(each.ending.claimed.domain)
+    if gate is None or gate.state is not GateState.OPEN:
+        return None
+    words = "the primary refuses everybody, so this judges nobody"
+    found = _change(each.judgement, Verdict.STOP, "gate-open", words, counts=False)
+    return replace(found, scope=Scope.DOMAIN if gate.scope else Scope.ROUTE)
+
+
+def delay(each: Judged, moment: Moment, policy: Policy) -> timedelta:
+    """Return how long to wait before the next attempt."""
+    claimed, judgement = each.ending.claimed, each.judgement
+    if judgement.verdict is Verdict.RETRY and not judgement.counts:
+        return timedelta(0)
+    attempts = claimed.attempts + judgement.counts
+    wait = policy.schedule.delay(judgement.verdict, attempts, moment.draw)
+    answer = each.ending.answer
+    if judgement.verdict is Verdict.RETRY and isinstance(answer, Reply):
+        stated = stated_delay(answer.text)
+        if stated is not None:
+            return max(stated, policy.schedule.soonest)
+    return wait

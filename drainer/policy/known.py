@@ -1,0 +1,74 @@
+"""Addresses that the primary must accept: the operator's, and those it took lately.
+
+Pure. A refusal of one of them as unknown contradicts what is known, and the canary
+asks for them.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from drainer.mail.envelope import domain_of
+
+MAX_LEARNT = 50_000
+MAX_CANARY = 3
+"""Known-good recipients that one canary asks for."""
+
+
+class Known:
+    """What must exist, as far as it is known."""
+
+    def __init__(self, good: Iterable[str] = (), sender: str = "") -> None:
+        """Take the operator's known-good addresses, and the sender to ask as."""
+        self.good = tuple(good)
+        self._operators = {_key(address) for address in self.good}
+        self._learnt: dict[str, None] = {}
+        self._latest: dict[str, str] = {}
+        self._sender = sender
+        self._real_sender = ""
+
+    @property
+    def sender(self) -> str:
+        """The reverse-path to ask as: the operator's, or one that was accepted."""
+        return self._sender or self._real_sender
+
+    def learn(self, recipient: str, domain: str, reverse_path: str = "") -> None:
+        """Remember an address that was delivered to."""
+        self._latest[domain] = recipient
+        if reverse_path:
+            self._real_sender = reverse_path
+        if len(self._learnt) < MAX_LEARNT:
+            self._learnt[_key(recipient)] = None
+
+    def load(self, recipients: Iterable[str]) -> None:
+        """Take what earlier drains have delivered to."""
+        for recipient in recipients:
+            self.learn(recipient, domain_of(recipient))
+
+    def forget(self, recipient: str) -> None:
+        """Know nothing of an address any more: it was refused while others flowed."""
+        self._learnt.pop(_key(recipient), None)
+        if self._latest.get(domain_of(recipient)) == recipient:
+            del self._latest[domain_of(recipient)]
+
+    def contradicts(self, recipient: str) -> str:
+        """Return what kind of contradiction an unknown user is: '' for none."""
+        address = _key(recipient)
+        postmaster = address.partition("@")[0].lower() == "postmaster"
+        if postmaster or address in self._operators:
+            return "contradiction"
+        return "learnt" if address in self._learnt else ""
+
+    def to_ask(self, domain: str) -> tuple[str, ...]:
+        """Return known-good recipients for a canary; '' asks for any domain."""
+        good = [a for a in self.good if not domain or domain_of(a) == domain]
+        if not good:
+            latest: Mapping[str, str] = self._latest
+            good = [latest[domain]] if domain in latest else []
+            if not domain:
+                good = list(latest.values())[-MAX_CANARY:]
+        return tuple(good[:MAX_CANARY])
+
+
+def _key(address: str) -> str:
+    """Return an address to compare by: the case of a local part may matter."""
+    local, at, domain = address.rpartition("@")
+    return f"{local}{at}{domain.lower()}"

@@ -1,0 +1,229 @@
+"""All gates of one primary: its route, and each recipient domain on it.
+
+Pure but for its own memory: it is told every ending and the time; no clock, no I/O.
+The narrowest scope that the evidence fits is suspected: the route only when two
+recipient domains, or a refusal of the route as such, say so. One healed domain
+therefore never waits for another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from drainer.mail.reply import Reply
+from drainer.policy import gate as gates
+from drainer.policy.detector import Detector, Seen, is_storm, is_unknown_user
+from drainer.policy.gate import Gate, Outcome
+from drainer.policy.known import Known
+from drainer.policy.verdict import Scope, Verdict
+
+ROUTE = ""
+"""The name of the scope that holds all the others."""
+MAX_DOMAINS = 10_000
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is remembered of one scope, beside its gate."""
+
+    detector: Detector
+    #: The two sender domains that were delivered last, and when.
+    delivered: dict[str, datetime] = field(default_factory=dict)
+    #: When the canary's known-good recipient was accepted last.
+    accepted: datetime | None = None
+
+    def deliver(self, sender_domain: str, now: datetime) -> None:
+        self.delivered.pop(sender_domain, None)
+        if len(self.delivered) > 1:
+            del self.delivered[next(iter(self.delivered))]
+        self.delivered[sender_domain] = now
+
+
+class Scopes:
+    """The gates of a primary, what moves them, and whom they keep waiting."""
+
+    def __init__(
+        self,
+        pauses: tuple[timedelta, ...],
+        known: Known,
+        moved: Callable[[Gate, Gate], None],
+    ) -> None:
+        """Start with mail flowing; ``moved`` is told old and new gate of every move."""
+        self._pauses = pauses
+        self.known = known
+        self._moved = moved
+        self.route = Gate(pauses=pauses)
+        #: Too many refusals for good are pending: none becomes final.
+        self.brake = False
+        #: Gates of domains that are not as at the start.
+        self.domains: dict[str, Gate] = {}
+        self._memory: dict[str, _Memory] = {}
+        self._route_memory = _Memory(Detector(domains=2))
+
+    # --- who may go
+
+    def gate(self, scope: str) -> Gate:
+        """Return the gate of a scope."""
+        if scope == ROUTE:
+            return self.route
+        return self.domains.get(scope) or Gate(pauses=self._pauses, scope=scope)
+
+    def barrier(self, domain: str) -> Gate | None:
+        """Return the gate that keeps mail for a domain waiting, or None."""
+        if not self.route.flows:
+            return self.route
+        gate = self.domains.get(domain)
+        return None if gate is None or gate.flows else gate
+
+    def all(self) -> tuple[Gate, ...]:
+        """Return the gates that are not as at the start."""
+        return (self.route, *self.domains.values())
+
+    def proven(self, domain: str, sender_domain: str, since: datetime) -> bool:
+        """Whether others were welcome on a scope since then.
+
+        That is: mail of another sender domain was delivered, or the canary's
+        known-good recipient was accepted, and no gate is in the way.
+        """
+        if self.barrier(domain) is not None:
+            return False
+        memory = self._memory.get(domain)
+        if memory is None:
+            return False
+        if memory.accepted is not None and memory.accepted > since:
+            return True
+        return any(
+            at > since
+            for other, at in memory.delivered.items()
+            if other != sender_domain
+        )
+
+    # --- what happened
+
+    def restore(self, gate: Gate) -> None:
+        """Take a gate over from the run before."""
+        self._put(gate)
+
+    def apply(self, scope: str, change: Callable[[Gate], Gate]) -> None:
+        """Move one gate."""
+        before = self.gate(scope)
+        after = change(before)
+        if after != before:
+            self._put(after)
+            self._moved(before, after)
+
+    def delivered(self, seen: Seen, reverse_path: str, now: datetime) -> None:
+        """Take note of a recipient that was delivered to."""
+        domain = seen.recipient_domain
+        self.known.learn(seen.recipient, domain, reverse_path)
+        for scope, memory in self._both(domain):
+            memory.detector.accepted(seen.recipient, domain)
+            memory.deliver(seen.sender_domain, now)
+            if scope == ROUTE or scope in self.domains:
+                self.apply(scope, gates.succeeded)
+
+    def refused(self, seen: Seen, now: datetime) -> None:
+        """Take note of any other ending of a recipient."""
+        verdict = seen.judgement.verdict
+        if verdict is Verdict.STOP:
+            self._stopped(seen, now)
+        elif not isinstance(seen.answer, Reply):
+            return
+        elif verdict in (Verdict.BOUNCE, Verdict.HOLD):
+            self._refused(seen, now)
+        else:
+            self._delayed(seen, now)
+
+    def canary(self, scope: str, outcome: Outcome, reply: str, now: datetime) -> None:
+        """Take the canary's answer about a scope."""
+        cause = self.gate(scope).cause
+        if outcome is Outcome.ACCEPTED:
+            self.welcome(scope, now)
+            if cause is not None:
+                self._memory_of(scope).detector.mute(cause.fingerprint, now)
+        self.apply(scope, lambda gate: gates.answered(gate, outcome, reply, now))
+
+    def welcome(self, scope: str, now: datetime) -> None:
+        """Take note that a known-good recipient of a scope was accepted."""
+        self._memory_of(scope).accepted = now
+
+    # --- refusals
+
+    def _stopped(self, seen: Seen, now: datetime) -> None:
+        cause = seen.cause("stop")
+        domain = seen.recipient_domain
+        if seen.judgement.scope is not Scope.DOMAIN or not domain:
+            self.apply(ROUTE, lambda gate: gates.stopped(gate, cause, now))
+            return
+        self.apply(domain, lambda gate: gates.stopped(gate, cause, now))
+        muted = self._route_memory.detector.is_muted(cause.fingerprint, now)
+        if self._is_wider(domain) and not muted:  # a second one says so: the route
+            self.apply(ROUTE, lambda gate: gates.suspect(gate, cause, now))
+
+    def _is_wider(self, domain: str) -> bool:
+        """Whether another recipient domain says as well that they refuse us."""
+        return any(
+            not gate.flows and gate.cause is not None and gate.cause.trigger == "stop"
+            for scope, gate in self.domains.items()
+            if scope != domain
+        )
+
+    def _refused(self, seen: Seen, now: datetime) -> None:
+        domain = seen.recipient_domain
+        found = {
+            scope: cause
+            for scope, memory in self._both(domain)
+            if (cause := memory.detector.refused(seen, now)) is not None
+        }
+        trigger = self.known.contradicts(seen.recipient)
+        if trigger and is_unknown_user(seen.judgement.rule):
+            self.known.forget(seen.recipient)
+            found = {domain: seen.cause(trigger)}
+        if found:  # the route, when both are suspicious
+            scope, cause = min(found.items())
+            self.apply(scope, lambda gate: gates.suspect(gate, cause, now))
+        for scope, _ in self._both(domain):
+            self.apply(scope, gates.heard)
+            if not seen.content or _is_about_content(self.gate(scope)):
+                self.apply(scope, lambda gate: gates.refused(gate, now))
+
+    def _delayed(self, seen: Seen, now: datetime) -> None:
+        """Let the route rest when the primary itself is sick."""
+        if not is_storm(seen.judgement, seen.answer):
+            self.apply(ROUTE, gates.heard)
+            return
+        cause = self._route_memory.detector.delayed(seen)
+        if cause is None and gates.probes_after(self.route, "storm"):
+            cause = seen.cause("storm")
+        if cause is not None:
+            sick = cause
+            self.apply(ROUTE, lambda gate: gates.pause(gate, sick, now))
+
+    # --- memory
+
+    def _put(self, gate: Gate) -> None:
+        if gate.scope == ROUTE:
+            self.route = gate
+        elif gate == Gate(pauses=self._pauses, scope=gate.scope):
+            self.domains.pop(gate.scope, None)
+        else:
+            self.domains[gate.scope] = gate
+
+    def _both(self, domain: str) -> Sequence[tuple[str, _Memory]]:
+        if not domain:
+            return ((ROUTE, self._route_memory),)
+        return ((domain, self._memory_of(domain)), (ROUTE, self._route_memory))
+
+    def _memory_of(self, scope: str) -> _Memory:
+        if scope == ROUTE:
+            return self._route_memory
+        memory = self._memory.get(scope)
+        if memory is None:
+            if len(self._memory) >= MAX_DOMAINS:
+                del self._memory[next(iter(self._memory))]
+            memory = self._memory[scope] = _Memory(Detector())
+        return memory
+
+
+def _is_about_content(gate: Gate) -> bool:
+    return gate.cause is not None and gate.cause.content

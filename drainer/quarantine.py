@@ -1,0 +1,97 @@
+"""Copies of our own of messages that may become final without being delivered.
+
+A folder beside the ledger: ``ID.eml`` with the content as it would be transmitted,
+and ``ID.json`` with the envelope, in the form of the eml source; so a quarantine is
+a spool that drainer reads. A copy is made before the attempt that may make a
+refusal final, and is durable before that attempt begins.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from drainer.mail.message import Spooled
+from drainer.policy.job import Claimed
+from drainer.process import make_private_folder
+
+_PRIVATE = 0o600
+
+
+class Quarantine:
+    """A folder of copies."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make nothing before the first copy."""
+        self.folder = folder
+
+    def keep(self, spooled: Spooled, claimed: Sequence[Claimed]) -> None:
+        """Make a durable copy for these recipients; again, it replaces the first.
+
+        Raises MessageUnreadable when the content cannot be read, and OSError when
+        there is no room.
+        """
+        make_private_folder(self.folder)
+        name = _name(spooled.message.id, claimed)
+        self._write(f"{name}.eml", spooled.content.chunks())
+        self._write(f"{name}.json", [_envelope(spooled, claimed)])
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def remove(self, message: str, claimed: Sequence[Claimed]) -> None:
+        """Forget the copy that was made for these recipients of a message."""
+        name = _name(message, claimed)
+        for suffix in (".json", ".eml"):
+            with suppress(FileNotFoundError):
+                (self.folder / f"{name}{suffix}").unlink()
+
+    def _write(self, name: str, chunks: Iterable[bytes]) -> None:
+        unfinished = self.folder / f".{name}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        descriptor = os.open(unfinished, flags, _PRIVATE)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - it must not follow links
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.folder / name)
+
+
+def _name(message: str, claimed: Sequence[Claimed]) -> str:
+    """Return a name of its own for every part of a message."""
+    return f"{message}.{claimed[0].n}"
+
+
+def _envelope(spooled: Spooled, claimed: Iterable[Claimed]) -> bytes:
+    message = spooled.message
+    envelope, client = message.envelope, message.client
+    recipients = [
+        {
+            "forward_path": each.recipient.forward_path,
+            "orcpt": each.recipient.orcpt,
+            "notify": list(each.recipient.notify),
+        }
+        for each in claimed
+    ]
+    facts = {
+        "id": message.id,
+        "native_id": message.native_id,
+        "source": message.source,
+        "arrived": message.arrived.isoformat(),
+        "reverse_path": envelope.reverse_path,
+        "recipients": recipients,
+        "body": envelope.body or None,
+        "smtputf8": envelope.smtputf8,
+        "envid": envelope.envid or None,
+        "ret": envelope.ret or None,
+        "login": message.login or None,
+        "client": {
+            "address": client.address,
+            "name": client.name,
+            "helo": client.helo,
+        },
+    }
+    return json.dumps(facts, indent=1).encode() + b"\n"

@@ -1,0 +1,113 @@
+"""The canary: is it everybody that the primary refuses? Asked without a message.
+
+An address that must exist, in the name of a real sender, answers it. Postmaster
+alone proves nothing when it is accepted, because many servers exempt it from every
+restriction; and a server that takes any address proves nothing about its users.
+"""
+
+import secrets
+from dataclasses import dataclass
+
+from drainer.mail.reply import Lost, Reply
+from drainer.policy.gate import Outcome
+from drainer.smtp import Route
+from drainer.smtp.check import own_name
+from drainer.smtp.connect import Connection, Failed, connect
+
+_SUCCESS, _PERMANENT = 2, 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a canary asks."""
+
+    sender: str
+    #: Recipients that must be accepted.
+    good: tuple[str, ...]
+    #: The domain of postmaster, and of an address that must be refused; '' = none.
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What it was told, and the words that say so."""
+
+    outcome: Outcome
+    reply: str
+    #: Recipients that were accepted.
+    accepted: tuple[str, ...] = ()
+
+
+async def fly(route: Route, question: Question) -> Answered | Failed:
+    """Open a session and ask; Failed when none could be opened."""
+    connection = await connect(route)
+    if isinstance(connection, Failed):
+        return connection
+    try:
+        if own_name(connection, route):
+            return Answered(outcome=Outcome.REFUSED, reply=str(connection.banner))
+        return await _Interview(connection, route).run(question)
+    finally:
+        connection.wire.close()
+
+
+class _Interview:
+    """MAIL and RCPTs on one session; never DATA."""
+
+    def __init__(self, connection: Connection, route: Route) -> None:
+        self._wire = connection.wire
+        self._limit = route.timeouts.mail
+
+    async def run(self, question: Question) -> Answered:
+        answer = await self._ask_good(question)
+        if not question.good and question.domain:
+            answer = await self._ask_postmaster(question) or answer
+        await self._say("QUIT")
+        return answer
+
+    async def _ask_good(self, question: Question) -> Answered:
+        mail = await self._say(f"MAIL FROM:<{question.sender}>")
+        refusal = _refusal(mail)
+        if refusal:
+            return Answered(outcome=Outcome.REFUSED, reply=refusal)
+        accepted: list[str] = []
+        for address in question.good:
+            reply = await self._say(f"RCPT TO:<{address}>")
+            if refusal := _refusal(reply):
+                return Answered(outcome=Outcome.REFUSED, reply=refusal)
+            if _is_success(reply):
+                accepted.append(address)
+        if not accepted:
+            return Answered(outcome=Outcome.UNCLEAR, reply=str(mail))
+        if question.domain and await self._takes_anybody(question.domain):
+            words = "the primary accepts any address"
+            return Answered(outcome=Outcome.UNCLEAR, reply=words)
+        return Answered(
+            outcome=Outcome.ACCEPTED, reply=str(mail), accepted=tuple(accepted)
+        )
+
+    async def _takes_anybody(self, domain: str) -> bool:
+        name = f"drainer-canary-{secrets.token_hex(6)}"
+        return _is_success(await self._say(f"RCPT TO:<{name}@{domain}>"))
+
+    async def _ask_postmaster(self, question: Question) -> Answered | None:
+        """Return a refusal; that it is accepted says nothing."""
+        await self._say("RSET")
+        await self._say("MAIL FROM:<>")
+        reply = await self._say(f"RCPT TO:<postmaster@{question.domain}>")
+        refusal = _refusal(reply)
+        return Answered(outcome=Outcome.REFUSED, reply=refusal) if refusal else None
+
+    async def _say(self, command: str) -> Reply | Lost:
+        self._wire.write(command.encode() + b"\r\n")
+        return await self._wire.reply(self._limit)
+
+
+def _is_success(answer: Reply | Lost) -> bool:
+    return isinstance(answer, Reply) and answer.category == _SUCCESS
+
+
+def _refusal(answer: Reply | Lost) -> str:
+    """Return the words of a refusal for good, or ''."""
+    is_one = isinstance(answer, Reply) and answer.category == _PERMANENT
+    return str(answer) if is_one else ""

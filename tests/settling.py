@@ -1,0 +1,54 @@
+"""What tests of settling share: gates, a moment, and one attempt's settlement."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from drainer.mail.envelope import Recipient
+from drainer.mail.reply import Stage, parse_reply
+from drainer.policy.classify import Answer
+from drainer.policy.job import Claimed
+from drainer.policy.judging import Ending, Moment, Policy, judge
+from drainer.policy.known import Known
+from drainer.policy.schedule import Schedule
+from drainer.policy.scopes import Scopes
+from drainer.policy.settle import Settlement, settle
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+SCHEDULE = Schedule(jitter=0)
+BOB = Recipient(forward_path="bob@example.org")
+PAUSES = (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=5))
+
+
+def scopes(*good: str) -> Scopes:
+    """Return gates with mail flowing."""
+    return Scopes(PAUSES, Known(good), lambda _before, _after: None)
+
+
+def settled(
+    endings: Iterable[Ending], policy: Policy | None = None, **circumstances: Any
+) -> tuple[Settlement, ...]:
+    """Judge and settle an attempt; by default mail flows, and nothing is kept."""
+    policy = policy or Policy(schedule=SCHEDULE)
+    usual = Moment(now=NOW, draw=0.5, sender_domain="example.com", standing=scopes())
+    moment = replace(usual, **circumstances)
+    return settle(judge(endings, policy.rules), moment, policy)
+
+
+def ending(
+    answer: Answer | str,
+    stage: Stage = Stage.RCPT,
+    *,
+    accepted: int = 0,
+    claimed: Claimed | None = None,
+) -> Ending:
+    """Return one recipient's ending."""
+    if isinstance(answer, str):
+        answer = parse_reply(answer.encode())
+    return Ending(
+        claimed=claimed or Claimed(n=0, recipient=BOB),
+        stage=stage,
+        answer=answer,
+        accepted=accepted,
+    )
