@@ -1,0 +1,506 @@
+"""Primaries that refuse, rightly or not, and what a drain owes to the mail for them.
+
+A ``Scenario`` is data: the mail of a backup, the primary while it is sick and when it
+is well again, and how a drain must end in between. The acceptance tests drain it, the
+bench flushes the same mail with Postfix too.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.script import (
+    Answer,
+    BodyStep,
+    Delay,
+    Drop,
+    EarlyReply,
+    ReplyThenDrop,
+    Script,
+    Step,
+    View,
+)
+
+DOMAIN: Final = "example.org"
+SENDER: Final = "operator@backup.example"
+"""Of the canary; mail in the spool comes from elsewhere."""
+OK: Final = "250 2.1.5 ok"
+UNKNOWN: Final = (
+    "550 5.1.1 <{}>: Recipient address rejected: User unknown in virtual mailbox table"
+)
+RELAY: Final = "554 5.7.1 <{}>: Relay access denied"
+BLOCKED: Final = (
+    "554 5.7.1 Service unavailable; Client host [192.0.2.9] blocked using bl.example"
+)
+GREY: Final = "Greylisted, please try again later"
+STOPPED: Final = 4
+REMAIN: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """One message of the spool."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    text: bytes = b"Subject: hello\n\nbody\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the drain ends while the primary is sick; whom it does not name arrives."""
+
+    exits: tuple[int, ...]
+    #: Those in ``bounce-pending``: exactly they.
+    refused: frozenset[str] = frozenset()
+    #: Those that are to be tried again; nobody has judged them.
+    waiting: frozenset[str] = frozenset()
+    #: The states of those that wait.
+    waits_as: frozenset[str] = frozenset(("pending", "deferred"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A primary that is sick, and well again."""
+
+    id: str
+    #: What is wrong with it, for the table.
+    words: str
+    mail: tuple[Mail, ...]
+    #: Makes its answers, with a memory of their own.
+    sick: Callable[[], Script]
+    well: Callable[[], Script] = Script
+    #: With known-good recipients configured; and without, None = not of interest.
+    known: Outcome
+    blind: Outcome | None
+    #: Whom the primary refuses for good, and rightly.
+    never: frozenset[str] = frozenset()
+    #: Who may arrive twice: the reply to their final dot was lost.
+    doubtful: frozenset[str] = frozenset()
+    #: Where the outcome cannot be told before: only what must not happen is judged.
+    fickle: bool = False
+    connections: int = 2
+    give_up_after: str = "2s"
+    domains: tuple[str, ...] = (DOMAIN,)
+    #: In ``[bounce]``: longer than a test, but where the confirming attempt is needed.
+    escrow: str = "1h"
+
+    @property
+    def recipients(self) -> list[str]:
+        """Every recipient of the mail, once."""
+        return [path for mail in self.mail for path in mail.recipients]
+
+    @property
+    def known_good(self) -> list[str]:
+        """Addresses that exist, and get no mail here."""
+        return [f"known@{domain}" for domain in self.domains]
+
+
+# ---- mail
+
+
+def user(n: int, domain: str = DOMAIN) -> str:
+    """Return the n-th recipient."""
+    return f"user{n}@{domain}"
+
+
+def letters(count: int, domains: Sequence[str] = (DOMAIN,)) -> tuple[Mail, ...]:
+    """Return messages to one recipient each, from seven sender domains in turn."""
+    return tuple(letter(n, user(n, domains[n % len(domains)])) for n in range(count))
+
+
+def letter(n: int, *recipients: str, text: bytes = b"") -> Mail:
+    """Return the n-th message."""
+    content = f"Subject: message {n}\n\nbody of {n}\n".encode() + text
+    sender = f"sender{n}@sender{n % 7}.example"
+    return Mail(sender=sender, recipients=recipients, text=content)
+
+
+def _sized(n: int) -> Mail:
+    """Return the n-th message; every tenth is a large one."""
+    line = b"x" * 70 + b"\n"
+    return letter(n, user(n), text=line * (3000 if user(n) in EVERY_TENTH else 1))
+
+
+SIXTY: Final = letters(60)
+EVERYBODY: Final = frozenset(mail.recipients[0] for mail in SIXTY)
+EVERY_TENTH: Final = frozenset(user(n) for n in range(3, 60, 10))
+
+
+# ---- answers
+
+
+def refusing(reply: str, whom: Callable[[View], bool]) -> Answer:
+    """Answer RCPT (or MAIL) with the reply, which may name the mailbox, to some."""
+    return lambda view: reply.format(view.path) if whom(view) else OK
+
+
+def everybody(_view: View) -> bool:
+    """Refuse whoever it is."""
+    return True
+
+
+def only(paths: frozenset[str]) -> Callable[[View], bool]:
+    """Refuse these mailboxes."""
+    return lambda view: view.path in paths
+
+
+def accepted_for(view: View) -> list[str]:
+    """Return the recipients of the message at its content or final dot."""
+    return view.message.forward_paths if view.message else []
+
+
+def sender_of(view: View) -> str:
+    """Return the reverse path of the transaction."""
+    return view.message.reverse_path if view.message else ""
+
+
+def in_phase(seconds: float, up: Step, down: Step) -> Answer:
+    """Answer one way and the other, for so many seconds each by the clock."""
+    return lambda view: up if int(view.command.at / seconds) % 2 else down
+
+
+def at_second_try(reply: str) -> Script:
+    """Answer like this to sender and recipient until they come a second time."""
+    seen: set[tuple[str, str]] = set()
+
+    def rcpt(view: View) -> Step:
+        triplet = (sender_of(view), view.path)
+        if triplet in seen:
+            return OK
+        seen.add(triplet)
+        return reply.format(view.path)
+
+    return Script(rcpt=rcpt)
+
+
+def _exempt(view: View) -> bool:
+    """Tell whether it is what many servers exempt from every restriction."""
+    return view.path.startswith("postmaster@") or not sender_of(view)
+
+
+def _spam(view: View) -> Step:
+    paths = accepted_for(view)
+    good = EVERYBODY - SPAM
+    return "250 2.0.0 taken" if good & set(paths) else "554 5.7.1 Rejected as spam"
+
+
+def _one_for_all(view: View) -> Step:
+    """Refuse for all at the dot what one of them does not want."""
+    if PICKY & set(accepted_for(view)):
+        return "554 5.6.0 Content refused"
+    return "250 2.0.0 taken"
+
+
+def _closing_in_group() -> Script:
+    """Close once in the middle of each message of three recipients."""
+    closed: set[str] = set()
+
+    def rcpt(view: View) -> Step:
+        middle = view.path in MIDDLE and view.path not in closed
+        closed.update({view.path} & MIDDLE)
+        return ReplyThenDrop("421 4.3.2 Service shutting down") if middle else OK
+
+    return Script(rcpt=rcpt)
+
+
+def _drop_once() -> Script:
+    """Take a message, and be gone before the reply, once for some."""
+    dropped: set[str] = set()
+
+    def dot(view: View) -> Step:
+        lost = (EVERY_TENTH - dropped) & set(accepted_for(view))
+        dropped.update(lost)
+        return Drop() if lost else "250 2.0.0 taken"
+
+    return Script(dot=dot)
+
+
+def _too_big(view: View) -> BodyStep | None:
+    if EVERY_TENTH & set(accepted_for(view)):
+        return EarlyReply(50_000, "552 5.3.4 Message too big for system", True)  # noqa: FBT003
+    return None
+
+
+def _nobody_but(count: int) -> Script:
+    """Know nobody until so many were asked for, then everybody."""
+    asked: dict[str, int] = defaultdict(int)
+
+    def rcpt(view: View) -> Step:
+        asked["recipients"] += 1
+        return OK if asked["recipients"] > count else UNKNOWN.format(view.path)
+
+    return Script(rcpt=rcpt)
+
+
+# ---- the scenarios
+
+TWELVE: Final = letters(12)
+FIRST_TWELVE: Final = frozenset(user(n) for n in range(12))
+DOMAINS: Final = (DOMAIN, "example.net", "example.com")
+DEAD: Final = frozenset(user(n, "example.com") for n in range(2, 60, 3))
+SPAM: Final = frozenset(user(n) for n in range(60) if n % 10)
+CRAFTED: Final = "spammer@crafted.example"
+VICTIM: Final = user(1000)
+POISON: Final = user(7)
+#: Of the messages to several: unknown, picky about content, and content with it.
+STRANGERS: Final = frozenset(user(n) for n in (100, 110))
+PICKY: Final = frozenset(user(n) for n in (101, 111))
+PLAIN: Final = user(102)
+MIDDLE: Final = frozenset(user(n) for n in (201, 211, 221))
+THIRTY: Final = frozenset(user(n) for n in range(17, 1000, 33))
+
+_ALL_WAIT: Final = Outcome(exits=(STOPPED,), waiting=EVERYBODY)
+_ALL_ARRIVE: Final = Outcome(exits=(0,))
+_TENTH_REFUSED: Final = Outcome(exits=(REMAIN,), refused=EVERY_TENTH)
+
+
+def _refused_us(
+    id_: str, words: str, *, blind: bool = False, **script: Answer
+) -> Scenario:
+    """Return a primary that lets nobody of sixty in."""
+    return Scenario(
+        id=id_,
+        words=words,
+        mail=SIXTY,
+        sick=lambda: Script(**script),  # type: ignore[arg-type]
+        known=_ALL_WAIT,
+        blind=_ALL_WAIT if blind else None,
+    )
+
+
+def _unknown_among(id_: str, mail: tuple[Mail, ...], who: frozenset[str]) -> Scenario:
+    """Return a healthy primary that does not know some of the recipients."""
+
+    def healthy() -> Script:
+        return Script(rcpt=refusing(UNKNOWN, only(who)))
+
+    outcome = Outcome(exits=(REMAIN,), refused=who)
+    return Scenario(
+        id=id_,
+        words=f"well, and {len(who)} of {len(mail)} recipients do not exist",
+        mail=mail,
+        sick=healthy,
+        well=healthy,
+        known=outcome,
+        blind=outcome,
+        never=who,
+        connections=5,
+    )
+
+
+REFUSING_US: Final = (
+    _refused_us(
+        "relay-denied",
+        "denies relay from the first message",
+        blind=True,
+        rcpt=refusing(RELAY, everybody),
+    ),
+    _refused_us(
+        "empty-user-table",
+        "its user table is empty: 550 5.1.1 for everybody",
+        blind=True,
+        rcpt=refusing(UNKNOWN, everybody),
+    ),
+    _refused_us(
+        "postmaster-exempt",
+        "denies relay, but exempts postmaster and `<>` from its restrictions",
+        blind=True,
+        rcpt=refusing(RELAY, lambda view: not _exempt(view)),
+    ),
+    _refused_us(
+        "blocklisted",
+        "a blocklist that it uses lists our address",
+        rcpt=refusing(BLOCKED, everybody),
+    ),
+    _refused_us(
+        "name-disliked",
+        "dislikes our name at EHLO",
+        ehlo="550 5.7.1 Helo command rejected: Access denied",
+        helo="550 5.7.1 Helo command rejected: Access denied",
+    ),
+    _refused_us(
+        "login-demanded",
+        "demands TLS and a login at MAIL",
+        mail="530 5.7.0 Must issue a STARTTLS command first",
+    ),
+)
+
+JUDGING_MAIL: Final = (
+    Scenario(
+        id="dead-domain",
+        words="of its three domains one has no users",
+        mail=letters(60, DOMAINS),
+        sick=lambda: Script(
+            rcpt=refusing(UNKNOWN, lambda view: view.path.endswith("@example.com"))
+        ),
+        known=Outcome(exits=(STOPPED,), waiting=DEAD),
+        blind=Outcome(exits=(STOPPED,), waiting=DEAD),
+        domains=DOMAINS,
+    ),
+    Scenario(
+        id="mostly-spam",
+        words="refuses 90 % as spam, rightly",
+        mail=SIXTY,
+        sick=lambda: Script(dot=_spam),
+        well=lambda: Script(dot=_spam),
+        known=Outcome(exits=(REMAIN,), refused=SPAM),
+        blind=Outcome(exits=(REMAIN,), refused=SPAM),
+        never=SPAM,
+    ),
+    Scenario(
+        id="twelve-refused",
+        words="refuses a queue of 12, with a bare 550",
+        mail=TWELVE,
+        sick=lambda: Script(rcpt="550 Requested action not taken: mailbox unavailable"),
+        known=Outcome(exits=(STOPPED,), waiting=FIRST_TWELVE),
+        blind=Outcome(exits=(STOPPED,), waiting=FIRST_TWELVE),
+    ),
+    Scenario(
+        id="twelve-unknown",
+        words="well, and none of 12 recipients exists",
+        mail=TWELVE,
+        sick=lambda: Script(rcpt=refusing(UNKNOWN, only(FIRST_TWELVE))),
+        well=lambda: Script(rcpt=refusing(UNKNOWN, only(FIRST_TWELVE))),
+        known=Outcome(exits=(REMAIN,), refused=FIRST_TWELVE),
+        blind=Outcome(exits=(STOPPED,), waiting=FIRST_TWELVE),
+        never=FIRST_TWELVE,
+    ),
+    Scenario(
+        id="one-crafted",
+        words="one message of 61 is worded to look as if it refused us",
+        mail=(
+            *SIXTY,
+            Mail(sender=CRAFTED, recipients=(VICTIM,)),
+        ),
+        sick=lambda: Script(
+            rcpt=refusing(BLOCKED, lambda view: sender_of(view) == CRAFTED)
+        ),
+        known=Outcome(
+            exits=(REMAIN,),
+            waiting=frozenset((VICTIM,)),
+            waits_as=frozenset(("held", "deferred")),
+        ),
+        blind=None,
+    ),
+    Scenario(
+        id="refused-at-dot",
+        words="refuses content at the dot for all, since one of several dislikes it",
+        mail=(
+            *SIXTY,
+            letter(100, user(100), user(101), PLAIN),
+            letter(110, user(110), user(111)),
+        ),
+        sick=lambda: Script(rcpt=refusing(UNKNOWN, only(STRANGERS)), dot=_one_for_all),
+        well=lambda: Script(rcpt=refusing(UNKNOWN, only(STRANGERS))),
+        known=Outcome(exits=(REMAIN,), refused=STRANGERS | PICKY),
+        blind=None,
+        never=STRANGERS,
+        escrow="3s",
+    ),
+    Scenario(
+        id="refused-and-354",
+        words="says 354 although it refused every recipient",
+        mail=SIXTY,
+        sick=lambda: Script(
+            rcpt=refusing(UNKNOWN, only(EVERY_TENTH)), data="354 go ahead"
+        ),
+        well=lambda: Script(rcpt=refusing(UNKNOWN, only(EVERY_TENTH))),
+        known=_TENTH_REFUSED,
+        blind=None,
+        never=EVERY_TENTH,
+    ),
+    Scenario(
+        id="refused-in-body",
+        words="refuses large messages while they are sent, and hangs up",
+        mail=tuple(_sized(n) for n in range(60)),
+        sick=lambda: Script(body=_too_big),
+        well=lambda: Script(body=_too_big),
+        known=_TENTH_REFUSED,
+        blind=None,
+        never=EVERY_TENTH,
+    ),
+    _unknown_among("six-unknown", SIXTY, EVERY_TENTH),
+)
+
+UNSTEADY: Final = (
+    Scenario(
+        id="greylisting",
+        words="greylists everybody",
+        mail=SIXTY,
+        sick=lambda: at_second_try(f"450 4.2.0 <{{}}>: {GREY}"),
+        known=_ALL_ARRIVE,
+        blind=_ALL_ARRIVE,
+    ),
+    Scenario(
+        id="greylisting-550",
+        words="greylists everybody, with a 550",
+        mail=SIXTY,
+        sick=lambda: at_second_try(f"550 5.7.1 <{{}}>: {GREY}"),
+        known=_ALL_ARRIVE,
+        blind=None,
+    ),
+    Scenario(
+        id="closing-in-group",
+        words="closes with 421 between the recipients of a message",
+        mail=(
+            *SIXTY,
+            *(letter(n, user(n), user(n + 1), user(n + 2)) for n in (200, 210, 220)),
+        ),
+        sick=_closing_in_group,
+        known=_ALL_ARRIVE,
+        blind=None,
+    ),
+    Scenario(
+        id="flapping",
+        words="up and down every half second",
+        mail=SIXTY,
+        sick=lambda: Script(
+            banner=in_phase(
+                0.5, "220 peer.example ESMTP", ReplyThenDrop("421 4.3.2 Not now")
+            ),
+            mail=in_phase(0.5, "250 2.1.0 ok", ReplyThenDrop("421 4.3.2 Not now")),
+            dot=Delay(0.02, "250 2.0.0 taken"),
+        ),
+        known=_ALL_ARRIVE,
+        blind=None,
+        give_up_after="10s",
+    ),
+    Scenario(
+        id="flapping-users",
+        words="its user table comes and goes every half second",
+        mail=SIXTY,
+        sick=lambda: Script(
+            rcpt=in_phase(0.5, OK, UNKNOWN.format("x")),
+            dot=Delay(0.02, "250 2.0.0 taken"),
+        ),
+        known=Outcome(exits=(0, STOPPED, REMAIN)),
+        blind=None,
+        fickle=True,
+        escrow="3s",
+    ),
+    Scenario(
+        id="users-come-back",
+        words="its user table comes back after eight recipients",
+        mail=SIXTY,
+        sick=lambda: _nobody_but(8),
+        known=Outcome(exits=(0, STOPPED, REMAIN)),
+        blind=Outcome(exits=(0, STOPPED, REMAIN)),
+        fickle=True,
+        escrow="3s",
+    ),
+    Scenario(
+        id="gone-at-dot",
+        words="hangs up instead of the reply to the final dot, for 6 of 60",
+        mail=SIXTY,
+        sick=_drop_once,
+        known=Outcome(exits=(0, REMAIN)),
+        blind=None,
+        fickle=True,
+        doubtful=EVERY_TENTH,
+    ),
+)
+
+THOUSAND: Final = _unknown_among("thirty-unknown", letters(1000), THIRTY)
+SCENARIOS: Final = (*REFUSING_US, *JUDGING_MAIL, *UNSTEADY)
