@@ -126,6 +126,7 @@ def _sized(n: int) -> Mail:
 SIXTY: Final = letters(60)
 EVERYBODY: Final = frozenset(mail.recipients[0] for mail in SIXTY)
 EVERY_TENTH: Final = frozenset(user(n) for n in range(3, 60, 10))
+SIZES: Final = tuple(_sized(n) for n in range(60))
 
 
 # ---- answers
@@ -414,7 +415,7 @@ JUDGING_MAIL: Final = (
     Scenario(
         id="refused-in-body",
         words="refuses large messages while they are sent, and hangs up",
-        mail=tuple(_sized(n) for n in range(60)),
+        mail=SIZES,
         sick=lambda: Script(body=_too_big),
         well=lambda: Script(body=_too_big),
         known=_TENTH_REFUSED,
