@@ -33,9 +33,21 @@ RELAY: Final = "554 5.7.1 <{}>: Relay access denied"
 BLOCKED: Final = (
     "554 5.7.1 Service unavailable; Client host [192.0.2.9] blocked using bl.example"
 )
+NAME_DISLIKED: Final = "550 5.7.1 Helo command rejected: Access denied"
 GREY: Final = "Greylisted, please try again later"
 STOPPED: Final = 4
 REMAIN: Final = 5
+
+
+def users_only(view: View) -> Step:
+    """Answer RCPT as a server that knows its users, and takes no other address."""
+    known = view.path.startswith(("user", "known@", "postmaster@"))
+    return OK if known else UNKNOWN.format(view.path)
+
+
+def healthy() -> Script:
+    """Return a primary that takes all mail for its users."""
+    return Script(rcpt=users_only)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +82,7 @@ class Scenario:
     mail: tuple[Mail, ...]
     #: Makes its answers, with a memory of their own.
     sick: Callable[[], Script]
-    well: Callable[[], Script] = Script
+    well: Callable[[], Script] = healthy
     #: With known-good recipients configured; and without, None = not of interest.
     known: Outcome
     blind: Outcome | None
@@ -134,7 +146,7 @@ SIZES: Final = tuple(_sized(n) for n in range(60))
 
 def refusing(reply: str, whom: Callable[[View], bool]) -> Answer:
     """Answer RCPT (or MAIL) with the reply, which may name the mailbox, to some."""
-    return lambda view: reply.format(view.path) if whom(view) else OK
+    return lambda view: reply.format(view.path) if whom(view) else users_only(view)
 
 
 def everybody(_view: View) -> bool:
@@ -169,7 +181,7 @@ def at_second_try(reply: str) -> Script:
     def rcpt(view: View) -> Step:
         triplet = (sender_of(view), view.path)
         if triplet in seen:
-            return OK
+            return users_only(view)
         seen.add(triplet)
         return reply.format(view.path)
 
@@ -201,7 +213,8 @@ def _closing_in_group() -> Script:
     def rcpt(view: View) -> Step:
         middle = view.path in MIDDLE and view.path not in closed
         closed.update({view.path} & MIDDLE)
-        return ReplyThenDrop("421 4.3.2 Service shutting down") if middle else OK
+        shutting_down = ReplyThenDrop("421 4.3.2 Service shutting down")
+        return shutting_down if middle else users_only(view)
 
     return Script(rcpt=rcpt)
 
@@ -215,7 +228,7 @@ def _drop_once() -> Script:
         dropped.update(lost)
         return Drop() if lost else "250 2.0.0 taken"
 
-    return Script(dot=dot)
+    return Script(rcpt=users_only, dot=dot)
 
 
 def _too_big(view: View) -> BodyStep | None:
@@ -229,7 +242,9 @@ def _by_turns(known: Callable[[int], bool]) -> Script:
     numbers = itertools.count()
 
     def rcpt(view: View) -> Step:
-        return OK if known(next(numbers)) else UNKNOWN.format(view.path)
+        if known(next(numbers)):
+            return users_only(view)
+        return UNKNOWN.format(view.path)
 
     return Script(rcpt=rcpt)
 
@@ -256,14 +271,14 @@ _TENTH_REFUSED: Final = Outcome(exits=(REMAIN,), refused=EVERY_TENTH)
 
 
 def _refused_us(
-    id_: str, words: str, *, blind: bool = False, **script: Answer
+    id_: str, words: str, script: Script, *, blind: bool = False
 ) -> Scenario:
     """Return a primary that lets nobody of sixty in."""
     return Scenario(
         id=id_,
         words=words,
         mail=SIXTY,
-        sick=lambda: Script(**script),  # type: ignore[arg-type]
+        sick=lambda: script,
         known=_ALL_WAIT,
         blind=_ALL_WAIT if blind else None,
     )
@@ -272,7 +287,7 @@ def _refused_us(
 def _unknown_among(id_: str, mail: tuple[Mail, ...], who: frozenset[str]) -> Scenario:
     """Return a healthy primary that does not know some of the recipients."""
 
-    def healthy() -> Script:
+    def knowing() -> Script:
         return Script(rcpt=refusing(UNKNOWN, only(who)))
 
     outcome = Outcome(exits=(REMAIN,), refused=who)
@@ -280,8 +295,8 @@ def _unknown_among(id_: str, mail: tuple[Mail, ...], who: frozenset[str]) -> Sce
         id=id_,
         words=f"well, and {len(who)} of {len(mail)} recipients do not exist",
         mail=mail,
-        sick=healthy,
-        well=healthy,
+        sick=knowing,
+        well=knowing,
         known=outcome,
         blind=outcome,
         never=who,
@@ -299,36 +314,35 @@ REFUSING_US: Final = (
     _refused_us(
         "relay-denied",
         "denies relay from the first message",
+        Script(rcpt=refusing(RELAY, everybody)),
         blind=True,
-        rcpt=refusing(RELAY, everybody),
     ),
     _refused_us(
         "empty-user-table",
         "its user table is empty: 550 5.1.1 for everybody",
+        Script(rcpt=refusing(UNKNOWN, everybody)),
         blind=True,
-        rcpt=refusing(UNKNOWN, everybody),
     ),
     _refused_us(
         "postmaster-exempt",
         "denies relay, but exempts postmaster and `<>` from its restrictions",
+        Script(rcpt=refusing(RELAY, lambda view: not _exempt(view))),
         blind=True,
-        rcpt=refusing(RELAY, lambda view: not _exempt(view)),
     ),
     _refused_us(
         "blocklisted",
         "a blocklist that it uses lists our address",
-        rcpt=refusing(BLOCKED, everybody),
+        Script(rcpt=refusing(BLOCKED, everybody)),
     ),
     _refused_us(
         "name-disliked",
         "dislikes our name at EHLO",
-        ehlo="550 5.7.1 Helo command rejected: Access denied",
-        helo="550 5.7.1 Helo command rejected: Access denied",
+        Script(ehlo=NAME_DISLIKED, helo=NAME_DISLIKED),
     ),
     _refused_us(
         "login-demanded",
         "demands TLS and a login at MAIL",
-        mail="530 5.7.0 Must issue a STARTTLS command first",
+        Script(mail="530 5.7.0 Must issue a STARTTLS command first"),
     ),
 )
 
@@ -348,8 +362,8 @@ JUDGING_MAIL: Final = (
         id="mostly-spam",
         words="refuses 90 % as spam, rightly",
         mail=SIXTY,
-        sick=lambda: Script(dot=_spam),
-        well=lambda: Script(dot=_spam),
+        sick=lambda: Script(rcpt=users_only, dot=_spam),
+        well=lambda: Script(rcpt=users_only, dot=_spam),
         known=Outcome(exits=(REMAIN,), refused=SPAM),
         blind=Outcome(exits=(REMAIN,), refused=SPAM),
         never=SPAM,
@@ -420,8 +434,8 @@ JUDGING_MAIL: Final = (
         id="refused-in-body",
         words="refuses large messages while they are sent, and hangs up",
         mail=SIZES,
-        sick=lambda: Script(body=_too_big),
-        well=lambda: Script(body=_too_big),
+        sick=lambda: Script(rcpt=users_only, body=_too_big),
+        well=lambda: Script(rcpt=users_only, body=_too_big),
         known=_TENTH_REFUSED,
         blind=None,
         never=EVERY_TENTH,
@@ -466,6 +480,7 @@ UNSTEADY: Final = (
                 0.5, "220 peer.example ESMTP", ReplyThenDrop("421 4.3.2 Not now")
             ),
             mail=in_phase(0.5, "250 2.1.0 ok", ReplyThenDrop("421 4.3.2 Not now")),
+            rcpt=users_only,
             dot=Delay(0.02, "250 2.0.0 taken"),
         ),
         known=_ALL_ARRIVE,

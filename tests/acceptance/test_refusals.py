@@ -16,7 +16,6 @@ from tests.primaries import (
     DOMAIN,
     DOMAINS,
     EVERY_TENTH,
-    OK,
     POISON,
     REMAIN,
     SCENARIOS,
@@ -27,10 +26,12 @@ from tests.primaries import (
     Scenario,
     accepted_for,
     few_unknown,
+    healthy,
     letters,
     only,
     refusing,
     sender_of,
+    users_only,
 )
 from tests.running import end
 from tests.script import Message, ReplyThenDrop, Script, Step, View
@@ -130,7 +131,7 @@ def test_a_user_table_that_comes_back_later(backup: Backup, peer: StartPeer) -> 
     assert backup.empty().code == STOPPED
     assert len(_messages(primary)) - before <= 1, "one is enough behind the canary"
     backup.assert_outcome(scenario.known)
-    primary.script = Script()
+    primary.script = healthy()
     result = backup.empty()
     assert result.code == 0, result
     assert delivered() == Counter(scenario.recipients)
@@ -159,7 +160,7 @@ def test_one_healed_domain_does_not_wait_for_another(
     assert backup.empty().code == STOPPED
     assert set(delivered()) == set().union(*expected)
     backup.assert_nothing_lost(delivered)
-    primary.script = Script()
+    primary.script = healthy()
     assert backup.empty().code == 0
     assert delivered() == Counter(scenario.recipients)
 
@@ -169,14 +170,14 @@ def test_a_refusal_that_was_a_mistake_is_delivered_by_the_confirming_attempt(
 ) -> None:
     """Six in bounce-pending; after the escrow the primary is asked again, and takes."""
     scenario = replace(
-        _scenario("six-unknown"), never=frozenset(), well=Script, escrow="2s"
+        _scenario("six-unknown"), never=frozenset(), well=healthy, escrow="2s"
     )
     primary = peer(scenario.sick())
     backup.port, delivered = primary.port, delivered_to(primary)
     backup.prepare(scenario, known_good=True)
     assert backup.empty().code == REMAIN
     backup.assert_outcome(scenario.known)
-    primary.script = Script()
+    primary.script = healthy()
     assert backup.deliver_the_rest(delivered).code == 0
     assert delivered() == Counter(scenario.recipients)
 
@@ -195,7 +196,7 @@ def test_a_poison_message_is_set_aside_and_does_not_slow_the_rest(
     scenario = replace(
         _scenario("greylisting"), never=poison, known=_UNJUDGED, give_up_after="1s"
     )
-    primary = peer(Script(dot=dot))
+    primary = peer(Script(rcpt=users_only, dot=dot))
     backup.port, delivered = primary.port, delivered_to(primary)
     backup.prepare(scenario, known_good=True)
     assert backup.empty().code == REMAIN
@@ -220,7 +221,7 @@ def test_a_delay_that_the_reply_states_is_honoured(
         begun = first.setdefault((sender_of(view), view.path), view.command.at)
         early = view.command.at - begun < 2
         reply = "450 4.2.0 <{}>: Recipient address rejected: Greylisted for 2 seconds"
-        return reply.format(view.path) if early else OK
+        return reply.format(view.path) if early else users_only(view)
 
     primary = peer(Script(rcpt=rcpt))
     backup.port = primary.port
