@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from drainer.config import Config
-from tests.primaries import DOMAIN, SENDER, Mail, Outcome, Scenario
+from tests.primaries import (
+    DOMAIN,
+    SENDER,
+    Mail,
+    Outcome,
+    Scenario,
+)
 from tests.running import Bench, Result
 
 PATIENCE: Final = 15

@@ -1,6 +1,6 @@
 """Promise P4, a whole drain at a time: what a sick primary says judges no message.
 
-Each scenario of tests/primaries.py is drained while the primary is sick, then until
+Each scenario of tests/scenarios.py is drained while the primary is sick, then until
 everything has arrived that can, with known-good recipients configured and without.
 """
 
@@ -14,26 +14,24 @@ from tests.backup import Backup, Delivered
 from tests.peer import PeerThread
 from tests.primaries import (
     DOMAIN,
-    DOMAINS,
     EVERY_TENTH,
-    POISON,
     REMAIN,
-    SCENARIOS,
     SIXTY,
     STOPPED,
     UNKNOWN,
     Outcome,
     Scenario,
     accepted_for,
-    few_unknown,
     healthy,
     letters,
     only,
     refusing,
     sender_of,
+    user,
     users_only,
 )
 from tests.running import end
+from tests.scenarios import DOMAINS, SCENARIOS, few_unknown
 from tests.script import Message, ReplyThenDrop, Script, Step, View
 
 StartPeer = Callable[..., PeerThread]
@@ -41,6 +39,7 @@ StartPeer = Callable[..., PeerThread]
 FEW = 20
 """Messages that it may take to see that nobody is let in; canaries included."""
 
+POISON = user(7)
 THRICE = 3
 """Content that so often ended the connection is poison."""
 

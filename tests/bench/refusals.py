@@ -18,8 +18,15 @@ from typing import Final
 from tests.backup import PATIENCE, Backup
 from tests.peer import PeerThread
 from tests.postfix import PrivatePostfix, instance_directory, wait_until
-from tests.primaries import SCENARIOS, Mail, Scenario, few_unknown
+from tests.primaries import (
+    Mail,
+    Scenario,
+)
 from tests.roles import backup
+from tests.scenarios import (
+    SCENARIOS,
+    few_unknown,
+)
 
 LIMIT_SECONDS: Final = 60
 _STATUS: Final = re.compile(r" to=<([^>]*)>, .* status=(sent|bounced|deferred) ")
