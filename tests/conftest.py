@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests import databases, postfix, roles
-from tests.backup import Backup
 from tests.peer import PeerThread
 from tests.postfix import PrivatePostfix, instance_directory
 from tests.roles import Primary
@@ -80,16 +79,6 @@ def peer() -> Iterator[Callable[..., PeerThread]]:
 
         yield start
     assert [violation for thread in strict for violation in thread.violations] == []
-
-
-# ---- a backup's mail
-
-
-@pytest.fixture
-def backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backup:
-    """Give an empty spool, in a current folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return Backup(tmp_path)
 
 
 # ---- Postfix
