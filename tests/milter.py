@@ -2,7 +2,8 @@
 
 Postfix records such edits in place, with pointers through its queue file, so they are
 the hard part of reading one. The milter wants to hear of nothing but the end of each
-message, where it answers with ``Milter.edits`` and lets the message pass.
+message, where it answers with ``Milter.edits`` and its verdict: the message passes
+unless a test says otherwise.
 """
 
 import socketserver
@@ -21,7 +22,9 @@ _SILENCE: Final = 0x37F
 _NEGOTIATE: Final = ord("O")
 _END_OF_BODY: Final = ord("E")
 _QUIT: Final = ord("Q")
-_CONTINUE: Final = b"c"
+CONTINUE: Final = b"c"
+TEMPFAIL: Final = b"t"
+"""What becomes of a message: it passes, or is refused for now."""
 
 
 def _texts(*values: bytes) -> bytes:
@@ -89,7 +92,7 @@ class _Handler(socketserver.StreamRequestHandler):
             elif packet[0] == _END_OF_BODY:
                 for edit in self.server.milter.edits:
                     self._send(edit)
-                self._send(_CONTINUE)
+                self._send(self.server.milter.verdict)
 
     def _send(self, packet: bytes) -> None:
         self.wfile.write(struct.pack("!I", len(packet)) + packet)
@@ -106,6 +109,8 @@ class Milter:
 
     #: What is done to each message from now on, in this order.
     edits: list[bytes] = field(default_factory=list)
+    #: CONTINUE or TEMPFAIL, for each message from now on.
+    verdict: bytes = CONTINUE
     _server: _Server | None = None
 
     @property

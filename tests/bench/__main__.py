@@ -1,4 +1,4 @@
-"""`make bench`: drainer beside `postqueue -f`, and the throttle over a minute.
+"""`make bench`: drainer beside `postqueue -f`, the throttle, and sick primaries.
 
 Whatever is compared was measured in the same run, on the same spool, sink and disk,
 in turns; so the ratio counts, and the figures beside it say how quiet the machine was.
@@ -7,7 +7,7 @@ in turns; so the ratio counts, and the figures beside it say how quiet the machi
 import argparse
 import sys
 
-from tests.bench import flush, throttle
+from tests.bench import flush, refusals, throttle
 from tests.postfix import instance_directory, missing_reason
 from tests.roles import SmtpSink
 
@@ -18,16 +18,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--messages", type=int, default=20_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=2, metavar="N")
     parser.add_argument("--seconds", type=int, default=60, help="of each rate")
-    parser.add_argument("--only", choices=("postfix", "throttle"))
+    parser.add_argument(
+        "--unknown-among", type=int, default=10_000, metavar="N",
+        help="messages, 3 %% of them to unknown users",
+    )  # fmt: skip
+    parser.add_argument("--only", choices=("postfix", "throttle", "refusals"))
     chosen = parser.parse_args(arguments)
     reason = missing_reason() or SmtpSink.missing_reason()
-    if chosen.only != "throttle":
-        if reason:
-            print(f"cannot compare with Postfix: {reason}")
-            return 1
+    wanted = {chosen.only} if chosen.only else {"postfix", "throttle", "refusals"}
+    if reason and wanted != {"throttle"}:
+        print(f"cannot compare with Postfix: {reason}")
+        return 1
+    if "postfix" in wanted:
         with instance_directory() as folder:
             flush.run(folder, messages=chosen.messages, rounds=chosen.rounds)
-    if chosen.only != "postfix":
+    if "refusals" in wanted:
+        refusals.run(unknown_among=chosen.unknown_among)
+    if "throttle" in wanted:
         throttle.run(seconds=chosen.seconds)
     return 0
 
