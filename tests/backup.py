@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from drainer.config import Config
 from tests.primaries import (
     DOMAIN,
     SENDER,
@@ -27,8 +26,7 @@ Delivered = Callable[[], Counter[str]]
 
 def escrow(duration: str) -> dict[str, dict[str, object]]:
     """Return the section that says how long a refusal rests."""
-    known = "bounce" in Config.model_fields
-    return {"bounce": {"escrow": duration}} if known else {}
+    return {"bounce": {"escrow": duration}}
 
 
 @dataclass(slots=True)
