@@ -32,7 +32,7 @@ DEFAULT_LIMIT = "20GB"
 
 _PREFIX = "drainer-archive-"
 _MAX_DEPTH = 16
-_YOUNG_SECONDS = 60.0
+YOUNG_SECONDS = 60.0
 """Whoever makes a directory has locked it by then."""
 
 #: path -> descriptor that holds its lock, of this process.
@@ -163,7 +163,7 @@ def _sweep() -> None:
     for path in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             status = path.lstat()
-            is_young = time.time() - status.st_ctime < _YOUNG_SECONDS
+            is_young = time.time() - status.st_ctime < YOUNG_SECONDS
             if status.st_uid != os.geteuid() or is_young:
                 continue
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

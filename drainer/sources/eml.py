@@ -7,7 +7,7 @@ names and names that begin with a dot are passed over.
 
 Identity: sender and all recipients, and the digest of the file besides the
 content. Neither the name nor the recipients that are done by now play a part, so
-that a renamed or copied file is the same message.
+that a renamed or copied file is the same message to the next scan.
 """
 
 import hashlib
@@ -122,9 +122,8 @@ class EmlDirectory(QueueDirectory):
         return Kind.MESSAGE if _is_eml(place.name) else Kind.OTHER
 
     def key(self, place: Place) -> str:
-        """Return the same for every file: a person may rename one as he likes."""
-        del place
-        return ""
+        """Return the name without its suffix, which may change its case."""
+        return self.native_id(place)
 
     def native_id(self, place: Place) -> str:
         """Return the name without its suffix."""

@@ -134,8 +134,9 @@ class PostcatExport(QueueDirectory):
         dump.records.arrival = (listed.arrived, 0) if listed else None
         queue = dump.path.partition("/")[0]
         where = QueuePlace(self.url, name, (queue,), bounce_log=False)
+        mode = 0o710 if listed and listed.is_expired else 0o700
         message = build(
-            QueueFile(dump.records), where, identifier="", mode=0o700, modified=0
+            QueueFile(dump.records), where, identifier="", mode=mode, modified=0
         )
         sender = dump.records.sender or b""
         return Draft(

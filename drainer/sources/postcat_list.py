@@ -32,6 +32,8 @@ class Listed(NamedTuple):
     #: '' is the null sender.
     sender: str
     recipients: frozenset[str]
+    #: An operator told Postfix to give it up (postsuper -e).
+    is_expired: bool
 
 
 def lines(descriptor: int, size: int, offset: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -78,8 +80,14 @@ def parse_line(line: bytes) -> Listed:
         _refuse("is not what postqueue -j prints")
     if not _QUEUE_ID.fullmatch(queue_id) or not 0 < arrived < _MAX_SECONDS:
         _refuse("has a queue id or a time that cannot be")
-    sender = "" if sender == "MAILER-DAEMON" else sender
-    return Listed(queue_id, queue, arrived, sender, recipients)
+    return Listed(
+        queue_id=queue_id,
+        queue=queue,
+        arrived=arrived,
+        sender="" if sender == "MAILER-DAEMON" else sender,
+        recipients=recipients,
+        is_expired=found.get("forced_expire") is True,
+    )
 
 
 def _refuse(what: str) -> NoReturn:

@@ -38,6 +38,7 @@ FREE_ENOUGH_BYTES = 1_000_000_000
 RESERVE_BYTES = 512 * 1024 * 1024
 """What the file system keeps free."""
 
+_MAX_DEPTH = 32
 _HEADER_BYTES = 1024 * 1024
 _DIRECTORY_BYTES = 64 * 1024 * 1024
 _LOOK_EVERY_BYTES = 64 * 1024 * 1024
@@ -311,6 +312,8 @@ def _safe_path(name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         _refuse(name, "its path contains ..")
+    if len(parts) > _MAX_DEPTH:
+        _refuse(name, "it is nested too deeply")
     return "/".join(parts)
 
 
