@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from drainer.sources import Source
 from drainer.sources.mbox import Mbox
@@ -42,7 +42,7 @@ def text(subject: str, body: str) -> str:
 class MboxStore:
     """An mbox file."""
 
-    suffix: ClassVar[str] = ""
+    suffix = ""
 
     def write(self, root: Path, mails: Sequence[tuple[str, str]]) -> None:
         """Write the file."""
@@ -71,7 +71,7 @@ def dump(queue_id: str, content: str, path: str = "") -> str:
     )
 
 
-def list_line(queue_id: str, **more: object) -> str:
+def list_line(queue_id: str, /, **more: object) -> str:
     """Return a line of ``postqueue -j``."""
     facts: dict[str, object] = {
         "queue_name": "deferred",
@@ -88,7 +88,7 @@ def list_line(queue_id: str, **more: object) -> str:
 class PostcatStore:
     """A list of postqueue, and a dump of postcat for each message."""
 
-    suffix: ClassVar[str] = ""
+    suffix = ""
 
     def write(self, root: Path, mails: Sequence[tuple[str, str]]) -> None:
         """Write list and dumps."""

@@ -120,7 +120,7 @@ def _status_if_free(path: str, descriptor: int) -> os.stat_result | None:
             lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         is_locked = os.path.lexists(f"{path}.lock")
         after = os.fstat(descriptor)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         return None
     except OSError:  # a file system without locks: only the dotlock counts
         is_locked = os.path.lexists(f"{path}.lock")

@@ -150,30 +150,17 @@ class PostcatExport(QueueDirectory):
             client=message.client,
             login=message.login,
             flags=message.flags,
-            problem=self._problem(listed, dump, queue) or message.problem,
+            problem=_contradiction(listed, dump, queue)
+            or message.problem
+            or self._doubt(dump, queue),
             queue=queue,
         )
 
-    def _problem(self, listed: Listed | None, dump: Dump, queue: str) -> Problem | None:
-        """Judge what the two tools say, one against the other."""
-        if listed is None:
-            detail = "no list names it: it came later, or the list was cut off"
-            return Problem(code="incomplete", detail=detail)
-        if queue not in QUEUES:
-            detail = f"Postfix had not taken it from {queue} yet"
-            return Problem(code="incomplete", detail=detail)
+    def _doubt(self, dump: Dump, queue: str) -> Problem | None:
+        """Tell what an operator has to look at, in a message that is sound."""
         if queue not in self._queues:
             detail = f"it was moved to {queue} after the list was made"
             return Problem(code="quarantined", detail=detail)
-        strangers = [
-            each.address
-            for each in dump.records.pending
-            if _quoted(each.address) not in listed.recipients
-        ]
-        if strangers or _quoted(dump.records.sender or b"") != listed.sender:
-            what = f"recipient {strangers[0]!r}" if strangers else "sender"
-            detail = f"the list does not confirm the {what} of its dump"
-            return Problem(code="corrupt", detail=detail)
         if not dump.is_proven:
             detail = "Postfix counted other records: put the output of postcat -q there"
             return Problem(code="unproven", detail=detail)
@@ -265,6 +252,26 @@ def _dump(files: Sequence[File], queue_id: str) -> Dump:
     if dump.path.rpartition("/")[2] != queue_id:
         refuse("corrupt", f"its dump is that of {dump.path}")
     return dump
+
+
+def _contradiction(listed: Listed | None, dump: Dump, queue: str) -> Problem | None:
+    """Hold what one tool says of a message against what the other does."""
+    if listed is None:
+        detail = "no list names it: it came later, or the list was cut off"
+        return Problem(code="incomplete", detail=detail)
+    if queue not in QUEUES:
+        detail = f"Postfix had not taken it from {queue} yet"
+        return Problem(code="incomplete", detail=detail)
+    claimed = [_quoted(each.address) for each in dump.records.pending]
+    known = listed.recipients | {None}
+    strangers = [path for path in claimed if path not in known]
+    if strangers:
+        detail = f"the list does not have the recipient {strangers[0]!r} of its dump"
+        return Problem(code="corrupt", detail=detail)
+    if _quoted(dump.records.sender or b"") not in (None, listed.sender):
+        detail = "the list has another sender than its dump"
+        return Problem(code="corrupt", detail=detail)
+    return None
 
 
 def _quoted(stored: bytes) -> str | None:

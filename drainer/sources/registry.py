@@ -33,6 +33,7 @@ from drainer.sources.archive import (
     is_archive,
     open_archive,
 )
+from drainer.sources.files import unusable
 
 Values = str | tuple[str, ...]
 
@@ -126,7 +127,10 @@ def _detect(path: Path) -> str:
         message = f"{path} is not a directory"
         hint = f"a source is a folder, or KIND:PATH with a kind of {', '.join(SCHEMES)}"
         raise SourceError(message, hint=hint)
-    found = [scheme for scheme, each in _FORMATS.items() if each.has_marks(path)]
+    try:
+        found = [scheme for scheme, each in _FORMATS.items() if each.has_marks(path)]
+    except OSError as error:
+        raise unusable(str(path), error) from error
     if len(found) == 1:
         return found[0]
     message = f"cannot tell what kind of spool {path} is"
