@@ -119,7 +119,7 @@ class Format(NamedTuple):
     mark_suffix: str = ""
 
     def has_marks(self, folder: Path) -> bool:
-        """Tell whether a directory looks like a spool of this format; raises OSError."""
+        """Tell whether a directory looks like such a spool; raises OSError."""
         if any((folder / mark).is_dir() for mark in self.marks):
             return True
         if not self.mark_suffix:
