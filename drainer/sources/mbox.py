@@ -35,8 +35,8 @@ from drainer.sources.mbox_format import (
     has_header_end,
     identity,
     reader_state,
-    unquote,
 )
+from drainer.sources.mbox_quoting import unquote
 from drainer.sources.trace_headers import Trace, TraceRules, cut, read_trace
 
 

@@ -21,7 +21,8 @@ import zstandard
 from drainer.errors import SourceError, UsageError
 from drainer.sources import Source, archive
 from drainer.sources.registry import open_source
-from drainer.sources.unpack import Limits, unpack
+from drainer.sources.unpack import unpack
+from drainer.sources.unpack_limits import Limits
 from tests.samples import lay_out_exim, lay_out_postfix
 from tests.store_kits import TOP, pack, text
 
