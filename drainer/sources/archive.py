@@ -23,13 +23,21 @@ from drainer.errors import SourceError, UsageError
 from drainer.mail.message import Message, Spooled
 from drainer.policy.throttle import parse_size
 from drainer.sources import Format, Source
-from drainer.sources.unpack import unpack
-from drainer.sources.unpack_streams import packing
 
 LIMIT_OPTION = "archive_limit"
 DEFAULT_LIMIT = "20GB"
 """Octets that an archive may contain, unless ``archive_limit`` says otherwise."""
 
+_PACKINGS = {
+    ".tar": "tar",
+    ".tar.gz": "gz",
+    ".tgz": "gz",
+    ".tar.xz": "xz",
+    ".txz": "xz",
+    ".tar.zst": "zst",
+    ".tzst": "zst",
+    ".zip": "zip",
+}
 _PREFIX = "drainer-archive-"
 _MAX_DEPTH = 16
 YOUNG_SECONDS = 60.0
@@ -71,6 +79,15 @@ class Archived:
         return []
 
 
+def packing(name: str) -> str:
+    """Tell how an archive is packed by its name; '' for what is no archive.
+
+    ``tar``, ``gz``, ``xz``, ``zst`` (a tar in one of these), or ``zip``.
+    """
+    low = name.lower()
+    return next((kind for end, kind in _PACKINGS.items() if low.endswith(end)), "")
+
+
 def is_archive(path: Path, format_: Format) -> bool:
     """Tell whether this is an archive of a format that is a directory."""
     is_directory = bool(format_.marks or format_.mark_suffix)
@@ -95,6 +112,9 @@ def open_archive(
     if not resolved.is_file():
         message = f"cannot read {resolved}: no such file"
         raise SourceError(message, hint="check the path of the source")
+    # Not loaded for nothing: the packings take as long as all formats together.
+    from drainer.sources.unpack import unpack  # noqa: PLC0415
+
     folder = _private_directory()
     try:
         unpack(resolved, packing(path.name), folder, most)

@@ -106,7 +106,7 @@ class _Header(tarfile.TarInfo):
 def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
     """Unpack into an existing, empty, private directory, at most so many octets.
 
-    ``kind`` is as unpack_streams.packing says. Raises SourceError; what was
+    ``kind`` is as archive.packing says. Raises SourceError; what was
     written until then stays.
     """
     limits = Limits(archive, target, most)

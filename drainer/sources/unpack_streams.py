@@ -19,17 +19,6 @@ from drainer.sources.files import CHUNK_BYTES
 WINDOW_BYTES = 128 * 1024 * 1024
 """What a packing may ask for; `xz -9` takes 65 MiB, `zstd -19` 8 MiB."""
 
-_PACKINGS = {
-    ".tar": "tar",
-    ".tar.gz": "gz",
-    ".tgz": "gz",
-    ".tar.xz": "xz",
-    ".txz": "xz",
-    ".tar.zst": "zst",
-    ".tzst": "zst",
-    ".zip": "zip",
-}
-
 
 class Readable(Protocol):
     """What gives octets, at most as many as asked for; none at the end."""
@@ -39,18 +28,12 @@ class Readable(Protocol):
         ...
 
 
-def packing(name: str) -> str:
-    """Tell how an archive is packed by its name; '' for what is no archive.
-
-    ``tar``, ``gz``, ``xz``, ``zst`` (a tar in one of these), or ``zip``.
-    """
-    low = name.lower()
-    return next((kind for end, kind in _PACKINGS.items() if low.endswith(end)), "")
-
-
 @contextmanager
 def unpacked(raw: IO[bytes], kind: str) -> Iterator[Readable]:
-    """Give the octets of a tar; each packing raises errors of its own."""
+    """Give the octets of a tar, packed as archive.packing says.
+
+    Each packing raises errors of its own.
+    """
     if kind == "gz":
         with gzip.GzipFile(fileobj=raw) as stream:
             yield stream

@@ -192,6 +192,7 @@ def test_another_spool_or_several_are_refused(tmp_path: Path) -> None:
         (member("mail/new/d", b"", tarfile.CHRTYPE), "device"),
         (member("mail/new/d", b"", tarfile.BLKTYPE), "device"),
         (member("mail/new/p", b"", tarfile.FIFOTYPE), "named pipe"),
+        (member("mail/new/s", b"", tarfile.GNUTYPE_SPARSE), "sparse"),
         (member(NAME, b"another"), "there twice"),
         (member(f"./{NAME}", b"another"), "there twice"),
         (member(f"{NAME}/below", b"x"), "below a file"),
