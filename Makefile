@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # PostgreSQL's commands off PATH, so that the place of its initdb stands for it.
 INITDB := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) initdb-absent)
 TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
-  postgresql:$(INITDB) mariadb-server:mariadbd
+  postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):/usr/sbin:/sbin

@@ -1,10 +1,11 @@
-"""Queues of servers laid out by hand, for the suite that every source passes."""
+"""Queues and folders laid out by hand, for the suite that every source passes."""
 
 import json
 import os
 from pathlib import Path
 from typing import Literal
 
+from drainer.sources.eml import EmlDirectory
 from drainer.sources.haraka import HarakaQueue
 from drainer.sources.opensmtpd import OpensmtpdQueue
 from drainer.sources.qmail import QmailQueue
@@ -187,6 +188,30 @@ class QmailKit:
     def file_name(self, native_id: str) -> str:
         """Name a content."""
         return native_id
+
+
+class EmlKit:
+    """A folder of .eml files with their envelope on top."""
+
+    def open(self, root: Path, *, drops: bool = False) -> EmlDirectory:
+        """Open the folder."""
+        return EmlDirectory(root, acknowledge=mode(drops=drops))
+
+    def write(self, root: Path, name: bytes, subject: str, body: str = "body") -> Path:
+        """Write a file."""
+        root.mkdir(exist_ok=True)
+        top = "X-Envelope-From: <s@example.com>\nX-Envelope-To: r@example.org\n"
+        path = root / f"{os.fsdecode(name)}.eml"
+        path.write_text(f"{top}{HEADER.format(subject)}\n{body}\n")
+        return path
+
+    def move_within(self, path: Path) -> Path:
+        """Copy a folder to another system and back."""
+        return path.rename(path.with_suffix(".EML"))
+
+    def file_name(self, native_id: str) -> str:
+        """Name a file."""
+        return f"{native_id}.eml"
 
 
 def lay_out_qmail(root: Path, name: str, files: dict[str, bytes]) -> Path:

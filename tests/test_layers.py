@@ -61,6 +61,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "tenacity": ("drainer.ledger", "drainer.sources"),
     "typer": ("drainer.cli",),
     "uvloop": ("drainer.cli.drain",),
+    "zstandard": ("drainer.sources.unpack", "drainer.sources.unpack_streams"),
 }
 
 

@@ -18,6 +18,7 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
     "done-by-backup": ("the backup has delivered or bounced it by itself", False),
     "no-envelope": ("no trace header of the backup names the recipients", False),
     "bad-address": ("an address cannot be written into an SMTP command", False),
+    "unproven": ("nothing proves that this copy of it is whole", True),
     "filter-due": ("the backup wanted a content filter to see it first", True),
     "probe": ("an address verification probe, not mail", False),
     "never-deliver": ("the backup was told never to deliver it", True),

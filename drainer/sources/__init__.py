@@ -4,7 +4,9 @@ A source only lists, opens and acknowledges; it never decides. Reading is
 harmless (promise P9): no method but ``acknowledge`` changes anything.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from drainer.mail.message import Message, Spooled
@@ -113,3 +115,14 @@ class Format(NamedTuple):
     listing: Mapping[str, object] = {}
     #: Whether ``make`` is called with the URL itself, as of a database.
     takes_url: bool = False
+    #: How the name of a file ends that gives the format away; in lower case.
+    mark_suffix: str = ""
+
+    def has_marks(self, folder: Path) -> bool:
+        """Tell whether a directory looks like such a spool; raises OSError."""
+        if any((folder / mark).is_dir() for mark in self.marks):
+            return True
+        if not self.mark_suffix:
+            return False
+        with os.scandir(folder) as entries:
+            return any(each.name.lower().endswith(self.mark_suffix) for each in entries)

@@ -73,7 +73,7 @@ def read_envelope(reader: Reader, into: Records) -> None:
     The execute bit is set before Postfix's fsync returns, so a file may lack
     what it must have; that is looked for here.
     """
-    _gather(reader.records(_ENVELOPE_TYPES), into)
+    gather(reader.records(_ENVELOPE_TYPES), into)
     if into.sender is None:
         fail("no sender record")
     if into.arrival is None:
@@ -84,7 +84,7 @@ def read_envelope(reader: Reader, into: Records) -> None:
 
 def read_extracted(reader: Reader, into: Records) -> None:
     """Read the last segment, where recipients may stand too, up to 'E'."""
-    _gather(reader.records(_EXTRACTED_TYPES), into)
+    gather(reader.records(_EXTRACTED_TYPES), into)
 
 
 class _Pending:
@@ -97,7 +97,7 @@ class _Pending:
         self.notify = 0
 
 
-def _gather(records: Iterator[tuple[int, bytes]], into: Records) -> None:
+def gather(records: Iterator[tuple[int, bytes]], into: Records) -> None:
     """Sort the records of a segment; duplicates as in qmgr_message.c.
 
     O, ORCPT and NOTIFY belong to the next recipient record only; done and

@@ -67,6 +67,8 @@ class Draft:
     login: str = ""
     flags: tuple[str, ...] = ()
     problem: Problem | None = None
+    #: The queue it was in; '' = the directory in which it lies.
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ class QueueDirectory(ABC):
             id=self._identity(draft.stable, head),
             source=self.url,
             native_id=escape_name(draft.native_id),
-            queue=place.queue,
+            queue=draft.queue or place.queue,
             locator=place.locator,
             arrived=draft.arrived,
             envelope=draft.envelope,

@@ -1,7 +1,8 @@
 """Which source a URL means: one line per spool format.
 
 A URL is ``SCHEME:PATH``, and ``?name=value`` behind it sets options of the
-source, as a ``[sources.NAME]`` table does. A plain path is looked at.
+source, as a ``[sources.NAME]`` table does. A plain path is looked at. The path of
+a format that is a directory may be an archive of one.
 """
 
 from collections.abc import Mapping
@@ -15,14 +16,24 @@ from drainer.sources import (
     Option,
     Source,
     database,
+    eml,
     exim,
     haraka,
     maildir,
+    mbox,
     opensmtpd,
+    postcat,
     postfix,
     qmail,
     sendmail,
 )
+from drainer.sources.archive import (
+    DEFAULT_LIMIT,
+    LIMIT_OPTION,
+    is_archive,
+    open_archive,
+)
+from drainer.sources.files import unusable
 
 Values = str | tuple[str, ...]
 
@@ -35,6 +46,9 @@ _FORMATS: Mapping[str, Format] = {
     "haraka": haraka.FORMAT,
     "opensmtpd": opensmtpd.FORMAT,
     "qmail": qmail.FORMAT,
+    "mbox": mbox.FORMAT,
+    "eml": eml.FORMAT,
+    "postcat": postcat.FORMAT,
     "sqlite": database.FORMAT,
     "postgresql": database.FORMAT,
     "mysql": database.FORMAT,
@@ -83,6 +97,10 @@ def open_source(
     if chosen.takes_url:
         where, asked = _split_query(url, asked, chosen.options)
     given = dict(usual) | dict(options) | asked
+    if isinstance(where, Path) and is_archive(where, chosen):
+        limit = str(given.pop(LIMIT_OPTION, DEFAULT_LIMIT))
+        keywords = _keywords(scheme, chosen.options, given)
+        return open_archive(scheme, where, chosen, keywords, limit)
     if chosen.takes_url:  # values of columns are numbers as well
         given = {name: _as_text(value) for name, value in given.items()}
     keywords = _keywords(scheme, chosen.options, given)
@@ -109,11 +127,10 @@ def _detect(path: Path) -> str:
         message = f"{path} is not a directory"
         hint = f"a source is a folder, or KIND:PATH with a kind of {', '.join(SCHEMES)}"
         raise SourceError(message, hint=hint)
-    found = [
-        scheme
-        for scheme, each in _FORMATS.items()
-        if any((path / mark).is_dir() for mark in each.marks)
-    ]
+    try:
+        found = [scheme for scheme, each in _FORMATS.items() if each.has_marks(path)]
+    except OSError as error:
+        raise unusable(str(path), error) from error
     if len(found) == 1:
         return found[0]
     message = f"cannot tell what kind of spool {path} is"

@@ -15,6 +15,8 @@ def spools(tmp_path: Path) -> Path:
     for folder in ("new", "cur", ".Sub/new"):
         (tmp_path / "mail" / folder).mkdir(parents=True)
     (tmp_path / "exim" / "input").mkdir(parents=True)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "1.EML").touch()
     for folder in ("new", "active"):
         (tmp_path / "both" / folder).mkdir(parents=True)
     return tmp_path
@@ -40,6 +42,7 @@ def test_a_plain_path_is_looked_at(spools: Path) -> None:
     assert open_source(str(spools / "queue"), options={}).url.startswith("postfix:")
     assert open_source("mail", options={}, base=spools).url.startswith("maildir:")
     assert open_source("exim", options={}, base=spools).url.startswith("exim:")
+    assert open_source("export", options={}, base=spools).url.startswith("eml:")
     for path in ("both", "absent", "."):
         with pytest.raises(SourceError) as caught:
             open_source(path, options={}, base=spools)

@@ -22,7 +22,7 @@ from drainer.sources.maildir import Maildir
 from drainer.sources.postfix import PostfixQueue
 from tests.exim_files import write_message
 from tests.queue_files import place, queue_file
-from tests.queue_kits import HarakaKit, OpensmtpdKit, QmailKit, SendmailKit
+from tests.queue_kits import EmlKit, HarakaKit, OpensmtpdKit, QmailKit, SendmailKit
 
 CONTENT = "Received: from c by mx2\r\n\tid 1; Mon\r\nSubject: {}\r\n\r\n{}\r\n"
 
@@ -129,6 +129,7 @@ KITS: dict[str, Kit] = {
     "haraka": HarakaKit(),
     "opensmtpd": OpensmtpdKit(),
     "qmail": QmailKit(),
+    "eml": EmlKit(),
 }
 
 

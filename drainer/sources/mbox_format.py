@@ -1,0 +1,282 @@
+"""Where the messages of an mbox begin and end, and what is quoted in them; pure.
+
+A message begins with a From_ line, ``From SENDER asctime-date``, and ends with a
+blank line before the next one or before the end of the file (qmail's mbox(5)).
+Only a From_ line with a plausible date and a blank line before it separates:
+an unquoted sentence that begins with "From" does not. What tells a variant from
+another is how a content line that looks like a From_ line was kept; which one it
+is cannot be seen in the file, so that nothing is unquoted unless it is said:
+
+- ``plain``: as it lies, for a file of which that is not known;
+- ``mboxrd``: ``>`` before ``From ``, ``>From ``, ``>>From ``...: reversible;
+- ``mboxo``: ``>`` before ``From `` only, so ``>From `` may have been either; it is
+  taken for the likelier one, a quoted ``From ``;
+- ``mboxcl``: as mboxo, with a Content-Length field;
+- ``mboxcl2``: Content-Length, and nothing is quoted.
+
+A Content-Length counts only when a From_ line or the end of the file stands
+where it leads; everything is read in pieces, whatever the length of a line.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import NamedTuple
+
+from drainer.mail.content import MAX_HEADER_BYTES
+
+IDENTITY_BYTES = 4096
+"""How much of a message takes part in the identity."""
+
+BLOCK_BYTES = 1024 * 1024
+"""How much is searched at a time."""
+
+VARIANTS = ("plain", "mboxrd", "mboxo", "mboxcl", "mboxcl2")
+
+_TAG = b"drainer mbox 1\n"
+_FROM = (
+    rb"From [^\n]{0,500}?(?<= )(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? {1,3}(?P<date>"
+    rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) {1,3}[0-9]{1,2} {1,3}"
+    rb"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?"
+    rb"(?P<zone>(?: {1,3}(?:[A-Z]{1,5}|[+-][0-9]{4})){0,2}) {1,3}[0-9]{4})"
+    rb"(?P<after>(?: {1,3}[+-][0-9]{4})?)(?![0-9])[^\n]{0,400}\n"
+)
+_SLACK_BYTES = 1024
+"""No From_ line is longer."""
+_SEPARATOR = re.compile(rb"\n" + _FROM)
+_FROM_LINE = re.compile(_FROM)
+_HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
+_CONTENT_LENGTH = re.compile(
+    rb"^content-length[ \t]*:[ \t]*([0-9]{1,15})[ \t]*\r?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_STATE = re.compile(
+    rb"^(status|x-status|x-uid|x-keywords|x-imap|x-imapbase|content-length)[ \t]*:"
+    rb"([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FLAGS = {
+    b"status": {b"R": "seen"},
+    b"x-status": {b"A": "replied", b"F": "flagged", b"D": "trashed", b"T": "draft"},
+}
+_OFFSET = re.compile(r"[+-][0-9]{4}")
+_MAX_OFFSET_HOURS = 24
+ReadAt = Callable[[int, int], bytes]
+"""(offset, length) -> octets; fewer only at the end of the file."""
+
+
+class Span(NamedTuple):
+    """Where a message lies: offsets in the file."""
+
+    #: Of its From_ line.
+    start: int
+    #: The content ends here; then follows the blank line, which is not part of it.
+    content_end: int
+    #: Where the next From_ line begins, or the file ends.
+    end: int
+    #: A code of PROBLEMS and what was found; both '' for a sound message.
+    code: str = ""
+    detail: str = ""
+
+
+class Spans:
+    """The messages of one file, found in one pass, a block at a time.
+
+    The file is read through ``read_at``; what it raises comes out of every method.
+    """
+
+    def __init__(self, read_at: ReadAt, size: int, variant: str) -> None:
+        """Take the file as it was when it had ``size`` octets."""
+        self._read_at = read_at
+        self._size = size
+        self._has_lengths = variant in ("mboxcl", "mboxcl2")
+        self._quotes = variant != "mboxcl2"
+        self._base = 0
+        self._block = b""
+
+    def __iter__(self) -> Iterator[Span]:
+        """Yield every message in order; what stands before the first is one too."""
+        start = self._first()
+        while start < self._size:
+            span = self.at(start)
+            yield span
+            start = span.end
+
+    def _first(self) -> int:
+        """Pass over blank lines at the beginning of the file."""
+        head = self.read(0, _SLACK_BYTES)
+        return len(head) - len(head.lstrip(b"\r\n"))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return octets of the file, from memory when they were just searched."""
+        length = min(length, self._size - offset)
+        position = offset - self._base
+        if position >= 0 and position + length <= len(self._block):
+            return self._block[position : position + length]
+        return self._read_at(offset, length) if length > 0 else b""
+
+    def is_separator(self, offset: int) -> bool:
+        """Tell whether a message ends here: the file's end, or a From_ line."""
+        return offset == self._size or bool(self.from_line(offset))
+
+    def from_line(self, offset: int) -> bytes:
+        """Return the From_ line that begins at an offset, with its end; or b''."""
+        found = _FROM_LINE.match(self.read(offset, _SLACK_BYTES))
+        return found[0] if found else b""
+
+    def at(self, start: int) -> Span:
+        """Return the message that begins at an offset."""
+        if not self.from_line(start):
+            detail = "it does not begin with a From_ line: is this an mbox?"
+            return self._by_separator(start)._replace(code="corrupt", detail=detail)
+        if self._has_lengths:
+            return self._by_length(start)
+        return self._by_separator(start)
+
+    def _by_length(self, start: int) -> Span:
+        head = self.read(start, BLOCK_BYTES // 64)
+        if not _HEADER_END.search(head):
+            head = self.read(start, MAX_HEADER_BYTES)
+        end = _HEADER_END.search(head)
+        length = _CONTENT_LENGTH.search(head[: end.end()]) if end else None
+        if end is not None and length is not None:
+            content_end = start + end.end() + int(length[1])
+            rest = self.read(content_end, _SLACK_BYTES)
+            for blank in (b"\n", b"\r\n", b""):
+                stop = content_end + len(blank)
+                if rest.startswith(blank) and self.is_separator(stop):
+                    return Span(start, content_end, stop)
+        span = self._by_separator(start)
+        if self._quotes and length is None:
+            return span
+        detail = "no Content-Length leads from it to the next message"
+        return span._replace(code="corrupt", detail=detail)
+
+    def _by_separator(self, start: int) -> Span:
+        code = detail = ""
+        end = self._next(start + 1)
+        while end < self._size and not self._blank_before(end):
+            if self._quotes and not code:
+                code = "corrupt"
+                detail = f"a From_ line without a blank line before it at octet {end}"
+            end = self._next(end + 1)
+        blank = self._blank_before(end)
+        if not code and not (blank and self._has_header(start, end - blank)):
+            code = "incomplete"
+            detail = "the file ends without the blank line that completes a message"
+        return Span(start, max(end - blank, start), end, code, detail)
+
+    def _has_header(self, start: int, end: int) -> bool:
+        """Tell whether the last message goes beyond its header section.
+
+        Else the blank line at its end may be the one behind its header section.
+        """
+        length = min(end - start, MAX_HEADER_BYTES)
+        return end + 2 < self._size or has_header_end(self.read(start, length))
+
+    def _blank_before(self, offset: int) -> int:
+        """Return the octets of the blank line before an offset; 0 for none."""
+        tail = self.read(max(offset - 3, 0), min(offset, 3))
+        if tail.endswith(b"\n\r\n"):
+            return 2
+        return 1 if tail.endswith(b"\n\n") else 0
+
+    def _next(self, position: int) -> int:
+        """Return where the first From_ line from there on begins, or the size."""
+        while position < self._size:
+            self._fill(position - 1)
+            found = _SEPARATOR.search(self._block, position - 1 - self._base)
+            if found:
+                return self._base + found.start() + 1
+            end = self._base + len(self._block)
+            if end >= self._size or not self._block:
+                break
+            position = end - _SLACK_BYTES
+        return self._size
+
+    def _fill(self, position: int) -> None:
+        """Have a block in memory that goes on well beyond the position."""
+        end = self._base + len(self._block)
+        is_enough = position + 2 * _SLACK_BYTES <= end or end >= self._size
+        if self._block and self._base <= position < end and is_enough:
+            return
+        self._base = max(position - 3, 0)
+        length = min(BLOCK_BYTES, self._size - self._base)
+        self._block = self._read_at(self._base, length)
+
+
+def has_header_end(head: bytes) -> bool:
+    """Tell whether a header section ends in a message's beginning."""
+    return bool(_HEADER_END.search(head))
+
+
+def arrived(line: bytes) -> datetime | None:
+    """Return the date of a From_ line; None for one that is no date.
+
+    It is local time of the server that wrote it (asctime has no zone); without a
+    numeric zone in the line, that of this host is assumed.
+    """
+    found = _FROM_LINE.match(line)
+    if not found:
+        return None
+    words = found["date"].decode().split()
+    text = f"{words[0]} {words[1]} {words[2][:8]} {words[-1]}"
+    form = "%b %d %H:%M:%S %Y" if text.count(":") > 1 else "%b %d %H:%M %Y"
+    try:
+        local = datetime.strptime(text, form)  # noqa: DTZ007 - see below
+        zone = _zone((found["zone"] + found["after"]).decode())
+        return (local.replace(tzinfo=zone) if zone else local).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _zone(text: str) -> timezone | None:
+    offset = _OFFSET.search(text)
+    if offset:
+        hours, minutes = int(offset[0][1:3]), int(offset[0][3:])
+        if hours < _MAX_OFFSET_HOURS:
+            delta = timedelta(hours=hours, minutes=minutes)
+            return timezone(-delta if offset[0][0] == "-" else delta)
+    return UTC if text.strip() in ("UTC", "GMT") else None
+
+
+class ReaderState(NamedTuple):
+    """What mail readers noted in a header section."""
+
+    #: Octet ranges of their fields, which are not part of the mail.
+    ranges: tuple[tuple[int, int], ...]
+    #: Words as a Maildir's flags have them.
+    flags: tuple[str, ...]
+
+
+def reader_state(head: bytes, *, has_lengths: bool = False) -> ReaderState:
+    """Find Status, X-Status, X-UID and their like in a message's beginning.
+
+    ``has_lengths``: the writer of the mbox put the Content-Length there.
+    """
+    end = _HEADER_END.search(head)
+    section = head[: end.start() + 1] if end else head
+    ranges: list[tuple[int, int]] = []
+    flags: dict[str, None] = {}
+    for field in _STATE.finditer(section):
+        name = field[1].lower()
+        if name == b"content-length" and not has_lengths:
+            continue
+        ranges.append(field.span())
+        for letter, word in _FLAGS.get(name, {}).items():
+            if letter in field[2]:
+                flags[word] = None
+    return ReaderState(tuple(ranges), tuple(flags))
+
+
+def identity(from_line: bytes, head: bytes) -> str:
+    """Return the id of a message by its From_ line and its beginning.
+
+    ``head`` has lost the fields that readers change; LF and CRLF are the same.
+    """
+    line = from_line.rstrip(b"\r\n")
+    digest = hashlib.sha256(_TAG + b"%d\n" % len(line) + line)
+    beginning = head[: 2 * IDENTITY_BYTES].replace(b"\r\n", b"\n")
+    digest.update(beginning[:IDENTITY_BYTES])
+    return digest.hexdigest()[:32]

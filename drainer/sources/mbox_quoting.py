@@ -1,0 +1,52 @@
+"""Taking the quoting out of an mbox, piece by piece; pure.
+
+A content line that looks like a From_ line was kept with a ``>`` before it; which
+lines are concerned, the variant says (mbox_format).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+_HELD_BACK = re.compile(rb">+(?:F|Fr|Fro|From)?")
+_QUOTED = {
+    "mboxrd": re.compile(rb"^>(>*From )", re.MULTILINE),
+    "mboxo": re.compile(rb"^>(From )", re.MULTILINE),
+}
+_QUOTED["mboxcl"] = _QUOTED["mboxo"]
+
+
+def unquote(chunks: Iterable[bytes], variant: str) -> Iterator[bytes]:
+    """Take the quoting out of the lines that looked like From_ lines.
+
+    A run of ``>`` of any length is never held: of its signs it does not matter
+    which one goes, so all but one may leave before it is known.
+    """
+    pattern = _QUOTED.get(variant)
+    if pattern is None:
+        yield from chunks
+        return
+    carry = b""
+    at_start = True
+    for chunk in chunks:
+        if not chunk:
+            continue
+        data = carry + chunk
+        # A line that began in an earlier chunk and was let go is not one to judge.
+        skip = 0 if at_start else data.find(b"\n") + 1 or len(data)
+        line = max(data.rfind(b"\n") + 1, skip)
+        carry = data[line:] if _HELD_BACK.fullmatch(data, line) else b""
+        at_start = bool(carry) or (line == len(data) and data.endswith(b"\n"))
+        settled = data[: len(data) - len(carry)]
+        if carry.startswith(b">>"):
+            settled, carry, at_start = _shorten(settled, carry, variant)
+        yield settled[:skip] + pattern.sub(rb"\1", settled[skip:])
+    if carry:
+        yield carry
+
+
+def _shorten(settled: bytes, carry: bytes, variant: str) -> tuple[bytes, bytes, bool]:
+    """Let go of what is decided about a line of several ``>``."""
+    if variant != "mboxrd":  # only a single one is a quote
+        return settled + carry, b"", False
+    signs = len(carry) - len(carry.lstrip(b">")) - 1
+    return settled + carry[:signs], carry[signs:], True
