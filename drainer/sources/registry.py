@@ -23,6 +23,7 @@ from drainer.sources import (
     qmail,
     sendmail,
 )
+from drainer.sources.files import is_directory
 
 Values = str | tuple[str, ...]
 
@@ -105,14 +106,14 @@ def _absolute(path: str, base: Path | None) -> Path:
 
 def _detect(path: Path) -> str:
     """Tell the format of a directory by what it contains."""
-    if not path.is_dir():
+    if not is_directory(path):
         message = f"{path} is not a directory"
         hint = f"a source is a folder, or KIND:PATH with a kind of {', '.join(SCHEMES)}"
         raise SourceError(message, hint=hint)
     found = [
         scheme
         for scheme, each in _FORMATS.items()
-        if any((path / mark).is_dir() for mark in each.marks)
+        if any(is_directory(path / mark) for mark in each.marks)
     ]
     if len(found) == 1:
         return found[0]
