@@ -11,11 +11,15 @@ INITDB := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) initdb-absent
 TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd
 
+# Of `make fuzz`: how long, and only targets whose names hold a word.
+SECONDS ?= 300
+WORDS ?=
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check fast test services demo bench docs clean
+.PHONY: help setup fmt check fast test services fuzz demo bench docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -45,6 +49,12 @@ fast: setup ## the tests that need no server: seconds
 test: setup services ## every test; as root it installs what is missing, and nothing is skipped
 	$(BIN)/python -m pytest
 
+# The extra is no part of `setup`: atheris has no wheel for every Python. Without it
+# inputs are drawn by chance.
+fuzz: setup ## spoilt inputs for every parser, for SECONDS (300); exit 1 for a finding
+	-$(BIN)/python -m pip install --quiet --editable '.[dev,fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(WORDS)
+
 demo: setup ## drain a sample spool into a local primary; needs Python alone
 	$(BIN)/python -m tests.demo
 
@@ -55,7 +65,7 @@ docs: setup ## write the generated parts of docs/ again
 	$(BIN)/python -m tests.docs
 
 clean: ## remove what these targets made
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .fuzz demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Tests start servers of their own, in folders of their own; the system's are not started.

@@ -5,6 +5,7 @@ import re
 from datetime import timedelta
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_MAX_WRITTEN = 100
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -15,7 +16,7 @@ def parse_duration(text: object) -> timedelta:
     written = str(text).strip().lower()
     if written == "0":
         return timedelta(0)
-    parts = _DURATION.findall(written)
+    parts = _DURATION.findall(written) if len(written) <= _MAX_WRITTEN else []
     if parts and not _DURATION.sub("", written).strip():
         seconds = sum(float(n) * _SECONDS[unit] for n, unit in parts)
         with contextlib.suppress(OverflowError):

@@ -1,5 +1,6 @@
 """The ``drainer`` command: parse, wire, call, print, exit code."""
 
+import io
 import sys
 
 import typer
@@ -51,6 +52,8 @@ def main() -> None:
     SIGPIPE stays ignored, as Python has it: sockets would raise it too, and a
     primary that hangs up must not end the drain.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an address may have any character
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except DrainerError as error:

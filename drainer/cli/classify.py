@@ -71,9 +71,10 @@ def _told(path: Path, rules: list[str], *, as_json: bool) -> None:
 def _answer_lines(stage: str, own: tuple[Rule, ...], *, as_json: bool) -> int:
     """Answer each line of standard input; return how many made no sense."""
     bad = 0
-    for line in sys.stdin:  # one answer a line, whatever it is
+    for line in sys.stdin.buffer:  # one answer a line, whatever it is
         try:
-            _answer(line.rstrip("\r\n"), stage, own, as_json=as_json)
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            _answer(text, stage, own, as_json=as_json)
         except UsageError as error:
             bad += 1
             if as_json:
@@ -89,7 +90,7 @@ def _answer(line: str, stage: str, own: tuple[Rule, ...], *, as_json: bool) -> N
         try:
             given = json.loads(line)
             text, stage = str(given["reply"]), str(given.get("stage", stage))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             message = f"no JSON object with a reply: {line[:80]!r}"
             raise UsageError(message) from None
     facts = _facts(text, _stage(stage), own)

@@ -47,7 +47,13 @@ def _options(
 
 
 def _ago(text: str) -> datetime | None:
-    return datetime.now(UTC) - checked_duration(text) if text else None
+    if not text:
+        return None
+    try:
+        return datetime.now(UTC) - checked_duration(text)
+    except OverflowError:
+        message = f"{text[:60]!r} ago is before the year 1"
+        raise UsageError(message, hint="write e.g. 90s, 10m, 1h, 5d") from None
 
 
 def checked_duration(text: str) -> timedelta:

@@ -41,20 +41,20 @@ def print_json(fact: Mapping[str, Any]) -> None:
 
 def say(text: str) -> None:
     """Tell a person something, on stderr."""
-    stderr.print(escape(text))
+    stderr.print(shown(text, 1000))
 
 
 def warn(text: str) -> None:
     """Warn a person, on stderr."""
-    stderr.print(f"[yellow]warning:[/] {escape(text)}")
+    stderr.print(f"[yellow]warning:[/] {shown(text, 1000)}")
 
 
 def explain(error: DrainerError) -> int:
     """Say what happened and what to do next; return the exit code."""
     for line in str(error).splitlines():
-        stderr.print(f"[red]error:[/] {escape(printable(line))}")
+        stderr.print(f"[red]error:[/] {shown(line, 1000)}")
     if error.hint:
-        stderr.print(f"       {escape(error.hint)}")
+        stderr.print(f"       {shown(error.hint, 1000)}")
     return error.exit_code
 
 

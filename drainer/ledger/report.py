@@ -1,14 +1,17 @@
 """Reading the ledger: status, lists, one message's history. Never writes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
-from drainer.errors import UsageError
+from drainer import databases
+from drainer.errors import LedgerError, UsageError
 from drainer.ledger import Row, engine, from_micros, schema, to_micros
 from drainer.policy.state import FINAL, State
 
@@ -251,13 +254,26 @@ class Report:
     # --- plumbing
 
     def _rows(self, query: sa.Select[Any]) -> Iterator[Row]:
-        with self._engine.connect() as connection:
+        with _explaining(), self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
                 yield dict(row)
 
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401
-        with self._engine.connect() as connection:
+        with _explaining(), self._engine.connect() as connection:
             return connection.scalar(query)
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Turn what a database cannot be asked, or cannot answer, into words."""
+    try:
+        yield
+    except (UnicodeError, OverflowError) as error:
+        message = f"nothing in a ledger can be like that: {error}"
+        raise UsageError(message, hint="correct the ID or the filter") from error
+    except SQLAlchemyError as error:
+        message = f"the ledger cannot be read: {databases.reason(error)}"
+        raise LedgerError(message, hint="run the same again, or look at it") from error
 
 
 def _of(query: sa.Select[Any], sources: Sequence[str]) -> sa.Select[Any]:

@@ -24,6 +24,7 @@ _DOMAIN = re.compile(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _XTEXT = re.compile(r"[!-*,-<>-~]*")
 _XTEXT_PLAIN = frozenset(range(33, 127)) - {ord("+"), ord("=")}
+_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
 _NOTIFY_FLAGS = ((1, "NEVER"), (2, "SUCCESS"), (4, "FAILURE"), (8, "DELAY"))
 
 
@@ -68,7 +69,9 @@ def quote_mailbox(text: str) -> str:
     if _DOT_STRING.fullmatch(local):
         return text
     escaped = local.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"@{domain}'
+    quoted = f'"{escaped}"@{domain}'
+    _refuse_unprintable(quoted)  # it has grown
+    return quoted
 
 
 def _refuse_unprintable(text: str) -> None:
@@ -122,9 +125,9 @@ class Recipient:
     notify: tuple[str, ...] = ()
 
     def orcpt_xtext(self) -> str:
-        """Return ORCPT encoded for the wire, or '' when there is none."""
+        """Return ORCPT encoded for the wire, or '' when there is none to send."""
         kind, semicolon, address = self.orcpt.partition(";")
-        if not semicolon:
+        if not semicolon or not _ADDRESS_TYPE.fullmatch(kind):
             return ""
         encoded = utf8_xtext(address) if kind.lower() == "utf-8" else xtext(address)
         return f"{kind};{encoded}"

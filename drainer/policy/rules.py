@@ -134,7 +134,7 @@ _CLASSES = ("permanent", "temporary")
 
 def _meaning(name: str, row: Mapping[str, object], key: str) -> str:
     text = row.get(key, "")
-    if text and text not in MEANINGS:
+    if text and (not isinstance(text, str) or text not in MEANINGS):
         message = f"{name}: {key} = {text!r}; legal are {', '.join(MEANINGS)}"
         raise ValueError(message)
     return MEANINGS[str(text)] if text else ""
@@ -157,7 +157,7 @@ def _patterns(
     for text in _texts(name, row, key):
         try:
             found.append(re.compile(text))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             message = f"{name}: {key} {text!r} is no regular expression: {error}"
             raise ValueError(message) from None
     return tuple(found)

@@ -7,31 +7,48 @@ it (RFC 3461 4.5: DSN) and is a problem of the message where it does not
 
 from collections.abc import Mapping, Sequence
 
-from drainer.mail.envelope import Recipient, is_ascii, verp_sender, xtext
+from drainer.mail.envelope import (
+    AddressError,
+    Recipient,
+    is_ascii,
+    verp_sender,
+    xtext,
+)
 from drainer.mail.message import Facts, Message, Problem
 
 Extensions = Mapping[str, str]
+_MAX_DIGITS = 20
+"""Of a number in an EHLO reply: SIZE may have as many (RFC 1870 3)."""
 
 
 def size_limit(extensions: Extensions) -> int:
     """Return the primary's SIZE limit in octets; 0 = none stated (RFC 1870 3)."""
-    text = extensions.get("size", "").strip()
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return _number(extensions.get("size", "").strip())
 
 
 def recipient_limit(extensions: Extensions) -> int:
     """Return RCPTMAX of LIMITS (RFC 9422 3); 0 = not stated."""
     for word in extensions.get("limits", "").split():
         name, _, value = word.partition("=")
-        if name.upper() == "RCPTMAX" and value.isascii() and value.isdigit():
-            return int(value)
+        if name.upper() == "RCPTMAX":
+            return _number(value)
     return 0
+
+
+def _number(text: str) -> int:
+    """Return a number of the primary's; 0 for what is none, or absurd."""
+    is_sound = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return int(text) if is_sound else 0
 
 
 def misfit(
     message: Message, facts: Facts, recipients: Sequence[Recipient], peer: Extensions
 ) -> Problem | None:
     """Return why this primary cannot take the message as it stands, or None."""
+    try:
+        _sender(message, recipients)
+    except AddressError as error:  # expanding VERP made it too long
+        return Problem(code="bad-address", detail=str(error))
     limit = size_limit(peer)
     if limit and facts.size_bytes > limit:
         detail = f"{facts.size_bytes} octets, the limit is {limit}"
@@ -58,10 +75,7 @@ def mail_command(
 ) -> bytes:
     """Return MAIL FROM with its parameters, without the line end."""
     envelope = message.envelope
-    sender = envelope.reverse_path
-    if envelope.verp and sender and len(recipients) == 1:
-        sender = verp_sender(sender, recipients[0].forward_path, envelope.verp)
-    words = [f"MAIL FROM:<{sender}>"]
+    words = [f"MAIL FROM:<{_sender(message, recipients)}>"]
     if "size" in peer:
         words.append(f"SIZE={facts.size_bytes}")
     if "8bitmime" in peer and facts.has_8bit:
@@ -77,6 +91,15 @@ def mail_command(
     if "dsn" in peer and envelope.envid:
         words.append(f"ENVID={xtext(envelope.envid)}")
     return " ".join(words).encode()
+
+
+def _sender(message: Message, recipients: Sequence[Recipient]) -> str:
+    """Return the reverse path, VERP expanded; AddressError when that cannot be."""
+    envelope = message.envelope
+    if envelope.verp and envelope.reverse_path and len(recipients) == 1:
+        path = recipients[0].forward_path
+        return verp_sender(envelope.reverse_path, path, envelope.verp)
+    return envelope.reverse_path
 
 
 def rcpt_command(recipient: Recipient, peer: Extensions) -> bytes:

@@ -16,6 +16,8 @@ from drainer.mail.reply import Lost, ProtocolError, Reply, parse_reply
 MAX_LINE_BYTES = 4096
 MAX_REPLY_BYTES = 32 * 1024
 MAX_REPLY_LINES = 128
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""Of replies that nobody has read yet: far more than were ever asked for at once."""
 WRITE_BUFFER_BYTES = 256 * 1024
 
 
@@ -30,6 +32,7 @@ class Wire(asyncio.Protocol):
         self._scanned = 0
         self._lines = 0
         self._replies: deque[Reply] = deque()
+        self._waiting = 0
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._spare: int | None = None
@@ -69,10 +72,18 @@ class Wire(asyncio.Protocol):
             self._scanned = end + 1
             self._lines += 1
             if line[3:4] != b"-":
-                self._replies.append(parse_reply(bytes(buffer[: end + 1])))
+                self._queue(parse_reply(bytes(buffer[: end + 1])))
                 del buffer[: end + 1]
                 self._scanned = self._lines = 0
         self._check_length(len(buffer) - self._scanned)
+
+    def _queue(self, reply: Reply) -> None:
+        """Keep a reply until it is read; a peer that never stops is given up."""
+        self._replies.append(reply)
+        self._waiting += _weight(reply)
+        if self._waiting > MAX_WAITING_BYTES:
+            message = "replies without end that nobody asked for"
+            raise ProtocolError(message)
 
     def _check_length(self, line: int) -> None:
         """Raise ProtocolError when a line, or the reply so far, is too long."""
@@ -139,7 +150,9 @@ class Wire(asyncio.Protocol):
                 timer.cancel()
                 self._waiter = None
         if self._replies:
-            return self._replies.popleft()
+            reply = self._replies.popleft()
+            self._waiting -= _weight(reply)
+            return reply
         return self.lost or Lost(reason="closed")
 
     @property
@@ -187,6 +200,11 @@ class Wire(asyncio.Protocol):
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
+
+
+def _weight(reply: Reply) -> int:
+    """Return about how many octets a reply takes in memory."""
+    return 300 + len(reply.line)
 
 
 def spare_descriptor(transport: asyncio.BaseTransport) -> int | None:

@@ -39,6 +39,7 @@ from drainer.sources.files import (
     not_a_file,
     unescape_name,
     unusable,
+    url_of,
 )
 
 _Parts = tuple[str, ...]
@@ -67,7 +68,7 @@ class EximSpool:
         """
         self._root = canonical(path)
         self._queues = {queue: queue_parts(queue) for queue in queues}
-        self.url = f"exim:{self._root}"
+        self.url = url_of("exim", self._root)
         self.acknowledges = acknowledge == "remove"
         if not self._queues:
             message = "exim: no queue to read"

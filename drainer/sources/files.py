@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from drainer.errors import MessageUnreadable, SourceError
@@ -51,9 +52,22 @@ def unescape_name(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(text))
 
 
+def url_of(scheme: str, root: str) -> str:
+    """Return a source's URL; one that no database would store is escaped."""
+    return f"{scheme}:{root if root.isprintable() else escape_name(root)}"
+
+
 def open_directory(name: str, dir_fd: int | None = None) -> int:
     """Open a directory itself, never a link to one; return its descriptor."""
     return os.open(name, _DIRECTORY, dir_fd=dir_fd)
+
+
+def is_directory(path: Path) -> bool:
+    """Tell whether a directory stands there that we may look at; never raises."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -95,10 +109,17 @@ def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
 
 
 def not_a_file(name: str, dir_fd: int) -> MessageUnreadable:
-    """Say what stands there instead of a file, without opening it."""
-    code = "not-a-file"
-    mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
-    return MessageUnreadable(code, f"it is a {kind_of(mode)}")
+    """Say what stands there instead of a file, without opening it.
+
+    Raises FileNotFoundError when nothing does any more.
+    """
+    try:
+        mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return MessageUnreadable("unreadable", _words(error))
+    return MessageUnreadable("not-a-file", f"it is a {kind_of(mode)}")
 
 
 def kind_of(mode: int) -> str:
@@ -126,6 +147,16 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
         raise MessageUnreadable(code, _words(error)) from error
 
 
+def beginning(chunks: Iterable[bytes], length: int) -> bytes:
+    """Return at least the first ``length`` octets, if there are so many."""
+    head = bytearray()
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= length:
+            break
+    return bytes(head[:length])
+
+
 def canonical(path: str | os.PathLike[str]) -> str:
     """Return the absolute path of an existing directory, links resolved.
 
@@ -133,7 +164,8 @@ def canonical(path: str | os.PathLike[str]) -> str:
     """
     text = os.path.realpath(path)
     try:
-        with directory(text):
+        with directory(text) as descriptor:
+            os.stat(".", dir_fd=descriptor)  # listing alone is not enough
             return text
     except OSError as error:
         raise unusable(text, error) from error

@@ -20,6 +20,7 @@ from typing import ClassVar
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Problem
 from drainer.sources import Format, Option
+from drainer.sources.control_files import MAX_CONTROL_BYTES, refuse_countless
 from drainer.sources.files import directory, open_file, read_at, unusable
 from drainer.sources.haraka_message import (
     LENGTH_BYTES,
@@ -30,7 +31,6 @@ from drainer.sources.haraka_message import (
 )
 from drainer.sources.queue_directory import (
     IDENTITY_BYTES,
-    MAX_CONTROL_BYTES,
     Draft,
     QueueDirectory,
     damaged_draft,
@@ -104,7 +104,7 @@ class HarakaQueue(QueueDirectory):
         size = status.st_size
         try:
             start = _start(file, size)
-            todo = parse_todo(read_at(file, LENGTH_BYTES, start - LENGTH_BYTES))
+            todo = parse_todo(_json(file, start))
         except MessageUnreadable as error:
             raw = read_at(file, 0, IDENTITY_BYTES)
             name = self.native_id(place)
@@ -137,6 +137,13 @@ def _start(file: int, size: int) -> int:
         detail = f"{length} octets of JSON in a file of {size}"
         raise MessageUnreadable(code, detail)
     return start
+
+
+def _json(file: int, start: int) -> bytes:
+    """Read the JSON; raises MessageUnreadable('corrupt') for too many values."""
+    data = read_at(file, LENGTH_BYTES, start - LENGTH_BYTES)
+    refuse_countless(data.count(b"{") + data.count(b"["))
+    return data
 
 
 def _content(file: int, size: int, start: int) -> Iterator[bytes]:

@@ -157,11 +157,11 @@ def _mailbox(address: object, faults: list[str]) -> str:
 
 def _wire_form(address: object) -> str:
     if not isinstance(address, dict):
-        message = f"not an address: {str(address)[:60]!r}"
+        message = f"not an address: {type(address).__name__}"
         raise AddressError(message)
     user, host = address.get("user"), address.get("host")
     if not isinstance(user, str) or not isinstance(host, str | None):
-        message = f"no user and host in {str(address)[:60]!r}"
+        message = f"no user and host among {', '.join(address)[:60]!r}"
         raise AddressError(message)
     if not host:
         return parse_mailbox(user)

@@ -30,6 +30,7 @@ from drainer.sources.files import (
     not_a_file,
     unescape_name,
     unusable,
+    url_of,
 )
 from drainer.sources.maildir_file import File, file_problem, identity, load
 from drainer.sources.maildir_layout import (
@@ -41,6 +42,8 @@ from drainer.sources.maildir_layout import (
     parse_name,
 )
 from drainer.sources.trace_headers import Trace, TraceRules, cut, read_trace
+
+_NOTHING_LEFT = "it ends within the trace fields of its delivery"
 
 
 class _Gone(MessageUnreadable):
@@ -82,7 +85,7 @@ class Maildir:
         self._acknowledge = acknowledge
         self._drained = Drained(self._root)
         self._folders = [(), *map(_folder, folders)]
-        self.url = f"maildir:{self._root}"
+        self.url = url_of("maildir", self._root)
         self.acknowledges = acknowledge != "keep"
         for folder in self._folders:
             place = Path(self._root, *folder)
@@ -134,6 +137,7 @@ class Maildir:
         if file.is_whole and size <= HELD_BYTES and not packed:
             content = b"".join(crlf(cut(file.chunks(), trace.stripped)))
             size = len(content)
+        empty = None if size else Problem(code="corrupt", detail=_NOTHING_LEFT)
         message = Message(
             id=file.id,
             source=self.url,
@@ -147,7 +151,7 @@ class Maildir:
             size_bytes=size,
             flags=name.flags,
             message_id=message_id_of(file.head),
-            problem=file_problem(file, name, packed) or trace.problem,
+            problem=file_problem(file, name, packed) or trace.problem or empty,
         )
         if content is not None:
             return Spooled(message=message, content=Held(content))
@@ -201,6 +205,9 @@ class Maildir:
                     file = load(place.name, descriptor)
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError as error:
+                code = "unreadable"
+                raise MessageUnreadable(code, error.strerror or str(error)) from error
             try:
                 if file.id == message.id:
                     yield file, place

@@ -20,6 +20,7 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
 from drainer.mail.message import Problem
 from drainer.sources import Format, Option
+from drainer.sources.control_files import read_capped
 from drainer.sources.files import directory, open_file, read_at
 from drainer.sources.opensmtpd_envelope import EnvelopeFile, packing, parse
 from drainer.sources.queue_directory import (
@@ -29,7 +30,6 @@ from drainer.sources.queue_directory import (
     damaged,
     damaged_draft,
     file_chunks,
-    read_capped,
     time_of,
 )
 from drainer.sources.queue_walk import Entry, Kind, Place, walk

@@ -31,6 +31,7 @@ _NOTIFY = ((1, "SUCCESS"), (2, "FAILURE"), (4, "DELAY"), (8, "NEVER"))
 _LINE = re.compile(r"([A-Za-z0-9-]+)[ \t]*:[ \t]*(.*)")
 _XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
 _MAX_TEXT = 500
+_MAX_STORED = 12 * _MAX_TEXT  # four octets of UTF-8, three of xtext each
 _MAX_DIGITS = 11
 
 
@@ -163,7 +164,7 @@ def _mailbox(stored: str, faults: list[str]) -> str:
 
 def _xtext(stored: str) -> str:
     """Decode xtext (RFC 3461 4); '' for what may not go on the wire again."""
-    if stored == "@":
+    if stored == "@" or len(stored) > _MAX_STORED:
         return ""
     plain = unquote(_XTEXT_HEX.sub(r"%\1", stored.replace("%", "%25")))
     is_sound = plain.isprintable() and "\ufffd" not in plain

@@ -29,6 +29,7 @@ from drainer.sources.files import (
     read_at,
     unescape_name,
     unusable,
+    url_of,
 )
 from drainer.sources.postfix_layout import (
     DEFAULT_QUEUES,
@@ -82,7 +83,7 @@ class PostfixQueue:
         """
         self._root = canonical(path)
         self._queues = tuple(dict.fromkeys(queues))
-        self.url = f"postfix:{self._root}"
+        self.url = url_of("postfix", self._root)
         self.acknowledges = acknowledge == "remove"
         unknown = [queue for queue in self._queues if queue not in QUEUES]
         if unknown or not self._queues:

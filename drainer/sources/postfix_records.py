@@ -27,7 +27,11 @@ MAX_BACKWARD_JUMPS = 10_000
 MAX_RECORD_BYTES = CHUNK_BYTES
 """Of a record that is kept whole; content records may be of any length."""
 
+MAX_ENVELOPE_BYTES = 48 * 1024 * 1024
+"""Of what is kept of a file besides its content: 150,000 recipients fit."""
+
 _FRAME_BYTES = 5
+_RECORD_COST = 64
 _LOW_BITS = 0x7F
 _CRLF = b"\r\n"
 _TEXT, _PART, _POINTER, _PADDING = b"NLpw"
@@ -63,6 +67,7 @@ class Reader:
 
         Pointers and padding are not shown. Raises MessageUnreadable.
         """
+        left = MAX_ENVELOPE_BYTES
         while True:
             kind, length = self._head()
             if kind == _PADDING:
@@ -75,6 +80,9 @@ class Reader:
             if kind not in allowed:
                 detail = f"record type {chr(kind)!r} in the wrong segment"
                 fail(f"{detail}, before offset {self._offset}")
+            left -= length + _RECORD_COST
+            if left < 0:
+                fail(f"an envelope of more than {MAX_ENVELOPE_BYTES} octets")
             yield kind, payload
             if kind in (_MESSAGE, _END):
                 return

@@ -24,6 +24,7 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
 from drainer.mail.message import Problem
 from drainer.sources import Format, Option
+from drainer.sources.control_files import read_capped
 from drainer.sources.files import directory, open_file, read_at
 from drainer.sources.qmail_message import Records, explain, read
 from drainer.sources.queue_directory import (
@@ -33,7 +34,6 @@ from drainer.sources.queue_directory import (
     QueueDirectory,
     damaged_draft,
     file_chunks,
-    read_capped,
     time_of,
 )
 from drainer.sources.queue_walk import Kind, Place
@@ -139,6 +139,9 @@ class QmailQueue(QueueDirectory):
         if not files or files[-1].parts[0] != "info":
             code, detail = "incomplete", "a content without an envelope"
             raise Gone(code, detail)
+        if len(files) == 1 and not Path(self._root, "remote").is_dir():
+            code, detail = "unreadable", "the queue has no directory remote"
+            raise MessageUnreadable(code, detail)
         return records, tuple(files)
 
     def _read(self, kind: str, place: Place) -> tuple[bytes, Place] | None:
@@ -150,7 +153,10 @@ class QmailQueue(QueueDirectory):
             try:
                 with directory(self._root, parts) as descriptor:
                     file, status = open_file(place.name, descriptor)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
+                continue
+            except NotADirectoryError:
+                self._refuse_link(parts)  # else it is a message of a flat queue
                 continue
             except OSError as error:
                 code = "unreadable"
@@ -160,6 +166,16 @@ class QmailQueue(QueueDirectory):
             finally:
                 os.close(file)
         return None
+
+    def _refuse_link(self, parts: tuple[str, ...]) -> None:
+        """Raise MessageUnreadable('unreadable') for a link that is not followed.
+
+        What is not read there must not count as done.
+        """
+        for depth in range(1, len(parts) + 1):
+            if Path(self._root, *parts[:depth]).is_symlink():
+                code, detail = "unreadable", f"{'/'.join(parts[:depth])} is a link"
+                raise MessageUnreadable(code, detail)
 
     def _has_report(self, place: Place) -> bool:
         """Tell whether a report to the sender waits; removing would lose it."""

@@ -63,12 +63,15 @@ def read(kind: str, data: bytes, records: Records) -> None:
         elif letter == b"T":
             target = records.local if kind == "local" else records.pending
             target.append(value)
+    if kind == "todo" and not records.pending:
+        code, detail = "corrupt", "todo names no recipient"
+        raise MessageUnreadable(code, detail)
 
 
 def _split(kind: str, data: bytes) -> Iterator[tuple[bytes, bytes]]:
     code = "corrupt"
-    if not data:
-        return
+    if not data:  # qmail makes a file only when it has a record for it
+        raise MessageUnreadable(code, f"{kind} is empty")
     if not data.endswith(b"\0"):
         raise MessageUnreadable(code, f"{kind} is cut off")
     for record in data[:-1].split(b"\0"):

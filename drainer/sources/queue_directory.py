@@ -27,20 +27,19 @@ from drainer.sources.files import (
     CHUNK_BYTES,
     HELD_BYTES,
     Reread,
+    beginning,
     canonical,
     directory,
     escape_name,
     not_a_file,
     read_at,
     unusable,
+    url_of,
 )
 from drainer.sources.queue_walk import Entry, Kind, Place, place_of, walk
 
 IDENTITY_BYTES = 4096
 """How much of the content takes part in the identity."""
-
-MAX_CONTROL_BYTES = 16 * 1024 * 1024
-"""Of a file that names recipients; each takes some 100 octets."""
 
 
 class Gone(MessageUnreadable):
@@ -105,7 +104,7 @@ class QueueDirectory(ABC):
         final: ``keep`` leaves the queue alone, ``remove`` unlinks its files.
         """
         self._root = canonical(path)
-        self.url = f"{self.scheme}:{self._root}"
+        self.url = url_of(self.scheme, self._root)
         self.acknowledges = acknowledge == "remove"
         self.check_layout()
 
@@ -355,16 +354,6 @@ class QueueDirectory(ABC):
         touched.add(place.parts)
 
 
-def beginning(chunks: Iterable[bytes], length: int) -> bytes:
-    """Return at least the first ``length`` octets, if there are so many."""
-    head = bytearray()
-    for chunk in chunks:
-        head += chunk
-        if len(head) >= length:
-            break
-    return bytes(head[:length])
-
-
 def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
     """Yield a file from an offset; MessageUnreadable when it ends too early."""
     while offset < size:
@@ -374,17 +363,6 @@ def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
             raise MessageUnreadable(code, detail)
         yield chunk
         offset += len(chunk)
-
-
-def read_capped(descriptor: int, size: int) -> bytes:
-    """Read a whole control file.
-
-    Raises MessageUnreadable('corrupt') when no server would write one so large.
-    """
-    if size > MAX_CONTROL_BYTES:
-        code, detail = "corrupt", f"its control file has {size} octets"
-        raise MessageUnreadable(code, detail)
-    return read_at(descriptor, 0, size)
 
 
 def damaged(error: MessageUnreadable) -> Iterator[bytes]:

@@ -33,7 +33,7 @@ from drainer.sources.archive import (
     is_archive,
     open_archive,
 )
-from drainer.sources.files import unusable
+from drainer.sources.files import is_directory, unusable
 
 Values = str | tuple[str, ...]
 
@@ -123,7 +123,7 @@ def _absolute(path: str, base: Path | None) -> Path:
 
 def _detect(path: Path) -> str:
     """Tell the format of a directory by what it contains."""
-    if not path.is_dir():
+    if not is_directory(path):
         message = f"{path} is not a directory"
         hint = f"a source is a folder, or KIND:PATH with a kind of {', '.join(SCHEMES)}"
         raise SourceError(message, hint=hint)

@@ -25,6 +25,7 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
 from drainer.mail.message import Problem, Spooled
 from drainer.sources import Format, Option
+from drainer.sources.control_files import read_capped
 from drainer.sources.files import directory, open_file, read_at, unusable
 from drainer.sources.queue_directory import (
     IDENTITY_BYTES,
@@ -33,7 +34,6 @@ from drainer.sources.queue_directory import (
     damaged,
     damaged_draft,
     file_chunks,
-    read_capped,
     time_of,
 )
 from drainer.sources.queue_walk import Kind, Place

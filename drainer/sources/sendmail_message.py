@@ -28,6 +28,7 @@ NEWEST_VERSION = 8
 """QF_VERSION of sendmail 8.13 and later; older ones are a part of it."""
 
 _MAX_TEXT = 500
+_MAX_STORED = 12 * _MAX_TEXT  # four octets of UTF-8, three of xtext each
 _MAX_SECONDS = 2**35
 _CONDITION = re.compile(rb"\?([^?]*)\?(.*)", re.DOTALL)
 #: Before version 1 there were no flags.
@@ -213,7 +214,8 @@ def _flags(letters: str, *, is_quarantined: bool) -> tuple[str, ...]:
 
 def _client(macros: dict[bytes, bytes]) -> Client:
     """Read ``$_`` (ident, name, address of the client) and ``$s`` (HELO)."""
-    match = _CLIENT.match(macros.get(b"_", b"").decode("utf-8", "replace"))
+    told = macros.get(b"_", b"")[:_MAX_TEXT]  # the pattern is not linear
+    match = _CLIENT.match(told.decode("utf-8", "replace"))
     name, address = (match[1], match[2]) if match else ("", "")
     helo = _text(macros.get(b"s", b""))
     return Client(address=printable(address), name=printable(name), helo=helo)
@@ -233,6 +235,8 @@ def _xtext(stored: bytes) -> str:
 
     '' for one that may not go on the wire again.
     """
+    if len(stored) > _MAX_STORED:
+        return ""
     try:
         plain = unquote(_XTEXT_HEX.sub(r"%\1", stored.decode().replace("%", "%25")))
     except UnicodeDecodeError:

@@ -270,3 +270,27 @@ def test_no_limits_no_limit() -> None:
     """A primary that does not know LIMITS."""
     assert recipient_limit({}) == 0
     assert size_limit({}) == 0
+
+
+def test_a_number_without_end_is_no_limit() -> None:
+    """Python refuses to read one of more than 4300 digits."""
+    assert size_limit({"size": "9" * 5000}) == 0
+    assert recipient_limit({"limits": f"RCPTMAX={'9' * 5000}"}) == 0
+
+
+@pytest.mark.parametrize("kind", ["rfc822 X=Y", "rfc822\r\nDATA", "", "é", "a" * 41])
+def test_the_type_of_an_orcpt_is_an_atom(kind: str) -> None:
+    """Some spools let anything stand there; a parameter like that is left out."""
+    recipient = Recipient(forward_path="bob@example.org", orcpt=f"{kind};bob")
+    assert rcpt_command(recipient, ALL) == b"RCPT TO:<bob@example.org>"
+
+
+@pytest.mark.parametrize("verp", ["\r\n", "+="])
+def test_a_sender_that_verp_spoils_is_a_misfit(verp: str) -> None:
+    """A control, or an address that grows too long: held, not a defect."""
+    bob = Recipient(forward_path=f"{'b' * 300}@example.org")
+    sender = f"{'s' * 300}@example.com"
+    known = message(verp=verp, recipients=(bob,), reverse_path=sender)
+    problem = misfit(known, facts(), (bob,), ALL)
+    assert problem is not None
+    assert problem.code == "bad-address"

@@ -59,6 +59,12 @@ def test_a_quoted_mailbox_parses_again(local: str, domain: str) -> None:
     assert not any(char in mailbox for char in "\r\n\0")
 
 
+def test_a_mailbox_that_quoting_makes_too_long_is_refused() -> None:
+    """What counts is the form that stands on the wire."""
+    with pytest.raises(AddressError, match="longer"):
+        quote_mailbox('"' * 300 + "@d.org")
+
+
 def test_a_local_part_is_quoted_only_when_it_must_be() -> None:
     """A dot-string stays; anything else becomes a quoted string."""
     assert quote_mailbox("a.b+c@d.org") == "a.b+c@d.org"

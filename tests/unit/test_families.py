@@ -204,6 +204,8 @@ def test_the_operators_rules_come_first() -> None:
         ({"id": "x", "when": "a", "permanent": "hold"}, "a list of texts"),
         ({"id": "X y", "when": ["a"], "permanent": "hold"}, "letters, digits"),
         ({"id": "x", "when": ["a"], "permanent": "drop"}, "legal are retry"),
+        ({"id": "x", "when": ["a"], "permanent": ["hold"]}, "legal are retry"),
+        ({"id": "x", "when": ["a{9999999999}"], "permanent": "hold"}, "no regular"),
         ({"id": "x", "when": ["a"], "temporary": "bounce"}, "never permanent"),
         ({"id": "x", "when": ["a"], "permanent": "hold", "code": [1]}, "unknown key"),
         ({"id": "x", "when": ["a"], "permanent": "hold", "codes": [250]}, "400 to 599"),

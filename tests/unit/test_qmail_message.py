@@ -125,3 +125,16 @@ def test_no_recipient_is_left() -> None:
     _, problem = explained(info=b"Fs@x.example\0", remote=b"Da@x.example\0")
     assert problem is not None
     assert problem.code == "done-by-backup"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_file_is_damage(kind: str) -> None:
+    """No file is made before its first record: nobody is done because it is empty."""
+    with pytest.raises(MessageUnreadable, match="empty"):
+        read(kind, b"", Records())
+
+
+def test_a_todo_without_recipients_is_damage() -> None:
+    """Nobody has sent anything of it yet, so nobody can be done."""
+    with pytest.raises(MessageUnreadable, match="no recipient"):
+        read("todo", b"u1\0p1\0Fs@example.com\0", Records())

@@ -101,3 +101,10 @@ def test_the_client_is_read(macro: str, address: str, name: str) -> None:
 def test_ret_needs_its_own_flag(flags: str, ret: str) -> None:
     """A body may be left out of reports for other reasons too."""
     assert parse(GOOD.replace(b"K0", flags.encode())).envelope.ret == ret
+
+
+@pytest.mark.timeout(5)
+def test_a_client_without_end_is_cut_off() -> None:
+    """Its pattern takes the square of the time for text of this kind."""
+    text = control_file("A: b\n").replace("K0\n", f"K0\n$_{'@' * 200_000}\n")
+    assert parse(text.encode("latin-1")).envelope.recipients

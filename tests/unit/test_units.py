@@ -99,3 +99,10 @@ def test_people_read_two_units_at_most(seconds: float, text: str) -> None:
 def test_people_read_a_size_with_a_unit(size: float, text: str) -> None:
     """Decimal units, as disks and mail limits are stated."""
     assert human_size(size) == text
+
+
+@pytest.mark.timeout(5)
+def test_a_text_without_end_is_no_duration() -> None:
+    """Looking for parts in it would take minutes."""
+    with pytest.raises(ValueError, match="no duration"):
+        parse_duration("9" * 100_000)

@@ -1,0 +1,12 @@
+"""Every target, by its name."""
+
+from typing import Final
+
+from tests.fuzz import smtp, spools, text, typed
+from tests.fuzz.target import Target
+
+TARGETS: Final[dict[str, Target]] = {
+    target.name: target
+    for family in (spools, smtp, text, typed)
+    for target in family.targets()
+}

@@ -1,0 +1,113 @@
+"""What an operator types: durations, sizes, rates, hosts, sources, rules, settings."""
+
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from drainer import config_file
+from drainer.cli.filters import with_filters
+from drainer.errors import DrainerError, UsageError
+from drainer.ledger import engine
+from drainer.ledger.report import Filters
+from drainer.policy.rules import rules_of
+from drainer.policy.throttle import parse_rate, parse_size
+from drainer.sources.registry import open_source
+from drainer.units import parse_duration
+from drainer.wiring import split_host
+from tests.fuzz.target import Run, Target, stateless
+
+_RULE = b"""[[rule]]
+id = "a-b"
+permanent = "bounce"
+contains = ["mailbox full"]
+why = "x"
+"""
+_SETTINGS = b"""[primary]
+host = "mx.example.org"
+port = 25
+domains = ["example.org"]
+[throttle]
+rate = "20/second"
+[retry]
+first = "5m"
+[gate]
+pauses = ["1m", "2m"]
+[sources.old]
+url = "maildir:/x"
+"""
+
+
+def targets() -> Iterator[Target]:
+    """Yield the targets."""
+    words = (b"s", b"MB", b"/second", b"1h30m", b".", b"e9", "\u0661".encode())
+    yield stateless("quantities", quantities, [b"1h30m", b"5MB", b"20/second"], *words)
+    hosts = [b"mx.example.org:25", b"[::1]:25", b"192.0.2.1"]
+    yield stateless("hosts and URLs", places, hosts, b":", b"[", b"]", b"@", b"?ack=")
+    yield stateless("rules", rules, [_RULE], b"(?=", b"*+", b"[[rule]]", b"''")
+    yield Target(name="settings", prepare=settings, seeds=[_SETTINGS], tokens=words)
+
+
+def quantities(data: bytes) -> None:
+    """Read a quantity, and a filter that holds one: a value or a UsageError."""
+    text = data.decode("utf-8", "surrogateescape")
+    readers: tuple[Callable[[str], object], ...] = (
+        parse_duration,
+        parse_size,
+        parse_rate,
+        lambda each: parse_rate(each, sized=True),
+    )
+    for read in readers:
+        with suppress(ValueError):
+            read(text)
+    for option in ("older_than", "newer_than", "larger_than"):
+        with suppress(UsageError):
+            _filters(**{option: text})
+
+
+@with_filters
+def _chosen(*, filters: Filters) -> Filters:
+    return filters
+
+
+def _filters(**given: str) -> Filters:
+    usual = dict.fromkeys(
+        ("sender", "recipient", "domain", "older_than", "newer_than", "larger_than",
+         "reply"), "")  # fmt: skip
+    found: Filters = _chosen(**{"state": []} | usual | given)
+    found.clauses()
+    return found
+
+
+def places(data: bytes) -> None:
+    """Read a host, a source and the URL of a ledger; no folder is called like these."""
+    text = data.decode("utf-8", "surrogateescape").replace("\0", "")
+    base = Path("/nonexistent")
+    with suppress(UsageError):
+        host, port = split_host(text)
+        assert host.isascii()
+        assert port is None or 0 < port < 65536
+    with suppress(DrainerError):
+        open_source(text.lstrip("/."), options={}, base=base)
+    with suppress(DrainerError):
+        engine.parse_url(text)
+
+
+def rules(data: bytes) -> None:
+    """Read a file of rules."""
+    with suppress(ValueError):
+        found = tomllib.loads(data.decode()).get("rule", [])
+        if isinstance(found, list) and all(isinstance(each, dict) for each in found):
+            rules_of(found)
+
+
+def settings(folder: Path) -> Run:
+    """Read a configuration."""
+    path = folder / "drainer.toml"
+
+    def run(data: bytes) -> None:
+        path.write_bytes(data)
+        with suppress(UsageError):
+            config_file.load(path, {})
+
+    return run
