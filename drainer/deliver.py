@@ -21,7 +21,7 @@ from drainer.ledger.sql import Ledger
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_GATE, Problem
 from drainer.mail.reply import Lost, Stage
-from drainer.policy.judging import Judged, Moment, Policy, Standing, judge
+from drainer.policy.judging import Judged, Moment, Policy, Standing, excuse, judge
 from drainer.policy.settle import Settlement, settle
 from drainer.policy.state import FINAL
 from drainer.process import utcnow
@@ -242,8 +242,6 @@ class Lane:
 
     def _close(self, work: Work) -> None:
         now = utcnow()
-        judged = judge(work.endings.values(), self.policy.rules)
-        self.watcher.observe(work, judged)
         moment = Moment(
             now=now,
             draw=random.random(),  # noqa: S311 - jitter, not a secret
@@ -251,6 +249,8 @@ class Lane:
             standing=self.standing,
             kept=work.job.kept,
         )
+        judged = excuse(judge(work.endings.values(), self.policy.rules), moment)
+        self.watcher.observe(work, judged)
         settlements = settle(judged, moment, self.policy)
         last = self.backlog.end(work)
         finished = work.job.whole and all(s.state in FINAL for s in settlements)

@@ -19,7 +19,7 @@ from drainer.policy import gate as gates
 from drainer.policy.classify import classify
 from drainer.policy.detector import Seen
 from drainer.policy.gate import Cause, Gate, GateState, Phase
-from drainer.policy.judging import Judged
+from drainer.policy.judging import STOP_ALONE, Judged
 from drainer.policy.known import Known
 from drainer.policy.scopes import ROUTE, Scopes
 from drainer.policy.verdict import Verdict
@@ -221,6 +221,8 @@ class Gatekeeper:
         for each in judged:
             if isinstance(each.ending.answer, Problem):
                 continue  # the primary was not asked
+            if each.judgement.rule == STOP_ALONE:
+                continue  # it tells of nobody else
             claimed = each.ending.claimed
             seen = Seen(
                 sender_domain=sender_domain,

@@ -117,17 +117,22 @@ class Probing:
         known = self._keeper.scopes.known
         good = known.to_ask(scope)
         domain = scope or (domain_of(good[0]) if good else "")
-        question = Question(sender=known.sender, good=good, domain=domain)
+        question = Question(
+            sender=known.sender, good=good, domain=domain, any_domain=not scope
+        )
         answer = await fly(self._route, question)
         if isinstance(answer, Failed):
             self._keeper.not_connected(answer)
             return
         self._tell(scope, answer, len(good))
         now = utcnow()
+        scopes = self._keeper.scopes
         if answer.outcome is Outcome.ACCEPTED:
             for address in answer.accepted:
-                self._keeper.scopes.welcome(domain_of(address), now)
-        self._keeper.scopes.canary(scope, answer.outcome, answer.reply, now)
+                scopes.welcome(domain_of(address), now)
+            for address, reply in answer.refused.items():
+                scopes.contradicted(domain_of(address), scope, reply, now)
+        scopes.canary(scope, answer.outcome, answer.reply, now)
 
     def _tell(self, scope: str, answer: Answered, good: int) -> None:
         decision = Decision(

@@ -9,7 +9,7 @@ from drainer.mail.envelope import Recipient
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.classify import Answer
 from drainer.policy.job import Claimed
-from drainer.policy.judging import Ending, Moment, Policy, judge
+from drainer.policy.judging import Ending, Moment, Policy, excuse, judge
 from drainer.policy.known import Known
 from drainer.policy.schedule import Schedule
 from drainer.policy.scopes import Scopes
@@ -33,7 +33,8 @@ def settled(
     policy = policy or Policy(schedule=SCHEDULE)
     usual = Moment(now=NOW, draw=0.5, sender_domain="example.com", standing=scopes())
     moment = replace(usual, **circumstances)
-    return settle(judge(endings, policy.rules), moment, policy)
+    judged = excuse(judge(endings, policy.rules), moment)
+    return settle(judged, moment, policy)
 
 
 def ending(

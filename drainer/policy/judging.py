@@ -23,6 +23,9 @@ MAX_DROPS = 3
 MAX_SOLO = 20
 """Recipients refused together that are each tried alone at once."""
 
+STOP_ALONE = "stop-alone"
+"""The rule of a message that is refused as if it were us, while others are welcome."""
+
 _CLOSING = 421
 
 
@@ -99,9 +102,37 @@ def judge(endings: Iterable[Ending], rules: Sequence[Rule]) -> tuple[Judged, ...
     )
 
 
+def excuse(judged: Iterable[Judged], moment: Moment) -> tuple[Judged, ...]:
+    """Take a message for what a refusal of us is about, when others were welcome.
+
+    That is asked before the gates look at it: it must not make them suspicious anew.
+    """
+    return tuple(
+        each
+        if (found := _alone(each, moment)) is None
+        else replace(each, judgement=found)
+        for each in judged
+    )
+
+
+def _alone(each: Judged, moment: Moment) -> Judgement | None:
+    claimed, judgement = each.ending.claimed, each.judgement
+    if judgement.verdict is not Verdict.STOP or judgement.short:
+        return None
+    if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
+        return None
+    others = moment.standing.proven(
+        claimed.domain, moment.sender_domain, claimed.refused
+    )
+    if not others:
+        return None
+    words = "others were accepted meanwhile, so it concerns this message"
+    return _change(judgement, Verdict.HOLD, STOP_ALONE, words)
+
+
 def reconsider(each: Judged, moment: Moment, policy: Policy) -> Judged:
     """Return it with the verdict that stands."""
-    for change in (_in_doubt, _poison, _shared, _alone, _expired, _behind_gate):
+    for change in (_in_doubt, _poison, _shared, _expired, _behind_gate):
         found = change(each, moment, policy)
         if found is not None:
             return replace(each, judgement=found)
@@ -152,22 +183,6 @@ def _shared(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
         return None
     words = "refused together with others, so it is tried alone"
     return _change(judgement, Verdict.RETRY, "dot-shared", words, counts=False)
-
-
-def _alone(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
-    """Refuse to believe that it is us, when others were welcome meanwhile."""
-    claimed, judgement = each.ending.claimed, each.judgement
-    if judgement.verdict is not Verdict.STOP or judgement.short:
-        return None
-    if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
-        return None
-    others = moment.standing.proven(
-        claimed.domain, moment.sender_domain, claimed.refused
-    )
-    if not others:
-        return None
-    words = "others were accepted meanwhile, so it concerns this message"
-    return _change(judgement, Verdict.HOLD, "stop-alone", words)
 
 
 def _expired(each: Judged, moment: Moment, policy: Policy) -> Judgement | None:

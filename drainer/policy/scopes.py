@@ -7,7 +7,7 @@ therefore never waits for another.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from drainer.mail.reply import Reply
@@ -142,6 +142,17 @@ class Scopes:
             if cause is not None:
                 self._memory_of(scope).detector.mute(cause.fingerprint, now)
         self.apply(scope, lambda gate: gates.answered(gate, outcome, reply, now))
+
+    def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
+        """Take note that a known-good recipient of a domain was refused.
+
+        Others were accepted, so that it is this domain, and not the scope that was
+        asked about.
+        """
+        cause = self.gate(asked).cause
+        if cause is not None:
+            why = replace(cause, trigger="contradiction", reply=reply)
+            self.apply(domain, lambda gate: gates.suspect(gate, why, now))
 
     def welcome(self, scope: str, now: datetime) -> None:
         """Take note that a known-good recipient of a scope was accepted."""

@@ -6,7 +6,8 @@ restriction; and a server that takes any address proves nothing about its users.
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.gate import Outcome
@@ -26,6 +27,8 @@ class Question:
     good: tuple[str, ...]
     #: The domain of postmaster, and of an address that must be refused; '' = none.
     domain: str = ""
+    #: The recipients are of several domains: that one is accepted will do.
+    any_domain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,8 @@ class Answered:
     reply: str
     #: Recipients that were accepted.
     accepted: tuple[str, ...] = ()
+    #: Recipients that were refused for good, each with the reply.
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 async def fly(route: Route, question: Question) -> Answered | Failed:
@@ -70,21 +75,23 @@ class _Interview:
         refusal = _refusal(mail)
         if refusal:
             return Answered(outcome=Outcome.REFUSED, reply=refusal)
-        accepted: list[str] = []
-        for address in question.good:
-            reply = await self._say(f"RCPT TO:<{address}>")
-            if refusal := _refusal(reply):
-                return Answered(outcome=Outcome.REFUSED, reply=refusal)
-            if _is_success(reply):
-                accepted.append(address)
-        if not accepted:
-            return Answered(outcome=Outcome.UNCLEAR, reply=str(mail))
-        if question.domain and await self._takes_anybody(question.domain):
-            words = "the primary accepts any address"
-            return Answered(outcome=Outcome.UNCLEAR, reply=words)
-        return Answered(
-            outcome=Outcome.ACCEPTED, reply=str(mail), accepted=tuple(accepted)
+        replies = {to: await self._say(f"RCPT TO:<{to}>") for to in question.good}
+        answer = Answered(
+            outcome=Outcome.UNCLEAR,
+            reply=str(mail),
+            accepted=tuple(to for to, reply in replies.items() if _is_success(reply)),
+            refused={
+                to: _refusal(reply) for to, reply in replies.items() if _refusal(reply)
+            },
         )
+        if answer.refused and not (question.any_domain and answer.accepted):
+            words = next(iter(answer.refused.values()))
+            return replace(answer, outcome=Outcome.REFUSED, reply=words)
+        if not answer.accepted:
+            return answer
+        if question.domain and await self._takes_anybody(question.domain):
+            return replace(answer, reply="the primary accepts any address")
+        return replace(answer, outcome=Outcome.ACCEPTED)
 
     async def _takes_anybody(self, domain: str) -> bool:
         name = f"drainer-canary-{secrets.token_hex(6)}"
