@@ -145,25 +145,40 @@ class _TCP(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
+def _bound() -> Iterator[tuple[_UDP, _TCP]]:
+    """Bind both to one port, which another program may have for one of them."""
+    for _ in range(20):
+        with _UDP(("127.0.0.1", 0), _Datagrams) as udp:
+            try:
+                tcp = _TCP(udp.server_address, _Streams)
+            except OSError:
+                continue
+            with tcp:
+                yield udp, tcp
+                return
+    message = "no port is free"
+    raise OSError(message)
+
+
+@contextmanager
 def serving(zone: Zone, *, timeout: float = 2.0) -> Iterator[Servers]:
     """Serve a zone while the context lasts; it may be changed meanwhile."""
-    with _UDP(("127.0.0.1", 0), _Datagrams) as udp:
+    with _bound() as (udp, tcp):
         port = udp.server_address[1]
-        with _TCP(("127.0.0.1", port), _Streams) as tcp:
-            for server in (udp, tcp):
-                server.zone = zone  # type: ignore[union-attr]
-                threading.Thread(
-                    target=server.serve_forever,
-                    kwargs={"poll_interval": 0.02},
-                    daemon=True,
-                ).start()
-            try:
-                yield Servers(
-                    addresses=("127.0.0.1",), port=port, timeout=timeout, budget=60
-                )
-            finally:
-                udp.shutdown()
-                tcp.shutdown()
+        for server in (udp, tcp):
+            server.zone = zone  # type: ignore[union-attr]
+            threading.Thread(
+                target=server.serve_forever,
+                kwargs={"poll_interval": 0.02},
+                daemon=True,
+            ).start()
+        try:
+            yield Servers(
+                addresses=("127.0.0.1",), port=port, timeout=timeout, budget=60
+            )
+        finally:
+            udp.shutdown()
+            tcp.shutdown()
 
 
 def zone_of(names: Mapping[str, Records]) -> Zone:

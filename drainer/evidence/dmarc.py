@@ -1,10 +1,11 @@
 """The author's domain, and whether it publishes a DMARC policy (RFC 7489)."""
 
 import re
-from email.utils import getaddresses
 
 from drainer.evidence.dns import Dns, Outcome
 from drainer.evidence.domains import ascii_domain, organisation_of
+from drainer.mail.addresses import mailboxes_of
+from drainer.mail.envelope import domain_of
 from drainer.mail.fields import fields_of, unfold
 from drainer.policy.facts import Dmarc
 
@@ -46,7 +47,5 @@ def author_domain(head: bytes) -> str:
     values = [unfold(each.value) for each in fields_of(head) if each.name == "from"]
     if len(values) != 1 or len(values[0]) > _MAX_FROM_LENGTH:
         return ""
-    found = [address for _, address in getaddresses(values) if address]
-    if len(found) != 1 or found[0].count("@") != 1:
-        return ""
-    return ascii_domain(found[0].rpartition("@")[2])
+    found = mailboxes_of(values[0])
+    return ascii_domain(domain_of(found[0])) if len(found) == 1 else ""

@@ -65,12 +65,12 @@ class Dns:
         """
         try:
             self._resolver = dns.resolver.Resolver(configure=not servers.addresses)
-        except dns.resolver.NoResolverConfiguration as error:
-            message = f"no DNS server is known: {error}"
+            if servers.addresses:
+                self._resolver.port = servers.port
+                self._resolver.nameservers = list(servers.addresses)
+        except (dns.resolver.NoResolverConfiguration, ValueError) as error:
+            message = f"no usable DNS server: {error}"
             raise UsageError(message, hint="set [bounce] dns_servers") from None
-        if servers.addresses:
-            self._resolver.nameservers = list(servers.addresses)
-            self._resolver.port = servers.port
         self._servers = servers
         self._cache: dict[tuple[str, str], tuple[float, Answer]] = {}
         self._deadline = time.monotonic() + servers.budget
