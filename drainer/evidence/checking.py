@@ -1,35 +1,28 @@
 """The checks in a process of their own, which is killed when one takes too long.
 
 dkimpy and pyspf hold the interpreter's lock while they compute, so that a thread
-would stall every session. The process keeps the DNS answers of the run, reads
-framed questions from its standard input and writes framed facts to its standard
-output; a new one is started after a kill.
+would stall every session. The other end is ``answering``; a new process is started
+after a kill.
 """
 
 import asyncio
 import contextlib
-import resource
 import sys
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from drainer.errors import DrainerError
 from drainer.evidence import Question, Settings
-from drainer.evidence.dns import Dns
-from drainer.evidence.gather import gather
 from drainer.policy.facts import Facts, Reach
 from drainer.process import (
     HEAD,
     Frames,
     child_environment,
     framed,
-    leave_signals_to_parent,
 )
 
-LIMIT_SECONDS = 60.0
-"""For one message; more than the budget for DNS, so that only computing reaches it."""
-MEMORY_BYTES = 2 * 1024**3
-"""Address space of the process."""
+COMPUTE_SECONDS = 30.0
+"""For one message, besides the budget for DNS."""
 
 _PIPE_LIMIT = 1024 * 1024
 
@@ -37,10 +30,12 @@ _PIPE_LIMIT = 1024 * 1024
 class Checks:
     """Asks the process, one question at a time; an async context manager."""
 
-    def __init__(self, settings: Settings, *, limit: float = LIMIT_SECONDS) -> None:
-        """Start nothing yet; ``limit`` is in seconds for one message."""
+    def __init__(
+        self, settings: Settings, *, compute_seconds: float = COMPUTE_SECONDS
+    ) -> None:
+        """Start nothing yet; a message may compute for so long, and ask DNS besides."""
         self._settings = settings
-        self._limit = limit
+        self._limit = settings.servers.budget + compute_seconds
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -96,7 +91,7 @@ class Checks:
             sys.executable,
             "-P",  # never import from the current folder, which may be anybody's
             "-m",
-            "drainer.evidence.checking",
+            "drainer.evidence.answering",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=child_environment(),
@@ -124,48 +119,3 @@ def _nothing(question: Question, reason: str) -> Facts:
         reach=Reach.LATER,
         skipped={f"V{n}": reason for n in range(3, 7)},
     )
-
-
-class Values:
-    """Reads framed values from a blocking stream until it ends."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        """Read from this stream."""
-        self._stream = stream
-
-    def __iter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __next__(self) -> object:
-        """Return the next value."""
-        head = self._stream.read(HEAD.size)
-        if len(head) < HEAD.size:
-            raise StopIteration
-        body = self._stream.read(HEAD.unpack(head)[0])
-        return next(Frames().feed(head + body))
-
-
-def main() -> None:
-    """Answer the questions of standard input on standard output."""
-    leave_signals_to_parent()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    out = sys.stdout.buffer
-    sys.stdout = sys.stderr  # what a library prints is not an answer
-    values = Values(sys.stdin.buffer)
-    settings = next(values)
-    assert isinstance(settings, Settings)  # noqa: S101 - from our parent
-    dns: Dns | None = None
-    for question in values:
-        assert isinstance(question, Question)  # noqa: S101
-        try:
-            dns = dns or Dns(settings.servers)
-            answer: object = gather(dns, settings, question)
-        except DrainerError as error:
-            answer = error
-        out.write(framed(answer))
-        out.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -17,6 +17,19 @@ _PRIVATE = tuple(
 )  # fmt: skip
 
 
+SHARED_PROVIDERS = (
+    "_spf.google.com", "spf.protection.outlook.com", "amazonses.com", "sendgrid.net",
+    "mailgun.org", "mailjet.com", "mandrillapp.com", "servers.mcsv.net", "mtasv.net",
+    "sparkpostmail.com", "sendinblue.com", "constantcontact.com", "mailchannels.net",
+    "zoho.com", "zoho.eu", "secureserver.net", "emailsrvr.com", "messagelabs.com",
+    "pphosted.com", "mimecast.com", "mail.zendesk.com", "_spf.salesforce.com",
+    "websitewelcome.com", "bluehost.com", "web-hosting.com", "hostinger.com",
+    "antispamcloud.com", "mxroute.com", "messagingengine.com", "ovh.com",
+    "kundenserver.de", "mailbox.org", "protonmail.ch", "icloud.com",
+)  # fmt: skip
+"""Whose SPF records hold many customers, each of whom passes as every other."""
+
+
 class Strength(enum.StrEnum):
     """What a rule, or all of them together, found."""
 

@@ -435,9 +435,10 @@ def test_a_check_that_takes_too_long_is_killed() -> None:
     with serving(zone) as slow, serving(SIGNED) as servers:
 
         async def ask() -> tuple[Facts, Facts]:
-            async with Checks(Settings(servers=slow), limit=1.5) as checks:
+            settings = Settings(servers=slow)
+            async with Checks(settings, compute_seconds=1 - slow.budget) as checks:
                 late = await checks.facts(question())
-                checks._settings = Settings(servers=servers)
+                checks._settings, checks._limit = Settings(servers=servers), 60
                 return late, await checks.facts(question(sign()))
 
         late, good = run(ask())
