@@ -29,6 +29,8 @@ CLOCK_SKEW = timedelta(hours=1)
 """By which a signer's clock may be ahead of the backup's."""
 
 _MAX_LISTED = 20
+_MAX_FIELDS = 2000
+_MAX_NAMES = 200
 _MAX_SIGNATURE_BYTES = 8 * 1024
 _MAX_KEY_BYTES = 1500
 _MAX_ADDRESS_BYTES = 32 * 1024
@@ -106,6 +108,9 @@ def _split(content: bytes) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
         name, _, value = head[each.start : each.end].partition(b":")
         fields.append((name, value))
         end = each.end
+    if len(fields) > _MAX_FIELDS:
+        message = f"{len(fields)} header fields"
+        raise Unusable(message)
     if end != len(head):
         message = f"an odd line in the header: {head[end : end + 40]!r}"
         raise Unusable(message)
@@ -161,8 +166,11 @@ def _fault_of(tags: Tags, arrived: datetime) -> _Fault | None:
         return _Fault(f"algorithm {algorithm.decode('ascii', 'replace')}", refused=True)
     if b"l" in tags:
         return _Fault("l= leaves the end of the body open", refused=True)
-    if b"from" not in _signed_names(tags):
+    names = _signed_names(tags)
+    if b"from" not in names:
         return _Fault("it does not cover From", refused=True)
+    if len(names) > _MAX_NAMES:
+        return _Fault("it covers too many fields")
     if not _SELECTOR.fullmatch(tags.get(b"s", b"")):
         return _Fault("a selector that is no name")
     try:  # not t= and x=: dkimpy judges them by the time of day

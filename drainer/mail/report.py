@@ -56,7 +56,8 @@ class Report:
     log_id: str = ""
     #: Only for ``delayed``.
     retry_until: datetime | None = None
-    #: The original: its header section, and all of it where that may be returned.
+    #: The original: its header section; and all of it, but for what was refused for
+    #: its content or sent with REQUIRETLS.
     head: bytes = b""
     content: bytes = b""
     #: What the next hop of the report takes.

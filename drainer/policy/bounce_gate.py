@@ -18,6 +18,7 @@ from drainer.mail.envelope import (
     parse_mailbox,
 )
 from drainer.mail.marks import Marks
+from drainer.mail.report import Action
 from drainer.policy.bounce_limits import Limits, Sent, exceeded
 from drainer.policy.evidence import Evidence, judge
 from drainer.policy.facts import Facts, Reach, Strength, Trust, is_within
@@ -59,7 +60,7 @@ class Own:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One recipient's final failure, and all that is known of its sender."""
+    """What became of one recipient, and all that is known of its sender."""
 
     facts: Facts
     recipient: Recipient
@@ -67,7 +68,9 @@ class Case:
     trust: Trust
     own: Own
     #: Why the primary refused; None for a message that has not been judged.
-    judgement: Judgement | None
+    judgement: Judgement | None = None
+    #: What would be told: a failure, a delay, or that it was passed on.
+    action: Action = Action.FAILED
     #: ``subject.detail`` of the refusal, and its words.
     detail: str = ""
     words: str = ""
@@ -90,6 +93,11 @@ class Case:
 _Finding = tuple[Answer, str] | None
 _Look = Callable[[Case, Evidence], _Finding]
 
+_NOTIFY = {
+    Action.FAILED: "FAILURE",
+    Action.DELAYED: "DELAY",
+    Action.RELAYED: "SUCCESS",
+}
 _NOWHERE = ("localhost", "localdomain", "local", "invalid", "onion", "internal", "arpa")
 """Top-level names that lead to no mail server of the world (RFC 6761, RFC 6762)."""
 _ROBOTS = ("mailer-daemon", "double-bounce")
@@ -108,22 +116,22 @@ _UNREACHABLE = {
 def decide(case: Case) -> Decision:
     """Return the decision of the first rule that applies."""
     evidence = judge(case.facts, case.recipient, case.trust)
-    for rule, (_, look) in RULES.items():
-        found = look(case, evidence)
-        if found is not None:
-            answer, reason = found
-            if answer is Answer.LATER and case.waited >= case.patience:
-                answer, reason = Answer.NO, f"{reason}, and has not for too long"
-            return Decision(
-                answer=answer, rule=rule, reason=reason, evidence=evidence.words
-            )
-    raise AssertionError(case)  # G15 applies to everything
+    rule, (answer, reason) = next(
+        (rule, found)
+        for rule, (_, look) in RULES.items()
+        if (found := look(case, evidence)) is not None
+    )
+    if answer is Answer.LATER and case.waited >= case.patience:
+        answer, reason = Answer.NO, f"{reason}, and has not for too long"
+    return Decision(answer=answer, rule=rule, reason=reason, evidence=evidence.words)
 
 
 # ---- the rules
 
 
 def _is_open(case: Case, _: Evidence) -> _Finding:
+    if case.action is not Action.FAILED:
+        return None
     judgement = case.judgement
     if judgement is None or judgement.verdict is not Verdict.BOUNCE:
         return Answer.UNDECIDED, "the failure is not final"
@@ -142,9 +150,12 @@ def _is_null(case: Case, _: Evidence) -> _Finding:
 
 def _is_unwanted(case: Case, _: Evidence) -> _Finding:
     notify = {each.upper() for each in case.recipient.notify}
-    if notify and "FAILURE" not in notify:
-        return Answer.NEVER, f"NOTIFY={','.join(sorted(notify))} (RFC 3461 4.1)"
-    return None
+    if not notify and case.action is not Action.RELAYED:
+        return None  # failures, and delays, unless the client says otherwise
+    if _NOTIFY[case.action] in notify:
+        return None
+    asked = ",".join(sorted(notify)) or "nothing"
+    return Answer.NEVER, f"NOTIFY asks for {asked} (RFC 3461 4.1)"
 
 
 def _is_no_address(case: Case, _: Evidence) -> _Finding:
@@ -183,7 +194,7 @@ def _is_automatic(case: Case, evidence: Evidence) -> _Finding:
     if kind in ("", "no"):
         return None
     proven = evidence.strength in (Strength.PROVEN, Strength.LATER)
-    if kind == "auto-generated" and proven:
+    if kind == "auto-generated" and proven and case.action is not Action.DELAYED:
         return None  # shops and cron jobs want to know; G13 has the last word
     return Answer.NO, f"Auto-Submitted: {kind} (RFC 3834 5)"
 
@@ -195,6 +206,10 @@ def _is_suppressed(case: Case, _: Evidence) -> _Finding:
 
 
 def _is_bulk(case: Case, _: Evidence) -> _Finding:
+    if case.action is Action.DELAYED and (
+        case.marks.is_list or case.marks.precedence in ("bulk", "junk", "list")
+    ):
+        return Answer.NO, "lists are not told of delays"
     if case.marks.precedence not in ("bulk", "junk"):
         return None
     if case.marks.is_list or _is_verp(case):
@@ -269,13 +284,13 @@ def _is_due(_: Case, evidence: Evidence) -> _Finding:
 RULES: Mapping[str, tuple[str, _Look]] = {
     "G1": ("the failure is systemic, in doubt, held or not confirmed", _is_open),
     "G2": ("the null sender", _is_null),
-    "G3": ("the sender wants no report (NOTIFY)", _is_unwanted),
+    "G3": ("the sender wants no such report (NOTIFY)", _is_unwanted),
     "G4": ("the sender is no address of the Internet", _is_no_address),
     "G5": ("the sender is a robot, or ourselves", _is_loop),
     "G6": ("the message is a report itself", _is_report),
     "G7": ("the message was sent automatically", _is_automatic),
     "G8": ("the message asks for no reports", _is_suppressed),
-    "G9": ("bulk mail that is of no list", _is_bulk),
+    "G9": ("bulk mail that is of no list; a delay of any list", _is_bulk),
     "G10": ("spam, virus, or refused for its content", _is_content),
     "G11": ("the sender's domain is one that the backup serves", _is_protected),
     "G12": ("the sender's domain takes no mail", _is_unreachable),

@@ -393,6 +393,16 @@ def test_runs_of_blanks_cost_little(dns: Dns) -> None:
     assert time.process_time() - started < 2
 
 
+def test_many_fields_cost_little(dns: Dns) -> None:
+    """Dkimpy compares each name in h= with each field of the header."""
+    many = b"".join(b"a:%d\r\n" % n for n in range(30_000))
+    with pytest.raises(dkim.Unusable, match="header fields"):
+        look(dns, many + sign())
+    names = b":".join(b"x%d" % n for n in range(1000))
+    field = sign().replace(b"h=from :", b"h=from :" + names + b":", 1)
+    assert "too many fields" in one(dns, field).detail
+
+
 def test_a_folded_signature_costs_little(dns: Dns) -> None:
     """Line ends and blanks in b= are what its regular expressions like least."""
     for filler in (b"\r\n " * 2000, b" " * 7000, b"\t\r\n " * 1500):

@@ -9,6 +9,7 @@ import pytest
 from drainer.mail.envelope import Recipient
 from drainer.mail.marks import Marks
 from drainer.mail.reply import Stage, parse_reply
+from drainer.mail.report import Action
 from drainer.policy.bounce_gate import RULES, Answer, Case, Own, decide
 from drainer.policy.bounce_limits import (
     Limits,
@@ -104,6 +105,13 @@ ROWS: Final = {
     "G3: NOTIFY=NEVER": (told("NEVER"), "G3", NEVER),
     "G3: without FAILURE": (told("SUCCESS", "DELAY"), "G3", NEVER),
     "G3: with FAILURE": (told("FAILURE", "DELAY"), "G15", SEND),
+    "G3: passed on, and nobody asked": (
+        replace(GOOD, action=Action.RELAYED), "G3", NEVER),
+    "G3: passed on, as was asked for": (
+        replace(told("SUCCESS"), action=Action.RELAYED, judgement=None), "G15", SEND),
+    "G3: delayed": (replace(GOOD, action=Action.DELAYED, judgement=None), "G15", SEND),
+    "G3: delayed, and only failures count": (
+        replace(told("FAILURE"), action=Action.DELAYED), "G3", NEVER),
     "G4: no domain": (sender("bob"), "G4", NO),
     "G4: postmaster alone": (sender("postmaster"), "G4", NO),
     "G4: bad syntax": (sender("b ob@sender.example"), "G4", NO),
@@ -132,6 +140,13 @@ ROWS: Final = {
         unproven(marked(auto_submitted="auto-generated")), "G7", NO),
     "G7: auto-generated, DNS silent": (
         replace(SERVFAIL, marks=Marks(auto_submitted="auto-generated")), "G13", LATER),
+    "G7: auto-generated, delayed": (
+        replace(marked(auto_submitted="auto-generated"), action=Action.DELAYED),
+        "G7", NO),
+    "G9: a list, delayed": (
+        replace(marked(is_list=True), action=Action.DELAYED), "G9", NO),
+    "G9: precedence list, delayed": (
+        replace(marked(precedence="list"), action=Action.DELAYED), "G9", NO),
     "G8: suppressed": (marked(suppressed=True), "G8", NO),
     "G9: bulk": (marked(precedence="bulk"), "G9", NO),
     "G9: junk": (marked(precedence="junk"), "G9", NO),

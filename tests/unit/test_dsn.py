@@ -418,6 +418,22 @@ def test_only_a_sound_message_id_is_answered(value: bytes) -> None:
     assert "In-Reply-To" not in parsed(data)
 
 
+def test_no_original_can_end_its_part() -> None:
+    """The boundary is one that stands nowhere, though it could be foreseen."""
+    foreseen = parsed(build(REPORT))["Content-Type"].params["boundary"].encode()
+    content = HEAD + b"\r\n--" + foreseen + b"--\r\nevil\r\n"
+    data = build(full(content))
+    assert parsed(data)["Content-Type"].params["boundary"].encode() != foreseen
+    assert kind_of(data) == "message/rfc822"
+    assert content in data
+
+
+def test_without_the_time_of_an_attempt() -> None:
+    """The field is left out."""
+    data = build(replace(REPORT, fates=(replace(ANNA, last_attempt=None),), log_id=""))
+    assert not {"Last-Attempt-Date", "Final-Log-Id"} & groups_of(data)[1].keys()
+
+
 # ---- addresses in UTF-8
 
 JOERG: Final = replace(
@@ -451,6 +467,8 @@ def test_the_internationalised_form() -> None:
     assert "Final-Recipient: utf-8; j\u00f6rg@b\u00fccher.example" in raw
     kinds = [part.get_content_type() for part in parts(data)]
     assert kinds[1:] == ["message/global-delivery-status", "message/global-headers"]
+    latin = build(replace(report, head=b"Subject: Gr\xfc\xdfe\r\n"))
+    assert kind_of(latin) == "text/rfc822-headers"
     whole = replace(
         report, envelope=replace(envelope, ret="FULL"), content=head + b"\r\nx\r\n"
     )
