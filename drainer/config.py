@@ -230,18 +230,13 @@ class GateSection(Section):
 
 
 class BounceSection(Section):
-    """What becomes of refusals for good."""
+    """What becomes of refusals for good, and what proves a sender (docs/bounces.md)."""
 
     escrow: Duration | None = Field(
         None,
         description="how long one rests before it is tried for confirmation; empty ="
         " 1h, and 4h on the first day after an outage",
     )
-
-
-class BounceSection(Section):
-    """What proves a sender, so that it may be told of a failure (docs/bounces.md)."""
-
     authserv_ids: tuple[str, ...] = Field(
         (),
         description="names in Authentication-Results that the backup writes itself, and"
