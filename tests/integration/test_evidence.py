@@ -340,7 +340,7 @@ def asked(
     zone: Zone, content: bytes = MESSAGE, sender: str = "bob@sender.example"
 ) -> Facts:
     """Gather the facts in this process."""
-    with serving(zone, timeout=0.5) as servers:
+    with serving(zone, timeout=1) as servers:
         settings = Settings(servers=servers, authserv_ids=IDS, hostname="mx2.example")
         return gather(Dns(servers), settings, question(content, sender))
 
