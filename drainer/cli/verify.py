@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, shown, stdout, table
+from drainer.cli.output import print_json, say, shown, stdout, table
 from drainer.config import Config
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.evidence import MAX_CONTENT_BYTES, Question
@@ -25,7 +25,7 @@ from drainer.mail.message import Message
 from drainer.policy.bounce_gate import RULES as GATE
 from drainer.policy.bounce_gate import Case, Decision, decide
 from drainer.policy.evidence import RULES, Evidence, judge
-from drainer.policy.facts import Facts, Strength
+from drainer.policy.facts import Facts, Strength, parse_address
 from drainer.policy.verdict import Judgement, Scope, Verdict
 from drainer.sources import Source
 from drainer.wiring import (
@@ -155,10 +155,12 @@ def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}"
         raise UsageError(message) from None
+    if data.startswith(b"From "):  # an mbox's line, which is no part of the mail
+        data = data.partition(b"\n")[2]
     content = b"".join(crlf([data]))
     question = Question(
         reverse_path=_mailbox(given["sender"] or _return_path(content, path)),
-        client=given["client"],
+        client=_client(given["client"]),
         helo=given["helo"],
         login=given["login"],
         arrived=_time(given["arrived"]),
@@ -166,6 +168,8 @@ def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
         cut=len(data) > MAX_CONTENT_BYTES,
     )
     forward_path = _mailbox(given["recipient"]) if given["recipient"] else ""
+    if not forward_path:
+        say("no --recipient was given, so that a signature is weak at most")
     return _Asked(question, [Recipient(forward_path=forward_path)])
 
 
@@ -184,6 +188,13 @@ def _mailbox(text: str) -> str:
         return parse_mailbox(text)
     except AddressError as error:
         raise UsageError(str(error)) from None
+
+
+def _client(text: str) -> str:
+    if text and parse_address(text) is None:
+        message = f"{text[:60]!r} is no IP address"
+        raise UsageError(message, hint="--client is the address that the backup saw")
+    return text
 
 
 def _time(text: str) -> datetime:

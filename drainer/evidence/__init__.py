@@ -39,6 +39,11 @@ class Settings:
     #: Our own name: mail to it would come back to us.
     hostname: str = ""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """All names of this host that are known."""
+        return self.backup_hosts | {self.hostname.lower()} - {""}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:

@@ -9,8 +9,11 @@ MAX_HOSTS = 10
 """MX hosts whose addresses are asked for."""
 
 
-def reach_of(dns: Dns, domain: str, *, hostname: str = "") -> Reach:
-    """Say whether a domain has a mail server that is neither private nor ourselves."""
+def reach_of(dns: Dns, domain: str, *, own: frozenset[str] = frozenset()) -> Reach:
+    """Say whether a domain has a mail server that is neither private nor ourselves.
+
+    ``own`` are our names, in lower case.
+    """
     answer = dns.ask(domain, "MX")
     if answer.outcome is Outcome.FAILED:
         return Reach.LATER
@@ -19,13 +22,13 @@ def reach_of(dns: Dns, domain: str, *, hostname: str = "") -> Reach:
     hosts = [text.partition(" ")[2] for text in answer.texts] or [domain]
     if hosts in (["."], [""]):  # RFC 7505 3
         return Reach.NULL_MX
-    return _best(list(_reaches(dns, hosts[:MAX_HOSTS], hostname)))
+    return _best(list(_reaches(dns, hosts[:MAX_HOSTS], own)))
 
 
-def _reaches(dns: Dns, hosts: list[str], hostname: str) -> Iterator[Reach]:
-    own = set(_addresses(dns, hostname)[0]) if hostname else set()
+def _reaches(dns: Dns, hosts: list[str], own: frozenset[str]) -> Iterator[Reach]:
+    ours = {text for name in own for text in _addresses(dns, name)[0]}
     for host in hosts:
-        if host.lower() == hostname.lower():
+        if host.lower() in own:
             yield Reach.OURS
             continue
         addresses, failed = _addresses(dns, host)
@@ -33,7 +36,7 @@ def _reaches(dns: Dns, hosts: list[str], hostname: str) -> Iterator[Reach]:
             yield Reach.LATER
         for text in addresses:
             address = parse_address(text)
-            is_ours = text in own or address is None or is_private(address)
+            is_ours = text in ours or address is None or is_private(address)
             yield Reach.OURS if is_ours else Reach.YES
 
 

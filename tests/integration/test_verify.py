@@ -53,7 +53,10 @@ def run(environment: dict[str, str], *arguments: object) -> Any:
 def only(environment: dict[str, str], *arguments: object) -> dict[str, Any]:
     """Verify, and return the one object that is printed."""
     result = run(environment, "--json", *arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("no --recipient") is (
+        "--recipient" not in arguments
+    )
     return dict(json.loads(result.stdout))
 
 
@@ -86,7 +89,8 @@ def test_a_forged_sender(environment: dict[str, str], message: Path) -> None:
 
 def test_for_a_person(environment: dict[str, str], message: Path) -> None:
     """A table, the verdict, and what the gate would say."""
-    message.write_bytes(b"Return-Path: <bob@sender.example>\n" + message.read_bytes())
+    top = b"From x Tue Nov 24 10:30:00 2026\nReturn-Path: <bob@sender.example>\n"
+    message.write_bytes(top + message.read_bytes())
     result = run(environment, message, "--client", "192.0.2.1")
     assert result.exit_code == 0
     for rule in RULES:
@@ -138,6 +142,7 @@ def test_a_message_of_the_ledger(
         (("absent.eml", "--client", "192.0.2.1"), "there is no file"),
         (("FILE",), "does not say who sent it"),
         (("FILE", "--sender", "b ob@x"), "bad local part"),
+        (("FILE", "--sender", "<>", "--client", "mx.example"), "is no IP address"),
         (("FILE", "--sender", "<>", "--arrived", "yesterday"), "is no time"),
         (("4bX1Yz3Qk2z",), "ledger"),
     ],
