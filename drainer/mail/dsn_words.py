@@ -20,7 +20,7 @@ _ASK = "Please ask the recipient, or the postmaster of their domain, for help."
 _SMALLER = "Please send something smaller, or share the file in another way."
 _SENDER_ADMIN = "Please show this report to the administrator of your own mail server."
 
-_REASONS: dict[str, tuple[str, str]] = {
+REASONS: dict[str, tuple[str, str]] = {
     "1.0": ("the address is not accepted", _CHECK),
     "1.1": ("the mailbox does not exist", _CHECK),
     "1.2": ("the domain of the address does not exist", _CHECK),
@@ -53,6 +53,7 @@ _REASONS: dict[str, tuple[str, str]] = {
     "text-sender-refused": ("your own address is not accepted", _SENDER_ADMIN),
     "text-malformed-message": ("the message is not well formed", _SENDER_ADMIN),
 }
+"""Detail of a status code, or rule -> reason and advice."""
 _BY_SUBJECT: dict[str, tuple[str, str]] = {
     "1": ("the address is not accepted", _CHECK),
     "2": ("the mailbox does not accept it", _ASK),
@@ -84,11 +85,11 @@ def reason_of(status: str, rule: str = "") -> tuple[str, str]:
     _, _, detail = status.partition(".")
     subject = detail.partition(".")[0]
     specific = detail not in ("0.0", "") and not detail.endswith(".0")
-    if specific and detail in _REASONS and detail != "7.1":
-        return _REASONS[detail]
-    if rule in _REASONS:
-        return _REASONS[rule]
-    return _REASONS.get(detail) or _BY_SUBJECT.get(subject, _UNKNOWN)
+    if specific and detail in REASONS and detail != "7.1":
+        return REASONS[detail]
+    if rule in REASONS:
+        return REASONS[rule]
+    return REASONS.get(detail) or _BY_SUBJECT.get(subject, _UNKNOWN)
 
 
 def text_of(paragraphs: Iterable[Paragraph], opening: str, closing: str) -> str:

@@ -102,7 +102,9 @@ _NOWHERE = ("localhost", "localdomain", "local", "invalid", "onion", "internal",
 """Top-level names that lead to no mail server of the world (RFC 6761, RFC 6762)."""
 _ROBOTS = ("mailer-daemon", "double-bounce")
 _OWN_ROBOTS = (*_ROBOTS, "postmaster", "bounce")
-_CONTENT_RULES = re.compile(r"text-(content(-policy|-blocklist)?|policy-as-mechanism)")
+CONTENT_RULES = re.compile(r"text-(content(-policy|-blocklist)?|policy-as-mechanism)")
+"""The families of families.toml that refuse a message for its content."""
+
 _CONTENT_DETAILS = re.compile(r"6\.\d+|7\.2\d")
 _EVIL = re.compile(r"\b(virus|malware|phish\w*|trojan)\b", re.IGNORECASE)
 _UNREACHABLE = {
@@ -224,7 +226,7 @@ def _is_verp(case: Case) -> bool:
 
 def _is_content(case: Case, _: Evidence) -> _Finding:
     rule = case.judgement.rule if case.judgement else ""
-    refused = _CONTENT_RULES.fullmatch(rule) or _CONTENT_DETAILS.fullmatch(case.detail)
+    refused = CONTENT_RULES.fullmatch(rule) or _CONTENT_DETAILS.fullmatch(case.detail)
     if case.marks.virus or (refused and _EVIL.search(case.words)):
         return Answer.NEVER, f"a virus or a fraud ({case.marks.virus or rule})"
     if case.marks.spam or refused:

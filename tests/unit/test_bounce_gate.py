@@ -6,11 +6,12 @@ from typing import Any, Final
 
 import pytest
 
+from drainer.mail.dsn_words import REASONS
 from drainer.mail.envelope import Recipient
 from drainer.mail.marks import Marks
 from drainer.mail.reply import Stage, parse_reply
 from drainer.mail.report import Action
-from drainer.policy.bounce_gate import RULES, Answer, Case, Own, decide
+from drainer.policy.bounce_gate import CONTENT_RULES, RULES, Answer, Case, Own, decide
 from drainer.policy.bounce_limits import (
     Limits,
     Sent,
@@ -20,6 +21,7 @@ from drainer.policy.bounce_limits import (
 )
 from drainer.policy.classify import classify
 from drainer.policy.facts import Reach, Spf, Strength
+from drainer.policy.families import families
 from drainer.policy.verdict import Scope, Verdict
 from tests.unit.test_evidence import (
     NAMED,
@@ -273,3 +275,16 @@ def test_a_report_keeps_its_name() -> None:
     assert named != report_id([one], "mx2.example")
     assert named.startswith("<report-")
     assert named.endswith("@mx2.example>")
+
+
+def test_the_rules_that_the_gate_and_the_words_know_exist() -> None:
+    """A family that is renamed must be renamed there too."""
+    known = {f"text-{family.id}" for family in families()}
+    assert {rule for rule in REASONS if rule.startswith("text-")} <= known
+    content = {rule for rule in known if CONTENT_RULES.fullmatch(rule)}
+    assert content == {
+        "text-content",
+        "text-content-policy",
+        "text-content-blocklist",
+        "text-policy-as-mechanism",
+    }
