@@ -5,6 +5,7 @@ may be given as DRAINER_SECTION__KEY; flags of a command win over both. Unknown
 keys, bad units and contradictions are errors that name file, line and key.
 """
 
+import ipaddress
 import re
 import socket
 from datetime import timedelta
@@ -30,6 +31,7 @@ from pydantic_settings import (
 )
 
 from drainer.mail.envelope import AddressError, parse_mailbox
+from drainer.policy.facts import SHARED_PROVIDERS
 from drainer.policy.throttle import message_rate, parse_rate
 from drainer.units import format_duration, parse_duration
 
@@ -228,13 +230,58 @@ class GateSection(Section):
 
 
 class BounceSection(Section):
-    """What becomes of refusals for good."""
+    """What becomes of refusals for good, and what proves a sender (docs/bounces.md)."""
 
     escrow: Duration | None = Field(
         None,
         description="how long one rests before it is tried for confirmation; empty ="
         " 1h, and 4h on the first day after an outage",
     )
+    authserv_ids: tuple[str, ...] = Field(
+        (),
+        description="names in Authentication-Results that the backup writes itself, and"
+        " removes from incoming mail; empty = none is believed",
+    )
+    backup_hosts: tuple[str, ...] = Field(
+        (),
+        description="names behind `by` in the backup's own Received; empty ="
+        " authserv_ids",
+    )
+    relay_domains: tuple[str, ...] = Field(
+        (),
+        description="domains that the backup takes mail for, besides [primary] domains;"
+        " as senders they need a login or a signature",
+    )
+    trusted_networks: tuple[str, ...] = Field(
+        (), description="networks whose clients are never forgers, like 192.0.2.0/24"
+    )
+    weak_providers: tuple[str, ...] = Field(
+        SHARED_PROVIDERS,
+        description="domains of SPF records that many customers share: a pass by one"
+        " of them proves little",
+    )
+    dns_servers: tuple[str, ...] = Field(
+        (), description="addresses of DNS servers; empty = those of the system"
+    )
+    dns_port: int = Field(53, ge=1, le=65535, description="port of dns_servers")
+    dns_timeout: Duration = Field(
+        timedelta(seconds=5), description="for one question to DNS"
+    )
+
+    @field_validator("authserv_ids", "backup_hosts", "relay_domains", "weak_providers")
+    @classmethod
+    def _lower(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name.lower().rstrip(".") for name in names)
+
+    @field_validator("trusted_networks", "dns_servers")
+    @classmethod
+    def _are_addresses(
+        cls, values: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
+        networks = info.field_name == "trusted_networks"
+        for value in values:
+            (ipaddress.ip_network if networks else ipaddress.ip_address)(value)
+        return values
 
 
 class LedgerSection(Section):

@@ -3,17 +3,21 @@
 import os
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 
 from sqlalchemy.engine import URL
 
 from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
+from drainer.evidence import Servers, Settings
 from drainer.ledger import engine
 from drainer.ledger.waiting import Brake
 from drainer.mail.envelope import domain_of
 from drainer.orders import Orders
 from drainer.policy.admit import Admission
+from drainer.policy.bounce_gate import Own
+from drainer.policy.facts import Trust
 from drainer.policy.rules import Rule, rules_of
 from drainer.policy.schedule import Schedule
 from drainer.policy.throttle import Rate, message_rate, parse_rate
@@ -174,6 +178,38 @@ def make_admission(config: Config) -> Admission:
         max_hops=config.primary.max_hops,
         bare_newlines=config.primary.bare_newlines,
     )
+
+
+def make_trust(config: Config) -> Trust:
+    """Return what the operator says about senders."""
+    bounce = config.bounce
+    return Trust(
+        relay_domains=frozenset((*config.primary.domains, *bounce.relay_domains)),
+        trusted_networks=tuple(map(ip_network, bounce.trusted_networks)),
+        weak_providers=frozenset(bounce.weak_providers),
+    )
+
+
+def make_evidence(config: Config) -> Settings:
+    """Return how a sender's evidence is looked for."""
+    bounce = config.bounce
+    return Settings(
+        servers=Servers(
+            addresses=bounce.dns_servers,
+            port=bounce.dns_port,
+            timeout=bounce.dns_timeout.total_seconds(),
+            budget=4 * bounce.dns_timeout.total_seconds(),
+        ),
+        authserv_ids=frozenset(bounce.authserv_ids),
+        backup_hosts=frozenset(bounce.backup_hosts),
+        hostname=make_own(config).hostname,
+    )
+
+
+def make_own(config: Config) -> Own:
+    """Return who we are to a sender."""
+    hostname = config.primary.helo or own_hostname()
+    return Own(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")
 
 
 def make_sources(

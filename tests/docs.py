@@ -15,6 +15,8 @@ from typing import Final
 from drainer.config_text import reference_markdown
 from drainer.mail.message import PROBLEMS
 from drainer.observe.names import ATTRIBUTES, SPANS
+from drainer.policy.bounce_gate import RULES as GATE
+from drainer.policy.evidence import RULES as EVIDENCE
 from drainer.policy.families import families as known_families
 from drainer.policy.rules import MEANINGS
 from drainer.policy.state import FINAL, TRANSITIONS, State
@@ -76,6 +78,16 @@ def families() -> str:
     return table(("rule", "5xx", "4xx", "why", "not to be mistaken for"), rows)
 
 
+def evidence() -> str:
+    """Return what each rule about evidence looks at."""
+    return table(("rule", "about"), ((f"`{k}`", v[0]) for k, v in EVIDENCE.items()))
+
+
+def gate() -> str:
+    """Return what each rule of the bounce gate is about, in their order."""
+    return table(("rule", "applies when"), ((f"`{k}`", v[0]) for k, v in GATE.items()))
+
+
 def configuration() -> str:
     """Return every key of the configuration."""
     return reference_markdown().lstrip("\n")
@@ -89,6 +101,8 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
         spans,
         attributes,
         families,
+        evidence,
+        gate,
         configuration,
     )
 }

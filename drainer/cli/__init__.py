@@ -15,6 +15,7 @@ from drainer.cli import (
     operate,
     spool,
     status,
+    verify,
 )
 from drainer.cli.output import explain
 from drainer.errors import DrainerError
@@ -32,7 +33,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (configure, check, inspect, drain, status, operate, classify, spool):
+for module in (
+    configure,
+    check,
+    inspect,
+    drain,
+    status,
+    operate,
+    classify,
+    verify,
+    spool,
+):
     module.register(app)
 
 

@@ -26,7 +26,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import NamedTuple
 
 from drainer.mail.envelope import (
     NULL_SENDER,
@@ -34,6 +33,14 @@ from drainer.mail.envelope import (
     Recipient,
     RecipientCollector,
     parse_mailbox,
+)
+from drainer.mail.fields import (
+    Field,
+    fields_of,
+    host_name,
+    received_by,
+    unfold,
+    without_comments,
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
@@ -49,12 +56,7 @@ _DELIVERY_FIELDS = frozenset(
     (*_SENDER_KINDS, *(name for kind in _RECIPIENT_KINDS for name in kind))
 ) | {"delivery-date"}
 
-_MAX_RECEIVED_LENGTH = 8192
-_FIELD_NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
 _FROM_LINE = re.compile(rb"From ([^ \r\n]*)")
-_LINE_START_BY = re.compile(r"\n[ \t]+by[ \t]+([^\s;()]+)", re.IGNORECASE)
-_BY = re.compile(r"(?:^|\s)by\s+([^\s;()]+)", re.IGNORECASE)
-_COMMENT = re.compile(r"\([^()]*\)")
 _FOR = re.compile(
     r"\sfor\s+(?:<((?:\"(?:[^\"\\]|\\.)*\"|[^<>\"\s])+)>|([^\s;<>()@]+@[^\s;<>()]+))(?:;|\s|$)",
     re.IGNORECASE,
@@ -92,13 +94,6 @@ class Trace:
     problem: Problem | None = None
 
 
-class _Field(NamedTuple):
-    name: str
-    start: int
-    end: int
-    value: str
-
-
 def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Trace:
     """Return the envelope of a message by its header section.
 
@@ -108,7 +103,7 @@ def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Tra
     """
     leading = _FROM_LINE.match(head)
     start = head.find(b"\n") + 1 if leading else 0
-    block, own = _trusted(_fields(head, start), rules)
+    block, own = _trusted(fields_of(head, start), rules)
     from_path = _FROM_LINE.match(from_line) or leading
     faults: list[str] = []
     recipients = _recipients(block, own, rules, faults)
@@ -142,33 +137,17 @@ def cut(chunks: Iterator[bytes], ranges: Sequence[tuple[int, int]]) -> Iterator[
         offset += len(chunk)
 
 
-def _fields(head: bytes, position: int) -> Iterator[_Field]:
-    """Yield the fields of a header section in order, values as they stand."""
-    while name := _FIELD_NAME.match(head, position):
-        end = _line_end(head, position)
-        while head[end : end + 1] in (b" ", b"\t"):
-            end = _line_end(head, end)
-        value = head[name.end() : end].decode("utf-8", "surrogateescape")
-        yield _Field(name[1].decode().lower(), position, end, value)
-        position = end
-
-
-def _line_end(head: bytes, position: int) -> int:
-    end = head.find(b"\n", position) + 1
-    return end or len(head)
-
-
 def _trusted(
-    fields: Iterator[_Field], rules: TraceRules
-) -> tuple[Sequence[_Field], _Field | None]:
+    fields: Iterator[Field], rules: TraceRules
+) -> tuple[Sequence[Field], Field | None]:
     """Return the trusted block, and the backup's own Received when it is known."""
-    host = _host(rules.backup_host)
-    above: list[_Field] = []
+    host = host_name(rules.backup_host)
+    above: list[Field] = []
     for each in fields:
         if each.name == "received":
             if not host:
                 return above, None
-            if _host(_received_by(each.value)[0]) == host:
+            if host_name(received_by(each.value)[0]) == host:
                 return above, each
         above.append(each)
     if host:
@@ -176,39 +155,9 @@ def _trusted(
     return list(takewhile(lambda each: rules.writes(each.name), above)), None
 
 
-def _received_by(value: str) -> tuple[str, str]:
-    """Return the ``by`` host of a Received field, and what stands behind it.
-
-    A client chooses the HELO name behind ``from``, and with some servers it may
-    hold blanks and parentheses: ``HELO x by mx2.example``. It never holds a line
-    break, so a ``by`` that begins a folded line is the server's own; else the
-    last one outside of comments counts.
-    """
-    text = value[:_MAX_RECEIVED_LENGTH]
-    matches = list(_LINE_START_BY.finditer(text))
-    if not matches:
-        text = _without_comments(text)
-        matches = list(_BY.finditer(text))
-    if not matches:
-        return "", ""
-    return matches[-1][1], text[matches[-1].end() :]
-
-
-def _without_comments(text: str) -> str:
-    for _ in range(10):
-        text, count = _COMMENT.subn(" ", text)
-        if not count:
-            break
-    return text
-
-
-def _host(name: str) -> str:
-    return name.strip().rstrip(".").lower()
-
-
 def _recipients(
-    block: Sequence[_Field],
-    own: _Field | None,
+    block: Sequence[Field],
+    own: Field | None,
     rules: TraceRules,
     faults: list[str],
 ) -> tuple[Recipient, ...]:
@@ -225,15 +174,15 @@ def _recipients(
         if texts:
             return _collect(texts, faults)
     if own is not None and not rules.recipient_header:
-        found = _FOR.search(_without_comments(_received_by(own.value)[1]))
+        found = _FOR.search(without_comments(received_by(own.value)[1]))
         if found:
             return _collect([found[1] or found[2]], faults)
     return ()
 
 
-def _addresses(each: _Field, prefix: str) -> Iterator[str]:
+def _addresses(each: Field, prefix: str) -> Iterator[str]:
     """Yield the addresses that a field lists, without what is no address."""
-    value = _unfold(each.value)
+    value = unfold(each.value)
     if each.name == "original-recipient":  # RFC 3798 2.3: type;address
         value = value.partition(";")[2]
     for part in _split(value):
@@ -245,11 +194,6 @@ def _addresses(each: _Field, prefix: str) -> Iterator[str]:
         if prefix and each.name == "delivered-to":
             text = text.removeprefix(prefix)
         yield text
-
-
-def _unfold(value: str) -> str:
-    """Take the folding out; a CR that ends no line stays, and is refused later."""
-    return value.replace("\r\n", "").replace("\n", "").strip(" \t")
 
 
 def _split(value: str) -> Iterator[str]:
@@ -280,7 +224,7 @@ def _collect(texts: Sequence[str], faults: list[str]) -> tuple[Recipient, ...]:
 
 
 def _sender(
-    block: Sequence[_Field], from_path: bytes | None, faults: list[str]
+    block: Sequence[Field], from_path: bytes | None, faults: list[str]
 ) -> str | None:
     """Return the reverse path, or None when nothing of the backup's names it."""
     values = [
@@ -290,7 +234,7 @@ def _sender(
         values.append(from_path.decode("utf-8", "surrogateescape"))
     if not values:
         return None
-    text = _unfold(values[0])
+    text = unfold(values[0])
     if text.startswith("<") and text.endswith(">"):
         text = text[1:-1]
     if not text or text.upper() == "MAILER-DAEMON":

@@ -1,0 +1,304 @@
+"""`verify`: what proves a message's sender, and whether it might be told."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import print_json, say, shown, stdout, table
+from drainer.config import Config
+from drainer.errors import MessageUnreadable, UsageError
+from drainer.evidence import MAX_CONTENT_BYTES, Question
+from drainer.evidence.checking import Checks
+from drainer.ledger.report import Filters, Report
+from drainer.ledger.rows import message_of, recipient_of
+from drainer.mail.content import crlf
+from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
+from drainer.mail.fields import fields_of, unfold
+from drainer.mail.marks import marks_of
+from drainer.mail.message import Message
+from drainer.policy.bounce_gate import RULES as GATE
+from drainer.policy.bounce_gate import Case, Decision, decide
+from drainer.policy.evidence import RULES, Evidence, judge
+from drainer.policy.facts import Facts, Strength, parse_address
+from drainer.policy.verdict import Judgement, Scope, Verdict
+from drainer.sources import Source
+from drainer.wiring import (
+    ledger_url,
+    make_evidence,
+    make_own,
+    make_sources,
+    make_trust,
+)
+
+_COLOURS = {
+    Strength.PROVEN: "green",
+    Strength.WEAK: "yellow",
+    Strength.LATER: "yellow",
+    Strength.NOT: "dim",
+}
+_REFUSED = Judgement(
+    verdict=Verdict.BOUNCE,
+    scope=Scope.RECIPIENT,
+    rule="assumed",
+    reason="as if the primary had refused the recipient for good",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify")(verify)
+
+
+class _Asked(NamedTuple):
+    """A message to verify, and its recipients."""
+
+    question: Question
+    recipients: Sequence[Recipient]
+
+
+def verify(
+    message: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|ID",
+            help="A message file; or an id of the ledger: drainer id, queue id,"
+            " Message-ID.",
+            show_default=False,
+        ),
+    ],
+    sender: Annotated[
+        str, typer.Option(help="FILE: the envelope sender; else its Return-Path.")
+    ] = "",
+    client: Annotated[
+        str, typer.Option(help="FILE: address of the client that the backup saw.")
+    ] = "",
+    helo: Annotated[str, typer.Option(help="FILE: the client's HELO name.")] = "",
+    login: Annotated[str, typer.Option(help="FILE: the client's login.")] = "",
+    recipient: Annotated[
+        str, typer.Option(help="FILE: the envelope recipient that failed.")
+    ] = "",
+    arrived: Annotated[
+        str,
+        typer.Option(help="FILE: when it arrived, as 2026-11-24T10:30:00Z; else now."),
+    ] = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Print each rule about a message's sender, what was found, and the verdict.
+
+    DNS is asked now; nothing is sent and nothing is written. A message of the
+    ledger is judged for each of its recipients. Exit status: 0 whatever is found.
+
+    Example: drainer verify mail.eml --client 192.0.2.1 --recipient anna@example.org
+    """
+    config = load(path, ledger=ledger)
+    given = {
+        "sender": sender,
+        "client": client,
+        "helo": helo,
+        "login": login,
+        "recipient": recipient,
+        "arrived": arrived,
+    }
+    if Path(message).is_file():
+        asked = _from_file(Path(message), given)
+    elif any(given.values()):
+        error = f"there is no file {message}"
+        raise UsageError(error, hint="the options are for a FILE; an ID has its own")
+    else:
+        asked = _from_ledger(message, config)
+    facts = asyncio.run(_facts(config, asked.question))
+    for each in asked.recipients:
+        case = _case(config, facts, each, asked.question)
+        evidence, decision = judge(facts, each, case.trust), decide(case)
+        if json_:
+            print_json(facts_of(facts, each, evidence, decision))
+        else:
+            _show(facts, each, evidence, decision)
+
+
+async def _facts(config: Config, question: Question) -> Facts:
+    async with Checks(make_evidence(config)) as checks:
+        return await checks.facts(question)
+
+
+def _case(
+    config: Config, facts: Facts, recipient: Recipient, question: Question
+) -> Case:
+    head = question.content.partition(b"\r\n\r\n")[0] + b"\r\n"
+    return Case(
+        facts=facts,
+        recipient=recipient,
+        marks=marks_of(head),
+        trust=make_trust(config),
+        own=make_own(config),
+        judgement=_REFUSED,
+        confirmed=True,
+    )
+
+
+# ---- where a message comes from
+
+
+def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_CONTENT_BYTES + 1)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise UsageError(message) from None
+    if data.startswith(b"From "):  # an mbox's line, which is no part of the mail
+        data = data.partition(b"\n")[2]
+    content = b"".join(crlf([data]))
+    question = Question(
+        reverse_path=_mailbox(given["sender"] or _return_path(content, path)),
+        client=_client(given["client"]),
+        helo=given["helo"],
+        login=given["login"],
+        arrived=_time(given["arrived"]),
+        content=content,
+        cut=len(data) > MAX_CONTENT_BYTES,
+    )
+    forward_path = _mailbox(given["recipient"]) if given["recipient"] else ""
+    if not forward_path:
+        say("no --recipient was given, so that a signature is weak at most")
+    return _Asked(question, [Recipient(forward_path=forward_path)])
+
+
+def _return_path(content: bytes, path: Path) -> str:
+    for each in fields_of(content):
+        if each.name == "return-path":
+            return unfold(each.value)
+    message = f"{path} does not say who sent it"
+    raise UsageError(message, hint="give --sender ADDRESS (<> for the null sender)")
+
+
+def _mailbox(text: str) -> str:
+    if text.strip() == "<>":
+        return ""
+    try:
+        return parse_mailbox(text)
+    except AddressError as error:
+        raise UsageError(str(error)) from None
+
+
+def _client(text: str) -> str:
+    if text and parse_address(text) is None:
+        message = f"{text[:60]!r} is no IP address"
+        raise UsageError(message, hint="--client is the address that the backup saw")
+    return text
+
+
+def _time(text: str) -> datetime:
+    if not text:
+        return datetime.now(UTC)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{text[:60]!r} is no time"
+        raise UsageError(message, hint="write 2026-11-24T10:30:00Z") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _from_ledger(text: str, config: Config) -> _Asked:
+    report = Report(ledger_url(config))
+    try:
+        id_ = report.resolve(text)
+        rows = list(report.recipients(Filters(messages=[id_])))
+        recipients = [recipient_of(row) for row in rows]
+        message = message_of(report.message(id_), tuple(recipients))
+    finally:
+        report.close()
+    content, cut = _content(message, config)
+    question = Question(
+        reverse_path=message.envelope.reverse_path,
+        client=message.client.address,
+        helo=message.client.helo,
+        login=message.login,
+        arrived=message.arrived,
+        content=content,
+        cut=cut,
+    )
+    return _Asked(question, recipients)
+
+
+def _content(message: Message, config: Config) -> tuple[bytes, bool]:
+    """Return a spooled content as far as it is looked at, and whether that is less."""
+    found = bytearray()
+    try:
+        for chunk in _source_of(message, config).open(message).content.chunks():
+            found += chunk
+            if len(found) > MAX_CONTENT_BYTES:
+                return bytes(found), True
+    except MessageUnreadable as error:
+        problem = f"{message.native_id} cannot be read any more: {error}"
+        raise UsageError(problem, hint="give `verify` a copy as a FILE") from None
+    return bytes(found), False
+
+
+def _source_of(message: Message, config: Config) -> Source:
+    """Return the source of a message, with the options of its table if it has one."""
+    named = chain.from_iterable(make_sources(config, [n], []) for n in config.sources)
+    for source in named:
+        if source.url == message.source:
+            return source
+    return make_sources(config, [message.source], [])[0]
+
+
+# ---- what is printed
+
+
+def facts_of(
+    facts: Facts, recipient: Recipient, evidence: Evidence, decision: Decision
+) -> dict[str, Any]:
+    """Return the findings for scripts."""
+    return {
+        "sender": facts.reverse_path,
+        "domain": facts.domain or None,
+        "client": facts.client or None,
+        "recipient": recipient.forward_path or None,
+        "verdict": evidence.strength.value,
+        "by": evidence.by or None,
+        "rules": [
+            {
+                "rule": row.rule,
+                "about": RULES[row.rule][0],
+                "strength": row.strength.value,
+                "found": row.found,
+                "late": row.late,
+            }
+            for row in evidence.rows
+        ],
+        "gate": {
+            "answer": decision.answer.value,
+            "rule": decision.rule,
+            "reason": decision.reason,
+        },
+    }
+
+
+def _show(
+    facts: Facts, recipient: Recipient, evidence: Evidence, decision: Decision
+) -> None:
+    console = stdout()
+    to = f" to {shown(recipient.forward_path)}" if recipient.forward_path else ""
+    rows = table("rule", "", "found", title=f"{shown(facts.reverse_path or '<>')}{to}")
+    for row in evidence.rows:
+        colour = _COLOURS[row.strength]
+        rows.add_row(row.rule, f"[{colour}]{row.strength}[/]", shown(row.found, 400))
+    console.print(rows)
+    by = f" by {evidence.by}" if evidence.by else ""
+    colour = _COLOURS[evidence.strength]
+    console.print(f"verdict: [{colour}]{evidence.strength}[/]{by}")
+    console.print(
+        f"if the primary refused it for good, the gate would say {decision.answer}"
+        f" by {decision.rule} ({GATE[decision.rule][0]}): {shown(decision.reason, 400)}"
+    )

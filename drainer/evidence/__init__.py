@@ -1,0 +1,61 @@
+"""Edge out: what DNS and the message itself say about a sender.
+
+Nothing here decides; drainer.policy does, over the facts that are found here. All
+of it blocks, and some of it may take long on a hostile message, so that a drain
+asks through ``checking``, whose process can be killed.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+MAX_CONTENT_BYTES = 32 * 1024 * 1024
+"""Of a message whose signatures are checked; a larger one has no rule V4."""
+MAX_HEADER_BYTES = 256 * 1024
+"""Of a header section that is looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Which DNS servers are asked, and for how long."""
+
+    #: Addresses; none = those of the system.
+    addresses: tuple[str, ...] = ()
+    port: int = 53
+    #: Seconds for one question, all servers and repetitions included.
+    timeout: float = 5.0
+    #: Seconds for all questions about one message.
+    budget: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What stays the same for a whole run."""
+
+    servers: Servers = Servers()
+    #: Whose Authentication-Results count.
+    authserv_ids: frozenset[str] = frozenset()
+    #: What the backup calls itself behind ``by`` in its Received fields.
+    backup_hosts: frozenset[str] = frozenset()
+    #: Our own name: mail to it would come back to us.
+    hostname: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names of this host that are known."""
+        return self.backup_hosts | {self.hostname.lower()} - {""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One message, as far as it bears on its sender."""
+
+    reverse_path: str
+    #: The client that the backup saw, from the spool's record; never from a header.
+    client: str = ""
+    helo: str = ""
+    login: str = ""
+    arrived: datetime
+    #: With CRLF line ends; the header section alone when there is more than allowed.
+    content: bytes = b""
+    #: The content is the header section alone.
+    cut: bool = False

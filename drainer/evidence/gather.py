@@ -1,0 +1,92 @@
+"""One message -> the facts about its sender; blocks, and asks DNS."""
+
+from drainer.evidence import (
+    MAX_CONTENT_BYTES,
+    MAX_HEADER_BYTES,
+    Question,
+    Settings,
+    dkim,
+    dmarc,
+    spf,
+)
+from drainer.evidence.dns import Dns
+from drainer.evidence.domains import ascii_domain, organisation_of
+from drainer.evidence.reach import reach_of
+from drainer.evidence.results import claims_of
+from drainer.mail.envelope import domain_of
+from drainer.policy.facts import Facts, Reach, Signature, Spf, parse_address
+
+
+def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
+    """Return the facts; never raises for what a message or a server may say."""
+    dns.begin()
+    skipped: dict[str, str] = {}
+    domain = ascii_domain(domain_of(question.reverse_path))
+    if not domain:  # the null sender, an address literal, no name at all
+        return Facts(
+            reverse_path=question.reverse_path,
+            client=question.client,
+            login=question.login,
+            reach=Reach.NXDOMAIN,
+            skipped={f"V{n}": "the sender has no domain" for n in (3, 4, 5, 6)},
+        )
+    head = _head(question.content)
+    if len(head) > MAX_HEADER_BYTES:
+        head = b""
+        skipped |= {f"V{n}": "the header is too large" for n in (4, 5, 6)}
+    claims, reason = claims_of(
+        head, authserv_ids=settings.authserv_ids, backup_hosts=settings.backup_hosts
+    )
+    if reason:
+        skipped.setdefault("V6", reason)
+    return Facts(
+        reverse_path=question.reverse_path,
+        domain=domain,
+        organisation=organisation_of(domain),
+        client=question.client,
+        login=question.login,
+        spf=_spf(dns, question, domain, skipped),
+        signatures=_signatures(dns, question, domain, skipped),
+        dmarc=dmarc.look(dns, head),
+        claims=claims,
+        reach=reach_of(dns, domain, own=settings.names),
+        skipped=skipped,
+    )
+
+
+def _head(content: bytes) -> bytes:
+    head, blank, _ = content.partition(b"\r\n\r\n")
+    return head + b"\r\n" if blank else content
+
+
+def _spf(
+    dns: Dns, question: Question, domain: str, skipped: dict[str, str]
+) -> Spf | None:
+    address = parse_address(question.client)
+    if address is None:
+        skipped["V3"] = "no client address in the spool's record"
+        return None
+    local = question.reverse_path.rpartition("@")[0]
+    return spf.check(
+        dns, address, local=local, domain=domain, helo=ascii_domain(question.helo)
+    )
+
+
+def _signatures(
+    dns: Dns, question: Question, domain: str, skipped: dict[str, str]
+) -> tuple[Signature, ...]:
+    if "V4" in skipped:
+        return ()
+    if question.cut or len(question.content) > MAX_CONTENT_BYTES:
+        skipped["V4"] = f"larger than {MAX_CONTENT_BYTES // 1024**2} MiB"
+        return ()
+    try:
+        return dkim.check(
+            dns,
+            question.content,
+            organisation=organisation_of(domain),
+            arrived=question.arrived,
+        )
+    except dkim.Unusable as error:
+        skipped["V4"] = str(error)
+        return ()

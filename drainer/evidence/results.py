@@ -1,0 +1,108 @@
+"""Authentication-Results that the backup itself wrote (RFC 8601), by authres.
+
+Only fields above the backup's own Received count: everything below came with the
+message. What does not parse, contradicts itself or does not say whom it is about is
+no evidence.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import authres
+import authres.dmarc
+from authres.core import AuthResError
+
+from drainer.evidence.domains import ascii_domain, organisation_of
+from drainer.mail.fields import Field, fields_of, host_name, received_by, unfold
+from drainer.policy.facts import Claim
+
+MAX_FIELD_BYTES = 8 * 1024
+"""Of one field; authres recurses, so that a longer one is not tried."""
+MAX_FIELDS = 10
+
+_PROPERTIES = {
+    "spf": (("smtp", "mailfrom"),),
+    "dkim": (("header", "d"), ("header", "i")),
+    "dmarc": (("header", "from"),),
+}
+"""Method -> what says whom a result is about; the first that is there counts."""
+
+
+def claims_of(
+    head: bytes, *, authserv_ids: frozenset[str], backup_hosts: frozenset[str]
+) -> tuple[tuple[Claim, ...], str]:
+    """Return what trusted fields state positively, or none and why.
+
+    ``backup_hosts`` are the names behind ``by`` in the backup's own Received; names
+    are in lower case.
+    """
+    if not authserv_ids:
+        return (), "[bounce] authserv_ids names nobody"
+    block = _own_block(head, backup_hosts or authserv_ids)
+    if block is None:
+        return (), "no Received field of the backup"
+    fields = [each for each in block if each.name == "authentication-results"]
+    results: dict[tuple[str, str], set[str]] = {}
+    server = ""
+    for each in fields[:MAX_FIELDS]:
+        parsed = _parse(unfold(each.value))
+        if parsed is None:
+            return (), "a field cannot be read"
+        if host_name(str(parsed.authserv_id)) not in authserv_ids:
+            continue
+        server = host_name(str(parsed.authserv_id))
+        if str(parsed.version or "1") != "1":
+            return (), "a field of another version"
+        for method, domain, result in _results(parsed.results):
+            results.setdefault((method, domain), set()).add(result)
+    if len(fields) > MAX_FIELDS or any(len(each) > 1 for each in results.values()):
+        return (), "the fields contradict one another, or are too many"
+    return tuple(
+        Claim(
+            method=method,
+            domain=domain,
+            organisation=organisation_of(domain),
+            authserv_id=server,
+        )
+        for (method, domain), result in results.items()
+        if result == {"pass"}
+    ), ""
+
+
+def _own_block(head: bytes, hosts: frozenset[str]) -> list[Field] | None:
+    """Return the fields above the topmost Received by one of the hosts."""
+    above: list[Field] = []
+    for each in fields_of(head):
+        if each.name == "received" and host_name(received_by(each.value)[0]) in hosts:
+            return above
+        above.append(each)
+    return None
+
+
+def _parse(value: str) -> "authres.AuthenticationResultsHeader | None":
+    """Return a field as authres has it; None when it cannot be read."""
+    if len(value) > MAX_FIELD_BYTES or not value.replace("\t", " ").isprintable():
+        return None
+    context = authres.FeatureContext(authres.dmarc)
+    try:
+        return context.parse(f"Authentication-Results: {value.replace(chr(9), ' ')}")
+    except (AuthResError, RecursionError, ValueError, LookupError):
+        return None
+
+
+def _results(results: Iterable[object]) -> Iterator[tuple[str, str, str]]:
+    """Yield (method, domain, result) of those that say whom they are about."""
+    for each in results:
+        method = str(getattr(each, "method", "")).lower()
+        for kind, name in _PROPERTIES.get(method, ()):
+            value = next(
+                (
+                    str(each_property.value)
+                    for each_property in getattr(each, "properties", ())
+                    if (each_property.type, each_property.name) == (kind, name)
+                ),
+                "",
+            )
+            domain = ascii_domain(value.rpartition("@")[2])
+            if domain:
+                yield method, domain, str(getattr(each, "result", "")).lower()
+                break

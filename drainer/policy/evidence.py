@@ -1,0 +1,255 @@
+"""Is the sender proven? The rules V1 to V7 over facts that others gathered; pure.
+
+All evidence is about the domain of the envelope sender. One strong rule proves it,
+and so do a weak SPF pass and a weak signature together. What no DNS server answered
+is decided *later*; what is absent is *not* evidence, and no forgery either.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from drainer.mail.envelope import Recipient, domain_of
+from drainer.policy.facts import (
+    Claim,
+    Facts,
+    Signature,
+    Strength,
+    Term,
+    Trust,
+    is_private,
+    is_within,
+    parse_address,
+)
+
+WIDEST = {4: 16, 6: 32}
+"""Shortest prefix by IP version that still says something about a sender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one rule found."""
+
+    rule: str
+    strength: Strength
+    found: str
+    #: Asked now instead of at reception.
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Every rule's row, and what they amount to."""
+
+    strength: Strength
+    #: The rule that decided, or 'V3+V4'; '' when nothing proves the sender.
+    by: str
+    rows: tuple[Row, ...]
+
+    def __getitem__(self, rule: str) -> Row:
+        """Return a rule's row."""
+        return next(row for row in self.rows if row.rule == rule)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What was found, by rule, for the ledger and the trace."""
+        return {row.rule: f"{row.strength}: {row.found}" for row in self.rows}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    facts: Facts
+    recipient: Recipient
+    trust: Trust
+
+
+_Answer = tuple[Strength, str]
+
+
+def judge(facts: Facts, recipient: Recipient, trust: Trust) -> Evidence:
+    """Apply V1 to V7 for one recipient: a signature must name it (rule V4)."""
+    case = _Case(facts=facts, recipient=recipient, trust=trust)
+    rows = []
+    for rule, (_, look) in RULES.items():
+        strength, found = look(case)
+        reason = facts.skipped.get(rule)
+        if reason and strength is Strength.NOT:
+            found = reason
+        rows.append(
+            Row(rule=rule, strength=strength, found=found, late=rule in ("V3", "V4"))
+        )
+    strength, by = _sum(rows, case)
+    return Evidence(strength=strength, by=by, rows=tuple(rows))
+
+
+def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
+    found = {row.rule: row.strength for row in rows}
+    for rule, strength in found.items():
+        if strength is Strength.PROVEN:
+            return strength, rule
+    claimed = {claim.method for claim in _about_sender(case)}
+    by_network = found["V3"] is Strength.WEAK or "spf" in claimed
+    by_signature = found["V4"] is Strength.WEAK or "dkim" in claimed
+    if by_network and by_signature:
+        return Strength.PROVEN, "V3+V4"
+    for strength in (Strength.LATER, Strength.WEAK):
+        if strength in found.values():
+            return strength, ""
+    return Strength.NOT, ""
+
+
+# ---- the rules
+
+
+def _login(case: _Case) -> _Answer:
+    login, sender = case.facts.login, case.facts.reverse_path
+    if not login:
+        return Strength.NOT, "no login in the spool's record"
+    local, _, domain = sender.rpartition("@")
+    ours = is_within(domain_of(sender), case.trust.relay_domains)
+    if sender and login.lower() == sender.lower():
+        return Strength.PROVEN, f"sent by the login {login}"
+    if ours and login.lower() == local.lower():
+        return Strength.PROVEN, f"sent by the login {login} of {domain}"
+    return Strength.NOT, f"the login {login} is not the sender's"
+
+
+def _network(case: _Case) -> _Answer:
+    address = parse_address(case.facts.client)
+    if address is None:
+        return Strength.NOT, "no client address in the spool's record"
+    for network in case.trust.trusted_networks:
+        if address in network:
+            return Strength.PROVEN, f"{address} is in the trusted network {network}"
+    return Strength.NOT, f"{address} is in no trusted network"
+
+
+def _spf(case: _Case) -> _Answer:
+    facts = case.facts
+    if facts.spf is None:
+        return Strength.NOT, "not looked at"
+    if facts.spf.result == "temperror":
+        return Strength.LATER, f"DNS did not answer: {facts.spf.detail}"
+    if facts.spf.result != "pass":
+        return Strength.NOT, f"SPF {facts.spf.result} {facts.spf.detail}".rstrip()
+    address = parse_address(facts.client)
+    if address is None or is_private(address):
+        return Strength.NOT, "SPF pass, but of an address that is not public"
+    return _weigh(facts.spf.path, address.version, case.trust)
+
+
+def _weigh(path: tuple[Term, ...], version: int, trust: Trust) -> _Answer:
+    """Say what an SPF pass proves: some records let everybody pass."""
+    if not path:
+        return Strength.NOT, "SPF pass by an unknown term"
+    term = path[-1]
+    words = "SPF pass by " + " > ".join(f"{t.domain} {t.text}" for t in path)
+    if term.mechanism in ("all", "ptr"):
+        return Strength.NOT, f"{words}: {term.mechanism} proves nothing"
+    if term.prefix is not None and term.prefix < WIDEST[version]:
+        return Strength.NOT, f"{words}: wider than /{WIDEST[version]}"
+    if any(step.macro for step in path):
+        return Strength.WEAK, f"{words}: by a macro"
+    if term.mechanism == "exists":
+        return Strength.NOT, f"{words}: it is the same for every client"
+    shared = [t.domain for t in path if is_within(t.domain, trust.weak_providers)]
+    if shared:
+        return Strength.WEAK, f"{words}: {shared[0]} is shared by many"
+    return Strength.PROVEN, words
+
+
+def _dkim(case: _Case) -> _Answer:
+    aligned = [s for s in case.facts.signatures if _is_aligned(s, case.facts)]
+    valid = [s for s in aligned if s.state is Strength.PROVEN]
+    if valid:
+        named = next((s for s in valid if _names(s, case.recipient)), None)
+        if named:
+            words = f"signed by {named.domain}, which names the recipient"
+            return Strength.PROVEN, words
+        words = f"signed by {valid[0].domain}, which does not name the recipient"
+        return Strength.WEAK, words
+    for state in (Strength.LATER, Strength.NOT):
+        for each in aligned:
+            if each.state is state:
+                return state, f"signature of {each.domain}: {each.detail}"
+    others = ", ".join(sorted({s.domain for s in case.facts.signatures})[:5])
+    return Strength.NOT, (
+        f"signed only by {others}" if others else "no signature of the sender's domain"
+    )
+
+
+def _is_aligned(signature: Signature, facts: Facts) -> bool:
+    if not facts.domain:
+        return False
+    if facts.dmarc.strict_dkim and facts.dmarc.organisation == facts.organisation:
+        return signature.domain == facts.domain
+    return signature.organisation == facts.organisation
+
+
+def _names(signature: Signature, recipient: Recipient) -> bool:
+    kind, _, original = recipient.orcpt.partition(";")
+    known = {recipient.forward_path.lower()}
+    if kind.lower() in ("rfc822", "utf-8"):
+        known.add(original.lower())
+    return bool(known & signature.addressees)
+
+
+def _dmarc(case: _Case) -> _Answer:
+    facts = case.facts
+    dmarc = facts.dmarc
+    if not dmarc.published:
+        return Strength.NOT, dmarc.detail or "no DMARC policy"
+    if dmarc.organisation != facts.organisation:
+        return Strength.NOT, f"the author is of {dmarc.domain}"
+    spf, _ = _spf(case)
+    if dmarc.strict_spf and dmarc.domain != facts.domain:
+        spf = Strength.NOT
+    dkim, _ = _dkim(case)
+    for strength in (Strength.PROVEN, Strength.LATER, Strength.WEAK):
+        if strength in (spf, dkim):
+            how = "SPF" if spf is strength else "DKIM"
+            return strength, f"policy of {dmarc.domain}, by {how}"
+    return Strength.NOT, f"policy of {dmarc.domain}, but neither SPF nor DKIM"
+
+
+def _results(case: _Case) -> _Answer:
+    claims = _about_sender(case)
+    if not claims:
+        return Strength.NOT, "no trusted Authentication-Results about the sender"
+    words = ", ".join(f"{claim.method}=pass ({claim.domain})" for claim in claims)
+    return Strength.WEAK, f"{claims[0].authserv_id} says {words}"
+
+
+def _about_sender(case: _Case) -> list[Claim]:
+    """Return the claims about the sender's domain that our own look does not belie."""
+    claims = case.facts.claims if case.facts.domain else ()
+    return [claim for claim in claims if _counts(claim, case)]
+
+
+def _counts(claim: Claim, case: _Case) -> bool:
+    facts = case.facts
+    if claim.method == "spf":
+        passes = facts.spf is not None and facts.spf.result == "pass"
+        if passes and _spf(case)[0] is Strength.NOT:
+            return False  # everybody passes there, and did at reception
+        return claim.domain == facts.domain
+    if claim.method == "dkim" and any(
+        s.refused and s.domain == claim.domain for s in facts.signatures
+    ):
+        return False
+    return claim.organisation == facts.organisation
+
+
+def _arc(_: _Case) -> _Answer:
+    return Strength.NOT, "ARC is not used"
+
+
+RULES: Mapping[str, tuple[str, Callable[[_Case], _Answer]]] = {
+    "V1": ("authenticated submission: the login owns the sender", _login),
+    "V2": ("the client is in a network that the operator trusts", _network),
+    "V3": ("SPF pass for the sender's domain", _spf),
+    "V4": ("a DKIM signature of the sender's domain", _dkim),
+    "V5": ("DMARC pass, the author is of the sender's domain", _dmarc),
+    "V6": ("Authentication-Results that the backup itself wrote", _results),
+    "V7": ("ARC", _arc),
+}
+"""Rule -> what it is about, and who looks."""
