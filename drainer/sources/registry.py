@@ -7,7 +7,6 @@ a format that is a directory may be an archive of one.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import parse_qsl, urlencode
 
 from drainer.errors import SourceError, UsageError
@@ -24,6 +23,7 @@ from drainer.sources import (
     opensmtpd,
     postcat,
     postfix,
+    postfix_live,
     qmail,
     sendmail,
 )
@@ -37,6 +37,8 @@ from drainer.sources.files import is_directory, unusable
 
 Values = str | tuple[str, ...]
 
+#: Sources that have a name instead of a path: ``KIND:NAME``, or ``KIND:NAME=PATH``.
+_NAMED: Mapping[tuple[str, str], Format] = {("postfix", "live"): postfix_live.FORMAT}
 
 _FORMATS: Mapping[str, Format] = {
     "postfix": postfix.FORMAT,
@@ -85,15 +87,17 @@ def open_source(
         shown = url if "@" not in url else f"{scheme}:..."  # it may hold a password
         message = f"unknown kind of source {scheme!r} in {shown!r}"
         raise UsageError(message, hint=f"known are {', '.join(SCHEMES)}")
-    if scheme == "postfix" and path == "live":
-        _refuse_live()
-    if not path:
+    name, equals, rest = path.partition("=")
+    named = _NAMED.get((scheme, name))
+    if not path or (named and equals and not rest):
         message = f"no path in {url!r}"
         raise UsageError(message, hint=f"write {scheme}:/path")
-    chosen = _FORMATS[scheme]
+    chosen = named or _FORMATS[scheme]
     usual = chosen.listing if listing else {}
     asked = dict(parse_qsl(query, keep_blank_values=True))
-    where: object = _absolute(path, base)
+    where: object = _absolute(rest if named else path, base)
+    if named and not equals:
+        where = ""
     if chosen.takes_url:
         where, asked = _split_query(url, asked, chosen.options)
     given = dict(usual) | dict(options) | asked
@@ -136,15 +140,6 @@ def _detect(path: Path) -> str:
     message = f"cannot tell what kind of spool {path} is"
     hint = f"say it: {' or '.join(f'{scheme}:{path}' for scheme in found or SCHEMES)}"
     raise SourceError(message, hint=hint)
-
-
-def _refuse_live() -> NoReturn:
-    message = "postfix:live is not supported"
-    hint = (
-        "stop Postfix and drain its queue directory (postfix:/var/spool/postfix),"
-        " or copy the directory (cp -a) and drain the copy"
-    )
-    raise UsageError(message, hint=hint)
 
 
 def _keywords(
