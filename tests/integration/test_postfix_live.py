@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pickle
+import re
 import signal
 import smtplib
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from drainer.errors import UsageError
 from drainer.policy.admit import Admission
 from drainer.sources.postfix_live import PostfixLive
 from drainer.sources.postfix_note import Note
@@ -42,6 +44,16 @@ def backup() -> Iterator[PrivatePostfix]:
         roles.backup(base, relay_port=free_port()) as running,
     ):
         yield running
+
+
+@pytest.fixture
+def idle() -> Iterator[PrivatePostfix]:
+    """Give a backup that does not run, and has no mail."""
+    reason = missing_reason()
+    if reason:
+        pytest.skip(reason)
+    with instance_directory() as base:
+        yield roles.backup(base)
 
 
 @pytest.fixture
@@ -217,18 +229,9 @@ def test_what_was_refused_for_good_is_not_left_to_postfix_to_bounce(
     assert given.objects[0]["released"] == 1
     assert names(backup, "deferred") == set(ids)
     assert notes(drainer) == ""
-
-
-def test_what_an_operator_discards_is_removed_by_the_next_drain(
-    backup: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
-) -> None:
-    """The decision of a person ends the wait on hold."""
-    submit(backup, ["gone@example.org"])
-    primary = peer(rcpt="550 5.1.1 no such user")
-    drain(drainer, backup, primary.port)
     drainer.run("discard", "--state", "bounce-pending", "--reason", "spam")
     assert drain(drainer, backup, primary.port).code == 0
-    assert not backup.queue_files(("deferred", "hold"))
+    assert not backup.queue_files(("deferred", "hold")), "decided, so it is removed"
 
 
 def test_a_pending_report_is_left_to_postfix(
@@ -310,12 +313,14 @@ def test_a_second_drain_of_the_same_postfix_leaves_it_alone(
 ) -> None:
     """Exit status 6, and what the first one holds is not given back."""
     submit(backup, *users(6))
-    primary = peer(dot=Delay(0.7, OK))
+    primary = peer(dot=Delay(0.3, OK))
     arguments = drain_arguments(source(backup), primary.port, "--no-check")
     first = drainer.start(*arguments, "--connections", "1")
     primary.wait(lambda: len(primary.messages) >= 1, timeout=30)
+    first.send_signal(signal.SIGSTOP)
     assert drainer.run(*arguments).code == 6
     assert names(backup, "deferred") == set()
+    first.send_signal(signal.SIGCONT)
     _, stderr = first.communicate(timeout=60)
     assert first.returncode == 0, stderr
     assert copies(primary) == Counter(path for [path] in users(6))
@@ -381,7 +386,29 @@ def test_killed_while_it_takes_nothing_stays_hidden(
     assert sent <= set(ids)
 
 
-@pytest.mark.parametrize("step", ["mail", "data", "dot", "late dot"])
+def test_killed_while_it_gives_back_nothing_stays_hidden(
+    backup: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
+) -> None:
+    """What was released is not ours, what was not is in the note still."""
+    admins = submit(backup, ["held@example.org"])
+    backup.postsuper(["-h", admins[0]])
+    ids = submit(backup, *users(6))
+    primary = peer(rcpt="450 4.2.0 later")
+    process = drainer.start(
+        *drain_arguments(source(backup), primary.port, "--no-check")
+    )
+    released = "released from hold"
+    wait_until(lambda: released in backup.log(), timeout=30, what=released)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    given = drainer.run("spool", "give-back", source(backup), "--json")
+    assert given.code == 0, given.stderr
+    assert names(backup, "hold") == set(admins)
+    assert names(backup, "deferred") == set(ids)
+    assert notes(drainer) == ""
+
+
+@pytest.mark.parametrize("step", ["mail", "data", "dot"])
 def test_killed_at_a_step_the_rerun_leaves_nothing_hidden_lost_or_doubled(
     backup: PrivatePostfix,
     drainer: Drainer,
@@ -393,7 +420,7 @@ def test_killed_at_a_step_the_rerun_leaves_nothing_hidden_lost_or_doubled(
     backup.postsuper(["-h", admins[0]])
     submit(backup, *users(12))
     drainer.environment["DRAINER_RETRY__UNKNOWN"] = "1h"
-    kill = {"at": 8 if step == "late dot" else 2}
+    kill = {"at": 4}
     reply = {"mail": OK, "data": "354 go", "dot": OK}
 
     def killing(_: View) -> str:
@@ -401,9 +428,9 @@ def test_killed_at_a_step_the_rerun_leaves_nothing_hidden_lost_or_doubled(
         if not kill["at"]:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        return reply[step.removeprefix("late ")]
+        return reply[step]
 
-    primary = peer(lenient=True, **{step.removeprefix("late "): killing})
+    primary = peer(lenient=True, **{step: killing})
     process = drainer.start(
         *drain_arguments(source(backup), primary.port, "--no-check"),
         "--connections", "2",
@@ -486,18 +513,18 @@ def test_a_note_keeps_what_still_counts(tmp_path: Path) -> None:
 
 
 def test_relay_domains_are_read_from_tables_and_files(
-    backup: PrivatePostfix, tmp_path: Path
+    idle: PrivatePostfix, tmp_path: Path
 ) -> None:
     """Keys of tables, words of files, and what lies below where Postfix says so."""
     (tmp_path / "list").write_text("# ours\nfile.example, other.example\n")
-    backup.set(
+    idle.set(
         relay_domains=f"Example.ORG inline:{{a.example=1, b.example=2}} {tmp_path}/list"
     )
-    found = PostfixLive(backup.config_dir).domains()
+    found = PostfixLive(idle.config_dir).domains()
     plain = ("example.org", "a.example", "b.example", "file.example", "other.example")
     assert set(found) == {*plain, *(f".{each}" for each in plain)}
-    backup.set(parent_domain_matches_subdomains="", relay_domains="example.org")
-    assert PostfixLive(backup.config_dir).domains() == ("example.org",)
+    idle.set(parent_domain_matches_subdomains="", relay_domains="example.org")
+    assert PostfixLive(idle.config_dir).domains() == ("example.org",)
 
 
 @pytest.mark.parametrize(
@@ -511,17 +538,23 @@ def test_relay_domains_are_read_from_tables_and_files(
     ],
 )
 def test_domains_that_cannot_be_read_must_be_configured(
-    backup: PrivatePostfix, drainer: Drainer, domains: str, words: str
+    idle: PrivatePostfix, domains: str, words: str
 ) -> None:
-    """Exit status 2, by name; with [primary] domains it does not matter."""
-    submit(backup, *users(1))
-    backup.set(relay_domains=domains)
-    result = drain(drainer, backup, 9)
-    assert result.code == 2
-    assert words in result.stderr
-    assert "[primary] domains" in result.stderr
+    """They are named, and nothing is guessed."""
+    idle.set(relay_domains=domains)
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        PostfixLive(idle.config_dir).domains()
+    assert "[primary] domains" in caught.value.hint
+
+
+def test_configured_domains_are_not_looked_up(
+    idle: PrivatePostfix, drainer: Drainer
+) -> None:
+    """Exit status 2 without them."""
+    idle.set(relay_domains="static:all")
+    assert drainer.run("plan", source(idle)).code == 2
     drainer.environment["DRAINER_PRIMARY__DOMAINS"] = '["example.org"]'
-    assert drainer.run("plan", source(backup)).code == 0
+    assert drainer.run("plan", source(idle)).code == 0
 
 
 def test_a_live_queue_by_its_path_is_drained_only_when_removal_was_asked_for(
@@ -539,23 +572,20 @@ def test_a_live_queue_by_its_path_is_drained_only_when_removal_was_asked_for(
 
 
 @pytest.mark.parametrize("queue", ["hold", "corrupt", "maildrop"])
-def test_what_others_hold_is_not_drained_live(
-    backup: PrivatePostfix, drainer: Drainer, queue: str
-) -> None:
+def test_what_others_hold_is_not_drained_live(idle: PrivatePostfix, queue: str) -> None:
     """It can be inspected."""
-    asked = drain(drainer, backup, 9, "--queue", queue)
-    assert asked.code == 2
-    assert queue in asked.stderr
-    assert drainer.run("inspect", source(backup), "--queue", queue).code == 0
+    live = PostfixLive(idle.config_dir, queues=("deferred", queue))
+    with pytest.raises(UsageError, match=queue):
+        live.refuse_if_live()
+    assert list(live.scan()) == []
 
 
 def test_a_submission_that_was_not_cleaned_up_is_listed_and_never_sent(
-    backup: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
+    idle: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
 ) -> None:
     """Maildrop is inspected on request; its envelope is shown with the problem."""
-    backup.stop()
-    backup.sendmail(["-f", "me@client.example", "you@example.org"], b"Bcc: x\n\nhi\n")
-    url = f"postfix:{backup.queue_dir}"
+    idle.sendmail(["-f", "me@client.example", "you@example.org"], b"Bcc: x\n\nhi\n")
+    url = f"postfix:{idle.queue_dir}"
     [listed] = drainer.run("inspect", url, "--queue", "maildrop", "--json").objects
     assert listed["problem"]["code"] == "not-cleaned"
     assert listed["reverse_path"] == "me@client.example"
@@ -565,4 +595,4 @@ def test_a_submission_that_was_not_cleaned_up_is_listed_and_never_sent(
     result = drainer.drain(url, primary.port, "--no-check", "--queue", "maildrop")
     assert result.code == 5
     assert primary.commands == [] or primary.accepted == []
-    assert len(backup.queue_files(("maildrop",))) == 1
+    assert len(idle.queue_files(("maildrop",))) == 1
