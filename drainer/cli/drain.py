@@ -33,7 +33,7 @@ from drainer.cli.output import (
     warn,
 )
 from drainer.cli.progress import progress
-from drainer.cli.taking import give_back, take
+from drainer.cli.taking import give_back, take, tell_domains
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
 from drainer.leasing import Leases
@@ -153,7 +153,7 @@ def _prepare(
     asked = config.primary.domains
     config = with_domains(config, sources)
     if config.primary.domains != asked:
-        say(f"mail for {', '.join(config.primary.domains)} is sent: relay_domains")
+        tell_domains(config.primary.domains)
     url = fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
     orders = make_orders(config, explicit=explicit, acknowledge=not rehearse)
     return _Run(config=config, orders=orders, sources=sources, url=url)

@@ -1,12 +1,24 @@
 """What a person is told of mail that is taken from a running server, and given back."""
 
-from drainer.cli.output import say, warn
+from collections.abc import Sequence
+
+from drainer.cli.output import say, shown, warn
 from drainer.errors import DrainerError, OwnedElsewhere
 from drainer.ledger.report import Report
 from drainer.sources import Returned, Taken
 from drainer.taking import Takings
 from drainer.wiring import LedgerURL
 from drainer.worker import Drain
+
+SHOWN_DOMAINS = 10
+
+
+def tell_domains(domains: Sequence[str]) -> None:
+    """Say whose mail is sent when a running server has been asked for it."""
+    named = [domain for domain in domains if not domain.startswith(".")]
+    names = ", ".join(shown(domain) for domain in named[:SHOWN_DOMAINS])
+    more = f" and {len(named) - SHOWN_DOMAINS} more" if named[SHOWN_DOMAINS:] else ""
+    say(f"mail for its relay_domains is sent: {names}{more}")
 
 
 async def take(takings: Takings, drain: Drain) -> None:

@@ -364,13 +364,17 @@ def test_a_message_unreadable_names_the_offset() -> None:
         content_of(queue_file()[:-12])
 
 
+@pytest.mark.parametrize("window", [False, True], ids=["whole", "through a window"])
 @pytest.mark.parametrize("length", [1, 20, 127, 128, 300])
-def test_a_pending_recipient_is_found_at_its_type(length: int) -> None:
+def test_a_pending_recipient_is_found_at_its_type(*, window: bool, length: int) -> None:
     """In both segments, whatever the length of its address takes to write."""
     address = "a" * length
     records = [record("R", address), record("D", "done@example.org")]
-    data = queue_file(envelope=records, extracted=[record("R", "last")])
-    places = list(pending_places(Reader(data)))
+    text = b"Subject: long\n\n" + b"a line of text\n" * (40_000 if window else 1)
+    data = queue_file(envelope=records, extracted=[record("R", "last")], text=text)
+    whole = data
+    reader = Reader(read_at=lambda at, n: whole[at : at + n], size=len(whole))
+    places = list(pending_places(reader if window else Reader(whole)))
     assert [found for _, found in places] == [address.encode(), b"last"]
     for offset, found in places:
         assert data[offset : offset + 1] == b"R"
