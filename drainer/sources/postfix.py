@@ -159,7 +159,7 @@ class PostfixQueue:
         return self._spooled(found, place)
 
     def _place(self, parts: tuple[str, ...], name: str, *, has_logs: bool) -> Place:
-        bounce_log = has_logs and self._bounce_log_exists(name)
+        bounce_log = has_logs and self._log_exists("bounce", name)
         return Place(self.url, name, parts, bounce_log)
 
     def _spooled(self, found: Found, place: Place) -> Spooled:
@@ -307,10 +307,10 @@ class PostfixQueue:
         except OSError:
             return False
 
-    def _bounce_log_exists(self, name: str) -> bool:
+    def _log_exists(self, log: str, name: str) -> bool:
         for below in hash_directories(name):
             try:
-                with directory(self._root, ("bounce", *below)) as descriptor:
+                with directory(self._root, (log, *below)) as descriptor:
                     os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             except OSError:
                 continue

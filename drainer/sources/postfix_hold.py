@@ -20,7 +20,7 @@ from drainer.sources.files import directory
 from drainer.sources.postfix import Found, PostfixQueue
 from drainer.sources.postfix_instance import Instance
 from drainer.sources.postfix_layout import DEFAULT_QUEUES, hash_directories
-from drainer.sources.postfix_marks import mark_done
+from drainer.sources.postfix_marks import is_done, mark_done
 from drainer.sources.postfix_note import Entry, Note
 
 T = TypeVar("T")
@@ -166,12 +166,16 @@ class PostfixHold(PostfixQueue):
                 return "release", over
             if standing.waits:
                 return "wait", over
-            has_report = self._bounce_log_exists(name)
-            if standing.is_finished and found.parsed.records.pending and not has_report:
+            finished = standing.is_finished and is_done(found, standing.final)
+            if finished and not self._owes_reports(name):
                 return "remove", over
             with directory(self._root, parts) as descriptor:
                 told = mark_done(name, descriptor, found, standing.final)
             return ("release" if told else "wait"), over
+
+    def _owes_reports(self, name: str) -> bool:
+        """Whether Postfix has to tell its sender something; -d would forget it."""
+        return any(self._log_exists(log, name) for log in ("bounce", "trace"))
 
     @contextmanager
     def _in_hold(self, name: str) -> Iterator[tuple[Found, tuple[str, ...]] | None]:

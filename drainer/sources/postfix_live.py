@@ -216,15 +216,13 @@ class PostfixLive(PostfixHold):
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Let postsuper remove them from hold, once each has proven to be itself.
 
-        One with a pending report stays, as in a stopped queue, and one in which
-        Postfix has nothing left to send: it gets them back, and finishes them.
+        One with a pending report stays: Postfix gets it back, and sends that.
         """
         done, removable = [], {}
         for message in messages:
             try:
-                with self._found(message) as (found, place):
-                    pending = found.parsed.records.pending
-                    if place.parts[0] == HOLD and pending and not place.bounce_log:
+                with self._found(message) as (_, place):
+                    if place.parts[0] == HOLD and not self._owes_reports(place.name):
                         removable[place.name] = message.id
             except Gone:
                 done.append(message.id)

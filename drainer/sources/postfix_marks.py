@@ -54,6 +54,14 @@ def mark_done(
     return True
 
 
+def is_done(found: Found, final: Collection[str]) -> bool:
+    """Whether a file has nobody to do but these; a redirect stands for all of them."""
+    records = found.parsed.records
+    if records.redirect and records.pending:
+        return _path(records.redirect) in final
+    return all(_path(recipient.address) in final for recipient in records.pending)
+
+
 def _mark(descriptor: int, offset: int) -> bool:
     if os.pread(descriptor, 1, offset) != _PENDING:
         return False
