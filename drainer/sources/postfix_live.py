@@ -141,7 +141,7 @@ class PostfixLive(PostfixHold):
         for entry in self._entries((HOLD,)):
             if entry.name not in ours:
                 continue
-            if is_locked(entry.name, entry.descriptor):
+            if _is_sent(entry.name, entry.descriptor):
                 busy.append((*entry.parts, entry.name))
                 continue
             # Read only now: a delivery that was under way has marked its recipients.
@@ -161,9 +161,9 @@ class PostfixLive(PostfixHold):
         deadline = time.monotonic() + PATIENCE
         for *parts, name in busy:
             with directory(self._root, parts) as descriptor:
-                while is_locked(name, descriptor) and time.monotonic() < deadline:
+                while _is_sent(name, descriptor) and time.monotonic() < deadline:
                     time.sleep(LOOK_AGAIN)
-                locked = is_locked(name, descriptor)
+                locked = _is_sent(name, descriptor)
                 entry = Entry(tuple(parts), name, descriptor, is_file=True)
                 spooled = self._list(entry, has_logs=has_logs)
             if spooled and spooled.message.id == ours[name].identity:
@@ -181,7 +181,7 @@ class PostfixLive(PostfixHold):
         if parts[0] != HOLD or name not in self._ours():
             raise MessageUnreadable(code, detail)
         with directory(self._root, parts) as descriptor:
-            if is_locked(name, descriptor):
+            if _is_sent(name, descriptor):
                 raise MessageUnreadable(code, "Postfix is still delivering it")
 
     # --- a final dot is about to leave (Leasing)
@@ -229,6 +229,11 @@ class PostfixLive(PostfixHold):
             except MessageUnreadable:
                 continue
         return done + [removable[name] for name in self._remove_from_hold(removable)]
+
+
+def _is_sent(name: str, directory_fd: int) -> bool:
+    """Whether an agent has it: each takes a shared lock (deliver_request.c)."""
+    return is_locked(name, directory_fd, by_readers=True)
 
 
 def _still_sent(spooled: Spooled) -> Spooled:

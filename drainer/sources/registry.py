@@ -87,17 +87,13 @@ def open_source(
         shown = url if "@" not in url else f"{scheme}:..."  # it may hold a password
         message = f"unknown kind of source {scheme!r} in {shown!r}"
         raise UsageError(message, hint=f"known are {', '.join(SCHEMES)}")
-    name, equals, rest = path.partition("=")
-    named = _NAMED.get((scheme, name))
-    if not path or (named and equals and not rest):
+    chosen, place = _chosen(scheme, path)
+    if place == "":
         message = f"no path in {url!r}"
         raise UsageError(message, hint=f"write {scheme}:/path")
-    chosen = named or _FORMATS[scheme]
     usual = chosen.listing if listing else {}
     asked = dict(parse_qsl(query, keep_blank_values=True))
-    where: object = _absolute(rest if named else path, base)
-    if named and not equals:
-        where = ""
+    where: object = "" if place is None else _absolute(place, base)
     if chosen.takes_url:
         where, asked = _split_query(url, asked, chosen.options)
     given = dict(usual) | dict(options) | asked
@@ -109,6 +105,15 @@ def open_source(
         given = {name: _as_text(value) for name, value in given.items()}
     keywords = _keywords(scheme, chosen.options, given)
     return chosen.make(where, **keywords)
+
+
+def _chosen(scheme: str, path: str) -> tuple[Format, str | None]:
+    """Return the format and its path, which is None for a name that has none."""
+    name, equals, rest = path.partition("=")
+    named = _NAMED.get((scheme, name))
+    if named is None:
+        return _FORMATS[scheme], path
+    return named, rest if equals else None
 
 
 def _split_query(
