@@ -169,12 +169,11 @@ async def _drain(run: _Run, at_hand: Scanner) -> int:
     route = str(run.orders.route)
     say(f"draining to {route}; ledger {shown_url}")
     _warn_of_defaults(run.config)
-    retry = run.config.retry.unknown
-    ledger = Ledger(run.url, lock_folder(run.url), unknown=retry)
+    ledger = Ledger(run.url, lock_folder(run.url), unknown=run.config.retry.unknown)
     shared = run.sources if run.orders.acknowledge else ()
     leases, takings = Leases(shared), Takings(shared, lock_folder(run.url))
     drain = Drain(run.orders, run.sources, ledger, leases=leases, at_hand=at_hand)
-    code, error = 1, None
+    error: DrainerError | None = None
     in_doubt = await ledger.start(route)
     if in_doubt:
         warn(f"a run before this one died: {in_doubt} recipients are in doubt")
@@ -193,13 +192,11 @@ async def _drain(run: _Run, at_hand: Scanner) -> int:
                 await drain.run()
     except* DrainerError as group:
         error = _first(group)
-    for url, refusal in drain.refusals.items():
-        warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
-    code = _exit_code(run, drain, error)
-    await _end(ledger, code)
+    _warn_of_refusals(drain)
+    await _end(ledger, _exit_code(run, drain, error))
     failure = await give_back(takings, run.url)
     error = error or failure
-    code = code if error is None else error.exit_code
+    code = _exit_code(run, drain, error)
     ended = utcnow()
     await _stop_export(exporting)
     try:
@@ -208,6 +205,11 @@ async def _drain(run: _Run, at_hand: Scanner) -> int:
         if error is None:  # else it is that which a person must see
             raise
     return code if error is None else explain(error)
+
+
+def _warn_of_refusals(drain: Drain) -> None:
+    for url, refusal in drain.refusals.items():
+        warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
 
 
 @contextmanager
