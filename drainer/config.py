@@ -52,7 +52,9 @@ class Primary(Section):
     host: str = Field("", description="name or address; `--to` wins over it")
     port: int = Field(25, ge=1, le=65535, description="TCP port")
     domains: tuple[str, ...] = Field(
-        (), description="recipient domains to send; others are held; empty = all"
+        (),
+        description="recipient domains to send (`.example.org`: those below it); others"
+        " are held; empty = all",
     )
     tls: Literal["off", "opportunistic", "required"] = Field(
         "opportunistic", description="STARTTLS; a username makes it required"

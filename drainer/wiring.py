@@ -3,6 +3,7 @@
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from drainer.policy.schedule import Schedule
 from drainer.policy.throttle import Rate, message_rate, parse_rate
 from drainer.smtp import Login, Route, Timeouts
 from drainer.smtp.check import Probe
-from drainer.sources import Source
+from drainer.sources import Source, Taking
 from drainer.sources.registry import open_source
 
 LedgerURL = URL
@@ -108,9 +109,22 @@ def make_probe(config: Config) -> Probe:
     return Probe(
         accept=config.health.accept,
         reject=bool(config.health.reject),
-        reject_domain=domains[0] if domains else next(known, ""),
+        reject_domain=domains[0].lstrip(".") if domains else next(known, ""),
         sender=config.health.sender,
     )
+
+
+def with_domains(config: Config, sources: Iterable[Source]) -> Config:
+    """Let a server that runs name the primary's domains when nobody else has.
+
+    Raises UsageError when it cannot.
+    """
+    taking = [source for source in sources if isinstance(source, Taking)]
+    if config.primary.domains or not taking:
+        return config
+    domains = dict.fromkeys(domain for source in taking for domain in source.domains())
+    primary = config.primary.model_copy(update={"domains": tuple(domains)})
+    return config.model_copy(update={"primary": primary})
 
 
 def make_rules(config: Config) -> tuple[Rule, ...]:

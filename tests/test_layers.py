@@ -19,7 +19,7 @@ LAYERS: Final = (
     ("policy",),
     ("ledger", "sources", "smtp", "evidence"),
     ("quarantine",),
-    ("intake", "backlog", "acknowledge", "gatekeeper", "leasing"),
+    ("intake", "backlog", "acknowledge", "gatekeeper", "leasing", "taking"),
     ("deliver", "scanning", "probing"),
     ("orders",),
     ("sharing",),

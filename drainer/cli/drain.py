@@ -33,6 +33,7 @@ from drainer.cli.output import (
     warn,
 )
 from drainer.cli.progress import progress
+from drainer.cli.taking import give_back, take, tell_domains
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
 from drainer.leasing import Leases
@@ -47,6 +48,7 @@ from drainer.process import rarely_collect, utcnow
 from drainer.scanning import Scanner, scanner
 from drainer.smtp.check import check as check_primary
 from drainer.sources import Source
+from drainer.taking import Takings
 from drainer.units import human_duration, human_size
 from drainer.wiring import (
     LedgerURL,
@@ -56,6 +58,7 @@ from drainer.wiring import (
     make_orders,
     make_probe,
     make_sources,
+    with_domains,
 )
 from drainer.worker import Drain
 
@@ -147,6 +150,10 @@ def _prepare(
     """Return a run that nothing keeps from beginning."""
     for source in sources:
         source.refuse_if_live()
+    asked = config.primary.domains
+    config = with_domains(config, sources)
+    if config.primary.domains != asked:
+        tell_domains(config.primary.domains)
     url = fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
     orders = make_orders(config, explicit=explicit, acknowledge=not rehearse)
     return _Run(config=config, orders=orders, sources=sources, url=url)
@@ -162,11 +169,11 @@ async def _drain(run: _Run, at_hand: Scanner) -> int:
     route = str(run.orders.route)
     say(f"draining to {route}; ledger {shown_url}")
     _warn_of_defaults(run.config)
-    retry = run.config.retry.unknown
-    ledger = Ledger(run.url, lock_folder(run.url), unknown=retry)
-    leases = Leases(run.sources if run.orders.acknowledge else ())
+    ledger = Ledger(run.url, lock_folder(run.url), unknown=run.config.retry.unknown)
+    shared = run.sources if run.orders.acknowledge else ()
+    leases, takings = Leases(shared), Takings(shared, lock_folder(run.url))
     drain = Drain(run.orders, run.sources, ledger, leases=leases, at_hand=at_hand)
-    code, error = 1, None
+    error: DrainerError | None = None
     in_doubt = await ledger.start(route)
     if in_doubt:
         warn(f"a run before this one died: {in_doubt} recipients are in doubt")
@@ -179,14 +186,17 @@ async def _drain(run: _Run, at_hand: Scanner) -> int:
             await checking
         if not drain.tally.interrupted:
             await leases.start(await asyncio.to_thread(_lease_owner, run.url))
+            await take(takings, drain)
+        if not drain.tally.interrupted:
             async with progress(drain, quiet=False):
                 await drain.run()
     except* DrainerError as group:
         error = _first(group)
-    for url, refusal in drain.refusals.items():
-        warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
+    _warn_of_refusals(drain)
+    await _end(ledger, _exit_code(run, drain, error))
+    failure = await give_back(takings, run.url)
+    error = error or failure
     code = _exit_code(run, drain, error)
-    await _end(ledger, code)
     ended = utcnow()
     await _stop_export(exporting)
     try:
@@ -195,6 +205,11 @@ async def _drain(run: _Run, at_hand: Scanner) -> int:
         if error is None:  # else it is that which a person must see
             raise
     return code if error is None else explain(error)
+
+
+def _warn_of_refusals(drain: Drain) -> None:
+    for url, refusal in drain.refusals.items():
+        warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from drainer.policy.job import Scanned
 from drainer.policy.throttle import parse_rate
 from drainer.sources import Source
 from drainer.units import human_duration, human_size
-from drainer.wiring import make_admission, make_sources
+from drainer.wiring import make_admission, make_sources, with_domains
 
 
 def register(app: typer.Typer) -> None:
@@ -179,6 +179,7 @@ def plan(
     sections = {"throttle": {"rate": rate}} if rate else {}
     config = load(path, to=to, sections=sections)
     opened = make_sources(config, sources, queue)
+    config = with_domains(config, opened)
     per_second = parse_rate(config.throttle.rate)
     forecast = Forecast()
     end = datetime.now(UTC) - config.retry.lifetime

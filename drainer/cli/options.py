@@ -28,8 +28,8 @@ SourcesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="postfix:DIR, maildir:DIR, exim:DIR or another kind, a folder, the URL of"
-        " a database, or the name of a \\[sources.NAME] table.",
+        help="postfix:DIR, postfix:live, maildir:DIR, exim:DIR or another kind, a"
+        " folder, the URL of a database, or the name of a \\[sources.NAME] table.",
         show_default=False,
     ),
 ]
@@ -37,8 +37,8 @@ QueueOption = Annotated[
     list[str],
     typer.Option(
         "--queue",
-        help="Read this queue (Postfix: incoming, active,"
-        " deferred, hold; Exim: input, Finput, a named queue); may be repeated.",
+        help="Read this queue (Postfix: incoming, active, deferred, hold, corrupt,"
+        " maildrop; Exim: input, Finput, a named queue); may be repeated.",
         show_default=False,
     ),
 ]

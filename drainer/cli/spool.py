@@ -1,16 +1,21 @@
-"""`spool create` and `spool import`: a database as a spool."""
+"""`spool create` and `import`: a database as a spool; `give-back`: of a live one."""
 
+import asyncio
 from collections import Counter
 from typing import Annotated
 
 import typer
 
-from drainer.cli.options import ConfigOption, JsonOption, load
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, stdout, warn
+from drainer.cli.taking import tell_returned
+from drainer.errors import UsageError
+from drainer.ledger.report import Report
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
 from drainer.sources.database_import import Spool, create_spool
-from drainer.wiring import make_sources
+from drainer.taking import Takings
+from drainer.wiring import ledger_url, lock_folder, make_sources
 
 UrlArgument = Annotated[
     str,
@@ -27,7 +32,9 @@ PasswordOption = Annotated[
     ),
 ]
 app = typer.Typer(
-    name="spool", help="A database as a spool: make one, fill it.", no_args_is_help=True
+    name="spool",
+    help="A database as a spool: make one, fill it. A live queue: give it back.",
+    no_args_is_help=True,
 )
 
 
@@ -92,3 +99,41 @@ def import_(
         stdout().print(f"{words}, in {spool.shown}")
     if count["left_out"]:
         raise typer.Exit(5)
+
+
+@app.command("give-back")
+def give_back(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="postfix:live, as for `drain`.")
+    ],
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what waits for a person.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Give a running server back what a drain took on hold and did not finish.
+
+    A drain does it at its end; this is for one that was killed, without another
+    one. Whom a message was sent to already is marked in it. What was refused for
+    good, or is held, stays on hold without --all: the server would bounce it.
+
+    Example: drainer spool give-back postfix:live
+    """
+    config = load(path, ledger=ledger)
+    url = ledger_url(config)
+    opened = make_sources(config, [source], [])
+    takings = Takings(opened, lock_folder(url))
+    if not takings:
+        message = f"nothing is taken from {opened[0].url}"
+        raise UsageError(message, hint="only from a server that runs: postfix:live")
+    report = Report(url)
+    returned = asyncio.run(takings.give_back(report, everything=everything))
+    report.close()
+    for name, each in returned.items():
+        if json_:
+            print_json({"source": name, **each._asdict()})
+        else:
+            tell_returned(name, each)

@@ -28,7 +28,7 @@ _MESSAGE = Prepared(inserting(schema.messages, without="seq"))
 _RECIPIENT = Prepared(inserting(schema.recipients))
 _CLAIMABLE = [state.value for state in CLAIMABLE]
 _FINAL = [state.value for state in FINAL]
-_PASSING = [
+PASSING = [  # what may be otherwise the next time that the spool is looked at
     f"local-{code}"
     for code in (
         "vanished",
@@ -181,7 +181,7 @@ def _lift_passing_problems(connection: sa.Connection, seq: int, now: int) -> Non
         .where(
             _R.message == seq,
             _R.state == State.HELD.value,
-            _R.rule.in_(_PASSING),
+            _R.rule.in_(PASSING),
             _R.forward_path != "",
         )
         .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")

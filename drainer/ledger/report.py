@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer import databases
 from drainer.errors import LedgerError, UsageError
 from drainer.ledger import Row, engine, from_micros, schema, to_micros
+from drainer.ledger.owner import wait_for_last_commits
 from drainer.policy.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
@@ -128,6 +129,23 @@ class Report:
             "remaining": int(remaining),
             "acknowledged": int(self._scalar(_of(told, sources))),
         }
+
+    def standings(self, ids: Sequence[str]) -> list[Row]:
+        """Return id, forward_path, state and rule of every recipient of these.
+
+        A message without recipients has one row, with None for the rest.
+        """
+        query = (
+            sa.select(_M.id, _R.forward_path, _R.state, _R.rule)
+            .outerjoin(schema.recipients, _R.message == _M.seq)
+            .where(_M.id.in_(list(ids)))
+        )
+        return list(self._rows(query))
+
+    async def wait_for_last_commits(self) -> None:
+        """Wait until killed runs on this host have written their last."""
+        with self._engine.connect() as connection:
+            await wait_for_last_commits(connection)
 
     def reasons(self, sources: Sequence[str] = ()) -> list[Row]:
         """Return the unfinished recipients by state and rule, most first."""

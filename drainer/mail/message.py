@@ -26,6 +26,7 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
     "quarantined": ("the backup put it into quarantine", True),
     "local-delivery": ("the backup wanted to deliver it to a user of its own", True),
     "bounce-due": ("a report that the backup has not written yet, not mail", False),
+    "not-cleaned": ("Postfix has not cleaned this submission up yet", False),
     "marked-corrupt": ("the backup marked the file as corrupt", False),
     "trashed": ("a reader marked it as trash (Maildir flag T)", True),
     "draft": ("a reader's draft, not received mail (Maildir flag D)", True),

@@ -12,7 +12,8 @@ from drainer.policy.job import Scanned
 class Admission:
     """The rules of ``[primary]`` that concern single messages."""
 
-    #: Recipient domains to send, lower-cased; empty = all.
+    #: Recipient domains to send, lower-cased; ``.example.org`` means those below
+    #: it; empty = all.
     domains: Collection[str] = ()
     #: More Received fields than this are a loop (RFC 5321 6.3).
     max_hops: int = 48
@@ -36,7 +37,16 @@ class Admission:
         if not self.domains or not forward_path:
             return False
         domain = domain_of(forward_path)
-        return bool(domain) and domain not in self.domains
+        return bool(domain) and not self._names(domain)
+
+    def _names(self, domain: str) -> bool:
+        if domain in self.domains:
+            return True
+        while domain:
+            _, dot, domain = domain.partition(".")
+            if dot + domain in self.domains:
+                return True
+        return False
 
 
 def admit(spooled: Spooled, facts: Facts | None, rules: Admission) -> Scanned:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from drainer.mail.message import Message, Spooled
+from drainer.policy.admit import Admission
 
 
 class Source(Protocol):
@@ -90,6 +91,80 @@ class Failing(Protocol):
 
     def fail(self, messages: Sequence[Message]) -> list[str]:
         """Do as ``acknowledge``: final, but a recipient of each was not delivered."""
+        ...
+
+
+class Standing(NamedTuple):
+    """Where a message stands in the ledger, for a server that gets it back."""
+
+    #: Forward-paths that are final, and must not be sent to again.
+    final: frozenset[str]
+    #: Every recipient is final.
+    is_finished: bool
+    #: It waits for a person, and the server's own attempt would do harm.
+    waits: bool
+
+
+class Taken(NamedTuple):
+    """What a part of ``Taking.take`` took."""
+
+    messages: int = 0
+    #: Of these, what the server would bounce at its next failing attempt.
+    expiring: int = 0
+    #: Mail for this primary that cannot be replayed, and stays with the server.
+    left: int = 0
+
+
+class Returned(NamedTuple):
+    """What ``Taking.give_back`` did, in messages."""
+
+    released: int = 0
+    #: Of these, what the server would bounce at its next failing attempt.
+    expiring: int = 0
+    #: Left on hold, and in the note: they wait for a person.
+    waiting: int = 0
+    #: Finished, so that they were removed.
+    removed: int = 0
+
+
+@runtime_checkable
+class Taking(Protocol):
+    """What a source has in addition when its server runs and sends the same mail.
+
+    Nothing is taken before ``take`` was called: listing stays harmless. ``note`` is
+    a file of ours that says what was taken, whatever happens.
+    """
+
+    def domains(self) -> tuple[str, ...]:
+        """Return the domains whose mail the server keeps for a primary.
+
+        ``.example.org`` stands for those below it. Raises UsageError when that
+        cannot be told.
+        """
+        ...
+
+    def take(self, note: Path, rules: Admission) -> Iterator[Taken]:
+        """Take what the rules let pass away from the server, part by part.
+
+        Then ``scan`` lists what was taken, by this run or by one that died, and
+        nothing else. What others hold is not touched. Raises OwnedElsewhere when
+        another process has the note.
+        """
+        ...
+
+    def give_back(
+        self,
+        note: Path,
+        standings: Callable[[Sequence[str]], Mapping[str, Standing]],
+        *,
+        everything: bool = False,
+    ) -> Returned:
+        """Give back what was taken and is not finished; remove what is.
+
+        The server is told who was sent to already. What waits for a person stays,
+        unless ``everything``. ``standings`` answers for ids; who is absent was
+        never recorded. Idempotent; raises as ``take``.
+        """
         ...
 
 

@@ -1,9 +1,9 @@
 """``postfix:DIR``: the queue of a stopped Postfix, or a copy of it.
 
-Reads incoming, active, deferred and, on request, hold and corrupt. The folder
-may hold any of these, hashed or not. A listed message keeps its place in mind,
-not its file: queue ids are reused and files are renamed, so whoever comes back
-for a message finds it by its identity.
+Reads incoming, active, deferred and, on request, hold, corrupt and maildrop. The
+folder may hold any of these, hashed or not. A listed message keeps its place in
+mind, not its file: queue ids are reused and files are renamed, so whoever comes
+back for a message finds it by its identity.
 """
 
 import os
@@ -34,6 +34,7 @@ from drainer.sources.files import (
 from drainer.sources.postfix_layout import (
     DEFAULT_QUEUES,
     QUEUES,
+    UNCLEANED,
     Entry,
     hash_directories,
     walk,
@@ -52,12 +53,12 @@ from drainer.sources.postfix_records import Reader
 from drainer.sources.postfix_segments import Records, read_envelope
 
 
-class _Gone(MessageUnreadable):
+class Gone(MessageUnreadable):
     """No file of that name is left in the spool."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """An open queue file that was parsed; closed by whoever opened it."""
 
     descriptor: int
@@ -106,27 +107,34 @@ class PostfixQueue:
         return master_runs(self._root)
 
     def refuse_if_live(self) -> None:
-        """Raise UsageError when a running Postfix would deliver the same mail."""
-        if self.master_runs():
+        """Raise UsageError when a running Postfix would deliver the same mail.
+
+        Whoever asked for removal is taken at his word.
+        """
+        if self.master_runs() and not self.acknowledges:
             message = (
                 f"a Postfix is running on {self._root}: it would send this mail too"
             )
             hint = (
-                "stop it first (postfix stop), or copy the queue directory with its"
-                " modes and times (cp -a) and drain the copy"
+                "drain postfix:live, which takes its mail on hold; or stop it (postfix"
+                " stop), or copy the queue directory (cp -a) and drain the copy"
             )
             raise UsageError(message, hint=hint)
 
     def scan(self) -> Iterator[Spooled]:
         """List the messages queue by queue, in directory order, as they are read."""
         has_logs = self._has_bounce_logs()
-        for queue in self._queues:
+        for entry in self._entries(self._queues):
+            spooled = self._list(entry, has_logs=has_logs)
+            if spooled is not None:
+                yield spooled
+
+    def _entries(self, queues: Sequence[str]) -> Iterator[Entry]:
+        """Yield the names in these queues; raises SourceError."""
+        for queue in queues:
             try:
                 with directory(self._root, (queue,)) as descriptor:
-                    for entry in walk(descriptor, (queue,)):
-                        spooled = self._list(entry, has_logs=has_logs)
-                        if spooled is not None:
-                            yield spooled
+                    yield from walk(descriptor, (queue,))
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -142,7 +150,7 @@ class PostfixQueue:
                 raise entry.error
             if not entry.is_file:
                 raise not_a_file(name, entry.descriptor)
-            found = _load(name, entry.descriptor)
+            found = load(entry.parts, name, entry.descriptor)
         except FileNotFoundError:
             return None
         except MessageUnreadable as error:
@@ -151,10 +159,10 @@ class PostfixQueue:
         return self._spooled(found, place)
 
     def _place(self, parts: tuple[str, ...], name: str, *, has_logs: bool) -> Place:
-        bounce_log = has_logs and self._bounce_log_exists(name)
+        bounce_log = has_logs and self._log_exists("bounce", name)
         return Place(self.url, name, parts, bounce_log)
 
-    def _spooled(self, found: _Found, place: Place) -> Spooled:
+    def _spooled(self, found: Found, place: Place) -> Spooled:
         status, parsed = found.status, found.parsed
         message = build(
             parsed,
@@ -184,7 +192,7 @@ class PostfixQueue:
         """Yield a message's content, once its file has proven to be the same."""
         if message.problem and message.problem.code == "not-a-file":
             raise MessageUnreadable(message.problem.code, message.problem.detail)
-        with self._found(message) as (found, _):
+        with self._found(message) as (found, place):
             parsed = found.parsed
             if parsed.content is not None:
                 yield parsed.content
@@ -193,11 +201,11 @@ class PostfixQueue:
                 raise parsed.error
             size = found.status.st_size
             reader = Reader(read_at=partial(read_at, found.descriptor), size=size)
-            read_envelope(reader, Records())
+            read_envelope(reader, Records(), cleaned=_is_cleaned(place.parts))
             yield from reader.content()
 
     @contextmanager
-    def _found(self, message: Message) -> Iterator[tuple[_Found, Place]]:
+    def _found(self, message: Message) -> Iterator[tuple[Found, Place]]:
         """Hold the file of a message open.
 
         Looks where it was, then for the same queue id in every queue, and takes
@@ -224,14 +232,14 @@ class PostfixQueue:
         code = "vanished"
         if is_another:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
-        raise _Gone(code, f"no queue has {message.native_id} any more")
+        raise Gone(code, f"no queue has {message.native_id} any more")
 
-    def _try(self, parts: tuple[str, ...], name: str) -> _Found | None:
+    def _try(self, parts: tuple[str, ...], name: str) -> Found | None:
         if {"", ".", ".."} & {*parts, name}:
             return None
         try:
             with directory(self._root, parts) as descriptor:
-                return _load(name, descriptor)
+                return load(parts, name, descriptor)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -259,7 +267,7 @@ class PostfixQueue:
             with self._found(message) as (_, place):
                 if place.bounce_log:
                     return False
-        except _Gone:
+        except Gone:
             touched.add(tuple(unescape_name(message.locator).split("/")[:-1]))
             return True
         except MessageUnreadable:
@@ -299,10 +307,10 @@ class PostfixQueue:
         except OSError:
             return False
 
-    def _bounce_log_exists(self, name: str) -> bool:
+    def _log_exists(self, log: str, name: str) -> bool:
         for below in hash_directories(name):
             try:
-                with directory(self._root, ("bounce", *below)) as descriptor:
+                with directory(self._root, (log, *below)) as descriptor:
                     os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             except OSError:
                 continue
@@ -310,25 +318,31 @@ class PostfixQueue:
         return False
 
 
-def _load(name: str, directory_fd: int) -> _Found:
-    """Open and parse a queue file; the caller closes it.
+def load(parts: Sequence[str], name: str, directory_fd: int) -> Found:
+    """Open and parse a queue file in the directory ``parts``; the caller closes it.
 
     Raises FileNotFoundError, and MessageUnreadable when it cannot be opened;
     what is wrong inside is told by the result.
     """
     descriptor, status = open_file(name, directory_fd)
+    cleaned = _is_cleaned(parts)
     try:
         size = status.st_size
         if size <= SMALL_FILE_BYTES:
             raw = read_at(descriptor, 0, size)
-            parsed = parse_whole(raw)
+            parsed = parse_whole(raw, cleaned=cleaned)
         else:
-            parsed = parse_large(partial(read_at, descriptor), size)
+            reading = partial(read_at, descriptor)
+            parsed = parse_large(reading, size, cleaned=cleaned)
             raw = read_at(descriptor, 0, IDENTITY_BYTES) if parsed.error else b""
     except BaseException:
         os.close(descriptor)
         raise
-    return _Found(descriptor, status, parsed, identity(parsed, name, raw))
+    return Found(descriptor, status, parsed, identity(parsed, name, raw))
+
+
+def _is_cleaned(parts: Sequence[str]) -> bool:
+    return parts[0] != UNCLEANED
 
 
 FORMAT = Format(

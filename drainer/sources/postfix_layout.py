@@ -12,7 +12,9 @@ from drainer.errors import MessageUnreadable
 from drainer.sources.files import open_directory
 
 DEFAULT_QUEUES = ("incoming", "active", "deferred")
-QUEUES = (*DEFAULT_QUEUES, "hold", "corrupt")
+UNCLEANED = "maildrop"
+"""Where local submissions lie before Postfix has cleaned them up: not yet mail."""
+QUEUES = (*DEFAULT_QUEUES, "hold", "corrupt", UNCLEANED)
 
 _MAX_DEPTH = 32
 _HASH_DEPTHS = 4

@@ -30,6 +30,7 @@ from drainer.mail.envelope import (
 from drainer.mail.message import Message, Problem
 from drainer.mail.reply import printable
 from drainer.sources.files import escape_name
+from drainer.sources.postfix_layout import UNCLEANED
 from drainer.sources.postfix_records import ReadAt, Reader
 from drainer.sources.postfix_segments import (
     RawRecipient,
@@ -75,12 +76,12 @@ class Place(NamedTuple):
     bounce_log: bool
 
 
-def parse_whole(data: bytes) -> QueueFile:
-    """Parse a queue file that is in memory."""
+def parse_whole(data: bytes, *, cleaned: bool = True) -> QueueFile:
+    """Parse a queue file that is in memory; ``cleaned`` as in read_envelope."""
     result = QueueFile(Records())
     reader = Reader(data)
     try:
-        read_envelope(reader, result.records)
+        read_envelope(reader, result.records, cleaned=cleaned)
         content = b"".join(reader.content())
         result.head = content
         read_extracted(reader, result.records)
@@ -90,7 +91,7 @@ def parse_whole(data: bytes) -> QueueFile:
     return _explain(result)
 
 
-def parse_large(read_at: ReadAt, size: int) -> QueueFile:
+def parse_large(read_at: ReadAt, size: int, *, cleaned: bool = True) -> QueueFile:
     """Parse all but the content of a queue file.
 
     The content is skipped as qmgr does, by the first two numbers of the size
@@ -100,7 +101,7 @@ def parse_large(read_at: ReadAt, size: int) -> QueueFile:
     reader = Reader(read_at=read_at, size=size)
     records = result.records
     try:
-        read_envelope(reader, records)
+        read_envelope(reader, records, cleaned=cleaned)
         chunks = reader.content()
         for chunk in chunks:
             result.head += chunk
@@ -145,7 +146,11 @@ def build(
     """Return the message of a queue file; what is wrong with it is its problem."""
     records = parsed.records
     envelope, faults = _envelope(records)
-    problem = _file_problem(parsed, mode) or _mail_problem(records, faults)
+    problem = (
+        _queue_problem(parsed, place)
+        or _file_problem(parsed, mode)
+        or _mail_problem(records, faults)
+    )
     if problem is None and not envelope.recipients:
         detail = (
             f"{len(records.done)} done, {records.cancelled} cancelled, none is left"
@@ -181,6 +186,20 @@ def _arrived(records: Records, modified: float) -> datetime:
         return datetime.fromtimestamp(min(max(modified, 0), 2**35), UTC)
     seconds, microseconds = records.arrival
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+
+
+def _queue_problem(parsed: QueueFile, place: Place) -> Problem | None:
+    """Hold what Postfix has not cleaned up yet, wherever it lies and whole or not.
+
+    Such a file was written by the user who submitted it: its addresses are not
+    rewritten, header fields are missing, Bcc still stands there.
+    """
+    if place.parts[0] == UNCLEANED:
+        detail = "it lies in maildrop"
+        if parsed.error is not None:
+            detail += f"; {parsed.error.detail}"
+        return Problem(code="not-cleaned", detail=detail)
+    return None
 
 
 def _file_problem(parsed: QueueFile, mode: int) -> Problem | None:

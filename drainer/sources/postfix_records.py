@@ -79,7 +79,7 @@ class Reader:
                 continue
             if kind not in allowed:
                 detail = f"record type {chr(kind)!r} in the wrong segment"
-                fail(f"{detail}, before offset {self._offset}")
+                fail(f"{detail}, before offset {self.offset}")
             left -= length + _RECORD_COST
             if left < 0:
                 fail(f"an envelope of more than {MAX_ENVELOPE_BYTES} octets")
@@ -110,7 +110,7 @@ class Reader:
                 self._skip(length)
             else:
                 detail = f"record type {chr(kind)!r} within the content"
-                fail(f"{detail}, before offset {self._offset}")
+                fail(f"{detail}, before offset {self.offset}")
             if kind == _EXTRACTED:
                 break
         if line_is_open:
@@ -126,7 +126,8 @@ class Reader:
         return True
 
     @property
-    def _offset(self) -> int:
+    def offset(self) -> int:
+        """Where the next octet is read, from the beginning of the file."""
         return self._base + self._position
 
     def _text_run(self) -> tuple[list[bytes], int]:
@@ -204,7 +205,7 @@ class Reader:
     def _take(self, length: int) -> bytes:
         """Return the next octets of a payload."""
         if length > MAX_RECORD_BYTES:
-            fail(f"a record of {length} octets at offset {self._offset}")
+            fail(f"a record of {length} octets at offset {self.offset}")
         if len(self._buffer) - self._position < length:
             self._load(length)
         start = self._position
@@ -217,12 +218,12 @@ class Reader:
     def _skip(self, length: int) -> None:
         self._position += length
         if self._position > len(self._buffer):
-            self._move(self._offset)
+            self._move(self.offset)
 
     def _load(self, length: int) -> None:
         """Move the window so that it begins at the position."""
         if self._read_at:
-            self._base = self._offset
+            self._base = self.offset
             self._buffer = self._read_at(self._base, max(length, CHUNK_BYTES))
             self._position = 0
 
@@ -230,13 +231,13 @@ class Reader:
         """Go where a pointer points; zero is a placeholder."""
         text = payload.strip()
         if not text.isdigit() or len(text) > len("123456789012345"):
-            fail(f"bad pointer {payload[:20]!r} before {self._offset}")
+            fail(f"bad pointer {payload[:20]!r} before {self.offset}")
         if self._budget < 0:
-            fail(f"a pointer loop before offset {self._offset}")
+            fail(f"a pointer loop before offset {self.offset}")
         target = int(text)
         if not target:
             return
-        if target < self._offset:
+        if target < self.offset:
             self._jumps += 1
             if self._jumps > MAX_BACKWARD_JUMPS:
                 fail(f"more than {MAX_BACKWARD_JUMPS} jumps backward")
@@ -249,4 +250,4 @@ class Reader:
         self._position = position
 
     def _truncated(self) -> NoReturn:
-        fail(f"it ends within a record or segment, at {self._offset}")
+        fail(f"it ends within a record or segment, at {self.offset}")

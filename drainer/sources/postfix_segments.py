@@ -67,24 +67,43 @@ class Records:
         return self.sizes[field_number - 1] if len(self.sizes) >= field_number else 0
 
 
-def read_envelope(reader: Reader, into: Records) -> None:
+def read_envelope(reader: Reader, into: Records, *, cleaned: bool = True) -> None:
     """Read the first segment; what was read stays there when this raises.
 
     The execute bit is set before Postfix's fsync returns, so a file may lack
-    what it must have; that is looked for here.
+    what it must have; that is looked for here. A submission that was not yet
+    ``cleaned`` has no size record.
     """
     gather(reader.records(_ENVELOPE_TYPES), into)
     if into.sender is None:
         fail("no sender record")
     if into.arrival is None:
         fail("no arrival time record")
-    if not into.sizes:
+    if cleaned and not into.sizes:
         fail("no size record")
 
 
 def read_extracted(reader: Reader, into: Records) -> None:
     """Read the last segment, where recipients may stand too, up to 'E'."""
     gather(reader.records(_EXTRACTED_TYPES), into)
+
+
+def pending_places(reader: Reader) -> Iterator[tuple[int, bytes]]:
+    """Yield offset and address of every recipient record that is still to do.
+
+    The offset is that of the record's type, which Postfix overwrites with ``D``
+    when it is done with the recipient (deliver_completed.c).
+    """
+    for segment in (_ENVELOPE_TYPES, _EXTRACTED_TYPES):
+        for kind, payload in reader.records(segment):
+            if kind == _RECIPIENT:
+                size, head = len(payload), 2
+                while size := size >> 7:
+                    head += 1
+                yield reader.offset - len(payload) - head, payload
+        if segment is _ENVELOPE_TYPES:
+            for _ in reader.content():
+                pass
 
 
 class _Pending:

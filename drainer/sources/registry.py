@@ -7,7 +7,6 @@ a format that is a directory may be an archive of one.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import parse_qsl, urlencode
 
 from drainer.errors import SourceError, UsageError
@@ -24,6 +23,7 @@ from drainer.sources import (
     opensmtpd,
     postcat,
     postfix,
+    postfix_live,
     qmail,
     sendmail,
 )
@@ -37,6 +37,8 @@ from drainer.sources.files import is_directory, unusable
 
 Values = str | tuple[str, ...]
 
+#: Sources that have a name instead of a path: ``KIND:NAME``, or ``KIND:NAME=PATH``.
+_NAMED: Mapping[tuple[str, str], Format] = {("postfix", "live"): postfix_live.FORMAT}
 
 _FORMATS: Mapping[str, Format] = {
     "postfix": postfix.FORMAT,
@@ -85,15 +87,13 @@ def open_source(
         shown = url if "@" not in url else f"{scheme}:..."  # it may hold a password
         message = f"unknown kind of source {scheme!r} in {shown!r}"
         raise UsageError(message, hint=f"known are {', '.join(SCHEMES)}")
-    if scheme == "postfix" and path == "live":
-        _refuse_live()
-    if not path:
+    chosen, place = _chosen(scheme, path)
+    if place == "":
         message = f"no path in {url!r}"
         raise UsageError(message, hint=f"write {scheme}:/path")
-    chosen = _FORMATS[scheme]
     usual = chosen.listing if listing else {}
     asked = dict(parse_qsl(query, keep_blank_values=True))
-    where: object = _absolute(path, base)
+    where: object = "" if place is None else _absolute(place, base)
     if chosen.takes_url:
         where, asked = _split_query(url, asked, chosen.options)
     given = dict(usual) | dict(options) | asked
@@ -105,6 +105,15 @@ def open_source(
         given = {name: _as_text(value) for name, value in given.items()}
     keywords = _keywords(scheme, chosen.options, given)
     return chosen.make(where, **keywords)
+
+
+def _chosen(scheme: str, path: str) -> tuple[Format, str | None]:
+    """Return the format and its path, which is None for a name that has none."""
+    name, equals, rest = path.partition("=")
+    named = _NAMED.get((scheme, name))
+    if named is None:
+        return _FORMATS[scheme], path
+    return named, rest if equals else None
 
 
 def _split_query(
@@ -136,15 +145,6 @@ def _detect(path: Path) -> str:
     message = f"cannot tell what kind of spool {path} is"
     hint = f"say it: {' or '.join(f'{scheme}:{path}' for scheme in found or SCHEMES)}"
     raise SourceError(message, hint=hint)
-
-
-def _refuse_live() -> NoReturn:
-    message = "postfix:live is not supported"
-    hint = (
-        "stop Postfix and drain its queue directory (postfix:/var/spool/postfix),"
-        " or copy the directory (cp -a) and drain the copy"
-    )
-    raise UsageError(message, hint=hint)
 
 
 def _keywords(

@@ -38,10 +38,11 @@ def is_running(number: int, command: re.Pattern[str]) -> bool:
     return bool(command.match(name))
 
 
-def is_locked(name: str, dir_fd: int) -> bool:
+def is_locked(name: str, dir_fd: int, *, by_readers: bool = False) -> bool:
     """Tell whether another process holds a flock on a file of a directory.
 
-    Tries a shared lock without waiting, and drops it at once. A file that is
+    Tries a shared lock without waiting, and drops it at once; ``by_readers`` asks for
+    shared locks too, so that an exclusive one is tried. A file that is
     absent or may not be opened counts as not locked.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -50,7 +51,8 @@ def is_locked(name: str, dir_fd: int) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        wanted = fcntl.LOCK_EX if by_readers else fcntl.LOCK_SH
+        fcntl.flock(descriptor, wanted | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
     finally:

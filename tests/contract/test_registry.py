@@ -64,11 +64,16 @@ def test_an_unknown_format_is_a_usage_error(url: str) -> None:
     assert "postfix" in caught.value.hint
 
 
-def test_a_live_postfix_is_refused_with_what_to_do() -> None:
-    """postfix:live is not supported; stopping it or copying the queue is."""
-    with pytest.raises(UsageError, match="not supported") as caught:
-        open_source("postfix:live", options={})
-    assert "cp -a" in caught.value.hint
+def test_a_live_postfix_has_a_name_instead_of_a_path(tmp_path: Path) -> None:
+    """And its configuration directory behind it; a folder of that name has a slash."""
+    with pytest.raises(SourceError) as caught:
+        open_source("postfix:live=/nowhere/etc", options={})
+    assert "postfix:live" in caught.value.hint
+    with pytest.raises(UsageError, match="no path"):
+        open_source("postfix:live=", options={})
+    (tmp_path / "live" / "deferred").mkdir(parents=True)
+    found = open_source("postfix:./live", options={}, base=tmp_path)
+    assert found.url == f"postfix:{tmp_path}/live"
 
 
 def test_options_come_from_the_url_or_the_configuration(spools: Path) -> None:

@@ -18,7 +18,13 @@ from drainer.sources.postfix_message import (
     parse_whole,
 )
 from drainer.sources.postfix_records import Reader
-from drainer.sources.postfix_segments import RawRecipient, Records, read_envelope
+from drainer.sources.postfix_segments import (
+    RawRecipient,
+    Records,
+    pending_places,
+    read_envelope,
+    read_extracted,
+)
 from tests.queue_files import ARRIVAL, lines, queue_file, record, size_record
 
 WORKED_EXAMPLE = base64.b64decode(
@@ -356,3 +362,27 @@ def test_a_message_unreadable_names_the_offset() -> None:
     """An operator sees where the file is torn."""
     with pytest.raises(MessageUnreadable, match=r"at 1[0-9]+"):
         content_of(queue_file()[:-12])
+
+
+@pytest.mark.parametrize("window", [False, True], ids=["whole", "through a window"])
+@pytest.mark.parametrize("length", [1, 20, 127, 128, 300])
+def test_a_pending_recipient_is_found_at_its_type(*, window: bool, length: int) -> None:
+    """In both segments, whatever the length of its address takes to write."""
+    address = "a" * length
+    records = [record("R", address), record("D", "done@example.org")]
+    text = b"Subject: long\n\n" + b"a line of text\n" * (40_000 if window else 1)
+    data = queue_file(envelope=records, extracted=[record("R", "last")], text=text)
+    whole = data
+    reader = Reader(read_at=lambda at, n: whole[at : at + n], size=len(whole))
+    places = list(pending_places(reader if window else Reader(whole)))
+    assert [found for _, found in places] == [address.encode(), b"last"]
+    for offset, found in places:
+        assert data[offset : offset + 1] == b"R"
+        data = data[:offset] + b"D" + data[offset + 1 :]
+        assert found in data[offset : offset + len(found) + 4]
+    into, reader = Records(), Reader(data)
+    read_envelope(reader, into)
+    list(reader.content())
+    read_extracted(reader, into)
+    assert into.pending == []
+    assert into.done == [address.encode(), b"done@example.org", b"last"]

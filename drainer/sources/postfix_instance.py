@@ -1,0 +1,174 @@
+"""A Postfix instance, asked and told by its own programs.
+
+``postconf`` says where its queue lies and what it relays, ``postmap`` what a table
+contains, ``postsuper`` moves its mail. Ids travel on standard input, so that there
+may be any number of them.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from drainer.errors import SourceError
+
+_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
+_TIMEOUT = 600.0
+"""Seconds; for some hundred messages on a slow disk."""
+_HINT = "postfix:live works on the backup itself, as root"
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_PARAMETERS = (
+    "config_directory",
+    "queue_directory",
+    "relay_domains",
+    "parent_domain_matches_subdomains",
+    "maximal_queue_lifetime",
+    "bounce_queue_lifetime",
+)
+#: Between the words of a list stand commas and blanks; braces keep them together.
+_WORD = re.compile(r"(?:[^\s,{]|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})+")
+
+
+class RelayDomains(NamedTuple):
+    """What ``relay_domains`` names; ``.example.org`` stands for what is below it."""
+
+    domains: tuple[str, ...]
+    #: What it names and cannot be listed, and why.
+    unreadable: tuple[str, ...]
+
+
+class Instance:
+    """A Postfix instance by its configuration directory; '' is the default one."""
+
+    def __init__(self, directory: str = "") -> None:
+        """Ask where its parts lie; raises SourceError when there is none."""
+        self._parameters = self._ask(directory)
+        #: As Postfix itself calls it.
+        self.directory = self._parameters["config_directory"]
+        self.queue_directory = self._parameters["queue_directory"]
+
+    def _ask(self, directory: str) -> dict[str, str]:
+        chosen = ("-c", directory) if directory else ()
+        done = _run(("postconf", *chosen, "-x", *_PARAMETERS))
+        lines = (line.partition(" =") for line in done.stdout.splitlines())
+        found = {name: value.strip() for name, _, value in lines}
+        if done.returncode or not found.get("queue_directory"):
+            message = f"postconf does not know this Postfix: {_said(done)}"
+            hint = "name its configuration directory: postfix:live=/etc/postfix"
+            raise SourceError(message, hint=hint)
+        return found
+
+    # --- what it relays
+
+    def relay_domains(self) -> RelayDomains:
+        """Return the domains of ``relay_domains``, tables and files included."""
+        domains: dict[str, None] = {}
+        unreadable = []
+        below = "relay_domains" in _words(
+            self._parameters["parent_domain_matches_subdomains"]
+        )
+        for word in _words(self._parameters["relay_domains"]):
+            try:
+                for name in self._expanded(word):
+                    domain = name.lower().rstrip(".")
+                    domains[domain] = None
+                    if below and not domain.startswith("."):
+                        domains["." + domain] = None
+            except (OSError, ValueError, SourceError) as error:
+                unreadable.append(f"{word} ({error})")
+        return RelayDomains(tuple(domains), tuple(unreadable))
+
+    def _expanded(self, word: str) -> Iterator[str]:
+        """Yield the domains that a word of a list stands for (match_list(3))."""
+        if word.startswith("!"):
+            reason = "it excludes"
+            raise ValueError(reason)
+        if word.startswith("/"):
+            text = Path(word).read_text("utf-8")
+            for line in text.splitlines():
+                if not line.startswith("#"):
+                    for each in _words(line):
+                        yield from self._expanded(each)
+        elif ":" in word:
+            yield from self._keys(word.removeprefix("proxy:"))
+        else:
+            yield word
+
+    def _keys(self, table: str) -> Iterator[str]:
+        done = _run(("postmap", "-c", self.directory, "-s", table))
+        if done.returncode:
+            raise ValueError(_said(done))
+        for line in done.stdout.splitlines():
+            yield line.partition("\t")[0].strip()
+
+    # --- how long it keeps mail
+
+    def lifetime(self, *, null_sender: bool) -> timedelta:
+        """Return the age from which a failing attempt is the last one."""
+        name = "bounce_queue_lifetime" if null_sender else "maximal_queue_lifetime"
+        match = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", self._parameters[name])
+        if match is None:
+            message = f"{name} = {self._parameters[name]!r} is no time"
+            raise SourceError(message, hint="see postconf(5)")
+        return timedelta(**{_UNITS[match[2] or "d"]: int(match[1])})
+
+    # --- its mail
+
+    def move(
+        self, option: str, ids: Iterable[str], queues: Sequence[str], *, keep: int
+    ) -> None:
+        """Let postsuper hold (-h), release (-H) or delete (-d) what is in ``queues``.
+
+        What is not there is passed over. The descriptor ``keep`` stays open in it,
+        with its lock: it may outlive us. Raises SourceError.
+        """
+        names = "".join(f"{name}\n" for name in ids)
+        if not names:
+            return
+        command = ("postsuper", "-c", self.directory, option, "-", *queues)
+        done = _run(command, names, keep=(keep,))
+        if done.returncode:
+            message = f"postsuper {option} failed: {_said(done)}"
+            raise SourceError(message, hint=_HINT)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text)
+
+
+def _run(
+    command: Sequence[str], text: str = "", *, keep: tuple[int, ...] = ()
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program of Postfix, which gets nothing of our environment."""
+    program = shutil.which(command[0], path=_PATH)
+    if program is None:
+        message = f"{command[0]} is not installed here"
+        raise SourceError(message, hint=_HINT)
+    environment = {"PATH": _PATH, "LC_ALL": "C"}
+    if "MAIL_CONFIG" in os.environ:
+        environment["MAIL_CONFIG"] = os.environ["MAIL_CONFIG"]
+    try:
+        return subprocess.run(  # noqa: S603 - a fixed program, no shell
+            [program, *command[1:]],
+            check=False,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT,
+            env=environment,
+            pass_fds=keep,
+            start_new_session=True,  # Ctrl-C is for the drain
+        )
+    except subprocess.TimeoutExpired:
+        message = f"{command[0]} did not end within {_TIMEOUT:.0f} s"
+        raise SourceError(message, hint="is its disk well?") from None
+
+
+def _said(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return the last thing that a program complained of."""
+    return " ".join((done.stderr.splitlines() or ["no answer"])[-1].split())[:300]

@@ -1,0 +1,99 @@
+"""Sources whose server runs: what is taken from it before a drain, and given back.
+
+The order of writes: the note is durable, then the server lets go; the ledger is
+closed, then the server gets back what is not finished. A crash in between is
+repaired by the next run, or by ``drainer spool give-back``.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from drainer.errors import OwnedElsewhere
+from drainer.ledger import Row
+from drainer.ledger.claims import PASSING
+from drainer.ledger.report import Report
+from drainer.policy.admit import Admission
+from drainer.policy.state import FINAL, State
+from drainer.sources import Returned, Source, Standing, Taken, Taking
+
+_SERVERS_OWN = frozenset(
+    (*PASSING, "local-done-by-backup", "local-not-for-this-primary")
+)
+"""Why a recipient is held that the server may well try itself."""
+_WAITING = frozenset({State.BOUNCE_PENDING, State.HELD})
+
+
+class Takings:
+    """The sources of a drain that take, by URL."""
+
+    def __init__(self, sources: Iterable[Source], folder: Path) -> None:
+        """Keep those that take; their notes lie in ``folder``."""
+        self._sources: Mapping[str, Taking] = {
+            source.url: source for source in sources if isinstance(source, Taking)
+        }
+        self._folder = folder
+        #: Another process has them, so that they are not ours to give back.
+        self._refused: set[str] = set()
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._sources)
+
+    def _note(self, url: str) -> Path:
+        name = hashlib.sha256(url.encode()).hexdigest()[:16]
+        return self._folder / f"taken-{name}"
+
+    async def take(
+        self, rules: Admission, stopping: Callable[[], bool]
+    ) -> AsyncIterator[tuple[str, Taken]]:
+        """Take, and yield what was taken from which source; until ``stopping``."""
+        for url, source in self._sources.items():
+            parts = source.take(self._note(url), rules)
+            try:
+                while taken := await asyncio.to_thread(next, parts, None):
+                    yield url, taken
+                    if stopping():
+                        return
+            except OwnedElsewhere:
+                self._refused.add(url)
+                raise
+
+    async def give_back(
+        self, report: Report, *, everything: bool = False
+    ) -> dict[str, Returned]:
+        """Give back what is not finished, by the ledger; returns what, by URL."""
+        await report.wait_for_last_commits()
+
+        def standings(ids: Sequence[str]) -> Mapping[str, Standing]:
+            return _standings(report.standings(ids))
+
+        returned = {}
+        for url, source in self._sources.items():
+            if url not in self._refused:
+                returned[url] = await asyncio.to_thread(
+                    source.give_back, self._note(url), standings, everything=everything
+                )
+        return returned
+
+
+def _standings(rows: Iterable[Row]) -> dict[str, Standing]:
+    messages: dict[str, list[Row]] = {}
+    for row in rows:
+        those = messages.setdefault(row["id"], [])
+        if row["state"] is not None:
+            those.append(row)
+    return {id_: _standing(those) for id_, those in messages.items()}
+
+
+def _standing(recipients: Sequence[Row]) -> Standing:
+    final = [row for row in recipients if State(row["state"]) in FINAL]
+    return Standing(
+        final=frozenset(row["forward_path"] for row in final),
+        is_finished=len(final) == len(recipients),
+        waits=any(
+            State(row["state"]) in _WAITING and row["rule"] not in _SERVERS_OWN
+            for row in recipients
+        ),
+    )
