@@ -438,6 +438,8 @@ class Drain:
         """Let the gates look at an attempt before it is settled."""
         if self.keeper.observe(judged, work.job.message.envelope.reverse_path):
             self._backlog.bring_back()
+        if (seconds := work.seconds_for_dot) is not None:
+            self.keeper.scopes.took(seconds, utcnow())
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Count what became of an attempt."""

@@ -14,6 +14,8 @@ from drainer.policy.gate import Cause
 from drainer.policy.verdict import Judgement, Verdict
 from drainer.policy.wording import masked
 
+SLOW_SECONDS, SLOW_RUN = 30.0, 10
+"""Replies to the final dot that take so long, so many in a row: it suffers."""
 RUN, SHORT_RUN, CONTENT_RUN, STORM = 3, 2, 10, 10
 """Refusals of the same kind in a row that are suspicious; temporary ones: STORM."""
 WINDOW, FIRST_WINDOW, HALF_WINDOW = 20, 5, 10
@@ -131,6 +133,7 @@ class Detector:
         #: (recipient, its domain, whether it was refused), the latest last.
         self._votes: deque[tuple[str, str, bool]] = deque(maxlen=WINDOW)
         self._muted: dict[str, tuple[datetime, int]] = {}
+        self._slow = 0
 
     def accepted(self, recipient: str, domain: str) -> None:
         """Take note of a recipient that the primary took."""
@@ -158,6 +161,14 @@ class Detector:
             return None
         self._storm.clear()
         return seen.cause("storm")
+
+    def slow(self, seconds: float) -> bool:
+        """Take note how long a final dot took; True when the primary suffers."""
+        self._slow = self._slow + 1 if seconds >= SLOW_SECONDS else 0
+        if self._slow < SLOW_RUN:
+            return False
+        self._slow = 0
+        return True
 
     def mute(self, fingerprint: str, now: datetime) -> None:
         """Suspect the same no more for a while: it has been answered."""

@@ -13,13 +13,20 @@ from datetime import datetime, timedelta
 from drainer.mail.reply import Reply
 from drainer.policy import gate as gates
 from drainer.policy.detector import Detector, Seen, is_storm, is_unknown_user
-from drainer.policy.gate import Gate, Outcome
+from drainer.policy.gate import Cause, Gate, Outcome
 from drainer.policy.known import Known
-from drainer.policy.verdict import Scope, Verdict
+from drainer.policy.verdict import Judgement, Scope, Verdict
 
 ROUTE = ""
 """The name of the scope that holds all the others."""
 MAX_DOMAINS = 10_000
+_SLOW = Judgement(
+    verdict=Verdict.STOP,
+    scope=Scope.ROUTE,
+    rule="slow",
+    reason="the primary answers slowly, so it gets a rest",
+    short=True,
+)
 
 
 @dataclass(slots=True)
@@ -133,6 +140,16 @@ class Scopes:
             self._refused(seen, now)
         else:
             self._delayed(seen, now)
+
+    def took(self, seconds: float, now: datetime) -> None:
+        """Take note how long the primary needed for a final dot; it may need a rest."""
+        if self._route_memory.detector.slow(seconds):
+            cause = Cause(
+                trigger="slow",
+                judgement=_SLOW,
+                reply=f"the final dot was answered after {seconds:.0f} s",
+            )
+            self.apply(ROUTE, lambda gate: gates.pause(gate, cause, now))
 
     def canary(self, scope: str, outcome: Outcome, reply: str, now: datetime) -> None:
         """Take the canary's answer about a scope."""

@@ -63,6 +63,14 @@ class Work:
         for claimed in self.job.claimed:
             self.end(claimed, stage, answer)
 
+    @property
+    def seconds_for_dot(self) -> float | None:
+        """How long the reply to the final dot took; None when none came."""
+        if not self.stages or self.stages[-1][0] is not Stage.DOT:
+            return None
+        before = self.stages[-2][1] if len(self.stages) > 1 else 0.0
+        return self.stages[-1][1] - before
+
     def note(self, stage: Stage, answer: Reply | Lost) -> None:
         """Keep the time of a stage for the trace."""
         self.stages.append((stage, time.monotonic() - self.started, str(answer)))
