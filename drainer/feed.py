@@ -118,16 +118,18 @@ class Feed:
         most = 0 if self.picker.in_order else self.picker.left
         recorded = await self.ledger.record(listings, most)
         self.tally.total += len(recorded.fresh) if self.picker.takes_all else 0
-        self.acknowledger.offer(recorded.finished)
-        await self.acknowledger.room()
+        jobs = []
         for seq, listing in recorded.fresh:
-            job = self.picker.pick(fresh_job(seq, listing))
-            if job is None:
+            if (job := self.picker.pick(fresh_job(seq, listing))) is None:
                 self.ledger.free(seq)
             else:
-                self.picker.count(1)
-                self.backlog.hold(job.message.id)
-                await self.window.put(job)
+                jobs.append(job)
+        self.picker.count(len(jobs))  # before anything else may look at the limit
+        self.acknowledger.offer(recorded.finished)
+        await self.acknowledger.room()
+        for job in jobs:
+            self.backlog.hold(job.message.id)
+            await self.window.put(job)
 
     # --- what is due
 

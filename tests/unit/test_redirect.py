@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from drainer.mail.envelope import AddressError, Recipient
 from drainer.mail.message import Problem
 from drainer.policy.admit import Admission
-from drainer.policy.job import Claimed, parts, redirected
+from drainer.policy.job import Claimed, parts, redirected, twinned
 from drainer.policy.redirect import Redirect, parse_redirects
 
 LINES = [
@@ -148,3 +148,12 @@ def test_a_part_has_so_many_addresses_and_whole_families(
         addresses = {each.recipient.forward_path for each in part}
         assert len(addresses) <= size
         assert sum(each.twin_of is None for each in part) == len(addresses)
+
+
+def test_a_twin_whose_first_is_taken_away_has_a_rcpt_of_its_own() -> None:
+    """A gate may part them: each is still asked for, once."""
+    redirect = parse_redirects(["a@x=c@y", "b@x=c@y"])
+    _, second, third, other = redirected(claims("a@x", "z@y", "b@x", "c@y"), redirect)
+    found = twinned((second, third, other))
+    assert [(c.n, c.twin_of) for c in found] == [(2, None), (3, 2), (1, None)]
+    assert twinned((other,)) == (other,)
