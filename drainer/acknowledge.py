@@ -17,6 +17,7 @@ from drainer.smtp.session import Work
 from drainer.sources import Failing, Source
 
 BATCH = 200
+MANY = 10 * BATCH
 PAUSE = 0.25
 """Seconds between batches, so that one fsync of a folder serves many."""
 
@@ -30,6 +31,8 @@ class Acknowledger:
         self._sources = {u: s for u, s in sources.items() if s.acknowledges}
         self._waiting: dict[str, Message] = {}
         self._closed = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._ended = False
         #: Why a source refused to let go; what it holds stays where it is.
         self.refusals: dict[str, SourceError] = {}
 
@@ -39,6 +42,12 @@ class Acknowledger:
             if message.source in self._sources:
                 self._waiting[message.id] = message
 
+    async def room(self) -> None:
+        """Wait while too much waits: a scan may meet more than the disk lets go."""
+        if len(self._waiting) > MANY and not self._ended:
+            self._emptied.clear()
+            await self._emptied.wait()
+
     def consider(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Take the message of an attempt if that attempt may have finished it."""
         if all(settlement.state in FINAL for settlement in settlements):
@@ -46,13 +55,18 @@ class Acknowledger:
 
     async def run(self) -> None:
         """Acknowledge until closed; what is waiting then is still done."""
-        while not self._closed.is_set():
-            try:
-                async with asyncio.timeout(PAUSE):
-                    await self._closed.wait()
-            except TimeoutError:
-                await self._flush()
-        await self._flush()
+        try:
+            while not self._closed.is_set():
+                try:
+                    async with asyncio.timeout(PAUSE):
+                        await self._closed.wait()
+                except TimeoutError:
+                    await self._flush()
+                    self._emptied.set()
+            await self._flush()
+        finally:
+            self._ended = True
+            self._emptied.set()
 
     def close(self) -> None:
         """Let ``run`` end after what is waiting."""

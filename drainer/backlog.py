@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from drainer.policy.job import Claimed
+from drainer.policy.job import Claimed, parts, twinned
 from drainer.smtp.session import Work
 
 
@@ -41,7 +41,7 @@ class Backlog:
 
     async def put(self, work: Work) -> None:
         """Add work; wait while the backlog is full."""
-        await _until(
+        await wait_until(
             lambda: len(self._items) + len(self._aside) < self._limit or self._closed,
             self._putters,
         )
@@ -49,7 +49,7 @@ class Backlog:
             return
         self.count(work)
         self._items.append(work)
-        _notify(self._takers)
+        notify(self._takers)
 
     def hold(self, message: str) -> None:
         """Keep the claim on a message whose parts are still being put."""
@@ -71,7 +71,7 @@ class Backlog:
 
     async def wait(self) -> bool:
         """Wait until there is something to take; False when it is over."""
-        await _until(lambda: bool(self._items) or self._closed, self._takers)
+        await wait_until(lambda: bool(self._items) or self._closed, self._takers)
         return not self._closed
 
     async def take(self, idle: float, *, fresh: bool) -> Work | None:
@@ -108,17 +108,18 @@ class Backlog:
         if self._aside:
             self._items.extendleft(reversed(self._aside))
             self._aside.clear()
-            _notify(self._takers)
+            notify(self._takers)
 
     def put_back(self, work: Work) -> None:
         """Return work that was taken and not begun."""
         self._items.appendleft(work)
-        _notify(self._takers)
+        notify(self._takers)
 
     def split(self, work: Work, size: int) -> Work:
         """Cut work that was taken: return ``size`` recipients, put the rest back."""
         claimed = work.job.claimed
-        first, rest = self.cut(work, claimed[:size], claimed[size:])
+        length = len(next(parts(claimed, size)))
+        first, rest = self.cut(work, claimed[:length], claimed[length:])
         self.put_back(rest)
         return first
 
@@ -128,7 +129,7 @@ class Backlog:
         """Cut work that was taken into two, for the recipients given."""
         one, other = (
             Work(
-                job=replace(work.job, claimed=part, whole=False),
+                job=replace(work.job, claimed=twinned(part), whole=False),
                 spooled=work.spooled,
                 facts=work.facts,
             )
@@ -154,27 +155,29 @@ class Backlog:
         self._closed = True
         self._items.clear()
         self._aside.clear()
-        _notify(self._takers)
-        _notify(self._putters)
+        notify(self._takers)
+        notify(self._putters)
         self.idle.set()
 
     def _pop(self) -> Work:
         work = self._items.popleft()
         if self._putters and len(self._items) < self._limit:
-            _notify(self._putters)
+            notify(self._putters)
         return work
 
 
-async def _until(
+async def wait_until(
     holds: Callable[[], bool], waiters: "list[asyncio.Future[None]]"
 ) -> None:
+    """Wait among others until it holds; whoever changes it calls ``notify``."""
     while not holds():
         future = asyncio.get_running_loop().create_future()
         waiters.append(future)
         await future
 
 
-def _notify(waiters: "list[asyncio.Future[None]]") -> None:
+def notify(waiters: "list[asyncio.Future[None]]") -> None:
+    """Let those who wait look again."""
     for future in waiters:
         if not future.done():
             future.set_result(None)

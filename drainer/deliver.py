@@ -223,7 +223,7 @@ class Lane:
     def _fit(self, work: Work, session: Session) -> Work:
         """Return as much of the work as the primary takes in one transaction."""
         limit = session.max_recipients
-        if 0 < limit < len(work.job.claimed):
+        if 0 < limit < len(work.job.claimed) and limit < len(list(work.addressed)):
             return self.backlog.split(work, limit)
         return work
 

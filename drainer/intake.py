@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import survey
-from drainer.mail.envelope import domain_of
 from drainer.mail.message import Facts, Problem, Spooled
 from drainer.policy.admit import Admission, admit
-from drainer.policy.job import Claimed, Job, Scanned
+from drainer.policy.job import Claimed, Job, Scanned, parts, redirected
+from drainer.policy.select import Selection, known
 from drainer.quarantine import Quarantine
 from drainer.smtp.session import Work
 from drainer.sources import Source
@@ -43,6 +43,26 @@ def examine(spooled: Spooled, rules: Admission, *, digest: bool = False) -> Scan
         message = replace(spooled.message, problem=problem)
         spooled = Spooled(message=message, content=spooled.content)
     return admit(spooled, facts, rules)
+
+
+def chosen(
+    source: Source, rules: Admission, selection: Selection, *, digest: bool = False
+) -> Iterator[Scanned | None]:
+    """Scan a source and examine what is selected; None stands for each of the rest.
+
+    Raises SourceError as ``scan`` does. ``digest`` as for ``examine``.
+    """
+    for spooled in source.scan():
+        scanned = None
+        paths = [r.forward_path for r in spooled.message.envelope.recipients]
+        # What is passed over anyhow is not read; its size is known afterwards.
+        if selection.is_all or selection.takes(known(spooled.message, None), paths):
+            scanned = examine(spooled, rules, digest=digest)
+            size = scanned.facts.size_bytes if scanned.facts else None
+            size = spooled.message.size_bytes if size is None else size
+            if not (selection.is_all or selection.takes_size(size)):
+                scanned = None
+        yield scanned
 
 
 @dataclass(slots=True)
@@ -118,18 +138,20 @@ class Intake:
             return problem
         if path not in pending:
             return Problem(code="done-by-backup", detail="the spool says so now")
-        if self.rules.foreign(path) and not claimed.released:
-            return Problem(code="not-for-this-primary", detail=domain_of(path))
+        objection = self.rules.objection(path)
+        if objection and not (claimed.released and objection.releasable):
+            return objection
         return None
 
     def _parts(self, job: Job) -> Iterator[Job]:
         """Cut a job: VERP takes one recipient, and the primary has a limit."""
+        if self.rules.redirect:
+            job = replace(job, claimed=redirected(job.claimed, self.rules.redirect))
         size = 1 if job.message.envelope.verp else self.max_recipients
         if len(job.claimed) <= size:
             yield job
             return
-        for start in range(0, len(job.claimed), size):
-            part = job.claimed[start : start + size]
+        for part in parts(job.claimed, size):
             yield replace(job, claimed=part, whole=False)
 
 

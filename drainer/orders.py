@@ -10,6 +10,7 @@ from drainer.ledger.waiting import USUAL_BRAKE, Brake
 from drainer.policy.admit import Admission
 from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
+from drainer.policy.select import Choice
 from drainer.policy.throttle import Rate
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
@@ -30,6 +31,8 @@ class Orders:
     ramp: timedelta
     pauses: tuple[timedelta, ...]
     give_up_after: timedelta
+    #: What of the sources is to be drained, and in which order.
+    choice: Choice = field(default_factory=Choice)
     #: What must exist there, and the sender to ask as.
     known_good: tuple[str, ...] = ()
     sender: str = ""
@@ -51,6 +54,8 @@ class Tally:
 
     started: datetime
     scanned: int = 0
+    #: Messages that were met and not selected.
+    passed: int = 0
     #: Messages with something left to do, as far as they are known.
     total: int = 0
     scanning: bool = True
@@ -66,6 +71,10 @@ class Tally:
     waiting: str = ""
     interrupted: bool = False
     defects: int = 0
+
+    def deadline(self, give_up_after: timedelta) -> datetime:
+        """Return until when the drain goes on without a success."""
+        return (self.last_success or self.started) + give_up_after
 
 
 def connected(connection: Connection) -> Decision:

@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import IO
 
 from drainer.errors import DrainerError, SourceError
-from drainer.intake import examine
-from drainer.ledger import Listing
+from drainer.intake import chosen
+from drainer.ledger import Listing, Met
 from drainer.ledger.rows import listing_of
 from drainer.mail.content import Held
 from drainer.policy.admit import Admission
+from drainer.policy.select import Selection
 from drainer.process import (
     HEAD,
     child_environment,
@@ -67,15 +68,15 @@ async def scanner() -> AsyncIterator[Scanner]:
 
 
 async def scan(
-    process: Scanner, source: Source, rules: Admission
-) -> AsyncIterator[list[Listing]]:
+    process: Scanner, source: Source, rules: Admission, selection: Selection
+) -> AsyncIterator[Met]:
     """Yield what a scanner, which is used up by it, lists of a source, in batches.
 
     Raises SourceError when the spool as a whole cannot be read.
     """
     assert process.stdin is not None  # noqa: S101 - pipes were asked for
     assert process.stdout is not None  # noqa: S101
-    process.stdin.write(pickle.dumps((source, rules)))
+    process.stdin.write(pickle.dumps((source, rules, selection)))
     process.stdin.close()
     stream = process.stdout
     while True:
@@ -93,9 +94,14 @@ async def scan(
         yield batch
 
 
-def _listings(source: Source, rules: Admission) -> Iterator[Listing]:
-    for spooled in source.scan():
-        scanned = examine(spooled, rules)
+def _listings(
+    source: Source, rules: Admission, selection: Selection
+) -> Iterator[Listing | None]:
+    """Yield what is selected as rows, and None for each of the rest."""
+    for scanned in chosen(source, rules, selection):
+        if scanned is None:
+            yield None
+            continue
         content = scanned.spooled.content
         data = content.data if isinstance(content, Held) else None
         yield listing_of(scanned, data)
@@ -111,22 +117,25 @@ def main() -> None:
     rarely_collect()
     leave_signals_to_parent()
     try:
-        source, rules = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
+        told = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
     except EOFError:
         return  # it had nothing to scan
     out = sys.stdout.buffer
-    batch: list[Listing] = []
+    batch = Met([], 0)
     size, limit = 0, FIRST_BATCH
     try:
-        for listing in _listings(source, rules):
-            batch.append(listing)
+        for listing in _listings(*told):
+            if listing is None:
+                batch = batch._replace(passed=batch.passed + 1)
+                continue
+            batch.listings.append(listing)
             size += len(listing.content or b"")
-            if len(batch) >= limit or size >= BATCH_BYTES:
+            if len(batch.listings) >= limit or size >= BATCH_BYTES:
                 _write(out, batch)
-                batch, size, limit = [], 0, BATCH_MESSAGES
-        if batch:
+                batch, size, limit = Met([], 0), 0, BATCH_MESSAGES
+        if any(batch):
             _write(out, batch)
-        _write(out, [])
+        _write(out, ())
     except DrainerError as error:
         _write(out, error)
     except BrokenPipeError:

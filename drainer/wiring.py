@@ -3,7 +3,7 @@
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from drainer.orders import Orders
 from drainer.policy.admit import Admission
 from drainer.policy.bounce_gate import Own
 from drainer.policy.facts import Trust
+from drainer.policy.redirect import Redirect
 from drainer.policy.rules import Rule, rules_of
 from drainer.policy.schedule import Schedule
+from drainer.policy.select import Choice
 from drainer.policy.throttle import Rate, message_rate, parse_rate
 from drainer.smtp import Login, Route, Timeouts
 from drainer.smtp.check import Probe
@@ -28,6 +30,7 @@ from drainer.sources import Source, Taking
 from drainer.sources.registry import open_source
 
 LedgerURL = URL
+ALL, NOWHERE = Choice(), Redirect()
 MAX_HOST, MAX_PORT = 253, 65535
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = rf"{_LABEL}(?:\.{_LABEL})*\.?"
@@ -147,7 +150,14 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
         raise UsageError(message, hint=hint) from None
 
 
-def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
+def make_orders(
+    config: Config,
+    choice: Choice = ALL,
+    redirect: Redirect = NOWHERE,
+    *,
+    explicit: bool,
+    acknowledge: bool,
+) -> Orders:
     """Return what a drain is told to do; an explicit rate skips the ramp."""
     primary, retry, throttle = config.primary, config.retry, config.throttle
     per_second = parse_rate(throttle.rate)
@@ -155,7 +165,8 @@ def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
     zero = throttle.ramp * 0
     return Orders(
         route=make_route(config),
-        admission=make_admission(config),
+        admission=make_admission(config, redirect),
+        choice=choice,
         schedule=Schedule(
             first=retry.first,
             factor=retry.factor,
@@ -185,12 +196,13 @@ def make_orders(config: Config, *, explicit: bool, acknowledge: bool) -> Orders:
     )
 
 
-def make_admission(config: Config) -> Admission:
+def make_admission(config: Config, redirect: Redirect = NOWHERE) -> Admission:
     """Return the rules that concern single messages."""
     return Admission(
         domains=frozenset(config.primary.domains),
         max_hops=config.primary.max_hops,
         bare_newlines=config.primary.bare_newlines,
+        redirect=redirect,
     )
 
 
@@ -227,11 +239,12 @@ def make_own(config: Config) -> Own:
 
 
 def make_sources(
-    config: Config, names: list[str], queues: list[str], *, listing: bool = False
+    config: Config, names: list[str], queues: Sequence[str], *, listing: bool = False
 ) -> list[Source]:
     """Open the sources: URLs, paths, or names of ``[sources.NAME]`` tables.
 
-    ``listing`` shows also what a drain leaves alone unless it is asked for.
+    ``queues`` are for those that can read others than usual; ``listing`` shows also
+    what a drain leaves alone unless it is asked for.
     """
     found: dict[str, Source] = {}
     for name in names:
@@ -240,9 +253,7 @@ def make_sources(
         if name in config.sources:
             section = config.sources[name]
             url, options = section.url, dict(section.model_extra or {})
-        if queues:
-            options["queues"] = queues
-        source = open_source(url, options=options, listing=listing)
+        source = open_source(url, options=options, listing=listing, queues=queues)
         found[source.url] = source
     return list(found.values())
 

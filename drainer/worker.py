@@ -7,10 +7,9 @@ lets the sessions finish their message.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from drainer.acknowledge import Acknowledger
@@ -22,15 +21,15 @@ from drainer.errors import (
     OwnedElsewhere,
     UsageError,
 )
-from drainer.gatekeeper import SOON, Gatekeeper
+from drainer.feed import LOOK_AGAIN, Feed
+from drainer.gatekeeper import Gatekeeper
 from drainer.intake import Intake
 from drainer.leasing import Leases
-from drainer.ledger import Decision, Listing, from_micros
-from drainer.ledger.claims import fresh_job
+from drainer.ledger import Decision
 from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
 from drainer.orders import Orders, Tally, connected
-from drainer.policy.job import Job
+from drainer.picking import Picker
 from drainer.policy.judging import Judged, Policy
 from drainer.policy.known import Known
 from drainer.policy.schedule import usual_escrow
@@ -41,20 +40,23 @@ from drainer.policy.verdict import Verdict
 from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
-from drainer.scanning import Scanner, scan, scanner
+from drainer.scanning import Scanner
 from drainer.sharing import Sharing
 from drainer.smtp.check import own_name
 from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connect import Connection, Failed, connect
 from drainer.smtp.session import Session, Work
 from drainer.smtp.throttle import Throttle
-from drainer.sources import Source
+from drainer.sources import Leasing, Source
+from drainer.window import WINDOW, Window
 
-BACKLOG = 400
+BACKLOG = 100
+"""Messages; how far the drain looks ahead is the window's matter."""
+LEASED = 400
+"""How far it looks ahead in a source that others share: they want some, too."""
 MAX_DEFECTS = 3
 MAX_UNHEARD = 5
 """Sessions in a row that ended without an answer to MAIL."""
-LOOK_AGAIN = timedelta(milliseconds=500)
 
 
 class Drain:
@@ -93,10 +95,10 @@ class Drain:
             orders.route.max_recipients,
             self._quarantine,
         )
-        self._backlog = Backlog(BACKLOG)
+        self._backlog = Backlog(max(BACKLOG, 2 * orders.connections))
         self._leases = leases or Leases([])
-        self._scanner = at_hand
         self._acknowledger = Acknowledger(ledger, self._sources)
+        self._feed = self._make_feed(at_hand)
         #: Sources that refused to let go of finished messages, and why.
         self.refusals = self._acknowledger.refusals
         self._error: Exception | None = None
@@ -105,6 +107,25 @@ class Drain:
         self._policy = Policy(schedule=orders.schedule, rules=orders.rules)
         #: Lanes that open a session and have nothing in hand.
         self._opening: set[asyncio.Task[Any]] = set()
+
+    def _make_feed(self, at_hand: Scanner | None) -> Feed:
+        shared = any(isinstance(each, Leasing) for each in self._sources.values())
+        fair = self.orders.choice.order is None
+        return Feed(
+            orders=self.orders,
+            sources=self._sources,
+            ledger=self.ledger,
+            picker=Picker(self.orders, self.ledger, self._urls),
+            window=Window(LEASED if shared else WINDOW, fair=fair),
+            backlog=self._backlog,
+            intake=self._intake,
+            acknowledger=self._acknowledger,
+            tally=self.tally,
+            keeper=self.keeper,
+            probing=self._probing,
+            at_hand=at_hand,
+            refuse=lambda work, problem: self._new_lane().refuse(work, problem),
+        )
 
     # --- the run
 
@@ -124,7 +145,7 @@ class Drain:
             acknowledging = group.create_task(self._guarded(self._acknowledger.run()))
             numbers = range(self.orders.connections)
             lanes = [group.create_task(self._lane(n)) for n in numbers]
-            await self._flow()
+            await self._feed.run(self._guarded)
             self._close()
             await self._finish(lanes)
             for side in (lease, share, renewal, probing):
@@ -142,7 +163,7 @@ class Drain:
         self._close()
 
     def _close(self) -> None:
-        self._backlog.close()
+        self._feed.close()
         self._throttle.close()
         self.keeper.wake()
         for task in self._opening:
@@ -192,118 +213,12 @@ class Drain:
             message = "another drain works on this source and left nothing to claim"
             raise OwnedElsewhere(message, hint="`drainer status` shows how it stands")
 
-    # --- work in
-
-    async def _flow(self) -> None:
-        """Feed the lanes until nothing is left that this drain waits for.
-
-        What falls due while the scan goes on is not kept waiting for its end.
-        """
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._guarded(self._scan_all()))
-            await self._guarded(self._feed())
-
-    async def _scan_all(self) -> None:
-        try:
-            self.tally.total = await self.ledger.unfinished(self._urls)
-            for source in self._sources.values():
-                await self._scan(source)
-        finally:
-            self.tally.scanning = False
-            self.keeper.wake()
-
-    async def _feed(self) -> None:
-        while not self._backlog.closed and await self._feed_due():
-            pass
-
     async def _guarded(self, doing: Coroutine[Any, Any, None]) -> None:
         """Run a side task; its failure ends the drain in order, not at once."""
         try:
             await doing
         except DrainerError as error:
             self.failed(error)
-
-    async def _scan(self, source: Source) -> None:
-        process, self._scanner = self._scanner, None
-        async with contextlib.AsyncExitStack() as stack:
-            if process is None:
-                process = await stack.enter_async_context(scanner())
-            async for batch in scan(process, source, self.orders.admission):
-                await self._take_in(batch)
-                if self._backlog.closed:
-                    return
-
-    async def _take_in(self, batch: list[Listing]) -> None:
-        """Record a part of a scan, and put what is new to the backlog."""
-        recorded = await self.ledger.record(batch)
-        self.tally.scanned += len(batch)
-        self.tally.total += len(recorded.fresh)
-        self._acknowledger.offer(recorded.finished)
-        for seq, listing in recorded.fresh:
-            job = fresh_job(seq, listing)
-            self._backlog.hold(job.message.id)
-            await self._put(job)
-
-    async def _put(self, job: Job) -> None:
-        self.tally.claimed += 1
-        if job.spooled is not None:
-            works = self._intake.works(job)
-        else:
-            works = iter(await asyncio.to_thread(self._intake.read, job))
-        for work, problem in works:
-            if problem is None:
-                await self._backlog.put(work)
-            else:
-                self._backlog.count(work)
-                self._new_lane().refuse(work, problem)
-        if self._backlog.unhold(job.message.id):
-            self.ledger.free(job.seq)
-
-    async def _feed_due(self) -> bool:
-        """Claim what is due, or wait for it; False when this drain is done.
-
-        What falls due only after the deadline is for another drain.
-        """
-        jobs = await self.ledger.claim(self._urls, self._deadline())
-        for job in jobs:  # a message may have several: none ends its claim early
-            self._backlog.hold(job.message.id)
-        for job in jobs:
-            await self._put(job)
-        if jobs:
-            return True
-        if self.tally.scanning or self._backlog.outstanding:
-            await self._wait_idle(LOOK_AGAIN)
-            return True
-        if self._probing.busy or await self._probing.wake_prober():
-            await self.keeper.wait(SOON)
-            return True
-        due = await self.ledger.next_due(self._urls)
-        if due is None or from_micros(due) > self._deadline():
-            return False
-        wait = max(from_micros(due) - utcnow(), SOON)
-        self.tally.waiting = f"next retry in {wait.total_seconds():.0f} s"
-        await self._sleep(wait)
-        self.tally.waiting = ""
-        return True
-
-    def _deadline(self) -> datetime:
-        since = self.tally.last_success or self.tally.started
-        return since + self.orders.give_up_after
-
-    async def _wait_idle(self, limit: timedelta) -> None:
-        """Wait until nothing is under way, at most so long."""
-        if self.tally.scanning:
-            await self.keeper.wait(limit)
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit.total_seconds()):
-                await self._backlog.idle.wait()
-
-    async def _sleep(self, limit: timedelta) -> None:
-        """Wait for a time, or until the drain is to end."""
-        end = utcnow() + limit
-        while not self._backlog.closed and utcnow() < end:
-            await self.keeper.wait(end - utcnow())
 
     # --- lanes
 
@@ -333,7 +248,9 @@ class Drain:
             wait = self.keeper.ask(now)
             if wait is None:
                 return True
-            if self.keeper.refuses or now + wait > self._deadline():
+            if self.keeper.refuses or now + wait > self.tally.deadline(
+                self.orders.give_up_after
+            ):
                 self.keeper.give_up()
                 self._close()
                 return False

@@ -13,12 +13,12 @@ import typer
 import uvloop
 
 from drainer.cli.check import refuse_if_sick
-from drainer.cli.inspect import plan
+from drainer.cli.filters import with_choice, with_redirect
+from drainer.cli.inspect import print_plan
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
     LedgerOption,
-    QueueOption,
     SourcesArgument,
     ToOption,
     load,
@@ -38,12 +38,14 @@ from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
 from drainer.leasing import Leases
 from drainer.ledger import Decision, Kind, from_micros
+from drainer.ledger.choosing import remains
 from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
 from drainer.orders import Orders
 from drainer.policy.hints import NO_KNOWN_GOOD, remedy
-from drainer.policy.state import FINAL, State
+from drainer.policy.redirect import Redirect
+from drainer.policy.select import Choice
 from drainer.process import rarely_collect, utcnow
 from drainer.scanning import Scanner, scanner
 from drainer.smtp.check import check as check_primary
@@ -80,6 +82,8 @@ class _Run:
     as_json: bool = False
 
 
+@with_redirect
+@with_choice
 def drain(
     sources: SourcesArgument,
     to: ToOption = "",
@@ -89,13 +93,14 @@ def drain(
     connections: Annotated[
         int | None, typer.Option(min=1, max=500, help="Sessions; skips the ramp.")
     ] = None,
-    queue: QueueOption = [],  # noqa: B006 - typer copies it
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     give_up_after: Annotated[
         str, typer.Option(help="How long to wait for retries without a success.")
     ] = "",
     *,
+    choice: Choice,
+    redirect: Redirect,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not ask the primary first.")
     ] = False,
@@ -130,14 +135,17 @@ def drain(
     with _told(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=sections)
         if dry_run:
-            plan(sources, queue, path, to, rate, json_=json_)
+            print_plan(config, sources, (choice, redirect), as_json=json_)
             return
-        run = _prepare(
+        opened = make_sources(config, sources, choice.selection.queues)
+        orders = make_orders(
             config,
-            make_sources(config, sources, queue),
+            choice,
+            redirect,
             explicit=bool(rate) or connections is not None,
-            rehearse=rehearse,
+            acknowledge=not rehearse,
         )
+        run = _prepare(config, opened, orders, rehearse=rehearse)
         run.check, run.as_json = not no_check, json_
         rarely_collect()
         code = uvloop.run(_main(run))
@@ -145,7 +153,7 @@ def drain(
 
 
 def _prepare(
-    config: Config, sources: list[Source], *, explicit: bool, rehearse: bool
+    config: Config, sources: list[Source], orders: Orders, *, rehearse: bool
 ) -> _Run:
     """Return a run that nothing keeps from beginning."""
     for source in sources:
@@ -155,7 +163,6 @@ def _prepare(
     if config.primary.domains != asked:
         tell_domains(config.primary.domains)
     url = fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
-    orders = make_orders(config, explicit=explicit, acknowledge=not rehearse)
     return _Run(config=config, orders=orders, sources=sources, url=url)
 
 
@@ -299,9 +306,8 @@ def _exit_code(run: _Run, drain: Drain, error: DrainerError | None) -> int:
     if drain.keeper.open_gates:
         return 4
     report = Report(run.url)
-    states = report.states([source.url for source in run.sources])
+    left = remains(report, [source.url for source in run.sources], run.orders.choice)
     report.close()
-    left = sum(n for state, n in states.items() if State(state) not in FINAL)
     return 5 if left else 0
 
 
@@ -331,6 +337,7 @@ def _summary(
         "messages": messages,
         "recipients": states,
         "sent_messages": sent,
+        "not_chosen": drain.tally.passed,
         "seconds": round(seconds, 3),
         "messages_per_second": round(sent / seconds, 2) if seconds else 0.0,
         "bytes": drain.tally.sent_bytes,
@@ -379,6 +386,8 @@ def _print_next(run: _Run, drain: Drain) -> None:
     """Say what remains, why, and what to run."""
     console = stdout()
     _print_gates(drain)
+    if drain.tally.passed:
+        console.print(f"  {drain.tally.passed} more messages were not chosen")
     urls = [source.url for source in run.sources]
     report = Report(run.url)
     for row in report.reasons(urls):

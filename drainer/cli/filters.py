@@ -1,49 +1,157 @@
-"""The filters that `list` and the operator's verbs share."""
+"""The filters that commands share, and what else a person chooses by.
+
+``list`` and the operator's verbs filter recipients of the ledger; ``inspect``,
+``plan`` and ``drain`` select from a spool by the same words.
+"""
 
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from drainer.errors import UsageError
 from drainer.ledger.report import Filters
+from drainer.policy.redirect import Redirect, parse_redirects
+from drainer.policy.select import Choice, Ids, Order, Pattern, Selection
 from drainer.policy.state import State
 from drainer.policy.throttle import parse_size
 from drainer.units import parse_duration
 
 T = TypeVar("T")
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""Of a file of ids, or of addresses that are mapped."""
 
 
-def _options(
-    state: Annotated[
-        list[str], typer.Option(help="Only this state; may be repeated.")
-    ] = [],  # noqa: B006 - typer copies it
-    sender: Annotated[str, typer.Option(help="Part of the reverse-path.")] = "",
+def _selection(
+    sender: Annotated[
+        str, typer.Option(help="Part of the reverse-path; <> is the null sender.")
+    ] = "",
     recipient: Annotated[str, typer.Option(help="Part of the forward-path.")] = "",
     domain: Annotated[str, typer.Option(help="Recipient domain.")] = "",
     older_than: Annotated[str, typer.Option(help="Arrived before, e.g. 2d.")] = "",
     newer_than: Annotated[str, typer.Option(help="Arrived within, e.g. 6h.")] = "",
     larger_than: Annotated[str, typer.Option(help="Size, e.g. 5MB.")] = "",
-    reply: Annotated[str, typer.Option(help="Part of the primary's reply.")] = "",
-) -> Filters:
-    known = [s.value for s in State]
-    for name in state:
-        if name not in known:
-            message = f"{name!r} is no state"
-            raise UsageError(message, hint=f"legal: {', '.join(known)}")
-    return Filters(
-        states=tuple(state),
+    smaller_than: Annotated[str, typer.Option(help="Size, e.g. 100kB.")] = "",
+    queue: Annotated[
+        list[str],
+        typer.Option(
+            help="Only this part of the spool, e.g. deferred, hold (Postfix), new"
+            " (Maildir), a named queue (Exim); may be repeated.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    ids_file: Annotated[
+        str,
+        typer.Option(
+            "--ids",
+            metavar="FILE",
+            help="Only what a file names, an ID a line: drainer ids (8 digits of them"
+            " will do), queue ids, Message-IDs; - reads standard input.",
+        ),
+    ] = "",
+    exclude: Annotated[
+        list[str],
+        typer.Option(
+            metavar="WHAT",
+            help="Leave out an address or a domain, of sender or recipient, with * for"
+            " anything (sender: or recipient: before it narrows it down), or an ID;"
+            " may be repeated.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+) -> Selection:
+    return Selection(
         sender=sender,
         recipient=recipient,
         domain=domain,
         older_than=_ago(older_than),
         newer_than=_ago(newer_than),
         larger_than=_size(larger_than),
-        reply=reply,
+        smaller_than=_size(smaller_than),
+        queues=tuple(queue),
+        ids=Ids(_lines(ids_file)) if ids_file else None,
+        exclude=tuple(_checked(Pattern, text) for text in exclude),
     )
+
+
+def _filters(
+    state: Annotated[
+        list[str], typer.Option(help="Only this state; may be repeated.")
+    ] = [],  # noqa: B006 - typer copies it
+    reply: Annotated[str, typer.Option(help="Part of the primary's reply.")] = "",
+    **selection: Any,  # noqa: ANN401
+) -> Filters:
+    known = [s.value for s in State]
+    for name in state:
+        if name not in known:
+            message = f"{name!r} is no state"
+            raise UsageError(message, hint=f"legal: {', '.join(known)}")
+    return Filters(states=tuple(state), reply=reply, selection=_selection(**selection))
+
+
+def _choice(
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many messages.")
+    ] = None,
+    order: Annotated[
+        Order | None,
+        typer.Option(
+            help="Which go first; by default as they lie in the spool, the recipient"
+            " domains in turn. An order reads the whole spool before it begins.",
+        ),
+    ] = None,
+    **selection: Any,  # noqa: ANN401
+) -> Choice:
+    return Choice(selection=_selection(**selection), limit=limit, order=order)
+
+
+def _redirect(
+    map_recipient: Annotated[
+        list[str],
+        typer.Option(
+            metavar="OLD=NEW",
+            help="Send mail for an address to another one: old@x=new@y, or @x=@y for a"
+            " domain; may be repeated.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    map_file: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="The same from a file, a pair a line."),
+    ] = "",
+) -> Redirect:
+    lines = [*map_recipient, *(_lines(map_file) if map_file else ())]
+    return _checked(parse_redirects, lines)
+
+
+def _lines(name: str) -> list[str]:
+    """Return the lines of a file, or of standard input; UsageError if unreadable."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) <= MAX_FILE_BYTES:
+            return data.decode().splitlines()
+        reason = "it is too large"
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or "") if isinstance(error, OSError) else str(error)
+    message = f"cannot read {name}: {reason}"
+    raise UsageError(message, hint="it is a text file with one entry a line")
+
+
+def _checked(parse: Callable[[Any], T], value: object) -> T:
+    """Parse what a person wrote; UsageError when it makes no sense."""
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _ago(text: str) -> datetime | None:
@@ -58,32 +166,50 @@ def _ago(text: str) -> datetime | None:
 
 def checked_duration(text: str) -> timedelta:
     """Return a duration; UsageError when it is none."""
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    return _checked(parse_duration, text)
 
 
 def _size(text: str) -> int | None:
-    try:
-        return parse_size(text) if text else None
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    return _checked(parse_size, text) if text else None
 
 
 def with_filters(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command the filter options; it takes them as ``filters``."""
+    return _with(command, "filters", _filters, (_filters, _selection))
+
+
+def with_choice(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command what selects from a spool; it takes that as ``choice``."""
+    return _with(command, "choice", _choice, (_selection, _choice))
+
+
+def with_redirect(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options that map recipients; it takes them as ``redirect``."""
+    return _with(command, "redirect", _redirect, (_redirect,))
+
+
+def _with(
+    command: Callable[..., T],
+    name: str,
+    make: Callable[..., object],
+    options: Iterable[Callable[..., object]],
+) -> Callable[..., T]:
+    """Put options in the place of one parameter, which ``make`` makes of them."""
     own = inspect.signature(command)
-    added = inspect.signature(_options).parameters
-    keep = [p for name, p in own.parameters.items() if name != "filters"]
-    options = [p.replace(kind=p.KEYWORD_ONLY) for p in added.values()]
+    added = {
+        each: parameter.replace(kind=parameter.KEYWORD_ONLY)
+        for function in options
+        for each, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    keep = [p for each, p in own.parameters.items() if each != name]
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> T:  # noqa: ANN401
-        chosen = {name: kwargs.pop(name) for name in added}
-        return command(*args, filters=_options(**chosen), **kwargs)
+        chosen = {each: kwargs.pop(each) for each in added}
+        return command(*args, **{name: make(**chosen)}, **kwargs)
 
     plain = [p for p in keep if p.kind is not p.KEYWORD_ONLY]
     named = [p for p in keep if p.kind is p.KEYWORD_ONLY]
-    wrapped.__signature__ = own.replace(parameters=[*plain, *options, *named])  # type: ignore[attr-defined]
+    wrapped.__signature__ = own.replace(parameters=[*plain, *added.values(), *named])  # type: ignore[attr-defined]
     return wrapped

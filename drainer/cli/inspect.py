@@ -1,29 +1,30 @@
 """`inspect` lists what lies in a spool; `plan` says what a drain would do."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
+from drainer.cli.choosing import Look
+from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
-    QueueOption,
     SourcesArgument,
     ToOption,
     load,
 )
-from drainer.cli.output import print_json, shown, stdout, table
-from drainer.intake import examine
-from drainer.mail.envelope import domain_of
+from drainer.cli.output import Pages, print_json, shown, stdout, table
+from drainer.config import Config
+from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import printable
 from drainer.policy.admit import Admission
 from drainer.policy.job import Scanned
+from drainer.policy.redirect import Redirect
+from drainer.policy.select import Choice, Selection
 from drainer.policy.throttle import parse_rate
-from drainer.sources import Source
 from drainer.units import human_duration, human_size
 from drainer.wiring import make_admission, make_sources, with_domains
 
@@ -34,11 +35,12 @@ def register(app: typer.Typer) -> None:
     app.command("plan")(plan)
 
 
+@with_choice
 def inspect(
     sources: SourcesArgument,
-    queue: QueueOption = [],  # noqa: B006 - typer copies it
     path: ConfigOption = None,
     *,
+    choice: Choice,
     json_: JsonOption = False,
 ) -> None:
     """List what lies in a spool: read-only, no primary and no ledger needed.
@@ -47,34 +49,27 @@ def inspect(
 
     Example: drainer inspect postfix:/mnt/backup/spool/postfix --json
     """
-    opened = make_sources(load(path), sources, queue, listing=True)
+    config = load(path)
+    opened = make_sources(config, sources, choice.selection.queues, listing=True)
+    look = Look(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
+    found = look.at(opened, Admission(bare_newlines="hold"))
     if json_:
-        for scanned in _examined(opened, Admission(bare_newlines="hold"), digest=True):
+        for scanned in found:
             print_json(facts_of(scanned))
         return
-    rows = table("id", "native id", "queue", "arrived", "size", "sender", "recipients")
-    count = 0
-    for scanned in _examined(opened, Admission(bare_newlines="hold")):
-        count += 1
-        _add_row(rows, scanned)
-    stdout().print(rows)
-    stdout().print(f"{count} messages")
+    pages = Pages("id", "native id", "queue", "arrived", "size", "sender", "recipients")
+    for scanned in found:
+        _add_row(pages, scanned)
+    pages.end()
+    stdout().print(f"{pages.count} messages")
 
 
-def _examined(
-    sources: list[Source], rules: Admission, *, digest: bool = False
-) -> Iterator[Scanned]:
-    for source in sources:
-        for spooled in source.scan():
-            yield examine(spooled, rules, digest=digest)
-
-
-def _add_row(rows: Any, scanned: Scanned) -> None:  # noqa: ANN401
+def _add_row(pages: Pages, scanned: Scanned) -> None:
     message = scanned.spooled.message
     recipients = [r.forward_path for r in message.envelope.recipients]
     words = ", ".join(recipients[:3]) + (" ..." if len(recipients) > 3 else "")  # noqa: PLR2004
     size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
-    rows.add_row(
+    pages.add(
         message.id[:12],
         shown(message.native_id),
         shown(message.queue),
@@ -84,7 +79,7 @@ def _add_row(rows: Any, scanned: Scanned) -> None:  # noqa: ANN401
         shown(words),
     )
     if scanned.problem is not None:
-        rows.add_row("", "", "", "", "", "", f"[red]{shown(scanned.problem, 300)}[/]")
+        pages.more("", "", "", "", "", "", f"[red]{shown(scanned.problem, 300)}[/]")
 
 
 def facts_of(scanned: Scanned) -> dict[str, Any]:
@@ -137,37 +132,43 @@ class Forecast:
     domains: Counter[str] = field(default_factory=Counter)
     oldest: datetime | None = None
     expiring: int = 0
+    redirect: Redirect = field(default_factory=Redirect)
 
-    def add(self, scanned: Scanned, lifetime_end: datetime) -> None:
-        """Count one message."""
+    def add(
+        self, scanned: Scanned, selection: Selection, lifetime_end: datetime
+    ) -> None:
+        """Count one message, and those of its recipients that are selected."""
         message = scanned.spooled.message
         self.messages += 1
         self.oldest = min(self.oldest or message.arrived, message.arrived)
-        for problem in scanned.problems:
-            if problem:
-                self.held[problem] += 1
-        pending = [
-            recipient
-            for recipient, problem in zip(
-                message.envelope.recipients, scanned.problems, strict=False
-            )
-            if not problem
+        known = message.envelope.recipients or (Recipient(forward_path=""),)
+        chosen = [
+            (recipient, problem)
+            for recipient, problem in zip(known, scanned.problems, strict=False)
+            if selection.takes_recipient(recipient.forward_path)
         ]
+        self.held.update(problem for _, problem in chosen if problem)
+        pending = [recipient for recipient, problem in chosen if not problem]
         if not pending:
             return
         self.recipients += len(pending)
         self.bytes += scanned.facts.size_bytes if scanned.facts else 0
         self.expiring += message.arrived < lifetime_end
-        self.domains.update(domain_of(r.forward_path) for r in pending)
+        self.domains.update(
+            domain_of(self.redirect.target(r.forward_path)) for r in pending
+        )
 
 
+@with_redirect
+@with_choice
 def plan(
     sources: SourcesArgument,
-    queue: QueueOption = [],  # noqa: B006 - typer copies it
     path: ConfigOption = None,
     to: ToOption = "",
     rate: Annotated[str, typer.Option(help="As for `drain`.")] = "",
     *,
+    choice: Choice,
+    redirect: Redirect,
     json_: JsonOption = False,
 ) -> None:
     """Say what `drain` would do: counts, sizes, ages, duration, local refusals.
@@ -178,16 +179,28 @@ def plan(
     """
     sections = {"throttle": {"rate": rate}} if rate else {}
     config = load(path, to=to, sections=sections)
-    opened = make_sources(config, sources, queue)
+    print_plan(config, sources, (choice, redirect), as_json=json_)
+
+
+def print_plan(
+    config: Config,
+    sources: list[str],
+    chosen: tuple[Choice, Redirect],
+    *,
+    as_json: bool,
+) -> None:
+    """Print what a drain with this configuration would do."""
+    choice, redirect = chosen
+    opened = make_sources(config, sources, choice.selection.queues)
     config = with_domains(config, opened)
     per_second = parse_rate(config.throttle.rate)
-    forecast = Forecast()
+    forecast = Forecast(redirect=redirect)
     end = datetime.now(UTC) - config.retry.lifetime
-    for scanned in _examined(opened, make_admission(config)):
-        forecast.add(scanned, end)
+    for scanned in Look(choice, end).at(opened, make_admission(config, redirect)):
+        forecast.add(scanned, choice.selection, end)
     sendable = forecast.messages and forecast.recipients
     seconds = forecast.messages / per_second if per_second and sendable else 0.0
-    if json_:
+    if as_json:
         print_json(_plan_facts(forecast, seconds, config.throttle.rate))
     else:
         _show_plan(forecast, seconds, config.throttle.rate)

@@ -33,15 +33,6 @@ SourcesArgument = Annotated[
         show_default=False,
     ),
 ]
-QueueOption = Annotated[
-    list[str],
-    typer.Option(
-        "--queue",
-        help="Read this queue (Postfix: incoming, active, deferred, hold, corrupt,"
-        " maildrop; Exim: input, Finput, a named queue); may be repeated.",
-        show_default=False,
-    ),
-]
 ToOption = Annotated[
     str, typer.Option("--to", metavar="HOST[:PORT]", help="The primary to drain to.")
 ]

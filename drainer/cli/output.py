@@ -24,6 +24,8 @@ class _Stderr(Console):
 
 stderr = _Stderr(stderr=True, highlight=False, soft_wrap=True)
 INTERRUPTED = 130
+PAGE_ROWS = 500
+"""Of a long table; each page has its own widths."""
 
 
 def stdout() -> Console:
@@ -69,3 +71,35 @@ def table(*columns: str, title: str | None = None) -> Table:
     for column in columns:
         made.add_column(column, overflow="fold")
     return made
+
+
+class Pages:
+    """A table of any length, printed page by page: memory holds one."""
+
+    def __init__(self, *columns: str) -> None:
+        """Begin with no rows; an empty table shows its columns."""
+        self._columns = columns
+        self._rows = table(*columns)
+        self._printed = False
+        self.count = 0
+
+    def add(self, *cells: str) -> None:
+        """Add a row that counts."""
+        if self._rows.row_count >= PAGE_ROWS:
+            self._print()
+        self.count += 1
+        self.more(*cells)
+
+    def more(self, *cells: str) -> None:
+        """Add a row that belongs to the one before."""
+        self._rows.add_row(*cells)
+
+    def end(self) -> None:
+        """Print the rest."""
+        if self._rows.row_count or not self._printed:
+            self._print()
+
+    def _print(self) -> None:
+        stdout().print(self._rows)
+        self._printed = True
+        self._rows = table(*self._columns)

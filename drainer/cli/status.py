@@ -1,6 +1,8 @@
 """`status`, `list`, `show`, `why`: what the ledger knows."""
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -8,11 +10,12 @@ import typer
 
 from drainer.cli.filters import with_filters
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, shown, stdout, table
+from drainer.cli.output import Pages, print_json, shown, stdout, table
 from drainer.ledger import Row, from_micros
 from drainer.ledger.report import Filters, Report
 from drainer.observe.ids import decision_span, trace_of
 from drainer.policy.state import FINAL, State
+from drainer.sources import Source
 from drainer.units import human_duration
 from drainer.wiring import ledger_url, make_sources
 
@@ -58,17 +61,24 @@ def status(
         "run": report.last_run(),
     }
     if opened:
-        known = report.known_ids()
-        seen = [spooled.message.id for spooled in opened[0].scan()]
+        seen = Counter[str]()
+        known = report.count_known(_ids(opened[0], seen))
         facts["source"] = {
             "url": opened[0].url,
-            "messages": len(seen),
-            "unknown_to_ledger": sum(1 for i in seen if i not in known),
+            "messages": seen["messages"],
+            "unknown_to_ledger": seen["messages"] - known,
         }
     if json_:
         print_json(facts)
         return
     _show_status(facts, report.reasons(urls))
+
+
+def _ids(source: Source, seen: Counter[str]) -> Iterator[str]:
+    """Yield the ids of what lies in a spool, and count them."""
+    for spooled in source.scan():
+        seen["messages"] += 1
+        yield spooled.message.id
 
 
 def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
@@ -118,7 +128,7 @@ def list_(
             print_json(recipient_facts(row))
         return
     columns = ("id", "native id", "recipient", "state", "attempts", "rule", "reply")
-    lines = table(*columns)
+    pages = Pages(*columns)
     for row in rows:
         values = (
             row["native_id"],
@@ -128,8 +138,8 @@ def list_(
             row["rule"],
             row["reply"],
         )
-        lines.add_row(row["id"][:12], *(shown(value, 100) for value in values))
-    stdout().print(lines)
+        pages.add(row["id"][:12], *(shown(value, 100) for value in values))
+    pages.end()
 
 
 def show(
@@ -275,6 +285,8 @@ def _tell(id_: str, message: Row, decisions: list[dict[str, Any]]) -> None:
         reason = fact["evidence"].get("reason")
         if reason:
             console.print(f"         because {shown(reason, 300)}")
+        if sent_to := fact["evidence"].get("sent_to"):
+            console.print(f"         sent to {shown(sent_to)}, as it was mapped")
         if fact["reply"]:
             console.print(f"         {shown(fact['reply'], 300)}")
 

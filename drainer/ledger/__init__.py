@@ -71,6 +71,14 @@ class Listing(NamedTuple):  # a tuple travels fast between processes
     content: bytes | None
 
 
+class Met(NamedTuple):
+    """A part of a scan."""
+
+    listings: list[Listing]
+    #: Messages that were met since the last part and are not selected.
+    passed: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """An attempt about to be made: durable before its final dot leaves."""

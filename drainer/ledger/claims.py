@@ -4,6 +4,7 @@ Each function runs inside a transaction of the writer. A claim is the owner on
 the message; what one attempt then does is guarded recipient by recipient.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,9 @@ PASSING = [  # what may be otherwise the next time that the spool is looked at
         "in-doubt",
     )
 ]
+_FOREIGN = "local-not-for-this-primary"
+MANY = 500
+"""Values in one condition; databases have limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +61,21 @@ def record(
     listings: Sequence[tuple[Row, list[Row]]],
     identity: Identity,
     now: int,
+    most: int | None = None,
 ) -> Recorded:
     """Write down what a scan saw: messages, each with its recipients.
 
-    A message that is known keeps its history.
+    A message that is known keeps its history. At most so many new ones are claimed;
+    the others wait for whoever claims them.
     """
     unique = {message["id"]: (message, those) for message, those in listings}
     known = _known(connection, unique)
     fresh = [listing for i, listing in unique.items() if i not in known]
-    claimed = _insert(connection, fresh, identity, now) if fresh else []
+    owners = itertools.repeat(identity.owner, len(fresh) if most is None else most)
+    for message, those in fresh:
+        owner = next(owners, None) if any(map(_is_pending, those)) else None
+        message.update(scanned=now, owner=owner, acknowledged=None)
+    claimed = _insert(connection, fresh, identity.run, now) if fresh else []
     finished = _revisit(connection, known, unique, now)
     return Recorded(fresh=claimed, finished=finished)
 
@@ -73,12 +83,9 @@ def record(
 def _insert(
     connection: sa.Connection,
     fresh: list[tuple[Row, list[Row]]],
-    identity: Identity,
+    run: str,
     now: int,
 ) -> list[tuple[int, str]]:
-    for message, those in fresh:
-        owner = identity.owner if any(map(_is_pending, those)) else None
-        message.update(scanned=now, owner=owner, acknowledged=None)
     _MESSAGE(connection, [message for message, _ in fresh])
     seqs = _seqs(connection, [message["id"] for message, _ in fresh])
     recipients: list[Row] = []
@@ -88,7 +95,7 @@ def _insert(
         recipients += those
     if recipients:
         _RECIPIENT(connection, recipients)
-    _note_problems(connection, recipients, identity.run)
+    _note_problems(connection, recipients, run)
     return [(seqs[m["id"]], m["id"]) for m, _ in fresh if m["owner"]]
 
 
@@ -168,24 +175,36 @@ def _revisit(
                 sa.update(schema.messages).where(_M.seq == row["seq"]).values(**where)
             )
         if not seen["problem"]:
-            _lift_passing_problems(connection, row["seq"], now)
+            sendable = [r["forward_path"] for r in listings[id_][1] if _is_pending(r)]
+            _lift_passing_problems(connection, row["seq"], sendable, now)
     # Also what was acknowledged before: this may be another copy of it.
     unfinished = _unfinished(connection, list(known))
     return [message_of(listings[i][0]) for i in known if i not in unfinished]
 
 
-def _lift_passing_problems(connection: sa.Connection, seq: int, now: int) -> None:
-    """Let go what was absent, unfinished or unreadable, and is sound now."""
-    connection.execute(
-        sa.update(schema.recipients)
-        .where(
-            _R.message == seq,
-            _R.state == State.HELD.value,
-            _R.rule.in_(PASSING),
-            _R.forward_path != "",
+def _lift_passing_problems(
+    connection: sa.Connection, seq: int, sendable: list[str], now: int
+) -> None:
+    """Let go what was absent, unfinished or unreadable, and is sound now.
+
+    So too ``sendable`` addresses that were another primary's, when the domains
+    have been named or mapped since.
+    """
+    for start in range(0, max(1, len(sendable)), MANY):
+        paths = sendable[start : start + MANY]
+        mended = sa.or_(
+            _R.rule.in_(PASSING), (_R.rule == _FOREIGN) & _R.forward_path.in_(paths)
         )
-        .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")
-    )
+        connection.execute(
+            sa.update(schema.recipients)
+            .where(
+                _R.message == seq,
+                _R.state == State.HELD.value,
+                _R.forward_path != "",
+                mended,
+            )
+            .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")
+        )
 
 
 def finished(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
@@ -210,19 +229,39 @@ class Wanted:
     sources: Sequence[str]
     #: What fell due by then, in microseconds; never later than now.
     due: int
+    #: Without those that were never tried when there is no room for all.
+    states: Sequence[State] = tuple(CLAIMABLE)
     limit: int = 200
 
 
 def claim(connection: sa.Connection, wanted: Wanted, owner: str) -> list[Job]:
     """Claim messages that have recipients due by then, the longest due first."""
     seqs: dict[int, None] = {}
-    for state in CLAIMABLE:
+    for state in wanted.states:
         due = _unclaimed(wanted.sources, state).where(_R.due <= wanted.due)
         # One index, read in order: the cost does not grow with the queue.
         query = due.order_by(_R.due, _R.message).limit(wanted.limit)
         seqs |= dict.fromkeys(row.message for row in connection.execute(query))
     claimed = [seq for seq in seqs if _own(connection, seq, owner)]
     return _jobs(connection, claimed, wanted.due)
+
+
+def claim_these(
+    connection: sa.Connection, seqs: Sequence[int], due: int, owner: str
+) -> list[Job]:
+    """Claim these messages, in this order, as far as they have recipients due by then.
+
+    Those of other owners are left out.
+    """
+    ready = set(
+        connection.scalars(
+            sa.select(_R.message).where(
+                _R.message.in_(seqs), _R.state.in_(_CLAIMABLE), _R.due <= due
+            )
+        )
+    )
+    claimed = [seq for seq in seqs if seq in ready and _own(connection, seq, owner)]
+    return _jobs(connection, claimed, due)
 
 
 def _unclaimed(

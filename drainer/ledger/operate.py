@@ -3,7 +3,7 @@
 Each change is guarded by the state it starts from and recorded as a decision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from drainer.ledger import Decision, Kind, engine, from_micros, schema, to_micros
-from drainer.ledger.report import Filters
+from drainer.ledger.report import ASKED, MANY, Filters
 from drainer.ledger.rows import decision_row
 from drainer.policy.state import CLAIMABLE, Event, State, follow, origins
 
@@ -43,22 +43,37 @@ def apply_verb(url: URL, verb: Verb, filters: Filters, reason: str) -> int:
     database = engine.connect(url, create=False).execution_options(writes=True)
     now = to_micros(datetime.now(UTC))
     with database.begin() as connection:
-        rows = connection.execute(_touched(verb, filters)).mappings().all()
-        changed = [row for row in rows if _change(connection, row, verb, now)]
-        decided = [_record(row, verb, reason, now) for row in changed]
-        if decided:
-            connection.execute(sa.insert(schema.decisions), decided)
+        count = 0
+        for rows in _touched(connection, verb, filters):
+            changed = [row for row in rows if _change(connection, row, verb, now)]
+            decided = [_record(row, verb, reason, now) for row in changed]
+            if decided:
+                connection.execute(sa.insert(schema.decisions), decided)
+            count += len(changed)
     database.dispose()
-    return len(changed)
+    return count
 
 
-def _touched(verb: Verb, filters: Filters) -> sa.Select[tuple[object, ...]]:
+def _touched(
+    connection: sa.Connection, verb: Verb, filters: Filters
+) -> Iterator[list[sa.RowMapping]]:
+    """Yield the recipients that a verb is for, page by page."""
     states = [state.value for state in origins(verb.event)]
-    return (
-        sa.select(_R.message, _R.n, _R.state)
+    query = (
+        sa.select(_R.message, _R.n, _R.state, _R.forward_path, *ASKED)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state.in_(states), *filters.clauses())
+        .order_by(_R.message, _R.n)
+        .limit(MANY)
     )
+    page = connection.execute(query).mappings().all()
+    while page:
+        yield [row for row in page if filters.takes(dict(row))]
+        last = page[-1]
+        behind = (_R.message > last["message"]) | (
+            (_R.message == last["message"]) & (_R.n > last["n"])
+        )
+        page = connection.execute(query.where(behind)).mappings().all()
 
 
 def touchable(verb: Verb, states: Sequence[str]) -> list[str]:

@@ -1,9 +1,9 @@
 """Reading the ledger: status, lists, one message's history. Never writes."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,10 +14,14 @@ from drainer import databases
 from drainer.errors import LedgerError, UsageError
 from drainer.ledger import Row, engine, from_micros, schema, to_micros
 from drainer.ledger.owner import wait_for_last_commits
+from drainer.ledger.rows import known_of
+from drainer.policy.select import Selection, fold
 from drainer.policy.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
 _FINAL = [state.value for state in FINAL]
+MANY = 500
+"""Rows at a time, values in one condition."""
 MIN_PREFIX = 4
 """Characters of a drainer id that are enough to name it, if they are unique."""
 
@@ -27,14 +31,9 @@ class Filters:
     """Which recipients; everything that is given must hold."""
 
     states: Sequence[str] = ()
-    sender: str = ""
-    recipient: str = ""
-    domain: str = ""
-    older_than: datetime | None = None
-    newer_than: datetime | None = None
-    larger_than: int | None = None
     reply: str = ""
     messages: Sequence[str] = ()
+    selection: Selection = field(default_factory=Selection)
 
     @property
     def empty(self) -> bool:
@@ -42,34 +41,13 @@ class Filters:
         return self == Filters()
 
     def clauses(self) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions on recipients joined with messages."""
-        found: list[sa.ColumnElement[bool]] = []
+        """Return the conditions on recipients joined with messages.
+
+        They let pass a little too much: ``takes`` decides.
+        """
+        found = _clauses(self.selection)
         if self.states:
             found.append(_R.state.in_(list(self.states)))
-        if self.sender:
-            found.append(
-                sa.func.lower(_M.reverse_path).contains(
-                    self.sender.lower().strip("<>"), autoescape=True
-                )
-            )
-        if self.recipient:
-            found.append(
-                sa.func.lower(_R.forward_path).contains(
-                    self.recipient.lower(), autoescape=True
-                )
-            )
-        if self.domain:
-            found.append(
-                sa.func.lower(_R.forward_path).endswith(
-                    "@" + self.domain.lower(), autoescape=True
-                )
-            )
-        if self.older_than:
-            found.append(_M.arrived < to_micros(self.older_than))
-        if self.newer_than:
-            found.append(_M.arrived > to_micros(self.newer_than))
-        if self.larger_than is not None:
-            found.append(_M.size > self.larger_than)
         if self.reply:
             found.append(
                 sa.func.lower(_R.reply).contains(self.reply.lower(), autoescape=True)
@@ -77,6 +55,53 @@ class Filters:
         if self.messages:
             found.append(_M.id.in_(list(self.messages)))
         return found
+
+    def takes(self, row: Mapping[str, Any]) -> bool:
+        """Whether a recipient joined with its message is meant."""
+        chosen = self.selection
+        return chosen.is_all or (
+            chosen.takes_recipient(row["forward_path"])
+            and chosen.takes_message(known_of(row))
+        )
+
+
+def _clauses(chosen: Selection) -> list[sa.ColumnElement[bool]]:
+    """Return what a database can judge of a selection: not names and patterns."""
+    sender, forward = sa.func.lower(_M.reverse_path), sa.func.lower(_R.forward_path)
+    found: list[sa.ColumnElement[bool]] = []
+    if chosen.sender == "<>":
+        found.append(_M.reverse_path == "")
+    elif chosen.sender:
+        part = fold(chosen.sender).strip("<>")
+        found.append(sender.contains(part, autoescape=True))
+    if chosen.recipient:
+        found.append(forward.contains(fold(chosen.recipient), autoescape=True))
+    if chosen.domain:
+        found.append(forward.endswith(chosen.at_domain, autoescape=True))
+    if chosen.older_than:
+        found.append(_M.arrived < to_micros(chosen.older_than))
+    if chosen.newer_than:
+        found.append(_M.arrived > to_micros(chosen.newer_than))
+    if chosen.larger_than is not None:
+        found.append(_M.size > chosen.larger_than)
+    if chosen.smaller_than is not None:
+        found.append(_M.size < chosen.smaller_than)
+    if chosen.queues:
+        below = (_M.queue.startswith(f"{q}/", autoescape=True) for q in chosen.queues)
+        found.append(sa.or_(_M.queue.in_(chosen.queues), *below))
+    return found
+
+
+ASKED = (
+    _M.id,
+    _M.native_id,
+    _M.message_id,
+    _M.reverse_path,
+    _M.arrived,
+    _M.size,
+    _M.queue,
+)
+"""What ``Filters.takes`` needs of a message."""
 
 
 class Report:
@@ -110,7 +135,7 @@ class Report:
         query = sa.select(_R.state, count).group_by(_R.state)
         if sources:
             query = _of(query.join(schema.messages, _R.message == _M.seq), sources)
-        found = {row["state"]: int(row["count"]) for row in self._rows(query)}
+        found = {row["state"]: int(row["count"]) for row in self.rows(query)}
         return {state.value: found.get(state.value, 0) for state in State}
 
     def message_counts(self, sources: Sequence[str] = ()) -> dict[str, int]:
@@ -140,7 +165,7 @@ class Report:
             .outerjoin(schema.recipients, _R.message == _M.seq)
             .where(_M.id.in_(list(ids)))
         )
-        return list(self._rows(query))
+        return list(self.rows(query))
 
     async def wait_for_last_commits(self) -> None:
         """Wait until killed runs on this host have written their last."""
@@ -165,13 +190,13 @@ class Report:
         )
         if sources:
             query = _of(query.join(schema.messages, _R.message == _M.seq), sources)
-        return list(self._rows(query))
+        return list(self.rows(query))
 
     def last_run(self) -> dict[str, object]:
         """Return the facts of the latest run; empty when there was none."""
         runs = schema.runs.c
         rows = list(
-            self._rows(sa.select(schema.runs).order_by(runs.started.desc()).limit(1))
+            self.rows(sa.select(schema.runs).order_by(runs.started.desc()).limit(1))
         )
         if not rows:
             return {}
@@ -187,26 +212,27 @@ class Report:
 
     # --- messages and recipients
 
-    def recipients(self, filters: Filters, limit: int | None = None) -> Iterator[Row]:
+    def recipients(self, filters: Filters) -> Iterator[Row]:
         """Yield recipients joined with their message, oldest message first."""
         query = (
-            sa.select(
-                schema.recipients,
-                _M.id,
-                _M.native_id,
-                _M.message_id,
-                _M.reverse_path,
-                _M.arrived,
-                _M.size,
-                _M.queue,
-                _M.source,
-            )
+            sa.select(schema.recipients, *ASKED, _M.source)
             .join(schema.messages, _R.message == _M.seq)
             .where(*filters.clauses())
             .order_by(_M.arrived, _M.id, _R.n)
-            .limit(limit)
         )
-        yield from self._rows(query)
+        yield from filter(filters.takes, self.rows(query))
+
+    def unfinished(
+        self, filters: Filters, sources: Sequence[str], states: Sequence[State]
+    ) -> Iterator[Row]:
+        """Yield recipients of some sources that are in these states and not final."""
+        wanted = [state.value for state in states if state not in FINAL]
+        query = (
+            sa.select(_R.forward_path, *ASKED)
+            .join(schema.messages, _R.message == _M.seq)
+            .where(_R.state.in_(wanted), *filters.clauses())
+        )
+        yield from self.rows(_of(query, sources))
 
     def resolve(self, text: str) -> str:
         """Return the drainer id that an operator meant.
@@ -220,7 +246,7 @@ class Report:
         if len(wanted) >= MIN_PREFIX:
             clauses.append(_M.id.startswith(wanted.lower(), autoescape=True))
         query = sa.select(_M.id).where(sa.or_(*clauses)).limit(20)
-        found = [row["id"] for row in self._rows(query)]
+        found = [row["id"] for row in self.rows(query)]
         if len(found) == 1:
             return str(found[0])
         if not found:
@@ -232,7 +258,7 @@ class Report:
     def message(self, id_: str) -> Row:
         """Return the row of one message."""
         query = sa.select(schema.messages).where(_M.id == id_)
-        return next(self._rows(query))
+        return next(self.rows(query))
 
     def decisions(self, id_: str) -> list[Row]:
         """Return every decision about one message, in order."""
@@ -242,7 +268,7 @@ class Report:
             .where(_M.id == id_)
             .order_by(_D.id)
         )
-        return list(self._rows(query))
+        return list(self.rows(query))
 
     def attempt_numbers(self, id_: str) -> dict[int, int]:
         """Return the number of each attempt of a message, by its id."""
@@ -253,12 +279,15 @@ class Report:
             .where(_M.id == id_)
             .order_by(attempts.started)
         )
-        return {row["id"]: n for n, row in enumerate(self._rows(query), 1)}
+        return {row["id"]: n for n, row in enumerate(self.rows(query), 1)}
 
-    def known_ids(self, sources: Sequence[str] = ()) -> set[str]:
-        """Return the ids of all messages of some sources."""
-        query = _of(sa.select(_M.id), sources)
-        return {row["id"] for row in self._rows(query)}
+    def count_known(self, ids: Iterable[str]) -> int:
+        """Return how many of these messages the ledger has, however many there are."""
+        count, rest = 0, iter(ids)
+        while some := set(itertools.islice(rest, MANY)):
+            query = sa.select(sa.func.count(_M.id)).where(_M.id.in_(list(some)))
+            count += int(self._scalar(query))
+        return count
 
     def undelivered(self, ids: Sequence[str]) -> set[str]:
         """Return those messages of which a recipient is not delivered."""
@@ -267,12 +296,15 @@ class Report:
             .join(schema.recipients, _R.message == _M.seq)
             .where(_M.id.in_(list(ids)), _R.state != State.DELIVERED.value)
         )
-        return {row["id"] for row in self._rows(query)}
+        return {row["id"] for row in self.rows(query)}
 
     # --- plumbing
 
-    def _rows(self, query: sa.Select[Any]) -> Iterator[Row]:
-        with _explaining(), self._engine.connect() as connection:
+    def rows(self, query: sa.Select[Any]) -> Iterator[Row]:
+        """Yield the rows of a query as they come."""
+        streamed = {"yield_per": MANY}  # else a server sends all of them at once
+        connect = self._engine.execution_options(**streamed).connect
+        with _explaining(), connect() as connection:
             for row in connection.execute(query).mappings():
                 yield dict(row)
 

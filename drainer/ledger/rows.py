@@ -9,6 +9,7 @@ from drainer.ledger.text import from_json, pairs_json, storable, to_json
 from drainer.mail.envelope import Client, Envelope, Recipient
 from drainer.mail.message import Message, Problem
 from drainer.policy.job import Claimed, Scanned
+from drainer.policy.select import Known
 from drainer.policy.state import State
 
 
@@ -120,6 +121,19 @@ def message_of(
         problem=Problem(code=problem, detail=details.get("problem", ""))
         if problem
         else None,
+    )
+
+
+def known_of(row: Mapping[str, Any]) -> Known:
+    """Return what a selection asks about a message."""
+    return Known(
+        id=row["id"],
+        native_id=row["native_id"],
+        message_id=row["message_id"],
+        reverse_path=row["reverse_path"],
+        queue=row["queue"],
+        arrived=from_micros(row["arrived"]),
+        size=row["size"],
     )
 
 

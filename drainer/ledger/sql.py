@@ -35,7 +35,7 @@ from drainer.mail.message import Message
 from drainer.policy.gate import Gate
 from drainer.policy.job import Job
 from drainer.policy.settle import FAR
-from drainer.policy.state import State
+from drainer.policy.state import CLAIMABLE, State
 
 T = TypeVar("T")
 
@@ -104,20 +104,40 @@ class Ledger:
         """Bind sources to their primary; UsageError when it is another one."""
         await self._call(runs.bind, sources=list(sources), route=route, now=_now())
 
-    async def record(self, listings: Sequence[Listing]) -> Recorded:
-        """Write down a part of a scan; new messages come back claimed."""
+    async def record(
+        self, listings: Sequence[Listing], most: int | None = None
+    ) -> Recorded:
+        """Write down a part of a scan; new messages come back claimed.
+
+        At most ``most`` of them; the rest waits in the ledger, unclaimed.
+        """
         rows = [(listing.message, listing.recipients) for listing in listings]
         recorded = await self._call(
-            claims.record, listings=rows, identity=self._identity, now=_now()
+            claims.record, listings=rows, identity=self._identity, now=_now(), most=most
         )
         by_id = {listing.message["id"]: listing for listing in listings}
         fresh = [(seq, by_id[id_]) for seq, id_ in recorded.fresh]
         return Recorded(fresh=fresh, finished=recorded.finished)
 
-    async def claim(self, sources: Sequence[str], until: datetime) -> list[Job]:
-        """Claim what is due now, and fell due by ``until``."""
-        wanted = claims.Wanted(sources=sources, due=min(_now(), to_micros(until)))
+    async def claim(
+        self, sources: Sequence[str], until: datetime, *, tried: bool = False
+    ) -> list[Job]:
+        """Claim what is due now, and fell due by ``until``.
+
+        ``tried`` leaves alone what was never tried.
+        """
+        states = [s for s in CLAIMABLE if s is not State.PENDING or not tried]
+        wanted = claims.Wanted(
+            sources=sources, due=min(_now(), to_micros(until)), states=states
+        )
         return await self._call(claims.claim, wanted=wanted, owner=self._owner.id)
+
+    async def claim_these(self, seqs: Sequence[int], until: datetime) -> list[Job]:
+        """Claim what is due likewise of these messages, in this order."""
+        due = min(_now(), to_micros(until))
+        return await self._call(
+            claims.claim_these, seqs=list(seqs), due=due, owner=self._owner.id
+        )
 
     def free(self, seq: int) -> None:
         """End the claim on a message of which nothing is under way any more."""
@@ -240,6 +260,10 @@ class Ledger:
         while True:
             await asyncio.sleep(RENEW_EVERY.total_seconds())
             await self._call(runs.renew, owner=self._owner.id, now=_now())
+
+    async def sync(self) -> None:
+        """Return when all that was submitted is durable, for others to read."""
+        await self._call(runs.renew, owner=self._owner.id, now=_now())
 
     async def finish(self, exit_code: int) -> None:
         """End the run: give claims back, note the end, drop the owner."""

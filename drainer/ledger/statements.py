@@ -283,6 +283,8 @@ def verdict_decision(closed: Closed, settlement: Settlement) -> Decision:
         "state": settlement.state.value,
         "attempts": settlement.attempts,
     }
+    if settlement.claimed.recipient.original:
+        evidence["sent_to"] = settlement.claimed.recipient.forward_path
     if settlement.state is not State.DELIVERED:
         evidence["reason"] = judgement.reason
         evidence["before"] = settlement.claimed.state.value

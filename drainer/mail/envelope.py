@@ -123,6 +123,8 @@ class Recipient:
     orcpt: str = ""
     #: Any of NEVER, SUCCESS, FAILURE, DELAY; empty when the client gave none.
     notify: tuple[str, ...] = ()
+    #: The forward-path of the spool, when this run sends to another one; else ''.
+    original: str = ""
 
     def orcpt_xtext(self) -> str:
         """Return ORCPT encoded for the wire, or '' when there is none to send."""

@@ -147,6 +147,8 @@ class Projection:
         if row["n"] is not None:
             path = facts.recipients.get((row["message"], row["n"]), "")
             attributes[names.RECIPIENT] = self.address(path)
+        if "sent_to" in evidence:  # an address, to be hashed like the others
+            evidence["sent_to"] = self.address(evidence["sent_to"])
         for key, value in evidence.items():
             name = names.STATE if key == "state" else names.EVIDENCE + key
             plain = isinstance(value, str | int | float | bool)

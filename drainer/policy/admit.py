@@ -1,11 +1,12 @@
 """What drainer refuses to send by itself, before the primary is asked."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from drainer.mail.envelope import domain_of
+from drainer.mail.envelope import AddressError, domain_of
 from drainer.mail.message import Facts, Message, Problem, Spooled
 from drainer.policy.job import Scanned
+from drainer.policy.redirect import Redirect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class Admission:
     max_hops: int = 48
     #: 'hold' or 'space'.
     bare_newlines: str = "hold"
+    #: Where recipients are sent to instead; the rules are for those addresses.
+    redirect: Redirect = field(default_factory=Redirect)
 
     def problem(self, message: Message, facts: Facts) -> Problem | None:
         """Return why the message as a whole may not be sent, or None."""
@@ -32,12 +35,21 @@ class Admission:
             return Problem(code="too-many-hops", detail=detail)
         return None
 
+    def objection(self, forward_path: str) -> Problem | None:
+        """Return why nothing may be sent to this recipient, or None."""
+        try:
+            path = self.redirect.target(forward_path)
+        except AddressError as error:
+            return Problem(code="bad-address", detail=f"mapped, {error}")
+        domain = domain_of(path)
+        if not self.domains or not domain or self._names(domain):
+            return None
+        return Problem(code="not-for-this-primary", detail=domain)
+
     def foreign(self, forward_path: str) -> bool:
         """Whether the recipient's domain is not this primary's."""
-        if not self.domains or not forward_path:
-            return False
-        domain = domain_of(forward_path)
-        return bool(domain) and not self._names(domain)
+        problem = self.objection(forward_path)
+        return problem is not None and problem.code == "not-for-this-primary"
 
     def _names(self, domain: str) -> bool:
         if domain in self.domains:
@@ -65,8 +77,6 @@ def admit(spooled: Spooled, facts: Facts | None, rules: Admission) -> Scanned:
             problem=problem,
             problems=(problem.code,) * count,
         )
-    problems = tuple(
-        "not-for-this-primary" if rules.foreign(recipient.forward_path) else ""
-        for recipient in message.envelope.recipients
-    )
+    found = (rules.objection(each.forward_path) for each in message.envelope.recipients)
+    problems = tuple("" if objection is None else objection.code for objection in found)
     return Scanned(spooled=spooled, facts=facts, problem=None, problems=problems)

@@ -1,10 +1,12 @@
 """Units of work: a message as it was scanned, and as it is to be tried."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from drainer.mail.envelope import Recipient, domain_of
+from drainer.mail.envelope import AddressError, Recipient, domain_of
 from drainer.mail.message import Facts, Message, Problem, Spooled
+from drainer.policy.redirect import Redirect
 from drainer.policy.state import State
 
 
@@ -30,11 +32,14 @@ class Claimed:
     #: The rule that refused it for good, or "stop", and since when.
     refusal: str = ""
     refused: datetime | None = None
+    #: The number of a recipient before it that is mapped to the same address: one
+    #: RCPT serves both, and both end alike.
+    twin_of: int | None = None
 
     @property
     def domain(self) -> str:
-        """The recipient's domain, lower-cased."""
-        return domain_of(self.recipient.forward_path)
+        """The recipient's domain as the spool has it, lower-cased."""
+        return domain_of(self.recipient.original or self.recipient.forward_path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +76,46 @@ class Scanned:
     problem: Problem | None
     #: One per recipient: '' for pending, else the code of what holds it.
     problems: tuple[str, ...]
+
+
+def redirected(claimed: tuple[Claimed, ...], redirect: Redirect) -> tuple[Claimed, ...]:
+    """Return the recipients as they are sent to, twins behind their first.
+
+    One whose address does not fit (Admission.objection) stays as it is.
+    """
+    groups: dict[str, list[Claimed]] = {}
+    for each in claimed:
+        try:
+            recipient = redirect.applied(each.recipient)
+        except AddressError:
+            recipient = each.recipient
+        twins = groups.setdefault(recipient.forward_path, [])
+        twin_of = twins[0].n if twins else None
+        twins.append(replace(each, recipient=recipient, twin_of=twin_of))
+    return tuple(each for twins in groups.values() for each in twins)
+
+
+def twinned(claimed: tuple[Claimed, ...]) -> tuple[Claimed, ...]:
+    """Return recipients of which some were taken away; nobody is a twin of those."""
+    if all(each.twin_of is None for each in claimed):
+        return claimed
+    first: dict[str, int] = {}
+    found = []
+    for each in claimed:
+        n = first.setdefault(each.recipient.forward_path, each.n)
+        found.append(replace(each, twin_of=None if n == each.n else n))
+    return tuple(found)
+
+
+def parts(claimed: tuple[Claimed, ...], size: int) -> Iterator[tuple[Claimed, ...]]:
+    """Cut recipients into parts of so many addresses; twins stay together."""
+    part: list[Claimed] = []
+    addresses = 0
+    for each in claimed:
+        addresses += each.twin_of is None
+        if addresses > size:
+            yield tuple(part)
+            part, addresses = [], 1
+        part.append(each)
+    if part:
+        yield tuple(part)

@@ -97,7 +97,8 @@ def _sender(message: Message, recipients: Sequence[Recipient]) -> str:
     """Return the reverse path, VERP expanded; AddressError when that cannot be."""
     envelope = message.envelope
     if envelope.verp and envelope.reverse_path and len(recipients) == 1:
-        path = recipients[0].forward_path
+        first = recipients[0]
+        path = first.original or first.forward_path  # the one that the list knows
         return verp_sender(envelope.reverse_path, path, envelope.verp)
     return envelope.reverse_path
 

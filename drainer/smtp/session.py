@@ -12,7 +12,7 @@ exactly one Ending.
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from drainer.errors import MessageUnreadable
@@ -51,6 +51,11 @@ class Work:
     #: (stage, seconds since MAIL was written, the answer).
     stages: list[tuple[Stage, float, str]] = field(default_factory=list)
 
+    @property
+    def addressed(self) -> Iterator[Claimed]:
+        """The recipients that have a RCPT of their own."""
+        return (claimed for claimed in self.job.claimed if claimed.twin_of is None)
+
     def end(self, claimed: Claimed, stage: Stage, answer: Answer) -> None:
         """Note how this recipient's attempt ended."""
         ending = Ending(
@@ -59,9 +64,13 @@ class Work:
         self.endings.setdefault(claimed.n, ending)
 
     def end_rest(self, stage: Stage, answer: Answer) -> None:
-        """Give every recipient without an ending this one."""
+        """Give every recipient without an ending this one; a twin its first's."""
         for claimed in self.job.claimed:
-            self.end(claimed, stage, answer)
+            first = None if claimed.twin_of is None else self.endings[claimed.twin_of]
+            if first is not None:
+                self.endings.setdefault(claimed.n, replace(first, claimed=claimed))
+            else:
+                self.end(claimed, stage, answer)
 
     @property
     def seconds_for_dot(self) -> float | None:
@@ -163,7 +172,7 @@ class Session:
     def _group(self, work: Work) -> bytes:
         self.sent += 1
         work.started = time.monotonic()
-        recipients = [claimed.recipient for claimed in work.job.claimed]
+        recipients = [claimed.recipient for claimed in work.addressed]
         message = work.spooled.message
         commands = [mail_command(message, work.facts, recipients, self.extensions)]
         if self._pipelining:
@@ -179,7 +188,7 @@ class Session:
         elif not self._broken and self._wire.lost is None:
             await self._reset()
         lost = self._wire.lost or Lost(reason="closed")
-        work.end_rest(Stage.BODY, lost)  # never: every path has ended them all
+        work.end_rest(Stage.BODY, lost)  # of twins: every path has ended the others
         return following
 
     # --- the envelope
@@ -192,7 +201,7 @@ class Session:
             work.end_rest(Stage.MAIL, reply)
             if not self._pipelining:
                 return False
-        for claimed in work.job.claimed:
+        for claimed in work.addressed:
             await self._recipient(work, claimed)
         if not work.accepted and not self._pipelining:
             return False

@@ -5,7 +5,7 @@ source, as a ``[sources.NAME]`` table does. A plain path is looked at. The path 
 a format that is a directory may be an archive of one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
@@ -66,15 +66,17 @@ def open_source(
     options: Mapping[str, object],
     base: Path | None = None,
     listing: bool = False,
+    queues: Sequence[str] = (),
 ) -> Source:
     """Return the source that a URL or a plain path means.
 
     Options of the URL win over those given. A relative path starts from
     ``base``, by default the current directory. A source for ``listing`` shows
     also what a drain leaves alone unless it is asked for: Postfix's hold.
+    ``queues`` are read instead of the usual ones where a format has a choice.
 
-    Raises UsageError for what is
-    not understood, SourceError for what cannot be read.
+    Raises UsageError for what is not understood, SourceError for what cannot be
+    read.
     """
     scheme, colon, rest = url.partition(":")
     if colon and "/" not in scheme:
@@ -97,6 +99,8 @@ def open_source(
     if chosen.takes_url:
         where, asked = _split_query(url, asked, chosen.options)
     given = dict(usual) | dict(options) | asked
+    if queues and "queues" in chosen.options:
+        given["queues"] = tuple(queues)
     if isinstance(where, Path) and is_archive(where, chosen):
         limit = str(given.pop(LIMIT_OPTION, DEFAULT_LIMIT))
         keywords = _keywords(scheme, chosen.options, given)

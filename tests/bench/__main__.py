@@ -1,4 +1,4 @@
-"""`make bench`: drainer beside `postqueue -f`, the throttle, and sick primaries.
+"""`make bench`: beside `postqueue -f`, sick primaries, a large Maildir, the throttle.
 
 Whatever is compared was measured in the same run, on the same spool, sink and disk,
 in turns; so the ratio counts, and the figures beside it say how quiet the machine was.
@@ -6,10 +6,14 @@ in turns; so the ratio counts, and the figures beside it say how quiet the machi
 
 import argparse
 import sys
+import tempfile
+from pathlib import Path
 
-from tests.bench import flush, refusals, throttle
+from tests.bench import flush, large, refusals, throttle
 from tests.postfix import instance_directory, missing_reason
 from tests.roles import SmtpSink
+
+PARTS = ("postfix", "refusals", "large", "throttle")
 
 
 def main(arguments: list[str]) -> int:
@@ -22,11 +26,11 @@ def main(arguments: list[str]) -> int:
         "--unknown-among", type=int, default=10_000, metavar="N",
         help="messages, 3 %% of them to unknown users",
     )  # fmt: skip
-    parser.add_argument("--only", choices=("postfix", "throttle", "refusals"))
+    parser.add_argument("--only", choices=PARTS)
     chosen = parser.parse_args(arguments)
     reason = missing_reason() or SmtpSink.missing_reason()
-    wanted = {chosen.only} if chosen.only else {"postfix", "throttle", "refusals"}
-    if reason and wanted != {"throttle"}:
+    wanted = {chosen.only} if chosen.only else set(PARTS)
+    if reason and wanted & {"postfix", "refusals"}:
         print(f"cannot compare with Postfix: {reason}")
         return 1
     if "postfix" in wanted:
@@ -34,6 +38,9 @@ def main(arguments: list[str]) -> int:
             flush.run(folder, messages=chosen.messages, rounds=chosen.rounds)
     if "refusals" in wanted:
         refusals.run(unknown_among=chosen.unknown_among)
+    if "large" in wanted:
+        with tempfile.TemporaryDirectory() as name:
+            large.run(Path(name), messages=chosen.messages)
     if "throttle" in wanted:
         throttle.run(seconds=chosen.seconds)
     return 0

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from drainer.ledger import Closed, Conflict, Opened
+from drainer.ledger import Closed, Conflict, Opened, to_micros
+from drainer.ledger.choosing import Asking, look
 from drainer.ledger.claims import fresh_job
 from drainer.ledger.engine import parse_url
+from drainer.ledger.report import Report
 from drainer.ledger.rows import listing_of
-from drainer.ledger.sql import Ledger
+from drainer.ledger.sql import Ledger, Recorded
 from drainer.mail.content import Held, survey
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, Spooled
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.admit import Admission, admit
 from drainer.policy.job import Job
+from drainer.policy.select import Choice, Order, Selection
 from tests.settling import ending, settled
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
@@ -39,11 +42,15 @@ def message(n: int) -> Message:
 
 async def recorded(ledger: Ledger, n: int) -> Job:
     """Record a message and return its job."""
+    return fresh_job(*(await listed(ledger, n)).fresh[0])
+
+
+async def listed(ledger: Ledger, n: int, most: int | None = None) -> Recorded:
+    """Record a message."""
     content = b"Subject: x\r\n\r\nbody\r\n"
     spooled = Spooled(message=message(n), content=Held(content))
     scanned = admit(spooled, survey([content]), Admission())
-    found = await ledger.record([listing_of(scanned, content)])
-    return fresh_job(*found.fresh[0])
+    return await ledger.record([listing_of(scanned, content)], most)
 
 
 def opened(job: Job, attempt: int) -> Opened:
@@ -145,5 +152,35 @@ def test_a_reply_of_any_octets_is_kept(database_url: str, tmp_path: Path) -> Non
         reply = b"450 4.2.0 nul \x00 \xff \xf0\x9f\x93\xac %s %(x)s"
         await ledger.submit(closed(job, 11, reply))
         assert await ledger.finished([job.message.id]) == set()
+
+    with_ledger(database_url, tmp_path, test)
+
+
+def test_only_what_is_named_is_claimed_and_in_that_order(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Without those that another owner has, or that are not due."""
+
+    async def test(ledger: Ledger) -> None:
+        for n in range(4):
+            assert (await listed(ledger, n, most=0)).fresh == []
+        asking = Asking(
+            sources=[SOURCE],
+            choice=Choice(
+                order=Order.NEWEST, selection=Selection(domain="example.org")
+            ),
+            run=ledger.run_id,
+            due=to_micros(datetime.now(UTC)),
+            lifetime_began=0,
+        )
+        found = await asyncio.to_thread(look, Report(ledger.url), asking)
+        seqs = list(found.take(3, None))
+        now = datetime.now(UTC)
+        claimed = await ledger.claim_these(seqs[::-1], now)
+        assert [job.seq for job in claimed] == seqs[::-1]
+        assert await ledger.claim_these(seqs, now) == []
+        rest = await ledger.claim([SOURCE], now)
+        assert len(rest) == 1
+        assert rest[0].seq not in seqs
 
     with_ledger(database_url, tmp_path, test)

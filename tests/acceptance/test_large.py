@@ -1,0 +1,39 @@
+"""A queue larger than the window: sending begins early, and memory stays what it is."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from drainer.window import WINDOW
+from tests.bench.large import write_spool
+from tests.command import Drainer, drain_arguments
+from tests.processes import Peaks
+from tests.roles import SmtpSink
+
+MESSAGES = WINDOW + 2000
+LARGEST_BYTES = 180_000_000
+
+
+def test_sending_overlaps_the_scan_and_memory_is_bounded(
+    tmp_path: Path, smtp_sink: Callable[..., SmtpSink]
+) -> None:
+    """The scan cannot end before messages have left; no process takes much memory."""
+    write_spool(tmp_path / "spool", MESSAGES)
+    sink = smtp_sink()
+    drainer = Drainer(tmp_path / "ledger.db")
+    options = ("--no-check", "--connections", 20)
+    process = drainer.start(*drain_arguments(tmp_path / "spool", sink.port, *options))
+    with Peaks(process.pid, period=0.1) as peaks:
+        _, stderr = process.communicate(timeout=170)
+    assert process.returncode == 0, stderr
+    with contextlib.closing(sqlite3.connect(drainer.ledger)) as connection:
+        one = "SELECT COUNT(*), MIN(at) FROM decisions WHERE verdict = 'deliver'"
+        (delivered, first) = connection.execute(one).fetchone()
+        (last,) = connection.execute("SELECT MAX(scanned) FROM messages").fetchone()
+        early = "SELECT COUNT(*) FROM decisions WHERE verdict = 'deliver' AND at < ?"
+        (overlapping,) = connection.execute(early, (last,)).fetchone()
+    assert delivered == MESSAGES
+    assert first < last
+    assert overlapping >= MESSAGES - WINDOW - 1000, "the rest fits into the window"
+    assert max(peaks.by_pid.values()) < LARGEST_BYTES
