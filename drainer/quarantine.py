@@ -8,15 +8,18 @@ refusal final, and is durable before that attempt begins.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from drainer.mail.message import Spooled
+from drainer.errors import MessageUnreadable
+from drainer.mail.message import Message, Spooled
 from drainer.policy.job import Claimed
 from drainer.process import make_private_folder
 
 _PRIVATE = 0o600
+_CHUNK_BYTES = 128 * 1024
 
 
 class Quarantine:
@@ -42,6 +45,13 @@ class Quarantine:
         finally:
             os.close(folder)
 
+    def open(self, message: Message) -> Spooled | None:
+        """Return a message as it was copied, or None when there is no copy."""
+        copies = sorted(self.folder.glob(f"{message.id}.*.eml"))
+        if not copies:
+            return None
+        return Spooled(message=message, content=_Copy(copies[0]))
+
     def remove(self, message: str, claimed: Sequence[Claimed]) -> None:
         """Forget the copy that was made for these recipients of a message."""
         name = _name(message, claimed)
@@ -58,6 +68,23 @@ class Quarantine:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(self.folder / name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """The content of a copy."""
+
+    path: Path
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield it; MessageUnreadable when it is gone."""
+        try:
+            with self.path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    yield chunk
+        except OSError as error:
+            code = "vanished"
+            raise MessageUnreadable(code, f"its copy: {error.strerror}") from error
 
 
 def _name(message: str, claimed: Sequence[Claimed]) -> str:

@@ -17,6 +17,7 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import Pages, print_json, shown, stdout, table
+from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
 from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import printable
@@ -200,10 +201,13 @@ def print_plan(
         forecast.add(scanned, choice.selection, end)
     sendable = forecast.messages and forecast.recipients
     seconds = forecast.messages / per_second if per_second and sendable else 0.0
+    first = first_to_expire(config, [source.url for source in opened])
     if as_json:
-        print_json(_plan_facts(forecast, seconds, config.throttle.rate))
+        facts = _plan_facts(forecast, seconds, config.throttle.rate)
+        print_json(facts | {"expires_first": first})
     else:
         _show_plan(forecast, seconds, config.throttle.rate)
+        show_expiry(first)
 
 
 def _plan_facts(forecast: Forecast, seconds: float, rate: str) -> dict[str, Any]:

@@ -11,9 +11,12 @@ import typer
 from drainer.cli.filters import with_filters
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import Pages, print_json, shown, stdout, table
+from drainer.config import Config
+from drainer.errors import LedgerError
 from drainer.ledger import Row, from_micros
 from drainer.ledger.report import Filters, Report
 from drainer.observe.ids import decision_span, trace_of
+from drainer.policy.meanings import meaning_of
 from drainer.policy.state import FINAL, State
 from drainer.sources import Source
 from drainer.units import human_duration
@@ -49,8 +52,9 @@ def status(
 
     Example: drainer status --json | jq .states
     """
-    report = _report(path, ledger)
-    opened = make_sources(load(path), [source], []) if source else []
+    config = load(path, ledger=ledger)
+    report = Report(ledger_url(config))
+    opened = make_sources(config, [source], []) if source else []
     urls = [o.url for o in opened]
     states, spooled = report.states(urls), report.spooled(urls)
     facts: dict[str, Any] = {
@@ -59,6 +63,8 @@ def status(
         "balanced": spooled == sum(states.values()),
         "messages": report.message_counts(urls),
         "run": report.last_run(),
+        "gates": report.gates(),
+        "expires_first": expiry(report.expires_first(urls), config),
     }
     if opened:
         seen = Counter[str]()
@@ -74,6 +80,30 @@ def status(
     _show_status(facts, report.reasons(urls))
 
 
+def first_to_expire(config: Config, sources: list[str]) -> dict[str, Any] | None:
+    """Return what an existing ledger says about it; nothing is created."""
+    try:
+        report = Report(ledger_url(config))
+    except LedgerError:
+        return None
+    row = report.expires_first(sources)
+    report.close()
+    return expiry(row, config)
+
+
+def expiry(row: Row | None, config: Config) -> dict[str, Any] | None:
+    """Return which recipient expires first, and the seconds that it has left."""
+    if row is None:
+        return None
+    left = config.retry.lifetime.total_seconds() - row["spent"] / 1e6
+    return {
+        "id": row["id"],
+        "native_id": row["native_id"],
+        "forward_path": row["forward_path"],
+        "left": round(max(left, 0.0), 1),
+    }
+
+
 def _ids(source: Source, seen: Counter[str]) -> Iterator[str]:
     """Yield the ids of what lies in a spool, and count them."""
     for spooled in source.scan():
@@ -83,12 +113,19 @@ def _ids(source: Source, seen: Counter[str]) -> Iterator[str]:
 
 def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
     console = stdout()
+    for gate in facts["gates"]:
+        console.print(
+            f"[red]gate of {shown(gate['scope'])} {gate['state']}[/]:"
+            f" {shown(gate['reason'])} {shown(gate['reply'], 100)}"
+        )
     for row in reasons:
         since = from_micros(row["since"])
+        reply = f" ({shown(row['reply'], 100)})" if row["reply"] else ""
         console.print(
-            f"{row['count']} {row['state']}: {row['rule'] or 'not tried yet'}"
-            f" since {since:%Y-%m-%d %H:%M}Z {shown(row['reply'] or '', 100)}"
+            f"{row['count']} {row['state']}: {shown(meaning_of(row['rule']))}"
+            f" since {since:%Y-%m-%d %H:%M}Z{reply}"
         )
+    show_expiry(facts["expires_first"])
     rows = table("state", "recipients")
     for state, count in facts["states"].items():
         if count:
@@ -107,6 +144,16 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
         console.print(
             f"the spool holds {found['messages']} messages,"
             f" {found['unknown_to_ledger']} of them not in the ledger"
+        )
+
+
+def show_expiry(first: dict[str, Any] | None) -> None:
+    """Say which recipient expires first, if any is on its way there."""
+    if first is not None:
+        stdout().print(
+            f"first to expire: {shown(first['native_id'])} to"
+            f" {shown(first['forward_path'])}, after {human_duration(first['left'])}"
+            " more of waiting for a primary that answers"
         )
 
 

@@ -82,6 +82,17 @@ def touchable(verb: Verb, states: Sequence[str]) -> list[str]:
     return [state for state in states if state in legal]
 
 
+_AFRESH = {
+    "drops": 0,
+    "solo": 0,
+    "spent": 0,
+    "refusal": "",
+    "refused": None,
+    "waits": "",
+}
+"""What a recipient forgets of its attempts when a person lets it go again."""
+
+
 def _change(
     connection: sa.Connection, row: sa.RowMapping, verb: Verb, now: int
 ) -> bool:
@@ -94,6 +105,8 @@ def _change(
     }
     if verb.event is Event.OPERATOR_RELEASE:
         values["released"] = 1
+    if state is State.PENDING:
+        values |= _AFRESH
     result = connection.execute(
         sa.update(schema.recipients)
         .where(_R.message == row["message"], _R.n == row["n"], _R.state == row["state"])

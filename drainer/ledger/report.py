@@ -15,6 +15,7 @@ from drainer.errors import LedgerError, UsageError
 from drainer.ledger import Row, engine, from_micros, schema, to_micros
 from drainer.ledger.owner import wait_for_last_commits
 from drainer.ledger.rows import known_of
+from drainer.ledger.text import from_json
 from drainer.policy.select import Selection, fold
 from drainer.policy.state import FINAL, State
 
@@ -191,6 +192,40 @@ class Report:
         if sources:
             query = _of(query.join(schema.messages, _R.message == _M.seq), sources)
         return list(self.rows(query))
+
+    def expires_first(self, sources: Sequence[str] = ()) -> Row | None:
+        """Return the deferred recipient that has waited longest of its lifetime.
+
+        With the drainer id, ``native_id``, ``forward_path`` and ``spent`` in
+        microseconds; None when nothing was deferred yet.
+        """
+        query = (
+            sa.select(_M.id, _M.native_id, _R.forward_path, _R.spent)
+            .join(schema.messages, _R.message == _M.seq)
+            .where(_R.state == State.DEFERRED.value, _R.spent > 0)
+            .order_by(_R.spent.desc())
+            .limit(1)
+        )
+        return next(iter(self.rows(_of(query, sources))), None)
+
+    def gates(self) -> list[Row]:
+        """Return the gates that are not as at the start: scope, state, since, cause."""
+        query = sa.select(schema.gates).order_by(schema.gates.c.scope)
+        found = []
+        for row in self.rows(query):
+            cause = from_json(row["facts"])["cause"] or {}
+            found.append(
+                {
+                    "route": row["route"],
+                    "scope": row["scope"] or "route",
+                    "state": row["state"],
+                    "since": _iso(row["since"]),
+                    "next_probe": _iso(row["until"]),
+                    "reason": cause.get("reason", ""),
+                    "reply": cause.get("reply", ""),
+                }
+            )
+        return found
 
     def last_run(self) -> dict[str, object]:
         """Return the facts of the latest run; empty when there was none."""
