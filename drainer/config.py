@@ -239,6 +239,11 @@ class BounceSection(Section):
         description="how long one rests before it is tried for confirmation; empty ="
         " 1h, and 4h on the first day after an outage",
     )
+    send: bool = Field(
+        default=True,
+        description="tell proven senders; false: nobody is told, and what is final is"
+        " quarantined",
+    )
     authserv_ids: tuple[str, ...] = Field(
         (),
         description="names in Authentication-Results that the backup writes itself, and"

@@ -6,14 +6,16 @@ session pulls: it asks this lane for the next message, and tells how it ended.
 """
 
 import asyncio
+import functools
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from drainer.backlog import Backlog
+from drainer.bouncing import Bouncer
 from drainer.errors import LedgerUnwritable, SourceError
 from drainer.leasing import Leases
 from drainer.ledger import Closed, Conflict, Opened
@@ -21,7 +23,16 @@ from drainer.ledger.sql import Ledger
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_GATE, Problem
 from drainer.mail.reply import Lost, Stage
-from drainer.policy.judging import Judged, Moment, Policy, Standing, excuse, judge
+from drainer.policy.job import Job
+from drainer.policy.judging import (
+    Judged,
+    Moment,
+    Permit,
+    Policy,
+    Standing,
+    excuse,
+    judge,
+)
 from drainer.policy.settle import Settlement, settle
 from drainer.policy.state import FINAL
 from drainer.process import utcnow
@@ -94,6 +105,7 @@ class Lane:
     watcher: Watcher
     leases: Leases
     standing: Standing
+    bouncer: Bouncer | None
     idle: float
     address: str = ""
     _openings: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
@@ -248,6 +260,7 @@ class Lane:
             sender_domain=domain_of(work.job.message.envelope.reverse_path),
             standing=self.standing,
             kept=work.job.kept,
+            permit=self._permit(work.job, now),
         )
         judged = excuse(judge(work.endings.values(), self.policy.rules), moment)
         self.watcher.observe(work, judged)
@@ -272,6 +285,11 @@ class Lane:
                 self.watcher.recorded(work, settlements)
 
         closing.add_done_callback(recorded)
+
+    def _permit(self, job: Job, now: datetime) -> Callable[[Judged], Permit] | None:
+        if self.bouncer is None:
+            return None
+        return functools.partial(self.bouncer.permit, job, now=now)
 
     def _submit(self, operation: Opened | Closed) -> "asyncio.Future[None]":
         """Hand an operation to the ledger; its failure is told, never raised."""

@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from drainer.evidence import Settings
 from drainer.ledger import Decision, Kind
 from drainer.ledger.waiting import USUAL_BRAKE, Brake
 from drainer.policy.admit import Admission
+from drainer.policy.bounce_gate import Own
+from drainer.policy.bounce_limits import Limits
+from drainer.policy.facts import Trust
 from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
 from drainer.policy.select import Choice
@@ -16,6 +20,16 @@ from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.smtp import Route
 from drainer.smtp.connect import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bouncing:
+    """What the bounce gate goes by."""
+
+    settings: Settings
+    trust: Trust
+    own: Own
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +53,8 @@ class Orders:
     #: How long a refusal rests; None = longer on the first day after an outage.
     escrow: timedelta | None = None
     brake: Brake = USUAL_BRAKE
+    #: Who is proven, and who we are to senders; None: nobody is ever told.
+    bouncing: Bouncing | None = None
     #: Where copies of what may become final without being delivered are kept.
     quarantine: Path | None = None
     #: The operator's own rules about replies.

@@ -15,9 +15,10 @@ from drainer.evidence import Servers, Settings
 from drainer.ledger import engine
 from drainer.ledger.waiting import Brake
 from drainer.mail.envelope import domain_of
-from drainer.orders import Orders
+from drainer.orders import Bouncing, Orders
 from drainer.policy.admit import Admission
 from drainer.policy.bounce_gate import Own
+from drainer.policy.bounce_limits import Limits
 from drainer.policy.facts import Trust
 from drainer.policy.redirect import Redirect
 from drainer.policy.rules import Rule, rules_of
@@ -191,6 +192,7 @@ def make_orders(
         escrow=config.bounce.escrow,
         brake=Brake(least=config.gate.brake_least, share=config.gate.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
+        bouncing=make_bouncing(config),
         rules=make_rules(config),
         acknowledge=acknowledge,
     )
@@ -213,6 +215,18 @@ def make_trust(config: Config) -> Trust:
         relay_domains=frozenset((*config.primary.domains, *bounce.relay_domains)),
         trusted_networks=tuple(map(ip_network, bounce.trusted_networks)),
         weak_providers=frozenset(bounce.weak_providers),
+    )
+
+
+def make_bouncing(config: Config) -> Bouncing | None:
+    """Return what the bounce gate goes by; None when nobody is to be told."""
+    if not config.bounce.send:
+        return None
+    return Bouncing(
+        settings=make_evidence(config),
+        trust=make_trust(config),
+        own=make_own(config),
+        limits=Limits(),
     )
 
 

@@ -9,43 +9,40 @@ lets the sessions finish their message.
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from drainer.acknowledge import Acknowledger
 from drainer.backlog import Backlog
+from drainer.bouncing import Bouncer
 from drainer.deliver import Lane
 from drainer.errors import (
     DrainerError,
     LedgerUnwritable,
     OwnedElsewhere,
-    UsageError,
 )
 from drainer.feed import LOOK_AGAIN, Feed
 from drainer.gatekeeper import Gatekeeper
+from drainer.gathering import Gathering
 from drainer.intake import Intake
 from drainer.leasing import Leases
 from drainer.ledger import Decision
 from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
-from drainer.orders import Orders, Tally, connected
+from drainer.orders import Orders, Tally
 from drainer.picking import Picker
 from drainer.policy.judging import Judged, Policy
 from drainer.policy.known import Known
 from drainer.policy.schedule import usual_escrow
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
-from drainer.policy.throttle import ramp_window
 from drainer.policy.verdict import Verdict
 from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
 from drainer.scanning import Scanner
+from drainer.sessions import Sessions
 from drainer.sharing import Sharing
-from drainer.smtp.check import own_name
-from drainer.smtp.commands import recipient_limit
-from drainer.smtp.connect import Connection, Failed, connect
-from drainer.smtp.session import Session, Work
+from drainer.smtp.session import Work
 from drainer.smtp.throttle import Throttle
 from drainer.sources import Leasing, Source
 from drainer.window import WINDOW, Window
@@ -55,8 +52,8 @@ BACKLOG = 100
 LEASED = 400
 """How far it looks ahead in a source that others share: they want some, too."""
 MAX_DEFECTS = 3
-MAX_UNHEARD = 5
-"""Sessions in a row that ended without an answer to MAIL."""
+_KEEPS = (State.QUARANTINED, State.BOUNCED)
+"""States in which the copy of a message is still needed."""
 
 
 class Drain:
@@ -80,13 +77,9 @@ class Drain:
         self.ledger = ledger
         self.tally = Tally(started=utcnow())
         known = Known(orders.known_good, orders.sender)
-        self.keeper = Gatekeeper(orders.pauses, known, self._note)
+        self.keeper = Gatekeeper(orders.pauses, known, self.note)
         self._sources = {source.url: source for source in sources}
         self._urls = list(self._sources)
-        self._slots = asyncio.Semaphore(orders.connections)
-        self._probing = Probing(
-            self.keeper, ledger, orders.route, self._urls, self._slots
-        )
         self.keeper.on_move = self._heed_gates
         self._quarantine = Quarantine(orders.quarantine) if orders.quarantine else None
         self._intake = Intake(
@@ -96,6 +89,19 @@ class Drain:
             self._quarantine,
         )
         self._backlog = Backlog(max(BACKLOG, 2 * orders.connections))
+        self._sessions = Sessions(
+            owner=self,
+            orders=orders,
+            ledger=ledger,
+            tally=self.tally,
+            keeper=self.keeper,
+            backlog=self._backlog,
+            intake=self._intake,
+            slots=asyncio.Semaphore(orders.connections),
+        )
+        self._probing = Probing(
+            self.keeper, ledger, orders.route, self._urls, self._sessions.slots
+        )
         self._leases = leases or Leases([])
         self._acknowledger = Acknowledger(ledger, self._sources)
         self._feed = self._make_feed(at_hand)
@@ -103,10 +109,16 @@ class Drain:
         self.refusals = self._acknowledger.refusals
         self._error: Exception | None = None
         self._throttle = Throttle(None, None)
-        self._unheard = 0
         self._policy = Policy(schedule=orders.schedule, rules=orders.rules)
-        #: Lanes that open a session and have nothing in hand.
-        self._opening: set[asyncio.Task[Any]] = set()
+        self._bouncer: Bouncer | None = None
+        self._gathering: Gathering | None = None
+        if (bouncing := orders.bouncing) is not None:
+            self._bouncer = Bouncer(
+                trust=bouncing.trust, own=bouncing.own, limits=bouncing.limits
+            )
+            self._gathering = Gathering(
+                ledger, self._sources, bouncing.settings, self._quarantine
+            )
 
     def _make_feed(self, at_hand: Scanner | None) -> Feed:
         shared = any(isinstance(each, Leasing) for each in self._sources.values())
@@ -124,7 +136,7 @@ class Drain:
             keeper=self.keeper,
             probing=self._probing,
             at_hand=at_hand,
-            refuse=lambda work, problem: self._new_lane().refuse(work, problem),
+            refuse=lambda work, problem: self.new_lane().refuse(work, problem),
         )
 
     # --- the run
@@ -142,13 +154,14 @@ class Drain:
             share = group.create_task(self._guarded(sharing.run()))
             renewal = group.create_task(self._guarded(self._leases.keep()))
             probing = group.create_task(self._guarded(self._probing.run()))
+            gathering = group.create_task(self._guarded(self._gather()))
             acknowledging = group.create_task(self._guarded(self._acknowledger.run()))
             numbers = range(self.orders.connections)
-            lanes = [group.create_task(self._lane(n)) for n in numbers]
+            lanes = [group.create_task(self._sessions.lane(n)) for n in numbers]
             await self._feed.run(self._guarded)
-            self._close()
+            self.close()
             await self._finish(lanes)
-            for side in (lease, share, renewal, probing):
+            for side in (lease, share, renewal, probing, gathering):
                 side.cancel()
             self._acknowledger.close()
             await acknowledging
@@ -160,14 +173,14 @@ class Drain:
     def stop(self) -> None:
         """End soon: claim nothing more, let each session finish its message."""
         self.tally.interrupted = True
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End in order: nothing more is begun."""
         self._feed.close()
         self._throttle.close()
         self.keeper.wake()
-        for task in self._opening:
-            task.cancel()
+        self._sessions.cancel_opening()
 
     async def _limits(self) -> Throttle:
         """Return the buckets as the run before left them (promise P3)."""
@@ -185,7 +198,13 @@ class Drain:
             escrow = usual_escrow(utcnow() - first_run)
         schedule = replace(self.orders.schedule, escrow=escrow)
         self._policy = Policy(schedule=schedule, rules=self.orders.rules)
+        if self._bouncer is not None:
+            self._bouncer.remember(await self.ledger.recent_reports())
         await self._probing.confirm(self.orders.brake)
+
+    async def _gather(self) -> None:
+        if self._gathering is not None:
+            await self._gathering.run()
 
     async def _leave_gates(self) -> None:
         """Leave no gate in between: in doubt, the primary refuses us."""
@@ -220,93 +239,10 @@ class Drain:
         except DrainerError as error:
             self.failed(error)
 
-    # --- lanes
+    # --- the lanes' means
 
-    async def _lane(self, n: int) -> None:
-        """Open sessions while there is work and the gate lets them pass."""
-        while await self._backlog.wait():
-            await self._ramp(n)
-            if await self._pass_gate():
-                try:
-                    async with self._slots:
-                        await self._session()
-                finally:
-                    self.keeper.leave()
-
-    async def _ramp(self, n: int) -> None:
-        """Hold the later lanes back during the first minutes."""
-        while not self._backlog.closed:
-            elapsed = utcnow() - self.tally.started
-            if n < ramp_window(elapsed, self.orders.ramp, self.orders.connections):
-                return
-            await self.keeper.wait(timedelta(seconds=1))
-
-    async def _pass_gate(self) -> bool:
-        """Wait until this lane may open a session; False when it is over."""
-        while not self._backlog.closed:
-            now = utcnow()
-            wait = self.keeper.ask(now)
-            if wait is None:
-                return True
-            if self.keeper.refuses or now + wait > self.tally.deadline(
-                self.orders.give_up_after
-            ):
-                self.keeper.give_up()
-                self._close()
-                return False
-            self.tally.waiting = f"{self.keeper.gate.state}: {self.keeper.reply}"
-            await self.keeper.wait(wait)
-            self.tally.waiting = ""
-        return False
-
-    async def _session(self) -> None:
-        answer = await self._connect()
-        if isinstance(answer, Failed):
-            self.keeper.not_connected(answer)
-            return
-        if own_name(answer, self.orders.route):
-            self._fail_loop(answer)
-            answer.wire.close()
-            return
-        self._note(connected(answer))
-        if limit := recipient_limit(answer.extensions):
-            self._intake.max_recipients = min(limit, self._intake.max_recipients)
-        self._count_connection(+1)
-        session = Session(answer, self.orders.route)
-        try:
-            await self._new_lane().serve(session)
-        finally:
-            self._count_connection(-1)
-        self._judge_session(session)
-
-    def _judge_session(self, session: Session) -> None:
-        """Pause the route when the primary hangs up before it answers any MAIL.
-
-        Once is the fault of the message that was begun, if one was; time after
-        time it is not.
-        """
-        if session.heard:
-            self._unheard = 0
-        elif session.loss is not None:
-            self._unheard += 1
-            if session.sent == 0 or self._unheard >= MAX_UNHEARD:
-                self.keeper.dropped(session.loss)
-
-    async def _connect(self) -> Connection | Failed:
-        """Open a session; an ending drain does not wait for it."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a lane is a task
-        self._opening.add(task)
-        try:
-            return await connect(self.orders.route)
-        finally:
-            self._opening.discard(task)
-
-    def _count_connection(self, change: int) -> None:
-        self.tally.connections += change
-        self.ledger.expect(self.tally.connections)
-
-    def _new_lane(self) -> Lane:
+    def new_lane(self) -> Lane:
+        """Return what feeds a new session."""
         return Lane(
             backlog=self._backlog,
             ledger=self.ledger,
@@ -315,10 +251,12 @@ class Drain:
             watcher=self,
             leases=self._leases,
             standing=self.keeper.scopes,
+            bouncer=self._bouncer,
             idle=self.orders.route.timeouts.idle,
         )
 
-    def _note(self, decision: Decision) -> None:
+    def note(self, decision: Decision) -> None:
+        """Write a decision down."""
         try:
             self.ledger.note(decision)
         except LedgerUnwritable as error:
@@ -327,15 +265,7 @@ class Drain:
     def _heed_gates(self) -> None:
         self._backlog.bring_back()
         if self.keeper.refuses:
-            self._close()
-
-    def _fail_loop(self, connection: Connection) -> None:
-        message = (
-            f"{self.orders.route} calls itself {connection.peer_name}, which is our"
-            " own name: that is a loop, not the primary"
-        )
-        hint = "check --to; if the name is right, set [primary] helo to another one"
-        self.failed(UsageError(message, hint=hint))
+            self.close()
 
     # --- told by the lanes (deliver.Watcher)
 
@@ -384,7 +314,7 @@ class Drain:
         settlements: tuple[Settlement, ...],
     ) -> None:
         """Keep the copy of what may become final only if it did."""
-        if not any(each.state is State.QUARANTINED for each in settlements):
+        if not any(each.state in _KEEPS for each in settlements):
             quarantine.remove(work.job.message.id, work.job.claimed)
 
     def defect(self, error: Exception) -> None:
@@ -397,4 +327,4 @@ class Drain:
         """End the drain: nothing more may be sent."""
         if self._error is None:
             self._error = error
-        self._close()
+        self.close()

@@ -21,6 +21,14 @@ QUICK = {
 """Waits that suit a test; the defaults suit a primary."""
 
 
+NO_DNS = {
+    "DRAINER_BOUNCE__DNS_SERVERS": '["127.0.0.1"]',
+    "DRAINER_BOUNCE__DNS_PORT": "9",
+    "DRAINER_BOUNCE__DNS_TIMEOUT": "200ms",
+}
+"""Tests ask no name server but their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a command ended."""
@@ -48,6 +56,7 @@ class Drainer:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("DRAINER_")}
         return (
             clean
+            | NO_DNS
             | self.environment
             | {"DRAINER_LEDGER__URL": self.url or str(self.ledger)}
         )

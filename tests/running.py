@@ -18,6 +18,7 @@ from typing import Any, Final
 from drainer.cli import app
 from drainer.cli.output import explain
 from drainer.errors import DrainerError
+from tests.command import NO_DNS
 from tests.queue_files import place, queue_file, record
 
 #: Nothing is waited for: what is not sent at once is left for the next run.
@@ -36,6 +37,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
         "dot_timeout": "10s",
     },
     "throttle": {"rate": "unlimited", "ramp": "0s"},
+    "bounce": {"dns_servers": ["127.0.0.1"], "dns_port": 9, "dns_timeout": "200ms"},
     "retry": {
         "first": "20ms",
         "max": "40ms",
@@ -228,4 +230,4 @@ class Bench:
 def environment(**variables: str) -> dict[str, str]:
     """Return an environment without any of drainer's variables but these."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("DRAINER_")}
-    return kept | variables
+    return kept | NO_DNS | variables

@@ -43,6 +43,7 @@ class Kind(enum.StrEnum):
     TAKEOVER = "takeover"
     ACKNOWLEDGED = "acknowledged"
     OPERATOR = "operator"
+    BOUNCE = "bounce"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

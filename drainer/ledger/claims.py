@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from drainer.ledger import Decision, Kind, Listing, Row, from_micros, schema
+from drainer.ledger import (
+    Decision,
+    Kind,
+    Listing,
+    Row,
+    bounces,
+    from_micros,
+    schema,
+)
 from drainer.ledger.prepared import Prepared, inserting
 from drainer.ledger.rows import (
     claimed_of,
@@ -302,13 +310,23 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
         sa.select(schema.messages).where(_M.seq.in_(seqs))
     ).mappings()
     messages = {row["seq"]: row for row in known}
+    doubted = [s for s in seqs if any(c.refusal for c in claims.get(s, []))]
+    found = bounces.evidence_of(connection, doubted) if doubted else {}
     jobs = []
     for seq in seqs:
         for part in _apart(claims.get(seq, [])):
             recipients = tuple(claimed.recipient for claimed in part)
             message = message_of(dict(messages[seq]), recipients)
             alone = part[0].state is State.UNKNOWN or part[0].drops > 0
-            jobs.append(Job(message=message, seq=seq, claimed=part, alone=alone))
+            jobs.append(
+                Job(
+                    message=message,
+                    seq=seq,
+                    claimed=part,
+                    alone=alone,
+                    found=found.get(seq),
+                )
+            )
     return jobs
 
 

@@ -140,6 +140,50 @@ gates = sa.Table(
     **MARIADB_TABLE,
 )
 
+#: What was found about the sender of a message that was refused for good.
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    #: The message's seq.
+    sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
+    #: When it was asked first, and last.
+    sa.Column("asked", _Time, nullable=False),
+    sa.Column("looked", _Time, nullable=False),
+    #: DNS did not answer everything: it is asked again.
+    sa.Column("later", sa.Integer, nullable=False),
+    #: policy.facts.Facts and mail.marks.Marks, as JSON.
+    sa.Column("facts", _Text, nullable=False),
+    sa.Column("marks", _Text, nullable=False),
+    **MARIADB_TABLE,
+)
+
+#: Reports to senders, a row for each recipient that one tells of; kept for the limits.
+reports = sa.Table(
+    "reports",
+    metadata,
+    sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", _Time, nullable=False),
+    #: failed, delayed, relayed.
+    sa.Column("action", sa.String(16), nullable=False),
+    #: policy.bounce_limits.dedupe_key.
+    sa.Column("key", sa.String(64), nullable=False, index=True),
+    sa.Column("sender", sa.String(512), nullable=False),
+    #: What the primary said, by which rule, and when.
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reply", _Text, nullable=False),
+    sa.Column("rule", sa.String(64), nullable=False),
+    sa.Column("refused", _Time, nullable=False),
+    #: queued, sent, failed (never bounced in turn).
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("due", _Time),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    #: What the next hop said last.
+    sa.Column("answer", _Text, nullable=False),
+    sa.Index("reports_state_due", "state", "due"),
+    **MARIADB_TABLE,
+)
+
 attempts = sa.Table(
     "attempts",
     metadata,

@@ -19,6 +19,8 @@ from drainer.ledger import (
     Decision,
     Listing,
     Opened,
+    Row,
+    bounces,
     claims,
     engine,
     from_micros,
@@ -254,6 +256,23 @@ class Ledger:
             identity=(self.run_id, _now()),
             dry=dry,
         )
+
+    # --- bounces
+
+    async def lacking_evidence(self, sources: Sequence[str], limit: int) -> list[Row]:
+        """Return messages with a refusal of whose sender too little is known."""
+        return await self._call(
+            bounces.lacking, sources=sources, now=_now(), limit=limit
+        )
+
+    async def keep_evidence(self, seq: int, found: Row) -> None:
+        """Write down what was found about a sender (evidence.stored)."""
+        row = {"message": seq, **found}
+        await self._call(bounces.keep_evidence, row=row, now=_now())
+
+    async def recent_reports(self) -> list[Row]:
+        """Return the reports that still count against further ones."""
+        return await self._call(bounces.recent, now=_now())
 
     async def keep_lease(self) -> None:
         """Renew the lease for ever; run it as a task."""

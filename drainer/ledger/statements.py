@@ -25,11 +25,13 @@ from drainer.ledger import (
 from drainer.ledger.prepared import Prepared, inserting
 from drainer.ledger.rows import decision_row
 from drainer.ledger.text import storable, to_json
+from drainer.mail.report import Action
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 
+_BOUNCED = State.BOUNCED
 _IN_FLIGHT: sa.ColumnClause[str] = sa.literal_column(f"'{State.IN_FLIGHT.value}'")
 _TAKE = Prepared(
     sa.update(schema.recipients)
@@ -93,6 +95,7 @@ _FREE = Prepared(
     .values(owner=sa.null())
 )
 _ATTEMPT = Prepared(inserting(schema.attempts))
+_REPORT = Prepared(inserting(schema.reports))
 _DECISION = Prepared(inserting(schema.decisions, without="id"))
 
 
@@ -125,6 +128,7 @@ class Closing(NamedTuple):
     rested: list[Row]
     decided: list[Row]
     freed: list[Row]
+    reported: list[Row]
 
 
 class Noted(NamedTuple):
@@ -180,6 +184,7 @@ class Batch:
         _many(connection, _ATTEMPT, [each.attempt for each in opened])
         _many(connection, _END, [each.ended for each in closed])
         _many(connection, _DECISION, decided)
+        _many(connection, _REPORT, [row for each in closed for row in each.reported])
         _many(connection, _FREE, [row for each in closed for row in each.freed])
         self._openings, self._closings, self._noted = [], [], []
 
@@ -236,10 +241,14 @@ def closing(closed: Closed, identity: Identity) -> Closing:
         settled=[_settle_row(closed, each, at) for each in delivered],
         rested=[_rest_row(closed, each, at) for each in others],
         decided=[
-            decision_row(verdict_decision(closed, each), identity.run)
+            decision_row(decision, identity.run)
             for each in closed.settlements
+            for decision in _decisions(closed, each)
         ],
         freed=[{"b_seq": seq, "b_owner": identity.owner}] if closed.free else [],
+        reported=[
+            report_row(closed, each, at) for each in others if each.state is _BOUNCED
+        ],
     )
 
 
@@ -272,6 +281,46 @@ def _rest_row(closed: Closed, settlement: Settlement, at: int) -> Row:
 
 MAX_REPLY = 4000
 """Characters of a reply that the ledger keeps."""
+
+
+def report_row(closed: Closed, settlement: Settlement, at: int) -> Row:
+    """Return the report that is queued in the transaction that makes it bounced."""
+    permit = settlement.permit
+    return {
+        "message": closed.job.seq,
+        "n": settlement.claimed.n,
+        "at": at,
+        "action": Action.FAILED.value,
+        "key": permit.key if permit else "",
+        "sender": closed.job.message.envelope.reverse_path,
+        "status": permit.status if permit else "",
+        "reply": storable(settlement.reply[:MAX_REPLY]),
+        "rule": settlement.judgement.rule,
+        "refused": at,
+        "state": "queued",
+        "due": at,
+        "attempts": 0,
+        "answer": "",
+    }
+
+
+def _decisions(closed: Closed, settlement: Settlement) -> list[Decision]:
+    found = [verdict_decision(closed, settlement)]
+    if settlement.permit is not None:
+        asked = settlement.permit.decision
+        found.append(
+            Decision(
+                at=closed.ended,
+                kind=Kind.BOUNCE,
+                rule=asked.rule,
+                verdict=asked.answer.value,
+                evidence={"reason": asked.reason, **asked.evidence},
+                message=closed.job.seq,
+                n=settlement.claimed.n,
+                attempt=closed.id,
+            )
+        )
+    return found
 
 
 def verdict_decision(closed: Closed, settlement: Settlement) -> Decision:

@@ -43,6 +43,16 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What was found about a message's sender, as the ledger keeps it: JSON."""
+
+    #: When it was asked first, in microseconds since 1970.
+    asked: int
+    facts: str
+    marks: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A message and those of its recipients that are to be tried together."""
 
@@ -59,6 +69,8 @@ class Job:
     whole: bool = False
     #: There is a durable copy of it: a refusal may become final.
     kept: bool = False
+    #: What is known about its sender; None when nobody has looked.
+    found: Found | None = None
 
     @property
     def confirms(self) -> bool:

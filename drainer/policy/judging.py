@@ -4,12 +4,13 @@ By itself it is classified (``judge``), and the scope gates look at that. Then i
 reconsidered: a refusal may have been meant for somebody else, or for us.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.bounce_gate import Decision
 from drainer.policy.classify import Answer, classify
 from drainer.policy.gate import Gate, GateState
 from drainer.policy.job import Claimed
@@ -50,6 +51,16 @@ class Judged:
     shared: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """What the bounce gate says about one recipient's confirmed refusal."""
+
+    decision: Decision
+    #: The key and the enhanced status code of the report, if one is to be sent.
+    key: str = ""
+    status: str = ""
+
+
 class Standing(Protocol):
     """What the gates know at this moment (policy.scopes.Scopes)."""
 
@@ -84,6 +95,8 @@ class Moment:
     standing: Standing
     #: There is a durable copy of the message beside the spool.
     kept: bool = False
+    #: Says whether the sender may be told of a confirmed refusal; None = nobody is.
+    permit: "Callable[[Judged], Permit] | None" = None
 
 
 def judge(endings: Iterable[Ending], rules: Sequence[Rule]) -> tuple[Judged, ...]:

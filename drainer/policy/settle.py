@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from drainer.mail.reply import Stage
+from drainer.policy.bounce_gate import Answer
 from drainer.policy.gate import GateState
 from drainer.policy.job import Claimed
-from drainer.policy.judging import Judged, Moment, Policy, delay, is_drop, reconsider
+from drainer.policy.judging import (
+    Judged,
+    Moment,
+    Permit,
+    Policy,
+    delay,
+    is_drop,
+    reconsider,
+)
 from drainer.policy.state import CLAIMABLE, Event, State, follow
 from drainer.policy.verdict import Judgement, Verdict
 
@@ -43,6 +52,8 @@ class Settlement:
     spent: timedelta = timedelta(0)
     refusal: str = ""
     refused: datetime | None = None
+    #: What the bounce gate said, when it was asked.
+    permit: Permit | None = None
     #: The scope whose gate it waits for: a domain, ROUTE_WAITS, or '' for none.
     waits: str = ""
 
@@ -90,7 +101,7 @@ def _delivered(each: Judged) -> Settlement:
 
 def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
     claimed, judgement = each.ending.claimed, each.judgement
-    event = _event(each, moment, policy)
+    event, permit = _event(each, moment, policy)
     state = follow(State.IN_FLIGHT, event)
     wait = delay(each, moment, policy)
     waits, due = "", moment.now + wait
@@ -114,17 +125,29 @@ def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
         spent=claimed.spent + (wait if retried else timedelta(0)),
         refusal=refusal,
         refused=refused,
+        permit=permit,
         waits=waits,
     )
 
 
-def _event(each: Judged, moment: Moment, policy: Policy) -> Event:
+def _event(each: Judged, moment: Moment, policy: Policy) -> tuple[Event, Permit | None]:
     claimed, event = each.ending.claimed, _EVENTS[each.judgement.verdict]
     if event is Event.DOUBT and claimed.doubts + 1 >= MAX_DOUBTS:
-        return Event.DOUBT_THRICE
-    if event is Event.BOUNCE and is_confirmed(each, moment, policy):
-        return Event.BOUNCE_REFUSED
-    return event
+        return Event.DOUBT_THRICE, None
+    if event is not Event.BOUNCE or not is_confirmed(each, moment, policy):
+        return event, None
+    if moment.permit is None:
+        return Event.BOUNCE_REFUSED, None
+    permit = moment.permit(each)
+    return _PERMITTED.get(permit.decision.answer, Event.BOUNCE), permit
+
+
+_PERMITTED = {
+    Answer.SEND: Event.BOUNCE_PERMITTED,
+    Answer.NO: Event.BOUNCE_REFUSED,
+    Answer.NEVER: Event.BOUNCE_REFUSED,
+}
+"""What the bounce gate says -> the event; anything else waits for another time."""
 
 
 def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:

@@ -1,0 +1,96 @@
+"""May a sender be told? What the bounce gate needs, gathered for one attempt.
+
+The gate itself is drainer.policy.bounce_gate; evidence lies in the ledger before the
+confirming attempt is made (drainer.gathering). Reports that were queued count at
+once, so that sessions that confirm together keep to the limits together.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from drainer.evidence.stored import facts_of, marks_of
+from drainer.ledger import Row, from_micros
+from drainer.mail.envelope import domain_of
+from drainer.mail.reply import Reply
+from drainer.policy.bounce_gate import Answer, Case, Decision, Own, decide
+from drainer.policy.bounce_limits import Limits, Sent, dedupe_key
+from drainer.policy.facts import Trust
+from drainer.policy.job import Job
+from drainer.policy.judging import Judged, Permit
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Bouncer:
+    """Asks the gate, and remembers what it let pass."""
+
+    trust: Trust
+    own: Own
+    limits: Limits = field(default_factory=Limits)
+    #: (when, sender in lower case) of the reports of the last day.
+    _sent: list[tuple[datetime, str]] = field(default_factory=list)
+    _keys: set[str] = field(default_factory=set)
+
+    def remember(self, reports: Iterable[Row]) -> None:
+        """Take the reports of earlier runs: ``at``, ``key`` and ``sender`` of each."""
+        for row in reports:
+            self._sent.append((from_micros(row["at"]), row["sender"].lower()))
+            self._keys.add(row["key"])
+
+    def permit(self, job: Job, each: Judged, now: datetime) -> Permit:
+        """Return what the gate says about one recipient's confirmed refusal."""
+        if job.found is None:
+            words = "nobody has looked for evidence yet"
+            decision = Decision(
+                answer=Answer.LATER, rule="G13", reason=words, evidence={}
+            )
+            return Permit(decision=decision)
+        claimed, envelope = each.ending.claimed, job.message.envelope
+        status = status_of(each)
+        original = job.message.message_id or job.message.id
+        key = dedupe_key(
+            envelope.reverse_path, original, claimed.recipient.forward_path, status
+        )
+        case = Case(
+            facts=facts_of(job.found),
+            recipient=claimed.recipient,
+            marks=marks_of(job.found),
+            trust=self.trust,
+            own=self.own,
+            judgement=each.judgement,
+            detail=status[2:],
+            words=str(each.ending.answer),
+            confirmed=True,
+            reported=key in self._keys,
+            sent=self._counts(envelope.reverse_path.lower(), now),
+            limits=self.limits,
+            waited=now - from_micros(job.found.asked),
+        )
+        decision = decide(case)
+        if decision.answer is Answer.SEND:
+            self._sent.append((now, envelope.reverse_path.lower()))
+            self._keys.add(key)
+        return Permit(decision=decision, key=key, status=status)
+
+    def _counts(self, sender: str, now: datetime) -> Sent:
+        self._sent = [(at, who) for at, who in self._sent if at > now - DAY]
+        hour = [who for at, who in self._sent if at > now - HOUR]
+        domain = domain_of(sender)
+        return Sent(
+            sender_last_hour=hour.count(sender),
+            sender_last_day=sum(1 for _, who in self._sent if who == sender),
+            domain_last_hour=sum(1 for who in hour if domain_of(who) == domain),
+            last_hour=len(hour),
+        )
+
+
+def status_of(each: Judged) -> str:
+    """Return the enhanced status code of a refusal for good (RFC 3463)."""
+    if each.judgement.rule == "lifetime-spent":
+        return "4.4.7"
+    answer = each.ending.answer
+    if isinstance(answer, Reply) and answer.enhanced[:1] == "5":
+        return answer.enhanced
+    return "5.0.0"

@@ -1,0 +1,87 @@
+"""Evidence about the senders of refused mail, gathered while it rests in escrow.
+
+DNS is slow and messages are hostile, so that nothing waits for this: what is not
+known yet when a refusal would be final is decided another time.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+
+from drainer.errors import MessageUnreadable
+from drainer.evidence import MAX_CONTENT_BYTES, Question, Settings
+from drainer.evidence.checking import Checks
+from drainer.evidence.stored import stored
+from drainer.ledger.rows import message_of
+from drainer.ledger.sql import Ledger
+from drainer.mail.marks import marks_of
+from drainer.mail.message import Message
+from drainer.quarantine import Quarantine
+from drainer.sources import Source
+
+BATCH = 50
+LOOK_EVERY = timedelta(seconds=5)
+
+
+class Gathering:
+    """Looks for evidence about whatever waits for confirmation."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sources: Mapping[str, Source],
+        settings: Settings,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        """Prepare; ``run`` or ``once`` do it."""
+        self._ledger = ledger
+        self._sources = sources
+        self._settings = settings
+        self._quarantine = quarantine
+
+    async def run(self) -> None:
+        """Gather until it is cancelled."""
+        while True:
+            await self.once()
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+    async def once(self) -> int:
+        """Gather what is lacking now; return how many messages that were."""
+        count = 0
+        async with Checks(self._settings) as checks:
+            while rows := await self._ledger.lacking_evidence(
+                list(self._sources), BATCH
+            ):
+                for row in rows:
+                    await self._look(checks, row["seq"], message_of(row))
+                count += len(rows)
+        return count
+
+    async def _look(self, checks: Checks, seq: int, message: Message) -> None:
+        content, cut = await asyncio.to_thread(self._read, message)
+        question = Question(
+            reverse_path=message.envelope.reverse_path,
+            client=message.client.address,
+            helo=message.client.helo,
+            login=message.login,
+            arrived=message.arrived,
+            content=content,
+            cut=cut,
+        )
+        facts = await checks.facts(question)
+        head = content.partition(b"\r\n\r\n")[0] + b"\r\n"
+        await self._ledger.keep_evidence(seq, stored(facts, marks_of(head)))
+
+    def _read(self, message: Message) -> tuple[bytes, bool]:
+        """Return the content, or its beginning when there is more than is checked."""
+        content = bytearray()
+        try:
+            spooled = self._sources[message.source].open(message)
+            for chunk in spooled.content.chunks():
+                content += chunk
+                if len(content) > MAX_CONTENT_BYTES:
+                    head = bytes(content).partition(b"\r\n\r\n")[0] + b"\r\n"
+                    return head, True
+        except MessageUnreadable:
+            return bytes(content), True  # then it has no signature that counts
+        return bytes(content), False

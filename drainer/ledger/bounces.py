@@ -1,0 +1,69 @@
+"""Evidence about senders, and the reports that they get; in the ledger.
+
+Each function runs inside a transaction of the writer, but for those that read.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from drainer.ledger import Row, schema
+from drainer.policy.job import Found
+from drainer.policy.state import State
+
+_R, _M = schema.recipients.c, schema.messages.c
+_E, _N = schema.evidence.c, schema.reports.c
+LOOK_AGAIN = timedelta(hours=1)
+"""After which DNS is asked again when it did not answer."""
+REMEMBERED = timedelta(days=14)
+"""How long a report counts against the next one of the same failure."""
+
+
+def lacking(
+    connection: sa.Connection, sources: Sequence[str], now: int, limit: int
+) -> list[Row]:
+    """Return messages with a refusal to confirm of whose sender too little is known."""
+    again = now - LOOK_AGAIN // timedelta(microseconds=1)
+    rows = connection.execute(
+        sa.select(schema.messages)
+        .join(schema.recipients, _R.message == _M.seq)
+        .outerjoin(schema.evidence, _E.message == _M.seq)
+        .where(
+            _R.state == State.BOUNCE_PENDING.value,
+            _M.source.in_(list(sources)),
+            sa.or_(_E.message.is_(None), (_E.later == 1) & (_E.looked < again)),
+        )
+        .distinct()
+        .limit(limit)
+    ).mappings()
+    return [dict(row) for row in rows]
+
+
+def keep_evidence(connection: sa.Connection, row: Row, now: int) -> None:
+    """Write down what was found: ``message``, ``later``, ``facts``, ``marks``."""
+    mine = _E.message == row["message"]
+    asked = connection.scalar(sa.select(_E.asked).where(mine))
+    connection.execute(sa.delete(schema.evidence).where(mine))
+    whole = row | {"asked": asked or now, "looked": now}
+    connection.execute(sa.insert(schema.evidence), [whole])
+
+
+def evidence_of(connection: sa.Connection, seqs: Sequence[int]) -> dict[int, Found]:
+    """Return what is known about the senders of messages, by seq."""
+    rows = connection.execute(
+        sa.select(schema.evidence).where(_E.message.in_(list(seqs)))
+    )
+    return {
+        row.message: Found(asked=row.asked, facts=row.facts, marks=row.marks)
+        for row in rows
+    }
+
+
+def recent(connection: sa.Connection, now: int) -> list[Row]:
+    """Return the reports that still count: at, key and sender of each."""
+    since = now - REMEMBERED // timedelta(microseconds=1)
+    rows = connection.execute(
+        sa.select(_N.at, _N.key, _N.sender).where(_N.at > since)
+    ).mappings()
+    return [dict(row) for row in rows]

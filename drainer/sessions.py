@@ -1,0 +1,160 @@
+"""The lanes of a drain: each opens sessions, one after another, while it may.
+
+What a session does with its messages is drainer.deliver's; which lane may open one is
+said by the ramp, the gates, and the number of connections.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Protocol
+
+from drainer.backlog import Backlog
+from drainer.deliver import Lane
+from drainer.errors import UsageError
+from drainer.gatekeeper import Gatekeeper
+from drainer.intake import Intake
+from drainer.ledger import Decision
+from drainer.ledger.sql import Ledger
+from drainer.orders import Orders, Tally, connected
+from drainer.policy.throttle import ramp_window
+from drainer.process import utcnow
+from drainer.smtp.check import own_name
+from drainer.smtp.commands import recipient_limit
+from drainer.smtp.connect import Connection, Failed, connect
+from drainer.smtp.session import Session
+
+MAX_UNHEARD = 5
+"""Sessions in a row that ended without an answer to MAIL."""
+
+
+class Owner(Protocol):
+    """Whose lanes these are."""
+
+    def new_lane(self) -> Lane:
+        """Return what feeds a new session."""
+        ...
+
+    def note(self, decision: Decision) -> None:
+        """Write a decision down."""
+
+    def failed(self, error: Exception) -> None:
+        """End the drain: nothing more may be sent."""
+
+    def close(self) -> None:
+        """End the drain in order."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sessions:
+    """Opens sessions while there is work and the gates let them pass."""
+
+    owner: Owner
+    orders: Orders
+    ledger: Ledger
+    tally: Tally
+    keeper: Gatekeeper
+    backlog: Backlog
+    intake: Intake
+    #: The connections that the primary may see at once.
+    slots: asyncio.Semaphore
+    _unheard: int = 0
+    #: Lanes that open a session and have nothing in hand.
+    _opening: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def cancel_opening(self) -> None:
+        """Wait for no session that is being opened."""
+        for task in self._opening:
+            task.cancel()
+
+    async def lane(self, n: int) -> None:
+        """Open sessions while there is work and the gate lets them pass."""
+        while await self.backlog.wait():
+            await self._ramp(n)
+            if await self._pass_gate():
+                try:
+                    async with self.slots:
+                        await self._session()
+                finally:
+                    self.keeper.leave()
+
+    async def _ramp(self, n: int) -> None:
+        """Hold the later lanes back during the first minutes."""
+        while not self.backlog.closed:
+            elapsed = utcnow() - self.tally.started
+            if n < ramp_window(elapsed, self.orders.ramp, self.orders.connections):
+                return
+            await self.keeper.wait(timedelta(seconds=1))
+
+    async def _pass_gate(self) -> bool:
+        """Wait until this lane may open a session; False when it is over."""
+        while not self.backlog.closed:
+            now = utcnow()
+            wait = self.keeper.ask(now)
+            if wait is None:
+                return True
+            if self.keeper.refuses or now + wait > self.tally.deadline(
+                self.orders.give_up_after
+            ):
+                self.keeper.give_up()
+                self.owner.close()
+                return False
+            self.tally.waiting = f"{self.keeper.gate.state}: {self.keeper.reply}"
+            await self.keeper.wait(wait)
+            self.tally.waiting = ""
+        return False
+
+    async def _session(self) -> None:
+        answer = await self._connect()
+        if isinstance(answer, Failed):
+            self.keeper.not_connected(answer)
+            return
+        if own_name(answer, self.orders.route):
+            self._fail_loop(answer)
+            answer.wire.close()
+            return
+        self.owner.note(connected(answer))
+        if limit := recipient_limit(answer.extensions):
+            self.intake.max_recipients = min(limit, self.intake.max_recipients)
+        self._count_connection(+1)
+        session = Session(answer, self.orders.route)
+        try:
+            await self.owner.new_lane().serve(session)
+        finally:
+            self._count_connection(-1)
+        self._judge_session(session)
+
+    def _judge_session(self, session: Session) -> None:
+        """Pause the route when the primary hangs up before it answers any MAIL.
+
+        Once is the fault of the message that was begun, if one was; time after
+        time it is not.
+        """
+        if session.heard:
+            self._unheard = 0
+        elif session.loss is not None:
+            self._unheard += 1
+            if session.sent == 0 or self._unheard >= MAX_UNHEARD:
+                self.keeper.dropped(session.loss)
+
+    async def _connect(self) -> Connection | Failed:
+        """Open a session; an ending drain does not wait for it."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a lane is a task
+        self._opening.add(task)
+        try:
+            return await connect(self.orders.route)
+        finally:
+            self._opening.discard(task)
+
+    def _count_connection(self, change: int) -> None:
+        self.tally.connections += change
+        self.ledger.expect(self.tally.connections)
+
+    def _fail_loop(self, connection: Connection) -> None:
+        message = (
+            f"{self.orders.route} calls itself {connection.peer_name}, which is our"
+            " own name: that is a loop, not the primary"
+        )
+        hint = "check --to; if the name is right, set [primary] helo to another one"
+        self.owner.failed(UsageError(message, hint=hint))
