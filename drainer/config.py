@@ -219,6 +219,19 @@ class GateSection(Section):
         description="how long `drain` waits without a success (--give-up-after)",
     )
 
+    run: int = Field(
+        3,
+        ge=2,
+        description="refusals of the same kind in a row, of different senders and"
+        " recipients, that are suspicious; one less where the reply says little",
+    )
+    contents: int = Field(10, ge=2, description="the same when contents are refused")
+    votes: int = Field(
+        20, ge=2, description="of so many recipients, more than half refused are"
+    )
+    first_votes: int = Field(
+        5, ge=2, description="and so are the first ones, all refused"
+    )
     brake_least: int = Field(
         10, ge=0, description="so many pending refusals never put the brake on"
     )

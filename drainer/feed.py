@@ -15,6 +15,7 @@ from typing import Any
 from drainer.acknowledge import Acknowledger
 from drainer.backlog import Backlog
 from drainer.gatekeeper import SOON, Gatekeeper
+from drainer.helper import Helper
 from drainer.intake import Intake
 from drainer.ledger import Listing, from_micros
 from drainer.ledger.claims import fresh_job
@@ -25,7 +26,7 @@ from drainer.picking import Picker
 from drainer.policy.job import Job
 from drainer.probing import Probing
 from drainer.process import utcnow
-from drainer.scanning import Scanner, scan, scanner
+from drainer.scanning import scan, scanner
 from drainer.smtp.session import Work
 from drainer.sources import Source
 from drainer.window import Window
@@ -51,7 +52,7 @@ class Feed:
     keeper: Gatekeeper
     probing: Probing
     #: A scanner that waits for the first source.
-    at_hand: Scanner | None
+    at_hand: Helper | None
     #: Holds work that is not to be sent.
     refuse: Callable[[Work, Problem], None]
 

@@ -17,11 +17,11 @@ from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import gate as gates
 from drainer.policy.classify import classify
-from drainer.policy.detector import Seen
+from drainer.policy.detector import Seen, Windows
 from drainer.policy.gate import Cause, Gate, GateState, Phase
 from drainer.policy.judging import STOP_ALONE, Judged
 from drainer.policy.known import Known
-from drainer.policy.scopes import ROUTE, Scopes
+from drainer.policy.scopes import ROUTE, USUAL_WINDOWS, Scopes
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.smtp.connect import Failed
@@ -37,9 +37,10 @@ class Gatekeeper:
         pauses: tuple[timedelta, ...],
         known: Known,
         note: Callable[[Decision], None],
+        windows: Windows = USUAL_WINDOWS,
     ) -> None:
         """Start with mail flowing. ``note`` writes a decision down."""
-        self.scopes = Scopes(pauses, known, self._on_move)
+        self.scopes = Scopes(pauses, known, self._on_move, windows)
         self.note = note
         #: Called after every move.
         self.on_move: Callable[[], None] = lambda: None
@@ -178,10 +179,15 @@ class Gatekeeper:
                 await self._changed.wait()
 
     def give_up(self) -> None:
-        """Open every gate that waits or probes: waiting has lasted too long."""
+        """Open the route's gate: waiting has lasted too long."""
+        now = utcnow()
+        self.scopes.apply(ROUTE, lambda gate: gates.give_up(gate, now))
+
+    def end(self) -> None:
+        """Leave no suspicion unanswered: in doubt, the primary refuses us."""
         now = utcnow()
         for gate in self.scopes.all():
-            self.scopes.apply(gate.scope, lambda g: gates.give_up(g, now))
+            self.scopes.apply(gate.scope, lambda g: gates.leave(g, now))
 
     # --- what happened
 

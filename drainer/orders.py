@@ -11,9 +11,11 @@ from drainer.ledger.waiting import USUAL_BRAKE, Brake
 from drainer.policy.admit import Admission
 from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
+from drainer.policy.detector import Windows
 from drainer.policy.facts import Trust
 from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
+from drainer.policy.scopes import USUAL_WINDOWS
 from drainer.policy.select import Choice
 from drainer.policy.throttle import Rate
 from drainer.policy.verdict import Verdict
@@ -53,6 +55,7 @@ class Orders:
     #: How long a refusal rests; None = longer on the first day after an outage.
     escrow: timedelta | None = None
     brake: Brake = USUAL_BRAKE
+    windows: Windows = USUAL_WINDOWS
     #: Who is proven, and who we are to senders; None: nobody is ever told.
     bouncing: Bouncing | None = None
     #: Where copies of what may become final without being delivered are kept.

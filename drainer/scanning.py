@@ -1,32 +1,26 @@
 """The scan in a process of its own, so that parsing never slows a session.
 
-The process reads what to scan from its standard input and writes batches of
-listings to its standard output, each as a length and a pickle; an exception is
-the last batch when the scan fails. A full pipe makes it wait, so memory stays
-bounded; when its reader dies it ends with a broken pipe.
+The helper is told what to scan and writes batches of listings to its socket, each as
+a length and a pickle; an exception is the last batch when the scan fails. A full
+socket makes it wait, so memory stays bounded; when its reader dies it ends.
 """
 
 import asyncio
 import contextlib
 import pickle
-import sys
-from collections.abc import AsyncIterator, Iterator
-from typing import IO
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
 
+from drainer import helper as helpers
 from drainer.errors import DrainerError, SourceError
+from drainer.helper import Helper
 from drainer.intake import chosen
 from drainer.ledger import Listing, Met
 from drainer.ledger.rows import listing_of
 from drainer.mail.content import Held
 from drainer.policy.admit import Admission
 from drainer.policy.select import Selection
-from drainer.process import (
-    HEAD,
-    child_environment,
-    framed,
-    leave_signals_to_parent,
-    rarely_collect,
-)
+from drainer.process import HEAD, framed
 from drainer.sources import Source
 
 BATCH_MESSAGES = 200
@@ -38,60 +32,41 @@ FIRST_BATCH = 20
 _PIPE_LIMIT = 1024 * 1024
 
 
-Scanner = asyncio.subprocess.Process
-"""A process that waits to be told what to scan."""
-
-
 @contextlib.asynccontextmanager
-async def scanner() -> AsyncIterator[Scanner]:
-    """Start a scanner; it loads its modules while its parent does other things.
-
-    Leaving ends the process.
-    """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # never import from the current folder, which may be anybody's
-        "-m",
-        "drainer.scanning",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=child_environment(),
-        limit=_PIPE_LIMIT,
-        start_new_session=True,  # Ctrl-C is for the drain
-    )
+async def scanner() -> AsyncIterator[Helper]:
+    """Have a helper that scans; leaving ends it."""
+    helper = helpers.start()
     try:
-        yield process
+        yield helper
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await helper.end()
 
 
 async def scan(
-    process: Scanner, source: Source, rules: Admission, selection: Selection
+    helper: Helper, source: Source, rules: Admission, selection: Selection
 ) -> AsyncIterator[Met]:
-    """Yield what a scanner, which is used up by it, lists of a source, in batches.
+    """Yield what a helper, which is used up by it, lists of a source, in batches.
 
     Raises SourceError when the spool as a whole cannot be read.
     """
-    assert process.stdin is not None  # noqa: S101 - pipes were asked for
-    assert process.stdout is not None  # noqa: S101
-    process.stdin.write(pickle.dumps((source, rules, selection)))
-    process.stdin.close()
-    stream = process.stdout
-    while True:
-        try:
-            head = await stream.readexactly(HEAD.size)
-            body = await stream.readexactly(HEAD.unpack(head)[0])
-        except asyncio.IncompleteReadError:
-            message = "the scan of the spool ended unexpectedly"
-            raise SourceError(message, hint="run it again; see above") from None
-        batch = pickle.loads(body)  # noqa: S301 - written by ourselves, below
-        if isinstance(batch, DrainerError):
-            raise batch
-        if not batch:
-            return
-        yield batch
+    link = helper.begin("scan", (source, rules, selection))
+    stream, writer = await asyncio.open_connection(sock=link, limit=_PIPE_LIMIT)
+    try:
+        while True:
+            try:
+                head = await stream.readexactly(HEAD.size)
+                body = await stream.readexactly(HEAD.unpack(head)[0])
+            except asyncio.IncompleteReadError:
+                message = "the scan of the spool ended unexpectedly"
+                raise SourceError(message, hint="run it again; see above") from None
+            batch = pickle.loads(body)  # noqa: S301 - written by ourselves, below
+            if isinstance(batch, DrainerError):
+                raise batch
+            if not batch:
+                return
+            yield batch
+    finally:
+        writer.close()
 
 
 def _listings(
@@ -107,40 +82,27 @@ def _listings(
         yield listing_of(scanned, data)
 
 
-def _write(stream: IO[bytes], batch: object) -> None:
-    stream.write(framed(batch))
-    stream.flush()
-
-
-def main() -> None:
-    """Scan what standard input names, and write it to standard output."""
-    rarely_collect()
-    leave_signals_to_parent()
-    try:
-        told = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
-    except EOFError:
-        return  # it had nothing to scan
-    out = sys.stdout.buffer
+def serve(
+    link: socket.socket, order: tuple[Source, Admission, Selection], _: Sequence[int]
+) -> int:
+    """Scan what the order names, and write it to the link (helper.JOBS)."""
     batch = Met([], 0)
     size, limit = 0, FIRST_BATCH
     try:
-        for listing in _listings(*told):
+        for listing in _listings(*order):
             if listing is None:
                 batch = batch._replace(passed=batch.passed + 1)
                 continue
             batch.listings.append(listing)
             size += len(listing.content or b"")
             if len(batch.listings) >= limit or size >= BATCH_BYTES:
-                _write(out, batch)
+                link.sendall(framed(batch))
                 batch, size, limit = Met([], 0), 0, BATCH_MESSAGES
         if any(batch):
-            _write(out, batch)
-        _write(out, ())
+            link.sendall(framed(batch))
+        link.sendall(framed(()))
     except DrainerError as error:
-        _write(out, error)
-    except BrokenPipeError:
-        sys.stderr.close()  # the drain is over
-
-
-if __name__ == "__main__":
-    main()
+        link.sendall(framed(error))
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # the drain is over
+    return 0

@@ -19,6 +19,7 @@ from drainer.orders import Bouncing, Orders
 from drainer.policy.admit import Admission
 from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
+from drainer.policy.detector import Windows
 from drainer.policy.facts import Trust
 from drainer.policy.redirect import Redirect
 from drainer.policy.rules import Rule, rules_of
@@ -190,6 +191,12 @@ def make_orders(
         known_good=config.health.accept,
         sender=config.health.sender,
         escrow=config.bounce.escrow,
+        windows=Windows(
+            run=config.gate.run,
+            contents=config.gate.contents,
+            votes=config.gate.votes,
+            first_votes=config.gate.first_votes,
+        ),
         brake=Brake(least=config.gate.brake_least, share=config.gate.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
         bouncing=make_bouncing(config),

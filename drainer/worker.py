@@ -23,6 +23,7 @@ from drainer.errors import (
 from drainer.feed import LOOK_AGAIN, Feed
 from drainer.gatekeeper import Gatekeeper
 from drainer.gathering import Gathering
+from drainer.helper import Helper
 from drainer.intake import Intake
 from drainer.leasing import Leases
 from drainer.ledger import Decision
@@ -39,7 +40,6 @@ from drainer.policy.verdict import Verdict
 from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
-from drainer.scanning import Scanner
 from drainer.sessions import Sessions
 from drainer.sharing import Sharing
 from drainer.smtp.session import Work
@@ -66,7 +66,7 @@ class Drain:
         ledger: Ledger,
         *,
         leases: Leases | None = None,
-        at_hand: Scanner | None = None,
+        at_hand: Helper | None = None,
     ) -> None:
         """Prepare; nothing is read or written before ``run``.
 
@@ -77,7 +77,7 @@ class Drain:
         self.ledger = ledger
         self.tally = Tally(started=utcnow())
         known = Known(orders.known_good, orders.sender)
-        self.keeper = Gatekeeper(orders.pauses, known, self.note)
+        self.keeper = Gatekeeper(orders.pauses, known, self.note, orders.windows)
         self._sources = {source.url: source for source in sources}
         self._urls = list(self._sources)
         self.keeper.on_move = self._heed_gates
@@ -120,7 +120,7 @@ class Drain:
                 ledger, self._sources, bouncing.settings, self._quarantine
             )
 
-    def _make_feed(self, at_hand: Scanner | None) -> Feed:
+    def _make_feed(self, at_hand: Helper | None) -> Feed:
         shared = any(isinstance(each, Leasing) for each in self._sources.values())
         fair = self.orders.choice.order is None
         return Feed(
@@ -207,9 +207,9 @@ class Drain:
             await self._gathering.run()
 
     async def _leave_gates(self) -> None:
-        """Leave no gate in between: in doubt, the primary refuses us."""
+        """Bring what the gates came to into the ledger."""
         if not self.tally.interrupted and self._error is None:
-            self.keeper.give_up()
+            self.keeper.end()
         await self._guarded(self._probing.settle_moves())
 
     async def _finish(self, lanes: list[asyncio.Task[None]]) -> None:

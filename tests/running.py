@@ -5,6 +5,7 @@ starts a process, for what needs one: another user, a signal, two at a time.
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -82,6 +83,9 @@ def call(*args: object) -> Result:
             code = leaving.code if isinstance(leaving.code, int) else 1
         else:
             code = 0
+        finally:  # a drain sets the collector as suits a process that ends
+            gc.unfreeze()
+            gc.set_threshold(700, 10, 10)
     return Result(code, out.getvalue(), err.getvalue())
 
 

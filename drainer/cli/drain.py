@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 import uvloop
@@ -36,6 +36,8 @@ from drainer.cli.progress import progress
 from drainer.cli.taking import give_back, take, tell_domains
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
+from drainer.helper import Helper
+from drainer.helper import start as start_helper
 from drainer.leasing import Leases
 from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.choosing import remains
@@ -47,7 +49,6 @@ from drainer.policy.hints import NO_KNOWN_GOOD, remedy
 from drainer.policy.redirect import Redirect
 from drainer.policy.select import Choice
 from drainer.process import rarely_collect, utcnow
-from drainer.scanning import Scanner, scanner
 from drainer.smtp.check import check as check_primary
 from drainer.sources import Source
 from drainer.taking import Takings
@@ -70,6 +71,14 @@ def register(app: typer.Typer) -> None:
     app.command("drain")(drain)
 
 
+class _Helpers(NamedTuple):
+    """The processes of a run, started before there are any threads."""
+
+    scanner: Helper
+    writer: Helper
+    exporter: Helper | None
+
+
 @dataclass(slots=True, kw_only=True)
 class _Run:
     """One run of the command."""
@@ -80,6 +89,7 @@ class _Run:
     url: LedgerURL
     check: bool = True
     as_json: bool = False
+    helpers: "_Helpers"
 
 
 @with_redirect
@@ -147,7 +157,6 @@ def drain(
         )
         run = _prepare(config, opened, orders, rehearse=rehearse)
         run.check, run.as_json = not no_check, json_
-        rarely_collect()
         code = uvloop.run(_main(run))
     raise typer.Exit(code)
 
@@ -163,28 +172,47 @@ def _prepare(
     if config.primary.domains != asked:
         tell_domains(config.primary.domains)
     url = fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
-    return _Run(config=config, orders=orders, sources=sources, url=url)
+    rarely_collect()  # before the helpers are forked: they have less to copy
+    helpers = _Helpers(
+        scanner=start_helper(),
+        writer=start_helper(),
+        exporter=start_helper() if config.telemetry.traces != "off" else None,
+    )
+    return _Run(config=config, orders=orders, sources=sources, url=url, helpers=helpers)
 
 
 async def _main(run: _Run) -> int:
-    async with scanner() as at_hand:  # it starts while the ledger does
-        return await _drain(run, at_hand)
+    try:
+        return await _drain(run)
+    finally:
+        for helper in run.helpers:
+            if helper is not None:
+                await helper.end()
 
 
-async def _drain(run: _Run, at_hand: Scanner) -> int:
+async def _drain(run: _Run) -> int:
     shown_url = run.url.render_as_string(hide_password=True)
     route = str(run.orders.route)
     say(f"draining to {route}; ledger {shown_url}")
     _warn_of_defaults(run.config)
-    ledger = Ledger(run.url, lock_folder(run.url), unknown=run.config.retry.unknown)
+    ledger = Ledger(
+        run.url,
+        lock_folder(run.url),
+        unknown=run.config.retry.unknown,
+        at_hand=run.helpers.writer,
+    )
     shared = run.sources if run.orders.acknowledge else ()
     leases, takings = Leases(shared), Takings(shared, lock_folder(run.url))
-    drain = Drain(run.orders, run.sources, ledger, leases=leases, at_hand=at_hand)
+    drain = Drain(
+        run.orders, run.sources, ledger, leases=leases, at_hand=run.helpers.scanner
+    )
     error: DrainerError | None = None
     in_doubt = await ledger.start(route)
     if in_doubt:
         warn(f"a run before this one died: {in_doubt} recipients are in doubt")
-    exporting = start_export(run.config.telemetry, run.url, lock_folder(run.url))
+    exporting = start_export(
+        run.config.telemetry, run.url, lock_folder(run.url), run.helpers.exporter
+    )
     try:
         await ledger.bind([source.url for source in run.sources], route)
         checking = asyncio.ensure_future(_check(run, ledger))

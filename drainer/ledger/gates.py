@@ -108,7 +108,10 @@ class Memory(NamedTuple):
 
 def recall(connection: sa.Connection, route: str, now: int) -> Memory:
     """Return the gates of a route, and addresses that it took lately."""
-    rows = connection.execute(sa.select(schema.gates).where(_G.route == route))
+    mine = _G.route == route
+    paused = GateState.PAUSED.value  # a new run tries at once
+    connection.execute(sa.delete(schema.gates).where(mine, _G.state == paused))
+    rows = connection.execute(sa.select(schema.gates).where(mine))
     since = now - LEARNT_FOR // timedelta(microseconds=1)
     kept = [dict(row) for row in rows.mappings()]
     bound = sa.select(schema.sources.c.url).where(schema.sources.c.route == route)

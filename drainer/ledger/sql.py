@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from sqlalchemy.engine import URL
 
+from drainer.helper import Helper
 from drainer.ledger import (
     Closed,
     Decision,
@@ -58,11 +59,18 @@ def _now() -> int:
 class Ledger:
     """The ledger of one worker process."""
 
-    def __init__(self, url: URL, locks: Path, *, unknown: timedelta) -> None:
+    def __init__(
+        self,
+        url: URL,
+        locks: Path,
+        *,
+        unknown: timedelta,
+        at_hand: Helper | None = None,
+    ) -> None:
         """Open or create the ledger and take an owner's lock in ``locks``.
 
-        ``unknown`` is how long a recipient in doubt rests. Raises LedgerError as
-        engine.connect does.
+        ``unknown`` is how long a recipient in doubt rests, ``at_hand`` a helper that
+        may write. Raises LedgerError as engine.connect does.
         """
         self._unknown = unknown
         self.url = url
@@ -70,7 +78,7 @@ class Ledger:
         self._owner = Owner.acquire(locks)
         self.run_id = uuid.uuid4().hex
         self._identity = Identity(owner=self._owner.id, run=self.run_id)
-        self._writer = Writer(url, self._owner.descriptor)
+        self._writer = Writer(url, self._owner.descriptor, at_hand)
 
     @property
     def commits(self) -> int:

@@ -7,30 +7,29 @@ socket: when this process is killed, it commits what had been sent and ends.
 """
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
 from collections import deque
 from typing import Any
 
 from sqlalchemy.engine import URL
 
+from drainer import helper as helpers
 from drainer.errors import LedgerUnwritable
+from drainer.helper import Helper
 from drainer.ledger import Outcome
-from drainer.process import Frames, child_environment, framed
-
-URL_VARIABLE = "DRAINER_WRITER_LEDGER"
+from drainer.process import Frames, framed
 
 
 class Writer(asyncio.Protocol):
     """Sends operations to the process that owns the write connection."""
 
-    def __init__(self, url: URL, lock: int) -> None:
-        """Start nothing yet; the process will hold the descriptor ``lock`` open."""
+    def __init__(self, url: URL, lock: int, at_hand: Helper | None = None) -> None:
+        """Start nothing yet; the process will hold the descriptor ``lock`` open.
+
+        ``at_hand`` is a helper to use.
+        """
         self._url = url
         self._lock = lock
-        self._process: subprocess.Popen[bytes] | None = None
+        self._helper = at_hand
         self._transport: asyncio.WriteTransport | None = None
         self._frames = Frames()
         self._outgoing: list[object] = []
@@ -44,25 +43,12 @@ class Writer(asyncio.Protocol):
 
     async def start(self) -> None:
         """Start the process; outcomes come to the running event loop."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = self._spawn(theirs)
+        helper = self._helper = self._helper or helpers.start()
+        url = self._url.render_as_string(hide_password=False)
+        link = helper.begin("write", url, [self._lock])
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(lambda: self, sock=ours)
+        transport, _ = await loop.create_connection(lambda: self, sock=link)
         self._transport = transport
-
-    def _spawn(self, link: socket.socket) -> "subprocess.Popen[bytes]":
-        environment = child_environment() | {
-            URL_VARIABLE: self._url.render_as_string(hide_password=False)
-        }
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "drainer.ledger.writing"],
-            stdin=link.fileno(),
-            stdout=subprocess.DEVNULL,
-            env=environment,
-            pass_fds=(self._lock,),
-            start_new_session=True,  # Ctrl-C is for the drain
-        )
 
     def submit(self, operation: object) -> asyncio.Future[Any]:
         """Queue an operation; the future is done when it is durable.
@@ -81,13 +67,13 @@ class Writer(asyncio.Protocol):
 
     async def stop(self) -> None:
         """Let it commit what was sent, and end."""
-        if self._transport is None or self._process is None:
+        if self._transport is None or self._helper is None:
             return
         self._send()
         self._stopping = True
         self._transport.write_eof()
         await self._ended.wait()
-        await asyncio.to_thread(self._process.wait)
+        await asyncio.to_thread(self._helper.wait)
 
     def _send(self) -> None:
         if self._outgoing and self._transport is not None:
@@ -123,8 +109,3 @@ class Writer(asyncio.Protocol):
             future.set_result(outcome.result)
         else:
             future.set_exception(outcome.error)
-
-
-def url_from_environment() -> str:
-    """Take the ledger's URL, which may hold a password, out of the environment."""
-    return os.environ.pop(URL_VARIABLE)

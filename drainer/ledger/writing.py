@@ -1,6 +1,6 @@
 """The process that writes: many sessions, one transaction, one fsync.
 
-Operations arrive on standard input, a socket, and their outcomes go back on it. A
+A helper: operations arrive on its socket, and their outcomes go back on it. A
 commit starts when ``quorum`` of them have arrived, or when the first has waited
 for GATHER seconds. So 20 sessions share a commit, and one session alone never
 waits for company.
@@ -11,6 +11,7 @@ LedgerUnwritable, and nothing more is sent.
 """
 
 import contextlib
+import os
 import socket
 import sys
 import time
@@ -27,8 +28,7 @@ from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
 from drainer.ledger import Conflict, Outcome, engine
 from drainer.ledger.owner import GIVE_UP_AFTER
 from drainer.ledger.statements import Batch
-from drainer.ledger.writer import url_from_environment
-from drainer.process import Frames, framed, leave_signals_to_parent, rarely_collect
+from drainer.process import Frames, framed
 
 GATHER = 0.010
 _RECEIVE_BYTES = 1 << 20
@@ -136,8 +136,16 @@ class Committer:
         return Outcome(None, self._broken)
 
 
-def serve(link: socket.socket, ledger: sa.Engine) -> None:
-    """Commit what arrives until the other end has ended."""
+def serve(link: socket.socket, order: str, lock: Sequence[int]) -> int:
+    """Commit what arrives on the link until the other end has ended (helper.JOBS).
+
+    ``order`` is the ledger's URL; ``lock`` the owner's, which is held to the end.
+    """
+    try:
+        ledger = engine.connect(make_url(order), create=False)
+    except LedgerError as error:
+        print(f"drainer: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     inbox = Inbox(link)
     with ledger.execution_options(writes=True).connect() as connection:
         committer = Committer(connection, Batch())
@@ -146,21 +154,6 @@ def serve(link: socket.socket, ledger: sa.Engine) -> None:
             link.settimeout(None)
             with contextlib.suppress(OSError):  # nobody is left to be told
                 link.sendall(framed((committer.commits, outcomes)))
-
-
-def main() -> int:
-    """Serve the process that started this one."""
-    rarely_collect()
-    leave_signals_to_parent()
-    try:
-        ledger = engine.connect(make_url(url_from_environment()), create=False)
-    except LedgerError as error:
-        print(f"drainer: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    with socket.socket(fileno=sys.stdin.fileno()) as link:
-        serve(link, ledger)
+    for descriptor in lock:
+        os.close(descriptor)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,10 +16,8 @@ from drainer.policy.wording import masked
 
 SLOW_SECONDS, SLOW_RUN = 30.0, 10
 """Replies to the final dot that take so long, so many in a row: it suffers."""
-RUN, SHORT_RUN, CONTENT_RUN, STORM = 3, 2, 10, 10
-"""Refusals of the same kind in a row that are suspicious; temporary ones: STORM."""
-WINDOW, FIRST_WINDOW, HALF_WINDOW = 20, 5, 10
-"""Recipients whose votes count; the first few must all be refused."""
+STORM = 10
+"""Temporary refusals of the same kind in a row that are suspicious."""
 MUTED_FOR, MUTED_COUNT = timedelta(minutes=15), 50
 """What was tested is not tested again for so long, or so many messages."""
 
@@ -58,6 +56,20 @@ def is_storm(judgement: Judgement, answer: Answer) -> bool:
         and judgement.rule != "text-greylisted"
         and judgement.counts
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """How much it takes to be suspicious."""
+
+    #: Refusals of the same kind in a row; one less where the reply says little.
+    run: int = 3
+    #: The same when they are about contents.
+    contents: int = 10
+    #: Recipients whose votes count: more than half of them refused.
+    votes: int = 20
+    #: So many, before there are half as many votes as count: all of them refused.
+    first_votes: int = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +137,14 @@ class _Run:
 class Detector:
     """What was seen of one scope lately."""
 
-    def __init__(self, *, domains: int = 1) -> None:
+    def __init__(self, windows: Windows, *, domains: int = 1) -> None:
         """Suspect only what concerns at least so many recipient domains."""
+        self._windows = windows
         self._domains = domains
         self._run = _Run()
         self._storm = _Run()
         #: (recipient, its domain, whether it was refused), the latest last.
-        self._votes: deque[tuple[str, str, bool]] = deque(maxlen=WINDOW)
+        self._votes: deque[tuple[str, str, bool]] = deque(maxlen=windows.votes)
         self._muted: dict[str, tuple[datetime, int]] = {}
         self._slow = 0
 
@@ -148,7 +161,7 @@ class Detector:
         fingerprint = seen.fingerprint
         count = self._run.add(seen, fingerprint)
         wide = len(self._run.domains) >= self._domains
-        if count >= _enough(seen) and wide and not self.is_muted(fingerprint, now):
+        if count >= self._enough(seen) and wide and not self.is_muted(fingerprint, now):
             return seen.cause("run")
         if not seen.content and self._vote(seen) and not self.is_muted("", now):
             return seen.cause("ratio")
@@ -189,20 +202,23 @@ class Detector:
     def _vote(self, seen: Seen) -> bool:
         """Count a recipient that was refused; True when too many were."""
         self._votes = deque(
-            (vote for vote in self._votes if vote[0] != seen.recipient), WINDOW
+            (vote for vote in self._votes if vote[0] != seen.recipient),
+            self._windows.votes,
         )
         self._votes.append((seen.recipient, seen.recipient_domain, True))
         against = [domain for _, domain, refused in self._votes if refused]
         if len(set(against)) < self._domains:
             return False
-        if len(self._votes) < HALF_WINDOW:
-            return len(self._votes) >= FIRST_WINDOW and len(against) == len(self._votes)
+        if 2 * len(self._votes) < self._windows.votes:
+            enough = len(self._votes) >= self._windows.first_votes
+            return enough and len(against) == len(self._votes)
         return 2 * len(against) > len(self._votes)
 
-
-def _enough(seen: Seen) -> int:
-    """Return how many refusals of its kind in a row are suspicious."""
-    if seen.content or seen.stage in (Stage.DATA, Stage.BODY, Stage.DOT):
-        return CONTENT_RUN if seen.content else RUN
-    bare = isinstance(seen.answer, Reply) and seen.answer.detail in _GENERIC
-    return SHORT_RUN if bare else RUN
+    def _enough(self, seen: Seen) -> int:
+        """Return how many refusals of its kind in a row are suspicious."""
+        if seen.content:
+            return self._windows.contents
+        if seen.stage in (Stage.DATA, Stage.BODY, Stage.DOT):
+            return self._windows.run
+        bare = isinstance(seen.answer, Reply) and seen.answer.detail in _GENERIC
+        return self._windows.run - bare

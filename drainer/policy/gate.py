@@ -213,11 +213,20 @@ def recheck(gate: Gate) -> Gate:
 
 
 def give_up(gate: Gate, now: datetime) -> Gate:
-    """Return the gate when waiting has lasted too long: in doubt, it opens."""
-    if gate.state not in (GateState.PAUSED, GateState.PROBING):
+    """Return the gate when waiting for its pause would last too long."""
+    return _open(gate, now) if gate.state is GateState.PAUSED else leave(gate, now)
+
+
+def leave(gate: Gate, now: datetime) -> Gate:
+    """Return the gate when a run ends: a suspicion that nobody answered opens it.
+
+    A pause is no suspicion; the next run tries at once.
+    """
+    if gate.state is not GateState.PROBING or gate.cause is None:
         return gate
-    content = gate.cause is not None and gate.cause.content
-    return _close(gate) if content else _open(gate, now)
+    if gate.cause.judgement.short:
+        return gate
+    return _close(gate) if gate.cause.content else _open(gate, now)
 
 
 def pause(gate: Gate, cause: Cause, now: datetime) -> Gate:

@@ -12,7 +12,13 @@ from datetime import datetime, timedelta
 
 from drainer.mail.reply import Reply
 from drainer.policy import gate as gates
-from drainer.policy.detector import Detector, Seen, is_storm, is_unknown_user
+from drainer.policy.detector import (
+    Detector,
+    Seen,
+    Windows,
+    is_storm,
+    is_unknown_user,
+)
 from drainer.policy.gate import Cause, Gate, Outcome
 from drainer.policy.known import Known
 from drainer.policy.verdict import Judgement, Scope, Verdict
@@ -20,6 +26,7 @@ from drainer.policy.verdict import Judgement, Scope, Verdict
 ROUTE = ""
 """The name of the scope that holds all the others."""
 MAX_DOMAINS = 10_000
+USUAL_WINDOWS = Windows()
 _SLOW = Judgement(
     verdict=Verdict.STOP,
     scope=Scope.ROUTE,
@@ -54,8 +61,10 @@ class Scopes:
         pauses: tuple[timedelta, ...],
         known: Known,
         moved: Callable[[Gate, Gate], None],
+        windows: Windows = USUAL_WINDOWS,
     ) -> None:
         """Start with mail flowing; ``moved`` is told old and new gate of every move."""
+        self._windows = windows
         self._pauses = pauses
         self.known = known
         self._moved = moved
@@ -65,7 +74,7 @@ class Scopes:
         #: Gates of domains that are not as at the start.
         self.domains: dict[str, Gate] = {}
         self._memory: dict[str, _Memory] = {}
-        self._route_memory = _Memory(Detector(domains=2))
+        self._route_memory = _Memory(Detector(windows, domains=2))
 
     # --- who may go
 
@@ -249,7 +258,7 @@ class Scopes:
         if memory is None:
             if len(self._memory) >= MAX_DOMAINS:
                 del self._memory[next(iter(self._memory))]
-            memory = self._memory[scope] = _Memory(Detector())
+            memory = self._memory[scope] = _Memory(Detector(self._windows))
         return memory
 
 

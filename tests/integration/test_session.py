@@ -541,6 +541,7 @@ def table(
     """Drain a message for each cell, each on a connection of its own."""
     bench = Bench(tmp_path_factory.mktemp("table"))
     bench.configure(primary={"max_messages": 1, "connections": 4}, **PATIENT)
+    bench.configure(gate=dict.fromkeys(("run", "votes", "first_votes"), 10_000))
     usual = {"mail": "250 ok", "rcpt": "250 ok", "data": "354 go", "dot": "250 taken"}
     answers: dict[str, Any] = {
         stage: of_cell(stage, reply) for stage, reply in usual.items()

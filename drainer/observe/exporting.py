@@ -1,10 +1,11 @@
 """The export process: project what the ledger holds, until the drain is over."""
 
 import logging
-import os
 import select
+import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
@@ -13,32 +14,34 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer.observe import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
-from drainer.process import leave_signals_to_parent, rarely_collect
 
 POLL = 0.5
 """Seconds between two looks at the ledger."""
 
 
-def main(arguments: list[str]) -> int:
-    """Project until standard input closes, then the rest; 0 = all has left."""
-    traces, endpoint, addresses, locks = arguments
-    rarely_collect()
-    leave_signals_to_parent()
+def serve(link: socket.socket, order: Sequence[str], _: Sequence[int]) -> int:
+    """Project until the link closes, then the rest; 0 = all has left (helper.JOBS).
+
+    ``order`` is the ledger's URL, where traces go, the endpoint, how addresses are
+    written, and the folder of locks.
+    """
+    ledger, traces, endpoint, addresses, locks = order
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we tell it below
-    url = make_url(os.environ.pop("DRAINER_EXPORT_LEDGER"))
     name = f"{traces} {endpoint}" if traces == "otlp" else traces
     lock = exclusive(Path(locks), name)
     if lock is None:
         return 0  # another drain's export serves this cursor
     exporter = make_exporter(traces, endpoint)
-    projector = Projector(url, exporter, name=name, plain=addresses == "plain")
+    projector = Projector(
+        make_url(ledger), exporter, name=name, plain=addresses == "plain"
+    )
     try:
-        return _follow(projector)
+        return _follow(projector, link)
     finally:
         projector.close()
 
 
-def _follow(projector: Projector) -> int:
+def _follow(projector: Projector, link: socket.socket) -> int:
     deadline: float | None = None
     exported = 0
     while True:
@@ -52,15 +55,11 @@ def _follow(projector: Projector) -> int:
             return 0
         if deadline is not None and (exported < 0 or time.monotonic() > deadline):
             return 1
-        if exported <= 0 and deadline is None and _is_over(POLL):
+        if exported <= 0 and deadline is None and _is_over(link, POLL):
             deadline = time.monotonic() + LAST_WORDS
 
 
-def _is_over(wait: float) -> bool:
-    """Wait a little; True when the drain has closed our standard input."""
-    readable, _, _ = select.select([sys.stdin], [], [], wait)
-    return bool(readable) and not os.read(sys.stdin.fileno(), 1)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _is_over(link: socket.socket, wait: float) -> bool:
+    """Wait a little; True when the drain has closed its end."""
+    readable, _, _ = select.select([link], [], [], wait)
+    return bool(readable) and not link.recv(1)
