@@ -215,9 +215,9 @@ class Gatekeeper:
 
         True when another message may probe a domain now.
         """
-        now = utcnow()
         probing = len(self._probing)
         sender_domain = domain_of(reverse_path)
+        attempt = []
         for each in judged:
             if isinstance(each.ending.answer, Problem):
                 continue  # the primary was not asked
@@ -231,12 +231,11 @@ class Gatekeeper:
                 stage=each.ending.stage,
                 judgement=each.judgement,
                 answer=each.ending.answer,
+                again=claimed.refusal == Verdict.STOP.value,
             )
             self._probing.discard(claimed.domain)
-            if each.judgement.verdict is Verdict.DELIVER:
-                self.scopes.delivered(seen, reverse_path, now)
-            else:
-                self.scopes.refused(seen, now)
+            attempt.append(seen)
+        self.scopes.observe(attempt, reverse_path, utcnow())
         return len(self._probing) < probing
 
     def _on_move(self, before: Gate, after: Gate) -> None:

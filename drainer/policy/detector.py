@@ -4,7 +4,6 @@ Pure: it is told every ending and the time, and keeps the little that it needs. 
 never opens a gate; it finds a suspicion, and the canary or a message answers it.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -70,6 +69,8 @@ class Seen:
     stage: Stage
     judgement: Judgement
     answer: Answer
+    #: The same message has met a refusal of us before.
+    again: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -81,8 +82,9 @@ class Seen:
 
     @property
     def content(self) -> bool:
-        """Whether it is about the content."""
-        return is_content(self.judgement.rule)
+        """Whether it is about the content; a refusal of us never is."""
+        is_stop = self.judgement.verdict is Verdict.STOP
+        return not is_stop and is_content(self.judgement.rule)
 
     def cause(self, trigger: str) -> Cause:
         """Return it as the cause of a gate's move."""
@@ -94,6 +96,7 @@ class Seen:
             fingerprint=self.fingerprint,
             blind=self.judgement.rule.startswith(_SENDER_AUTHENTICATION),
             content=self.content,
+            again=self.again,
         )
 
 
@@ -130,8 +133,8 @@ class Detector:
         self._domains = domains
         self._run = _Run()
         self._storm = _Run()
-        #: (recipient, its domain, whether it was refused), the latest last.
-        self._votes: deque[tuple[str, str, bool]] = deque(maxlen=WINDOW)
+        #: Recipient -> its domain, and whether it was refused; the latest last.
+        self._votes: dict[str, tuple[str, bool]] = {}
         self._muted: dict[str, tuple[datetime, int]] = {}
         self._slow = 0
 
@@ -141,7 +144,7 @@ class Detector:
             self._run.clear()
         if self._storm.senders:
             self._storm.clear()
-        self._votes.append((recipient, domain, False))
+        self._vote(recipient, domain, refused=False)
 
     def refused(self, seen: Seen, now: datetime) -> Cause | None:
         """Take note of a refusal for good; return what it makes suspicious."""
@@ -150,7 +153,10 @@ class Detector:
         wide = len(self._run.domains) >= self._domains
         if count >= _enough(seen) and wide and not self.is_muted(fingerprint, now):
             return seen.cause("run")
-        if not seen.content and self._vote(seen) and not self.is_muted("", now):
+        if seen.content:
+            return None
+        self._vote(seen.recipient, seen.recipient_domain, refused=True)
+        if self._is_outvoted() and not self.is_muted("", now):
             return seen.cause("ratio")
         return None
 
@@ -186,13 +192,17 @@ class Detector:
         self._muted[fingerprint] = (until, left - 1)
         return True
 
-    def _vote(self, seen: Seen) -> bool:
-        """Count a recipient that was refused; True when too many were."""
-        self._votes = deque(
-            (vote for vote in self._votes if vote[0] != seen.recipient), WINDOW
-        )
-        self._votes.append((seen.recipient, seen.recipient_domain, True))
-        against = [domain for _, domain, refused in self._votes if refused]
+    def _vote(self, recipient: str, domain: str, *, refused: bool) -> None:
+        """Count a recipient once, by its latest ending."""
+        voter = recipient.lower()
+        self._votes.pop(voter, None)
+        if len(self._votes) == WINDOW:
+            del self._votes[next(iter(self._votes))]
+        self._votes[voter] = (domain, refused)
+
+    def _is_outvoted(self) -> bool:
+        """Whether too many recipients were refused."""
+        against = [domain for domain, refused in self._votes.values() if refused]
         if len(set(against)) < self._domains:
             return False
         if len(self._votes) < HALF_WINDOW:
