@@ -124,6 +124,8 @@ def stopped(gate: Gate, cause: Cause, now: datetime) -> Gate:
     """
     if cause.judgement.short:
         return pause(gate, cause, now)
+    if gate.state is GateState.OPEN:
+        return gate
     if cause.again:
         return suspect(gate, cause, now) if gate.flows else refused(gate, now)
     met = (*gate.stopped, cause.sender_domain)
