@@ -100,7 +100,7 @@ class _Interview:
         replies = {to: await self._say(f"RCPT TO:<{to}>") for to in question.good}
         answer = Answered(
             outcome=Outcome.UNCLEAR,
-            reply=str(mail),
+            reply=str(next(iter(replies.values()), mail)),
             accepted=tuple(to for to, reply in replies.items() if _is_success(reply)),
             refused={
                 to: _refusal(reply) for to, reply in replies.items() if _refusal(reply)
