@@ -120,6 +120,7 @@ def _envelope(spooled: Spooled, claimed: Iterable[Claimed]) -> bytes:
         "envid": envelope.envid or None,
         "ret": envelope.ret or None,
         "login": message.login or None,
+        "whole": True,
         "client": {
             "address": client.address,
             "name": client.name,
