@@ -160,7 +160,8 @@ def ripen(
     rows = _waiting(connection, Behind(sources, ""), ripe)
     domains = sorted({domain_of(row.forward_path) for row in rows})
     if rows and not braked and not dry:
-        change = _Change(event=Event.RIPE, rule="ripe", values={"due": now}, run=run)
+        # Due since its escrow was over: also for a drain that waits for nothing.
+        change = _Change(event=Event.RIPE, rule="ripe", values={}, run=run)
         _move(connection, rows, change, now)
     return Ripened(
         ripe=len(rows), pending=pending, handled=handled, braked=braked, domains=domains
