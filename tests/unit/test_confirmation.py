@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.mail.reply import Stage
+from drainer.policy.bounce_gate import Answer, Decision
 from drainer.policy.gate import Gate, GateState
 from drainer.policy.job import Claimed, Job
+from drainer.policy.judging import Judged, Permit
 from drainer.policy.scopes import ROUTE, Scopes
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
@@ -178,3 +180,28 @@ def test_nothing_is_final_behind_a_gate(
     one = ending(text, stage, claimed=claimed)
     (found,) = settled([one], now=now, standing=gates, kept=True)
     assert found.state in (State.DEFERRED, State.BOUNCE_PENDING, State.HELD)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (Answer.SEND, State.BOUNCED),
+        (Answer.NO, State.QUARANTINED),
+        (Answer.NEVER, State.QUARANTINED),
+        (Answer.LATER, State.BOUNCE_PENDING),
+    ],
+)
+def test_the_bounce_gate_decides_who_is_told(answer: Answer, state: State) -> None:
+    """It is asked only about what is confirmed, and what it says is kept."""
+    decision = Decision(answer=answer, rule="G0", reason="x", evidence={})
+    asked: list[str] = []
+
+    def permit(each: Judged) -> Permit:
+        asked.append(each.judgement.rule)
+        return Permit(decision=decision)
+
+    assert again(kept=False, permit=permit).permit is None
+    assert asked == []
+    found = again(permit=permit)
+    assert (found.state, found.permit) == (state, Permit(decision=decision))
+    assert asked == [RULE]

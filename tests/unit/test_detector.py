@@ -12,6 +12,8 @@ from drainer.policy.classify import classify
 from drainer.policy.detector import (
     MUTED_COUNT,
     MUTED_FOR,
+    SLOW_RUN,
+    SLOW_SECONDS,
     Detector,
     Seen,
     is_content,
@@ -323,3 +325,16 @@ def test_muting_lasts_no_longer_than_the_canary_is_believed() -> None:
     """A quarter of an hour, or fifty messages."""
     assert timedelta(minutes=15) == MUTED_FOR
     assert MUTED_COUNT == 50
+
+
+# ---- slow answers
+
+
+def test_ten_slow_answers_in_a_row_are_too_many() -> None:
+    """A quick one between them begins anew; so does the rest that they ask for."""
+    detector = Detector()
+    slow, quick = SLOW_SECONDS, SLOW_SECONDS - 1
+    assert not any(detector.slow(slow) for _ in range(SLOW_RUN - 1))
+    assert not detector.slow(quick)
+    found = [detector.slow(slow) for _ in range(2 * SLOW_RUN)]
+    assert [n for n, each in enumerate(found) if each] == [9, 19]

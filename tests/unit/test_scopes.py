@@ -7,7 +7,7 @@ import pytest
 
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.classify import classify
-from drainer.policy.detector import STORM, Seen
+from drainer.policy.detector import SLOW_RUN, SLOW_SECONDS, STORM, Seen
 from drainer.policy.gate import Cause, Gate, GateState, Outcome, Phase, probe
 from drainer.policy.known import Known
 from drainer.policy.scopes import MAX_DOMAINS, ROUTE, Scopes
@@ -410,3 +410,18 @@ def test_an_answer_about_a_gate_that_flows_moves_nothing(outcome: Outcome) -> No
     assert moves == []
     proven = gates.proven(ORG, "x.example", NOW - SECOND)
     assert proven is (outcome is Outcome.ACCEPTED)
+
+
+def test_a_primary_that_answers_slowly_gets_a_rest() -> None:
+    """Any reply of a message ends it."""
+    gates = scopes()
+    for _ in range(SLOW_RUN - 1):
+        gates.took(SLOW_SECONDS, NOW)
+    assert standing(gates) == {}
+    gates.took(SLOW_SECONDS, NOW)
+    assert standing(gates) == {ROUTE: "paused"}
+    assert gates.route.cause is not None
+    assert gates.route.cause.reply == "the final dot was answered after 30 s"
+    gates.apply(ROUTE, rested)
+    refuse(gates, ORG, "450 4.2.0 Busy")
+    assert standing(gates) == {}
