@@ -157,3 +157,8 @@ def test_a_twin_whose_first_is_taken_away_has_a_rcpt_of_its_own() -> None:
     found = twinned((second, third, other))
     assert [(c.n, c.twin_of) for c in found] == [(2, None), (3, 2), (1, None)]
     assert twinned((other,)) == (other,)
+
+
+def test_nobody_is_cut_into_no_parts() -> None:
+    """Not even into an empty one."""
+    assert list(parts((), 5)) == []
