@@ -17,11 +17,11 @@ from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import gate as gates
 from drainer.policy.classify import classify
-from drainer.policy.detector import Seen, Windows
+from drainer.policy.detector import USUAL_WINDOWS, Seen, Windows
 from drainer.policy.gate import Cause, Gate, GateState, Phase
 from drainer.policy.judging import STOP_ALONE, Judged
 from drainer.policy.known import Known
-from drainer.policy.scopes import ROUTE, USUAL_WINDOWS, Scopes
+from drainer.policy.scopes import ROUTE, Scopes
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.smtp.connect import Failed
@@ -61,6 +61,11 @@ class Gatekeeper:
     def gate(self) -> Gate:
         """The gate of the route."""
         return self.scopes.route
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the route's gate waits for a time; a probe has an end of its own."""
+        return self.gate.state is GateState.PAUSED
 
     @property
     def refuses(self) -> bool:
@@ -221,9 +226,9 @@ class Gatekeeper:
 
         True when another message may probe a domain now.
         """
-        now = utcnow()
         probing = len(self._probing)
         sender_domain = domain_of(reverse_path)
+        attempt = []
         for each in judged:
             if isinstance(each.ending.answer, Problem):
                 continue  # the primary was not asked
@@ -237,12 +242,11 @@ class Gatekeeper:
                 stage=each.ending.stage,
                 judgement=each.judgement,
                 answer=each.ending.answer,
+                again=claimed.refusal == Verdict.STOP.value,
             )
             self._probing.discard(claimed.domain)
-            if each.judgement.verdict is Verdict.DELIVER:
-                self.scopes.delivered(seen, reverse_path, now)
-            else:
-                self.scopes.refused(seen, now)
+            attempt.append(seen)
+        self.scopes.observe(attempt, reverse_path, utcnow())
         return len(self._probing) < probing
 
     def _on_move(self, before: Gate, after: Gate) -> None:

@@ -2,11 +2,10 @@
 
 A helper waits to be told its job on a socket, its standard input, and does it; when
 the other end closes before, it ends. Forked from a command that has just loaded its
-modules it costs nothing to start. Threads do not survive a fork, so where there are
-some it is an interpreter of its own, which loads them again.
+modules it costs nothing to start. Threads and databases that are open do not survive
+a fork, so that later it is an interpreter of its own, which loads them again.
 """
 
-import asyncio
 import importlib
 import os
 import pickle
@@ -82,19 +81,17 @@ class Helper:
             self._status = self._wait()
         return self._status
 
-    async def end(self) -> None:
-        """Kill it, and wait."""
+    def end(self) -> None:
+        """Kill it, if it has not ended, and wait."""
         self.kill()
         self.link.close()
-        await asyncio.to_thread(self.wait)
+        self.wait()
 
 
 def start() -> Helper:
     """Start a helper that waits for its job."""
     ours, theirs = socket.socketpair()
     with theirs:
-        if threading.active_count() == 1:
-            return _forked(ours, theirs)
         process = subprocess.Popen(
             # never import from the current folder, which may be anybody's
             [sys.executable, "-P", "-m", "drainer.helper"],
@@ -105,10 +102,15 @@ def start() -> Helper:
         return Helper(process.pid, ours, process.wait)
 
 
-def _forked(ours: socket.socket, theirs: socket.socket) -> Helper:
-    pid = os.fork()
-    if pid == 0:
-        _become(theirs)
+def fork() -> Helper:
+    """Fork a helper, if that is safe; no database may be open yet."""
+    if threading.active_count() > 1:
+        return start()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        pid = os.fork()
+        if pid == 0:
+            _become(theirs)
 
     def wait() -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -11,11 +11,10 @@ from drainer.ledger.waiting import USUAL_BRAKE, Brake
 from drainer.policy.admit import Admission
 from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
-from drainer.policy.detector import Windows
+from drainer.policy.detector import USUAL_WINDOWS, Windows
 from drainer.policy.facts import Trust
 from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
-from drainer.policy.scopes import USUAL_WINDOWS
 from drainer.policy.select import Choice
 from drainer.policy.throttle import Rate
 from drainer.policy.verdict import Verdict

@@ -37,8 +37,9 @@ class Quarantine:
         """
         make_private_folder(self.folder)
         name = _name(spooled.message.id, claimed)
-        self._write(f"{name}.eml", spooled.content.chunks())
+        # The envelope first: without it the fields of the message would count as one.
         self._write(f"{name}.json", [_envelope(spooled, claimed)])
+        self._write(f"{name}.eml", spooled.content.chunks())
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -55,7 +56,7 @@ class Quarantine:
     def remove(self, message: str, claimed: Sequence[Claimed]) -> None:
         """Forget the copy that was made for these recipients of a message."""
         name = _name(message, claimed)
-        for suffix in (".json", ".eml"):
+        for suffix in (".eml", ".json"):
             with suppress(FileNotFoundError):
                 (self.folder / f"{name}{suffix}").unlink()
 
@@ -63,11 +64,15 @@ class Quarantine:
         unfinished = self.folder / f".{name}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         descriptor = os.open(unfinished, flags, _PRIVATE)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - it must not follow links
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.folder / name)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - it must follow no link
+                file.writelines(chunks)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self.folder / name)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)  # where there is no room, take none
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ def _envelope(spooled: Spooled, claimed: Iterable[Claimed]) -> bytes:
         "envid": envelope.envid or None,
         "ret": envelope.ret or None,
         "login": message.login or None,
+        "whole": True,
         "client": {
             "address": client.address,
             "name": client.name,

@@ -39,7 +39,7 @@ async def scanner() -> AsyncIterator[Helper]:
     try:
         yield helper
     finally:
-        await helper.end()
+        helper.end()
 
 
 async def scan(

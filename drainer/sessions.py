@@ -93,9 +93,9 @@ class Sessions:
             wait = self.keeper.ask(now)
             if wait is None:
                 return True
-            if self.keeper.refuses or now + wait > self.tally.deadline(
-                self.orders.give_up_after
-            ):
+            deadline = self.tally.deadline(self.orders.give_up_after)
+            too_long = self.keeper.pauses and now + wait > deadline
+            if self.keeper.refuses or too_long:
                 self.keeper.give_up()
                 self.owner.close()
                 return False

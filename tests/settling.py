@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from drainer.mail.envelope import Recipient
+from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import Stage, parse_reply
-from drainer.policy.classify import Answer
+from drainer.policy.classify import Answer, classify
+from drainer.policy.detector import Seen
 from drainer.policy.job import Claimed
 from drainer.policy.judging import Ending, Moment, Policy, excuse, judge
 from drainer.policy.known import Known
@@ -52,4 +53,25 @@ def ending(
         stage=stage,
         answer=answer,
         accepted=accepted,
+    )
+
+
+def seen(
+    text: str,
+    recipient: str,
+    *,
+    sender_domain: str = "example.com",
+    stage: Stage = Stage.RCPT,
+    again: bool = False,
+) -> Seen:
+    """Return one recipient's ending as the gates see it."""
+    reply = parse_reply(text.encode())
+    return Seen(
+        sender_domain=sender_domain,
+        recipient=recipient,
+        recipient_domain=domain_of(recipient),
+        stage=stage,
+        judgement=classify(reply, stage),
+        answer=reply,
+        again=again,
     )

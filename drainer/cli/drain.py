@@ -36,8 +36,7 @@ from drainer.cli.progress import progress
 from drainer.cli.taking import give_back, take, tell_domains
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
-from drainer.helper import Helper
-from drainer.helper import start as start_helper
+from drainer.helper import Helper, fork
 from drainer.leasing import Leases
 from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.choosing import remains
@@ -72,11 +71,25 @@ def register(app: typer.Typer) -> None:
 
 
 class _Helpers(NamedTuple):
-    """The processes of a run, started before there are any threads."""
+    """The processes of a run."""
 
     scanner: Helper
     writer: Helper
     exporter: Helper | None
+
+
+@contextmanager
+def _helpers(config: Config) -> Iterator[_Helpers]:
+    """Fork them before there are threads or open databases; leaving ends them."""
+    rarely_collect()  # so that they have less to copy
+    found = _Helpers(
+        fork(), fork(), fork() if config.telemetry.traces != "off" else None
+    )
+    try:
+        yield found
+    finally:
+        for helper in filter(None, found):
+            helper.end()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +102,7 @@ class _Run:
     url: LedgerURL
     check: bool = True
     as_json: bool = False
-    helpers: "_Helpers"
+    helpers: _Helpers
 
 
 @with_redirect
@@ -147,22 +160,28 @@ def drain(
         if dry_run:
             print_plan(config, sources, (choice, redirect), as_json=json_)
             return
-        opened = make_sources(config, sources, choice.selection.queues)
-        orders = make_orders(
-            config,
-            choice,
-            redirect,
-            explicit=bool(rate) or connections is not None,
-            acknowledge=not rehearse,
-        )
-        run = _prepare(config, opened, orders, rehearse=rehearse)
-        run.check, run.as_json = not no_check, json_
-        code = uvloop.run(_main(run))
+        with _helpers(config) as helpers:
+            opened = make_sources(config, sources, choice.selection.queues)
+            orders = make_orders(
+                config,
+                choice,
+                redirect,
+                explicit=bool(rate) or connections is not None,
+                acknowledge=not rehearse,
+            )
+            run = _prepare(config, opened, orders, helpers, rehearse=rehearse)
+            run.check, run.as_json = not no_check, json_
+            code = uvloop.run(_drain(run))
     raise typer.Exit(code)
 
 
 def _prepare(
-    config: Config, sources: list[Source], orders: Orders, *, rehearse: bool
+    config: Config,
+    sources: list[Source],
+    orders: Orders,
+    helpers: _Helpers,
+    *,
+    rehearse: bool,
 ) -> _Run:
     """Return a run that nothing keeps from beginning."""
     for source in sources:
@@ -172,22 +191,7 @@ def _prepare(
     if config.primary.domains != asked:
         tell_domains(config.primary.domains)
     url = fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
-    rarely_collect()  # before the helpers are forked: they have less to copy
-    helpers = _Helpers(
-        scanner=start_helper(),
-        writer=start_helper(),
-        exporter=start_helper() if config.telemetry.traces != "off" else None,
-    )
     return _Run(config=config, orders=orders, sources=sources, url=url, helpers=helpers)
-
-
-async def _main(run: _Run) -> int:
-    try:
-        return await _drain(run)
-    finally:
-        for helper in run.helpers:
-            if helper is not None:
-                await helper.end()
 
 
 async def _drain(run: _Run) -> int:

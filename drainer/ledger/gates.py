@@ -58,6 +58,7 @@ def _facts(gate: Gate) -> Row:
             "rule": cause.judgement.rule,
             "reason": cause.judgement.reason,
             "short": cause.judgement.short,
+            "counts": cause.judgement.counts,
         },
     }
 
@@ -87,6 +88,7 @@ def _cause_of(facts: Row) -> Cause:
             rule=facts["rule"],
             reason=facts["reason"],
             short=facts["short"],
+            counts=facts["counts"],
         ),
         reply=facts["reply"],
         sender_domain=facts["sender_domain"],

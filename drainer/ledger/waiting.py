@@ -13,10 +13,12 @@ import sqlalchemy as sa
 
 from drainer.ledger import Decision, Kind, Row, from_micros, schema
 from drainer.ledger.rows import decision_row
+from drainer.mail.envelope import domain_of
 from drainer.policy.detector import is_content
 from drainer.policy.gate import Gate
 from drainer.policy.settle import ROUTE_WAITS
 from drainer.policy.state import Event, State, follow
+from drainer.policy.verdict import Verdict
 
 _R, _M = schema.recipients.c, schema.messages.c
 _DEFERRED, _PENDING = State.DEFERRED.value, State.BOUNCE_PENDING.value
@@ -32,9 +34,10 @@ class Behind(NamedTuple):
         """Return the conditions on recipients joined with messages."""
         found: list[sa.ColumnElement[bool]] = [_M.source.in_(list(self.sources))]
         if self.scope:
-            ending = "@" + self.scope
+            path = sa.func.lower(_R.forward_path)
+            endings = ("@" + self.scope, "@" + self.scope + ".")  # as domain_of
             found.append(
-                sa.func.lower(_R.forward_path).endswith(ending, autoescape=True)
+                sa.or_(*(path.endswith(each, autoescape=True) for each in endings))
             )
         return found
 
@@ -62,7 +65,23 @@ def opened(
     )
     rows = _waiting(connection, behind)
     _move(connection, rows, change, now)
+    _forget_stops(connection, behind)
     return len(rows)
+
+
+def _forget_stops(connection: sa.Connection, behind: Behind) -> None:
+    """Let what waits for the gate have met no refusal: everybody met it.
+
+    Else each of them would be held as the only one that is refused, should the
+    primary refuse everybody once more after some deliveries.
+    """
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
+        .where(_R.refusal == Verdict.STOP.value)
+        .where(_R.message.in_(_messages(behind)))
+        .values(refusal="", refused=None)
+    )
 
 
 def closed(connection: sa.Connection, behind: Behind, now: int) -> None:
@@ -139,9 +158,10 @@ def ripen(
     braked = pending > max(brake.least, brake.share * handled)
     ripe = _R.due <= now
     rows = _waiting(connection, Behind(sources, ""), ripe)
-    domains = sorted({row.forward_path.rpartition("@")[2].lower() for row in rows})
+    domains = sorted({domain_of(row.forward_path) for row in rows})
     if rows and not braked and not dry:
-        change = _Change(event=Event.RIPE, rule="ripe", values={"due": now}, run=run)
+        # Due since its escrow was over: also for a drain that waits for nothing.
+        change = _Change(event=Event.RIPE, rule="ripe", values={}, run=run)
         _move(connection, rows, change, now)
     return Ripened(
         ripe=len(rows), pending=pending, handled=handled, braked=braked, domains=domains

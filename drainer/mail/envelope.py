@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 MAX_MAILBOX_LENGTH = 500
 """Octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
 
+MAX_DOMAIN_LENGTH = 255
+"""Octets (RFC 5321 4.5.3.1.2); no longer one has a name in the DNS."""
+
 NULL_SENDER = ""
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010FFFF-"
@@ -84,7 +87,7 @@ def _refuse_unprintable(text: str) -> None:
 
 
 def _check_domain(domain: str, text: str) -> None:
-    if not _DOMAIN.fullmatch(domain):
+    if len(domain.encode()) > MAX_DOMAIN_LENGTH or not _DOMAIN.fullmatch(domain):
         message = f"bad domain in {text!r}"
         raise AddressError(message)
 

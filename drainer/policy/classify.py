@@ -44,7 +44,7 @@ def classify(
             return _judge_problem(answer)
         case Lost():
             return _judge_loss(answer, stage)
-        case Reply():
+        case Reply():  # pragma: no branch
             return _judge_reply(answer, stage, accepted, rules)
 
 

@@ -4,7 +4,6 @@ Pure: it is told every ending and the time, and keeps the little that it needs. 
 never opens a gate; it finds a suspicion, and the canary or a message answers it.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -72,6 +71,9 @@ class Windows:
     first_votes: int = 5
 
 
+USUAL_WINDOWS = Windows()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """One recipient's ending, as a detector sees it."""
@@ -82,6 +84,8 @@ class Seen:
     stage: Stage
     judgement: Judgement
     answer: Answer
+    #: The same message has met a refusal of us before.
+    again: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -93,8 +97,9 @@ class Seen:
 
     @property
     def content(self) -> bool:
-        """Whether it is about the content."""
-        return is_content(self.judgement.rule)
+        """Whether it is about the content; a refusal of us never is."""
+        is_stop = self.judgement.verdict is Verdict.STOP
+        return not is_stop and is_content(self.judgement.rule)
 
     def cause(self, trigger: str) -> Cause:
         """Return it as the cause of a gate's move."""
@@ -106,6 +111,7 @@ class Seen:
             fingerprint=self.fingerprint,
             blind=self.judgement.rule.startswith(_SENDER_AUTHENTICATION),
             content=self.content,
+            again=self.again,
         )
 
 
@@ -137,14 +143,14 @@ class _Run:
 class Detector:
     """What was seen of one scope lately."""
 
-    def __init__(self, windows: Windows, *, domains: int = 1) -> None:
+    def __init__(self, windows: Windows = USUAL_WINDOWS, *, domains: int = 1) -> None:
         """Suspect only what concerns at least so many recipient domains."""
         self._windows = windows
         self._domains = domains
         self._run = _Run()
         self._storm = _Run()
-        #: (recipient, its domain, whether it was refused), the latest last.
-        self._votes: deque[tuple[str, str, bool]] = deque(maxlen=windows.votes)
+        #: Recipient -> its domain, and whether it was refused; the latest last.
+        self._votes: dict[str, tuple[str, bool]] = {}
         self._muted: dict[str, tuple[datetime, int]] = {}
         self._slow = 0
 
@@ -154,7 +160,7 @@ class Detector:
             self._run.clear()
         if self._storm.senders:
             self._storm.clear()
-        self._votes.append((recipient, domain, False))
+        self._vote(recipient, domain, refused=False)
 
     def refused(self, seen: Seen, now: datetime) -> Cause | None:
         """Take note of a refusal for good; return what it makes suspicious."""
@@ -163,7 +169,10 @@ class Detector:
         wide = len(self._run.domains) >= self._domains
         if count >= self._enough(seen) and wide and not self.is_muted(fingerprint, now):
             return seen.cause("run")
-        if not seen.content and self._vote(seen) and not self.is_muted("", now):
+        if seen.content:
+            return None
+        self._vote(seen.recipient, seen.recipient_domain, refused=True)
+        if self._is_outvoted() and not self.is_muted("", now):
             return seen.cause("ratio")
         return None
 
@@ -199,14 +208,17 @@ class Detector:
         self._muted[fingerprint] = (until, left - 1)
         return True
 
-    def _vote(self, seen: Seen) -> bool:
-        """Count a recipient that was refused; True when too many were."""
-        self._votes = deque(
-            (vote for vote in self._votes if vote[0] != seen.recipient),
-            self._windows.votes,
-        )
-        self._votes.append((seen.recipient, seen.recipient_domain, True))
-        against = [domain for _, domain, refused in self._votes if refused]
+    def _vote(self, recipient: str, domain: str, *, refused: bool) -> None:
+        """Count a recipient once, by its latest ending."""
+        voter = recipient.lower()
+        self._votes.pop(voter, None)
+        if len(self._votes) == self._windows.votes:
+            del self._votes[next(iter(self._votes))]
+        self._votes[voter] = (domain, refused)
+
+    def _is_outvoted(self) -> bool:
+        """Whether too many recipients were refused."""
+        against = [domain for domain, refused in self._votes.values() if refused]
         if len(set(against)) < self._domains:
             return False
         if 2 * len(self._votes) < self._windows.votes:

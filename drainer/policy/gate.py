@@ -65,6 +65,8 @@ class Cause:
     blind: bool = False
     #: It is about contents: strangers' spam alone never opens the gate.
     content: bool = False
+    #: The same message has met it before: it tells nothing new.
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +119,15 @@ def stopped(gate: Gate, cause: Cause, now: datetime) -> Gate:
     """Return the gate after a message met a `stop` from MAIL on.
 
     The first one makes it suspect. One message alone never opens it, or a spammer
-    could; two senders, or three messages in a row, do.
+    could; two senders, or three messages in a row, do. A message that met one before
+    says nothing new.
     """
     if cause.judgement.short:
         return pause(gate, cause, now)
+    if gate.state is GateState.OPEN:
+        return gate
+    if cause.again:
+        return suspect(gate, cause, now)
     met = (*gate.stopped, cause.sender_domain)
     gate = replace(gate, stopped=met)
     if len(met) >= STOPS_TO_OPEN or len(set(met)) > 1:
@@ -142,10 +149,12 @@ def refused(gate: Gate, now: datetime) -> Gate:
 def heard(gate: Gate) -> Gate:
     """Return the gate after a message got any reply of its own.
 
-    That ends a pause for want of an answer: the primary answers again.
+    That ends a pause for want of an answer: the primary answers again. After an
+    open gate that is not enough.
     """
     waited = gate.cause is not None and gate.cause.judgement.short
-    if gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES and waited:
+    by_message = gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES
+    if by_message and waited and not gate.reopening:
         return _close(gate)
     return gate
 

@@ -1,5 +1,7 @@
 """What to do about a stage that failed, in words for the person at the console."""
 
+import re
+
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.gate import Cause
 
@@ -45,46 +47,63 @@ NO_DOMAIN = "set [primary] domains, so that a random recipient can be tried"
 """Hints for what is worth a warning, not a failure."""
 
 
-_REMEDIES: dict[tuple[str, ...], str] = {
-    ("text-relay-denied", "basic-551"): (
+_CONTENT = "its content filter refuses everything: look at the filter and its log"
+_REMEDIES: dict[str, str] = {
+    r"(connect|banner|ehlo)-(lost|protocol|4xx)": (
+        "it does not talk to this host: look at its log, and at firewalls between"
+    ),
+    r"text-relay-denied|basic-551|[45]\.7\.(51|64)": (
         "it refuses to relay for this host. On Postfix: add this host to mynetworks, or"
         " the domain to relay_domains; on Exim: to relay_from_hosts, relay_to_domains;"
         " on Exchange: allow this host's address on the receive connector"
     ),
-    ("enhanced-5.1.2", "enhanced-5.1.10", "enhanced-5.4.4", "basic-556"): (
+    r"basic-556|[45]\.(1\.2|1\.10|4\.4)": (
         "it no longer serves that domain. On Postfix: look at relay_domains,"
         " virtual_mailbox_domains and mydestination; on Exchange: at accepted domains"
     ),
-    ("enhanced-5.1", "text-unknown-user", "enhanced-5.2.1", "text-mailbox-closed"): (
+    r"text-unknown-user.*|text-mailbox-closed|[45]\.(1\.\d+|2\.1)": (
         "it knows none of these users: is its user table (LDAP, SQL, a map) back? Look"
         " one of the addresses up there (Postfix: `postmap -q ADDRESS MAP`)"
     ),
-    ("text-our-address", "text-our-name", "enhanced-5.7.25", "banner", "ehlo"): (
+    (
+        r"text-our-address|text-our-name|basic-521|(banner|ehlo)-5xx"
+        r"|[45]\.7\.(25|511|60[6-9]|6[1-4]\d)"
+    ): (
         "it refuses this host's address or name. On Postfix: put permit_mynetworks"
         " before the checks of clients; set forward and reverse DNS, [primary] helo"
     ),
-    ("text-auth-required", "enhanced-5.7.8", "basic-53", "auth", "starttls"): (
+    (
+        r"text-auth-required|basic-(52[345]|53\d)|(auth|starttls)-.*"
+        r"|[45]\.(5\.6|7\.(8|9|10|11|12|14|57))"
+    ): (
         "it wants a login or TLS: set [primary] username, password_file, tls; or exempt"
         " this host there"
     ),
-    ("text-sender-authentication", "enhanced-5.7.2"): (
+    r"text-sender-authentication|[45]\.7\.(2[0-46]|29|509)": (
         "it checks the senders against this host's address: exempt this host from SPF"
         " and DMARC checks there, since it passes on mail of others"
     ),
-    ("text-sick", "enhanced-5.3", "enhanced-4.3", "basic-45", "text-filter-down"): (
+    r"text-our-rate|[45]\.(4\.5|7\.(28|[568]\d\d))": (
+        "it wants less at once: lower [throttle] rate and [primary] connections, or"
+        " exempt this host from its limits"
+    ),
+    r"text-sick|text-filter-down|basic-45\d|[45]\.(3\.\d+|4\.3)": (
         "it is sick: look at its disk, its filters and its log"
     ),
-    ("text-content", "enhanced-5.6"): (
-        "its content filter refuses everything: look at the filter and its log"
-    ),
+    r"text-content.*|[45]\.6\.\d+": _CONTENT,
 }
-"""The beginnings of rules -> what a person can do; the first that fits."""
+"""What a rule is called, or its enhanced code -> what a person can do; the first."""
+
+_BY_CODE = re.compile(r"[a-z]+-([45]\.\d.*)")
 
 
 def remedy(cause: Cause) -> str:
     """Return what a person can do about an open gate."""
-    for rules, words in _REMEDIES.items():
-        if cause.judgement.rule.startswith(rules):
+    if cause.content:
+        return _CONTENT
+    rule = _BY_CODE.sub(r"\1", cause.judgement.rule)
+    for pattern, words in _REMEDIES.items():
+        if re.fullmatch(pattern, rule):
             return words
     if cause.trigger == "early":
         return "it does not serve this host: look at its log, and at firewalls between"

@@ -8,6 +8,7 @@ from drainer.mail.envelope import AddressError, Recipient, domain_of
 from drainer.mail.message import Facts, Message, Problem, Spooled
 from drainer.policy.redirect import Redirect
 from drainer.policy.state import State
+from drainer.policy.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,8 @@ class Job:
     @property
     def confirms(self) -> bool:
         """Whether this attempt may make a refusal final."""
-        return any(claimed.refusal for claimed in self.claimed)
+        nothing = ("", Verdict.STOP.value)  # a refusal of us is never the message's
+        return any(claimed.refusal not in nothing for claimed in self.claimed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

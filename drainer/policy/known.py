@@ -6,7 +6,7 @@ asks for them.
 
 from collections.abc import Iterable, Mapping
 
-from drainer.mail.envelope import domain_of
+from drainer.mail.envelope import domain_of, is_ascii
 
 MAX_LEARNT = 50_000
 MAX_CANARY = 3
@@ -32,8 +32,9 @@ class Known:
 
     def learn(self, recipient: str, domain: str, reverse_path: str = "") -> None:
         """Remember an address that was delivered to."""
-        self._latest[domain] = recipient
-        if reverse_path:
+        if is_ascii(recipient):  # a canary speaks no SMTPUTF8
+            self._latest[domain] = recipient
+        if reverse_path and is_ascii(reverse_path):
             self._real_sender = reverse_path
         if len(self._learnt) < MAX_LEARNT:
             self._learnt[_key(recipient)] = None

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from drainer.mail.reply import Reply
 from drainer.policy import gate as gates
 from drainer.policy.detector import (
+    USUAL_WINDOWS,
     Detector,
     Seen,
     Windows,
@@ -26,7 +27,6 @@ from drainer.policy.verdict import Judgement, Scope, Verdict
 ROUTE = ""
 """The name of the scope that holds all the others."""
 MAX_DOMAINS = 10_000
-USUAL_WINDOWS = Windows()
 _SLOW = Judgement(
     verdict=Verdict.STOP,
     scope=Scope.ROUTE,
@@ -75,6 +75,8 @@ class Scopes:
         self.domains: dict[str, Gate] = {}
         self._memory: dict[str, _Memory] = {}
         self._route_memory = _Memory(Detector(windows, domains=2))
+        #: What this attempt has counted: a scope, and whether it was a refusal of us.
+        self._counted: set[tuple[str, bool]] = set()
 
     # --- who may go
 
@@ -128,8 +130,21 @@ class Scopes:
             self._put(after)
             self._moved(before, after)
 
-    def delivered(self, seen: Seen, reverse_path: str, now: datetime) -> None:
-        """Take note of a recipient that was delivered to."""
+    def observe(
+        self, attempt: Sequence[Seen], reverse_path: str, now: datetime
+    ) -> None:
+        """Take note of how one message's attempt ended, recipient by recipient.
+
+        Gates count messages: the recipients of one message are a single refusal.
+        """
+        self._counted.clear()
+        for seen in attempt:
+            if seen.judgement.verdict is Verdict.DELIVER:
+                self._delivered(seen, reverse_path, now)
+            else:
+                self._not_delivered(seen, now)
+
+    def _delivered(self, seen: Seen, reverse_path: str, now: datetime) -> None:
         domain = seen.recipient_domain
         self.known.learn(seen.recipient, domain, reverse_path)
         for scope, memory in self._both(domain):
@@ -138,8 +153,7 @@ class Scopes:
             if scope == ROUTE or scope in self.domains:
                 self.apply(scope, gates.succeeded)
 
-    def refused(self, seen: Seen, now: datetime) -> None:
-        """Take note of any other ending of a recipient."""
+    def _not_delivered(self, seen: Seen, now: datetime) -> None:
         verdict = seen.judgement.verdict
         if verdict is Verdict.STOP:
             self._stopped(seen, now)
@@ -189,10 +203,12 @@ class Scopes:
     def _stopped(self, seen: Seen, now: datetime) -> None:
         cause = seen.cause("stop")
         domain = seen.recipient_domain
-        if seen.judgement.scope is not Scope.DOMAIN or not domain:
-            self.apply(ROUTE, lambda gate: gates.stopped(gate, cause, now))
+        scope = domain if seen.judgement.scope is Scope.DOMAIN else ROUTE
+        if not self._is_first(scope, seen):
             return
-        self.apply(domain, lambda gate: gates.stopped(gate, cause, now))
+        self.apply(scope, lambda gate: gates.stopped(gate, cause, now))
+        if scope == ROUTE:
+            return
         muted = self._route_memory.detector.is_muted(cause.fingerprint, now)
         if self._is_wider(domain) and not muted:  # a second one says so: the route
             self.apply(ROUTE, lambda gate: gates.suspect(gate, cause, now))
@@ -221,8 +237,17 @@ class Scopes:
             self.apply(scope, lambda gate: gates.suspect(gate, cause, now))
         for scope, _ in self._both(domain):
             self.apply(scope, gates.heard)
-            if not seen.content or _is_about_content(self.gate(scope)):
+            about = not seen.content or _is_about_content(self.gate(scope))
+            if about and self._is_first(scope, seen):
                 self.apply(scope, lambda gate: gates.refused(gate, now))
+
+    def _is_first(self, scope: str, seen: Seen) -> bool:
+        """Whether this attempt has not counted the same on that scope yet."""
+        key = (scope, seen.judgement.verdict is Verdict.STOP)
+        if key in self._counted:
+            return False
+        self._counted.add(key)
+        return True
 
     def _delayed(self, seen: Seen, now: datetime) -> None:
         """Let the route rest when the primary itself is sick."""

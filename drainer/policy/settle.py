@@ -172,13 +172,14 @@ def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:
 def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
     """Return by which rule it is refused, and since when."""
     claimed, judgement = each.ending.claimed, each.judgement
+    gate = moment.standing.barrier(claimed.domain)
     match judgement.verdict:
         case Verdict.BOUNCE:
             name = judgement.rule
-        case Verdict.STOP if judgement.rule != "gate-open":
+        case Verdict.STOP if gate is not None and gate.state is GateState.OPEN:
+            return "", None  # everybody met it: it tells nothing of this message
+        case Verdict.STOP if not judgement.short:
             name = Verdict.STOP.value
-        case Verdict.STOP:
-            return "", None
         case _:
             return claimed.refusal, claimed.refused
     same = claimed.refusal == name and claimed.refused is not None

@@ -10,10 +10,13 @@ from datetime import timedelta
 LONGEST = timedelta(hours=6)
 """A longer delay is cut: it may be a mistake, or a mockery."""
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _WORDS = re.compile(
     r"\b(?:in|after|for|wait|within|next|least)\s+(?:about\s+|another\s+|at least\s+)?"
-    r"(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)?\b(?![.:])",
+    r"(\d{1,6})"
+    # A number before other words, or that is part of a code or a time, is no delay.
+    r"(?:\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)\b(?![.:]\d)"
+    r"|\b(?!\s*[a-z%])(?![.:]\d))",
 )
 _CLOCK = re.compile(
     r"\b(?:in|after|wait)\s+(\d{1,2}):([0-5]\d)(?::([0-5]\d))?(?!\S*\d)"
@@ -36,7 +39,7 @@ def stated_delay(text: str) -> timedelta | None:
         unit = (match[2] or "")[:1]
         before = words[: match.start()]
         if unit or before.rstrip().endswith(("retry", "again")):
-            return _capped(int(match[1]) * _SECONDS.get(unit, 1))
+            return _capped(int(match[1]) * _SECONDS[unit or "s"])
     return None
 
 

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.gate import Outcome
 from drainer.smtp import Route
@@ -45,6 +46,7 @@ class Answered:
 
 async def fly(route: Route, question: Question) -> Answered | Failed:
     """Open a session and ask; Failed when none could be opened."""
+    question = _speakable(question)
     connection = await connect(route)
     if isinstance(connection, Failed):
         return connection
@@ -54,6 +56,24 @@ async def fly(route: Route, question: Question) -> Answered | Failed:
         return await _Interview(connection, route).run(question)
     finally:
         connection.wire.close()
+
+
+def _speakable(question: Question) -> Question:
+    """Leave out what no plain command can carry: controls, or without SMTPUTF8."""
+    domain = question.domain
+    return replace(
+        question,
+        sender=question.sender if _is_speakable(question.sender) else "",
+        good=tuple(filter(_is_speakable, question.good)),
+        domain=domain if _is_speakable(f"postmaster@{domain}") else "",
+    )
+
+
+def _is_speakable(mailbox: str) -> bool:
+    try:
+        return is_ascii(mailbox) and parse_mailbox(mailbox) == mailbox
+    except AddressError:
+        return False
 
 
 class _Interview:
@@ -75,10 +95,12 @@ class _Interview:
         refusal = _refusal(mail)
         if refusal:
             return Answered(outcome=Outcome.REFUSED, reply=refusal)
+        if not _is_success(mail):  # what RCPT got then is no answer: "MAIL first"
+            return Answered(outcome=Outcome.UNCLEAR, reply=str(mail))
         replies = {to: await self._say(f"RCPT TO:<{to}>") for to in question.good}
         answer = Answered(
             outcome=Outcome.UNCLEAR,
-            reply=str(mail),
+            reply=str(next(iter(replies.values()), mail)),
             accepted=tuple(to for to, reply in replies.items() if _is_success(reply)),
             refused={
                 to: _refusal(reply) for to, reply in replies.items() if _refusal(reply)
@@ -100,7 +122,8 @@ class _Interview:
     async def _ask_postmaster(self, question: Question) -> Answered | None:
         """Return a refusal; that it is accepted says nothing."""
         await self._say("RSET")
-        await self._say("MAIL FROM:<>")
+        if not _is_success(await self._say("MAIL FROM:<>")):
+            return None
         reply = await self._say(f"RCPT TO:<postmaster@{question.domain}>")
         refusal = _refusal(reply)
         return Answered(outcome=Outcome.REFUSED, reply=refusal) if refusal else None

@@ -143,7 +143,8 @@ class EmlDirectory(QueueDirectory):
             raw = file.head[:IDENTITY_BYTES]
             name = self.native_id(place)
             return damaged_draft(name, error, raw, file.status.st_mtime)
-        trace = Trace() if packed else read_trace(file.head, self._rules)
+        whole = packed or (sidecar is not None and sidecar.whole)
+        trace = Trace() if whole else read_trace(file.head, self._rules)
         loaded = _Loaded(file, sidecar, trace)
         envelope = _envelope(loaded)
         files = (place, Place((), beside)) if sidecar else (place,)

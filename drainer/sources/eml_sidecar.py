@@ -11,6 +11,7 @@ An object as ``drainer inspect --json`` prints one; only ``reverse_path`` and
      "arrived": "2026-11-23T17:06:59Z",     RFC 3339 5.6; else the file's time
      "envid": "...", "ret": "FULL" or "HDRS", "body": "7bit" or "8bit",
      "smtputf8": false, "login": "...",
+     "whole": true,                         no field on top of the file is a trace
      "client": {"address": "192.0.2.7", "name": "...", "helo": "..."}}
 
 Mailboxes are in the form of the wire (RFC 5321 4.1.2), ORCPT and ENVID decoded.
@@ -50,6 +51,8 @@ class Sidecar:
     client: Client = field(default_factory=Client)
     login: str = ""
     arrived: datetime | None = None
+    #: All of the file is the mail: its delivery fields came with it.
+    whole: bool = False
 
 
 def parse_sidecar(data: bytes) -> Sidecar:
@@ -80,14 +83,12 @@ def parse_sidecar(data: bytes) -> Sidecar:
         ),
         login=printable(_text(parsed, "login")),
         arrived=_time(_text(parsed, "arrived")),
+        whole=_bool(parsed, "whole"),
     )
 
 
 def _envelope(parsed: Mapping[str, object]) -> Envelope:
     sender = _text(parsed, "reverse_path")
-    smtputf8 = parsed.get("smtputf8") or False
-    if not isinstance(smtputf8, bool):
-        _refuse("smtputf8 is neither true nor false")
     collector = RecipientCollector()
     for each in _list(parsed, "recipients"):
         collector.add(_recipient(each))
@@ -100,7 +101,7 @@ def _envelope(parsed: Mapping[str, object]) -> Envelope:
         recipients=tuple(collector.recipients.values()),
         done=tuple(dict.fromkeys(done)),
         body=_one_of(parsed, "body", ("", "7bit", "8bit")),
-        smtputf8=smtputf8,
+        smtputf8=_bool(parsed, "smtputf8"),
         envid=_parameter(parsed, "envid"),
         ret=_one_of(parsed, "ret", ("", "FULL", "HDRS")),
     )
@@ -134,6 +135,13 @@ def _mailbox(given: object) -> str:
     except (AddressError, UnicodeEncodeError) as error:
         code = "bad-address"
         raise MessageUnreadable(code, printable(str(error))) from error
+
+
+def _bool(given: Mapping[str, object], name: str) -> bool:
+    value = given.get(name) or False
+    if not isinstance(value, bool):
+        _refuse(f"{name} is neither true nor false")
+    return value
 
 
 def _text(given: Mapping[str, object], name: str) -> str:

@@ -457,7 +457,7 @@ TABLE: dict[str, Cell] = {
     ),
     "mail-552": Cell({"mail": "552 5.3.4 too big"}, "bounce-pending", "enhanced-5.3.4"),
     "mail-550": Cell({"mail": "550 no"}, "bounce-pending", "basic-550"),
-    "mail-530": Cell({"mail": "530 5.7.0 log in"}, "deferred", "basic-530", 0),
+    "mail-530": Cell({"mail": "530 5.7.0 log in"}, "deferred", "basic-530", 0, code=4),
     "mail-503": Cell({"mail": "503 5.5.1 bad sequence"}, "held", "enhanced-5.5.1"),
     "mail-555": Cell({"mail": "555 5.5.4 no parameters"}, "held", "enhanced-5.5.4"),
     "mail-dropped": Cell({"mail": Drop()}, "deferred", "mail-lost"),
@@ -471,7 +471,9 @@ TABLE: dict[str, Cell] = {
     "rcpt-550": Cell({"rcpt": "550 5.1.1 unknown"}, "bounce-pending", "enhanced-5.1.1"),
     "rcpt-554": Cell({"rcpt": "554 no"}, "bounce-pending", "basic-554"),
     "rcpt-579": Cell({"rcpt": "579 policy"}, "bounce-pending", "basic-579"),
-    "rcpt-556": Cell({"rcpt": "556 5.1.10 null MX"}, "deferred", "enhanced-5.1.10", 0),
+    "rcpt-556": Cell(
+        {"rcpt": "556 5.1.10 null MX"}, "deferred", "enhanced-5.1.10", 0, code=4
+    ),
     "rcpt-552-full": Cell({"rcpt": "552 5.2.2 full"}, "deferred", "enhanced-5.2.2"),
     "rcpt-dropped": Cell({"rcpt": Drop()}, "deferred", "rcpt-lost"),
     "rcpt-reset": Cell({"rcpt": Reset()}, "deferred", "rcpt-lost"),
@@ -791,7 +793,7 @@ def test_421_amid_a_group_leaves_the_unanswered_without_a_verdict(
     bench.drain()
     assert bench.run("requeue", "--state", "deferred", "--reason", "x").code == 0
     bench.drain()
-    assert sum(sent(server), ()) == (BOB, CAROL, "dave@example.org")
+    assert sorted(sum(sent(server), ())) == [BOB, CAROL, "dave@example.org"]
 
 
 @PIPELINING
@@ -1409,11 +1411,13 @@ def test_an_open_gate_is_not_closed_by_what_was_under_way(
     """A message that another session had begun may end well: exit 4 all the same."""
     server = peer(
         extensions=PLAIN,
-        mail=lambda view: "250 ok" if view.path == "ok@ok.example" else "530 5.7.0 no",
-        dot=Delay(0.5, "250 2.0.0 ok"),
+        mail=lambda view: (
+            "250 ok" if view.path == "ok@ok.example" else Delay(0.3, "530 5.7.0 no")
+        ),
+        dot=Delay(0.8, "250 2.0.0 ok"),
     )
     bench.port = server.port
-    bench.configure(primary={"connections": 2})
+    bench.configure(primary={"connections": 7})
     bench.add(ALICE, sender="ok@ok.example")
     for n in range(6):
         bench.add(f"user{n}@example.org", sender=f"s@example{n}.com")

@@ -485,3 +485,12 @@ def test_a_loss_never_bounces_and_never_delivers(stage: Stage, reason: str) -> N
     """No reply is no verdict."""
     judgement = classify(Lost(reason=reason), stage)
     assert judgement.verdict in (Verdict.STOP, Verdict.RETRY, Verdict.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    "text", ["550-5.1.1 no\r\n551 5.1.1 no", "550-Unknown user\r\n551 Unknown user"]
+)
+def test_lines_that_disagree_condemn_nobody(text: str) -> None:
+    """Neither by the code nor by the words."""
+    judged = classify(said(text), Stage.RCPT)
+    assert (judged.verdict, judged.rule) == (Verdict.HOLD, "mixed-codes")

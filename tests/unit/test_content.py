@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.mail.content import (
+    Held,
     crlf,
     dot_stuff,
     message_id_of,
@@ -137,3 +138,20 @@ def test_the_longest_line_is_measured_across_chunks() -> None:
 def test_the_message_id_is_read_from_the_header(head: bytes, expected: str) -> None:
     """Folded, in any case; what may not be shown counts as absent."""
     assert message_id_of(head) == expected
+
+
+def test_a_held_content_is_one_piece() -> None:
+    """It may be asked for again; an empty one has no piece."""
+    held = Held(b"x\r\n")
+    assert held.data == b"x\r\n"
+    assert list(held.chunks()) == list(held.chunks()) == [b"x\r\n"]
+    assert list(Held(b"").chunks()) == []
+
+
+@given(TEXT, CUTS)
+def test_empty_chunks_change_nothing(text: bytes, cuts: Sequence[int]) -> None:
+    """A source may yield them."""
+    pieces = [piece for chunk in chunks_of(text, cuts) for piece in (b"", chunk, b"")]
+    assert b"".join(crlf(pieces)) == b"".join(crlf([text]))
+    assert b"".join(dot_stuff(pieces)) == b"".join(dot_stuff([text]))
+    assert survey(pieces) == survey([text])

@@ -139,3 +139,12 @@ def test_a_recipient_is_collected_once() -> None:
         collector.add(Recipient(forward_path=path, notify=notify))
     assert list(collector.recipients) == ["a@b", "c@d"]
     assert collector.recipients["a@b"].notify == ("NEVER",)
+
+
+def test_a_domain_is_no_longer_than_a_name_can_be() -> None:
+    """255 octets (RFC 5321 4.5.3.1.2): it is a key of the ledger, too."""
+    longest = "a@" + "x" * 251 + ".org"
+    assert parse_mailbox(longest) == longest
+    for path in ("a@x" + longest[2:], "a@" + "\u00fc" * 126 + ".org"):
+        with pytest.raises(AddressError, match="bad domain"):
+            parse_mailbox(path)

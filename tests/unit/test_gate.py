@@ -187,6 +187,36 @@ def test_any_reply_ends_a_pause_for_want_of_one() -> None:
     assert gates.heard(suspect) == suspect
 
 
+def test_after_an_open_gate_a_mere_reply_closes_nothing() -> None:
+    """Also when the primary closed with 421 while a message probed."""
+    gate = asked(gates.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
+    gate = stop(gate, "a.example", CLOSING)
+    assert gate.state is GateState.PAUSED
+    assert gate.until is not None
+    gate = gates.probe(gate, gate.until)
+    assert gates.heard(gate) == gate
+    assert gates.succeeded(gate) == CLOSED
+
+
+def test_one_message_again_and_again_is_one() -> None:
+    """It asks anew, and answers nothing; the end of the run does."""
+    again = replace(cause(STOP, "a.example"), again=True)
+    gate = gates.stopped(CLOSED, again, NOW)
+    assert (gate.state, gate.stopped) == (GateState.PROBING, ())
+    assert gates.stopped(gate, again, NOW) == gate  # the canary is out
+    gate = asked(gate, Outcome.UNCLEAR)
+    for _ in range(3):
+        gate = gates.stopped(gate, again, NOW)
+    assert gate.state is GateState.PROBING
+    assert gates.leave(gate, NOW).state is GateState.OPEN
+
+
+def test_what_was_under_way_when_it_opened_moves_it_no_more() -> None:
+    """Twenty connections meet the same."""
+    gate = early(CLOSED, ALERT)
+    assert stop(gate, "a.example") == gate
+
+
 def test_two_sender_domains_in_a_row_open_it() -> None:
     """It is us that the primary means."""
     assert stop(stop(CLOSED, "a.example"), "b.example").state is GateState.OPEN

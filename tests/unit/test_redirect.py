@@ -103,7 +103,7 @@ def test_the_rules_are_for_the_address_that_is_sent_to() -> None:
 
 def test_a_local_part_that_does_not_fit_is_a_bad_address() -> None:
     """Held by name; it never reaches the wire."""
-    redirect = parse_redirects(["@x=@" + "y" * 300])
+    redirect = parse_redirects(["@x=@" + "y" * 250])
     path = "a" * 300 + "@x"
     with pytest.raises(AddressError):
         redirect.target(path)
@@ -157,3 +157,8 @@ def test_a_twin_whose_first_is_taken_away_has_a_rcpt_of_its_own() -> None:
     found = twinned((second, third, other))
     assert [(c.n, c.twin_of) for c in found] == [(2, None), (3, 2), (1, None)]
     assert twinned((other,)) == (other,)
+
+
+def test_nobody_is_cut_into_no_parts() -> None:
+    """Not even into an empty one."""
+    assert list(parts((), 5)) == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.policy.schedule import Schedule
+from drainer.policy.schedule import Schedule, usual_escrow
 from drainer.policy.verdict import Verdict
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -77,3 +77,35 @@ def test_a_whole_queue_never_falls_due_in_one_second() -> None:
     seconds = [Schedule().delay(Verdict.RETRY, 1, d).total_seconds() for d in draws]
     busiest = max(sum(1 for s in seconds if t <= s < t + 1) for t in range(40, 80))
     assert busiest < 50
+
+
+@pytest.mark.parametrize(
+    ("verdict", "spent", "is_spent"),
+    [
+        (Verdict.RETRY, timedelta(days=5), False),
+        (Verdict.RETRY, timedelta(days=5, seconds=1), True),
+        (Verdict.RETRY_LONG, timedelta(days=3), False),
+        (Verdict.RETRY_LONG, timedelta(days=3, seconds=1), True),
+        (Verdict.RETRY, timedelta(0), False),
+    ],
+)
+def test_a_recipient_waits_five_days_a_full_mailbox_three(
+    verdict: Verdict, spent: timedelta, *, is_spent: bool
+) -> None:
+    """The sum of its delays, so that an outage costs nobody anything."""
+    assert Schedule().is_spent(verdict, spent) is is_spent
+
+
+def test_a_short_lifetime_is_the_full_mailboxs_too() -> None:
+    """The shorter one counts."""
+    short = Schedule(lifetime=HOUR)
+    assert short.is_spent(Verdict.RETRY_LONG, HOUR + MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("age", "hours"),
+    [(timedelta(0), 4), (timedelta(hours=23), 4), (timedelta(days=1), 1)],
+)
+def test_a_refusal_rests_longer_on_the_first_day(age: timedelta, hours: int) -> None:
+    """User tables and filters are half up then."""
+    assert usual_escrow(age) == hours * HOUR

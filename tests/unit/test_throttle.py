@@ -195,3 +195,15 @@ def test_what_is_no_size_says_what_would_be_one(text: str) -> None:
     """For --larger-than."""
     with pytest.raises(ValueError, match=r"is no size"):
         parse_size(text)
+
+
+@given(st.floats(0.01, 1000), st.floats(1, 1000), st.floats(0.01, 1))
+def test_a_share_of_a_rate_drains_as_fast(
+    per_second: float, burst: float, share: float
+) -> None:
+    """Rate and burst shrink alike, so that its period stays."""
+    rate = Rate(per_second=per_second, burst=burst)
+    part = rate.part(share)
+    assert part.period == pytest.approx(rate.period)
+    assert part.per_second == pytest.approx(per_second * share)
+    assert rate.sharers == max(1, int(burst))
