@@ -162,6 +162,7 @@ def drain(
             return
         with _helpers(config) as helpers:
             opened = make_sources(config, sources, choice.selection.queues)
+            config = _settled(config, opened)
             orders = make_orders(
                 config,
                 choice,
@@ -169,29 +170,32 @@ def drain(
                 explicit=bool(rate) or connections is not None,
                 acknowledge=not rehearse,
             )
-            run = _prepare(config, opened, orders, helpers, rehearse=rehearse)
+            url = ledger_url(config)
+            run = _Run(
+                config=config,
+                orders=orders,
+                sources=opened,
+                url=fresh_rehearsal(url) if rehearse else url,
+                helpers=helpers,
+            )
             run.check, run.as_json = not no_check, json_
             code = uvloop.run(_drain(run))
     raise typer.Exit(code)
 
 
-def _prepare(
-    config: Config,
-    sources: list[Source],
-    orders: Orders,
-    helpers: _Helpers,
-    *,
-    rehearse: bool,
-) -> _Run:
-    """Return a run that nothing keeps from beginning."""
+def _settled(config: Config, sources: list[Source]) -> Config:
+    """Return the configuration that nothing keeps from beginning.
+
+    A server that runs may name the domains that are the primary's: before anything
+    else goes by them.
+    """
     for source in sources:
         source.refuse_if_live()
     asked = config.primary.domains
     config = with_domains(config, sources)
     if config.primary.domains != asked:
         tell_domains(config.primary.domains)
-    url = fresh_rehearsal(ledger_url(config)) if rehearse else ledger_url(config)
-    return _Run(config=config, orders=orders, sources=sources, url=url, helpers=helpers)
+    return config
 
 
 async def _drain(run: _Run) -> int:

@@ -60,7 +60,7 @@ def quantities(data: bytes) -> None:
     for read in readers:
         with suppress(ValueError):
             read(text)
-    for option in ("older_than", "newer_than", "larger_than"):
+    for option in ("older_than", "newer_than", "larger_than", "smaller_than"):
         with suppress(UsageError):
             _filters(**{option: text})
 
@@ -73,8 +73,10 @@ def _chosen(*, filters: Filters) -> Filters:
 def _filters(**given: str) -> Filters:
     usual = dict.fromkeys(
         ("sender", "recipient", "domain", "older_than", "newer_than", "larger_than",
-         "reply"), "")  # fmt: skip
-    found: Filters = _chosen(**{"state": []} | usual | given)
+         "smaller_than", "ids_file", "reply"), "")  # fmt: skip
+    found: Filters = _chosen(
+        **{"state": [], "queue": [], "exclude": []} | usual | given
+    )
     found.clauses()
     return found
 
