@@ -28,11 +28,11 @@ from drainer.ledger.copies import quarantined
 from drainer.ledger.operate import PURGE, VERBS
 from drainer.ledger.report import Filters, Report
 from drainer.ledger.text import from_json
-from drainer.mail.message import Spooled
 from drainer.policy.bounce_gate import RULES as GATE
 from drainer.policy.meanings import meaning_of
 from drainer.policy.state import State
 from drainer.quarantine import Quarantine
+from drainer.sources.files import beginning
 from drainer.tidying import sweep
 from drainer.wiring import ledger_url, make_rules, quarantine_folder
 
@@ -183,7 +183,7 @@ def show(
     facts = message_facts(report, id_)
     decisions = decisions_of(report, id_, {row["n"]: row for row in rows})
     where = contents.where(id_)
-    header = [] if where == MISSING else _header(contents.open(id_, mine))
+    header = _header(contents, id_, mine)
     if json_:
         more = {"decisions": decisions, "content": where, "header": header}
         print_json(facts | more)
@@ -195,14 +195,15 @@ def show(
         stdout().print(f"  {shown(line, 1000)}")
 
 
-def _header(spooled: Spooled) -> list[str]:
+def _header(contents: Contents, id_: str, rows: list[Row]) -> list[str]:
     """Return the lines of a header section, as much of it as is shown."""
-    head = b""
-    for chunk in spooled.content.chunks():
-        head += chunk
-        if b"\r\n\r\n" in head or len(head) > MAX_HEADER_BYTES:
-            break
-    section = head.partition(b"\r\n\r\n")[0][:MAX_HEADER_BYTES]
+    try:
+        content = contents.open(id_, rows).content
+        head = beginning(content.chunks(), MAX_HEADER_BYTES)
+    except MessageUnreadable as error:
+        warn(f"the content cannot be read: {error}")
+        return []
+    section = head.partition(b"\r\n\r\n")[0]
     return section.decode("utf-8", "backslashreplace").split("\r\n")
 
 
