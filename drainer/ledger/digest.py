@@ -28,7 +28,7 @@ _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
 _REFUSED = [
     state.value for state in (State.BOUNCE_PENDING, State.BOUNCED, State.QUARANTINED)
 ]
-_CODE = re.compile(r"[245]\d\d(?: [245]\.\d{1,3}\.\d{1,3})?(?=\s|$)")
+_CODE = re.compile(r"(?:[a-z]+: )?[245]\d\d(?: [245]\.\d{1,3}\.\d{1,3})?(?=\s|$)")
 
 
 def digest(
@@ -64,7 +64,10 @@ def digest(
 
 
 def fingerprint(reply: str) -> str:
-    """Return a reply without what names a person, host or id; its codes stay."""
+    """Return a reply without what names a person, host or id; its codes stay.
+
+    Those of a gate have the stage in front.
+    """
     code = _CODE.match(reply)
     words = masked(reply[code.end() :] if code else reply)
     return f"{code[0] if code else ''} {words}".strip()[:MAX_WORDS]

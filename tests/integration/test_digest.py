@@ -118,7 +118,7 @@ def test_an_open_gate_is_in_it(tmp_path: Path, peer: StartPeer) -> None:
     assert backup.drain().code == 4
     (gate,) = backup.run("digest", "--json").json["gates"]
     assert gate["state"] == "open"
-    assert gate["reply"] == "554 5.7.1 go away [ip]"
+    assert gate["reply"] == "banner: 554 5.7.1 go away [ip]"
     text = backup.run("digest").stdout
     assert f"Gates that are not closed:\n{gate['scope']} open since" in text
 
@@ -210,6 +210,7 @@ def test_a_real_postfix_takes_it(
     [
         ("550 5.1.1 <a@b.example>: unknown", "550 5.1.1 <@>: unknown"),
         ("450 Queued as 4BQ8sLx1", "450 queued as #"),
+        ("banner: 554 5.7.1 x 192.0.2.7", "banner: 554 5.7.1 x [ip]"),
         ("no reply at all", "no reply at all"),
         ("5501 is no code", "# is no code"),
         ("", ""),
