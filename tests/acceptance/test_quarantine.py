@@ -485,6 +485,6 @@ def test_the_copy_is_a_spool_of_its_own(kept: Kept) -> None:
     (read,) = call("inspect", f"eml:{kept.folder}", "--json").lines
     assert read["sha256"] == hashlib.sha256(kept.content).hexdigest()
     (path,) = kept.folder.glob("*.json")
-    assert json.loads(path.read_bytes())["verbatim"] is True
+    assert json.loads(path.read_bytes())["whole"] is True
     assert {p.stat().st_mode & 0o777 for p in kept.folder.iterdir()} == {0o600}
     assert SENDER not in path.read_text()
