@@ -20,10 +20,11 @@ from tests.backup import PATIENCE, Backup
 from tests.peer import PeerThread
 from tests.primaries import OK, SENDER, UNKNOWN
 from tests.running import Result, call, end
-from tests.script import Message, Script
+from tests.script import Message, Script, View
 
 StartPeer = Callable[..., PeerThread]
 GONE, AWAY, WELCOME = "gone@example.org", "away@example.org", "user@example.org"
+BUSY: Final = "busy@example.org"
 NOT_ALL: Final = 5
 OTHER: Final = "user."
 """How the addresses of mail begin that only proves that the primary is well."""
@@ -31,8 +32,16 @@ ESCAPE: Final = "\x1b"
 
 
 def refuses(*paths: str, reply: str = UNKNOWN) -> Script:
-    """Return a primary that knows everybody but these."""
-    return Script(rcpt=lambda v: reply.format(v.path) if v.path in paths else OK)
+    """Return a primary that knows everybody but these, and the canary's stranger."""
+
+    def rcpt(view: View) -> str:
+        if view.path in paths:
+            return reply.format(view.path)
+        if view.path == BUSY:
+            return "450 4.2.1 busy"
+        return UNKNOWN.format(view.path) if "canary" in view.path else OK
+
+    return Script(rcpt=rcpt)
 
 
 @dataclass(slots=True)
@@ -151,16 +160,9 @@ def test_the_answer_of_the_bounce_gate_is_listed(kept: Kept) -> None:
 
     A recipient that is tried again keeps the drain alive until evidence was gathered.
     """
-    busy = "busy@example.org"
-    kept.primary.script = Script(
-        rcpt=lambda view: {
-            GONE: UNKNOWN.format(GONE),
-            busy: "450 4.2.1 busy",
-        }.get(view.path, OK)
-    )
     kept.backup.configure(bounce={"send": True}, gate={"give_up_after": "7s"})
     kept.backup.add(GONE, sender="")
-    kept.backup.add(busy, sender="b@two.example")
+    kept.backup.add(BUSY, sender="b@two.example")
     assert kept.drain().code == NOT_ALL
     kept.backup.configure(gate={"give_up_after": "0s"})
     kept.drain_until("deferred", "quarantined")
