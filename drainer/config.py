@@ -257,6 +257,10 @@ class BounceSection(Section):
         description="tell proven senders; false: nobody is told, and what is final is"
         " quarantined",
     )
+    via: str = Field(
+        "localhost:25",
+        description="the server that our own mail leaves by, HOST[:PORT]",
+    )
     authserv_ids: tuple[str, ...] = Field(
         (),
         description="names in Authentication-Results that the backup writes itself, and"

@@ -16,7 +16,7 @@ from drainer.ledger.rows import message_of
 from drainer.ledger.sql import Ledger
 from drainer.mail.marks import marks_of
 from drainer.mail.message import Message
-from drainer.quarantine import Quarantine
+from drainer.quarantine import Quarantine, open_message
 from drainer.sources import Source
 
 BATCH = 50
@@ -76,7 +76,7 @@ class Gathering:
         """Return the content, or its beginning when there is more than is checked."""
         content = bytearray()
         try:
-            spooled = self._sources[message.source].open(message)
+            spooled = open_message(self._sources, self._quarantine, message)
             for chunk in spooled.content.chunks():
                 content += chunk
                 if len(content) > MAX_CONTENT_BYTES:

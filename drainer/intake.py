@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import survey
-from drainer.mail.message import Facts, Message, Problem, Spooled
+from drainer.mail.message import Facts, Problem, Spooled
 from drainer.policy.admit import Admission, admit
 from drainer.policy.job import Claimed, Job, Scanned, parts, redirected
 from drainer.policy.select import Selection, known
-from drainer.quarantine import Quarantine
+from drainer.quarantine import Quarantine, open_message
 from drainer.smtp.session import Work
 from drainer.sources import Source
 
@@ -94,7 +94,7 @@ class Intake:
     def _reopened(self, job: Job) -> Iterator[tuple[Work, Problem | None]]:
         placeholder = Spooled(message=job.message, content=_NoContent())
         try:
-            spooled = self._open(job.message)
+            spooled = open_message(self.sources, self.quarantine, job.message)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
             yield Work(job=job, spooled=placeholder, facts=NOTHING), problem
@@ -107,16 +107,6 @@ class Intake:
                 if objection is None and part.confirms:
                     part = self._kept(part, spooled)  # noqa: PLW2901 - the same part
                 yield Work(job=part, spooled=spooled, facts=facts), objection
-
-    def _open(self, message: Message) -> Spooled:
-        """Open a message where it lies; or its copy, when the source has let it go."""
-        try:
-            return self.sources[message.source].open(message)
-        except MessageUnreadable:
-            copy = self.quarantine.open(message) if self.quarantine else None
-            if copy is None:
-                raise
-            return copy
 
     def _kept(self, job: Job, spooled: Spooled) -> Job:
         """Return the job of a message of which a copy is kept, if there is room."""

@@ -1,25 +1,30 @@
 """Copies of our own of messages that may become final without being delivered.
 
-A folder beside the ledger: ``ID.eml`` with the content as it would be transmitted,
-and ``ID.json`` with the envelope, in the form of the eml source; so a quarantine is
+A folder beside the ledger: ``ID.n.eml`` with the content as it would be transmitted,
+and ``ID.n.json`` with the envelope, in the form of the eml source; so a quarantine is
 a spool that drainer reads. A copy is made before the attempt that may make a
-refusal final, and is durable before that attempt begins.
+refusal final, and is durable before that attempt begins. Any copy of a message will
+do for each of its recipients: it goes when none of them needs it (drainer.tidying).
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from drainer.errors import MessageUnreadable
+from drainer.mail.envelope import Recipient
 from drainer.mail.message import Message, Spooled
 from drainer.policy.job import Claimed
 from drainer.process import make_private_folder
+from drainer.sources import Source
 
 _PRIVATE = 0o600
 _CHUNK_BYTES = 128 * 1024
+_NAME = re.compile(r"\.?([0-9a-f]{32})\.[0-9]+\.(?:eml|json)")
 
 
 class Quarantine:
@@ -30,21 +35,20 @@ class Quarantine:
         self.folder = folder
 
     def keep(self, spooled: Spooled, claimed: Sequence[Claimed]) -> None:
-        """Make a durable copy for these recipients; again, it replaces the first.
+        """Make a durable copy for these recipients, unless it is one itself.
 
         Raises MessageUnreadable when the content cannot be read, and OSError when
         there is no room.
         """
+        if isinstance(spooled.content, _Copy):
+            return
         make_private_folder(self.folder)
         name = _name(spooled.message.id, claimed)
         # The envelope first: without it the fields of the message would count as one.
-        self._write(f"{name}.json", [_envelope(spooled, claimed)])
+        recipients = [each.recipient for each in claimed]
+        self._write(f"{name}.json", [sidecar_of(spooled.message, recipients)])
         self._write(f"{name}.eml", spooled.content.chunks())
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.folder)
 
     def open(self, message: Message) -> Spooled | None:
         """Return a message as it was copied, or None when there is no copy."""
@@ -53,12 +57,35 @@ class Quarantine:
             return None
         return Spooled(message=message, content=_Copy(copies[0]))
 
-    def remove(self, message: str, claimed: Sequence[Claimed]) -> None:
-        """Forget the copy that was made for these recipients of a message."""
-        name = _name(message, claimed)
-        for suffix in (".eml", ".json"):
-            with suppress(FileNotFoundError):
-                (self.folder / f"{name}{suffix}").unlink()
+    def messages(self) -> set[str]:
+        """Return the ids of all messages of which something lies here."""
+        return {id_ for id_, _ in self._files()}
+
+    def copied(self) -> set[str]:
+        """Return the ids of the messages of which a whole copy lies here."""
+        return {
+            id_
+            for id_, path in self._files()
+            if path.suffix == ".eml" and not path.name.startswith(".")
+        }
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Remove all copies of these messages; what cannot be removed stays."""
+        unwanted = set(ids)
+        if not unwanted:
+            return
+        # The envelope last: a file never stands here without it.
+        for id_, path in sorted(self._files()):
+            if id_ in unwanted:
+                with suppress(OSError):
+                    path.unlink()
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        """Yield what lies here by the id of its message; unfinished files, too."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if match := _NAME.fullmatch(path.name):
+                    yield match[1], path
 
     def _write(self, name: str, chunks: Iterable[bytes]) -> None:
         unfinished = self.folder / f".{name}"
@@ -97,34 +124,58 @@ def _name(message: str, claimed: Sequence[Claimed]) -> str:
     return f"{message}.{claimed[0].n}"
 
 
-def _envelope(spooled: Spooled, claimed: Iterable[Claimed]) -> bytes:
-    message = spooled.message
+def open_message(
+    sources: Mapping[str, Source], quarantine: Quarantine | None, message: Message
+) -> Spooled:
+    """Open a message where it lies; or its copy, when the source has let it go.
+
+    Raises MessageUnreadable when there is neither.
+    """
+    try:
+        return sources[message.source].open(message)
+    except MessageUnreadable:
+        copy = quarantine.open(message) if quarantine else None
+        if copy is None:
+            raise
+        return copy
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which files a folder has."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sidecar_of(message: Message, recipients: Iterable[Recipient]) -> bytes:
+    """Return the envelope for these recipients as the eml source reads it."""
     envelope, client = message.envelope, message.client
-    recipients = [
-        {
-            "forward_path": each.recipient.forward_path,
-            "orcpt": each.recipient.orcpt,
-            "notify": list(each.recipient.notify),
-        }
-        for each in claimed
-    ]
     facts = {
         "id": message.id,
         "native_id": message.native_id,
         "source": message.source,
         "arrived": message.arrived.isoformat(),
         "reverse_path": envelope.reverse_path,
-        "recipients": recipients,
+        "recipients": [
+            {
+                "forward_path": each.forward_path,
+                "orcpt": each.orcpt,
+                "notify": list(each.notify),
+            }
+            for each in recipients
+        ],
         "body": envelope.body or None,
         "smtputf8": envelope.smtputf8,
         "envid": envelope.envid or None,
         "ret": envelope.ret or None,
         "login": message.login or None,
-        "whole": True,
         "client": {
             "address": client.address,
             "name": client.name,
             "helo": client.helo,
         },
+        "whole": True,
     }
     return json.dumps(facts, indent=1).encode() + b"\n"

@@ -259,6 +259,17 @@ def make_own(config: Config) -> Own:
     return Own(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")
 
 
+def make_via(config: Config) -> Route:
+    """Return the way that our own mail takes; UsageError when it is none."""
+    host, port = split_host(config.bounce.via)
+    return Route(
+        host=host,
+        port=port or 25,
+        helo=make_own(config).hostname,
+        timeouts=_timeouts(config),
+    )
+
+
 def make_sources(
     config: Config, names: list[str], queues: Sequence[str], *, listing: bool = False
 ) -> list[Source]:

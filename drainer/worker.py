@@ -35,7 +35,6 @@ from drainer.policy.judging import Judged, Policy
 from drainer.policy.known import Known
 from drainer.policy.schedule import usual_escrow
 from drainer.policy.settle import Settlement
-from drainer.policy.state import State
 from drainer.policy.verdict import Verdict
 from drainer.probing import Probing
 from drainer.process import utcnow
@@ -45,6 +44,7 @@ from drainer.sharing import Sharing
 from drainer.smtp.session import Work
 from drainer.smtp.throttle import Throttle
 from drainer.sources import Leasing, Source
+from drainer.tidying import Tidier
 from drainer.window import WINDOW, Window
 
 BACKLOG = 100
@@ -52,8 +52,6 @@ BACKLOG = 100
 LEASED = 400
 """How far it looks ahead in a source that others share: they want some, too."""
 MAX_DEFECTS = 3
-_KEEPS = (State.QUARANTINED, State.BOUNCED)
-"""States in which the copy of a message is still needed."""
 
 
 class Drain:
@@ -104,6 +102,7 @@ class Drain:
         )
         self._leases = leases or Leases([])
         self._acknowledger = Acknowledger(ledger, self._sources)
+        self._tidier = Tidier(ledger, self._quarantine) if self._quarantine else None
         self._feed = self._make_feed(at_hand)
         #: Sources that refused to let go of finished messages, and why.
         self.refusals = self._acknowledger.refusals
@@ -156,6 +155,7 @@ class Drain:
             probing = group.create_task(self._guarded(self._probing.run()))
             gathering = group.create_task(self._guarded(self._gather()))
             acknowledging = group.create_task(self._guarded(self._acknowledger.run()))
+            tidying = group.create_task(self._guarded(self._tidy()))
             numbers = range(self.orders.connections)
             lanes = [group.create_task(self._sessions.lane(n)) for n in numbers]
             await self._feed.run(self._guarded)
@@ -165,6 +165,9 @@ class Drain:
                 side.cancel()
             self._acknowledger.close()
             await acknowledging
+            if self._tidier is not None:
+                self._tidier.close()
+            await tidying
         await self._leave_gates()
         if self._error is not None:
             raise self._error
@@ -205,6 +208,10 @@ class Drain:
     async def _gather(self) -> None:
         if self._gathering is not None:
             await self._gathering.run()
+
+    async def _tidy(self) -> None:
+        if self._tidier is not None:
+            await self._tidier.run()
 
     async def _leave_gates(self) -> None:
         """Bring what the gates came to into the ledger."""
@@ -302,20 +309,10 @@ class Drain:
 
     def recorded(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Let the source be told, now that the outcome is durable."""
-        if work.job.kept and self._quarantine is not None:
-            self._drop_copy(self._quarantine, work, settlements)
+        if self._tidier is not None:
+            self._tidier.consider(work, settlements)
         if self.orders.acknowledge:
             self._acknowledger.consider(work, settlements)
-
-    def _drop_copy(
-        self,
-        quarantine: Quarantine,
-        work: Work,
-        settlements: tuple[Settlement, ...],
-    ) -> None:
-        """Keep the copy of what may become final only if it did."""
-        if not any(each.state in _KEEPS for each in settlements):
-            quarantine.remove(work.job.message.id, work.job.claimed)
 
     def defect(self, error: Exception) -> None:
         """Count a failure of our own; the third ends the drain."""

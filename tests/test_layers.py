@@ -21,7 +21,7 @@ LAYERS: Final = (
     ("ledger", "sources", "smtp", "evidence"),
     ("quarantine",),
     ("intake", "backlog", "acknowledge", "gatekeeper", "leasing", "taking"),
-    ("bouncing", "gathering"),
+    ("bouncing", "gathering", "tidying", "exporting", "digest"),
     ("deliver", "scanning", "probing", "window"),
     ("orders",),
     ("picking", "sharing", "sessions"),

@@ -16,6 +16,7 @@ import typer
 
 from drainer.errors import UsageError
 from drainer.ledger.report import Filters
+from drainer.mail.envelope import parse_mailbox
 from drainer.policy.redirect import Redirect, parse_redirects
 from drainer.policy.select import Choice, Ids, Order, Pattern, Selection
 from drainer.policy.state import State
@@ -155,8 +156,16 @@ def _checked(parse: Callable[[Any], T], value: object) -> T:
 
 
 def _ago(text: str) -> datetime | None:
-    if not text:
-        return None
+    return checked_ago(text) if text else None
+
+
+def checked_mailbox(text: str) -> str:
+    """Return a mailbox as it may stand on the wire; UsageError when it may not."""
+    return _checked(parse_mailbox, text)
+
+
+def checked_ago(text: str) -> datetime:
+    """Return the time so long ago; UsageError for what is no duration."""
     try:
         return datetime.now(UTC) - checked_duration(text)
     except OverflowError:

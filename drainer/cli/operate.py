@@ -1,7 +1,7 @@
-"""The operator's verbs: hold, release, requeue, discard."""
+"""The operator's verbs: hold, release, requeue, discard; and how any verb is asked."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import typer
 from drainer.cli.filters import with_filters
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, stdout
+from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.ledger.operate import VERBS, Verb, apply_verb, touchable
 from drainer.ledger.report import Filters, Report
@@ -31,10 +32,23 @@ def register(app: typer.Typer) -> None:
             name,
             help=f"{_HELP[name]}\n\nExample: drainer {name} --domain"
             " example.com --reason 'moved away'",
-        )(_command(verb))
+        )(verb_command(verb))
 
 
-def _command(verb: Verb) -> Callable[..., None]:
+def _nothing(config: Config) -> None:
+    """Do no more."""
+
+
+def verb_command(
+    verb: Verb,
+    within: Sequence[State] = tuple(State),
+    afterwards: Callable[[Config], None] = _nothing,
+) -> Callable[..., None]:
+    """Return the command of a verb, for recipients in some of its states.
+
+    ``afterwards`` is called when the ledger knows.
+    """
+
     @with_filters
     def command(
         ids: Annotated[
@@ -60,8 +74,9 @@ def _command(verb: Verb) -> Callable[..., None]:
         ] = False,
         json_: JsonOption = False,
     ) -> None:
-        url = ledger_url(load(path, ledger=ledger))
-        chosen, count = _choose(verb, url, ids or [], filters)
+        config = load(path, ledger=ledger)
+        url = ledger_url(config)
+        chosen, count = _choose(verb, url, ids or [], filters, within)
         if dry_run:
             _say_count(count, f"would be {verb.done}", as_json=json_)
             return
@@ -71,6 +86,7 @@ def _command(verb: Verb) -> Callable[..., None]:
         if count and not yes and sys.stdin.isatty():
             typer.confirm(f"{verb.name} {count} recipients?", abort=True, err=True)
         changed = apply_verb(url, verb, chosen, reason) if count else 0
+        afterwards(config)
         if not count:
             say(f"nothing that matches can be {verb.done}; `drainer list` shows states")
         _say_count(changed, verb.done, as_json=json_)
@@ -81,19 +97,29 @@ def _command(verb: Verb) -> Callable[..., None]:
 
 
 def _choose(
-    verb: Verb, url: LedgerURL, ids: list[str], filters: Filters
+    verb: Verb,
+    url: LedgerURL,
+    ids: list[str],
+    filters: Filters,
+    within: Sequence[State],
 ) -> tuple[Filters, int]:
     """Return which recipients are meant and may be touched, and their number."""
-    if not ids and filters.empty:
-        message = f"{verb.name} needs an ID or a filter"
-        raise UsageError(message, hint=f"see `drainer {verb.name} --help`")
     report = Report(url)
-    chosen = replace(filters, messages=[report.resolve(i) for i in ids])
+    chosen = named(report, ids, filters, verb.name)
     states = touchable(verb, chosen.states or [s.value for s in State])
+    states = [state for state in states if state in within]
     chosen = replace(chosen, states=states)
     count = sum(1 for _ in report.recipients(chosen)) if states else 0
     report.close()
     return chosen, count
+
+
+def named(report: Report, ids: list[str], filters: Filters, name: str) -> Filters:
+    """Return the filters for these messages; UsageError when nobody is named."""
+    if not ids and filters.empty:
+        message = f"{name} needs an ID or a filter"
+        raise UsageError(message, hint="add --help to see them")
+    return replace(filters, messages=[report.resolve(i) for i in ids])
 
 
 def _say_count(count: int, done: str, *, as_json: bool) -> None:

@@ -201,12 +201,18 @@ def show(
     Example: drainer show 4bX1Yz3Qk2z
     """
     report = _report(path, ledger)
-    id_ = report.resolve(id_)
+    facts = message_facts(report, report.resolve(id_))
+    if json_:
+        print_json(facts)
+    else:
+        tell_message(facts)
+
+
+def message_facts(report: Report, id_: str) -> dict[str, Any]:
+    """Return one message and its recipients for scripts."""
     message = report.message(id_)
-    recipients = [
-        recipient_facts(r) for r in report.recipients(Filters(messages=[id_]))
-    ]
-    facts = {
+    recipients = report.recipients(Filters(messages=[id_]))
+    return {
         "id": id_,
         "source": message["source"],
         "native_id": message["native_id"],
@@ -217,17 +223,18 @@ def show(
         "message_id": message["message_id"],
         "problem": message["problem"] or None,
         **json.loads(message["details"]),
-        "recipients": recipients,
+        "recipients": [recipient_facts(row) for row in recipients],
     }
-    if json_:
-        print_json(facts)
-        return
+
+
+def tell_message(facts: dict[str, Any]) -> None:
+    """Print one message and its recipients."""
     console = stdout()
     for key, value in facts.items():
         if key != "recipients":
             console.print(f"{key}: {shown(value)}")
     rows = table("recipient", "state", "attempts", "due", "rule", "reply")
-    for fact in recipients:
+    for fact in facts["recipients"]:
         rows.add_row(
             *(
                 shown(fact[key] if fact[key] is not None else "")
@@ -265,9 +272,8 @@ def why(
     """
     report = _report(path, ledger)
     id_ = report.resolve(id_)
-    numbers = report.attempt_numbers(id_)
     paths = {r["n"]: r for r in report.recipients(Filters(messages=[id_]))}
-    decisions = [_decision(row, id_, numbers, paths) for row in report.decisions(id_)]
+    decisions = decisions_of(report, id_, paths)
     states = {row["forward_path"]: row["state"] for row in paths.values()}
     step = next_step(list(paths.values()))
     if json_:
@@ -281,8 +287,16 @@ def why(
             }
         )
         return
-    _tell(id_, report.message(id_), decisions)
+    tell_decisions(id_, report.message(id_), decisions)
     stdout().print(f"next: {shown(step, 400)}")
+
+
+def decisions_of(
+    report: Report, id_: str, paths: dict[int, Row]
+) -> list[dict[str, Any]]:
+    """Return every decision about a message; ``paths`` are its recipients by number."""
+    numbers = report.attempt_numbers(id_)
+    return [_decision(row, id_, numbers, paths) for row in report.decisions(id_)]
 
 
 def _decision(
@@ -314,7 +328,8 @@ def _overall(states: dict[str, str]) -> str:
     return found[0] if found else "done"
 
 
-def _tell(id_: str, message: Row, decisions: list[dict[str, Any]]) -> None:
+def tell_decisions(id_: str, message: Row, decisions: list[dict[str, Any]]) -> None:
+    """Print the decisions about a message, in order."""
     console = stdout()
     arrived = f"{from_micros(message['arrived']):%Y-%m-%d %H:%M:%S}Z"
     console.print(

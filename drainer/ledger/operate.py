@@ -37,6 +37,8 @@ VERBS = {
     )
 }
 
+PURGE = Verb(name="purge", event=Event.OPERATOR_PURGE, done="purged")
+
 
 def apply_verb(url: URL, verb: Verb, filters: Filters, reason: str) -> int:
     """Apply a verb to every recipient it may touch; return how many it changed."""

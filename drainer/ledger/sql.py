@@ -23,6 +23,7 @@ from drainer.ledger import (
     Row,
     bounces,
     claims,
+    copies,
     engine,
     from_micros,
     gates,
@@ -281,6 +282,10 @@ class Ledger:
     async def recent_reports(self) -> list[Row]:
         """Return the reports that still count against further ones."""
         return await self._call(bounces.recent, now=_now())
+
+    async def needless(self, ids: Sequence[str]) -> list[str]:
+        """Return those of the messages of which no copy is needed any more."""
+        return await self._call(copies.needless_now, ids=ids)
 
     async def keep_lease(self) -> None:
         """Renew the lease for ever; run it as a task."""

@@ -140,7 +140,7 @@ def test_a_copy_reads_back_byte_for_byte(
 
 
 def test_a_copy_names_those_whom_it_is_for(quarantine: Quarantine) -> None:
-    """Nobody else's mail is sent twice from it; each part has its own."""
+    """Each part of a message has its own, and all of them go together."""
     quarantine.keep(spooled(), claims(BOB))
     quarantine.keep(spooled(), claims(AMY, first=1))
     found = {
@@ -148,8 +148,11 @@ def test_a_copy_names_those_whom_it_is_for(quarantine: Quarantine) -> None:
         for each in EmlDirectory(quarantine.folder).scan()
     }
     assert found == {(BOB,), (AMY,)}
-    quarantine.remove(ID, claims(BOB))
-    assert names(quarantine.folder) == [f"{ID}.1.eml", f"{ID}.1.json"]
+    other = quarantine.folder / f"{'0' * 32}.0.eml"
+    other.write_bytes(CONTENT)
+    assert quarantine.messages() == quarantine.copied() == {ID, "0" * 32}
+    quarantine.forget([ID])
+    assert names(quarantine.folder) == [other.name]
 
 
 def test_a_bare_envelope_reads_back_too(quarantine: Quarantine) -> None:
@@ -169,8 +172,18 @@ def test_a_copy_is_made_anew_and_removed_more_than_once(
         quarantine.keep(spooled(content), claims(BOB))
     assert (quarantine.folder / f"{ID}.0.eml").read_bytes() == b"Subject: y\r\n\r\n"
     for _ in range(2):
-        quarantine.remove(ID, claims(BOB))
+        quarantine.forget([ID])
     assert names(quarantine.folder) == []
+
+
+def test_a_copy_is_never_made_of_itself(quarantine: Quarantine) -> None:
+    """It may be the only one: who opened it there does not write it again."""
+    quarantine.keep(spooled(), claims(BOB, AMY))
+    before = {p.name: p.stat().st_ino for p in quarantine.folder.iterdir()}
+    copy = quarantine.open(spooled().message)
+    assert copy is not None
+    quarantine.keep(copy, claims(AMY, first=1))
+    assert {p.name: p.stat().st_ino for p in quarantine.folder.iterdir()} == before
 
 
 # ---- what may go wrong

@@ -1,0 +1,79 @@
+"""`digest`: a summary for the postmaster, printed or mailed."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from drainer.cli.filters import checked_ago, checked_mailbox
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import print_json, say
+from drainer.config import Config
+from drainer.digest import mail_of, text_of
+from drainer.errors import PrimaryNotReady
+from drainer.ledger.digest import digest as digest_of
+from drainer.ledger.report import Report
+from drainer.mail.reply import Reply
+from drainer.smtp.submit import submit
+from drainer.wiring import ledger_url, make_own, make_rules, make_via
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("digest")(digest)
+
+
+def digest(
+    since: Annotated[
+        str, typer.Option(help="About the time since then, e.g. 24h, 7d.")
+    ] = "24h",
+    mail: Annotated[
+        str,
+        typer.Option(
+            "--mail",
+            metavar="ADDRESS",
+            help="Mail it there by \\[bounce] via, and print it only if that fails.",
+        ),
+    ] = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Sum up for the postmaster what became of the mail, and why.
+
+    Counts by state and reason, sender domains, the commonest refusals, open gates,
+    reports. No bodies, and of addresses only the domain.
+
+    Exit status: 3 it could not be mailed.
+
+    Example: drainer digest --since 7d --mail postmaster@example.com
+    """
+    now = datetime.now(UTC)
+    start = checked_ago(since)
+    address = checked_mailbox(mail) if mail else ""
+    config = load(path, ledger=ledger)
+    report = Report(ledger_url(config))
+    facts = digest_of(report, start, now, make_rules(config))
+    report.close()
+    text = text_of(facts, make_own(config).hostname)
+    if json_:
+        print_json(facts)
+    elif not address:
+        sys.stdout.write(text)
+    if address:
+        _mail(config, text, address, now)
+
+
+def _mail(config: Config, text: str, address: str, now: datetime) -> None:
+    route = make_via(config)
+    content = mail_of(text, address, make_own(config).hostname, now)
+    answer = asyncio.run(submit(route, address, content))
+    if isinstance(answer, Reply) and answer.category == 2:  # noqa: PLR2004
+        say(f"mailed to {address} by {route}: {answer}")
+        return
+    sys.stdout.write(text)
+    message = f"{route} did not take the digest: {answer}"
+    raise PrimaryNotReady(message, hint="set [bounce] via to a server that takes mail")

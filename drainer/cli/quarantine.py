@@ -1,0 +1,286 @@
+"""`quarantine`: what may not be bounced is kept, shown, and let go by a person."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from drainer.cli.contents import MISSING, Contents
+from drainer.cli.filters import with_filters
+from drainer.cli.operate import named, verb_command
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import Pages, print_json, say, shown, stdout, warn
+from drainer.cli.status import (
+    Id,
+    decisions_of,
+    message_facts,
+    tell_decisions,
+    tell_message,
+)
+from drainer.config import Config
+from drainer.errors import MessageUnreadable, UsageError
+from drainer.exporting import LeftOut, Target, target_of
+from drainer.ledger import Row, from_micros
+from drainer.ledger.copies import quarantined
+from drainer.ledger.operate import PURGE, VERBS
+from drainer.ledger.report import Filters, Report
+from drainer.ledger.text import from_json
+from drainer.policy.bounce_gate import RULES as GATE
+from drainer.policy.meanings import meaning_of
+from drainer.policy.state import State
+from drainer.quarantine import Quarantine
+from drainer.sources.files import beginning
+from drainer.tidying import sweep
+from drainer.wiring import ledger_url, make_rules, quarantine_folder
+
+MAX_HEADER_BYTES = 64 * 1024
+"""Of a header section that is shown."""
+_HERE = (State.QUARANTINED,)
+
+app = typer.Typer(
+    name="quarantine",
+    help="What was refused for good and may not be bounced: see it, let it go.",
+    no_args_is_help=True,
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        "release",
+        help="Let recipients go: the next drain sends them, from the copy if the"
+        " source has let the message go.\n\nExample: drainer quarantine release"
+        " --reply 5.1.1 --reason 'user table was empty'",
+    )(verb_command(VERBS["release"], _HERE))
+    app.command(
+        "purge",
+        help="Give recipients up for good, and remove the copies that nobody else"
+        " needs.\n\nExample: drainer quarantine purge --older-than 14d --reason old",
+    )(verb_command(PURGE, _HERE, _sweep))
+    root.add_typer(app, name="quarantine")
+
+
+def _sweep(config: Config) -> None:
+    url = ledger_url(config)
+    report = Report(url)
+    sweep(report, Quarantine(quarantine_folder(url)))
+    report.close()
+
+
+def _within(filters: Filters) -> Filters:
+    """Return the filters for what is quarantined."""
+    if any(state != State.QUARANTINED for state in filters.states):
+        message = "only the state quarantined is in the quarantine"
+        raise UsageError(message, hint="`drainer list` shows the others")
+    return replace(filters, states=(State.QUARANTINED.value,))
+
+
+@app.command("list")
+@with_filters
+def list_(
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    filters: Filters,
+    json_: JsonOption = False,
+) -> None:
+    """List who is quarantined and why, one recipient a line.
+
+    Says of which of them the content is missing on this host: there is no copy, and
+    the source does not hold it any more.
+
+    Example: drainer quarantine list --domain example.com
+    """
+    config = load(path, ledger=ledger)
+    report = Report(ledger_url(config))
+    contents, rules = Contents(config, report), make_rules(config)
+    pages = Pages("id", "arrived", "size", "sender", "recipient", "why", "bounce gate")
+    missing = 0
+    for row in quarantined(report, _within(filters)):
+        where = contents.where(row["id"])
+        missing += where == MISSING
+        fact = _facts(row, where, meaning_of(row["rule"], rules))
+        if json_:
+            print_json(fact)
+        else:
+            _add(pages, fact)
+    if not json_:
+        pages.end()
+    if missing:
+        warn(
+            f"the content of {missing} recipients is missing on this host: there is no"
+            f" copy in {contents.quarantine.folder}, and the source does not hold it"
+        )
+
+
+def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
+    """Return one recipient for scripts."""
+    gate = row["gate"]
+    return {
+        "id": row["id"],
+        "native_id": row["native_id"],
+        "source": row["source"],
+        "reverse_path": row["reverse_path"],
+        "forward_path": row["forward_path"],
+        "message_id": row["message_id"] or None,
+        "arrived": from_micros(row["arrived"]).isoformat(),
+        "since": from_micros(row["since"]).isoformat(),
+        "size": row["size"],
+        "rule": row["rule"],
+        "reason": reason,
+        "reply": row["reply"] or None,
+        "gate": gate
+        and {
+            "rule": gate["rule"],
+            "answer": gate["verdict"],
+            "about": GATE[gate["rule"]][0] if gate["rule"] in GATE else "",
+            "reason": from_json(gate["evidence"]).get("reason", ""),
+        },
+        "content": where,
+    }
+
+
+def _add(pages: Pages, fact: dict[str, Any]) -> None:
+    gate = fact["gate"]
+    why = f"{fact['reason']} ({fact['reply']})" if fact["reply"] else fact["reason"]
+    if fact["content"] == MISSING:
+        why = f"CONTENT MISSING; {why}"
+    pages.add(
+        fact["id"][:12],
+        fact["arrived"][:16].replace("T", " "),
+        str(fact["size"]),
+        shown(fact["reverse_path"] or "<>", 100),
+        shown(fact["forward_path"], 100),
+        shown(why, 200),
+        shown(f"{gate['rule']}: {gate['about']}") if gate else "",
+    )
+
+
+@app.command("show")
+def show(
+    id_: Id,
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Show a quarantined message: envelope, decisions, and its header section.
+
+    Example: drainer quarantine show 4bX1Yz3Qk2z
+    """
+    config = load(path, ledger=ledger)
+    report = Report(ledger_url(config))
+    id_ = report.resolve(id_)
+    rows = list(report.recipients(Filters(messages=[id_])))
+    mine = [row for row in rows if row["state"] == State.QUARANTINED]
+    if not mine:
+        message = f"nobody of message {id_[:12]} is in the quarantine"
+        raise UsageError(message, hint=f"see `drainer show {id_[:12]}`")
+    contents = Contents(config, report)
+    facts = message_facts(report, id_)
+    decisions = decisions_of(report, id_, {row["n"]: row for row in rows})
+    where = contents.where(id_)
+    header = _header(contents, id_, mine)
+    if json_:
+        more = {"decisions": decisions, "content": where, "header": header}
+        print_json(facts | more)
+        return
+    tell_message(facts)
+    tell_decisions(id_, report.message(id_), decisions)
+    stdout().print(f"content: {where}")
+    for line in header:
+        stdout().print(f"  {shown(line, 1000)}")
+
+
+def _header(contents: Contents, id_: str, rows: list[Row]) -> list[str]:
+    """Return the lines of a header section, as much of it as is shown."""
+    try:
+        content = contents.open(id_, rows).content
+        head = beginning(content.chunks(), MAX_HEADER_BYTES)
+    except MessageUnreadable as error:
+        warn(f"the content cannot be read: {error}")
+        return []
+    section = head.partition(b"\r\n\r\n")[0]
+    return section.decode("utf-8", "backslashreplace").split("\r\n")
+
+
+@app.command("export")
+@with_filters
+def export(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID",
+            help="Drainer ids or prefixes, queue ids, or Message-IDs.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="maildir:DIR (the envelope in Return-Path and Delivered-To on top) or"
+            " eml:DIR (in ID.json beside ID.eml, with all its parameters).",
+        ),
+    ] = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    filters: Filters,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count the messages.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write copies into a Maildir or a folder of .eml files; drainer reads both.
+
+    Nothing is overwritten, and nothing leaves the quarantine: see `purge`.
+
+    Exit status: 0 everything was written; 5 something was left out.
+
+    Example: drainer quarantine export --domain example.com --to maildir:/srv/kept
+    """
+    config = load(path, ledger=ledger)
+    report = Report(ledger_url(config))
+    chosen = _within(named(report, ids or [], filters, "export"))
+    contents = Contents(config, report)
+    messages = itertools.groupby(report.recipients(chosen), lambda row: row["id"])
+    if dry_run:
+        count = Counter(would_be_exported=sum(1 for _ in messages))
+    else:
+        target = target_of(to, contents.quarantine.folder)
+        opened = ((id_, list(rows)) for id_, rows in messages)
+        count = _export(contents, opened, target)
+    if json_:
+        print_json({"to": to, **count})
+    else:
+        words = ", ".join(f"{n} {key.replace('_', ' ')}" for key, n in count.items())
+        stdout().print(f"messages: {words}")
+    if count["left_out"]:
+        raise typer.Exit(5)
+
+
+def _export(
+    contents: Contents, messages: Iterator[tuple[str, list[Row]]], target: Target
+) -> Counter[str]:
+    count = Counter(exported=0, left_out=0)
+    try:
+        for id_, rows in messages:
+            try:
+                target.add(contents.open(id_, rows))
+            except (LeftOut, MessageUnreadable) as error:
+                say(f"{rows[0]['native_id']} ({id_[:12]}) is left out: {error}")
+                count["left_out"] += 1
+            else:
+                count["exported"] += 1
+        target.finish()
+    except OSError as error:
+        done = count["exported"]
+        message = f"cannot write: {error.strerror}; {done} messages were exported"
+        hint = "make room and run the same again: what is there is left alone"
+        raise UsageError(message, hint=hint) from error
+    return count
