@@ -9,9 +9,9 @@ refusal final, and is durable before that attempt begins.
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import Message, Spooled
@@ -30,15 +30,16 @@ class Quarantine:
         self.folder = folder
 
     def keep(self, spooled: Spooled, claimed: Sequence[Claimed]) -> None:
-        """Make a durable copy for these recipients; again, it replaces the first.
+        """Make a durable copy for these recipients; again, it is also for the others.
 
         Raises MessageUnreadable when the content cannot be read, and OSError when
         there is no room.
         """
         make_private_folder(self.folder)
         name = _name(spooled.message.id, claimed)
+        known = self._recipients(name)
         # The envelope first: without it the fields of the message would count as one.
-        self._write(f"{name}.json", [_envelope(spooled, claimed)])
+        self._write(f"{name}.json", [_envelope(spooled, claimed, known)])
         self._write(f"{name}.eml", spooled.content.chunks())
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -54,11 +55,26 @@ class Quarantine:
         return Spooled(message=message, content=_Copy(copies[0]))
 
     def remove(self, message: str, claimed: Sequence[Claimed]) -> None:
-        """Forget the copy that was made for these recipients of a message."""
-        name = _name(message, claimed)
-        for suffix in (".eml", ".json"):
-            with suppress(FileNotFoundError):
-                (self.folder / f"{name}{suffix}").unlink()
+        """Forget these recipients of a message, and a copy that is for nobody else."""
+        gone = {_path(each) for each in claimed}
+        for path in sorted(self.folder.glob(f"{message}.*.json")):
+            known = self._recipients(path.stem)
+            left = [each for each in known if each["forward_path"] not in gone]
+            if not left:
+                path.with_suffix(".eml").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+            elif len(left) < len(known):
+                facts = json.loads(path.read_bytes()) | {"recipients": left}
+                self._write(path.name, [_json(facts)])
+
+    def _recipients(self, name: str) -> list[dict[str, Any]]:
+        """Return whom a copy is for; nobody when there is none."""
+        try:
+            facts = json.loads((self.folder / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            return []
+        found: list[dict[str, Any]] = facts["recipients"]
+        return found
 
     def _write(self, name: str, chunks: Iterable[bytes]) -> None:
         unfinished = self.folder / f".{name}"
@@ -97,24 +113,31 @@ def _name(message: str, claimed: Sequence[Claimed]) -> str:
     return f"{message}.{claimed[0].n}"
 
 
-def _envelope(spooled: Spooled, claimed: Iterable[Claimed]) -> bytes:
+def _path(claimed: Claimed) -> str:
+    """Return the address as the spool has it."""
+    return claimed.recipient.original or claimed.recipient.forward_path
+
+
+def _envelope(
+    spooled: Spooled, claimed: Iterable[Claimed], known: Iterable[dict[str, Any]]
+) -> bytes:
     message = spooled.message
     envelope, client = message.envelope, message.client
-    recipients = [
-        {
-            "forward_path": each.recipient.forward_path,
+    recipients = {each["forward_path"]: each for each in known} | {
+        _path(each): {
+            "forward_path": _path(each),
             "orcpt": each.recipient.orcpt,
             "notify": list(each.recipient.notify),
         }
         for each in claimed
-    ]
+    }
     facts = {
         "id": message.id,
         "native_id": message.native_id,
         "source": message.source,
         "arrived": message.arrived.isoformat(),
         "reverse_path": envelope.reverse_path,
-        "recipients": recipients,
+        "recipients": list(recipients.values()),
         "body": envelope.body or None,
         "smtputf8": envelope.smtputf8,
         "envid": envelope.envid or None,
@@ -127,4 +150,8 @@ def _envelope(spooled: Spooled, claimed: Iterable[Claimed]) -> bytes:
             "helo": client.helo,
         },
     }
+    return _json(facts)
+
+
+def _json(facts: dict[str, Any]) -> bytes:
     return json.dumps(facts, indent=1).encode() + b"\n"

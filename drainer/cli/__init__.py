@@ -7,6 +7,7 @@ import typer
 
 from drainer import __version__
 from drainer.cli import (
+    bounces,
     check,
     classify,
     configure,
@@ -40,6 +41,7 @@ for module in (
     drain,
     status,
     operate,
+    bounces,
     classify,
     verify,
     spool,
