@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from drainer import escrow
-from drainer.bouncing import Bouncer
 from drainer.cli.drain import carry_out, settled, told
+from drainer.cli.escrowed import COLUMNS, add_row, asking, facts_of, print_facts
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
     ConfigOption,
@@ -19,14 +18,12 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import Pages, print_json, say, shown, stdout, warn
+from drainer.cli.output import Pages, print_json, say, stdout, warn
 from drainer.cli.summary import Run
 from drainer.cli.verify import source_of
 from drainer.config import Config
 from drainer.errors import SourceError, UsageError
-from drainer.ledger import from_micros
-from drainer.ledger.bounces import REMEMBERED
-from drainer.ledger.escrow import Resting, Ruling, bound, recent_reports, resting, rule
+from drainer.ledger.escrow import Resting, Ruling, bound, resting, rule
 from drainer.ledger.report import Filters, Report
 from drainer.mail.message import Message, Spooled
 from drainer.policy.state import Event, State
@@ -35,7 +32,6 @@ from drainer.quarantine import Quarantine
 from drainer.sources import Source
 from drainer.wiring import (
     ledger_url,
-    make_bouncing,
     make_orders,
     make_route,
     make_sources,
@@ -88,14 +84,14 @@ def list_(
     Example: drainer bounces list --domain example.com
     """
     config = load(path, ledger=ledger)
-    pages = Pages("id", "sender", "recipient", "state", "when", "gate", "because")
-    with _asking(config) as (report, bouncer):
+    pages = Pages(*COLUMNS)
+    with asking(config) as (report, bouncer):
         for each in resting(report, filters):
-            fact = _facts(bouncer, each)
+            fact = facts_of(bouncer, each)
             if json_:
                 print_json(fact)
             else:
-                _add(pages, fact)
+                add_row(pages, fact)
     if not json_:
         pages.end()
 
@@ -118,105 +114,16 @@ def show(
     Example: drainer bounces show 4bX1Yz3Qk2z
     """
     config = load(path, ledger=ledger)
-    with _asking(config) as (report, bouncer):
+    with asking(config) as (report, bouncer):
         chosen = Filters(messages=[report.resolve(id_)])
-        facts = [_facts(bouncer, each) for each in resting(report, chosen)]
+        facts = [facts_of(bouncer, each) for each in resting(report, chosen)]
     if not facts:
         say("nobody of this message was refused for good; `drainer show` tells more")
     for fact in facts:
         if json_:
             print_json(fact)
         else:
-            _print(fact)
-
-
-@contextmanager
-def _asking(config: Config) -> Iterator[tuple[Report, Bouncer | None]]:
-    """Give the ledger, and the gate as it stands; None when nobody is told."""
-    report = Report(ledger_url(config))
-    bouncing = make_bouncing(config)
-    bouncer = None
-    if bouncing is not None:
-        bouncer = Bouncer(
-            trust=bouncing.trust, own=bouncing.own, limits=bouncing.limits
-        )
-        bouncer.remember(recent_reports(report, utcnow() - REMEMBERED))
-    try:
-        yield report, bouncer
-    finally:
-        report.close()
-
-
-def _facts(bouncer: Bouncer | None, each: Resting) -> dict[str, Any]:
-    """Return one recipient for scripts."""
-    row = each.row
-    waits = row["state"] == State.BOUNCE_PENDING.value
-    gate = None
-    evidence: dict[str, str] = {}
-    if waits and bouncer is not None:
-        decision = escrow.ask(bouncer, each, utcnow()).decision
-        evidence = dict(decision.evidence)
-        gate = {
-            "answer": decision.answer.value,
-            "rule": decision.rule,
-            "reason": decision.reason,
-        }
-    due = row["due"] if waits else None
-    return {
-        "id": row["id"],
-        "native_id": row["native_id"],
-        "sender": row["reverse_path"],
-        "forward_path": row["forward_path"],
-        "state": row["state"],
-        "ripe": from_micros(due).isoformat() if due is not None else None,
-        "reply": row["reply"] or None,
-        "rule": row["rule"],
-        "gathered": each.found is not None,
-        "gate": gate,
-        "evidence": evidence,
-        "report": _report_facts(each),
-    }
-
-
-def _report_facts(each: Resting) -> dict[str, Any] | None:
-    told = each.report
-    if told is None:
-        return None
-    return {
-        "state": told["state"],
-        "message_id": told["report"] or None,
-        "attempts": told["attempts"],
-        "due": from_micros(told["due"]).isoformat() if told["due"] else None,
-        "answer": told["answer"] or None,
-    }
-
-
-def _add(pages: Pages, fact: dict[str, Any]) -> None:
-    gate, report = fact["gate"], fact["report"]
-    words, because = "", fact["reply"] or ""
-    if report is not None:
-        words, because = f"report {report['state']}", report["answer"] or ""
-    elif gate is not None:
-        words, because = f"{gate['answer']} by {gate['rule']}", gate["reason"]
-    values = (
-        fact["sender"] or "<>",
-        fact["forward_path"],
-        fact["state"],
-        (fact["ripe"] or "")[:19],
-        words,
-        because,
-    )
-    pages.add(fact["id"][:12], *(shown(value, 100) for value in values))
-
-
-def _print(fact: dict[str, Any]) -> None:
-    console = stdout()
-    for key, value in fact.items():
-        if isinstance(value, dict):
-            for name, words in value.items():
-                console.print(f"{key} {name}: {shown(words, 400)}")
-        elif value is not None:
-            console.print(f"{key}: {shown(value, 400)}")
+            print_facts(fact)
 
 
 # ---- approve, cancel
@@ -242,7 +149,7 @@ def approve(
     Example: drainer bounces approve 4bX1Yz3Qk2z --reason 'the user has left'
     """
     config = load(path, ledger=ledger)
-    with _asking(config) as (report, bouncer):
+    with asking(config) as (report, bouncer):
         chosen = _chosen(report, "approve", ids or [], filters)
         if bouncer is None:
             rulings = [Ruling(resting=r, event=Event.APPROVED_REFUSED) for r in chosen]
@@ -272,7 +179,7 @@ def cancel(
     Example: drainer bounces cancel --sender newsletter@ --reason 'not wanted'
     """
     config = load(path, ledger=ledger)
-    with _asking(config) as (report, _):
+    with asking(config) as (report, _):
         chosen = _chosen(report, "cancel", ids or [], filters)
         rulings = [Ruling(resting=each, event=Event.CANCELLED) for each in chosen]
         _carry_out(config, report, ("cancel", reason), rulings,

@@ -40,7 +40,6 @@ from drainer.ledger.choosing import remains
 from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
-from drainer.orders import Orders
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.redirect import Redirect
 from drainer.policy.select import Choice
