@@ -11,15 +11,29 @@ from datetime import datetime, timedelta
 
 from drainer.evidence.stored import facts_of, marks_of
 from drainer.ledger import Row, from_micros
-from drainer.mail.envelope import domain_of
+from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import Reply
 from drainer.policy.bounce_gate import Answer, Case, Decision, Own, decide
 from drainer.policy.bounce_limits import Limits, Sent, dedupe_key
 from drainer.policy.facts import Trust
-from drainer.policy.job import Job
+from drainer.policy.job import Found, Job
 from drainer.policy.judging import Judged, Permit
+from drainer.policy.verdict import Judgement
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One recipient's refusal for good, as the gate is asked about it."""
+
+    sender: str
+    #: The Message-ID of what was refused, or our name for it.
+    original: str
+    recipient: Recipient
+    judgement: Judgement
+    #: What the primary said; text when it is remembered and was no reply.
+    answer: object
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,36 +55,53 @@ class Bouncer:
 
     def permit(self, job: Job, each: Judged, now: datetime) -> Permit:
         """Return what the gate says about one recipient's confirmed refusal."""
-        if job.found is None:
+        original = job.message.message_id or job.message.id
+        refusal = Refusal(
+            sender=job.message.envelope.reverse_path,
+            original=original,
+            recipient=each.ending.claimed.recipient,
+            judgement=each.judgement,
+            answer=each.ending.answer,
+        )
+        return self.ask(job.found, refusal, now)
+
+    def ask(
+        self,
+        found: Found | None,
+        refusal: "Refusal",
+        now: datetime,
+        *,
+        keep: bool = True,
+    ) -> Permit:
+        """Return what the gate says; what it lets pass counts, if it is to be kept."""
+        if found is None:
             words = "nobody has looked for evidence yet"
             decision = Decision(
                 answer=Answer.LATER, rule="G13", reason=words, evidence={}
             )
             return Permit(decision=decision)
-        claimed, envelope = each.ending.claimed, job.message.envelope
-        status = status_of(each)
-        original = job.message.message_id or job.message.id
+        sender, status = refusal.sender, status_of(refusal.judgement, refusal.answer)
         key = dedupe_key(
-            envelope.reverse_path, original, claimed.recipient.forward_path, status
+            sender, refusal.original, refusal.recipient.forward_path, status
         )
         case = Case(
-            facts=facts_of(job.found),
-            recipient=claimed.recipient,
-            marks=marks_of(job.found),
+            facts=facts_of(found),
+            recipient=refusal.recipient,
+            marks=marks_of(found),
             trust=self.trust,
             own=self.own,
-            judgement=each.judgement,
+            judgement=refusal.judgement,
             detail=status[2:],
-            words=str(each.ending.answer),
+            words=str(refusal.answer),
             confirmed=True,
             reported=key in self._keys,
-            sent=self._counts(envelope.reverse_path.lower(), now),
+            sent=self._counts(sender.lower(), now),
             limits=self.limits,
-            waited=now - from_micros(job.found.asked),
+            waited=now - from_micros(found.asked),
         )
         decision = decide(case)
-        if decision.answer is Answer.SEND:
-            self._sent.append((now, envelope.reverse_path.lower()))
+        if keep and decision.answer is Answer.SEND:
+            self._sent.append((now, sender.lower()))
             self._keys.add(key)
         return Permit(decision=decision, key=key, status=status)
 
@@ -86,11 +117,10 @@ class Bouncer:
         )
 
 
-def status_of(each: Judged) -> str:
+def status_of(judgement: Judgement, answer: object) -> str:
     """Return the enhanced status code of a refusal for good (RFC 3463)."""
-    if each.judgement.rule == "lifetime-spent":
+    if judgement.rule == "lifetime-spent":
         return "4.4.7"
-    answer = each.ending.answer
     if isinstance(answer, Reply) and answer.enhanced[:1] == "5":
         return answer.enhanced
     return "5.0.0"

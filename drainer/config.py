@@ -259,8 +259,22 @@ class BounceSection(Section):
     )
     via: str = Field(
         "localhost:25",
-        description="the server that our own mail leaves by, HOST[:PORT]",
+        description="where reports go: HOST[:PORT] takes mail for everybody; mx = the"
+        " mail servers of the sender",
     )
+    rate: str = Field("1/second", description="reports, as [throttle] rate")
+    settle: Duration = Field(
+        timedelta(minutes=10),
+        description="how long a report waits for other recipients of its message",
+    )
+    retry: Duration = Field(
+        timedelta(minutes=1),
+        description="first delay of a report that was not taken, doubled up to 1h",
+    )
+    dkim_key_file: str = Field(
+        "", description="key (PEM, or Ed25519 in base64) that signs reports"
+    )
+    dkim_selector: str = Field("", description="its selector, at our own host name")
     authserv_ids: tuple[str, ...] = Field(
         (),
         description="names in Authentication-Results that the backup writes itself, and"
@@ -291,6 +305,14 @@ class BounceSection(Section):
     dns_timeout: Duration = Field(
         timedelta(seconds=5), description="for one question to DNS"
     )
+
+    @model_validator(mode="after")
+    def _signs(self) -> "BounceSection":
+        parse_rate(self.rate)
+        if bool(self.dkim_key_file) != bool(self.dkim_selector):
+            message = "dkim_key_file and dkim_selector belong together"
+            raise ValueError(message)
+        return self
 
     @field_validator("authserv_ids", "backup_hosts", "relay_domains", "weak_providers")
     @classmethod

@@ -88,7 +88,7 @@ class Feed:
                 # What earlier runs recorded comes first, and counts.
                 await self.picker.caught_up.wait()
             for source in self.sources.values():
-                if not self._is_enough:
+                if self.orders.scans and not self._is_enough:
                     await self._scan(source)
         finally:
             self.tally.scanning = False

@@ -19,6 +19,7 @@ from drainer.policy.select import Choice
 from drainer.policy.throttle import Rate
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
+from drainer.reporting import Posting
 from drainer.smtp import Route
 from drainer.smtp.connect import Connection
 
@@ -31,6 +32,7 @@ class Bouncing:
     trust: Trust
     own: Own
     limits: Limits
+    posting: Posting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class Orders:
     ramp: timedelta
     pauses: tuple[timedelta, ...]
     give_up_after: timedelta
+    #: Whether the sources are read for new mail, or only what is known goes on.
+    scans: bool = True
     #: What of the sources is to be drained, and in which order.
     choice: Choice = field(default_factory=Choice)
     #: What must exist there, and the sender to ask as.

@@ -12,7 +12,9 @@ from sqlalchemy.engine import URL
 from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
 from drainer.evidence import Servers, Settings
+from drainer.evidence.signing import sign
 from drainer.ledger import engine
+from drainer.ledger.sending import Waits
 from drainer.ledger.waiting import Brake
 from drainer.mail.envelope import domain_of
 from drainer.orders import Bouncing, Orders
@@ -26,6 +28,7 @@ from drainer.policy.rules import Rule, rules_of
 from drainer.policy.schedule import Schedule
 from drainer.policy.select import Choice
 from drainer.policy.throttle import Rate, message_rate, parse_rate
+from drainer.reporting import LIMITS, Posting, Signing
 from drainer.smtp import Login, Route, Timeouts
 from drainer.smtp.check import Probe
 from drainer.sources import Source, Taking
@@ -160,7 +163,10 @@ def make_orders(
     explicit: bool,
     acknowledge: bool,
 ) -> Orders:
-    """Return what a drain is told to do; an explicit rate skips the ramp."""
+    """Return what a drain is told to do; an explicit rate skips the ramp.
+
+    Without acknowledging, a rehearsal, nobody is told of anything.
+    """
     primary, retry, throttle = config.primary, config.retry, config.throttle
     per_second = parse_rate(throttle.rate)
     octets = parse_rate(throttle.bytes, sized=True)
@@ -199,7 +205,9 @@ def make_orders(
         ),
         brake=Brake(least=config.gate.brake_least, share=config.gate.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
-        bouncing=make_bouncing(config),
+        bouncing=make_bouncing(config)
+        if acknowledge
+        else None,  # a rehearsal tells nobody
         rules=make_rules(config),
         acknowledge=acknowledge,
     )
@@ -234,7 +242,52 @@ def make_bouncing(config: Config) -> Bouncing | None:
         trust=make_trust(config),
         own=make_own(config),
         limits=Limits(),
+        posting=make_posting(config),
     )
+
+
+def make_posting(config: Config) -> Posting:
+    """Return how reports leave; UsageError for no host, or a key that is unreadable."""
+    bounce = config.bounce
+    per_second = parse_rate(bounce.rate)
+    return Posting(
+        via=None if bounce.via == "mx" else make_via(config),
+        own=make_own(config),
+        servers=make_evidence(config).servers,
+        waits=Waits(settle=bounce.settle, retry=bounce.retry),
+        rate=None if per_second is None else message_rate(per_second, None),
+        signing=_signing(config),
+    )
+
+
+def make_via(config: Config) -> Route:
+    """Return the relay that takes reports; UsageError when it is none."""
+    if config.bounce.via == "mx":
+        message = '[bounce] via = "mx" is for reports alone'
+        raise UsageError(message, hint="name a server that takes mail: HOST[:PORT]")
+    host, port = split_host(config.bounce.via)
+    return Route(
+        host=host, port=port or 25, helo=make_own(config).hostname, timeouts=LIMITS
+    )
+
+
+def _signing(config: Config) -> Signing | None:
+    bounce = config.bounce
+    if not bounce.dkim_key_file:
+        return None
+    try:
+        key = Path(bounce.dkim_key_file).read_bytes()
+    except OSError as error:
+        message = f"the DKIM key cannot be read: {error}"
+        raise UsageError(message, hint="see [bounce] dkim_key_file") from None
+    signing = Signing(selector=bounce.dkim_selector, key=key)
+    domain = make_own(config).hostname
+    sign(_PROBE, domain=domain, selector=signing.selector, key=key)
+    return signing
+
+
+_PROBE = b"From: probe\r\n\r\n"
+"""What shows before the drain that a key signs."""
 
 
 def make_evidence(config: Config) -> Settings:
@@ -257,17 +310,6 @@ def make_own(config: Config) -> Own:
     """Return who we are to a sender."""
     hostname = config.primary.helo or own_hostname()
     return Own(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")
-
-
-def make_via(config: Config) -> Route:
-    """Return the way that our own mail takes; UsageError when it is none."""
-    host, port = split_host(config.bounce.via)
-    return Route(
-        host=host,
-        port=port or 25,
-        helo=make_own(config).hostname,
-        timeouts=_timeouts(config),
-    )
 
 
 def make_sources(

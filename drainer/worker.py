@@ -7,8 +7,10 @@ lets the sessions finish their message.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from drainer.acknowledge import Acknowledger
@@ -29,7 +31,7 @@ from drainer.leasing import Leases
 from drainer.ledger import Decision
 from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
-from drainer.orders import Orders, Tally
+from drainer.orders import Bouncing, Orders, Tally
 from drainer.picking import Picker
 from drainer.policy.judging import Judged, Policy
 from drainer.policy.known import Known
@@ -39,6 +41,7 @@ from drainer.policy.verdict import Verdict
 from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
+from drainer.reporting import Reporting
 from drainer.sessions import Sessions
 from drainer.sharing import Sharing
 from drainer.smtp.session import Work
@@ -52,6 +55,7 @@ BACKLOG = 100
 LEASED = 400
 """How far it looks ahead in a source that others share: they want some, too."""
 MAX_DEFECTS = 3
+GATHER_AT_END = timedelta(seconds=30)
 
 
 class Drain:
@@ -111,13 +115,22 @@ class Drain:
         self._policy = Policy(schedule=orders.schedule, rules=orders.rules)
         self._bouncer: Bouncer | None = None
         self._gathering: Gathering | None = None
-        if (bouncing := orders.bouncing) is not None:
-            self._bouncer = Bouncer(
-                trust=bouncing.trust, own=bouncing.own, limits=bouncing.limits
-            )
-            self._gathering = Gathering(
-                ledger, self._sources, bouncing.settings, self._quarantine
-            )
+        #: Sends what senders are told; None: nobody is told anything.
+        self.reporting: Reporting | None = None
+        if orders.bouncing is not None:
+            self._tell(orders.bouncing)
+
+    def _tell(self, bouncing: Bouncing) -> None:
+        """Prepare to ask the bounce gate, to look for evidence, and to report."""
+        self._bouncer = Bouncer(
+            trust=bouncing.trust, own=bouncing.own, limits=bouncing.limits
+        )
+        self._gathering = Gathering(
+            self.ledger, self._sources, bouncing.settings, self._quarantine
+        )
+        self.reporting = Reporting(
+            self.ledger, self._sources, self._quarantine, bouncing.posting
+        )
 
     def _make_feed(self, at_hand: Helper | None) -> Feed:
         shared = any(isinstance(each, Leasing) for each in self._sources.values())
@@ -161,8 +174,10 @@ class Drain:
             await self._feed.run(self._guarded)
             self.close()
             await self._finish(lanes)
-            for side in (lease, share, renewal, probing, gathering):
+            for side in (share, renewal, probing, gathering):
                 side.cancel()
+            await self._guarded(self._report())
+            lease.cancel()
             self._acknowledger.close()
             await acknowledging
             if self._tidier is not None:
@@ -176,6 +191,8 @@ class Drain:
     def stop(self) -> None:
         """End soon: claim nothing more, let each session finish its message."""
         self.tally.interrupted = True
+        if self.reporting is not None:
+            self.reporting.close()
         self.close()
 
     def close(self) -> None:
@@ -201,6 +218,8 @@ class Drain:
             escrow = usual_escrow(utcnow() - first_run)
         schedule = replace(self.orders.schedule, escrow=escrow)
         self._policy = Policy(schedule=schedule, rules=self.orders.rules)
+        if self._gathering is not None and not self.orders.scans:
+            await self._gathering.once()  # it is for this that a person runs it
         if self._bouncer is not None:
             self._bouncer.remember(await self.ledger.recent_reports())
         await self._probing.confirm(self.orders.brake)
@@ -212,6 +231,17 @@ class Drain:
     async def _tidy(self) -> None:
         if self._tidier is not None:
             await self._tidier.run()
+
+    async def _report(self) -> None:
+        """Look at whoever was refused last, and send the reports that are due."""
+        if self.tally.interrupted or self._error is not None:
+            return
+        if self._gathering is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_AT_END.total_seconds()):
+                    await self._gathering.once()
+        if self.reporting is not None and not self.tally.interrupted:
+            await self.reporting.run()
 
     async def _leave_gates(self) -> None:
         """Bring what the gates came to into the ledger."""

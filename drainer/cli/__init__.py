@@ -7,6 +7,7 @@ import typer
 
 from drainer import __version__
 from drainer.cli import (
+    bounces,
     check,
     classify,
     configure,
@@ -44,6 +45,7 @@ for module in (
     operate,
     quarantine,
     digest,
+    bounces,
     classify,
     verify,
     spool,

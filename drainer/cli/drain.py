@@ -3,10 +3,8 @@
 import asyncio
 import hashlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -28,30 +26,27 @@ from drainer.cli.output import (
     explain,
     print_json,
     say,
-    shown,
-    stdout,
     warn,
 )
 from drainer.cli.progress import progress
+from drainer.cli.summary import Run, print_summary, summary_of
 from drainer.cli.taking import give_back, take, tell_domains
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
 from drainer.helper import Helper, fork
 from drainer.leasing import Leases
-from drainer.ledger import Decision, Kind, from_micros
+from drainer.ledger import Decision, Kind
 from drainer.ledger.choosing import remains
 from drainer.ledger.report import Report
 from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
-from drainer.orders import Orders
-from drainer.policy.hints import NO_KNOWN_GOOD, remedy
+from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.redirect import Redirect
 from drainer.policy.select import Choice
 from drainer.process import rarely_collect, utcnow
 from drainer.smtp.check import check as check_primary
 from drainer.sources import Source
 from drainer.taking import Takings
-from drainer.units import human_duration, human_size
 from drainer.wiring import (
     LedgerURL,
     fresh_rehearsal,
@@ -90,19 +85,6 @@ def _helpers(config: Config) -> Iterator[_Helpers]:
     finally:
         for helper in filter(None, found):
             helper.end()
-
-
-@dataclass(slots=True, kw_only=True)
-class _Run:
-    """One run of the command."""
-
-    config: Config
-    orders: Orders
-    sources: list[Source]
-    url: LedgerURL
-    check: bool = True
-    as_json: bool = False
-    helpers: _Helpers
 
 
 @with_redirect
@@ -155,35 +137,43 @@ def drain(
         sections["primary"]["connections"] = connections
     if give_up_after:
         sections["gate"]["give_up_after"] = give_up_after
-    with _told(as_json=json_):
+    with told(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=sections)
         if dry_run:
             print_plan(config, sources, (choice, redirect), as_json=json_)
             return
-        with _helpers(config) as helpers:
+
+        def make() -> Run:
             opened = make_sources(config, sources, choice.selection.queues)
-            config = _settled(config, opened)
+            whole = settled(config, opened)
             orders = make_orders(
-                config,
+                whole,
                 choice,
                 redirect,
                 explicit=bool(rate) or connections is not None,
                 acknowledge=not rehearse,
             )
-            url = ledger_url(config)
-            run = _Run(
-                config=config,
+            url = ledger_url(whole)
+            run = Run(
+                config=whole,
                 orders=orders,
                 sources=opened,
                 url=fresh_rehearsal(url) if rehearse else url,
-                helpers=helpers,
             )
             run.check, run.as_json = not no_check, json_
-            code = uvloop.run(_drain(run))
+            return run
+
+        code = carry_out(config, make)
     raise typer.Exit(code)
 
 
-def _settled(config: Config, sources: list[Source]) -> Config:
+def carry_out(config: Config, make: Callable[[], Run]) -> int:
+    """Do a run, which is made when its helpers stand; return the exit code."""
+    with _helpers(config) as helpers:
+        return uvloop.run(_drain(make(), helpers))
+
+
+def settled(config: Config, sources: list[Source]) -> Config:
     """Return the configuration that nothing keeps from beginning.
 
     A server that runs may name the domains that are the primary's: before anything
@@ -198,7 +188,7 @@ def _settled(config: Config, sources: list[Source]) -> Config:
     return config
 
 
-async def _drain(run: _Run) -> int:
+async def _drain(run: Run, helpers: _Helpers) -> int:
     shown_url = run.url.render_as_string(hide_password=True)
     route = str(run.orders.route)
     say(f"draining to {route}; ledger {shown_url}")
@@ -207,19 +197,20 @@ async def _drain(run: _Run) -> int:
         run.url,
         lock_folder(run.url),
         unknown=run.config.retry.unknown,
-        at_hand=run.helpers.writer,
+        at_hand=helpers.writer,
     )
     shared = run.sources if run.orders.acknowledge else ()
-    leases, takings = Leases(shared), Takings(shared, lock_folder(run.url))
+    taken = shared if run.orders.scans else ()
+    leases, takings = Leases(shared), Takings(taken, lock_folder(run.url))
     drain = Drain(
-        run.orders, run.sources, ledger, leases=leases, at_hand=run.helpers.scanner
+        run.orders, run.sources, ledger, leases=leases, at_hand=helpers.scanner
     )
     error: DrainerError | None = None
     in_doubt = await ledger.start(route)
     if in_doubt:
         warn(f"a run before this one died: {in_doubt} recipients are in doubt")
     exporting = start_export(
-        run.config.telemetry, run.url, lock_folder(run.url), run.helpers.exporter
+        run.config.telemetry, run.url, lock_folder(run.url), helpers.exporter
     )
     try:
         await ledger.bind([source.url for source in run.sources], route)
@@ -243,7 +234,7 @@ async def _drain(run: _Run) -> int:
     ended = utcnow()
     await _stop_export(exporting)
     try:
-        _print_summary(run, drain, _summary(run, drain, ledger, (code, ended)))
+        print_summary(run, drain, summary_of(run, drain, ledger, (code, ended)))
     except LedgerError:
         if error is None:  # else it is that which a person must see
             raise
@@ -256,7 +247,7 @@ def _warn_of_refusals(drain: Drain) -> None:
 
 
 @contextmanager
-def _told(*, as_json: bool) -> Iterator[None]:
+def told(*, as_json: bool) -> Iterator[None]:
     """Tell scripts too what kept the drain from beginning."""
     try:
         yield
@@ -285,7 +276,7 @@ def _warn_of_defaults(config: Config) -> None:
         warn(NO_KNOWN_GOOD)
 
 
-async def _check(run: _Run, ledger: Ledger) -> None:
+async def _check(run: Run, ledger: Ledger) -> None:
     """Gate the drain: PrimaryNotReady or UsageError, and nothing was sent."""
     if not run.check:
         return
@@ -331,7 +322,7 @@ def _first(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
     return found
 
 
-def _exit_code(run: _Run, drain: Drain, error: DrainerError | None) -> int:
+def _exit_code(run: Run, drain: Drain, error: DrainerError | None) -> int:
     """Where several apply: 1, 130, 4, 5, 0."""
     if error is not None:
         return error.exit_code
@@ -356,79 +347,3 @@ async def _end(ledger: Ledger, code: int) -> None:
 async def _stop_export(exporting: Exporting | None) -> None:
     if exporting is not None and not await asyncio.to_thread(exporting.finish):
         warn("not all traces could be sent; the next run will")
-
-
-def _summary(
-    run: _Run, drain: Drain, ledger: Ledger, ending: tuple[int, datetime]
-) -> dict[str, Any]:
-    urls = [source.url for source in run.sources]
-    report = Report(run.url)
-    states, messages = report.states(urls), report.message_counts(urls)
-    report.close()
-    code, ended = ending
-    seconds = (ended - drain.tally.started).total_seconds()
-    sent = drain.tally.sent_messages
-    return {
-        "exit": code,
-        "messages": messages,
-        "recipients": states,
-        "sent_messages": sent,
-        "not_chosen": drain.tally.passed,
-        "seconds": round(seconds, 3),
-        "messages_per_second": round(sent / seconds, 2) if seconds else 0.0,
-        "bytes": drain.tally.sent_bytes,
-        "commits": ledger.commits,
-        "run_id": ledger.run_id,
-    }
-
-
-def _print_summary(run: _Run, drain: Drain, summary: dict[str, Any]) -> None:
-    if run.as_json:
-        print_json(summary)
-        return
-    console = stdout()
-    console.print(
-        f"{summary['sent_messages']} messages ({human_size(summary['bytes'])}) sent in"
-        f" {human_duration(summary['seconds'])},"
-        f" {summary['messages_per_second']:.1f} per second"
-    )
-    for state, count in summary["recipients"].items():
-        if count:
-            console.print(f"  {count} {state}")
-    _print_next(run, drain)
-
-
-def _print_gates(drain: Drain) -> None:
-    """Say which gates are open, why, and what to do about it."""
-    console = stdout()
-    for gate in drain.keeper.open_gates:
-        cause = gate.cause
-        why = cause.judgement.reason if cause else "waiting did not help"
-        where = f" for {shown(gate.scope)}" if gate.scope else ""
-        console.print(f"[red]stopped{where}: {shown(why)}[/]")
-        if cause is not None:
-            console.print(f"  it said: {shown(cause.reply)}")
-            console.print(f"  {remedy(cause)}")
-    if drain.keeper.open_gates:
-        console.print("nothing was judged by that; mend it and run the same again")
-    if drain.keeper.scopes.brake:
-        console.print(
-            "[yellow]brake: too many refusals for good are pending, so none becomes"
-            " final[/]; look at `drainer list --state bounce-pending`"
-        )
-
-
-def _print_next(run: _Run, drain: Drain) -> None:
-    """Say what remains, why, and what to run."""
-    console = stdout()
-    _print_gates(drain)
-    if drain.tally.passed:
-        console.print(f"  {drain.tally.passed} more messages were not chosen")
-    urls = [source.url for source in run.sources]
-    report = Report(run.url)
-    for row in report.reasons(urls):
-        due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
-        reply = shown(row["reply"] or "", 80)
-        console.print(f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}")
-    report.close()
-    console.print("`drainer status` and `drainer why ID` tell more")

@@ -378,6 +378,7 @@ _NEXT = {
     State.UNKNOWN: "may have arrived; it is sent again, alone, in {wait}; search the"
     " primary's log for the Message-ID, and `drainer discard` it if it is there",
     State.HELD: "waits for a person: `drainer release` or `drainer discard`",
-    State.BOUNCE_PENDING: "was refused; nothing is bounced: see whether the refusal is"
-    " right, then `drainer requeue` to try again or `drainer discard`",
+    State.BOUNCE_PENDING: "was refused, and is tried again for confirmation in {wait}:"
+    " by the next drain, or `drainer bounces run`; if the refusal is wrong, `drainer"
+    " requeue`; `drainer bounces show` says whether the sender would be told",
 }

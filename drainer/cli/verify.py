@@ -234,7 +234,7 @@ def _content(message: Message, config: Config) -> tuple[bytes, bool]:
     """Return a spooled content as far as it is looked at, and whether that is less."""
     found = bytearray()
     try:
-        for chunk in _source_of(message, config).open(message).content.chunks():
+        for chunk in source_of(message, config).open(message).content.chunks():
             found += chunk
             if len(found) > MAX_CONTENT_BYTES:
                 return bytes(found), True
@@ -244,7 +244,7 @@ def _content(message: Message, config: Config) -> tuple[bytes, bool]:
     return bytes(found), False
 
 
-def _source_of(message: Message, config: Config) -> Source:
+def source_of(message: Message, config: Config) -> Source:
     """Return the source of a message, with the options of its table if it has one."""
     named = chain.from_iterable(make_sources(config, [n], []) for n in config.sources)
     for source in named:

@@ -174,6 +174,9 @@ reports = sa.Table(
     sa.Column("reply", _Text, nullable=False),
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("refused", _Time, nullable=False),
+    #: Message-ID of the report that tells of it; '' before the first attempt to send
+    #: it, after which nothing is added to that report.
+    sa.Column("report", sa.String(400), nullable=False, server_default=""),
     #: queued, sent, failed (never bounced in turn).
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("due", _Time),

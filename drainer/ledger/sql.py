@@ -28,6 +28,7 @@ from drainer.ledger import (
     from_micros,
     gates,
     runs,
+    sending,
     to_micros,
     waiting,
 )
@@ -286,6 +287,28 @@ class Ledger:
     async def needless(self, ids: Sequence[str]) -> list[str]:
         """Return those of the messages of which no copy is needed any more."""
         return await self._call(copies.needless_now, ids=ids)
+
+    async def take_report(
+        self, waits: sending.Waits, hostname: str
+    ) -> sending.Queued | None:
+        """Begin an attempt to send the next report that is due; None when none is."""
+        return await self._call(
+            sending.take,
+            waits=waits,
+            identity=self._identity,
+            now=_now(),
+            hostname=hostname,
+        )
+
+    async def end_report(self, queued: sending.Queued, ending: sending.Ended) -> None:
+        """Write down what became of that attempt."""
+        await self._call(
+            sending.ended,
+            queued=queued,
+            ending=ending,
+            identity=self._identity,
+            now=_now(),
+        )
 
     async def keep_lease(self) -> None:
         """Renew the lease for ever; run it as a task."""

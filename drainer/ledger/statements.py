@@ -297,6 +297,7 @@ def report_row(closed: Closed, settlement: Settlement, at: int) -> Row:
         "reply": storable(settlement.reply[:MAX_REPLY]),
         "rule": settlement.judgement.rule,
         "refused": at,
+        "report": "",
         "state": "queued",
         "due": at,
         "attempts": 0,

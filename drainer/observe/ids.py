@@ -46,6 +46,8 @@ def decision_name(row: Mapping[str, Any]) -> str:
             return str(row["rule"]).replace("-", ".", 1)
         case Kind.ACKNOWLEDGED:
             return "source.acknowledge"
+        case Kind.BOUNCE if str(row["rule"]).startswith("report-"):
+            return "bounce.send"
         case _:
             return "classify"
 

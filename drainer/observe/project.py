@@ -129,10 +129,17 @@ def _facts(connection: sa.Connection, decisions: list[dict[str, Any]]) -> Facts:
 
 
 def _finishing(connection: sa.Connection, finished: set[int]) -> frozenset[int]:
-    """Return the last decision about each finished message, before its source's."""
+    """Return the last decision about each finished message, before its source's.
+
+    A report about it is sent afterwards, maybe days later.
+    """
     rows = connection.scalars(
         sa.select(sa.func.max(_D.id))
-        .where(_D.message.in_(list(finished)), _D.kind != Kind.ACKNOWLEDGED.value)
+        .where(
+            _D.message.in_(list(finished)),
+            _D.kind != Kind.ACKNOWLEDGED.value,
+            _D.rule.not_like("report-%"),
+        )
         .group_by(_D.message)
     )
     return frozenset(rows)

@@ -1,0 +1,323 @@
+"""`bounces`: who would be told what; approve, cancel, and send what is due."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from drainer import escrow
+from drainer.cli.drain import carry_out, settled, told
+from drainer.cli.escrowed import COLUMNS, add_row, asking, facts_of, print_facts
+from drainer.cli.filters import with_filters
+from drainer.cli.options import (
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    ToOption,
+    load,
+)
+from drainer.cli.output import Pages, print_json, say, stdout, warn
+from drainer.cli.summary import Run
+from drainer.cli.verify import source_of
+from drainer.config import Config
+from drainer.errors import SourceError, UsageError
+from drainer.ledger.escrow import Resting, Ruling, bound, resting, rule
+from drainer.ledger.report import Filters, Report
+from drainer.mail.message import Message, Spooled
+from drainer.policy.state import Event, State
+from drainer.process import utcnow
+from drainer.quarantine import Quarantine
+from drainer.sources import Source
+from drainer.wiring import (
+    ledger_url,
+    make_orders,
+    make_route,
+    make_sources,
+    quarantine_folder,
+)
+
+app = typer.Typer(
+    name="bounces",
+    help="Refusals that rest, and the reports about them.",
+    no_args_is_help=True,
+)
+IdsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ID",
+        help="Drainer ids or prefixes, queue ids, or Message-IDs.",
+        show_default=False,
+    ),
+]
+ReasonOption = Annotated[
+    str, typer.Option(help="Why; it is recorded with the decision.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be done.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask on a terminal.")]
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands."""
+    root.add_typer(app, name="bounces")
+
+
+# ---- list, show
+
+
+@app.command("list")
+@with_filters
+def list_(
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    filters: Filters,
+    json_: JsonOption = False,
+) -> None:
+    """List who would be told what: refusals that rest, and reports, one a line.
+
+    What the gate would say is asked now, of the evidence that was gathered.
+
+    Example: drainer bounces list --domain example.com
+    """
+    config = load(path, ledger=ledger)
+    pages = Pages(*COLUMNS)
+    with asking(config) as (report, bouncer):
+        for each in resting(report, filters):
+            fact = facts_of(bouncer, each)
+            if json_:
+                print_json(fact)
+            else:
+                add_row(pages, fact)
+    if not json_:
+        pages.end()
+
+
+@app.command("show")
+def show(
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="A drainer id or prefix, a queue id, or a Message-ID."
+        ),
+    ],
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Show what would be told about one message, or was, with the evidence.
+
+    Example: drainer bounces show 4bX1Yz3Qk2z
+    """
+    config = load(path, ledger=ledger)
+    with asking(config) as (report, bouncer):
+        chosen = Filters(messages=[report.resolve(id_)])
+        facts = [facts_of(bouncer, each) for each in resting(report, chosen)]
+    if not facts:
+        say("nobody of this message was refused for good; `drainer show` tells more")
+    for fact in facts:
+        if json_:
+            print_json(fact)
+        else:
+            print_facts(fact)
+
+
+# ---- approve, cancel
+
+
+@app.command("approve")
+@with_filters
+def approve(
+    ids: IdsArgument = None,
+    reason: ReasonOption = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    filters: Filters,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Take refusals for final now: the gate decides, report or quarantine.
+
+    Who is not proven is not told by this either.
+
+    Example: drainer bounces approve 4bX1Yz3Qk2z --reason 'the user has left'
+    """
+    config = load(path, ledger=ledger)
+    with asking(config) as (report, bouncer):
+        chosen = _chosen(report, "approve", ids or [], filters)
+        if bouncer is None:
+            rulings = [Ruling(resting=r, event=Event.APPROVED_REFUSED) for r in chosen]
+        else:
+            rulings = list(escrow.approvals(bouncer, chosen, utcnow()))
+        if left := len(chosen) - len(rulings):
+            say(f"{left} go on resting: DNS did not say enough; try again later")
+        _carry_out(config, report, ("approve", reason), rulings,
+                   (dry_run, yes, json_))  # fmt: skip
+
+
+@app.command("cancel")
+@with_filters
+def cancel(
+    ids: IdsArgument = None,
+    reason: ReasonOption = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    filters: Filters,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Tell nobody: what was refused goes into the quarantine.
+
+    Example: drainer bounces cancel --sender newsletter@ --reason 'not wanted'
+    """
+    config = load(path, ledger=ledger)
+    with asking(config) as (report, _):
+        chosen = _chosen(report, "cancel", ids or [], filters)
+        rulings = [Ruling(resting=each, event=Event.CANCELLED) for each in chosen]
+        _carry_out(config, report, ("cancel", reason), rulings,
+                   (dry_run, yes, json_))  # fmt: skip
+
+
+def _chosen(
+    report: Report, verb: str, ids: list[str], filters: Filters
+) -> list[Resting]:
+    """Return the refusals that rest and are meant."""
+    if not ids and filters.empty:
+        message = f"{verb} needs an ID or a filter"
+        raise UsageError(message, hint=f"see `drainer bounces {verb} --help`")
+    chosen = replace(filters, messages=[report.resolve(each) for each in ids])
+    pending = State.BOUNCE_PENDING.value
+    return [each for each in resting(report, chosen) if each.row["state"] == pending]
+
+
+def _carry_out(
+    config: Config,
+    report: Report,
+    why: tuple[str, str],
+    rulings: Sequence[Ruling],
+    flags: tuple[bool, bool, bool],
+) -> None:
+    """Ask, copy, and write down; ``flags`` are --dry-run, --yes and --json."""
+    (verb, reason), (dry_run, yes, as_json) = why, flags
+    count = len(rulings)
+    if not dry_run and count:
+        if not reason:
+            message = f"{verb} needs --reason"
+            raise UsageError(message, hint="it is recorded, for whoever asks later")
+        if not yes and sys.stdin.isatty():
+            typer.confirm(f"{verb} {count} recipients?", abort=True, err=True)
+        url = ledger_url(config)
+        opening = _Opening(config)
+        quarantine = Quarantine(quarantine_folder(url))
+        escrow.keep_copies(quarantine, report, rulings, opening)
+        count = rule(url, verb, rulings, reason)
+    _tell(rulings, count, dry_run=dry_run, as_json=as_json)
+
+
+class _Opening:
+    """Opens messages where they lie, each source once."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._sources: dict[str, Source] = {}
+
+    def __call__(self, message: Message) -> Spooled:
+        if message.source not in self._sources:
+            self._sources[message.source] = source_of(message, self._config)
+        return self._sources[message.source].open(message)
+
+
+def _tell(
+    rulings: Sequence[Ruling], count: int, *, dry_run: bool, as_json: bool
+) -> None:
+    bounced = sum(each.event is Event.APPROVED for each in rulings)
+    if as_json:
+        facts = {"bounced": bounced, "quarantined": len(rulings) - bounced}
+        print_json({"recipients": count, "dry_run": dry_run, **facts})
+        return
+    would = "would be " if dry_run else ""
+    stdout().print(
+        f"{bounced} recipients {would}bounced, {len(rulings) - bounced}"
+        f" {would}quarantined"
+    )
+    if count != len(rulings):
+        say(f"{len(rulings) - count} had moved on meanwhile")
+    if bounced and not dry_run:
+        say("the reports are queued: `drainer bounces run` sends them")
+
+
+# ---- run
+
+
+@app.command("run")
+def run(
+    to: ToOption = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not ask the primary first.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Confirm the refusals that are ripe, and send the reports that are due.
+
+    A drain of all that the ledger knows of this primary, which scans nothing: what
+    else is due is tried as well.
+
+    Exit status: as for `drain`.
+
+    Example: drainer bounces run --to mx1.example.com
+    """
+    quick = {"gate": {"give_up_after": "1m"}}
+    with told(as_json=json_):
+        config = load(path, to=to, ledger=ledger, sections=quick)
+
+        def make() -> Run:
+            sources = _bound(config)
+            whole = settled(config, sources)
+            orders = make_orders(whole, explicit=False, acknowledge=True)
+            made = Run(
+                config=whole,
+                orders=replace(orders, scans=False),
+                sources=sources,
+                url=ledger_url(whole),
+            )
+            made.check, made.as_json = not no_check, json_
+            return made
+
+        code = carry_out(config, make)
+    raise typer.Exit(code)
+
+
+def _bound(config: Config) -> list[Source]:
+    """Open every source that was drained to this primary, as far as it is there."""
+    report = Report(ledger_url(config))
+    urls = bound(report, str(make_route(config)))
+    report.close()
+    named = {url: name for name, url in _named(config)}
+    found: list[Source] = []
+    for url in urls:
+        try:
+            found += make_sources(config, [named.get(url, url)], [])
+        except SourceError as error:
+            warn(f"{url} is left out: {error}")
+    if not found:
+        message = f"nothing was drained to {make_route(config)} with this ledger"
+        raise UsageError(message, hint="give the --to and the --ledger of the drain")
+    return found
+
+
+def _named(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the names of configured sources, each with its URL in the ledger."""
+    for name in config.sources:
+        for source in make_sources(config, [name], []):
+            yield name, source.url

@@ -1,0 +1,110 @@
+"""Refusals that rest, and reports, as `bounces list` and `show` tell of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from drainer import escrow
+from drainer.bouncing import Bouncer
+from drainer.cli.output import Pages, shown, stdout
+from drainer.config import Config
+from drainer.ledger import from_micros
+from drainer.ledger.bounces import REMEMBERED
+from drainer.ledger.escrow import Resting, recent_reports
+from drainer.ledger.report import Report
+from drainer.policy.state import State
+from drainer.process import utcnow
+from drainer.wiring import ledger_url, make_bouncing
+
+COLUMNS = ("id", "sender", "recipient", "state", "when", "gate", "because")
+
+
+@contextmanager
+def asking(config: Config) -> Iterator[tuple[Report, Bouncer | None]]:
+    """Give the ledger, and the gate as it stands; None when nobody is told."""
+    report = Report(ledger_url(config))
+    bouncing = make_bouncing(config)
+    bouncer = None
+    if bouncing is not None:
+        bouncer = Bouncer(
+            trust=bouncing.trust, own=bouncing.own, limits=bouncing.limits
+        )
+        bouncer.remember(recent_reports(report, utcnow() - REMEMBERED))
+    try:
+        yield report, bouncer
+    finally:
+        report.close()
+
+
+def facts_of(bouncer: Bouncer | None, each: Resting) -> dict[str, Any]:
+    """Return one recipient for scripts."""
+    row = each.row
+    waits = row["state"] == State.BOUNCE_PENDING.value
+    gate = None
+    evidence: dict[str, str] = {}
+    if waits and bouncer is not None:
+        decision = escrow.ask(bouncer, each, utcnow()).decision
+        evidence = dict(decision.evidence)
+        gate = {
+            "answer": decision.answer.value,
+            "rule": decision.rule,
+            "reason": decision.reason,
+        }
+    due = row["due"] if waits else None
+    return {
+        "id": row["id"],
+        "native_id": row["native_id"],
+        "sender": row["reverse_path"],
+        "forward_path": row["forward_path"],
+        "state": row["state"],
+        "ripe": from_micros(due).isoformat() if due is not None else None,
+        "reply": row["reply"] or None,
+        "rule": row["rule"],
+        "gathered": each.found is not None,
+        "gate": gate,
+        "evidence": evidence,
+        "report": _report_facts(each),
+    }
+
+
+def _report_facts(each: Resting) -> dict[str, Any] | None:
+    told = each.report
+    if told is None:
+        return None
+    return {
+        "state": told["state"],
+        "message_id": told["report"] or None,
+        "attempts": told["attempts"],
+        "due": from_micros(told["due"]).isoformat() if told["due"] else None,
+        "answer": told["answer"] or None,
+    }
+
+
+def add_row(pages: Pages, fact: dict[str, Any]) -> None:
+    """Add one recipient to a table with COLUMNS."""
+    gate, report = fact["gate"], fact["report"]
+    words, because = "", fact["reply"] or ""
+    if report is not None:
+        words, because = f"report {report['state']}", report["answer"] or ""
+    elif gate is not None:
+        words, because = f"{gate['answer']} by {gate['rule']}", gate["reason"]
+    values = (
+        fact["sender"] or "<>",
+        fact["forward_path"],
+        fact["state"],
+        (fact["ripe"] or "")[:19],
+        words,
+        because,
+    )
+    pages.add(fact["id"][:12], *(shown(value, 100) for value in values))
+
+
+def print_facts(fact: dict[str, Any]) -> None:
+    """Print everything about one recipient."""
+    console = stdout()
+    for key, value in fact.items():
+        if isinstance(value, dict):
+            for name, words in value.items():
+                console.print(f"{key} {name}: {shown(words, 400)}")
+        elif value is not None:
+            console.print(f"{key}: {shown(value, 400)}")

@@ -1,0 +1,141 @@
+"""How a drain ends: its summary, what remains and why, and what to run next."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from drainer.cli.output import print_json, shown, stdout
+from drainer.config import Config
+from drainer.ledger import from_micros
+from drainer.ledger.escrow import outlook
+from drainer.ledger.report import Report
+from drainer.ledger.sql import Ledger
+from drainer.orders import Orders
+from drainer.policy.hints import remedy
+from drainer.reporting import Count
+from drainer.sources import Source
+from drainer.units import human_duration, human_size
+from drainer.wiring import LedgerURL
+from drainer.worker import Drain
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run of the command."""
+
+    config: Config
+    orders: Orders
+    sources: list[Source]
+    url: LedgerURL
+    check: bool = True
+    as_json: bool = False
+
+
+def summary_of(
+    run: Run, drain: Drain, ledger: Ledger, ending: tuple[int, datetime]
+) -> dict[str, Any]:
+    """Return the facts of a run that ended: ``ending`` is its exit code and time."""
+    urls = [source.url for source in run.sources]
+    report = Report(run.url)
+    states, messages = report.states(urls), report.message_counts(urls)
+    report.close()
+    code, ended = ending
+    seconds = (ended - drain.tally.started).total_seconds()
+    sent = drain.tally.sent_messages
+    return {
+        "exit": code,
+        "messages": messages,
+        "recipients": states,
+        "sent_messages": sent,
+        "not_chosen": drain.tally.passed,
+        "seconds": round(seconds, 3),
+        "messages_per_second": round(sent / seconds, 2) if seconds else 0.0,
+        "bytes": drain.tally.sent_bytes,
+        "reports": asdict(count) if (count := _reports(drain)) else {},
+        "commits": ledger.commits,
+        "run_id": ledger.run_id,
+    }
+
+
+def print_summary(run: Run, drain: Drain, summary: dict[str, Any]) -> None:
+    """Print how it ended, for a script or for a person."""
+    if run.as_json:
+        print_json(summary)
+        return
+    console = stdout()
+    console.print(
+        f"{summary['sent_messages']} messages ({human_size(summary['bytes'])}) sent in"
+        f" {human_duration(summary['seconds'])},"
+        f" {summary['messages_per_second']:.1f} per second"
+    )
+    for state, count in summary["recipients"].items():
+        if count:
+            console.print(f"  {count} {state}")
+    _print_next(run, drain)
+
+
+def _reports(drain: Drain) -> Count | None:
+    """Return what became of the reports that this run tried to send."""
+    return drain.reporting.count if drain.reporting is not None else None
+
+
+def _print_reports(run: Run, drain: Drain) -> None:
+    """Say what senders were told, what ripens when, and what to run."""
+    console = stdout()
+    count = _reports(drain)
+    if count and (count.sent or count.failed or count.deferred):
+        console.print(
+            f"reports to senders: {count.sent} sent, {count.failed} failed,"
+            f" {count.deferred} put off"
+        )
+    report = Report(run.url)
+    found = outlook(report)
+    report.close()
+    if found.pending and found.ripe:
+        console.print(
+            f"{found.pending} refused recipients rest, to be confirmed from"
+            f" {found.ripe:%Y-%m-%d %H:%M:%S}Z on: `drainer bounces run` then, or the"
+            " next drain; `drainer bounces list` shows who would be told"
+        )
+    if found.queued:
+        console.print(
+            f"{found.queued} reports are queued: `drainer bounces run` sends what is"
+            " due, and so does the next drain"
+        )
+
+
+def _print_gates(drain: Drain) -> None:
+    """Say which gates are open, why, and what to do about it."""
+    console = stdout()
+    for gate in drain.keeper.open_gates:
+        cause = gate.cause
+        why = cause.judgement.reason if cause else "waiting did not help"
+        where = f" for {shown(gate.scope)}" if gate.scope else ""
+        console.print(f"[red]stopped{where}: {shown(why)}[/]")
+        if cause is not None:
+            console.print(f"  it said: {shown(cause.reply)}")
+            console.print(f"  {remedy(cause)}")
+    if drain.keeper.open_gates:
+        console.print("nothing was judged by that; mend it and run the same again")
+    if drain.keeper.scopes.brake:
+        console.print(
+            "[yellow]brake: too many refusals for good are pending, so none becomes"
+            " final[/]; look at `drainer list --state bounce-pending`"
+        )
+
+
+def _print_next(run: Run, drain: Drain) -> None:
+    """Say what remains, why, and what to run."""
+    console = stdout()
+    _print_gates(drain)
+    if drain.tally.passed:
+        console.print(f"  {drain.tally.passed} more messages were not chosen")
+    urls = [source.url for source in run.sources]
+    report = Report(run.url)
+    for row in report.reasons(urls):
+        due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
+        reply = shown(row["reply"] or "", 80)
+        console.print(f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}")
+    report.close()
+    _print_reports(run, drain)
+    console.print("`drainer status` and `drainer why ID` tell more")

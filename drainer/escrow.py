@@ -1,0 +1,89 @@
+"""What an operator sees and decides of refusals that rest; the gate is asked now."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+
+from drainer.bouncing import Bouncer, Refusal
+from drainer.errors import MessageUnreadable, UsageError
+from drainer.ledger.escrow import Resting, Ruling
+from drainer.ledger.report import Report
+from drainer.ledger.rows import claimed_of, message_of, recipient_of
+from drainer.mail.message import Message, Spooled
+from drainer.mail.reply import ProtocolError, Reply, parse_reply
+from drainer.policy.bounce_gate import Answer
+from drainer.policy.judging import Permit
+from drainer.policy.state import Event
+from drainer.policy.verdict import Judgement, Scope, Verdict
+from drainer.quarantine import Quarantine
+
+_EVENTS = {
+    Answer.SEND: Event.APPROVED,
+    Answer.NO: Event.APPROVED_REFUSED,
+    Answer.NEVER: Event.APPROVED_REFUSED,
+}
+"""What the gate says of an approved refusal -> the event; else it goes on resting."""
+
+Open = Callable[[Message], Spooled]
+
+
+def ask(
+    bouncer: Bouncer, each: Resting, now: datetime, *, keep: bool = False
+) -> Permit:
+    """Return what the gate would say if the refusal were final now."""
+    row = each.row
+    reply = _reply(row["reply"])
+    refusal = Refusal(
+        sender=row["reverse_path"],
+        original=row["message_id"] or row["id"],
+        recipient=recipient_of(row),
+        judgement=Judgement(
+            verdict=Verdict.BOUNCE,
+            scope=Scope.RECIPIENT,
+            rule=row["refusal"] or row["rule"],
+            reason="as it was refused",
+        ),
+        answer=reply,
+    )
+    return bouncer.ask(each.found, refusal, now, keep=keep)
+
+
+def _reply(text: str) -> Reply | str:
+    try:
+        return parse_reply(text.encode("utf-8", "replace"))
+    except ProtocolError:
+        return text
+
+
+def approvals(
+    bouncer: Bouncer, these: Iterable[Resting], now: datetime
+) -> Iterator[Ruling]:
+    """Yield what the gate makes of approved refusals; UsageError without evidence."""
+    for each in these:
+        if each.found is None:
+            message = f"nobody has looked yet who sent {each.row['native_id']}"
+            hint = "`drainer bounces run`, or the next drain, gathers the evidence"
+            raise UsageError(message, hint=hint)
+        permit = ask(bouncer, each, now, keep=True)
+        event = _EVENTS.get(permit.decision.answer)
+        if event is not None:
+            yield Ruling(resting=each, event=event, permit=permit)
+
+
+def keep_copies(
+    quarantine: Quarantine, report: Report, rulings: Sequence[Ruling], opening: Open
+) -> None:
+    """Make a durable copy of every message that becomes final by these rulings.
+
+    Raises UsageError when one cannot be made; then nothing may become final.
+    """
+    for id_, some in groupby(rulings, key=lambda ruling: ruling.resting.row["id"]):
+        claimed = tuple(claimed_of(ruling.resting.row) for ruling in some)
+        recipients = tuple(each.recipient for each in claimed)
+        message = message_of(report.message(id_), recipients)
+        try:
+            quarantine.keep(opening(message), claimed)
+        except (MessageUnreadable, OSError) as error:
+            words = f"no copy of {message.native_id} can be made: {error}"
+            hint = "nothing was changed; is the spool there, and room on the disk?"
+            raise UsageError(words, hint=hint) from None

@@ -1,0 +1,78 @@
+"""Where mail for a domain goes: its MX hosts, in order, and what must not be one.
+
+Null MX, private addresses and ourselves are no way to anybody (gate rule G12 says so
+before; a zone may change meanwhile).
+"""
+
+from typing import NamedTuple
+
+from drainer.evidence.dns import Dns, Outcome
+from drainer.evidence.domains import ascii_domain
+from drainer.policy.facts import is_private, parse_address
+
+MAX_TARGETS = 5
+"""Addresses that are tried, one after the other."""
+
+
+class Relays(NamedTuple):
+    """What was found: (host, address) pairs, or why there are none."""
+
+    targets: tuple[tuple[str, str], ...] = ()
+    problem: str = ""
+    #: DNS did not answer: it may be otherwise another time.
+    later: bool = False
+
+
+def relays_of(dns: Dns, domain: str, own: frozenset[str]) -> Relays:
+    """Return the mail servers of a domain (RFC 5321 5.1).
+
+    ``own`` are our names, in lower case: hosts from ours on, by preference, are left
+    out, because they would send it back.
+    """
+    name = ascii_domain(domain)
+    if not name:
+        return Relays(problem=f"{domain} is no DNS name")
+    answer = dns.ask(name, "MX")
+    if answer.outcome is Outcome.FAILED:
+        return Relays(problem=answer.detail, later=True)
+    if answer.outcome is Outcome.NXDOMAIN:
+        return Relays(problem=f"{name} does not exist")
+    hosts = sorted(_preference(text) for text in answer.texts) or [(0, name)]
+    if [host for _, host in hosts] in (["."], [""]):  # RFC 7505 3
+        return Relays(problem=f"{name} takes no mail (null MX)")
+    ours = min((rank for rank, host in hosts if host in own), default=None)
+    better = [host for rank, host in hosts if ours is None or rank < ours]
+    return _targets(dns, name, better, own)
+
+
+def _preference(text: str) -> tuple[int, str]:
+    rank, _, host = text.partition(" ")
+    return int(rank), host.lower().rstrip(".")
+
+
+def _targets(dns: Dns, name: str, hosts: list[str], own: frozenset[str]) -> Relays:
+    ours = {text for each in own for text, _ in _addresses(dns, each)}
+    found: list[tuple[str, str]] = []
+    failed = False
+    for host in hosts[:MAX_TARGETS]:
+        for text, is_answer in _addresses(dns, host):
+            failed = failed or not is_answer
+            address = parse_address(text) if is_answer else None
+            if address and not is_private(address) and text not in ours:
+                found.append((host, text))
+    if found:
+        return Relays(targets=tuple(found[:MAX_TARGETS]))
+    if failed:
+        return Relays(problem=f"DNS says nothing about {name}", later=True)
+    return Relays(problem=f"{name} has no mail server but private ones, or ours")
+
+
+def _addresses(dns: Dns, host: str) -> list[tuple[str, bool]]:
+    """Return the addresses of a host; ('', False) for a question without an answer."""
+    found: list[tuple[str, bool]] = []
+    for kind in ("A", "AAAA"):
+        answer = dns.ask(host, kind)
+        if answer.outcome is Outcome.FAILED:
+            found.append(("", False))
+        found += [(text, True) for text in answer.texts]
+    return found

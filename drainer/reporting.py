@@ -1,0 +1,275 @@
+"""Reports leave: one to a message, by a way of their own, never twice by intent.
+
+What is due is taken from the ledger one by one, and built again from what it has and
+the copy of the original; what becomes of it is a decision there. A report that fails
+is recorded with the words of who refused it, and never reported in turn.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from drainer.errors import MessageUnreadable
+from drainer.evidence import Servers
+from drainer.evidence.dns import Dns
+from drainer.evidence.relays import Relays, relays_of
+from drainer.evidence.signing import sign
+from drainer.ledger import from_micros
+from drainer.ledger.sending import FAILED, QUEUED, SENT, Ended, Queued, Waits
+from drainer.ledger.sql import Ledger
+from drainer.mail.dsn import MAX_CONTENT_BYTES, build
+from drainer.mail.envelope import AddressError, domain_of
+from drainer.mail.message import Message
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.report import CannotTell, Fate, Report
+from drainer.policy.bounce_gate import CONTENT_RULES, Own
+from drainer.policy.classify import classify
+from drainer.policy.throttle import Rate
+from drainer.policy.verdict import Verdict
+from drainer.quarantine import Quarantine
+from drainer.smtp import Route, Timeouts
+from drainer.smtp.connect import Connection, Failed, connect
+from drainer.smtp.post import Letter, Posted, post
+from drainer.smtp.throttle import Throttle
+from drainer.sources import Source
+
+AT_MOST = timedelta(seconds=30)
+"""After which a drain begins no further report; the rest stays queued."""
+LIMITS = Timeouts(connect=10, banner=30, ehlo=30, mail=60, rcpt=60, data=60, body=60)
+_READ_BYTES = max(64 * 1024, MAX_CONTENT_BYTES + 1)
+"""Of an original: more than a report carries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """What signs reports: a DKIM selector and its key."""
+
+    selector: str
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posting:
+    """How reports leave."""
+
+    #: Who takes mail for everybody; None = the mail servers of each sender.
+    via: Route | None
+    own: Own
+    #: Which DNS servers tell of those.
+    servers: Servers
+    waits: Waits
+    rate: Rate | None = None
+    signing: Signing | None = None
+
+
+@dataclass(slots=True)
+class Count:
+    """What became of the reports of a run, in attempts."""
+
+    sent: int = 0
+    failed: int = 0
+    deferred: int = 0
+
+
+class _NoWay(Exception):
+    """This report has no way now, or none at all."""
+
+    def __init__(self, ended: Ended) -> None:
+        super().__init__(ended.reason)
+        self.ended = ended
+
+
+class Reporting:
+    """Sends what is due."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sources: Mapping[str, Source],
+        quarantine: Quarantine | None,
+        posting: Posting,
+    ) -> None:
+        """Prepare; ``run`` sends."""
+        self._ledger = ledger
+        self._sources = sources
+        self._quarantine = quarantine
+        self._posting = posting
+        self._own = posting.own
+        self._closed = False
+        self.count = Count()
+
+    def close(self) -> None:
+        """Begin no further report."""
+        self._closed = True
+
+    async def run(self, at_most: timedelta = AT_MOST) -> None:
+        """Send what is due, one after the other; begin none after ``at_most``.
+
+        A relay that takes nothing now is not asked again before the next run.
+        """
+        throttle = Throttle(self._posting.rate, None)
+        await throttle.resize(1)
+        end = time.monotonic() + at_most.total_seconds()
+        while not self._closed and time.monotonic() < end:
+            queued = await self._ledger.take_report(
+                self._posting.waits, self._own.hostname
+            )
+            if queued is None:
+                return
+            await throttle.message()
+            if not await self._send(queued):
+                return
+
+    async def _send(self, queued: Queued) -> bool:
+        """Make one attempt; False when another report would fare no better."""
+        try:
+            ended, goes_on = await self._attempt(queued)
+        except _NoWay as none:
+            ended, goes_on = none.ended, self._posting.via is None
+        if ended.state == QUEUED and queued.is_last:
+            words = f"nobody took it for so long: {ended.reason}"
+            ended = ended._replace(state=FAILED, reason=words)
+        await self._ledger.end_report(queued, ended)
+        self.count.sent += ended.state == SENT
+        self.count.failed += ended.state == FAILED
+        self.count.deferred += ended.state == QUEUED
+        if ended.state == SENT and self._quarantine is not None:
+            needless = await self._ledger.needless([queued.message.id])
+            self._quarantine.forget(needless)
+        return goes_on
+
+    async def _attempt(self, queued: Queued) -> tuple[Ended, bool]:
+        connection = await self._connect(queued)
+        try:
+            letter = await asyncio.to_thread(
+                self._letter, queued, connection.extensions
+            )
+        except (CannotTell, AddressError) as error:
+            connection.wire.close()
+            return Ended(FAILED, "", connection.address, str(error)), True
+        except BaseException:
+            connection.wire.close()
+            raise
+        posted = await post(connection, LIMITS, letter)
+        return _judge(posted, connection)
+
+    # --- the way
+
+    async def _connect(self, queued: Queued) -> Connection:
+        """Open a session; raise _NoWay when there is none."""
+        routes = [self._posting.via] if self._posting.via else await self._mx(queued)
+        failure = ""
+        for route in routes:
+            connection = await connect(route)
+            if not isinstance(connection, Failed):
+                return connection
+            failure = str(connection.steps[-1].answer) if connection.steps else ""
+        words = f"no session with {routes[-1]}"
+        raise _NoWay(Ended(QUEUED, failure, str(routes[-1]), words))
+
+    async def _mx(self, queued: Queued) -> list[Route]:
+        domain = domain_of(queued.message.envelope.reverse_path)
+        found = await asyncio.to_thread(self._relays, domain)
+        if not found.targets:
+            state = QUEUED if found.later else FAILED
+            raise _NoWay(Ended(state, "", "mx", found.problem))
+        return [
+            Route(host=host, address=address, helo=self._own.hostname, timeouts=LIMITS)
+            for host, address in found.targets
+        ]
+
+    def _relays(self, domain: str) -> Relays:
+        own = frozenset((self._own.hostname.lower(),))
+        return relays_of(Dns(self._posting.servers), domain, own)
+
+    # --- the report
+
+    def _letter(self, queued: Queued, peer: Mapping[str, str]) -> Letter:
+        """Build it; it may block. Raises CannotTell and AddressError as build does."""
+        envelope = queued.message.envelope
+        paths = (recipient.forward_path for _, recipient in queued.told)
+        is_ascii = envelope.reverse_path.isascii() and all(p.isascii() for p in paths)
+        utf8 = "smtputf8" in peer and (envelope.smtputf8 or not is_ascii)
+        original = self._original(queued.message)
+        head, blank, _ = original.partition(b"\r\n\r\n")
+        report = Report(
+            envelope=envelope,
+            fates=tuple(
+                Fate(
+                    recipient=recipient,
+                    status=row["status"],
+                    reply=row["reply"],
+                    rule=row["rule"],
+                    last_attempt=from_micros(row["refused"]),
+                )
+                for row, recipient in queued.told
+            ),
+            hostname=self._own.hostname,
+            primary=queued.route.rpartition(":")[0],
+            message_id=queued.report_id,
+            date=from_micros(queued.at),
+            arrived=queued.message.arrived,
+            helo=queued.message.client.helo,
+            log_id=queued.message.id,
+            head=head + b"\r\n" if blank else original,
+            content=original if _may_return(queued, original) else b"",
+            smtputf8=utf8,
+            eight_bit="8bitmime" in peer,
+        )
+        return Letter(
+            recipient=envelope.reverse_path,
+            content=self._signed(build(report)),
+            smtputf8=utf8,
+        )
+
+    def _signed(self, report: bytes) -> bytes:
+        signing = self._posting.signing
+        if signing is None:
+            return report
+        domain = self._own.hostname
+        return sign(report, domain=domain, selector=signing.selector, key=signing.key)
+
+    def _original(self, message: Message) -> bytes:
+        """Return the beginning of the original: its copy, or as it still lies there."""
+        copy = self._quarantine.open(message) if self._quarantine else None
+        found = bytearray()
+        try:
+            source = self._sources.get(message.source)
+            spooled = copy or (source.open(message) if source else None)
+            for chunk in spooled.content.chunks() if spooled else ():
+                found += chunk
+                if len(found) >= _READ_BYTES:
+                    break
+        except MessageUnreadable:
+            return b""  # the report says it without
+        return bytes(found[:_READ_BYTES])
+
+
+def _may_return(queued: Queued, original: bytes) -> bool:
+    """Whether the sender may have its content back, if it asked for that."""
+    return len(original) <= MAX_CONTENT_BYTES and not any(
+        CONTENT_RULES.fullmatch(row["rule"])
+        or row["status"][2:].startswith(("6.", "7.30"))
+        for row, _ in queued.told
+    )
+
+
+def _judge(posted: Posted, connection: Connection) -> tuple[Ended, bool]:
+    """Return what an attempt came to, and whether the relay may be asked again."""
+    via, words = connection.address, str(posted.answer)
+    answer = posted.answer
+    if isinstance(answer, Lost) and posted.stage is Stage.DOT:
+        reason = "it may have arrived; it is sent again under the same Message-ID"
+        return Ended(QUEUED, words, via, reason), False
+    judgement = classify(answer, posted.stage, accepted=0)
+    match judgement.verdict:
+        case Verdict.DELIVER:
+            return Ended(SENT, words, via, "the relay took it"), True
+        case Verdict.BOUNCE | Verdict.HOLD if isinstance(answer, Reply):
+            reason = f"{judgement.reason}; a report is not reported in turn"
+            return Ended(FAILED, words, via, reason), True
+        case verdict:
+            is_ours = verdict is Verdict.STOP or isinstance(answer, Lost)
+            return Ended(QUEUED, words, via, judgement.reason), not is_ours

@@ -1,0 +1,90 @@
+"""One report on one session: from nobody, to one sender, in one transaction.
+
+Unlike a drain's sessions (drainer.smtp.session) nothing is pipelined: reports are few,
+and whatever answers must be told apart by its stage.
+"""
+
+from dataclasses import dataclass
+
+from drainer.mail.content import dot_stuff
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.smtp import Timeouts
+from drainer.smtp.connect import Connection
+
+_SUCCESS, _GO_ON = 2, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """What is sent."""
+
+    recipient: str
+    #: With CRLF line ends.
+    content: bytes
+    #: It may travel only with SMTPUTF8; the peer offers it.
+    smtputf8: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """Where it ended, and what was said there."""
+
+    stage: Stage
+    answer: Reply | Lost
+
+
+async def post(connection: Connection, limits: Timeouts, letter: Letter) -> Posted:
+    """Send a letter with the null sender; the session ends with it.
+
+    Whether there is a second report about this one is not left to chance: a peer that
+    offers DSN is told NOTIFY=NEVER (RFC 3461 4.1).
+    """
+    posting = _Posting(connection, limits)
+    posted = await posting.run(letter)
+    if not isinstance(posted.answer, Lost):
+        await posting.say(b"QUIT", limits.quit)
+    connection.wire.close()
+    return posted
+
+
+class _Posting:
+    """The commands, in order, until one is refused."""
+
+    def __init__(self, connection: Connection, limits: Timeouts) -> None:
+        self._wire = connection.wire
+        self._peer = connection.extensions
+        self._limits = limits
+
+    async def run(self, letter: Letter) -> Posted:
+        limits = self._limits
+        rcpt = f"RCPT TO:<{letter.recipient}>"
+        if "dsn" in self._peer:
+            rcpt += " NOTIFY=NEVER"
+        for stage, command, limit, wanted in (
+            (Stage.MAIL, self._mail(letter), limits.mail, _SUCCESS),
+            (Stage.RCPT, rcpt.encode(), limits.rcpt, _SUCCESS),
+            (Stage.DATA, b"DATA", limits.data, _GO_ON),
+        ):
+            answer = await self.say(command, limit)
+            if isinstance(answer, Lost) or answer.category != wanted:
+                return Posted(stage=stage, answer=answer)
+        for chunk in dot_stuff([letter.content]):
+            self._wire.write(chunk)
+            await self._wire.drain(limits.body)
+        if self._wire.lost is not None and not self._wire.has_reply:
+            return Posted(stage=Stage.BODY, answer=self._wire.lost)
+        return Posted(stage=Stage.DOT, answer=await self.say(b".", limits.dot))
+
+    def _mail(self, letter: Letter) -> bytes:
+        words = ["MAIL FROM:<>"]  # RFC 5321 4.5.5
+        if "size" in self._peer:
+            words.append(f"SIZE={len(letter.content)}")
+        if "8bitmime" in self._peer and not letter.content.isascii():
+            words.append("BODY=8BITMIME")
+        if letter.smtputf8:
+            words.append("SMTPUTF8")
+        return " ".join(words).encode()
+
+    async def say(self, command: bytes, limit: float) -> Reply | Lost:
+        self._wire.write(command + b"\r\n")
+        return await self._wire.reply(limit)

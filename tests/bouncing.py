@@ -1,0 +1,98 @@
+"""A backup whose refused mail has senders that DNS proves, or does not.
+
+The primary refuses ``nobody...`` for good, and takes the rest. Reports go to a peer.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email import message_from_bytes
+from email.message import Message as Mail
+from typing import Any, Final
+
+from tests.peer import PeerThread
+from tests.primaries import OK, SENDER, UNKNOWN
+from tests.queue_files import record
+from tests.running import Bench, Result
+from tests.script import Message, Step, View
+from tests.zones import Zone, serving, zone_of
+
+BOB: Final = "bob@sender.example"
+CLIENT: Final = (record("A", "client_address=192.0.2.1"),)
+ZONE: Final = {
+    "sender.example": [
+        ("TXT", "v=spf1 ip4:192.0.2.1 -all"),
+        ("MX", "10 mx.sender.example"),
+    ],
+    "mx.sender.example": [("A", "192.0.2.25")],
+}
+
+
+def nobody_unknown(view: View) -> Step:
+    """Answer RCPT as a primary that knows everybody but nobody."""
+    unknown = view.path.startswith(("nobody", "drainer-canary"))
+    return UNKNOWN.format(view.path) if unknown else OK
+
+
+@dataclass(slots=True, kw_only=True)
+class Refusing(Bench):
+    """A bench, the primary that refuses, and the relay that takes reports."""
+
+    primary: PeerThread
+    relay: PeerThread
+
+    def refuse(self, *recipients: str, sender: str = BOB, **options: Any) -> str:
+        """Put a message for people whom nobody knows into the spool."""
+        paths = recipients or ("nobody@example.org",)
+        return self.add(*paths, sender=sender, envelope=CLIENT, **options)
+
+    def confirm(self) -> Result:
+        """Drain until what is refused is final, as far as it may be."""
+        assert self.drain().code == 5
+        return self.drain()
+
+    @property
+    def reports(self) -> list[Message]:
+        """The reports that the relay took."""
+        return self.relay.accepted
+
+    def rows(self, *filters: str) -> list[dict[str, Any]]:
+        """Return what `bounces list` says."""
+        found: list[dict[str, Any]] = self.run(
+            "bounces", "list", "--json", *filters
+        ).lines
+        return found
+
+    def sendings(self, id_: str) -> list[dict[str, Any]]:
+        """Return the decisions about sending the report of a message, in order."""
+        decisions = self.why(id_)["decisions"]
+        return [d for d in decisions if d["rule"].startswith("report-")]
+
+
+def parsed(message: Message) -> Mail:
+    """Return a report as Python's own package reads it."""
+    assert message.content is not None
+    return message_from_bytes(message.content)
+
+
+@contextmanager
+def refusing(root: Any, relay: PeerThread, primary: PeerThread) -> Iterator[Refusing]:
+    """Give a bench with a DNS server of its own."""
+    zone: Zone = zone_of(ZONE)
+    with serving(zone) as servers:
+        bench = Refusing(root=root, port=primary.port, primary=primary, relay=relay)
+        bench.configure(
+            bounce={
+                "escrow": "10ms",
+                "settle": "0s",
+                "retry": "10ms",
+                "rate": "unlimited",
+                "via": f"127.0.0.1:{relay.port}",
+                "dns_servers": list(servers.addresses),
+                "dns_port": servers.port,
+                "dns_timeout": "2s",
+            },
+            gate={"give_up_after": "300ms"},
+            health={"accept": ["known@example.org"], "sender": SENDER},
+        )
+        yield bench
