@@ -18,7 +18,7 @@ from drainer.gatekeeper import SOON, Gatekeeper
 from drainer.helper import Helper
 from drainer.intake import Intake
 from drainer.ledger import Listing, from_micros
-from drainer.ledger.claims import fresh_job
+from drainer.ledger.recording import fresh_job
 from drainer.ledger.sql import Ledger
 from drainer.mail.message import Problem
 from drainer.orders import Orders, Tally

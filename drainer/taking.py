@@ -12,7 +12,7 @@ from pathlib import Path
 
 from drainer.errors import OwnedElsewhere
 from drainer.ledger import Row
-from drainer.ledger.claims import PASSING
+from drainer.ledger.recording import PASSING
 from drainer.ledger.report import Report
 from drainer.policy.admit import Admission
 from drainer.policy.state import FINAL, State

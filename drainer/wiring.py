@@ -1,5 +1,6 @@
 """From a Config to the objects that do the work."""
 
+import hashlib
 import os
 import re
 import tomllib
@@ -167,7 +168,7 @@ def make_orders(
 
     Without acknowledging, a rehearsal, nobody is told of anything.
     """
-    primary, retry, throttle = config.primary, config.retry, config.throttle
+    primary, throttle = config.primary, config.throttle
     per_second = parse_rate(throttle.rate)
     octets = parse_rate(throttle.bytes, sized=True)
     zero = throttle.ramp * 0
@@ -175,17 +176,7 @@ def make_orders(
         route=make_route(config),
         admission=make_admission(config, redirect),
         choice=choice,
-        schedule=Schedule(
-            first=retry.first,
-            factor=retry.factor,
-            max=retry.max,
-            jitter=retry.jitter,
-            long_first=retry.long_first,
-            long_max=retry.long_max,
-            unknown=retry.unknown,
-            lifetime=retry.lifetime,
-            quota=retry.quota,
-        ),
+        schedule=_schedule(config),
         connections=primary.connections,
         messages=None
         if per_second is None
@@ -197,12 +188,7 @@ def make_orders(
         known_good=config.health.accept,
         sender=config.health.sender,
         escrow=config.bounce.escrow,
-        windows=Windows(
-            run=config.gate.run,
-            contents=config.gate.contents,
-            votes=config.gate.votes,
-            first_votes=config.gate.first_votes,
-        ),
+        windows=_windows(config),
         brake=Brake(least=config.gate.brake_least, share=config.gate.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
         bouncing=make_bouncing(config)
@@ -210,6 +196,31 @@ def make_orders(
         else None,  # a rehearsal tells nobody
         rules=make_rules(config),
         acknowledge=acknowledge,
+    )
+
+
+def _schedule(config: Config) -> Schedule:
+    retry = config.retry
+    return Schedule(
+        first=retry.first,
+        factor=retry.factor,
+        max=retry.max,
+        jitter=retry.jitter,
+        long_first=retry.long_first,
+        long_max=retry.long_max,
+        unknown=retry.unknown,
+        lifetime=retry.lifetime,
+        quota=retry.quota,
+    )
+
+
+def _windows(config: Config) -> Windows:
+    gate = config.gate
+    return Windows(
+        run=gate.run,
+        contents=gate.contents,
+        votes=gate.votes,
+        first_votes=gate.first_votes,
     )
 
 
@@ -352,12 +363,17 @@ def fresh_rehearsal(url: URL) -> URL:
 
 
 def quarantine_folder(url: URL) -> Path:
-    """Return where copies are kept of what becomes final without being delivered."""
+    """Return where copies are kept of what becomes final without being delivered.
+
+    Each ledger has a folder of its own: another's copies are not its to remove.
+    """
     if engine.is_file(url):
         return Path(f"{url.database}.quarantine")
     state_home = os.environ.get("XDG_STATE_HOME", "")
     path = engine.default_path(state_home, root=os.geteuid() == 0)
-    return path.parent / "quarantine"
+    name = f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return path.parent / f"quarantine-{digest}"
 
 
 def lock_folder(url: URL) -> Path:

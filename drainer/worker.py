@@ -91,16 +91,7 @@ class Drain:
             self._quarantine,
         )
         self._backlog = Backlog(max(BACKLOG, 2 * orders.connections))
-        self._sessions = Sessions(
-            owner=self,
-            orders=orders,
-            ledger=ledger,
-            tally=self.tally,
-            keeper=self.keeper,
-            backlog=self._backlog,
-            intake=self._intake,
-            slots=asyncio.Semaphore(orders.connections),
-        )
+        self._sessions = self._make_sessions()
         self._probing = Probing(
             self.keeper, ledger, orders.route, self._urls, self._sessions.slots
         )
@@ -119,6 +110,18 @@ class Drain:
         self.reporting: Reporting | None = None
         if orders.bouncing is not None:
             self._tell(orders.bouncing)
+
+    def _make_sessions(self) -> Sessions:
+        return Sessions(
+            owner=self,
+            orders=self.orders,
+            ledger=self.ledger,
+            tally=self.tally,
+            keeper=self.keeper,
+            backlog=self._backlog,
+            intake=self._intake,
+            slots=asyncio.Semaphore(self.orders.connections),
+        )
 
     def _tell(self, bouncing: Bouncing) -> None:
         """Prepare to ask the bounce gate, to look for evidence, and to report."""

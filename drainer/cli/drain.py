@@ -188,11 +188,16 @@ def settled(config: Config, sources: list[Source]) -> Config:
     return config
 
 
-async def _drain(run: Run, helpers: _Helpers) -> int:
-    shown_url = run.url.render_as_string(hide_password=True)
-    route = str(run.orders.route)
-    say(f"draining to {route}; ledger {shown_url}")
-    _warn_of_defaults(run.config)
+class _Parts(NamedTuple):
+    """What works together in a run."""
+
+    ledger: Ledger
+    drain: Drain
+    leases: Leases
+    takings: Takings
+
+
+def _assembled(run: Run, helpers: _Helpers) -> _Parts:
     ledger = Ledger(
         run.url,
         lock_folder(run.url),
@@ -201,10 +206,20 @@ async def _drain(run: Run, helpers: _Helpers) -> int:
     )
     shared = run.sources if run.orders.acknowledge else ()
     taken = shared if run.orders.scans else ()
-    leases, takings = Leases(shared), Takings(taken, lock_folder(run.url))
+    leases = Leases(shared)
     drain = Drain(
         run.orders, run.sources, ledger, leases=leases, at_hand=helpers.scanner
     )
+    return _Parts(ledger, drain, leases, Takings(taken, lock_folder(run.url)))
+
+
+async def _drain(run: Run, helpers: _Helpers) -> int:
+    shown_url = run.url.render_as_string(hide_password=True)
+    route = str(run.orders.route)
+    say(f"draining to {route}; ledger {shown_url}")
+    _warn_of_defaults(run.config)
+    parts = _assembled(run, helpers)
+    ledger, drain = parts.ledger, parts.drain
     error: DrainerError | None = None
     in_doubt = await ledger.start(route)
     if in_doubt:
@@ -213,22 +228,12 @@ async def _drain(run: Run, helpers: _Helpers) -> int:
         run.config.telemetry, run.url, lock_folder(run.url), helpers.exporter
     )
     try:
-        await ledger.bind([source.url for source in run.sources], route)
-        checking = asyncio.ensure_future(_check(run, ledger))
-        _listen_to_signals(drain, checking)
-        with suppress(asyncio.CancelledError):
-            await checking
-        if not drain.tally.interrupted:
-            await leases.start(await asyncio.to_thread(_lease_owner, run.url))
-            await take(takings, drain)
-        if not drain.tally.interrupted:
-            async with progress(drain, quiet=False):
-                await drain.run()
+        await _work(run, parts)
     except* DrainerError as group:
         error = _first(group)
     _warn_of_refusals(drain)
     await _end(ledger, _exit_code(run, drain, error))
-    failure = await give_back(takings, run.url)
+    failure = await give_back(parts.takings, run.url)
     error = error or failure
     code = _exit_code(run, drain, error)
     ended = utcnow()
@@ -239,6 +244,22 @@ async def _drain(run: Run, helpers: _Helpers) -> int:
         if error is None:  # else it is that which a person must see
             raise
     return code if error is None else explain(error)
+
+
+async def _work(run: Run, parts: _Parts) -> None:
+    """Check the primary, and drain, unless a signal comes before."""
+    drain, route = parts.drain, str(run.orders.route)
+    await parts.ledger.bind([source.url for source in run.sources], route)
+    checking = asyncio.ensure_future(_check(run, parts.ledger))
+    _listen_to_signals(drain, checking)
+    with suppress(asyncio.CancelledError):
+        await checking
+    if not drain.tally.interrupted:
+        await parts.leases.start(await asyncio.to_thread(_lease_owner, run.url))
+        await take(parts.takings, drain)
+    if not drain.tally.interrupted:
+        async with progress(drain, quiet=False):
+            await drain.run()
 
 
 def _warn_of_refusals(drain: Drain) -> None:

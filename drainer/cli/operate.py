@@ -80,20 +80,29 @@ def verb_command(
         if dry_run:
             _say_count(count, f"would be {verb.done}", as_json=json_)
             return
-        if not reason:
-            message = f"{verb.name} needs --reason"
-            raise UsageError(message, hint="it is recorded, for whoever asks later")
-        if count and not yes and sys.stdin.isatty():
-            typer.confirm(f"{verb.name} {count} recipients?", abort=True, err=True)
+        _insist(verb, reason, 0 if yes else count)
         changed = apply_verb(url, verb, chosen, reason) if count else 0
         afterwards(config)
-        if not count:
-            say(f"nothing that matches can be {verb.done}; `drainer list` shows states")
-        _say_count(changed, verb.done, as_json=json_)
-        if changed != count:
-            say(f"{count - changed} had moved on meanwhile")
+        _say_done(verb, changed, count, as_json=json_)
 
     return command
+
+
+def _insist(verb: Verb, reason: str, count: int) -> None:
+    """Want a reason; and, on a terminal, a yes for so many recipients."""
+    if not reason:
+        message = f"{verb.name} needs --reason"
+        raise UsageError(message, hint="it is recorded, for whoever asks later")
+    if count and sys.stdin.isatty():
+        typer.confirm(f"{verb.name} {count} recipients?", abort=True, err=True)
+
+
+def _say_done(verb: Verb, changed: int, count: int, *, as_json: bool) -> None:
+    if not count:
+        say(f"nothing that matches can be {verb.done}; `drainer list` shows states")
+    _say_count(changed, verb.done, as_json=as_json)
+    if changed != count:
+        say(f"{count - changed} had moved on meanwhile")
 
 
 def _choose(

@@ -95,7 +95,6 @@ def _apply(
     connection: sa.Connection, ruling: Ruling, why: tuple[str, str], now: int
 ) -> int:
     row = ruling.resting.row
-    verb, reason = why
     state = follow(PENDING, ruling.event)
     mine = (_R.message == row["message"], _R.n == row["n"])
     changed = connection.execute(
@@ -105,6 +104,20 @@ def _apply(
     )
     if changed.rowcount != 1:
         return 0
+    decisions = _decisions(ruling, state, why, now)
+    rows = [decision_row(decision, "") for decision in decisions]
+    connection.execute(sa.insert(schema.decisions), rows)
+    if state is State.BOUNCED and ruling.permit is not None:
+        queued = _report_row(row, ruling.permit, now)
+        connection.execute(sa.insert(schema.reports), [queued])
+    return 1
+
+
+def _decisions(
+    ruling: Ruling, state: State, why: tuple[str, str], now: int
+) -> list[Decision]:
+    """Return what the operator decided, and what the bounce gate said."""
+    row, (verb, reason) = ruling.resting.row, why
     about: dict[str, Any] = {
         "at": from_micros(now),
         "message": row["message"],
@@ -131,12 +144,7 @@ def _apply(
                 **about,
             )
         )
-    rows = [decision_row(decision, "") for decision in decisions]
-    connection.execute(sa.insert(schema.decisions), rows)
-    if state is State.BOUNCED and ruling.permit is not None:
-        queued = _report_row(row, ruling.permit, now)
-        connection.execute(sa.insert(schema.reports), [queued])
-    return 1
+    return decisions
 
 
 def _report_row(row: Row, permit: Permit, now: int) -> Row:

@@ -27,6 +27,7 @@ from drainer.ledger import (
     engine,
     from_micros,
     gates,
+    recording,
     runs,
     sending,
     to_micros,
@@ -125,7 +126,11 @@ class Ledger:
         """
         rows = [(listing.message, listing.recipients) for listing in listings]
         recorded = await self._call(
-            claims.record, listings=rows, identity=self._identity, now=_now(), most=most
+            recording.record,
+            listings=rows,
+            identity=self._identity,
+            now=_now(),
+            most=most,
         )
         by_id = {listing.message["id"]: listing for listing in listings}
         fresh = [(seq, by_id[id_]) for seq, id_ in recorded.fresh]
@@ -190,11 +195,11 @@ class Ledger:
 
     async def finished(self, ids: Sequence[str]) -> set[str]:
         """Return those of the messages whose recipients are all final."""
-        return await self._call(claims.finished, ids=ids)
+        return await self._call(recording.finished, ids=ids)
 
     async def acknowledged(self, ids: Sequence[str]) -> None:
         """Remember that the source has let go of these messages."""
-        await self._call(claims.acknowledged, ids=ids, run=self.run_id, now=_now())
+        await self._call(recording.acknowledged, ids=ids, run=self.run_id, now=_now())
 
     async def last_activity(self, route: str) -> datetime | None:
         """Return until when another run may have sent to this route."""

@@ -9,8 +9,8 @@ import pytest
 
 from drainer.ledger import Closed, Conflict, Opened, to_micros
 from drainer.ledger.choosing import Asking, look
-from drainer.ledger.claims import fresh_job
 from drainer.ledger.engine import parse_url
+from drainer.ledger.recording import fresh_job
 from drainer.ledger.report import Report
 from drainer.ledger.rows import listing_of
 from drainer.ledger.sql import Ledger, Recorded
@@ -173,7 +173,9 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
             due=to_micros(datetime.now(UTC)),
             lifetime_began=0,
         )
-        found = await asyncio.to_thread(look, Report(ledger.url), asking)
+        report = Report(ledger.url)
+        found = await asyncio.to_thread(look, report, asking)
+        report.close()
         seqs = list(found.take(3, None))
         now = datetime.now(UTC)
         claimed = await ledger.claim_these(seqs[::-1], now)

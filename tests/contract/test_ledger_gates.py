@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from drainer.ledger import Closed, Opened, engine, schema
-from drainer.ledger.claims import fresh_job
 from drainer.ledger.engine import parse_url
 from drainer.ledger.gates import gate_of
+from drainer.ledger.recording import fresh_job
 from drainer.ledger.rows import listing_of
 from drainer.ledger.sql import Ledger
 from drainer.ledger.waiting import Brake
