@@ -3,19 +3,24 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Annotated
 
 import typer
 
 from drainer.cli.filters import with_filters
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, say, stdout
+from drainer.cli.output import print_json, say, shown, stdout
 from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.ledger.operate import VERBS, Verb, apply_verb, touchable
 from drainer.ledger.report import Filters, Report
+from drainer.policy.meanings import meaning_of
 from drainer.policy.state import State
 from drainer.wiring import LedgerURL, ledger_url
+
+SHOWN = 100
+"""Recipients that a dry run lists."""
 
 _HELP = {
     "hold": "Set recipients aside until somebody releases them.",
@@ -78,6 +83,8 @@ def verb_command(
         url = ledger_url(config)
         chosen, count = _choose(verb, url, ids or [], filters, within)
         if dry_run:
+            if not json_:
+                _show_touched(url, chosen)
             _say_count(count, f"would be {verb.done}", as_json=json_)
             return
         _insist(verb, reason, 0 if yes else count)
@@ -95,6 +102,19 @@ def _insist(verb: Verb, reason: str, count: int) -> None:
         raise UsageError(message, hint="it is recorded, for whoever asks later")
     if count and sys.stdin.isatty():
         typer.confirm(f"{verb.name} {count} recipients?", abort=True, err=True)
+
+
+def _show_touched(url: LedgerURL, chosen: Filters) -> None:
+    """Print who would be touched; of very many the first ones."""
+    if not chosen.states:
+        return
+    report = Report(url)
+    for row in islice(report.recipients(chosen), SHOWN):
+        stdout().print(
+            f"{shown(row['native_id'])} {shown(row['forward_path'])} {row['state']}:"
+            f" {shown(meaning_of(row['rule']))}"
+        )
+    report.close()
 
 
 def _say_done(verb: Verb, changed: int, count: int, *, as_json: bool) -> None:
