@@ -47,7 +47,8 @@ fast: setup ## the tests that need no server: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/contract tests/test_layers.py tests/test_docs.py
 
 test: setup services ## every test; as root it installs what is missing, and nothing is skipped
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone" -n 4 --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 # The extra is no part of `setup`: atheris has no wheel for every Python. Without it
 # inputs are drawn by chance.

@@ -12,6 +12,8 @@ from tests.processes import Peaks
 from tests.queue_files import place, queue_file
 from tests.roles import SmtpSink
 
+pytestmark = pytest.mark.alone
+
 SMALL, LARGE = 10_000, 100_000_000
 ALLOWANCE = 16 * 1024 * 1024
 

@@ -5,11 +5,15 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from drainer.window import WINDOW
 from tests.bench.large import write_spool
 from tests.command import Drainer, drain_arguments
 from tests.processes import Peaks
 from tests.roles import SmtpSink
+
+pytestmark = pytest.mark.alone
 
 MESSAGES = WINDOW + 2000
 LARGEST_BYTES = 180_000_000

@@ -267,6 +267,7 @@ def test_two_drains_of_one_spool_share_it(tmp_path: Path, second_after: int) -> 
 # ---- P3: the rate
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("rate", "per_second", "burst", "kills"),
     [("20/second", 20, 4, [25, 20, 15]), ("60/minute", 1, 1, [1, 1, 2])],
@@ -295,6 +296,7 @@ def test_no_window_sees_more_than_the_rate_allows_restarts_included(
     assert len(times) >= sum(kills)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("second_after", [0, 25], ids=["together", "one-later"])
 def test_drains_of_one_primary_share_its_rate(
     tmp_path: Path, second_after: int

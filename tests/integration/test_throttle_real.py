@@ -13,6 +13,8 @@ from drainer.policy.throttle import Rate, message_rate
 from drainer.smtp.throttle import Throttle
 from tests.virtual import run
 
+pytestmark = pytest.mark.alone
+
 Sent = list[tuple[float, float]]
 """When, and how much."""
 EPSILON = 1e-3
