@@ -36,6 +36,8 @@ JOBS = {
 """The module of each job: its ``serve(link, order, descriptors)`` does it."""
 
 _MAX_DESCRIPTORS = 4
+_fresh: set[int] = set()
+"""Processes that may fork: SQLite, for one, breaks when it is open meanwhile."""
 
 
 class Helper:
@@ -102,9 +104,14 @@ def start() -> Helper:
         return Helper(process.pid, ours, process.wait)
 
 
+def allow_fork() -> None:
+    """Say that this process has just begun, and has opened nothing yet."""
+    _fresh.add(os.getpid())
+
+
 def fork() -> Helper:
-    """Fork a helper, if that is safe; no database may be open yet."""
-    if threading.active_count() > 1:
+    """Fork a helper where that was allowed; else start one."""
+    if os.getpid() not in _fresh or threading.active_count() > 1:
         return start()
     ours, theirs = socket.socketpair()
     with theirs:

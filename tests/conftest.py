@@ -14,6 +14,7 @@ from tests.postfix import PrivatePostfix, instance_directory
 from tests.roles import Primary
 from tests.script import Script
 
+os.environ["COLUMNS"] = "250"  # no line of a table is broken, however long a path is
 _skipped: list[str] = []
 
 # ---- a skipped test is a failed run where everything is installed

@@ -22,6 +22,7 @@ from drainer.cli import (
 )
 from drainer.cli.output import explain
 from drainer.errors import DrainerError
+from drainer.helper import allow_fork
 
 EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer or an
 unwritable ledger; 2 usage or configuration; 3 the primary is not ready, nothing was
@@ -69,6 +70,7 @@ def main() -> None:
     SIGPIPE stays ignored, as Python has it: sockets would raise it too, and a
     primary that hangs up must not end the drain.
     """
+    allow_fork()
     if isinstance(sys.stdout, io.TextIOWrapper):  # an address may have any character
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
