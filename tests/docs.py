@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from drainer.config_text import reference_markdown
+from drainer.config.text import reference_markdown
 from drainer.mail.message import PROBLEMS
 from drainer.observe.names import ATTRIBUTES, SPANS
 from drainer.policy.bounce_gate import RULES as GATE

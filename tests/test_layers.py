@@ -28,7 +28,7 @@ LAYERS: Final = (
     ("feed",),
     ("worker",),
     ("config",),
-    ("config_file", "config_text", "wiring", "observe"),
+    ("wiring", "observe"),
     ("cli",),
     ("__main__",),
 )
@@ -57,11 +57,9 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "publicsuffixlist": ("drainer.evidence.domains",),
     "pydantic": (
         "drainer.config",
-        "drainer.config_file",
-        "drainer.config_text",
         "drainer.evidence.stored",
     ),
-    "pydantic_settings": ("drainer.config", "drainer.config_file"),
+    "pydantic_settings": ("drainer.config",),
     "rich": ("drainer.cli",),
     "spf": ("drainer.evidence.spf",),
     "sqlalchemy": (

@@ -8,7 +8,7 @@ import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
-from drainer.config_text import commented_toml
+from drainer.config.text import commented_toml
 from drainer.errors import UsageError
 from drainer.wiring import ledger_url
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer import config_file
 from drainer.config import Config
+from drainer.config import file as config_file
 from drainer.wiring import split_host
 
 ConfigOption = Annotated[

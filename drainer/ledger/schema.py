@@ -222,6 +222,22 @@ decisions = sa.Table(
     **MARIADB_TABLE,
 )
 
+#: What commands and hooks ask of the drains and the watch of a route; append-only.
+controls = sa.Table(
+    "controls",
+    metadata,
+    sa.Column("id", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("at", _Time, nullable=False),
+    sa.Column("route", sa.String(300), nullable=False, index=True),
+    #: policy.controls.Ask.
+    sa.Column("ask", sa.String(16), nullable=False),
+    sa.Column("per_second", sa.Double),
+    sa.Column("until", _Time),
+    sa.Column("reason", _Text, nullable=False),
+    sa.Column("by", _Text, nullable=False),
+    **MARIADB_TABLE,
+)
+
 #: How far each reader of the decisions has come.
 cursors = sa.Table(
     "cursors",

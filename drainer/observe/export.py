@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from drainer import helper as helpers
-from drainer.config import TelemetrySection
+from drainer.config.places import TelemetrySection
 from drainer.helper import Helper
 from drainer.observe import LAST_WORDS
 

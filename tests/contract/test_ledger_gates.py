@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from drainer.ledger import Closed, Opened, engine, schema
+from drainer.ledger.controls import Desk, give
 from drainer.ledger.engine import parse_url
 from drainer.ledger.gates import gate_of
 from drainer.ledger.recording import fresh_job
@@ -24,6 +25,7 @@ from drainer.mail.message import Message, Spooled
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.admit import Admission, admit
 from drainer.policy.classify import Answer
+from drainer.policy.controls import Ask, Control
 from drainer.policy.gate import Cause, Gate, GateState, Phase
 from drainer.policy.job import Job
 from drainer.policy.scopes import ROUTE, Scopes
@@ -508,3 +510,28 @@ def test_what_a_later_attempt_must_know_comes_back(run: Run) -> None:
         assert job.confirms
 
     run(test)
+
+
+# ---- controls reach whoever works on the route
+
+
+def test_controls_are_kept_in_order_and_hold_for_their_route_alone(run: Run) -> None:
+    """Kept in order, with a record each; another route's do not concern it."""
+
+    async def body(bench: Bench) -> None:
+        url, route = bench.ledger.url, bench.route
+        desk = Desk(url, route)
+        hook = give(url, route, Control(at=NOW, ask=Ask.UP, by="http 127.0.0.1"))
+        brief = Control(at=NOW, ask=Ask.THROTTLE, per_second=5, until=NOW + HOUR)
+        slow = give(url, route, brief)
+        give(url, f"{route}9", Control(at=NOW, ask=Ask.PAUSE, reason="another's"))
+        assert desk.after(0) == [hook, slow]
+        assert desk.after(hook.id) == [slow]
+        assert (desk.in_force().pause, desk.in_force().throttle) == (None, slow)
+        with bench.reading() as connection:
+            query = sa.select(schema.decisions.c.rule).order_by(schema.decisions.c.id)
+            rules = connection.scalars(query).all()
+        assert rules[-3:] == ["control-up", "control-throttle", "control-pause"]
+        desk.close()
+
+    run(body)

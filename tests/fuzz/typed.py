@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from drainer import config_file
 from drainer.cli.filters import with_filters
+from drainer.config import file as config_file
 from drainer.errors import DrainerError, UsageError
 from drainer.ledger import engine
 from drainer.ledger.report import Filters

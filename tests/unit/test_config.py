@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from drainer import config_file
 from drainer.config import Config
-from drainer.config_text import commented_toml, sections
+from drainer.config import file as config_file
+from drainer.config.text import commented_toml, sections
 from drainer.errors import UsageError
 from drainer.wiring import make_orders, make_route, split_host
 from tests.running import call, toml

@@ -1,0 +1,96 @@
+"""What becomes of refusals for good."""
+
+import ipaddress
+from datetime import timedelta
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from drainer.config.section import Duration, Section
+from drainer.policy.facts import SHARED_PROVIDERS
+from drainer.policy.throttle import parse_rate
+
+
+class BounceSection(Section):
+    """What becomes of refusals for good, and what proves a sender (docs/bounces.md)."""
+
+    escrow: Duration | None = Field(
+        None,
+        description="how long one rests before it is tried for confirmation; empty ="
+        " 1h, and 4h on the first day after an outage",
+    )
+    send: bool = Field(
+        default=True,
+        description="tell proven senders; false: nobody is told, and what is final is"
+        " quarantined",
+    )
+    via: str = Field(
+        "localhost:25",
+        description="where reports go: HOST[:PORT] takes mail for everybody; mx = the"
+        " mail servers of the sender",
+    )
+    rate: str = Field("1/second", description="reports, as [throttle] rate")
+    settle: Duration = Field(
+        timedelta(minutes=10),
+        description="how long a report waits for other recipients of its message",
+    )
+    retry: Duration = Field(
+        timedelta(minutes=1),
+        description="first delay of a report that was not taken, doubled up to 1h",
+    )
+    dkim_key_file: str = Field(
+        "", description="key (PEM, or Ed25519 in base64) that signs reports"
+    )
+    dkim_selector: str = Field("", description="its selector, at our own host name")
+    authserv_ids: tuple[str, ...] = Field(
+        (),
+        description="names in Authentication-Results that the backup writes itself, and"
+        " removes from incoming mail; empty = none is believed",
+    )
+    backup_hosts: tuple[str, ...] = Field(
+        (),
+        description="names behind `by` in the backup's own Received; empty ="
+        " authserv_ids",
+    )
+    relay_domains: tuple[str, ...] = Field(
+        (),
+        description="domains that the backup takes mail for, besides [primary] domains;"
+        " as senders they need a login or a signature",
+    )
+    trusted_networks: tuple[str, ...] = Field(
+        (), description="networks whose clients are never forgers, like 192.0.2.0/24"
+    )
+    weak_providers: tuple[str, ...] = Field(
+        SHARED_PROVIDERS,
+        description="domains of SPF records that many customers share: a pass by one"
+        " of them proves little",
+    )
+    dns_servers: tuple[str, ...] = Field(
+        (), description="addresses of DNS servers; empty = those of the system"
+    )
+    dns_port: int = Field(53, ge=1, le=65535, description="port of dns_servers")
+    dns_timeout: Duration = Field(
+        timedelta(seconds=5), description="for one question to DNS"
+    )
+
+    @model_validator(mode="after")
+    def _signs(self) -> "BounceSection":
+        parse_rate(self.rate)
+        if bool(self.dkim_key_file) != bool(self.dkim_selector):
+            message = "dkim_key_file and dkim_selector belong together"
+            raise ValueError(message)
+        return self
+
+    @field_validator("authserv_ids", "backup_hosts", "relay_domains", "weak_providers")
+    @classmethod
+    def _lower(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name.lower().rstrip(".") for name in names)
+
+    @field_validator("trusted_networks", "dns_servers")
+    @classmethod
+    def _are_addresses(
+        cls, values: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
+        networks = info.field_name == "trusted_networks"
+        for value in values:
+            (ipaddress.ip_network if networks else ipaddress.ip_address)(value)
+        return values

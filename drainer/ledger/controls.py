@@ -1,0 +1,120 @@
+"""Controls in the ledger: given by commands and hooks, read by drains and the watch."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from drainer.ledger import Decision, Kind, Row, engine, from_micros, schema, to_micros
+from drainer.ledger.rows import decision_row
+from drainer.policy.controls import Ask, Control, InForce, in_force
+
+_C = schema.controls.c
+_STANDING = (Ask.PAUSE.value, Ask.RESUME.value, Ask.THROTTLE.value)
+MAX_TEXT = 500
+
+
+def give(url: URL, route: str, control: Control) -> Control:
+    """Write a control down for a route, and the decision; return it with its id.
+
+    Makes the ledger if there is none: a hook may come before the first drain.
+    Raises LedgerError.
+    """
+    database = engine.connect(url, create=True).execution_options(writes=True)
+    try:
+        with database.begin() as connection:
+            row = _row(route, control)
+            result = connection.execute(sa.insert(schema.controls), row)
+            key = result.inserted_primary_key
+            connection.execute(sa.insert(schema.decisions), [_decision(row)])
+    finally:
+        database.dispose()
+    assert key is not None  # noqa: S101 - a serial has a value once it is written
+    return _control(row | {"id": int(key[0])})
+
+
+def _row(route: str, control: Control) -> Row:
+    return {
+        "at": to_micros(control.at),
+        "route": route,
+        "ask": control.ask.value,
+        "per_second": control.per_second,
+        "until": None if control.until is None else to_micros(control.until),
+        "reason": control.reason[:MAX_TEXT],
+        "by": control.by[:MAX_TEXT],
+    }
+
+
+def _decision(row: Row) -> Row:
+    """Return the record of an order: who asked for what, and why."""
+    facts = {key: row[key] for key in ("route", "reason", "by")}
+    if row["per_second"] is not None:
+        facts["per_second"] = row["per_second"]
+    if row["until"] is not None:
+        facts["until"] = from_micros(row["until"]).isoformat()
+    decision = Decision(
+        at=from_micros(row["at"]),
+        kind=Kind.OPERATOR,
+        rule=f"control-{row['ask']}",
+        evidence=facts,
+    )
+    return decision_row(decision, "")
+
+
+def controls_after(connection: sa.Connection, route: str, last: int) -> list[Control]:
+    """Return the controls of a route whose ids are greater, in order."""
+    query = (
+        sa.select(schema.controls)
+        .where(_C.route == route, _C.id > last)
+        .order_by(_C.id)
+    )
+    return [_control(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def controls_in_force(connection: sa.Connection, route: str, now: int) -> InForce:
+    """Return what a drain of a route has to go by at a time (microseconds)."""
+    latest = (
+        sa.select(sa.func.max(_C.id))
+        .where(_C.route == route, _C.ask.in_(_STANDING))
+        .group_by(_C.ask)
+    )
+    query = sa.select(schema.controls).where(_C.id.in_(latest)).order_by(_C.id)
+    rows = connection.execute(query).mappings()
+    return in_force((_control(dict(row)) for row in rows), from_micros(now))
+
+
+class Desk:
+    """Reads the controls of one route, for a watch; nothing else is done here."""
+
+    def __init__(self, url: URL, route: str) -> None:
+        """Open the ledger, which is made if there is none; raises LedgerError."""
+        self._database = engine.connect(url, create=True)
+        self._route = route
+
+    def after(self, last: int) -> list[Control]:
+        """Return the controls with greater ids, in order."""
+        with self._database.connect() as connection:
+            return controls_after(connection, self._route, last)
+
+    def in_force(self) -> InForce:
+        """Return what holds now."""
+        now = to_micros(datetime.now(UTC))
+        with self._database.connect() as connection:
+            return controls_in_force(connection, self._route, now)
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._database.dispose()
+
+
+def _control(row: Row) -> Control:
+    until = row["until"]
+    return Control(
+        id=int(row["id"]),
+        at=from_micros(row["at"]),
+        ask=Ask(row["ask"]),
+        per_second=row["per_second"],
+        until=None if until is None else from_micros(until),
+        reason=row["reason"],
+        by=row["by"],
+    )

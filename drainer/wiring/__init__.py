@@ -1,0 +1,55 @@
+"""From a Config to the objects that do the work."""
+
+from drainer.wiring.hosts import (
+    make_probe,
+    make_route,
+    split_host,
+)
+from drainer.wiring.orders import (
+    make_admission,
+    make_orders,
+)
+from drainer.wiring.places import (
+    LedgerURL,
+    fresh_rehearsal,
+    ledger_url,
+    lock_folder,
+    quarantine_folder,
+)
+from drainer.wiring.reports import (
+    make_bouncing,
+    make_evidence,
+    make_own,
+    make_trust,
+    make_via,
+)
+from drainer.wiring.rules import (
+    make_rules,
+    read_rules,
+)
+from drainer.wiring.sources import (
+    make_sources,
+    with_domains,
+)
+
+__all__ = [
+    "LedgerURL",
+    "fresh_rehearsal",
+    "ledger_url",
+    "lock_folder",
+    "make_admission",
+    "make_bouncing",
+    "make_evidence",
+    "make_orders",
+    "make_own",
+    "make_probe",
+    "make_route",
+    "make_rules",
+    "make_sources",
+    "make_trust",
+    "make_via",
+    "quarantine_folder",
+    "read_rules",
+    "split_host",
+    "with_domains",
+]

@@ -1,0 +1,55 @@
+"""Where things are on this host: ledger, locks, copies."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from drainer.config import Config
+from drainer.errors import UsageError
+from drainer.ledger import engine
+
+LedgerURL = URL
+
+
+def ledger_url(config: Config) -> URL:
+    """Return where the ledger lies."""
+    if config.ledger.url:
+        return engine.parse_url(config.ledger.url)
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    return engine.parse_url(str(path))
+
+
+def fresh_rehearsal(url: URL) -> URL:
+    """Return an empty ledger for a rehearsal, beside the real one."""
+    if not engine.is_file(url):
+        message = "--rehearse needs a ledger of its own"
+        raise UsageError(message, hint="give --ledger PATH for it")
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{url.database}.rehearsal{suffix}").unlink(missing_ok=True)
+    return url.set(database=f"{url.database}.rehearsal")
+
+
+def quarantine_folder(url: URL) -> Path:
+    """Return where copies are kept of what becomes final without being delivered.
+
+    Each ledger has a folder of its own: another's copies are not its to remove.
+    """
+    if engine.is_file(url):
+        return Path(f"{url.database}.quarantine")
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    name = f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return path.parent / f"quarantine-{digest}"
+
+
+def lock_folder(url: URL) -> Path:
+    """Return the folder of the owners' locks."""
+    if engine.is_file(url):
+        return Path(f"{url.database}.locks")
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    return path.parent / "locks"

@@ -1,0 +1,107 @@
+"""From the [bounce] section to what asks the bounce gate and sends reports."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+from drainer.config import Config, own_hostname
+from drainer.errors import UsageError
+from drainer.evidence import Servers, Settings
+from drainer.evidence.signing import sign
+from drainer.ledger.sending import Waits
+from drainer.orders import Bouncing
+from drainer.policy.bounce_gate import Own
+from drainer.policy.bounce_limits import Limits
+from drainer.policy.facts import Trust
+from drainer.policy.throttle import message_rate, parse_rate
+from drainer.reporting import LIMITS, Posting, Signing
+from drainer.smtp import Route
+from drainer.wiring.hosts import split_host
+
+
+def make_trust(config: Config) -> Trust:
+    """Return what the operator says about senders."""
+    bounce = config.bounce
+    return Trust(
+        relay_domains=frozenset((*config.primary.domains, *bounce.relay_domains)),
+        trusted_networks=tuple(map(ip_network, bounce.trusted_networks)),
+        weak_providers=frozenset(bounce.weak_providers),
+    )
+
+
+def make_bouncing(config: Config) -> Bouncing | None:
+    """Return what the bounce gate goes by; None when nobody is to be told."""
+    if not config.bounce.send:
+        return None
+    return Bouncing(
+        settings=make_evidence(config),
+        trust=make_trust(config),
+        own=make_own(config),
+        limits=Limits(),
+        posting=make_posting(config),
+    )
+
+
+def make_posting(config: Config) -> Posting:
+    """Return how reports leave; UsageError for no host, or a key that is unreadable."""
+    bounce = config.bounce
+    per_second = parse_rate(bounce.rate)
+    return Posting(
+        via=None if bounce.via == "mx" else make_via(config),
+        own=make_own(config),
+        servers=make_evidence(config).servers,
+        waits=Waits(settle=bounce.settle, retry=bounce.retry),
+        rate=None if per_second is None else message_rate(per_second, None),
+        signing=_signing(config),
+    )
+
+
+def make_via(config: Config) -> Route:
+    """Return the relay that takes reports; UsageError when it is none."""
+    if config.bounce.via == "mx":
+        message = '[bounce] via = "mx" is for reports alone'
+        raise UsageError(message, hint="name a server that takes mail: HOST[:PORT]")
+    host, port = split_host(config.bounce.via)
+    return Route(
+        host=host, port=port or 25, helo=make_own(config).hostname, timeouts=LIMITS
+    )
+
+
+def _signing(config: Config) -> Signing | None:
+    bounce = config.bounce
+    if not bounce.dkim_key_file:
+        return None
+    try:
+        key = Path(bounce.dkim_key_file).read_bytes()
+    except OSError as error:
+        message = f"the DKIM key cannot be read: {error}"
+        raise UsageError(message, hint="see [bounce] dkim_key_file") from None
+    signing = Signing(selector=bounce.dkim_selector, key=key)
+    domain = make_own(config).hostname
+    sign(_PROBE, domain=domain, selector=signing.selector, key=key)
+    return signing
+
+
+_PROBE = b"From: probe\r\n\r\n"
+"""What shows before the drain that a key signs."""
+
+
+def make_evidence(config: Config) -> Settings:
+    """Return how a sender's evidence is looked for."""
+    bounce = config.bounce
+    return Settings(
+        servers=Servers(
+            addresses=bounce.dns_servers,
+            port=bounce.dns_port,
+            timeout=bounce.dns_timeout.total_seconds(),
+            budget=4 * bounce.dns_timeout.total_seconds(),
+        ),
+        authserv_ids=frozenset(bounce.authserv_ids),
+        backup_hosts=frozenset(bounce.backup_hosts),
+        hostname=make_own(config).hostname,
+    )
+
+
+def make_own(config: Config) -> Own:
+    """Return who we are to a sender."""
+    hostname = config.primary.helo or own_hostname()
+    return Own(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")
