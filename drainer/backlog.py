@@ -161,7 +161,7 @@ class Backlog:
 
     def _pop(self) -> Work:
         work = self._items.popleft()
-        if self._putters and len(self._items) < self._limit:
+        if self._putters and 2 * len(self._items) <= self._limit:  # many at a time
             notify(self._putters)
         return work
 

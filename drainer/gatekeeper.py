@@ -100,11 +100,14 @@ class Gatekeeper:
         While messages probe the route only one lane does. When a canary waits for
         a connection, one lane gives up its own.
         """
-        me = asyncio.current_task()
         if self.gate.flows:
+            if not self._crowded and self._leaver is None:
+                return True
+            me = asyncio.current_task()
             if self._crowded:
                 self._crowded, self._leaver = False, me
             return self._leaver is not me
+        me = asyncio.current_task()
         return self._probes_by_message() and self._prober is me and not behind
 
     def _probes_by_message(self) -> bool:

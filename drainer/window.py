@@ -20,7 +20,7 @@ from drainer.policy.job import Job
 
 WINDOW = 10_000
 """Messages; each takes some two kilobytes without its content."""
-HELD_TOGETHER = 24 * 1024 * 1024
+HELD_TOGETHER = 40 * 1024 * 1024
 """Octets of the contents that wait in memory."""
 
 

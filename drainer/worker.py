@@ -330,9 +330,12 @@ class Drain:
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Count what became of an attempt."""
-        verdicts = [settlement.judgement.verdict for settlement in settlements]
-        self.tally.verdicts.update(verdicts)
-        if Verdict.DELIVER in verdicts:
+        delivered = False
+        for settlement in settlements:
+            verdict = settlement.judgement.verdict
+            self.tally.verdicts[verdict] += 1
+            delivered = delivered or verdict is Verdict.DELIVER
+        if delivered:
             self.tally.sent_messages += 1
             self.tally.sent_bytes += work.facts.size_bytes
             self.tally.last_success = utcnow()

@@ -1,5 +1,6 @@
 """The documentation says what the code does: generated parts, help, clauses, links."""
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,9 @@ def commands() -> Iterator[tuple[str, TyperCommand]]:
     """Yield every command by name, those of a group behind the group's."""
     root = typer.main.get_command(cli.app)
     assert isinstance(root, TyperGroup)
-    for name, command in root.commands.items():
+    context = root.make_context("drainer", [], resilient_parsing=True)
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
         below = command.commands if isinstance(command, TyperGroup) else {"": command}
         for more, each in below.items():
             assert isinstance(each, TyperCommand)
@@ -69,6 +72,18 @@ def test_a_command_and_all_its_parameters_have_help(
     assert f"Example: drainer {name}" in command.help
     for parameter in command.params:
         assert getattr(parameter, "help", ""), f"{name}: {parameter.opts}"
+
+
+def test_every_module_of_commands_is_listed_with_all_it_registers() -> None:
+    """Modules are loaded when one of their commands is asked for, by that list."""
+    homes: dict[str, str] = {}
+    for path in sorted(Path(cli.__file__).parent.glob("*.py")):
+        module = importlib.import_module(f"drainer.cli.{path.stem}")
+        if path.stem != "__init__" and hasattr(module, "register"):
+            app = typer.Typer(callback=lambda: None)
+            module.register(app)
+            homes |= dict.fromkeys(typer.main.get_group(app).commands, path.stem)
+    assert homes == cli.COMMANDS
 
 
 def test_the_options_of_drainer_itself_have_help() -> None:

@@ -1,60 +1,68 @@
 """The ``drainer`` command: parse, wire, call, print, exit code."""
 
+import importlib
 import io
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from drainer import __version__
-from drainer.cli import (
-    bounces,
-    check,
-    classify,
-    configure,
-    digest,
-    drain,
-    inspect,
-    operate,
-    quarantine,
-    spool,
-    status,
-    verify,
-)
 from drainer.cli.output import explain
 from drainer.errors import DrainerError
 from drainer.helper import allow_fork
+from drainer.process import rarely_collect
 
 EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer or an
 unwritable ledger; 2 usage or configuration; 3 the primary is not ready, nothing was
 sent; 4 stopped because the primary refuses us; 5 finished, but recipients remain;
 6 another drain owns this source; 130 interrupted, run it again to go on."""
 
-app = typer.Typer(
-    name="drainer",
-    help="Drain a backup MX's spool to the primary mail server.",
-    epilog=" ".join(EXIT_STATUS.split()),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-for module in (
-    configure,
-    check,
-    inspect,
-    drain,
-    status,
-    operate,
-    quarantine,
-    digest,
-    bounces,
-    classify,
-    verify,
-    spool,
-):
-    module.register(app)
+COMMANDS = {
+    "init": "configure",
+    "config": "configure",
+    "check": "check",
+    "inspect": "inspect",
+    "plan": "inspect",
+    "drain": "drain",
+    "status": "status",
+    "list": "status",
+    "show": "status",
+    "why": "status",
+    "hold": "operate",
+    "release": "operate",
+    "requeue": "operate",
+    "discard": "operate",
+    "quarantine": "quarantine",
+    "digest": "digest",
+    "bounces": "bounces",
+    "classify": "classify",
+    "verify": "verify",
+    "spool": "spool",
+}
+"""The commands in the order of `--help`, and the module that registers each."""
 
 
-@app.callback(invoke_without_command=True)
+class _Commands(TyperGroup):
+    """Loads the module of a command when that is asked for: all take a second."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer's own
+        """Return the names of the commands."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - likewise
+        """Return a command, or None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        part = typer.Typer(rich_markup_mode="rich", callback=_root)
+        module = importlib.import_module(f"drainer.cli.{COMMANDS[cmd_name]}")
+        module.register(part)
+        group = typer.main.get_group(part)
+        return group.get_command(ctx, cmd_name)
+
+
 def _root(
     *,
     version: bool = typer.Option(False, "--version", help="Print the version."),
@@ -64,12 +72,26 @@ def _root(
         raise typer.Exit
 
 
+app = typer.Typer(
+    name="drainer",
+    help="Drain a backup MX's spool to the primary mail server.",
+    epilog=" ".join(EXIT_STATUS.split()),
+    cls=_Commands,
+    callback=_root,
+    invoke_without_command=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
 def main() -> None:
     """Run the command; map our errors to exit codes.
 
     SIGPIPE stays ignored, as Python has it: sockets would raise it too, and a
     primary that hangs up must not end the drain.
     """
+    rarely_collect()
     allow_fork()
     if isinstance(sys.stdout, io.TextIOWrapper):  # an address may have any character
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -30,6 +30,8 @@ class Writer(asyncio.Protocol):
         self._url = url
         self._lock = lock
         self._helper = at_hand
+        #: Asking for the running one costs a system call, every time.
+        self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.WriteTransport | None = None
         self._frames = Frames()
         self._outgoing: list[object] = []
@@ -46,7 +48,7 @@ class Writer(asyncio.Protocol):
         helper = self._helper = self._helper or helpers.start()
         url = self._url.render_as_string(hide_password=False)
         link = helper.begin("write", url, [self._lock])
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: self, sock=link)
         self._transport = transport
 
@@ -57,10 +59,9 @@ class Writer(asyncio.Protocol):
         """
         if self._broken is not None:
             raise self._broken
-        loop = asyncio.get_running_loop()
         if not self._outgoing:
-            loop.call_soon(self._send)
-        future = loop.create_future()
+            self._loop.call_soon(self._send)
+        future = self._loop.create_future()
         self._outgoing.append(operation)
         self._awaited.append(future)
         return future

@@ -1,13 +1,16 @@
 """What a person wants to know of a TLS certificate."""
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 def describe(der: bytes) -> dict[str, Any]:
     """Return subject, issuer, names, validity and fingerprint of a certificate."""
+    from cryptography import x509  # noqa: PLC0415 - for those who show one
+
     facts: dict[str, Any] = {"sha256": hashlib.sha256(der).hexdigest()}
     try:
         certificate = x509.load_der_x509_certificate(der)
@@ -23,7 +26,9 @@ def describe(der: bytes) -> dict[str, Any]:
     return facts
 
 
-def _names(certificate: x509.Certificate) -> list[str]:
+def _names(certificate: "x509.Certificate") -> list[str]:
+    from cryptography import x509  # noqa: PLC0415 - likewise
+
     try:
         extension = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName

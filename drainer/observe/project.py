@@ -7,7 +7,7 @@ time works on a cursor.
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,16 @@ from drainer.policy.state import FINAL
 BATCH = 1000
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
 _FINAL = [state.value for state in FINAL]
+_A, _RUN = schema.attempts.c, schema.runs.c
+#: What spans are made of, and no more: rows are many, and some columns are long.
+_MESSAGE = (
+    _M.seq, _M.id, _M.native_id, _M.source, _M.queue, _M.size, _M.reverse_path,
+    _M.scanned,
+)  # fmt: skip
+_ATTEMPT = (
+    _A.id, _A.message, _A.run, _A.started, _A.ended, _A.connection, _A.stages,
+)  # fmt: skip
+_RECIPIENT = (_R.message, _R.n, _R.forward_path, _R.state)
 
 
 class ExportFailed(Exception):
@@ -101,30 +111,21 @@ def _facts(connection: sa.Connection, decisions: list[dict[str, Any]]) -> Facts:
     messages = {row["message"] for row in decisions if row["message"]}
     attempts = {row["attempt"] for row in decisions if row["attempt"]}
     runs = {row["run"] for row in decisions if row["run"]}
-    rows = _lookup(connection, schema.recipients, _R.message, messages)
     paths = {}
     unfinished = set()
-    for row in rows:
+    for row in _lookup(connection, _RECIPIENT, _R.message, messages):
         paths[row["message"], row["n"]] = row["forward_path"]
         if row["state"] not in _FINAL:
             unfinished.add(row["message"])
+    found = _lookup(connection, _MESSAGE, _M.seq, messages)
+    tried = _lookup(connection, _ATTEMPT, _A.id, attempts)
+    ran = _lookup(connection, (_RUN.id, _RUN.started), _RUN.id, runs)
     return Facts(
-        messages={
-            row["seq"]: row
-            for row in _lookup(connection, schema.messages, _M.seq, messages)
-        },
-        attempts={
-            row["id"]: row
-            for row in _lookup(
-                connection, schema.attempts, schema.attempts.c.id, attempts
-            )
-        },
+        messages={row["seq"]: row for row in found},
+        attempts={row["id"]: row for row in tried},
         recipients=paths,
         finishing=_finishing(connection, messages - unfinished),
-        runs={
-            row["id"]: row
-            for row in _lookup(connection, schema.runs, schema.runs.c.id, runs)
-        },
+        runs={row["id"]: row for row in ran},
     )
 
 
@@ -147,14 +148,14 @@ def _finishing(connection: sa.Connection, finished: set[int]) -> frozenset[int]:
 
 def _lookup(
     connection: sa.Connection,
-    table: sa.Table,
-    column: sa.ColumnElement[Any],
+    columns: Sequence[sa.Column[Any]],
+    key: sa.Column[Any],
     keys: Iterable[Any],
 ) -> list[dict[str, Any]]:
     wanted = list(keys)
     if not wanted:
         return []
-    query = sa.select(table).where(column.in_(wanted))
+    query = sa.select(*columns).where(key.in_(wanted))
     return _dicts(connection.execute(query))
 
 
