@@ -52,15 +52,19 @@ def chosen(
 
     Raises SourceError as ``scan`` does. ``digest`` as for ``examine``.
     """
+    if selection.is_all:
+        for spooled in source.scan():
+            yield examine(spooled, rules, digest=digest)
+        return
     for spooled in source.scan():
         scanned = None
         paths = [r.forward_path for r in spooled.message.envelope.recipients]
         # What is passed over anyhow is not read; its size is known afterwards.
-        if selection.is_all or selection.takes(known(spooled.message, None), paths):
+        if selection.takes(known(spooled.message, None), paths):
             scanned = examine(spooled, rules, digest=digest)
             size = scanned.facts.size_bytes if scanned.facts else None
             size = spooled.message.size_bytes if size is None else size
-            if not (selection.is_all or selection.takes_size(size)):
+            if not selection.takes_size(size):
                 scanned = None
         yield scanned
 

@@ -29,6 +29,7 @@ class Picker:
     def __init__(self, orders: Orders, ledger: Ledger, urls: list[str]) -> None:
         """Nothing is read before the first ``claim``."""
         self._choice = orders.choice
+        self._picks_all = orders.choice.selection.is_all
         self._lifetime = orders.schedule.lifetime
         self._ledger = ledger
         self._urls = urls
@@ -51,9 +52,9 @@ class Picker:
 
     def pick(self, job: Job) -> Job | None:
         """Return a claimed job with those recipients that are selected, if any."""
-        selection = self._choice.selection
-        if selection.is_all:
+        if self._picks_all:
             return job
+        selection = self._choice.selection
         claimed = tuple(
             each
             for each in job.claimed
