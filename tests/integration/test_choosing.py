@@ -220,7 +220,7 @@ def test_a_domain_with_much_mail_does_not_keep_others_waiting(tmp_path: Path) ->
     drainer = Drainer(tmp_path / "ledger.db")
     with PeerThread() as primary:
         arguments = drain_arguments(
-            tmp_path / "big", primary.port, "--no-check", "--rate", "100/second"
+            tmp_path / "big", primary.port, "--no-check", "--rate", "40/second"
         )
         result = drainer.run(*arguments, tmp_path / "small", "--connections", 2)
         assert result.code == 0, result.stderr
