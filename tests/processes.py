@@ -66,6 +66,21 @@ def peak_bytes(pid: int) -> int:
     return 0
 
 
+def proportional_bytes(pid: int) -> int:
+    """Return a process's part of the memory in use (Pss); 0 when it ended."""
+    with contextlib.suppress(OSError):
+        text = (_PROC / str(pid) / "smaps_rollup").read_text()
+        return sum(
+            int(line.split()[1]) * 1024
+            for line in text.splitlines()
+            if line.startswith("Pss:")
+        )
+    return 0
+
+
+_SLOW = 0.1
+
+
 class Peaks:
     """Watches a process and its descendants while the block runs.
 
@@ -75,7 +90,11 @@ class Peaks:
     def __init__(
         self, root: int, *, of_group: bool = False, period: float = 0.02
     ) -> None:
-        """Watch the tree below ``root``, or the process group that it leads."""
+        """Watch the tree below ``root``, or the process group that it leads.
+
+        With a period of a tenth of a second or more what they have ``together`` is
+        watched as well: it takes the kernel a while to count.
+        """
         self._period = period
         self._root = root
         self._members = group if of_group else tree
@@ -83,7 +102,7 @@ class Peaks:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         #: The peak of every process so far.
         self.by_pid: dict[int, int] = {}
-        #: The most that the peaks of those alive at a moment came to, in bytes.
+        #: The most that all had at a moment; pages that they share count once. Bytes.
         self.together = 0
 
     def __enter__(self) -> Self:
@@ -112,8 +131,8 @@ class Peaks:
             with contextlib.suppress(OSError):
                 # The last one counts: before its exec a process shows its parent's.
                 self.by_pid[pid] = peak_bytes(pid) or self.by_pid.get(pid, 0)
-        alive = sum(self.by_pid.get(pid, 0) for pid in members)
-        self.together = max(self.together, alive)
+        if self._period >= _SLOW:
+            self.together = max(self.together, sum(map(proportional_bytes, members)))
 
     @property
     def total(self) -> int:

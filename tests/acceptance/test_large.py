@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drainer.window import WINDOW
-from tests.bench.large import write_spool
+from tests.bench.large import write_maildir
 from tests.command import Drainer, drain_arguments
 from tests.processes import Peaks
 from tests.roles import SmtpSink
@@ -23,7 +23,7 @@ def test_sending_overlaps_the_scan_and_memory_is_bounded(
     tmp_path: Path, smtp_sink: Callable[..., SmtpSink]
 ) -> None:
     """The scan cannot end before messages have left; no process takes much memory."""
-    write_spool(tmp_path / "spool", MESSAGES)
+    write_maildir(tmp_path / "spool", MESSAGES)
     sink = smtp_sink()
     drainer = Drainer(tmp_path / "ledger.db")
     options = ("--no-check", "--connections", 20)

@@ -39,8 +39,7 @@ class Measured:
     seconds: float
     cpu_seconds: float
     sink_cpu_seconds: float
-    #: Of those alive at a time together (what they share counts for each), and of the
-    #: largest.
+    #: Of all together (what they share counts once), and of the largest.
     peak_bytes: int
     largest_bytes: int
     noise: Noise

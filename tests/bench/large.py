@@ -1,4 +1,4 @@
-"""A large Maildir: the time of the first message, memory, and the cost of each tenth.
+"""A large spool: the time of the first message, memory, and the cost of each tenth.
 
 Nine of twelve messages go to one recipient domain. The times come from the ledger.
 """
@@ -16,9 +16,11 @@ from pathlib import Path
 from tests.bench.machine import Noise
 from tests.command import Drainer, drain_arguments, maildir_message
 from tests.processes import Peaks
+from tests.queue_files import place, queue_file, record
 from tests.roles import SmtpSink
 
 SIZE_BYTES = 800
+BODY = (b"x" * 71 + b"\n") * 10
 CONNECTIONS = 20
 SINK = ("-c", "-h", "primary.example")
 DOMAINS = ("big.example",) * 9 + tuple(f"small{n}.example" for n in range(3))
@@ -30,13 +32,26 @@ _HEAD = (
 
 
 def run(folder: Path, *, messages: int) -> None:
-    """Make the Maildir, drain it once, print a line."""
-    print(f"making a Maildir of {messages} messages ...", flush=True)
-    write_spool(folder / "spool", messages)
-    measure(folder, messages)
+    """Make a Maildir and a Postfix queue, drain each once, print a line for each."""
+    for format_, write in {"maildir": write_maildir, "postfix": write_queue}.items():
+        print(f"making a {format_} spool of {messages} messages ...", flush=True)
+        base = folder / format_
+        base.mkdir()
+        write(base / "spool", messages)
+        measure(base, f"{format_}:{base / 'spool'}", messages)
 
 
-def write_spool(root: Path, messages: int) -> None:
+def write_queue(root: Path, messages: int) -> None:
+    """Write a Postfix queue directory, as a backup leaves it behind."""
+    for n in range(messages):
+        address = f"user{n}@{DOMAINS[n % len(DOMAINS)]}".encode()
+        head = b"Message-ID: <%d@example.com>\nSubject: number %d\n\n" % (n, n)
+        data = queue_file(envelope=(record("R", address),), text=head + BODY)
+        name = f"{n * 7919 % 0xFFFFF:05X}{0x100000 + n:X}"
+        place(root, data, name, ("deferred", name[0]))
+
+
+def write_maildir(root: Path, messages: int) -> None:
     """Write a Maildir."""
     for name in ("tmp", "new", "cur"):
         (root / name).mkdir(parents=True)
@@ -46,14 +61,13 @@ def write_spool(root: Path, messages: int) -> None:
         path.write_bytes(maildir_message(n, recipient, SIZE_BYTES))
 
 
-def measure(folder: Path, messages: int) -> None:
-    """Drain ``folder/spool`` and print what it took."""
+def measure(folder: Path, source: str, messages: int) -> None:
+    """Drain a spool with a ledger in ``folder``; print what it took."""
     command = Drainer(folder / "ledger.db", {"DRAINER_PRIMARY__HELO": "backup.example"})
     options = ("--connections", CONNECTIONS, "--no-check")
     noise = Noise.now(folder)
     with SmtpSink(*SINK) as sink:
         begun = time.time()
-        source = f"maildir:{folder / 'spool'}"
         process = command.start(*drain_arguments(source, sink.port, *options))
         with Peaks(process.pid, period=0.5) as peaks:
             _, status, usage = os.wait4(process.pid, 0)
