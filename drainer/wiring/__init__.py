@@ -1,5 +1,9 @@
 """From a Config to the objects that do the work."""
 
+from drainer.wiring.doctor import (
+    Asked,
+    make_examination,
+)
 from drainer.wiring.hosts import (
     make_probe,
     make_route,
@@ -33,6 +37,7 @@ from drainer.wiring.sources import (
 )
 
 __all__ = [
+    "Asked",
     "LedgerURL",
     "fresh_rehearsal",
     "ledger_url",
@@ -40,6 +45,7 @@ __all__ = [
     "make_admission",
     "make_bouncing",
     "make_evidence",
+    "make_examination",
     "make_orders",
     "make_own",
     "make_probe",
