@@ -9,18 +9,24 @@ from datetime import datetime
 from typing import Any
 
 from drainer.doctor.messages import eicar, gtube
-from drainer.doctor.talk import LIMITS, Talk, open_talk, seconds_ahead
+from drainer.doctor.talk import (
+    LIMITS,
+    LOOK_SECONDS,
+    Talk,
+    open_talk,
+    seconds_ahead,
+)
 from drainer.mail.certificate import describe
 from drainer.mail.reply import Lost
 from drainer.policy.doctor.facts import Backup, Certificate, Said
 from drainer.process import utcnow
-from drainer.smtp import Route
+from drainer.smtp import Route, Timeouts
 from drainer.smtp.connect import Connection, Failed, connect
 from drainer.smtp.post import Letter, post
 
 MAX_ADDRESSES = 4
-LOOK_SECONDS, TEST_SECONDS = 17.0, 60.0
-"""For all questions; for a test message, which a filter may look at for long."""
+TEST_SECONDS = 60.0
+"""For the reply to a test message, which a filter may look at for long."""
 ELSEWHERE = "drainer-doctor@example.com"
 """Of a domain that takes no mail and belongs to nobody (RFC 2606 3)."""
 
@@ -36,6 +42,8 @@ class Visit:
     recipient: str = ""
     #: Hosts that get the test messages.
     tested: frozenset[str] = frozenset()
+    limits: Timeouts = LIMITS
+    seconds: float = LOOK_SECONDS
 
 
 async def look_at(
@@ -44,12 +52,12 @@ async def look_at(
     """Return what a backup says; what was not asked in time is left open."""
     look = _Look(host, port, addresses[:MAX_ADDRESSES], visit)
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with asyncio.timeout(visit.seconds):
             await look.run()
     except TimeoutError:
         look.facts.setdefault("reached", ())
         if not look.facts["reached"]:
-            look.facts["problem"] = f"no answer within {LOOK_SECONDS:g} s"
+            look.facts["problem"] = f"no answer within {visit.seconds:g} s"
     finally:
         look.close()
     await look.send_tests()
@@ -66,7 +74,11 @@ class _Look:
         self._visit = visit
         self._routes = [
             Route(
-                host=host, port=port, address=address, helo=visit.helo, timeouts=LIMITS
+                host=host,
+                port=port,
+                address=address,
+                helo=visit.helo,
+                timeouts=visit.limits,
             )
             for address in addresses
         ]
@@ -150,7 +162,9 @@ class _Look:
             return
         self.facts["untested"] = ""
         recipient, helo = self._visit.recipient, self._visit.helo
-        route = replace(self._route, timeouts=replace(LIMITS, dot=TEST_SECONDS))
+        route = replace(
+            self._route, timeouts=replace(self._visit.limits, dot=TEST_SECONDS)
+        )
         now = utcnow()
         self.facts["gtube"], self.facts["eicar"] = await asyncio.gather(
             _send(route, recipient, gtube(recipient, helo, now)),

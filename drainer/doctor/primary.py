@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from drainer.doctor.aside import aside
-from drainer.doctor.backups import LOOK_SECONDS, MAX_ADDRESSES
+from drainer.doctor.backups import MAX_ADDRESSES
 from drainer.doctor.names import HOST_SECONDS, is_strict
-from drainer.doctor.talk import LIMITS, Talk, seconds_ahead
+from drainer.doctor.talk import LIMITS, LOOK_SECONDS, Talk, seconds_ahead
 from drainer.evidence import Servers
 from drainer.evidence.dns import Dns
 from drainer.mail.envelope import domain_of
 from drainer.policy.doctor.facts import HealthStage, Primary, Said
 from drainer.process import utcnow
-from drainer.smtp import Route
+from drainer.smtp import Route, Timeouts
 from drainer.smtp.check import FAIL, WARN, Health, Probe, check
 from drainer.smtp.connect import Failed, connect
 
@@ -29,16 +29,18 @@ class Visit:
     #: '' = none is known that exists.
     recipient: str = ""
     strict_sender: str
+    limits: Timeouts = LIMITS
+    seconds: float = LOOK_SECONDS
 
 
 async def look_at(visit: Visit, addresses: Sequence[str]) -> Primary:
     """Return what the primary says; what was not asked in time is left open."""
     facts: dict[str, Any] = {}
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with asyncio.timeout(visit.seconds):
             await _run(visit, addresses[:MAX_ADDRESSES], facts)
     except TimeoutError:
-        facts["problem"] = f"it was not done within {LOOK_SECONDS:g} s"
+        facts["problem"] = f"it was not done within {visit.seconds:g} s"
     return Primary(
         route=str(visit.route),
         recipient=visit.recipient,
@@ -51,7 +53,7 @@ async def _run(visit: Visit, addresses: Sequence[str], facts: dict[str, Any]) ->
     if not addresses:
         facts["problem"] = f"{visit.route.host} has no address that is known"
         return
-    routes = [replace(visit.route, address=a, timeouts=LIMITS) for a in addresses]
+    routes = [replace(visit.route, address=a, timeouts=visit.limits) for a in addresses]
     healths = await asyncio.gather(*(check(route, visit.probe) for route in routes))
     facts |= {
         "stages": _stages(healths),
@@ -108,7 +110,7 @@ async def _ask(visit: Visit, route: Route) -> Said:
         return Said(
             stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
         )
-    talk = Talk(connection)
+    talk = Talk(connection, visit.limits)
     try:
         said = await talk.ask(visit.strict_sender, visit.recipient)
         await talk.leave()

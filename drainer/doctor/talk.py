@@ -14,6 +14,8 @@ LIMITS = Timeouts(
     connect=5.0, banner=10.0, ehlo=8.0, mail=8.0, rcpt=8.0, data=8.0, quit=2.0
 )
 """Long enough for a greeting that is held back, short enough for a dead host."""
+LOOK_SECONDS = 17.0
+"""For all questions to one host."""
 
 _DATE = re.compile(
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), {1,2}\d{1,2} [A-Z][a-z]{2} \d{4}"
@@ -26,12 +28,13 @@ class Talk:
     """One session; whatever the peer does becomes an answer."""
 
     connection: Connection
+    limits: Timeouts
 
     async def say(self, stage: Stage, command: str) -> Said:
         """Send a command and return what comes back."""
         wire = self.connection.wire
         wire.write(command.encode() + b"\r\n")
-        return Said(stage=stage, answer=await wire.reply(LIMITS.rcpt))
+        return Said(stage=stage, answer=await wire.reply(self.limits.rcpt))
 
     async def ask(self, sender: str, recipient: str) -> Said:
         """Return what MAIL, or else RCPT, is answered, in a transaction of its own."""
@@ -44,7 +47,7 @@ class Talk:
     async def leave(self) -> None:
         """Say goodbye and close."""
         self.connection.wire.write(b"QUIT\r\n")
-        await self.connection.wire.reply(LIMITS.quit)
+        await self.connection.wire.reply(self.limits.quit)
         self.connection.wire.close()
 
 
@@ -54,7 +57,9 @@ async def open_talk(
     """Open a session; return it, or None, and how opening ended."""
     answer = await connect(replace(route, tls=tls, verify=verify))
     last = Said(stage=answer.steps[-1].stage, answer=answer.steps[-1].answer)
-    return (None, last) if isinstance(answer, Failed) else (Talk(answer), last)
+    if isinstance(answer, Failed):
+        return None, last
+    return Talk(answer, route.timeouts), last
 
 
 def seconds_ahead(banner: str, now: datetime) -> float | None:
