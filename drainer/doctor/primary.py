@@ -7,7 +7,7 @@ from typing import Any
 
 from drainer.doctor.aside import aside
 from drainer.doctor.backups import MAX_ADDRESSES
-from drainer.doctor.names import HOST_SECONDS, is_strict
+from drainer.doctor.names import QUESTION_SECONDS, is_strict
 from drainer.doctor.talk import LIMITS, LOOK_SECONDS, Talk, seconds_ahead
 from drainer.evidence import Servers
 from drainer.evidence.dns import Dns
@@ -98,9 +98,10 @@ def _ahead(healths: Sequence[Health]) -> float | None:
 
 
 async def _is_strict(visit: Visit) -> bool | None:
-    servers = replace(visit.servers, timeout=HOST_SECONDS / 2, budget=HOST_SECONDS)
+    timeout = min(visit.servers.timeout, QUESTION_SECONDS)
+    servers = replace(visit.servers, timeout=timeout)
     domain = domain_of(visit.strict_sender)
-    return await aside(lambda: is_strict(Dns(servers), domain), 2 * HOST_SECONDS)
+    return await aside(lambda: is_strict(Dns(servers), domain), 2 * timeout)
 
 
 async def _ask(visit: Visit, route: Route) -> Said:

@@ -264,6 +264,10 @@ BACKUPS: dict[str, tuple[str, Backup, Grade, str]] = {
         "backup-relay", backup(elsewhere=(said("450 4.3.2 later"), lost())),
         Grade.WARN, "later",
     ),
+    "relaying is denied with 454, as by a default Postfix": (
+        "backup-relay", backup(elsewhere=(said("454 4.7.1 Relay access denied"),)),
+        Grade.OK, "454",
+    ),
     "a sender refused says nothing about relaying": (
         "backup-relay", backup(elsewhere=(said("550 5.7.1 no", Stage.MAIL), lost())),
         Grade.UNKNOWN, "no answer to go by",

@@ -149,12 +149,20 @@ def _relay(backup: Backup) -> Answer:
         return unknown(words, "", "ask from a host that the backup does not know")
     if taken:
         return fail(f"it takes mail for elsewhere: {taken[0]}")
-    refused = [s for s in backup.elsewhere if s.is_refused and s.stage is Stage.RCPT]
+    refused = list(filter(_denies, backup.elsewhere))
     if refused:
         return ok(str(refused[0]))
     words = f"no answer to go by: {backup.elsewhere[0]}"
     deferred = any(said.is_deferred for said in backup.elsewhere)
     return warn(words) if deferred else unknown(words)
+
+
+def _denies(said: Said) -> bool:
+    """Whether relaying is refused; a default Postfix does so with 454."""
+    if said.stage is not Stage.RCPT or isinstance(said.answer, Lost):
+        return False
+    rule = classify(said.answer, said.stage).rule
+    return said.is_refused or (said.is_deferred and rule == "text-relay-denied")
 
 
 def _gtube(backup: Backup) -> Answer:
