@@ -45,6 +45,8 @@ def doctor(
     primary: Annotated[
         str,
         typer.Option(
+            "--primary",
+            "--to",
             metavar="HOST[:PORT]",
             help="The primary; else \\[primary] host, else the MX with the lowest"
             " number.",

@@ -14,7 +14,16 @@ from drainer.doctor import backups, here, primary
 from drainer.doctor.names import Named, look_up
 from drainer.evidence import Servers
 from drainer.evidence.dns import Dns
-from drainer.policy.doctor.facts import Backup, Domain, Exchange, Facts, Here, Primary
+from drainer.policy.doctor.facts import (
+    Backup,
+    Domain,
+    Exchange,
+    Facts,
+    Here,
+    Primary,
+    Told,
+)
+from drainer.process import utcnow
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
@@ -80,8 +89,11 @@ class _Waiting:
 
 
 async def _backup(order: Order, host: str, hosts: Mapping[str, Exchange]) -> Backup:
+    known = hosts[host]
+    if known.told is Told.FAILED and not known.addresses:
+        return Backup(host=host, now=utcnow(), problem="DNS does not tell its address")
     port = order.ports.get(host, 25)
-    return await backups.look_at(host, port, hosts[host].addresses, order.backups)
+    return await backups.look_at(host, port, known.addresses, order.backups)
 
 
 async def _primary(
@@ -91,6 +103,8 @@ async def _primary(
         return Primary()
     port = order.ports.get(domain.primary, order.primary.route.port)
     route = replace(order.primary.route, host=domain.primary, port=port)
+    if not order.named.primary:  # a password is not for whom DNS names
+        route = replace(route, login=None)
     visit = replace(order.primary, route=route)
     return await primary.look_at(visit, hosts[domain.primary].addresses)
 

@@ -112,13 +112,15 @@ class _Look:
             (route.address, said)
             for route, (_, said) in zip(self._routes, found, strict=True)
         )
-        for route, (talk, _) in zip(self._routes, found, strict=True):
-            if talk is None:
-                continue
-            if self._route is None:
-                self._route = route
-                self._greeted(talk.connection, route)
-            await talk.leave()
+        talks = [
+            (route, talk)
+            for route, (talk, _) in zip(self._routes, found, strict=True)
+            if talk is not None
+        ]
+        if talks:
+            self._route, talk = talks[0]
+            self._greeted(talk.connection, self._route)
+        await asyncio.gather(*(talk.leave() for _, talk in talks))
 
     def _greeted(self, connection: Connection, route: Route) -> None:
         self.facts |= {

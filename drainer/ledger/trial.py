@@ -13,7 +13,8 @@ from drainer import databases
 from drainer.errors import LedgerError
 from drainer.ledger import engine, schema
 
-_BUSY_MS = 3000
+_BUSY_MS = 1000
+"""A drain holds the ledger for milliseconds."""
 
 
 def try_writing(url: URL) -> str:

@@ -10,7 +10,7 @@ from drainer.doctor.names import Named
 from drainer.errors import UsageError
 from drainer.evidence.domains import ascii_domain
 from drainer.ledger.trial import try_writing
-from drainer.mail.envelope import domain_of
+from drainer.mail.envelope import is_ascii
 from drainer.policy.facts import parse_address
 from drainer.sources import Source
 from drainer.wiring.hosts import make_probe, make_route, split_host
@@ -68,7 +68,7 @@ def make_examination(config: Config, asked: Asked) -> Order:
             probe=replace(probe, accept=known, reject_domain=domain),
             servers=servers,
             recipient=recipient,
-            strict_sender=asked.strict_sender,
+            strict_sender=_strict_sender(asked.strict_sender),
         ),
         places=_places(config),
     )
@@ -105,13 +105,23 @@ def _normal(host: str) -> str:
 
 
 def _recipient(config: Config, asked: Asked, domain: str) -> str:
+    """Return an address of the domain, which it may bear in its other spelling."""
+    known = (asked.recipient,) if asked.recipient else config.health.accept
+    for address in known:
+        local, _, host = address.rpartition("@")
+        if ascii_domain(host) == domain and is_ascii(local):
+            return f"{local}@{domain}"
     if not asked.recipient:
-        known = (a for a in config.health.accept if domain_of(a) == domain)
-        return next(known, "")
-    if ascii_domain(domain_of(asked.recipient)) != domain:
-        message = f"--recipient {asked.recipient[:60]!r} is not of {domain}"
-        raise UsageError(message, hint=f"give an address of {domain} that exists")
-    return asked.recipient
+        return ""
+    message = f"--recipient {asked.recipient[:60]!r} is no ASCII address of {domain}"
+    raise UsageError(message, hint=f"give an address of {domain} that exists")
+
+
+def _strict_sender(address: str) -> str:
+    if is_ascii(address):
+        return address
+    message = f"--spf-sender {address[:60]!r} is not ASCII"
+    raise UsageError(message, hint="give a sender that needs no SMTPUTF8")
 
 
 def _places(config: Config) -> here.Places:

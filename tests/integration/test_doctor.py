@@ -1,8 +1,14 @@
 """The doctor asks real servers: DNS on loopback, Postfix as it should be and as not."""
 
+import asyncio
 import hashlib
 import re
+import resource
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_bytes
 from pathlib import Path
@@ -10,17 +16,24 @@ from typing import Any
 
 import pytest
 
-from drainer.doctor import messages
+from drainer.cli.options import load
+from drainer.doctor import here, look, messages, names, talk
+from drainer.doctor.aside import aside
 from drainer.doctor.here import _Timex, is_synchronised
 from drainer.doctor.talk import seconds_ahead
+from drainer.ledger import engine
+from drainer.ledger.trial import try_writing
+from drainer.policy.doctor.facts import Facts
+from drainer.smtp import Timeouts
+from drainer.wiring import Asked, make_examination
 from tests.certificates import Certificate, expired, self_signed
 from tests.peer import PeerThread
 from tests.policy_server import Greylist
 from tests.postfix import PrivatePostfix, free_port
 from tests.roles import Primary
-from tests.running import Result, call
-from tests.script import Drop, Script, Step, View
-from tests.zones import TIMEOUT, serving, zone_of
+from tests.running import Result, call, end, environment, start
+from tests.script import Delay, Drop, Script, Stall, Step, View
+from tests.zones import SERVFAIL, TIMEOUT, serving, zone_of
 
 DOMAIN = "example.org"
 KNOWN = "anna@example.org"
@@ -44,6 +57,7 @@ ZONE = zone_of(
         "alias.example": [("MX", f"10 {FIRST}"), ("MX", "20 mx.alias.example")],
         "mx.alias.example": [("CNAME", STRICT)],
         "mute.example": [(TIMEOUT, "")],
+        "failing.example": [(SERVFAIL, "")],
         "odd.example": [
             ("MX", f"10 {FIRST}"),
             ("MX", r"20 a\027[2Jb.example"),
@@ -73,8 +87,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def _environment(
     monkeypatch: pytest.MonkeyPatch, certificate: Certificate, tmp_path: Path
 ) -> None:
-    """Trust that certificate; have a name, a folder of our own, and little time."""
-    monkeypatch.setenv("DRAINER_BOUNCE__DNS_TIMEOUT", "300ms")
+    """Trust that certificate; have a name, and a folder of our own."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
     monkeypatch.setenv("DRAINER_PRIMARY__HELO", "doctor.example")
     monkeypatch.chdir(tmp_path)
@@ -86,6 +99,12 @@ def listening(server: PrivatePostfix, address: str, made: Certificate) -> None:
     pem.write_bytes(made.key.read_bytes() + made.certificate.read_bytes())
     server.set(smtpd_tls_security_level="may", smtpd_tls_chain_files=str(pem))
     server.add_master(f"{address}:{server.port} inet n - n - - smtpd")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait shortly for DNS: the answer will not come."""
+    monkeypatch.setenv("DRAINER_BOUNCE__DNS_TIMEOUT", "200ms")
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +282,7 @@ def refuses_forgery(view: View) -> Step:
         (refuses_forgery, "x@example.com", "fail"),
         (knows, "x@example.com", "ok"),
         (knows, "x@lax.example", "unknown"),
-        (knows, "x@mute.example", "unknown"),
+        (knows, "x@failing.example", "unknown"),
     ],
     ids=["checked", "exempt", "a sender that is not strict", "DNS does not tell"],
 )
@@ -364,6 +383,7 @@ def test_an_alias_is_found(dns: str) -> None:
     assert found(result, "mx-address", "mx.alias")["found"] == "127.0.0.2"
 
 
+@pytest.mark.usefixtures("impatient")
 def test_dns_that_is_silent_is_no_failure_of_the_domain(dns: str) -> None:
     """Nobody knows; and it does not take long."""
     result = doctor(dns, "mute.example", "--json")
@@ -408,6 +428,118 @@ def test_a_peer_that_breaks_off_is_unknown(dns: str, peer: StartPeer) -> None:
     assert of_backup["backup-relay"] == "unknown"
 
 
+# ---- TLS
+
+
+def test_a_certificate_that_is_not_trusted(
+    dns: str, peer: StartPeer, tmp_path: Path
+) -> None:
+    """Fails as such, and the questions are asked all the same, under TLS."""
+    made = self_signed(tmp_path, STRICT, days=10)
+    server = peer(rcpt=knows, host="127.0.0.2", tls=made.server_context())
+    result = doctor(dns, DOMAIN, "--json", "--backup", at(STRICT, server.port))
+    of_backup = verdicts(result, STRICT)
+    assert of_backup["backup-tls"] == "ok"
+    assert of_backup["backup-tls-chain"] == "fail"
+    assert "self-signed" in found(result, "backup-tls-chain")["found"]
+    assert of_backup["backup-tls-name"] == "ok"
+    assert of_backup["backup-tls-expiry"] == "warn"
+    assert of_backup["backup-validates"] == "ok"
+    assert {each.tls for each in server.transactions} == {True}
+
+
+@pytest.mark.parametrize("answer", [Drop(), "454 4.7.0 not now"], ids=["drop", "454"])
+def test_a_handshake_that_fails(
+    dns: str, peer: StartPeer, certificate: Certificate, answer: Step
+) -> None:
+    """Fails as such, and the questions are asked in the clear."""
+    context = certificate.server_context()
+    server = peer(rcpt=knows, host="127.0.0.2", tls=context, starttls=answer)
+    result = doctor(dns, DOMAIN, "--json", "--backup", at(STRICT, server.port))
+    assert verdicts(result, STRICT)["backup-tls"] == "fail"
+    assert verdicts(result, STRICT)["backup-tls-chain"] == "skipped"
+    assert verdicts(result, STRICT)["backup-validates"] == "ok"
+
+
+# ---- time
+
+
+SHORT = Timeouts(connect=3, banner=0.5, ehlo=3, mail=3, rcpt=3, quit=0.1)
+
+
+def hurried(dns: str, *backups: str) -> tuple[Facts, list[str]]:
+    """Look with little patience; return the facts, and what was told meanwhile."""
+    port = int(dns.partition(":")[2])
+    servers = {"dns_servers": ["127.0.0.1"], "dns_port": port}
+    config = load(None, ledger="here.db", sections={"bounce": servers})
+    order = make_examination(config, Asked(domain=DOMAIN, backups=backups))
+    order = replace(
+        order,
+        named=replace(order.named, primary=""),
+        ports={**order.ports, FIRST: free_port()},
+        backups=replace(order.backups, recipient=KNOWN, limits=SHORT, seconds=2),
+        primary=replace(order.primary, limits=SHORT, seconds=2),
+    )
+    told: list[str] = []
+    return asyncio.run(look(order, told.append)), told
+
+
+def test_a_silent_backup_takes_no_longer_than_its_time(
+    dns: str, peer: StartPeer
+) -> None:
+    """A banner, a reply, or all of it too slow: each is told, the others go on."""
+    mute = peer(host="127.0.0.2", banner=Stall())
+    slow = peer(host="127.0.0.3", rcpt=Delay(0.7, "550 5.1.1 no"), lenient=True)
+    began = time.monotonic()
+    facts, told = hurried(dns, at(STRICT, mute.port), at(SLOPPY, slow.port))
+    assert time.monotonic() - began < 15
+    first, second = facts.backups
+    assert "timeout" in str(first.reached[0][1])
+    assert second.answers
+    assert second.known is not None
+    assert second.elsewhere == ()
+    assert any(STRICT in words for words in told)
+    assert told[-1] == ""
+
+
+def test_the_limits_add_up_to_half_a_minute() -> None:
+    """DNS names the hosts first, then they are asked, all at once."""
+    dns = names.QUESTION_SECONDS + names.HOST_SECONDS + 1
+    assert dns + talk.LOOK_SECONDS + talk.LIMITS.quit < 30
+    assert here.LOOK_SECONDS < 30
+
+
+def test_what_blocks_for_ever_does_not_keep_the_process() -> None:
+    """It is left to itself; what it would have raised or returned is nobody's."""
+    code = (
+        "import asyncio, threading\n"
+        "from drainer.doctor.aside import aside\n"
+        "try:\n    asyncio.run(aside(threading.Event().wait, 0.1))\n"
+        "except TimeoutError:\n    print('late')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=20, check=True
+    )
+    assert done.stdout == b"late\n"
+
+
+def test_what_blocks_returns_or_raises() -> None:
+    """To the one who waits."""
+    assert asyncio.run(aside(lambda: 7, 5)) == 7
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(aside(lambda: 1 // 0, 5))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_person_sees_what_is_waited_for(dns: str) -> None:
+    """On a terminal alone."""
+    args = ("doctor", "mute.example", "--dns", dns, "--ledger", "here.db")
+    shortly = {"DRAINER_BOUNCE__DNS_TIMEOUT": "200ms", "FORCE_COLOR": "1"}
+    seen = end(start(*args, env=environment(**shortly)))
+    assert "waiting for" in seen.stderr
+    assert "waiting for" not in call(*args).stderr
+
+
 # ---- this host
 
 
@@ -437,6 +569,41 @@ def test_sources_of_the_configuration_are_read(dns: str, tmp_path: Path) -> None
     result = doctor(dns, "single.example", "--json", "--config", config)
     assert found(result, "host-sources", "good")["found"] == "readable, and empty"
     assert found(result, "host-sources", "gone")["verdict"] == "fail"
+
+
+def test_a_ledger_that_is_held_proves_nothing(tmp_path: Path) -> None:
+    """A drain writes, for longer than it should."""
+    url = engine.parse_url(str(tmp_path / "l.db"))
+    database = engine.connect(url, create=True)
+    with database.execution_options(writes=True).begin():
+        assert "locked" in try_writing(url)
+    assert try_writing(url) == ""
+    database.dispose()
+
+
+def test_a_file_that_is_no_ledger_is_left_alone(dns: str, tmp_path: Path) -> None:
+    """It fails, and is as it was."""
+    other = tmp_path / "other.db"
+    other.write_bytes(b"this is somebody's text, and no database\n" * 100)
+    before = other.read_bytes()
+    result = doctor(dns, "single.example", "--json", "--ledger", other)
+    assert found(result, "host-ledger")["verdict"] == "fail"
+    assert other.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_too_few_open_files_fail(dns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two for each connection, and a hundred."""
+    monkeypatch.setenv("DRAINER_PRIMARY__CONNECTIONS", "200")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (499, hard))
+    try:
+        result = doctor(dns, "mute.example", "--json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found(result, "host-files")["found"] == "499 allowed, 500 needed"
+    assert result.code == 3
 
 
 def test_the_kernel_tells_whether_its_clock_is_kept() -> None:
@@ -480,8 +647,13 @@ def test_a_clock_that_is_off_is_seen_in_a_banner(dns: str, peer: StartPeer) -> N
         (["a b.example"], "no domain"),
         ([DOMAIN, "--dns", "ns.example"], "no address"),
         ([DOMAIN, "--backup", "a b"], "no host"),
-        ([DOMAIN, "--recipient", "anna@example.com"], "not of example.org"),
+        (
+            [DOMAIN, "--recipient", "anna@example.com"],
+            "no ASCII address of example.org",
+        ),
         ([DOMAIN, "--recipient", "anna"], "anna"),
+        ([DOMAIN, "--recipient", "\u00e4nna@example.org"], "no ASCII address"),
+        ([DOMAIN, "--spf-sender", "\u00e4nna@example.org"], "not ASCII"),
         ([DOMAIN, "--spf-sender", "x\r\nDATA@example.com"], "example.com"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
