@@ -41,7 +41,7 @@ async def look_up(servers: Servers, named: Named) -> tuple[Domain, dict[str, Exc
         budget=min(servers.budget, HOST_SECONDS),
     )
     answer = await _ask(servers, named.domain, "MX")
-    records = _records(answer)
+    records = _records(answer)[:MAX_HOSTS]
     wanted = dict.fromkeys(host for _, host in records if host)
     wanted |= dict.fromkeys(filter(None, (named.primary, *named.backups)))
     given = {named.primary, *named.backups}
@@ -69,8 +69,7 @@ async def _host(servers: Servers, host: str, *, is_given: bool) -> Exchange:
 def _records(answer: Answer) -> list[tuple[int, str]]:
     """Return (number, host) of MX records, in order; '' for a null MX."""
     pairs = (text.partition(" ") for text in answer.texts)
-    found = sorted((int(rank), host.lower().rstrip(".")) for rank, _, host in pairs)
-    return found[:MAX_HOSTS]
+    return sorted((int(rank), host.lower().rstrip(".")) for rank, _, host in pairs)
 
 
 def _domain(
@@ -92,11 +91,12 @@ def _domain(
         primary=primary,
         primary_addresses=hosts[primary].addresses if primary else (),
         backups=named.backups,
+        unseen=len(answer.records) - len(records),
     )
     if named.backups:
         return known
     first = {each.host for each in known.first}
-    others = dict.fromkeys(e.host for e in exchanges if e.host and e.host not in first)
+    others = dict.fromkeys(e.host for e in known.hosts if e.host not in first)
     return replace(known, backups=tuple(others))
 
 

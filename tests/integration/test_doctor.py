@@ -241,7 +241,6 @@ def test_a_backup_as_it_should_not_be(
     assert {f["subject"] for f in failures} == {SLOPPY}
     assert all(f["remedy"] for f in failures)
     assert "old.example.com" in found(result, "backup-tls-name")["found"]
-    assert "smtpd_relay" not in found(result, "backup-relay")["found"]
     assert verdicts(result)["mx-name-servers"] == "warn"
     assert len(sloppy.wait_queue(2)) == 2
     assert "example.com" not in "".join(re.findall("to=<[^>]*>", sloppy.log()))

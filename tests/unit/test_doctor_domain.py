@@ -97,6 +97,12 @@ ROWS = {
         Grade.SKIPPED, "no MX record",
     ),
     "a null MX": ("mx-null", mx(NULL, backups=()), Grade.FAIL, "no mail at all"),
+    "a null MX beside others is in no tier": (
+        "mx-tiers", mx(NULL, FIRST, SECOND), Grade.OK, "10: mx1.example.org; 20",
+    ),
+    "more records than are looked at": (
+        "mx-records", replace(HEALTHY, unseen=3), Grade.OK, "3 more are not",
+    ),
     "a null MX beside others": (
         "mx-null", mx(NULL, FIRST, SECOND), Grade.FAIL, "contradicts",
     ),

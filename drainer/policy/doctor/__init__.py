@@ -35,7 +35,7 @@ def examine(facts: Facts) -> list[Finding]:
     """Return what every check found, in the order of the table."""
     name = facts.domain.name
     found = _apply(domain.RECORDS, facts.domain, name)
-    if facts.domain.told is Told.FOUND and any(e.host for e in facts.domain.exchanges):
+    if facts.domain.told is Told.FOUND and facts.domain.hosts:
         found += _apply(domain.CHECKS, facts.domain, name)
     else:
         found += [

@@ -29,7 +29,8 @@ def _present(domain: Domain) -> Answer:
         case Told.ABSENT:
             return fail("no MX record: mail goes to the domain's own address alone")
         case Told.FOUND:  # pragma: no branch
-            return ok(f"{len(domain.exchanges)} MX records")
+            more = f"; {domain.unseen} more are not looked at" if domain.unseen else ""
+            return ok(f"{len(domain.exchanges)} MX records{more}")
 
 
 def _null(domain: Domain) -> Answer:
@@ -44,30 +45,28 @@ def _null(domain: Domain) -> Answer:
 
 
 def _tiers(domain: Domain) -> Answer:
-    ranks = sorted({each.rank for each in domain.exchanges})
+    ranks = sorted({each.rank for each in domain.hosts})
     words = "; ".join(f"{rank}: {_names(domain, rank)}" for rank in ranks)
-    counts = Counter(each.host for each in domain.exchanges)
+    counts = Counter(each.host for each in domain.hosts)
     twice = [host for host, count in counts.items() if count > 1]
     if twice:
         return warn(f"{words}; {', '.join(twice)} stands there more than once")
     number = min(each.rank for each in domain.first)
     known = {each.host for each in domain.first} | set(domain.backups)
-    before = [
-        e.host for e in domain.exchanges if e.rank < number and e.host not in known
-    ]
+    before = [e.host for e in domain.hosts if e.rank < number and e.host not in known]
     if before:
         return warn(f"{words}; {', '.join(before)} comes before the primary")
     return ok(words)
 
 
 def _names(domain: Domain, rank: int) -> str:
-    hosts = [each.host for each in domain.exchanges if each.rank == rank]
+    hosts = [each.host for each in domain.hosts if each.rank == rank]
     equal = " (senders choose at random)" if len(hosts) > 1 else ""
     return ", ".join(hosts) + equal
 
 
 def _primary(domain: Domain) -> Answer:
-    if any(map(domain.is_primary, domain.exchanges)):
+    if domain.own:
         return ok(f"{domain.primary} is an MX of the domain")
     taken = ", ".join(each.host for each in domain.first)
     if not domain.primary:
@@ -83,7 +82,7 @@ def _order(domain: Domain) -> Answer | list[Answer]:
 
 
 def _rank(domain: Domain, backup: str) -> Answer:
-    ranks = [each.rank for each in domain.exchanges if each.host == backup]
+    ranks = [each.rank for each in domain.hosts if each.host == backup]
     if not ranks:
         return fail("no MX record names it: nobody would send to it", backup)
     own, first = min(ranks), min(each.rank for each in domain.first)
@@ -101,7 +100,7 @@ def _alias(domain: Domain) -> list[Answer]:
         fail(f"an alias of {each.alias}", each.host)  # RFC 2181 10.3, RFC 5321 5.1
         if each.alias
         else ok("no alias", each.host)
-        for each in _hosts(domain)
+        for each in domain.hosts
     ]
 
 
@@ -110,12 +109,12 @@ def _literal(domain: Domain) -> list[Answer]:
         ok("a name", each.host)
         if parse_address(each.host) is None
         else fail("an address, where only a name is allowed", each.host)
-        for each in _hosts(domain)
+        for each in domain.hosts
     ]
 
 
 def _address(domain: Domain) -> list[Answer]:
-    return [_found(each) for each in _hosts(domain)]
+    return [_found(each) for each in domain.hosts]
 
 
 def _found(exchange: Exchange) -> Answer:
@@ -130,7 +129,7 @@ def _found(exchange: Exchange) -> Answer:
 
 
 def _public(domain: Domain) -> list[Answer]:
-    return [_reachable(each) for each in _hosts(domain) if each.addresses]
+    return [_reachable(each) for each in domain.hosts if each.addresses]
 
 
 def _reachable(exchange: Exchange) -> Answer:
@@ -184,12 +183,8 @@ def _served(backup: Exchange, primary: frozenset[str]) -> Answer:
     return ok(words, backup.host)
 
 
-def _hosts(domain: Domain) -> list[Exchange]:
-    return [each for each in domain.exchanges if each.host]
-
-
 def _backups(domain: Domain) -> list[Exchange]:
-    return [each for each in domain.exchanges if each.host in domain.backups]
+    return [each for each in domain.hosts if each.host in domain.backups]
 
 
 RECORDS: tuple[Check[Domain], ...] = (

@@ -47,19 +47,30 @@ class Domain:
     primary_addresses: tuple[str, ...] = ()
     backups: tuple[str, ...] = ()
 
+    #: Records beyond those that are looked at.
+    unseen: int = 0
+
+    @property
+    def hosts(self) -> tuple[Exchange, ...]:
+        """The records that name a host."""
+        return tuple(each for each in self.exchanges if each.host)
+
+    @property
+    def own(self) -> tuple[Exchange, ...]:
+        """The primary's records: by name, or else by an address."""
+        by_name = tuple(e for e in self.hosts if e.host == self.primary)
+        ours = set(self.primary_addresses)
+        return by_name or tuple(
+            e
+            for e in self.hosts
+            if e.host not in self.backups and not ours.isdisjoint(e.addresses)
+        )
+
     @property
     def first(self) -> tuple[Exchange, ...]:
         """The primary's own records, else those with the lowest number."""
-        own = tuple(filter(self.is_primary, self.exchanges))
-        lowest = min((each.rank for each in self.exchanges), default=0)
-        return own or tuple(e for e in self.exchanges if e.rank == lowest)
-
-    def is_primary(self, exchange: Exchange) -> bool:
-        """Whether a record is about the primary, by name or by an address."""
-        shared = set(exchange.addresses) & set(self.primary_addresses)
-        return exchange.host == self.primary or (
-            bool(shared) and exchange.host not in self.backups
-        )
+        lowest = min((each.rank for each in self.hosts), default=0)
+        return self.own or tuple(e for e in self.hosts if e.rank == lowest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
