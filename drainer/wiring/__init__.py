@@ -1,9 +1,5 @@
 """From a Config to the objects that do the work."""
 
-from drainer.wiring.doctor import (
-    Asked,
-    make_examination,
-)
 from drainer.wiring.hosts import (
     make_probe,
     make_route,
@@ -37,7 +33,6 @@ from drainer.wiring.sources import (
 )
 
 __all__ = [
-    "Asked",
     "LedgerURL",
     "fresh_rehearsal",
     "ledger_url",
@@ -45,7 +40,6 @@ __all__ = [
     "make_admission",
     "make_bouncing",
     "make_evidence",
-    "make_examination",
     "make_orders",
     "make_own",
     "make_probe",

@@ -25,7 +25,7 @@ from drainer.ledger import engine
 from drainer.ledger.trial import try_writing
 from drainer.policy.doctor.facts import Facts
 from drainer.smtp import Timeouts
-from drainer.wiring import Asked, make_examination
+from drainer.wiring.doctor import Asked, make_examination
 from tests.certificates import Certificate, expired, self_signed
 from tests.peer import PeerThread
 from tests.policy_server import Greylist
