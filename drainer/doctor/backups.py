@@ -17,7 +17,7 @@ from drainer.doctor.talk import (
     seconds_ahead,
 )
 from drainer.mail.certificate import describe
-from drainer.mail.reply import Lost
+from drainer.mail.reply import Lost, Stage
 from drainer.policy.doctor.facts import Backup, Certificate, Said
 from drainer.process import utcnow
 from drainer.smtp import Route, Timeouts
@@ -70,7 +70,9 @@ class _Look:
     def __init__(
         self, host: str, port: int, addresses: Sequence[str], visit: Visit
     ) -> None:
-        self.facts: dict[str, Any] = {"untested": "no test message was asked for"}
+        self.facts: dict[str, Any] = {}
+        if host not in visit.tested:
+            self.facts["untested"] = "no test message was asked for"
         self._visit = visit
         self._routes = [
             Route(
@@ -86,12 +88,9 @@ class _Look:
         self._talks: list[Talk] = []
 
     async def run(self) -> None:
-        await self._reach()
-        if self._route is None:
-            return
-        talk = await self._secure(self._route)
+        talk = await self._reach()
         if talk is not None:
-            await self._interview(talk)
+            await asyncio.gather(self._verify(talk.connection), self._interview(talk))
 
     def close(self) -> None:
         for talk in self._talks:
@@ -105,47 +104,40 @@ class _Look:
             self._talks.append(talk)
         return talk, said
 
-    async def _reach(self) -> None:
-        """Open a session on every address; note the first that stands."""
-        found = await asyncio.gather(*(self._open(r, tls="off") for r in self._routes))
-        self.facts["reached"] = tuple(
-            (route.address, said)
-            for route, (_, said) in zip(self._routes, found, strict=True)
-        )
-        talks = [
-            (route, talk)
-            for route, (talk, _) in zip(self._routes, found, strict=True)
-            if talk is not None
-        ]
-        if talks:
-            self._route, talk = talks[0]
-            self._greeted(talk.connection, self._route)
-        await asyncio.gather(*(talk.leave() for _, talk in talks))
+    async def _reach(self) -> Talk | None:
+        """Open a session on every address, under TLS if it can be had; keep one."""
+        opening = (self._open(route, tls="opportunistic") for route in self._routes)
+        found = list(zip(self._routes, await asyncio.gather(*opening), strict=True))
+        self.facts["reached"] = tuple((r.address, said) for r, (_, said) in found)
+        standing = [(route, talk) for route, (talk, _) in found if talk is not None]
+        if not standing:
+            return None
+        self._route, talk = standing[0]
+        self._greeted(talk.connection, self._route)
+        await asyncio.gather(*(other.leave() for _, other in standing[1:]))
+        return talk
 
     def _greeted(self, connection: Connection, route: Route) -> None:
         self.facts |= {
-            "offers_tls": "starttls" in connection.extensions,
+            "offers_tls": connection.tls or "starttls" in connection.extensions,
+            "handshake": _starttls(connection),
+            "certificate": _certificate(connection),
             "ahead": seconds_ahead(str(connection.banner), utcnow()),
             "is_here": _is_here(route),
         }
 
-    async def _secure(self, route: Route) -> Talk | None:
-        """Return a session for the questions: under TLS if it can be had."""
-        if not self.facts["offers_tls"]:
-            return (await self._open(route, tls="off"))[0]
-        (strict, trust), (talk, said) = await asyncio.gather(
-            self._open(route, tls="required", verify=True),
-            self._open(route, tls="required"),
-        )
-        if strict is not None:
-            await strict.leave()
-        elif isinstance(trust.answer, Lost):
-            self.facts["distrust"] = trust.answer.detail or str(trust.answer)
-        self.facts["handshake"] = said
-        if talk is None:
-            return (await self._open(route, tls="off"))[0]
-        self.facts["certificate"] = _certificate(talk.connection)
-        return talk
+    async def _verify(self, connection: Connection) -> None:
+        """Open another session that insists on a valid certificate."""
+        if self._route is None or not self.facts["offers_tls"]:
+            return
+        talk, said = await self._open(self._route, tls="required", verify=True)
+        if talk is not None:
+            self.facts["distrust"] = ""
+            await talk.leave()
+        elif connection.tls and isinstance(said.answer, Lost):
+            broken = said.answer.reason == "tls"
+            self.facts["distrust"] = said.answer.detail if broken else None
+        self.facts["handshake"] = self.facts["handshake"] or said
 
     async def _interview(self, talk: Talk) -> None:
         visit = self._visit
@@ -162,7 +154,6 @@ class _Look:
         """Send GTUBE and EICAR, if the operator named this host for them."""
         if self._route is None or self._route.host not in self._visit.tested:
             return
-        self.facts["untested"] = ""
         recipient, helo = self._visit.recipient, self._visit.helo
         route = replace(
             self._route, timeouts=replace(self._visit.limits, dot=TEST_SECONDS)
@@ -183,6 +174,14 @@ async def _send(route: Route, recipient: str, content: bytes) -> Said:
     letter = Letter(recipient=recipient, content=content)
     posted = await post(connection, route.timeouts, letter)
     return Said(stage=posted.stage, answer=posted.answer)
+
+
+def _starttls(connection: Connection) -> Said | None:
+    """Return how STARTTLS ended; None when another connection stands instead."""
+    for step in connection.steps:
+        if step.stage is Stage.STARTTLS:
+            return Said(stage=step.stage, answer=step.answer)
+    return None
 
 
 def _certificate(connection: Connection) -> Certificate | None:

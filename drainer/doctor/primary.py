@@ -54,20 +54,28 @@ async def _run(visit: Visit, addresses: Sequence[str], facts: dict[str, Any]) ->
         facts["problem"] = f"{visit.route.host} has no address that is known"
         return
     routes = [replace(visit.route, address=a, timeouts=visit.limits) for a in addresses]
+    doing = [_check(visit, routes, facts)]
+    if visit.recipient:
+        doing.append(_try_strict(visit, routes, facts))
+    await asyncio.gather(*doing)
+
+
+async def _check(visit: Visit, routes: Sequence[Route], facts: dict[str, Any]) -> None:
     healths = await asyncio.gather(*(check(route, visit.probe) for route in routes))
     facts |= {
         "stages": _stages(healths),
         "is_loop": any(health.loop for health in healths),
         "ahead": _ahead(healths),
     }
-    reached = [
-        route
-        for route, health in zip(routes, healths, strict=True)
-        if _is_reached(health)
-    ]
-    if reached and visit.recipient and not facts["is_loop"]:
-        facts["is_strict"] = await _is_strict(visit)
-        facts["strict"] = await _ask(visit, reached[0])
+
+
+async def _try_strict(
+    visit: Visit, routes: Sequence[Route], facts: dict[str, Any]
+) -> None:
+    """Name the strict sender; at the same time, because a greeting may take long."""
+    found = await asyncio.gather(*(_ask(visit, route) for route in routes))
+    facts["strict"] = next((s for s in found if not s.stage.before_mail), None)
+    facts["is_strict"] = await _is_strict(visit)
 
 
 def _stages(healths: Sequence[Health]) -> tuple[HealthStage, ...]:
@@ -101,7 +109,10 @@ async def _is_strict(visit: Visit) -> bool | None:
     timeout = min(visit.servers.timeout, QUESTION_SECONDS)
     servers = replace(visit.servers, timeout=timeout)
     domain = domain_of(visit.strict_sender)
-    return await aside(lambda: is_strict(Dns(servers), domain), 2 * timeout)
+    try:
+        return await aside(lambda: is_strict(Dns(servers), domain), 2 * timeout)
+    except TimeoutError:
+        return None
 
 
 async def _ask(visit: Visit, route: Route) -> Said:

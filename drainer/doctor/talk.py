@@ -14,7 +14,7 @@ LIMITS = Timeouts(
     connect=5.0, banner=10.0, ehlo=8.0, mail=8.0, rcpt=8.0, data=8.0, quit=2.0
 )
 """Long enough for a greeting that is held back, short enough for a dead host."""
-LOOK_SECONDS = 17.0
+LOOK_SECONDS = 16.0
 """For all questions to one host."""
 
 _DATE = re.compile(
@@ -56,10 +56,11 @@ async def open_talk(
 ) -> tuple[Talk | None, Said]:
     """Open a session; return it, or None, and how opening ended."""
     answer = await connect(replace(route, tls=tls, verify=verify))
-    last = Said(stage=answer.steps[-1].stage, answer=answer.steps[-1].answer)
+    steps = [Said(stage=step.stage, answer=step.answer) for step in answer.steps]
     if isinstance(answer, Failed):
-        return None, last
-    return Talk(answer, route.timeouts), last
+        return None, steps[-1]
+    greeted = [said for said in steps if said.stage is Stage.EHLO]
+    return Talk(answer, route.timeouts), greeted[-1]
 
 
 def seconds_ahead(banner: str, now: datetime) -> float | None:

@@ -53,6 +53,7 @@ BACKUP = Backup(
     offers_tls=True,
     handshake=said("250 mx2 ready", Stage.EHLO),
     certificate=SOUND,
+    distrust="",
     recipient="anna@example.org",
     known=said("250 2.1.5 ok"),
     stranger=said("550 5.1.1 User unknown"),
@@ -197,6 +198,9 @@ BACKUPS: dict[str, tuple[str, Backup, Grade, str]] = {
     "expired, by a sound chain": (
         "backup-tls-chain", certified(distrust=EXPIRED, not_after=NOW - DAY),
         Grade.OK, "trusts",
+    ),
+    "no time to verify it": (
+        "backup-tls-chain", backup(distrust=None), Grade.UNKNOWN, "no time",
     ),
     "a certificate between has expired": (
         "backup-tls-chain", certified(distrust=EXPIRED), Grade.FAIL, "expired",

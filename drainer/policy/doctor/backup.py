@@ -93,6 +93,8 @@ def _chain(backup: Backup) -> Answer:
     certificate = backup.certificate
     if certificate is None:
         return skipped("no certificate was seen")
+    if backup.distrust is None:
+        return _NO_TIME
     words = backup.distrust.lower()
     if not words:
         return ok("this host trusts its issuer")

@@ -128,8 +128,9 @@ class Backup:
     #: How the handshake ended; None = there was none.
     handshake: Said | None = None
     certificate: Certificate | None = None
-    #: Why the TLS library does not believe the certificate; '' = it does.
-    distrust: str = ""
+    #: Why the TLS library does not believe the certificate; '' = it does; None = it
+    #: was not asked.
+    distrust: str | None = None
     #: An address that exists, and what RCPT said about it.
     recipient: str = ""
     known: Said | None = None

@@ -22,10 +22,8 @@ _ANOTHER = "name another sender with --spf-sender: of a domain with SPF -all, an
 
 
 def _ready(primary: Primary) -> Answer:
-    if primary.problem:
-        return unknown(primary.problem)
     if not primary.stages:
-        return _NO_PRIMARY
+        return unknown(primary.problem) if primary.problem else _NO_PRIMARY
     if primary.is_loop:
         return fail("it has our own name: this is the primary, or [primary] helo lies")
     for grade, say in ((Grade.FAIL, fail), (Grade.WARN, warn)):
