@@ -16,6 +16,7 @@ from drainer.config.text import reference_markdown
 from drainer.mail.message import PROBLEMS
 from drainer.observe.names import ATTRIBUTES, SPANS
 from drainer.policy.bounce_gate import RULES as GATE
+from drainer.policy.doctor import rows as doctor_rows
 from drainer.policy.evidence import RULES as EVIDENCE
 from drainer.policy.families import families as known_families
 from drainer.policy.rules import MEANINGS
@@ -88,6 +89,12 @@ def gate() -> str:
     return table(("rule", "applies when"), ((f"`{k}`", v[0]) for k, v in GATE.items()))
 
 
+def doctor() -> str:
+    """Return every check of the doctor, and its remedy."""
+    rows = ((f"`{name}`", *words) for name, *words in doctor_rows())
+    return table(("check", "what must hold", "fails when", "remedy"), rows)
+
+
 def configuration() -> str:
     """Return every key of the configuration."""
     return reference_markdown().lstrip("\n")
@@ -103,6 +110,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
         families,
         evidence,
         gate,
+        doctor,
         configuration,
     )
 }

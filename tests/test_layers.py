@@ -21,7 +21,7 @@ LAYERS: Final = (
     ("ledger", "sources", "smtp", "evidence"),
     ("quarantine",),
     ("intake", "backlog", "acknowledge", "gatekeeper", "leasing", "taking"),
-    ("bouncing", "gathering", "tidying", "exporting", "digest", "reporting"),
+    ("bouncing", "gathering", "tidying", "exporting", "digest", "reporting", "doctor"),
     ("deliver", "escrow", "scanning", "probing", "window"),
     ("orders",),
     ("picking", "sharing", "sessions"),

@@ -101,7 +101,8 @@ def _rdata(kind: dns.rdatatype.RdataType, value: str | bytes) -> dns.rdata.Rdata
 
 
 def _absolute(kind: dns.rdatatype.RdataType, value: str) -> str:
-    names = (dns.rdatatype.MX, dns.rdatatype.PTR, dns.rdatatype.CNAME)
+    kinds = dns.rdatatype
+    names = (kinds.MX, kinds.PTR, kinds.CNAME, kinds.NS)
     return f"{value.rstrip('.')}." if kind in names else value
 
 

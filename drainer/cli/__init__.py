@@ -23,6 +23,7 @@ COMMANDS = {
     "init": "configure",
     "config": "configure",
     "check": "check",
+    "doctor": "doctor",
     "inspect": "inspect",
     "plan": "inspect",
     "drain": "drain",

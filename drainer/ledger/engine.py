@@ -68,7 +68,11 @@ def connect(url: URL, *, create: bool) -> sa.Engine:
         else:
             engine = databases.server_engine(url)
             _configure_server(engine)
-        _check_version(engine, shown, create=create)
+        try:
+            _check_version(engine, shown, create=create)
+        except BaseException:
+            engine.dispose()  # nobody else will
+            raise
     except ImportError as error:
         message = f"the driver of the ledger {shown} is not installed: {error}"
         raise LedgerError(message, hint=databases.MISSING_DRIVER) from error

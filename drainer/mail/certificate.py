@@ -21,7 +21,11 @@ def describe(der: bytes) -> dict[str, Any]:
             "not_after": certificate.not_valid_after_utc.isoformat(),
             "names": _names(certificate),
         }
-    except ValueError as error:
+    except (
+        ValueError,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
         facts |= {"subject": f"unreadable: {error}", "not_after": ""}
     return facts
 

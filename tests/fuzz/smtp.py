@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 
+from drainer.doctor.talk import seconds_ahead
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply, printable
 from drainer.policy.classify import classify
 from drainer.policy.verdict import Verdict
@@ -21,6 +23,11 @@ _REPLIES = [
     b"421 4.3.2 closing\r\n",
     b"354 go ahead\r\n",
 ]
+_BANNERS = [
+    b"220 mx.example ESMTP Exim 4.98 Wed, 25 Nov 2026 12:00:00 +0000",
+    b"220 mx.example ESMTP Sendmail 8.18; Wed, 25 Nov 2026 13:00:00 +0100",
+]
+_NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 _LOOP = asyncio.new_event_loop()
 _POSITIVE = frozenset((2, 3))
 
@@ -31,6 +38,9 @@ def targets() -> Iterator[Target]:
     yield stateless("replies on the wire", arrives, _REPLIES, *words)
     yield stateless("the text of a reply", judged, _REPLIES, *words)
     yield stateless("EHLO keywords", offered, [b"52428800", b"RCPTMAX=10 MAILMAX=1"])
+    yield stateless(
+        "the date in a banner", dated, _BANNERS, b"+0000", b"Nov ", b"Sun, "
+    )
 
 
 def arrives(data: bytes) -> None:
@@ -74,3 +84,9 @@ def offered(data: bytes) -> None:
     text = data.decode("latin-1")
     assert size_limit({"size": text}) >= 0
     assert recipient_limit({"limits": text}) >= 0
+
+
+def dated(data: bytes) -> None:
+    """Read the time of a server."""
+    ahead = seconds_ahead(data.decode("latin-1"), _NOW)
+    assert ahead is None or abs(ahead) < 1e12

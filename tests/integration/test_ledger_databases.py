@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from drainer.ledger import engine
+from drainer.ledger.schema import meta
+from drainer.ledger.trial import try_writing
 from tests.command import Drainer, Result, drain_arguments, write_maildir
 from tests.databases import Server
 from tests.peer import PeerThread
@@ -83,6 +87,22 @@ def test_two_drains_share_one_ledger(tmp_path: Path, drainer: Drainer) -> None:
         copies = Counter(p for m in primary.accepted for p in m.forward_paths)
         assert copies == Counter(expected)
         assert drainer.states() == dict.fromkeys(expected, "delivered")
+
+
+def test_the_doctor_tries_a_ledger_and_leaves_nothing_behind(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Neither before there is one nor after, and says when that proves nothing."""
+    url = engine.parse_url(database_url)
+    before = sorted(tmp_path.rglob("*"))
+    assert ("the first drain makes" in try_writing(url)) is not engine.is_file(url)
+    assert sorted(tmp_path.rglob("*")) == before
+    database = engine.connect(url, create=True)
+    with database.connect() as connection:
+        rows = connection.execute(sa.select(meta)).all()
+        assert try_writing(url) == ""
+        assert connection.execute(sa.select(meta)).all() == rows
+    database.dispose()
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])

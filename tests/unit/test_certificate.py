@@ -2,7 +2,12 @@
 
 import hashlib
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from drainer.mail.certificate import describe
 from tests.certificates import self_signed
@@ -24,3 +29,25 @@ def test_what_is_no_certificate_is_said_to_be_none() -> None:
     facts = describe(b"\x00 no certificate")
     assert facts["subject"].startswith("unreadable: ")
     assert facts["not_after"] == ""
+
+
+def test_a_certificate_that_says_a_thing_twice_is_unreadable() -> None:
+    """A peer chooses what it sends; nobody verifies it in opportunistic TLS."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+    )
+    for number in ("1.2.3.4", "1.2.3.5"):
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(number), b"")
+        builder = builder.add_extension(extension, critical=False)
+    der = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    twice = der.replace(bytes((6, 3, 0x2A, 3, 5)), bytes((6, 3, 0x2A, 3, 4)))
+    assert twice != der
+    assert describe(twice)["subject"].startswith("unreadable: ")

@@ -1,0 +1,39 @@
+"""What blocks, beside the event loop, and never longer than it may."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def aside(work: Callable[[], T], limit: float) -> T:
+    """Run it in a thread; return what it returns, raise what it raises.
+
+    Raises TimeoutError after ``limit`` seconds. The thread is left to itself then,
+    and does not keep the process from ending: a dead file server never lets go.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type] # None only if T has it
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001 - for the one who waits
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    async with asyncio.timeout(limit):
+        return await done
