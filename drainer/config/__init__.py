@@ -5,6 +5,7 @@ may be given as DRAINER_SECTION__KEY; flags of a command win over both. Unknown
 keys, bad units and contradictions are errors that name file, line and key.
 """
 
+import functools
 import socket
 from pathlib import Path
 from typing import ClassVar
@@ -59,6 +60,7 @@ class Config(BaseSettings):
         return init_settings, env_settings, toml
 
 
+@functools.cache
 def own_hostname() -> str:
-    """Return this host's full name, for EHLO."""
+    """Return this host's full name, for EHLO; where DNS is dead, asking takes long."""
     return socket.getfqdn()
