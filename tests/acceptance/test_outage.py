@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tests.outage import outage
 
-MESSAGES = 2100
-"""A tenth of what `python -m tests.bench --only bounces` does."""
+MESSAGES = 1050
+"""A twentieth of what `python -m tests.bench --only bounces` drains."""
 
 
 def test_twenty_proven_senders_among_many_refused_get_one_report_each(
