@@ -59,11 +59,12 @@ class Gathering:
 
     async def _look(self, checks: Checks, seq: int, message: Message) -> None:
         content, cut = await asyncio.to_thread(self._read, message)
+        readable = bool(content)  # else nobody knows what else its header says
         question = Question(
             reverse_path=message.envelope.reverse_path,
-            client=message.client.address,
+            client=message.client.address if readable else "",
             helo=message.client.helo,
-            login=message.login,
+            login=message.login if readable else "",
             arrived=message.arrived,
             content=content,
             cut=cut,

@@ -17,7 +17,8 @@ from drainer.evidence.dns import Dns
 from drainer.evidence.relays import Relays, relays_of
 from drainer.evidence.signing import sign
 from drainer.ledger import from_micros
-from drainer.ledger.sending import FAILED, QUEUED, SENT, Ended, Queued, Waits
+from drainer.ledger.bounces import FAILED, QUEUED, SENT
+from drainer.ledger.sending import Ended, Queued, Waits
 from drainer.ledger.sql import Ledger
 from drainer.mail.dsn import MAX_CONTENT_BYTES, build
 from drainer.mail.envelope import AddressError, domain_of
@@ -135,7 +136,7 @@ class Reporting:
         self.count.sent += ended.state == SENT
         self.count.failed += ended.state == FAILED
         self.count.deferred += ended.state == QUEUED
-        if ended.state == SENT and self._quarantine is not None:
+        if ended.state != QUEUED and self._quarantine is not None:
             needless = await self._ledger.needless([queued.message.id])
             self._quarantine.forget(needless)
         return goes_on
@@ -195,6 +196,7 @@ class Reporting:
         original = self._original(queued.message)
         head, blank, _ = original.partition(b"\r\n\r\n")
         report = Report(
+            action=queued.action,
             envelope=envelope,
             fates=tuple(
                 Fate(

@@ -121,7 +121,7 @@ class Outage:
         bench = self.bench
         for _ in range(3):
             self._kill(bench.primary, self.messages // 5, *self._drain)
-        self._until_rest()
+        assert bench.drain().code == 5
         for more in (self.refused // 3, self.refused // 3):
             self._kill(bench.primary, more, "bounces", "run")
         for _ in range(3):
@@ -143,12 +143,6 @@ class Outage:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         self.kills += 1
-
-    def _until_rest(self) -> None:
-        """Drain until all that was not in doubt is delivered, or rests."""
-        assert self.bench.drain().code == 5
-        states = self.states()
-        assert set(states) <= {"delivered", "unknown", "held", "bounce-pending"}, states
 
     def _release(self) -> None:
         """Say of the refused ones in doubt that they have not arrived."""

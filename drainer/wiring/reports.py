@@ -36,8 +36,21 @@ def make_bouncing(config: Config) -> Bouncing | None:
         settings=make_evidence(config),
         trust=make_trust(config),
         own=make_own(config),
-        limits=Limits(),
+        limits=_limits(config),
+        patience=config.bounce.patience,
+        delays=config.bounce.delay_notices,
         posting=make_posting(config),
+    )
+
+
+def _limits(config: Config) -> Limits:
+    bounce = config.bounce
+    return Limits(
+        sender_per_hour=bounce.sender_per_hour,
+        sender_per_day=bounce.sender_per_day,
+        domain_per_hour=bounce.domain_per_hour,
+        per_hour=bounce.per_hour,
+        per_run=bounce.per_run,
     )
 
 
