@@ -19,7 +19,7 @@ LAYERS: Final = (
     ("mail",),
     ("policy",),
     ("ledger", "sources", "smtp", "evidence"),
-    ("quarantine",),
+    ("quarantine", "ways"),
     ("intake", "backlog", "acknowledge", "gatekeeper", "leasing", "taking"),
     ("bouncing", "gathering", "tidying", "exporting", "digest", "reporting", "doctor"),
     ("deliver", "escrow", "noticing", "scanning", "probing", "window"),

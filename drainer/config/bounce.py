@@ -28,6 +28,12 @@ class BounceSection(Section):
         description="where reports go: HOST[:PORT] takes mail for everybody; mx = the"
         " mail servers of the sender",
     )
+    mx_port: int = Field(25, ge=1, le=65535, description="port of those mail servers")
+    mx_private: bool = Field(
+        default=False,
+        description="mail servers of senders may have private and loopback addresses:"
+        " in a closed network",
+    )
     rate: str = Field("1/second", description="reports, as [throttle] rate")
     settle: Duration = Field(
         timedelta(minutes=10),
