@@ -101,6 +101,7 @@ def refusing(root: Any, relay: PeerThread, primary: PeerThread) -> Iterator[Refu
             root=root, port=primary.port, primary=primary, relay=relay, zone=zone
         )
         bench.configure(
+            primary={"idle_timeout": "100ms"},  # a canary waits for it
             bounce={
                 "escrow": "10ms",
                 "settle": "0s",
