@@ -8,7 +8,7 @@ is recorded with the words of who refused it, and never reported in turn.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from drainer.ledger.bounces import FAILED, QUEUED, SENT
 from drainer.ledger.sending import Ended, Queued, Waits
 from drainer.ledger.sql import Ledger
 from drainer.mail.dsn import MAX_CONTENT_BYTES, build
-from drainer.mail.envelope import AddressError
+from drainer.mail.envelope import AddressError, Envelope, verp_sender
 from drainer.mail.message import Message
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.mail.report import CannotTell, Fate, Report
@@ -165,7 +165,7 @@ class Reporting:
 
     def _letter(self, queued: Queued, peer: Mapping[str, str]) -> Letter:
         """Build it; it may block. Raises CannotTell and AddressError as build does."""
-        envelope = queued.message.envelope
+        envelope = _expanded(queued)
         paths = (recipient.forward_path for _, recipient in queued.told)
         is_ascii = envelope.reverse_path.isascii() and all(p.isascii() for p in paths)
         utf8 = "smtputf8" in peer and (envelope.smtputf8 or not is_ascii)
@@ -223,6 +223,16 @@ class Reporting:
         except MessageUnreadable:
             return b""  # the report says it without
         return bytes(found[:_READ_BYTES])
+
+
+def _expanded(queued: Queued) -> Envelope:
+    """Return the envelope with the sender that VERP gave this recipient."""
+    envelope = queued.message.envelope
+    if not envelope.verp:
+        return envelope
+    (recipient,) = envelope.recipients
+    sender = verp_sender(envelope.reverse_path, recipient.forward_path, envelope.verp)
+    return replace(envelope, reverse_path=sender)
 
 
 def _may_return(queued: Queued, original: bytes) -> bool:

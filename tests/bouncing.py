@@ -45,10 +45,13 @@ class Refusing(Bench):
     #: What DNS says; it may be changed.
     zone: Zone
 
-    def refuse(self, *recipients: str, sender: str = BOB, **options: Any) -> str:
+    def refuse(
+        self, *recipients: str, sender: str = BOB, verp: bool = False, **options: Any
+    ) -> str:
         """Put a message for people whom nobody knows into the spool."""
         paths = recipients or ("nobody@example.org",)
-        return self.add(*paths, sender=sender, envelope=CLIENT, **options)
+        parts = (*CLIENT, record("V", "+=")) if verp else CLIENT
+        return self.add(*paths, sender=sender, envelope=parts, **options)
 
     def confirm(self) -> Result:
         """Drain until what is refused is final, as far as it may be."""

@@ -103,13 +103,11 @@ def take(
     )
     if first is None:
         return None
-    mine = [
-        _N[name] == first[name] for name in ("message", "report", "action")
-    ]  # a report tells of one kind of fate
+    mine = _together(connection, dict(first))
     rows = [
         dict(row)
         for row in connection.execute(
-            sa.select(schema.reports).where(*mine, _N.state == QUEUED).order_by(_N.n)
+            sa.select(schema.reports).where(*mine).order_by(_N.n)
         ).mappings()
     ]
     attempts = max(row["attempts"] for row in rows)
@@ -117,7 +115,7 @@ def take(
     report_id = first["report"] or named((row["key"] for row in rows), hostname)
     connection.execute(
         sa.update(schema.reports)
-        .where(*mine, _N.state == QUEUED)
+        .where(*mine)
         .values(report=report_id, attempts=attempts + 1, due=due)
     )
     connection.execute(
@@ -126,6 +124,22 @@ def take(
         .values(owner=identity.owner)
     )
     return _queued(connection, rows, report_id, due)
+
+
+def _together(
+    connection: sa.Connection, first: Mapping[str, Any]
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on what stands in one report: one kind of fate.
+
+    With VERP each recipient has a sender of its own, and so a report.
+    """
+    same = [_N[name] == first[name] for name in ("message", "report", "action")]
+    row = connection.execute(
+        sa.select(schema.messages).where(_M.seq == first["message"])
+    ).mappings()
+    if message_of(dict(row.one())).envelope.verp:
+        same.append(_N.n == first["n"])
+    return [*same, _N.state == QUEUED]
 
 
 def _queued(
