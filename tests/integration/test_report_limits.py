@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bouncing import Refusing, age, nobody_unknown, refusing
+from tests.bouncing import Refusing, age, nobody_unknown, parsed, refusing
 from tests.peer import PeerThread
 from tests.script import EXTENSIONS, Script
 from tests.zones import TIMEOUT
@@ -106,7 +106,7 @@ def test_a_report_that_nobody_takes_is_given_up_after_five_days(
 def test_a_sender_whose_address_the_relay_cannot_write_is_not_told(
     bench: Refusing,
 ) -> None:
-    """It needs SMTPUTF8: failed once and for all, and the copy stays."""
+    """It needs SMTPUTF8: failed for good, the copy stays; told where it is offered."""
     bench.relay.script = Script(extensions=NO_UTF8)
     name = bench.refuse(sender="j\u00fcrgen@sender.example")
     assert bench.confirm().code == 0, bench.why(name)
@@ -115,3 +115,11 @@ def test_a_sender_whose_address_the_relay_cannot_write_is_not_told(
     assert "SMTPUTF8" in sent["evidence"]["reason"]
     assert bench.reports == []
     assert len(list(Path(f"{bench.ledger}.quarantine").glob("*.eml"))) == 1
+    bench.relay.script = Script()
+    bench.refuse("nobody2@example.org", sender="j\u00fcrgen@sender.example")
+    assert bench.confirm().code == 0
+    (report,) = bench.reports
+    assert "SMTPUTF8" in report.parameters
+    assert report.forward_paths == ["j\u00fcrgen@sender.example"]
+    kinds = [part.get_content_type() for part in parsed(report).walk()]
+    assert "message/global-delivery-status" in kinds
