@@ -33,11 +33,12 @@ def lacking(
     again = now - LOOK_AGAIN // timedelta(microseconds=1)
     resting = sa.select(_R.message).where(_R.state == State.BOUNCE_PENDING.value)
     asked = sa.select(_N.message).where(_N.state == ASKED)
+    wanted = resting.union(asked).subquery()
     rows = connection.execute(
         sa.select(schema.messages)
+        .join(wanted, wanted.c.message == _M.seq)
         .outerjoin(schema.evidence, _E.message == _M.seq)
         .where(
-            _M.seq.in_(resting.union(asked)),
             _M.source.in_(list(sources)),
             sa.or_(_E.message.is_(None), (_E.later == 1) & (_E.looked < again)),
         )
