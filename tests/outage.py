@@ -119,13 +119,13 @@ class Outage:
     def run(self) -> None:
         """Kill it while it delivers, confirms and reports; then let it finish."""
         bench = self.bench
-        for _ in range(3):
-            self._kill(bench.primary, self.messages // 5, *self._drain)
+        for _ in range(2):
+            self._kill(bench.primary, self.messages // 3, *self._drain)
         assert bench.drain().code == 5
         for more in (self.refused // 3, self.refused // 3):
             self._kill(bench.primary, more, "bounces", "run")
-        for _ in range(3):
-            self._kill(bench.relay, PROVEN // 5, "bounces", "run")
+        for _ in range(2):
+            self._kill(bench.relay, PROVEN // 4, "bounces", "run")
         deadline = time.monotonic() + PATIENCE
         while self.unfinished or self.unsent:
             assert time.monotonic() < deadline, (self.states(), self.unsent)

@@ -12,6 +12,7 @@ import pytest
 from tests.bouncing import Refusing, nobody_unknown, refusing
 from tests.peer import PeerThread
 from tests.postfix import wait_until
+from tests.primaries import UNKNOWN
 from tests.running import end
 from tests.script import Delay, Drop, Script, Stall, Step, View
 
@@ -112,6 +113,25 @@ def test_killed_while_the_relay_answers(
     assert len({report.content for report in bench.reports}) == 1
     (sent,) = bench.sendings(name)
     assert (sent["rule"], sent["evidence"]["attempts"]) == ("report-sent", 2)
+
+
+def test_who_is_refused_after_a_kill_waits_for_a_persons_word(bench: Refusing) -> None:
+    """It may have arrived; released, it has not: refused, confirmed and reported."""
+    killer = Killer(UNKNOWN.format("nobody@example.org"))
+    bench.primary.script = Script(rcpt=killer)
+    name = bench.refuse()
+    source = f"postfix:{bench.spool}"
+    killer.process = process = bench.start("drain", source, "--json", "--no-check")
+    process.wait(60)
+    bench.primary.script = Script(rcpt=nobody_unknown)
+    while bench.states() != {"nobody@example.org": "held"}:
+        assert bench.drain().code == 5
+    assert bench.recipients()["nobody@example.org"]["rule"] == "refused-in-doubt"
+    words = ("--reason", "the log of the primary has no trace of it")
+    assert bench.run("release", name, *words).code == 0
+    assert bench.confirm().code == 0
+    assert bench.states() == {"nobody@example.org": "bounced"}
+    assert len(bench.reports) == 1
 
 
 def test_two_that_run_at_once_send_each_report_once(bench: Refusing) -> None:
