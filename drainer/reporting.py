@@ -56,6 +56,8 @@ class Posting:
     ways: Ways
     own: Own
     waits: Waits
+    #: For one attempt.
+    at_most: timedelta
     rate: Rate | None = None
     signing: Signing | None = None
 
@@ -134,6 +136,15 @@ class Reporting:
         except NoWay as none:
             state = QUEUED if none.later else FAILED
             return _Tried(Ended(state, "", "mx", str(none)))
+        seconds = self._posting.at_most.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):  # the server may be anybody's
+                return await self._try_each(queued, routes)
+        except TimeoutError:
+            words = f"it took more than {seconds:.0f} s"
+            return _Tried(Ended(QUEUED, "", str(routes[0]), words), goes_on=False)
+
+    async def _try_each(self, queued: Queued, routes: list[Route]) -> "_Tried":
         first, *others = routes
         tried = await self._try(queued, first)
         for route in others:
@@ -152,14 +163,12 @@ class Reporting:
             letter = await asyncio.to_thread(
                 self._letter, queued, connection.extensions
             )
+            return _judge(await post(connection, LIMITS, letter), connection)
         except (CannotTell, AddressError) as error:
-            connection.wire.close()
             ended = Ended(FAILED, "", connection.address, str(error))
             return _Tried(ended, elsewhere=False)
-        except BaseException:
+        finally:
             connection.wire.close()
-            raise
-        return _judge(await post(connection, LIMITS, letter), connection)
 
     # --- the report
 

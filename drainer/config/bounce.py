@@ -43,6 +43,10 @@ class BounceSection(Section):
         timedelta(minutes=1),
         description="first delay of a report that was not taken, doubled up to 1h",
     )
+    timeout: Duration = Field(
+        timedelta(minutes=5),
+        description="for one attempt to send a report, all servers together",
+    )
     sender_per_hour: int = Field(
         3, ge=1, description="most reports to one address in an hour"
     )

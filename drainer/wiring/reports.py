@@ -69,6 +69,7 @@ def make_posting(config: Config) -> Posting:
         ),
         own=make_own(config),
         waits=Waits(settle=bounce.settle, retry=bounce.retry),
+        at_most=bounce.timeout,
         rate=None if per_second is None else message_rate(per_second, None),
         signing=_signing(config),
     )

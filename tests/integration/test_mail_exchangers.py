@@ -11,7 +11,7 @@ import pytest
 from tests.bouncing import BOB, Refusing, age, nobody_unknown, refusing
 from tests.peer import PeerThread
 from tests.roles import Primary
-from tests.script import Drop, Script
+from tests.script import Drop, Script, Stall
 from tests.zones import TIMEOUT, Zone
 
 StartPeer = Callable[..., PeerThread]
@@ -129,6 +129,25 @@ def test_temporary_failures_are_tried_again_and_hold_up_nobody_else(
     run_due(bench)
     assert rules(bench, name)[-1] == "sent"
     assert len(bench.reports) == 2
+
+
+def test_a_server_that_says_nothing_holds_up_nobody_for_long(bench: Refusing) -> None:
+    """It may be anybody's: the attempt ends, and another sender gets its report."""
+    bench.zone.add("other.example", "TXT", "v=spf1 ip4:192.0.2.1 -all")
+    bench.zone.add("other.example", "MX", "10 mx1.sender.example")
+    bench.relay.script = Script(
+        rcpt=lambda view: Stall() if view.path == BOB else "250 2.1.5 ok"
+    )
+    served_at(bench.zone, BEST)
+    bench.zone.add("mx1.sender.example", "A", BEST)
+    bench.configure(bounce={"retry": "1h", "timeout": "1s"})
+    name = bench.refuse()
+    bench.refuse("nobody2@example.org", sender="amy@other.example")
+    assert bench.confirm().code == 0
+    (sending,) = bench.sendings(name)
+    assert sending["rule"] == "report-deferred"
+    assert "took more than" in sending["evidence"]["reason"]
+    assert [r.forward_paths for r in bench.reports] == [["amy@other.example"]]
 
 
 @pytest.mark.parametrize(
