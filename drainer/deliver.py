@@ -236,7 +236,8 @@ class Lane:
         """Return as much of the work as the primary takes in one transaction."""
         limit = session.max_recipients
         if 0 < limit < len(work.job.claimed) and limit < len(list(work.addressed)):
-            return self.backlog.split(work, limit)
+            work = self.backlog.split(work, limit)
+        work.has_dsn = "dsn" in session.extensions
         return work
 
     def _open(self, work: Work) -> None:
@@ -276,6 +277,8 @@ class Lane:
             stages=_stages(work),
             settlements=settlements,
             free=last and not finished,
+            # A report is made of the copy: the source may have let go by then.
+            relayed=self.bouncer is not None and work.job.kept and not work.has_dsn,
         )
         closing = self._submit(closed)
         self.watcher.settled(work, settlements)

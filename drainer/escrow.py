@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from drainer.bouncing import Bouncer, Refusal
+from drainer.bouncing import Bouncer, Refusal, as_said
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.escrow import Resting, Ruling
 from drainer.ledger.report import Report
 from drainer.ledger.rows import claimed_of, message_of, recipient_of
 from drainer.mail.message import Message, Spooled
-from drainer.mail.reply import ProtocolError, Reply, parse_reply
 from drainer.policy.bounce_gate import Answer
 from drainer.policy.judging import Permit
 from drainer.policy.state import Event
@@ -32,7 +31,7 @@ def ask(
 ) -> Permit:
     """Return what the gate would say if the refusal were final now."""
     row = each.row
-    reply = _reply(row["reply"])
+    reply = as_said(row["reply"])
     refusal = Refusal(
         sender=row["reverse_path"],
         original=row["message_id"] or row["id"],
@@ -46,13 +45,6 @@ def ask(
         answer=reply,
     )
     return bouncer.ask(each.found, refusal, now, keep=keep)
-
-
-def _reply(text: str) -> Reply | str:
-    try:
-        return parse_reply(text.encode("utf-8", "replace"))
-    except ProtocolError:
-        return text
 
 
 def approvals(

@@ -221,7 +221,7 @@ class Feed:
     async def _put(self, job: Job) -> None:
         self.tally.claimed += 1
         self.tally.total = max(self.tally.total, self.tally.sent_messages + 1)
-        if job.spooled is not None:
+        if self.intake.is_at_hand(job):
             works = self.intake.works(job)
         else:
             works = iter(await asyncio.to_thread(self.intake.read, job))

@@ -40,30 +40,31 @@ class Gathering:
         self._quarantine = quarantine
 
     async def run(self) -> None:
-        """Gather until it is cancelled."""
-        while True:
-            await self.once()
-            await asyncio.sleep(LOOK_EVERY.total_seconds())
-
-    async def once(self) -> int:
-        """Gather what is lacking now; return how many messages that were."""
-        count = 0
+        """Gather until it is cancelled; DNS is remembered meanwhile."""
         async with Checks(self._settings) as checks:
-            while rows := await self._ledger.lacking_evidence(
-                list(self._sources), BATCH
-            ):
-                for row in rows:
-                    await self._look(checks, row["seq"], message_of(row))
-                count += len(rows)
-        return count
+            while True:
+                await self._all(checks)
+                await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+    async def once(self) -> None:
+        """Gather what is lacking now."""
+        async with Checks(self._settings) as checks:
+            await self._all(checks)
+
+    async def _all(self, checks: Checks) -> None:
+        urls = list(self._sources)
+        while rows := await self._ledger.lacking_evidence(urls, BATCH):
+            for row in rows:
+                await self._look(checks, row["seq"], message_of(row))
 
     async def _look(self, checks: Checks, seq: int, message: Message) -> None:
         content, cut = await asyncio.to_thread(self._read, message)
+        readable = bool(content)  # else nobody knows what else its header says
         question = Question(
             reverse_path=message.envelope.reverse_path,
-            client=message.client.address,
+            client=message.client.address if readable else "",
             helo=message.client.helo,
-            login=message.login,
+            login=message.login if readable else "",
             arrived=message.arrived,
             content=content,
             cut=cut,

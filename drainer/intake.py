@@ -79,6 +79,14 @@ class Intake:
     max_recipients: int
     #: Where a message is copied to before a refusal of it may become final.
     quarantine: Quarantine | None = None
+    #: Senders are told of deliveries if they asked for it: then it is copied as well.
+    tells: bool = False
+
+    def is_at_hand(self, job: Job) -> bool:
+        """Whether ``works`` touches no disk."""
+        if self.tells and job.wants_success:
+            return False
+        return job.spooled is not None and job.facts is not None
 
     def read(self, job: Job) -> list[tuple[Work, Problem | None]]:
         """Return ``works`` as a list; it may block, so run it in a thread."""
@@ -89,7 +97,7 @@ class Intake:
 
         Reads the spool when the job has not just been scanned.
         """
-        if job.spooled is None or job.facts is None:
+        if job.spooled is None or job.facts is None or not self.is_at_hand(job):
             yield from self._reopened(job)
             return
         for part in self._parts(job):
@@ -108,9 +116,12 @@ class Intake:
         for objection, claimed in self._sorted(job, scanned):
             whole = job.whole and len(claimed) == len(job.claimed)
             for part in self._parts(replace(job, claimed=claimed, whole=whole)):
-                if objection is None and part.confirms:
+                if objection is None and self._needs_copy(part):
                     part = self._kept(part, spooled)  # noqa: PLW2901 - the same part
                 yield Work(job=part, spooled=spooled, facts=facts), objection
+
+    def _needs_copy(self, job: Job) -> bool:
+        return job.confirms or (self.tells and job.wants_success)
 
     def _kept(self, job: Job, spooled: Spooled) -> Job:
         """Return the job of a message of which a copy is kept, if there is room."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from drainer.bouncing import Bouncer
 from drainer.evidence import Settings
 from drainer.ledger import Decision, Kind
 from drainer.ledger.waiting import USUAL_BRAKE, Brake
@@ -32,7 +33,20 @@ class Bouncing:
     trust: Trust
     own: Own
     limits: Limits
+    patience: timedelta
+    #: After which senders are told that their mail waits; None = never.
+    delays: timedelta | None
     posting: Posting
+
+
+def make_bouncer(bouncing: Bouncing) -> Bouncer:
+    """Return what asks the bounce gate; it remembers nothing yet."""
+    return Bouncer(
+        trust=bouncing.trust,
+        own=bouncing.own,
+        limits=bouncing.limits,
+        patience=bouncing.patience,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

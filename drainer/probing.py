@@ -5,6 +5,7 @@ for it, finds a message to probe with, and lets refusals be confirmed.
 """
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -146,9 +147,15 @@ class Probing:
 
     # --- confirmation
 
-    async def confirm(self, brake: Brake) -> None:
-        """Let what is ripe be tried again, after asking whether the primary is well."""
-        found = await self._ledger.ripen(self._sources, brake, dry=True)
+    async def confirm(self, brake: Brake, *, looked: bool) -> None:
+        """Let what is ripe be tried again, after asking whether the primary is well.
+
+        ``looked``: only after evidence about its sender was looked for.
+        """
+        ripen = functools.partial(
+            self._ledger.ripen, self._sources, brake, looked=looked
+        )
+        found = await ripen(dry=True)
         self._keeper.scopes.brake = found.braked
         if found.braked:
             self._tell_brake(found)
@@ -160,7 +167,7 @@ class Probing:
                 async with self._slots:
                     await self.fly(domain)
         if self._keeper.gate.flows:
-            await self._ledger.ripen(self._sources, brake)
+            await ripen()
 
     def _tell_brake(self, found: Ripened) -> None:
         decision = Decision(

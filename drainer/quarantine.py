@@ -21,6 +21,7 @@ from drainer.mail.message import Message, Spooled
 from drainer.policy.job import Claimed
 from drainer.process import make_private_folder
 from drainer.sources import Source
+from drainer.sources.eml_sidecar import VERP
 
 _PRIVATE = 0o600
 _CHUNK_BYTES = 128 * 1024
@@ -170,6 +171,8 @@ def sidecar_of(message: Message, recipients: Iterable[Recipient]) -> bytes:
         "smtputf8": envelope.smtputf8,
         "envid": envelope.envid or None,
         "ret": envelope.ret or None,
+        # Delimiters that are none expand nothing, and would spoil the copy.
+        "verp": envelope.verp if VERP.fullmatch(envelope.verp) else None,
         "login": message.login or None,
         "client": {
             "address": client.address,

@@ -8,19 +8,18 @@ is recorded with the words of who refused it, and never reported in turn.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import NamedTuple
 
 from drainer.errors import MessageUnreadable
-from drainer.evidence import Servers
-from drainer.evidence.dns import Dns
-from drainer.evidence.relays import Relays, relays_of
 from drainer.evidence.signing import sign
 from drainer.ledger import from_micros
-from drainer.ledger.sending import FAILED, QUEUED, SENT, Ended, Queued, Waits
+from drainer.ledger.bounces import FAILED, QUEUED, SENT
+from drainer.ledger.sending import Ended, Queued, Waits
 from drainer.ledger.sql import Ledger
 from drainer.mail.dsn import MAX_CONTENT_BYTES, build
-from drainer.mail.envelope import AddressError, domain_of
+from drainer.mail.envelope import AddressError, Envelope, verp_sender
 from drainer.mail.message import Message
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.mail.report import CannotTell, Fate, Report
@@ -29,15 +28,15 @@ from drainer.policy.classify import classify
 from drainer.policy.throttle import Rate
 from drainer.policy.verdict import Verdict
 from drainer.quarantine import Quarantine
-from drainer.smtp import Route, Timeouts
+from drainer.smtp import Route
 from drainer.smtp.connect import Connection, Failed, connect
 from drainer.smtp.post import Letter, Posted, post
 from drainer.smtp.throttle import Throttle
 from drainer.sources import Source
+from drainer.ways import LIMITS, NoWay, Ways
 
 AT_MOST = timedelta(seconds=30)
 """After which a drain begins no further report; the rest stays queued."""
-LIMITS = Timeouts(connect=10, banner=30, ehlo=30, mail=60, rcpt=60, data=60, body=60)
 _READ_BYTES = max(64 * 1024, MAX_CONTENT_BYTES + 1)
 """Of an original: more than a report carries."""
 
@@ -54,12 +53,11 @@ class Signing:
 class Posting:
     """How reports leave."""
 
-    #: Who takes mail for everybody; None = the mail servers of each sender.
-    via: Route | None
+    ways: Ways
     own: Own
-    #: Which DNS servers tell of those.
-    servers: Servers
     waits: Waits
+    #: For one attempt.
+    at_most: timedelta
     rate: Rate | None = None
     signing: Signing | None = None
 
@@ -71,14 +69,6 @@ class Count:
     sent: int = 0
     failed: int = 0
     deferred: int = 0
-
-
-class _NoWay(Exception):
-    """This report has no way now, or none at all."""
-
-    def __init__(self, ended: Ended) -> None:
-        super().__init__(ended.reason)
-        self.ended = ended
 
 
 class Reporting:
@@ -97,6 +87,7 @@ class Reporting:
         self._quarantine = quarantine
         self._posting = posting
         self._own = posting.own
+        self._ways = posting.ways
         self._closed = False
         self.count = Count()
 
@@ -124,10 +115,8 @@ class Reporting:
 
     async def _send(self, queued: Queued) -> bool:
         """Make one attempt; False when another report would fare no better."""
-        try:
-            ended, goes_on = await self._attempt(queued)
-        except _NoWay as none:
-            ended, goes_on = none.ended, self._posting.via is None
+        tried = await self._attempt(queued)
+        ended = tried.ended
         if ended.state == QUEUED and queued.is_last:
             words = f"nobody took it for so long: {ended.reason}"
             ended = ended._replace(state=FAILED, reason=words)
@@ -135,66 +124,64 @@ class Reporting:
         self.count.sent += ended.state == SENT
         self.count.failed += ended.state == FAILED
         self.count.deferred += ended.state == QUEUED
-        if ended.state == SENT and self._quarantine is not None:
+        if ended.state != QUEUED and self._quarantine is not None:
             needless = await self._ledger.needless([queued.message.id])
             self._quarantine.forget(needless)
-        return goes_on
+        return tried.goes_on or self._ways.via is None
 
-    async def _attempt(self, queued: Queued) -> tuple[Ended, bool]:
-        connection = await self._connect(queued)
+    async def _attempt(self, queued: Queued) -> "_Tried":
+        """Try one server after the other until one has decided."""
+        try:
+            routes = await self._ways.to(queued.message.envelope.reverse_path)
+        except NoWay as none:
+            state = QUEUED if none.later else FAILED
+            return _Tried(Ended(state, "", "mx", str(none)))
+        seconds = self._posting.at_most.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):  # the server may be anybody's
+                return await self._try_each(queued, routes)
+        except TimeoutError:
+            words = f"it took more than {seconds:.0f} s"
+            return _Tried(Ended(QUEUED, "", str(routes[0]), words), goes_on=False)
+
+    async def _try_each(self, queued: Queued, routes: list[Route]) -> "_Tried":
+        first, *others = routes
+        tried = await self._try(queued, first)
+        for route in others:
+            if not tried.elsewhere:
+                break
+            tried = await self._try(queued, route)
+        return tried
+
+    async def _try(self, queued: Queued, route: Route) -> "_Tried":
+        connection = await connect(route)
+        if isinstance(connection, Failed):
+            said = str(connection.steps[-1].answer) if connection.steps else ""
+            words = f"no session with {route}"
+            return _Tried(Ended(QUEUED, said, str(route), words), goes_on=False)
         try:
             letter = await asyncio.to_thread(
                 self._letter, queued, connection.extensions
             )
+            return _judge(await post(connection, LIMITS, letter), connection)
         except (CannotTell, AddressError) as error:
+            ended = Ended(FAILED, "", connection.address, str(error))
+            return _Tried(ended, elsewhere=False)
+        finally:
             connection.wire.close()
-            return Ended(FAILED, "", connection.address, str(error)), True
-        except BaseException:
-            connection.wire.close()
-            raise
-        posted = await post(connection, LIMITS, letter)
-        return _judge(posted, connection)
-
-    # --- the way
-
-    async def _connect(self, queued: Queued) -> Connection:
-        """Open a session; raise _NoWay when there is none."""
-        routes = [self._posting.via] if self._posting.via else await self._mx(queued)
-        failure = ""
-        for route in routes:
-            connection = await connect(route)
-            if not isinstance(connection, Failed):
-                return connection
-            failure = str(connection.steps[-1].answer) if connection.steps else ""
-        words = f"no session with {routes[-1]}"
-        raise _NoWay(Ended(QUEUED, failure, str(routes[-1]), words))
-
-    async def _mx(self, queued: Queued) -> list[Route]:
-        domain = domain_of(queued.message.envelope.reverse_path)
-        found = await asyncio.to_thread(self._relays, domain)
-        if not found.targets:
-            state = QUEUED if found.later else FAILED
-            raise _NoWay(Ended(state, "", "mx", found.problem))
-        return [
-            Route(host=host, address=address, helo=self._own.hostname, timeouts=LIMITS)
-            for host, address in found.targets
-        ]
-
-    def _relays(self, domain: str) -> Relays:
-        own = frozenset((self._own.hostname.lower(),))
-        return relays_of(Dns(self._posting.servers), domain, own)
 
     # --- the report
 
     def _letter(self, queued: Queued, peer: Mapping[str, str]) -> Letter:
         """Build it; it may block. Raises CannotTell and AddressError as build does."""
-        envelope = queued.message.envelope
+        envelope = _expanded(queued)
         paths = (recipient.forward_path for _, recipient in queued.told)
         is_ascii = envelope.reverse_path.isascii() and all(p.isascii() for p in paths)
         utf8 = "smtputf8" in peer and (envelope.smtputf8 or not is_ascii)
         original = self._original(queued.message)
         head, blank, _ = original.partition(b"\r\n\r\n")
         report = Report(
+            action=queued.action,
             envelope=envelope,
             fates=tuple(
                 Fate(
@@ -247,6 +234,16 @@ class Reporting:
         return bytes(found[:_READ_BYTES])
 
 
+def _expanded(queued: Queued) -> Envelope:
+    """Return the envelope with the sender that VERP gave this recipient."""
+    envelope = queued.message.envelope
+    if not envelope.verp:
+        return envelope
+    (recipient,) = envelope.recipients
+    sender = verp_sender(envelope.reverse_path, recipient.forward_path, envelope.verp)
+    return replace(envelope, reverse_path=sender)
+
+
 def _may_return(queued: Queued, original: bytes) -> bool:
     """Whether the sender may have its content back, if it asked for that."""
     return len(original) <= MAX_CONTENT_BYTES and not any(
@@ -256,20 +253,31 @@ def _may_return(queued: Queued, original: bytes) -> bool:
     )
 
 
-def _judge(posted: Posted, connection: Connection) -> tuple[Ended, bool]:
-    """Return what an attempt came to, and whether the relay may be asked again."""
+class _Tried(NamedTuple):
+    """What an attempt came to."""
+
+    ended: Ended
+    #: Whether this server may be asked about other reports.
+    goes_on: bool = True
+    #: Whether another server may be asked about this one.
+    elsewhere: bool = True
+
+
+def _judge(posted: Posted, connection: Connection) -> _Tried:
     via, words = connection.address, str(posted.answer)
     answer = posted.answer
     if isinstance(answer, Lost) and posted.stage is Stage.DOT:
         reason = "it may have arrived; it is sent again under the same Message-ID"
-        return Ended(QUEUED, words, via, reason), False
+        ended = Ended(QUEUED, words, via, reason)
+        return _Tried(ended, goes_on=False, elsewhere=False)
     judgement = classify(answer, posted.stage, accepted=0)
     match judgement.verdict:
         case Verdict.DELIVER:
-            return Ended(SENT, words, via, "the relay took it"), True
+            return _Tried(Ended(SENT, words, via, "the relay took it"), elsewhere=False)
         case Verdict.BOUNCE | Verdict.HOLD if isinstance(answer, Reply):
             reason = f"{judgement.reason}; a report is not reported in turn"
-            return Ended(FAILED, words, via, reason), True
+            return _Tried(Ended(FAILED, words, via, reason), elsewhere=False)
         case verdict:
             is_ours = verdict is Verdict.STOP or isinstance(answer, Lost)
-            return Ended(QUEUED, words, via, judgement.reason), not is_ours
+            ended = Ended(QUEUED, words, via, judgement.reason)
+            return _Tried(ended, goes_on=not is_ours)

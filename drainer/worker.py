@@ -7,15 +7,12 @@ lets the sessions finish their message.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from drainer.acknowledge import Acknowledger
 from drainer.backlog import Backlog
-from drainer.bouncing import Bouncer
 from drainer.deliver import Lane
 from drainer.errors import (
     DrainerError,
@@ -24,14 +21,13 @@ from drainer.errors import (
 )
 from drainer.feed import LOOK_AGAIN, Feed
 from drainer.gatekeeper import Gatekeeper
-from drainer.gathering import Gathering
 from drainer.helper import Helper
 from drainer.intake import Intake
 from drainer.leasing import Leases
 from drainer.ledger import Decision
 from drainer.ledger.sql import Ledger
 from drainer.mail.reply import Stage
-from drainer.orders import Bouncing, Orders, Tally
+from drainer.orders import Orders, Tally
 from drainer.picking import Picker
 from drainer.policy.judging import Judged, Policy
 from drainer.policy.known import Known
@@ -41,12 +37,12 @@ from drainer.policy.verdict import Verdict
 from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
-from drainer.reporting import Reporting
 from drainer.sessions import Sessions
 from drainer.sharing import Sharing
 from drainer.smtp.session import Work
 from drainer.smtp.throttle import Throttle
 from drainer.sources import Leasing, Source
+from drainer.telling import Telling
 from drainer.tidying import Tidier
 from drainer.window import WINDOW, Window
 
@@ -55,7 +51,6 @@ BACKLOG = 100
 LEASED = 400
 """How far it looks ahead in a source that others share: they want some, too."""
 MAX_DEFECTS = 3
-GATHER_AT_END = timedelta(seconds=30)
 
 
 class Drain:
@@ -89,6 +84,7 @@ class Drain:
             orders.admission,
             orders.route.max_recipients,
             self._quarantine,
+            tells=orders.bouncing is not None,
         )
         self._backlog = Backlog(max(BACKLOG, 2 * orders.connections))
         self._sessions = self._make_sessions()
@@ -104,12 +100,12 @@ class Drain:
         self._error: Exception | None = None
         self._throttle = Throttle(None, None)
         self._policy = Policy(schedule=orders.schedule, rules=orders.rules)
-        self._bouncer: Bouncer | None = None
-        self._gathering: Gathering | None = None
-        #: Sends what senders are told; None: nobody is told anything.
-        self.reporting: Reporting | None = None
-        if orders.bouncing is not None:
-            self._tell(orders.bouncing)
+        #: Tells senders; None: nobody is told anything.
+        self.telling = (
+            Telling(ledger, self._sources, self._quarantine, orders.bouncing)
+            if orders.bouncing
+            else None
+        )
 
     def _make_sessions(self) -> Sessions:
         return Sessions(
@@ -121,18 +117,6 @@ class Drain:
             backlog=self._backlog,
             intake=self._intake,
             slots=asyncio.Semaphore(self.orders.connections),
-        )
-
-    def _tell(self, bouncing: Bouncing) -> None:
-        """Prepare to ask the bounce gate, to look for evidence, and to report."""
-        self._bouncer = Bouncer(
-            trust=bouncing.trust, own=bouncing.own, limits=bouncing.limits
-        )
-        self._gathering = Gathering(
-            self.ledger, self._sources, bouncing.settings, self._quarantine
-        )
-        self.reporting = Reporting(
-            self.ledger, self._sources, self._quarantine, bouncing.posting
         )
 
     def _make_feed(self, at_hand: Helper | None) -> Feed:
@@ -194,8 +178,8 @@ class Drain:
     def stop(self) -> None:
         """End soon: claim nothing more, let each session finish its message."""
         self.tally.interrupted = True
-        if self.reporting is not None:
-            self.reporting.close()
+        if self.telling is not None:
+            self.telling.close()
         self.close()
 
     def close(self) -> None:
@@ -221,30 +205,23 @@ class Drain:
             escrow = usual_escrow(utcnow() - first_run)
         schedule = replace(self.orders.schedule, escrow=escrow)
         self._policy = Policy(schedule=schedule, rules=self.orders.rules)
-        if self._gathering is not None and not self.orders.scans:
-            await self._gathering.once()  # it is for this that a person runs it
-        if self._bouncer is not None:
-            self._bouncer.remember(await self.ledger.recent_reports())
-        await self._probing.confirm(self.orders.brake)
+        if self.telling is not None:
+            # Without a scan it is for this that a person runs it.
+            await self.telling.take_up(gather=not self.orders.scans)
+        looked = self.telling is not None
+        await self._probing.confirm(self.orders.brake, looked=looked)
 
     async def _gather(self) -> None:
-        if self._gathering is not None:
-            await self._gathering.run()
+        if self.telling is not None:
+            await self.telling.gather()
 
     async def _tidy(self) -> None:
         if self._tidier is not None:
             await self._tidier.run()
 
     async def _report(self) -> None:
-        """Look at whoever was refused last, and send the reports that are due."""
-        if self.tally.interrupted or self._error is not None:
-            return
-        if self._gathering is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_AT_END.total_seconds()):
-                    await self._gathering.once()
-        if self.reporting is not None and not self.tally.interrupted:
-            await self.reporting.run()
+        if self.telling and not self.tally.interrupted and self._error is None:
+            await self.telling.finish()
 
     async def _leave_gates(self) -> None:
         """Bring what the gates came to into the ledger."""
@@ -291,7 +268,7 @@ class Drain:
             watcher=self,
             leases=self._leases,
             standing=self.keeper.scopes,
-            bouncer=self._bouncer,
+            bouncer=self.telling.bouncer if self.telling else None,
             idle=self.orders.route.timeouts.idle,
         )
 

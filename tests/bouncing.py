@@ -3,9 +3,11 @@
 The primary refuses ``nobody...`` for good, and takes the rest. Reports go to a peer.
 """
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from email import message_from_bytes
 from email.message import Message as Mail
 from typing import Any, Final
@@ -40,11 +42,16 @@ class Refusing(Bench):
 
     primary: PeerThread
     relay: PeerThread
+    #: What DNS says; it may be changed.
+    zone: Zone
 
-    def refuse(self, *recipients: str, sender: str = BOB, **options: Any) -> str:
+    def refuse(
+        self, *recipients: str, sender: str = BOB, verp: bool = False, **options: Any
+    ) -> str:
         """Put a message for people whom nobody knows into the spool."""
         paths = recipients or ("nobody@example.org",)
-        return self.add(*paths, sender=sender, envelope=CLIENT, **options)
+        parts = (*CLIENT, record("V", "+=")) if verp else CLIENT
+        return self.add(*paths, sender=sender, envelope=parts, **options)
 
     def confirm(self) -> Result:
         """Drain until what is refused is final, as far as it may be."""
@@ -69,6 +76,19 @@ class Refusing(Bench):
         return [d for d in decisions if d["rule"].startswith("report-")]
 
 
+def age(bench: Refusing, **time: float) -> None:
+    """Let everything about reports and evidence be so much older."""
+    micros = timedelta(**time) // timedelta(microseconds=1)
+    with closing(sqlite3.connect(bench.ledger)) as ledger, ledger:
+        ledger.execute(
+            "UPDATE reports SET at = at - ?, due = due - ?", (micros, micros)
+        )
+        ledger.execute(
+            "UPDATE evidence SET asked = asked - ?, looked = looked - ?",
+            (micros, micros),
+        )
+
+
 def parsed(message: Message) -> Mail:
     """Return a report as Python's own package reads it."""
     assert message.content is not None
@@ -80,8 +100,11 @@ def refusing(root: Any, relay: PeerThread, primary: PeerThread) -> Iterator[Refu
     """Give a bench with a DNS server of its own."""
     zone: Zone = zone_of(ZONE)
     with serving(zone) as servers:
-        bench = Refusing(root=root, port=primary.port, primary=primary, relay=relay)
+        bench = Refusing(
+            root=root, port=primary.port, primary=primary, relay=relay, zone=zone
+        )
         bench.configure(
+            primary={"idle_timeout": "100ms"},  # a canary waits for it
             bounce={
                 "escrow": "10ms",
                 "settle": "0s",

@@ -20,6 +20,7 @@ RFCS: Final = docs.DOCS / "rfcs.md"
 
 _CITATION = re.compile(r"RFC (\d+)((?: \d[\d.]*)(?:, \d+\.[\d.]+)*)?")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
 
@@ -43,6 +44,18 @@ def test_every_state_is_explained() -> None:
     """A row of its own in docs/states.md."""
     text = (docs.DOCS / "states.md").read_text("utf-8")
     assert [state for state in State if f"| **{state}** |" not in text] == []
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """What documentation promises by a test has one of that name."""
+    named = {m for p in PAGES for m in _TEST.findall(p.read_text("utf-8"))}
+    assert len(named) > 20
+    missing = [
+        f"{path}::{name}"
+        for path, name in sorted(named)
+        if f"def {name}(" not in (docs.ROOT / path).read_text("utf-8")
+    ]
+    assert missing == []
 
 
 # ---- the command line

@@ -12,6 +12,7 @@ from drainer.ledger import from_micros
 from drainer.ledger.bounces import REMEMBERED
 from drainer.ledger.escrow import Resting, recent_reports
 from drainer.ledger.report import Report
+from drainer.orders import make_bouncer
 from drainer.policy.state import State
 from drainer.process import utcnow
 from drainer.wiring import ledger_url, make_bouncing
@@ -26,9 +27,7 @@ def asking(config: Config) -> Iterator[tuple[Report, Bouncer | None]]:
     bouncing = make_bouncing(config)
     bouncer = None
     if bouncing is not None:
-        bouncer = Bouncer(
-            trust=bouncing.trust, own=bouncing.own, limits=bouncing.limits
-        )
+        bouncer = make_bouncer(bouncing)
         bouncer.remember(recent_reports(report, utcnow() - REMEMBERED))
     try:
         yield report, bouncer

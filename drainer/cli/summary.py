@@ -76,7 +76,7 @@ def print_summary(run: Run, drain: Drain, summary: dict[str, Any]) -> None:
 
 def _reports(drain: Drain) -> Count | None:
     """Return what became of the reports that this run tried to send."""
-    return drain.reporting.count if drain.reporting is not None else None
+    return drain.telling.reporting.count if drain.telling else None
 
 
 def _print_reports(run: Run, drain: Drain) -> None:

@@ -28,6 +28,12 @@ class BounceSection(Section):
         description="where reports go: HOST[:PORT] takes mail for everybody; mx = the"
         " mail servers of the sender",
     )
+    mx_port: int = Field(25, ge=1, le=65535, description="port of those mail servers")
+    mx_private: bool = Field(
+        default=False,
+        description="mail servers of senders may have private and loopback addresses:"
+        " in a closed network",
+    )
     rate: str = Field("1/second", description="reports, as [throttle] rate")
     settle: Duration = Field(
         timedelta(minutes=10),
@@ -36,6 +42,31 @@ class BounceSection(Section):
     retry: Duration = Field(
         timedelta(minutes=1),
         description="first delay of a report that was not taken, doubled up to 1h",
+    )
+    timeout: Duration = Field(
+        timedelta(minutes=5),
+        description="for one attempt to send a report, all servers together",
+    )
+    sender_per_hour: int = Field(
+        3, ge=1, description="most reports to one address in an hour"
+    )
+    sender_per_day: int = Field(
+        10, ge=1, description="most reports to one address in a day"
+    )
+    domain_per_hour: int = Field(
+        50, ge=1, description="most reports to one sender domain in an hour"
+    )
+    per_hour: int = Field(200, ge=1, description="most reports in an hour")
+    per_run: int = Field(1000, ge=1, description="most reports that one run decides on")
+    delay_notices: Duration | None = Field(
+        None,
+        description="tell proven senders, once, that mail waits which is so old; empty"
+        " = never (an outage would tell everybody at once)",
+    )
+    patience: Duration = Field(
+        timedelta(hours=24),
+        description="how long DNS may be silent about a sender before it counts as not"
+        " proven",
     )
     dkim_key_file: str = Field(
         "", description="key (PEM, or Ed25519 in base64) that signs reports"

@@ -38,6 +38,8 @@ class Settings:
     backup_hosts: frozenset[str] = frozenset()
     #: Our own name: mail to it would come back to us.
     hostname: str = ""
+    #: Senders may have their mail servers at private addresses.
+    private: bool = False
 
     @property
     def names(self) -> frozenset[str]:

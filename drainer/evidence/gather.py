@@ -49,7 +49,7 @@ def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
         signatures=_signatures(dns, question, domain, skipped),
         dmarc=dmarc.look(dns, head),
         claims=claims,
-        reach=reach_of(dns, domain, own=settings.names),
+        reach=reach_of(dns, domain, own=settings.names, private=settings.private),
         skipped=skipped,
     )
 

@@ -9,10 +9,16 @@ MAX_HOSTS = 10
 """MX hosts whose addresses are asked for."""
 
 
-def reach_of(dns: Dns, domain: str, *, own: frozenset[str] = frozenset()) -> Reach:
+def reach_of(
+    dns: Dns,
+    domain: str,
+    *,
+    own: frozenset[str] = frozenset(),
+    private: bool = False,
+) -> Reach:
     """Say whether a domain has a mail server that is neither private nor ourselves.
 
-    ``own`` are our names, in lower case.
+    ``own`` are our names, in lower case; ``private`` addresses will do if so told.
     """
     answer = dns.ask(domain, "MX")
     if answer.outcome is Outcome.FAILED:
@@ -22,10 +28,15 @@ def reach_of(dns: Dns, domain: str, *, own: frozenset[str] = frozenset()) -> Rea
     hosts = [text.partition(" ")[2] for text in answer.texts] or [domain]
     if hosts in (["."], [""]):  # RFC 7505 3
         return Reach.NULL_MX
-    return _best(list(_reaches(dns, hosts[:MAX_HOSTS], own)))
+    return _best(list(_reaches(dns, hosts[:MAX_HOSTS], own, private)))
 
 
-def _reaches(dns: Dns, hosts: list[str], own: frozenset[str]) -> Iterator[Reach]:
+def _reaches(
+    dns: Dns,
+    hosts: list[str],
+    own: frozenset[str],
+    private: bool,  # noqa: FBT001
+) -> Iterator[Reach]:
     ours = {text for name in own for text in _addresses(dns, name)[0]}
     for host in hosts:
         if host.lower() in own:
@@ -36,7 +47,8 @@ def _reaches(dns: Dns, hosts: list[str], own: frozenset[str]) -> Iterator[Reach]
             yield Reach.LATER
         for text in addresses:
             address = parse_address(text)
-            is_ours = text in ours or address is None or is_private(address)
+            hidden = address is None or (is_private(address) and not private)
+            is_ours = text in ours or hidden
             yield Reach.OURS if is_ours else Reach.YES
 
 

@@ -4,6 +4,8 @@ Null MX, private addresses and ourselves are no way to anybody (gate rule G12 sa
 before; a zone may change meanwhile).
 """
 
+import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 from drainer.evidence.dns import Dns, Outcome
@@ -23,11 +25,13 @@ class Relays(NamedTuple):
     later: bool = False
 
 
-def relays_of(dns: Dns, domain: str, own: frozenset[str]) -> Relays:
+def relays_of(
+    dns: Dns, domain: str, own: frozenset[str], *, private: bool = False
+) -> Relays:
     """Return the mail servers of a domain (RFC 5321 5.1).
 
     ``own`` are our names, in lower case: hosts from ours on, by preference, are left
-    out, because they would send it back.
+    out, because they would send it back. ``private`` addresses count if so told.
     """
     name = ascii_domain(domain)
     if not name:
@@ -37,12 +41,21 @@ def relays_of(dns: Dns, domain: str, own: frozenset[str]) -> Relays:
         return Relays(problem=answer.detail, later=True)
     if answer.outcome is Outcome.NXDOMAIN:
         return Relays(problem=f"{name} does not exist")
-    hosts = sorted(_preference(text) for text in answer.texts) or [(0, name)]
+    hosts = [_preference(text) for text in answer.texts] or [(0, name)]
+    random.shuffle(hosts)  # those alike take turns (RFC 5321 5.1)
+    hosts.sort(key=lambda each: each[0])
     if [host for _, host in hosts] in (["."], [""]):  # RFC 7505 3
         return Relays(problem=f"{name} takes no mail (null MX)")
     ours = min((rank for rank, host in hosts if host in own), default=None)
     better = [host for rank, host in hosts if ours is None or rank < ours]
-    return _targets(dns, name, better, own)
+    barred = {text for each in own for text, _ in _addresses(dns, each)}
+
+    def is_barred(text: str) -> bool:
+        address = parse_address(text)
+        hidden = address is None or (is_private(address) and not private)
+        return hidden or text in barred
+
+    return _targets(dns, name, better, is_barred)
 
 
 def _preference(text: str) -> tuple[int, str]:
@@ -50,15 +63,15 @@ def _preference(text: str) -> tuple[int, str]:
     return int(rank), host.lower().rstrip(".")
 
 
-def _targets(dns: Dns, name: str, hosts: list[str], own: frozenset[str]) -> Relays:
-    ours = {text for each in own for text, _ in _addresses(dns, each)}
+def _targets(
+    dns: Dns, name: str, hosts: list[str], is_barred: Callable[[str], bool]
+) -> Relays:
     found: list[tuple[str, str]] = []
     failed = False
     for host in hosts[:MAX_TARGETS]:
         for text, is_answer in _addresses(dns, host):
             failed = failed or not is_answer
-            address = parse_address(text) if is_answer else None
-            if address and not is_private(address) and text not in ours:
+            if is_answer and not is_barred(text):
                 found.append((host, text))
     if found:
         return Relays(targets=tuple(found[:MAX_TARGETS]))

@@ -102,6 +102,8 @@ class Closed:
     settlements: tuple[Settlement, ...]
     #: Whether the claim on the message ends with this attempt.
     free: bool = False
+    #: The primary tells nobody of its deliveries, so that we do, where that is wanted.
+    relayed: bool = False
 
 
 class Conflict(Exception):

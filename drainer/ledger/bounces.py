@@ -14,6 +14,9 @@ from drainer.policy.state import State
 
 _R, _M = schema.recipients.c, schema.messages.c
 _E, _N = schema.evidence.c, schema.reports.c
+ASKED, REFUSED = "asked", "refused"
+"""States of a report that is no failure: before the gate answers, and if it says no."""
+QUEUED, SENT, FAILED = "queued", "sent", "failed"
 LOOK_AGAIN = timedelta(hours=1)
 """After which DNS is asked again when it did not answer."""
 REMEMBERED = timedelta(days=14)
@@ -23,18 +26,22 @@ REMEMBERED = timedelta(days=14)
 def lacking(
     connection: sa.Connection, sources: Sequence[str], now: int, limit: int
 ) -> list[Row]:
-    """Return messages with a refusal to confirm of whose sender too little is known."""
+    """Return messages of whose sender too little is known, and the gate will ask.
+
+    They have a refusal to confirm, or a report of another kind to be decided.
+    """
     again = now - LOOK_AGAIN // timedelta(microseconds=1)
+    resting = sa.select(_R.message).where(_R.state == State.BOUNCE_PENDING.value)
+    asked = sa.select(_N.message).where(_N.state == ASKED)
+    wanted = resting.union(asked).subquery()
     rows = connection.execute(
         sa.select(schema.messages)
-        .join(schema.recipients, _R.message == _M.seq)
+        .join(wanted, wanted.c.message == _M.seq)
         .outerjoin(schema.evidence, _E.message == _M.seq)
         .where(
-            _R.state == State.BOUNCE_PENDING.value,
             _M.source.in_(list(sources)),
             sa.or_(_E.message.is_(None), (_E.later == 1) & (_E.looked < again)),
         )
-        .distinct()
         .limit(limit)
     ).mappings()
     return [dict(row) for row in rows]
@@ -62,8 +69,13 @@ def evidence_of(connection: sa.Connection, seqs: Sequence[int]) -> dict[int, Fou
 
 def recent(connection: sa.Connection, now: int) -> list[Row]:
     """Return the reports that still count: at, key and sender of each."""
-    since = now - REMEMBERED // timedelta(microseconds=1)
     rows = connection.execute(
-        sa.select(_N.at, _N.key, _N.sender).where(_N.at > since)
+        counting(now - REMEMBERED // timedelta(microseconds=1))
     ).mappings()
     return [dict(row) for row in rows]
+
+
+def counting(since: int) -> sa.Select[tuple[int, str, str]]:
+    """Return a query for the reports since then that count: those that were let go."""
+    let_go = _N.state.in_((QUEUED, SENT, FAILED))
+    return sa.select(_N.at, _N.key, _N.sender).where(_N.at > since, let_go)

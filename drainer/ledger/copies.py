@@ -6,7 +6,9 @@ from itertools import islice
 import sqlalchemy as sa
 
 from drainer.ledger import Kind, Row, schema
+from drainer.ledger.bounces import ASKED, QUEUED, SENT
 from drainer.ledger.report import MANY, Filters, Report
+from drainer.mail.report import Action
 from drainer.policy.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
@@ -18,15 +20,20 @@ def needless(ids: Sequence[str]) -> sa.Select[tuple[str]]:
     """Return a query for those messages of which no copy is needed any more.
 
     It is needed by whoever is quarantined or not final, since the source may have
-    let the message go; and by whoever is bounced until the report has left. A
-    message that the ledger does not know is another's, and never among them.
+    let the message go; by whoever is bounced until the report has left; and by any
+    report that may still be made of it. A message that the ledger does not know is
+    another's, and never among them.
     """
     has_left = sa.exists().where(
-        _N.message == _R.message, _N.n == _R.n, _N.state == "sent"
+        _N.message == _R.message,
+        _N.n == _R.n,
+        _N.action == Action.FAILED.value,
+        _N.state == SENT,
     )
+    to_come = sa.exists().where(_N.message == _M.seq, _N.state.in_((ASKED, QUEUED)))
     is_done = _R.state.in_(_DONE) | ((_R.state == State.BOUNCED.value) & has_left)
     needs = sa.exists().where(_R.message == _M.seq, ~is_done)
-    return sa.select(_M.id).where(_M.id.in_(list(ids)), ~needs)
+    return sa.select(_M.id).where(_M.id.in_(list(ids)), ~needs, ~to_come)
 
 
 def needless_now(connection: sa.Connection, ids: Sequence[str]) -> list[str]:

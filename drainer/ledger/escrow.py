@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from drainer.ledger import Decision, Kind, Row, engine, from_micros, schema, to_micros
+from drainer.ledger.bounces import QUEUED, counting
 from drainer.ledger.report import MANY, Filters, Report
 from drainer.ledger.rows import decision_row
 from drainer.mail.report import Action
@@ -55,7 +56,9 @@ def resting(report: Report, filters: Filters) -> Iterator[Resting]:
             )
             for row in report.rows(known)
         }
-        told = sa.select(schema.reports).where(_N.message.in_(seqs))
+        told = sa.select(schema.reports).where(
+            _N.message.in_(seqs), _N.action == Action.FAILED.value
+        )
         reports = {(row["message"], row["n"]): row for row in report.rows(told)}
         for row in some:
             yield Resting(
@@ -67,8 +70,7 @@ def resting(report: Report, filters: Filters) -> Iterator[Resting]:
 
 def recent_reports(report: Report, since: datetime) -> list[Row]:
     """Return the reports that count against further ones, as bounces.recent does."""
-    query = sa.select(_N.at, _N.key, _N.sender).where(_N.at > to_micros(since))
-    return list(report.rows(query))
+    return list(report.rows(counting(to_micros(since))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,7 @@ def _report_row(row: Row, permit: Permit, now: int) -> Row:
         "rule": row["rule"],
         "refused": row["since"],
         "report": "",
-        "state": "queued",
+        "state": QUEUED,
         "due": now,
         "attempts": 0,
         "answer": "",
@@ -194,7 +196,7 @@ def outlook(report: Report) -> Outlook:
         sa.func.min(_N.due).label("due"),
     ]
     resting_ = sa.select(*refused).where(_R.state == PENDING.value)
-    queued = sa.select(*told).where(_N.state == "queued")
+    queued = sa.select(*told).where(_N.state == QUEUED)
     (first,), (second,) = list(report.rows(resting_)), list(report.rows(queued))
     return Outlook(
         int(first["count"]),

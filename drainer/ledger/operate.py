@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 from drainer.ledger import Decision, Kind, engine, from_micros, schema, to_micros
 from drainer.ledger.report import ASKED, MANY, Filters
 from drainer.ledger.rows import decision_row
+from drainer.policy.judging import REFUSED_IN_DOUBT
 from drainer.policy.state import CLAIMABLE, Event, State, follow, origins
 
 _R, _M = schema.recipients.c, schema.messages.c
@@ -62,7 +63,7 @@ def _touched(
     """Yield the recipients that a verb is for, page by page."""
     states = [state.value for state in origins(verb.event)]
     query = (
-        sa.select(_R.message, _R.n, _R.state, _R.forward_path, *ASKED)
+        sa.select(_R.message, _R.n, _R.state, _R.rule, _R.forward_path, *ASKED)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state.in_(states), *filters.clauses())
         .order_by(_R.message, _R.n)
@@ -107,6 +108,8 @@ def _change(
     }
     if verb.event is Event.OPERATOR_RELEASE:
         values["released"] = 1
+        if row["rule"] == REFUSED_IN_DOUBT:  # a person says that it had not arrived
+            values["doubts"] = 0
     if state is State.PENDING:
         values |= _AFRESH
     result = connection.execute(

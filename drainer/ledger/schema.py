@@ -164,8 +164,8 @@ reports = sa.Table(
     sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("at", _Time, nullable=False),
-    #: failed, delayed, relayed.
-    sa.Column("action", sa.String(16), nullable=False),
+    #: mail.report.Action: failed, delayed, relayed.
+    sa.Column("action", sa.String(16), primary_key=True),
     #: policy.bounce_limits.dedupe_key.
     sa.Column("key", sa.String(64), nullable=False, index=True),
     sa.Column("sender", sa.String(512), nullable=False),
@@ -177,7 +177,8 @@ reports = sa.Table(
     #: Message-ID of the report that tells of it; '' before the first attempt to send
     #: it, after which nothing is added to that report.
     sa.Column("report", sa.String(400), nullable=False, server_default=""),
-    #: queued, sent, failed (never bounced in turn).
+    #: asked (the gate has not answered), refused (by it), queued, sent, failed (never
+    #: bounced in turn). A failure is queued at once: the gate was asked before.
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("due", _Time),
     sa.Column("attempts", sa.Integer, nullable=False),

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from drainer.ledger import Decision, Kind, Row, from_micros, schema
+from drainer.ledger.bounces import FAILED, QUEUED, SENT
 from drainer.ledger.rows import decision_row, message_of, recipient_of
 from drainer.ledger.statements import MAX_REPLY, Identity
 from drainer.ledger.text import storable
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import Message
+from drainer.mail.report import Action
 from drainer.policy.bounce_limits import report_id as named
 from drainer.policy.state import FINAL, State
 from drainer.policy.verdict import Verdict
@@ -27,7 +29,6 @@ _MICROSECOND = timedelta(microseconds=1)
 MAX_DELAY = timedelta(hours=1)
 LIFETIME = timedelta(days=5)
 """After which a report that nobody took is given up."""
-QUEUED, SENT, FAILED = "queued", "sent", "failed"
 
 
 class Waits(NamedTuple):
@@ -43,6 +44,8 @@ class Queued:
 
     seq: int
     message: Message
+    #: What it tells of.
+    action: Action
     #: The address of the primary's route.
     route: str
     report_id: str
@@ -100,11 +103,11 @@ def take(
     )
     if first is None:
         return None
-    mine = (_N.message == first["message"], _N.report == first["report"])
+    mine = _together(connection, dict(first))
     rows = [
         dict(row)
         for row in connection.execute(
-            sa.select(schema.reports).where(*mine, _N.state == QUEUED).order_by(_N.n)
+            sa.select(schema.reports).where(*mine).order_by(_N.n)
         ).mappings()
     ]
     attempts = max(row["attempts"] for row in rows)
@@ -112,7 +115,7 @@ def take(
     report_id = first["report"] or named((row["key"] for row in rows), hostname)
     connection.execute(
         sa.update(schema.reports)
-        .where(*mine, _N.state == QUEUED)
+        .where(*mine)
         .values(report=report_id, attempts=attempts + 1, due=due)
     )
     connection.execute(
@@ -121,6 +124,22 @@ def take(
         .values(owner=identity.owner)
     )
     return _queued(connection, rows, report_id, due)
+
+
+def _together(
+    connection: sa.Connection, first: Mapping[str, Any]
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on what stands in one report: one kind of fate.
+
+    With VERP each recipient has a sender of its own, and so a report.
+    """
+    same = [_N[name] == first[name] for name in ("message", "report", "action")]
+    row = connection.execute(
+        sa.select(schema.messages).where(_M.seq == first["message"])
+    ).mappings()
+    if message_of(dict(row.one())).envelope.verp:
+        same.append(_N.n == first["n"])
+    return [*same, _N.state == QUEUED]
 
 
 def _queued(
@@ -146,6 +165,7 @@ def _queued(
     return Queued(
         seq=seq,
         message=message_of(dict(message), tuple(recipient for _, recipient in told)),
+        action=Action(rows[0]["action"]),
         route=route or "",
         report_id=report_id,
         at=min(row["at"] for row in rows),
@@ -216,6 +236,7 @@ def _decision(
             "reason": ending.reason,
             "via": ending.via,
             "report": queued.report_id,
+            "action": queued.action.value,
             "attempts": queued.attempts,
         },
         message=queued.seq,

@@ -27,6 +27,7 @@ from drainer.ledger import (
     engine,
     from_micros,
     gates,
+    notices,
     recording,
     runs,
     sending,
@@ -40,6 +41,7 @@ from drainer.ledger.writer import Writer
 from drainer.mail.message import Message
 from drainer.policy.gate import Gate
 from drainer.policy.job import Job
+from drainer.policy.judging import Permit
 from drainer.policy.settle import FAR
 from drainer.policy.state import CLAIMABLE, State
 
@@ -261,15 +263,19 @@ class Ledger:
         return await self._call(waiting.wake_one, behind=behind, now=_now())
 
     async def ripen(
-        self, sources: Sequence[str], brake: waiting.Brake, *, dry: bool = False
+        self,
+        sources: Sequence[str],
+        brake: waiting.Brake,
+        *,
+        dry: bool = False,
+        looked: bool = False,
     ) -> waiting.Ripened:
-        """Let refusals whose escrow time is over be tried again; ``dry`` only looks."""
+        """Let refusals whose escrow time is over be tried again; as waiting.ripen."""
         return await self._call(
             waiting.ripen,
             sources=sources,
-            brake=brake,
+            how=waiting.Ripening(brake, looked=looked, dry=dry),
             identity=(self.run_id, _now()),
-            dry=dry,
         )
 
     # --- bounces
@@ -288,6 +294,26 @@ class Ledger:
     async def recent_reports(self) -> list[Row]:
         """Return the reports that still count against further ones."""
         return await self._call(bounces.recent, now=_now())
+
+    async def ask_delays(self, sources: Sequence[str], after: timedelta) -> int:
+        """Ask to tell whoever waits for so long; return how many more it were."""
+        return await self._call(
+            notices.delayed, sources=sources, after=after, now=_now()
+        )
+
+    async def drop_overtaken(self) -> None:
+        """Tell nobody of a delay that is over."""
+        await self._call(notices.overtaken)
+
+    async def asked_reports(self, sources: Sequence[str]) -> list[notices.Asked]:
+        """Return reports of which the gate may be asked now."""
+        return await self._call(notices.asked, sources=sources, now=_now())
+
+    async def answer_reports(
+        self, answers: Sequence[tuple[notices.Asked, Permit]]
+    ) -> None:
+        """Write down what the gate said of them."""
+        await self._call(notices.answered, answers=answers, run=self.run_id, now=_now())
 
     async def needless(self, ids: Sequence[str]) -> list[str]:
         """Return those of the messages of which no copy is needed any more."""

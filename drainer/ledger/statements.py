@@ -22,6 +22,7 @@ from drainer.ledger import (
     schema,
     to_micros,
 )
+from drainer.ledger.bounces import ASKED, QUEUED
 from drainer.ledger.prepared import Prepared, inserting
 from drainer.ledger.rows import decision_row
 from drainer.ledger.text import storable, to_json
@@ -248,6 +249,11 @@ def closing(closed: Closed, identity: Identity) -> Closing:
         freed=[{"b_seq": seq, "b_owner": identity.owner}] if closed.free else [],
         reported=[
             report_row(closed, each, at) for each in others if each.state is _BOUNCED
+        ]
+        + [
+            relayed_row(closed, each, at)
+            for each in delivered
+            if closed.relayed and each.claimed.recipient.wants_success
         ],
     )
 
@@ -286,19 +292,34 @@ MAX_REPLY = 4000
 def report_row(closed: Closed, settlement: Settlement, at: int) -> Row:
     """Return the report that is queued in the transaction that makes it bounced."""
     permit = settlement.permit
+    return _told(closed, settlement, at) | {
+        "action": Action.FAILED.value,
+        "key": permit.key if permit else "",
+        "status": permit.status if permit else "",
+        "state": QUEUED,
+    }
+
+
+def relayed_row(closed: Closed, settlement: Settlement, at: int) -> Row:
+    """Return the report about a delivery: the gate is still to be asked."""
+    return _told(closed, settlement, at) | {
+        "action": Action.RELAYED.value,
+        "key": "",
+        "status": "",
+        "state": ASKED,
+    }
+
+
+def _told(closed: Closed, settlement: Settlement, at: int) -> Row:
     return {
         "message": closed.job.seq,
         "n": settlement.claimed.n,
         "at": at,
-        "action": Action.FAILED.value,
-        "key": permit.key if permit else "",
         "sender": closed.job.message.envelope.reverse_path,
-        "status": permit.status if permit else "",
         "reply": storable(settlement.reply[:MAX_REPLY]),
         "rule": settlement.judgement.rule,
         "refused": at,
         "report": "",
-        "state": "queued",
         "due": at,
         "attempts": 0,
         "answer": "",

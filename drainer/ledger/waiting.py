@@ -140,26 +140,35 @@ class Ripened(NamedTuple):
     domains: list[str]
 
 
+class Ripening(NamedTuple):
+    """What ripens."""
+
+    brake: Brake
+    #: Only where evidence about the sender was looked for.
+    looked: bool = False
+    #: Nothing does: it is only counted.
+    dry: bool = False
+
+
 def ripen(
     connection: sa.Connection,
     sources: Sequence[str],
-    brake: Brake,
+    how: Ripening,
     identity: tuple[str, int],
-    *,
-    dry: bool = False,
 ) -> Ripened:
     """Let refusals whose escrow time is over be tried again, for confirmation.
 
-    Nothing ripens while the brake is on. ``identity`` is the run and now; ``dry``
-    only looks.
+    Nothing ripens while the brake is on. ``identity`` is the run and now.
     """
-    run, now = identity
+    (run, now), brake = identity, how.brake
     pending, handled = _pending(connection, sources)
     braked = pending > max(brake.least, brake.share * handled)
-    ripe = _R.due <= now
-    rows = _waiting(connection, Behind(sources, ""), ripe)
+    ripe = [_R.due <= now]
+    if how.looked:  # else the gate could not but say: another time
+        ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
+    rows = _waiting(connection, Behind(sources, ""), *ripe)
     domains = sorted({domain_of(row.forward_path) for row in rows})
-    if rows and not braked and not dry:
+    if rows and not braked and not how.dry:
         # Due since its escrow was over: also for a drain that waits for nothing.
         change = _Change(event=Event.RIPE, rule="ripe", values={}, run=run)
         _move(connection, rows, change, now)

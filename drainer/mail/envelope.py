@@ -129,6 +129,11 @@ class Recipient:
     #: The forward-path of the spool, when this run sends to another one; else ''.
     original: str = ""
 
+    @property
+    def wants_success(self) -> bool:
+        """Whether the sender asked to be told of the delivery."""
+        return "SUCCESS" in self.notify
+
     def orcpt_xtext(self) -> str:
         """Return ORCPT encoded for the wire, or '' when there is none to send."""
         kind, semicolon, address = self.orcpt.partition(";")

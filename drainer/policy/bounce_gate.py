@@ -80,7 +80,7 @@ class Case:
     reported: bool = False
     sent: Sent = field(default_factory=Sent)
     limits: Limits = field(default_factory=Limits)
-    #: Since the gate was asked first; after ``patience`` "later" becomes "no".
+    #: Since evidence was looked for first; after ``patience`` "later" becomes "no".
     waited: timedelta = timedelta(0)
     patience: timedelta = timedelta(hours=24)
 

@@ -21,6 +21,7 @@ class Limits:
     sender_per_day: int = 10
     domain_per_hour: int = 50
     per_hour: int = 200
+    per_run: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Sent:
     sender_last_day: int = 0
     domain_last_hour: int = 0
     last_hour: int = 0
+    this_run: int = 0
 
 
 def exceeded(limits: Limits, sent: Sent) -> str:
@@ -40,6 +42,7 @@ def exceeded(limits: Limits, sent: Sent) -> str:
         (sent.sender_last_day, limits.sender_per_day, "to this sender in a day"),
         (sent.domain_last_hour, limits.domain_per_hour, "to this domain in an hour"),
         (sent.last_hour, limits.per_hour, "in an hour"),
+        (sent.this_run, limits.per_run, "in one run"),
     ):
         if count >= limit:
             return f"{count} reports were sent {words}, {limit} are allowed"

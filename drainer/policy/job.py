@@ -79,6 +79,11 @@ class Job:
         nothing = ("", Verdict.STOP.value)  # a refusal of us is never the message's
         return any(claimed.refusal not in nothing for claimed in self.claimed)
 
+    @property
+    def wants_success(self) -> bool:
+        """Whether somebody asked to be told of a delivery."""
+        return any(claimed.recipient.wants_success for claimed in self.claimed)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scanned:

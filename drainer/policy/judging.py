@@ -27,6 +27,9 @@ MAX_SOLO = 20
 STOP_ALONE = "stop-alone"
 """The rule of a message that is refused as if it were us, while others are welcome."""
 
+REFUSED_IN_DOUBT = "refused-in-doubt"
+"""The rule of what is refused after it may have arrived."""
+
 _CLOSING = 421
 
 
@@ -170,7 +173,7 @@ def _in_doubt(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
     if judgement.verdict is not Verdict.BOUNCE or not each.ending.claimed.doubts:
         return None
     words = "it may have arrived before, so it is never bounced"
-    return _change(judgement, Verdict.HOLD, "refused-in-doubt", words)
+    return _change(judgement, Verdict.HOLD, REFUSED_IN_DOUBT, words)
 
 
 def is_drop(ending: Ending) -> bool:

@@ -48,6 +48,8 @@ class Work:
     dotted: bool = False
     endings: dict[int, Ending] = field(default_factory=dict)
     accepted: list[Claimed] = field(default_factory=list)
+    #: The primary has DSN: it tells of what it delivers.
+    has_dsn: bool = False
     #: (stage, seconds since MAIL was written, the answer).
     stages: list[tuple[Stage, float, str]] = field(default_factory=list)
 

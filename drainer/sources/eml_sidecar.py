@@ -11,6 +11,8 @@ An object as ``drainer inspect --json`` prints one; only ``reverse_path`` and
      "arrived": "2026-11-23T17:06:59Z",     RFC 3339 5.6; else the file's time
      "envid": "...", "ret": "FULL" or "HDRS", "body": "7bit" or "8bit",
      "smtputf8": false, "login": "...",
+     "verp": "+=",                          delimiters; each recipient gets a sender
+                                            of its own (list+user=domain@host)
      "whole": true,                         no field on top of the file is a trace
      "client": {"address": "192.0.2.7", "name": "...", "helo": "..."}}
 
@@ -19,6 +21,7 @@ Mailboxes are in the form of the wire (RFC 5321 4.1.2), ORCPT and ENVID decoded.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +43,9 @@ MAX_SIDECAR_BYTES = 4 * 1024 * 1024
 """Of a sidecar; some 50,000 recipients."""
 
 _NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
+VERP = re.compile(r"[!-~]{2}")
+"""Any that a spool may have; the sender that they make is quoted where it must be."""
+
 _MAX_PARAMETER_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
 
 
@@ -104,7 +110,15 @@ def _envelope(parsed: Mapping[str, object]) -> Envelope:
         smtputf8=_bool(parsed, "smtputf8"),
         envid=_parameter(parsed, "envid"),
         ret=_one_of(parsed, "ret", ("", "FULL", "HDRS")),
+        verp=_verp(parsed),
     )
+
+
+def _verp(parsed: Mapping[str, object]) -> str:
+    verp = _text(parsed, "verp")
+    if verp and not VERP.fullmatch(verp):
+        _refuse("verp is no pair of delimiters")
+    return verp
 
 
 def _recipient(given: object) -> Recipient:

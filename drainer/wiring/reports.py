@@ -13,8 +13,9 @@ from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
 from drainer.policy.facts import Trust
 from drainer.policy.throttle import message_rate, parse_rate
-from drainer.reporting import LIMITS, Posting, Signing
+from drainer.reporting import Posting, Signing
 from drainer.smtp import Route
+from drainer.ways import LIMITS, Ways
 from drainer.wiring.hosts import split_host
 
 
@@ -36,8 +37,21 @@ def make_bouncing(config: Config) -> Bouncing | None:
         settings=make_evidence(config),
         trust=make_trust(config),
         own=make_own(config),
-        limits=Limits(),
+        limits=_limits(config),
+        patience=config.bounce.patience,
+        delays=config.bounce.delay_notices,
         posting=make_posting(config),
+    )
+
+
+def _limits(config: Config) -> Limits:
+    bounce = config.bounce
+    return Limits(
+        sender_per_hour=bounce.sender_per_hour,
+        sender_per_day=bounce.sender_per_day,
+        domain_per_hour=bounce.domain_per_hour,
+        per_hour=bounce.per_hour,
+        per_run=bounce.per_run,
     )
 
 
@@ -46,10 +60,16 @@ def make_posting(config: Config) -> Posting:
     bounce = config.bounce
     per_second = parse_rate(bounce.rate)
     return Posting(
-        via=None if bounce.via == "mx" else make_via(config),
+        ways=Ways(
+            via=None if bounce.via == "mx" else make_via(config),
+            servers=make_evidence(config).servers,
+            hostname=make_own(config).hostname,
+            port=bounce.mx_port,
+            private=bounce.mx_private,
+        ),
         own=make_own(config),
-        servers=make_evidence(config).servers,
         waits=Waits(settle=bounce.settle, retry=bounce.retry),
+        at_most=bounce.timeout,
         rate=None if per_second is None else message_rate(per_second, None),
         signing=_signing(config),
     )
@@ -98,6 +118,7 @@ def make_evidence(config: Config) -> Settings:
         authserv_ids=frozenset(bounce.authserv_ids),
         backup_hosts=frozenset(bounce.backup_hosts),
         hostname=make_own(config).hostname,
+        private=bounce.mx_private,
     )
 
 

@@ -1,4 +1,4 @@
-"""`make bench`: beside `postqueue -f`, sick primaries, a large Maildir, the throttle.
+"""`make bench`: beside `postqueue -f`, sick primaries, bounces, a Maildir, throttle.
 
 Whatever is compared was measured in the same run, on the same spool, sink and disk,
 in turns; so the ratio counts, and the figures beside it say how quiet the machine was.
@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import flush, large, refusals, throttle
+from tests.bench import bounces, flush, large, refusals, throttle
 from tests.postfix import instance_directory, missing_reason
 from tests.roles import SmtpSink
 
-PARTS = ("postfix", "refusals", "large", "throttle")
+PARTS = ("postfix", "refusals", "bounces", "large", "throttle")
 
 
 def main(arguments: list[str]) -> int:
@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int:
             flush.run(folder, messages=chosen.messages, rounds=chosen.rounds)
     if "refusals" in wanted:
         refusals.run(unknown_among=chosen.unknown_among)
+    if "bounces" in wanted:
+        bounces.run()
     if "large" in wanted:
         with tempfile.TemporaryDirectory() as name:
             large.run(Path(name), messages=chosen.messages)

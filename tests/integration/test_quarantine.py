@@ -37,6 +37,7 @@ ENVELOPE = Envelope(
     smtputf8=True,
     envid="ab cd+1",
     ret="HDRS",
+    verp="+=",
 )
 CONTENT = (
     b"Return-Path: <forged@evil.example>\r\nX-Envelope-To: victim@example.org\r\n"

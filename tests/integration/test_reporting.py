@@ -53,6 +53,27 @@ def test_a_proven_sender_gets_one_report(bench: Refusing) -> None:
     bench.assert_balanced()
 
 
+def test_with_verp_each_recipient_has_a_report_to_a_sender_of_its_own(
+    bench: Refusing,
+) -> None:
+    """The address that the primary was told: the list knows whom it is about."""
+    paths = ("nobody1@example.org", "nobody2@example.org")
+    name = bench.refuse(*paths, sender="list@sender.example", verp=True)
+    assert bench.confirm().code == 0, bench.why(name)
+    told = {r.forward_paths[0]: r for r in bench.reports}
+    assert set(told) == {
+        "list+nobody1=example.org@sender.example",
+        "list+nobody2=example.org@sender.example",
+    }
+    asked = {m.reverse_path for m in bench.primary.transactions}
+    assert set(told) <= asked
+    for path, (sender, report) in zip(paths, sorted(told.items()), strict=True):
+        assert parsed(report)["To"] == f"<{sender}>"
+        assert report.content is not None
+        assert report.content.count(b"Final-Recipient") == 1
+        assert f"Final-Recipient: rfc822; {path}".encode() in report.content
+
+
 def run_due(bench: Refusing) -> None:
     """Send what is due, by the command for that."""
     result = bench.run("bounces", "run", "--json", "--no-check")

@@ -32,6 +32,11 @@ MANY = tuple(
 REPORTS: dict[str, Report] = {
     "plain": REPORT,
     "delayed": replace(REPORT, action=Action.DELAYED),
+    "relayed": replace(
+        REPORT,
+        action=Action.RELAYED,
+        fates=(replace(ANNA, status="2.0.0", reply="250 2.0.0 queued"),),
+    ),
     "whole": full(HEAD + b"\r\nHello.\r\n"),
     "8-bit header": replace(REPORT, head=b"Subject: Gr\xfc\xdfe\r\n" + HEAD),
     "8-bit whole": full(HEAD + MIME + b"\r\nGr\xc3\xbc\xc3\x9fe\r\n", eight_bit=True),

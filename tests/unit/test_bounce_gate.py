@@ -244,6 +244,7 @@ def test_an_earlier_rule_outranks_a_later_one() -> None:
         Sent(sender_last_day=10),
         Sent(domain_last_hour=50),
         Sent(last_hour=200),
+        Sent(this_run=1000),
     ],
 )
 def test_a_limit_that_is_reached(sent: Sent) -> None:

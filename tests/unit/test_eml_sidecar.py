@@ -59,6 +59,7 @@ def test_every_field_is_read() -> None:
         ret="HDRS",
         body="8bit",
         smtputf8=True,
+        verp="+=",
         login="user",
         client={"address": "192.0.2.7", "name": "c.example", "helo": "c"},
         problem=None,
@@ -78,6 +79,7 @@ def test_every_field_is_read() -> None:
         ret="HDRS",
         body="8bit",
         smtputf8=True,
+        verp="+=",
     )
     assert full.client == Client(address="192.0.2.7", name="c.example", helo="c")
     assert full.login == "user"
@@ -108,6 +110,8 @@ def test_every_field_is_read() -> None:
         ({"recipients": [{"forward_path": "r@a.org", "orcpt": "x;\n"}]}, "corrupt"),
         ({"envid": "x" * 501}, "corrupt"),
         ({"ret": "ALL"}, "corrupt"),
+        ({"verp": "+"}, "corrupt"),
+        ({"verp": "+\n"}, "corrupt"),
         ({"body": 8}, "corrupt"),
         ({"smtputf8": "yes"}, "corrupt"),
         ({"client": ["x"]}, "corrupt"),

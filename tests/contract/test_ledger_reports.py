@@ -1,0 +1,206 @@
+"""What the ledger promises about evidence and reports: each once, whoever sends it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from drainer.ledger import Closed, Opened
+from drainer.ledger.bounces import QUEUED, SENT
+from drainer.ledger.engine import parse_url
+from drainer.ledger.sending import Ended, Queued, Waits
+from drainer.ledger.sql import Ledger
+from drainer.mail.envelope import Recipient
+from drainer.mail.reply import Stage
+from drainer.mail.report import Action
+from drainer.policy.bounce_gate import Answer, Decision
+from drainer.policy.job import Job
+from drainer.policy.judging import Permit
+from drainer.policy.state import State
+from tests.contract.test_ledger_gates import NO_BRAKE, TO, UNKNOWN, Bench
+from tests.settling import ending, settled
+
+HOST = "backup.example"
+AT_ONCE = Waits(settle=timedelta(0), retry=timedelta(0))
+LATER = Waits(settle=timedelta(0), retry=timedelta(hours=1))
+_numbers = count(1_000_000)
+
+Test = Callable[[list[Bench]], Awaitable[None]]
+Run = Callable[[Test], None]
+
+
+@pytest.fixture
+def run(database_url: str, tmp_path: Path) -> Run:
+    """Give a function that runs a test with two owners of a new ledger."""
+
+    async def body(test: Test) -> None:
+        async with AsyncExitStack() as stack:
+            benches = []
+            for _ in range(2):
+                url = parse_url(database_url)
+                ledger = Ledger(url, tmp_path / "locks", unknown=timedelta(hours=1))
+                await ledger.start(TO)
+                stack.push_async_callback(ledger.stop)
+                benches.append(Bench(ledger))
+            benches[1].mine, benches[1].route = benches[0].mine, benches[0].route
+            await benches[0].ledger.bind([benches[0].mine], benches[0].route)
+            await test(benches)
+
+    return lambda test: asyncio.run(body(test))
+
+
+def permit(answer: Answer = Answer.SEND) -> Permit:
+    """Return what the gate said."""
+    decision = Decision(answer=answer, rule="G15", reason="so", evidence={})
+    return Permit(decision=decision, key=f"{next(_numbers):064}", status="5.1.1")
+
+
+async def bounced(bench: Bench, *paths: str) -> None:
+    """Let a message be refused for good, with a report that is queued."""
+    job = await bench.recorded(*paths)
+    await closed(bench, job, UNKNOWN, State.BOUNCED, permit())
+
+
+async def closed(
+    bench: Bench, job: Job, reply: str, state: State, permitted: Permit | None = None
+) -> None:
+    """End an attempt of a job so."""
+    number, now = next(_numbers), datetime.now(UTC)
+    await bench.ledger.submit(Opened(id=number, job=job, connection=TO, started=now))
+    ends = [ending(reply, Stage.DOT, claimed=each) for each in job.claimed]
+    settlements = tuple(
+        replace(each, state=state, permit=permitted) for each in settled(ends, now=now)
+    )
+    await bench.ledger.submit(
+        Closed(
+            id=number,
+            job=job,
+            ended=now,
+            stages=(),
+            settlements=settlements,
+            free=True,
+            relayed=True,
+        )
+    )
+
+
+async def take(bench: Bench, waits: Waits = AT_ONCE) -> Queued | None:
+    """Begin to send the next report."""
+    return await bench.ledger.take_report(waits, HOST)
+
+
+def test_two_who_send_at_once_never_take_the_same_report(run: Run) -> None:
+    """Each is taken by one of them; what it tells of, and its name, stand then."""
+
+    async def test(benches: list[Bench]) -> None:
+        for n in range(6):
+            await bounced(benches[0], f"a{n}@example.org", f"b{n}@example.org")
+        takers = [take(bench, LATER) for bench in benches * 5]
+        taken = [each for each in await asyncio.gather(*takers) if each]
+        assert len({each.seq for each in taken}) == 6
+        assert len(taken) == 6
+        assert len({each.report_id for each in taken}) == 6
+        assert {len(each.told) for each in taken} == {2}
+        assert {each.action for each in taken} == {Action.FAILED}
+
+    run(test)
+
+
+def test_a_report_keeps_its_name_and_counts_its_attempts(run: Run) -> None:
+    """Not taken now: again, under the same Message-ID, until somebody takes it."""
+
+    async def test(benches: list[Bench]) -> None:
+        one, other = benches
+        await bounced(one, "a@example.org")
+        first = await take(one)
+        assert first is not None
+        assert await take(other) is None  # it is in hand
+        await one.ledger.end_report(first, Ended(QUEUED, "450 later", "mx", "not now"))
+        second = await take(other)
+        assert second is not None
+        assert (second.report_id, second.attempts) == (first.report_id, 2)
+        await other.ledger.end_report(second, Ended(SENT, "250 ok", "mx", "taken"))
+        assert await take(one) is None
+        assert await other.ledger.needless([second.message.id]) == [second.message.id]
+        assert (one.decided("report-deferred"), one.decided("report-sent")) == (1, 1)
+
+    run(test)
+
+
+def test_nothing_ripens_before_evidence_was_looked_for(run: Run) -> None:
+    """It is lacking until it was kept; DNS that was silent is asked again later."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench, ledger = benches[0], benches[0].ledger
+        await bench.refused("a@example.org")
+        [row] = await ledger.lacking_evidence([bench.mine], 10)
+        ripe = await ledger.ripen([bench.mine], NO_BRAKE, looked=True)
+        assert (ripe.ripe, ripe.pending) == (0, 1)
+        found = {"facts": "{}", "marks": "{}", "later": 1}
+        await ledger.keep_evidence(row["seq"], found)
+        assert await ledger.lacking_evidence([bench.mine], 10) == []
+        assert (await ledger.ripen([bench.mine], NO_BRAKE, looked=True)).ripe == 1
+        assert await bench.claimed() == [("a@example.org",)]
+
+    run(test)
+
+
+def test_the_gate_is_asked_about_a_delivery_before_it_is_told_of(run: Run) -> None:
+    """Once, where the sender asked for it; the answer stands, whatever it is."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench, ledger = benches[0], benches[0].ledger
+        for answer in (Answer.SEND, Answer.NO, Answer.LATER):
+            job = await bench.recorded(f"{answer}@example.org")
+            wants = replace(
+                job.claimed[0],
+                recipient=Recipient(
+                    forward_path=f"{answer}@example.org", notify=("SUCCESS",)
+                ),
+            )
+            job = replace(job, claimed=(wants,))
+            await closed(bench, job, "250 2.0.0 ok", State.DELIVERED)
+        assert len(await ledger.lacking_evidence([bench.mine], 10)) == 3
+        assert await ledger.recent_reports() == []
+        asked = await ledger.asked_reports([bench.mine])
+        answers = [Answer(each.row["forward_path"].split("@")[0]) for each in asked]
+        permits = [permit(answer) for answer in answers]
+        await ledger.answer_reports(list(zip(asked, permits, strict=True)))
+        assert await ledger.asked_reports([bench.mine]) == []
+        assert len(await ledger.recent_reports()) == 1
+        told = await take(bench, LATER)
+        assert told is not None
+        assert told.action is Action.RELAYED
+        assert told.told[0][1].forward_path == "send@example.org"
+        assert await take(bench) is None
+
+    run(test)
+
+
+def test_a_delay_is_asked_about_once_and_forgotten_when_it_is_over(run: Run) -> None:
+    """Only of what was tried and waits for itself, and is old enough."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench, ledger = benches[0], benches[0].ledger
+        await bench.tried(await bench.recorded("a@example.org"), "450 4.2.0 later")
+        await bench.waiting("b@example.org", "example.org")
+        await bench.refused("c@example.org")
+        await bench.recorded("d@example.org")
+        old, hour = timedelta(hours=3), timedelta(hours=1)
+        assert await ledger.ask_delays([bench.mine], old) == 0
+        assert await ledger.ask_delays([bench.mine], hour) == 1
+        assert await ledger.ask_delays([bench.mine], hour) == 0
+        [asked] = await ledger.asked_reports([bench.mine])
+        assert asked.row["forward_path"] == "a@example.org"
+        await ledger.answer_reports([(asked, permit())])
+        [job] = await ledger.claim([bench.mine], datetime.now(UTC))
+        await closed(bench, job, "250 2.0.0 ok", State.DELIVERED)
+        await ledger.drop_overtaken()
+        assert await take(bench) is None
+
+    run(test)
