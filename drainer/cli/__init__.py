@@ -34,6 +34,7 @@ COMMANDS = {
     "release": "operate",
     "requeue": "operate",
     "discard": "operate",
+    "throttle": "throttle",
     "quarantine": "quarantine",
     "digest": "digest",
     "bounces": "bounces",

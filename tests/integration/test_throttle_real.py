@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drainer.policy.throttle import Rate, message_rate
+from drainer.policy.throttle import Rate, Rates, message_rate
 from drainer.smtp.throttle import Throttle
 from tests.virtual import run
 
@@ -92,7 +92,7 @@ def test_no_window_ever_sees_more_than_rate_times_window_plus_burst(
     sent: Sent = []
 
     async def everybody() -> None:
-        throttle = Throttle(rate, None)
+        throttle = Throttle(Rates(messages=rate))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for kind, pauses in workers:
@@ -120,9 +120,8 @@ def test_runs_one_after_another_keep_the_bound_together(
         ended: float | None = None
         for messages, pause in runs:
             await asyncio.sleep(pause)
-            idle = timedelta(seconds=0 if ended is None else now() - ended)
-            level = 0.0 if ended is None else rate.level_after(idle)
-            throttle = Throttle(rate, None, level=level)
+            idle = None if ended is None else timedelta(seconds=now() - ended)
+            throttle = Throttle(Rates(messages=rate), idle=idle)
             await throttle.resize(1)
             shares = [messages // sessions] * sessions
             shares[0] += messages % sessions
@@ -170,7 +169,7 @@ def test_the_rate_is_reached_when_every_dot_takes_its_time(
 
 async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> int:
     """Return how many messages leave in that time after the first second."""
-    throttle = Throttle(message_rate(per_second, None), None)
+    throttle = Throttle(Rates(messages=message_rate(per_second, None)))
     await throttle.resize(1)
     sent: Sent = []
 
@@ -204,7 +203,10 @@ def test_drains_that_share_a_rate_keep_the_bound_together(
     sent: Sent = []
 
     async def everybody() -> None:
-        ours, theirs = Throttle(rate, None), Throttle(rate, None, level=rate.burst)
+        ours, theirs = (
+            Throttle(Rates(messages=rate)),
+            Throttle(Rates(messages=rate), idle=timedelta(0)),
+        )
         await ours.resize(1)
         async with asyncio.TaskGroup() as group:
             for throttle in (ours, theirs):
@@ -235,7 +237,7 @@ def test_who_waits_is_not_overtaken() -> None:
     """A message behind a final dot goes only when nobody waits for a token."""
 
     async def meet() -> tuple[bool, bool]:
-        throttle = Throttle(message_rate(1, None), None)
+        throttle = Throttle(Rates(messages=message_rate(1, None)))
         await throttle.resize(1)
         await throttle.message()
         waiting = asyncio.ensure_future(throttle.message())
@@ -252,7 +254,7 @@ def test_unlimited_never_waits() -> None:
     """Neither messages nor octets."""
 
     async def hurry() -> float:
-        throttle = Throttle(None, None)
+        throttle = Throttle()
         await throttle.resize(1)
         start = now()
         for _ in range(1000):
@@ -289,7 +291,7 @@ def test_no_window_ever_sees_more_octets_than_allowed(
                 left -= part
 
     async def everybody() -> None:
-        throttle = Throttle(None, rate)
+        throttle = Throttle(Rates(octets=rate))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for sizes in sessions:
@@ -305,7 +307,7 @@ def test_a_large_message_is_not_starved_by_small_ones() -> None:
     rate = Rate(per_second=1000, burst=1000)
 
     async def meet() -> float:
-        throttle = Throttle(None, rate)
+        throttle = Throttle(Rates(octets=rate))
         await throttle.resize(1)
 
         async def small() -> None:

@@ -297,8 +297,8 @@ def test_none_is_needed(place: Path) -> None:
     assert str(make_route(config)) == "mx1.example.com:25"
     orders = make_orders(config, explicit=False, acknowledge=True)
     assert orders.connections == 5
-    assert orders.messages is not None
-    assert (orders.messages.per_second, orders.messages.burst) == (10, 4)
+    assert orders.rates.messages is not None
+    assert (orders.rates.messages.per_second, orders.rates.messages.burst) == (10, 4)
 
 
 def test_the_one_in_the_current_folder_is_found(place: Path) -> None:
