@@ -92,15 +92,7 @@ class Drain:
         )
         self._backlog = Backlog(max(BACKLOG, 2 * orders.connections))
         self._throttle = Throttle(orders.rates)
-        self.steering = Steering(
-            Means(
-                orders=orders,
-                ledger=ledger,
-                throttle=self._throttle,
-                tally=self.tally,
-                keeper=self.keeper,
-            )
-        )
+        self.steering = self._make_steering()
         self._sessions = self._make_sessions()
         self._probing = Probing(
             self.keeper, ledger, orders.route, self._urls, self._sessions.slots
@@ -119,6 +111,16 @@ class Drain:
         self.reporting: Reporting | None = None
         if orders.bouncing is not None:
             self._tell(orders.bouncing)
+
+    def _make_steering(self) -> Steering:
+        means = Means(
+            orders=self.orders,
+            ledger=self.ledger,
+            throttle=self._throttle,
+            tally=self.tally,
+            keeper=self.keeper,
+        )
+        return Steering(means)
 
     def _make_sessions(self) -> Sessions:
         return Sessions(

@@ -118,10 +118,11 @@ class Throttle:
     async def _take(self, name: str, count: int, *, begun: bool = False) -> bool:
         """Take tokens, in slices; False when the drain ends first.
 
-        What was paid into a bucket that is in force no more is lost.
+        What was paid into a bucket that is in force no more is lost; and so is what was
+        paid of a higher price, which with the bucket would be more than a burst.
         """
         async with self._turns[name]:  # aiolimiter serves the smallest wish first
-            paid, bucket = 0.0, None
+            paid, price, bucket = 0.0, 0.0, None
             while begun or not self._closed:
                 if self._share <= 0 and not begun:
                     await self._moved.wait()
@@ -130,11 +131,14 @@ class Throttle:
                     paid, bucket = 0.0, self._buckets.get(name)
                 if bucket is None:
                     return True
-                left = self._cost(name, count) - paid
+                cost = self._cost(name, count)
+                if cost < price:
+                    paid = 0.0
+                price, left = cost, cost - paid
                 if left <= _ALMOST:
                     return True
                 part = min(left, bucket.max_rate)
-                if bucket.has_capacity(part) or await self._unless_moved(bucket, part):
+                if await self._unless_moved(bucket, part):
                     paid += part
             return False
 
@@ -147,6 +151,9 @@ class Throttle:
 
     async def _unless_moved(self, bucket: AsyncLimiter, part: float) -> bool:
         """Take tokens, unless a limit changes first; True for the former."""
+        if bucket.has_capacity(part):
+            await bucket.acquire(part)  # never suspends
+            return True
         taking = asyncio.ensure_future(bucket.acquire(part))
         moving = asyncio.ensure_future(self._moved.wait())
         try:

@@ -191,7 +191,7 @@ async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> 
 @settings(max_examples=100, deadline=None)
 @given(
     rates(),
-    st.lists(st.tuples(st.floats(0.1, 5), st.sampled_from([0, 0.3, 0.5])), max_size=8),
+    st.lists(st.tuples(st.floats(0.1, 1), st.sampled_from([0, 0.3, 0.5])), max_size=8),
     st.integers(1, 8),
 )
 def test_drains_that_share_a_rate_keep_the_bound_together(
@@ -231,6 +231,133 @@ async def until_closed(throttle: Throttle, sent: Sent) -> None:
     while await throttle.message():
         sent.append((now(), 1))
         await asyncio.sleep(0.001)
+
+
+LEVELS = st.sampled_from([1 / 16, 0.1, 0.3, 0.5, 0.9, 1.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rates(),
+    st.lists(st.tuples(st.floats(0.1, 2), LEVELS), min_size=1, max_size=8),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 0.016]),
+)
+def test_a_limit_that_moves_at_random_keeps_the_bound(
+    rate: Rate, moves: list[tuple[float, float]], sessions: int, coarse: float
+) -> None:
+    """P3 under the controller: the configured rate always, and a lower one at once.
+
+    After each move no window sees more than the rate of that moment and one burst, and
+    the one message whose turn it was.
+    """
+    sent: Sent = []
+    spans: list[tuple[float, float, float]] = []
+
+    async def everybody() -> None:
+        throttle = Throttle(Rates(messages=rate))
+        await throttle.resize(1)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(sessions):
+                group.create_task(until_closed(throttle, sent))
+            for pause, level in moves:
+                throttle.narrow(level)
+                begun = now()
+                await asyncio.sleep(pause)
+                spans.append((begun, now(), level))
+            throttle.close()
+
+    run(everybody(), coarse=coarse)
+    assert_never_flooded(sent, rate)
+    for begun, ended, level in spans:
+        within = [each for each in sent if begun <= each[0] < ended]
+        lower = Rate(per_second=level * rate.per_second, burst=rate.burst + 1)
+        assert_never_flooded(within, lower)
+
+
+@pytest.mark.parametrize("level", [1 / 16, 0.3, 0.5, 0.9])
+def test_a_narrowed_rate_is_reached_within_two_percent(level: float) -> None:
+    """Above one burst as below: what a message costs is exact."""
+
+    async def steady() -> int:
+        throttle = Throttle(Rates(messages=message_rate(20, None)))
+        await throttle.resize(1)
+        throttle.narrow(level)
+        sent: Sent = []
+        tasks = [asyncio.ensure_future(until_closed(throttle, sent)) for _ in range(3)]
+        await asyncio.sleep(300)
+        throttle.close()
+        await asyncio.gather(*tasks)
+        return len(sent)
+
+    assert run(steady()) == pytest.approx(300 * 20 * level, rel=0.02)
+
+
+def test_who_waits_at_a_slow_rate_goes_when_it_is_raised() -> None:
+    """A person who sets another rate is obeyed at once, and again when it is over."""
+
+    async def raised() -> list[float]:
+        slow = message_rate(1 / 3600, None)
+        throttle = Throttle(Rates(messages=slow), idle=timedelta(0))
+        await throttle.resize(1)
+        start = now()
+        waiting = asyncio.ensure_future(throttle.message())
+        await asyncio.sleep(5)
+        await throttle.limit(message_rate(50, None))
+        await waiting
+        times = [now() - start]
+        await throttle.limit(slow)
+        await throttle.message()
+        return [*times, now() - start]
+
+    soon, late = run(raised())
+    assert 5 <= soon < 5.2
+    assert late >= 3600, "the old rate holds again, without a burst"
+
+
+def test_recipients_are_paid_for_before_their_message_leaves() -> None:
+    """No window sees more of them, but for one message that is larger than a burst."""
+    rate = Rate(per_second=10, burst=10)
+    sent: Sent = []
+
+    async def session(throttle: Throttle, counts: list[int]) -> None:
+        for count in counts:
+            assert await throttle.message(count)
+            sent.append((now(), count))
+
+    async def everybody() -> None:
+        throttle = Throttle(Rates(recipients=rate, messages=message_rate(5, None)))
+        await throttle.resize(1)
+        async with asyncio.TaskGroup() as group:
+            for counts in ([1, 7, 3], [10, 1, 1, 1], [25, 2]):
+                group.create_task(session(throttle, counts))
+
+    run(everybody())
+    most = Rate(per_second=10, burst=rate.burst + 25)
+    assert_never_flooded(sent, most)
+    took = max(at for at, _ in sent) - min(at for at, _ in sent)
+    assert took >= (sum(n for _, n in sent) - rate.burst - 25) / 10
+
+
+def test_new_connections_are_limited_and_the_end_ends_the_waiting() -> None:
+    """A burst of as many as may be open; whoever still waits then is told False."""
+
+    async def connecting() -> tuple[float, bool]:
+        rate = Rate(per_second=2, burst=5)
+        throttle = Throttle(Rates(connections=rate))
+        await throttle.resize(1)
+        start = now()
+        for _ in range(9):
+            assert await throttle.connection()
+        took = now() - start
+        waiting = asyncio.ensure_future(throttle.connection())
+        await asyncio.sleep(0.1)
+        throttle.close()
+        return took, await waiting
+
+    took, more = run(connecting())
+    assert took == pytest.approx(2, rel=0.01)
+    assert not more
 
 
 def test_who_waits_is_not_overtaken() -> None:
