@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import json
 import math
+import os
+import signal
 import time
 import urllib.parse
 import urllib.request
@@ -36,7 +38,6 @@ class LoadSource:
     query: str = ""
     #: From there on the primary wants less.
     high: float = 0.8
-    every: float = ASK_EVERY
 
 
 class LoadUnknown(Exception):
@@ -47,7 +48,7 @@ class Loads:
     """Asks, and keeps the latest answer."""
 
     def __init__(self, source: LoadSource | None, tell: Callable[[str], None]) -> None:
-        """Ask nobody yet; ``tell`` is told the first time that it fails."""
+        """Ask nobody yet; ``tell`` is told why it fails once, and '' later."""
         self._source = source
         self._tell = tell
         self._failed = False
@@ -57,10 +58,11 @@ class Loads:
     async def run(self) -> None:
         """Ask every few seconds, until it is cancelled."""
         while self._source is not None:
-            self.latest = await self._ask(self._source)
-            await asyncio.sleep(self._source.every)
+            await self.ask(self._source)
+            await asyncio.sleep(ASK_EVERY)
 
-    async def _ask(self, source: LoadSource) -> Load | None:
+    async def ask(self, source: LoadSource) -> None:
+        """Ask once, and keep the answer."""
         began = time.monotonic()
         try:
             value = parse_load(await asyncio.wait_for(_answer(source), LIMIT))
@@ -68,9 +70,12 @@ class Loads:
             if not self._failed:
                 self._failed = True
                 self._tell(str(error)[:MAX_WORDS] or f"no answer within {LIMIT:g} s")
-            return None
-        self._failed = False
-        return Load(at=began, value=value, high=source.high)
+            self.latest = None
+            return
+        if self._failed:
+            self._failed = False
+            self._tell("")
+        self.latest = Load(at=began, value=value, high=source.high)
 
 
 def parse_load(text: str) -> float:
@@ -100,15 +105,16 @@ async def _run(command: tuple[str, ...]) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=child_environment(),
-        limit=MAX_ANSWER,
+        start_new_session=True,
     )
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     try:
         answer = await process.stdout.read(MAX_ANSWER)
         code = await process.wait()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):  # whatever it has started, too
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
     if code:
         message = f"{command[0]} ended with exit status {code}"
         raise LoadUnknown(message)

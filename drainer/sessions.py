@@ -89,8 +89,10 @@ class Sessions:
     @property
     def surplus(self) -> bool:
         """Whether this lane's session is one more than there may be."""
-        n = self._lanes.get(asyncio.current_task(), 0)
-        return n >= self.steering.connections
+        allowed = self.steering.connections
+        if allowed >= self.orders.connections:
+            return False  # without asking for the task, at every message
+        return self._lanes.get(asyncio.current_task(), 0) >= allowed
 
     async def _room(self) -> None:
         """Hold the later lanes back while fewer connections are allowed."""

@@ -31,7 +31,7 @@ LOOK_EVERY = 1.0
 HURRY = 0.1
 """Seconds, while this run has less than its share."""
 NOTE_EVERY = 10.0
-"""Seconds between two records of what the controller does: one tells several steps."""
+"""Seconds between records while it goes on the same way: one tells several steps."""
 LARGE = 256 * 1024
 """Octets of a content whose end of data tells more about it than about the primary."""
 MANY = 1_000_000
@@ -60,17 +60,15 @@ class Steering:
         self._adaptive = Adaptive(most, pace.ramp, full=full)
         self.loads = Loads(pace.load, self._tell_load)
         self._in_force = InForce()
+        self._begun = False
         #: The rate that is the limit at this moment.
         self._rate = means.orders.rates.messages
-        #: What no record tells yet.
+        #: What no record tells yet, and the last that one told.
         self._untold: Move | None = None
+        self._told = ""
         self._told_at = time.monotonic()
-        self._narrow()
-
-    @property
-    def connections(self) -> int:
-        """How many connections this drain may have."""
-        return 0 if self._in_force.pause else self._adaptive.connections
+        #: How many connections this drain may have: none before the first look.
+        self.connections = 0
 
     async def run(self) -> None:
         """Look around now and then, until it is cancelled."""
@@ -84,6 +82,9 @@ class Steering:
         most = self._rate.sharers if self._rate else MANY
         fair, in_force = await self._means.ledger.outlook(most)
         await self._heed(in_force)
+        if not self._begun:
+            self._begun = True
+            self._narrow()
         await self._sharing.move(fair)
         if self._means.orders.pace.adaptive and not in_force.pause:
             self._decide(time.monotonic())
@@ -118,8 +119,8 @@ class Steering:
         if in_force.pause != before.pause:
             rule = "throttle-pause" if in_force.pause else "throttle-resume"
             self._note(rule, {"reason": str(in_force.pause or "it is over")})
+            self._narrow()
             self._means.keeper.halted = in_force.pause is not None
-            self._means.keeper.wake()
         if in_force.pause:  # that is no time without a success
             self._means.tally.resumed = utcnow()
 
@@ -129,14 +130,17 @@ class Steering:
         configured = self._means.orders.rates.messages
         self._rate = configured if asked is None else message_rate(asked, None)
         level = 1.0
-        if asked is None and before and configured:
-            level = self._adaptive.level * before.per_second / configured.per_second
+        if asked is None and self._means.orders.pace.adaptive:  # from where it is now
+            level = self._adaptive.level
+            if before and configured:
+                level *= before.per_second / configured.per_second
         self._adaptive.jump(level, time.monotonic())
-        self._untold = None
         await self._means.throttle.limit(self._rate)
         self._narrow()
         words = str(in_force.throttle or "what was set is over")
-        self._note("throttle-set", {"reason": words, **self._facts(level)})
+        self._means.tally.why, self._untold, self._told = words, None, ""
+        facts = self._facts(self._adaptive.level)
+        self._note("throttle-set", {"reason": words, **facts})
 
     # --- what the controller decides
 
@@ -144,20 +148,31 @@ class Steering:
         move = self._adaptive.step(now, self.loads.latest)
         if move is not None:
             self._narrow()
-            first = self._untold.before if self._untold else move.before
-            self._untold = replace(move, before=first)
             self._means.tally.why = move.why
-            self._means.keeper.wake()
-        if self._untold is not None and now - self._told_at >= NOTE_EVERY:
-            self._tell_move(self._untold)
-            self._untold, self._told_at = None, now
+            self._add(move, now)
+        untold = self._untold
+        if untold is None:
+            return
+        if untold.rule != self._told or now - self._told_at >= NOTE_EVERY:
+            self._tell_move(untold, now)
+
+    def _add(self, move: Move, now: float) -> None:
+        """Keep a move to be told: with those before it that went the same way."""
+        if self._untold is not None and self._untold.rule == move.rule:
+            move = replace(move, before=self._untold.before)
+        elif self._untold is not None:
+            self._tell_move(self._untold, now)
+        self._untold = move
 
     def _narrow(self) -> None:
         level = self._adaptive.level
         share = share_at(level, self._rate.per_second) if self._rate else level
         self._means.throttle.narrow(share)
+        self.connections = 0 if self._in_force.pause else self._adaptive.connections
+        self._means.keeper.wake()
 
-    def _tell_move(self, move: Move) -> None:
+    def _tell_move(self, move: Move, now: float) -> None:
+        self._untold, self._told, self._told_at = None, move.rule, now
         before, after = self._facts(move.before), self._facts(move.after)
         if before != after:
             facts = {"reason": move.why, **after}
@@ -178,7 +193,8 @@ class Steering:
         )
 
     def _tell_load(self, why: str) -> None:
-        self._note("throttle-load-unknown", {"reason": why})
+        rule = "throttle-load-unknown" if why else "throttle-load-known"
+        self._note(rule, {"reason": why})
         self._means.tally.load_unknown = why
 
     def _show(self) -> None:
