@@ -81,7 +81,7 @@ class Sessions:
             if await self._pass_gate():
                 try:
                     async with self.slots:
-                        if await self.throttle.connection():
+                        if await self.throttle.connection() and not self.surplus:
                             await self._session()
                 finally:
                     self.keeper.leave()

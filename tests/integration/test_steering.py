@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from drainer.load import Loads, LoadSource, LoadUnknown, parse_load, prometheus_value
+from tests.arrivals import most_over
 from tests.collector import spans_of_file
 from tests.command import write_maildir
 from tests.peer import PeerThread
 from tests.running import Bench, end
 from tests.script import Delay, Script
+
+RECEIVER_STALL = 0.1
+"""Seconds for which the peer's thread may not run while mail piles up before it."""
 
 
 def records(bench: Bench) -> list[tuple[str, dict[str, Any]]]:
@@ -112,6 +116,26 @@ def test_what_was_set_holds_for_a_drain_that_begins_later(tmp_path: Path) -> Non
         assert bench.drain().code == 0
         times = [message.mail_at for message in peer.transactions]
     assert max(times) - min(times) >= 0.9, "a burst of 4 at once, the others after it"
+
+
+def test_recipients_and_new_connections_are_limited_on_the_wire(
+    tmp_path: Path,
+) -> None:
+    """One message a connection: two at once, then five new ones a second."""
+    with PeerThread() as peer:
+        bench = Bench(tmp_path, peer.port)
+        bench.configure(
+            throttle={"new_connections": "5/second", "recipients": "40/second"},
+            primary={"connections": 2, "max_messages": 1},
+        )
+        for n in range(10):
+            bench.add(*(f"user{n}.{m}@example.org" for m in range(4)))
+        assert bench.drain().code == 0
+        greeted = [c.at for c in peer.commands if c.line.startswith(b"EHLO")]
+        asked = [c.at for c in peer.commands if c.line.startswith(b"RCPT")]
+    assert (len(greeted), len(asked)) == (10, 40)
+    assert most_over(greeted, 5) <= 2 + 5 * RECEIVER_STALL
+    assert most_over(asked, 40) <= 4 + 4 + 40 * RECEIVER_STALL
 
 
 REFUSED = {
