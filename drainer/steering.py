@@ -69,13 +69,18 @@ class Steering:
         self._told_at = time.monotonic()
         #: How many connections this drain may have: none before the first look.
         self.connections = 0
+        means.tally.limit = self._limit_words()
 
     async def run(self) -> None:
         """Look around now and then, until it is cancelled."""
-        while True:
-            fair = await self.look()
-            reached = self._sharing.share >= fair > 0
-            await asyncio.sleep(LOOK_EVERY if reached else HURRY)
+        try:
+            while True:
+                fair = await self.look()
+                reached = self._sharing.share >= fair > 0
+                await asyncio.sleep(LOOK_EVERY if reached else HURRY)
+        finally:
+            if self._untold is not None:
+                self._tell_move(self._untold, time.monotonic())
 
     async def look(self) -> float:
         """Look once, and act; return the fair share of the rate."""
@@ -202,8 +207,7 @@ class Steering:
         tally, level = self._means.tally, self._adaptive.level
         tally.share = self._sharing.share
         tally.paused = str(self._in_force.pause or "")
-        most = "unlimited" if self._rate is None else f"{self._rate.per_second:g}/s"
-        tally.limit = most
+        most = tally.limit = self._limit_words()
         if level >= 1:
             tally.held = ""
         elif self._rate is None:
@@ -211,6 +215,9 @@ class Steering:
             tally.held = f"{allowed} of {most_open} connections: {tally.why}"
         else:
             tally.held = f"{_allowed(level, self._rate):.3g}/s of {most}: {tally.why}"
+
+    def _limit_words(self) -> str:
+        return "unlimited" if self._rate is None else f"{self._rate.per_second:g}/s"
 
 
 def _allowed(level: float, rate: Rate) -> float:

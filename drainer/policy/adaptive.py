@@ -204,9 +204,13 @@ class Adaptive:
             return None
         if self.level < self._doubles_to:
             return self._change(
-                min(2 * self.level, self._doubles_to), "the primary is well", now
+                min(2 * self.level, self._doubles_to),
+                "going up, the primary is well",
+                now,
             )
-        return self._change(min(1.0, self.level + FLOOR), "the primary is well", now)
+        return self._change(
+            min(1.0, self.level + FLOOR), "going up, the primary is well", now
+        )
 
     def _ill(
         self, stress: float, worst: _Latency, load: Load | None
