@@ -137,7 +137,7 @@ class Lane:
                 continue
             work = admitted
             asked = time.monotonic()
-            may_send = await self.throttle.message()
+            may_send = await self.throttle.message(work.rcpts)
             work.waited = time.monotonic() - asked
             if (
                 not may_send
@@ -157,7 +157,7 @@ class Lane:
             admitted = self._admit(work, session)
             if admitted is None:
                 continue
-            if await self.throttle.message_now():
+            if await self.throttle.message_now(admitted.rcpts):
                 return admitted  # it is opened when the one before it has ended
             self._put_back(admitted)
             return None

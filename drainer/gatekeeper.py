@@ -44,6 +44,8 @@ class Gatekeeper:
         self.note = note
         #: Called after every move.
         self.on_move: Callable[[], None] = lambda: None
+        #: Somebody has paused the drain: nothing new is begun, no canary either.
+        self.halted = False
         self._changed = asyncio.Event()
         #: Moves that the ledger does not know yet: old and new gate.
         self.moves: deque[tuple[Gate, Gate]] = deque()

@@ -9,6 +9,7 @@ from drainer.bouncing import Bouncer
 from drainer.evidence import Settings
 from drainer.ledger import Decision, Kind
 from drainer.ledger.waiting import USUAL_BRAKE, Brake
+from drainer.load import LoadSource
 from drainer.policy.admit import Admission
 from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
@@ -17,7 +18,7 @@ from drainer.policy.facts import Trust
 from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
 from drainer.policy.select import Choice
-from drainer.policy.throttle import Rate
+from drainer.policy.throttle import Rates
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.reporting import Posting
@@ -50,6 +51,18 @@ def make_bouncer(bouncing: Bouncing) -> Bouncer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How it is found out what the primary bears."""
+
+    adaptive: bool = True
+    #: From the start to everything that is allowed, if the primary is well.
+    ramp: timedelta = timedelta(minutes=2)
+    #: Whether the ramp is skipped.
+    full: bool = False
+    load: LoadSource | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """What a drain is told to do."""
 
@@ -57,9 +70,8 @@ class Orders:
     admission: Admission
     schedule: Schedule
     connections: int
-    messages: Rate | None
-    octets: Rate | None
-    ramp: timedelta
+    rates: Rates
+    pace: Pace
     pauses: tuple[timedelta, ...]
     give_up_after: timedelta
     #: Whether the sources are read for new mail, or only what is known goes on.
@@ -103,6 +115,18 @@ class Tally:
     connections: int = 0
     #: Of the rate, 0 to 1: other drains of the same primary have the rest.
     share: float = 1.0
+    #: The rate that is the limit now, in words.
+    limit: str = ""
+    #: What is allowed of it now, and why not more; '' = all of it.
+    held: str = ""
+    #: Why the controller did what it did last.
+    why: str = "it begins slowly"
+    #: Why the primary's own load is not known.
+    load_unknown: str = ""
+    #: Who has paused the drain, and why; '' = nobody.
+    paused: str = ""
+    #: When the latest pause was seen last.
+    resumed: datetime | None = None
     #: What the drain waits for, in words; '' while it works.
     waiting: str = ""
     interrupted: bool = False
@@ -110,7 +134,8 @@ class Tally:
 
     def deadline(self, give_up_after: timedelta) -> datetime:
         """Return until when the drain goes on without a success."""
-        return (self.last_success or self.started) + give_up_after
+        latest = self.last_success or self.started
+        return max(latest, self.resumed or latest) + give_up_after
 
 
 def connected(connection: Connection) -> Decision:

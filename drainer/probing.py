@@ -103,7 +103,7 @@ class Probing:
             if gate.scope != ROUTE and gate.until is not None:
                 self._keeper.scopes.apply(gate.scope, lambda g: gates.probe(g, now))
         scope = self._keeper.wants_canary
-        if scope is None:
+        if scope is None or self._keeper.halted:
             return
         self._flying = True
         try:

@@ -25,7 +25,7 @@ from drainer.mail.reply import Lost, Reply, Stage
 from drainer.mail.report import CannotTell, Fate, Report
 from drainer.policy.bounce_gate import CONTENT_RULES, Own
 from drainer.policy.classify import classify
-from drainer.policy.throttle import Rate
+from drainer.policy.throttle import Rate, Rates
 from drainer.policy.verdict import Verdict
 from drainer.quarantine import Quarantine
 from drainer.smtp import Route
@@ -100,7 +100,7 @@ class Reporting:
 
         A relay that takes nothing now is not asked again before the next run.
         """
-        throttle = Throttle(self._posting.rate, None)
+        throttle = Throttle(Rates(messages=self._posting.rate))
         await throttle.resize(1)
         end = time.monotonic() + at_most.total_seconds()
         while not self._closed and time.monotonic() < end:

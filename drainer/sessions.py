@@ -1,10 +1,11 @@
 """The lanes of a drain: each opens sessions, one after another, while it may.
 
 What a session does with its messages is drainer.deliver's; which lane may open one is
-said by the ramp, the gates, and the number of connections.
+said by the steering, the gates, and the number of connections.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -17,12 +18,13 @@ from drainer.intake import Intake
 from drainer.ledger import Decision
 from drainer.ledger.sql import Ledger
 from drainer.orders import Orders, Tally, connected
-from drainer.policy.throttle import ramp_window
 from drainer.process import utcnow
 from drainer.smtp.check import own_name
 from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connect import Connection, Failed, connect
 from drainer.smtp.session import Session
+from drainer.smtp.throttle import Throttle
+from drainer.steering import Steering
 
 MAX_UNHEARD = 5
 """Sessions in a row that ended without an answer to MAIL."""
@@ -58,6 +60,10 @@ class Sessions:
     intake: Intake
     #: The connections that the primary may see at once.
     slots: asyncio.Semaphore
+    steering: Steering
+    throttle: Throttle
+    #: The number of each lane.
+    _lanes: dict[asyncio.Task[Any] | None, int] = field(default_factory=dict)
     _unheard: int = 0
     #: Lanes that open a session and have nothing in hand.
     _opening: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -69,21 +75,28 @@ class Sessions:
 
     async def lane(self, n: int) -> None:
         """Open sessions while there is work and the gate lets them pass."""
+        self._lanes[asyncio.current_task()] = n
         while await self.backlog.wait():
-            await self._ramp(n)
+            await self._room()
             if await self._pass_gate():
                 try:
                     async with self.slots:
-                        await self._session()
+                        if await self.throttle.connection() and not self.surplus:
+                            await self._session()
                 finally:
                     self.keeper.leave()
 
-    async def _ramp(self, n: int) -> None:
-        """Hold the later lanes back during the first minutes."""
-        while not self.backlog.closed:
-            elapsed = utcnow() - self.tally.started
-            if n < ramp_window(elapsed, self.orders.ramp, self.orders.connections):
-                return
+    @property
+    def surplus(self) -> bool:
+        """Whether this lane's session is one more than there may be."""
+        allowed = self.steering.connections
+        if allowed >= self.orders.connections:
+            return False  # without asking for the task, at every message
+        return self._lanes.get(asyncio.current_task(), 0) >= allowed
+
+    async def _room(self) -> None:
+        """Hold the later lanes back while fewer connections are allowed."""
+        while not self.backlog.closed and self.surplus:
             await self.keeper.wait(timedelta(seconds=1))
 
     async def _pass_gate(self) -> bool:
@@ -105,8 +118,10 @@ class Sessions:
         return False
 
     async def _session(self) -> None:
+        began = time.monotonic()
         answer = await self._connect()
         if isinstance(answer, Failed):
+            self.steering.unreachable(began)
             self.keeper.not_connected(answer)
             return
         if own_name(answer, self.orders.route):

@@ -38,10 +38,10 @@ from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
 from drainer.sessions import Sessions
-from drainer.sharing import Sharing
 from drainer.smtp.session import Work
 from drainer.smtp.throttle import Throttle
 from drainer.sources import Leasing, Source
+from drainer.steering import Means, Steering
 from drainer.telling import Telling
 from drainer.tidying import Tidier
 from drainer.window import WINDOW, Window
@@ -87,6 +87,8 @@ class Drain:
             tells=orders.bouncing is not None,
         )
         self._backlog = Backlog(max(BACKLOG, 2 * orders.connections))
+        self._throttle = Throttle(orders.rates)
+        self.steering = self._make_steering()
         self._sessions = self._make_sessions()
         self._probing = Probing(
             self.keeper, ledger, orders.route, self._urls, self._sessions.slots
@@ -98,7 +100,6 @@ class Drain:
         #: Sources that refused to let go of finished messages, and why.
         self.refusals = self._acknowledger.refusals
         self._error: Exception | None = None
-        self._throttle = Throttle(None, None)
         self._policy = Policy(schedule=orders.schedule, rules=orders.rules)
         #: Tells senders; None: nobody is told anything.
         self.telling = (
@@ -106,6 +107,16 @@ class Drain:
             if orders.bouncing
             else None
         )
+
+    def _make_steering(self) -> Steering:
+        means = Means(
+            orders=self.orders,
+            ledger=self.ledger,
+            throttle=self._throttle,
+            tally=self.tally,
+            keeper=self.keeper,
+        )
+        return Steering(means)
 
     def _make_sessions(self) -> Sessions:
         return Sessions(
@@ -117,6 +128,8 @@ class Drain:
             backlog=self._backlog,
             intake=self._intake,
             slots=asyncio.Semaphore(self.orders.connections),
+            steering=self.steering,
+            throttle=self._throttle,
         )
 
     def _make_feed(self, at_hand: Helper | None) -> Feed:
@@ -145,12 +158,13 @@ class Drain:
 
         The sources must have been bound to the route (Ledger.bind).
         """
-        self._throttle = await self._limits()
+        last = await self.ledger.last_activity(str(self.orders.route))
+        self._throttle.resume(None if last is None else utcnow() - last)
         await self._take_up()
-        sharing = Sharing(self.orders, self.ledger, self._throttle, self.tally)
         async with asyncio.TaskGroup() as group:
             lease = group.create_task(self._guarded(self.ledger.keep_lease()))
-            share = group.create_task(self._guarded(sharing.run()))
+            steering = group.create_task(self._guarded(self.steering.run()))
+            asking = group.create_task(self._guarded(self.steering.loads.run()))
             renewal = group.create_task(self._guarded(self._leases.keep()))
             probing = group.create_task(self._guarded(self._probing.run()))
             gathering = group.create_task(self._guarded(self._gather()))
@@ -161,7 +175,7 @@ class Drain:
             await self._feed.run(self._guarded)
             self.close()
             await self._finish(lanes)
-            for side in (share, renewal, probing, gathering):
+            for side in (steering, asking, renewal, probing, gathering):
                 side.cancel()
             await self._guarded(self._report())
             lease.cancel()
@@ -188,14 +202,6 @@ class Drain:
         self._throttle.close()
         self.keeper.wake()
         self._sessions.cancel_opening()
-
-    async def _limits(self) -> Throttle:
-        """Return the buckets as the run before left them (promise P3)."""
-        last = await self.ledger.last_activity(str(self.orders.route))
-        level = 0.0
-        if last is not None and self.orders.messages is not None:
-            level = self.orders.messages.level_after(utcnow() - last)
-        return Throttle(self.orders.messages, self.orders.octets, level=level)
 
     async def _take_up(self) -> None:
         """Go on where the gates stood, and let what is ripe be confirmed."""
@@ -288,7 +294,7 @@ class Drain:
 
     def flowing(self, *, behind: bool = False) -> bool:
         """Whether this lane's session may begin another message."""
-        return self.keeper.flowing(behind=behind)
+        return not self._sessions.surplus and self.keeper.flowing(behind=behind)
 
     def barred(self, work: Work) -> Mapping[str, str]:
         """Return recipient domains that wait behind their gate."""
@@ -304,6 +310,7 @@ class Drain:
             self._backlog.bring_back()
         if (seconds := work.seconds_for_dot) is not None:
             self.keeper.scopes.took(seconds, utcnow())
+        self.steering.observe(work, judged)
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Count what became of an attempt."""

@@ -35,6 +35,7 @@ COMMANDS = {
     "release": "operate",
     "requeue": "operate",
     "discard": "operate",
+    "throttle": "throttle",
     "quarantine": "quarantine",
     "digest": "digest",
     "bounces": "bounces",

@@ -28,12 +28,16 @@ def _words(drain: Drain) -> str:
     """Return done/total, rate against the limit, trouble, and what it waits for."""
     tally, verdicts = drain.tally, drain.tally.verdicts
     now = utcnow()
-    limit = drain.orders.messages
-    allowed = "unlimited" if limit is None else f"{limit.per_second:g}/s"
     parts = [
         f"{tally.sent_messages}/{tally.total}{'+' if tally.scanning else ''} sent",
-        f"{_rate(drain, now):.1f}/s of {allowed}",
+        f"{_rate(drain, now):.1f}/s of {tally.limit}",
     ]
+    if tally.paused:
+        parts.append(tally.paused)
+    elif tally.held:
+        parts.append(f"held to {tally.held}")
+    if tally.load_unknown:
+        parts.append(f"its load is not known: {tally.load_unknown}")
     if tally.share < 1:
         parts.append(f"{tally.share:.0%} of the rate, other drains have the rest")
     deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]
@@ -50,7 +54,7 @@ def _words(drain: Drain) -> str:
     rate = _rate(drain, now)
     if rate and left > 0 and not tally.waiting:
         parts.append(f"{human_duration(left / rate)} to go")
-    if tally.waiting:
+    if tally.waiting and not tally.paused:
         parts.append(tally.waiting)
     return ", ".join(parts)
 

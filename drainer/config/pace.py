@@ -1,5 +1,6 @@
 """How fast mail goes, when it is tried again, and when it stops."""
 
+import shlex
 from datetime import timedelta
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -18,11 +19,43 @@ class ThrottleSection(Section):
         None, description="messages at once; at most one second's worth"
     )
     bytes: str = Field("unlimited", description="content octets, e.g. 5MB/second")
+    recipients: str = Field("unlimited", description="recipients, e.g. 100/second")
+    new_connections: str = Field(
+        "10/second",
+        description="connections that are opened anew; as many as `[primary]"
+        " connections` may be opened at once",
+    )
+    adaptive: bool = Field(
+        True,  # noqa: FBT003 - a default
+        description="begin slowly, and go slower while the primary suffers",
+    )
     ramp: Duration = Field(
-        timedelta(minutes=2), description="from one connection to all of them"
+        timedelta(minutes=2),
+        description="from one connection to everything, if the primary is well; 0s,"
+        " `--rate` and `--connections` begin with everything",
+    )
+    load_command: str = Field(
+        "",
+        description="prints the primary's own load, a number; run without a shell every"
+        " 5 seconds",
+    )
+    load_url: str = Field(
+        "", description="or a Prometheus, e.g. http://prometheus.example:9090"
+    )
+    load_query: str = Field("", description="its query; the highest value counts")
+    load_high: float = Field(
+        0.8,
+        gt=0,
+        description="from this load on less is sent, to leave room for others",
     )
 
-    @field_validator("rate", "bytes")
+    @field_validator("load_command")
+    @classmethod
+    def _is_command(cls, value: str) -> str:
+        shlex.split(value)
+        return value
+
+    @field_validator("rate", "bytes", "recipients", "new_connections")
     @classmethod
     def _is_rate(cls, value: str, info: ValidationInfo) -> str:
         parse_rate(value, sized=info.field_name == "bytes")
@@ -33,6 +66,15 @@ class ThrottleSection(Section):
         rate = parse_rate(self.rate)
         if rate is not None:
             message_rate(rate, self.burst)
+        if self.load_command and self.load_url:
+            message = "load_command and load_url: only one can be asked"
+            raise ValueError(message)
+        if bool(self.load_url) != bool(self.load_query):
+            message = "load_url and load_query belong together"
+            raise ValueError(message)
+        if self.load_url and not self.load_url.startswith(("http://", "https://")):
+            message = "load_url begins with http:// or https://"
+            raise ValueError(message)
         return self
 
 

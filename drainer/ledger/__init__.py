@@ -38,6 +38,7 @@ class Kind(enum.StrEnum):
     HEALTH = "health"
     CONNECTION = "connection"
     GATE = "gate"
+    THROTTLE = "throttle"
     SCANNED = "scanned"
     VERDICT = "verdict"
     TAKEOVER = "takeover"

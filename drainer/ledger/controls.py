@@ -5,8 +5,18 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from drainer.ledger import Decision, Kind, Row, engine, from_micros, schema, to_micros
+from drainer.ledger import (
+    Decision,
+    Kind,
+    Row,
+    engine,
+    from_micros,
+    runs,
+    schema,
+    to_micros,
+)
 from drainer.ledger.rows import decision_row
+from drainer.ledger.text import from_json
 from drainer.policy.controls import Ask, Control, InForce, in_force
 
 _C = schema.controls.c
@@ -83,6 +93,20 @@ def controls_in_force(connection: sa.Connection, route: str, now: int) -> InForc
     return in_force((_control(dict(row)) for row in rows), from_micros(now))
 
 
+def outlook(
+    connection: sa.Connection, run: str, most: int, now: int
+) -> tuple[int, InForce]:
+    """Return a run's fair share of its route's rate (runs.fair_share), and what holds.
+
+    Both in one look: every run asks every second.
+    """
+    route = connection.scalar(
+        sa.select(schema.runs.c.route).where(schema.runs.c.id == run)
+    )
+    share = runs.fair_share(connection, run, most, now)
+    return share, controls_in_force(connection, str(route), now)
+
+
 class Desk:
     """Reads the controls of one route, for a watch; nothing else is done here."""
 
@@ -101,6 +125,28 @@ class Desk:
         now = to_micros(datetime.now(UTC))
         with self._database.connect() as connection:
             return controls_in_force(connection, self._route, now)
+
+    def runs(self) -> list[str]:
+        """Return the ids of the runs on the route that go on, the oldest first."""
+        now = to_micros(datetime.now(UTC))
+        with self._database.connect() as connection:
+            return runs.on_route(connection, self._route, now)
+
+    def pace(self, run: str) -> Row:
+        """Return how fast a run goes, and why: its last record; empty without one."""
+        columns = schema.decisions.c
+        query = (
+            sa.select(columns.at, columns.rule, columns.evidence)
+            .where(columns.run == run, columns.kind == Kind.THROTTLE.value)
+            .order_by(columns.id.desc())
+            .limit(1)
+        )
+        with self._database.connect() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return {}
+        at = from_micros(row.at).isoformat()
+        return {"at": at, "rule": row.rule, **from_json(row.evidence)}
 
     def close(self) -> None:
         """Let go of the ledger."""

@@ -105,8 +105,13 @@ def take_share(connection: sa.Connection, run: str, wanted: int, now: int) -> in
     return share
 
 
+def on_route(connection: sa.Connection, route: str, now: int) -> list[str]:
+    """Return the ids of the runs on a route that go on, the oldest first."""
+    return [id_ for id_, _ in _living(connection, route, now)]
+
+
 def _living(
-    connection: sa.Connection, route: sa.ScalarSelect[str], now: int
+    connection: sa.Connection, route: sa.ScalarSelect[str] | str, now: int
 ) -> list[tuple[str, int]]:
     """Return the runs on a route that go on, the oldest first, with their shares."""
     dead = dead_owners(connection, now)

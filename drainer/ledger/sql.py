@@ -23,6 +23,7 @@ from drainer.ledger import (
     Row,
     bounces,
     claims,
+    controls,
     copies,
     engine,
     from_micros,
@@ -39,6 +40,7 @@ from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Call, Identity, Noted, closing, opening
 from drainer.ledger.writer import Writer
 from drainer.mail.message import Message
+from drainer.policy.controls import InForce
 from drainer.policy.gate import Gate
 from drainer.policy.job import Job
 from drainer.policy.judging import Permit
@@ -210,15 +212,15 @@ class Ledger:
         )
         return None if found is None else from_micros(found)
 
-    async def fair_share(self, most: int) -> float:
-        """Return what this run should have of its route's rate, 0 to 1.
+    async def outlook(self, most: int) -> tuple[float, InForce]:
+        """Return what this run should have of its route's rate, 0 to 1; what holds.
 
         At most ``most`` runs share it; the others have to wait.
         """
-        share = await self._call(
-            runs.fair_share, run=self.run_id, most=most, now=_now()
+        share, in_force = await self._call(
+            controls.outlook, run=self.run_id, most=most, now=_now()
         )
-        return share / runs.WHOLE
+        return share / runs.WHOLE, in_force
 
     async def take_share(self, share: float) -> float:
         """Take a share of the rate; return how much the other runs have left.

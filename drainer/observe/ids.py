@@ -39,6 +39,11 @@ def part_span(parent: int, name: str, n: int) -> int:
     return _derived(f"{parent:x}", name, str(n))
 
 
+def order_of(n: int) -> str:
+    """Return what stands in for a run's id when an order belongs to none."""
+    return hashlib.sha256(f"order\0{n}".encode()).hexdigest()[:32]
+
+
 def decision_name(row: Mapping[str, Any]) -> str:
     """Return the name of the span of a decision that no attempt's span tells."""
     match row["kind"]:

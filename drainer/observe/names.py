@@ -15,10 +15,12 @@ SPANS: dict[str, str] = {
     "smtp.dot": "the final dot and its reply",
     "classify": "one decision about one recipient",
     "throttle.wait": "how long the message waited for the rate, an event",
+    "throttle.*": "the allowed rate moved: narrow, widen, set, pause or resume",
     "gate.*": "the scope gate moved: to closed, paused or open",
     "bounce.send": "one attempt to send a report to a sender",
     "source.acknowledge": "the source let go of the message",
     "operator.*": "an operator's verb",
+    "control.*": "an order to whoever works on a route: a rate, a pause, up",
 }
 """name -> meaning. A stage is a span of its own when the attempt did not simply
 deliver; otherwise it is an event of the same name on the attempt."""

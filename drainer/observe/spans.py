@@ -25,6 +25,7 @@ from drainer.observe.ids import (
     decision_name,
     decision_span,
     message_span,
+    order_of,
     part_span,
     run_span,
     trace_of,
@@ -73,6 +74,8 @@ class Projection:
                 attempts.setdefault(row["attempt"], []).append(row)
             elif row["message"]:
                 yield self._decision(row, facts)
+            elif not row["run"]:
+                yield self._order(row, facts)
             else:
                 yield self._run_part(row, facts)
                 yield from _connection_parts(row)
@@ -168,6 +171,17 @@ class Projection:
             link=row["run"],
         )
 
+    def _order(self, row: Row, facts: Facts) -> ReadableSpan:
+        """Return an order to whoever works on a route: a trace of its own."""
+        id_ = order_of(row["id"])
+        return _span(
+            decision_name(row),
+            trace=trace_of(id_),
+            span=run_span(id_),
+            times=(row["at"], row["at"]),
+            attributes=self._attributes(row, facts),
+        )
+
     # --- one run
 
     def _run_part(self, row: Row, facts: Facts) -> ReadableSpan:
@@ -186,6 +200,7 @@ class Projection:
             Kind.HEALTH: "health.check",
             Kind.CONNECTION: "smtp.connect",
             Kind.GATE: row["rule"].replace("-", ".", 1),
+            Kind.THROTTLE: row["rule"].replace("-", ".", 1),
         }
         name = str(kinds.get(Kind(row["kind"]), row["kind"]))
         seconds = float(attributes.get(names.EVIDENCE + "seconds", 0.0))

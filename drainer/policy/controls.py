@@ -20,6 +20,15 @@ class Ask(enum.StrEnum):
     THROTTLE = "throttle"
 
 
+_DONE = {
+    Ask.UP: "said to be up",
+    Ask.DOWN: "said to be down",
+    Ask.PAUSE: "paused",
+    Ask.RESUME: "resumed",
+    Ask.THROTTLE: "set",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
     """One of them, as it was given."""
@@ -35,6 +44,17 @@ class Control:
     by: str = ""
     #: Grows with every control of a ledger; 0 before it is written.
     id: int = 0
+
+    def __str__(self) -> str:
+        """Return who asked for what, why, and until when."""
+        words = [f"{_DONE[self.ask]} by {self.by or 'somebody'}"]
+        if self.per_second is not None:
+            words[0] = f"{self.per_second:g}/s {words[0]}"
+        if self.reason:
+            words.append(f"because {self.reason}")
+        if self.until is not None:
+            words.append(f"until {self.until:%Y-%m-%d %H:%M:%S}Z")
+        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

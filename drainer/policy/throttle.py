@@ -1,4 +1,4 @@
-"""Rates as arithmetic: buckets, the ramp, and what a restart may still send.
+"""Rates as arithmetic: buckets, and what a restart may still send.
 
 Promise P3: no window of any length sees more than rate x window + burst. The
 buckets themselves are aiolimiter's, in drainer.smtp.throttle.
@@ -63,6 +63,22 @@ class Rate:
         return min(self.burst, max(0.0, level))  # a clock may have been set back
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What a primary may see per time; None = as much as comes."""
+
+    messages: Rate | None = None
+    #: Of contents.
+    octets: Rate | None = None
+    #: A message with more of them than a burst waits until all are paid for.
+    recipients: Rate | None = None
+    #: New ones; its burst is at least what may be open at once.
+    connections: Rate | None = None
+
+
+UNLIMITED = Rates()
+
+
 def parse_rate(text: str, *, sized: bool = False) -> float | None:
     """Return the amount per second; None for 'unlimited'.
 
@@ -100,16 +116,6 @@ def message_rate(per_second: float, burst: int | None) -> Rate:
         message = f"a burst of {burst}: legal is 1 to {int(most)} (one second's worth)"
         raise ValueError(message)
     return Rate(per_second=per_second, burst=float(burst))
-
-
-def ramp_window(elapsed: timedelta, ramp: timedelta, connections: int) -> int:
-    """Return how many connections may be open so long after the start.
-
-    One at first, all of them when the ramp is over, linearly between.
-    """
-    if elapsed >= ramp:
-        return connections
-    return max(1, 1 + int((connections - 1) * (elapsed / ramp)))
 
 
 def parse_size(text: str) -> int:

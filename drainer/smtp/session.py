@@ -44,8 +44,11 @@ class Work:
     started: float = 0.0
     #: Seconds that it waited for the throttle.
     waited: float = 0.0
-    #: The final dot has left, or is about to.
+    #: When the primary could turn to it: MAIL may have left behind a final dot.
+    turn: float = 0.0
+    #: The final dot has left, or is about to; and when it did.
     dotted: bool = False
+    dotted_at: float = 0.0
     endings: dict[int, Ending] = field(default_factory=dict)
     accepted: list[Claimed] = field(default_factory=list)
     #: The primary has DSN: it tells of what it delivers.
@@ -57,6 +60,11 @@ class Work:
     def addressed(self) -> Iterator[Claimed]:
         """The recipients that have a RCPT of their own."""
         return (claimed for claimed in self.job.claimed if claimed.twin_of is None)
+
+    @property
+    def rcpts(self) -> int:
+        """How many those are."""
+        return sum(1 for _ in self.addressed)
 
     def end(self, claimed: Claimed, stage: Stage, answer: Answer) -> None:
         """Note how this recipient's attempt ended."""
@@ -77,10 +85,17 @@ class Work:
     @property
     def seconds_for_dot(self) -> float | None:
         """How long the reply to the final dot took; None when none came."""
-        if not self.stages or self.stages[-1][0] is not Stage.DOT:
+        if not self.stages or self.stages[-1][0] is not Stage.DOT or not self.dotted:
             return None
-        before = self.stages[-2][1] if len(self.stages) > 1 else 0.0
-        return self.stages[-1][1] - before
+        return self.started + self.stages[-1][1] - self.dotted_at
+
+    @property
+    def seconds_for_rcpt(self) -> float | None:
+        """How long a recipient took, with a part of MAIL; None when none was asked."""
+        times = [offset for stage, offset, _ in self.stages if stage is Stage.RCPT]
+        if not times:
+            return None
+        return max(0.0, self.started + times[-1] - self.turn) / len(times)
 
     def note(self, stage: Stage, answer: Reply | Lost) -> None:
         """Keep the time of a stage for the trace."""
@@ -173,7 +188,7 @@ class Session:
 
     def _group(self, work: Work) -> bytes:
         self.sent += 1
-        work.started = time.monotonic()
+        work.started = work.turn = time.monotonic()
         recipients = [claimed.recipient for claimed in work.addressed]
         message = work.spooled.message
         commands = [mail_command(message, work.facts, recipients, self.extensions)]
@@ -283,9 +298,12 @@ class Session:
             return None
         following = await self._following(work, line)
         work.dotted = True
+        work.dotted_at = time.monotonic()
         group = self._group(following) if following else b""
         self._wire.write(b"".join((last, b".\r\n", group)))
         reply = await self._answer(work, Stage.DOT, self._timeouts.dot)
+        if following is not None:
+            following.turn = time.monotonic()
         self._finish(work, Stage.DOT, reply)
         return following
 

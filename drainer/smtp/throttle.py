@@ -1,38 +1,49 @@
 """The token buckets at the wire: aiolimiter's, fed with our arithmetic.
 
-A token is taken, and MAIL is written, without anything in between that could
-wait: so what the buckets allow is what the primary sees.
+The last token of a message is taken, and MAIL is written, without anything in between
+that could wait: so what the buckets allow is what the primary sees.
+
+A throttle that is narrowed takes more tokens for each message, so that the bucket, and
+with it the bound of the configured rate, stays as it is.
 """
 
 import asyncio
-import math
-from collections.abc import Coroutine
-from typing import Any
+from dataclasses import fields, replace
+from datetime import timedelta
 
 from aiolimiter import AsyncLimiter
 
-from drainer.policy.throttle import Rate
+from drainer.policy.throttle import UNLIMITED, Rate, Rates
+
+_ALMOST = 1e-9
+"""Of a token: what floating point may be off."""
 
 
 class Throttle:
-    """Messages per time and octets per time; None means unlimited.
+    """Messages, octets, recipients and new connections per time.
 
     Several drains of one primary each have a share of the rates (``resize``).
     """
 
     def __init__(
-        self, messages: Rate | None, octets: Rate | None, *, level: float = 0.0
+        self, rates: Rates = UNLIMITED, *, idle: timedelta | None = None
     ) -> None:
-        """Send nothing yet; ``level`` messages are in the bucket after a restart."""
-        self._rates = messages, octets
-        self._level = level
-        self._messages: AsyncLimiter | None = None
-        self._octets: AsyncLimiter | None = None
-        self._waiting = 0
+        """Send nothing yet. So long ago a run before this one ended; None = never."""
+        self._rates = rates
+        self._idle = idle
+        self._share = 0.0
+        self._level = 1.0
+        self._buckets: dict[str, AsyncLimiter] = {}
+        self._turns = {each.name: asyncio.Lock() for each in fields(Rates)}
         self._turn = asyncio.Lock()
-        self._closed = asyncio.Event()
-        #: Set while there is a share of the rates to send with.
-        self._open = asyncio.Event()
+        self._waiting = 0
+        self._closed = False
+        #: Done when a limit changes, or the drain is to end.
+        self._moved = asyncio.Event()
+
+    def resume(self, idle: timedelta | None) -> None:
+        """Go on where a run before this one ended; before the first ``resize``."""
+        self._idle = idle
 
     async def resize(self, share: float) -> None:
         """Go on with a share of the rates, 0 to 1; 0 sends nothing.
@@ -40,84 +51,127 @@ class Throttle:
         Later buckets begin without a burst: what the old ones have let through and
         what the new ones will, stays within the rates.
         """
-        self._open.clear()
-        if share <= 0:
-            return
-        messages, octets = (rate and rate.part(share) for rate in self._rates)
-        self._messages = await _limiter(messages, self._level)
-        self._octets = await _limiter(octets, self._level and math.inf)
-        self._level = math.inf
-        self._open.set()
+        self._share = share
+        if share > 0:
+            self._buckets = {
+                each.name: await _limiter(rate.part(share), self._idle)
+                for each in fields(Rates)
+                if (rate := getattr(self._rates, each.name)) is not None
+            }
+            self._idle = timedelta(0)
+        self._pulse()
+
+    async def limit(self, messages: Rate | None) -> None:
+        """Go on with another rate of messages: somebody has decided so."""
+        self._rates = replace(self._rates, messages=messages)
+        await self.resize(self._share)
+
+    def narrow(self, level: float) -> None:
+        """Let only a part of the rate of messages through, above 0 and up to 1."""
+        self._level = level
+        self._pulse()
 
     def close(self) -> None:
         """Let nobody wait any more: the drain is to end."""
-        self._closed.set()
+        self._closed = True
+        self._pulse()
 
-    async def message(self) -> bool:
+    async def message(self, recipients: int = 1) -> bool:
         """Wait until one message may be sent; False when the drain ends first."""
-        if await self.message_now():
+        if await self.message_now(recipients):
             return True
         self._waiting += 1
         try:
-            return await self._unless_closed(self._message())
+            async with self._turn:  # who came first goes first
+                if not await self._take("recipients", recipients):
+                    return False
+                return await self._take("messages", 1)
         finally:
             self._waiting -= 1
 
-    async def message_now(self) -> bool:
-        """Take a token if that needs no waiting and nobody waits for one."""
-        if self._closed.is_set() or not self._open.is_set():
+    async def message_now(self, recipients: int = 1) -> bool:
+        """Take the tokens if that needs no waiting and nobody waits for some."""
+        if self._closed or self._waiting or self._share <= 0:
             return False
-        if self._messages is None:
-            return True
-        token = _token(self._messages)
-        if self._waiting or not self._messages.has_capacity(token):
+        costs = [
+            (bucket, self._cost(name, count))
+            for name, count in (("recipients", recipients), ("messages", 1))
+            if (bucket := self._buckets.get(name)) is not None
+        ]
+        if not all(bucket.has_capacity(cost) for bucket, cost in costs):
             return False
-        await self._messages.acquire(token)  # never suspends: there is capacity
+        for bucket, cost in costs:
+            await bucket.acquire(cost)  # never suspends: there is capacity
         return True
 
+    async def connection(self) -> bool:
+        """Wait until one session may be opened; False when the drain ends first."""
+        return await self._take("connections", 1)
+
     async def octets(self, size: int) -> None:
-        """Wait until so many octets may leave, in slices of at most a burst."""
-        left = float(size)
-        while left > 0 and self._octets is not None:
-            limiter = self._octets
-            part = min(left, limiter.max_rate)
-            async with self._turn:  # aiolimiter serves the smallest wish first
-                await limiter.acquire(part)
-            if limiter is self._octets:  # else the share has changed meanwhile
-                left -= part
+        """Wait until so many octets may leave, in slices of at most a burst.
 
-    async def _message(self) -> None:
-        """Take a token of the buckets that are in force when it is taken."""
-        while True:
-            await self._open.wait()
-            limiter = self._messages
-            if limiter is not None:
-                await limiter.acquire(_token(limiter))
-            if limiter is self._messages and self._open.is_set():
-                return
+        Neither the end of the drain nor a lost share ends a message amid its content.
+        """
+        await self._take("octets", size, begun=True)
 
-    async def _unless_closed(self, waiting: Coroutine[Any, Any, None]) -> bool:
-        """Wait for something or for the end of the drain; True for the former."""
-        taking = asyncio.ensure_future(waiting)
-        closing = asyncio.ensure_future(self._closed.wait())
+    async def _take(self, name: str, count: int, *, begun: bool = False) -> bool:
+        """Take tokens, in slices; False when the drain ends first.
+
+        What was paid into a bucket that is in force no more is lost; and so is what was
+        paid of a higher price, which with the bucket would be more than a burst.
+        """
+        async with self._turns[name]:  # aiolimiter serves the smallest wish first
+            paid, price, bucket = 0.0, 0.0, None
+            while begun or not self._closed:
+                if self._share <= 0 and not begun:
+                    await self._moved.wait()
+                    continue
+                if bucket is not self._buckets.get(name):
+                    paid, bucket = 0.0, self._buckets.get(name)
+                if bucket is None:
+                    return True
+                cost = self._cost(name, count)
+                if cost < price:
+                    paid = 0.0
+                price, left = cost, cost - paid
+                if left <= _ALMOST:
+                    return True
+                part = min(left, bucket.max_rate)
+                if await self._unless_moved(bucket, part):
+                    paid += part
+            return False
+
+    def _cost(self, name: str, count: int) -> float:
+        """Return how many tokens so many of something need."""
+        if name != "messages":
+            return count
+        # A share of a third of a burst of three is a millionth less than one token.
+        return min(1.0, self._buckets[name].max_rate) / self._level
+
+    async def _unless_moved(self, bucket: AsyncLimiter, part: float) -> bool:
+        """Take tokens, unless a limit changes first; True for the former."""
+        if bucket.has_capacity(part):
+            await bucket.acquire(part)  # never suspends
+            return True
+        taking = asyncio.ensure_future(bucket.acquire(part))
+        moving = asyncio.ensure_future(self._moved.wait())
         try:
-            await asyncio.wait({taking, closing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({taking, moving}, return_when=asyncio.FIRST_COMPLETED)
             return taking.done()
         finally:
             taking.cancel()
-            closing.cancel()
+            moving.cancel()
+
+    def _pulse(self) -> None:
+        """Wake whoever waits for what is in force no more."""
+        self._moved.set()
+        self._moved = asyncio.Event()
 
 
-def _token(limiter: AsyncLimiter) -> float:
-    """Return one message; a share of a third is a millionth less than a third."""
-    return min(1.0, limiter.max_rate)
-
-
-async def _limiter(rate: Rate | None, level: float) -> AsyncLimiter | None:
-    """Return a bucket that is filled to a level, at most to the brim."""
-    if rate is None:
-        return None
+async def _limiter(rate: Rate, idle: timedelta | None) -> AsyncLimiter:
+    """Return a bucket as it is so long after the last activity; None: after none."""
     limiter = AsyncLimiter(rate.burst, rate.period)
-    if level > 0:
-        await limiter.acquire(min(level, limiter.max_rate))
+    if idle is not None:
+        await limiter.acquire(rate.level_after(idle))
     return limiter

@@ -1,14 +1,18 @@
 """From a Config to what a drain is told to do."""
 
+import shlex
+
 from drainer.config import Config
+from drainer.config.pace import ThrottleSection
 from drainer.ledger.waiting import Brake
-from drainer.orders import Orders
+from drainer.load import LoadSource
+from drainer.orders import Orders, Pace
 from drainer.policy.admit import Admission
 from drainer.policy.detector import Windows
 from drainer.policy.redirect import Redirect
 from drainer.policy.schedule import Schedule
 from drainer.policy.select import Choice
-from drainer.policy.throttle import Rate, message_rate, parse_rate
+from drainer.policy.throttle import Rate, Rates, message_rate, parse_rate
 from drainer.wiring.hosts import make_route
 from drainer.wiring.places import ledger_url, quarantine_folder
 from drainer.wiring.reports import make_bouncing
@@ -30,20 +34,14 @@ def make_orders(
     Without acknowledging, a rehearsal, nobody is told of anything.
     """
     primary, throttle = config.primary, config.throttle
-    per_second = parse_rate(throttle.rate)
-    octets = parse_rate(throttle.bytes, sized=True)
-    zero = throttle.ramp * 0
     return Orders(
         route=make_route(config),
         admission=make_admission(config, redirect),
         choice=choice,
         schedule=_schedule(config),
         connections=primary.connections,
-        messages=None
-        if per_second is None
-        else message_rate(per_second, throttle.burst),
-        octets=None if octets is None else Rate(per_second=octets, burst=octets),
-        ramp=zero if explicit else throttle.ramp,
+        rates=make_rates(config),
+        pace=_pace(throttle, explicit=explicit),
         pauses=config.gate.pauses,
         give_up_after=config.gate.give_up_after,
         known_good=config.health.accept,
@@ -57,6 +55,39 @@ def make_orders(
         else None,  # a rehearsal tells nobody
         rules=make_rules(config),
         acknowledge=acknowledge,
+    )
+
+
+def make_rates(config: Config) -> Rates:
+    """Return what the primary may see per time."""
+    throttle, most = config.throttle, config.primary.connections
+    messages = parse_rate(throttle.rate)
+    recipients = parse_rate(throttle.recipients)
+    octets = parse_rate(throttle.bytes, sized=True)
+    opened = parse_rate(throttle.new_connections)
+    return Rates(
+        messages=message_rate(messages, throttle.burst) if messages else None,
+        octets=Rate(per_second=octets, burst=octets) if octets else None,
+        recipients=message_rate(recipients, None) if recipients else None,
+        # So many may be open at once; it is opening them again that is limited.
+        connections=Rate(per_second=opened, burst=float(most)) if opened else None,
+    )
+
+
+def _pace(throttle: ThrottleSection, *, explicit: bool) -> Pace:
+    load = None
+    if throttle.load_command or throttle.load_url:
+        load = LoadSource(
+            command=tuple(shlex.split(throttle.load_command)),
+            url=throttle.load_url,
+            query=throttle.load_query,
+            high=throttle.load_high,
+        )
+    return Pace(
+        adaptive=throttle.adaptive,
+        ramp=throttle.ramp,
+        full=explicit or not throttle.ramp,
+        load=load,
     )
 
 

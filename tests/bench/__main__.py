@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import bounces, flush, large, refusals, throttle
+from tests.bench import adaptive, bounces, flush, large, refusals, throttle
 from tests.postfix import instance_directory, missing_reason
 from tests.roles import SmtpSink
 
-PARTS = ("postfix", "refusals", "bounces", "large", "throttle")
+PARTS = ("postfix", "refusals", "bounces", "large", "throttle", "adaptive")
 
 
 def main(arguments: list[str]) -> int:
@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> int:
             large.run(Path(name), messages=chosen.messages)
     if "throttle" in wanted:
         throttle.run(seconds=chosen.seconds)
+    if "adaptive" in wanted:
+        adaptive.run()
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from drainer.ledger import Closed, Opened, engine, schema
+from drainer.ledger import Closed, Decision, Kind, Opened, engine, schema
 from drainer.ledger.controls import Desk, give
 from drainer.ledger.engine import parse_url
 from drainer.ledger.gates import gate_of
@@ -25,7 +25,7 @@ from drainer.mail.message import Message, Spooled
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.admit import Admission, admit
 from drainer.policy.classify import Answer
-from drainer.policy.controls import Ask, Control
+from drainer.policy.controls import Ask, Control, InForce
 from drainer.policy.gate import Cause, Gate, GateState, Phase
 from drainer.policy.job import Job
 from drainer.policy.scopes import ROUTE, Scopes
@@ -532,6 +532,28 @@ def test_controls_are_kept_in_order_and_hold_for_their_route_alone(run: Run) -> 
             query = sa.select(schema.decisions.c.rule).order_by(schema.decisions.c.id)
             rules = connection.scalars(query).all()
         assert rules[-3:] == ["control-up", "control-throttle", "control-pause"]
+        desk.close()
+
+    run(body)
+
+
+def test_a_run_sees_its_share_and_what_holds_on_its_route(run: Run) -> None:
+    """In one look; and whoever asks sees the run, and how fast it goes."""
+
+    async def body(bench: Bench) -> None:
+        url, mine = bench.ledger.url, bench.ledger.run_id
+        desk = Desk(url, TO)
+        brief = Control(at=NOW, ask=Ask.THROTTLE, per_second=5, until=NOW + HOUR)
+        slow = give(url, TO, brief)
+        assert await bench.ledger.outlook(4) == (1.0, InForce(throttle=slow))
+        give(url, TO, Control(at=NOW, ask=Ask.THROTTLE))
+        assert await bench.ledger.outlook(4) == (1.0, InForce())
+        assert (desk.runs(), desk.pace(mine)) == ([mine], {})
+        facts: dict[str, object] = {"per_second": 5}
+        kind, rule = Kind.THROTTLE, "throttle-set"
+        await bench.ledger.note(Decision(at=NOW, kind=kind, rule=rule, evidence=facts))
+        pace = desk.pace(mine)
+        assert (pace["rule"], pace["per_second"]) == (rule, 5)
         desk.close()
 
     run(body)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drainer.policy.throttle import Rate, message_rate
+from drainer.policy.throttle import Rate, Rates, message_rate
 from drainer.smtp.throttle import Throttle
 from tests.virtual import run
 
@@ -92,7 +92,7 @@ def test_no_window_ever_sees_more_than_rate_times_window_plus_burst(
     sent: Sent = []
 
     async def everybody() -> None:
-        throttle = Throttle(rate, None)
+        throttle = Throttle(Rates(messages=rate))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for kind, pauses in workers:
@@ -120,9 +120,8 @@ def test_runs_one_after_another_keep_the_bound_together(
         ended: float | None = None
         for messages, pause in runs:
             await asyncio.sleep(pause)
-            idle = timedelta(seconds=0 if ended is None else now() - ended)
-            level = 0.0 if ended is None else rate.level_after(idle)
-            throttle = Throttle(rate, None, level=level)
+            idle = None if ended is None else timedelta(seconds=now() - ended)
+            throttle = Throttle(Rates(messages=rate), idle=idle)
             await throttle.resize(1)
             shares = [messages // sessions] * sessions
             shares[0] += messages % sessions
@@ -170,7 +169,7 @@ def test_the_rate_is_reached_when_every_dot_takes_its_time(
 
 async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> int:
     """Return how many messages leave in that time after the first second."""
-    throttle = Throttle(message_rate(per_second, None), None)
+    throttle = Throttle(Rates(messages=message_rate(per_second, None)))
     await throttle.resize(1)
     sent: Sent = []
 
@@ -192,7 +191,7 @@ async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> 
 @settings(max_examples=100, deadline=None)
 @given(
     rates(),
-    st.lists(st.tuples(st.floats(0.1, 5), st.sampled_from([0, 0.3, 0.5])), max_size=8),
+    st.lists(st.tuples(st.floats(0.1, 1), st.sampled_from([0, 0.3, 0.5])), max_size=8),
     st.integers(1, 8),
 )
 def test_drains_that_share_a_rate_keep_the_bound_together(
@@ -204,7 +203,10 @@ def test_drains_that_share_a_rate_keep_the_bound_together(
     sent: Sent = []
 
     async def everybody() -> None:
-        ours, theirs = Throttle(rate, None), Throttle(rate, None, level=rate.burst)
+        ours, theirs = (
+            Throttle(Rates(messages=rate)),
+            Throttle(Rates(messages=rate), idle=timedelta(0)),
+        )
         await ours.resize(1)
         async with asyncio.TaskGroup() as group:
             for throttle in (ours, theirs):
@@ -231,11 +233,138 @@ async def until_closed(throttle: Throttle, sent: Sent) -> None:
         await asyncio.sleep(0.001)
 
 
+LEVELS = st.sampled_from([1 / 16, 0.1, 0.3, 0.5, 0.9, 1.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rates(),
+    st.lists(st.tuples(st.floats(0.1, 2), LEVELS), min_size=1, max_size=8),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 0.016]),
+)
+def test_a_limit_that_moves_at_random_keeps_the_bound(
+    rate: Rate, moves: list[tuple[float, float]], sessions: int, coarse: float
+) -> None:
+    """P3 under the controller: the configured rate always, and a lower one at once.
+
+    After each move no window sees more than the rate of that moment and one burst, and
+    the one message whose turn it was.
+    """
+    sent: Sent = []
+    spans: list[tuple[float, float, float]] = []
+
+    async def everybody() -> None:
+        throttle = Throttle(Rates(messages=rate))
+        await throttle.resize(1)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(sessions):
+                group.create_task(until_closed(throttle, sent))
+            for pause, level in moves:
+                throttle.narrow(level)
+                begun = now()
+                await asyncio.sleep(pause)
+                spans.append((begun, now(), level))
+            throttle.close()
+
+    run(everybody(), coarse=coarse)
+    assert_never_flooded(sent, rate)
+    for begun, ended, level in spans:
+        within = [each for each in sent if begun <= each[0] < ended]
+        lower = Rate(per_second=level * rate.per_second, burst=rate.burst + 1)
+        assert_never_flooded(within, lower)
+
+
+@pytest.mark.parametrize("level", [1 / 16, 0.3, 0.5, 0.9])
+def test_a_narrowed_rate_is_reached_within_two_percent(level: float) -> None:
+    """Above one burst as below: what a message costs is exact."""
+
+    async def steady() -> int:
+        throttle = Throttle(Rates(messages=message_rate(20, None)))
+        await throttle.resize(1)
+        throttle.narrow(level)
+        sent: Sent = []
+        tasks = [asyncio.ensure_future(until_closed(throttle, sent)) for _ in range(3)]
+        await asyncio.sleep(300)
+        throttle.close()
+        await asyncio.gather(*tasks)
+        return len(sent)
+
+    assert run(steady()) == pytest.approx(300 * 20 * level, rel=0.02)
+
+
+def test_who_waits_at_a_slow_rate_goes_when_it_is_raised() -> None:
+    """A person who sets another rate is obeyed at once, and again when it is over."""
+
+    async def raised() -> list[float]:
+        slow = message_rate(1 / 3600, None)
+        throttle = Throttle(Rates(messages=slow), idle=timedelta(0))
+        await throttle.resize(1)
+        start = now()
+        waiting = asyncio.ensure_future(throttle.message())
+        await asyncio.sleep(5)
+        await throttle.limit(message_rate(50, None))
+        await waiting
+        times = [now() - start]
+        await throttle.limit(slow)
+        await throttle.message()
+        return [*times, now() - start]
+
+    soon, late = run(raised())
+    assert 5 <= soon < 5.2
+    assert late >= 3600, "the old rate holds again, without a burst"
+
+
+def test_recipients_are_paid_for_before_their_message_leaves() -> None:
+    """No window sees more of them, but for one message that is larger than a burst."""
+    rate = Rate(per_second=10, burst=10)
+    sent: Sent = []
+
+    async def session(throttle: Throttle, counts: list[int]) -> None:
+        for count in counts:
+            assert await throttle.message(count)
+            sent.append((now(), count))
+
+    async def everybody() -> None:
+        throttle = Throttle(Rates(recipients=rate, messages=message_rate(5, None)))
+        await throttle.resize(1)
+        async with asyncio.TaskGroup() as group:
+            for counts in ([1, 7, 3], [10, 1, 1, 1], [25, 2]):
+                group.create_task(session(throttle, counts))
+
+    run(everybody())
+    most = Rate(per_second=10, burst=rate.burst + 25)
+    assert_never_flooded(sent, most)
+    took = max(at for at, _ in sent) - min(at for at, _ in sent)
+    assert took >= (sum(n for _, n in sent) - rate.burst - 25) / 10
+
+
+def test_new_connections_are_limited_and_the_end_ends_the_waiting() -> None:
+    """A burst of as many as may be open; whoever still waits then is told False."""
+
+    async def connecting() -> tuple[float, bool]:
+        rate = Rate(per_second=2, burst=5)
+        throttle = Throttle(Rates(connections=rate))
+        await throttle.resize(1)
+        start = now()
+        for _ in range(9):
+            assert await throttle.connection()
+        took = now() - start
+        waiting = asyncio.ensure_future(throttle.connection())
+        await asyncio.sleep(0.1)
+        throttle.close()
+        return took, await waiting
+
+    took, more = run(connecting())
+    assert took == pytest.approx(2, rel=0.01)
+    assert not more
+
+
 def test_who_waits_is_not_overtaken() -> None:
     """A message behind a final dot goes only when nobody waits for a token."""
 
     async def meet() -> tuple[bool, bool]:
-        throttle = Throttle(message_rate(1, None), None)
+        throttle = Throttle(Rates(messages=message_rate(1, None)))
         await throttle.resize(1)
         await throttle.message()
         waiting = asyncio.ensure_future(throttle.message())
@@ -252,7 +381,7 @@ def test_unlimited_never_waits() -> None:
     """Neither messages nor octets."""
 
     async def hurry() -> float:
-        throttle = Throttle(None, None)
+        throttle = Throttle()
         await throttle.resize(1)
         start = now()
         for _ in range(1000):
@@ -289,7 +418,7 @@ def test_no_window_ever_sees_more_octets_than_allowed(
                 left -= part
 
     async def everybody() -> None:
-        throttle = Throttle(None, rate)
+        throttle = Throttle(Rates(octets=rate))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for sizes in sessions:
@@ -305,7 +434,7 @@ def test_a_large_message_is_not_starved_by_small_ones() -> None:
     rate = Rate(per_second=1000, burst=1000)
 
     async def meet() -> float:
-        throttle = Throttle(None, rate)
+        throttle = Throttle(Rates(octets=rate))
         await throttle.resize(1)
 
         async def small() -> None:

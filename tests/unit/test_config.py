@@ -91,6 +91,16 @@ WRONG: dict[str, tuple[str, int, list[str]]] = {
         ["throttle.rate", "fast", "20/second"],
     ),
     "a rate of nothing": ("[throttle]\nrate = '0/second'\n", 2, ["throttle.rate"]),
+    "a command without an end": (
+        '[throttle]\nload_command = "load \'x"\n',
+        2,
+        ["throttle.load_command", "No closing quotation"],
+    ),
+    "a rate of connections": (
+        "[throttle]\nnew_connections = '5'\n",
+        2,
+        ["throttle.new_connections", "20/second"],
+    ),
     "a rate of octets": ("[throttle]\nbytes = '5/day'\n", 2, ["throttle.bytes", "5MB"]),
     "a jitter": ("[retry]\njitter = 1.5\n", 2, ["retry.jitter", "0.9"]),
     "no pauses": ("[gate]\npauses = []\n", 2, ["gate.pauses"]),
@@ -138,6 +148,18 @@ CONTRADICTIONS: dict[str, tuple[str, list[str]]] = {
     "a burst over one second's worth": (
         "[throttle]\nrate = '10/second'\nburst = 11\n",
         ["throttle", "a burst of 11", "legal is 1 to 10"],
+    ),
+    "two loads": (
+        "[throttle]\nload_command = 'a'\nload_url = 'http://b'\nload_query = 'c'\n",
+        ["throttle", "only one can be asked"],
+    ),
+    "half a load": (
+        "[throttle]\nload_url = 'http://b'\n",
+        ["throttle", "load_url and load_query belong together"],
+    ),
+    "a load from a file": (
+        "[throttle]\nload_url = 'file:///etc/passwd'\nload_query = 'c'\n",
+        ["throttle", "load_url begins with http:// or https://"],
     ),
     "a login in the clear": (
         "[primary]\nusername = 'x'\npassword = 'y'\ntls = 'off'\n",
@@ -297,8 +319,8 @@ def test_none_is_needed(place: Path) -> None:
     assert str(make_route(config)) == "mx1.example.com:25"
     orders = make_orders(config, explicit=False, acknowledge=True)
     assert orders.connections == 5
-    assert orders.messages is not None
-    assert (orders.messages.per_second, orders.messages.burst) == (10, 4)
+    assert orders.rates.messages is not None
+    assert (orders.rates.messages.per_second, orders.rates.messages.burst) == (10, 4)
 
 
 def test_the_one_in_the_current_folder_is_found(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rates as people write them, bursts, the ramp, and what a restart may still send."""
+"""Rates as people write them, bursts, and what a restart may still send."""
 
 from datetime import timedelta
 
@@ -11,7 +11,6 @@ from drainer.policy.throttle import (
     message_rate,
     parse_rate,
     parse_size,
-    ramp_window,
 )
 
 SECOND = timedelta(seconds=1)
@@ -148,28 +147,6 @@ def test_a_run_and_its_successor_together_keep_the_bound(
     rate = message_rate(per_second, None)
     allowed = rate.burst - rate.level_after(idle * SECOND)
     assert allowed <= per_second * idle + 1e-6 * max(1, per_second)
-
-
-# ---- the ramp
-
-
-@pytest.mark.parametrize(
-    ("elapsed", "connections"),
-    [(0, 1), (1, 1), (29, 1), (30, 2), (60, 3), (90, 4), (119, 4), (120, 5), (9999, 5)],
-)
-def test_the_ramp_opens_connections_one_by_one(elapsed: int, connections: int) -> None:
-    """From one to all of them, over two minutes here."""
-    assert ramp_window(elapsed * SECOND, 120 * SECOND, 5) == connections
-
-
-def test_without_a_ramp_all_connections_open_at_once() -> None:
-    """An explicit rate skips it."""
-    assert ramp_window(0 * SECOND, 0 * SECOND, 20) == 20
-
-
-def test_a_clock_that_was_set_back_leaves_one_connection() -> None:
-    """Never none, never a negative number."""
-    assert ramp_window(-60 * SECOND, 120 * SECOND, 5) >= 1
 
 
 # ---- sizes
