@@ -29,6 +29,8 @@ LAYERS: Final = (
     ("worker",),
     ("config",),
     ("wiring", "observe"),
+    ("telling",),
+    ("running",),
     ("cli",),
     ("__main__",),
 )
