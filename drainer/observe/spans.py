@@ -17,7 +17,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from drainer import __version__
-from drainer.ledger import Kind
+from drainer.ledger import WATCH_ENDED, Kind
 from drainer.observe import names
 from drainer.observe.ids import (
     attempt_span,
@@ -182,7 +182,17 @@ class Projection:
                 times=(started, row["at"]),
                 attributes=attributes,
             )
+        if row["kind"] == Kind.WATCH and row["rule"] == WATCH_ENDED:
+            started = int(attributes.pop(names.EVIDENCE + "started", row["at"]))
+            return _span(
+                "watch",
+                trace=trace_of(run),
+                span=run_span(run),
+                times=(started, row["at"]),
+                attributes=attributes,
+            )
         kinds = {
+            Kind.WATCH: row["rule"].replace("-", ".", 1),
             Kind.HEALTH: "health.check",
             Kind.CONNECTION: "smtp.connect",
             Kind.GATE: row["rule"].replace("-", ".", 1),

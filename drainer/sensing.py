@@ -1,0 +1,74 @@
+"""What a watch learns once a second: from the ledger's controls, the clock, the drain."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from drainer.draining import Draining
+from drainer.policy.controls import Ask, Control, InForce
+from drainer.policy.gate import GateState
+from drainer.policy.hours import Local
+from drainer.policy.watch import Event, Happening, State, Wait, Watch
+from drainer.process import utcnow
+from drainer.wiring import Plan
+
+_SAYS = {Ask.UP: Event.UP, Ask.DOWN: Event.DOWN}
+
+
+def told(controls: Sequence[Control], since: datetime) -> Happening | None:
+    """Return what the last hook said; several at once are one.
+
+    What is older than ``since`` came while nobody listened, and counts no more.
+    """
+    said = [c for c in controls if c.ask in _SAYS and c.at >= since]
+    if not said:
+        return None
+    last = said[-1]
+    words = f"{last.ask} by {last.by or 'somebody'}"
+    why = f"{words}: {last.reason}" if last.reason else words
+    return Happening(event=_SAYS[last.ask], why=why)
+
+
+def held(force: InForce, plan: Plan, now: datetime, local: Local) -> Happening | None:
+    """Return why nothing may be sent now, however well the primary is; None = it may."""
+    if force.pause is not None:
+        pause = force.pause
+        reason = pause.reason or "no reason given"
+        why = f"paused by {pause.by or 'somebody'}: {reason}"
+        return Happening(event=Event.HELD, why=why, until=pause.until)
+    if not plan.hours.are_open(now, local):
+        until = plan.hours.next_change(now, local)
+        why = f"outside of [watch] windows ({'; '.join(plan.config.watch.windows)})"
+        return Happening(event=Event.HELD, why=why, until=until)
+    return None
+
+
+class DrainSense:
+    """Looks at the drain that runs."""
+
+    def __init__(self) -> None:
+        """Begin with a gate that never paused."""
+        self._failures = 0
+
+    def happenings(self, watch: Watch, draining: Draining) -> Iterator[Happening]:
+        """Yield what has happened to it since the last look."""
+        drain = draining.drain
+        if drain is None or draining.told:
+            return
+        gate, tally = drain.keeper.gate, drain.tally
+        reply = drain.keeper.reply
+        if watch.wait is Wait.GATE:
+            if gate.flows:
+                yield Happening(event=Event.FLOWS)
+            elif gate.state is GateState.PAUSED and gate.failures > self._failures:
+                yield Happening(event=Event.SICK, why=reply)
+            return
+        if gate.state is GateState.PAUSED:
+            self._failures = gate.failures
+            yield Happening(event=Event.BARRED, why=reply, until=gate.until)
+            return
+        if watch.state is State.CANARY and tally.sent_messages:
+            yield Happening(event=Event.FIRST)
+        elif watch.state is State.RAMP:
+            elapsed = utcnow() - tally.started
+            if elapsed >= drain.orders.ramp:
+                yield Happening(event=Event.FULL)

@@ -1,0 +1,360 @@
+"""The watch: looks, drains, and looks again, until it is told to end.
+
+What it wants is drainer.policy.watch's to say. This feeds it with what happens (its
+own checks, controls from the ledger, the clock, new mail, the drain that runs), and
+sees to it that there is a drain when it wants one, and none when not.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
+
+from drainer.draining import Draining
+from drainer.errors import DrainerError, LedgerError, UsageError
+from drainer.ledger import WATCH_ENDED, Decision, Kind, to_micros
+from drainer.ledger.watches import Diary, own
+from drainer.looking import Looking
+from drainer.notify import Notifier
+from drainer.policy.watch import Event, Happening, State, Todo, Wait, Watch, step
+from drainer.postmaster import A_DAY, digest_text, mail_digest, next_digest
+from drainer.process import utcnow
+from drainer.sensing import DrainSense, held, told
+from drainer.showing import Showing
+from drainer.smtp.check import FAIL, Health, check
+from drainer.telling import Voice
+from drainer.watched import Snapshot, Watched
+from drainer.wiring import Plan, lock_folder, make_admission
+
+TICK = 1.0
+"""Seconds between two looks at the ledger's controls, and at the drain that runs."""
+CHECK_LIMIT = 120.0
+"""Seconds; a primary that takes longer to answer everything is not well."""
+MAX_UNWRITTEN = 1000
+
+Serve = Callable[[Watched], Awaitable[None]]
+
+
+def wall(moment: datetime) -> datetime:
+    """Return what the clock on the wall of this host shows."""
+    return moment.astimezone()
+
+
+class Watching:
+    """One watch over one primary and its sources."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        reload: Callable[[], Plan],
+        voice: Voice,
+        serve: Serve | None = None,
+    ) -> None:
+        """Begin nothing yet. ``reload`` reads the configuration again."""
+        self._adopt(plan)
+        self._reload = reload
+        self._voice = voice
+        self._serve = serve
+        self._notifier = Notifier()
+        self._run_id = uuid.uuid4().hex
+        self._began = utcnow()
+        self._watch = Watch(since=self._began)
+        self._show = Showing(str(plan.route), plan.urls)
+        self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._draining: Draining | None = None
+        self._sense = DrainSense()
+        self._last_control = 0
+        self._looked = self._ticked = 0.0
+        self._complaint = ""
+        self._ending = False
+        self._wake = asyncio.Event()
+        self._change = asyncio.Event()
+
+    def _adopt(self, plan: Plan) -> None:
+        self._plan = plan
+        self._looking = Looking(plan.sources, make_admission(plan.config))
+        self._digest_due = next_digest(plan.config, utcnow(), wall)
+
+    # --- seen from outside (drainer.watched)
+
+    def snapshot(self) -> Snapshot:
+        """Return how it stands."""
+        return self._show.snapshot(self._watch, self._draining)
+
+    async def changed(self) -> None:
+        """Return after the next change."""
+        await self._change.wait()
+
+    def _tell_change(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
+
+    # --- from start to end
+
+    async def run(self) -> None:
+        """Watch until a signal; raises OwnedElsewhere, LedgerError, or a defect."""
+        plan = self._plan
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, own(lock_folder(plan.url), str(plan.route)))
+            self._diary = Diary(plan.url, str(plan.route), self._run_id)
+            stack.callback(self._diary.close)
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._listen()
+                if self._serve is not None:
+                    self._spawn("serve", self._serving(self._serve))
+                self._record(None)
+                self._notifier.ready()
+                await self._loop()
+                await self._end()
+
+    async def _serving(self, serve: Serve) -> None:
+        await serve(self)
+
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: self._spawn("reload", self._load_again())
+        )
+
+    def _stop(self) -> None:
+        self._voice.say("ending: each session finishes its message; again to end now")
+        self._ending = True
+        self._wake.set()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    async def _loop(self) -> None:
+        while not self._ending:
+            if time.monotonic() - self._ticked >= TICK:
+                self._ticked = time.monotonic()
+                await self._tick()
+            self._happen(Happening(event=Event.TIME))
+            self._act()
+            await self._write()
+            self._notifier.alive()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._rest()):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    def _rest(self) -> float:
+        """Return the seconds until there is something to look at."""
+        left = TICK - (time.monotonic() - self._ticked)
+        if self._watch.until is not None:
+            left = min(left, (self._watch.until - utcnow()).total_seconds())
+        return max(0.01, left)
+
+    async def _end(self) -> None:
+        """Let the drain finish its messages, and drop everything else."""
+        self._notifier.stopping()
+        if self._draining is not None:
+            self._draining.stop()
+        for name, task in self._tasks.items():
+            if name != "drain":
+                task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        started: dict[str, object] = {"started": to_micros(self._began)}
+        last = Decision(
+            at=utcnow(), kind=Kind.WATCH, rule=WATCH_ENDED, evidence=started
+        )
+        self._unwritten.append(last)
+        await self._write()
+        self._voice.say("watch ended")
+
+    def _spawn(self, name: str, doing: Coroutine[None, None, None]) -> None:
+        """Do something beside the loop, once at a time."""
+        if name in self._tasks:
+            doing.close()
+            return
+
+        def done(_: "asyncio.Task[None]") -> None:
+            del self._tasks[name]
+            self._wake.set()
+
+        self._tasks[name] = self._group.create_task(doing)
+        self._tasks[name].add_done_callback(done)
+
+    # --- what happens, and what it leads to
+
+    def _happen(self, happening: Happening) -> None:
+        before = self._watch
+        self._watch = step(before, happening, utcnow(), self._plan.settings)
+        if (before.state, before.wait) != (self._watch.state, self._watch.wait):
+            self._record(before)
+        if self._watch.state is State.DONE:
+            self._happen(Happening(event=Event.REST, why="waits for mail and hooks"))
+
+    def _record(self, before: Watch | None) -> None:
+        """Tell a change of state: one decision, one line, one status."""
+        watch = self._watch
+        until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
+        self._voice.say(f"watch {watch.state}: {watch.why}{until}")
+        self._notifier.status(f"{watch.state}: {watch.why}{until}")
+        self._show.moved(before or watch, watch)
+        evidence: dict[str, object] = {
+            "from": before.state.value if before else "",
+            "why": watch.why,
+            "route": str(self._plan.route),
+        }
+        if watch.until is not None:
+            evidence["until"] = watch.until.isoformat()
+        if self._draining is not None and self._draining.run_id:
+            evidence["run"] = self._draining.run_id
+        rule = f"watch-{watch.state}"
+        self._unwritten.append(
+            Decision(at=utcnow(), kind=Kind.WATCH, rule=rule, evidence=evidence)
+        )
+        self._tell_change()
+
+    async def _write(self) -> None:
+        """Bring what was decided into the ledger; what cannot be written waits."""
+        while self._unwritten:
+            try:
+                await asyncio.to_thread(self._diary.note, self._unwritten[0])
+            except LedgerError as error:
+                self._complain(str(error))
+                return
+            self._unwritten.popleft()
+
+    def _complain(self, text: str) -> None:
+        """Say what is wrong once, not at every look."""
+        if text != self._complaint:
+            self._voice.warn(text)
+        self._complaint = text
+
+    def _act(self) -> None:
+        """See to it that there is what the watch wants."""
+        todo, draining = self._watch.todo(utcnow()), self._draining
+        if todo is Todo.CHECK:
+            self._spawn("check", self._check())
+        if todo is Todo.DRAIN and draining is None:
+            self._draining = Draining(self._plan, self._diary, self._voice)
+            self._sense = DrainSense()
+            self._spawn("drain", self._drain(self._draining))
+        elif todo is not Todo.DRAIN and draining is not None:
+            draining.stop()
+
+    # --- once a second
+
+    async def _tick(self) -> None:
+        now = utcnow()
+        try:
+            await self._read_controls(now)
+        except LedgerError as error:
+            self._complain(str(error))
+        self._hold(now)
+        if self._draining is not None:
+            for happening in self._sense.happenings(self._watch, self._draining):
+                self._happen(happening)
+            self._show.sample(self._draining, now.timestamp())
+            self._tell_change()
+        idle = self._watch.state is State.ARMED or self._watch.wait is Wait.TIME
+        rescan = self._plan.config.watch.rescan.total_seconds()
+        if idle and time.monotonic() - self._looked >= rescan:
+            self._spawn("look", self._look())
+        if self._digest_due is not None and now >= self._digest_due:
+            self._digest_due = next_digest(self._plan.config, now, wall)
+            self._spawn("digest", self._digest(now))
+
+    async def _read_controls(self, now: datetime) -> None:
+        last = self._last_control
+        controls, force = await asyncio.to_thread(self._diary.controls, last)
+        self._show.in_force = force
+        since = now - self._plan.config.watch.remember if not last else self._began
+        if controls:
+            self._last_control = controls[-1].id
+        if happening := told(controls, since):
+            self._happen(happening)
+
+    def _hold(self, now: datetime) -> None:
+        """Heed pauses and hours."""
+        hold = held(self._show.in_force, self._plan, now, wall)
+        if hold is not None and hold != self._watch.hold:
+            self._happen(hold)
+        elif hold is None and self._watch.hold is not None:
+            self._happen(Happening(event=Event.FREED))
+
+    # --- beside the loop
+
+    async def _check(self) -> None:
+        """Ask the primary, as `drainer check` does."""
+        health, why = Health(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_LIMIT):
+                health = await check(self._plan.route, self._plan.probe)
+        failed = next((f for f in health.findings if f.verdict == FAIL), None)
+        if health.loop:
+            why = "it bears our own name: that is a loop"
+        elif failed is not None:
+            why = f"{failed.stage}: {failed.reply}"
+        self._show.checked(health.findings)
+        if health.findings and health.ready:
+            self._happen(Happening(event=Event.GOOD, why="the primary is well"))
+        else:
+            self._complain(f"the primary is not ready: {why}")
+            self._happen(Happening(event=Event.BAD, why=why))
+        self._tell_change()
+
+    async def _drain(self, draining: Draining) -> None:
+        happening = await draining.run()
+        self._draining = None
+        self._show.idle()
+        self._looked = time.monotonic()
+        if happening.event is Event.FAILED:
+            self._voice.warn(happening.why)
+        if not draining.told:
+            self._happen(happening)
+
+    async def _look(self) -> None:
+        """Look for new mail."""
+        try:
+            if await self._looking.sees_news(self._diary.is_news):
+                self._happen(Happening(event=Event.MAIL))
+        except DrainerError as error:
+            self._complain(str(error))
+        self._looked = time.monotonic()
+
+    async def _digest(self, now: datetime) -> None:
+        config = self._plan.config
+        try:
+            text = await asyncio.to_thread(digest_text, config, now - A_DAY, now)
+            await mail_digest(config, text, config.watch.postmaster, now)
+        except DrainerError as error:
+            self._voice.warn(f"the digest was not sent: {error}")
+
+    async def _load_again(self) -> None:
+        """Read the configuration again; a bad one is told, and the old one stays."""
+        self._notifier.reloading()
+        old = self._plan
+        try:
+            new = await asyncio.to_thread(self._reload)
+            if (new.route.host, new.route.port, new.url) != (
+                old.route.host,
+                old.route.port,
+                old.url,
+            ):
+                message = "another primary or ledger needs another watch: restart it"
+                raise UsageError(message)
+        except DrainerError as error:
+            self._voice.warn(
+                f"the configuration is refused, the old one stays: {error}"
+            )
+        else:
+            self._adopt(new)
+            self._show.sources = new.urls
+            self._voice.say("the configuration was read again")
+            if self._draining is not None and not new.drains_like(old):
+                self._draining.stop()
+                self._happen(Happening(event=Event.RESTART))
+        self._notifier.ready()
