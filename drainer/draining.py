@@ -1,6 +1,7 @@
 """One drain of a watch: an ordinary run, and what its end means for the watch."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from drainer.errors import DrainerError
@@ -11,7 +12,6 @@ from drainer.policy.watch import Event, Happening
 from drainer.running import Ended, Parts, Run, carried_out, drained, helpers, settled
 from drainer.telling import Voice
 from drainer.wiring import Plan, make_orders, make_sources
-from drainer.worker import Drain
 
 
 class Draining:
@@ -22,8 +22,8 @@ class Draining:
         self._plan = plan
         self._diary = diary
         self._voice = voice
-        self.drain: Drain | None = None
-        self.run_id = ""
+        #: What works together in it, once it stands.
+        self.parts: Parts | None = None
         #: Told to end, so that its end says nothing about the primary.
         self.told = False
 
@@ -31,8 +31,8 @@ class Draining:
         """Let it end soon: each session finishes its message."""
         if not self.told:
             self.told = True
-            if self.drain is not None:
-                self.drain.stop()
+            if self.parts is not None:
+                self.parts.drain.stop()
 
     async def run(self) -> Happening:
         """Drain; return what the end means."""
@@ -56,9 +56,9 @@ class Draining:
         )
         return Run(config=config, orders=orders, sources=sources, url=plan.url)
 
-    def _work(self, run: Run):  # noqa: ANN202
+    def _work(self, run: Run) -> Callable[[Parts], Awaitable[None]]:
         async def work(parts: Parts) -> None:
-            self.drain, self.run_id = parts.drain, parts.ledger.run_id
+            self.parts = parts
             if self.told:
                 parts.drain.stop()
             else:

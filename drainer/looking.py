@@ -27,7 +27,7 @@ class Judge(Protocol):
     """Tells whether a drain would begin anything of a part of a scan; may block."""
 
     def __call__(self, listings: Sequence[Listing], *, takes: bool) -> bool:
-        """``takes``: only what may be sent is taken from the source, so recorded."""
+        """Tell it; ``takes``: the source lets go only of what may be sent."""
         ...
 
 

@@ -1,5 +1,6 @@
 """The digest by mail: sum up some time for the postmaster, and send it."""
 
+import asyncio
 from datetime import datetime, timedelta
 
 from drainer.config import Config
@@ -36,6 +37,12 @@ async def mail_digest(
         return answer
     message = f"{route} did not take the digest: {answer}"
     raise PrimaryNotReady(message, hint="set [bounce] via to a server that takes mail")
+
+
+async def mail_daily(config: Config, now: datetime) -> None:
+    """Mail the last day's digest to ``[watch] postmaster``; raises as the above."""
+    text = await asyncio.to_thread(digest_text, config, now - A_DAY, now)
+    await mail_digest(config, text, config.watch.postmaster, now)
 
 
 def next_digest(config: Config, now: datetime, local: Local) -> datetime | None:

@@ -131,7 +131,7 @@ async def carried_out(
         await ledger.bind([source.url for source in run.sources], route)
         await work(parts)
     except* DrainerError as group:
-        error = _first(group)
+        error = first_of(group)
     for url, refusal in drain.refusals.items():
         voice.warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
     await _end(ledger, _exit_code(run, drain, error))
@@ -186,7 +186,7 @@ def _exporting(run: Run, exporter: Helper | None) -> Exporting | None:
     return start_export(run.config.telemetry, run.url, lock_folder(run.url), exporter)
 
 
-def _first(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
+def first_of(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
     """Return the error that a person must see."""
     found: BaseException = group
     while isinstance(found, BaseExceptionGroup):

@@ -1,5 +1,7 @@
-"""What a watch learns once a second: from the ledger's controls, the clock, the drain."""
+"""What a watch learns once a second, from controls, the clock and its drain."""
 
+import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -9,8 +11,11 @@ from drainer.policy.gate import GateState
 from drainer.policy.hours import Local
 from drainer.policy.watch import Event, Happening, State, Wait, Watch
 from drainer.process import utcnow
+from drainer.smtp.check import FAIL, Health, check
 from drainer.wiring import Plan
 
+CHECK_LIMIT = 120.0
+"""Seconds; a primary that takes longer to answer everything is not well."""
 _SAYS = {Ask.UP: Event.UP, Ask.DOWN: Event.DOWN}
 
 
@@ -29,7 +34,7 @@ def told(controls: Sequence[Control], since: datetime) -> Happening | None:
 
 
 def held(force: InForce, plan: Plan, now: datetime, local: Local) -> Happening | None:
-    """Return why nothing may be sent now, however well the primary is; None = it may."""
+    """Return why nothing may be sent, however well the primary is; None = it may."""
     if force.pause is not None:
         pause = force.pause
         reason = pause.reason or "no reason given"
@@ -42,6 +47,22 @@ def held(force: InForce, plan: Plan, now: datetime, local: Local) -> Happening |
     return None
 
 
+async def asked(plan: Plan) -> tuple[Health, Happening]:
+    """Ask the primary as `drainer check` does; return what was found, and means."""
+    health, why = Health(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CHECK_LIMIT):
+            health = await check(plan.route, plan.probe)
+    if health.findings and health.ready:
+        return health, Happening(event=Event.GOOD, why="the primary is well")
+    failed = next((f for f in health.findings if f.verdict == FAIL), None)
+    if health.loop:
+        why = "it bears our own name: that is a loop"
+    elif failed is not None:
+        why = f"{failed.stage}: {failed.reply}"
+    return health, Happening(event=Event.BAD, why=why)
+
+
 class DrainSense:
     """Looks at the drain that runs."""
 
@@ -51,9 +72,9 @@ class DrainSense:
 
     def happenings(self, watch: Watch, draining: Draining) -> Iterator[Happening]:
         """Yield what has happened to it since the last look."""
-        drain = draining.drain
-        if drain is None or draining.told:
+        if draining.parts is None or draining.told:
             return
+        drain = draining.parts.drain
         gate, tally = drain.keeper.gate, drain.tally
         reply = drain.keeper.reply
         if watch.wait is Wait.GATE:

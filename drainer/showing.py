@@ -1,15 +1,16 @@
-"""What a watch shows of itself, kept as it goes: the Snapshot of drainer.watched."""
+"""What a watch shows of itself, kept as it goes: drainer.watched.Watched."""
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 
 from drainer import __version__
-from drainer.draining import Draining
 from drainer.policy.controls import Control, InForce
 from drainer.policy.gate import Gate
 from drainer.policy.watch import Watch
 from drainer.pulse import Pulse
+from drainer.running import Parts
 from drainer.smtp.check import Finding
 from drainer.watched import (
     Change,
@@ -21,6 +22,7 @@ from drainer.watched import (
     Sample,
     Snapshot,
 )
+from drainer.wiring import Plan
 from drainer.worker import Drain
 
 SECONDS = 600
@@ -30,10 +32,11 @@ CHANGES = 50
 class Showing:
     """The recent past of one watch."""
 
-    def __init__(self, route: str, sources: Sequence[str]) -> None:
+    def __init__(self, plan: Plan, watch: Watch) -> None:
         """Begin with nothing seen."""
-        self.route = route
-        self.sources = sources
+        self.plan = plan
+        self.watch = watch
+        self._parts: Parts | None = None
         self.in_force = InForce()
         self._history: deque[Sample] = deque(maxlen=SECONDS)
         self._changes: deque[Change] = deque(maxlen=CHANGES)
@@ -42,16 +45,18 @@ class Showing:
         self._pulse = Pulse()
         self._sent = (0, 0.0)
         self._rate = 0.0
+        self._change = asyncio.Event()
 
-    def moved(self, before: Watch, after: Watch) -> None:
-        """Take note of a change of state."""
+    def moved(self, before: Watch | None) -> None:
+        """Take note of a change of state, to that of ``watch``."""
         change = Change(
-            at=_written(after.since),
-            before=before.state.value,
-            state=after.state.value,
-            why=after.why,
+            at=_written(self.watch.since),
+            before=before.state.value if before else "",
+            state=self.watch.state.value,
+            why=self.watch.why,
         )
         self._changes.append(change)
+        self._tell()
 
     def checked(self, findings: Sequence[Finding]) -> None:
         """Take note of a health check."""
@@ -65,12 +70,15 @@ class Showing:
             )
             for finding in findings
         ]
+        self._tell()
 
-    def sample(self, draining: Draining, now: float) -> None:
-        """Measure a drain that runs; called once a second or less often."""
-        drain = draining.drain
-        if drain is None:
+    def sample(self, parts: Parts | None, now: float) -> None:
+        """Measure the drain that runs, if one does; called about once a second."""
+        self._parts = parts
+        if parts is None:
+            self._sent, self._rate = (0, 0.0), 0.0
             return
+        drain = parts.drain
         sent, at = self._sent
         done = drain.tally.sent_messages
         if done < sent or not at:  # another drain than before
@@ -81,22 +89,28 @@ class Showing:
         self._gate = _gate_facts(drain.keeper.gate)
         dot = self._pulse.mean_ms("dot", within=max(now - at, 1.0))
         self._history.append((now, self._rate, limit_of(drain), dot))
+        self._tell()
 
-    def idle(self) -> None:
-        """Take note that no drain runs."""
-        self._sent, self._rate = (0, 0.0), 0.0
+    async def changed(self) -> None:
+        """Return after the next change."""
+        await self._change.wait()
 
-    def snapshot(self, watch: Watch, draining: Draining | None) -> Snapshot:
+    def _tell(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def snapshot(self) -> Snapshot:
         """Return everything."""
+        watch = self.watch
         return Snapshot(
             state=watch.state.value,
             since=_written(watch.since),
             why=watch.why,
             until=_written_or_none(watch.until),
-            primary=self.route,
-            sources=list(self.sources),
+            primary=str(self.plan.route),
+            sources=self.plan.urls,
             version=__version__,
-            run=self._run_facts(draining),
+            run=self._run_facts(),
             latency=Latency(
                 rcpt_ms=self._pulse.mean_ms("rcpt"),
                 dot_ms=self._pulse.mean_ms("dot"),
@@ -112,12 +126,13 @@ class Showing:
             last_decisions=list(self._changes),
         )
 
-    def _run_facts(self, draining: Draining | None) -> RunFacts | None:
-        if draining is None or draining.drain is None:
+    def _run_facts(self) -> RunFacts | None:
+        if self._parts is None:
             return None
-        drain, tally = draining.drain, draining.drain.tally
+        drain = self._parts.drain
+        tally = drain.tally
         return RunFacts(
-            id=draining.run_id,
+            id=self._parts.ledger.run_id,
             started=_written(tally.started),
             scanned=tally.scanned,
             total=tally.total,

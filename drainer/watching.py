@@ -16,25 +16,25 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 
 from drainer.draining import Draining
-from drainer.errors import DrainerError, LedgerError, UsageError
+from drainer.errors import DrainerError, LedgerError
 from drainer.ledger import WATCH_ENDED, Decision, Kind, to_micros
 from drainer.ledger.watches import Diary, own
 from drainer.looking import Looking
 from drainer.notify import Notifier
+from drainer.observe.export import Exporting, start_export
 from drainer.policy.watch import Event, Happening, State, Todo, Wait, Watch, step
-from drainer.postmaster import A_DAY, digest_text, mail_digest, next_digest
+from drainer.postmaster import mail_daily, next_digest
 from drainer.process import utcnow
-from drainer.sensing import DrainSense, held, told
+from drainer.sensing import DrainSense, asked, held, told
 from drainer.showing import Showing
-from drainer.smtp.check import FAIL, Health, check
 from drainer.telling import Voice
-from drainer.watched import Snapshot, Watched
+from drainer.watched import Watched
 from drainer.wiring import Plan, lock_folder, make_admission
 
 TICK = 1.0
 """Seconds between two looks at the ledger's controls, and at the drain that runs."""
-CHECK_LIMIT = 120.0
-"""Seconds; a primary that takes longer to answer everything is not well."""
+LAST_TRACES = 5.0
+"""Seconds at the end; what a collector does not take by then, the next run sends."""
 MAX_UNWRITTEN = 1000
 
 Serve = Callable[[Watched], Awaitable[None]]
@@ -64,7 +64,8 @@ class Watching:
         self._run_id = uuid.uuid4().hex
         self._began = utcnow()
         self._watch = Watch(since=self._began)
-        self._show = Showing(str(plan.route), plan.urls)
+        self._show = Showing(plan, self._watch)
+        self._exporting: Exporting | None = None
         self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining: Draining | None = None
@@ -81,20 +82,6 @@ class Watching:
         self._looking = Looking(plan.sources, make_admission(plan.config))
         self._digest_due = next_digest(plan.config, utcnow(), wall)
 
-    # --- seen from outside (drainer.watched)
-
-    def snapshot(self) -> Snapshot:
-        """Return how it stands."""
-        return self._show.snapshot(self._watch, self._draining)
-
-    async def changed(self) -> None:
-        """Return after the next change."""
-        await self._change.wait()
-
-    def _tell_change(self) -> None:
-        self._change.set()
-        self._change = asyncio.Event()
-
     # --- from start to end
 
     async def run(self) -> None:
@@ -104,6 +91,7 @@ class Watching:
             stack.callback(os.close, own(lock_folder(plan.url), str(plan.route)))
             self._diary = Diary(plan.url, str(plan.route), self._run_id)
             stack.callback(self._diary.close)
+            self._exporting = self._export()
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._listen()
@@ -115,7 +103,15 @@ class Watching:
                 await self._end()
 
     async def _serving(self, serve: Serve) -> None:
-        await serve(self)
+        await serve(self._show)
+
+    def _export(self) -> Exporting | None:
+        plan = self._plan
+        return start_export(plan.config.telemetry, plan.url, lock_folder(plan.url))
+
+    async def _end_export(self) -> None:
+        if self._exporting is not None:
+            await asyncio.to_thread(self._exporting.finish, LAST_TRACES)
 
     def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -170,6 +166,7 @@ class Watching:
         )
         self._unwritten.append(last)
         await self._write()
+        await self._end_export()
         self._voice.say("watch ended")
 
     def _spawn(self, name: str, doing: Coroutine[None, None, None]) -> None:
@@ -190,6 +187,7 @@ class Watching:
     def _happen(self, happening: Happening) -> None:
         before = self._watch
         self._watch = step(before, happening, utcnow(), self._plan.settings)
+        self._show.watch = self._watch
         if (before.state, before.wait) != (self._watch.state, self._watch.wait):
             self._record(before)
         if self._watch.state is State.DONE:
@@ -201,7 +199,7 @@ class Watching:
         until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
         self._voice.say(f"watch {watch.state}: {watch.why}{until}")
         self._notifier.status(f"{watch.state}: {watch.why}{until}")
-        self._show.moved(before or watch, watch)
+        self._show.moved(before)
         evidence: dict[str, object] = {
             "from": before.state.value if before else "",
             "why": watch.why,
@@ -209,13 +207,12 @@ class Watching:
         }
         if watch.until is not None:
             evidence["until"] = watch.until.isoformat()
-        if self._draining is not None and self._draining.run_id:
-            evidence["run"] = self._draining.run_id
+        if self._draining is not None and self._draining.parts is not None:
+            evidence["run"] = self._draining.parts.ledger.run_id
         rule = f"watch-{watch.state}"
         self._unwritten.append(
             Decision(at=utcnow(), kind=Kind.WATCH, rule=rule, evidence=evidence)
         )
-        self._tell_change()
 
     async def _write(self) -> None:
         """Bring what was decided into the ledger; what cannot be written waits."""
@@ -257,8 +254,8 @@ class Watching:
         if self._draining is not None:
             for happening in self._sense.happenings(self._watch, self._draining):
                 self._happen(happening)
-            self._show.sample(self._draining, now.timestamp())
-            self._tell_change()
+        parts = self._draining.parts if self._draining else None
+        self._show.sample(parts, now.timestamp())
         idle = self._watch.state is State.ARMED or self._watch.wait is Wait.TIME
         rescan = self._plan.config.watch.rescan.total_seconds()
         if idle and time.monotonic() - self._looked >= rescan:
@@ -288,28 +285,15 @@ class Watching:
     # --- beside the loop
 
     async def _check(self) -> None:
-        """Ask the primary, as `drainer check` does."""
-        health, why = Health(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CHECK_LIMIT):
-                health = await check(self._plan.route, self._plan.probe)
-        failed = next((f for f in health.findings if f.verdict == FAIL), None)
-        if health.loop:
-            why = "it bears our own name: that is a loop"
-        elif failed is not None:
-            why = f"{failed.stage}: {failed.reply}"
+        health, happening = await asked(self._plan)
         self._show.checked(health.findings)
-        if health.findings and health.ready:
-            self._happen(Happening(event=Event.GOOD, why="the primary is well"))
-        else:
-            self._complain(f"the primary is not ready: {why}")
-            self._happen(Happening(event=Event.BAD, why=why))
-        self._tell_change()
+        if happening.event is Event.BAD:
+            self._complain(f"the primary is not ready: {happening.why}")
+        self._happen(happening)
 
     async def _drain(self, draining: Draining) -> None:
         happening = await draining.run()
         self._draining = None
-        self._show.idle()
         self._looked = time.monotonic()
         if happening.event is Event.FAILED:
             self._voice.warn(happening.why)
@@ -326,10 +310,8 @@ class Watching:
         self._looked = time.monotonic()
 
     async def _digest(self, now: datetime) -> None:
-        config = self._plan.config
         try:
-            text = await asyncio.to_thread(digest_text, config, now - A_DAY, now)
-            await mail_digest(config, text, config.watch.postmaster, now)
+            await mail_daily(self._plan.config, now)
         except DrainerError as error:
             self._voice.warn(f"the digest was not sent: {error}")
 
@@ -339,22 +321,21 @@ class Watching:
         old = self._plan
         try:
             new = await asyncio.to_thread(self._reload)
-            if (new.route.host, new.route.port, new.url) != (
-                old.route.host,
-                old.route.port,
-                old.url,
-            ):
-                message = "another primary or ledger needs another watch: restart it"
-                raise UsageError(message)
+            new.replace(old)
         except DrainerError as error:
-            self._voice.warn(
-                f"the configuration is refused, the old one stays: {error}"
-            )
+            text = f"the configuration is refused, the old one stays: {error}"
+            self._voice.warn(text)
         else:
-            self._adopt(new)
-            self._show.sources = new.urls
-            self._voice.say("the configuration was read again")
-            if self._draining is not None and not new.drains_like(old):
-                self._draining.stop()
-                self._happen(Happening(event=Event.RESTART))
+            await self._take_over(old, new)
         self._notifier.ready()
+
+    async def _take_over(self, old: Plan, new: Plan) -> None:
+        self._adopt(new)
+        self._show.plan = new
+        if new.config.telemetry != old.config.telemetry:
+            await self._end_export()
+            self._exporting = self._export()
+        if self._draining is not None and not new.drains_like(old):
+            self._draining.stop()
+            self._happen(Happening(event=Event.RESTART))
+        self._voice.say("the configuration was read again")

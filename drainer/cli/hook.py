@@ -22,6 +22,8 @@ from drainer.wiring import ledger_url, lock_folder, make_route
 ReasonOption = Annotated[
     str, typer.Option("--reason", help="Why, for whoever reads it later.")
 ]
+_Options = tuple[str, Path | None, str]
+"""--to, --config, --ledger."""
 _NOW = {
     Ask.UP: "it asks the primary, and drains when that has been well for a while",
     Ask.DOWN: "it begins nothing new until the primary has been well for a while",
@@ -49,7 +51,7 @@ def up(
     """Say that the primary seems to be up: the watch looks, then decides.
 
     Harmless when repeated, or wrong. What is told while no watch runs counts for a
-    while (\\[watch] remember).
+    while: see `remember` of the configuration.
 
     Example: drainer hook up --reason "keepalived: MASTER"
     """
@@ -82,9 +84,7 @@ def caller() -> str:
     return f"cli {name}"
 
 
-def _tell(
-    ask: Ask, reason: str, options: tuple[str, Path | None, str], *, as_json: bool
-) -> None:
+def _tell(ask: Ask, reason: str, options: _Options, *, as_json: bool) -> None:
     to, path, ledger = options
     config = load(path, to=to, ledger=ledger)
     url, route = ledger_url(config), str(make_route(config))

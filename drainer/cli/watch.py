@@ -10,8 +10,10 @@ import uvloop
 
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
 from drainer.cli.output import VOICE, say, warn
+from drainer.errors import DrainerError
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.process import rarely_collect
+from drainer.running import first_of
 from drainer.telling import Voice
 from drainer.watching import Watching
 from drainer.wiring import Plan, make_plan
@@ -53,7 +55,13 @@ def watch(
 
     plan = read()
     rarely_collect()
-    uvloop.run(_watch(plan, read))
+    error: DrainerError | None = None
+    try:
+        uvloop.run(_watch(plan, read))
+    except* DrainerError as group:
+        error = first_of(group)
+    if error is not None:
+        raise error
 
 
 async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from drainer.config import Config
 from drainer.errors import UsageError
+from drainer.orders import Orders
 from drainer.policy.hours import Hours, parse_hours
 from drainer.policy.watch import Settings
 from drainer.smtp import Route
@@ -28,6 +29,8 @@ class Plan:
     url: LedgerURL
     settings: Settings
     hours: Hours
+    #: What a drain is told to do, but for what a running server adds.
+    orders: Orders
 
     @property
     def urls(self) -> list[str]:
@@ -36,10 +39,14 @@ class Plan:
 
     def drains_like(self, other: "Plan") -> bool:
         """Whether a drain by the other one would do the same."""
-        ours, theirs = (
-            plan.config.model_dump(exclude={"watch", "hook"}) for plan in (self, other)
-        )
-        return self.names == other.names and ours == theirs
+        return (self.urls, self.orders) == (other.urls, other.orders)
+
+    def replace(self, old: "Plan") -> None:
+        """Take the place of another one; UsageError when a watch cannot change so."""
+        new, before = self.route, old.route
+        if (new.host, new.port, self.url) != (before.host, before.port, old.url):
+            message = "another primary, or another ledger, needs a watch of its own"
+            raise UsageError(message, hint="restart the watch")
 
 
 def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
@@ -51,7 +58,6 @@ def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
     if not names:
         message = "no source is named"
         raise UsageError(message, hint="give a SOURCE, or a [sources.NAME] table")
-    make_orders(config, explicit=False, acknowledge=True)
     health = config.health
     return Plan(
         config=config,
@@ -68,4 +74,5 @@ def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
             forget=health.forget,
         ),
         hours=parse_hours(config.watch.windows),
+        orders=make_orders(config, explicit=False, acknowledge=True),
     )
