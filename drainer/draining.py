@@ -7,7 +7,8 @@ from dataclasses import replace
 from drainer.errors import DrainerError
 from drainer.helper import start
 from drainer.ledger.watches import Diary
-from drainer.policy.gate import GateState
+from drainer.policy.gate import Gate
+from drainer.policy.scopes import ROUTE
 from drainer.policy.watch import Event, Happening
 from drainer.running import Ended, Parts, Run, carried_out, drained, helpers, settled
 from drainer.telling import Voice
@@ -43,7 +44,7 @@ class Draining:
                 ended = await carried_out(run, found, self._work(run), self._voice)
             return await self._meaning(ended)
         except DrainerError as error:
-            return self._failed(error)
+            return _failed(error)
 
     def _made(self) -> Run:
         plan = self._plan
@@ -68,14 +69,11 @@ class Draining:
 
     async def _meaning(self, ended: Ended) -> Happening:
         if ended.error is not None:
-            return self._failed(ended.error)
+            return _failed(ended.error)
         drain = ended.parts.drain
-        sent, gate = drain.tally.sent_messages, drain.keeper.gate
-        if gate.state is GateState.OPEN:
-            reply = drain.keeper.reply or "no message was taken for too long"
-            return Happening(
-                event=Event.REFUSED, why=reply, until=gate.until, fruitful=False
-            )
+        sent, gates = drain.tally.sent_messages, drain.keeper.open_gates
+        if gates and (not sent or gates[0].scope == ROUTE):
+            return _refused(gates[0])
         due = await asyncio.to_thread(
             self._diary.next_due, self._plan.urls, braked=drain.keeper.scopes.brake
         )
@@ -84,9 +82,19 @@ class Draining:
                 event=Event.FINISHED,
                 why=f"{sent} messages sent, nothing is left for a drain",
             )
-        why = f"{sent} messages sent, the rest falls due later"
+        domains = ", ".join(gate.scope for gate in gates)
+        rest = f"{domains} is refused" if domains else "the rest falls due later"
+        why = f"{sent} messages sent, {rest}"
         return Happening(event=Event.LEFT, why=why, until=due, fruitful=sent > 0)
 
-    def _failed(self, error: DrainerError) -> Happening:
-        words = f"{error}: {error.hint}" if error.hint else str(error)
-        return Happening(event=Event.FAILED, why=words, fruitful=False)
+
+def _refused(gate: Gate) -> Happening:
+    reply = gate.cause.reply if gate.cause else "no message was taken for too long"
+    where = f"mail for {gate.scope} is refused: " if gate.scope else ""
+    why = f"{where}{reply}"
+    return Happening(event=Event.REFUSED, why=why, until=gate.until, fruitful=False)
+
+
+def _failed(error: DrainerError) -> Happening:
+    words = f"{error}: {error.hint}" if error.hint else str(error)
+    return Happening(event=Event.FAILED, why=words, fruitful=False)
