@@ -235,7 +235,7 @@ class Watching:
         todo, draining = self._watch.todo(utcnow()), self._draining
         if todo is Todo.CHECK:
             self._spawn("check", self._check())
-        if todo is Todo.DRAIN and draining is None:
+        if todo is Todo.DRAIN and "drain" not in self._tasks:
             self._draining = Draining(self._plan, self._diary, self._voice)
             self._sense = DrainSense()
             self._spawn("drain", self._drain(self._draining))
@@ -293,12 +293,13 @@ class Watching:
 
     async def _drain(self, draining: Draining) -> None:
         happening = await draining.run()
-        self._draining = None
+        self._show.sample(None, utcnow().timestamp())
         self._looked = time.monotonic()
         if happening.event is Event.FAILED:
             self._voice.warn(happening.why)
         if not draining.told:
             self._happen(happening)
+        self._draining = None
 
     async def _look(self) -> None:
         """Look for new mail."""
