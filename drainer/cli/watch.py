@@ -12,7 +12,6 @@ from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
 from drainer.cli.output import VOICE, say, warn
 from drainer.errors import DrainerError
 from drainer.policy.hints import NO_KNOWN_GOOD
-from drainer.process import rarely_collect
 from drainer.running import first_of
 from drainer.telling import Voice
 from drainer.watching import Watching
@@ -54,7 +53,6 @@ def watch(
         return make_plan(load(place, to=to, ledger=ledger), names)
 
     plan = read()
-    rarely_collect()
     error: DrainerError | None = None
     try:
         uvloop.run(_watch(plan, read))
