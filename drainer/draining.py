@@ -9,7 +9,8 @@ from drainer.helper import start
 from drainer.ledger.watches import Diary
 from drainer.policy.gate import Gate
 from drainer.policy.scopes import ROUTE
-from drainer.policy.watch import Event, Happening
+from drainer.policy.watch import Happening
+from drainer.policy.watch_states import Event
 from drainer.running import Ended, Parts, Run, carried_out, drained, helpers, settled
 from drainer.telling import Voice
 from drainer.wiring import Plan, make_orders, make_sources

@@ -9,7 +9,8 @@ from drainer.draining import Draining
 from drainer.policy.controls import Ask, Control, InForce
 from drainer.policy.gate import GateState
 from drainer.policy.hours import Local
-from drainer.policy.watch import Event, Happening, State, Wait, Watch
+from drainer.policy.watch import Happening, Watch
+from drainer.policy.watch_states import Event, State, Wait
 from drainer.process import utcnow
 from drainer.smtp.check import FAIL, Health, check
 from drainer.wiring import Plan

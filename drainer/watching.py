@@ -11,38 +11,39 @@ import os
 import signal
 import time
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
+from datetime import UTC, datetime
 
+from drainer.chronicle import Chronicle, wall
 from drainer.draining import Draining
 from drainer.errors import DrainerError, LedgerError
-from drainer.ledger import WATCH_ENDED, Decision, Kind, to_micros
 from drainer.ledger.watches import Diary, own
 from drainer.looking import Looking
 from drainer.notify import Notifier
 from drainer.observe.export import Exporting, start_export
-from drainer.policy.watch import Event, Happening, State, Todo, Wait, Watch, step
+from drainer.policy.watch import Happening, Todo, Watch, step
+from drainer.policy.watch_states import Event, State, Wait
 from drainer.postmaster import mail_daily, next_digest
 from drainer.process import utcnow
 from drainer.sensing import DrainSense, asked, held, told
 from drainer.showing import Showing
 from drainer.telling import Voice
 from drainer.watched import Watched
-from drainer.wiring import Plan, lock_folder, make_admission
+from drainer.wiring import Plan, lock_folder
 
 TICK = 1.0
 """Seconds between two looks at the ledger's controls, and at the drain that runs."""
 LAST_TRACES = 5.0
 """Seconds at the end; what a collector does not take by then, the next run sends."""
-MAX_UNWRITTEN = 1000
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 Serve = Callable[[Watched], Awaitable[None]]
 
 
-def wall(moment: datetime) -> datetime:
-    """Return what the clock on the wall of this host shows."""
-    return moment.astimezone()
+def _shown(watch: Watch) -> tuple[object, ...]:
+    """Return what is told when it changes."""
+    held = watch.why if watch.wait is Wait.HOLD else ""
+    return watch.state, watch.wait, held
 
 
 class Watching:
@@ -62,24 +63,23 @@ class Watching:
         self._serve = serve
         self._notifier = Notifier()
         self._run_id = uuid.uuid4().hex
-        self._began = utcnow()
-        self._watch = Watch(since=self._began)
+        self._chronicle = Chronicle(str(plan.route), voice, self._notifier)
+        self._watch = Watch(since=self._chronicle.began)
         self._show = Showing(plan, self._watch)
         self._exporting: Exporting | None = None
-        self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._draining: Draining | None = None
         self._sense = DrainSense()
         self._last_control = 0
+        self._heed_since = self._chronicle.began - plan.config.watch.remember
         self._looked = self._ticked = 0.0
-        self._complaint = ""
         self._ending = False
         self._wake = asyncio.Event()
         self._change = asyncio.Event()
 
     def _adopt(self, plan: Plan) -> None:
         self._plan = plan
-        self._looking = Looking(plan.sources, make_admission(plan.config))
+        self._looking = Looking(plan.sources, plan.admission)
         self._digest_due = next_digest(plan.config, utcnow(), wall)
 
     # --- from start to end
@@ -137,7 +137,7 @@ class Watching:
                 await self._tick()
             self._happen(Happening(event=Event.TIME))
             self._act()
-            await self._write()
+            await self._chronicle.write(self._diary)
             self._notifier.alive()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._rest()):
@@ -160,12 +160,8 @@ class Watching:
             if name != "drain":
                 task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        started: dict[str, object] = {"started": to_micros(self._began)}
-        last = Decision(
-            at=utcnow(), kind=Kind.WATCH, rule=WATCH_ENDED, evidence=started
-        )
-        self._unwritten.append(last)
-        await self._write()
+        self._chronicle.ended()
+        await self._chronicle.write(self._diary)
         await self._end_export()
         self._voice.say("watch ended")
 
@@ -188,47 +184,16 @@ class Watching:
         before = self._watch
         self._watch = step(before, happening, utcnow(), self._plan.settings)
         self._show.watch = self._watch
-        if (before.state, before.wait) != (self._watch.state, self._watch.wait):
+        if _shown(before) != _shown(self._watch):
             self._record(before)
         if self._watch.state is State.DONE:
             self._happen(Happening(event=Event.REST, why="waits for mail and hooks"))
 
     def _record(self, before: Watch | None) -> None:
-        """Tell a change of state: one decision, one line, one status."""
-        watch = self._watch
-        until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
-        self._voice.say(f"watch {watch.state}: {watch.why}{until}")
-        self._notifier.status(f"{watch.state}: {watch.why}{until}")
+        parts = self._draining.parts if self._draining else None
+        run = parts.ledger.run_id if parts else ""
+        self._chronicle.moved(before, self._watch, run)
         self._show.moved(before)
-        evidence: dict[str, object] = {
-            "from": before.state.value if before else "",
-            "why": watch.why,
-            "route": str(self._plan.route),
-        }
-        if watch.until is not None:
-            evidence["until"] = watch.until.isoformat()
-        if self._draining is not None and self._draining.parts is not None:
-            evidence["run"] = self._draining.parts.ledger.run_id
-        rule = f"watch-{watch.state}"
-        self._unwritten.append(
-            Decision(at=utcnow(), kind=Kind.WATCH, rule=rule, evidence=evidence)
-        )
-
-    async def _write(self) -> None:
-        """Bring what was decided into the ledger; what cannot be written waits."""
-        while self._unwritten:
-            try:
-                await asyncio.to_thread(self._diary.note, self._unwritten[0])
-            except LedgerError as error:
-                self._complain(str(error))
-                return
-            self._unwritten.popleft()
-
-    def _complain(self, text: str) -> None:
-        """Say what is wrong once, not at every look."""
-        if text != self._complaint:
-            self._voice.warn(text)
-        self._complaint = text
 
     def _act(self) -> None:
         """See to it that there is what the watch wants."""
@@ -247,9 +212,9 @@ class Watching:
     async def _tick(self) -> None:
         now = utcnow()
         try:
-            await self._read_controls(now)
+            await self._read_controls()
         except LedgerError as error:
-            self._complain(str(error))
+            self._chronicle.complain(str(error))
         self._hold(now)
         if self._draining is not None:
             for happening in self._sense.happenings(self._watch, self._draining):
@@ -264,15 +229,15 @@ class Watching:
             self._digest_due = next_digest(self._plan.config, now, wall)
             self._spawn("digest", self._digest(now))
 
-    async def _read_controls(self, now: datetime) -> None:
+    async def _read_controls(self) -> None:
         last = self._last_control
         controls, force = await asyncio.to_thread(self._diary.controls, last)
         self._show.in_force = force
-        since = now - self._plan.config.watch.remember if not last else self._began
+        if happening := told(controls, self._heed_since):
+            self._happen(happening)
+        self._heed_since = LONG_AGO  # what comes now is new, whatever its clock says
         if controls:
             self._last_control = controls[-1].id
-        if happening := told(controls, since):
-            self._happen(happening)
 
     def _hold(self, now: datetime) -> None:
         """Heed pauses and hours."""
@@ -287,8 +252,10 @@ class Watching:
     async def _check(self) -> None:
         health, happening = await asked(self._plan)
         self._show.checked(health.findings)
-        if happening.event is Event.BAD:
-            self._complain(f"the primary is not ready: {happening.why}")
+        if happening.event is Event.GOOD:
+            self._chronicle.complain("")
+        else:
+            self._chronicle.complain(f"the primary is not ready: {happening.why}")
         self._happen(happening)
 
     async def _drain(self, draining: Draining) -> None:
@@ -307,7 +274,7 @@ class Watching:
             if await self._looking.sees_news(self._diary.is_news):
                 self._happen(Happening(event=Event.MAIL))
         except DrainerError as error:
-            self._complain(str(error))
+            self._chronicle.complain(str(error))
         self._looked = time.monotonic()
 
     async def _digest(self, now: datetime) -> None:

@@ -21,7 +21,7 @@ from drainer.policy.evidence import RULES as EVIDENCE
 from drainer.policy.families import families as known_families
 from drainer.policy.rules import MEANINGS
 from drainer.policy.state import FINAL, TRANSITIONS, State
-from drainer.policy.watch import MOVES
+from drainer.policy.watch_states import MOVES
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"

@@ -31,7 +31,7 @@ LAYERS: Final = (
     ("wiring", "observe"),
     ("telling", "postmaster"),
     ("running",),
-    ("draining",),
+    ("draining", "chronicle"),
     ("showing", "sensing"),
     ("watching",),
     ("cli",),

@@ -1,9 +1,10 @@
 """What a watch does with the ledger beside its drains: tells, reads, owns its route."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from drainer import databases
-from drainer.errors import LedgerUnwritable, OwnedElsewhere
+from drainer.errors import LedgerError, OwnedElsewhere
 from drainer.ledger import Decision, Listing, engine, from_micros, schema
 from drainer.ledger.controls import Desk
 from drainer.ledger.recording import PASSING
@@ -48,16 +49,14 @@ class Diary:
     def note(self, decision: Decision) -> None:
         """Write down a change of state; durable on return."""
         rows = [decision_row(decision, self._run)]
-        try:
-            with self._engine.execution_options(writes=True).begin() as connection:
-                connection.execute(sa.insert(schema.decisions), rows)
-        except SQLAlchemyError as error:
-            message = f"the ledger cannot be written: {databases.reason(error)}"
-            raise LedgerUnwritable(message) from error
+        writing = self._engine.execution_options(writes=True)
+        with _reached(), writing.begin() as connection:
+            connection.execute(sa.insert(schema.decisions), rows)
 
     def controls(self, last: int) -> tuple[list[Control], InForce]:
         """Return the controls with greater ids, in order, and what is in force."""
-        return self._desk.after(last), self._desk.in_force()
+        with _reached():
+            return self._desk.after(last), self._desk.in_force()
 
     def is_news(self, listings: Sequence[Listing], *, takes: bool) -> bool:
         """Whether a drain would begin anything of this part of a scan.
@@ -71,7 +70,7 @@ class Diary:
             for listing in listings
         }
         ids = [id_ for id_, may in sendable.items() if may or not takes]
-        with self._engine.connect() as connection:
+        with _reached(), self._engine.connect() as connection:
             for start in range(0, len(ids), MANY):
                 part = ids[start : start + MANY]
                 known = sa.select(_M.id).where(_M.id.in_(part))
@@ -105,11 +104,21 @@ class Diary:
             schema.gates.c.route == self._route,
             schema.gates.c.state == GateState.OPEN.value,
         )
-        with self._engine.connect() as connection:
+        with _reached(), self._engine.connect() as connection:
             found = [connection.scalar(query) for query in (due, reports, gates)]
         if found[0] is None and found[1] is None:
             return None  # a gate alone keeps nothing waiting
         return from_micros(min(each for each in found if each is not None))
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """Tell that the ledger cannot be reached, whatever the database says."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        message = f"the ledger does not answer: {databases.reason(error)}"
+        raise LedgerError(message) from error
 
 
 def _lock_path(locks: Path, route: str) -> Path:

@@ -2,60 +2,23 @@
 
 Pure. A hook is never believed: it only makes the watch look. Nothing is sent before
 as many checks in a row went well as ``Settings`` asks for, and each time the primary
-sickens again it has to be well for longer. docs/states.md is made from ``MOVES``.
+sickens again it has to be well for longer.
 """
 
 import enum
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-
-class State(enum.StrEnum):
-    """Where a watch stands."""
-
-    DOWN = "down"
-    PROBING = "probing"
-    CANARY = "canary"
-    RAMP = "ramp"
-    CRUISE = "cruise"
-    WAITING = "waiting"
-    DONE = "done"
-    ARMED = "armed"
-
-
-class Event(enum.StrEnum):
-    """What can happen to it."""
-
-    UP = "a hook says that the primary is up"
-    DOWN = "a hook says that the primary is down"
-    MAIL = "new mail lies in a source"
-    GOOD = "a check went well, and more have to"
-    READY = "a check went well, as many as have to"
-    BLOCKED = "the same, but paused, or not within its hours"
-    BAD = "a check failed"
-    FIRST = "the first message was delivered"
-    FULL = "all connections may be used"
-    BARRED = "the route's gate is paused: the primary asks for a rest"
-    FLOWS = "the route's gate is closed: mail flows"
-    SICK = "the primary failed again after that rest"
-    RESTART = "the drain begins again, with another configuration"
-    HELD = "somebody pauses it, or its hours end"
-    FREED = "nobody pauses it any more, and its hours have begun"
-    REFUSED = "the drain ended: the primary refuses us"
-    FAILED = "the drain ended: it could not go on"
-    LEFT = "the drain ended: something falls due later"
-    FINISHED = "the drain ended: nothing is left that a drain works on"
-    TIME = "its time has come"
-    REST = "all that is told"
-
-
-class Wait(enum.StrEnum):
-    """What a watch waits for that is ``waiting``."""
-
-    NOTHING = ""
-    GATE = "gate"  #: the drain goes on, and probes by itself
-    HOLD = "hold"
-    TIME = "time"
+from drainer.policy.watch_states import (
+    DRAINING,
+    HEEDED,
+    MOVES,
+    SICKENS,
+    WAITS,
+    Event,
+    State,
+    Wait,
+)
 
 
 class Todo(enum.StrEnum):
@@ -66,61 +29,7 @@ class Todo(enum.StrEnum):
     NOTHING = "nothing"
 
 
-_S, _E = State, Event
-DRAINING = frozenset((_S.CANARY, _S.RAMP, _S.CRUISE))
-
-MOVES: dict[tuple[State, Event], State] = {
-    **{(s, _E.DOWN): _S.DOWN for s in State if s is not _S.DOWN},
-    **{(s, _E.UP): _S.PROBING for s in (_S.DOWN, _S.WAITING, _S.ARMED)},
-    **{(s, _E.MAIL): _S.PROBING for s in (_S.WAITING, _S.ARMED)},
-    **{(s, _E.GOOD): _S.PROBING for s in (_S.DOWN, _S.PROBING)},
-    **{(s, _E.READY): _S.CANARY for s in (_S.DOWN, _S.PROBING)},
-    **{(s, _E.BLOCKED): _S.WAITING for s in (_S.DOWN, _S.PROBING)},
-    (_S.PROBING, _E.BAD): _S.PROBING,
-    (_S.DOWN, _E.BAD): _S.DOWN,
-    **{(s, _E.FIRST): _S.RAMP for s in (_S.CANARY,)},
-    (_S.RAMP, _E.FULL): _S.CRUISE,
-    **{
-        (s, event): to
-        for s in (_S.CANARY, _S.RAMP, _S.CRUISE)
-        for event, to in ((_E.BARRED, _S.WAITING), (_E.RESTART, _S.CANARY))
-    },
-    (_S.WAITING, _E.RESTART): _S.CANARY,
-    (_S.WAITING, _E.FLOWS): _S.RAMP,
-    (_S.WAITING, _E.SICK): _S.PROBING,
-    (_S.WAITING, _E.FREED): _S.PROBING,
-    (_S.WAITING, _E.TIME): _S.PROBING,
-    **{
-        (s, event): to
-        for s in (_S.CANARY, _S.RAMP, _S.CRUISE, _S.WAITING)
-        for event, to in (
-            (_E.HELD, _S.WAITING),
-            (_E.REFUSED, _S.WAITING),
-            (_E.FAILED, _S.WAITING),
-            (_E.LEFT, _S.WAITING),
-            (_E.FINISHED, _S.DONE),
-        )
-    },
-    (_S.DONE, _E.REST): _S.ARMED,
-}
-
-#: Events that only some kinds of waiting heed.
-_HEEDED: dict[Event, tuple[Wait, ...]] = {
-    _E.UP: (Wait.TIME,),
-    _E.MAIL: (Wait.TIME,),
-    _E.FLOWS: (Wait.GATE,),
-    _E.SICK: (Wait.GATE,),
-    _E.RESTART: (Wait.GATE,),
-    _E.HELD: (Wait.GATE,),
-    _E.REFUSED: (Wait.GATE,),
-    _E.FAILED: (Wait.GATE,),
-    _E.LEFT: (Wait.GATE,),
-    _E.FINISHED: (Wait.GATE,),
-    _E.FREED: (Wait.HOLD,),
-    _E.TIME: (Wait.TIME,),
-}
-_WAITS = {_E.BARRED: Wait.GATE, _E.HELD: Wait.HOLD, _E.BLOCKED: Wait.HOLD}
-_SICKENS = frozenset((_E.SICK, _E.REFUSED))
+_E, _S = Event, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +123,7 @@ def step(
     if event is _E.UP and watch.state is _S.PROBING:
         return _hurried(watch, now, settings)
     after = MOVES.get((watch.state, event))
-    heeded = _HEEDED.get(event)
+    heeded = HEEDED.get(event)
     if after is None or (
         heeded is not None and watch.state is _S.WAITING and watch.wait not in heeded
     ):
@@ -256,7 +165,7 @@ def _hurried(watch: Watch, now: datetime, settings: Settings) -> Watch:
 def _remember(watch: Watch, event: Event, now: datetime, settings: Settings) -> Watch:
     """Keep what an event tells about the primary's health."""
     drained = watch.drains
-    if event in _SICKENS or (event is _E.DOWN and drained):
+    if event in SICKENS or (event is _E.DOWN and drained):
         watch = _sickened(watch, now, settings)
     elif event is _E.DOWN:
         watch = replace(watch, trusted=False)
@@ -284,7 +193,7 @@ def _moved(
         watch = replace(watch, failures=0)
     if after in (_S.DOWN, _S.PROBING) and event not in (_E.GOOD, _E.BAD):
         watch = replace(watch, good=0, good_since=None, failures=0)
-    wait = _WAITS.get(event, Wait.TIME) if after is _S.WAITING else Wait.NOTHING
+    wait = WAITS.get(event, Wait.TIME) if after is _S.WAITING else Wait.NOTHING
     watch = replace(
         watch,
         state=after,

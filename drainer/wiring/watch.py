@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.orders import Orders
+from drainer.policy.admit import Admission
 from drainer.policy.hours import Hours, parse_hours
 from drainer.policy.watch import Settings
 from drainer.smtp import Route
 from drainer.smtp.check import Probe
 from drainer.sources import Source
 from drainer.wiring.hosts import make_probe, make_route
-from drainer.wiring.orders import make_orders
+from drainer.wiring.orders import make_admission, make_orders
 from drainer.wiring.places import LedgerURL, ledger_url
-from drainer.wiring.sources import make_sources
+from drainer.wiring.sources import make_sources, with_domains
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class Plan:
     url: LedgerURL
     settings: Settings
     hours: Hours
+    #: What of the sources is for this primary.
+    admission: Admission
     #: What a drain is told to do, but for what a running server adds.
     orders: Orders
 
@@ -59,10 +62,11 @@ def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
         message = "no source is named"
         raise UsageError(message, hint="give a SOURCE, or a [sources.NAME] table")
     health = config.health
+    sources = tuple(make_sources(config, list(names), ()))
     return Plan(
         config=config,
         names=names,
-        sources=tuple(make_sources(config, list(names), ())),
+        sources=sources,
         route=make_route(config),
         probe=make_probe(config),
         url=ledger_url(config),
@@ -73,6 +77,7 @@ def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
             longest=health.longest,
             forget=health.forget,
         ),
+        admission=make_admission(with_domains(config, sources)),
         hours=parse_hours(config.watch.windows),
         orders=make_orders(config, explicit=False, acknowledge=True),
     )

@@ -10,18 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.policy.watch import (
-    MOVES,
-    Event,
-    Happening,
-    Settings,
-    State,
-    Todo,
-    Wait,
-    Watch,
-    needed,
-    step,
-)
+from drainer.policy.watch import Happening, Settings, Todo, Watch, needed, step
+from drainer.policy.watch_states import MOVES, Event, State, Wait
 
 NOON: Final = datetime(2026, 11, 25, 12, tzinfo=UTC)
 S: Final = Settings(
