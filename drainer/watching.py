@@ -75,7 +75,6 @@ class Watching:
         self._looked = self._ticked = 0.0
         self._ending = False
         self._wake = asyncio.Event()
-        self._change = asyncio.Event()
 
     def _adopt(self, plan: Plan) -> None:
         self._plan = plan
@@ -148,8 +147,9 @@ class Watching:
         """Return the seconds until there is something to look at."""
         left = TICK - (time.monotonic() - self._ticked)
         if self._watch.until is not None:
-            left = min(left, (self._watch.until - utcnow()).total_seconds())
-        return max(0.01, left)
+            clock = (self._watch.until - utcnow()).total_seconds()
+            left = min(left, clock) if clock > 0 else left
+        return max(0.001, left)
 
     async def _end(self) -> None:
         """Let the drain finish its messages, and drop everything else."""
@@ -159,7 +159,9 @@ class Watching:
         for name, task in self._tasks.items():
             if name != "drain":
                 task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        while self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=TICK)
+            self._notifier.alive()
         self._chronicle.ended()
         await self._chronicle.write(self._diary)
         await self._end_export()
@@ -262,10 +264,10 @@ class Watching:
         happening = await draining.run()
         self._show.sample(None, utcnow().timestamp())
         self._looked = time.monotonic()
-        if happening.event is Event.FAILED:
-            self._voice.warn(happening.why)
         if not draining.told:
             self._happen(happening)
+        elif happening.event is Event.FAILED:
+            self._voice.warn(happening.why)
         self._draining = None
 
     async def _look(self) -> None:

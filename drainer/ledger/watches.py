@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
+import tenacity
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -134,8 +135,14 @@ def own(locks: Path, route: str) -> int:
     make_private_folder(locks)
     flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(_lock_path(locks, route), flags, 0o600)
+    again = tenacity.Retrying(  # is_owned may have it for a moment
+        retry=tenacity.retry_if_exception_type(BlockingIOError),
+        wait=tenacity.wait_fixed(0.05),
+        stop=tenacity.stop_after_delay(0.5),
+        reraise=True,
+    )
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        again(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         message = f"another `drainer watch` of {route} runs with this ledger"

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from drainer.policy.watch_states import (
+    DISTRUSTS,
     DRAINING,
     HEEDED,
     MOVES,
-    SICKENS,
     WAITS,
     Event,
     State,
@@ -165,9 +165,9 @@ def _hurried(watch: Watch, now: datetime, settings: Settings) -> Watch:
 def _remember(watch: Watch, event: Event, now: datetime, settings: Settings) -> Watch:
     """Keep what an event tells about the primary's health."""
     drained = watch.drains
-    if event in SICKENS or (event is _E.DOWN and drained):
+    if event is _E.SICK or (event is _E.DOWN and drained):
         watch = _sickened(watch, now, settings)
-    elif event is _E.DOWN:
+    elif event in DISTRUSTS:
         watch = replace(watch, trusted=False)
     elif event in (_E.READY, _E.BLOCKED):
         watch = replace(watch, trusted=True, well_since=watch.well_since or now)

@@ -108,4 +108,5 @@ HEEDED: dict[Event, tuple[Wait, ...]] = {
     _E.TIME: (Wait.TIME,),
 }
 WAITS = {_E.BARRED: Wait.GATE, _E.HELD: Wait.HOLD, _E.BLOCKED: Wait.HOLD}
-SICKENS = frozenset((_E.SICK, _E.REFUSED))
+#: After these it has to prove itself again.
+DISTRUSTS = frozenset((_E.DOWN, _E.REFUSED))

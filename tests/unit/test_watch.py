@@ -209,6 +209,9 @@ def test_a_refusing_primary_is_left_alone_until_its_gate_may_probe() -> None:
     until = at + timedelta(minutes=32)
     watch = after(watch, Event.REFUSED, at=at, until=until, fruitful=False)
     assert (watch.state, watch.until) == (State.WAITING, until)
+    mended = after(watch, Event.UP, at=at + S.interval)
+    assert mended.state is State.PROBING
+    assert needed(mended, S) == (S.successes, S.over)
 
 
 def test_drains_that_deliver_nothing_come_ever_less_often() -> None:
