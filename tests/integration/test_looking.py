@@ -13,7 +13,7 @@ from drainer.sources.registry import open_source
 from drainer.wiring import ledger_url
 from tests.command import maildir_message, write_maildir
 from tests.peer import PeerThread
-from tests.running import Bench
+from tests.running import Bench, call
 
 StartPeer = Callable[..., PeerThread]
 RULES = Admission(domains=frozenset(("example.org",)))
@@ -82,7 +82,9 @@ def test_a_single_file_and_a_database_are_told_apart(tmp_path: Path) -> None:
     mbox.write_bytes(b"From x\n\nhello\n")
     assert before != trace_of(open_source(f"mbox:{mbox}", options={}))
     assert trace_of(open_source(f"mbox:{mbox}", options={})) is not None
-    assert trace_of(open_source(f"sqlite:///{tmp_path}/spool.db", options={})) is None
+    spool = f"sqlite:///{tmp_path}/spool.db"
+    assert call("spool", "create", spool).code == 0
+    assert trace_of(open_source(spool, options={})) is None
 
 
 def test_what_the_ledger_knows_is_no_news_and_what_is_new_is(
