@@ -7,12 +7,14 @@ from datetime import datetime
 from drainer.errors import LedgerError
 from drainer.ledger import WATCH_ENDED, Decision, Kind, to_micros
 from drainer.ledger.watches import Diary
+from drainer.mail.reply import printable
 from drainer.notify import Notifier
 from drainer.policy.watch import Watch
 from drainer.process import utcnow
 from drainer.telling import Voice
 
 MAX_UNWRITTEN = 1000
+MAX_WHY = 300
 
 
 def wall(moment: datetime) -> datetime:
@@ -35,8 +37,9 @@ class Chronicle:
     def moved(self, before: Watch | None, watch: Watch, run: str) -> None:
         """Tell a change of state; ``run`` is the id of the drain that runs, or ''."""
         until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
-        self._voice.say(f"watch {watch.state}: {watch.why}{until}")
-        self._notifier.status(f"{watch.state}: {watch.why}{until}")
+        why = printable(watch.why, MAX_WHY)  # a peer's words may be among it
+        self._voice.say(f"watch {watch.state}: {why}{until}")
+        self._notifier.status(f"{watch.state}: {why}{until}")
         evidence: dict[str, object] = {
             "from": before.state.value if before else "",
             "why": watch.why,

@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from drainer.chronicle import wall
 from drainer.draining import Draining
 from drainer.policy.controls import Ask, Control, InForce
 from drainer.policy.gate import GateState
-from drainer.policy.hours import Local
 from drainer.policy.watch import Happening, Watch
 from drainer.policy.watch_states import Event, State, Wait
 from drainer.process import utcnow
@@ -34,16 +34,23 @@ def told(controls: Sequence[Control], since: datetime) -> Happening | None:
     return Happening(event=_SAYS[last.ask], why=why)
 
 
-def held(force: InForce, plan: Plan, now: datetime, local: Local) -> Happening | None:
-    """Return why nothing may be sent, however well the primary is; None = it may."""
+def held(
+    force: InForce, plan: Plan, now: datetime, before: Happening | None
+) -> Happening | None:
+    """Return why nothing may be sent, however well the primary is; None = it may.
+
+    ``before`` is what held it until now: the next change of hours takes some looking.
+    """
     if force.pause is not None:
         pause = force.pause
         reason = pause.reason or "no reason given"
         why = f"paused by {pause.by or 'somebody'}: {reason}"
         return Happening(event=Event.HELD, why=why, until=pause.until)
-    if not plan.hours.are_open(now, local):
-        until = plan.hours.next_change(now, local)
+    if not plan.hours.are_open(now, wall):
         why = f"outside of [watch] windows ({'; '.join(plan.config.watch.windows)})"
+        if before is not None and before.why == why:
+            return before
+        until = plan.hours.next_change(now, wall)
         return Happening(event=Event.HELD, why=why, until=until)
     return None
 

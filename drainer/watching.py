@@ -243,7 +243,7 @@ class Watching:
 
     def _hold(self, now: datetime) -> None:
         """Heed pauses and hours."""
-        hold = held(self._show.in_force, self._plan, now, wall)
+        hold = held(self._show.in_force, self._plan, now, self._watch.hold)
         if hold is not None and hold != self._watch.hold:
             self._happen(hold)
         elif hold is None and self._watch.hold is not None:
