@@ -7,6 +7,7 @@ sees to it that there is a drain when it wants one, and none when not.
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -262,6 +263,7 @@ class Watching:
 
     async def _drain(self, draining: Draining) -> None:
         happening = await draining.run()
+        gc.collect()  # a drain leaves cycles, and we collect rarely
         self._show.sample(None, utcnow().timestamp())
         self._looked = time.monotonic()
         if not draining.told:
