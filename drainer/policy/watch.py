@@ -95,9 +95,12 @@ class Watch:
         if self.drains:
             return Todo.DRAIN
         checks = self.state in (State.DOWN, State.PROBING)
-        if checks and (self.until is None or now >= self.until):
-            return Todo.CHECK
-        return Todo.NOTHING
+        return Todo.CHECK if checks and self.is_due(now) else Todo.NOTHING
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether its time has come, or the clock was set back meanwhile."""
+        last = max(self.since, self.checked or self.since)
+        return self.until is None or now >= self.until or now < last
 
 
 def needed(watch: Watch, settings: Settings) -> tuple[int, timedelta]:
@@ -118,7 +121,7 @@ def step(
     if happening.event in (_E.GOOD, _E.BAD):
         watch, happening = _checked(watch, happening, now, settings)
     event = happening.event
-    if event is _E.TIME and (watch.until is None or now < watch.until):
+    if event is _E.TIME and (watch.until is None or not watch.is_due(now)):
         return watch
     if event is _E.UP and watch.state is _S.PROBING:
         return _hurried(watch, now, settings)
@@ -144,7 +147,7 @@ def _checked(
             watch = _sickened(watch, now, settings)
         failures = watch.failures + 1
         return replace(watch, good=0, good_since=None, failures=failures), happening
-    since = watch.good_since or now
+    since = min(watch.good_since or now, now)  # the clock may have been set back
     watch = replace(watch, good=watch.good + 1, good_since=since, failures=0)
     times, over = needed(watch, settings)
     if watch.good < times or now - since < over:

@@ -239,6 +239,18 @@ def test_a_hook_that_says_down_ends_the_drain_and_checks_go_on_seldom() -> None:
     assert later - at >= S.longest + 2 * S.over
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_waiting() -> None:
+    """A wait of a minute does not become one of a day."""
+    a_day_before = NOON - timedelta(days=1)
+    watch = after(Watch(since=NOON), Event.BAD)
+    assert watch.todo(NOON) is Todo.NOTHING
+    assert watch.todo(a_day_before) is Todo.CHECK
+    drained, _ = well(after(Watch(since=NOON), Event.GOOD), a_day_before)
+    assert drained.since - a_day_before <= 2 * S.over
+    waiting = after(begun()[0], Event.LEFT, at=NOON + S.forget, until=NOON + S.forget)
+    assert after(waiting, Event.TIME, at=a_day_before).state is State.PROBING
+
+
 # ---- pauses and hours
 
 
