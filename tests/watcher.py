@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ class Watcher:
     def states(self) -> list[str]:
         """Its states so far."""
         return [state for state, _ in self.changes]
+
+    @property
+    def idle(self) -> float:
+        """Seconds since it said anything."""
+        return time.time() - self.log.stat().st_mtime
 
     def mark(self) -> int:
         """Return how many changes of state there were."""

@@ -1,16 +1,17 @@
 """Nobody is awake: a watch over a Postfix that comes, goes, and comes back sick."""
 
+import smtplib
 from collections import Counter
 from collections.abc import Callable
 
 from tests.backup import Backup
-from tests.postfix import wait_until
+from tests.postfix import PrivatePostfix, wait_until
 from tests.primaries import Mail
 from tests.roles import Primary
 from tests.running import end
 from tests.watcher import Watcher, prepare, watching
 
-NAMES = [f"user{n}@example.org" for n in range(40)]
+NAMES = [f"user{n}@example.org" for n in range(30)]
 LATER = [f"late{n}@example.org" for n in range(12)]
 SLOWLY = {"throttle": {"rate": "15/second", "ramp": "1s"}}
 
@@ -113,6 +114,35 @@ def test_new_mail_is_taken_up_by_the_drain_that_runs(
         assert watch.states.count("canary") == 1
         assert "14 messages sent" in watch.text
     assert set(backup.states()) == {*NAMES[:12], *LATER[:2]}
+
+
+def test_a_backup_that_runs_is_watched_and_mail_for_others_left_to_it(
+    backup: Backup,
+    backup_postfix: Callable[..., PrivatePostfix],
+    primary_postfix: Callable[..., Primary],
+) -> None:
+    """What comes is sent, and what is not the primary's makes no drain begin."""
+    running = backup_postfix(parameters={"mynetworks": "127.0.0.0/8"})
+    primary = primary_postfix()
+    backup.port = primary.port
+    prepare(backup)
+    foreign = ["someone@elsewhere.example"]
+    submit(running, foreign, [NAMES[0]])
+    with watching(backup, f"postfix:live={running.config_dir}") as watch:
+        armed = watch.wait_for("armed")
+        submit(running, foreign, [NAMES[1]])
+        watch.wait_for("armed", after=armed)
+        running.wait_queue(2)  # the foreign ones
+        wait_until(lambda: watch.idle > 3, timeout=30, what="a quiet time")
+        assert watch.states.count("canary") == 2
+    assert len(primary.wait_received(2)) == 2
+
+
+def submit(postfix: PrivatePostfix, *recipients: list[str]) -> None:
+    """Send a message to each group of recipients."""
+    with smtplib.SMTP("127.0.0.1", postfix.port) as client:
+        for n, group in enumerate(recipients):
+            client.sendmail("a@client.example", group, f"Subject: {n}\r\n\r\nx\r\n")
 
 
 def test_a_watch_that_is_ended_amid_a_drain_leaves_nothing_in_doubt(

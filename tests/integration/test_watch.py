@@ -88,14 +88,13 @@ def test_a_hook_that_says_down_stops_the_drain_until_checks_go_well(
     bench: Bench,
 ) -> None:
     """The primary is well after all: it goes on by itself."""
-    fill(bench, 30)
-    bench.configure(gate={"give_up_after": "5s"})
+    fill(bench, 20)
     with watching(bench) as watch:
         watch.wait_for("ramp")
         assert bench.run("hook", "down", "--reason", "monit").code == 0
         down = watch.wait_for("down", why="monit")
         watch.wait_for("armed", after=down)
-    assert delivered(bench) == 30
+    assert delivered(bench) == 20
 
 
 def test_what_a_hook_said_before_the_watch_began_counts_for_a_while(

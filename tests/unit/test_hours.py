@@ -5,7 +5,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drainer.policy.hours import Hours, parse_hours, parse_time
@@ -114,6 +114,7 @@ _WRITTEN = st.builds(
 )
 
 
+@settings(max_examples=25)  # a week by the minute, each
 @given(
     st.lists(_WRITTEN, min_size=1, max_size=3),
     st.datetimes(
