@@ -75,8 +75,9 @@ class Watch:
     good: int = 0
     good_since: datetime | None = None
     checked: datetime | None = None
-    #: Checks in a row that failed, or drains that delivered nothing: pauses double.
+    #: Checks in a row that failed, and drains that delivered nothing: pauses double.
     failures: int = 0
+    fruitless: int = 0
     #: The last that was heard of it was good: one check is enough.
     trusted: bool = False
     #: How often it has sickened lately, and since when it is well.
@@ -190,10 +191,10 @@ def _moved(
     event = happening.event
     changed = after is not watch.state
     if event in (_E.REFUSED, _E.FAILED, _E.LEFT):
-        fruitless = watch.failures + 1 if not happening.fruitful else 0
-        watch = replace(watch, failures=fruitless)
+        fruitless = 0 if happening.fruitful else watch.fruitless + 1
+        watch = replace(watch, fruitless=fruitless)
     elif after is _S.DONE:
-        watch = replace(watch, failures=0)
+        watch = replace(watch, fruitless=0)
     if after in (_S.DOWN, _S.PROBING) and event not in (_E.GOOD, _E.BAD):
         watch = replace(watch, good=0, good_since=None, failures=0)
     wait = WAITS.get(event, Wait.TIME) if after is _S.WAITING else Wait.NOTHING
@@ -211,17 +212,16 @@ def _until(
     watch: Watch, happening: Happening, now: datetime, settings: Settings
 ) -> datetime | None:
     """Return when the clock is to move it on."""
-    pause = _pause(watch.failures, settings)
     match watch.state:
         case State.DOWN | State.PROBING:
             asked = watch.checked
             if happening.event in (_E.GOOD, _E.BAD):
-                return now + pause
+                return now + _pause(watch.failures, settings)
             if happening.event is _E.DOWN:
                 return now + settings.longest
             return now if asked is None else max(now, asked + settings.interval)
         case State.WAITING if watch.wait is Wait.TIME:
-            least = now + (pause if watch.failures else settings.interval)
+            least = now + _pause(watch.fruitless, settings)
             return max(happening.until or least, least)
         case State.WAITING:
             return happening.until

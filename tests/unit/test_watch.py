@@ -223,9 +223,11 @@ def test_drains_that_deliver_nothing_come_ever_less_often() -> None:
         assert watch.until is not None
         pauses.append((watch.until - at).total_seconds())
         at = watch.until
-        watch = replace(after(watch, Event.TIME, at=at), failures=watch.failures)
-        watch = replace(watch, state=State.CANARY, wait=Wait.NOTHING)
+        watch = after(watch, Event.TIME, Event.GOOD, at=at)
+        assert watch.drains
     assert pauses == [30, 60, 120, 240, 480, 600, 600]
+    watch = after(watch, Event.LEFT, at=at, until=at, fruitful=True)
+    assert watch.until == at + S.interval
 
 
 def test_a_hook_that_says_down_ends_the_drain_and_checks_go_on_seldom() -> None:
