@@ -21,6 +21,7 @@ from drainer.policy.select import Choice
 from drainer.policy.throttle import Rates
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
+from drainer.pulse import Pulse
 from drainer.reporting import Posting
 from drainer.smtp import Route
 from drainer.smtp.connect import Connection
@@ -94,6 +95,8 @@ class Orders:
     #: How long sessions may go on after the first signal.
     grace: timedelta = timedelta(seconds=30)
     acknowledge: bool = True
+    #: How often the sources are read again for new mail; None = never.
+    rescan: timedelta | None = None
 
 
 @dataclass(slots=True)
@@ -129,6 +132,8 @@ class Tally:
     resumed: datetime | None = None
     #: What the drain waits for, in words; '' while it works.
     waiting: str = ""
+    #: How fast the primary answers.
+    pulse: Pulse = field(default_factory=Pulse)
     interrupted: bool = False
     defects: int = 0
 

@@ -71,6 +71,18 @@ class Steering:
         self.connections = 0
         means.tally.limit = self._limit_words()
 
+    @property
+    def full(self) -> bool:
+        """Whether everything that is allowed is used: nothing holds it back."""
+        return self._adaptive.level >= 1
+
+    @property
+    def allowed(self) -> float | None:
+        """Messages per second that this drain may send now; None = unlimited."""
+        if self._rate is None:
+            return None
+        return _allowed(self._adaptive.level, self._rate) * self._sharing.share
+
     async def run(self) -> None:
         """Look around now and then, until it is cancelled."""
         try:

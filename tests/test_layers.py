@@ -13,7 +13,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
-    ("errors", "units", "process"),
+    ("errors", "units", "process", "watched", "notify", "pulse"),
     ("helper",),
     ("databases",),
     ("mail",),
@@ -24,13 +24,18 @@ LAYERS: Final = (
     ("bouncing", "gathering", "tidying", "exporting", "digest", "reporting", "doctor"),
     ("deliver", "escrow", "noticing", "scanning", "probing", "window"),
     ("orders",),
-    ("picking", "sharing", "telling"),
+    ("picking", "sharing", "looking", "telling"),
     ("steering",),
     ("sessions",),
     ("feed",),
     ("worker",),
     ("config",),
     ("wiring", "observe"),
+    ("voice", "postmaster"),
+    ("running",),
+    ("draining", "chronicle"),
+    ("showing", "sensing"),
+    ("watching",),
     ("cli",),
     ("__main__",),
 )
@@ -73,7 +78,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "tenacity": ("drainer.ledger", "drainer.sources"),
     "typer": ("drainer.cli",),
-    "uvloop": ("drainer.cli.drain",),
+    "uvloop": ("drainer.cli.drain", "drainer.cli.watch"),
     "zstandard": ("drainer.sources.unpack", "drainer.sources.unpack_streams"),
 }
 

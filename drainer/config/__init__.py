@@ -22,6 +22,7 @@ from drainer.config.bounce import BounceSection
 from drainer.config.pace import GateSection, RetrySection, ThrottleSection
 from drainer.config.places import LedgerSection, SourceSection, TelemetrySection
 from drainer.config.primary import HealthSection, Primary
+from drainer.config.watch import WatchSection
 
 
 class Config(BaseSettings):
@@ -41,6 +42,7 @@ class Config(BaseSettings):
     retry: RetrySection = RetrySection()
     gate: GateSection = GateSection()
     bounce: BounceSection = BounceSection()
+    watch: WatchSection = WatchSection()
     ledger: LedgerSection = LedgerSection()
     telemetry: TelemetrySection = TelemetrySection()
     sources: dict[str, SourceSection] = Field(default_factory=dict)

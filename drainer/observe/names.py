@@ -17,6 +17,9 @@ SPANS: dict[str, str] = {
     "throttle.wait": "how long the message waited for the rate, an event",
     "throttle.*": "the allowed rate moved: narrow, widen, set, pause or resume",
     "gate.*": "the scope gate moved: to closed, paused or open",
+    "watch": "one watch, from start to end",
+    "watch.*": "the watch changed its state: to down, probing, canary, ramp, cruise,"
+    " waiting, done or armed",
     "bounce.send": "one attempt to send a report to a sender",
     "source.acknowledge": "the source let go of the message",
     "operator.*": "an operator's verb",
