@@ -1,5 +1,6 @@
 """From a Config to the objects that do the work."""
 
+from drainer.wiring.hook import make_hook
 from drainer.wiring.hosts import (
     make_probe,
     make_route,
@@ -40,6 +41,7 @@ __all__ = [
     "make_admission",
     "make_bouncing",
     "make_evidence",
+    "make_hook",
     "make_orders",
     "make_own",
     "make_probe",
