@@ -24,13 +24,14 @@ from drainer.policy.throttle import Rate
 from drainer.watched import Snapshot
 
 ROUTE: Final = "mx1.example.org:25"
-TOKEN: Final = "hook-token-0123456789"
+TOKEN: Final = "hook-token-0123456789"  # noqa: S105 - of the tests alone
 OPERATOR: Final = "operator-token-0123456789"
 HMAC: Final = "hmac-key-0123456789abcdef"
 KEYS: Final = Keys(token=TOKEN, operator=OPERATOR, hmac=HMAC)
 OPEN: Final = Settings(host="127.0.0.1", port=0, rate=Rate(per_second=500, burst=500))
 LOCKED: Final = replace(OPEN, keys=KEYS)
 TIMEOUT: Final = 20
+NONE: Final[Mapping[str, str]] = {}
 
 
 def moment(seconds: float) -> str:
@@ -116,7 +117,8 @@ class Hooked:
         """Know where its ledger is."""
         self.settings, self.watched, self.url = settings, watched, url
         self.port = 0
-        self.tls: ssl.SSLContext | None = None
+        self._last = 0
+        self.cafile = ""
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
@@ -163,9 +165,10 @@ class Hooked:
 
     def connect(self) -> http.client.HTTPConnection:
         """Return a connection to it."""
-        if self.tls is not None:
+        if self.cafile:
+            context = ssl.create_default_context(cafile=self.cafile)
             return http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=TIMEOUT, context=self.tls
+                "127.0.0.1", self.port, timeout=TIMEOUT, context=context
             )
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
 
@@ -176,7 +179,7 @@ class Hooked:
         body: object = None,
         *,
         token: str = "",
-        headers: Mapping[str, str] = {},  # noqa: B006 - never changed
+        headers: Mapping[str, str] = NONE,
     ) -> Answer:
         """Send one request on a connection of its own."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -196,12 +199,25 @@ class Hooked:
         """Send something."""
         return self.ask("POST", path, b"" if body is None else body, **more)
 
+    def log_in(self, token: str = OPERATOR) -> str:
+        """Log in as the form does; return the cookie with its attributes."""
+        answer = self.post("/login", f"token={token}".encode())
+        assert answer.status == 303
+        return str(answer.headers["Set-Cookie"])
+
     # ---- its ledger
 
     def controls(self) -> list[Control]:
-        """Return what has been given."""
+        """Return what has been given since ``forget``."""
         with contextlib.closing(Desk(self.url, ROUTE)) as desk:
-            return desk.after(0)
+            return desk.after(self._last)
+
+    def forget(self) -> None:
+        """Be as at the start for the next test."""
+        self._last = max(
+            (control.id for control in self.controls()), default=self._last
+        )
+        self.watched.change(**armed(datetime.now(UTC).timestamp()))
 
     def asks(self) -> list[str]:
         """Return what has been given, by name."""

@@ -27,7 +27,7 @@ class Desk:
         """Serve one watch, and write controls of its route into its ledger."""
         self.settings = settings
         self.watched = watched
-        self.reading = Reading(watched, url, settings.lifetime)
+        self.reading = Reading(watched, url, settings)
         self.clients = Clients(settings.rate)
         self.signatures = Signatures(settings.keys.hmac)
         #: Of answers to hooks and orders, by path and status.

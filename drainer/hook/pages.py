@@ -60,9 +60,8 @@ class Pages:
     async def login(self, request: Request) -> Response:
         """Take the operator's token, and give a session for it."""
         body = await read_all(request, self._desk.settings.patience)
-        given = parse_qs(body.decode("latin-1"), max_num_fields=4).get("token", [""])
         operator = self._desk.settings.keys.operator
-        if not same(given[0].strip(), operator):
+        if not same(_token_of(body), operator):
             return self._form(401, _WRONG)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
@@ -87,6 +86,15 @@ class Pages:
     def _html(self, name: str, status: int = 200, words: str = "") -> Response:
         text = self._files[name].replace(b"<!-- words -->", words.encode())
         return Response(text, status, media_type="text/html")
+
+
+def _token_of(form: bytes) -> str:
+    """Return what was typed; '' when the form is none."""
+    try:
+        fields = parse_qs(form.decode("latin-1"), max_num_fields=4)
+    except ValueError:
+        return ""
+    return fields.get("token", [""])[0].strip()
 
 
 def _by_tls(request: Request) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import URL
 
 from drainer.errors import DrainerError
+from drainer.hook.settings import Settings
 from drainer.ledger import from_micros
 from drainer.ledger.report import Report
 from drainer.ledger.standing import standing
@@ -38,10 +39,10 @@ class Ledger(NamedTuple):
 class Reading:
     """Reads one watch and its ledger for everybody who asks."""
 
-    def __init__(self, watched: Watched, url: URL, lifetime: timedelta) -> None:
+    def __init__(self, watched: Watched, url: URL, settings: Settings) -> None:
         """Read nothing yet."""
         self.watched = watched
-        self._url, self._lifetime = url, lifetime
+        self._url, self._settings = url, settings
         self._report: Report | None = None
         self._known = Ledger({}, "the ledger has not been read yet")
         self._good_until = 0.0
@@ -67,6 +68,7 @@ class Reading:
             "ledger": ledger.facts or None,
             "error": ledger.error,
             "eta_seconds": remaining_seconds(ledger.facts, snapshot),
+            "orders": bool(self._settings.keys.operator),
         }
 
     def close(self) -> None:
@@ -78,7 +80,7 @@ class Reading:
         try:
             if self._report is None:
                 self._report = Report(self._url)
-            return Ledger(_facts(self._report, self._lifetime))
+            return Ledger(_facts(self._report, self._settings.lifetime))
         except DrainerError as error:
             hint = f"; {error.hint}" if error.hint else ""
             return Ledger({}, f"{error}{hint}")

@@ -5,6 +5,7 @@ streams end, answers that are under way have a second.
 """
 
 import contextlib
+import math
 import socket
 import ssl
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ def application(desk: Desk) -> Guard:
         routes=[route for part in parts for route in part.routes(desk)],
         exception_handlers={HTTPException: _in_words},
     )
+    app.router.redirect_slashes = False
     return Guard(app, desk)
 
 
@@ -93,7 +95,7 @@ def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS,
-        timeout_keep_alive=10,
+        timeout_keep_alive=math.ceil(settings.patience),
         timeout_graceful_shutdown=GRACE,
     )
     made.load()

@@ -106,10 +106,16 @@ class Stream(Response):
             async with asyncio.timeout(self._desk.settings.patience):
                 body = {"body": event, "more_body": True}
                 await send({"type": "http.response.body", **body})
-            await asyncio.sleep(LEAST_GAP)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT - LEAST_GAP):
-                    await self._desk.watched.changed()
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until there is something new, and a second is over."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEAT):
+                await self._desk.watched.changed()
+        await asyncio.sleep(max(0.0, begun + LEAST_GAP - clock()))
 
     async def _event(self) -> bytes:
         facts = await self._desk.reading.status()
