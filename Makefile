@@ -9,7 +9,8 @@ READY := $(VENV)/.ready
 # PostgreSQL's commands off PATH, so that the place of its initdb stands for it.
 INITDB := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) initdb-absent)
 TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
-  postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd
+  postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd \
+  chromium:chromium chromium-driver:chromedriver
 
 # Of `make fuzz`: how long, and only targets whose names hold a word.
 SECONDS ?= 300

@@ -214,9 +214,8 @@ class Hooked:
 
     def forget(self) -> None:
         """Be as at the start for the next test."""
-        self._last = max(
-            (control.id for control in self.controls()), default=self._last
-        )
+        ids = [control.id for control in self.controls()]
+        self._last = max(ids, default=self._last)
         self.watched.change(**armed(datetime.now(UTC).timestamp()))
 
     def asks(self) -> list[str]:

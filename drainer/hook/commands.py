@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -17,7 +17,6 @@ from drainer.hook.limits import read_all
 from drainer.mail.reply import printable
 from drainer.policy.controls import Ask
 from drainer.policy.throttle import parse_rate
-from drainer.process import utcnow
 from drainer.units import parse_duration
 
 LONGEST = timedelta(days=366)
@@ -57,12 +56,12 @@ class Orders:
         order = _object(await read_all(request, self._desk.settings.patience))
         try:
             reason = reason_of(order)
-            until = until_of(order, utcnow()) if ask is not Ask.RESUME else None
+            lasts = duration_of(order) if ask is not Ask.RESUME else None
             rate = rate_of(order) if ask is Ask.THROTTLE else None
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
         by = f"http {request.client.host if request.client else '?'} operator"
-        given = await self._desk.give(ask, by, reason, until, rate)
+        given = await self._desk.give(ask, by, reason, lasts, rate)
         facts = {
             "state": self._desk.watched.snapshot()["state"],
             "ask": ask.value,
@@ -97,8 +96,8 @@ def reason_of(order: dict[str, Any]) -> str:
     return printable(reason.strip(), MAX_REASON)
 
 
-def until_of(order: dict[str, Any], now: datetime) -> datetime | None:
-    """Return when it ends by itself; None = never; ValueError for no duration."""
+def duration_of(order: dict[str, Any]) -> timedelta | None:
+    """Return after how long it ends by itself; None = never; ValueError if bad."""
     stated = order.get("for")
     if stated in (None, ""):
         return None
@@ -106,7 +105,7 @@ def until_of(order: dict[str, Any], now: datetime) -> datetime | None:
     if not timedelta(0) < lasts <= LONGEST:
         message = "an order holds for more than nothing, and for a year at most"
         raise ValueError(message)
-    return now + lasts
+    return lasts
 
 
 def rate_of(order: dict[str, Any]) -> float | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import datetime
+from datetime import timedelta
 
 from sqlalchemy.engine import URL
 from starlette.exceptions import HTTPException
@@ -41,16 +41,17 @@ class Desk:
         ask: Ask,
         by: str,
         reason: str,
-        until: datetime | None = None,
+        lasts: timedelta | None = None,
         per_second: float | None = None,
     ) -> Control:
         """Write a control into the ledger; HTTPException 503 when it cannot be."""
+        now = utcnow()
         control = Control(
-            at=utcnow(),
+            at=now,
             ask=ask,
             by=by,
             reason=reason,
-            until=until,
+            until=None if lasts is None else now + lasts,
             per_second=per_second,
         )
         try:

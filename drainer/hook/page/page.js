@@ -7,7 +7,7 @@ const OLD = 12; // seconds without an event after which what is shown is called 
 const MOST = 600;
 const $ = (id) => document.getElementById(id);
 
-const shown = { history: [], heard: 0, state: "", gate: "", stale: false, facts: null };
+const shown = { history: [], heard: 0, state: "", gate: "", stale: false, lost: false, facts: null };
 
 // ---- what is shown
 
@@ -215,11 +215,14 @@ function listen() {
     const facts = JSON.parse(event.data);
     if (!shown.heard) $("main").dataset.ready = "yes";
     shown.heard = Date.now();
+    shown.lost = false;
     show(facts);
     tick();
   });
   stream.addEventListener("open", () => { shown.history = []; });
   stream.addEventListener("error", () => {
+    shown.lost = true;
+    tick();
     if (stream.readyState === EventSource.CLOSED) retry();
   });
 }
@@ -239,8 +242,9 @@ function tick() {
   document.body.classList.toggle("stale", stale);
   $("stale").hidden = !stale;
   if (stale) put("stale", `What you see is ${words.duration(age)} old: drainer does not answer. Trying again.`);
-  put("link", stale ? "not connected" : shown.heard ? "live" : "connecting");
-  $("link").dataset.tone = stale ? "bad" : shown.heard ? "flow" : "wait";
+  const live = shown.heard && !shown.lost;
+  put("link", stale ? "not connected" : live ? "live" : "connecting");
+  $("link").dataset.tone = stale ? "bad" : live ? "flow" : "wait";
   if (stale !== shown.stale) {
     say(stale ? "Connection lost: what is shown is old." : "Connected again.");
     shown.stale = stale;
