@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from selenium import webdriver
+from selenium.webdriver import Keys
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.support.wait import WebDriverWait
 
 from drainer.watched import Sample, Snapshot
 from tests.hooked import armed, moment
@@ -56,6 +59,18 @@ def look(driver: webdriver.Chrome, size: str, scheme: str = "light") -> None:
         {"name": "prefers-reduced-motion", "value": "reduce"},
     ]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wish})
+
+
+def open_page(driver: webdriver.Chrome, port: int, token: str) -> None:
+    """Open the page by typing the token, without a mouse."""
+
+    def focused(_: webdriver.Chrome) -> bool:
+        script = "return document.activeElement.id === 'token'"
+        return bool(driver.execute_script(script))  # type: ignore[no-untyped-call]
+
+    driver.get(f"http://127.0.0.1:{port}/")
+    WebDriverWait(driver, 20, 0.05).until(focused)
+    ActionChains(driver).send_keys(token, Keys.ENTER).perform()
 
 
 # ---- watches

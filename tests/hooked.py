@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
+import uvloop
 from sqlalchemy.engine import URL
 
 from drainer.hook.auth import Keys
@@ -143,7 +144,7 @@ class Hooked:
 
     def _run(self, begun: threading.Event) -> None:
         try:
-            asyncio.run(self._serve(begun))
+            uvloop.run(self._serve(begun))  # as a watch does
         except BaseException as error:  # noqa: BLE001 - told to the test
             self._failure = error
         finally:
