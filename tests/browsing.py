@@ -66,7 +66,7 @@ def open_page(driver: webdriver.Chrome, port: int, token: str) -> None:
 
     def focused(_: webdriver.Chrome) -> bool:
         script = "return document.activeElement.id === 'token'"
-        return bool(driver.execute_script(script))  # type: ignore[no-untyped-call]
+        return bool(driver.execute_script(script))
 
     driver.get(f"http://127.0.0.1:{port}/")
     WebDriverWait(driver, 20, 0.05).until(focused)

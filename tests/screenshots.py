@@ -74,7 +74,7 @@ def shot(driver: Chrome, server: Hooked, size: str, scheme: str) -> bytes:
     driver.delete_all_cookies()
     open_page(driver, server.port, OPERATOR)
     ready = "return document.querySelector('[data-ready]')"
-    WebDriverWait(driver, 30).until(lambda _: driver.execute_script(ready))  # type: ignore[no-untyped-call]
+    WebDriverWait(driver, 30).until(lambda _: driver.execute_script(ready))
     return driver.get_screenshot_as_png()
 
 

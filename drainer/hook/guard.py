@@ -29,6 +29,16 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+COUNTED: Final = frozenset(
+    (
+        "/hooks/primary-up",
+        "/hooks/primary-down",
+        "/api/pause",
+        "/api/resume",
+        "/api/throttle",
+    )
+)
+"""Each has a line in the metrics; what strangers ask for has none."""
 ALWAYS: Final = "/healthz"
 """Answered at any rate: it costs nothing, and a service manager must not be misled."""
 _LOCAL: Final = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -89,15 +99,12 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                if request.method == "POST":
-                    self._count(request.url.path, message["status"])
+                if request.url.path in COUNTED:
+                    status = str(message["status"])
+                    self._desk.answers[request.url.path, status] += 1
             await send(message)
 
         return sending
-
-    def _count(self, path: str, status: int) -> None:
-        known = path.startswith(("/hooks/", "/api/")) and status != 404  # noqa: PLR2004
-        self._desk.answers[path if known else "other", str(status)] += 1
 
 
 def _name(host: str) -> str:

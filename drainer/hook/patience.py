@@ -1,4 +1,8 @@
-"""Connections that send nothing whole are dropped: uvicorn would wait for ever."""
+"""Connections that send nothing whole, or are too many, are dropped.
+
+uvicorn would wait for ever, and take what the process has of open files: the drain
+needs them for its sessions.
+"""
 
 import asyncio
 from typing import Any
@@ -14,6 +18,7 @@ class Patient(H11Protocol):
     """
 
     seconds = 10.0
+    most = 128
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
         """Make what uvicorn makes."""
@@ -26,8 +31,10 @@ class Patient(H11Protocol):
         return type(cls.__name__, (cls,), {"seconds": seconds})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
+        """Begin to wait, unless there are too many already."""
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.abort()
         self._wait()
 
     def data_received(self, data: bytes) -> None:

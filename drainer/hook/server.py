@@ -25,7 +25,6 @@ from drainer.hook.patience import Patient
 from drainer.hook.settings import Settings
 from drainer.watched import Watched
 
-MAX_CONNECTIONS = 200
 GRACE = 1
 """Whole seconds, for what is under way when the server ends."""
 
@@ -91,10 +90,10 @@ def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
         lifespan="off",
         interface="asgi3",
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=math.ceil(settings.patience),
         timeout_graceful_shutdown=GRACE,
     )

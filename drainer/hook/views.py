@@ -98,7 +98,9 @@ class Stream(Response):
                     await self._go_on(request, send)
                 finally:
                     self._desk.streams.discard(life)
-        await send({"type": "http.response.body", "body": b""})
+        with contextlib.suppress(TimeoutError):  # who does not read hears no end either
+            async with asyncio.timeout(LEAST_GAP):
+                await send({"type": "http.response.body", "body": b""})
 
     async def _go_on(self, request: Request, send: Send) -> None:
         while not await request.is_disconnected():

@@ -1,6 +1,6 @@
 """From a Config to the objects that do the work."""
 
-from drainer.wiring.hook import make_hook
+from drainer.wiring.hook import make_hook, make_server
 from drainer.wiring.hosts import (
     make_probe,
     make_route,
@@ -47,6 +47,7 @@ __all__ = [
     "make_probe",
     "make_route",
     "make_rules",
+    "make_server",
     "make_sources",
     "make_trust",
     "make_via",

@@ -2,15 +2,18 @@
 
 import importlib.util
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from pydantic import SecretStr
+from sqlalchemy.engine import URL
 
 from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.hook.auth import HINT, Keys, secret_of
 from drainer.hook.settings import Settings
 from drainer.policy.throttle import Rate, parse_rate
+from drainer.watched import Watched
 
 _EXTRA = ("prometheus_client", "starlette", "uvicorn")
 _LEAST_BURST = 20
@@ -46,6 +49,35 @@ def make_hook(config: Config) -> Settings | None:
         rate=_rate(hook.rate),
         lifetime=config.retry.lifetime,
     )
+
+
+def make_server(
+    config: Config,
+    url: URL,
+    route: str,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> Callable[[Watched], Awaitable[None]] | None:
+    """Return what serves a watch of this route; None when no server is wanted.
+
+    It listens already, so that a port that is taken is known before anything begins.
+    Raises UsageError as ``make_hook``, and when it cannot listen.
+    """
+    settings = make_hook(config)
+    if settings is None:
+        return None
+    from drainer.hook import server  # noqa: PLC0415 - an extra, and slow to import
+
+    listener = server.listen(settings)
+    scheme = "https" if settings.tls else "http"
+    say(f"the hook listens on {scheme}://{config.hook.listen}/")
+    for caution in settings.cautions:
+        warn(caution)
+
+    async def serve(watched: Watched) -> None:
+        await server.serve(settings, watched, url, route, listener)
+
+    return serve
 
 
 def _rate(text: str) -> Rate:

@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 
 from drainer.errors import UsageError
 from drainer.hook.auth import Keys
+from drainer.hook.patience import Patient
 from drainer.hook.server import listen, serve
 from drainer.hook.settings import Settings
 from drainer.policy.throttle import Rate
@@ -205,3 +206,32 @@ def test_nothing_of_a_secret_reaches_a_log(
     out, err = capfd.readouterr()
     assert TOKEN not in out + err
     assert OPERATOR not in out + err
+
+
+def test_more_connections_than_it_can_bear_are_dropped(locked: Hooked) -> None:
+    """The drain needs open files too; who comes when some have left is served."""
+    with contextlib.ExitStack() as stack:
+        place = ("127.0.0.1", locked.port)
+        idle = [
+            stack.enter_context(socket.create_connection(place, timeout=10))
+            for _ in range(Patient.most + 4)
+        ]
+        for each in idle[Patient.most :]:
+            with contextlib.suppress(ConnectionResetError):
+                assert each.recv(1) == b""
+    deadline = time.monotonic() + 10
+    while True:  # until the server has seen them leave
+        with contextlib.suppress(ConnectionError):
+            assert locked.get("/healthz").status == 200
+            return
+        assert time.monotonic() < deadline
+
+
+def test_what_strangers_ask_for_is_not_counted(locked: Hooked) -> None:
+    """Metrics have no more lines than there are endpoints and answers."""
+    for n in range(5):
+        locked.post(f"/hooks/{n}", headers={"Host": "evil.example"})
+        locked.post(f"/api/{n}", headers={"Origin": "http://evil.example"})
+    text = locked.get("/metrics", token=TOKEN).body
+    assert b"/hooks/0" not in text
+    assert b"/api/0" not in text

@@ -66,7 +66,7 @@ class Page:
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Run a script in the page."""
-        return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *arguments)
 
     def until(self, holds: Callable[[], object]) -> None:
         """Wait until something holds."""
@@ -108,7 +108,7 @@ class Page:
           .then((r) => done(r.violations.map((v) =>
             `${v.id}: ${v.nodes.map((n) => n.target + " " + n.failureSummary)}`)));
         """
-        found: list[str] = self.driver.execute_async_script(script)  # type: ignore[no-untyped-call]
+        found: list[str] = self.driver.execute_async_script(script)
         return found
 
 
