@@ -47,7 +47,11 @@ async def _in_words(_request: Request, error: Exception) -> Response:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return a socket that listens where the settings say; UsageError if it cannot."""
+    """Return a socket that listens where the settings say.
+
+    Raises UsageError when it cannot, or the certificate cannot be read.
+    """
+    _tls(settings)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     place = (settings.host, settings.port)
     try:
@@ -98,8 +102,7 @@ def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
         timeout_graceful_shutdown=GRACE,
     )
     made.load()
-    if settings.tls is not None:
-        made.ssl = _tls(settings)
+    made.ssl = _tls(settings)
     return made
 
 

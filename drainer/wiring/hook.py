@@ -70,7 +70,9 @@ def make_server(
 
     listener = server.listen(settings)
     scheme = "https" if settings.tls else "http"
-    say(f"the hook listens on {scheme}://{config.hook.listen}/")
+    host, port = listener.getsockname()[:2]
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    say(f"the hook listens on {scheme}://{place}/")
     for caution in settings.cautions:
         warn(caution)
 
