@@ -1,7 +1,6 @@
 """POST /api/pause, resume and throttle: an operator's orders, with a reason."""
 
 import json
-import math
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -53,8 +52,9 @@ class Orders:
 
     async def _take(self, request: Request, ask: Ask) -> Response:
         open_to_orders(self._desk, request)
-        order = _object(await read_all(request, self._desk.settings.patience))
+        body = await read_all(request, self._desk.settings.patience)
         try:
+            order = order_of(body)
             reason = reason_of(order)
             lasts = duration_of(order) if ask is not Ask.RESUME else None
             rate = rate_of(order) if ask is Ask.THROTTLE else None
@@ -73,17 +73,19 @@ class Orders:
         return JSONResponse(facts, 202)
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def order_of(body: bytes) -> dict[str, Any]:
+    """Return what a body orders; ValueError when it is no order."""
     try:
         order = json.loads(body)
     except (ValueError, RecursionError):
         order = None
     if not isinstance(order, dict):
-        words = 'an order is a JSON object: {"reason": "...", "for": "10m"}'
-        raise HTTPException(400, words)
+        message = 'an order is a JSON object: {"reason": "...", "for": "10m"}'
+        raise ValueError(message)  # noqa: TRY004 - told like the others
     if unknown := set(order) - {"reason", "for", "rate"}:
         names = printable(", ".join(sorted(unknown)), 100)
-        raise HTTPException(400, f"unknown: {names}; legal: reason, for, rate")
+        message = f"unknown: {names}; legal: reason, for, rate"
+        raise ValueError(message)
     return order
 
 
@@ -114,7 +116,7 @@ def rate_of(order: dict[str, Any]) -> float | None:
     if stated in (None, ""):
         return None
     if isinstance(stated, int | float) and not isinstance(stated, bool):
-        stated = f"{float(stated):f}/second" if math.isfinite(stated) else "nan"
+        stated = f"{stated}/second"
     rate = parse_rate(stated) if isinstance(stated, str) else None
     if rate is None:
         message = 'a rate is written 20/second; "" gives the configured one back'

@@ -160,6 +160,8 @@ def test_an_order_is_written_down_with_its_reason(
         ({"reason": "x", "rate": ["5/second"]}, "a rate is written"),
         (b'{"reason": "x", "rate": NaN}', "is no rate"),
         (b'{"reason": "x", "rate": 1e999}', "is no rate"),
+        (b'{"reason": "x", "rate": 1%s}' % (b"0" * 400), "too large"),
+        (b'{"reason": "x", "rate": 1%s}' % (b"0" * 5000), "a JSON object"),
         ({"reason": "x", "rate": "5/second", "for": "soon"}, "is no duration"),
         ({"reason": "x", "rate": "5/second", "for": "0"}, "more than nothing"),
         ({"reason": "x", "rate": "5/second", "for": "999d"}, "a year at most"),
