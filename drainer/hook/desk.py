@@ -34,6 +34,8 @@ class Desk:
         self.answers: Counter[tuple[str, str]] = Counter()
         #: How long each stream of events may still go on.
         self.streams: set[asyncio.Timeout] = set()
+        #: One at a time: the threads are the watch's too.
+        self._turn = asyncio.Lock()
         self._url, self._route = url, route
 
     async def give(
@@ -55,7 +57,8 @@ class Desk:
             per_second=per_second,
         )
         try:
-            return await asyncio.to_thread(give, self._url, self._route, control)
+            async with self._turn:
+                return await asyncio.to_thread(give, self._url, self._route, control)
         except LedgerError as error:
             words = f"{error}; {error.hint}" if error.hint else str(error)
             raise HTTPException(503, words) from error

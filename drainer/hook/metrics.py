@@ -78,12 +78,14 @@ def _latency(seen: Seen) -> Iterator[Sample]:
 
 
 def _gates(seen: Seen) -> Iterator[Sample]:
-    kinds = Counter(
-        ("route" if gate["scope"] == "route" else "domain", gate["state"])
+    yield ("route", seen.watch["gate"]["state"]), 1
+    states = Counter(
+        gate["state"]
         for gate in seen.ledger.facts.get("gates", ())
+        if gate["route"] == seen.watch["primary"] and gate["scope"] != "route"
     )
-    kinds.setdefault(("route", seen.watch["gate"]["state"]), 1)
-    yield from kinds.items()
+    for state, count in states.items():
+        yield ("domain", state), count
 
 
 def _reasons(seen: Seen) -> Iterator[Sample]:

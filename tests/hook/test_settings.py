@@ -1,5 +1,6 @@
 """From the [hook] section to a server that may be started."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_secrets_are_read_from_private_files_only(tmp_path: Path) -> None:
     path.write_text("short\n", "utf-8")
     with pytest.raises(UsageError, match="16 or more characters"):
         make_hook(config)
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP is an extra; it says how to have it."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    config = config_file.load(None, {"hook": {"listen": "127.0.0.1:8025"}})
+    with pytest.raises(UsageError, match="absent: uvicorn") as caught:
+        make_hook(config)
+    assert caught.value.hint == "install drainer[hook]"
 
 
 def test_without_listen_there_is_no_server() -> None:

@@ -169,7 +169,8 @@ function showPrimary(watch, ledger) {
   $("gate").dataset.tone = { closed: "flow", open: "bad" }[state] ?? "wait";
   $("gate-reply").hidden = !reply;
   put("gate-reply", reply);
-  const others = (ledger?.gates ?? []).filter((g) => g.scope !== "route" && g.state !== "closed");
+  const others = (ledger?.gates ?? []).filter((g) =>
+    g.route === watch.primary && g.scope !== "route" && g.state !== "closed");
   fill("gates", others, (g) => make("li", `${g.scope}: ${g.state}; ${g.reason} ${g.reply}`));
   fill("checks", watch.checks, (finding) => {
     const item = make("li");
@@ -269,6 +270,9 @@ function open(name) {
   $("rate-field").hidden = name !== "throttle";
   $("for-field").hidden = name === "resume";
   $("order-wrong").hidden = true;
+  const limit = shown.facts?.watch.run?.limit;
+  const now = limit === undefined ? "" : `Now ${words.rate(limit)} per second. `;
+  put("rate-hint", `${now}Empty gives the configured rate back.`);
   $("order-form").reset();
   $("order").showModal();
   $(name === "throttle" ? "rate" : "reason").focus();
