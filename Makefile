@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 INITDB := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) initdb-absent)
 TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd \
-  chromium:chromium chromium-driver:chromedriver
+  chromium:chromium chromium-driver:chromedriver curl:curl
 
 # Of `make fuzz`: how long, and only targets whose names hold a word.
 SECONDS ?= 300

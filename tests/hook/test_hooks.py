@@ -1,5 +1,9 @@
 """Hooks and orders on a real socket: who may, and what the ledger keeps."""
 
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,6 +12,7 @@ import pytest
 
 from drainer.hook.auth import SIGNATURE, TIMESTAMP, signature
 from drainer.policy.controls import Ask
+from tests.docs import DOCS
 from tests.hooked import (
     HMAC,
     OPERATOR,
@@ -190,3 +195,29 @@ def test_only_the_operators_token_gives_orders_and_reads(
     for path in ("/api/status", "/api/events", "/"):
         assert locked.get(path, token=token).status == 401
     assert locked.asks() == []
+
+
+# ---- docs/hook.md
+
+
+def recipes() -> list[tuple[str, str]]:
+    """Return the programs of the documentation, each with its language."""
+    text = (DOCS / "hook.md").read_text("utf-8")
+    return re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("language", "program"), recipes(), ids=["sh", "sh2", "py"])
+def test_what_the_documentation_says_works(
+    locked: Hooked, tmp_path: Path, language: str, program: str
+) -> None:
+    """Its recipes are run as they stand, but for the port and the folder."""
+    (tmp_path / "hook.hmac").write_text(f"{HMAC}\n", "utf-8")
+    (tmp_path / "hook.header").write_text(f"Authorization: Bearer {TOKEN}\n", "utf-8")
+    here = program.replace("/etc/drainer", str(tmp_path))
+    here = here.replace("127.0.0.1:8025", f"127.0.0.1:{locked.port}")
+    command = [sys.executable, "-c"] if language == "python" else ["sh", "-c"]
+    environment = {**os.environ, "no_proxy": "*"}
+    subprocess.run([*command, here], check=True, timeout=60, env=environment)
+    (control,) = locked.controls()
+    assert control.ask is Ask.UP
+    assert control.reason in ("primary answers again", "keepalived: MASTER")
