@@ -33,6 +33,9 @@ from drainer.window import Window
 
 LOOK_AGAIN = timedelta(milliseconds=500)
 
+SCAN_SHARE = 10
+"""So many times as long as a scan took, its source is left alone."""
+
 Guard = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 
 
@@ -68,9 +71,12 @@ class Feed:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(guarded(self._scan_all()))
+            rescanning = group.create_task(guarded(self._rescan()))
             filling = group.create_task(guarded(self._fill()))
             await guard(self._feed())
             filling.cancel()
+            if not self.tally.scanning:  # else it ends by itself, in order
+                rescanning.cancel()
 
     def close(self) -> None:
         """Give out nothing more."""
@@ -87,12 +93,34 @@ class Feed:
             if self.picker.left is not None and not self.picker.in_order:
                 # What earlier runs recorded comes first, and counts.
                 await self.picker.caught_up.wait()
-            for source in self.sources.values():
-                if self.orders.scans and not self._is_enough:
-                    await self._scan(source)
+            await self._scan_sources()
         finally:
-            self.tally.scanning = False
-            self.keeper.wake()
+            self._scanned()
+
+    async def _rescan(self) -> None:
+        """Look for new mail now and then; a long scan takes a tenth of the time."""
+        if self.orders.rescan is None:
+            return
+        while self.tally.scanning:
+            await self.keeper.wait(LOOK_AGAIN)
+        took = timedelta(0)
+        while not self.backlog.closed:
+            await self._sleep(max(self.orders.rescan, SCAN_SHARE * took))
+            self.tally.scanning, self.tally.scanned, began = True, 0, utcnow()
+            try:
+                await self._scan_sources()
+            finally:
+                self._scanned()
+            took = utcnow() - began
+
+    async def _scan_sources(self) -> None:
+        for source in self.sources.values():
+            if self.orders.scans and not self._is_enough:
+                await self._scan(source)
+
+    def _scanned(self) -> None:
+        self.tally.scanning = False
+        self.keeper.wake()
 
     @property
     def _is_enough(self) -> bool:

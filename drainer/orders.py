@@ -19,6 +19,7 @@ from drainer.policy.select import Choice
 from drainer.policy.throttle import Rate
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
+from drainer.pulse import Pulse
 from drainer.reporting import Posting
 from drainer.smtp import Route
 from drainer.smtp.connect import Connection
@@ -68,6 +69,8 @@ class Orders:
     #: How long sessions may go on after the first signal.
     grace: timedelta = timedelta(seconds=30)
     acknowledge: bool = True
+    #: How often the sources are read again for new mail; None = never.
+    rescan: timedelta | None = None
 
 
 @dataclass(slots=True)
@@ -91,6 +94,8 @@ class Tally:
     share: float = 1.0
     #: What the drain waits for, in words; '' while it works.
     waiting: str = ""
+    #: How fast the primary answers.
+    pulse: Pulse = field(default_factory=Pulse)
     interrupted: bool = False
     defects: int = 0
 

@@ -114,6 +114,7 @@ class Sessions:
             answer.wire.close()
             return
         self.owner.note(connected(answer))
+        self.tally.pulse.saw("connect", sum(step.seconds for step in answer.steps))
         if limit := recipient_limit(answer.extensions):
             self.intake.max_recipients = min(limit, self.intake.max_recipients)
         self._count_connection(+1)

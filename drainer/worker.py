@@ -327,6 +327,10 @@ class Drain:
             self._backlog.bring_back()
         if (seconds := work.seconds_for_dot) is not None:
             self.keeper.scopes.took(seconds, utcnow())
+            self.tally.pulse.saw("dot", seconds)
+        answered = [at for stage, at, _ in work.stages if stage is Stage.RCPT]
+        if answered:
+            self.tally.pulse.saw("rcpt", answered[0])
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Count what became of an attempt."""

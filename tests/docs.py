@@ -22,6 +22,7 @@ from drainer.policy.evidence import RULES as EVIDENCE
 from drainer.policy.families import families as known_families
 from drainer.policy.rules import MEANINGS
 from drainer.policy.state import FINAL, TRANSITIONS, State
+from drainer.policy.watch_states import MOVES
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -40,6 +41,19 @@ def transitions() -> str:
         origins.setdefault((event.value, target), []).append(state)
     rows = [
         (", ".join(states), event, f"**{target}**" if target in FINAL else target.value)
+        for (event, target), states in origins.items()
+    ]
+    return table(("from", "event", "to"), rows)
+
+
+def watching() -> str:
+    """Return the table of drainer/policy/watch.py, a row per event and target."""
+    origins: dict[tuple[str, str], list[str]] = {}
+    for (state, event), target in MOVES.items():
+        if state is not target:
+            origins.setdefault((event.value, target.value), []).append(state.value)
+    rows = [
+        (", ".join(states), event, target)
         for (event, target), states in origins.items()
     ]
     return table(("from", "event", "to"), rows)
@@ -119,6 +133,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     part.__name__: part
     for part in (
         transitions,
+        watching,
         problems,
         spans,
         attributes,

@@ -13,7 +13,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
-    ("errors", "units", "process", "watched"),
+    ("errors", "units", "process", "watched", "notify", "pulse"),
     ("helper",),
     ("databases",),
     ("mail",),
@@ -24,11 +24,16 @@ LAYERS: Final = (
     ("bouncing", "gathering", "tidying", "exporting", "digest", "reporting", "doctor"),
     ("deliver", "escrow", "scanning", "probing", "window"),
     ("orders",),
-    ("picking", "sharing", "sessions"),
+    ("picking", "sharing", "sessions", "looking"),
     ("feed",),
     ("worker", "hook"),
     ("config",),
     ("wiring", "observe"),
+    ("telling", "postmaster"),
+    ("running",),
+    ("draining", "chronicle"),
+    ("showing", "sensing"),
+    ("watching",),
     ("cli",),
     ("__main__",),
 )
@@ -76,7 +81,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "tenacity": ("drainer.ledger", "drainer.sources"),
     "typer": ("drainer.cli",),
     "uvicorn": ("drainer.hook.patience", "drainer.hook.server"),
-    "uvloop": ("drainer.cli.drain",),
+    "uvloop": ("drainer.cli.drain", "drainer.cli.watch"),
     "zstandard": ("drainer.sources.unpack", "drainer.sources.unpack_streams"),
 }
 

@@ -27,6 +27,8 @@ COMMANDS = {
     "inspect": "inspect",
     "plan": "inspect",
     "drain": "drain",
+    "watch": "watch",
+    "hook": "hook",
     "status": "status",
     "list": "status",
     "show": "status",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drainer import escrow
-from drainer.cli.drain import carry_out, settled, told
+from drainer.cli.drain import carry_out, told
 from drainer.cli.escrowed import COLUMNS, add_row, asking, facts_of, print_facts
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
@@ -18,8 +18,7 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import Pages, print_json, say, stdout, warn
-from drainer.cli.summary import Run
+from drainer.cli.output import VOICE, Pages, print_json, say, stdout, warn
 from drainer.cli.verify import source_of
 from drainer.config import Config
 from drainer.errors import SourceError, UsageError
@@ -29,6 +28,7 @@ from drainer.mail.message import Message, Spooled
 from drainer.policy.state import Event, State
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
+from drainer.running import Run, settled
 from drainer.sources import Source
 from drainer.wiring import (
     ledger_url,
@@ -283,7 +283,7 @@ def run(
 
         def make() -> Run:
             sources = _bound(config)
-            whole = settled(config, sources)
+            whole = settled(config, sources, VOICE)
             orders = make_orders(whole, explicit=False, acknowledge=True)
             made = Run(
                 config=whole,

@@ -11,13 +11,12 @@ from drainer.cli.filters import checked_ago, checked_mailbox
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config import Config
-from drainer.digest import mail_of, text_of
+from drainer.digest import text_of
 from drainer.errors import PrimaryNotReady
 from drainer.ledger.digest import digest as digest_of
 from drainer.ledger.report import Report
-from drainer.mail.reply import Reply
-from drainer.smtp.submit import submit
-from drainer.wiring import ledger_url, make_own, make_rules, make_via
+from drainer.postmaster import mail_digest
+from drainer.wiring import ledger_url, make_own, make_rules
 
 
 def register(app: typer.Typer) -> None:
@@ -68,12 +67,9 @@ def digest(
 
 
 def _mail(config: Config, text: str, address: str, now: datetime) -> None:
-    route = make_via(config)
-    content = mail_of(text, address, make_own(config).hostname, now)
-    answer = asyncio.run(submit(route, address, content))
-    if isinstance(answer, Reply) and answer.category == 2:  # noqa: PLR2004
-        say(f"mailed to {address} by {route}: {answer}")
-        return
-    sys.stdout.write(text)
-    message = f"{route} did not take the digest: {answer}"
-    raise PrimaryNotReady(message, hint="set [bounce] via to a server that takes mail")
+    try:
+        answer = asyncio.run(mail_digest(config, text, address, now))
+    except PrimaryNotReady:
+        sys.stdout.write(text)
+        raise
+    say(f"mailed to {address} by {config.bounce.via}: {answer}")

@@ -1,11 +1,10 @@
 """`drain`: the main job."""
 
 import asyncio
-import hashlib
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 import uvloop
@@ -21,41 +20,34 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import (
-    INTERRUPTED,
-    explain,
-    print_json,
-    say,
-    warn,
-)
+from drainer.cli.output import VOICE, explain, print_json, say, warn
 from drainer.cli.progress import progress
-from drainer.cli.summary import Run, print_summary, summary_of
-from drainer.cli.taking import give_back, take, tell_domains
+from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
-from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
-from drainer.helper import Helper, fork
-from drainer.leasing import Leases
-from drainer.ledger import Decision, Kind
-from drainer.ledger.choosing import remains
-from drainer.ledger.report import Report
+from drainer.errors import DrainerError, LedgerError
+from drainer.helper import fork
 from drainer.ledger.sql import Ledger
-from drainer.observe.export import Exporting, start_export
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.redirect import Redirect
 from drainer.policy.select import Choice
-from drainer.process import rarely_collect, utcnow
+from drainer.process import rarely_collect
+from drainer.running import (
+    Helpers,
+    Parts,
+    Run,
+    carried_out,
+    drained,
+    health_decisions,
+    helpers,
+    settled,
+)
 from drainer.smtp.check import check as check_primary
-from drainer.sources import Source
-from drainer.taking import Takings
 from drainer.wiring import (
-    LedgerURL,
     fresh_rehearsal,
     ledger_url,
-    lock_folder,
     make_orders,
     make_probe,
     make_sources,
-    with_domains,
 )
 from drainer.worker import Drain
 
@@ -63,28 +55,6 @@ from drainer.worker import Drain
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("drain")(drain)
-
-
-class _Helpers(NamedTuple):
-    """The processes of a run."""
-
-    scanner: Helper
-    writer: Helper
-    exporter: Helper | None
-
-
-@contextmanager
-def _helpers(config: Config) -> Iterator[_Helpers]:
-    """Fork them before there are threads or open databases; leaving ends them."""
-    rarely_collect()  # so that they have less to copy
-    found = _Helpers(
-        fork(), fork(), fork() if config.telemetry.traces != "off" else None
-    )
-    try:
-        yield found
-    finally:
-        for helper in filter(None, found):
-            helper.end()
 
 
 @with_redirect
@@ -145,7 +115,7 @@ def drain(
 
         def make() -> Run:
             opened = make_sources(config, sources, choice.selection.queues)
-            whole = settled(config, opened)
+            whole = settled(config, opened, VOICE)
             orders = make_orders(
                 whole,
                 choice,
@@ -168,103 +138,42 @@ def drain(
 
 
 def carry_out(config: Config, make: Callable[[], Run]) -> int:
-    """Do a run, which is made when its helpers stand; return the exit code."""
-    with _helpers(config) as helpers:
-        return uvloop.run(_drain(make(), helpers))
+    """Do a run, which is made when its helpers stand; return the exit code.
 
-
-def settled(config: Config, sources: list[Source]) -> Config:
-    """Return the configuration that nothing keeps from beginning.
-
-    A server that runs may name the domains that are the primary's: before anything
-    else goes by them.
+    They are forked before there are threads or open databases.
     """
-    for source in sources:
-        source.refuse_if_live()
-    asked = config.primary.domains
-    config = with_domains(config, sources)
-    if config.primary.domains != asked:
-        tell_domains(config.primary.domains)
-    return config
+    rarely_collect()  # so that they have less to copy
+    with helpers(fork, exports=config.telemetry.traces != "off") as found:
+        return uvloop.run(_drain(make(), found))
 
 
-class _Parts(NamedTuple):
-    """What works together in a run."""
-
-    ledger: Ledger
-    drain: Drain
-    leases: Leases
-    takings: Takings
-
-
-def _assembled(run: Run, helpers: _Helpers) -> _Parts:
-    ledger = Ledger(
-        run.url,
-        lock_folder(run.url),
-        unknown=run.config.retry.unknown,
-        at_hand=helpers.writer,
-    )
-    shared = run.sources if run.orders.acknowledge else ()
-    taken = shared if run.orders.scans else ()
-    leases = Leases(shared)
-    drain = Drain(
-        run.orders, run.sources, ledger, leases=leases, at_hand=helpers.scanner
-    )
-    return _Parts(ledger, drain, leases, Takings(taken, lock_folder(run.url)))
-
-
-async def _drain(run: Run, helpers: _Helpers) -> int:
+async def _drain(run: Run, found: Helpers) -> int:
     shown_url = run.url.render_as_string(hide_password=True)
-    route = str(run.orders.route)
-    say(f"draining to {route}; ledger {shown_url}")
+    say(f"draining to {run.orders.route}; ledger {shown_url}")
     _warn_of_defaults(run.config)
-    parts = _assembled(run, helpers)
-    ledger, drain = parts.ledger, parts.drain
-    error: DrainerError | None = None
-    in_doubt = await ledger.start(route)
-    if in_doubt:
-        warn(f"a run before this one died: {in_doubt} recipients are in doubt")
-    exporting = start_export(
-        run.config.telemetry, run.url, lock_folder(run.url), helpers.exporter
-    )
-    try:
+
+    async def work(parts: Parts) -> None:
         await _work(run, parts)
-    except* DrainerError as group:
-        error = _first(group)
-    _warn_of_refusals(drain)
-    await _end(ledger, _exit_code(run, drain, error))
-    failure = await give_back(parts.takings, run.url)
-    error = error or failure
-    code = _exit_code(run, drain, error)
-    ended = utcnow()
-    await _stop_export(exporting)
+
+    ended = await carried_out(run, found, work, VOICE)
     try:
-        print_summary(run, drain, summary_of(run, drain, ledger, (code, ended)))
+        print_summary(run, ended.parts.drain, summary_of(run, ended))
     except LedgerError:
-        if error is None:  # else it is that which a person must see
+        if ended.error is None:  # else it is that which a person must see
             raise
-    return code if error is None else explain(error)
+    return ended.code if ended.error is None else explain(ended.error)
 
 
-async def _work(run: Run, parts: _Parts) -> None:
+async def _work(run: Run, parts: Parts) -> None:
     """Check the primary, and drain, unless a signal comes before."""
-    drain, route = parts.drain, str(run.orders.route)
-    await parts.ledger.bind([source.url for source in run.sources], route)
+    drain = parts.drain
     checking = asyncio.ensure_future(_check(run, parts.ledger))
     _listen_to_signals(drain, checking)
     with suppress(asyncio.CancelledError):
         await checking
     if not drain.tally.interrupted:
-        await parts.leases.start(await asyncio.to_thread(_lease_owner, run.url))
-        await take(parts.takings, drain)
-    if not drain.tally.interrupted:
         async with progress(drain, quiet=False):
-            await drain.run()
-
-
-def _warn_of_refusals(drain: Drain) -> None:
-    for url, refusal in drain.refusals.items():
-        warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
+            await drained(run, parts, VOICE)
 
 
 @contextmanager
@@ -279,17 +188,6 @@ def told(*, as_json: bool) -> Iterator[None]:
         raise
 
 
-def _lease_owner(url: LedgerURL) -> str:
-    """Return whom a shared source knows us as: the same for as long as the ledger is.
-
-    So a rerun has at once what a dead run had leased, and knows what that run sent.
-    """
-    report = Report(url)
-    salt = report.salt()
-    report.close()
-    return hashlib.sha256(b"lease" + salt).hexdigest()[:32]
-
-
 def _warn_of_defaults(config: Config) -> None:
     if not config.primary.domains:
         say("no [primary] domains are set: mail for every recipient domain is sent")
@@ -302,19 +200,7 @@ async def _check(run: Run, ledger: Ledger) -> None:
     if not run.check:
         return
     health = await check_primary(run.orders.route, make_probe(run.config))
-    for finding in health.findings:
-        decision = Decision(
-            at=utcnow(),
-            kind=Kind.HEALTH,
-            rule=f"health-{finding.stage.split(' ')[0]}",
-            verdict=finding.verdict,
-            reply=finding.reply,
-            evidence={
-                "stage": finding.stage,
-                "seconds": round(finding.seconds, 6),
-                "hint": finding.hint,
-            },
-        )
+    for decision in health_decisions(health):
         await ledger.note(decision)
     refuse_if_sick(health, str(run.orders.route))
 
@@ -332,39 +218,3 @@ def _listen_to_signals(drain: Drain, checking: "asyncio.Future[None]") -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-
-
-def _first(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
-    """Return the error that a person must see."""
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, DrainerError)  # noqa: S101 - what except* caught
-    return found
-
-
-def _exit_code(run: Run, drain: Drain, error: DrainerError | None) -> int:
-    """Where several apply: 1, 130, 4, 5, 0."""
-    if error is not None:
-        return error.exit_code
-    if drain.tally.defects:
-        return 1
-    if drain.tally.interrupted:
-        return INTERRUPTED
-    if drain.keeper.open_gates:
-        return 4
-    report = Report(run.url)
-    left = remains(report, [source.url for source in run.sources], run.orders.choice)
-    report.close()
-    return 5 if left else 0
-
-
-async def _end(ledger: Ledger, code: int) -> None:
-    with suppress(LedgerUnwritable):
-        await ledger.finish(code)
-    await ledger.stop()
-
-
-async def _stop_export(exporting: Exporting | None) -> None:
-    if exporting is not None and not await asyncio.to_thread(exporting.finish):
-        warn("not all traces could be sent; the next run will")

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from drainer.errors import DrainerError
 from drainer.mail.reply import printable
+from drainer.telling import Voice
 
 
 class _Stderr(Console):
@@ -23,7 +24,6 @@ class _Stderr(Console):
 
 
 stderr = _Stderr(stderr=True, highlight=False, soft_wrap=True)
-INTERRUPTED = 130
 PAGE_ROWS = 500
 """Of a long table; each page has its own widths."""
 
@@ -49,6 +49,10 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Warn a person, on stderr."""
     stderr.print(f"[yellow]warning:[/] {shown(text, 1000)}")
+
+
+VOICE = Voice(say, warn)
+"""A person at a terminal, or the log of whatever started us."""
 
 
 def explain(error: DrainerError) -> int:

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, say, stdout, warn
-from drainer.cli.taking import tell_returned
+from drainer.cli.output import VOICE, print_json, say, stdout, warn
 from drainer.errors import UsageError
 from drainer.ledger.report import Report
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
 from drainer.sources.database_import import Spool, create_spool
 from drainer.taking import Takings
+from drainer.telling import tell_returned
 from drainer.wiring import ledger_url, lock_folder, make_sources
 
 UrlArgument = Annotated[
@@ -136,4 +136,4 @@ def give_back(
         if json_:
             print_json({"source": name, **each._asdict()})
         else:
-            tell_returned(name, each)
+            tell_returned(VOICE, name, each)

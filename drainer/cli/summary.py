@@ -1,49 +1,30 @@
 """How a drain ends: its summary, what remains and why, and what to run next."""
 
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from typing import Any
 
 from drainer.cli.output import print_json, shown, stdout
-from drainer.config import Config
 from drainer.ledger import from_micros
 from drainer.ledger.escrow import outlook
 from drainer.ledger.report import Report
-from drainer.ledger.sql import Ledger
-from drainer.orders import Orders
 from drainer.policy.hints import remedy
 from drainer.reporting import Count
-from drainer.sources import Source
+from drainer.running import Ended, Run
 from drainer.units import human_duration, human_size
-from drainer.wiring import LedgerURL
 from drainer.worker import Drain
 
 
-@dataclass(slots=True, kw_only=True)
-class Run:
-    """One run of the command."""
-
-    config: Config
-    orders: Orders
-    sources: list[Source]
-    url: LedgerURL
-    check: bool = True
-    as_json: bool = False
-
-
-def summary_of(
-    run: Run, drain: Drain, ledger: Ledger, ending: tuple[int, datetime]
-) -> dict[str, Any]:
-    """Return the facts of a run that ended: ``ending`` is its exit code and time."""
+def summary_of(run: Run, ended: Ended) -> dict[str, Any]:
+    """Return the facts of a run that ended."""
+    drain, ledger = ended.parts.drain, ended.parts.ledger
     urls = [source.url for source in run.sources]
     report = Report(run.url)
     states, messages = report.states(urls), report.message_counts(urls)
     report.close()
-    code, ended = ending
-    seconds = (ended - drain.tally.started).total_seconds()
+    seconds = (ended.at - drain.tally.started).total_seconds()
     sent = drain.tally.sent_messages
     return {
-        "exit": code,
+        "exit": ended.code,
         "messages": messages,
         "recipients": states,
         "sent_messages": sent,

@@ -23,6 +23,7 @@ from drainer.config.hook import HookSection
 from drainer.config.pace import GateSection, RetrySection, ThrottleSection
 from drainer.config.places import LedgerSection, SourceSection, TelemetrySection
 from drainer.config.primary import HealthSection, Primary
+from drainer.config.watch import WatchSection
 
 
 class Config(BaseSettings):
@@ -42,6 +43,7 @@ class Config(BaseSettings):
     retry: RetrySection = RetrySection()
     gate: GateSection = GateSection()
     bounce: BounceSection = BounceSection()
+    watch: WatchSection = WatchSection()
     ledger: LedgerSection = LedgerSection()
     telemetry: TelemetrySection = TelemetrySection()
     hook: HookSection = HookSection()

@@ -97,6 +97,31 @@ class HealthSection(Section):
         "random", description='"random": a random address must be refused; "" = skip'
     )
     sender: str = Field("", description="reverse-path of the check; empty = <>")
+    successes: int = Field(
+        3, ge=1, le=100, description="good checks in a row before `watch` drains"
+    )
+    over: Duration = Field(
+        timedelta(minutes=1), description="and they span at least so long"
+    )
+    interval: Duration = Field(
+        timedelta(seconds=30),
+        description="between two checks of `watch`; doubled while they fail",
+    )
+    longest: Duration = Field(
+        timedelta(minutes=10), description="the longest of these pauses"
+    )
+    forget: Duration = Field(
+        timedelta(hours=1),
+        description="each failure after a good time doubles `successes` and `over`, up"
+        " to 16 times; well for so long, that is forgotten",
+    )
+
+    @model_validator(mode="after")
+    def _pauses(self) -> "HealthSection":
+        if not timedelta(0) < self.interval <= self.longest:
+            message = "interval is longer than longest, or no time at all"
+            raise ValueError(message)
+        return self
 
     @field_validator("accept", "sender")
     @classmethod

@@ -44,6 +44,11 @@ class Kind(enum.StrEnum):
     ACKNOWLEDGED = "acknowledged"
     OPERATOR = "operator"
     BOUNCE = "bounce"
+    WATCH = "watch"
+
+
+WATCH_ENDED = "watch-ended"
+"""The rule of a watch's last record; when it ``started`` is in the evidence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

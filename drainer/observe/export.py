@@ -25,10 +25,10 @@ class Exporting:
         """Hold the helper that ``start_export`` began."""
         self._helper = helper
 
-    def finish(self) -> bool:
-        """Let it export the rest; True when everything has left."""
+    def finish(self, limit: float = LAST_WORDS + 5) -> bool:
+        """Let it export the rest, for so many seconds; True when all has left."""
         self._helper.link.close()
-        return self._helper.wait(LAST_WORDS + 5) == 0
+        return self._helper.wait(limit) == 0
 
 
 def start_export(

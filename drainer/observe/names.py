@@ -16,6 +16,9 @@ SPANS: dict[str, str] = {
     "classify": "one decision about one recipient",
     "throttle.wait": "how long the message waited for the rate, an event",
     "gate.*": "the scope gate moved: to closed, paused or open",
+    "watch": "one watch, from start to end",
+    "watch.*": "the watch changed its state: to down, probing, canary, ramp, cruise,"
+    " waiting, done or armed",
     "bounce.send": "one attempt to send a report to a sender",
     "source.acknowledge": "the source let go of the message",
     "operator.*": "an operator's verb",

@@ -17,7 +17,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from drainer import __version__
-from drainer.ledger import Kind
+from drainer.ledger import WATCH_ENDED, Kind
 from drainer.observe import names
 from drainer.observe.ids import (
     attempt_span,
@@ -33,6 +33,8 @@ from drainer.observe.ids import (
 Row = Mapping[str, Any]
 _SCOPE = InstrumentationScope("drainer", __version__)
 _RESOURCE = Resource({"service.name": "drainer", "service.version": __version__})
+_ROOTS = {Kind.RUN_ENDED.value: "drain", WATCH_ENDED: "watch"}
+"""The span of all that a run or a watch did, made at its end, by rule."""
 _OPENING = ("ehlo", "starttls", "auth")
 
 
@@ -173,16 +175,18 @@ class Projection:
     def _run_part(self, row: Row, facts: Facts) -> ReadableSpan:
         run = row["run"]
         attributes = self._attributes(row, facts) | {names.RUN: run}
-        if row["kind"] == Kind.RUN_ENDED:
-            started = facts.runs[run]["started"] if run in facts.runs else row["at"]
+        if root := _ROOTS.get(row["rule"]):
+            begun = facts.runs[run]["started"] if run in facts.runs else row["at"]
+            started = attributes.pop(names.EVIDENCE + "started", begun)
             return _span(
-                "drain",
+                root,
                 trace=trace_of(run),
                 span=run_span(run),
-                times=(started, row["at"]),
+                times=(int(started), row["at"]),
                 attributes=attributes,
             )
         kinds = {
+            Kind.WATCH: row["rule"].replace("-", ".", 1),
             Kind.HEALTH: "health.check",
             Kind.CONNECTION: "smtp.connect",
             Kind.GATE: row["rule"].replace("-", ".", 1),

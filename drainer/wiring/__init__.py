@@ -32,9 +32,14 @@ from drainer.wiring.sources import (
     make_sources,
     with_domains,
 )
+from drainer.wiring.watch import (
+    Plan,
+    make_plan,
+)
 
 __all__ = [
     "LedgerURL",
+    "Plan",
     "fresh_rehearsal",
     "ledger_url",
     "lock_folder",
@@ -44,6 +49,7 @@ __all__ = [
     "make_hook",
     "make_orders",
     "make_own",
+    "make_plan",
     "make_probe",
     "make_route",
     "make_rules",

@@ -1,0 +1,82 @@
+"""`watch`: drain whenever there is mail and the primary is well, until told to end."""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+
+import typer
+import uvloop
+
+from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
+from drainer.cli.output import VOICE, say, warn
+from drainer.errors import DrainerError
+from drainer.policy.hints import NO_KNOWN_GOOD
+from drainer.running import first_of
+from drainer.telling import Voice
+from drainer.watching import Watching
+from drainer.wiring import Plan, make_plan
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("watch")(watch)
+
+
+def watch(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SOURCE]...",
+            help="As of `drain`; else every \\[sources.NAME] of the configuration.",
+            show_default=False,
+        ),
+    ] = None,
+    to: ToOption = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+) -> None:
+    """Stay up: wait until the primary is well, drain, and wait for more.
+
+    `drainer hook up` or new mail makes it look; nothing is sent before the primary has
+    answered well for a while. SIGHUP reads the configuration again, SIGTERM ends it.
+
+    Exit status: 0 ended by a signal; 1 a defect of ours; 2 usage or configuration;
+    6 another watch of this primary runs with this ledger.
+
+    Example: drainer watch --config /etc/drainer/drainer.toml
+    """
+    names = tuple(sources or ())
+    place = path.absolute() if path else None
+
+    def read() -> Plan:
+        return make_plan(load(place, to=to, ledger=ledger), names)
+
+    plan = read()
+    error: DrainerError | None = None
+    try:
+        uvloop.run(_watch(plan, read))
+    except* DrainerError as group:
+        error = first_of(group)
+    if error is not None:
+        raise error
+
+
+async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:
+    voice = _voice()
+    shown = plan.url.render_as_string(hide_password=True)
+    voice.say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
+    if not plan.config.health.accept:
+        voice.warn(NO_KNOWN_GOOD)
+    await Watching(plan, read, voice).run()
+
+
+def _voice() -> Voice:
+    """Return a voice with the time of day, unless a journal notes that itself."""
+    if "JOURNAL_STREAM" in os.environ:
+        return VOICE
+    return Voice(lambda text: say(_timed(text)), lambda text: warn(_timed(text)))
+
+
+def _timed(text: str) -> str:
+    return f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {text}"

@@ -1,0 +1,166 @@
+"""What a watch does with the ledger beside its drains: tells, reads, owns its route."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from drainer import databases
+from drainer.errors import LedgerError, OwnedElsewhere
+from drainer.ledger import Decision, Listing, engine, from_micros, schema
+from drainer.ledger.controls import Desk
+from drainer.ledger.recording import PASSING
+from drainer.ledger.rows import decision_row
+from drainer.policy.controls import Control, InForce
+from drainer.policy.gate import GateState
+from drainer.policy.state import State
+from drainer.process import make_private_folder
+
+_R, _M = schema.recipients.c, schema.messages.c
+_TRIED = (State.PENDING, State.DEFERRED, State.UNKNOWN)
+MANY = 500
+
+
+class Diary:
+    """A watch's own record in the ledger, and what it reads there.
+
+    Everything may block; every method raises LedgerError.
+    """
+
+    def __init__(self, url: URL, route: str, run_id: str) -> None:
+        """Open the ledger, which is made if there is none."""
+        self._desk = Desk(url, route)
+        self._engine = engine.connect(url, create=True)
+        self._route = route
+        self._run = run_id
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._desk.close()
+        self._engine.dispose()
+
+    def note(self, decision: Decision) -> None:
+        """Write down a change of state; durable on return."""
+        rows = [decision_row(decision, self._run)]
+        writing = self._engine.execution_options(writes=True)
+        with _reached(), writing.begin() as connection:
+            connection.execute(sa.insert(schema.decisions), rows)
+
+    def controls(self, last: int) -> tuple[list[Control], InForce]:
+        """Return the controls with greater ids, in order, and what is in force."""
+        with _reached():
+            return self._desk.after(last), self._desk.in_force()
+
+    def is_news(self, listings: Sequence[Listing], *, takes: bool) -> bool:
+        """Whether a drain would begin anything of this part of a scan.
+
+        ``takes``: only what may be sent is taken from the source, so recorded.
+        """
+        sendable = {
+            listing.message["id"]: any(
+                row["state"] == State.PENDING.value for row in listing.recipients
+            )
+            for listing in listings
+        }
+        ids = [id_ for id_, may in sendable.items() if may or not takes]
+        with _reached(), self._engine.connect() as connection:
+            for start in range(0, len(ids), MANY):
+                part = ids[start : start + MANY]
+                known = sa.select(_M.id).where(_M.id.in_(part))
+                if len(set(connection.scalars(known))) < len(part):
+                    return True
+                mended = (
+                    known.join(schema.recipients, _R.message == _M.seq)
+                    .where(_R.state == State.HELD.value, _R.rule.in_(PASSING))
+                    .distinct()
+                )
+                if any(sendable[id_] for id_ in connection.scalars(mended)):
+                    return True
+        return False
+
+    def next_due(self, sources: Sequence[str], *, braked: bool) -> datetime | None:
+        """Return when the next drain finds something to do; None = never.
+
+        ``braked``: refusals are not confirmed, however ripe they are.
+        """
+        states = _TRIED if braked else (*_TRIED, State.BOUNCE_PENDING)
+        due = (
+            sa.select(sa.func.min(_R.due))
+            .join(schema.messages, _R.message == _M.seq)
+            .where(_R.state.in_([s.value for s in states]))
+            .where(_M.source.in_(list(sources)))
+        )
+        reports = sa.select(sa.func.min(schema.reports.c.due)).where(
+            schema.reports.c.state == "queued"
+        )
+        gates = sa.select(sa.func.min(schema.gates.c.until)).where(
+            schema.gates.c.route == self._route,
+            schema.gates.c.state == GateState.OPEN.value,
+        )
+        with _reached(), self._engine.connect() as connection:
+            found = [connection.scalar(query) for query in (due, reports, gates)]
+        if found[0] is None and found[1] is None:
+            return None  # a gate alone keeps nothing waiting
+        return from_micros(min(each for each in found if each is not None))
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """Tell that the ledger cannot be reached, whatever the database says."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        message = f"the ledger does not answer: {databases.reason(error)}"
+        raise LedgerError(message) from error
+
+
+def _lock_path(locks: Path, route: str) -> Path:
+    name = hashlib.sha256(route.encode()).hexdigest()[:16]
+    return locks / f"watch-{name}"
+
+
+def own(locks: Path, route: str) -> int:
+    """Take the lock of a route's watch; return its descriptor, which is to be kept.
+
+    Raises OwnedElsewhere when another watch of this host has it.
+    """
+    make_private_folder(locks)
+    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(_lock_path(locks, route), flags, 0o600)
+    again = tenacity.Retrying(  # is_owned may have it for a moment
+        retry=tenacity.retry_if_exception_type(BlockingIOError),
+        wait=tenacity.wait_fixed(0.05),
+        stop=tenacity.stop_after_delay(0.5),
+        reraise=True,
+    )
+    try:
+        again(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        message = f"another `drainer watch` of {route} runs with this ledger"
+        hint = "stop that one first; `drainer hook` and `drainer status` work with it"
+        raise OwnedElsewhere(message, hint=hint) from None
+    return descriptor
+
+
+def is_owned(locks: Path, route: str) -> bool:
+    """Whether a watch of this host has a route."""
+    try:
+        descriptor = os.open(_lock_path(locks, route), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,55 @@
+"""What systemd is told of us (sd_notify(3)): ready, how it stands, alive, reloading.
+
+A datagram to the socket that it names in the environment; without one nothing is
+told. Nothing here may fail a watch.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+MAX_STATUS = 300
+
+
+class Notifier:
+    """Tells the service manager, if there is one."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Take the socket from the environment, and whether there is a watchdog."""
+        path = environment.get("NOTIFY_SOCKET", "")
+        # An abstract socket is written with @ for its leading zero octet.
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._is_watched = mine and "WATCHDOG_USEC" in environment
+
+    def tell(self, *lines: str) -> None:
+        """Send some assignments, such as ``READY=1``."""
+        if not self._address:
+            return
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as link:
+            link.connect(self._address)
+            link.send("\n".join(lines).encode())
+
+    def status(self, text: str) -> None:
+        """Say how it stands, for ``systemctl status``."""
+        self.tell(f"STATUS={' '.join(text.split())[:MAX_STATUS]}")
+
+    def ready(self) -> None:
+        """Say that it works: after the start, and after the configuration was read."""
+        self.tell("READY=1")
+
+    def reloading(self) -> None:
+        """Say that it reads its configuration again (Type=notify-reload)."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def alive(self) -> None:
+        """Give the watchdog a sign, if there is one."""
+        if self._is_watched:
+            self.tell("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """Say that it ends."""
+        self.tell("STOPPING=1")

@@ -1,0 +1,112 @@
+"""The states of a watch, and what leads from one to another, as one table.
+
+docs/states.md is made from it.
+"""
+
+import enum
+
+
+class State(enum.StrEnum):
+    """Where a watch stands."""
+
+    DOWN = "down"
+    PROBING = "probing"
+    CANARY = "canary"
+    RAMP = "ramp"
+    CRUISE = "cruise"
+    WAITING = "waiting"
+    DONE = "done"
+    ARMED = "armed"
+
+
+class Event(enum.StrEnum):
+    """What can happen to it."""
+
+    UP = "a hook says that the primary is up"
+    DOWN = "a hook says that the primary is down"
+    MAIL = "new mail lies in a source"
+    GOOD = "a check went well, and more have to"
+    READY = "a check went well, as many as have to"
+    BLOCKED = "the same, but paused, or not within its hours"
+    BAD = "a check failed"
+    FIRST = "the first message was delivered"
+    FULL = "all connections may be used"
+    BARRED = "the route's gate is paused: the primary asks for a rest"
+    FLOWS = "the route's gate is closed: mail flows"
+    SICK = "the primary failed again after that rest"
+    RESTART = "the drain begins again, with another configuration"
+    HELD = "somebody pauses it, or its hours end"
+    FREED = "nobody pauses it any more, and its hours have begun"
+    REFUSED = "the drain ended: the primary refuses us"
+    FAILED = "the drain ended: it could not go on"
+    LEFT = "the drain ended: something falls due later"
+    FINISHED = "the drain ended: nothing is left that a drain works on"
+    TIME = "its time has come"
+    REST = "all that is told"
+
+
+class Wait(enum.StrEnum):
+    """What a watch waits for that is ``waiting``."""
+
+    NOTHING = ""
+    GATE = "gate"  #: the drain goes on, and probes by itself
+    HOLD = "hold"
+    TIME = "time"
+
+
+_S, _E = State, Event
+DRAINING = frozenset((_S.CANARY, _S.RAMP, _S.CRUISE))
+
+MOVES: dict[tuple[State, Event], State] = {
+    **{(s, _E.DOWN): _S.DOWN for s in State if s is not _S.DOWN},
+    **{(s, _E.UP): _S.PROBING for s in (_S.DOWN, _S.WAITING, _S.ARMED)},
+    **{(s, _E.MAIL): _S.PROBING for s in (_S.WAITING, _S.ARMED)},
+    **{(s, _E.GOOD): _S.PROBING for s in (_S.DOWN, _S.PROBING)},
+    **{(s, _E.READY): _S.CANARY for s in (_S.DOWN, _S.PROBING)},
+    **{(s, _E.BLOCKED): _S.WAITING for s in (_S.DOWN, _S.PROBING)},
+    (_S.PROBING, _E.BAD): _S.PROBING,
+    (_S.DOWN, _E.BAD): _S.DOWN,
+    **{(s, _E.FIRST): _S.RAMP for s in (_S.CANARY,)},
+    (_S.RAMP, _E.FULL): _S.CRUISE,
+    **{
+        (s, event): to
+        for s in (_S.CANARY, _S.RAMP, _S.CRUISE)
+        for event, to in ((_E.BARRED, _S.WAITING), (_E.RESTART, _S.CANARY))
+    },
+    (_S.WAITING, _E.RESTART): _S.CANARY,
+    (_S.WAITING, _E.FLOWS): _S.RAMP,
+    (_S.WAITING, _E.SICK): _S.PROBING,
+    (_S.WAITING, _E.FREED): _S.PROBING,
+    (_S.WAITING, _E.TIME): _S.PROBING,
+    **{
+        (s, event): to
+        for s in (_S.CANARY, _S.RAMP, _S.CRUISE, _S.WAITING)
+        for event, to in (
+            (_E.HELD, _S.WAITING),
+            (_E.REFUSED, _S.WAITING),
+            (_E.FAILED, _S.WAITING),
+            (_E.LEFT, _S.WAITING),
+            (_E.FINISHED, _S.DONE),
+        )
+    },
+    (_S.DONE, _E.REST): _S.ARMED,
+}
+
+#: Events that only some kinds of waiting heed.
+HEEDED: dict[Event, tuple[Wait, ...]] = {
+    _E.UP: (Wait.TIME,),
+    _E.MAIL: (Wait.TIME,),
+    _E.FLOWS: (Wait.GATE,),
+    _E.SICK: (Wait.GATE,),
+    _E.RESTART: (Wait.GATE,),
+    _E.HELD: (Wait.GATE, Wait.HOLD),
+    _E.REFUSED: (Wait.GATE,),
+    _E.FAILED: (Wait.GATE,),
+    _E.LEFT: (Wait.GATE,),
+    _E.FINISHED: (Wait.GATE,),
+    _E.FREED: (Wait.HOLD,),
+    _E.TIME: (Wait.TIME,),
+}
+WAITS = {_E.BARRED: Wait.GATE, _E.HELD: Wait.HOLD, _E.BLOCKED: Wait.HOLD}
+#: After these it has to prove itself again.
+DISTRUSTS = frozenset((_E.DOWN, _E.REFUSED))

@@ -1,0 +1,217 @@
+"""One run from its configuration to its exit code, for the command and for the watch.
+
+The order: helpers, then the ledger; begin the run there, let it work, end it there,
+give back what was taken from servers that run; then the rest of the traces.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from drainer.config import Config
+from drainer.errors import DrainerError, LedgerUnwritable
+from drainer.helper import Helper
+from drainer.leasing import Leases
+from drainer.ledger import Decision, Kind
+from drainer.ledger.choosing import remains
+from drainer.ledger.report import Report
+from drainer.ledger.sql import Ledger
+from drainer.observe.export import Exporting, start_export
+from drainer.orders import Orders
+from drainer.process import utcnow
+from drainer.smtp.check import Health
+from drainer.sources import Source
+from drainer.taking import Takings
+from drainer.telling import Voice, give_back, take, tell_domains
+from drainer.wiring import LedgerURL, lock_folder, with_domains
+from drainer.worker import Drain
+
+INTERRUPTED = 130
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run: what it is told to do, and where it remembers."""
+
+    config: Config
+    orders: Orders
+    sources: list[Source]
+    url: LedgerURL
+    check: bool = True
+    as_json: bool = False
+
+
+class Helpers(NamedTuple):
+    """The processes of a run."""
+
+    scanner: Helper
+    writer: Helper
+    exporter: Helper | None
+
+
+@contextmanager
+def helpers(make: Callable[[], Helper], *, exports: bool) -> Iterator[Helpers]:
+    """Have the processes of a run; leaving ends them."""
+    found = Helpers(make(), make(), make() if exports else None)
+    try:
+        yield found
+    finally:
+        for helper in filter(None, found):
+            helper.end()
+
+
+def settled(config: Config, sources: list[Source], voice: Voice) -> Config:
+    """Return the configuration that nothing keeps from beginning.
+
+    A server that runs may name the domains that are the primary's: before anything
+    else goes by them.
+    """
+    for source in sources:
+        source.refuse_if_live()
+    asked = config.primary.domains
+    config = with_domains(config, sources)
+    if config.primary.domains != asked:
+        tell_domains(voice, config.primary.domains)
+    return config
+
+
+class Parts(NamedTuple):
+    """What works together in a run."""
+
+    ledger: Ledger
+    drain: Drain
+    leases: Leases
+    takings: Takings
+
+
+class Ended(NamedTuple):
+    """How a run ended."""
+
+    parts: Parts
+    code: int
+    error: DrainerError | None
+    at: datetime
+
+
+def assembled(run: Run, found: Helpers) -> Parts:
+    """Return what is to work together; nothing is begun."""
+    ledger = Ledger(
+        run.url,
+        lock_folder(run.url),
+        unknown=run.config.retry.unknown,
+        at_hand=found.writer,
+    )
+    shared = run.sources if run.orders.acknowledge else ()
+    taken = shared if run.orders.scans else ()
+    leases = Leases(shared)
+    drain = Drain(run.orders, run.sources, ledger, leases=leases, at_hand=found.scanner)
+    return Parts(ledger, drain, leases, Takings(taken, lock_folder(run.url)))
+
+
+async def carried_out(
+    run: Run, found: Helpers, work: Callable[[Parts], Awaitable[None]], voice: Voice
+) -> Ended:
+    """Begin a run, let it ``work``, and end it, whatever happens.
+
+    Without an exporter among the helpers its traces are not exported here.
+    """
+    parts = assembled(run, found)
+    ledger, drain = parts.ledger, parts.drain
+    route = str(run.orders.route)
+    error: DrainerError | None = None
+    in_doubt = await ledger.start(route)
+    if in_doubt:
+        voice.warn(f"a run before this one died: {in_doubt} recipients are in doubt")
+    exporting = _exporting(run, found.exporter)
+    try:
+        await ledger.bind([source.url for source in run.sources], route)
+        await work(parts)
+    except* DrainerError as group:
+        error = first_of(group)
+    for url, refusal in drain.refusals.items():
+        voice.warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
+    await _end(ledger, _exit_code(run, drain, error))
+    failure = await give_back(parts.takings, run.url, voice)
+    error = error or failure
+    ended = Ended(parts, _exit_code(run, drain, error), error, utcnow())
+    if exporting and not await asyncio.to_thread(exporting.finish):
+        voice.warn("not all traces could be sent; the next run will")
+    return ended
+
+
+async def drained(run: Run, parts: Parts, voice: Voice) -> None:
+    """Take what is to be sent, and send it, unless told to stop before."""
+    drain = parts.drain
+    await parts.leases.start(await asyncio.to_thread(_lease_owner, run.url))
+    await take(parts.takings, drain, voice)
+    if not drain.tally.interrupted:
+        await drain.run()
+
+
+def health_decisions(health: Health) -> Iterator[Decision]:
+    """Yield the record of a health check, one per stage."""
+    for finding in health.findings:
+        yield Decision(
+            at=utcnow(),
+            kind=Kind.HEALTH,
+            rule=f"health-{finding.stage.split(' ')[0]}",
+            verdict=finding.verdict,
+            reply=finding.reply,
+            evidence={
+                "stage": finding.stage,
+                "seconds": round(finding.seconds, 6),
+                "hint": finding.hint,
+            },
+        )
+
+
+def _lease_owner(url: LedgerURL) -> str:
+    """Return whom a shared source knows us as: the same for as long as the ledger is.
+
+    So a rerun has at once what a dead run had leased, and knows what that run sent.
+    """
+    report = Report(url)
+    salt = report.salt()
+    report.close()
+    return hashlib.sha256(b"lease" + salt).hexdigest()[:32]
+
+
+def _exporting(run: Run, exporter: Helper | None) -> Exporting | None:
+    if exporter is None:
+        return None
+    return start_export(run.config.telemetry, run.url, lock_folder(run.url), exporter)
+
+
+def first_of(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
+    """Return the error that a person must see."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, DrainerError)  # noqa: S101 - what except* caught
+    return found
+
+
+def _exit_code(run: Run, drain: Drain, error: DrainerError | None) -> int:
+    """Where several apply: 1, 130, 4, 5, 0."""
+    if error is not None:
+        return error.exit_code
+    if drain.tally.defects:
+        return 1
+    if drain.tally.interrupted:
+        return INTERRUPTED
+    if drain.keeper.open_gates:
+        return 4
+    report = Report(run.url)
+    left = remains(report, [source.url for source in run.sources], run.orders.choice)
+    report.close()
+    return 5 if left else 0
+
+
+async def _end(ledger: Ledger, code: int) -> None:
+    with suppress(LedgerUnwritable):
+        await ledger.finish(code)
+    await ledger.stop()
