@@ -1,6 +1,7 @@
 """The status page in a real browser: what it says, to whom, and what its buttons do."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
 from drainer.policy.controls import Ask
+from drainer.policy.watch_states import State
 from tests.browsing import (
     browser,
     cruising,
@@ -135,6 +137,13 @@ def test_it_shows_how_the_drain_stands(page: Page) -> None:
     assert page.driver.title == "cruising 19.2/s · drainer"
     current = page.run("return document.querySelector('[aria-current]').textContent")
     assert current == "cruise"
+
+
+def test_it_knows_every_state_of_a_watch_in_their_order() -> None:
+    """As the table of the watch has them."""
+    script = (files("drainer.hook") / "page" / "words.js").read_text("utf-8")
+    known = script.partition("STATES = [")[2].partition("];")[0]
+    assert re.findall(r'^  \["(\w+)"', known, re.MULTILINE) == [*State]
 
 
 def test_the_chart_has_words_and_a_table(page: Page) -> None:
