@@ -9,7 +9,8 @@ READY := $(VENV)/.ready
 # PostgreSQL's commands off PATH, so that the place of its initdb stands for it.
 INITDB := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) initdb-absent)
 TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
-  postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd
+  postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd \
+  chromium:chromium chromium-driver:chromedriver curl:curl
 
 # Of `make fuzz`: how long, and only targets whose names hold a word.
 SECONDS ?= 300
@@ -19,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check fast test services fuzz demo bench docs clean
+.PHONY: help setup fmt check fast test services fuzz demo bench docs shots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -67,6 +68,9 @@ bench: setup services ## drainer against `postqueue -f`: speed, rate, and false 
 
 docs: setup ## write the generated parts of docs/ again
 	$(BIN)/python -m tests.docs
+
+shots: setup services ## make the pictures of the status page in docs/images again
+	$(BIN)/python -m tests.screenshots
 
 clean: ## remove what these targets made
 	rm -rf $(VENV) .fuzz demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from drainer.config.text import reference_markdown
+from drainer.hook.metrics import METRICS
 from drainer.mail.message import PROBLEMS
 from drainer.observe.names import ATTRIBUTES, SPANS
 from drainer.policy.bounce_gate import RULES as GATE
@@ -109,6 +110,20 @@ def doctor() -> str:
     return table(("check", "what must hold", "fails when", "remedy"), rows)
 
 
+def metrics() -> str:
+    """Return what Prometheus reads, by name."""
+    rows = [
+        (
+            f"`{metric.name}{'_total' if metric.kind == 'counter' else ''}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in metric.labels),
+            metric.help,
+        )
+        for metric in METRICS
+    ]
+    return table(("name", "type", "labels", "meaning"), rows)
+
+
 def configuration() -> str:
     """Return every key of the configuration."""
     return reference_markdown().lstrip("\n")
@@ -126,6 +141,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
         evidence,
         gate,
         doctor,
+        metrics,
         configuration,
     )
 }

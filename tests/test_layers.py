@@ -28,7 +28,7 @@ LAYERS: Final = (
     ("steering",),
     ("sessions",),
     ("feed",),
-    ("worker",),
+    ("worker", "hook"),
     ("config",),
     ("wiring", "observe"),
     ("voice", "postmaster"),
@@ -53,7 +53,7 @@ IMPURE: Final = frozenset(
 
 #: Each package that is not ours, and the modules (or packages) that may import it.
 HOMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "aiolimiter": ("drainer.smtp.throttle",),
+    "aiolimiter": ("drainer.hook.limits", "drainer.smtp.throttle"),
     "aiosmtplib": ("drainer.smtp.connect",),
     "authres": ("drainer.evidence.results",),
     "cryptography": ("drainer.mail.certificate",),
@@ -61,23 +61,28 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "dns": ("drainer.evidence.dns",),
     "opentelemetry": ("drainer.observe",),
     "orjson": ("drainer.ledger.text", "drainer.observe"),
+    "prometheus_client": ("drainer.hook.metrics",),
     "publicsuffixlist": ("drainer.evidence.domains",),
     "pydantic": (
         "drainer.config",
         "drainer.evidence.stored",
+        "drainer.wiring.hook",
     ),
     "pydantic_settings": ("drainer.config",),
     "rich": ("drainer.cli",),
     "spf": ("drainer.evidence.spf",),
     "sqlalchemy": (
         "drainer.databases",
+        "drainer.hook",
         "drainer.ledger",
         "drainer.observe",
         "drainer.sources",
         "drainer.wiring",
     ),
+    "starlette": ("drainer.hook",),
     "tenacity": ("drainer.ledger", "drainer.sources"),
     "typer": ("drainer.cli",),
+    "uvicorn": ("drainer.hook.patience", "drainer.hook.server"),
     "uvloop": ("drainer.cli.drain", "drainer.cli.watch"),
     "zstandard": ("drainer.sources.unpack", "drainer.sources.unpack_streams"),
 }

@@ -15,6 +15,7 @@ from drainer.config import Config
 from drainer.errors import LedgerError
 from drainer.ledger import Row, from_micros
 from drainer.ledger.report import Filters, Report
+from drainer.ledger.standing import expiry, standing
 from drainer.observe.ids import decision_span, trace_of
 from drainer.policy.meanings import meaning_of
 from drainer.policy.state import FINAL, State
@@ -56,16 +57,7 @@ def status(
     report = Report(ledger_url(config))
     opened = make_sources(config, [source], []) if source else []
     urls = [o.url for o in opened]
-    states, spooled = report.states(urls), report.spooled(urls)
-    facts: dict[str, Any] = {
-        "spooled": spooled,
-        "states": states,
-        "balanced": spooled == sum(states.values()),
-        "messages": report.message_counts(urls),
-        "run": report.last_run(),
-        "gates": report.gates(),
-        "expires_first": expiry(report.expires_first(urls), config),
-    }
+    facts = standing(report, config.retry.lifetime, urls)
     if opened:
         seen = Counter[str]()
         known = report.count_known(_ids(opened[0], seen))
@@ -88,20 +80,7 @@ def first_to_expire(config: Config, sources: list[str]) -> dict[str, Any] | None
         return None
     row = report.expires_first(sources)
     report.close()
-    return expiry(row, config)
-
-
-def expiry(row: Row | None, config: Config) -> dict[str, Any] | None:
-    """Return which recipient expires first, and the seconds that it has left."""
-    if row is None:
-        return None
-    left = config.retry.lifetime.total_seconds() - row["spent"] / 1e6
-    return {
-        "id": row["id"],
-        "native_id": row["native_id"],
-        "forward_path": row["forward_path"],
-        "left": round(max(left, 0.0), 1),
-    }
+    return expiry(row, config.retry.lifetime)
 
 
 def _ids(source: Source, seen: Counter[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.running import first_of
 from drainer.voice import Voice
 from drainer.watching import Watching
-from drainer.wiring import Plan, make_plan
+from drainer.wiring import Plan, make_plan, make_server
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +68,9 @@ async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:
     voice.say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
     if not plan.config.health.accept:
         voice.warn(NO_KNOWN_GOOD)
-    await Watching(plan, read, voice).run()
+    route = str(plan.route)
+    serve = make_server(plan.config, plan.url, route, voice.say, voice.warn)
+    await Watching(plan, read, voice, serve).run()
 
 
 def _voice() -> Voice:

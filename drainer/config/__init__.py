@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from drainer.config.bounce import BounceSection
+from drainer.config.hook import HookSection
 from drainer.config.pace import GateSection, RetrySection, ThrottleSection
 from drainer.config.places import LedgerSection, SourceSection, TelemetrySection
 from drainer.config.primary import HealthSection, Primary
@@ -45,6 +46,7 @@ class Config(BaseSettings):
     watch: WatchSection = WatchSection()
     ledger: LedgerSection = LedgerSection()
     telemetry: TelemetrySection = TelemetrySection()
+    hook: HookSection = HookSection()
     sources: dict[str, SourceSection] = Field(default_factory=dict)
 
     @classmethod

@@ -4,7 +4,10 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
+from drainer import databases
+from drainer.errors import LedgerUnwritable
 from drainer.ledger import (
     Decision,
     Kind,
@@ -22,6 +25,7 @@ from drainer.policy.controls import Ask, Control, InForce, in_force
 _C = schema.controls.c
 _STANDING = (Ask.PAUSE.value, Ask.RESUME.value, Ask.THROTTLE.value)
 MAX_TEXT = 500
+_HINT = "give it again when there is room and right to write there"
 
 
 def give(url: URL, route: str, control: Control) -> Control:
@@ -37,6 +41,9 @@ def give(url: URL, route: str, control: Control) -> Control:
             result = connection.execute(sa.insert(schema.controls), row)
             key = result.inserted_primary_key
             connection.execute(sa.insert(schema.decisions), [_decision(row)])
+    except SQLAlchemyError as error:
+        message = f"the ledger cannot be written: {databases.reason(error)}"
+        raise LedgerUnwritable(message, hint=_HINT) from error
     finally:
         database.dispose()
     assert key is not None  # noqa: S101 - a serial has a value once it is written

@@ -1,5 +1,6 @@
 """From a Config to the objects that do the work."""
 
+from drainer.wiring.hook import make_hook, make_server
 from drainer.wiring.hosts import (
     make_probe,
     make_route,
@@ -45,12 +46,14 @@ __all__ = [
     "make_admission",
     "make_bouncing",
     "make_evidence",
+    "make_hook",
     "make_orders",
     "make_own",
     "make_plan",
     "make_probe",
     "make_route",
     "make_rules",
+    "make_server",
     "make_sources",
     "make_trust",
     "make_via",

@@ -8,8 +8,11 @@ from pathlib import Path
 from drainer.cli.filters import with_filters
 from drainer.config import file as config_file
 from drainer.errors import DrainerError, UsageError
+from drainer.hook.bodies import BodyError, read_body
+from drainer.hook.commands import duration_of, order_of, rate_of, reason_of
 from drainer.ledger import engine
 from drainer.ledger.report import Filters
+from drainer.policy.controls import Ask
 from drainer.policy.rules import rules_of
 from drainer.policy.throttle import parse_rate, parse_size
 from drainer.sources.registry import open_source
@@ -23,6 +26,9 @@ permanent = "bounce"
 contains = ["mailbox full"]
 why = "x"
 """
+_ALERT = b'{"status": "firing", "alerts": [{"status": "firing", "labels": {}}]}'
+_BEAT = b'{"heartbeat": {"status": 1}, "msg": "x"}'
+_ORDER = b'{"reason": "x", "for": "10m", "rate": "5/second"}'
 _SETTINGS = b"""[primary]
 host = "mx.example.org"
 port = 25
@@ -45,6 +51,9 @@ def targets() -> Iterator[Target]:
     hosts = [b"mx.example.org:25", b"[::1]:25", b"192.0.2.1"]
     yield stateless("hosts and URLs", places, hosts, b":", b"[", b"]", b"@", b"?ack=")
     yield stateless("rules", rules, [_RULE], b"(?=", b"*+", b"[[rule]]", b"''")
+    yield stateless(
+        "hooks", hooks, [_ALERT, _BEAT, _ORDER], b'"status":', b"null", b"9"
+    )
     yield Target(name="settings", prepare=settings, seeds=[_SETTINGS], tokens=words)
 
 
@@ -101,6 +110,20 @@ def rules(data: bytes) -> None:
         found = tomllib.loads(data.decode()).get("rule", [])
         if isinstance(found, list) and all(isinstance(each, dict) for each in found):
             rules_of(found)
+
+
+def hooks(data: bytes) -> None:
+    """Read what comes by HTTP: a meaning or a BodyError, an order or a ValueError."""
+    for url in (Ask.UP, Ask.DOWN):
+        with suppress(BodyError):
+            meaning = read_body(data, url)
+            assert meaning.ask in (None, url)
+            assert meaning.words.isprintable()
+    with suppress(ValueError):
+        order = order_of(data)
+        for read in (reason_of, duration_of, rate_of):
+            with suppress(ValueError):
+                read(order)
 
 
 def settings(folder: Path) -> Run:

@@ -1,0 +1,70 @@
+"""What all endpoints share: the settings, the reading, the way into the ledger."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+from sqlalchemy.engine import URL
+from starlette.exceptions import HTTPException
+
+from drainer.errors import LedgerError
+from drainer.hook.auth import Signatures
+from drainer.hook.limits import Clients
+from drainer.hook.reading import Reading
+from drainer.hook.settings import Settings
+from drainer.ledger.controls import give
+from drainer.policy.controls import Ask, Control
+from drainer.process import utcnow
+from drainer.watched import Watched
+
+
+class Desk:
+    """One server's memory, which ends with it."""
+
+    def __init__(
+        self, settings: Settings, watched: Watched, url: URL, route: str
+    ) -> None:
+        """Serve one watch, and write controls of its route into its ledger."""
+        self.settings = settings
+        self.watched = watched
+        self.reading = Reading(watched, url, settings)
+        self.clients = Clients(settings.rate)
+        self.signatures = Signatures(settings.keys.hmac)
+        #: Of answers to hooks and orders, by path and status.
+        self.answers: Counter[tuple[str, str]] = Counter()
+        #: How long each stream of events may still go on.
+        self.streams: set[asyncio.Timeout] = set()
+        #: One at a time: the threads are the watch's too.
+        self._turn = asyncio.Lock()
+        self._url, self._route = url, route
+
+    async def give(
+        self,
+        ask: Ask,
+        by: str,
+        reason: str,
+        lasts: timedelta | None = None,
+        per_second: float | None = None,
+    ) -> Control:
+        """Write a control into the ledger; HTTPException 503 when it cannot be."""
+        now = utcnow()
+        control = Control(
+            at=now,
+            ask=ask,
+            by=by,
+            reason=reason,
+            until=None if lasts is None else now + lasts,
+            per_second=per_second,
+        )
+        try:
+            async with self._turn:
+                return await asyncio.to_thread(give, self._url, self._route, control)
+        except LedgerError as error:
+            words = f"{error}; {error.hint}" if error.hint else str(error)
+            raise HTTPException(503, words) from error
+
+    def end_streams(self) -> None:
+        """End what would go on for as long as its client listens."""
+        now = asyncio.get_running_loop().time()
+        for life in self.streams:
+            life.reschedule(now)

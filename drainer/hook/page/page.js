@@ -1,0 +1,313 @@
+// The status page: listens to /api/events, shows what comes, and gives orders.
+
+import { draw, inWords, minutes } from "./chart.js";
+import * as words from "./words.js";
+
+const OLD = 12; // seconds without an event after which what is shown is called old
+const MOST = 600;
+const $ = (id) => document.getElementById(id);
+
+const shown = { history: [], heard: 0, state: "", gate: "", stale: false, lost: false, facts: null };
+
+// ---- what is shown
+
+function put(id, text) {
+  const element = $(id);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function make(name, text = "", kind = "") {
+  const element = document.createElement(name);
+  if (text) element.textContent = text;
+  if (kind) element.className = kind;
+  return element;
+}
+
+// Lists are made anew only when they differ, so that nobody who reads is interrupted.
+function fill(id, items, make_item) {
+  const key = JSON.stringify(items);
+  const list = $(id);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(...items.map(make_item));
+}
+
+// Said aloud by a screen reader: what changes rarely, and matters.
+function say(text) {
+  $("spoken").textContent = text;
+}
+
+function show(facts) {
+  const { watch, ledger } = facts;
+  shown.facts = facts;
+  shown.history = [...shown.history, ...watch.history].slice(-MOST);
+  showState(watch);
+  showOrders(facts);
+  showMail(ledger, facts);
+  showRate(watch, facts.at);
+  showPrimary(watch, ledger);
+  fill("reasons", ledger ? ledger.reasons : [], reason);
+  if (ledger && !ledger.reasons.length) empty("reasons", "Nobody waits for anything.");
+  if (!ledger) empty("reasons", facts.error);
+  fill("changes", watch.last_decisions.slice(-12).reverse(), change);
+  if (!watch.last_decisions.length) empty("changes", "None yet.");
+  put("sources", watch.sources.join(", ") || "no source");
+  put("primary", watch.primary);
+  put("version", watch.version);
+}
+
+function empty(id, text) {
+  fill(id, [text], (item) => make("li", item, "quiet"));
+}
+
+function showState(watch) {
+  const [, heading, tone, meaning] = words.STATES.find(([name]) => name === watch.state)
+    ?? [watch.state, watch.state, "wait", ""];
+  const paused = watch.controls.pause;
+  put("state", heading);
+  $("state").dataset.tone = tone;
+  put("why", watch.why || meaning);
+  const next = watch.until ? `; ${words.until(watch.until)}` : "";
+  put("since", `since ${words.moment(watch.since)}${next}`);
+  fill("steps", words.STATES.map(([name]) => [name, name === watch.state]), step);
+  const speed = watch.run ? ` ${words.rate(watch.run.rate_now)}/s` : "";
+  document.title = `${heading}${speed} · drainer`;
+  const spoken = `The watch is ${heading}${paused ? ", paused" : ""}. ${watch.why}`;
+  const gate = `${watch.gate.state}`;
+  if (watch.state !== shown.state || gate !== shown.gate) {
+    if (shown.state) say(gate === shown.gate ? spoken : `The breaker is ${gate}. ${spoken}`);
+    [shown.state, shown.gate] = [watch.state, gate];
+  }
+}
+
+function step([name, current]) {
+  const item = make("li", name);
+  if (current) item.setAttribute("aria-current", "step");
+  return item;
+}
+
+function showOrders(facts) {
+  const { pause, throttle } = facts.watch.controls;
+  $("orders").hidden = !facts.orders;
+  $("closed").hidden = facts.orders;
+  $("leave").hidden = !facts.orders;
+  const held = [
+    ["Paused", pause],
+    [`Limited to ${words.rate(throttle?.per_second)} messages/s`, throttle],
+  ].filter(([, control]) => control);
+  fill("in-force", held, ([what, control]) => {
+    const line = make("p", "", "order");
+    line.append(make("b", what), ` by ${control.by}: ${control.reason || "no reason given"}`);
+    const end = control.until ? `until ${words.moment(control.until)}` : "until it is taken back";
+    line.append(make("span", `since ${words.moment(control.at)}, ${end}`, "quiet"));
+    return line;
+  });
+  if (!held.length) fill("in-force", ["none"], () => make("p", "None in force: the configuration rules.", "quiet"));
+}
+
+function showMail(ledger, facts) {
+  if (!ledger) {
+    put("of", facts.error);
+    return;
+  }
+  const sums = words.GROUPS.map(([name, heading, states]) =>
+    [name, heading, states.reduce((sum, state) => sum + (ledger.states[state] ?? 0), 0)]);
+  const done = sums[0][2] + sums[1][2];
+  put("final", words.count(done));
+  put("of", `of ${words.count(ledger.spooled)} are final`);
+  fill("bar", sums.filter(([, , n]) => n), ([name, , n]) => {
+    const part = make("i", "", `g-${name}`);
+    part.style.flexGrow = n / ledger.spooled;
+    return part;
+  });
+  fill("legend", sums.filter(([name, , n]) => n || name === "delivered"), ([name, heading, n]) => {
+    const item = make("li");
+    item.append(make("i", "", `g-${name}`), make("b", words.count(n)), ` ${heading}`);
+    return item;
+  });
+  const left = facts.eta_seconds;
+  put("eta", left ? `${words.roughly(left)} for what can go now, at this rate.` : "");
+  $("unbalanced").hidden = ledger.balanced;
+  put("unbalanced", ledger.balanced ? "" : "The states do not add up: please report this.");
+}
+
+function showRate(watch, at) {
+  const run = watch.run;
+  put("rate-now", run ? words.rate(run.rate_now) : "0");
+  put("limit", run && run.limit !== null
+    ? `messages/s of ${words.rate(run.limit)}` : run ? "messages/s, no limit" : "messages/s");
+  const parts = run ? [
+    `${words.count(run.sent)} of ${words.count(run.total)} messages sent`,
+    `${run.connections} ${run.connections === 1 ? "connection" : "connections"}`,
+    run.waiting && `waits: ${run.waiting}`,
+  ] : ["No drain runs."];
+  put("run", parts.filter(Boolean).join(" · "));
+  draw($("chart"), shown.history, at);
+  put("chart-words", inWords(shown.history, at));
+  const stops = Math.floor(at / 10) * 10; // the table moves every ten seconds
+  fill("minutes", minutes(shown.history, stops), (cells) => {
+    const row = make("tr");
+    row.append(...cells.map((cell) => make("td", cell)));
+    return row;
+  });
+}
+
+const GATE = {
+  closed: "Closed: mail flows.",
+  paused: "Paused after a temporary refusal",
+  probing: "Probing: messages go one at a time.",
+  open: "Open: the primary refuses us",
+};
+
+function showPrimary(watch, ledger) {
+  for (const name of ["connect", "rcpt", "dot"]) {
+    put(`${name}-ms`, words.milliseconds(watch.latency[`${name}_ms`]));
+  }
+  const { state, reply, reason, until } = watch.gate;
+  const gate = [GATE[state] ?? state, reason, until && `tried again ${words.until(until)}`];
+  put("gate", gate.filter(Boolean).join("; "));
+  $("gate").dataset.tone = { closed: "flow", open: "bad" }[state] ?? "wait";
+  $("gate-reply").hidden = !reply;
+  put("gate-reply", reply);
+  const others = (ledger?.gates ?? []).filter((g) =>
+    g.route === watch.primary && g.scope !== "route" && g.state !== "closed");
+  fill("gates", others, (g) => make("li", `${g.scope}: ${g.state}; ${g.reason} ${g.reply}`));
+  fill("checks", watch.checks, (finding) => {
+    const item = make("li");
+    const verdict = make("b", finding.verdict);
+    verdict.dataset.tone = { ok: "flow", fail: "bad" }[finding.verdict] ?? "wait";
+    item.append(verdict, ` ${finding.stage}`);
+    const more = [finding.reply, finding.hint].filter(Boolean).join(" – ");
+    if (more) item.append(make("span", more, "reply"));
+    return item;
+  });
+  if (!watch.checks.length) empty("checks", "None yet.");
+}
+
+function reason(row) {
+  const item = make("li");
+  const head = make("p");
+  head.append(make("b", words.count(row.recipients)), ` ${row.state}: ${row.meaning}`);
+  const due = row.due && new Date(row.due) > Date.now() ? `, due from ${words.moment(row.due)}` : "";
+  item.append(head, make("p", `${row.rule}, since ${words.moment(row.since)}${due}`, "quiet"));
+  if (row.reply) item.append(make("p", row.reply, "reply"));
+  return item;
+}
+
+function change(row) {
+  const item = make("li");
+  const at = make("time", words.moment(row.at));
+  at.dateTime = row.at;
+  const head = make("p");
+  head.append(at, " ", make("span", `${row.before || "start"} → `, "quiet"), make("b", row.state));
+  item.append(head, make("p", row.why, "quiet"));
+  return item;
+}
+
+// ---- what is heard
+
+let stream = null;
+
+function listen() {
+  stream?.close();
+  shown.history = [];
+  stream = new EventSource("/api/events");
+  stream.addEventListener("status", (event) => {
+    const facts = JSON.parse(event.data);
+    if (!shown.heard) $("main").dataset.ready = "yes";
+    shown.heard = Date.now();
+    shown.lost = false;
+    show(facts);
+    tick();
+  });
+  stream.addEventListener("open", () => { shown.history = []; });
+  stream.addEventListener("error", () => {
+    shown.lost = true;
+    tick();
+    if (stream.readyState === EventSource.CLOSED) retry();
+  });
+}
+
+// The browser gives up after an answer that is no stream: the session may be over.
+async function retry() {
+  try {
+    const answer = await fetch("/api/status");
+    if (answer.status === 401) location.reload();
+  } catch { /* it is away; the timer says so */ }
+  setTimeout(listen, 3000);
+}
+
+function tick() {
+  const age = shown.heard ? Math.round((Date.now() - shown.heard) / 1000) : 0;
+  const stale = age >= OLD;
+  document.body.classList.toggle("stale", stale);
+  $("stale").hidden = !stale;
+  if (stale) put("stale", `What you see is ${words.duration(age)} old: drainer does not answer. Trying again.`);
+  const live = shown.heard && !shown.lost;
+  put("link", stale ? "not connected" : live ? "live" : "connecting");
+  $("link").dataset.tone = stale ? "bad" : live ? "flow" : "wait";
+  if (stale !== shown.stale) {
+    say(stale ? "Connection lost: what is shown is old." : "Connected again.");
+    shown.stale = stale;
+  }
+}
+
+// ---- orders
+
+const ORDERS = {
+  pause: ["Pause", "Nothing new is begun; messages under way are finished."],
+  resume: ["Resume", "Ends a pause: mail flows again as the watch allows."],
+  throttle: ["Change rate", "Counts from the next second, for the drain that runs and the next."],
+};
+let order = "pause";
+
+function open(name) {
+  order = name;
+  const [heading, meaning] = ORDERS[name];
+  put("order-head", heading);
+  put("order-words", meaning);
+  put("order-go", heading);
+  $("rate-field").hidden = name !== "throttle";
+  $("for-field").hidden = name === "resume";
+  $("order-wrong").hidden = true;
+  const limit = shown.facts?.watch.run?.limit;
+  const now = limit === undefined ? "" : `Now ${words.rate(limit)} per second. `;
+  put("rate-hint", `${now}Empty gives the configured rate back.`);
+  $("order-form").reset();
+  $("order").showModal();
+  $(name === "throttle" ? "rate" : "reason").focus();
+}
+
+async function give(event) {
+  event.preventDefault();
+  const facts = { reason: $("reason").value };
+  if (order !== "resume") facts.for = $("for").value;
+  const rate = $("rate").value.trim();
+  if (order === "throttle") facts.rate = rate && `${rate}/${$("unit").value}`;
+  $("order-go").disabled = true;
+  try {
+    const answer = await fetch(`/api/${order}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(facts),
+    });
+    const told = await answer.json();
+    if (!answer.ok) throw new Error(told.error);
+    $("order").close();
+    put("ordered", `${ORDERS[order][0]}: ordered at ${words.moment(Date.now())}.`);
+  } catch (error) {
+    put("order-wrong", error.message || "drainer does not answer");
+    $("order-wrong").hidden = false;
+  } finally {
+    $("order-go").disabled = false;
+  }
+}
+
+for (const button of document.querySelectorAll("[data-order]")) {
+  button.addEventListener("click", () => open(button.dataset.order));
+}
+$("order-no").addEventListener("click", () => $("order").close());
+$("order-form").addEventListener("submit", give);
+addEventListener("resize", () => shown.facts && draw($("chart"), shown.history, shown.facts.at));
+setInterval(tick, 1000);
+listen();

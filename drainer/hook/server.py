@@ -1,0 +1,129 @@
+"""The HTTP server: the application, its socket, and its life.
+
+``serve`` runs until it is cancelled, and then ends in order: it listens no more,
+streams end, answers that are under way have a second.
+"""
+
+import contextlib
+import math
+import socket
+import ssl
+from collections.abc import Iterator
+
+import uvicorn
+from sqlalchemy.engine import URL
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from drainer.errors import UsageError
+from drainer.hook import commands, pages, triggers, views
+from drainer.hook.desk import Desk
+from drainer.hook.guard import Guard
+from drainer.hook.patience import Patient
+from drainer.hook.settings import Settings
+from drainer.watched import Watched
+
+GRACE = 1
+"""Whole seconds, for what is under way when the server ends."""
+
+
+def application(desk: Desk) -> Guard:
+    """Return everything behind its guard."""
+    parts = (triggers, commands, views, pages)
+    app = Starlette(
+        routes=[route for part in parts for route in part.routes(desk)],
+        exception_handlers={HTTPException: _in_words},
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, desk)
+
+
+async def _in_words(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - no other is registered
+    facts = {"error": error.detail}
+    return JSONResponse(facts, error.status_code, error.headers)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Return a socket that listens where the settings say.
+
+    Raises UsageError when it cannot, or the certificate cannot be read.
+    """
+    _tls(settings)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    place = (settings.host, settings.port)
+    try:
+        return socket.create_server(place, family=family, backlog=128)
+    except OSError as error:
+        message = f"cannot listen on {settings.host} port {settings.port}: {error}"
+        raise UsageError(message, hint="see [hook] listen") from None
+
+
+async def serve(
+    settings: Settings,
+    watched: Watched,
+    url: URL,
+    route: str,
+    listener: socket.socket | None = None,
+) -> None:
+    """Serve a watch until cancelled; controls go into the ledger at ``url``.
+
+    Takes a socket from ``listen``, or makes one. Raises UsageError when it cannot
+    listen, or the certificate cannot be read.
+    """
+    desk = Desk(settings, watched, url, route)
+    server = _Server(_configuration(settings, desk))
+    bound = listener or listen(settings)
+    try:
+        await server.serve(sockets=[bound])
+    finally:  # cancelled, uvicorn leaves everything as it is
+        desk.end_streams()
+        if server.started and server.servers:
+            await server.shutdown(sockets=[bound])
+        bound.close()
+        desk.reading.close()
+
+
+def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
+    made = uvicorn.Config(
+        application(desk),
+        http=Patient.within(settings.patience),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=math.ceil(settings.patience),
+        timeout_graceful_shutdown=GRACE,
+    )
+    made.load()
+    made.ssl = _tls(settings)
+    return made
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls is None:
+        return None
+    certificate, key = settings.tls
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        message = f"the certificate {certificate} with {key} cannot be read: {error}"
+        hint = "both are PEM files; see [hook] tls_cert and tls_key"
+        raise UsageError(message, hint=hint) from None
+    return context
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its signal handlers: who runs us has his own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield

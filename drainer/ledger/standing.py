@@ -1,0 +1,40 @@
+"""Where a drain stands: the facts of `status --json`, and of the hook's page."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from drainer.ledger import Row
+from drainer.ledger.report import Report
+
+
+def standing(
+    report: Report, lifetime: timedelta, sources: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the facts by their names in `status --json`; ``lifetime`` is [retry]'s.
+
+    Without sources, of the whole ledger.
+    """
+    states, spooled = report.states(sources), report.spooled(sources)
+    return {
+        "spooled": spooled,
+        "states": states,
+        "balanced": spooled == sum(states.values()),
+        "messages": report.message_counts(sources),
+        "run": report.last_run(),
+        "gates": report.gates(),
+        "expires_first": expiry(report.expires_first(sources), lifetime),
+    }
+
+
+def expiry(row: Row | None, lifetime: timedelta) -> dict[str, Any] | None:
+    """Return which recipient expires first, and the seconds that it has left."""
+    if row is None:
+        return None
+    left = lifetime.total_seconds() - row["spent"] / 1e6
+    return {
+        "id": row["id"],
+        "native_id": row["native_id"],
+        "forward_path": row["forward_path"],
+        "left": round(max(left, 0.0), 1),
+    }

@@ -1,0 +1,1 @@
+"""The HTTP server, the status page, and what they read."""

@@ -1,0 +1,117 @@
+"""The server of a real watch: hooks make it look, orders hold it, its page follows."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from drainer.ledger import engine
+from tests.hooked import OPEN, OPERATOR, TOKEN, Hooked, Show, armed
+from tests.peer import PeerThread
+from tests.running import Bench
+from tests.watcher import Watcher, prepare, source, watching
+
+StartPeer = Callable[..., PeerThread]
+COUNT = 30
+
+
+@pytest.fixture
+def bench(tmp_path: Path, peer: StartPeer, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Give a bench whose watch looks for new mail rarely, and serves HTTP."""
+    monkeypatch.chdir(tmp_path)
+    made = Bench(tmp_path, peer().port)
+    files = {"token_file": TOKEN, "operator_token_file": OPERATOR}
+    for name, secret in files.items():
+        path = tmp_path / name
+        path.write_text(f"{secret}\n", "utf-8")
+        path.chmod(0o600)
+    prepare(
+        made,
+        watch={"rescan": "5m"},
+        throttle={"rate": "10/second", "ramp": "0s"},
+        hook={"listen": "127.0.0.1:0", **{k: str(tmp_path / k) for k in files}},
+    )
+    return made
+
+
+def served(bench: Bench, watch: Watcher) -> Hooked:
+    """Return a client of the server that a watch says it has."""
+    watch.wait_said("the hook listens on http://127.0.0.1:")
+    place = watch.text.partition("the hook listens on http://")[2].partition("/")[0]
+    url = engine.parse_url(str(bench.ledger))
+    client = Hooked(OPEN, Show(armed(0)), url)
+    client.port = int(place.rpartition(":")[2])
+    return client
+
+
+def test_a_hook_makes_a_watch_look_and_orders_hold_its_drain(bench: Bench) -> None:
+    """From the alert that is resolved to the last message, seen over HTTP."""
+    with watching(bench) as watch:
+        seen = watch.wait_for("armed")
+        server = served(bench, watch)
+        for n in range(COUNT):
+            bench.add(f"user{n}@example.org")
+        assert server.get("/readyz").json["state"] == "armed"
+        assert server.post("/hooks/primary-up", {}).status == 401
+        answers = [server.post("/hooks/primary-up", {}, token=TOKEN) for _ in "ab"]
+        assert [answer.status for answer in answers] == [202, 202]
+        watch.wait_for("probing", after=seen, why="http 127.0.0.1 hook")
+        watch.wait_for("ramp", after=seen)
+        pause = {"reason": "a new disk"}
+        assert server.post("/api/pause", pause, token=OPERATOR).status == 202
+        held = watch.wait_for("waiting", why="a new disk")
+        facts = server.get("/api/status", token=OPERATOR).json
+        assert facts["watch"]["controls"]["pause"]["reason"] == "a new disk"
+        assert facts["ledger"]["balanced"] is True
+        assert facts["ledger"]["spooled"] == COUNT
+        assert server.post("/api/resume", pause, token=OPERATOR).status == 202
+        watch.wait_for("armed", after=held)
+        text = server.get("/metrics", token=TOKEN).body.decode()
+        assert f'drainer_recipients{{state="delivered"}} {COUNT}.0' in text
+        assert 'drainer_watch_state{state="armed"} 1.0' in text
+        assert [change["state"] for change in history(server)] == watch.states
+    bench.assert_balanced()
+
+
+def history(server: Hooked) -> list[dict[str, str]]:
+    """Return the changes of state that the page shows."""
+    facts = server.get("/api/status", token=OPERATOR).json
+    found: list[dict[str, str]] = facts["watch"]["last_decisions"]
+    return found
+
+
+def test_a_watch_ends_in_time_although_a_page_listens(bench: Bench) -> None:
+    """With its exit status, and the stream's end."""
+    with watching(bench) as watch:
+        watch.wait_for("armed")
+        server = served(bench, watch)
+        connection = server.connect()
+        headers = {"Authorization": f"Bearer {OPERATOR}"}
+        connection.request("GET", "/api/events", headers=headers)
+        response = connection.getresponse()
+        assert response.readline() == b"event: status\n"
+        assert watch.end() == 0
+        assert response.read().endswith(b"\n\n")
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ({"listen": "0.0.0.0:0", "token_file": ""}, "beyond loopback a token"),
+        ({"token_file": "/nowhere"}, "cannot be read"),
+        ({"listen": "192.0.2.1:80"}, "cannot listen on 192.0.2.1 port 80"),
+        ({"tls_cert": "/nowhere", "tls_key": "/nowhere"}, "certificate /nowhere"),
+    ],
+    ids=["no token", "no file", "no address", "no certificate"],
+)
+def test_a_server_that_cannot_be_ends_the_watch_with_words(
+    bench: Bench, hook: dict[str, object], words: str
+) -> None:
+    """Exit status 2, before anything is looked at."""
+    bench.configure(hook=hook)
+    ended = bench.start("watch", source(bench))
+    _, said = ended.communicate(timeout=60)
+    assert ended.returncode == 2, said
+    assert words in said
+    assert "watch probing" not in said
