@@ -284,9 +284,8 @@ def _lease_owner(url: LedgerURL) -> str:
 
     So a rerun has at once what a dead run had leased, and knows what that run sent.
     """
-    report = Report(url)
-    salt = report.salt()
-    report.close()
+    with Report(url) as report:
+        salt = report.salt()
     return hashlib.sha256(b"lease" + salt).hexdigest()[:32]
 
 
@@ -353,9 +352,10 @@ def _exit_code(run: Run, drain: Drain, error: DrainerError | None) -> int:
         return INTERRUPTED
     if drain.keeper.open_gates:
         return 4
-    report = Report(run.url)
-    left = remains(report, [source.url for source in run.sources], run.orders.choice)
-    report.close()
+    with Report(run.url) as report:
+        left = remains(
+            report, [source.url for source in run.sources], run.orders.choice
+        )
     return 5 if left else 0
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from drainer.errors import UsageError
-from drainer.ledger.report import Filters
+from drainer.ledger.filters import Filters
 from drainer.mail.envelope import parse_mailbox
 from drainer.policy.redirect import Redirect, parse_redirects
 from drainer.policy.select import Choice, Ids, Order, Pattern, Selection

@@ -30,15 +30,11 @@ def give(url: URL, route: str, control: Control) -> Control:
     Makes the ledger if there is none: a hook may come before the first drain.
     Raises LedgerError.
     """
-    database = engine.connect(url, create=True).execution_options(writes=True)
-    try:
-        with database.begin() as connection:
-            row = _row(route, control)
-            result = connection.execute(sa.insert(schema.controls), row)
-            key = result.inserted_primary_key
-            connection.execute(sa.insert(schema.decisions), [_decision(row)])
-    finally:
-        database.dispose()
+    row = _row(route, control)
+    with engine.writing(url, create=True) as connection:
+        result = connection.execute(sa.insert(schema.controls), row)
+        key = result.inserted_primary_key
+        connection.execute(sa.insert(schema.decisions), [_decision(row)])
     assert key is not None  # noqa: S101 - a serial has a value once it is written
     return _control(row | {"id": int(key[0])})
 

@@ -9,7 +9,7 @@ from drainer.cli.filters import with_filters
 from drainer.config import file as config_file
 from drainer.errors import DrainerError, UsageError
 from drainer.ledger import engine
-from drainer.ledger.report import Filters
+from drainer.ledger.filters import Filters
 from drainer.policy.rules import rules_of
 from drainer.policy.throttle import parse_rate, parse_size
 from drainer.sources.registry import open_source
