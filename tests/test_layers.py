@@ -15,6 +15,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 LAYERS: Final = (
     ("errors", "units", "process"),
     ("helper",),
+    ("nursery",),
     ("databases",),
     ("mail",),
     ("policy",),

@@ -153,9 +153,7 @@ def end(
     code, commits = ending
     _note(connection, Kind.RUN_ENDED, identity.run, now, exit=code, commits=commits)
     connection.execute(
-        sa.update(schema.runs)
-        .where(_N.id == identity.run)
-        .values(ended=now, exit=code)
+        sa.update(schema.runs).where(_N.id == identity.run).values(ended=now, exit=code)
     )
     due = now + rest // timedelta(microseconds=1)
     abandon(connection, [identity.owner], identity.run, (now, due))
