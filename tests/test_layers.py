@@ -63,6 +63,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.evidence.stored",
     ),
     "pydantic_settings": ("drainer.config",),
+    "re2": ("drainer.policy.rules",),
     "rich": ("drainer.cli",),
     "spf": ("drainer.evidence.spf",),
     "sqlalchemy": (
