@@ -20,15 +20,7 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import Pages, print_json, say, stdout, warn
 from drainer.cli.summary import Run
-from drainer.cli.verbs import (
-    DryRunOption,
-    IdsArgument,
-    ReasonOption,
-    YesOption,
-    insist,
-    named,
-    show_touched,
-)
+from drainer.cli.verbs import Asked, as_verb, named, show_touched
 from drainer.cli.verify import source_of
 from drainer.config import Config
 from drainer.errors import SourceError, UsageError
@@ -120,91 +112,59 @@ def show(
 
 
 @app.command("approve")
-@with_filters
-def approve(
-    ids: IdsArgument = None,
-    reason: ReasonOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    filters: Filters,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
-    json_: JsonOption = False,
-) -> None:
+@as_verb
+def approve(asked: Asked) -> None:
     """Take refusals for final now: the gate decides, report or quarantine.
 
     Who is not proven is not told by this either.
 
     Example: drainer bounces approve 4bX1Yz3Qk2z --reason 'the user has left'
     """
-    config = load(path, ledger=ledger)
-    with asking(config) as (report, bouncer):
-        chosen = _chosen(report, "approve", ids, filters)
+    with asking(asked.config) as (report, bouncer):
+        chosen = _chosen(report, "approve", asked)
         if bouncer is None:
             rulings = [Ruling(resting=r, event=Event.APPROVED_REFUSED) for r in chosen]
         else:
             rulings = list(escrow.approvals(bouncer, chosen, utcnow()))
         if left := len(chosen) - len(rulings):
             say(f"{left} go on resting: DNS did not say enough; try again later")
-        _carry_out(config, report, ("approve", reason), rulings,
-                   (dry_run, yes, json_))  # fmt: skip
+        _carry_out("approve", asked, report, rulings)
 
 
 @app.command("cancel")
-@with_filters
-def cancel(
-    ids: IdsArgument = None,
-    reason: ReasonOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    filters: Filters,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
-    json_: JsonOption = False,
-) -> None:
+@as_verb
+def cancel(asked: Asked) -> None:
     """Tell nobody: what was refused goes into the quarantine.
 
     Example: drainer bounces cancel --sender newsletter@ --reason 'not wanted'
     """
-    config = load(path, ledger=ledger)
-    with asking(config) as (report, _):
-        chosen = _chosen(report, "cancel", ids, filters)
+    with asking(asked.config) as (report, _):
+        chosen = _chosen(report, "cancel", asked)
         rulings = [Ruling(resting=each, event=Event.CANCELLED) for each in chosen]
-        _carry_out(config, report, ("cancel", reason), rulings,
-                   (dry_run, yes, json_))  # fmt: skip
+        _carry_out("cancel", asked, report, rulings)
 
 
-def _chosen(
-    report: Report, verb: str, ids: list[str] | None, filters: Filters
-) -> list[Resting]:
+def _chosen(report: Report, verb: str, asked: Asked) -> list[Resting]:
     """Return the refusals that rest and are meant."""
-    chosen = named(report, ids, filters, verb)
+    chosen = named(report, asked.ids, asked.filters, verb)
     pending = State.BOUNCE_PENDING.value
     return [each for each in resting(report, chosen) if each.row["state"] == pending]
 
 
 def _carry_out(
-    config: Config,
-    report: Report,
-    why: tuple[str, str],
-    rulings: Sequence[Ruling],
-    flags: tuple[bool, bool, bool],
+    verb: str, asked: Asked, report: Report, rulings: Sequence[Ruling]
 ) -> None:
-    """Ask, copy, and write down; ``flags`` are --dry-run, --yes and --json."""
-    (verb, reason), (dry_run, yes, as_json) = why, flags
+    """Ask, copy, and write down."""
     count = len(rulings)
-    if not dry_run and count:
-        insist(verb, reason, 0 if yes else count)
-        url = ledger_url(config)
-        opening = _Opening(config)
+    if not asked.dry_run and count:
+        asked.insist(verb, count)
+        url = ledger_url(asked.config)
         quarantine = Quarantine(quarantine_folder(url))
-        escrow.keep_copies(quarantine, report, rulings, opening)
-        count = rule(url, verb, rulings, reason)
-    if dry_run and not as_json:
+        escrow.keep_copies(quarantine, report, rulings, _Opening(asked.config))
+        count = rule(url, verb, rulings, asked.reason)
+    if asked.dry_run and not asked.as_json:
         show_touched(each.resting.row for each in rulings)
-    _tell(rulings, count, dry_run=dry_run, as_json=as_json)
+    _tell(rulings, count, dry_run=asked.dry_run, as_json=asked.as_json)
 
 
 class _Opening:

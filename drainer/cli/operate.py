@@ -5,18 +5,8 @@ from dataclasses import replace
 
 import typer
 
-from drainer.cli.filters import with_filters
-from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, stdout
-from drainer.cli.verbs import (
-    DryRunOption,
-    IdsArgument,
-    ReasonOption,
-    YesOption,
-    insist,
-    named,
-    show_touched,
-)
+from drainer.cli.verbs import Asked, as_verb, named, show_touched
 from drainer.config import Config
 from drainer.ledger import Row
 from drainer.ledger.filters import Filters
@@ -57,41 +47,30 @@ def verb_command(
     ``afterwards`` is called when the ledger knows.
     """
 
-    @with_filters
-    def command(
-        ids: IdsArgument = None,
-        reason: ReasonOption = "",
-        path: ConfigOption = None,
-        ledger: LedgerOption = "",
-        *,
-        filters: Filters,
-        dry_run: DryRunOption = False,
-        yes: YesOption = False,
-        json_: JsonOption = False,
-    ) -> None:
-        config = load(path, ledger=ledger)
-        url = ledger_url(config)
+    @as_verb
+    def command(asked: Asked) -> None:
+        url = ledger_url(asked.config)
         with Report(url) as report:
-            named_ = named(report, ids, filters, verb.name)
-            chosen = _touched_by(verb, named_, within)
+            meant = named(report, asked.ids, asked.filters, verb.name)
+            chosen = _touched_by(verb, meant, within)
             count = sum(1 for _ in _rows(report, chosen))
-            if dry_run:
-                if not json_:
+            if asked.dry_run:
+                if not asked.as_json:
                     show_touched(_rows(report, chosen))
-                _say_count(count, f"would be {verb.done}", as_json=json_)
+                _say_count(count, f"would be {verb.done}", as_json=asked.as_json)
                 return
-        insist(verb.name, reason, 0 if yes else count)
-        changed = apply_verb(url, verb, chosen, reason) if count else 0
-        afterwards(config)
-        _say_done(verb, changed, count, as_json=json_)
+        asked.insist(verb.name, count)
+        changed = apply_verb(url, verb, chosen, asked.reason) if count else 0
+        afterwards(asked.config)
+        _say_done(verb, changed, count, as_json=asked.as_json)
 
     return command
 
 
-def _touched_by(verb: Verb, named_: Filters, within: Sequence[State]) -> Filters:
+def _touched_by(verb: Verb, meant: Filters, within: Sequence[State]) -> Filters:
     """Return which recipients a verb may touch; without states there are none."""
-    states = touchable(verb, named_.states or [s.value for s in State])
-    return replace(named_, states=[state for state in states if state in within])
+    states = touchable(verb, meant.states or [s.value for s in State])
+    return replace(meant, states=[state for state in states if state in within])
 
 
 def _rows(report: Report, chosen: Filters) -> Iterable[Row]:

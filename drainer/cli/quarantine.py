@@ -248,7 +248,7 @@ def export(
     """
     config = load(path, ledger=ledger)
     with Report(ledger_url(config)) as report:
-        chosen = _within(named(report, ids or [], filters, "export"))
+        chosen = _within(named(report, ids or (), filters, "export"))
         contents = Contents(config, report)
         messages = itertools.groupby(report.recipients(chosen), lambda row: row["id"])
         if dry_run:
