@@ -47,11 +47,10 @@ check: setup ## formatting, lint, strict types: fast, changes nothing
 fast: setup ## the tests that need no server: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/contract tests/test_layers.py tests/test_docs.py
 
-# Most tests wait for servers, so that they run side by side; what a busy machine makes
-# fail is tried again on a quiet one, and counts if it fails there too.
+# Many tests wait for servers, so that four run on two processors; whoever has none left
+# takes over another's. What counts time or memory runs after that, alone.
 test: setup services ## every test; as root it installs what is missing, and nothing is skipped
-	$(BIN)/python -m pytest -m "not alone" -n 4 --dist loadfile || \
-	  $(BIN)/python -m pytest -m "not alone" --last-failed
+	$(BIN)/python -m pytest -m "not alone" -n 4 --dist worksteal
 	$(BIN)/python -m pytest -m alone
 
 # The extra is no part of `setup`: atheris has no wheel for every Python. Without it

@@ -93,8 +93,7 @@ class Acknowledger:
         """Tell a source, in the terms that it knows; it may block."""
         if not isinstance(source, Failing):
             return source.acknowledge(messages)
-        report = Report(self._ledger.url)
-        failed = report.undelivered([message.id for message in messages])
-        report.close()
+        with Report(self._ledger.url) as report:
+            failed = report.undelivered([message.id for message in messages])
         done = source.acknowledge([m for m in messages if m.id not in failed])
         return done + source.fail([m for m in messages if m.id in failed])

@@ -3,22 +3,25 @@
 A helper waits to be told its job on a socket, its standard input, and does it; when
 the other end closes before, it ends. Forked from a command that has just loaded its
 modules it costs nothing to start. Threads and databases that are open do not survive
-a fork, so that later it is an interpreter of its own, which loads them again.
+a fork, so that later another process forks it (drainer.nursery): it has loaded the
+modules too, opens nothing, and ends when this one does.
 """
 
+import atexit
 import importlib
 import os
 import pickle
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import NoReturn
+from contextlib import ExitStack, suppress
+from typing import Any, NoReturn
 
 from drainer.process import (
     HEAD,
@@ -35,20 +38,33 @@ JOBS = {
 }
 """The module of each job: its ``serve(link, order, descriptors)`` does it."""
 
+OUTPUTS = (1, 2)
+NUMBER = struct.Struct(">i")
+"""How a nursery tells of a helper: its process, and later its exit status."""
+
 _MAX_DESCRIPTORS = 4
 _fresh: set[int] = set()
 """Processes that may fork: SQLite, for one, breaks when it is open meanwhile."""
+_nurseries: list["Nursery"] = []
+_one_at_a_time = threading.Lock()
 
 
 class Helper:
     """One helper, as its parent sees it."""
 
-    def __init__(self, pid: int, link: socket.socket, wait: Callable[[], int]) -> None:
-        """Hold what ``start`` made; ``wait`` waits for its end, and blocks."""
+    def __init__(
+        self, pid: int, link: socket.socket, ending: int, ask: Callable[[], int]
+    ) -> None:
+        """Hold what ``start`` made.
+
+        The descriptor ``ending`` can be read when it has ended, and then ``ask``
+        returns its exit status, or minus the signal.
+        """
         self.pid = pid
         #: Our end of its standard input; closing it tells it to end.
         self.link = link
-        self._wait = wait
+        self._ending = ending
+        self._ask = ask
         self._status: int | None = None
 
     def begin(
@@ -66,7 +82,7 @@ class Helper:
 
     def kill(self) -> None:
         """End it at once; ``wait`` is still to be called."""
-        if self._status is None:
+        if self._status is None and not self._has_ended(0):
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -76,12 +92,14 @@ class Helper:
         It is killed when it has not ended after ``timeout`` seconds.
         """
         if self._status is None:
-            descriptor = os.pidfd_open(self.pid)
-            if not select.select([descriptor], [], [], timeout)[0]:
+            if not self._has_ended(timeout):
                 self.kill()
-            os.close(descriptor)
-            self._status = self._wait()
+            self._status = self._ask()
+            os.close(self._ending)
         return self._status
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        return bool(select.select([self._ending], [], [], timeout)[0])
 
     def end(self) -> None:
         """Kill it, if it has not ended, and wait."""
@@ -90,18 +108,87 @@ class Helper:
         self.wait()
 
 
+class Nursery:
+    """The process that forks helpers, as its parent sees it."""
+
+    def __init__(self) -> None:
+        """Start it; it ends with this process."""
+        self._link, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                # never import from the current folder, which may be anybody's
+                [sys.executable, "-P", "-m", "drainer.nursery"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=child_environment(),
+                start_new_session=True,  # Ctrl-C is for the drain
+            )
+        atexit.register(self.close)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can bear."""
+        return self._process.poll() is None
+
+    def bear(self) -> Helper:
+        """Return a new helper, with the environment, folder and outputs of now.
+
+        Raises OSError when the nursery has died.
+        """
+        ours, theirs = socket.socketpair()
+        ending, told = os.pipe()
+        with ExitStack() as undoing:
+            undoing.callback(ours.close)
+            undoing.callback(os.close, ending)
+            with theirs, os.fdopen(told, "wb"):
+                self._order([theirs.fileno(), told, *OUTPUTS])
+            pid = _number(ending)
+            if pid is None:
+                raise BrokenPipeError
+            undoing.pop_all()
+
+        def ask() -> int:
+            status = _number(ending)
+            # When the nursery died first nobody can tell; its link ends the helper.
+            return -signal.SIGKILL if status is None else status
+
+        return Helper(pid, ours, ending, ask)
+
+    def _order(self, descriptors: list[int]) -> None:
+        frame = framed((child_environment(), _current_folder()))
+        sent = socket.send_fds(self._link, [frame], descriptors)
+        self._link.sendall(frame[sent:])
+
+    def close(self) -> None:
+        """Let it end; its helpers have ends of their own."""
+        self._link.close()
+        self._process.wait()
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - text, to be sent
+    except FileNotFoundError:
+        return "/"
+
+
+def _number(pipe: int) -> int | None:
+    """Return the next number that a nursery tells of a helper; None at the end."""
+    data = os.read(pipe, NUMBER.size)
+    return int(NUMBER.unpack(data)[0]) if data else None
+
+
 def start() -> Helper:
-    """Start a helper that waits for its job."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            # never import from the current folder, which may be anybody's
-            [sys.executable, "-P", "-m", "drainer.helper"],
-            stdin=theirs.fileno(),
-            env=child_environment(),
-            start_new_session=True,  # Ctrl-C is for the drain
-        )
-        return Helper(process.pid, ours, process.wait)
+    """Start a helper that waits for its job; OSError when that is impossible."""
+    with _one_at_a_time:
+        if not _nurseries or not _nurseries[-1].lives:
+            _nurseries.append(Nursery())
+        return _nurseries[-1].bear()
 
 
 def allow_fork() -> None:
@@ -117,23 +204,24 @@ def fork() -> Helper:
     with theirs:
         pid = os.fork()
         if pid == 0:
-            _become(theirs)
+            become(theirs.fileno(), OUTPUTS, child_environment())
 
-    def wait() -> int:
+    def ask() -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    return Helper(pid, ours, wait)
+    return Helper(pid, ours, os.pidfd_open(pid), ask)
 
 
-def _become(link: socket.socket) -> NoReturn:
+def become(link: int, outputs: Sequence[int], environment: dict[str, str]) -> NoReturn:
     """Be a helper, and nothing of what the parent was; never return."""
     status = 1
     try:
         os.setsid()
-        os.dup2(link.fileno(), 0)
+        for number, descriptor in enumerate((link, *outputs)):
+            os.dup2(descriptor, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        for name in set(os.environ) - set(child_environment()):
-            del os.environ[name]
+        os.environ.clear()
+        os.environ.update(environment)
         status = main()
     except BaseException:  # noqa: BLE001 - nothing of the parent may run on here
         traceback.print_exc()
@@ -151,12 +239,17 @@ def main() -> int:
         head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _MAX_DESCRIPTORS)
         if not head:
             return 0  # there was none
-        head += _exactly(link, HEAD.size - len(head))
-        body = _exactly(link, HEAD.unpack(head)[0])
-        job, order = pickle.loads(body)  # noqa: S301 - from our parent
+        job, order = value_after(head, link)
         serve = importlib.import_module(JOBS[job]).serve
         status: int = serve(link, order, descriptors)
         return status
+
+
+def value_after(head: bytes, link: socket.socket) -> Any:  # noqa: ANN401 - a pickle
+    """Return the value that our parent sent, of which ``head`` has been read."""
+    head += _exactly(link, HEAD.size - len(head))
+    body = _exactly(link, HEAD.unpack(head)[0])
+    return pickle.loads(body)  # noqa: S301 - from our parent
 
 
 def _exactly(link: socket.socket, size: int) -> bytes:

@@ -101,11 +101,8 @@ class Picker:
         self._look_after = ended + max(0.5, LOOKS * (ended - begun))
 
     def _read(self, asking: Asking) -> Waiting:
-        report = Report(self._ledger.url)
-        try:
+        with Report(self._ledger.url) as report:
             return look(report, asking)
-        finally:
-            report.close()
 
     async def next_due(self, until: datetime) -> int | None:
         """Return when the next recipient is due, in microseconds; 0 = it is."""

@@ -18,11 +18,8 @@ A_DAY = timedelta(days=1)
 
 def digest_text(config: Config, since: datetime, now: datetime) -> str:
     """Return the digest of the time between; LedgerError without a ledger."""
-    report = Report(ledger_url(config))
-    try:
+    with Report(ledger_url(config)) as report:
         facts = digest(report, since, now, make_rules(config))
-    finally:
-        report.close()
     return text_of(facts, make_own(config).hostname)
 
 

@@ -174,9 +174,8 @@ def _lease_owner(url: LedgerURL) -> str:
 
     So a rerun has at once what a dead run had leased, and knows what that run sent.
     """
-    report = Report(url)
-    salt = report.salt()
-    report.close()
+    with Report(url) as report:
+        salt = report.salt()
     return hashlib.sha256(b"lease" + salt).hexdigest()[:32]
 
 
@@ -205,9 +204,9 @@ def _exit_code(run: Run, drain: Drain, error: DrainerError | None) -> int:
         return INTERRUPTED
     if drain.keeper.open_gates:
         return 4
-    report = Report(run.url)
-    left = remains(report, [source.url for source in run.sources], run.orders.choice)
-    report.close()
+    urls = [source.url for source in run.sources]
+    with Report(run.url) as report:
+        left = remains(report, urls, run.orders.choice)
     return 5 if left else 0
 
 

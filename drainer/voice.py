@@ -58,9 +58,8 @@ async def give_back(
     if not takings:
         return None
     try:
-        report = Report(url)
-        returned = await takings.give_back(report)
-        report.close()
+        with Report(url) as report:
+            returned = await takings.give_back(report)
     except OwnedElsewhere:  # then it is not ours
         return None
     except DrainerError as error:

@@ -8,9 +8,10 @@ unless a test says otherwise.
 
 import socketserver
 import struct
-import threading
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
+
+from tests.service import Server, Service
 
 _VERSION: Final = 6
 #: Add and change headers, replace body, add and delete recipients, quarantine, change
@@ -74,7 +75,7 @@ def quarantine(reason: bytes) -> bytes:
 class _Handler(socketserver.StreamRequestHandler):
     """One connection, which may carry several messages."""
 
-    server: "_Server"
+    server: Server
 
     def handle(self) -> None:
         while head := self.rfile.read(4):
@@ -90,49 +91,20 @@ class _Handler(socketserver.StreamRequestHandler):
                     )
                 )
             elif packet[0] == _END_OF_BODY:
-                for edit in self.server.milter.edits:
+                for edit in self.server.service.edits:
                     self._send(edit)
-                self._send(self.server.milter.verdict)
+                self._send(self.server.service.verdict)
 
     def _send(self, packet: bytes) -> None:
         self.wfile.write(struct.pack("!I", len(packet)) + packet)
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    milter: "Milter"
-
-
 @dataclass(slots=True)
-class Milter:
+class Milter(Service):
     """The server, in a thread of its own; a context manager."""
 
+    handler = _Handler
     #: What is done to each message from now on, in this order.
     edits: list[bytes] = field(default_factory=list)
     #: CONTINUE or TEMPFAIL, for each message from now on.
     verdict: bytes = CONTINUE
-    _server: _Server | None = None
-
-    @property
-    def place(self) -> str:
-        """What Postfix's smtpd_milters takes; raises RuntimeError unless it runs."""
-        if self._server is None:
-            msg = "the milter is not running"
-            raise RuntimeError(msg)
-        return f"inet:127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        """Start."""
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.milter = self
-        threading.Thread(
-            target=self._server.serve_forever, name="milter", daemon=True
-        ).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.shutdown()
-            server.server_close()

@@ -5,9 +5,10 @@ It answers each request for sender and recipient that it has not seen before wit
 """
 
 import socketserver
-import threading
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
+
+from tests.service import Server, Service
 
 _GO_ON: Final = "DUNNO"
 
@@ -15,7 +16,7 @@ _GO_ON: Final = "DUNNO"
 class _Handler(socketserver.StreamRequestHandler):
     """One connection, which may carry several requests."""
 
-    server: "_Server"
+    server: Server
 
     def handle(self) -> None:
         request: dict[str, str] = {}
@@ -24,24 +25,19 @@ class _Handler(socketserver.StreamRequestHandler):
                 name, _, value = line.partition("=")
                 request[name] = value
                 continue
-            action = self.server.greylist.judge(request)
+            action = self.server.service.judge(request)
             self.wfile.write(f"action={action}\n\n".encode())
             request = {}
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    greylist: "Greylist"
-
-
 @dataclass(slots=True)
-class Greylist:
+class Greylist(Service):
     """The server, in a thread of its own; a context manager."""
 
+    handler = _Handler
     reply: str = "450 4.2.0 Greylisted, please try again later"
     #: Sender and recipient of what was asked for before.
     seen: set[tuple[str, str]] = field(default_factory=set)
-    _server: _Server | None = None
 
     def judge(self, request: dict[str, str]) -> str:
         """Return the action for a request."""
@@ -50,27 +46,3 @@ class Greylist:
             return _GO_ON
         self.seen.add(pair)
         return self.reply
-
-    @property
-    def place(self) -> str:
-        """What check_policy_service takes; raises RuntimeError unless it runs."""
-        if self._server is None:
-            msg = "the policy service is not running"
-            raise RuntimeError(msg)
-        return f"inet:127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        """Start."""
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.greylist = self
-        threading.Thread(
-            target=self._server.serve_forever, name="greylist", daemon=True
-        ).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.shutdown()
-            server.server_close()

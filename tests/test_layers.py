@@ -15,6 +15,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 LAYERS: Final = (
     ("errors", "units", "process", "watched", "notify", "pulse"),
     ("helper",),
+    ("nursery",),
     ("databases",),
     ("mail",),
     ("policy",),
@@ -69,6 +70,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.wiring.hook",
     ),
     "pydantic_settings": ("drainer.config",),
+    "re2": ("drainer.policy.rules",),
     "rich": ("drainer.cli",),
     "spf": ("drainer.evidence.spf",),
     "sqlalchemy": (

@@ -1,6 +1,5 @@
 """`bounces`: who would be told what; approve, cancel, and send what is due."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated
@@ -13,17 +12,20 @@ from drainer.cli.escrowed import COLUMNS, add_row, asking, facts_of, print_facts
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
     ConfigOption,
+    IdArgument,
     JsonOption,
     LedgerOption,
     ToOption,
     load,
 )
 from drainer.cli.output import VOICE, Pages, print_json, say, stdout, warn
+from drainer.cli.verbs import Asked, as_verb, named, show_touched
 from drainer.cli.verify import source_of
 from drainer.config import Config
 from drainer.errors import SourceError, UsageError
 from drainer.ledger.escrow import Resting, Ruling, bound, resting, rule
-from drainer.ledger.report import Filters, Report
+from drainer.ledger.filters import Filters
+from drainer.ledger.report import Report
 from drainer.mail.message import Message, Spooled
 from drainer.policy.state import Event, State
 from drainer.process import utcnow
@@ -43,21 +45,6 @@ app = typer.Typer(
     help="Refusals that rest, and the reports about them.",
     no_args_is_help=True,
 )
-IdsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="ID",
-        help="Drainer ids or prefixes, queue ids, or Message-IDs.",
-        show_default=False,
-    ),
-]
-ReasonOption = Annotated[
-    str, typer.Option(help="Why; it is recorded with the decision.")
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would be done.")
-]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask on a terminal.")]
 
 
 def register(root: typer.Typer) -> None:
@@ -98,12 +85,7 @@ def list_(
 
 @app.command("show")
 def show(
-    id_: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID", help="A drainer id or prefix, a queue id, or a Message-ID."
-        ),
-    ],
+    id_: IdArgument,
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
@@ -130,96 +112,59 @@ def show(
 
 
 @app.command("approve")
-@with_filters
-def approve(
-    ids: IdsArgument = None,
-    reason: ReasonOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    filters: Filters,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
-    json_: JsonOption = False,
-) -> None:
+@as_verb
+def approve(asked: Asked) -> None:
     """Take refusals for final now: the gate decides, report or quarantine.
 
     Who is not proven is not told by this either.
 
     Example: drainer bounces approve 4bX1Yz3Qk2z --reason 'the user has left'
     """
-    config = load(path, ledger=ledger)
-    with asking(config) as (report, bouncer):
-        chosen = _chosen(report, "approve", ids or [], filters)
+    with asking(asked.config) as (report, bouncer):
+        chosen = _chosen(report, "approve", asked)
         if bouncer is None:
             rulings = [Ruling(resting=r, event=Event.APPROVED_REFUSED) for r in chosen]
         else:
             rulings = list(escrow.approvals(bouncer, chosen, utcnow()))
         if left := len(chosen) - len(rulings):
             say(f"{left} go on resting: DNS did not say enough; try again later")
-        _carry_out(config, report, ("approve", reason), rulings,
-                   (dry_run, yes, json_))  # fmt: skip
+        _carry_out("approve", asked, report, rulings)
 
 
 @app.command("cancel")
-@with_filters
-def cancel(
-    ids: IdsArgument = None,
-    reason: ReasonOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    filters: Filters,
-    dry_run: DryRunOption = False,
-    yes: YesOption = False,
-    json_: JsonOption = False,
-) -> None:
+@as_verb
+def cancel(asked: Asked) -> None:
     """Tell nobody: what was refused goes into the quarantine.
 
     Example: drainer bounces cancel --sender newsletter@ --reason 'not wanted'
     """
-    config = load(path, ledger=ledger)
-    with asking(config) as (report, _):
-        chosen = _chosen(report, "cancel", ids or [], filters)
+    with asking(asked.config) as (report, _):
+        chosen = _chosen(report, "cancel", asked)
         rulings = [Ruling(resting=each, event=Event.CANCELLED) for each in chosen]
-        _carry_out(config, report, ("cancel", reason), rulings,
-                   (dry_run, yes, json_))  # fmt: skip
+        _carry_out("cancel", asked, report, rulings)
 
 
-def _chosen(
-    report: Report, verb: str, ids: list[str], filters: Filters
-) -> list[Resting]:
+def _chosen(report: Report, verb: str, asked: Asked) -> list[Resting]:
     """Return the refusals that rest and are meant."""
-    if not ids and filters.empty:
-        message = f"{verb} needs an ID or a filter"
-        raise UsageError(message, hint=f"see `drainer bounces {verb} --help`")
-    chosen = replace(filters, messages=[report.resolve(each) for each in ids])
+    chosen = named(report, asked.ids, asked.filters, verb)
     pending = State.BOUNCE_PENDING.value
     return [each for each in resting(report, chosen) if each.row["state"] == pending]
 
 
 def _carry_out(
-    config: Config,
-    report: Report,
-    why: tuple[str, str],
-    rulings: Sequence[Ruling],
-    flags: tuple[bool, bool, bool],
+    verb: str, asked: Asked, report: Report, rulings: Sequence[Ruling]
 ) -> None:
-    """Ask, copy, and write down; ``flags`` are --dry-run, --yes and --json."""
-    (verb, reason), (dry_run, yes, as_json) = why, flags
+    """Ask, copy, and write down."""
     count = len(rulings)
-    if not dry_run and count:
-        if not reason:
-            message = f"{verb} needs --reason"
-            raise UsageError(message, hint="it is recorded, for whoever asks later")
-        if not yes and sys.stdin.isatty():
-            typer.confirm(f"{verb} {count} recipients?", abort=True, err=True)
-        url = ledger_url(config)
-        opening = _Opening(config)
+    if not asked.dry_run and count:
+        asked.insist(verb, count)
+        url = ledger_url(asked.config)
         quarantine = Quarantine(quarantine_folder(url))
-        escrow.keep_copies(quarantine, report, rulings, opening)
-        count = rule(url, verb, rulings, reason)
-    _tell(rulings, count, dry_run=dry_run, as_json=as_json)
+        escrow.keep_copies(quarantine, report, rulings, _Opening(asked.config))
+        count = rule(url, verb, rulings, asked.reason)
+    if asked.dry_run and not asked.as_json:
+        show_touched(each.resting.row for each in rulings)
+    _tell(rulings, count, dry_run=asked.dry_run, as_json=asked.as_json)
 
 
 class _Opening:
@@ -300,9 +245,8 @@ def run(
 
 def _bound(config: Config) -> list[Source]:
     """Open every source that was drained to this primary, as far as it is there."""
-    report = Report(ledger_url(config))
-    urls = bound(report, str(make_route(config)))
-    report.close()
+    with Report(ledger_url(config)) as report:
+        urls = bound(report, str(make_route(config)))
     named = {url: name for name, url in _named(config)}
     found: list[Source] = []
     for url in urls:

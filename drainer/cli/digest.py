@@ -54,9 +54,8 @@ def digest(
     start = checked_ago(since)
     address = checked_mailbox(mail) if mail else ""
     config = load(path, ledger=ledger)
-    report = Report(ledger_url(config))
-    facts = digest_of(report, start, now, make_rules(config))
-    report.close()
+    with Report(ledger_url(config)) as report:
+        facts = digest_of(report, start, now, make_rules(config))
     text = text_of(facts, make_own(config).hostname)
     if json_:
         print_json(facts)

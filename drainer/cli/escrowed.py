@@ -23,16 +23,13 @@ COLUMNS = ("id", "sender", "recipient", "state", "when", "gate", "because")
 @contextmanager
 def asking(config: Config) -> Iterator[tuple[Report, Bouncer | None]]:
     """Give the ledger, and the gate as it stands; None when nobody is told."""
-    report = Report(ledger_url(config))
     bouncing = make_bouncing(config)
-    bouncer = None
-    if bouncing is not None:
-        bouncer = make_bouncer(bouncing)
-        bouncer.remember(recent_reports(report, utcnow() - REMEMBERED))
-    try:
+    with Report(ledger_url(config)) as report:
+        bouncer = None
+        if bouncing is not None:
+            bouncer = make_bouncer(bouncing)
+            bouncer.remember(recent_reports(report, utcnow() - REMEMBERED))
         yield report, bouncer
-    finally:
-        report.close()
 
 
 def facts_of(bouncer: Bouncer | None, each: Resting) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from drainer.errors import UsageError
-from drainer.ledger.report import Filters
+from drainer.ledger.filters import Filters
 from drainer.mail.envelope import parse_mailbox
 from drainer.policy.redirect import Redirect, parse_redirects
 from drainer.policy.select import Choice, Ids, Order, Pattern, Selection
@@ -28,7 +28,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 """Of a file of ids, or of addresses that are mapped."""
 
 
-def _selection(
+def selection_of(
     sender: Annotated[
         str, typer.Option(help="Part of the reverse-path; <> is the null sender.")
     ] = "",
@@ -66,6 +66,7 @@ def _selection(
         ),
     ] = [],  # noqa: B006 - typer copies it
 ) -> Selection:
+    """Return what is selected from a spool, or among messages."""
     return Selection(
         sender=sender,
         recipient=recipient,
@@ -80,19 +81,22 @@ def _selection(
     )
 
 
-def _filters(
+def filters_of(
     state: Annotated[
         list[str], typer.Option(help="Only this state; may be repeated.")
     ] = [],  # noqa: B006 - typer copies it
     reply: Annotated[str, typer.Option(help="Part of the primary's reply.")] = "",
     **selection: Any,  # noqa: ANN401
 ) -> Filters:
+    """Return which recipients are meant; UsageError when a state is none."""
     known = [s.value for s in State]
     for name in state:
         if name not in known:
             message = f"{name!r} is no state"
             raise UsageError(message, hint=f"legal: {', '.join(known)}")
-    return Filters(states=tuple(state), reply=reply, selection=_selection(**selection))
+    return Filters(
+        states=tuple(state), reply=reply, selection=selection_of(**selection)
+    )
 
 
 def _choice(
@@ -108,7 +112,7 @@ def _choice(
     ] = None,
     **selection: Any,  # noqa: ANN401
 ) -> Choice:
-    return Choice(selection=_selection(**selection), limit=limit, order=order)
+    return Choice(selection=selection_of(**selection), limit=limit, order=order)
 
 
 def _redirect(
@@ -184,26 +188,29 @@ def _size(text: str) -> int | None:
 
 def with_filters(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command the filter options; it takes them as ``filters``."""
-    return _with(command, "filters", _filters, (_filters, _selection))
+    return with_options(command, "filters", filters_of, (filters_of, selection_of))
 
 
 def with_choice(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command what selects from a spool; it takes that as ``choice``."""
-    return _with(command, "choice", _choice, (_selection, _choice))
+    return with_options(command, "choice", _choice, (selection_of, _choice))
 
 
 def with_redirect(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command the options that map recipients; it takes them as ``redirect``."""
-    return _with(command, "redirect", _redirect, (_redirect,))
+    return with_options(command, "redirect", _redirect, (_redirect,))
 
 
-def _with(
+def with_options(
     command: Callable[..., T],
     name: str,
     make: Callable[..., object],
     options: Iterable[Callable[..., object]],
 ) -> Callable[..., T]:
-    """Put options in the place of one parameter, which ``make`` makes of them."""
+    """Put the options of functions in the place of one parameter.
+
+    ``make`` makes its value of all of them.
+    """
     own = inspect.signature(command)
     added = {
         each: parameter.replace(kind=parameter.KEYWORD_ONLY)

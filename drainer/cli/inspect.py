@@ -12,6 +12,7 @@ from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
+    LedgerOption,
     SourcesArgument,
     ToOption,
     load,
@@ -166,6 +167,7 @@ def plan(
     sources: SourcesArgument,
     path: ConfigOption = None,
     to: ToOption = "",
+    ledger: LedgerOption = "",
     rate: Annotated[str, typer.Option(help="As for `drain`.")] = "",
     *,
     choice: Choice,
@@ -174,12 +176,14 @@ def plan(
 ) -> None:
     """Say what `drain` would do: counts, sizes, ages, duration, local refusals.
 
+    And what expires first, if the ledger knows it.
+
     Nothing is sent and nothing is written.
 
     Example: drainer plan maildir:/var/mail/backup
     """
     sections = {"throttle": {"rate": rate}} if rate else {}
-    config = load(path, to=to, sections=sections)
+    config = load(path, to=to, ledger=ledger, sections=sections)
     print_plan(config, sources, (choice, redirect), as_json=json_)
 
 

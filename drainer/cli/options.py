@@ -7,7 +7,8 @@ import typer
 
 from drainer.config import Config
 from drainer.config import file as config_file
-from drainer.wiring import split_host
+from drainer.ledger.report import Report
+from drainer.wiring import ledger_url, split_host
 
 ConfigOption = Annotated[
     Path | None,
@@ -31,6 +32,12 @@ SourcesArgument = Annotated[
         help="postfix:DIR, postfix:live, maildir:DIR, exim:DIR or another kind, a"
         " folder, the URL of a database, or the name of a \\[sources.NAME] table.",
         show_default=False,
+    ),
+]
+IdArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="A drainer id or prefix, a queue id, or a Message-ID."
     ),
 ]
 ToOption = Annotated[
@@ -57,3 +64,8 @@ def load(
     if ledger:
         over.setdefault("ledger", {})["url"] = ledger
     return config_file.load(path, over)
+
+
+def reading(path: Path | None, ledger: str) -> Report:
+    """Return a reader of the configured ledger; LedgerError when there is none."""
+    return Report(ledger_url(load(path, ledger=ledger)))

@@ -10,23 +10,26 @@ import typer
 
 from drainer.cli.contents import MISSING, Contents
 from drainer.cli.filters import with_filters
-from drainer.cli.operate import named, verb_command
-from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import Pages, print_json, say, shown, stdout, warn
-from drainer.cli.status import (
-    Id,
-    decisions_of,
-    message_facts,
-    tell_decisions,
-    tell_message,
+from drainer.cli.messages import message_facts, tell_message
+from drainer.cli.operate import verb_command
+from drainer.cli.options import (
+    ConfigOption,
+    IdArgument,
+    JsonOption,
+    LedgerOption,
+    load,
 )
+from drainer.cli.output import Pages, print_json, say, shown, stdout, warn
+from drainer.cli.verbs import IdsArgument, named
+from drainer.cli.why import decisions_of, tell_decisions
 from drainer.config import Config
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.exporting import LeftOut, Target, target_of
 from drainer.ledger import Row, from_micros
 from drainer.ledger.copies import quarantined
+from drainer.ledger.filters import Filters
 from drainer.ledger.operate import PURGE, VERBS
-from drainer.ledger.report import Filters, Report
+from drainer.ledger.report import Report
 from drainer.ledger.text import from_json
 from drainer.policy.bounce_gate import RULES as GATE
 from drainer.policy.meanings import meaning_of
@@ -65,9 +68,8 @@ def register(root: typer.Typer) -> None:
 
 def _sweep(config: Config) -> None:
     url = ledger_url(config)
-    report = Report(url)
-    sweep(report, Quarantine(quarantine_folder(url)))
-    report.close()
+    with Report(url) as report:
+        sweep(report, Quarantine(quarantine_folder(url)))
 
 
 def _within(filters: Filters) -> Filters:
@@ -95,14 +97,10 @@ def list_(
     Example: drainer quarantine list --domain example.com
     """
     config = load(path, ledger=ledger)
-    report = Report(ledger_url(config))
-    contents, rules = Contents(config, report), make_rules(config)
     pages = Pages("id", "arrived", "size", "sender", "recipient", "why", "bounce gate")
     missing = 0
-    for row in quarantined(report, _within(filters)):
-        where = contents.where(row["id"])
-        missing += where == MISSING
-        fact = _facts(row, where, meaning_of(row["rule"], rules))
+    for fact in _listed(config, _within(filters)):
+        missing += fact["content"] == MISSING
         if json_:
             print_json(fact)
         else:
@@ -110,10 +108,20 @@ def list_(
     if not json_:
         pages.end()
     if missing:
+        folder = quarantine_folder(ledger_url(config))
         warn(
             f"the content of {missing} recipients is missing on this host: there is no"
-            f" copy in {contents.quarantine.folder}, and the source does not hold it"
+            f" copy in {folder}, and the source does not hold it"
         )
+
+
+def _listed(config: Config, filters: Filters) -> Iterator[dict[str, Any]]:
+    rules = make_rules(config)
+    with Report(ledger_url(config)) as report:
+        contents = Contents(config, report)
+        for row in quarantined(report, filters):
+            reason = meaning_of(row["rule"], rules)
+            yield _facts(row, contents.where(row["id"]), reason)
 
 
 def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
@@ -161,7 +169,7 @@ def _add(pages: Pages, fact: dict[str, Any]) -> None:
 
 @app.command("show")
 def show(
-    id_: Id,
+    id_: IdArgument,
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
@@ -172,26 +180,27 @@ def show(
     Example: drainer quarantine show 4bX1Yz3Qk2z
     """
     config = load(path, ledger=ledger)
-    report = Report(ledger_url(config))
-    id_ = report.resolve(id_)
-    rows = list(report.recipients(Filters(messages=[id_])))
-    mine = [row for row in rows if row["state"] == State.QUARANTINED]
-    if not mine:
-        message = f"nobody of message {id_[:12]} is in the quarantine"
-        raise UsageError(message, hint=f"see `drainer show {id_[:12]}`")
-    contents = Contents(config, report)
-    facts = message_facts(report, id_)
-    decisions = decisions_of(report, id_, {row["n"]: row for row in rows})
-    where = contents.where(id_)
-    header = _header(contents, id_, mine)
+    with Report(ledger_url(config)) as report:
+        id_ = report.resolve(id_)
+        rows = list(report.recipients(Filters(messages=[id_])))
+        mine = [row for row in rows if row["state"] == State.QUARANTINED]
+        if not mine:
+            words = f"nobody of message {id_[:12]} is in the quarantine"
+            raise UsageError(words, hint=f"see `drainer show {id_[:12]}`")
+        contents = Contents(config, report)
+        facts, message = message_facts(report, id_), report.message(id_)
+        more: dict[str, Any] = {
+            "decisions": decisions_of(report, id_, {row["n"]: row for row in rows}),
+            "content": contents.where(id_),
+            "header": _header(contents, id_, mine),
+        }
     if json_:
-        more = {"decisions": decisions, "content": where, "header": header}
         print_json(facts | more)
         return
     tell_message(facts)
-    tell_decisions(id_, report.message(id_), decisions)
-    stdout().print(f"content: {where}")
-    for line in header:
+    tell_decisions(id_, message, more["decisions"])
+    stdout().print(f"content: {more['content']}")
+    for line in more["header"]:
         stdout().print(f"  {shown(line, 1000)}")
 
 
@@ -210,14 +219,7 @@ def _header(contents: Contents, id_: str, rows: list[Row]) -> list[str]:
 @app.command("export")
 @with_filters
 def export(
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="ID",
-            help="Drainer ids or prefixes, queue ids, or Message-IDs.",
-            show_default=False,
-        ),
-    ] = None,
+    ids: IdsArgument = None,
     to: Annotated[
         str,
         typer.Option(
@@ -245,16 +247,16 @@ def export(
     Example: drainer quarantine export --domain example.com --to maildir:/srv/kept
     """
     config = load(path, ledger=ledger)
-    report = Report(ledger_url(config))
-    chosen = _within(named(report, ids or [], filters, "export"))
-    contents = Contents(config, report)
-    messages = itertools.groupby(report.recipients(chosen), lambda row: row["id"])
-    if dry_run:
-        count = Counter(would_be_exported=sum(1 for _ in messages))
-    else:
-        target = target_of(to, contents.quarantine.folder)
-        opened = ((id_, list(rows)) for id_, rows in messages)
-        count = _export(contents, opened, target)
+    with Report(ledger_url(config)) as report:
+        chosen = _within(named(report, ids or (), filters, "export"))
+        contents = Contents(config, report)
+        messages = itertools.groupby(report.recipients(chosen), lambda row: row["id"])
+        if dry_run:
+            count = Counter(would_be_exported=sum(1 for _ in messages))
+        else:
+            target = target_of(to, contents.quarantine.folder)
+            opened = ((id_, list(rows)) for id_, rows in messages)
+            count = _export(contents, opened, target)
     if json_:
         print_json({"to": to, **count})
     else:

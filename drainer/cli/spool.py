@@ -129,9 +129,8 @@ def give_back(
     if not takings:
         message = f"nothing is taken from {opened[0].url}"
         raise UsageError(message, hint="only from a server that runs: postfix:live")
-    report = Report(url)
-    returned = asyncio.run(takings.give_back(report, everything=everything))
-    report.close()
+    with Report(url) as report:
+        returned = asyncio.run(takings.give_back(report, everything=everything))
     for name, each in returned.items():
         if json_:
             print_json({"source": name, **each._asdict()})

@@ -18,9 +18,8 @@ def summary_of(run: Run, ended: Ended) -> dict[str, Any]:
     """Return the facts of a run that ended."""
     drain, ledger = ended.parts.drain, ended.parts.ledger
     urls = [source.url for source in run.sources]
-    report = Report(run.url)
-    states, messages = report.states(urls), report.message_counts(urls)
-    report.close()
+    with Report(run.url) as report:
+        states, messages = report.states(urls), report.message_counts(urls)
     seconds = (ended.at - drain.tally.started).total_seconds()
     sent = drain.tally.sent_messages
     return {
@@ -69,9 +68,8 @@ def _print_reports(run: Run, drain: Drain) -> None:
             f"reports to senders: {count.sent} sent, {count.failed} failed,"
             f" {count.deferred} put off"
         )
-    report = Report(run.url)
-    found = outlook(report)
-    report.close()
+    with Report(run.url) as report:
+        found = outlook(report)
     if found.pending and found.ripe:
         console.print(
             f"{found.pending} refused recipients rest, to be confirmed from"
@@ -112,11 +110,12 @@ def _print_next(run: Run, drain: Drain) -> None:
     if drain.tally.passed:
         console.print(f"  {drain.tally.passed} more messages were not chosen")
     urls = [source.url for source in run.sources]
-    report = Report(run.url)
-    for row in report.reasons(urls):
-        due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
-        reply = shown(row["reply"] or "", 80)
-        console.print(f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}")
-    report.close()
+    with Report(run.url) as report:
+        for row in report.reasons(urls):
+            due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
+            reply = shown(row["reply"] or "", 80)
+            console.print(
+                f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}"
+            )
     _print_reports(run, drain)
     console.print("`drainer status` and `drainer why ID` tell more")

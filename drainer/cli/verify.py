@@ -15,7 +15,8 @@ from drainer.config import Config
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.evidence import MAX_CONTENT_BYTES, Question
 from drainer.evidence.checking import Checks
-from drainer.ledger.report import Filters, Report
+from drainer.ledger.filters import Filters
+from drainer.ledger.report import Report
 from drainer.ledger.rows import message_of, recipient_of
 from drainer.mail.content import crlf
 from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
@@ -209,14 +210,11 @@ def _time(text: str) -> datetime:
 
 
 def _from_ledger(text: str, config: Config) -> _Asked:
-    report = Report(ledger_url(config))
-    try:
+    with Report(ledger_url(config)) as report:
         id_ = report.resolve(text)
         rows = list(report.recipients(Filters(messages=[id_])))
         recipients = [recipient_of(row) for row in rows]
         message = message_of(report.message(id_), tuple(recipients))
-    finally:
-        report.close()
     content, cut = _content(message, config)
     question = Question(
         reverse_path=message.envelope.reverse_path,

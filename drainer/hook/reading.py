@@ -5,6 +5,7 @@ of recipients take seconds, and many may look at once.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -44,6 +45,7 @@ class Reading:
         self.watched = watched
         self._url, self._settings = url, settings
         self._report: Report | None = None
+        self._open = contextlib.ExitStack()
         self._known = Ledger({}, "the ledger has not been read yet")
         self._good_until = 0.0
         self._turn = asyncio.Lock()
@@ -73,13 +75,12 @@ class Reading:
 
     def close(self) -> None:
         """Let go of the ledger."""
-        if self._report is not None:
-            self._report.close()
+        self._open.close()
 
     def _read(self) -> Ledger:
         try:
             if self._report is None:
-                self._report = Report(self._url)
+                self._report = self._open.enter_context(Report(self._url))
             return Ledger(_facts(self._report, self._settings.lifetime))
         except DrainerError as error:
             hint = f"; {error.hint}" if error.hint else ""

@@ -13,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.report import ASKED, Filters, Report
+from drainer.ledger.filters import ASKED, Filters
+from drainer.ledger.report import Report
 from drainer.policy.select import Choice, Order
 from drainer.policy.state import CLAIMABLE, State
 

@@ -34,18 +34,15 @@ def give(url: URL, route: str, control: Control) -> Control:
     Makes the ledger if there is none: a hook may come before the first drain.
     Raises LedgerError.
     """
-    database = engine.connect(url, create=True).execution_options(writes=True)
+    row = _row(route, control)
     try:
-        with database.begin() as connection:
-            row = _row(route, control)
+        with engine.writing(url, create=True) as connection:
             result = connection.execute(sa.insert(schema.controls), row)
             key = result.inserted_primary_key
             connection.execute(sa.insert(schema.decisions), [_decision(row)])
     except SQLAlchemyError as error:
         message = f"the ledger cannot be written: {databases.reason(error)}"
         raise LedgerUnwritable(message, hint=_HINT) from error
-    finally:
-        database.dispose()
     assert key is not None  # noqa: S101 - a serial has a value once it is written
     return _control(row | {"id": int(key[0])})
 

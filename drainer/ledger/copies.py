@@ -7,7 +7,8 @@ import sqlalchemy as sa
 
 from drainer.ledger import Kind, Row, schema
 from drainer.ledger.bounces import ASKED, QUEUED, SENT
-from drainer.ledger.report import MANY, Filters, Report
+from drainer.ledger.filters import Filters
+from drainer.ledger.report import MANY, Report
 from drainer.mail.report import Action
 from drainer.policy.state import FINAL, State
 

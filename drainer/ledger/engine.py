@@ -83,6 +83,17 @@ def connect(url: URL, *, create: bool) -> sa.Engine:
     return engine
 
 
+@contextlib.contextmanager
+def writing(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
+    """Give one transaction of a command's own, and let go of the ledger after it."""
+    engine = connect(url, create=create)
+    try:
+        with engine.execution_options(writes=True).begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
 def _prepare_file(path: Path, *, create: bool) -> None:
     if path.exists() and path.stat().st_size:
         return

@@ -15,7 +15,8 @@ from sqlalchemy.engine import URL
 
 from drainer.ledger import Decision, Kind, Row, engine, from_micros, schema, to_micros
 from drainer.ledger.bounces import QUEUED, counting
-from drainer.ledger.report import MANY, Filters, Report
+from drainer.ledger.filters import Filters
+from drainer.ledger.report import MANY, Report
 from drainer.ledger.rows import decision_row
 from drainer.mail.report import Action
 from drainer.policy.job import Found
@@ -85,12 +86,9 @@ class Ruling:
 
 def rule(url: URL, verb: str, rulings: Sequence[Ruling], reason: str) -> int:
     """Carry rulings out in one transaction; return how many still applied."""
-    database = engine.connect(url, create=False).execution_options(writes=True)
-    now = to_micros(datetime.now(UTC))
-    with database.begin() as connection:
-        count = sum(_apply(connection, each, (verb, reason), now) for each in rulings)
-    database.dispose()
-    return count
+    now, why = to_micros(datetime.now(UTC)), (verb, reason)
+    with engine.writing(url) as connection:
+        return sum(_apply(connection, each, why, now) for each in rulings)
 
 
 def _apply(

@@ -109,7 +109,7 @@ class Memory(NamedTuple):
 
 
 def recall(connection: sa.Connection, route: str, now: int) -> Memory:
-    """Return the gates of a route, and addresses that it took lately."""
+    """Return the gates of a route, and addresses that it took lately, in order."""
     mine = _G.route == route
     paused = GateState.PAUSED.value  # a new run tries at once
     connection.execute(sa.delete(schema.gates).where(mine, _G.state == paused))
@@ -123,13 +123,14 @@ def recall(connection: sa.Connection, route: str, now: int) -> Memory:
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state == State.DELIVERED.value, _R.since > since)
         .where(_M.source.in_(bound))
+        .order_by(_R.since.desc(), _R.message, _R.n)
         .limit(MAX_LEARNT)
     )
     runs = schema.runs.c
     first = connection.scalar(
         sa.select(sa.func.min(runs.started)).where(runs.route == route)
     )
-    return Memory(kept, list(learnt), first)
+    return Memory(kept, list(learnt)[::-1], first)
 
 
 def _let_go(

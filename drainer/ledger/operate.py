@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from drainer.ledger import Decision, Kind, engine, from_micros, schema, to_micros
-from drainer.ledger.report import ASKED, MANY, Filters
+from drainer.ledger.filters import ASKED, Filters
+from drainer.ledger.report import MANY
 from drainer.ledger.rows import decision_row
 from drainer.policy.judging import REFUSED_IN_DOUBT
 from drainer.policy.state import CLAIMABLE, Event, State, follow, origins
@@ -43,17 +44,14 @@ PURGE = Verb(name="purge", event=Event.OPERATOR_PURGE, done="purged")
 
 def apply_verb(url: URL, verb: Verb, filters: Filters, reason: str) -> int:
     """Apply a verb to every recipient it may touch; return how many it changed."""
-    database = engine.connect(url, create=False).execution_options(writes=True)
-    now = to_micros(datetime.now(UTC))
-    with database.begin() as connection:
-        count = 0
+    now, count = to_micros(datetime.now(UTC)), 0
+    with engine.writing(url) as connection:
         for rows in _touched(connection, verb, filters):
             changed = [row for row in rows if _change(connection, row, verb, now)]
             decided = [_record(row, verb, reason, now) for row in changed]
             if decided:
                 connection.execute(sa.insert(schema.decisions), decided)
             count += len(changed)
-    database.dispose()
     return count
 
 

@@ -1,10 +1,9 @@
 """Reading the ledger: status, lists, one message's history. Never writes."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -12,11 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from drainer import databases
 from drainer.errors import LedgerError, UsageError
-from drainer.ledger import Row, engine, from_micros, schema, to_micros
+from drainer.ledger import Row, engine, from_micros, schema
+from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.owner import wait_for_last_commits
-from drainer.ledger.rows import known_of
 from drainer.ledger.text import from_json
-from drainer.policy.select import Selection, fold
 from drainer.policy.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
@@ -27,92 +25,18 @@ MIN_PREFIX = 4
 """Characters of a drainer id that are enough to name it, if they are unique."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """Which recipients; everything that is given must hold."""
-
-    states: Sequence[str] = ()
-    reply: str = ""
-    messages: Sequence[str] = ()
-    selection: Selection = field(default_factory=Selection)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is filtered."""
-        return self == Filters()
-
-    def clauses(self) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions on recipients joined with messages.
-
-        They let pass a little too much: ``takes`` decides.
-        """
-        found = _clauses(self.selection)
-        if self.states:
-            found.append(_R.state.in_(list(self.states)))
-        if self.reply:
-            found.append(
-                sa.func.lower(_R.reply).contains(self.reply.lower(), autoescape=True)
-            )
-        if self.messages:
-            found.append(_M.id.in_(list(self.messages)))
-        return found
-
-    def takes(self, row: Mapping[str, Any]) -> bool:
-        """Whether a recipient joined with its message is meant."""
-        chosen = self.selection
-        return chosen.is_all or (
-            chosen.takes_recipient(row["forward_path"])
-            and chosen.takes_message(known_of(row))
-        )
-
-
-def _clauses(chosen: Selection) -> list[sa.ColumnElement[bool]]:
-    """Return what a database can judge of a selection: not names and patterns."""
-    sender, forward = sa.func.lower(_M.reverse_path), sa.func.lower(_R.forward_path)
-    found: list[sa.ColumnElement[bool]] = []
-    if chosen.sender == "<>":
-        found.append(_M.reverse_path == "")
-    elif chosen.sender:
-        part = fold(chosen.sender).strip("<>")
-        found.append(sender.contains(part, autoescape=True))
-    if chosen.recipient:
-        found.append(forward.contains(fold(chosen.recipient), autoescape=True))
-    if chosen.domain:
-        found.append(forward.endswith(chosen.at_domain, autoescape=True))
-    if chosen.older_than:
-        found.append(_M.arrived < to_micros(chosen.older_than))
-    if chosen.newer_than:
-        found.append(_M.arrived > to_micros(chosen.newer_than))
-    if chosen.larger_than is not None:
-        found.append(_M.size > chosen.larger_than)
-    if chosen.smaller_than is not None:
-        found.append(_M.size < chosen.smaller_than)
-    if chosen.queues:
-        below = (_M.queue.startswith(f"{q}/", autoescape=True) for q in chosen.queues)
-        found.append(sa.or_(_M.queue.in_(chosen.queues), *below))
-    return found
-
-
-ASKED = (
-    _M.id,
-    _M.native_id,
-    _M.message_id,
-    _M.reverse_path,
-    _M.arrived,
-    _M.size,
-    _M.queue,
-)
-"""What ``Filters.takes`` needs of a message."""
-
-
 class Report:
-    """A reader of one ledger."""
+    """A reader of one ledger, open as long as its block lasts."""
 
     def __init__(self, url: URL) -> None:
         """Open an existing ledger; LedgerError when there is none."""
         self._engine = engine.connect(url, create=False)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        """Give the reader itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Let go of the database."""
         self._engine.dispose()
 

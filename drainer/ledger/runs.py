@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from drainer.errors import UsageError
 from drainer.ledger import Decision, Kind, Row, from_micros, schema
 from drainer.ledger.owner import dead_owners, lease_end
+from drainer.ledger.prepared import Prepared
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Identity
 from drainer.ledger.takeover import abandon, take_over
@@ -18,6 +19,11 @@ from drainer.ledger.takeover import abandon, take_over
 _N = schema.runs.c
 WHOLE = 1_000_000
 """A share of a rate is counted in millionths."""
+_COUNT = Prepared(
+    sa.update(schema.runs)
+    .where(_N.id == sa.bindparam("b_run"))
+    .values(commits=sa.bindparam("b_number"))
+)
 
 
 def begin(
@@ -41,6 +47,16 @@ def begin(
     connection.execute(sa.insert(schema.runs), [run])
     _note(connection, Kind.RUN_STARTED, identity.run, now, route=route)
     return take_over(connection, identity, now, due)
+
+
+def count_commit(connection: sa.Connection, run: str, number: int) -> None:
+    """Let a transaction carry its number among those of its run."""
+    _COUNT(connection, [{"b_run": run, "b_number": number}])
+
+
+def last_commit(connection: sa.Connection, run: str) -> int | None:
+    """Return the number of a run's last transaction; None when there is none."""
+    return connection.scalar(sa.select(_N.commits).where(_N.id == run))
 
 
 def bind(
@@ -130,16 +146,14 @@ def end(
     now: int,
     rest: timedelta,
 ) -> None:
-    """End a run: ``ending`` is its exit code and number of commits.
+    """End a run: ``ending`` is its exit code and number of commits before this one.
 
     Gives its claims back; what is in flight is in doubt, and rests for ``rest``.
     """
     code, commits = ending
     _note(connection, Kind.RUN_ENDED, identity.run, now, exit=code, commits=commits)
     connection.execute(
-        sa.update(schema.runs)
-        .where(_N.id == identity.run)
-        .values(ended=now, exit=code, commits=commits)
+        sa.update(schema.runs).where(_N.id == identity.run).values(ended=now, exit=code)
     )
     due = now + rest // timedelta(microseconds=1)
     abandon(connection, [identity.owner], identity.run, (now, due))

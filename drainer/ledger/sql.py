@@ -85,7 +85,7 @@ class Ledger:
         self._owner = Owner.acquire(locks)
         self.run_id = uuid.uuid4().hex
         self._identity = Identity(owner=self._owner.id, run=self.run_id)
-        self._writer = Writer(url, self._owner.descriptor, at_hand)
+        self._writer = Writer(url, self.run_id, self._owner.descriptor, at_hand)
 
     @property
     def commits(self) -> int:

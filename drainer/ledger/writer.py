@@ -22,12 +22,15 @@ from drainer.process import Frames, framed
 class Writer(asyncio.Protocol):
     """Sends operations to the process that owns the write connection."""
 
-    def __init__(self, url: URL, lock: int, at_hand: Helper | None = None) -> None:
+    def __init__(
+        self, url: URL, run: str, lock: int, at_hand: Helper | None = None
+    ) -> None:
         """Start nothing yet; the process will hold the descriptor ``lock`` open.
 
-        ``at_hand`` is a helper to use.
+        ``run`` is whose commits these are; ``at_hand`` is a helper to use.
         """
         self._url = url
+        self._run = run
         self._lock = lock
         self._helper = at_hand
         #: Asking for the running one costs a system call, every time.
@@ -47,7 +50,7 @@ class Writer(asyncio.Protocol):
         """Start the process; outcomes come to the running event loop."""
         helper = self._helper = self._helper or helpers.start()
         url = self._url.render_as_string(hide_password=False)
-        link = helper.begin("write", url, [self._lock])
+        link = helper.begin("write", (url, self._run), [self._lock])
         loop = self._loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: self, sock=link)
         self._transport = transport

@@ -7,7 +7,8 @@ waits for company.
 
 When a commit fails for want of space or the like it is tried again for a while;
 then the writer gives up for good: every operation, now and later, gets
-LedgerUnwritable, and nothing more is sent.
+LedgerUnwritable, and nothing more is sent. Each transaction carries its number, in
+the row of its run: a commit whose reply was lost is found there, and not repeated.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
-from drainer.ledger import Conflict, Outcome, engine
+from drainer.ledger import Conflict, Outcome, engine, runs
 from drainer.ledger.owner import GIVE_UP_AFTER
 from drainer.ledger.statements import Batch
 from drainer.process import Frames, framed
@@ -82,10 +83,13 @@ class Inbox:
 class Committer:
     """Owns the write connection."""
 
-    def __init__(self, connection: sa.Connection, apply: Apply) -> None:
-        """Take what executes a batch and returns its results."""
+    def __init__(self, connection: sa.Connection, run: str, apply: Apply) -> None:
+        """Take the run whose commits these are, and what executes a batch."""
         self._connection = connection
+        self._run = run
         self._apply = apply
+        #: Results of a commit that failed, or of which no answer came.
+        self._doubtful: list[Any] | None = None
         self._broken: LedgerUnwritable | None = None
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(OperationalError),
@@ -108,13 +112,24 @@ class Committer:
 
     def _attempt(self, operations: list[Any]) -> list[Any]:
         """Execute and commit one transaction; a sick database gets some seconds."""
-        results = self._retrying(self._transact, operations)
+        self._doubtful = None
+        results = self._retrying(self._transact, operations, self.commits + 1)
         self.commits += 1
         return results
 
-    def _transact(self, operations: list[Any]) -> list[Any]:
+    def _transact(self, operations: list[Any], number: int) -> list[Any]:
         with self._connection.begin():
-            return self._apply(self._connection, operations)
+            before = self._doubtful
+            if before is not None and self._is_there(number):
+                return before
+            self._doubtful = None
+            results = self._apply(self._connection, operations)
+            runs.count_commit(self._connection, self._run, number)
+            self._doubtful = results
+        return results
+
+    def _is_there(self, number: int) -> bool:
+        return runs.last_commit(self._connection, self._run) == number
 
     def _singly(self, operation: object) -> Outcome:
         """After a conflict or a refusal: find out which operation it was."""
@@ -136,19 +151,21 @@ class Committer:
         return Outcome(None, self._broken)
 
 
-def serve(link: socket.socket, order: str, lock: Sequence[int]) -> int:
+def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> int:
     """Commit what arrives on the link until the other end has ended (helper.JOBS).
 
-    ``order`` is the ledger's URL; ``lock`` the owner's, which is held to the end.
+    ``order`` is the ledger's URL and the run; ``lock`` the owner's, which is held to
+    the end.
     """
+    url, run = order
     try:
-        ledger = engine.connect(make_url(order), create=False)
+        ledger = engine.connect(make_url(url), create=False)
     except LedgerError as error:
         print(f"drainer: {error}", file=sys.stderr)  # noqa: T201
         return 1
     inbox = Inbox(link)
     with ledger.execution_options(writes=True).connect() as connection:
-        committer = Committer(connection, Batch())
+        committer = Committer(connection, run, Batch())
         while batch := inbox.take():
             outcomes = committer.commit(batch)
             link.settimeout(None)

@@ -33,6 +33,7 @@ class Known:
     def learn(self, recipient: str, domain: str, reverse_path: str = "") -> None:
         """Remember an address that was delivered to."""
         if is_ascii(recipient):  # a canary speaks no SMTPUTF8
+            self._latest.pop(domain, None)  # so that it goes to the end
             self._latest[domain] = recipient
         if reverse_path and is_ascii(reverse_path):
             self._real_sender = reverse_path
@@ -40,7 +41,7 @@ class Known:
             self._learnt[_key(recipient)] = None
 
     def load(self, recipients: Iterable[str]) -> None:
-        """Take what earlier drains have delivered to."""
+        """Take what earlier drains have delivered to, the latest last."""
         for recipient in recipients:
             self.learn(recipient, domain_of(recipient))
 

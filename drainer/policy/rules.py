@@ -13,11 +13,18 @@ permanent  what it means in a 5xx reply, and
 temporary  in a 4xx reply: a key of MEANINGS; a 4xx is never permanent
 why        the reason in words of a person
 danger     what it could be mistaken for
+
+Expressions are RE2's: its time is linear in the text, whatever an operator has written
+and a primary replies. They look like Python's, without looking around and without
+references back.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+import re2
 
 from drainer.mail.reply import Reply, Stage
 
@@ -35,6 +42,8 @@ MEANINGS: Mapping[str, str] = {
 
 _TRANSIENT = 4
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+_QUIET = re2.Options()
+_QUIET.log_errors = False
 _KEYS = frozenset(
     (
         "id", "when", "unless", "codes", "enhanced", "stages", "permanent",
@@ -43,13 +52,21 @@ _KEYS = frozenset(
 )  # fmt: skip
 
 
+class Pattern(Protocol):
+    """A compiled expression, as far as it is used."""
+
+    def search(self, text: str, /) -> object | None:
+        """Return where it is found in a text; None when it is not."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One rule, checked and compiled."""
 
     id: str
-    when: tuple[re.Pattern[str], ...]
-    unless: tuple[re.Pattern[str], ...] = ()
+    when: tuple[Pattern, ...]
+    unless: tuple[Pattern, ...] = ()
     codes: frozenset[int] = frozenset()
     details: frozenset[str] = frozenset()
     stages: frozenset[Stage] = frozenset()
@@ -150,15 +167,15 @@ def _texts(name: str, row: Mapping[str, object], key: str) -> list[str]:
     return list(given)
 
 
-def _patterns(
-    name: str, row: Mapping[str, object], key: str
-) -> tuple[re.Pattern[str], ...]:
-    found = []
+def _patterns(name: str, row: Mapping[str, object], key: str) -> tuple[Pattern, ...]:
+    found: list[Pattern] = []
     for text in _texts(name, row, key):
         try:
-            found.append(re.compile(text))
-        except (re.error, OverflowError, RecursionError) as error:
-            message = f"{name}: {key} {text!r} is no regular expression: {error}"
+            found.append(re2.compile(text, _QUIET))
+        except (re2.error, UnicodeError) as error:
+            said = error.args[0]
+            reason = said.decode() if isinstance(said, bytes) else said
+            message = f"{name}: {key} {text!r} is no regular expression: {reason}"
             raise ValueError(message) from None
     return tuple(found)
 

@@ -24,7 +24,8 @@ def words_of(text: str) -> str:
     A URL becomes its host, because its path may hold any word; a mailbox becomes
     ``<@>``, an IP address ``[ip]``.
     """
-    words = _URL.sub(r"\1", text[:MAX_WORDS].lower().replace("\u2019", "'"))
+    valid = text[:MAX_WORDS].encode("utf-8", "replace").decode()  # no half characters
+    words = _URL.sub(r"\1", valid.lower().replace("\u2019", "'"))
     words = _MAILBOX.sub("<@>", words)
     words = _IPV6.sub("[ip]", _IPV4.sub("[ip]", words))
     return _BLANKS.sub(" ", words).strip()

@@ -173,9 +173,8 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
             due=to_micros(datetime.now(UTC)),
             lifetime_began=0,
         )
-        report = Report(ledger.url)
-        found = await asyncio.to_thread(look, report, asking)
-        report.close()
+        with Report(ledger.url) as report:
+            found = await asyncio.to_thread(look, report, asking)
         seqs = list(found.take(3, None))
         now = datetime.now(UTC)
         claimed = await ledger.claim_these(seqs[::-1], now)

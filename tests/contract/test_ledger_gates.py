@@ -244,16 +244,18 @@ def test_a_gate_that_is_as_at_the_start_is_forgotten(run: Run) -> None:
 
 
 def test_it_recalls_who_was_delivered_to_and_when_it_all_began(run: Run) -> None:
-    """Of the sources that are bound to this primary."""
+    """Of the sources that are bound to this primary, the latest last."""
 
     async def test(bench: Bench) -> None:
         await bench.tried(await bench.recorded("bob@x.org"), "250 ok", Stage.DOT)
         await bench.refused("amy@x.org")
+        job = await bench.recorded("first@x.org")
+        await bench.tried(job, "250 ok", Stage.DOT, at=BEFORE - HOUR)
         old = NOW - timedelta(days=31)
         job = await bench.recorded("old@x.org")
         await bench.tried(job, "250 ok", Stage.DOT, at=old)
         memory = await bench.ledger.recall(bench.route)
-        assert memory.learnt == ["bob@x.org"]
+        assert memory.learnt == ["first@x.org", "bob@x.org"]
         assert (await bench.ledger.recall(TO)).first_run is not None
         elsewhere = await bench.ledger.recall("other:25")
         assert (elsewhere.learnt, elsewhere.first_run) == ([], None)

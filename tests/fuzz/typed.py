@@ -11,7 +11,7 @@ from drainer.errors import DrainerError, UsageError
 from drainer.hook.bodies import BodyError, read_body
 from drainer.hook.commands import duration_of, order_of, rate_of, reason_of
 from drainer.ledger import engine
-from drainer.ledger.report import Filters
+from drainer.ledger.filters import Filters
 from drainer.policy.controls import Ask
 from drainer.policy.rules import rules_of
 from drainer.policy.throttle import parse_rate, parse_size

@@ -40,6 +40,12 @@ def assert_clear(result: Result, code: int, *words: str) -> None:
         assert word in plain, result.stderr
 
 
+def dump(ledger: Path) -> str:
+    """Return every row of a ledger."""
+    with contextlib.closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
+        return "\n".join(db.iterdump())
+
+
 def sent(peer: PeerThread) -> list[str]:
     """Return every recipient that the peer took a message for, once each time."""
     return [path for message in peer.accepted for path in message.forward_paths]
@@ -610,11 +616,16 @@ def test_a_verb_touches_what_it_may_and_says_how_many(
 ) -> None:
     """Dry first, then for good, with the reason on record; what is final stays."""
     bench, _ = mixed
-    before = bench.states()
+    before, all_of_it = bench.states(), dump(bench.ledger)
     chosen = [verb, "--sender", "sender.example", "--json"]
     dry = bench.run(*chosen, "--dry-run")
     assert (dry.code, dry.json["recipients"]) == (0, len(changes))
-    assert bench.states() == before
+    *listed, total = bench.run(*chosen[:-1], "--dry-run").stdout.splitlines()
+    assert {tuple(line.split()[1:3]) for line in listed} == {
+        (path, f"{before[path]}:") for path in changes
+    }
+    assert total.startswith(f"{len(changes)} recipients would be ")
+    assert dump(bench.ledger) == all_of_it
     refused = bench.run(*chosen)
     assert_clear(refused, 2, f"{verb} needs --reason")
     assert bench.states() == before

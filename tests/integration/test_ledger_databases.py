@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import make_url
 
-from drainer.ledger import engine
+from drainer.ledger import engine, schema
+from drainer.ledger.report import Report
 from drainer.ledger.schema import meta
 from drainer.ledger.trial import try_writing
 from tests.command import Drainer, Result, drain_arguments, write_maildir
+from tests.cutting import Cut, cutting
 from tests.databases import Server
 from tests.peer import PeerThread
 from tests.script import Delay, Script
@@ -123,6 +126,42 @@ def test_a_ledger_that_restarts_in_the_middle_costs_no_message(
         copies = Counter(p for m in primary.accepted for p in m.forward_paths)
         assert copies == Counter(expected)
         assert drainer.states() == dict.fromkeys(expected, "delivered")
+
+
+@pytest.mark.parametrize("cut", Cut, ids=lambda cut: cut.name.lower())
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_connection_lost_around_a_commit_costs_nothing(
+    tmp_path: Path,
+    database_servers: Callable[[str], Server],
+    kind: str,
+    cut: Cut,
+) -> None:
+    """What is committed is not repeated, what is not is: everything stands there once.
+
+    A third of the commits is cut off: the run's first ones and its last included.
+    """
+    url = database_servers(kind).fresh()
+    drainer = Drainer(tmp_path / "ledger.db", url=url)
+    expected = write_maildir(tmp_path / "spool", 5)
+    with PeerThread(Script()) as primary, cutting(url, cut) as (through, proxy):
+        write_maildir(tmp_path / "empty", 0)
+        drainer.drain(tmp_path / "empty", primary.port, "--no-check")  # makes it
+        arguments = drain_arguments(tmp_path / "spool", primary.port, "--no-check")
+        broken = Drainer(tmp_path / "ledger.db", url=through)
+        result = broken.run(*arguments, "--connections", "1")
+        assert result.code == 0, result.stderr
+        assert proxy.cuts > 5
+        copies = Counter(p for m in primary.accepted for p in m.forward_paths)
+    assert copies == Counter(expected)
+    status = drainer.status()
+    assert (status["balanced"], status["states"]["delivered"]) == (True, 5)
+    assert status["run"]["exit"] == 0
+    count = sa.func.count().label("count")
+    kinds = sa.select(schema.decisions.c.kind, count).group_by(schema.decisions.c.kind)
+    with Report(make_url(url)) as report:
+        found = {row["kind"]: row["count"] for row in report.rows(kinds)}
+    of_runs = {"run-started": 2, "run-ended": 2, "connection": 1}
+    assert found == {"verdict": 5, "acknowledged": 5, **of_runs}
 
 
 def test_many_drainers_make_one_ledger(tmp_path: Path, drainer: Drainer) -> None:

@@ -7,7 +7,7 @@ from drainer.policy.classify import classify
 from drainer.policy.families import families
 from drainer.policy.rules import rules_of
 from drainer.policy.verdict import Verdict
-from drainer.policy.wording import masked, words_of
+from drainer.policy.wording import MAX_WORDS, masked, words_of
 
 #: rule -> (what it is for, what is another's).
 EXAMPLES = {
@@ -205,7 +205,7 @@ def test_the_operators_rules_come_first() -> None:
         ({"id": "X y", "when": ["a"], "permanent": "hold"}, "letters, digits"),
         ({"id": "x", "when": ["a"], "permanent": "drop"}, "legal are retry"),
         ({"id": "x", "when": ["a"], "permanent": ["hold"]}, "legal are retry"),
-        ({"id": "x", "when": ["a{9999999999}"], "permanent": "hold"}, "no regular"),
+        ({"id": "x", "when": ["a{5000}"], "permanent": "hold"}, "no regular"),
         ({"id": "x", "when": ["a"], "temporary": "bounce"}, "never permanent"),
         ({"id": "x", "when": ["a"], "permanent": "hold", "code": [1]}, "unknown key"),
         ({"id": "x", "when": ["a"], "permanent": "hold", "codes": [250]}, "400 to 599"),
@@ -221,6 +221,31 @@ def test_a_wrong_rule_is_an_error_that_says_what_is_legal(
     """It is found when it is read, not when a reply meets it."""
     with pytest.raises(ValueError, match=words):
         rules_of([row])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "(a|aa)+$", ".*.*.*.*b", "(?:.*,){20}b", "(a*)*b"]
+)
+def test_no_rule_can_be_made_slow_by_a_reply(pattern: str) -> None:
+    """Tried way after way, each of these would take years."""
+    (rule,) = rules_of([{"id": "x", "when": [pattern], "permanent": "retry"}])
+    hostile = parse_reply(b"550 " + b"a" * MAX_WORDS)
+    words = "a" * (MAX_WORDS - 1) + "!"
+    assert not rule.matches(words, hostile, Stage.RCPT)
+
+
+@pytest.mark.parametrize("pattern", ["(?=a)b", r"(a)\1", "a{0,5000}", "\ud800"])
+def test_an_expression_that_cannot_be_bounded_is_refused(pattern: str) -> None:
+    """When it is read, with the reason."""
+    with pytest.raises(ValueError, match=r"no regular expression: .+"):
+        rules_of([{"id": "x", "when": [pattern], "permanent": "retry"}])
+
+
+def test_half_a_character_in_a_reply_is_no_obstacle() -> None:
+    """As JSON may bring it to `classify`."""
+    (rule,) = rules_of([{"id": "x", "when": ["later .+ on"], "permanent": "retry"}])
+    reply = parse_reply(b"550 x")
+    assert rule.matches(words_of("Later \ud800 on"), reply, Stage.RCPT)
 
 
 def test_two_rules_of_one_name_are_an_error() -> None:

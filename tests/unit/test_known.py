@@ -27,6 +27,12 @@ def test_without_one_the_latest_that_were_delivered_to_are() -> None:
     assert known.to_ask("d1.example") == ("new@d1.example",)
     assert known.to_ask("") == tuple(f"new@d{n}.example" for n in (3, 4, 5))
     assert known.to_ask("other.example") == ()
+    known.learn("again@d1.example", "d1.example")
+    assert known.to_ask("") == (
+        "new@d4.example",
+        "new@d5.example",
+        "again@d1.example",
+    )
 
 
 @pytest.mark.parametrize(

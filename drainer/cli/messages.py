@@ -1,0 +1,128 @@
+"""`list` and `show`: recipients and messages as the ledger has them."""
+
+import json
+from typing import Any
+
+import typer
+
+from drainer.cli.filters import with_filters
+from drainer.cli.options import (
+    ConfigOption,
+    IdArgument,
+    JsonOption,
+    LedgerOption,
+    reading,
+)
+from drainer.cli.output import Pages, print_json, shown, stdout, table
+from drainer.ledger import Row, from_micros
+from drainer.ledger.filters import Filters
+from drainer.ledger.report import Report
+
+_COLUMNS = {
+    "native id": "native_id",
+    "recipient": "forward_path",
+    "state": "state",
+    "attempts": "attempts",
+    "rule": "rule",
+    "reply": "reply",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("list")(list_)
+    app.command("show")(show)
+
+
+@with_filters
+def list_(
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    filters: Filters,
+    json_: JsonOption = False,
+) -> None:
+    """List recipients, one a line.
+
+    Example: drainer list --state deferred --domain example.com --json
+    """
+    with reading(path, ledger) as report:
+        if json_:
+            for row in report.recipients(filters):
+                print_json(recipient_facts(row))
+            return
+        pages = Pages("id", *_COLUMNS)
+        for row in report.recipients(filters):
+            values = (shown(row[column], 100) for column in _COLUMNS.values())
+            pages.add(row["id"][:12], *values)
+        pages.end()
+
+
+def show(
+    id_: IdArgument,
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Show one message and its recipients.
+
+    Example: drainer show 4bX1Yz3Qk2z
+    """
+    with reading(path, ledger) as report:
+        facts = message_facts(report, report.resolve(id_))
+    if json_:
+        print_json(facts)
+    else:
+        tell_message(facts)
+
+
+def message_facts(report: Report, id_: str) -> dict[str, Any]:
+    """Return one message and its recipients for scripts."""
+    message = report.message(id_)
+    recipients = report.recipients(Filters(messages=[id_]))
+    return {
+        "id": id_,
+        "source": message["source"],
+        "native_id": message["native_id"],
+        "queue": message["queue"],
+        "arrived": from_micros(message["arrived"]).isoformat(),
+        "reverse_path": message["reverse_path"],
+        "size": message["size"],
+        "message_id": message["message_id"],
+        "problem": message["problem"] or None,
+        **json.loads(message["details"]),
+        "recipients": [recipient_facts(row) for row in recipients],
+    }
+
+
+def tell_message(facts: dict[str, Any]) -> None:
+    """Print one message and its recipients."""
+    console = stdout()
+    for key, value in facts.items():
+        if key != "recipients":
+            console.print(f"{key}: {shown(value)}")
+    rows = table("recipient", "state", "attempts", "due", "rule", "reply")
+    for fact in facts["recipients"]:
+        rows.add_row(
+            *(
+                shown(fact[key] if fact[key] is not None else "")
+                for key in ("forward_path", "state", "attempts", "due", "rule", "reply")
+            )
+        )
+    console.print(rows)
+
+
+def recipient_facts(row: Row) -> dict[str, Any]:
+    """Return one recipient for scripts."""
+    return {
+        "id": row["id"],
+        "native_id": row["native_id"],
+        "forward_path": row["forward_path"],
+        "state": row["state"],
+        "due": from_micros(row["due"]).isoformat() if row["due"] else None,
+        "attempts": row["attempts"],
+        "reply": row["reply"] or None,
+        "rule": row["rule"] or None,
+        "message_id": row["message_id"] or None,
+    }

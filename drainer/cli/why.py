@@ -1,0 +1,146 @@
+"""`why`: every decision about one message, in order, and the next step."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from drainer.cli.options import (
+    ConfigOption,
+    IdArgument,
+    JsonOption,
+    LedgerOption,
+    reading,
+)
+from drainer.cli.output import print_json, shown, stdout
+from drainer.ledger import Row, from_micros
+from drainer.ledger.filters import Filters
+from drainer.ledger.report import Report
+from drainer.observe.ids import decision_span, trace_of
+from drainer.policy.state import FINAL, State
+from drainer.units import human_duration
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("why")(why)
+
+
+def why(
+    id_: IdArgument,
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Tell every decision about one message in order, and the next step.
+
+    Example: drainer why 4bX1Yz3Qk2z
+    """
+    with reading(path, ledger) as report:
+        id_ = report.resolve(id_)
+        paths = {r["n"]: r for r in report.recipients(Filters(messages=[id_]))}
+        message = report.message(id_)
+        decisions = decisions_of(report, id_, paths)
+    states = {row["forward_path"]: row["state"] for row in paths.values()}
+    step = next_step(list(paths.values()))
+    if json_:
+        facts = {"state": _overall(states), "states": states, "next": step}
+        print_json({"id": id_, "decisions": decisions, **facts})
+        return
+    tell_decisions(id_, message, decisions)
+    stdout().print(f"next: {shown(step, 400)}")
+
+
+def decisions_of(
+    report: Report, id_: str, paths: dict[int, Row]
+) -> list[dict[str, Any]]:
+    """Return every decision about a message; ``paths`` are its recipients by number."""
+    numbers = report.attempt_numbers(id_)
+    return [_decision(row, id_, numbers, paths) for row in report.decisions(id_)]
+
+
+def _decision(
+    row: Row,
+    message: str,
+    numbers: dict[int, int],
+    paths: dict[int, Row],
+) -> dict[str, Any]:
+    attempt = row["attempt"]
+    recipient = paths.get(row["n"]) if row["n"] is not None else None
+    return {
+        "at": from_micros(row["at"]).isoformat(),
+        "attempt": numbers.get(attempt) if attempt else None,
+        "kind": row["kind"],
+        "forward_path": recipient["forward_path"] if recipient else None,
+        "rule": row["rule"],
+        "verdict": row["verdict"] or None,
+        "reply": row["reply"] or None,
+        "evidence": json.loads(row["evidence"]) if row["evidence"] else {},
+        "trace_id": f"{trace_of(message):032x}",
+        "span_id": f"{decision_span(row, message):016x}",
+    }
+
+
+def _overall(states: dict[str, str]) -> str:
+    """Return the one state of a message: its recipients', the least final first."""
+    order = [s.value for s in State if s not in FINAL] + [s.value for s in FINAL]
+    found = sorted(set(states.values()), key=order.index)
+    return found[0] if found else "done"
+
+
+def tell_decisions(id_: str, message: Row, decisions: list[dict[str, Any]]) -> None:
+    """Print the decisions about a message, in order."""
+    console = stdout()
+    arrived = f"{from_micros(message['arrived']):%Y-%m-%d %H:%M:%S}Z"
+    console.print(
+        f"message {id_[:12]} ({shown(message['native_id'])}) from"
+        f" {shown(message['reverse_path'] or '<>')}, arrived {arrived}"
+    )
+    for fact in decisions:
+        at = datetime.fromisoformat(fact["at"])
+        attempt = f"attempt {fact['attempt']}, " if fact["attempt"] else ""
+        who = f"{shown(fact['forward_path'])}: " if fact["forward_path"] else ""
+        verdict = fact["verdict"] or fact["kind"]
+        console.print(
+            f"{at:%H:%M:%S} {attempt}{who}[bold]{verdict}[/] by {fact['rule']}"
+        )
+        reason = fact["evidence"].get("reason")
+        if reason:
+            console.print(f"         because {shown(reason, 300)}")
+        if sent_to := fact["evidence"].get("sent_to"):
+            console.print(f"         sent to {shown(sent_to)}, as it was mapped")
+        if fact["reply"]:
+            console.print(f"         {shown(fact['reply'], 300)}")
+
+
+def next_step(rows: list[Row]) -> str:
+    """Say what happens next, and what a person can do."""
+    now = datetime.now(UTC)
+    words = []
+    for row in rows:
+        state = State(row["state"])
+        if state in FINAL:
+            continue
+        due = from_micros(row["due"]) if row["due"] else None
+        wait = max(0.0, (due - now).total_seconds()) if due else 0.0
+        words.append(
+            f"{row['forward_path']} {_NEXT[state]}".replace(
+                "{wait}", human_duration(wait)
+            )
+        )
+    return "; ".join(dict.fromkeys(words)) or "nothing: every recipient is final"
+
+
+_NEXT = {
+    State.PENDING: "is sent by the next `drainer drain`",
+    State.IN_FLIGHT: "is being sent now",
+    State.DEFERRED: "is tried again in {wait}, by a drain that runs then",
+    State.UNKNOWN: "may have arrived; it is sent again, alone, in {wait}; search the"
+    " primary's log for the Message-ID, and `drainer discard` it if it is there",
+    State.HELD: "waits for a person: `drainer release` or `drainer discard`",
+    State.BOUNCE_PENDING: "was refused, and is tried again for confirmation in {wait}:"
+    " by the next drain, or `drainer bounces run`; if the refusal is wrong, `drainer"
+    " requeue`; `drainer bounces show` says whether the sender would be told",
+}

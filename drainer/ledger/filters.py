@@ -1,0 +1,91 @@
+"""Which recipients a person means: by state, reply, message, and what is selected."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema, to_micros
+from drainer.ledger.rows import known_of
+from drainer.policy.select import Selection, fold
+
+_R, _M = schema.recipients.c, schema.messages.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which recipients; everything that is given must hold."""
+
+    states: Sequence[str] = ()
+    reply: str = ""
+    messages: Sequence[str] = ()
+    selection: Selection = field(default_factory=Selection)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is filtered."""
+        return self == Filters()
+
+    def clauses(self) -> list[sa.ColumnElement[bool]]:
+        """Return the conditions on recipients joined with messages.
+
+        They let pass a little too much: ``takes`` decides.
+        """
+        found = _clauses(self.selection)
+        if self.states:
+            found.append(_R.state.in_(list(self.states)))
+        if self.reply:
+            found.append(
+                sa.func.lower(_R.reply).contains(self.reply.lower(), autoescape=True)
+            )
+        if self.messages:
+            found.append(_M.id.in_(list(self.messages)))
+        return found
+
+    def takes(self, row: Mapping[str, Any]) -> bool:
+        """Whether a recipient joined with its message is meant."""
+        chosen = self.selection
+        return chosen.is_all or (
+            chosen.takes_recipient(row["forward_path"])
+            and chosen.takes_message(known_of(row))
+        )
+
+
+def _clauses(chosen: Selection) -> list[sa.ColumnElement[bool]]:
+    """Return what a database can judge of a selection: not names and patterns."""
+    sender, forward = sa.func.lower(_M.reverse_path), sa.func.lower(_R.forward_path)
+    found: list[sa.ColumnElement[bool]] = []
+    if chosen.sender == "<>":
+        found.append(_M.reverse_path == "")
+    elif chosen.sender:
+        part = fold(chosen.sender).strip("<>")
+        found.append(sender.contains(part, autoescape=True))
+    if chosen.recipient:
+        found.append(forward.contains(fold(chosen.recipient), autoescape=True))
+    if chosen.domain:
+        found.append(forward.endswith(chosen.at_domain, autoescape=True))
+    if chosen.older_than:
+        found.append(_M.arrived < to_micros(chosen.older_than))
+    if chosen.newer_than:
+        found.append(_M.arrived > to_micros(chosen.newer_than))
+    if chosen.larger_than is not None:
+        found.append(_M.size > chosen.larger_than)
+    if chosen.smaller_than is not None:
+        found.append(_M.size < chosen.smaller_than)
+    if chosen.queues:
+        below = (_M.queue.startswith(f"{q}/", autoescape=True) for q in chosen.queues)
+        found.append(sa.or_(_M.queue.in_(chosen.queues), *below))
+    return found
+
+
+ASKED = (
+    _M.id,
+    _M.native_id,
+    _M.message_id,
+    _M.reverse_path,
+    _M.arrived,
+    _M.size,
+    _M.queue,
+)
+"""What ``Filters.takes`` needs of a message."""
