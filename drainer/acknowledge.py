@@ -13,7 +13,7 @@ from drainer.ledger.sql import Ledger
 from drainer.mail.message import Message
 from drainer.policy.settle import Settlement
 from drainer.policy.state import FINAL
-from drainer.smtp.session import Work
+from drainer.smtp.work import Work
 from drainer.sources import Failing, Source
 
 BATCH = 200

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from drainer.policy.job import Claimed, parts, twinned
-from drainer.smtp.session import Work
+from drainer.smtp.work import Work
 
 
 class Backlog:

@@ -37,8 +37,9 @@ from drainer.policy.settle import Settlement, settle
 from drainer.policy.state import FINAL
 from drainer.process import utcnow
 from drainer.smtp.commands import misfit
-from drainer.smtp.session import Session, Work
+from drainer.smtp.session import Session
 from drainer.smtp.throttle import Throttle
+from drainer.smtp.work import Work
 
 WORTH_TELLING = 0.001
 """Seconds of waiting for the throttle that the trace shows."""
@@ -136,6 +137,9 @@ class Lane:
             if admitted is None:
                 continue
             work = admitted
+            if not session.speaks_for(work):
+                self._put_back(work)
+                return None
             asked = time.monotonic()
             may_send = await self.throttle.message(work.rcpts)
             work.waited = time.monotonic() - asked
@@ -157,7 +161,8 @@ class Lane:
             admitted = self._admit(work, session)
             if admitted is None:
                 continue
-            if await self.throttle.message_now(admitted.rcpts):
+            fits = session.speaks_for(admitted)
+            if fits and await self.throttle.message_now(admitted.rcpts):
                 return admitted  # it is opened when the one before it has ended
             self._put_back(admitted)
             return None

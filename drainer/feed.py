@@ -27,7 +27,7 @@ from drainer.policy.job import Job
 from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.scanning import scan, scanner
-from drainer.smtp.session import Work
+from drainer.smtp.work import Work
 from drainer.sources import Source
 from drainer.window import Window
 

@@ -14,7 +14,7 @@ from drainer.policy.admit import Admission, admit
 from drainer.policy.job import Claimed, Job, Scanned, parts, redirected
 from drainer.policy.select import Selection, known
 from drainer.quarantine import Quarantine, open_message
-from drainer.smtp.session import Work
+from drainer.smtp.work import Work
 from drainer.sources import Source
 
 NOTHING = Facts(

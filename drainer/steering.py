@@ -23,8 +23,8 @@ from drainer.policy.judging import Judged
 from drainer.policy.throttle import Rate, message_rate
 from drainer.process import utcnow
 from drainer.sharing import Sharing
-from drainer.smtp.session import Work
 from drainer.smtp.throttle import Throttle
+from drainer.smtp.work import Work
 
 LOOK_EVERY = 1.0
 """Seconds; a drain that begins waits so long for the others to make room."""

@@ -15,7 +15,7 @@ from drainer.ledger.sql import Ledger
 from drainer.policy.settle import Settlement
 from drainer.policy.state import FINAL
 from drainer.quarantine import Quarantine
-from drainer.smtp.session import Work
+from drainer.smtp.work import Work
 
 BATCH = 200
 PAUSE = 0.25

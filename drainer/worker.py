@@ -38,8 +38,8 @@ from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
 from drainer.sessions import Sessions
-from drainer.smtp.session import Work
 from drainer.smtp.throttle import Throttle
+from drainer.smtp.work import Work
 from drainer.sources import Leasing, Source
 from drainer.steering import Means, Steering
 from drainer.telling import Telling

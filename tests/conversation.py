@@ -84,7 +84,7 @@ class Conversation:
             "EHLO": self._ehlo, "HELO": self._helo, "STARTTLS": self._starttls,
             "AUTH": self._auth, "MAIL": self._mail, "RCPT": self._rcpt,
             "DATA": self._data, "RSET": self._rset, "NOOP": self._noop,
-            "QUIT": self._quit,
+            "QUIT": self._quit, "XFORWARD": self._xforward,
         }  # fmt: skip
 
     @property
@@ -217,6 +217,11 @@ class Conversation:
         await self._answer(
             command, plain if self.script.helo is None else self.script.helo
         )
+
+    async def _xforward(self, command: Command) -> None:
+        if self.message is not None:
+            self._violation("XFORWARD in the middle of a transaction")
+        await self._answer(command, self.script.xforward)
 
     async def _starttls(self, command: Command) -> None:
         context = self.script.tls

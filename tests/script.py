@@ -226,6 +226,7 @@ class Script:
     helo: Answer | None = None
     starttls: Answer = "220 2.0.0 go ahead"
     auth: Answer = "235 2.7.0 welcome"
+    xforward: Answer = "250 2.0.0 ok"
     mail: Answer = "250 2.1.0 ok"
     rcpt: Answer = "250 2.1.5 ok"
     #: None: 354, or 554 when no recipient was accepted, as servers do.

@@ -36,6 +36,12 @@ class Primary(Section):
     helo: str = Field(
         "", description="our name for EHLO; empty = this host's full name"
     )
+    forward_client: Literal["off", "xforward", "xclient", "auto"] = Field(
+        "off",
+        description="name the original client, where the primary offers it: for its"
+        " log (XFORWARD), or for all of its checks (XCLIENT); auto = XCLIENT before"
+        " XFORWARD",
+    )
     connections: int = Field(5, ge=1, le=500, description="concurrent sessions")
     max_messages: int = Field(1000, ge=1, description="messages in one session")
     max_age: Duration = Field(timedelta(minutes=10), description="age of one session")
@@ -83,6 +89,12 @@ class Primary(Section):
             raise ValueError(message)
         if self.username and not (self.password_file or self.password):
             message = "a username needs password_file, or DRAINER_PRIMARY__PASSWORD"
+            raise ValueError(message)
+        if self.username and self.forward_client == "xclient":
+            message = (
+                'forward_client = "xclient" ends the login that a username asks for;'
+                ' use "xforward", or no username'
+            )
             raise ValueError(message)
         return self
 

@@ -23,6 +23,8 @@ class Stage(enum.StrEnum):
     EHLO = "ehlo"
     STARTTLS = "starttls"
     AUTH = "auth"
+    #: XCLIENT or XFORWARD, on behalf of a message.
+    FORWARD = "forward"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
@@ -38,7 +40,14 @@ class Stage(enum.StrEnum):
 
 
 _BEFORE_MAIL = frozenset(
-    (Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.STARTTLS, Stage.AUTH)
+    (
+        Stage.CONNECT,
+        Stage.BANNER,
+        Stage.EHLO,
+        Stage.STARTTLS,
+        Stage.AUTH,
+        Stage.FORWARD,
+    )
 )
 
 

@@ -9,6 +9,7 @@ SPANS: dict[str, str] = {
     "smtp.ehlo": "EHLO and its reply, below smtp.connect",
     "smtp.starttls": "STARTTLS and its handshake, likewise",
     "smtp.auth": "AUTH and its reply, likewise",
+    "smtp.forward": "XCLIENT or XFORWARD, its EHLO likewise, and their replies",
     "smtp.mail": "MAIL and its reply",
     "smtp.rcpt": "one RCPT and its reply",
     "smtp.data": "DATA and its reply",

@@ -30,6 +30,8 @@ _SENDER_AUTHENTICATION = (
     "text-sender-authentication", "enhanced-5.7.23", "enhanced-5.7.24",
     "enhanced-5.7.26",
 )  # fmt: skip
+_BLIND = (*_SENDER_AUTHENTICATION, "forward-")
+"""What the canary cannot ask about: it speaks for nobody."""
 _UNKNOWN_USER = (
     "enhanced-5.1.1", "text-unknown-user", "text-unknown-user-behind-gateway",
 )  # fmt: skip
@@ -109,7 +111,7 @@ class Seen:
             reply=str(self.answer),
             sender_domain=self.sender_domain,
             fingerprint=self.fingerprint,
-            blind=self.judgement.rule.startswith(_SENDER_AUTHENTICATION),
+            blind=self.judgement.rule.startswith(_BLIND),
             content=self.content,
             again=self.again,
         )

@@ -23,6 +23,9 @@ _STAGES = {
     Stage.STARTTLS: "TLS was refused: look at the primary's TLS settings",
     Stage.AUTH: "the login was refused: check [primary] username and password_file;"
     " do not retry often, the account may be locked",
+    Stage.FORWARD: "the primary does not let this host name the client: on Postfix"
+    " add its address to smtpd_authorized_xclient_hosts or"
+    ' smtpd_authorized_xforward_hosts, or set [primary] forward_client = "off"',
     Stage.MAIL: "the primary refuses the sender: set [health] sender, or exempt this"
     " host from its sender checks",
     Stage.RCPT: "relay denied, or the user table is not back: on Postfix add this"
@@ -38,6 +41,10 @@ def hint(stage: Stage, answer: Reply | Lost) -> str:
     return _STAGES.get(stage, "")
 
 
+NOT_OFFERED = (
+    "[primary] forward_client asks for it, and the primary does not offer it to this"
+    " host: its filters judge all mail by this host's address"
+)
 CATCH_ALL = "the primary accepts any address: it cannot tell us who is unknown"
 NO_KNOWN_GOOD = (
     "set [health] accept to an address that must exist: without one, a primary with"
@@ -49,9 +56,10 @@ NO_DOMAIN = "set [primary] domains, so that a random recipient can be tried"
 
 _CONTENT = "its content filter refuses everything: look at the filter and its log"
 _REMEDIES: dict[str, str] = {
-    r"(connect|banner|ehlo)-(lost|protocol|4xx)": (
+    r"(connect|banner|ehlo|forward)-(lost|protocol)|(connect|banner|ehlo)-4xx": (
         "it does not talk to this host: look at its log, and at firewalls between"
     ),
+    r"forward-[45]xx": _STAGES[Stage.FORWARD],
     r"text-relay-denied|basic-551|[45]\.7\.(51|64)": (
         "it refuses to relay for this host. On Postfix: add this host to mynetworks, or"
         " the domain to relay_domains; on Exim: to relay_from_hosts, relay_to_domains;"

@@ -51,6 +51,8 @@ class Route:
     #: Whether the certificate must be valid for the host.
     verify: bool = False
     login: Login | None = None
+    #: 'off', 'xforward', 'xclient' or 'auto': how the primary learns of the client.
+    forward_client: str = "off"
     timeouts: Timeouts = field(default_factory=Timeouts)
     #: Caps of one connection: messages, and age in seconds.
     max_messages: int = 1000

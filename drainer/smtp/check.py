@@ -20,6 +20,7 @@ from drainer.smtp.connect import (
     format_address,
     resolve,
 )
+from drainer.smtp.forwarding import Introduction
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -74,6 +75,11 @@ class Health:
             )
         )
 
+    def advise(self, stage: str, hint: str) -> None:
+        """Add a warning that no reply led to."""
+        nothing = Finding(stage=stage, verdict=WARN, reply="", seconds=0.0, hint=hint)
+        self.findings.append(nothing)
+
 
 def own_name(connection: Connection, route: Route) -> bool:
     """Whether the peer introduces itself with our name: a loop."""
@@ -127,6 +133,11 @@ async def _check_address(
         return False
     for step in answer.steps:
         health.add(step.stage.value, step, OK)
+    if (
+        route.forward_client != "off"
+        and not Introduction.on(route, answer.extensions).kind
+    ):
+        health.advise("forward client", hints.NOT_OFFERED)
     if own_name(answer, route):
         health.loop = True
     else:
@@ -167,7 +178,7 @@ class _Interview:
             verdict = OK if good else FAIL
             self._health.add(f"rcpt {forward_path}", step, verdict, hint)
         if not self._probe.accept:
-            self._advise("rcpt known-good", hints.NO_KNOWN_GOOD)
+            self._health.advise("rcpt known-good", hints.NO_KNOWN_GOOD)
         if self._probe.reject:
             await self._random_recipient()
 
@@ -176,7 +187,7 @@ class _Interview:
             (domain_of(address) for address in self._probe.accept), ""
         )
         if not domain:
-            self._advise("rcpt random", hints.NO_DOMAIN)
+            self._health.advise("rcpt random", hints.NO_DOMAIN)
             return
         name = f"drainer-check-{secrets.token_hex(6)}@{domain}"
         step = await self._ask(Stage.RCPT, f"RCPT TO:<{name}>")
@@ -187,10 +198,6 @@ class _Interview:
         accepted = _positive(step.answer)
         hint = hints.CATCH_ALL if accepted else ""
         self._health.add("rcpt random", step, WARN if accepted else OK, hint)
-
-    def _advise(self, stage: str, hint: str) -> None:
-        nothing = Finding(stage=stage, verdict=WARN, reply="", seconds=0.0, hint=hint)
-        self._health.findings.append(nothing)
 
     async def _ask(self, stage: Stage, command: str) -> Step:
         loop = asyncio.get_running_loop()

@@ -12,94 +12,30 @@ exactly one Ending.
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import dot_stuff, replace_bare_newlines
-from drainer.mail.message import Facts, Problem, Spooled
+from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify import Answer
-from drainer.policy.job import Claimed, Job
-from drainer.policy.judging import Ending
+from drainer.policy.job import Claimed
 from drainer.smtp import Route
-from drainer.smtp.commands import mail_command, rcpt_command, recipient_limit
+from drainer.smtp.commands import (
+    mail_command,
+    misfit,
+    rcpt_command,
+    recipient_limit,
+)
 from drainer.smtp.connect import Connection
+from drainer.smtp.forwarding import Introduction, narrowed
+from drainer.smtp.work import Work
 
 IN_MEMORY_BYTES = 64 * 1024
 """A content up to this size is written at once; a larger one is streamed."""
 
 _GO_AHEAD = 354
 _CLOSING = 421
-
-
-@dataclass(slots=True, kw_only=True)
-class Work:
-    """One transaction: what to send, and what has come of it so far."""
-
-    job: Job
-    spooled: Spooled
-    facts: Facts
-    attempt: int = 0
-    started: float = 0.0
-    #: Seconds that it waited for the throttle.
-    waited: float = 0.0
-    #: When the primary could turn to it: MAIL may have left behind a final dot.
-    turn: float = 0.0
-    #: The final dot has left, or is about to; and when it did.
-    dotted: bool = False
-    dotted_at: float = 0.0
-    endings: dict[int, Ending] = field(default_factory=dict)
-    accepted: list[Claimed] = field(default_factory=list)
-    #: The primary has DSN: it tells of what it delivers.
-    has_dsn: bool = False
-    #: (stage, seconds since MAIL was written, the answer).
-    stages: list[tuple[Stage, float, str]] = field(default_factory=list)
-
-    @property
-    def addressed(self) -> Iterator[Claimed]:
-        """The recipients that have a RCPT of their own."""
-        return (claimed for claimed in self.job.claimed if claimed.twin_of is None)
-
-    @property
-    def rcpts(self) -> int:
-        """How many those are."""
-        return sum(1 for _ in self.addressed)
-
-    def end(self, claimed: Claimed, stage: Stage, answer: Answer) -> None:
-        """Note how this recipient's attempt ended."""
-        ending = Ending(
-            claimed=claimed, stage=stage, answer=answer, accepted=len(self.accepted)
-        )
-        self.endings.setdefault(claimed.n, ending)
-
-    def end_rest(self, stage: Stage, answer: Answer) -> None:
-        """Give every recipient without an ending this one; a twin its first's."""
-        for claimed in self.job.claimed:
-            first = None if claimed.twin_of is None else self.endings[claimed.twin_of]
-            if first is not None:
-                self.endings.setdefault(claimed.n, replace(first, claimed=claimed))
-            else:
-                self.end(claimed, stage, answer)
-
-    @property
-    def seconds_for_dot(self) -> float | None:
-        """How long the reply to the final dot took; None when none came."""
-        if not self.stages or self.stages[-1][0] is not Stage.DOT or not self.dotted:
-            return None
-        return self.started + self.stages[-1][1] - self.dotted_at
-
-    @property
-    def seconds_for_rcpt(self) -> float | None:
-        """How long a recipient took, with a part of MAIL; None when none was asked."""
-        times = [offset for stage, offset, _ in self.stages if stage is Stage.RCPT]
-        if not times:
-            return None
-        return max(0.0, self.started + times[-1] - self.turn) / len(times)
-
-    def note(self, stage: Stage, answer: Reply | Lost) -> None:
-        """Keep the time of a stage for the trace."""
-        self.stages.append((stage, time.monotonic() - self.started, str(answer)))
 
 
 class Line(Protocol):
@@ -137,6 +73,7 @@ class Session:
         self._timeouts = route.timeouts
         self._wire = connection.wire
         self._pipelining = "pipelining" in connection.extensions
+        self._introduction = Introduction.on(route, connection.extensions)
         self._broken = False
         #: Recipients that one transaction may have; 0 = the primary does not say.
         self.max_recipients = recipient_limit(connection.extensions)
@@ -163,6 +100,10 @@ class Session:
         """Whether the connection is gone already."""
         return self._wire.lost is not None or self._wire.has_reply
 
+    def speaks_for(self, work: Work) -> bool:
+        """Whether it may go on this connection, which may be a client's by now."""
+        return self._introduction.speaks_for(work.spooled.message)
+
     async def run(self, line: Line) -> None:
         """Send what the line gives until it, or the connection, is used up."""
         following: Work | None = None
@@ -187,8 +128,15 @@ class Session:
         self._wire.write(self._group(work))
 
     def _group(self, work: Work) -> bytes:
+        """Return what begins a transaction; XCLIENT must be the last of a group."""
         self.sent += 1
         work.started = work.turn = time.monotonic()
+        before = self._introduction.command(work.spooled.message)
+        if before and (self._introduction.renews or not self._pipelining):
+            return before
+        return before + self._envelope_group(work)
+
+    def _envelope_group(self, work: Work) -> bytes:
         recipients = [claimed.recipient for claimed in work.addressed]
         message = work.spooled.message
         commands = [mail_command(message, work.facts, recipients, self.extensions)]
@@ -200,13 +148,60 @@ class Session:
     async def _transact(self, work: Work, line: Line) -> Work | None:
         """Bring one transaction to its end; return the one begun behind it."""
         following = None
-        if await self._envelope(work):
+        if await self._introduce(work) and await self._envelope(work):
             following = await self._content(work, line)
         elif not self._broken and self._wire.lost is None:
             await self._reset()
         lost = self._wire.lost or Lost(reason="closed")
         work.end_rest(Stage.BODY, lost)  # of twins: every path has ended the others
         return following
+
+    # --- on whose behalf
+
+    async def _introduce(self, work: Work) -> bool:
+        """Take what XCLIENT or XFORWARD got; True when MAIL has left, or leaves now."""
+        introduction = self._introduction
+        if not introduction.waiting:
+            return True
+        introduction.waiting = False
+        if not await self._welcome(work):
+            return False
+        if introduction.renews:
+            self._wire.write(introduction.ehlo)
+            reply = await self._welcome(work)
+            if reply is None:
+                return False
+            self.extensions = narrowed(self.extensions, reply)
+            self._pipelining = "pipelining" in self.extensions
+        elif self._pipelining:
+            return True
+        return self._begin_introduced(work)
+
+    async def _welcome(self, work: Work) -> Reply | None:
+        """Return the reply when it is positive; give everything up otherwise.
+
+        MAIL and DATA may be on their way, and a dot would end them: to break off is
+        the only way not to deliver an empty message.
+        """
+        reply = await self._answer(work, Stage.FORWARD, self._timeouts.mail)
+        if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
+            return reply
+        early = isinstance(reply, Reply)  # a loss proves nothing about it
+        work.end_rest(Stage.FORWARD if early else Stage.MAIL, reply)
+        self._give_up("the primary does not let us name the client")
+        return None
+
+    def _begin_introduced(self, work: Work) -> bool:
+        """Write the envelope; False when the client may not send what we may."""
+        recipients = [claimed.recipient for claimed in work.job.claimed]
+        message = work.spooled.message
+        problem = misfit(message, work.facts, recipients, self.extensions)
+        if problem is not None:
+            work.end_rest(Stage.MAIL, problem)
+            return False
+        work.turn = time.monotonic()
+        self._wire.write(self._envelope_group(work))
+        return True
 
     # --- the envelope
 

@@ -40,6 +40,7 @@ def make_route(config: Config) -> Route:
         tls="required" if login else primary.tls,
         verify=primary.verify or login is not None,
         login=login,
+        forward_client=primary.forward_client,
         timeouts=_timeouts(config),
         max_messages=primary.max_messages,
         max_age=primary.max_age.total_seconds(),

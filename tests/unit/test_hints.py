@@ -138,6 +138,8 @@ def test_a_refusal_has_the_remedy_that_fits_it(text: str, words: str) -> None:
         ("550 x", Stage.EHLO, ADDRESS),
         ("450 x", Stage.EHLO, SILENT),
         ("354 x", Stage.EHLO, SILENT),
+        ("550 5.7.0 x", Stage.FORWARD, "forward_client"),
+        ("421 x", Stage.FORWARD, "forward_client"),
         ("454 x", Stage.STARTTLS, LOGIN),
         ("535 x", Stage.AUTH, LOGIN),
     ],

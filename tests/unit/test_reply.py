@@ -198,4 +198,5 @@ def test_stages_before_mail() -> None:
         Stage.EHLO,
         Stage.STARTTLS,
         Stage.AUTH,
+        Stage.FORWARD,
     ]
