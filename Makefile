@@ -10,7 +10,13 @@ READY := $(VENV)/.ready
 INITDB := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) initdb-absent)
 TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd \
-  chromium:chromium chromium-driver:chromedriver curl:curl
+  chromium:chromium chromium-driver:chromedriver curl:curl \
+  systemd:systemd-analyze prometheus:promtool keepalived:keepalived monit:monit \
+  opendkim:opendkim pyspf-milter:pyspf-milter
+
+# Exim and Postfix shut each other out as packages; unpacked here Exim runs all the same.
+EXIM := .exim/usr/sbin/exim4
+EXIM_PACKAGES := exim4-daemon-light exim4-base libidn12
 
 # Of `make fuzz`: how long, and only targets whose names hold a word.
 SECONDS ?= 300
@@ -72,7 +78,7 @@ shots: setup services ## make the pictures of the status page in docs/images aga
 	$(BIN)/python -m tests.screenshots
 
 clean: ## remove what these targets made
-	rm -rf $(VENV) .fuzz demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .exim .fuzz demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Tests start servers of their own, in folders of their own; the system's are not started.
@@ -80,6 +86,12 @@ services:
 	@missing=; for pair in $(TEST_PACKAGES); do \
 	  command -v "$${pair#*:}" >/dev/null || missing="$$missing $${pair%:*}"; done; \
 	if [ -n "$$missing" ]; then $(call install,$$missing); fi
+	@if [ ! -x $(EXIM) ] && command -v apt-get >/dev/null; then \
+	  mkdir -p .exim/packages && cd .exim/packages && \
+	  { apt-get download --quiet $(EXIM_PACKAGES) || \
+	    { apt-get update --quiet && apt-get download --quiet $(EXIM_PACKAGES); }; } && \
+	  for each in *.deb; do dpkg --extract "$$each" ..; done || \
+	  echo "make: Exim cannot be had here; its tests will be skipped" >&2; fi
 
 # install PACKAGES: as root on Debian; anybody else is told, and goes on without.
 define install

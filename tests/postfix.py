@@ -324,6 +324,11 @@ class PrivatePostfix:
         """Submit a message locally."""
         self._call(["sendmail", *args], data=data)
 
+    def check(self) -> str:
+        """Return what ``postfix check`` and ``postconf -n`` complain about."""
+        done = [self._call(["postfix", "check"]), self._call(["postconf", "-n"])]
+        return "".join(each.stderr.decode() for each in done)
+
     def postcat(self, args: Sequence[str]) -> bytes:
         """Return what postcat prints."""
         return self._call(["postcat", *args]).stdout
