@@ -738,6 +738,7 @@ def test_nobody_accepted_and_354_is_answered_with_a_lone_dot(
         data="354 go ahead",
     )
     bench.port = server.port
+    bench.configure(retry=PATIENT["retry"])
     bench.add(ALICE, BOB)
     bench.add(CAROL)
     assert bench.drain().code == 5
@@ -841,6 +842,7 @@ def test_at_most_one_message_of_a_session_is_in_doubt(
     """P2: the MAIL behind a lost final dot was never answered, so it is not unknown."""
     server = peer(dot=in_turn("250 ok", "250 ok", Drop(), "250 ok"))
     bench.port = server.port
+    bench.configure(retry=PATIENT["retry"])
     for n in range(5):
         bench.add(f"user{n}@example.org")
     assert bench.drain().code == 5
