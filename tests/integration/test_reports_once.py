@@ -12,7 +12,6 @@ import pytest
 from tests.bouncing import Refusing, nobody_unknown, refusing
 from tests.peer import PeerThread
 from tests.postfix import wait_until
-from tests.primaries import UNKNOWN
 from tests.running import end
 from tests.script import Delay, Drop, Script, Stall, Step, View
 
@@ -117,12 +116,17 @@ def test_killed_while_the_relay_answers(
 
 def test_who_is_refused_after_a_kill_waits_for_a_persons_word(bench: Refusing) -> None:
     """It may have arrived; released, it has not: refused, confirmed and reported."""
-    killer = Killer(UNKNOWN.format("nobody@example.org"))
-    bench.primary.script = Script(rcpt=killer)
+    bench.primary.script = Script(rcpt=Stall())
     name = bench.refuse()
     source = f"postfix:{bench.spool}"
-    killer.process = process = bench.start("drain", source, "--json", "--no-check")
-    process.wait(60)
+    process = bench.start("drain", source, "--json", "--no-check")
+    bench.primary.wait(lambda: len(bench.primary.transactions) == 1, timeout=60)
+    wait_until(
+        lambda: bench.states() == {"nobody@example.org": "in-flight"},
+        timeout=60,
+        what="the attempt to be durable",
+    )
+    kill(process)
     bench.primary.script = Script(rcpt=nobody_unknown)
     while bench.states() != {"nobody@example.org": "held"}:
         assert bench.drain().code == 5
