@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from drainer.ledger import Closed, Decision, Kind, Opened, engine, schema
+from drainer.ledger import Closed, Decision, Kind, Opened, engine, schema, to_micros
 from drainer.ledger.controls import Desk, give
 from drainer.ledger.engine import parse_url
 from drainer.ledger.gates import gate_of
@@ -19,6 +19,7 @@ from drainer.ledger.recording import fresh_job
 from drainer.ledger.rows import listing_of
 from drainer.ledger.sql import Ledger
 from drainer.ledger.waiting import Brake
+from drainer.ledger.watches import Diary
 from drainer.mail.content import Held, survey
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, Spooled
@@ -557,5 +558,36 @@ def test_a_run_sees_its_share_and_what_holds_on_its_route(run: Run) -> None:
         pace = desk.pace(mine)
         assert (pace["rule"], pace["per_second"]) == (rule, 5)
         desk.close()
+
+    run(body)
+
+
+# ---- what a watch reads and writes beside its drains
+
+
+def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> None:
+    """What is due, what ripens unless the brake is on, and a gate that may probe."""
+
+    async def body(bench: Bench) -> None:
+        diary = Diary(bench.ledger.url, bench.route, "f" * 32)
+
+        def due(*, braked: bool = False) -> int | None:
+            found = diary.next_due([bench.mine], braked=braked)
+            return None if found is None else to_micros(found)
+
+        assert due() is None
+        await bench.refused("a@x.org")
+        assert due() == bench.rows()["a@x.org"]["due"]
+        assert due(braked=True) is None
+        early = NOW - HOUR
+        await bench.ledger.keep_gate(bench.route, replace(OPEN, until=early))
+        assert due() == to_micros(early)
+        decision = Decision(at=NOW, kind=Kind.WATCH, rule="watch-armed")
+        diary.note(decision)
+        with bench.reading() as connection:
+            query = sa.select(schema.decisions.c.run, schema.decisions.c.kind)
+            rows = connection.execute(query.order_by(schema.decisions.c.id)).all()
+        assert tuple(rows[-1]) == ("f" * 32, "watch")
+        diary.close()
 
     run(body)
