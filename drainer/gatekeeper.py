@@ -27,6 +27,7 @@ from drainer.process import utcnow
 from drainer.smtp.connect import Failed
 
 SOON = timedelta(milliseconds=50)
+_BY_MESSAGE = GateState.PROBING, Phase.MESSAGES
 
 
 class Gatekeeper:
@@ -51,6 +52,9 @@ class Gatekeeper:
         self.moves: deque[tuple[Gate, Gate]] = deque()
         #: The lane that probes the route.
         self._prober: asyncio.Task[Any] | None = None
+        self._began = utcnow()
+        #: Scopes that messages probe, and since when.
+        self._since: dict[str, datetime] = {}
         #: Domains of which one message is on its way to probe.
         self._probing: set[str] = set()
         #: The canary waits for a connection, and the lane that gives up its own.
@@ -116,6 +120,13 @@ class Gatekeeper:
         return self.gate.state is GateState.PROBING and (
             self.gate.phase is Phase.MESSAGES
         )
+
+    def probing_since(self, scope: str) -> datetime:
+        """Return since when messages probe a scope; each of them tells something once.
+
+        A gate that the run before left probing has done so since this one began.
+        """
+        return self._since.get(scope, self._began)
 
     @contextlib.asynccontextmanager
     async def room(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
@@ -257,6 +268,9 @@ class Gatekeeper:
     def _on_move(self, before: Gate, after: Gate) -> None:
         if after.state is not GateState.PROBING and after.scope == ROUTE:
             self._prober = None
+        was = before.state, before.phase
+        if (after.state, after.phase) == _BY_MESSAGE and was != _BY_MESSAGE:
+            self._since[after.scope] = utcnow()
         self.moves.append((before, after))
         self.on_move()
         self.wake()

@@ -93,7 +93,8 @@ class Probing:
         found = False
         for gate in self._keeper.scopes.all():
             if gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES:
-                woken = await self._ledger.wake_one(self._sources, gate.scope)
+                since = self._keeper.probing_since(gate.scope)
+                woken = await self._ledger.wake_one(self._sources, gate.scope, since)
                 found = woken or found
         return found
 

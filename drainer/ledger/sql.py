@@ -259,10 +259,15 @@ class Ledger:
         behind = waiting.Behind(sources, scope)
         await self._call(waiting.closed, behind=behind, now=_now())
 
-    async def wake_one(self, sources: Sequence[str], scope: str) -> bool:
-        """Make one that waits for a gate due now, to probe with; False = none."""
+    async def wake_one(
+        self, sources: Sequence[str], scope: str, since: datetime
+    ) -> bool:
+        """Make one that waits for a gate due now, to probe with; False = none.
+
+        Those that were tried since then are none.
+        """
         behind = waiting.Behind(sources, scope)
-        return await self._call(waiting.wake_one, behind=behind, now=_now())
+        return await self._call(waiting.wake_one, behind=behind, since=to_micros(since))
 
     async def ripen(
         self,

@@ -94,13 +94,18 @@ def closed(connection: sa.Connection, behind: Behind, now: int) -> None:
     )
 
 
-def wake_one(connection: sa.Connection, behind: Behind, now: int) -> bool:
-    """Make the oldest that waits for a gate due now, as its probe; False = none."""
+def wake_one(connection: sa.Connection, behind: Behind, since: int) -> bool:
+    """Make the oldest that waits for a gate due, as its probe; False = none.
+
+    One that was tried ``since`` then tells nothing new. It is due long since, so that
+    no end of a drain's patience is before it.
+    """
     row = connection.execute(
         sa.select(_R.message, _R.n)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
         .where(_M.source.in_(list(behind.sources)), _M.owner.is_(None))
+        .where(_R.since < since)
         .order_by(_R.due, _R.message)
         .limit(1)
     ).first()
@@ -109,7 +114,7 @@ def wake_one(connection: sa.Connection, behind: Behind, now: int) -> bool:
     connection.execute(
         sa.update(schema.recipients)
         .where(_R.message == row.message, _R.n == row.n, _R.state == _DEFERRED)
-        .values(due=now)
+        .values(due=0)
     )
     return True
 

@@ -36,6 +36,7 @@ from tests.settling import PAUSES, ending, scopes, seen, settled
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
+LATER = NOW + HOUR
 BEFORE = NOW - 2 * HOUR
 TO = "127.0.0.1:25"
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
@@ -365,22 +366,23 @@ def test_what_waited_for_a_gate_is_due_when_it_closes(run: Run, scope: str) -> N
 
 
 def test_only_one_is_woken_to_probe(run: Run) -> None:
-    """The oldest that nobody has in hand."""
+    """The oldest that nobody has in hand, and that was not tried meanwhile."""
 
     async def test(bench: Bench) -> None:
         gate = replace(OPEN, scope="example.org")
         await bench.refused("a@example.org")
         await bench.refused("b@example.org")
         await bench.refused("c@example.net")
-        assert not await bench.ledger.wake_one([bench.mine], "example.org")
+        assert not await bench.ledger.wake_one([bench.mine], "example.org", LATER)
         await bench.ledger.gate_opened([bench.mine], gate)
-        assert not await bench.ledger.wake_one([bench.mine], ROUTE)
-        assert not await bench.ledger.wake_one([bench.other], "example.org")
-        assert await bench.ledger.wake_one([bench.mine], "example.org")
+        assert not await bench.ledger.wake_one([bench.mine], ROUTE, LATER)
+        assert not await bench.ledger.wake_one([bench.other], "example.org", LATER)
+        assert not await bench.ledger.wake_one([bench.mine], "example.org", BEFORE)
+        assert await bench.ledger.wake_one([bench.mine], "example.org", LATER)
         assert await bench.claimed() == [("a@example.org",)]
-        assert await bench.ledger.wake_one([bench.mine], "example.org")
+        assert await bench.ledger.wake_one([bench.mine], "example.org", LATER)
         assert await bench.claimed() == [("b@example.org",)]
-        assert not await bench.ledger.wake_one([bench.mine], "example.org")
+        assert not await bench.ledger.wake_one([bench.mine], "example.org", LATER)
 
     run(test)
 

@@ -851,6 +851,22 @@ def test_at_most_one_message_of_a_session_is_in_doubt(
     assert set(states) <= {"unknown", "delivered", "deferred"}
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_refusal_of_us_that_one_message_alone_meets_ends_the_drain(
+    peer: StartPeer, bench: Bench, *, apart: bool
+) -> None:
+    """It probes once, and tells nothing new after that: nobody waits for ever."""
+    refused = "554 5.7.1 <x>: Client host rejected: Access denied"
+    bench.port = peer(rcpt=per_recipient({ALICE: refused})).port
+    if apart:
+        bench.add(ALICE)
+        bench.add(BOB)
+    else:
+        bench.add(ALICE, BOB)
+    assert bench.drain("--no-check").code == 4
+    assert bench.states() == {ALICE: "deferred", BOB: "delivered"}
+
+
 def test_a_session_is_used_for_many_messages(peer: StartPeer, bench: Bench) -> None:
     """One connection, until it has carried what it may carry."""
     server = peer()
