@@ -13,7 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
-from drainer.watched import Sample, Snapshot
+from drainer.hook.watched import Sample, Snapshot
 from tests.hooked import armed, moment
 
 SIZES: Final = {"phone": (360, 740), "desk": (1280, 900)}

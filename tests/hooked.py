@@ -18,11 +18,11 @@ from sqlalchemy.engine import URL
 from drainer.hook.auth import Keys
 from drainer.hook.server import listen, serve
 from drainer.hook.settings import Settings
+from drainer.hook.watched import Snapshot
 from drainer.ledger import engine
 from drainer.ledger.controls import Desk
 from drainer.policy.controls import Control
 from drainer.policy.throttle import Rate
-from drainer.watched import Snapshot
 
 ROUTE: Final = "mx1.example.org:25"
 TOKEN: Final = "hook-token-0123456789"  # noqa: S105 - of the tests alone

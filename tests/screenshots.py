@@ -13,8 +13,8 @@ from typing import Final, cast
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.wait import WebDriverWait
 
+from drainer.hook.watched import Snapshot
 from drainer.ledger import engine
-from drainer.watched import Snapshot
 from tests.browsing import browser, cruising, look, missing_reason, open_page, refused
 from tests.docs import DOCS
 from tests.hooked import LOCKED, OPERATOR, Hooked, Show

@@ -13,7 +13,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
-    ("errors", "units", "process", "watched", "notify", "pulse"),
+    ("errors", "units", "process", "pulse"),
     ("helper",),
     ("nursery",),
     ("databases",),
@@ -25,7 +25,7 @@ LAYERS: Final = (
     ("bouncing", "gathering", "tidying", "exporting", "digest", "reporting", "doctor"),
     ("deliver", "escrow", "noticing", "scanning", "probing", "window"),
     ("orders",),
-    ("picking", "sharing", "looking", "telling"),
+    ("picking", "sharing", "telling"),
     ("steering",),
     ("sessions",),
     ("feed",),
@@ -34,9 +34,7 @@ LAYERS: Final = (
     ("wiring", "observe"),
     ("voice", "postmaster"),
     ("running",),
-    ("draining", "chronicle"),
-    ("showing", "sensing"),
-    ("watching",),
+    ("watch",),
     ("cli",),
     ("__main__",),
 )

@@ -14,7 +14,7 @@ from drainer.errors import DrainerError
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.running import first_of
 from drainer.voice import Voice
-from drainer.watching import Watching
+from drainer.watch.watching import Watching
 from drainer.wiring import Plan, make_plan, make_server
 
 

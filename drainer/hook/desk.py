@@ -12,10 +12,10 @@ from drainer.hook.auth import Signatures
 from drainer.hook.limits import Clients
 from drainer.hook.reading import Reading
 from drainer.hook.settings import Settings
+from drainer.hook.watched import Watched
 from drainer.ledger.controls import give
 from drainer.policy.controls import Ask, Control
 from drainer.process import utcnow
-from drainer.watched import Watched
 
 
 class Desk:

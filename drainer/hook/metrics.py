@@ -15,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from drainer.hook.reading import Ledger
-from drainer.watched import Snapshot
+from drainer.hook.watched import Snapshot
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 Sample = tuple[tuple[str, ...], float]

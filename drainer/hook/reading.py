@@ -15,11 +15,11 @@ from sqlalchemy.engine import URL
 
 from drainer.errors import DrainerError
 from drainer.hook.settings import Settings
+from drainer.hook.watched import Snapshot, Watched
 from drainer.ledger import from_micros
 from drainer.ledger.report import Report
 from drainer.ledger.standing import standing
 from drainer.policy.meanings import meaning_of
-from drainer.watched import Snapshot, Watched
 
 Facts = dict[str, Any]
 

@@ -23,7 +23,7 @@ from drainer.hook.desk import Desk
 from drainer.hook.guard import Guard
 from drainer.hook.patience import Patient
 from drainer.hook.settings import Settings
-from drainer.watched import Watched
+from drainer.hook.watched import Watched
 
 GRACE = 1
 """Whole seconds, for what is under way when the server ends."""

@@ -12,8 +12,8 @@ from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.hook.auth import HINT, Keys, secret_of
 from drainer.hook.settings import Settings
+from drainer.hook.watched import Watched
 from drainer.policy.throttle import Rate, parse_rate
-from drainer.watched import Watched
 
 _EXTRA = ("prometheus_client", "starlette", "uvicorn")
 _LEAST_BURST = 20

@@ -7,9 +7,9 @@ from pathlib import Path
 from drainer.config import file as config_file
 from drainer.ledger import Listing
 from drainer.ledger.watches import Diary
-from drainer.looking import Looking, trace_of
 from drainer.policy.admit import Admission
 from drainer.sources.registry import open_source
+from drainer.watch.looking import Looking, trace_of
 from drainer.wiring import ledger_url
 from tests.command import maildir_message, write_maildir
 from tests.peer import PeerThread

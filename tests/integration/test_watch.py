@@ -15,13 +15,13 @@ import pytest
 from drainer.cli.output import VOICE
 from drainer.config import Config
 from drainer.config import file as config_file
+from drainer.hook.watched import Snapshot, Watched
 from drainer.ledger.controls import give
 from drainer.policy.controls import Ask, Control
 from drainer.postmaster import mail_daily, next_digest
 from drainer.process import utcnow
-from drainer.sensing import told
-from drainer.watched import Snapshot, Watched
-from drainer.watching import Watching
+from drainer.watch.sensing import told
+from drainer.watch.watching import Watching
 from drainer.wiring import ledger_url, make_plan
 from tests.peer import PeerThread
 from tests.running import Bench

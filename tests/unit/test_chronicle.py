@@ -4,10 +4,10 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drainer.chronicle import Chronicle
-from drainer.notify import Notifier
 from drainer.policy.watch import Watch
 from drainer.voice import Voice
+from drainer.watch.chronicle import Chronicle
+from drainer.watch.notify import Notifier
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

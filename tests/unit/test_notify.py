@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drainer.notify import MAX_STATUS, Notifier
+from drainer.watch.notify import MAX_STATUS, Notifier
 
 
 def listening(address: str) -> socket.socket:

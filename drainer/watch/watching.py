@@ -15,21 +15,21 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 
-from drainer.chronicle import Chronicle, wall
-from drainer.draining import Draining
 from drainer.errors import DrainerError, LedgerError
+from drainer.hook.watched import Watched
 from drainer.ledger.watches import Diary, own
-from drainer.looking import Looking
-from drainer.notify import Notifier
 from drainer.observe.export import Exporting, start_export
 from drainer.policy.watch import Happening, Todo, Watch, step
 from drainer.policy.watch_states import Event, State, Wait
 from drainer.postmaster import mail_daily, next_digest
 from drainer.process import utcnow
-from drainer.sensing import DrainSense, asked, held, told
-from drainer.showing import Showing
 from drainer.voice import Voice
-from drainer.watched import Watched
+from drainer.watch.chronicle import Chronicle, wall
+from drainer.watch.draining import Draining
+from drainer.watch.looking import Looking
+from drainer.watch.notify import Notifier
+from drainer.watch.sensing import DrainSense, asked, held, told
+from drainer.watch.showing import Showing
 from drainer.wiring import Plan, lock_folder
 
 TICK = 1.0

@@ -1,4 +1,4 @@
-"""What a watch shows of itself, kept as it goes: drainer.watched.Watched."""
+"""What a watch shows of itself, kept as it goes: drainer.hook.watched.Watched."""
 
 import asyncio
 from collections import deque
@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from drainer import __version__
-from drainer.policy.controls import Control, InForce
-from drainer.policy.gate import Gate
-from drainer.policy.watch import Watch
-from drainer.pulse import Pulse
-from drainer.running import Parts
-from drainer.smtp.check import Finding
-from drainer.watched import (
+from drainer.hook.watched import (
     Change,
     ControlFacts,
     FindingFacts,
@@ -22,6 +16,12 @@ from drainer.watched import (
     Sample,
     Snapshot,
 )
+from drainer.policy.controls import Control, InForce
+from drainer.policy.gate import Gate
+from drainer.policy.watch import Watch
+from drainer.pulse import Pulse
+from drainer.running import Parts
+from drainer.smtp.check import Finding
 from drainer.wiring import Plan
 
 SECONDS = 600

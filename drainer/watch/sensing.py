@@ -5,13 +5,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from drainer.chronicle import wall
-from drainer.draining import Draining
 from drainer.policy.controls import Ask, Control, InForce
 from drainer.policy.gate import GateState
 from drainer.policy.watch import Happening, Watch
 from drainer.policy.watch_states import Event, State, Wait
 from drainer.smtp.check import FAIL, Health, check
+from drainer.watch.chronicle import wall
+from drainer.watch.draining import Draining
 from drainer.wiring import Plan
 
 CHECK_LIMIT = 120.0

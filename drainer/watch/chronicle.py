@@ -8,10 +8,10 @@ from drainer.errors import LedgerError
 from drainer.ledger import WATCH_ENDED, Decision, Kind, to_micros
 from drainer.ledger.watches import Diary
 from drainer.mail.reply import printable
-from drainer.notify import Notifier
 from drainer.policy.watch import Watch
 from drainer.process import utcnow
 from drainer.voice import Voice
+from drainer.watch.notify import Notifier
 
 MAX_UNWRITTEN = 1000
 MAX_WHY = 300

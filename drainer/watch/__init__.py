@@ -1,0 +1,1 @@
+"""The watch: looks at the primary, drains when it is well, and looks again."""
