@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[str, int, list[str]]] = {
     "a command without an end": (
         '[throttle]\nload_command = "load \'x"\n',
         2,
-        ["throttle.load_command", "No closing quotation"],
+        ["throttle.load_command", "no closing quotation"],
     ),
     "a rate of connections": (
         "[throttle]\nnew_connections = '5'\n",
