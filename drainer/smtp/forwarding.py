@@ -102,8 +102,10 @@ class Introduction:
         address: not who logged in to the backup, nor a private address, which may
         be a filter that gave the message back, and has rights of its own there.
         """
+        if not self.kind:
+            return None
         address = parse_address(message.client.address)
-        if not self.kind or address is None:
+        if address is None:
             return None
         is_ours = self.renews and (bool(message.login) or is_private(address))
         return None if is_ours else message.client
