@@ -22,6 +22,9 @@ class Backlog:
         self._items: deque[Work] = deque()
         self._aside: deque[Work] = deque()
         self._takers: list[asyncio.Future[None]] = []
+        #: Sessions without work, and how many of them are to end at once.
+        self._idlers: list[asyncio.Future[None]] = []
+        self._dismissed = 0
         self._putters: list[asyncio.Future[None]] = []
         self._parts: Counter[str] = Counter()
         self._outstanding = 0
@@ -49,7 +52,7 @@ class Backlog:
             return
         self.count(work)
         self._items.append(work)
-        notify(self._takers)
+        self._call_takers()
 
     def hold(self, message: str) -> None:
         """Keep the claim on a message whose parts are still being put."""
@@ -83,12 +86,26 @@ class Backlog:
         if not self._items and not self._closed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(idle):
-                    await self.wait()
+                    await wait_until(self._has_news, self._idlers)
+                    self._dismissed = 0
         if self._closed or not self._items:
             return None
         if self._items[0].job.alone and not fresh:
             return None
         return self._pop()
+
+    def _has_news(self) -> bool:
+        return bool(self._items) or self._closed or self._dismissed > 0
+
+    def dismiss_one(self) -> None:
+        """Let one session that waits for work end: its connection is needed."""
+        if self._idlers:
+            self._dismissed = 1
+            notify(self._idlers)
+
+    def _call_takers(self) -> None:
+        notify(self._takers)
+        notify(self._idlers)
 
     def take_now(self) -> Work | None:
         """Return work if some is there that need not go alone."""
@@ -108,12 +125,12 @@ class Backlog:
         if self._aside:
             self._items.extendleft(reversed(self._aside))
             self._aside.clear()
-            notify(self._takers)
+            self._call_takers()
 
     def put_back(self, work: Work) -> None:
         """Return work that was taken and not begun."""
         self._items.appendleft(work)
-        notify(self._takers)
+        self._call_takers()
 
     def split(self, work: Work, size: int) -> Work:
         """Cut work that was taken: return ``size`` recipients, put the rest back."""
@@ -155,7 +172,7 @@ class Backlog:
         self._closed = True
         self._items.clear()
         self._aside.clear()
-        notify(self._takers)
+        self._call_takers()
         notify(self._putters)
         self.idle.set()
 

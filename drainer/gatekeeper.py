@@ -45,6 +45,8 @@ class Gatekeeper:
         self.note = note
         #: Called after every move.
         self.on_move: Callable[[], None] = lambda: None
+        #: Called when the canary waits for a connection.
+        self.on_crowd: Callable[[], None] = lambda: None
         #: Somebody has paused the drain: nothing new is begun, no canary either.
         self.halted = False
         self._changed = asyncio.Event()
@@ -132,6 +134,8 @@ class Gatekeeper:
     async def room(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
         """Hold one of the connections; a lane makes room when all are taken."""
         self._crowded = slots.locked()
+        if self._crowded:
+            self.on_crowd()
         try:
             async with slots:
                 self._crowded = False

@@ -89,6 +89,7 @@ class Drain:
         self._backlog = Backlog(max(BACKLOG, 2 * orders.connections))
         self._throttle = Throttle(orders.rates)
         self.steering = self._make_steering()
+        self.keeper.on_crowd = self._backlog.dismiss_one
         self._sessions = self._make_sessions()
         self._probing = Probing(
             self.keeper, ledger, orders.route, self._urls, self._sessions.slots
