@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from drainer.policy.controls import Ask, Control, InForce
-from drainer.policy.gate import GateState
+from drainer.policy.gate import Gate, GateState
 from drainer.policy.watch import Happening, Watch
 from drainer.policy.watch_states import Event, State, Wait
 from drainer.smtp.check import FAIL, Health, check
@@ -87,10 +87,10 @@ class DrainSense:
         if watch.wait is Wait.GATE:
             if gate.flows:
                 yield Happening(event=Event.FLOWS)
-            elif gate.state is GateState.PAUSED and gate.failures > self._failures:
+            elif _is_paused(gate) and gate.failures > self._failures:
                 yield Happening(event=Event.SICK, why=reply)
             return
-        if gate.state is GateState.PAUSED:
+        if _is_paused(gate):
             self._failures = gate.failures
             yield Happening(event=Event.BARRED, why=reply, until=gate.until)
             return
@@ -98,3 +98,9 @@ class DrainSense:
             yield Happening(event=Event.FIRST)
         elif watch.state is State.RAMP and drain.steering.full:
             yield Happening(event=Event.FULL)
+
+
+def _is_paused(gate: Gate) -> bool:
+    """Whether the route rests, or is tried after a rest: one look sees either."""
+    tried = gate.state is GateState.PROBING and not gate.reopening
+    return gate.state is GateState.PAUSED or (tried and gate.failures > 0)
