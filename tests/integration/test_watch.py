@@ -24,7 +24,9 @@ from drainer.watch.sensing import told
 from drainer.watch.watching import Watching
 from drainer.wiring import ledger_url, make_plan
 from tests.peer import PeerThread
+from tests.postfix import wait_until
 from tests.running import Bench
+from tests.script import per_recipient
 from tests.watcher import prepare, source, watching
 
 StartPeer = Callable[..., PeerThread]
@@ -294,3 +296,28 @@ def test_the_daily_digest_goes_to_the_postmaster_by_the_reports_relay(
     noon = datetime(2026, 11, 25, 12, tzinfo=UTC)
     due = next_digest(config, noon, lambda moment: moment)
     assert due == datetime(2026, 11, 26, 7, tzinfo=UTC)
+
+
+# ---- refusals that rest
+
+
+def test_a_refusal_is_confirmed_by_the_watch_and_settled(
+    tmp_path: Path, peer: StartPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ripe, tried again with nobody there, and kept, as nobody is to be told."""
+    monkeypatch.chdir(tmp_path)
+    nobody, bob = "nobody@example.org", "bob@example.org"
+    users = per_recipient({bob: "250 2.1.5 ok"}, "550 5.1.1 User unknown")
+    bench = Bench(tmp_path, peer(rcpt=users).port)
+    prepare(bench, bounce={"escrow": "1s", "send": False})
+    bench.add(nobody, sender="amy@example.com")
+    with watching(bench) as watch:
+        watch.wait_for("canary")
+        bench.add(bob, sender="cid@example.net")
+        wait_until(
+            lambda: bench.states().get(nobody) == "quarantined",
+            timeout=30,
+            what="the confirmation",
+        )
+    assert bench.states()[bob] == "delivered"
+    bench.assert_balanced()
