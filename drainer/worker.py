@@ -312,9 +312,8 @@ class Drain:
         if (seconds := work.seconds_for_dot) is not None:
             self.keeper.scopes.took(seconds, utcnow())
             self.tally.pulse.saw("dot", seconds)
-        answered = [at for stage, at, _ in work.stages if stage is Stage.RCPT]
-        if answered:
-            self.tally.pulse.saw("rcpt", answered[0])
+        if (seconds := work.seconds_for_rcpt) is not None:
+            self.tally.pulse.saw("rcpt", seconds)
         self.steering.observe(work, judged)
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
