@@ -39,6 +39,8 @@ $(READY): pyproject.toml
 	@if ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(call install,python3-venv); fi
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+# pip compiles what it installs, but not what it leaves where it lies.
+	$(BIN)/python -m compileall -q drainer
 	@touch $@
 
 fmt: setup ## format the code, and mend what the linter can mend

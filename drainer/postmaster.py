@@ -11,7 +11,9 @@ from drainer.ledger.report import Report
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.hours import Local, parse_time
 from drainer.smtp.submit import submit
-from drainer.wiring import ledger_url, make_own, make_rules, make_via
+from drainer.wiring.places import ledger_url
+from drainer.wiring.reports import make_own, make_via
+from drainer.wiring.rules import make_rules
 
 A_DAY = timedelta(days=1)
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from drainer.config import Config
-from drainer.errors import DrainerError, LedgerUnwritable
+from drainer.errors import DrainerError, LedgerUnwritable, OwnedElsewhere
 from drainer.helper import Helper
 from drainer.leasing import Leases
 from drainer.ledger import Decision, Kind
@@ -24,10 +24,11 @@ from drainer.observe.export import Exporting, start_export
 from drainer.orders import Orders
 from drainer.process import utcnow
 from drainer.smtp.check import Health
-from drainer.sources import Source
+from drainer.sources import Source, Taken
 from drainer.taking import Takings
-from drainer.voice import Voice, give_back, take, tell_domains
-from drainer.wiring import LedgerURL, lock_folder, with_domains
+from drainer.voice import Voice, tell_domains, tell_returned, tell_taken
+from drainer.wiring.places import LedgerURL, lock_folder
+from drainer.wiring.sources import with_domains
 from drainer.worker import Drain
 
 INTERRUPTED = 130
@@ -135,7 +136,7 @@ async def carried_out(
     for url, refusal in drain.refusals.items():
         voice.warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
     await _end(ledger, _exit_code(run, drain, error))
-    failure = await give_back(parts.takings, run.url, voice)
+    failure = await _give_back(parts.takings, run.url, voice)
     error = error or failure
     ended = Ended(parts, _exit_code(run, drain, error), error, utcnow())
     if exporting and not await asyncio.to_thread(exporting.finish):
@@ -147,9 +148,38 @@ async def drained(run: Run, parts: Parts, voice: Voice) -> None:
     """Take what is to be sent, and send it, unless told to stop before."""
     drain = parts.drain
     await parts.leases.start(await asyncio.to_thread(_lease_owner, run.url))
-    await take(parts.takings, drain, voice)
+    await _take(parts.takings, drain, voice)
     if not drain.tally.interrupted:
         await drain.run()
+
+
+async def _take(takings: Takings, drain: Drain, voice: Voice) -> None:
+    """Take from servers that run what this drain is going to send."""
+    total = Taken()
+    rules, tally = drain.orders.admission, drain.tally
+    async for _, taken in takings.take(rules, lambda: tally.interrupted):
+        total = Taken(*map(sum, zip(total, taken, strict=True)))
+    tell_taken(voice, total)
+
+
+async def _give_back(
+    takings: Takings, url: LedgerURL, voice: Voice
+) -> DrainerError | None:
+    """Give back what is not finished; return why that is not possible."""
+    if not takings:
+        return None
+    try:
+        with Report(url) as report:
+            returned = await takings.give_back(report)
+    except OwnedElsewhere:  # then it is not ours
+        return None
+    except DrainerError as error:
+        voice.warn("what was taken on hold could not be given back; the next run will")
+        return error
+    for source, each in returned.items():
+        if any(each):
+            tell_returned(voice, source, each)
+    return None
 
 
 def health_decisions(health: Health) -> Iterator[Decision]:

@@ -20,6 +20,8 @@ from drainer.policy.job import Job
 
 WINDOW = 10_000
 """Messages; each takes some two kilobytes without its content."""
+AHEAD = 2_000
+"""Messages that keep the sessions busy for a while, whatever the scan does."""
 HELD_TOGETHER = 40 * 1024 * 1024
 """Octets of the contents that wait in memory."""
 
@@ -47,6 +49,11 @@ class Window:
     def is_roomy(self) -> bool:
         """Whether more than half of it is free."""
         return self._count * 2 < self._limit
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether so much waits that nobody need hurry to fill it."""
+        return self._count > AHEAD
 
     async def put(self, job: Job) -> None:
         """Add a job; wait while the window is full."""

@@ -32,13 +32,10 @@ from drainer.process import utcnow
 from drainer.quarantine import Quarantine
 from drainer.running import Run, settled
 from drainer.sources import Source
-from drainer.wiring import (
-    ledger_url,
-    make_orders,
-    make_route,
-    make_sources,
-    quarantine_folder,
-)
+from drainer.wiring.hosts import make_route
+from drainer.wiring.orders import make_orders
+from drainer.wiring.places import ledger_url, quarantine_folder
+from drainer.wiring.sources import make_sources
 
 app = typer.Typer(
     name="bounces",

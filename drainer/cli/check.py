@@ -11,7 +11,7 @@ from drainer.errors import PrimaryNotReady, UsageError
 from drainer.mail.certificate import describe
 from drainer.smtp.check import FAIL, WARN, Finding, Health
 from drainer.smtp.check import check as check_primary
-from drainer.wiring import make_probe, make_route
+from drainer.wiring.hosts import make_probe, make_route
 
 _COLOURS = {FAIL: "red", WARN: "yellow"}
 

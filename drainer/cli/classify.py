@@ -14,7 +14,7 @@ from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
 from drainer.policy.classify import classify as judge
 from drainer.policy.rules import Rule
 from drainer.policy.verdict import Judgement
-from drainer.wiring import make_rules, read_rules
+from drainer.wiring.rules import make_rules, read_rules
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config.text import commented_toml
 from drainer.errors import UsageError
-from drainer.wiring import ledger_url
+from drainer.wiring.places import ledger_url
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,8 @@ from drainer.ledger.rows import message_of, recipient_of
 from drainer.mail.message import Message, Spooled
 from drainer.quarantine import Quarantine
 from drainer.sources import Source
-from drainer.wiring import ledger_url, make_sources, quarantine_folder
+from drainer.wiring.places import ledger_url, quarantine_folder
+from drainer.wiring.sources import make_sources
 
 COPY, SOURCE, MISSING = "copy", "source", "missing"
 

@@ -16,7 +16,9 @@ from drainer.errors import PrimaryNotReady
 from drainer.ledger.digest import digest as digest_of
 from drainer.ledger.report import Report
 from drainer.postmaster import mail_digest
-from drainer.wiring import ledger_url, make_own, make_rules
+from drainer.wiring.places import ledger_url
+from drainer.wiring.reports import make_own
+from drainer.wiring.rules import make_rules
 
 
 def register(app: typer.Typer) -> None:

@@ -18,8 +18,8 @@ from drainer.policy.doctor import examine, failed
 from drainer.policy.doctor.facts import Facts
 from drainer.policy.doctor.finding import Finding, Grade
 from drainer.policy.facts import parse_address
-from drainer.wiring import split_host
 from drainer.wiring.doctor import STRICT_SENDER, Asked, make_examination
+from drainer.wiring.hosts import split_host
 
 _COLOURS = {
     Grade.OK: "green",

@@ -42,13 +42,10 @@ from drainer.running import (
     settled,
 )
 from drainer.smtp.check import check as check_primary
-from drainer.wiring import (
-    fresh_rehearsal,
-    ledger_url,
-    make_orders,
-    make_probe,
-    make_sources,
-)
+from drainer.wiring.hosts import make_probe
+from drainer.wiring.orders import make_orders
+from drainer.wiring.places import fresh_rehearsal, ledger_url
+from drainer.wiring.sources import make_sources
 from drainer.worker import Drain
 
 

@@ -15,7 +15,8 @@ from drainer.ledger.report import Report
 from drainer.orders import make_bouncer
 from drainer.policy.state import State
 from drainer.process import utcnow
-from drainer.wiring import ledger_url, make_bouncing
+from drainer.wiring.places import ledger_url
+from drainer.wiring.reports import make_bouncing
 
 COLUMNS = ("id", "sender", "recipient", "state", "when", "gate", "because")
 

@@ -17,7 +17,8 @@ from drainer.ledger.watches import is_owned
 from drainer.policy.controls import Ask, Control
 from drainer.process import utcnow
 from drainer.units import format_duration
-from drainer.wiring import ledger_url, lock_folder, make_route
+from drainer.wiring.hosts import make_route
+from drainer.wiring.places import ledger_url, lock_folder
 
 ReasonOption = Annotated[
     str, typer.Option("--reason", help="Why, for whoever reads it later.")

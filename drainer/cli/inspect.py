@@ -28,7 +28,8 @@ from drainer.policy.redirect import Redirect
 from drainer.policy.select import Choice, Selection
 from drainer.policy.throttle import parse_rate
 from drainer.units import human_duration, human_size
-from drainer.wiring import make_admission, make_sources, with_domains
+from drainer.wiring.orders import make_admission
+from drainer.wiring.sources import make_sources, with_domains
 
 
 def register(app: typer.Typer) -> None:

@@ -13,7 +13,7 @@ from drainer.ledger.filters import Filters
 from drainer.ledger.operate import VERBS, Verb, apply_verb, touchable
 from drainer.ledger.report import Report
 from drainer.policy.state import State
-from drainer.wiring import ledger_url
+from drainer.wiring.places import ledger_url
 
 _HELP = {
     "hold": "Set recipients aside until somebody releases them.",

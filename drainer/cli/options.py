@@ -8,7 +8,8 @@ import typer
 from drainer.config import Config
 from drainer.config import file as config_file
 from drainer.ledger.report import Report
-from drainer.wiring import ledger_url, split_host
+from drainer.wiring.hosts import split_host
+from drainer.wiring.places import ledger_url
 
 ConfigOption = Annotated[
     Path | None,

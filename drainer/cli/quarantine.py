@@ -37,7 +37,8 @@ from drainer.policy.state import State
 from drainer.quarantine import Quarantine
 from drainer.sources.files import beginning
 from drainer.tidying import sweep
-from drainer.wiring import ledger_url, make_rules, quarantine_folder
+from drainer.wiring.places import ledger_url, quarantine_folder
+from drainer.wiring.rules import make_rules
 
 MAX_HEADER_BYTES = 64 * 1024
 """Of a header section that is shown."""

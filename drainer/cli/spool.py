@@ -15,7 +15,8 @@ from drainer.mail.reply import printable
 from drainer.sources.database_import import Spool, create_spool
 from drainer.taking import Takings
 from drainer.voice import tell_returned
-from drainer.wiring import ledger_url, lock_folder, make_sources
+from drainer.wiring.places import ledger_url, lock_folder
+from drainer.wiring.sources import make_sources
 
 UrlArgument = Annotated[
     str,

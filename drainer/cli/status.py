@@ -16,7 +16,8 @@ from drainer.ledger.standing import expiry, standing
 from drainer.policy.meanings import meaning_of
 from drainer.sources import Source
 from drainer.units import human_duration
-from drainer.wiring import ledger_url, make_sources
+from drainer.wiring.places import ledger_url
+from drainer.wiring.sources import make_sources
 
 
 def register(app: typer.Typer) -> None:

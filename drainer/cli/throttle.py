@@ -17,7 +17,8 @@ from drainer.policy.controls import Ask, Control
 from drainer.policy.throttle import parse_rate
 from drainer.process import utcnow
 from drainer.units import parse_duration
-from drainer.wiring import ledger_url, make_route
+from drainer.wiring.hosts import make_route
+from drainer.wiring.places import ledger_url
 
 app = typer.Typer(
     name="throttle",

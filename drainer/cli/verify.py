@@ -29,13 +29,9 @@ from drainer.policy.evidence import RULES, Evidence, judge
 from drainer.policy.facts import Facts, Strength, parse_address
 from drainer.policy.verdict import Judgement, Scope, Verdict
 from drainer.sources import Source
-from drainer.wiring import (
-    ledger_url,
-    make_evidence,
-    make_own,
-    make_sources,
-    make_trust,
-)
+from drainer.wiring.places import ledger_url
+from drainer.wiring.reports import make_evidence, make_own, make_trust
+from drainer.wiring.sources import make_sources
 
 _COLOURS = {
     Strength.PROVEN: "green",

@@ -15,7 +15,8 @@ from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.running import first_of
 from drainer.voice import Voice
 from drainer.watch.watching import Watching
-from drainer.wiring import Plan, make_plan, make_server
+from drainer.wiring.hook import make_server
+from drainer.wiring.watch import Plan, make_plan
 
 
 def register(app: typer.Typer) -> None:

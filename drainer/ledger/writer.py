@@ -1,8 +1,9 @@
 """The way to the ledger's writer: a process of its own (drainer.ledger.writing).
 
-Operations queue up and travel together, once per turn of the event loop; their
-outcomes come back in the same order. The process shares no interpreter with the
-sessions, so neither waits for the other. It lives as long as this end of its
+Operations queue up and travel together, once per turn of the event loop, or when
+there are enough for a commit: so that the writer works on the first while the others
+come up. Their outcomes come back in the same order. The process shares no interpreter
+with the sessions, so neither waits for the other. It lives as long as this end of its
 socket: when this process is killed, it commits what had been sent and ends.
 """
 
@@ -17,6 +18,9 @@ from drainer.errors import LedgerUnwritable
 from drainer.helper import Helper
 from drainer.ledger import Outcome
 from drainer.process import Frames, framed
+
+EARLY = 8
+"""Fewer operations wait for the turn's end: what one message needs is one commit."""
 
 
 class Writer(asyncio.Protocol):
@@ -67,6 +71,8 @@ class Writer(asyncio.Protocol):
         future = self._loop.create_future()
         self._outgoing.append(operation)
         self._awaited.append(future)
+        if len(self._outgoing) >= max(EARLY, self.quorum):
+            self._send()
         return future
 
     async def stop(self) -> None:

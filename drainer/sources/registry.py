@@ -5,28 +5,13 @@ source, as a ``[sources.NAME]`` table does. A plain path is looked at. The path 
 a format that is a directory may be an archive of one.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from drainer.errors import SourceError, UsageError
-from drainer.sources import (
-    Format,
-    Option,
-    Source,
-    database,
-    eml,
-    exim,
-    haraka,
-    maildir,
-    mbox,
-    opensmtpd,
-    postcat,
-    postfix,
-    postfix_live,
-    qmail,
-    sendmail,
-)
+from drainer.sources import Format, Option, Source
 from drainer.sources.archive import (
     DEFAULT_LIMIT,
     LIMIT_OPTION,
@@ -38,25 +23,27 @@ from drainer.sources.files import is_directory, unusable
 Values = str | tuple[str, ...]
 
 #: Sources that have a name instead of a path: ``KIND:NAME``, or ``KIND:NAME=PATH``.
-_NAMED: Mapping[tuple[str, str], Format] = {("postfix", "live"): postfix_live.FORMAT}
+_NAMED: Mapping[tuple[str, str], str] = {("postfix", "live"): "postfix_live"}
 
-_FORMATS: Mapping[str, Format] = {
-    "postfix": postfix.FORMAT,
-    "maildir": maildir.FORMAT,
-    "exim": exim.FORMAT,
-    "sendmail": sendmail.FORMAT,
-    "haraka": haraka.FORMAT,
-    "opensmtpd": opensmtpd.FORMAT,
-    "qmail": qmail.FORMAT,
-    "mbox": mbox.FORMAT,
-    "eml": eml.FORMAT,
-    "postcat": postcat.FORMAT,
-    "sqlite": database.FORMAT,
-    "postgresql": database.FORMAT,
-    "mysql": database.FORMAT,
-    "mariadb": database.FORMAT,
+_MODULES: Mapping[str, str] = {
+    "postfix": "postfix",
+    "maildir": "maildir",
+    "exim": "exim",
+    "sendmail": "sendmail",
+    "haraka": "haraka",
+    "opensmtpd": "opensmtpd",
+    "qmail": "qmail",
+    "mbox": "mbox",
+    "eml": "eml",
+    "postcat": "postcat",
+    "sqlite": "database",
+    "postgresql": "database",
+    "mysql": "database",
+    "mariadb": "database",
 }
-SCHEMES = tuple(_FORMATS)
+"""The module of each format: what it calls FORMAT is loaded when it is asked for."""
+
+SCHEMES = tuple(_MODULES)
 """What may stand before the colon of a source."""
 
 
@@ -85,7 +72,7 @@ def open_source(
         path, query = url, ""
         scheme = _detect(_absolute(path, base))
     scheme = scheme.partition("+")[0]  # a database's driver may be named
-    if scheme not in _FORMATS:
+    if scheme not in _MODULES:
         shown = url if "@" not in url else f"{scheme}:..."  # it may hold a password
         message = f"unknown kind of source {scheme!r} in {shown!r}"
         raise UsageError(message, hint=f"known are {', '.join(SCHEMES)}")
@@ -116,8 +103,13 @@ def _chosen(scheme: str, path: str) -> tuple[Format, str | None]:
     name, equals, rest = path.partition("=")
     named = _NAMED.get((scheme, name))
     if named is None:
-        return _FORMATS[scheme], path
-    return named, rest if equals else None
+        return _format(_MODULES[scheme]), path
+    return _format(named), rest if equals else None
+
+
+def _format(module: str) -> Format:
+    found: Format = importlib.import_module(f"drainer.sources.{module}").FORMAT
+    return found
 
 
 def _split_query(
@@ -141,7 +133,11 @@ def _detect(path: Path) -> str:
         hint = f"a source is a folder, or KIND:PATH with a kind of {', '.join(SCHEMES)}"
         raise SourceError(message, hint=hint)
     try:
-        found = [scheme for scheme, each in _FORMATS.items() if each.has_marks(path)]
+        found = [
+            scheme
+            for scheme, module in _MODULES.items()
+            if _format(module).has_marks(path)
+        ]
     except OSError as error:
         raise unusable(str(path), error) from error
     if len(found) == 1:

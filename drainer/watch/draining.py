@@ -13,7 +13,9 @@ from drainer.policy.watch import Happening
 from drainer.policy.watch_states import Event
 from drainer.running import Ended, Parts, Run, carried_out, drained, helpers, settled
 from drainer.voice import Voice
-from drainer.wiring import Plan, make_orders, make_sources
+from drainer.wiring.orders import make_orders
+from drainer.wiring.sources import make_sources
+from drainer.wiring.watch import Plan
 
 
 class Draining:

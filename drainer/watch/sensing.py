@@ -12,7 +12,7 @@ from drainer.policy.watch_states import Event, State, Wait
 from drainer.smtp.check import FAIL, Health, check
 from drainer.watch.chronicle import wall
 from drainer.watch.draining import Draining
-from drainer.wiring import Plan
+from drainer.wiring.watch import Plan
 
 CHECK_LIMIT = 120.0
 """Seconds; a primary that takes longer to answer everything is not well."""

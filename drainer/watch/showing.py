@@ -22,7 +22,7 @@ from drainer.policy.watch import Watch
 from drainer.pulse import Pulse
 from drainer.running import Parts
 from drainer.smtp.check import Finding
-from drainer.wiring import Plan
+from drainer.wiring.watch import Plan
 
 SECONDS = 600
 CHANGES = 50

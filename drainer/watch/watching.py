@@ -30,7 +30,8 @@ from drainer.watch.looking import Looking
 from drainer.watch.notify import Notifier
 from drainer.watch.sensing import DrainSense, asked, held, told
 from drainer.watch.showing import Showing
-from drainer.wiring import Plan, lock_folder
+from drainer.wiring.places import lock_folder
+from drainer.wiring.watch import Plan
 
 TICK = 1.0
 """Seconds between two looks at the ledger's controls, and at the drain that runs."""

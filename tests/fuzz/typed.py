@@ -17,7 +17,7 @@ from drainer.policy.rules import rules_of
 from drainer.policy.throttle import parse_rate, parse_size
 from drainer.sources.registry import open_source
 from drainer.units import parse_duration
-from drainer.wiring import split_host
+from drainer.wiring.hosts import split_host
 from tests.fuzz.target import Run, Target, stateless
 
 _RULE = b"""[[rule]]

@@ -7,7 +7,7 @@ import pytest
 
 from drainer.config import file as config_file
 from drainer.errors import UsageError
-from drainer.wiring import make_hook
+from drainer.wiring.hook import make_hook
 from tests.hooked import OPERATOR, TOKEN
 
 

@@ -10,7 +10,7 @@ from drainer.ledger.watches import Diary
 from drainer.policy.admit import Admission
 from drainer.sources.registry import open_source
 from drainer.watch.looking import Looking, trace_of
-from drainer.wiring import ledger_url
+from drainer.wiring.places import ledger_url
 from tests.command import maildir_message, write_maildir
 from tests.peer import PeerThread
 from tests.running import Bench, call

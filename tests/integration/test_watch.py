@@ -22,7 +22,8 @@ from drainer.postmaster import mail_daily, next_digest
 from drainer.process import utcnow
 from drainer.watch.sensing import told
 from drainer.watch.watching import Watching
-from drainer.wiring import ledger_url, make_plan
+from drainer.wiring.places import ledger_url
+from drainer.wiring.watch import make_plan
 from tests.peer import PeerThread
 from tests.postfix import wait_until
 from tests.running import Bench

@@ -11,7 +11,8 @@ from drainer.config import Config
 from drainer.config import file as config_file
 from drainer.config.text import commented_toml, sections
 from drainer.errors import UsageError
-from drainer.wiring import make_orders, make_route, split_host
+from drainer.wiring.hosts import make_route, split_host
+from drainer.wiring.orders import make_orders
 from tests.running import call, toml
 
 SETTINGS = {"primary": {"host": "mx1.example.com"}}
