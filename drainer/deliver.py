@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from drainer.backlog import Backlog
-from drainer.bouncing import Bouncer
+from drainer.bounces.bouncing import Bouncer
 from drainer.errors import LedgerUnwritable, SourceError
 from drainer.leasing import Leases
 from drainer.ledger import Closed, Conflict, Opened

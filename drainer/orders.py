@@ -5,16 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from drainer.bouncing import Bouncer
-from drainer.evidence import Settings
+from drainer.bounces import Bouncing
 from drainer.ledger import Decision, Kind
 from drainer.ledger.waiting import USUAL_BRAKE, Brake
 from drainer.load import LoadSource
 from drainer.policy.admit import Admission
-from drainer.policy.bounce_gate import Own
-from drainer.policy.bounce_limits import Limits
 from drainer.policy.detector import USUAL_WINDOWS, Windows
-from drainer.policy.facts import Trust
 from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
 from drainer.policy.select import Choice
@@ -22,33 +18,8 @@ from drainer.policy.throttle import Rates
 from drainer.policy.verdict import Verdict
 from drainer.process import utcnow
 from drainer.pulse import Pulse
-from drainer.reporting import Posting
 from drainer.smtp import Route
 from drainer.smtp.connect import Connection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bouncing:
-    """What the bounce gate goes by."""
-
-    settings: Settings
-    trust: Trust
-    own: Own
-    limits: Limits
-    patience: timedelta
-    #: After which senders are told that their mail waits; None = never.
-    delays: timedelta | None
-    posting: Posting
-
-
-def make_bouncer(bouncing: Bouncing) -> Bouncer:
-    """Return what asks the bounce gate; it remembers nothing yet."""
-    return Bouncer(
-        trust=bouncing.trust,
-        own=bouncing.own,
-        limits=bouncing.limits,
-        patience=bouncing.patience,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

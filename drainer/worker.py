@@ -13,6 +13,7 @@ from typing import Any
 
 from drainer.acknowledge import Acknowledger
 from drainer.backlog import Backlog
+from drainer.bounces.telling import Telling
 from drainer.deliver import Lane
 from drainer.errors import (
     DrainerError,
@@ -37,13 +38,12 @@ from drainer.policy.verdict import Verdict
 from drainer.probing import Probing
 from drainer.process import utcnow
 from drainer.quarantine import Quarantine
+from drainer.quarantine.tidying import Tidier
 from drainer.sessions import Sessions
 from drainer.smtp.throttle import Throttle
 from drainer.smtp.work import Work
 from drainer.sources import Leasing, Source
 from drainer.steering import Means, Steering
-from drainer.telling import Telling
-from drainer.tidying import Tidier
 from drainer.window import WINDOW, Window
 
 BACKLOG = 100

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from drainer import escrow
+from drainer.bounces import escrow
 from drainer.cli.drain import carry_out, told
 from drainer.cli.escrowed import COLUMNS, add_row, asking, facts_of, print_facts
 from drainer.cli.filters import with_filters

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from drainer import escrow
-from drainer.bouncing import Bouncer
+from drainer.bounces import escrow, make_bouncer
+from drainer.bounces.bouncing import Bouncer
 from drainer.cli.output import Pages, shown, stdout
 from drainer.config import Config
 from drainer.ledger import from_micros
 from drainer.ledger.bounces import REMEMBERED
 from drainer.ledger.escrow import Resting, recent_reports
 from drainer.ledger.report import Report
-from drainer.orders import make_bouncer
 from drainer.policy.state import State
 from drainer.process import utcnow
 from drainer.wiring.places import ledger_url

@@ -24,7 +24,6 @@ from drainer.cli.verbs import IdsArgument, named
 from drainer.cli.why import decisions_of, tell_decisions
 from drainer.config import Config
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.exporting import LeftOut, Target, target_of
 from drainer.ledger import Row, from_micros
 from drainer.ledger.copies import quarantined
 from drainer.ledger.filters import Filters
@@ -35,8 +34,9 @@ from drainer.policy.bounce_gate import RULES as GATE
 from drainer.policy.meanings import meaning_of
 from drainer.policy.state import State
 from drainer.quarantine import Quarantine
+from drainer.quarantine.exporting import LeftOut, Target, target_of
+from drainer.quarantine.tidying import sweep
 from drainer.sources.files import beginning
-from drainer.tidying import sweep
 from drainer.wiring.places import ledger_url, quarantine_folder
 from drainer.wiring.rules import make_rules
 

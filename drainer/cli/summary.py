@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
+from drainer.bounces.reporting import Count
 from drainer.cli.output import print_json, shown, stdout
 from drainer.ledger import from_micros
 from drainer.ledger.escrow import outlook
 from drainer.ledger.report import Report
 from drainer.policy.hints import remedy
-from drainer.reporting import Count
 from drainer.running import Ended, Run
 from drainer.units import human_duration, human_size
 from drainer.worker import Drain

@@ -3,19 +3,19 @@
 from ipaddress import ip_network
 from pathlib import Path
 
+from drainer.bounces import Bouncing
+from drainer.bounces.reporting import Posting, Signing
+from drainer.bounces.ways import LIMITS, Ways
 from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
 from drainer.evidence import Servers, Settings
 from drainer.evidence.signing import sign
 from drainer.ledger.sending import Waits
-from drainer.orders import Bouncing
 from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
 from drainer.policy.facts import Trust
 from drainer.policy.throttle import message_rate, parse_rate
-from drainer.reporting import Posting, Signing
 from drainer.smtp import Route
-from drainer.ways import LIMITS, Ways
 from drainer.wiring.hosts import split_host
 
 

@@ -1,8 +1,8 @@
 """May a sender be told? What the bounce gate needs, gathered for one attempt.
 
 The gate itself is drainer.policy.bounce_gate; evidence lies in the ledger before the
-confirming attempt is made (drainer.gathering). Reports that were queued count at
-once, so that sessions that confirm together keep to the limits together.
+confirming attempt is made (drainer.bounces.gathering). Reports that were queued count
+at once, so that sessions that confirm together keep to the limits together.
 """
 
 from collections.abc import Iterable

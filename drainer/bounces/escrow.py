@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from drainer.bouncing import Bouncer, Refusal, as_said
+from drainer.bounces.bouncing import Bouncer, Refusal, as_said
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.escrow import Resting, Ruling
 from drainer.ledger.report import Report

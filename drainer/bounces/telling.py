@@ -9,12 +9,12 @@ import contextlib
 from collections.abc import Mapping
 from datetime import timedelta
 
-from drainer.gathering import Gathering
+from drainer.bounces import Bouncing, make_bouncer
+from drainer.bounces.gathering import Gathering
+from drainer.bounces.noticing import Noticing
+from drainer.bounces.reporting import Reporting
 from drainer.ledger.sql import Ledger
-from drainer.noticing import Noticing
-from drainer.orders import Bouncing, make_bouncer
 from drainer.quarantine import Quarantine
-from drainer.reporting import Reporting
 from drainer.sources import Source
 
 GATHER_AT_END = timedelta(seconds=30)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
+from drainer.bounces.ways import LIMITS, NoWay, Ways
 from drainer.errors import MessageUnreadable
 from drainer.evidence.signing import sign
 from drainer.ledger import from_micros
@@ -33,7 +34,6 @@ from drainer.smtp.connect import Connection, Failed, connect
 from drainer.smtp.post import Letter, Posted, post
 from drainer.smtp.throttle import Throttle
 from drainer.sources import Source
-from drainer.ways import LIMITS, NoWay, Ways
 
 AT_MOST = timedelta(seconds=30)
 """After which a drain begins no further report; the rest stays queued."""

@@ -4,7 +4,7 @@ A folder beside the ledger: ``ID.n.eml`` with the content as it would be transmi
 and ``ID.n.json`` with the envelope, in the form of the eml source; so a quarantine is
 a spool that drainer reads. A copy is made before the attempt that may make a
 refusal final, and is durable before that attempt begins. Any copy of a message will
-do for each of its recipients: it goes when none of them needs it (drainer.tidying).
+do for each of its recipients: it goes when none of them needs it (``tidying``).
 """
 
 import json

@@ -7,7 +7,7 @@ primary lacks DSN, a delay only if the operator wants that.
 from collections.abc import Sequence
 from datetime import timedelta
 
-from drainer.bouncing import Bouncer, Refusal, as_said
+from drainer.bounces.bouncing import Bouncer, Refusal, as_said
 from drainer.ledger.notices import Asked
 from drainer.ledger.rows import recipient_of
 from drainer.ledger.sql import Ledger
