@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import databases, postfix, roles
 from tests.peer import PeerThread
@@ -15,6 +16,11 @@ from tests.roles import Primary
 from tests.script import Script
 
 os.environ["COLUMNS"] = "250"  # no line of a table is broken, however long a path is
+# How long an example takes is about the machine, and tests share theirs.
+settings.register_profile(
+    "drainer", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("drainer")
 _skipped: list[str] = []
 
 # ---- a skipped test is a failed run where everything is installed

@@ -552,14 +552,14 @@ def test_no_field_lets_anything_in(text: str, smtputf8: bool) -> None:  # noqa: 
         check(replace(report, smtputf8=smtputf8))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(max_size=80), st.randoms(use_true_random=False))
 def test_no_text_gets_in(text: str, random: Random) -> None:
     """Whatever it is, wherever it stands."""
     check(replace(random.choice(list(places(text))), smtputf8=random.random() < 0.5))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=300))
 def test_any_original_is_carried(head: bytes) -> None:
     """As far as it is a header at all."""

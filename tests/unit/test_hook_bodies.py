@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.hook.bodies import MAX_WORDS, BodyError, read_body
@@ -94,7 +94,6 @@ LEAF = st.sampled_from([None, True, 0, 1, 1e300, "", "firing", "resolved", "\x00
 BELOW = st.dictionaries(OURS, LEAF, max_size=4)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(OURS, LEAF | BELOW | st.lists(BELOW | LEAF, max_size=3)))
 def test_no_object_makes_it_fail(payload: dict[str, object]) -> None:
     """It has a meaning, or a BodyError says why not."""
