@@ -2,12 +2,15 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from drainer.evidence import Servers
-from drainer.evidence.dns import Dns
-from drainer.evidence.relays import Relays, relays_of
 from drainer.mail.envelope import domain_of
 from drainer.smtp import Route, Timeouts
+
+if TYPE_CHECKING:
+    from drainer.evidence.dns import Dns
+    from drainer.evidence.relays import Relays
 
 LIMITS = Timeouts(connect=10, banner=30, ehlo=30, mail=60, rcpt=60, data=60, body=60)
 
@@ -34,7 +37,7 @@ class Ways:
     #: The port of those mail servers, and whether private addresses may be some.
     port: int = 25
     private: bool = False
-    _dns: Dns | None = field(default=None, init=False)
+    _dns: "Dns | None" = field(default=None, init=False)
 
     async def to(self, sender: str) -> list[Route]:
         """Return the servers to try, in order; NoWay when there are none."""
@@ -54,7 +57,11 @@ class Ways:
             for host, address in found.targets
         ]
 
-    def _relays(self, domain: str) -> Relays:
+    def _relays(self, domain: str) -> "Relays":
+        # dnspython takes a tenth of what a drain loads; most have a relay.
+        from drainer.evidence.dns import Dns  # noqa: PLC0415
+        from drainer.evidence.relays import relays_of  # noqa: PLC0415
+
         self._dns = self._dns or Dns(self.servers)
         self._dns.begin()
         own = frozenset((self.hostname.lower(),))

@@ -8,9 +8,7 @@ import re
 
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*")
 _PLUS = re.compile(r"\+([0-9A-Fa-f]{2})")
-_UTF8_XTEXT = re.compile(
-    r"(?:[!-*,-<>-\[\]-~\u0080-\U0010FFFF]|\\x\{[0-9A-Fa-f]{1,6}\})*"
-)
+_UTF8_XTEXT = re.compile(r"(?:[^\x00-\x20+=\\\x7f]|\\x\{[0-9A-Fa-f]{1,6}\})*")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _HIGHEST = 0x10FFFF
 

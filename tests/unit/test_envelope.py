@@ -1,5 +1,8 @@
 """Mailboxes, DSN parameters and VERP."""
 
+import string
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +49,25 @@ def test_what_could_break_a_command_is_refused(text: str) -> None:
     """Controls, blanks, brackets, endless or half addresses never reach the wire."""
     with pytest.raises(AddressError):
         parse_mailbox(text)
+
+
+def test_an_atom_and_a_domain_hold_what_the_rfcs_let_stand_in_them() -> None:
+    """RFC 5321 4.1.2 by way of RFC 5322 3.2.3, RFC 6531 3.3."""
+    letters = string.ascii_letters + string.digits
+    for code in (*range(0x180), *range(0x180, sys.maxunicode + 1, 97)):
+        char = chr(code)
+        international = code > 0x7F and not 0xD800 <= code <= 0xDFFF
+        is_atext = char in letters + "!#$%&'*+/=?^_`{|}~-" or international
+        assert _is_mailbox(f"a{char}b@x.org") == (is_atext or char == "."), ascii(char)
+        is_ldh = char in letters + "-_." or international
+        assert _is_mailbox(f"ab@x{char}y.org") == is_ldh, ascii(char)
+
+
+def _is_mailbox(text: str) -> bool:
+    try:
+        return parse_mailbox(text) == text
+    except AddressError:
+        return False
 
 
 @given(st.text(max_size=30), st.sampled_from(["x.org", "[192.0.2.1]", "bad domain"]))
