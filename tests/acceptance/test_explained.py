@@ -117,6 +117,7 @@ def test_every_decision_is_told_by_why_and_found_in_the_trace(tmp_path: Path) ->
     ]
     [(held, verdict, _)] = _verdicts(why[HELD])
     assert (held, verdict) == (HELD, "hold")
+    assert "throttle.wait" not in {span.name for span in spans}, "it is an event"
     roots = _roots(spans)
     assert set(roots.values()) == {1}, "a root span came twice"
     finished = {each["id"] for path, each in why.items() if path not in (REFUSED, HELD)}
