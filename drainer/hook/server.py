@@ -4,11 +4,12 @@
 streams end, answers that are under way have a second.
 """
 
+import asyncio
 import contextlib
 import math
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from sqlalchemy.engine import URL
@@ -74,7 +75,7 @@ async def serve(
     listen, or the certificate cannot be read.
     """
     desk = Desk(settings, watched, url, route)
-    server = _Server(_configuration(settings, desk))
+    server = _Server(_configuration(settings, desk), settings.patience)
     bound = listener or listen(settings)
     try:
         await server.serve(sockets=[bound])
@@ -121,7 +122,35 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its signal handlers: who runs us has his own."""
+    """uvicorn, without its signal handlers, and less patient with TLS.
+
+    Who runs us has handlers of his own. uvicorn leaves a handshake the minute that the
+    event loop allows, and half a minute to a client that does not take leave.
+    """
+
+    def __init__(self, configuration: uvicorn.Config, seconds: float) -> None:
+        """Give a handshake and a farewell so many seconds each."""
+        super().__init__(configuration)
+        self._limit = seconds if configuration.ssl else None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections from sockets that listen."""
+        create = asyncio.get_running_loop().create_server
+        self.servers = [
+            await create(
+                self._protocol,
+                sock=each,
+                ssl=self.config.ssl,
+                ssl_handshake_timeout=self._limit,
+                ssl_shutdown_timeout=self._limit,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state={})
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

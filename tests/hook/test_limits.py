@@ -165,6 +165,23 @@ def test_it_speaks_tls_with_the_certificate_of_the_settings(tmp_path: Path) -> N
         assert "Secure" in server.log_in()
 
 
+@pytest.mark.parametrize(
+    "sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half of it"]
+)
+def test_a_handshake_that_does_not_go_on_is_dropped(
+    tmp_path: Path, sent: bytes
+) -> None:
+    """As is a request; others are served meanwhile."""
+    made = self_signed(tmp_path)
+    settings = replace(OPEN, tls=(made.certificate, made.key), patience=0.3)
+    with hooked(tmp_path, settings).running() as server:
+        server.cafile = str(made.certificate)
+        begun = time.monotonic()
+        assert raw(server, sent) == b""
+        assert 0.2 < time.monotonic() - begun < 5
+        assert server.get("/healthz").status == 200
+
+
 def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """Before anything is begun."""
     settings = replace(OPEN, tls=(tmp_path / "none.pem", tmp_path / "none.key"))
