@@ -60,7 +60,7 @@ def make_server(
 ) -> Callable[[Watched], Awaitable[None]] | None:
     """Return what serves a watch of this route; None when no server is wanted.
 
-    It listens already, so that a port that is taken is known before anything begins.
+    It listens already, so that a port that is taken is known before the watch begins.
     Raises UsageError as ``make_hook``, and when it cannot listen.
     """
     settings = make_hook(config)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from drainer.ledger import engine
+from tests.command import write_maildir
 from tests.hooked import OPEN, OPERATOR, TOKEN, Hooked, Show, armed
 from tests.peer import PeerThread
-from tests.running import Bench
+from tests.postfix import wait_until
+from tests.running import Bench, end
 from tests.watcher import Watcher, prepare, source, watching
 
 StartPeer = Callable[..., PeerThread]
@@ -66,11 +68,16 @@ def test_a_hook_makes_a_watch_look_and_orders_hold_its_drain(bench: Bench) -> No
         assert facts["ledger"]["spooled"] == COUNT
         assert server.post("/api/resume", pause, token=OPERATOR).status == 202
         watch.wait_for("armed", after=held)
-        text = server.get("/metrics", token=TOKEN).body.decode()
-        assert f'drainer_recipients{{state="delivered"}} {COUNT}.0' in text
-        assert 'drainer_watch_state{state="armed"} 1.0' in text
+        delivered = f'drainer_recipients{{state="delivered"}} {COUNT}.0'
+        wait_until(lambda: delivered in metrics(server), timeout=20, what=delivered)
+        assert 'drainer_watch_state{state="armed"} 1.0' in metrics(server)
         assert [change["state"] for change in history(server)] == watch.states
     bench.assert_balanced()
+
+
+def metrics(server: Hooked) -> str:
+    """Return what Prometheus would read; sums of the ledger may be some seconds old."""
+    return server.get("/metrics", token=TOKEN).body.decode()
 
 
 def history(server: Hooked) -> list[dict[str, str]]:
@@ -78,6 +85,41 @@ def history(server: Hooked) -> list[dict[str, str]]:
     facts = server.get("/api/status", token=OPERATOR).json
     found: list[dict[str, str]] = facts["watch"]["last_decisions"]
     return found
+
+
+def test_an_order_over_http_holds_a_drain_by_hand_too_and_a_command_lets_both_go_on(
+    bench: Bench,
+) -> None:
+    """Every door leads to the ledger, and whoever drains looks there."""
+    other = bench.root / "other"
+    write_maildir(other, 150)
+    with watching(bench) as watch:
+        seen = watch.wait_for("armed")
+        server = served(bench, watch)
+        drain = bench.start("drain", f"maildir:{other}", "--no-check", "--json")
+        wait_until(lambda: bool(paces(bench)), timeout=20, what="a drain by hand")
+        order = {"reason": "a new disk", "for": "1h"}
+        assert server.post("/api/pause", order, token=OPERATOR).status == 202
+        wait_until(
+            lambda: "throttle-pause" in paces(bench), timeout=20, what="its pause"
+        )
+        bench.add("user@example.org")
+        server.post("/hooks/primary-up", token=TOKEN)
+        held = watch.wait_for("waiting", after=seen, why="a new disk")
+        assert drain.poll() is None
+        bench.run("throttle", "set", "500/second", "--reason", "it is in")
+        bench.run("throttle", "resume")
+        ended = end(drain)
+        watch.wait_for("armed", after=held)
+    assert ended.code == 0, ended.stderr
+    assert ended.json["recipients"]["delivered"] >= 150
+    bench.assert_balanced()
+
+
+def paces(bench: Bench) -> list[str]:
+    """Return by which rule each drain that runs goes as fast as it does."""
+    shown = bench.run("throttle", "show", "--json").json["drains"]
+    return [each.get("rule", "") for each in shown]
 
 
 def test_a_watch_ends_in_time_although_a_page_listens(bench: Bench) -> None:
