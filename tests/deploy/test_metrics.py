@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -126,17 +125,6 @@ def cases() -> Iterator[Any]:
 def test_prometheus_takes_the_rules() -> None:
     """Its own checker."""
     checked("promtool", "check", "rules", ALERTS)
-
-
-def test_prometheus_takes_the_scrape_job(tmp_path: Path) -> None:
-    """As a configuration of its own, the token in place."""
-    token = tmp_path / "token"
-    token.write_text("x" * 32)
-    text = (DEPLOY / "prometheus" / "scrape.yaml").read_text("utf-8")
-    place = tmp_path / "prometheus.yml"
-    place.write_text(text.replace("/etc/prometheus/drainer.token", str(token)))
-    shutil.copy(ALERTS, tmp_path)
-    checked("promtool", "check", "config", place)
 
 
 def test_every_alert_fires_when_it_is_due_and_only_then(tmp_path: Path) -> None:
