@@ -47,12 +47,14 @@ async def _in_words(_request: Request, error: Exception) -> Response:
     return JSONResponse(facts, error.status_code, error.headers)
 
 
-def listen(settings: Settings) -> socket.socket:
-    """Return a socket that listens where the settings say.
+def listen(settings: Settings, handed: socket.socket | None = None) -> socket.socket:
+    """Return a socket that listens where the settings say: the one handed over, if any.
 
     Raises UsageError when it cannot, or the certificate cannot be read.
     """
     _tls(settings)
+    if handed is not None:
+        return handed
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     place = (settings.host, settings.port)
     try:

@@ -56,6 +56,7 @@ def install(units: Path, override: Path) -> None:
 
 NAMES: Final = (
     "drainer.service",
+    "drainer.socket",
     "drainer-drain@x.service",
     "drainer-drain@x.timer",
     "drainer-drain@x.path",

@@ -1,5 +1,8 @@
 """The server of a real watch: hooks make it look, orders hold it, its page follows."""
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +10,11 @@ import pytest
 
 from drainer.ledger import engine
 from tests.command import write_maildir
-from tests.hooked import OPEN, OPERATOR, TOKEN, Hooked, Show, armed
+from tests.deploy.programs import program
+from tests.hooked import HMAC, OPEN, OPERATOR, TOKEN, Hooked, Show, armed
 from tests.peer import PeerThread
-from tests.postfix import wait_until
-from tests.running import Bench, end
+from tests.postfix import free_port, wait_until
+from tests.running import Bench, end, environment
 from tests.watcher import Watcher, prepare, source, watching
 
 StartPeer = Callable[..., PeerThread]
@@ -114,6 +118,40 @@ def test_an_order_over_http_holds_a_drain_by_hand_too_and_a_command_lets_both_go
     assert ended.code == 0, ended.stderr
     assert ended.json["recipients"]["delivered"] >= 150
     bench.assert_balanced()
+
+
+def test_a_hook_that_comes_before_the_watch_is_answered_by_it(bench: Bench) -> None:
+    """On a socket that systemd holds, by its own program for that."""
+    bench.configure(hook={"listen": "systemd", "token_file": "", "hmac": HMAC})
+    port = free_port()
+    command = [program("systemd-socket-activate"), "-l", f"127.0.0.1:{port}"]
+    command += [sys.executable, "-m", "drainer"]
+    command += map(str, bench.arguments("watch", source(bench)))
+    client = Hooked(OPEN, Show(armed(0)), engine.parse_url(str(bench.ledger)))
+    client.port = port
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as watch:
+        wait_until(lambda: reached(client), timeout=20, what="a socket that listens")
+        assert client.post("/hooks/primary-up").status == 401
+        assert client.get("/api/status", token=OPERATOR).json["watch"]["state"]
+        watch.terminate()
+        said = watch.communicate(timeout=20)[1].decode()
+    assert watch.returncode == 0, said
+    assert f"the hook listens on http://127.0.0.1:{port}/" in said
+
+
+def test_a_socket_that_was_not_handed_over_is_missed(bench: Bench) -> None:
+    """Exit status 2, with what to do."""
+    bench.configure(hook={"listen": "systemd"})
+    ended = bench.run("watch", source(bench))
+    assert ended.code == 2
+    assert "let drainer.socket start the service" in ended.stderr
+
+
+def reached(client: Hooked) -> bool:
+    """Tell whether somebody answers."""
+    with contextlib.suppress(ConnectionRefusedError):
+        return client.get("/healthz").status == 200
+    return False
 
 
 def paces(bench: Bench) -> list[str]:
