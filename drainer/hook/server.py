@@ -24,6 +24,7 @@ from drainer.hook.desk import Desk
 from drainer.hook.guard import Guard
 from drainer.hook.patience import Patient
 from drainer.hook.settings import Settings
+from drainer.hook.tls import Renewed
 from drainer.hook.watched import Watched
 
 GRACE = 1
@@ -77,16 +78,15 @@ async def serve(
     listen, or the certificate cannot be read.
     """
     desk = Desk(settings, watched, url, route)
-    server = _Server(_configuration(settings, desk), settings.patience)
     bound = listener or listen(settings)
-    try:
-        await server.serve(sockets=[bound])
-    finally:  # cancelled, uvicorn leaves everything as it is
-        desk.end_streams()
-        if server.started and server.servers:
-            await server.shutdown(sockets=[bound])
-        bound.close()
-        desk.reading.close()
+    with contextlib.closing(bound), contextlib.closing(desk.reading):
+        server = _Server(_configuration(settings, desk), settings.patience)
+        try:
+            await server.serve(sockets=[bound])
+        finally:  # cancelled, uvicorn leaves everything as it is
+            desk.end_streams()
+            if server.started and server.servers:
+                await server.shutdown(sockets=[bound])
 
 
 def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
@@ -110,17 +110,7 @@ def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls is None:
-        return None
-    certificate, key = settings.tls
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        message = f"the certificate {certificate} with {key} cannot be read: {error}"
-        hint = "both are PEM files; see [hook] tls_cert and tls_key"
-        raise UsageError(message, hint=hint) from None
-    return context
+    return Renewed(*settings.tls).context if settings.tls else None
 
 
 class _Server(uvicorn.Server):

@@ -2,7 +2,9 @@
 
 import contextlib
 import http.client
+import shutil
 import socket
+import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +165,26 @@ def test_it_speaks_tls_with_the_certificate_of_the_settings(tmp_path: Path) -> N
         server.cafile = str(made.certificate)
         assert server.post(UP, token=TOKEN).status == 202
         assert "Secure" in server.log_in()
+
+
+def test_a_certificate_that_is_renewed_is_shown_at_once(tmp_path: Path) -> None:
+    """And one that does not fit its key is not: half of it lies there as yet."""
+    made = self_signed(tmp_path)
+    (tmp_path / "new").mkdir()
+    renewed = self_signed(tmp_path / "new")
+    settings = replace(OPEN, tls=(made.certificate, made.key))
+    with hooked(tmp_path, settings).running() as server:
+        old = tmp_path / "old.pem"
+        shutil.copy(made.certificate, old)
+        server.cafile = str(old)
+        assert server.get("/healthz").status == 200
+        shutil.copy(renewed.certificate, made.certificate)
+        assert server.get("/healthz").status == 200
+        shutil.copy(renewed.key, made.key)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            server.get("/healthz")
+        server.cafile = str(renewed.certificate)
+        assert server.get("/healthz").status == 200
 
 
 @pytest.mark.parametrize(
