@@ -11,7 +11,9 @@ INITDB := $(firstword $(wildcard /usr/lib/postgresql/*/bin/initdb) initdb-absent
 TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   postgresql:$(INITDB) mariadb-server:mariadbd xz-utils:xz zstd:zstd \
   chromium:chromium chromium-driver:chromedriver curl:curl \
-  systemd:systemd-analyze prometheus:promtool keepalived:keepalived monit:monit \
+  systemd:systemd-analyze prometheus:promtool prometheus-alertmanager:amtool \
+  keepalived:keepalived monit:monit nagios4-core:nagios4 cron:crontab \
+  docker-compose:docker-compose kubernetes-client:kubectl \
   opendkim:opendkim pyspf-milter:pyspf-milter
 
 # Exim and Postfix shut each other out as packages; unpacked here Exim runs all the same.

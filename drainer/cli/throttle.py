@@ -1,24 +1,17 @@
 """`throttle`: change how fast drains go while they go, or pause them."""
 
-import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
+from drainer.cli.controls import ReasonOption, Whom, to_whom
 from drainer.cli.output import print_json, say, shown, stdout
-from drainer.config import Config
 from drainer.errors import UsageError
-from drainer.ledger.controls import Desk, give
+from drainer.ledger.controls import Desk
 from drainer.policy.controls import Ask, Control
 from drainer.policy.throttle import parse_rate
-from drainer.process import utcnow
-from drainer.units import parse_duration
-from drainer.wiring.hosts import make_route
-from drainer.wiring.places import ledger_url
 
 app = typer.Typer(
     name="throttle",
@@ -29,9 +22,6 @@ ForOption = Annotated[
     str,
     typer.Option("--for", metavar="TIME", help="It ends by itself after, e.g., 10m."),
 ]
-ReasonOption = Annotated[
-    str, typer.Option(help="Why; it is recorded with the decision.")
-]
 
 
 def register(root: typer.Typer) -> None:
@@ -40,7 +30,9 @@ def register(root: typer.Typer) -> None:
 
 
 @app.command("set")
+@to_whom
 def set_(
+    whom: Whom,
     rate: Annotated[
         str,
         typer.Argument(
@@ -49,11 +41,6 @@ def set_(
     ],
     for_: ForOption = "",
     reason: ReasonOption = "",
-    to: ToOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    json_: JsonOption = False,
 ) -> None:
     """Let drains send at another rate from now on, also above the configured one.
 
@@ -63,36 +50,29 @@ def set_(
     Example: drainer throttle set 50/second --for 10m --reason "quiet hours"
     """
     per_second = _rate(rate)
-    facts = {"per_second": per_second, "reason": _reason("set", reason)}
-    _give(load(path, to=to, ledger=ledger), Ask.THROTTLE, facts, for_, as_json=json_)
+    reason = _reason("set", reason)
+    _tell(whom, whom.give(Ask.THROTTLE, reason, for_, per_second))
 
 
 @app.command("clear")
+@to_whom
 def clear(
+    whom: Whom,
     reason: ReasonOption = "",
-    to: ToOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    json_: JsonOption = False,
 ) -> None:
     """Give drains the configured rate back.
 
     Example: drainer throttle clear --reason "office hours"
     """
-    config = load(path, to=to, ledger=ledger)
-    _give(config, Ask.THROTTLE, {"reason": reason}, "", as_json=json_)
+    _tell(whom, whom.give(Ask.THROTTLE, reason))
 
 
 @app.command("pause")
+@to_whom
 def pause(
+    whom: Whom,
     for_: ForOption = "",
     reason: ReasonOption = "",
-    to: ToOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    json_: JsonOption = False,
 ) -> None:
     """Let drains begin nothing new; what is being sent is finished.
 
@@ -100,52 +80,43 @@ def pause(
 
     Example: drainer throttle pause --for 30m --reason "the primary reboots"
     """
-    facts = {"reason": _reason("pause", reason)}
-    _give(load(path, to=to, ledger=ledger), Ask.PAUSE, facts, for_, as_json=json_)
+    _tell(whom, whom.give(Ask.PAUSE, _reason("pause", reason), for_))
 
 
 @app.command("resume")
+@to_whom
 def resume(
+    whom: Whom,
     reason: ReasonOption = "",
-    to: ToOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    json_: JsonOption = False,
 ) -> None:
     """End a pause.
 
     Example: drainer throttle resume --reason "the primary is back"
     """
-    config = load(path, to=to, ledger=ledger)
-    _give(config, Ask.RESUME, {"reason": reason}, "", as_json=json_)
+    _tell(whom, whom.give(Ask.RESUME, reason))
 
 
 @app.command("show")
+@to_whom
 def show(
-    to: ToOption = "",
-    path: ConfigOption = None,
-    ledger: LedgerOption = "",
-    *,
-    json_: JsonOption = False,
+    whom: Whom,
 ) -> None:
     """Show the rate, what was set, and how fast each drain goes now, with the reason.
 
     Example: drainer throttle show --json | jq .drains
     """
-    config = load(path, to=to, ledger=ledger)
-    with _desk(config) as desk:
+    with _desk(whom) as desk:
         in_force = desk.in_force()
         drains = {run: desk.pace(run) for run in desk.runs()}
     standing = {"throttle": in_force.throttle, "pause": in_force.pause}
-    if json_:
+    configured = whom.config.throttle.rate
+    if whom.as_json:
         facts: dict[str, Any] = {k: c and _facts(c) for k, c in standing.items()}
         rows = [{"run": run, **pace} for run, pace in drains.items()]
-        configured = {"rate": config.throttle.rate, "route": str(make_route(config))}
-        print_json({**configured, **facts, "drains": rows})
+        print_json({"rate": configured, "route": whom.route, **facts, "drains": rows})
         return
     console = stdout()
-    console.print(f"{shown(make_route(config))}: configured {config.throttle.rate}")
+    console.print(f"{shown(whom.route)}: configured {configured}")
     for control in filter(None, standing.values()):
         console.print(f"  {shown(control, 1000)}")
     for run, pace in drains.items():
@@ -156,32 +127,22 @@ def show(
 
 
 @contextmanager
-def _desk(config: Config) -> Iterator[Desk]:
-    desk = Desk(ledger_url(config), str(make_route(config)))
+def _desk(whom: Whom) -> Iterator[Desk]:
+    desk = Desk(whom.url, whom.route)
     try:
         yield desk
     finally:
         desk.close()
 
 
-def _give(
-    config: Config, ask: Ask, facts: dict[str, Any], for_: str, *, as_json: bool
-) -> None:
-    """Write a control down, and say whom it concerns."""
-    now = utcnow()
-    control = give(
-        ledger_url(config),
-        str(make_route(config)),
-        Control(at=now, ask=ask, until=_until(now, for_), by=f"cli {_user()}", **facts),
-    )
-    with _desk(config) as desk:
+def _tell(whom: Whom, control: Control) -> None:
+    """Say what was written down, and whom it concerns."""
+    with _desk(whom) as desk:
         drains = desk.runs()
-    if as_json:
-        print_json(
-            {**_facts(control), "route": str(make_route(config))} | {"drains": drains}
-        )
+    if whom.as_json:
+        print_json({**_facts(control), "route": whom.route, "drains": drains})
         return
-    stdout().print(f"{shown(make_route(config))}: {shown(control, 1000)}")
+    stdout().print(f"{shown(whom.route)}: {shown(control, 1000)}")
     for run in drains:
         stdout().print(f"  drain {run} follows within two seconds")
     if not drains:
@@ -215,20 +176,3 @@ def _reason(verb: str, reason: str) -> str:
         message = f"throttle {verb} needs --reason"
         raise UsageError(message, hint="it is recorded, for whoever asks later")
     return reason
-
-
-def _until(now: datetime, text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        return now + parse_duration(text)
-    except (ValueError, OverflowError) as error:
-        message = f"--for: {error}"
-        raise UsageError(message) from None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may know no name for us
-        return "somebody"

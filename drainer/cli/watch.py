@@ -14,7 +14,7 @@ from drainer.errors import DrainerError
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.running import first_of
 from drainer.voice import Voice
-from drainer.watch.watching import Watching
+from drainer.watch.watching import Serve, Watching
 from drainer.wiring.hook import make_server
 from drainer.wiring.watch import Plan, make_plan
 
@@ -69,9 +69,12 @@ async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:
     voice.say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
     if not plan.config.health.accept:
         voice.warn(NO_KNOWN_GOOD)
-    route = str(plan.route)
-    serve = make_server(plan.config, plan.url, route, voice.say, voice.warn)
-    await Watching(plan, read, voice, serve).run()
+
+    def server() -> Serve | None:
+        route = str(plan.route)
+        return make_server(plan.config, plan.url, route, voice.say, voice.warn)
+
+    await Watching(plan, read, voice, server).run()
 
 
 def _voice() -> Voice:

@@ -18,8 +18,8 @@ class HookSection(Section):
 
     listen: str = Field(
         "",
-        description="ADDRESS:PORT, as 127.0.0.1:8025; empty = no server; beyond"
-        " loopback it needs a token",
+        description="ADDRESS:PORT, as 127.0.0.1:8025; `systemd` = the socket that it"
+        " hands over; empty = no server; beyond loopback it needs a token",
     )
     names: tuple[str, ...] = Field(
         (), description="host names under which a reverse proxy in front is reached"
@@ -47,9 +47,12 @@ class HookSection(Section):
     @field_validator("listen")
     @classmethod
     def _is_place(cls, value: str) -> str:
-        if not value or _is_place(value):
+        if value in ("", "systemd") or _is_place(value):
             return value
-        message = "legal: ADDRESS:PORT, as 127.0.0.1:8025, [::1]:8025, 0.0.0.0:8025"
+        message = (
+            "legal: systemd, or ADDRESS:PORT, as 127.0.0.1:8025, [::1]:8025,"
+            " 0.0.0.0:8025"
+        )
         raise ValueError(message)
 
     @field_validator("names")

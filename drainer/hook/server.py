@@ -4,11 +4,12 @@
 streams end, answers that are under way have a second.
 """
 
+import asyncio
 import contextlib
 import math
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from sqlalchemy.engine import URL
@@ -23,6 +24,7 @@ from drainer.hook.desk import Desk
 from drainer.hook.guard import Guard
 from drainer.hook.patience import Patient
 from drainer.hook.settings import Settings
+from drainer.hook.tls import Renewed
 from drainer.hook.watched import Watched
 
 GRACE = 1
@@ -46,12 +48,14 @@ async def _in_words(_request: Request, error: Exception) -> Response:
     return JSONResponse(facts, error.status_code, error.headers)
 
 
-def listen(settings: Settings) -> socket.socket:
-    """Return a socket that listens where the settings say.
+def listen(settings: Settings, handed: socket.socket | None = None) -> socket.socket:
+    """Return a socket that listens where the settings say: the one handed over, if any.
 
     Raises UsageError when it cannot, or the certificate cannot be read.
     """
     _tls(settings)
+    if handed is not None:
+        return handed
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     place = (settings.host, settings.port)
     try:
@@ -74,16 +78,15 @@ async def serve(
     listen, or the certificate cannot be read.
     """
     desk = Desk(settings, watched, url, route)
-    server = _Server(_configuration(settings, desk))
     bound = listener or listen(settings)
-    try:
-        await server.serve(sockets=[bound])
-    finally:  # cancelled, uvicorn leaves everything as it is
-        desk.end_streams()
-        if server.started and server.servers:
-            await server.shutdown(sockets=[bound])
-        bound.close()
-        desk.reading.close()
+    with contextlib.closing(bound), contextlib.closing(desk.reading):
+        server = _Server(_configuration(settings, desk), settings.patience)
+        try:
+            await server.serve(sockets=[bound])
+        finally:  # cancelled, uvicorn leaves everything as it is
+            desk.end_streams()
+            if server.started and server.servers:
+                await server.shutdown(sockets=[bound])
 
 
 def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
@@ -107,21 +110,39 @@ def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls is None:
-        return None
-    certificate, key = settings.tls
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        message = f"the certificate {certificate} with {key} cannot be read: {error}"
-        hint = "both are PEM files; see [hook] tls_cert and tls_key"
-        raise UsageError(message, hint=hint) from None
-    return context
+    return Renewed(*settings.tls).context if settings.tls else None
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its signal handlers: who runs us has his own."""
+    """uvicorn, without its signal handlers, and less patient with TLS.
+
+    Who runs us has handlers of his own. uvicorn leaves a handshake the minute that the
+    event loop allows, and half a minute to a client that does not take leave.
+    """
+
+    def __init__(self, configuration: uvicorn.Config, seconds: float) -> None:
+        """Give a handshake and a farewell so many seconds each."""
+        super().__init__(configuration)
+        self._limit = seconds if configuration.ssl else None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections from sockets that listen."""
+        create = asyncio.get_running_loop().create_server
+        self.servers = [
+            await create(
+                self._protocol,
+                sock=each,
+                ssl=self.config.ssl,
+                ssl_handshake_timeout=self._limit,
+                ssl_shutdown_timeout=self._limit,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state={})
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

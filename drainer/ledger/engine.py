@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer import databases
 from drainer.errors import LedgerError, UsageError
 from drainer.ledger import schema
-from drainer.process import make_private_folder
+from drainer.process import make_private_folder, open_private
 
 BUSY_TIMEOUT_MS = 30_000
 _LOCK_NAME, _LOCK_NUMBER = "drainer-ledger", 7_239_147_016
@@ -102,7 +102,7 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         hint = "nothing was drained with it yet; name the right one with --ledger"
         raise LedgerError(message, hint=hint)
     make_private_folder(path.parent)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    os.close(open_private(path, os.O_RDWR))
 
 
 def _configure_sqlite(engine: sa.Engine) -> None:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import tenacity
 
 from drainer.ledger import schema
-from drainer.process import make_private_folder
+from drainer.process import make_private_folder, open_private
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY = timedelta(seconds=30)
@@ -50,8 +50,7 @@ class Owner:
         make_private_folder(folder)
         name = uuid.uuid4().hex
         lock = folder / f"{name}.lock"
-        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(lock, flags, 0o600)
+        descriptor = open_private(lock, os.O_RDWR | os.O_NOFOLLOW)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return cls(
             id=name,

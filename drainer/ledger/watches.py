@@ -22,7 +22,7 @@ from drainer.ledger.rows import decision_row
 from drainer.policy.controls import Control, InForce
 from drainer.policy.gate import GateState
 from drainer.policy.state import State
-from drainer.process import make_private_folder
+from drainer.process import make_private_folder, open_private
 
 _R, _M = schema.recipients.c, schema.messages.c
 _TRIED = (State.PENDING, State.DEFERRED, State.UNKNOWN)
@@ -133,8 +133,7 @@ def own(locks: Path, route: str) -> int:
     Raises OwnedElsewhere when another watch of this host has it.
     """
     make_private_folder(locks)
-    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(_lock_path(locks, route), flags, 0o600)
+    descriptor = open_private(_lock_path(locks, route), os.O_RDWR | os.O_NOFOLLOW)
     again = tenacity.Retrying(  # is_owned may have it for a moment
         retry=tenacity.retry_if_exception_type(BlockingIOError),
         wait=tenacity.wait_fixed(0.05),

@@ -19,11 +19,10 @@ from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import Message, Spooled
 from drainer.policy.job import Claimed
-from drainer.process import make_private_folder
+from drainer.process import make_private_folder, open_private
 from drainer.sources import Source
 from drainer.sources.eml_sidecar import VERP
 
-_PRIVATE = 0o600
 _CHUNK_BYTES = 128 * 1024
 _NAME = re.compile(r"\.?([0-9a-f]{32})\.[0-9]+\.(?:eml|json)")
 
@@ -90,8 +89,8 @@ class Quarantine:
 
     def _write(self, name: str, chunks: Iterable[bytes]) -> None:
         unfinished = self.folder / f".{name}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        descriptor = os.open(unfinished, flags, _PRIVATE)
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
+        descriptor = open_private(unfinished, flags)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123 - it must follow no link
                 file.writelines(chunks)

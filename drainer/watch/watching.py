@@ -40,6 +40,8 @@ LAST_TRACES = 5.0
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 Serve = Callable[[Watched], Awaitable[None]]
+Server = Callable[[], Serve | None]
+"""Begins to listen, and returns what serves a watch; None when nothing is to."""
 
 
 def _shown(watch: Watch) -> tuple[object, ...]:
@@ -56,13 +58,13 @@ class Watching:
         plan: Plan,
         reload: Callable[[], Plan],
         voice: Voice,
-        serve: Serve | None = None,
+        server: Server = lambda: None,
     ) -> None:
         """Begin nothing yet. ``reload`` reads the configuration again."""
         self._adopt(plan)
         self._reload = reload
         self._voice = voice
-        self._serve = serve
+        self._server = server
         self._notifier = Notifier()
         self._run_id = uuid.uuid4().hex
         self._chronicle = Chronicle(str(plan.route), voice, self._notifier)
@@ -90,14 +92,15 @@ class Watching:
         plan = self._plan
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, own(lock_folder(plan.url), str(plan.route)))
+            serve = self._server()
             self._diary = Diary(plan.url, str(plan.route), self._run_id)
             stack.callback(self._diary.close)
             self._exporting = self._export()
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._listen()
-                if self._serve is not None:
-                    self._spawn("serve", self._serving(self._serve))
+                if serve is not None:
+                    self._spawn("serve", self._serving(serve))
                 self._record(None)
                 self._notifier.ready()
                 await self._loop()

@@ -1,6 +1,7 @@
 """From the [hook] section to a server's settings: its secrets are read here."""
 
 import importlib.util
+import socket
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy.engine import URL
 from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.hook.auth import HINT, Keys, secret_of
+from drainer.hook.handed import HANDED, handed_over
 from drainer.hook.settings import Settings
 from drainer.hook.watched import Watched
 from drainer.policy.throttle import Rate, parse_rate
@@ -21,11 +23,12 @@ _LEAST_BURST = 20
 _BURST_SECONDS = 10
 
 
-def make_hook(config: Config) -> Settings | None:
+def make_hook(config: Config, handed: socket.socket | None = None) -> Settings | None:
     """Return how the HTTP server is to be; None when none is wanted.
 
-    Raises UsageError without the packages it needs, for a secret that is unreadable or
-    that everybody can read, and beyond loopback without a secret.
+    A socket that was handed over says where it listens. Raises UsageError without the
+    packages it needs, for a secret that is unreadable or that everybody can read, and
+    beyond loopback without a secret.
     """
     hook = config.hook
     if not hook.listen:
@@ -33,10 +36,10 @@ def make_hook(config: Config) -> Settings | None:
     if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
         message = f"[hook] listen needs packages that are absent: {', '.join(missing)}"
         raise UsageError(message, hint="install drainer[hook]")
-    host, _, port = hook.listen.rpartition(":")
+    host, port = handed.getsockname()[:2] if handed else _place(hook.listen)
     return Settings(
-        host="127.0.0.1" if host == "localhost" else host.strip("[]"),
-        port=int(port),
+        host=host,
+        port=port,
         names=frozenset(hook.names),
         keys=Keys(
             token=_secret("token", hook.token_file, hook.token),
@@ -60,15 +63,16 @@ def make_server(
 ) -> Callable[[Watched], Awaitable[None]] | None:
     """Return what serves a watch of this route; None when no server is wanted.
 
-    It listens already, so that a port that is taken is known before anything begins.
+    It listens already, so that a port that is taken is known before the watch begins.
     Raises UsageError as ``make_hook``, and when it cannot listen.
     """
-    settings = make_hook(config)
+    handed = handed_over() if config.hook.listen == HANDED else None
+    settings = make_hook(config, handed)
     if settings is None:
         return None
     from drainer.hook import server  # noqa: PLC0415 - an extra, and slow to import
 
-    listener = server.listen(settings)
+    listener = server.listen(settings, handed)
     scheme = "https" if settings.tls else "http"
     host, port = listener.getsockname()[:2]
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -80,6 +84,11 @@ def make_server(
         await server.serve(settings, watched, url, route, listener)
 
     return serve
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return "127.0.0.1" if host == "localhost" else host.strip("[]"), int(port)
 
 
 def _rate(text: str) -> Rate:

@@ -18,6 +18,7 @@ from drainer.config import Config
 from drainer.config.file import load
 from tests.deploy import DEPLOY
 from tests.deploy.commands import parses
+from tests.deploy.programs import checked
 
 ROOT: Final = DEPLOY.parent
 CONTAINER: Final = DEPLOY / "container"
@@ -85,7 +86,9 @@ def test_the_health_check_tells_well_from_ill(status: int, *, healthy: bool) -> 
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, args=(0.01,), daemon=True
+        )
         thread.start()
         _, option, code = words(last("HEALTHCHECK"))
         port = str(server.server_address[1])
@@ -119,6 +122,16 @@ def test_compose_gives_the_container_nothing_to_spare() -> None:
         if source.startswith("."):
             assert (CONTAINER / source).exists()
     assert_known(service["environment"])
+
+
+def test_compose_itself_takes_the_file() -> None:
+    """And finds in it what is read here."""
+    place = CONTAINER / "compose.yaml"
+    text = checked("docker-compose", "--file", place, "config", SPOOL="/srv/spool")
+    service = yaml.safe_load(text)["services"]["drainer"]
+    assert service["build"]["context"] == str(ROOT)
+    assert "/srv/spool:/var/spool/drainer:rw" in service["volumes"]
+    assert "ledger:/var/lib/drainer:rw" in service["volumes"]
 
 
 def assert_known(environment: dict[str, str]) -> None:
@@ -164,6 +177,16 @@ def test_the_kustomization_names_every_manifest_but_the_secret() -> None:
     (place,) = (p for p in MANIFESTS if p.name == "kustomization.yaml")
     listed = set(yaml.safe_load(place.read_text("utf-8"))["resources"])
     assert listed == {p.name for p in MANIFESTS} - {place.name, "secret.yaml"}
+
+
+def test_kustomize_itself_builds_all_of_them() -> None:
+    """As `kubectl apply -k` would send them."""
+    text = checked("kubectl", "kustomize", DEPLOY / "kubernetes")
+    built = {
+        (each["kind"], each["metadata"]["name"]) for each in yaml.safe_load_all(text)
+    }
+    ours = {(each["kind"], each["metadata"]["name"]) for _, each in documents()}
+    assert built == ours - {("Secret", "drainer")}
 
 
 def test_pods_satisfy_the_restricted_standard() -> None:

@@ -1,11 +1,14 @@
 """The snippets for what watches a primary, in the programs that read them."""
 
+import contextlib
+import http.client
 import json
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +16,12 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from drainer.hook.auth import Keys
 from tests.deploy import DEPLOY
 from tests.deploy.commands import parses
+from tests.deploy.programs import checked, program
+from tests.hooked import OPEN, hooked
+from tests.postfix import free_port, wait_until
 
 HOOKS: Final = DEPLOY / "hooks"
 NOTIFY: Final = HOOKS / "drainer-notify"
@@ -52,7 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
 def hook() -> Iterator[Hook]:
     """Give a running server."""
     with Hook() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, args=(0.01,), daemon=True
+        )
         thread.start()
         yield server
         server.shutdown()
@@ -123,17 +132,6 @@ def test_nagios_tells_hard_states_only(
     assert (said.read_text() if said.exists() else "") == news
 
 
-def checked(*command: str | Path) -> None:
-    """Run a program that checks its configuration."""
-    program = shutil.which(str(command[0]), path=f"{os.defpath}:/usr/sbin")
-    if program is None:
-        pytest.skip(f"{command[0]} is not installed")
-    done = subprocess.run(
-        [program, *command[1:]], capture_output=True, text=True, check=False, timeout=30
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_keepalived_takes_its_part(tmp_path: Path) -> None:
     """As root: with another script_user its own test ends itself (2.2.7)."""
     place = tmp_path / "keepalived.conf"
@@ -149,6 +147,136 @@ def test_monit_takes_its_part(tmp_path: Path) -> None:
     place.write_text(files + (HOOKS / "monitrc").read_text("utf-8"), "utf-8")
     place.chmod(0o600)
     checked("monit", "-t", "-c", place)
+
+
+#: What the part about the primary refers to, as short as Nagios takes it.
+NAGIOS: Final = """
+define timeperiod {
+  timeperiod_name always
+  alias always
+}
+define command {
+  command_name check_smtp
+  command_line /bin/true
+}
+define contact {
+  contact_name admin
+  host_notification_period always
+  host_notification_commands check_smtp
+  service_notification_period always
+  service_notification_commands check_smtp
+}
+define host {
+  host_name mx1
+  address 192.0.2.1
+  max_check_attempts 1
+  check_period always
+  contacts admin
+}
+define service {
+  name generic-service
+  register 0
+  check_period always
+  contacts admin
+}
+"""
+
+
+def test_nagios_takes_its_part(tmp_path: Path) -> None:
+    """Beside the host and the template that it refers to."""
+    (tmp_path / "rest.cfg").write_text(NAGIOS)
+    place = tmp_path / "nagios.cfg"
+    files = (tmp_path / "rest.cfg", HOOKS / "nagios.cfg")
+    lines = [f"cfg_file={each}" for each in files]
+    lines += [f"check_result_path={tmp_path}", f"temp_path={tmp_path}"]
+    lines += [f"nagios_user={os.geteuid()}", f"nagios_group={os.getegid()}"]
+    lines += [f"{each}_file={tmp_path}/{each}" for each in ("log", "lock", "temp")]
+    place.write_text("\n".join(lines))
+    assert "Total Errors:   0" in checked("nagios4", "--verify-config", place)
+
+
+def test_cron_takes_every_line(tmp_path: Path) -> None:
+    """As a person's own, which has no field for the user: cron checks no other."""
+    place = tmp_path / "crontab"
+    text = (HOOKS / "crontab").read_text("utf-8")
+    place.write_text(text.replace("  drainer  drainer ", "  drainer "))
+    checked("crontab", "-n", place)
+
+
+class Alertmanager:
+    """One that runs with the receiver of deploy/, and is told of alerts."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        """Configure it: its hooks lead to ``url``, and it does not wait."""
+        (folder / "token").write_text(TOKEN.removeprefix("Bearer "))
+        text = (HOOKS / "alertmanager.yaml").read_text("utf-8")
+        for old, new in (
+            ("http://127.0.0.1:8025", url),
+            ("/etc/alertmanager/drainer.token", str(folder / "token")),
+            ("group_interval: 1m", "group_interval: 100ms"),
+        ):
+            assert old in text
+            text = text.replace(old, new)
+        self.place = folder / "alertmanager.yaml"
+        self.place.write_text(text)
+        self._storage = folder / "storage"
+        self._api = f"127.0.0.1:{free_port()}"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Run it."""
+        command = [
+            program("prometheus-alertmanager"),
+            f"--config.file={self.place}",
+            f"--storage.path={self._storage}",
+            f"--web.listen-address={self._api}",
+            "--cluster.listen-address=",
+            "--log.level=error",
+        ]
+        process = subprocess.Popen(command)
+        try:
+            wait_until(
+                lambda: self._ask("GET", "/-/ready"), timeout=30, what=command[0]
+            )
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+    def alert(self, **times: str) -> bool:
+        """Tell it of the alert of primary.yaml."""
+        labels = {"alertname": "PrimaryMailServerDown"}
+        words = {"summary": "the primary mail server does not answer"}
+        body = [{"labels": labels, "annotations": words, **times}]
+        return self._ask("POST", "/api/v2/alerts", json.dumps(body))
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> bool:
+        headers = {"Content-Type": "application/json"}
+        with contextlib.closing(http.client.HTTPConnection(self._api)) as connection:
+            try:
+                connection.request(method, path, body, headers)
+                return connection.getresponse().status == 200
+            except OSError:
+                return False
+
+
+def test_a_real_alertmanager_tells_that_it_fires_and_that_it_resolves(
+    tmp_path: Path,
+) -> None:
+    """To both URLs, with the token; each takes the news that it is named after."""
+    keys = Keys(token=TOKEN.removeprefix("Bearer "))
+    with hooked(tmp_path, replace(OPEN, keys=keys)).running() as server:
+        manager = Alertmanager(tmp_path, f"http://127.0.0.1:{server.port}")
+        checked("amtool", "check-config", manager.place)
+        with manager.running():
+            begun = datetime.now(UTC)
+            assert manager.alert(startsAt=begun.isoformat())
+            wait_until(lambda: server.asks() == ["down"], timeout=30, what="down")
+            ended = datetime.now(UTC).isoformat()
+            assert manager.alert(startsAt=begun.isoformat(), endsAt=ended)
+            wait_until(lambda: server.asks() == ["down", "up"], timeout=30, what="up")
+        words = {control.reason for control in server.controls()}
+    assert all("the primary mail server does not answer" in each for each in words)
 
 
 def test_prometheus_takes_the_rule_about_the_primary() -> None:

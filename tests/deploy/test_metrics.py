@@ -2,17 +2,15 @@
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
 
 from drainer.observe.names import ATTRIBUTES
 from tests.deploy import DEPLOY, DOCS
+from tests.deploy.programs import checked
 from tests.test_docs import slug
 
 ALERTS: Final = DEPLOY / "prometheus" / "alerts.yaml"
@@ -124,31 +122,9 @@ def cases() -> Iterator[Any]:
         yield case(STALLED | more, "DrainerStalled", 25, fires=False)
 
 
-def promtool(*arguments: str | Path) -> None:
-    """Run it; its complaint is the failure."""
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed")
-    done = subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_prometheus_takes_the_rules() -> None:
     """Its own checker."""
-    promtool("check", "rules", ALERTS)
-
-
-def test_prometheus_takes_the_scrape_job(tmp_path: Path) -> None:
-    """As a configuration of its own, the token in place."""
-    token = tmp_path / "token"
-    token.write_text("x" * 32)
-    text = (DEPLOY / "prometheus" / "scrape.yaml").read_text("utf-8")
-    place = tmp_path / "prometheus.yml"
-    place.write_text(text.replace("/etc/prometheus/drainer.token", str(token)))
-    shutil.copy(ALERTS, tmp_path)
-    promtool("check", "config", place)
+    checked("promtool", "check", "rules", ALERTS)
 
 
 def test_every_alert_fires_when_it_is_due_and_only_then(tmp_path: Path) -> None:
@@ -161,7 +137,7 @@ def test_every_alert_fires_when_it_is_due_and_only_then(tmp_path: Path) -> None:
         "tests": list(cases()),
     }
     place.write_text(yaml.safe_dump(tests), "utf-8")
-    promtool("test", "rules", place)
+    checked("promtool", "test", "rules", place)
 
 
 def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
@@ -215,7 +191,7 @@ def test_prometheus_can_parse_every_question_of_the_dashboard(tmp_path: Path) ->
     place = tmp_path / "rules.yaml"
     groups = [{"name": "dashboard", "rules": rules}]
     place.write_text(yaml.safe_dump({"groups": groups}), "utf-8")
-    promtool("check", "rules", place)
+    checked("promtool", "check", "rules", place)
 
 
 def test_the_collector_uses_all_that_it_defines_and_nothing_else() -> None:

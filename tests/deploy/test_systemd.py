@@ -56,6 +56,7 @@ def install(units: Path, override: Path) -> None:
 
 NAMES: Final = (
     "drainer.service",
+    "drainer.socket",
     "drainer-drain@x.service",
     "drainer-drain@x.timer",
     "drainer-drain@x.path",
@@ -75,6 +76,21 @@ def test_each_override_fits_the_unit(units: Path, override: Path) -> None:
     """No option is misspelt, no line is lost."""
     install(units, override)
     done = systemd("systemd-analyze", "verify", "--man=no", units / "drainer.service")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_mail_server_that_starts_tells_the_watch(tmp_path: Path) -> None:
+    """By the part for its unit, which must not keep it from starting."""
+    text = (DEPLOY / "hooks" / "mail-server.conf").read_text("utf-8")
+    called = re.findall(r"^ExecSt\w+Post=(.*)$", text, re.MULTILINE)
+    notify = "-/usr/local/bin/drainer-notify"
+    assert [call.split()[:2] for call in called] == [[notify, "up"], [notify, "down"]]
+    unit = tmp_path / "exim4.service"
+    unit.write_text("[Service]\nExecStart=/bin/true\n", "utf-8")
+    folder = tmp_path / "exim4.service.d"
+    folder.mkdir()
+    (folder / "drainer.conf").write_text(text.replace(notify, "-/bin/true"), "utf-8")
+    done = systemd("systemd-analyze", "verify", "--man=no", unit)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import http.client
+import shutil
 import socket
+import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +165,43 @@ def test_it_speaks_tls_with_the_certificate_of_the_settings(tmp_path: Path) -> N
         server.cafile = str(made.certificate)
         assert server.post(UP, token=TOKEN).status == 202
         assert "Secure" in server.log_in()
+
+
+def test_a_certificate_that_is_renewed_is_shown_at_once(tmp_path: Path) -> None:
+    """And one that does not fit its key is not: half of it lies there as yet."""
+    made = self_signed(tmp_path)
+    (tmp_path / "new").mkdir()
+    renewed = self_signed(tmp_path / "new")
+    settings = replace(OPEN, tls=(made.certificate, made.key))
+    with hooked(tmp_path, settings).running() as server:
+        old = tmp_path / "old.pem"
+        shutil.copy(made.certificate, old)
+        server.cafile = str(old)
+        assert server.get("/healthz").status == 200
+        shutil.copy(renewed.certificate, made.certificate)
+        assert server.get("/healthz").status == 200
+        shutil.copy(renewed.key, made.key)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            server.get("/healthz")
+        server.cafile = str(renewed.certificate)
+        assert server.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half of it"]
+)
+def test_a_handshake_that_does_not_go_on_is_dropped(
+    tmp_path: Path, sent: bytes
+) -> None:
+    """As is a request; others are served meanwhile."""
+    made = self_signed(tmp_path)
+    settings = replace(OPEN, tls=(made.certificate, made.key), patience=0.3)
+    with hooked(tmp_path, settings).running() as server:
+        server.cafile = str(made.certificate)
+        begun = time.monotonic()
+        assert raw(server, sent) == b""
+        assert 0.2 < time.monotonic() - begun < 5
+        assert server.get("/healthz").status == 200
 
 
 def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -1,14 +1,20 @@
 """The server of a real watch: hooks make it look, orders hold it, its page follows."""
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from drainer.ledger import engine
-from tests.hooked import OPEN, OPERATOR, TOKEN, Hooked, Show, armed
+from tests.command import write_maildir
+from tests.deploy.programs import program
+from tests.hooked import HMAC, OPEN, OPERATOR, TOKEN, Hooked, Show, armed
 from tests.peer import PeerThread
-from tests.running import Bench
+from tests.postfix import free_port, wait_until
+from tests.running import Bench, end, environment
 from tests.watcher import Watcher, prepare, source, watching
 
 StartPeer = Callable[..., PeerThread]
@@ -66,11 +72,16 @@ def test_a_hook_makes_a_watch_look_and_orders_hold_its_drain(bench: Bench) -> No
         assert facts["ledger"]["spooled"] == COUNT
         assert server.post("/api/resume", pause, token=OPERATOR).status == 202
         watch.wait_for("armed", after=held)
-        text = server.get("/metrics", token=TOKEN).body.decode()
-        assert f'drainer_recipients{{state="delivered"}} {COUNT}.0' in text
-        assert 'drainer_watch_state{state="armed"} 1.0' in text
+        delivered = f'drainer_recipients{{state="delivered"}} {COUNT}.0'
+        wait_until(lambda: delivered in metrics(server), timeout=20, what=delivered)
+        assert 'drainer_watch_state{state="armed"} 1.0' in metrics(server)
         assert [change["state"] for change in history(server)] == watch.states
     bench.assert_balanced()
+
+
+def metrics(server: Hooked) -> str:
+    """Return what Prometheus would read; sums of the ledger may be some seconds old."""
+    return server.get("/metrics", token=TOKEN).body.decode()
 
 
 def history(server: Hooked) -> list[dict[str, str]]:
@@ -78,6 +89,75 @@ def history(server: Hooked) -> list[dict[str, str]]:
     facts = server.get("/api/status", token=OPERATOR).json
     found: list[dict[str, str]] = facts["watch"]["last_decisions"]
     return found
+
+
+def test_an_order_over_http_holds_a_drain_by_hand_too_and_a_command_lets_both_go_on(
+    bench: Bench,
+) -> None:
+    """Every door leads to the ledger, and whoever drains looks there."""
+    other = bench.root / "other"
+    write_maildir(other, 150)
+    with watching(bench) as watch:
+        seen = watch.wait_for("armed")
+        server = served(bench, watch)
+        drain = bench.start("drain", f"maildir:{other}", "--no-check", "--json")
+        wait_until(lambda: bool(paces(bench)), timeout=20, what="a drain by hand")
+        order = {"reason": "a new disk", "for": "1h"}
+        assert server.post("/api/pause", order, token=OPERATOR).status == 202
+        wait_until(
+            lambda: "throttle-pause" in paces(bench), timeout=20, what="its pause"
+        )
+        bench.add("user@example.org")
+        server.post("/hooks/primary-up", token=TOKEN)
+        held = watch.wait_for("waiting", after=seen, why="a new disk")
+        assert drain.poll() is None
+        bench.run("throttle", "set", "500/second", "--reason", "it is in")
+        bench.run("throttle", "resume")
+        ended = end(drain)
+        watch.wait_for("armed", after=held)
+    assert ended.code == 0, ended.stderr
+    assert ended.json["recipients"]["delivered"] >= 150
+    bench.assert_balanced()
+
+
+def test_a_hook_that_comes_before_the_watch_is_answered_by_it(bench: Bench) -> None:
+    """On a socket that systemd holds, by its own program for that."""
+    bench.configure(hook={"listen": "systemd", "token_file": "", "hmac": HMAC})
+    port = free_port()
+    command = [program("systemd-socket-activate"), "-l", f"127.0.0.1:{port}"]
+    command += [sys.executable, "-m", "drainer"]
+    command += map(str, bench.arguments("watch", source(bench)))
+    client = Hooked(OPEN, Show(armed(0)), engine.parse_url(str(bench.ledger)))
+    client.port = port
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as watch:
+        wait_until(lambda: reached(client), timeout=20, what="a socket that listens")
+        assert client.post("/hooks/primary-up").status == 401
+        assert client.get("/api/status", token=OPERATOR).json["watch"]["state"]
+        watch.terminate()
+        said = watch.communicate(timeout=20)[1].decode()
+    assert watch.returncode == 0, said
+    assert f"the hook listens on http://127.0.0.1:{port}/" in said
+
+
+def test_a_socket_that_was_not_handed_over_is_missed(bench: Bench) -> None:
+    """Exit status 2, with what to do."""
+    bench.configure(hook={"listen": "systemd"})
+    ended = bench.run("watch", source(bench))
+    assert ended.code == 2
+    assert "let drainer.socket start the service" in ended.stderr
+
+
+def reached(client: Hooked) -> bool:
+    """Tell whether somebody answers."""
+    with contextlib.suppress(ConnectionRefusedError):
+        return client.get("/healthz").status == 200
+    return False
+
+
+def paces(bench: Bench) -> list[str]:
+    """Return by which rule each drain that runs goes as fast as it does."""
+    shown = bench.run("throttle", "show", "--json").json["drains"]
+    return [each.get("rule", "") for each in shown]
 
 
 def test_a_watch_ends_in_time_although_a_page_listens(bench: Bench) -> None:

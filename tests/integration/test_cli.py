@@ -255,6 +255,30 @@ def test_a_ledger_that_may_not_be_written_stops_before_anything_is_sent(
     assert sent(server) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else can")
+def test_what_root_makes_in_the_services_folder_is_the_services(
+    peer: StartPeer, bench: Bench
+) -> None:
+    """Ledger and locks; but no file that stands there by a hard link."""
+    bench.port = peer().port
+    folder = bench.root / "state"
+    folder.mkdir()
+    os.chown(folder, 12345, 23456)
+    kept = bench.root / "roots"
+    kept.write_bytes(b"")
+    (folder / "linked.db").hardlink_to(kept)
+    bench.add(ALICE)
+    drain = ["drain", f"postfix:{bench.spool}", "--no-check", "--config", bench.config]
+    call(*drain, "--ledger", folder / "ledger.db")
+    call("hook", "up", "--config", bench.config, "--ledger", folder / "linked.db")
+    made = [p for p in folder.rglob("*") if not p.name.startswith("linked")]
+    assert {"ledger.db", "ledger.db.locks"} <= {path.name for path in made}
+    assert [
+        p for p in made if (p.stat().st_uid, p.stat().st_gid) != (12345, 23456)
+    ] == []
+    assert (kept.stat().st_uid, (folder / "linked.db").stat().st_uid) == (0, 0)
+
+
 def test_a_configuration_that_may_not_be_read_is_refused(bench: Bench) -> None:
     """Rather than ignored."""
     with locked(bench.config):

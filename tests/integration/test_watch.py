@@ -25,7 +25,7 @@ from drainer.watch.watching import Watching
 from drainer.wiring.places import ledger_url
 from drainer.wiring.watch import make_plan
 from tests.peer import PeerThread
-from tests.postfix import wait_until
+from tests.postfix import free_port, wait_until
 from tests.running import Bench
 from tests.script import per_recipient
 from tests.watcher import prepare, source, watching
@@ -186,7 +186,8 @@ def test_a_good_configuration_is_taken_up_and_a_bad_one_refused(
 
 
 def test_another_primary_needs_another_watch(bench: Bench) -> None:
-    """SIGHUP refuses it; a second watch of the same one is refused at once."""
+    """SIGHUP refuses it; a second one of the same primary is, not for its port."""
+    bench.configure(hook={"listen": f"127.0.0.1:{free_port()}"})
     with watching(bench) as watch:
         watch.wait_for("armed")
         second = bench.run("watch", source(bench))
@@ -253,7 +254,7 @@ def test_whoever_serves_it_sees_everything_as_json(bench: Bench) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     plan = make_plan(settings(bench), (source(bench),))
-    asyncio.run(within(30, Watching(plan, lambda: plan, VOICE, serve).run()))
+    asyncio.run(within(30, Watching(plan, lambda: plan, VOICE, lambda: serve).run()))
     last = seen[-1]
     running = [each["run"] for each in seen if each["run"] is not None]
     assert running[-1]["limit"] == 10

@@ -270,8 +270,9 @@ function open(name) {
   $("rate-field").hidden = name !== "throttle";
   $("for-field").hidden = name === "resume";
   $("order-wrong").hidden = true;
-  const limit = shown.facts?.watch.run?.limit;
-  const now = limit === undefined ? "" : `Now ${words.rate(limit)} per second. `;
+  const run = shown.facts?.watch.run;
+  const unit = run?.limit === null ? "" : " per second";
+  const now = run ? `Now ${words.rate(run.limit)}${unit}. ` : "";
   put("rate-hint", `${now}Empty gives the configured rate back.`);
   $("order-form").reset();
   $("order").showModal();
