@@ -26,10 +26,11 @@ _EVENTS = {
 Open = Callable[[Message], Spooled]
 
 
-def ask(
-    bouncer: Bouncer, each: Resting, now: datetime, *, keep: bool = False
-) -> Permit:
-    """Return what the gate would say if the refusal were final now."""
+def ask(bouncer: Bouncer, each: Resting, now: datetime) -> Permit:
+    """Return what the gate would say if the refusal were final now.
+
+    But for the limits: see ``Limiting.stand``.
+    """
     row = each.row
     reply = as_said(row["reply"])
     refusal = Refusal(
@@ -44,7 +45,7 @@ def ask(
         ),
         answer=reply,
     )
-    return bouncer.ask(each.found, refusal, now, keep=keep)
+    return bouncer.ask(each.found, refusal, now)
 
 
 def approvals(
@@ -56,7 +57,7 @@ def approvals(
             message = f"nobody has looked yet who sent {each.row['native_id']}"
             hint = "`drainer bounces run`, or the next drain, gathers the evidence"
             raise UsageError(message, hint=hint)
-        permit = ask(bouncer, each, now, keep=True)
+        permit = ask(bouncer, each, now)
         event = _EVENTS.get(permit.decision.answer)
         if event is not None:
             yield Ruling(resting=each, event=event, permit=permit)

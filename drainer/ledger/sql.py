@@ -8,6 +8,7 @@ import asyncio
 import functools
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -28,6 +29,7 @@ from drainer.ledger import (
     engine,
     from_micros,
     gates,
+    limits,
     notices,
     recording,
     runs,
@@ -44,7 +46,7 @@ from drainer.policy.controls import InForce
 from drainer.policy.gate import Gate
 from drainer.policy.job import Job
 from drainer.policy.judging import Permit
-from drainer.policy.settle import FAR
+from drainer.policy.settle import FAR, is_told
 from drainer.policy.state import CLAIMABLE, State
 
 T = TypeVar("T")
@@ -190,6 +192,13 @@ class Ledger:
         match operation:
             case Opened():
                 return self._writer.submit(opening(operation, self._identity))
+            case Closed(settlements=settlements) if any(map(is_told, settlements)):
+                job = replace(operation.job, spooled=None)  # it stays in this process
+                closed = replace(operation, job=job)
+                call = functools.partial(
+                    limits.close, closed=closed, identity=self._identity
+                )
+                return self._writer.submit(Call(call))
             case Closed():
                 return self._writer.submit(closing(operation, self._identity))
 
@@ -299,14 +308,14 @@ class Ledger:
         row = {"message": seq, **found}
         await self._call(bounces.keep_evidence, row=row, now=_now())
 
-    async def recent_reports(self) -> list[Row]:
-        """Return the reports that still count against further ones."""
-        return await self._call(bounces.recent, now=_now())
-
     async def ask_delays(self, sources: Sequence[str], after: timedelta) -> int:
         """Ask to tell whoever waits for so long; return how many more it were."""
         return await self._call(
-            notices.delayed, sources=sources, after=after, now=_now()
+            notices.delayed,
+            sources=sources,
+            after=after,
+            run=self.run_id,
+            now=_now(),
         )
 
     async def drop_overtaken(self) -> None:

@@ -5,7 +5,7 @@ primary refuses everybody.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from drainer.mail.reply import Stage
@@ -140,6 +140,17 @@ def _event(each: Judged, moment: Moment, policy: Policy) -> tuple[Event, Permit 
         return Event.BOUNCE_REFUSED, None
     permit = moment.permit(each)
     return _PERMITTED.get(permit.decision.answer, Event.BOUNCE), permit
+
+
+def is_told(settlement: Settlement) -> bool:
+    """Whether the sender is to be told."""
+    return settlement.permit is not None and settlement.permit.sends
+
+
+def permitted(settlement: Settlement, permit: Permit) -> Settlement:
+    """Return a confirmed refusal's settlement with another answer of the gate."""
+    event = _PERMITTED.get(permit.decision.answer, Event.BOUNCE)
+    return replace(settlement, permit=permit, state=follow(State.IN_FLIGHT, event))
 
 
 _PERMITTED = {

@@ -1,0 +1,97 @@
+"""The limits of reports, asked where a report is written: in that transaction.
+
+Whoever writes to a ledger does so in turn (drainer.ledger.engine), so that all drains
+and commands together keep to the limits, and of two that decide about the same failure
+at once the second one does not tell. Runs inside such a transaction.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from drainer.ledger import Closed, Row, from_micros, schema, to_micros
+from drainer.ledger.bounces import FAILED, QUEUED, SENT
+from drainer.ledger.rows import sender_of
+from drainer.ledger.statements import Batch, Identity, closing
+from drainer.mail.report import Action
+from drainer.policy.bounce_limits import DAY, KEEP_KEYS, Tally, Told
+from drainer.policy.judging import Permit
+from drainer.policy.settle import Settlement, permitted
+
+_N = schema.reports.c
+
+
+class Limiting:
+    """What was told by now, and what is let go on top of it."""
+
+    def __init__(self, tally: Tally, run: str, now: int) -> None:
+        """Begin with what was told."""
+        self._tally = tally
+        self._run = run
+        self._now = now
+
+    def stand(
+        self, permit: Permit, sender: str, message: int, action: Action
+    ) -> Permit:
+        """Return what the gate says now; what it lets go counts."""
+        told = Told(
+            at=from_micros(self._now),
+            sender=sender,
+            key=permit.key,
+            report=(message, action.value, sender, ""),
+            run=self._run,
+        )
+        permit = permit.amid(self._tally, told)
+        if permit.sends:
+            self._tally.add(told)
+        return permit
+
+
+def limiting(
+    connection: sa.Connection, permits: Iterable[Permit | None], run: str, now: int
+) -> Limiting:
+    """Return the limits for what is to be told in this transaction."""
+    keys = [permit.key for permit in permits if permit]
+    rows = connection.execute(lately(now, keys)).mappings()
+    return Limiting(Tally(map(told_of, rows)), run, now)
+
+
+def lately(now: int, keys: Sequence[str] | None = None) -> sa.Select[Any]:
+    """Return a query for the reports that count; of those keys, or all that do.
+
+    Those of the last day count for the limits, those with the same key for longer.
+    """
+    day, kept = (to_micros(from_micros(now) - time) for time in (DAY, KEEP_KEYS))
+    known = _N.at > kept if keys is None else _N.key.in_(keys) & (_N.at > kept)
+    let_go = _N.state.in_((QUEUED, SENT, FAILED))
+    return sa.select(schema.reports).where(let_go, known | (_N.at > day))
+
+
+def told_of(row: Row | sa.RowMapping) -> Told:
+    """Return a row of ``reports``; those of one report have the same ``report``."""
+    return Told(
+        at=from_micros(row["at"]),
+        sender=row["sender"],
+        key=row["key"],
+        report=(row["message"], row["action"], row["sender"], row["report"]),
+        run=row["run"],
+    )
+
+
+def close(connection: sa.Connection, closed: Closed, identity: Identity) -> None:
+    """Settle an attempt of which a sender is told, as far as the limits permit."""
+    now = to_micros(closed.ended)
+    permits = [each.permit for each in closed.settlements]
+    limits = limiting(connection, permits, identity.run, now)
+
+    def stand(each: Settlement) -> Settlement:
+        if each.permit is None:
+            return each
+        sender = sender_of(closed.job.message.envelope, each.claimed.recipient)
+        permit = limits.stand(each.permit, sender, closed.job.seq, Action.FAILED)
+        return permitted(each, permit)
+
+    settlements = tuple(map(stand, closed.settlements))
+    Batch()(connection, [closing(replace(closed, settlements=settlements), identity)])
