@@ -108,7 +108,11 @@ def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
     if judgement.verdict is Verdict.STOP:
         waits, due = _behind(each, moment, wait)
     elif state is State.BOUNCE_PENDING:
-        due = moment.now + policy.schedule.escrow
+        due = moment.now + (
+            timedelta(0)
+            if _is_suspended(each, moment, policy)
+            else policy.schedule.escrow
+        )
     refusal, refused = _refusal(each, moment)
     retried = judgement.counts and state is State.DEFERRED
     return Settlement(
@@ -168,16 +172,32 @@ def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:
     the message must have been kept, because it leaves the spool for that.
     """
     claimed = each.ending.claimed
-    if claimed.refused is None or claimed.refusal != each.judgement.rule:
-        return False
     return (
-        moment.kept
-        and claimed.refused + policy.schedule.escrow <= moment.now
+        claimed.refused is not None
+        and _has_rested(each, moment, policy)
+        and moment.kept
         and not moment.standing.brake
         and moment.standing.proven(
             claimed.domain, moment.sender_domain, claimed.refused
         )
     )
+
+
+def _has_rested(each: Judged, moment: Moment, policy: Policy) -> bool:
+    claimed = each.ending.claimed
+    if claimed.refused is None or claimed.refusal != each.judgement.rule:
+        return False
+    return claimed.refused + policy.schedule.escrow <= moment.now
+
+
+def _is_suspended(each: Judged, moment: Moment, policy: Policy) -> bool:
+    """Whether only a suspicion is in the way, which this run will answer.
+
+    It may have been the one that aroused it, and has rested already.
+    """
+    gate = moment.standing.barrier(each.ending.claimed.domain)
+    probes = gate is not None and gate.state is GateState.PROBING
+    return probes and _has_rested(each, moment, policy)
 
 
 def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
