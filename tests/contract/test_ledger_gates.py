@@ -258,6 +258,7 @@ def test_it_recalls_who_was_delivered_to_and_when_it_all_began(run: Run) -> None
         await bench.tried(job, "250 ok", Stage.DOT, at=old)
         memory = await bench.ledger.recall(bench.route)
         assert memory.learnt == ["first@x.org", "bob@x.org"]
+        assert [each[:2] for each in memory.delivered] == [("x.org", "example.com")]
         assert (await bench.ledger.recall(TO)).first_run is not None
         elsewhere = await bench.ledger.recall("other:25")
         assert (elsewhere.learnt, elsewhere.first_run) == ([], None)

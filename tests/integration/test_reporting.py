@@ -12,8 +12,9 @@ from drainer.evidence.relays import relays_of
 from tests.bouncing import BOB, Refusing, nobody_unknown, parsed, refusing
 from tests.integration.test_dkim import KEY
 from tests.peer import PeerThread
+from tests.primaries import OK, UNKNOWN
 from tests.roles import Primary
-from tests.script import Drop, Script, Stall, in_turn
+from tests.script import Drop, Script, Stall, Step, View, in_turn
 from tests.zones import SERVFAIL, serving, zone_of
 
 StartPeer = Callable[..., PeerThread]
@@ -127,6 +128,32 @@ def test_whatever_the_relay_does(
     (row,) = bench.rows()
     assert row["report"]["state"] == rules[-1].removeprefix("report-")
     assert bench.states() == {"nobody@example.org": "bounced"}
+
+
+def takes_anybody_but_nobody(view: View) -> Step:
+    """Answer RCPT as a primary with a catch-all, which refuses one mailbox."""
+    unknown = view.path.startswith("nobody")
+    return UNKNOWN.format(view.path) if unknown else OK
+
+
+def test_what_an_earlier_drain_delivered_confirms_where_no_canary_can(
+    bench: Refusing,
+) -> None:
+    """A primary that takes any address; mail of others came in after the refusal."""
+    bench.primary.script = Script(rcpt=takes_anybody_but_nobody)
+    bench.configure(primary={"connections": 1})
+    alone = bench.refuse()
+    assert bench.drain().code == 5
+    assert bench.drain().code == 5  # nobody else was welcome since: it rests on
+    assert bench.states() == {"nobody@example.org": "bounce-pending"}
+    assert "approve" in bench.why(alone)["next"]
+    bench.add("user@example.org", sender="amy@other.example")
+    bench.configure(gate={"brake_least": 0, "brake_share": 0})
+    assert bench.drain().code == 5  # it is not tried itself
+    bench.configure(gate={"brake_least": 10})
+    assert bench.drain().code == 0, bench.why(alone)
+    assert bench.states()["nobody@example.org"] == "bounced"
+    assert len(bench.reports) == 1
 
 
 def test_who_is_not_proven_is_never_told(bench: Refusing) -> None:
