@@ -22,7 +22,7 @@ from drainer.cli.output import VOICE, Pages, print_json, say, stdout, warn
 from drainer.cli.verbs import Asked, as_verb, named, show_touched
 from drainer.cli.verify import source_of
 from drainer.config import Config
-from drainer.errors import SourceError, UsageError
+from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.ledger.escrow import Resting, Ruling, bound, limits_now, resting, rule
 from drainer.ledger.filters import Filters
 from drainer.ledger.report import Report
@@ -161,7 +161,9 @@ def _carry_out(
         asked.insist(verb, len(rulings))
         url = ledger_url(asked.config)
         quarantine = Quarantine(quarantine_folder(url))
-        escrow.keep_copies(quarantine, report, rulings, _Opening(asked.config))
+        escrow.keep_copies(
+            quarantine, report, rulings, _Opening(asked.config, quarantine)
+        )
         done = rule(url, verb, rulings, asked.reason)
     _tell(done, dry_run=asked.dry_run, as_json=asked.as_json)
     if len(done) != len(rulings):
@@ -169,16 +171,23 @@ def _carry_out(
 
 
 class _Opening:
-    """Opens messages where they lie, each source once."""
+    """Opens messages where they lie, each source once; or the copies of them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, quarantine: Quarantine) -> None:
         self._config = config
+        self._quarantine = quarantine
         self._sources: dict[str, Source] = {}
 
     def __call__(self, message: Message) -> Spooled:
-        if message.source not in self._sources:
-            self._sources[message.source] = source_of(message, self._config)
-        return self._sources[message.source].open(message)
+        try:
+            if message.source not in self._sources:
+                self._sources[message.source] = source_of(message, self._config)
+            return self._sources[message.source].open(message)
+        except (SourceError, MessageUnreadable):
+            copy = self._quarantine.open(message)
+            if copy is None:
+                raise
+            return copy
 
 
 def _tell(rulings: Sequence[Ruling], *, dry_run: bool, as_json: bool) -> None:
@@ -241,7 +250,10 @@ def run(
 
 
 def _bound(config: Config) -> list[Source]:
-    """Open every source that was drained to this primary, as far as it is there."""
+    """Open every source that was drained to this primary, as far as it is there.
+
+    Reports are made of copies, so that they leave without any.
+    """
     with Report(ledger_url(config)) as report:
         urls = bound(report, str(make_route(config)))
     named = {url: name for name, url in _named(config)}
@@ -251,7 +263,7 @@ def _bound(config: Config) -> list[Source]:
             found += make_sources(config, [named.get(url, url)], [])
         except SourceError as error:
             warn(f"{url} is left out: {error}")
-    if not found:
+    if not urls:
         message = f"nothing was drained to {make_route(config)} with this ledger"
         raise UsageError(message, hint="give the --to and the --ledger of the drain")
     return found

@@ -161,11 +161,14 @@ def _dkim(case: _Case) -> _Answer:
     aligned = [s for s in case.facts.signatures if _is_aligned(s, case.facts)]
     valid = [s for s in aligned if s.state is Strength.PROVEN]
     if valid:
-        named = next((s for s in valid if _names(s, case.recipient)), None)
+        sure = [s for s in valid if _is_sure(s, case.facts)]
+        if not sure:
+            return Strength.LATER, f"whether {valid[0].domain} may sign, DNS says not"
+        named = next((s for s in sure if _names(s, case.recipient)), None)
         if named:
             words = f"signed by {named.domain}, which names the recipient"
             return Strength.PROVEN, words
-        words = f"signed by {valid[0].domain}, which does not name the recipient"
+        words = f"signed by {sure[0].domain}, which does not name the recipient"
         return Strength.WEAK, words
     for state in (Strength.LATER, Strength.NOT):
         for each in aligned:
@@ -183,6 +186,12 @@ def _is_aligned(signature: Signature, facts: Facts) -> bool:
     if facts.dmarc.strict_dkim and facts.dmarc.organisation == facts.organisation:
         return signature.domain == facts.domain
     return signature.organisation == facts.organisation
+
+
+def _is_sure(signature: Signature, facts: Facts) -> bool:
+    """Whether it is aligned even if the policy, which nobody told us, is strict."""
+    unknown = facts.dmarc.later and facts.dmarc.organisation == facts.organisation
+    return signature.domain == facts.domain or not unknown
 
 
 def _names(signature: Signature, recipient: Recipient) -> bool:

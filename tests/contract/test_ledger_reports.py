@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from drainer.ledger import Closed, Opened
+from drainer.evidence import Settings
+from drainer.evidence.stored import facts_of
+from drainer.gathering import Gathering
+from drainer.ledger import Closed, Opened, schema
 from drainer.ledger.bounces import QUEUED, SENT
 from drainer.ledger.engine import parse_url
 from drainer.ledger.escrow import Ruling, resting, rule
@@ -24,12 +27,15 @@ from drainer.mail.reply import Stage
 from drainer.mail.report import Action
 from drainer.policy.bounce_gate import Answer, Decision
 from drainer.policy.bounce_limits import Limits
-from drainer.policy.job import Job
+from drainer.policy.facts import Reach
+from drainer.policy.job import Found, Job
 from drainer.policy.judging import Permit
 from drainer.policy.state import Event, State
+from drainer.sources.maildir import Maildir
 from tests.contract.test_ledger_gates import NO_BRAKE, TO, UNKNOWN, Bench
 from tests.settling import ending, settled
 from tests.unit.test_bounce_gate import GOOD
+from tests.zones import Zone, serving
 
 HOST = "backup.example"
 AT_ONCE = Waits(settle=timedelta(0), retry=timedelta(0))
@@ -280,6 +286,26 @@ def test_nothing_ripens_before_evidence_was_looked_for(run: Run) -> None:
         assert await ledger.lacking_evidence([bench.mine], 10) == []
         assert (await ledger.ripen([bench.mine], NO_BRAKE, looked=True)).ripe == 1
         assert await bench.claimed() == [("a@example.org",)]
+
+    run(test)
+
+
+def test_who_sent_what_cannot_be_read_now_is_looked_at_again(
+    run: Run, tmp_path: Path
+) -> None:
+    """Else a proven sender would not be told, for a file that was away for a moment."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench = benches[0]
+        await bench.refused("a@example.org")
+        (tmp_path / "empty" / "new").mkdir(parents=True)
+        sources = {bench.mine: Maildir(tmp_path / "empty")}
+        with serving(Zone()) as servers:
+            await Gathering(bench.ledger, sources, Settings(servers=servers)).once()
+        with bench.reading() as connection:
+            [row] = connection.execute(bench.of_mine(schema.evidence))
+        found = Found(asked=row.asked, facts=row.facts, marks=row.marks)
+        assert (facts_of(found).reach, row.later) == (Reach.LATER, 1)
 
     run(test)
 

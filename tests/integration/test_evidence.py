@@ -244,6 +244,14 @@ def test_dmarc_is_strict_only_where_it_says_so() -> None:
     )
 
 
+def test_a_policy_that_nobody_tells_may_be_strict() -> None:
+    """SERVFAIL is no absence here either."""
+    zone = Zone().add("_dmarc.sender.example", SERVFAIL)
+    with serving(zone) as servers:
+        found = dmarc.look(Dns(servers), b"From: a@sender.example\r\n")
+    assert (found.published, found.later) == (False, True)
+
+
 # ---- Authentication-Results
 
 OWN: Final = (

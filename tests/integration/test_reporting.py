@@ -1,5 +1,6 @@
 """Reports to senders: once, to whom is proven, whatever the relay does."""
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
@@ -154,6 +155,20 @@ def test_what_an_earlier_drain_delivered_confirms_where_no_canary_can(
     assert bench.drain().code == 0, bench.why(alone)
     assert bench.states()["nobody@example.org"] == "bounced"
     assert len(bench.reports) == 1
+
+
+def test_a_spool_that_is_gone_keeps_no_report_back(bench: Refusing) -> None:
+    """Unmounted, say: the copy of the confirming attempt will do."""
+    bench.primary.script = Script(rcpt=takes_anybody_but_nobody)
+    name = bench.refuse()
+    for _ in range(2):
+        assert bench.drain().code == 5
+    shutil.rmtree(bench.spool)
+    approved = bench.run("bounces", "approve", name, "--reason", "so it is", "--json")
+    assert approved.json["bounced"] == 1, approved
+    run_due(bench)
+    assert [report.forward_paths for report in bench.reports] == [[BOB]]
+    assert bench.sendings(name)[-1]["rule"] == "report-sent"
 
 
 def test_who_is_not_proven_is_never_told(bench: Refusing) -> None:

@@ -73,6 +73,9 @@ NAMED: Final = signature(addressees=frozenset(("anna@primary.example",)))
 PUBLISHED: Final = Dmarc(
     domain="sender.example", organisation="sender.example", published=True
 )
+SILENT: Final = Dmarc(
+    domain="sender.example", organisation="sender.example", later=True
+)
 WEAK_SPF: Final = passing(
     term("include:spf.shared.example", None), term(domain="spf.shared.example")
 )
@@ -137,6 +140,20 @@ ROWS: Final = {
     # V4
     "V4: the signature names the recipient": (signed(NAMED), "V4", Strength.PROVEN),
     "V4: it does not, it may be replayed": (signed(signature()), "V4", Strength.WEAK),
+    "V4: of a subdomain, which a policy that DNS keeps back may forbid": (
+        signed(
+            replace(NAMED, domain="mail.sender.example"),
+            facts=replace(NOBODY, dmarc=SILENT),
+        ),
+        "V4", Strength.LATER),
+    "V4: of the very domain, whatever the policy": (
+        signed(NAMED, facts=replace(NOBODY, dmarc=SILENT)), "V4", Strength.PROVEN),
+    "V4: of a subdomain, and another author's policy is kept back": (
+        signed(
+            replace(NAMED, domain="mail.sender.example"),
+            facts=replace(NOBODY, dmarc=replace(SILENT, organisation="a.example")),
+        ),
+        "V4", Strength.PROVEN),
     "V4: of another organisation": (
         signed(signature(domain="x.example", organisation="x.example")),
         "V4", Strength.NOT),
