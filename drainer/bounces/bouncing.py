@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from drainer.evidence.stored import facts_of, marks_of
 from drainer.ledger import from_micros
 from drainer.mail.envelope import Recipient
-from drainer.mail.reply import ProtocolError, Reply, parse_reply
+from drainer.mail.reply import Reply
 from drainer.mail.report import Action
 from drainer.policy.bounce_gate import Answer, Case, Decision, Own, decide
 from drainer.policy.bounce_limits import DAY, Limits, dedupe_key
@@ -90,14 +90,6 @@ class Bouncer:
             patience=self.patience,
         )
         return Permit(decision=decide(case), key=key, status=status, case=case)
-
-
-def as_said(text: str) -> Reply | str:
-    """Return what the primary said, as the ledger has it; text that is no reply."""
-    try:
-        return parse_reply(text.encode("utf-8", "replace"))
-    except ProtocolError:
-        return text
 
 
 _CLASSES = {Action.FAILED: "5", Action.DELAYED: "4", Action.RELAYED: "2"}

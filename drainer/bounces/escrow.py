@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from drainer.bounces.bouncing import Bouncer, Refusal, as_said
+from drainer.bounces.bouncing import Bouncer, Refusal
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.escrow import Resting, Ruling
 from drainer.ledger.report import Report
 from drainer.ledger.rows import claimed_of, message_of, recipient_of
 from drainer.mail.message import Message, Spooled
+from drainer.mail.reply import as_said
 from drainer.policy.bounce_gate import Answer
 from drainer.policy.judging import Permit
 from drainer.policy.state import Event

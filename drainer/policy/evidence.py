@@ -23,6 +23,8 @@ from drainer.policy.facts import (
 
 WIDEST = {4: 16, 6: 32}
 """Shortest prefix by IP version that still says something about a sender."""
+_LATE = ("V3", "V4", "V5")
+"""Rules for which DNS is asked now: records change, and keys rotate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +76,7 @@ def judge(facts: Facts, recipient: Recipient, trust: Trust) -> Evidence:
         reason = facts.skipped.get(rule)
         if reason and strength is Strength.NOT:
             found = reason
-        rows.append(
-            Row(rule=rule, strength=strength, found=found, late=rule in ("V3", "V4"))
-        )
+        rows.append(Row(rule=rule, strength=strength, found=found, late=rule in _LATE))
     strength, by = _sum(rows, case)
     return Evidence(strength=strength, by=by, rows=tuple(rows))
 
