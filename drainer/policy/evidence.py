@@ -5,6 +5,7 @@ and so do a weak SPF pass and a weak signature together. What no DNS server answ
 is decided *later*; what is absent is *not* evidence, and no forgery either.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from drainer.policy.facts import (
 
 WIDEST = {4: 16, 6: 32}
 """Shortest prefix by IP version that still says something about a sender."""
+_OF_CLIENT = re.compile(r"%\{[ip]", re.IGNORECASE)
+"""Macros that differ from client to client (RFC 7208 7.2); HELO is anybody's word."""
 _LATE = ("V3", "V4", "V5")
 """Rules for which DNS is asked now: records change, and keys rotate."""
 
@@ -147,10 +150,11 @@ def _weigh(path: tuple[Term, ...], version: int, trust: Trust) -> _Answer:
         return Strength.NOT, f"{words}: {term.mechanism} proves nothing"
     if term.prefix is not None and term.prefix < WIDEST[version]:
         return Strength.NOT, f"{words}: wider than /{WIDEST[version]}"
+    by_client = any(_OF_CLIENT.search(step.text) for step in path)
+    if term.mechanism == "exists" and not by_client:
+        return Strength.NOT, f"{words}: it is the same for every client"
     if any(step.macro for step in path):
         return Strength.WEAK, f"{words}: by a macro"
-    if term.mechanism == "exists":
-        return Strength.NOT, f"{words}: it is the same for every client"
     shared = [t.domain for t in path if is_within(t.domain, trust.weak_providers)]
     if shared:
         return Strength.WEAK, f"{words}: {shared[0]} is shared by many"

@@ -128,6 +128,13 @@ ROWS: Final = {
     "V3: exists by a macro": (
         passing(term("exists:%{i}.x", None, macro=True)), "V3", Strength.WEAK),
     "V3: exists for everybody": (passing(term("exists:x", None)), "V3", Strength.NOT),
+    "V3: exists by the sender's own name": (
+        passing(term("exists:%{d}.ok.x", None, macro=True)), "V3", Strength.NOT),
+    "V3: exists by what the client calls itself": (
+        passing(term("exists:%{h}.x", None, macro=True)), "V3", Strength.NOT),
+    "V3: exists for everybody, in an include for this client": (
+        passing(term("include:%{I}.x", None, macro=True), term("exists:x", None)),
+        "V3", Strength.WEAK),
     "V3: an include by a macro": (
         passing(term("include:%{i}.x", None, macro=True), term()), "V3", Strength.WEAK),
     "V3: a provider that many share": (WEAK_SPF, "V3", Strength.WEAK),
