@@ -55,6 +55,13 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
             for each in facts["sender_domains"]
         ),
     )
+    yield from _list(
+        "Not told of it, by which rule of the bounce gate",
+        (
+            f"{each['recipients']:>7} {each['rule']}: {each['about']}"
+            for each in facts["not_told"]
+        ),
+    )
     yield ""
     told = ", ".join(f"{count} {state}" for state, count in facts["reports"].items())
     yield f"Reports to senders: {told}"
