@@ -5,8 +5,9 @@ and commands together keep to the limits, and of two that decide about the same 
 at once the second one does not tell. Runs inside such a transaction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,9 @@ from drainer.policy.judging import Permit
 from drainer.policy.settle import Settlement, permitted
 
 _N = schema.reports.c
+MANY = 500
+"""Values in one condition; databases have limits."""
+MICROSECOND = timedelta(microseconds=1)
 
 
 class Limiting:
@@ -54,19 +58,29 @@ def limiting(
 ) -> Limiting:
     """Return the limits for what is to be told in this transaction."""
     keys = [permit.key for permit in permits if permit]
-    rows = connection.execute(lately(now, keys)).mappings()
+    some = _of_day(now) | _of_days(now) & _N.key.in_(keys) | (_N.run == run)
+    query = lately(now) if len(keys) > MANY else _let_go(some)
+    rows = connection.execute(query).mappings()
     return Limiting(Tally(map(told_of, rows)), run, now)
 
 
-def lately(now: int, keys: Sequence[str] | None = None) -> sa.Select[Any]:
-    """Return a query for the reports that count; of those keys, or all that do.
+def lately(now: int) -> sa.Select[Any]:
+    """Return a query for all reports that count, for whatever is to be told."""
+    return _let_go(_of_days(now))
 
-    Those of the last day count for the limits, those with the same key for longer.
-    """
-    day, kept = (to_micros(from_micros(now) - time) for time in (DAY, KEEP_KEYS))
-    known = _N.at > kept if keys is None else _N.key.in_(keys) & (_N.at > kept)
-    let_go = _N.state.in_((QUEUED, SENT, FAILED))
-    return sa.select(schema.reports).where(let_go, known | (_N.at > day))
+
+def _of_day(now: int) -> sa.ColumnElement[bool]:
+    return _N.at > now - DAY // MICROSECOND
+
+
+def _of_days(now: int) -> sa.ColumnElement[bool]:
+    return _N.at > now - KEEP_KEYS // MICROSECOND
+
+
+def _let_go(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    names = ("at", "sender", "key", "message", "action", "report", "run")
+    query = sa.select(*(_N[name] for name in names))
+    return query.where(_N.state.in_((QUEUED, SENT, FAILED)), which)
 
 
 def told_of(row: Row | sa.RowMapping) -> Told:

@@ -163,9 +163,9 @@ reports = sa.Table(
     metadata,
     sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("at", _Time, nullable=False),
+    sa.Column("at", _Time, nullable=False, index=True),
     #: The run that let it go, or asks about it; of a command, the command's own.
-    sa.Column("run", _ID, nullable=False),
+    sa.Column("run", _ID, nullable=False, index=True),
     #: mail.report.Action: failed, delayed, relayed.
     sa.Column("action", sa.String(16), primary_key=True),
     #: policy.bounce_limits.dedupe_key.

@@ -486,6 +486,33 @@ def test_a_wrong_setting_reaches_the_caller() -> None:
     assert "dns_servers" in raised.value.hint
 
 
+class Instant(Checks):
+    """Is cancelled at the moment of its first answer."""
+
+    answers = 0
+
+    async def _ask(self, question: Question) -> Facts:
+        self.answers += 1
+        task = asyncio.current_task()
+        if task is not None and self.answers == 1:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        return Facts(reverse_path=question.reverse_path)
+
+
+def test_a_cancellation_is_not_lost_to_an_answer() -> None:
+    """Else a drain that ends would wait for its evidence for ever."""
+
+    async def ask(checks: Instant) -> None:
+        for _ in range(9):
+            await checks.facts(question())
+            await asyncio.sleep(0)
+
+    checks = Instant(Settings())
+    with pytest.raises(asyncio.CancelledError):
+        run(ask(checks))
+    assert checks.answers == 1
+
+
 def test_cancelling_leaves_no_process() -> None:
     """And no half a question for the next."""
     with serving(zone_of({"sender.example": [(TIMEOUT, "")]})) as servers:
