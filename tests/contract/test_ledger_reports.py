@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from drainer.bounces.gathering import Gathering
 from drainer.evidence import Settings
 from drainer.evidence.stored import facts_of
-from drainer.gathering import Gathering
 from drainer.ledger import Closed, Opened, schema
 from drainer.ledger.bounces import QUEUED, SENT
 from drainer.ledger.engine import parse_url
