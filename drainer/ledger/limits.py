@@ -5,6 +5,7 @@ and commands together keep to the limits, and of two that decide about the same 
 at once the second one does not tell. Runs inside such a transaction.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -15,11 +16,11 @@ import sqlalchemy as sa
 from drainer.ledger import Closed, Row, from_micros, schema, to_micros
 from drainer.ledger.bounces import FAILED, QUEUED, SENT
 from drainer.ledger.rows import sender_of
-from drainer.ledger.statements import Batch, Identity, closing
+from drainer.ledger.statements import Batch, Call, Closing, Identity, closing
 from drainer.mail.report import Action
 from drainer.policy.bounce_limits import DAY, KEEP_KEYS, Tally, Told
 from drainer.policy.judging import Permit
-from drainer.policy.settle import Settlement, permitted
+from drainer.policy.settle import Settlement, is_told, permitted
 
 _N = schema.reports.c
 MANY = 500
@@ -94,7 +95,16 @@ def told_of(row: Row | sa.RowMapping) -> Told:
     )
 
 
-def close(connection: sa.Connection, closed: Closed, identity: Identity) -> None:
+def ending(closed: Closed, identity: Identity) -> Closing | Call:
+    """Return what writes an attempt's outcome; the limits are asked if one is told."""
+    if not any(map(is_told, closed.settlements)):
+        return closing(closed, identity)
+    job = replace(closed.job, spooled=None)  # the content stays in this process
+    told = replace(closed, job=job)
+    return Call(functools.partial(_close, closed=told, identity=identity))
+
+
+def _close(connection: sa.Connection, closed: Closed, identity: Identity) -> None:
     """Settle an attempt of which a sender is told, as far as the limits permit."""
     now = to_micros(closed.ended)
     permits = [each.permit for each in closed.settlements]

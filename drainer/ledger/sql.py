@@ -8,7 +8,6 @@ import asyncio
 import functools
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -39,14 +38,14 @@ from drainer.ledger import (
 )
 from drainer.ledger.owner import RENEW_EVERY, Owner, wait_for_last_commits
 from drainer.ledger.rows import decision_row
-from drainer.ledger.statements import Call, Identity, Noted, closing, opening
+from drainer.ledger.statements import Call, Identity, Noted, opening
 from drainer.ledger.writer import Writer
 from drainer.mail.message import Message
 from drainer.policy.controls import InForce
 from drainer.policy.gate import Gate
 from drainer.policy.job import Job
 from drainer.policy.judging import Permit
-from drainer.policy.settle import FAR, is_told
+from drainer.policy.settle import FAR
 from drainer.policy.state import CLAIMABLE, State
 
 T = TypeVar("T")
@@ -192,15 +191,8 @@ class Ledger:
         match operation:
             case Opened():
                 return self._writer.submit(opening(operation, self._identity))
-            case Closed(settlements=settlements) if any(map(is_told, settlements)):
-                job = replace(operation.job, spooled=None)  # it stays in this process
-                closed = replace(operation, job=job)
-                call = functools.partial(
-                    limits.close, closed=closed, identity=self._identity
-                )
-                return self._writer.submit(Call(call))
             case Closed():
-                return self._writer.submit(closing(operation, self._identity))
+                return self._writer.submit(limits.ending(operation, self._identity))
 
     def note(self, *decisions: Decision) -> asyncio.Future[None]:
         """Append decisions that belong to no attempt."""
