@@ -44,6 +44,15 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
             for each in facts["gates"]
         ),
     )
+    yield from _refused(facts)
+    yield ""
+    told = ", ".join(f"{count} {state}" for state, count in facts["reports"].items())
+    yield f"Reports to senders: {told}"
+    if facts["states"][State.QUARANTINED]:
+        yield "See `drainer quarantine list`, then `release`, `export` or `purge`."
+
+
+def _refused(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from _list(
         "Refused for good in this time, in the primary's words",
         (f"{each['recipients']:>7} {each['words']}" for each in facts["refusals"]),
@@ -55,11 +64,13 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
             for each in facts["sender_domains"]
         ),
     )
-    yield ""
-    told = ", ".join(f"{count} {state}" for state, count in facts["reports"].items())
-    yield f"Reports to senders: {told}"
-    if facts["states"][State.QUARANTINED]:
-        yield "See `drainer quarantine list`, then `release`, `export` or `purge`."
+    yield from _list(
+        "Not told of it, by which rule of the bounce gate",
+        (
+            f"{each['recipients']:>7} {each['rule']}: {each['about']}"
+            for each in facts["not_told"]
+        ),
+    )
 
 
 def _standing(facts: Mapping[str, Any]) -> Iterator[str]:

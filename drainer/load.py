@@ -65,7 +65,8 @@ class Loads:
         """Ask once, and keep the answer."""
         began = time.monotonic()
         try:
-            value = parse_load(await asyncio.wait_for(_answer(source), LIMIT))
+            async with asyncio.timeout(LIMIT):  # wait_for may lose a cancellation
+                value = parse_load(await _answer(source))
         except (LoadUnknown, TimeoutError, OSError) as error:
             if not self._failed:
                 self._failed = True

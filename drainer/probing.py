@@ -61,6 +61,8 @@ class Probing:
         memory = await self._ledger.recall(str(self._route))
         scopes = self._keeper.scopes
         scopes.known.load(memory.learnt)
+        for domain, sender_domain, at in memory.delivered:
+            scopes.recall(domain, sender_domain, from_micros(at))
         for row in memory.gates:
             gate = gate_of(row, self._keeper.gate.pauses)
             scopes.restore(gate)

@@ -212,9 +212,8 @@ class Drain:
             escrow = usual_escrow(utcnow() - first_run)
         schedule = replace(self.orders.schedule, escrow=escrow)
         self._policy = Policy(schedule=schedule, rules=self.orders.rules)
-        if self.telling is not None:
-            # Without a scan it is for this that a person runs it.
-            await self.telling.take_up(gather=not self.orders.scans)
+        if self.telling is not None and not self.orders.scans:
+            await self.telling.gather_once()  # it is for this that a person runs it
         looked = self.telling is not None
         await self._probing.confirm(self.orders.brake, looked=looked)
 

@@ -23,6 +23,7 @@ from tests.bouncing import (
     refusing,
 )
 from tests.peer import PeerThread
+from tests.postfix import wait_until
 from tests.queue_files import record
 from tests.script import Script
 
@@ -133,12 +134,16 @@ class Outage:
             bench.drain()
 
     def _kill(self, peer: PeerThread, more: int, *command: str) -> None:
-        """Run a command until a peer has seen more recipients, and kill it."""
+        """Run a command until a peer has seen more recipients, and kill it.
+
+        It may be done before that: less is left to do than was thought.
+        """
         enough = len(peer.transactions) + self.dice.randint(more // 2, more)
         process = self.bench.start(*command, "--no-check", "--json")
-        peer.wait(
+        wait_until(
             lambda: len(peer.transactions) >= enough or process.poll() is not None,
             timeout=PATIENCE,
+            what="the time to kill it",
         )
         process.send_signal(signal.SIGKILL)
         process.communicate()

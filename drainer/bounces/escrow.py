@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from drainer.bounces.bouncing import Bouncer, Refusal, as_said
+from drainer.bounces.bouncing import Bouncer, Refusal
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.escrow import Resting, Ruling
 from drainer.ledger.report import Report
 from drainer.ledger.rows import claimed_of, message_of, recipient_of
 from drainer.mail.message import Message, Spooled
+from drainer.mail.reply import as_said
 from drainer.policy.bounce_gate import Answer
 from drainer.policy.judging import Permit
 from drainer.policy.state import Event
@@ -26,10 +27,11 @@ _EVENTS = {
 Open = Callable[[Message], Spooled]
 
 
-def ask(
-    bouncer: Bouncer, each: Resting, now: datetime, *, keep: bool = False
-) -> Permit:
-    """Return what the gate would say if the refusal were final now."""
+def ask(bouncer: Bouncer, each: Resting, now: datetime) -> Permit:
+    """Return what the gate would say if the refusal were final now.
+
+    But for the limits: see ``Limiting.stand``.
+    """
     row = each.row
     reply = as_said(row["reply"])
     refusal = Refusal(
@@ -44,7 +46,7 @@ def ask(
         ),
         answer=reply,
     )
-    return bouncer.ask(each.found, refusal, now, keep=keep)
+    return bouncer.ask(each.found, refusal, now)
 
 
 def approvals(
@@ -56,7 +58,7 @@ def approvals(
             message = f"nobody has looked yet who sent {each.row['native_id']}"
             hint = "`drainer bounces run`, or the next drain, gathers the evidence"
             raise UsageError(message, hint=hint)
-        permit = ask(bouncer, each, now, keep=True)
+        permit = ask(bouncer, each, now)
         event = _EVENTS.get(permit.decision.answer)
         if event is not None:
             yield Ruling(resting=each, event=event, permit=permit)

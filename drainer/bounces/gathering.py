@@ -6,6 +6,7 @@ known yet when a refusal would be final is decided another time.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from drainer.errors import MessageUnreadable
@@ -16,6 +17,7 @@ from drainer.ledger.rows import message_of
 from drainer.ledger.sql import Ledger
 from drainer.mail.marks import marks_of
 from drainer.mail.message import Message
+from drainer.policy.facts import Reach
 from drainer.quarantine import Quarantine, open_message
 from drainer.sources import Source
 
@@ -70,6 +72,8 @@ class Gathering:
             cut=cut,
         )
         facts = await checks.facts(question)
+        if not readable:  # perhaps another time
+            facts = replace(facts, reach=Reach.LATER)
         head = content.partition(b"\r\n\r\n")[0] + b"\r\n"
         await self._ledger.keep_evidence(seq, stored(facts, marks_of(head)))
 

@@ -7,10 +7,11 @@ primary lacks DSN, a delay only if the operator wants that.
 from collections.abc import Sequence
 from datetime import timedelta
 
-from drainer.bounces.bouncing import Bouncer, Refusal, as_said
+from drainer.bounces.bouncing import Bouncer, Refusal
 from drainer.ledger.notices import Asked
 from drainer.ledger.rows import recipient_of
 from drainer.ledger.sql import Ledger
+from drainer.mail.reply import as_said
 from drainer.mail.report import Action
 from drainer.policy.judging import Permit
 from drainer.policy.verdict import Judgement, Scope, Verdict

@@ -22,7 +22,7 @@ from drainer.ledger.sql import Ledger
 from drainer.mail.dsn import MAX_CONTENT_BYTES, build
 from drainer.mail.envelope import AddressError, Envelope, verp_sender
 from drainer.mail.message import Message
-from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply import Lost, Reply, Stage, as_said
 from drainer.mail.report import CannotTell, Fate, Report
 from drainer.policy.bounce_gate import CONTENT_RULES, Own
 from drainer.policy.classify import classify
@@ -187,7 +187,7 @@ class Reporting:
                 Fate(
                     recipient=recipient,
                     status=row["status"],
-                    reply=row["reply"],
+                    reply=_words(row["reply"]),
                     rule=row["rule"],
                     last_attempt=from_micros(row["refused"]),
                 )
@@ -242,6 +242,11 @@ def _expanded(queued: Queued) -> Envelope:
     (recipient,) = envelope.recipients
     sender = verp_sender(envelope.reverse_path, recipient.forward_path, envelope.verp)
     return replace(envelope, reverse_path=sender)
+
+
+def _words(text: str) -> str:
+    """Return what the primary said; '' if these are words of ours about a silence."""
+    return text if isinstance(as_said(text), Reply) else ""
 
 
 def _may_return(queued: Queued, original: bytes) -> bool:

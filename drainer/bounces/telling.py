@@ -40,11 +40,9 @@ class Telling:
         self.reporting = Reporting(ledger, sources, quarantine, bouncing.posting)
         self._closed = False
 
-    async def take_up(self, *, gather: bool) -> None:
-        """Remember what was told before; ``gather`` all evidence that is lacking."""
-        if gather:
-            await self._gathering.once()
-        self.bouncer.remember(await self._ledger.recent_reports())
+    async def gather_once(self) -> None:
+        """Gather all evidence that is lacking."""
+        await self._gathering.once()
 
     async def gather(self) -> None:
         """Look for evidence until it is cancelled."""

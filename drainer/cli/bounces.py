@@ -8,7 +8,7 @@ import typer
 
 from drainer.bounces import escrow
 from drainer.cli.drain import carry_out, told
-from drainer.cli.escrowed import COLUMNS, add_row, asking, facts_of, print_facts
+from drainer.cli.escrowed import COLUMNS, add_row, asking, print_facts, told_of
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
     ConfigOption,
@@ -22,8 +22,8 @@ from drainer.cli.output import VOICE, Pages, print_json, say, stdout, warn
 from drainer.cli.verbs import Asked, as_verb, named, show_touched
 from drainer.cli.verify import source_of
 from drainer.config import Config
-from drainer.errors import SourceError, UsageError
-from drainer.ledger.escrow import Resting, Ruling, bound, resting, rule
+from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.ledger.escrow import Resting, Ruling, bound, limits_now, resting, rule
 from drainer.ledger.filters import Filters
 from drainer.ledger.report import Report
 from drainer.mail.message import Message, Spooled
@@ -70,8 +70,7 @@ def list_(
     config = load(path, ledger=ledger)
     pages = Pages(*COLUMNS)
     with asking(config) as (report, bouncer):
-        for each in resting(report, filters):
-            fact = facts_of(bouncer, each)
+        for fact in told_of(report, bouncer, filters):
             if json_:
                 print_json(fact)
             else:
@@ -95,7 +94,7 @@ def show(
     config = load(path, ledger=ledger)
     with asking(config) as (report, bouncer):
         chosen = Filters(messages=[report.resolve(id_)])
-        facts = [facts_of(bouncer, each) for each in resting(report, chosen)]
+        facts = list(told_of(report, bouncer, chosen))
     if not facts:
         say("nobody of this message was refused for good; `drainer show` tells more")
     for fact in facts:
@@ -152,46 +151,56 @@ def _carry_out(
     verb: str, asked: Asked, report: Report, rulings: Sequence[Ruling]
 ) -> None:
     """Ask, copy, and write down."""
-    count = len(rulings)
-    if not asked.dry_run and count:
-        asked.insist(verb, count)
+    done = rulings
+    if asked.dry_run:
+        limits = limits_now(report, utcnow())
+        done = [each.stood(limits) for each in rulings]
+        if not asked.as_json:
+            show_touched(each.resting.row for each in rulings)
+    elif rulings:
+        asked.insist(verb, len(rulings))
         url = ledger_url(asked.config)
         quarantine = Quarantine(quarantine_folder(url))
-        escrow.keep_copies(quarantine, report, rulings, _Opening(asked.config))
-        count = rule(url, verb, rulings, asked.reason)
-    if asked.dry_run and not asked.as_json:
-        show_touched(each.resting.row for each in rulings)
-    _tell(rulings, count, dry_run=asked.dry_run, as_json=asked.as_json)
+        escrow.keep_copies(
+            quarantine, report, rulings, _Opening(asked.config, quarantine)
+        )
+        done = rule(url, verb, rulings, asked.reason)
+    _tell(done, dry_run=asked.dry_run, as_json=asked.as_json)
+    if len(done) != len(rulings):
+        say(f"{len(rulings) - len(done)} had moved on meanwhile")
 
 
 class _Opening:
-    """Opens messages where they lie, each source once."""
+    """Opens messages where they lie, each source once; or the copies of them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, quarantine: Quarantine) -> None:
         self._config = config
+        self._quarantine = quarantine
         self._sources: dict[str, Source] = {}
 
     def __call__(self, message: Message) -> Spooled:
-        if message.source not in self._sources:
-            self._sources[message.source] = source_of(message, self._config)
-        return self._sources[message.source].open(message)
+        try:
+            if message.source not in self._sources:
+                self._sources[message.source] = source_of(message, self._config)
+            return self._sources[message.source].open(message)
+        except (SourceError, MessageUnreadable):
+            copy = self._quarantine.open(message)
+            if copy is None:
+                raise
+            return copy
 
 
-def _tell(
-    rulings: Sequence[Ruling], count: int, *, dry_run: bool, as_json: bool
-) -> None:
+def _tell(rulings: Sequence[Ruling], *, dry_run: bool, as_json: bool) -> None:
     bounced = sum(each.event is Event.APPROVED for each in rulings)
     if as_json:
         facts = {"bounced": bounced, "quarantined": len(rulings) - bounced}
-        print_json({"recipients": count, "dry_run": dry_run, **facts})
+        print_json({"recipients": len(rulings), "dry_run": dry_run, **facts})
         return
     would = "would be " if dry_run else ""
     stdout().print(
         f"{bounced} recipients {would}bounced, {len(rulings) - bounced}"
         f" {would}quarantined"
     )
-    if count != len(rulings):
-        say(f"{len(rulings) - count} had moved on meanwhile")
     if bounced and not dry_run:
         say("the reports are queued: `drainer bounces run` sends them")
 
@@ -241,7 +250,10 @@ def run(
 
 
 def _bound(config: Config) -> list[Source]:
-    """Open every source that was drained to this primary, as far as it is there."""
+    """Open every source that was drained to this primary, as far as it is there.
+
+    Reports are made of copies, so that they leave without any.
+    """
     with Report(ledger_url(config)) as report:
         urls = bound(report, str(make_route(config)))
     named = {url: name for name, url in _named(config)}
@@ -251,7 +263,7 @@ def _bound(config: Config) -> list[Source]:
             found += make_sources(config, [named.get(url, url)], [])
         except SourceError as error:
             warn(f"{url} is left out: {error}")
-    if not found:
+    if not urls:
         message = f"nothing was drained to {make_route(config)} with this ledger"
         raise UsageError(message, hint="give the --to and the --ledger of the drain")
     return found

@@ -9,8 +9,9 @@ from drainer.bounces.bouncing import Bouncer
 from drainer.cli.output import Pages, shown, stdout
 from drainer.config import Config
 from drainer.ledger import from_micros
-from drainer.ledger.bounces import REMEMBERED
-from drainer.ledger.escrow import Resting, recent_reports
+from drainer.ledger.escrow import Resting, limits_now, resting, stood
+from drainer.ledger.filters import Filters
+from drainer.ledger.limits import Limiting
 from drainer.ledger.report import Report
 from drainer.policy.state import State
 from drainer.process import utcnow
@@ -25,21 +26,26 @@ def asking(config: Config) -> Iterator[tuple[Report, Bouncer | None]]:
     """Give the ledger, and the gate as it stands; None when nobody is told."""
     bouncing = make_bouncing(config)
     with Report(ledger_url(config)) as report:
-        bouncer = None
-        if bouncing is not None:
-            bouncer = make_bouncer(bouncing)
-            bouncer.remember(recent_reports(report, utcnow() - REMEMBERED))
-        yield report, bouncer
+        yield report, make_bouncer(bouncing) if bouncing is not None else None
 
 
-def facts_of(bouncer: Bouncer | None, each: Resting) -> dict[str, Any]:
-    """Return one recipient for scripts."""
+def told_of(
+    report: Report, bouncer: Bouncer | None, filters: Filters
+) -> Iterator[dict[str, Any]]:
+    """Yield recipients for scripts, as if all that rests were final now."""
+    limits = limits_now(report, utcnow())
+    for each in resting(report, filters):
+        yield _facts(bouncer, limits, each)
+
+
+def _facts(bouncer: Bouncer | None, limits: Limiting, each: Resting) -> dict[str, Any]:
     row = each.row
     waits = row["state"] == State.BOUNCE_PENDING.value
     gate = None
     evidence: dict[str, str] = {}
     if waits and bouncer is not None:
-        decision = escrow.ask(bouncer, each, utcnow()).decision
+        permit = escrow.ask(bouncer, each, utcnow())
+        decision = stood(permit, each, limits).decision
         evidence = dict(decision.evidence)
         gate = {
             "answer": decision.answer.value,

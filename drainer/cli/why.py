@@ -142,5 +142,6 @@ _NEXT = {
     State.HELD: "waits for a person: `drainer release` or `drainer discard`",
     State.BOUNCE_PENDING: "was refused, and is tried again for confirmation in {wait}:"
     " by the next drain, or `drainer bounces run`; if the refusal is wrong, `drainer"
-    " requeue`; `drainer bounces show` says whether the sender would be told",
+    " requeue`; `drainer bounces show` says whether the sender would be told, and"
+    " `drainer bounces approve` waits for nothing",
 }

@@ -60,7 +60,10 @@ class Checks:
         """
         async with self._turn:
             try:
-                return await asyncio.wait_for(self._ask(question), self._limit)
+                # Not wait_for: before Python 3.12 it loses a cancellation that meets
+                # the answer, and a drain would wait for this for ever.
+                async with asyncio.timeout(self._limit):
+                    return await self._ask(question)
             except TimeoutError:
                 await self._end()
                 return _nothing(question, "the checks took too long")

@@ -24,7 +24,9 @@ def look(dns: Dns, head: bytes) -> Dmarc:
         answer = dns.ask(f"_dmarc.{name}", "TXT")
         if answer.outcome is Outcome.FAILED:
             detail = f"DNS did not answer: {answer.detail}"
-            return Dmarc(domain=domain, organisation=organisation, detail=detail)
+            return Dmarc(
+                domain=domain, organisation=organisation, later=True, detail=detail
+            )
         records = [record for record in answer.records if _RECORD.match(record)]
         if len(records) > 1:
             detail = f"several policies at _dmarc.{name}"

@@ -32,6 +32,7 @@ def is_later(facts: Facts) -> bool:
     """Whether DNS did not answer something that might matter."""
     return (
         facts.reach.value == Strength.LATER.value
+        or facts.dmarc.later
         or any(each.state is Strength.LATER for each in facts.signatures)
         or (facts.spf is not None and facts.spf.result == "temperror")
     )

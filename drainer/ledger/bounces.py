@@ -9,7 +9,9 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from drainer.ledger import Row, schema
+from drainer.mail.report import Action
 from drainer.policy.job import Found
+from drainer.policy.judging import Permit
 from drainer.policy.state import State
 
 _R, _M = schema.recipients.c, schema.messages.c
@@ -19,8 +21,6 @@ ASKED, REFUSED = "asked", "refused"
 QUEUED, SENT, FAILED = "queued", "sent", "failed"
 LOOK_AGAIN = timedelta(hours=1)
 """After which DNS is asked again when it did not answer."""
-REMEMBERED = timedelta(days=14)
-"""How long a report counts against the next one of the same failure."""
 
 
 def lacking(
@@ -67,15 +67,22 @@ def evidence_of(connection: sa.Connection, seqs: Sequence[int]) -> dict[int, Fou
     }
 
 
-def recent(connection: sa.Connection, now: int) -> list[Row]:
-    """Return the reports that still count: at, key and sender of each."""
-    rows = connection.execute(
-        counting(now - REMEMBERED // timedelta(microseconds=1))
-    ).mappings()
-    return [dict(row) for row in rows]
+def report_row(
+    about: Row, action: Action, run: str, at: int, permit: Permit | None = None
+) -> Row:
+    """Return a row of ``reports``; only a failure is queued at once.
 
-
-def counting(since: int) -> sa.Select[tuple[int, str, str]]:
-    """Return a query for the reports since then that count: those that were let go."""
-    let_go = _N.state.in_((QUEUED, SENT, FAILED))
-    return sa.select(_N.at, _N.key, _N.sender).where(_N.at > since, let_go)
+    ``about`` is whom and what it tells of: message, n, sender, reply, rule, refused.
+    """
+    return about | {
+        "action": action.value,
+        "run": run,
+        "at": at,
+        "key": permit.key if permit else "",
+        "status": permit.status if permit else "",
+        "report": "",
+        "state": QUEUED if action is Action.FAILED else ASKED,
+        "due": at,
+        "attempts": 0,
+        "answer": "",
+    }

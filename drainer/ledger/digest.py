@@ -11,9 +11,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from drainer.ledger import schema, to_micros
+from drainer.ledger import Kind, schema, to_micros
 from drainer.ledger.report import Report
 from drainer.mail.envelope import domain_of
+from drainer.policy.bounce_gate import RULES as GATE
 from drainer.policy.meanings import meaning_of
 from drainer.policy.rules import Rule
 from drainer.policy.state import State
@@ -25,6 +26,7 @@ MAX_WORDS = 200
 """Characters of a reply."""
 
 _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
+_D = schema.decisions.c
 _REFUSED = [
     state.value for state in (State.BOUNCE_PENDING, State.BOUNCED, State.QUARANTINED)
 ]
@@ -37,7 +39,8 @@ def digest(
     """Return the facts for scripts: how it stands, and what came since a time.
 
     ``reasons`` are all that is not delivered; ``sender_domains`` and ``refusals``
-    are about what was refused for good since then, most first, at most TOP each.
+    are about what was refused for good since then, most first, at most TOP each, and
+    ``not_told`` about what the bounce gate refused to report.
     """
     start = to_micros(since)
     states = report.states()
@@ -56,6 +59,7 @@ def digest(
         "refusals": [
             {"words": words, "recipients": count} for words, count in refusals
         ],
+        "not_told": _not_told(report, start),
         "gates": [
             gate | {"reply": fingerprint(gate["reply"])} for gate in report.gates()
         ],
@@ -111,9 +115,37 @@ def _refused(
     return domains.most_common(TOP), words.most_common(TOP)
 
 
+def _not_told(report: Report, start: int) -> list[dict[str, Any]]:
+    """Return by which rule of the bounce gate who was quarantined has no report."""
+    count = sa.func.count().label("count")
+    final = (_D.message == _R.message) & (_D.n == _R.n) & (_D.at == _R.since)
+    query = (
+        sa.select(_D.rule, count)
+        .join(schema.recipients, final)
+        .where(_R.state == State.QUARANTINED.value, _R.since >= start)
+        .where(_D.kind == Kind.BOUNCE.value)
+        .group_by(_D.rule)
+        .order_by(count.desc(), _D.rule)
+    )
+    return [
+        {
+            "rule": row["rule"],
+            "about": GATE[row["rule"]][0] if row["rule"] in GATE else "",
+            "recipients": int(row["count"]),
+        }
+        for row in report.rows(query)
+    ]
+
+
 def _reports(report: Report, start: int) -> dict[str, int]:
     """Return the reports to senders since then, by what became of them."""
+    one = (
+        sa.select(_N.state, _N.message, _N.action, _N.sender, _N.report)
+        .where(_N.at >= start)
+        .distinct()
+        .subquery()
+    )
     count = sa.func.count().label("count")
-    query = sa.select(_N.state, count).where(_N.at >= start).group_by(_N.state)
+    query = sa.select(one.c.state, count).group_by(one.c.state)
     found = {row["state"]: int(row["count"]) for row in report.rows(query)}
     return {state: found.get(state, 0) for state in ("queued", "sent", "failed")}

@@ -5,6 +5,7 @@ report is queued in the transaction that makes its recipient bounced.
 """
 
 import itertools
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,11 +15,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from drainer.ledger import Decision, Kind, Row, engine, from_micros, schema, to_micros
-from drainer.ledger.bounces import QUEUED, counting
+from drainer.ledger.bounces import QUEUED, report_row
 from drainer.ledger.filters import Filters
+from drainer.ledger.limits import Limiting, lately, limiting, told_of
 from drainer.ledger.report import MANY, Report
-from drainer.ledger.rows import decision_row
+from drainer.ledger.rows import decision_row, message_of, recipient_of, sender_of
 from drainer.mail.report import Action
+from drainer.policy.bounce_limits import Tally
 from drainer.policy.job import Found
 from drainer.policy.judging import Permit
 from drainer.policy.state import Event, State, follow
@@ -39,6 +42,8 @@ class Resting(NamedTuple):
     found: Found | None
     #: Its row of ``reports``, once it is bounced.
     report: Row | None
+    #: The address that is told.
+    sender: str
 
 
 def resting(report: Report, filters: Filters) -> Iterator[Resting]:
@@ -61,17 +66,28 @@ def resting(report: Report, filters: Filters) -> Iterator[Resting]:
             _N.message.in_(seqs), _N.action == Action.FAILED.value
         )
         reports = {(row["message"], row["n"]): row for row in report.rows(told)}
+        messages = sa.select(schema.messages).where(_M.seq.in_(seqs))
+        envelopes = {
+            row["seq"]: message_of(row).envelope for row in report.rows(messages)
+        }
         for row in some:
             yield Resting(
                 row,
                 evidence.get(row["message"]),
                 reports.get((row["message"], row["n"])),
+                sender_of(envelopes[row["message"]], recipient_of(row)),
             )
 
 
-def recent_reports(report: Report, since: datetime) -> list[Row]:
-    """Return the reports that count against further ones, as bounces.recent does."""
-    return list(report.rows(counting(to_micros(since))))
+def limits_now(report: Report, now: datetime) -> Limiting:
+    """Return the limits as they stand, for whoever only looks."""
+    at = to_micros(now)
+    return Limiting(Tally(map(told_of, report.rows(lately(at)))), "", at)
+
+
+def stood(permit: Permit, each: Resting, limits: Limiting) -> Permit:
+    """Return what the gate says of it, the limits included; what it lets go counts."""
+    return limits.stand(permit, each.sender, each.row["message"], Action.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,34 +99,59 @@ class Ruling:
     #: What the bounce gate said, when it was asked.
     permit: Permit | None = None
 
+    def stood(self, limits: Limiting) -> "Ruling":
+        """Return it as far as the limits permit."""
+        if self.permit is None:
+            return self
+        permit = stood(self.permit, self.resting, limits)
+        event = self.event if permit.sends else Event.APPROVED_REFUSED
+        return replace(self, permit=permit, event=event)
 
-def rule(url: URL, verb: str, rulings: Sequence[Ruling], reason: str) -> int:
-    """Carry rulings out in one transaction; return how many still applied."""
+
+def rule(url: URL, verb: str, rulings: Sequence[Ruling], reason: str) -> list[Ruling]:
+    """Carry rulings out in one transaction; return those that still applied, as done.
+
+    Who was to be told is not when another report has come in between.
+    """
     now, why = to_micros(datetime.now(UTC)), (verb, reason)
+    run = uuid.uuid4().hex  # whose reports are counted together
     with engine.writing(url) as connection:
-        return sum(_apply(connection, each, why, now) for each in rulings)
+        limits = limiting(connection, [each.permit for each in rulings], run, now)
+        resting_ = [each for each in rulings if _rests(connection, each)]
+        done = [each.stood(limits) for each in resting_]
+        for each in done:
+            _apply(connection, each, why, run, now)
+    return done
+
+
+def _rests(connection: sa.Connection, ruling: Ruling) -> bool:
+    state = connection.scalar(sa.select(_R.state).where(*_mine(ruling)))
+    return state == PENDING.value
+
+
+def _mine(ruling: Ruling) -> list[sa.ColumnElement[bool]]:
+    row = ruling.resting.row
+    return [_R.message == row["message"], _R.n == row["n"]]
 
 
 def _apply(
-    connection: sa.Connection, ruling: Ruling, why: tuple[str, str], now: int
-) -> int:
-    row = ruling.resting.row
+    connection: sa.Connection, ruling: Ruling, why: tuple[str, str], run: str, now: int
+) -> None:
     state = follow(PENDING, ruling.event)
-    mine = (_R.message == row["message"], _R.n == row["n"])
-    changed = connection.execute(
+    connection.execute(
         sa.update(schema.recipients)
-        .where(*mine, _R.state == PENDING.value)
+        .where(*_mine(ruling), _R.state == PENDING.value)
         .values(state=state.value, since=now, due=None)
     )
-    if changed.rowcount != 1:
-        return 0
     decisions = _decisions(ruling, state, why, now)
     rows = [decision_row(decision, "") for decision in decisions]
     connection.execute(sa.insert(schema.decisions), rows)
     if state is State.BOUNCED and ruling.permit is not None:
-        queued = _report_row(row, ruling.permit, now)
+        row = ruling.resting.row
+        about = {name: row[name] for name in ("message", "n", "reply", "rule")}
+        about |= {"sender": ruling.resting.sender, "refused": row["since"]}
+        queued = report_row(about, Action.FAILED, run, now, ruling.permit)
         connection.execute(sa.insert(schema.reports), [queued])
-    return 1
 
 
 def _decisions(
@@ -145,26 +186,6 @@ def _decisions(
             )
         )
     return decisions
-
-
-def _report_row(row: Row, permit: Permit, now: int) -> Row:
-    return {
-        "message": row["message"],
-        "n": row["n"],
-        "at": now,
-        "action": Action.FAILED.value,
-        "key": permit.key,
-        "sender": row["reverse_path"],
-        "status": permit.status,
-        "reply": row["reply"],
-        "rule": row["rule"],
-        "refused": row["since"],
-        "report": "",
-        "state": QUEUED,
-        "due": now,
-        "attempts": 0,
-        "answer": "",
-    }
 
 
 def bound(report: Report, route: str) -> list[str]:

@@ -3,13 +3,15 @@
 Each function runs inside a transaction of the writer.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from drainer.ledger import Row, from_micros, schema, to_micros
 from drainer.ledger.text import from_json, to_json
+from drainer.mail.envelope import domain_of
 from drainer.policy.gate import Cause, Gate, GateState, Phase
 from drainer.policy.settle import ROUTE_WAITS
 from drainer.policy.state import State
@@ -18,6 +20,8 @@ from drainer.policy.verdict import Judgement, Scope, Verdict
 _R, _M, _G = schema.recipients.c, schema.messages.c, schema.gates.c
 LEARNT_FOR = timedelta(days=30)
 MAX_LEARNT = 20_000
+SENDERS = 2
+"""Of a recipient domain that are recalled: one of them is another than any."""
 
 
 def keep(connection: sa.Connection, route: str, gate: Gate, now: int) -> None:
@@ -104,6 +108,8 @@ class Memory(NamedTuple):
     gates: list[Row]
     #: Addresses that were delivered to lately.
     learnt: list[str]
+    #: (recipient domain, sender domain, when), the latest two senders of each domain.
+    delivered: list[tuple[str, str, int]]
     #: When the first run to this route began; None = there was none.
     first_run: int | None
 
@@ -118,19 +124,32 @@ def recall(connection: sa.Connection, route: str, now: int) -> Memory:
     kept = [dict(row) for row in rows.mappings()]
     bound = sa.select(schema.sources.c.url).where(schema.sources.c.route == route)
     _let_go(connection, bound, [row["scope"] or ROUTE_WAITS for row in kept], now)
-    learnt = connection.scalars(
-        sa.select(_R.forward_path)
+    delivered: sa.Select[Any] = (
+        sa.select(_R.forward_path, _M.reverse_path, _R.since)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state == State.DELIVERED.value, _R.since > since)
         .where(_M.source.in_(bound))
         .order_by(_R.since.desc(), _R.message, _R.n)
         .limit(MAX_LEARNT)
     )
+    lately = connection.execute(delivered).all()[::-1]
     runs = schema.runs.c
     first = connection.scalar(
         sa.select(sa.func.min(runs.started)).where(runs.route == route)
     )
-    return Memory(kept, list(learnt)[::-1], first)
+    learnt = [row.forward_path for row in lately]
+    return Memory(kept, learnt, _senders(lately), first)
+
+
+def _senders(lately: Sequence[sa.Row[Any]]) -> list[tuple[str, str, int]]:
+    """Return who was delivered last to each recipient domain, in order."""
+    found: dict[str, dict[str, int]] = {}
+    for row in reversed(lately):
+        senders = found.setdefault(domain_of(row.forward_path), {})
+        if len(senders) < SENDERS:
+            senders.setdefault(domain_of(row.reverse_path), row.since)
+    last = ((to, who, at) for to, some in found.items() for who, at in some.items())
+    return sorted(last, key=lambda each: each[2])
 
 
 def _let_go(

@@ -18,8 +18,10 @@ from drainer.ledger.bounces import (
     QUEUED,
     REFUSED,
     evidence_of,
+    report_row,
 )
-from drainer.ledger.rows import decision_row
+from drainer.ledger.limits import limiting
+from drainer.ledger.rows import decision_row, message_of, recipient_of, sender_of
 from drainer.mail.report import Action
 from drainer.policy.bounce_gate import Answer
 from drainer.policy.job import Found
@@ -42,7 +44,11 @@ class Asked:
 
 
 def delayed(
-    connection: sa.Connection, sources: Sequence[str], after: timedelta, now: int
+    connection: sa.Connection,
+    sources: Sequence[str],
+    after: timedelta,
+    run: str,
+    now: int,
 ) -> int:
     """Ask to tell whoever has waited for so long, once; return how many.
 
@@ -53,7 +59,7 @@ def delayed(
         _N.message == _R.message, _N.n == _R.n, _N.action == Action.DELAYED.value
     )
     rows = connection.execute(
-        sa.select(schema.recipients, _M.reverse_path)
+        sa.select(schema.recipients, schema.messages)
         .join(schema.messages, _R.message == _M.seq)
         .where(
             _R.state == State.DEFERRED.value,
@@ -67,30 +73,22 @@ def delayed(
         )
         .limit(MANY)
     ).mappings()
-    told = [_delay_row(dict(row), now) for row in rows]
+    told = [_delay_row(dict(row), run, now) for row in rows]
     if told:
         connection.execute(sa.insert(schema.reports), told)
     return len(told)
 
 
-def _delay_row(row: Row, now: int) -> Row:
-    return {
+def _delay_row(row: Row, run: str, now: int) -> Row:
+    about = {
         "message": row["message"],
         "n": row["n"],
-        "action": Action.DELAYED.value,
-        "at": now,
-        "key": "",
-        "sender": row["reverse_path"],
-        "status": "",
+        "sender": sender_of(message_of(row).envelope, recipient_of(row)),
         "reply": row["reply"],
         "rule": row["rule"],
         "refused": row["since"],
-        "report": "",
-        "state": ASKED,
-        "due": now,
-        "attempts": 0,
-        "answer": "",
     }
+    return report_row(about, Action.DELAYED, run, now)
 
 
 def overtaken(connection: sa.Connection) -> None:
@@ -140,8 +138,13 @@ def answered(
     run: str,
     now: int,
 ) -> None:
-    """Write down what the gate said; whatever it is silent about is asked again."""
-    for each, permit in answers:
+    """Write down what the gate says; whatever it is silent about is asked again."""
+    limits = limiting(connection, [permit for _, permit in answers], run, now)
+    for each, asked_ in answers:
+        about = each.report
+        permit = limits.stand(
+            asked_, about["sender"], about["message"], Action(about["action"])
+        )
         state = _STATES.get(permit.decision.answer, ASKED)
         again = now + LOOK_AGAIN // timedelta(microseconds=1)
         due = {QUEUED: now, REFUSED: None, ASKED: again}[state]
@@ -149,7 +152,14 @@ def answered(
         connection.execute(
             sa.update(schema.reports)
             .where(*mine, _N.state == ASKED)
-            .values(state=state, due=due, at=now, key=permit.key, status=permit.status)
+            .values(
+                state=state,
+                due=due,
+                at=now,
+                run=run,
+                key=permit.key,
+                status=permit.status,
+            )
         )
         decision = decision_row(_decision(each, permit, now), run)
         connection.execute(sa.insert(schema.decisions), [decision])

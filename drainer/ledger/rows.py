@@ -6,7 +6,13 @@ from typing import Any
 
 from drainer.ledger import Decision, Kind, Listing, Row, from_micros, to_micros
 from drainer.ledger.text import from_json, pairs_json, storable, to_json
-from drainer.mail.envelope import Client, Envelope, Recipient
+from drainer.mail.envelope import (
+    AddressError,
+    Client,
+    Envelope,
+    Recipient,
+    verp_sender,
+)
 from drainer.mail.message import Message, Problem
 from drainer.policy.job import Claimed, Scanned
 from drainer.policy.select import Known
@@ -182,3 +188,19 @@ def decision_row(decision: Decision, run: str) -> Row:
         "reply": storable(decision.reply),
         "evidence": evidence,
     }
+
+
+MAX_SENDER = 512
+"""Characters of a sender that the ledger keeps."""
+
+
+def sender_of(envelope: Envelope, recipient: Recipient) -> str:
+    """Return the address that is told of a recipient: VERP gives each its own."""
+    if not envelope.verp:
+        return envelope.reverse_path
+    path = recipient.original or recipient.forward_path
+    try:
+        expanded = verp_sender(envelope.reverse_path, path, envelope.verp)
+    except AddressError:
+        return envelope.reverse_path
+    return expanded[:MAX_SENDER]

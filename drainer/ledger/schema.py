@@ -163,11 +163,14 @@ reports = sa.Table(
     metadata,
     sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("at", _Time, nullable=False),
+    sa.Column("at", _Time, nullable=False, index=True),
+    #: The run that let it go, or asks about it; of a command, the command's own.
+    sa.Column("run", _ID, nullable=False, index=True),
     #: mail.report.Action: failed, delayed, relayed.
     sa.Column("action", sa.String(16), primary_key=True),
     #: policy.bounce_limits.dedupe_key.
     sa.Column("key", sa.String(64), nullable=False, index=True),
+    #: Who is told: with VERP the expanded address.
     sa.Column("sender", sa.String(512), nullable=False),
     #: What the primary said, by which rule, and when.
     sa.Column("status", sa.String(16), nullable=False),

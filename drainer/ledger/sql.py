@@ -28,6 +28,7 @@ from drainer.ledger import (
     engine,
     from_micros,
     gates,
+    limits,
     notices,
     recording,
     runs,
@@ -37,7 +38,7 @@ from drainer.ledger import (
 )
 from drainer.ledger.owner import RENEW_EVERY, Owner, wait_for_last_commits
 from drainer.ledger.rows import decision_row
-from drainer.ledger.statements import Call, Identity, Noted, closing, opening
+from drainer.ledger.statements import Call, Identity, Noted, opening
 from drainer.ledger.writer import Writer
 from drainer.mail.message import Message
 from drainer.policy.controls import InForce
@@ -191,7 +192,7 @@ class Ledger:
             case Opened():
                 return self._writer.submit(opening(operation, self._identity))
             case Closed():
-                return self._writer.submit(closing(operation, self._identity))
+                return self._writer.submit(limits.ending(operation, self._identity))
 
     def note(self, *decisions: Decision) -> asyncio.Future[None]:
         """Append decisions that belong to no attempt."""
@@ -299,14 +300,14 @@ class Ledger:
         row = {"message": seq, **found}
         await self._call(bounces.keep_evidence, row=row, now=_now())
 
-    async def recent_reports(self) -> list[Row]:
-        """Return the reports that still count against further ones."""
-        return await self._call(bounces.recent, now=_now())
-
     async def ask_delays(self, sources: Sequence[str], after: timedelta) -> int:
         """Ask to tell whoever waits for so long; return how many more it were."""
         return await self._call(
-            notices.delayed, sources=sources, after=after, now=_now()
+            notices.delayed,
+            sources=sources,
+            after=after,
+            run=self.run_id,
+            now=_now(),
         )
 
     async def drop_overtaken(self) -> None:

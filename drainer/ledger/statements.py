@@ -22,9 +22,9 @@ from drainer.ledger import (
     schema,
     to_micros,
 )
-from drainer.ledger.bounces import ASKED, QUEUED
+from drainer.ledger.bounces import report_row
 from drainer.ledger.prepared import Prepared, inserting
-from drainer.ledger.rows import decision_row
+from drainer.ledger.rows import decision_row, sender_of
 from drainer.ledger.text import storable, to_json
 from drainer.mail.report import Action
 from drainer.policy.settle import Settlement
@@ -248,10 +248,12 @@ def closing(closed: Closed, identity: Identity) -> Closing:
         ],
         freed=[{"b_seq": seq, "b_owner": identity.owner}] if closed.free else [],
         reported=[
-            report_row(closed, each, at) for each in others if each.state is _BOUNCED
+            _report(closed, each, Action.FAILED, identity)
+            for each in others
+            if each.state is _BOUNCED
         ]
         + [
-            relayed_row(closed, each, at)
+            _report(closed, each, Action.RELAYED, identity)
             for each in delivered
             if closed.relayed and each.claimed.recipient.wants_success
         ],
@@ -289,41 +291,21 @@ MAX_REPLY = 4000
 """Characters of a reply that the ledger keeps."""
 
 
-def report_row(closed: Closed, settlement: Settlement, at: int) -> Row:
-    """Return the report that is queued in the transaction that makes it bounced."""
-    permit = settlement.permit
-    return _told(closed, settlement, at) | {
-        "action": Action.FAILED.value,
-        "key": permit.key if permit else "",
-        "status": permit.status if permit else "",
-        "state": QUEUED,
-    }
-
-
-def relayed_row(closed: Closed, settlement: Settlement, at: int) -> Row:
-    """Return the report about a delivery: the gate is still to be asked."""
-    return _told(closed, settlement, at) | {
-        "action": Action.RELAYED.value,
-        "key": "",
-        "status": "",
-        "state": ASKED,
-    }
-
-
-def _told(closed: Closed, settlement: Settlement, at: int) -> Row:
-    return {
+def _report(
+    closed: Closed, settlement: Settlement, action: Action, identity: Identity
+) -> Row:
+    """Return the report that is queued (or asked) with the outcome it tells of."""
+    recipient = settlement.claimed.recipient
+    about = {
         "message": closed.job.seq,
         "n": settlement.claimed.n,
-        "at": at,
-        "sender": closed.job.message.envelope.reverse_path,
+        "sender": sender_of(closed.job.message.envelope, recipient),
         "reply": storable(settlement.reply[:MAX_REPLY]),
         "rule": settlement.judgement.rule,
-        "refused": at,
-        "report": "",
-        "due": at,
-        "attempts": 0,
-        "answer": "",
+        "refused": to_micros(closed.ended),
     }
+    permit = settlement.permit
+    return report_row(about, action, identity.run, to_micros(closed.ended), permit)
 
 
 def _decisions(closed: Closed, settlement: Settlement) -> list[Decision]:

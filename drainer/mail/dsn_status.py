@@ -10,7 +10,7 @@ from email.utils import format_datetime
 
 from drainer.mail.envelope import utf8_xtext
 from drainer.mail.reply import printable
-from drainer.mail.report import Action, Fate, Report, host_of
+from drainer.mail.report import Action, Fate, Report, mta_of
 
 MAX_VALUE = 900
 """Characters of a reply, or of anything else that is copied: it fits on one line."""
@@ -33,8 +33,8 @@ def status_part(report: Report, fates: Sequence[Fate], *, is_global: bool) -> by
 def _of_message(report: Report) -> Iterator[str]:
     if report.envelope.envid:
         yield _field("Original-Envelope-Id", report.envelope.envid)
-    yield _field("Reporting-MTA", f"dns; {host_of(report.hostname) or 'localhost'}")
-    if helo := host_of(report.helo):
+    yield _field("Reporting-MTA", f"dns; {mta_of(report.hostname) or 'localhost'}")
+    if helo := mta_of(report.helo):
         yield _field("Received-From-MTA", f"dns; {helo}")
     yield _field("Arrival-Date", format_datetime(report.arrived))
 
@@ -50,7 +50,7 @@ def _of_recipient(
     yield _address("Final-Recipient", "rfc822", fate.recipient.forward_path, is_global)
     yield f"Action: {report.action}"
     yield f"Status: {_code(fate.status, report.action)}"
-    primary = host_of(report.primary)
+    primary = mta_of(report.primary)
     if fate.reply:
         if primary:
             yield _field("Remote-MTA", f"dns; {primary}")

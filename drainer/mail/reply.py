@@ -166,3 +166,11 @@ def printable(text: str, limit: int = 1000) -> str:
 
 def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+def as_said(text: str) -> Reply | str:
+    """Return a reply that was kept as text; the text, when it is none."""
+    try:
+        return parse_reply(text.encode("utf-8", "replace"))
+    except ProtocolError:
+        return text

@@ -1,6 +1,7 @@
 """What a report to a sender is made of: one message, its recipients, their fates."""
 
 import enum
+import ipaddress
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,6 +64,19 @@ class Report:
     #: What the next hop of the report takes.
     smtputf8: bool = False
     eight_bit: bool = False
+
+
+def mta_of(name: str) -> str:
+    """Return a host as an MTA name of the type dns: addresses in brackets.
+
+    RFC 3464 2.1.2, RFC 5321 4.1.3; '' for what may not stand in a report.
+    """
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return host_of(name)
+    kind = "IPv6:" if address.version == 6 else ""  # noqa: PLR2004
+    return f"[{kind}{address}]"
 
 
 def host_of(name: str) -> str:

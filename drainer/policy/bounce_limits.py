@@ -1,16 +1,20 @@
 """How many reports may leave, and what makes two of them the same; pure arithmetic.
 
-Whoever calls counts; the key is kept on disk before a report is queued, so that a
-crash neither repeats a report nor gives it another name.
+It is reckoned where reports are written (drainer.ledger.limits). The key is on disk
+before a report is queued, so that a crash neither repeats a report nor gives it
+another name.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from drainer.mail.envelope import domain_of
 
 KEEP_KEYS = timedelta(days=14)
-"""How long a key is remembered."""
+"""How long a key is remembered: a failure that comes again is reported again."""
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,59 @@ def exceeded(limits: Limits, sent: Sent) -> str:
         if count >= limit:
             return f"{count} reports were sent {words}, {limit} are allowed"
     return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A recipient of whom a sender is told, or was."""
+
+    at: datetime
+    sender: str
+    key: str
+    #: Recipients with the same one are told of in one report, which counts once.
+    report: Hashable
+    run: str
+
+    @property
+    def address(self) -> str:
+        """The sender as the limits take it."""
+        return self.sender.lower()
+
+
+class Tally:
+    """What was let go, by whomever, as it counts against the next report."""
+
+    def __init__(self, told: Iterable[Told]) -> None:
+        """Count what was told already."""
+        self._keys: set[str] = set()
+        self._reports: dict[Hashable, Told] = {}
+        for each in told:
+            self.add(each)
+
+    def add(self, told: Told) -> None:
+        """Count one more; another recipient of the same report adds nothing."""
+        self._keys.add(told.key)
+        self._reports.setdefault(told.report, told)
+
+    def knows(self, told: Told) -> bool:
+        """Whether the same failure was told of."""
+        return told.key in self._keys
+
+    def before(self, told: Told) -> Sent:
+        """Return what was sent when this is to be: nothing, if it joins a report."""
+        if told.report in self._reports:
+            return Sent()
+        others = self._reports.values()
+        day = [each for each in others if each.at > told.at - DAY]
+        hour = [each for each in day if each.at > told.at - HOUR]
+        mine, domain = told.address, domain_of(told.address)
+        return Sent(
+            sender_last_hour=sum(each.address == mine for each in hour),
+            sender_last_day=sum(each.address == mine for each in day),
+            domain_last_hour=sum(domain_of(each.address) == domain for each in hour),
+            last_hour=len(hour),
+            this_run=sum(each.run == told.run for each in others),
+        )
 
 
 def dedupe_key(sender: str, original: str, recipient: str, status: str) -> str:

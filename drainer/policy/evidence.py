@@ -5,6 +5,7 @@ and so do a weak SPF pass and a weak signature together. What no DNS server answ
 is decided *later*; what is absent is *not* evidence, and no forgery either.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ from drainer.policy.facts import (
 
 WIDEST = {4: 16, 6: 32}
 """Shortest prefix by IP version that still says something about a sender."""
+_OF_CLIENT = re.compile(r"%\{[ip]", re.IGNORECASE)
+"""Macros that differ from client to client (RFC 7208 7.2); HELO is anybody's word."""
+_LATE = ("V3", "V4", "V5")
+"""Rules for which DNS is asked now: records change, and keys rotate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +79,7 @@ def judge(facts: Facts, recipient: Recipient, trust: Trust) -> Evidence:
         reason = facts.skipped.get(rule)
         if reason and strength is Strength.NOT:
             found = reason
-        rows.append(
-            Row(rule=rule, strength=strength, found=found, late=rule in ("V3", "V4"))
-        )
+        rows.append(Row(rule=rule, strength=strength, found=found, late=rule in _LATE))
     strength, by = _sum(rows, case)
     return Evidence(strength=strength, by=by, rows=tuple(rows))
 
@@ -147,10 +150,11 @@ def _weigh(path: tuple[Term, ...], version: int, trust: Trust) -> _Answer:
         return Strength.NOT, f"{words}: {term.mechanism} proves nothing"
     if term.prefix is not None and term.prefix < WIDEST[version]:
         return Strength.NOT, f"{words}: wider than /{WIDEST[version]}"
+    by_client = any(_OF_CLIENT.search(step.text) for step in path)
+    if term.mechanism == "exists" and not by_client:
+        return Strength.NOT, f"{words}: it is the same for every client"
     if any(step.macro for step in path):
         return Strength.WEAK, f"{words}: by a macro"
-    if term.mechanism == "exists":
-        return Strength.NOT, f"{words}: it is the same for every client"
     shared = [t.domain for t in path if is_within(t.domain, trust.weak_providers)]
     if shared:
         return Strength.WEAK, f"{words}: {shared[0]} is shared by many"
@@ -161,11 +165,14 @@ def _dkim(case: _Case) -> _Answer:
     aligned = [s for s in case.facts.signatures if _is_aligned(s, case.facts)]
     valid = [s for s in aligned if s.state is Strength.PROVEN]
     if valid:
-        named = next((s for s in valid if _names(s, case.recipient)), None)
+        sure = [s for s in valid if _is_sure(s, case.facts)]
+        if not sure:
+            return Strength.LATER, f"whether {valid[0].domain} may sign, DNS says not"
+        named = next((s for s in sure if _names(s, case.recipient)), None)
         if named:
             words = f"signed by {named.domain}, which names the recipient"
             return Strength.PROVEN, words
-        words = f"signed by {valid[0].domain}, which does not name the recipient"
+        words = f"signed by {sure[0].domain}, which does not name the recipient"
         return Strength.WEAK, words
     for state in (Strength.LATER, Strength.NOT):
         for each in aligned:
@@ -183,6 +190,12 @@ def _is_aligned(signature: Signature, facts: Facts) -> bool:
     if facts.dmarc.strict_dkim and facts.dmarc.organisation == facts.organisation:
         return signature.domain == facts.domain
     return signature.organisation == facts.organisation
+
+
+def _is_sure(signature: Signature, facts: Facts) -> bool:
+    """Whether it is aligned even if the policy, which nobody told us, is strict."""
+    unknown = facts.dmarc.later and facts.dmarc.organisation == facts.organisation
+    return signature.domain == facts.domain or not unknown
 
 
 def _names(signature: Signature, recipient: Recipient) -> bool:

@@ -91,6 +91,8 @@ class Dmarc:
     published: bool = False
     strict_dkim: bool = False
     strict_spf: bool = False
+    #: DNS did not answer: it may be strict.
+    later: bool = False
     detail: str = ""
 
 

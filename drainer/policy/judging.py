@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from drainer.mail.reply import Lost, Reply, Stage
-from drainer.policy.bounce_gate import Decision
+from drainer.policy.bounce_gate import Answer as Permission
+from drainer.policy.bounce_gate import Case, Decision, decide
+from drainer.policy.bounce_limits import Tally, Told
 from drainer.policy.classify import Answer, classify
 from drainer.policy.gate import Gate, GateState
 from drainer.policy.job import Claimed
@@ -62,6 +64,20 @@ class Permit:
     #: The key and the enhanced status code of the report, if one is to be sent.
     key: str = ""
     status: str = ""
+    #: What it was asked; None when nobody had looked for evidence.
+    case: Case | None = None
+
+    @property
+    def sends(self) -> bool:
+        """Whether the sender may be told."""
+        return self.decision.answer is Permission.SEND
+
+    def amid(self, tally: Tally, told: Told) -> "Permit":
+        """Return what the gate says in view of what was told; not yet counted."""
+        if self.case is None or not self.sends:
+            return self
+        case = replace(self.case, reported=tally.knows(told), sent=tally.before(told))
+        return replace(self, decision=decide(case))
 
 
 class Standing(Protocol):

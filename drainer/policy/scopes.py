@@ -52,6 +52,11 @@ class _Memory:
             del self.delivered[next(iter(self.delivered))]
         self.delivered[sender_domain] = now
 
+    def forget(self) -> None:
+        """Whoever was welcome may not be any more."""
+        self.delivered.clear()
+        self.accepted = None
+
 
 class Scopes:
     """The gates of a primary, what moves them, and whom they keep waiting."""
@@ -122,6 +127,10 @@ class Scopes:
         """Take a gate over from the run before."""
         self._put(gate)
 
+    def recall(self, domain: str, sender_domain: str, at: datetime) -> None:
+        """Take note of what an earlier run delivered; the latest last."""
+        self._memory_of(domain).deliver(sender_domain, at)
+
     def apply(self, scope: str, change: Callable[[Gate], Gate]) -> None:
         """Move one gate."""
         before = self.gate(scope)
@@ -177,6 +186,8 @@ class Scopes:
     def canary(self, scope: str, outcome: Outcome, reply: str, now: datetime) -> None:
         """Take the canary's answer about a scope."""
         cause = self.gate(scope).cause
+        if outcome is Outcome.REFUSED:
+            self._memory_of(scope).forget()
         if outcome is Outcome.ACCEPTED:
             self.welcome(scope, now)
             if cause is not None:

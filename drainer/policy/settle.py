@@ -5,7 +5,7 @@ primary refuses everybody.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from drainer.mail.reply import Stage
@@ -108,7 +108,11 @@ def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
     if judgement.verdict is Verdict.STOP:
         waits, due = _behind(each, moment, wait)
     elif state is State.BOUNCE_PENDING:
-        due = moment.now + policy.schedule.escrow
+        due = moment.now + (
+            timedelta(0)
+            if _is_suspended(each, moment, policy)
+            else policy.schedule.escrow
+        )
     refusal, refused = _refusal(each, moment)
     retried = judgement.counts and state is State.DEFERRED
     return Settlement(
@@ -142,6 +146,17 @@ def _event(each: Judged, moment: Moment, policy: Policy) -> tuple[Event, Permit 
     return _PERMITTED.get(permit.decision.answer, Event.BOUNCE), permit
 
 
+def is_told(settlement: Settlement) -> bool:
+    """Whether the sender is to be told."""
+    return settlement.permit is not None and settlement.permit.sends
+
+
+def permitted(settlement: Settlement, permit: Permit) -> Settlement:
+    """Return a confirmed refusal's settlement with another answer of the gate."""
+    event = _PERMITTED.get(permit.decision.answer, Event.BOUNCE)
+    return replace(settlement, permit=permit, state=follow(State.IN_FLIGHT, event))
+
+
 _PERMITTED = {
     Answer.SEND: Event.BOUNCE_PERMITTED,
     Answer.NO: Event.BOUNCE_REFUSED,
@@ -157,16 +172,32 @@ def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:
     the message must have been kept, because it leaves the spool for that.
     """
     claimed = each.ending.claimed
-    if claimed.refused is None or claimed.refusal != each.judgement.rule:
-        return False
     return (
-        moment.kept
-        and claimed.refused + policy.schedule.escrow <= moment.now
+        claimed.refused is not None
+        and _has_rested(each, moment, policy)
+        and moment.kept
         and not moment.standing.brake
         and moment.standing.proven(
             claimed.domain, moment.sender_domain, claimed.refused
         )
     )
+
+
+def _has_rested(each: Judged, moment: Moment, policy: Policy) -> bool:
+    claimed = each.ending.claimed
+    if claimed.refused is None or claimed.refusal != each.judgement.rule:
+        return False
+    return claimed.refused + policy.schedule.escrow <= moment.now
+
+
+def _is_suspended(each: Judged, moment: Moment, policy: Policy) -> bool:
+    """Whether only a suspicion is in the way, which this run will answer.
+
+    It may have been the one that aroused it, and has rested already.
+    """
+    gate = moment.standing.barrier(each.ending.claimed.domain)
+    probes = gate is not None and gate.state is GateState.PROBING
+    return probes and _has_rested(each, moment, policy)
 
 
 def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:

@@ -80,7 +80,11 @@ def make_via(config: Config) -> Route:
     if config.bounce.via == "mx":
         message = '[bounce] via = "mx" is for reports alone'
         raise UsageError(message, hint="name a server that takes mail: HOST[:PORT]")
-    host, port = split_host(config.bounce.via)
+    try:
+        host, port = split_host(config.bounce.via)
+    except UsageError as error:
+        message = f"[bounce] via: {error}"
+        raise UsageError(message, hint=error.hint) from None
     return Route(
         host=host, port=port or 25, helo=make_own(config).hostname, timeouts=LIMITS
     )

@@ -14,6 +14,7 @@ from drainer.sources import Source
 from drainer.wiring.hosts import make_probe, make_route
 from drainer.wiring.orders import make_admission, make_orders
 from drainer.wiring.places import LedgerURL, ledger_url
+from drainer.wiring.reports import make_via
 from drainer.wiring.sources import make_sources, with_domains
 
 
@@ -61,6 +62,8 @@ def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
     if not names:
         message = "no source is named"
         raise UsageError(message, hint="give a SOURCE, or a [sources.NAME] table")
+    if config.watch.digest:
+        make_via(config)  # that no digest can leave is told at once
     health = config.health
     sources = tuple(make_sources(config, list(names), ()))
     return Plan(

@@ -139,10 +139,11 @@ class Bench:
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return every recipient's row by its address."""
         with self.reading() as connection:
-            found = connection.execute(self._of_mine(schema.recipients)).mappings()
+            found = connection.execute(self.of_mine(schema.recipients)).mappings()
             return {row["forward_path"]: dict(row) for row in found}
 
-    def _of_mine(self, table: sa.Table) -> sa.Select[Any]:
+    def of_mine(self, table: sa.Table) -> sa.Select[Any]:
+        """Return a query for the rows of a table about messages of this test."""
         messages = schema.messages.c
         mine = messages.source.in_([self.mine, self.other])
         joined = table.join(schema.messages, table.c.message == messages.seq)
@@ -155,7 +156,7 @@ class Bench:
     def decided(self, rule: str) -> int:
         """Return how many decisions name a rule."""
         with self.reading() as connection:
-            query = self._of_mine(schema.decisions)
+            query = self.of_mine(schema.decisions)
             rules = connection.execute(query.where(schema.decisions.c.rule == rule))
             return len(rules.all())
 
@@ -258,6 +259,7 @@ def test_it_recalls_who_was_delivered_to_and_when_it_all_began(run: Run) -> None
         await bench.tried(job, "250 ok", Stage.DOT, at=old)
         memory = await bench.ledger.recall(bench.route)
         assert memory.learnt == ["first@x.org", "bob@x.org"]
+        assert [each[:2] for each in memory.delivered] == [("x.org", "example.com")]
         assert (await bench.ledger.recall(TO)).first_run is not None
         elsewhere = await bench.ledger.recall("other:25")
         assert (elsewhere.learnt, elsewhere.first_run) == ([], None)

@@ -1,6 +1,7 @@
 """What the ledger promises about evidence and reports: each once, whoever sends it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -10,20 +11,31 @@ from pathlib import Path
 
 import pytest
 
-from drainer.ledger import Closed, Opened
+from drainer.bounces.gathering import Gathering
+from drainer.evidence import Settings
+from drainer.evidence.stored import facts_of
+from drainer.ledger import Closed, Opened, schema
 from drainer.ledger.bounces import QUEUED, SENT
 from drainer.ledger.engine import parse_url
+from drainer.ledger.escrow import Ruling, resting, rule
+from drainer.ledger.filters import Filters
+from drainer.ledger.report import Report
 from drainer.ledger.sending import Ended, Queued, Waits
 from drainer.ledger.sql import Ledger
 from drainer.mail.envelope import Recipient
 from drainer.mail.reply import Stage
 from drainer.mail.report import Action
 from drainer.policy.bounce_gate import Answer, Decision
-from drainer.policy.job import Job
+from drainer.policy.bounce_limits import Limits
+from drainer.policy.facts import Reach
+from drainer.policy.job import Found, Job
 from drainer.policy.judging import Permit
-from drainer.policy.state import State
+from drainer.policy.state import Event, State
+from drainer.sources.maildir import Maildir
 from tests.contract.test_ledger_gates import NO_BRAKE, TO, UNKNOWN, Bench
 from tests.settling import ending, settled
+from tests.unit.test_bounce_gate import GOOD
+from tests.zones import Zone, serving
 
 HOST = "backup.example"
 AT_ONCE = Waits(settle=timedelta(0), retry=timedelta(0))
@@ -54,16 +66,23 @@ def run(database_url: str, tmp_path: Path) -> Run:
     return lambda test: asyncio.run(body(test))
 
 
-def permit(answer: Answer = Answer.SEND) -> Permit:
-    """Return what the gate said."""
+def permit(
+    answer: Answer = Answer.SEND, key: str = "", limits: Limits | None = None
+) -> Permit:
+    """Return what the gate said; about a failure of its own, if no key is given."""
     decision = Decision(answer=answer, rule="G15", reason="so", evidence={})
-    return Permit(decision=decision, key=f"{next(_numbers):064}", status="5.1.1")
+    return Permit(
+        decision=decision,
+        key=key or f"{next(_numbers):064}",
+        status="5.1.1",
+        case=None if limits is None else replace(GOOD, limits=limits),
+    )
 
 
-async def bounced(bench: Bench, *paths: str) -> None:
-    """Let a message be refused for good, with a report that is queued."""
+async def bounced(bench: Bench, *paths: str, permitted: Permit | None = None) -> None:
+    """Let a message be refused for good, with a report that is queued if it may be."""
     job = await bench.recorded(*paths)
-    await closed(bench, job, UNKNOWN, State.BOUNCED, permit())
+    await closed(bench, job, UNKNOWN, State.BOUNCED, permitted or permit())
 
 
 async def closed(
@@ -111,6 +130,127 @@ def test_two_who_send_at_once_never_take_the_same_report(run: Run) -> None:
     run(test)
 
 
+def limited(**limits: int) -> Permit:
+    """Return a permit of the gate, as of what a drain knew when it asked."""
+    return permit(limits=Limits(**limits))
+
+
+def counts(bench: Bench) -> dict[str, int]:
+    """Return how many recipients are in each state."""
+    return Counter(bench.states().values())
+
+
+def test_of_two_who_decide_at_once_about_a_failure_one_tells(run: Run) -> None:
+    """The second one finds the key on disk; both senders' mail is kept or told of."""
+
+    async def test(benches: list[Bench]) -> None:
+        same = permit(key="k" * 64, limits=Limits())
+        await asyncio.gather(
+            *(
+                bounced(bench, f"{n}@example.org", permitted=same)
+                for n, bench in enumerate(benches)
+            )
+        )
+        assert counts(benches[0]) == {"bounced": 1, "quarantined": 1}
+        assert (benches[0].decided("G15"), benches[0].decided("G14")) == (1, 1)
+        assert await take(benches[0], LATER) is not None
+        assert await take(benches[1], LATER) is None
+
+    run(test)
+
+
+def test_those_who_decide_at_once_keep_to_a_limit_together(run: Run) -> None:
+    """Each asked the gate before the other had let anything go."""
+
+    async def test(benches: list[Bench]) -> None:
+        few = limited(per_hour=3, sender_per_hour=99)
+        await asyncio.gather(
+            *(
+                bounced(bench, f"{n}@example.org", permitted=replace(few, key=f"{n}"))
+                for n, bench in enumerate(benches * 4)
+            )
+        )
+        assert counts(benches[0]) == {"bounced": 3, "quarantined": 5}
+        assert benches[0].decided("G14") == 5
+
+    run(test)
+
+
+def test_each_run_has_a_limit_of_its_own(run: Run) -> None:
+    """Two drains at once let go twice as many; a second one of theirs does not pass."""
+
+    async def test(benches: list[Bench]) -> None:
+        for n, bench in enumerate(benches * 2):
+            one = limited(per_run=1, sender_per_hour=99)
+            await bounced(bench, f"{n}@example.org", permitted=one)
+        assert counts(benches[0]) == {"bounced": 2, "quarantined": 2}
+
+    run(test)
+
+
+def test_the_recipients_of_one_message_count_as_one_report(run: Run) -> None:
+    """A limit tears no report apart; what comes after it was sent is another one."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench = benches[0]
+        job = await bench.recorded(*(f"{n}@example.org" for n in range(4)))
+        *some, last = job.claimed
+        first = replace(job, claimed=tuple(some))
+        now = datetime.now(UTC)
+        await settle_each(bench, first, now)
+        assert counts(bench)["bounced"] == 3
+        told = await take(bench)
+        assert told is not None
+        assert len(told.told) == 3
+        await bench.ledger.end_report(told, Ended(SENT, "250 ok", "mx", "taken"))
+        await settle_each(bench, replace(job, claimed=(last,)), now)
+        assert bench.states()["3@example.org"] == "quarantined"
+
+    run(test)
+
+
+async def settle_each(bench: Bench, job: Job, now: datetime) -> None:
+    """End an attempt: each recipient is refused, of each the gate permits a report."""
+    number = next(_numbers)
+    await bench.ledger.submit(Opened(id=number, job=job, connection=TO, started=now))
+    ends = [ending(UNKNOWN, Stage.RCPT, claimed=each) for each in job.claimed]
+    settlements = tuple(
+        replace(each, state=State.BOUNCED, permit=limited(sender_per_hour=1))
+        for each in settled(ends, now=now)
+    )
+    await bench.ledger.submit(
+        Closed(id=number, job=job, ended=now, stages=(), settlements=settlements)
+    )
+
+
+def test_an_approval_keeps_to_what_a_drain_told_in_between(run: Run) -> None:
+    """A person's list of the escrow is older than what a drain has let go since."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench = benches[0]
+        await bench.refused("a@example.org")
+        await bench.refused("b@example.org")
+        url = bench.ledger.url
+        with Report(url) as report:
+            rests = list(resting(report, Filters()))
+        mine = [r for r in rests if r.row["source"] == bench.mine]
+        rulings = [
+            Ruling(resting=r, event=Event.APPROVED, permit=limited(sender_per_hour=2))
+            for r in mine
+        ]
+        await bounced(bench, "c@example.org", permitted=limited(sender_per_hour=2))
+        done = await asyncio.to_thread(rule, url, "approve", rulings, "known")
+        assert [each.event for each in done] == [
+            Event.APPROVED,
+            Event.APPROVED_REFUSED,
+        ]
+        assert counts(bench) == {"bounced": 2, "quarantined": 1}
+        again = await asyncio.to_thread(rule, url, "approve", rulings, "known")
+        assert again == []  # they do not rest any more
+
+    run(test)
+
+
 def test_a_report_keeps_its_name_and_counts_its_attempts(run: Run) -> None:
     """Not taken now: again, under the same Message-ID, until somebody takes it."""
 
@@ -150,6 +290,26 @@ def test_nothing_ripens_before_evidence_was_looked_for(run: Run) -> None:
     run(test)
 
 
+def test_who_sent_what_cannot_be_read_now_is_looked_at_again(
+    run: Run, tmp_path: Path
+) -> None:
+    """Else a proven sender would not be told, for a file that was away for a moment."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench = benches[0]
+        await bench.refused("a@example.org")
+        (tmp_path / "empty" / "new").mkdir(parents=True)
+        sources = {bench.mine: Maildir(tmp_path / "empty")}
+        with serving(Zone()) as servers:
+            await Gathering(bench.ledger, sources, Settings(servers=servers)).once()
+        with bench.reading() as connection:
+            [row] = connection.execute(bench.of_mine(schema.evidence))
+        found = Found(asked=row.asked, facts=row.facts, marks=row.marks)
+        assert (facts_of(found).reach, row.later) == (Reach.LATER, 1)
+
+    run(test)
+
+
 def test_the_gate_is_asked_about_a_delivery_before_it_is_told_of(run: Run) -> None:
     """Once, where the sender asked for it; the answer stands, whatever it is."""
 
@@ -166,13 +326,12 @@ def test_the_gate_is_asked_about_a_delivery_before_it_is_told_of(run: Run) -> No
             job = replace(job, claimed=(wants,))
             await closed(bench, job, "250 2.0.0 ok", State.DELIVERED)
         assert len(await ledger.lacking_evidence([bench.mine], 10)) == 3
-        assert await ledger.recent_reports() == []
+        assert await take(bench) is None
         asked = await ledger.asked_reports([bench.mine])
         answers = [Answer(each.row["forward_path"].split("@")[0]) for each in asked]
         permits = [permit(answer) for answer in answers]
         await ledger.answer_reports(list(zip(asked, permits, strict=True)))
         assert await ledger.asked_reports([bench.mine]) == []
-        assert len(await ledger.recent_reports()) == 1
         told = await take(bench, LATER)
         assert told is not None
         assert told.action is Action.RELAYED

@@ -244,6 +244,14 @@ def test_dmarc_is_strict_only_where_it_says_so() -> None:
     )
 
 
+def test_a_policy_that_nobody_tells_may_be_strict() -> None:
+    """SERVFAIL is no absence here either."""
+    zone = Zone().add("_dmarc.sender.example", SERVFAIL)
+    with serving(zone) as servers:
+        found = dmarc.look(Dns(servers), b"From: a@sender.example\r\n")
+    assert (found.published, found.later) == (False, True)
+
+
 # ---- Authentication-Results
 
 OWN: Final = (
@@ -476,6 +484,33 @@ def test_a_wrong_setting_reaches_the_caller() -> None:
     with pytest.raises(UsageError, match="DNS server") as raised:
         run(ask())
     assert "dns_servers" in raised.value.hint
+
+
+class Instant(Checks):
+    """Is cancelled at the moment of its first answer."""
+
+    answers = 0
+
+    async def _ask(self, question: Question) -> Facts:
+        self.answers += 1
+        task = asyncio.current_task()
+        if task is not None and self.answers == 1:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        return Facts(reverse_path=question.reverse_path)
+
+
+def test_a_cancellation_is_not_lost_to_an_answer() -> None:
+    """Else a drain that ends would wait for its evidence for ever."""
+
+    async def ask(checks: Instant) -> None:
+        for _ in range(9):
+            await checks.facts(question())
+            await asyncio.sleep(0)
+
+    checks = Instant(Settings())
+    with pytest.raises(asyncio.CancelledError):
+        run(ask(checks))
+    assert checks.answers == 1
 
 
 def test_cancelling_leaves_no_process() -> None:

@@ -41,15 +41,19 @@ def test_what_is_over_a_limit_is_quarantined_and_later_runs_remember(
 ) -> None:
     """Two an hour to one sender; then an hour goes by."""
     bench.configure(bounce={"sender_per_hour": 2})
-    for n in range(2):
-        bench.refuse(f"nobody{n}@example.org")
+    bench.refuse("nobody0@example.org", "nobody1@example.org")  # one report
+    bench.refuse("nobody2@example.org")
     assert bench.confirm().code == 0
     name = bench.refuse("nobody4@example.org")
     assert bench.confirm().code == 0
-    assert sorted(bench.states().values()) == ["bounced", "bounced", "quarantined"]
+    assert sorted(bench.states().values()) == ["bounced"] * 3 + ["quarantined"]
     (decision,) = [d for d in bench.why(name)["decisions"] if d["kind"] == "bounce"]
     assert decision["rule"] == "G14"
     assert "2 are allowed" in decision["evidence"]["reason"]
+    digest = bench.run("digest", "--json").json
+    assert [(d["rule"], d["recipients"]) for d in digest["not_told"]] == [("G14", 1)]
+    assert digest["reports"] == {"queued": 0, "sent": 2, "failed": 0}
+    assert "      1 G14: reported already" in bench.run("digest").stdout
     age(bench, hours=2)
     bench.refuse("nobody5@example.org")
     assert bench.confirm().code == 0

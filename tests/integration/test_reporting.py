@@ -1,5 +1,6 @@
 """Reports to senders: once, to whom is proven, whatever the relay does."""
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
@@ -12,8 +13,9 @@ from drainer.evidence.relays import relays_of
 from tests.bouncing import BOB, Refusing, nobody_unknown, parsed, refusing
 from tests.integration.test_dkim import KEY
 from tests.peer import PeerThread
+from tests.primaries import OK, UNKNOWN
 from tests.roles import Primary
-from tests.script import Drop, Script, Stall, in_turn
+from tests.script import Drop, Script, Stall, Step, View, in_turn
 from tests.zones import SERVFAIL, serving, zone_of
 
 StartPeer = Callable[..., PeerThread]
@@ -127,6 +129,46 @@ def test_whatever_the_relay_does(
     (row,) = bench.rows()
     assert row["report"]["state"] == rules[-1].removeprefix("report-")
     assert bench.states() == {"nobody@example.org": "bounced"}
+
+
+def takes_anybody_but_nobody(view: View) -> Step:
+    """Answer RCPT as a primary with a catch-all, which refuses one mailbox."""
+    unknown = view.path.startswith("nobody")
+    return UNKNOWN.format(view.path) if unknown else OK
+
+
+def test_what_an_earlier_drain_delivered_confirms_where_no_canary_can(
+    bench: Refusing,
+) -> None:
+    """A primary that takes any address; mail of others came in after the refusal."""
+    bench.primary.script = Script(rcpt=takes_anybody_but_nobody)
+    bench.configure(primary={"connections": 1})
+    alone = bench.refuse()
+    assert bench.drain().code == 5
+    assert bench.drain().code == 5  # nobody else was welcome since: it rests on
+    assert bench.states() == {"nobody@example.org": "bounce-pending"}
+    assert "approve" in bench.why(alone)["next"]
+    bench.add("user@example.org", sender="amy@other.example")
+    bench.configure(gate={"brake_least": 0, "brake_share": 0})
+    assert bench.drain().code == 5  # it is not tried itself
+    bench.configure(gate={"brake_least": 10})
+    assert bench.drain().code == 0, bench.why(alone)
+    assert bench.states()["nobody@example.org"] == "bounced"
+    assert len(bench.reports) == 1
+
+
+def test_a_spool_that_is_gone_keeps_no_report_back(bench: Refusing) -> None:
+    """Unmounted, say: the copy of the confirming attempt will do."""
+    bench.primary.script = Script(rcpt=takes_anybody_but_nobody)
+    name = bench.refuse()
+    for _ in range(2):
+        assert bench.drain().code == 5
+    shutil.rmtree(bench.spool)
+    approved = bench.run("bounces", "approve", name, "--reason", "so it is", "--json")
+    assert approved.json["bounced"] == 1, approved
+    run_due(bench)
+    assert [report.forward_paths for report in bench.reports] == [[BOB]]
+    assert bench.sendings(name)[-1]["rule"] == "report-sent"
 
 
 def test_who_is_not_proven_is_never_told(bench: Refusing) -> None:

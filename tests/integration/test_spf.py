@@ -163,6 +163,7 @@ def v3(record: str, *, client: str = "192.0.2.1", **more: str) -> tuple[str, str
         ("v=spf1 ptr -all", "not"),
         ("v=spf1 ptr:sender.example -all", "not"),
         ("v=spf1 exists:host.example -all", "not"),
+        ("v=spf1 exists:host.%{o} -all", "not"),
     ],
 )
 def test_what_a_pass_proves(record: str, strength: str) -> None:

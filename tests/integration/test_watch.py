@@ -209,6 +209,17 @@ def test_without_a_source_or_a_primary_it_is_a_usage_error(bench: Bench) -> None
 # ---- what it tells
 
 
+def test_a_digest_that_no_relay_would_take_is_told_at_once(bench: Bench) -> None:
+    """Reports may go to whoever wrote; a digest needs a server for everybody."""
+    bench.configure(
+        watch={"digest": "07:00", "postmaster": "postmaster@example.org"},
+        bounce={"via": "mx"},
+    )
+    refused = bench.run("watch", source(bench))
+    assert refused.code == 2
+    assert "for reports alone" in refused.stderr
+
+
 def test_every_change_is_a_decision_and_a_span_of_the_watch(bench: Bench) -> None:
     """One trace, with a root from start to end."""
     traces = bench.root / "traces.jsonl"

@@ -1,7 +1,7 @@
 """G1 to G15: who may be told, first match first."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
@@ -13,8 +13,11 @@ from drainer.mail.reply import Stage, parse_reply
 from drainer.mail.report import Action
 from drainer.policy.bounce_gate import CONTENT_RULES, RULES, Answer, Case, Own, decide
 from drainer.policy.bounce_limits import (
+    HOUR,
     Limits,
     Sent,
+    Tally,
+    Told,
     dedupe_key,
     exceeded,
     report_id,
@@ -88,6 +91,7 @@ EXACT: Final = signature(
 SERVFAIL: Final = replace(
     GOOD, facts=replace(NOBODY, spf=Spf(result="temperror", detail="timeout"))
 )
+NOW: Final = datetime(2026, 11, 24, tzinfo=UTC)
 DAY: Final = timedelta(hours=24)
 SEND, NO, NEVER = Answer.SEND, Answer.NO, Answer.NEVER
 UNDECIDED, LATER = Answer.UNDECIDED, Answer.LATER
@@ -252,6 +256,63 @@ def test_a_limit_that_is_reached(sent: Sent) -> None:
     assert exceeded(Limits(), sent)
     less = {name: max(0, getattr(sent, name) - 1) for name in Sent.__slots__}
     assert exceeded(Limits(), Sent(**less)) == ""
+
+
+def part(n: int, ago: timedelta = timedelta(0), **more: Any) -> Told:
+    """Return a recipient of whom bob@a.example was told, in a report of its own."""
+    usual = Told(at=NOW - ago, sender="bob@a.example", key=f"{n}", report=n, run="r")
+    return replace(usual, **more)
+
+
+TALLIES: Final[dict[str, tuple[list[Told], Sent]]] = {
+    "nothing yet": ([], Sent()),
+    "each report": (
+        [part(1), part(2)],
+        Sent(
+            sender_last_hour=2, sender_last_day=2, domain_last_hour=2, last_hour=2,
+            this_run=2,
+        ),
+    ),
+    "the recipients of one report once": (
+        [part(1), part(2, report=1)],
+        Sent(
+            sender_last_hour=1, sender_last_day=1, domain_last_hour=1, last_hour=1,
+            this_run=1,
+        ),
+    ),
+    "an hour ago": ([part(1, HOUR)], Sent(sender_last_day=1, this_run=1)),
+    "a day ago": ([part(1, DAY)], Sent(this_run=1)),
+    "the sender in any case": (
+        [part(1, HOUR, sender="BOB@A.Example", run="s")],
+        Sent(sender_last_day=1),
+    ),
+    "another sender of the domain": (
+        [part(1, sender="amy@A.example", run="s")],
+        Sent(domain_last_hour=1, last_hour=1),
+    ),
+    "another domain": (
+        [part(1, sender="bob@b.a.example", run="s")], Sent(last_hour=1)),
+    "nothing against a report that it joins": ([part(0), part(1)], Sent()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TALLIES)
+def test_what_counts_against_a_report(name: str) -> None:
+    """Whoever let it go; for the run, what it let go itself."""
+    told, sent = TALLIES[name]
+    assert Tally(told).before(part(0)) == sent
+
+
+def test_a_failure_is_known_by_its_key() -> None:
+    """Also when it was told in the same report, and whoever asks."""
+    tally = Tally([part(1)])
+    tally.add(part(2, report=1))
+    assert [tally.knows(part(n, run="other")) for n in range(4)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_the_key_of_a_failure_tells_everything_apart() -> None:

@@ -77,7 +77,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "no brake": {"standing": braked()},
     "others": {"standing": scopes()},
     "others since then": {"standing": well(NOW)},
-    "a route that flows": {"standing": gated(GateState.PROBING, ROUTE)},
+    "a route that flows": {"standing": gated(GateState.PAUSED, ROUTE)},
     "a domain that flows": {"standing": gated(GateState.PAUSED, ORG)},
 }
 
@@ -89,6 +89,18 @@ def test_without_one_of_its_needs_it_rests_again(missing: dict[str, Any]) -> Non
     assert found.state is State.BOUNCE_PENDING
     now = missing.get("now", LATER)
     assert found.due == now + ESCROW
+
+
+@pytest.mark.parametrize("scope", [ROUTE, ORG])
+def test_a_suspicion_costs_a_refusal_no_second_escrow(scope: str) -> None:
+    """It is ripe at once, for the next drain; what has not rested yet rests."""
+    probing = gated(GateState.PROBING, scope)
+    found = again(standing=probing)
+    assert (found.state, found.due) == (State.BOUNCE_PENDING, LATER)
+    soon = again(standing=probing, now=LATER - SECOND)
+    assert soon.due == LATER - SECOND + ESCROW
+    other = again("550 5.2.1 Disabled", standing=probing)
+    assert other.due == LATER + ESCROW
 
 
 def test_the_clock_of_the_same_refusal_runs_on() -> None:

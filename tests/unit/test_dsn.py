@@ -18,7 +18,7 @@ from drainer.mail.dsn import MAX_CONTENT_BYTES, MAX_HEADER_BYTES, build
 from drainer.mail.dsn_words import reason_of
 from drainer.mail.envelope import AddressError, Envelope, Recipient
 from drainer.mail.marks import marks_of
-from drainer.mail.report import Action, CannotTell, Fate, Report
+from drainer.mail.report import Action, CannotTell, Fate, Report, mta_of
 
 AT: Final = datetime(2026, 11, 24, 10, 30, tzinfo=UTC)
 HEAD: Final = (
@@ -172,6 +172,21 @@ def test_the_fields() -> None:
         "Last-Attempt-Date": "Tue, 24 Nov 2026 10:30:00 +0000",
         "Final-Log-Id": "4f2a",
     }
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("mx1.primary.example", "mx1.primary.example"),
+        ("192.0.2.1", "[192.0.2.1]"),
+        ("2001:DB8::1", "[IPv6:2001:db8::1]"),
+        ("[192.0.2.1]", "[192.0.2.1]"),
+        ("two words", ""),
+    ],
+)
+def test_an_mta_without_a_name_is_a_literal(host: str, name: str) -> None:
+    """RFC 3464 2.1.2: what a route has in place of a name may be an address."""
+    assert mta_of(host) == name
 
 
 def test_without_a_reply_there_is_no_remote_mta() -> None:

@@ -73,6 +73,9 @@ NAMED: Final = signature(addressees=frozenset(("anna@primary.example",)))
 PUBLISHED: Final = Dmarc(
     domain="sender.example", organisation="sender.example", published=True
 )
+SILENT: Final = Dmarc(
+    domain="sender.example", organisation="sender.example", later=True
+)
 WEAK_SPF: Final = passing(
     term("include:spf.shared.example", None), term(domain="spf.shared.example")
 )
@@ -125,6 +128,13 @@ ROWS: Final = {
     "V3: exists by a macro": (
         passing(term("exists:%{i}.x", None, macro=True)), "V3", Strength.WEAK),
     "V3: exists for everybody": (passing(term("exists:x", None)), "V3", Strength.NOT),
+    "V3: exists by the sender's own name": (
+        passing(term("exists:%{d}.ok.x", None, macro=True)), "V3", Strength.NOT),
+    "V3: exists by what the client calls itself": (
+        passing(term("exists:%{h}.x", None, macro=True)), "V3", Strength.NOT),
+    "V3: exists for everybody, in an include for this client": (
+        passing(term("include:%{I}.x", None, macro=True), term("exists:x", None)),
+        "V3", Strength.WEAK),
     "V3: an include by a macro": (
         passing(term("include:%{i}.x", None, macro=True), term()), "V3", Strength.WEAK),
     "V3: a provider that many share": (WEAK_SPF, "V3", Strength.WEAK),
@@ -137,6 +147,20 @@ ROWS: Final = {
     # V4
     "V4: the signature names the recipient": (signed(NAMED), "V4", Strength.PROVEN),
     "V4: it does not, it may be replayed": (signed(signature()), "V4", Strength.WEAK),
+    "V4: of a subdomain, which a policy that DNS keeps back may forbid": (
+        signed(
+            replace(NAMED, domain="mail.sender.example"),
+            facts=replace(NOBODY, dmarc=SILENT),
+        ),
+        "V4", Strength.LATER),
+    "V4: of the very domain, whatever the policy": (
+        signed(NAMED, facts=replace(NOBODY, dmarc=SILENT)), "V4", Strength.PROVEN),
+    "V4: of a subdomain, and another author's policy is kept back": (
+        signed(
+            replace(NAMED, domain="mail.sender.example"),
+            facts=replace(NOBODY, dmarc=replace(SILENT, organisation="a.example")),
+        ),
+        "V4", Strength.PROVEN),
     "V4: of another organisation": (
         signed(signature(domain="x.example", organisation="x.example")),
         "V4", Strength.NOT),

@@ -11,6 +11,7 @@ from drainer.mail.reply import (
     ProtocolError,
     Reply,
     Stage,
+    as_said,
     parse_reply,
     printable,
 )
@@ -200,3 +201,12 @@ def test_stages_before_mail() -> None:
         Stage.AUTH,
         Stage.FORWARD,
     ]
+
+
+def test_what_was_kept_of_a_reply_is_told_from_words_of_ours() -> None:
+    """No report quotes the primary with what we said of its silence."""
+    reply = parse_reply(b"550 5.1.1 no user\r\n")
+    assert as_said(str(reply)) == reply
+    lost = str(Lost(reason="timeout", detail="30 s"))
+    assert as_said(lost) == lost
+    assert as_said("") == ""

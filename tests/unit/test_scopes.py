@@ -344,6 +344,18 @@ def test_the_canarys_recipient_proves_a_scope_too() -> None:
     assert not gates.proven(ORG, "any.example", NOW)
 
 
+def test_what_an_earlier_run_delivered_proves_a_scope_too() -> None:
+    """Where the canary is told nothing; not any more when it is refused."""
+    gates = scopes()
+    gates.recall(ORG, "evil.example", NOW)
+    gates.recall(ORG, "good.example", NOW)
+    gates.canary(ORG, Outcome.UNCLEAR, "450 later", NOW)
+    assert gates.proven(ORG, "evil.example", NOW - SECOND)
+    assert not gates.proven(NET, "evil.example", NOW - SECOND)
+    gates.canary(ORG, Outcome.REFUSED, UNKNOWN, NOW)
+    assert not gates.proven(ORG, "evil.example", NOW - SECOND)
+
+
 @pytest.mark.parametrize("scope", [ROUTE, ORG])
 def test_nothing_is_proven_behind_a_gate(scope: str) -> None:
     """Be it open, or only suspected."""
