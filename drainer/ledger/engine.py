@@ -206,7 +206,7 @@ def _alone(engine: sa.Engine, *, create: bool) -> Iterator[None]:
 def _create(engine: sa.Engine) -> None:
     lockable = engine.dialect.name in ("sqlite", "postgresql")
     with engine.execution_options(writes=lockable).begin() as connection:
-        schema.metadata.create_all(connection)
+        databases.create_tables(schema.metadata, connection)
         present = connection.scalar(sa.select(sa.func.count()).select_from(schema.meta))
         if present:  # another drainer was faster
             return

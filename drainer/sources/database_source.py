@@ -181,7 +181,7 @@ class Database:
         if not self._may_lease:
             return
         if not self._mapping.is_built_in:
-            self._store.write(leases_metadata.create_all)
+            self._store.write(partial(databases.create_tables, leases_metadata))
         self._leases = Leases(self._mapping.name, owner, self.lease_seconds)
         self.renew()
 
