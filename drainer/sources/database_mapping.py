@@ -140,6 +140,13 @@ class Bound:
         """Return the column that holds a part of the message."""
         return self.columns[name]
 
+    @property
+    def is_open(self) -> list[sa.ColumnElement[bool]]:
+        """What holds of a row that is to be sent."""
+        if "state" not in self.columns:
+            return []
+        return [self["state"].in_(list(self.open_states))]
+
 
 def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
     """Compare a mapping with the database; UsageError when it does not hold."""
@@ -154,7 +161,7 @@ def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
             continue
         columns[part] = _column(found, name, part)
     if mapping.query:
-        columns["id"] = _look_at_a_row(connection, found, columns, mapping)
+        columns |= _look_at_a_row(connection, found, columns, mapping)
     else:
         _check_types(columns, mapping)
     children = None
@@ -168,10 +175,50 @@ def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
     if "state" in columns:
         known = (*mapping.pending, *filter(None, (mapping.claim,)))
         states = tuple(value_of(columns["state"], text, "pending") for text in known)
-        for key in ("finish", "fail"):
-            if getattr(mapping, key):
-                value_of(columns["state"], getattr(mapping, key), key)
+        for key in ("claim", "finish", "fail"):
+            if text := getattr(mapping, key):
+                value_of(columns["state"], text, key)
+                _check_length(connection, columns["state"], text, key)
     return Bound(source=found, columns=columns, children=children, open_states=states)
+
+
+def check_ids(connection: sa.Connection, bound: Bound, mapping: Mapping) -> None:
+    """Raise UsageError when an id means several of the rows to be sent, or none.
+
+    Whoever joins a table of recipients gets a row for each: all but one would be
+    passed over, and all be marked when that one is sent.
+    """
+    name = mapping.columns["id"]
+    if isinstance(bound.source, sa.Table) and _is_unique(connection, mapping, name):
+        return
+    id_, rows = bound["id"], sa.func.count()
+    query = sa.select(id_, rows).select_from(bound.source).where(*bound.is_open)
+    several = sa.or_(id_.is_(None), rows > 1)
+    found = connection.execute(query.group_by(id_).having(several).limit(1)).first()
+    if found is None:
+        return
+    what = f"{str(found[0])[:60]!r} stands in {found[1]} rows"
+    what = "it is NULL in a row" if found[0] is None else what
+    message = f"id = {name!r}: {what}, an id is that of one row"
+    raise UsageError(message, hint="map a unique column, and recipients as a table")
+
+
+def _is_unique(connection: sa.Connection, mapping: Mapping, name: str) -> bool:
+    """Whether the database sees to it that a value of the column is there once."""
+    area, _, bare = mapping.table.rpartition(".")
+    inspector = sa.inspect(connection)
+    key = inspector.get_pk_constraint(bare, area or None)["constrained_columns"]
+    return [name] == list(key)
+
+
+def _check_length(
+    connection: sa.Connection, column: sa.ColumnElement[Any], text: str, key: str
+) -> None:
+    """Refuse what a column has no room for; SQLite always has."""
+    length = getattr(column.type, "length", None)
+    if length and len(text) > length and connection.dialect.name != "sqlite":
+        message = f"{key} = {text!r} does not fit the column, which is {column.type!r}"
+        raise UsageError(message, hint="name a shorter value")
 
 
 def _child_columns(mapping: Mapping) -> Sequence[tuple[str, str]]:
@@ -260,24 +307,35 @@ def _look_at_a_row(
     found: sa.FromClause,
     columns: Dict[str, sa.ColumnElement[Any]],
     mapping: Mapping,
-) -> sa.ColumnElement[Any]:
-    """Check a query by its first row, having no types; return its id with one."""
-    query = sa.select(columns["content"], columns["id"]).select_from(found).limit(1)
-    row = connection.execute(query).first()
+) -> dict[str, sa.ColumnElement[Any]]:
+    """Check a query by its first row, having no types; return id and state with one."""
+    typed = [name for name in ("id", "state") if name in columns]
+    query = sa.select(columns["content"], *(columns[name] for name in typed))
+    row = connection.execute(query.select_from(found).limit(1)).first()
     if row is None:
-        return columns["id"]
+        return {}
     if isinstance(row[0], str) and not mapping.content_charset:
         _wrong(mapping, "content", "text", "octets", "say content_charset, or cast it")
     if not isinstance(row[0], bytes | str | memoryview | None):
         _wrong(mapping, "content", type(row[0]).__name__, "octets")
-    is_number = isinstance(row[1], int)
-    return sa.type_coerce(columns["id"], sa.BigInteger() if is_number else sa.String())
+    return {
+        name: sa.type_coerce(columns[name], _type_of(value))
+        for name, value in zip(typed, row[1:], strict=True)
+    }
+
+
+def _type_of(value: object) -> sa.types.TypeEngine[Any]:
+    if isinstance(value, bool):
+        return sa.Boolean()
+    return sa.BigInteger() if isinstance(value, int) else sa.String()
 
 
 def value_of(column: sa.ColumnElement[Any], text: str, key: str) -> Any:  # noqa: ANN401
     """Return a value of a column's type that was written as text; UsageError."""
     kind = column.type
     try:
+        if isinstance(kind, sa.Enum) and text not in kind.enums:
+            raise KeyError  # noqa: TRY301 - as of a boolean
         if isinstance(kind, sa.Boolean):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if isinstance(kind, sa.Integer):
