@@ -13,12 +13,15 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
+from drainer import databases
 from drainer.errors import SourceError, UsageError
 from drainer.sources import database_schema as schema
 
 _COLUMNS = ("id", "reverse_path", "recipients", "content", "arrived")
 _EXTRAS = ("client_address", "client_name", "helo", "login")
 BUILT_IN_EXTRAS = (*_EXTRAS, "body", "smtputf8", "envid", "ret", "verp", "message_id")
+_TRY = "try it in the database's own client"
+_SECRET = 1345
 _SAID = ("client_address", "client_name", "helo", "login", "state")
 
 
@@ -203,6 +206,22 @@ def check_ids(connection: sa.Connection, bound: Bound, mapping: Mapping) -> None
     raise UsageError(message, hint="map a unique column, and recipients as a table")
 
 
+def check_statement(connection: sa.Connection, mapping: Mapping) -> None:
+    """Raise UsageError when the operator's statement cannot be run.
+
+    The database is asked how it would do it, which changes nothing. What calls a
+    procedure it cannot tell, nor what MariaDB keeps secret of a view.
+    """
+    verb = mapping.statement.partition(" ")[0].upper()
+    if verb not in ("UPDATE", "DELETE", "INSERT"):
+        return
+    try:
+        connection.execute(sa.text(f"EXPLAIN {mapping.statement}"), {"id": None})
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "args", ())[:1] != (_SECRET,):
+            _refuse(f"the statement fails: {databases.reason(error)}", _TRY)
+
+
 def _is_unique(connection: sa.Connection, mapping: Mapping, name: str) -> bool:
     """Whether the database sees to it that a value of the column is there once."""
     area, _, bare = mapping.table.rpartition(".")
@@ -256,9 +275,8 @@ def _query(connection: sa.Connection, query: str) -> sa.FromClause:
             sa.text(f"SELECT * FROM ({text}) AS mail WHERE 1 = 0")  # noqa: S608 - theirs
         ).keys()
     except sa.exc.DBAPIError as error:
-        said = " ".join(str(error.orig).split())[:300]
-        message = f"the query of the mapping fails: {said}"
-        raise UsageError(message, hint="try it in the database's own client") from None
+        message = f"the query of the mapping fails: {databases.reason(error)}"
+        raise UsageError(message, hint=_TRY) from None
     return sa.text(text).columns(*(sa.column(key) for key in keys)).subquery("mail")
 
 

@@ -20,7 +20,7 @@ from drainer.mail.message import Message, Problem, Spooled
 from drainer.sources.database_finish import Finisher, set_state
 from drainer.sources.database_leases import Claims, Leases
 from drainer.sources.database_mapping import Mapping as Columns
-from drainer.sources.database_mapping import check_ids, check_use
+from drainer.sources.database_mapping import check_ids, check_statement, check_use
 from drainer.sources.database_reader import PAGE, Known, Reader, Row
 from drainer.sources.database_rows import Place, octets
 from drainer.sources.database_schema import leases_metadata
@@ -77,6 +77,7 @@ class Database:
 
     def _check(self, connection: sa.Connection) -> None:
         check_ids(connection, self._store.bound(connection), self._mapping)
+        check_statement(connection, self._mapping)
 
     def refuse_if_live(self) -> None:
         """Refuse never: no server sends mail out of this table by itself."""

@@ -331,6 +331,7 @@ def mapped(engine: sa.Engine, *columns: sa.Column[Any], **values: Any) -> sa.Tab
     return table
 
 
+KEY = "outbox.key"
 MAPPING = {"table": "outbox", "id": "key", "reverse_path": "from_", "content": "raw",
            "arrived": "at", "state": "status", "pending": [0], "finish": 2}  # fmt: skip
 
@@ -492,6 +493,23 @@ def test_an_id_is_that_of_one_row(url: str, engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.execute(sa.update(table).where(table.c.key == 8).values(status=2))
     assert len(list(opened(url, **keys).scan())) == 1
+
+
+def test_a_statement_that_fails_is_refused_at_the_start(
+    url: str, engine: sa.Engine
+) -> None:
+    """Not when the mail has been sent; asking the database changes nothing."""
+    table = mapped(engine, sa.Column("rcpt", sa.String(99)), rcpt="a@x.example")
+    query = {k: v for k, v in MAPPING.items() if k not in ("table", "finish")}
+    query |= {"recipients": "rcpt", "query": "SELECT * FROM outbox", "ack": "statement"}
+    sound = "UPDATE outbox SET status = 2"
+    with pytest.raises(UsageError, match=r"the statement fails: .*absent"):
+        opened(url, **query, statement=f"{sound}, absent = 1 WHERE {KEY} = :id")
+    assert len(
+        list(opened(url, **query, statement=f"{sound} WHERE {KEY} = :id").scan())
+    )
+    with engine.begin() as connection:
+        assert connection.scalars(sa.select(table.c.status)).all() == [0]
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
