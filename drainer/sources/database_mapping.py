@@ -20,8 +20,7 @@ from drainer.sources import database_schema as schema
 _COLUMNS = ("id", "reverse_path", "recipients", "content", "arrived")
 _EXTRAS = ("client_address", "client_name", "helo", "login")
 BUILT_IN_EXTRAS = (*_EXTRAS, "body", "smtputf8", "envid", "ret", "verp", "message_id")
-_TRY = "try it in the database's own client"
-_SECRET = 1345
+TRY_IT = "try it in the database's own client"
 _SAID = ("client_address", "client_name", "helo", "login", "state")
 
 
@@ -61,10 +60,10 @@ def mapping_of(options: Dict[str, Any]) -> Mapping:
         plain = {name: name for name in _COLUMNS} | {"recipients": "forward_path"}
         return Mapping(columns=plain | extras)
     if bool(options.get("table")) == bool(options.get("query")):
-        _refuse("a mapping needs either table or query")
+        refuse("a mapping needs either table or query")
     missing = [name for name in _COLUMNS if not options.get(name)]
     if missing:
-        _refuse(f"the mapping does not say which column holds {', '.join(missing)}")
+        refuse(f"the mapping does not say which column holds {', '.join(missing)}")
     named = [*_COLUMNS, *(name for name in _SAID if options.get(name))]
     given = {k: v for k, v in options.items() if k not in (*_COLUMNS, *_SAID)}
     kind = given.pop(
@@ -90,42 +89,24 @@ def _check(mapping: Mapping) -> None:
     if mapping.recipients_format == "table" and not (
         mapping.recipients_table and mapping.recipients_message
     ):
-        _refuse("recipients in a table need recipients_table and recipients_message")
+        refuse("recipients in a table need recipients_table and recipients_message")
     if bool(mapping.recipients_state) != bool(mapping.recipients_pending):
-        _refuse("recipients_state and recipients_pending go together")
+        refuse("recipients_state and recipients_pending go together")
     if "state" in mapping.columns and not mapping.pending:
-        _refuse("state needs pending: the values of rows that are to be sent")
+        refuse("state needs pending: the values of rows that are to be sent")
     if mapping.pending and "state" not in mapping.columns:
-        _refuse("pending needs state: the column that holds it")
+        refuse("pending needs state: the column that holds it")
     if mapping.content_charset:
         try:
             codecs.lookup(mapping.content_charset)
         except LookupError:
-            _refuse(f"content_charset {mapping.content_charset!r} is unknown")
+            refuse(f"content_charset {mapping.content_charset!r} is unknown")
 
 
-def check_use(mapping: Mapping, acknowledge: str, leases: str) -> None:
-    """Refuse what cannot be acknowledged or leased as was asked for."""
-    if acknowledge == "mark" and not ("state" in mapping.columns and mapping.finish):
-        _refuse("ack = mark needs state, pending and finish", 'or use ack = "keep"')
-    if acknowledge == "mark" and mapping.finish in (*mapping.pending, mapping.claim):
-        _refuse(f"finish = {mapping.finish!r} is also a value of rows to be sent")
-    if acknowledge == "delete" and not mapping.table:
-        _refuse("ack = delete needs table: a query cannot be deleted from")
-    if acknowledge == "mark" and not mapping.table:
-        _refuse("ack = mark needs table", 'with a query use ack = "statement"')
-    if (acknowledge == "statement") != bool(mapping.statement):
-        _refuse("ack = statement and the key statement go together")
-    if acknowledge == "statement" and ":id" not in mapping.statement:
-        _refuse("the statement does not contain :id, the row that it is about")
-    if mapping.claim and leases != "table":
-        _refuse("claim needs leases: a dead drainer's rows would stay claimed",
-                'allow tables of ours beside it with leases = "table"')  # fmt: skip
-
-
-def _refuse(
+def refuse(
     message: str, hint: str = "docs/sources.md shows a whole mapping"
 ) -> NoReturn:
+    """Raise UsageError."""
     raise UsageError(message, hint=hint)
 
 
@@ -185,51 +166,6 @@ def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
     return Bound(source=found, columns=columns, children=children, open_states=states)
 
 
-def check_ids(connection: sa.Connection, bound: Bound, mapping: Mapping) -> None:
-    """Raise UsageError when an id means several of the rows to be sent, or none.
-
-    Whoever joins a table of recipients gets a row for each: all but one would be
-    passed over, and all be marked when that one is sent.
-    """
-    name = mapping.columns["id"]
-    if isinstance(bound.source, sa.Table) and _is_unique(connection, mapping, name):
-        return
-    id_, rows = bound["id"], sa.func.count()
-    query = sa.select(id_, rows).select_from(bound.source).where(*bound.is_open)
-    several = sa.or_(id_.is_(None), rows > 1)
-    found = connection.execute(query.group_by(id_).having(several).limit(1)).first()
-    if found is None:
-        return
-    what = f"{str(found[0])[:60]!r} stands in {found[1]} rows"
-    what = "it is NULL in a row" if found[0] is None else what
-    message = f"id = {name!r}: {what}, an id is that of one row"
-    raise UsageError(message, hint="map a unique column, and recipients as a table")
-
-
-def check_statement(connection: sa.Connection, mapping: Mapping) -> None:
-    """Raise UsageError when the operator's statement cannot be run.
-
-    The database is asked how it would do it, which changes nothing. What calls a
-    procedure it cannot tell, nor what MariaDB keeps secret of a view.
-    """
-    verb = mapping.statement.partition(" ")[0].upper()
-    if verb not in ("UPDATE", "DELETE", "INSERT"):
-        return
-    try:
-        connection.execute(sa.text(f"EXPLAIN {mapping.statement}"), {"id": None})
-    except sa.exc.DBAPIError as error:
-        if getattr(error.orig, "args", ())[:1] != (_SECRET,):
-            _refuse(f"the statement fails: {databases.reason(error)}", _TRY)
-
-
-def _is_unique(connection: sa.Connection, mapping: Mapping, name: str) -> bool:
-    """Whether the database sees to it that a value of the column is there once."""
-    area, _, bare = mapping.table.rpartition(".")
-    inspector = sa.inspect(connection)
-    key = inspector.get_pk_constraint(bare, area or None)["constrained_columns"]
-    return [name] == list(key)
-
-
 def _check_length(
     connection: sa.Connection, column: sa.ColumnElement[Any], text: str, key: str
 ) -> None:
@@ -276,7 +212,7 @@ def _query(connection: sa.Connection, query: str) -> sa.FromClause:
         ).keys()
     except sa.exc.DBAPIError as error:
         message = f"the query of the mapping fails: {databases.reason(error)}"
-        raise UsageError(message, hint=_TRY) from None
+        raise UsageError(message, hint=TRY_IT) from None
     return sa.text(text).columns(*(sa.column(key) for key in keys)).subquery("mail")
 
 

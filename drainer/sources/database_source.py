@@ -17,10 +17,10 @@ from drainer import databases
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.content import Held, crlf
 from drainer.mail.message import Message, Problem, Spooled
+from drainer.sources.database_checks import check_ids, check_statement, check_use
 from drainer.sources.database_finish import Finisher, set_state
 from drainer.sources.database_leases import Claims, Leases
 from drainer.sources.database_mapping import Mapping as Columns
-from drainer.sources.database_mapping import check_ids, check_statement, check_use
 from drainer.sources.database_reader import PAGE, Known, Reader, Row
 from drainer.sources.database_rows import Place, octets
 from drainer.sources.database_schema import leases_metadata
