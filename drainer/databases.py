@@ -38,6 +38,23 @@ MARIADB_TABLE: dict[str, Any] = {
 }
 """How our tables are made there: compared octet by octet, as elsewhere."""
 
+_LONG = 2**30
+"""Longer than any type of MariaDB but the longest, which it therefore takes."""
+LONG_TEXT = sa.Text().with_variant(sa.Text(_LONG), "mysql", "mariadb")
+LONG_BLOB = sa.LargeBinary().with_variant(sa.LargeBinary(_LONG), "mysql", "mariadb")
+
+
+def create_tables(metadata: sa.MetaData, connection: sa.Connection) -> None:
+    """Make the tables that are missing.
+
+    What is MariaDB's is said here: in the tables' definitions it would load that
+    dialect at every start, whatever the database is.
+    """
+    if connection.dialect.name in ("mysql", "mariadb"):
+        for table in metadata.tables.values():
+            table.dialect_kwargs.update(MARIADB_TABLE)
+    metadata.create_all(connection)
+
 
 def parse(text: str) -> URL:
     """Return a URL with our driver; UsageError (without its secrets) if it is bad."""

@@ -72,10 +72,11 @@ def _add_row(pages: Pages, scanned: Scanned) -> None:
     recipients = [r.forward_path for r in message.envelope.recipients]
     words = ", ".join(recipients[:3]) + (" ..." if len(recipients) > 3 else "")  # noqa: PLR2004
     size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
+    flags = f" ({', '.join(message.flags)})" if message.flags else ""
     pages.add(
         message.id[:12],
         shown(message.native_id),
-        shown(message.queue),
+        shown(f"{message.queue}{flags}"),
         message.arrived.strftime("%Y-%m-%d %H:%M:%S"),
         human_size(size),
         shown(message.envelope.reverse_path or "<>"),

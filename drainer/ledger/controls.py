@@ -4,10 +4,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
-from drainer import databases
-from drainer.errors import LedgerUnwritable
 from drainer.ledger import (
     Decision,
     Kind,
@@ -25,7 +22,6 @@ from drainer.policy.controls import Ask, Control, InForce, in_force
 _C = schema.controls.c
 _STANDING = (Ask.PAUSE.value, Ask.RESUME.value, Ask.THROTTLE.value)
 MAX_TEXT = 500
-_HINT = "give it again when there is room and right to write there"
 
 
 def give(url: URL, route: str, control: Control) -> Control:
@@ -35,14 +31,10 @@ def give(url: URL, route: str, control: Control) -> Control:
     Raises LedgerError.
     """
     row = _row(route, control)
-    try:
-        with engine.writing(url, create=True) as connection:
-            result = connection.execute(sa.insert(schema.controls), row)
-            key = result.inserted_primary_key
-            connection.execute(sa.insert(schema.decisions), [_decision(row)])
-    except SQLAlchemyError as error:
-        message = f"the ledger cannot be written: {databases.reason(error)}"
-        raise LedgerUnwritable(message, hint=_HINT) from error
+    with engine.writing(url, create=True) as connection:
+        result = connection.execute(sa.insert(schema.controls), row)
+        key = result.inserted_primary_key
+        connection.execute(sa.insert(schema.decisions), [_decision(row)])
     assert key is not None  # noqa: S101 - a serial has a value once it is written
     return _control(row | {"id": int(key[0])})
 
@@ -121,19 +113,19 @@ class Desk:
 
     def after(self, last: int) -> list[Control]:
         """Return the controls with greater ids, in order."""
-        with self._database.connect() as connection:
+        with engine.reading(), self._database.connect() as connection:
             return controls_after(connection, self._route, last)
 
     def in_force(self) -> InForce:
         """Return what holds now."""
         now = to_micros(datetime.now(UTC))
-        with self._database.connect() as connection:
+        with engine.reading(), self._database.connect() as connection:
             return controls_in_force(connection, self._route, now)
 
     def runs(self) -> list[str]:
         """Return the ids of the runs on the route that go on, the oldest first."""
         now = to_micros(datetime.now(UTC))
-        with self._database.connect() as connection:
+        with engine.reading(), self._database.connect() as connection:
             return runs.on_route(connection, self._route, now)
 
     def pace(self, run: str) -> Row:
@@ -145,7 +137,7 @@ class Desk:
             .order_by(columns.id.desc())
             .limit(1)
         )
-        with self._database.connect() as connection:
+        with engine.reading(), self._database.connect() as connection:
             row = connection.execute(query).first()
         if row is None:
             return {}

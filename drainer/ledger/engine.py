@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from drainer import databases
-from drainer.errors import LedgerError, UsageError
+from drainer.errors import LedgerError, LedgerUnwritable, UsageError
 from drainer.ledger import schema
 from drainer.process import make_private_folder, open_private
 
@@ -84,12 +84,29 @@ def connect(url: URL, *, create: bool) -> sa.Engine:
 
 
 @contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Turn what a database says that cannot answer into a LedgerError."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        message = f"the ledger cannot be read: {databases.reason(error)}"
+        raise LedgerError(message, hint="run the same again, or look at it") from error
+
+
+@contextlib.contextmanager
 def writing(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
-    """Give one transaction of a command's own, and let go of the ledger after it."""
+    """Give one transaction of a command's own, and let go of the ledger after it.
+
+    Raises LedgerError as ``connect``, LedgerUnwritable when it fails later.
+    """
     engine = connect(url, create=create)
     try:
         with engine.execution_options(writes=True).begin() as connection:
             yield connection
+    except SQLAlchemyError as error:
+        message = f"the ledger cannot be written: {databases.reason(error)}"
+        hint = "run the same again when there is room and right to write there"
+        raise LedgerUnwritable(message, hint=hint) from error
     finally:
         engine.dispose()
 
@@ -206,7 +223,7 @@ def _alone(engine: sa.Engine, *, create: bool) -> Iterator[None]:
 def _create(engine: sa.Engine) -> None:
     lockable = engine.dialect.name in ("sqlite", "postgresql")
     with engine.execution_options(writes=lockable).begin() as connection:
-        schema.metadata.create_all(connection)
+        databases.create_tables(schema.metadata, connection)
         present = connection.scalar(sa.select(sa.func.count()).select_from(schema.meta))
         if present:  # another drainer was faster
             return

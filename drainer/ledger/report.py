@@ -7,10 +7,8 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
-from drainer import databases
-from drainer.errors import LedgerError, UsageError
+from drainer.errors import UsageError
 from drainer.ledger import Row, engine, from_micros, schema
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.owner import wait_for_last_commits
@@ -94,7 +92,7 @@ class Report:
 
     async def wait_for_last_commits(self) -> None:
         """Wait until killed runs on this host have written their last."""
-        with self._engine.connect() as connection:
+        with engine.reading(), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
 
     def reasons(self, sources: Sequence[str] = ()) -> list[Row]:
@@ -276,13 +274,11 @@ class Report:
 def _explaining() -> Iterator[None]:
     """Turn what a database cannot be asked, or cannot answer, into words."""
     try:
-        yield
+        with engine.reading():
+            yield
     except (UnicodeError, OverflowError) as error:
         message = f"nothing in a ledger can be like that: {error}"
         raise UsageError(message, hint="correct the ID or the filter") from error
-    except SQLAlchemyError as error:
-        message = f"the ledger cannot be read: {databases.reason(error)}"
-        raise LedgerError(message, hint="run the same again, or look at it") from error
 
 
 def _of(query: sa.Select[Any], sources: Sequence[str]) -> sa.Select[Any]:

@@ -6,9 +6,8 @@ before the first release.
 """
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
-from drainer.databases import MARIADB_TABLE
+from drainer.databases import LONG_TEXT
 
 VERSION = "1"
 
@@ -17,7 +16,6 @@ metadata = sa.MetaData()
 _Time = sa.BigInteger
 _Serial = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _ID = sa.String(32)
-_Text = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 #: As much as MariaDB can index: 3072 octets, four to a character.
 _Key = sa.String(768)
 
@@ -25,8 +23,7 @@ meta = sa.Table(
     "meta",
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("value", _Text, nullable=False),
-    **MARIADB_TABLE,
+    sa.Column("value", LONG_TEXT, nullable=False),
 )
 
 #: A source is bound to the primary it was first drained to.
@@ -36,7 +33,6 @@ sources = sa.Table(
     sa.Column("url", _Key, primary_key=True),
     sa.Column("route", sa.String(300), nullable=False),
     sa.Column("bound", _Time, nullable=False),
-    **MARIADB_TABLE,
 )
 
 #: Who works on this ledger: alive while its lock is held or its lease runs.
@@ -47,9 +43,8 @@ owners = sa.Table(
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("boot", sa.String(64), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("lock", _Text, nullable=False),
+    sa.Column("lock", LONG_TEXT, nullable=False),
     sa.Column("lease", _Time, nullable=False),
-    **MARIADB_TABLE,
 )
 
 runs = sa.Table(
@@ -64,8 +59,7 @@ runs = sa.Table(
     sa.Column("commits", sa.Integer),
     #: Of the route's rate, in millionths; all living runs together have one whole.
     sa.Column("share", sa.Integer, nullable=False),
-    sa.Column("facts", _Text, nullable=False, default="{}"),
-    **MARIADB_TABLE,
+    sa.Column("facts", LONG_TEXT, nullable=False, default="{}"),
 )
 
 messages = sa.Table(
@@ -77,20 +71,19 @@ messages = sa.Table(
     sa.Column("source", _Key, nullable=False),
     sa.Column("native_id", _Key, nullable=False, index=True),
     sa.Column("queue", sa.String(1024), nullable=False),
-    sa.Column("locator", _Text, nullable=False),
+    sa.Column("locator", LONG_TEXT, nullable=False),
     sa.Column("arrived", _Time, nullable=False),
     sa.Column("scanned", _Time, nullable=False),
     sa.Column("reverse_path", sa.String(512), nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("message_id", sa.String(1000), nullable=False),
     #: Everything else of the message that a later attempt needs, as JSON.
-    sa.Column("details", _Text, nullable=False),
+    sa.Column("details", LONG_TEXT, nullable=False),
     sa.Column("problem", sa.String(32), nullable=False),
     #: How many recipients were recorded at the scan: the left side of P1's sum.
     sa.Column("recipients", sa.Integer, nullable=False),
     sa.Column("owner", _ID, index=True),
     sa.Column("acknowledged", _Time),
-    **MARIADB_TABLE,
 )
 
 recipients = sa.Table(
@@ -100,7 +93,7 @@ recipients = sa.Table(
     sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("forward_path", sa.String(512), nullable=False),
-    sa.Column("orcpt", _Text, nullable=False),
+    sa.Column("orcpt", LONG_TEXT, nullable=False),
     sa.Column("notify", sa.String(64), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("since", _Time, nullable=False),
@@ -119,10 +112,9 @@ recipients = sa.Table(
     #: The attempt that has it in flight, or had it last: its outcome counts.
     sa.Column("attempt", sa.BigInteger),
     sa.Column("rule", sa.String(64), nullable=False),
-    sa.Column("reply", _Text, nullable=False),
+    sa.Column("reply", LONG_TEXT, nullable=False),
     sa.Index("recipients_state_due", "state", "due"),
     sqlite_with_rowid=False,
-    **MARIADB_TABLE,
 )
 
 #: The gates that are not as at the start, and how they came to it.
@@ -136,8 +128,7 @@ gates = sa.Table(
     sa.Column("until", _Time),
     sa.Column("since", _Time, nullable=False),
     #: The rest of policy.gate.Gate, as JSON.
-    sa.Column("facts", _Text, nullable=False),
-    **MARIADB_TABLE,
+    sa.Column("facts", LONG_TEXT, nullable=False),
 )
 
 #: What was found about the sender of a message that was refused for good.
@@ -152,9 +143,8 @@ evidence = sa.Table(
     #: DNS did not answer everything: it is asked again.
     sa.Column("later", sa.Integer, nullable=False),
     #: policy.facts.Facts and mail.marks.Marks, as JSON.
-    sa.Column("facts", _Text, nullable=False),
-    sa.Column("marks", _Text, nullable=False),
-    **MARIADB_TABLE,
+    sa.Column("facts", LONG_TEXT, nullable=False),
+    sa.Column("marks", LONG_TEXT, nullable=False),
 )
 
 #: Reports to senders, a row for each recipient that one tells of; kept for the limits.
@@ -174,7 +164,7 @@ reports = sa.Table(
     sa.Column("sender", sa.String(512), nullable=False),
     #: What the primary said, by which rule, and when.
     sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("reply", _Text, nullable=False),
+    sa.Column("reply", LONG_TEXT, nullable=False),
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("refused", _Time, nullable=False),
     #: Message-ID of the report that tells of it; '' before the first attempt to send
@@ -186,9 +176,8 @@ reports = sa.Table(
     sa.Column("due", _Time),
     sa.Column("attempts", sa.Integer, nullable=False),
     #: What the next hop said last.
-    sa.Column("answer", _Text, nullable=False),
+    sa.Column("answer", LONG_TEXT, nullable=False),
     sa.Index("reports_state_due", "state", "due"),
-    **MARIADB_TABLE,
 )
 
 attempts = sa.Table(
@@ -202,10 +191,9 @@ attempts = sa.Table(
     sa.Column("started", _Time, nullable=False),
     sa.Column("ended", _Time),
     #: The numbers of its recipients, and afterwards the timed stages; JSON.
-    sa.Column("recipients", _Text, nullable=False),
-    sa.Column("connection", _Text, nullable=False),
-    sa.Column("stages", _Text, nullable=False),
-    **MARIADB_TABLE,
+    sa.Column("recipients", LONG_TEXT, nullable=False),
+    sa.Column("connection", LONG_TEXT, nullable=False),
+    sa.Column("stages", LONG_TEXT, nullable=False),
 )
 
 #: Append-only: every decision, in order; `why` and the traces are made of it.
@@ -221,9 +209,8 @@ decisions = sa.Table(
     sa.Column("kind", sa.String(24), nullable=False),
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("verdict", sa.String(16), nullable=False),
-    sa.Column("reply", _Text, nullable=False),
-    sa.Column("evidence", _Text, nullable=False),
-    **MARIADB_TABLE,
+    sa.Column("reply", LONG_TEXT, nullable=False),
+    sa.Column("evidence", LONG_TEXT, nullable=False),
 )
 
 #: What commands and hooks ask of the drains and the watch of a route; append-only.
@@ -237,9 +224,8 @@ controls = sa.Table(
     sa.Column("ask", sa.String(16), nullable=False),
     sa.Column("per_second", sa.Double),
     sa.Column("until", _Time),
-    sa.Column("reason", _Text, nullable=False),
-    sa.Column("by", _Text, nullable=False),
-    **MARIADB_TABLE,
+    sa.Column("reason", LONG_TEXT, nullable=False),
+    sa.Column("by", LONG_TEXT, nullable=False),
 )
 
 #: How far each reader of the decisions has come.
@@ -248,5 +234,4 @@ cursors = sa.Table(
     metadata,
     sa.Column("name", _Key, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
-    **MARIADB_TABLE,
 )

@@ -105,9 +105,9 @@ class Ledger:
     async def start(self, route: str) -> int:
         """Begin a run: announce the owner, take over from dead ones.
 
-        Returns how many recipients a dead run left in doubt.
+        Returns how many recipients a dead run left in doubt. Raises LedgerError.
         """
-        with self._engine.connect() as connection:
+        with engine.reading(), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
         await self._writer.start()
         now = _now()

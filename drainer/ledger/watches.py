@@ -1,20 +1,17 @@
 """What a watch does with the ledger beside its drains: tells, reads, owns its route."""
 
-import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
-from drainer import databases
-from drainer.errors import LedgerError, OwnedElsewhere
+from drainer.errors import OwnedElsewhere
 from drainer.ledger import Decision, Listing, engine, from_micros, schema
 from drainer.ledger.controls import Desk
 from drainer.ledger.recording import PASSING
@@ -51,12 +48,12 @@ class Diary:
         """Write down a change of state; durable on return."""
         rows = [decision_row(decision, self._run)]
         writing = self._engine.execution_options(writes=True)
-        with _reached(), writing.begin() as connection:
+        with engine.reading(), writing.begin() as connection:
             connection.execute(sa.insert(schema.decisions), rows)
 
     def controls(self, last: int) -> tuple[list[Control], InForce]:
         """Return the controls with greater ids, in order, and what is in force."""
-        with _reached():
+        with engine.reading():
             return self._desk.after(last), self._desk.in_force()
 
     def is_news(self, listings: Sequence[Listing], *, takes: bool) -> bool:
@@ -71,7 +68,7 @@ class Diary:
             for listing in listings
         }
         ids = [id_ for id_, may in sendable.items() if may or not takes]
-        with _reached(), self._engine.connect() as connection:
+        with engine.reading(), self._engine.connect() as connection:
             for start in range(0, len(ids), MANY):
                 part = ids[start : start + MANY]
                 known = sa.select(_M.id).where(_M.id.in_(part))
@@ -105,21 +102,11 @@ class Diary:
             schema.gates.c.route == self._route,
             schema.gates.c.state == GateState.OPEN.value,
         )
-        with _reached(), self._engine.connect() as connection:
+        with engine.reading(), self._engine.connect() as connection:
             found = [connection.scalar(query) for query in (due, reports, gates)]
         if found[0] is None and found[1] is None:
             return None  # a gate alone keeps nothing waiting
         return from_micros(min(each for each in found if each is not None))
-
-
-@contextlib.contextmanager
-def _reached() -> Iterator[None]:
-    """Tell that the ledger cannot be reached, whatever the database says."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        message = f"the ledger does not answer: {databases.reason(error)}"
-        raise LedgerError(message) from error
 
 
 def _lock_path(locks: Path, route: str) -> Path:

@@ -27,6 +27,8 @@ class Admission:
         """Return why the message as a whole may not be sent, or None."""
         if message.problem is not None:
             return message.problem
+        if not facts.size_bytes:  # no server accepts mail without adding a field
+            return Problem(code="corrupt", detail="its content is empty")
         if facts.bare_newlines and self.bare_newlines == "hold":
             detail = f"{facts.bare_newlines} of them"
             return Problem(code="bare-newline", detail=detail)

@@ -13,12 +13,14 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
+from drainer import databases
 from drainer.errors import SourceError, UsageError
 from drainer.sources import database_schema as schema
 
 _COLUMNS = ("id", "reverse_path", "recipients", "content", "arrived")
 _EXTRAS = ("client_address", "client_name", "helo", "login")
 BUILT_IN_EXTRAS = (*_EXTRAS, "body", "smtputf8", "envid", "ret", "verp", "message_id")
+TRY_IT = "try it in the database's own client"
 _SAID = ("client_address", "client_name", "helo", "login", "state")
 
 
@@ -58,10 +60,10 @@ def mapping_of(options: Dict[str, Any]) -> Mapping:
         plain = {name: name for name in _COLUMNS} | {"recipients": "forward_path"}
         return Mapping(columns=plain | extras)
     if bool(options.get("table")) == bool(options.get("query")):
-        _refuse("a mapping needs either table or query")
+        refuse("a mapping needs either table or query")
     missing = [name for name in _COLUMNS if not options.get(name)]
     if missing:
-        _refuse(f"the mapping does not say which column holds {', '.join(missing)}")
+        refuse(f"the mapping does not say which column holds {', '.join(missing)}")
     named = [*_COLUMNS, *(name for name in _SAID if options.get(name))]
     given = {k: v for k, v in options.items() if k not in (*_COLUMNS, *_SAID)}
     kind = given.pop(
@@ -87,42 +89,24 @@ def _check(mapping: Mapping) -> None:
     if mapping.recipients_format == "table" and not (
         mapping.recipients_table and mapping.recipients_message
     ):
-        _refuse("recipients in a table need recipients_table and recipients_message")
+        refuse("recipients in a table need recipients_table and recipients_message")
     if bool(mapping.recipients_state) != bool(mapping.recipients_pending):
-        _refuse("recipients_state and recipients_pending go together")
+        refuse("recipients_state and recipients_pending go together")
     if "state" in mapping.columns and not mapping.pending:
-        _refuse("state needs pending: the values of rows that are to be sent")
+        refuse("state needs pending: the values of rows that are to be sent")
     if mapping.pending and "state" not in mapping.columns:
-        _refuse("pending needs state: the column that holds it")
+        refuse("pending needs state: the column that holds it")
     if mapping.content_charset:
         try:
             codecs.lookup(mapping.content_charset)
         except LookupError:
-            _refuse(f"content_charset {mapping.content_charset!r} is unknown")
+            refuse(f"content_charset {mapping.content_charset!r} is unknown")
 
 
-def check_use(mapping: Mapping, acknowledge: str, leases: str) -> None:
-    """Refuse what cannot be acknowledged or leased as was asked for."""
-    if acknowledge == "mark" and not ("state" in mapping.columns and mapping.finish):
-        _refuse("ack = mark needs state, pending and finish", 'or use ack = "keep"')
-    if acknowledge == "mark" and mapping.finish in (*mapping.pending, mapping.claim):
-        _refuse(f"finish = {mapping.finish!r} is also a value of rows to be sent")
-    if acknowledge == "delete" and not mapping.table:
-        _refuse("ack = delete needs table: a query cannot be deleted from")
-    if acknowledge == "mark" and not mapping.table:
-        _refuse("ack = mark needs table", 'with a query use ack = "statement"')
-    if (acknowledge == "statement") != bool(mapping.statement):
-        _refuse("ack = statement and the key statement go together")
-    if acknowledge == "statement" and ":id" not in mapping.statement:
-        _refuse("the statement does not contain :id, the row that it is about")
-    if mapping.claim and leases != "table":
-        _refuse("claim needs leases: a dead drainer's rows would stay claimed",
-                'allow tables of ours beside it with leases = "table"')  # fmt: skip
-
-
-def _refuse(
+def refuse(
     message: str, hint: str = "docs/sources.md shows a whole mapping"
 ) -> NoReturn:
+    """Raise UsageError."""
     raise UsageError(message, hint=hint)
 
 
@@ -140,6 +124,13 @@ class Bound:
         """Return the column that holds a part of the message."""
         return self.columns[name]
 
+    @property
+    def is_open(self) -> list[sa.ColumnElement[bool]]:
+        """What holds of a row that is to be sent."""
+        if "state" not in self.columns:
+            return []
+        return [self["state"].in_(list(self.open_states))]
+
 
 def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
     """Compare a mapping with the database; UsageError when it does not hold."""
@@ -154,7 +145,7 @@ def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
             continue
         columns[part] = _column(found, name, part)
     if mapping.query:
-        columns["id"] = _look_at_a_row(connection, found, columns, mapping)
+        columns |= _look_at_a_row(connection, found, columns, mapping)
     else:
         _check_types(columns, mapping)
     children = None
@@ -168,10 +159,21 @@ def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
     if "state" in columns:
         known = (*mapping.pending, *filter(None, (mapping.claim,)))
         states = tuple(value_of(columns["state"], text, "pending") for text in known)
-        for key in ("finish", "fail"):
-            if getattr(mapping, key):
-                value_of(columns["state"], getattr(mapping, key), key)
+        for key in ("claim", "finish", "fail"):
+            if text := getattr(mapping, key):
+                value_of(columns["state"], text, key)
+                _check_length(connection, columns["state"], text, key)
     return Bound(source=found, columns=columns, children=children, open_states=states)
+
+
+def _check_length(
+    connection: sa.Connection, column: sa.ColumnElement[Any], text: str, key: str
+) -> None:
+    """Refuse what a column has no room for; SQLite always has."""
+    length = getattr(column.type, "length", None)
+    if length and len(text) > length and connection.dialect.name != "sqlite":
+        message = f"{key} = {text!r} does not fit the column, which is {column.type!r}"
+        raise UsageError(message, hint="name a shorter value")
 
 
 def _child_columns(mapping: Mapping) -> Sequence[tuple[str, str]]:
@@ -209,9 +211,8 @@ def _query(connection: sa.Connection, query: str) -> sa.FromClause:
             sa.text(f"SELECT * FROM ({text}) AS mail WHERE 1 = 0")  # noqa: S608 - theirs
         ).keys()
     except sa.exc.DBAPIError as error:
-        said = " ".join(str(error.orig).split())[:300]
-        message = f"the query of the mapping fails: {said}"
-        raise UsageError(message, hint="try it in the database's own client") from None
+        message = f"the query of the mapping fails: {databases.reason(error)}"
+        raise UsageError(message, hint=TRY_IT) from None
     return sa.text(text).columns(*(sa.column(key) for key in keys)).subquery("mail")
 
 
@@ -260,24 +261,35 @@ def _look_at_a_row(
     found: sa.FromClause,
     columns: Dict[str, sa.ColumnElement[Any]],
     mapping: Mapping,
-) -> sa.ColumnElement[Any]:
-    """Check a query by its first row, having no types; return its id with one."""
-    query = sa.select(columns["content"], columns["id"]).select_from(found).limit(1)
-    row = connection.execute(query).first()
+) -> dict[str, sa.ColumnElement[Any]]:
+    """Check a query by its first row, having no types; return id and state with one."""
+    typed = [name for name in ("id", "state") if name in columns]
+    query = sa.select(columns["content"], *(columns[name] for name in typed))
+    row = connection.execute(query.select_from(found).limit(1)).first()
     if row is None:
-        return columns["id"]
+        return {}
     if isinstance(row[0], str) and not mapping.content_charset:
         _wrong(mapping, "content", "text", "octets", "say content_charset, or cast it")
     if not isinstance(row[0], bytes | str | memoryview | None):
         _wrong(mapping, "content", type(row[0]).__name__, "octets")
-    is_number = isinstance(row[1], int)
-    return sa.type_coerce(columns["id"], sa.BigInteger() if is_number else sa.String())
+    return {
+        name: sa.type_coerce(columns[name], _type_of(value))
+        for name, value in zip(typed, row[1:], strict=True)
+    }
+
+
+def _type_of(value: object) -> sa.types.TypeEngine[Any]:
+    if isinstance(value, bool):
+        return sa.Boolean()
+    return sa.BigInteger() if isinstance(value, int) else sa.String()
 
 
 def value_of(column: sa.ColumnElement[Any], text: str, key: str) -> Any:  # noqa: ANN401
     """Return a value of a column's type that was written as text; UsageError."""
     kind = column.type
     try:
+        if isinstance(kind, sa.Enum) and text not in kind.enums:
+            raise KeyError  # noqa: TRY301 - as of a boolean
         if isinstance(kind, sa.Boolean):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if isinstance(kind, sa.Integer):

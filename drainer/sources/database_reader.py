@@ -45,7 +45,7 @@ class Reader:
         Rows that somebody else has locked are skipped.
         """
         bound = self._store.bound(connection)
-        query = sa.select(bound["id"]).select_from(bound.source).where(*_open(bound))
+        query = sa.select(bound["id"]).select_from(bound.source).where(*bound.is_open)
         if last is not None:
             query = query.where(bound["id"] > last)
         query = query.order_by(bound["id"]).limit(PAGE)
@@ -71,7 +71,7 @@ class Reader:
         query = (
             sa.select(*columns, size, first)
             .select_from(bound.source)
-            .where(bound["id"].in_(list(ids)), *_open(bound))
+            .where(bound["id"].in_(list(ids)), *bound.is_open)
             .order_by(bound["id"])
         )
         rows = [dict(row) for row in connection.execute(query).mappings()]
@@ -150,12 +150,6 @@ class Reader:
         piece = sa.func.substr(bound["content"], part[0] + 1, part[1])
         query = sa.select(piece).select_from(bound.source).where(bound["id"] == id_)
         return connection.scalar(query)
-
-
-def _open(bound: Bound) -> list[sa.ColumnElement[bool]]:
-    if "state" not in bound.columns:
-        return []
-    return [bound["state"].in_(list(bound.open_states))]
 
 
 def _blob(

@@ -9,9 +9,8 @@ somebody else as well.
 """
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
-from drainer.databases import MARIADB_TABLE
+from drainer.databases import LONG_BLOB, LONG_TEXT, create_tables
 
 VERSION = "1"
 PENDING, DONE, FAILED = "pending", "done", "failed"
@@ -19,8 +18,6 @@ PENDING, DONE, FAILED = "pending", "done", "failed"
 metadata = sa.MetaData()
 
 _Serial = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-_Blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-_Text = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
 
 def _text(name: str, length: int) -> sa.Column[str]:
@@ -38,7 +35,7 @@ spool = sa.Table(
     #: As in MAIL FROM, without brackets; '' is the null sender.
     sa.Column("reverse_path", sa.String(512), nullable=False),
     #: The octets as they were received, with LF or CRLF line ends.
-    sa.Column("content", _Blob, nullable=False),
+    sa.Column("content", LONG_BLOB, nullable=False),
     _text("client_address", 64),
     _text("client_name", 255),
     _text("helo", 255),
@@ -52,7 +49,6 @@ spool = sa.Table(
     _text("verp", 2),
     sa.Column("state", sa.String(16), nullable=False, server_default=PENDING),
     sa.Index("drainer_spool_state", "state", "id"),
-    **MARIADB_TABLE,
 )
 
 recipients = sa.Table(
@@ -68,12 +64,11 @@ recipients = sa.Table(
     sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("forward_path", sa.String(512), nullable=False),
     #: ``type;address``, decoded.
-    sa.Column("orcpt", _Text),
+    sa.Column("orcpt", LONG_TEXT),
     #: Keywords with commas between them.
     _text("notify", 64),
     #: 'pending'; anything else means that it is done.
     sa.Column("state", sa.String(16), nullable=False, server_default=PENDING),
-    **MARIADB_TABLE,
 )
 
 leases_metadata = sa.MetaData()
@@ -86,7 +81,6 @@ leases = sa.Table(
     sa.Column("row_id", sa.String(255), primary_key=True),
     sa.Column("owner", sa.String(32), nullable=False),
     sa.Column("begun", sa.BigInteger),
-    **MARIADB_TABLE,
 )
 
 #: Until when each owner lives, in microseconds since 1970 by the database's clock.
@@ -95,15 +89,14 @@ owners = sa.Table(
     leases_metadata,
     sa.Column("owner", sa.String(32), primary_key=True),
     sa.Column("until", sa.BigInteger, nullable=False),
-    **MARIADB_TABLE,
 )
 
 
 def create(connection: sa.Connection) -> bool:
     """Make what is absent; return whether the spool was made just now."""
     absent = not sa.inspect(connection).has_table(spool.name)
-    metadata.create_all(connection)
-    leases_metadata.create_all(connection)
+    create_tables(metadata, connection)
+    create_tables(leases_metadata, connection)
     if absent and connection.dialect.name == "postgresql":
         connection.exec_driver_sql(  # pieces are read without unpacking it all
             "ALTER TABLE drainer_spool ALTER COLUMN content SET STORAGE EXTERNAL"

@@ -17,10 +17,10 @@ from drainer import databases
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.content import Held, crlf
 from drainer.mail.message import Message, Problem, Spooled
+from drainer.sources.database_checks import check_ids, check_statement, check_use
 from drainer.sources.database_finish import Finisher, set_state
 from drainer.sources.database_leases import Claims, Leases
 from drainer.sources.database_mapping import Mapping as Columns
-from drainer.sources.database_mapping import check_use
 from drainer.sources.database_reader import PAGE, Known, Reader, Row
 from drainer.sources.database_rows import Place, octets
 from drainer.sources.database_schema import leases_metadata
@@ -72,8 +72,12 @@ class Database:
         )
         self._read = Reader(self._store, self._place)
         self._finisher = Finisher(mapping, settings.acknowledge)
-        self._store.look(self._store.bound)
+        self._store.look(self._check)
         self._store.close()
+
+    def _check(self, connection: sa.Connection) -> None:
+        check_ids(connection, self._store.bound(connection), self._mapping)
+        check_statement(connection, self._mapping)
 
     def refuse_if_live(self) -> None:
         """Refuse never: no server sends mail out of this table by itself."""
@@ -181,7 +185,7 @@ class Database:
         if not self._may_lease:
             return
         if not self._mapping.is_built_in:
-            self._store.write(leases_metadata.create_all)
+            self._store.write(partial(databases.create_tables, leases_metadata))
         self._leases = Leases(self._mapping.name, owner, self.lease_seconds)
         self.renew()
 

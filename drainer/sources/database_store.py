@@ -31,6 +31,8 @@ RECONNECT_FOR = 60.0
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer of an SQLite file."""
 _DEADLOCK = frozenset({"40001", "40P01", 1213, 1205, 1020})
+_AWAY = frozenset({1040, 1053, 1077, 1184, 1203, 1927, *range(1152, 1162)})
+"""What MariaDB's server says that ends, is full, or has lost the connection."""
 
 
 class Store:
@@ -146,7 +148,9 @@ def _passes(error: BaseException) -> bool:
     if code in _DEADLOCK or (isinstance(number, int) and number in _DEADLOCK):
         return True
     away = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
-    refused = code in ("28P01", "28000", "3D000") or number in (1044, 1045, 1049, 1146)
+    refused = code in ("28P01", "28000", "3D000") or (
+        isinstance(number, int) and number in range(1000, 2000) and number not in _AWAY
+    )
     return error.connection_invalidated or (
         away and not refused and not isinstance(error.orig, sqlite3.Error)
     )

@@ -38,6 +38,7 @@ from drainer.sources.files import (
     directory,
     not_a_file,
     unescape_name,
+    unreadable,
     unusable,
     url_of,
 )
@@ -223,8 +224,7 @@ class EximSpool:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            code = "unreadable"
-            raise MessageUnreadable(code, error.strerror or str(error)) from error
+            raise unreadable(error) from error
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Remove the files of these, in Exim's order: log, body, header, journal.

@@ -118,7 +118,7 @@ def not_a_file(name: str, dir_fd: int) -> MessageUnreadable:
     except FileNotFoundError:
         raise
     except OSError as error:
-        return MessageUnreadable("unreadable", _words(error))
+        return unreadable(error)
     return MessageUnreadable("not-a-file", f"it is a {kind_of(mode)}")
 
 
@@ -143,8 +143,7 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
     try:
         return os.pread(descriptor, length, offset)
     except OSError as error:
-        code = "unreadable"
-        raise MessageUnreadable(code, _words(error)) from error
+        raise unreadable(error) from error
 
 
 def beginning(chunks: Iterable[bytes], length: int) -> bytes:
@@ -169,6 +168,11 @@ def canonical(path: str | os.PathLike[str]) -> str:
             return text
     except OSError as error:
         raise unusable(text, error) from error
+
+
+def unreadable(error: OSError) -> MessageUnreadable:
+    """Turn an error about one message into the one that holds it."""
+    return MessageUnreadable("unreadable", _words(error))
 
 
 def unusable(path: str, error: OSError) -> SourceError:

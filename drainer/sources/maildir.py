@@ -10,7 +10,7 @@ by its base name alone.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from drainer.sources.files import (
     escape_name,
     not_a_file,
     unescape_name,
+    unreadable,
     unusable,
     url_of,
 )
@@ -37,11 +38,13 @@ from drainer.sources.maildir_layout import (
     SUBDIRECTORIES,
     Drained,
     compression,
-    find_names,
+    find_odd,
+    find_usual,
     names,
     parse_name,
 )
 from drainer.sources.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.sources.whereabouts import Whereabouts
 
 _NOTHING_LEFT = "it ends within the trace fields of its delivery"
 
@@ -85,6 +88,7 @@ class Maildir:
         self._acknowledge = acknowledge
         self._drained = Drained(self._root)
         self._folders = [(), *map(_folder, folders)]
+        self._odd: dict[tuple[str, ...], Whereabouts] = {}
         self.url = url_of("maildir", self._root)
         self.acknowledges = acknowledge != "keep"
         for folder in self._folders:
@@ -189,25 +193,21 @@ class Maildir:
             yield from crlf(cut(file.chunks(), stripped))
 
     @contextmanager
-    def _found(
-        self, message: Message, elsewhere: Sequence[_Place] | None = None
-    ) -> Iterator[tuple[File, _Place]]:
+    def _found(self, message: Message) -> Iterator[tuple[File, _Place]]:
         """Hold the file of a message open.
 
-        Looks where it was, then ``elsewhere``: by default wherever its base name
-        stands in the folder. Raises MessageUnreadable('vanished').
+        Looks where it was, then wherever its base name stands in the folder.
+        Raises MessageUnreadable('vanished').
         """
-        first = _place(message)
         is_another = False
-        for place in self._candidates(first, elsewhere):
+        for place in self._candidates(_place(message)):
             try:
                 with directory(self._root, place.parts) as descriptor:
                     file = load(place.name, descriptor)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                code = "unreadable"
-                raise MessageUnreadable(code, error.strerror or str(error)) from error
+                raise unreadable(error) from error
             try:
                 if file.id == message.id:
                     yield file, place
@@ -220,78 +220,77 @@ class Maildir:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
         raise _Gone(code, f"{message.native_id} is in neither new nor cur any more")
 
-    def _candidates(
-        self, first: _Place, elsewhere: Sequence[_Place] | None
-    ) -> Iterator[_Place]:
+    def _candidates(self, first: _Place) -> Iterator[_Place]:
         """Yield where a message may lie; the folder is read only if need be."""
         if {"", ".", ".."} & {*first.parts, first.name}:
             return
         yield first
-        if elsewhere is None:
-            base = parse_name(first.name).base
-            elsewhere = self._elsewhere(first.parts[:-1], [base]).get(base, [])
-        yield from (place for place in elsewhere if place != first)
+        try:
+            yield from (place for place in self._elsewhere(first) if place != first)
+        except OSError as error:
+            raise unreadable(error) from error
 
-    def _elsewhere(
-        self, folder: tuple[str, ...], bases: Sequence[str]
-    ) -> dict[str, list[_Place]]:
-        places: dict[str, list[_Place]] = {}
-        for parts, name in find_names(self._root, folder, bases):
-            places.setdefault(parse_name(name).base, []).append(_Place(parts, name))
-        return places
+    def _elsewhere(self, first: _Place) -> Iterator[_Place]:
+        """Yield where its base name stands: by the usual names, then by any."""
+        folder, base = first.parts[:-1], parse_name(first.name).base
+        for subdirectory in reversed(SUBDIRECTORIES):
+            parts = (*folder, subdirectory)
+            with suppress(FileNotFoundError), directory(self._root, parts) as opened:
+                yield from (_Place(parts, name) for name in find_usual(opened, base))
+        odd = Whereabouts(partial(self._names, folder))
+        for path in self._odd.setdefault(folder, odd).find(base):
+            subdirectory, _, name = path.partition("/")
+            yield _Place((*folder, subdirectory), name)
+
+    def _names(self, folder: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """Yield the names with flags of a reader's own, each after its base."""
+        for subdirectory in SUBDIRECTORIES:
+            parts = (*folder, subdirectory)
+            with suppress(FileNotFoundError), directory(self._root, parts) as opened:
+                for base, name in find_odd(opened):
+                    yield base, f"{subdirectory}/{name}"
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Move or remove these; what readers renamed is looked for in one go.
+        """Move or remove these, also those that readers renamed.
 
         Raises SourceError when the file system does not let them go.
         """
         if not self.acknowledges:
             return []
-        done: list[str] = []
         touched: set[tuple[str, ...]] = set()
-        missing: dict[tuple[str, ...], list[Message]] = {}
-        for message in messages:
-            gone = self._let_go(message, [], touched)
-            if gone:
-                done.append(message.id)
-            elif gone is None:
-                missing.setdefault(_place(message).parts[:-1], []).append(message)
-        for folder, absent in missing.items():
-            bases = [parse_name(_place(message).name).base for message in absent]
-            places = self._elsewhere(folder, bases)
-            for message, base in zip(absent, bases, strict=True):
-                if self._let_go(message, places.get(base, []), touched) is not False:
-                    done.append(message.id)
+        done = [each.id for each in messages if self._let_go(each, touched)]
         self._drained.sync(touched)
         return done
 
-    def _let_go(
-        self,
-        message: Message,
-        elsewhere: Sequence[_Place],
-        touched: set[tuple[str, ...]],
-    ) -> bool | None:
-        """Move or remove one; None when it was not found, False when it stays."""
-        try:
-            with self._found(message, elsewhere) as (_, place):
-                pass
-        except _Gone:
-            return None
-        except MessageUnreadable:
-            return False
-        touched.add(place.parts)
+    def _let_go(self, message: Message, touched: set[tuple[str, ...]]) -> bool:
+        """Move or remove one; False when it stays. One that is gone is done."""
+        for _ in range(2):  # a reader may rename it just now
+            try:
+                with self._found(message) as (_, place):
+                    pass
+            except _Gone:
+                return True
+            except MessageUnreadable:
+                return False
+            touched.add(place.parts)
+            if self._drop(place):
+                return True
+        return False
+
+    def _drop(self, place: _Place) -> bool:
+        """Move or remove a file; False when it is not there any more."""
         if self._acknowledge == "move":
-            return self._drained.move(*place) or None
+            return self._drained.move(*place)
         try:
             with directory(self._root, place.parts) as descriptor:
                 os.unlink(place.name, dir_fd=descriptor)
         except FileNotFoundError:
-            return None
+            return False
         except OSError as error:
-            text = f"cannot remove {message.locator}: {error.strerror}"
-            raise SourceError(
-                text, hint='use ack = "keep", or run as the owner'
-            ) from error
+            path = "/".join((*place.parts, place.name))
+            text = f"cannot remove {path}: {error.strerror}"
+            hint = 'use ack = "keep", or run as the owner'
+            raise SourceError(text, hint=hint) from error
         return True
 
 

@@ -5,6 +5,7 @@ may move a file from new/ to cur/ or change its flags at any time, so a message
 is looked for by its base name when it is not where it was.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,13 @@ _FLAG_NAMES = {
     "D": "draft",
     "F": "flagged",
 }
+#: What follows a base unless a reader has flags of its own, as Dovecot does.
+_USUAL = dict.fromkeys(
+    f"{separator}2,{''.join(flags)}" if separator else ""
+    for separator in ("", ":", ";", "!")
+    for count in range(len(_FLAG_NAMES) + 1)
+    for flags in itertools.combinations(sorted(_FLAG_NAMES), count)
+)
 _COMPRESSED = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -80,17 +88,21 @@ def names(descriptor: int) -> Iterator[tuple[str, bool]]:
                 yield entry.name, entry.is_file(follow_symlinks=False)
 
 
-def find_names(
-    root: str, folder: tuple[str, ...], bases: Iterable[str]
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield (directory, name) of every file in a folder with one of these bases."""
-    wanted = set(bases)
-    for subdirectory in reversed(SUBDIRECTORIES):
-        parts = (*folder, subdirectory)
-        with suppress(FileNotFoundError), directory(root, parts) as descriptor:
-            for name, _ in names(descriptor):
-                if parse_name(name).base in wanted:
-                    yield parts, name
+def find_usual(descriptor: int, base: str) -> Iterator[str]:
+    """Yield the names of a base in an open directory, with flags or without."""
+    for info in _USUAL:
+        name = base + info
+        with suppress(OSError):
+            os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            yield name
+
+
+def find_odd(descriptor: int) -> Iterator[tuple[str, str]]:
+    """Yield the names that ``find_usual`` does not find, each after its base."""
+    for name, _ in names(descriptor):
+        base = parse_name(name).base
+        if name[len(base) :] not in _USUAL:
+            yield base, name
 
 
 class Drained:

@@ -28,6 +28,7 @@ from drainer.sources.files import (
     open_file,
     read_at,
     unescape_name,
+    unreadable,
     unusable,
     url_of,
 )
@@ -243,8 +244,7 @@ class PostfixQueue:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            code = "unreadable"
-            raise MessageUnreadable(code, error.strerror or str(error)) from error
+            raise unreadable(error) from error
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Remove the queue files, and what defer and trace hold on them.

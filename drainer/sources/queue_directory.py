@@ -33,10 +33,12 @@ from drainer.sources.files import (
     escape_name,
     not_a_file,
     read_at,
+    unreadable,
     unusable,
     url_of,
 )
 from drainer.sources.queue_walk import Entry, Kind, Place, place_of, walk
+from drainer.sources.whereabouts import Whereabouts
 
 IDENTITY_BYTES = 4096
 """How much of the content takes part in the identity."""
@@ -80,10 +82,6 @@ class Found:
     content: bytes | None
 
 
-Index = dict[str, list[Place]]
-"""Places of messages by what their names keep when they are moved."""
-
-
 class QueueDirectory(ABC):
     """A queue directory as a source."""
 
@@ -106,6 +104,7 @@ class QueueDirectory(ABC):
         self._root = canonical(path)
         self.url = url_of(self.scheme, self._root)
         self.acknowledges = acknowledge == "remove"
+        self._whereabouts = Whereabouts(self._keyed)
         self.check_layout()
 
     # ---- what a format says
@@ -234,23 +233,23 @@ class QueueDirectory(ABC):
 
     def open(self, message: Message) -> Spooled:
         """Find a message again, wherever in the queue it lies by now."""
-        with self._found(message, {}) as found:
+        with self._found(message) as found:
             return self._spooled(found)
 
     def stream(self, message: Message) -> Iterator[bytes]:
         """Yield a message's content, once its files have proven to be the same."""
-        with self._found(message, {}) as found:
+        with self._found(message) as found:
             yield from found.draft.chunks()
 
     @contextmanager
-    def _found(self, message: Message, index: Index) -> Iterator[Found]:
+    def _found(self, message: Message) -> Iterator[Found]:
         """Hold the files of a message open.
 
-        Looks where it was, then for its name in the whole queue; ``index`` is
-        filled for that once. Raises MessageUnreadable('vanished').
+        Looks where it was, then for its name in the whole queue. Raises
+        MessageUnreadable('vanished').
         """
         is_another = False
-        for place in self._candidates(place_of(message.locator), index):
+        for place in self._candidates(place_of(message.locator)):
             with ExitStack() as stack:
                 found = self._try(place, stack)
                 if found is not None and found.message.id == message.id:
@@ -262,15 +261,23 @@ class QueueDirectory(ABC):
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
         raise Gone(code, f"the queue has no {message.native_id} any more")
 
-    def _candidates(self, first: Place, index: Index) -> Iterator[Place]:
+    def _candidates(self, first: Place) -> Iterator[Place]:
         if not first.is_safe:
             return
         yield first
-        if not index:
-            with suppress(OSError):
-                for entry in self.entries():
-                    index.setdefault(self.key(entry.place), []).append(entry.place)
-        yield from (each for each in index.get(self.key(first), ()) if each != first)
+        try:
+            paths = list(self._whereabouts.find(self.key(first)))
+        except OSError as error:
+            raise unreadable(error) from error
+        for path in paths:
+            *parts, name = path.split("/")
+            if (place := Place(tuple(parts), name)) != first:
+                yield place
+
+    def _keyed(self) -> Iterator[tuple[str, str]]:
+        for entry in self.entries():
+            place = entry.place
+            yield self.key(place), "/".join((*place.parts, place.name))
 
     def _try(self, place: Place, stack: ExitStack) -> Found | None:
         try:
@@ -279,8 +286,7 @@ class QueueDirectory(ABC):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            code = "unreadable"
-            raise MessageUnreadable(code, error.strerror or str(error)) from error
+            raise unreadable(error) from error
 
     # ---- letting go
 
@@ -294,11 +300,8 @@ class QueueDirectory(ABC):
         if not self.acknowledges:
             return []
         touched: set[tuple[str, ...]] = set()
-        index: Index = {}
         drafts: list[Draft] = []
-        done = [
-            each.id for each in messages if self._begin(each, index, drafts, touched)
-        ]
+        done = [each.id for each in messages if self._begin(each, drafts, touched)]
         for stage in range(1, max((len(each.files) for each in drafts), default=0)):
             self._sync(touched)
             for draft in drafts:
@@ -312,13 +315,12 @@ class QueueDirectory(ABC):
     def _begin(
         self,
         message: Message,
-        index: Index,
         drafts: list[Draft],
         touched: set[tuple[str, ...]],
     ) -> bool:
         """Remove the first file of a message; False when it stays."""
         try:
-            with self._found(message, index) as found:
+            with self._found(message) as found:
                 draft = found.draft
                 place = place_of(found.message.locator)
                 if not draft.files or not self.may_remove(place):

@@ -107,7 +107,7 @@ def test_a_dead_drainers_rows_go_to_another(
     one, two = drainers(tmp_path)
     with PeerThread(Script(dot=Delay(0.15, "250 2.0.0 ok"))) as primary:
         arguments = drain_arguments(f"{url}?lease=3s", primary.port, "--no-check")
-        process = one.start(*arguments, "--connections", "2")
+        process = one.start(*arguments, "--connections", "1")
         primary.wait(lambda: len(primary.accepted) >= 10, timeout=30)
         busy = two.run(*arguments)
         process.send_signal(signal.SIGKILL)

@@ -16,13 +16,15 @@ from tests.roles import SmtpSink
 pytestmark = pytest.mark.alone
 
 MESSAGES = WINDOW + 2000
-LARGEST_BYTES = 180_000_000
+LARGEST_BYTES = 150_000_000
+TOGETHER_BYTES = 210_000_000
+"""Far below the 250 MB of a million messages, which these are too few to reach."""
 
 
 def test_sending_overlaps_the_scan_and_memory_is_bounded(
     tmp_path: Path, smtp_sink: Callable[..., SmtpSink]
 ) -> None:
-    """The scan cannot end before messages have left; no process takes much memory."""
+    """The scan cannot end before messages have left; memory is bounded."""
     write_maildir(tmp_path / "spool", MESSAGES)
     sink = smtp_sink()
     drainer = Drainer(tmp_path / "ledger.db")
@@ -41,3 +43,4 @@ def test_sending_overlaps_the_scan_and_memory_is_bounded(
     assert first < last
     assert overlapping >= MESSAGES - WINDOW - 1000, "the rest fits into the window"
     assert max(peaks.by_pid.values()) < LARGEST_BYTES
+    assert peaks.together < TOGETHER_BYTES

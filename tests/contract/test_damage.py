@@ -3,6 +3,7 @@
 A format that is to be held to this has a line in ``SHAPES``, and a kit.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -55,6 +56,7 @@ SHAPES = {
     "haraka": Shape(control=("*",)),
     "opensmtpd": Shape(control=("queue/*/*/2*",), content=("queue/*/*/message",)),
     "qmail": Shape(control=("info/*/*", "remote/*/*"), content=("mess/*/*",)),
+    "eml": Shape(content=("*.eml",)),
 }
 
 
@@ -368,12 +370,19 @@ def qmail_many(root: Path) -> None:
     lay_out_qmail(root, VICTIM, {"remote": records.encode()})
 
 
+def eml_many(root: Path) -> None:
+    """Write a sidecar."""
+    envelope = {"reverse_path": "", "recipients": list(many_paths())}
+    (root / f"{VICTIM}.json").write_text(json.dumps(envelope))
+
+
 MANY_RECIPIENTS = {
     "postfix": postfix_many,
     "exim": exim_many,
     "sendmail": sendmail_many,
     "haraka": haraka_many,
     "qmail": qmail_many,
+    "eml": eml_many,
 }
 """An envelope of OpenSMTPD has one recipient, the fields of a Maildir have room for
 some thousands."""
@@ -407,6 +416,12 @@ def dense_haraka(root: Path) -> None:
     (root / name).write_bytes(len(text).to_bytes(4, "big") + text + b"\r\n")
 
 
+def dense_eml(root: Path) -> None:
+    """Write the shortest objects into a sidecar."""
+    text = '{"reverse_path":"","recipients":[' + "{}," * 1_390_000 + "{}]}"
+    (root / f"{VICTIM}.json").write_text(text)
+
+
 def dense(pattern: str, record: bytes, end: bytes = b"") -> Callable[[Path], object]:
     """Return what writes the shortest records up to the size that is read."""
 
@@ -426,6 +441,7 @@ DENSE: dict[str, Callable[[Path], object]] = {
     "opensmtpd": dense("queue/*/*/2*", b"a:\n"),
     "qmail": dense("remote/*/*", b"T\0"),
     "maildir": dense("new/*", b"Delivered-To: ,\n"),
+    "eml": dense_eml,
 }
 
 

@@ -331,6 +331,7 @@ def mapped(engine: sa.Engine, *columns: sa.Column[Any], **values: Any) -> sa.Tab
     return table
 
 
+KEY = "outbox.key"
 MAPPING = {"table": "outbox", "id": "key", "reverse_path": "from_", "content": "raw",
            "arrived": "at", "state": "status", "pending": [0], "finish": 2}  # fmt: skip
 
@@ -469,6 +470,65 @@ def test_a_wrong_mapping_is_an_error_at_the_start(
     with pytest.raises(UsageError, match=words) as caught:
         opened(database_url, **(MAPPING | {"recipients": "rcpt"} | change))
     assert "s3cret" not in str(caught.value)
+
+
+def test_an_id_is_that_of_one_row(url: str, engine: sa.Engine) -> None:
+    """Who has several is neither listed once nor for ever; nor is NULL an id."""
+    also = sa.Column("also", sa.Integer)
+    table = mapped(engine, sa.Column("rcpt", sa.String(99)), also, rcpt="a@x.example")
+    keys = MAPPING | {"recipients": "rcpt", "id": "also"}
+    with pytest.raises(UsageError, match="id = 'also': it is NULL in a row"):
+        opened(url, **keys)
+    with engine.begin() as connection:
+        connection.execute(sa.update(table).values(also=5))
+        row = {"key": 8, "from_": "t@example.com", "raw": BODY, "also": 5}
+        connection.execute(sa.insert(table).values(row | {"status": 0}))
+    with pytest.raises(UsageError, match="id = 'also': '5' stands in 2 rows"):
+        opened(url, **keys)
+    joined = "SELECT a.* FROM outbox a JOIN outbox b ON a.also = b.also"
+    query = {k: v for k, v in MAPPING.items() if k not in ("table", "finish")}
+    query |= {"recipients": "rcpt", "query": joined, "ack": "keep"}
+    with pytest.raises(UsageError, match="id = 'key': '7' stands in 2 rows"):
+        opened(url, **query)
+    with engine.begin() as connection:
+        connection.execute(sa.update(table).where(table.c.key == 8).values(status=2))
+    assert len(list(opened(url, **keys).scan())) == 1
+
+
+def test_a_statement_that_fails_is_refused_at_the_start(
+    url: str, engine: sa.Engine
+) -> None:
+    """Not when the mail has been sent; asking the database changes nothing."""
+    table = mapped(engine, sa.Column("rcpt", sa.String(99)), rcpt="a@x.example")
+    query = {k: v for k, v in MAPPING.items() if k not in ("table", "finish")}
+    query |= {"recipients": "rcpt", "query": "SELECT * FROM outbox", "ack": "statement"}
+    sound = "UPDATE outbox SET status = 2"
+    with pytest.raises(UsageError, match=r"the statement fails: .*absent"):
+        opened(url, **query, statement=f"{sound}, absent = 1 WHERE {KEY} = :id")
+    assert list(opened(url, **query, statement=f"{sound} WHERE {KEY} = :id").scan())
+    with engine.begin() as connection:
+        assert connection.scalars(sa.select(table.c.status)).all() == [0]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_state_that_the_column_cannot_hold_is_refused(
+    database_servers: Callable[[str], Any], kind: str
+) -> None:
+    """Before anything was sent that could not be marked afterwards."""
+    url = database_servers(kind).fresh()
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    word = sa.Column[str]("word", sa.Enum("queued", "sent", name="word"))
+    short = sa.Column("short", sa.String(6))
+    rcpt = sa.Column("rcpt", sa.String(99))
+    mapped(engine, rcpt, word, short, rcpt="a@x.example", word="queued", short="new")
+    said = MAPPING | {"recipients": "rcpt", "state": "word", "pending": ["queued"]}
+    assert len(list(opened(url, **said | {"finish": "sent"}).scan())) == 1
+    for wrong in ({"pending": ["new"]}, {"finish": "done"}):
+        with pytest.raises(UsageError, match=r"is no value of the column, .*ENUM"):
+            opened(url, **said | {"finish": "sent"} | wrong)
+    said |= {"state": "short", "pending": ["new"], "finish": "delivered"}
+    with pytest.raises(UsageError, match="finish = 'delivered' does not fit"):
+        opened(url, **said)
 
 
 # ---- what is not a spool, and secrets

@@ -24,6 +24,7 @@ from drainer.mail.message import Message, Spooled
 from drainer.sources.exim import EximSpool
 from drainer.sources.exim_locks import exim_runs
 from drainer.sources.registry import open_source
+from tests.command import Drainer
 from tests.exim_files import ID, VARIABLES, data_file, header_file, place
 from tests.samples import EximSample, exim_samples, lay_out_exim
 
@@ -135,6 +136,18 @@ def test_states_of_the_samples_are_shown(found: dict[str, Spooled]) -> None:
         ("one@example.org",),
     )
     assert found[sample("named queue")].message.queue == "slow"
+
+
+def test_a_person_sees_that_a_message_is_frozen(
+    tmp_path: Path, found: dict[str, Spooled]
+) -> None:
+    """In the table as in JSON."""
+    spool = Path(__file__).parents[1] / "data" / "exim"
+    drainer = Drainer(tmp_path / "ledger.db", {"COLUMNS": "200"})
+    shown = drainer.run("inspect", f"exim:{spool}").stdout
+    name = found[sample("frozen")].message.native_id
+    (line,) = (line for line in shown.splitlines() if name in line)
+    assert "(frozen)" in line
 
 
 # ---- which directories are read

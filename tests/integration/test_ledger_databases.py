@@ -1,6 +1,9 @@
 """The ledger in a database of each kind: a whole drain, its list, its operators."""
 
+import re
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -178,3 +181,51 @@ def test_many_drainers_make_one_ledger(tmp_path: Path, drainer: Drainer) -> None
     for thread in threads:
         thread.join()
     assert [result.code for result in results] == [0, 0, 0], results
+
+
+def test_a_ledger_that_fails_is_an_error_in_words(
+    tmp_path: Path, database_servers: Callable[[str], Server]
+) -> None:
+    """Whoever begins to read or write it hears what the database said."""
+    url = database_servers("postgresql").fresh()
+    drainer = Drainer(tmp_path / "ledger.db", url=url)
+    write_maildir(tmp_path / "spool", 1)
+    with PeerThread(Script(rcpt="450 4.2.1 later")) as primary:
+        arguments = drain_arguments(tmp_path / "spool", primary.port, "--no-check")
+        assert drainer.run(*arguments, "--give-up-after", "0s").code == 5
+    _drop(url, schema.decisions)
+    held = drainer.run("hold", "--recipient", "@", "--reason", "why not")
+    _drop(url, schema.owners)
+    drained = drainer.run(*arguments)
+    assert (held.code, drained.code) == (1, 2)
+    assert "the ledger cannot be written: " in held.stderr
+    assert "the ledger cannot be read: " in drained.stderr
+    assert "Traceback" not in held.stderr + drained.stderr
+
+
+def _drop(url: str, table: sa.Table) -> None:
+    database = engine.connect(engine.parse_url(url), create=False)
+    with database.begin() as connection:
+        table.drop(connection)
+    database.dispose()
+
+
+def test_texts_are_kept_whole_and_compared_exactly(database_url: str) -> None:
+    """Longer than MariaDB's usual text, and in the case that they were written in."""
+    database = engine.connect(engine.parse_url(database_url), create=True)
+    long = "\N{WAVE DASH}" * 100_000
+    rows = [{"name": "a", "value": "1"}, {"name": "A", "value": long}]
+    with database.connect() as connection:
+        connection.execute(sa.insert(meta), rows)
+        named = sa.select(meta.c.value).where(meta.c.name == "A")
+        assert connection.scalars(named).all() == [long]
+    database.dispose()
+
+
+def test_a_start_loads_the_dialect_of_no_other_database() -> None:
+    """Each takes longer to load than a command should take to begin."""
+    code = "import sys, drainer.ledger.sql; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = set(re.findall(r"sqlalchemy\.dialects\.([a-z]+)", loaded.stdout))
+    assert found == {"sqlite"}

@@ -232,6 +232,26 @@ def test_removing_is_possible(root: Path) -> None:
     assert not root.with_name("backup.drained").exists()
 
 
+INFOS = ("", ":2,", ":2,S", ":2,DFPRST", ";2,RS", "!2,F", ":2,Sab", ":1,x", ":2,SF")
+
+
+@pytest.mark.parametrize("info", INFOS)
+@pytest.mark.parametrize("subdirectory", ["new", "cur"])
+def test_a_renamed_message_is_found_whatever_its_flags(
+    root: Path, subdirectory: str, info: str
+) -> None:
+    """Those of the standard at once, a reader's own by a listing."""
+    base = "1795453619.M1.mx2,S=310"
+    path = root / "new" / f"{base}:2,P"
+    path.write_bytes(MAIL)
+    source = Maildir(root)
+    message = only(source)
+    path.rename(root / subdirectory / f"{base}{info}")
+    assert source.open(message).message.locator == f"{subdirectory}/{base}{info}"
+    assert source.acknowledge([message]) == [message.id]
+    assert list(source.scan()) == []
+
+
 def test_many_renamed_messages_are_found_in_one_reading(root: Path) -> None:
     """A reader that opened the whole folder costs one listing, not one each."""
     for number in range(200):

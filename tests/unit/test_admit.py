@@ -92,6 +92,11 @@ CORRUPT = Problem(code="corrupt", detail="x")
             id="unless the operator has it replaced",
         ),
         pytest.param(
+            scanned(PLAIN._replace(size_bytes=0)),
+            ("corrupt", "corrupt"),
+            id="nothing to send",
+        ),
+        pytest.param(
             scanned(PLAIN._replace(hops=49)),
             ("too-many-hops", "too-many-hops"),
             id="a loop",
