@@ -2,10 +2,17 @@
 
 import ipaddress
 from datetime import timedelta
+from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from drainer.config.section import Duration, Section
+from drainer.config.section import Duration, Section, check_login
 from drainer.policy.facts import SHARED_PROVIDERS
 from drainer.policy.throttle import parse_rate
 
@@ -27,6 +34,18 @@ class BounceSection(Section):
         "localhost:25",
         description="where reports go: HOST[:PORT] takes mail for everybody; mx = the"
         " mail servers of the sender",
+    )
+    via_tls: Literal["off", "opportunistic", "required"] = Field(
+        "opportunistic", description="STARTTLS to it; a username makes it required"
+    )
+    via_username: str = Field(
+        "", description="login for AUTH there; its certificate must be valid then"
+    )
+    via_password_file: str = Field(
+        "", description="file whose first line is the password"
+    )
+    via_password: SecretStr = Field(
+        SecretStr(""), description="better: via_password_file, or the environment"
     )
     mx_port: int = Field(25, ge=1, le=65535, description="port of those mail servers")
     mx_private: bool = Field(
@@ -108,6 +127,20 @@ class BounceSection(Section):
         parse_rate(self.rate)
         if bool(self.dkim_key_file) != bool(self.dkim_selector):
             message = "dkim_key_file and dkim_selector belong together"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _logs_in(self) -> "BounceSection":
+        if not self.via_username:
+            return self
+        check_login(
+            self.via_tls,
+            has_password=bool(self.via_password_file or self.via_password),
+            named="DRAINER_BOUNCE__VIA_",
+        )
+        if self.via == "mx":
+            message = 'via_username is for one server, and via = "mx" names none'
             raise ValueError(message)
         return self
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from drainer.config.section import Duration, Section
+from drainer.config.section import Duration, Section, check_login
 from drainer.mail.envelope import AddressError, parse_mailbox
 
 
@@ -84,12 +84,12 @@ class Primary(Section):
 
     @model_validator(mode="after")
     def _secrets(self) -> "Primary":
-        if self.username and self.tls == "off":
-            message = 'a username with tls = "off" would send the password in the clear'
-            raise ValueError(message)
-        if self.username and not (self.password_file or self.password):
-            message = "a username needs password_file, or DRAINER_PRIMARY__PASSWORD"
-            raise ValueError(message)
+        if self.username:
+            check_login(
+                self.tls,
+                has_password=bool(self.password_file or self.password),
+                named="DRAINER_PRIMARY__",
+            )
         if self.username and self.forward_client == "xclient":
             message = (
                 'forward_client = "xclient" ends the login that a username asks for;'

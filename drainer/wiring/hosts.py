@@ -11,13 +11,8 @@ from drainer.smtp.check import Probe
 
 MAX_HOST, MAX_PORT = 253, 65535
 
-
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-
-
 _NAME = rf"{_LABEL}(?:\.{_LABEL})*\.?"
-
-
 _HOST_PORT = re.compile(
     rf"(?:\[([0-9A-Fa-f:.%]+)\]|({_NAME}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?=$)))"
     r"(?::([0-9]{1,5}))?"
@@ -30,9 +25,9 @@ def make_route(config: Config) -> Route:
     if not primary.host:
         message = "no primary is named"
         raise UsageError(message, hint="give --to HOST[:PORT], or set [primary] host")
-    login = None
-    if primary.username:
-        login = Login(username=primary.username, password=_password(config))
+    login = login_of(
+        primary.username, primary.password_file, primary.password.get_secret_value()
+    )
     return Route(
         host=primary.host,
         port=primary.port,
@@ -65,19 +60,21 @@ def _timeouts(config: Config) -> Timeouts:
     )
 
 
-def _password(config: Config) -> str:
-    primary = config.primary
-    if not primary.password_file:
-        return primary.password.get_secret_value()
+def login_of(username: str, password_file: str, password: str) -> Login | None:
+    """Return who logs in; None = nobody. UsageError when the file has no password."""
+    if not username:
+        return None
+    if not password_file:
+        return Login(username=username, password=password)
     try:
-        lines = Path(primary.password_file).read_text("utf-8").splitlines()
+        lines = Path(password_file).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         message = f"the password file cannot be read: {error}"
         raise UsageError(message) from None
     if not lines or not lines[0]:
-        message = f"the password file {primary.password_file} is empty"
+        message = f"the password file {password_file} is empty"
         raise UsageError(message)
-    return lines[0]
+    return Login(username=username, password=lines[0])
 
 
 def split_host(text: str) -> tuple[str, int | None]:

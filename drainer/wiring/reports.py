@@ -16,7 +16,7 @@ from drainer.policy.bounce_limits import Limits
 from drainer.policy.facts import Trust
 from drainer.policy.throttle import message_rate, parse_rate
 from drainer.smtp import Route
-from drainer.wiring.hosts import split_host
+from drainer.wiring.hosts import login_of, split_host
 
 
 def make_trust(config: Config) -> Trust:
@@ -77,16 +77,25 @@ def make_posting(config: Config) -> Posting:
 
 def make_via(config: Config) -> Route:
     """Return the relay that takes reports; UsageError when it is none."""
-    if config.bounce.via == "mx":
+    bounce = config.bounce
+    if bounce.via == "mx":
         message = '[bounce] via = "mx" is for reports alone'
         raise UsageError(message, hint="name a server that takes mail: HOST[:PORT]")
     try:
-        host, port = split_host(config.bounce.via)
+        host, port = split_host(bounce.via)
     except UsageError as error:
         message = f"[bounce] via: {error}"
         raise UsageError(message, hint=error.hint) from None
+    password = bounce.via_password.get_secret_value()
+    login = login_of(bounce.via_username, bounce.via_password_file, password)
     return Route(
-        host=host, port=port or 25, helo=make_own(config).hostname, timeouts=LIMITS
+        host=host,
+        port=port or 25,
+        helo=make_own(config).hostname,
+        tls="required" if login else bounce.via_tls,
+        verify=login is not None,
+        login=login,
+        timeouts=LIMITS,
     )
 
 

@@ -11,11 +11,12 @@ import pytest
 from drainer.evidence.dns import Dns
 from drainer.evidence.relays import relays_of
 from tests.bouncing import BOB, Refusing, nobody_unknown, parsed, refusing
+from tests.certificates import self_signed
 from tests.integration.test_dkim import KEY
 from tests.peer import PeerThread
 from tests.primaries import OK, UNKNOWN
 from tests.roles import Primary
-from tests.script import Drop, Script, Stall, Step, View, in_turn
+from tests.script import EXTENSIONS, Drop, Script, Stall, Step, View, in_turn
 from tests.zones import SERVFAIL, serving, zone_of
 
 StartPeer = Callable[..., PeerThread]
@@ -308,6 +309,38 @@ def test_a_real_postfix_takes_a_signed_report(
     assert "s=reports" in mail["DKIM-Signature"]
     assert mail["From"] == "Mail Delivery System <MAILER-DAEMON@backup.example>"
     assert b"nobody@example.org" in found.content
+
+
+def test_a_smarthost_gets_the_login_under_tls(
+    bench: Refusing,
+    peer: StartPeer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And nobody else sees the password: not the ledger, not who runs the command."""
+    password = bench.root / "password"
+    password.write_text("open sesame\n")
+    certificate = self_signed(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
+    relay = peer(
+        tls=certificate.server_context(), extensions=(*EXTENSIONS, "AUTH PLAIN")
+    )
+    bench.configure(
+        bounce={
+            "via": f"localhost:{relay.port}",
+            "via_username": "me",
+            "via_password_file": str(password),
+        }
+    )
+    name = bench.refuse()
+    result = bench.confirm()
+    assert [d["rule"] for d in bench.sendings(name)] == ["report-sent"], result.stderr
+    commands = [each.line.split()[0] for each in relay.commands]
+    begun = [commands.index(verb) for verb in (b"STARTTLS", b"AUTH", b"MAIL")]
+    assert begun == sorted(begun)
+    assert len(relay.accepted) == 1
+    assert b"sesame" not in bench.ledger.read_bytes()
+    assert "sesame" not in result.stdout + result.stderr + str(bench.why(name))
 
 
 # ---- the servers of a sender

@@ -170,6 +170,18 @@ CONTRADICTIONS: dict[str, tuple[str, list[str]]] = {
         "[primary]\nusername = 'x'\n",
         ["primary", "password_file", "DRAINER_PRIMARY__PASSWORD"],
     ),
+    "a relay's login in the clear": (
+        "[bounce]\nvia_username = 'x'\nvia_password = 'y'\nvia_tls = 'off'\n",
+        ["bounce", 'tls = "off"', "in the clear"],
+    ),
+    "a relay's login without a password": (
+        "[bounce]\nvia_username = 'x'\n",
+        ["bounce", "via_password_file", "DRAINER_BOUNCE__VIA_PASSWORD"],
+    ),
+    "a login at the servers of any sender": (
+        "[bounce]\nvia = 'mx'\nvia_username = 'x'\nvia_password = 'y'\n",
+        ["bounce", 'via = "mx" names none'],
+    ),
     "a first delay over the longest": (
         "[retry]\nfirst = '2h'\nmax = '1h'\n",
         ["retry", "first is longer than max"],
