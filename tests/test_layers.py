@@ -56,7 +56,11 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "aiosmtplib": ("drainer.smtp.connect",),
     "authres": ("drainer.evidence.results",),
     "cryptography": ("drainer.mail.certificate",),
-    "dkim": ("drainer.evidence.dkim", "drainer.evidence.signing"),
+    "dkim": (
+        "drainer.evidence.arc",
+        "drainer.evidence.dkim",
+        "drainer.evidence.signing",
+    ),
     "dns": ("drainer.evidence.dns",),
     "opentelemetry": ("drainer.observe",),
     "orjson": ("drainer.ledger.text", "drainer.observe"),

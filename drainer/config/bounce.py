@@ -96,6 +96,11 @@ class BounceSection(Section):
         description="names in Authentication-Results that the backup writes itself, and"
         " removes from incoming mail; empty = none is believed",
     )
+    arc_sealers: tuple[str, ...] = Field(
+        (),
+        description="domains of forwarders whose ARC chains are believed, all that they"
+        " say (experimental); empty = ARC is not looked at",
+    )
     backup_hosts: tuple[str, ...] = Field(
         (),
         description="names behind `by` in the backup's own Received; empty ="
@@ -144,7 +149,9 @@ class BounceSection(Section):
             raise ValueError(message)
         return self
 
-    @field_validator("authserv_ids", "backup_hosts", "relay_domains", "weak_providers")
+    @field_validator(
+        "authserv_ids", "arc_sealers", "backup_hosts", "relay_domains", "weak_providers"
+    )
     @classmethod
     def _lower(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.lower().rstrip(".") for name in names)

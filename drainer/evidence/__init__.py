@@ -34,6 +34,8 @@ class Settings:
     servers: Servers = Servers()
     #: Whose Authentication-Results count.
     authserv_ids: frozenset[str] = frozenset()
+    #: Domains whose ARC chains are believed.
+    sealers: frozenset[str] = frozenset()
     #: What the backup calls itself behind ``by`` in its Received fields.
     backup_hosts: frozenset[str] = frozenset()
     #: Our own name: mail to it would come back to us.

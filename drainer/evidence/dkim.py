@@ -31,7 +31,7 @@ CLOCK_SKEW = timedelta(hours=1)
 _MAX_LISTED = 20
 _MAX_FIELDS = 2000
 _MAX_NAMES = 200
-_MAX_SIGNATURE_BYTES = 8 * 1024
+MAX_SIGNATURE_BYTES = 8 * 1024
 _MAX_KEY_BYTES = 1500
 _MAX_ADDRESS_BYTES = 32 * 1024
 _MAX_WORDS = 200
@@ -47,7 +47,7 @@ class Unusable(Exception):
     """No signature of this message can be evidence."""
 
 
-class _Fault(NamedTuple):
+class Fault(NamedTuple):
     """Why one signature is no evidence."""
 
     words: str
@@ -56,7 +56,7 @@ class _Fault(NamedTuple):
     state: Strength = Strength.NOT
 
 
-class _Letter(NamedTuple):
+class Letter(NamedTuple):
     """A message as dkimpy takes it: field names and values as they stand."""
 
     fields: Sequence[tuple[bytes, bytes]]
@@ -72,17 +72,17 @@ def check(
     ``content`` has CRLF line ends, ``arrived`` is the time for ``t=`` and ``x=``.
     Raises Unusable when the message cannot be read.
     """
-    letter = _Letter(*_split(content), arrived)
+    letter = read(content, arrived)
     found: list[Signature] = []
     verified = 0
     for index, tags in _signatures(letter):
         domain = ascii_domain(tags.get(b"d", b"").decode("ascii", "replace"))
         owner = organisation_of(domain)
-        fault = _Fault("not of the sender's domain")
+        fault = Fault("not of the sender's domain")
         names: frozenset[str] = frozenset()
         if owner and owner == organisation:
             verified += 1
-            fault, names = _Fault(f"more than {MAX_SIGNATURES} signatures"), frozenset()
+            fault, names = Fault(f"more than {MAX_SIGNATURES} signatures"), frozenset()
             if verified <= MAX_SIGNATURES:
                 fault, names = _verify(dns, letter, index, tags)
         found.append(
@@ -98,7 +98,8 @@ def check(
     return tuple(found[:_MAX_LISTED])
 
 
-def _split(content: bytes) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
+def read(content: bytes, arrived: datetime) -> Letter:
+    """Return a message as dkimpy takes it; Unusable when it cannot be read."""
     head, blank, body = content.partition(b"\r\n\r\n")
     if not blank:
         head = content.removesuffix(b"\r\n")
@@ -114,15 +115,15 @@ def _split(content: bytes) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
     if end != len(head):
         message = f"an odd line in the header: {head[end : end + 40]!r}"
         raise Unusable(message)
-    return fields, body
+    return Letter(fields, body, arrived)
 
 
-def _signatures(letter: _Letter) -> Iterator[tuple[int, Tags]]:
+def _signatures(letter: Letter) -> Iterator[tuple[int, Tags]]:
     """Yield the signatures that can be read at all, with their number from the top."""
     names = (b"dkim-signature",)
     values = [v for name, v in letter.fields if name.strip().lower() in names]
     for index, value in enumerate(values):
-        if len(value) > _MAX_SIGNATURE_BYTES:
+        if len(value) > MAX_SIGNATURE_BYTES:
             continue
         try:
             yield index, dkim.util.parse_tag_value(value)
@@ -130,112 +131,126 @@ def _signatures(letter: _Letter) -> Iterator[tuple[int, Tags]]:
             continue
 
 
-_PASS = _Fault("valid", state=Strength.PROVEN)
+_PASS = Fault("valid", state=Strength.PROVEN)
 
 
 def _verify(
-    dns: Dns, letter: _Letter, index: int, tags: Tags
-) -> tuple[_Fault, frozenset[str]]:
+    dns: Dns, letter: Letter, index: int, tags: Tags
+) -> tuple[Fault, frozenset[str]]:
     """Return whether one signature is valid, and whom it names."""
     nobody: frozenset[str] = frozenset()
     fault = _fault_of(tags, letter.arrived)
     if fault:
         return fault, nobody
-    record = _find_key(dns, tags)
-    if isinstance(record, _Fault):
+    record = find_key(dns, tags)
+    if isinstance(record, Fault):
         return record, nobody
-    fault = _fault_of_key(dkim.util.parse_tag_value(record), tags)
+    fault = fault_of_key(dkim.util.parse_tag_value(record), tags)
     if fault:
         return fault, nobody
     verifier = _Verifier(letter, tags)
     try:
         valid = verifier.verify(index, dnsfunc=lambda *_, **__: record)
     except dkim.KeyFormatError as error:
-        return _Fault(f"key: {error}", refused=True), nobody
+        return Fault(f"key: {error}", refused=True), nobody
     except Exception as error:  # noqa: BLE001 - whatever it stumbles over
-        return _Fault(str(error) or repr(error)), nobody
+        return Fault(str(error) or repr(error)), nobody
     if not valid:
-        return _Fault("the signature does not fit the message or the key"), nobody
+        return Fault("the signature does not fit the message or the key"), nobody
     return _PASS, verifier.addressees()
 
 
-def _fault_of(tags: Tags, arrived: datetime) -> _Fault | None:
+def _fault_of(tags: Tags, arrived: datetime) -> Fault | None:
     """Say what is wrong with a signature before its key is known."""
+    fault = fault_of_coverage(tags)
+    if fault:
+        return fault
+    try:  # not t= and x=: dkimpy judges them by the time of day
+        dkim.validate_signature_fields(timeless(tags))
+    except Exception as error:  # noqa: BLE001 - it stumbles over some
+        return Fault(str(error) or repr(error))
+    return fault_of_times(tags, arrived)
+
+
+def fault_of_coverage(tags: Tags) -> Fault | None:
+    """Say what a signature leaves open, whether it is valid or not."""
     algorithm = tags.get(b"a", b"")
     if algorithm not in _ALGORITHMS:
-        return _Fault(f"algorithm {algorithm.decode('ascii', 'replace')}", refused=True)
+        return Fault(f"algorithm {algorithm.decode('ascii', 'replace')}", refused=True)
     if b"l" in tags:
-        return _Fault("l= leaves the end of the body open", refused=True)
+        return Fault("l= leaves the end of the body open", refused=True)
     names = _signed_names(tags)
     if b"from" not in names:
-        return _Fault("it does not cover From", refused=True)
+        return Fault("it does not cover From", refused=True)
     if len(names) > _MAX_NAMES:
-        return _Fault("it covers too many fields")
+        return Fault("it covers too many fields")
     if not _SELECTOR.fullmatch(tags.get(b"s", b"")):
-        return _Fault("a selector that is no name")
-    try:  # not t= and x=: dkimpy judges them by the time of day
-        bare = {k: v for k, v in tags.items() if k not in (b"t", b"x")}
-        dkim.validate_signature_fields(bare)
-    except Exception as error:  # noqa: BLE001 - it stumbles over some
-        return _Fault(str(error) or repr(error))
-    return _fault_of_times(tags, arrived)
+        return Fault("a selector that is no name")
+    return None
 
 
-def _fault_of_times(tags: Tags, arrived: datetime) -> _Fault | None:
+def timeless(tags: Tags) -> dict[bytes, bytes]:
+    """Return tags without those that are judged by the time of arrival."""
+    return {name: value for name, value in tags.items() if name not in (b"t", b"x")}
+
+
+def fault_of_times(tags: Tags, arrived: datetime) -> Fault | None:
+    """Say what is wrong with the times of a signature, seen from its arrival."""
     times = {}
     for name in (b"t", b"x"):
         if name in tags:
             if not _NUMBER.fullmatch(tags[name]):
-                return _Fault(f"{name.decode()}= is no time")
+                return Fault(f"{name.decode()}= is no time")
             times[name] = int(tags[name])
     made, expires = times.get(b"t"), times.get(b"x")
     if made is not None and made > (arrived + CLOCK_SKEW).timestamp():
-        return _Fault("t= was in the future when the message arrived")
+        return Fault("t= was in the future when the message arrived")
     if expires is not None and expires < arrived.timestamp():
-        return _Fault("x= had passed when the message arrived")
+        return Fault("x= had passed when the message arrived")
     if made is not None and expires is not None and expires < made:
-        return _Fault("x= before t=")
+        return Fault("x= before t=")
     return None
 
 
-def _find_key(dns: Dns, tags: Tags) -> bytes | _Fault:
+def find_key(dns: Dns, tags: Tags) -> bytes | Fault:
+    """Return the key record of a signature, or why there is none."""
     domain = ascii_domain(tags[b"d"].decode("ascii", "replace"))
     name = f"{tags[b's'].decode()}._domainkey.{domain}"
     answer = dns.ask(name, "TXT")
     if answer.outcome is Outcome.FAILED:
-        return _Fault(f"DNS did not answer: {answer.detail}", state=Strength.LATER)
+        return Fault(f"DNS did not answer: {answer.detail}", state=Strength.LATER)
     records = [record for record in answer.records if b"p=" in record]
     if not records:
-        return _Fault(f"no key at {name}")
+        return Fault(f"no key at {name}")
     if len(records) > 1:
-        return _Fault(f"several keys at {name}")
+        return Fault(f"several keys at {name}")
     try:
         dkim.util.parse_tag_value(records[0])
     except dkim.util.InvalidTagValueList:
-        return _Fault(f"an unreadable key at {name}")
+        return Fault(f"an unreadable key at {name}")
     return records[0]
 
 
-def _fault_of_key(key: Tags, tags: Tags) -> _Fault | None:
+def fault_of_key(key: Tags, tags: Tags) -> Fault | None:
     """Say what is wrong with a key for this signature (RFC 6376 3.6.1)."""
     kind = key.get(b"k", b"rsa")
     flags = _listed(key.get(b"t", b""))
     services, hashes = (_listed(key.get(name, default)) for name, default in _ALLOWED)
     if key.get(b"v", b"DKIM1") != b"DKIM1":
-        return _Fault("a key of another version")
+        return Fault("a key of another version")
     if not key.get(b"p"):
-        return _Fault("the key was revoked")
+        return Fault("the key was revoked")
     if len(key[b"p"]) > _MAX_KEY_BYTES:
-        return _Fault("the key is too long")
+        return Fault("the key is too long")
     if tags[b"a"] != kind + b"-sha256":
-        return _Fault(f"a key for {kind.decode('ascii', 'replace')}")
+        return Fault(f"a key for {kind.decode('ascii', 'replace')}")
     if b"y" in flags:
-        return _Fault("the key is for testing (t=y)", refused=True)
+        return Fault("the key is for testing (t=y)", refused=True)
     if not services & {b"*", b"email"} or b"sha256" not in hashes:
-        return _Fault("the key is not for this use", refused=True)
+        return Fault("the key is not for this use", refused=True)
     identity = tags.get(b"i", b"@" + tags[b"d"]).rpartition(b"@")[2]
     if b"s" in flags and identity.lower() != tags[b"d"].lower():
-        return _Fault("i= is of a subdomain, which the key forbids (t=s)", refused=True)
+        return Fault("i= is of a subdomain, which the key forbids (t=s)", refused=True)
     return None
 
 
@@ -254,7 +269,7 @@ def _signed_names(tags: Tags) -> list[bytes]:
 class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
     """dkimpy, given a message and a signature that were read and judged by us."""
 
-    def __init__(self, letter: _Letter, tags: Tags) -> None:
+    def __init__(self, letter: Letter, tags: Tags) -> None:
         super().__init__(minkey=MIN_RSA_BITS)
         self._tags = dict(tags)
         self.headers = [list(field) for field in letter.fields]

@@ -5,6 +5,7 @@ from drainer.evidence import (
     MAX_HEADER_BYTES,
     Question,
     Settings,
+    arc,
     dkim,
     dmarc,
     spf,
@@ -14,7 +15,7 @@ from drainer.evidence.domains import ascii_domain, organisation_of
 from drainer.evidence.reach import reach_of
 from drainer.evidence.results import claims_of
 from drainer.mail.envelope import domain_of
-from drainer.policy.facts import Facts, Reach, Signature, Spf, parse_address
+from drainer.policy.facts import Chain, Facts, Reach, Signature, Spf, parse_address
 
 
 def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
@@ -28,7 +29,7 @@ def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
             client=question.client,
             login=question.login,
             reach=Reach.NXDOMAIN,
-            skipped={f"V{n}": "the sender has no domain" for n in (3, 4, 5, 6)},
+            skipped={f"V{n}": "the sender has no domain" for n in (3, 4, 5, 6, 7)},
         )
     head = _head(question.content)
     if len(head) > MAX_HEADER_BYTES:
@@ -49,6 +50,7 @@ def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
         signatures=_signatures(dns, question, domain, skipped),
         dmarc=dmarc.look(dns, head),
         claims=claims,
+        chain=_chain(dns, settings, question, skipped),
         reach=reach_of(dns, domain, own=settings.names, private=settings.private),
         skipped=skipped,
     )
@@ -90,3 +92,15 @@ def _signatures(
     except dkim.Unusable as error:
         skipped["V4"] = str(error)
         return ()
+
+
+def _chain(
+    dns: Dns, settings: Settings, question: Question, skipped: dict[str, str]
+) -> Chain:
+    if not settings.sealers:
+        return Chain(detail="[bounce] arc_sealers names nobody")
+    if "V4" in skipped:  # what cannot be read, or is too large
+        return Chain(detail=skipped["V4"])
+    return arc.look(
+        dns, question.content, sealers=settings.sealers, arrived=question.arrived
+    )

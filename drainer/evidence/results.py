@@ -5,7 +5,7 @@ message. What does not parse, contradicts itself or does not say whom it is abou
 no evidence.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import authres
 import authres.dmarc
@@ -41,20 +41,31 @@ def claims_of(
     if block is None:
         return (), "no Received field of the backup"
     fields = [each for each in block if each.name == "authentication-results"]
+    return claims_in([unfold(each.value) for each in fields], authserv_ids)
+
+
+def claims_in(
+    values: Sequence[str], authserv_ids: frozenset[str] | None = None
+) -> tuple[tuple[Claim, ...], str]:
+    """Return what the values of such fields state positively, or none and why.
+
+    ``authserv_ids`` are those that count; None = all that are there.
+    """
     results: dict[tuple[str, str], set[str]] = {}
     server = ""
-    for each in fields[:MAX_FIELDS]:
-        parsed = _parse(unfold(each.value))
+    for each in values[:MAX_FIELDS]:
+        parsed = _parse(each)
         if parsed is None:
             return (), "a field cannot be read"
-        if host_name(str(parsed.authserv_id)) not in authserv_ids:
+        name = host_name(str(parsed.authserv_id))
+        if authserv_ids is not None and name not in authserv_ids:
             continue
-        server = host_name(str(parsed.authserv_id))
+        server = name
         if str(parsed.version or "1") != "1":
             return (), "a field of another version"
         for method, domain, result in _results(parsed.results):
             results.setdefault((method, domain), set()).add(result)
-    if len(fields) > MAX_FIELDS or any(len(each) > 1 for each in results.values()):
+    if len(values) > MAX_FIELDS or any(len(each) > 1 for each in results.values()):
         return (), "the fields contradict one another, or are too many"
     return tuple(
         Claim(

@@ -26,7 +26,7 @@ WIDEST = {4: 16, 6: 32}
 """Shortest prefix by IP version that still says something about a sender."""
 _OF_CLIENT = re.compile(r"%\{[ip]", re.IGNORECASE)
 """Macros that differ from client to client (RFC 7208 7.2); HELO is anybody's word."""
-_LATE = ("V3", "V4", "V5")
+_LATE = ("V3", "V4", "V5", "V7")
 """Rules for which DNS is asked now: records change, and keys rotate."""
 
 
@@ -89,7 +89,9 @@ def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
     for rule, strength in found.items():
         if strength is Strength.PROVEN:
             return strength, rule
-    claimed = {claim.method for claim in _about_sender(case)}
+    sealed = case.facts.chain.claims
+    believed = (*_about_sender(case), *_about_sender(case, sealed))
+    claimed = {claim.method for claim in believed}
     by_network = found["V3"] is Strength.WEAK or "spf" in claimed
     by_signature = found["V4"] is Strength.WEAK or "dkim" in claimed
     if by_network and by_signature:
@@ -228,13 +230,21 @@ def _results(case: _Case) -> _Answer:
     claims = _about_sender(case)
     if not claims:
         return Strength.NOT, "no trusted Authentication-Results about the sender"
+    return Strength.WEAK, _said(claims)
+
+
+def _said(claims: list[Claim]) -> str:
     words = ", ".join(f"{claim.method}=pass ({claim.domain})" for claim in claims)
-    return Strength.WEAK, f"{claims[0].authserv_id} says {words}"
+    return f"{claims[0].authserv_id} says {words}"
 
 
-def _about_sender(case: _Case) -> list[Claim]:
-    """Return the claims about the sender's domain that our own look does not belie."""
-    claims = case.facts.claims if case.facts.domain else ()
+def _about_sender(case: _Case, claims: tuple[Claim, ...] | None = None) -> list[Claim]:
+    """Return the claims about the sender's domain that our own look does not belie.
+
+    By default those of V6.
+    """
+    claims = case.facts.claims if claims is None else claims
+    claims = claims if case.facts.domain else ()
     return [claim for claim in claims if _counts(claim, case)]
 
 
@@ -252,8 +262,14 @@ def _counts(claim: Claim, case: _Case) -> bool:
     return claim.organisation == facts.organisation
 
 
-def _arc(_: _Case) -> _Answer:
-    return Strength.NOT, "ARC is not used"
+def _arc(case: _Case) -> _Answer:
+    chain = case.facts.chain
+    if chain.later:
+        return Strength.LATER, chain.detail
+    claims = _about_sender(case, chain.claims)
+    if not claims:
+        return Strength.NOT, chain.detail or "the chain says nothing about the sender"
+    return Strength.WEAK, f"{_said(claims)}, by a chain that holds"
 
 
 RULES: Mapping[str, tuple[str, Callable[[_Case], _Answer]]] = {
@@ -263,6 +279,6 @@ RULES: Mapping[str, tuple[str, Callable[[_Case], _Answer]]] = {
     "V4": ("a DKIM signature of the sender's domain", _dkim),
     "V5": ("DMARC pass, the author is of the sender's domain", _dmarc),
     "V6": ("Authentication-Results that the backup itself wrote", _results),
-    "V7": ("ARC", _arc),
+    "V7": ("an ARC chain of sealers that are believed (off by default)", _arc),
 }
 """Rule -> what it is about, and who looks."""

@@ -108,6 +108,17 @@ class Claim:
     authserv_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """What an ARC chain says whose sealers the operator believes (RFC 8617)."""
+
+    #: What its first sealer stated positively.
+    claims: tuple[Claim, ...] = ()
+    detail: str = ""
+    #: DNS did not answer: it may hold.
+    later: bool = False
+
+
 class Reach(enum.StrEnum):
     """Whether mail can be sent to a domain at all, as DNS says now."""
 
@@ -134,6 +145,7 @@ class Facts:
     signatures: tuple[Signature, ...] = ()
     dmarc: Dmarc = field(default_factory=Dmarc)
     claims: tuple[Claim, ...] = ()
+    chain: Chain = field(default_factory=Chain)
     reach: Reach = Reach.YES
     #: Why something was not looked at, by rule: {"V4": "larger than 32 MB"}.
     skipped: Mapping[str, str] = field(default_factory=dict)

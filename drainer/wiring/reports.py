@@ -129,6 +129,7 @@ def make_evidence(config: Config) -> Settings:
             budget=4 * bounce.dns_timeout.total_seconds(),
         ),
         authserv_ids=frozenset(bounce.authserv_ids),
+        sealers=frozenset(bounce.arc_sealers),
         backup_hosts=frozenset(bounce.backup_hosts),
         hostname=make_own(config).hostname,
         private=bounce.mx_private,
