@@ -74,12 +74,16 @@ def check_commands(scanned: Scanned) -> None:
         check_line(rcpt_command(each, PEER))
 
 
+_COMMAND = re.compile(rb'[A-Z]+ [A-Z]+:<(?:"(?:[^"\\]|\\.)*"|[^">])*>(.*)')
+
+
 def check_line(command: bytes) -> None:
     """Assert that this is one line of text."""
     assert not re.search(rb"[\0-\x1f\x7f]", command)
     command.decode()
-    _, parameters = command.rsplit(b">", 1)
-    for word in parameters.split():
+    match = _COMMAND.fullmatch(command)  # xtext may hold a >, and so may a quoted path
+    assert match, command
+    for word in match[1].split():
         assert re.fullmatch(rb"[A-Z0-9]+(=[^= ]*)?", word), command
 
 
