@@ -1,8 +1,8 @@
 """ARC as evidence (RFC 8617), by dkimpy behind the wrapper that DKIM has: experimental.
 
 A chain is the word of forwarders about what they saw, so that it counts only when
-each of them is on the operator's list. What the first of them says of SPF and DKIM
-then counts like the Authentication-Results that the backup itself wrote.
+each of them is on the operator's list. It is bound to no envelope and can be sent
+again by anybody, so that it is weak, like a signature that names nobody.
 """
 
 import re

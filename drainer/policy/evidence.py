@@ -89,11 +89,10 @@ def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
     for rule, strength in found.items():
         if strength is Strength.PROVEN:
             return strength, rule
-    sealed = case.facts.chain.claims
-    believed = (*_about_sender(case), *_about_sender(case, sealed))
-    claimed = {claim.method for claim in believed}
+    claimed = {claim.method for claim in _about_sender(case)}
     by_network = found["V3"] is Strength.WEAK or "spf" in claimed
-    by_signature = found["V4"] is Strength.WEAK or "dkim" in claimed
+    # A chain is as good as a signature that names nobody: anybody can send it again.
+    by_signature = Strength.WEAK in (found["V4"], found["V7"]) or "dkim" in claimed
     if by_network and by_signature:
         return Strength.PROVEN, "V3+V4"
     for strength in (Strength.LATER, Strength.WEAK):

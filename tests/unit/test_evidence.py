@@ -254,6 +254,15 @@ SUMS: Final = {
         Strength.PROVEN, "V3+V4"),
     "DMARC says nothing of its own": (
         replace(NOBODY, claims=(claim("spf"), claim("dmarc"))), Strength.WEAK, ""),
+    "a chain that anybody can send again": (
+        replace(NOBODY, chain=Chain(claims=(claim("spf"), claim("dkim")))),
+        Strength.WEAK, ""),
+    "a chain and a weak signature, which can both be sent again": (
+        signed(signature(), facts=replace(NOBODY, chain=Chain(claims=(claim("spf"),)))),
+        Strength.WEAK, ""),
+    "a chain, and the client is the sender's by weak SPF": (
+        replace(WEAK_SPF, chain=Chain(claims=(claim("dkim"),))),
+        Strength.PROVEN, "V3+V4"),
     "what DNS may still prove is waited for": (
         signed(signature(state=Strength.LATER), facts=WEAK_SPF), Strength.LATER, ""),
     "a valid signature beside +all": (
