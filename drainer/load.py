@@ -14,11 +14,11 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from drainer.policy.adaptive import Load
 from drainer.process import child_environment
+from drainer.values import dataclass
 
 ASK_EVERY = 5.0
 LIMIT = 5.0

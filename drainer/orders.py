@@ -1,7 +1,7 @@
 """What a drain is told to do, and what it has done so far."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from drainer.process import utcnow
 from drainer.pulse import Pulse
 from drainer.smtp import Route
 from drainer.smtp.connect import Connection
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ one. During a pause no connection may be open.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from drainer.gatekeeper import Gatekeeper
 from drainer.ledger import Decision, Kind
@@ -25,6 +25,7 @@ from drainer.process import utcnow
 from drainer.sharing import Sharing
 from drainer.smtp.throttle import Throttle
 from drainer.smtp.work import Work
+from drainer.values import dataclass
 
 LOOK_EVERY = 1.0
 """Seconds; a drain that begins waits so long for the others to make room."""

@@ -4,7 +4,6 @@ What is decided is pure (drainer.policy.bounce_gate), and what is promised lies 
 ledger (drainer.ledger.bounces); here is who asks and who does it.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from drainer.bounces.bouncing import Bouncer
@@ -13,6 +12,7 @@ from drainer.evidence import Settings
 from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
 from drainer.policy.facts import Trust
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

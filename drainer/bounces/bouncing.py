@@ -6,7 +6,7 @@ and what the limits say, is asked again where the report is written
 (drainer.ledger.limits).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 
 from drainer.evidence.stored import facts_of, marks_of
@@ -20,6 +20,7 @@ from drainer.policy.facts import Trust
 from drainer.policy.job import Found, Job
 from drainer.policy.judging import Judged, Permit
 from drainer.policy.verdict import Judgement
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ is recorded with the words of who refused it, and never reported in turn.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ from drainer.smtp.connect import Connection, Failed, connect
 from drainer.smtp.post import Letter, Posted, post
 from drainer.smtp.throttle import Throttle
 from drainer.sources import Source
+from drainer.values import dataclass
 
 AT_MOST = timedelta(seconds=30)
 """After which a drain begins no further report; the rest stays queued."""

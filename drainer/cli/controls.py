@@ -3,7 +3,6 @@
 import getpass
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from drainer.ledger.controls import give
 from drainer.policy.controls import Ask, Control
 from drainer.process import utcnow
 from drainer.units import parse_duration
+from drainer.values import dataclass
 from drainer.wiring.hosts import make_route
 from drainer.wiring.places import LedgerURL, ledger_url
 

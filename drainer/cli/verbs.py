@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from drainer.ledger import Row
 from drainer.ledger.filters import Filters
 from drainer.ledger.report import Report
 from drainer.policy.meanings import meaning_of
+from drainer.values import dataclass
 
 SHOWN = 100
 """Recipients that a dry run lists."""

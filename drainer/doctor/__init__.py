@@ -7,7 +7,7 @@ sent but the test messages, to hosts that the operator named for them.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from drainer.doctor import backups, here, primary
@@ -24,6 +24,7 @@ from drainer.policy.doctor.facts import (
     Told,
 )
 from drainer.process import utcnow
+from drainer.values import dataclass
 
 T = TypeVar("T")
 Tell = Callable[[str], None]

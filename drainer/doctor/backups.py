@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from drainer.process import utcnow
 from drainer.smtp import Route, Timeouts
 from drainer.smtp.connect import Connection, Failed, connect
 from drainer.smtp.post import Letter, post
+from drainer.values import dataclass
 
 MAX_ADDRESSES = 4
 TEST_SECONDS = 60.0

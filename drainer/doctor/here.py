@@ -5,7 +5,6 @@ import ctypes
 import os
 import resource
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from drainer.doctor.aside import aside
 from drainer.errors import DrainerError
 from drainer.policy.doctor.facts import Here, Space, Trial
 from drainer.sources import Source
+from drainer.values import dataclass
 
 T = TypeVar("T")
 

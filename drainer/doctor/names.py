@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from drainer.doctor.aside import aside
 from drainer.evidence import Servers
@@ -11,6 +11,7 @@ from drainer.evidence.dns import Answer, Dns
 from drainer.evidence.domains import ascii_domain, organisation_of
 from drainer.policy.doctor.facts import Domain, Exchange, Told
 from drainer.policy.facts import parse_address
+from drainer.values import dataclass
 
 MAX_HOSTS = 10
 """MX records that are looked at, lowest numbers first."""

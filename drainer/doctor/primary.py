@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from drainer.doctor.aside import aside
@@ -17,6 +17,7 @@ from drainer.process import utcnow
 from drainer.smtp import Route, Timeouts
 from drainer.smtp.check import FAIL, WARN, Health, Probe, check
 from drainer.smtp.connect import Failed, connect
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

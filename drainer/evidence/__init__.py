@@ -5,8 +5,9 @@ of it blocks, and some of it may take long on a hostile message, so that a drain
 asks through ``checking``, whose process can be killed.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
+
+from drainer.values import dataclass
 
 MAX_CONTENT_BYTES = 32 * 1024 * 1024
 """Of a message whose signatures are checked; a larger one has no rule V4."""

@@ -7,10 +7,10 @@ in seconds since 1970.
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 
 from drainer.errors import UsageError
+from drainer.values import dataclass
 
 TIMESTAMP = "X-Drainer-Timestamp"
 SIGNATURE = "X-Drainer-Signature"

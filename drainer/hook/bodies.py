@@ -8,11 +8,11 @@ that says nothing of its own, as ``{}``, means what its URL says.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from drainer.mail.reply import printable
 from drainer.policy.controls import Ask
+from drainer.values import dataclass
 
 MAX_WORDS = 300
 

@@ -1,13 +1,14 @@
 """What the server is told: where it listens, who may, and how patient it is."""
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 
 from drainer.errors import UsageError
 from drainer.hook.auth import Keys
 from drainer.policy.throttle import Rate
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,14 @@ its group commit is durable. Reading (drainer.ledger.report) never waits for it.
 """
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from drainer.mail.message import Facts
 from drainer.policy.job import Job
 from drainer.policy.settle import Settlement
+from drainer.values import dataclass
 
 Row = dict[str, Any]
 """Column values by name."""

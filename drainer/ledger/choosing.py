@@ -7,7 +7,7 @@ numbers, so that the cost of a claim does not depend on what is passed over.
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.report import Report
 from drainer.policy.select import Choice, Order
 from drainer.policy.state import CLAIMABLE, State
+from drainer.values import dataclass
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _WAITED_FOR = (State.PENDING.value, State.DEFERRED.value)

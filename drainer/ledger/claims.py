@@ -5,7 +5,6 @@ the message; what one attempt then does is guarded recipient by recipient.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -19,6 +18,7 @@ from drainer.ledger.rows import (
 )
 from drainer.policy.job import Claimed, Job
 from drainer.policy.state import CLAIMABLE, State
+from drainer.values import dataclass
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _CLAIMABLE = [state.value for state in CLAIMABLE]

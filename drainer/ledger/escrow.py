@@ -7,7 +7,7 @@ report is queued in the transaction that makes its recipient bounced.
 import itertools
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from drainer.policy.bounce_limits import Tally
 from drainer.policy.job import Found
 from drainer.policy.judging import Permit
 from drainer.policy.state import Event, State, follow
+from drainer.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 _E, _N = schema.evidence.c, schema.reports.c

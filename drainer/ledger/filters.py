@@ -1,7 +1,7 @@
 """Which recipients a person means: by state, reply, message, and what is selected."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from drainer.ledger import schema, to_micros
 from drainer.ledger.rows import known_of
 from drainer.policy.select import Selection, fold
+from drainer.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 

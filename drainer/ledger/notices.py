@@ -5,7 +5,6 @@ evidence about its sender is gathered, then the gate answers, once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +26,7 @@ from drainer.policy.bounce_gate import Answer
 from drainer.policy.job import Found
 from drainer.policy.judging import Permit
 from drainer.policy.state import FINAL, State
+from drainer.values import dataclass
 
 _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
 MANY = 200

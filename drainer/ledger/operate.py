@@ -4,7 +4,6 @@ Each change is guarded by the state it starts from and recorded as a decision.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -16,6 +15,7 @@ from drainer.ledger.report import MANY
 from drainer.ledger.rows import decision_row
 from drainer.policy.judging import REFUSED_IN_DOUBT
 from drainer.policy.state import CLAIMABLE, Event, State, follow, origins
+from drainer.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 

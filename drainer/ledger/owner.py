@@ -10,7 +10,6 @@ import fcntl
 import os
 import socket
 import uuid
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import tenacity
 
 from drainer.ledger import schema
 from drainer.process import make_private_folder, open_private
+from drainer.values import dataclass
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY = timedelta(seconds=30)

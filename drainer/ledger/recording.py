@@ -6,7 +6,6 @@ whoever records it.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -29,6 +28,7 @@ from drainer.mail.content import Held
 from drainer.mail.message import PROBLEMS, Message, Spooled
 from drainer.policy.job import Claimed, Job
 from drainer.policy.state import FINAL, State
+from drainer.values import dataclass
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _MESSAGE = Prepared(inserting(schema.messages, without="seq"))

@@ -6,7 +6,6 @@ forgets it. What a report tells of is fixed by then, and so is its Message-ID.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from drainer.mail.report import Action
 from drainer.policy.bounce_limits import report_id as named
 from drainer.policy.state import FINAL, State
 from drainer.policy.verdict import Verdict
+from drainer.values import dataclass
 
 _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
 _MICROSECOND = timedelta(microseconds=1)

@@ -6,7 +6,6 @@ and the writer finds out whose it was.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from drainer.ledger.text import storable, to_json
 from drainer.mail.report import Action
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
+from drainer.values import dataclass
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 

@@ -6,7 +6,6 @@ waited due at once; and refusals ripen when their escrow time is over.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -19,6 +18,7 @@ from drainer.policy.gate import Gate
 from drainer.policy.settle import ROUTE_WAITS
 from drainer.policy.state import Event, State, follow
 from drainer.policy.verdict import Verdict
+from drainer.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 _DEFERRED, _PENDING = State.DEFERRED.value, State.BOUNCE_PENDING.value

@@ -6,7 +6,8 @@ words of a reply without one, to a reason and an advice.
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from drainer.values import dataclass
 
 WIDTH = 72
 """Columns of the text."""

@@ -7,7 +7,9 @@ into a command without another look.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from drainer.values import dataclass
 
 MAX_MAILBOX_LENGTH = 500
 """Octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""

@@ -6,10 +6,10 @@ forged one harms nobody but its author.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from drainer.mail.envelope import NULL_SENDER
 from drainer.mail.fields import fields_of, unfold, without_comments
+from drainer.values import dataclass
 
 LOOP_FIELD = "X-Drainer-Report"
 """What our own reports bear."""

@@ -1,11 +1,12 @@
 """A message as a source lists it, and the problems that hold one back."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from drainer.mail.envelope import Client, Envelope
+from drainer.values import dataclass
 
 #: code -> (what it means, may an operator's `release` overrule it?)
 PROBLEMS: dict[str, tuple[str, bool]] = {

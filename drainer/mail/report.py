@@ -3,10 +3,10 @@
 import enum
 import ipaddress
 import re
-from dataclasses import dataclass
 from datetime import datetime
 
 from drainer.mail.envelope import Envelope, Recipient
+from drainer.values import dataclass
 
 _HOST = re.compile(r"[A-Za-z0-9_.:-]{1,255}|\[[A-Za-z0-9.:]{1,253}\]")
 

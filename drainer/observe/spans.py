@@ -7,7 +7,6 @@ made once, when the last recipient is final. A run has a trace of its own.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -30,6 +29,7 @@ from drainer.observe.ids import (
     run_span,
     trace_of,
 )
+from drainer.values import dataclass
 
 Row = Mapping[str, Any]
 _SCOPE = InstrumentationScope("drainer", __version__)

@@ -13,7 +13,7 @@ between well and ill there is a range in which nothing changes.
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from statistics import median
 
@@ -21,6 +21,7 @@ from drainer.mail.reply import Lost
 from drainer.policy.classify import Answer
 from drainer.policy.detector import is_storm
 from drainer.policy.verdict import Judgement, Scope, Verdict
+from drainer.values import dataclass
 
 FLOOR = 1 / 16
 """Of everything that is allowed: the start, and the least."""

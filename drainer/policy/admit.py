@@ -1,12 +1,13 @@
 """What drainer refuses to send by itself, before the primary is asked."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from drainer.mail.envelope import AddressError, domain_of
 from drainer.mail.message import Facts, Message, Problem, Spooled
 from drainer.policy.job import Scanned
 from drainer.policy.redirect import Redirect
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ is proof. What may not be told is kept and shown, never dropped.
 import enum
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 
 from drainer.mail.envelope import (
@@ -23,6 +23,7 @@ from drainer.policy.bounce_limits import Limits, Sent, exceeded
 from drainer.policy.evidence import Evidence, judge
 from drainer.policy.facts import Facts, Reach, Strength, Trust, is_within
 from drainer.policy.verdict import Judgement, Scope, Verdict
+from drainer.values import dataclass
 
 
 class Answer(enum.StrEnum):

@@ -7,10 +7,10 @@ another name.
 
 import hashlib
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from drainer.mail.envelope import domain_of
+from drainer.values import dataclass
 
 KEEP_KEYS = timedelta(days=14)
 """How long a key is remembered: a failure that comes again is reported again."""

@@ -6,8 +6,9 @@ drains and the watch of its route: no other channel reaches them.
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
+
+from drainer.values import dataclass
 
 
 class Ask(enum.StrEnum):

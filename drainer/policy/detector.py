@@ -4,7 +4,7 @@ Pure: it is told every ending and the time, and keeps the little that it needs. 
 never opens a gate; it finds a suspicion, and the canary or a message answers it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 
 from drainer.mail.reply import Reply, Stage
@@ -12,6 +12,7 @@ from drainer.policy.classify import Answer
 from drainer.policy.gate import Cause
 from drainer.policy.verdict import Judgement, Verdict
 from drainer.policy.wording import masked
+from drainer.values import dataclass
 
 SLOW_SECONDS, SLOW_RUN = 30.0, 10
 """Replies to the final dot that take so long, so many in a row: it suffers."""

@@ -7,7 +7,6 @@ is decided *later*; what is absent is *not* evidence, and no forgery either.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from drainer.mail.envelope import Recipient, domain_of
 from drainer.policy.facts import (
@@ -21,6 +20,7 @@ from drainer.policy.facts import (
     is_within,
     parse_address,
 )
+from drainer.values import dataclass
 
 WIDEST = {4: 16, 6: 32}
 """Shortest prefix by IP version that still says something about a sender."""

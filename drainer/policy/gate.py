@@ -12,10 +12,11 @@ A refusal that is meant for us never judges a message (promise P4).
 """
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from drainer.policy.verdict import Judgement
+from drainer.values import dataclass
 
 STOPS_TO_OPEN = 3
 """Refusals of us in a row, whoever the senders are; two when they differ."""

@@ -1,7 +1,7 @@
 """Units of work: a message as it was scanned, and as it is to be tried."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from drainer.mail.envelope import AddressError, Recipient, domain_of
@@ -9,6 +9,7 @@ from drainer.mail.message import Facts, Message, Problem, Spooled
 from drainer.policy.redirect import Redirect
 from drainer.policy.state import State
 from drainer.policy.verdict import Verdict
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

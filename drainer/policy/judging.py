@@ -5,7 +5,7 @@ reconsidered: a refusal may have been meant for somebody else, or for us.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from drainer.policy.rules import Rule
 from drainer.policy.schedule import Schedule
 from drainer.policy.stated import stated_delay
 from drainer.policy.verdict import Judgement, Scope, Verdict
+from drainer.values import dataclass
 
 MAX_DROPS = 3
 """After so many connections that ended right after its content it is poison."""

@@ -8,9 +8,10 @@ the client gave none (RFC 3461 5.2.1).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
+from drainer.values import dataclass
 
 
 def _folded(mailbox: str) -> str:

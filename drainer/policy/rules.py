@@ -21,12 +21,12 @@ references back.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import re2
 
 from drainer.mail.reply import Reply, Stage
+from drainer.values import dataclass
 
 MEANINGS: Mapping[str, str] = {
     "retry": "R",

@@ -4,10 +4,10 @@ A drain may come back sooner than the 30 minutes of the RFC: the primary is
 expected, and its operator is us. Jitter is a number that the caller drew.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from drainer.policy.verdict import Verdict
+from drainer.values import dataclass
 
 FIRST_DAY = timedelta(days=1)
 

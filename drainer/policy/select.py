@@ -8,12 +8,13 @@ without regard to ASCII case, as SQLite's ``lower`` does it.
 import enum
 import string
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import Message
+from drainer.values import dataclass
 
 MIN_DIGITS = 8
 """Digits of a drainer id that name it where nobody can see whether they are unique."""

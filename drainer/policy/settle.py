@@ -5,7 +5,7 @@ primary refuses everybody.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from drainer.mail.reply import Stage
@@ -23,6 +23,7 @@ from drainer.policy.judging import (
 )
 from drainer.policy.state import CLAIMABLE, Event, State, follow
 from drainer.policy.verdict import Judgement, Verdict
+from drainer.values import dataclass
 
 MAX_DOUBTS = 3
 """After so many lost replies to the final dot a message is held (poison?)."""

@@ -6,8 +6,9 @@ buckets themselves are aiolimiter's, in drainer.smtp.throttle.
 
 import math
 import re
-from dataclasses import dataclass
 from datetime import timedelta
+
+from drainer.values import dataclass
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600}
 _SIZES = {

@@ -1,7 +1,8 @@
 """What an ending can mean, for whom, and by which rule."""
 
 import enum
-from dataclasses import dataclass
+
+from drainer.values import dataclass
 
 
 class Verdict(enum.StrEnum):

@@ -6,7 +6,7 @@ sickens again it has to be well for longer.
 """
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from drainer.policy.watch_states import (
@@ -19,6 +19,7 @@ from drainer.policy.watch_states import (
     State,
     Wait,
 )
+from drainer.values import dataclass
 
 
 class Todo(enum.StrEnum):

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from drainer.errors import MessageUnreadable
@@ -22,6 +21,7 @@ from drainer.policy.job import Claimed
 from drainer.process import make_private_folder, open_private
 from drainer.sources import Source
 from drainer.sources.eml_sidecar import VERP
+from drainer.values import dataclass
 
 _CHUNK_BYTES = 128 * 1024
 _NAME = re.compile(r"\.?([0-9a-f]{32})\.[0-9]+\.(?:eml|json)")

@@ -5,7 +5,9 @@ aiosmtplib opens the connection and does EHLO, STARTTLS and AUTH
 (drainer.smtp.wire), on which the transactions run (drainer.smtp.session).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

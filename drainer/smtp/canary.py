@@ -7,7 +7,7 @@ restriction; and a server that takes any address proves nothing about its users.
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
 from drainer.mail.reply import Lost, Reply
@@ -15,6 +15,7 @@ from drainer.policy.gate import Outcome
 from drainer.smtp import Route
 from drainer.smtp.check import own_name
 from drainer.smtp.connect import Connection, Failed, connect
+from drainer.values import dataclass
 
 _SUCCESS, _PERMANENT = 2, 5
 

@@ -6,7 +6,7 @@ that must be accepted and of one that must be refused, RSET, QUIT; never DATA.
 
 import asyncio
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Lost, Reply, Stage
@@ -21,6 +21,7 @@ from drainer.smtp.connect import (
     resolve,
 )
 from drainer.smtp.forwarding import Introduction
+from drainer.values import dataclass
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 

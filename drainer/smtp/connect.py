@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeVar, cast
 
 import aiosmtplib
@@ -18,6 +18,7 @@ import aiosmtplib
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.smtp import Route
 from drainer.smtp.wire import Wire, spare_descriptor
+from drainer.values import dataclass
 
 T = TypeVar("T")
 _READY = 220

@@ -4,12 +4,11 @@ Unlike a drain's sessions (drainer.smtp.session) nothing is pipelined: reports a
 and whatever answers must be told apart by its stage.
 """
 
-from dataclasses import dataclass
-
 from drainer.mail.content import dot_stuff
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.smtp import Timeouts
 from drainer.smtp.connect import Connection
+from drainer.values import dataclass
 
 _SUCCESS, _GO_ON = 2, 3
 

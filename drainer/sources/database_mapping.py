@@ -8,7 +8,7 @@ found instead.
 import codecs
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from drainer import databases
 from drainer.errors import SourceError, UsageError
 from drainer.sources import database_schema as schema
+from drainer.values import dataclass
 
 _COLUMNS = ("id", "reverse_path", "recipients", "content", "arrived")
 _EXTRAS = ("client_address", "client_name", "helo", "login")

@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,6 +28,7 @@ from drainer.mail.envelope import (
 )
 from drainer.mail.message import Message, Problem
 from drainer.sources.files import escape_name
+from drainer.values import dataclass
 
 HEAD_BYTES = 4096
 IMPORTED = re.compile(r"drainer:([0-9a-f]{32})")

@@ -6,7 +6,7 @@ its own, whenever they are needed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -27,6 +27,7 @@ from drainer.sources.database_schema import leases_metadata
 from drainer.sources.database_store import Store
 from drainer.sources.files import HELD_BYTES, Reread, unescape_name
 from drainer.units import parse_duration
+from drainer.values import dataclass
 
 PIECE_BYTES = 1024 * 1024
 

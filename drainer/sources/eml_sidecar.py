@@ -23,7 +23,7 @@ Mailboxes are in the form of the wire (RFC 5321 4.1.2), ORCPT and ENVID decoded.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -38,6 +38,7 @@ from drainer.mail.envelope import (
     parse_mailbox,
 )
 from drainer.mail.reply import printable
+from drainer.values import dataclass
 
 MAX_SIDECAR_BYTES = 4 * 1024 * 1024
 """Of a sidecar; some 50,000 recipients."""

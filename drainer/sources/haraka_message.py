@@ -7,7 +7,6 @@ dot (outbound/index.js, build_todo; hmail.js, read_todo).
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
@@ -19,6 +18,7 @@ from drainer.mail.envelope import (
     quote_mailbox,
 )
 from drainer.mail.reply import printable
+from drainer.values import dataclass
 
 LENGTH_BYTES = 4
 

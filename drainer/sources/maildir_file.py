@@ -4,12 +4,12 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from drainer.mail.content import MAX_HEADER_BYTES
 from drainer.mail.message import Problem
 from drainer.sources.files import CHUNK_BYTES, SMALL_FILE_BYTES, open_file, read_at
 from drainer.sources.maildir_layout import Name, parse_name
+from drainer.values import dataclass
 
 IDENTITY_BYTES = 4096
 """How much of a file takes part in the identity."""

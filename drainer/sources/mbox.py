@@ -14,7 +14,6 @@ ledger alone remembers.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -38,6 +37,7 @@ from drainer.sources.mbox_format import (
 )
 from drainer.sources.mbox_quoting import unquote
 from drainer.sources.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

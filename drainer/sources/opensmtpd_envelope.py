@@ -5,7 +5,6 @@ ENVID and ORCPT are stored as they came, in xtext, ORCPT without its type.
 """
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from drainer.errors import MessageUnreadable
@@ -19,6 +18,7 @@ from drainer.mail.envelope import (
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
+from drainer.values import dataclass
 
 VERSIONS = ("1", "2", "3")
 """SMTPD_ENVELOPE_VERSION up to OpenSMTPD 7."""

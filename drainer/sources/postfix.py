@@ -9,7 +9,6 @@ back for a message finds it by its identity.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -52,6 +51,7 @@ from drainer.sources.postfix_message import (
 )
 from drainer.sources.postfix_records import Reader
 from drainer.sources.postfix_segments import Records, read_envelope
+from drainer.values import dataclass
 
 
 class Gone(MessageUnreadable):

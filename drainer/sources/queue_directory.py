@@ -14,7 +14,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from functools import partial
 from typing import ClassVar, Literal
@@ -39,6 +39,7 @@ from drainer.sources.files import (
 )
 from drainer.sources.queue_walk import Entry, Kind, Place, place_of, walk
 from drainer.sources.whereabouts import Whereabouts
+from drainer.values import dataclass
 
 IDENTITY_BYTES = 4096
 """How much of the content takes part in the identity."""

@@ -24,7 +24,6 @@ line; ``<>`` and MAILER-DAEMON without a domain are the null sender.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
 from drainer.mail.envelope import (
@@ -44,6 +43,7 @@ from drainer.mail.fields import (
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
+from drainer.values import dataclass
 
 _RECIPIENT_KINDS: tuple[tuple[str, ...], ...] = (
     ("x-original-to",),

@@ -1,7 +1,7 @@
 """From a Config and what is asked for to what the doctor looks at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from drainer.config import Config, own_hostname
@@ -13,6 +13,7 @@ from drainer.ledger.trial import try_writing
 from drainer.mail.envelope import is_ascii
 from drainer.policy.facts import parse_address
 from drainer.sources import Source
+from drainer.values import dataclass
 from drainer.wiring.hosts import make_probe, make_route, split_host
 from drainer.wiring.places import ledger_url, quarantine_folder
 from drainer.wiring.reports import make_evidence

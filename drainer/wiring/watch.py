@@ -1,7 +1,5 @@
 """From a Config to what a watch goes by."""
 
-from dataclasses import dataclass
-
 from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.orders import Orders
@@ -11,6 +9,7 @@ from drainer.policy.watch import Settings
 from drainer.smtp import Route
 from drainer.smtp.check import Probe
 from drainer.sources import Source
+from drainer.values import dataclass
 from drainer.wiring.hosts import make_probe, make_route
 from drainer.wiring.orders import make_admission, make_orders
 from drainer.wiring.places import LedgerURL, ledger_url

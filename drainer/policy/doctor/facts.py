@@ -1,10 +1,11 @@
 """What the doctor's edges found out, before anybody judges it."""
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from drainer.mail.reply import Lost, Reply, Stage
+from drainer.values import dataclass
 
 _SUCCESS, _GO_AHEAD, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
 

@@ -2,8 +2,9 @@
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
+
+from drainer.values import dataclass
 
 T = TypeVar("T")
 
