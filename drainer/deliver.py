@@ -18,8 +18,9 @@ from drainer.backlog import Backlog
 from drainer.bounces.bouncing import Bouncer
 from drainer.errors import LedgerUnwritable, SourceError
 from drainer.leasing import Leases
-from drainer.ledger import Closed, Conflict, Opened
+from drainer.ledger import Closed, Conflict, Opened, Outcome
 from drainer.ledger.sql import Ledger
+from drainer.ledger.writer import Then
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_GATE, Problem
 from drainer.mail.reply import Lost, Stage
@@ -254,8 +255,7 @@ class Lane:
             connection=self.address,
             started=utcnow() - timedelta(seconds=ago),
         )
-        opening = self._submit(opened)
-        self._openings[work.attempt] = opening
+        self._openings[work.attempt] = self._opening(opened)
         self._begun[work.attempt] = work
 
     def _close(self, work: Work) -> None:
@@ -285,33 +285,36 @@ class Lane:
             # A report is made of the copy: the source may have let go by then.
             relayed=self.bouncer is not None and work.job.kept and not work.has_dsn,
         )
-        closing = self._submit(closed)
+        self._settle(closed, functools.partial(self._settled, work, settlements))
         self.watcher.settled(work, settlements)
-
-        def recorded(future: "asyncio.Future[None]") -> None:
-            if not future.cancelled() and future.exception() is None:
-                self.watcher.recorded(work, settlements)
-
-        closing.add_done_callback(recorded)
 
     def _permit(self, job: Job, now: datetime) -> Callable[[Judged], Permit] | None:
         if self.bouncer is None:
             return None
         return functools.partial(self.bouncer.permit, job, now=now)
 
-    def _submit(self, operation: Opened | Closed) -> "asyncio.Future[None]":
-        """Hand an operation to the ledger; its failure is told, never raised."""
+    def _opening(self, opened: Opened) -> "asyncio.Future[None]":
+        """Hand an opening to the ledger; its failure is told to who awaits it."""
         try:
-            future = self.ledger.submit(operation)
+            return self.ledger.submit(opened)
         except LedgerUnwritable as error:
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
-        future.add_done_callback(self._look_at)
-        return future
-
-    def _look_at(self, future: "asyncio.Future[None]") -> None:
-        if future.cancelled():
-            return
-        error = future.exception()
-        if isinstance(error, LedgerUnwritable):
             self.watcher.failed(error)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+            future.exception()  # so that nobody complains when it is not awaited
+            return future
+
+    def _settle(self, closed: Closed, then: Then) -> None:
+        """Hand an outcome to the ledger; its failure is told, never raised."""
+        try:
+            self.ledger.settle(closed, then)
+        except LedgerUnwritable as error:
+            self.watcher.failed(error)
+
+    def _settled(
+        self, work: Work, settlements: tuple[Settlement, ...], outcome: Outcome
+    ) -> None:
+        if outcome.error is None:
+            self.watcher.recorded(work, settlements)
+        elif isinstance(outcome.error, LedgerUnwritable):
+            self.watcher.failed(outcome.error)

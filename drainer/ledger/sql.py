@@ -39,7 +39,7 @@ from drainer.ledger import (
 from drainer.ledger.owner import RENEW_EVERY, Owner, wait_for_last_commits
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Call, Identity, Noted, opening
-from drainer.ledger.writer import Writer
+from drainer.ledger.writer import Then, Writer
 from drainer.mail.message import Message
 from drainer.policy.controls import InForce
 from drainer.policy.gate import Gate
@@ -188,11 +188,18 @@ class Ledger:
         The future is done when that is durable. It raises Conflict when the
         recipients are in another state than claimed: somebody else was there.
         """
+        return self._writer.submit(self._rows(operation))
+
+    def settle(self, closed: Closed, then: Then) -> None:
+        """Write an attempt's outcome likewise; ``then`` is told when it is durable."""
+        self._writer.post(self._rows(closed), then)
+
+    def _rows(self, operation: Opened | Closed) -> object:
         match operation:
             case Opened():
-                return self._writer.submit(opening(operation, self._identity))
+                return opening(operation, self._identity)
             case Closed():
-                return self._writer.submit(limits.ending(operation, self._identity))
+                return limits.ending(operation, self._identity)
 
     def note(self, *decisions: Decision) -> asyncio.Future[None]:
         """Append decisions that belong to no attempt."""

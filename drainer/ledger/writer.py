@@ -1,14 +1,17 @@
 """The way to the ledger's writer: a process of its own (drainer.ledger.writing).
 
-Operations queue up and travel together, once per turn of the event loop, or when
-there are enough for a commit: so that the writer works on the first while the others
-come up. Their outcomes come back in the same order. The process shares no interpreter
-with the sessions, so neither waits for the other. It lives as long as this end of its
-socket: when this process is killed, it commits what had been sent and ends.
+Operations travel together when ``quorum`` of them are worth a commit, or when the
+first has waited for GATHER seconds: so 20 sessions share a commit, and one session
+alone never waits for company. Their outcomes come back in the same order. The process
+shares no interpreter with the sessions, so neither waits for the other. It lives as
+long as this end of its socket: when this process is killed, it commits what had been
+sent and ends.
 """
 
 import asyncio
+import functools
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.engine import URL
@@ -19,8 +22,12 @@ from drainer.helper import Helper
 from drainer.ledger import Outcome
 from drainer.process import Frames, framed
 
+GATHER = 0.010
 EARLY = 8
 """Fewer operations wait for the turn's end: what one message needs is one commit."""
+
+Then = Callable[[Outcome], None]
+"""Is told what came of an operation."""
 
 
 class Writer(asyncio.Protocol):
@@ -42,7 +49,8 @@ class Writer(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
         self._frames = Frames()
         self._outgoing: list[object] = []
-        self._awaited: deque[asyncio.Future[Any]] = deque()
+        self._awaited: deque[Then] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._stopping = False
         self._broken: LedgerUnwritable | None = None
@@ -62,18 +70,23 @@ class Writer(asyncio.Protocol):
     def submit(self, operation: object) -> asyncio.Future[Any]:
         """Queue an operation; the future is done when it is durable.
 
-        Raises LedgerUnwritable at once when the ledger has failed before.
+        Raises LedgerUnwritable at once when the ledger has failed before. Nobody need
+        await it: such a failure is told by whatever is submitted next.
         """
+        future = self._loop.create_future()
+        self.post(operation, functools.partial(_resolve, future))
+        return future
+
+    def post(self, operation: object, then: Then) -> None:
+        """Queue an operation likewise; ``then`` is called instead."""
         if self._broken is not None:
             raise self._broken
         if not self._outgoing:
-            self._loop.call_soon(self._send)
-        future = self._loop.create_future()
+            self._loop.call_soon(self._gather)
         self._outgoing.append(operation)
-        self._awaited.append(future)
+        self._awaited.append(then)
         if len(self._outgoing) >= max(EARLY, self.quorum):
             self._send()
-        return future
 
     async def stop(self) -> None:
         """Let it commit what was sent, and end."""
@@ -85,9 +98,19 @@ class Writer(asyncio.Protocol):
         await self._ended.wait()
         await asyncio.to_thread(self._helper.wait)
 
+    def _gather(self) -> None:
+        """Send what came up in a turn, if it is worth a commit; else wait for more."""
+        if len(self._outgoing) >= self.quorum:
+            self._send()
+        elif self._outgoing and self._timer is None:
+            self._timer = self._loop.call_later(GATHER, self._send)
+
     def _send(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._outgoing and self._transport is not None:
-            self._transport.write(framed((self.quorum, self._outgoing)))
+            self._transport.write(framed(self._outgoing))
             self._outgoing = []
 
     # --- asyncio.Protocol
@@ -97,7 +120,7 @@ class Writer(asyncio.Protocol):
         for commits, outcomes in self._frames.feed(data):
             self.commits = commits
             for outcome in outcomes:
-                self._resolve(self._awaited.popleft(), outcome)
+                self._tell(outcome)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Fail what is still awaited: it may or may not be durable."""
@@ -107,15 +130,20 @@ class Writer(asyncio.Protocol):
                 hint="see above for why; then run the same command again",
             )
         while self._awaited:
-            self._resolve(self._awaited.popleft(), Outcome(None, self._broken))
+            self._tell(Outcome(None, self._broken))
         self._ended.set()
 
-    def _resolve(self, future: asyncio.Future[Any], outcome: Outcome) -> None:
+    def _tell(self, outcome: Outcome) -> None:
         if isinstance(outcome.error, LedgerUnwritable):
             self._broken = outcome.error
-        if future.done():
-            return
-        if outcome.error is None:
-            future.set_result(outcome.result)
-        else:
-            future.set_exception(outcome.error)
+        self._awaited.popleft()(outcome)
+
+
+def _resolve(future: asyncio.Future[Any], outcome: Outcome) -> None:
+    if future.done():
+        return
+    if outcome.error is None:
+        future.set_result(outcome.result)
+    else:
+        future.set_exception(outcome.error)
+        future.exception()  # so that nobody complains when it is not awaited

@@ -1,9 +1,7 @@
 """The process that writes: many sessions, one transaction, one fsync.
 
-A helper: operations arrive on its socket, and their outcomes go back on it. A
-commit starts when ``quorum`` of them have arrived, or when the first has waited
-for GATHER seconds. So 20 sessions share a commit, and one session alone never
-waits for company.
+A helper: operations arrive on its socket (drainer.ledger.writer says when), and their
+outcomes go back on it. Whatever has arrived during a commit shares the next one.
 
 When a commit fails for want of space or the like it is tried again for a while;
 then the writer gives up for good: every operation, now and later, gets
@@ -12,11 +10,10 @@ the row of its run: a commit whose reply was lost is found there, and not repeat
 """
 
 import contextlib
+import itertools
 import os
 import socket
 import sys
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +28,6 @@ from drainer.ledger.owner import GIVE_UP_AFTER
 from drainer.ledger.statements import Batch
 from drainer.process import Frames, framed
 
-GATHER = 0.010
 _RECEIVE_BYTES = 1 << 20
 
 Apply = Callable[[sa.Connection, Sequence[Any]], list[Any]]
@@ -44,40 +40,28 @@ class Inbox:
         """Listen to the socket."""
         self._link = link
         self._frames = Frames()
-        self._waiting: deque[Any] = deque()
-        self._quorum = 1
         #: The other end has nothing more to say, or has died.
         self.ended = False
 
     def take(self) -> list[Any]:
-        """Wait for operations worth a commit; empty only at the end."""
-        while not self._waiting and not self.ended:
-            self._keep(self._receive(None))
-        deadline = time.monotonic() + GATHER
-        while len(self._waiting) < self._quorum and not self.ended:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            self._keep(self._receive(left))
-        batch = list(self._waiting)
-        self._waiting.clear()
+        """Wait for operations, and take all that are there; empty only at the end."""
+        batch: list[Any] = []
+        while not batch and not self.ended:
+            batch += self._receive(None)
+        while not self.ended and (more := self._receive(0)):
+            batch += more
         return batch
-
-    def _keep(self, values: list[tuple[int, list[Any]]]) -> None:
-        for quorum, operations in values:
-            self._quorum = quorum
-            self._waiting += operations
 
     def _receive(self, timeout: float | None) -> list[Any]:
         self._link.settimeout(timeout)
         try:
             data = self._link.recv(_RECEIVE_BYTES)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return []
         except OSError:  # it died with outcomes unread
             data = b""
         self.ended = not data
-        return list(self._frames.feed(data))
+        return list(itertools.chain.from_iterable(self._frames.feed(data)))
 
 
 class Committer:
