@@ -26,9 +26,11 @@ from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
 from drainer.ledger import Conflict, Outcome, engine, runs
 from drainer.ledger.owner import GIVE_UP_AFTER
 from drainer.ledger.statements import Batch
-from drainer.process import Frames, framed
+from drainer.process import Frames, framed, rarely_collect
 
 _RECEIVE_BYTES = 1 << 20
+CYCLES = 20_000
+"""Objects: SQLAlchemy leaves cycles behind, some 70 MB of them in 100,000."""
 
 Apply = Callable[[sa.Connection, Sequence[Any]], list[Any]]
 
@@ -142,6 +144,7 @@ def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> i
     the end.
     """
     url, run = order
+    rarely_collect(CYCLES)
     try:
         ledger = engine.connect(make_url(url), create=False)
     except LedgerError as error:

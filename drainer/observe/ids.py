@@ -2,11 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from drainer.ledger import Kind
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_LATELY = 4096
+"""Messages and runs whose spans are asked for again and again."""
 
 
 def trace_of(id_: str) -> int:
@@ -19,11 +24,13 @@ def _derived(*parts: str) -> int:
     return int.from_bytes(digest[:8], "big") or 1
 
 
+@lru_cache(_LATELY)
 def message_span(message: str) -> int:
     """Return the id of a message's root span."""
     return _derived("message", message)
 
 
+@lru_cache(_LATELY)
 def run_span(run: str) -> int:
     """Return the id of a run's root span."""
     return _derived("drain", run)
@@ -70,5 +77,5 @@ def context(trace: int, span: int) -> SpanContext:
         trace_id=trace,
         span_id=span,
         is_remote=False,
-        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+        trace_flags=_SAMPLED,
     )

@@ -7,7 +7,7 @@ time works on a cursor.
 
 import fcntl
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Projector:
             decisions = _dicts(rows)
             if not decisions:
                 return 0
-            facts = _facts(connection, decisions)
+            facts = _facts(connection, decisions[0]["id"], decisions[-1]["id"])
         self._export(list(self._projection.spans(decisions, facts)))
         self._move(int(decisions[-1]["id"]))
         return len(decisions)
@@ -106,25 +106,29 @@ class Projector:
         self._known, self._position = True, position
 
 
-def _facts(connection: sa.Connection, decisions: list[dict[str, Any]]) -> Facts:
-    """Look up what the decisions refer to: five queries, however many they are."""
-    messages = {row["message"] for row in decisions if row["message"]}
-    attempts = {row["attempt"] for row in decisions if row["attempt"]}
-    runs = {row["run"] for row in decisions if row["run"]}
+def _facts(connection: sa.Connection, first: int, last: int) -> Facts:
+    """Look up what some decisions refer to: five queries, however many they are."""
+
+    def lookup(
+        columns: Sequence[sa.Column[Any]], key: sa.Column[Any], named: sa.Column[Any]
+    ) -> list[dict[str, Any]]:
+        among = sa.select(named).where(_D.id.between(first, last))
+        return _dicts(connection.execute(sa.select(*columns).where(key.in_(among))))
+
     paths = {}
     unfinished = set()
-    for row in _lookup(connection, _RECIPIENT, _R.message, messages):
+    for row in lookup(_RECIPIENT, _R.message, _D.message):
         paths[row["message"], row["n"]] = row["forward_path"]
         if row["state"] not in _FINAL:
             unfinished.add(row["message"])
-    found = _lookup(connection, _MESSAGE, _M.seq, messages)
-    tried = _lookup(connection, _ATTEMPT, _A.id, attempts)
-    ran = _lookup(connection, (_RUN.id, _RUN.started), _RUN.id, runs)
+    messages = {row["seq"]: row for row in lookup(_MESSAGE, _M.seq, _D.message)}
+    tried = lookup(_ATTEMPT, _A.id, _D.attempt)
+    ran = lookup((_RUN.id, _RUN.started), _RUN.id, _D.run)
     return Facts(
-        messages={row["seq"]: row for row in found},
+        messages=messages,
         attempts={row["id"]: row for row in tried},
         recipients=paths,
-        finishing=_finishing(connection, messages - unfinished),
+        finishing=_finishing(connection, messages.keys() - unfinished),
         runs={row["id"]: row for row in ran},
     )
 
@@ -144,19 +148,6 @@ def _finishing(connection: sa.Connection, finished: set[int]) -> frozenset[int]:
         .group_by(_D.message)
     )
     return frozenset(rows)
-
-
-def _lookup(
-    connection: sa.Connection,
-    columns: Sequence[sa.Column[Any]],
-    key: sa.Column[Any],
-    keys: Iterable[Any],
-) -> list[dict[str, Any]]:
-    wanted = list(keys)
-    if not wanted:
-        return []
-    query = sa.select(*columns).where(key.in_(wanted))
-    return _dicts(connection.execute(query))
 
 
 def _dicts(result: sa.CursorResult[Any]) -> list[dict[str, Any]]:

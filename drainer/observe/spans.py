@@ -7,6 +7,7 @@ made once, when the last recipient is final. A run has a trace of its own.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -34,6 +35,7 @@ from drainer.values import dataclass
 Row = Mapping[str, Any]
 _SCOPE = InstrumentationScope("drainer", __version__)
 _RESOURCE = Resource({"service.name": "drainer", "service.version": __version__})
+_UNSET = Status()
 _ROOTS = {Kind.RUN_ENDED.value: "drain", WATCH_ENDED: "watch"}
 """The span of all that a run or a watch did, made at its end, by rule."""
 _OPENING = ("ehlo", "starttls", "auth")
@@ -273,6 +275,11 @@ def _event(name: str, at: int, attributes: dict[str, Any]) -> Event:
     return Event(name, attributes=attributes, timestamp=at * 1000)
 
 
+@lru_cache
+def _link(run: str) -> Link:
+    return Link(context(trace_of(run), run_span(run)))
+
+
 def _span(  # noqa: PLR0913 - a span has that many parts
     name: str,
     *,
@@ -286,7 +293,6 @@ def _span(  # noqa: PLR0913 - a span has that many parts
     link: str = "",
     failed: str = "",
 ) -> ReadableSpan:
-    links = [Link(context(trace_of(link), run_span(link)))] if link else []
     return ReadableSpan(
         name,
         context=context(trace, span),
@@ -294,9 +300,9 @@ def _span(  # noqa: PLR0913 - a span has that many parts
         resource=_RESOURCE,
         attributes=attributes,
         events=events or [],
-        links=links,
+        links=[_link(link)] if link else [],
         kind=kind,
-        status=Status(StatusCode.ERROR, failed[:300]) if failed else Status(),
+        status=Status(StatusCode.ERROR, failed[:300]) if failed else _UNSET,
         start_time=times[0] * 1000,
         end_time=max(times) * 1000,
         instrumentation_scope=_SCOPE,
