@@ -7,8 +7,10 @@ counts from the start of its process to its end, with a durable ledger and trace
 
 import json
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +59,7 @@ def run(folder: Path, *, messages: int, rounds: int) -> None:
         f"making a queue of {messages} messages of {SIZE_BYTES} bytes ...", flush=True
     )
     spool = _make_queue(folder, messages)
+    print(f"Python {platform.python_version()}, {os.path.realpath(sys.executable)}")
     print(_HEAD)
     ratios = []
     for n in range(rounds):
