@@ -50,7 +50,7 @@ class Acknowledger:
 
     def consider(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Take the message of an attempt if that attempt may have finished it."""
-        if all(settlement.state in FINAL for settlement in settlements):
+        if self._sources and all(each.state in FINAL for each in settlements):
             self.offer([work.spooled.message])
 
     async def run(self) -> None:

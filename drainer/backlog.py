@@ -44,15 +44,16 @@ class Backlog:
 
     async def put(self, work: Work) -> None:
         """Add work; wait while the backlog is full."""
-        await wait_until(
-            lambda: len(self._items) + len(self._aside) < self._limit or self._closed,
-            self._putters,
-        )
+        if not self._has_room():
+            await wait_until(lambda: self._has_room() or self._closed, self._putters)
         if self._closed:
             return
         self.count(work)
         self._items.append(work)
         self._call_takers()
+
+    def _has_room(self) -> bool:
+        return len(self._items) + len(self._aside) < self._limit
 
     def hold(self, message: str) -> None:
         """Keep the claim on a message whose parts are still being put."""

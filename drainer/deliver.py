@@ -57,10 +57,11 @@ def _stages(work: Work) -> tuple[tuple[str, int, str], ...]:
     waited: tuple[tuple[str, int, str], ...] = ()
     if work.waited >= WORTH_TELLING:
         waited = (("throttle.wait", 0, f"{work.waited:.3f} s"),)
-    return waited + tuple(
-        (stage.value, int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
+    told = [
+        (str(stage), int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
         for stage, seconds, answer in work.stages
-    )
+    ]
+    return (*waited, *told)
 
 
 class Watcher(Protocol):
@@ -80,7 +81,7 @@ class Watcher(Protocol):
     def unused(self, work: Work) -> None:
         """Take note that admitted work was not begun after all."""
 
-    def observe(self, work: Work, judged: Sequence[Judged]) -> None:
+    def observe(self, work: Work, judged: Sequence[Judged], now: datetime) -> None:
         """Look at an attempt before it is settled."""
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
@@ -269,7 +270,7 @@ class Lane:
             permit=self._permit(work.job, now),
         )
         judged = excuse(judge(work.endings.values(), self.policy.rules), moment)
-        self.watcher.observe(work, judged)
+        self.watcher.observe(work, judged, now)
         settlements = settle(judged, moment, self.policy)
         last = self.backlog.end(work)
         finished = work.job.whole and all(s.state in FINAL for s in settlements)

@@ -241,7 +241,9 @@ class Gatekeeper:
         now = utcnow()
         self.scopes.apply(ROUTE, lambda gate: gates.refused_early(gate, cause, now))
 
-    def observe(self, judged: Sequence[Judged], reverse_path: str) -> bool:
+    def observe(
+        self, judged: Sequence[Judged], reverse_path: str, now: datetime
+    ) -> bool:
         """Let the gates look at an attempt, before it is settled.
 
         True when another message may probe a domain now.
@@ -255,18 +257,19 @@ class Gatekeeper:
             if each.judgement.rule == STOP_ALONE:
                 continue  # it tells of nobody else
             claimed = each.ending.claimed
+            domain = claimed.domain
             seen = Seen(
                 sender_domain=sender_domain,
                 recipient=claimed.recipient.forward_path,
-                recipient_domain=claimed.domain,
+                recipient_domain=domain,
                 stage=each.ending.stage,
                 judgement=each.judgement,
                 answer=each.ending.answer,
-                again=claimed.refusal == Verdict.STOP.value,
+                again=claimed.refusal == Verdict.STOP,
             )
-            self._probing.discard(claimed.domain)
+            self._probing.discard(domain)
             attempt.append(seen)
-        self.scopes.observe(attempt, reverse_path, utcnow())
+        self.scopes.observe(attempt, reverse_path, now)
         return len(self._probing) < probing
 
     def _on_move(self, before: Gate, after: Gate) -> None:

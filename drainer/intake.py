@@ -23,7 +23,6 @@ NOTHING = Facts(
     header_8bit=False,
     has_nul=False,
     bare_newlines=0,
-    longest_line_bytes=0,
     hops=0,
 )
 

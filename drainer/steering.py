@@ -111,15 +111,22 @@ class Steering:
 
     # --- what happened
 
-    def observe(self, work: Work, judged: Sequence[Judged]) -> None:
-        """Take note how an attempt went."""
+    def observe(
+        self,
+        work: Work,
+        judged: Sequence[Judged],
+        *,
+        dot: float | None,
+        rcpt: float | None,
+    ) -> None:
+        """Take note how an attempt went, and how many seconds its answers took."""
         asked = [e for e in judged if not isinstance(e.ending.answer, Problem)]
         if not asked:
             return
         sample = Sample(
             began=work.turn,
-            rcpt=work.seconds_for_rcpt,
-            dot=work.seconds_for_dot if work.facts.size_bytes <= LARGE else None,
+            rcpt=rcpt,
+            dot=dot if work.facts.size_bytes <= LARGE else None,
             put_off=any(is_overload(e.judgement, e.ending.answer) for e in asked),
         )
         self._adaptive.observe(sample)

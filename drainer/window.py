@@ -57,9 +57,10 @@ class Window:
 
     async def put(self, job: Job) -> None:
         """Add a job; wait while the window is full."""
-        await wait_until(
-            lambda: self._count < self._limit or self._closed, self._putters
-        )
+        if self._count >= self._limit:
+            await wait_until(
+                lambda: self._count < self._limit or self._closed, self._putters
+            )
         if self._closed:
             return
         size = _held(job)
@@ -81,7 +82,8 @@ class Window:
 
         Whoever took it calls ``done`` when it is under way.
         """
-        await wait_until(lambda: bool(self._turns) or self._closed, self._takers)
+        if not self._turns:
+            await wait_until(lambda: bool(self._turns) or self._closed, self._takers)
         if self._closed:
             return None
         domain = self._turns.popleft()

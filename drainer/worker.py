@@ -9,6 +9,7 @@ lets the sessions finish their message.
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from drainer.acknowledge import Acknowledger
@@ -304,16 +305,17 @@ class Drain:
         """Take note that admitted work was not begun after all."""
         self.keeper.unused(each.domain for each in work.job.claimed)
 
-    def observe(self, work: Work, judged: Sequence[Judged]) -> None:
+    def observe(self, work: Work, judged: Sequence[Judged], now: datetime) -> None:
         """Let the gates look at an attempt before it is settled."""
-        if self.keeper.observe(judged, work.job.message.envelope.reverse_path):
+        if self.keeper.observe(judged, work.job.message.envelope.reverse_path, now):
             self._backlog.bring_back()
-        if (seconds := work.seconds_for_dot) is not None:
-            self.keeper.scopes.took(seconds, utcnow())
-            self.tally.pulse.saw("dot", seconds)
-        if (seconds := work.seconds_for_rcpt) is not None:
-            self.tally.pulse.saw("rcpt", seconds)
-        self.steering.observe(work, judged)
+        dot, rcpt = work.seconds_for_dot, work.seconds_for_rcpt
+        if dot is not None:
+            self.keeper.scopes.took(dot, now)
+            self.tally.pulse.saw("dot", dot)
+        if rcpt is not None:
+            self.tally.pulse.saw("rcpt", rcpt)
+        self.steering.observe(work, judged, dot=dot, rcpt=rcpt)
 
     def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
         """Count what became of an attempt."""

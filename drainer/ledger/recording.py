@@ -105,7 +105,7 @@ def _insert(
 
 
 def _is_pending(row: Row) -> bool:
-    return bool(row["state"] == State.PENDING.value)
+    return bool(row["state"] == State.PENDING)
 
 
 def fresh_job(seq: int, listing: Listing) -> Job:

@@ -210,7 +210,7 @@ def opening(opened: Opened, identity: Identity) -> Opening:
         {
             "b_message": opened.job.seq,
             "b_n": claimed.n,
-            "b_state": claimed.state.value,
+            "b_state": str(claimed.state),
             "b_attempts": claimed.attempts,
             "b_attempt": opened.id,
             "b_since": since,
@@ -265,7 +265,7 @@ def _settle_row(closed: Closed, settlement: Settlement, at: int) -> Row:
         "b_message": closed.job.seq,
         "b_n": settlement.claimed.n,
         "b_attempt": closed.id,
-        "b_state": settlement.state.value,
+        "b_state": str(settlement.state),
         "b_since": at,
         "b_due": to_micros(settlement.due) if settlement.due else None,
         "b_attempts": settlement.attempts,
@@ -331,9 +331,9 @@ def verdict_decision(closed: Closed, settlement: Settlement) -> Decision:
     """Return the record of what one attempt meant for one recipient."""
     judgement = settlement.judgement
     evidence: dict[str, object] = {
-        "stage": settlement.stage.value,
-        "scope": judgement.scope.value,
-        "state": settlement.state.value,
+        "stage": str(settlement.stage),
+        "scope": str(judgement.scope),
+        "state": str(settlement.state),
         "attempts": settlement.attempts,
     }
     if settlement.claimed.recipient.original:
@@ -345,7 +345,7 @@ def verdict_decision(closed: Closed, settlement: Settlement) -> Decision:
         at=closed.ended,
         kind=Kind.VERDICT,
         rule=judgement.rule,
-        verdict=judgement.verdict.value,
+        verdict=str(judgement.verdict),
         reply=settlement.reply[:MAX_REPLY],
         evidence=evidence,
         message=closed.job.seq,

@@ -29,6 +29,8 @@ from drainer.ledger.statements import Batch
 from drainer.process import Frames, framed, rarely_collect
 
 _RECEIVE_BYTES = 1 << 20
+_DONE = Outcome(None)
+"""Of most operations: one object, so that it travels once."""
 CYCLES = 20_000
 """Objects: SQLAlchemy leaves cycles behind, some 70 MB of them in 100,000."""
 
@@ -90,7 +92,8 @@ class Committer:
         if self._broken is not None:
             return [Outcome(None, self._broken)] * len(batch)
         try:
-            return [Outcome(result) for result in self._attempt(batch)]
+            results = self._attempt(batch)
+            return [_DONE if each is None else Outcome(each) for each in results]
         except (Conflict, DrainerError):
             return [self._singly(operation) for operation in batch]
         except Exception as error:  # noqa: BLE001 - a dead writer would hang all

@@ -28,7 +28,7 @@ class Survey:
 
     def __init__(self, *, digest: bool = False) -> None:
         """Start empty; ``digest`` asks for the SHA-256 as well."""
-        self._size = self._bare = self._longest = self._line = 0
+        self._size = self._bare = 0
         self._nul = self._8bit = self._head_8bit = False
         self._head = bytearray()
         self._hops: int | None = None
@@ -46,7 +46,6 @@ class Survey:
         if self._hops is None:
             self._feed_head(chunk)
         self._count_bare(chunk)
-        self._measure_lines(chunk)
         if self._sha256 is not None:
             self._sha256.update(chunk)
 
@@ -73,13 +72,6 @@ class Survey:
         self._bare += bare
         self._after_cr = chunk.endswith(b"\r")
 
-    def _measure_lines(self, chunk: bytes) -> None:
-        first, *rest = chunk.split(b"\n")
-        self._line += len(first)
-        if rest:
-            self._longest = max(self._longest, self._line, *map(len, rest[:-1]))
-            self._line = len(rest[-1])
-
     def finish(self) -> Facts:
         """Return the facts; nothing may be fed afterwards."""
         if self._hops is None:
@@ -90,7 +82,6 @@ class Survey:
             header_8bit=self._head_8bit,
             has_nul=self._nul,
             bare_newlines=self._bare,
-            longest_line_bytes=max(self._longest, self._line),
             hops=self._hops or 0,
             sha256=self._sha256.hexdigest() if self._sha256 else "",
         )
@@ -141,7 +132,7 @@ def dot_stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
             cut = chunk.index(b".")
             stuffed = stuffed[:cut] + b"." + stuffed[cut:]
         yield stuffed
-        tail = (tail + chunk)[-2:]
+        tail = chunk[-2:] if len(chunk) > 1 else tail[-1:] + chunk
 
 
 def replace_bare_newlines(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -104,7 +104,7 @@ def domain_of(mailbox: str) -> str:
 
 def is_ascii(*mailboxes: str) -> bool:
     """Tell whether none of these needs SMTPUTF8 (RFC 6531 3.3)."""
-    return all(mailbox.isascii() for mailbox in mailboxes)
+    return "".join(mailboxes).isascii()
 
 
 def xtext(text: str) -> str:

@@ -80,7 +80,6 @@ class Facts(NamedTuple):  # a tuple travels fast between processes
     header_8bit: bool
     has_nul: bool
     bare_newlines: int
-    longest_line_bytes: int
     #: Number of Received fields (RFC 5321 6.3).
     hops: int
     #: Hex SHA-256 of the content; '' unless it was asked for.

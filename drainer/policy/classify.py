@@ -8,6 +8,7 @@ permanent.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 from drainer.mail.message import BEHIND_GATE, PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
@@ -110,6 +111,11 @@ def _judge_positive(reply: Reply, stage: Stage) -> Judgement:
         if stage.before_mail:
             return _judgement("s", rule, reason)
         return _judgement("R", rule, reason, Scope.MESSAGE)
+    return _accepted(stage)
+
+
+@cache
+def _accepted(stage: Stage) -> Judgement:
     return Judgement(
         verdict=Verdict.DELIVER,
         scope=Scope.RECIPIENT,

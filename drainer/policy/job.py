@@ -77,7 +77,7 @@ class Job:
     @property
     def confirms(self) -> bool:
         """Whether this attempt may make a refusal final."""
-        nothing = ("", Verdict.STOP.value)  # a refusal of us is never the message's
+        nothing = ("", Verdict.STOP)  # a refusal of us is never the message's
         return any(claimed.refusal not in nothing for claimed in self.claimed)
 
     @property

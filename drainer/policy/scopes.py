@@ -135,7 +135,7 @@ class Scopes:
         """Move one gate."""
         before = self.gate(scope)
         after = change(before)
-        if after != before:
+        if after is not before and after != before:
             self._put(after)
             self._moved(before, after)
 

@@ -255,10 +255,12 @@ class Session:
             return self._wire.lost or said
         reply = await self._wire.reply(limit)
         work.note(stage, reply)
-        self.heard = self.heard or isinstance(reply, Reply)
-        if isinstance(reply, Reply) and reply.code == _CLOSING:
+        if not isinstance(reply, Reply):
+            return reply
+        self.heard = True
+        if reply.code == _CLOSING:
             self._broken = True  # RFC 5321 3.8: it closes after this
-        if isinstance(reply, Reply) and _out_of_place(reply, stage):
+        if _out_of_place(reply, stage):
             self._give_up(f"{reply} makes no sense at {stage}")
             if stage is Stage.DOT:  # whether it was accepted, nobody can tell
                 return self._wire.lost or reply

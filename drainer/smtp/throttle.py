@@ -93,6 +93,8 @@ class Throttle:
         """Take the tokens if that needs no waiting and nobody waits for some."""
         if self._closed or self._waiting or self._share <= 0:
             return False
+        if not self._buckets:
+            return True
         costs = [
             (bucket, self._cost(name, count))
             for name, count in (("recipients", recipients), ("messages", 1))
@@ -113,7 +115,8 @@ class Throttle:
 
         Neither the end of the drain nor a lost share ends a message amid its content.
         """
-        await self._take("octets", size, begun=True)
+        if "octets" in self._buckets:
+            await self._take("octets", size, begun=True)
 
     async def _take(self, name: str, count: int, *, begun: bool = False) -> bool:
         """Take tokens, in slices; False when the drain ends first.

@@ -18,6 +18,8 @@ MAX_REPLY_BYTES = 32 * 1024
 MAX_REPLY_LINES = 128
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """Of replies that nobody has read yet: far more than were ever asked for at once."""
+REPLY_BYTES = 300
+"""What one takes in memory, about, beside its text."""
 WRITE_BUFFER_BYTES = 256 * 1024
 
 
@@ -80,7 +82,7 @@ class Wire(asyncio.Protocol):
     def _queue(self, reply: Reply) -> None:
         """Keep a reply until it is read; a peer that never stops is given up."""
         self._replies.append(reply)
-        self._waiting += _weight(reply)
+        self._waiting += REPLY_BYTES + len(reply.line)
         if self._waiting > MAX_WAITING_BYTES:
             message = "replies without end that nobody asked for"
             raise ProtocolError(message)
@@ -151,7 +153,7 @@ class Wire(asyncio.Protocol):
                 self._waiter = None
         if self._replies:
             reply = self._replies.popleft()
-            self._waiting -= _weight(reply)
+            self._waiting -= REPLY_BYTES + len(reply.line)
             return reply
         return self.lost or Lost(reason="closed")
 
@@ -200,11 +202,6 @@ class Wire(asyncio.Protocol):
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
-
-
-def _weight(reply: Reply) -> int:
-    """Return about how many octets a reply takes in memory."""
-    return 300 + len(reply.line)
 
 
 def spare_descriptor(transport: asyncio.BaseTransport) -> int | None:

@@ -303,16 +303,16 @@ def _done_path(stored: bytes) -> str:
 def _client(attributes: dict[bytes, bytes]) -> Client:
     """Return the original client; the last hop's attributes stand in for it."""
 
-    def attribute(name: str) -> str:
-        value = attributes.get(f"log_{name}".encode())
-        value = attributes.get(name.encode(), b"") if value is None else value
+    def attribute(original: bytes, last_hop: bytes) -> str:
+        value = attributes.get(original)
+        value = attributes.get(last_hop, b"") if value is None else value
         return "" if value == b"unknown" else _text(value)
 
-    address = attribute("client_address")
+    address = attribute(b"log_client_address", b"client_address")
     return Client(
         address=address[5:] if address[:5].lower() == "ipv6:" else address,
-        name=attribute("client_name"),
-        helo=attribute("helo_name"),
+        name=attribute(b"log_client_name", b"client_name"),
+        helo=attribute(b"log_helo_name", b"helo_name"),
     )
 
 

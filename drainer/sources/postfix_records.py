@@ -69,11 +69,20 @@ class Reader:
         """
         left = MAX_ENVELOPE_BYTES
         while True:
-            kind, length = self._head()
+            buffer, text = self._buffer, self._position + 2
+            length = buffer[text - 1] if text <= len(buffer) else MAX_RECORD_BYTES
+            if length <= _LOW_BITS and text + length <= len(buffer):
+                # A short record that lies whole in the window: without further calls.
+                kind, payload = buffer[text - 2], buffer[text : text + length]
+                self._position = text + length
+                self._budget -= 2 + length
+            else:
+                kind, length = self._head()
+                payload = b"" if kind == _PADDING else self._take(length)
+                if kind == _PADDING:
+                    self._skip(length)
             if kind == _PADDING:
-                self._skip(length)
                 continue
-            payload = self._take(length)
             if kind == _POINTER:
                 self._follow(payload)
                 continue

@@ -38,7 +38,6 @@ PLAIN = Facts(
     header_8bit=False,
     has_nul=False,
     bare_newlines=0,
-    longest_line_bytes=10,
     hops=48,
 )
 

@@ -43,7 +43,6 @@ def facts(**known: Any) -> Facts:
         "header_8bit": False,
         "has_nul": False,
         "bare_newlines": 0,
-        "longest_line_bytes": 70,
         "hops": 1,
     }
     return Facts(**(usual | known))

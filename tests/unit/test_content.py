@@ -113,11 +113,6 @@ def test_8bit_in_the_header_is_told_apart() -> None:
     assert not survey([b"A: b\r\n\r\n\xff"]).header_8bit
 
 
-def test_the_longest_line_is_measured_across_chunks() -> None:
-    """The last line counts, whether it is complete or not."""
-    assert survey([b"abc", b"def\r\n", b"x"]).longest_line_bytes == 7
-
-
 # ---- Message-ID
 
 
