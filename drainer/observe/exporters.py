@@ -99,7 +99,11 @@ def otlp_request(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
                             "name": scope.name if scope else "",
                             "version": (scope.version or "") if scope else "",
                         },
-                        "spans": [_otlp_span(span) for span in spans],
+                        # One at a time: a batch of dicts leaves the caches.
+                        "spans": [
+                            orjson.Fragment(orjson.dumps(_otlp_span(span)))
+                            for span in spans
+                        ],
                     }
                 ],
             }

@@ -15,7 +15,7 @@ from drainer.observe import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
 
-POLL = 0.5
+POLL = 0.25
 """Seconds between two looks at the ledger."""
 
 

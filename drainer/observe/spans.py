@@ -38,6 +38,7 @@ _RESOURCE = Resource({"service.name": "drainer", "service.version": __version__}
 _UNSET = Status()
 _ROOTS = {Kind.RUN_ENDED.value: "drain", WATCH_ENDED: "watch"}
 """The span of all that a run or a watch did, made at its end, by rule."""
+_SENT_TO = names.EVIDENCE + "sent_to"
 _OPENING = ("ehlo", "starttls", "auth")
 
 
@@ -145,7 +146,6 @@ class Projection:
             yield from _stage_spans(trace, span, start, stages)
 
     def _attributes(self, row: Row, facts: Facts) -> dict[str, Any]:
-        evidence = orjson.loads(row["evidence"]) if row["evidence"] else {}
         attributes: dict[str, Any] = {
             names.RULE: row["rule"],
             names.VERDICT: row["verdict"],
@@ -154,12 +154,9 @@ class Projection:
         if row["n"] is not None:
             path = facts.recipients.get((row["message"], row["n"]), "")
             attributes[names.RECIPIENT] = self.address(path)
-        if "sent_to" in evidence:  # an address, to be hashed like the others
-            evidence["sent_to"] = self.address(evidence["sent_to"])
-        for key, value in evidence.items():
-            name = names.STATE if key == "state" else names.EVIDENCE + key
-            plain = isinstance(value, str | int | float | bool)
-            attributes[name] = value if plain else json.dumps(value)
+        attributes.update(_evidence(row["evidence"]))
+        if _SENT_TO in attributes:  # an address, to be hashed like the others
+            attributes[_SENT_TO] = self.address(attributes[_SENT_TO])
         return attributes
 
     def _decision(self, row: Row, facts: Facts) -> ReadableSpan:
@@ -223,6 +220,17 @@ class Projection:
             attributes=attributes,
             failed=row["reply"] if row["verdict"] in ("stop", "fail") else "",
         )
+
+
+@lru_cache(1024)
+def _evidence(text: str) -> Mapping[str, Any]:
+    """Return a decision's evidence as attributes; the same comes often."""
+    return {
+        names.STATE if key == "state" else names.EVIDENCE + key: value
+        if isinstance(value, str | int | float | bool)
+        else json.dumps(value)
+        for key, value in (orjson.loads(text) if text else {}).items()
+    }
 
 
 def _connection_parts(row: Row) -> Iterator[ReadableSpan]:
