@@ -65,8 +65,8 @@ class Survey:
         self._head.clear()
 
     def _count_bare(self, chunk: bytes) -> None:
-        pairs = chunk.count(b"\r\n")
-        bare = chunk.count(b"\r") + chunk.count(b"\n") - 2 * pairs
+        ends = len(chunk) - len(chunk.translate(None, b"\r\n"))  # quicker than count
+        bare = ends - 2 * chunk.count(b"\r\n")
         if self._after_cr:  # the CR before the chunk was counted as bare
             bare += -2 if chunk.startswith(b"\n") else 0
         self._bare += bare

@@ -103,10 +103,9 @@ class Reader:
         """
         line_is_open = False
         while True:
-            pieces, last = self._text_run()
-            if pieces:
-                line_is_open = last == _PART
-                yield b"".join(pieces)
+            text, line_is_open = self._text_run(line_is_open=line_is_open)
+            if text:
+                yield text
             kind, length = self._head()
             if kind == _POINTER:
                 self._follow(self._take(length))
@@ -139,18 +138,20 @@ class Reader:
         """Where the next octet is read, from the beginning of the file."""
         return self._base + self._position
 
-    def _text_run(self) -> tuple[list[bytes], int]:
+    def _text_run(self, *, line_is_open: bool) -> tuple[bytes, bool]:
         """Take the text records that lie whole in the window: the hot loop.
 
-        Returns the pieces and the last record's type. Local variables and no
-        calls: this runs once per line of the mail.
+        Returns their text, and whether its last line is open; the latter as it was
+        when there are none. Local variables and no calls: this runs once per line of
+        the mail.
         """
-        last, low = 0, _LOW_BITS
+        low = _LOW_BITS
         buffer = self._buffer
         start = position = self._position
         limit = len(buffer)
-        pieces: list[bytes] = []
-        append = pieces.append
+        lines: list[bytes] = []
+        append = lines.append
+        parts: list[bytes] = []  # of the line that is open
         try:
             while True:
                 kind = buffer[position]
@@ -166,19 +167,24 @@ class Reader:
                 if end > limit:
                     break
                 if kind == _TEXT:
-                    append(buffer[text:end])
-                    append(_CRLF)
+                    if parts:
+                        append(b"".join((*parts, buffer[text:end])))
+                        parts = []
+                    else:
+                        append(buffer[text:end])
+                    line_is_open = False
                 elif kind == _PART:
-                    append(buffer[text:end])
+                    parts.append(buffer[text:end])
+                    line_is_open = True
                 else:
                     break
                 position = end
-                last = kind
         except IndexError:
             pass  # the window ends within a frame; _head moves it or reports
         self._position = position
         self._budget -= position - start
-        return pieces, last
+        append(b"".join(parts))
+        return _CRLF.join(lines), line_is_open
 
     def _long_text(self, length: int) -> Iterator[bytes]:
         while length:
