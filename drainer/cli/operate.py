@@ -12,7 +12,8 @@ from drainer.ledger import Row
 from drainer.ledger.filters import Filters
 from drainer.ledger.operate import VERBS, Verb, apply_verb, touchable
 from drainer.ledger.report import Report
-from drainer.policy.state import State
+from drainer.mail.message import PROBLEMS
+from drainer.policy.state import Event, State
 from drainer.wiring.places import ledger_url
 
 _HELP = {
@@ -53,7 +54,8 @@ def verb_command(
         with Report(url) as report:
             meant = named(report, asked.ids, asked.filters, verb.name)
             chosen = _touched_by(verb, meant, within)
-            count = sum(1 for _ in _rows(report, chosen))
+            stays = [_stays_held(verb, row) for row in _rows(report, chosen)]
+            count = len(stays)
             if asked.dry_run:
                 if not asked.as_json:
                     show_touched(_rows(report, chosen))
@@ -63,8 +65,20 @@ def verb_command(
         changed = apply_verb(url, verb, chosen, asked.reason) if count else 0
         afterwards(asked.config)
         _say_done(verb, changed, count, as_json=asked.as_json)
+        if changed and any(stays):
+            say(
+                f"{sum(stays)} of them are held for what no release overrules: the next"
+                " drain holds them again, unless the spool has changed; `drainer why`"
+            )
 
     return command
+
+
+def _stays_held(verb: Verb, row: Row) -> bool:
+    """Whether a release of this recipient changes nothing: its problem remains."""
+    problem = PROBLEMS.get(row["rule"].removeprefix("local-"))
+    is_release = verb.event is Event.OPERATOR_RELEASE
+    return is_release and problem is not None and not problem[1]
 
 
 def _touched_by(verb: Verb, meant: Filters, within: Sequence[State]) -> Filters:

@@ -62,17 +62,35 @@ def last_commit(connection: sa.Connection, run: str) -> int | None:
 def bind(
     connection: sa.Connection, sources: Sequence[str], route: str, now: int
 ) -> None:
-    """Bind sources to their primary; UsageError when it is another one."""
+    """Bind sources to their primary; UsageError when it is another one.
+
+    A source of which nothing was ever tried, and of which nobody works on anything, is
+    bound anew: whoever mistyped a name has lost nothing by it.
+    """
     bound = schema.sources.c
     for url in sources:
         known = connection.scalar(sa.select(bound.route).where(bound.url == url))
         if known is None:
             row = {"url": url, "route": route, "bound": now}
             connection.execute(sa.insert(schema.sources), [row])
+        elif known != route and not _is_begun(connection, url):
+            row = {"route": route, "bound": now}
+            connection.execute(
+                sa.update(schema.sources).where(bound.url == url).values(row)
+            )
         elif known != route:
             message = f"{url} has been drained to {known} before, not to {route}"
             hint = "give the same --to, another --ledger, or --rehearse to try it"
             raise UsageError(message, hint=hint)
+
+
+def _is_begun(connection: sa.Connection, url: str) -> bool:
+    message, attempt = schema.messages.c, schema.attempts.c
+    tried = sa.exists().where(attempt.message == message.seq)
+    begun = sa.select(sa.literal(1)).where(
+        message.source == url, message.owner.is_not(None) | tried
+    )
+    return connection.scalar(begun.limit(1)) is not None
 
 
 def last_activity(

@@ -1,11 +1,12 @@
 """The way to the ledger's writer: a process of its own (drainer.ledger.writing).
 
-Operations travel together when ``quorum`` of them are worth a commit, or when the
-first has waited for GATHER seconds: so 20 sessions share a commit, and one session
-alone never waits for company. Their outcomes come back in the same order. The process
-shares no interpreter with the sessions, so neither waits for the other. It lives as
-long as this end of its socket: when this process is killed, it commits what had been
-sent and ends.
+Operations travel together at the end of a turn of the event loop in which ``quorum``
+of them are there, or when there are more than a message needs and ``quorum`` as well,
+or when the first has waited for GATHER seconds: so 20 sessions share a commit, and one
+session alone never waits for company. Their outcomes come back in the same order. The
+process shares no interpreter with the sessions, so neither waits for the other. It
+lives as long as this end of its socket: when this process is killed, it commits what
+had been sent and ends.
 """
 
 import asyncio
@@ -94,7 +95,8 @@ class Writer(asyncio.Protocol):
             return
         self._send()
         self._stopping = True
-        self._transport.write_eof()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
         await self._ended.wait()
         await asyncio.to_thread(self._helper.wait)
 
@@ -109,7 +111,9 @@ class Writer(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._outgoing and self._transport is not None:
+        if self._transport is None or self._transport.is_closing():
+            return  # connection_lost tells all who wait
+        if self._outgoing:
             self._transport.write(framed(self._outgoing))
             self._outgoing = []
 
@@ -127,8 +131,10 @@ class Writer(asyncio.Protocol):
         if self._awaited or not self._stopping:
             self._broken = self._broken or LedgerUnwritable(
                 "the process that writes the ledger ended unexpectedly",
-                hint="see above for why; then run the same command again",
+                hint="see above, or the kernel's log, for why; then run the same"
+                " command again",
             )
+        self._outgoing = []
         while self._awaited:
             self._tell(Outcome(None, self._broken))
         self._ended.set()
@@ -136,7 +142,12 @@ class Writer(asyncio.Protocol):
     def _tell(self, outcome: Outcome) -> None:
         if isinstance(outcome.error, LedgerUnwritable):
             self._broken = outcome.error
-        self._awaited.popleft()(outcome)
+        then = self._awaited.popleft()
+        try:
+            then(outcome)
+        except Exception as error:  # noqa: BLE001 - the others are still to be told
+            message = "whoever was told of an outcome failed"
+            self._loop.call_exception_handler({"message": message, "exception": error})
 
 
 def _resolve(future: asyncio.Future[Any], outcome: Outcome) -> None:

@@ -46,6 +46,12 @@ NOT_OFFERED = (
     " host: its filters judge all mail by this host's address"
 )
 CATCH_ALL = "the primary accepts any address: it cannot tell us who is unknown"
+IN_THE_CLEAR = 'until then mail goes in the clear; tls = "required" forbids that'
+UNDECIDED = (
+    "the primary cannot say who is unknown: is its user table back? It may also put"
+    " off whom it does not know yet (greylisting): exempt this host"
+)
+NOT_RESET = "the primary does not clear a transaction: that is no healthy SMTP server"
 NO_KNOWN_GOOD = (
     "set [health] accept to an address that must exist: without one, a primary with"
     " an empty user table looks healthy"

@@ -24,6 +24,7 @@ from drainer.smtp.forwarding import Introduction
 from drainer.values import dataclass
 
 OK, WARN, FAIL = "ok", "warn", "fail"
+_CLOSING = 421
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,11 @@ async def _check_address(
             health.add(step.stage.value, step, FAIL if last else OK, hint)
         return False
     for step in answer.steps:
-        health.add(step.stage.value, step, OK)
+        if step.stage is Stage.STARTTLS and not _positive(step.answer):
+            hint = f"{hints.hint(step.stage, step.answer)}; {hints.IN_THE_CLEAR}"
+            health.add(step.stage.value, step, WARN, hint)
+        else:
+            health.add(step.stage.value, step, OK)
     if (
         route.forward_client != "off"
         and not Introduction.on(route, answer.extensions).kind
@@ -168,8 +173,19 @@ class _Interview:
         else:
             self._health.add("mail", mail, OK)
             await self._recipients()
-            self._health.add("rset", await self._ask(Stage.RSET, "RSET"), OK)
-        self._health.add("quit", await self._ask(Stage.QUIT, "QUIT"), OK)
+            await self._reset()
+        quit_ = await self._ask(Stage.QUIT, "QUIT")
+        verdict = OK if _positive(quit_.answer) else WARN  # mail does not depend on it
+        self._health.add("quit", quit_, verdict)
+
+    async def _reset(self) -> None:
+        step = await self._ask(Stage.RSET, "RSET")
+        if _positive(step.answer):
+            self._health.add("rset", step, OK)
+            return
+        lost = isinstance(step.answer, Lost)
+        hint = hints.hint(Stage.RSET, step.answer) or hints.NOT_RESET
+        self._health.add("rset", step, FAIL if lost else WARN, hint)
 
     async def _recipients(self) -> None:
         for forward_path in self._probe.accept:
@@ -192,13 +208,20 @@ class _Interview:
             return
         name = f"drainer-check-{secrets.token_hex(6)}@{domain}"
         step = await self._ask(Stage.RCPT, f"RCPT TO:<{name}>")
-        if isinstance(step.answer, Lost):
-            hint = hints.hint(Stage.RCPT, step.answer)
-            self._health.add("rcpt random", step, FAIL, hint)
-            return
-        accepted = _positive(step.answer)
-        hint = hints.CATCH_ALL if accepted else ""
-        self._health.add("rcpt random", step, WARN if accepted else OK, hint)
+        self._health.add("rcpt random", step, *self._judge_random(step.answer))
+
+    def _judge_random(self, answer: Reply | Lost) -> tuple[str, str]:
+        """Return verdict and hint: it must be refused, and for good.
+
+        Without a known-good address nothing else tells whether the user table is there.
+        """
+        if isinstance(answer, Lost) or answer.code == _CLOSING:
+            return FAIL, hints.hint(Stage.RCPT, answer)
+        if _positive(answer):
+            return WARN, hints.CATCH_ALL
+        if answer.category == 4:  # noqa: PLR2004
+            return WARN if self._probe.accept else FAIL, hints.UNDECIDED
+        return OK, ""
 
     async def _ask(self, stage: Stage, command: str) -> Step:
         loop = asyncio.get_running_loop()

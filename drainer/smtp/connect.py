@@ -22,6 +22,7 @@ from drainer.values import dataclass
 
 T = TypeVar("T")
 _READY = 220
+_CLOSING = 421
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +86,12 @@ async def connect(route: Route, *, tls: str | None = None) -> Connection | Faile
         return await opening.run()
     except Failed as failed:
         opening.abandon()
-        retry = opening.route.tls == "opportunistic" and opening.handshake_failed
-        return await connect(route, tls="off") if retry else failed
+        if opening.route.tls != "opportunistic" or not opening.handshake_failed:
+            return failed
+        again = await connect(route, tls="off")
+        if isinstance(again, Failed):
+            return again
+        return replace(again, steps=(failed.steps[-1], *again.steps))
     except BaseException:
         opening.abandon()
         raise
@@ -187,9 +192,10 @@ class _Opening:
                 facts=lambda: tls_facts(smtp),
             )
         except Failed as failed:
-            refused = isinstance(failed.steps[-1].answer, Reply)
-            self.handshake_failed = not refused
-            if required or not refused:
+            answer = failed.steps[-1].answer
+            self.handshake_failed = isinstance(answer, Lost)
+            closes = isinstance(answer, Reply) and answer.code == _CLOSING
+            if required or self.handshake_failed or closes:
                 raise
             return None
         return await self._ehlo(smtp)  # RFC 3207 4.2

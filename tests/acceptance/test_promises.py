@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 import signal
 import subprocess
@@ -179,6 +180,59 @@ def test_with_a_full_disk_nothing_more_is_sent_and_nothing_is_lost(
         assert not peer.violations
     roots = [span for span in spans_of_file(traces) if span.name == "message"]
     assert len({span.trace_id for span in roots}) == len(expected)
+
+
+class Killer:
+    """Answers final dots; at one it kills the process that writes the ledger."""
+
+    def __init__(self, ledger: Path, *, at: int) -> None:
+        """Kill it at the ``at``-th final dot."""
+        self.process: subprocess.Popen[str] | None = None
+        self._ledger = ledger
+        self._at = at
+        self._dots = 0
+
+    def __call__(self, _: View) -> Step:
+        """Accept the message."""
+        self._dots += 1
+        if self._dots == self._at and self.process is not None:
+            os.kill(self._writer(self.process.pid), signal.SIGKILL)
+        return "250 2.0.0 taken"
+
+    def _writer(self, parent: int) -> int:
+        """Return the helper that has the lock of the ledger's owner open."""
+        tasks = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for pid in tasks:
+            links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+            if any(".locks/" in link and "traces" not in link for link in links):
+                return int(pid)
+        msg = "no process writes the ledger"
+        raise AssertionError(msg)
+
+
+def test_killed_alone_the_process_that_writes_ends_the_drain_in_order(
+    tmp_path: Path,
+) -> None:
+    """The kernel may take it for its memory: exit 1, a clear error, nothing is lost."""
+    expected = write_maildir(tmp_path / "spool", 120)
+    drainer = Drainer(tmp_path / "ledger.db")
+    killer = Killer(tmp_path / "ledger.db", at=30)
+    with PeerThread(Script(dot=killer)) as peer:
+        arguments = drain_arguments(
+            tmp_path / "spool", peer.port, "--no-check", "--connections", 5
+        )
+        process = killer.process = drainer.start(*arguments)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 1, stderr
+        assert "the process that writes the ledger ended unexpectedly" in stderr
+        assert "Traceback" not in stderr
+        assert "Exception" not in stderr
+        assert '"exit": 1' in stdout
+        named = _settle_doubts(drainer, tmp_path / "spool", peer.port)
+        copies = _copies(peer)
+        assert set(copies) == set(expected)
+        assert {path for path, count in copies.items() if count > 1} <= named
+        assert not peer.violations
 
 
 # ---- P2: identity

@@ -181,6 +181,84 @@ def test_a_stage_that_fails_is_named_with_a_hint(
     assert hint in check(bench).stdout.replace("\n", " ")
 
 
+def _random_gets(answer: Step) -> Callable[[View], Step]:
+    return lambda view: "250 2.1.5 ok" if view.path == GOOD else answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "code"),
+    [
+        ("451 4.3.0 lookup failed", "warn", 0),
+        ("250 2.1.5 ok", "warn", 0),
+        (ReplyThenDrop("421 4.3.2 too busy"), "fail", 3),
+        (Drop(), "fail", 3),
+    ],
+    ids=["put-off", "catch-all", "421", "dropped"],
+)
+def test_a_random_recipient_must_be_refused_for_good(
+    peer: StartPeer, bench: Bench, answer: Step, verdict: str, code: int
+) -> None:
+    """Whatever else it gets is no "ok", and says what to do next."""
+    bench.port = peer(rcpt=_random_gets(answer)).port
+    result = check(bench, "--json")
+    assert result.code == code
+    found = stages(result)["rcpt random"]
+    assert found["verdict"] == verdict
+    assert found["hint"]
+
+
+def test_who_puts_everybody_off_is_not_ready(peer: StartPeer, bench: Bench) -> None:
+    """Without a known-good address nothing else tells that the user table is away."""
+    bench.port = peer(rcpt="451 4.3.0 lookup failed").port
+    bench.configure(health={"accept": []}, primary={"domains": ["example.org"]})
+    result = check(bench, "--json")
+    assert result.code == 3
+    assert "user table" in stages(result)["rcpt random"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "code"),
+    [("500 5.5.1 what?", "warn", 0), (Drop(), "fail", 3)],
+    ids=["refused", "dropped"],
+)
+def test_a_reset_that_fails_is_told(
+    peer: StartPeer, bench: Bench, answer: Step, verdict: str, code: int
+) -> None:
+    """A session that ends there is no healthy one."""
+    bench.port = peer(rcpt=knows_good, rset=answer).port
+    result = check(bench, "--json")
+    assert result.code == code
+    assert stages(result)["rset"]["verdict"] == verdict
+    assert stages(result)["rset"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("454 4.7.0 not now", (0, "warn")),
+        (Drop(), (0, "warn")),
+        (ReplyThenDrop("421 4.3.2 bye"), (3, "fail")),
+    ],
+    ids=["refused", "dropped", "421"],
+)
+def test_tls_that_fails_is_told_though_mail_may_go_in_the_clear(
+    peer: StartPeer,
+    bench: Bench,
+    certificate: Certificate,
+    answer: Step,
+    expected: tuple[int, str],
+) -> None:
+    """Opportunistic is the default; nobody may believe that it is TLS."""
+    context = certificate.server_context()
+    bench.port = peer(rcpt=knows_good, tls=context, starttls=answer).port
+    bench.configure(primary={"tls": "opportunistic"})
+    result = check(bench, "--json")
+    found = stages(result)["starttls"]
+    assert (result.code, found["verdict"]) == expected
+    assert found["hint"]
+    assert result.code or "in the clear" in found["hint"]
+
+
 def test_a_reset_is_a_failure(peer: StartPeer, bench: Bench) -> None:
     """In words, not as a number of an error; it may come before we have noticed."""
     bench.port = peer(banner=Reset()).port
