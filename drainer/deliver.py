@@ -143,7 +143,7 @@ class Lane:
                 self._put_back(work)
                 return None
             asked = time.monotonic()
-            may_send = await self.throttle.message(work.rcpts)
+            may_send = await self.throttle.message(work.rcpts, session.gone)
             work.waited = time.monotonic() - asked
             if (
                 not may_send
@@ -169,6 +169,11 @@ class Lane:
             self._put_back(admitted)
             return None
         return None
+
+    @property
+    def grain(self) -> int:
+        """How many octets may leave at once."""
+        return self.throttle.grain
 
     async def pace(self, size: int) -> None:
         """Wait until so many octets may leave."""

@@ -30,6 +30,16 @@ MAX_UNHEARD = 5
 """Sessions in a row that ended without an answer to MAIL."""
 
 
+PATIENCE = 1.0
+"""Seconds of our silence after which nobody can be blamed for hanging up."""
+
+
+def _tired(session: Session) -> bool:
+    """Whether the primary ended a session that had been silent for long."""
+    gone = session.gone
+    return gone.done() and gone.result() - session.connection.opened >= PATIENCE
+
+
 class Owner(Protocol):
     """Whose lanes these are."""
 
@@ -144,11 +154,12 @@ class Sessions:
         """Pause the route when the primary hangs up before it answers any MAIL.
 
         Once is the fault of the message that was begun, if one was; time after
-        time it is not.
+        time it is not. Nor is it one to tire of a session that says nothing, because
+        it waits for the rate.
         """
         if session.heard:
             self._unheard = 0
-        elif session.loss is not None:
+        elif session.loss is not None and (session.sent or not _tired(session)):
             self._unheard += 1
             if session.sent == 0 or self._unheard >= MAX_UNHEARD:
                 self.keeper.dropped(session.loss)

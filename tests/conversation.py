@@ -99,7 +99,7 @@ class Conversation:
                 self._violation("spoke before the greeting")
             await self._answer(self._unlogged(b""), self.script.banner)
             while True:
-                await self._converse(await self.wire.line())
+                await self._converse(await self._next_line())
         except Gone:
             self.wire.transport.close()
 
@@ -114,6 +114,16 @@ class Conversation:
 
     def _violation(self, text: str) -> None:
         self.peer.violations.append(f"connection {self.number}: {text}")
+
+    async def _next_line(self) -> bytes:
+        """Take the next command, unless the client is silent for too long."""
+        try:
+            async with asyncio.timeout(self.script.idle):
+                return await self.wire.line()
+        except TimeoutError:
+            self.wire.transport.write(b"421 4.4.2 peer.example idle for too long\r\n")
+            self.wire.transport.close()
+            raise Gone from None
 
     async def _converse(self, raw: bytes) -> None:
         line = raw.removesuffix(b"\n").removesuffix(b"\r")

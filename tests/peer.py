@@ -38,6 +38,8 @@ class Peer:
         self.port = port
         #: Every command line, in order of arrival.
         self.commands: list[Command] = []
+        #: Of all connections, in order.
+        self.wires: list[Wire] = []
         #: Every transaction whose MAIL was accepted.
         self.transactions: list[Message] = []
         #: Those of them whose final dot arrived.
@@ -97,6 +99,7 @@ class Peer:
 
     def _opened(self, wire: Wire) -> None:
         self.connections += 1
+        self.wires.append(wire)
         self.open_connections += 1
         self.max_concurrent = max(self.max_concurrent, self.open_connections)
         task = asyncio.get_running_loop().create_task(

@@ -237,6 +237,8 @@ class Script:
     rset: Answer = "250 2.0.0 ok"
     noop: Answer = "250 2.0.0 ok"
     quit: Answer = ReplyThenDrop("221 2.0.0 bye")
+    #: Seconds of silence between commands after which it says 421 and closes.
+    idle: float | None = None
     tls: ssl.SSLContext | None = None
     #: TLS from the first byte, as on port 465.
     implicit_tls: bool = False

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -20,6 +21,8 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.buffer = bytearray()
+        #: When so many octets came.
+        self.arrived: list[tuple[float, int]] = []
         self.ended = False
 
     @property
@@ -38,6 +41,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Keep what came."""
+        self.arrived.append((time.monotonic(), len(data)))
         self.buffer += data
         self._wake()
 

@@ -49,6 +49,11 @@ class Line(Protocol):
         """Return a message only if neither it nor the throttle must be waited for."""
         ...
 
+    @property
+    def grain(self) -> int:
+        """How many octets may leave at once."""
+        ...
+
     async def pace(self, size: int) -> None:
         """Wait until so many octets may leave."""
         ...
@@ -82,6 +87,8 @@ class Session:
         self.heard = False
         #: Why the connection was lost, if it was not us who ended it.
         self.loss: Lost | None = None
+        #: Done when the connection is gone.
+        self.gone = connection.wire.gone
 
     @property
     def usable(self) -> bool:
@@ -318,15 +325,27 @@ class Session:
         chunks = _wire_form(work, self._route.bare_newlines)
         if work.facts.size_bytes <= IN_MEMORY_BYTES:
             content = b"".join(chunks)
-            await line.pace(len(content))
-            return content
+            if len(content) <= line.grain:
+                await line.pace(len(content))
+                return content
+            chunks = iter((content,))
         while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-            await line.pace(len(chunk))
-            self._wire.write(chunk)
-            await self._wire.drain(self._timeouts.body)
-            if self._wire.has_reply or self._wire.lost is not None:
+            if not await self._write_paced(chunk, line):
                 break
         return b""
+
+    async def _write_paced(self, chunk: bytes, line: Line) -> bool:
+        """Write as much at a time as may leave at once; False when the peer is done."""
+        start = 0
+        while start < len(chunk):
+            piece = chunk[start : start + line.grain]
+            start += len(piece)
+            await line.pace(len(piece))
+            self._wire.write(piece)
+            await self._wire.drain(self._timeouts.body)
+            if self._wire.has_reply or self._wire.lost is not None:
+                return False
+        return True
 
     async def _early(self, work: Work) -> None:
         """Take a reply that came before the final dot as the reply to it."""

@@ -8,8 +8,10 @@ with it the bound of the configured rate, stays as it is.
 """
 
 import asyncio
+import sys
 from dataclasses import fields, replace
 from datetime import timedelta
+from typing import Any
 
 from aiolimiter import AsyncLimiter
 
@@ -76,16 +78,27 @@ class Throttle:
         self._closed = True
         self._pulse()
 
-    async def message(self, recipients: int = 1) -> bool:
-        """Wait until one message may be sent; False when the drain ends first."""
+    @property
+    def grain(self) -> int:
+        """How many octets may leave at once: a burst."""
+        bucket = self._buckets.get("octets")
+        return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))
+
+    async def message(
+        self, recipients: int = 1, gone: asyncio.Future[float] | None = None
+    ) -> bool:
+        """Wait until one message may be sent; False when the drain ends first.
+
+        Or when the session that asks is ``gone``: then the token is another's.
+        """
         if await self.message_now(recipients):
             return True
         self._waiting += 1
         try:
             async with self._turn:  # who came first goes first
-                if not await self._take("recipients", recipients):
+                if not await self._take("recipients", recipients, gone=gone):
                     return False
-                return await self._take("messages", 1)
+                return await self._take("messages", 1, gone=gone)
         finally:
             self._waiting -= 1
 
@@ -118,7 +131,14 @@ class Throttle:
         if "octets" in self._buckets:
             await self._take("octets", size, begun=True)
 
-    async def _take(self, name: str, count: int, *, begun: bool = False) -> bool:
+    async def _take(
+        self,
+        name: str,
+        count: int,
+        *,
+        begun: bool = False,
+        gone: asyncio.Future[float] | None = None,
+    ) -> bool:
         """Take tokens, in slices; False when the drain ends first.
 
         What was paid into a bucket that is in force no more is lost; and so is what was
@@ -126,9 +146,9 @@ class Throttle:
         """
         async with self._turns[name]:  # aiolimiter serves the smallest wish first
             paid, price, bucket = 0.0, 0.0, None
-            while begun or not self._closed:
+            while begun or not (self._closed or (gone and gone.done())):
                 if self._share <= 0 and not begun:
-                    await self._moved.wait()
+                    await self._unless_moved(None, 0, gone)
                     continue
                 if bucket is not self._buckets.get(name):
                     paid, bucket = 0.0, self._buckets.get(name)
@@ -141,7 +161,7 @@ class Throttle:
                 if left <= _ALMOST:
                     return True
                 part = min(left, bucket.max_rate)
-                if await self._unless_moved(bucket, part):
+                if await self._unless_moved(bucket, part, gone):
                     paid += part
             return False
 
@@ -152,19 +172,30 @@ class Throttle:
         # A share of a third of a burst of three is a millionth less than one token.
         return min(1.0, self._buckets[name].max_rate) / self._level
 
-    async def _unless_moved(self, bucket: AsyncLimiter, part: float) -> bool:
-        """Take tokens, unless a limit changes first; True for the former."""
-        if bucket.has_capacity(part):
+    async def _unless_moved(
+        self,
+        bucket: AsyncLimiter | None,
+        part: float,
+        gone: asyncio.Future[float] | None,
+    ) -> bool:
+        """Take tokens, unless a limit changes or who asks is gone; True for the former.
+
+        Without a bucket there are none to be had.
+        """
+        if bucket is not None and bucket.has_capacity(part):
             await bucket.acquire(part)  # never suspends
             return True
-        taking = asyncio.ensure_future(bucket.acquire(part))
-        moving = asyncio.ensure_future(self._moved.wait())
+        waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._moved.wait())}
+        taking = asyncio.ensure_future(bucket.acquire(part)) if bucket else None
+        if taking is not None:
+            waits.add(taking)
         try:
-            await asyncio.wait({taking, moving}, return_when=asyncio.FIRST_COMPLETED)
-            return taking.done()
+            everything = waits | {gone} if gone else waits
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            return taking is not None and taking.done()
         finally:
-            taking.cancel()
-            moving.cancel()
+            for each in waits:
+                each.cancel()
 
     def _pulse(self) -> None:
         """Wake whoever waits for what is in force no more."""

@@ -8,6 +8,7 @@ Nothing here raises for what a peer does: the connection is then `lost`.
 import asyncio
 import contextlib
 import os
+import time
 from collections import deque
 from typing import cast
 
@@ -40,6 +41,8 @@ class Wire(asyncio.Protocol):
         self._spare: int | None = None
         #: Why the connection is gone, or None while it lives.
         self.lost: Lost | None = None
+        #: Done when it is gone; its result is when (time.monotonic).
+        self.gone: asyncio.Future[float] = loop.create_future()
 
     def attach(self, transport: asyncio.Transport, descriptor: int | None) -> None:
         """Take the transport over from the protocol that opened it.
@@ -179,6 +182,7 @@ class Wire(asyncio.Protocol):
     def _lose(self, why: Lost) -> None:
         if self.lost is None:
             self.lost = why
+            self.gone.set_result(time.monotonic())
         self._wake()
         self.resume_writing()
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -233,6 +234,54 @@ def test_killed_alone_the_process_that_writes_ends_the_drain_in_order(
         assert set(copies) == set(expected)
         assert {path for path, count in copies.items() if count > 1} <= named
         assert not peer.violations
+
+
+def test_a_primary_that_tires_of_waiting_sessions_is_not_suspected(
+    tmp_path: Path,
+) -> None:
+    """A slow rate keeps sessions waiting for longer than a primary keeps them.
+
+    No token goes to a session that has gone, and nobody is blamed for that.
+    """
+    write_maildir(tmp_path / "spool", 8)
+    drainer = Drainer(tmp_path / "ledger.db")
+    with PeerThread(Script(idle=1.2)) as peer:
+        options = ("--no-check", "--rate", "1/second", "--connections", 5)
+        begun = time.monotonic()
+        result = drainer.drain(tmp_path / "spool", peer.port, *options)
+        took = time.monotonic() - begun
+        assert result.code == 0, result.stderr
+        assert len(peer.messages) == 8
+        assert not peer.violations
+    assert took < 12, result.stderr  # the rate, and a start: no token was lost
+    assert "no ehlo" not in result.stderr
+
+
+def test_octets_leave_as_they_are_paid_for(tmp_path: Path) -> None:
+    """A message of four bursts comes in four parts: no window sees more than allowed.
+
+    Commands are not counted by the throttle, but are by the peer.
+    """
+    per_second, commands = 10_000, 500
+    folder = tmp_path / "spool"
+    for name in ("cur", "new", "tmp"):
+        (folder / name).mkdir(parents=True)
+    content = b"Subject: x\n\n" + (b"y" * 76 + b"\n") * 500
+    head = b"Return-Path: <a@example.com>\nDelivered-To: b@example.org\n"
+    (folder / "new" / "1.M1P1.backup").write_bytes(head + content)
+    drainer = Drainer(tmp_path / "ledger.db")
+    drainer.environment["DRAINER_THROTTLE__BYTES"] = "10kB/second"
+    with PeerThread(Script()) as peer:
+        result = drainer.drain(folder, peer.port, "--no-check")
+        assert result.code == 0, result.stderr
+        assert len(peer.messages) == 1
+        arrived = [each for wire in peer.wires for each in wire.arrived]
+    total, least = 0.0, float("inf")
+    for at, size in sorted(arrived):
+        least = min(least, total - per_second * at)
+        total += size
+        tolerance = commands + per_second * RECEIVER_STALL
+        assert total - per_second * at - least <= per_second + tolerance
 
 
 # ---- P2: identity
