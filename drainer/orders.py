@@ -83,6 +83,7 @@ class Tally:
     total: int = 0
     scanning: bool = True
     claimed: int = 0
+    #: Each counts once, in however many transactions it goes.
     sent_messages: int = 0
     sent_bytes: int = 0
     verdicts: Counter[Verdict] = field(default_factory=Counter)
@@ -108,6 +109,17 @@ class Tally:
     pulse: Pulse = field(default_factory=Pulse)
     interrupted: bool = False
     defects: int = 0
+    #: A bit for each message that was counted, by its number in the ledger.
+    _counted: bytearray = field(default_factory=bytearray)
+
+    def count_sent(self, seq: int) -> None:
+        """Count a message of which something was delivered, if it is not counted."""
+        place, bit = seq >> 3, 1 << (seq & 7)
+        if place >= len(self._counted):
+            self._counted.extend(bytes(place + 1024 - len(self._counted)))
+        if not self._counted[place] & bit:
+            self._counted[place] |= bit
+            self.sent_messages += 1
 
     def deadline(self, give_up_after: timedelta) -> datetime:
         """Return until when the drain goes on without a success."""

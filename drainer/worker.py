@@ -325,7 +325,7 @@ class Drain:
             self.tally.verdicts[verdict] += 1
             delivered = delivered or verdict is Verdict.DELIVER
         if delivered:
-            self.tally.sent_messages += 1
+            self.tally.count_sent(work.job.seq)
             self.tally.sent_bytes += work.facts.size_bytes
             self.tally.last_success = utcnow()
         if any(s.judgement.rule == "rcpt-too-many" for s in settlements):

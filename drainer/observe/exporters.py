@@ -7,7 +7,7 @@ own file exporter writes it.
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,13 @@ class TreeExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Print the spans of each trace together."""
-        for span in spans:
-            os.write(2, _tree(span).encode())
+        traces: dict[int, list[ReadableSpan]] = {}
+        for span in sorted(spans, key=lambda each: each.start_time or 0):
+            assert span.context is not None  # noqa: S101 - we made it
+            traces.setdefault(span.context.trace_id, []).append(span)
+        for those in traces.values():
+            text = "".join(_tree(span, depth) for span, depth in _nested(those))
+            os.write(2, text.encode())
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -188,17 +193,35 @@ class TreeExporter(SpanExporter):
         return True
 
 
-def _tree(span: ReadableSpan) -> str:
+def _nested(spans: Sequence[ReadableSpan]) -> Iterator[tuple[ReadableSpan, int]]:
+    """Yield spans of one trace, each below its parent, with their depth.
+
+    One whose parent was, or will be, exported at another time is one deep.
+    """
+    known = {span.context.span_id for span in spans if span.context}
+    below: dict[int | None, list[ReadableSpan]] = {}
+    for span in spans:
+        parent = span.parent.span_id if span.parent else None
+        below.setdefault(parent if parent in known else None, []).append(span)
+    waiting = [(span, int(bool(span.parent))) for span in reversed(below.get(None, []))]
+    while waiting:
+        span, depth = waiting.pop()
+        yield span, depth
+        own = span.context.span_id if span.context else None
+        waiting += [(each, depth + 1) for each in reversed(below.get(own, []))]
+
+
+def _tree(span: ReadableSpan, depth: int) -> str:
     ids = span.context
     assert ids is not None  # noqa: S101 - we made it
     start, end = span.start_time or 0, span.end_time or 0
-    depth = "  " if span.parent else ""
-    head = f"{depth}{ids.trace_id:032x} {span.name} {(end - start) / 1e6:.1f} ms"
+    indent = "  " * depth
+    head = f"{indent}{ids.trace_id:032x} {span.name} {(end - start) / 1e6:.1f} ms"
     lines = [f"{head} {_words(span.attributes)}"]
     for event in span.events:
         offset = (event.timestamp - start) / 1e6
         words = _words(event.attributes)
-        lines.append(f"{depth}  +{offset:.1f} ms {event.name} {words}")
+        lines.append(f"{indent}  +{offset:.1f} ms {event.name} {words}")
     return "\n".join(lines) + "\n"
 
 
