@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -255,6 +256,26 @@ def test_a_primary_that_tires_of_waiting_sessions_is_not_suspected(
         assert not peer.violations
     assert took < 12, result.stderr  # the rate, and a start: no token was lost
     assert "no ehlo" not in result.stderr
+
+
+def test_a_whole_queue_never_falls_due_in_one_second(tmp_path: Path) -> None:
+    """Everything is put off at once, and is tried again over many seconds."""
+    write_maildir(tmp_path / "spool", 40)
+    drainer = Drainer(tmp_path / "ledger.db", {})  # with the usual waits
+    with PeerThread(Script(rcpt="450 4.2.0 later")) as peer:
+        process = drainer.start(
+            *drain_arguments(tmp_path / "spool", peer.port, "--no-check")
+        )
+        peer.wait(lambda: sum(c.line[:4] == b"RCPT" for c in peer.commands) >= 40)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    due = [
+        datetime.fromisoformat(row["due"])
+        for row in drainer.recipients()
+        if row["state"] == "deferred"
+    ]
+    assert len(due) >= 30
+    assert max(due) - min(due) > timedelta(seconds=5)
 
 
 def test_octets_leave_as_they_are_paid_for(tmp_path: Path) -> None:
