@@ -3,8 +3,9 @@
 import hashlib
 import smtplib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,9 @@ NOT_REPLAYED = ("filter",)
 """Samples that must be held as they stand."""
 
 
-def _expected() -> tuple[Counter[tuple[str, str]], list[Sample]]:
-    """Return (recipient, content digest) of what the primary must get."""
-    wanted: Counter[tuple[str, str]] = Counter()
+def _expected() -> tuple[Counter[tuple[str, str, str]], list[Sample]]:
+    """Return (sender, recipient, content digest) of what the primary must get."""
+    wanted: Counter[tuple[str, str, str]] = Counter()
     held = []
     for path, sample in postfix_samples().items():
         oracle = sample["oracle"]
@@ -37,19 +38,33 @@ def _expected() -> tuple[Counter[tuple[str, str]], list[Sample]]:
         if redirect := oracle.get("redirect_to"):
             pending = [redirect] if pending else []
         for address in dict.fromkeys(pending):
-            wanted[address, oracle["sha256"]] += 1
+            wanted[_sender(oracle, address), address, oracle["sha256"]] += 1
     return wanted, held
 
 
+def _sender(oracle: Mapping[str, Any], recipient: str) -> str:
+    """Return the reverse-path; VERP names the recipient in it (VERP_README)."""
+    sender: str = oracle["sender"]
+    if not (verp := oracle.get("verp_delimiters")):
+        return sender
+    local, _, domain = sender.rpartition("@")
+    return f"{local}{verp[0]}{recipient.replace('@', verp[1])}@{domain}"
+
+
 def _unquoted(address: bytes) -> str:
+    if not address:
+        return ""
     local, _, domain = address.decode().rpartition("@")
     if local.startswith('"'):
         local = local[1:-1].replace('\\"', '"').replace("\\\\", "\\")
     return f"{local}@{domain}"
 
 
-def _got(received: list[Received]) -> Counter[tuple[str, str]]:
-    return Counter((_unquoted(r.recipient), _digest(r.content)) for r in received)
+def _got(received: list[Received]) -> Counter[tuple[str, str, str]]:
+    return Counter(
+        (_unquoted(r.reverse_path), _unquoted(r.recipient), _digest(r.content))
+        for r in received
+    )
 
 
 def _without_reports(received: list[Received]) -> list[Received]:
