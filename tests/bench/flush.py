@@ -45,6 +45,7 @@ class Measured:
     peak_bytes: int
     largest_bytes: int
     noise: Noise
+    #: Of the process that writes; the export moves its cursor some times a second.
     commits: int | None = None
 
     @property
