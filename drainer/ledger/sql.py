@@ -1,7 +1,7 @@
 """Ledger: what a worker remembers, on SQLAlchemy.
 
-Every coroutine returns when what it wrote is durable. ``open`` and ``close``
-return futures instead, because sessions let the network work meanwhile.
+Every coroutine returns when what it wrote is durable. ``submit`` returns a future
+and ``settle`` tells a function instead: sessions let the network work meanwhile.
 """
 
 import asyncio

@@ -291,8 +291,7 @@ class Session:
             self._finish(work, Stage.BODY, problem)
             self._give_up("the spool file changed while it was sent")
             return None
-        permitted = await line.durable(work)
-        if not permitted:
+        if not await line.durable(work):
             lost = Lost(reason="closed", detail="not sent: its claim was lost")
             self._wire.abort(lost)
         if self._wire.has_reply:
