@@ -1,0 +1,1 @@
+"""Attempts to break the promises, each with the shape of the attack that it tries."""
