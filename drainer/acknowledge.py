@@ -6,6 +6,7 @@ in the ledger. A crash in between is repaired by the next scan.
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from drainer.errors import SourceError
 from drainer.ledger.report import Report
@@ -77,7 +78,11 @@ class Acknowledger:
             batch = [self._waiting.pop(key) for key in list(self._waiting)[:BATCH]]
             finished = await self._ledger.finished([message.id for message in batch])
             for url, source in self._sources.items():
-                mine = [m for m in batch if m.id in finished and m.source == url]
+                mine = [
+                    replace(message, has_twin=finished[message.id])
+                    for message in batch
+                    if message.id in finished and message.source == url
+                ]
                 if mine and url not in self.refusals:
                     await self._acknowledge(source, mine)
 

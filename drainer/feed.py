@@ -7,9 +7,10 @@ of one index; one that chooses claims what its picker found, and nothing else.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from drainer.acknowledge import Acknowledger
@@ -17,12 +18,13 @@ from drainer.backlog import Backlog
 from drainer.gatekeeper import SOON, Gatekeeper
 from drainer.helper import Helper
 from drainer.intake import Intake
-from drainer.ledger import Listing, from_micros
-from drainer.ledger.recording import fresh_job
-from drainer.ledger.sql import Ledger
-from drainer.mail.message import Problem
+from drainer.ledger import Listing, from_micros, to_micros
+from drainer.ledger.rows import message_of
+from drainer.ledger.sql import Ledger, Recorded
+from drainer.mail.message import Message, Problem
 from drainer.orders import Orders, Tally
 from drainer.picking import Picker
+from drainer.policy.identity import Scan
 from drainer.policy.job import Job
 from drainer.probing import Probing
 from drainer.process import utcnow
@@ -139,27 +141,38 @@ class Feed:
     async def _scan(self, source: Source) -> None:
         selection = self.orders.choice.selection
         process, self.at_hand = self.at_hand, None
+        about = Scan(to_micros(utcnow()), source.acknowledges)
         async with contextlib.AsyncExitStack() as stack:
             if process is None:
                 process = await stack.enter_async_context(scanner())
             async for batch in scan(process, source, self.orders.admission, selection):
                 self.tally.scanned += len(batch.listings) + batch.passed
                 self.tally.passed += batch.passed
-                await self._record(batch.listings)
+                await self._record(source, batch.listings, about)
                 if self._is_enough:
                     return
                 if self.window.is_ahead:
                     await self._sleep(REST)
 
-    async def _record(self, listings: list[Listing]) -> None:
+    async def _record(
+        self, source: Source, listings: Sequence[Listing], about: Scan
+    ) -> None:
         """Write down what was scanned; what is new and may be begun goes on."""
         most = 0 if self.picker.in_order else self.picker.left
-        recorded = await self.ledger.record(listings, most)
+        recorded = await self.ledger.record(listings, about, most)
+        await self._take(recorded)
+        if recorded.unsure:  # it shares its beginning with another
+            look = partial(look_in_place, source, recorded.unsure)
+            rest, absent = await asyncio.to_thread(look)
+            await self._record(source, rest, about._replace(absent=absent))
+
+    async def _take(self, recorded: Recorded) -> None:
+        """Pass on what was recorded: new messages, and those to acknowledge."""
         self.tally.total += len(recorded.fresh) if self.picker.takes_all else 0
         jobs = []
-        for seq, listing in recorded.fresh:
-            if (job := self.picker.pick(fresh_job(seq, listing))) is None:
-                self.ledger.free(seq)
+        for fresh in recorded.fresh:
+            if (job := self.picker.pick(fresh)) is None:
+                self.ledger.free(fresh.seq)
             else:
                 jobs.append(job)
         self.picker.count(len(jobs))  # before anything else may look at the limit
@@ -205,10 +218,12 @@ class Feed:
     async def _claim(self) -> list[Job]:
         if self.picker.takes_all:
             urls, is_full = list(self.sources), not self.window.is_roomy
-            return await self.ledger.claim(urls, self._deadline, tried=is_full)
+            return await self.ledger.claim(
+                urls, self._deadline, tried=is_full, twins=not self.tally.scanning
+            )
         if self.picker.in_order and self.tally.scanning:
             return []  # everything must be known first
-        return await self.picker.claim(self._deadline)
+        return await self.picker.claim(self._deadline, twins=not self.tally.scanning)
 
     async def _wake_prober(self) -> bool:
         """Let a message be the probe of its gate; True when this drain may send it."""
@@ -268,3 +283,21 @@ class Feed:
             else:
                 self.backlog.count(work)
                 self.refuse(work, problem)
+
+
+def look_in_place(
+    source: Source, unsure: Sequence[tuple[Listing, dict[int, Message]]]
+) -> tuple[list[Listing], frozenset[int]]:
+    """Return the listings that are still in place, and the seqs of what is not.
+
+    It reads the spool, so run it in a thread.
+    """
+    others = {seq: each for _, some in unsure for seq, each in some.items()}
+    absent = {seq for seq, each in others.items() if not source.is_in_place(each)}
+    single = {"number": 0, "has_twin": False}
+    listings = [
+        listing
+        for listing, _ in unsure
+        if source.is_in_place(message_of(single | listing.message))
+    ]
+    return listings, frozenset(absent)

@@ -104,8 +104,11 @@ class Intake:
 
     def _reopened(self, job: Job) -> Iterator[tuple[Work, Problem | None]]:
         placeholder = Spooled(message=job.message, content=_NoContent())
+        message = job.message
+        if message.has_twin and all(each.released for each in job.claimed):
+            message = replace(message, has_twin=False)  # the operator takes either
         try:
-            spooled = open_message(self.sources, self.quarantine, job.message)
+            spooled = open_message(self.sources, self.quarantine, message)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
             yield Work(job=job, spooled=placeholder, facts=NOTHING), problem

@@ -68,10 +68,13 @@ class Picker:
         if self.left is not None:
             self.left = max(0, self.left - messages)
 
-    async def claim(self, until: datetime) -> list[Job]:
-        """Claim some of what fell due by then; look again if it is time to."""
+    async def claim(self, until: datetime, *, twins: bool) -> list[Job]:
+        """Claim some of what fell due by then; look again if it is time to.
+
+        Without ``twins``, no message that only its locator names.
+        """
         if self._waiting.is_spent and time.monotonic() >= self._look_after:
-            await self.look(until)
+            await self.look(until, twins=twins)
         taken = self._waiting.take(CLAIM, self.left)
         if not taken:
             self.caught_up.set()
@@ -84,7 +87,7 @@ class Picker:
         self.count(sum(not taken[seq] for seq in kept))
         return jobs
 
-    async def look(self, until: datetime) -> None:
+    async def look(self, until: datetime, *, twins: bool = True) -> None:
         """Read what waits, outcomes that are under way included."""
         await self._ledger.sync()
         begun = time.monotonic()
@@ -95,6 +98,7 @@ class Picker:
             run=self._ledger.run_id,
             due=to_micros(min(now, until)),
             lifetime_began=to_micros(now - self._lifetime),
+            twins=twins,
         )
         self._waiting = await asyncio.to_thread(self._read, asking)
         ended = time.monotonic()

@@ -73,7 +73,7 @@ def _listings(
     source: Source, rules: Admission, selection: Selection
 ) -> Iterator[Listing | None]:
     """Yield what is selected as rows, and None for each of the rest."""
-    for scanned in chosen(source, rules, selection):
+    for scanned in chosen(source, rules, selection, digest=True):
         if scanned is None:
             yield None
             continue

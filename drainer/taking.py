@@ -12,7 +12,7 @@ from pathlib import Path
 
 from drainer.errors import OwnedElsewhere
 from drainer.ledger import Row
-from drainer.ledger.recording import PASSING
+from drainer.ledger.known_messages import PASSING
 from drainer.ledger.report import Report
 from drainer.policy.admit import Admission
 from drainer.policy.state import FINAL, State
@@ -66,8 +66,10 @@ class Takings:
         """Give back what is not finished, by the ledger; returns what, by URL."""
         await report.wait_for_last_commits()
 
-        def standings(ids: Sequence[str]) -> Mapping[str, Standing]:
-            return _standings(report.standings(ids))
+        def standings(
+            identities: Sequence[str],
+        ) -> Mapping[tuple[str, str], Standing]:
+            return _standings(report.standings(identities))
 
         returned = {}
         for url, source in self._sources.items():
@@ -78,13 +80,14 @@ class Takings:
         return returned
 
 
-def _standings(rows: Iterable[Row]) -> dict[str, Standing]:
-    messages: dict[str, list[Row]] = {}
+def _standings(rows: Iterable[Row]) -> dict[tuple[str, str], Standing]:
+    messages: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        those = messages.setdefault(row["id"], [])
+        key = row["identity"], row["native_id"]
+        recipients = messages.setdefault(key, [])
         if row["state"] is not None:
-            those.append(row)
-    return {id_: _standing(those) for id_, those in messages.items()}
+            recipients.append(row)
+    return {key: _standing(recipients) for key, recipients in messages.items()}
 
 
 def _standing(recipients: Sequence[Row]) -> Standing:

@@ -13,6 +13,7 @@ from drainer.errors import LedgerError
 from drainer.ledger import Row, from_micros
 from drainer.ledger.report import Report
 from drainer.ledger.standing import expiry, standing
+from drainer.mail.message import Message
 from drainer.policy.meanings import meaning_of
 from drainer.sources import Source
 from drainer.units import human_duration
@@ -54,11 +55,17 @@ def status(
 def _counted(report: Report, source: Source) -> dict[str, Any]:
     """Return what a spool holds now, counted afresh."""
     seen = Counter[str]()
-    known = report.count_known(_ids(source, seen))
+    moved = Counter[str](
+        message.identity for message in report.unrecorded(_listed(source, seen))
+    )
+    unknown = 0
+    for identity, count in moved.items():  # what was renamed is known all the same
+        recorded = report.of_identity(identity)
+        unknown += max(0, count - sum(not source.is_in_place(m) for m in recorded))
     return {
         "url": source.url,
         "messages": seen["messages"],
-        "unknown_to_ledger": seen["messages"] - known,
+        "unknown_to_ledger": unknown,
     }
 
 
@@ -71,11 +78,11 @@ def first_to_expire(config: Config, sources: list[str]) -> dict[str, Any] | None
         return None
 
 
-def _ids(source: Source, seen: Counter[str]) -> Iterator[str]:
-    """Yield the ids of what lies in a spool, and count them."""
+def _listed(source: Source, seen: Counter[str]) -> Iterator[Message]:
+    """Yield every message of a spool, and count them."""
     for spooled in source.scan():
         seen["messages"] += 1
-        yield spooled.message.id
+        yield spooled.message
 
 
 def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:

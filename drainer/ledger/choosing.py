@@ -34,6 +34,8 @@ class Asking:
     due: int
     #: When a message arrived whose lifetime ends now.
     lifetime_began: int
+    #: Also messages that only their locators name.
+    twins: bool = True
 
 
 @dataclass(slots=True)
@@ -110,6 +112,7 @@ def _query(asking: Asking, filters: Filters) -> sa.Select[Any]:
             _R.state.in_([state.value for state in CLAIMABLE]),
             _M.owner.is_(None),
             _M.source.in_(list(asking.sources)),
+            *(() if asking.twins else (_M.has_twin == 0,)),
             *filters.clauses(),
         )
         .order_by(*_order(asking), _R.message, _R.n)

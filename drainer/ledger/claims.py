@@ -36,6 +36,8 @@ class Wanted:
     #: Without those that were never tried when there is no room for all.
     states: Sequence[State] = tuple(CLAIMABLE)
     limit: int = 200
+    #: Also messages that only their locators name: a scan must have seen them first.
+    twins: bool = True
 
 
 def claim(connection: sa.Connection, wanted: Wanted, owner: str) -> list[Job]:
@@ -43,6 +45,8 @@ def claim(connection: sa.Connection, wanted: Wanted, owner: str) -> list[Job]:
     seqs: dict[int, None] = {}
     for state in wanted.states:
         due = _unclaimed(wanted.sources, state).where(_R.due <= wanted.due)
+        if not wanted.twins:
+            due = due.where(_M.has_twin == 0)
         # One index, read in order: the cost does not grow with the queue.
         query = due.order_by(_R.due, _R.message).limit(wanted.limit)
         seqs |= dict.fromkeys(row.message for row in connection.execute(query))

@@ -1,123 +1,236 @@
-"""Scan results in: recording messages, meeting them again, letting go of them.
+"""Scan results in: recording messages, each with its recipients.
 
-Each function runs inside a transaction of the writer. What is new is claimed for
-whoever records it.
+Each function runs inside a transaction of the writer. What is new is claimed for the
+owner that records it; what is known is left to ``ledger.known_messages``.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from drainer.ledger import (
-    Decision,
-    Kind,
-    Listing,
-    Row,
-    from_micros,
-    schema,
+from drainer.ledger import Decision, Kind, Listing, Row, from_micros, schema
+from drainer.ledger.known_messages import (
+    find_known,
+    follow,
+    hold_ambiguous,
+    listed_of,
+    mark_twins,
+    note_held,
+    recorded_of,
+    revisit,
 )
 from drainer.ledger.prepared import Prepared, inserting
-from drainer.ledger.rows import (
-    decision_row,
-    message_of,
-    recipient_of,
-)
+from drainer.ledger.rows import decision_row, message_of, recipient_of
 from drainer.ledger.statements import Identity
 from drainer.mail.content import Held
-from drainer.mail.message import PROBLEMS, Message, Spooled
+from drainer.mail.message import Message, Spooled, numbered_id
+from drainer.policy.identity import (
+    Ambiguous,
+    Look,
+    New,
+    Recorded,
+    Same,
+    Scan,
+    resolve,
+)
 from drainer.policy.job import Claimed, Job
 from drainer.policy.state import FINAL, State
 from drainer.values import dataclass
 
-_R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
+_R, _M = schema.recipients.c, schema.messages.c
 _MESSAGE = Prepared(inserting(schema.messages, without="seq"))
 _RECIPIENT = Prepared(inserting(schema.recipients))
 _FINAL = [state.value for state in FINAL]
-PASSING = [  # what may be otherwise the next time that the spool is looked at
-    f"local-{code}"
-    for code in (
-        "vanished",
-        "incomplete",
-        "locked",
-        "marked-corrupt",
-        "unreadable",
-        "taken-elsewhere",
-        "in-doubt",
-    )
-]
-_FOREIGN = "local-not-for-this-primary"
-MANY = 500
-"""Values in one condition; databases have limits."""
+
+Listings = Sequence[tuple[Row, list[Row]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Unsure:
+    """A listing that shares its identity and content with recorded messages."""
+
+    #: Its place in what was to be recorded.
+    index: int
+    #: Messages by seq: are they still where they were recorded?
+    others: dict[int, Message]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
     """What recording a part of a scan gave."""
 
-    #: New messages with something to send, claimed for us: seq and id.
-    fresh: list[tuple[int, str]]
-    #: Known messages whose recipients are all final, not yet acknowledged.
+    #: New messages with something to send, claimed for us: index, seq and number.
+    fresh: list[tuple[int, int, int]]
+    #: Known messages whose recipients are all final, and that the spool still has.
     finished: list[Message]
+    #: To be recorded again, when it is known what is still in its place.
+    unsure: list[Unsure]
 
 
 def record(
     connection: sa.Connection,
-    listings: Sequence[tuple[Row, list[Row]]],
-    identity: Identity,
+    listings: Listings,
+    scan: Scan,
+    claim: tuple[Identity, int | None],
     now: int,
-    most: int | None = None,
-) -> Recorded:
-    """Write down what a scan saw: messages, each with its recipients.
+) -> Outcome:
+    """Write down what a scan lists.
 
-    A message that is known keeps its history. At most so many new ones are claimed;
-    the others wait for whoever claims them.
+    A message that is known keeps its history. ``claim`` says for whom new messages
+    are claimed, and how many at most; the others wait for another claim.
     """
-    unique = {message["id"]: (message, those) for message, those in listings}
-    known = _known(connection, unique)
-    fresh = [listing for i, listing in unique.items() if i not in known]
-    owners = itertools.repeat(identity.owner, len(fresh) if most is None else most)
-    for message, those in fresh:
-        owner = next(owners, None) if any(map(_is_pending, those)) else None
-        message.update(scanned=now, owner=owner, acknowledged=None)
-    claimed = _insert(connection, fresh, identity.run, now) if fresh else []
-    finished = _revisit(connection, known, unique, now)
-    return Recorded(fresh=claimed, finished=finished)
+    recording = _Recording(connection, scan, claim, now)
+    recording.load(message["identity"] for message, _ in listings)
+    for index, (message, recipients) in enumerate(listings):
+        recording.add(index, message, recipients)
+    return recording.finish()
 
 
-def _insert(
-    connection: sa.Connection,
-    fresh: list[tuple[Row, list[Row]]],
-    run: str,
-    now: int,
-) -> list[tuple[int, str]]:
-    _MESSAGE(connection, [message for message, _ in fresh])
-    seqs = _seqs(connection, [message["id"] for message, _ in fresh])
-    recipients: list[Row] = []
-    for message, those in fresh:
-        for row in those:
-            row.update(message=seqs[message["id"]], since=now)
-        recipients += those
-    if recipients:
-        _RECIPIENT(connection, recipients)
-    _note_problems(connection, recipients, run)
-    return [(seqs[m["id"]], m["id"]) for m, _ in fresh if m["owner"]]
+class _Recording:
+    """Sorts the listings of one transaction into new, known and uncertain ones."""
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        scan: Scan,
+        claim: tuple[Identity, int | None],
+        now: int,
+    ) -> None:
+        self._connection = connection
+        self._scan = scan
+        self._identity, self._most = claim
+        self._now = now
+        #: The recorded messages by seq, and what is known of those of an identity.
+        self._rows: dict[int, Row] = {}
+        self._groups: dict[str, list[Recorded]] = {}
+        #: New ones that are not inserted yet, by their identity.
+        self._waiting: dict[str, tuple[int, Row, list[Row]]] = {}
+        self._fresh: list[tuple[int, int, int]] = []
+        self._same: dict[int, tuple[Row, list[Row]]] = {}
+        self._unsure: list[Unsure] = []
+        self._shared: set[str] = set()
+        self._ambiguous: set[int] = set()
+
+    def load(self, identities: Iterable[str]) -> None:
+        """Read what is recorded with these identities."""
+        found = find_known(self._connection, identities)
+        rows = {row["seq"]: row for group in found.values() for row in group}
+        recorded = recorded_of(self._connection, rows)
+        self._rows |= rows
+        for key, group in found.items():
+            self._groups[key] = [recorded[row["seq"]] for row in group]
+
+    def add(self, index: int, message: Row, recipients: list[Row]) -> None:
+        """Find out what one listing is."""
+        key = message["identity"]
+        if key in self._waiting:  # another of this very part has the same identity
+            self._insert()
+            self.load([key])
+        group, listed = self._groups.get(key, []), listed_of(message)
+        match resolve(listed, group, self._scan):
+            case Same(seq):
+                self._same[seq] = message, recipients
+                self._follow(seq, message)
+            case New():
+                self._add_new(index, message, recipients)
+            case Look(seqs):
+                others = {seq: message_of(self._rows[seq]) for seq in seqs}
+                self._unsure.append(Unsure(index=index, others=others))
+            case Ambiguous(seqs):
+                self._ambiguous |= set(seqs)
+                if all(each.listed != listed for each in group):
+                    _hold_listing(message, recipients)
+                    self._add_new(index, message, recipients)
+
+    def _follow(self, seq: int, message: Row) -> None:
+        """Remember where a known message is by now."""
+        row = self._rows[seq]
+        if follow(self._connection, row, message):
+            self._groups[message["identity"]] = [
+                each._replace(listed=listed_of(message)) if each.seq == seq else each
+                for each in self._groups[message["identity"]]
+            ]
+
+    def _add_new(self, index: int, message: Row, recipients: list[Row]) -> None:
+        key = message["identity"]
+        numbers = [each.number for each in self._groups.get(key, [])]
+        number = max(numbers, default=-1) + 1
+        if number:
+            self._shared.add(key)
+        owner = None
+        if any(map(_is_pending, recipients)) and self._most != 0:
+            owner = self._identity.owner
+            self._most = None if self._most is None else self._most - 1
+        message.update(
+            id=numbered_id(key, number),
+            number=number,
+            has_twin=0,
+            scanned=self._now,
+            owner=owner,
+            acknowledged=None,
+        )
+        self._waiting[key] = index, message, recipients
+
+    def _insert(self) -> None:
+        """Insert the new messages so far."""
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
+        if not waiting:
+            return
+        _MESSAGE(self._connection, [message for _, message, _ in waiting])
+        seqs = seqs_of(self._connection, [message["id"] for _, message, _ in waiting])
+        rows: list[Row] = []
+        for index, message, recipients in waiting:
+            seq = seqs[message["id"]]
+            for row in recipients:
+                row.update(message=seq, since=self._now)
+            rows += recipients
+            if message["owner"]:
+                self._fresh.append((index, seq, message["number"]))
+        if rows:
+            _RECIPIENT(self._connection, rows)
+        held = [
+            (row["message"], row["n"], row["rule"], row["reply"])
+            for row in rows
+            if row["state"] == State.HELD.value
+        ]
+        note_held(self._connection, held, self._identity.run, self._now)
+
+    def finish(self) -> Outcome:
+        """Write what is left, and return what came of it."""
+        self._insert()
+        if self._shared:
+            mark_twins(self._connection, self._shared)
+        if self._ambiguous:
+            run = self._identity.run
+            hold_ambiguous(self._connection, self._ambiguous, run, self._now)
+        finished = revisit(self._connection, self._same, self._rows, self._now)
+        return Outcome(fresh=self._fresh, finished=finished, unsure=self._unsure)
+
+
+def _hold_listing(message: Row, recipients: list[Row]) -> None:
+    """Let a new message be recorded as one that must not be sent."""
+    message["problem"] = "ambiguous"
+    held = {"state": State.HELD.value, "due": None, "rule": "local-ambiguous"}
+    for row in recipients:
+        row.update(held)
 
 
 def _is_pending(row: Row) -> bool:
     return bool(row["state"] == State.PENDING)
 
 
-def fresh_job(seq: int, listing: Listing) -> Job:
+def fresh_job(seq: int, number: int, listing: Listing) -> Job:
     """Return the job of a message that was just recorded and claimed for us."""
     pending = [row for row in listing.recipients if _is_pending(row)]
     claimed = tuple(Claimed(n=row["n"], recipient=recipient_of(row)) for row in pending)
-    message = message_of(listing.message, tuple(c.recipient for c in claimed))
+    row = listing.message | {"number": number, "has_twin": number > 0}
+    found = message_of(row, tuple(c.recipient for c in claimed))
     spooled = None
     if listing.content is not None:
-        spooled = Spooled(message=message, content=Held(listing.content))
+        spooled = Spooled(message=found, content=Held(listing.content))
     return Job(
-        message=message,
+        message=found,
         seq=seq,
         claimed=claimed,
         spooled=spooled,
@@ -126,122 +239,42 @@ def fresh_job(seq: int, listing: Listing) -> Job:
     )
 
 
-def _seqs(connection: sa.Connection, ids: list[str]) -> dict[str, int]:
-    rows = connection.execute(sa.select(_M.id, _M.seq).where(_M.id.in_(ids)))
+def seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Return the numbers of messages by their ids."""
+    rows = connection.execute(sa.select(_M.id, _M.seq).where(_M.id.in_(list(ids))))
     return {row.id: row.seq for row in rows}
 
 
-def _known(connection: sa.Connection, ids: Iterable[str]) -> dict[str, sa.RowMapping]:
-    rows = connection.execute(
-        sa.select(schema.messages).where(_M.id.in_(list(ids)))
-    ).mappings()
-    return {row["id"]: row for row in rows}
+def finished(connection: sa.Connection, ids: Sequence[str]) -> dict[str, bool]:
+    """Return those of the messages whose recipients are all final.
 
-
-def _note_problems(connection: sa.Connection, rows: list[Row], run: str) -> None:
-    held = [
-        decision_row(
-            Decision(
-                at=from_micros(row["since"]),
-                kind=Kind.SCANNED,
-                rule=row["rule"],
-                verdict="hold",
-                reply=row["reply"],
-                evidence={"reason": _meaning(row["rule"])},
-                message=row["message"],
-                n=row["n"],
-            ),
-            run,
-        )
-        for row in rows
-        if row["state"] == State.HELD.value
-    ]
-    if held:
-        connection.execute(sa.insert(schema.decisions), held)
-
-
-def _meaning(rule: str) -> str:
-    """Say what holds a message, in words."""
-    return PROBLEMS[rule.removeprefix("local-")][0]
-
-
-def _revisit(
-    connection: sa.Connection,
-    known: dict[str, sa.RowMapping],
-    listings: dict[str, tuple[Row, list[Row]]],
-    now: int,
-) -> list[Message]:
-    """Follow renamed files, wake what had vanished, find what is finished."""
-    for id_, row in known.items():
-        seen, _ = listings[id_]
-        where = {key: seen[key] for key in ("source", "locator", "queue")}
-        if any(row[key] != value for key, value in where.items()):
-            connection.execute(
-                sa.update(schema.messages).where(_M.seq == row["seq"]).values(**where)
-            )
-        if not seen["problem"]:
-            sendable = [r["forward_path"] for r in listings[id_][1] if _is_pending(r)]
-            _lift_passing_problems(connection, row["seq"], sendable, now)
-    # Also what was acknowledged before: this may be another copy of it.
-    unfinished = _unfinished(connection, list(known))
-    return [message_of(listings[i][0]) for i in known if i not in unfinished]
-
-
-def _lift_passing_problems(
-    connection: sa.Connection, seq: int, sendable: list[str], now: int
-) -> None:
-    """Let go what was absent, unfinished or unreadable, and is sound now.
-
-    So too ``sendable`` addresses that were another primary's, when the domains
-    have been named or mapped since.
+    True for each that has a twin: then its locator alone names it.
     """
-    for start in range(0, max(1, len(sendable)), MANY):
-        paths = sendable[start : start + MANY]
-        mended = sa.or_(
-            _R.rule.in_(PASSING), (_R.rule == _FOREIGN) & _R.forward_path.in_(paths)
-        )
-        connection.execute(
-            sa.update(schema.recipients)
-            .where(
-                _R.message == seq,
-                _R.state == State.HELD.value,
-                _R.forward_path != "",
-                mended,
-            )
-            .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")
-        )
-
-
-def finished(connection: sa.Connection, ids: Sequence[str]) -> set[str]:
-    """Return those of the messages whose recipients are all final."""
-    return set(ids) - _unfinished(connection, list(ids))
-
-
-def _unfinished(connection: sa.Connection, ids: list[str]) -> set[str]:
-    rows = connection.scalars(
-        sa.select(_M.id)
-        .join(schema.recipients, _R.message == _M.seq)
-        .where(_M.id.in_(ids), _R.state.not_in(_FINAL))
-        .distinct()
+    unfinished = (
+        sa.select(_R.message)
+        .where(_R.message == _M.seq, _R.state.not_in(_FINAL))
+        .exists()
     )
-    return set(rows)
+    rows = connection.execute(
+        sa.select(_M.id, _M.has_twin).where(_M.id.in_(list(ids)), ~unfinished)
+    )
+    return {row.id: bool(row.has_twin) for row in rows}
 
 
 def acknowledged(
     connection: sa.Connection, ids: Sequence[str], run: str, now: int
 ) -> None:
-    """Remember that the source has let go of these messages."""
+    """Remember that the source has dropped these messages."""
     connection.execute(
         sa.update(schema.messages).where(_M.id.in_(list(ids))).values(acknowledged=now)
     )
-    seqs = _seqs(connection, list(ids))
     at = from_micros(now)
     rows = [
         decision_row(
             Decision(at=at, kind=Kind.ACKNOWLEDGED, rule="acknowledged", message=seq),
             run,
         )
-        for seq in seqs.values()
+        for seq in seqs_of(connection, ids).values()
     ]
     if rows:
         connection.execute(sa.insert(schema.decisions), rows)

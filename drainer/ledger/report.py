@@ -12,7 +12,9 @@ from drainer.errors import UsageError
 from drainer.ledger import Row, engine, from_micros, schema
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.owner import wait_for_last_commits
+from drainer.ledger.rows import message_of
 from drainer.ledger.text import from_json
+from drainer.mail.message import Message
 from drainer.policy.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
@@ -78,15 +80,16 @@ class Report:
             "acknowledged": int(self._scalar(_of(told, sources))),
         }
 
-    def standings(self, ids: Sequence[str]) -> list[Row]:
-        """Return id, forward_path, state and rule of every recipient of these.
+    def standings(self, identities: Sequence[str]) -> list[Row]:
+        """Return the recipients of messages: names, forward_path, state and rule.
 
-        A message without recipients has one row, with None for the rest.
+        ``identity`` and ``native_id`` name the message together. One without
+        recipients has one row, with None for the rest.
         """
         query = (
-            sa.select(_M.id, _R.forward_path, _R.state, _R.rule)
+            sa.select(_M.identity, _M.native_id, _R.forward_path, _R.state, _R.rule)
             .outerjoin(schema.recipients, _R.message == _M.seq)
-            .where(_M.id.in_(list(ids)))
+            .where(_M.identity.in_(list(identities)))
         )
         return list(self.rows(query))
 
@@ -238,13 +241,22 @@ class Report:
         )
         return {row["id"]: n for n, row in enumerate(self.rows(query), 1)}
 
-    def count_known(self, ids: Iterable[str]) -> int:
-        """Return how many of these messages the ledger has, however many there are."""
-        count, rest = 0, iter(ids)
-        while some := set(itertools.islice(rest, MANY)):
-            query = sa.select(sa.func.count(_M.id)).where(_M.id.in_(list(some)))
-            count += int(self._scalar(query))
-        return count
+    def unrecorded(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Yield those that the ledger does not have at their locators."""
+        rest = iter(messages)
+        while some := list(itertools.islice(rest, MANY)):
+            identities = {message.identity for message in some}
+            query = sa.select(_M.identity, _M.locator)
+            rows = self.rows(query.where(_M.identity.in_(list(identities))))
+            known = {(row["identity"], row["locator"]) for row in rows}
+            for message in some:
+                if (message.identity, message.locator) not in known:
+                    yield message
+
+    def of_identity(self, identity: str) -> list[Message]:
+        """Return every recorded message of an identity."""
+        query = sa.select(schema.messages).where(_M.identity == identity)
+        return [message_of(row) for row in self.rows(query)]
 
     def undelivered(self, ids: Sequence[str]) -> set[str]:
         """Return those messages of which a recipient is not delivered."""

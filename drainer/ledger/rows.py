@@ -34,7 +34,8 @@ def _message_row(scanned: Scanned) -> Row:
     problem = scanned.problem
     size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
     return {
-        "id": message.id,
+        "identity": message.identity,
+        "sha256": scanned.facts.sha256 if scanned.facts else "",
         "source": message.source,
         "native_id": message.native_id,
         "queue": message.queue,
@@ -103,7 +104,10 @@ def message_of(
     problem = row["problem"]
     client = details.get("client", ["", "", ""])
     return Message(
-        id=row["id"],
+        identity=row["identity"],
+        number=row["number"],
+        sha256=row["sha256"],
+        has_twin=bool(row["has_twin"]),
         source=row["source"],
         native_id=row["native_id"],
         queue=row["queue"],

@@ -68,6 +68,14 @@ messages = sa.Table(
     #: In the order of the scan, so that what is sent together lies together.
     sa.Column("seq", _Serial, primary_key=True, autoincrement=True),
     sa.Column("id", _ID, nullable=False, unique=True),
+    #: What the source computes from its beginning; several messages may share it.
+    sa.Column("identity", _ID, nullable=False),
+    #: Tells those apart; the id is made of both (mail.message.numbered_id).
+    sa.Column("number", sa.Integer, nullable=False),
+    #: Of the whole content as transmitted, in hex; '' when it could not be read.
+    sa.Column("sha256", sa.String(64), nullable=False),
+    #: Another message has the same identity and content: only the locator differs.
+    sa.Column("has_twin", sa.SmallInteger, nullable=False, server_default="0"),
     sa.Column("source", _Key, nullable=False),
     sa.Column("native_id", _Key, nullable=False, index=True),
     sa.Column("queue", sa.String(1024), nullable=False),
@@ -84,6 +92,7 @@ messages = sa.Table(
     sa.Column("recipients", sa.Integer, nullable=False),
     sa.Column("owner", _ID, index=True),
     sa.Column("acknowledged", _Time),
+    sa.UniqueConstraint("identity", "number"),
 )
 
 recipients = sa.Table(

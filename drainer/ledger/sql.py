@@ -43,6 +43,7 @@ from drainer.ledger.writer import Then, Writer
 from drainer.mail.message import Message
 from drainer.policy.controls import InForce
 from drainer.policy.gate import Gate
+from drainer.policy.identity import Scan
 from drainer.policy.job import Job
 from drainer.policy.judging import Permit
 from drainer.policy.settle import FAR
@@ -54,10 +55,12 @@ T = TypeVar("T")
 class Recorded(NamedTuple):
     """What recording a part of a scan gave."""
 
-    #: New messages with something to send, claimed for us: seq and listing.
-    fresh: list[tuple[int, Listing]]
-    #: Known messages whose recipients are all final, not yet acknowledged.
+    #: New messages with something to send, claimed for us.
+    fresh: list[Job]
+    #: Known messages whose recipients are all final, and that the spool still has.
     finished: list[Message]
+    #: To be recorded again, when it is known which of these, by seq, are in place.
+    unsure: list[tuple[Listing, dict[int, Message]]]
 
 
 def _now() -> int:
@@ -124,34 +127,47 @@ class Ledger:
         await self._call(runs.bind, sources=list(sources), route=route, now=_now())
 
     async def record(
-        self, listings: Sequence[Listing], most: int | None = None
+        self, listings: Sequence[Listing], scan: Scan, most: int | None = None
     ) -> Recorded:
         """Write down a part of a scan; new messages come back claimed.
 
         At most ``most`` of them; the rest waits in the ledger, unclaimed.
         """
-        rows = [(listing.message, listing.recipients) for listing in listings]
-        recorded = await self._call(
+        outcome = await self._call(
             recording.record,
-            listings=rows,
-            identity=self._identity,
+            listings=[(listing.message, listing.recipients) for listing in listings],
+            scan=scan,
+            claim=(self._identity, most),
             now=_now(),
-            most=most,
         )
-        by_id = {listing.message["id"]: listing for listing in listings}
-        fresh = [(seq, by_id[id_]) for seq, id_ in recorded.fresh]
-        return Recorded(fresh=fresh, finished=recorded.finished)
+        return Recorded(
+            fresh=[
+                recording.fresh_job(seq, number, listings[index])
+                for index, seq, number in outcome.fresh
+            ],
+            finished=outcome.finished,
+            unsure=[(listings[each.index], each.others) for each in outcome.unsure],
+        )
 
     async def claim(
-        self, sources: Sequence[str], until: datetime, *, tried: bool = False
+        self,
+        sources: Sequence[str],
+        until: datetime,
+        *,
+        tried: bool = False,
+        twins: bool = True,
     ) -> list[Job]:
         """Claim what is due now, and fell due by ``until``.
 
-        ``tried`` leaves alone what was never tried.
+        ``tried`` leaves alone what was never tried; without ``twins``, so does it
+        messages that only their locators name.
         """
         states = [s for s in CLAIMABLE if s is not State.PENDING or not tried]
         wanted = claims.Wanted(
-            sources=sources, due=min(_now(), to_micros(until)), states=states
+            sources=sources,
+            due=min(_now(), to_micros(until)),
+            states=states,
+            twins=twins,
         )
         return await self._call(claims.claim, wanted=wanted, owner=self._owner.id)
 
@@ -206,12 +222,12 @@ class Ledger:
         rows = [decision_row(decision, self.run_id) for decision in decisions]
         return self._writer.submit(Noted(rows))
 
-    async def finished(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the messages whose recipients are all final."""
+    async def finished(self, ids: Sequence[str]) -> dict[str, bool]:
+        """Return those whose recipients are all final; True where there is a twin."""
         return await self._call(recording.finished, ids=ids)
 
     async def acknowledged(self, ids: Sequence[str]) -> None:
-        """Remember that the source has let go of these messages."""
+        """Remember that the source has dropped these messages."""
         await self._call(recording.acknowledged, ids=ids, run=self.run_id, now=_now())
 
     async def last_activity(self, route: str) -> datetime | None:

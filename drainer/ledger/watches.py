@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from drainer.errors import OwnedElsewhere
 from drainer.ledger import Decision, Listing, engine, from_micros, schema
 from drainer.ledger.controls import Desk
-from drainer.ledger.recording import PASSING
+from drainer.ledger.known_messages import has_news
 from drainer.ledger.rows import decision_row
 from drainer.policy.controls import Control, InForce
 from drainer.policy.gate import GateState
@@ -61,27 +61,20 @@ class Diary:
 
         ``takes``: only what may be sent is taken from the source, so recorded.
         """
-        sendable = {
-            listing.message["id"]: any(
-                row["state"] == State.PENDING.value for row in listing.recipients
-            )
+        may_go = [
+            any(row["state"] == State.PENDING.value for row in listing.recipients)
             for listing in listings
-        }
-        ids = [id_ for id_, may in sendable.items() if may or not takes]
+        ]
+        rows = [
+            (listing.message, may)
+            for listing, may in zip(listings, may_go, strict=True)
+            if may or not takes
+        ]
         with engine.reading(), self._engine.connect() as connection:
-            for start in range(0, len(ids), MANY):
-                part = ids[start : start + MANY]
-                known = sa.select(_M.id).where(_M.id.in_(part))
-                if len(set(connection.scalars(known))) < len(part):
-                    return True
-                mended = (
-                    known.join(schema.recipients, _R.message == _M.seq)
-                    .where(_R.state == State.HELD.value, _R.rule.in_(PASSING))
-                    .distinct()
-                )
-                if any(sendable[id_] for id_ in connection.scalars(mended)):
-                    return True
-        return False
+            return any(
+                has_news(connection, rows[start : start + MANY])
+                for start in range(0, len(rows), MANY)
+            )
 
     def next_due(self, sources: Sequence[str], *, braked: bool) -> datetime | None:
         """Return when the next drain finds something to do; None = never.

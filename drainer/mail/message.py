@@ -1,5 +1,6 @@
 """A message as a source lists it, and the problems that hold one back."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import field
 from datetime import datetime
@@ -38,6 +39,10 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
     "too-large": ("larger than the primary's SIZE limit (RFC 1870)", False),
     "needs-smtputf8": ("needs SMTPUTF8, which the primary does not offer", False),
     "needs-8bitmime": ("has 8-bit content, the primary offers no 8BITMIME", False),
+    "ambiguous": (
+        "several messages look alike, and it cannot be told which of them was sent",
+        True,
+    ),
     "defect": ("drainer itself failed on this message; please report it", False),
     "taken-elsewhere": ("a drainer with another ledger has it by now", False),
     "in-doubt": ("another drainer died and may have sent it; see its ledger", True),
@@ -103,8 +108,9 @@ class Content(Protocol):
 class Message:
     """One message of a spool, with everything but its content."""
 
-    #: 32 hex digits; the same for a renamed or copied spool file.
-    id: str
+    #: 32 hex digits, computed from its beginning; the same for a renamed or copied
+    #: spool file. Several messages may share it.
+    identity: str
     #: URL of the source it was seen in.
     source: str
     #: The backup's own name for it: a queue id, a Maildir base name.
@@ -122,6 +128,17 @@ class Message:
     flags: tuple[str, ...] = ()
     message_id: str = ""
     problem: Problem | None = None
+    #: Tells apart those that share an identity; the ledger gives it, once.
+    number: int = 0
+    #: Hex SHA-256 of the whole content as transmitted; '' until it was read.
+    sha256: str = ""
+    #: Another one has the same identity and content: only its locator names it.
+    has_twin: bool = False
+
+    @property
+    def id(self) -> str:
+        """The drainer id: 32 hex digits that no other message has."""
+        return numbered_id(self.identity, self.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,3 +147,13 @@ class Spooled:
 
     message: Message
     content: Content
+
+
+def numbered_id(identity: str, number: int) -> str:
+    """Return the drainer id of the message with this number: 32 hex digits.
+
+    Most identities belong to one message, whose number is 0.
+    """
+    if not number:
+        return identity
+    return hashlib.sha256(f"{identity} {number}".encode()).hexdigest()[:32]

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from drainer.errors import MessageUnreadable
@@ -127,12 +128,20 @@ def _name(message: str, claimed: Sequence[Claimed]) -> str:
 def open_message(
     sources: Mapping[str, Source], quarantine: Quarantine | None, message: Message
 ) -> Spooled:
-    """Open a message where it lies; or its copy, when the source has let it go.
+    """Open a message where it is; or its copy, when the source has dropped it.
 
-    Raises MessageUnreadable when there is neither.
+    It keeps what the ledger knows of it. Raises MessageUnreadable when there is
+    neither.
     """
     try:
-        return sources[message.source].open(message)
+        found = sources[message.source].open(message)
+        known = replace(
+            found.message,
+            number=message.number,
+            sha256=message.sha256,
+            has_twin=message.has_twin,
+        )
+        return Spooled(message=known, content=found.content)
     except MessageUnreadable:
         copy = quarantine.open(message) if quarantine else None
         if copy is None:

@@ -36,9 +36,14 @@ class Source(Protocol):
     def open(self, message: Message) -> Spooled:
         """Find a message again, fresh from the spool.
 
-        Follows a rename within the spool. Raises MessageUnreadable('vanished')
-        when it is gone or the name now belongs to another message.
+        Follows a rename within the spool, as ``acknowledge`` does. Raises
+        MessageUnreadable('vanished') when it is gone or the name now belongs to
+        another message.
         """
+        ...
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether a message of this identity is at the message's locator."""
         ...
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
@@ -46,7 +51,9 @@ class Source(Protocol):
 
         Idempotent: a message that is gone already counts as done. One that is
         another message by now, or must stay for a reason of the format, is left
-        out of the answer and untouched. Durable on return.
+        out of the answer and untouched. Elsewhere than at its locator, the whole
+        content must be the recorded one; a message that has a twin is not looked
+        for elsewhere. Durable on return.
         """
         ...
 
@@ -155,15 +162,16 @@ class Taking(Protocol):
     def give_back(
         self,
         note: Path,
-        standings: Callable[[Sequence[str]], Mapping[str, Standing]],
+        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], Standing]],
         *,
         everything: bool = False,
     ) -> Returned:
         """Give back what was taken and is not finished; remove what is.
 
-        The server is told who was sent to already. What waits for a person stays,
-        unless ``everything``. ``standings`` answers for ids; who is absent was
-        never recorded. Idempotent; raises as ``take``.
+        The server learns which recipients are done. What waits for an operator stays,
+        unless ``everything``. ``standings`` takes identities, and answers by identity
+        and native id; what is absent was never recorded. Idempotent; raises as
+        ``take``.
         """
         ...
 

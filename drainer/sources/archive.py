@@ -73,6 +73,10 @@ class Archived:
         inner = replace(message, source=self._inner.url)
         return self._renamed(self._inner.open(inner))
 
+    def is_in_place(self, message: Message) -> bool:
+        """Whether a message of this identity is at the message's locator."""
+        return self._inner.is_in_place(replace(message, source=self._inner.url))
+
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Do nothing: an archive is kept as it is."""
         del messages

@@ -2,8 +2,10 @@
 
 Each message is written in a transaction of its own, under the name ``drainer:ID``:
 it keeps its id, so that a ledger that knows it from the other spool knows it here.
+Messages that share an identity are told apart by their content, then counted.
 """
 
+import itertools
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ import sqlalchemy as sa
 
 from drainer import databases
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.message import Message, Problem, Spooled
+from drainer.mail.message import Message, Problem, Spooled, numbered_id
 from drainer.sources import database_schema as schema
 from drainer.sources.database_mapping import mapping_of
 from drainer.sources.database_store import Store
@@ -66,6 +68,8 @@ class Spool:
         self._store = Store(url, mapping_of({}))
         self._store.look(self._store.bound)
         self.shown = self._store.shown
+        #: The ids of this run: two messages of one identity get two.
+        self._ids: set[bytes] = set()
 
     def add(self, spooled: Spooled) -> Problem | bool:
         """Write a message; False when it is there, a Problem when it may not be."""
@@ -73,21 +77,36 @@ class Spool:
         if problem is not None:
             return problem
         try:
-            return self._store.write(partial(self._insert, spooled))
+            id_, is_new = self._store.write(partial(self._insert, spooled))
         except MessageUnreadable as error:
             return Problem(code=error.code, detail=error.detail)
+        self._ids.add(bytes.fromhex(id_))
+        return is_new
 
     def close(self) -> None:
         """Let go of the database."""
         self._store.close()
 
-    def _insert(self, spooled: Spooled, connection: sa.Connection) -> bool:
+    def _insert(self, spooled: Spooled, connection: sa.Connection) -> tuple[str, bool]:
+        """Write a message unless it is there; return its id, and whether it is new."""
         message = spooled.message
-        name = f"drainer:{message.id}"
         spool = schema.spool
-        known = sa.select(spool.c.id).where(spool.c.message_id == name)
-        if connection.scalar(known) is not None:
-            return False
+        for number in itertools.count():
+            id_ = numbered_id(message.identity, number)
+            name = f"drainer:{id_}"
+            known = sa.select(spool.c.id).where(spool.c.message_id == name)
+            row_id = connection.scalar(known)
+            if row_id is None:
+                self._write(connection, name, spooled)
+                return id_, True
+            if bytes.fromhex(id_) not in self._ids and _has_content(
+                connection, row_id, spooled
+            ):
+                return id_, False
+        raise AssertionError  # there is always another number
+
+    def _write(self, connection: sa.Connection, name: str, spooled: Spooled) -> None:
+        message, spool = spooled.message, schema.spool
         pieces = _pieces(spooled.content.chunks())
         row = _row(message) | {"message_id": name, "content": next(pieces, b"")}
         added = connection.execute(sa.insert(spool).values(row))
@@ -96,7 +115,19 @@ class Spool:
         for piece in pieces:
             _append(connection, key[0], piece)
         connection.execute(sa.insert(schema.recipients), _recipients(message, key[0]))
-        return True
+
+
+def _has_content(connection: sa.Connection, row_id: int, spooled: Spooled) -> bool:
+    """Whether a row has just this content."""
+    content, offset = schema.spool.c.content, 0
+    for piece in _pieces(spooled.content.chunks()):
+        part = sa.func.substr(content, offset + 1, len(piece))
+        stored = connection.scalar(sa.select(part).where(schema.spool.c.id == row_id))
+        if bytes(stored or b"") != piece:
+            return False
+        offset += len(piece)
+    size = sa.select(sa.func.length(content)).where(schema.spool.c.id == row_id)
+    return connection.scalar(size) == offset
 
 
 def _row(message: Message) -> dict[str, Any]:

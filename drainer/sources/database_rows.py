@@ -2,9 +2,9 @@
 
 Every value may be hostile: what cannot be read becomes the message's problem.
 
-Identity: SHA-256 over a tag and, in the built-in spool, the name that the writer
-gave; without one the arrival, the reverse path and the first 4 KiB. In a mapped
-table: the table's name, the row's id and the first 4 KiB.
+Identity: SHA-256 over a tag, the row's id and, in the built-in spool, the name that
+the writer gave; without one the arrival, the reverse path and the first 4 KiB. In a
+mapped table: the table's name, the row's id and the first 4 KiB.
 """
 
 import hashlib
@@ -56,16 +56,17 @@ def identity(place: Place, row: Mapping[str, Any], arrived: datetime) -> str:
     """Return the message's id: 32 hex digits."""
     head = octets(row["head"], place.charset, lenient=True)[:HEAD_BYTES]
     name = str(row.get("message_id") or "")
+    id_ = str(row["id"]).encode(errors="replace")
     if place.is_built_in:
         if imported := IMPORTED.fullmatch(name):
             return imported[1]
         if name:
-            return _digest(b"database-name", name.encode(errors="replace"))
+            return _digest(b"database-name", id_, name.encode(errors="replace"))
         when = str((arrived - _EPOCH) // timedelta(microseconds=1)).encode()
         sender = str(row["reverse_path"]).encode(errors="replace")
-        return _digest(b"database", when, sender, head)
-    table, id_ = place.name.encode(errors="replace"), str(row["id"])
-    return _digest(b"database-row", table, id_.encode(errors="replace"), head)
+        return _digest(b"database", id_, when, sender, head)
+    table = place.name.encode(errors="replace")
+    return _digest(b"database-row", table, id_, head)
 
 
 def _digest(*parts: bytes) -> str:
@@ -156,7 +157,7 @@ def message_of(
     head = octets(row["head"], place.charset, lenient=True)
     native = str(row.get("message_id") or row["id"])
     return Message(
-        id=identity(place, row, moment),
+        identity=identity(place, row, moment),
         source=place.url,
         native_id=escape_name(native[:_MAX_NAME]),
         queue=escape_name(place.name[:_MAX_NAME]),

@@ -150,6 +150,14 @@ class Database:
             raise MessageUnreadable(code, detail)
         return self._spooled(known.row, known.message)
 
+    def is_in_place(self, message: Message) -> bool:
+        """Whether the row is still to be sent, and the same message."""
+        try:
+            self._store.read(partial(self._find, message))
+        except MessageUnreadable:
+            return False
+        return True
+
     def _find(self, message: Message, connection: sa.Connection) -> tuple[Known, bool]:
         code = "vanished"
         found = self._read.rows(connection, [self._read.id_of(connection, message)])
@@ -157,7 +165,7 @@ class Database:
             raise MessageUnreadable(
                 code, f"row {message.native_id} is not there to send"
             )
-        if found[0].message.id != message.id:
+        if found[0].message.identity != message.identity:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
         mine = self._leases is None or self._leases.holds(connection, _row_id(message))
         return found[0], mine
@@ -234,15 +242,16 @@ class Database:
                 wanted[message.id] = self._read.id_of(connection, message)
             except MessageUnreadable:
                 continue
+        identities = {message.id: message.identity for message in messages}
         known = {
-            known.row["id"]: known.message.id
+            known.row["id"]: known.message.identity
             for start in range(0, len(wanted), PAGE)
             for known in self._read.rows(
                 connection, list(islice(wanted.values(), start, start + PAGE))
             )
         }
         gone = [id_ for id_ in wanted.values() if id_ not in known]
-        mine = [row for id_, row in wanted.items() if known.get(row) == id_]
+        mine = [row for id_, row in wanted.items() if known.get(row) == identities[id_]]
         if mine:
             bound = self._store.bound(connection)
             self._finisher.finish(connection, bound, mine, value)

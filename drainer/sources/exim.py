@@ -36,6 +36,7 @@ from drainer.sources.files import (
     Reread,
     canonical,
     directory,
+    has_content,
     not_a_file,
     unescape_name,
     unreadable,
@@ -192,7 +193,10 @@ class EximSpool:
             if found is None:
                 continue
             try:
-                if found.id == message.id:
+                is_here = candidate == tuple(parts)
+                if found.identity == message.identity and (
+                    is_here or has_content(message, found.chunks)
+                ):
                     place = Place(self.url, stem, f"{stem}-H", queue, candidate)
                     yield found, place
                     return
@@ -211,11 +215,25 @@ class EximSpool:
         if {"", ".", ".."} & {*parts, stem} or "/" in stem:
             return
         yield unescape_name(message.queue), parts
+        if message.has_twin:
+            return
         queues = {MAIN: (MAIN,), FROZEN: (FROZEN,)} | self._queues
         for queue, above in queues.items():
             for below in split_directories(stem):
                 if (*above, *below) != parts:
                     yield queue, (*above, *below)
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether a message of this identity is at the message's locator."""
+        *parts, name = unescape_name(message.locator).split("/")
+        try:
+            found = self._try(tuple(parts), name.removesuffix("-H"))
+        except MessageUnreadable:
+            return False
+        if found is None:
+            return False
+        found.close()
+        return found.identity == message.identity
 
     def _try(self, parts: _Parts, stem: str) -> Found | None:
         try:

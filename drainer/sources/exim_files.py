@@ -28,7 +28,7 @@ class Found:
     """The open files of a message; closed by whoever opened them."""
 
     files: SpoolFiles
-    id: str
+    identity: str
     #: When the ``-H`` file was written; seconds since the epoch.
     modified: float
     #: The ``-D`` file, or None when it cannot be opened.

@@ -111,7 +111,7 @@ def build(files: SpoolFiles, place: Place, *, modified: float) -> Message:
     addresses = _sort(header, files.journal)
     envelope = _envelope(header, addresses)
     return Message(
-        id=identity(files, place.stem),
+        identity=identity(files, place.stem),
         source=place.source,
         native_id=escape_name(place.stem),
         queue=escape_name(place.queue),

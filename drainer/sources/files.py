@@ -7,6 +7,7 @@ UTF-8 travel through the ledger and JSON in a reversible, percent-encoded form.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from drainer.errors import MessageUnreadable, SourceError
+from drainer.mail.message import Message
 
 SMALL_FILE_BYTES = 256 * 1024
 """Files up to this size are read with one call; longer ones are streamed."""
@@ -189,6 +191,19 @@ def unusable(path: str, error: OSError) -> SourceError:
 
 def _words(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def has_content(message: Message, chunks: Callable[[], Iterator[bytes]]) -> bool:
+    """Whether a content is the recorded one; True while none is recorded."""
+    if not message.sha256:
+        return True
+    digest = hashlib.sha256()
+    try:
+        for chunk in chunks():
+            digest.update(chunk)
+    except MessageUnreadable:
+        return False
+    return digest.hexdigest() == message.sha256
 
 
 class Reread:

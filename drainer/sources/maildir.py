@@ -27,6 +27,7 @@ from drainer.sources.files import (
     canonical,
     directory,
     escape_name,
+    has_content,
     not_a_file,
     unescape_name,
     unreadable,
@@ -143,7 +144,7 @@ class Maildir:
             size = len(content)
         empty = None if size else Problem(code="corrupt", detail=_NOTHING_LEFT)
         message = Message(
-            id=file.id,
+            identity=file.identity,
             source=self.url,
             native_id=escape_name(name.base),
             queue=escape_name("/".join(place.parts)),
@@ -165,7 +166,7 @@ class Maildir:
         """List what could not be opened, by its base name."""
         name = parse_name(place.name)
         message = Message(
-            id=identity(name.base, b""),
+            identity=identity(name.base, b""),
             source=self.url,
             native_id=escape_name(name.base),
             queue=escape_name("/".join(place.parts)),
@@ -185,12 +186,28 @@ class Maildir:
     def stream(self, message: Message) -> Iterator[bytes]:
         """Yield a message's content, without what its delivery put on top."""
         with self._found(message) as (file, _):
-            packed = compression(file.head)
-            if packed:
-                code = "compressed"
-                raise MessageUnreadable(code, packed)
-            stripped = read_trace(file.head, self._rules).stripped
-            yield from crlf(cut(file.chunks(), stripped))
+            yield from self._chunks(file)
+
+    def _chunks(self, file: File) -> Iterator[bytes]:
+        packed = compression(file.head)
+        if packed:
+            code = "compressed"
+            raise MessageUnreadable(code, packed)
+        stripped = read_trace(file.head, self._rules).stripped
+        yield from crlf(cut(file.chunks(), stripped))
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether a message of this identity is at the message's locator."""
+        place = _place(message)
+        if not _is_safe(place):
+            return False
+        try:
+            with directory(self._root, place.parts) as descriptor:
+                file = load(place.name, descriptor)
+        except (OSError, MessageUnreadable):
+            return False
+        os.close(file.descriptor)
+        return file.identity == message.identity
 
     @contextmanager
     def _found(self, message: Message) -> Iterator[tuple[File, _Place]]:
@@ -200,7 +217,8 @@ class Maildir:
         Raises MessageUnreadable('vanished').
         """
         is_another = False
-        for place in self._candidates(_place(message)):
+        first = _place(message)
+        for place in self._candidates(first, message):
             try:
                 with directory(self._root, place.parts) as descriptor:
                     file = load(place.name, descriptor)
@@ -209,7 +227,9 @@ class Maildir:
             except OSError as error:
                 raise unreadable(error) from error
             try:
-                if file.id == message.id:
+                if file.identity == message.identity and (
+                    place == first or has_content(message, partial(self._chunks, file))
+                ):
                     yield file, place
                     return
             finally:
@@ -220,11 +240,13 @@ class Maildir:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
         raise _Gone(code, f"{message.native_id} is in neither new nor cur any more")
 
-    def _candidates(self, first: _Place) -> Iterator[_Place]:
-        """Yield where a message may lie; the folder is read only if need be."""
-        if {"", ".", ".."} & {*first.parts, first.name}:
+    def _candidates(self, first: _Place, message: Message) -> Iterator[_Place]:
+        """Yield where a message may be; the folder is read only if need be."""
+        if not _is_safe(first):
             return
         yield first
+        if message.has_twin:
+            return
         try:
             yield from (place for place in self._elsewhere(first) if place != first)
         except OSError as error:
@@ -292,6 +314,10 @@ class Maildir:
             hint = 'use ack = "keep", or run as the owner'
             raise SourceError(text, hint=hint) from error
         return True
+
+
+def _is_safe(place: _Place) -> bool:
+    return not {"", ".", ".."} & {*place.parts, place.name}
 
 
 def _folder(name: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class File:
     status: os.stat_result
     #: The whole file when it is small, else the header section at least.
     head: bytes
-    id: str
+    identity: str
 
     @property
     def is_whole(self) -> bool:

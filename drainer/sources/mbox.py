@@ -23,7 +23,13 @@ from drainer.mail.content import MAX_HEADER_BYTES, Held, crlf, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
 from drainer.sources import Format, Option
-from drainer.sources.files import CHUNK_BYTES, HELD_BYTES, Reread, escape_name
+from drainer.sources.files import (
+    CHUNK_BYTES,
+    HELD_BYTES,
+    Reread,
+    escape_name,
+    has_content,
+)
 from drainer.sources.maildir_layout import compression
 from drainer.sources.mbox_file import Snapshot, canonical_file, opened, signature
 from drainer.sources.mbox_format import (
@@ -48,7 +54,7 @@ class _Item:
     from_line: bytes
     #: The whole content when it is small, else the header section at least.
     head: bytes
-    id: str
+    identity: str
 
     @property
     def start(self) -> int:
@@ -74,7 +80,7 @@ class _Index(NamedTuple):
     """Where each message lay in a state of the file."""
 
     signature: tuple[int, ...]
-    places: dict[str, int]
+    places: dict[str, tuple[int, ...]]
 
 
 class Mbox:
@@ -145,7 +151,7 @@ class Mbox:
             size = len(content)
         written = datetime.fromtimestamp(min(max(file.status.st_mtime, 0), 2**35), UTC)
         message = Message(
-            id=item.id,
+            identity=item.identity,
             source=self.url,
             native_id=f"{item.span.start}",
             queue=escape_name(os.path.basename(self._path)),  # noqa: PTH119
@@ -185,7 +191,7 @@ class Mbox:
         with _reopened(self._path) as file:
             item = self._find(file, message)
             held = b""
-            for chunk in self._decoded(_chunks(file, item), self._parse(item)):
+            for chunk in self._contents(file, item):
                 if held:
                     yield held
                 held = chunk
@@ -194,26 +200,44 @@ class Mbox:
                 raise MessageUnreadable(code, f"{self._path} was rewritten meanwhile")
             yield held
 
+    def _contents(self, file: Snapshot, item: _Item) -> Iterator[bytes]:
+        return self._decoded(_chunks(file, item), self._parse(item))
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether a message of this identity is at the message's offset."""
+        try:
+            with _reopened(self._path) as file:
+                item = self._at(file, _offset(message, file.size))
+        except MessageUnreadable:
+            return False
+        return item is not None and item.identity == message.identity
+
     def _at(self, file: Snapshot, start: int) -> _Item | None:
         spans = self._spans(file)
         return _load(spans, spans.at(start)) if start < file.size else None
 
     def _find(self, file: Snapshot, message: Message) -> _Item:
-        """Return a message by its offset, else by its identity."""
-        first = int(message.locator) if message.locator.isdecimal() else file.size
-        item = self._at(file, first)
-        if item is not None and item.id == message.id:
+        """Return a message by its offset, else by its identity and content."""
+        item = self._at(file, _offset(message, file.size))
+        if item is not None and item.identity == message.identity:
             return item
+        code = "vanished"
+        if message.has_twin:
+            detail = f"{self._path} has changed, and contains one that is alike"
+            raise MessageUnreadable(code, detail)
         if self._index.signature != signature(file.status):
-            places: dict[str, int] = {}
+            places: dict[str, tuple[int, ...]] = {}
             for each in self._items(file):
-                places.setdefault(each.id, each.span.start)
+                starts = places.get(each.identity, ())
+                places[each.identity] = (*starts, each.span.start)
             self._index = _Index(signature(file.status), places)
-        item = self._at(file, self._index.places.get(message.id, file.size))
-        if item is None or item.id != message.id:
-            code = "vanished"
-            raise MessageUnreadable(code, f"{self._path} does not contain it any more")
-        return item
+        for start in self._index.places.get(message.identity, ()):
+            item = self._at(file, start)
+            if item is not None and has_content(
+                message, partial(self._contents, file, item)
+            ):
+                return item
+        raise MessageUnreadable(code, f"{self._path} does not contain it any more")
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Do nothing: an mbox is kept as it is."""
@@ -232,6 +256,10 @@ def _load(spans: Spans, span: Span) -> _Item:
     changed = reader_state(head, has_lengths=True).ranges
     kept = b"".join(cut(iter((head,)), changed))
     return _Item(span, line, head[:size], identity(line, kept))
+
+
+def _offset(message: Message, otherwise: int) -> int:
+    return int(message.locator) if message.locator.isdecimal() else otherwise
 
 
 def _chunks(file: Snapshot, item: _Item) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from drainer.sources.files import (
     Reread,
     canonical,
     directory,
+    has_content,
     not_a_file,
     open_file,
     read_at,
@@ -65,7 +66,7 @@ class Found:
     descriptor: int
     status: os.stat_result
     parsed: QueueFile
-    id: str
+    identity: str
 
 
 class PostfixQueue:
@@ -168,7 +169,7 @@ class PostfixQueue:
         message = build(
             parsed,
             place,
-            identifier=found.id,
+            identifier=found.identity,
             mode=status.st_mode,
             modified=status.st_mtime,
         )
@@ -194,16 +195,7 @@ class PostfixQueue:
         if message.problem and message.problem.code == "not-a-file":
             raise MessageUnreadable(message.problem.code, message.problem.detail)
         with self._found(message) as (found, place):
-            parsed = found.parsed
-            if parsed.content is not None:
-                yield parsed.content
-                return
-            if parsed.error is not None:
-                raise parsed.error
-            size = found.status.st_size
-            reader = Reader(read_at=partial(read_at, found.descriptor), size=size)
-            read_envelope(reader, Records(), cleaned=_is_cleaned(place.parts))
-            yield from reader.content()
+            yield from _chunks(found, place.parts)
 
     @contextmanager
     def _found(self, message: Message) -> Iterator[tuple[Found, Place]]:
@@ -215,7 +207,10 @@ class PostfixQueue:
         """
         *parts, name = unescape_name(message.locator).split("/")
         others = (
-            (queue, *below) for queue in QUEUES for below in hash_directories(name)
+            (queue, *below)
+            for queue in QUEUES
+            for below in hash_directories(name)
+            if not message.has_twin
         )
         is_another = False
         for candidate in dict.fromkeys((tuple(parts), *others)):
@@ -223,7 +218,10 @@ class PostfixQueue:
             if found is None:
                 continue
             try:
-                if found.id == message.id:
+                if found.identity == message.identity and (
+                    candidate == tuple(parts)
+                    or has_content(message, partial(_chunks, found, candidate))
+                ):
                     has_logs = self._has_bounce_logs()
                     yield found, self._place(candidate, name, has_logs=has_logs)
                     return
@@ -234,6 +232,18 @@ class PostfixQueue:
         if is_another:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
         raise Gone(code, f"no queue has {message.native_id} any more")
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether a message of this identity is at the message's locator."""
+        *parts, name = unescape_name(message.locator).split("/")
+        try:
+            found = self._try(tuple(parts), name)
+        except MessageUnreadable:
+            return False
+        if found is None:
+            return False
+        os.close(found.descriptor)
+        return found.identity == message.identity
 
     def _try(self, parts: tuple[str, ...], name: str) -> Found | None:
         if {"", ".", ".."} & {*parts, name}:
@@ -339,6 +349,20 @@ def load(parts: Sequence[str], name: str, directory_fd: int) -> Found:
         os.close(descriptor)
         raise
     return Found(descriptor, status, parsed, identity(parsed, name, raw))
+
+
+def _chunks(found: Found, parts: Sequence[str]) -> Iterator[bytes]:
+    """Yield the content of an open queue file; raises MessageUnreadable."""
+    parsed = found.parsed
+    if parsed.content is not None:
+        yield parsed.content
+        return
+    if parsed.error is not None:
+        raise parsed.error
+    size = found.status.st_size
+    reader = Reader(read_at=partial(read_at, found.descriptor), size=size)
+    read_envelope(reader, Records(), cleaned=_is_cleaned(parts))
+    yield from reader.content()
 
 
 def _is_cleaned(parts: Sequence[str]) -> bool:

@@ -94,7 +94,7 @@ class PostfixHold(PostfixQueue):
     def give_back(
         self,
         note: Path,
-        standings: Callable[[Sequence[str]], Mapping[str, Standing]],
+        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], Standing]],
         *,
         everything: bool = False,
     ) -> Returned:
@@ -117,7 +117,7 @@ class PostfixHold(PostfixQueue):
     def _give_back(
         self,
         batch: Mapping[str, Entry],
-        known: Mapping[str, Standing],
+        known: Mapping[tuple[str, str], Standing],
         *,
         everything: bool,
     ) -> Returned:
@@ -125,7 +125,7 @@ class PostfixHold(PostfixQueue):
         fates: dict[str, list[str]] = {"back": [], "wait": [], "remove": []}
         released: dict[str, bool] = {}
         for name, noted in batch.items():
-            standing = known.get(noted.identity)
+            standing = known.get((noted.identity, name))
             if standing and everything:
                 standing = standing._replace(waits=False)
             try:
@@ -159,7 +159,7 @@ class PostfixHold(PostfixQueue):
             found, parts = held
             if found.parsed.error:
                 return "wait", False
-            if found.id != noted.identity:  # the id was reused: before, or after
+            if found.identity != noted.identity:  # the id was reused: before, or after
                 return ("back" if noted.held else "release"), False
             over = self._is_over(found)
             if standing is None:
@@ -197,7 +197,7 @@ class PostfixHold(PostfixQueue):
         """Return the identity of what lies in hold under that name; '' for nothing."""
         try:
             with self._in_hold(name) as held:
-                return held[0].id if held else ""
+                return held[0].identity if held else ""
         except MessageUnreadable:
             return _UNREADABLE
 

@@ -124,7 +124,7 @@ class PostfixLive(PostfixHold):
             if all(map(rules.foreign, paths)):
                 continue
             if message.problem is None:
-                yield entry.name, (found.id, self._is_over(found))
+                yield entry.name, (found.identity, self._is_over(found))
             elif message.problem.code != "incomplete":
                 left.add(entry.name)
 
@@ -146,7 +146,7 @@ class PostfixLive(PostfixHold):
                 continue
             # Read only now: a delivery that was under way has marked its recipients.
             spooled = self._list(entry, has_logs=has_logs)
-            if spooled and spooled.message.id == ours[entry.name].identity:
+            if spooled and spooled.message.identity == ours[entry.name].identity:
                 yield spooled
         yield from self._scan_busy(busy, ours, has_logs=has_logs)
 
@@ -166,7 +166,7 @@ class PostfixLive(PostfixHold):
                 locked = _is_sent(name, descriptor)
                 entry = Entry(tuple(parts), name, descriptor, is_file=True)
                 spooled = self._list(entry, has_logs=has_logs)
-            if spooled and spooled.message.id == ours[name].identity:
+            if spooled and spooled.message.identity == ours[name].identity:
                 yield _still_sent(spooled) if locked else spooled
 
     def open(self, message: Message) -> Spooled:
@@ -223,12 +223,14 @@ class PostfixLive(PostfixHold):
             try:
                 with self._found(message) as (_, place):
                     if place.parts[0] == HOLD and not self._owes_reports(place.name):
-                        removable[place.name] = message.id
+                        removable[place.name] = message
             except Gone:
                 done.append(message.id)
             except MessageUnreadable:
                 continue
-        return done + [removable[name] for name in self._remove_from_hold(removable)]
+        identities = {name: each.identity for name, each in removable.items()}
+        removed = self._remove_from_hold(identities)
+        return done + [removable[name].id for name in removed]
 
 
 def _is_sent(name: str, directory_fd: int) -> bool:

@@ -157,7 +157,7 @@ def build(
         )
         problem = Problem(code="done-by-backup", detail=detail)
     return Message(
-        id=identifier,
+        identity=identifier,
         source=place.source,
         native_id=escape_name(place.name),
         queue=place.parts[0],

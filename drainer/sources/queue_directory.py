@@ -31,6 +31,7 @@ from drainer.sources.files import (
     canonical,
     directory,
     escape_name,
+    has_content,
     not_a_file,
     read_at,
     unreadable,
@@ -186,7 +187,7 @@ class QueueDirectory(ABC):
         except MessageUnreadable as error:
             problem = problem or Problem(code=error.code, detail=error.detail)
         message = Message(
-            id=self._identity(draft.stable, head),
+            identity=self._identity(draft.stable, head),
             source=self.url,
             native_id=escape_name(draft.native_id),
             queue=draft.queue or place.queue,
@@ -212,7 +213,7 @@ class QueueDirectory(ABC):
         """List what could not be opened, by its name."""
         name = self.native_id(place)
         message = Message(
-            id=self._identity((b"broken", os.fsencode(name)), b""),
+            identity=self._identity((b"broken", os.fsencode(name)), b""),
             source=self.url,
             native_id=escape_name(name),
             queue=place.queue,
@@ -250,10 +251,11 @@ class QueueDirectory(ABC):
         MessageUnreadable('vanished').
         """
         is_another = False
-        for place in self._candidates(place_of(message.locator)):
+        first = place_of(message.locator)
+        for place in self._candidates(first, message):
             with ExitStack() as stack:
                 found = self._try(place, stack)
-                if found is not None and found.message.id == message.id:
+                if found is not None and _is_same(found, message, moved=place != first):
                     yield found
                     return
                 is_another = is_another or found is not None
@@ -262,10 +264,24 @@ class QueueDirectory(ABC):
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
         raise Gone(code, f"the queue has no {message.native_id} any more")
 
-    def _candidates(self, first: Place) -> Iterator[Place]:
+    def is_in_place(self, message: Message) -> bool:
+        """Whether a message of this identity is at the message's locator."""
+        place = place_of(message.locator)
+        if not place.is_safe:
+            return False
+        try:
+            with ExitStack() as stack:
+                found = self._try(place, stack)
+                return found is not None and _is_same(found, message)
+        except MessageUnreadable:
+            return False
+
+    def _candidates(self, first: Place, message: Message) -> Iterator[Place]:
         if not first.is_safe:
             return
         yield first
+        if message.has_twin:
+            return
         try:
             paths = list(self._whereabouts.find(self.key(first)))
         except OSError as error:
@@ -355,6 +371,13 @@ class QueueDirectory(ABC):
             hint = 'use ack = "keep", or run as root'
             raise SourceError(message, hint=hint) from error
         touched.add(place.parts)
+
+
+def _is_same(found: Found, message: Message, *, moved: bool = False) -> bool:
+    """Whether what was found is the message; all of it counts when it has moved."""
+    if found.message.identity != message.identity:
+        return False
+    return not moved or has_content(message, found.draft.chunks)
 
 
 def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:

@@ -10,7 +10,6 @@ import pytest
 from drainer.ledger import Closed, Conflict, Opened, to_micros
 from drainer.ledger.choosing import Asking, look
 from drainer.ledger.engine import parse_url
-from drainer.ledger.recording import fresh_job
 from drainer.ledger.report import Report
 from drainer.ledger.rows import listing_of
 from drainer.ledger.sql import Ledger, Recorded
@@ -19,18 +18,20 @@ from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, Spooled
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.admit import Admission, admit
+from drainer.policy.identity import Scan
 from drainer.policy.job import Job
 from drainer.policy.select import Choice, Order, Selection
 from tests.settling import ending, settled
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 SOURCE = "maildir:/spool"
+SCAN = Scan(started=to_micros(NOW), acknowledges=True)
 
 
 def message(n: int) -> Message:
     """Return a message to one recipient."""
     return Message(
-        id=f"{n:032x}",
+        identity=f"{n:032x}",
         source=SOURCE,
         native_id=f"m{n}",
         queue="new",
@@ -42,15 +43,15 @@ def message(n: int) -> Message:
 
 async def recorded(ledger: Ledger, n: int) -> Job:
     """Record a message and return its job."""
-    return fresh_job(*(await listed(ledger, n)).fresh[0])
+    return (await listed(ledger, n)).fresh[0]
 
 
 async def listed(ledger: Ledger, n: int, most: int | None = None) -> Recorded:
     """Record a message."""
     content = b"Subject: x\r\n\r\nbody\r\n"
     spooled = Spooled(message=message(n), content=Held(content))
-    scanned = admit(spooled, survey([content]), Admission())
-    return await ledger.record([listing_of(scanned, content)], most)
+    scanned = admit(spooled, survey([content], digest=True), Admission())
+    return await ledger.record([listing_of(scanned, content)], SCAN, most)
 
 
 def opened(job: Job, attempt: int) -> Opened:
@@ -95,7 +96,7 @@ def test_only_the_attempt_that_is_in_flight_settles_a_recipient(
         with pytest.raises(Conflict):
             await ledger.submit(closed(job, 12, b"450 4.2.0 later"))
         await ledger.submit(closed(job, 11, b"250 2.0.0 taken"))
-        assert await ledger.finished([job.message.id]) == {job.message.id}
+        assert await ledger.finished([job.message.id]) == {job.message.id: False}
 
     with_ledger(database_url, tmp_path, test)
 
@@ -117,7 +118,7 @@ def test_a_conflict_spoils_nobody_elses_part_of_the_commit(
         assert isinstance(results[0], Conflict)
         assert results[1] is None
         await ledger.submit(closed(two, 23, b"250 2.0.0 taken"))
-        assert await ledger.finished([two.message.id]) == {two.message.id}
+        assert await ledger.finished([two.message.id]) == {two.message.id: False}
 
     with_ledger(database_url, tmp_path, test)
 
@@ -131,8 +132,8 @@ def test_a_message_recorded_twice_keeps_its_history(
         job = await recorded(ledger, 1)
         content = b"Subject: x\r\n\r\nbody\r\n"
         spooled = Spooled(message=message(1), content=Held(content))
-        scanned = admit(spooled, survey([content]), Admission())
-        again = await ledger.record([listing_of(scanned, content)])
+        scanned = admit(spooled, survey([content], digest=True), Admission())
+        again = await ledger.record([listing_of(scanned, content)], SCAN)
         assert again.fresh == []
         assert again.finished == []
         assert await ledger.claim([SOURCE], datetime.now(UTC)) == []
@@ -151,7 +152,7 @@ def test_a_reply_of_any_octets_is_kept(database_url: str, tmp_path: Path) -> Non
         await ledger.submit(opened(job, 11))
         reply = b"450 4.2.0 nul \x00 \xff \xf0\x9f\x93\xac %s %(x)s"
         await ledger.submit(closed(job, 11, reply))
-        assert await ledger.finished([job.message.id]) == set()
+        assert await ledger.finished([job.message.id]) == {}
 
     with_ledger(database_url, tmp_path, test)
 

@@ -15,7 +15,6 @@ from drainer.ledger import Closed, Decision, Kind, Opened, engine, schema, to_mi
 from drainer.ledger.controls import Desk, give
 from drainer.ledger.engine import parse_url
 from drainer.ledger.gates import gate_of
-from drainer.ledger.recording import fresh_job
 from drainer.ledger.rows import listing_of
 from drainer.ledger.sql import Ledger
 from drainer.ledger.waiting import Brake
@@ -28,6 +27,7 @@ from drainer.policy.admit import Admission, admit
 from drainer.policy.classify import Answer
 from drainer.policy.controls import Ask, Control, InForce
 from drainer.policy.gate import Cause, Gate, GateState, Phase
+from drainer.policy.identity import Scan
 from drainer.policy.job import Job
 from drainer.policy.scopes import ROUTE, Scopes
 from drainer.policy.state import State
@@ -38,6 +38,7 @@ NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
 LATER = NOW + HOUR
 BEFORE = NOW - 2 * HOUR
+SCAN = Scan(started=to_micros(NOW), acknowledges=True)
 TO = "127.0.0.1:25"
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 UNKNOWN = "550 5.1.1 User unknown"
@@ -69,7 +70,7 @@ class Bench:
         """Record a message to these recipients and claim it."""
         number = next(_numbers)
         message = Message(
-            id=f"{number:032x}",
+            identity=f"{number:032x}",
             source=source or self.mine,
             native_id=f"m{number}",
             queue="new",
@@ -81,9 +82,9 @@ class Bench:
             ),
         )
         spooled = Spooled(message=message, content=Held(CONTENT))
-        scanned = admit(spooled, survey([CONTENT]), Admission())
-        found = await self.ledger.record([listing_of(scanned, CONTENT)])
-        return fresh_job(*found.fresh[0])
+        scanned = admit(spooled, survey([CONTENT], digest=True), Admission())
+        found = await self.ledger.record([listing_of(scanned, CONTENT)], SCAN)
+        return found.fresh[0]
 
     async def tried(
         self,

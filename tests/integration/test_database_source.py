@@ -202,7 +202,7 @@ def test_acknowledging_twice_is_the_same_as_once(
     found = listed(source)
     assert source.acknowledges == (ack != "keep")
     batch = [found["m0"].message, found["m2"].message]
-    other = replace(found["m1"].message, id="0" * 32)
+    other = replace(found["m1"].message, identity="0" * 32)
     ids = [message.id for message in batch] if ack != "keep" else []
     assert source.acknowledge([*batch, other]) == ids
     after = dump(engine)

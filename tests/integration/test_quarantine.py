@@ -58,7 +58,7 @@ class Unreadable:
 def spooled(content: bytes = CONTENT, envelope: Envelope = ENVELOPE) -> Spooled:
     """Return a message of some spool."""
     message = Message(
-        id=ID,
+        identity=ID,
         source="postfix:/spool",
         native_id="4A",
         queue="deferred",

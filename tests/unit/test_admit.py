@@ -51,7 +51,7 @@ def scanned(
 ) -> Scanned:
     """Admit a message to two recipients."""
     message = Message(
-        id="0" * 32,
+        identity="0" * 32,
         source="maildir:/spool",
         native_id="x",
         queue="new",

@@ -25,7 +25,7 @@ def message(**envelope: Any) -> Message:
     """Return a message with this envelope."""
     fields = {"reverse_path": "s@example.com", "recipients": (BOB,)} | envelope
     return Message(
-        id="0" * 32,
+        identity="0" * 32,
         source="postfix:/spool",
         native_id="1",
         queue="deferred",

@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 def job(name: str, domain: str, content: bytes = b"x") -> Job:
     """Return a job for one recipient."""
     message = Message(
-        id=name,
+        identity=name,
         source="maildir:/spool",
         native_id=name,
         queue="new",

@@ -1,0 +1,279 @@
+"""Messages that the ledger knows already, when a scan lists them again.
+
+Each function runs inside a transaction of the writer.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from drainer.ledger import Decision, Kind, Row, from_micros, schema
+from drainer.ledger.prepared import Prepared, inserting
+from drainer.ledger.rows import decision_row, message_of
+from drainer.mail.message import PROBLEMS, Message
+from drainer.policy.identity import Fingerprint, Listed, Recorded
+from drainer.policy.state import FINAL, State
+
+_R, _M = schema.recipients.c, schema.messages.c
+_RECIPIENT = Prepared(inserting(schema.recipients))
+_FINAL = [state.value for state in FINAL]
+_UNTOUCHED = (State.PENDING.value, State.HELD.value)
+PASSING = [  # what may be otherwise the next time that the spool is looked at
+    f"local-{code}"
+    for code in (
+        "vanished",
+        "incomplete",
+        "locked",
+        "marked-corrupt",
+        "unreadable",
+        "taken-elsewhere",
+        "in-doubt",
+    )
+]
+_PLACE = ("source", "locator", "queue", "sha256", "size", "reverse_path")
+"""Columns of what may change while it is the same message."""
+_FOREIGN = "local-not-for-this-primary"
+MANY = 500
+"""Values in one condition; databases have limits."""
+
+
+def listed_of(row: Mapping[str, object]) -> Listed:
+    """Return what tells a message from others of its identity."""
+    fingerprint = Fingerprint(
+        str(row["sha256"]), int(str(row["size"])), str(row["reverse_path"])
+    )
+    return Listed(str(row["source"]), str(row["locator"]), fingerprint)
+
+
+def find_known(
+    connection: sa.Connection, identities: Iterable[str]
+) -> dict[str, list[Row]]:
+    """Return the recorded messages with these identities, by identity."""
+    wanted = list(dict.fromkeys(identities))
+    query = sa.select(schema.messages).where(_M.identity.in_(wanted))
+    known: dict[str, list[Row]] = {}
+    for row in connection.execute(query.order_by(_M.number)).mappings():
+        known.setdefault(row["identity"], []).append(dict(row))
+    return known
+
+
+def recorded_of(
+    connection: sa.Connection, rows: Mapping[int, Row]
+) -> dict[int, Recorded]:
+    """Return what is known about recorded messages, as ``policy.identity`` asks."""
+    if not rows:
+        return {}
+    states: dict[int, list[tuple[str, int]]] = {seq: [] for seq in rows}
+    query = sa.select(_R.message, _R.state, _R.attempts)
+    for row in connection.execute(query.where(_R.message.in_(list(rows)))):
+        states[row.message].append((row.state, row.attempts))
+    return {
+        seq: Recorded(
+            seq=seq,
+            number=row["number"],
+            listed=listed_of(row),
+            is_finished=all(state in _FINAL for state, _ in states[seq]),
+            is_untouched=all(
+                state in _UNTOUCHED and not attempts for state, attempts in states[seq]
+            ),
+            acknowledged=row["acknowledged"],
+        )
+        for seq, row in rows.items()
+    }
+
+
+def mark_twins(connection: sa.Connection, identities: Collection[str]) -> None:
+    """Note which messages of these identities have the same content."""
+    for known in find_known(connection, identities).values():
+        prints = [listed_of(row).fingerprint for row in known]
+        twins = [
+            row["seq"]
+            for row, each in zip(known, prints, strict=True)
+            if prints.count(each) > 1 and not row["has_twin"]
+        ]
+        if twins:
+            connection.execute(
+                sa.update(schema.messages).where(_M.seq.in_(twins)).values(has_twin=1)
+            )
+
+
+def hold_ambiguous(
+    connection: sa.Connection, seqs: Collection[int], run: str, now: int
+) -> None:
+    """Hold what was not sent yet of messages that cannot be told apart.
+
+    What an operator has released stays released.
+    """
+    held = (_R.state == State.HELD.value) & _R.rule.in_(PASSING)
+    waiting = (
+        _R.message.in_(list(seqs)),
+        _R.state.in_([State.PENDING.value, State.DEFERRED.value]) | held,
+        _R.released == 0,
+    )
+    rows = connection.execute(sa.select(_R.message, _R.n).where(*waiting)).all()
+    rule = "local-ambiguous"
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(*waiting)
+        .values(state=State.HELD.value, due=None, since=now, rule=rule, reply="")
+    )
+    note_held(connection, [(row.message, row.n, rule, "") for row in rows], run, now)
+
+
+def note_held(
+    connection: sa.Connection,
+    held: Sequence[tuple[int, int, str, str]],
+    run: str,
+    now: int,
+) -> None:
+    """Record why recipients are held: message, number, rule, detail."""
+    rows = [
+        decision_row(
+            Decision(
+                at=from_micros(now),
+                kind=Kind.SCANNED,
+                rule=rule,
+                verdict="hold",
+                reply=detail,
+                evidence={"reason": PROBLEMS[rule.removeprefix("local-")][0]},
+                message=message,
+                n=n,
+            ),
+            run,
+        )
+        for message, n, rule, detail in held
+    ]
+    if rows:
+        connection.execute(sa.insert(schema.decisions), rows)
+
+
+def revisit(
+    connection: sa.Connection,
+    same: Mapping[int, tuple[Row, list[Row]]],
+    known: Mapping[int, Row],
+    now: int,
+) -> list[Message]:
+    """Bring known messages up to date with what the scan lists, by their seqs.
+
+    Follows renamed files, wakes what had vanished, adds recipients that were not
+    listed before. Returns the messages that are finished: every recipient that is
+    listed was recorded and is final, and the whole content is the recorded one.
+    """
+    if not same:
+        return []
+    paths = _recorded_paths(connection, list(same))
+    finished = []
+    for seq, (listing, recipients) in same.items():
+        row = known[seq]
+        sendable = [r for r in recipients if r["state"] == State.PENDING.value]
+        if not listing["problem"]:
+            _lift_passing_problems(
+                connection, seq, [r["forward_path"] for r in sendable], now
+            )
+        recorded = paths.get(seq, {})
+        added = [r for r in recipients if r["forward_path"] not in {*recorded, ""}]
+        if added:
+            _add_recipients(connection, row, added, now)
+        elif all(recorded.values()) and listing["sha256"]:
+            finished.append(message_of(row))
+    return finished
+
+
+def follow(connection: sa.Connection, row: Row, listing: Row) -> bool:
+    """Remember where a message is by now; False when it is where it was."""
+    place = {name: listing[name] for name in _PLACE}
+    if all(row[key] == value for key, value in place.items()):
+        return False
+    connection.execute(
+        sa.update(schema.messages).where(_M.seq == row["seq"]).values(**place)
+    )
+    row.update(place)
+    return True
+
+
+def _recorded_paths(
+    connection: sa.Connection, seqs: Sequence[int]
+) -> dict[int, dict[str, bool]]:
+    """Return the recorded recipients of messages, and whether each is final."""
+    found: dict[int, dict[str, bool]] = {}
+    query = sa.select(_R.message, _R.forward_path, _R.state)
+    for row in connection.execute(query.where(_R.message.in_(seqs))):
+        final = found.setdefault(row.message, {})
+        is_final = row.state in _FINAL
+        final[row.forward_path] = final.get(row.forward_path, True) and is_final
+    return found
+
+
+def _add_recipients(
+    connection: sa.Connection, row: Row, added: Sequence[Row], now: int
+) -> None:
+    """Record recipients that the spool did not list before."""
+    last = connection.scalar(
+        sa.select(sa.func.max(_R.n)).where(_R.message == row["seq"])
+    )
+    first = 0 if last is None else last + 1
+    for n, each in enumerate(added, first):
+        each.update(message=row["seq"], n=n, since=now)
+    _RECIPIENT(connection, added)
+    connection.execute(
+        sa.update(schema.messages)
+        .where(_M.seq == row["seq"])
+        .values(recipients=_M.recipients + len(added), acknowledged=None)
+    )
+
+
+def _lift_passing_problems(
+    connection: sa.Connection, seq: int, sendable: Sequence[str], now: int
+) -> None:
+    """Make pending what was absent, unfinished or unreadable, and is sound now.
+
+    So too ``sendable`` addresses that were another primary's, when the domains
+    have been named or mapped since.
+    """
+    for start in range(0, max(1, len(sendable)), MANY):
+        paths = sendable[start : start + MANY]
+        passed = sa.or_(
+            _R.rule.in_(PASSING), (_R.rule == _FOREIGN) & _R.forward_path.in_(paths)
+        )
+        connection.execute(
+            sa.update(schema.recipients)
+            .where(
+                _R.message == seq,
+                _R.state == State.HELD.value,
+                _R.forward_path != "",
+                passed,
+            )
+            .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")
+        )
+
+
+def has_news(connection: sa.Connection, listings: Sequence[tuple[Row, bool]]) -> bool:
+    """Whether a drain would find anything to do in a part of a scan.
+
+    Each listed message comes with whether it may be sent.
+    """
+    known = find_known(connection, [message["identity"] for message, _ in listings])
+    sendable = []
+    for message, may_be_sent in listings:
+        seq = _recorded_at(known.get(message["identity"], []), message)
+        if seq is None:
+            return True
+        if may_be_sent:
+            sendable.append(seq)
+    passed = sa.select(_R.message).where(
+        _R.message.in_(sendable),
+        _R.state == State.HELD.value,
+        _R.rule.in_(PASSING),
+    )
+    return connection.scalar(passed.limit(1)) is not None
+
+
+def _recorded_at(rows: Sequence[Row], message: Row) -> int | None:
+    """Return the seq of the recorded message in this place, or of its original."""
+    source, locator, fingerprint = listed_of(message)
+    for row in rows:
+        known = listed_of(row)
+        is_here = known.locator == locator or known.source != source
+        if known.fingerprint == fingerprint and is_here:
+            return int(row["seq"])
+    return None

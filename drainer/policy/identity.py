@@ -1,0 +1,148 @@
+"""Which recorded message is this one? Identities are short, and can collide.
+
+A source computes an identity from the beginning of a message, so that it can find it
+again without reading everything. Two messages may share one. They are told apart by
+what covers all of them (SHA-256 of the whole content, size, reverse path), and by
+their locator where even that is equal. They are never merged: what cannot be told
+apart is held as ``ambiguous``.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+
+class Fingerprint(NamedTuple):
+    """What covers all of a message; the recipients are compared one by one."""
+
+    #: Hex SHA-256 of the content as transmitted; '' when it could not be read.
+    sha256: str
+    size: int
+    reverse_path: str
+
+
+class Listed(NamedTuple):
+    """A message as a scan lists it."""
+
+    source: str
+    locator: str
+    fingerprint: Fingerprint
+
+
+class Recorded(NamedTuple):
+    """A message of the ledger that has the same identity."""
+
+    seq: int
+    number: int
+    listed: Listed
+    #: Every recipient is final.
+    is_finished: bool
+    #: Nothing was tried yet: what is listed in its place may replace it.
+    is_untouched: bool
+    #: When the source dropped it, in microseconds; None while the source has it.
+    acknowledged: int | None
+
+
+class Same(NamedTuple):
+    """It is this recorded message."""
+
+    seq: int
+
+
+class New(NamedTuple):
+    """It is a message of its own."""
+
+
+class Look(NamedTuple):
+    """First find out whether these are still where they were recorded."""
+
+    seqs: tuple[int, ...]
+
+
+class Ambiguous(NamedTuple):
+    """It cannot be told which one it is; these recorded ones are in doubt too."""
+
+    seqs: tuple[int, ...]
+
+
+Resolution = Same | New | Look | Ambiguous
+
+
+class Scan(NamedTuple):
+    """What is known about the scan that lists a message."""
+
+    #: When it started, in microseconds.
+    started: int
+    #: Whether the source drops what is finished.
+    acknowledges: bool
+    #: The recorded messages that are not where they were; None = not looked yet.
+    absent: Collection[int] | None = None
+
+
+def resolve(listed: Listed, recorded: Sequence[Recorded], scan: Scan) -> Resolution:
+    """Return what a listed message is, given all recorded ones of its identity."""
+    here = [each for each in recorded if each.listed.source == listed.source]
+    alike = [r for r in here if r.listed.fingerprint == listed.fingerprint]
+    exact = next((r for r in alike if r.listed.locator == listed.locator), None)
+    if exact is None:
+        changed = (r for r in here if r.listed.locator == listed.locator)
+        replaced = next((r for r in changed if r.is_untouched), None)
+        if replaced is not None:
+            return Same(replaced.seq)
+    if exact is not None and len(alike) == 1:
+        return Same(exact.seq)
+    if not alike:
+        return _resolve_copy(listed, recorded)
+    if scan.absent is None:
+        return Look(tuple(each.seq for each in alike if each is not exact))
+    absent = [each for each in alike if each.seq in scan.absent]
+    if exact is not None:
+        return _resolve_exact(exact, alike, absent, scan)
+    return _resolve_displaced(listed, recorded, alike, absent, scan)
+
+
+def _resolve_exact(
+    exact: Recorded, alike: Sequence[Recorded], absent: Sequence[Recorded], scan: Scan
+) -> Resolution:
+    """Trust a locator unless another of the same content has left its own.
+
+    Locators may shift: in an mbox, the second message takes the first one's offset.
+    """
+    for each in absent:
+        dropped = each.acknowledged is not None
+        if not dropped and not (each.is_finished and scan.acknowledges):
+            return Ambiguous(tuple(one.seq for one in alike))
+    return Same(exact.seq)
+
+
+def _resolve_displaced(
+    listed: Listed,
+    recorded: Sequence[Recorded],
+    alike: Sequence[Recorded],
+    absent: Sequence[Recorded],
+    scan: Scan,
+) -> Resolution:
+    """Find out whether a recorded message has moved here."""
+    moved = [each for each in absent if each.acknowledged is None]
+    if moved and len(alike) == 1:
+        return Same(moved[0].seq)
+    if moved:
+        return Ambiguous(tuple(each.seq for each in alike))
+    if any((each.acknowledged or 0) < scan.started for each in absent):
+        return Ambiguous(())  # one that was dropped may have come back elsewhere
+    return _resolve_copy(listed, recorded)
+
+
+def _resolve_copy(listed: Listed, recorded: Sequence[Recorded]) -> Resolution:
+    """Recognise a copy of another source's message, else take it for a new one."""
+    copies = [
+        each
+        for each in recorded
+        if each.listed.source != listed.source
+        and each.listed.fingerprint == listed.fingerprint
+    ]
+    if not copies:
+        return New()
+    for each in copies:
+        if each.listed.locator == listed.locator:
+            return Same(each.seq)
+    return Same(copies[0].seq) if len(copies) == 1 else Ambiguous(())
