@@ -27,13 +27,8 @@ from drainer.sources.eml_sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sideca
 from drainer.sources.files import directory, open_file, read_at, unusable
 from drainer.sources.maildir_file import File, file_problem, load
 from drainer.sources.maildir_layout import Name, compression
-from drainer.sources.queue_directory import (
-    IDENTITY_BYTES,
-    Draft,
-    QueueDirectory,
-    damaged_draft,
-    time_of,
-)
+from drainer.sources.queue_directory import QueueDirectory
+from drainer.sources.queue_entry import IDENTITY_BYTES, Draft, damaged_draft, time_of
 from drainer.sources.queue_walk import Kind, Place, place_of
 from drainer.sources.trace_headers import Trace, TraceRules, cut, read_trace
 

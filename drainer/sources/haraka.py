@@ -29,10 +29,10 @@ from drainer.sources.haraka_message import (
     parse_todo,
     unstuff,
 )
-from drainer.sources.queue_directory import (
+from drainer.sources.queue_directory import QueueDirectory
+from drainer.sources.queue_entry import (
     IDENTITY_BYTES,
     Draft,
-    QueueDirectory,
     damaged_draft,
     file_chunks,
     time_of,

@@ -23,10 +23,10 @@ from drainer.sources import Format, Option
 from drainer.sources.control_files import read_capped
 from drainer.sources.files import directory, open_file, read_at
 from drainer.sources.opensmtpd_envelope import EnvelopeFile, packing, parse
-from drainer.sources.queue_directory import (
+from drainer.sources.queue_directory import QueueDirectory
+from drainer.sources.queue_entry import (
     IDENTITY_BYTES,
     Draft,
-    QueueDirectory,
     damaged,
     damaged_draft,
     file_chunks,

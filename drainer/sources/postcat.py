@@ -27,12 +27,8 @@ from drainer.sources.postcat_list import Listed, lines, parse_line
 from drainer.sources.postfix_layout import DEFAULT_QUEUES
 from drainer.sources.postfix_message import Place as QueuePlace
 from drainer.sources.postfix_message import QueueFile, build
-from drainer.sources.queue_directory import (
-    IDENTITY_BYTES,
-    Draft,
-    QueueDirectory,
-    damaged_draft,
-)
+from drainer.sources.queue_directory import QueueDirectory
+from drainer.sources.queue_entry import IDENTITY_BYTES, Draft, damaged_draft
 from drainer.sources.queue_walk import Entry, Kind, Place
 
 QUEUES = (*DEFAULT_QUEUES, "hold")

@@ -27,11 +27,10 @@ from drainer.sources import Format, Option
 from drainer.sources.control_files import read_capped
 from drainer.sources.files import directory, open_file, read_at
 from drainer.sources.qmail_message import Records, explain, read
-from drainer.sources.queue_directory import (
+from drainer.sources.queue_directory import Gone, QueueDirectory
+from drainer.sources.queue_entry import (
     IDENTITY_BYTES,
     Draft,
-    Gone,
-    QueueDirectory,
     damaged_draft,
     file_chunks,
     time_of,

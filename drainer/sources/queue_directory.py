@@ -12,76 +12,34 @@ known by its name and the beginning of its file.
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import field
-from datetime import UTC, datetime
 from functools import partial
 from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.content import Held, message_id_of
-from drainer.mail.envelope import Client, Envelope
+from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
 from drainer.sources.files import (
-    CHUNK_BYTES,
     HELD_BYTES,
     Reread,
     beginning,
     canonical,
     directory,
     escape_name,
-    has_content,
     not_a_file,
-    read_at,
     unreadable,
     unusable,
     url_of,
 )
+from drainer.sources.queue_entry import IDENTITY_BYTES, Draft, Found, is_same, time_of
 from drainer.sources.queue_walk import Entry, Kind, Place, place_of, walk
 from drainer.sources.whereabouts import Whereabouts
-from drainer.values import dataclass
-
-IDENTITY_BYTES = 4096
-"""How much of the content takes part in the identity."""
 
 
 class Gone(MessageUnreadable):
     """No file of that name is left in the queue."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A message as its files say; they stay open while it is looked at."""
-
-    #: As os.fsdecode gives it.
-    native_id: str
-    arrived: datetime
-    envelope: Envelope
-    #: Yields the content with CRLF line ends; MessageUnreadable when damaged.
-    chunks: Callable[[], Iterator[bytes]]
-    #: Size of the content in the spool, before line ends are made CRLF.
-    raw_bytes: int
-    #: What takes part in the identity besides the content.
-    stable: tuple[bytes, ...]
-    #: The files that make it up, in the order in which they may be removed.
-    files: tuple[Place, ...]
-    client: Client = field(default_factory=Client)
-    login: str = ""
-    flags: tuple[str, ...] = ()
-    problem: Problem | None = None
-    #: The queue it was in; '' = the directory in which it lies.
-    queue: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A message whose files are open."""
-
-    message: Message
-    draft: Draft
-    #: The whole content when it is small and sound.
-    content: bytes | None
 
 
 class QueueDirectory(ABC):
@@ -255,7 +213,7 @@ class QueueDirectory(ABC):
         for place in self._candidates(first, message):
             with ExitStack() as stack:
                 found = self._try(place, stack)
-                if found is not None and _is_same(found, message, moved=place != first):
+                if found is not None and is_same(found, message, moved=place != first):
                     yield found
                     return
                 is_another = is_another or found is not None
@@ -272,7 +230,7 @@ class QueueDirectory(ABC):
         try:
             with ExitStack() as stack:
                 found = self._try(place, stack)
-                return found is not None and _is_same(found, message)
+                return found is not None and is_same(found, message)
         except MessageUnreadable:
             return False
 
@@ -371,50 +329,3 @@ class QueueDirectory(ABC):
             hint = 'use ack = "keep", or run as root'
             raise SourceError(message, hint=hint) from error
         touched.add(place.parts)
-
-
-def _is_same(found: Found, message: Message, *, moved: bool = False) -> bool:
-    """Whether what was found is the message; all of it counts when it has moved."""
-    if found.message.identity != message.identity:
-        return False
-    return not moved or has_content(message, found.draft.chunks)
-
-
-def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
-    """Yield a file from an offset; MessageUnreadable when it ends too early."""
-    while offset < size:
-        chunk = read_at(descriptor, offset, min(CHUNK_BYTES, size - offset))
-        if not chunk:
-            code, detail = "unreadable", f"it ends at {offset} of {size} octets"
-            raise MessageUnreadable(code, detail)
-        yield chunk
-        offset += len(chunk)
-
-
-def damaged(error: MessageUnreadable) -> Iterator[bytes]:
-    """Stand in for a content that cannot be read."""
-    raise error
-
-
-def damaged_draft(
-    name: str, error: MessageUnreadable, raw: bytes, modified: float
-) -> Draft:
-    """Return what a file that makes no sense is listed as; it is never removed.
-
-    ``raw`` is its beginning, ``modified`` its time.
-    """
-    return Draft(
-        native_id=name,
-        arrived=time_of(modified),
-        envelope=Envelope(),
-        chunks=partial(damaged, error),
-        raw_bytes=0,
-        stable=(b"damaged", os.fsencode(name), raw[:IDENTITY_BYTES]),
-        files=(),
-        problem=Problem(code=error.code, detail=error.detail),
-    )
-
-
-def time_of(seconds: float) -> datetime:
-    """Return a time since 1970 in UTC, whatever a file says it is."""
-    return datetime.fromtimestamp(min(max(seconds, 0), 2**35), UTC)

@@ -27,10 +27,10 @@ from drainer.mail.message import Problem, Spooled
 from drainer.sources import Format, Option
 from drainer.sources.control_files import read_capped
 from drainer.sources.files import directory, open_file, read_at, unusable
-from drainer.sources.queue_directory import (
+from drainer.sources.queue_directory import QueueDirectory
+from drainer.sources.queue_entry import (
     IDENTITY_BYTES,
     Draft,
-    QueueDirectory,
     damaged,
     damaged_draft,
     file_chunks,
