@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from drainer.evidence.stored import facts_of, marks_of
 from drainer.ledger import from_micros
 from drainer.mail.envelope import Recipient
+from drainer.mail.mailbox import mailbox_key
 from drainer.mail.reply import Reply
 from drainer.mail.report import Action
 from drainer.policy.bounce_gate import Answer, Case, Decision, Own, decide
@@ -74,7 +75,10 @@ class Bouncer:
         told = (
             status if refusal.action is Action.FAILED else f"{refusal.action} {status}"
         )
-        key = dedupe_key(sender, refusal.original, refusal.recipient.forward_path, told)
+        mailbox = mailbox_key(sender, self.limits.tag_delimiters)
+        key = dedupe_key(
+            mailbox, refusal.original, refusal.recipient.forward_path, told
+        )
         case = Case(
             facts=facts_of(found),
             recipient=refusal.recipient,

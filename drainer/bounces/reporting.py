@@ -251,9 +251,13 @@ def _words(text: str) -> str:
 
 
 def _may_return(queued: Queued, original: bytes) -> bool:
-    """Whether the sender may have its content back, if it asked for that."""
+    """Whether the sender may get its content back, if it asked for that.
+
+    Only by a proof that no signed mail of another can give: else it is spam, returned.
+    """
     return len(original) <= MAX_CONTENT_BYTES and not any(
-        CONTENT_RULES.fullmatch(row["rule"])
+        not row["may_return"]
+        or CONTENT_RULES.fullmatch(row["rule"])
         or row["status"][2:].startswith(("6.", "7.30"))
         for row, _ in queued.told
     )

@@ -1,6 +1,7 @@
 """What becomes of refusals for good."""
 
 import ipaddress
+import re
 from datetime import timedelta
 from typing import Literal
 
@@ -13,8 +14,11 @@ from pydantic import (
 )
 
 from drainer.config.section import Duration, Section, check_login
-from drainer.policy.facts import SHARED_PROVIDERS
+from drainer.mail.mailbox import ascii_domain
 from drainer.policy.throttle import parse_rate
+
+_DELIMITERS = re.compile(r"[!#$%&'*+/=?^_`{|}~-]*")
+"""What a local part may hold unquoted (RFC 5321 4.1.2), but letters and digits."""
 
 
 class BounceSection(Section):
@@ -72,6 +76,11 @@ class BounceSection(Section):
     sender_per_day: int = Field(
         10, ge=1, description="most reports to one address in a day"
     )
+    tag_delimiters: str = Field(
+        "+",
+        description="characters that begin a tag, as recipient_delimiter of Postfix:"
+        " user+tag counts as user in these limits; empty = a tag makes another address",
+    )
     domain_per_hour: int = Field(
         50, ge=1, description="most reports to one sender domain in an hour"
     )
@@ -93,8 +102,8 @@ class BounceSection(Section):
     dkim_selector: str = Field("", description="its selector, at our own host name")
     authserv_ids: tuple[str, ...] = Field(
         (),
-        description="names in Authentication-Results that the backup writes itself, and"
-        " removes from incoming mail; empty = none is believed",
+        description="names in Authentication-Results that the backup writes itself,"
+        " above its Received, and removes from incoming mail; empty = none is believed",
     )
     arc_sealers: tuple[str, ...] = Field(
         (),
@@ -103,8 +112,7 @@ class BounceSection(Section):
     )
     backup_hosts: tuple[str, ...] = Field(
         (),
-        description="names behind `by` in the backup's own Received; empty ="
-        " authserv_ids",
+        description="other names of the backup: mail servers of these names are ours",
     )
     relay_domains: tuple[str, ...] = Field(
         (),
@@ -114,10 +122,10 @@ class BounceSection(Section):
     trusted_networks: tuple[str, ...] = Field(
         (), description="networks whose clients are never forgers, like 192.0.2.0/24"
     )
-    weak_providers: tuple[str, ...] = Field(
-        SHARED_PROVIDERS,
-        description="domains of SPF records that many customers share: a pass by one"
-        " of them proves little",
+    trusted_spf_domains: tuple[str, ...] = Field(
+        (),
+        description="other organisations whose SPF records and hosts prove a sender"
+        " that names them: they let no customer send as another; empty = none",
     )
     dns_servers: tuple[str, ...] = Field(
         (), description="addresses of DNS servers; empty = those of the system"
@@ -149,12 +157,41 @@ class BounceSection(Section):
             raise ValueError(message)
         return self
 
-    @field_validator(
-        "authserv_ids", "arc_sealers", "backup_hosts", "relay_domains", "weak_providers"
-    )
+    @field_validator("authserv_ids", "arc_sealers", "backup_hosts")
     @classmethod
     def _lower(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.lower().rstrip(".") for name in names)
+
+    @field_validator("relay_domains", "trusted_spf_domains")
+    @classmethod
+    def _are_domains(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not ascii_domain(name.removeprefix(".")):
+                message = (
+                    f"{name!r} is not a domain; write example.org, or A-labels (xn--)"
+                )
+                raise ValueError(message)
+        return tuple(name.lower().rstrip(".") for name in names)
+
+    @field_validator("trusted_spf_domains")
+    @classmethod
+    def _are_of_one_owner(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        # The list of public suffixes takes time to load, and few need it here.
+        from drainer.evidence.domains import is_public_suffix  # noqa: PLC0415
+
+        for name in names:
+            if is_public_suffix(ascii_domain(name.removeprefix("."))):
+                message = f"{name!r} belongs to no single organisation"
+                raise ValueError(message)
+        return names
+
+    @field_validator("tag_delimiters")
+    @classmethod
+    def _are_delimiters(cls, characters: str) -> str:
+        if not _DELIMITERS.fullmatch(characters):
+            message = f"{characters!r} are not delimiters; write one or some of +-=_#"
+            raise ValueError(message)
+        return characters
 
     @field_validator("trusted_networks", "dns_servers")
     @classmethod

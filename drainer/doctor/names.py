@@ -8,7 +8,8 @@ from dataclasses import replace
 from drainer.doctor.aside import aside
 from drainer.evidence import Servers
 from drainer.evidence.dns import Answer, Dns
-from drainer.evidence.domains import ascii_domain, organisation_of
+from drainer.evidence.domains import organisation_of
+from drainer.mail.mailbox import ascii_domain
 from drainer.policy.doctor.facts import Domain, Exchange, Told
 from drainer.policy.facts import parse_address
 from drainer.values import dataclass

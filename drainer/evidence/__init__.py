@@ -37,7 +37,7 @@ class Settings:
     authserv_ids: frozenset[str] = frozenset()
     #: Domains whose ARC chains are believed.
     sealers: frozenset[str] = frozenset()
-    #: What the backup calls itself behind ``by`` in its Received fields.
+    #: Other names of this host.
     backup_hosts: frozenset[str] = frozenset()
     #: Our own name: mail to it would come back to us.
     hostname: str = ""

@@ -28,9 +28,9 @@ from drainer.evidence.dkim import (
     relaxed_body,
 )
 from drainer.evidence.dns import Dns
-from drainer.evidence.domains import ascii_domain
 from drainer.evidence.results import claims_in
 from drainer.mail.fields import unfold
+from drainer.mail.mailbox import ascii_domain
 from drainer.policy.facts import Chain, Strength
 
 MAX_SETS = 10

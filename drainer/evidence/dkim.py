@@ -9,7 +9,7 @@ before dkimpy sees it, and the body comes to it in its canonical form already
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,9 +17,10 @@ import dkim
 import dkim.util
 
 from drainer.evidence.dns import Dns, Outcome
-from drainer.evidence.domains import ascii_domain, organisation_of
-from drainer.mail.addresses import mailboxes_of
+from drainer.evidence.domains import organisation_of
+from drainer.mail.addresses import mailboxes_of, only_author
 from drainer.mail.fields import fields_of
+from drainer.mail.mailbox import ascii_domain, canonical_mailbox, mailbox_key
 from drainer.policy.facts import Signature, Strength
 
 MAX_SIGNATURES = 5
@@ -38,6 +39,7 @@ _MAX_WORDS = 200
 _ALGORITHMS = (b"rsa-sha256", b"ed25519-sha256")
 _NUMBER = re.compile(rb"[0-9]{1,12}")
 _SELECTOR = re.compile(rb"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,8}")
+_ESCAPED = re.compile(rb"=([0-9A-F]{2})")
 _BLANKS = re.compile(rb"[\t ]+")
 
 Tags = Mapping[bytes, bytes]
@@ -64,6 +66,17 @@ class Letter(NamedTuple):
     arrived: datetime
 
 
+class _Named(NamedTuple):
+    """Whom a signature names."""
+
+    #: As in Signature.
+    mailbox: str = ""
+    addressees: frozenset[str] = frozenset()
+
+
+_NOTHING = _Named()
+
+
 def check(
     dns: Dns, content: bytes, *, organisation: str, arrived: datetime
 ) -> tuple[Signature, ...]:
@@ -78,13 +91,12 @@ def check(
     for index, tags in _signatures(letter):
         domain = ascii_domain(tags.get(b"d", b"").decode("ascii", "replace"))
         owner = organisation_of(domain)
-        fault = Fault("not of the sender's domain")
-        names: frozenset[str] = frozenset()
+        fault, named = Fault("not of the sender's domain"), _NOTHING
         if owner and owner == organisation:
             verified += 1
-            fault, names = Fault(f"more than {MAX_SIGNATURES} signatures"), frozenset()
+            fault = Fault(f"more than {MAX_SIGNATURES} signatures")
             if verified <= MAX_SIGNATURES:
-                fault, names = _verify(dns, letter, index, tags)
+                fault, named = _verify(dns, letter, index, tags)
         found.append(
             Signature(
                 domain=domain,
@@ -92,7 +104,8 @@ def check(
                 state=fault.state,
                 detail=fault.words[:_MAX_WORDS],
                 refused=fault.refused,
-                addressees=names,
+                mailbox=named.mailbox,
+                addressees=named.addressees,
             )
         )
     return tuple(found[:_MAX_LISTED])
@@ -134,30 +147,27 @@ def _signatures(letter: Letter) -> Iterator[tuple[int, Tags]]:
 _PASS = Fault("valid", state=Strength.PROVEN)
 
 
-def _verify(
-    dns: Dns, letter: Letter, index: int, tags: Tags
-) -> tuple[Fault, frozenset[str]]:
+def _verify(dns: Dns, letter: Letter, index: int, tags: Tags) -> tuple[Fault, _Named]:
     """Return whether one signature is valid, and whom it names."""
-    nobody: frozenset[str] = frozenset()
     fault = _fault_of(tags, letter.arrived)
     if fault:
-        return fault, nobody
+        return fault, _NOTHING
     record = find_key(dns, tags)
     if isinstance(record, Fault):
-        return record, nobody
+        return record, _NOTHING
     fault = fault_of_key(dkim.util.parse_tag_value(record), tags)
     if fault:
-        return fault, nobody
+        return fault, _NOTHING
     verifier = _Verifier(letter, tags)
     try:
         valid = verifier.verify(index, dnsfunc=lambda *_, **__: record)
     except dkim.KeyFormatError as error:
-        return Fault(f"key: {error}", refused=True), nobody
+        return Fault(f"key: {error}", refused=True), _NOTHING
     except Exception as error:  # noqa: BLE001 - whatever it stumbles over
-        return Fault(str(error) or repr(error)), nobody
+        return Fault(str(error) or repr(error)), _NOTHING
     if not valid:
-        return Fault("the signature does not fit the message or the key"), nobody
-    return _PASS, verifier.addressees()
+        return Fault("the signature does not fit the message or the key"), _NOTHING
+    return _PASS, _Named(verifier.mailbox(), verifier.addressees())
 
 
 def _fault_of(tags: Tags, arrived: datetime) -> Fault | None:
@@ -266,6 +276,19 @@ def _signed_names(tags: Tags) -> list[bytes]:
     return [name.strip().lower() for name in tags.get(b"h", b"").split(b":")]
 
 
+def _identity(tags: Tags) -> str:
+    """Return ``i=`` if it has a local part (RFC 6376 2.11, 3.5), else ''."""
+    text = b"".join(tags.get(b"i", b"").split())
+    if text.startswith(b"@"):
+        return ""
+    plain = _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), text)
+    return plain.decode("utf-8", "replace")
+
+
+def _from_values(fields: Iterable[Sequence[bytes]]) -> list[bytes]:
+    return [value for name, value in fields if name.strip().lower() == b"from"]
+
+
 class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
     """dkimpy, given a message and a signature that were read and judged by us."""
 
@@ -283,6 +306,23 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
         signatures = [(n, v) for n, v in self.headers if n.strip().lower() in names]
         return self._tags, _signed_names(self._tags), signatures
 
+    def mailbox(self) -> str:
+        """Return the one mailbox that the signer vouches for, '' for none.
+
+        A local part in ``i=`` is the signer's own word, and outranks From. A From field
+        that is not signed counts as a second one: the signer may have seen another.
+        """
+        identity = _identity(self._tags)
+        if identity:
+            return canonical_mailbox(identity)
+        present, signed = map(_from_values, (self.headers, self.signed_headers))
+        if len(present) != 1 or len(signed) != 1:
+            return ""
+        try:
+            return only_author([signed[0].decode()])
+        except UnicodeDecodeError:
+            return ""
+
     def addressees(self) -> frozenset[str]:
         """Return the mailboxes of the To and Cc fields that were really signed.
 
@@ -295,7 +335,7 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
             and len(value) <= _MAX_ADDRESS_BYTES
         ]
         found = (address for value in values for address in mailboxes_of(value))
-        return frozenset(address.lower() for address in found if address)
+        return frozenset(mailbox_key(address) for address in found if address)
 
 
 def relaxed_body(body: bytes) -> bytes:

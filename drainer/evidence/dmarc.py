@@ -3,10 +3,11 @@
 import re
 
 from drainer.evidence.dns import Dns, Outcome
-from drainer.evidence.domains import ascii_domain, organisation_of
+from drainer.evidence.domains import organisation_of
 from drainer.mail.addresses import mailboxes_of
 from drainer.mail.envelope import domain_of
 from drainer.mail.fields import fields_of, unfold
+from drainer.mail.mailbox import ascii_domain
 from drainer.policy.facts import Dmarc
 
 _MAX_FROM_LENGTH = 2000

@@ -48,6 +48,8 @@ class Answer(NamedTuple):
     outcome: Outcome
     records: tuple[bytes, ...] = ()
     detail: str = ""
+    #: Whose records they are: the name that was asked for, or what it is an alias of.
+    owner: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -120,7 +122,8 @@ class Dns:
                 return Answer(Outcome.ABSENT, detail=f"{name} is an alias of itself")
             words = type(error).__name__
             return Answer(Outcome.FAILED, detail=f"{kind} {name}: {words}")
-        return _answer(name, kind, list(found.rrset or ()))
+        owner = found.canonical_name.to_text(omit_final_dot=True).lower()
+        return _answer(name, kind, list(found.rrset or ()))._replace(owner=owner)
 
 
 def _is_loop(error: Exception) -> bool:

@@ -11,10 +11,13 @@ from drainer.evidence import (
     spf,
 )
 from drainer.evidence.dns import Dns
-from drainer.evidence.domains import ascii_domain, organisation_of
+from drainer.evidence.domains import organisation_of
 from drainer.evidence.reach import reach_of
 from drainer.evidence.results import claims_of
+from drainer.mail.addresses import only_author
 from drainer.mail.envelope import domain_of
+from drainer.mail.fields import fields_of
+from drainer.mail.mailbox import ascii_domain
 from drainer.policy.facts import Chain, Facts, Reach, Signature, Spf, parse_address
 
 
@@ -35,15 +38,14 @@ def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
     if len(head) > MAX_HEADER_BYTES:
         head = b""
         skipped |= {f"V{n}": "the header is too large" for n in (4, 5, 6)}
-    claims, reason = claims_of(
-        head, authserv_ids=settings.authserv_ids, backup_hosts=settings.backup_hosts
-    )
+    claims, reason = claims_of(head, authserv_ids=settings.authserv_ids)
     if reason:
         skipped.setdefault("V6", reason)
     return Facts(
         reverse_path=question.reverse_path,
         domain=domain,
         organisation=organisation_of(domain),
+        author=_author(head),
         client=question.client,
         login=question.login,
         spf=_spf(dns, question, domain, skipped),
@@ -59,6 +61,14 @@ def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
 def _head(content: bytes) -> bytes:
     head, blank, _ = content.partition(b"\r\n\r\n")
     return head + b"\r\n" if blank else content
+
+
+def _author(head: bytes) -> str:
+    """Return the one author, if nothing in the header may hide another one."""
+    fields = list(fields_of(head))
+    if not fields or fields[-1].end != len(head):
+        return ""
+    return only_author([each.value for each in fields if each.name == "from"])
 
 
 def _spf(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from drainer.evidence.dns import Dns, Outcome
-from drainer.policy.facts import Reach, is_private, parse_address
+from drainer.policy.facts import Reach, is_public
 
 MAX_HOSTS = 10
 """MX hosts whose addresses are asked for."""
@@ -46,9 +46,7 @@ def _reaches(
         if failed and not addresses:
             yield Reach.LATER
         for text in addresses:
-            address = parse_address(text)
-            hidden = address is None or (is_private(address) and not private)
-            is_ours = text in ours or hidden
+            is_ours = text in ours or not (private or is_public(text))
             yield Reach.OURS if is_ours else Reach.YES
 
 

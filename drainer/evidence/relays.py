@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from drainer.evidence.dns import Dns, Outcome
-from drainer.evidence.domains import ascii_domain
-from drainer.policy.facts import is_private, parse_address
+from drainer.mail.mailbox import ascii_domain
+from drainer.policy.facts import is_public
 
 MAX_TARGETS = 5
 """Addresses that are tried, one after the other."""
@@ -51,9 +51,7 @@ def relays_of(
     barred = {text for each in own for text, _ in _addresses(dns, each)}
 
     def is_barred(text: str) -> bool:
-        address = parse_address(text)
-        hidden = address is None or (is_private(address) and not private)
-        return hidden or text in barred
+        return text in barred or not (private or is_public(text))
 
     return _targets(dns, name, better, is_barred)
 

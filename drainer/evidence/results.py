@@ -1,8 +1,8 @@
 """Authentication-Results that the backup itself wrote (RFC 8601), by authres.
 
-Only fields above the backup's own Received count: everything below came with the
-message. What does not parse, contradicts itself or does not say whom it is about is
-no evidence.
+Only fields above the topmost Received count, whatever host that one names: the backup
+wrote it, and everything below came with the message. What does not parse, contradicts
+itself or does not say whom it is about is no evidence.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +11,9 @@ import authres
 import authres.dmarc
 from authres.core import AuthResError
 
-from drainer.evidence.domains import ascii_domain, organisation_of
-from drainer.mail.fields import Field, fields_of, host_name, received_by, unfold
+from drainer.evidence.domains import organisation_of
+from drainer.mail.fields import Field, fields_of, host_name, unfold
+from drainer.mail.mailbox import ascii_domain
 from drainer.policy.facts import Claim
 
 MAX_FIELD_BYTES = 8 * 1024
@@ -28,16 +29,15 @@ _PROPERTIES = {
 
 
 def claims_of(
-    head: bytes, *, authserv_ids: frozenset[str], backup_hosts: frozenset[str]
+    head: bytes, *, authserv_ids: frozenset[str]
 ) -> tuple[tuple[Claim, ...], str]:
     """Return what trusted fields state positively, or none and why.
 
-    ``backup_hosts`` are the names behind ``by`` in the backup's own Received; names
-    are in lower case.
+    Names are in lower case.
     """
     if not authserv_ids:
         return (), "[bounce] authserv_ids names nobody"
-    block = _own_block(head, backup_hosts or authserv_ids)
+    block = _own_block(head)
     if block is None:
         return (), "no Received field of the backup"
     fields = [each for each in block if each.name == "authentication-results"]
@@ -79,11 +79,11 @@ def claims_in(
     ), ""
 
 
-def _own_block(head: bytes, hosts: frozenset[str]) -> list[Field] | None:
-    """Return the fields above the topmost Received by one of the hosts."""
+def _own_block(head: bytes) -> list[Field] | None:
+    """Return the fields above the topmost Received; None when there is none."""
     above: list[Field] = []
     for each in fields_of(head):
-        if each.name == "received" and host_name(received_by(each.value)[0]) in hosts:
+        if each.name == "received":
             return above
         above.append(each)
     return None

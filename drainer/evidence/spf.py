@@ -4,11 +4,15 @@ pyspf's own lookups would follow the search list of resolv.conf, it checks HELO 
 the sender is empty, and it raises on odd addresses. So it never sees any of these.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import spf
 
 from drainer.evidence.dns import Dns, Outcome
+from drainer.evidence.domains import organisation_of
 from drainer.policy.facts import Address, Spf, Term
 
 _MAX_TEXT = 200
@@ -41,6 +45,7 @@ class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
     ) -> None:
         self.path: list[Term] = []
         self._dns = dns
+        self._organisation = organisation_of(domain)
         self._last: object = None
         super().__init__(str(address), f"x@{domain}", helo or "unknown")
         # pyspf would split at the first @, which may stand in a quoted local part.
@@ -62,8 +67,39 @@ class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
         if redirected:
             terms = (term for term in record.split(" ") if term.lower()[:9] == _TO)
             text = next(terms, _TO)
-        self.path.append(_term(str(self.d), str(text), self.v == "ip6"))
+        term = _term(str(self.d), str(text), self.v == "ip6")
+        foreign = tuple(dict.fromkeys(self._foreign(term, str(text))))
+        self.path.append(replace(term, foreign=foreign))
         return answer
+
+    def _foreign(self, term: Term, text: str) -> Iterator[str]:
+        """Yield the names of other organisations that decide whether a term matches.
+
+        ``text`` is the whole term. DNS was asked for all of it already.
+        """
+        yield from self._strange(term.domain, "TXT")
+        if term.mechanism not in ("a", "mx"):
+            return
+        _, target, _, _ = spf.parse_mechanism(text.lstrip("+-~?"), term.domain)
+        target = str(self.expand(target))
+        hosts = [target]
+        if term.mechanism == "mx":
+            yield from self._strange(target, "MX")
+            answers = self._dns.ask(target, "MX").texts
+            hosts = [text.partition(" ")[2] for text in answers]
+        matched = [
+            list(self._strange(host, self.A))
+            for host in hosts
+            if self.cidrmatch(self._dns.ask(host, self.A).texts, term.prefix)
+        ]
+        if [] not in matched:  # else a host of the sender's own has that address
+            yield from chain.from_iterable(matched or [[target]])
+
+    def _strange(self, name: str, kind: str) -> Iterator[str]:
+        """Yield a name, and what it is an alias of, if another organisation's."""
+        for each in (name.lower().rstrip("."), self._dns.ask(name, kind).owner):
+            if each and organisation_of(each) != self._organisation:
+                yield each
 
     def dns(
         self,

@@ -3,7 +3,17 @@
 Python's own parser recurses for each comment, and finds an address in what is none.
 """
 
+import re
+from collections.abc import Sequence
+
 from drainer.mail.envelope import AddressError, parse_mailbox
+from drainer.mail.fields import unfold
+from drainer.mail.mailbox import canonical_mailbox
+
+_PHRASE = r'(?:[^"(),:;<>@\[\\\]]|"(?:[^"\\]|\\.)*")*'
+_ONE_AUTHOR = re.compile(rf"{_PHRASE}<([^<>]*)>|([^(),:;<>\s]+)")
+"""The two forms of a From value that all programs read alike."""
+MAX_AUTHOR_LENGTH = 2000
 
 
 class _Reader:
@@ -74,6 +84,28 @@ def mailboxes_of(value: str) -> tuple[str, ...]:
         reader.feed(char)
     reader.end()
     return tuple(map(_checked, reader.found))
+
+
+def author_of(value: str) -> str:
+    """Return the one address of an unfolded From value; '' if it is not plain.
+
+    Lists, groups, comments and addresses beside the angle brackets are not: what
+    the signer took for the author may be another one then.
+    """
+    if len(value) > MAX_AUTHOR_LENGTH:
+        return ""
+    match = _ONE_AUTHOR.fullmatch(value.strip(" \t"))
+    if match is None:
+        return ""
+    return _checked((match[1] or match[2] or "").strip(" \t"))
+
+
+def only_author(values: Sequence[str]) -> str:
+    """Return the canonical address of the only From (RFC 5322 3.6.2); '' for none.
+
+    ``values`` are all From values of a message, as they are in it.
+    """
+    return canonical_mailbox(author_of(unfold(values[0]))) if len(values) == 1 else ""
 
 
 def _checked(text: str) -> str:

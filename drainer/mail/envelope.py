@@ -9,6 +9,7 @@ into a command without another look.
 import re
 from dataclasses import field
 
+from drainer.mail.mailbox import unquote
 from drainer.values import dataclass
 
 MAX_MAILBOX_LENGTH = 500
@@ -191,14 +192,10 @@ def verp_sender(reverse_path: str, forward_path: str, delimiters: str) -> str:
     user, rcpt_at, domain = forward_path.rpartition("@")
     if not at or not rcpt_at or len(delimiters) != len("+="):
         return reverse_path
-    sender = f"{_bare(local)}{delimiters[0]}{_bare(user)}{delimiters[1]}{domain}@{host}"
+    sender = (
+        f"{unquote(local)}{delimiters[0]}{unquote(user)}{delimiters[1]}{domain}@{host}"
+    )
     return quote_mailbox(sender)
-
-
-def _bare(local: str) -> str:
-    if local.startswith('"') and local.endswith('"'):
-        return re.sub(r"\\(.)", r"\1", local[1:-1])
-    return local
 
 
 @dataclass(slots=True)

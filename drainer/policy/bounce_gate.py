@@ -17,10 +17,11 @@ from drainer.mail.envelope import (
     domain_of,
     parse_mailbox,
 )
+from drainer.mail.mailbox import mailbox_key
 from drainer.mail.marks import Marks
 from drainer.mail.report import Action
 from drainer.policy.bounce_limits import Limits, Sent, exceeded
-from drainer.policy.evidence import Evidence, judge
+from drainer.policy.evidence import Evidence, judge, proving_signatures
 from drainer.policy.facts import Facts, Reach, Strength, Trust, is_within
 from drainer.policy.verdict import Judgement, Scope, Verdict
 from drainer.values import dataclass
@@ -48,6 +49,8 @@ class Decision:
     reason: str
     #: What was found, by rule V1 to V7.
     evidence: Mapping[str, str]
+    #: The proof is strong enough to return the whole original.
+    may_return: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,13 @@ def decide(case: Case) -> Decision:
     )
     if answer is Answer.LATER and case.waited >= case.patience:
         answer, reason = Answer.NO, f"{reason}, and has not for too long"
-    return Decision(answer=answer, rule=rule, reason=reason, evidence=evidence.words)
+    return Decision(
+        answer=answer,
+        rule=rule,
+        reason=reason,
+        evidence=evidence.words,
+        may_return=evidence.may_return,
+    )
 
 
 # ---- the rules
@@ -177,10 +186,11 @@ def _is_no_address(case: Case, _: Evidence) -> _Finding:
 
 
 def _is_loop(case: Case, _: Evidence) -> _Finding:
-    local, _at, domain = case.sender.lower().rpartition("@")
-    if case.sender.lower() == case.own.reporter.lower():
+    sender = mailbox_key(case.sender, case.limits.tag_delimiters)
+    if sender == mailbox_key(case.own.reporter, case.limits.tag_delimiters):
         return Answer.NEVER, "the sender is the address of our own reports"
-    at_home = domain.rstrip(".") == case.own.hostname.lower()
+    local, _at, domain = sender.rpartition("@")
+    at_home = domain == case.own.hostname.lower().rstrip(".")
     if local in (_OWN_ROBOTS if at_home else _ROBOTS):
         return Answer.NEVER, f"{local} is a robot"
     return None
@@ -242,11 +252,8 @@ def _is_protected(case: Case, evidence: Evidence) -> _Finding:
     rows = evidence["V1"], evidence["V2"]
     if any(row.strength is Strength.PROVEN for row in rows):
         return None
-    exact = any(
-        s.state is Strength.PROVEN and s.domain == facts.domain
-        for s in facts.signatures
-    )
-    if exact and evidence["V4"].strength is Strength.PROVEN:
+    signatures = proving_signatures(facts, case.recipient)
+    if any(each.domain == facts.domain for each in signatures):
         return None
     if evidence["V4"].strength is Strength.LATER:
         return Answer.LATER, f"{facts.domain} is ours; {evidence['V4'].found}"

@@ -1,6 +1,6 @@
 """How many reports may leave, and what makes two of them the same; pure arithmetic.
 
-It is reckoned where reports are written (drainer.ledger.limits). The key is on disk
+It is computed where reports are written (drainer.ledger.limits). The key is on disk
 before a report is queued, so that a crash neither repeats a report nor gives it
 another name.
 """
@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable
 from datetime import datetime, timedelta
 
 from drainer.mail.envelope import domain_of
+from drainer.mail.mailbox import mailbox_key
 from drainer.values import dataclass
 
 KEEP_KEYS = timedelta(days=14)
@@ -19,13 +20,15 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The most reports that may leave; the sender and its domain are in lower case."""
+    """The most reports that may leave to a mailbox, to a domain, and in all."""
 
     sender_per_hour: int = 3
     sender_per_day: int = 10
     domain_per_hour: int = 50
     per_hour: int = 200
     per_run: int = 1000
+    #: Each begins a tag, which leads to the same mailbox: user+tag is user.
+    tag_delimiters: str = "+"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +67,6 @@ class Told:
     report: Hashable
     run: str
 
-    @property
-    def address(self) -> str:
-        """The sender as the limits take it."""
-        return self.sender.lower()
-
 
 class Tally:
     """What was let go, by whomever, as it counts against the next report."""
@@ -89,18 +87,26 @@ class Tally:
         """Whether the same failure was told of."""
         return told.key in self._keys
 
-    def before(self, told: Told) -> Sent:
-        """Return what was sent when this is to be: nothing, if it joins a report."""
+    def before(self, told: Told, tag_delimiters: str = "") -> Sent:
+        """Return what was sent when this is to be: nothing, if it joins a report.
+
+        All spellings of a mailbox count as one.
+        """
         if told.report in self._reports:
             return Sent()
         others = self._reports.values()
         day = [each for each in others if each.at > told.at - DAY]
         hour = [each for each in day if each.at > told.at - HOUR]
-        mine, domain = told.address, domain_of(told.address)
+        by_day, by_hour = (
+            [mailbox_key(each.sender, tag_delimiters) for each in these]
+            for these in (day, hour)
+        )
+        mine = mailbox_key(told.sender, tag_delimiters)
+        domains = map(domain_of, by_hour)
         return Sent(
-            sender_last_hour=sum(each.address == mine for each in hour),
-            sender_last_day=sum(each.address == mine for each in day),
-            domain_last_hour=sum(domain_of(each.address) == domain for each in hour),
+            sender_last_hour=by_hour.count(mine),
+            sender_last_day=by_day.count(mine),
+            domain_last_hour=sum(each == domain_of(mine) for each in domains),
             last_hour=len(hour),
             this_run=sum(each.run == told.run for each in others),
         )

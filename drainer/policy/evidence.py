@@ -1,14 +1,17 @@
 """Is the sender proven? The rules V1 to V7 over facts that others gathered; pure.
 
-All evidence is about the domain of the envelope sender. One strong rule proves it,
-and so do a weak SPF pass and a weak signature together. What no DNS server answered
-is decided *later*; what is absent is *not* evidence, and no forgery either.
+A strong rule is about the envelope sender itself, or about who may send for all of its
+domain. One proves it. So does a weak SPF pass together with a signature that names the
+sender's mailbox, but not the recipient. A signature of another mailbox of the domain
+adds nothing: any user of it can get one. What no DNS server answered is decided
+*later*; what is absent is *not* evidence, and no forgery either.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from drainer.mail.envelope import Recipient, domain_of
+from drainer.mail.envelope import Recipient
+from drainer.mail.mailbox import mailbox_key
 from drainer.policy.facts import (
     Claim,
     Facts,
@@ -24,8 +27,10 @@ from drainer.values import dataclass
 
 WIDEST = {4: 16, 6: 32}
 """Shortest prefix by IP version that still says something about a sender."""
-_OF_CLIENT = re.compile(r"%\{[ip]", re.IGNORECASE)
-"""Macros that differ from client to client (RFC 7208 7.2); HELO is anybody's word."""
+_OF_CLIENT = re.compile(r"%\{i", re.IGNORECASE)
+"""The macro that differs from client to client (RFC 7208 7.2)."""
+_CHOSEN_BY_CLIENT = re.compile(r"%\{[hp]", re.IGNORECASE)
+"""HELO and the reverse name of an address: every client chooses its own."""
 _LATE = ("V3", "V4", "V5", "V7")
 """Rules for which DNS is asked now: records change, and keys rotate."""
 
@@ -49,6 +54,8 @@ class Evidence:
     #: The rule that decided, or 'V3+V4'; '' when nothing proves the sender.
     by: str
     rows: tuple[Row, ...]
+    #: The proof is strong enough to return the whole original.
+    may_return: bool = False
 
     def __getitem__(self, rule: str) -> Row:
         """Return a rule's row."""
@@ -71,7 +78,7 @@ _Answer = tuple[Strength, str]
 
 
 def judge(facts: Facts, recipient: Recipient, trust: Trust) -> Evidence:
-    """Apply V1 to V7 for one recipient: a signature must name it (rule V4)."""
+    """Apply V1 to V7 for one recipient, which a signature must name (rule V4)."""
     case = _Case(facts=facts, recipient=recipient, trust=trust)
     rows = []
     for rule, (_, look) in RULES.items():
@@ -81,7 +88,9 @@ def judge(facts: Facts, recipient: Recipient, trust: Trust) -> Evidence:
             found = reason
         rows.append(Row(rule=rule, strength=strength, found=found, late=rule in _LATE))
     strength, by = _sum(rows, case)
-    return Evidence(strength=strength, by=by, rows=tuple(rows))
+    return Evidence(
+        strength=strength, by=by, rows=tuple(rows), may_return=_may_return(by, case)
+    )
 
 
 def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
@@ -91,9 +100,9 @@ def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
             return strength, rule
     claimed = {claim.method for claim in _about_sender(case)}
     by_network = found["V3"] is Strength.WEAK or "spf" in claimed
-    # A chain is as good as a signature that names nobody: anybody can send it again.
-    by_signature = Strength.WEAK in (found["V4"], found["V7"]) or "dkim" in claimed
-    if by_network and by_signature:
+    is_author = case.facts.sender == case.facts.author
+    by_signature = _own_signatures(case.facts) or ("dkim" in claimed and is_author)
+    if case.facts.sender and by_network and by_signature:
         return Strength.PROVEN, "V3+V4"
     for strength in (Strength.LATER, Strength.WEAK):
         if strength in found.values():
@@ -101,18 +110,30 @@ def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
     return Strength.NOT, ""
 
 
+def _may_return(by: str, case: _Case) -> bool:
+    """Whether nobody but the sender's own host can have sent it.
+
+    By SPF, if the sender's own record names an address of its own.
+    """
+    if by != "V3":
+        return by in ("V1", "V2")
+    path = case.facts.spf.path if case.facts.spf else ()
+    return len(path) == 1 and not path[0].foreign
+
+
 # ---- the rules
 
 
 def _login(case: _Case) -> _Answer:
-    login, sender = case.facts.login, case.facts.reverse_path
+    login = case.facts.login
     if not login:
         return Strength.NOT, "no login in the spool's record"
+    sender, owner = mailbox_key(case.facts.reverse_path), mailbox_key(login)
     local, _, domain = sender.rpartition("@")
-    ours = is_within(domain_of(sender), case.trust.relay_domains)
-    if sender and login.lower() == sender.lower():
+    ours = is_within(domain, case.trust.relay_domains)
+    if local and owner == sender:
         return Strength.PROVEN, f"sent by the login {login}"
-    if ours and login.lower() == local.lower():
+    if local and ours and login.casefold() == local:
         return Strength.PROVEN, f"sent by the login {login} of {domain}"
     return Strength.NOT, f"the login {login} is not the sender's"
 
@@ -151,30 +172,59 @@ def _weigh(path: tuple[Term, ...], version: int, trust: Trust) -> _Answer:
         return Strength.NOT, f"{words}: {term.mechanism} proves nothing"
     if term.prefix is not None and term.prefix < WIDEST[version]:
         return Strength.NOT, f"{words}: wider than /{WIDEST[version]}"
+    if any(_CHOSEN_BY_CLIENT.search(step.text) for step in path):
+        return Strength.NOT, f"{words}: every client chooses what is looked up"
     by_client = any(_OF_CLIENT.search(step.text) for step in path)
     if term.mechanism == "exists" and not by_client:
         return Strength.NOT, f"{words}: it is the same for every client"
     if any(step.macro for step in path):
         return Strength.WEAK, f"{words}: by a macro"
-    shared = [t.domain for t in path if is_within(t.domain, trust.weak_providers)]
-    if shared:
-        return Strength.WEAK, f"{words}: {shared[0]} is shared by many"
+    for name in (name for step in path for name in step.foreign):
+        if not is_within(name, trust.trusted_spf_domains):
+            return Strength.WEAK, f"{words}: {name} is of another organisation"
     return Strength.PROVEN, words
 
 
+def proving_signatures(facts: Facts, recipient: Recipient) -> list[Signature]:
+    """Return the signatures that prove a sender: both mailboxes are in them."""
+    return [s for s in _own_signatures(facts) if _names(s, recipient)]
+
+
+def _own_signatures(facts: Facts) -> list[Signature]:
+    """Return the valid signatures that vouch for the very mailbox of the sender.
+
+    Of its own domain, or one above it: below a domain others may sign.
+    """
+    return [
+        each
+        for each in _valid_signatures(facts)
+        if _is_sure(each, facts)
+        and each.mailbox == facts.sender != ""
+        and is_within(facts.domain, (each.domain,))
+    ]
+
+
+def _valid_signatures(facts: Facts) -> list[Signature]:
+    aligned = (each for each in facts.signatures if _is_aligned(each, facts))
+    return [each for each in aligned if each.state is Strength.PROVEN]
+
+
 def _dkim(case: _Case) -> _Answer:
-    aligned = [s for s in case.facts.signatures if _is_aligned(s, case.facts)]
-    valid = [s for s in aligned if s.state is Strength.PROVEN]
-    if valid:
-        sure = [s for s in valid if _is_sure(s, case.facts)]
-        if not sure:
-            return Strength.LATER, f"whether {valid[0].domain} may sign, DNS says not"
-        named = next((s for s in sure if _names(s, case.recipient)), None)
-        if named:
-            words = f"signed by {named.domain}, which names the recipient"
-            return Strength.PROVEN, words
-        words = f"signed by {sure[0].domain}, which does not name the recipient"
+    valid = _valid_signatures(case.facts)
+    sure = [each for each in valid if _is_sure(each, case.facts)]
+    own = _own_signatures(case.facts)
+    if proving := proving_signatures(case.facts, case.recipient):
+        words = f"signed by {proving[0].domain}, names the sender and the recipient"
+        return Strength.PROVEN, words
+    if own:
+        words = f"signed by {own[0].domain}, but does not name the recipient"
         return Strength.WEAK, words
+    if sure:
+        words = f"signed by {sure[0].domain}, but not for the sender's mailbox"
+        return Strength.WEAK, words
+    if valid:
+        return Strength.LATER, f"whether {valid[0].domain} may sign, DNS says not"
+    aligned = [each for each in case.facts.signatures if _is_aligned(each, case.facts)]
     for state in (Strength.LATER, Strength.NOT):
         for each in aligned:
             if each.state is state:
@@ -200,11 +250,9 @@ def _is_sure(signature: Signature, facts: Facts) -> bool:
 
 
 def _names(signature: Signature, recipient: Recipient) -> bool:
-    kind, _, original = recipient.orcpt.partition(";")
-    known = {recipient.forward_path.lower()}
-    if kind.lower() in ("rfc822", "utf-8"):
-        known.add(original.lower())
-    return bool(known & signature.addressees)
+    """Whether it covers the recipient of the envelope; ORCPT is the client's word."""
+    path = recipient.original or recipient.forward_path
+    return mailbox_key(path) in signature.addressees
 
 
 def _dmarc(case: _Case) -> _Answer:

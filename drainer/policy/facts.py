@@ -5,6 +5,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
+from drainer.mail.mailbox import canonical_mailbox
 from drainer.values import dataclass
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -13,23 +14,15 @@ _PRIVATE = tuple(
     ipaddress.ip_network(text)
     for text in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
-        "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3",
-        "::/127", "fc00::/7", "fe80::/10", "ff00::/8",
+        "172.16.0.0/12", "192.0.0.0/24", "192.88.99.0/24", "192.168.0.0/16",
+        "198.18.0.0/15", "224.0.0.0/3",
+        # All of IPv6 but 2000::/3; so local, site-local and multicast addresses, and
+        # those that embed an IPv4 address: mapped, compatible, translated, NAT64.
+        "::/3", "4000::/2", "8000::/1",
+        # Teredo, benchmarks and other protocols of the IETF; 6to4.
+        "2001::/23", "2002::/16",
     )
 )  # fmt: skip
-
-
-SHARED_PROVIDERS = (
-    "_spf.google.com", "spf.protection.outlook.com", "amazonses.com", "sendgrid.net",
-    "mailgun.org", "mailjet.com", "mandrillapp.com", "servers.mcsv.net", "mtasv.net",
-    "sparkpostmail.com", "sendinblue.com", "constantcontact.com", "mailchannels.net",
-    "zoho.com", "zoho.eu", "secureserver.net", "emailsrvr.com", "messagelabs.com",
-    "pphosted.com", "mimecast.com", "mail.zendesk.com", "_spf.salesforce.com",
-    "websitewelcome.com", "bluehost.com", "web-hosting.com", "hostinger.com",
-    "antispamcloud.com", "mxroute.com", "messagingengine.com", "ovh.com",
-    "kundenserver.de", "mailbox.org", "protonmail.ch", "icloud.com",
-)  # fmt: skip
-"""Whose SPF records hold many customers, each of whom passes as every other."""
 
 
 class Strength(enum.StrEnum):
@@ -55,6 +48,9 @@ class Term:
     prefix: int | None = None
     #: It has a macro, so that the record may depend on the client.
     macro: bool = False
+    #: DNS names of other organisations that decide whether it matches: the record is
+    #: theirs (also behind an alias), or the host whose address matched.
+    foreign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +75,10 @@ class Signature:
     detail: str = ""
     #: It is of a kind that proves nothing, whether valid or not: ``l=``, ``t=y``.
     refused: bool = False
-    #: Mailboxes in the To and Cc fields that it covers; lower case.
+    #: The one mailbox that it vouches for, in canonical spelling: that of ``i=``, else
+    #: the only address of the only From field; '' for none.
+    mailbox: str = ""
+    #: Mailboxes in the To and Cc fields that it covers, as mailbox_key has them.
     addressees: frozenset[str] = frozenset()
 
 
@@ -140,6 +139,8 @@ class Facts:
     #: The sender's domain in ASCII; '' when it has none that DNS could know.
     domain: str = ""
     organisation: str = ""
+    #: The only address of the only From field, in canonical spelling; '' for none.
+    author: str = ""
     #: Address of the client, from the spool's own record; '' = unknown.
     client: str = ""
     login: str = ""
@@ -152,16 +153,21 @@ class Facts:
     #: Why something was not looked at, by rule: {"V4": "larger than 32 MB"}.
     skipped: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def sender(self) -> str:
+        """The reverse-path in canonical spelling; '' without a DNS name."""
+        return canonical_mailbox(self.reverse_path)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """What the operator says."""
 
-    #: Domains that the backup takes mail for; their subdomains are meant too.
+    #: Domains that the backup takes mail for, in ASCII; their subdomains are meant too.
     relay_domains: frozenset[str] = frozenset()
     trusted_networks: tuple[Network, ...] = ()
-    #: Domains of SPF records that many customers share.
-    weak_providers: frozenset[str] = frozenset()
+    #: Whose SPF records prove a sender of another organisation that includes them.
+    trusted_spf_domains: frozenset[str] = frozenset()
 
 
 def parse_address(text: str) -> Address | None:
@@ -185,13 +191,22 @@ def parse_address(text: str) -> Address | None:
 
 
 def is_private(address: Address) -> bool:
-    """Whether an address is behind a border: a relay of ours, never a stranger.
+    """Whether an address is behind a border, or is one of no single host.
 
-    The networks for documentation count as public.
+    An IPv6 address that embeds an IPv4 address is private, whatever it embeds. The
+    networks for documentation count as public: no route leads there.
     """
     return any(
         address in network for network in _PRIVATE if network.version == address.version
     )
+
+
+def is_public(text: str) -> bool:
+    """Whether the address in a DNS answer may be that of a mail server elsewhere."""
+    try:
+        return not is_private(ipaddress.ip_address(text))
+    except ValueError:
+        return False
 
 
 def is_within(domain: str, domains: Iterable[str]) -> bool:

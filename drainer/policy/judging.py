@@ -77,7 +77,8 @@ class Permit:
         """Return what the gate says in view of what was told; not yet counted."""
         if self.case is None or not self.sends:
             return self
-        case = replace(self.case, reported=tally.knows(told), sent=tally.before(told))
+        sent = tally.before(told, self.case.limits.tag_delimiters)
+        case = replace(self.case, reported=tally.knows(told), sent=sent)
         return replace(self, decision=decide(case))
 
 

@@ -8,9 +8,9 @@ from drainer.config import Config, own_hostname
 from drainer.doctor import Order, backups, here, primary
 from drainer.doctor.names import Named
 from drainer.errors import UsageError
-from drainer.evidence.domains import ascii_domain
 from drainer.ledger.trial import try_writing
 from drainer.mail.envelope import is_ascii
+from drainer.mail.mailbox import ascii_domain
 from drainer.policy.facts import parse_address
 from drainer.sources import Source
 from drainer.values import dataclass

@@ -1,5 +1,6 @@
 """From the [bounce] section to what asks the bounce gate and sends reports."""
 
+from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from drainer.errors import UsageError
 from drainer.evidence import Servers, Settings
 from drainer.evidence.signing import sign
 from drainer.ledger.sending import Waits
+from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
 from drainer.policy.facts import Trust
@@ -22,11 +24,17 @@ from drainer.wiring.hosts import login_of, split_host
 def make_trust(config: Config) -> Trust:
     """Return what the operator says about senders."""
     bounce = config.bounce
+    domains = (*config.primary.domains, *bounce.relay_domains)
     return Trust(
-        relay_domains=frozenset((*config.primary.domains, *bounce.relay_domains)),
+        relay_domains=_names(domains),
         trusted_networks=tuple(map(ip_network, bounce.trusted_networks)),
-        weak_providers=frozenset(bounce.weak_providers),
+        trusted_spf_domains=_names(bounce.trusted_spf_domains),
     )
+
+
+def _names(domains: Iterable[str]) -> frozenset[str]:
+    """Return domains as DNS has them; ``.example.org`` is example.org here."""
+    return frozenset(ascii_domain(each.removeprefix(".")) for each in domains) - {""}
 
 
 def make_bouncing(config: Config) -> Bouncing | None:
@@ -52,6 +60,7 @@ def _limits(config: Config) -> Limits:
         domain_per_hour=bounce.domain_per_hour,
         per_hour=bounce.per_hour,
         per_run=bounce.per_run,
+        tag_delimiters=bounce.tag_delimiters,
     )
 
 

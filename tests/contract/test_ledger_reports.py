@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_two_who_send_at_once_never_take_the_same_report(run: Run) -> None:
     run(test)
 
 
-def limited(**limits: int) -> Permit:
+def limited(**limits: Any) -> Permit:
     """Return a permit of the gate, as of what a drain knew when it asked."""
     return permit(limits=Limits(**limits))
 

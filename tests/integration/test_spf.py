@@ -96,7 +96,7 @@ def test_rfc_7208_suite(
 # ---- what passes, and proves nothing
 
 RECIPIENT: Final = Recipient(forward_path="anna@primary.example")
-TRUST: Final = Trust(weak_providers=frozenset(("spf.shared.example",)))
+TRUST: Final = Trust(trusted_spf_domains=frozenset(("trusted.example",)))
 
 
 def facts_of(
@@ -122,8 +122,22 @@ def v3(record: str, *, client: str = "192.0.2.1", **more: str) -> tuple[str, str
         "host.example", "AAAA", "2001:db8::1"
     )
     zone.add("mx.example", "MX", "10 host.example")
+    for name in ("mail", "mx"):
+        zone.add(f"{name}.sender.example", "A", "192.0.2.1")
+        zone.add(f"{name}.sender.example", "AAAA", "2001:db8::1")
+    zone.add("own.sender.example", "MX", "10 mx.sender.example")
+    zone.add("both.sender.example", "MX", "10 host.example")
+    zone.add("both.sender.example", "MX", "20 mx.sender.example")
+    zone.add("hosted.sender.example", "MX", "10 host.example")
+    zone.add("hosted.sender.example", "MX", "20 elsewhere.sender.example")
+    zone.add("elsewhere.sender.example", "A", "198.51.100.1")
+    zone.add("alias.sender.example", "CNAME", "host.example")
+    zone.add("moved.sender.example", "CNAME", "good.example")
+    zone.add("mx.trusted.example", "A", "192.0.2.1")
     zone.add("1.2.0.192.in-addr.arpa", "PTR", "host.sender.example")
     zone.add("host.sender.example", "A", "192.0.2.1")
+    zone.add("helo.example", "A", "192.0.2.1")
+    zone.add("bob.users.example", "A", "127.0.0.2")
     for name in ("1.2.0.192", "192.0.2.1"):
         zone.add(f"{name}.list.example", "A", "127.0.0.2")
     zone.add("192.0.2.1.dyn.example", "TXT", "v=spf1 ip4:192.0.2.0/24 -all")
@@ -137,14 +151,29 @@ def v3(record: str, *, client: str = "192.0.2.1", **more: str) -> tuple[str, str
     [
         ("v=spf1 ip4:192.0.2.0/24 -all", "proven"),
         ("v=spf1 ip4:192.0.2.1 -all", "proven"),
-        ("v=spf1 a:host.example -all", "proven"),
-        ("v=spf1 mx:mx.example -all", "proven"),
+        ("v=spf1 a:mail.sender.example -all", "proven"),
+        ("v=spf1 A:Mail.Sender.Example/24 -all", "proven"),
+        ("v=spf1 a:mail.%{d} -all", "weak"),
+        ("v=spf1 mx:own.sender.example -all", "proven"),
+        ("v=spf1 mx:both.sender.example -all", "proven"),
         ("v=spf1 ip4:192.0.0.0/16 -all", "proven"),
-        ("v=spf1 include:good.example -all", "proven"),
-        ("v=spf1 redirect=good.example", "proven"),
+        ("v=spf1 include:_spf.sender.example -all", "proven"),
+        ("v=spf1 redirect=_spf.sender.example", "proven"),
         ("v=spf1 -ip4:198.51.100.0/24 include:fails.example ip4:192.0.2.1", "proven"),
-        ("v=spf1 include:spf.shared.example -all", "weak"),
+        ("v=spf1 include:spf.trusted.example -all", "proven"),
+        ("v=spf1 a:mx.trusted.example -all", "proven"),
+        ("v=spf1 include:good.example -all", "weak"),
+        ("v=spf1 include:GOOD.example. -all", "weak"),
+        ("v=spf1 redirect=good.example", "weak"),
         ("v=spf1 include:deep.example -all", "weak"),
+        ("v=spf1 include:back.example -all", "weak"),
+        ("v=spf1 include:_chain.sender.example -all", "weak"),
+        ("v=spf1 include:moved.sender.example -all", "weak"),
+        ("v=spf1 a:host.example -all", "weak"),
+        ("v=spf1 a:alias.sender.example -all", "weak"),
+        ("v=spf1 mx:mx.example -all", "weak"),
+        ("v=spf1 mx:hosted.sender.example -all", "weak"),
+        ("v=spf1 mx:hosted.sender.example/32 ip4:192.0.2.1 -all", "weak"),
         ("v=spf1 exists:%{i}.list.example -all", "weak"),
         ("v=spf1 exists:%{ir}.list.example -all", "weak"),
         ("v=spf1 include:%{i}.dyn.example -all", "weak"),
@@ -164,6 +193,11 @@ def v3(record: str, *, client: str = "192.0.2.1", **more: str) -> tuple[str, str
         ("v=spf1 ptr:sender.example -all", "not"),
         ("v=spf1 exists:host.example -all", "not"),
         ("v=spf1 exists:host.%{o} -all", "not"),
+        ("v=spf1 exists:%{l}.users.example -all", "not"),
+        ("v=spf1 a:%{h} -all", "not"),
+        ("v=spf1 include:%{h} -all", "not"),
+        ("v=spf1 a:%{p} -all", "not"),
+        ("v=spf1 ip4:0.0.0.0/0 -all", "not"),
     ],
 )
 def test_what_a_pass_proves(record: str, strength: str) -> None:
@@ -175,8 +209,14 @@ def test_what_a_pass_proves(record: str, strength: str) -> None:
         open="v=spf1 +all",
         nested="v=spf1 include:open.example -all",
         halves="v=spf1 ip4:0.0.0.0/1 ip4:128.0.0.0/1 -all",
-        deep="v=spf1 redirect=spf.shared.example",
-        **{"spf.shared": "v=spf1 ip4:192.0.2.0/24 -all"},
+        deep="v=spf1 redirect=good.example",
+        back="v=spf1 include:_spf.sender.example -all",
+        **{
+            "_spf.sender": "v=spf1 ip4:192.0.2.0/24 -all",
+            "_chain.sender": "v=spf1 redirect=good.example",
+            "spf.trusted": "v=spf1 ip4:192.0.2.0/24 -all",
+            "helo": "v=spf1 ip4:192.0.2.0/24 -all",
+        },
     ) == ("pass", strength)
 
 
@@ -185,8 +225,9 @@ def test_what_a_pass_proves(record: str, strength: str) -> None:
     [
         ("v=spf1 ip6:2001:db8::/32 -all", "proven"),
         ("v=spf1 ip6:2001:d00::/24 -all", "not"),
-        ("v=spf1 a:host.example//64 -all", "proven"),
-        ("v=spf1 a:host.example/8 -all", "proven"),
+        ("v=spf1 a:mail.sender.example//64 -all", "proven"),
+        ("v=spf1 a:mail.sender.example/8 -all", "proven"),
+        ("v=spf1 a:host.example -all", "weak"),
         ("v=spf1 a:host.example/32//8 -all", "not"),
         ("v=spf1 ip6:::/1 ip6:8000::/1 -all", "not"),
     ],

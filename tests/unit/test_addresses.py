@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.mail.addresses import mailboxes_of
+from drainer.mail.addresses import author_of, mailboxes_of, only_author
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,33 @@ from drainer.mail.addresses import mailboxes_of
 def test_mailboxes(value: str, found: tuple[str, ...]) -> None:
     """In order; '' stands for what is none, so that it is counted."""
     assert mailboxes_of(value) == found
+
+
+@given(st.text(alphabet='a@b.<>()",;:\\ ', max_size=60))
+def test_the_author_is_the_only_mailbox(value: str) -> None:
+    """Of a plain value, which both parsers read alike; of another there is none."""
+    author = author_of(value)
+    assert not author or mailboxes_of(value) == (author,)
+
+
+@pytest.mark.parametrize(
+    ("values", "author"),
+    [
+        (["Bob <b@Sender.Example>"], "b@sender.example"),
+        ([' "B, C"\r\n <"b"@sender.example>\r\n'], "b@sender.example"),
+        (["b@sender.example", "b@sender.example"], ""),
+        (["b@sender.example, c@sender.example"], ""),
+        (["c@sender.example <b@sender.example>"], ""),
+        (["b@sender.example (c@sender.example)"], ""),
+        (["g: b@sender.example;"], ""),
+        (["b@[192.0.2.1]"], ""),
+        (["b@sender.example\udcff"], ""),
+        ([], ""),
+    ],
+)
+def test_the_only_author(values: list[str], author: str) -> None:
+    """In canonical spelling; '' for several, or one that may be read otherwise."""
+    assert only_author(values) == author
 
 
 @given(st.text(alphabet='a@b.<>()",;:\\ ', max_size=60))

@@ -29,6 +29,7 @@ from drainer.policy.verdict import Scope, Verdict
 from tests.unit.test_evidence import (
     NAMED,
     NOBODY,
+    OWN,
     PUBLISHED,
     TRUST,
     WEAK_SPF,
@@ -84,6 +85,7 @@ def reach(value: Reach) -> Case:
 OURS: Final = sender("carl@primary.example")
 UNDER: Final = sender("carl@sub.primary.example")
 EXACT: Final = signature(
+    mailbox="carl@primary.example",
     domain="primary.example",
     organisation="primary.example",
     addressees=frozenset(("anna@primary.example",)),
@@ -131,6 +133,8 @@ ROWS: Final = {
     "G5: double-bounce anywhere": (sender("double-bounce@other.example"), "G5", NEVER),
     "G5: our own postmaster": (sender("postmaster@mx2.example"), "G5", NEVER),
     "G5: our own bounce": (sender("bounce@MX2.example"), "G5", NEVER),
+    "G5: our own bounce with a tag": (sender("bounce+a=b@mx2.example"), "G5", NEVER),
+    "G5: a robot in quotes": (sender('"mailer-daemon"@other.example'), "G5", NEVER),
     "G5: another's postmaster": (sender("postmaster@sender.example"), "G15", SEND),
     "G5: whom our reports come from": (
         replace(sender("reports@x.example"), own=Own(
@@ -179,8 +183,12 @@ ROWS: Final = {
     "G11: signed by exactly that domain": (
         replace(OURS, facts=signed(EXACT, facts=OURS.facts)), "G15", SEND),
     "G11: signed by the parent": (
-        replace(UNDER, facts=signed(EXACT, facts=replace(
-            UNDER.facts, organisation="primary.example"))), "G11", NO),
+        replace(UNDER, facts=signed(
+            replace(EXACT, mailbox="carl@sub.primary.example"),
+            facts=replace(UNDER.facts, organisation="primary.example"))), "G11", NO),
+    "G11: signed for another mailbox": (
+        replace(OURS, facts=signed(replace(EXACT, mailbox="eve@primary.example"),
+                                   facts=OURS.facts)), "G11", NO),
     "G11: signed, but naming nobody": (
         replace(OURS, facts=signed(replace(EXACT, addressees=frozenset()),
                                    facts=OURS.facts)), "G11", NO),
@@ -205,7 +213,7 @@ ROWS: Final = {
     "G15: by SPF": (GOOD, "G15", SEND),
     "G15: by a signature": (replace(GOOD, facts=signed(NAMED)), "G15", SEND),
     "G15: weak and weak": (
-        replace(GOOD, facts=signed(signature(), facts=WEAK_SPF)), "G15", SEND),
+        replace(GOOD, facts=signed(OWN, facts=WEAK_SPF)), "G15", SEND),
     "G15: DMARC": (
         replace(GOOD, facts=replace(passing(), dmarc=PUBLISHED)), "G15", SEND),
     "G15: SRS": (
@@ -286,6 +294,16 @@ TALLIES: Final[dict[str, tuple[list[Told], Sent]]] = {
         [part(1, HOUR, sender="BOB@A.Example", run="s")],
         Sent(sender_last_day=1),
     ),
+    "the sender, written otherwise": (
+        [part(1, HOUR, sender='"b\\ob"@a.example.', run="s")],
+        Sent(sender_last_day=1),
+    ),
+    "the sender with a tag": (
+        [part(1, HOUR, sender="bob+tag+more@a.example", run="s")],
+        Sent(sender_last_day=1),
+    ),
+    "the sender behind another delimiter": (
+        [part(1, HOUR, sender="bob-tag@a.example", run="s")], Sent()),
     "another sender of the domain": (
         [part(1, sender="amy@A.example", run="s")],
         Sent(domain_last_hour=1, last_hour=1),
@@ -300,7 +318,7 @@ TALLIES: Final[dict[str, tuple[list[Told], Sent]]] = {
 def test_what_counts_against_a_report(name: str) -> None:
     """Whoever let it go; for the run, what it let go itself."""
     told, sent = TALLIES[name]
-    assert Tally(told).before(part(0)) == sent
+    assert Tally(told).before(part(0), "+") == sent
 
 
 def test_a_failure_is_known_by_its_key() -> None:

@@ -1,0 +1,65 @@
+r"""Mailboxes for comparing: one spelling for all that mean the same one; pure.
+
+A mailbox may be written in many ways: ``"bob"@x``, ``"b\ob"@x``, ``bob@X.``, and its
+domain in Unicode or as A-labels. What is sent keeps the spelling of the client.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+MAX_DOMAIN_LENGTH = 253
+_MAX_LABEL_LENGTH = 63  # RFC 1035 2.3.4
+_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
+"""IDNA 2003 and 2008 make different names of these: nothing says which is meant."""
+_QUOTED_PAIR = re.compile(r"\\(.)")
+
+
+@lru_cache(maxsize=10_000)
+def ascii_domain(domain: str) -> str:
+    """Return a domain in ASCII and lower case; '' for what is no DNS name."""
+    name = domain.strip().rstrip(".").lower()
+    if not _DEVIATIONS.isdisjoint(name):
+        return ""
+    try:
+        name = name.encode("idna").decode() if not name.isascii() else name
+    except UnicodeError:
+        return ""
+    name = name.rstrip(".")  # of other scripts, too
+    labels = name.split(".")
+    if len(name) > MAX_DOMAIN_LENGTH or not all(
+        0 < len(each) <= _MAX_LABEL_LENGTH for each in labels
+    ):
+        return ""
+    legal = all(char.isalnum() or char in "-_." for char in name)
+    return name if legal else ""
+
+
+def unquote(local: str) -> str:
+    """Return a local part without quotes and quoted pairs (RFC 5321 4.1.2)."""
+    if len(local) > 1 and local.startswith('"') and local.endswith('"'):
+        return _QUOTED_PAIR.sub(r"\1", local[1:-1])
+    return local
+
+
+def canonical_mailbox(mailbox: str) -> str:
+    """Return a mailbox in its one spelling; '' without a local part and a DNS name.
+
+    The case of the local part is kept: it belongs to the host (RFC 5321 2.4).
+    """
+    local, _, domain = mailbox.rpartition("@")
+    name, local = ascii_domain(domain), unquote(local)
+    return f"{local}@{name}" if local and name else ""
+
+
+@lru_cache(maxsize=10_000)
+def mailbox_key(mailbox: str, tag_delimiters: str = "") -> str:
+    """Return what is the same for all addresses that lead to one mailbox.
+
+    That is the canonical mailbox in lower case, without the tag: what follows the
+    first of ``tag_delimiters``. For what is no mailbox, it is the text in lower case.
+    """
+    local, at, domain = mailbox.rpartition("@")
+    local = unicodedata.normalize("NFKC", unquote(local)).casefold()
+    tag = min((n for n in map(local.find, tag_delimiters) if n > 0), default=None)
+    return f"{local[:tag]}{at}{ascii_domain(domain) or domain.rstrip('.').lower()}"

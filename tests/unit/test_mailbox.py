@@ -1,0 +1,74 @@
+"""One spelling for all that mean the same mailbox."""
+
+import pytest
+
+from drainer.mail.mailbox import ascii_domain, canonical_mailbox, mailbox_key, unquote
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("bob@sender.example", "bob@sender.example"),
+        ("Bob@Sender.Example.", "Bob@sender.example"),
+        ('"bob"@sender.example', "bob@sender.example"),
+        ('"b\\o\\b"@sender.example', "bob@sender.example"),
+        ('"bob@x"@sender.example', "bob@x@sender.example"),
+        ('"a b"@sender.example', "a b@sender.example"),
+        ("bob@b\u00fccher.example", "bob@xn--bcher-kva.example"),
+        ("bob@BU\u0308CHER.example", "bob@xn--bcher-kva.example"),
+        ("bob@XN--BCHER-KVA.example", "bob@xn--bcher-kva.example"),
+        ("bob@sender\u3002example\uff0e", "bob@sender.example"),
+        ("bob@stra\u00dfe.example", ""),
+        ("bob@[192.0.2.1]", ""),
+        ("bob", ""),
+        ("@sender.example", ""),
+        ('""@sender.example', ""),
+        ("", ""),
+    ],
+)
+def test_the_canonical_mailbox(text: str, canonical: str) -> None:
+    """The case of a local part is its host's affair, everything else is not."""
+    assert canonical_mailbox(text) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiters", "key"),
+    [
+        ("Bob@Sender.example", "", "bob@sender.example"),
+        ("bob+tag@sender.example", "", "bob+tag@sender.example"),
+        ("bob+tag@sender.example", "+", "bob@sender.example"),
+        ('"bob+tag"@sender.example', "+", "bob@sender.example"),
+        ("bob+a+b@sender.example", "+", "bob@sender.example"),
+        ("bob-a+b@sender.example", "+-", "bob@sender.example"),
+        ("bob-a+b@sender.example", "+", "bob-a@sender.example"),
+        ("+bob@sender.example", "+", "+bob@sender.example"),
+        ("++bob@sender.example", "+", "++bob@sender.example"),
+        ("B\u00d6B@b\u00fccher.example", "+", "b\u00f6b@xn--bcher-kva.example"),
+        ("bo\u0308b@sender.example", "+", "b\u00f6b@sender.example"),
+        ("\uff42ob@sender.example", "+", "bob@sender.example"),
+        ("bob@[192.0.2.1]", "+", "bob@[192.0.2.1]"),
+        ("BOB@stra\u00dfe.example.", "+", "bob@stra\u00dfe.example"),
+        ("postmaster", "+", "postmaster"),
+        ("", "+", ""),
+    ],
+)
+def test_the_key_of_a_mailbox(text: str, delimiters: str, key: str) -> None:
+    """In doubt two addresses are one mailbox: the limits are for its owner."""
+    assert mailbox_key(text, delimiters) == key
+
+
+def test_only_a_quoted_string_loses_its_quotes() -> None:
+    """A quote alone is none."""
+    assert [unquote(text) for text in ('"', '""', 'a"b', '"a', '"a"')] == [
+        '"',
+        "",
+        'a"b',
+        '"a',
+        "a",
+    ]
+
+
+def test_a_name_in_other_scripts_may_end_in_a_dot_of_theirs() -> None:
+    """IDNA has four dots."""
+    assert ascii_domain("b\u00fccher.example\u3002") == "xn--bcher-kva.example"
+    assert ascii_domain("\u3002") == ""
