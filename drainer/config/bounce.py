@@ -71,10 +71,10 @@ class BounceSection(Section):
         description="for one attempt to send a report, all servers together",
     )
     sender_per_hour: int = Field(
-        3, ge=1, description="most reports to one address in an hour"
+        3, ge=1, description="most reports to one mailbox in an hour"
     )
     sender_per_day: int = Field(
-        10, ge=1, description="most reports to one address in a day"
+        10, ge=1, description="most reports to one mailbox in a day"
     )
     tag_delimiters: str = Field(
         "+",
@@ -82,7 +82,7 @@ class BounceSection(Section):
         " user+tag counts as user in these limits; empty = a tag makes another address",
     )
     domain_per_hour: int = Field(
-        50, ge=1, description="most reports to one sender domain in an hour"
+        50, ge=1, description="most reports to a domain and all below it in an hour"
     )
     per_hour: int = Field(200, ge=1, description="most reports in an hour")
     per_run: int = Field(1000, ge=1, description="most reports that one run decides on")

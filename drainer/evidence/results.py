@@ -13,7 +13,7 @@ from authres.core import AuthResError
 
 from drainer.evidence.domains import organisation_of
 from drainer.mail.fields import Field, fields_of, host_name, unfold
-from drainer.mail.mailbox import ascii_domain
+from drainer.mail.mailbox import ascii_domain, canonical_mailbox
 from drainer.policy.facts import Claim
 
 MAX_FIELD_BYTES = 8 * 1024
@@ -51,7 +51,7 @@ def claims_in(
 
     ``authserv_ids`` are those that count; None = all that are there.
     """
-    results: dict[tuple[str, str], set[str]] = {}
+    results: dict[tuple[str, str], set[tuple[str, str]]] = {}
     server = ""
     for each in values[:MAX_FIELDS]:
         parsed = _parse(each)
@@ -63,8 +63,8 @@ def claims_in(
         server = name
         if str(parsed.version or "1") != "1":
             return (), "a field of another version"
-        for method, domain, result in _results(parsed.results):
-            results.setdefault((method, domain), set()).add(result)
+        for method, domain, result, mailbox in _results(parsed.results):
+            results.setdefault((method, domain), set()).add((result, mailbox))
     if len(values) > MAX_FIELDS or any(len(each) > 1 for each in results.values()):
         return (), "the fields contradict one another, or are too many"
     return tuple(
@@ -73,9 +73,11 @@ def claims_in(
             domain=domain,
             organisation=organisation_of(domain),
             authserv_id=server,
+            mailbox=mailbox,
         )
-        for (method, domain), result in results.items()
-        if result == {"pass"}
+        for (method, domain), found in results.items()
+        for result, mailbox in found
+        if result == "pass"
     ), ""
 
 
@@ -100,20 +102,17 @@ def _parse(value: str) -> "authres.AuthenticationResultsHeader | None":
         return None
 
 
-def _results(results: Iterable[object]) -> Iterator[tuple[str, str, str]]:
-    """Yield (method, domain, result) of those that say whom they are about."""
+def _results(results: Iterable[object]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (method, domain, result, mailbox) of those that say whom they are about."""
     for each in results:
         method = str(getattr(each, "method", "")).lower()
-        for kind, name in _PROPERTIES.get(method, ()):
-            value = next(
-                (
-                    str(each_property.value)
-                    for each_property in getattr(each, "properties", ())
-                    if (each_property.type, each_property.name) == (kind, name)
-                ),
-                "",
-            )
-            domain = ascii_domain(value.rpartition("@")[2])
-            if domain:
-                yield method, domain, str(getattr(each, "result", "")).lower()
-                break
+        said = {
+            (item.type, item.name): str(item.value)
+            for item in reversed(getattr(each, "properties", ()))
+        }
+        values = [said[name] for name in _PROPERTIES.get(method, ()) if name in said]
+        domains = [ascii_domain(value.rpartition("@")[2]) for value in values]
+        if any(domains):
+            domain = next(filter(None, domains))
+            mailbox = next(filter(None, map(canonical_mailbox, values)), "")
+            yield method, domain, str(getattr(each, "result", "")).lower(), mailbox

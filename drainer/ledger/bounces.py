@@ -80,6 +80,7 @@ def report_row(
         "at": at,
         "key": permit.key if permit else "",
         "status": permit.status if permit else "",
+        "organisation": permit.organisation if permit else "",
         "may_return": int(permit is not None and permit.decision.may_return),
         "report": "",
         "state": QUEUED if action is Action.FAILED else ASKED,

@@ -47,6 +47,7 @@ class Limiting:
             key=permit.key,
             report=(message, action.value, sender, ""),
             run=self._run,
+            organisation=permit.organisation,
         )
         permit = permit.amid(self._tally, told)
         if permit.sends:
@@ -79,7 +80,9 @@ def _of_days(now: int) -> sa.ColumnElement[bool]:
 
 
 def _let_go(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    names = ("at", "sender", "key", "message", "action", "report", "run")
+    names = (
+        "at", "sender", "organisation", "key", "message", "action", "report", "run",
+    )  # fmt: skip
     query = sa.select(*(_N[name] for name in names))
     return query.where(_N.state.in_((QUEUED, SENT, FAILED)), which)
 
@@ -92,6 +95,7 @@ def told_of(row: Row | sa.RowMapping) -> Told:
         key=row["key"],
         report=(row["message"], row["action"], row["sender"], row["report"]),
         run=row["run"],
+        organisation=row["organisation"],
     )
 
 

@@ -158,6 +158,7 @@ def answered(
                 at=now,
                 run=run,
                 key=permit.key,
+                organisation=permit.organisation,
                 status=permit.status,
             )
         )

@@ -171,6 +171,8 @@ reports = sa.Table(
     sa.Column("key", sa.String(64), nullable=False, index=True),
     #: Who is told: with VERP the expanded address.
     sa.Column("sender", sa.String(512), nullable=False),
+    #: The organisation of its domain, for the limits.
+    sa.Column("organisation", sa.String(255), nullable=False),
     #: The proof of the sender is strong enough to return the whole original.
     sa.Column("may_return", sa.Integer, nullable=False),
     #: What the primary said, by which rule, and when.

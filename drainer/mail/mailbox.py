@@ -12,6 +12,8 @@ MAX_DOMAIN_LENGTH = 253
 _MAX_LABEL_LENGTH = 63  # RFC 1035 2.3.4
 _DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
 """IDNA 2003 and 2008 make different names of these: nothing says which is meant."""
+_BATV = re.compile(r"(?:prvs=[^=]*=|btv1==[^=]*==)(?=.)")
+"""What a host puts before the senders of its own mail, another each day."""
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
@@ -56,10 +58,11 @@ def canonical_mailbox(mailbox: str) -> str:
 def mailbox_key(mailbox: str, tag_delimiters: str = "") -> str:
     """Return what is the same for all addresses that lead to one mailbox.
 
-    That is the canonical mailbox in lower case, without the tag: what follows the
+    That is the canonical mailbox in lower case, without BATV and tag: what follows the
     first of ``tag_delimiters``. For what is no mailbox, it is the text in lower case.
     """
     local, at, domain = mailbox.rpartition("@")
     local = unicodedata.normalize("NFKC", unquote(local)).casefold()
+    local = local[batv.end() :] if (batv := _BATV.match(local)) else local
     tag = min((n for n in map(local.find, tag_delimiters) if n > 0), default=None)
     return f"{local[:tag]}{at}{ascii_domain(domain) or domain.rstrip('.').lower()}"

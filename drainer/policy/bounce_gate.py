@@ -17,7 +17,7 @@ from drainer.mail.envelope import (
     domain_of,
     parse_mailbox,
 )
-from drainer.mail.mailbox import mailbox_key
+from drainer.mail.mailbox import ascii_domain, mailbox_key
 from drainer.mail.marks import Marks
 from drainer.mail.report import Action
 from drainer.policy.bounce_limits import Limits, Sent, exceeded
@@ -246,13 +246,15 @@ def _is_content(case: Case, _: Evidence) -> _Finding:
 
 
 def _is_protected(case: Case, evidence: Evidence) -> _Finding:
-    facts = case.facts
-    if not is_within(facts.domain, case.trust.relay_domains):
+    facts, recipient = case.facts, case.recipient
+    path = recipient.original or recipient.forward_path
+    ours = case.trust.relay_domains | {ascii_domain(domain_of(path))} - {""}
+    if not is_within(facts.domain, ours):
         return None
     rows = evidence["V1"], evidence["V2"]
     if any(row.strength is Strength.PROVEN for row in rows):
         return None
-    signatures = proving_signatures(facts, case.recipient)
+    signatures = proving_signatures(facts, recipient)
     if any(each.domain == facts.domain for each in signatures):
         return None
     if evidence["V4"].strength is Strength.LATER:

@@ -66,6 +66,13 @@ class Told:
     #: Recipients with the same one are told of in one report, which counts once.
     report: Hashable
     run: str
+    #: Of the sender's domain; '' if it is not known.
+    organisation: str = ""
+
+    @property
+    def domain(self) -> str:
+        """What counts for the limit of a domain: names below it are free to make."""
+        return self.organisation or domain_of(mailbox_key(self.sender))
 
 
 class Tally:
@@ -102,11 +109,10 @@ class Tally:
             for these in (day, hour)
         )
         mine = mailbox_key(told.sender, tag_delimiters)
-        domains = map(domain_of, by_hour)
         return Sent(
             sender_last_hour=by_hour.count(mine),
             sender_last_day=by_day.count(mine),
-            domain_last_hour=sum(each == domain_of(mine) for each in domains),
+            domain_last_hour=sum(each.domain == told.domain for each in hour),
             last_hour=len(hour),
             this_run=sum(each.run == told.run for each in others),
         )

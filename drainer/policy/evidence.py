@@ -98,16 +98,26 @@ def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
     for rule, strength in found.items():
         if strength is Strength.PROVEN:
             return strength, rule
-    claimed = {claim.method for claim in _about_sender(case)}
-    by_network = found["V3"] is Strength.WEAK or "spf" in claimed
-    is_author = case.facts.sender == case.facts.author
-    by_signature = _own_signatures(case.facts) or ("dkim" in claimed and is_author)
-    if case.facts.sender and by_network and by_signature:
+    claims = _about_sender(case)
+    by_network = found["V3"] is Strength.WEAK or any(c.method == "spf" for c in claims)
+    by_signature = _own_signatures(case.facts) or any(
+        _vouches(claim, case.facts) for claim in claims
+    )
+    if by_network and by_signature:
         return Strength.PROVEN, "V3+V4"
     for strength in (Strength.LATER, Strength.WEAK):
         if strength in found.values():
             return strength, ""
     return Strength.NOT, ""
+
+
+def _vouches(claim: Claim, facts: Facts) -> bool:
+    """Whether a claim is of a signature of the sender's mailbox, as V4 asks."""
+    return (
+        claim.method == "dkim"
+        and is_within(facts.domain, (claim.domain,))
+        and (claim.mailbox or facts.author) == facts.sender != ""
+    )
 
 
 def _may_return(by: str, case: _Case) -> bool:
@@ -301,7 +311,10 @@ def _counts(claim: Claim, case: _Case) -> bool:
         passes = facts.spf is not None and facts.spf.result == "pass"
         if passes and _spf(case)[0] is Strength.NOT:
             return False  # everybody passes there, and did at reception
-        return claim.domain == facts.domain
+        mailbox = mailbox_key(claim.mailbox or facts.reverse_path)
+        return claim.domain == facts.domain and mailbox == mailbox_key(
+            facts.reverse_path
+        )
     if claim.method == "dkim" and any(
         s.refused and s.domain == claim.domain for s in facts.signatures
     ):

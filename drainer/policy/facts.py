@@ -107,6 +107,8 @@ class Claim:
     domain: str
     organisation: str
     authserv_id: str
+    #: The mailbox, canonical, if it has a local part: smtp.mailfrom or header.i.
+    mailbox: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

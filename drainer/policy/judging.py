@@ -69,6 +69,11 @@ class Permit:
     case: Case | None = None
 
     @property
+    def organisation(self) -> str:
+        """The organisation of the sender's domain; '' if nobody looked."""
+        return self.case.facts.organisation if self.case else ""
+
+    @property
     def sends(self) -> bool:
         """Whether the sender may be told."""
         return self.decision.answer is Permission.SEND

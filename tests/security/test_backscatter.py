@@ -403,6 +403,18 @@ def test_one_mailbox_gets_the_reports_of_one(backup: Backup) -> None:
     assert len(backup.told()) == 7
 
 
+def test_names_below_a_domain_share_its_limit(backup: Backup) -> None:
+    """Anybody can make as many names below a domain as there are mails."""
+    backup.bench.configure(bounce={"domain_per_hour": 2})
+    for n in range(4):
+        name = f"n{n}.sender.example"
+        backup.zone.records[name] = backup.zone.records["sender.example"]
+        backup.take(Mail(sender=f"bob{n}@{name}"))
+    backup.zone.records["other.example"] = backup.zone.records["sender.example"]
+    backup.take(Mail(sender="bob@other.example"))
+    assert len(backup.told()) == 3
+
+
 def test_tags_are_as_the_operator_sets_them(backup: Backup) -> None:
     """Without delimiters each tagged address has limits of its own."""
     configure = backup.bench.configure
@@ -437,6 +449,16 @@ def test_own_domains_need_a_better_proof_than_spf(backup: Backup, key: str) -> N
     assert backup.told() == ["boss@notexample.net"]
 
 
+def test_a_recipient_s_own_domain_is_ours(backup: Backup) -> None:
+    """Also where the configuration names no domain: the backup took mail for it."""
+    backup.bench.configure(primary={"domains": []})
+    senders = ("boss@example.org", "boss@Sub.Example.ORG", BOB)
+    for domain in ("example.org", "sub.example.org"):
+        backup.zone.records[domain] = backup.zone.records["sender.example"]
+    backup.take(*(Mail(sender=sender) for sender in senders))
+    assert backup.told() == [BOB]
+
+
 # ---- results that the backup did not write
 
 
@@ -460,6 +482,9 @@ def test_results_below_the_topmost_received_are_anybodys(backup: Backup) -> None
         results + ours + mail.replace(b"victim", b"eve"),
         results + ours + b"From: eve@sender.example\n" + mail,
         results + ours + b"odd line\n" + mail,
+        results.replace(b"header.d=", b"header.i=eve@") + ours + mail,
+        results.replace(b"header.d=", b"header.d=eve.") + ours + mail,
+        results.replace(b"mailfrom=", b"mailfrom=eve@") + ours + mail,
     )
     victim = "victim@sender.example"
     backup.take(*(Mail(sender=victim, text=t, client=ELSEWHERE) for t in tricks))

@@ -180,6 +180,16 @@ ROWS: Final = {
     "G10: 5.7.2 is a closed list": (replace(GOOD, detail="7.2"), "G15", SEND),
     "G11: our domain by SPF": (OURS, "G11", NO),
     "G11: a subdomain of ours": (UNDER, "G11", NO),
+    "G11: the domain of the recipient": (
+        replace(GOOD, recipient=Recipient(forward_path="Anna@SENDER.example.")),
+        "G11", NO),
+    "G11: the recipient that the backup took": (
+        replace(GOOD, recipient=Recipient(
+            forward_path="a@inner.example", original="anna@sender.example")),
+        "G11", NO),
+    "G11: a domain above that of the recipient": (
+        replace(GOOD, recipient=Recipient(forward_path="a@mail.sender.example")),
+        "G15", SEND),
     "G11: signed by exactly that domain": (
         replace(OURS, facts=signed(EXACT, facts=OURS.facts)), "G15", SEND),
     "G11: signed by the parent": (
@@ -308,6 +318,9 @@ TALLIES: Final[dict[str, tuple[list[Told], Sent]]] = {
         [part(1, sender="amy@A.example", run="s")],
         Sent(domain_last_hour=1, last_hour=1),
     ),
+    "another domain of the organisation": (
+        [part(1, sender="amy@b.a.example", organisation="a.example", run="s")],
+        Sent(domain_last_hour=1, last_hour=1)),
     "another domain": (
         [part(1, sender="bob@b.a.example", run="s")], Sent(last_hour=1)),
     "nothing against a report that it joins": ([part(0), part(1)], Sent()),

@@ -305,6 +305,23 @@ SUMS: Final = {
     "both, as the backup saw them": (
         replace(NOBODY, author="bob@sender.example",
                 claims=(claim("spf"), claim("dkim"))), Strength.PROVEN, "V3+V4"),
+    "both, as the backup saw them, and the signer names another": (
+        replace(NOBODY, author="bob@sender.example", claims=(
+            claim("spf"), claim("dkim", mailbox="eve@sender.example"))),
+        Strength.WEAK, ""),
+    "both, as the backup saw them, and the signer names the sender": (
+        replace(NOBODY, author="list@sender.example", claims=(
+            claim("spf", mailbox="Bob@sender.example"),
+            claim("dkim", mailbox="bob@sender.example"))), Strength.PROVEN, "V3+V4"),
+    "the backup saw SPF pass for another mailbox": (
+        replace(NOBODY, author="bob@sender.example", claims=(
+            claim("spf", mailbox="eve@sender.example"), claim("dkim"))),
+        Strength.WEAK, ""),
+    "the backup saw a signature of a subdomain": (
+        replace(NOBODY, author="bob@sender.example", claims=(
+            claim("spf"),
+            claim("dkim", "eve.sender.example", organisation="sender.example"))),
+        Strength.WEAK, ""),
     "both, as the backup saw them, of another author": (
         replace(NOBODY, author="eve@sender.example",
                 claims=(claim("spf"), claim("dkim"))), Strength.WEAK, ""),
