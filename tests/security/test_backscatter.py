@@ -127,7 +127,7 @@ class Backup:
             (row.lastrowid, path, mail.orcpt),
         )
 
-    def told(self) -> list[str]:
+    def reported(self) -> list[str]:
         """Drain until all is final; return who got a report, as in the alphabet."""
         for _ in range(5):  # what was not due in one drain is in the next
             if self.bench.run("drain", self.url, "--no-check").code == 0:
@@ -192,7 +192,7 @@ def test_one_signed_mail_gives_no_report_to_other_mailboxes(backup: Backup) -> N
     own = signed(f"From: Eve <{EVE}>", "To: Nobody99@Example.org")
     path = "nobody99@example.org"
     backup.take(Mail(sender=EVE, text=own, client=ELSEWHERE, recipient=path))
-    assert backup.told() == [EVE]
+    assert backup.reported() == [EVE]
     assert backup.returned() == []
 
 
@@ -212,7 +212,7 @@ def test_weak_evidence_does_not_add_up_for_another_mailbox(backup: Backup) -> No
         Mail(sender="victim@sender.example", text=own, client=ELSEWHERE),
         Mail(sender=EVE, text=others),
     )
-    assert backup.told() == [EVE]
+    assert backup.reported() == [EVE]
     assert backup.returned() == []
 
 
@@ -319,7 +319,7 @@ def test_below_a_domain_others_sign_for_themselves(backup: Backup) -> None:
     sender, path = "bob@mail.sender.example", "nobody3@example.org"
     above = signed(f"From: {sender}", f"To: {path}")
     backup.take(Mail(sender=sender, text=above, client=ELSEWHERE, recipient=path))
-    assert backup.told() == [sender]
+    assert backup.reported() == [sender]
 
 
 # ---- SPF of another organisation
@@ -349,7 +349,7 @@ def test_spf_of_another_organisation_proves_no_sender(
         zone.add(f"{name}.example", "TXT", spf).add(f"{name}.example", "MX", f"1 {mx}")
     ceos = [f"ceo@{name}.example" for name in ways]
     backup.take(Mail(sender=BOB), *(Mail(sender=ceo) for ceo in ceos))
-    assert backup.told() == sorted([BOB, *ceos] if trusted else [BOB])
+    assert backup.reported() == sorted([BOB, *ceos] if trusted else [BOB])
     assert backup.returned() == [BOB]
 
 
@@ -371,7 +371,7 @@ def test_only_own_proofs_return_the_original(backup: Backup) -> None:
         Mail(sender=EVE, text=text, client=ELSEWHERE, recipient=path),
     )
     full = [BOB, "in@sender.example", "net@sender.example"]
-    assert backup.told() == sorted(
+    assert backup.reported() == sorted(
         [*full, "short@sender.example", "ceo@split.example", EVE]
     )
     assert backup.returned() == full
@@ -395,12 +395,12 @@ def test_one_mailbox_gets_the_reports_of_one(backup: Backup) -> None:
     backup.zone.records[encoded] = backup.zone.records["sender.example"]
     backup.take(*(Mail(sender=each) for senders in spellings for each in senders))
     backup.take(Mail(sender="amy@sender.example"))
-    found = backup.told()
+    found = backup.reported()
     for senders in spellings:
         assert len([each for each in found if each in senders]) == 3
     assert len(found) == 7
     backup.take(*(Mail(sender=f"bob+{n}@sender.example") for n in range(3)))
-    assert len(backup.told()) == 7
+    assert len(backup.reported()) == 7
 
 
 def test_names_below_a_domain_share_its_limit(backup: Backup) -> None:
@@ -412,7 +412,7 @@ def test_names_below_a_domain_share_its_limit(backup: Backup) -> None:
         backup.take(Mail(sender=f"bob{n}@{name}"))
     backup.zone.records["other.example"] = backup.zone.records["sender.example"]
     backup.take(Mail(sender="bob@other.example"))
-    assert len(backup.told()) == 3
+    assert len(backup.reported()) == 3
 
 
 def test_tags_are_as_the_operator_sets_them(backup: Backup) -> None:
@@ -420,10 +420,10 @@ def test_tags_are_as_the_operator_sets_them(backup: Backup) -> None:
     configure = backup.bench.configure
     configure(bounce={"tag_delimiters": "", "sender_per_hour": 1})
     backup.take(*(Mail(sender=f"bob+{n}@sender.example") for n in range(3)))
-    assert len(backup.told()) == 3
+    assert len(backup.reported()) == 3
     configure(bounce={"tag_delimiters": "+-", "sender_per_hour": 4})
     backup.take(*(Mail(sender=f"bob-{n}@sender.example") for n in range(3)))
-    assert len(backup.told()) == 4
+    assert len(backup.reported()) == 4
 
 
 # ---- domains of our own
@@ -434,19 +434,22 @@ def test_own_domains_need_a_better_proof_than_spf(backup: Backup, key: str) -> N
     """Below a suffix, in Unicode or as A-labels, with a dot at the end."""
     names = [".Example.net", "b\u00fccher.example", "XN--KSE-QLA.example."]
     if key == "domains":
-        backup.bench.configure(primary={"domains": [*names, "example.org"]})
+        sharp = (
+            "stra\u00dfe.example"  # it has two names in DNS, by the IDNA that counts
+        )
+        backup.bench.configure(primary={"domains": [*names, sharp, "example.org"]})
     else:
         backup.bench.configure(bounce={"relay_domains": names})
     domains = (
         "sub.example.net", "a.b.example.net.", "example.net", "b\u00fccher.example",
         "xn--bcher-kva.example", "k\u00e4se.example", "sub.XN--KSE-QLA.example",
-        "notexample.net",
+        "notexample.net", *(["xn--strae-oqa.example"] * (key == "domains")),
     )  # fmt: skip
     for name in domains:
         dns_name = name.rstrip(".").encode("idna").decode().lower()
         backup.zone.records[dns_name] = backup.zone.records["sender.example"]
     backup.take(*(Mail(sender=f"boss@{name}") for name in domains))
-    assert backup.told() == ["boss@notexample.net"]
+    assert backup.reported() == ["boss@notexample.net"]
 
 
 def test_a_recipient_s_own_domain_is_ours(backup: Backup) -> None:
@@ -456,7 +459,7 @@ def test_a_recipient_s_own_domain_is_ours(backup: Backup) -> None:
     for domain in ("example.org", "sub.example.org"):
         backup.zone.records[domain] = backup.zone.records["sender.example"]
     backup.take(*(Mail(sender=sender) for sender in senders))
-    assert backup.told() == [BOB]
+    assert backup.reported() == [BOB]
 
 
 # ---- results that the backup did not write
@@ -490,7 +493,7 @@ def test_results_below_the_topmost_received_are_anybodys(backup: Backup) -> None
     backup.take(*(Mail(sender=victim, text=t, client=ELSEWHERE) for t in tricks))
     honest = results + ours + mail.replace(b"victim", b"eve")
     backup.take(Mail(sender=EVE, text=honest, client=ELSEWHERE))
-    assert backup.told() == [EVE]
+    assert backup.reported() == [EVE]
     assert backup.returned() == []
 
 
@@ -551,7 +554,7 @@ def test_reports_go_to_no_inner_address(backup: Backup) -> None:
         assert relays_of(dns, domain, frozenset()).targets == ()
     assert relays_of(dns, "sender.example", frozenset()).targets
     backup.take(*(Mail(sender=f"ceo@{name}.example") for name in inner))
-    assert backup.told() == []
+    assert backup.reported() == []
     assert set(backup.bench.states().values()) == {"quarantined"}
     by_rule = backup.bench.run("digest", "--json").json["not_told"]
     assert [(d["rule"], d["recipients"]) for d in by_rule] == [("G12", len(inner))]
