@@ -121,9 +121,9 @@ def _vouches(claim: Claim, facts: Facts) -> bool:
 
 
 def _may_return(by: str, case: _Case) -> bool:
-    """Whether nobody but the sender's own host can have sent it.
+    """Whether only the sender's own host can have sent it.
 
-    By SPF, if the sender's own record names an address of its own.
+    By SPF, if the record of the very domain names an address of its own.
     """
     if by != "V3":
         return by in ("V1", "V2")

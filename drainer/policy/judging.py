@@ -70,7 +70,7 @@ class Permit:
 
     @property
     def organisation(self) -> str:
-        """The organisation of the sender's domain; '' if nobody looked."""
+        """The organisation of the sender's domain; '' without evidence."""
         return self.case.facts.organisation if self.case else ""
 
     @property
