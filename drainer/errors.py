@@ -6,6 +6,7 @@ exceptions. What is raised means that drainer itself is unable to go on::
     DrainerError                  somebody must act; carries the exit code
     +-- UsageError            2   bad arguments, configuration or source
     |   +-- SourceError       2   a spool cannot be read at all
+    |   +-- SourceClaimed     2   a spool is drained with another ledger
     +-- PrimaryNotReady       3   the health check failed; nothing was sent
     +-- GateOpen              4   the primary refuses us; the drain stopped
     +-- OwnedElsewhere        6   another drain works on this source
@@ -37,6 +38,10 @@ class UsageError(DrainerError):
 
 class SourceError(UsageError):
     """A source as a whole cannot be read: absent, denied, or not what was said."""
+
+
+class SourceClaimed(UsageError):
+    """A source is, or was, drained with another ledger, which knows what was sent."""
 
 
 class PrimaryNotReady(DrainerError):

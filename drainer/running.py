@@ -5,8 +5,7 @@ give back what was taken from servers that run; then the rest of the traces.
 """
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,10 +23,22 @@ from drainer.observe.export import Exporting, start_export
 from drainer.orders import Orders
 from drainer.process import utcnow
 from drainer.smtp.check import Health
+from drainer.source_claims import SourceClaims
 from drainer.sources import Source, Taken
 from drainer.taking import Takings
-from drainer.voice import Voice, tell_domains, tell_returned, tell_taken
-from drainer.wiring.places import LedgerURL, lock_folder
+from drainer.voice import (
+    Voice,
+    tell_claims,
+    tell_domains,
+    tell_returned,
+    tell_taken,
+)
+from drainer.wiring.places import (
+    LedgerURL,
+    lock_folder,
+    marker_folders,
+    shown_ledger,
+)
 from drainer.wiring.sources import with_domains
 from drainer.worker import Drain
 
@@ -44,6 +55,8 @@ class Run:
     url: LedgerURL
     check: bool = True
     as_json: bool = False
+    #: Whether sources that another ledger has are taken over from it.
+    take_over: bool = False
 
 
 class Helpers(NamedTuple):
@@ -116,10 +129,47 @@ def assembled(run: Run, found: Helpers) -> Parts:
 async def carried_out(
     run: Run, found: Helpers, work: Callable[[Parts], Awaitable[None]], voice: Voice
 ) -> Ended:
-    """Begin a run, let it ``work``, and end it, whatever happens.
+    """Claim the sources, start a run, let it ``work``, and end it, whatever happens.
 
-    Without an exporter among the helpers its traces are not exported here.
+    Without an exporter among the helpers its traces are not exported here. Raises
+    SourceClaimed when another ledger has a source.
     """
+    claims = await asyncio.to_thread(_claimed, run, voice)
+    code = 1
+    try:
+        ended = await _claimed_run(run, found, work, voice, claims.replaced)
+        code = ended.code
+        return ended
+    finally:
+        await asyncio.to_thread(claims.release, run.url, code)
+
+
+def _claimed(run: Run, voice: Voice) -> SourceClaims:
+    """Claim what is drained; a rehearsal, which acknowledges nothing, claims nothing.
+
+    A run that scans nothing leaves a claimed source out, and does the rest.
+    """
+    sources = run.sources if run.orders.acknowledge else ()
+    claims = SourceClaims(sources, marker_folders())
+    claims.take(run.url, shown_ledger(run.url), take_over=run.take_over)
+    if claims.refused and run.orders.scans:
+        claims.release(run.url, 2)
+        raise next(iter(claims.refused.values()))
+    for url, refusal in claims.refused.items():
+        voice.warn(f"{url} is left out: {refusal}")
+    run.sources = [each for each in run.sources if each.url not in claims.refused]
+    tell_claims(voice, claims.elsewhere, claims.replaced)
+    return claims
+
+
+async def _claimed_run(
+    run: Run,
+    found: Helpers,
+    work: Callable[[Parts], Awaitable[None]],
+    voice: Voice,
+    replaced: Sequence[tuple[str, str]],
+) -> Ended:
+    """Do the run on the sources that were claimed; some from another ledger."""
     parts = assembled(run, found)
     ledger, drain = parts.ledger, parts.drain
     route = str(run.orders.route)
@@ -130,6 +180,8 @@ async def carried_out(
     exporting = _exporting(run, found.exporter)
     try:
         await ledger.bind([source.url for source in run.sources], route)
+        for url, former in replaced:
+            await ledger.note(_taken_over(url, former))
         await work(parts)
     except* DrainerError as group:
         error = first_of(group)
@@ -147,7 +199,7 @@ async def carried_out(
 async def drained(run: Run, parts: Parts, voice: Voice) -> None:
     """Take what is to be sent, and send it, unless told to stop before."""
     drain = parts.drain
-    await parts.leases.start(await asyncio.to_thread(_lease_owner, run.url))
+    await parts.leases.start(await asyncio.to_thread(_identity, run.url))
     await _take(parts.takings, drain, voice)
     if not drain.tally.interrupted:
         await drain.run()
@@ -182,6 +234,13 @@ async def _give_back(
     return None
 
 
+def _taken_over(url: str, former: str) -> Decision:
+    """Return the record of a source that was taken over from another ledger."""
+    evidence: dict[str, object] = {"source": url, "from": former}
+    rule = "operator-take-over"
+    return Decision(at=utcnow(), kind=Kind.OPERATOR, rule=rule, evidence=evidence)
+
+
 def health_decisions(health: Health) -> Iterator[Decision]:
     """Yield the record of a health check, one per stage."""
     for finding in health.findings:
@@ -199,14 +258,13 @@ def health_decisions(health: Health) -> Iterator[Decision]:
         )
 
 
-def _lease_owner(url: LedgerURL) -> str:
-    """Return whom a shared source knows us as: the same for as long as the ledger is.
+def _identity(url: LedgerURL) -> str:
+    """Return the name under which shared sources lease to this ledger.
 
-    So a rerun has at once what a dead run had leased, and knows what that run sent.
+    A rerun has at once what a dead run had leased, and knows what that run sent.
     """
     with Report(url) as report:
-        salt = report.salt()
-    return hashlib.sha256(b"lease" + salt).hexdigest()[:32]
+        return report.identity()
 
 
 def _exporting(run: Run, exporter: Helper | None) -> Exporting | None:

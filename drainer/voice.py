@@ -23,6 +23,24 @@ def tell_domains(voice: Voice, domains: Sequence[str]) -> None:
     voice.say(f"mail for its relay_domains is sent: {names}{more}")
 
 
+def tell_claims(
+    voice: Voice,
+    elsewhere: Sequence[tuple[str, str]],
+    replaced: Sequence[tuple[str, str]],
+) -> None:
+    """Warn of sources that other drains may not see as ours, or that were theirs."""
+    for url, place in elsewhere:
+        voice.warn(
+            f"{url} cannot be written, so the marker of this ledger is {place}: drains"
+            " on other hosts, or of other users, do not see it"
+        )
+    for url, former in replaced:
+        voice.warn(
+            f"{url} is taken over from {former}: what that ledger delivered may be"
+            " delivered again"
+        )
+
+
 def tell_taken(voice: Voice, taken: Taken) -> None:
     """Say what was taken from running servers, and what that puts at stake."""
     if taken.messages:

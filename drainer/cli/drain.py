@@ -85,11 +85,21 @@ def drain(
             "--rehearse", help="Send, but acknowledge nothing; a ledger of its own."
         ),
     ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Drain a source that another ledger has; mail may arrive twice.",
+        ),
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Check the primary, then send it what the spool holds.
 
-    Running it again goes on where the last run ended, also after a crash.
+    Running it again continues where the last run ended, also after a crash.
+
+    One ledger drains a source. A file `.drainer` in it, or `FILE.drainer` beside it,
+    names that ledger; a drain with another one ends with exit status 2.
 
     Exit status: 0 every recipient is final; 1 a defect of ours, or the ledger
     cannot be written; 2 usage; 3 the primary is not ready; 4 the primary refuses
@@ -128,6 +138,7 @@ def drain(
                 url=fresh_rehearsal(url) if rehearse else url,
             )
             run.check, run.as_json = not no_check, json_
+            run.take_over = take_over
             return run
 
         code = carry_out(config, make)

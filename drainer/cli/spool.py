@@ -12,10 +12,16 @@ from drainer.errors import UsageError
 from drainer.ledger.report import Report
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
+from drainer.source_claims import SourceClaims
 from drainer.sources.database_import import Spool, create_spool
 from drainer.taking import Takings
 from drainer.voice import tell_returned
-from drainer.wiring.places import ledger_url, lock_folder
+from drainer.wiring.places import (
+    ledger_url,
+    lock_folder,
+    marker_folders,
+    shown_ledger,
+)
 from drainer.wiring.sources import make_sources
 
 UrlArgument = Annotated[
@@ -130,8 +136,15 @@ def give_back(
     if not takings:
         message = f"nothing is taken from {opened[0].url}"
         raise UsageError(message, hint="only from a server that runs: postfix:live")
+    claims = SourceClaims(opened, marker_folders())
     with Report(url) as report:
-        returned = asyncio.run(takings.give_back(report, everything=everything))
+        claims.take(url, shown_ledger(url), take_over=False)
+        code = 1
+        try:
+            returned = asyncio.run(takings.give_back(report, everything=everything))
+            code = 0
+        finally:
+            claims.release(url, code)
     for name, each in returned.items():
         if json_:
             print_json({"source": name, **each._asdict()})

@@ -1,5 +1,6 @@
 """Reading the ledger: status, lists, one message's history. Never writes."""
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,23 @@ class Report:
             sa.select(schema.meta.c.value).where(schema.meta.c.name == "salt")
         )
         return bytes.fromhex(value)
+
+    def identity(self) -> str:
+        """Return what sources know this ledger by: the same for as long as it exists.
+
+        Two ledgers never share it, whatever their URLs are.
+        """
+        return hashlib.sha256(b"lease" + self.salt()).hexdigest()[:32]
+
+    def has_messages(self, source: str, *, unacknowledged: bool = False) -> bool:
+        """Tell whether a message of a source is recorded.
+
+        With ``unacknowledged`` only those count that the source may still hold.
+        """
+        query = sa.select(sa.literal(1)).where(_M.source == source).limit(1)
+        if unacknowledged:
+            query = query.where(_M.acknowledged.is_(None))
+        return self._scalar(query) is not None
 
     # --- the sum of promise P1
 

@@ -23,6 +23,7 @@ from drainer.errors import SourceError, UsageError
 from drainer.mail.message import Message, Spooled
 from drainer.policy.throttle import parse_size
 from drainer.sources import Format, Source
+from drainer.sources.claim import OnDisk
 
 LIMIT_OPTION = "archive_limit"
 DEFAULT_LIMIT = "20GB"
@@ -59,6 +60,14 @@ class Archived:
 
     def refuse_if_live(self) -> None:
         """Refuse never: no server is at work in an archive."""
+
+    def roots(self) -> tuple[Path, ...]:
+        """Return the archive: one ledger drains it."""
+        return (Path(self.url.partition(":")[2]),)
+
+    def unpacked_roots(self) -> Sequence[Path]:
+        """Return the folders that it contained, with the markers that were in them."""
+        return self._inner.roots() if isinstance(self._inner, OnDisk) else ()
 
     def scan(self) -> Iterator[Spooled]:
         """List what the unpacked spool lists."""

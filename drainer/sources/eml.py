@@ -27,6 +27,7 @@ from drainer.sources.eml_sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sideca
 from drainer.sources.files import directory, open_file, read_at, unusable
 from drainer.sources.maildir_file import File, file_problem, load
 from drainer.sources.maildir_layout import Name, compression
+from drainer.sources.marker import MARKER
 from drainer.sources.queue_directory import QueueDirectory
 from drainer.sources.queue_entry import IDENTITY_BYTES, Draft, damaged_draft, time_of
 from drainer.sources.queue_walk import Kind, Place, place_of
@@ -76,7 +77,8 @@ class EmlDirectory(QueueDirectory):
             for path in Path(self._root).iterdir():
                 if _is_eml(path.name):
                     return
-                is_empty = is_empty and path.suffix == ".json"
+                is_ours = path.suffix == ".json" or path.name == MARKER
+                is_empty = is_empty and is_ours
         except OSError as error:
             raise unusable(self._root, error) from error
         if not is_empty:

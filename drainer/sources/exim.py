@@ -101,6 +101,11 @@ class EximSpool:
             )
             raise UsageError(message, hint=hint)
 
+    def roots(self) -> tuple[Path, ...]:
+        """Return the spool, and each named queue: it could be a spool of its own."""
+        parts = {parts[:-1] for parts in self._queues.values()}
+        return tuple(Path(self._root, *each) for each in sorted(parts))
+
     def scan(self) -> Iterator[Spooled]:
         """List the messages queue by queue, in directory order, as they are read."""
         for queue, parts in self._queues.items():

@@ -29,6 +29,7 @@ from drainer.sources.haraka_message import (
     parse_todo,
     unstuff,
 )
+from drainer.sources.marker import MARKER
 from drainer.sources.queue_directory import QueueDirectory
 from drainer.sources.queue_entry import (
     IDENTITY_BYTES,
@@ -81,8 +82,8 @@ class HarakaQueue(QueueDirectory):
                 raise UsageError(message, hint="stop it first")
 
     def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: ARG002, FBT001
-        """Take everything for a message: a queue contains nothing else."""
-        return Kind.MESSAGE
+        """Take everything for a message but our marker: it contains nothing else."""
+        return Kind.OTHER if place.name == MARKER else Kind.MESSAGE
 
     def key(self, place: Place) -> str:
         """Return what an attempt leaves as it is: arrival and tag."""

@@ -102,6 +102,10 @@ class Maildir:
     def refuse_if_live(self) -> None:
         """Refuse never: no server sends mail out of a Maildir."""
 
+    def roots(self) -> tuple[Path, ...]:
+        """Return the inbox and the folders: each is a Maildir of its own."""
+        return tuple(Path(self._root, *folder) for folder in self._folders)
+
     def scan(self) -> Iterator[Spooled]:
         """List the inbox, then the folders: new before cur, in directory order."""
         for folder in self._folders:

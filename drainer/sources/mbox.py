@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
@@ -115,6 +116,10 @@ class Mbox:
 
     def refuse_if_live(self) -> None:
         """Refuse never: no server sends mail out of an mbox."""
+
+    def roots(self) -> tuple[Path, ...]:
+        """Return the file: one ledger drains it."""
+        return (Path(self._path),)
 
     def scan(self) -> Iterator[Spooled]:
         """List the messages in the order of the file, in one pass.

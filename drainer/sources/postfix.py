@@ -123,6 +123,10 @@ class PostfixQueue:
             )
             raise UsageError(message, hint=hint)
 
+    def roots(self) -> tuple[Path, ...]:
+        """Return the queue directory: one ledger drains it."""
+        return (Path(self._root),)
+
     def scan(self) -> Iterator[Spooled]:
         """List the messages queue by queue, in directory order, as they are read."""
         has_logs = self._has_bounce_logs()

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError
@@ -76,6 +77,10 @@ class QueueDirectory(ABC):
     @abstractmethod
     def refuse_if_live(self) -> None:
         """Raise UsageError when a running server would deliver the same mail."""
+
+    def roots(self) -> tuple[Path, ...]:
+        """Return the queue directory: one ledger drains it."""
+        return (Path(self._root),)
 
     @abstractmethod
     def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001

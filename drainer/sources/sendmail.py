@@ -83,6 +83,13 @@ class SendmailQueue(QueueDirectory):
             )
             raise UsageError(message, hint=hint)
 
+    def roots(self) -> tuple[Path, ...]:
+        """Return the queue, and each queue group: it could be a queue of its own."""
+        with os.scandir(self._root) as entries:
+            groups = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        apart = sorted(set(groups) - _DIRECTORIES)
+        return (Path(self._root), *(Path(self._root, name) for name in apart))
+
     def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001
         """Take control files and bodies; descend into every other directory."""
         name = place.name

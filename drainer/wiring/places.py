@@ -46,6 +46,24 @@ def quarantine_folder(url: URL) -> Path:
     return path.parent / f"quarantine-{digest}"
 
 
+def shown_ledger(url: URL) -> str:
+    """Return a ledger's URL for other drains to name: absolute, without secrets."""
+    if engine.is_file(url):
+        return os.path.realpath(str(url.database))
+    return url.set(password=None, query={}).render_as_string(hide_password=True)
+
+
+def marker_folders() -> tuple[Path, ...]:
+    """Return where markers of sources are that cannot be written.
+
+    The first is shared by root and the service's user, who owns it.
+    """
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    own = engine.default_path(state_home, root=False)
+    shared = engine.default_path("", root=True)
+    return tuple(path.parent / "sources" for path in (shared, own))
+
+
 def lock_folder(url: URL) -> Path:
     """Return the folder of the owners' locks."""
     if engine.is_file(url):
