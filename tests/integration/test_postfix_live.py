@@ -311,6 +311,31 @@ def test_what_the_administrator_releases_meanwhile_is_not_sent(
     assert notes(drainer) == ""
 
 
+def test_a_drain_with_another_ledger_is_refused_while_one_works(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    peer: Callable[..., PeerThread],
+    tmp_path: Path,
+) -> None:
+    """Both would list the queue before either has put it on hold, and send it."""
+    submit(backup, *users(6))
+    other = Drainer(tmp_path / "other" / "ledger.db")
+    other.ledger.parent.mkdir()
+    primary = peer(dot=Delay(0.3, OK))
+    arguments = drain_arguments(source(backup), primary.port, "--no-check")
+    first = drainer.start(*arguments, "--connections", "1")
+    primary.wait(lambda: len(primary.messages) >= 1, timeout=30)
+    first.send_signal(signal.SIGSTOP)
+    refused = other.run(*arguments)
+    assert refused.code == 2
+    assert "is being drained now with another ledger" in refused.objects[-1]["error"]
+    first.send_signal(signal.SIGCONT)
+    _, stderr = first.communicate(timeout=60)
+    assert first.returncode == 0, stderr
+    assert copies(primary) == Counter(path for [path] in users(6))
+    assert drain(other, backup, primary.port).code == 0, "Postfix has the rest back"
+
+
 def test_a_second_drain_of_the_same_postfix_leaves_it_alone(
     backup: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
 ) -> None:
