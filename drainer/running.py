@@ -150,7 +150,7 @@ def _claimed(run: Run, voice: Voice) -> SourceClaims:
     A run that scans nothing leaves a claimed source out, and does the rest.
     """
     sources = run.sources if run.orders.acknowledge else ()
-    claims = SourceClaims(sources, marker_folders())
+    claims = SourceClaims(sources, marker_folders(run.url))
     claims.take(run.url, shown_ledger(run.url), take_over=run.take_over)
     if claims.refused and run.orders.scans:
         claims.release(run.url, 2)

@@ -136,7 +136,7 @@ def give_back(
     if not takings:
         message = f"nothing is taken from {opened[0].url}"
         raise UsageError(message, hint="only from a server that runs: postfix:live")
-    claims = SourceClaims(opened, marker_folders())
+    claims = SourceClaims(opened, marker_folders(url))
     with Report(url) as report:
         claims.take(url, shown_ledger(url), take_over=False)
         code = 1

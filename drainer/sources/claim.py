@@ -160,15 +160,16 @@ class SourceClaim:
         place = place_of(root)
         marker = self._marker(root)
         in_source = self._acquire(place, marker, create=True)
-        in_state = False
-        for known in self._state_markers(root, marker):
-            in_state = self._acquire(known, marker, create=False) or in_state
-        if in_source and not _has_other_names(root):
-            return
-        if not in_state:
-            self._claim_in_state(root, marker, warn=not in_source)
+        known = [
+            str(each)
+            for each in self._state_markers(root, marker)
+            if self._acquire(each, marker, create=False)
+        ]
         if not in_source:
+            self.elsewhere += known or [self._claim_in_state(root, marker)]
             self._acquire(place, marker, create=False)
+        elif not known and _has_other_names(root):
+            self._claim_in_state(root, marker)
 
     def _look_around(self) -> None:
         """Refuse what is a part of another ledger's source, or has one in it.
@@ -179,28 +180,26 @@ class SourceClaim:
         if self.is_new and isinstance(self._source, Packed):
             places += map(place_of, self._source.unpacked_roots())
         for place in places:
-            found = look(place)
-            is_other = found is not None and found.ledger != self._claimant.ledger
-            if found is not None and is_other and not self._take_over:
-                raise self._refusal(place, found)
+            found, is_locked = look(place)
+            if found is None or found.ledger == self._claimant.ledger:
+                continue
+            if is_locked or not self._take_over:
+                raise self._refusal(place, found, is_locked=is_locked)
 
-    def _claim_in_state(self, root: Path, marker: Marker, *, warn: bool) -> None:
+    def _claim_in_state(self, root: Path, marker: Marker) -> str:
+        """Claim in the first state folder that can be written; return the path."""
         status = root.stat()
         for folder in self._state_folders:
             place = Place(folder, f"{status.st_ino}-{status.st_dev}")
             try:
                 make_private_folder(folder)
-                if not self._acquire(place, marker, create=True):
-                    continue
+                if self._acquire(place, marker, create=True):
+                    return str(place)
             except OSError:
                 continue
-            if warn:
-                self.elsewhere.append(str(place))
-            return
-        if warn:
-            message = f"no marker can be written for {printable(self._url)}"
-            hint = "make room, or run drainer as a user who may write there"
-            raise SourceError(message, hint=hint)
+        message = f"no marker can be written for {printable(self._url)}"
+        hint = "make room, or run drainer as a user who may write there"
+        raise SourceError(message, hint=hint)
 
     def _state_markers(self, root: Path, marker: Marker) -> Iterator[Place]:
         """Yield the markers of this source in the state folders.
@@ -239,11 +238,6 @@ class SourceClaim:
                 return False
             try:
                 is_held = self._try(file, marker)
-            except OSError as error:
-                file.close()
-                if is_no_place(error):
-                    return False
-                raise
             except BaseException:
                 file.close()
                 raise
@@ -256,7 +250,18 @@ class SourceClaim:
             patience.wait(place)
 
     def _try(self, file: MarkerFile, marker: Marker) -> bool | None:
-        """Make one attempt; False means: try again, None: it cannot be written."""
+        """Make one attempt; False means: try again, None: none can be made here."""
+        try:
+            return self._lock(file, marker)
+        except OSError as error:
+            if not is_no_place(error):
+                raise
+            # No lock, or no room: what another ledger wrote counts all the same.
+            self._is_ours(file, is_locked=True)
+            return None
+
+    def _lock(self, file: MarkerFile, marker: Marker) -> bool | None:
+        """Lock a marker, and write it if there was none."""
         if file.lock(shared=False):
             if not file.is_current():
                 return False
@@ -328,24 +333,28 @@ def _names(folder: Path) -> Iterable[str]:
 
 def _is_about(place: Place, marker: Marker) -> bool:
     """Tell whether a marker in a state folder is about this source."""
-    found = look(place)
+    found, _ = look(place)
     return found is not None and (
         found.device == marker.device or found.path == marker.path
     )
 
 
-def look(place: Place) -> Marker | None:
-    """Return what a marker says, without a lock; None when there is none."""
+def look(place: Place) -> tuple[Marker | None, bool]:
+    """Return what a marker says, None when there is none; and whether it is locked."""
     try:
         file = open_marker(place, create=False)
     except OSError:
-        return None
+        return None, False
     if file is None:
-        return None
+        return None, False
+    is_locked = False
     try:
-        return file.read()
+        found = file.read()
+        with suppress(OSError):  # a file system without locks
+            is_locked = not file.lock(shared=False)
     finally:
         file.close()
+    return found, is_locked
 
 
 def _neighbours(root: Path) -> Iterator[Place]:

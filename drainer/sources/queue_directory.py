@@ -316,11 +316,8 @@ class QueueDirectory(ABC):
     def _sync(self, touched: set[tuple[str, ...]]) -> None:
         """Make the removals so far durable."""
         for parts in touched:
-            with (
-                suppress(FileNotFoundError),
-                directory(self._root, parts) as descriptor,
-            ):
-                os.fsync(descriptor)
+            with suppress(FileNotFoundError), directory(self._root, parts) as opened:
+                os.fsync(opened)
         touched.clear()
 
     def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:

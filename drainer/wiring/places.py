@@ -53,15 +53,17 @@ def shown_ledger(url: URL) -> str:
     return url.set(password=None, query={}).render_as_string(hide_password=True)
 
 
-def marker_folders() -> tuple[Path, ...]:
+def marker_folders(url: URL) -> tuple[Path, ...]:
     """Return where markers of sources are that cannot be written.
 
-    The first is shared by root and the service's user, who owns it.
+    Root and the service's user share the first, and all ledgers of a user the second.
+    The last is this ledger's own, for a host where nothing else can be written.
     """
     state_home = os.environ.get("XDG_STATE_HOME", "")
     own = engine.default_path(state_home, root=False)
     shared = engine.default_path("", root=True)
-    return tuple(path.parent / "sources" for path in (shared, own))
+    homes = (shared.parent, own.parent, lock_folder(url))
+    return tuple(dict.fromkeys(home / "sources" for home in homes))
 
 
 def lock_folder(url: URL) -> Path:
