@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from drainer.sources.marker import MARKER
 from tests.primaries import (
     DOMAIN,
     SENDER,
@@ -88,7 +89,8 @@ class Backup(Bench):
     @property
     def left(self) -> set[str]:
         """The queue ids that still have their file."""
-        return {path.name for path in self.spool.rglob("*") if path.is_file()}
+        found = {path.name for path in self.spool.rglob("*") if path.is_file()}
+        return found - {MARKER}
 
     # ---- what must hold
 

@@ -60,7 +60,7 @@ def packed(folder: Path) -> str:
 
 @pytest.mark.parametrize("lay_out", [mbox, eml, postcat, packed])
 def test_a_store_is_drained_once_and_kept(tmp_path: Path, lay_out: object) -> None:
-    """What was deferred goes with the next run, and nothing else."""
+    """What was deferred goes with the next run, and the marker alone is new."""
     assert callable(lay_out)
     (tmp_path / "mail").mkdir()
     temporary = tmp_path / "tmp"
@@ -81,7 +81,12 @@ def test_a_store_is_drained_once_and_kept(tmp_path: Path, lay_out: object) -> No
         assert primary.accepted[-1].forward_paths == ["user5@example.org"]
         assert len(primary.accepted) == COUNT
     assert set(drainer.states().values()) == {"delivered"}
-    assert tree(tmp_path / "mail") == before
+    [marker] = (tmp_path / "mail").rglob("*.drainer")
+    after = tree(tmp_path / "mail")
+    assert set(after) - set(before) == {marker}
+    assert {p: after[p] for p in before if p.is_file()} == {
+        p: facts for p, facts in before.items() if p.is_file()
+    }
     assert list(temporary.iterdir()) == []
 
 
