@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy.engine import URL
-
 from drainer.errors import DrainerError, SourceClaimed
 from drainer.ledger import engine
+from drainer.ledger.engine import LedgerURL
 from drainer.ledger.report import Report
 from drainer.sources import Source, Taking
 from drainer.sources.claim import Claimant, OnDisk, SourceClaim
@@ -47,7 +46,7 @@ class SourceClaims:
         """The sources that cannot be written, each with the path of its marker."""
         return [(u, each) for u, c in self._claims.items() for each in c.elsewhere]
 
-    def take(self, ledger: URL, shown: str, *, take_over: bool) -> None:
+    def take(self, ledger: LedgerURL, shown: str, *, take_over: bool) -> None:
         """Claim all for a ledger, which is made if need be; ``refused`` has the rest.
 
         When one is refused the others are released. Raises LedgerError, SourceError.
@@ -71,7 +70,7 @@ class SourceClaims:
             self.release(ledger, 1)
             raise
 
-    def release(self, ledger: URL, code: int) -> None:
+    def release(self, ledger: LedgerURL, code: int) -> None:
         """Release all after a run with this exit code; remove what is done with."""
         done: set[str] = set()
         with suppress(DrainerError), Report(ledger) as report:

@@ -20,6 +20,7 @@ from drainer.errors import LedgerError, LedgerUnwritable, UsageError
 from drainer.ledger import schema
 from drainer.process import make_private_folder, open_private
 
+LedgerURL = URL
 BUSY_TIMEOUT_MS = 30_000
 _LOCK_NAME, _LOCK_NUMBER = "drainer-ledger", 7_239_147_016
 """What drainers of one server database queue up at: a name, and its number."""

@@ -10,7 +10,7 @@ from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.ledger import engine
 
-LedgerURL = URL
+LedgerURL = engine.LedgerURL
 
 
 def ledger_url(config: Config) -> URL:
