@@ -356,7 +356,7 @@ def test_a_folder_of_a_maildir_is_not_drained_beside_it(
     """In either order; a folder that is not read is free."""
     spool = make()
     root = spool.bench.root / "spool"
-    write_maildir(root / ".Sub", COUNT, domain="example.org")
+    write_maildir(root / ".Sub", COUNT, size=600)
     with_folder = f"maildir:{root}?ack=keep&folders=Sub"
     folder = f"maildir:{root}/.Sub?ack=keep"
     assert spool.drain("a", url=with_folder).code in (0, 5)
@@ -571,11 +571,12 @@ def test_a_run_that_reads_no_source_leaves_a_claimed_one_out(
     make: Callable[..., Spool],
 ) -> None:
     """`bounces run` with the former ledger: a warning, and nothing is sent from it."""
-    spool = make("maildir-keep", rcpt="550 5.1.1 no such user")
+    gone = per_recipient({"user3@example.org": "550 5.1.1 no such user"})
+    spool = make("maildir-keep", rcpt=gone)
     assert spool.drain("a").code == 5
     spool.primary.script = Script()
     assert spool.drain("b", TAKE_OVER).code == 0
     known = ["--config", spool.bench.config, "--ledger", spool.bench.root / "a.db"]
     result = call("bounces", "run", *known, "--no-check", "--json")
     assert "is left out" in result.stderr
-    assert spool.copies == recipients()
+    assert spool.copies["user3@example.org"] == 1, "by the ledger that took over"
