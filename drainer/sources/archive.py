@@ -83,7 +83,7 @@ class Archived:
         return self._renamed(self._inner.open(inner))
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         return self._inner.is_in_place(replace(message, source=self._inner.url))
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:

@@ -201,7 +201,7 @@ class Maildir:
         yield from crlf(cut(file.chunks(), stripped))
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         place = _place(message)
         if not _is_safe(place):
             return False
@@ -210,8 +210,12 @@ class Maildir:
                 file = load(place.name, descriptor)
         except (OSError, MessageUnreadable):
             return False
-        os.close(file.descriptor)
-        return file.identity == message.identity
+        try:
+            return file.identity == message.identity and has_content(
+                message, partial(self._chunks, file)
+            )
+        finally:
+            os.close(file.descriptor)
 
     @contextmanager
     def _found(self, message: Message) -> Iterator[tuple[File, _Place]]:

@@ -238,7 +238,7 @@ class PostfixQueue:
         raise Gone(code, f"no queue has {message.native_id} any more")
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         *parts, name = unescape_name(message.locator).split("/")
         try:
             found = self._try(tuple(parts), name)
@@ -246,8 +246,12 @@ class PostfixQueue:
             return False
         if found is None:
             return False
-        os.close(found.descriptor)
-        return found.identity == message.identity
+        try:
+            return found.identity == message.identity and has_content(
+                message, partial(_chunks, found, parts)
+            )
+        finally:
+            os.close(found.descriptor)
 
     def _try(self, parts: tuple[str, ...], name: str) -> Found | None:
         if {"", ".", ".."} & {*parts, name}:

@@ -228,14 +228,14 @@ class QueueDirectory(ABC):
         raise Gone(code, f"the queue has no {message.native_id} any more")
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         place = place_of(message.locator)
         if not place.is_safe:
             return False
         try:
             with ExitStack() as stack:
                 found = self._try(place, stack)
-                return found is not None and is_same(found, message)
+                return found is not None and is_same(found, message, moved=True)
         except MessageUnreadable:
             return False
 
