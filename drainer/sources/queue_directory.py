@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError
+from drainer.folders import owner_of
 from drainer.mail.content import Held, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
@@ -322,7 +323,10 @@ class QueueDirectory(ABC):
 
     def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:
         try:
-            with directory(self._root, place.parts) as descriptor:
+            with (
+                directory(self._root, place.parts) as descriptor,
+                owner_of(descriptor),
+            ):
                 os.unlink(place.name, dir_fd=descriptor)
         except (FileNotFoundError, NotADirectoryError):
             return
