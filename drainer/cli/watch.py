@@ -53,7 +53,7 @@ def watch(
     def read() -> Plan:
         return make_plan(load(place, to=to, ledger=ledger), names)
 
-    plan = read()
+    plan = make_plan(load(place, to=to, ledger=ledger, acts=True), names)
     error: DrainerError | None = None
     try:
         uvloop.run(_watch(plan, read))

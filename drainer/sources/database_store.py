@@ -182,7 +182,7 @@ def _sqlite(path: str) -> sa.Engine:
 
     def connect(mode: str) -> sqlite3.Connection:
         uri = f"file:{quote(path)}?mode={mode}"
-        connection = sqlite3.connect(
+        connection: sqlite3.Connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None,
             check_same_thread=False, **arguments,
         )  # fmt: skip

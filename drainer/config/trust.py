@@ -1,0 +1,85 @@
+"""Reads files that decide what drainer does, unless others could have changed them.
+
+A configuration names commands that drainer runs and hosts that it sends mail to. As
+ssh and sudo do, drainer refuses a file that belongs to another user than the caller or
+root, that others can write, or whose folder lets them exchange it.
+"""
+
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from drainer.errors import UsageError
+
+_MAX_LINKS = 40
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def read_trusted(path: Path) -> bytes:
+    """Return what a file has.
+
+    Raises UsageError when another user could have changed it, and OSError.
+    """
+    descriptor = os.open(_resolved(path), _FLAGS)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        _check_owner(path, status)
+        if not stat.S_ISREG(status.st_mode):
+            message = f"{path} is not a regular file"
+            raise UsageError(message)
+        if status.st_mode & _OTHERS_MAY_WRITE:
+            raise _refusal(path, "others can write it", f"chmod go-w {_quoted(path)}")
+        return file.read()
+
+
+def _resolved(path: Path) -> Path:
+    """Follow the links to a file; only root or the caller could have made them."""
+    for _ in range(_MAX_LINKS):
+        _check_folder(path)
+        if not path.is_symlink():
+            return path
+        _check_owner(path, path.lstat())
+        path = path.parent / path.readlink()
+    message = f"{path} leads through too many links"
+    raise UsageError(message)
+
+
+def _check_folder(path: Path) -> None:
+    folder = path.parent
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+    finally:
+        os.close(descriptor)
+    if read_only:  # a volume of Kubernetes, whose mode says that all may write
+        return
+    if _is_foreign(status):
+        reason = f"its folder {folder} belongs to user {status.st_uid}"
+        raise _refusal(path, reason, f"chown {os.geteuid()} {_quoted(folder)}")
+    if status.st_mode & _OTHERS_MAY_WRITE and not status.st_mode & stat.S_ISVTX:
+        reason = f"others can write in its folder {folder}"
+        raise _refusal(path, reason, f"chmod go-w {_quoted(folder)}")
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if _is_foreign(status):
+        owner, caller = status.st_uid, os.geteuid()
+        who = "root" if caller == 0 else f"root or to you (user {caller})"
+        reason = f"it belongs to user {owner}, not to {who}"
+        raise _refusal(path, reason, f"chown {caller} {_quoted(path)}")
+
+
+def _is_foreign(status: os.stat_result) -> bool:
+    return status.st_uid not in (0, os.geteuid())
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path.absolute()))
+
+
+def _refusal(path: Path, reason: str, remedy: str) -> UsageError:
+    hint = f"read what it says, then run: {remedy}"
+    return UsageError(f"{path} is not used: {reason}", hint=hint)
