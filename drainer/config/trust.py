@@ -23,7 +23,7 @@ def read_trusted(path: Path) -> bytes:
     Raises UsageError when another user could have changed it, and OSError.
     """
     descriptor = os.open(_resolved(path), _FLAGS)
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
         _check_owner(path, status)
         if not stat.S_ISREG(status.st_mode):

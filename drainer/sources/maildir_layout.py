@@ -151,7 +151,10 @@ class Drained:
         """Make the moves out of these directories durable."""
         for each in parts:
             for root in (self.root, Path(self._origin)):
-                with suppress(FileNotFoundError), directory(root, each) as descriptor:
+                with (
+                    suppress(FileNotFoundError, NotADirectoryError),
+                    directory(root, each) as descriptor,
+                ):
                     os.fsync(descriptor)
 
     def _free_name(self, name: str, here: int, there: int) -> str:

@@ -312,7 +312,7 @@ class PostfixQueue:
         try:
             with directory(self._root, parts) as descriptor:
                 os.fsync(descriptor)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
 
     def _has_bounce_logs(self) -> bool:

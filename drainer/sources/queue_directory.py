@@ -317,8 +317,11 @@ class QueueDirectory(ABC):
     def _sync(self, touched: set[tuple[str, ...]]) -> None:
         """Make the removals so far durable."""
         for parts in touched:
-            with suppress(FileNotFoundError), directory(self._root, parts) as opened:
-                os.fsync(opened)
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                directory(self._root, parts) as descriptor,
+            ):
+                os.fsync(descriptor)
         touched.clear()
 
     def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:
