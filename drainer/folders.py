@@ -3,37 +3,24 @@
 Root may do anything, so a name in a folder that another user can write is a trap: the
 user exchanges what is there between two steps, by a link or another folder. Two rules
 close it. As root, drainer follows a link only where root made it, and it works in a
-folder as the folder's owner: with the file system's user and group ids, which Linux
-keeps for each thread (setfsuid(2)). What the owner cannot reach, drainer cannot either,
-whatever the name leads to by then; and what drainer makes there belongs to the owner.
-
-The ids change around single calls on names, never across a ``yield`` or an ``await``.
-An open descriptor needs no rights any more. For any other user nothing changes.
+folder as the folder's owner (drainer.file_rights). What the owner cannot reach, drainer
+cannot either, whatever the name leads to by then; and what drainer makes there belongs
+to the owner. For any other user nothing changes.
 """
 
-import ctypes
 import errno
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from typing import NamedTuple
+
+from drainer.file_rights import as_owner, is_root, refusal
 
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_LINKS = 40
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_NO_GROUP = 65534
-_CAPABILITY_VERSION = 0x20080522
-_DAC_READ_SEARCH = 1 << 2
-_ASK = 2**32 - 1
-"""No id: the calls below then only return the present one."""
-
-_libc = ctypes.PyDLL(None)
-for _call in (_libc.setfsuid, _libc.setfsgid):
-    _call.argtypes, _call.restype = (ctypes.c_uint,), ctypes.c_uint
 
 
 class Located(NamedTuple):
@@ -47,41 +34,9 @@ class Located(NamedTuple):
     foreign: os.stat_result | None
 
 
-def is_root() -> bool:
-    """Whether this process may do what the owner of a folder may not."""
-    return os.geteuid() == 0
-
-
-def refusal(text: str) -> PermissionError:
-    """Return the error for what root does not touch in a folder of another user."""
-    return PermissionError(errno.EPERM, text)
-
-
 def is_trusted(folder: os.stat_result) -> bool:
     """Whether only root can put anything into a folder."""
     return folder.st_uid == 0 and not folder.st_mode & _OTHERS_MAY_WRITE
-
-
-@contextmanager
-def as_owner(status: os.stat_result, *, search: bool = False) -> Iterator[None]:
-    """Let this thread use files with the rights of an owner, if it is root.
-
-    ``search``: it may also pass through and read what the owner may not, and write
-    nothing more than the owner. Raises PermissionError when root may not act as another
-    user here.
-    """
-    if status.st_uid == 0 or not is_root():
-        yield
-        return
-    before = _libc.setfsuid(_ASK), _libc.setfsgid(_ASK)
-    try:
-        _act_as(status.st_uid, _group_of(status.st_uid, status.st_gid))
-        if search:
-            _allow_search()
-        yield
-    finally:
-        _libc.setfsuid(before[0])
-        _libc.setfsgid(before[1])
 
 
 @contextmanager
@@ -299,59 +254,3 @@ def _is_strange_link(descriptor: int, folder: int) -> bool:
 
 def _hard_link(name: str) -> PermissionError:
     return refusal(f"{name} is a hard link to a file of root")
-
-
-def _act_as(uid: int, gid: int) -> None:
-    """Take the ids of a user, and no group of root's.
-
-    Its groups give root nothing but what its capabilities do, so the whole process
-    drops them, once.
-    """
-    if os.getgroups():
-        _drop_groups(uid)
-    _libc.setfsgid(gid)
-    _libc.setfsuid(uid)
-    if (_libc.setfsuid(_ASK), _libc.setfsgid(_ASK)) != (uid, gid):
-        raise _unable(uid)
-
-
-class _Capabilities(ctypes.Structure):
-    """What capget(2) and capset(2) exchange: two of each, low bits first."""
-
-    _fields_ = (
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
-    )
-
-
-def _allow_search() -> None:
-    """Take CAP_DAC_READ_SEARCH again, which left with root's id; it comes back then."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
-    known = (_Capabilities * 2)()
-    _libc.capget(header, known)
-    known[0].effective |= known[0].permitted & _DAC_READ_SEARCH
-    _libc.capset(header, known)
-
-
-def _drop_groups(uid: int) -> None:
-    try:
-        os.setgroups([])
-    except OSError:
-        raise _unable(uid) from None
-
-
-def _unable(uid: int) -> PermissionError:
-    return refusal(
-        f"root may not act as user {uid} here (no CAP_SETUID and CAP_SETGID):"
-        " run drainer as that user, or grant them"
-    )
-
-
-@lru_cache(maxsize=256)
-def _group_of(uid: int, gid: int) -> int:
-    """Return a user's own group: a folder may have one that gives it other rights."""
-    try:
-        return pwd.getpwuid(uid).pw_gid
-    except KeyError:
-        return gid or _NO_GROUP

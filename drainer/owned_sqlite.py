@@ -1,9 +1,9 @@
 """SQLite with the rights of the owner of its folder.
 
 SQLite opens its journals by name, at any time, and removes them by name. As root in a
-folder of another user every call therefore has that user's rights (drainer.folders).
-It takes absolute paths alone, so that it may need the right to pass through folders
-that the user cannot enter.
+folder of another user every call therefore has that user's rights. It takes absolute
+paths alone, so that it may need the right to pass through folders that the user cannot
+enter.
 """
 
 import os
@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drainer.folders import as_owner, is_root, is_trusted, locate, refusal
+from drainer.file_rights import as_owner, is_root, refusal
+from drainer.folders import is_trusted, locate
 from drainer.private_files import check_private
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")

@@ -10,14 +10,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from drainer.file_rights import is_root, refusal
 from drainer.folders import (
     find_folder,
-    is_root,
     is_trusted,
     locate,
     open_in,
     owner_of,
-    refusal,
     refuse_another_owner,
 )
 

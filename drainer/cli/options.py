@@ -17,7 +17,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         help="Configuration file; else ./drainer.toml, then"
-        " /etc/drainer/drainer.toml; none is needed.",
+        " /etc/drainer/drainer.toml; none is needed. It must be yours or root's.",
         dir_okay=False,
     ),
 ]

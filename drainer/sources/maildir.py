@@ -309,11 +309,8 @@ class Maildir:
         if self._acknowledge == "move":
             return self._drained.move(*place)
         try:
-            with (
-                directory(self._root, place.parts) as descriptor,
-                owner_of(descriptor),
-            ):
-                os.unlink(place.name, dir_fd=descriptor)
+            with directory(self._root, place.parts) as above, owner_of(above):
+                os.unlink(place.name, dir_fd=above)
         except FileNotFoundError:
             return False
         except OSError as error:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.folders import hand_over, owner_of, refusal, refuse_another_owner
+from drainer.file_rights import refusal
+from drainer.folders import hand_over, owner_of, refuse_another_owner
 from drainer.sources.files import (
     CHUNK_BYTES,
     directory,

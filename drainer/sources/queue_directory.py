@@ -326,11 +326,8 @@ class QueueDirectory(ABC):
 
     def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:
         try:
-            with (
-                directory(self._root, place.parts) as descriptor,
-                owner_of(descriptor),
-            ):
-                os.unlink(place.name, dir_fd=descriptor)
+            with directory(self._root, place.parts) as above, owner_of(above):
+                os.unlink(place.name, dir_fd=above)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:

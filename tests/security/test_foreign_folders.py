@@ -18,7 +18,8 @@ from typing import Final
 import pytest
 
 from drainer.errors import DrainerError, MessageUnreadable, SourceError
-from drainer.folders import as_owner, open_folder, owner_of
+from drainer.file_rights import as_owner
+from drainer.folders import open_folder, owner_of
 from drainer.ledger import engine, watches
 from drainer.ledger.owner import Owner
 from drainer.ledger.trial import try_writing
