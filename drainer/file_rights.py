@@ -18,6 +18,8 @@ from functools import lru_cache
 _NO_GROUP = 65534
 _CAPABILITY_VERSION = 0x20080522
 _DAC_READ_SEARCH = 1 << 2
+_OPENAT2, _CURRENT_FOLDER, _NO_SYMLINKS = ctypes.c_long(437), ctypes.c_long(-100), 4
+"""The call's number everywhere, AT_FDCWD, and RESOLVE_NO_SYMLINKS."""
 _ASK = 2**32 - 1
 """No id: the calls below then only return the present one."""
 
@@ -47,9 +49,13 @@ def as_owner(status: os.stat_result, *, search: bool = False) -> Iterator[None]:
     if status.st_uid == 0 or not is_root():
         yield
         return
-    before = _libc.setfsuid(_ASK), _libc.setfsgid(_ASK)
+    uid, gid = status.st_uid, _group_of(status.st_uid, status.st_gid)
+    if os.getgroups():
+        _drop_groups(uid)
+    before = (_libc.setfsuid(uid), _libc.setfsgid(gid))  # each returns the last one
     try:
-        _act_as(status.st_uid, _group_of(status.st_uid, status.st_gid))
+        if (_libc.setfsuid(_ASK), _libc.setfsgid(_ASK)) != (uid, gid):
+            raise _unable(uid)
         if search:
             _allow_search()
         yield
@@ -59,18 +65,19 @@ def as_owner(status: os.stat_result, *, search: bool = False) -> Iterator[None]:
         _libc.setfsgid(before[1])
 
 
-def _act_as(uid: int, gid: int) -> None:
-    """Take the ids of a user, and no group of root's.
+def open_without_links(path: str, flags: int) -> int | None:
+    """Open a path that has no link in it, and no ``..``; None when that fails.
 
-    Its groups give root nothing but what its capabilities do, so the whole process
-    drops them, once.
+    One call (openat2(2)) instead of a walk.
     """
-    if os.getgroups():
-        _drop_groups(uid)
-    _libc.setfsgid(gid)
-    _libc.setfsuid(uid)
-    if (_libc.setfsuid(_ASK), _libc.setfsgid(_ASK)) != (uid, gid):
-        raise _unable(uid)
+    if ".." in path or "\0" in path:
+        return None
+    how = (ctypes.c_uint64 * 3)(flags, 0, _NO_SYMLINKS)
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    descriptor = _libc.syscall(
+        _OPENAT2, _CURRENT_FOLDER, os.fsencode(path), ctypes.byref(how), size
+    )
+    return descriptor if descriptor >= 0 else None
 
 
 class _Capabilities(ctypes.Structure):
@@ -93,6 +100,10 @@ def _allow_search() -> None:
 
 
 def _drop_groups(uid: int) -> None:
+    """Drop root's groups, once for the whole process.
+
+    They give root nothing but what its capabilities do, and a user would have them.
+    """
     try:
         os.setgroups([])
     except OSError:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from drainer.file_rights import as_owner, is_root, refusal
+from drainer.file_rights import as_owner, is_root, open_without_links, refusal
 
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -71,33 +71,28 @@ def open_in(folder: int, name: str, flags: int) -> int:
 
 def open_folder(path: str | os.PathLike[str]) -> int:
     """Open a folder for reading; return its descriptor. Raises OSError."""
-    if not is_root():
-        return os.open(path, _READ)
-    folder = find_folder(path)
-    try:
-        return _readable(folder)
-    finally:
-        os.close(folder)
+    return _open_folder(path, _READ)
 
 
 def open_folder_in(folder: int, name: str) -> int:
     """Open a folder in an open folder, never a link; return its descriptor."""
-    if not is_root():
-        return os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
-    below = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=folder)
-    try:
-        return _readable(below)
-    finally:
-        os.close(below)
+    return os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
 
 
 def find_folder(path: str | os.PathLike[str]) -> int:
     """Return a descriptor of a folder that need not be readable, for names in it."""
+    return _open_folder(path, _PATH)
+
+
+def _open_folder(path: str | os.PathLike[str], flags: int) -> int:
     if not is_root():
-        return os.open(path, _PATH)
+        return os.open(path, flags)
+    descriptor = open_without_links(os.fspath(path), flags)
+    if descriptor is not None:
+        return descriptor
     located = locate(path)
     try:
-        return os.open(located.name, _PATH | os.O_NOFOLLOW, dir_fd=located.folder)
+        return os.open(located.name, flags | os.O_NOFOLLOW, dir_fd=located.folder)
     finally:
         os.close(located.folder)
 
@@ -226,11 +221,6 @@ class _Walk:
 def _names(path: str) -> list[str]:
     """Return the names of a path, the last one first."""
     return [name for name in path.split("/") if name not in ("", ".")][::-1]
-
-
-def _readable(folder: int) -> int:
-    with owner_of(folder):
-        return os.open(".", _READ, dir_fd=folder)
 
 
 def _shared(folder: int, name: str) -> os.stat_result | None:
