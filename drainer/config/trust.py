@@ -22,8 +22,8 @@ def read_trusted(path: Path) -> bytes:
 
     Raises UsageError when another user could have changed it, and OSError.
     """
-    descriptor = os.open(_resolved(path), _FLAGS)
-    with os.fdopen(descriptor, "rb") as file:
+    real, is_shared = _resolved(path)
+    with os.fdopen(os.open(real, _FLAGS), "rb") as file:
         status = os.fstat(file.fileno())
         _check_owner(path, status)
         if not stat.S_ISREG(status.st_mode):
@@ -31,23 +31,32 @@ def read_trusted(path: Path) -> bytes:
             raise UsageError(message)
         if status.st_mode & _OTHERS_MAY_WRITE:
             raise _refusal(path, "others can write it", f"chmod go-w {_quoted(path)}")
+        if is_shared and status.st_nlink > 1:
+            message = f"{path} is not used: it is a hard link, in a folder for all"
+            raise UsageError(message, hint="move it into a folder of your own")
         return file.read()
 
 
-def _resolved(path: Path) -> Path:
-    """Follow the links to a file; only root or the caller could have made them."""
+def _resolved(path: Path) -> tuple[Path, bool]:
+    """Follow the links to a file; only root or the caller could have made them.
+
+    Says as well whether others can put files into its folder.
+    """
     for _ in range(_MAX_LINKS):
-        _check_folder(path)
+        folder = Path(os.path.realpath(path.parent))
+        # Not the root directory: it may have any owner in a container.
+        shared = [_is_shared(path, each) for each in (folder, *folder.parents)[:-1]]
+        path = folder / path.name
         if not path.is_symlink():
-            return path
+            return path, bool(shared and shared[0])
         _check_owner(path, path.lstat())
-        path = path.parent / path.readlink()
+        path = folder / path.readlink()
     message = f"{path} leads through too many links"
     raise UsageError(message)
 
 
-def _check_folder(path: Path) -> None:
-    folder = path.parent
+def _is_shared(path: Path, folder: Path) -> bool:
+    """Whether others can add to a folder; refuse one where they can exchange files."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -55,13 +64,15 @@ def _check_folder(path: Path) -> None:
     finally:
         os.close(descriptor)
     if read_only:  # a volume of Kubernetes, whose mode says that all may write
-        return
+        return False
     if _is_foreign(status):
-        reason = f"its folder {folder} belongs to user {status.st_uid}"
+        reason = f"the folder {folder} belongs to user {status.st_uid}"
         raise _refusal(path, reason, f"chown {os.geteuid()} {_quoted(folder)}")
-    if status.st_mode & _OTHERS_MAY_WRITE and not status.st_mode & stat.S_ISVTX:
-        reason = f"others can write in its folder {folder}"
+    is_open = bool(status.st_mode & _OTHERS_MAY_WRITE)
+    if is_open and not status.st_mode & stat.S_ISVTX:
+        reason = f"others can write in the folder {folder}"
         raise _refusal(path, reason, f"chmod go-w {_quoted(folder)}")
+    return is_open
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:

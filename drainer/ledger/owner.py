@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -88,7 +89,8 @@ class Owner:
 
     def release(self) -> None:
         """Release the lock and remove its file."""
-        remove_private(self.lock)
+        with suppress(OSError):  # what matters is that it is not locked any more
+            remove_private(self.lock)
         os.close(self.descriptor)
 
 

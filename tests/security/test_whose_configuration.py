@@ -92,6 +92,28 @@ def in_a_groups_folder(place: Path) -> Path:
     return write(place / "shared" / "drainer.toml")
 
 
+def below_a_strangers_folder(place: Path) -> Path:
+    """Root's, in root's folder, which the owner of the one above may exchange."""
+    folder_of(place / "home")
+    return write(place / "home" / "etc" / "drainer.toml")
+
+
+def below_an_open_folder(place: Path) -> Path:
+    """Root's, in root's folder, which anybody may exchange."""
+    (place / "shared").mkdir()
+    (place / "shared").chmod(0o777)
+    return write(place / "shared" / "etc" / "drainer.toml")
+
+
+def a_hard_link(place: Path) -> Path:
+    """Root's own file, to which a stranger gave a name in a folder for all."""
+    (place / "sticky").mkdir()
+    (place / "sticky").chmod(0o1777)
+    path = place / "sticky" / "drainer.toml"
+    path.hardlink_to(place / "drainer.toml")
+    return path
+
+
 def behind_a_strangers_link(place: Path) -> Path:
     """Root's own file, which a stranger has chosen."""
     (place / "sticky").mkdir()
@@ -119,6 +141,9 @@ REFUSED: Final = (
     in_a_strangers_sticky_folder,
     in_an_open_folder,
     in_a_groups_folder,
+    below_a_strangers_folder,
+    below_an_open_folder,
+    a_hard_link,
     behind_a_strangers_link,
     behind_roots_link_to_a_stranger,
     behind_a_chain,
@@ -134,7 +159,8 @@ def test_a_file_that_others_could_change_is_refused(
     result = call("config", "--config", path)
     assert result.code == 2, result
     assert "is not used: " in result.stderr
-    assert any(f"{word} " in result.stderr for word in ("chown 0", "chmod go-w"))
+    remedies = ("chown 0 ", "chmod go-w ", "move it ")
+    assert any(remedy in result.stderr for remedy in remedies)
     assert result.stdout == ""
 
 
