@@ -18,7 +18,7 @@ from drainer.sources.exim_message import Place
 from drainer.sources.files import directory
 
 _READ_WRITE = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY
-# a lock for writing needs a file open for writing
+"""A lock for writing needs a file that is open for writing."""
 
 
 def remove(
