@@ -40,6 +40,7 @@ from drainer.quarantine.exporting import target_of
 from drainer.sources import Source
 from drainer.sources.database_import import create_spool
 from drainer.sources.maildir import Maildir
+from drainer.sources.marker import Place, open_marker
 from drainer.sources.mbox import Mbox
 from drainer.sources.postfix_note import Note
 from drainer.sources.registry import open_source
@@ -125,6 +126,13 @@ def note(path: Path) -> None:
     Note(path).close()
 
 
+def mark(path: Path) -> None:
+    """Make the marker of a source."""
+    file = open_marker(Place(path.parent, path.name), create=True)
+    assert file is not None
+    file.close()
+
+
 FILES: Final[dict[str, tuple[str, Callable[[Path], object]]]] = {
     "the ledger": ("ledger.db", open_ledger),
     "the ledger of a rehearsal": ("ledger.db.rehearsal", rehearse),
@@ -140,6 +148,7 @@ FILES: Final[dict[str, tuple[str, Callable[[Path], object]]]] = {
     "an unfinished copy": (".0.0.eml", copy_message),
     "a note": ("note", note),
     "a note that is written again": ("note.new", lambda path: note(path.parent / "n")),
+    "the marker of a source": (".drainer", mark),
     "any private file": ("any", lambda path: open_private(path, os.O_RDWR)),
     "any private file, emptied": (
         "any",
@@ -266,6 +275,8 @@ def test_the_owner_of_a_folder_above_cannot_exchange_it(place: Path) -> None:
                 make_private_folder(home / "state" / "deep" / f"{number}")
             with suppress(OSError):
                 remove_private(home / "state" / "shadow")
+            with suppress(OSError, DrainerError):
+                mark(home / "state" / f"{number}.drainer")
     assert is_untouched(place)
     assert owners(home) == THEIRS
 
