@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from drainer.errors import UsageError
+from drainer.private_files import read_private
 
 DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -85,7 +86,7 @@ def with_password(url: URL, password_file: str) -> URL:
     if not password_file:
         return url
     try:
-        password = Path(password_file).read_text("utf-8").strip("\r\n")
+        password = read_private(Path(password_file)).decode().strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         message = f"cannot read the password file {password_file}: {error}"
         raise UsageError(message) from None
@@ -111,6 +112,8 @@ def server_engine(url: URL) -> sa.Engine:
 
 
 def reason(error: BaseException) -> str:
-    """Return what the driver said, on one line."""
+    """Return what the driver or the system said, on one line."""
     said = getattr(error, "orig", None) or error
+    if isinstance(said, OSError) and not said.filename and said.strerror:
+        said = said.strerror
     return " ".join(str(said).split())[:300]

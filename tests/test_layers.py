@@ -13,7 +13,10 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
-    ("errors", "units", "process", "pulse", "values"),
+    ("errors", "units", "process", "pulse", "values", "file_rights"),
+    ("folders",),
+    ("private_files",),
+    ("owned_sqlite",),
     ("helper",),
     ("nursery",),
     ("databases",),

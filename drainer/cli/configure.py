@@ -1,6 +1,7 @@
 """`init` writes a commented drainer.toml; `config` prints what is in force."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config.text import commented_toml
 from drainer.errors import UsageError
+from drainer.private_files import remove_private, rename_private, write_private
 from drainer.wiring.places import ledger_url
 
 
@@ -30,16 +32,29 @@ def init(
 
     Example: drainer init /etc/drainer/drainer.toml
     """
-    if path.exists() and not force:
-        message = f"{path} exists"
-        raise UsageError(message, hint="give another path, or --force")
     try:
-        path.touch(mode=0o600)
-        path.write_text(commented_toml(), "utf-8")
+        _write(path, commented_toml().encode(), force=force)
+    except FileExistsError:
+        message = f"{path} exists"
+        raise UsageError(message, hint="give another path, or --force") from None
     except OSError as error:
         message = f"cannot write {path}: {error.strerror}"
         raise UsageError(message) from None
     say(f"wrote {path}; every key is commented out and shows its default")
+
+
+def _write(path: Path, data: bytes, *, force: bool) -> None:
+    """Write a new file; with ``force`` it takes the place of what has the name."""
+    if not force:
+        write_private(path, [data])
+        return
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    write_private(new, [data])
+    try:
+        rename_private(new, path.name)
+    except BaseException:
+        remove_private(new)
+        raise
 
 
 def config(

@@ -115,7 +115,7 @@ def drain(
     if give_up_after:
         sections["gate"]["give_up_after"] = give_up_after
     with told(as_json=json_):
-        config = load(path, to=to, ledger=ledger, sections=sections)
+        config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
         if dry_run:
             print_plan(config, sources, (choice, redirect), as_json=json_)
             return

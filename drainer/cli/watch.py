@@ -67,6 +67,8 @@ async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:
     voice = _voice()
     shown = plan.url.render_as_string(hide_password=True)
     voice.say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
+    if plan.config.file is not None:
+        voice.say(f"configuration: {plan.config.file.absolute()}")
     if not plan.config.health.accept:
         voice.warn(NO_KNOWN_GOOD)
 

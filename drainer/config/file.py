@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from drainer.config import Config
+from drainer.config.trust import read_trusted
 from drainer.errors import UsageError
 
 _PREFIX = "DRAINER_"
@@ -33,9 +34,10 @@ def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
     Raises UsageError naming file, line, key and the legal values.
     """
     path = find(explicit)
-    text = _read(path) if path else ""
+    text, values = _read(path) if path else ("", {})
     _check_environment()
-    bound = type("BoundConfig", (Config,), {"file": path, "__doc__": Config.__doc__})
+    known = {"file": path, "values": values, "__doc__": Config.__doc__}
+    bound = type("BoundConfig", (Config,), known)
     try:
         config: Config = bound(**{k: v for k, v in overrides.items() if v})
     except ValidationError as error:
@@ -65,14 +67,14 @@ def _unreadable(error: SettingsError) -> UsageError:
     return UsageError(message, hint='lists are written as JSON: \'["1m", "2m"]\'')
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_text("utf-8")
-        tomllib.loads(text)
+        text = read_trusted(path).decode()
+        values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         message = f"{path}: {error}"
         raise UsageError(message) from None
-    return text
+    return text, values
 
 
 class _Origin(NamedTuple):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from sqlite3 import Cursor
+from typing import Any
 
 import sqlalchemy as sa
 import tenacity
@@ -18,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer import databases
 from drainer.errors import LedgerError, LedgerUnwritable, UsageError
 from drainer.ledger import schema
-from drainer.process import make_private_folder, open_private
+from drainer.owned_sqlite import sqlite_arguments
+from drainer.private_files import make_private_folder, open_private
 
 LedgerURL = URL
 BUSY_TIMEOUT_MS = 30_000
@@ -61,10 +63,10 @@ def connect(url: URL, *, create: bool) -> sa.Engine:
     shown = url.render_as_string(hide_password=True)
     try:
         if is_file(url):
-            _prepare_file(Path(str(url.database)), create=create)
-            _look_first(url, shown)
-        if is_file(url):
-            engine = sa.create_engine(url, hide_parameters=True)
+            path = Path(str(url.database))
+            arguments = _prepare_file(path, create=create)
+            _look_first(url, shown, arguments)
+            engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
             _configure_sqlite(engine)
         else:
             engine = databases.server_engine(url)
@@ -112,15 +114,16 @@ def writing(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
         engine.dispose()
 
 
-def _prepare_file(path: Path, *, create: bool) -> None:
-    if path.exists() and path.stat().st_size:
-        return
-    if not create:
-        message = f"there is no ledger at {path}"
-        hint = "nothing was drained with it yet; name the right one with --ledger"
-        raise LedgerError(message, hint=hint)
-    make_private_folder(path.parent)
-    os.close(open_private(path, os.O_RDWR))
+def _prepare_file(path: Path, *, create: bool) -> dict[str, Any]:
+    """Make the file if need be; return what SQLite needs to open it."""
+    if not path.exists() or not path.stat().st_size:
+        if not create:
+            message = f"there is no ledger at {path}"
+            hint = "nothing was drained with it yet; name the right one with --ledger"
+            raise LedgerError(message, hint=hint)
+        make_private_folder(path.parent)
+        os.close(open_private(path, os.O_RDWR))
+    return sqlite_arguments(path)
 
 
 def _configure_sqlite(engine: sa.Engine) -> None:
@@ -157,9 +160,9 @@ def _configure_server(engine: sa.Engine) -> None:
             ).all()
 
 
-def _look_first(url: URL, shown: str) -> None:
-    """Refuse a database of somebody else before its journal mode is changed."""
-    plain = sa.create_engine(url, hide_parameters=True)
+def _look_first(url: URL, shown: str, arguments: dict[str, Any]) -> None:
+    """Refuse a database of another program before its journal mode is changed."""
+    plain = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
     try:
         _is_ledger(plain, shown)
     finally:

@@ -10,14 +10,22 @@ import fcntl
 import os
 import socket
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
 import tenacity
 
+from drainer import databases
+from drainer.errors import LedgerError
 from drainer.ledger import schema
-from drainer.process import make_private_folder, open_private
+from drainer.private_files import (
+    make_private_folder,
+    open_present,
+    open_private,
+    remove_private,
+)
 from drainer.values import dataclass
 
 LEASE = timedelta(minutes=2)
@@ -46,11 +54,17 @@ class Owner:
 
     @classmethod
     def acquire(cls, folder: Path) -> "Owner":
-        """Take a lock of our own in ``folder``, which is made if need be."""
-        make_private_folder(folder)
+        """Take a lock of our own in ``folder``, which is made if need be.
+
+        Raises LedgerError.
+        """
         name = uuid.uuid4().hex
         lock = folder / f"{name}.lock"
-        descriptor = open_private(lock, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            make_private_folder(folder)
+            descriptor = open_private(lock, os.O_RDWR | os.O_EXCL | os.O_NOFOLLOW)
+        except OSError as error:
+            raise no_lock(folder, error) from error
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return cls(
             id=name,
@@ -74,9 +88,17 @@ class Owner:
         }
 
     def release(self) -> None:
-        """Give the lock back and remove its file."""
-        self.lock.unlink(missing_ok=True)
+        """Release the lock and remove its file."""
+        with suppress(OSError):  # what matters is that it is not locked any more
+            remove_private(self.lock)
         os.close(self.descriptor)
+
+
+def no_lock(folder: Path, error: OSError) -> LedgerError:
+    """Return the error for locks that cannot be taken."""
+    message = f"cannot lock in {folder}: {databases.reason(error)}"
+    hint = "the folder of the ledger must belong to root or to the service's user"
+    return LedgerError(message, hint=hint)
 
 
 def lease_end(now: int) -> int:
@@ -129,7 +151,7 @@ def _is_killed(row: sa.RowMapping) -> bool:
 
 def _lock_is_free(lock: Path) -> bool:
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_present(lock, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     except OSError:

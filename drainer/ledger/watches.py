@@ -15,11 +15,12 @@ from drainer.errors import OwnedElsewhere
 from drainer.ledger import Decision, Listing, engine, from_micros, schema
 from drainer.ledger.controls import Desk
 from drainer.ledger.known_messages import has_news
+from drainer.ledger.owner import no_lock
 from drainer.ledger.rows import decision_row
 from drainer.policy.controls import Control, InForce
 from drainer.policy.gate import GateState
 from drainer.policy.state import State
-from drainer.process import make_private_folder, open_private
+from drainer.private_files import make_private_folder, open_present, open_private
 
 _R, _M = schema.recipients.c, schema.messages.c
 _TRIED = (State.PENDING, State.DEFERRED, State.UNKNOWN)
@@ -110,10 +111,13 @@ def _lock_path(locks: Path, route: str) -> Path:
 def own(locks: Path, route: str) -> int:
     """Take the lock of a route's watch; return its descriptor, which is to be kept.
 
-    Raises OwnedElsewhere when another watch of this host has it.
+    Raises OwnedElsewhere when another watch of this host has it, and LedgerError.
     """
-    make_private_folder(locks)
-    descriptor = open_private(_lock_path(locks, route), os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        make_private_folder(locks)
+        descriptor = open_private(_lock_path(locks, route), os.O_RDWR | os.O_NOFOLLOW)
+    except OSError as error:
+        raise no_lock(locks, error) from error
     again = tenacity.Retrying(  # is_owned may have it for a moment
         retry=tenacity.retry_if_exception_type(BlockingIOError),
         wait=tenacity.wait_fixed(0.05),
@@ -133,7 +137,7 @@ def own(locks: Path, route: str) -> int:
 def is_owned(locks: Path, route: str) -> bool:
     """Whether a watch of this host has a route."""
     try:
-        descriptor = os.open(_lock_path(locks, route), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = open_present(_lock_path(locks, route), os.O_RDWR)
     except OSError:
         return False
     try:

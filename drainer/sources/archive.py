@@ -20,10 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from drainer.errors import SourceError, UsageError
+from drainer.folders import real_path
 from drainer.mail.message import Message, Spooled
 from drainer.policy.throttle import parse_size
 from drainer.sources import Format, Source
 from drainer.sources.claim import OnDisk
+from drainer.sources.files import unusable
 
 LIMIT_OPTION = "archive_limit"
 DEFAULT_LIMIT = "20GB"
@@ -121,7 +123,10 @@ def open_archive(
         message = "an archive is only read: ack can only be keep"
         raise UsageError(message, hint="unpack it yourself, and name the folder")
     most = _octets(limit)
-    resolved = Path(os.path.realpath(path))
+    try:
+        resolved = Path(real_path(path))
+    except OSError as error:
+        raise unusable(str(path), error) from error
     if not resolved.is_file():
         message = f"cannot read {resolved}: no such file"
         raise SourceError(message, hint="check the path of the source")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.folders import owner_of
 from drainer.mail.content import Held, crlf, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
@@ -312,8 +313,8 @@ class Maildir:
         if self._acknowledge == "move":
             return self._drained.move(*place)
         try:
-            with directory(self._root, place.parts) as descriptor:
-                os.unlink(place.name, dir_fd=descriptor)
+            with directory(self._root, place.parts) as above, owner_of(above):
+                os.unlink(place.name, dir_fd=above)
         except FileNotFoundError:
             return False
         except OSError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.folders import owner_of
 from drainer.mail.content import Held
 from drainer.mail.message import Message, Spooled
 from drainer.sources import Format, Option
@@ -300,7 +301,7 @@ class PostfixQueue:
         self, parts: tuple[str, ...], name: str, touched: set[tuple[str, ...]]
     ) -> None:
         try:
-            with directory(self._root, parts) as descriptor:
+            with directory(self._root, parts) as descriptor, owner_of(descriptor):
                 os.unlink(name, dir_fd=descriptor)
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -315,7 +316,7 @@ class PostfixQueue:
         try:
             with directory(self._root, parts) as descriptor:
                 os.fsync(descriptor)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
 
     def _has_bounce_logs(self) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError
+from drainer.folders import owner_of
 from drainer.mail.content import Held, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
@@ -316,14 +317,17 @@ class QueueDirectory(ABC):
     def _sync(self, touched: set[tuple[str, ...]]) -> None:
         """Make the removals so far durable."""
         for parts in touched:
-            with suppress(FileNotFoundError), directory(self._root, parts) as opened:
-                os.fsync(opened)
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                directory(self._root, parts) as descriptor,
+            ):
+                os.fsync(descriptor)
         touched.clear()
 
     def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:
         try:
-            with directory(self._root, place.parts) as descriptor:
-                os.unlink(place.name, dir_fd=descriptor)
+            with directory(self._root, place.parts) as above, owner_of(above):
+                os.unlink(place.name, dir_fd=above)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:

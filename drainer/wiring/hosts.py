@@ -6,6 +6,7 @@ from pathlib import Path
 from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
 from drainer.mail.envelope import domain_of
+from drainer.private_files import read_private
 from drainer.smtp import Login, Route, Timeouts
 from drainer.smtp.check import Probe
 
@@ -67,7 +68,7 @@ def login_of(username: str, password_file: str, password: str) -> Login | None:
     if not password_file:
         return Login(username=username, password=password)
     try:
-        lines = Path(password_file).read_text("utf-8").splitlines()
+        lines = read_private(Path(password_file)).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         message = f"the password file cannot be read: {error}"
         raise UsageError(message) from None

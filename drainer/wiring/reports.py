@@ -17,6 +17,7 @@ from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
 from drainer.policy.facts import Trust
 from drainer.policy.throttle import message_rate, parse_rate
+from drainer.private_files import read_private
 from drainer.smtp import Route
 from drainer.wiring.hosts import login_of, split_host
 
@@ -124,7 +125,7 @@ def _signing(config: Config) -> Signing | None:
     if not bounce.dkim_key_file:
         return None
     try:
-        key = Path(bounce.dkim_key_file).read_bytes()
+        key = read_private(Path(bounce.dkim_key_file))
     except OSError as error:
         message = f"the DKIM key cannot be read: {error}"
         raise UsageError(message, hint="see [bounce] dkim_key_file") from None

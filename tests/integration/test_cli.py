@@ -259,7 +259,7 @@ def test_a_ledger_that_may_not_be_written_stops_before_anything_is_sent(
 def test_what_root_makes_in_the_services_folder_is_the_services(
     peer: StartPeer, bench: Bench
 ) -> None:
-    """Ledger and locks; but no file that stands there by a hard link."""
+    """Ledger and locks; a file that is there by a hard link is refused."""
     bench.port = peer().port
     folder = bench.root / "state"
     folder.mkdir()
@@ -270,7 +270,8 @@ def test_what_root_makes_in_the_services_folder_is_the_services(
     bench.add(ALICE)
     drain = ["drain", f"postfix:{bench.spool}", "--no-check", "--config", bench.config]
     call(*drain, "--ledger", folder / "ledger.db")
-    call("hook", "up", "--config", bench.config, "--ledger", folder / "linked.db")
+    up = ["hook", "up", "--config", bench.config, "--ledger", folder / "linked.db"]
+    assert call(*up).code == 2
     made = [p for p in folder.rglob("*") if not p.name.startswith("linked")]
     assert {"ledger.db", "ledger.db.locks"} <= {path.name for path in made}
     assert [
