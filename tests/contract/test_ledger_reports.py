@@ -14,6 +14,7 @@ import pytest
 
 from drainer.bounces.gathering import Gathering
 from drainer.evidence import Settings
+from drainer.evidence.checking import Checks
 from drainer.evidence.stored import facts_of
 from drainer.ledger import Closed, Opened, schema
 from drainer.ledger.bounces import QUEUED, SENT
@@ -302,7 +303,10 @@ def test_who_sent_what_cannot_be_read_now_is_looked_at_again(
         (tmp_path / "empty" / "new").mkdir(parents=True)
         sources = {bench.mine: Maildir(tmp_path / "empty")}
         with serving(Zone()) as servers:
-            await Gathering(bench.ledger, sources, Settings(servers=servers)).once()
+            async with Checks(Settings(servers=servers)) as checks:
+                gathering = Gathering(bench.ledger, sources, checks)
+                await gathering.quick()
+                await gathering.put_off()
         with bench.reading() as connection:
             [row] = connection.execute(bench.of_mine(schema.evidence))
         found = Found(asked=row.asked, facts=row.facts, marks=row.marks)
