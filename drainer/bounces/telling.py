@@ -18,7 +18,7 @@ from drainer.ledger.sql import Ledger
 from drainer.quarantine import Quarantine
 from drainer.sources import Source
 
-PATIENCE_AT_START = timedelta(seconds=5)
+PATIENCE_AT_START = timedelta(seconds=3)
 PATIENCE_AT_END = timedelta(seconds=30)
 """For messages whose DNS is slow, when a person waits for it."""
 
