@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -40,6 +41,9 @@ QUICK_COMPUTE_SECONDS = 5.0
 AT_ONCE = 16
 """Messages that are looked at together."""
 
+COMMAND = (sys.executable, "-P", "-m", "drainer.evidence.answering")
+"""-P: never import from the current folder, which may be anybody's."""
+
 _GRACE_SECONDS = 10.0
 _PIPE_LIMIT = 1024 * 1024
 _TRIES = 2
@@ -50,9 +54,14 @@ class Checks:
     """Asks the evidence process; an async context manager."""
 
     def __init__(
-        self, settings: Settings, *, compute_seconds: float = COMPUTE_SECONDS
+        self,
+        settings: Settings,
+        *,
+        compute_seconds: float = COMPUTE_SECONDS,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         """Start nothing yet; a message may compute for so long, and ask DNS besides."""
+        self.command = command
         self._settings = settings
         self._compute = compute_seconds
         self._places = asyncio.Semaphore(AT_ONCE)
@@ -136,7 +145,7 @@ class Checks:
                 process, self._process = self._process, None
                 await process.end()
             if self._process is None:
-                self._process = await _Process.start(self._settings)
+                self._process = await _Process.start(self._settings, self.command)
             return self._process
 
 
@@ -170,15 +179,12 @@ class _Process:
         self._reading = asyncio.create_task(self._read(reader))
 
     @classmethod
-    async def start(cls, settings: Settings) -> Self:
+    async def start(cls, settings: Settings, command: Sequence[str]) -> Self:
         """Start it, and say what the settings are."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # never import from the current folder, which may be anybody's
-                "-m",
-                "drainer.evidence.answering",
+                *command,
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 env=child_environment(),
