@@ -13,7 +13,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
-    ("errors", "units", "process", "pulse", "values"),
+    ("errors", "frames", "units", "process", "pulse", "values"),
     ("helper",),
     ("nursery",),
     ("databases",),
@@ -71,7 +71,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.evidence.signing",
     ),
     "dns": ("drainer.evidence.dns", "drainer.evidence.shared_dns"),
-    "msgspec": ("drainer.evidence.frames",),
+    "msgspec": ("drainer.evidence.tasks", "drainer.frames"),
     "opentelemetry": ("drainer.observe",),
     "orjson": ("drainer.ledger.text", "drainer.observe"),
     "prometheus_client": ("drainer.hook.metrics",),

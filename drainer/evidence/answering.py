@@ -19,21 +19,17 @@ from typing import NoReturn
 from drainer.errors import UsageError
 from drainer.evidence import Settings
 from drainer.evidence.dns import Answer, Dns, Outcome
-from drainer.evidence.frames import (
-    MAX_ANSWER_BYTES,
-    MAX_TASK_BYTES,
-    FrameError,
-    Request,
-    Result,
-    Task,
-    encode,
-    framed,
-    read,
-    receive,
-)
 from drainer.evidence.gather import gather
 from drainer.evidence.relays import relays_of
 from drainer.evidence.shared_dns import SharedDns
+from drainer.evidence.tasks import (
+    MAX_ANSWER_BYTES,
+    MAX_TASK_BYTES,
+    Request,
+    Result,
+    Task,
+)
+from drainer.frames import FrameError, encode, framed, read, receive
 from drainer.process import leave_signals_to_parent
 
 MEMORY_BYTES = 2 * 1024**3

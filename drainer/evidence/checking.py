@@ -18,15 +18,8 @@ from typing import TYPE_CHECKING, Self
 
 from drainer.errors import UsageError
 from drainer.evidence import Question, Settings
-from drainer.evidence.frames import (
-    MAX_ANSWER_BYTES,
-    FrameError,
-    Result,
-    Task,
-    decode,
-    framed,
-    read,
-)
+from drainer.evidence.tasks import MAX_ANSWER_BYTES, Result, Task
+from drainer.frames import FrameError, decode, framed, read
 from drainer.policy.facts import Facts, Reach
 from drainer.process import child_environment
 

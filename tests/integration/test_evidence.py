@@ -16,10 +16,10 @@ from drainer.evidence import MAX_HEADER_BYTES, Question, Servers, Settings, dmar
 from drainer.evidence.checking import Checks
 from drainer.evidence.dns import MAX_RECORDS, Dns, Outcome
 from drainer.evidence.domains import organisation_of
-from drainer.evidence.frames import encode
 from drainer.evidence.gather import gather
 from drainer.evidence.reach import reach_of
 from drainer.evidence.results import claims_of
+from drainer.frames import encode
 from drainer.mail.envelope import Recipient
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.evidence import judge

@@ -19,15 +19,8 @@ import pytest
 from drainer.evidence import Servers, Settings
 from drainer.evidence.answering import Evidence
 from drainer.evidence.checking import COMMAND, Checks
-from drainer.evidence.frames import (
-    HEAD,
-    MAX_ANSWER_BYTES,
-    Request,
-    Result,
-    Task,
-    framed,
-    read,
-)
+from drainer.evidence.tasks import MAX_ANSWER_BYTES, Request, Result, Task
+from drainer.frames import HEAD, framed, read
 from drainer.mail.envelope import Recipient
 from drainer.policy.evidence import judge
 from drainer.policy.facts import Facts, Reach, Strength, Trust

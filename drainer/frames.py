@@ -1,8 +1,8 @@
-"""What travels between a drain, the evidence process, and the process of a message.
+"""What a process says that parses hostile input: plain data, which cannot execute.
 
-A message is hostile, and so is what a process says that has parsed it. Its answers are
-plain data, which cannot execute: MessagePack of the expected type, with a length that
-is bounded. Anything else is a FrameError: that process has failed.
+MessagePack of the expected type, with a length that is bounded. Anything else is a
+FrameError: that process has failed. Pickles travel the other way only, from a process
+that is trusted to one that parses.
 """
 
 import asyncio
@@ -11,56 +11,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from drainer.evidence import MAX_CONTENT_BYTES, Question
-
 T = TypeVar("T")
 
 HEAD = struct.Struct(">I")
 """What precedes a value: its size in bytes."""
-MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""Of what the process of a message, or the evidence process, says at once."""
-MAX_TASK_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class FrameError(Exception):
     """Another process said something that is too long or of the wrong type."""
-
-
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """From the drain: look at a message, or for the mail servers of a domain."""
-
-    id: int
-    #: Seconds for DNS, and for the rest.
-    dns_seconds: float
-    compute_seconds: float
-    #: One of the two.
-    question: Question | None = None
-    domain: str = ""
-    #: The drain wants no answer to the task of this id any more.
-    cancelled: bool = False
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """To the drain: what a task came to."""
-
-    id: int
-    #: Facts or Relays, still encoded; b"" with a problem.
-    value: bytes = b""
-    problem: str = ""
-    #: Set when no task can be done, because of the configuration.
-    hint: str = ""
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """From the process of a message: ask DNS, or take what was found."""
-
-    name: str = ""
-    kind: str = ""
-    seconds: float = 0.0
-    #: Facts or Relays, encoded, at the end.
-    value: bytes | None = None
 
 
 def encode(value: object) -> bytes:
