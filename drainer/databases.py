@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from drainer.errors import UsageError
+from drainer.redaction import redact, redact_url
 
 DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -80,6 +81,11 @@ def plain(url: URL) -> str:
     return bare.render_as_string(hide_password=True)
 
 
+def shown(url: URL) -> str:
+    """Return the whole URL as a person may see it: without its secrets."""
+    return redact_url(url.render_as_string(hide_password=True))
+
+
 def with_password(url: URL, password_file: str) -> URL:
     """Return the URL with the password that a file holds; UsageError if unreadable."""
     if not password_file:
@@ -113,4 +119,4 @@ def server_engine(url: URL) -> sa.Engine:
 def reason(error: BaseException) -> str:
     """Return what the driver said, on one line."""
     said = getattr(error, "orig", None) or error
-    return " ".join(str(said).split())[:300]
+    return redact(" ".join(str(said).split()))[:300]

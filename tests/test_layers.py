@@ -13,6 +13,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
+    ("redaction",),
     ("errors", "frames", "units", "process", "pulse", "values"),
     ("helper",),
     ("nursery",),

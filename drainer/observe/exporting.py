@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer.observe import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
+from drainer.redaction import redact, redact_url
 
 POLL = 0.25
 """Seconds between two looks at the ledger."""
@@ -27,7 +28,7 @@ def serve(link: socket.socket, order: Sequence[str], _: Sequence[int]) -> int:
     """
     ledger, traces, endpoint, addresses, locks = order
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we tell it below
-    name = f"{traces} {endpoint}" if traces == "otlp" else traces
+    name = f"{traces} {redact_url(endpoint)}" if traces == "otlp" else traces
     lock = exclusive(Path(locks), name)
     if lock is None:
         return 0  # another drain's export serves this cursor
@@ -49,7 +50,7 @@ def _follow(projector: Projector, link: socket.socket) -> int:
             exported = projector.step()
         except (ExportFailed, OSError, SQLAlchemyError) as error:
             if exported >= 0:  # once, not at every try
-                print(f"drainer: traces wait: {error}", file=sys.stderr)  # noqa: T201
+                print(f"drainer: traces wait: {redact(str(error))}", file=sys.stderr)  # noqa: T201
             exported = -1
         if exported == 0 and deadline is not None:
             return 0
