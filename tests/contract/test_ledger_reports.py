@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from drainer.bounces.gathering import Gathering
 from drainer.evidence import Settings
 from drainer.evidence.checking import Checks
 from drainer.evidence.stored import facts_of
-from drainer.ledger import Closed, Opened, schema
+from drainer.ledger import Closed, Opened, schema, to_micros
 from drainer.ledger.bounces import QUEUED, SENT
 from drainer.ledger.engine import parse_url
 from drainer.ledger.escrow import Ruling, resting, rule
@@ -33,6 +34,7 @@ from drainer.policy.facts import Reach
 from drainer.policy.job import Found, Job
 from drainer.policy.judging import Permit
 from drainer.policy.state import Event, State
+from drainer.process import utcnow
 from drainer.sources.maildir import Maildir
 from tests.contract.test_ledger_gates import NO_BRAKE, TO, UNKNOWN, Bench
 from tests.settling import ending, settled
@@ -288,6 +290,37 @@ def test_nothing_ripens_before_evidence_was_looked_for(run: Run) -> None:
         assert await ledger.lacking_evidence([bench.mine], 10) == []
         assert (await ledger.ripen([bench.mine], NO_BRAKE, looked=True)).ripe == 1
         assert await bench.claimed() == [("a@example.org",)]
+
+    run(test)
+
+
+def test_slow_senders_come_after_all_others_and_later_each_time(run: Run) -> None:
+    """Those that nobody asked about come first, whatever came first into the ledger."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench, ledger = benches[0], benches[0].ledger
+        await bench.refused("slow@example.org")
+        [slow] = await ledger.lacking_evidence([bench.mine], 10)
+        found = {"facts": "{}", "marks": "{}", "later": 1}
+        await ledger.keep_evidence(slow["seq"], found)
+        await bench.refused("new@example.org")
+        hour = timedelta(hours=1) // timedelta(microseconds=1)
+        expected = {(1, 0): False, (2, 1): True, (5, 2): False, (5, 3): True}
+        for (asked, looked), is_due in expected.items():
+            now = to_micros(utcnow())
+            with bench.reading() as connection:
+                connection.execute(
+                    sa.update(schema.evidence)
+                    .where(schema.evidence.c.message == slow["seq"])
+                    .values(asked=now - asked * hour, looked=now - looked * hour)
+                )
+                connection.commit()
+            rows = await ledger.lacking_evidence([bench.mine], 10)
+            assert (slow["seq"] in [row["seq"] for row in rows]) is is_due
+            assert rows[0]["seq"] != slow["seq"]
+            left_out = [rows[0]["seq"]]
+            rest = await ledger.lacking_evidence([bench.mine], 10, left_out)
+            assert len(rest) == len(rows) - 1
 
     run(test)
 
