@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from drainer.errors import UsageError
 from drainer.private_files import read_private
+from drainer.redaction import redact, redact_url
 
 DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -81,6 +82,11 @@ def plain(url: URL) -> str:
     return bare.render_as_string(hide_password=True)
 
 
+def shown(url: URL) -> str:
+    """Return the whole URL as a person may see it: without its secrets."""
+    return redact_url(url.render_as_string(hide_password=True))
+
+
 def with_password(url: URL, password_file: str) -> URL:
     """Return the URL with the password that a file holds; UsageError if unreadable."""
     if not password_file:
@@ -116,4 +122,4 @@ def reason(error: BaseException) -> str:
     said = getattr(error, "orig", None) or error
     if isinstance(said, OSError) and not said.filename and said.strerror:
         said = said.strerror
-    return " ".join(str(said).split())[:300]
+    return redact(" ".join(str(said).split()))[:300]

@@ -13,7 +13,12 @@ exceptions. What is raised means that drainer itself is unable to go on::
     +-- LedgerError           2   the ledger is not ours, or cannot be opened
     |   +-- LedgerUnwritable  1   it cannot be written; nothing more is sent
     MessageUnreadable             one message cannot be replayed: it is held
+
+What a message quotes is a stranger's, or the operator's with a password in it, so that
+secrets are replaced as soon as it is made.
 """
+
+from drainer.redaction import redact
 
 
 class DrainerError(Exception):
@@ -26,8 +31,8 @@ class DrainerError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         """Keep the message (what happened, and where) and the hint (what to do)."""
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(redact(message))
+        self.hint = redact(hint)
 
 
 class UsageError(DrainerError):

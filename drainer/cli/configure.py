@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from drainer import databases
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config.text import commented_toml
 from drainer.errors import UsageError
 from drainer.private_files import remove_private, rename_private, write_private
+from drainer.redaction import redact_all
 from drainer.wiring.places import ledger_url
 
 
@@ -65,12 +67,8 @@ def config(
     Example: drainer config --json | jq .throttle
     """
     known = load(path, ledger=ledger)
-    facts: dict[str, Any] = known.model_dump(mode="json")
-    facts["ledger"]["url"] = ledger_url(known).render_as_string(hide_password=True)
-    facts["telemetry"]["endpoint"] = _masked(facts["telemetry"]["endpoint"])
-    for source in facts["sources"].values():
-        source["url"] = _masked(source["url"])
-        source |= {key: "***" for key in source if "password" in key.lower()}
+    facts: dict[str, Any] = redact_all(known.model_dump(mode="json"))
+    facts["ledger"]["url"] = databases.shown(ledger_url(known))
     if json_:
         print_json(facts)
         return
@@ -79,11 +77,3 @@ def config(
         for key, value in keys.items():
             typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}")
         typer.echo("")
-
-
-def _masked(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    user, at, host = rest.rpartition("@")
-    if not separator or not at or ":" not in user:
-        return url
-    return f"{scheme}://{user.partition(':')[0]}:***@{host}"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
+from drainer import databases
 from drainer.cli.check import refuse_if_sick
 from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.inspect import print_plan
@@ -156,7 +157,7 @@ def carry_out(config: Config, make: Callable[[], Run]) -> int:
 
 
 async def _drain(run: Run, found: Helpers) -> int:
-    shown_url = run.url.render_as_string(hide_password=True)
+    shown_url = databases.shown(run.url)
     say(f"draining to {run.orders.route}; ledger {shown_url}")
     _warn_of_defaults(run.config)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from drainer import databases
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
 from drainer.cli.output import VOICE, say, warn
 from drainer.errors import DrainerError
@@ -65,7 +66,7 @@ def watch(
 
 async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:
     voice = _voice()
-    shown = plan.url.render_as_string(hide_password=True)
+    shown = databases.shown(plan.url)
     voice.say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
     if plan.config.file is not None:
         voice.say(f"configuration: {plan.config.file.absolute()}")

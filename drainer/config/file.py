@@ -13,6 +13,7 @@ from pydantic_settings import SettingsError
 from drainer.config import Config
 from drainer.config.trust import read_trusted
 from drainer.errors import UsageError
+from drainer.redaction import is_secret, redact, redact_url
 
 _PREFIX = "DRAINER_"
 PLACES = (Path("drainer.toml"), Path("/etc/drainer/drainer.toml"))
@@ -101,8 +102,10 @@ def _words(problem: Any, keys: Sequence[str]) -> str:  # noqa: ANN401
         known = ", ".join(_known_keys(keys[:-1]))
         return f"unknown key; legal here: {known}"
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float) else ""
-    return f"{message[0].lower()}{message[1:]}{shown}"
+    if any(map(is_secret, keys)) or not isinstance(given, str | int | float):
+        return f"{message[0].lower()}{message[1:]}"
+    shown = redact_url(given) if isinstance(given, str) else given
+    return f"{redact(message[0].lower() + message[1:])} (got {shown!r})"
 
 
 def _known_keys(keys: Sequence[str]) -> list[str]:

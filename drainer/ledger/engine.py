@@ -60,7 +60,7 @@ def connect(url: URL, *, create: bool) -> sa.Engine:
     Raises LedgerError when it is absent (and ``create`` is false), cannot be
     opened, is no ledger, or is one of another version.
     """
-    shown = url.render_as_string(hide_password=True)
+    shown = databases.shown(url)
     try:
         if is_file(url):
             path = Path(str(url.database))

@@ -66,7 +66,7 @@ def _write_on_server(url: URL) -> str:
 
 
 def _write(database: sa.Engine) -> str:
-    shown = database.url.render_as_string(hide_password=True)
+    shown = databases.shown(database.url)
     row = {"name": "doctor", "value": ""}
     try:
         with database.connect() as connection:

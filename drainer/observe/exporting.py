@@ -15,6 +15,7 @@ from drainer.databases import reason
 from drainer.observe import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
+from drainer.redaction import redact, redact_url
 
 POLL = 0.25
 """Seconds between two looks at the ledger."""
@@ -28,7 +29,7 @@ def serve(link: socket.socket, order: Sequence[str], _: Sequence[int]) -> int:
     """
     ledger, traces, endpoint, addresses, locks = order
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we tell it below
-    name = f"{traces} {endpoint}" if traces == "otlp" else traces
+    name = f"{traces} {redact_url(endpoint)}" if traces == "otlp" else traces
     try:
         lock = exclusive(Path(locks), name)
     except OSError as error:
@@ -54,7 +55,7 @@ def _follow(projector: Projector, link: socket.socket) -> int:
             exported = projector.step()
         except (ExportFailed, OSError, SQLAlchemyError) as error:
             if exported >= 0:  # once, not at every try
-                words = reason(error)
+                words = redact(reason(error))
                 print(f"drainer: traces wait: {words}", file=sys.stderr)  # noqa: T201
             exported = -1
         if exported == 0 and deadline is not None:

@@ -407,9 +407,12 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--give-up-after", "9999999999999d"],
         ["--give-up-after"],
     ),
-    "a host with a blank": (["--to", "mx 1"], ["'mx 1' is no host", "HOST:PORT"]),
-    "a port out of range": (["--to", "mx1:99999"], ["is no host"]),
-    "a port in words": (["--to", "mx1:smtp"], ["is no host"]),
+    "a host with a blank": (
+        ["--to", "mx 1"],
+        ["'mx 1' is not a valid host", "HOST:PORT"],
+    ),
+    "a port out of range": (["--to", "mx1:99999"], ["is not a valid host"]),
+    "a port in words": (["--to", "mx1:smtp"], ["is not a valid host"]),
     "an unknown option": (["--fast"], ["--fast", "No such option"]),
     "an unknown queue": (["--queue", "outgoing"], ["outgoing", "incoming"]),
     "a configuration that is absent": (
