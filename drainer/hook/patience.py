@@ -15,7 +15,7 @@ from drainer.hook.acceptor import Visit
 
 VISIT = "visit"
 HEAD, ANSWER = "head", "answer"
-MOST_AHEAD = 8
+MOST_AHEAD = 2
 """Requests in a row that a client may send before it has the answer to the last."""
 
 

@@ -263,13 +263,18 @@ def test_a_client_that_does_not_read_is_dropped(
 def test_a_client_that_reads_slowly_gets_its_answers(tmp_path: Path) -> None:
     """The limit is for those that do not read, not for slow ones."""
     with hooked(tmp_path, replace(OPEN, patience=2.0)).running() as server:
-        link = connect(server.port, sent=PAGE * 40)
+        request = PAGE.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
+        link = connect(server.port, sent=request)
         with contextlib.closing(link):
             link.setblocking(True)  # noqa: FBT003 - the only way to say it
             link.settimeout(10)
-            received = 0
-            while received < 200_000:
-                received += len(link.recv(4096))
+            received, last = b"", PAGE
+            while last:
+                last = link.recv(512)
+                received += last
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert len(body) == len(server.get("/page.js").body)
 
 
 def test_too_many_pages_end_the_oldest(unlocked: Hooked) -> None:
@@ -285,6 +290,21 @@ def test_too_many_pages_end_the_oldest(unlocked: Hooked) -> None:
         for response in opened[:3]:
             assert response.read().endswith(b"\n\n")
         assert unlocked.post(UP).status == 202
+
+
+def test_a_client_that_sends_without_listening_is_not_heard_for_long(
+    locked: Hooked,
+) -> None:
+    """A few requests may travel ahead of their answers; then the connection ends."""
+    link = connect(locked.port, sent=PAGE * 300)
+    with contextlib.closing(link):
+        link.setblocking(True)  # noqa: FBT003 - the only way to say it
+        link.settimeout(10)
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while last := link.recv(65536):
+                received += last
+    assert 0 < received.count(b"HTTP/1.1 200 ") <= 4
 
 
 # ---- failed logins
