@@ -125,7 +125,7 @@ def wait_gone(links: list[socket.socket], count: int, seconds: float = 10) -> No
 
 
 @pytest.mark.parametrize("sent", CROWD.values(), ids=list(CROWD))
-@pytest.mark.parametrize(("sources", "count"), [(1, 200), (50, 300)])
+@pytest.mark.parametrize(("sources", "count"), [(1, 150), (50, 200)])
 def test_a_crowd_does_not_lock_the_right_client_out(
     locked: Hooked, sent: bytes, sources: int, count: int
 ) -> None:
@@ -432,15 +432,14 @@ def test_only_the_sign_of_life_itself_is_unlimited(tmp_path: Path, path: str) ->
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize("path", [UP, "/page.js", "/readyz"])
-def test_no_host_evades_a_limit_or_breaks_the_server(
-    tmp_path: Path, host: str, path: str
-) -> None:
+def test_no_host_evades_a_limit_or_breaks_the_server(tmp_path: Path, host: str) -> None:
     """Limits go by the path that is routed, never by one that Host makes."""
     with hooked(tmp_path, SLOW).running() as server:
         field = host.encode("utf-8")
-        request = f"GET {path} HTTP/1.1\r\nHost: ".encode() + field + b"\r\n\r\n"
-        found = [raw(server, request) for _ in range(7)]
+        lines = [
+            b"GET %s HTTP/1.1\r\nHost: " % path for path in (b"/readyz", b"/page.js")
+        ]
+        found = [raw(server, line + field + b"\r\n\r\n") for line in lines * 4]
         assert set(found) <= {b"400", b"421", b"429"}
         assert found[-1] == b"429" or set(found) == {b"400"}
         assert server.post(UP, {}, token=TOKEN).status == 202
