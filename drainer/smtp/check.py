@@ -27,6 +27,8 @@ from drainer.values import dataclass
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _CLOSING = 421
+_DONE = Lost(reason="closed", detail="by us")
+"""Nothing is on its way any more: with TLS, a farewell may outlast the check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,7 @@ async def _check_address(
         health.loop = True
     else:
         await _Interview(health, answer, probe, format_address(address)).run(route)
-    answer.wire.close()
+    answer.wire.abort(_DONE)
     return True
 
 
@@ -175,7 +177,7 @@ async def _certificate_of(route: Route) -> dict[str, object]:
     if isinstance(seen, Connection):
         seen.wire.write(b"QUIT\r\n")
         await seen.wire.reply(route.timeouts.quit)
-        seen.wire.abort(Lost(reason="closed", detail="by us"))  # nothing is on its way
+        seen.wire.abort(_DONE)
     return facts[-1] if facts else {}
 
 

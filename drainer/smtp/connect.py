@@ -129,6 +129,8 @@ class _Opening:
     def abandon(self) -> None:
         """Close whatever is open."""
         if self._smtp is not None:
+            if (transport := self._smtp.transport) is not None:
+                cast("asyncio.Transport", transport).abort()  # with TLS, close() waits
             self._smtp.close()
 
     async def _reach(self) -> socket.socket:
