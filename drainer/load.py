@@ -20,6 +20,7 @@ from typing import Any
 from drainer.policy.adaptive import Load
 from drainer.process import child_environment
 from drainer.redaction import redact, redact_url
+from drainer.smtp.tls import client_context
 from drainer.values import dataclass
 
 ASK_EVERY = 5.0
@@ -130,7 +131,9 @@ def _fetch(source: LoadSource) -> bytes:
     query = urllib.parse.urlencode({"query": source.query})
     url = f"{source.url.rstrip('/')}/api/v1/query?{query}"
     try:
-        with urllib.request.urlopen(url, timeout=LIMIT) as answer:  # noqa: S310 - http only
+        with urllib.request.urlopen(  # noqa: S310 - http and https only
+            url, timeout=LIMIT, context=client_context()
+        ) as answer:
             body: bytes = answer.read(MAX_ANSWER)
     except (http.client.HTTPException, ValueError):  # it quotes parts of the URL
         message = f"{redact_url(source.url)} cannot be asked"

@@ -141,6 +141,7 @@ def connected(connection: Connection) -> Decision:
         evidence={
             "address": connection.address,
             "tls": connection.tls,
+            "verified": connection.verified,
             "steps": steps,
         },
     )

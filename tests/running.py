@@ -113,11 +113,15 @@ def end(process: subprocess.Popen[str]) -> Result:
 
 
 def toml(settings: Mapping[str, Mapping[str, object]]) -> str:
-    """Write a configuration; JSON's values are TOML's."""
+    """Write a configuration; JSON's values are TOML's, and None leaves a key out."""
     parts = []
     for section, keys in settings.items():
         parts.append(f"[{section}]")
-        parts += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+        parts += [
+            f"{key} = {json.dumps(value)}"
+            for key, value in keys.items()
+            if value is not None
+        ]
     return "\n".join(parts) + "\n"
 
 

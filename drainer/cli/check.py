@@ -58,9 +58,12 @@ def _words(finding: Finding) -> str:
     words = [finding.reply]
     if "tls" in finding.facts:
         words.append(f"{finding.facts['tls']} {finding.facts.get('cipher', '')}")
+        words.append("verified" if finding.facts.get("verified") else "NOT VERIFIED")
     if certificate:
+        names = ", ".join(certificate.get("names", [])[:5]) or "no subjectAltName"
         words.append(
-            f"certificate {certificate['subject']}, until {certificate['not_after']}"
+            f"certificate {certificate['subject']} for {names},"
+            f" until {certificate['not_after']}"
         )
     if finding.stage == "connect":
         words.append(str(finding.facts.get("address", "")))

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from drainer.config.section import Duration, Section, check_login
+from drainer.config.section import Duration, Section, settle_tls
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.throttle import parse_rate
 
@@ -40,11 +40,15 @@ class BounceSection(Section):
         " mail servers of the sender",
     )
     via_tls: Literal["off", "opportunistic", "required"] = Field(
-        "opportunistic", description="STARTTLS to it; a username makes it required"
+        "opportunistic",
+        description="STARTTLS to it; `via_verify` or a username makes it required",
     )
-    via_username: str = Field(
-        "", description="login for AUTH there; its certificate must be valid then"
+    via_verify: bool = Field(
+        default=False,
+        description="its certificate must be valid, by a subjectAltName; a username"
+        " makes it true",
     )
+    via_username: str = Field("", description="login for AUTH there")
     via_password_file: str = Field(
         "", description="file whose first line is the password"
     )
@@ -155,15 +159,10 @@ class BounceSection(Section):
 
     @model_validator(mode="after")
     def _logs_in(self) -> "BounceSection":
-        if not self.via_username:
-            return self
-        check_login(
-            self.via_tls,
-            has_password=bool(self.via_password_file or self.via_password),
-            named="DRAINER_BOUNCE__VIA_",
-        )
-        if self.via == "mx":
-            message = 'via_username is for one server, and via = "mx" names none'
+        settle_tls(self, "bounce", "via_")
+        if self.via == "mx" and self.via_verify:
+            key = "via_username" if self.via_username else "via_verify"
+            message = f'{key} is for one server, and via = "mx" names none'
             raise ValueError(message)
         return self
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from drainer.config.section import Duration, Section, check_login
+from drainer.config.section import Duration, Section, settle_tls
 from drainer.mail.envelope import AddressError, parse_mailbox
 
 
@@ -21,12 +21,14 @@ class Primary(Section):
         " are held; empty = all",
     )
     tls: Literal["off", "opportunistic", "required"] = Field(
-        "opportunistic", description="STARTTLS; a username makes it required"
+        "opportunistic",
+        description="STARTTLS; `verify` or a username makes it required. Opportunistic"
+        " sends in the clear where TLS fails",
     )
     verify: bool = Field(
         default=False,
-        description="the certificate must be valid for the host; a username"
-        " makes it true",
+        description="the certificate must be valid for `host`, by a subjectAltName; a"
+        " username makes it true",
     )
     username: str = Field("", description="login for AUTH")
     password_file: str = Field("", description="file whose first line is the password")
@@ -84,12 +86,7 @@ class Primary(Section):
 
     @model_validator(mode="after")
     def _secrets(self) -> "Primary":
-        if self.username:
-            check_login(
-                self.tls,
-                has_password=bool(self.password_file or self.password),
-                named="DRAINER_PRIMARY__",
-            )
+        settle_tls(self, "primary")
         if self.username and self.forward_client == "xclient":
             message = (
                 'forward_client = "xclient" ends the login that a username asks for;'

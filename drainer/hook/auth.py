@@ -1,4 +1,4 @@
-"""Who may: bearer tokens, signed bodies that count once, and sessions of the page.
+"""Who may: bearer tokens, signed requests that count once, and sessions of the page.
 
 Comparisons take the same time whatever differs. Nothing here reads a clock: ``now`` is
 in seconds since 1970.
@@ -10,6 +10,7 @@ import re
 from datetime import timedelta
 
 from drainer.errors import UsageError
+from drainer.hook.bodies import is_alert
 from drainer.values import dataclass
 
 TIMESTAMP = "X-Drainer-Timestamp"
@@ -21,9 +22,6 @@ SESSION = timedelta(hours=12)
 LEAST = 16
 """Characters of a secret: what is shorter can be guessed."""
 HINT = "make one with: openssl rand -hex 32"
-
-_JOINTS = (b".", b":")
-"""Between the time and the body: ours, and what Grafana's webhooks sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -61,9 +59,27 @@ def bearer(authorization: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def signature(key: str, timestamp: str, body: bytes, joint: bytes = b".") -> str:
-    """Return the hex digits that sign a body at a time."""
-    signed = timestamp.encode() + joint + body
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A signed request; nothing of it is believed yet."""
+
+    timestamp: str
+    #: Hex digits, perhaps behind ``sha256=``.
+    signature: str
+    #: Method and path, as ``POST /hooks/primary-up``.
+    request: str
+    body: bytes
+
+
+def signature(key: str, timestamp: str, request: str, body: bytes) -> str:
+    """Return the hex digits that sign time, request (method and path), and body."""
+    head = f"{timestamp}\n{request}\n".encode()
+    return hmac.new(key.encode(), head + body, hashlib.sha256).hexdigest()
+
+
+def grafana_signature(key: str, timestamp: str, body: bytes) -> str:
+    """Return what Grafana signs: it cannot sign where its alerts go."""
+    signed = timestamp.encode() + b":" + body
     return hmac.new(key.encode(), signed, hashlib.sha256).hexdigest()
 
 
@@ -71,28 +87,34 @@ class Signatures:
     """Checks signatures, and remembers them for as long as they could come again."""
 
     def __init__(self, key: str) -> None:
-        """Begin with nothing seen."""
+        """Start with nothing seen."""
         self._key = key
-        self._seen: dict[str, float] = {}
+        self._seen: dict[tuple[str, str], float] = {}
 
-    def refusal(self, timestamp: str, given: str, body: bytes, now: float) -> str:
+    def refusal(self, claim: Claim, now: float) -> str:
         """Return why a signature does not count, in words; '' when it does.
 
         One that counts is remembered. Only what was signed with the key is, so that
-        nobody else can fill the memory.
+        no stranger can fill the memory. A signature of a body alone counts if the body
+        says whether the primary is up: then it means the same wherever it is sent.
         """
-        given = given.lower().removeprefix("sha256=")
+        timestamp, given = claim.timestamp, claim.signature.lower()
+        given = given.removeprefix("sha256=")
         if not re.fullmatch(r"[0-9]{1,12}", timestamp):
             return f"{TIMESTAMP} is no number of seconds since 1970"
         if abs(now - int(timestamp)) > WINDOW.total_seconds():
             return f"{TIMESTAMP} is more than five minutes from our time"
-        rightly = [signature(self._key, timestamp, body, joint) for joint in _JOINTS]
-        if not any(same(given, right) for right in rightly):
-            return "the signature does not fit"
+        ours = signature(self._key, timestamp, claim.request, claim.body)
+        if not same(given, ours):
+            theirs = grafana_signature(self._key, timestamp, claim.body)
+            if not same(given, theirs):
+                return "the signature does not fit"
+            if not is_alert(claim.body):
+                return "the signature does not cover method and path"
         self._forget(now)
-        if given in self._seen:
+        if (claim.request, given) in self._seen:
             return "this signature has been used before"
-        self._seen[given] = now + 2 * WINDOW.total_seconds()
+        self._seen[claim.request, given] = now + 2 * WINDOW.total_seconds()
         return ""
 
     def _forget(self, now: float) -> None:

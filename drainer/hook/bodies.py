@@ -53,6 +53,15 @@ def read_body(body: bytes, url: Ask) -> Meaning:
     return Meaning(ask=told if told is url else None, sender=sender, words=words)
 
 
+def is_alert(body: bytes) -> bool:
+    """Tell whether a body says itself which news it is, whatever its URL."""
+    try:
+        payload = _object(body)
+    except BodyError:
+        return False
+    return "heartbeat" in payload or isinstance(payload.get("alerts"), list)
+
+
 def _object(body: bytes) -> Body:
     if not body.strip():
         return {}

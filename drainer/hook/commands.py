@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from drainer.hook.desk import Desk
 from drainer.hook.doors import open_to_orders
-from drainer.hook.limits import read_all
+from drainer.hook.limits import client_of, read_all
 from drainer.mail.reply import printable
 from drainer.policy.controls import Ask
 from drainer.policy.throttle import parse_rate
@@ -51,7 +51,7 @@ class Orders:
         return await self._take(request, Ask.THROTTLE)
 
     async def _take(self, request: Request, ask: Ask) -> Response:
-        open_to_orders(self._desk, request)
+        await open_to_orders(self._desk, request)
         body = await read_all(request, self._desk.settings.patience)
         try:
             order = order_of(body)
@@ -60,7 +60,7 @@ class Orders:
             rate = rate_of(order) if ask is Ask.THROTTLE else None
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
-        by = f"http {request.client.host if request.client else '?'} operator"
+        by = f"http {client_of(request) or '?'} operator"
         given = await self._desk.give(ask, by, reason, lasts, rate)
         facts = {
             "state": self._desk.watched.snapshot()["state"],

@@ -9,13 +9,15 @@ from starlette.exceptions import HTTPException
 
 from drainer.errors import LedgerError
 from drainer.hook.auth import Signatures
-from drainer.hook.limits import Clients
+from drainer.hook.limits import Clients, Failures
 from drainer.hook.reading import Reading
 from drainer.hook.settings import Settings
 from drainer.hook.watched import Watched
 from drainer.ledger.controls import give
 from drainer.policy.controls import Ask, Control
 from drainer.process import utcnow
+
+MAX_STREAMS = 32
 
 
 class Desk:
@@ -28,12 +30,15 @@ class Desk:
         self.settings = settings
         self.watched = watched
         self.reading = Reading(watched, url, settings)
-        self.clients = Clients(settings.rate)
+        #: How often one client may ask: who has shown what is right, and who has not.
+        self.known = Clients(settings.rate)
+        self.strangers = Clients(settings.rate)
+        self.failures = Failures(settings.rate)
         self.signatures = Signatures(settings.keys.hmac)
         #: Of answers to hooks and orders, by path and status.
         self.answers: Counter[tuple[str, str]] = Counter()
-        #: How long each stream of events may still go on.
-        self.streams: set[asyncio.Timeout] = set()
+        #: How long each stream of events may still take, the oldest first.
+        self.streams: dict[asyncio.Timeout, None] = {}
         #: One at a time: the threads are the watch's too.
         self._turn = asyncio.Lock()
         self._url, self._route = url, route
@@ -63,8 +68,15 @@ class Desk:
             words = f"{error}; {error.hint}" if error.hint else str(error)
             raise HTTPException(503, words) from error
 
-    def end_streams(self) -> None:
-        """End what would go on for as long as its client listens."""
+    def add_stream(self, life: asyncio.Timeout) -> None:
+        """Keep a stream; of too many the oldest ends, and its page asks again."""
+        self.end_streams(leaving=MAX_STREAMS - 1)
+        self.streams[life] = None
+
+    def end_streams(self, *, leaving: int = 0) -> None:
+        """End the oldest streams, which last as long as their clients listen."""
         now = asyncio.get_running_loop().time()
-        for life in self.streams:
+        while len(self.streams) > leaving:
+            life = next(iter(self.streams))
+            del self.streams[life]
             life.reschedule(now)

@@ -5,9 +5,9 @@ send requests here (told by Origin and Sec-Fetch-Site), and after DNS rebinding 
 even read the answers (told by Host).
 """
 
+import re
 from collections.abc import MutableMapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -15,6 +15,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from drainer.hook.desk import Desk
+from drainer.hook.doors import HOOKS, has_proof_in_body, is_known
+from drainer.hook.limits import client_of
+from drainer.hook.patience import prove
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -31,8 +34,7 @@ HEADERS: Final = {
 }
 COUNTED: Final = frozenset(
     (
-        "/hooks/primary-up",
-        "/hooks/primary-down",
+        *HOOKS,
         "/api/pause",
         "/api/resume",
         "/api/throttle",
@@ -42,6 +44,8 @@ COUNTED: Final = frozenset(
 ALWAYS: Final = "/healthz"
 """Answered at any rate: it costs nothing, and a service manager must not be misled."""
 _LOCAL: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_ORIGIN: Final = re.compile(rf"https?://({_HOST.pattern})")
 
 
 class Guard:
@@ -64,32 +68,49 @@ class Guard:
 
     async def _refusal(self, request: Request) -> tuple[int, str]:
         settings = self._desk.settings
-        client = request.client.host if request.client else ""
-        always = request.url.path == ALWAYS
-        if not always and not await self._desk.clients.may(client):
+        if not await self._may(request):
             return 429, "too many requests: [hook] rate"
         host = request.headers.get("host", "").lower()
+        if host and not _HOST.fullmatch(host):
+            return 400, "Host is not a name or an address"
         known = settings.names | _LOCAL | {settings.host}
         if settings.loopback and _name(host) not in known and host not in known:
             return 421, "this name is not served here: [hook] names"
-        if request.method not in ("GET", "HEAD") and self._strange(request, host):
+        origins = [each.lower() for each in request.headers.getlist("origin")]
+        if len(origins) > 1 or not all(map(_ORIGIN.fullmatch, origins)):
+            return 400, "Origin is not the place of a page"
+        reads = request.method in ("GET", "HEAD")
+        if not reads and self._is_foreign(request, origins, host):
             return 403, "a page of another site has no say here"
         return 0, ""
 
-    def _strange(self, request: Request, host: str) -> bool:
+    async def _may(self, request: Request) -> bool:
+        """Take a request from its client's bucket.
+
+        Clients that show what is right have a bucket of their own. Whether a body shows
+        it is seen later: what fails then is counted there.
+        """
+        desk, client = self._desk, client_of(request)
+        if is_known(desk, request):
+            prove(request)
+            return await desk.known.may(client)
+        always = request.scope["path"] == ALWAYS or has_proof_in_body(desk, request)
+        return always or await desk.strangers.may(client)
+
+    def _is_foreign(self, request: Request, origins: list[str], host: str) -> bool:
         """Tell whether a browser sent this from a page that is not ours."""
-        origin = request.headers.get("origin")
-        if origin is None:
+        if not origins:
             site = request.headers.get("sec-fetch-site", "none")
             return site not in ("none", "same-origin")
-        place = urlsplit(origin.lower()).netloc
+        place = origins[0].partition("://")[2]
         names = self._desk.settings.names
         return place != host and place not in names and _name(place) not in names
 
     def _extra(self, status: int) -> dict[str, str]:
+        fields = {"Connection": "close"}
         if status == 429:  # noqa: PLR2004
-            return {"Retry-After": str(self._desk.clients.retry_after)}
-        return {}
+            fields["Retry-After"] = str(self._desk.strangers.retry_after)
+        return fields
 
     def _carrying(self, request: Request, send: Send) -> Send:
         """Return a way to send that adds our headers, and counts."""
@@ -99,9 +120,9 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                if request.url.path in COUNTED:
+                if request.scope["path"] in COUNTED:
                     status = str(message["status"])
-                    self._desk.answers[request.url.path, status] += 1
+                    self._desk.answers[request.scope["path"], status] += 1
             await send(message)
 
         return sending
@@ -109,7 +130,4 @@ class Guard:
 
 def _name(host: str) -> str:
     """Return a host without its port and brackets."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    return found[1].strip("[]") if (found := _HOST.fullmatch(host)) else ""

@@ -20,13 +20,13 @@ class Clients:
     """A token bucket for each client, of the latest thousand."""
 
     def __init__(self, rate: Rate) -> None:
-        """Give everybody the same rate."""
+        """Give every client the same rate."""
         self._rate = rate
         self._buckets: OrderedDict[str, AsyncLimiter] = OrderedDict()
 
     async def may(self, client: str) -> bool:
         """Take one request from a client's bucket; False when it is empty."""
-        key = _neighbourhood(client)
+        key = neighbourhood(client)
         bucket = self._buckets.pop(key, None)
         if bucket is None:
             bucket = AsyncLimiter(self._rate.burst, self._rate.period)
@@ -44,14 +44,42 @@ class Clients:
         return max(1, round(0.5 + 1 / self._rate.per_second))
 
 
-def _neighbourhood(client: str) -> str:
+class Failures:
+    """How many failed logins are answered as such: of each client, and in all.
+
+    A login is looked at before it is counted. So none that is right meets this limit.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        """Let all clients together fail ten times as often as one."""
+        total = Rate(per_second=10 * rate.per_second, burst=10 * rate.burst)
+        self._each, self._total = Clients(rate), Clients(total)
+
+    async def may(self, client: str) -> bool:
+        """Count one; False when there were too many."""
+        return await self._each.may(client) and await self._total.may("")
+
+    @property
+    def retry_after(self) -> int:
+        """Return the whole seconds after which one more is answered."""
+        return self._each.retry_after
+
+
+def client_of(request: Request) -> str:
+    """Return the address that a request comes from."""
+    return request.client.host if request.client else ""
+
+
+def neighbourhood(client: str) -> str:
     """Return what counts as one client: of IPv6, a network as it is given out."""
     try:
-        address = ipaddress.ip_address(client)
+        address = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:
         return client
-    if address.version == 4:  # noqa: PLR2004
+    if isinstance(address, ipaddress.IPv4Address):
         return client
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((int(address), 64), strict=False))
 
 
@@ -78,5 +106,5 @@ async def _read(request: Request) -> bytes:
                 break
         else:
             return bytes(body)
-    words = f"a body has at most {MAX_BODY} octets"
+    words = f"a body has at most {MAX_BODY} bytes"
     raise HTTPException(413, words, _CLOSE)

@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from drainer.hook.auth import SESSION, same, session
 from drainer.hook.desk import Desk
-from drainer.hook.doors import COOKIE, is_operator, open_to_reader
+from drainer.hook.doors import COOKIE, LOGIN, count_failure, is_operator, open_to_reader
 from drainer.hook.limits import read_all
+from drainer.hook.patience import prove
 
 _FOLDER: Final = Path(__file__).with_name("page")
 _TYPES: Final = {
@@ -31,7 +32,7 @@ def routes(desk: Desk) -> Sequence[Route]:
     pages = Pages(desk)
     return [
         Route("/", pages.index),
-        Route("/login", pages.login, methods=["POST"]),
+        Route(LOGIN, pages.login, methods=["POST"]),
         Route("/logout", pages.logout, methods=["POST"]),
         *(Route(f"/{name}", pages.file) for name in _TYPES),
     ]
@@ -49,12 +50,12 @@ class Pages:
         """Give the page, or the form that asks for the token."""
         if self._desk.settings.keys.operator and not is_operator(self._desk, request):
             return self._form(401)
-        open_to_reader(self._desk, request)
+        await open_to_reader(self._desk, request)
         return self._html("index.html")
 
     async def file(self, request: Request) -> Response:
         """Give a part of the page."""
-        name = request.url.path.removeprefix("/")
+        name = str(request.scope["path"]).removeprefix("/")
         return Response(self._files[name], media_type=_TYPES[name])
 
     async def login(self, request: Request) -> Response:
@@ -62,7 +63,9 @@ class Pages:
         body = await read_all(request, self._desk.settings.patience)
         operator = self._desk.settings.keys.operator
         if not same(_token_of(body), operator):
+            await count_failure(self._desk, request)
             return self._form(401, _WRONG)
+        prove(request)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             COOKIE,
@@ -100,4 +103,4 @@ def _token_of(form: bytes) -> str:
 def _by_tls(request: Request) -> bool:
     """Tell whether the browser came by TLS, ours or a proxy's."""
     origin = request.headers.get("origin", "")
-    return request.url.scheme == "https" or origin.startswith("https://")
+    return request.scope["scheme"] == "https" or origin.startswith("https://")

@@ -4,12 +4,12 @@
 streams end, answers that are under way have a second.
 """
 
-import asyncio
 import contextlib
 import math
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 from sqlalchemy.engine import URL
@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from drainer.errors import UsageError
 from drainer.hook import commands, pages, triggers, views
+from drainer.hook.acceptor import Acceptor, Visit
 from drainer.hook.desk import Desk
 from drainer.hook.guard import Guard
 from drainer.hook.patience import Patient
@@ -27,6 +28,11 @@ from drainer.hook.settings import Settings
 from drainer.hook.tls import Renewed
 from drainer.hook.watched import Watched
 
+if TYPE_CHECKING:
+    import asyncio
+
+BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted."""
 GRACE = 1
 """Whole seconds, for what is under way when the server ends."""
 
@@ -59,7 +65,7 @@ def listen(settings: Settings, handed: socket.socket | None = None) -> socket.so
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     place = (settings.host, settings.port)
     try:
-        return socket.create_server(place, family=family, backlog=128)
+        return socket.create_server(place, family=family, backlog=BACKLOG)
     except OSError as error:
         message = f"cannot listen on {settings.host} port {settings.port}: {error}"
         raise UsageError(message, hint="see [hook] listen") from None
@@ -92,7 +98,7 @@ async def serve(
 def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
     made = uvicorn.Config(
         application(desk),
-        http=Patient.within(settings.patience),
+        http=Patient,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -114,35 +120,35 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its signal handlers, and less patient with TLS.
+    """uvicorn, without its signal handlers, and with a way of its own to accept.
 
-    Who runs us has handlers of his own. uvicorn leaves a handshake the minute that the
-    event loop allows, and half a minute to a client that does not take leave.
+    The process that runs us has handlers already.
     """
 
     def __init__(self, configuration: uvicorn.Config, seconds: float) -> None:
-        """Give a handshake and a farewell so many seconds each."""
+        """Give a client so many seconds for each thing that we wait for."""
         super().__init__(configuration)
-        self._limit = seconds if configuration.ssl else None
+        self._seconds = seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take connections from sockets that listen."""
-        create = asyncio.get_running_loop().create_server
-        self.servers = [
-            await create(
-                self._protocol,
-                sock=each,
-                ssl=self.config.ssl,
-                ssl_handshake_timeout=self._limit,
-                ssl_shutdown_timeout=self._limit,
-            )
-            for each in sockets or ()
-        ]
+        acceptors = [self._acceptor(each) for each in sockets or ()]
+        self.servers = cast("list[asyncio.Server]", acceptors)  # so far as it asks
         self.started = True
 
-    def _protocol(self) -> asyncio.Protocol:
-        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return made(config=self.config, server_state=self.server_state, app_state={})
+    def _acceptor(self, listener: socket.socket) -> Acceptor:
+        def protocol(visit: Visit) -> Patient:
+            return Patient(
+                config=self.config,
+                server_state=self.server_state,
+                app_state={},
+                visit=visit,
+                seconds=self._seconds,
+                forget=acceptor.forget,
+            )
+
+        acceptor = Acceptor(listener, protocol, self.config.ssl, self._seconds)
+        return acceptor
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from drainer.hook.bodies import BodyError, Meaning, read_body
 from drainer.hook.desk import Desk
 from drainer.hook.doors import open_to_hook
-from drainer.hook.limits import read_all
+from drainer.hook.limits import client_of, read_all
 from drainer.policy.controls import Ask
 
 
@@ -44,7 +44,7 @@ class Hooks:
 
     async def _take(self, request: Request, url: Ask) -> Response:
         body = await read_all(request, self._desk.settings.patience)
-        open_to_hook(self._desk, request, body)
+        await open_to_hook(self._desk, request, body)
         try:
             meaning = read_body(body, url)
         except BodyError as error:
@@ -65,4 +65,4 @@ class Hooks:
 
 def sent_by(request: Request, meaning: Meaning) -> str:
     """Return who gave a control, as the ledger keeps it."""
-    return f"http {request.client.host if request.client else '?'} {meaning.sender}"
+    return f"http {client_of(request) or '?'} {meaning.sender}"

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -16,7 +15,6 @@ from drainer.hook.desk import Desk
 from drainer.hook.doors import open_to_metrics, open_to_reader
 from drainer.hook.metrics import CONTENT_TYPE, Seen, exposition
 
-MAX_STREAMS = 32
 BEAT = 5.0
 """Seconds after which an event is sent even though nothing has changed."""
 LEAST_GAP = 1.0
@@ -56,21 +54,19 @@ class Views:
 
     async def metrics(self, request: Request) -> Response:
         """Give everything that can be counted."""
-        open_to_metrics(self._desk, request)
+        await open_to_metrics(self._desk, request)
         ledger = await self._desk.reading.ledger()
         seen = Seen(self._desk.watched.snapshot(), ledger, self._desk.answers)
         return Response(exposition(seen), media_type=CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
         """Give what the page shows."""
-        open_to_reader(self._desk, request)
+        await open_to_reader(self._desk, request)
         return JSONResponse(await self._desk.reading.status())
 
     async def events(self, request: Request) -> Response:
         """Give it again whenever it changes."""
-        open_to_reader(self._desk, request)
-        if len(self._desk.streams) >= MAX_STREAMS:
-            raise HTTPException(503, "too many pages are open", {"Retry-After": "30"})
+        await open_to_reader(self._desk, request)
         return Stream(self._desk)
 
 
@@ -93,11 +89,11 @@ class Stream(Response):
         await send({"type": "http.response.start", **head})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONGEST) as life:
-                self._desk.streams.add(life)
+                self._desk.add_stream(life)
                 try:
                     await self._go_on(request, send)
                 finally:
-                    self._desk.streams.discard(life)
+                    self._desk.streams.pop(life, None)
         with contextlib.suppress(TimeoutError):  # who does not read hears no end either
             async with asyncio.timeout(LEAST_GAP):
                 await send({"type": "http.response.body", "body": b""})

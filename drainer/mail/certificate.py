@@ -8,7 +8,11 @@ if TYPE_CHECKING:
 
 
 def describe(der: bytes) -> dict[str, Any]:
-    """Return subject, issuer, names, validity and fingerprint of a certificate."""
+    """Return subject, issuer, names, validity and fingerprint of a certificate.
+
+    ``names`` are the DNS names and addresses of its subjectAltName. Without one it is
+    valid for no host: a common name is no name of a host (RFC 9525 2).
+    """
     from cryptography import x509  # noqa: PLC0415 - for those who show one
 
     facts: dict[str, Any] = {"sha256": hashlib.sha256(der).hexdigest()}
@@ -39,4 +43,6 @@ def _names(certificate: "x509.Certificate") -> list[str]:
         )
     except x509.ExtensionNotFound:
         return []
-    return extension.value.get_values_for_type(x509.DNSName)
+    names: list[str] = extension.value.get_values_for_type(x509.DNSName)
+    addresses = extension.value.get_values_for_type(x509.IPAddress)
+    return [*names, *map(str, addresses)]

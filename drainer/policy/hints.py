@@ -12,10 +12,44 @@ _LOST = {
     "timeout": "no answer in time: a firewall, or a server under load",
     "closed": "the primary closed the connection without a word: look at its log",
     "reset": "the primary reset the connection: look at its log",
-    "tls": "the TLS handshake failed: check the primary's certificate, or set"
-    ' [primary] tls = "opportunistic" or verify = false if you can accept that',
+    "tls": "the TLS handshake failed: look at the primary's TLS settings and log",
     "protocol": "that is no SMTP server, or something in between alters SMTP",
 }
+_OLD = "the primary has no TLS 1.2 or later: update it"
+_HANDSHAKE = {
+    "certificate has expired": "the primary's certificate, or that of an issuer, has"
+    " expired: renew it on the primary; check this host's clock",
+    "not yet valid": "the primary's certificate is not valid yet: check the clocks of"
+    " both hosts, then the certificate",
+    "mismatch": "the primary's certificate does not name [primary] host among its"
+    " subjectAltNames, and a common name does not count: name the host as the"
+    " certificate does, or get a certificate that names it",
+    "self-signed certificate in": "this host does not know the primary's CA: add the"
+    " CA to this host's trust store, or name its PEM file in SSL_CERT_FILE",
+    "self-signed": "the primary's certificate is self-signed: install one from a CA,"
+    " or add it to this host's trust store (SSL_CERT_FILE names a PEM file)",
+    "local issuer": "this host does not know the issuer of the primary's certificate:"
+    " let the primary send the intermediate certificates, or add its CA to this host's"
+    " trust store (SSL_CERT_FILE names a PEM file)",
+    "first certificate": "the primary does not send the intermediate certificates: add"
+    " them to its certificate file",
+    "verify failed": "this host does not accept the primary's certificate: get another"
+    " one for the primary",
+    "protocol version": _OLD,
+    "unsupported protocol": _OLD,
+    "no protocols": _OLD,
+    "wrong version number": "what answers after STARTTLS is not TLS: look for a"
+    " firewall or proxy in between",
+}
+"""What OpenSSL says of a handshake, in lower case -> what to do; the first."""
+NO_NAMES = (
+    "the primary's certificate has no subjectAltName, and its common name does not"
+    " count: get one that names the host in a subjectAltName"
+)
+NOT_OFFERED_TLS = (
+    "the primary does not offer STARTTLS, and [primary] requires TLS: switch TLS on"
+    " there; look for a firewall in between that removes STARTTLS"
+)
 _STAGES = {
     Stage.BANNER: "the primary does not serve this host: allow its address there",
     Stage.EHLO: "the primary dislikes our name: set [primary] helo to this host's"
@@ -37,8 +71,18 @@ _STAGES = {
 def hint(stage: Stage, answer: Reply | Lost) -> str:
     """Return what to do next; '' when there is nothing to say."""
     if isinstance(answer, Lost):
+        if stage is Stage.STARTTLS:
+            return handshake_hint(answer.detail) or _LOST.get(answer.reason, "")
         return _LOST.get(answer.reason, "")
+    if stage is Stage.STARTTLS and answer.text.endswith("does not offer STARTTLS"):
+        return NOT_OFFERED_TLS
     return _STAGES.get(stage, "")
+
+
+def handshake_hint(words: str) -> str:
+    """Return what to do about a handshake that failed so; '' when unknown."""
+    lowered = words.lower().replace("_", " ")
+    return next((hint for sign, hint in _HANDSHAKE.items() if sign in lowered), "")
 
 
 NOT_OFFERED = (
@@ -116,6 +160,8 @@ def remedy(cause: Cause) -> str:
     if cause.content:
         return _CONTENT
     rule = _BY_CODE.sub(r"\1", cause.judgement.rule)
+    if rule == "starttls-lost" and (words := handshake_hint(cause.reply)):
+        return words
     for pattern, words in _REMEDIES.items():
         if re.fullmatch(pattern, rule):
             return words

@@ -50,7 +50,7 @@ class Route:
     helo: str = "localhost"
     #: 'off', 'opportunistic' or 'required'.
     tls: str = "opportunistic"
-    #: Whether the certificate must be valid for the host.
+    #: Whether the certificate must be valid for the host; that requires TLS.
     verify: bool = False
     login: Login | None = None
     #: 'off', 'xforward', 'xclient' or 'auto': how the primary learns of the client.
@@ -63,6 +63,16 @@ class Route:
     max_recipients: int = 100
     #: 'hold' or 'space': what to do about bare CR and LF.
     bare_newlines: str = "hold"
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the certificate is verified: a password goes to no other server."""
+        return self.verify or self.login is not None
+
+    @property
+    def requires_tls(self) -> bool:
+        """Whether nothing may go in the clear."""
+        return self.tls == "required" or self.verifies
 
     def __str__(self) -> str:
         """Return ``host:port``, IPv6 in brackets."""

@@ -6,8 +6,10 @@ that must be accepted and of one that must be refused, RSET, QUIT; never DATA.
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from dataclasses import field, replace
 
+from drainer.mail.certificate import describe
 from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import hints
@@ -25,6 +27,8 @@ from drainer.values import dataclass
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _CLOSING = 421
+_DONE = Lost(reason="closed", detail="by us")
+"""Nothing is on its way any more: with TLS, a farewell may outlast the check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +132,9 @@ async def _check_address(
     here = replace(route, address=address[0])
     answer = await connect(here)
     if isinstance(answer, Failed):
-        for step in answer.steps:
-            last = step is answer.steps[-1]
-            hint = hints.hint(step.stage, step.answer) if last else ""
-            health.add(step.stage.value, step, FAIL if last else OK, hint)
+        for step in answer.steps[:-1]:
+            health.add(step.stage.value, step, OK)
+        await _add_failure(health, here, answer.steps[-1])
         return False
     for step in answer.steps:
         if step.stage is Stage.STARTTLS and not _positive(step.answer):
@@ -148,8 +151,40 @@ async def _check_address(
         health.loop = True
     else:
         await _Interview(health, answer, probe, format_address(address)).run(route)
-    answer.wire.close()
+    answer.wire.abort(_DONE)
     return True
+
+
+async def _add_failure(health: Health, route: Route, step: Step) -> None:
+    """Add the step that failed; for a bad certificate, also what it says."""
+    hint = hints.hint(step.stage, step.answer)
+    bad = isinstance(step.answer, Lost) and step.answer.reason == "tls"
+    if step.stage is Stage.STARTTLS and bad and route.verifies:
+        step = replace(step, facts=step.facts | await _certificate_of(route))
+        if _is_nameless(step.facts):
+            hint = hints.NO_NAMES
+    health.add(step.stage.value, step, FAIL, hint)
+
+
+async def _certificate_of(route: Route) -> dict[str, object]:
+    """Return the facts of a certificate that was not accepted; {} for none.
+
+    A failed handshake keeps it to itself. So this opens another session that accepts
+    any certificate, and says nothing on it but EHLO and QUIT: no password, no message.
+    """
+    seen = await connect(replace(route, tls="required", verify=False, login=None))
+    facts = [s.facts for s in seen.steps if s.stage is Stage.STARTTLS]
+    if isinstance(seen, Connection):
+        seen.wire.write(b"QUIT\r\n")
+        await seen.wire.reply(route.timeouts.quit)
+        seen.wire.abort(_DONE)
+    return facts[-1] if facts else {}
+
+
+def _is_nameless(facts: Mapping[str, object]) -> bool:
+    """Whether a step shows a certificate that has no subjectAltName."""
+    der = facts.get("certificate_der")
+    return isinstance(der, str) and not describe(bytes.fromhex(der)).get("names", True)
 
 
 class _Interview:

@@ -5,7 +5,6 @@ Ending of a Stage. Every stage is timed, for the health check and the trace.
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import time
@@ -17,6 +16,7 @@ import aiosmtplib
 
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.smtp import Route
+from drainer.smtp.tls import client_context, tls_facts
 from drainer.smtp.wire import Wire, spare_descriptor
 from drainer.values import dataclass
 
@@ -50,6 +50,8 @@ class Connection:
     steps: tuple[Step, ...]
     opened: float
     tls: bool
+    #: Whether the certificate was found valid for the host.
+    verified: bool = False
 
 
 class Failed(Exception):
@@ -78,15 +80,15 @@ async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
 async def connect(route: Route, *, tls: str | None = None) -> Connection | Failed:
     """Open a session; return it, or the steps up to the one that failed.
 
-    A handshake that fails while TLS is only opportunistic is followed by one
-    more connection in the clear (RFC 7435 3).
+    A handshake that fails while TLS is only opportunistic is followed by one more
+    connection in the clear (RFC 7435 3). A route that requires TLS has no such second.
     """
     opening = _Opening(route if tls is None else replace(route, tls=tls))
     try:
         return await opening.run()
     except Failed as failed:
         opening.abandon()
-        if opening.route.tls != "opportunistic" or not opening.handshake_failed:
+        if opening.route.requires_tls or not opening.handshake_failed:
             return failed
         again = await connect(route, tls="off")
         if isinstance(again, Failed):
@@ -118,7 +120,7 @@ class _Opening:
         )
         banner = await self._stage(Stage.BANNER, smtp.connect())
         ehlo = await self._ehlo(smtp)
-        if self.route.tls != "off":
+        if self.route.tls != "off" or self.route.requires_tls:
             ehlo = await self._starttls(smtp) or ehlo
         if self.route.login is not None:
             await self._login(smtp)
@@ -127,6 +129,8 @@ class _Opening:
     def abandon(self) -> None:
         """Close whatever is open."""
         if self._smtp is not None:
+            if (transport := self._smtp.transport) is not None:
+                cast("asyncio.Transport", transport).abort()  # with TLS, close() waits
             self._smtp.close()
 
     async def _reach(self) -> socket.socket:
@@ -165,31 +169,29 @@ class _Opening:
             )
         except Failed as failed:
             answer = failed.steps[-1].answer
-            plain = self.route.tls != "required" and self.route.login is None
             old = isinstance(answer, Reply) and answer.code in (500, 502)
-            if not (plain and old):
+            if self.route.requires_tls or not old:
                 raise
         # RFC 5321 4.1.4: a server of RFC 821's days
         return await self._stage(Stage.EHLO, smtp.helo(hostname=self.route.helo))
 
     async def _starttls(self, smtp: aiosmtplib.SMTP) -> Reply | None:
         """Go over to TLS; None when it stays in the clear, as the policy allows."""
-        required = self.route.tls == "required"
+        required = self.route.requires_tls
         if not smtp.supports_extension("starttls"):
             if required:
                 reply = Reply(code=502, text="the primary does not offer STARTTLS")
                 raise self._fail(Stage.STARTTLS, reply, time.monotonic())
             return None
-        context = _tls_context(self.route)
         try:
             await self._stage(
                 Stage.STARTTLS,
                 smtp.starttls(
-                    server_hostname=self.route.host,
-                    tls_context=context,
+                    server_hostname=self.route.host.rstrip("."),
+                    tls_context=client_context(verify=self.route.verifies),
                     timeout=self.route.timeouts.ehlo,
                 ),
-                facts=lambda: tls_facts(smtp),
+                facts=lambda: tls_facts(smtp.get_transport_info("ssl_object")),
             )
         except Failed as failed:
             answer = failed.steps[-1].answer
@@ -231,7 +233,8 @@ class _Opening:
         except aiosmtplib.SMTPResponseException as refusal:
             refused = refusal_of(refusal.code, refusal.message)
             raise self._fail(stage, refused, start) from None
-        except (aiosmtplib.SMTPException, OSError, ssl.SSLError) as error:
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            # ValueError: what is no reply, or a host name that TLS does not take
             raise self._fail(stage, lost_of(error), start) from None
         self._note(stage, answer, start, facts())
         return answer
@@ -262,6 +265,7 @@ class _Opening:
         wire = Wire(asyncio.get_running_loop())
         spare = spare_descriptor(transport)
         wire.attach(cast("asyncio.Transport", transport), spare)
+        context = transport.get_extra_info("sslcontext")
         return Connection(
             wire=wire,
             address=self._address,
@@ -270,7 +274,8 @@ class _Opening:
             peer_name=ehlo.text.split(" ", 1)[0] if ehlo.text else "",
             steps=tuple(self._steps),
             opened=time.monotonic(),
-            tls=transport.get_extra_info("sslcontext") is not None,
+            tls=context is not None,
+            verified=context is not None and self.route.verifies,
         )
 
 
@@ -311,7 +316,7 @@ def lost_of(error: BaseException) -> Lost:
             return Lost(reason="tls", detail=detail)
         case ConnectionError():
             return Lost(reason="closed", detail=detail)
-        case aiosmtplib.SMTPException():
+        case aiosmtplib.SMTPException() | ValueError():
             return Lost(reason="protocol", detail=detail)
         case _:
             return Lost(reason="unreachable", detail=detail)
@@ -321,24 +326,3 @@ def format_address(address: tuple[str, int]) -> str:
     """Return ``address:port``, IPv6 in brackets."""
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _tls_context(route: Route) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not route.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def tls_facts(smtp: aiosmtplib.SMTP) -> dict[str, object]:
-    """Return protocol, cipher and the certificate's facts of a TLS session."""
-    tls = smtp.get_transport_info("ssl_object")
-    facts: dict[str, object] = {}
-    with contextlib.suppress(AttributeError, ValueError):
-        cipher = tls.cipher()
-        facts |= {"tls": tls.version(), "cipher": cipher[0] if cipher else ""}
-        der = tls.getpeercert(binary_form=True)
-        if der:
-            facts["certificate_der"] = der.hex()
-    return facts

@@ -112,8 +112,8 @@ def make_via(config: Config) -> Route:
         host=host,
         port=port or 25,
         helo=make_own(config).hostname,
-        tls="required" if login else bounce.via_tls,
-        verify=login is not None,
+        tls=bounce.via_tls,
+        verify=bounce.via_verify,
         login=login,
         timeouts=LIMITS,
     )

@@ -77,13 +77,15 @@ def test_without_the_token_no_hook_is_taken(locked: Hooked, token: str) -> None:
 def test_a_signed_hook_counts_once(locked: Hooked) -> None:
     """What is replayed, spoilt or old is refused."""
     body, now = b'{"reason": "signed"}', str(int(time.time()))
-    right = {TIMESTAMP: now, SIGNATURE: f"sha256={signature(HMAC, now, body)}"}
+    mac = signature(HMAC, now, f"POST {DOWN}", body)
+    right = {TIMESTAMP: now, SIGNATURE: f"sha256={mac}"}
     assert locked.post(DOWN, body, headers=right).status == 202
     again = locked.post(DOWN, body, headers=right)
     assert (again.status, again.words) == (401, "this signature has been used before")
     assert locked.post(DOWN, body + b" ", headers=right).status == 401
     old = str(int(time.time()) - 301)
-    late = {TIMESTAMP: old, SIGNATURE: signature(HMAC, old, body)}
+    mac = signature(HMAC, old, f"POST {DOWN}", body)
+    late = {TIMESTAMP: old, SIGNATURE: mac}
     assert "five minutes" in locked.post(DOWN, body, headers=late).words
     assert [control.reason for control in locked.controls()] == ["signed"]
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from drainer.mail.certificate import describe
-from tests.certificates import self_signed
+from tests.certificates import issue, self_signed
 
 
 def test_a_certificate_is_described(tmp_path: Path) -> None:
@@ -19,9 +19,17 @@ def test_a_certificate_is_described(tmp_path: Path) -> None:
     der = ssl.PEM_cert_to_DER_cert(pem)
     facts = describe(der)
     assert facts["subject"] == facts["issuer"] == "CN=mail.example.org"
-    assert facts["names"] == ["mail.example.org"]
+    assert facts["names"] == ["mail.example.org", "127.0.0.1", "::1"]
     assert facts["not_before"] < facts["not_after"]
     assert facts["sha256"] == hashlib.sha256(der).hexdigest()
+
+
+def test_a_common_name_is_not_a_name(tmp_path: Path) -> None:
+    """Without a subjectAltName a certificate names no host."""
+    made = issue(tmp_path, "mail.example.org", [])
+    facts = describe(ssl.PEM_cert_to_DER_cert(made.certificate.read_text()))
+    assert facts["subject"] == "CN=mail.example.org"
+    assert facts["names"] == []
 
 
 def test_what_is_no_certificate_is_said_to_be_none() -> None:

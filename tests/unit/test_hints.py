@@ -52,6 +52,49 @@ def test_a_hint_for_the_login_warns_of_locking_it() -> None:
     assert "locked" in hint(Stage.AUTH, REFUSED)
 
 
+HANDSHAKES = {
+    "certificate verify failed: certificate has expired (_ssl.c:992)": "renew it",
+    "certificate verify failed: certificate is not yet valid": "clocks of both hosts",
+    "certificate verify failed: Hostname mismatch, certificate is not valid for 'a'.": (
+        "does not name [primary] host"
+    ),
+    "certificate verify failed: IP address mismatch, certificate is not valid": (
+        "does not name [primary] host"
+    ),
+    "certificate verify failed: self-signed certificate": "is self-signed",
+    "certificate verify failed: self-signed certificate in certificate chain": (
+        "does not know the primary's CA"
+    ),
+    "certificate verify failed: unable to get local issuer certificate": (
+        "does not know the issuer"
+    ),
+    "certificate verify failed: unable to verify the first certificate": (
+        "intermediate certificates"
+    ),
+    "certificate verify failed: EE certificate key too weak": "get another",
+    "[SSL: UNSUPPORTED_PROTOCOL] unsupported protocol": "TLS 1.2",
+    "[SSL: WRONG_VERSION_NUMBER] wrong version number": "is not TLS",
+    "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] alert": "TLS settings and log",
+}
+
+
+@pytest.mark.parametrize(("detail", "words"), HANDSHAKES.items(), ids=list(HANDSHAKES))
+def test_a_failed_handshake_has_a_hint_for_its_cause(detail: str, words: str) -> None:
+    """The check says it at once; a drain that was stopped says it at its end."""
+    lost = Lost(reason="tls", detail=detail)
+    assert words in hint(Stage.STARTTLS, lost)
+    judgement = classify(lost, Stage.STARTTLS)
+    found = remedy(Cause(trigger="early", judgement=judgement, reply=str(lost)))
+    assert words in found or "alert" in detail
+
+
+def test_starttls_that_is_not_offered_is_told_from_one_that_is_refused() -> None:
+    """A firewall may have removed it."""
+    missing = parse_reply(b"502 the primary does not offer STARTTLS")
+    assert "removes STARTTLS" in hint(Stage.STARTTLS, missing)
+    assert "TLS was refused" in hint(Stage.STARTTLS, REFUSED)
+
+
 # ---- what a person can do about an open gate
 
 RELAY, DOMAIN, USERS = "to relay for this host", "that domain", "user table"

@@ -6,8 +6,10 @@ from drainer.errors import UsageError
 from drainer.hook.auth import (
     SESSION,
     WINDOW,
+    Claim,
     Signatures,
     bearer,
+    grafana_signature,
     in_session,
     same,
     secret_of,
@@ -18,16 +20,26 @@ from drainer.hook.auth import (
 KEY, NOW = "0123456789abcdef", 1_795_000_000.0
 STAMP = str(int(NOW))
 BODY = b'{"reason": "x"}'
-RIGHT = signature(KEY, STAMP, BODY)
+REQUEST, OTHER = "POST /hooks/primary-up", "POST /hooks/primary-down"
+RIGHT = signature(KEY, STAMP, REQUEST, BODY)
+ALERT = b'{"status": "firing", "alerts": []}'
+
+
+def claim(
+    stamp: str = STAMP, given: str = RIGHT, body: bytes = BODY, request: str = REQUEST
+) -> Claim:
+    """Return a signed request."""
+    return Claim(timestamp=stamp, signature=given, request=request, body=body)
 
 
 def test_the_signature_is_that_of_the_recipe() -> None:
     """As openssl and Python's documentation make it: docs/hook.md."""
-    # printf 1795000000.{} | openssl dgst -sha256 -mac HMAC -macopt key:0123456789abcdef
-    assert signature(KEY, STAMP, b"{}") == KNOWN
+    # printf '1795000000\nPOST /hooks/primary-up\n{}' |
+    #   openssl dgst -sha256 -mac HMAC -macopt key:0123456789abcdef
+    assert signature(KEY, STAMP, REQUEST, b"{}") == KNOWN
 
 
-KNOWN = "0e41ae18dec0c98f9ccccdfc9da1d6b897e12bde7815a6055d8739af8b38df59"
+KNOWN = "5b2363dd959242e3d9acb86caf0af2e774d33acdf0bfede5e53cb49f1f1a48e9"
 
 
 @pytest.mark.parametrize(
@@ -36,10 +48,14 @@ KNOWN = "0e41ae18dec0c98f9ccccdfc9da1d6b897e12bde7815a6055d8739af8b38df59"
         (STAMP, RIGHT, BODY, ""),
         (STAMP, f"sha256={RIGHT}", BODY, ""),
         (STAMP, f"SHA256={RIGHT.upper()}", BODY, ""),
-        (STAMP, signature(KEY, STAMP, BODY, b":"), BODY, ""),
+        (STAMP, grafana_signature(KEY, STAMP, ALERT), ALERT, ""),
+        (STAMP, grafana_signature(KEY, STAMP, BODY), BODY, "does not cover method"),
+        (STAMP, grafana_signature(KEY, STAMP, b""), b"", "does not cover method"),
+        (STAMP, signature(KEY, STAMP, OTHER, BODY), BODY, "does not fit"),
+        (STAMP, signature(KEY, STAMP, REQUEST[5:], BODY), BODY, "does not fit"),
         (STAMP, RIGHT, BODY + b" ", "does not fit"),
         (str(int(NOW) + 1), RIGHT, BODY, "does not fit"),
-        (STAMP, signature("x" * 16, STAMP, BODY), BODY, "does not fit"),
+        (STAMP, signature("x" * 16, STAMP, REQUEST, BODY), BODY, "does not fit"),
         (STAMP, "", BODY, "does not fit"),
         (STAMP, "\u00fc", BODY, "does not fit"),
         ("", RIGHT, BODY, "no number"),
@@ -50,11 +66,11 @@ KNOWN = "0e41ae18dec0c98f9ccccdfc9da1d6b897e12bde7815a6055d8739af8b38df59"
         (str(int(NOW) + 301), RIGHT, BODY, "five minutes"),
     ],
 )
-def test_a_signature_counts_for_its_time_and_body_only(
+def test_a_signature_counts_for_its_time_request_and_body_only(
     stamp: str, given: str, body: bytes, words: str
 ) -> None:
-    """And with Grafana's colon between the two."""
-    refusal = Signatures(KEY).refusal(stamp, given, body, NOW)
+    """Grafana signs no path: it counts for alerts, which mean the same everywhere."""
+    refusal = Signatures(KEY).refusal(claim(stamp, given, body), NOW)
     assert words in refusal
     assert bool(words) is bool(refusal)
 
@@ -63,20 +79,30 @@ def test_a_signature_counts_once_for_as_long_as_its_time_does() -> None:
     """Also when it is written in another way; and nothing is remembered for ever."""
     known, window = Signatures(KEY), WINDOW.total_seconds()
     early, late = NOW - window, NOW + window
-    assert known.refusal(STAMP, RIGHT, BODY, early) == ""
+    assert known.refusal(claim(), early) == ""
     for again in (RIGHT, f"sha256={RIGHT.upper()}"):
-        assert "used before" in known.refusal(STAMP, again, BODY, late)
+        assert "used before" in known.refusal(claim(given=again), late)
     other = str(int(late + window))
-    assert known.refusal(other, signature(KEY, other, b""), b"", late + window) == ""
+    new = claim(other, signature(KEY, other, REQUEST, b""), b"")
+    assert known.refusal(new, late + window) == ""
     assert len(known._seen) == 1
+
+
+def test_grafana_may_send_the_same_alert_to_both_urls() -> None:
+    """Its signature is then the same; each URL takes it once."""
+    known, given = Signatures(KEY), grafana_signature(KEY, STAMP, ALERT)
+    for request in (REQUEST, OTHER):
+        alert = claim(given=given, body=ALERT, request=request)
+        assert known.refusal(alert, NOW) == ""
+        assert "used before" in known.refusal(alert, NOW)
 
 
 def test_what_is_signed_with_another_key_is_not_remembered() -> None:
     """Nobody can fill our memory, or use up a signature that is not his."""
     known = Signatures(KEY)
-    assert known.refusal(STAMP, "0" * 64, BODY, NOW)
+    assert known.refusal(claim(given="0" * 64), NOW)
     assert known._seen == {}
-    assert known.refusal(STAMP, RIGHT, BODY, NOW) == ""
+    assert known.refusal(claim(), NOW) == ""
 
 
 @pytest.mark.parametrize(

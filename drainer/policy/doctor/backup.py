@@ -76,17 +76,22 @@ def _name(backup: Backup) -> Answer:
     certificate = backup.certificate
     if certificate is None:
         return skipped("no certificate was seen")
-    words = ", ".join(certificate.names[:5]) or certificate.subject
+    if not certificate.names:
+        return fail(f"it has no subjectAltName: {certificate.subject}")
+    words = ", ".join(certificate.names[:5])
     if covers(certificate.names, backup.host):
         return ok(words)
     return fail(f"it is for {words}")
 
 
 def covers(names: tuple[str, ...], host: str) -> bool:
-    """Whether a certificate with these names is one for the host (RFC 6125 6.4.3)."""
+    """Whether a certificate with these names is one for the host (RFC 6125 6.4.3).
+
+    As for OpenSSL, a star stands for the first label of three or more.
+    """
     parent = host.partition(".")[2]
     known = {name.lower().rstrip(".") for name in names}
-    return host in known or (bool(parent) and f"*.{parent}" in known)
+    return host in known or ("." in parent and f"*.{parent}" in known)
 
 
 def _chain(backup: Backup) -> Answer:
