@@ -10,6 +10,7 @@ import typer
 from drainer.cli.options import ConfigOption, JsonOption, load
 from drainer.cli.output import explain, print_json, shown, stdout
 from drainer.errors import UsageError
+from drainer.mail.echo import Sent
 from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
 from drainer.policy.classify import classify as judge
 from drainer.policy.rules import Rule
@@ -45,8 +46,9 @@ def classify(
 ) -> None:
     """Say what a reply would mean: verdict, scope, rule and reason.
 
-    Lines on stdin are replies, or JSON objects with `reply` and `stage`. The rules
-    of [primary] rules apply too.
+    Lines on stdin are replies, or JSON objects with `reply` and `stage`, and `sent`:
+    a list of texts that the message contains, which a reply may quote. No rule looks
+    at those. The rules of [primary] rules apply too.
 
     Example: drainer classify "550 5.1.1 User unknown" --stage rcpt
     """
@@ -85,15 +87,16 @@ def _answer_lines(stage: str, own: tuple[Rule, ...], *, as_json: bool) -> int:
 
 
 def _answer(line: str, stage: str, own: tuple[Rule, ...], *, as_json: bool) -> None:
-    text = line
+    text, sent = line, Sent()
     if line.lstrip().startswith("{"):
         try:
             given = json.loads(line)
             text, stage = str(given["reply"]), str(given.get("stage", stage))
+            sent = Sent(addresses=tuple(map(str, given.get("sent", ()))))
         except (ValueError, KeyError, TypeError, RecursionError):
             message = f"no JSON object with a reply: {line[:80]!r}"
             raise UsageError(message) from None
-    facts = _facts(text, _stage(stage), own)
+    facts = _facts(text, _stage(stage), own, sent)
     if as_json:
         print_json(facts)
         return
@@ -111,10 +114,12 @@ def _stage(text: str) -> Stage:
         raise UsageError(message, hint=f"legal: {legal}") from None
 
 
-def _facts(text: str, stage: Stage, own: tuple[Rule, ...]) -> dict[str, Any]:
+def _facts(
+    text: str, stage: Stage, own: tuple[Rule, ...], sent: Sent
+) -> dict[str, Any]:
     try:
         reply = parse_reply(text.replace("\\n", "\n").encode("utf-8", "replace"))
-        judgement = judge(reply, stage, rules=own)
+        judgement = judge(reply, stage, rules=own, sent=lambda: sent)
     except ProtocolError:
         reply = Reply(code=0, text=text)
         judgement = _malformed()

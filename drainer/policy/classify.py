@@ -5,11 +5,16 @@ decides where the codes are generic, and otherwise only towards safer. Whatever 
 said before MAIL is never about a message (Exim, Haraka and Postfix each bounce on
 some of it). A `bounce` is always provisional; unknown or malformed never means
 permanent.
+
+A text may quote what a stranger chose: an address, a header field. So whatever looks
+like a refusal of us is read a second time, with all that was sent masked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 
+from drainer.mail.echo import Sent, unechoed
 from drainer.mail.message import BEHIND_GATE, PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import tables
@@ -29,16 +34,27 @@ _GENERIC = frozenset(("", "0.0", "1.0", "2.0", "3.0", "5.0", "7.0", "7.1"))
 """Details that say little: there the text decides."""
 _SAFER = {"B": "RLHSsD", "M": "RLHSsD", "H": "SsD"}
 """What a text may make of a letter whose code is specific."""
+_STOPS = frozenset("SsD")
+_ABOUT_US = frozenset(("our-address", "our-rate"))
+"""What a text may say behind a code about the recipient: later, and a vote."""
+_SUSPECT = frozenset((Verdict.STOP, Verdict.HOLD))
+"""Verdicts that a stranger's words must not bring about."""
 
 
 def classify(
-    answer: Answer, stage: Stage, *, accepted: int = 0, rules: Sequence[Rule] = ()
+    answer: Answer,
+    stage: Stage,
+    *,
+    accepted: int = 0,
+    rules: Sequence[Rule] = (),
+    sent: Callable[[], Sent] | None = None,
 ) -> Judgement:
     """Judge what a stage ended with.
 
     ``accepted`` is the number of recipients that this transaction had accepted
     before: it tells "too many recipients" from a refusal (RFC 5321 4.5.3.1.10).
-    ``rules`` are the operator's own; they outrank ours from MAIL on.
+    ``rules`` are the operator's own; they outrank ours from MAIL on. ``sent`` returns
+    what the transaction has sent; it is asked for a refusal of us only.
     """
     match answer:
         case Problem():
@@ -46,7 +62,29 @@ def classify(
         case Lost():
             return _judge_loss(answer, stage)
         case Reply():  # pragma: no branch
-            return _judge_reply(answer, stage, accepted, rules)
+            found = _judge_reply(answer, stage, accepted, rules)
+            if sent is None or stage.before_mail or not _is_about_us(found):
+                return found
+            masked = _judge_reply(unechoed(answer, sent()), stage, accepted, rules)
+            return _without_echo(found, masked)
+
+
+def _is_about_us(found: Judgement) -> bool:
+    """Whether it counts against the primary, so that no stranger may bring it about."""
+    is_vote = found.rule.removeprefix("text-") in _ABOUT_US
+    return is_vote or found.verdict in _SUSPECT
+
+
+def _without_echo(found: Judgement, masked: Judgement) -> Judgement:
+    """Return what a reply means without the words that were sent, and say so.
+
+    Masking never makes it worse: it may also hide what keeps a rule from applying.
+    """
+    is_worse = masked.verdict is Verdict.STOP is not found.verdict
+    if is_worse or masked.rule == found.rule:
+        return found
+    reason = f"{masked.reason}; the reply quotes what was sent, {found.rule} is ignored"
+    return replace(masked, reason=reason)
 
 
 def _judge_problem(problem: Problem) -> Judgement:
@@ -141,6 +179,8 @@ def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Judgement:
     """Let the text decide as far as it may; the codes do the rest."""
     letter, rule, meaning = _row(reply, stage)
     family = find(families(), words, reply, stage)
+    if family is not None and _names_recipient(reply, stage):
+        family = _behind_code(family, reply, stage, words)
     if family is not None:
         is_generic = reply.detail in _GENERIC and reply.code not in tables.OUTRANKING
         theirs = family.letter(reply.category)
@@ -149,6 +189,31 @@ def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Judgement:
     if letter in "BM" and reply.mixed:
         return _judgement("H", "mixed-codes", "the lines of the reply disagree")
     return _judgement(_widen(letter, stage), rule, meaning)
+
+
+def _names_recipient(reply: Reply, stage: Stage) -> bool:
+    """Whether the code says that it is about this recipient: no text overrules that."""
+    return (
+        stage is Stage.RCPT
+        and reply.detail[:2] in ("1.", "2.")
+        and reply.detail not in _GENERIC
+        and reply.code not in tables.OUTRANKING
+    )
+
+
+def _behind_code(family: Rule, reply: Reply, stage: Stage, words: str) -> Rule | None:
+    """Return what a text may say behind a code that is about the recipient.
+
+    Never that the primary refuses us. Where it names our address, or a rate of ours,
+    the recipient waits, and it is a vote against the primary (policy.detector).
+    """
+    if family.letter(reply.category) not in _STOPS:
+        return family
+    ours = (each for each in families() if each.id in _ABOUT_US)
+    found = find(ours, words, reply, stage)
+    return found and replace(
+        found, permanent="L", temporary="L", details=frozenset((reply.detail,))
+    )
 
 
 def _judge_by_rule(rule: Rule, reply: Reply, stage: Stage) -> Judgement:

@@ -119,7 +119,7 @@ _REMEDIES: dict[str, str] = {
         "it no longer serves that domain. On Postfix: look at relay_domains,"
         " virtual_mailbox_domains and mydestination; on Exchange: at accepted domains"
     ),
-    r"text-unknown-user.*|text-mailbox-closed|[45]\.(1\.\d+|2\.1)": (
+    r"text-(unknown-user.*|no-such-user|mailbox-closed)|[45]\.(1\.\d+|2\.1)": (
         "it knows none of these users: is its user table (LDAP, SQL, a map) back? Look"
         " one of the addresses up there (Postfix: `postmap -q ADDRESS MAP`)"
     ),

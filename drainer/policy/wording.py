@@ -7,11 +7,17 @@ MAX_WORDS = 2000
 """Characters of a reply that take part; what follows is boilerplate."""
 
 _URL = re.compile(r"https?://([^/\s:?#\])>]+)\S*")
-_MAILBOX = re.compile(r"<?[^\s<>@\[\](),;:]{1,200}@[^\s<>@(),;:]{1,200}>?")
+_BETWEEN = re.compile(
+    r"<(?!client>|(?:cr|lf|crlf)>)[^<>]*(?:>(?:[^<>]*@[^<>\s]*>)?|(?=<)|$)"
+)
+"""What is between < and >. A quoted local part may hold a > of its own."""
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.){1,200}"@[^\s<>@(),;:]{1,200}')
+_MAILBOX = re.compile(r"[^\s<>@\[\](),;:]{1,200}@[^\s<>@(),;:]{1,200}")
 _IPV4 = re.compile(r"\[?(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]\d)\]?")
 _IPV6 = re.compile(
     r"\[?(?<![\w:])(?:ipv6:)?[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])\]?"
 )
+_MASKED = "<@>"
 _BLANKS = re.compile(r"\s+")
 _HOST = re.compile(r"(?<![\w.-])[a-z0-9_-]+(?:\.[a-z0-9_-]+){1,}(?![\w-])")
 _ID = re.compile(r"(?<![\w-])(?=[\w-]*\d)[\w-]+(?![\w-])")
@@ -21,12 +27,14 @@ _ID = re.compile(r"(?<![\w-])(?=[\w-]*\d)[\w-]+(?![\w-])")
 def words_of(text: str) -> str:
     """Return a reply's text for matching: lower-case, on one line.
 
-    A URL becomes its host, because its path may hold any word; a mailbox becomes
-    ``<@>``, an IP address ``[ip]``.
+    A URL becomes its host, because its path may hold any word; a mailbox, and
+    whatever else is between < and >, becomes ``<@>``; an IP address ``[ip]``.
     """
     valid = text[:MAX_WORDS].encode("utf-8", "replace").decode()  # no half characters
-    words = _URL.sub(r"\1", valid.lower().replace("\u2019", "'"))
-    words = _MAILBOX.sub("<@>", words)
+    words = _BETWEEN.sub(_MASKED, valid.lower().replace("\u2019", "'"))
+    words = _URL.sub(r"\1", words)
+    words = _MAILBOX.sub(_MASKED, _QUOTED.sub(_MASKED, words))
+    words = words.replace(f"<{_MASKED}>", _MASKED)
     words = _IPV6.sub("[ip]", _IPV4.sub("[ip]", words))
     return _BLANKS.sub(" ", words).strip()
 

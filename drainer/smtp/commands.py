@@ -46,7 +46,7 @@ def misfit(
 ) -> Problem | None:
     """Return why this primary cannot take the message as it stands, or None."""
     try:
-        _sender(message, recipients)
+        sender_of(message, recipients)
     except AddressError as error:  # expanding VERP made it too long
         return Problem(code="bad-address", detail=str(error))
     limit = size_limit(peer)
@@ -75,7 +75,7 @@ def mail_command(
 ) -> bytes:
     """Return MAIL FROM with its parameters, without the line end."""
     envelope = message.envelope
-    words = [f"MAIL FROM:<{_sender(message, recipients)}>"]
+    words = [f"MAIL FROM:<{sender_of(message, recipients)}>"]
     if "size" in peer:
         words.append(f"SIZE={facts.size_bytes}")
     if "8bitmime" in peer and facts.has_8bit:
@@ -93,7 +93,7 @@ def mail_command(
     return " ".join(words).encode()
 
 
-def _sender(message: Message, recipients: Sequence[Recipient]) -> str:
+def sender_of(message: Message, recipients: Sequence[Recipient]) -> str:
     """Return the reverse path, VERP expanded; AddressError when that cannot be."""
     envelope = message.envelope
     if envelope.verp and envelope.reverse_path and len(recipients) == 1:

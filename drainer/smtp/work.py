@@ -1,14 +1,22 @@
 """What a session works on: one transaction."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from drainer.errors import MessageUnreadable
+from drainer.mail.echo import MAX_HEAD, Sent
+from drainer.mail.envelope import AddressError, Recipient
 from drainer.mail.message import Facts, Spooled
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify import Answer
+from drainer.policy.facts import is_private, parse_address
 from drainer.policy.job import Claimed, Job
 from drainer.policy.judging import Ending
+from drainer.smtp.commands import sender_of
+
+_AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +82,38 @@ class Work:
         if not times:
             return None
         return max(0.0, self.started + times[-1] - self.turn) / len(times)
+
+    def sent(self, stage: Stage) -> Sent:
+        """Return what it has put on the wire up to a stage, and a stranger chose.
+
+        From DATA on that includes the beginning of the content, which is read again.
+        """
+        message = self.job.message
+        recipients = [claimed.recipient for claimed in self.job.claimed]
+        with contextlib.suppress(AddressError):
+            recipients.append(Recipient(forward_path=sender_of(message, recipients)))
+        client, names = message.client, (message.client.name, message.client.helo)
+        address = parse_address(client.address)
+        is_stranger = address is not None and not is_private(address)
+        return Sent(
+            addresses=(
+                message.envelope.reverse_path,
+                *(each.forward_path for each in recipients),
+                *(each.orcpt.partition(";")[2] for each in recipients),
+            ),
+            client=(client.address, *names) if is_stranger else (),
+            texts=(message.envelope.envid, message.login, message.message_id, *names),
+            head=self._head() if stage in _AFTER_RCPT else b"",
+        )
+
+    def _head(self) -> bytes:
+        found = b""
+        with contextlib.suppress(MessageUnreadable):
+            for chunk in self.spooled.content.chunks():
+                found += chunk[:MAX_HEAD]
+                if len(found) >= MAX_HEAD:
+                    break
+        return found
 
     def note(self, stage: Stage, answer: Reply | Lost) -> None:
         """Keep the time of a stage for the trace."""

@@ -35,6 +35,14 @@ EXAMPLES = {
         "554 5.7.9 This message violates our policy",
         "554 5.7.9 Mechanism too weak",
     ),
+    "client-refused": (
+        "554 5.7.1 Client host [<client>] blocked using bl.example",
+        "554 5.7.1 Client host [192.0.2.7] blocked using bl.example",
+    ),
+    "no-such-user": (
+        "550 No such user here, authentication required",
+        "550 5.7.1 Sender address rejected: no such user",
+    ),
     "relay-denied": (
         "554 5.7.1 <user@example.org>: Relay access denied",
         "550 5.1.1 User unknown at relay.example.org",
@@ -76,7 +84,7 @@ EXAMPLES = {
         "550 5.7.1 The account is locked for good",
     ),
     "unknown-user": (
-        "550 5.7.1 <user@example.org>: no such mailbox here",
+        "550 5.7.1 <user@example.org>: not a valid mailbox here, bad address",
         "550 5.7.1 Sender address rejected: user unknown",
     ),
     "mailbox-closed": (
@@ -162,7 +170,11 @@ def test_before_mail_no_words_judge_a_message(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [
-        ("550 5.1.1 No such user: your server was refused to relay", "stop"),
+        ("550 5.1.1 Your server was refused to relay", "retry-long"),
+        ("550 5.1.1 Authentication required to relay", "bounce"),
+        ("550 5.2.1 Insufficient system storage", "bounce"),
+        ("450 4.1.1 Too many connections from your IP", "retry-long"),
+        ("550 5.4.1 Authentication required", "stop"),
         ("550 5.1.1 Greylisted", "retry"),
         ("550 5.4.6 User unknown", "hold"),
         ("550 5.7.8 User unknown", "stop"),
