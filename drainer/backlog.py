@@ -5,6 +5,7 @@ Whatever lies here is claimed in the ledger, so nothing is lost with it.
 
 import asyncio
 import contextlib
+import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -127,6 +128,10 @@ class Backlog:
             self._items.extendleft(reversed(self._aside))
             self._aside.clear()
             self._call_takers()
+
+    def shuffle(self) -> None:
+        """Put what waits here into no order."""
+        random.shuffle(self._items)
 
     def put_back(self, work: Work) -> None:
         """Return work that was taken and not begun."""

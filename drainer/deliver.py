@@ -274,7 +274,8 @@ class Lane:
             kept=work.job.kept,
             permit=self._permit(work.job, now),
         )
-        judged = excuse(judge(work.endings.values(), self.policy.rules), moment)
+        endings = work.endings.values()
+        judged = excuse(judge(endings, self.policy.rules, work.sent), moment)
         self.watcher.observe(work, judged, now)
         settlements = settle(judged, moment, self.policy)
         last = self.backlog.end(work)

@@ -19,7 +19,7 @@ from drainer.policy import gate as gates
 from drainer.policy.classify import classify
 from drainer.policy.detector import USUAL_WINDOWS, Seen, Windows
 from drainer.policy.gate import Cause, Gate, GateState, Phase
-from drainer.policy.judging import STOP_ALONE, Judged
+from drainer.policy.judging import CONTRADICTED, Judged
 from drainer.policy.known import Known
 from drainer.policy.scopes import ROUTE, Scopes
 from drainer.policy.verdict import Verdict
@@ -55,8 +55,6 @@ class Gatekeeper:
         #: The lane that probes the route.
         self._prober: asyncio.Task[Any] | None = None
         self._began = utcnow()
-        #: Scopes that messages probe, and since when.
-        self._since: dict[str, datetime] = {}
         #: Domains of which one message is on its way to probe.
         self._probing: set[str] = set()
         #: The canary waits for a connection, and the lane that gives up its own.
@@ -98,6 +96,11 @@ class Gatekeeper:
         )
 
     @property
+    def probes(self) -> bool:
+        """Whether real messages probe some scope."""
+        return any((g.state, g.phase) == _BY_MESSAGE for g in self.scopes.all())
+
+    @property
     def open_gates(self) -> list[Gate]:
         """The gates that are open, the route's first."""
         return [g for g in self.scopes.all() if g.state is GateState.OPEN]
@@ -128,7 +131,7 @@ class Gatekeeper:
 
         A gate that the run before left probing has done so since this one began.
         """
-        return self._since.get(scope, self._began)
+        return self.scopes.since.get(scope, self._began)
 
     @contextlib.asynccontextmanager
     async def room(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
@@ -212,7 +215,7 @@ class Gatekeeper:
         """Leave no suspicion unanswered: in doubt, the primary refuses us."""
         now = utcnow()
         for gate in self.scopes.all():
-            self.scopes.apply(gate.scope, lambda g: gates.leave(g, now))
+            self.scopes.leave(gate.scope, now)
 
     # --- what happened
 
@@ -221,11 +224,16 @@ class Gatekeeper:
         step = failed.steps[-1]
         self._failed(step.stage, step.answer)
 
-    def dropped(self, loss: Lost) -> None:
-        """Judge a session that the primary ended before it answered any MAIL."""
-        self._failed(Stage.EHLO, loss)
+    def dropped(self, loss: Lost, *, begun: bool) -> None:
+        """Judge a session that the primary ended before it answered any MAIL.
 
-    def _failed(self, stage: Stage, answer: Reply | Lost) -> None:
+        When a message was ``begun`` it may be about that message: somebody must ask.
+        """
+        self._failed(Stage.EHLO, loss, begun=begun)
+
+    def _failed(
+        self, stage: Stage, answer: Reply | Lost, *, begun: bool = False
+    ) -> None:
         judgement = classify(answer, stage)
         self.note(
             Decision(
@@ -239,12 +247,21 @@ class Gatekeeper:
         )
         cause = Cause(trigger="early", judgement=judgement, reply=f"{stage}: {answer}")
         now = utcnow()
-        self.scopes.apply(ROUTE, lambda gate: gates.refused_early(gate, cause, now))
+        if not begun:
+            self.scopes.apply(ROUTE, lambda g: gates.refused_early(g, cause, now))
+            return
+        self.scopes.apply(ROUTE, lambda g: gates.refused(g, now, cause))
+        self.scopes.apply(ROUTE, lambda g: gates.suspect(g, cause, now))
 
     def observe(
-        self, judged: Sequence[Judged], reverse_path: str, now: datetime
+        self,
+        judged: Sequence[Judged],
+        reverse_path: str,
+        now: datetime,
+        *,
+        lasted: timedelta,
     ) -> bool:
-        """Let the gates look at an attempt, before it is settled.
+        """Let the gates look at an attempt that ``lasted`` so long, before settling.
 
         True when another message may probe a domain now.
         """
@@ -254,7 +271,7 @@ class Gatekeeper:
         for each in judged:
             if isinstance(each.ending.answer, Problem):
                 continue  # the primary was not asked
-            if each.judgement.rule == STOP_ALONE:
+            if each.judgement.rule == CONTRADICTED:
                 continue  # it tells of nobody else
             claimed = each.ending.claimed
             domain = claimed.domain
@@ -266,6 +283,8 @@ class Gatekeeper:
                 judgement=each.judgement,
                 answer=each.ending.answer,
                 again=claimed.refusal == Verdict.STOP,
+                retried=claimed.attempts > 0,
+                began=now - lasted,
             )
             self._probing.discard(domain)
             attempt.append(seen)
@@ -277,7 +296,7 @@ class Gatekeeper:
             self._prober = None
         was = before.state, before.phase
         if (after.state, after.phase) == _BY_MESSAGE and was != _BY_MESSAGE:
-            self._since[after.scope] = utcnow()
+            self.scopes.since[after.scope] = utcnow()
         self.moves.append((before, after))
         self.on_move()
         self.wake()

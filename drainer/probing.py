@@ -136,7 +136,8 @@ class Probing:
                 scopes.welcome(domain_of(address), now)
             for address, reply in answer.refused.items():
                 scopes.contradicted(domain_of(address), scope, reply, now)
-        scopes.canary(scope, answer.outcome, answer.reply, now)
+        taken = bool(answer.accepted) and not answer.refused
+        scopes.canary(scope, answer.outcome, answer.reply, now, taken=taken)
 
     def _tell(self, scope: str, answer: Answered, good: int) -> None:
         decision = Decision(

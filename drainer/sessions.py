@@ -162,7 +162,7 @@ class Sessions:
         elif session.loss is not None and (session.sent or not _tired(session)):
             self._unheard += 1
             if session.sent == 0 or self._unheard >= MAX_UNHEARD:
-                self.keeper.dropped(session.loss)
+                self.keeper.dropped(session.loss, begun=session.sent > 0)
 
     async def _connect(self) -> Connection | Failed:
         """Open a session; an ending drain does not wait for it."""

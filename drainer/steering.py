@@ -127,7 +127,9 @@ class Steering:
             began=work.turn,
             rcpt=rcpt,
             dot=dot if work.facts.size_bytes <= LARGE else None,
-            put_off=any(is_overload(e.judgement, e.ending.answer) for e in asked),
+            put_off=any(
+                is_overload(e.judgement, e.ending.answer, e.ending.stage) for e in asked
+            ),
         )
         self._adaptive.observe(sample)
 

@@ -7,10 +7,11 @@ lets the sessions finish their message.
 """
 
 import asyncio
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from drainer.acknowledge import Acknowledger
@@ -292,8 +293,18 @@ class Drain:
         except LedgerUnwritable as error:
             self.failed(error)
 
-    def _heed_gates(self) -> None:
+    def _bring_back(self) -> None:
+        """Give out again what was set aside.
+
+        Messages that probe are drawn from all that wait: a stranger may have sent
+        many in a row.
+        """
         self._backlog.bring_back()
+        if self.keeper.probes and self.orders.choice.order is None:
+            self._backlog.shuffle()
+
+    def _heed_gates(self) -> None:
+        self._bring_back()
         if self.keeper.refuses:
             self.close()
 
@@ -313,8 +324,10 @@ class Drain:
 
     def observe(self, work: Work, judged: Sequence[Judged], now: datetime) -> None:
         """Let the gates look at an attempt before it is settled."""
-        if self.keeper.observe(judged, work.job.message.envelope.reverse_path, now):
-            self._backlog.bring_back()
+        sender = work.job.message.envelope.reverse_path
+        lasted = timedelta(seconds=time.monotonic() - work.started)
+        if self.keeper.observe(judged, sender, now, lasted=lasted):
+            self._bring_back()
         dot, rcpt = work.seconds_for_dot, work.seconds_for_rcpt
         if dot is not None:
             self.keeper.scopes.took(dot, now)

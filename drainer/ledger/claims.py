@@ -18,6 +18,7 @@ from drainer.ledger.rows import (
 )
 from drainer.policy.job import Claimed, Job
 from drainer.policy.state import CLAIMABLE, State
+from drainer.policy.verdict import Verdict
 from drainer.values import dataclass
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
@@ -117,7 +118,7 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
         for part in _apart(claims.get(seq, [])):
             recipients = tuple(claimed.recipient for claimed in part)
             message = message_of(dict(messages[seq]), recipients)
-            alone = part[0].state is State.UNKNOWN or part[0].drops > 0
+            alone = part[0].state is State.UNKNOWN or _was_alone(part[0])
             jobs.append(
                 Job(
                     message=message,
@@ -133,15 +134,20 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
 def _apart(claims: list[Claimed]) -> list[tuple[Claimed, ...]]:
     """Part those that go alone from the others.
 
-    Whoever is in doubt, or was dropped, gets a connection of its own; whoever was
-    refused together with others a transaction of its own.
+    A recipient that is in doubt, was dropped, or was refused as if it were us gets a
+    connection of its own; one that was refused with others a transaction of its own.
     """
     parts: dict[object, list[Claimed]] = {}
     for claimed in claims:
         doubtful = claimed.state is State.UNKNOWN
-        key = claimed.n if claimed.solo else (doubtful, claimed.drops > 0)
+        key = claimed.n if claimed.solo else (doubtful, _was_alone(claimed))
         parts.setdefault(key, []).append(claimed)
     return [tuple(part) for part in parts.values()]
+
+
+def _was_alone(claimed: Claimed) -> bool:
+    """Whether an earlier attempt says that it needs a connection of its own."""
+    return claimed.drops > 0 or claimed.refusal == Verdict.STOP
 
 
 def next_due(

@@ -48,7 +48,6 @@ def _facts(gate: Gate) -> Row:
         "phase": gate.phase.value,
         "failures": gate.failures,
         "reopening": gate.reopening,
-        "stopped": list(gate.stopped),
         "cause": cause
         and {
             "trigger": cause.trigger,
@@ -78,7 +77,6 @@ def gate_of(row: Row, pauses: tuple[timedelta, ...]) -> Gate:
         until=None if row["until"] is None else from_micros(row["until"]),
         failures=facts["failures"],
         reopening=facts["reopening"],
-        stopped=tuple(facts["stopped"]),
         cause=_cause_of(facts["cause"]) if facts["cause"] else None,
     )
 

@@ -32,7 +32,11 @@ class Behind(NamedTuple):
 
     def clauses(self) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on recipients joined with messages."""
-        found: list[sa.ColumnElement[bool]] = [_M.source.in_(list(self.sources))]
+        return [_M.source.in_(list(self.sources)), *self.paths()]
+
+    def paths(self) -> list[sa.ColumnElement[bool]]:
+        """Return those on recipients alone."""
+        found: list[sa.ColumnElement[bool]] = []
         if self.scope:
             path = sa.func.lower(_R.forward_path)
             endings = ("@" + self.scope, "@" + self.scope + ".")  # as domain_of
@@ -70,14 +74,15 @@ def opened(
 
 
 def _forget_stops(connection: sa.Connection, behind: Behind) -> None:
-    """Let what waits for the gate have met no refusal: everybody met it.
+    """Forget that messages met a refusal of us: all of them did.
 
     Else each of them would be held as the only one that is refused, should the
-    primary refuse everybody once more after some deliveries.
+    primary refuse everything once more after some deliveries.
     """
+    waits = (_R.waits == (behind.scope or ROUTE_WAITS)) | (_R.waits == "")
     connection.execute(
         sa.update(schema.recipients)
-        .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
+        .where(_R.state == _DEFERRED, waits, *behind.paths())
         .where(_R.refusal == Verdict.STOP.value)
         .where(_R.message.in_(_messages(behind)))
         .values(refusal="", refused=None)

@@ -17,7 +17,7 @@ from dataclasses import field
 from datetime import timedelta
 from statistics import median
 
-from drainer.mail.reply import Lost
+from drainer.mail.reply import Lost, Stage
 from drainer.policy.classify import Answer
 from drainer.policy.detector import is_storm
 from drainer.policy.verdict import Judgement, Scope, Verdict
@@ -44,19 +44,23 @@ USUAL_FOR, USUAL_STEP = 600.0, 30.0
 """Seconds: how long the best latency counts, and how finely that is kept."""
 PUT_OFF = 1 / 8
 """The share of attempts put off that narrows."""
+_OF_A_MAILBOX = frozenset(("1.", "2.", "7."))
 RELIEF = 0.8
 """Of the highest load: above it nothing widens."""
 
 
-def is_overload(judgement: Judgement, answer: Answer) -> bool:
+def is_overload(judgement: Judgement, answer: Answer, stage: Stage) -> bool:
     """Whether an ending says that the primary has too much to do.
 
-    A mailbox that is greylisted, full or unknown says nothing about the primary.
+    A mailbox that is greylisted, full or unknown says nothing about the primary. Nor
+    does one that is put off by itself, at RCPT or by a policy: a stranger chose it.
     """
     if isinstance(answer, Lost):
         return True
+    if is_storm(judgement, answer):
+        return answer.detail[:2] not in _OF_A_MAILBOX
     stopped = judgement.verdict is Verdict.STOP and judgement.short
-    return (stopped and judgement.scope is Scope.ROUTE) or is_storm(judgement, answer)
+    return stopped and judgement.scope is Scope.ROUTE and stage is not Stage.RCPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

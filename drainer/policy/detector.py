@@ -34,8 +34,12 @@ _SENDER_AUTHENTICATION = (
 _BLIND = (*_SENDER_AUTHENTICATION, "forward-")
 """What the canary cannot ask about: it speaks for nobody."""
 _UNKNOWN_USER = (
-    "enhanced-5.1.1", "text-unknown-user", "text-unknown-user-behind-gateway",
+    "enhanced-5.1.1", "text-no-such-user", "text-unknown-user",
+    "text-unknown-user-behind-gateway",
 )  # fmt: skip
+AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
+"""Stages that a canary does not reach."""
+_VOTES = frozenset(("text-our-address", "text-our-rate"))
 _STORMY = frozenset((451, 452))
 
 
@@ -47,6 +51,11 @@ def is_content(rule: str) -> bool:
 def is_unknown_user(rule: str) -> bool:
     """Whether a rule says that the recipient does not exist."""
     return rule in _UNKNOWN_USER
+
+
+def is_vote(judgement: Judgement) -> bool:
+    """Whether a recipient waits, and the reply names our address or our rate."""
+    return judgement.verdict is Verdict.RETRY_LONG and judgement.rule in _VOTES
 
 
 def is_storm(judgement: Judgement, answer: Answer) -> bool:
@@ -89,6 +98,10 @@ class Seen:
     answer: Answer
     #: The same message has met a refusal of us before.
     again: bool = False
+    #: It was tried before, and put off.
+    retried: bool = False
+    #: When the attempt began; None = it is not known.
+    began: datetime | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -104,6 +117,10 @@ class Seen:
         is_stop = self.judgement.verdict is Verdict.STOP
         return not is_stop and is_content(self.judgement.rule)
 
+    def _is_late(self, trigger: str) -> bool:
+        """Whether it looks like a refusal of us at a stage that no canary reaches."""
+        return trigger in ("stop", "storm") and self.stage in AFTER_RCPT
+
     def cause(self, trigger: str) -> Cause:
         """Return it as the cause of a gate's move."""
         return Cause(
@@ -112,7 +129,7 @@ class Seen:
             reply=str(self.answer),
             sender_domain=self.sender_domain,
             fingerprint=self.fingerprint,
-            blind=self.judgement.rule.startswith(_BLIND),
+            blind=self.judgement.rule.startswith(_BLIND) or self._is_late(trigger),
             content=self.content,
             again=self.again,
         )
@@ -179,13 +196,13 @@ class Detector:
             return seen.cause("ratio")
         return None
 
-    def delayed(self, seen: Seen) -> Cause | None:
-        """Take note of a temporary refusal that is about the primary itself."""
+    def delayed(self, seen: Seen) -> bool:
+        """Take note of a temporary refusal; True when so many are suspicious."""
         self._storm.add(seen, seen.fingerprint)
         if len(self._storm.recipients) < STORM:
-            return None
+            return False
         self._storm.clear()
-        return seen.cause("storm")
+        return True
 
     def slow(self, seconds: float) -> bool:
         """Take note how long a final dot took; True when the primary suffers."""
@@ -233,7 +250,7 @@ class Detector:
         """Return how many refusals of its kind in a row are suspicious."""
         if seen.content:
             return self._windows.contents
-        if seen.stage in (Stage.DATA, Stage.BODY, Stage.DOT):
+        if seen.stage in AFTER_RCPT:
             return self._windows.run
         bare = isinstance(seen.answer, Reply) and seen.answer.detail in _GENERIC
         return self._windows.run - bare

@@ -18,10 +18,13 @@ from datetime import datetime, timedelta
 from drainer.policy.verdict import Judgement
 from drainer.values import dataclass
 
-STOPS_TO_OPEN = 3
-"""Refusals of us in a row, whoever the senders are; two when they differ."""
 MESSAGES_TO_TRY = 3
 """Real messages that probe, one at a time, before a gate opens."""
+STOPS_TO_OPEN = 8
+STOPS_TO_PAUSE = 5
+"""The same after a message that was refused as if it were us, or put off.
+
+More of them, in no order, because a stranger may have sent many such messages."""
 FIRST_PROBE = timedelta(minutes=1)
 LAST_PROBE = timedelta(hours=1)
 """An open gate probes again after FIRST_PROBE, doubled up to LAST_PROBE."""
@@ -69,6 +72,18 @@ class Cause:
     #: The same message has met it before: it tells nothing new.
     again: bool = False
 
+    @property
+    def is_brief(self) -> bool:
+        """Whether the primary wants a rest, and no person is needed."""
+        return self.judgement.short or self.trigger == "storm"
+
+    @property
+    def messages(self) -> int:
+        """How many messages must be refused one at a time to confirm it."""
+        if self.is_brief:
+            return STOPS_TO_PAUSE
+        return STOPS_TO_OPEN if self.trigger == "stop" else MESSAGES_TO_TRY
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
@@ -87,8 +102,6 @@ class Gate:
     tried: int = 0
     #: Whether it was open when it began to probe: then a message must be delivered.
     reopening: bool = False
-    #: Sender domains of the messages that met a refusal of us, in a row.
-    stopped: tuple[str, ...] = ()
     cause: Cause | None = None
 
     @property
@@ -116,35 +129,23 @@ def suspect(gate: Gate, cause: Cause, now: datetime) -> Gate:
     )
 
 
-def stopped(gate: Gate, cause: Cause, now: datetime) -> Gate:
-    """Return the gate after a message met a `stop` from MAIL on.
+def refused(gate: Gate, now: datetime, cause: Cause | None = None) -> Gate:
+    """Return the gate after a message that probed was refused, or put off.
 
-    The first one makes it suspect. One message alone never opens it, or a spammer
-    could; two senders, or three messages in a row, do. A message that met one before
-    says nothing new.
+    ``cause`` is why, if that is a refusal of us. A message that met one before says
+    nothing new.
     """
-    if cause.judgement.short:
-        return pause(gate, cause, now)
-    if gate.state is GateState.OPEN:
-        return gate
-    if cause.again:
-        return suspect(gate, cause, now)
-    met = (*gate.stopped, cause.sender_domain)
-    gate = replace(gate, stopped=met)
-    if len(met) >= STOPS_TO_OPEN or len(set(met)) > 1:
-        return _open(gate, now, cause)
-    return suspect(gate, cause, now)
-
-
-def refused(gate: Gate, now: datetime) -> Gate:
-    """Return the gate after a message that probed was refused for good."""
-    if gate.state is not GateState.PROBING or gate.phase is not Phase.MESSAGES:
+    by_message = gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES
+    if not by_message or (cause is not None and cause.again):
         return gate
     gate = replace(gate, tried=gate.tried + 1)
-    if gate.tried < MESSAGES_TO_TRY:
+    why = cause or gate.cause
+    if gate.tried < (why.messages if why else MESSAGES_TO_TRY):
         return gate
-    content = gate.cause is not None and gate.cause.content
-    return _close(gate) if content else _open(gate, now)
+    if cause is not None and cause.is_brief:
+        return pause(gate, cause, now)
+    content = why is not None and why.content
+    return _close(gate) if content else _open(gate, now, cause)
 
 
 def heard(gate: Gate) -> Gate:
@@ -160,21 +161,13 @@ def heard(gate: Gate) -> Gate:
     return gate
 
 
-def probes_after(gate: Gate, trigger: str) -> bool:
-    """Whether messages probe, and this is why."""
-    cause = gate.cause
-    return gate.state is GateState.PROBING and (
-        cause is not None and cause.trigger == trigger
-    )
-
-
 def succeeded(gate: Gate) -> Gate:
     """Return the gate after a message was accepted.
 
     One that is open stays so: that message was under way before it opened. While
     the canary is out it stays, too: what it was suspected for is not answered yet.
     """
-    idle = gate.flows and not (gate.failures or gate.stopped)
+    idle = gate.flows and not gate.failures
     asked = gate.state is GateState.PROBING and gate.phase is Phase.CANARY
     if idle or asked or gate.state is GateState.OPEN:
         return gate
@@ -194,7 +187,7 @@ def answered(gate: Gate, outcome: Outcome, reply: str, now: datetime) -> Gate:
         cause = replace(gate.cause, reply=reply) if gate.cause else None
         return _open(gate, now, cause)
     if outcome is Outcome.ACCEPTED and not gate.reopening:
-        return replace(_close(gate), stopped=gate.stopped)
+        return _close(gate)
     return replace(gate, phase=Phase.MESSAGES, tried=0)
 
 
@@ -217,7 +210,6 @@ def recheck(gate: Gate) -> Gate:
         phase=Phase.CANARY,
         until=None,
         tried=0,
-        stopped=(),
         reopening=True,
     )
 
@@ -234,9 +226,14 @@ def leave(gate: Gate, now: datetime) -> Gate:
     """
     if gate.state is not GateState.PROBING or gate.cause is None:
         return gate
-    if gate.cause.judgement.short:
+    if gate.cause.is_brief:
         return gate
     return _close(gate) if gate.cause.content else _open(gate, now)
+
+
+def dismiss(gate: Gate, _now: datetime) -> Gate:
+    """Return the gate when a suspicion is dropped."""
+    return _close(gate)
 
 
 def pause(gate: Gate, cause: Cause, now: datetime) -> Gate:

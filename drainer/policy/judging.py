@@ -7,8 +7,10 @@ reconsidered: a refusal may have been meant for somebody else, or for us.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
+from drainer.mail.echo import Sent
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.bounce_gate import Answer as Permission
 from drainer.policy.bounce_gate import Case, Decision, decide
@@ -27,7 +29,7 @@ MAX_DROPS = 3
 MAX_SOLO = 20
 """Recipients refused together that are each tried alone at once."""
 
-STOP_ALONE = "stop-alone"
+CONTRADICTED = "contradicted-stop"
 """The rule of a message that is refused as if it were us, while others are welcome."""
 
 REFUSED_IN_DOUBT = "refused-in-doubt"
@@ -101,6 +103,12 @@ class Standing(Protocol):
         """Whether others were welcome on that scope since then."""
         ...
 
+    def contradicted_stop(
+        self, judgement: Judgement, domain: str, stage: Stage, since: datetime
+    ) -> bool:
+        """Whether others passed a stage since a message met a refusal of us there."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -125,15 +133,26 @@ class Moment:
     permit: "Callable[[Judged], Permit] | None" = None
 
 
-def judge(endings: Iterable[Ending], rules: Sequence[Rule]) -> tuple[Judged, ...]:
-    """Judge every ending of one attempt by itself."""
+def judge(
+    endings: Iterable[Ending],
+    rules: Sequence[Rule],
+    sent: Callable[[Stage], Sent] | None = None,
+) -> tuple[Judged, ...]:
+    """Judge every ending of one attempt by itself.
+
+    ``sent`` returns what the attempt has sent up to a stage.
+    """
     these = tuple(endings)
     shared = sum(1 for ending in these if ending.stage is Stage.DOT)
     return tuple(
         Judged(
             ending=ending,
             judgement=classify(
-                ending.answer, ending.stage, accepted=ending.accepted, rules=rules
+                ending.answer,
+                ending.stage,
+                accepted=ending.accepted,
+                rules=rules,
+                sent=sent and partial(sent, ending.stage),
             ),
             shared=shared if n < MAX_SOLO else 0,
         )
@@ -142,9 +161,9 @@ def judge(endings: Iterable[Ending], rules: Sequence[Rule]) -> tuple[Judged, ...
 
 
 def excuse(judged: Iterable[Judged], moment: Moment) -> tuple[Judged, ...]:
-    """Take a message for what a refusal of us is about, when others were welcome.
+    """Hold a message that is refused as if it were us, while others are accepted.
 
-    That is asked before the gates look at it: it must not make them suspicious anew.
+    That is asked before the gates look at it, so that it never moves them again.
     """
     return tuple(
         each
@@ -160,18 +179,22 @@ def _alone(each: Judged, moment: Moment) -> Judgement | None:
         return None
     if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
         return None
-    others = moment.standing.proven(
-        claimed.domain, moment.sender_domain, claimed.refused
+    contradicted = moment.standing.contradicted_stop(
+        judgement, claimed.domain, each.ending.stage, claimed.refused
     )
-    if not others:
+    if not contradicted:
         return None
-    words = "others were accepted meanwhile, so it concerns this message"
-    return _change(judgement, Verdict.HOLD, STOP_ALONE, words)
+    words = (
+        "others passed this stage meanwhile, so the primary refuses this message and"
+        " not this host; see the primary's log, then `drainer release` or `drainer"
+        " discard` it"
+    )
+    return _change(judgement, Verdict.HOLD, CONTRADICTED, words)
 
 
 def reconsider(each: Judged, moment: Moment, policy: Policy) -> Judged:
     """Return it with the verdict that stands."""
-    for change in (_in_doubt, _poison, _shared, _expired, _behind_gate):
+    for change in (_in_doubt, _poison, _shared, _individual, _expired, _behind_gate):
         found = change(each, moment, policy)
         if found is not None:
             return replace(each, judgement=found)
@@ -222,6 +245,17 @@ def _shared(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
         return None
     words = "refused together with others, so it is tried alone"
     return _change(judgement, Verdict.RETRY, "dot-shared", words, counts=False)
+
+
+def _individual(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
+    """Retry a message that the primary put off as if it were us, while mail flows."""
+    judgement, claimed = each.judgement, each.ending.claimed
+    if judgement.verdict is not Verdict.STOP or not judgement.short:
+        return None
+    if moment.standing.barrier(claimed.domain) is not None:
+        return None
+    words = "others are accepted, so only this message waits"
+    return _change(judgement, Verdict.RETRY, judgement.rule, words)
 
 
 def _expired(each: Judged, moment: Moment, policy: Policy) -> Judgement | None:

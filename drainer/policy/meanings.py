@@ -12,7 +12,7 @@ _OWN = {
     "lifetime-spent": "tried for as long as it may be",
     "poison": "the primary ends the session at this content",
     "refused-in-doubt": "refused, after it may have arrived",
-    "stop-alone": "refused as if it were us, while others are accepted",
+    "contradicted-stop": "refused as if it were us, while others are accepted",
     "dot-shared": "refused together with others, tried alone",
     "dot-lost": "the reply to the final dot was lost",
     "owner-died": "drainer ended with the attempt open",

@@ -7,26 +7,31 @@ therefore never waits for another.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from drainer.mail.reply import Reply
+from drainer.mail.reply import Reply, Stage
 from drainer.policy import gate as gates
 from drainer.policy.detector import (
+    AFTER_RCPT,
     USUAL_WINDOWS,
     Detector,
     Seen,
     Windows,
     is_storm,
     is_unknown_user,
+    is_vote,
 )
-from drainer.policy.gate import Cause, Gate, Outcome
+from drainer.policy.gate import Cause, Gate, GateState, Outcome
 from drainer.policy.known import Known
+from drainer.policy.scope_memory import ScopeMemory
 from drainer.policy.verdict import Judgement, Scope, Verdict
 
 ROUTE = ""
 """The name of the scope that holds all the others."""
 MAX_DOMAINS = 10_000
+MAX_VOUCHED = 3
+"""Canaries in a row that answer for a scope to which nothing was delivered."""
 _SLOW = Judgement(
     verdict=Verdict.STOP,
     scope=Scope.ROUTE,
@@ -34,28 +39,6 @@ _SLOW = Judgement(
     reason="the primary answers slowly, so it gets a rest",
     short=True,
 )
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What is remembered of one scope, beside its gate."""
-
-    detector: Detector
-    #: The two sender domains that were delivered last, and when.
-    delivered: dict[str, datetime] = field(default_factory=dict)
-    #: When the canary's known-good recipient was accepted last.
-    accepted: datetime | None = None
-
-    def deliver(self, sender_domain: str, now: datetime) -> None:
-        self.delivered.pop(sender_domain, None)
-        if len(self.delivered) > 1:
-            del self.delivered[next(iter(self.delivered))]
-        self.delivered[sender_domain] = now
-
-    def forget(self) -> None:
-        """Whoever was welcome may not be any more."""
-        self.delivered.clear()
-        self.accepted = None
 
 
 class Scopes:
@@ -78,8 +61,10 @@ class Scopes:
         self.brake = False
         #: Gates of domains that are not as at the start.
         self.domains: dict[str, Gate] = {}
-        self._memory: dict[str, _Memory] = {}
-        self._route_memory = _Memory(Detector(windows, domains=2))
+        self._memory: dict[str, ScopeMemory] = {}
+        self._route_memory = ScopeMemory(Detector(windows, domains=2))
+        #: Since when messages probe a scope: what began before is no probe.
+        self.since: dict[str, datetime] = {}
         #: What this attempt has counted: a scope, and whether it was a refusal of us.
         self._counted: set[tuple[str, bool]] = set()
 
@@ -121,6 +106,24 @@ class Scopes:
             if other != sender_domain
         )
 
+    def contradicted_stop(
+        self, judgement: Judgement, domain: str, stage: Stage, since: datetime
+    ) -> bool:
+        """Whether others have passed since a message met a refusal of us.
+
+        Then it is about that message. Others means mail that was delivered on the
+        scope that was refused, or up to RCPT an accepted canary; where no canary can
+        ask, mail that was delivered shortly before will do.
+        """
+        scope = domain if judgement.scope is Scope.DOMAIN else ROUTE
+        is_open = any(
+            gate is not None and gate.state is GateState.OPEN
+            for gate in (self.route, self.domains.get(domain))
+        )
+        memory = self._memory_of(scope)
+        late = stage in AFTER_RCPT and memory.is_individual(stage)
+        return not is_open and (late or memory.contradicts(stage, since))
+
     # --- what happened
 
     def restore(self, gate: Gate) -> None:
@@ -129,7 +132,8 @@ class Scopes:
 
     def recall(self, domain: str, sender_domain: str, at: datetime) -> None:
         """Take note of what an earlier run delivered; the latest last."""
-        self._memory_of(domain).deliver(sender_domain, at)
+        for _, memory in self._both(domain):
+            memory.deliver(sender_domain, at)
 
     def apply(self, scope: str, change: Callable[[Gate], Gate]) -> None:
         """Move one gate."""
@@ -159,6 +163,7 @@ class Scopes:
         for scope, memory in self._both(domain):
             memory.detector.accepted(seen.recipient, domain)
             memory.deliver(seen.sender_domain, now)
+            memory.welcome()
             if scope == ROUTE or scope in self.domains:
                 self.apply(scope, gates.succeeded)
 
@@ -168,7 +173,7 @@ class Scopes:
             self._stopped(seen, now)
         elif not isinstance(seen.answer, Reply):
             return
-        elif verdict in (Verdict.BOUNCE, Verdict.HOLD):
+        elif verdict in (Verdict.BOUNCE, Verdict.HOLD) or is_vote(seen.judgement):
             self._refused(seen, now)
         else:
             self._delayed(seen, now)
@@ -183,16 +188,45 @@ class Scopes:
             )
             self.apply(ROUTE, lambda gate: gates.pause(gate, cause, now))
 
-    def canary(self, scope: str, outcome: Outcome, reply: str, now: datetime) -> None:
-        """Take the canary's answer about a scope."""
+    def canary(
+        self,
+        scope: str,
+        outcome: Outcome,
+        reply: str,
+        now: datetime,
+        *,
+        taken: bool = False,
+    ) -> None:
+        """Take the canary's answer about a scope.
+
+        ``taken``: a known-good recipient was accepted, though perhaps any other would
+        be. That says nothing about users, but the primary does not refuse us.
+        """
         cause = self.gate(scope).cause
+        if taken and cause is not None and cause.trigger == "stop":
+            outcome = Outcome.ACCEPTED
         if outcome is Outcome.REFUSED:
             self._memory_of(scope).forget()
         if outcome is Outcome.ACCEPTED:
             self.welcome(scope, now)
             if cause is not None:
                 self._memory_of(scope).detector.mute(cause.fingerprint, now)
+            if cause is not None and cause.trigger == "stop":
+                outcome = self._vouched(scope)
         self.apply(scope, lambda gate: gates.answered(gate, outcome, reply, now))
+
+    def _vouched(self, scope: str) -> Outcome:
+        """Return what an accepted canary proves after refusals of us.
+
+        One from the null sender is exempt from much, and any canary may be: while
+        nothing is delivered, real messages are asked after a while.
+        """
+        memory = self._memory_of(scope)
+        most = MAX_VOUCHED if self.known.sender else 1
+        if not memory.took and memory.vouched >= most:
+            return Outcome.UNCLEAR
+        memory.vouch()
+        return Outcome.ACCEPTED
 
     def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
         """Take note that a known-good recipient of a domain was refused.
@@ -209,6 +243,23 @@ class Scopes:
         """Take note that a known-good recipient of a scope was accepted."""
         self._memory_of(scope).accepted = now
 
+    def leave(self, scope: str, now: datetime) -> None:
+        """Leave no suspicion unanswered when a run ends.
+
+        A few messages that were refused as if it were us, after others were delivered,
+        are no reason to stop.
+        """
+        gate = self.gate(scope)
+        by_few = (
+            gate.state is GateState.PROBING
+            and gate.cause is not None
+            and gate.cause.trigger == "stop"
+            and not gate.reopening
+            and self._memory_of(scope).is_individual(Stage.DOT)
+        )
+        change = gates.dismiss if by_few else gates.leave
+        self.apply(scope, lambda gate: change(gate, now))
+
     # --- refusals
 
     def _stopped(self, seen: Seen, now: datetime) -> None:
@@ -217,7 +268,16 @@ class Scopes:
         scope = domain if seen.judgement.scope is Scope.DOMAIN else ROUTE
         if not self._is_first(scope, seen):
             return
-        self.apply(scope, lambda gate: gates.stopped(gate, cause, now))
+        memory = self._memory_of(scope)
+        if cause.is_brief and not memory.took:  # nothing says that it is individual
+            cause = replace(cause, again=False)
+        memory.stops += not cause.again
+        if self._is_probe(scope, seen):
+            self.apply(scope, lambda gate: gates.refused(gate, now, cause))
+        asks = cause.again and not cause.is_brief and seen.stage not in AFTER_RCPT
+        if memory.is_individual(seen.stage) and not asks:
+            return
+        self.apply(scope, lambda gate: gates.suspect(gate, cause, now))
         if scope == ROUTE:
             return
         muted = self._route_memory.detector.is_muted(cause.fingerprint, now)
@@ -249,7 +309,7 @@ class Scopes:
         for scope, _ in self._both(domain):
             self.apply(scope, gates.heard)
             about = not seen.content or _is_about_content(self.gate(scope))
-            if about and self._is_first(scope, seen):
+            if about and self._is_probe(scope, seen) and self._is_first(scope, seen):
                 self.apply(scope, lambda gate: gates.refused(gate, now))
 
     def _is_first(self, scope: str, seen: Seen) -> bool:
@@ -265,12 +325,18 @@ class Scopes:
         if not is_storm(seen.judgement, seen.answer):
             self.apply(ROUTE, gates.heard)
             return
-        cause = self._route_memory.detector.delayed(seen)
-        if cause is None and gates.probes_after(self.route, "storm"):
-            cause = seen.cause("storm")
-        if cause is not None:
-            sick = cause
-            self.apply(ROUTE, lambda gate: gates.pause(gate, sick, now))
+        if seen.retried and self._route_memory.took:
+            return  # it was put off before, and others were not
+        storm = seen.cause("storm")
+        if self._is_probe(ROUTE, seen):
+            self.apply(ROUTE, lambda gate: gates.refused(gate, now, storm))
+        if self._route_memory.detector.delayed(seen):
+            self.apply(ROUTE, lambda gate: gates.suspect(gate, storm, now))
+
+    def _is_probe(self, scope: str, seen: Seen) -> bool:
+        """Whether an attempt began after messages began to probe."""
+        since = self.since.get(scope)
+        return since is None or seen.began is None or seen.began >= since
 
     # --- memory
 
@@ -282,19 +348,19 @@ class Scopes:
         else:
             self.domains[gate.scope] = gate
 
-    def _both(self, domain: str) -> Sequence[tuple[str, _Memory]]:
+    def _both(self, domain: str) -> Sequence[tuple[str, ScopeMemory]]:
         if not domain:
             return ((ROUTE, self._route_memory),)
         return ((domain, self._memory_of(domain)), (ROUTE, self._route_memory))
 
-    def _memory_of(self, scope: str) -> _Memory:
+    def _memory_of(self, scope: str) -> ScopeMemory:
         if scope == ROUTE:
             return self._route_memory
         memory = self._memory.get(scope)
         if memory is None:
             if len(self._memory) >= MAX_DOMAINS:
                 del self._memory[next(iter(self._memory))]
-            memory = self._memory[scope] = _Memory(Detector(self._windows))
+            memory = self._memory[scope] = ScopeMemory(Detector(self._windows))
         return memory
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from drainer.mail.message import Problem
 from drainer.mail.reply import Stage
 from drainer.policy.bounce_gate import Answer
-from drainer.policy.gate import GateState
+from drainer.policy.gate import Gate, GateState
 from drainer.policy.job import Claimed
 from drainer.policy.judging import (
     Judged,
@@ -29,6 +30,8 @@ MAX_DOUBTS = 3
 """After so many lost replies to the final dot a message is held (poison?)."""
 FAR = timedelta(hours=6)
 """When mail behind an open gate is looked at again, should nobody close the gate."""
+SECOND_LOOK = timedelta(seconds=10)
+"""When a message that is refused as if it were us is tried again, at the latest."""
 ROUTE_WAITS = "*"
 """How a recipient says that it waits for the gate of the route."""
 
@@ -204,6 +207,8 @@ def _is_suspended(each: Judged, moment: Moment, policy: Policy) -> bool:
 def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
     """Return by which rule it is refused, and since when."""
     claimed, judgement = each.ending.claimed, each.judgement
+    if isinstance(each.ending.answer, Problem):
+        return claimed.refusal, claimed.refused  # the primary was not asked
     gate = moment.standing.barrier(claimed.domain)
     match judgement.verdict:
         case Verdict.BOUNCE:
@@ -212,17 +217,23 @@ def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
             return "", None  # everybody met it: it tells nothing of this message
         case Verdict.STOP if not judgement.short:
             name = Verdict.STOP.value
+        case _ if judgement.short and not claimed.refusal and not _is_paused(gate):
+            name = Verdict.STOP.value  # put off as if it were us
         case _:
             return claimed.refusal, claimed.refused
     same = claimed.refusal == name and claimed.refused is not None
     return name, claimed.refused if same else moment.now
 
 
+def _is_paused(gate: Gate | None) -> bool:
+    return gate is not None and gate.state is GateState.PAUSED
+
+
 def _behind(each: Judged, moment: Moment, wait: timedelta) -> tuple[str, datetime]:
     """Return which gate it waits for, and until when at most."""
     gate = moment.standing.barrier(each.ending.claimed.domain)
-    if gate is None:
-        return "", moment.now + wait
+    if gate is None:  # others are accepted: the second attempt decides
+        return "", moment.now + min(wait, SECOND_LOOK)
     scope = gate.scope or ROUTE_WAITS
     if gate.state is GateState.OPEN:
         return scope, moment.now + FAR

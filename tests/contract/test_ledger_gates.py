@@ -216,7 +216,6 @@ def test_a_gate_comes_back_as_it_was_kept(run: Run) -> None:
             state=GateState.PROBING,
             phase=Phase.CANARY,
             reopening=True,
-            stopped=("a.example", ""),
             cause=replace(spam.cause("run"), content=True),
         ),
     ]

@@ -833,7 +833,8 @@ def test_421_to_the_next_mail_does_not_touch_the_message_before(
         ["deferred", "delivered", "delivered"],
         ["delivered", "delivered", "pending"],
     )
-    assert {fact["attempts"] for fact in bench.recipients().values()} == {0, 1}
+    attempts = {fact["attempts"] for fact in bench.recipients().values()}
+    assert attempts == ({1} if "deferred" in states else {0, 1})
 
 
 def test_at_most_one_message_of_a_session_is_in_doubt(
@@ -852,10 +853,10 @@ def test_at_most_one_message_of_a_session_is_in_doubt(
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_refusal_of_us_that_one_message_alone_meets_ends_the_drain(
+def test_a_refusal_of_us_that_one_recipient_alone_meets_holds_it(
     peer: StartPeer, bench: Bench, *, apart: bool
 ) -> None:
-    """It probes once, and tells nothing new after that: nobody waits for ever."""
+    """Another one is delivered, in the same transaction or in another."""
     refused = "554 5.7.1 <x>: Client host rejected: Access denied"
     bench.port = peer(rcpt=per_recipient({ALICE: refused})).port
     if apart:
@@ -863,8 +864,9 @@ def test_a_refusal_of_us_that_one_message_alone_meets_ends_the_drain(
         bench.add(BOB)
     else:
         bench.add(ALICE, BOB)
-    assert bench.drain("--no-check").code == 4
-    assert bench.states() == {ALICE: "deferred", BOB: "delivered"}
+    bench.configure(gate={"give_up_after": "5s"})
+    assert bench.drain("--no-check").code == 5
+    assert bench.states() == {ALICE: "held", BOB: "delivered"}
 
 
 def test_a_session_is_used_for_many_messages(peer: StartPeer, bench: Bench) -> None:
@@ -1396,6 +1398,7 @@ def test_one_message_alone_never_stops_a_drain(peer: StartPeer, bench: Bench) ->
     """A refusal worded like one of us hits that message only."""
     server = peer(mail=per_recipient({"odd@example.net": "530 5.7.0 log in first"}))
     bench.port = server.port
+    bench.configure(gate={"give_up_after": "5s"})
     bench.add(ALICE, sender="odd@example.net")
     for n in range(5):
         bench.add(f"user{n}@example.org", sender=f"s{n}@example.com")

@@ -273,6 +273,9 @@ REPLIES = [
     ("450 4.2.0 greylisted, come back later", Stage.RCPT, False),
     ("451 4.7.1 Greylisting in action, please try again", Stage.RCPT, False),
     ("452 4.2.2 mailbox full", Stage.RCPT, False),
+    ("421 4.7.0 go away", Stage.RCPT, False),
+    ("450 4.7.1 too many messages from your host", Stage.RCPT, False),
+    ("451 4.7.1 try again later", Stage.RCPT, False),
     ("450 4.2.1 mailbox busy", Stage.RCPT, False),
     ("550 5.1.1 unknown user", Stage.RCPT, False),
     ("250 2.0.0 ok", Stage.DOT, False),
@@ -285,13 +288,13 @@ def test_only_the_primary_itself_is_overloaded(
 ) -> None:
     """What one mailbox or a greylist says tells nothing about the primary."""
     answer = parse_reply(reply.encode() + b"\r\n")
-    assert is_overload(classify(answer, stage), answer) is overload
+    assert is_overload(classify(answer, stage), answer, stage) is overload
 
 
 def test_a_lost_connection_counts_as_overload() -> None:
     """A primary that hangs up, or does not answer in time."""
     lost = Lost(reason="timeout")
-    assert is_overload(classify(lost, Stage.DOT), lost)
+    assert is_overload(classify(lost, Stage.DOT), lost, Stage.DOT)
 
 
 # ---- against a modelled primary (tests/simulation.py)

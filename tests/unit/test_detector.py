@@ -308,17 +308,16 @@ def test_ten_recipients_in_a_row_make_a_storm() -> None:
     """And then it begins to count anew."""
     detector, text = Detector(), "451 4.3.0 Out of sorts, id {n}"
     found = [detector.delayed(nth(n, text)) for n in range(19)]
-    assert [n for n, cause in enumerate(found) if cause] == [9]
-    assert [cause.trigger for cause in found if cause] == ["storm"]
+    assert [n for n, is_storm in enumerate(found) if is_storm] == [9]
 
 
 def test_an_acceptance_ends_a_storm() -> None:
     """Then it is not the primary that is sick."""
     detector, text = Detector(), "451 4.3.0 Out of sorts"
     for n in range(9):
-        assert detector.delayed(nth(n, text)) is None
+        assert not detector.delayed(nth(n, text))
     accept(detector, 50)
-    assert detector.delayed(nth(9, text)) is None
+    assert not detector.delayed(nth(9, text))
 
 
 def test_muting_lasts_no_longer_than_the_canary_is_believed() -> None:

@@ -186,7 +186,7 @@ def test_it_is_quick_whatever_is_sent_and_replied() -> None:
 def work(content: Content, *, address: str = "203.0.113.9") -> Work:
     """Return the transaction of a message from a client."""
     message = Message(
-        id="0" * 32,
+        identity="0" * 32,
         source="x:y",
         native_id="A",
         queue="",

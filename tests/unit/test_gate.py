@@ -23,7 +23,7 @@ CLOSING = classify(parse_reply(b"421 bye"), Stage.MAIL)
 def cause(judgement: Judgement, domain: str = "", *, content: bool = False) -> Cause:
     """Return why a gate moves."""
     return Cause(
-        trigger="stop",
+        trigger="run" if content else "stop",
         judgement=judgement,
         reply="x",
         sender_domain=domain,
@@ -38,7 +38,8 @@ def early(gate: Gate, judgement: Judgement, now: datetime = NOW) -> Gate:
 
 def stop(gate: Gate, domain: str, judgement: Judgement = STOP) -> Gate:
     """Meet a refusal of us with a message of this sender domain."""
-    return gates.stopped(gate, cause(judgement, domain), NOW)
+    why = cause(judgement, domain)
+    return gates.suspect(gates.refused(gate, NOW, why), why, NOW)
 
 
 def asked(gate: Gate, outcome: Outcome) -> Gate:
@@ -86,7 +87,7 @@ def test_a_pause_ends_in_a_probe() -> None:
 )
 def test_a_success_closes_the_gate_and_forgets(state: GateState) -> None:
     """Mail flows again: the next failure starts with the shortest pause."""
-    gate = replace(CLOSED, state=state, failures=3, stopped=("a.example",))
+    gate = replace(CLOSED, state=state, failures=3)
     assert gates.succeeded(gate) == CLOSED
 
 
@@ -135,12 +136,22 @@ def test_the_canary_that_is_refused_opens_it() -> None:
     assert gate.cause.reply == "y"
 
 
-def test_without_an_address_to_ask_for_three_messages_are_tried() -> None:
+def test_without_an_address_to_ask_for_real_messages_are_tried() -> None:
     """One after another; a delivery closes the gate at any time."""
     gate = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
     assert (gate.state, gate.phase) == (GateState.PROBING, Phase.MESSAGES)
+    for n in range(gates.STOPS_TO_OPEN - 1):
+        gate = gates.refused(gate, NOW, cause(STOP, f"s{n}.example"))
+    assert gates.succeeded(gate) == CLOSED
+    assert gates.refused(gate, NOW).state is GateState.OPEN
+
+
+def test_three_messages_answer_a_suspicion_that_is_none_of_a_stop() -> None:
+    """The same refusal in a row: no stranger's words are in it."""
+    why = replace(cause(STOP), trigger="run")
+    gate = asked(gates.suspect(CLOSED, why, NOW), Outcome.UNCLEAR)
     twice = gates.refused(gates.refused(gate, NOW), NOW)
-    assert gates.succeeded(twice) == CLOSED
+    assert twice.state is GateState.PROBING
     assert gates.refused(twice, NOW).state is GateState.OPEN
 
 
@@ -190,7 +201,9 @@ def test_any_reply_ends_a_pause_for_want_of_one() -> None:
 def test_after_an_open_gate_a_mere_reply_closes_nothing() -> None:
     """Also when the primary closed with 421 while a message probed."""
     gate = asked(gates.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
-    gate = stop(gate, "a.example", CLOSING)
+    for _ in range(gates.STOPS_TO_PAUSE):
+        assert gate.state is GateState.PROBING
+        gate = stop(gate, "a.example", CLOSING)
     assert gate.state is GateState.PAUSED
     assert gate.until is not None
     gate = gates.probe(gate, gate.until)
@@ -199,15 +212,12 @@ def test_after_an_open_gate_a_mere_reply_closes_nothing() -> None:
 
 
 def test_one_message_again_and_again_is_one() -> None:
-    """It asks anew, and answers nothing; the end of the run does."""
+    """It answers nothing; the end of the run does."""
     again = replace(cause(STOP, "a.example"), again=True)
-    gate = gates.stopped(CLOSED, again, NOW)
-    assert (gate.state, gate.stopped) == (GateState.PROBING, ())
-    assert gates.stopped(gate, again, NOW) == gate  # the canary is out
-    gate = asked(gate, Outcome.UNCLEAR)
-    for _ in range(3):
-        gate = gates.stopped(gate, again, NOW)
-    assert gate.state is GateState.PROBING
+    gate = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
+    for _ in range(gates.STOPS_TO_OPEN):
+        gate = gates.refused(gate, NOW, again)
+    assert (gate.state, gate.tried) == (GateState.PROBING, 0)
     assert gates.leave(gate, NOW).state is GateState.OPEN
 
 
@@ -217,21 +227,25 @@ def test_what_was_under_way_when_it_opened_moves_it_no_more() -> None:
     assert stop(gate, "a.example") == gate
 
 
-def test_two_sender_domains_in_a_row_open_it() -> None:
-    """It is us that the primary means."""
-    assert stop(stop(CLOSED, "a.example"), "b.example").state is GateState.OPEN
+def test_however_many_messages_meet_it_the_canary_is_asked_first() -> None:
+    """A stranger may have sent them, from as many domains as he likes."""
+    gate = CLOSED
+    for n in range(40):
+        gate = stop(gate, f"s{n}.example")
+    assert (gate.state, gate.phase) == (GateState.PROBING, Phase.CANARY)
+    assert asked(gate, Outcome.ACCEPTED) == CLOSED
 
 
-def test_three_messages_in_a_row_open_it_whoever_sends() -> None:
-    """A queue with one sender is stopped as well."""
-    twice = stop(stop(CLOSED, "a.example"), "a.example")
-    assert twice.state is GateState.PROBING
-    assert stop(twice, "a.example").state is GateState.OPEN
-
-
-def test_a_short_stop_with_a_message_pauses() -> None:
-    """421 at MAIL: nothing is judged, and the route rests."""
-    assert stop(CLOSED, "a.example", CLOSING).state is GateState.PAUSED
+@pytest.mark.parametrize("trigger", ["stop", "storm"])
+def test_a_brief_stop_with_messages_pauses_when_it_is_confirmed(trigger: str) -> None:
+    """421 at MAIL, or 451 for everybody: nothing is judged, and the route rests."""
+    why = replace(cause(CLOSING), trigger=trigger)
+    gate = asked(gates.suspect(CLOSED, why, NOW), Outcome.UNCLEAR)
+    for _ in range(gates.STOPS_TO_PAUSE):
+        assert gate.state is GateState.PROBING
+        assert gates.leave(gate, NOW) == gate
+        gate = gates.refused(gate, NOW, why)
+    assert (gate.state, gate.until) == (GateState.PAUSED, NOW + MINUTE)
 
 
 def test_waiting_too_long_opens_it() -> None:

@@ -24,7 +24,7 @@ from drainer.policy.detector import Seen
 from drainer.policy.gate import Cause, Gate, GateState, Outcome
 from drainer.policy.job import Claimed
 from drainer.policy.judging import (
-    STOP_ALONE,
+    CONTRADICTED,
     Ending,
     Judged,
     Moment,
@@ -175,7 +175,7 @@ class Drain(RuleBasedStateMachine):
                 again=each.ending.claimed.refusal == Verdict.STOP.value,
             )
             for each in judged
-            if each.judgement.rule != STOP_ALONE
+            if each.judgement.rule != CONTRADICTED
         ]
         self.scopes.observe(attempt, f"x@{sender}", self.now)
 

@@ -91,7 +91,7 @@ async def test_while_mail_flows_every_lane_passes() -> None:
 async def test_after_a_pause_one_lane_probes_and_the_others_wait() -> None:
     """Its success lets everybody pass."""
     lanes = Lanes()
-    lanes.keeper.dropped(Lost(reason="closed"))
+    lanes.keeper.dropped(Lost(reason="closed"), begun=False)
     assert not await lanes.new().passes()
     assert await lanes.new().passes(later=PAUSE)
     assert not await lanes.new().passes(later=PAUSE)
@@ -105,7 +105,7 @@ async def test_a_lane_that_passed_before_the_pause_does_not_end_the_probe() -> N
     lanes = Lanes()
     early, prober = lanes.new(), lanes.new()
     assert await early.passes()
-    lanes.keeper.dropped(Lost(reason="closed"))
+    lanes.keeper.dropped(Lost(reason="closed"), begun=False)
     assert await prober.passes(later=PAUSE)
     await early.leave()
     assert not await lanes.new().passes(later=PAUSE)
@@ -117,8 +117,8 @@ async def test_a_lane_that_passed_before_the_pause_does_not_end_the_probe() -> N
 async def test_every_move_is_written_down_once() -> None:
     """Sessions that meet the same are one move."""
     lanes = Lanes()
-    lanes.keeper.dropped(Lost(reason="timeout"))
-    lanes.keeper.dropped(Lost(reason="timeout"))
+    lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
+    lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
     lanes.keeper.scopes.apply(ROUTE, gates.succeeded)
     rules = [d.rule for d in lanes.noted if d.rule.startswith("gate-")]
     assert rules == ["gate-paused", "gate-closed"]
@@ -128,7 +128,7 @@ async def test_every_move_is_written_down_once() -> None:
 async def test_giving_up_opens_the_gate_for_good() -> None:
     """Nobody passes any more."""
     lanes = Lanes()
-    lanes.keeper.dropped(Lost(reason="timeout"))
+    lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
     lanes.keeper.give_up()
     assert lanes.keeper.refuses
     assert lanes.keeper.gate.state is GateState.OPEN
@@ -142,7 +142,7 @@ async def test_who_waits_is_woken_when_the_gate_moves() -> None:
     waiting = asyncio.ensure_future(lanes.keeper.wait(timedelta(hours=1)))
     await asyncio.sleep(1)
     assert not waiting.done()
-    lanes.keeper.dropped(Lost(reason="timeout"))
+    lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
     async with asyncio.timeout(1):
         await waiting
 

@@ -12,10 +12,10 @@ from drainer.mail.reply import Lost, Stage
 from drainer.policy.classify import Answer
 from drainer.policy.gate import Gate, GateState
 from drainer.policy.job import Claimed
-from drainer.policy.judging import MAX_DROPS, MAX_SOLO, STOP_ALONE, Policy
+from drainer.policy.judging import CONTRADICTED, MAX_DROPS, MAX_SOLO, Policy
 from drainer.policy.rules import rules_of
 from drainer.policy.scopes import ROUTE, Scopes
-from drainer.policy.settle import FAR, ROUTE_WAITS, Settlement
+from drainer.policy.settle import FAR, ROUTE_WAITS, SECOND_LOOK, Settlement
 from drainer.policy.state import State
 from drainer.policy.verdict import Scope, Verdict
 from tests.settling import BOB, NOW, PAUSES, SCHEDULE, ending, scopes, settled
@@ -149,7 +149,6 @@ def test_what_is_not_refused_for_good_is_not_parted() -> None:
         ("450 4.2.0 busy", SCHEDULE.lifetime - timedelta(minutes=1), False),
         ("452 4.2.2 full", SCHEDULE.quota, True),
         ("452 4.2.2 full", SCHEDULE.quota - HOUR, False),
-        ("421 4.2.0 bye", 10 * SCHEDULE.lifetime, False),
         ("530 5.7.0 log in", 10 * SCHEDULE.lifetime, False),
     ],
 )
@@ -241,8 +240,9 @@ def stopped_before(since: datetime = NOW) -> Claimed:
 
 
 def welcoming(at: datetime) -> Scopes:
-    """Return gates that know of a delivery to others."""
+    """Return gates that know of an accepted canary."""
     found = scopes()
+    found.welcome(ROUTE, at)
     found.welcome(ORG, at)
     return found
 
@@ -251,7 +251,7 @@ def test_the_one_that_is_refused_as_if_it_were_us_is_held() -> None:
     """Others were welcome since; the spammer's words stop nothing."""
     gates = welcoming(NOW + SECOND)
     found = alone(LISTED, claimed=stopped_before(), standing=gates, now=LATER)
-    assert (found.state, found.judgement.rule) == (State.HELD, STOP_ALONE)
+    assert (found.state, found.judgement.rule) == (State.HELD, CONTRADICTED)
 
 
 @pytest.mark.parametrize(
@@ -273,10 +273,39 @@ def test_it_is_not_held_before_others_were_welcome(
 
 
 def test_a_brief_stop_holds_nothing() -> None:
-    """421 may come at any moment (RFC 5321 3.8)."""
+    """421 may come at any moment (RFC 5321 3.8); it is an attempt like others."""
     gates = welcoming(NOW + SECOND)
     found = alone("421 bye", claimed=stopped_before(), standing=gates, now=LATER)
     assert found.state is State.DEFERRED
+    assert (found.judgement.verdict, found.attempts) == (Verdict.RETRY, 1)
+
+
+@pytest.mark.parametrize("text", ["421 bye", "450 4.7.1 Too many connections"])
+def test_a_brief_stop_that_makes_the_gate_suspicious_is_no_attempt(text: str) -> None:
+    """It may be meant for us, so the message waits for the gate."""
+    found = alone(text, standing=behind(GateState.PROBING, ORG))
+    assert (found.judgement.verdict, found.attempts) == (Verdict.STOP, 0)
+    assert found.waits == ORG
+
+
+@pytest.mark.parametrize("stage", [Stage.DATA, Stage.BODY, Stage.DOT])
+def test_a_canary_contradicts_no_stop_behind_rcpt(stage: Stage) -> None:
+    """It sends no content; a delivery speaks for every stage."""
+    gates = welcoming(NOW + SECOND)
+    first = ending(LISTED, stage, claimed=stopped_before())
+    (found,) = settled([first], standing=gates, now=LATER)
+    assert found.state is State.DEFERRED
+    gates.recall(ORG, "any.example", NOW + SECOND)
+    (found,) = settled([first], standing=gates, now=LATER)
+    assert (found.state, found.judgement.rule) == (State.HELD, CONTRADICTED)
+    assert "drainer release" in found.judgement.reason
+
+
+def test_a_message_that_is_refused_as_if_it_were_us_comes_back_soon() -> None:
+    """The second attempt decides, and the drain waits for it."""
+    found = alone(LISTED)
+    assert found.due is not None
+    assert found.due <= NOW + SECOND_LOOK
 
 
 def test_the_operators_rules_judge_first() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from drainer.policy.judging import STOP_ALONE
+from drainer.policy.judging import CONTRADICTED
 from drainer.policy.meanings import meaning_of
 from drainer.policy.rules import rules_of
 
@@ -40,7 +40,7 @@ def test_a_rule_is_told_in_words(rule: str, meaning: str) -> None:
     "rule",
     [
         "gate-open", "dot-shared", "poison", "refused-in-doubt", "lifetime-spent",
-        STOP_ALONE,
+        CONTRADICTED,
     ],
 )  # fmt: skip
 def test_what_an_ending_was_reconsidered_for_has_words_of_its_own(rule: str) -> None:

@@ -1,5 +1,6 @@
 """All gates of a primary: the narrowest scope that the evidence fits is suspected."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 
@@ -8,9 +9,25 @@ import pytest
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.classify import classify
 from drainer.policy.detector import SLOW_RUN, SLOW_SECONDS, STORM, Seen
-from drainer.policy.gate import Cause, Gate, GateState, Outcome, Phase, leave, probe
+from drainer.policy.gate import (
+    STOPS_TO_OPEN,
+    STOPS_TO_PAUSE,
+    Cause,
+    Gate,
+    GateState,
+    Outcome,
+    Phase,
+    leave,
+    probe,
+)
 from drainer.policy.known import Known
-from drainer.policy.scopes import MAX_DOMAINS, ROUTE, Scopes
+from drainer.policy.scope_memory import STOPS_TOLERATED
+from drainer.policy.scopes import (
+    MAX_DOMAINS,
+    MAX_VOUCHED,
+    ROUTE,
+    Scopes,
+)
 from tests.settling import NOW, PAUSES, scopes, seen
 
 ORG, NET, COM = "example.org", "example.net", "example.com"
@@ -78,14 +95,14 @@ def test_refusals_in_two_domains_are_the_routes() -> None:
 
 
 def test_relay_denied_is_the_domains_and_a_second_domains_the_routes() -> None:
-    """Suspected, that is: each opens by its own evidence."""
+    """Suspected, that is: each opens by its own evidence, the canary's or messages'."""
     gates = scopes()
     refuse(gates, ORG, RELAY)
     assert standing(gates) == {ORG: "probing"}
     refuse(gates, NET, RELAY)
     assert standing(gates) == {ROUTE: "probing", ORG: "probing", NET: "probing"}
-    refuse(gates, ORG, RELAY)
-    assert standing(gates)[ORG] == "open"
+    gates.canary(ORG, Outcome.REFUSED, RELAY, NOW)
+    assert standing(gates) == {ROUTE: "probing", ORG: "open", NET: "probing"}
 
 
 def test_a_second_domain_does_not_suspect_a_route_that_has_just_been_asked() -> None:
@@ -103,7 +120,10 @@ def test_a_refusal_of_us_is_the_routes() -> None:
     gates = scopes()
     refuse(gates, ORG, LISTED)
     assert standing(gates) == {ROUTE: "probing"}
-    refuse(gates, NET, LISTED)
+    gates.canary(ROUTE, Outcome.UNCLEAR, "?", NOW)
+    for _ in range(STOPS_TO_OPEN):
+        assert standing(gates) == {ROUTE: "probing"}
+        refuse(gates, NET, LISTED)
     assert standing(gates) == {ROUTE: "open"}
 
 
@@ -134,14 +154,15 @@ def test_one_message_alone_opens_no_gate(text: str, recipients: int) -> None:
 
 
 def test_one_message_that_probes_is_one_however_many_recipients_it_has() -> None:
-    """Three messages open the gate, not three recipients."""
+    """So many messages open the gate, not so many recipients."""
     gates = scopes()
     refuse(gates, ORG, LISTED)
     gates.canary(ROUTE, Outcome.UNCLEAR, "?", NOW)
     some = [seen("550 5.2.1 no", f"u{n}@{ORG}") for n in range(20)]
     gates.observe(some, "x@example.com", NOW)
     assert gates.route.tried == 1
-    for _ in range(2):
+    for _ in range(STOPS_TO_OPEN - 1):
+        assert standing(gates)[ROUTE] == "probing"
         refuse(gates, NET, "550 5.2.1 no")
     assert standing(gates)[ROUTE] == "open"
 
@@ -154,7 +175,83 @@ def test_one_message_tried_again_and_again_opens_none() -> None:
         gates.observe([one], "x@evil.example", NOW)
         assert standing(gates) == {ROUTE: "probing"}
         gates.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+        assert "open" not in standing(gates).values()
+
+
+def test_among_deliveries_a_few_refusals_of_us_are_tolerated() -> None:
+    """More of them in a row, with no delivery between, are asked about."""
+    gates = scopes()
+    for _ in range(4):
+        deliver(gates, f"bob@{ORG}")
+        for _ in range(STOPS_TOLERATED):
+            refuse(gates, ORG, LISTED)
+            assert standing(gates) == {}
+    refuse(gates, ORG, LISTED)
+    assert standing(gates) == {ROUTE: "probing"}
+
+
+def test_a_canary_speaks_for_no_stage_behind_rcpt() -> None:
+    """Refusals of contents as if they were us are answered by real messages."""
+    gates = scopes()
+    refuse(gates, ORG, LISTED)
+    gates.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+    refuse(gates, ORG, LISTED)
+    assert standing(gates) == {}
+    refuse(gates, ORG, LISTED, stage=Stage.DOT)
+    assert gates.route.state is GateState.PROBING
+    assert gates.route.phase is Phase.MESSAGES
+    deliver(gates, f"bob@{ORG}")
+    for _ in range(STOPS_TOLERATED):
+        refuse(gates, ORG, LISTED, stage=Stage.DOT)
         assert standing(gates) == {}
+
+
+@pytest.mark.parametrize(("sender", "most"), [("", 1), ("amy@s.example", MAX_VOUCHED)])
+def test_while_nothing_is_delivered_canaries_are_not_believed_for_long(
+    sender: str, most: int
+) -> None:
+    """A primary may exempt them, and the null sender above all, from what it denies."""
+    gates = Scopes(PAUSES, Known((f"known@{ORG}",), sender), lambda _b, _a: None)
+    asked = 0
+    while standing(gates) != {ROUTE: "open"}:
+        refuse(gates, ORG, LISTED)
+        if gates.route.phase is Phase.CANARY and not gates.route.flows:
+            asked += 1
+            gates.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+    assert asked == most + 1
+
+
+def test_what_was_under_way_when_messages_began_to_probe_is_no_probe() -> None:
+    """Twenty sessions may have begun with a stranger's messages."""
+    gates = scopes()
+    refuse(gates, ORG, LISTED, stage=Stage.DOT)
+    gates.since[ROUTE] = NOW
+    for text in (LISTED, "550 5.2.1 no"):
+        for n in range(20):
+            one = seen(text, f"w{n}@{ORG}", sender_domain=f"w{n}.example")
+            one = replace(one, began=NOW - SECOND)
+            gates.observe([one], f"x@w{n}.example", NOW)
+    assert (gates.route.state, gates.route.tried) == (GateState.PROBING, 0)
+
+
+def test_a_reply_that_names_us_behind_a_recipients_code_is_a_vote() -> None:
+    """The recipient waits; the same to three of them is asked about."""
+    gates = scopes()
+    text = "550 5.2.1 Your IP address has sent too much"
+    for _ in range(3):
+        assert standing(gates) == {}
+        refuse(gates, ORG, text)
+    assert standing(gates) == {ORG: "probing"}
+
+
+def test_a_storm_is_asked_about_before_the_route_rests() -> None:
+    """A stranger's mailbox may be what is put off."""
+    gates = scopes()
+    for _ in range(STORM):
+        refuse(gates, ORG, "451 4.7.1 try again later")
+    assert gates.route.phase is Phase.CANARY
+    gates.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+    assert standing(gates) == {}
 
 
 def test_a_queue_of_one_message_is_answered_all_the_same() -> None:
@@ -275,16 +372,25 @@ def test_any_reply_ends_a_rest_that_a_storm_asked_for() -> None:
     gates = scopes()
     for _ in range(STORM):
         refuse(gates, ORG, "451 4.3.0 Out of sorts")
+    gates.canary(ROUTE, Outcome.UNCLEAR, "451 4.3.0 Out of sorts", NOW)
+    storm(gates)
     assert standing(gates) == {ROUTE: "paused"}
     assert gates.route.until == NOW + PAUSES[0]
     gates.apply(ROUTE, rested)
-    refuse(gates, ORG, "451 4.3.0 Out of sorts")
+    storm(gates)
     assert gates.route.until == NOW + PAUSES[1]
     gates.apply(ROUTE, rested)
     refuse(gates, ORG, "450 4.2.0 Busy")
     assert standing(gates) == {ROUTE: "probing"}  # a storm needs a delivery
     deliver(gates, f"bob@{ORG}")
     assert standing(gates) == {}
+
+
+def storm(gates: Scopes) -> None:
+    """Let each message that probes be put off."""
+    for _ in range(STOPS_TO_PAUSE):
+        assert standing(gates) == {ROUTE: "probing"}
+        refuse(gates, ORG, "451 4.3.0 Out of sorts")
 
 
 def rested(gate: Gate) -> Gate:
@@ -360,9 +466,9 @@ def test_what_an_earlier_run_delivered_proves_a_scope_too() -> None:
 def test_nothing_is_proven_behind_a_gate(scope: str) -> None:
     """Be it open, or only suspected."""
     gates = scopes()
-    deliver(gates, f"bob@{ORG}", "amy@good.example")
-    gates.welcome(ORG, NOW)
     refuse(gates, ORG, LISTED if scope == ROUTE else RELAY)
+    gates.recall(ORG, "good.example", NOW)
+    gates.welcome(ORG, NOW)
     assert standing(gates) == {scope: "probing"}
     assert not gates.proven(ORG, "evil.example", NOW - SECOND)
 
@@ -375,6 +481,8 @@ def test_every_move_is_told_and_nothing_else() -> None:
     gates, moves = with_moves(Known())
     deliver(gates, f"bob@{ORG}")
     refuse(gates, ORG)
+    for _ in range(STOPS_TOLERATED):
+        refuse(gates, ORG, LISTED)
     assert moves == []
     refuse(gates, ORG, LISTED)
     assert [(b.state, a.state) for b, a in moves] == [
