@@ -74,6 +74,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "opentelemetry": ("drainer.observe",),
     "orjson": ("drainer.ledger.text", "drainer.observe"),
     "prometheus_client": ("drainer.hook.metrics",),
+    "psycopg": ("drainer.databases",),
     "publicsuffixlist": ("drainer.evidence.domains",),
     "pydantic": (
         "drainer.config",
@@ -93,7 +94,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.wiring",
     ),
     "starlette": ("drainer.hook",),
-    "tenacity": ("drainer.ledger", "drainer.sources"),
+    "tenacity": ("drainer.ledger", "drainer.sources", "drainer.watch"),
     "typer": ("drainer.cli",),
     "uvicorn": ("drainer.hook.patience", "drainer.hook.server"),
     "uvloop": ("drainer.cli.drain", "drainer.cli.watch"),

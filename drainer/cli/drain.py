@@ -26,6 +26,7 @@ from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError
 from drainer.helper import fork
+from drainer.ledger.engine import in_use
 from drainer.ledger.sql import Ledger
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.redirect import Redirect
@@ -165,10 +166,13 @@ async def _drain(run: Run, found: Helpers) -> int:
 
     ended = await carried_out(run, found, work, VOICE)
     try:
-        print_summary(run, ended.parts.drain, summary_of(run, ended))
-    except LedgerError:
-        if ended.error is None:  # else it is that which a person must see
-            raise
+        with in_use(run.url):
+            print_summary(run, ended.parts.drain, summary_of(run, ended))
+    except LedgerError as lost:
+        error = ended.error or lost
+        if run.as_json:
+            _print_failure(error)
+        return explain(error)
     return ended.code if ended.error is None else explain(ended.error)
 
 
@@ -191,9 +195,12 @@ def told(*, as_json: bool) -> Iterator[None]:
         yield
     except DrainerError as error:
         if as_json:
-            summary = {"exit": error.exit_code, "error": str(error), "hint": error.hint}
-            print_json(summary)
+            _print_failure(error)
         raise
+
+
+def _print_failure(error: DrainerError) -> None:
+    print_json({"exit": error.exit_code, "error": str(error), "hint": error.hint})
 
 
 def _warn_of_defaults(config: Config) -> None:

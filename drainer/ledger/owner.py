@@ -6,16 +6,20 @@ as soon as the last commit is done. An owner on another host is believed dead wh
 its lease has run out.
 """
 
+import contextlib
 import fcntl
 import os
 import socket
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
 import tenacity
 
+from drainer.databases import is_refused
+from drainer.errors import LedgerError, LedgerLost
 from drainer.ledger import schema
 from drainer.process import make_private_folder, open_private
 from drainer.values import dataclass
@@ -23,7 +27,9 @@ from drainer.values import dataclass
 LEASE = timedelta(minutes=2)
 RENEW_EVERY = timedelta(seconds=30)
 GIVE_UP_AFTER = 5.0
-"""Seconds for which a failing commit is tried again."""
+"""Seconds for which a commit that fails in a file is tried again."""
+RECONNECT_FOR = 15.0
+"""Seconds for which a database server may be away: it restarts, or fails over."""
 
 
 def _boot_id() -> str:
@@ -46,11 +52,15 @@ class Owner:
 
     @classmethod
     def acquire(cls, folder: Path) -> "Owner":
-        """Take a lock of our own in ``folder``, which is made if need be."""
-        make_private_folder(folder)
+        """Take a lock of our own in ``folder``, which is made if need be.
+
+        Raises LedgerError when that is impossible.
+        """
         name = uuid.uuid4().hex
         lock = folder / f"{name}.lock"
-        descriptor = open_private(lock, os.O_RDWR | os.O_NOFOLLOW)
+        with writable(folder):
+            make_private_folder(folder)
+            descriptor = open_private(lock, os.O_RDWR | os.O_NOFOLLOW)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return cls(
             id=name,
@@ -79,6 +89,19 @@ class Owner:
         os.close(self.descriptor)
 
 
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turn what keeps us from making a file in a folder into a LedgerError."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot write the folder {folder}: {error.strerror}"
+        if is_refused(error):
+            raise LedgerError(message, hint="check who owns it") from error
+        hint = "make room there; then run the same command again"
+        raise LedgerLost(message, hint=hint) from error
+
+
 def lease_end(now: int) -> int:
     """Return when a lease taken now ends, in microseconds."""
     return now + LEASE // timedelta(microseconds=1)
@@ -95,7 +118,7 @@ def _is_dead(row: sa.RowMapping, now: int) -> bool:
         return bool(row["lease"] < now)
     if row["boot"] != _boot_id():
         return True
-    return _lock_is_free(Path(row["lock"]))
+    return lock_is_free(Path(row["lock"]))
 
 
 async def wait_for_last_commits(connection: sa.Connection) -> None:
@@ -105,14 +128,14 @@ async def wait_for_last_commits(connection: sa.Connection) -> None:
     ended = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_result(lambda free: not free),
         wait=tenacity.wait_fixed(0.01),
-        stop=tenacity.stop_after_delay(GIVE_UP_AFTER + 1),
+        stop=tenacity.stop_after_delay(RECONNECT_FOR + 1),
         retry_error_callback=lambda _: None,  # then it counts as alive
     )
     await ended(_are_free, locks)
 
 
 async def _are_free(locks: list[Path]) -> bool:
-    return all(map(_lock_is_free, locks))
+    return all(map(lock_is_free, locks))
 
 
 def _is_killed(row: sa.RowMapping) -> bool:
@@ -127,7 +150,8 @@ def _is_killed(row: sa.RowMapping) -> bool:
     return False
 
 
-def _lock_is_free(lock: Path) -> bool:
+def lock_is_free(lock: Path) -> bool:
+    """Whether no living process holds the lock of an owner."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -29,9 +29,13 @@ MIN_PREFIX = 4
 class Report:
     """A reader of one ledger, open as long as its block lasts."""
 
-    def __init__(self, url: URL) -> None:
-        """Open an existing ledger; LedgerError when there is none."""
-        self._engine = engine.connect(url, create=False)
+    def __init__(self, url: URL, *, patience: float = 0) -> None:
+        """Open an existing ledger; LedgerError when there is none.
+
+        A ledger that is away may come back for ``patience`` seconds.
+        """
+        self._url = url
+        self._engine = engine.connect_reader(url, patience=patience)
 
     def __enter__(self) -> Self:
         """Give the reader itself."""
@@ -113,7 +117,7 @@ class Report:
 
     async def wait_for_last_commits(self) -> None:
         """Wait until killed runs on this host have written their last."""
-        with engine.reading(), self._engine.connect() as connection:
+        with engine.in_use(self._url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
 
     def reasons(self, sources: Sequence[str] = ()) -> list[Row]:
@@ -291,24 +295,23 @@ class Report:
         """Yield the rows of a query as they come."""
         streamed = {"yield_per": MANY}  # else a server sends all of them at once
         connect = self._engine.execution_options(**streamed).connect
-        with _explaining(), connect() as connection:
+        with self._explaining(), connect() as connection:
             for row in connection.execute(query).mappings():
                 yield dict(row)
 
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401
-        with _explaining(), self._engine.connect() as connection:
+        with self._explaining(), self._engine.connect() as connection:
             return connection.scalar(query)
 
-
-@contextmanager
-def _explaining() -> Iterator[None]:
-    """Turn what a database cannot be asked, or cannot answer, into words."""
-    try:
-        with engine.reading():
-            yield
-    except (UnicodeError, OverflowError) as error:
-        message = f"nothing in a ledger can be like that: {error}"
-        raise UsageError(message, hint="correct the ID or the filter") from error
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Turn what a database cannot be asked, or cannot answer, into words."""
+        try:
+            with engine.in_use(self._url):
+                yield
+        except (UnicodeError, OverflowError) as error:
+            message = f"nothing in a ledger can be like that: {error}"
+            raise UsageError(message, hint="correct the ID or the filter") from error
 
 
 def _of(query: sa.Select[Any], sources: Sequence[str]) -> sa.Select[Any]:

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from sqlalchemy.engine import URL
 
+from drainer.errors import LedgerLost
 from drainer.helper import Helper
 from drainer.ledger import (
     Closed,
@@ -37,6 +38,7 @@ from drainer.ledger import (
     waiting,
 )
 from drainer.ledger.owner import RENEW_EVERY, Owner, wait_for_last_commits
+from drainer.ledger.reserve import Reserve, place_of, records_of
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Call, Identity, Noted, opening
 from drainer.ledger.writer import Then, Writer
@@ -87,9 +89,11 @@ class Ledger:
         self.url = url
         self._engine = engine.connect(url, create=True)
         self._owner = Owner.acquire(locks)
+        self.reserve = Reserve(self._owner, place_of(self._engine))
         self.run_id = uuid.uuid4().hex
         self._identity = Identity(owner=self._owner.id, run=self.run_id)
         self._writer = Writer(url, self.run_id, self._owner.descriptor, at_hand)
+        self.has_failed = self._writer.has_failed
 
     @property
     def commits(self) -> int:
@@ -97,30 +101,27 @@ class Ledger:
         return self._writer.commits
 
     def expect(self, sessions: int) -> None:
-        """Tell how many sessions share a commit.
+        """Tell how many sessions share a commit; a third of them make it worth one.
 
-        Each has an outcome and an opening to write, so that a third of them make it
-        worth one. If it took them all they would wait for it together, and it for
-        them: neither the sessions nor the writer would do anything meanwhile.
+        If it took all of them, they would wait for it together, and it for them.
         """
         self._writer.quorum = max(1, sessions * 2 // 3)
 
-    async def start(self, route: str) -> int:
-        """Begin a run: announce the owner, take over from dead ones.
-
-        Returns how many recipients a dead run left in doubt. Raises LedgerError.
-        """
-        with engine.reading(), self._engine.connect() as connection:
+    async def start(self, route: str) -> runs.Begun:
+        """Begin a run: announce the owner, take over from dead ones."""
+        with engine.opening(self.url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
         await self._writer.start()
-        now = _now()
-        return await self._call(
+        now, left = _now(), self.reserve.unread()
+        begun = await self._call(
             runs.begin,
-            route=route,
-            owner=self._owner.row(now),
+            owner=self._owner.row(now) | {"route": route},
             identity=self._identity,
             due=now + self._unknown // timedelta(microseconds=1),
+            reserved=list(records_of(left)),
         )
+        self.reserve.put_away(left)
+        return begun
 
     async def bind(self, sources: Iterable[str], route: str) -> None:
         """Bind sources to their primary; UsageError when it is another one."""
@@ -207,8 +208,16 @@ class Ledger:
         return self._writer.submit(self._rows(operation))
 
     def settle(self, closed: Closed, then: Then) -> None:
-        """Write an attempt's outcome likewise; ``then`` is told when it is durable."""
-        self._writer.post(self._rows(closed), then)
+        """Write an attempt's outcome likewise; ``then`` is called when it is durable.
+
+        What the ledger cannot take goes to the reserve.
+        """
+        then = functools.partial(self.reserve.heed, closed, then)
+        try:
+            self._writer.post(self._rows(closed), then)
+        except LedgerLost:
+            self.reserve.keep(closed)
+            raise
 
     def _rows(self, operation: Opened | Closed) -> object:
         match operation:
@@ -396,6 +405,7 @@ class Ledger:
     async def stop(self) -> None:
         """Commit what is queued, end the writer, free the lock."""
         await self._writer.stop()
+        self.reserve.release()
         self._owner.release()
         self._engine.dispose()
 

@@ -16,6 +16,7 @@ _OWN = {
     "dot-shared": "refused together with others, tried alone",
     "dot-lost": "the reply to the final dot was lost",
     "owner-died": "drainer ended with the attempt open",
+    "reserve-delivered": "accepted, as the reserve of an ended run shows",
     "mixed-codes": "the lines of the reply disagree",
     "rcpt-too-many": "too many recipients in one transaction",
     "ripe": "due for the confirming attempt",
