@@ -16,13 +16,13 @@ from typing import Protocol
 
 from drainer.backlog import Backlog
 from drainer.bounces.bouncing import Bouncer
-from drainer.errors import LedgerLost, SourceError
+from drainer.errors import HostLimit, LedgerLost, SourceError
 from drainer.leasing import Leases
 from drainer.ledger import Closed, Conflict, Opened, Outcome
 from drainer.ledger.sql import Ledger
 from drainer.ledger.writer import Then
 from drainer.mail.envelope import domain_of
-from drainer.mail.message import BEHIND_GATE, Problem
+from drainer.mail.message import BEHIND_GATE, HOST_LIMIT, Problem
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.job import Job
 from drainer.policy.judging import (
@@ -121,16 +121,19 @@ class Lane:
         except asyncio.CancelledError:
             self._keep_in_doubt()
             raise
+        except HostLimit as limit:
+            self._end_all(Problem(code=HOST_LIMIT, detail=str(limit)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is ours
-            for work in list(self._begun.values()):
-                problem = Problem(code="defect", detail=repr(error))
-                lost = Lost(reason="closed", detail=f"after the dot: {error!r}")
-                late = work.dotted
-                work.end_rest(
-                    Stage.DOT if late else Stage.BODY, lost if late else problem
-                )
-                self._close(work)
+            self._end_all(Problem(code="defect", detail=repr(error)))
             self.watcher.defect(error)
+
+    def _end_all(self, problem: Problem) -> None:
+        """End what has started; what is past its final dot is in doubt."""
+        for work in list(self._begun.values()):
+            lost = Lost(reason="closed", detail=f"after the dot: {problem.detail}")
+            late = work.dotted
+            work.end_rest(Stage.DOT if late else Stage.BODY, lost if late else problem)
+            self._close(work)
 
     def _keep_in_doubt(self) -> None:
         """Name what is past its final dot, when the ledger cannot settle it."""

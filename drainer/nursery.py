@@ -27,13 +27,17 @@ def bear(link: socket.socket, living: dict[int, int]) -> bool:
     theirs, told, *outputs = descriptors
     with suppress(OSError):
         os.chdir(folder)
-    pid = os.fork()
-    if pid == 0:
-        become(theirs, outputs, environment)
-    os.write(told, NUMBER.pack(pid))
+    try:
+        pid = os.fork()
+    except OSError:  # the parent finds out when `told` closes without a number
+        os.close(told)
+    else:
+        if pid == 0:
+            become(theirs, outputs, environment)
+        os.write(told, NUMBER.pack(pid))
+        living[os.pidfd_open(pid)] = told
     for descriptor in (theirs, *outputs):
         os.close(descriptor)
-    living[os.pidfd_open(pid)] = told
     return True
 
 

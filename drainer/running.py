@@ -7,13 +7,14 @@ give back what was taken from servers that run; then the rest of the traces.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerLost, OwnedElsewhere
 from drainer.helper import Helper
+from drainer.host import affordable, descriptors, no_descriptor
 from drainer.leasing import Leases
 from drainer.ledger import Decision, Kind
 from drainer.ledger.choosing import remains
@@ -173,6 +174,7 @@ async def _claimed_run(
     replaced: Sequence[tuple[str, str]],
 ) -> Ended:
     """Do the run on the sources that were claimed; some from another ledger."""
+    run.orders = within_limits(run.orders, voice)
     parts = assembled(run, found)
     ledger, drain = parts.ledger, parts.drain
     route = str(run.orders.route)
@@ -197,6 +199,20 @@ async def _claimed_run(
     if exporting and not await asyncio.to_thread(exporting.finish):
         voice.warn("not all traces could be sent; the next run will")
     return ended
+
+
+def within_limits(orders: Orders, voice: Voice) -> Orders:
+    """Return orders for as many connections as there are descriptors for."""
+    most = affordable(orders.connections)
+    if most == 0:
+        raise no_descriptor()
+    if most < orders.connections:
+        voice.warn(
+            f"{most} connections instead of {orders.connections}: this process may"
+            f" have {descriptors()} descriptors; raise `ulimit -n`, or LimitNOFILE= in"
+            " the unit, or lower [primary] connections"
+        )
+    return replace(orders, connections=most)
 
 
 async def _begin(ledger: Ledger, route: str, voice: Voice) -> None:

@@ -14,6 +14,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
     ("errors", "units", "process", "pulse", "values"),
+    ("host",),
     ("helper",),
     ("nursery",),
     ("databases",),

@@ -49,14 +49,14 @@ def _settle_reserved(
     ).one_or_none()
     if found is None:
         return False
-    state, is_open = State(found.state), found.state == State.IN_FLIGHT.value
-    if not is_open and not (state in _TAKEN_OVER and found.rule == _OWNER_DIED):
+    before, is_open = State(found.state), found.state == State.IN_FLIGHT.value
+    if not is_open and not (before in _TAKEN_OVER and found.rule == _OWNER_DIED):
         return False
     connection.execute(
         sa.update(schema.recipients)
-        .where(*mine, _R.state == state.value)
+        .where(*mine, _R.state == before.value)
         .values(
-            state=follow(state, Event.PROVEN).value,
+            state=follow(before, Event.PROVEN).value,
             since=now,
             due=None,
             attempts=found.attempts + is_open,
@@ -64,14 +64,23 @@ def _settle_reserved(
             reply=record.reply,
         )
     )
-    if is_open:
-        stages = to_json([("reserve", 0, record.reply)])
-        connection.execute(
-            sa.update(schema.attempts)
-            .where(_A.id == record.attempt)
-            .values(ended=record.at, stages=stages)
-        )
-    decision = Decision(
+    _end_attempt(connection, record)
+    decision = _proof(record, before, now)
+    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
+    return True
+
+
+def _end_attempt(connection: sa.Connection, record: ReserveRecord) -> None:
+    stages = to_json([("reserve", 0, record.reply)])
+    connection.execute(
+        sa.update(schema.attempts)
+        .where(_A.id == record.attempt, _A.ended.is_(None))
+        .values(ended=record.at, stages=stages)
+    )
+
+
+def _proof(record: ReserveRecord, before: State, now: int) -> Decision:
+    return Decision(
         at=from_micros(now),
         kind=Kind.TAKEOVER,
         rule=_RESERVED,
@@ -79,15 +88,13 @@ def _settle_reserved(
         reply=record.reply,
         evidence={
             "state": State.DELIVERED.value,
-            "before": state.value,
-            "source": "the reserve of a run that could not write the ledger",
+            "before": before.value,
+            "source": "the reserve of a run that lost the ledger",
         },
         message=record.seq,
         n=record.n,
         attempt=record.attempt,
     )
-    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
-    return True
 
 
 def take_over(connection: sa.Connection, identity: Identity, now: int, due: int) -> int:

@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 
 import aiosmtplib
 
+from drainer.host import limit_behind
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.smtp import Route
 from drainer.smtp.wire import Wire, spare_descriptor
@@ -79,7 +80,8 @@ async def connect(route: Route, *, tls: str | None = None) -> Connection | Faile
     """Open a session; return it, or the steps up to the one that failed.
 
     A handshake that fails while TLS is only opportunistic is followed by one
-    more connection in the clear (RFC 7435 3).
+    more connection in the clear (RFC 7435 3). Raises HostLimit when this host, and
+    not the primary, is in the way.
     """
     opening = _Opening(route if tls is None else replace(route, tls=tls))
     try:
@@ -92,6 +94,9 @@ async def connect(route: Route, *, tls: str | None = None) -> Connection | Faile
         if isinstance(again, Failed):
             return again
         return replace(again, steps=(failed.steps[-1], *again.steps))
+    except OSError as error:
+        opening.abandon()
+        raise limit_behind(error) or error from None
     except BaseException:
         opening.abandon()
         raise

@@ -15,7 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import tenacity
+
 from drainer.errors import MessageUnreadable, SourceError
+from drainer.host import lacks_descriptor, no_descriptor
 from drainer.mail.message import Message
 
 SMALL_FILE_BYTES = 256 * 1024
@@ -25,6 +28,8 @@ HELD_BYTES = 64 * 1024
 """Contents up to this size stay in memory between scan and delivery."""
 
 CHUNK_BYTES = 128 * 1024
+DESCRIPTOR_FREE_WITHIN = 10.0
+"""Seconds."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -61,7 +66,26 @@ def url_of(scheme: str, root: str) -> str:
 
 def open_directory(name: str, dir_fd: int | None = None) -> int:
     """Open a directory itself, never a link to one; return its descriptor."""
-    return os.open(name, _DIRECTORY, dir_fd=dir_fd)
+    return _open(name, _DIRECTORY, dir_fd)
+
+
+def _give_up(_: tenacity.RetryCallState) -> int:
+    raise no_descriptor()
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(lacks_descriptor),
+    wait=tenacity.wait_random(0.02, 0.2),
+    stop=tenacity.stop_after_delay(DESCRIPTOR_FREE_WITHIN),
+    retry_error_callback=_give_up,
+)
+def _open(path: str | os.PathLike[str], flags: int, dir_fd: int | None = None) -> int:
+    """Open something of a spool.
+
+    When no descriptor is free it waits; then it raises HostLimit, since no message
+    is to blame.
+    """
+    return os.open(path, flags, dir_fd=dir_fd)
 
 
 def is_directory(path: Path) -> bool:
@@ -79,7 +103,7 @@ def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterat
     ``root`` itself may be reached through links, what lies below it may not.
     Raises OSError.
     """
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in parts:
             above, descriptor = descriptor, open_directory(part, descriptor)
@@ -96,7 +120,7 @@ def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
     ('not-a-file', 'unreadable') when it stands there and cannot be read.
     """
     try:
-        descriptor = os.open(name, _FILE, dir_fd=dir_fd)
+        descriptor = _open(name, _FILE, dir_fd)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -173,12 +197,22 @@ def canonical(path: str | os.PathLike[str]) -> str:
 
 
 def unreadable(error: OSError) -> MessageUnreadable:
-    """Turn an error about one message into the one that holds it."""
+    """Turn an error about one message into the one that holds it.
+
+    Raises HostLimit when no descriptor was free.
+    """
+    if lacks_descriptor(error):
+        raise no_descriptor() from error
     return MessageUnreadable("unreadable", _words(error))
 
 
 def unusable(path: str, error: OSError) -> SourceError:
-    """Turn an error about a whole directory into one for a person."""
+    """Turn an error about a whole directory into one for a person.
+
+    Raises HostLimit when no descriptor was free.
+    """
+    if lacks_descriptor(error):
+        raise no_descriptor() from error
     hints = {
         errno.EACCES: "run drainer as root or as the owner of the spool",
         errno.ENOENT: "check the path of the source",
