@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 
 from drainer.helper import JOBS, NUMBER, become, value_after
+from drainer.host import limit_behind
 from drainer.process import HEAD, leave_signals_to_parent, rarely_collect
 
 _DESCRIPTORS = 4
@@ -55,8 +56,15 @@ def bury(ended: int, told: int) -> None:
 def main() -> int:
     """Fork helpers until the parent has ended."""
     leave_signals_to_parent()
-    for module in JOBS.values():
-        importlib.import_module(module)
+    try:
+        for module in JOBS.values():
+            importlib.import_module(module)
+    except (ImportError, MemoryError, OSError) as error:
+        limit = limit_behind(error)
+        if limit is None:
+            raise
+        print(f"drainer: {limit}; {limit.hint}", file=sys.stderr)  # noqa: T201
+        return 1
     rarely_collect()
     living: dict[int, int] = {}
     with socket.socket(fileno=0) as link:

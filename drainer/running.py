@@ -21,6 +21,7 @@ from drainer.ledger.choosing import remains
 from drainer.ledger.engine import in_use
 from drainer.ledger.owner import RECONNECT_FOR
 from drainer.ledger.report import Report
+from drainer.ledger.reserve import DELIVERED, Reserve
 from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
 from drainer.orders import Orders
@@ -33,7 +34,6 @@ from drainer.voice import (
     Voice,
     tell_claims,
     tell_domains,
-    tell_reserve,
     tell_returned,
     tell_taken,
 )
@@ -47,6 +47,7 @@ from drainer.wiring.sources import with_domains
 from drainer.worker import Drain
 
 INTERRUPTED = 130
+SHOWN_RECORDS = 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -233,6 +234,30 @@ async def _begin(ledger: Ledger, route: str, voice: Voice) -> None:
         )
     for warning in ledger.reserve.warnings:
         voice.warn(warning)
+
+
+def tell_reserve(voice: Voice, reserve: Reserve) -> None:
+    """Name the recipients whose outcome only the reserve has."""
+    if not reserve.records:
+        return
+    voice.warn(
+        f"the ledger does not know the outcome of {len(reserve.records)} recipients"
+    )
+    for record in reserve.records[:SHOWN_RECORDS]:
+        is_delivered = record.outcome == DELIVERED
+        meaning = "delivered" if is_delivered else "unknown, perhaps delivered"
+        voice.warn(
+            f"{record.native_id} to {record.forward_path}: {meaning}: {record.reply}"
+        )
+    if len(reserve.records) > SHOWN_RECORDS:
+        voice.warn(f"and {len(reserve.records) - SHOWN_RECORDS} more")
+    if reserve.failure:
+        voice.warn(f"the reserve {reserve.path} cannot be written: {reserve.failure}")
+    else:
+        voice.warn(
+            f"they are in the reserve {reserve.path}; the next run on this host"
+            " settles them from there"
+        )
 
 
 async def drained(run: Run, parts: Parts, voice: Voice) -> None:

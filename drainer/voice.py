@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from drainer.ledger.reserve import DELIVERED, Reserve
 from drainer.sources import Returned, Taken
 
 SHOWN_DOMAINS = 10
-SHOWN_RECORDS = 20
 
 
 class Voice(NamedTuple):
@@ -15,30 +13,6 @@ class Voice(NamedTuple):
 
     say: Callable[[str], None]
     warn: Callable[[str], None]
-
-
-def tell_reserve(voice: Voice, reserve: Reserve) -> None:
-    """Name the recipients whose outcome only the reserve has."""
-    if not reserve.records:
-        return
-    voice.warn(
-        f"the ledger does not know the outcome of {len(reserve.records)} recipients"
-    )
-    for record in reserve.records[:SHOWN_RECORDS]:
-        is_delivered = record.outcome == DELIVERED
-        meaning = "delivered" if is_delivered else "unknown, perhaps delivered"
-        voice.warn(
-            f"{record.native_id} to {record.forward_path}: {meaning}: {record.reply}"
-        )
-    if len(reserve.records) > SHOWN_RECORDS:
-        voice.warn(f"and {len(reserve.records) - SHOWN_RECORDS} more")
-    if reserve.failure:
-        voice.warn(f"the reserve {reserve.path} cannot be written: {reserve.failure}")
-    else:
-        voice.warn(
-            f"they are in the reserve {reserve.path}; the next run on this host"
-            " settles them from there"
-        )
 
 
 def tell_domains(voice: Voice, domains: Sequence[str]) -> None:

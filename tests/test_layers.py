@@ -98,7 +98,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "tenacity": ("drainer.ledger", "drainer.sources", "drainer.watch"),
     "typer": ("drainer.cli",),
     "uvicorn": ("drainer.hook.patience", "drainer.hook.server"),
-    "uvloop": ("drainer.cli.drain", "drainer.cli.watch"),
+    "uvloop": ("drainer.cli.loop",),
     "zstandard": ("drainer.sources.unpack", "drainer.sources.unpack_streams"),
 }
 

@@ -113,4 +113,6 @@ def main() -> None:
         limit = limit_behind(error)
         if limit is None:
             raise
-        sys.exit(explain(limit))
+        # Plainly: a table of colours may need memory that there is not.
+        print(f"error: {limit}\n       {limit.hint}", file=sys.stderr)  # noqa: T201
+        sys.exit(limit.exit_code)

@@ -7,11 +7,11 @@ from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
-import uvloop
 
 from drainer.cli.check import refuse_if_sick
 from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.inspect import print_plan
+from drainer.cli.loop import run_loop
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
@@ -153,7 +153,8 @@ def carry_out(config: Config, make: Callable[[], Run]) -> int:
     """
     rarely_collect()  # so that they have less to copy
     with helpers(fork, exports=config.telemetry.traces != "off") as found:
-        return uvloop.run(_drain(make(), found))
+        run = make()
+        return run_loop(lambda: _drain(run, found))
 
 
 async def _drain(run: Run, found: Helpers) -> int:

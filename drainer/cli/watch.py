@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-import uvloop
 
+from drainer.cli.loop import run_loop
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
 from drainer.cli.output import VOICE, say, warn
 from drainer.errors import DrainerError
@@ -56,7 +56,7 @@ def watch(
     plan = read()
     error: DrainerError | None = None
     try:
-        uvloop.run(_watch(plan, read))
+        run_loop(lambda: _watch(plan, read))
     except* DrainerError as group:
         error = first_of(group)
     if error is not None:

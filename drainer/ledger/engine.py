@@ -130,7 +130,8 @@ def connect_reader(url: URL, *, patience: float = 0) -> sa.Engine:
     except LedgerLost:
         raise
     except LedgerError:
-        if not is_file(url) or is_writable(Path(str(url.database))):
+        path = Path(str(url.database))
+        if not is_file(url) or not os.path.isfile(path) or is_writable(path):  # noqa: PTH113 - it never raises
             raise
     return _connect_read_only(url)
 

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from drainer.errors import UsageError
 from drainer.ledger import Row, engine, from_micros, schema
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.owner import wait_for_last_commits
+from drainer.ledger.reserve import Unread, place_of, unread
 from drainer.ledger.rows import message_of
 from drainer.ledger.text import from_json
 from drainer.mail.message import Message
@@ -68,6 +70,10 @@ class Report:
         if unacknowledged:
             query = query.where(_M.acknowledged.is_(None))
         return self._scalar(query) is not None
+
+    def reserves(self, folder: Path) -> list[Unread]:
+        """Return the reserves in a folder that the next run is to read."""
+        return unread(folder, place_of(self._engine, self._url))
 
     # --- the sum of promise P1
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL
 
 from drainer.errors import LedgerLost
 from drainer.ledger import Closed, Outcome, Row, engine, schema, to_micros
@@ -68,13 +69,13 @@ class ReserveRecord:
     at: int
 
 
-def place_of(database: sa.Engine) -> Place:
+def place_of(database: sa.Engine, url: URL) -> Place:
     """Return which ledger this is."""
     salt = sa.select(schema.meta.c.value).where(schema.meta.c.name == "salt")
-    url = engine.shown(database.url)
-    with engine.opening(database.url), database.connect() as connection:
-        text = str(connection.scalar(salt))
-    return Place(hashlib.sha256(b"reserve " + text.encode()).hexdigest()[:32], url)
+    with engine.opening(url), database.connect() as connection:
+        text = f"reserve {connection.scalar(salt)}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return Place(digest, engine.shown(url))
 
 
 class Reserve:

@@ -89,7 +89,7 @@ class Ledger:
         self.url = url
         self._engine = engine.connect(url, create=True)
         self._owner = Owner.acquire(locks)
-        self.reserve = Reserve(self._owner, place_of(self._engine))
+        self.reserve = Reserve(self._owner, place_of(self._engine, url))
         self.run_id = uuid.uuid4().hex
         self._identity = Identity(owner=self._owner.id, run=self.run_id)
         self._writer = Writer(url, self.run_id, self._owner.descriptor, at_hand)
