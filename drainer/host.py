@@ -86,10 +86,7 @@ def no_process(error: BaseException) -> HostLimit:
 
 
 def require_threads() -> None:
-    """Raise HostLimit where the event loop cannot start its threads.
-
-    libuv aborts the process then, without a word.
-    """
+    """Raise HostLimit where the event loop cannot start its threads."""
     enough = threading.Event()
     threads: list[threading.Thread] = []
     try:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError, LedgerLost, OwnedElsewhere
 from drainer.helper import Helper
-from drainer.host import affordable, descriptors, no_descriptor
+from drainer.host import affordable, descriptors
 from drainer.leasing import Leases
 from drainer.ledger import Decision, Kind
 from drainer.ledger.choosing import remains
@@ -204,9 +204,7 @@ async def _claimed_run(
 
 def within_limits(orders: Orders, voice: Voice) -> Orders:
     """Return orders for as many connections as there are descriptors for."""
-    most = affordable(orders.connections)
-    if most == 0:
-        raise no_descriptor()
+    most = max(1, affordable(orders.connections))
     if most < orders.connections:
         voice.warn(
             f"{most} connections instead of {orders.connections}: this process may"

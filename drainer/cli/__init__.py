@@ -15,10 +15,11 @@ from drainer.helper import allow_fork
 from drainer.host import limit_behind, open_standard_streams, raise_descriptors
 from drainer.process import rarely_collect
 
-EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer or an
-unwritable ledger; 2 usage or configuration; 3 the primary is not ready, nothing was
-sent; 4 stopped because the primary refuses us; 5 finished, but recipients remain;
-6 another drain owns this source; 130 interrupted, run it again to go on."""
+EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer, a
+lost ledger or a limit of this host; 2 usage or configuration; 3 the primary is not
+ready, nothing was sent; 4 stopped because the primary refuses us; 5 finished, but
+recipients remain; 6 another drain owns this source; 130 interrupted, run it again to
+continue."""
 
 COMMANDS = {
     "init": "configure",

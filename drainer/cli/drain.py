@@ -103,7 +103,7 @@ def drain(
     names that ledger; a drain with another one ends with exit status 2.
 
     Exit status: 0 every recipient is final; 1 a defect of ours, or the ledger
-    cannot be written; 2 usage; 3 the primary is not ready; 4 the primary refuses
+    was lost; 2 usage; 3 the primary is not ready; 4 the primary refuses
     us; 5 recipients remain; 6 another drain owns this source; 130 interrupted.
 
     Example: drainer drain postfix:/mnt/backup/spool --to mx1.example.com --rate 20/s

@@ -42,8 +42,8 @@ def watch(
     `drainer hook up` or new mail makes it look; nothing is sent before the primary has
     answered well for a while. SIGHUP reads the configuration again, SIGTERM ends it.
 
-    Exit status: 0 ended by a signal; 1 a defect of ours; 2 usage or configuration;
-    6 another watch of this primary runs with this ledger.
+    Exit status: 0 ended by a signal; 1 a defect of ours, or the ledger was lost;
+    2 usage or configuration; 6 another watch of this primary runs with this ledger.
 
     Example: drainer watch --config /etc/drainer/drainer.toml
     """

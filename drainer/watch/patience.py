@@ -46,10 +46,8 @@ class LedgerPatience:
 
         ``make`` runs in a thread. Raises LedgerLost when the time is over.
         """
-        limit = self.limit.total_seconds()
-
-        def is_over(seconds: float) -> bool:
-            return ending.is_set() or seconds >= limit
+        def is_over(_: tenacity.RetryCallState) -> bool:
+            return ending.is_set() or self.error is not None
 
         async def pause(seconds: float) -> None:
             await self._pause(seconds, ending)
@@ -57,7 +55,7 @@ class LedgerPatience:
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(LedgerLost),
             wait=tenacity.wait_random_exponential(0.5, max=LONGEST_PAUSE),
-            stop=lambda state: is_over(state.seconds_since_start or 0),
+            stop=is_over,
             sleep=pause,
             reraise=True,
         )
