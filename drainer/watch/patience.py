@@ -46,6 +46,7 @@ class LedgerPatience:
 
         ``make`` runs in a thread. Raises LedgerLost when the time is over.
         """
+
         def is_over(_: tenacity.RetryCallState) -> bool:
             return ending.is_set() or self.error is not None
 
