@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.engine import URL
 
@@ -42,7 +42,6 @@ from drainer.ledger.reserve import Reserve, place_of, records_of
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Call, Identity, Noted, opening
 from drainer.ledger.writer import Then, Writer
-from drainer.mail.message import Message
 from drainer.policy.controls import InForce
 from drainer.policy.gate import Gate
 from drainer.policy.identity import Scan
@@ -52,17 +51,6 @@ from drainer.policy.settle import FAR
 from drainer.policy.state import CLAIMABLE, State
 
 T = TypeVar("T")
-
-
-class Recorded(NamedTuple):
-    """What recording a part of a scan gave."""
-
-    #: New messages with something to send, claimed for us.
-    fresh: list[Job]
-    #: Known messages whose recipients are all final, and that the spool still has.
-    finished: list[Message]
-    #: To be recorded again, when it is known which of these, by seq, are in place.
-    unsure: list[tuple[Listing, dict[int, Message]]]
 
 
 def _now() -> int:
@@ -129,7 +117,7 @@ class Ledger:
 
     async def record(
         self, listings: Sequence[Listing], scan: Scan, most: int | None = None
-    ) -> Recorded:
+    ) -> recording.RecordedPart:
         """Write down a part of a scan; new messages come back claimed.
 
         At most ``most`` of them; the rest waits in the ledger, unclaimed.
@@ -141,14 +129,7 @@ class Ledger:
             claim=(self._identity, most),
             now=_now(),
         )
-        return Recorded(
-            fresh=[
-                recording.fresh_job(seq, number, listings[index])
-                for index, seq, number in outcome.fresh
-            ],
-            finished=outcome.finished,
-            unsure=[(listings[each.index], each.others) for each in outcome.unsure],
-        )
+        return recording.recorded_part(outcome, listings)
 
     async def claim(
         self,
