@@ -16,6 +16,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from drainer.errors import UsageError
+from drainer.private_files import read_private
+from drainer.redaction import redact, redact_url
 
 if TYPE_CHECKING:
     import psycopg
@@ -126,12 +128,17 @@ def plain(url: URL) -> str:
     return bare.render_as_string(hide_password=True)
 
 
+def shown(url: URL) -> str:
+    """Return the whole URL as a person may see it: without its secrets."""
+    return redact_url(url.render_as_string(hide_password=True))
+
+
 def with_password(url: URL, password_file: str) -> URL:
     """Return the URL with the password that a file holds; UsageError if unreadable."""
     if not password_file:
         return url
     try:
-        password = Path(password_file).read_text("utf-8").strip("\r\n")
+        password = read_private(Path(password_file)).decode().strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         message = f"cannot read the password file {password_file}: {error}"
         raise UsageError(message) from None
@@ -230,6 +237,8 @@ def remedy(url: URL) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return what the driver said, on one line."""
+    """Return what the driver or the system said, on one line."""
     said = getattr(error, "orig", None) or error
-    return " ".join(str(said).split())[:300]
+    if isinstance(said, OSError) and not said.filename and said.strerror:
+        said = said.strerror
+    return redact(" ".join(str(said).split()))[:300]

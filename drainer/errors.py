@@ -15,7 +15,12 @@ exceptions. What is raised means that drainer itself cannot continue::
     |   +-- LedgerLost        1   it is away, full or locked; nothing more is sent
     +-- HostLimit             1   this host lacks descriptors, memory or processes
     MessageUnreadable             one message cannot be replayed: it is held
+
+What a message quotes is a stranger's, or the operator's with a password in it, so that
+secrets are replaced as soon as it is made.
 """
+
+from drainer.redaction import redact
 
 
 class DrainerError(Exception):
@@ -28,8 +33,8 @@ class DrainerError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         """Keep the message (what happened, and where) and the hint (what to do)."""
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(redact(message))
+        self.hint = redact(hint)
 
 
 class UsageError(DrainerError):

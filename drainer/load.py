@@ -6,6 +6,7 @@ Whatever fails is told once, and then the load is not known: the drain goes on.
 
 import asyncio
 import contextlib
+import http.client
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from drainer.policy.adaptive import Load
 from drainer.process import child_environment
+from drainer.redaction import redact, redact_url
 from drainer.values import dataclass
 
 ASK_EVERY = 5.0
@@ -70,7 +72,9 @@ class Loads:
         except (LoadUnknown, TimeoutError, OSError) as error:
             if not self._failed:
                 self._failed = True
-                self._tell(str(error)[:MAX_WORDS] or f"no answer within {LIMIT:g} s")
+                self._tell(
+                    redact(str(error))[:MAX_WORDS] or f"no answer within {LIMIT:g} s"
+                )
             self.latest = None
             return
         if self._failed:
@@ -125,8 +129,12 @@ async def _run(command: tuple[str, ...]) -> str:
 def _fetch(source: LoadSource) -> bytes:
     query = urllib.parse.urlencode({"query": source.query})
     url = f"{source.url.rstrip('/')}/api/v1/query?{query}"
-    with urllib.request.urlopen(url, timeout=LIMIT) as answer:  # noqa: S310 - http only
-        body: bytes = answer.read(MAX_ANSWER)
+    try:
+        with urllib.request.urlopen(url, timeout=LIMIT) as answer:  # noqa: S310 - http only
+            body: bytes = answer.read(MAX_ANSWER)
+    except (http.client.HTTPException, ValueError):  # it quotes parts of the URL
+        message = f"{redact_url(source.url)} cannot be asked"
+        raise LoadUnknown(message) from None
     return body
 
 

@@ -4,11 +4,9 @@ import gc
 import os
 import pickle
 import signal
-import stat
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 
@@ -31,40 +29,6 @@ def leave_signals_to_parent() -> None:
     """Let a child end when its pipe does: a service manager signals all of a group."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-
-
-def make_private_folder(folder: Path) -> None:
-    """Make a folder that only we can enter, and so those above it that are missing."""
-    for each in (*reversed(folder.parents), folder):
-        if not each.is_dir():
-            each.mkdir(mode=0o700, exist_ok=True)
-            made = os.open(each, os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                _give_away(made, each.parent)
-            finally:
-                os.close(made)
-
-
-def open_private(path: Path, flags: int) -> int:
-    """Open a file that only we can read, made if need be; return its descriptor."""
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    _give_away(descriptor, path.parent)
-    return descriptor
-
-
-def _give_away(descriptor: int, folder: Path) -> None:
-    """Give what root makes in somebody's folder to that somebody.
-
-    SQLite does so with its journals: a command that root runs once must leave nothing
-    that the service's own user cannot open. A hard link may be anybody's file, and is
-    left alone.
-    """
-    if os.geteuid() != 0:
-        return
-    made, around = os.fstat(descriptor), folder.stat()
-    alone = stat.S_ISDIR(made.st_mode) or made.st_nlink == 1
-    if alone and made.st_uid == 0 != around.st_uid:
-        os.fchown(descriptor, around.st_uid, around.st_gid)
 
 
 def child_environment() -> dict[str, str]:

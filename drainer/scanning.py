@@ -1,18 +1,19 @@
 """The scan in a process of its own, so that parsing never slows a session.
 
-The helper is told what to scan and writes batches of listings to its socket, each as
-a length and a pickle; an exception is the last batch when the scan fails. A full
-socket makes it wait, so memory stays bounded; when its reader dies it ends.
+The helper is given what to scan and writes batches of listings to its socket. It parses
+hostile files, so that a batch is plain data (drainer.frames). A full socket makes it
+wait, so memory stays bounded; when its reader dies it ends.
 """
 
 import asyncio
 import contextlib
-import pickle
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import NamedTuple
 
 from drainer import helper as helpers
-from drainer.errors import DrainerError, SourceError
+from drainer.errors import DrainerError, SourceError, UsageError
+from drainer.frames import FrameError, framed, read
 from drainer.helper import Helper
 from drainer.intake import chosen
 from drainer.ledger import Listing, Met
@@ -20,7 +21,6 @@ from drainer.ledger.rows import listing_of
 from drainer.mail.content import Held
 from drainer.policy.admit import Admission
 from drainer.policy.select import Selection
-from drainer.process import HEAD, framed
 from drainer.sources import Source
 
 BATCH_MESSAGES = 200
@@ -29,7 +29,29 @@ BATCH_BYTES = 4 * 1024 * 1024
 FIRST_BATCH = 20
 """The first batch is small: the first message leaves soon."""
 
+MAX_BATCH_BYTES = 256 * 1024 * 1024
+
 _PIPE_LIMIT = 1024 * 1024
+_ERRORS = {each.__name__: each for each in (SourceError, UsageError)}
+
+
+class Failure(NamedTuple):
+    """Why a scan failed."""
+
+    kind: str
+    message: str
+    hint: str
+
+    def error(self) -> DrainerError:
+        """Return the exception."""
+        return _ERRORS.get(self.kind, DrainerError)(self.message, hint=self.hint)
+
+
+class Batch(NamedTuple):
+    """A part of a scan as it travels; neither of them at the end."""
+
+    met: Met | None = None
+    failure: Failure | None = None
 
 
 @contextlib.asynccontextmanager
@@ -54,17 +76,15 @@ async def scan(
     try:
         while True:
             try:
-                head = await stream.readexactly(HEAD.size)
-                body = await stream.readexactly(HEAD.unpack(head)[0])
-            except asyncio.IncompleteReadError:
+                batch = await read(stream, Batch, MAX_BATCH_BYTES)
+            except (asyncio.IncompleteReadError, FrameError):
                 message = "the scan of the spool ended unexpectedly"
                 raise SourceError(message, hint="run it again; see above") from None
-            batch = pickle.loads(body)  # noqa: S301 - written by ourselves, below
-            if isinstance(batch, DrainerError):
-                raise batch
-            if not batch:
+            if batch.failure is not None:
+                raise batch.failure.error()
+            if batch.met is None:
                 return
-            yield batch
+            yield batch.met
     finally:
         writer.close()
 
@@ -96,13 +116,14 @@ def serve(
             batch.listings.append(listing)
             size += len(listing.content or b"")
             if len(batch.listings) >= limit or size >= BATCH_BYTES:
-                link.sendall(framed(batch))
+                link.sendall(framed(Batch(batch)))
                 batch, size, limit = Met([], 0), 0, BATCH_MESSAGES
         if any(batch):
-            link.sendall(framed(batch))
-        link.sendall(framed(()))
+            link.sendall(framed(Batch(batch)))
+        link.sendall(framed(Batch()))
     except DrainerError as error:
-        link.sendall(framed(error))
+        failure = Failure(type(error).__name__, str(error), error.hint)
+        link.sendall(framed(Batch(failure=failure)))
     except (BrokenPipeError, ConnectionResetError):
         return 0  # the drain is over
     return 0

@@ -8,6 +8,7 @@ lets the sessions finish their message.
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -162,6 +163,15 @@ class Drain:
         """
         last = await self.ledger.last_activity(str(self.orders.route))
         self._throttle.resume(None if last is None else utcnow() - last)
+        async with self.telling or nullcontext():
+            await self._drain()
+        await self._leave_gates()
+        if self._error is not None:
+            raise self._error
+        await self._check_ownership()
+
+    async def _drain(self) -> None:
+        """Send what is to be sent, and do all that runs beside that."""
         await self._take_up()
         async with asyncio.TaskGroup() as group:
             lease = group.create_task(self._guarded(self.ledger.keep_lease()))
@@ -186,10 +196,6 @@ class Drain:
             if self._tidier is not None:
                 self._tidier.close()
             await tidying
-        await self._leave_gates()
-        if self._error is not None:
-            raise self._error
-        await self._check_ownership()
 
     def stop(self) -> None:
         """End soon: claim nothing more, let each session finish its message."""

@@ -13,8 +13,12 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 
 #: From the bottom up. Those on one line are peers and do not import one another.
 LAYERS: Final = (
-    ("errors", "units", "process", "pulse", "values"),
+    ("redaction",),
+    ("errors", "frames", "units", "process", "pulse", "values", "file_rights"),
     ("host",),
+    ("folders",),
+    ("private_files",),
+    ("owned_sqlite",),
     ("helper",),
     ("nursery",),
     ("databases",),
@@ -71,7 +75,8 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.evidence.dkim",
         "drainer.evidence.signing",
     ),
-    "dns": ("drainer.evidence.dns",),
+    "dns": ("drainer.evidence.dns", "drainer.evidence.shared_dns"),
+    "msgspec": ("drainer.evidence.tasks", "drainer.frames"),
     "opentelemetry": ("drainer.observe",),
     "orjson": ("drainer.ledger.text", "drainer.observe"),
     "prometheus_client": ("drainer.hook.metrics",),

@@ -24,6 +24,8 @@ class Bouncing:
     own: Own
     limits: Limits
     patience: timedelta
+    #: For messages whose DNS is slow, together, in one run.
+    dns_budget: timedelta
     #: After which senders are told that their mail waits; None = never.
     delays: timedelta | None
     posting: Posting

@@ -12,8 +12,9 @@ from dataclasses import field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
-from drainer.bounces.ways import LIMITS, NoWay, Ways
+from drainer.bounces.ways import LIMITS, NoWay, WayFinder, Ways
 from drainer.errors import MessageUnreadable
+from drainer.evidence.checking import Checks
 from drainer.evidence.signing import sign
 from drainer.ledger import from_micros
 from drainer.ledger.bounces import FAILED, QUEUED, SENT
@@ -81,14 +82,15 @@ class Reporting:
         sources: Mapping[str, Source],
         quarantine: Quarantine | None,
         posting: Posting,
+        checks: Checks,
     ) -> None:
-        """Prepare; ``run`` sends."""
+        """Prepare; ``run`` sends. ``checks`` asks DNS for the servers of a sender."""
         self._ledger = ledger
         self._sources = sources
         self._quarantine = quarantine
         self._posting = posting
         self._own = posting.own
-        self._ways = posting.ways
+        self._ways = WayFinder(posting.ways, checks)
         self._closed = False
         self.count = Count()
 
@@ -101,13 +103,13 @@ class Reporting:
 
         A relay that takes nothing now is not asked again before the next run.
         """
+        waits = self._posting.waits
+        await self._ways.prepare(await self._ledger.due_senders(waits))
         throttle = Throttle(Rates(messages=self._posting.rate))
         await throttle.resize(1)
         end = time.monotonic() + at_most.total_seconds()
         while not self._closed and time.monotonic() < end:
-            queued = await self._ledger.take_report(
-                self._posting.waits, self._own.hostname
-            )
+            queued = await self._ledger.take_report(waits, self._own.hostname)
             if queued is None:
                 return
             await throttle.message()
@@ -128,7 +130,7 @@ class Reporting:
         if ended.state != QUEUED and self._quarantine is not None:
             needless = await self._ledger.needless([queued.message.id])
             self._quarantine.forget(needless)
-        return tried.goes_on or self._ways.via is None
+        return tried.goes_on or self._posting.ways.via is None
 
     async def _attempt(self, queued: Queued) -> "_Tried":
         """Try one server after the other until one has decided."""

@@ -1,22 +1,22 @@
 """The way of a report: the relay of the operator, or the mail servers of its sender."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from drainer.evidence import Servers
+from drainer.evidence.checking import AT_ONCE, Checks
 from drainer.mail.envelope import domain_of
 from drainer.smtp import Route, Timeouts
 
 if TYPE_CHECKING:
-    from drainer.evidence.dns import Dns
     from drainer.evidence.relays import Relays
 
 LIMITS = Timeouts(connect=10, banner=30, ehlo=30, mail=60, rcpt=60, data=60, body=60)
 
 
 class NoWay(Exception):
-    """There is none; ``later``, because DNS did not answer, or for good."""
+    """There is none; ``later``, because DNS did not answer in time, or permanently."""
 
     def __init__(self, reason: str, *, later: bool) -> None:
         """Say why."""
@@ -24,45 +24,56 @@ class NoWay(Exception):
         self.later = later
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ways:
-    """Finds the servers that take a report; keeps what DNS said for a run."""
+    """Which servers take a report."""
 
     #: Who takes mail for everybody; None = the mail servers of each sender.
     via: Route | None
-    #: Which DNS servers tell of those.
-    servers: Servers
-    #: Our own name: mail for it would come back to us.
+    #: Our own name.
     hostname: str
-    #: The port of those mail servers, and whether private addresses may be some.
+    #: The port of senders' mail servers.
     port: int = 25
-    private: bool = False
-    _dns: "Dns | None" = field(default=None, init=False)
+
+
+@dataclass(slots=True)
+class WayFinder:
+    """Finds the servers that take a report; keeps what DNS said for a run."""
+
+    ways: Ways
+    checks: Checks
+    _known: dict[str, "Relays"] = field(default_factory=dict)
+
+    async def prepare(self, senders: Iterable[str]) -> None:
+        """Ask DNS about several senders at once: a slow one makes no other wait."""
+        if self.ways.via is not None:
+            return
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def look(domain: str) -> None:
+            async with places:
+                self._known[domain] = await self.checks.relays(domain)
+
+        domains = dict.fromkeys(domain_of(each) for each in senders)
+        await asyncio.gather(*(look(each) for each in domains if each))
 
     async def to(self, sender: str) -> list[Route]:
         """Return the servers to try, in order; NoWay when there are none."""
-        if self.via is not None:
-            return [self.via]
-        found = await asyncio.to_thread(self._relays, domain_of(sender))
+        if self.ways.via is not None:
+            return [self.ways.via]
+        domain = domain_of(sender)
+        if domain not in self._known:
+            self._known[domain] = await self.checks.relays(domain)
+        found = self._known[domain]
         if not found.targets:
             raise NoWay(found.problem, later=found.later)
         return [
             Route(
                 host=host,
-                port=self.port,
+                port=self.ways.port,
                 address=address,
-                helo=self.hostname,
+                helo=self.ways.hostname,
                 timeouts=LIMITS,
             )
             for host, address in found.targets
         ]
-
-    def _relays(self, domain: str) -> "Relays":
-        # dnspython takes a tenth of what a drain loads; most have a relay.
-        from drainer.evidence.dns import Dns  # noqa: PLC0415
-        from drainer.evidence.relays import relays_of  # noqa: PLC0415
-
-        self._dns = self._dns or Dns(self.servers)
-        self._dns.begin()
-        own = frozenset((self.hostname.lower(),))
-        return relays_of(self._dns, domain, own, private=self.private)

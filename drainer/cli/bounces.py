@@ -230,7 +230,7 @@ def run(
     """
     quick = {"gate": {"give_up_after": "1m"}}
     with told(as_json=json_):
-        config = load(path, to=to, ledger=ledger, sections=quick)
+        config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
 
         def make() -> Run:
             sources = _bound(config)

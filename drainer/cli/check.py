@@ -30,7 +30,7 @@ def check(
 
     Example: drainer check --to mx1.example.com
     """
-    config = load(path, to=to)
+    config = load(path, to=to, acts=True)
     route = make_route(config)
     health = asyncio.run(check_primary(route, make_probe(config)))
     show(health, str(route), as_json=json_)

@@ -1,15 +1,19 @@
 """`init` writes a commented drainer.toml; `config` prints what is in force."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from drainer import databases
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config.text import commented_toml
 from drainer.errors import UsageError
+from drainer.private_files import remove_private, rename_private, write_private
+from drainer.redaction import redact_all
 from drainer.wiring.places import ledger_url
 
 
@@ -30,16 +34,29 @@ def init(
 
     Example: drainer init /etc/drainer/drainer.toml
     """
-    if path.exists() and not force:
-        message = f"{path} exists"
-        raise UsageError(message, hint="give another path, or --force")
     try:
-        path.touch(mode=0o600)
-        path.write_text(commented_toml(), "utf-8")
+        _write(path, commented_toml().encode(), force=force)
+    except FileExistsError:
+        message = f"{path} exists"
+        raise UsageError(message, hint="give another path, or --force") from None
     except OSError as error:
         message = f"cannot write {path}: {error.strerror}"
         raise UsageError(message) from None
     say(f"wrote {path}; every key is commented out and shows its default")
+
+
+def _write(path: Path, data: bytes, *, force: bool) -> None:
+    """Write a new file; with ``force`` it takes the place of what has the name."""
+    if not force:
+        write_private(path, [data])
+        return
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    write_private(new, [data])
+    try:
+        rename_private(new, path.name)
+    except BaseException:
+        remove_private(new)
+        raise
 
 
 def config(
@@ -50,12 +67,8 @@ def config(
     Example: drainer config --json | jq .throttle
     """
     known = load(path, ledger=ledger)
-    facts: dict[str, Any] = known.model_dump(mode="json")
-    facts["ledger"]["url"] = ledger_url(known).render_as_string(hide_password=True)
-    facts["telemetry"]["endpoint"] = _masked(facts["telemetry"]["endpoint"])
-    for source in facts["sources"].values():
-        source["url"] = _masked(source["url"])
-        source |= {key: "***" for key in source if "password" in key.lower()}
+    facts: dict[str, Any] = redact_all(known.model_dump(mode="json"))
+    facts["ledger"]["url"] = databases.shown(ledger_url(known))
     if json_:
         print_json(facts)
         return
@@ -64,11 +77,3 @@ def config(
         for key, value in keys.items():
             typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}")
         typer.echo("")
-
-
-def _masked(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    user, at, host = rest.rpartition("@")
-    if not separator or not at or ":" not in user:
-        return url
-    return f"{scheme}://{user.partition(':')[0]}:***@{host}"

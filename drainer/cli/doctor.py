@@ -106,7 +106,7 @@ def doctor(
     """
     start = time.monotonic()
     sections = {"bounce": _dns(dns)} if dns else {}
-    config = load(path, to=primary, ledger=ledger, sections=sections)
+    config = load(path, to=primary, ledger=ledger, sections=sections, acts=True)
     asked = Asked(
         domain=domain,
         backups=backup or (),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from drainer import databases
 from drainer.cli.check import refuse_if_sick
 from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.inspect import print_plan
@@ -116,7 +117,7 @@ def drain(
     if give_up_after:
         sections["gate"]["give_up_after"] = give_up_after
     with told(as_json=json_):
-        config = load(path, to=to, ledger=ledger, sections=sections)
+        config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
         if dry_run:
             print_plan(config, sources, (choice, redirect), as_json=json_)
             return
@@ -158,7 +159,7 @@ def carry_out(config: Config, make: Callable[[], Run]) -> int:
 
 
 async def _drain(run: Run, found: Helpers) -> int:
-    shown_url = run.url.render_as_string(hide_password=True)
+    shown_url = databases.shown(run.url)
     say(f"draining to {run.orders.route}; ledger {shown_url}")
     _warn_of_defaults(run.config)
 

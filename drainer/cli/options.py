@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from drainer.cli.output import say
 from drainer.config import Config
 from drainer.config import file as config_file
 from drainer.ledger.report import Report
@@ -16,7 +17,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         help="Configuration file; else ./drainer.toml, then"
-        " /etc/drainer/drainer.toml; none is needed.",
+        " /etc/drainer/drainer.toml; none is needed. It must be yours or root's.",
         dir_okay=False,
     ),
 ]
@@ -52,8 +53,12 @@ def load(
     to: str = "",
     ledger: str = "",
     sections: dict[str, dict[str, Any]] | None = None,
+    acts: bool = False,
 ) -> Config:
-    """Load the configuration with the flags laid over it; UsageError if bad."""
+    """Load the configuration with the flags laid over it; UsageError if bad.
+
+    ``acts``: the command does more than print, so that it names the file on stderr.
+    """
     over: dict[str, dict[str, Any]] = {k: dict(v) for k, v in (sections or {}).items()}
     if to:
         host, port = split_host(to)
@@ -64,7 +69,10 @@ def load(
             over["primary"]["port"] = 25
     if ledger:
         over.setdefault("ledger", {})["url"] = ledger
-    return config_file.load(path, over)
+    known = config_file.load(path, over)
+    if acts and known.file is not None:
+        say(f"configuration: {known.file.absolute()}")
+    return known
 
 
 def reading(path: Path | None, ledger: str) -> Report:

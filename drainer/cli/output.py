@@ -12,6 +12,7 @@ from rich.table import Table
 
 from drainer.errors import DrainerError
 from drainer.mail.reply import printable
+from drainer.redaction import redact
 from drainer.voice import Voice
 
 
@@ -43,12 +44,12 @@ def print_json(fact: Mapping[str, Any]) -> None:
 
 def say(text: str) -> None:
     """Tell a person something, on stderr."""
-    stderr.print(shown(text, 1000))
+    stderr.print(shown(redact(text), 1000))
 
 
 def warn(text: str) -> None:
     """Warn a person, on stderr."""
-    stderr.print(f"[yellow]warning:[/] {shown(text, 1000)}")
+    stderr.print(f"[yellow]warning:[/] {shown(redact(text), 1000)}")
 
 
 VOICE = Voice(say, warn)

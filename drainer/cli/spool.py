@@ -129,7 +129,7 @@ def give_back(
 
     Example: drainer spool give-back postfix:live
     """
-    config = load(path, ledger=ledger)
+    config = load(path, ledger=ledger, acts=True)
     url = ledger_url(config)
     opened = make_sources(config, [source], [])
     takings = Takings(opened, lock_folder(url))

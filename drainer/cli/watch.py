@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from drainer import databases
 from drainer.cli.loop import run_loop
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
 from drainer.cli.output import VOICE, say, warn
@@ -65,8 +66,10 @@ def watch(
 
 async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:
     voice = _voice()
-    shown = plan.url.render_as_string(hide_password=True)
+    shown = databases.shown(plan.url)
     voice.say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
+    if plan.config.file is not None:
+        voice.say(f"configuration: {plan.config.file.absolute()}")
     if not plan.config.health.accept:
         voice.warn(NO_KNOWN_GOOD)
 

@@ -7,15 +7,16 @@ keys, bad units and contradictions are errors that name file, line and key.
 
 import functools
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from drainer.config.bounce import BounceSection
@@ -36,6 +37,8 @@ class Config(BaseSettings):
         frozen=True,
     )
     file: ClassVar[Path | None] = None
+    #: What the file says; it is read once.
+    values: ClassVar[Mapping[str, Any]] = {}
 
     primary: Primary = Primary()
     health: HealthSection = HealthSection()
@@ -60,8 +63,8 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let flags win over the environment, and that over the file."""
         del dotenv_settings, file_secret_settings
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=cls.file)
-        return init_settings, env_settings, toml
+        from_file = InitSettingsSource(settings_cls, init_kwargs=dict(cls.values))
+        return init_settings, env_settings, from_file
 
 
 @functools.cache

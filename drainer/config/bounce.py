@@ -134,6 +134,16 @@ class BounceSection(Section):
     dns_timeout: Duration = Field(
         timedelta(seconds=5), description="for one question to DNS"
     )
+    dns_domain_budget: Duration = Field(
+        timedelta(seconds=10),
+        description="for all questions to one domain in 15m; after that what needs its"
+        " answers is put off",
+    )
+    dns_run_budget: Duration = Field(
+        timedelta(minutes=1),
+        description="for messages whose DNS is slow, together, in one run; the rest is"
+        " put off",
+    )
 
     @model_validator(mode="after")
     def _signs(self) -> "BounceSection":

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from drainer.config import Config
+from drainer.config.trust import read_trusted
 from drainer.errors import UsageError
+from drainer.redaction import is_secret, redact, redact_url
 
 _PREFIX = "DRAINER_"
 PLACES = (Path("drainer.toml"), Path("/etc/drainer/drainer.toml"))
@@ -33,9 +35,10 @@ def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
     Raises UsageError naming file, line, key and the legal values.
     """
     path = find(explicit)
-    text = _read(path) if path else ""
+    text, values = _read(path) if path else ("", {})
     _check_environment()
-    bound = type("BoundConfig", (Config,), {"file": path, "__doc__": Config.__doc__})
+    known = {"file": path, "values": values, "__doc__": Config.__doc__}
+    bound = type("BoundConfig", (Config,), known)
     try:
         config: Config = bound(**{k: v for k, v in overrides.items() if v})
     except ValidationError as error:
@@ -65,14 +68,14 @@ def _unreadable(error: SettingsError) -> UsageError:
     return UsageError(message, hint='lists are written as JSON: \'["1m", "2m"]\'')
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_text("utf-8")
-        tomllib.loads(text)
+        text = read_trusted(path).decode()
+        values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         message = f"{path}: {error}"
         raise UsageError(message) from None
-    return text
+    return text, values
 
 
 class _Origin(NamedTuple):
@@ -99,8 +102,10 @@ def _words(problem: Any, keys: Sequence[str]) -> str:  # noqa: ANN401
         known = ", ".join(_known_keys(keys[:-1]))
         return f"unknown key; legal here: {known}"
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float) else ""
-    return f"{message[0].lower()}{message[1:]}{shown}"
+    if any(map(is_secret, keys)) or not isinstance(given, str | int | float):
+        return f"{message[0].lower()}{message[1:]}"
+    shown = redact_url(given) if isinstance(given, str) else given
+    return f"{redact(message[0].lower() + message[1:])} (got {shown!r})"
 
 
 def _known_keys(keys: Sequence[str]) -> list[str]:

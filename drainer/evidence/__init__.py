@@ -1,8 +1,8 @@
 """Edge out: what DNS and the message itself say about a sender.
 
-Nothing here decides; drainer.policy does, over the facts that are found here. All
-of it blocks, and some of it may take long on a hostile message, so that a drain
-asks through ``checking``, whose process can be killed.
+Nothing here decides; drainer.policy does, over the facts that are found here. Checks
+may take long on a hostile message or a slow domain, so that a drain asks through
+``checking``: there each message has a process that can be killed, and DNS a budget.
 """
 
 from datetime import datetime
@@ -26,6 +26,8 @@ class Servers:
     timeout: float = 5.0
     #: Seconds for all questions about one message.
     budget: float = 20.0
+    #: Seconds for all questions to one organisation's domains in a quarter of an hour.
+    domain_budget: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,19 @@ _RECORD = re.compile(rb"v[ \t]*=[ \t]*DMARC1[ \t]*;", re.IGNORECASE)
 _TAG = re.compile(r"[ \t]*([A-Za-z]+)[ \t]*=[ \t]*([^;]*?)[ \t]*(?:;|$)")
 
 
-def look(dns: Dns, head: bytes) -> Dmarc:
-    """Return the policy of the one author of a message; see its detail for none."""
+def look(dns: Dns, head: bytes, sender: str = "") -> Dmarc:
+    """Return the policy of the one author of a message; see its detail for none.
+
+    ``sender`` is the organisation of the envelope sender, which alone matters: DNS is
+    not asked about another author, so that a forged From makes no sender wait.
+    """
     domain = author_domain(head)
     if not domain:
         return Dmarc(detail="not exactly one author (From)")
     organisation = organisation_of(domain)
+    if sender and organisation != sender:
+        detail = f"the author is of {domain}"
+        return Dmarc(domain=domain, organisation=organisation, detail=detail)
     for name in dict.fromkeys((domain, organisation)):
         answer = dns.ask(f"_dmarc.{name}", "TXT")
         if answer.outcome is Outcome.FAILED:

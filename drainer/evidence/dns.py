@@ -1,13 +1,14 @@
-"""The one place that asks DNS: absolute names, time limits, caps, a cache.
+"""Questions to DNS: absolute names, time limits, caps, a cache.
 
-"There is none" and "nobody answered" are different answers: the first may be
-decided on, the second is asked again later.
+"There is none" and "no answer" are different: drainer decides on the first, and asks
+again later after the second. ``Dns`` waits in its own thread; what several messages
+share is ``shared_dns``.
 """
 
 import enum
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import dns.exception
 import dns.message
@@ -17,6 +18,8 @@ import dns.resolver
 
 from drainer.errors import UsageError
 from drainer.evidence import Servers
+
+_Resolver = TypeVar("_Resolver", bound=dns.resolver.BaseResolver)
 
 MAX_RECORDS = 100
 MAX_BYTES = 64 * 1024
@@ -35,12 +38,12 @@ class Outcome(enum.StrEnum):
     #: The name exists, and has no record of that type.
     ABSENT = "absent"
     NXDOMAIN = "nxdomain"
-    #: Timeout, SERVFAIL, a refusal or nonsense: nobody knows.
+    #: Timeout, SERVFAIL, a refusal or nonsense: there may be a record.
     FAILED = "failed"
 
 
 class Answer(NamedTuple):
-    """An outcome; records as text, TXT as the octets of their strings, joined.
+    """An outcome; records as text, TXT as the bytes of their strings, joined.
 
     An MX record is ``PREFERENCE NAME``, names are without the dot at their end.
     """
@@ -57,22 +60,25 @@ class Answer(NamedTuple):
         return tuple(record.decode("ascii", "replace") for record in self.records)
 
 
+Resolve = Callable[[str, str, float], Answer]
+"""Asks for (name, type) and waits at most so many seconds; it never raises."""
+
+
 class Dns:
     """Asks, and remembers for a run. Not for several threads at once."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, resolve: Resolve | None = None) -> None:
         """Use the servers that are given, else those of the system.
 
-        Raises UsageError when there are none, or an address is none.
+        ``resolve`` asks in their place. Raises UsageError when there are none, or an
+        address is not valid.
         """
-        try:
-            self._resolver = dns.resolver.Resolver(configure=not servers.addresses)
-            if servers.addresses:
-                self._resolver.port = servers.port
-                self._resolver.nameservers = list(servers.addresses)
-        except (dns.resolver.NoResolverConfiguration, ValueError) as error:
-            message = f"no usable DNS server: {error}"
-            raise UsageError(message, hint="set [bounce] dns_servers") from None
+        if resolve is None:
+            self._resolver = make_resolver(
+                lambda own: dns.resolver.Resolver(configure=own), servers
+            )
+            resolve = _direct(self._resolver)
+        self._resolve = resolve
         self._servers = servers
         self._cache: dict[tuple[str, str], tuple[float, Answer]] = {}
         self._deadline = time.monotonic() + servers.budget
@@ -94,36 +100,77 @@ class Dns:
         left = min(self._servers.timeout, self._deadline - now)
         if left <= 0:
             return Answer(Outcome.FAILED, detail="no time is left for this message")
-        answer = self._resolve(key[0], kind, left)
+        answer = self._resolve(*key, left)
         if len(self._cache) >= _CACHED:
             self._cache.clear()
-        failed = answer.outcome is Outcome.FAILED
-        lasts = _FAILURE_SECONDS if failed else _ANSWER_SECONDS
-        self._cache[key] = now + lasts, answer
+        self._cache[key] = now + lifetime_of(answer), answer
         return answer
 
-    def _resolve(self, name: str, kind: str, seconds: float) -> Answer:
+
+def lifetime_of(answer: Answer) -> float:
+    """Return for how many seconds an answer is not asked for again."""
+    failed = answer.outcome is Outcome.FAILED
+    return _FAILURE_SECONDS if failed else _ANSWER_SECONDS
+
+
+def make_resolver(make: Callable[[bool], _Resolver], servers: Servers) -> _Resolver:
+    """Return a resolver of dnspython, made by ``make(whether to configure itself)``.
+
+    Raises UsageError when there is no server, or an address is not valid.
+    """
+    try:
+        resolver = make(not servers.addresses)
+        if servers.addresses:
+            resolver.port = servers.port
+            resolver.nameservers = list(servers.addresses)
+    except (dns.resolver.NoResolverConfiguration, ValueError) as error:
+        message = f"no usable DNS server: {error}"
+        raise UsageError(message, hint="set [bounce] dns_servers") from None
+    return resolver
+
+
+def _direct(resolver: dns.resolver.Resolver) -> Resolve:
+    """Return what asks in this thread."""
+
+    def resolve(name: str, kind: str, seconds: float) -> Answer:
+        absolute = absolute_name(name)
+        if absolute is None:
+            return no_name(name)
         try:
-            absolute = dns.name.Name((*name.encode().split(b"."), b""))
-        except (dns.exception.DNSException, UnicodeError):
-            return Answer(Outcome.NXDOMAIN, detail=f"{name[:80]!r} is no name")
-        try:
-            found = self._resolver.resolve(
+            found = resolver.resolve(
                 absolute,
                 kind,
                 search=False,  # else `none` may become `pass` by resolv.conf
                 raise_on_no_answer=False,
                 lifetime=seconds,
             )
-        except dns.resolver.NXDOMAIN:
-            return Answer(Outcome.NXDOMAIN, detail=f"{name} does not exist")
         except (dns.exception.DNSException, OSError, ValueError) as error:
-            if _is_loop(error):
-                return Answer(Outcome.ABSENT, detail=f"{name} is an alias of itself")
-            words = type(error).__name__
-            return Answer(Outcome.FAILED, detail=f"{kind} {name}: {words}")
-        owner = found.canonical_name.to_text(omit_final_dot=True).lower()
-        return _answer(name, kind, list(found.rrset or ()))._replace(owner=owner)
+            return answer_of_error(name, kind, error)
+        return answer_of(name, kind, found)
+
+    return resolve
+
+
+def absolute_name(name: str) -> dns.name.Name | None:
+    """Return a name as DNS holds it; None when it cannot."""
+    try:
+        return dns.name.Name((*name.encode().split(b"."), b""))
+    except (dns.exception.DNSException, UnicodeError):
+        return None
+
+
+def no_name(name: str) -> Answer:
+    """Return the answer for a name that DNS cannot hold."""
+    return Answer(Outcome.NXDOMAIN, detail=f"{name[:80]!r} is not a valid name")
+
+
+def answer_of_error(name: str, kind: str, error: Exception) -> Answer:
+    """Return the answer that an error of dnspython means."""
+    if isinstance(error, dns.resolver.NXDOMAIN):
+        return Answer(Outcome.NXDOMAIN, detail=f"{name} does not exist")
+    if _is_loop(error):
+        return Answer(Outcome.ABSENT, detail=f"{name} is an alias of itself")
+    return Answer(Outcome.FAILED, detail=f"{kind} {name}: {type(error).__name__}")
 
 
 def _is_loop(error: Exception) -> bool:
@@ -132,13 +179,15 @@ def _is_loop(error: Exception) -> bool:
     return any(isinstance(each[3], dns.message.ChainTooLong) for each in errors)
 
 
-def _answer(name: str, kind: str, rdatas: Sequence[dns.rdata.Rdata]) -> Answer:
-    records = tuple(map(_octets, rdatas))
+def answer_of(name: str, kind: str, found: dns.resolver.Answer) -> Answer:
+    """Return the answer that was found; too many records count as no answer."""
+    owner = found.canonical_name.to_text(omit_final_dot=True).lower()
+    records = tuple(map(_octets, found.rrset or ()))
     if not records:
-        return Answer(Outcome.ABSENT, detail=f"{name} has no {kind}")
+        return Answer(Outcome.ABSENT, detail=f"{name} has no {kind}", owner=owner)
     if len(records) > MAX_RECORDS or sum(map(len, records)) > MAX_BYTES:
         return Answer(Outcome.FAILED, detail=f"{kind} {name}: too many records")
-    return Answer(Outcome.FOUND, records)
+    return Answer(Outcome.FOUND, records, owner=owner)
 
 
 def _octets(rdata: dns.rdata.Rdata) -> bytes:

@@ -50,7 +50,7 @@ def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
         login=question.login,
         spf=_spf(dns, question, domain, skipped),
         signatures=_signatures(dns, question, domain, skipped),
-        dmarc=dmarc.look(dns, head),
+        dmarc=dmarc.look(dns, head, organisation_of(domain)),
         claims=claims,
         chain=_chain(dns, settings, question, skipped),
         reach=reach_of(dns, domain, own=settings.names, private=settings.private),

@@ -5,6 +5,7 @@ Each function runs inside a transaction of the writer, but for those that read.
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -20,17 +21,26 @@ ASKED, REFUSED = "asked", "refused"
 """States of a report that is no failure: before the gate answers, and if it says no."""
 QUEUED, SENT, FAILED = "queued", "sent", "failed"
 LOOK_AGAIN = timedelta(hours=1)
-"""After which DNS is asked again when it did not answer."""
+"""After which DNS is asked again when it did not answer; each time after twice that."""
 
 
-def lacking(
-    connection: sa.Connection, sources: Sequence[str], now: int, limit: int
-) -> list[Row]:
+class Lacking(NamedTuple):
+    """Which messages are meant whose senders too little is known of."""
+
+    sources: Sequence[str]
+    limit: int
+    #: The seqs of those that are left out.
+    but: Sequence[int] = ()
+
+
+def lacking(connection: sa.Connection, which: Lacking, now: int) -> list[Row]:
     """Return messages of whose sender too little is known, and the gate will ask.
 
-    They have a refusal to confirm, or a report of another kind to be decided.
+    They have a refusal to confirm, or a report of another kind to be decided. Those
+    whose DNS was slow before come last.
     """
     again = now - LOOK_AGAIN // timedelta(microseconds=1)
+    doubled = _E.looked + (_E.looked - _E.asked)
     resting = sa.select(_R.message).where(_R.state == State.BOUNCE_PENDING.value)
     asked = sa.select(_N.message).where(_N.state == ASKED)
     wanted = resting.union(asked).subquery()
@@ -39,10 +49,15 @@ def lacking(
         .join(wanted, wanted.c.message == _M.seq)
         .outerjoin(schema.evidence, _E.message == _M.seq)
         .where(
-            _M.source.in_(list(sources)),
-            sa.or_(_E.message.is_(None), (_E.later == 1) & (_E.looked < again)),
+            _M.source.in_(list(which.sources)),
+            _M.seq.not_in(list(which.but)),
+            sa.or_(
+                _E.message.is_(None),
+                (_E.later == 1) & (_E.looked < again) & (doubled <= now),
+            ),
         )
-        .limit(limit)
+        .order_by(sa.func.coalesce(_E.looked, 0), _M.seq)
+        .limit(which.limit)
     ).mappings()
     return [dict(row) for row in rows]
 

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from sqlite3 import Cursor
+from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -20,7 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from drainer import databases
 from drainer.errors import LedgerError, LedgerLost, UsageError
 from drainer.ledger import schema
-from drainer.process import make_private_folder, open_private
+from drainer.owned_sqlite import sqlite_arguments
+from drainer.private_files import make_private_folder, open_private
 
 LedgerURL = URL
 BUSY_TIMEOUT_MS = 30_000
@@ -87,9 +89,10 @@ def connect(url: URL, *, create: bool, patience: float = 0) -> sa.Engine:
 def _connect(url: URL, create: bool) -> sa.Engine:  # noqa: FBT001 - called by tenacity
     with opening(url):
         if is_file(url):
-            _prepare_file(Path(str(url.database)), create=create)
-            _look_first(url)
-            engine = sa.create_engine(url, hide_parameters=True)
+            path = Path(str(url.database))
+            arguments = _prepare_file(path, create=create)
+            _look_first(url, arguments)
+            engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
             _configure_sqlite(engine)
         else:
             engine = databases.server_engine(url, answers_within=ANSWER_TIMEOUT)
@@ -108,10 +111,13 @@ def opening(url: URL) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        message = f"the driver of the ledger {shown(url)} is not installed: {error}"
+        message = (
+            f"the driver of the ledger {databases.shown(url)} is not installed: {error}"
+        )
         raise LedgerError(message, hint=databases.MISSING_DRIVER) from error
     except (SQLAlchemyError, OSError) as error:
-        message = f"cannot open the ledger {shown(url)}: {databases.reason(error)}"
+        name, words = databases.shown(url), databases.reason(error)
+        message = f"cannot open the ledger {name}: {words}"
         if not databases.is_refused(error):
             raise LedgerLost(message, hint=databases.remedy(url)) from error
         hint = "check the path and its permissions, or name another with --ledger"
@@ -145,11 +151,15 @@ def _connect_read_only(url: URL) -> sa.Engine:
         # Without a log the file is all there is, and it cannot change.
         mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
         uri = f"file:{quote(path)}?{mode}"
-        return sqlite3.connect(uri, uri=True, check_same_thread=False)
+        arguments = sqlite_arguments(Path(path))
+        connection: sqlite3.Connection = sqlite3.connect(
+            uri, uri=True, check_same_thread=False, **arguments
+        )
+        return connection
 
     engine = sa.create_engine("sqlite://", creator=open_file, hide_parameters=True)
     with opening(url):
-        _check_version(engine, create=False, name=shown(url))
+        _check_version(engine, create=False, name=databases.shown(url))
     return engine
 
 
@@ -158,14 +168,9 @@ def is_writable(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
 
 
-def shown(url: URL) -> str:
-    """Return a ledger's URL for a person: no password."""
-    return url.render_as_string(hide_password=True)
-
-
 def lost(url: URL, error: BaseException) -> LedgerLost:
     """Return what a person must know when a ledger that was open fails."""
-    message = f"the ledger {shown(url)} was lost: {databases.reason(error)}"
+    message = f"the ledger {databases.shown(url)} was lost: {databases.reason(error)}"
     return LedgerLost(message, hint=databases.remedy(url))
 
 
@@ -201,19 +206,20 @@ def writing(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
         engine.dispose()
 
 
-def _prepare_file(path: Path, *, create: bool) -> None:
-    if path.exists() and path.stat().st_size:
-        if create and not is_writable(path):
-            message = f"the ledger {path}, or its folder, is read-only"
-            hint = "let this user write there; `drainer status` still reads the ledger"
+def _prepare_file(path: Path, *, create: bool) -> dict[str, Any]:
+    """Make the file if need be; return what SQLite needs to open it."""
+    if not path.exists() or not path.stat().st_size:
+        if not create:
+            message = f"there is no ledger at {path}"
+            hint = "nothing was drained with it yet; name the right one with --ledger"
             raise LedgerError(message, hint=hint)
-        return
-    if not create:
-        message = f"there is no ledger at {path}"
-        hint = "nothing was drained with it yet; name the right one with --ledger"
+        make_private_folder(path.parent)
+        os.close(open_private(path, os.O_RDWR))
+    elif create and not is_writable(path):
+        message = f"the ledger {path}, or its folder, is read-only"
+        hint = "let this user write there; `drainer status` still reads the ledger"
         raise LedgerError(message, hint=hint)
-    make_private_folder(path.parent)
-    os.close(open_private(path, os.O_RDWR))
+    return sqlite_arguments(path)
 
 
 def _configure_sqlite(engine: sa.Engine) -> None:
@@ -250,11 +256,11 @@ def _configure_server(engine: sa.Engine) -> None:
             ).all()
 
 
-def _look_first(url: URL) -> None:
-    """Refuse another program's database before its journal mode is changed."""
-    plain = sa.create_engine(url, hide_parameters=True)
+def _look_first(url: URL, arguments: dict[str, Any]) -> None:
+    """Refuse a database of another program before its journal mode is changed."""
+    plain = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
     try:
-        _is_ledger(plain, shown(url))
+        _is_ledger(plain, databases.shown(url))
     finally:
         plain.dispose()
 
@@ -290,7 +296,7 @@ def _use_wal(cursor: Cursor) -> None:
 
 
 def _check_version(engine: sa.Engine, *, create: bool, name: str = "") -> None:
-    name = name or shown(engine.url)
+    name = name or databases.shown(engine.url)
     with _alone(engine, create=create):
         if not _is_ledger(engine, name):
             if not create:

@@ -32,6 +32,7 @@ PASSING = [  # what may be otherwise the next time that the spool is looked at
 ]
 _PLACE = ("source", "locator", "queue", "sha256", "size", "reverse_path")
 """Columns of what may change while it is the same message."""
+_AMBIGUOUS = "local-ambiguous"
 _FOREIGN = "local-not-for-this-primary"
 MANY = 500
 """Values in one condition; databases have limits."""
@@ -64,9 +65,12 @@ def recorded_of(
     if not rows:
         return {}
     states: dict[int, list[tuple[str, int]]] = {seq: [] for seq in rows}
-    query = sa.select(_R.message, _R.state, _R.attempts)
+    ambiguous = set()
+    query = sa.select(_R.message, _R.state, _R.attempts, _R.rule)
     for row in connection.execute(query.where(_R.message.in_(list(rows)))):
         states[row.message].append((row.state, row.attempts))
+        if row.state == State.HELD.value and row.rule == _AMBIGUOUS:
+            ambiguous.add(row.message)
     return {
         seq: Recorded(
             seq=seq,
@@ -77,6 +81,7 @@ def recorded_of(
                 state in _UNTOUCHED and not attempts for state, attempts in states[seq]
             ),
             acknowledged=row["acknowledged"],
+            is_ambiguous=seq in ambiguous,
         )
         for seq, row in rows.items()
     }
@@ -104,20 +109,20 @@ def hold_ambiguous(
 
     What an operator has released stays released.
     """
-    held = (_R.state == State.HELD.value) & _R.rule.in_(PASSING)
+    passing = (_R.state == State.HELD.value) & _R.rule.in_(PASSING)
     waiting = (
         _R.message.in_(list(seqs)),
-        _R.state.in_([State.PENDING.value, State.DEFERRED.value]) | held,
+        _R.state.in_([State.PENDING.value, State.DEFERRED.value]) | passing,
         _R.released == 0,
     )
     rows = connection.execute(sa.select(_R.message, _R.n).where(*waiting)).all()
-    rule = "local-ambiguous"
     connection.execute(
         sa.update(schema.recipients)
         .where(*waiting)
-        .values(state=State.HELD.value, due=None, since=now, rule=rule, reply="")
+        .values(state=State.HELD.value, due=None, since=now, rule=_AMBIGUOUS, reply="")
     )
-    note_held(connection, [(row.message, row.n, rule, "") for row in rows], run, now)
+    held = [(row.message, row.n, _AMBIGUOUS, "") for row in rows]
+    note_held(connection, held, run, now)
 
 
 def note_held(

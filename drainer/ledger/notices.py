@@ -106,7 +106,7 @@ def overtaken(connection: sa.Connection) -> None:
 
 
 def asked(connection: sa.Connection, sources: Sequence[str], now: int) -> list[Asked]:
-    """Return reports of which the gate may be asked now."""
+    """Return reports of which the gate may be asked now: there is evidence."""
     mine = (_N.message == _R.message) & (_N.n == _R.n)
     query: sa.Select[Any] = (
         sa.select(schema.recipients, schema.messages)
@@ -114,6 +114,7 @@ def asked(connection: sa.Connection, sources: Sequence[str], now: int) -> list[A
         .join(schema.reports, mine)
         .add_columns(*(column.label(f"told_{column.name}") for column in _N))
         .where(_N.state == ASKED, _N.due <= now, _M.source.in_(list(sources)))
+        .where(_N.message.in_(sa.select(schema.evidence.c.message)))
         .order_by(_N.at, _N.message, _N.n)
         .limit(MANY)
     )

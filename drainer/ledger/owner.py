@@ -6,22 +6,27 @@ as soon as the last commit is done. An owner on another host is believed dead wh
 its lease has run out.
 """
 
-import contextlib
 import fcntl
 import os
 import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
 import tenacity
 
-from drainer.databases import is_refused
+from drainer import databases
 from drainer.errors import LedgerError, LedgerLost
 from drainer.ledger import schema
-from drainer.process import make_private_folder, open_private
+from drainer.private_files import (
+    make_private_folder,
+    open_present,
+    open_private,
+    remove_private,
+)
 from drainer.values import dataclass
 
 LEASE = timedelta(minutes=2)
@@ -60,7 +65,7 @@ class Owner:
         lock = folder / f"{name}.lock"
         with writable(folder):
             make_private_folder(folder)
-            descriptor = open_private(lock, os.O_RDWR | os.O_NOFOLLOW)
+            descriptor = open_private(lock, os.O_RDWR | os.O_EXCL | os.O_NOFOLLOW)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return cls(
             id=name,
@@ -84,20 +89,22 @@ class Owner:
         }
 
     def release(self) -> None:
-        """Give the lock back and remove its file."""
-        self.lock.unlink(missing_ok=True)
+        """Release the lock and remove its file."""
+        with suppress(OSError):  # what matters is that it is not locked any more
+            remove_private(self.lock)
         os.close(self.descriptor)
 
 
-@contextlib.contextmanager
+@contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Turn what keeps us from making a file in a folder into a LedgerError."""
+    """Turn what keeps us from making a lock or a reserve into a LedgerError."""
     try:
         yield
     except OSError as error:
-        message = f"cannot write the folder {folder}: {error.strerror}"
-        if is_refused(error):
-            raise LedgerError(message, hint="check who owns it") from error
+        message = f"cannot lock in {folder}: {databases.reason(error)}"
+        if databases.is_refused(error):
+            hint = "the folder must belong to root or to the service's user"
+            raise LedgerError(message, hint=hint) from error
         hint = "make room there; then run the same command again"
         raise LedgerLost(message, hint=hint) from error
 
@@ -153,7 +160,7 @@ def _is_killed(row: sa.RowMapping) -> bool:
 def lock_is_free(lock: Path) -> bool:
     """Whether no living process holds the lock of an owner."""
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_present(lock, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     except OSError:

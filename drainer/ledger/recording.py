@@ -125,13 +125,17 @@ class _Recording:
         """Find out what one listing is."""
         key = message["identity"]
         if key in self._waiting:  # another of this very part has the same identity
+            inserted = list(self._waiting)
             self._insert()
-            self.load([key])
+            self.load(inserted)
         group, listed = self._groups.get(key, []), listed_of(message)
         match resolve(listed, group, self._scan):
             case Same(seq):
                 self._same[seq] = message, recipients
                 self._follow(seq, message)
+                if self._scan.absent:  # it was found: no other one has moved here
+                    absent = frozenset(self._scan.absent) - {seq}
+                    self._scan = self._scan._replace(absent=absent)
             case New():
                 self._add_new(index, message, recipients)
             case Look(seqs):

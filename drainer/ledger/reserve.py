@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
+from drainer import databases
 from drainer.errors import LedgerLost
 from drainer.ledger import Closed, Outcome, Row, engine, schema, to_micros
 from drainer.ledger.owner import Owner, lock_is_free, writable
@@ -30,7 +31,12 @@ from drainer.ledger.writer import Then
 from drainer.policy.job import Claimed, Job
 from drainer.policy.settle import Settlement
 from drainer.policy.state import State
-from drainer.process import open_private
+from drainer.private_files import (
+    open_present,
+    open_private,
+    remove_private,
+    rename_private,
+)
 from drainer.values import dataclass
 
 SUFFIX = ".reserve"
@@ -75,7 +81,7 @@ def place_of(database: sa.Engine, url: URL) -> Place:
     with engine.opening(url), database.connect() as connection:
         text = f"reserve {connection.scalar(salt)}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return Place(digest, engine.shown(url))
+    return Place(digest, databases.shown(url))
 
 
 class Reserve:
@@ -147,7 +153,7 @@ class Reserve:
         os.close(self._descriptor)
         if not self.records:
             with suppress(OSError):
-                self.path.unlink()
+                remove_private(self.path)
 
 
 def _records(closed: Closed) -> Iterator[ReserveRecord]:
@@ -208,9 +214,9 @@ class Unread:
         aside = self.path.with_suffix(ASIDE)
         with suppress(OSError):
             if not self.damage:
-                self.path.unlink()
+                remove_private(self.path)
                 return
-            self.path.rename(aside)
+            rename_private(self.path, aside.name)
         yield f"the reserve {aside} was not used: {self.damage}"
 
 
@@ -254,8 +260,8 @@ def _read(path: Path, place: Place) -> Unread | None:
 
 
 def _bytes_of(path: Path) -> bytes:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags), "rb") as file:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(open_present(path, flags), "rb") as file:
         status = os.fstat(file.fileno())
         owners = (0, os.geteuid(), path.parent.stat().st_uid)
         if not stat.S_ISREG(status.st_mode) or status.st_uid not in owners:

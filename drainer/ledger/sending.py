@@ -76,6 +76,22 @@ def ready(settle: timedelta, now: int) -> list[sa.ColumnElement[bool]]:
     return [_N.state == QUEUED, _N.due <= now, (_N.report != "") | rested | ~waiting]
 
 
+MAX_SENDERS = 1000
+"""Of reports that are due, of which DNS is asked beforehand."""
+
+
+def due_senders(connection: sa.Connection, waits: Waits, now: int) -> list[str]:
+    """Return who gets the reports that are due, those that wait longest first."""
+    rows = connection.execute(
+        sa.select(_N.sender, sa.func.min(_N.due).label("first"))
+        .where(*ready(waits.settle, now))
+        .group_by(_N.sender)
+        .order_by("first")
+        .limit(MAX_SENDERS)
+    )
+    return [row.sender for row in rows]
+
+
 def take(
     connection: sa.Connection,
     waits: Waits,

@@ -302,11 +302,12 @@ class Ledger:
 
     # --- bounces
 
-    async def lacking_evidence(self, sources: Sequence[str], limit: int) -> list[Row]:
+    async def lacking_evidence(
+        self, sources: Sequence[str], limit: int, but: Sequence[int] = ()
+    ) -> list[Row]:
         """Return messages with a refusal of whose sender too little is known."""
-        return await self._call(
-            bounces.lacking, sources=sources, now=_now(), limit=limit
-        )
+        which = bounces.Lacking(sources, limit, but)
+        return await self._call(bounces.lacking, which=which, now=_now())
 
     async def keep_evidence(self, seq: int, found: Row) -> None:
         """Write down what was found about a sender (evidence.stored)."""
@@ -341,6 +342,10 @@ class Ledger:
         """Return those of the messages of which no copy is needed any more."""
         return await self._call(copies.needless_now, ids=ids)
 
+    async def due_senders(self, waits: sending.Waits) -> list[str]:
+        """Return who gets the reports that are due now."""
+        return await self._call(sending.due_senders, waits=waits, now=_now())
+
     async def take_report(
         self, waits: sending.Waits, hostname: str
     ) -> sending.Queued | None:
@@ -355,13 +360,8 @@ class Ledger:
 
     async def end_report(self, queued: sending.Queued, ending: sending.Ended) -> None:
         """Write down what became of that attempt."""
-        await self._call(
-            sending.ended,
-            queued=queued,
-            ending=ending,
-            identity=self._identity,
-            now=_now(),
-        )
+        about = {"queued": queued, "ending": ending, "identity": self._identity}
+        await self._call(sending.ended, now=_now(), **about)
 
     async def keep_lease(self) -> None:
         """Renew the lease for ever; run it as a task."""

@@ -1,6 +1,6 @@
 """Whether the ledger can be written, found out without leaving anything behind."""
 
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +12,11 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from drainer import databases
 from drainer.errors import LedgerError
 from drainer.ledger import engine, schema
+from drainer.private_files import (
+    make_private_folder,
+    remove_private,
+    remove_private_folder,
+)
 
 _BUSY_MS = 1000
 """A drain holds the ledger for milliseconds."""
@@ -37,11 +42,17 @@ def try_writing(url: URL) -> str:
 def _beside(path: Path) -> Iterator[Path]:
     """Give a place for a ledger in the folder of another, or where that will be."""
     folder = next(each for each in path.parents if each.is_dir())
+    made = folder / f".drainer-doctor-{uuid.uuid4().hex}"
     try:
-        with tempfile.TemporaryDirectory(prefix=".drainer-doctor-", dir=folder) as made:
-            yield Path(made) / path.name
+        make_private_folder(made)
+        try:
+            yield made / path.name
+        finally:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                remove_private(made / f"{path.name}{suffix}")
+            remove_private_folder(made)
     except OSError as error:
-        message = f"{folder} cannot be written: {error.strerror}"
+        message = f"{folder} cannot be written: {databases.reason(error)}"
         raise LedgerError(message) from error
 
 
@@ -55,7 +66,7 @@ def _write_on_server(url: URL) -> str:
 
 
 def _write(database: sa.Engine) -> str:
-    shown = database.url.render_as_string(hide_password=True)
+    shown = databases.shown(database.url)
     row = {"name": "doctor", "value": ""}
     try:
         with database.connect() as connection:

@@ -20,7 +20,7 @@ from drainer.ledger.rows import decision_row
 from drainer.policy.controls import Control, InForce
 from drainer.policy.gate import GateState
 from drainer.policy.state import State
-from drainer.process import make_private_folder, open_private
+from drainer.private_files import make_private_folder, open_present, open_private
 
 _R, _M = schema.recipients.c, schema.messages.c
 _TRIED = (State.PENDING, State.DEFERRED, State.UNKNOWN)
@@ -137,7 +137,7 @@ def own(locks: Path, route: str) -> int:
 def is_owned(locks: Path, route: str) -> bool:
     """Whether a watch of this host has a route."""
     try:
-        descriptor = os.open(_lock_path(locks, route), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = open_present(_lock_path(locks, route), os.O_RDWR)
     except OSError:
         return False
     try:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind
 
 from drainer.mail.reply import printable
+from drainer.private_files import open_private
 
 _KINDS = {
     SpanKind.INTERNAL: 1,
@@ -66,8 +67,7 @@ class FileExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def _open(self) -> int:
-        flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, 0o600)
+        descriptor = open_private(self._path, os.O_RDWR | os.O_APPEND)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             os.write(descriptor, b"\n")  # a run before died amid a line

@@ -11,10 +11,12 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from drainer.databases import reason
 from drainer.errors import LedgerError
 from drainer.observe import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
+from drainer.redaction import redact, redact_url
 
 POLL = 0.25
 """Seconds between two looks at the ledger."""
@@ -28,8 +30,12 @@ def serve(link: socket.socket, order: Sequence[str], _: Sequence[int]) -> int:
     """
     ledger, traces, endpoint, addresses, locks = order
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we tell it below
-    name = f"{traces} {endpoint}" if traces == "otlp" else traces
-    lock = exclusive(Path(locks), name)
+    name = f"{traces} {redact_url(endpoint)}" if traces == "otlp" else traces
+    try:
+        lock = exclusive(Path(locks), name)
+    except OSError as error:
+        print(f"drainer: no traces: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 1
     if lock is None:
         return 0  # another drain's export serves this cursor
     exporter = make_exporter(traces, endpoint)
@@ -53,7 +59,8 @@ def _follow(projector: Projector, link: socket.socket) -> int:
             exported = projector.step()
         except (ExportFailed, OSError, SQLAlchemyError) as error:
             if exported >= 0:  # once, not at every try
-                print(f"drainer: traces wait: {error}", file=sys.stderr)  # noqa: T201
+                words = redact(reason(error))
+                print(f"drainer: traces wait: {words}", file=sys.stderr)  # noqa: T201
             exported = -1
         if exported == 0 and deadline is not None:
             return 0

@@ -19,6 +19,7 @@ from drainer.ledger import Kind, engine, schema
 from drainer.ledger.owner import RECONNECT_FOR
 from drainer.observe.spans import Facts, Projection
 from drainer.policy.state import FINAL
+from drainer.private_files import open_private
 
 BATCH = 1000
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
@@ -158,10 +159,13 @@ def _dicts(result: sa.CursorResult[Any]) -> list[dict[str, Any]]:
 
 
 def exclusive(folder: Path, name: str) -> int | None:
-    """Lock a cursor against other readers; None when another one has it."""
+    """Lock a cursor against other readers; None when another one has it.
+
+    Raises OSError.
+    """
     safe = "".join(c if c.isalnum() else "_" for c in name)[-100:]
-    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
-    descriptor = os.open(folder / f"traces-{safe}.lock", flags, 0o600)
+    lock = folder / f"traces-{safe}.lock"
+    descriptor = open_private(lock, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

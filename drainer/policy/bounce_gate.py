@@ -265,7 +265,7 @@ def _is_protected(case: Case, evidence: Evidence) -> _Finding:
 def _is_unreachable(case: Case, _: Evidence) -> _Finding:
     reach = case.facts.reach
     if reach is Reach.LATER:
-        return Answer.LATER, f"DNS says nothing about {case.facts.domain}"
+        return Answer.LATER, f"DNS of {case.facts.domain} did not answer in time"
     words = _UNREACHABLE.get(reach)
     return (Answer.NO, f"{case.facts.domain} {words}") if words else None
 

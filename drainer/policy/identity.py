@@ -40,6 +40,8 @@ class Recorded(NamedTuple):
     is_untouched: bool
     #: When the source dropped it, in microseconds; None while the source has it.
     acknowledged: int | None
+    #: It is held because it could not be told from others, and still is.
+    is_ambiguous: bool = False
 
 
 class Same(NamedTuple):
@@ -84,20 +86,29 @@ def resolve(listed: Listed, recorded: Sequence[Recorded], scan: Scan) -> Resolut
     alike = [r for r in here if r.listed.fingerprint == listed.fingerprint]
     exact = next((r for r in alike if r.listed.locator == listed.locator), None)
     if exact is None:
-        changed = (r for r in here if r.listed.locator == listed.locator)
-        replaced = next((r for r in changed if r.is_untouched), None)
-        if replaced is not None:
-            return Same(replaced.seq)
+        for each in here:
+            changed = each.listed.locator == listed.locator and each.is_untouched
+            if changed and not _has_twin(each, recorded):
+                return Same(each.seq)
     if exact is not None and len(alike) == 1:
         return Same(exact.seq)
     if not alike:
         return _resolve_copy(listed, recorded)
+    if any(each.is_ambiguous for each in alike):  # places may coincide again by chance
+        return Ambiguous(tuple(each.seq for each in alike))
     if scan.absent is None:
         return Look(tuple(each.seq for each in alike if each is not exact))
     absent = [each for each in alike if each.seq in scan.absent]
     if exact is not None:
         return _resolve_exact(exact, alike, absent, scan)
     return _resolve_displaced(listed, recorded, alike, absent, scan)
+
+
+def _has_twin(one: Recorded, recorded: Sequence[Recorded]) -> bool:
+    return any(
+        each.listed.fingerprint == one.listed.fingerprint and each is not one
+        for each in recorded
+    )
 
 
 def _resolve_exact(

@@ -16,10 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from drainer.errors import MessageUnreadable
+from drainer.folders import open_folder
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import Message, Spooled
 from drainer.policy.job import Claimed
-from drainer.process import make_private_folder, open_private
+from drainer.private_files import (
+    make_private_folder,
+    open_present,
+    open_private,
+    remove_private,
+    rename_private,
+)
 from drainer.sources import Source
 from drainer.sources.eml_sidecar import VERP
 from drainer.values import dataclass
@@ -79,7 +86,7 @@ class Quarantine:
         for id_, path in sorted(self._files()):
             if id_ in unwanted:
                 with suppress(OSError):
-                    path.unlink()
+                    remove_private(path)
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         """Yield what lies here by the id of its message; unfinished files, too."""
@@ -90,16 +97,16 @@ class Quarantine:
 
     def _write(self, name: str, chunks: Iterable[bytes]) -> None:
         unfinished = self.folder / f".{name}"
-        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
-        descriptor = open_private(unfinished, flags)
+        descriptor = open_private(unfinished, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123 - it must follow no link
                 file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.replace(self.folder / name)
+            rename_private(unfinished, name)
         except BaseException:
-            unfinished.unlink(missing_ok=True)  # where there is no room, take none
+            with suppress(OSError):
+                remove_private(unfinished)  # where there is no room, take none
             raise
 
 
@@ -112,7 +119,7 @@ class _Copy:
     def chunks(self) -> Iterator[bytes]:
         """Yield it; MessageUnreadable when it is gone."""
         try:
-            with self.path.open("rb") as file:
+            with open(open_present(self.path), "rb") as file:  # noqa: PTH123
                 while chunk := file.read(_CHUNK_BYTES):
                     yield chunk
         except OSError as error:
@@ -151,7 +158,7 @@ def open_message(
 
 def sync_folder(folder: Path) -> None:
     """Make durable which files a folder has."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = open_folder(folder)
     try:
         os.fsync(descriptor)
     finally:

@@ -14,13 +14,18 @@ from typing import Protocol
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.content import MAX_HEADER_BYTES, survey
 from drainer.mail.message import Message, Spooled
-from drainer.process import make_private_folder
+from drainer.private_files import (
+    link_private,
+    make_private_folder,
+    read_private,
+    remove_private,
+    write_private,
+)
 from drainer.quarantine import sidecar_of, sync_folder
 from drainer.sources.eml_sidecar import parse_sidecar
 from drainer.sources.files import beginning
 from drainer.sources.trace_headers import TraceRules, read_trace
 
-_PRIVATE = 0o600
 _THERE = "it is there already"
 
 
@@ -87,7 +92,7 @@ class EmlTarget:
         try:
             _write(beside, self._folder, [sidecar])
         except LeftOut:  # a crash may have left just that
-            if beside.read_bytes() != sidecar:
+            if read_private(beside) != sidecar:
                 raise
         _write(path, self._folder, spooled.content.chunks())
 
@@ -157,16 +162,11 @@ def _lf(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _write(path: Path, temporary: Path, chunks: Iterable[bytes]) -> None:
     """Write a durable file that did not exist; LeftOut when it does."""
     unfinished = temporary / f".{path.name}.{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(unfinished, flags, _PRIVATE)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - it must follow no link
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(unfinished)  # unlike a rename it never replaces another
+        write_private(unfinished, chunks)
+        link_private(unfinished, path)  # unlike a rename it never replaces another
     except FileExistsError:
         raise LeftOut(_THERE) from None
     finally:
         with suppress(OSError):
-            unfinished.unlink()
+            remove_private(unfinished)

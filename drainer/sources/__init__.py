@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         ...
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:

@@ -20,10 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from drainer.errors import SourceError, UsageError
+from drainer.folders import real_path
 from drainer.mail.message import Message, Spooled
 from drainer.policy.throttle import parse_size
 from drainer.sources import Format, Source
 from drainer.sources.claim import OnDisk
+from drainer.sources.files import unusable
 
 LIMIT_OPTION = "archive_limit"
 DEFAULT_LIMIT = "20GB"
@@ -83,7 +85,7 @@ class Archived:
         return self._renamed(self._inner.open(inner))
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         return self._inner.is_in_place(replace(message, source=self._inner.url))
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
@@ -121,7 +123,10 @@ def open_archive(
         message = "an archive is only read: ack can only be keep"
         raise UsageError(message, hint="unpack it yourself, and name the folder")
     most = _octets(limit)
-    resolved = Path(os.path.realpath(path))
+    try:
+        resolved = Path(real_path(path))
+    except OSError as error:
+        raise unusable(str(path), error) from error
     if not resolved.is_file():
         message = f"cannot read {resolved}: no such file"
         raise SourceError(message, hint="check the path of the source")

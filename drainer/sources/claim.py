@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from drainer.errors import SourceClaimed, SourceError
 from drainer.mail.reply import printable
-from drainer.process import make_private_folder
+from drainer.private_files import make_private_folder
 from drainer.sources.files import unusable
 from drainer.sources.marker import (
     MARKER,

@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from drainer import databases
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message, Problem, Spooled, numbered_id
+from drainer.owned_sqlite import sqlite_arguments
+from drainer.private_files import open_private
 from drainer.sources import database_schema as schema
 from drainer.sources.database_mapping import mapping_of
 from drainer.sources.database_store import Store
@@ -47,14 +49,15 @@ def create_spool(url_text: str, password_file: str = "") -> tuple[str, bool]:
 def _touch(path: Path) -> None:
     """Make an empty database that others cannot read; one that is there stays."""
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        descriptor = open_private(path, os.O_EXCL | os.O_RDWR)
+        arguments = sqlite_arguments(path)
     except FileExistsError:
         return
     except OSError as error:
         message = f"cannot make {path}: {error.strerror}"
         raise UsageError(message, hint="name a folder that is there") from None
     os.close(descriptor)
-    with sqlite3.connect(path) as connection:
+    with sqlite3.connect(path, **arguments) as connection:
         connection.execute("PRAGMA user_version = 1")  # writes the file's head
     connection.close()
 

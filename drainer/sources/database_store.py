@@ -22,6 +22,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from drainer import databases
 from drainer.errors import SourceError, SourceLost
+from drainer.owned_sqlite import sqlite_arguments
+from drainer.private_files import open_present
 from drainer.sources.database_mapping import Bound, Mapping, bind
 
 T = TypeVar("T")
@@ -166,7 +168,7 @@ def _check_file(path: Path) -> None:
         if not stat.S_ISREG(status.st_mode):
             message = f"{path} is not a regular file"
             raise SourceError(message, hint="name the database file itself")
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        with os.fdopen(open_present(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             head = file.read(16)
     except OSError as error:
         message = f"cannot read {path}: {error.strerror}"
@@ -178,13 +180,14 @@ def _check_file(path: Path) -> None:
 
 
 def _sqlite(path: str) -> sa.Engine:
-    """Return an engine that opens read-only but for writing."""
+    """Return an engine that opens read-only but for writing. Raises OSError."""
+    arguments = sqlite_arguments(Path(path))
 
     def connect(mode: str) -> sqlite3.Connection:
         uri = f"file:{quote(path)}?mode={mode}"
-        connection = sqlite3.connect(
+        connection: sqlite3.Connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None,
-            check_same_thread=False,
+            check_same_thread=False, **arguments,
         )  # fmt: skip
         # A text of any octets is read: one such row must not hide the others.
         connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
+from drainer.folders import owner_of
 from drainer.mail.content import crlf
 from drainer.mail.envelope import Client, Envelope
 from drainer.mail.message import Message, Problem
@@ -111,7 +112,8 @@ class EmlDirectory(QueueDirectory):
             sidecar = _read_sidecar(beside, descriptor)
             is_own = sidecar and _key(sidecar.envelope) == _key(message.envelope)
             if is_own and not os.path.lexists(f"{self._root}/{name}"):
-                os.unlink(beside, dir_fd=descriptor)
+                with owner_of(descriptor):
+                    os.unlink(beside, dir_fd=descriptor)
                 os.fsync(descriptor)
 
     def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: ARG002, FBT001

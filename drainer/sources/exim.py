@@ -229,7 +229,7 @@ class EximSpool:
                     yield queue, (*above, *below)
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         *parts, name = unescape_name(message.locator).split("/")
         try:
             found = self._try(tuple(parts), name.removesuffix("-H"))
@@ -237,8 +237,12 @@ class EximSpool:
             return False
         if found is None:
             return False
-        found.close()
-        return found.identity == message.identity
+        try:
+            return found.identity == message.identity and has_content(
+                message, found.chunks
+            )
+        finally:
+            found.close()
 
     def _try(self, parts: _Parts, stem: str) -> Found | None:
         try:

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from drainer.errors import SourceError
+from drainer.folders import open_in, owner_of
 from drainer.sources.exim_files import Found
 from drainer.sources.exim_layout import log_parts
 from drainer.sources.exim_locks import lock
 from drainer.sources.exim_message import Place
 from drainer.sources.files import directory
 
-_READ_WRITE = (
-    os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-)  # a lock for writing needs a file open for writing
+_READ_WRITE = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY
+"""A lock for writing needs a file that is open for writing."""
 
 
 def remove(
@@ -67,7 +67,7 @@ def _lock_of(root: str, place: Place, found: Found) -> Iterator[bool]:
     name = f"{place.stem}-D"
     try:
         with _explaining(place.parts, name), directory(root, place.parts) as above:
-            descriptor = os.open(name, _READ_WRITE, dir_fd=above)
+            descriptor = open_in(above, name, _READ_WRITE)
     except FileNotFoundError:
         yield False
         return
@@ -84,7 +84,11 @@ def _unlink(
     root: str, parts: tuple[str, ...], name: str, touched: set[tuple[str, ...]]
 ) -> None:
     try:
-        with _explaining(parts, name), directory(root, parts) as descriptor:
+        with (
+            _explaining(parts, name),
+            directory(root, parts) as descriptor,
+            owner_of(descriptor),
+        ):
             os.unlink(name, dir_fd=descriptor)
     except FileNotFoundError:
         return

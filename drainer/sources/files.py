@@ -2,7 +2,8 @@
 
 A spool may be written by strangers. Every name is therefore opened relative to
 its directory, links are never followed, and only regular files are read; an
-open never blocks (a FIFO without a writer would). Names that are not printable
+open never blocks (a FIFO without a writer would). As root, drainer opens a file
+with the rights of the folder's owner (drainer.folders). Names that are not printable
 UTF-8 travel through the ledger and JSON in a reversible, percent-encoded form.
 """
 
@@ -18,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 import tenacity
 
 from drainer.errors import MessageUnreadable, SourceError
+from drainer.folders import find_folder, open_folder, open_folder_in, open_in, real_path
 from drainer.host import lacks_descriptor, no_descriptor
 from drainer.mail.message import Message
 
@@ -31,8 +33,7 @@ CHUNK_BYTES = 128 * 1024
 DESCRIPTOR_FREE_WITHIN = 10.0
 """Seconds."""
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR})
 
 
@@ -64,9 +65,9 @@ def url_of(scheme: str, root: str) -> str:
     return f"{scheme}:{root if root.isprintable() else escape_name(root)}"
 
 
-def open_directory(name: str, dir_fd: int | None = None) -> int:
+def open_directory(name: str, dir_fd: int) -> int:
     """Open a directory itself, never a link to one; return its descriptor."""
-    return _open(name, _DIRECTORY, dir_fd)
+    return _patiently(open_folder_in, dir_fd, name)
 
 
 def _give_up(_: tenacity.RetryCallState) -> int:
@@ -79,13 +80,13 @@ def _give_up(_: tenacity.RetryCallState) -> int:
     stop=tenacity.stop_after_delay(DESCRIPTOR_FREE_WITHIN),
     retry_error_callback=_give_up,
 )
-def _open(path: str | os.PathLike[str], flags: int, dir_fd: int | None = None) -> int:
+def _patiently(opening: Callable[..., int], *arguments: object) -> int:
     """Open something of a spool.
 
     When no descriptor is free it waits; then it raises HostLimit, since no message
     is to blame.
     """
-    return os.open(path, flags, dir_fd=dir_fd)
+    return opening(*arguments)
 
 
 def is_directory(path: Path) -> bool:
@@ -100,10 +101,10 @@ def is_directory(path: Path) -> bool:
 def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterator[int]:
     """Hold a directory below ``root`` open, stepping down name by name.
 
-    ``root`` itself may be reached through links, what lies below it may not.
-    Raises OSError.
+    ``root`` itself may be reached through links (as root: those of root), what is
+    below it may not. Raises OSError.
     """
-    descriptor = _open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _patiently(open_folder, root)
     try:
         for part in parts:
             above, descriptor = descriptor, open_directory(part, descriptor)
@@ -120,7 +121,7 @@ def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
     ('not-a-file', 'unreadable') when it stands there and cannot be read.
     """
     try:
-        descriptor = _open(name, _FILE, dir_fd)
+        descriptor = _patiently(open_in, dir_fd, name, _FILE)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -132,6 +133,18 @@ def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
         code, detail = "not-a-file", f"it is a {kind_of(status.st_mode)}"
         raise MessageUnreadable(code, detail)
     return descriptor, status
+
+
+def open_at(path: Path) -> int:
+    """Open a regular file that an operator named; return its descriptor.
+
+    Raises OSError and MessageUnreadable, as ``open_file``.
+    """
+    folder = find_folder(path.parent)
+    try:
+        return open_file(path.name, folder)[0]
+    finally:
+        os.close(folder)
 
 
 def not_a_file(name: str, dir_fd: int) -> MessageUnreadable:
@@ -187,8 +200,9 @@ def canonical(path: str | os.PathLike[str]) -> str:
 
     Raises SourceError, saying what stands there instead.
     """
-    text = os.path.realpath(path)
+    text = os.fspath(path)
     try:
+        text = real_path(path)
         with directory(text) as descriptor:
             os.stat(".", dir_fd=descriptor)  # listing alone is not enough
             return text
@@ -214,6 +228,7 @@ def unusable(path: str, error: OSError) -> SourceError:
     if lacks_descriptor(error):
         raise no_descriptor() from error
     hints = {
+        errno.EPERM: "run drainer as the owner of the spool",
         errno.EACCES: "run drainer as root or as the owner of the spool",
         errno.ENOENT: "check the path of the source",
         errno.ENOTDIR: "a source of this kind is a directory",

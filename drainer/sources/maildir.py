@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.folders import owner_of
 from drainer.mail.content import Held, crlf, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
@@ -201,7 +202,7 @@ class Maildir:
         yield from crlf(cut(file.chunks(), stripped))
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         place = _place(message)
         if not _is_safe(place):
             return False
@@ -210,8 +211,12 @@ class Maildir:
                 file = load(place.name, descriptor)
         except (OSError, MessageUnreadable):
             return False
-        os.close(file.descriptor)
-        return file.identity == message.identity
+        try:
+            return file.identity == message.identity and has_content(
+                message, partial(self._chunks, file)
+            )
+        finally:
+            os.close(file.descriptor)
 
     @contextmanager
     def _found(self, message: Message) -> Iterator[tuple[File, _Place]]:
@@ -308,8 +313,8 @@ class Maildir:
         if self._acknowledge == "move":
             return self._drained.move(*place)
         try:
-            with directory(self._root, place.parts) as descriptor:
-                os.unlink(place.name, dir_fd=descriptor)
+            with directory(self._root, place.parts) as above, owner_of(above):
+                os.unlink(place.name, dir_fd=above)
         except FileNotFoundError:
             return False
         except OSError as error:

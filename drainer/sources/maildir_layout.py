@@ -9,14 +9,17 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
+from drainer.file_rights import refusal
+from drainer.folders import hand_over, owner_of, refuse_another_owner
 from drainer.sources.files import (
     CHUNK_BYTES,
     directory,
+    open_directory,
     open_file,
     read_at,
 )
@@ -126,7 +129,9 @@ class Drained:
                 directory(self._origin, parts) as here,
                 directory(self.root, parts) as there,
             ):
-                return self._rename(name, here, there)
+                refuse_another_owner(here, there)
+                with owner_of(here):
+                    return self._rename(name, here, there)
         except OSError as error:
             message = f"cannot move {name!r} to {self.root}: {error.strerror}"
             hint = 'use ack = "keep" or "remove", or run as the owner'
@@ -137,7 +142,7 @@ class Drained:
         try:
             if target:
                 os.rename(name, target, src_dir_fd=here, dst_dir_fd=there)
-            else:  # the same message lies there already
+            else:  # the same message is there already
                 os.unlink(name, dir_fd=here)
         except FileNotFoundError:
             return False
@@ -147,7 +152,10 @@ class Drained:
         """Make the moves out of these directories durable."""
         for each in parts:
             for root in (self.root, Path(self._origin)):
-                with suppress(FileNotFoundError), directory(root, each) as descriptor:
+                with (
+                    suppress(FileNotFoundError, NotADirectoryError),
+                    directory(root, each) as descriptor,
+                ):
                     os.fsync(descriptor)
 
     def _free_name(self, name: str, here: int, there: int) -> str:
@@ -169,17 +177,47 @@ class Drained:
         """Create the Maildir, and a folder in it, private and durable."""
         if folder in self._made:
             return
-        owner = Path(self._origin).stat()
-        base = self.root.joinpath(*folder)
-        for path in (self.root, base, base / "tmp", base / "new", base / "cur"):
-            with suppress(FileExistsError):
-                path.mkdir(mode=0o700)
-                if os.geteuid() == 0:  # the spool's owner keeps access
-                    os.chown(path, owner.st_uid, owner.st_gid)
-        for path in (self.root.parent, self.root, base):
-            with directory(path) as descriptor:
+        with (
+            directory(self._origin) as origin,
+            directory(self.root.parent) as above,
+            _made(self.root.name, above, origin) as root,
+            ExitStack() as stack,
+        ):
+            base = root
+            for part in folder:
+                base = stack.enter_context(_made(part, base, root))
+            for name in ("tmp", "new", "cur"):
+                with _made(name, base, root):
+                    pass
+            for descriptor in (above, root, base):
                 os.fsync(descriptor)
         self._made.add(folder)
+
+
+@contextmanager
+def _made(name: str, above: int, owned: int) -> Iterator[int]:
+    """Hold a folder in an open one, made if need be; it has the owner of ``owned``.
+
+    As root, refuses a link, and a folder of another owner.
+    """
+    is_new = True
+    with owner_of(above):
+        try:
+            os.mkdir(name, 0o700, dir_fd=above)
+        except FileExistsError:
+            is_new = False
+    try:
+        descriptor = open_directory(name, above)
+    except NotADirectoryError:
+        text = f"{name} is a link, or a file"
+        raise refusal(text) from None
+    try:
+        if is_new:
+            hand_over(descriptor, above, owned)
+        refuse_another_owner(owned, descriptor)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _same_content(name: str, here: int, other: str, there: int) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drainer.errors import SourceClaimed
+from drainer.folders import find_folder, open_folder_in, open_in, owner_of
 from drainer.mail.reply import printable
 from drainer.sources.files import kind_of
 
@@ -29,8 +30,7 @@ PATIENCE = 2.0
 """Seconds for which another process may be replacing or removing the marker."""
 LOOK_AGAIN = 0.02
 
-_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _LOCKED = frozenset({errno.EWOULDBLOCK, errno.EBADF})
@@ -148,7 +148,7 @@ class MarkerFile:
     def remove(self) -> None:
         """Remove it; only under the exclusive lock."""
         with _opened(self.place) as folder:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), owner_of(folder):
                 os.unlink(self.place.name, dir_fd=folder)
             os.fsync(folder)
 
@@ -156,7 +156,11 @@ class MarkerFile:
 @contextmanager
 def _opened(place: Place) -> Iterator[int]:
     """Hold the folder of a marker open; never a link to one."""
-    folder = os.open(place.folder, _FOLDER)
+    above = find_folder(place.folder.parent)
+    try:
+        folder = open_folder_in(above, place.folder.name or ".")
+    finally:
+        os.close(above)
     try:
         yield folder
     finally:
@@ -182,7 +186,7 @@ def _open(place: Place, folder: int, *, create: bool) -> MarkerFile | None:
     """Make one attempt; FileExistsError and FileNotFoundError mean: look again."""
     can_write = True
     try:
-        descriptor = os.open(place.name, os.O_RDWR | _FLAGS, dir_fd=folder)
+        descriptor = open_in(folder, place.name, os.O_RDWR | _FLAGS)
     except FileNotFoundError:
         if not create:
             raise
@@ -204,7 +208,7 @@ def _open(place: Place, folder: int, *, create: bool) -> MarkerFile | None:
 def _create(place: Place, folder: int) -> MarkerFile | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS
     try:
-        descriptor = os.open(place.name, flags, 0o600, dir_fd=folder)
+        descriptor = open_in(folder, place.name, flags)
     except OSError as error:
         if error.errno in _DENIED | _NO_ROOM:
             return None
@@ -226,7 +230,7 @@ def _share(descriptor: int, folder: os.stat_result) -> None:
 
 def _open_to_read(place: Place, folder: int) -> int:
     try:
-        return os.open(place.name, os.O_RDONLY | _FLAGS, dir_fd=folder)
+        return open_in(folder, place.name, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
         raise
     except OSError as error:

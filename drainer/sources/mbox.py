@@ -209,13 +209,17 @@ class Mbox:
         return self._decoded(_chunks(file, item), self._parse(item))
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's offset."""
+        """Whether the very message, by its whole content, is at its locator."""
         try:
             with _reopened(self._path) as file:
                 item = self._at(file, _offset(message, file.size))
+                return (
+                    item is not None
+                    and item.identity == message.identity
+                    and has_content(message, partial(self._contents, file, item))
+                )
         except MessageUnreadable:
             return False
-        return item is not None and item.identity == message.identity
 
     def _at(self, file: Snapshot, start: int) -> _Item | None:
         spans = self._spans(file)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.sources.files import directory, open_file, read_at, unusable
+from drainer.folders import real_path
+from drainer.sources.files import open_at, read_at, unusable
 
 LOCK_SECONDS = 10.0
 """How long somebody may be at work on the file before we give up."""
@@ -83,10 +84,8 @@ def opened(path: str) -> Iterator[Snapshot]:
 
 
 def _open(path: str) -> int:
-    folder, name = os.path.split(path)
     try:
-        with directory(folder) as above:
-            return open_file(name, above)[0]
+        return open_at(Path(path))
     except OSError as error:
         raise unusable(path, error) from error
     except MessageUnreadable as error:
@@ -145,6 +144,9 @@ def canonical_file(path: str | os.PathLike[str]) -> str:
 
     Raises SourceError, saying what stands there instead.
     """
-    text = os.path.realpath(path)
+    try:
+        text = real_path(path)
+    except OSError as error:
+        raise unusable(os.fspath(path), error) from error
     os.close(_open(text))
     return str(Path(text))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.folders import owner_of
 from drainer.mail.content import crlf
 from drainer.mail.message import Problem
 from drainer.sources import Format, Option
@@ -113,9 +114,11 @@ class OpensmtpdQueue(QueueDirectory):
             os.fsync(here)
             if os.listdir(here) != [_CONTENT]:  # noqa: PTH208 - not by its path
                 return
-            os.unlink(_CONTENT, dir_fd=here)
+            with owner_of(here):
+                os.unlink(_CONTENT, dir_fd=here)
         with suppress(OSError), directory(self._root, above) as descriptor:
-            os.rmdir(name, dir_fd=descriptor)
+            with owner_of(descriptor):
+                os.rmdir(name, dir_fd=descriptor)
             os.fsync(descriptor)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.folders import owner_of
 from drainer.mail.content import Held
 from drainer.mail.message import Message, Spooled
 from drainer.sources import Format, Option
@@ -238,7 +239,7 @@ class PostfixQueue:
         raise Gone(code, f"no queue has {message.native_id} any more")
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         *parts, name = unescape_name(message.locator).split("/")
         try:
             found = self._try(tuple(parts), name)
@@ -246,8 +247,12 @@ class PostfixQueue:
             return False
         if found is None:
             return False
-        os.close(found.descriptor)
-        return found.identity == message.identity
+        try:
+            return found.identity == message.identity and has_content(
+                message, partial(_chunks, found, parts)
+            )
+        finally:
+            os.close(found.descriptor)
 
     def _try(self, parts: tuple[str, ...], name: str) -> Found | None:
         if {"", ".", ".."} & {*parts, name}:
@@ -296,7 +301,7 @@ class PostfixQueue:
         self, parts: tuple[str, ...], name: str, touched: set[tuple[str, ...]]
     ) -> None:
         try:
-            with directory(self._root, parts) as descriptor:
+            with directory(self._root, parts) as descriptor, owner_of(descriptor):
                 os.unlink(name, dir_fd=descriptor)
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -311,7 +316,7 @@ class PostfixQueue:
         try:
             with directory(self._root, parts) as descriptor:
                 os.fsync(descriptor)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
 
     def _has_bounce_logs(self) -> bool:

@@ -11,13 +11,13 @@ from collections.abc import Collection
 from functools import partial
 
 from drainer.errors import MessageUnreadable
+from drainer.folders import open_in
 from drainer.mail.envelope import AddressError, quote_mailbox
 from drainer.sources.files import read_at
 from drainer.sources.postfix import Found
 from drainer.sources.postfix_records import Reader
 from drainer.sources.postfix_segments import pending_places
 
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PENDING, _DONE = b"R", b"D"
 
 
@@ -32,7 +32,7 @@ def mark_done(
     if not final:
         return True
     try:
-        descriptor = os.open(name, _FLAGS, dir_fd=directory_fd)
+        descriptor = open_in(directory_fd, name, os.O_RDWR | os.O_NONBLOCK)
     except OSError:
         return False
     try:

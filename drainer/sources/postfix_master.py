@@ -10,6 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from drainer.folders import open_in
 from drainer.sources.files import directory
 
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
@@ -29,8 +30,7 @@ def master_runs(root: str) -> bool:
 
 def _is_locked(pid: int) -> bool:
     """Try a shared lock without waiting, and drop it at once."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open("master.pid", flags, dir_fd=pid)
+    descriptor = open_in(pid, "master.pid", os.O_RDONLY | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
@@ -47,8 +47,7 @@ def _works_there(pid: int, root: str) -> bool:
 
     The number alone proves nothing: a copied directory brings it along.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open("master.pid", flags, dir_fd=pid)
+    descriptor = open_in(pid, "master.pid", os.O_RDONLY | os.O_NONBLOCK)
     try:
         text = os.read(descriptor, 32).strip()
     finally:

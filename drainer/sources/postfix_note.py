@@ -17,9 +17,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from drainer.errors import OwnedElsewhere, SourceError
-from drainer.process import make_private_folder
+from drainer.folders import open_folder
+from drainer.private_files import (
+    make_private_folder,
+    open_private,
+    read_private,
+    remove_private,
+    rename_private,
+)
 
-_FLAGS = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_APPEND
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND
 
 
 PATIENCE = 2.0
@@ -64,7 +71,7 @@ class Note:
 
     def _cut_torn_line(self) -> None:
         """Forget half a line: nothing was done in its name yet."""
-        data = self._path.read_bytes()
+        data = read_private(self._path)
         if not data.endswith(b"\n"):
             os.ftruncate(self.descriptor, data.rfind(b"\n") + 1)
 
@@ -103,20 +110,20 @@ class Note:
     def _rewrite(self) -> None:
         entries = self._entries
         fresh = self._path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, _FLAGS, 0o600)
+        remove_private(fresh)
+        descriptor = open_private(fresh, _FLAGS | os.O_EXCL)
         try:
             _write(descriptor, (f"taking {n} {e.identity}" for n, e in entries.items()))
             _write(descriptor, (f"held {n}" for n, e in entries.items() if e.held))
         finally:
             os.close(descriptor)
-        fresh.replace(self._path)
+        rename_private(fresh, self._path.name)
         _sync_folder(self._path)
 
 
 def _parsed(path: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
-    _apply(path.read_text("ascii", "replace").splitlines(), entries)
+    _apply(read_private(path).decode("ascii", "replace").splitlines(), entries)
     return entries
 
 
@@ -133,7 +140,7 @@ def _apply(lines: Iterable[str], entries: dict[str, Entry]) -> None:
 
 def _locked(path: Path) -> int:
     """Open the file, made if need be, and lock it."""
-    descriptor = os.open(path, _FLAGS, 0o600)
+    descriptor = open_private(path, _FLAGS)
     deadline = time.monotonic() + PATIENCE
     while not _try_lock(descriptor):
         if time.monotonic() < deadline:
@@ -170,7 +177,7 @@ def _write(descriptor: int, lines: Iterable[str]) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = open_folder(path.parent)
     try:
         os.fsync(descriptor)
     finally:

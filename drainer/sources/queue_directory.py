@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError
+from drainer.folders import owner_of
 from drainer.mail.content import Held, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, Spooled
@@ -228,14 +229,14 @@ class QueueDirectory(ABC):
         raise Gone(code, f"the queue has no {message.native_id} any more")
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether a message of this identity is at the message's locator."""
+        """Whether the very message, by its whole content, is at its locator."""
         place = place_of(message.locator)
         if not place.is_safe:
             return False
         try:
             with ExitStack() as stack:
                 found = self._try(place, stack)
-                return found is not None and is_same(found, message)
+                return found is not None and is_same(found, message, moved=True)
         except MessageUnreadable:
             return False
 
@@ -316,14 +317,17 @@ class QueueDirectory(ABC):
     def _sync(self, touched: set[tuple[str, ...]]) -> None:
         """Make the removals so far durable."""
         for parts in touched:
-            with suppress(FileNotFoundError), directory(self._root, parts) as opened:
-                os.fsync(opened)
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                directory(self._root, parts) as descriptor,
+            ):
+                os.fsync(descriptor)
         touched.clear()
 
     def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:
         try:
-            with directory(self._root, place.parts) as descriptor:
-                os.unlink(place.name, dir_fd=descriptor)
+            with directory(self._root, place.parts) as above, owner_of(above):
+                os.unlink(place.name, dir_fd=above)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from drainer.errors import SourceError, UsageError
+from drainer.redaction import redact_url
 from drainer.sources import Format, Option, Source
 from drainer.sources.archive import (
     DEFAULT_LIMIT,
@@ -73,12 +74,11 @@ def open_source(
         scheme = _detect(_absolute(path, base))
     scheme = scheme.partition("+")[0]  # a database's driver may be named
     if scheme not in _MODULES:
-        shown = url if "@" not in url else f"{scheme}:..."  # it may hold a password
-        message = f"unknown kind of source {scheme!r} in {shown!r}"
+        message = f"unknown kind of source {scheme!r} in {redact_url(url)!r}"
         raise UsageError(message, hint=f"known are {', '.join(SCHEMES)}")
     chosen, place = _chosen(scheme, path)
     if place == "":
-        message = f"no path in {url!r}"
+        message = f"no path in {redact_url(url)!r}"
         raise UsageError(message, hint=f"write {scheme}:/path")
     usual = chosen.listing if listing else {}
     asked = dict(parse_qsl(query, keep_blank_values=True))

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from drainer.folders import open_in
+
 _PROC = Path("/proc")
 
 
@@ -45,9 +47,8 @@ def is_locked(name: str, dir_fd: int, *, by_readers: bool = False) -> bool:
     shared locks too, so that an exclusive one is tried. A file that is
     absent or may not be opened counts as not locked.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(name, flags, dir_fd=dir_fd)
+        descriptor = open_in(dir_fd, name, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -24,8 +24,8 @@ from typing import NamedTuple, NoReturn, Self
 
 from zstandard import ZstdError
 
-from drainer.errors import SourceError
-from drainer.sources.files import CHUNK_BYTES, escape_name, kind_of
+from drainer.errors import MessageUnreadable, SourceError
+from drainer.sources.files import CHUNK_BYTES, escape_name, kind_of, open_at
 from drainer.sources.unpack_limits import Limits
 from drainer.sources.unpack_streams import Capped, Readable, unpacked
 
@@ -133,7 +133,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
 
 
 def _tar_members(archive: Path, kind: str, limits: Limits) -> _Members:
-    with archive.open("rb") as raw, unpacked(raw, kind) as stream:
+    with open(_opened(archive), "rb") as raw, unpacked(raw, kind) as stream:
         counted = _Counted(stream, limits)
         with tarfile.open(
             fileobj=counted, mode="r|", tarinfo=_Header, errors="surrogateescape"
@@ -173,10 +173,18 @@ def _check_tar(info: tarfile.TarInfo) -> None:
         _refuse(info.name, f"it is {kinds.get(info.type, 'of an unknown kind')}")
 
 
+def _opened(archive: Path) -> int:
+    """Open the archive; return its descriptor, which whoever reads it closes."""
+    try:
+        return open_at(archive)
+    except MessageUnreadable as error:
+        raise OSError(0, error.detail) from error
+
+
 def _zip_members(archive: Path, kind: str, limits: Limits) -> _Members:
     del kind
     with (
-        Capped(archive, _DIRECTORY_BYTES) as raw,
+        Capped(_opened(archive), _DIRECTORY_BYTES) as raw,
         zipfile.ZipFile(raw) as whole,
     ):
         for info in whole.infolist():

@@ -7,7 +7,6 @@ or dictionary is refused, and no read gives more than it was asked for.
 import gzip
 import io
 import lzma
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Protocol
@@ -88,9 +87,9 @@ class Capped(io.FileIO):
     The directory of a zip is read in one go, however large it says it is.
     """
 
-    def __init__(self, path: str | os.PathLike[str], limit: int) -> None:
-        """Open the file for reading."""
-        super().__init__(path, "rb")
+    def __init__(self, descriptor: int, limit: int) -> None:
+        """Read an open file, and close it in the end."""
+        super().__init__(descriptor, "rb")
         self._limit = limit
 
     def read(self, size: int | None = -1, /) -> bytes:

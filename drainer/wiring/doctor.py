@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from drainer import databases
 from drainer.config import Config, own_hostname
 from drainer.doctor import Order, backups, here, primary
 from drainer.doctor.names import Named
@@ -131,7 +132,7 @@ def _places(config: Config) -> here.Places:
     if url.get_backend_name() == "sqlite":
         folders = {"ledger": folders["quarantine"].parent, **folders}
     return here.Places(
-        ledger=url.render_as_string(hide_password=True),
+        ledger=databases.shown(url),
         write=partial(try_writing, url),
         folders=folders,
         connections=config.primary.connections,

@@ -16,6 +16,7 @@ from drainer.hook.handed import HANDED, handed_over
 from drainer.hook.settings import Settings
 from drainer.hook.watched import Watched
 from drainer.policy.throttle import Rate, parse_rate
+from drainer.private_files import read_private
 
 _EXTRA = ("prometheus_client", "starlette", "uvicorn")
 _LEAST_BURST = 20
@@ -106,7 +107,7 @@ def _secret(key: str, file: str, given: SecretStr) -> str:
     try:
         path = Path(file)
         mode = path.stat().st_mode
-        text = path.read_text("utf-8").partition("\n")[0]
+        text = read_private(path).decode().partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
         message = f"{where}: cannot be read: {error}"
         raise UsageError(message, hint=HINT) from None

@@ -6,6 +6,8 @@ from pathlib import Path
 from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
 from drainer.mail.envelope import domain_of
+from drainer.private_files import read_private
+from drainer.redaction import redact_url
 from drainer.smtp import Login, Route, Timeouts
 from drainer.smtp.check import Probe
 
@@ -67,7 +69,7 @@ def login_of(username: str, password_file: str, password: str) -> Login | None:
     if not password_file:
         return Login(username=username, password=password)
     try:
-        lines = Path(password_file).read_text("utf-8").splitlines()
+        lines = read_private(Path(password_file)).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         message = f"the password file cannot be read: {error}"
         raise UsageError(message) from None
@@ -82,7 +84,7 @@ def split_host(text: str) -> tuple[str, int | None]:
     match = _HOST_PORT.fullmatch(text.strip())
     host, port = (match[1] or match[2], match[3]) if match else ("", None)
     if not host or len(host) > MAX_HOST or (port and not 0 < int(port) <= MAX_PORT):
-        message = f"{text[:60]!r} is no host"
+        message = f"{redact_url(text)[:60]!r} is not a valid host"
         raise UsageError(message, hint="write HOST, HOST:PORT or [IPv6]:PORT")
     return host, int(port) if port else None
 

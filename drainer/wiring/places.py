@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL
 from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.ledger import engine
+from drainer.private_files import remove_private
 
 LedgerURL = engine.LedgerURL
 
@@ -27,8 +28,8 @@ def fresh_rehearsal(url: URL) -> URL:
     if not engine.is_file(url):
         message = "--rehearse needs a ledger of its own"
         raise UsageError(message, hint="give --ledger PATH for it")
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{url.database}.rehearsal{suffix}").unlink(missing_ok=True)
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        remove_private(Path(f"{url.database}.rehearsal{suffix}"))
     return url.set(database=f"{url.database}.rehearsal")
 
 

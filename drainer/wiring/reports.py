@@ -17,6 +17,7 @@ from drainer.policy.bounce_gate import Own
 from drainer.policy.bounce_limits import Limits
 from drainer.policy.facts import Trust
 from drainer.policy.throttle import message_rate, parse_rate
+from drainer.private_files import read_private
 from drainer.smtp import Route
 from drainer.wiring.hosts import login_of, split_host
 
@@ -58,6 +59,7 @@ def make_bouncing(config: Config) -> Bouncing | None:
         own=make_own(config),
         limits=_limits(config),
         patience=config.bounce.patience,
+        dns_budget=config.bounce.dns_run_budget,
         delays=config.bounce.delay_notices,
         posting=make_posting(config),
     )
@@ -82,10 +84,8 @@ def make_posting(config: Config) -> Posting:
     return Posting(
         ways=Ways(
             via=None if bounce.via == "mx" else make_via(config),
-            servers=make_evidence(config).servers,
             hostname=make_own(config).hostname,
             port=bounce.mx_port,
-            private=bounce.mx_private,
         ),
         own=make_own(config),
         waits=Waits(settle=bounce.settle, retry=bounce.retry),
@@ -124,7 +124,7 @@ def _signing(config: Config) -> Signing | None:
     if not bounce.dkim_key_file:
         return None
     try:
-        key = Path(bounce.dkim_key_file).read_bytes()
+        key = read_private(Path(bounce.dkim_key_file))
     except OSError as error:
         message = f"the DKIM key cannot be read: {error}"
         raise UsageError(message, hint="see [bounce] dkim_key_file") from None
@@ -147,6 +147,7 @@ def make_evidence(config: Config) -> Settings:
             port=bounce.dns_port,
             timeout=bounce.dns_timeout.total_seconds(),
             budget=4 * bounce.dns_timeout.total_seconds(),
+            domain_budget=bounce.dns_domain_budget.total_seconds(),
         ),
         authserv_ids=frozenset(bounce.authserv_ids),
         sealers=frozenset(bounce.arc_sealers),

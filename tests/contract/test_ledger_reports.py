@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from drainer.bounces.gathering import Gathering
 from drainer.evidence import Settings
+from drainer.evidence.checking import Checks
 from drainer.evidence.stored import facts_of
-from drainer.ledger import Closed, Opened, schema
+from drainer.ledger import Closed, Opened, schema, to_micros
 from drainer.ledger.bounces import QUEUED, SENT
 from drainer.ledger.engine import parse_url
 from drainer.ledger.escrow import Ruling, resting, rule
@@ -32,6 +34,7 @@ from drainer.policy.facts import Reach
 from drainer.policy.job import Found, Job
 from drainer.policy.judging import Permit
 from drainer.policy.state import Event, State
+from drainer.process import utcnow
 from drainer.sources.maildir import Maildir
 from tests.contract.test_ledger_gates import NO_BRAKE, TO, UNKNOWN, Bench
 from tests.settling import ending, settled
@@ -291,6 +294,37 @@ def test_nothing_ripens_before_evidence_was_looked_for(run: Run) -> None:
     run(test)
 
 
+def test_slow_senders_come_after_all_others_and_later_each_time(run: Run) -> None:
+    """Those that nobody asked about come first, whatever came first into the ledger."""
+
+    async def test(benches: list[Bench]) -> None:
+        bench, ledger = benches[0], benches[0].ledger
+        await bench.refused("slow@example.org")
+        [slow] = await ledger.lacking_evidence([bench.mine], 10)
+        found = {"facts": "{}", "marks": "{}", "later": 1}
+        await ledger.keep_evidence(slow["seq"], found)
+        await bench.refused("new@example.org")
+        hour = timedelta(hours=1) // timedelta(microseconds=1)
+        expected = {(1, 0): False, (2, 1): True, (5, 2): False, (5, 3): True}
+        for (asked, looked), is_due in expected.items():
+            now = to_micros(utcnow())
+            with bench.reading() as connection:
+                connection.execute(
+                    sa.update(schema.evidence)
+                    .where(schema.evidence.c.message == slow["seq"])
+                    .values(asked=now - asked * hour, looked=now - looked * hour)
+                )
+                connection.commit()
+            rows = await ledger.lacking_evidence([bench.mine], 10)
+            assert (slow["seq"] in [row["seq"] for row in rows]) is is_due
+            assert rows[0]["seq"] != slow["seq"]
+            left_out = [rows[0]["seq"]]
+            rest = await ledger.lacking_evidence([bench.mine], 10, left_out)
+            assert len(rest) == len(rows) - 1
+
+    run(test)
+
+
 def test_who_sent_what_cannot_be_read_now_is_looked_at_again(
     run: Run, tmp_path: Path
 ) -> None:
@@ -302,13 +336,25 @@ def test_who_sent_what_cannot_be_read_now_is_looked_at_again(
         (tmp_path / "empty" / "new").mkdir(parents=True)
         sources = {bench.mine: Maildir(tmp_path / "empty")}
         with serving(Zone()) as servers:
-            await Gathering(bench.ledger, sources, Settings(servers=servers)).once()
+            async with Checks(Settings(servers=servers)) as checks:
+                gathering = Gathering(bench.ledger, sources, checks)
+                await gathering.quick()
+                await gathering.put_off()
         with bench.reading() as connection:
             [row] = connection.execute(bench.of_mine(schema.evidence))
         found = Found(asked=row.asked, facts=row.facts, marks=row.marks)
         assert (facts_of(found).reach, row.later) == (Reach.LATER, 1)
 
     run(test)
+
+
+async def looked(bench: Bench) -> int:
+    """Keep evidence about all senders of whom it is lacking; return how many."""
+    rows = await bench.ledger.lacking_evidence([bench.mine], 10)
+    for row in rows:
+        found = {"facts": "{}", "marks": "{}", "later": 0}
+        await bench.ledger.keep_evidence(row["seq"], found)
+    return len(rows)
 
 
 def test_the_gate_is_asked_about_a_delivery_before_it_is_told_of(run: Run) -> None:
@@ -326,7 +372,8 @@ def test_the_gate_is_asked_about_a_delivery_before_it_is_told_of(run: Run) -> No
             )
             job = replace(job, claimed=(wants,))
             await closed(bench, job, "250 2.0.0 ok", State.DELIVERED)
-        assert len(await ledger.lacking_evidence([bench.mine], 10)) == 3
+        assert await ledger.asked_reports([bench.mine]) == []  # there is no evidence
+        assert await looked(bench) == 3
         assert await take(bench) is None
         asked = await ledger.asked_reports([bench.mine])
         answers = [Answer(each.row["forward_path"].split("@")[0]) for each in asked]
@@ -355,6 +402,7 @@ def test_a_delay_is_asked_about_once_and_forgotten_when_it_is_over(run: Run) -> 
         assert await ledger.ask_delays([bench.mine], old) == 0
         assert await ledger.ask_delays([bench.mine], hour) == 1
         assert await ledger.ask_delays([bench.mine], hour) == 0
+        assert await looked(bench) == 2  # of the refusal, too
         [asked] = await ledger.asked_reports([bench.mine])
         assert asked.row["forward_path"] == "a@example.org"
         await ledger.answer_reports([(asked, permit())])

@@ -259,7 +259,7 @@ def test_a_ledger_that_may_not_be_written_stops_before_anything_is_sent(
 def test_what_root_makes_in_the_services_folder_is_the_services(
     peer: StartPeer, bench: Bench
 ) -> None:
-    """Ledger and locks; but no file that stands there by a hard link."""
+    """Ledger and locks; a file that is there by a hard link is refused."""
     bench.port = peer().port
     folder = bench.root / "state"
     folder.mkdir()
@@ -270,7 +270,8 @@ def test_what_root_makes_in_the_services_folder_is_the_services(
     bench.add(ALICE)
     drain = ["drain", f"postfix:{bench.spool}", "--no-check", "--config", bench.config]
     call(*drain, "--ledger", folder / "ledger.db")
-    call("hook", "up", "--config", bench.config, "--ledger", folder / "linked.db")
+    up = ["hook", "up", "--config", bench.config, "--ledger", folder / "linked.db"]
+    assert call(*up).code == 2
     made = [p for p in folder.rglob("*") if not p.name.startswith("linked")]
     assert {"ledger.db", "ledger.db.locks"} <= {path.name for path in made}
     assert [
@@ -412,9 +413,12 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--give-up-after", "9999999999999d"],
         ["--give-up-after"],
     ),
-    "a host with a blank": (["--to", "mx 1"], ["'mx 1' is no host", "HOST:PORT"]),
-    "a port out of range": (["--to", "mx1:99999"], ["is no host"]),
-    "a port in words": (["--to", "mx1:smtp"], ["is no host"]),
+    "a host with a blank": (
+        ["--to", "mx 1"],
+        ["'mx 1' is not a valid host", "HOST:PORT"],
+    ),
+    "a port out of range": (["--to", "mx1:99999"], ["is not a valid host"]),
+    "a port in words": (["--to", "mx1:smtp"], ["is not a valid host"]),
     "an unknown option": (["--fast"], ["--fast", "No such option"]),
     "an unknown queue": (["--queue", "outgoing"], ["outgoing", "incoming"]),
     "a configuration that is absent": (

@@ -429,7 +429,8 @@ def shared(peer: StartPeer) -> Iterator[Spool]:
         assert bench.config.exists()
         (base / "nobody").mkdir()
         for path in (base, *base.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
+            if path not in (base, bench.config):  # root uses no other user's
+                os.chown(path, NOBODY, NOBODY)
             path.chmod(0o755 if path.is_dir() else 0o644)
         yield spool
     finally:

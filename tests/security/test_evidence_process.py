@@ -1,0 +1,258 @@
+"""A process that has parsed a hostile message may say anything: nothing of it executes.
+
+Real processes, at the ends of real sockets, that say what they should not.
+"""
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+
+from drainer.evidence import Servers, Settings
+from drainer.evidence.answering import Evidence
+from drainer.evidence.checking import COMMAND, Checks
+from drainer.evidence.tasks import MAX_ANSWER_BYTES, Request, Result, Task
+from drainer.frames import HEAD, framed, read
+from drainer.mail.envelope import Recipient
+from drainer.policy.evidence import judge
+from drainer.policy.facts import Facts, Reach, Strength, Trust
+from tests.integration.test_evidence import children_of, question, until
+from tests.zones import TIMEOUT, serving, zone_of
+
+
+class Bomb:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        """Make this file."""
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        """Say what unpickling does."""
+        return os.mkdir, (str(self.path),)
+
+
+def long(data: bytes) -> bytes:
+    """Return data with its length before it."""
+    return HEAD.pack(len(data)) + data
+
+
+def result(value: bytes, id_: object = 1) -> bytes:
+    """Return an answer to the first task."""
+    return long(msgspec.msgpack.encode({"id": id_, "value": value, "problem": ""}))
+
+
+def packed(**facts: object) -> bytes:
+    """Return facts as a process that ignores their types would."""
+    return msgspec.msgpack.encode(facts)
+
+
+#: What the evidence process says to a drain.
+SAID: Final[dict[str, bytes]] = {
+    "nothing": b"",
+    "a part of a length": b"\0\0",
+    "a length and nothing": HEAD.pack(100),
+    "four gigabytes": HEAD.pack(2**32 - 1) + b"x" * 10_000,
+    "more than allowed": HEAD.pack(MAX_ANSWER_BYTES + 4096) + b"x" * 10_000,
+    "an empty value": HEAD.pack(0),
+    "garbage": long(b"\xc1\xff\xfe"),
+    "a text": long(msgspec.msgpack.encode("hello")),
+    "another type of id": result(b"", "1"),
+    "a value that is a text": long(msgspec.msgpack.encode({"id": 1, "value": "x"})),
+    "deeply nested": long(b"\x91" * 30_000 + b"\xc0"),
+    "deeply nested facts": result(b"\x81\xa9addressee" + b"\x91" * 30_000),
+    "a map of four billion": long(b"\xdf\xff\xff\xff\xff"),
+    "no facts": result(b""),
+    "facts of another type": result(packed(reach="yes", spf="pass")),
+    "an unknown strength": result(
+        packed(signatures=[{"domain": "a", "organisation": "a", "state": "sure"}])
+    ),
+    "a number for a domain": result(packed(domain=17)),
+    "a text that is no Unicode": result(b"\x81\xa6domain\xa2\xff\xfe"),
+    "an extension": result(b"\x81\xa6domain\xc7\x04\x2aabcd"),
+}
+
+
+def speaking(said: bytes) -> tuple[str, ...]:
+    """Return a command that reads a task and says this."""
+    code = (
+        "import socket, sys\n"
+        "link = socket.socket(fileno=0)\n"
+        "link.recv(1)\n"
+        "link.sendall(bytes.fromhex(sys.argv[1]))\n"
+    )
+    return sys.executable, "-I", "-S", "-c", code, said.hex()
+
+
+def ask(command: tuple[str, ...], *more: tuple[str, ...]) -> list[Facts]:
+    """Return the facts by a process of each of these commands."""
+
+    async def run() -> list[Facts]:
+        found = []
+        async with Checks(Settings(), command=command) as checks:
+            for each in (command, *more):
+                checks.command = each
+                found.append(await checks.facts(question(sender="")))
+        return found
+
+    return asyncio.run(run())
+
+
+def is_nothing(facts: Facts) -> bool:
+    """Whether these facts prove nothing, and say why."""
+    evidence = judge(facts, Recipient(forward_path="x@example.org"), Trust())
+    nothing = evidence.strength is not Strength.PROVEN and facts.reach is Reach.LATER
+    return nothing and "the checks failed" in evidence.words["V4"]
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_the_evidence_process_may_not_say_is_no_evidence(name: str) -> None:
+    """The message has none."""
+    (failed,) = ask(speaking(SAID[name]))
+    assert is_nothing(failed), failed
+
+
+def test_the_next_message_has_a_new_process() -> None:
+    """Which answers well."""
+    failed, good = ask(speaking(SAID["garbage"]), COMMAND)
+    assert is_nothing(failed), failed
+    assert good.reach is Reach.NXDOMAIN
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_pickle_does_not_execute(
+    tmp_path: Path,
+    protocol: int,
+    inside: bool,  # noqa: FBT001
+) -> None:
+    """Neither in the place of an answer, nor in the place of the facts."""
+    data = pickle.dumps(Bomb(tmp_path / "made"), protocol=protocol)
+    (facts,) = ask(speaking(result(data) if inside else long(data)))
+    assert is_nothing(facts)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the process of one message
+
+
+class Hostile(Evidence):
+    """An evidence process whose messages have taken over the processes they are in."""
+
+    said = b""
+
+    def _fork(self, task: Task) -> tuple[socket.socket, int]:
+        del task
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            os.write(theirs.fileno(), self.said)
+            os._exit(0)
+        theirs.close()
+        return ours, pid
+
+
+async def answer_of(said: bytes) -> Result:
+    """Return what the drain hears when the process of a message says this."""
+    here, there = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=here)
+    theirs, out = await asyncio.open_connection(sock=there)
+    evidence = Hostile(Settings(servers=Servers(addresses=("127.0.0.1",))), out)
+    evidence.said = said
+    serving_it = asyncio.create_task(evidence.serve(theirs))
+    task = Task(id=1, dns_seconds=1, compute_seconds=5, question=question(sender=""))
+    writer.write(framed(task))
+    try:
+        return await read(reader, Result, MAX_ANSWER_BYTES)
+    finally:
+        writer.close()
+        await serving_it
+        out.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(HEAD.pack(2**32 - 1) + b"x", id="four gigabytes"),
+        pytest.param(HEAD.pack(50) + b"x", id="a part"),
+        pytest.param(long(pickle.dumps(Bomb(Path("/nonexistent/x")))), id="a pickle"),
+        pytest.param(framed(Request(name="a.example", kind="X")) * 3, id="no type"),
+        pytest.param(
+            framed(Request(name="\0" * 300, kind="TXT", seconds=-1)), id="nul"
+        ),
+        pytest.param(long(b"\xc0"), id="null"),
+        pytest.param(framed({"name": 5}), id="a number for a name"),
+    ],
+)
+def test_what_the_process_of_a_message_may_not_say_is_its_failure(said: bytes) -> None:
+    """The evidence process goes on; the drain hears that the checks failed."""
+    heard = asyncio.run(answer_of(said))
+    assert (heard.problem, heard.value) == ("the checks failed", b"")
+
+
+def test_what_it_found_is_handed_on_unread() -> None:
+    """The drain alone knows which type it must have."""
+    said = framed(Request(value=b"\xc1 anything"))
+    assert asyncio.run(answer_of(said)).value == b"\xc1 anything"
+
+
+def test_a_message_that_kills_its_process_harms_no_other() -> None:
+    """Those looked at beside it are answered by the same evidence process."""
+    zone = zone_of(
+        {"silent.example": [(TIMEOUT, "")], "a.example": [("A", "192.0.2.9")]}
+    )
+
+    async def run() -> tuple[Facts, list[Facts], bool]:
+        async with Checks(Settings(servers=servers)) as checks:
+            await checks.facts(question(sender=""))
+            process = checks._process
+            assert process is not None
+            beside = asyncio.create_task(
+                checks.facts(question(sender="x@silent.example"))
+            )
+            await asyncio.to_thread(until, lambda: children_of(process.pid))
+            (victim,) = children_of(process.pid)
+            os.kill(victim, signal.SIGKILL)
+            names = [question(sender="bob@a.example") for _ in range(5)]
+            others = await asyncio.gather(*map(checks.facts, names))
+            return await beside, others, checks._process is process
+
+    with serving(zone) as servers:
+        killed, others, is_same = asyncio.run(run())
+    assert is_nothing(killed)
+    assert {facts.reach for facts in others} == {Reach.YES}
+    assert is_same
+
+
+def descriptors_of(pid: int) -> list[str]:
+    """Return the open descriptors of a process."""
+    return sorted(path.name for path in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_a_message_has_no_other_way_out() -> None:
+    """Its process holds its link, a place for errors, and nothing else."""
+    zone = zone_of({"silent.example": [(TIMEOUT, "")]})
+
+    async def run() -> list[str]:
+        async with Checks(Settings(servers=servers)) as checks:
+            task = asyncio.create_task(
+                checks.facts(question(sender="x@silent.example"))
+            )
+            await asyncio.to_thread(until, lambda: zone.asked)
+            assert checks._process is not None
+            (child,) = children_of(checks._process.pid)
+            found = descriptors_of(child)
+            task.cancel()
+            return found
+
+    with serving(zone) as servers:
+        assert asyncio.run(run()) == ["0", "1", "2"]
