@@ -16,13 +16,13 @@ from typing import Protocol
 
 from drainer.backlog import Backlog
 from drainer.bounces.bouncing import Bouncer
-from drainer.errors import LedgerUnwritable, SourceError
+from drainer.errors import HostLimit, LedgerLost, SourceError
 from drainer.leasing import Leases
 from drainer.ledger import Closed, Conflict, Opened, Outcome
 from drainer.ledger.sql import Ledger
 from drainer.ledger.writer import Then
 from drainer.mail.envelope import domain_of
-from drainer.mail.message import BEHIND_GATE, Problem
+from drainer.mail.message import BEHIND_GATE, HOST_LIMIT, Problem
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.job import Job
 from drainer.policy.judging import (
@@ -118,16 +118,29 @@ class Lane:
         """Run a session to its end; a failure of ours holds just its messages."""
         try:
             await session.run(self)
+        except asyncio.CancelledError:
+            self._keep_in_doubt()
+            raise
+        except HostLimit as limit:
+            self._end_all(Problem(code=HOST_LIMIT, detail=str(limit)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is ours
-            for work in list(self._begun.values()):
-                problem = Problem(code="defect", detail=repr(error))
-                lost = Lost(reason="closed", detail=f"after the dot: {error!r}")
-                late = work.dotted
-                work.end_rest(
-                    Stage.DOT if late else Stage.BODY, lost if late else problem
-                )
-                self._close(work)
+            self._end_all(Problem(code="defect", detail=repr(error)))
             self.watcher.defect(error)
+
+    def _end_all(self, problem: Problem) -> None:
+        """End what has started; what is past its final dot is in doubt."""
+        for work in list(self._begun.values()):
+            lost = Lost(reason="closed", detail=f"after the dot: {problem.detail}")
+            late = work.dotted
+            work.end_rest(Stage.DOT if late else Stage.BODY, lost if late else problem)
+            self._close(work)
+
+    def _keep_in_doubt(self) -> None:
+        """Name what is past its final dot, when the ledger cannot settle it."""
+        if self.ledger.has_failed():
+            for work in self._begun.values():
+                if work.dotted:
+                    self.ledger.reserve.keep_unknown(work.attempt, work.job, utcnow())
 
     async def next(self, session: Session) -> Work | None:
         """Wait for a message that fits this primary, and for the throttle."""
@@ -186,7 +199,7 @@ class Lane:
             return await self.leases.begin(work.spooled.message)
         except Conflict:
             return False
-        except (LedgerUnwritable, SourceError) as error:
+        except (LedgerLost, SourceError) as error:
             self.watcher.failed(error)
             return False
 
@@ -304,7 +317,7 @@ class Lane:
         """Hand an opening to the ledger; its failure is told to who awaits it."""
         try:
             return self.ledger.submit(opened)
-        except LedgerUnwritable as error:
+        except LedgerLost as error:
             self.watcher.failed(error)
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             future.set_exception(error)
@@ -315,7 +328,7 @@ class Lane:
         """Hand an outcome to the ledger; its failure is told, never raised."""
         try:
             self.ledger.settle(closed, then)
-        except LedgerUnwritable as error:
+        except LedgerLost as error:
             self.watcher.failed(error)
 
     def _settled(
@@ -323,5 +336,5 @@ class Lane:
     ) -> None:
         if outcome.error is None:
             self.watcher.recorded(work, settlements)
-        elif isinstance(outcome.error, LedgerUnwritable):
+        elif isinstance(outcome.error, LedgerLost):
             self.watcher.failed(outcome.error)

@@ -1,17 +1,19 @@
 """The exceptions of drainer, drawn as a tree.
 
 Expected endings of a delivery (a refusal, a lost connection) are values, never
-exceptions. What is raised means that drainer itself is unable to go on::
+exceptions. What is raised means that drainer itself cannot continue::
 
-    DrainerError                  somebody must act; carries the exit code
+    DrainerError                  a person must act; carries the exit code
     +-- UsageError            2   bad arguments, configuration or source
     |   +-- SourceError       2   a spool cannot be read at all
+    |   |   +-- SourceLost    1   a database spool went away during the run
     |   +-- SourceClaimed     2   a spool is drained with another ledger
     +-- PrimaryNotReady       3   the health check failed; nothing was sent
     +-- GateOpen              4   the primary refuses us; the drain stopped
     +-- OwnedElsewhere        6   another drain works on this source
-    +-- LedgerError           2   the ledger is not ours, or cannot be opened
-    |   +-- LedgerUnwritable  1   it cannot be written; nothing more is sent
+    +-- LedgerError           2   the ledger cannot be used as configured
+    |   +-- LedgerLost        1   it is away, full or locked; nothing more is sent
+    +-- HostLimit             1   this host lacks descriptors, memory or processes
     MessageUnreadable             one message cannot be replayed: it is held
 
 What a message quotes is a stranger's, or the operator's with a password in it, so that
@@ -45,6 +47,12 @@ class SourceError(UsageError):
     """A source as a whole cannot be read: absent, denied, or not what was said."""
 
 
+class SourceLost(SourceError):
+    """A database spool went away while it was in use."""
+
+    exit_code = 1
+
+
 class SourceClaimed(UsageError):
     """A source is, or was, drained with another ledger, which knows what was sent."""
 
@@ -68,15 +76,23 @@ class OwnedElsewhere(DrainerError):
 
 
 class LedgerError(DrainerError):
-    """The ledger cannot be opened or is of another version."""
+    """The ledger cannot be used as configured: a person must change something."""
 
     exit_code = 2
 
 
-class LedgerUnwritable(LedgerError):
-    """The ledger cannot be written any more; nothing more may be sent."""
+class LedgerLost(LedgerError):
+    """The ledger cannot be reached, read or written now; nothing more may be sent.
+
+    Its server is away, its disk is full, or another process has it locked. The same
+    command continues when that is over.
+    """
 
     exit_code = 1
+
+
+class HostLimit(DrainerError):
+    """This host lacks descriptors, memory, processes or a folder that drainer needs."""
 
 
 class MessageUnreadable(Exception):

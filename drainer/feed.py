@@ -19,8 +19,9 @@ from drainer.gatekeeper import SOON, Gatekeeper
 from drainer.helper import Helper
 from drainer.intake import Intake
 from drainer.ledger import Listing, from_micros, to_micros
+from drainer.ledger.recording import RecordedPart
 from drainer.ledger.rows import message_of
-from drainer.ledger.sql import Ledger, Recorded
+from drainer.ledger.sql import Ledger
 from drainer.mail.message import Message, Problem
 from drainer.orders import Orders, Tally
 from drainer.picking import Picker
@@ -166,7 +167,7 @@ class Feed:
             rest, absent = await asyncio.to_thread(look)
             await self._record(source, rest, about._replace(absent=absent))
 
-    async def _take(self, recorded: Recorded) -> None:
+    async def _take(self, recorded: RecordedPart) -> None:
         """Pass on what was recorded: new messages, and those to acknowledge."""
         self.tally.total += len(recorded.fresh) if self.picker.takes_all else 0
         jobs = []

@@ -19,10 +19,11 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
+from drainer.host import limit_behind, no_process
 from drainer.process import (
     HEAD,
     child_environment,
@@ -99,7 +100,9 @@ class Helper:
         return self._status
 
     def _has_ended(self, timeout: float | None) -> bool:
-        return bool(select.select([self._ending], [], [], timeout)[0])
+        looking = select.poll()  # select(2) refuses descriptors from 1024 on
+        looking.register(self._ending, select.POLLIN)
+        return bool(looking.poll(None if timeout is None else timeout * 1000))
 
     def end(self) -> None:
         """Kill it, if it has not ended, and wait."""
@@ -184,11 +187,19 @@ def _number(pipe: int) -> int | None:
 
 
 def start() -> Helper:
-    """Start a helper that waits for its job; OSError when that is impossible."""
-    with _one_at_a_time:
+    """Start a helper that waits for its job; HostLimit when that is impossible."""
+    with _one_at_a_time, _explaining():
         if not _nurseries or not _nurseries[-1].lives:
             _nurseries.append(Nursery())
         return _nurseries[-1].bear()
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise limit_behind(error) or no_process(error) from error
 
 
 def allow_fork() -> None:
@@ -197,11 +208,12 @@ def allow_fork() -> None:
 
 
 def fork() -> Helper:
-    """Fork a helper where that was allowed; else start one."""
+    """Fork a helper where that was allowed; else start one. Raises HostLimit."""
     if os.getpid() not in _fresh or threading.active_count() > 1:
         return start()
-    ours, theirs = socket.socketpair()
-    with theirs:
+    with _explaining():
+        ours, theirs = socket.socketpair()
+    with theirs, _explaining():
         pid = os.fork()
         if pid == 0:
             become(theirs.fileno(), OUTPUTS, child_environment())
@@ -223,8 +235,12 @@ def become(link: int, outputs: Sequence[int], environment: dict[str, str]) -> No
         os.environ.clear()
         os.environ.update(environment)
         status = main()
-    except BaseException:  # noqa: BLE001 - nothing of the parent may run on here
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - the parent's code must not run here
+        limit = limit_behind(error)
+        if limit is None:
+            traceback.print_exc()
+        else:
+            print(f"drainer: {limit}; {limit.hint}", file=sys.stderr)  # noqa: T201
     finally:
         with suppress(OSError):
             sys.stderr.flush()

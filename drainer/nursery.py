@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 
 from drainer.helper import JOBS, NUMBER, become, value_after
+from drainer.host import limit_behind
 from drainer.process import HEAD, leave_signals_to_parent, rarely_collect
 
 _DESCRIPTORS = 4
@@ -27,13 +28,17 @@ def bear(link: socket.socket, living: dict[int, int]) -> bool:
     theirs, told, *outputs = descriptors
     with suppress(OSError):
         os.chdir(folder)
-    pid = os.fork()
-    if pid == 0:
-        become(theirs, outputs, environment)
-    os.write(told, NUMBER.pack(pid))
+    try:
+        pid = os.fork()
+    except OSError:  # the parent finds out when `told` closes without a number
+        os.close(told)
+    else:
+        if pid == 0:
+            become(theirs, outputs, environment)
+        os.write(told, NUMBER.pack(pid))
+        living[os.pidfd_open(pid)] = told
     for descriptor in (theirs, *outputs):
         os.close(descriptor)
-    living[os.pidfd_open(pid)] = told
     return True
 
 
@@ -51,8 +56,15 @@ def bury(ended: int, told: int) -> None:
 def main() -> int:
     """Fork helpers until the parent has ended."""
     leave_signals_to_parent()
-    for module in JOBS.values():
-        importlib.import_module(module)
+    try:
+        for module in JOBS.values():
+            importlib.import_module(module)
+    except (ImportError, MemoryError, OSError) as error:
+        limit = limit_behind(error)
+        if limit is None:
+            raise
+        print(f"drainer: {limit}; {limit.hint}", file=sys.stderr)  # noqa: T201
+        return 1
     rarely_collect()
     living: dict[int, int] = {}
     with socket.socket(fileno=0) as link:

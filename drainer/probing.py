@@ -7,8 +7,10 @@ for it, finds a message to probe with, and lets refusals be confirmed.
 import asyncio
 import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
+from drainer.errors import HostLimit
 from drainer.gatekeeper import Gatekeeper
 from drainer.ledger import Decision, Kind, from_micros
 from drainer.ledger.gates import gate_of
@@ -112,7 +114,8 @@ class Probing:
         try:
             async with self._keeper.room(self._slots):
                 if self._keeper.wants_canary == scope:
-                    await self.fly(scope)
+                    with suppress(HostLimit):  # it is sent again at the next look
+                        await self.fly(scope)
         finally:
             self._flying = False
 

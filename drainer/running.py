@@ -7,17 +7,21 @@ give back what was taken from servers that run; then the rest of the traces.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
 from drainer.config import Config
-from drainer.errors import DrainerError, LedgerUnwritable, OwnedElsewhere
+from drainer.errors import DrainerError, LedgerError, LedgerLost, OwnedElsewhere
 from drainer.helper import Helper
+from drainer.host import affordable, descriptors
 from drainer.leasing import Leases
 from drainer.ledger import Decision, Kind
 from drainer.ledger.choosing import remains
+from drainer.ledger.engine import in_use
+from drainer.ledger.owner import RECONNECT_FOR
 from drainer.ledger.report import Report
+from drainer.ledger.reserve import DELIVERED, Reserve
 from drainer.ledger.sql import Ledger
 from drainer.observe.export import Exporting, start_export
 from drainer.orders import Orders
@@ -43,6 +47,7 @@ from drainer.wiring.sources import with_domains
 from drainer.worker import Drain
 
 INTERRUPTED = 130
+SHOWN_RECORDS = 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,13 +175,12 @@ async def _claimed_run(
     replaced: Sequence[tuple[str, str]],
 ) -> Ended:
     """Do the run on the sources that were claimed; some from another ledger."""
+    run.orders = within_limits(run.orders, voice)
     parts = assembled(run, found)
     ledger, drain = parts.ledger, parts.drain
     route = str(run.orders.route)
     error: DrainerError | None = None
-    in_doubt = await ledger.start(route)
-    if in_doubt:
-        voice.warn(f"a run before this one died: {in_doubt} recipients are in doubt")
+    await _begin(ledger, route, voice)
     exporting = _exporting(run, found.exporter)
     try:
         await ledger.bind([source.url for source in run.sources], route)
@@ -184,16 +188,74 @@ async def _claimed_run(
             await ledger.note(_taken_over(url, former))
         await work(parts)
     except* DrainerError as group:
-        error = first_of(group)
+        error = _since_start(first_of(group), run.url)
     for url, refusal in drain.refusals.items():
         voice.warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
-    await _end(ledger, _exit_code(run, drain, error))
+    code, error = _exit_code(run, drain, error)
+    await _end(ledger, code)
+    tell_reserve(voice, ledger.reserve)
     failure = await _give_back(parts.takings, run.url, voice)
-    error = error or failure
-    ended = Ended(parts, _exit_code(run, drain, error), error, utcnow())
+    code, error = _exit_code(run, drain, error or failure)
+    ended = Ended(parts, code, error, utcnow())
     if exporting and not await asyncio.to_thread(exporting.finish):
         voice.warn("not all traces could be sent; the next run will")
     return ended
+
+
+def within_limits(orders: Orders, voice: Voice) -> Orders:
+    """Return orders for as many connections as there are descriptors for."""
+    most = max(1, affordable(orders.connections))
+    if most < orders.connections:
+        voice.warn(
+            f"{most} connections instead of {orders.connections}: this process may"
+            f" have {descriptors()} descriptors; raise `ulimit -n`, or LimitNOFILE= in"
+            " the unit, or lower [primary] connections"
+        )
+    return replace(orders, connections=most)
+
+
+async def _begin(ledger: Ledger, route: str, voice: Voice) -> None:
+    """Start the run in the ledger, and say what earlier runs have left."""
+    try:
+        begun = await ledger.start(route)
+    except BaseException:
+        await ledger.stop()
+        raise
+    if begun.in_doubt:
+        voice.warn(
+            f"a run before this one died: {begun.in_doubt} recipients are in doubt"
+        )
+    if begun.settled:
+        voice.say(
+            f"{begun.settled} recipients were delivered by a run that lost the ledger:"
+            " its reserve says so"
+        )
+    for warning in ledger.reserve.warnings:
+        voice.warn(warning)
+
+
+def tell_reserve(voice: Voice, reserve: Reserve) -> None:
+    """Name the recipients whose outcome only the reserve has."""
+    if not reserve.records:
+        return
+    voice.warn(
+        f"the ledger does not know the outcome of {len(reserve.records)} recipients"
+    )
+    for record in reserve.records[:SHOWN_RECORDS]:
+        is_delivered = record.outcome == DELIVERED
+        meaning = "delivered" if is_delivered else "unknown, perhaps delivered"
+        voice.warn(
+            f"{record.native_id} to {record.forward_path}: {meaning}: {record.reply}"
+        )
+    if len(reserve.records) > SHOWN_RECORDS:
+        voice.warn(f"and {len(reserve.records) - SHOWN_RECORDS} more")
+    if reserve.failure:
+        voice.warn(f"the reserve {reserve.path} cannot be written: {reserve.failure}")
+    else:
+        voice.warn(
+            f"they are in the reserve {reserve.path}; the next run on this host"
+            " settles them from there"
+        )
 
 
 async def drained(run: Run, parts: Parts, voice: Voice) -> None:
@@ -221,7 +283,7 @@ async def _give_back(
     if not takings:
         return None
     try:
-        with Report(url) as report:
+        with in_use(url), Report(url, patience=RECONNECT_FOR) as report:
             returned = await takings.give_back(report)
     except OwnedElsewhere:  # then it is not ours
         return None
@@ -263,7 +325,7 @@ def _identity(url: LedgerURL) -> str:
 
     A rerun has at once what a dead run had leased, and knows what that run sent.
     """
-    with Report(url) as report:
+    with Report(url, patience=RECONNECT_FOR) as report:
         return report.identity()
 
 
@@ -274,31 +336,50 @@ def _exporting(run: Run, exporter: Helper | None) -> Exporting | None:
 
 
 def first_of(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
-    """Return the error that a person must see."""
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, DrainerError)  # noqa: S101 - what except* caught
-    return found
+    """Return the error that a person must see: a lost ledger explains the others."""
+    found = list(_leaves(group))
+    return next((each for each in found if isinstance(each, LedgerError)), found[0])
 
 
-def _exit_code(run: Run, drain: Drain, error: DrainerError | None) -> int:
-    """Where several apply: 1, 130, 4, 5, 0."""
+def _leaves(group: BaseException) -> Iterator[DrainerError]:
+    if isinstance(group, BaseExceptionGroup):
+        for each in group.exceptions:
+            yield from _leaves(each)
+    elif isinstance(group, DrainerError):
+        yield group
+
+
+def _since_start(error: DrainerError, url: LedgerURL) -> DrainerError:
+    """Return an error as it counts once the ledger was open."""
+    try:
+        with in_use(url):
+            raise error
+    except DrainerError as found:
+        return found
+
+
+def _exit_code(
+    run: Run, drain: Drain, error: DrainerError | None
+) -> tuple[int, DrainerError | None]:
+    """Return the code, and the error. Where several apply: 1, 130, 4, 5, 0."""
     if error is not None:
-        return error.exit_code
+        return error.exit_code, error
     if drain.tally.defects:
-        return 1
+        return 1, None
     if drain.tally.interrupted:
-        return INTERRUPTED
+        return INTERRUPTED, None
     if drain.keeper.open_gates:
-        return 4
+        return 4, None
     urls = [source.url for source in run.sources]
-    with Report(run.url) as report:
-        left = remains(report, urls, run.orders.choice)
-    return 5 if left else 0
+    try:
+        with in_use(run.url), Report(run.url, patience=RECONNECT_FOR) as report:
+            left = remains(report, urls, run.orders.choice)
+    except LedgerError as lost:
+        return lost.exit_code, lost
+    return 5 if left else 0, None
 
 
 async def _end(ledger: Ledger, code: int) -> None:
-    with suppress(LedgerUnwritable):
+    with suppress(LedgerLost):
         await ledger.finish(code)
     await ledger.stop()

@@ -5,6 +5,7 @@ said by the steering, the gates, and the number of connections.
 """
 
 import asyncio
+import sys
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,10 +13,11 @@ from typing import Any, Protocol
 
 from drainer.backlog import Backlog
 from drainer.deliver import Lane
-from drainer.errors import UsageError
+from drainer.errors import HostLimit, UsageError
 from drainer.gatekeeper import Gatekeeper
+from drainer.host import has_descriptor, no_descriptor
 from drainer.intake import Intake
-from drainer.ledger import Decision
+from drainer.ledger import Decision, Kind
 from drainer.ledger.sql import Ledger
 from drainer.orders import Orders, Tally, connected
 from drainer.process import utcnow
@@ -75,6 +77,8 @@ class Sessions:
     #: The number of each lane.
     _lanes: dict[asyncio.Task[Any] | None, int] = field(default_factory=dict)
     _unheard: int = 0
+    #: How many sessions this host has let us have.
+    _most: int = sys.maxsize
     #: Lanes that open a session and have nothing in hand.
     _opening: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -99,7 +103,7 @@ class Sessions:
     @property
     def surplus(self) -> bool:
         """Whether this lane's session is one more than there may be."""
-        allowed = self.steering.connections
+        allowed = min(self.steering.connections, self._most)
         if allowed >= self.orders.connections:
             return False  # without asking for the task, at every message
         return self._lanes.get(asyncio.current_task(), 0) >= allowed
@@ -129,7 +133,13 @@ class Sessions:
 
     async def _session(self) -> None:
         began = time.monotonic()
-        answer = await self._connect()
+        try:
+            answer = await self._connect()
+            if isinstance(answer, Failed) and not has_descriptor():
+                raise no_descriptor()
+        except HostLimit as limit:
+            await self._do_with_fewer(limit)
+            return
         if isinstance(answer, Failed):
             self.steering.unreachable(began)
             self.keeper.not_connected(answer)
@@ -140,8 +150,8 @@ class Sessions:
             return
         self.owner.note(connected(answer))
         self.tally.pulse.saw("connect", sum(step.seconds for step in answer.steps))
-        if limit := recipient_limit(answer.extensions):
-            self.intake.max_recipients = min(limit, self.intake.max_recipients)
+        if most := recipient_limit(answer.extensions):
+            self.intake.max_recipients = min(most, self.intake.max_recipients)
         self._count_connection(+1)
         session = Session(answer, self.orders.route)
         try:
@@ -149,6 +159,20 @@ class Sessions:
         finally:
             self._count_connection(-1)
         self._judge_session(session)
+
+    async def _do_with_fewer(self, limit: HostLimit) -> None:
+        """Have no more sessions than now: this host, not the primary, is in the way."""
+        fewer = max(1, self.tally.connections)
+        if fewer < self._most:
+            self._most = fewer
+            evidence: dict[str, object] = {"connections": fewer, "reason": str(limit)}
+            rule = "host-limit"
+            self.owner.note(
+                Decision(at=utcnow(), kind=Kind.THROTTLE, rule=rule, evidence=evidence)
+            )
+        if utcnow() > self.tally.deadline(self.orders.give_up_after):
+            self.owner.failed(limit)
+        await self.keeper.wait(timedelta(seconds=1))
 
     def _judge_session(self, session: Session) -> None:
         """Pause the route when the primary hangs up before it answers any MAIL.

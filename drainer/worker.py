@@ -20,7 +20,7 @@ from drainer.bounces.telling import Telling
 from drainer.deliver import Lane
 from drainer.errors import (
     DrainerError,
-    LedgerUnwritable,
+    LedgerLost,
     OwnedElsewhere,
 )
 from drainer.feed import LOOK_AGAIN, Feed
@@ -290,7 +290,7 @@ class Drain:
         """Write a decision down."""
         try:
             self.ledger.note(decision)
-        except LedgerUnwritable as error:
+        except LedgerLost as error:
             self.failed(error)
 
     def _bring_back(self) -> None:

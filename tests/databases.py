@@ -56,6 +56,17 @@ class Server(Protocol):
         """Return the URL of a new, empty database, password included."""
         ...
 
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        ...
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> None:
+        """End it, and wait for that."""
+
     def restart(self, *, signal_number: int = signal.SIGTERM) -> None:
         """End it and start it again; what was committed is there."""
         ...
@@ -85,6 +96,12 @@ class _Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        assert self._process is not None
+        return self._process.pid
 
     def lay_out(self, data: Path) -> None:
         """Write an empty data folder."""

@@ -15,6 +15,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "drainer"
 LAYERS: Final = (
     ("redaction",),
     ("errors", "frames", "units", "process", "pulse", "values", "file_rights"),
+    ("host",),
     ("folders",),
     ("private_files",),
     ("owned_sqlite",),
@@ -79,6 +80,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "opentelemetry": ("drainer.observe",),
     "orjson": ("drainer.ledger.text", "drainer.observe"),
     "prometheus_client": ("drainer.hook.metrics",),
+    "psycopg": ("drainer.databases",),
     "publicsuffixlist": ("drainer.evidence.domains",),
     "pydantic": (
         "drainer.config",
@@ -98,10 +100,10 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
         "drainer.wiring",
     ),
     "starlette": ("drainer.hook",),
-    "tenacity": ("drainer.ledger", "drainer.sources"),
+    "tenacity": ("drainer.ledger", "drainer.sources", "drainer.watch"),
     "typer": ("drainer.cli",),
     "uvicorn": ("drainer.hook.patience", "drainer.hook.server"),
-    "uvloop": ("drainer.cli.drain", "drainer.cli.watch"),
+    "uvloop": ("drainer.cli.loop",),
     "zstandard": ("drainer.sources.unpack", "drainer.sources.unpack_streams"),
 }
 

@@ -12,12 +12,14 @@ from drainer import __version__
 from drainer.cli.output import explain
 from drainer.errors import DrainerError
 from drainer.helper import allow_fork
+from drainer.host import limit_behind, open_standard_streams, raise_descriptors
 from drainer.process import rarely_collect
 
-EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer or an
-unwritable ledger; 2 usage or configuration; 3 the primary is not ready, nothing was
-sent; 4 stopped because the primary refuses us; 5 finished, but recipients remain;
-6 another drain owns this source; 130 interrupted, run it again to go on."""
+EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer, a
+lost ledger or a limit of this host; 2 usage or configuration; 3 the primary is not
+ready, nothing was sent; 4 stopped because the primary refuses us; 5 finished, but
+recipients remain; 6 another drain owns this source; 130 interrupted, run it again to
+continue."""
 
 COMMANDS = {
     "init": "configure",
@@ -95,11 +97,23 @@ def main() -> None:
     SIGPIPE stays ignored, as Python has it: sockets would raise it too, and a
     primary that hangs up must not end the drain.
     """
+    open_standard_streams()
+    raise_descriptors()
     rarely_collect()
     allow_fork()
     if isinstance(sys.stdout, io.TextIOWrapper):  # an address may have any character
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # at the interpreter's end a full disk is a traceback
     except DrainerError as error:
         sys.exit(explain(error))
+    except Exception as error:
+        limit = limit_behind(error)
+        if limit is None:
+            raise
+        # Plainly: a table of colours may need memory that there is not.
+        print(f"error: {limit}\n       {limit.hint}", file=sys.stderr)  # noqa: T201
+        sys.exit(limit.exit_code)

@@ -7,12 +7,12 @@ from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
-import uvloop
 
 from drainer import databases
 from drainer.cli.check import refuse_if_sick
 from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.inspect import print_plan
+from drainer.cli.loop import run_loop
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
@@ -27,6 +27,7 @@ from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
 from drainer.errors import DrainerError, LedgerError
 from drainer.helper import fork
+from drainer.ledger.engine import in_use
 from drainer.ledger.sql import Ledger
 from drainer.policy.hints import NO_KNOWN_GOOD
 from drainer.policy.redirect import Redirect
@@ -103,7 +104,7 @@ def drain(
     names that ledger; a drain with another one ends with exit status 2.
 
     Exit status: 0 every recipient is final; 1 a defect of ours, or the ledger
-    cannot be written; 2 usage; 3 the primary is not ready; 4 the primary refuses
+    was lost; 2 usage; 3 the primary is not ready; 4 the primary refuses
     us; 5 recipients remain; 6 another drain owns this source; 130 interrupted.
 
     Example: drainer drain postfix:/mnt/backup/spool --to mx1.example.com --rate 20/s
@@ -153,7 +154,8 @@ def carry_out(config: Config, make: Callable[[], Run]) -> int:
     """
     rarely_collect()  # so that they have less to copy
     with helpers(fork, exports=config.telemetry.traces != "off") as found:
-        return uvloop.run(_drain(make(), found))
+        run = make()
+        return run_loop(lambda: _drain(run, found))
 
 
 async def _drain(run: Run, found: Helpers) -> int:
@@ -166,10 +168,13 @@ async def _drain(run: Run, found: Helpers) -> int:
 
     ended = await carried_out(run, found, work, VOICE)
     try:
-        print_summary(run, ended.parts.drain, summary_of(run, ended))
-    except LedgerError:
-        if ended.error is None:  # else it is that which a person must see
-            raise
+        with in_use(run.url):
+            print_summary(run, ended.parts.drain, summary_of(run, ended))
+    except LedgerError as lost:
+        error = ended.error or lost
+        if run.as_json:
+            _print_failure(error)
+        return explain(error)
     return ended.code if ended.error is None else explain(ended.error)
 
 
@@ -192,9 +197,12 @@ def told(*, as_json: bool) -> Iterator[None]:
         yield
     except DrainerError as error:
         if as_json:
-            summary = {"exit": error.exit_code, "error": str(error), "hint": error.hint}
-            print_json(summary)
+            _print_failure(error)
         raise
+
+
+def _print_failure(error: DrainerError) -> None:
+    print_json({"exit": error.exit_code, "error": str(error), "hint": error.hint})
 
 
 def _warn_of_defaults(config: Config) -> None:

@@ -12,12 +12,13 @@ from drainer.config import Config
 from drainer.errors import LedgerError
 from drainer.ledger import Row, from_micros
 from drainer.ledger.report import Report
+from drainer.ledger.reserve import Unread
 from drainer.ledger.standing import expiry, standing
 from drainer.mail.message import Message
 from drainer.policy.meanings import meaning_of
 from drainer.sources import Source
 from drainer.units import human_duration
-from drainer.wiring.places import ledger_url
+from drainer.wiring.places import ledger_url, lock_folder
 from drainer.wiring.sources import make_sources
 
 
@@ -42,8 +43,10 @@ def status(
     config = load(path, ledger=ledger)
     opened = make_sources(config, [source], []) if source else []
     urls = [o.url for o in opened]
-    with Report(ledger_url(config)) as report:
+    url = ledger_url(config)
+    with Report(url) as report:
         facts = standing(report, config.retry.lifetime, urls)
+        facts["reserve"] = _reserved(report.reserves(lock_folder(url)))
         if opened:
             facts["source"] = _counted(report, opened[0])
         if json_:
@@ -66,6 +69,15 @@ def _counted(report: Report, source: Source) -> dict[str, Any]:
         "url": source.url,
         "messages": seen["messages"],
         "unknown_to_ledger": unknown,
+    }
+
+
+def _reserved(left: list[Unread]) -> dict[str, Any]:
+    """Return what the reserves of ended runs hold, and where they are."""
+    used = [each for each in left if each.records or each.damage]
+    return {
+        "recipients": sum(len(each.records) for each in used),
+        "files": [str(each.path) for each in used],
     }
 
 
@@ -100,12 +112,23 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             f" since {since:%Y-%m-%d %H:%M}Z{reply}"
         )
     show_expiry(facts["expires_first"])
+    _show_reserve(facts["reserve"])
     _show_sum(facts)
     if "source" in facts:
         found = facts["source"]
         console.print(
             f"the spool holds {found['messages']} messages,"
             f" {found['unknown_to_ledger']} of them not in the ledger"
+        )
+
+
+def _show_reserve(reserve: dict[str, Any]) -> None:
+    """Name the reserves that the next run is to read."""
+    if reserve["files"]:
+        stdout().print(
+            f"[yellow]a run lost the ledger: its reserve has the outcome of"
+            f" {reserve['recipients']} recipients[/], the next drain settles them:"
+            f" {shown(', '.join(reserve['files']), 500)}"
         )
 
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-import uvloop
 
 from drainer import databases
+from drainer.cli.loop import run_loop
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
 from drainer.cli.output import VOICE, say, warn
 from drainer.errors import DrainerError
@@ -43,8 +43,8 @@ def watch(
     `drainer hook up` or new mail makes it look; nothing is sent before the primary has
     answered well for a while. SIGHUP reads the configuration again, SIGTERM ends it.
 
-    Exit status: 0 ended by a signal; 1 a defect of ours; 2 usage or configuration;
-    6 another watch of this primary runs with this ledger.
+    Exit status: 0 ended by a signal; 1 a defect of ours, or the ledger was lost;
+    2 usage or configuration; 6 another watch of this primary runs with this ledger.
 
     Example: drainer watch --config /etc/drainer/drainer.toml
     """
@@ -57,7 +57,7 @@ def watch(
     plan = read()
     error: DrainerError | None = None
     try:
-        uvloop.run(_watch(plan, read))
+        run_loop(lambda: _watch(plan, read))
     except* DrainerError as group:
         error = first_of(group)
     if error is not None:

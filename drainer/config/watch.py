@@ -28,6 +28,11 @@ class WatchSection(Section):
         timedelta(seconds=30),
         description="after SIGTERM: for sessions to finish their message",
     )
+    ledger_patience: Duration = Field(
+        timedelta(minutes=10),
+        description="how long the ledger may be away before the watch ends with exit"
+        " status 1",
+    )
     digest: str = Field(
         "", description="local time of the daily digest, e.g. 07:00; empty = none"
     )

@@ -3,12 +3,12 @@
 import asyncio
 import ctypes
 import os
-import resource
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from drainer import host
 from drainer.doctor.aside import aside
 from drainer.errors import DrainerError
 from drainer.policy.doctor.facts import Here, Space, Trial
@@ -18,8 +18,6 @@ from drainer.values import dataclass
 T = TypeVar("T")
 
 LOOK_SECONDS = 15.0
-FILES_PER_CONNECTION, OTHER_FILES = 2, 100
-"""A connection has a spare descriptor (drainer.smtp.wire)."""
 
 _UNSYNCHRONISED = 0x0040
 """STA_UNSYNC of adjtimex(2)."""
@@ -46,12 +44,11 @@ async def look_around(places: Places) -> Here:
         _each(_try(n, partial(_read, n, m)) for n, m in places.sources.items()),
         _each(_space(what, path) for what, path in places.folders.items()),
     )
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return Here(
         synchronised=is_synchronised(),
         spaces=spaces,
-        files_allowed=allowed if allowed != resource.RLIM_INFINITY else 2**31,
-        files_needed=FILES_PER_CONNECTION * places.connections + OTHER_FILES,
+        files_allowed=host.descriptors(),
+        files_needed=host.PER_CONNECTION * places.connections + host.OTHERS,
         ledger=ledger,
         sources=sources,
     )

@@ -108,24 +108,25 @@ class Desk:
 
     def __init__(self, url: URL, route: str) -> None:
         """Open the ledger, which is made if there is none; raises LedgerError."""
+        self._url = url
         self._database = engine.connect(url, create=True)
         self._route = route
 
     def after(self, last: int) -> list[Control]:
         """Return the controls with greater ids, in order."""
-        with engine.reading(), self._database.connect() as connection:
+        with engine.in_use(self._url), self._database.connect() as connection:
             return controls_after(connection, self._route, last)
 
     def in_force(self) -> InForce:
         """Return what holds now."""
         now = to_micros(datetime.now(UTC))
-        with engine.reading(), self._database.connect() as connection:
+        with engine.in_use(self._url), self._database.connect() as connection:
             return controls_in_force(connection, self._route, now)
 
     def runs(self) -> list[str]:
         """Return the ids of the runs on the route that go on, the oldest first."""
         now = to_micros(datetime.now(UTC))
-        with engine.reading(), self._database.connect() as connection:
+        with engine.in_use(self._url), self._database.connect() as connection:
             return runs.on_route(connection, self._route, now)
 
     def pace(self, run: str) -> Row:
@@ -137,7 +138,7 @@ class Desk:
             .order_by(columns.id.desc())
             .limit(1)
         )
-        with engine.reading(), self._database.connect() as connection:
+        with engine.in_use(self._url), self._database.connect() as connection:
             row = connection.execute(query).first()
         if row is None:
             return {}

@@ -1,4 +1,4 @@
-"""Open the ledger's database: where it lies, its settings, its version.
+"""Open the ledger's database: where it is, its settings, its version.
 
 SQLite runs in WAL mode with synchronous=FULL, so that a commit that returned
 survives a power loss. The file is private (0600) from its first byte.
@@ -6,10 +6,12 @@ survives a power loss. The file is private (0600) from its first byte.
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from sqlite3 import Cursor
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 import tenacity
@@ -17,13 +19,15 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from drainer import databases
-from drainer.errors import LedgerError, LedgerUnwritable, UsageError
+from drainer.errors import LedgerError, LedgerLost, UsageError
 from drainer.ledger import schema
 from drainer.owned_sqlite import sqlite_arguments
 from drainer.private_files import make_private_folder, open_private
 
 LedgerURL = URL
 BUSY_TIMEOUT_MS = 30_000
+ANSWER_TIMEOUT = 60.0
+"""Seconds after which a server that does not answer counts as lost."""
 _LOCK_NAME, _LOCK_NUMBER = "drainer-ledger", 7_239_147_016
 """What drainers of one server database queue up at: a name, and its number."""
 
@@ -54,62 +58,150 @@ def is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and bool(url.database)
 
 
-def connect(url: URL, *, create: bool) -> sa.Engine:
+def file_id(url: URL) -> tuple[int, int] | None:
+    """Return what tells an SQLite file from one that replaced it; None without one.
+
+    SQLite itself would go on writing to a file that has been removed.
+    """
+    try:
+        found = os.stat(str(url.database)) if is_file(url) else None  # noqa: PTH116
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def connect(url: URL, *, create: bool, patience: float = 0) -> sa.Engine:
     """Return an engine for a ledger of our version.
 
     Raises LedgerError when it is absent (and ``create`` is false), cannot be
-    opened, is no ledger, or is one of another version.
+    opened, is no ledger, or is one of another version; LedgerLost when it has been
+    away, full or locked for ``patience`` seconds.
     """
-    shown = databases.shown(url)
-    try:
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(LedgerLost),
+        wait=tenacity.wait_random_exponential(0.05, max=1),
+        stop=tenacity.stop_after_delay(patience),
+        reraise=True,
+    )
+    return retrying(_connect, url, create)
+
+
+def _connect(url: URL, create: bool) -> sa.Engine:  # noqa: FBT001 - called by tenacity
+    with opening(url):
         if is_file(url):
             path = Path(str(url.database))
             arguments = _prepare_file(path, create=create)
-            _look_first(url, shown, arguments)
+            _look_first(url, arguments)
             engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
             _configure_sqlite(engine)
         else:
-            engine = databases.server_engine(url)
+            engine = databases.server_engine(url, answers_within=ANSWER_TIMEOUT)
             _configure_server(engine)
         try:
-            _check_version(engine, shown, create=create)
+            _check_version(engine, create=create)
         except BaseException:
-            engine.dispose()  # nobody else will
+            engine.dispose()  # no caller has it yet
             raise
-    except ImportError as error:
-        message = f"the driver of the ledger {shown} is not installed: {error}"
-        raise LedgerError(message, hint=databases.MISSING_DRIVER) from error
-    except (SQLAlchemyError, OSError) as error:
-        message = f"cannot open the ledger {shown}: {databases.reason(error)}"
-        hint = "check the path and its permissions, or name another with --ledger"
-        raise LedgerError(message, hint=hint) from error
     return engine
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[None]:
-    """Turn what a database says that cannot answer into a LedgerError."""
+def opening(url: URL) -> Iterator[None]:
+    """Turn what a ledger cannot be opened for into LedgerError, or LedgerLost."""
     try:
         yield
+    except ImportError as error:
+        message = (
+            f"the driver of the ledger {databases.shown(url)} is not installed: {error}"
+        )
+        raise LedgerError(message, hint=databases.MISSING_DRIVER) from error
+    except (SQLAlchemyError, OSError) as error:
+        name, words = databases.shown(url), databases.reason(error)
+        message = f"cannot open the ledger {name}: {words}"
+        if not databases.is_refused(error):
+            raise LedgerLost(message, hint=databases.remedy(url)) from error
+        hint = "check the path and its permissions, or name another with --ledger"
+        if not is_file(url):
+            hint = "check the URL, the password and the user's rights"
+        raise LedgerError(message, hint=hint) from error
+
+
+def connect_reader(url: URL, *, patience: float = 0) -> sa.Engine:
+    """Return an engine to read a ledger with, also one that nobody may write.
+
+    Raises as ``connect`` does.
+    """
+    try:
+        return connect(url, create=False, patience=patience)
+    except LedgerLost:
+        raise
+    except LedgerError:
+        path = Path(str(url.database))
+        if not is_file(url) or not os.path.isfile(path) or is_writable(path):  # noqa: PTH113 - it never raises
+            raise
+    return _connect_read_only(url)
+
+
+def _connect_read_only(url: URL) -> sa.Engine:
+    """Return an engine for a file where SQLite can make no file beside it."""
+    path = str(url.database)
+    wal = Path(f"{path}-wal")
+
+    def open_file() -> sqlite3.Connection:
+        # Without a log the file is all there is, and it cannot change.
+        mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
+        uri = f"file:{quote(path)}?{mode}"
+        arguments = sqlite_arguments(Path(path))
+        connection: sqlite3.Connection = sqlite3.connect(
+            uri, uri=True, check_same_thread=False, **arguments
+        )
+        return connection
+
+    engine = sa.create_engine("sqlite://", creator=open_file, hide_parameters=True)
+    with opening(url):
+        _check_version(engine, create=False, name=databases.shown(url))
+    return engine
+
+
+def is_writable(path: Path) -> bool:
+    """Whether SQLite may write a file, and the journal beside it."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
+
+
+def lost(url: URL, error: BaseException) -> LedgerLost:
+    """Return what a person must know when a ledger that was open fails."""
+    message = f"the ledger {databases.shown(url)} was lost: {databases.reason(error)}"
+    return LedgerLost(message, hint=databases.remedy(url))
+
+
+@contextlib.contextmanager
+def in_use(url: URL) -> Iterator[None]:
+    """Turn whatever a ledger fails with after it was open into LedgerLost.
+
+    A run that has started does not end as a mistake in its configuration when the
+    database is dropped, the file is replaced, or a right is revoked.
+    """
+    try:
+        yield
+    except LedgerLost:
+        raise
+    except LedgerError as error:
+        message = f"the ledger was lost: {error}"
+        raise LedgerLost(message, hint=databases.remedy(url)) from error
     except SQLAlchemyError as error:
-        message = f"the ledger cannot be read: {databases.reason(error)}"
-        raise LedgerError(message, hint="run the same again, or look at it") from error
+        raise lost(url, error) from error
 
 
 @contextlib.contextmanager
 def writing(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
-    """Give one transaction of a command's own, and let go of the ledger after it.
+    """Give one transaction of a command's own, and close the ledger after it.
 
-    Raises LedgerError as ``connect``, LedgerUnwritable when it fails later.
+    Raises LedgerError as ``connect``, LedgerLost when it fails later.
     """
     engine = connect(url, create=create)
     try:
-        with engine.execution_options(writes=True).begin() as connection:
+        with in_use(url), engine.execution_options(writes=True).begin() as connection:
             yield connection
-    except SQLAlchemyError as error:
-        message = f"the ledger cannot be written: {databases.reason(error)}"
-        hint = "run the same again when there is room and right to write there"
-        raise LedgerUnwritable(message, hint=hint) from error
     finally:
         engine.dispose()
 
@@ -123,6 +215,10 @@ def _prepare_file(path: Path, *, create: bool) -> dict[str, Any]:
             raise LedgerError(message, hint=hint)
         make_private_folder(path.parent)
         os.close(open_private(path, os.O_RDWR))
+    elif create and not is_writable(path):
+        message = f"the ledger {path}, or its folder, is read-only"
+        hint = "let this user write there; `drainer status` still reads the ledger"
+        raise LedgerError(message, hint=hint)
     return sqlite_arguments(path)
 
 
@@ -160,29 +256,29 @@ def _configure_server(engine: sa.Engine) -> None:
             ).all()
 
 
-def _look_first(url: URL, shown: str, arguments: dict[str, Any]) -> None:
+def _look_first(url: URL, arguments: dict[str, Any]) -> None:
     """Refuse a database of another program before its journal mode is changed."""
     plain = sa.create_engine(url, hide_parameters=True, connect_args=arguments)
     try:
-        _is_ledger(plain, shown)
+        _is_ledger(plain, databases.shown(url))
     finally:
         plain.dispose()
 
 
-def _is_ledger(engine: sa.Engine, shown: str) -> bool:
+def _is_ledger(engine: sa.Engine, name: str) -> bool:
     """Whether it is a ledger of our version; False for an empty database."""
     with engine.connect() as connection:
         known = sa.inspect(connection).get_table_names()
         if not known:
             return False
         if "meta" not in known:
-            message = f"{shown} is a database, but not a ledger of drainer"
+            message = f"{name} is a database, but not a ledger of drainer"
             raise LedgerError(message, hint="name another file with --ledger")
         found = connection.scalar(
             sa.select(schema.meta.c.value).where(schema.meta.c.name == "version")
         )
     if found != schema.VERSION:
-        message = f"{shown} is a ledger of version {found}, this is {schema.VERSION}"
+        message = f"{name} is a ledger of version {found}, this is {schema.VERSION}"
         hint = "use the drainer that wrote it, or start a new ledger with --ledger"
         raise LedgerError(message, hint=hint)
     return True
@@ -199,14 +295,15 @@ def _use_wal(cursor: Cursor) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
 
 
-def _check_version(engine: sa.Engine, shown: str, *, create: bool) -> None:
+def _check_version(engine: sa.Engine, *, create: bool, name: str = "") -> None:
+    name = name or databases.shown(engine.url)
     with _alone(engine, create=create):
-        if not _is_ledger(engine, shown):
+        if not _is_ledger(engine, name):
             if not create:
-                message = f"{shown} is an empty database, not a ledger of drainer"
+                message = f"{name} is an empty database, not a ledger of drainer"
                 raise LedgerError(message, hint="name another one with --ledger")
             _create(engine)
-            _is_ledger(engine, shown)  # another drainer, of another version, was faster
+            _is_ledger(engine, name)  # another drainer, of another version, was faster
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import fcntl
 import os
 import socket
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 import tenacity
 
 from drainer import databases
-from drainer.errors import LedgerError
+from drainer.errors import LedgerError, LedgerLost
 from drainer.ledger import schema
 from drainer.private_files import (
     make_private_folder,
@@ -31,7 +32,9 @@ from drainer.values import dataclass
 LEASE = timedelta(minutes=2)
 RENEW_EVERY = timedelta(seconds=30)
 GIVE_UP_AFTER = 5.0
-"""Seconds for which a failing commit is tried again."""
+"""Seconds for which a commit that fails in a file is tried again."""
+RECONNECT_FOR = 15.0
+"""Seconds for which a database server may be away: it restarts, or fails over."""
 
 
 def _boot_id() -> str:
@@ -56,15 +59,13 @@ class Owner:
     def acquire(cls, folder: Path) -> "Owner":
         """Take a lock of our own in ``folder``, which is made if need be.
 
-        Raises LedgerError.
+        Raises LedgerError when that is impossible.
         """
         name = uuid.uuid4().hex
         lock = folder / f"{name}.lock"
-        try:
+        with writable(folder):
             make_private_folder(folder)
             descriptor = open_private(lock, os.O_RDWR | os.O_EXCL | os.O_NOFOLLOW)
-        except OSError as error:
-            raise no_lock(folder, error) from error
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return cls(
             id=name,
@@ -94,11 +95,18 @@ class Owner:
         os.close(self.descriptor)
 
 
-def no_lock(folder: Path, error: OSError) -> LedgerError:
-    """Return the error for locks that cannot be taken."""
-    message = f"cannot lock in {folder}: {databases.reason(error)}"
-    hint = "the folder of the ledger must belong to root or to the service's user"
-    return LedgerError(message, hint=hint)
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turn what keeps us from making a lock or a reserve into a LedgerError."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot lock in {folder}: {databases.reason(error)}"
+        if databases.is_refused(error):
+            hint = "the folder must belong to root or to the service's user"
+            raise LedgerError(message, hint=hint) from error
+        hint = "make room there; then run the same command again"
+        raise LedgerLost(message, hint=hint) from error
 
 
 def lease_end(now: int) -> int:
@@ -117,7 +125,7 @@ def _is_dead(row: sa.RowMapping, now: int) -> bool:
         return bool(row["lease"] < now)
     if row["boot"] != _boot_id():
         return True
-    return _lock_is_free(Path(row["lock"]))
+    return lock_is_free(Path(row["lock"]))
 
 
 async def wait_for_last_commits(connection: sa.Connection) -> None:
@@ -127,14 +135,14 @@ async def wait_for_last_commits(connection: sa.Connection) -> None:
     ended = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_result(lambda free: not free),
         wait=tenacity.wait_fixed(0.01),
-        stop=tenacity.stop_after_delay(GIVE_UP_AFTER + 1),
+        stop=tenacity.stop_after_delay(RECONNECT_FOR + 1),
         retry_error_callback=lambda _: None,  # then it counts as alive
     )
     await ended(_are_free, locks)
 
 
 async def _are_free(locks: list[Path]) -> bool:
-    return all(map(_lock_is_free, locks))
+    return all(map(lock_is_free, locks))
 
 
 def _is_killed(row: sa.RowMapping) -> bool:
@@ -149,7 +157,8 @@ def _is_killed(row: sa.RowMapping) -> bool:
     return False
 
 
-def _lock_is_free(lock: Path) -> bool:
+def lock_is_free(lock: Path) -> bool:
+    """Whether no living process holds the lock of an owner."""
     try:
         descriptor = open_present(lock, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:

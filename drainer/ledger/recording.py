@@ -5,6 +5,7 @@ owner that records it; what is known is left to ``ledger.known_messages``.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -222,6 +223,29 @@ def _hold_listing(message: Row, recipients: list[Row]) -> None:
 
 def _is_pending(row: Row) -> bool:
     return bool(row["state"] == State.PENDING)
+
+
+class RecordedPart(NamedTuple):
+    """What recording a part of a scan gave."""
+
+    #: New messages with something to send, claimed for us.
+    fresh: list[Job]
+    #: Known messages whose recipients are all final, and that the spool still has.
+    finished: list[Message]
+    #: To be recorded again, when it is known which of these, by seq, are in place.
+    unsure: list[tuple[Listing, dict[int, Message]]]
+
+
+def recorded_part(outcome: Outcome, listings: Sequence[Listing]) -> RecordedPart:
+    """Return what was recorded of these listings."""
+    return RecordedPart(
+        fresh=[
+            fresh_job(seq, number, listings[index])
+            for index, seq, number in outcome.fresh
+        ],
+        finished=outcome.finished,
+        unsure=[(listings[each.index], each.others) for each in outcome.unsure],
+    )
 
 
 def fresh_job(seq: int, number: int, listing: Listing) -> Job:

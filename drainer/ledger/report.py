@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from drainer.errors import UsageError
 from drainer.ledger import Row, engine, from_micros, schema
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.owner import wait_for_last_commits
+from drainer.ledger.reserve import Unread, place_of, unread
 from drainer.ledger.rows import message_of
 from drainer.ledger.text import from_json
 from drainer.mail.message import Message
@@ -29,9 +31,13 @@ MIN_PREFIX = 4
 class Report:
     """A reader of one ledger, open as long as its block lasts."""
 
-    def __init__(self, url: URL) -> None:
-        """Open an existing ledger; LedgerError when there is none."""
-        self._engine = engine.connect(url, create=False)
+    def __init__(self, url: URL, *, patience: float = 0) -> None:
+        """Open an existing ledger; LedgerError when there is none.
+
+        A ledger that is away may come back for ``patience`` seconds.
+        """
+        self._url = url
+        self._engine = engine.connect_reader(url, patience=patience)
 
     def __enter__(self) -> Self:
         """Give the reader itself."""
@@ -64,6 +70,10 @@ class Report:
         if unacknowledged:
             query = query.where(_M.acknowledged.is_(None))
         return self._scalar(query) is not None
+
+    def reserves(self, folder: Path) -> list[Unread]:
+        """Return the reserves in a folder that the next run is to read."""
+        return unread(folder, place_of(self._engine, self._url))
 
     # --- the sum of promise P1
 
@@ -113,7 +123,7 @@ class Report:
 
     async def wait_for_last_commits(self) -> None:
         """Wait until killed runs on this host have written their last."""
-        with engine.reading(), self._engine.connect() as connection:
+        with engine.in_use(self._url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
 
     def reasons(self, sources: Sequence[str] = ()) -> list[Row]:
@@ -291,24 +301,23 @@ class Report:
         """Yield the rows of a query as they come."""
         streamed = {"yield_per": MANY}  # else a server sends all of them at once
         connect = self._engine.execution_options(**streamed).connect
-        with _explaining(), connect() as connection:
+        with self._explaining(), connect() as connection:
             for row in connection.execute(query).mappings():
                 yield dict(row)
 
     def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401
-        with _explaining(), self._engine.connect() as connection:
+        with self._explaining(), self._engine.connect() as connection:
             return connection.scalar(query)
 
-
-@contextmanager
-def _explaining() -> Iterator[None]:
-    """Turn what a database cannot be asked, or cannot answer, into words."""
-    try:
-        with engine.reading():
-            yield
-    except (UnicodeError, OverflowError) as error:
-        message = f"nothing in a ledger can be like that: {error}"
-        raise UsageError(message, hint="correct the ID or the filter") from error
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Turn what a database cannot be asked, or cannot answer, into words."""
+        try:
+            with engine.in_use(self._url):
+                yield
+        except (UnicodeError, OverflowError) as error:
+            message = f"nothing in a ledger can be like that: {error}"
+            raise UsageError(message, hint="correct the ID or the filter") from error
 
 
 def _of(query: sa.Select[Any], sources: Sequence[str]) -> sa.Select[Any]:

@@ -5,53 +5,80 @@ Each function runs inside a transaction of the writer.
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from drainer.errors import UsageError
+from drainer.errors import LedgerLost, UsageError
 from drainer.ledger import Decision, Kind, Row, from_micros, schema
 from drainer.ledger.owner import dead_owners, lease_end
 from drainer.ledger.prepared import Prepared
+from drainer.ledger.reserve import ReserveRecord
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Identity
-from drainer.ledger.takeover import abandon, take_over
+from drainer.ledger.takeover import abandon, settle_reserved, take_over
 
 _N = schema.runs.c
 WHOLE = 1_000_000
 """A share of a rate is counted in millionths."""
 _COUNT = Prepared(
     sa.update(schema.runs)
-    .where(_N.id == sa.bindparam("b_run"))
+    .where(
+        _N.id == sa.bindparam("b_run"),
+        _N.commits == sa.bindparam("b_before"),
+    )
     .values(commits=sa.bindparam("b_number"))
 )
 
 
+class Begun(NamedTuple):
+    """What a run found when it started."""
+
+    #: Recipients that dead runs left in doubt, and those that a reserve settled.
+    in_doubt: int
+    settled: int
+
+
 def begin(
-    connection: sa.Connection, route: str, owner: Row, identity: Identity, due: int
-) -> int:
+    connection: sa.Connection,
+    owner: Row,
+    identity: Identity,
+    due: int,
+    reserved: Sequence[ReserveRecord],
+) -> Begun:
     """Announce a run and its owner; take over from dead ones.
 
-    Returns how many recipients those left in doubt; they rest until ``due``.
+    ``owner`` has the route as well. Recipients that stay in doubt wait until ``due``.
     """
     now = int(owner["begun"])
-    row = {key: value for key, value in owner.items() if key != "begun"}
+    route = str(owner["route"])
+    row = {key: owner[key] for key in owner if key not in ("begun", "route")}
     connection.execute(sa.insert(schema.owners), [row])
     run = {
         "id": identity.run,
         "owner": identity.owner,
         "route": route,
         "started": now,
+        "commits": 0,
         "share": 0,
         "facts": "{}",
     }
     connection.execute(sa.insert(schema.runs), [run])
     _note(connection, Kind.RUN_STARTED, identity.run, now, route=route)
-    return take_over(connection, identity, now, due)
+    settled = settle_reserved(connection, reserved, identity.run, now)
+    return Begun(take_over(connection, identity, now, due), settled)
 
 
 def count_commit(connection: sa.Connection, run: str, number: int) -> None:
-    """Let a transaction carry its number among those of its run."""
-    _COUNT(connection, [{"b_run": run, "b_number": number}])
+    """Let a transaction carry its number among those of its run.
+
+    Raises LedgerLost when the one before it is not there.
+    """
+    row = {"b_run": run, "b_number": number, "b_before": number - 1}
+    if _COUNT(connection, [row]) != 1:
+        message = "the ledger has lost commits that it had confirmed"
+        hint = "a copy that was behind may have taken over; then run the same again"
+        raise LedgerLost(message, hint=hint)
 
 
 def last_commit(connection: sa.Connection, run: str) -> int | None:

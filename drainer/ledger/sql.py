@@ -10,10 +10,11 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.engine import URL
 
+from drainer.errors import LedgerLost
 from drainer.helper import Helper
 from drainer.ledger import (
     Closed,
@@ -37,10 +38,10 @@ from drainer.ledger import (
     waiting,
 )
 from drainer.ledger.owner import RENEW_EVERY, Owner, wait_for_last_commits
+from drainer.ledger.reserve import Reserve, place_of, records_of
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Call, Identity, Noted, opening
 from drainer.ledger.writer import Then, Writer
-from drainer.mail.message import Message
 from drainer.policy.controls import InForce
 from drainer.policy.gate import Gate
 from drainer.policy.identity import Scan
@@ -50,17 +51,6 @@ from drainer.policy.settle import FAR
 from drainer.policy.state import CLAIMABLE, State
 
 T = TypeVar("T")
-
-
-class Recorded(NamedTuple):
-    """What recording a part of a scan gave."""
-
-    #: New messages with something to send, claimed for us.
-    fresh: list[Job]
-    #: Known messages whose recipients are all final, and that the spool still has.
-    finished: list[Message]
-    #: To be recorded again, when it is known which of these, by seq, are in place.
-    unsure: list[tuple[Listing, dict[int, Message]]]
 
 
 def _now() -> int:
@@ -87,9 +77,11 @@ class Ledger:
         self.url = url
         self._engine = engine.connect(url, create=True)
         self._owner = Owner.acquire(locks)
+        self.reserve = Reserve(self._owner, place_of(self._engine, url))
         self.run_id = uuid.uuid4().hex
         self._identity = Identity(owner=self._owner.id, run=self.run_id)
         self._writer = Writer(url, self.run_id, self._owner.descriptor, at_hand)
+        self.has_failed = self._writer.has_failed
 
     @property
     def commits(self) -> int:
@@ -97,30 +89,27 @@ class Ledger:
         return self._writer.commits
 
     def expect(self, sessions: int) -> None:
-        """Tell how many sessions share a commit.
+        """Tell how many sessions share a commit; a third of them make it worth one.
 
-        Each has an outcome and an opening to write, so that a third of them make it
-        worth one. If it took them all they would wait for it together, and it for
-        them: neither the sessions nor the writer would do anything meanwhile.
+        If it took all of them, they would wait for it together, and it for them.
         """
         self._writer.quorum = max(1, sessions * 2 // 3)
 
-    async def start(self, route: str) -> int:
-        """Begin a run: announce the owner, take over from dead ones.
-
-        Returns how many recipients a dead run left in doubt. Raises LedgerError.
-        """
-        with engine.reading(), self._engine.connect() as connection:
+    async def start(self, route: str) -> runs.Begun:
+        """Begin a run: announce the owner, take over from dead ones."""
+        with engine.opening(self.url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
         await self._writer.start()
-        now = _now()
-        return await self._call(
+        now, left = _now(), self.reserve.unread()
+        begun = await self._call(
             runs.begin,
-            route=route,
-            owner=self._owner.row(now),
+            owner=self._owner.row(now) | {"route": route},
             identity=self._identity,
             due=now + self._unknown // timedelta(microseconds=1),
+            reserved=list(records_of(left)),
         )
+        self.reserve.put_away(left)
+        return begun
 
     async def bind(self, sources: Iterable[str], route: str) -> None:
         """Bind sources to their primary; UsageError when it is another one."""
@@ -128,7 +117,7 @@ class Ledger:
 
     async def record(
         self, listings: Sequence[Listing], scan: Scan, most: int | None = None
-    ) -> Recorded:
+    ) -> recording.RecordedPart:
         """Write down a part of a scan; new messages come back claimed.
 
         At most ``most`` of them; the rest waits in the ledger, unclaimed.
@@ -140,14 +129,7 @@ class Ledger:
             claim=(self._identity, most),
             now=_now(),
         )
-        return Recorded(
-            fresh=[
-                recording.fresh_job(seq, number, listings[index])
-                for index, seq, number in outcome.fresh
-            ],
-            finished=outcome.finished,
-            unsure=[(listings[each.index], each.others) for each in outcome.unsure],
-        )
+        return recording.recorded_part(outcome, listings)
 
     async def claim(
         self,
@@ -207,8 +189,16 @@ class Ledger:
         return self._writer.submit(self._rows(operation))
 
     def settle(self, closed: Closed, then: Then) -> None:
-        """Write an attempt's outcome likewise; ``then`` is told when it is durable."""
-        self._writer.post(self._rows(closed), then)
+        """Write an attempt's outcome likewise; ``then`` is called when it is durable.
+
+        What the ledger cannot take goes to the reserve.
+        """
+        then = functools.partial(self.reserve.heed, closed, then)
+        try:
+            self._writer.post(self._rows(closed), then)
+        except LedgerLost:
+            self.reserve.keep(closed)
+            raise
 
     def _rows(self, operation: Opened | Closed) -> object:
         match operation:
@@ -370,13 +360,8 @@ class Ledger:
 
     async def end_report(self, queued: sending.Queued, ending: sending.Ended) -> None:
         """Write down what became of that attempt."""
-        await self._call(
-            sending.ended,
-            queued=queued,
-            ending=ending,
-            identity=self._identity,
-            now=_now(),
-        )
+        about = {"queued": queued, "ending": ending, "identity": self._identity}
+        await self._call(sending.ended, now=_now(), **about)
 
     async def keep_lease(self) -> None:
         """Renew the lease for ever; run it as a task."""
@@ -401,6 +386,7 @@ class Ledger:
     async def stop(self) -> None:
         """Commit what is queued, end the writer, free the lock."""
         await self._writer.stop()
+        self.reserve.release()
         self._owner.release()
         self._engine.dispose()
 

@@ -1,15 +1,100 @@
-"""Taking over from owners that have ended: what they had in flight is in doubt."""
+"""Taking over from owners that have ended: what they had in flight is in doubt.
+
+What the reserve of such an owner shows to be delivered is settled first.
+"""
+
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
 from drainer.ledger import Decision, Kind, from_micros, schema
 from drainer.ledger.owner import dead_owners
+from drainer.ledger.reserve import DELIVERED, ReserveRecord
 from drainer.ledger.rows import decision_row
 from drainer.ledger.statements import Identity
+from drainer.ledger.text import to_json
 from drainer.policy.settle import MAX_DOUBTS
 from drainer.policy.state import Event, State, follow
 
+_OWNER_DIED, _RESERVED = "owner-died", "reserve-delivered"
+_TAKEN_OVER = (State.UNKNOWN, State.HELD)
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
+
+
+def settle_reserved(
+    connection: sa.Connection, records: Iterable[ReserveRecord], run: str, now: int
+) -> int:
+    """Settle recipients that a reserve shows to be delivered; return how many.
+
+    A record counts only as long as nothing has happened since: its attempt is still
+    the last one of the recipient, and is open or was taken over.
+    """
+    delivered = [each for each in records if each.outcome == DELIVERED]
+    return sum(_settle_reserved(connection, each, run, now) for each in delivered)
+
+
+def _settle_reserved(
+    connection: sa.Connection, record: ReserveRecord, run: str, now: int
+) -> bool:
+    mine = (
+        _R.message == record.seq,
+        _R.n == record.n,
+        _R.attempt == record.attempt,
+        _R.forward_path == record.forward_path,
+    )
+    found = connection.execute(
+        sa.select(_R.state, _R.rule, _R.attempts)
+        .join(schema.messages, _M.seq == _R.message)
+        .where(*mine, _M.id == record.id)
+    ).one_or_none()
+    if found is None:
+        return False
+    before, is_open = State(found.state), found.state == State.IN_FLIGHT.value
+    if not is_open and not (before in _TAKEN_OVER and found.rule == _OWNER_DIED):
+        return False
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(*mine, _R.state == before.value)
+        .values(
+            state=follow(before, Event.PROVEN).value,
+            since=now,
+            due=None,
+            attempts=found.attempts + is_open,
+            rule=_RESERVED,
+            reply=record.reply,
+        )
+    )
+    _end_attempt(connection, record)
+    decision = _proof(record, before, now)
+    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
+    return True
+
+
+def _end_attempt(connection: sa.Connection, record: ReserveRecord) -> None:
+    stages = to_json([("reserve", 0, record.reply)])
+    connection.execute(
+        sa.update(schema.attempts)
+        .where(_A.id == record.attempt, _A.ended.is_(None))
+        .values(ended=record.at, stages=stages)
+    )
+
+
+def _proof(record: ReserveRecord, before: State, now: int) -> Decision:
+    return Decision(
+        at=from_micros(now),
+        kind=Kind.TAKEOVER,
+        rule=_RESERVED,
+        verdict="deliver",
+        reply=record.reply,
+        evidence={
+            "state": State.DELIVERED.value,
+            "before": before.value,
+            "source": "the reserve of a run that lost the ledger",
+        },
+        message=record.seq,
+        n=record.n,
+        attempt=record.attempt,
+    )
 
 
 def take_over(connection: sa.Connection, identity: Identity, now: int, due: int) -> int:
@@ -78,14 +163,14 @@ def _doubt(
             due=due if state is State.UNKNOWN else None,
             attempts=row["attempts"] + 1,
             doubts=doubts,
-            rule="owner-died",
+            rule=_OWNER_DIED,
             reply=reply,
         )
     )
     decision = Decision(
         at=from_micros(now),
         kind=Kind.TAKEOVER,
-        rule="owner-died",
+        rule=_OWNER_DIED,
         verdict="unknown",
         reply=reply,
         evidence={"state": state.value, "doubts": doubts},

@@ -15,7 +15,7 @@ from drainer.errors import OwnedElsewhere
 from drainer.ledger import Decision, Listing, engine, from_micros, schema
 from drainer.ledger.controls import Desk
 from drainer.ledger.known_messages import has_news
-from drainer.ledger.owner import no_lock
+from drainer.ledger.owner import writable
 from drainer.ledger.rows import decision_row
 from drainer.policy.controls import Control, InForce
 from drainer.policy.gate import GateState
@@ -35,6 +35,7 @@ class Diary:
 
     def __init__(self, url: URL, route: str, run_id: str) -> None:
         """Open the ledger, which is made if there is none."""
+        self._url = url
         self._desk = Desk(url, route)
         self._engine = engine.connect(url, create=True)
         self._route = route
@@ -49,12 +50,12 @@ class Diary:
         """Write down a change of state; durable on return."""
         rows = [decision_row(decision, self._run)]
         writing = self._engine.execution_options(writes=True)
-        with engine.reading(), writing.begin() as connection:
+        with engine.in_use(self._url), writing.begin() as connection:
             connection.execute(sa.insert(schema.decisions), rows)
 
     def controls(self, last: int) -> tuple[list[Control], InForce]:
         """Return the controls with greater ids, in order, and what is in force."""
-        with engine.reading():
+        with engine.in_use(self._url):
             return self._desk.after(last), self._desk.in_force()
 
     def is_news(self, listings: Sequence[Listing], *, takes: bool) -> bool:
@@ -71,7 +72,7 @@ class Diary:
             for listing, may in zip(listings, may_go, strict=True)
             if may or not takes
         ]
-        with engine.reading(), self._engine.connect() as connection:
+        with engine.in_use(self._url), self._engine.connect() as connection:
             return any(
                 has_news(connection, rows[start : start + MANY])
                 for start in range(0, len(rows), MANY)
@@ -96,7 +97,7 @@ class Diary:
             schema.gates.c.route == self._route,
             schema.gates.c.state == GateState.OPEN.value,
         )
-        with engine.reading(), self._engine.connect() as connection:
+        with engine.in_use(self._url), self._engine.connect() as connection:
             found = [connection.scalar(query) for query in (due, reports, gates)]
         if found[0] is None and found[1] is None:
             return None  # a gate alone keeps nothing waiting
@@ -111,13 +112,12 @@ def _lock_path(locks: Path, route: str) -> Path:
 def own(locks: Path, route: str) -> int:
     """Take the lock of a route's watch; return its descriptor, which is to be kept.
 
-    Raises OwnedElsewhere when another watch of this host has it, and LedgerError.
+    Raises OwnedElsewhere when another watch of this host has it, LedgerError when the
+    folder cannot be written.
     """
-    try:
+    with writable(locks):
         make_private_folder(locks)
         descriptor = open_private(_lock_path(locks, route), os.O_RDWR | os.O_NOFOLLOW)
-    except OSError as error:
-        raise no_lock(locks, error) from error
     again = tenacity.Retrying(  # is_owned may have it for a moment
         retry=tenacity.retry_if_exception_type(BlockingIOError),
         wait=tenacity.wait_fixed(0.05),

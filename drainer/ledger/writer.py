@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from drainer import helper as helpers
-from drainer.errors import LedgerUnwritable
+from drainer.errors import LedgerLost
 from drainer.helper import Helper
 from drainer.ledger import Outcome
 from drainer.process import Frames, framed
@@ -54,7 +54,7 @@ class Writer(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._stopping = False
-        self._broken: LedgerUnwritable | None = None
+        self._broken: LedgerLost | None = None
         #: How many waiting operations are worth a commit.
         self.quorum = 1
         self.commits = 0
@@ -71,7 +71,7 @@ class Writer(asyncio.Protocol):
     def submit(self, operation: object) -> asyncio.Future[Any]:
         """Queue an operation; the future is done when it is durable.
 
-        Raises LedgerUnwritable at once when the ledger has failed before. Nobody need
+        Raises LedgerLost at once when the ledger has failed before. Nobody need
         await it: such a failure is told by whatever is submitted next.
         """
         future = self._loop.create_future()
@@ -88,6 +88,10 @@ class Writer(asyncio.Protocol):
         self._awaited.append(then)
         if len(self._outgoing) >= max(EARLY, self.quorum):
             self._send()
+
+    def has_failed(self) -> bool:
+        """Whether the ledger has failed before."""
+        return self._broken is not None
 
     async def stop(self) -> None:
         """Let it commit what was sent, and end."""
@@ -129,7 +133,7 @@ class Writer(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """Fail what is still awaited: it may or may not be durable."""
         if self._awaited or not self._stopping:
-            self._broken = self._broken or LedgerUnwritable(
+            self._broken = self._broken or LedgerLost(
                 "the process that writes the ledger ended unexpectedly",
                 hint="see above, or the kernel's log, for why; then run the same"
                 " command again",
@@ -140,7 +144,7 @@ class Writer(asyncio.Protocol):
         self._ended.set()
 
     def _tell(self, outcome: Outcome) -> None:
-        if isinstance(outcome.error, LedgerUnwritable):
+        if isinstance(outcome.error, LedgerLost):
             self._broken = outcome.error
         then = self._awaited.popleft()
         try:

@@ -3,10 +3,11 @@
 A helper: operations arrive on its socket (drainer.ledger.writer says when), and their
 outcomes go back on it. Whatever has arrived during a commit shares the next one.
 
-When a commit fails for want of space or the like it is tried again for a while;
-then the writer gives up for good: every operation, now and later, gets
-LedgerUnwritable, and nothing more is sent. Each transaction carries its number, in
-the row of its run: a commit whose reply was lost is found there, and not repeated.
+When a commit fails because the disk is full or the server is away, the writer tries
+again for a while. Then it gives up: every operation, now and later, gets LedgerLost,
+and nothing more is sent. Each transaction carries its number, in the row of its run:
+a commit whose reply was lost is found there, and not repeated. A server that has
+forgotten a commit, after a failover to an older copy, counts as lost.
 """
 
 import contextlib
@@ -20,11 +21,17 @@ from typing import Any
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+)
 
-from drainer.errors import DrainerError, LedgerError, LedgerUnwritable
+from drainer import databases
+from drainer.errors import DrainerError, LedgerError, LedgerLost
 from drainer.ledger import Conflict, Outcome, engine, runs
-from drainer.ledger.owner import GIVE_UP_AFTER
+from drainer.ledger.owner import GIVE_UP_AFTER, RECONNECT_FOR
 from drainer.ledger.statements import Batch
 from drainer.process import Frames, framed, rarely_collect
 
@@ -78,11 +85,14 @@ class Committer:
         self._apply = apply
         #: Results of a commit that failed, or of which no answer came.
         self._doubtful: list[Any] | None = None
-        self._broken: LedgerUnwritable | None = None
+        self._broken: LedgerLost | None = None
+        self._url = connection.engine.url
+        self._file = engine.file_id(self._url)
+        limit = GIVE_UP_AFTER if self._file else RECONNECT_FOR
         self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(OperationalError),
+            retry=tenacity.retry_if_exception(_may_pass),
             wait=tenacity.wait_exponential(0.05, max=1),
-            stop=tenacity.stop_after_delay(GIVE_UP_AFTER),
+            stop=tenacity.stop_after_delay(limit),
             reraise=True,
         )
         self.commits = 0
@@ -94,19 +104,25 @@ class Committer:
         try:
             results = self._attempt(batch)
             return [_DONE if each is None else Outcome(each) for each in results]
+        except LedgerLost as error:
+            return [self._fail(error)] * len(batch)
         except (Conflict, DrainerError):
             return [self._singly(operation) for operation in batch]
         except Exception as error:  # noqa: BLE001 - a dead writer would hang all
             return [self._fail(error)] * len(batch)
 
     def _attempt(self, operations: list[Any]) -> list[Any]:
-        """Execute and commit one transaction; a sick database gets some seconds."""
+        """Execute and commit one transaction; try again for some time."""
         self._doubtful = None
         results = self._retrying(self._transact, operations, self.commits + 1)
         self.commits += 1
         return results
 
     def _transact(self, operations: list[Any], number: int) -> list[Any]:
+        if engine.file_id(self._url) != self._file:
+            message = f"the ledger {self._url.database} was removed or replaced"
+            hint = "put it back, then run the same command again"
+            raise LedgerLost(message, hint=hint)
         with self._connection.begin():
             before = self._doubtful
             if before is not None and self._is_there(number):
@@ -126,18 +142,26 @@ class Committer:
             return Outcome(None, self._broken)
         try:
             return Outcome(self._attempt([operation])[0])
+        except LedgerLost as error:
+            return self._fail(error)
         except (Conflict, DrainerError) as refusal:
             return Outcome(None, refusal)
         except Exception as error:  # noqa: BLE001 - likewise
             return self._fail(error)
 
     def _fail(self, error: Exception) -> Outcome:
-        reason = getattr(error, "orig", None) or error
-        self._broken = LedgerUnwritable(
-            f"the ledger cannot be written: {reason}",
-            hint="make room or repair it, then run the same command again",
-        )
+        if not isinstance(error, LedgerLost):
+            error = engine.lost(self._url, error)
+        self._broken = error
         return Outcome(None, self._broken)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same transaction may succeed in a moment."""
+    if not isinstance(error, DBAPIError) or databases.is_refused(error):
+        return False
+    passing = isinstance(error, OperationalError | InterfaceError | InternalError)
+    return passing or error.connection_invalidated
 
 
 def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> int:
@@ -149,7 +173,7 @@ def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> i
     url, run = order
     rarely_collect(CYCLES)
     try:
-        ledger = engine.connect(make_url(url), create=False)
+        ledger = engine.connect(make_url(url), create=False, patience=RECONNECT_FOR)
     except LedgerError as error:
         print(f"drainer: {error}", file=sys.stderr)  # noqa: T201
         return 1

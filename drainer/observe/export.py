@@ -5,6 +5,7 @@ is over or dead; then it exports what is left, for a while, and ends.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -31,6 +32,16 @@ class Exporting:
         return self._helper.wait(limit) == 0
 
 
+def make_nicer(pid: int) -> None:
+    """Let a process have less of the processors than we have, where that is allowed.
+
+    Without privileges nobody may lower a niceness, and ours may be higher already.
+    """
+    with suppress(OSError):
+        if os.getpriority(os.PRIO_PROCESS, pid) < NICENESS:
+            os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+
+
 def start_export(
     telemetry: TelemetrySection, url: URL, locks: Path, at_hand: Helper | None = None
 ) -> Exporting | None:
@@ -38,7 +49,7 @@ def start_export(
     if telemetry.traces == "off":
         return None
     helper = at_hand or helpers.start()
-    os.setpriority(os.PRIO_PROCESS, helper.pid, NICENESS)
+    make_nicer(helper.pid)
     order = (
         url.render_as_string(hide_password=False),
         telemetry.traces,

@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from drainer.databases import reason
+from drainer.errors import LedgerError
 from drainer.observe import LAST_WORDS
 from drainer.observe.exporters import make_exporter
 from drainer.observe.project import ExportFailed, Projector, exclusive
@@ -38,9 +39,12 @@ def serve(link: socket.socket, order: Sequence[str], _: Sequence[int]) -> int:
     if lock is None:
         return 0  # another drain's export serves this cursor
     exporter = make_exporter(traces, endpoint)
-    projector = Projector(
-        make_url(ledger), exporter, name=name, plain=addresses == "plain"
-    )
+    url, plain = make_url(ledger), addresses == "plain"
+    try:
+        projector = Projector(url, exporter, name=name, plain=plain)
+    except LedgerError as error:
+        print(f"drainer: traces wait: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     try:
         return _follow(projector, link)
     finally:

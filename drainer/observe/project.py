@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from sqlalchemy.engine import URL
 
 from drainer.ledger import Kind, engine, schema
+from drainer.ledger.owner import RECONNECT_FOR
 from drainer.observe.spans import Facts, Projection
 from drainer.policy.state import FINAL
 from drainer.private_files import open_private
@@ -46,10 +47,10 @@ class Projector:
         self, url: URL, exporter: SpanExporter, *, name: str, plain: bool
     ) -> None:
         """Open the ledger; ``name`` is the cursor's."""
-        self._engine = engine.connect(url, create=False)
+        self._engine = engine.connect(url, create=False, patience=RECONNECT_FOR)
         self._exporter = exporter
         self._name = name
-        with self._engine.connect() as connection:
+        with engine.opening(url), self._engine.connect() as connection:
             salt = connection.scalar(
                 sa.select(schema.meta.c.value).where(schema.meta.c.name == "salt")
             )

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cache
 
 from drainer.mail.echo import Sent, unechoed
-from drainer.mail.message import BEHIND_GATE, PROBLEMS, Problem
+from drainer.mail.message import BEHIND_GATE, HOST_LIMIT, PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy import tables
 from drainer.policy.families import families
@@ -91,6 +91,14 @@ def _judge_problem(problem: Problem) -> Judgement:
     if problem.code == BEHIND_GATE:
         reason = f"not tried, because the primary refuses this host: {problem.detail}"
         return _judgement("D", "gate-open", reason)
+    if problem.code == HOST_LIMIT:
+        return Judgement(
+            verdict=Verdict.RETRY,
+            scope=Scope.MESSAGE,
+            rule=HOST_LIMIT,
+            reason=f"not sent, because of this host: {problem.detail}",
+            counts=False,
+        )
     reason = f"{PROBLEMS[problem.code][0]}: {problem.detail}"
     return _judgement("H", f"local-{problem.code}", reason, Scope.MESSAGE)
 

@@ -8,6 +8,7 @@ from drainer.policy.families import families
 from drainer.policy.rules import Rule
 
 _OWN = {
+    "host-limit": "this host had too few file descriptors",
     "gate-open": "waits, because the primary refuses this host",
     "lifetime-spent": "tried for as long as it may be",
     "poison": "the primary ends the session at this content",
@@ -16,6 +17,7 @@ _OWN = {
     "dot-shared": "refused together with others, tried alone",
     "dot-lost": "the reply to the final dot was lost",
     "owner-died": "drainer ended with the attempt open",
+    "reserve-delivered": "accepted, as the reserve of an ended run shows",
     "mixed-codes": "the lines of the reply disagree",
     "rcpt-too-many": "too many recipients in one transaction",
     "ripe": "due for the confirming attempt",

@@ -36,6 +36,7 @@ class Event(enum.StrEnum):
     STOP = "stop: the primary refuses us, not the message"
     DOUBT = "lost after the final dot, or its owner died"
     DOUBT_THRICE = "lost after the final dot for the third time"
+    PROVEN = "the reserve of an ended run shows that the primary accepted it"
     HOLD = "hold: nobody can decide, or it cannot be replayed as it stands"
     BOUNCE = "bounce, for the first time"
     BOUNCE_PERMITTED = "bounce confirmed, the evidence gate permits the report"
@@ -62,6 +63,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.IN_FLIGHT, _E.STOP): _S.DEFERRED,
     (_S.IN_FLIGHT, _E.DOUBT): _S.UNKNOWN,
     (_S.IN_FLIGHT, _E.DOUBT_THRICE): _S.HELD,
+    (_S.UNKNOWN, _E.PROVEN): _S.DELIVERED,
+    (_S.HELD, _E.PROVEN): _S.DELIVERED,
+    (_S.IN_FLIGHT, _E.PROVEN): _S.DELIVERED,
     (_S.IN_FLIGHT, _E.HOLD): _S.HELD,
     (_S.IN_FLIGHT, _E.BOUNCE): _S.BOUNCE_PENDING,
     (_S.IN_FLIGHT, _E.BOUNCE_PERMITTED): _S.BOUNCED,

@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 
 import aiosmtplib
 
+from drainer.host import limit_behind
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.smtp import Route
 from drainer.smtp.tls import client_context, tls_facts
@@ -82,6 +83,7 @@ async def connect(route: Route, *, tls: str | None = None) -> Connection | Faile
 
     A handshake that fails while TLS is only opportunistic is followed by one more
     connection in the clear (RFC 7435 3). A route that requires TLS has no such second.
+    Raises HostLimit when this host, and not the primary, is in the way.
     """
     opening = _Opening(route if tls is None else replace(route, tls=tls))
     try:
@@ -94,6 +96,9 @@ async def connect(route: Route, *, tls: str | None = None) -> Connection | Faile
         if isinstance(again, Failed):
             return again
         return replace(again, steps=(failed.steps[-1], *again.steps))
+    except OSError as error:
+        opening.abandon()
+        raise limit_behind(error) or error from None
     except BaseException:
         opening.abandon()
         raise

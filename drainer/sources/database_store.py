@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from drainer import databases
-from drainer.errors import SourceError
+from drainer.errors import SourceError, SourceLost
 from drainer.owned_sqlite import sqlite_arguments
 from drainer.private_files import open_present
 from drainer.sources.database_mapping import Bound, Mapping, bind
@@ -120,6 +120,9 @@ class Store:
             result: T = retrying(self._once, function, writes)
         except SQLAlchemyError as error:
             message = f"{self.shown}: {databases.reason(error)}"
+            if patience and _passes(error):
+                hint = databases.remedy(self.url)
+                raise SourceLost(message, hint=hint) from None
             hint = "check address, user and rights; passwords: ~/.pgpass, MYSQL_PWD,"
             raise SourceError(message, hint=f"{hint} or password_file") from None
         except (sqlite3.Error, OSError) as error:

@@ -16,8 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import tenacity
+
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.folders import find_folder, open_folder, open_folder_in, open_in, real_path
+from drainer.host import lacks_descriptor, no_descriptor
 from drainer.mail.message import Message
 
 SMALL_FILE_BYTES = 256 * 1024
@@ -27,6 +30,8 @@ HELD_BYTES = 64 * 1024
 """Contents up to this size stay in memory between scan and delivery."""
 
 CHUNK_BYTES = 128 * 1024
+DESCRIPTOR_FREE_WITHIN = 10.0
+"""Seconds."""
 
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR})
@@ -62,7 +67,26 @@ def url_of(scheme: str, root: str) -> str:
 
 def open_directory(name: str, dir_fd: int) -> int:
     """Open a directory itself, never a link to one; return its descriptor."""
-    return open_folder_in(dir_fd, name)
+    return _patiently(open_folder_in, dir_fd, name)
+
+
+def _give_up(_: tenacity.RetryCallState) -> int:
+    raise no_descriptor()
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(lacks_descriptor),
+    wait=tenacity.wait_random(0.02, 0.2),
+    stop=tenacity.stop_after_delay(DESCRIPTOR_FREE_WITHIN),
+    retry_error_callback=_give_up,
+)
+def _patiently(opening: Callable[..., int], *arguments: object) -> int:
+    """Open something of a spool.
+
+    When no descriptor is free it waits; then it raises HostLimit, since no message
+    is to blame.
+    """
+    return opening(*arguments)
 
 
 def is_directory(path: Path) -> bool:
@@ -80,7 +104,7 @@ def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterat
     ``root`` itself may be reached through links (as root: those of root), what is
     below it may not. Raises OSError.
     """
-    descriptor = open_folder(root)
+    descriptor = _patiently(open_folder, root)
     try:
         for part in parts:
             above, descriptor = descriptor, open_directory(part, descriptor)
@@ -97,7 +121,7 @@ def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
     ('not-a-file', 'unreadable') when it stands there and cannot be read.
     """
     try:
-        descriptor = open_in(dir_fd, name, _FILE)
+        descriptor = _patiently(open_in, dir_fd, name, _FILE)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -187,12 +211,22 @@ def canonical(path: str | os.PathLike[str]) -> str:
 
 
 def unreadable(error: OSError) -> MessageUnreadable:
-    """Turn an error about one message into the one that holds it."""
+    """Turn an error about one message into the one that holds it.
+
+    Raises HostLimit when no descriptor was free.
+    """
+    if lacks_descriptor(error):
+        raise no_descriptor() from error
     return MessageUnreadable("unreadable", _words(error))
 
 
 def unusable(path: str, error: OSError) -> SourceError:
-    """Turn an error about a whole directory into one for a person."""
+    """Turn an error about a whole directory into one for a person.
+
+    Raises HostLimit when no descriptor was free.
+    """
+    if lacks_descriptor(error):
+        raise no_descriptor() from error
     hints = {
         errno.EPERM: "run drainer as the owner of the spool",
         errno.EACCES: "run drainer as root or as the owner of the spool",

@@ -41,6 +41,10 @@ class Notifier:
         """Say that it works: after the start, and after the configuration was read."""
         self.tell("READY=1")
 
+    def extend_start(self, seconds: int = 90) -> None:
+        """Ask for more time before it is ready: the ledger is away."""
+        self.tell(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000}")
+
     def reloading(self) -> None:
         """Say that it reads its configuration again (Type=notify-reload)."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

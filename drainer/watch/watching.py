@@ -28,6 +28,7 @@ from drainer.watch.chronicle import Chronicle, wall
 from drainer.watch.draining import Draining
 from drainer.watch.looking import Looking
 from drainer.watch.notify import Notifier
+from drainer.watch.patience import LedgerPatience
 from drainer.watch.sensing import DrainSense, asked, held, told
 from drainer.watch.showing import Showing
 from drainer.wiring.places import lock_folder
@@ -61,14 +62,16 @@ class Watching:
         server: Server = lambda: None,
     ) -> None:
         """Begin nothing yet. ``reload`` reads the configuration again."""
-        self._adopt(plan)
         self._reload = reload
         self._voice = voice
         self._server = server
         self._notifier = Notifier()
         self._run_id = uuid.uuid4().hex
         self._chronicle = Chronicle(str(plan.route), voice, self._notifier)
+        limit = plan.config.watch.ledger_patience
+        self._patience = LedgerPatience(limit, voice, self._notifier)
         self._watch = Watch(since=self._chronicle.began)
+        self._adopt(plan)
         self._show = Showing(plan, self._watch)
         self._exporting: Exporting | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -77,11 +80,12 @@ class Watching:
         self._last_control = 0
         self._heed_since = self._chronicle.began - plan.config.watch.remember
         self._looked = self._ticked = 0.0
-        self._ending = False
+        self._ending = asyncio.Event()
         self._wake = asyncio.Event()
 
     def _adopt(self, plan: Plan) -> None:
         self._plan = plan
+        self._patience.limit = plan.config.watch.ledger_patience
         self._looking = Looking(plan.sources, plan.admission)
         self._digest_due = next_digest(plan.config, utcnow(), wall)
 
@@ -90,21 +94,31 @@ class Watching:
     async def run(self) -> None:
         """Watch until a signal; raises OwnedElsewhere, LedgerError, or a defect."""
         plan = self._plan
+        self._listen()
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, own(lock_folder(plan.url), str(plan.route)))
-            serve = self._server()
-            self._diary = Diary(plan.url, str(plan.route), self._run_id)
+            diary = await self._patience.open(self._open_diary, self._ending)
+            if diary is None:
+                return
+            self._diary = diary
             stack.callback(self._diary.close)
+            serve = self._server()
             self._exporting = self._export()
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                self._listen()
+                self._heed_reload()
                 if serve is not None:
                     self._spawn("serve", self._serving(serve))
                 self._record(None)
                 self._notifier.ready()
                 await self._loop()
                 await self._end()
+        if self._patience.error is not None:
+            raise self._patience.error
+
+    def _open_diary(self) -> Diary:
+        plan = self._plan
+        return Diary(plan.url, str(plan.route), self._run_id)
 
     async def _serving(self, serve: Serve) -> None:
         await serve(self._show)
@@ -121,13 +135,16 @@ class Watching:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # not yet
+
+    def _heed_reload(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(
             signal.SIGHUP, lambda: self._spawn("reload", self._load_again())
         )
 
     def _stop(self) -> None:
         self._voice.say("ending: each session finishes its message; again to end now")
-        self._ending = True
+        self._ending.set()
         self._wake.set()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -135,13 +152,12 @@ class Watching:
             signal.signal(number, signal.SIG_DFL)
 
     async def _loop(self) -> None:
-        while not self._ending:
+        while not self._ending.is_set() and self._patience.error is None:
             if time.monotonic() - self._ticked >= TICK:
                 self._ticked = time.monotonic()
-                await self._tick()
+                self._tick()
             self._happen(Happening(event=Event.TIME))
             self._act()
-            await self._chronicle.write(self._diary)
             self._notifier.alive()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._rest()):
@@ -162,7 +178,7 @@ class Watching:
         if self._draining is not None:
             self._draining.stop()
         for name, task in self._tasks.items():
-            if name != "drain":
+            if name not in ("drain", "write"):
                 task.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=TICK)
@@ -216,12 +232,10 @@ class Watching:
 
     # --- once a second
 
-    async def _tick(self) -> None:
+    def _tick(self) -> None:
         now = utcnow()
-        try:
-            await self._read_controls()
-        except LedgerError as error:
-            self._chronicle.complain(str(error))
+        self._spawn("controls", self._read_controls())
+        self._spawn("write", self._chronicle.write(self._diary))
         self._hold(now)
         if self._draining is not None:
             for happening in self._sense.happenings(self._watch, self._draining):
@@ -238,7 +252,12 @@ class Watching:
 
     async def _read_controls(self) -> None:
         last = self._last_control
-        controls, force = await asyncio.to_thread(self._diary.controls, last)
+        try:
+            controls, force = await asyncio.to_thread(self._diary.controls, last)
+        except LedgerError as error:
+            self._patience.failed(error)
+            return
+        self._patience.answered()
         self._show.in_force = force
         if happening := told(controls, self._heed_since):
             self._happen(happening)

@@ -10,9 +10,10 @@ import pytest
 from drainer.ledger import Closed, Conflict, Opened, to_micros
 from drainer.ledger.choosing import Asking, look
 from drainer.ledger.engine import parse_url
+from drainer.ledger.recording import RecordedPart
 from drainer.ledger.report import Report
 from drainer.ledger.rows import listing_of
-from drainer.ledger.sql import Ledger, Recorded
+from drainer.ledger.sql import Ledger
 from drainer.mail.content import Held, survey
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, Spooled
@@ -46,7 +47,7 @@ async def recorded(ledger: Ledger, n: int) -> Job:
     return (await listed(ledger, n)).fresh[0]
 
 
-async def listed(ledger: Ledger, n: int, most: int | None = None) -> Recorded:
+async def listed(ledger: Ledger, n: int, most: int | None = None) -> RecordedPart:
     """Record a message."""
     content = b"Subject: x\r\n\r\nbody\r\n"
     spooled = Spooled(message=message(n), content=Held(content))

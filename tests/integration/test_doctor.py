@@ -593,7 +593,7 @@ def test_a_file_that_is_no_ledger_is_left_alone(dns: str, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("impatient")
 def test_too_few_open_files_fail(dns: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two for each connection, and a hundred."""
+    """Three for each connection, and forty."""
     monkeypatch.setenv("DRAINER_PRIMARY__CONNECTIONS", "200")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (499, hard))
@@ -601,7 +601,7 @@ def test_too_few_open_files_fail(dns: str, monkeypatch: pytest.MonkeyPatch) -> N
         result = doctor(dns, "mute.example", "--json")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert found(result, "host-files")["found"] == "499 allowed, 500 needed"
+    assert found(result, "host-files")["found"] == "499 allowed, 640 needed"
     assert result.code == 3
 
 

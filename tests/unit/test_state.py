@@ -24,6 +24,7 @@ TABLE: dict[Event, dict[State, State]] = {
     Event.STOP: {F: L},
     Event.DOUBT: {F: U},
     Event.DOUBT_THRICE: {F: H},
+    Event.PROVEN: {F: D, U: D, H: D},
     Event.HOLD: {F: H},
     Event.BOUNCE: {F: B},
     Event.BOUNCE_PERMITTED: {F: X},

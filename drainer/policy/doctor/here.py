@@ -118,7 +118,7 @@ CHECKS: tuple[Check[Here], ...] = (
     Check(
         id="host-files",
         about="enough files may be open for [primary] connections",
-        unless="the soft limit is less than two for each connection, and 100",
+        unless="the limit is less than three for each connection, and 40",
         remedy="raise it (`ulimit -n`, systemd: `LimitNOFILE`), or lower [primary]"
         " connections",
         look=_files,

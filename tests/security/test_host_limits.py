@@ -1,0 +1,219 @@
+"""What this host does not grant: fewer sessions, a message in words, no traceback."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.command import Drainer, drain_arguments, write_maildir
+from tests.peer import PeerThread
+from tests.running import environment
+from tests.script import Script
+
+TIMEOUT: Final = 90
+NOBODY: Final = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--")
+
+
+def run(
+    prefix: Sequence[str], arguments: Sequence[object], **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command behind a prefix that takes something from it."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "drainer", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+        env=environment(**variables),
+    )
+
+
+def shell(line: str) -> tuple[str, ...]:
+    """Return a prefix: a shell that changes its own limits or streams first."""
+    return ("sh", "-c", line, "sh")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Give a folder that users without privileges can reach, as pytest's cannot."""
+    place = Path(tempfile.mkdtemp(prefix="drainer-limits-"))
+    place.chmod(0o755)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> Iterator[list[object]]:
+    """Give the arguments of a drain of 20 messages to a friendly primary."""
+    write_maildir(tmp_path / "spool", 20)
+    with PeerThread(Script()) as primary:
+        yield [
+            *drain_arguments(f"maildir:{tmp_path}/spool", primary.port, "--no-check"),
+            "--ledger",
+            tmp_path / "ledger.db",
+        ]
+
+
+def test_few_descriptors_mean_fewer_sessions_and_one_warning(
+    tmp_path: Path, arguments: list[object]
+) -> None:
+    """The warning names the limit and the setting; everything is delivered."""
+    del tmp_path
+    prefix = shell('ulimit -n 70; exec "$@"')
+    done = run(prefix, [*arguments, "--connections", "50"])
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert done.stderr.count("10 connections instead of 50") == 1
+    assert "70 descriptors" in done.stderr
+    assert "[primary] connections" in done.stderr
+
+
+def test_the_soft_limit_is_raised_first(arguments: list[object]) -> None:
+    """A session has 1024 by default, and may have more without asking a person."""
+    prefix = shell('ulimit -S -n 70; exec "$@"')
+    done = run(prefix, [*arguments, "--connections", "20"])
+    assert done.returncode == 0, done.stderr
+    assert "instead of" not in done.stderr
+
+
+REFUSED: Final[dict[str, str]] = {
+    "descriptors for no session": 'ulimit -n 30; exec "$@"',
+    "hardly a descriptor": 'ulimit -n 10; exec "$@"',
+    "little memory": 'ulimit -v 90000; exec "$@"',
+    "a file may have 50 kB": 'ulimit -f 100; exec "$@"',
+    "standard output is full": 'exec "$@" >/dev/full',
+}
+
+
+@pytest.mark.parametrize("line", REFUSED.values(), ids=REFUSED)
+def test_what_a_host_refuses_is_said_in_words(
+    arguments: list[object], line: str
+) -> None:
+    """Exit 1 and a line that says what to raise; never a traceback."""
+    done = run(shell(line), arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "error: " in done.stderr
+    assert "Warning" not in done.stderr
+
+
+GRANTED: Final[dict[str, tuple[tuple[str, ...], Mapping[str, str]]]] = {
+    "a nice process": (("nice", "-n", "10"), {"DRAINER_TELEMETRY__TRACES": "x.jsonl"}),
+    "no standard streams": (shell('exec "$@" <&- >&- 2>&-'), {}),
+    "no temporary folder": ((), {"TMPDIR": "/nonexistent"}),
+    "no home": (("env", "-u", "HOME", "-u", "XDG_STATE_HOME"), {}),
+}
+
+
+@pytest.mark.parametrize(("prefix", "variables"), GRANTED.values(), ids=GRANTED)
+def test_what_a_drain_does_not_need_may_be_missing(
+    tmp_path: Path,
+    arguments: list[object],
+    prefix: tuple[str, ...],
+    variables: dict[str, str],
+) -> None:
+    """It delivers everything, and the ledger is a ledger afterwards."""
+    variables = {
+        name: value.replace("x.jsonl", f"file:{tmp_path}/traces.jsonl")
+        for name, value in variables.items()
+    }
+    done = run(prefix, arguments, **variables)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    states = Drainer(tmp_path / "ledger.db").states()
+    assert set(states.values()) == {"delivered"}
+    assert len(states) == 20
+
+
+def test_a_user_without_privileges_may_be_nice_and_short_of_processes(
+    tmp_path: Path, arguments: list[object]
+) -> None:
+    """No niceness is lowered; a fork or a thread that fails is said in words."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become a user of its own")
+    subprocess.run(("chown", "-R", "12345:12345", str(tmp_path)), check=True)
+    traces = f"file:{tmp_path}/traces.jsonl"
+    few = (*NOBODY, "prlimit", "--nproc=2:2", "--")
+    refused = run(few, arguments)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert "cannot start another process or thread" in refused.stderr
+    nice = ("nice", "-n", "15", *NOBODY)
+    done = run(nice, arguments, DRAINER_TELEMETRY__TRACES=traces)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+# ---- a ledger that may only be read
+
+
+@pytest.fixture
+def drained(tmp_path: Path, arguments: list[object]) -> Path:
+    """Give a ledger after a drain."""
+    assert run((), arguments).returncode == 0
+    return tmp_path / "ledger.db"
+
+
+READ_ONLY: Final[dict[str, tuple[int, int]]] = {
+    "file": (0o444, 0o755),
+    "folder": (0o644, 0o555),
+    "both": (0o444, 0o555),
+}
+
+
+@pytest.mark.parametrize(("file", "folder"), READ_ONLY.values(), ids=READ_ONLY)
+def test_a_read_only_ledger_is_still_read(
+    tmp_path: Path, drained: Path, arguments: list[object], file: int, folder: int
+) -> None:
+    """`status`, `list` and `why` answer; `drain` says what is wrong before it sends."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become a user of its own")
+    drained.chmod(file)
+    tmp_path.chmod(folder)
+    for command in (("status",), ("list",), ("why", "1795453785.M000003P1.backup")):
+        done = run(NOBODY, [*command, "--ledger", drained])
+        assert done.returncode == 0, done.stderr
+        assert "delivered" in done.stdout or "accepted" in done.stdout
+    refused = run(NOBODY, arguments)
+    assert refused.returncode == 2, refused.stderr
+    assert "is read-only" in refused.stderr
+    assert "draining" in refused.stderr
+
+
+# ---- while it runs
+
+
+def test_descriptors_that_run_out_in_mid_run_blame_no_message(tmp_path: Path) -> None:
+    """Taken away while it drains: messages wait or the drain ends; none is held."""
+    drainer = Drainer(tmp_path / "ledger.db")
+    write_maildir(tmp_path / "spool", 30)
+    with PeerThread(Script()) as primary:
+        spool = f"maildir:{tmp_path}/spool"
+        slow = drain_arguments(spool, primary.port, "--no-check", "--rate", "10/second")
+        process = drainer.start(*slow, "--connections", "8")
+        primary.wait(lambda: len(primary.accepted) >= 2, timeout=TIMEOUT)
+        limit(process.pid, in_use(process.pid))
+        primary.wait(lambda: len(primary.accepted) >= 6, timeout=TIMEOUT)
+        limit(process.pid, 1024)
+        _, stderr = process.communicate(timeout=TIMEOUT)
+        assert "Traceback" not in stderr, stderr
+        assert process.returncode in (0, 1, 5), stderr
+        states = set(drainer.states().values())
+        assert states <= {"delivered", "pending", "deferred"}, states
+        assert drainer.run(*slow).code == 0
+        assert len(primary.accepted) == 30
+
+
+def in_use(pid: int) -> int:
+    """Return a limit that leaves a process no descriptor."""
+    return max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()) + 1
+
+
+def limit(pid: int, descriptors: int) -> None:
+    """Change the soft limit of a running process."""
+    change = ("prlimit", "--pid", str(pid), f"--nofile={descriptors}:")
+    subprocess.run(change, check=True)
