@@ -104,6 +104,7 @@ def _snapshot(root: Path) -> dict[str, tuple[int, int]]:
     return {
         str(path.relative_to(root)): (path.stat().st_mode, path.stat().st_size)
         for path in root.rglob("*")
+        if path.name != MARKER  # it names the ledger that drains the queue
     }
 
 

@@ -50,6 +50,16 @@ def _snapshot(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
+def _unmarked(root: Path) -> dict[str, tuple[object, ...]]:
+    """Return the same of two sources, but for the marker that names their ledger."""
+    found = {
+        name: facts
+        for name, facts in _snapshot(root).items()
+        if not name.endswith(f"/{MARKER}")
+    }
+    return found | {name: found[name][:4] for name in ("spool", "mail")}
+
+
 # ---- P1: a full disk
 
 
@@ -544,20 +554,20 @@ def test_a_drain_changes_nothing_in_a_spool_that_it_keeps(tmp_path: Path) -> Non
     """
     postfix = lay_out_postfix(tmp_path / "both" / "spool")
     write_maildir(tmp_path / "both" / "mail", 5)
-    before = _snapshot(tmp_path / "both")
+    before = _unmarked(tmp_path / "both")
     drainer = Drainer(tmp_path / "ledger.db")
     sources = (f"postfix:{postfix}", f"maildir:{tmp_path}/both/mail?ack=keep")
     with PeerThread() as peer:
         to = ("--to", f"127.0.0.1:{peer.port}", "--rate", "unlimited", "--no-check")
         result = drainer.run("drain", *sources, *to, "--json")
         assert result.code == 5, result.stderr  # some samples cannot be replayed
-        assert _snapshot(tmp_path / "both") == before
+        assert _unmarked(tmp_path / "both") == before
         sent = len(peer.messages)
         assert sent > 5
         again = drainer.run("drain", *sources, *to, "--json")
         assert again.objects[-1]["sent_messages"] == 0
         assert len(peer.messages) == sent
-    assert _snapshot(tmp_path / "both") == before
+    assert _unmarked(tmp_path / "both") == before
 
 
 # ---- acknowledging

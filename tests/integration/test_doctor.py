@@ -645,7 +645,7 @@ def test_a_clock_that_is_off_is_seen_in_a_banner(dns: str, peer: StartPeer) -> N
         (["192.0.2.1"], "no domain"),
         (["a b.example"], "no domain"),
         ([DOMAIN, "--dns", "ns.example"], "no address"),
-        ([DOMAIN, "--backup", "a b"], "no host"),
+        ([DOMAIN, "--backup", "a b"], "not a valid host"),
         (
             [DOMAIN, "--recipient", "anna@example.com"],
             "no ASCII address of example.org",
