@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from drainer.sources.marker import MARKER
 from tests.command import Drainer
 from tests.postfix import PrivatePostfix
 from tests.roles import Primary, Received

@@ -15,6 +15,7 @@ from typing import Self
 
 import pytest
 
+from drainer.sources.marker import MARKER
 from tests.arrivals import most_over
 from tests.collector import spans_of_file
 from tests.command import Drainer, drain_arguments, maildir_message, write_maildir
