@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from drainer.databases import LONG_TEXT
 
-VERSION = "1"
+VERSION = "2"
 
 metadata = sa.MetaData()
 
