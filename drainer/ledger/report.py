@@ -10,7 +10,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from drainer.errors import UsageError
+from drainer.errors import LedgerLost, UsageError
 from drainer.ledger import Row, engine, from_micros, schema
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.owner import wait_for_last_commits
@@ -24,6 +24,8 @@ _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
 _FINAL = [state.value for state in FINAL]
 MANY = 500
 """Rows at a time, values in one condition."""
+_TOO_COMPLEX = "pattern too complex"
+"""What SQLite says of a text that is too long to search for."""
 MIN_PREFIX = 4
 """Characters of a drainer id that are enough to name it, if they are unique."""
 
@@ -315,6 +317,11 @@ class Report:
         try:
             with engine.in_use(self._url):
                 yield
+        except LedgerLost as error:
+            if _TOO_COMPLEX not in str(error):
+                raise
+            message = "the ID or the filter is too long for the ledger"
+            raise UsageError(message, hint="shorten it") from error
         except (UnicodeError, OverflowError) as error:
             message = f"nothing in a ledger can be like that: {error}"
             raise UsageError(message, hint="correct the ID or the filter") from error

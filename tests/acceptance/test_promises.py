@@ -174,7 +174,7 @@ def test_with_a_full_disk_nothing_more_is_sent_and_nothing_is_lost(
         process = filler.process = drainer.start(*arguments)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 1, stderr
-        assert "the ledger cannot be written" in stderr
+        assert "was lost: database or disk is full" in stderr
         assert "make room" in stderr
         assert "Traceback" not in stderr
         sent = len(peer.messages)

@@ -202,12 +202,12 @@ def test_what_was_not_chosen_is_free_for_another_ledger(
 def test_three_ledgers_at_once_deliver_once(
     kind: str, make: Callable[..., Spool]
 ) -> None:
-    """They start at the same moment: at most one drains, the others name it."""
+    """Each of the others names the one that drains, or finds nothing left."""
     spool = make(kind, dot=Delay(0.05, "250 2.0.0 ok"))
     drains = [spool.start(name) for name in ("a", "b", "c")]
     results = [end(each) for each in drains]
     codes = sorted(result.code for result in results)
-    assert codes[1:] == [2, 2], [result.stderr for result in results]
+    assert set(codes) <= {0, 2}, [result.stderr for result in results]
     assert codes[0] == 0, [result.stderr for result in results]
     assert spool.copies == recipients()
 
