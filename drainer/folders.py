@@ -107,7 +107,7 @@ def refuse_another_owner(here: int, there: int) -> None:
 def hand_over(folder: int, above: int, owned: int) -> None:
     """Let a folder that root just made have the owner of another folder.
 
-    Only where nobody else could have exchanged it. Root may be unable to; then the
+    Only where no other user could have exchanged it. Root may be unable to; then the
     folder stays as it is.
     """
     made, around, owner = map(os.fstat, (folder, above, owned))

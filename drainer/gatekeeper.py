@@ -227,7 +227,7 @@ class Gatekeeper:
     def dropped(self, loss: Lost, *, begun: bool) -> None:
         """Judge a session that the primary ended before it answered any MAIL.
 
-        When a message was ``begun`` it may be about that message: somebody must ask.
+        When a message was ``begun`` it may be about that message: another one is tried.
         """
         self._failed(Stage.EHLO, loss, begun=begun)
 

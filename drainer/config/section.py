@@ -22,7 +22,7 @@ def settle_tls(section: Section, name: str, prefix: str = "") -> None:
     """Put into a section what its keys about TLS and a login mean together.
 
     A login makes a valid certificate necessary, and that makes TLS required: otherwise
-    mail or a password goes in the clear wherever somebody breaks the handshake. Raises
+    mail or a password goes in the clear where an attacker breaks the handshake. Raises
     ValueError for a key that says otherwise. ``prefix`` is what the keys start with.
     """
     tls, verify, username = (f"{prefix}{key}" for key in ("tls", "verify", "username"))

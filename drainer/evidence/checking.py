@@ -95,7 +95,7 @@ class Checks:
             return _nothing(question, _FAILED)
 
     async def relays(self, domain: str) -> "Relays":
-        """Return the mail servers of a domain, as far as DNS tells them soon."""
+        """Return the mail servers of a domain, as far as DNS answers soon."""
         # dnspython takes a tenth of what a drain loads; most have a relay.
         from drainer.evidence.relays import Relays  # noqa: PLC0415
 

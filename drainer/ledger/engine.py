@@ -127,7 +127,7 @@ def opening(url: URL) -> Iterator[None]:
 
 
 def connect_reader(url: URL, *, patience: float = 0) -> sa.Engine:
-    """Return an engine to read a ledger with, also one that nobody may write.
+    """Return an engine to read a ledger with, also one that cannot be written.
 
     Raises as ``connect`` does.
     """

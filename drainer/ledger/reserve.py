@@ -108,7 +108,7 @@ class Reserve:
                 self.release()
                 raise
 
-    def heed(self, closed: Closed, then: Then, outcome: Outcome) -> None:
+    def on_settled(self, closed: Closed, then: Then, outcome: Outcome) -> None:
         """Keep what the ledger could not take of an attempt; call ``then``."""
         if isinstance(outcome.error, LedgerLost):
             self.keep(closed)

@@ -193,7 +193,7 @@ class Ledger:
 
         What the ledger cannot take goes to the reserve.
         """
-        then = functools.partial(self.reserve.heed, closed, then)
+        then = functools.partial(self.reserve.on_settled, closed, then)
         try:
             self._writer.post(self._rows(closed), then)
         except LedgerLost:

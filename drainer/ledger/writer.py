@@ -71,8 +71,8 @@ class Writer(asyncio.Protocol):
     def submit(self, operation: object) -> asyncio.Future[Any]:
         """Queue an operation; the future is done when it is durable.
 
-        Raises LedgerLost at once when the ledger has failed before. Nobody need
-        await it: such a failure is told by whatever is submitted next.
+        Raises LedgerLost at once when the ledger has failed before. It need
+        not be awaited: the next submission reports such a failure.
         """
         future = self._loop.create_future()
         self.post(operation, functools.partial(_resolve, future))

@@ -35,7 +35,7 @@ class Exporting:
 def make_nicer(pid: int) -> None:
     """Let a process have less of the processors than we have, where that is allowed.
 
-    Without privileges nobody may lower a niceness, and ours may be higher already.
+    Without privileges no process may lower a niceness, and ours may be higher already.
     """
     with suppress(OSError):
         if os.getpriority(os.PRIO_PROCESS, pid) < NICENESS:

@@ -78,6 +78,11 @@ class Cause:
         return self.judgement.short or self.trigger == "storm"
 
     @property
+    def is_of_xforward(self) -> bool:
+        """Whether a command of ours was refused, and no command of a message."""
+        return self.judgement.rule.startswith("forward-")
+
+    @property
     def messages(self) -> int:
         """How many messages must be refused one at a time to confirm it."""
         if self.is_brief:
@@ -229,6 +234,12 @@ def leave(gate: Gate, now: datetime) -> Gate:
     if gate.cause.is_brief:
         return gate
     return _close(gate) if gate.cause.content else _open(gate, now)
+
+
+def unanswered(gate: Gate, now: datetime) -> Gate:
+    """Return the gate when a run ends, and the primary has accepted nothing ever."""
+    is_suspected = gate.state is GateState.PROBING and gate.cause is not None
+    return _open(gate, now) if is_suspected else gate
 
 
 def dismiss(gate: Gate, _now: datetime) -> Gate:

@@ -48,6 +48,11 @@ class ScopeMemory:
         """Take note that the canary was accepted after refusals of us."""
         self.stops, self.vouched = 0, self.vouched + 1
 
+    @property
+    def knows_welcome(self) -> bool:
+        """Whether anything was accepted, in this run or in one before."""
+        return bool(self.delivered) or self.accepted is not None
+
     def is_individual(self, stage: Stage) -> bool:
         """Whether a refusal of us is one message's own: few of them among others.
 

@@ -247,17 +247,16 @@ class Scopes:
         """Leave no suspicion unanswered when a run ends.
 
         A few messages that were refused as if it were us, after others were delivered,
-        are no reason to stop.
+        are no reason to stop. Refusals of XFORWARD are, where nothing was ever accepted.
         """
-        gate = self.gate(scope)
-        by_few = (
-            gate.state is GateState.PROBING
-            and gate.cause is not None
-            and gate.cause.trigger == "stop"
-            and not gate.reopening
-            and self._memory_of(scope).is_individual(Stage.DOT)
-        )
-        change = gates.dismiss if by_few else gates.leave
+        gate, memory = self.gate(scope), self._memory_of(scope)
+        by_stops = gate.cause is not None and gate.cause.trigger == "stop"
+        is_suspected = gate.state is GateState.PROBING and by_stops
+        change: Callable[[Gate, datetime], Gate] = gates.leave
+        if is_suspected and not gate.reopening and memory.is_individual(Stage.DOT):
+            change = gates.dismiss
+        elif gate.cause and gate.cause.is_of_xforward and not memory.knows_welcome:
+            change = gates.unanswered
         self.apply(scope, lambda gate: change(gate, now))
 
     # --- refusals

@@ -4,7 +4,7 @@
 (flock) on it for its whole life; who replaces or removes it holds the exclusive one.
 So a locked marker means that a drain works on the source now.
 
-Whoever can write in the folder can put anything there. A marker is therefore a small
+A user who can write in the folder can put anything there. A marker is therefore a small
 regular file of one name, links are never followed, and its text is escaped.
 """
 

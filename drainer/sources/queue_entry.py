@@ -63,7 +63,7 @@ def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
     while offset < size:
         chunk = read_at(descriptor, offset, min(CHUNK_BYTES, size - offset))
         if not chunk:
-            code, detail = "unreadable", f"it ends at {offset} of {size} octets"
+            code, detail = "unreadable", f"it ends at {offset} of {size} bytes"
             raise MessageUnreadable(code, detail)
         yield chunk
         offset += len(chunk)

@@ -174,7 +174,7 @@ def _check_tar(info: tarfile.TarInfo) -> None:
 
 
 def _opened(archive: Path) -> int:
-    """Open the archive; return its descriptor, which whoever reads it closes."""
+    """Open the archive; return its descriptor, which its reader closes."""
     try:
         return open_at(archive)
     except MessageUnreadable as error:

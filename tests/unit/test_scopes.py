@@ -546,3 +546,24 @@ def test_a_primary_that_answers_slowly_gets_a_rest() -> None:
     gates.apply(ROUTE, rested)
     refuse(gates, ORG, "450 4.2.0 Busy")
     assert standing(gates) == {}
+
+
+# ---- the end of a run
+
+
+@pytest.mark.parametrize("welcomed", [False, True])
+@pytest.mark.parametrize("stage", [Stage.FORWARD, Stage.MAIL])
+def test_xforward_put_off_where_nothing_was_ever_accepted_stops_delivery(
+    stage: Stage, *, welcomed: bool
+) -> None:
+    """Other brief refusals do not, nor after a delivery of an earlier run."""
+    gates = scopes()
+    if welcomed:
+        gates.recall(ORG, "s.example", NOW - SECOND)
+    for _ in range(STOPS_TO_PAUSE - 2):
+        refuse(gates, ORG, "451 4.3.0 not now", stage=stage)
+    assert gates.route.state is GateState.PROBING
+    gates.leave(ROUTE, NOW)
+    is_open = stage is Stage.FORWARD and not welcomed
+    ended = GateState.OPEN if is_open else GateState.PROBING
+    assert gates.route.state is ended
