@@ -247,7 +247,7 @@ class Scopes:
         """Leave no suspicion unanswered when a run ends.
 
         A few messages that were refused as if it were us, after others were delivered,
-        are no reason to stop. Refusals of XFORWARD are, where nothing was ever accepted.
+        are no reason to stop. Refused XFORWARD is, where nothing was accepted ever.
         """
         gate, memory = self.gate(scope), self._memory_of(scope)
         by_stops = gate.cause is not None and gate.cause.trigger == "stop"
