@@ -198,7 +198,18 @@ def hang(server: Server, connection: sa.Connection) -> list[int]:
         pids = [server.pid]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+        while not has_stopped(pid):  # each thread stops by itself
+            os.sched_yield()
     return pids
+
+
+def has_stopped(pid: int) -> bool:
+    """Whether every thread of a process has stopped (proc(5))."""
+    states = [
+        task.read_text().rpartition(")")[2].split()[0]
+        for task in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return set(states) == {"T"}
 
 
 # ---- a file
