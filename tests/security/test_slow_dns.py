@@ -30,6 +30,9 @@ from tests.peer import PeerThread
 from tests.script import Script
 from tests.zones import Zone, serving
 
+pytestmark = pytest.mark.alone
+"""A quick look gives DNS a second: on a busy machine, honest servers take longer."""
+
 StartPeer = Callable[..., PeerThread]
 
 MX: Final = "192.0.2.25"
