@@ -49,6 +49,8 @@ def status(
         facts["reserve"] = _reserved(report.reserves(lock_folder(url)))
         if opened:
             facts["source"] = _counted(report, opened[0])
+            if facts["source"]["unknown_to_ledger"]:
+                facts["balanced"] = False
         if json_:
             print_json(facts)
         else:
@@ -120,6 +122,8 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             f"the spool holds {found['messages']} messages,"
             f" {found['unknown_to_ledger']} of them not in the ledger"
         )
+        if found["unknown_to_ledger"]:
+            console.print("run `drainer drain` to record and send them")
 
 
 def _show_reserve(reserve: dict[str, Any]) -> None:
@@ -141,7 +145,7 @@ def _show_sum(facts: dict[str, Any]) -> None:
             rows.add_row(state, str(count))
     console.print(rows)
     total = sum(facts["states"].values())
-    if facts["balanced"]:
+    if facts["spooled"] == total:
         console.print(f"{facts['spooled']} recipients recorded, all accounted for")
     else:
         console.print(

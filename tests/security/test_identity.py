@@ -28,7 +28,7 @@ from drainer.policy.state import State
 from tests.contract.test_sources import KITS, Kit
 from tests.peer import PeerThread
 from tests.running import Bench, Result, call
-from tests.store_kits import FROM, TOP, text
+from tests.store_kits import FROM, STORES, TOP, text
 
 BODY = "y" * 70 + "\n"
 LONG = BODY * 80
@@ -89,6 +89,36 @@ def test_entries_that_are_equal_are_sent_each(
         assert drain(bench, source).code == 0
         assert len(peer.accepted) == 5
         assert_accounted_for(bench, source, 5)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_entries_of_a_store_that_are_equal_are_sent_each(
+    name: str, bench: Bench, peer: PeerThread
+) -> None:
+    """The same of an mbox, an archive and an export."""
+    store, root = STORES[name], bench.root / f"mail{STORES[name].suffix}"
+    store.write(root, [("same", "same")] * 5)
+    source = store.open(root).url
+    for _ in range(2):
+        assert drain(bench, source).code == 0
+        assert len(peer.accepted) == 5
+    assert_accounted_for(bench, source, 5)
+
+
+def test_what_the_ledger_has_not_recorded_does_not_balance(
+    bench: Bench, peer: PeerThread
+) -> None:
+    """A twin that came in since counts as a message of its own."""
+    kit, root = KITS["eml"], bench.root / "mail"
+    kit.write(root, b"2878E0", "same", "same")
+    assert drain(bench, f"eml:{root}").code == 0
+    kit.write(root, b"2878E1", "same", "same")
+    facts = bench.run("status", f"eml:{root}", "--json").json
+    assert facts["source"]["messages"] == 2
+    assert facts["source"]["unknown_to_ledger"] == 1
+    assert not facts["balanced"]
+    assert "1 of them not in the ledger" in bench.run("status", f"eml:{root}").stdout
+    assert len(peer.accepted) == 1
 
 
 @pytest.mark.parametrize("places", [("new", "cur"), ("new", ".Sub/new"), ("cur",) * 2])
