@@ -37,21 +37,31 @@ class Reader:
         self._mapping = store.mapping
         self._place = place
 
-    def page(
-        self, connection: sa.Connection, last: object, *, lock: bool = False
-    ) -> list[Any]:
-        """Return the next ids behind ``last``; locked, when they are to be claimed.
-
-        Rows that somebody else has locked are skipped.
-        """
+    def page(self, connection: sa.Connection, last: object) -> list[Any]:
+        """Return the next ids behind ``last``."""
         bound = self._store.bound(connection)
         query = sa.select(bound["id"]).select_from(bound.source).where(*bound.is_open)
         if last is not None:
             query = query.where(bound["id"] > last)
-        query = query.order_by(bound["id"]).limit(PAGE)
-        lockable = connection.dialect.name != "sqlite" and not self._mapping.query
-        if lock and lockable:
-            query = query.with_for_update(skip_locked=True)
+        return list(connection.scalars(query.order_by(bound["id"]).limit(PAGE)))
+
+    def lock(
+        self, connection: sa.Connection, ids: Sequence[Any], *, wait: bool
+    ) -> list[Any]:
+        """Lock these rows to claim them; return those that are still to be sent.
+
+        A row that another process has locked is left out, or waited for.
+        """
+        if connection.dialect.name == "sqlite" or self._mapping.query or not ids:
+            return list(ids)  # the transaction has the whole file, or nothing is locked
+        bound = self._store.bound(connection)
+        query = (
+            sa.select(bound["id"])
+            .select_from(bound.source)
+            .where(bound["id"].in_(list(ids)), *bound.is_open)
+            .order_by(bound["id"])
+            .with_for_update(skip_locked=not wait)
+        )
         return list(connection.scalars(query))
 
     def rows(self, connection: sa.Connection, ids: Sequence[Any]) -> list[Known]:

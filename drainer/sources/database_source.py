@@ -86,26 +86,32 @@ class Database:
     # --- listing
 
     def scan(self) -> Iterator[Spooled]:
-        """List the rows that are to be sent, in the order of their ids."""
-        last: object = None
-        while True:
-            if self._leases is None:
-                ids, claims = (
-                    self._store.read(partial(self._read.page, last=last)),
-                    None,
-                )
-            else:
-                ids, claims = self._store.write(partial(self._claimed_page, last))
-            if not ids:
-                return
-            last = ids[-1]
-            yield from self._listed(ids, claims)
+        """List the rows that are to be sent, in the order of their ids.
 
-    def _claimed_page(
-        self, last: object, connection: sa.Connection
+        Rows that another process had locked come last. It may have died while it
+        claimed them, and then no other drainer would ever list them.
+        """
+        last: object = None
+        locked: list[Any] = []
+        while ids := self._store.read(partial(self._read.page, last=last)):
+            last = ids[-1]
+            if self._leases is None:
+                yield from self._listed(ids, None)
+            else:
+                mine, claims = self._store.write(partial(self._claim, ids, wait=False))
+                locked += sorted(set(ids) - set(mine))
+                yield from self._listed(mine, claims)
+        for start in range(0, len(locked), PAGE):
+            ids = locked[start : start + PAGE]
+            mine, claims = self._store.write(partial(self._claim, ids, wait=True))
+            yield from self._listed(mine, claims)
+
+    def _claim(
+        self, ids: Sequence[Any], connection: sa.Connection, *, wait: bool
     ) -> tuple[list[Any], Claims]:
+        """Claim these rows; return those that could be locked, and whose they are."""
         assert self._leases is not None  # noqa: S101 - who calls has looked
-        ids = self._read.page(connection, last, lock=True)
+        ids = self._read.lock(connection, ids, wait=wait)
         claims = self._leases.claim(connection, [str(id_) for id_ in ids])
         mine = [id_ for id_ in ids if str(id_) in claims.mine]
         if self._mapping.claim and mine:

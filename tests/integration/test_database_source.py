@@ -282,6 +282,27 @@ def test_two_ledgers_never_get_the_same_row(url: str, engine: sa.Engine) -> None
     assert set(listed(one)) == {"m0"}, "what it had begun is its own again"
 
 
+def test_a_row_that_was_locked_when_its_page_was_claimed_comes_last(
+    url: str, engine: sa.Engine
+) -> None:
+    """The process that had locked it may have died: then no other scan lists it."""
+    keys = [write(engine, f"m{n}") for n in range(3)]
+    source = opened(url)
+    assert isinstance(source, Leasing)
+    source.lease("1" * 32)
+    locked = sa.select(schema.spool).where(schema.spool.c.id == keys[0])
+    with engine.connect() as dying:
+        dying.execute(locked.with_for_update())
+        scan = source.scan()
+        early = [next(scan).message.native_id for _ in range(2)]
+        dying.rollback()
+        late = [each.message.native_id for each in scan]
+    if engine.dialect.name == "sqlite":  # it has no locks of rows
+        assert (early, late) == (["m0", "m1"], ["m2"])
+    else:
+        assert (early, late) == (["m1", "m2"], ["m0"])
+
+
 # ---- import
 
 
