@@ -80,10 +80,10 @@ bench: setup services ## drainer against `postqueue -f`: speed, rate, and false 
 	$(BIN)/python -m tests.bench
 
 docs: setup ## write the generated parts of docs/ again
-	$(BIN)/python -m tests.docs
+	$(BIN)/python -m tests.support.docs
 
 shots: setup services ## make the pictures of the status page in docs/images again
-	$(BIN)/python -m tests.screenshots
+	$(BIN)/python -m tests.support.web.screenshots
 
 clean: ## remove what these targets made
 	rm -rf $(VENV) .exim .fuzz demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -20,7 +20,7 @@ What a message quotes is a stranger's, or the operator's with a password in it, 
 secrets are replaced as soon as it is made.
 """
 
-from drainer.redaction import redact
+from drainer.runtime.redaction import redact
 
 
 class DrainerError(Exception):

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import databases, postfix, roles
-from tests.peer import PeerThread
-from tests.postfix import PrivatePostfix, instance_directory
-from tests.roles import Primary
-from tests.script import Script
+from tests.support.databases import servers
+from tests.support.mta import postfix, roles
+from tests.support.mta.postfix import PrivatePostfix, instance_directory
+from tests.support.mta.roles import Primary
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script
 
 os.environ["COLUMNS"] = "250"  # no line of a table is broken, however long a path is
 # How long an example takes is about the machine, and tests share theirs.
@@ -143,17 +144,17 @@ def smtp_sink() -> Iterator[Callable[..., roles.SmtpSink]]:
 
 
 @pytest.fixture(scope="session")
-def database_servers() -> Iterator[Callable[[str], databases.Server]]:
+def database_servers() -> Iterator[Callable[[str], servers.Server]]:
     """Give a function that starts PostgreSQL or MariaDB, each once in a session."""
     with contextlib.ExitStack() as stack:
-        running: dict[str, databases.Server] = {}
+        running: dict[str, servers.Server] = {}
 
-        def start(kind: str) -> databases.Server:
-            reason = databases.missing_reason(kind)
+        def start(kind: str) -> servers.Server:
+            reason = servers.missing_reason(kind)
             if reason:
                 pytest.skip(reason)
             if kind not in running:
-                running[kind] = stack.enter_context(databases.serving(kind))
+                running[kind] = stack.enter_context(servers.serving(kind))
             return running[kind]
 
         yield start
@@ -163,7 +164,7 @@ def database_servers() -> Iterator[Callable[[str], databases.Server]]:
 def database_url(
     request: pytest.FixtureRequest,
     tmp_path: Path,
-    database_servers: Callable[[str], databases.Server],
+    database_servers: Callable[[str], servers.Server],
 ) -> str:
     """Give the URL of an empty database of each kind in turn."""
     if request.param == "sqlite":

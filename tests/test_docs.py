@@ -11,10 +11,11 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from drainer import cli, errors
-from drainer.policy.state import State
-from tests import docs
+from drainer.policy.recipient.state import State
+from tests.support import docs
+from tests.support.paths import ROOT
 
-README: Final = docs.ROOT / "README.md"
+README: Final = ROOT / "README.md"
 PAGES: Final = (README, *sorted(docs.DOCS.glob("*.md")))
 RFCS: Final = docs.DOCS / "rfcs.md"
 
@@ -28,7 +29,7 @@ _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
 
 def test_every_generated_part_has_a_place() -> None:
-    """What tests/docs.py can make stands somewhere, once."""
+    """What tests/support/docs.py can make stands somewhere, once."""
     found = [name for page in PAGES for name in docs.parts_of(page.read_text("utf-8"))]
     assert sorted(found) == sorted(docs.PARTS)
 
@@ -53,7 +54,7 @@ def test_every_test_that_is_named_exists() -> None:
     missing = [
         f"{path}::{name}"
         for path, name in sorted(named)
-        if f"def {name}(" not in (docs.ROOT / path).read_text("utf-8")
+        if f"def {name}(" not in (ROOT / path).read_text("utf-8")
     ]
     assert missing == []
 
@@ -156,7 +157,7 @@ def test_every_clause_that_the_code_cites_is_listed() -> None:
     """Each citation in drainer/ has its row in docs/rfcs.md."""
     listed = {pair for row in clause_rows() for pair in citations(row[0])}
     numbers = {number for number, _ in listed}
-    sources = {p: p.read_text("utf-8") for p in (docs.ROOT / "drainer").rglob("*.py")}
+    sources = {p: p.read_text("utf-8") for p in (ROOT / "drainer").rglob("*.py")}
     missing = [
         f"{path.name}: RFC {number} {clause}"
         for path, text in sources.items()
@@ -172,7 +173,7 @@ def test_every_row_about_a_clause_has_a_status_and_names_files_that_exist() -> N
         clause, _, files, status = row
         assert status in ("yes", "partial", "no"), clause
         for name in re.findall(r"`([^`]+)`", files):
-            assert (docs.ROOT / "drainer" / name).exists(), f"{clause}: {name}"
+            assert (ROOT / "drainer" / name).exists(), f"{clause}: {name}"
 
 
 # ---- links

@@ -11,9 +11,13 @@ from typer.core import TyperGroup
 from drainer import __version__
 from drainer.cli.output import explain
 from drainer.errors import DrainerError
-from drainer.helper import allow_fork
-from drainer.host import limit_behind, open_standard_streams, raise_descriptors
-from drainer.process import rarely_collect
+from drainer.runtime.host_limits import (
+    limit_behind,
+    open_standard_streams,
+    raise_descriptors,
+)
+from drainer.runtime.process import rarely_collect
+from drainer.runtime.workers import allow_fork
 
 EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer, a
 lost ledger or a limit of this host; 2 usage or configuration; 3 the primary is not
@@ -22,8 +26,8 @@ recipients remain; 6 another drain owns this source; 130 interrupted, run it aga
 continue."""
 
 COMMANDS = {
-    "init": "configure",
-    "config": "configure",
+    "init": "config",
+    "config": "config",
     "check": "check",
     "doctor": "doctor",
     "inspect": "inspect",
@@ -35,10 +39,10 @@ COMMANDS = {
     "list": "messages",
     "show": "messages",
     "why": "why",
-    "hold": "operate",
-    "release": "operate",
-    "requeue": "operate",
-    "discard": "operate",
+    "hold": "operator_actions",
+    "release": "operator_actions",
+    "requeue": "operator_actions",
+    "discard": "operator_actions",
     "throttle": "throttle",
     "quarantine": "quarantine",
     "digest": "digest",

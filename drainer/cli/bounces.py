@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from drainer.bounces import escrow
+from drainer.bounce import approval
+from drainer.bounce.quarantine.store import Quarantine
+from drainer.cli.action_options import Asked, as_verb, named, show_touched
 from drainer.cli.drain import carry_out, told
-from drainer.cli.escrowed import COLUMNS, add_row, asking, print_facts, told_of
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
     ConfigOption,
@@ -19,23 +20,29 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import VOICE, Pages, print_json, say, stdout, warn
-from drainer.cli.verbs import Asked, as_verb, named, show_touched
+from drainer.cli.pending_bounces import COLUMNS, add_row, asking, print_facts, told_of
 from drainer.cli.verify import source_of
 from drainer.config import Config
+from drainer.config.build.routes import make_route
+from drainer.config.build.spools import make_sources
+from drainer.config.build.storage import ledger_url, quarantine_folder
+from drainer.delivery.build import make_orders
+from drainer.delivery.run import Run, settled
 from drainer.errors import MessageUnreadable, SourceError, UsageError
-from drainer.ledger.escrow import Resting, Ruling, bound, limits_now, resting, rule
 from drainer.ledger.filters import Filters
-from drainer.ledger.report import Report
+from drainer.ledger.reader import Report
+from drainer.ledger.reports.pending_bounces import (
+    Resting,
+    Ruling,
+    bound,
+    limits_now,
+    resting,
+    rule,
+)
 from drainer.mail.message import Message, Spooled
-from drainer.policy.state import Event, State
-from drainer.process import utcnow
-from drainer.quarantine import Quarantine
-from drainer.running import Run, settled
-from drainer.sources import Source
-from drainer.wiring.hosts import make_route
-from drainer.wiring.orders import make_orders
-from drainer.wiring.places import ledger_url, quarantine_folder
-from drainer.wiring.sources import make_sources
+from drainer.policy.recipient.state import Event, State
+from drainer.runtime.process import utcnow
+from drainer.sources.protocol import Source
 
 app = typer.Typer(
     name="bounces",
@@ -121,7 +128,7 @@ def approve(asked: Asked) -> None:
         if bouncer is None:
             rulings = [Ruling(resting=r, event=Event.APPROVED_REFUSED) for r in chosen]
         else:
-            rulings = list(escrow.approvals(bouncer, chosen, utcnow()))
+            rulings = list(approval.approvals(bouncer, chosen, utcnow()))
         if left := len(chosen) - len(rulings):
             say(f"{left} go on resting: DNS did not say enough; try again later")
         _carry_out("approve", asked, report, rulings)
@@ -161,7 +168,7 @@ def _carry_out(
         asked.insist(verb, len(rulings))
         url = ledger_url(asked.config)
         quarantine = Quarantine(quarantine_folder(url))
-        escrow.keep_copies(
+        approval.keep_copies(
             quarantine, report, rulings, _Opening(asked.config, quarantine)
         )
         done = rule(url, verb, rulings, asked.reason)

@@ -7,11 +7,11 @@ import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, ToOption, load
 from drainer.cli.output import print_json, shown, stdout, table
+from drainer.config.build.routes import make_probe, make_route
 from drainer.errors import PrimaryNotReady, UsageError
-from drainer.mail.certificate import describe
-from drainer.smtp.check import FAIL, WARN, Finding, Health
-from drainer.smtp.check import check as check_primary
-from drainer.wiring.hosts import make_probe, make_route
+from drainer.smtp.certificate import describe
+from drainer.smtp.health_check import FAIL, WARN, Finding, Health
+from drainer.smtp.health_check import check as check_primary
 
 _COLOURS = {FAIL: "red", WARN: "yellow"}
 

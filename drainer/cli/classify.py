@@ -9,13 +9,13 @@ import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, load
 from drainer.cli.output import explain, print_json, shown, stdout
+from drainer.config.build.rules import make_rules, read_rules
 from drainer.errors import UsageError
 from drainer.mail.echo import Sent
 from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
-from drainer.policy.classify import classify as judge
-from drainer.policy.rules import Rule
-from drainer.policy.verdict import Judgement
-from drainer.wiring.rules import make_rules, read_rules
+from drainer.policy.classify.classifier import classify as judge
+from drainer.policy.classify.rules import Rule
+from drainer.policy.classify.verdict import Judgement
 
 
 def register(app: typer.Typer) -> None:

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
+from drainer.bounce.build import make_own
 from drainer.cli.filters import checked_ago, checked_mailbox
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config import Config
-from drainer.digest import text_of
+from drainer.config.build.rules import make_rules
+from drainer.config.build.storage import ledger_url
 from drainer.errors import PrimaryNotReady
-from drainer.ledger.digest import digest as digest_of
-from drainer.ledger.report import Report
-from drainer.postmaster import mail_digest
-from drainer.wiring.places import ledger_url
-from drainer.wiring.reports import make_own
-from drainer.wiring.rules import make_rules
+from drainer.ledger.query.digest import digest as digest_of
+from drainer.ledger.reader import Report
+from drainer.watch.digest import mail_digest
+from drainer.watch.digest_text import text_of
 
 
 def register(app: typer.Typer) -> None:

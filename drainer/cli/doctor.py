@@ -12,14 +12,14 @@ import typer
 from drainer.cli.filters import checked_mailbox
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, shown, stderr, stdout, table
-from drainer.doctor import Tell, look
+from drainer.config.build.routes import split_host
+from drainer.doctor.build import STRICT_SENDER, Asked, make_examination
+from drainer.doctor.checks import examine, failed
+from drainer.doctor.checks.facts import Facts
+from drainer.doctor.checks.finding import Finding, Grade
+from drainer.doctor.run import Tell, look
 from drainer.errors import PrimaryNotReady, UsageError
-from drainer.policy.doctor import examine, failed
-from drainer.policy.doctor.facts import Facts
-from drainer.policy.doctor.finding import Finding, Grade
-from drainer.policy.facts import parse_address
-from drainer.wiring.doctor import STRICT_SENDER, Asked, make_examination
-from drainer.wiring.hosts import split_host
+from drainer.policy.bounce.facts import parse_address
 
 _COLOURS = {
     Grade.OK: "green",

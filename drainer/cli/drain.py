@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer import databases
 from drainer.cli.check import refuse_if_sick
+from drainer.cli.event_loop import run_loop
 from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.inspect import print_plan
-from drainer.cli.loop import run_loop
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
@@ -25,15 +24,12 @@ from drainer.cli.output import VOICE, explain, print_json, say, warn
 from drainer.cli.progress import progress
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
-from drainer.errors import DrainerError, LedgerError
-from drainer.helper import fork
-from drainer.ledger.engine import in_use
-from drainer.ledger.sql import Ledger
-from drainer.policy.hints import NO_KNOWN_GOOD
-from drainer.policy.redirect import Redirect
-from drainer.policy.select import Choice
-from drainer.process import rarely_collect
-from drainer.running import (
+from drainer.config.build.routes import make_probe
+from drainer.config.build.spools import make_sources
+from drainer.config.build.storage import fresh_rehearsal, ledger_url
+from drainer.delivery.build import make_orders
+from drainer.delivery.drain import Drain
+from drainer.delivery.run import (
     Helpers,
     Parts,
     Run,
@@ -43,12 +39,16 @@ from drainer.running import (
     helpers,
     settled,
 )
-from drainer.smtp.check import check as check_primary
-from drainer.wiring.hosts import make_probe
-from drainer.wiring.orders import make_orders
-from drainer.wiring.places import fresh_rehearsal, ledger_url
-from drainer.wiring.sources import make_sources
-from drainer.worker import Drain
+from drainer.errors import DrainerError, LedgerError
+from drainer.ledger.engine import in_use
+from drainer.ledger.repository import Ledger
+from drainer.policy.admission.selection import Choice
+from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
+from drainer.policy.recipient.mapping import Redirect
+from drainer.runtime import databases
+from drainer.runtime.process import rarely_collect
+from drainer.runtime.workers import fork
+from drainer.smtp.health_check import check as check_primary
 
 
 def register(app: typer.Typer) -> None:

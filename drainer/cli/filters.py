@@ -17,11 +17,11 @@ import typer
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
 from drainer.mail.envelope import parse_mailbox
-from drainer.policy.redirect import Redirect, parse_redirects
-from drainer.policy.select import Choice, Ids, Order, Pattern, Selection
-from drainer.policy.state import State
-from drainer.policy.throttle import parse_size
-from drainer.units import parse_duration
+from drainer.policy.admission.selection import Choice, Ids, Order, Pattern, Selection
+from drainer.policy.pacing.rate import parse_size
+from drainer.policy.recipient.mapping import Redirect, parse_redirects
+from drainer.policy.recipient.state import State
+from drainer.runtime.units import parse_duration
 
 T = TypeVar("T")
 MAX_FILE_BYTES = 64 * 1024 * 1024

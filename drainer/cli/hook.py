@@ -5,12 +5,12 @@ Run by keepalived, monit, cron and the like: it writes one row, and is done.
 
 import typer
 
-from drainer.cli.controls import ReasonOption, Whom, to_whom
 from drainer.cli.output import print_json, say
-from drainer.ledger.watches import is_owned
-from drainer.policy.controls import Ask
-from drainer.units import format_duration
-from drainer.wiring.places import lock_folder
+from drainer.cli.overrides import ReasonOption, Whom, to_whom
+from drainer.config.build.storage import lock_folder
+from drainer.ledger.watch_log import is_owned
+from drainer.policy.pacing.overrides import Ask
+from drainer.runtime.units import format_duration
 
 _NOW = {
     Ask.UP: "it asks the primary, and drains when that has been well for a while",

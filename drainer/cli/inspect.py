@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.choosing import Look
 from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.options import (
     ConfigOption,
@@ -18,18 +17,19 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import Pages, print_json, shown, stdout, table
+from drainer.cli.selection import Look
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
+from drainer.config.build.spools import make_sources, with_domains
+from drainer.delivery.build import make_admission
 from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import printable
-from drainer.policy.admit import Admission
-from drainer.policy.job import Scanned
-from drainer.policy.redirect import Redirect
-from drainer.policy.select import Choice, Selection
-from drainer.policy.throttle import parse_rate
-from drainer.units import human_duration, human_size
-from drainer.wiring.orders import make_admission
-from drainer.wiring.sources import make_sources, with_domains
+from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.selection import Choice, Selection
+from drainer.policy.pacing.rate import parse_rate
+from drainer.policy.recipient.delivery import Scanned
+from drainer.policy.recipient.mapping import Redirect
+from drainer.runtime.units import human_duration, human_size
 
 
 def register(app: typer.Typer) -> None:

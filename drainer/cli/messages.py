@@ -14,9 +14,9 @@ from drainer.cli.options import (
     reading,
 )
 from drainer.cli.output import Pages, print_json, shown, stdout, table
-from drainer.ledger import Row, from_micros
 from drainer.ledger.filters import Filters
-from drainer.ledger.report import Report
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Row, from_micros
 
 _COLUMNS = {
     "native id": "native_id",

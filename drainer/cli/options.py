@@ -7,10 +7,10 @@ import typer
 
 from drainer.cli.output import say
 from drainer.config import Config
-from drainer.config import file as config_file
-from drainer.ledger.report import Report
-from drainer.wiring.hosts import split_host
-from drainer.wiring.places import ledger_url
+from drainer.config import load as config_file
+from drainer.config.build.routes import split_host
+from drainer.config.build.storage import ledger_url
+from drainer.ledger.reader import Report
 
 ConfigOption = Annotated[
     Path | None,

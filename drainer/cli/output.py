@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from drainer.delivery.console import Voice
 from drainer.errors import DrainerError
 from drainer.mail.reply import printable
-from drainer.redaction import redact
-from drainer.voice import Voice
+from drainer.runtime.redaction import redact
 
 
 class _Stderr(Console):

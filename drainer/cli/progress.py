@@ -10,10 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from drainer.cli.output import shown, stderr
-from drainer.policy.verdict import Verdict
-from drainer.process import utcnow
-from drainer.units import human_duration
-from drainer.worker import Drain
+from drainer.delivery.drain import Drain
+from drainer.policy.classify.verdict import Verdict
+from drainer.runtime.process import utcnow
+from drainer.runtime.units import human_duration
 
 REFRESH = 0.2
 PLAIN_EVERY = 10.0

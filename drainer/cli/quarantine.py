@@ -8,10 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.contents import MISSING, Contents
+from drainer.bounce.quarantine.cleanup import sweep
+from drainer.bounce.quarantine.export import LeftOut, Target, target_of
+from drainer.bounce.quarantine.store import Quarantine
+from drainer.cli.action_options import IdsArgument, named
+from drainer.cli.content import MISSING, Contents
 from drainer.cli.filters import with_filters
 from drainer.cli.messages import message_facts, tell_message
-from drainer.cli.operate import verb_command
+from drainer.cli.operator_actions import verb_command
 from drainer.cli.options import (
     ConfigOption,
     IdArgument,
@@ -20,25 +24,21 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import Pages, print_json, say, shown, stdout, warn
-from drainer.cli.verbs import IdsArgument, named
 from drainer.cli.why import decisions_of, tell_decisions
 from drainer.config import Config
+from drainer.config.build.rules import make_rules
+from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.ledger import Row, from_micros
-from drainer.ledger.copies import quarantined
+from drainer.ledger.columns import from_json
 from drainer.ledger.filters import Filters
-from drainer.ledger.operate import PURGE, VERBS
-from drainer.ledger.report import Report
-from drainer.ledger.text import from_json
-from drainer.policy.bounce_gate import RULES as GATE
-from drainer.policy.meanings import meaning_of
-from drainer.policy.state import State
-from drainer.quarantine import Quarantine
-from drainer.quarantine.exporting import LeftOut, Target, target_of
-from drainer.quarantine.tidying import sweep
-from drainer.sources.files import beginning
-from drainer.wiring.places import ledger_url, quarantine_folder
-from drainer.wiring.rules import make_rules
+from drainer.ledger.operator_actions import PURGE, VERBS
+from drainer.ledger.query.quarantine import quarantined
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Row, from_micros
+from drainer.policy.bounce.decision import RULES as GATE
+from drainer.policy.classify.describe import meaning_of
+from drainer.policy.recipient.state import State
+from drainer.sources.common.files import beginning
 
 MAX_HEADER_BYTES = 64 * 1024
 """Of a header section that is shown."""

@@ -8,21 +8,21 @@ import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import VOICE, print_json, say, stdout, warn
-from drainer.errors import UsageError
-from drainer.ledger.report import Report
-from drainer.mail.message import Problem
-from drainer.mail.reply import printable
-from drainer.source_claims import SourceClaims
-from drainer.sources.database_import import Spool, create_spool
-from drainer.taking import Takings
-from drainer.voice import tell_returned
-from drainer.wiring.places import (
+from drainer.config.build.spools import make_sources
+from drainer.config.build.storage import (
     ledger_url,
     lock_folder,
     marker_folders,
     shown_ledger,
 )
-from drainer.wiring.sources import make_sources
+from drainer.delivery.console import tell_returned
+from drainer.delivery.holds import Takings
+from drainer.delivery.source_claims import SourceClaims
+from drainer.errors import UsageError
+from drainer.ledger.reader import Report
+from drainer.mail.message import Problem
+from drainer.mail.reply import printable
+from drainer.sources.database.importer import Spool, create_spool
 
 UrlArgument = Annotated[
     str,

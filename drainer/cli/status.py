@@ -9,17 +9,17 @@ import typer
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, shown, stdout, table
 from drainer.config import Config
+from drainer.config.build.spools import make_sources
+from drainer.config.build.storage import ledger_url, lock_folder
 from drainer.errors import LedgerError
-from drainer.ledger import Row, from_micros
-from drainer.ledger.report import Report
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Row, from_micros
 from drainer.ledger.reserve import Unread
 from drainer.ledger.standing import expiry, standing
 from drainer.mail.message import Message
-from drainer.policy.meanings import meaning_of
-from drainer.sources import Source
-from drainer.units import human_duration
-from drainer.wiring.places import ledger_url, lock_folder
-from drainer.wiring.sources import make_sources
+from drainer.policy.classify.describe import meaning_of
+from drainer.runtime.units import human_duration
+from drainer.sources.protocol import Source
 
 
 def register(app: typer.Typer) -> None:

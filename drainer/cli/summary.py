@@ -3,15 +3,15 @@
 from dataclasses import asdict
 from typing import Any
 
-from drainer.bounces.reporting import Count
+from drainer.bounce.reports import Count
 from drainer.cli.output import print_json, shown, stdout
-from drainer.ledger import from_micros
-from drainer.ledger.escrow import outlook
-from drainer.ledger.report import Report
-from drainer.policy.hints import remedy
-from drainer.running import Ended, Run
-from drainer.units import human_duration, human_size
-from drainer.worker import Drain
+from drainer.delivery.drain import Drain
+from drainer.delivery.run import Ended, Run
+from drainer.ledger.reader import Report
+from drainer.ledger.records import from_micros
+from drainer.ledger.reports.pending_bounces import outlook
+from drainer.policy.breaker.remedies import remedy
+from drainer.runtime.units import human_duration, human_size
 
 
 def summary_of(run: Run, ended: Ended) -> dict[str, Any]:

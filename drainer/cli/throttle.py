@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.controls import ReasonOption, Whom, to_whom
 from drainer.cli.output import print_json, say, shown, stdout
+from drainer.cli.overrides import ReasonOption, Whom, to_whom
 from drainer.errors import UsageError
 from drainer.ledger.controls import Desk
-from drainer.policy.controls import Ask, Control
-from drainer.policy.throttle import parse_rate
+from drainer.policy.pacing.overrides import Ask, Control
+from drainer.policy.pacing.rate import parse_rate
 
 app = typer.Typer(
     name="throttle",

@@ -9,29 +9,29 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from drainer.bounce.build import make_evidence, make_own, make_trust
+from drainer.bounce.evidence.client import Checks
+from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, Question
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, shown, stdout, table
 from drainer.config import Config
+from drainer.config.build.spools import make_sources
+from drainer.config.build.storage import ledger_url
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.evidence import MAX_CONTENT_BYTES, Question
-from drainer.evidence.checking import Checks
+from drainer.ledger.codec import message_of, recipient_of
 from drainer.ledger.filters import Filters
-from drainer.ledger.report import Report
-from drainer.ledger.rows import message_of, recipient_of
+from drainer.ledger.reader import Report
 from drainer.mail.content import crlf
 from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
-from drainer.mail.fields import fields_of, unfold
-from drainer.mail.marks import marks_of
+from drainer.mail.header import fields_of, unfold
+from drainer.mail.list_markers import marks_of
 from drainer.mail.message import Message
-from drainer.policy.bounce_gate import RULES as GATE
-from drainer.policy.bounce_gate import Case, Decision, decide
-from drainer.policy.evidence import RULES, Evidence, judge
-from drainer.policy.facts import Facts, Strength, parse_address
-from drainer.policy.verdict import Judgement, Scope, Verdict
-from drainer.sources import Source
-from drainer.wiring.places import ledger_url
-from drainer.wiring.reports import make_evidence, make_own, make_trust
-from drainer.wiring.sources import make_sources
+from drainer.policy.bounce.decision import RULES as GATE
+from drainer.policy.bounce.decision import Case, Decision, decide
+from drainer.policy.bounce.evidence import RULES, Evidence, judge
+from drainer.policy.bounce.facts import Facts, Strength, parse_address
+from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.sources.protocol import Source
 
 _COLOURS = {
     Strength.PROVEN: "green",

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from drainer import databases
-from drainer.cli.loop import run_loop
+from drainer.cli.event_loop import run_loop
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
 from drainer.cli.output import VOICE, say, warn
+from drainer.delivery.console import Voice
+from drainer.delivery.run import first_of
 from drainer.errors import DrainerError
-from drainer.policy.hints import NO_KNOWN_GOOD
-from drainer.running import first_of
-from drainer.voice import Voice
-from drainer.watch.watching import Serve, Watching
-from drainer.wiring.hook import make_server
-from drainer.wiring.watch import Plan, make_plan
+from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
+from drainer.runtime import databases
+from drainer.watch.http.build import make_server
+from drainer.watch.plan import Plan, make_plan
+from drainer.watch.watch import Serve, Watching
 
 
 def register(app: typer.Typer) -> None:

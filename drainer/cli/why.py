@@ -14,12 +14,12 @@ from drainer.cli.options import (
     reading,
 )
 from drainer.cli.output import print_json, shown, stdout
-from drainer.ledger import Row, from_micros
 from drainer.ledger.filters import Filters
-from drainer.ledger.report import Report
-from drainer.observe.ids import decision_span, trace_of
-from drainer.policy.state import FINAL, State
-from drainer.units import human_duration
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Row, from_micros
+from drainer.policy.recipient.state import FINAL, State
+from drainer.runtime.units import human_duration
+from drainer.telemetry.ids import decision_span, trace_of
 
 
 def register(app: typer.Typer) -> None:

@@ -21,9 +21,9 @@ from pydantic_settings import (
 
 from drainer.config.bounce import BounceSection
 from drainer.config.hook import HookSection
-from drainer.config.pace import GateSection, RetrySection, ThrottleSection
-from drainer.config.places import LedgerSection, SourceSection, TelemetrySection
 from drainer.config.primary import HealthSection, Primary
+from drainer.config.storage import LedgerSection, SourceSection, TelemetrySection
+from drainer.config.throttle import GateSection, RetrySection, ThrottleSection
 from drainer.config.watch import WatchSection
 
 

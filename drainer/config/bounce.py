@@ -15,7 +15,7 @@ from pydantic import (
 
 from drainer.config.section import Duration, Section, settle_tls
 from drainer.mail.mailbox import ascii_domain
-from drainer.policy.throttle import parse_rate
+from drainer.policy.pacing.rate import parse_rate
 
 _DELIMITERS = re.compile(r"[!#$%&'*+/=?^_`{|}~-]*")
 """What a local part may hold unquoted (RFC 5321 4.1.2), but letters and digits."""
@@ -186,7 +186,7 @@ class BounceSection(Section):
     @classmethod
     def _are_of_one_owner(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         # The list of public suffixes takes time to load, and few need it here.
-        from drainer.evidence.domains import is_public_suffix  # noqa: PLC0415
+        from drainer.runtime.public_suffixes import is_public_suffix  # noqa: PLC0415
 
         for name in names:
             if is_public_suffix(ascii_domain(name.removeprefix("."))):

@@ -6,7 +6,7 @@ import re
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from drainer.config.section import Section
-from drainer.policy.throttle import parse_rate
+from drainer.policy.pacing.rate import parse_rate
 
 _NAME = re.compile(r"[a-z0-9._-]{1,253}(?::[0-9]{1,5})?")
 _BETTER = "better: {}_file, or the environment"

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from drainer.config.section import Duration, Section
 from drainer.mail.envelope import AddressError, parse_mailbox
-from drainer.policy.hours import parse_hours, parse_time
+from drainer.policy.watch.windows import parse_hours, parse_time
 
 
 class WatchSection(Section):

@@ -8,18 +8,13 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from drainer.ledger import (
-    bounces,
-    schema,
-)
-from drainer.ledger.rows import (
-    claimed_of,
-    message_of,
-)
-from drainer.policy.job import Claimed, Job
-from drainer.policy.state import CLAIMABLE, State
-from drainer.policy.verdict import Verdict
-from drainer.values import dataclass
+from drainer.ledger import schema
+from drainer.ledger.codec import claimed_of, message_of
+from drainer.ledger.reports import evidence
+from drainer.policy.classify.verdict import Verdict
+from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.policy.recipient.state import CLAIMABLE, State
+from drainer.runtime.values import dataclass
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _CLAIMABLE = [state.value for state in CLAIMABLE]
@@ -112,7 +107,7 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
     ).mappings()
     messages = {row["seq"]: row for row in known}
     doubted = [s for s in seqs if any(c.refusal for c in claims.get(s, []))]
-    found = bounces.evidence_of(connection, doubted) if doubted else {}
+    found = evidence.evidence_of(connection, doubted) if doubted else {}
     jobs = []
     for seq in seqs:
         for part in _apart(claims.get(seq, [])):

@@ -5,19 +5,11 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from drainer.ledger import (
-    Decision,
-    Kind,
-    Row,
-    engine,
-    from_micros,
-    runs,
-    schema,
-    to_micros,
-)
-from drainer.ledger.rows import decision_row
-from drainer.ledger.text import from_json
-from drainer.policy.controls import Ask, Control, InForce, in_force
+from drainer.ledger import engine, runs, schema
+from drainer.ledger.codec import decision_row
+from drainer.ledger.columns import from_json
+from drainer.ledger.records import Decision, Kind, Row, from_micros, to_micros
+from drainer.policy.pacing.overrides import Ask, Control, InForce, in_force
 
 _C = schema.controls.c
 _STANDING = (Ask.PAUSE.value, Ask.RESUME.value, Ask.THROTTLE.value)

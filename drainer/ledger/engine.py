@@ -18,11 +18,11 @@ import tenacity
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from drainer import databases
 from drainer.errors import LedgerError, LedgerLost, UsageError
 from drainer.ledger import schema
-from drainer.owned_sqlite import sqlite_arguments
-from drainer.private_files import make_private_folder, open_private
+from drainer.runtime import databases
+from drainer.runtime.owned_sqlite import sqlite_arguments
+from drainer.runtime.private_files import make_private_folder, open_private
 
 LedgerURL = URL
 BUSY_TIMEOUT_MS = 30_000

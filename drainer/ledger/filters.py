@@ -6,10 +6,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from drainer.ledger import schema, to_micros
-from drainer.ledger.rows import known_of
-from drainer.policy.select import Selection, fold
-from drainer.values import dataclass
+from drainer.ledger import schema
+from drainer.ledger.codec import known_of
+from drainer.ledger.records import to_micros
+from drainer.policy.admission.selection import Selection, fold
+from drainer.runtime.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 

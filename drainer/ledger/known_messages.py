@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from drainer.ledger import Decision, Kind, Row, from_micros, schema
-from drainer.ledger.prepared import Prepared, inserting
-from drainer.ledger.rows import decision_row, message_of
+from drainer.ledger import schema
+from drainer.ledger.codec import decision_row, message_of
+from drainer.ledger.records import Decision, Kind, Row, from_micros
+from drainer.ledger.writer.prepared import Prepared, inserting
 from drainer.mail.message import PROBLEMS, Message
-from drainer.policy.identity import Fingerprint, Listed, Recorded
-from drainer.policy.state import FINAL, State
+from drainer.policy.admission.identity import Fingerprint, Listed, Recorded
+from drainer.policy.recipient.state import FINAL, State
 
 _R, _M = schema.recipients.c, schema.messages.c
 _RECIPIENT = Prepared(inserting(schema.recipients))

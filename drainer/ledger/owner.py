@@ -18,16 +18,16 @@ from pathlib import Path
 import sqlalchemy as sa
 import tenacity
 
-from drainer import databases
 from drainer.errors import LedgerError, LedgerLost
 from drainer.ledger import schema
-from drainer.private_files import (
+from drainer.runtime import databases
+from drainer.runtime.private_files import (
     make_private_folder,
     open_present,
     open_private,
     remove_private,
 )
-from drainer.values import dataclass
+from drainer.runtime.values import dataclass
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY = timedelta(seconds=30)

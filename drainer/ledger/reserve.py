@@ -22,22 +22,23 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from drainer import databases
 from drainer.errors import LedgerLost
-from drainer.ledger import Closed, Outcome, Row, engine, schema, to_micros
+from drainer.ledger import engine, schema
+from drainer.ledger.columns import from_json, to_json
 from drainer.ledger.owner import Owner, lock_is_free, writable
-from drainer.ledger.text import from_json, to_json
-from drainer.ledger.writer import Then
-from drainer.policy.job import Claimed, Job
-from drainer.policy.settle import Settlement
-from drainer.policy.state import State
-from drainer.private_files import (
+from drainer.ledger.records import Closed, Outcome, Row, to_micros
+from drainer.ledger.writer.client import Then
+from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.policy.recipient.settle import Settlement
+from drainer.policy.recipient.state import State
+from drainer.runtime import databases
+from drainer.runtime.private_files import (
     open_present,
     open_private,
     remove_private,
     rename_private,
 )
-from drainer.values import dataclass
+from drainer.runtime.values import dataclass
 
 SUFFIX = ".reserve"
 ASIDE = ".reserve-unused"

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from drainer.errors import LedgerLost, UsageError
-from drainer.ledger import Decision, Kind, Row, from_micros, schema
+from drainer.ledger import schema
+from drainer.ledger.codec import decision_row
 from drainer.ledger.owner import dead_owners, lease_end
-from drainer.ledger.prepared import Prepared
+from drainer.ledger.records import Decision, Kind, Row, from_micros
 from drainer.ledger.reserve import ReserveRecord
-from drainer.ledger.rows import decision_row
-from drainer.ledger.statements import Identity
 from drainer.ledger.takeover import abandon, settle_reserved, take_over
+from drainer.ledger.writer.batch import Identity
+from drainer.ledger.writer.prepared import Prepared
 
 _N = schema.runs.c
 WHOLE = 1_000_000

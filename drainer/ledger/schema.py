@@ -7,7 +7,7 @@ before the first release.
 
 import sqlalchemy as sa
 
-from drainer.databases import LONG_TEXT
+from drainer.runtime.databases import LONG_TEXT
 
 VERSION = "2"
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from drainer.ledger import Row
-from drainer.ledger.report import Report
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Row
 
 
 def standing(

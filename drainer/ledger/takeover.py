@@ -7,14 +7,15 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from drainer.ledger import Decision, Kind, from_micros, schema
+from drainer.ledger import schema
+from drainer.ledger.codec import decision_row
+from drainer.ledger.columns import to_json
 from drainer.ledger.owner import dead_owners
+from drainer.ledger.records import Decision, Kind, from_micros
 from drainer.ledger.reserve import DELIVERED, ReserveRecord
-from drainer.ledger.rows import decision_row
-from drainer.ledger.statements import Identity
-from drainer.ledger.text import to_json
-from drainer.policy.settle import MAX_DOUBTS
-from drainer.policy.state import Event, State, follow
+from drainer.ledger.writer.batch import Identity
+from drainer.policy.recipient.settle import MAX_DOUBTS
+from drainer.policy.recipient.state import Event, State, follow
 
 _OWNER_DIED, _RESERVED = "owner-died", "reserve-delivered"
 _TAKEN_OVER = (State.UNKNOWN, State.HELD)

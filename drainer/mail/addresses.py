@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from drainer.mail.envelope import AddressError, parse_mailbox
-from drainer.mail.fields import unfold
+from drainer.mail.header import unfold
 from drainer.mail.mailbox import canonical_mailbox
 
 _PHRASE = r'(?:[^"(),:;<>@\[\\\]]|"(?:[^"\\]|\\.)*")*'

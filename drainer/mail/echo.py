@@ -20,9 +20,9 @@ from email.header import decode_header
 from functools import partial
 from urllib.parse import unquote
 
-from drainer.mail.fields import fields_of, unfold
+from drainer.mail.header import fields_of, unfold
 from drainer.mail.reply import Reply
-from drainer.values import dataclass
+from drainer.runtime.values import dataclass
 
 PIECE = 8
 """Letters and digits in a row that are recognised as sent."""

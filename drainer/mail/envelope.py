@@ -10,7 +10,7 @@ import re
 from dataclasses import field
 
 from drainer.mail.mailbox import unquote
-from drainer.values import dataclass
+from drainer.runtime.values import dataclass
 
 MAX_MAILBOX_LENGTH = 500
 """Octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from drainer.mail.envelope import Client, Envelope
-from drainer.values import dataclass
+from drainer.runtime.values import dataclass
 
 #: code -> (what it means, may an operator's `release` overrule it?)
 PROBLEMS: dict[str, tuple[str, bool]] = {

@@ -1,7 +1,7 @@
 """What a peer answers, or that it did not: Reply, Lost, and the Stage of either.
 
 Parsing follows RFC 5321 4.2 and RFC 2034 4; hostile text is expected, so length
-is capped by the reader (drainer.smtp.wire) and controls are escaped by whoever
+is capped by the reader (drainer.smtp.protocol) and controls are escaped by whoever
 prints. Codes are decided on by the first digit (RFC 5321 4.2.1).
 """
 
@@ -10,7 +10,7 @@ import re
 from dataclasses import field
 from functools import lru_cache
 
-from drainer.values import dataclass
+from drainer.runtime.values import dataclass
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})(?=\s|$)")

@@ -11,11 +11,11 @@ from dataclasses import field, replace
 
 from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
 from drainer.mail.reply import Lost, Reply
-from drainer.policy.gate import Outcome
-from drainer.smtp import Route
-from drainer.smtp.check import own_name
-from drainer.smtp.connect import Connection, Failed, connect
-from drainer.values import dataclass
+from drainer.policy.breaker.breaker import Outcome
+from drainer.runtime.values import dataclass
+from drainer.smtp.connection import Connection, Failed, connect
+from drainer.smtp.health_check import own_name
+from drainer.smtp.route import Route
 
 _SUCCESS, _PERMANENT = 2, 5
 

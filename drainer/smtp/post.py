@@ -6,9 +6,9 @@ and whatever answers must be told apart by its stage.
 
 from drainer.mail.content import dot_stuff
 from drainer.mail.reply import Lost, Reply, Stage
-from drainer.smtp import Timeouts
-from drainer.smtp.connect import Connection
-from drainer.values import dataclass
+from drainer.runtime.values import dataclass
+from drainer.smtp.connection import Connection
+from drainer.smtp.route import Timeouts
 
 _SUCCESS, _GO_ON = 2, 3
 

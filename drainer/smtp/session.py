@@ -18,18 +18,18 @@ from drainer.errors import MessageUnreadable
 from drainer.mail.content import dot_stuff, replace_bare_newlines
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
-from drainer.policy.classify import Answer
-from drainer.policy.job import Claimed
-from drainer.smtp import Route
+from drainer.policy.classify.classifier import Answer
+from drainer.policy.recipient.delivery import Claimed
 from drainer.smtp.commands import (
     mail_command,
     misfit,
     rcpt_command,
     recipient_limit,
 )
-from drainer.smtp.connect import Connection
-from drainer.smtp.forwarding import Introduction, narrowed
-from drainer.smtp.work import Work
+from drainer.smtp.connection import Connection
+from drainer.smtp.route import Route
+from drainer.smtp.transaction import Work
+from drainer.smtp.xclient import Introduction, narrowed
 
 IN_MEMORY_BYTES = 64 * 1024
 """A content up to this size is written at once; a larger one is streamed."""

@@ -3,8 +3,8 @@
 from drainer.mail.content import dot_stuff
 from drainer.mail.envelope import is_ascii
 from drainer.mail.reply import Lost, Reply
-from drainer.smtp import Route
-from drainer.smtp.connect import Connection, Failed, connect
+from drainer.smtp.connection import Connection, Failed, connect
+from drainer.smtp.route import Route
 
 _SUCCESS = 2
 _GO_AHEAD = 3

@@ -11,36 +11,36 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from drainer.errors import SourceError, UsageError
-from drainer.redaction import redact_url
-from drainer.sources import Format, Option, Source
-from drainer.sources.archive import (
+from drainer.runtime.redaction import redact_url
+from drainer.sources.archive.source import (
     DEFAULT_LIMIT,
     LIMIT_OPTION,
     is_archive,
     open_archive,
 )
-from drainer.sources.files import is_directory, unusable
+from drainer.sources.common.files import is_directory, unusable
+from drainer.sources.protocol import Format, Option, Source
 
 Values = str | tuple[str, ...]
 
 #: Sources that have a name instead of a path: ``KIND:NAME``, or ``KIND:NAME=PATH``.
-_NAMED: Mapping[tuple[str, str], str] = {("postfix", "live"): "postfix_live"}
+_NAMED: Mapping[tuple[str, str], str] = {("postfix", "live"): "postfix.live"}
 
 _MODULES: Mapping[str, str] = {
-    "postfix": "postfix",
-    "maildir": "maildir",
-    "exim": "exim",
-    "sendmail": "sendmail",
-    "haraka": "haraka",
-    "opensmtpd": "opensmtpd",
-    "qmail": "qmail",
-    "mbox": "mbox",
-    "eml": "eml",
-    "postcat": "postcat",
-    "sqlite": "database",
-    "postgresql": "database",
-    "mysql": "database",
-    "mariadb": "database",
+    "postfix": "postfix.source",
+    "maildir": "maildir.source",
+    "exim": "exim.source",
+    "sendmail": "sendmail.source",
+    "haraka": "haraka.source",
+    "opensmtpd": "opensmtpd.source",
+    "qmail": "qmail.source",
+    "mbox": "mbox.source",
+    "eml": "eml.source",
+    "postcat": "postcat.source",
+    "sqlite": "database.source",
+    "postgresql": "database.source",
+    "mysql": "database.source",
+    "mariadb": "database.source",
 }
 """The module of each format: what it calls FORMAT is loaded when it is asked for."""
 

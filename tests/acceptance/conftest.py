@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backup import Backup
+from tests.support.scenarios.backup import Backup
 
 
 @pytest.fixture

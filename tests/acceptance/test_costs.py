@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import Drainer, drain_arguments, maildir_message, write_maildir
-from tests.peer import PeerThread
-from tests.processes import Peaks
-from tests.queue_files import place, queue_file
-from tests.roles import SmtpSink
+from tests.support.command.installed import (
+    Drainer,
+    drain_arguments,
+    maildir_message,
+    write_maildir,
+)
+from tests.support.command.processes import Peaks
+from tests.support.mta.roles import SmtpSink
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.spools.postfix_files import place, queue_file
 
 pytestmark = pytest.mark.alone
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from drainer.sources.database_import import Spool, create_spool
-from drainer.sources.maildir import Maildir
-from tests.command import Drainer, drain_arguments, write_maildir
-from tests.databases import Server
-from tests.peer import PeerThread
-from tests.script import Delay, Script
+from drainer.sources.database.importer import Spool, create_spool
+from drainer.sources.maildir.source import Maildir
+from tests.support.command.installed import Drainer, drain_arguments, write_maildir
+from tests.support.databases.servers import Server
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Delay, Script
 
 COUNT = 2000
 KILLS = 6

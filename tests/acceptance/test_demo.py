@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 def demo(folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run the demo as the Makefile does, in a folder of the test's."""
     return subprocess.run(
         [sys.executable, "-m", "tests.demo", str(folder)],
-        cwd=REPOSITORY,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,

@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.collector import Collector, Span, spans_of_file
-from tests.command import Drainer, maildir_message, write_maildir
-from tests.peer import PeerThread
-from tests.postfix import free_port
-from tests.running import call
-from tests.script import Script, Step, View
+from tests.support.command.installed import Drainer, maildir_message, write_maildir
+from tests.support.command.runner import call
+from tests.support.mta.postfix import free_port
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script, Step, View
+from tests.support.web.collector import Collector, Span, spans_of_file
 
 DELIVERED, DEFERRED, REFUSED, SHARED = (f"user{n}@example.org" for n in range(4))
 HELD = "stranger@example.net"

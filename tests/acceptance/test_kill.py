@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.command import Drainer, drain_arguments, write_maildir
-from tests.peer import PeerThread
-from tests.script import Delay, Drop, Script, Step, View
+from tests.support.command.installed import Drainer, drain_arguments, write_maildir
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Delay, Drop, Script, Step, View
 
 if TYPE_CHECKING:
     import subprocess

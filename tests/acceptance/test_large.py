@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from drainer.window import WINDOW
+from drainer.delivery.fair_queue import WINDOW
 from tests.bench.large import write_maildir
-from tests.command import Drainer, drain_arguments
-from tests.processes import Peaks
-from tests.roles import SmtpSink
+from tests.support.command.installed import Drainer, drain_arguments
+from tests.support.command.processes import Peaks
+from tests.support.mta.roles import SmtpSink
 
 pytestmark = pytest.mark.alone
 

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from tests.outage import outage
+from tests.support.scenarios.outage import outage
 
 MESSAGES = 1050
 """A twentieth of what `python -m tests.bench --only bounces` drains."""

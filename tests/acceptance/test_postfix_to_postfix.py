@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from drainer.sources.marker import MARKER
-from tests.command import Drainer
-from tests.postfix import PrivatePostfix
-from tests.roles import Primary, Received
-from tests.samples import Sample, lay_out_postfix, postfix_samples
+from drainer.sources.common.marker import MARKER
+from tests.support.command.installed import Drainer
+from tests.support.mta.postfix import PrivatePostfix
+from tests.support.mta.roles import Primary, Received
+from tests.support.spools.samples import Sample, lay_out_postfix, postfix_samples
 
 DOMAINS = (
     "example.org", "example.net", "example.com", "partial.example.net",

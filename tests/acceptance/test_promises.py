@@ -15,14 +15,26 @@ from typing import Self
 
 import pytest
 
-from drainer.sources.marker import MARKER
-from tests.arrivals import most_over
-from tests.collector import spans_of_file
-from tests.command import Drainer, drain_arguments, maildir_message, write_maildir
-from tests.peer import PeerThread
-from tests.queue_files import place, queue_file, record
-from tests.samples import lay_out_postfix
-from tests.script import Delay, Drop, Script, Step, View, per_recipient
+from drainer.sources.common.marker import MARKER
+from tests.support.command.installed import (
+    Drainer,
+    drain_arguments,
+    maildir_message,
+    write_maildir,
+)
+from tests.support.scenarios.arrivals import most_over
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import (
+    Delay,
+    Drop,
+    Script,
+    Step,
+    View,
+    per_recipient,
+)
+from tests.support.spools.postfix_files import place, queue_file, record
+from tests.support.spools.samples import lay_out_postfix
+from tests.support.web.collector import spans_of_file
 
 RECEIVER_STALL = 0.1
 """Seconds for which the peer's thread may not run while mail piles up before it."""

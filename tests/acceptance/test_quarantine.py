@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import pytest
 
-from tests.backup import PATIENCE, Backup
-from tests.peer import PeerThread
-from tests.primaries import OK, SENDER, UNKNOWN
-from tests.running import Result, call, end
-from tests.script import Message, Script, View
+from tests.support.command.runner import Result, call, end
+from tests.support.scenarios.backup import PATIENCE, Backup
+from tests.support.scenarios.primaries import OK, SENDER, UNKNOWN
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Message, Script, View
 
 StartPeer = Callable[..., PeerThread]
 GONE, AWAY, WELCOME = "gone@example.org", "away@example.org", "user@example.org"

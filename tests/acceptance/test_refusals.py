@@ -1,7 +1,8 @@
 """Promise P4, a whole drain at a time: what a sick primary says judges no message.
 
-Each scenario of tests/scenarios.py is drained while the primary is sick, then until
-everything has arrived that can, with known-good recipients configured and without.
+Each scenario of tests/support/scenarios/refusals.py is drained while the primary is
+sick, then until everything has arrived that can, with known-good recipients configured
+and without.
 """
 
 from collections import Counter
@@ -10,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.backup import Backup, Delivered
-from tests.peer import PeerThread
-from tests.primaries import (
+from tests.support.command.runner import end
+from tests.support.scenarios.backup import Backup, Delivered
+from tests.support.scenarios.primaries import (
     DOMAIN,
     EVERY_TENTH,
     REMAIN,
@@ -30,9 +31,9 @@ from tests.primaries import (
     user,
     users_only,
 )
-from tests.running import end
-from tests.scenarios import DOMAINS, SCENARIOS, few_unknown
-from tests.script import Message, ReplyThenDrop, Script, Step, View
+from tests.support.scenarios.refusals import DOMAINS, SCENARIOS, few_unknown
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Message, ReplyThenDrop, Script, Step, View
 
 StartPeer = Callable[..., PeerThread]
 

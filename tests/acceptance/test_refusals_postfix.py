@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.backup import Backup, Delivered, escrow
-from tests.milter import CONTINUE, TEMPFAIL, Milter
-from tests.policy_server import Greylist
-from tests.primaries import (
+from tests.support.mta.milter import CONTINUE, TEMPFAIL, Milter
+from tests.support.mta.policy_server import Greylist
+from tests.support.mta.roles import Primary
+from tests.support.scenarios.backup import Backup, Delivered, escrow
+from tests.support.scenarios.primaries import (
     EVERY_TENTH,
     EVERYBODY,
     REMAIN,
@@ -22,7 +23,6 @@ from tests.primaries import (
     STOPPED,
     Outcome,
 )
-from tests.roles import Primary
 
 StartPrimary = Callable[[Mapping[str, str]], Primary]
 

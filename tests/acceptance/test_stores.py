@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import Drainer, write_maildir
 from tests.contract.test_sources import tree
-from tests.peer import PeerThread
-from tests.script import Script, per_recipient
-from tests.store_kits import FROM, TOP, dump, list_line, pack, text
+from tests.support.command.installed import Drainer, write_maildir
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script, per_recipient
+from tests.support.spools.store_kits import FROM, TOP, dump, list_line, pack, text
 
 COUNT = 12
 

@@ -4,12 +4,12 @@ import smtplib
 from collections import Counter
 from collections.abc import Callable
 
-from tests.backup import Backup
-from tests.postfix import PrivatePostfix, wait_until
-from tests.primaries import Mail
-from tests.roles import Primary
-from tests.running import end
-from tests.watcher import Watcher, prepare, watching
+from tests.support.command.runner import end
+from tests.support.command.watch import Watcher, prepare, watching
+from tests.support.mta.postfix import PrivatePostfix, wait_until
+from tests.support.mta.roles import Primary
+from tests.support.scenarios.backup import Backup
+from tests.support.scenarios.primaries import Mail
 
 NAMES = [f"user{n}@example.org" for n in range(30)]
 LATER = [f"late{n}@example.org" for n in range(12)]

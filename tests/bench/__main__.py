@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from tests.bench import adaptive, bounces, flush, large, refusals, throttle
-from tests.postfix import instance_directory, missing_reason
-from tests.roles import SmtpSink
+from tests.support.mta.postfix import instance_directory, missing_reason
+from tests.support.mta.roles import SmtpSink
 
 PARTS = ("postfix", "refusals", "bounces", "large", "throttle", "adaptive")
 

@@ -7,8 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.docs import DOCS, table
-from tests.simulation import Client, Feedback, Fixed, Ours, Outcome, simulate
+from tests.support.docs import DOCS, table
+from tests.support.scenarios.simulation import (
+    Client,
+    Feedback,
+    Fixed,
+    Ours,
+    Outcome,
+    simulate,
+)
 
 SEED: Final = 1
 MESSAGES: Final = 10_000

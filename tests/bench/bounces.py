@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.outage import PROVEN, outage
+from tests.support.scenarios.outage import PROVEN, outage
 
 MESSAGES = 21_000
 

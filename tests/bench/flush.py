@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.machine import Noise
-from tests.command import Drainer, drain_arguments
-from tests.postfix import PrivatePostfix, instance_directory, program
-from tests.processes import Peaks, cpu_seconds, group_cpu_seconds
-from tests.roles import SmtpSink, backup
+from tests.support.command.installed import Drainer, drain_arguments
+from tests.support.command.processes import Peaks, cpu_seconds, group_cpu_seconds
+from tests.support.mta.postfix import PrivatePostfix, instance_directory, program
+from tests.support.mta.roles import SmtpSink, backup
 
 CONNECTIONS = 20
 SIZE_BYTES = 4096

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.machine import Noise
-from tests.command import Drainer, drain_arguments, maildir_message
-from tests.processes import Peaks
-from tests.queue_files import place, queue_file, record
-from tests.roles import SmtpSink
+from tests.support.command.installed import Drainer, drain_arguments, maildir_message
+from tests.support.command.processes import Peaks
+from tests.support.mta.roles import SmtpSink
+from tests.support.spools.postfix_files import place, queue_file, record
 
 SIZE_BYTES = 800
 BODY = (b"x" * 71 + b"\n") * 10

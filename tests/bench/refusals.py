@@ -15,18 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.backup import PATIENCE, Backup
-from tests.peer import PeerThread
-from tests.postfix import PrivatePostfix, instance_directory, wait_until
-from tests.primaries import (
-    Mail,
-    Scenario,
-)
-from tests.roles import backup
-from tests.scenarios import (
-    SCENARIOS,
-    few_unknown,
-)
+from tests.support.mta.postfix import PrivatePostfix, instance_directory, wait_until
+from tests.support.mta.roles import backup
+from tests.support.scenarios.backup import PATIENCE, Backup
+from tests.support.scenarios.primaries import Mail, Scenario
+from tests.support.scenarios.refusals import SCENARIOS, few_unknown
+from tests.support.smtp_peer.peer import PeerThread
 
 LIMIT_SECONDS: Final = 60
 _STATUS: Final = re.compile(r" to=<([^>]*)>, .* status=(sent|bounced|deferred) ")

@@ -12,11 +12,11 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from drainer.policy.throttle import message_rate
-from tests.arrivals import achieved, most_over
-from tests.command import Drainer, drain_arguments, write_maildir
-from tests.peer import PeerThread
-from tests.script import Delay, Script
+from drainer.policy.pacing.rate import message_rate
+from tests.support.command.installed import Drainer, drain_arguments, write_maildir
+from tests.support.scenarios.arrivals import achieved, most_over
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Delay, Script
 
 RATES = (1, 20, 500)
 DELAYS = (0.0, 0.4)

@@ -16,20 +16,26 @@ from typing import NamedTuple
 
 import pytest
 
+from drainer.delivery.loader import examine
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.intake import examine
 from drainer.mail.message import PROBLEMS
-from drainer.policy.admit import Admission, admit
-from drainer.policy.job import Scanned
-from drainer.sources import Source
-from drainer.sources.control_files import MAX_CONTROL_BYTES
-from drainer.sources.postfix_records import MAX_ENVELOPE_BYTES
+from drainer.policy.admission.admit import Admission, admit
+from drainer.policy.recipient.delivery import Scanned
+from drainer.sources.common.control_files import MAX_CONTROL_BYTES
+from drainer.sources.postfix.records import MAX_ENVELOPE_BYTES
+from drainer.sources.protocol import Source
 from tests.contract.test_sources import KITS, Kit, as_nobody, root
-from tests.exim_files import header_file
-from tests.exim_files import place as place_exim
-from tests.queue_files import ARRIVAL, queue_file, record, size_record
-from tests.queue_files import place as place_postfix
-from tests.queue_kits import address, control_file, haraka_file, lay_out_qmail, todo
+from tests.support.spools.exim_files import header_file
+from tests.support.spools.exim_files import place as place_exim
+from tests.support.spools.postfix_files import ARRIVAL, queue_file, record, size_record
+from tests.support.spools.postfix_files import place as place_postfix
+from tests.support.spools.queue_kits import (
+    address,
+    control_file,
+    haraka_file,
+    lay_out_qmail,
+    todo,
+)
 
 __all__ = ("root",)
 

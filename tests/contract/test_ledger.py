@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from drainer.ledger import Closed, Conflict, Opened, to_micros
-from drainer.ledger.choosing import Asking, look
+from drainer.ledger.codec import listing_of
 from drainer.ledger.engine import parse_url
-from drainer.ledger.recording import RecordedPart
-from drainer.ledger.report import Report
-from drainer.ledger.rows import listing_of
-from drainer.ledger.sql import Ledger
+from drainer.ledger.messages import RecordedPart
+from drainer.ledger.query.selection import Asking, look
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Closed, Conflict, Opened, to_micros
+from drainer.ledger.repository import Ledger
 from drainer.mail.content import Held, survey
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, Spooled
 from drainer.mail.reply import Stage, parse_reply
-from drainer.policy.admit import Admission, admit
-from drainer.policy.identity import Scan
-from drainer.policy.job import Job
-from drainer.policy.select import Choice, Order, Selection
-from tests.settling import ending, settled
+from drainer.policy.admission.admit import Admission, admit
+from drainer.policy.admission.identity import Scan
+from drainer.policy.admission.selection import Choice, Order, Selection
+from drainer.policy.recipient.delivery import Job
+from tests.support.scenarios.settlements import ending, settled
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 SOURCE = "maildir:/spool"

@@ -13,33 +13,34 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from drainer.bounces.gathering import Gathering
-from drainer.evidence import Settings
-from drainer.evidence.checking import Checks
-from drainer.evidence.stored import facts_of
-from drainer.ledger import Closed, Opened, schema, to_micros
-from drainer.ledger.bounces import QUEUED, SENT
+from drainer.bounce.collector import Gathering
+from drainer.bounce.evidence.client import Checks
+from drainer.bounce.evidence.codec import facts_of
+from drainer.bounce.evidence.settings import Settings
+from drainer.ledger import schema
 from drainer.ledger.engine import parse_url
-from drainer.ledger.escrow import Ruling, resting, rule
 from drainer.ledger.filters import Filters
-from drainer.ledger.report import Report
-from drainer.ledger.sending import Ended, Queued, Waits
-from drainer.ledger.sql import Ledger
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Closed, Opened, to_micros
+from drainer.ledger.reports.evidence import QUEUED, SENT
+from drainer.ledger.reports.outbox import Ended, Queued, Waits
+from drainer.ledger.reports.pending_bounces import Ruling, resting, rule
+from drainer.ledger.repository import Ledger
+from drainer.mail.dsn.model import Action
 from drainer.mail.envelope import Recipient
 from drainer.mail.reply import Stage
-from drainer.mail.report import Action
-from drainer.policy.bounce_gate import Answer, Decision
-from drainer.policy.bounce_limits import Limits
-from drainer.policy.facts import Reach
-from drainer.policy.job import Found, Job
-from drainer.policy.judging import Permit
-from drainer.policy.state import Event, State
-from drainer.process import utcnow
-from drainer.sources.maildir import Maildir
-from tests.contract.test_ledger_gates import NO_BRAKE, TO, UNKNOWN, Bench
-from tests.settling import ending, settled
-from tests.unit.test_bounce_gate import GOOD
-from tests.zones import Zone, serving
+from drainer.policy.bounce.decision import Answer, Decision
+from drainer.policy.bounce.facts import Reach
+from drainer.policy.bounce.limits import Limits
+from drainer.policy.recipient.delivery import Found, Job
+from drainer.policy.recipient.judge import Permit
+from drainer.policy.recipient.state import Event, State
+from drainer.runtime.process import utcnow
+from drainer.sources.maildir.source import Maildir
+from tests.contract.test_ledger_breakers import NO_BRAKE, TO, UNKNOWN, Bench
+from tests.support.dns.zones import Zone, serving
+from tests.support.scenarios.settlements import ending, settled
+from tests.unit.policy.bounce.test_decision import GOOD
 
 HOST = "backup.example"
 AT_ONCE = Waits(settle=timedelta(0), retry=timedelta(0))

@@ -16,13 +16,19 @@ import pytest
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.message import Spooled
-from drainer.sources import Source
-from drainer.sources.exim import EximSpool
-from drainer.sources.maildir import Maildir
-from drainer.sources.postfix import PostfixQueue
-from tests.exim_files import write_message
-from tests.queue_files import place, queue_file
-from tests.queue_kits import EmlKit, HarakaKit, OpensmtpdKit, QmailKit, SendmailKit
+from drainer.sources.exim.source import EximSpool
+from drainer.sources.maildir.source import Maildir
+from drainer.sources.postfix.source import PostfixQueue
+from drainer.sources.protocol import Source
+from tests.support.spools.exim_files import write_message
+from tests.support.spools.postfix_files import place, queue_file
+from tests.support.spools.queue_kits import (
+    EmlKit,
+    HarakaKit,
+    OpensmtpdKit,
+    QmailKit,
+    SendmailKit,
+)
 
 CONTENT = "Received: from c by mx2\r\n\tid 1; Mon\r\nSubject: {}\r\n\r\n{}\r\n"
 

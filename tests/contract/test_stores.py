@@ -14,9 +14,9 @@ import pytest
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.message import Spooled
-from drainer.sources import archive
+from drainer.sources.archive import source as archive
 from tests.contract.test_sources import CONTENT, as_nobody, content_of, measure, tree
-from tests.store_kits import STORES, Store
+from tests.support.spools.store_kits import STORES, Store
 
 MAILS = [(f"m{number}", "body") for number in range(3)]
 BIG = "y\n" * 200_000

@@ -36,9 +36,9 @@ from tests.data.exim_cases import (
     USUAL,
     Case,
 )
-from tests.peer import PeerThread
-from tests.postfix import wait_until
-from tests.script import Message, Script, Stall, Step, View
+from tests.support.mta.postfix import wait_until
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Message, Script, Stall, Step, View
 
 DATA: Final = Path(__file__).parent
 PACKAGES: Final = ("exim4-daemon-light", "libidn12", "libnss-wrapper")

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from tests.data import queue_cases
-from tests.peer import PeerThread
-from tests.postfix import free_port
+from tests.support.mta.postfix import free_port
+from tests.support.smtp_peer.peer import PeerThread
 
 DATA: Final = Path(__file__).parent
 CONFIGURATION: Final = """\

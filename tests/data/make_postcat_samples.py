@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.postfix import PrivatePostfix, instance_directory
-from tests.samples import lay_out_postfix
+from tests.support.mta.postfix import PrivatePostfix, instance_directory
+from tests.support.spools.samples import lay_out_postfix
 
 DATA: Final = Path(__file__).parent
 

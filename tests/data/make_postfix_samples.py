@@ -8,8 +8,8 @@ it lies. Beside it postfix.json keeps, for every message file, what Postfix's ow
 postcat reads from it; tests hold our reader to that. Made anew, the files differ in ids
 and times but not in kind.
 
-Git keeps no file modes but x, and no empty directories: tests/samples.py lays the queue
-out again.
+Git keeps no file modes but x, and no empty directories: tests/support/spools/samples.py
+lays the queue out again.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ from typing import Any, Final
 
 from tests.data import sample_messages as cases
 from tests.data.sample_messages import Local, Smtp
-from tests.milter import Milter
-from tests.peer import PeerThread
-from tests.postfix import (
+from tests.support.mta.milter import Milter
+from tests.support.mta.postfix import (
     PrivatePostfix,
     free_port,
     instance_directory,
     program,
     wait_until,
 )
-from tests.roles import backup
-from tests.script import Script, Stall, Step, per_recipient
+from tests.support.mta.roles import backup
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script, Stall, Step, per_recipient
 
 DATA: Final = Path(__file__).parent
 QUEUES: Final = ("incoming", "active", "deferred", "hold", "corrupt", "maildrop")

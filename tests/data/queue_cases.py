@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from tests.script import Message, Script, per_recipient
+from tests.support.smtp_peer.script import Message, Script, per_recipient
 
 EXTENSIONS: Final = ("PIPELINING", "8BITMIME", "SIZE", "DSN")
 PENDING: Final = ("a", "b", "bob", "carol", '"b ob"', "b.ob", "long", "null", "eight")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests import milter
+from tests.support.mta import milter
 
 #: Fields that header_checks of the sample server act on.
 HEADER_CHECKS: Final = """\

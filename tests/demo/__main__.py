@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.demo import primary, spool, tree
-from tests.peer import PeerThread
+from tests.support.smtp_peer.peer import PeerThread
 
 #: Of the Postfix samples: four recipients, one of them deferred at first.
 INTERESTING: Final = "CC30E212CA1"

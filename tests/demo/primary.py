@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from tests.script import Script, Step, View
+from tests.support.smtp_peer.script import Script, Step, View
 
 KNOWN_GOOD: Final = "postmaster@example.org"
 #: Whose mail it takes; a bounce to a stranger lies in the spool as well, and is held.

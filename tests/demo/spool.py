@@ -7,7 +7,7 @@ the backup: each delivery puts Return-Path, X-Original-To and Delivered-To on to
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.samples import lay_out_postfix
+from tests.support.spools.samples import lay_out_postfix
 
 BACKUP: Final = "mx2.example.net"
 ACCOUNT: Final = f"catchall@{BACKUP}"

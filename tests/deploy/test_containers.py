@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from drainer.config import Config
-from drainer.config.file import load
+from drainer.config.load import load
 from tests.deploy import DEPLOY
 from tests.deploy.commands import parses
 from tests.deploy.programs import checked

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from tests.deploy import DEPLOY
-from tests.postfix import instance_directory
+from tests.support.mta.postfix import instance_directory
 
 ROOT: Final = DEPLOY.parent / ".exim"
 EXIM: Final = ROOT / "usr" / "sbin" / "exim4"

@@ -16,12 +16,12 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from drainer.hook.auth import Keys
+from drainer.watch.http.auth import Keys
 from tests.deploy import DEPLOY
 from tests.deploy.commands import parses
 from tests.deploy.programs import checked, program
-from tests.hooked import OPEN, hooked
-from tests.postfix import free_port, wait_until
+from tests.support.mta.postfix import free_port, wait_until
+from tests.support.web.http_server import OPEN, hooked
 
 HOOKS: Final = DEPLOY / "hooks"
 NOTIFY: Final = HOOKS / "drainer-notify"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import yaml
 
-from drainer.observe.names import ATTRIBUTES
+from drainer.telemetry.names import ATTRIBUTES
 from tests.deploy import DEPLOY, DOCS
 from tests.deploy.programs import checked
 from tests.test_docs import slug

@@ -13,11 +13,10 @@ from typing import Final
 
 import pytest
 
-from tests import roles
 from tests.deploy import DEPLOY
-from tests.peer import PeerThread
-from tests.policy_server import Greylist
-from tests.postfix import (
+from tests.support.mta import roles
+from tests.support.mta.policy_server import Greylist
+from tests.support.mta.postfix import (
     SEARCH_PATH,
     PrivatePostfix,
     free_port,
@@ -25,8 +24,9 @@ from tests.postfix import (
     missing_reason,
     wait_until,
 )
-from tests.roles import Primary
-from tests.script import Script, per_recipient
+from tests.support.mta.roles import Primary
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script, per_recipient
 
 BACKUP: Final = DEPLOY / "backup" / "postfix"
 PRIMARY: Final = DEPLOY / "primary" / "postfix"

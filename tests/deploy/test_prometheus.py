@@ -16,13 +16,13 @@ from urllib.request import urlopen
 
 import pytest
 
-from drainer.hook.auth import Keys
-from tests.browsing import cruising
+from drainer.watch.http.auth import Keys
 from tests.deploy import DEPLOY
 from tests.deploy.programs import program
 from tests.deploy.test_metrics import ALERTS, DASHBOARD
-from tests.hooked import OPEN, TOKEN, hooked
-from tests.postfix import free_port, wait_until
+from tests.support.mta.postfix import free_port, wait_until
+from tests.support.web.browser import cruising
+from tests.support.web.http_server import OPEN, TOKEN, hooked
 
 
 class Prometheus:

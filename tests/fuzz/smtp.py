@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from drainer.doctor.talk import seconds_ahead
+from drainer.doctor.dialogue import seconds_ahead
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply, printable
-from drainer.policy.classify import classify
-from drainer.policy.verdict import Verdict
-from drainer.policy.wording import masked
+from drainer.policy.classify.classifier import classify
+from drainer.policy.classify.normalize import masked
+from drainer.policy.classify.verdict import Verdict
 from drainer.smtp.commands import recipient_limit, size_limit
-from drainer.smtp.wire import Wire
+from drainer.smtp.protocol import Wire
 from tests.fuzz.target import Target, stateless
 
 _REPLIES = [

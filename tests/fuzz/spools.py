@@ -9,22 +9,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from drainer.delivery.loader import examine
 from drainer.errors import MessageUnreadable
-from drainer.intake import examine
 from drainer.mail.content import Held
 from drainer.mail.message import Spooled
-from drainer.policy.admit import Admission
-from drainer.sources.database_rows import Place, message_of
-from drainer.sources.postfix_message import QueueFile, parse_large, parse_whole
-from drainer.sources.postfix_records import Reader
-from drainer.sources.postfix_segments import Records, read_envelope
-from tests.command import maildir_message
+from drainer.policy.admission.admit import Admission
+from drainer.sources.database.rows import Place, message_of
+from drainer.sources.postfix.message import QueueFile, parse_large, parse_whole
+from drainer.sources.postfix.records import Reader
+from drainer.sources.postfix.segments import Records, read_envelope
 from tests.contract.test_damage import NEIGHBOUR, SHAPES, VICTIM, files, two_messages
 from tests.contract.test_sources import KITS
 from tests.fuzz.target import Run, Target, check_message, stateless
-from tests.queue_files import queue_file
+from tests.support.command.installed import maildir_message
+from tests.support.paths import DATA
+from tests.support.spools.postfix_files import queue_file
 
-_DATA: Final = Path(__file__).parents[1] / "data"
 _SAMPLES: Final = {
     "postfix": ("*/*/*",),
     "exim": ("input/*/*-H", "input/*/*-D"),
@@ -80,7 +80,7 @@ def _usual(name: str, pattern: str) -> bytes:
 
 def _real(name: str, patterns: tuple[str, ...]) -> list[bytes]:
     """Return some files that real servers wrote."""
-    found = [path for each in patterns for path in sorted((_DATA / name).glob(each))]
+    found = [path for each in patterns for path in sorted((DATA / name).glob(each))]
     return [path.read_bytes() for path in found if path.stat().st_size < 4000][:12]
 
 

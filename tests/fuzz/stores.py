@@ -11,15 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
+from drainer.delivery.loader import examine
 from drainer.errors import SourceError
-from drainer.intake import examine
-from drainer.policy.admit import Admission
-from drainer.sources import Source
-from drainer.sources.eml import EmlDirectory
-from drainer.sources.mbox import Mbox
+from drainer.policy.admission.admit import Admission
+from drainer.sources.eml.source import EmlDirectory
+from drainer.sources.mbox.source import Mbox
+from drainer.sources.protocol import Source
 from tests.fuzz.target import Run, Target, check_message
-from tests.queue_kits import EmlKit
-from tests.store_kits import STORES, Store
+from tests.support.spools.queue_kits import EmlKit
+from tests.support.spools.store_kits import STORES, Store
 
 _RULES: Final = Admission()
 _MAILS: Final = [("one", "From the body\nx"), ("two", "y")]

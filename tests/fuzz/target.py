@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drainer.ledger.rows import listing_of
+from drainer.ledger.codec import listing_of
 from drainer.mail.message import PROBLEMS
-from drainer.policy.job import Scanned
+from drainer.policy.recipient.delivery import Scanned
 from drainer.smtp.commands import mail_command, misfit, rcpt_command
 
 MAX_BYTES = 20_000

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from drainer.ledger.text import from_json, storable, to_json
+from drainer.ledger.columns import from_json, storable, to_json
 from drainer.mail.content import (
     crlf,
     dot_stuff,
@@ -13,11 +13,11 @@ from drainer.mail.content import (
 )
 from drainer.mail.envelope import AddressError, parse_mailbox, quote_mailbox, xtext
 from drainer.mail.xtext import decode_orcpt, from_utf8_xtext, from_xtext
-from drainer.sources.files import escape_name, unescape_name
-from drainer.sources.haraka_message import unstuff
-from drainer.sources.trace_headers import TraceRules, cut, read_trace
-from tests.command import maildir_message
+from drainer.sources.common.files import escape_name, unescape_name
+from drainer.sources.common.trace_headers import TraceRules, cut, read_trace
+from drainer.sources.haraka.message import unstuff
 from tests.fuzz.target import Target, stateless
+from tests.support.command.installed import maildir_message
 
 _MAIL = [maildir_message(1, "r@example.org"), b"A: b\r\n\r\n.\r\n..\r\n\r\nx\ry\n"]
 _PATHS = [b"a@example.org", b'"a \\"b"@example.org', b"<a@[192.0.2.1]>", b"Postmaster"]

@@ -6,18 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from drainer.cli.filters import with_filters
-from drainer.config import file as config_file
+from drainer.config import load as config_file
+from drainer.config.build.routes import split_host
 from drainer.errors import DrainerError, UsageError
-from drainer.hook.bodies import BodyError, read_body
-from drainer.hook.commands import duration_of, order_of, rate_of, reason_of
 from drainer.ledger import engine
 from drainer.ledger.filters import Filters
-from drainer.policy.controls import Ask
-from drainer.policy.rules import rules_of
-from drainer.policy.throttle import parse_rate, parse_size
+from drainer.policy.classify.rules import rules_of
+from drainer.policy.pacing.overrides import Ask
+from drainer.policy.pacing.rate import parse_rate, parse_size
+from drainer.runtime.units import parse_duration
 from drainer.sources.registry import open_source
-from drainer.units import parse_duration
-from drainer.wiring.hosts import split_host
+from drainer.watch.http.operator_routes import duration_of, order_of, rate_of, reason_of
+from drainer.watch.http.payloads import BodyError, read_body
 from tests.fuzz.target import Run, Target, stateless
 
 _RULE = b"""[[rule]]

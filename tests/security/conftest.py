@@ -1,5 +1,5 @@
 """The hook's servers, as tests/hook has them."""
 
-from tests.hook.conftest import locked, servers, unlocked
+from tests.integration.watch.http.conftest import locked, servers, unlocked
 
 __all__ = ["locked", "servers", "unlocked"]

@@ -17,16 +17,17 @@ from typing import Any, Final
 import dkim as dkimpy
 import pytest
 
-from drainer.evidence import Servers, dkim
-from drainer.evidence.dns import Dns
-from drainer.evidence.relays import relays_of
-from drainer.policy.facts import Signature, Strength
-from tests.bouncing import BOB, Refusing, nobody_unknown, refusing
-from tests.integration.test_dkim import KEY, PUBLIC
-from tests.peer import PeerThread
-from tests.running import Bench, call
-from tests.script import Script
-from tests.zones import Zone, serving
+from drainer.bounce.evidence import dkim
+from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.mx import relays_of
+from drainer.bounce.evidence.settings import Servers
+from drainer.policy.bounce.facts import Signature, Strength
+from tests.integration.bounce.evidence.test_dkim import KEY, PUBLIC
+from tests.support.command.runner import Bench, call
+from tests.support.dns.zones import Zone, serving
+from tests.support.scenarios.bounces import BOB, Refusing, nobody_unknown, refusing
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script
 
 StartPeer = Callable[..., PeerThread]
 

@@ -14,9 +14,9 @@ from typing import Final
 
 import pytest
 
-from tests.backup import Backup
-from tests.peer import PeerThread
-from tests.primaries import (
+from tests.support.mta.roles import Primary
+from tests.support.scenarios.backup import Backup
+from tests.support.scenarios.primaries import (
     DOMAIN,
     EVERYBODY,
     OK,
@@ -28,8 +28,15 @@ from tests.primaries import (
     sender_of,
     users_only,
 )
-from tests.roles import Primary
-from tests.script import Drop, Message, ReplyThenDrop, Script, Step, View
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import (
+    Drop,
+    Message,
+    ReplyThenDrop,
+    Script,
+    Step,
+    View,
+)
 
 StartPeer = Callable[..., PeerThread]
 Echo = Callable[[View], str]

@@ -16,16 +16,16 @@ from typing import Final
 import msgspec
 import pytest
 
-from drainer.evidence import Servers, Settings
-from drainer.evidence.answering import Evidence
-from drainer.evidence.checking import COMMAND, Checks
-from drainer.evidence.tasks import MAX_ANSWER_BYTES, Request, Result, Task
-from drainer.frames import HEAD, framed, read
+from drainer.bounce.evidence.client import COMMAND, Checks
+from drainer.bounce.evidence.settings import Servers, Settings
+from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, Request, Result, Task
+from drainer.bounce.evidence.worker import Evidence
 from drainer.mail.envelope import Recipient
-from drainer.policy.evidence import judge
-from drainer.policy.facts import Facts, Reach, Strength, Trust
-from tests.integration.test_evidence import children_of, question, until
-from tests.zones import TIMEOUT, serving, zone_of
+from drainer.policy.bounce.evidence import judge
+from drainer.policy.bounce.facts import Facts, Reach, Strength, Trust
+from drainer.runtime.ipc import HEAD, framed, read
+from tests.integration.bounce.evidence.test_gather import children_of, question, until
+from tests.support.dns.zones import TIMEOUT, serving, zone_of
 
 
 class Bomb:

@@ -17,38 +17,35 @@ from typing import Final
 
 import pytest
 
+from drainer.bounce.quarantine.export import target_of
+from drainer.bounce.quarantine.store import Quarantine
+from drainer.config.build.storage import fresh_rehearsal
 from drainer.errors import DrainerError, MessageUnreadable, SourceError
-from drainer.file_rights import as_owner
-from drainer.folders import open_folder, owner_of
-from drainer.ledger import engine, watches
+from drainer.ledger import engine, watch_log
 from drainer.ledger.owner import Owner
-from drainer.ledger.trial import try_writing
+from drainer.ledger.write_probe import try_writing
 from drainer.mail.content import Held
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Spooled
-from drainer.observe.exporters import FileExporter
-from drainer.observe.project import exclusive
-from drainer.private_files import (
+from drainer.runtime.file_rights import as_owner
+from drainer.runtime.folders import open_folder, owner_of
+from drainer.runtime.private_files import (
     make_private_folder,
     open_present,
     open_private,
     read_private,
     remove_private,
 )
-from drainer.quarantine import Quarantine
-from drainer.quarantine.exporting import target_of
-from drainer.sources import Source
-from drainer.sources.database_import import create_spool
-from drainer.sources.maildir import Maildir
-from drainer.sources.marker import Place, open_marker
-from drainer.sources.mbox import Mbox
-from drainer.sources.postfix_note import Note
+from drainer.sources.common.marker import Place, open_marker
+from drainer.sources.database.importer import create_spool
+from drainer.sources.maildir.source import Maildir
+from drainer.sources.mbox.source import Mbox
+from drainer.sources.postfix.note import Note
+from drainer.sources.protocol import Source
 from drainer.sources.registry import open_source
-from drainer.wiring.places import fresh_rehearsal
-from tests.command import write_maildir
+from drainer.telemetry.exporters import FileExporter
+from drainer.telemetry.projector import exclusive
 from tests.contract.test_sources import KITS, Kit
-from tests.peer import PeerThread
-from tests.running import Bench, call
 from tests.security.foreign import (
     ATTACKER,
     OTHER,
@@ -64,7 +61,10 @@ from tests.security.foreign import (
     racing,
     secret_of,
 )
-from tests.store_kits import MboxStore
+from tests.support.command.installed import write_maildir
+from tests.support.command.runner import Bench, call
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.spools.store_kits import MboxStore
 
 pytestmark = as_root
 
@@ -142,8 +142,8 @@ FILES: Final[dict[str, tuple[str, Callable[[Path], object]]]] = {
         lambda path: exclusive(path.parent, "file:x"),
     ),
     "the lock of a watch": (
-        watches._lock_path(Path(), "r").name,
-        lambda path: watches.own(path.parent, "r"),
+        watch_log._lock_path(Path(), "r").name,
+        lambda path: watch_log.own(path.parent, "r"),
     ),
     "an unfinished copy": (".0.0.eml", copy_message),
     "a note": ("note", note),

@@ -18,13 +18,21 @@ from typing import Final
 
 import pytest
 
-from drainer.hook.acceptor import MOST, MOST_OF_ONE
-from drainer.hook.auth import SIGNATURE, TIMESTAMP, grafana_signature, signature
-from drainer.hook.desk import MAX_STREAMS
-from drainer.hook.limits import neighbourhood
-from drainer.policy.throttle import Rate
-from tests.certificates import self_signed
-from tests.hooked import HMAC, LOCKED, OPEN, OPERATOR, TOKEN, Hooked, hooked
+from drainer.policy.pacing.rate import Rate
+from drainer.watch.http.acceptor import MOST, MOST_OF_ONE
+from drainer.watch.http.auth import SIGNATURE, TIMESTAMP, grafana_signature, signature
+from drainer.watch.http.context import MAX_STREAMS
+from drainer.watch.http.limits import neighbourhood
+from tests.support.tls.certificates import self_signed
+from tests.support.web.http_server import (
+    HMAC,
+    LOCKED,
+    OPEN,
+    OPERATOR,
+    TOKEN,
+    Hooked,
+    hooked,
+)
 
 UP, DOWN = "/hooks/primary-up", "/hooks/primary-down"
 SOON: Final = 3.0

@@ -11,10 +11,10 @@ from typing import Final
 
 import pytest
 
-from tests.command import Drainer, drain_arguments, write_maildir
-from tests.peer import PeerThread
-from tests.running import environment
-from tests.script import Script
+from tests.support.command.installed import Drainer, drain_arguments, write_maildir
+from tests.support.command.runner import environment
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script
 
 TIMEOUT: Final = 90
 NOBODY: Final = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--")

@@ -15,20 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drainer.ledger import schema
-from drainer.ledger.recording import Outcome, acknowledged, record
-from drainer.ledger.rows import listing_of
-from drainer.ledger.statements import Identity
+from drainer.ledger.codec import listing_of
+from drainer.ledger.messages import Outcome, acknowledged, record
+from drainer.ledger.writer.batch import Identity
 from drainer.mail.content import Held, survey
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, Spooled
-from drainer.policy.admit import Admission, admit
-from drainer.policy.identity import Scan
-from drainer.policy.job import Scanned
-from drainer.policy.state import State
+from drainer.policy.admission.admit import Admission, admit
+from drainer.policy.admission.identity import Scan
+from drainer.policy.recipient.delivery import Scanned
+from drainer.policy.recipient.state import State
 from tests.contract.test_sources import KITS, Kit
-from tests.peer import PeerThread
-from tests.running import Bench, Result, call
-from tests.store_kits import FROM, STORES, TOP, text
+from tests.support.command.runner import Bench, Result, call
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.spools.store_kits import FROM, STORES, TOP, text
 
 BODY = "y" * 70 + "\n"
 LONG = BODY * 80

@@ -18,15 +18,20 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
-from drainer import databases
 from drainer.errors import LedgerError
 from drainer.ledger.engine import ANSWER_TIMEOUT, connect, connect_reader, parse_url
 from drainer.ledger.reserve import place_of
-from tests.command import Drainer, Result, drain_arguments, write_maildir
-from tests.databases import Server
-from tests.peer import PeerThread
-from tests.script import Delay, Script
-from tests.watcher import QUICK
+from drainer.runtime import databases
+from tests.support.command.installed import (
+    Drainer,
+    Result,
+    drain_arguments,
+    write_maildir,
+)
+from tests.support.command.watch import QUICK
+from tests.support.databases.servers import Server
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Delay, Script
 
 COUNT: Final = 60
 SLOW: Final = Script(dot=Delay(0.03, "250 2.0.0 ok as 4F2A"))

@@ -14,14 +14,14 @@ from typing import Final
 import pytest
 
 from drainer.errors import SourceClaimed, SourceError
-from drainer.sources import Source
-from drainer.sources.claim import Claimant, OnDisk, SourceClaim
-from drainer.sources.exim import EximSpool
-from drainer.sources.maildir import Maildir
-from drainer.sources.marker import MARKER, MAX_BYTES, Marker
-from tests.command import write_maildir
+from drainer.sources.common.claim import Claimant, OnDisk, SourceClaim
+from drainer.sources.common.marker import MARKER, MAX_BYTES, Marker
+from drainer.sources.exim.source import EximSpool
+from drainer.sources.maildir.source import Maildir
+from drainer.sources.protocol import Source
 from tests.contract.test_sources import KITS, Kit
-from tests.store_kits import STORES
+from tests.support.command.installed import write_maildir
+from tests.support.spools.store_kits import STORES
 
 OURS: Final = Claimant("a" * 32, "/a/ledger.db", "here", "me")
 THEIRS: Final = Claimant("b" * 32, "/b/ledger.db", "there", "they")

@@ -21,16 +21,16 @@ from typing import Final
 
 import pytest
 
-from drainer.config import file as config_file
-from drainer.source_claims import SourceClaims
+from drainer.config import load as config_file
+from drainer.config.build.storage import ledger_url, shown_ledger
+from drainer.delivery.source_claims import SourceClaims
 from drainer.sources.registry import open_source
-from drainer.wiring.places import ledger_url, shown_ledger
-from tests.command import write_maildir
-from tests.peer import PeerThread
-from tests.running import Bench, Result, call, end, environment, start
-from tests.script import Delay, Script, Stall, per_recipient
-from tests.store_kits import FROM, pack, text
-from tests.watcher import prepare, watching
+from tests.support.command.installed import write_maildir
+from tests.support.command.runner import Bench, Result, call, end, environment, start
+from tests.support.command.watch import prepare, watching
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Delay, Script, Stall, per_recipient
+from tests.support.spools.store_kits import FROM, pack, text
 
 StartPeer = Callable[..., PeerThread]
 
@@ -83,7 +83,7 @@ def recipients(count: int = COUNT) -> Counter[str]:
 
 
 def mails() -> list[tuple[str, str]]:
-    """Return what the stores of tests.store_kits lay out."""
+    """Return what the stores of tests.support.spools.store_kits lay out."""
     return [(f"message {n}", f"body {n}") for n in range(COUNT)]
 
 

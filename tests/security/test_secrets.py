@@ -10,11 +10,11 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from drainer.databases import parse, plain, shown
 from drainer.errors import DrainerError, UsageError
-from drainer.redaction import is_secret, redact, redact_all, redact_url
-from tests.processes import tree
-from tests.running import Bench
+from drainer.runtime.databases import parse, plain, shown
+from drainer.runtime.redaction import is_secret, redact, redact_all, redact_url
+from tests.support.command.processes import tree
+from tests.support.command.runner import Bench
 
 SECRET: Final = "s3cr3t"  # noqa: S105 - of nothing
 

@@ -16,19 +16,19 @@ import dns.flags
 import dns.message
 import pytest
 
-from drainer.evidence import Servers, Settings
-from drainer.evidence.checking import Checks
-from drainer.evidence.dns import Answer, Outcome
-from drainer.evidence.relays import Relays
-from drainer.evidence.shared_dns import MAX_BYTES, SharedDns, owner_of
+from drainer.bounce.evidence.client import Checks
+from drainer.bounce.evidence.dns import Answer, Outcome
+from drainer.bounce.evidence.mx import Relays
+from drainer.bounce.evidence.settings import Servers, Settings
+from drainer.bounce.evidence.shared_dns import MAX_BYTES, SharedDns, owner_of
 from drainer.mail.envelope import Recipient
-from drainer.policy.evidence import judge
-from drainer.policy.facts import Facts, Reach, Strength, Trust
-from tests.bouncing import CLIENT, Refusing, nobody_unknown, refusing
-from tests.integration.test_evidence import question
-from tests.peer import PeerThread
-from tests.script import Script
-from tests.zones import Zone, serving
+from drainer.policy.bounce.evidence import judge
+from drainer.policy.bounce.facts import Facts, Reach, Strength, Trust
+from tests.integration.bounce.evidence.test_gather import question
+from tests.support.dns.zones import Zone, serving
+from tests.support.scenarios.bounces import CLIENT, Refusing, nobody_unknown, refusing
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Script
 
 pytestmark = pytest.mark.alone
 """A quick look gives DNS a second: on a busy machine, honest servers take longer."""

@@ -20,16 +20,16 @@ from typing import Any, Final, Self, TypeAlias
 import pytest
 from cryptography import x509
 
-from drainer.config.file import load
+from drainer.bounce.build import make_via
+from drainer.config.load import load
 from drainer.mail.reply import Lost
-from drainer.smtp import Login, Route, Timeouts
-from drainer.smtp.connect import Failed, connect
+from drainer.smtp.connection import Failed, connect
+from drainer.smtp.route import Login, Route, Timeouts
 from drainer.smtp.submit import submit
-from drainer.wiring.reports import make_via
-from tests.certificates import Certificate, authority, issue
-from tests.peer import PeerThread
-from tests.running import Bench, Result, call
-from tests.script import EXTENSIONS, Drop, Raw, Reset, Stall
+from tests.support.command.runner import Bench, Result, call
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import EXTENSIONS, Drop, Raw, Reset, Stall
+from tests.support.tls.certificates import Certificate, authority, issue
 
 StartPeer = Callable[..., PeerThread]
 ALICE: Final = "alice@example.org"
@@ -226,7 +226,7 @@ def test_unverified_tls_is_recorded_as_such(
     assert drain(bench, **keys) == 0
     assert tls_of(server) == [True]
     text = traces.read_text("utf-8").replace(" ", "")
-    sign = f'"drainer.evidence.verified","value":{{"boolValue":{verified}}}'
+    sign = f'"drainer.bounce.evidence.verified","value":{{"boolValue":{verified}}}'
     assert sign in text
 
 

@@ -13,8 +13,6 @@ import pytest
 
 from drainer.config.trust import read_trusted
 from drainer.errors import UsageError
-from tests.peer import PeerThread
-from tests.running import Bench, call
 from tests.security.foreign import (
     ATTACKER,
     OTHER,
@@ -24,6 +22,8 @@ from tests.security.foreign import (
     link,
     open_place,
 )
+from tests.support.command.runner import Bench, call
+from tests.support.smtp_peer.peer import PeerThread
 
 pytestmark = as_root
 

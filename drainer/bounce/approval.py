@@ -1,0 +1,83 @@
+"""What an operator sees and decides of refusals that rest; the gate is asked now."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+
+from drainer.bounce.decider import Bouncer, Refusal
+from drainer.bounce.quarantine.store import Quarantine
+from drainer.errors import MessageUnreadable, UsageError
+from drainer.ledger.codec import claimed_of, message_of, recipient_of
+from drainer.ledger.reader import Report
+from drainer.ledger.reports.pending_bounces import Resting, Ruling
+from drainer.mail.message import Message, Spooled
+from drainer.mail.reply import as_said
+from drainer.policy.bounce.decision import Answer
+from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.recipient.judge import Permit
+from drainer.policy.recipient.state import Event
+
+_EVENTS = {
+    Answer.SEND: Event.APPROVED,
+    Answer.NO: Event.APPROVED_REFUSED,
+    Answer.NEVER: Event.APPROVED_REFUSED,
+}
+"""What the gate says of an approved refusal -> the event; else it goes on resting."""
+
+Open = Callable[[Message], Spooled]
+
+
+def ask(bouncer: Bouncer, each: Resting, now: datetime) -> Permit:
+    """Return what the gate would say if the refusal were final now.
+
+    But for the limits: see ``Limiting.stand``.
+    """
+    row = each.row
+    reply = as_said(row["reply"])
+    refusal = Refusal(
+        sender=row["reverse_path"],
+        original=row["message_id"] or row["id"],
+        recipient=recipient_of(row),
+        judgement=Judgement(
+            verdict=Verdict.BOUNCE,
+            scope=Scope.RECIPIENT,
+            rule=row["refusal"] or row["rule"],
+            reason="as it was refused",
+        ),
+        answer=reply,
+    )
+    return bouncer.ask(each.found, refusal, now)
+
+
+def approvals(
+    bouncer: Bouncer, these: Iterable[Resting], now: datetime
+) -> Iterator[Ruling]:
+    """Yield what the gate makes of approved refusals; UsageError without evidence."""
+    for each in these:
+        if each.found is None:
+            message = f"nobody has looked yet who sent {each.row['native_id']}"
+            hint = "`drainer bounces run`, or the next drain, gathers the evidence"
+            raise UsageError(message, hint=hint)
+        permit = ask(bouncer, each, now)
+        event = _EVENTS.get(permit.decision.answer)
+        if event is not None:
+            yield Ruling(resting=each, event=event, permit=permit)
+
+
+def keep_copies(
+    quarantine: Quarantine, report: Report, rulings: Sequence[Ruling], opening: Open
+) -> None:
+    """Make a durable copy of every message that becomes final by these rulings.
+
+    Raises UsageError when one cannot be made; then nothing may become final.
+    """
+    for id_, some in groupby(rulings, key=lambda ruling: ruling.resting.row["id"]):
+        claimed = tuple(claimed_of(ruling.resting.row) for ruling in some)
+        recipients = tuple(each.recipient for each in claimed)
+        message = message_of(report.message(id_), recipients)
+        try:
+            quarantine.keep(opening(message), claimed)
+        except (MessageUnreadable, OSError) as error:
+            words = f"no copy of {message.native_id} can be made: {error}"
+            hint = "nothing was changed; is the spool there, and room on the disk?"
+            raise UsageError(words, hint=hint) from None

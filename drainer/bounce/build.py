@@ -1,0 +1,163 @@
+"""From the [bounce] section to what asks the bounce gate and sends reports."""
+
+from collections.abc import Iterable
+from ipaddress import ip_network
+from pathlib import Path
+
+from drainer.bounce.evidence.dkim_sign import sign
+from drainer.bounce.evidence.settings import Servers, Settings
+from drainer.bounce.relay import LIMITS, Ways
+from drainer.bounce.reports import Posting, Signing
+from drainer.bounce.settings import Bouncing
+from drainer.config import Config, own_hostname
+from drainer.config.build.routes import login_of, split_host
+from drainer.errors import UsageError
+from drainer.ledger.reports.outbox import Waits
+from drainer.mail.mailbox import ascii_domain
+from drainer.policy.bounce.decision import Own
+from drainer.policy.bounce.facts import Trust
+from drainer.policy.bounce.limits import Limits
+from drainer.policy.pacing.rate import message_rate, parse_rate
+from drainer.runtime.private_files import read_private
+from drainer.smtp.route import Route
+
+
+def make_trust(config: Config) -> Trust:
+    """Return what the operator says about senders."""
+    bounce = config.bounce
+    domains = (*config.primary.domains, *bounce.relay_domains)
+    return Trust(
+        relay_domains=_names(domains),
+        trusted_networks=tuple(map(ip_network, bounce.trusted_networks)),
+        trusted_spf_domains=_names(bounce.trusted_spf_domains),
+    )
+
+
+def _names(domains: Iterable[str]) -> frozenset[str]:
+    """Return domains as DNS has them; ``.example.org`` is example.org here.
+
+    A name that IDNA 2003 would change is taken as IDNA 2008 writes it, unchanged.
+    """
+    names = [each.removeprefix(".") for each in domains]
+    return frozenset(ascii_domain(each) or _encoded(each) for each in names) - {""}
+
+
+def _encoded(name: str) -> str:
+    return ".".join(
+        label if label.isascii() else f"xn--{label.encode('punycode').decode()}"
+        for label in name.lower().split(".")
+    )
+
+
+def make_bouncing(config: Config) -> Bouncing | None:
+    """Return what the bounce gate goes by; None when nobody is to be told."""
+    if not config.bounce.send:
+        return None
+    return Bouncing(
+        settings=make_evidence(config),
+        trust=make_trust(config),
+        own=make_own(config),
+        limits=_limits(config),
+        patience=config.bounce.patience,
+        dns_budget=config.bounce.dns_run_budget,
+        delays=config.bounce.delay_notices,
+        posting=make_posting(config),
+    )
+
+
+def _limits(config: Config) -> Limits:
+    bounce = config.bounce
+    return Limits(
+        sender_per_hour=bounce.sender_per_hour,
+        sender_per_day=bounce.sender_per_day,
+        domain_per_hour=bounce.domain_per_hour,
+        per_hour=bounce.per_hour,
+        per_run=bounce.per_run,
+        tag_delimiters=bounce.tag_delimiters,
+    )
+
+
+def make_posting(config: Config) -> Posting:
+    """Return how reports leave; UsageError for no host, or a key that is unreadable."""
+    bounce = config.bounce
+    per_second = parse_rate(bounce.rate)
+    return Posting(
+        ways=Ways(
+            via=None if bounce.via == "mx" else make_via(config),
+            hostname=make_own(config).hostname,
+            port=bounce.mx_port,
+        ),
+        own=make_own(config),
+        waits=Waits(settle=bounce.settle, retry=bounce.retry),
+        at_most=bounce.timeout,
+        rate=None if per_second is None else message_rate(per_second, None),
+        signing=_signing(config),
+    )
+
+
+def make_via(config: Config) -> Route:
+    """Return the relay that takes reports; UsageError when it is none."""
+    bounce = config.bounce
+    if bounce.via == "mx":
+        message = '[bounce] via = "mx" is for reports alone'
+        raise UsageError(message, hint="name a server that takes mail: HOST[:PORT]")
+    try:
+        host, port = split_host(bounce.via)
+    except UsageError as error:
+        message = f"[bounce] via: {error}"
+        raise UsageError(message, hint=error.hint) from None
+    password = bounce.via_password.get_secret_value()
+    login = login_of(bounce.via_username, bounce.via_password_file, password)
+    return Route(
+        host=host,
+        port=port or 25,
+        helo=make_own(config).hostname,
+        tls=bounce.via_tls,
+        verify=bounce.via_verify,
+        login=login,
+        timeouts=LIMITS,
+    )
+
+
+def _signing(config: Config) -> Signing | None:
+    bounce = config.bounce
+    if not bounce.dkim_key_file:
+        return None
+    try:
+        key = read_private(Path(bounce.dkim_key_file))
+    except OSError as error:
+        message = f"the DKIM key cannot be read: {error}"
+        raise UsageError(message, hint="see [bounce] dkim_key_file") from None
+    signing = Signing(selector=bounce.dkim_selector, key=key)
+    domain = make_own(config).hostname
+    sign(_PROBE, domain=domain, selector=signing.selector, key=key)
+    return signing
+
+
+_PROBE = b"From: probe\r\n\r\n"
+"""What shows before the drain that a key signs."""
+
+
+def make_evidence(config: Config) -> Settings:
+    """Return how a sender's evidence is looked for."""
+    bounce = config.bounce
+    return Settings(
+        servers=Servers(
+            addresses=bounce.dns_servers,
+            port=bounce.dns_port,
+            timeout=bounce.dns_timeout.total_seconds(),
+            budget=4 * bounce.dns_timeout.total_seconds(),
+            domain_budget=bounce.dns_domain_budget.total_seconds(),
+        ),
+        authserv_ids=frozenset(bounce.authserv_ids),
+        sealers=frozenset(bounce.arc_sealers),
+        backup_hosts=frozenset(bounce.backup_hosts),
+        hostname=make_own(config).hostname,
+        private=bounce.mx_private,
+    )
+
+
+def make_own(config: Config) -> Own:
+    """Return who we are to a sender."""
+    hostname = config.primary.helo or own_hostname()
+    return Own(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")

@@ -1,0 +1,110 @@
+"""May a sender be told? What the bounce gate needs, gathered for one attempt.
+
+The gate itself is drainer.policy.bounce.decision; evidence lies in the ledger before
+the confirming attempt is made (drainer.bounce.collector). Whether it was reported
+already, and what the limits say, is asked again where the report is written
+(drainer.ledger.reports.limits).
+"""
+
+from dataclasses import field
+from datetime import datetime, timedelta
+
+from drainer.bounce.evidence.codec import facts_of, marks_of
+from drainer.ledger.records import from_micros
+from drainer.mail.dsn.model import Action
+from drainer.mail.envelope import Recipient
+from drainer.mail.mailbox import mailbox_key
+from drainer.mail.reply import Reply
+from drainer.policy.bounce.decision import Answer, Case, Decision, Own, decide
+from drainer.policy.bounce.facts import Trust
+from drainer.policy.bounce.limits import DAY, Limits, dedupe_key
+from drainer.policy.classify.verdict import Judgement
+from drainer.policy.recipient.delivery import Found, Job
+from drainer.policy.recipient.judge import Judged, Permit
+from drainer.runtime.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One recipient's refusal for good, as the gate is asked about it.
+
+    Or its delay, or its delivery, if that is the ``action``.
+    """
+
+    sender: str
+    #: The Message-ID of what was refused, or our name for it.
+    original: str
+    recipient: Recipient
+    judgement: Judgement
+    #: What the primary said; text when it is remembered and was no reply.
+    answer: object
+    action: Action = Action.FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bouncer:
+    """Asks the gate."""
+
+    trust: Trust
+    own: Own
+    limits: Limits = field(default_factory=Limits)
+    #: How long DNS may be silent.
+    patience: timedelta = DAY
+
+    def permit(self, job: Job, each: Judged, now: datetime) -> Permit:
+        """Return what the gate says about one recipient's confirmed refusal."""
+        original = job.message.message_id or job.message.id
+        refusal = Refusal(
+            sender=job.message.envelope.reverse_path,
+            original=original,
+            recipient=each.ending.claimed.recipient,
+            judgement=each.judgement,
+            answer=each.ending.answer,
+        )
+        return self.ask(job.found, refusal, now)
+
+    def ask(self, found: Found | None, refusal: "Refusal", now: datetime) -> Permit:
+        """Return what the gate says, but for what was told before."""
+        if found is None:
+            words = "nobody has looked for evidence yet"
+            decision = Decision(
+                answer=Answer.LATER, rule="G13", reason=words, evidence={}
+            )
+            return Permit(decision=decision)
+        sender, status = refusal.sender, status_of(refusal)
+        told = (
+            status if refusal.action is Action.FAILED else f"{refusal.action} {status}"
+        )
+        mailbox = mailbox_key(sender, self.limits.tag_delimiters)
+        key = dedupe_key(
+            mailbox, refusal.original, refusal.recipient.forward_path, told
+        )
+        case = Case(
+            facts=facts_of(found),
+            recipient=refusal.recipient,
+            marks=marks_of(found),
+            trust=self.trust,
+            own=self.own,
+            judgement=refusal.judgement,
+            action=refusal.action,
+            detail=status[2:],
+            words=str(refusal.answer),
+            confirmed=True,
+            limits=self.limits,
+            waited=now - from_micros(found.asked),
+            patience=self.patience,
+        )
+        return Permit(decision=decide(case), key=key, status=status, case=case)
+
+
+_CLASSES = {Action.FAILED: "5", Action.DELAYED: "4", Action.RELAYED: "2"}
+
+
+def status_of(refusal: Refusal) -> str:
+    """Return the enhanced status code of what is told (RFC 3463)."""
+    if refusal.judgement.rule == "lifetime-spent":
+        return "4.4.7"
+    answer, class_ = refusal.answer, _CLASSES[refusal.action]
+    if isinstance(answer, Reply) and answer.enhanced[:1] == class_:
+        return answer.enhanced
+    return f"{class_}.0.0"

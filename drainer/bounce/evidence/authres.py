@@ -1,0 +1,118 @@
+"""Authentication-Results that the backup itself wrote (RFC 8601), by authres.
+
+Only fields above the topmost Received count, whatever host that one names: the backup
+wrote it, and everything below came with the message. What does not parse, contradicts
+itself or does not say whom it is about is no evidence.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import authres
+import authres.dmarc
+from authres.core import AuthResError
+
+from drainer.mail.header import Field, fields_of, host_name, unfold
+from drainer.mail.mailbox import ascii_domain, canonical_mailbox
+from drainer.policy.bounce.facts import Claim
+from drainer.runtime.public_suffixes import organisation_of
+
+MAX_FIELD_BYTES = 8 * 1024
+"""Of one field; authres recurses, so that a longer one is not tried."""
+MAX_FIELDS = 10
+
+_PROPERTIES = {
+    "spf": (("smtp", "mailfrom"),),
+    "dkim": (("header", "d"), ("header", "i")),
+    "dmarc": (("header", "from"),),
+}
+"""Method -> what says whom a result is about; the first that is there counts."""
+
+
+def claims_of(
+    head: bytes, *, authserv_ids: frozenset[str]
+) -> tuple[tuple[Claim, ...], str]:
+    """Return what trusted fields state positively, or none and why.
+
+    Names are in lower case.
+    """
+    if not authserv_ids:
+        return (), "[bounce] authserv_ids names nobody"
+    block = _own_block(head)
+    if block is None:
+        return (), "no Received field of the backup"
+    fields = [each for each in block if each.name == "authentication-results"]
+    return claims_in([unfold(each.value) for each in fields], authserv_ids)
+
+
+def claims_in(
+    values: Sequence[str], authserv_ids: frozenset[str] | None = None
+) -> tuple[tuple[Claim, ...], str]:
+    """Return what the values of such fields state positively, or none and why.
+
+    ``authserv_ids`` are those that count; None = all that are there.
+    """
+    results: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    server = ""
+    for each in values[:MAX_FIELDS]:
+        parsed = _parse(each)
+        if parsed is None:
+            return (), "a field cannot be read"
+        name = host_name(str(parsed.authserv_id))
+        if authserv_ids is not None and name not in authserv_ids:
+            continue
+        server = name
+        if str(parsed.version or "1") != "1":
+            return (), "a field of another version"
+        for method, domain, result, mailbox in _results(parsed.results):
+            results.setdefault((method, domain), set()).add((result, mailbox))
+    if len(values) > MAX_FIELDS or any(len(each) > 1 for each in results.values()):
+        return (), "the fields contradict one another, or are too many"
+    return tuple(
+        Claim(
+            method=method,
+            domain=domain,
+            organisation=organisation_of(domain),
+            authserv_id=server,
+            mailbox=mailbox,
+        )
+        for (method, domain), found in results.items()
+        for result, mailbox in found
+        if result == "pass"
+    ), ""
+
+
+def _own_block(head: bytes) -> list[Field] | None:
+    """Return the fields above the topmost Received; None when there is none."""
+    above: list[Field] = []
+    for each in fields_of(head):
+        if each.name == "received":
+            return above
+        above.append(each)
+    return None
+
+
+def _parse(value: str) -> "authres.AuthenticationResultsHeader | None":
+    """Return a field as authres has it; None when it cannot be read."""
+    if len(value) > MAX_FIELD_BYTES or not value.replace("\t", " ").isprintable():
+        return None
+    context = authres.FeatureContext(authres.dmarc)
+    try:
+        return context.parse(f"Authentication-Results: {value.replace(chr(9), ' ')}")
+    except (AuthResError, RecursionError, ValueError, LookupError):
+        return None
+
+
+def _results(results: Iterable[object]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (method, domain, result, mailbox) of those that say whom they are about."""
+    for each in results:
+        method = str(getattr(each, "method", "")).lower()
+        said = {
+            (item.type, item.name): str(item.value)
+            for item in reversed(getattr(each, "properties", ()))
+        }
+        values = [said[name] for name in _PROPERTIES.get(method, ()) if name in said]
+        domains = [ascii_domain(value.rpartition("@")[2]) for value in values]
+        if any(domains):
+            domain = next(filter(None, domains))
+            mailbox = next(filter(None, map(canonical_mailbox, values)), "")
+            yield method, domain, str(getattr(each, "result", "")).lower(), mailbox

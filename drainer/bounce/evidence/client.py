@@ -1,0 +1,271 @@
+"""The evidence process, as a drain sees it: ask about several messages at once.
+
+dkimpy and pyspf hold the interpreter's lock while they compute, so that a thread would
+stall every session. The other end is ``answering``. What it says is plain data of the
+expected type, or it has failed: then a new process does what was not answered.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from drainer.bounce.evidence.settings import Question, Settings
+from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, Result, Task
+from drainer.errors import UsageError
+from drainer.policy.bounce.facts import Facts, Reach
+from drainer.runtime.ipc import FrameError, decode, framed, read
+from drainer.runtime.process import child_environment
+
+if TYPE_CHECKING:
+    from drainer.bounce.evidence.mx import Relays
+
+COMPUTE_SECONDS = 30.0
+"""For one message, besides the time for DNS."""
+QUICK_DNS_SECONDS = 1.0
+QUICK_COMPUTE_SECONDS = 5.0
+"""For a first look, so that a slow domain is set aside soon."""
+AT_ONCE = 16
+"""Messages that are looked at together."""
+
+COMMAND = (sys.executable, "-P", "-m", "drainer.bounce.evidence.worker")
+"""-P: never import from the current folder, which may be anybody's."""
+
+_GRACE_SECONDS = 10.0
+_PIPE_LIMIT = 1024 * 1024
+_TRIES = 2
+"""A process that dies takes all its tasks with it, and one of them may be why."""
+
+
+class Checks:
+    """Asks the evidence process; an async context manager."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        compute_seconds: float = COMPUTE_SECONDS,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        """Start nothing yet; a message may compute for so long, and ask DNS besides."""
+        self.command = command
+        self._settings = settings
+        self._compute = compute_seconds
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._process: _Process | None = None
+        self._starting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Return itself; the process starts with the first question."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        await self.end()
+
+    async def end(self) -> None:
+        """End the process; another question starts a new one."""
+        process, self._process = self._process, None
+        if process is not None:
+            await process.end()
+
+    async def facts(self, question: Question, *, quick: bool = False) -> Facts:
+        """Return the facts about one message; a ``quick`` look waits for less.
+
+        A message whose checks take too long, or end their process, has no evidence:
+        that would happen again. Other messages are not affected.
+        """
+        try:
+            data = await self._do(quick=quick, question=question)
+            return decode(data, Facts)
+        except _NotDone as error:
+            return _nothing(question, str(error))
+        except FrameError:
+            return _nothing(question, _FAILED)
+
+    async def relays(self, domain: str) -> "Relays":
+        """Return the mail servers of a domain, as far as DNS answers soon."""
+        # dnspython takes a tenth of what a drain loads; most have a relay.
+        from drainer.bounce.evidence.mx import Relays  # noqa: PLC0415
+
+        try:
+            data = await self._do(quick=True, domain=domain)
+            return decode(data, Relays)
+        except _NotDone as error:
+            return Relays(problem=str(error), later=True)
+        except FrameError:
+            return Relays(problem=_FAILED, later=True)
+
+    async def _do(
+        self, *, quick: bool, question: Question | None = None, domain: str = ""
+    ) -> bytes:
+        """Return the encoded answer to a task; _NotDone when there is none."""
+        budget, compute = self._settings.servers.budget, self._compute
+        if quick:
+            budget = min(budget, QUICK_DNS_SECONDS)
+            compute = min(compute, QUICK_COMPUTE_SECONDS)
+        async with self._places:
+            for _ in range(_TRIES):
+                process = await self._running()
+                task = Task(
+                    id=process.next_id(),
+                    dns_seconds=budget,
+                    compute_seconds=compute,
+                    question=question,
+                    domain=domain,
+                )
+                try:
+                    return await process.do(task)
+                except _ProcessFailed:
+                    continue
+        raise _NotDone(_FAILED)
+
+    async def _running(self) -> "_Process":
+        """Return a process that runs; a new one if the last has ended."""
+        async with self._starting:
+            if self._process is not None and self._process.has_failed:
+                process, self._process = self._process, None
+                await process.end()
+            if self._process is None:
+                self._process = await _Process.start(self._settings, self.command)
+            return self._process
+
+
+_FAILED = "the checks failed"
+
+
+class _NotDone(Exception):
+    """A task came to nothing, for the reason that is said."""
+
+
+class _ProcessFailed(Exception):
+    """The evidence process ended, or said what it may not."""
+
+
+class _Process:
+    """One evidence process, and the tasks that it has."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.pid = process.pid
+        self.has_failed = False
+        self._process = process
+        self._writer = writer
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._error: Exception = _ProcessFailed()
+        self._reading = asyncio.create_task(self._read(reader))
+
+    @classmethod
+    async def start(cls, settings: Settings, command: Sequence[str]) -> Self:
+        """Start it, and say what the settings are."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=theirs.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
+                env=child_environment(),
+                start_new_session=True,  # Ctrl-C is for the drain
+            )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_PIPE_LIMIT)
+        writer.write(framed(settings))
+        return cls(process, reader, writer)
+
+    def next_id(self) -> int:
+        """Return the number of the next task."""
+        return next(self._ids)
+
+    async def do(self, task: Task) -> bytes:
+        """Return the encoded answer; cancelling ends the process of that message.
+
+        Raises _NotDone for a task that came to nothing, _ProcessFailed, and UsageError.
+        """
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[task.id] = answer
+        limit = task.dns_seconds + task.compute_seconds + _GRACE_SECONDS
+        try:
+            # Not wait_for: before Python 3.12 it loses a cancellation that meets
+            # the answer, and a drain would wait for this for ever.
+            async with asyncio.timeout(limit):
+                if not self.has_failed:
+                    self._writer.write(framed(task))
+                    await self._writer.drain()
+                    return await answer
+        except (TimeoutError, ConnectionError):
+            self.has_failed = True
+        except asyncio.CancelledError:
+            if not self.has_failed:
+                self._writer.write(framed(_cancellation(task)))
+            raise
+        finally:
+            self._waiting.pop(task.id, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # it was taken, or is not wanted any more
+        raise self._error
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Hand each answer to the task that waits for it, until there is no other."""
+        try:
+            while True:
+                result = await read(reader, Result, MAX_ANSWER_BYTES + 1024)
+                if result.id == 0:
+                    self._error = UsageError(result.problem, hint=result.hint)
+                    break
+                self._settle(result)
+        except (FrameError, asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            self.has_failed = True
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(self._error)
+
+    def _settle(self, result: Result) -> None:
+        answer = self._waiting.get(result.id)
+        if answer is None or answer.done():
+            return  # it was cancelled
+        if result.problem:
+            answer.set_exception(_NotDone(result.problem))
+        else:
+            answer.set_result(result.value)
+
+    async def end(self) -> None:
+        """End it, and the processes of its messages."""
+        self.has_failed = True
+        self._writer.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        await self._process.wait()
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+
+
+def _cancellation(task: Task) -> Task:
+    return Task(id=task.id, dns_seconds=0, compute_seconds=0, cancelled=True)
+
+
+def _nothing(question: Question, reason: str) -> Facts:
+    return Facts(
+        reverse_path=question.reverse_path,
+        client=question.client,
+        login=question.login,
+        reach=Reach.LATER,
+        skipped={f"V{n}": reason for n in range(3, 7)},
+    )

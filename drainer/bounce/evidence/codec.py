@@ -1,0 +1,39 @@
+"""Facts and marks as the ledger keeps them: JSON, and back."""
+
+from pydantic import TypeAdapter
+
+from drainer.mail.list_markers import Marks
+from drainer.policy.bounce.facts import Facts, Strength
+from drainer.policy.recipient.delivery import Found
+
+_FACTS, _MARKS = TypeAdapter(Facts), TypeAdapter(Marks)
+
+
+def facts_of(found: Found) -> Facts:
+    """Return the facts that were written down."""
+    return _FACTS.validate_json(found.facts)
+
+
+def marks_of(found: Found) -> Marks:
+    """Return the marks of the header that were written down."""
+    return _MARKS.validate_json(found.marks)
+
+
+def stored(facts: Facts, marks: Marks) -> dict[str, object]:
+    """Return both as the columns of a row, and whether DNS is to be asked again."""
+    return {
+        "facts": _FACTS.dump_json(facts).decode(),
+        "marks": _MARKS.dump_json(marks).decode(),
+        "later": int(is_later(facts)),
+    }
+
+
+def is_later(facts: Facts) -> bool:
+    """Whether DNS did not answer something that might matter."""
+    return (
+        facts.reach.value == Strength.LATER.value
+        or facts.dmarc.later
+        or facts.chain.later
+        or any(each.state is Strength.LATER for each in facts.signatures)
+        or (facts.spf is not None and facts.spf.result == "temperror")
+    )

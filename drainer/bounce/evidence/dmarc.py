@@ -1,0 +1,61 @@
+"""The author's domain, and whether it publishes a DMARC policy (RFC 7489)."""
+
+import re
+
+from drainer.bounce.evidence.dns import Dns, Outcome
+from drainer.mail.addresses import mailboxes_of
+from drainer.mail.envelope import domain_of
+from drainer.mail.header import fields_of, unfold
+from drainer.mail.mailbox import ascii_domain
+from drainer.policy.bounce.facts import Dmarc
+from drainer.runtime.public_suffixes import organisation_of
+
+_MAX_FROM_LENGTH = 2000
+_RECORD = re.compile(rb"v[ \t]*=[ \t]*DMARC1[ \t]*;", re.IGNORECASE)
+_TAG = re.compile(r"[ \t]*([A-Za-z]+)[ \t]*=[ \t]*([^;]*?)[ \t]*(?:;|$)")
+
+
+def look(dns: Dns, head: bytes, sender: str = "") -> Dmarc:
+    """Return the policy of the one author of a message; see its detail for none.
+
+    ``sender`` is the organisation of the envelope sender, which alone matters: DNS is
+    not asked about another author, so that a forged From makes no sender wait.
+    """
+    domain = author_domain(head)
+    if not domain:
+        return Dmarc(detail="not exactly one author (From)")
+    organisation = organisation_of(domain)
+    if sender and organisation != sender:
+        detail = f"the author is of {domain}"
+        return Dmarc(domain=domain, organisation=organisation, detail=detail)
+    for name in dict.fromkeys((domain, organisation)):
+        answer = dns.ask(f"_dmarc.{name}", "TXT")
+        if answer.outcome is Outcome.FAILED:
+            detail = f"DNS did not answer: {answer.detail}"
+            return Dmarc(
+                domain=domain, organisation=organisation, later=True, detail=detail
+            )
+        records = [record for record in answer.records if _RECORD.match(record)]
+        if len(records) > 1:
+            detail = f"several policies at _dmarc.{name}"
+            return Dmarc(domain=domain, organisation=organisation, detail=detail)
+        if records:
+            tags = dict(_TAG.findall(records[0].decode("ascii", "replace").lower()))
+            return Dmarc(
+                domain=domain,
+                organisation=organisation,
+                published=tags.get("p") in ("none", "quarantine", "reject"),
+                strict_dkim=tags.get("adkim") == "s",
+                strict_spf=tags.get("aspf") == "s",
+            )
+    detail = f"{domain} publishes no policy"
+    return Dmarc(domain=domain, organisation=organisation, detail=detail)
+
+
+def author_domain(head: bytes) -> str:
+    """Return the domain of the only address of the only From field; else ''."""
+    values = [unfold(each.value) for each in fields_of(head) if each.name == "from"]
+    if len(values) != 1 or len(values[0]) > _MAX_FROM_LENGTH:
+        return ""
+    found = mailboxes_of(values[0])
+    return ascii_domain(domain_of(found[0])) if len(found) == 1 else ""

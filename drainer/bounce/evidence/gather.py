@@ -1,0 +1,120 @@
+"""One message -> the facts about its sender; blocks, and asks DNS."""
+
+from drainer.bounce.evidence import arc, dkim, dmarc, spf
+from drainer.bounce.evidence.authres import claims_of
+from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.reachability import reach_of
+from drainer.bounce.evidence.settings import (
+    MAX_CONTENT_BYTES,
+    MAX_HEADER_BYTES,
+    Question,
+    Settings,
+)
+from drainer.mail.addresses import only_author
+from drainer.mail.envelope import domain_of
+from drainer.mail.header import fields_of
+from drainer.mail.mailbox import ascii_domain
+from drainer.policy.bounce.facts import (
+    Chain,
+    Facts,
+    Reach,
+    Signature,
+    Spf,
+    parse_address,
+)
+from drainer.runtime.public_suffixes import organisation_of
+
+
+def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
+    """Return the facts; never raises for what a message or a server may say."""
+    dns.begin()
+    skipped: dict[str, str] = {}
+    domain = ascii_domain(domain_of(question.reverse_path))
+    if not domain:  # the null sender, an address literal, no name at all
+        return Facts(
+            reverse_path=question.reverse_path,
+            client=question.client,
+            login=question.login,
+            reach=Reach.NXDOMAIN,
+            skipped={f"V{n}": "the sender has no domain" for n in (3, 4, 5, 6, 7)},
+        )
+    head = _head(question.content)
+    if len(head) > MAX_HEADER_BYTES:
+        head = b""
+        skipped |= {f"V{n}": "the header is too large" for n in (4, 5, 6)}
+    claims, reason = claims_of(head, authserv_ids=settings.authserv_ids)
+    if reason:
+        skipped.setdefault("V6", reason)
+    return Facts(
+        reverse_path=question.reverse_path,
+        domain=domain,
+        organisation=organisation_of(domain),
+        author=_author(head),
+        client=question.client,
+        login=question.login,
+        spf=_spf(dns, question, domain, skipped),
+        signatures=_signatures(dns, question, domain, skipped),
+        dmarc=dmarc.look(dns, head, organisation_of(domain)),
+        claims=claims,
+        chain=_chain(dns, settings, question, skipped),
+        reach=reach_of(dns, domain, own=settings.names, private=settings.private),
+        skipped=skipped,
+    )
+
+
+def _head(content: bytes) -> bytes:
+    head, blank, _ = content.partition(b"\r\n\r\n")
+    return head + b"\r\n" if blank else content
+
+
+def _author(head: bytes) -> str:
+    """Return the one author, if nothing in the header may hide another one."""
+    fields = list(fields_of(head))
+    if not fields or fields[-1].end != len(head):
+        return ""
+    return only_author([each.value for each in fields if each.name == "from"])
+
+
+def _spf(
+    dns: Dns, question: Question, domain: str, skipped: dict[str, str]
+) -> Spf | None:
+    address = parse_address(question.client)
+    if address is None:
+        skipped["V3"] = "no client address in the spool's record"
+        return None
+    local = question.reverse_path.rpartition("@")[0]
+    return spf.check(
+        dns, address, local=local, domain=domain, helo=ascii_domain(question.helo)
+    )
+
+
+def _signatures(
+    dns: Dns, question: Question, domain: str, skipped: dict[str, str]
+) -> tuple[Signature, ...]:
+    if "V4" in skipped:
+        return ()
+    if question.cut or len(question.content) > MAX_CONTENT_BYTES:
+        skipped["V4"] = f"larger than {MAX_CONTENT_BYTES // 1024**2} MiB"
+        return ()
+    try:
+        return dkim.check(
+            dns,
+            question.content,
+            organisation=organisation_of(domain),
+            arrived=question.arrived,
+        )
+    except dkim.Unusable as error:
+        skipped["V4"] = str(error)
+        return ()
+
+
+def _chain(
+    dns: Dns, settings: Settings, question: Question, skipped: dict[str, str]
+) -> Chain:
+    if not settings.sealers:
+        return Chain(detail="[bounce] arc_sealers names nobody")
+    if "V4" in skipped:  # what cannot be read, or is too large
+        return Chain(detail=skipped["V4"])
+    return arc.look(
+        dns, question.content, sealers=settings.sealers, arrived=question.arrived
+    )

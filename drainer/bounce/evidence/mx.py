@@ -1,0 +1,89 @@
+"""Where mail for a domain goes: its MX hosts, in order, and what must not be one.
+
+Null MX, private addresses and ourselves are no way to anybody (gate rule G12 says so
+before; a zone may change meanwhile).
+"""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from drainer.bounce.evidence.dns import Dns, Outcome
+from drainer.mail.mailbox import ascii_domain
+from drainer.policy.bounce.facts import is_public
+
+MAX_TARGETS = 5
+"""Addresses that are tried, one after the other."""
+
+
+class Relays(NamedTuple):
+    """What was found: (host, address) pairs, or why there are none."""
+
+    targets: tuple[tuple[str, str], ...] = ()
+    problem: str = ""
+    #: DNS did not answer: it may be otherwise another time.
+    later: bool = False
+
+
+def relays_of(
+    dns: Dns, domain: str, own: frozenset[str], *, private: bool = False
+) -> Relays:
+    """Return the mail servers of a domain (RFC 5321 5.1).
+
+    ``own`` are our names, in lower case: hosts from ours on, by preference, are left
+    out, because they would send it back. ``private`` addresses count if so told.
+    """
+    name = ascii_domain(domain)
+    if not name:
+        return Relays(problem=f"{domain} is no DNS name")
+    answer = dns.ask(name, "MX")
+    if answer.outcome is Outcome.FAILED:
+        return Relays(problem=answer.detail, later=True)
+    if answer.outcome is Outcome.NXDOMAIN:
+        return Relays(problem=f"{name} does not exist")
+    hosts = [_preference(text) for text in answer.texts] or [(0, name)]
+    random.shuffle(hosts)  # those alike take turns (RFC 5321 5.1)
+    hosts.sort(key=lambda each: each[0])
+    if [host for _, host in hosts] in (["."], [""]):  # RFC 7505 3
+        return Relays(problem=f"{name} takes no mail (null MX)")
+    ours = min((rank for rank, host in hosts if host in own), default=None)
+    better = [host for rank, host in hosts if ours is None or rank < ours]
+    barred = {text for each in own for text, _ in _addresses(dns, each)}
+
+    def is_barred(text: str) -> bool:
+        return text in barred or not (private or is_public(text))
+
+    return _targets(dns, name, better, is_barred)
+
+
+def _preference(text: str) -> tuple[int, str]:
+    rank, _, host = text.partition(" ")
+    return int(rank), host.lower().rstrip(".")
+
+
+def _targets(
+    dns: Dns, name: str, hosts: list[str], is_barred: Callable[[str], bool]
+) -> Relays:
+    found: list[tuple[str, str]] = []
+    failed = False
+    for host in hosts[:MAX_TARGETS]:
+        for text, is_answer in _addresses(dns, host):
+            failed = failed or not is_answer
+            if is_answer and not is_barred(text):
+                found.append((host, text))
+    if found:
+        return Relays(targets=tuple(found[:MAX_TARGETS]))
+    if failed:
+        return Relays(problem=f"DNS says nothing about {name}", later=True)
+    return Relays(problem=f"{name} has no mail server but private ones, or ours")
+
+
+def _addresses(dns: Dns, host: str) -> list[tuple[str, bool]]:
+    """Return the addresses of a host; ('', False) for a question without an answer."""
+    found: list[tuple[str, bool]] = []
+    for kind in ("A", "AAAA"):
+        answer = dns.ask(host, kind)
+        if answer.outcome is Outcome.FAILED:
+            found.append(("", False))
+        found += [(text, True) for text in answer.texts]
+    return found

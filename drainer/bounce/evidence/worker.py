@@ -1,0 +1,191 @@
+"""The evidence process: it takes tasks from the drain, and asks DNS for all of them.
+
+It parses no message. For each task it forks a process that does, and that can be
+killed without any loss to the others. That process reaches DNS only through this one.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import NoReturn
+
+from drainer.bounce.evidence.dns import Answer, Dns, Outcome
+from drainer.bounce.evidence.gather import gather
+from drainer.bounce.evidence.mx import relays_of
+from drainer.bounce.evidence.settings import Settings
+from drainer.bounce.evidence.shared_dns import SharedDns
+from drainer.bounce.evidence.tasks import (
+    MAX_ANSWER_BYTES,
+    MAX_TASK_BYTES,
+    Request,
+    Result,
+    Task,
+)
+from drainer.errors import UsageError
+from drainer.runtime.ipc import FrameError, encode, framed, read, receive
+from drainer.runtime.process import leave_signals_to_parent
+
+MEMORY_BYTES = 2 * 1024**3
+"""Address space of each process."""
+MAX_REQUESTS = 500
+"""Questions to DNS that one message may lead to."""
+_LIMIT = 1024 * 1024
+
+
+# ---- the process of one message
+
+
+def _be_child(link: socket.socket, settings: Settings, task: Task) -> NoReturn:
+    """Look at one message, say what was found, and end."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        os.dup2(link.fileno(), 0)
+        os.dup2(2, 1)  # what a library prints is not an answer
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        with socket.socket(fileno=0) as own:
+            _look(own, settings, task)
+        status = 0
+    except (EOFError, OSError):
+        pass  # the task was cancelled
+    except BaseException:  # noqa: BLE001 - nothing of the parent may run on here
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _look(link: socket.socket, settings: Settings, task: Task) -> None:
+    stream = link.makefile("rb")
+
+    def resolve(name: str, kind: str, seconds: float) -> Answer:
+        link.sendall(framed(Request(name=name, kind=kind, seconds=seconds)))
+        return receive(stream, Answer)
+
+    dns = Dns(settings.servers, resolve)
+    found: object
+    if task.question is not None:
+        found = gather(dns, settings, task.question)
+    else:
+        own = frozenset((settings.hostname.lower(),))
+        found = relays_of(dns, task.domain, own, private=settings.private)
+    link.sendall(framed(Request(value=encode(found))))
+
+
+# ---- the evidence process
+
+
+class Evidence:
+    """Serves one drain."""
+
+    def __init__(self, settings: Settings, writer: asyncio.StreamWriter) -> None:
+        """Prepare; UsageError when there is no DNS server to ask."""
+        self._settings = settings
+        self._writer = writer
+        self._dns = SharedDns(settings.servers)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        """Do tasks, several at once, until the drain closes its end."""
+        async with asyncio.TaskGroup() as group:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    task = await read(reader, Task, MAX_TASK_BYTES)
+                    if not task.cancelled:
+                        self._tasks[task.id] = group.create_task(self._do(task))
+                    elif running := self._tasks.get(task.id):
+                        running.cancel()
+            for each in self._tasks.values():
+                each.cancel()
+
+    async def _do(self, task: Task) -> None:
+        """Do one task, and say what it came to."""
+        limit = task.dns_seconds + task.compute_seconds
+        problem = value = None
+        try:
+            async with asyncio.timeout(limit):
+                value = await self._found(task)
+        except TimeoutError:
+            problem = "the checks took too long"
+        except (FrameError, OSError, asyncio.IncompleteReadError):
+            problem = "the checks failed"
+        finally:
+            del self._tasks[task.id]
+        result = Result(id=task.id, value=value or b"", problem=problem or "")
+        self._writer.write(framed(result))
+        await self._writer.drain()
+
+    async def _found(self, task: Task) -> bytes:
+        """Return what the process of a message found, as it encoded it."""
+        link, pid = self._fork(task)
+        writer = None
+        try:
+            reader, writer = await asyncio.open_connection(sock=link, limit=_LIMIT)
+            left = task.dns_seconds
+            for _ in range(MAX_REQUESTS):
+                request = await read(reader, Request, MAX_ANSWER_BYTES)
+                if request.value is not None:
+                    return request.value
+                started = time.monotonic()
+                writer.write(framed(await self._ask(request, left)))
+                left -= time.monotonic() - started
+            message = f"more than {MAX_REQUESTS} questions to DNS"
+            raise FrameError(message)
+        finally:
+            (writer or link).close()
+            _end(pid)
+
+    async def _ask(self, request: Request, left: float) -> Answer:
+        seconds = min(request.seconds, left)
+        if seconds <= 0:
+            return Answer(Outcome.FAILED, detail="no time is left for this message")
+        return await self._dns.ask(request.name, request.kind, seconds)
+
+    def _fork(self, task: Task) -> tuple[socket.socket, int]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                _be_child(theirs, self._settings, task)
+        return ours, pid
+
+
+def _end(pid: int) -> None:
+    """Kill a process of ours, and wait; it has not been waited for before."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+async def _serve(link: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=link, limit=_LIMIT)
+    settings = await read(reader, Settings, MAX_TASK_BYTES)
+    try:
+        evidence = Evidence(settings, writer)
+    except UsageError as error:
+        writer.write(framed(Result(id=0, problem=str(error), hint=error.hint)))
+        await writer.drain()
+    else:
+        await evidence.serve(reader)
+    finally:
+        writer.close()
+
+
+def main() -> None:
+    """Serve the drain at the other end of standard input."""
+    leave_signals_to_parent()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    gc.freeze()  # so that the processes that are forked have less to copy
+    with socket.socket(fileno=0) as link, contextlib.suppress(ConnectionError):
+        asyncio.run(_serve(link))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Quarantine: copies of messages that are final without a delivery."""

@@ -1,0 +1,76 @@
+"""Copies that nobody needs any more are removed, after the ledger knows why.
+
+A crash in between leaves a copy too many, never one too few: every drain and every
+purge looks at all that lies there.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+
+from drainer.bounce.quarantine.store import Quarantine
+from drainer.ledger.query.quarantine import needless
+from drainer.ledger.reader import Report
+from drainer.ledger.repository import Ledger
+from drainer.policy.recipient.settle import Settlement
+from drainer.policy.recipient.state import FINAL
+from drainer.smtp.transaction import Work
+
+BATCH = 200
+PAUSE = 0.25
+"""Seconds between batches."""
+
+
+class Tidier:
+    """Removes copies in the background of a drain."""
+
+    def __init__(self, ledger: Ledger, quarantine: Quarantine) -> None:
+        """Look at nothing yet."""
+        self._ledger = ledger
+        self._quarantine = quarantine
+        self._known: set[str] = set()
+        self._waiting: set[str] = set()
+        self._closed = asyncio.Event()
+
+    def consider(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+        """Take the message of an attempt if its copy may have become needless."""
+        id_ = work.job.message.id
+        if work.job.kept:
+            self._known.add(id_)
+        if id_ in self._known and any(each.state in FINAL for each in settlements):
+            self._waiting.add(id_)
+
+    async def run(self) -> None:
+        """Tidy up until closed: first what is left over, then what is considered."""
+        known = await asyncio.to_thread(self._quarantine.messages)
+        self._known |= known
+        self._waiting |= known
+        while not self._closed.is_set():
+            await self._flush()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE):
+                    await self._closed.wait()
+        await self._flush()
+
+    def close(self) -> None:
+        """Let ``run`` end after what is waiting."""
+        self._closed.set()
+
+    async def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for batch in _batches(waiting):
+            ids = await self._ledger.needless(batch)
+            await asyncio.to_thread(self._quarantine.forget, ids)
+
+
+def sweep(report: Report, quarantine: Quarantine) -> None:
+    """Remove every copy that the ledger says is needless."""
+    for batch in _batches(quarantine.messages()):
+        quarantine.forget([row["id"] for row in report.rows(needless(batch))])
+
+
+def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(ids)
+    while batch := list(islice(rest, BATCH)):
+        yield batch

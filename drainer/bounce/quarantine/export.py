@@ -1,0 +1,172 @@
+"""Messages out of the quarantine, into a Maildir or a folder of .eml files.
+
+Other programs read them, and so do our own sources, with the same envelope and the
+same content. Nothing is ever overwritten. What cannot be written so that it reads
+back the same is left out, with the reason.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from drainer.bounce.quarantine.store import sidecar_of, sync_folder
+from drainer.errors import MessageUnreadable, UsageError
+from drainer.mail.content import MAX_HEADER_BYTES, survey
+from drainer.mail.message import Message, Spooled
+from drainer.runtime.private_files import (
+    link_private,
+    make_private_folder,
+    read_private,
+    remove_private,
+    write_private,
+)
+from drainer.sources.common.files import beginning
+from drainer.sources.common.trace_headers import TraceRules, read_trace
+from drainer.sources.eml.sidecar import parse_sidecar
+
+_THERE = "it is there already"
+
+
+class LeftOut(Exception):
+    """A message that was not written, and why."""
+
+
+class Target(Protocol):
+    """Where messages go."""
+
+    def add(self, spooled: Spooled) -> None:
+        """Write a message for the recipients of its envelope.
+
+        Raises LeftOut, MessageUnreadable when its content cannot be read, and
+        OSError when there is no room.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Return when all that was added is durable."""
+        ...
+
+
+def target_of(text: str, quarantine: Path) -> Target:
+    """Return what ``maildir:DIR`` or ``eml:DIR`` names; UsageError when it cannot be.
+
+    The folders are made when they are missing.
+    """
+    kind, _, name = text.partition(":")
+    folder = Path(name).expanduser().absolute()
+    if kind not in ("maildir", "eml") or not name:
+        message = f"{text[:200]!r} is no target"
+        raise UsageError(message, hint="write maildir:DIR or eml:DIR")
+    if folder.resolve().is_relative_to(quarantine.resolve()):
+        message = f"{folder} is the quarantine itself"
+        raise UsageError(message, hint="name another folder")
+    try:
+        return MaildirTarget(folder) if kind == "maildir" else EmlTarget(folder)
+    except OSError as error:
+        message = f"cannot make {folder}: {error.strerror}"
+        raise UsageError(message, hint="name another folder") from error
+
+
+class EmlTarget:
+    """A folder with ``ID.eml`` and the envelope beside it, with every parameter."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if need be."""
+        self._folder = folder
+        make_private_folder(folder)
+
+    def add(self, spooled: Spooled) -> None:
+        """Write the envelope first: a file never stands there without it."""
+        message = spooled.message
+        sidecar = sidecar_of(message, message.envelope.recipients)
+        try:
+            parse_sidecar(sidecar)
+        except MessageUnreadable as error:
+            words = f"its envelope cannot be written down: {error}"
+            raise LeftOut(words) from error
+        path, beside = (self._folder / f"{message.id}.{s}" for s in ("eml", "json"))
+        if os.path.lexists(path):
+            raise LeftOut(_THERE)
+        try:
+            _write(beside, self._folder, [sidecar])
+        except LeftOut:  # a crash may have left just that
+            if read_private(beside) != sidecar:
+                raise
+        _write(path, self._folder, spooled.content.chunks())
+
+    def finish(self) -> None:
+        """Make the names durable."""
+        sync_folder(self._folder)
+
+
+class MaildirTarget:
+    """A Maildir whose messages have Return-Path and Delivered-To on top."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folders if need be."""
+        self._folder = folder
+        for name in ("tmp", "new", "cur"):
+            make_private_folder(folder / name)
+
+    def add(self, spooled: Spooled) -> None:
+        """Deliver it as a delivery agent would, lines ending in LF."""
+        message = spooled.message
+        facts = survey(spooled.content.chunks())
+        if facts.bare_newlines or not facts.size_bytes:
+            words = "its line ends would be changed; export it to eml:DIR"
+            raise LeftOut(words)
+        fields = _fields(message)
+        head = fields + beginning(_lf(spooled.content.chunks()), MAX_HEADER_BYTES)
+        if not _reads_back(head, len(fields), message):
+            words = "its own header begins like a delivery's; export it to eml:DIR"
+            raise LeftOut(words)
+        name = f"{int(message.arrived.timestamp())}.{message.id}.drainer"
+        if any(self._folder.glob(f"cur/{name}*")):
+            raise LeftOut(_THERE)
+        temporary = self._folder / "tmp"
+        chunks = (fields, *_lf(spooled.content.chunks()))
+        _write(self._folder / "new" / name, temporary, chunks)
+
+    def finish(self) -> None:
+        """Make the names durable."""
+        sync_folder(self._folder / "new")
+
+
+def _fields(message: Message) -> bytes:
+    envelope = message.envelope
+    lines = [f"Return-Path: <{envelope.reverse_path}>"]
+    lines += [f"Delivered-To: {each.forward_path}" for each in envelope.recipients]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _reads_back(head: bytes, length: int, message: Message) -> bool:
+    """Whether our sources find this envelope on top, and nothing more."""
+    trace, envelope = read_trace(head, TraceRules()), message.envelope
+    found = [each.forward_path for each in trace.recipients]
+    return (
+        trace.problem is None
+        and trace.reverse_path == envelope.reverse_path
+        and found == [each.forward_path for each in envelope.recipients]
+        and max(end for _, end in trace.stripped) == length
+    )
+
+
+def _lf(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Turn CRLF into LF; there is no other CR or LF."""
+    for chunk in chunks:
+        yield chunk.replace(b"\r", b"")
+
+
+def _write(path: Path, temporary: Path, chunks: Iterable[bytes]) -> None:
+    """Write a durable file that did not exist; LeftOut when it does."""
+    unfinished = temporary / f".{path.name}.{os.getpid()}"
+    try:
+        write_private(unfinished, chunks)
+        link_private(unfinished, path)  # unlike a rename it never replaces another
+    except FileExistsError:
+        raise LeftOut(_THERE) from None
+    finally:
+        with suppress(OSError):
+            remove_private(unfinished)

@@ -1,0 +1,79 @@
+"""The way of a report: the relay of the operator, or the mail servers of its sender."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from drainer.bounce.evidence.client import AT_ONCE, Checks
+from drainer.mail.envelope import domain_of
+from drainer.smtp.route import Route, Timeouts
+
+if TYPE_CHECKING:
+    from drainer.bounce.evidence.mx import Relays
+
+LIMITS = Timeouts(connect=10, banner=30, ehlo=30, mail=60, rcpt=60, data=60, body=60)
+
+
+class NoWay(Exception):
+    """There is none; ``later``, because DNS did not answer in time, or permanently."""
+
+    def __init__(self, reason: str, *, later: bool) -> None:
+        """Say why."""
+        super().__init__(reason)
+        self.later = later
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """Which servers take a report."""
+
+    #: Who takes mail for everybody; None = the mail servers of each sender.
+    via: Route | None
+    #: Our own name.
+    hostname: str
+    #: The port of senders' mail servers.
+    port: int = 25
+
+
+@dataclass(slots=True)
+class WayFinder:
+    """Finds the servers that take a report; keeps what DNS said for a run."""
+
+    ways: Ways
+    checks: Checks
+    _known: dict[str, "Relays"] = field(default_factory=dict)
+
+    async def prepare(self, senders: Iterable[str]) -> None:
+        """Ask DNS about several senders at once: a slow one makes no other wait."""
+        if self.ways.via is not None:
+            return
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def look(domain: str) -> None:
+            async with places:
+                self._known[domain] = await self.checks.relays(domain)
+
+        domains = dict.fromkeys(domain_of(each) for each in senders)
+        await asyncio.gather(*(look(each) for each in domains if each))
+
+    async def to(self, sender: str) -> list[Route]:
+        """Return the servers to try, in order; NoWay when there are none."""
+        if self.ways.via is not None:
+            return [self.ways.via]
+        domain = domain_of(sender)
+        if domain not in self._known:
+            self._known[domain] = await self.checks.relays(domain)
+        found = self._known[domain]
+        if not found.targets:
+            raise NoWay(found.problem, later=found.later)
+        return [
+            Route(
+                host=host,
+                port=self.ways.port,
+                address=address,
+                helo=self.ways.hostname,
+                timeouts=LIMITS,
+            )
+            for host, address in found.targets
+        ]

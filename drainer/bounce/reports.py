@@ -1,0 +1,295 @@
+"""Reports leave: one to a message, by a way of their own, never twice by intent.
+
+What is due is taken from the ledger one by one, and built again from what it has and
+the copy of the original; what becomes of it is a decision there. A report that fails
+is recorded with the words of who refused it, and never reported in turn.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import field, replace
+from datetime import timedelta
+from typing import NamedTuple
+
+from drainer.bounce.evidence.client import Checks
+from drainer.bounce.evidence.dkim_sign import sign
+from drainer.bounce.quarantine.store import Quarantine
+from drainer.bounce.relay import LIMITS, NoWay, WayFinder, Ways
+from drainer.errors import MessageUnreadable
+from drainer.ledger.records import from_micros
+from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
+from drainer.ledger.reports.outbox import Ended, Queued, Waits
+from drainer.ledger.repository import Ledger
+from drainer.mail.dsn.build import MAX_CONTENT_BYTES, build
+from drainer.mail.dsn.model import CannotTell, Fate, Report
+from drainer.mail.envelope import AddressError, Envelope, verp_sender
+from drainer.mail.message import Message
+from drainer.mail.reply import Lost, Reply, Stage, as_said
+from drainer.policy.bounce.decision import CONTENT_RULES, Own
+from drainer.policy.classify.classifier import classify
+from drainer.policy.classify.verdict import Verdict
+from drainer.policy.pacing.rate import Rate, Rates
+from drainer.runtime.values import dataclass
+from drainer.smtp.connection import Connection, Failed, connect
+from drainer.smtp.post import Letter, Posted, post
+from drainer.smtp.rate_limiter import Throttle
+from drainer.smtp.route import Route
+from drainer.sources.protocol import Source
+
+AT_MOST = timedelta(seconds=30)
+"""After which a drain begins no further report; the rest stays queued."""
+_READ_BYTES = max(64 * 1024, MAX_CONTENT_BYTES + 1)
+"""Of an original: more than a report carries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """What signs reports: a DKIM selector and its key."""
+
+    selector: str
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posting:
+    """How reports leave."""
+
+    ways: Ways
+    own: Own
+    waits: Waits
+    #: For one attempt.
+    at_most: timedelta
+    rate: Rate | None = None
+    signing: Signing | None = None
+
+
+@dataclass(slots=True)
+class Count:
+    """What became of the reports of a run, in attempts."""
+
+    sent: int = 0
+    failed: int = 0
+    deferred: int = 0
+
+
+class Reporting:
+    """Sends what is due."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sources: Mapping[str, Source],
+        quarantine: Quarantine | None,
+        posting: Posting,
+        checks: Checks,
+    ) -> None:
+        """Prepare; ``run`` sends. ``checks`` asks DNS for the servers of a sender."""
+        self._ledger = ledger
+        self._sources = sources
+        self._quarantine = quarantine
+        self._posting = posting
+        self._own = posting.own
+        self._ways = WayFinder(posting.ways, checks)
+        self._closed = False
+        self.count = Count()
+
+    def close(self) -> None:
+        """Begin no further report."""
+        self._closed = True
+
+    async def run(self, at_most: timedelta = AT_MOST) -> None:
+        """Send what is due, one after the other; begin none after ``at_most``.
+
+        A relay that takes nothing now is not asked again before the next run.
+        """
+        waits = self._posting.waits
+        await self._ways.prepare(await self._ledger.due_senders(waits))
+        throttle = Throttle(Rates(messages=self._posting.rate))
+        await throttle.resize(1)
+        end = time.monotonic() + at_most.total_seconds()
+        while not self._closed and time.monotonic() < end:
+            queued = await self._ledger.take_report(waits, self._own.hostname)
+            if queued is None:
+                return
+            await throttle.message()
+            if not await self._send(queued):
+                return
+
+    async def _send(self, queued: Queued) -> bool:
+        """Make one attempt; False when another report would fare no better."""
+        tried = await self._attempt(queued)
+        ended = tried.ended
+        if ended.state == QUEUED and queued.is_last:
+            words = f"nobody took it for so long: {ended.reason}"
+            ended = ended._replace(state=FAILED, reason=words)
+        await self._ledger.end_report(queued, ended)
+        self.count.sent += ended.state == SENT
+        self.count.failed += ended.state == FAILED
+        self.count.deferred += ended.state == QUEUED
+        if ended.state != QUEUED and self._quarantine is not None:
+            needless = await self._ledger.needless([queued.message.id])
+            self._quarantine.forget(needless)
+        return tried.goes_on or self._posting.ways.via is None
+
+    async def _attempt(self, queued: Queued) -> "_Tried":
+        """Try one server after the other until one has decided."""
+        try:
+            routes = await self._ways.to(queued.message.envelope.reverse_path)
+        except NoWay as none:
+            state = QUEUED if none.later else FAILED
+            return _Tried(Ended(state, "", "mx", str(none)))
+        seconds = self._posting.at_most.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):  # the server may be anybody's
+                return await self._try_each(queued, routes)
+        except TimeoutError:
+            words = f"it took more than {seconds:.0f} s"
+            return _Tried(Ended(QUEUED, "", str(routes[0]), words), goes_on=False)
+
+    async def _try_each(self, queued: Queued, routes: list[Route]) -> "_Tried":
+        first, *others = routes
+        tried = await self._try(queued, first)
+        for route in others:
+            if not tried.elsewhere:
+                break
+            tried = await self._try(queued, route)
+        return tried
+
+    async def _try(self, queued: Queued, route: Route) -> "_Tried":
+        connection = await connect(route)
+        if isinstance(connection, Failed):
+            said = str(connection.steps[-1].answer) if connection.steps else ""
+            words = f"no session with {route}"
+            return _Tried(Ended(QUEUED, said, str(route), words), goes_on=False)
+        try:
+            letter = await asyncio.to_thread(
+                self._letter, queued, connection.extensions
+            )
+            return _judge(await post(connection, LIMITS, letter), connection)
+        except (CannotTell, AddressError) as error:
+            ended = Ended(FAILED, "", connection.address, str(error))
+            return _Tried(ended, elsewhere=False)
+        finally:
+            connection.wire.close()
+
+    # --- the report
+
+    def _letter(self, queued: Queued, peer: Mapping[str, str]) -> Letter:
+        """Build it; it may block. Raises CannotTell and AddressError as build does."""
+        envelope = _expanded(queued)
+        paths = (recipient.forward_path for _, recipient in queued.told)
+        is_ascii = envelope.reverse_path.isascii() and all(p.isascii() for p in paths)
+        utf8 = "smtputf8" in peer and (envelope.smtputf8 or not is_ascii)
+        original = self._original(queued.message)
+        head, blank, _ = original.partition(b"\r\n\r\n")
+        report = Report(
+            action=queued.action,
+            envelope=envelope,
+            fates=tuple(
+                Fate(
+                    recipient=recipient,
+                    status=row["status"],
+                    reply=_words(row["reply"]),
+                    rule=row["rule"],
+                    last_attempt=from_micros(row["refused"]),
+                )
+                for row, recipient in queued.told
+            ),
+            hostname=self._own.hostname,
+            primary=queued.route.rpartition(":")[0],
+            message_id=queued.report_id,
+            date=from_micros(queued.at),
+            arrived=queued.message.arrived,
+            helo=queued.message.client.helo,
+            log_id=queued.message.id,
+            head=head + b"\r\n" if blank else original,
+            content=original if _may_return(queued, original) else b"",
+            smtputf8=utf8,
+            eight_bit="8bitmime" in peer,
+        )
+        return Letter(
+            recipient=envelope.reverse_path,
+            content=self._signed(build(report)),
+            smtputf8=utf8,
+        )
+
+    def _signed(self, report: bytes) -> bytes:
+        signing = self._posting.signing
+        if signing is None:
+            return report
+        domain = self._own.hostname
+        return sign(report, domain=domain, selector=signing.selector, key=signing.key)
+
+    def _original(self, message: Message) -> bytes:
+        """Return the beginning of the original: its copy, or as it still lies there."""
+        copy = self._quarantine.open(message) if self._quarantine else None
+        found = bytearray()
+        try:
+            source = self._sources.get(message.source)
+            spooled = copy or (source.open(message) if source else None)
+            for chunk in spooled.content.chunks() if spooled else ():
+                found += chunk
+                if len(found) >= _READ_BYTES:
+                    break
+        except MessageUnreadable:
+            return b""  # the report says it without
+        return bytes(found[:_READ_BYTES])
+
+
+def _expanded(queued: Queued) -> Envelope:
+    """Return the envelope with the sender that VERP gave this recipient."""
+    envelope = queued.message.envelope
+    if not envelope.verp:
+        return envelope
+    (recipient,) = envelope.recipients
+    sender = verp_sender(envelope.reverse_path, recipient.forward_path, envelope.verp)
+    return replace(envelope, reverse_path=sender)
+
+
+def _words(text: str) -> str:
+    """Return what the primary said; '' if these are words of ours about a silence."""
+    return text if isinstance(as_said(text), Reply) else ""
+
+
+def _may_return(queued: Queued, original: bytes) -> bool:
+    """Whether the sender may get its content back, if it asked for that.
+
+    Only by a proof that no signed mail of another can give: else it is spam, returned.
+    """
+    return len(original) <= MAX_CONTENT_BYTES and not any(
+        not row["may_return"]
+        or CONTENT_RULES.fullmatch(row["rule"])
+        or row["status"][2:].startswith(("6.", "7.30"))
+        for row, _ in queued.told
+    )
+
+
+class _Tried(NamedTuple):
+    """What an attempt came to."""
+
+    ended: Ended
+    #: Whether this server may be asked about other reports.
+    goes_on: bool = True
+    #: Whether another server may be asked about this one.
+    elsewhere: bool = True
+
+
+def _judge(posted: Posted, connection: Connection) -> _Tried:
+    via, words = connection.address, str(posted.answer)
+    answer = posted.answer
+    if isinstance(answer, Lost) and posted.stage is Stage.DOT:
+        reason = "it may have arrived; it is sent again under the same Message-ID"
+        ended = Ended(QUEUED, words, via, reason)
+        return _Tried(ended, goes_on=False, elsewhere=False)
+    judgement = classify(answer, posted.stage, accepted=0)
+    match judgement.verdict:
+        case Verdict.DELIVER:
+            return _Tried(Ended(SENT, words, via, "the relay took it"), elsewhere=False)
+        case Verdict.BOUNCE | Verdict.HOLD if isinstance(answer, Reply):
+            reason = f"{judgement.reason}; a report is not reported in turn"
+            return _Tried(Ended(FAILED, words, via, reason), elsewhere=False)
+        case verdict:
+            is_ours = verdict is Verdict.STOP or isinstance(answer, Lost)
+            ended = Ended(QUEUED, words, via, judgement.reason)
+            return _Tried(ended, goes_on=not is_ours)

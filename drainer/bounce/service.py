@@ -1,0 +1,94 @@
+"""All that it takes to notify senders, for one drain: evidence, the gate, reports.
+
+Evidence is gathered while the drain runs. At its end the gate is asked about delays
+and deliveries, and reports that are due are sent. Messages whose DNS is slow come last.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from drainer.bounce.collector import Gathering
+from drainer.bounce.evidence.client import Checks
+from drainer.bounce.notices import Noticing
+from drainer.bounce.quarantine.store import Quarantine
+from drainer.bounce.reports import Reporting
+from drainer.bounce.settings import Bouncing, make_bouncer
+from drainer.ledger.repository import Ledger
+from drainer.sources.protocol import Source
+
+PATIENCE_AT_START = timedelta(seconds=3)
+PATIENCE_AT_END = timedelta(seconds=30)
+"""For messages whose DNS is slow, when a person waits for it."""
+
+
+class Telling:
+    """Notifies senders; an async context manager that ends the evidence process."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sources: Mapping[str, Source],
+        quarantine: Quarantine | None,
+        bouncing: Bouncing,
+    ) -> None:
+        """Prepare; nothing is looked at yet."""
+        self._ledger = ledger
+        self.bouncer = make_bouncer(bouncing)
+        self._checks = Checks(bouncing.settings)
+        self._gathering = Gathering(
+            ledger, sources, self._checks, quarantine, bouncing.dns_budget
+        )
+        self._noticing = Noticing(
+            ledger, list(sources), self.bouncer, quarantine, bouncing.delays
+        )
+        self.reporting = Reporting(
+            ledger, sources, quarantine, bouncing.posting, self._checks
+        )
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the evidence process."""
+        await self._checks.end()
+
+    async def gather_once(self) -> None:
+        """Gather the evidence that is lacking; wait little for slow DNS."""
+        await self._gathering.quick()
+        await self._gathering.patient(PATIENCE_AT_START)
+
+    async def gather(self) -> None:
+        """Look for evidence until it is cancelled."""
+        await self._gathering.run()
+
+    async def finish(self) -> None:
+        """Look at what was refused last, and send the reports that are due.
+
+        Senders whose DNS is slow come last, so that no other report waits for them.
+        """
+        await self._noticing.look()
+        await self._gathering.quick()
+        await self._report()
+        if self._gathering.has_set_aside and not self._closed:
+            await self._gathering.patient(PATIENCE_AT_END)
+            await self._gathering.put_off()
+            await self._report()
+
+    async def _report(self) -> None:
+        if not self._closed:
+            await self._noticing.ask()
+            await self.reporting.run()
+
+    def close(self) -> None:
+        """Start no further report."""
+        self._closed = True
+        self.reporting.close()

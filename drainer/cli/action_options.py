@@ -1,0 +1,103 @@
+"""What the operator's verbs have in common: whom they name, and how they ask."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from drainer.cli.filters import filters_of, selection_of, with_options
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import shown, stdout
+from drainer.config import Config
+from drainer.errors import UsageError
+from drainer.ledger.filters import Filters
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Row
+from drainer.policy.classify.describe import meaning_of
+from drainer.runtime.values import dataclass
+
+SHOWN = 100
+"""Recipients that a dry run lists."""
+
+IdsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ID",
+        help="Drainer ids or prefixes, queue ids, or Message-IDs.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a person asked of a verb."""
+
+    config: Config
+    ids: Sequence[str]
+    filters: Filters
+    reason: str
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+    def insist(self, name: str, count: int) -> None:
+        """Want a reason; and, on a terminal, a yes for so many recipients."""
+        if not self.reason:
+            message = f"{name} needs --reason"
+            raise UsageError(message, hint="it is recorded, for whoever asks later")
+        if count and not self.yes and sys.stdin.isatty():
+            typer.confirm(f"{name} {count} recipients?", abort=True, err=True)
+
+
+def _asked(
+    ids: IdsArgument = None,
+    reason: Annotated[
+        str, typer.Option(help="Why; it is recorded with the decision.")
+    ] = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be touched.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask on a terminal.")
+    ] = False,
+    json_: JsonOption = False,
+    **filters: Any,  # noqa: ANN401
+) -> Asked:
+    return Asked(
+        config=load(path, ledger=ledger),
+        ids=ids or (),
+        filters=filters_of(**filters),
+        reason=reason,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=json_,
+    )
+
+
+def as_verb(command: Callable[[Asked], None]) -> Callable[..., None]:
+    """Give a command the argument and options of a verb; it takes them as ``asked``."""
+    return with_options(command, "asked", _asked, (_asked, filters_of, selection_of))
+
+
+def named(report: Report, ids: Sequence[str], filters: Filters, name: str) -> Filters:
+    """Return the filters for these messages; UsageError when nobody is named."""
+    if not ids and filters.empty:
+        message = f"{name} needs an ID or a filter"
+        raise UsageError(message, hint="add --help to see them")
+    return replace(filters, messages=[report.resolve(each) for each in ids])
+
+
+def show_touched(rows: Iterable[Row]) -> None:
+    """Print who would be touched, for a dry run; of very many the first ones."""
+    for row in islice(rows, SHOWN):
+        stdout().print(
+            f"{shown(row['native_id'])} {shown(row['forward_path'])} {row['state']}:"
+            f" {shown(meaning_of(row['rule']))}"
+        )

@@ -1,0 +1,106 @@
+"""The operator's verbs: hold, release, requeue, discard; and how any is carried out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import typer
+
+from drainer.cli.action_options import Asked, as_verb, named, show_touched
+from drainer.cli.output import print_json, say, stdout
+from drainer.config import Config
+from drainer.config.build.storage import ledger_url
+from drainer.ledger.filters import Filters
+from drainer.ledger.operator_actions import VERBS, Verb, apply_verb, touchable
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Row
+from drainer.mail.message import PROBLEMS
+from drainer.policy.recipient.state import Event, State
+
+_HELP = {
+    "hold": "Set recipients aside until somebody releases them.",
+    "release": "Let held recipients go; overrules problems that may be overruled.",
+    "requeue": "Make recipients due now, as if they had never been tried.",
+    "discard": "Give recipients up for good: they are neither sent nor bounced.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, verb in VERBS.items():
+        app.command(
+            name,
+            help=f"{_HELP[name]}\n\nExample: drainer {name} --domain"
+            " example.com --reason 'moved away'",
+        )(verb_command(verb))
+
+
+def _nothing(config: Config) -> None:
+    """Do no more."""
+
+
+def verb_command(
+    verb: Verb,
+    within: Sequence[State] = tuple(State),
+    afterwards: Callable[[Config], None] = _nothing,
+) -> Callable[..., None]:
+    """Return the command of a verb, for recipients in some of its states.
+
+    ``afterwards`` is called when the ledger knows.
+    """
+
+    @as_verb
+    def command(asked: Asked) -> None:
+        url = ledger_url(asked.config)
+        with Report(url) as report:
+            meant = named(report, asked.ids, asked.filters, verb.name)
+            chosen = _touched_by(verb, meant, within)
+            stays = [_stays_held(verb, row) for row in _rows(report, chosen)]
+            count = len(stays)
+            if asked.dry_run:
+                if not asked.as_json:
+                    show_touched(_rows(report, chosen))
+                _say_count(count, f"would be {verb.done}", as_json=asked.as_json)
+                return
+        asked.insist(verb.name, count)
+        changed = apply_verb(url, verb, chosen, asked.reason) if count else 0
+        afterwards(asked.config)
+        _say_done(verb, changed, count, as_json=asked.as_json)
+        if changed and any(stays):
+            say(
+                f"{sum(stays)} of them are held for what no release overrules: the next"
+                " drain holds them again, unless the spool has changed; `drainer why`"
+            )
+
+    return command
+
+
+def _stays_held(verb: Verb, row: Row) -> bool:
+    """Whether a release of this recipient changes nothing: its problem remains."""
+    problem = PROBLEMS.get(row["rule"].removeprefix("local-"))
+    is_release = verb.event is Event.OPERATOR_RELEASE
+    return is_release and problem is not None and not problem[1]
+
+
+def _touched_by(verb: Verb, meant: Filters, within: Sequence[State]) -> Filters:
+    """Return which recipients a verb may touch; without states there are none."""
+    states = touchable(verb, meant.states or [s.value for s in State])
+    return replace(meant, states=[state for state in states if state in within])
+
+
+def _rows(report: Report, chosen: Filters) -> Iterable[Row]:
+    return report.recipients(chosen) if chosen.states else ()
+
+
+def _say_done(verb: Verb, changed: int, count: int, *, as_json: bool) -> None:
+    if not count:
+        say(f"nothing that matches can be {verb.done}; `drainer list` shows states")
+    _say_count(changed, verb.done, as_json=as_json)
+    if changed != count:
+        say(f"{count - changed} had moved on meanwhile")
+
+
+def _say_count(count: int, done: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"recipients": count, "done": done})
+    else:
+        stdout().print(f"{count} recipients {done}")

@@ -1,0 +1,92 @@
+"""What commands have in common that give a control to whoever drains a route."""
+
+import getpass
+import os
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from drainer.cli.filters import with_options
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
+from drainer.config import Config
+from drainer.config.build.routes import make_route
+from drainer.config.build.storage import LedgerURL, ledger_url
+from drainer.errors import UsageError
+from drainer.ledger.controls import give
+from drainer.policy.pacing.overrides import Ask, Control
+from drainer.runtime.process import utcnow
+from drainer.runtime.units import parse_duration
+from drainer.runtime.values import dataclass
+
+ReasonOption = Annotated[
+    str, typer.Option("--reason", help="Why; it is recorded with the decision.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whom:
+    """Whom a command speaks to: everybody with this ledger and this primary."""
+
+    config: Config
+    url: LedgerURL
+    route: str
+    as_json: bool
+
+    def give(
+        self, ask: Ask, reason: str, for_: str = "", per_second: float | None = None
+    ) -> Control:
+        """Write a control down that ends after ``for_``, and return it.
+
+        Raises UsageError for what is no time, LedgerError when it cannot be written.
+        """
+        now = utcnow()
+        control = Control(
+            at=now,
+            ask=ask,
+            per_second=per_second,
+            until=_until(now, for_),
+            reason=reason,
+            by=_caller(),
+        )
+        return give(self.url, self.route, control)
+
+
+def _until(now: datetime, text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return now + parse_duration(text)
+    except (ValueError, OverflowError) as error:
+        message = f"--for: {error}"
+        raise UsageError(message) from None
+
+
+def _whom(
+    to: ToOption = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> Whom:
+    config = load(path, to=to, ledger=ledger)
+    return Whom(
+        config=config,
+        url=ledger_url(config),
+        route=str(make_route(config)),
+        as_json=json_,
+    )
+
+
+def to_whom(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say to whom; it takes them as ``whom``."""
+    return with_options(command, "whom", _whom, (_whom,))
+
+
+def _caller() -> str:
+    try:
+        name = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container may know no name for us
+        name = str(os.getuid())
+    return f"cli {name}"

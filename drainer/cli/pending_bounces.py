@@ -1,0 +1,113 @@
+"""Refusals that rest, and reports, as `bounces list` and `show` tell of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from drainer.bounce import approval
+from drainer.bounce.build import make_bouncing
+from drainer.bounce.decider import Bouncer
+from drainer.bounce.settings import make_bouncer
+from drainer.cli.output import Pages, shown, stdout
+from drainer.config import Config
+from drainer.config.build.storage import ledger_url
+from drainer.ledger.filters import Filters
+from drainer.ledger.reader import Report
+from drainer.ledger.records import from_micros
+from drainer.ledger.reports.limits import Limiting
+from drainer.ledger.reports.pending_bounces import Resting, limits_now, resting, stood
+from drainer.policy.recipient.state import State
+from drainer.runtime.process import utcnow
+
+COLUMNS = ("id", "sender", "recipient", "state", "when", "gate", "because")
+
+
+@contextmanager
+def asking(config: Config) -> Iterator[tuple[Report, Bouncer | None]]:
+    """Give the ledger, and the gate as it stands; None when nobody is told."""
+    bouncing = make_bouncing(config)
+    with Report(ledger_url(config)) as report:
+        yield report, make_bouncer(bouncing) if bouncing is not None else None
+
+
+def told_of(
+    report: Report, bouncer: Bouncer | None, filters: Filters
+) -> Iterator[dict[str, Any]]:
+    """Yield recipients for scripts, as if all that rests were final now."""
+    limits = limits_now(report, utcnow())
+    for each in resting(report, filters):
+        yield _facts(bouncer, limits, each)
+
+
+def _facts(bouncer: Bouncer | None, limits: Limiting, each: Resting) -> dict[str, Any]:
+    row = each.row
+    waits = row["state"] == State.BOUNCE_PENDING.value
+    gate = None
+    evidence: dict[str, str] = {}
+    if waits and bouncer is not None:
+        permit = approval.ask(bouncer, each, utcnow())
+        decision = stood(permit, each, limits).decision
+        evidence = dict(decision.evidence)
+        gate = {
+            "answer": decision.answer.value,
+            "rule": decision.rule,
+            "reason": decision.reason,
+        }
+    due = row["due"] if waits else None
+    return {
+        "id": row["id"],
+        "native_id": row["native_id"],
+        "sender": row["reverse_path"],
+        "forward_path": row["forward_path"],
+        "state": row["state"],
+        "ripe": from_micros(due).isoformat() if due is not None else None,
+        "reply": row["reply"] or None,
+        "rule": row["rule"],
+        "gathered": each.found is not None,
+        "gate": gate,
+        "evidence": evidence,
+        "report": _report_facts(each),
+    }
+
+
+def _report_facts(each: Resting) -> dict[str, Any] | None:
+    told = each.report
+    if told is None:
+        return None
+    return {
+        "state": told["state"],
+        "message_id": told["report"] or None,
+        "attempts": told["attempts"],
+        "due": from_micros(told["due"]).isoformat() if told["due"] else None,
+        "answer": told["answer"] or None,
+    }
+
+
+def add_row(pages: Pages, fact: dict[str, Any]) -> None:
+    """Add one recipient to a table with COLUMNS."""
+    gate, report = fact["gate"], fact["report"]
+    words, because = "", fact["reply"] or ""
+    if report is not None:
+        words, because = f"report {report['state']}", report["answer"] or ""
+    elif gate is not None:
+        words, because = f"{gate['answer']} by {gate['rule']}", gate["reason"]
+    values = (
+        fact["sender"] or "<>",
+        fact["forward_path"],
+        fact["state"],
+        (fact["ripe"] or "")[:19],
+        words,
+        because,
+    )
+    pages.add(fact["id"][:12], *(shown(value, 100) for value in values))
+
+
+def print_facts(fact: dict[str, Any]) -> None:
+    """Print everything about one recipient."""
+    console = stdout()
+    for key, value in fact.items():
+        if isinstance(value, dict):
+            for name, words in value.items():
+                console.print(f"{key} {name}: {shown(words, 400)}")
+        elif value is not None:
+            console.print(f"{key}: {shown(value, 400)}")

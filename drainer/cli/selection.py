@@ -1,0 +1,83 @@
+"""What ``inspect`` and ``plan`` look at: the messages that a person chose, in order.
+
+An order needs all of them before the first. What is known of each message lies in
+a temporary file meanwhile, so that memory holds a number per message and no more.
+"""
+
+import itertools
+import pickle
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from drainer.cli.output import say
+from drainer.delivery.loader import chosen
+from drainer.mail.content import Held
+from drainer.mail.message import Spooled
+from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.selection import Choice, order_key
+from drainer.policy.recipient.delivery import Scanned
+from drainer.sources.protocol import Source
+
+
+class Look:
+    """A look at some sources."""
+
+    def __init__(
+        self, choice: Choice, lifetime_began: datetime, *, digest: bool = False
+    ) -> None:
+        """Prepare; ``lifetime_began`` is when a message arrived that expires now."""
+        self._choice = choice
+        self._began = lifetime_began
+        self._digest = digest
+        #: Messages that were looked at and not chosen, up to the limit.
+        self._passed: Counter[str] = Counter()
+
+    def at(self, sources: Sequence[Source], rules: Admission) -> Iterator[Scanned]:
+        """Yield what was chosen; say at the end how much was not."""
+        found = self._selected(sources, rules)
+        if self._choice.order is not None:
+            found = self._sorted(found)
+        yield from itertools.islice(found, self._choice.limit)
+        if self._passed["over"]:
+            say(f"{self._passed['over']} more messages were not chosen")
+
+    def _selected(
+        self, sources: Sequence[Source], rules: Admission
+    ) -> Iterator[Scanned]:
+        for source in sources:
+            for scanned in chosen(
+                source, rules, self._choice.selection, digest=self._digest
+            ):
+                if scanned is None:
+                    self._passed["over"] += 1
+                else:
+                    yield scanned
+
+    def _sorted(self, found: Iterator[Scanned]) -> Iterator[Scanned]:
+        keys, places = array("q"), array("q")
+        with tempfile.TemporaryFile() as file:
+            for scanned in found:
+                keys.append(self._key(scanned))
+                places.append(file.tell())
+                pickle.dump(_bare(scanned), file, protocol=5)
+            for n in sorted(range(len(keys)), key=keys.__getitem__):
+                file.seek(places[n])
+                yield pickle.load(file)  # noqa: S301 - written by ourselves, above
+
+    def _key(self, scanned: Scanned) -> int:
+        order, message = self._choice.order, scanned.spooled.message
+        assert order is not None  # noqa: S101 - who calls has looked
+        size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
+        return order_key(order, message.arrived, size, lifetime_began=self._began)
+
+
+def _bare(scanned: Scanned) -> Scanned:
+    """Return it without its content."""
+    return replace(
+        scanned,
+        spooled=Spooled(message=scanned.spooled.message, content=Held(b"")),
+    )

@@ -1,0 +1,76 @@
+"""Where things are on this host: ledger, locks, copies."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from drainer.config import Config
+from drainer.errors import UsageError
+from drainer.ledger import engine
+from drainer.runtime.private_files import remove_private
+
+LedgerURL = engine.LedgerURL
+
+
+def ledger_url(config: Config) -> URL:
+    """Return where the ledger lies."""
+    if config.ledger.url:
+        return engine.parse_url(config.ledger.url)
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    return engine.parse_url(str(path))
+
+
+def fresh_rehearsal(url: URL) -> URL:
+    """Return an empty ledger for a rehearsal, beside the real one."""
+    if not engine.is_file(url):
+        message = "--rehearse needs a ledger of its own"
+        raise UsageError(message, hint="give --ledger PATH for it")
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        remove_private(Path(f"{url.database}.rehearsal{suffix}"))
+    return url.set(database=f"{url.database}.rehearsal")
+
+
+def quarantine_folder(url: URL) -> Path:
+    """Return where copies are kept of what becomes final without being delivered.
+
+    Each ledger has a folder of its own: another's copies are not its to remove.
+    """
+    if engine.is_file(url):
+        return Path(f"{url.database}.quarantine")
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    name = f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return path.parent / f"quarantine-{digest}"
+
+
+def shown_ledger(url: URL) -> str:
+    """Return a ledger's URL for other drains to name: absolute, without secrets."""
+    if engine.is_file(url):
+        return os.path.realpath(str(url.database))
+    return url.set(password=None, query={}).render_as_string(hide_password=True)
+
+
+def marker_folders(url: URL) -> tuple[Path, ...]:
+    """Return where markers of sources are that cannot be written.
+
+    Root and the service's user share the first, and all ledgers of a user the second.
+    The last is this ledger's own, for a host where nothing else can be written.
+    """
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    own = engine.default_path(state_home, root=False)
+    shared = engine.default_path("", root=True)
+    homes = (shared.parent, own.parent, lock_folder(url))
+    return tuple(dict.fromkeys(home / "sources" for home in homes))
+
+
+def lock_folder(url: URL) -> Path:
+    """Return the folder of the owners' locks."""
+    if engine.is_file(url):
+        return Path(f"{url.database}.locks")
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    path = engine.default_path(state_home, root=os.geteuid() == 0)
+    return path.parent / "locks"

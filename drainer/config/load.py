@@ -1,0 +1,151 @@
+"""Find and load the configuration, with errors that point at the line."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
+
+from drainer.config import Config
+from drainer.config.trust import read_trusted
+from drainer.errors import UsageError
+from drainer.runtime.redaction import is_secret, redact, redact_url
+
+_PREFIX = "DRAINER_"
+PLACES = (Path("drainer.toml"), Path("/etc/drainer/drainer.toml"))
+
+
+def find(explicit: Path | None) -> Path | None:
+    """Return the file to read: the one named, else the first that exists."""
+    if explicit is not None:
+        if not explicit.is_file():
+            message = f"there is no configuration file {explicit}"
+            raise UsageError(message, hint="`drainer init` writes one")
+        return explicit
+    return next((place for place in PLACES if place.is_file()), None)
+
+
+def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
+    """Load file and environment; ``overrides`` are the flags, section by section.
+
+    Raises UsageError naming file, line, key and the legal values.
+    """
+    path = find(explicit)
+    text, values = _read(path) if path else ("", {})
+    _check_environment()
+    known = {"file": path, "values": values, "__doc__": Config.__doc__}
+    bound = type("BoundConfig", (Config,), known)
+    try:
+        config: Config = bound(**{k: v for k, v in overrides.items() if v})
+    except ValidationError as error:
+        raise _explain(error, _Origin(path, text, overrides)) from None
+    except SettingsError as error:
+        raise _unreadable(error) from None
+    return config
+
+
+def _check_environment() -> None:
+    """Refuse variables of a section that does not exist: a misspelt name."""
+    for name in os.environ:
+        section, separator, _ = name.upper().removeprefix(_PREFIX).partition("__")
+        ours = name.upper().startswith(_PREFIX) and separator
+        if ours and section.lower() not in Config.model_fields:
+            known = ", ".join(Config.model_fields)
+            message = f"environment {name}: unknown section; legal here: {known}"
+            raise UsageError(message, hint="`drainer init` shows every key")
+
+
+def _unreadable(error: SettingsError) -> UsageError:
+    """Say which variables of the environment are meant: pydantic names a section."""
+    found = re.search(r'field "(\w+)"', str(error))
+    start = f"{_PREFIX}{found[1] if found else ''}".upper()
+    names = [name for name in os.environ if name.upper().startswith(start)]
+    message = f"environment {', '.join(names)}: a value cannot be read"
+    return UsageError(message, hint='lists are written as JSON: \'["1m", "2m"]\'')
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = read_trusted(path).decode()
+        values = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{path}: {error}"
+        raise UsageError(message) from None
+    return text, values
+
+
+class _Origin(NamedTuple):
+    """Where values may have come from."""
+
+    path: Path | None
+    text: str
+    flags: Mapping[str, Any]
+
+
+def _explain(error: ValidationError, origin: _Origin) -> UsageError:
+    lines = []
+    for problem in error.errors():
+        keys = [str(part) for part in problem["loc"]]
+        where = _where(keys, origin)
+        name = ".".join(key for key in keys if not key.isdigit())
+        lines.append(f"{where}: {name or 'configuration'}: {_words(problem, keys)}")
+    return UsageError("\n".join(lines), hint="`drainer init` shows every key")
+
+
+def _words(problem: Any, keys: Sequence[str]) -> str:  # noqa: ANN401
+    kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        known = ", ".join(_known_keys(keys[:-1]))
+        return f"unknown key; legal here: {known}"
+    given = problem.get("input")
+    if any(map(is_secret, keys)) or not isinstance(given, str | int | float):
+        return f"{message[0].lower()}{message[1:]}"
+    shown = redact_url(given) if isinstance(given, str) else given
+    return f"{redact(message[0].lower() + message[1:])} (got {shown!r})"
+
+
+def _known_keys(keys: Sequence[str]) -> list[str]:
+    model: Any = Config
+    for key in keys:
+        field = model.model_fields.get(key) if hasattr(model, "model_fields") else None
+        model = field.annotation if field is not None else None
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return sorted(model.model_fields)
+    return []
+
+
+def _where(keys: Sequence[str], origin: _Origin) -> str:
+    """Say where a key was set: a flag, the environment, or file and line."""
+    section, key = (keys[0], keys[1] if len(keys) > 1 else "") if keys else ("", "")
+    path, text, flags = origin
+    if key and key in flags.get(section, {}):
+        return f"--{key.replace('_', '-')}"
+    name = f"DRAINER_{section}__{key}".upper()
+    if any(known.upper() == name for known in os.environ):
+        return f"environment {name}"
+    line = _line(section, key, text)
+    if path is not None and line:
+        return f"{path}:{line}"
+    return str(path) if path is not None and not key else f"--{key or section}"
+
+
+def _line(section: str, key: str, text: str) -> int:
+    """Return the number of the line that sets a key; 0 when none does."""
+    current = ""
+    header = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
+            current = match[1]
+            if current.split(".")[0] == section:
+                header = header or number
+        elif match := re.match(r"\s*\"?([A-Za-z0-9_.-]+)\"?\s*=", line):
+            dotted = f"{current}.{match[1]}" if current else match[1]
+            if key and f"{dotted}.".startswith(f"{section}.{key}."):
+                return number
+            if dotted == section:
+                return number
+    return header

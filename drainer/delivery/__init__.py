@@ -1,0 +1,1 @@
+"""The engine: one run, from the scan to the acknowledgement."""

@@ -1,0 +1,104 @@
+"""Tell the source that it may let go: last, in batches, and idempotent.
+
+Nothing is acknowledged before the fact that every recipient is final is durable
+in the ledger. A crash in between is repaired by the next scan.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from drainer.errors import SourceError
+from drainer.ledger.reader import Report
+from drainer.ledger.repository import Ledger
+from drainer.mail.message import Message
+from drainer.policy.recipient.settle import Settlement
+from drainer.policy.recipient.state import FINAL
+from drainer.smtp.transaction import Work
+from drainer.sources.protocol import Failing, Source
+
+BATCH = 200
+MANY = 10 * BATCH
+PAUSE = 0.25
+"""Seconds between batches, so that one fsync of a folder serves many."""
+
+
+class Acknowledger:
+    """Collects finished messages and acknowledges them in the background."""
+
+    def __init__(self, ledger: Ledger, sources: Mapping[str, Source]) -> None:
+        """Serve those sources that acknowledge at all."""
+        self._ledger = ledger
+        self._sources = {u: s for u, s in sources.items() if s.acknowledges}
+        self._waiting: dict[str, Message] = {}
+        self._closed = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._ended = False
+        #: Why a source refused to let go; what it holds stays where it is.
+        self.refusals: dict[str, SourceError] = {}
+
+    def offer(self, messages: Iterable[Message]) -> None:
+        """Take messages that may be finished: known ones that a scan met again."""
+        for message in messages:
+            if message.source in self._sources:
+                self._waiting[message.id] = message
+
+    async def room(self) -> None:
+        """Wait while too much waits: a scan may meet more than the disk lets go."""
+        if len(self._waiting) > MANY and not self._ended:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def consider(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+        """Take the message of an attempt if that attempt may have finished it."""
+        if self._sources and all(each.state in FINAL for each in settlements):
+            self.offer([work.spooled.message])
+
+    async def run(self) -> None:
+        """Acknowledge until closed; what is waiting then is still done."""
+        try:
+            while not self._closed.is_set():
+                try:
+                    async with asyncio.timeout(PAUSE):
+                        await self._closed.wait()
+                except TimeoutError:
+                    await self._flush()
+                    self._emptied.set()
+            await self._flush()
+        finally:
+            self._ended = True
+            self._emptied.set()
+
+    def close(self) -> None:
+        """Let ``run`` end after what is waiting."""
+        self._closed.set()
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.pop(key) for key in list(self._waiting)[:BATCH]]
+            finished = await self._ledger.finished([message.id for message in batch])
+            for url, source in self._sources.items():
+                mine = [
+                    replace(message, has_twin=finished[message.id])
+                    for message in batch
+                    if message.id in finished and message.source == url
+                ]
+                if mine and url not in self.refusals:
+                    await self._acknowledge(source, mine)
+
+    async def _acknowledge(self, source: Source, messages: list[Message]) -> None:
+        try:
+            done = await asyncio.to_thread(self._let_go, source, messages)
+        except SourceError as error:
+            self.refusals[source.url] = error
+        else:
+            await self._ledger.acknowledged(done)
+
+    def _let_go(self, source: Source, messages: list[Message]) -> list[str]:
+        """Tell a source, in the terms that it knows; it may block."""
+        if not isinstance(source, Failing):
+            return source.acknowledge(messages)
+        with Report(self._ledger.url) as report:
+            failed = report.undelivered([message.id for message in messages])
+        done = source.acknowledge([m for m in messages if m.id not in failed])
+        return done + source.fail([m for m in messages if m.id in failed])

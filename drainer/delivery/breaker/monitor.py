@@ -1,0 +1,191 @@
+"""What moves gates while a drain runs: canaries, timers, and refusals that ripen.
+
+One task: it brings every move into the ledger, lets the canary out when a gate asks
+for it, finds a message to probe with, and lets refusals be confirmed.
+"""
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from drainer.delivery.breaker.guard import Gatekeeper
+from drainer.errors import HostLimit
+from drainer.ledger.breaker_waits import Brake, Ripened
+from drainer.ledger.breakers import gate_of
+from drainer.ledger.records import Decision, Kind, from_micros
+from drainer.ledger.repository import Ledger
+from drainer.mail.envelope import domain_of
+from drainer.policy.breaker import breaker as gates
+from drainer.policy.breaker.breaker import GateState, Outcome, Phase
+from drainer.policy.breaker.registry import ROUTE
+from drainer.runtime.process import utcnow
+from drainer.smtp.canary import Answered, Question, fly
+from drainer.smtp.connection import Failed
+from drainer.smtp.route import Route
+
+LOOK_EVERY = timedelta(seconds=1)
+MAX_DOMAINS_ASKED = 20
+"""Recipient domains that are asked before refusals are confirmed."""
+
+
+class Probing:
+    """The gates of one route, kept moving and kept in the ledger."""
+
+    def __init__(
+        self,
+        keeper: Gatekeeper,
+        ledger: Ledger,
+        route: Route,
+        sources: Sequence[str],
+        slots: asyncio.Semaphore,
+    ) -> None:
+        """Prepare; ``slots`` are the connections that the primary may see at once."""
+        self._keeper = keeper
+        self._ledger = ledger
+        self._route = route
+        self._sources = sources
+        self._slots = slots
+        self._flying = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is about to move."""
+        keeper = self._keeper
+        return self._flying or bool(keeper.moves) or keeper.wants_canary is not None
+
+    async def recall(self) -> datetime:
+        """Take the gates over from the run before: a person lets them probe at once.
+
+        Returns when the first run to this route began.
+        """
+        memory = await self._ledger.recall(str(self._route))
+        scopes = self._keeper.scopes
+        scopes.known.load(memory.learnt)
+        for domain, sender_domain, at in memory.delivered:
+            scopes.recall(domain, sender_domain, from_micros(at))
+        for row in memory.gates:
+            gate = gate_of(row, self._keeper.gate.pauses)
+            scopes.restore(gate)
+            scopes.apply(gate.scope, gates.recheck)
+        return utcnow() if memory.first_run is None else from_micros(memory.first_run)
+
+    async def run(self) -> None:
+        """Do what there is to do, until it is cancelled."""
+        while True:
+            await self.settle_moves()
+            await self._probe()
+            if not self._keeper.moves:
+                await self._keeper.wait(LOOK_EVERY)
+
+    async def settle_moves(self) -> None:
+        """Bring the moves into the ledger, with what they mean for what waits."""
+        moves = self._keeper.moves
+        while moves:
+            before, after = moves[0]
+            await self._ledger.keep_gate(str(self._route), after)
+            if after.state is GateState.OPEN:
+                await self._ledger.gate_opened(self._sources, after)
+            elif after.flows and not before.flows:
+                await self._ledger.gate_closed(self._sources, after.scope)
+            moves.popleft()
+            self._keeper.wake()
+
+    async def wake_prober(self) -> bool:
+        """Let messages that wait for a probing gate be its probe; True when one is."""
+        found = False
+        for gate in self._keeper.scopes.all():
+            if gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES:
+                since = self._keeper.probing_since(gate.scope)
+                woken = await self._ledger.wake_one(self._sources, gate.scope, since)
+                found = woken or found
+        return found
+
+    async def _probe(self) -> None:
+        now = utcnow()
+        for gate in self._keeper.scopes.all():
+            if gate.scope != ROUTE and gate.until is not None:
+                self._keeper.scopes.apply(gate.scope, lambda g: gates.probe(g, now))
+        scope = self._keeper.wants_canary
+        if scope is None or self._keeper.halted:
+            return
+        self._flying = True
+        try:
+            async with self._keeper.room(self._slots):
+                if self._keeper.wants_canary == scope:
+                    with suppress(HostLimit):  # it is sent again at the next look
+                        await self.fly(scope)
+        finally:
+            self._flying = False
+
+    async def fly(self, scope: str) -> None:
+        """Ask whether a scope is well, and move its gate by the answer."""
+        known = self._keeper.scopes.known
+        good = known.to_ask(scope)
+        domain = scope or (domain_of(good[0]) if good else "")
+        question = Question(
+            sender=known.sender, good=good, domain=domain, any_domain=not scope
+        )
+        answer = await fly(self._route, question)
+        if isinstance(answer, Failed):
+            self._keeper.not_connected(answer)
+            return
+        self._tell(scope, answer, len(good))
+        now = utcnow()
+        scopes = self._keeper.scopes
+        if answer.outcome is Outcome.ACCEPTED:
+            for address in answer.accepted:
+                scopes.welcome(domain_of(address), now)
+            for address, reply in answer.refused.items():
+                scopes.contradicted(domain_of(address), scope, reply, now)
+        taken = bool(answer.accepted) and not answer.refused
+        scopes.canary(scope, answer.outcome, answer.reply, now, taken=taken)
+
+    def _tell(self, scope: str, answer: Answered, good: int) -> None:
+        decision = Decision(
+            at=utcnow(),
+            kind=Kind.GATE,
+            rule=f"canary-{answer.outcome}",
+            reply=answer.reply,
+            evidence={"scope": scope or "route", "known_good": good},
+        )
+        self._keeper.note(decision)
+
+    # --- confirmation
+
+    async def confirm(self, brake: Brake, *, looked: bool) -> None:
+        """Let what is ripe be tried again, after asking whether the primary is well.
+
+        ``looked``: only after evidence about its sender was looked for.
+        """
+        ripen = functools.partial(
+            self._ledger.ripen, self._sources, brake, looked=looked
+        )
+        found = await ripen(dry=True)
+        self._keeper.scopes.brake = found.braked
+        if found.braked:
+            self._tell_brake(found)
+        if not found.ripe or found.braked:
+            return
+        scopes = self._keeper.scopes
+        for domain in found.domains[:MAX_DOMAINS_ASKED]:
+            if scopes.barrier(domain) is None and scopes.known.to_ask(domain):
+                async with self._slots:
+                    await self.fly(domain)
+        if self._keeper.gate.flows:
+            await ripen()
+
+    def _tell_brake(self, found: Ripened) -> None:
+        decision = Decision(
+            at=utcnow(),
+            kind=Kind.GATE,
+            rule="brake",
+            verdict="stop",
+            evidence={
+                "reason": "too many refusals for good: none becomes final",
+                "pending": found.pending,
+                "handled": found.handled,
+            },
+        )
+        self._keeper.note(decision)

@@ -1,0 +1,126 @@
+"""From a Config to what a drain is told to do."""
+
+import shlex
+
+from drainer.bounce.build import make_bouncing
+from drainer.config import Config
+from drainer.config.build.routes import make_route
+from drainer.config.build.rules import make_rules
+from drainer.config.build.storage import ledger_url, quarantine_folder
+from drainer.config.throttle import ThrottleSection
+from drainer.delivery.pacing.load import LoadSource
+from drainer.delivery.settings import Orders, Pace
+from drainer.ledger.breaker_waits import Brake
+from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.selection import Choice
+from drainer.policy.breaker.detector import Windows
+from drainer.policy.pacing.rate import Rate, Rates, message_rate, parse_rate
+from drainer.policy.recipient.mapping import Redirect
+from drainer.policy.recipient.retry import Schedule
+
+ALL, NOWHERE = Choice(), Redirect()
+
+
+def make_orders(
+    config: Config,
+    choice: Choice = ALL,
+    redirect: Redirect = NOWHERE,
+    *,
+    explicit: bool,
+    acknowledge: bool,
+) -> Orders:
+    """Return what a drain is told to do; an explicit rate skips the ramp.
+
+    Without acknowledging, a rehearsal, nobody is told of anything.
+    """
+    primary, throttle = config.primary, config.throttle
+    return Orders(
+        route=make_route(config),
+        admission=make_admission(config, redirect),
+        choice=choice,
+        schedule=_schedule(config),
+        connections=primary.connections,
+        rates=make_rates(config),
+        pace=_pace(throttle, explicit=explicit),
+        pauses=config.gate.pauses,
+        give_up_after=config.gate.give_up_after,
+        known_good=config.health.accept,
+        sender=config.health.sender,
+        escrow=config.bounce.escrow,
+        windows=_windows(config),
+        brake=Brake(least=config.gate.brake_least, share=config.gate.brake_share),
+        quarantine=quarantine_folder(ledger_url(config)),
+        bouncing=make_bouncing(config)
+        if acknowledge
+        else None,  # a rehearsal tells nobody
+        rules=make_rules(config),
+        acknowledge=acknowledge,
+    )
+
+
+def make_rates(config: Config) -> Rates:
+    """Return what the primary may see per time."""
+    throttle, most = config.throttle, config.primary.connections
+    messages = parse_rate(throttle.rate)
+    recipients = parse_rate(throttle.recipients)
+    octets = parse_rate(throttle.bytes, sized=True)
+    opened = parse_rate(throttle.new_connections)
+    return Rates(
+        messages=message_rate(messages, throttle.burst) if messages else None,
+        octets=Rate(per_second=octets, burst=octets) if octets else None,
+        recipients=message_rate(recipients, None) if recipients else None,
+        # So many may be open at once; it is opening them again that is limited.
+        connections=Rate(per_second=opened, burst=float(most)) if opened else None,
+    )
+
+
+def _pace(throttle: ThrottleSection, *, explicit: bool) -> Pace:
+    load = None
+    if throttle.load_command or throttle.load_url:
+        load = LoadSource(
+            command=tuple(shlex.split(throttle.load_command)),
+            url=throttle.load_url,
+            query=throttle.load_query,
+            high=throttle.load_high,
+        )
+    return Pace(
+        adaptive=throttle.adaptive,
+        ramp=throttle.ramp,
+        full=explicit or not throttle.ramp,
+        load=load,
+    )
+
+
+def _schedule(config: Config) -> Schedule:
+    retry = config.retry
+    return Schedule(
+        first=retry.first,
+        factor=retry.factor,
+        max=retry.max,
+        jitter=retry.jitter,
+        long_first=retry.long_first,
+        long_max=retry.long_max,
+        unknown=retry.unknown,
+        lifetime=retry.lifetime,
+        quota=retry.quota,
+    )
+
+
+def _windows(config: Config) -> Windows:
+    gate = config.gate
+    return Windows(
+        run=gate.run,
+        contents=gate.contents,
+        votes=gate.votes,
+        first_votes=gate.first_votes,
+    )
+
+
+def make_admission(config: Config, redirect: Redirect = NOWHERE) -> Admission:
+    """Return the rules that concern single messages."""
+    return Admission(
+        domains=frozenset(config.primary.domains),
+        max_hops=config.primary.max_hops,
+        bare_newlines=config.primary.bare_newlines,
+        redirect=redirect,
+    )

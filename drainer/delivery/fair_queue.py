@@ -1,0 +1,124 @@
+"""Between the scan and the sessions: a bounded look ahead, so that domains take turns.
+
+The window holds what is claimed and waits. Whoever scans or claims fills it; what
+leaves it goes into the backlog. Recipient domains take turns, so that one of them
+with a hundred thousand messages does not keep the others waiting that lie among or
+behind them, as far as the window reaches. What is put in an order leaves in it.
+
+Contents stay with their messages up to a limit; beyond it they are read again when
+their turn has come, and only the rows stay.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+
+from drainer.delivery.ready_queue import notify, wait_until
+from drainer.mail.content import Held
+from drainer.mail.envelope import domain_of
+from drainer.policy.recipient.delivery import Job
+
+WINDOW = 10_000
+"""Messages; each takes some two kilobytes without its content."""
+AHEAD = 2_000
+"""Messages that keep the sessions busy for a while, whatever the scan does."""
+HELD_TOGETHER = 40 * 1024 * 1024
+"""Octets of the contents that wait in memory."""
+
+
+class Window:
+    """A bounded set of jobs that gives them out in turn."""
+
+    def __init__(self, limit: int = WINDOW, *, fair: bool = True) -> None:
+        """Hold at most ``limit`` jobs; without ``fair`` nobody is let pass."""
+        self._limit = limit
+        self._fair = fair
+        self._jobs: dict[str, deque[Job]] = {}
+        #: The domains that have jobs, the one whose turn it is first.
+        self._turns: deque[str] = deque()
+        self._count = 0
+        self._octets = 0
+        self._putters: list[asyncio.Future[None]] = []
+        self._takers: list[asyncio.Future[None]] = []
+        self._closed = False
+        #: Set when it is empty, and what was taken is under way (``done``).
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether more than half of it is free."""
+        return self._count * 2 < self._limit
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether so much waits that nobody need hurry to fill it."""
+        return self._count > AHEAD
+
+    async def put(self, job: Job) -> None:
+        """Add a job; wait while the window is full."""
+        if self._count >= self._limit:
+            await wait_until(
+                lambda: self._count < self._limit or self._closed, self._putters
+            )
+        if self._closed:
+            return
+        size = _held(job)
+        if self._octets + size > HELD_TOGETHER:
+            job = replace(job, spooled=None, facts=None)
+        else:
+            self._octets += size
+        self._count += 1
+        self.idle.clear()
+        domain = self._domain(job)
+        if domain not in self._jobs:
+            self._jobs[domain] = deque()
+            self._turns.append(domain)
+        self._jobs[domain].append(job)
+        notify(self._takers)
+
+    async def take(self) -> Job | None:
+        """Wait for the job whose turn it is; None when it is over.
+
+        Whoever took it calls ``done`` when it is under way.
+        """
+        if not self._turns:
+            await wait_until(lambda: bool(self._turns) or self._closed, self._takers)
+        if self._closed:
+            return None
+        domain = self._turns.popleft()
+        jobs = self._jobs[domain]
+        job = jobs.popleft()
+        if jobs:
+            self._turns.append(domain)
+        else:
+            del self._jobs[domain]
+        self._octets -= _held(job)
+        return job
+
+    def done(self) -> None:
+        """Make room for another job: one that was taken is under way."""
+        self._count -= 1
+        if self._putters:
+            notify(self._putters)
+        if not self._count:
+            self.idle.set()
+
+    def close(self) -> None:
+        """Take and give out nothing more."""
+        self._closed = True
+        self._jobs.clear()
+        self._turns.clear()
+        self.idle.set()
+        notify(self._putters)
+        notify(self._takers)
+
+    def _domain(self, job: Job) -> str:
+        """Return whose turn it shares: that of its first recipient."""
+        return domain_of(job.claimed[0].recipient.forward_path) if self._fair else ""
+
+
+def _held(job: Job) -> int:
+    """Return how much of the content lies in memory."""
+    content = job.spooled.content if job.spooled is not None else None
+    return len(content.data) if isinstance(content, Held) else 0

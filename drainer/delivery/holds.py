@@ -1,0 +1,102 @@
+"""Sources whose server runs: what is taken from it before a drain, and given back.
+
+The order of writes: the note is durable, then the server lets go; the ledger is
+closed, then the server gets back what is not finished. A crash in between is
+repaired by the next run, or by ``drainer spool give-back``.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from drainer.errors import OwnedElsewhere
+from drainer.ledger.known_messages import PASSING
+from drainer.ledger.reader import Report
+from drainer.ledger.records import Row
+from drainer.policy.admission.admit import Admission
+from drainer.policy.recipient.state import FINAL, State
+from drainer.sources.protocol import Returned, Source, Standing, Taken, Taking
+
+_SERVERS_OWN = frozenset(
+    (*PASSING, "local-done-by-backup", "local-not-for-this-primary")
+)
+"""Why a recipient is held that the server may well try itself."""
+_WAITING = frozenset({State.BOUNCE_PENDING, State.HELD})
+
+
+class Takings:
+    """The sources of a drain that take, by URL."""
+
+    def __init__(self, sources: Iterable[Source], folder: Path) -> None:
+        """Keep those that take; their notes lie in ``folder``."""
+        self._sources: Mapping[str, Taking] = {
+            source.url: source for source in sources if isinstance(source, Taking)
+        }
+        self._folder = folder
+        #: Another process has them, so that they are not ours to give back.
+        self._refused: set[str] = set()
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._sources)
+
+    def _note(self, url: str) -> Path:
+        name = hashlib.sha256(url.encode()).hexdigest()[:16]
+        return self._folder / f"taken-{name}"
+
+    async def take(
+        self, rules: Admission, stopping: Callable[[], bool]
+    ) -> AsyncIterator[tuple[str, Taken]]:
+        """Take, and yield what was taken from which source; until ``stopping``."""
+        for url, source in self._sources.items():
+            parts = source.take(self._note(url), rules)
+            try:
+                while taken := await asyncio.to_thread(next, parts, None):
+                    yield url, taken
+                    if stopping():
+                        return
+            except OwnedElsewhere:
+                self._refused.add(url)
+                raise
+
+    async def give_back(
+        self, report: Report, *, everything: bool = False
+    ) -> dict[str, Returned]:
+        """Give back what is not finished, by the ledger; returns what, by URL."""
+        await report.wait_for_last_commits()
+
+        def standings(
+            identities: Sequence[str],
+        ) -> Mapping[tuple[str, str], Standing]:
+            return _standings(report.standings(identities))
+
+        returned = {}
+        for url, source in self._sources.items():
+            if url not in self._refused:
+                returned[url] = await asyncio.to_thread(
+                    source.give_back, self._note(url), standings, everything=everything
+                )
+        return returned
+
+
+def _standings(rows: Iterable[Row]) -> dict[tuple[str, str], Standing]:
+    messages: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        key = row["identity"], row["native_id"]
+        recipients = messages.setdefault(key, [])
+        if row["state"] is not None:
+            recipients.append(row)
+    return {key: _standing(recipients) for key, recipients in messages.items()}
+
+
+def _standing(recipients: Sequence[Row]) -> Standing:
+    final = [row for row in recipients if State(row["state"]) in FINAL]
+    return Standing(
+        final=frozenset(row["forward_path"] for row in final),
+        is_finished=len(final) == len(recipients),
+        waits=any(
+            State(row["state"]) in _WAITING and row["rule"] not in _SERVERS_OWN
+            for row in recipients
+        ),
+    )

@@ -1,0 +1,86 @@
+"""Leases of sources that drainers of several ledgers share: kept, and proven.
+
+A message of such a source is begun there, durably, before its final dot leaves:
+whoever else had taken it meanwhile keeps it. Messages that are begun at the same
+time share a transaction.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from drainer.errors import DrainerError
+from drainer.mail.message import Message
+from drainer.sources.protocol import Leasing, Source
+
+RENEWALS_PER_LEASE = 4
+BATCH = 200
+
+_Waiting = dict[str, tuple[Message, "asyncio.Future[bool]"]]
+
+
+class Leases:
+    """The sources of a drain that lease, by URL."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        """Keep those that lease; nothing is leased before ``start``."""
+        self._sources: Mapping[str, Leasing] = {
+            source.url: source for source in sources if isinstance(source, Leasing)
+        }
+        self._waiting: dict[str, _Waiting] = {url: {} for url in self._sources}
+        self._busy: dict[str, asyncio.Lock] = {}
+
+    async def start(self, owner: str) -> None:
+        """Lease for this owner from now on; raises SourceError."""
+        for source in self._sources.values():
+            await asyncio.to_thread(source.lease, owner)
+
+    async def keep(self) -> None:
+        """Renew for ever; run it as a task. Raises SourceError."""
+        if not self._sources:
+            return
+        shortest = min(source.lease_seconds for source in self._sources.values())
+        while True:
+            await asyncio.sleep(shortest / RENEWALS_PER_LEASE)
+            for source in self._sources.values():
+                await asyncio.to_thread(source.renew)
+
+    async def begin(self, message: Message) -> bool:
+        """Write down that a message may be sent; False when somebody else has it.
+
+        Raises SourceError when the source cannot be written.
+        """
+        source = self._sources.get(message.source)
+        if source is None:
+            return True
+        waiting = self._waiting[message.source]
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        key = f"{message.id} {id(future)}"  # one message may go in several parts
+        waiting[key] = (message, future)
+        lock = self._busy.setdefault(message.source, asyncio.Lock())
+        async with lock:
+            if not future.done():
+                await self._flush(source, waiting)
+        return await future
+
+    async def _flush(self, source: Leasing, waiting: _Waiting) -> None:
+        batch = [waiting.pop(key) for key in list(waiting)[:BATCH]]
+        try:
+            messages = [message for message, _ in batch]
+            ours = await asyncio.to_thread(source.begin, messages)
+        except DrainerError as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for message, future in batch:
+                if not future.done():
+                    future.set_result(message.id in ours)
+        finally:  # when this was cancelled: nobody waits for ever, nothing is sent
+            for _, future in batch:
+                if not future.done():
+                    future.set_result(False)
+
+    async def elsewhere(self) -> int:
+        """Return how many messages living drainers of other ledgers have."""
+        sources = self._sources.values()
+        return sum([await asyncio.to_thread(s.leased_elsewhere) for s in sources])

@@ -1,0 +1,1 @@
+"""The rate controller: moves the rate limit by latency, load, operator and hosts."""

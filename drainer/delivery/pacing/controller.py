@@ -1,0 +1,246 @@
+"""How fast a drain goes at this moment: its share, what people ask, what is borne.
+
+Once a second, in one look into the ledger: the other drains of the route, who share
+its rate, and the controls that are in force. Then the controller decides. A rate that
+a person sets is the new limit, as an explicit --rate is; it may be above the configured
+one. During a pause no connection may be open.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from drainer.delivery.breaker.guard import Gatekeeper
+from drainer.delivery.pacing.load import Loads
+from drainer.delivery.pacing.share import Sharing
+from drainer.delivery.settings import Orders, Tally
+from drainer.ledger.records import Decision, Kind
+from drainer.ledger.repository import Ledger
+from drainer.mail.message import Problem
+from drainer.policy.pacing.aimd import Adaptive, Move, Sample, is_overload, share_at
+from drainer.policy.pacing.overrides import InForce
+from drainer.policy.pacing.rate import Rate, message_rate
+from drainer.policy.recipient.judge import Judged
+from drainer.runtime.process import utcnow
+from drainer.runtime.values import dataclass
+from drainer.smtp.rate_limiter import Throttle
+from drainer.smtp.transaction import Work
+
+LOOK_EVERY = 1.0
+"""Seconds; a drain that begins waits so long for the others to make room."""
+HURRY = 0.1
+"""Seconds, while this run has less than its share."""
+NOTE_EVERY = 10.0
+"""Seconds between records while it goes on the same way: one tells several steps."""
+LARGE = 256 * 1024
+"""Octets of a content whose end of data tells more about it than about the primary."""
+MANY = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a drain steers with."""
+
+    orders: Orders
+    ledger: Ledger
+    throttle: Throttle
+    tally: Tally
+    keeper: Gatekeeper
+
+
+class Steering:
+    """Keeps one run's throttle and connections where they should be."""
+
+    def __init__(self, means: Means) -> None:
+        """Steer nothing yet."""
+        self._means = means
+        pace, most = means.orders.pace, means.orders.connections
+        self._sharing = Sharing(means.ledger, means.throttle)
+        full = pace.full or not pace.adaptive
+        self._adaptive = Adaptive(most, pace.ramp, full=full)
+        self.loads = Loads(pace.load, self._tell_load)
+        self._in_force = InForce()
+        self._begun = False
+        #: The rate that is the limit at this moment.
+        self._rate = means.orders.rates.messages
+        #: What no record tells yet, and the last that one told.
+        self._untold: Move | None = None
+        self._told = ""
+        self._told_at = time.monotonic()
+        #: How many connections this drain may have: none before the first look.
+        self.connections = 0
+        means.tally.limit = self._limit_words()
+
+    @property
+    def full(self) -> bool:
+        """Whether everything that is allowed is used: nothing holds it back."""
+        return self._adaptive.level >= 1
+
+    @property
+    def allowed(self) -> float | None:
+        """Messages per second that this drain may send now; None = unlimited."""
+        if self._rate is None:
+            return None
+        return _allowed(self._adaptive.level, self._rate) * self._sharing.share
+
+    async def run(self) -> None:
+        """Look around now and then, until it is cancelled."""
+        try:
+            while True:
+                fair = await self.look()
+                reached = self._sharing.share >= fair > 0
+                await asyncio.sleep(LOOK_EVERY if reached else HURRY)
+        finally:
+            if self._untold is not None:
+                self._tell_move(self._untold, time.monotonic())
+
+    async def look(self) -> float:
+        """Look once, and act; return the fair share of the rate."""
+        most = self._rate.sharers if self._rate else MANY
+        fair, in_force = await self._means.ledger.outlook(most)
+        await self._heed(in_force)
+        if not self._begun:
+            self._begun = True
+            self._narrow()
+        await self._sharing.move(fair)
+        if self._means.orders.pace.adaptive and not in_force.pause:
+            self._decide(time.monotonic())
+        self._show()
+        return fair
+
+    # --- what happened
+
+    def observe(
+        self,
+        work: Work,
+        judged: Sequence[Judged],
+        *,
+        dot: float | None,
+        rcpt: float | None,
+    ) -> None:
+        """Take note how an attempt went, and how many seconds its answers took."""
+        asked = [e for e in judged if not isinstance(e.ending.answer, Problem)]
+        if not asked:
+            return
+        sample = Sample(
+            began=work.turn,
+            rcpt=rcpt,
+            dot=dot if work.facts.size_bytes <= LARGE else None,
+            put_off=any(
+                is_overload(e.judgement, e.ending.answer, e.ending.stage) for e in asked
+            ),
+        )
+        self._adaptive.observe(sample)
+
+    def unreachable(self, began: float) -> None:
+        """Take note of a session that could not be opened."""
+        self._adaptive.observe(Sample(began=began, unreachable=True))
+
+    # --- what people ask
+
+    async def _heed(self, in_force: InForce) -> None:
+        before, self._in_force = self._in_force, in_force
+        if in_force.throttle != before.throttle:
+            await self._limit(in_force)
+        if in_force.pause != before.pause:
+            rule = "throttle-pause" if in_force.pause else "throttle-resume"
+            self._note(rule, {"reason": str(in_force.pause or "it is over")})
+            self._narrow()
+            self._means.keeper.halted = in_force.pause is not None
+        if in_force.pause:  # that is no time without a success
+            self._means.tally.resumed = utcnow()
+
+    async def _limit(self, in_force: InForce) -> None:
+        """Go on with the rate that holds now; a person's skips the ramp."""
+        asked, before = in_force.per_second, self._rate
+        configured = self._means.orders.rates.messages
+        self._rate = configured if asked is None else message_rate(asked, None)
+        level = 1.0
+        if asked is None and self._means.orders.pace.adaptive:  # from where it is now
+            level = self._adaptive.level
+            if before and configured:
+                level *= before.per_second / configured.per_second
+        self._adaptive.jump(level, time.monotonic())
+        await self._means.throttle.limit(self._rate)
+        self._narrow()
+        words = str(in_force.throttle or "what was set is over")
+        self._means.tally.why, self._untold, self._told = words, None, ""
+        facts = self._facts(self._adaptive.level)
+        self._note("throttle-set", {"reason": words, **facts})
+
+    # --- what the controller decides
+
+    def _decide(self, now: float) -> None:
+        move = self._adaptive.step(now, self.loads.latest)
+        if move is not None:
+            self._narrow()
+            self._means.tally.why = move.why
+            self._add(move, now)
+        untold = self._untold
+        if untold is None:
+            return
+        if untold.rule != self._told or now - self._told_at >= NOTE_EVERY:
+            self._tell_move(untold, now)
+
+    def _add(self, move: Move, now: float) -> None:
+        """Keep a move to be told: with those before it that went the same way."""
+        if self._untold is not None and self._untold.rule == move.rule:
+            move = replace(move, before=self._untold.before)
+        elif self._untold is not None:
+            self._tell_move(self._untold, now)
+        self._untold = move
+
+    def _narrow(self) -> None:
+        level = self._adaptive.level
+        share = share_at(level, self._rate.per_second) if self._rate else level
+        self._means.throttle.narrow(share)
+        self.connections = 0 if self._in_force.pause else self._adaptive.connections
+        self._means.keeper.wake()
+
+    def _tell_move(self, move: Move, now: float) -> None:
+        self._untold, self._told, self._told_at = None, move.rule, now
+        before, after = self._facts(move.before), self._facts(move.after)
+        if before != after:
+            facts = {"reason": move.why, **after}
+            self._note(move.rule, facts | {f"{k}_before": v for k, v in before.items()})
+
+    def _facts(self, level: float) -> dict[str, object]:
+        """Return what a level is, in numbers."""
+        facts: dict[str, object] = {"connections": self._adaptive.at(level)}
+        if self._rate is not None:
+            facts["per_second"] = round(_allowed(level, self._rate), 3)
+        return facts
+
+    # --- telling
+
+    def _note(self, rule: str, facts: dict[str, object]) -> None:
+        self._means.keeper.note(
+            Decision(at=utcnow(), kind=Kind.THROTTLE, rule=rule, evidence=facts)
+        )
+
+    def _tell_load(self, why: str) -> None:
+        rule = "throttle-load-unknown" if why else "throttle-load-known"
+        self._note(rule, {"reason": why})
+        self._means.tally.load_unknown = why
+
+    def _show(self) -> None:
+        """Put it into words for the progress line."""
+        tally, level = self._means.tally, self._adaptive.level
+        tally.share = self._sharing.share
+        tally.paused = str(self._in_force.pause or "")
+        most = tally.limit = self._limit_words()
+        if level >= 1:
+            tally.held = ""
+        elif self._rate is None:
+            allowed, most_open = self.connections, self._means.orders.connections
+            tally.held = f"{allowed} of {most_open} connections: {tally.why}"
+        else:
+            tally.held = f"{_allowed(level, self._rate):.3g}/s of {most}: {tally.why}"
+
+    def _limit_words(self) -> str:
+        return "unlimited" if self._rate is None else f"{self._rate.per_second:g}/s"
+
+
+def _allowed(level: float, rate: Rate) -> float:
+    return rate.per_second * share_at(level, rate.per_second)

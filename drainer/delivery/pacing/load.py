@@ -1,0 +1,156 @@
+"""The primary's own load, asked now and then, so that its live mail goes first.
+
+Either a command of the operator's, which prints a number, or a query to a Prometheus.
+Whatever fails is told once, and then the load is not known: the drain goes on.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import math
+import os
+import signal
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from drainer.policy.pacing.aimd import Load
+from drainer.runtime.process import child_environment
+from drainer.runtime.redaction import redact, redact_url
+from drainer.runtime.values import dataclass
+from drainer.smtp.tls import client_context
+
+ASK_EVERY = 5.0
+LIMIT = 5.0
+"""Seconds that an answer may take."""
+MAX_ANSWER = 64 * 1024
+"""Octets of an answer."""
+MAX_WORDS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSource:
+    """Where to ask: a command and its arguments, or a Prometheus and a query."""
+
+    command: tuple[str, ...] = ()
+    #: http or https, with nothing behind the place where its /api begins.
+    url: str = ""
+    query: str = ""
+    #: From there on the primary wants less.
+    high: float = 0.8
+
+
+class LoadUnknown(Exception):
+    """There was no answer, or it is no number."""
+
+
+class Loads:
+    """Asks, and keeps the latest answer."""
+
+    def __init__(self, source: LoadSource | None, tell: Callable[[str], None]) -> None:
+        """Ask nobody yet; ``tell`` is told why it fails once, and '' later."""
+        self._source = source
+        self._tell = tell
+        self._failed = False
+        #: None while it is not known.
+        self.latest: Load | None = None
+
+    async def run(self) -> None:
+        """Ask every few seconds, until it is cancelled."""
+        while self._source is not None:
+            await self.ask(self._source)
+            await asyncio.sleep(ASK_EVERY)
+
+    async def ask(self, source: LoadSource) -> None:
+        """Ask once, and keep the answer."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(LIMIT):  # wait_for may lose a cancellation
+                value = parse_load(await _answer(source))
+        except (LoadUnknown, TimeoutError, OSError) as error:
+            if not self._failed:
+                self._failed = True
+                self._tell(
+                    redact(str(error))[:MAX_WORDS] or f"no answer within {LIMIT:g} s"
+                )
+            self.latest = None
+            return
+        if self._failed:
+            self._failed = False
+            self._tell("")
+        self.latest = Load(at=began, value=value, high=source.high)
+
+
+def parse_load(text: str) -> float:
+    """Return the number; LoadUnknown when it is none, or below nothing."""
+    try:
+        value = float(text)
+    except ValueError:
+        message = f"{text[:40]!r} is no number"
+        raise LoadUnknown(message) from None
+    if not math.isfinite(value) or value < 0:
+        message = f"{text[:40].strip()} is no load"
+        raise LoadUnknown(message)
+    return value
+
+
+async def _answer(source: LoadSource) -> str:
+    if source.command:
+        return await _run(source.command)
+    return prometheus_value(await asyncio.to_thread(_fetch, source))
+
+
+async def _run(command: tuple[str, ...]) -> str:
+    """Run a command without a shell; it ends with us, and when it takes too long."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=child_environment(),
+        start_new_session=True,
+    )
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    try:
+        answer = await process.stdout.read(MAX_ANSWER)
+        code = await process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # whatever it has started, too
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    if code:
+        message = f"{command[0]} ended with exit status {code}"
+        raise LoadUnknown(message)
+    return answer.decode("ascii", "replace").strip()
+
+
+def _fetch(source: LoadSource) -> bytes:
+    query = urllib.parse.urlencode({"query": source.query})
+    url = f"{source.url.rstrip('/')}/api/v1/query?{query}"
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - http and https only
+            url, timeout=LIMIT, context=client_context()
+        ) as answer:
+            body: bytes = answer.read(MAX_ANSWER)
+    except (http.client.HTTPException, ValueError):  # it quotes parts of the URL
+        message = f"{redact_url(source.url)} cannot be asked"
+        raise LoadUnknown(message) from None
+    return body
+
+
+def prometheus_value(body: bytes) -> str:
+    """Return the value of an instant query; of several the highest.
+
+    LoadUnknown when the answer has none.
+    """
+    try:
+        data: Any = json.loads(body)["data"]
+        rows = data["result"]
+        pairs = [rows] if data["resultType"] == "scalar" else [r["value"] for r in rows]
+        return str(max(float(value) for _, value in pairs))
+    except (ValueError, KeyError, TypeError):
+        message = "Prometheus gave no value: does the query match anything?"
+        raise LoadUnknown(message) from None

@@ -1,0 +1,207 @@
+"""What waits in memory between the ledger and the sessions: little, bounded.
+
+Whatever lies here is claimed in the ledger, so nothing is lost with it.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from drainer.policy.recipient.delivery import Claimed, parts, twinned
+from drainer.smtp.transaction import Work
+
+
+class Backlog:
+    """A bounded queue of work that knows what is still under way."""
+
+    def __init__(self, limit: int) -> None:
+        """Hold at most ``limit`` messages; ``put`` waits beyond that."""
+        self._limit = limit
+        self._items: deque[Work] = deque()
+        self._aside: deque[Work] = deque()
+        self._takers: list[asyncio.Future[None]] = []
+        #: Sessions without work, and how many of them are to end at once.
+        self._idlers: list[asyncio.Future[None]] = []
+        self._dismissed = 0
+        self._putters: list[asyncio.Future[None]] = []
+        self._parts: Counter[str] = Counter()
+        self._outstanding = 0
+        self._closed = False
+        #: Set when nothing that was put is still under way.
+        self.idle = asyncio.Event()
+
+    @property
+    def outstanding(self) -> int:
+        """How many jobs were put and have not ended."""
+        return self._outstanding
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self._closed
+
+    async def put(self, work: Work) -> None:
+        """Add work; wait while the backlog is full."""
+        if not self._has_room():
+            await wait_until(lambda: self._has_room() or self._closed, self._putters)
+        if self._closed:
+            return
+        self.count(work)
+        self._items.append(work)
+        self._call_takers()
+
+    def _has_room(self) -> bool:
+        return len(self._items) + len(self._aside) < self._limit
+
+    def hold(self, message: str) -> None:
+        """Keep the claim on a message whose parts are still being put."""
+        self._parts[message] += 1
+
+    def unhold(self, message: str) -> bool:
+        """End ``hold``; True when nothing of the message is under way."""
+        self._parts[message] -= 1
+        last = self._parts[message] <= 0
+        if last:
+            del self._parts[message]
+        return last
+
+    def count(self, work: Work) -> None:
+        """Count work that will end without ever being taken."""
+        self._outstanding += 1
+        self.idle.clear()
+        self._parts[work.job.message.id] += 1
+
+    async def wait(self) -> bool:
+        """Wait until there is something to take; False when it is over."""
+        await wait_until(lambda: bool(self._items) or self._closed, self._takers)
+        return not self._closed
+
+    async def take(self, idle: float, *, fresh: bool) -> Work | None:
+        """Return work, or None when it is over or none came for ``idle`` seconds.
+
+        Work that must go alone is given only to a ``fresh`` session; another one
+        gets None, so that it ends.
+        """
+        if not self._items and not self._closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(idle):
+                    await wait_until(self._has_news, self._idlers)
+                    self._dismissed = 0
+        if self._closed or not self._items:
+            return None
+        if self._items[0].job.alone and not fresh:
+            return None
+        return self._pop()
+
+    def _has_news(self) -> bool:
+        return bool(self._items) or self._closed or self._dismissed > 0
+
+    def dismiss_one(self) -> None:
+        """Let one session that waits for work end: its connection is needed."""
+        if self._idlers:
+            self._dismissed = 1
+            notify(self._idlers)
+
+    def _call_takers(self) -> None:
+        notify(self._takers)
+        notify(self._idlers)
+
+    def take_now(self) -> Work | None:
+        """Return work if some is there that need not go alone."""
+        if self._closed or not self._items or self._items[0].job.alone:
+            return None
+        return self._pop()
+
+    def set_aside(self, work: Work) -> bool:
+        """Keep work that was taken and may not go yet; False when there is no room."""
+        if len(self._aside) >= self._limit // 2 or self._closed:
+            return False
+        self._aside.append(work)
+        return True
+
+    def bring_back(self) -> None:
+        """Give out again what was set aside."""
+        if self._aside:
+            self._items.extendleft(reversed(self._aside))
+            self._aside.clear()
+            self._call_takers()
+
+    def shuffle(self) -> None:
+        """Put what waits here into no order."""
+        random.shuffle(self._items)
+
+    def put_back(self, work: Work) -> None:
+        """Return work that was taken and not begun."""
+        self._items.appendleft(work)
+        self._call_takers()
+
+    def split(self, work: Work, size: int) -> Work:
+        """Cut work that was taken: return ``size`` recipients, put the rest back."""
+        claimed = work.job.claimed
+        length = len(next(parts(claimed, size)))
+        first, rest = self.cut(work, claimed[:length], claimed[length:])
+        self.put_back(rest)
+        return first
+
+    def cut(
+        self, work: Work, first: tuple[Claimed, ...], rest: tuple[Claimed, ...]
+    ) -> tuple[Work, Work]:
+        """Cut work that was taken into two, for the recipients given."""
+        one, other = (
+            Work(
+                job=replace(work.job, claimed=twinned(part), whole=False),
+                spooled=work.spooled,
+                facts=work.facts,
+            )
+            for part in (first, rest)
+        )
+        self.count(other)
+        return one, other
+
+    def end(self, work: Work) -> bool:
+        """Note that a job ended; True when it was the last part of its message."""
+        message = work.job.message.id
+        self._outstanding -= 1
+        self._parts[message] -= 1
+        last = self._parts[message] <= 0
+        if last:
+            del self._parts[message]
+        if not self._outstanding:
+            self.idle.set()
+        return last
+
+    def close(self) -> None:
+        """Give out nothing more; what lies here stays claimed until the end."""
+        self._closed = True
+        self._items.clear()
+        self._aside.clear()
+        self._call_takers()
+        notify(self._putters)
+        self.idle.set()
+
+    def _pop(self) -> Work:
+        work = self._items.popleft()
+        if self._putters and 2 * len(self._items) <= self._limit:  # many at a time
+            notify(self._putters)
+        return work
+
+
+async def wait_until(
+    holds: Callable[[], bool], waiters: "list[asyncio.Future[None]]"
+) -> None:
+    """Wait among others until it holds; whoever changes it calls ``notify``."""
+    while not holds():
+        future = asyncio.get_running_loop().create_future()
+        waiters.append(future)
+        await future
+
+
+def notify(waiters: "list[asyncio.Future[None]]") -> None:
+    """Let those who wait look again."""
+    for future in waiters:
+        if not future.done():
+            future.set_result(None)
+    waiters.clear()

@@ -1,0 +1,129 @@
+"""The scan in a process of its own, so that parsing never slows a session.
+
+The helper is given what to scan and writes batches of listings to its socket. It parses
+hostile files, so that a batch is plain data (drainer.runtime.ipc). A full socket makes
+it wait, so memory stays bounded; when its reader dies it ends.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import NamedTuple
+
+from drainer.delivery.loader import chosen
+from drainer.errors import DrainerError, SourceError, UsageError
+from drainer.ledger.codec import listing_of
+from drainer.ledger.records import Listing, Met
+from drainer.mail.content import Held
+from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.selection import Selection
+from drainer.runtime import workers as helpers
+from drainer.runtime.ipc import FrameError, framed, read
+from drainer.runtime.workers import Helper
+from drainer.sources.protocol import Source
+
+BATCH_MESSAGES = 200
+BATCH_BYTES = 4 * 1024 * 1024
+"""A batch ends at whichever comes first."""
+FIRST_BATCH = 20
+"""The first batch is small: the first message leaves soon."""
+
+MAX_BATCH_BYTES = 256 * 1024 * 1024
+
+_PIPE_LIMIT = 1024 * 1024
+_ERRORS = {each.__name__: each for each in (SourceError, UsageError)}
+
+
+class Failure(NamedTuple):
+    """Why a scan failed."""
+
+    kind: str
+    message: str
+    hint: str
+
+    def error(self) -> DrainerError:
+        """Return the exception."""
+        return _ERRORS.get(self.kind, DrainerError)(self.message, hint=self.hint)
+
+
+class Batch(NamedTuple):
+    """A part of a scan as it travels; neither of them at the end."""
+
+    met: Met | None = None
+    failure: Failure | None = None
+
+
+@contextlib.asynccontextmanager
+async def scanner() -> AsyncIterator[Helper]:
+    """Have a helper that scans; leaving ends it."""
+    helper = helpers.start()
+    try:
+        yield helper
+    finally:
+        helper.end()
+
+
+async def scan(
+    helper: Helper, source: Source, rules: Admission, selection: Selection
+) -> AsyncIterator[Met]:
+    """Yield what a helper, which is used up by it, lists of a source, in batches.
+
+    Raises SourceError when the spool as a whole cannot be read.
+    """
+    link = helper.begin("scan", (source, rules, selection))
+    stream, writer = await asyncio.open_connection(sock=link, limit=_PIPE_LIMIT)
+    try:
+        while True:
+            try:
+                batch = await read(stream, Batch, MAX_BATCH_BYTES)
+            except (asyncio.IncompleteReadError, FrameError):
+                message = "the scan of the spool ended unexpectedly"
+                raise SourceError(message, hint="run it again; see above") from None
+            if batch.failure is not None:
+                raise batch.failure.error()
+            if batch.met is None:
+                return
+            yield batch.met
+    finally:
+        writer.close()
+
+
+def _listings(
+    source: Source, rules: Admission, selection: Selection
+) -> Iterator[Listing | None]:
+    """Yield what is selected as rows, and None for each of the rest."""
+    for scanned in chosen(source, rules, selection, digest=True):
+        if scanned is None:
+            yield None
+            continue
+        content = scanned.spooled.content
+        data = content.data if isinstance(content, Held) else None
+        yield listing_of(scanned, data)
+
+
+def serve(
+    link: socket.socket, order: tuple[Source, Admission, Selection], _: Sequence[int]
+) -> int:
+    """Scan what the order names, and write it to the link (helper.JOBS)."""
+    batch = Met([], 0)
+    size, limit = 0, FIRST_BATCH
+    try:
+        for listing in _listings(*order):
+            if listing is None:
+                batch = batch._replace(passed=batch.passed + 1)
+                continue
+            batch.listings.append(listing)
+            size += len(listing.content or b"")
+            if len(batch.listings) >= limit or size >= BATCH_BYTES:
+                link.sendall(framed(Batch(batch)))
+                batch, size, limit = Met([], 0), 0, BATCH_MESSAGES
+        if any(batch):
+            link.sendall(framed(Batch(batch)))
+        link.sendall(framed(Batch()))
+    except DrainerError as error:
+        failure = Failure(type(error).__name__, str(error), error.hint)
+        link.sendall(framed(Batch(failure=failure)))
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # the drain is over
+    return 0

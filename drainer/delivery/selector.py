@@ -1,0 +1,117 @@
+"""What a drain that chooses may begin: selected, within its limit, in its order.
+
+It looks through what waits in the ledger once in a round, and claims that by number
+(drainer.ledger.query.selection); whatever else the ledger has is left alone.
+"""
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import datetime
+
+from drainer.delivery.settings import Orders
+from drainer.ledger.query.selection import Asking, Waiting, look
+from drainer.ledger.reader import Report
+from drainer.ledger.records import to_micros
+from drainer.ledger.repository import Ledger
+from drainer.policy.recipient.delivery import Job
+from drainer.runtime.process import utcnow
+
+CLAIM = 200
+"""Messages that are claimed at a time."""
+LOOKS = 20
+"""Looking takes at most one part of so many of the time."""
+
+
+class Picker:
+    """The choice of one drain, and how much of its limit is left."""
+
+    def __init__(self, orders: Orders, ledger: Ledger, urls: list[str]) -> None:
+        """Nothing is read before the first ``claim``."""
+        self._choice = orders.choice
+        self._picks_all = orders.choice.selection.is_all
+        self._lifetime = orders.schedule.lifetime
+        self._ledger = ledger
+        self._urls = urls
+        self._waiting = Waiting()
+        self._look_after = 0.0
+        #: How many more messages may be begun; None: as many as there are.
+        self.left = orders.choice.limit
+        #: Set when what earlier runs had recorded is claimed, or it is over.
+        self.caught_up = asyncio.Event()
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing is chosen: whatever is due may be claimed."""
+        return self._choice.is_all
+
+    @property
+    def in_order(self) -> bool:
+        """Whether everything must be known before anything may be begun."""
+        return self._choice.order is not None
+
+    def pick(self, job: Job) -> Job | None:
+        """Return a claimed job with those recipients that are selected, if any."""
+        if self._picks_all:
+            return job
+        selection = self._choice.selection
+        claimed = tuple(
+            each
+            for each in job.claimed
+            if selection.takes_recipient(each.recipient.forward_path)
+        )
+        whole = job.whole and len(claimed) == len(job.claimed)
+        return replace(job, claimed=claimed, whole=whole) if claimed else None
+
+    def count(self, messages: int) -> None:
+        """Take from the limit what was begun."""
+        if self.left is not None:
+            self.left = max(0, self.left - messages)
+
+    async def claim(self, until: datetime, *, twins: bool) -> list[Job]:
+        """Claim some of what fell due by then; look again if it is time to.
+
+        Without ``twins``, no message that only its locator names.
+        """
+        if self._waiting.is_spent and time.monotonic() >= self._look_after:
+            await self.look(until, twins=twins)
+        taken = self._waiting.take(CLAIM, self.left)
+        if not taken:
+            self.caught_up.set()
+            return []
+        found = await self._ledger.claim_these(list(taken), until)
+        jobs = [job for each in found if (job := self.pick(each)) is not None]
+        kept = {job.seq for job in jobs}
+        for seq in {job.seq for job in found} - kept:
+            self._ledger.free(seq)
+        self.count(sum(not taken[seq] for seq in kept))
+        return jobs
+
+    async def look(self, until: datetime, *, twins: bool = True) -> None:
+        """Read what waits, outcomes that are under way included."""
+        await self._ledger.sync()
+        begun = time.monotonic()
+        now = utcnow()
+        asking = Asking(
+            sources=self._urls,
+            choice=self._choice,
+            run=self._ledger.run_id,
+            due=to_micros(min(now, until)),
+            lifetime_began=to_micros(now - self._lifetime),
+            twins=twins,
+        )
+        self._waiting = await asyncio.to_thread(self._read, asking)
+        ended = time.monotonic()
+        self._look_after = ended + max(0.5, LOOKS * (ended - begun))
+
+    def _read(self, asking: Asking) -> Waiting:
+        with Report(self._ledger.url) as report:
+            return look(report, asking)
+
+    async def next_due(self, until: datetime) -> int | None:
+        """Return when the next recipient is due, in microseconds; 0 = it is."""
+        await self.look(until)
+        if self._waiting.ready(self.left):
+            self._look_after = 0.0
+            return 0
+        return self._waiting.next_due

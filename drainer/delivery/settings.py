@@ -1,0 +1,147 @@
+"""What a drain is told to do, and what it has done so far."""
+
+from collections import Counter
+from dataclasses import field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from drainer.bounce.settings import Bouncing
+from drainer.delivery.latency import Pulse
+from drainer.delivery.pacing.load import LoadSource
+from drainer.ledger.breaker_waits import USUAL_BRAKE, Brake
+from drainer.ledger.records import Decision, Kind
+from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.selection import Choice
+from drainer.policy.breaker.detector import USUAL_WINDOWS, Windows
+from drainer.policy.classify.rules import Rule
+from drainer.policy.classify.verdict import Verdict
+from drainer.policy.pacing.rate import Rates
+from drainer.policy.recipient.retry import Schedule
+from drainer.runtime.process import utcnow
+from drainer.runtime.values import dataclass
+from drainer.smtp.connection import Connection
+from drainer.smtp.route import Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How it is found out what the primary bears."""
+
+    adaptive: bool = True
+    #: From the start to everything that is allowed, if the primary is well.
+    ramp: timedelta = timedelta(minutes=2)
+    #: Whether the ramp is skipped.
+    full: bool = False
+    load: LoadSource | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What a drain is told to do."""
+
+    route: Route
+    admission: Admission
+    schedule: Schedule
+    connections: int
+    rates: Rates
+    pace: Pace
+    pauses: tuple[timedelta, ...]
+    give_up_after: timedelta
+    #: Whether the sources are read for new mail, or only what is known goes on.
+    scans: bool = True
+    #: What of the sources is to be drained, and in which order.
+    choice: Choice = field(default_factory=Choice)
+    #: What must exist there, and the sender to ask as.
+    known_good: tuple[str, ...] = ()
+    sender: str = ""
+    #: How long a refusal rests; None = longer on the first day after an outage.
+    escrow: timedelta | None = None
+    brake: Brake = USUAL_BRAKE
+    windows: Windows = USUAL_WINDOWS
+    #: Who is proven, and who we are to senders; None: nobody is ever told.
+    bouncing: Bouncing | None = None
+    #: Where copies of what may become final without being delivered are kept.
+    quarantine: Path | None = None
+    #: The operator's own rules about replies.
+    rules: tuple[Rule, ...] = ()
+    #: How long sessions may go on after the first signal.
+    grace: timedelta = timedelta(seconds=30)
+    acknowledge: bool = True
+    #: How often the sources are read again for new mail; None = never.
+    rescan: timedelta | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a drain has done so far, for the progress line and the summary."""
+
+    started: datetime
+    scanned: int = 0
+    #: Messages that were met and not selected.
+    passed: int = 0
+    #: Messages with something left to do, as far as they are known.
+    total: int = 0
+    scanning: bool = True
+    claimed: int = 0
+    #: Each counts once, in however many transactions it goes.
+    sent_messages: int = 0
+    sent_bytes: int = 0
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    last_success: datetime | None = None
+    connections: int = 0
+    #: Of the rate, 0 to 1: other drains of the same primary have the rest.
+    share: float = 1.0
+    #: The rate that is the limit now, in words.
+    limit: str = ""
+    #: What is allowed of it now, and why not more; '' = all of it.
+    held: str = ""
+    #: Why the controller did what it did last.
+    why: str = "it begins slowly"
+    #: Why the primary's own load is not known.
+    load_unknown: str = ""
+    #: Who has paused the drain, and why; '' = nobody.
+    paused: str = ""
+    #: When the latest pause was seen last.
+    resumed: datetime | None = None
+    #: What the drain waits for, in words; '' while it works.
+    waiting: str = ""
+    #: How fast the primary answers.
+    pulse: Pulse = field(default_factory=Pulse)
+    interrupted: bool = False
+    defects: int = 0
+    #: A bit for each message that was counted, by its number in the ledger.
+    _counted: bytearray = field(default_factory=bytearray)
+
+    def count_sent(self, seq: int) -> None:
+        """Count a message of which something was delivered, if it is not counted."""
+        place, bit = seq >> 3, 1 << (seq & 7)
+        if place >= len(self._counted):
+            self._counted.extend(bytes(place + 1024 - len(self._counted)))
+        if not self._counted[place] & bit:
+            self._counted[place] |= bit
+            self.sent_messages += 1
+
+    def deadline(self, give_up_after: timedelta) -> datetime:
+        """Return until when the drain goes on without a success."""
+        latest = self.last_success or self.started
+        return max(latest, self.resumed or latest) + give_up_after
+
+
+def connected(connection: Connection) -> Decision:
+    """Return the record of a session that stands."""
+    steps = [
+        [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]
+        for step in connection.steps
+    ]
+    return Decision(
+        at=utcnow(),
+        kind=Kind.CONNECTION,
+        rule="connected",
+        reply=str(connection.banner),
+        evidence={
+            "address": connection.address,
+            "tls": connection.tls,
+            "verified": connection.verified,
+            "steps": steps,
+        },
+    )

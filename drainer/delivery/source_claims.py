@@ -1,0 +1,97 @@
+"""The claims of a drain on its sources: one ledger drains a source of files.
+
+A claim is taken before the run starts and released after it has ended in the ledger.
+Its marker goes when the ledger knows nothing any more that the source may hold.
+"""
+
+import os
+import pwd
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from drainer.errors import DrainerError, SourceClaimed
+from drainer.ledger import engine
+from drainer.ledger.engine import LedgerURL
+from drainer.ledger.reader import Report
+from drainer.sources.common.claim import Claimant, OnDisk, SourceClaim
+from drainer.sources.protocol import Source, Taking
+
+_FINISHED = frozenset({0, 5})
+_RETURNED = frozenset({0, 3, 4, 5, 130})
+"""Exit codes of runs after which a live server has back what is not final."""
+
+
+class SourceClaims:
+    """The claims of one run; sources that are not files have none."""
+
+    def __init__(self, sources: Iterable[Source], folders: Sequence[Path]) -> None:
+        """Claim nothing yet; ``folders`` are for what cannot be written."""
+        self._sources: dict[str, OnDisk] = {
+            source.url: source for source in sources if isinstance(source, OnDisk)
+        }
+        self._folders = folders
+        self._claims: dict[str, SourceClaim] = {}
+        #: Why a source is not ours, by its URL.
+        self.refused: dict[str, SourceClaimed] = {}
+
+    @property
+    def replaced(self) -> list[tuple[str, str]]:
+        """The sources that were taken over, each with its former ledger in words."""
+        return [(u, each) for u, c in self._claims.items() for each in c.replaced]
+
+    @property
+    def elsewhere(self) -> list[tuple[str, str]]:
+        """The sources that cannot be written, each with the path of its marker."""
+        return [(u, each) for u, c in self._claims.items() for each in c.elsewhere]
+
+    def take(self, ledger: LedgerURL, shown: str, *, take_over: bool) -> None:
+        """Claim all for a ledger, which is made if need be; ``refused`` has the rest.
+
+        When one is refused the others are released. Raises LedgerError, SourceError.
+        """
+        if not self._sources:
+            return
+        engine.connect(ledger, create=True).dispose()
+        with Report(ledger) as report:
+            identity = report.identity()
+        claimant = Claimant(identity, shown, socket.gethostname(), _user())
+        try:
+            for url, source in self._sources.items():
+                claim = SourceClaim(source, claimant, self._folders)
+                try:
+                    claim.take(take_over=take_over)
+                except SourceClaimed as refusal:
+                    self.refused[url] = refusal
+                else:
+                    self._claims[url] = claim
+        except BaseException:
+            self.release(ledger, 1)
+            raise
+
+    def release(self, ledger: LedgerURL, code: int) -> None:
+        """Release all after a run with this exit code; remove what is done with."""
+        done: set[str] = set()
+        with suppress(DrainerError), Report(ledger) as report:
+            done = {url for url in self._claims if self._is_done(report, url, code)}
+        for url, claim in self._claims.items():
+            claim.release(finished=url in done)
+
+    def _is_done(self, report: Report, url: str, code: int) -> bool:
+        """Tell whether the source holds nothing that was, or is to be, delivered."""
+        source, claim = self._sources[url], self._claims[url]
+        if isinstance(source, Taking) and code in _RETURNED:
+            return True
+        if not report.has_messages(url):
+            return claim.is_new or (source.acknowledges and code in _FINISHED)
+        may_remain = report.has_messages(url, unacknowledged=True)
+        return source.acknowledges and code in _FINISHED and not may_remain
+
+
+def _user() -> str:
+    number = os.geteuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"

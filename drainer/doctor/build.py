@@ -1,0 +1,147 @@
+"""From a Config and what is asked for to what the doctor looks at."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from drainer.bounce.build import make_evidence
+from drainer.config import Config, own_hostname
+from drainer.config.build.routes import make_probe, make_route, split_host
+from drainer.config.build.spools import make_sources
+from drainer.config.build.storage import ledger_url, quarantine_folder
+from drainer.doctor import probe_backup as backups
+from drainer.doctor import probe_host
+from drainer.doctor import probe_primary as primary
+from drainer.doctor.probe_dns import Named
+from drainer.doctor.run import Order
+from drainer.errors import UsageError
+from drainer.ledger.write_probe import try_writing
+from drainer.mail.envelope import is_ascii
+from drainer.mail.mailbox import ascii_domain
+from drainer.policy.bounce.facts import parse_address
+from drainer.runtime import databases
+from drainer.runtime.values import dataclass
+from drainer.sources.protocol import Source
+
+STRICT_SENDER = "drainer-doctor@example.com"
+"""Its domain publishes ``v=spf1 -all``, and belongs to nobody (RFC 2606 3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an operator asks the doctor."""
+
+    domain: str
+    #: HOST[:PORT] each.
+    backups: Sequence[str] = ()
+    #: An address of the domain that exists; '' = one of ``[health] accept``.
+    recipient: str = ""
+    strict_sender: str = STRICT_SENDER
+    #: The backups that are named get the test messages.
+    send_tests: bool = False
+
+
+def make_examination(config: Config, asked: Asked) -> Order:
+    """Return what is looked at; UsageError for what cannot be."""
+    domain = _domain(asked.domain)
+    primary_host = _normal(config.primary.host)
+    config = _with_own_name(config, domain)
+    named = dict(map(_host_port, asked.backups))
+    recipient = _recipient(config, asked, domain)
+    if asked.send_tests and not named:
+        message = "--send-tests sends nothing to hosts that are merely found in DNS"
+        raise UsageError(message, hint="name them with --backup HOST")
+    if asked.send_tests and not recipient:
+        message = "--send-tests needs somebody to whom the test messages are addressed"
+        raise UsageError(message, hint="give --recipient ADDRESS, e.g. your own")
+    servers = make_evidence(config).servers
+    probe = make_probe(config)
+    known = probe.accept or ((recipient,) if recipient else ())
+    return Order(
+        named=Named(domain=domain, primary=primary_host, backups=tuple(named)),
+        servers=servers,
+        ports={host: port for host, port in named.items() if port is not None},
+        backups=backups.Visit(
+            domain=domain,
+            helo=config.primary.helo,
+            sender=config.health.sender,
+            recipient=recipient,
+            tested=frozenset(named) if asked.send_tests else frozenset(),
+        ),
+        primary=primary.Visit(
+            route=make_route(config),
+            probe=replace(probe, accept=known, reject_domain=domain),
+            servers=servers,
+            recipient=recipient,
+            strict_sender=_strict_sender(asked.strict_sender),
+        ),
+        places=_places(config),
+    )
+
+
+def _domain(text: str) -> str:
+    domain = ascii_domain(text)
+    if "." not in domain or parse_address(domain) is not None:
+        message = f"{text[:60]!r} is no domain"
+        raise UsageError(message, hint="e.g. drainer doctor example.org")
+    return domain
+
+
+def _with_own_name(config: Config, domain: str) -> Config:
+    """Look our name up once: it may take long where DNS is broken.
+
+    Without a primary the route is to the domain, until DNS names a host.
+    """
+    known = {
+        "helo": config.primary.helo or own_hostname(),
+        "host": config.primary.host or domain,
+    }
+    primary = config.primary.model_copy(update=known)
+    return config.model_copy(update={"primary": primary})
+
+
+def _host_port(text: str) -> tuple[str, int | None]:
+    host, port = split_host(text)
+    return _normal(host), port
+
+
+def _normal(host: str) -> str:
+    return host.lower().rstrip(".")
+
+
+def _recipient(config: Config, asked: Asked, domain: str) -> str:
+    """Return an address of the domain, which it may bear in its other spelling."""
+    known = (asked.recipient,) if asked.recipient else config.health.accept
+    for address in known:
+        local, _, host = address.rpartition("@")
+        if ascii_domain(host) == domain and is_ascii(local):
+            return f"{local}@{domain}"
+    if not asked.recipient:
+        return ""
+    message = f"--recipient {asked.recipient[:60]!r} is no ASCII address of {domain}"
+    raise UsageError(message, hint=f"give an address of {domain} that exists")
+
+
+def _strict_sender(address: str) -> str:
+    if is_ascii(address):
+        return address
+    message = f"--spf-sender {address[:60]!r} is not ASCII"
+    raise UsageError(message, hint="give a sender that needs no SMTPUTF8")
+
+
+def _places(config: Config) -> probe_host.Places:
+    url = ledger_url(config)
+    folders = {"quarantine": quarantine_folder(url)}
+    if url.get_backend_name() == "sqlite":
+        folders = {"ledger": folders["quarantine"].parent, **folders}
+    return probe_host.Places(
+        ledger=databases.shown(url),
+        write=partial(try_writing, url),
+        folders=folders,
+        connections=config.primary.connections,
+        sources={name: partial(_source, config, name) for name in config.sources},
+    )
+
+
+def _source(config: Config, name: str) -> Source:
+    return make_sources(config, [name], [])[0]

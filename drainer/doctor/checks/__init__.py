@@ -1,0 +1,83 @@
+"""What people skip until the outage: facts -> findings, a table of checks; pure.
+
+``drainer.doctor`` gathers the facts. A check is one row; its words stand beside what
+it looks at, and docs/doctor.md is made from them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from drainer.doctor.checks import backup, domain, here, primary
+from drainer.doctor.checks.facts import Facts, Told
+from drainer.doctor.checks.finding import Answer, Check, Finding, Grade, skipped
+
+T = TypeVar("T")
+
+HERE = "this host"
+"""The subject of what is about the host itself."""
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Yield id, what must hold, what is wrong otherwise, remedy of every check."""
+    sections: tuple[Iterable[Check[Any]], ...] = (
+        domain.RECORDS,
+        domain.CHECKS,
+        backup.CHECKS,
+        primary.CHECKS,
+        here.CHECKS,
+    )
+    for section in sections:
+        for check in section:
+            yield check.id, check.about, check.unless, check.remedy
+
+
+def examine(facts: Facts) -> list[Finding]:
+    """Return what every check found, in the order of the table."""
+    name = facts.domain.name
+    found = _apply(domain.RECORDS, facts.domain, name)
+    if facts.domain.told is Told.FOUND and facts.domain.hosts:
+        found += _apply(domain.CHECKS, facts.domain, name)
+    else:
+        found += [
+            _finding(check, skipped("there is no MX to look at"), name)
+            for check in domain.CHECKS
+        ]
+    for each in facts.backups:
+        found += _apply(backup.CHECKS, each, each.host)
+    found += _apply(primary.CHECKS, facts.primary, facts.primary.route or "primary")
+    return found + _apply(here.CHECKS, facts.here, HERE)
+
+
+def _apply(checks: Sequence[Check[T]], facts: T, subject: str) -> list[Finding]:
+    return [
+        _finding(check, answer, subject)
+        for check in checks
+        for answer in _listed(check.look(facts))
+    ]
+
+
+def _listed(answers: Answer | list[Answer]) -> list[Answer]:
+    return answers if isinstance(answers, list) else [answers]
+
+
+def _finding(check: Check[T], answer: Answer, subject: str) -> Finding:
+    return Finding(
+        check=check.id,
+        subject=answer.subject or subject,
+        grade=answer.grade,
+        found=answer.found,
+        remedy=answer.remedy or _USUAL.get(answer.grade, check.remedy),
+    )
+
+
+_USUAL = {
+    Grade.OK: "",
+    Grade.UNKNOWN: "run it again later, or from another host",
+    Grade.SKIPPED: "",
+}
+"""The remedy where there is nothing to mend."""
+
+
+def failed(findings: Iterable[Finding]) -> list[Finding]:
+    """Return those that failed."""
+    return [each for each in findings if each.grade is Grade.FAIL]

@@ -1,0 +1,140 @@
+"""Checks of this host, from which will be drained; pure."""
+
+from drainer.doctor.checks.facts import Here, Space, Trial
+from drainer.doctor.checks.finding import (
+    Answer,
+    Check,
+    fail,
+    ok,
+    skipped,
+    unknown,
+    warn,
+)
+
+SKEW_SECONDS = 300
+"""Clocks that differ by more make SPF, DKIM and retries go wrong."""
+
+LEAST_BYTES, FEW_BYTES = 256 * 10**6, 2 * 10**9
+LEAST_INODES, FEW_INODES = 1_000, 20_000
+"""Of free space: less is a failure, or a warning."""
+
+
+def _clock(here: Here) -> Answer:
+    differs = {h: s for h, s in here.ahead.items() if abs(s) > SKEW_SECONDS}
+    words = "; ".join(f"{_ahead(s)} {host}" for host, s in differs.items())
+    if differs and here.synchronised:
+        return warn(f"{words}; this one is kept by a time service, theirs is not")
+    if differs:
+        return fail(words)
+    if here.synchronised:
+        return ok("kept by a time service")
+    if here.ahead:
+        return ok(f"as in the banner of {', '.join(here.ahead)}")
+    if here.synchronised is None:
+        return unknown("the kernel does not tell, and no banner has a date")
+    return warn("the kernel says that no time service keeps it")
+
+
+def _ahead(seconds: float) -> str:
+    return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'}"
+
+
+def _room(here: Here) -> list[Answer]:
+    return [_free(space) for space in here.spaces]
+
+
+def _free(space: Space) -> Answer:
+    subject = f"{space.what} {space.path}"
+    if space.problem:
+        return unknown(space.problem, subject)
+    words = f"{space.free_bytes / 10**9:.1f} GB free"
+    if space.free_bytes < LEAST_BYTES:
+        return fail(words, subject)
+    return warn(words, subject) if space.free_bytes < FEW_BYTES else ok(words, subject)
+
+
+def _inodes(here: Here) -> list[Answer]:
+    return [_left(space) for space in here.spaces if not space.problem]
+
+
+def _left(space: Space) -> Answer:
+    subject = f"{space.what} {space.path}"
+    if space.free_inodes is None:
+        return ok("no fixed number of inodes", subject)
+    words = f"{space.free_inodes} inodes free"
+    if space.free_inodes < LEAST_INODES:
+        return fail(words, subject)
+    few = space.free_inodes < FEW_INODES
+    return warn(words, subject) if few else ok(words, subject)
+
+
+def _files(here: Here) -> Answer:
+    words = f"{here.files_allowed} allowed, {here.files_needed} needed"
+    return ok(words) if here.files_allowed >= here.files_needed else fail(words)
+
+
+def _ledger(here: Here) -> Answer:
+    return _tried(here.ledger)
+
+
+def _sources(here: Here) -> Answer | list[Answer]:
+    if not here.sources:
+        return skipped("no [sources.NAME] is configured")
+    return [_tried(trial) for trial in here.sources]
+
+
+def _tried(trial: Trial) -> Answer:
+    if trial.problem:
+        return fail(trial.problem, trial.name)
+    if trial.unsure:
+        return unknown(trial.unsure, trial.name)
+    return ok(trial.found, trial.name)
+
+
+CHECKS: tuple[Check[Here], ...] = (
+    Check(
+        id="host-clock",
+        about="this host's clock is right",
+        unless="it is 5 minutes off the date in a server's banner; warns: no time"
+        " service keeps it, or only a server's clock is off",
+        remedy="run chrony or systemd-timesyncd; set the clock before a drain",
+        look=_clock,
+    ),
+    Check(
+        id="host-disk",
+        about="there is room for the ledger and the quarantine",
+        unless="under 256 MB are free; warns: under 2 GB",
+        remedy="make room, or move the ledger with [ledger] url: a drain stops when it"
+        " cannot write",
+        look=_room,
+    ),
+    Check(
+        id="host-inodes",
+        about="there are inodes for the copies in quarantine",
+        unless="under 1000 are free; warns: under 20000",
+        remedy="remove small files there, or move the ledger with [ledger] url",
+        look=_inodes,
+    ),
+    Check(
+        id="host-files",
+        about="enough files may be open for [primary] connections",
+        unless="the limit is less than three for each connection, and 40",
+        remedy="raise it (`ulimit -n`, systemd: `LimitNOFILE`), or lower [primary]"
+        " connections",
+        look=_files,
+    ),
+    Check(
+        id="host-ledger",
+        about="the ledger can be written",
+        unless="a transaction, rolled back at once, fails",
+        remedy="run it as the user who drains; check the path, its owner and its mode",
+        look=_ledger,
+    ),
+    Check(
+        id="host-sources",
+        about="the sources of the configuration can be read",
+        unless="one cannot",
+        remedy="run it as the user who drains; check the path with `drainer inspect`",
+        look=_sources,
+    ),
+)

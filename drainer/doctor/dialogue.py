@@ -1,0 +1,74 @@
+"""A few questions on one session with a mail server, each answered as `Said`."""
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+from drainer.doctor.checks.facts import Said
+from drainer.mail.reply import Stage
+from drainer.smtp.connection import Connection, Failed, connect
+from drainer.smtp.route import Route, Timeouts
+
+LIMITS = Timeouts(
+    connect=5.0, banner=10.0, ehlo=8.0, mail=8.0, rcpt=8.0, data=8.0, quit=2.0
+)
+"""Long enough for a greeting that is held back, short enough for a dead host."""
+LOOK_SECONDS = 16.0
+"""For all questions to one host."""
+
+_DATE = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), {1,2}\d{1,2} [A-Z][a-z]{2} \d{4}"
+    r" \d\d:\d\d:\d\d [+-]\d{4}"
+)
+
+
+@dataclass(slots=True)
+class Talk:
+    """One session; whatever the peer does becomes an answer."""
+
+    connection: Connection
+    limits: Timeouts
+
+    async def say(self, stage: Stage, command: str) -> Said:
+        """Send a command and return what comes back."""
+        wire = self.connection.wire
+        wire.write(command.encode() + b"\r\n")
+        return Said(stage=stage, answer=await wire.reply(self.limits.rcpt))
+
+    async def ask(self, sender: str, recipient: str) -> Said:
+        """Return what MAIL, or else RCPT, is answered, in a transaction of its own."""
+        said = await self.say(Stage.MAIL, f"MAIL FROM:<{sender}>")
+        if said.is_accepted:
+            said = await self.say(Stage.RCPT, f"RCPT TO:<{recipient}>")
+            await self.say(Stage.RSET, "RSET")
+        return said
+
+    async def leave(self) -> None:
+        """Say goodbye and close."""
+        self.connection.wire.write(b"QUIT\r\n")
+        await self.connection.wire.reply(self.limits.quit)
+        self.connection.wire.close()
+
+
+async def open_talk(
+    route: Route, *, tls: str, verify: bool = False
+) -> tuple[Talk | None, Said]:
+    """Open a session; return it, or None, and how opening ended."""
+    answer = await connect(replace(route, tls=tls, verify=verify))
+    steps = [Said(stage=step.stage, answer=step.answer) for step in answer.steps]
+    if isinstance(answer, Failed):
+        return None, steps[-1]
+    greeted = [said for said in steps if said.stage is Stage.EHLO]
+    return Talk(answer, route.timeouts), greeted[-1]
+
+
+def seconds_ahead(banner: str, now: datetime) -> float | None:
+    """Return how far a clock is ahead of the date in a banner; None without one."""
+    match = _DATE.search(banner[:500])
+    try:
+        return (
+            (now - parsedate_to_datetime(match[0])).total_seconds() if match else None
+        )
+    except (ValueError, OverflowError):
+        return None

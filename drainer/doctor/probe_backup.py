@@ -1,0 +1,204 @@
+"""What a backup says: on each address, about TLS, recipients, relaying, tests."""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from drainer.doctor.checks.facts import Backup, Certificate, Said
+from drainer.doctor.dialogue import LIMITS, LOOK_SECONDS, Talk, open_talk, seconds_ahead
+from drainer.doctor.test_messages import eicar, gtube
+from drainer.mail.reply import Lost, Stage
+from drainer.runtime.process import utcnow
+from drainer.runtime.values import dataclass
+from drainer.smtp.certificate import describe
+from drainer.smtp.connection import Connection, Failed, connect
+from drainer.smtp.post import Letter, post
+from drainer.smtp.route import Route, Timeouts
+
+MAX_ADDRESSES = 4
+TEST_SECONDS = 60.0
+"""For the reply to a test message, which a filter may look at for long."""
+ELSEWHERE = "drainer-doctor@example.com"
+"""Of a domain that takes no mail and belongs to nobody (RFC 2606 3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What every backup is asked."""
+
+    domain: str
+    helo: str
+    sender: str = ""
+    #: '' = none is known that exists.
+    recipient: str = ""
+    #: Hosts that get the test messages.
+    tested: frozenset[str] = frozenset()
+    limits: Timeouts = LIMITS
+    seconds: float = LOOK_SECONDS
+
+
+async def look_at(
+    host: str, port: int, addresses: Sequence[str], visit: Visit
+) -> Backup:
+    """Return what a backup says; what was not asked in time is left open."""
+    look = _Look(host, port, addresses[:MAX_ADDRESSES], visit)
+    try:
+        async with asyncio.timeout(visit.seconds):
+            await look.run()
+    except TimeoutError:
+        look.facts.setdefault("reached", ())
+        if not look.facts["reached"]:
+            look.facts["problem"] = f"no answer within {visit.seconds:g} s"
+    finally:
+        look.close()
+    await look.send_tests()
+    return Backup(host=host, now=utcnow(), recipient=visit.recipient, **look.facts)
+
+
+class _Look:
+    """One backup; ``facts`` are known so far."""
+
+    def __init__(
+        self, host: str, port: int, addresses: Sequence[str], visit: Visit
+    ) -> None:
+        self.facts: dict[str, Any] = {}
+        if host not in visit.tested:
+            self.facts["untested"] = "no test message was asked for"
+        self._visit = visit
+        self._routes = [
+            Route(
+                host=host,
+                port=port,
+                address=address,
+                helo=visit.helo,
+                timeouts=visit.limits,
+            )
+            for address in addresses
+        ]
+        self._route: Route | None = None
+        self._talks: list[Talk] = []
+
+    async def run(self) -> None:
+        talk = await self._reach()
+        if talk is not None:
+            await asyncio.gather(self._verify(talk.connection), self._interview(talk))
+
+    def close(self) -> None:
+        for talk in self._talks:
+            talk.connection.wire.close()
+
+    async def _open(
+        self, route: Route, *, tls: str, verify: bool = False
+    ) -> tuple[Talk | None, Said]:
+        talk, said = await open_talk(route, tls=tls, verify=verify)
+        if talk is not None:
+            self._talks.append(talk)
+        return talk, said
+
+    async def _reach(self) -> Talk | None:
+        """Open a session on every address, under TLS if it can be had; keep one."""
+        opening = (self._open(route, tls="opportunistic") for route in self._routes)
+        found = list(zip(self._routes, await asyncio.gather(*opening), strict=True))
+        self.facts["reached"] = tuple((r.address, said) for r, (_, said) in found)
+        standing = [(route, talk) for route, (talk, _) in found if talk is not None]
+        if not standing:
+            return None
+        self._route, talk = standing[0]
+        self._greeted(talk.connection, self._route)
+        await asyncio.gather(*(other.leave() for _, other in standing[1:]))
+        return talk
+
+    def _greeted(self, connection: Connection, route: Route) -> None:
+        self.facts |= {
+            "offers_tls": connection.tls or "starttls" in connection.extensions,
+            "handshake": _starttls(connection),
+            "certificate": _certificate(connection),
+            "ahead": seconds_ahead(str(connection.banner), utcnow()),
+            "is_here": _is_here(route),
+        }
+
+    async def _verify(self, connection: Connection) -> None:
+        """Open another session that insists on a valid certificate."""
+        if self._route is None or not self.facts["offers_tls"]:
+            return
+        talk, said = await self._open(self._route, tls="required", verify=True)
+        if talk is not None:
+            self.facts["distrust"] = ""
+            await talk.leave()
+        elif connection.tls and isinstance(said.answer, Lost):
+            broken = said.answer.reason == "tls"
+            self.facts["distrust"] = said.answer.detail if broken else None
+        self.facts["handshake"] = self.facts["handshake"] or said
+
+    async def _interview(self, talk: Talk) -> None:
+        visit = self._visit
+        if visit.recipient:
+            self.facts["known"] = await talk.ask(visit.sender, visit.recipient)
+        stranger = f"drainer-doctor-{secrets.token_hex(6)}@{visit.domain}"
+        self.facts["stranger"] = await talk.ask(visit.sender, stranger)
+        nobody = await talk.ask("", ELSEWHERE)
+        ours = await talk.ask(f"postmaster@{visit.domain}", ELSEWHERE)
+        self.facts["elsewhere"] = (nobody, ours)
+        await talk.leave()
+
+    async def send_tests(self) -> None:
+        """Send GTUBE and EICAR, if the operator named this host for them."""
+        if self._route is None or self._route.host not in self._visit.tested:
+            return
+        recipient, helo = self._visit.recipient, self._visit.helo
+        route = replace(
+            self._route, timeouts=replace(self._visit.limits, dot=TEST_SECONDS)
+        )
+        now = utcnow()
+        self.facts["gtube"], self.facts["eicar"] = await asyncio.gather(
+            _send(route, recipient, gtube(recipient, helo, now)),
+            _send(route, recipient, eicar(recipient, helo, now)),
+        )
+
+
+async def _send(route: Route, recipient: str, content: bytes) -> Said:
+    connection = await connect(route)
+    if isinstance(connection, Failed):
+        return Said(
+            stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
+        )
+    letter = Letter(recipient=recipient, content=content)
+    posted = await post(connection, route.timeouts, letter)
+    return Said(stage=posted.stage, answer=posted.answer)
+
+
+def _starttls(connection: Connection) -> Said | None:
+    """Return how STARTTLS ended; None when another connection stands instead."""
+    for step in connection.steps:
+        if step.stage is Stage.STARTTLS:
+            return Said(stage=step.stage, answer=step.answer)
+    return None
+
+
+def _certificate(connection: Connection) -> Certificate | None:
+    for step in connection.steps:
+        der = step.facts.get("certificate_der")
+        if isinstance(der, str):
+            facts = describe(bytes.fromhex(der))
+            ends = facts["not_after"]
+            return Certificate(
+                subject=facts["subject"],
+                names=tuple(facts.get("names", ())),
+                not_after=datetime.fromisoformat(ends) if ends else None,
+            )
+    return None
+
+
+def _is_here(route: Route) -> bool:
+    """Whether our own address towards a host is that host's: no packet is sent."""
+    family = socket.AF_INET6 if ":" in route.address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((route.address, route.port))
+            return bool(probe.getsockname()[0] == route.address)
+    except OSError:
+        return False

@@ -1,0 +1,160 @@
+"""What DNS says of the domain, its MX hosts, and the hosts that were named."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+
+from drainer.bounce.evidence.dns import Answer, Dns
+from drainer.bounce.evidence.settings import Servers
+from drainer.doctor.checks.facts import Domain, Exchange, Told
+from drainer.doctor.threads import aside
+from drainer.mail.mailbox import ascii_domain
+from drainer.policy.bounce.facts import parse_address
+from drainer.runtime.public_suffixes import organisation_of
+from drainer.runtime.values import dataclass
+
+MAX_HOSTS = 10
+"""MX records that are looked at, lowest numbers first."""
+QUESTION_SECONDS, HOST_SECONDS = 2.5, 6.0
+"""For one question; for all about one host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What the operator has named."""
+
+    domain: str
+    #: '' = the MX host with the lowest number.
+    primary: str = ""
+    #: None = every MX host but the primary.
+    backups: tuple[str, ...] = ()
+
+
+async def look_up(servers: Servers, named: Named) -> tuple[Domain, dict[str, Exchange]]:
+    """Return the domain, and each host that is asked later by its name.
+
+    Takes no longer than QUESTION_SECONDS and HOST_SECONDS together. Raises UsageError
+    when there is no DNS server to ask.
+    """
+    servers = replace(
+        servers,
+        timeout=min(servers.timeout, QUESTION_SECONDS),
+        budget=min(servers.budget, HOST_SECONDS),
+    )
+    answer = await _ask(servers, named.domain, "MX")
+    records = _records(answer)[:MAX_HOSTS]
+    wanted = dict.fromkeys(host for _, host in records if host)
+    wanted |= dict.fromkeys(filter(None, (named.primary, *named.backups)))
+    given = {named.primary, *named.backups}
+    found = await asyncio.gather(
+        *(_host(servers, host, is_given=host in given) for host in wanted)
+    )
+    hosts = {each.host: each for each in found}
+    return _domain(named, answer, records, hosts), hosts
+
+
+async def _ask(servers: Servers, name: str, kind: str) -> Answer:
+    return await aside(lambda: Dns(servers).ask(name, kind), 2 * servers.budget)
+
+
+async def _host(servers: Servers, host: str, *, is_given: bool) -> Exchange:
+    def look() -> Exchange:
+        return exchange_of(Dns(servers), host, is_given=is_given)
+
+    try:
+        return await aside(look, servers.budget + 1)
+    except TimeoutError:
+        return Exchange(host=host, rank=0, told=Told.FAILED)
+
+
+def _records(answer: Answer) -> list[tuple[int, str]]:
+    """Return (number, host) of MX records, in order; '' for a null MX."""
+    pairs = (text.partition(" ") for text in answer.texts)
+    return sorted((int(rank), host.lower().rstrip(".")) for rank, _, host in pairs)
+
+
+def _domain(
+    named: Named,
+    answer: Answer,
+    records: Sequence[tuple[int, str]],
+    hosts: dict[str, Exchange],
+) -> Domain:
+    exchanges = tuple(
+        replace(hosts[host], rank=rank) if host else Exchange(host="", rank=rank)
+        for rank, host in records
+    )
+    primary = named.primary or next((host for _, host in records if host), "")
+    known = Domain(
+        name=named.domain,
+        told=Told(answer.outcome.value),
+        detail=answer.detail,
+        exchanges=exchanges,
+        primary=primary,
+        primary_addresses=hosts[primary].addresses if primary else (),
+        backups=named.backups,
+        unseen=len(answer.records) - len(records),
+    )
+    if named.backups:
+        return known
+    first = {each.host for each in known.first}
+    others = dict.fromkeys(e.host for e in known.hosts if e.host not in first)
+    return replace(known, backups=tuple(others))
+
+
+def exchange_of(dns: Dns, host: str, *, is_given: bool) -> Exchange:
+    """Return what DNS says of a host; of one that was named, also what the system does.
+
+    Blocks.
+    """
+    if parse_address(host) is not None:
+        return Exchange(host=host, rank=0, addresses=(host,))
+    if not ascii_domain(host):
+        return Exchange(host=host, rank=0, told=Told.ABSENT)
+    answers = [dns.ask(host, kind) for kind in ("A", "AAAA")]
+    outcomes = [Told(answer.outcome.value) for answer in answers]
+    told = next((t for t in (Told.FOUND, Told.FAILED) if t in outcomes), outcomes[0])
+    addresses = tuple(text for answer in answers for text in answer.texts)
+    if is_given and told in (Told.ABSENT, Told.NXDOMAIN):
+        addresses = _system(host)  # /etc/hosts, as a drain would find it
+    alias = dns.ask(host, "CNAME").texts
+    return Exchange(
+        host=host,
+        rank=0,
+        told=told,
+        addresses=addresses,
+        alias=alias[0] if alias else "",
+        name_servers=_name_servers(dns, host),
+    )
+
+
+def _system(host: str) -> tuple[str, ...]:
+    try:
+        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(info[4][0]) for info in infos))
+
+
+def _name_servers(dns: Dns, host: str) -> frozenset[str]:
+    """Return the name servers of the zone that a host is in, as far as can be told."""
+    organisation = organisation_of(host)
+    zone = host
+    while True:
+        texts = dns.ask(zone, "NS").texts
+        if texts or zone == organisation or "." not in zone:
+            return frozenset(text.lower().rstrip(".") for text in texts)
+        zone = zone.partition(".")[2]
+
+
+def is_strict(dns: Dns, domain: str) -> bool | None:
+    """Whether a domain's SPF record lets nobody else send; None = nobody knows."""
+    answer = dns.ask(domain, "TXT")
+    if Told(answer.outcome.value) is Told.FAILED:
+        return None
+    for text in answer.texts:
+        terms = text.lower().split()
+        if terms[:1] == ["v=spf1"]:
+            follows = any(term.startswith("redirect=") for term in terms)
+            return None if follows and "-all" not in terms else "-all" in terms
+    return False

@@ -1,0 +1,132 @@
+"""What the primary says: the ordinary health check, and a sender with strict SPF."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.settings import Servers
+from drainer.doctor.checks.facts import HealthStage, Primary, Said
+from drainer.doctor.dialogue import LIMITS, LOOK_SECONDS, Talk, seconds_ahead
+from drainer.doctor.probe_backup import MAX_ADDRESSES
+from drainer.doctor.probe_dns import QUESTION_SECONDS, is_strict
+from drainer.doctor.threads import aside
+from drainer.mail.envelope import domain_of
+from drainer.runtime.process import utcnow
+from drainer.runtime.values import dataclass
+from drainer.smtp.connection import Failed, connect
+from drainer.smtp.health_check import FAIL, WARN, Health, Probe, check
+from drainer.smtp.route import Route, Timeouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What the primary is asked."""
+
+    route: Route
+    probe: Probe
+    servers: Servers
+    #: '' = none is known that exists.
+    recipient: str = ""
+    strict_sender: str
+    limits: Timeouts = LIMITS
+    seconds: float = LOOK_SECONDS
+
+
+async def look_at(visit: Visit, addresses: Sequence[str]) -> Primary:
+    """Return what the primary says; what was not asked in time is left open."""
+    facts: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(visit.seconds):
+            await _run(visit, addresses[:MAX_ADDRESSES], facts)
+    except TimeoutError:
+        facts["problem"] = f"it was not done within {visit.seconds:g} s"
+    return Primary(
+        route=str(visit.route),
+        recipient=visit.recipient,
+        strict_sender=visit.strict_sender,
+        **facts,
+    )
+
+
+async def _run(visit: Visit, addresses: Sequence[str], facts: dict[str, Any]) -> None:
+    if not addresses:
+        facts["problem"] = f"{visit.route.host} has no address that is known"
+        return
+    routes = [replace(visit.route, address=a, timeouts=visit.limits) for a in addresses]
+    doing = [_check(visit, routes, facts)]
+    if visit.recipient:
+        doing.append(_try_strict(visit, routes, facts))
+    await asyncio.gather(*doing)
+
+
+async def _check(visit: Visit, routes: Sequence[Route], facts: dict[str, Any]) -> None:
+    healths = await asyncio.gather(*(check(route, visit.probe) for route in routes))
+    facts |= {
+        "stages": _stages(healths),
+        "is_loop": any(health.loop for health in healths),
+        "ahead": _ahead(healths),
+    }
+
+
+async def _try_strict(
+    visit: Visit, routes: Sequence[Route], facts: dict[str, Any]
+) -> None:
+    """Name the strict sender; at the same time, because a greeting may take long."""
+    found = await asyncio.gather(*(_ask(visit, route) for route in routes))
+    facts["strict"] = next((s for s in found if not s.stage.before_mail), None)
+    facts["is_strict"] = await _is_strict(visit)
+
+
+def _stages(healths: Sequence[Health]) -> tuple[HealthStage, ...]:
+    """Return the lines of all addresses; one that is dead does not count for all."""
+    forgiven = any(map(_is_reached, healths))
+    return tuple(
+        HealthStage(
+            stage=finding.stage,
+            grade=WARN
+            if forgiven and finding.stage == "connect" and finding.verdict == FAIL
+            else finding.verdict,
+            reply=finding.reply,
+            hint=finding.hint,
+        )
+        for health in healths
+        for finding in health.findings
+    )
+
+
+def _is_reached(health: Health) -> bool:
+    return any(finding.stage == "mail" for finding in health.findings)
+
+
+def _ahead(healths: Sequence[Health]) -> float | None:
+    banners = (f.reply for h in healths for f in h.findings if f.stage == "banner")
+    found = (seconds_ahead(banner, utcnow()) for banner in banners)
+    return next((each for each in found if each is not None), None)
+
+
+async def _is_strict(visit: Visit) -> bool | None:
+    timeout = min(visit.servers.timeout, QUESTION_SECONDS)
+    servers = replace(visit.servers, timeout=timeout)
+    domain = domain_of(visit.strict_sender)
+    try:
+        return await aside(lambda: is_strict(Dns(servers), domain), 2 * timeout)
+    except TimeoutError:
+        return None
+
+
+async def _ask(visit: Visit, route: Route) -> Said:
+    """Return what RCPT is answered for the strict sender; never DATA."""
+    connection = await connect(route)
+    if isinstance(connection, Failed):
+        return Said(
+            stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
+        )
+    talk = Talk(connection, visit.limits)
+    try:
+        said = await talk.ask(visit.strict_sender, visit.recipient)
+        await talk.leave()
+        return said
+    finally:
+        connection.wire.close()

@@ -1,0 +1,119 @@
+"""The checks that people skip until the outage: here the facts are gathered.
+
+Everything is asked at once and within limits: DNS first, because it names the hosts,
+then every host, and this one meanwhile. ``drainer.doctor.checks`` judges. No message is
+sent but the test messages, to hosts that the operator named for them.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.settings import Servers
+from drainer.doctor import probe_backup as backups
+from drainer.doctor import probe_host
+from drainer.doctor import probe_primary as primary
+from drainer.doctor.checks.facts import (
+    Backup,
+    Domain,
+    Exchange,
+    Facts,
+    Here,
+    Primary,
+    Told,
+)
+from drainer.doctor.probe_dns import Named, look_up
+from drainer.runtime.process import utcnow
+from drainer.runtime.values import dataclass
+
+T = TypeVar("T")
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the doctor is to look at."""
+
+    named: Named
+    servers: Servers
+    #: Ports by host, where they are not 25.
+    ports: Mapping[str, int]
+    backups: backups.Visit
+    #: Its route is that to a host which DNS may still have to name.
+    primary: primary.Visit
+    places: probe_host.Places
+
+
+async def look(order: Order, tell: Tell) -> Facts:
+    """Return all facts, within half a minute; ``tell`` is told what is waited for.
+
+    Test messages may take a minute more. Raises UsageError without a DNS server.
+    """
+    Dns(order.servers)  # one that cannot be used is told before anything is asked
+    waiting = _Waiting(tell)
+    async with asyncio.TaskGroup() as group:
+        around = group.create_task(
+            waiting.for_("this host", probe_host.look_around(order.places))
+        )
+        domain, hosts = await waiting.for_("DNS", look_up(order.servers, order.named))
+        seen = [
+            group.create_task(waiting.for_(host, _backup(order, host, hosts)))
+            for host in domain.backups
+        ]
+        first = group.create_task(
+            waiting.for_("the primary", _primary(order, domain, hosts))
+        )
+    found = tuple(task.result() for task in seen)
+    return Facts(
+        domain=domain,
+        backups=found,
+        primary=first.result(),
+        here=_with_clocks(around.result(), first.result(), found),
+    )
+
+
+class _Waiting:
+    """Tells a person what is still waited for."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._left: list[str] = []
+
+    async def for_(self, name: str, doing: Coroutine[Any, Any, T]) -> T:
+        self._left.append(name)
+        self._tell(", ".join(self._left))
+        try:
+            return await doing
+        finally:
+            self._left.remove(name)
+            self._tell(", ".join(self._left))
+
+
+async def _backup(order: Order, host: str, hosts: Mapping[str, Exchange]) -> Backup:
+    known = hosts[host]
+    if known.told is Told.FAILED and not known.addresses:
+        return Backup(host=host, now=utcnow(), problem="DNS does not tell its address")
+    port = order.ports.get(host, 25)
+    return await backups.look_at(host, port, known.addresses, order.backups)
+
+
+async def _primary(
+    order: Order, domain: Domain, hosts: Mapping[str, Exchange]
+) -> Primary:
+    if not domain.primary:
+        return Primary()
+    port = order.ports.get(domain.primary, order.primary.route.port)
+    route = replace(order.primary.route, host=domain.primary, port=port)
+    if not order.named.primary:  # a password is not for whom DNS names
+        route = replace(route, login=None)
+    visit = replace(order.primary, route=route)
+    return await primary.look_at(visit, hosts[domain.primary].addresses)
+
+
+def _with_clocks(found: Here, first: Primary, others: tuple[Backup, ...]) -> Here:
+    """Add what banners say about the time."""
+    ahead = {first.route: first.ahead} | {each.host: each.ahead for each in others}
+    known = {host: seconds for host, seconds in ahead.items() if seconds is not None}
+    return replace(found, ahead=known)

@@ -1,0 +1,272 @@
+"""What waits for a gate, and what waits to be confirmed.
+
+Each function runs inside a transaction of the writer. Opening a gate takes back
+every refusal that waits for confirmation behind it; closing it makes all that
+waited due at once; and refusals ripen when their escrow time is over.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.codec import decision_row
+from drainer.ledger.records import Decision, Kind, Row, from_micros
+from drainer.mail.envelope import domain_of
+from drainer.policy.breaker.breaker import Gate
+from drainer.policy.breaker.detector import is_content
+from drainer.policy.classify.verdict import Verdict
+from drainer.policy.recipient.settle import ROUTE_WAITS
+from drainer.policy.recipient.state import Event, State, follow
+from drainer.runtime.values import dataclass
+
+_R, _M = schema.recipients.c, schema.messages.c
+_DEFERRED, _PENDING = State.DEFERRED.value, State.BOUNCE_PENDING.value
+
+
+class Behind(NamedTuple):
+    """The recipients of some sources behind the gate of a scope; '' = the route."""
+
+    sources: Sequence[str]
+    scope: str
+
+    def clauses(self) -> list[sa.ColumnElement[bool]]:
+        """Return the conditions on recipients joined with messages."""
+        return [_M.source.in_(list(self.sources)), *self.paths()]
+
+    def paths(self) -> list[sa.ColumnElement[bool]]:
+        """Return those on recipients alone."""
+        found: list[sa.ColumnElement[bool]] = []
+        if self.scope:
+            path = sa.func.lower(_R.forward_path)
+            endings = ("@" + self.scope, "@" + self.scope + ".")  # as domain_of
+            found.append(
+                sa.or_(*(path.endswith(each, autoescape=True) for each in endings))
+            )
+        return found
+
+
+def opened(
+    connection: sa.Connection,
+    behind: Behind,
+    run: str,
+    gate: Gate,
+    times: tuple[int, int],
+) -> int:
+    """Take back what waits for confirmation behind a gate that opened.
+
+    ``times`` are now, and when it is looked at again should nobody close the gate.
+    Returns how many recipients it was.
+    """
+    now, due = times
+    waits = behind.scope or ROUTE_WAITS
+    change = _Change(
+        event=Event.GATE_OPENED,
+        rule="gate-open",
+        values={"due": due, "waits": waits, "refusal": "", "refused": None},
+        reason=gate.cause.judgement.reason if gate.cause else "",
+        run=run,
+    )
+    rows = _waiting(connection, behind)
+    _move(connection, rows, change, now)
+    _forget_stops(connection, behind)
+    return len(rows)
+
+
+def _forget_stops(connection: sa.Connection, behind: Behind) -> None:
+    """Forget that messages met a refusal of us: all of them did.
+
+    Else each of them would be held as the only one that is refused, should the
+    primary refuse everything once more after some deliveries.
+    """
+    waits = (_R.waits == (behind.scope or ROUTE_WAITS)) | (_R.waits == "")
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(_R.state == _DEFERRED, waits, *behind.paths())
+        .where(_R.refusal == Verdict.STOP.value)
+        .where(_R.message.in_(_messages(behind)))
+        .values(refusal="", refused=None)
+    )
+
+
+def closed(connection: sa.Connection, behind: Behind, now: int) -> None:
+    """Make due what waited for a gate that closed."""
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
+        .where(_R.message.in_(_messages(behind)))
+        .values(due=now, waits="")
+    )
+
+
+def wake_one(connection: sa.Connection, behind: Behind, since: int) -> bool:
+    """Make the oldest that waits for a gate due, as its probe; False = none.
+
+    One that was tried ``since`` then tells nothing new. It is due long since, so that
+    no end of a drain's patience is before it.
+    """
+    row = connection.execute(
+        sa.select(_R.message, _R.n)
+        .join(schema.messages, _R.message == _M.seq)
+        .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
+        .where(_M.source.in_(list(behind.sources)), _M.owner.is_(None))
+        .where(_R.since < since)
+        .order_by(_R.due, _R.message)
+        .limit(1)
+    ).first()
+    if row is None:
+        return False
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(_R.message == row.message, _R.n == row.n, _R.state == _DEFERRED)
+        .values(due=0)
+    )
+    return True
+
+
+# --- confirmation
+
+
+class Brake(NamedTuple):
+    """When too many refusals for good are pending: ``[gate] brake``."""
+
+    least: int
+    share: float
+
+
+USUAL_BRAKE = Brake(least=10, share=0.05)
+
+
+class Ripened(NamedTuple):
+    """What came of looking for refusals to confirm."""
+
+    #: Refusals whose escrow time is over.
+    ripe: int
+    #: Refusals that wait for confirmation, contents not counted, and all recipients.
+    pending: int
+    handled: int
+    braked: bool
+    #: Recipient domains of those that are ripe.
+    domains: list[str]
+
+
+class Ripening(NamedTuple):
+    """What ripens."""
+
+    brake: Brake
+    #: Only where evidence about the sender was looked for.
+    looked: bool = False
+    #: Nothing does: it is only counted.
+    dry: bool = False
+
+
+def ripen(
+    connection: sa.Connection,
+    sources: Sequence[str],
+    how: Ripening,
+    identity: tuple[str, int],
+) -> Ripened:
+    """Let refusals whose escrow time is over be tried again, for confirmation.
+
+    Nothing ripens while the brake is on. ``identity`` is the run and now.
+    """
+    (run, now), brake = identity, how.brake
+    pending, handled = _pending(connection, sources)
+    braked = pending > max(brake.least, brake.share * handled)
+    ripe = [_R.due <= now]
+    if how.looked:  # else the gate could not but say: another time
+        ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
+    rows = _waiting(connection, Behind(sources, ""), *ripe)
+    domains = sorted({domain_of(row.forward_path) for row in rows})
+    if rows and not braked and not how.dry:
+        # Due since its escrow was over: also for a drain that waits for nothing.
+        change = _Change(event=Event.RIPE, rule="ripe", values={}, run=run)
+        _move(connection, rows, change, now)
+    return Ripened(
+        ripe=len(rows), pending=pending, handled=handled, braked=braked, domains=domains
+    )
+
+
+def _pending(connection: sa.Connection, sources: Sequence[str]) -> tuple[int, int]:
+    """Return refusals that wait, contents not counted; and the recipients handled."""
+    rows = connection.execute(
+        sa.select(_R.state, _R.rule, sa.func.count().label("count"))
+        .join(schema.messages, _R.message == _M.seq)
+        .where(_M.source.in_(list(sources)), _R.state != State.PENDING.value)
+        .group_by(_R.state, _R.rule)
+    ).all()
+    handled = sum(row[2] for row in rows)
+    waiting = [row for row in rows if row[0] == _PENDING and not is_content(row[1])]
+    return sum(row[2] for row in waiting), handled
+
+
+# --- plumbing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """What becomes of refusals that waited for confirmation."""
+
+    event: Event
+    rule: str
+    values: Row
+    run: str
+    reason: str = ""
+
+    @property
+    def after(self) -> State:
+        return follow(State.BOUNCE_PENDING, self.event)
+
+
+def _messages(behind: Behind) -> sa.Select[tuple[int]]:
+    return sa.select(_M.seq).where(_M.source.in_(list(behind.sources)))
+
+
+def _waiting(
+    connection: sa.Connection, behind: Behind, *more: sa.ColumnElement[bool]
+) -> Sequence[sa.Row[Any]]:
+    """Return the refusals that wait for confirmation."""
+    query: sa.Select[Any] = (
+        sa.select(_R.message, _R.n, _R.forward_path)
+        .join(schema.messages, _R.message == _M.seq)
+        .where(_R.state == _PENDING, *behind.clauses(), *more)
+    )
+    return connection.execute(query).all()
+
+
+def _move(
+    connection: sa.Connection,
+    rows: Sequence[sa.Row[Any]],
+    change: _Change,
+    now: int,
+) -> None:
+    """Change recipients that are still as they were, and record it of each."""
+    if not rows:
+        return
+    statement = (
+        sa.update(schema.recipients)
+        .where(
+            _R.message == sa.bindparam("b_message"),
+            _R.n == sa.bindparam("b_n"),
+            _R.state == _PENDING,
+        )
+        .values(since=now, state=change.after.value, **change.values)
+    )
+    keys = [{"b_message": row.message, "b_n": row.n} for row in rows]
+    connection.execute(statement, keys)
+    decided = [
+        decision_row(
+            Decision(
+                at=from_micros(now),
+                kind=Kind.GATE,
+                rule=change.rule,
+                evidence={"state": change.after.value, "reason": change.reason},
+                message=row.message,
+                n=row.n,
+            ),
+            change.run,
+        )
+        for row in rows
+    ]
+    connection.execute(sa.insert(schema.decisions), decided)

@@ -1,0 +1,167 @@
+"""The scope gates in the ledger, kept over restarts; and what was learnt of a route.
+
+Each function runs inside a transaction of the writer.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.columns import from_json, to_json
+from drainer.ledger.records import Row, from_micros, to_micros
+from drainer.mail.envelope import domain_of
+from drainer.policy.breaker.breaker import Cause, Gate, GateState, Phase
+from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.recipient.settle import ROUTE_WAITS
+from drainer.policy.recipient.state import State
+
+_R, _M, _G = schema.recipients.c, schema.messages.c, schema.gates.c
+LEARNT_FOR = timedelta(days=30)
+MAX_LEARNT = 20_000
+SENDERS = 2
+"""Of a recipient domain that are recalled: one of them is another than any."""
+
+
+def keep(connection: sa.Connection, route: str, gate: Gate, now: int) -> None:
+    """Write a gate down; one that is as at the start needs no row."""
+    connection.execute(
+        sa.delete(schema.gates).where(_G.route == route, _G.scope == gate.scope)
+    )
+    if gate == Gate(pauses=gate.pauses, scope=gate.scope):
+        return
+    row = {
+        "route": route,
+        "scope": gate.scope,
+        "state": gate.state.value,
+        "until": to_micros(gate.until) if gate.until else None,
+        "since": now,
+        "facts": to_json(_facts(gate)),
+    }
+    connection.execute(sa.insert(schema.gates), [row])
+
+
+def _facts(gate: Gate) -> Row:
+    cause = gate.cause
+    return {
+        "phase": gate.phase.value,
+        "failures": gate.failures,
+        "reopening": gate.reopening,
+        "cause": cause
+        and {
+            "trigger": cause.trigger,
+            "reply": cause.reply,
+            "sender_domain": cause.sender_domain,
+            "fingerprint": cause.fingerprint,
+            "blind": cause.blind,
+            "content": cause.content,
+            "verdict": cause.judgement.verdict.value,
+            "scope": cause.judgement.scope.value,
+            "rule": cause.judgement.rule,
+            "reason": cause.judgement.reason,
+            "short": cause.judgement.short,
+            "counts": cause.judgement.counts,
+        },
+    }
+
+
+def gate_of(row: Row, pauses: tuple[timedelta, ...]) -> Gate:
+    """Rebuild a gate from its row."""
+    facts = from_json(row["facts"])
+    return Gate(
+        pauses=pauses,
+        scope=row["scope"],
+        state=GateState(row["state"]),
+        phase=Phase(facts["phase"]),
+        until=None if row["until"] is None else from_micros(row["until"]),
+        failures=facts["failures"],
+        reopening=facts["reopening"],
+        cause=_cause_of(facts["cause"]) if facts["cause"] else None,
+    )
+
+
+def _cause_of(facts: Row) -> Cause:
+    return Cause(
+        trigger=facts["trigger"],
+        judgement=Judgement(
+            verdict=Verdict(facts["verdict"]),
+            scope=Scope(facts["scope"]),
+            rule=facts["rule"],
+            reason=facts["reason"],
+            short=facts["short"],
+            counts=facts["counts"],
+        ),
+        reply=facts["reply"],
+        sender_domain=facts["sender_domain"],
+        fingerprint=facts["fingerprint"],
+        blind=facts["blind"],
+        content=facts["content"],
+    )
+
+
+class Memory(NamedTuple):
+    """What earlier runs knew of a route."""
+
+    gates: list[Row]
+    #: Addresses that were delivered to lately.
+    learnt: list[str]
+    #: (recipient domain, sender domain, when), the latest two senders of each domain.
+    delivered: list[tuple[str, str, int]]
+    #: When the first run to this route began; None = there was none.
+    first_run: int | None
+
+
+def recall(connection: sa.Connection, route: str, now: int) -> Memory:
+    """Return the gates of a route, and addresses that it took lately, in order."""
+    mine = _G.route == route
+    paused = GateState.PAUSED.value  # a new run tries at once
+    connection.execute(sa.delete(schema.gates).where(mine, _G.state == paused))
+    rows = connection.execute(sa.select(schema.gates).where(mine))
+    since = now - LEARNT_FOR // timedelta(microseconds=1)
+    kept = [dict(row) for row in rows.mappings()]
+    bound = sa.select(schema.sources.c.url).where(schema.sources.c.route == route)
+    _let_go(connection, bound, [row["scope"] or ROUTE_WAITS for row in kept], now)
+    delivered: sa.Select[Any] = (
+        sa.select(_R.forward_path, _M.reverse_path, _R.since)
+        .join(schema.messages, _R.message == _M.seq)
+        .where(_R.state == State.DELIVERED.value, _R.since > since)
+        .where(_M.source.in_(bound))
+        .order_by(_R.since.desc(), _R.message, _R.n)
+        .limit(MAX_LEARNT)
+    )
+    lately = connection.execute(delivered).all()[::-1]
+    runs = schema.runs.c
+    first = connection.scalar(
+        sa.select(sa.func.min(runs.started)).where(runs.route == route)
+    )
+    learnt = [row.forward_path for row in lately]
+    return Memory(kept, learnt, _senders(lately), first)
+
+
+def _senders(lately: Sequence[sa.Row[Any]]) -> list[tuple[str, str, int]]:
+    """Return who was delivered last to each recipient domain, in order."""
+    found: dict[str, dict[str, int]] = {}
+    for row in reversed(lately):
+        senders = found.setdefault(domain_of(row.forward_path), {})
+        if len(senders) < SENDERS:
+            senders.setdefault(domain_of(row.reverse_path), row.since)
+    last = ((to, who, at) for to, some in found.items() for who, at in some.items())
+    return sorted(last, key=lambda each: each[2])
+
+
+def _let_go(
+    connection: sa.Connection,
+    sources: sa.Select[tuple[str]],
+    scopes: list[str],
+    now: int,
+) -> None:
+    """Make due what waits for a gate that nobody keeps: a crash came in between."""
+    these = sa.select(_M.seq).where(_M.source.in_(sources))
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(_R.state == State.DEFERRED.value, _R.waits.not_in(["", *scopes]))
+        .where(_R.message.in_(these))
+        .values(due=now, waits="")
+    )

@@ -1,0 +1,309 @@
+"""Scan results in: recording messages, each with its recipients.
+
+Each function runs inside a transaction of the writer. What is new is claimed for the
+owner that records it; what is known is left to ``ledger.known_messages``.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.codec import decision_row, message_of, recipient_of
+from drainer.ledger.known_messages import (
+    find_known,
+    follow,
+    hold_ambiguous,
+    listed_of,
+    mark_twins,
+    note_held,
+    recorded_of,
+    revisit,
+)
+from drainer.ledger.records import Decision, Kind, Listing, Row, from_micros
+from drainer.ledger.writer.batch import Identity
+from drainer.ledger.writer.prepared import Prepared, inserting
+from drainer.mail.content import Held
+from drainer.mail.message import Message, Spooled, numbered_id
+from drainer.policy.admission.identity import (
+    Ambiguous,
+    Look,
+    New,
+    Recorded,
+    Same,
+    Scan,
+    resolve,
+)
+from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.policy.recipient.state import FINAL, State
+from drainer.runtime.values import dataclass
+
+_R, _M = schema.recipients.c, schema.messages.c
+_MESSAGE = Prepared(inserting(schema.messages, without="seq"))
+_RECIPIENT = Prepared(inserting(schema.recipients))
+_FINAL = [state.value for state in FINAL]
+
+Listings = Sequence[tuple[Row, list[Row]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsure:
+    """A listing that shares its identity and content with recorded messages."""
+
+    #: Its place in what was to be recorded.
+    index: int
+    #: Messages by seq: are they still where they were recorded?
+    others: dict[int, Message]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What recording a part of a scan gave."""
+
+    #: New messages with something to send, claimed for us: index, seq and number.
+    fresh: list[tuple[int, int, int]]
+    #: Known messages whose recipients are all final, and that the spool still has.
+    finished: list[Message]
+    #: To be recorded again, when it is known what is still in its place.
+    unsure: list[Unsure]
+
+
+def record(
+    connection: sa.Connection,
+    listings: Listings,
+    scan: Scan,
+    claim: tuple[Identity, int | None],
+    now: int,
+) -> Outcome:
+    """Write down what a scan lists.
+
+    A message that is known keeps its history. ``claim`` says for whom new messages
+    are claimed, and how many at most; the others wait for another claim.
+    """
+    recording = _Recording(connection, scan, claim, now)
+    recording.load(message["identity"] for message, _ in listings)
+    for index, (message, recipients) in enumerate(listings):
+        recording.add(index, message, recipients)
+    return recording.finish()
+
+
+class _Recording:
+    """Sorts the listings of one transaction into new, known and uncertain ones."""
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        scan: Scan,
+        claim: tuple[Identity, int | None],
+        now: int,
+    ) -> None:
+        self._connection = connection
+        self._scan = scan
+        self._identity, self._most = claim
+        self._now = now
+        #: The recorded messages by seq, and what is known of those of an identity.
+        self._rows: dict[int, Row] = {}
+        self._groups: dict[str, list[Recorded]] = {}
+        #: New ones that are not inserted yet, by their identity.
+        self._waiting: dict[str, tuple[int, Row, list[Row]]] = {}
+        self._fresh: list[tuple[int, int, int]] = []
+        self._same: dict[int, tuple[Row, list[Row]]] = {}
+        self._unsure: list[Unsure] = []
+        self._shared: set[str] = set()
+        self._ambiguous: set[int] = set()
+
+    def load(self, identities: Iterable[str]) -> None:
+        """Read what is recorded with these identities."""
+        found = find_known(self._connection, identities)
+        rows = {row["seq"]: row for group in found.values() for row in group}
+        recorded = recorded_of(self._connection, rows)
+        self._rows |= rows
+        for key, group in found.items():
+            self._groups[key] = [recorded[row["seq"]] for row in group]
+
+    def add(self, index: int, message: Row, recipients: list[Row]) -> None:
+        """Find out what one listing is."""
+        key = message["identity"]
+        if key in self._waiting:  # another of this very part has the same identity
+            inserted = list(self._waiting)
+            self._insert()
+            self.load(inserted)
+        group, listed = self._groups.get(key, []), listed_of(message)
+        match resolve(listed, group, self._scan):
+            case Same(seq):
+                self._same[seq] = message, recipients
+                self._follow(seq, message)
+                if self._scan.absent:  # it was found: no other one has moved here
+                    absent = frozenset(self._scan.absent) - {seq}
+                    self._scan = self._scan._replace(absent=absent)
+            case New():
+                self._add_new(index, message, recipients)
+            case Look(seqs):
+                others = {seq: message_of(self._rows[seq]) for seq in seqs}
+                self._unsure.append(Unsure(index=index, others=others))
+            case Ambiguous(seqs):
+                self._ambiguous |= set(seqs)
+                if all(each.listed != listed for each in group):
+                    _hold_listing(message, recipients)
+                    self._add_new(index, message, recipients)
+
+    def _follow(self, seq: int, message: Row) -> None:
+        """Remember where a known message is by now."""
+        row = self._rows[seq]
+        if follow(self._connection, row, message):
+            self._groups[message["identity"]] = [
+                each._replace(listed=listed_of(message)) if each.seq == seq else each
+                for each in self._groups[message["identity"]]
+            ]
+
+    def _add_new(self, index: int, message: Row, recipients: list[Row]) -> None:
+        key = message["identity"]
+        numbers = [each.number for each in self._groups.get(key, [])]
+        number = max(numbers, default=-1) + 1
+        if number:
+            self._shared.add(key)
+        owner = None
+        if any(map(_is_pending, recipients)) and self._most != 0:
+            owner = self._identity.owner
+            self._most = None if self._most is None else self._most - 1
+        message.update(
+            id=numbered_id(key, number),
+            number=number,
+            has_twin=0,
+            scanned=self._now,
+            owner=owner,
+            acknowledged=None,
+        )
+        self._waiting[key] = index, message, recipients
+
+    def _insert(self) -> None:
+        """Insert the new messages so far."""
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
+        if not waiting:
+            return
+        _MESSAGE(self._connection, [message for _, message, _ in waiting])
+        seqs = seqs_of(self._connection, [message["id"] for _, message, _ in waiting])
+        rows: list[Row] = []
+        for index, message, recipients in waiting:
+            seq = seqs[message["id"]]
+            for row in recipients:
+                row.update(message=seq, since=self._now)
+            rows += recipients
+            if message["owner"]:
+                self._fresh.append((index, seq, message["number"]))
+        if rows:
+            _RECIPIENT(self._connection, rows)
+        held = [
+            (row["message"], row["n"], row["rule"], row["reply"])
+            for row in rows
+            if row["state"] == State.HELD.value
+        ]
+        note_held(self._connection, held, self._identity.run, self._now)
+
+    def finish(self) -> Outcome:
+        """Write what is left, and return what came of it."""
+        self._insert()
+        if self._shared:
+            mark_twins(self._connection, self._shared)
+        if self._ambiguous:
+            run = self._identity.run
+            hold_ambiguous(self._connection, self._ambiguous, run, self._now)
+        finished = revisit(self._connection, self._same, self._rows, self._now)
+        return Outcome(fresh=self._fresh, finished=finished, unsure=self._unsure)
+
+
+def _hold_listing(message: Row, recipients: list[Row]) -> None:
+    """Let a new message be recorded as one that must not be sent."""
+    message["problem"] = "ambiguous"
+    held = {"state": State.HELD.value, "due": None, "rule": "local-ambiguous"}
+    for row in recipients:
+        row.update(held)
+
+
+def _is_pending(row: Row) -> bool:
+    return bool(row["state"] == State.PENDING)
+
+
+class RecordedPart(NamedTuple):
+    """What recording a part of a scan gave."""
+
+    #: New messages with something to send, claimed for us.
+    fresh: list[Job]
+    #: Known messages whose recipients are all final, and that the spool still has.
+    finished: list[Message]
+    #: To be recorded again, when it is known which of these, by seq, are in place.
+    unsure: list[tuple[Listing, dict[int, Message]]]
+
+
+def recorded_part(outcome: Outcome, listings: Sequence[Listing]) -> RecordedPart:
+    """Return what was recorded of these listings."""
+    return RecordedPart(
+        fresh=[
+            fresh_job(seq, number, listings[index])
+            for index, seq, number in outcome.fresh
+        ],
+        finished=outcome.finished,
+        unsure=[(listings[each.index], each.others) for each in outcome.unsure],
+    )
+
+
+def fresh_job(seq: int, number: int, listing: Listing) -> Job:
+    """Return the job of a message that was just recorded and claimed for us."""
+    pending = [row for row in listing.recipients if _is_pending(row)]
+    claimed = tuple(Claimed(n=row["n"], recipient=recipient_of(row)) for row in pending)
+    row = listing.message | {"number": number, "has_twin": number > 0}
+    found = message_of(row, tuple(c.recipient for c in claimed))
+    spooled = None
+    if listing.content is not None:
+        spooled = Spooled(message=found, content=Held(listing.content))
+    return Job(
+        message=found,
+        seq=seq,
+        claimed=claimed,
+        spooled=spooled,
+        facts=listing.facts,
+        whole=len(pending) == len(listing.recipients),
+    )
+
+
+def seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Return the numbers of messages by their ids."""
+    rows = connection.execute(sa.select(_M.id, _M.seq).where(_M.id.in_(list(ids))))
+    return {row.id: row.seq for row in rows}
+
+
+def finished(connection: sa.Connection, ids: Sequence[str]) -> dict[str, bool]:
+    """Return those of the messages whose recipients are all final.
+
+    True for each that has a twin: then its locator alone names it.
+    """
+    unfinished = (
+        sa.select(_R.message)
+        .where(_R.message == _M.seq, _R.state.not_in(_FINAL))
+        .exists()
+    )
+    rows = connection.execute(
+        sa.select(_M.id, _M.has_twin).where(_M.id.in_(list(ids)), ~unfinished)
+    )
+    return {row.id: bool(row.has_twin) for row in rows}
+
+
+def acknowledged(
+    connection: sa.Connection, ids: Sequence[str], run: str, now: int
+) -> None:
+    """Remember that the source has dropped these messages."""
+    connection.execute(
+        sa.update(schema.messages).where(_M.id.in_(list(ids))).values(acknowledged=now)
+    )
+    at = from_micros(now)
+    rows = [
+        decision_row(
+            Decision(at=at, kind=Kind.ACKNOWLEDGED, rule="acknowledged", message=seq),
+            run,
+        )
+        for seq in seqs_of(connection, ids).values()
+    ]
+    if rows:
+        connection.execute(sa.insert(schema.decisions), rows)

@@ -1,0 +1,336 @@
+"""Reading the ledger: status, lists, one message's history. Never writes."""
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from drainer.errors import LedgerLost, UsageError
+from drainer.ledger import engine, schema
+from drainer.ledger.codec import message_of
+from drainer.ledger.columns import from_json
+from drainer.ledger.filters import ASKED, Filters
+from drainer.ledger.owner import wait_for_last_commits
+from drainer.ledger.records import Row, from_micros
+from drainer.ledger.reserve import Unread, place_of, unread
+from drainer.mail.message import Message
+from drainer.policy.recipient.state import FINAL, State
+
+_R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
+_FINAL = [state.value for state in FINAL]
+MANY = 500
+"""Rows at a time, values in one condition."""
+_TOO_COMPLEX = "pattern too complex"
+"""What SQLite says of a text that is too long to search for."""
+MIN_PREFIX = 4
+"""Characters of a drainer id that are enough to name it, if they are unique."""
+
+
+class Report:
+    """A reader of one ledger, open as long as its block lasts."""
+
+    def __init__(self, url: URL, *, patience: float = 0) -> None:
+        """Open an existing ledger; LedgerError when there is none.
+
+        A ledger that is away may come back for ``patience`` seconds.
+        """
+        self._url = url
+        self._engine = engine.connect_reader(url, patience=patience)
+
+    def __enter__(self) -> Self:
+        """Give the reader itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def salt(self) -> bytes:
+        """Return the key of this ledger, with which addresses are hashed."""
+        value = self._scalar(
+            sa.select(schema.meta.c.value).where(schema.meta.c.name == "salt")
+        )
+        return bytes.fromhex(value)
+
+    def identity(self) -> str:
+        """Return what sources know this ledger by: the same for as long as it exists.
+
+        Two ledgers never share it, whatever their URLs are.
+        """
+        return hashlib.sha256(b"lease" + self.salt()).hexdigest()[:32]
+
+    def has_messages(self, source: str, *, unacknowledged: bool = False) -> bool:
+        """Tell whether a message of a source is recorded.
+
+        With ``unacknowledged`` only those count that the source may still hold.
+        """
+        query = sa.select(sa.literal(1)).where(_M.source == source).limit(1)
+        if unacknowledged:
+            query = query.where(_M.acknowledged.is_(None))
+        return self._scalar(query) is not None
+
+    def reserves(self, folder: Path) -> list[Unread]:
+        """Return the reserves in a folder that the next run is to read."""
+        return unread(folder, place_of(self._engine, self._url))
+
+    # --- the sum of promise P1
+
+    def spooled(self, sources: Sequence[str] = ()) -> int:
+        """Return how many recipients the scans recorded."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(_M.recipients), 0))
+        return int(self._scalar(_of(query, sources)))
+
+    def states(self, sources: Sequence[str] = ()) -> dict[str, int]:
+        """Return the number of recipients in every state."""
+        count = sa.func.count().label("count")
+        query = sa.select(_R.state, count).group_by(_R.state)
+        if sources:
+            query = _of(query.join(schema.messages, _R.message == _M.seq), sources)
+        found = {row["state"]: int(row["count"]) for row in self.rows(query)}
+        return {state.value: found.get(state.value, 0) for state in State}
+
+    def message_counts(self, sources: Sequence[str] = ()) -> dict[str, int]:
+        """Return messages: all, finished, with something left, acknowledged."""
+        total = self._scalar(_of(sa.select(sa.func.count(_M.id)), sources))
+        left = sa.select(sa.func.count(_R.message.distinct())).where(
+            _R.state.not_in(_FINAL)
+        )
+        if sources:
+            left = _of(left.join(schema.messages, _R.message == _M.seq), sources)
+        remaining = self._scalar(left)
+        told = sa.select(sa.func.count(_M.id)).where(_M.acknowledged.is_not(None))
+        return {
+            "total": int(total),
+            "finished": int(total) - int(remaining),
+            "remaining": int(remaining),
+            "acknowledged": int(self._scalar(_of(told, sources))),
+        }
+
+    def standings(self, identities: Sequence[str]) -> list[Row]:
+        """Return the recipients of messages: names, forward_path, state and rule.
+
+        ``identity`` and ``native_id`` name the message together. One without
+        recipients has one row, with None for the rest.
+        """
+        query = (
+            sa.select(_M.identity, _M.native_id, _R.forward_path, _R.state, _R.rule)
+            .outerjoin(schema.recipients, _R.message == _M.seq)
+            .where(_M.identity.in_(list(identities)))
+        )
+        return list(self.rows(query))
+
+    async def wait_for_last_commits(self) -> None:
+        """Wait until killed runs on this host have written their last."""
+        with engine.in_use(self._url), self._engine.connect() as connection:
+            await wait_for_last_commits(connection)
+
+    def reasons(self, sources: Sequence[str] = ()) -> list[Row]:
+        """Return the unfinished recipients by state and rule, most first."""
+        count = sa.func.count().label("count")
+        query = (
+            sa.select(
+                _R.state,
+                _R.rule,
+                count,
+                sa.func.min(_R.since).label("since"),
+                sa.func.max(_R.reply).label("reply"),
+                sa.func.min(_R.due).label("due"),
+            )
+            .where(_R.state.not_in(_FINAL))
+            .group_by(_R.state, _R.rule)
+            .order_by(count.desc())
+        )
+        if sources:
+            query = _of(query.join(schema.messages, _R.message == _M.seq), sources)
+        return list(self.rows(query))
+
+    def expires_first(self, sources: Sequence[str] = ()) -> Row | None:
+        """Return the deferred recipient that has waited longest of its lifetime.
+
+        With the drainer id, ``native_id``, ``forward_path`` and ``spent`` in
+        microseconds; None when nothing was deferred yet.
+        """
+        query = (
+            sa.select(_M.id, _M.native_id, _R.forward_path, _R.spent)
+            .join(schema.messages, _R.message == _M.seq)
+            .where(_R.state == State.DEFERRED.value, _R.spent > 0)
+            .order_by(_R.spent.desc())
+            .limit(1)
+        )
+        return next(iter(self.rows(_of(query, sources))), None)
+
+    def gates(self) -> list[Row]:
+        """Return the gates that are not as at the start: scope, state, since, cause."""
+        query = sa.select(schema.gates).order_by(schema.gates.c.scope)
+        found = []
+        for row in self.rows(query):
+            cause = from_json(row["facts"])["cause"] or {}
+            found.append(
+                {
+                    "route": row["route"],
+                    "scope": row["scope"] or "route",
+                    "state": row["state"],
+                    "since": _iso(row["since"]),
+                    "next_probe": _iso(row["until"]),
+                    "reason": cause.get("reason", ""),
+                    "reply": cause.get("reply", ""),
+                }
+            )
+        return found
+
+    def last_run(self) -> dict[str, object]:
+        """Return the facts of the latest run; empty when there was none."""
+        runs = schema.runs.c
+        rows = list(
+            self.rows(sa.select(schema.runs).order_by(runs.started.desc()).limit(1))
+        )
+        if not rows:
+            return {}
+        row = rows[0]
+        return {
+            "run_id": row["id"],
+            "route": row["route"],
+            "started": _iso(row["started"]),
+            "ended": _iso(row["ended"]),
+            "exit": row["exit"],
+            "commits": row["commits"],
+        }
+
+    # --- messages and recipients
+
+    def recipients(self, filters: Filters) -> Iterator[Row]:
+        """Yield recipients joined with their message, oldest message first."""
+        query = (
+            sa.select(schema.recipients, *ASKED, _M.source)
+            .join(schema.messages, _R.message == _M.seq)
+            .where(*filters.clauses())
+            .order_by(_M.arrived, _M.id, _R.n)
+        )
+        yield from filter(filters.takes, self.rows(query))
+
+    def unfinished(
+        self, filters: Filters, sources: Sequence[str], states: Sequence[State]
+    ) -> Iterator[Row]:
+        """Yield recipients of some sources that are in these states and not final."""
+        wanted = [state.value for state in states if state not in FINAL]
+        query = (
+            sa.select(_R.forward_path, *ASKED)
+            .join(schema.messages, _R.message == _M.seq)
+            .where(_R.state.in_(wanted), *filters.clauses())
+        )
+        yield from self.rows(_of(query, sources))
+
+    def resolve(self, text: str) -> str:
+        """Return the drainer id that an operator meant.
+
+        Takes a drainer id or a unique prefix, a queue id of the backup, or a
+        Message-ID. Raises UsageError when it names none, or several.
+        """
+        wanted = text.strip()
+        plain = wanted.strip("<>")
+        clauses = [_M.native_id == wanted, _M.message_id.in_([plain, f"<{plain}>"])]
+        if len(wanted) >= MIN_PREFIX:
+            clauses.append(_M.id.startswith(wanted.lower(), autoescape=True))
+        query = sa.select(_M.id).where(sa.or_(*clauses)).limit(20)
+        found = [row["id"] for row in self.rows(query)]
+        if len(found) == 1:
+            return str(found[0])
+        if not found:
+            message = f"the ledger knows no message {text!r}"
+            raise UsageError(message, hint="`drainer list` shows what it knows")
+        message = f"{text!r} names {len(found)} messages: {', '.join(found[:5])}"
+        raise UsageError(message, hint="give more of the drainer id")
+
+    def message(self, id_: str) -> Row:
+        """Return the row of one message."""
+        query = sa.select(schema.messages).where(_M.id == id_)
+        return next(self.rows(query))
+
+    def decisions(self, id_: str) -> list[Row]:
+        """Return every decision about one message, in order."""
+        query = (
+            sa.select(schema.decisions)
+            .join(schema.messages, _D.message == _M.seq)
+            .where(_M.id == id_)
+            .order_by(_D.id)
+        )
+        return list(self.rows(query))
+
+    def attempt_numbers(self, id_: str) -> dict[int, int]:
+        """Return the number of each attempt of a message, by its id."""
+        attempts = schema.attempts.c
+        query = (
+            sa.select(attempts.id)
+            .join(schema.messages, attempts.message == _M.seq)
+            .where(_M.id == id_)
+            .order_by(attempts.started)
+        )
+        return {row["id"]: n for n, row in enumerate(self.rows(query), 1)}
+
+    def unrecorded(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Yield those that the ledger does not have at their locators."""
+        rest = iter(messages)
+        while some := list(itertools.islice(rest, MANY)):
+            identities = {message.identity for message in some}
+            query = sa.select(_M.identity, _M.locator)
+            rows = self.rows(query.where(_M.identity.in_(list(identities))))
+            known = {(row["identity"], row["locator"]) for row in rows}
+            for message in some:
+                if (message.identity, message.locator) not in known:
+                    yield message
+
+    def of_identity(self, identity: str) -> list[Message]:
+        """Return every recorded message of an identity."""
+        query = sa.select(schema.messages).where(_M.identity == identity)
+        return [message_of(row) for row in self.rows(query)]
+
+    def undelivered(self, ids: Sequence[str]) -> set[str]:
+        """Return those messages of which a recipient is not delivered."""
+        query = (
+            sa.select(_M.id)
+            .join(schema.recipients, _R.message == _M.seq)
+            .where(_M.id.in_(list(ids)), _R.state != State.DELIVERED.value)
+        )
+        return {row["id"] for row in self.rows(query)}
+
+    # --- plumbing
+
+    def rows(self, query: sa.Select[Any]) -> Iterator[Row]:
+        """Yield the rows of a query as they come."""
+        streamed = {"yield_per": MANY}  # else a server sends all of them at once
+        connect = self._engine.execution_options(**streamed).connect
+        with self._explaining(), connect() as connection:
+            for row in connection.execute(query).mappings():
+                yield dict(row)
+
+    def _scalar(self, query: sa.Select[Any]) -> Any:  # noqa: ANN401
+        with self._explaining(), self._engine.connect() as connection:
+            return connection.scalar(query)
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Turn what a database cannot be asked, or cannot answer, into words."""
+        try:
+            with engine.in_use(self._url):
+                yield
+        except LedgerLost as error:
+            if _TOO_COMPLEX not in str(error):
+                raise
+            message = "the ID or the filter is too long for the ledger"
+            raise UsageError(message, hint="shorten it") from error
+        except (UnicodeError, OverflowError) as error:
+            message = f"nothing in a ledger can be like that: {error}"
+            raise UsageError(message, hint="correct the ID or the filter") from error
+
+
+def _of(query: sa.Select[Any], sources: Sequence[str]) -> sa.Select[Any]:
+    return query.where(_M.source.in_(list(sources))) if sources else query
+
+
+def _iso(micros: int | None) -> str | None:
+    return None if micros is None else from_micros(micros).isoformat()

@@ -1,0 +1,124 @@
+"""Durable memory: what was scanned, tried and decided.
+
+One process owns a worker's writing (drainer.ledger.writer.process); a method returns
+when its group commit is durable. Reading (drainer.ledger.reader) never waits for it.
+"""
+
+import enum
+from dataclasses import field
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from drainer.mail.message import Facts
+from drainer.policy.recipient.delivery import Job
+from drainer.policy.recipient.settle import Settlement
+from drainer.runtime.values import dataclass
+
+Row = dict[str, Any]
+"""Column values by name."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Return microseconds since 1970 UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the moment, in UTC."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+class Kind(enum.StrEnum):
+    """The closed list of decision records."""
+
+    RUN_STARTED = "run-started"
+    RUN_ENDED = "run-ended"
+    HEALTH = "health"
+    CONNECTION = "connection"
+    GATE = "gate"
+    THROTTLE = "throttle"
+    SCANNED = "scanned"
+    VERDICT = "verdict"
+    TAKEOVER = "takeover"
+    ACKNOWLEDGED = "acknowledged"
+    OPERATOR = "operator"
+    BOUNCE = "bounce"
+    WATCH = "watch"
+
+
+WATCH_ENDED = "watch-ended"
+"""The rule of a watch's last record; when it ``started`` is in the evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision as it is written down."""
+
+    at: datetime
+    kind: Kind
+    rule: str
+    verdict: str = ""
+    reply: str = ""
+    evidence: dict[str, object] = field(default_factory=dict)
+    #: The seq of the message it is about.
+    message: int | None = None
+    n: int | None = None
+    attempt: int | None = None
+
+
+class Listing(NamedTuple):  # a tuple travels fast between processes
+    """A message as a scan lists it, in the form of rows: ready to be recorded."""
+
+    message: Row
+    recipients: list[Row]
+    facts: Facts | None
+    #: The content with CRLF line ends when it is small; None: read it again.
+    content: bytes | None
+
+
+class Met(NamedTuple):
+    """A part of a scan."""
+
+    listings: list[Listing]
+    #: Messages that were met since the last part and are not selected.
+    passed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An attempt about to be made: durable before its final dot leaves."""
+
+    id: int
+    job: Job
+    connection: str
+    started: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """An attempt that ended, with everything that was learnt."""
+
+    id: int
+    job: Job
+    ended: datetime
+    #: (stage, offset in microseconds from the start, the answer).
+    stages: tuple[tuple[str, int, str], ...]
+    settlements: tuple[Settlement, ...]
+    #: Whether the claim on the message ends with this attempt.
+    free: bool = False
+    #: The primary tells nobody of its deliveries, so that we do, where that is wanted.
+    relayed: bool = False
+
+
+class Conflict(Exception):
+    """A guarded update met another state: somebody else was there."""
+
+
+class Outcome(NamedTuple):
+    """What came of one operation of the writer."""
+
+    result: Any
+    error: Exception | None = None

@@ -1,0 +1,1 @@
+"""What the ledger keeps about bounces: pending, queued, sent, limited."""

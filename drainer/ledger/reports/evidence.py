@@ -1,0 +1,106 @@
+"""Evidence about senders, and the reports that they get; in the ledger.
+
+Each function runs inside a transaction of the writer, but for those that read.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.records import Row
+from drainer.mail.dsn.model import Action
+from drainer.policy.recipient.delivery import Found
+from drainer.policy.recipient.judge import Permit
+from drainer.policy.recipient.state import State
+
+_R, _M = schema.recipients.c, schema.messages.c
+_E, _N = schema.evidence.c, schema.reports.c
+ASKED, REFUSED = "asked", "refused"
+"""States of a report that is no failure: before the gate answers, and if it says no."""
+QUEUED, SENT, FAILED = "queued", "sent", "failed"
+LOOK_AGAIN = timedelta(hours=1)
+"""After which DNS is asked again when it did not answer; each time after twice that."""
+
+
+class Lacking(NamedTuple):
+    """Which messages are meant whose senders too little is known of."""
+
+    sources: Sequence[str]
+    limit: int
+    #: The seqs of those that are left out.
+    but: Sequence[int] = ()
+
+
+def lacking(connection: sa.Connection, which: Lacking, now: int) -> list[Row]:
+    """Return messages of whose sender too little is known, and the gate will ask.
+
+    They have a refusal to confirm, or a report of another kind to be decided. Those
+    whose DNS was slow before come last.
+    """
+    again = now - LOOK_AGAIN // timedelta(microseconds=1)
+    doubled = _E.looked + (_E.looked - _E.asked)
+    resting = sa.select(_R.message).where(_R.state == State.BOUNCE_PENDING.value)
+    asked = sa.select(_N.message).where(_N.state == ASKED)
+    wanted = resting.union(asked).subquery()
+    rows = connection.execute(
+        sa.select(schema.messages)
+        .join(wanted, wanted.c.message == _M.seq)
+        .outerjoin(schema.evidence, _E.message == _M.seq)
+        .where(
+            _M.source.in_(list(which.sources)),
+            _M.seq.not_in(list(which.but)),
+            sa.or_(
+                _E.message.is_(None),
+                (_E.later == 1) & (_E.looked < again) & (doubled <= now),
+            ),
+        )
+        .order_by(sa.func.coalesce(_E.looked, 0), _M.seq)
+        .limit(which.limit)
+    ).mappings()
+    return [dict(row) for row in rows]
+
+
+def keep_evidence(connection: sa.Connection, row: Row, now: int) -> None:
+    """Write down what was found: ``message``, ``later``, ``facts``, ``marks``."""
+    mine = _E.message == row["message"]
+    asked = connection.scalar(sa.select(_E.asked).where(mine))
+    connection.execute(sa.delete(schema.evidence).where(mine))
+    whole = row | {"asked": asked or now, "looked": now}
+    connection.execute(sa.insert(schema.evidence), [whole])
+
+
+def evidence_of(connection: sa.Connection, seqs: Sequence[int]) -> dict[int, Found]:
+    """Return what is known about the senders of messages, by seq."""
+    rows = connection.execute(
+        sa.select(schema.evidence).where(_E.message.in_(list(seqs)))
+    )
+    return {
+        row.message: Found(asked=row.asked, facts=row.facts, marks=row.marks)
+        for row in rows
+    }
+
+
+def report_row(
+    about: Row, action: Action, run: str, at: int, permit: Permit | None = None
+) -> Row:
+    """Return a row of ``reports``; only a failure is queued at once.
+
+    ``about`` is whom and what it tells of: message, n, sender, reply, rule, refused.
+    """
+    return about | {
+        "action": action.value,
+        "run": run,
+        "at": at,
+        "key": permit.key if permit else "",
+        "status": permit.status if permit else "",
+        "organisation": permit.organisation if permit else "",
+        "may_return": int(permit is not None and permit.decision.may_return),
+        "report": "",
+        "state": QUEUED if action is Action.FAILED else ASKED,
+        "due": at,
+        "attempts": 0,
+        "answer": "",
+    }

@@ -1,0 +1,126 @@
+"""The limits of reports, asked where a report is written: in that transaction.
+
+Whoever writes to a ledger does so in turn (drainer.ledger.engine), so that all drains
+and commands together keep to the limits, and of two that decide about the same failure
+at once the second one does not tell. Runs inside such a transaction.
+"""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.codec import sender_of
+from drainer.ledger.records import Closed, Row, from_micros, to_micros
+from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
+from drainer.ledger.writer.batch import Batch, Call, Closing, Identity, closing
+from drainer.mail.dsn.model import Action
+from drainer.policy.bounce.limits import DAY, KEEP_KEYS, Tally, Told
+from drainer.policy.recipient.judge import Permit
+from drainer.policy.recipient.settle import Settlement, is_told, permitted
+
+_N = schema.reports.c
+MANY = 500
+"""Values in one condition; databases have limits."""
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Limiting:
+    """What was told by now, and what is let go on top of it."""
+
+    def __init__(self, tally: Tally, run: str, now: int) -> None:
+        """Begin with what was told."""
+        self._tally = tally
+        self._run = run
+        self._now = now
+
+    def stand(
+        self, permit: Permit, sender: str, message: int, action: Action
+    ) -> Permit:
+        """Return what the gate says now; what it lets go counts."""
+        told = Told(
+            at=from_micros(self._now),
+            sender=sender,
+            key=permit.key,
+            report=(message, action.value, sender, ""),
+            run=self._run,
+            organisation=permit.organisation,
+        )
+        permit = permit.amid(self._tally, told)
+        if permit.sends:
+            self._tally.add(told)
+        return permit
+
+
+def limiting(
+    connection: sa.Connection, permits: Iterable[Permit | None], run: str, now: int
+) -> Limiting:
+    """Return the limits for what is to be told in this transaction."""
+    keys = [permit.key for permit in permits if permit]
+    some = _of_day(now) | _of_days(now) & _N.key.in_(keys) | (_N.run == run)
+    query = lately(now) if len(keys) > MANY else _let_go(some)
+    rows = connection.execute(query).mappings()
+    return Limiting(Tally(map(told_of, rows)), run, now)
+
+
+def lately(now: int) -> sa.Select[Any]:
+    """Return a query for all reports that count, for whatever is to be told."""
+    return _let_go(_of_days(now))
+
+
+def _of_day(now: int) -> sa.ColumnElement[bool]:
+    return _N.at > now - DAY // MICROSECOND
+
+
+def _of_days(now: int) -> sa.ColumnElement[bool]:
+    return _N.at > now - KEEP_KEYS // MICROSECOND
+
+
+def _let_go(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    names = (
+        "at", "sender", "organisation", "key", "message", "action", "report", "run",
+    )  # fmt: skip
+    query = sa.select(*(_N[name] for name in names))
+    return query.where(_N.state.in_((QUEUED, SENT, FAILED)), which)
+
+
+def told_of(row: Row | sa.RowMapping) -> Told:
+    """Return a row of ``reports``; those of one report have the same ``report``."""
+    return Told(
+        at=from_micros(row["at"]),
+        sender=row["sender"],
+        key=row["key"],
+        report=(row["message"], row["action"], row["sender"], row["report"]),
+        run=row["run"],
+        organisation=row["organisation"],
+    )
+
+
+def ending(closed: Closed, identity: Identity) -> Closing | Call:
+    """Return what writes an attempt's outcome; the limits are asked if one is told."""
+    if not any(map(is_told, closed.settlements)):
+        return closing(closed, identity)
+    job = replace(closed.job, spooled=None)  # the content stays in this process
+    told = replace(closed, job=job)
+    return Call(functools.partial(_close, closed=told, identity=identity))
+
+
+def _close(connection: sa.Connection, closed: Closed, identity: Identity) -> None:
+    """Settle an attempt of which a sender is told, as far as the limits permit."""
+    now = to_micros(closed.ended)
+    permits = [each.permit for each in closed.settlements]
+    limits = limiting(connection, permits, identity.run, now)
+
+    def stand(each: Settlement) -> Settlement:
+        if each.permit is None:
+            return each
+        sender = sender_of(closed.job.message.envelope, each.claimed.recipient)
+        permit = limits.stand(each.permit, sender, closed.job.seq, Action.FAILED)
+        return permitted(each, permit)
+
+    settlements = tuple(map(stand, closed.settlements))
+    Batch()(connection, [closing(replace(closed, settlements=settlements), identity)])

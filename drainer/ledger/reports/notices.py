@@ -1,0 +1,185 @@
+"""Reports that are no failures: of a delay, or of a delivery that nobody else tells of.
+
+Each function runs inside a transaction of the writer. Such a report is *asked* first:
+evidence about its sender is gathered, then the gate answers, once.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.codec import decision_row, message_of, recipient_of, sender_of
+from drainer.ledger.records import Decision, Kind, Row, from_micros
+from drainer.ledger.reports.evidence import (
+    ASKED,
+    LOOK_AGAIN,
+    QUEUED,
+    REFUSED,
+    evidence_of,
+    report_row,
+)
+from drainer.ledger.reports.limits import limiting
+from drainer.mail.dsn.model import Action
+from drainer.policy.bounce.decision import Answer
+from drainer.policy.recipient.delivery import Found
+from drainer.policy.recipient.judge import Permit
+from drainer.policy.recipient.state import FINAL, State
+from drainer.runtime.values import dataclass
+
+_R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
+MANY = 200
+"""Reports that are asked in one transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A report that the gate is to be asked about."""
+
+    #: The recipient joined with its message; its report; what its sender proved.
+    row: Row
+    report: Row
+    found: Found | None
+
+
+def delayed(
+    connection: sa.Connection,
+    sources: Sequence[str],
+    after: timedelta,
+    run: str,
+    now: int,
+) -> int:
+    """Ask to tell whoever has waited for so long, once; return how many.
+
+    Only of what was tried and is to be tried again: not while the primary is away,
+    or refuses everybody.
+    """
+    known = sa.exists().where(
+        _N.message == _R.message, _N.n == _R.n, _N.action == Action.DELAYED.value
+    )
+    rows = connection.execute(
+        sa.select(schema.recipients, schema.messages)
+        .join(schema.messages, _R.message == _M.seq)
+        .where(
+            _R.state == State.DEFERRED.value,
+            _R.attempts > 0,
+            _R.refusal == "",
+            _R.waits == "",
+            _M.reverse_path != "",
+            _M.arrived <= now - after // timedelta(microseconds=1),
+            _M.source.in_(list(sources)),
+            ~known,
+        )
+        .limit(MANY)
+    ).mappings()
+    told = [_delay_row(dict(row), run, now) for row in rows]
+    if told:
+        connection.execute(sa.insert(schema.reports), told)
+    return len(told)
+
+
+def _delay_row(row: Row, run: str, now: int) -> Row:
+    about = {
+        "message": row["message"],
+        "n": row["n"],
+        "sender": sender_of(message_of(row).envelope, recipient_of(row)),
+        "reply": row["reply"],
+        "rule": row["rule"],
+        "refused": row["since"],
+    }
+    return report_row(about, Action.DELAYED, run, now)
+
+
+def overtaken(connection: sa.Connection) -> None:
+    """Tell nobody of a delay that is over."""
+    over = sa.exists().where(
+        _R.message == _N.message,
+        _R.n == _N.n,
+        _R.state.in_([state.value for state in FINAL]),
+    )
+    connection.execute(
+        sa.update(schema.reports)
+        .where(_N.action == Action.DELAYED.value, _N.state.in_((ASKED, QUEUED)), over)
+        .values(state=REFUSED, due=None, answer="it is over")
+    )
+
+
+def asked(connection: sa.Connection, sources: Sequence[str], now: int) -> list[Asked]:
+    """Return reports of which the gate may be asked now: there is evidence."""
+    mine = (_N.message == _R.message) & (_N.n == _R.n)
+    query: sa.Select[Any] = (
+        sa.select(schema.recipients, schema.messages)
+        .join(schema.messages, _R.message == _M.seq)
+        .join(schema.reports, mine)
+        .add_columns(*(column.label(f"told_{column.name}") for column in _N))
+        .where(_N.state == ASKED, _N.due <= now, _M.source.in_(list(sources)))
+        .where(_N.message.in_(sa.select(schema.evidence.c.message)))
+        .order_by(_N.at, _N.message, _N.n)
+        .limit(MANY)
+    )
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    found = evidence_of(connection, sorted({row["message"] for row in rows}))
+    return [
+        Asked(
+            row=row,
+            report={column.name: row[f"told_{column.name}"] for column in _N},
+            found=found.get(row["message"]),
+        )
+        for row in rows
+    ]
+
+
+_STATES = {Answer.SEND: QUEUED, Answer.NO: REFUSED, Answer.NEVER: REFUSED}
+
+
+def answered(
+    connection: sa.Connection,
+    answers: Sequence[tuple[Asked, Permit]],
+    run: str,
+    now: int,
+) -> None:
+    """Write down what the gate says; whatever it is silent about is asked again."""
+    limits = limiting(connection, [permit for _, permit in answers], run, now)
+    for each, asked_ in answers:
+        about = each.report
+        permit = limits.stand(
+            asked_, about["sender"], about["message"], Action(about["action"])
+        )
+        state = _STATES.get(permit.decision.answer, ASKED)
+        again = now + LOOK_AGAIN // timedelta(microseconds=1)
+        due = {QUEUED: now, REFUSED: None, ASKED: again}[state]
+        mine = [_N[name] == each.report[name] for name in ("message", "n", "action")]
+        connection.execute(
+            sa.update(schema.reports)
+            .where(*mine, _N.state == ASKED)
+            .values(
+                state=state,
+                due=due,
+                at=now,
+                run=run,
+                key=permit.key,
+                organisation=permit.organisation,
+                status=permit.status,
+            )
+        )
+        decision = decision_row(_decision(each, permit, now), run)
+        connection.execute(sa.insert(schema.decisions), [decision])
+
+
+def _decision(each: Asked, permit: Permit, now: int) -> Decision:
+    asked_ = permit.decision
+    return Decision(
+        at=from_micros(now),
+        kind=Kind.BOUNCE,
+        rule=asked_.rule,
+        verdict=asked_.answer.value,
+        evidence={
+            "reason": asked_.reason,
+            "action": each.report["action"],
+            **asked_.evidence,
+        },
+        message=each.report["message"],
+        n=each.report["n"],
+    )

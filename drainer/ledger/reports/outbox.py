@@ -1,0 +1,261 @@
+"""Reports that were queued: which one is next, and what became of it.
+
+Each function runs inside a transaction of the writer. An attempt is written down, with
+the time of the next one, before it is made: a crash neither repeats it at once nor
+forgets it. What a report tells of is fixed by then, and so is its Message-ID.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.codec import decision_row, message_of, recipient_of
+from drainer.ledger.columns import storable
+from drainer.ledger.records import Decision, Kind, Row, from_micros
+from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
+from drainer.ledger.writer.batch import MAX_REPLY, Identity
+from drainer.mail.dsn.model import Action
+from drainer.mail.envelope import Recipient
+from drainer.mail.message import Message
+from drainer.policy.bounce.limits import report_id as named
+from drainer.policy.classify.verdict import Verdict
+from drainer.policy.recipient.state import FINAL, State
+from drainer.runtime.values import dataclass
+
+_R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
+_MICROSECOND = timedelta(microseconds=1)
+MAX_DELAY = timedelta(hours=1)
+LIFETIME = timedelta(days=5)
+"""After which a report that nobody took is given up."""
+
+
+class Waits(NamedTuple):
+    """How long a report waits for further recipients, and after a first failure."""
+
+    settle: timedelta
+    retry: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """One report, as it is to be sent now."""
+
+    seq: int
+    message: Message
+    #: What it tells of.
+    action: Action
+    #: The address of the primary's route.
+    route: str
+    report_id: str
+    #: When the first of its recipients became bounced, and attempts with this one.
+    at: int
+    attempts: int
+    #: Due again then, should this attempt not succeed.
+    due: int
+    #: What each recipient is told of: a row of ``reports``, and the recipient.
+    told: Sequence[tuple[Row, Recipient]]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is given up if this attempt fails."""
+        return self.due - self.at > LIFETIME // _MICROSECOND
+
+
+def ready(settle: timedelta, now: int) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on rows of ``reports`` that may be sent now."""
+    others = schema.recipients.alias()
+    open_ = [state.value for state in State if state not in FINAL]
+    refused = (others.c.state == State.BOUNCE_PENDING.value) | (
+        others.c.state.in_(open_)
+        & others.c.refusal.not_in(("", Verdict.STOP.value, "gate-open"))
+    )
+    waiting = sa.exists().where(others.c.message == _N.message, refused)
+    rested = _N.at <= now - settle // _MICROSECOND
+    return [_N.state == QUEUED, _N.due <= now, (_N.report != "") | rested | ~waiting]
+
+
+MAX_SENDERS = 1000
+"""Of reports that are due, of which DNS is asked beforehand."""
+
+
+def due_senders(connection: sa.Connection, waits: Waits, now: int) -> list[str]:
+    """Return who gets the reports that are due, those that wait longest first."""
+    rows = connection.execute(
+        sa.select(_N.sender, sa.func.min(_N.due).label("first"))
+        .where(*ready(waits.settle, now))
+        .group_by(_N.sender)
+        .order_by("first")
+        .limit(MAX_SENDERS)
+    )
+    return [row.sender for row in rows]
+
+
+def take(
+    connection: sa.Connection,
+    waits: Waits,
+    identity: Identity,
+    now: int,
+    hostname: str,
+) -> Queued | None:
+    """Begin an attempt to send the report that is due longest; None when none is.
+
+    Its message is claimed until ``ended``. ``hostname`` is that of its Message-ID.
+    """
+    first = (
+        connection.execute(
+            sa.select(schema.reports)
+            .join(schema.messages, _M.seq == _N.message)
+            .where(
+                *ready(waits.settle, now),
+                _M.owner.is_(None) | (_M.owner == identity.owner),
+            )
+            .order_by(_N.due, _N.message, _N.n)
+            .limit(1)
+        )
+        .mappings()
+        .first()
+    )
+    if first is None:
+        return None
+    mine = _together(connection, dict(first))
+    rows = [
+        dict(row)
+        for row in connection.execute(
+            sa.select(schema.reports).where(*mine).order_by(_N.n)
+        ).mappings()
+    ]
+    attempts = max(row["attempts"] for row in rows)
+    due = now + min(waits.retry * 2 ** min(attempts, 20), MAX_DELAY) // _MICROSECOND
+    report_id = first["report"] or named((row["key"] for row in rows), hostname)
+    connection.execute(
+        sa.update(schema.reports)
+        .where(*mine)
+        .values(report=report_id, attempts=attempts + 1, due=due)
+    )
+    connection.execute(
+        sa.update(schema.messages)
+        .where(_M.seq == first["message"])
+        .values(owner=identity.owner)
+    )
+    return _queued(connection, rows, report_id, due)
+
+
+def _together(
+    connection: sa.Connection, first: Mapping[str, Any]
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on what stands in one report: one kind of fate.
+
+    With VERP each recipient has a sender of its own, and so a report.
+    """
+    same = [_N[name] == first[name] for name in ("message", "report", "action")]
+    row = connection.execute(
+        sa.select(schema.messages).where(_M.seq == first["message"])
+    ).mappings()
+    if message_of(dict(row.one())).envelope.verp:
+        same.append(_N.n == first["n"])
+    return [*same, _N.state == QUEUED]
+
+
+def _queued(
+    connection: sa.Connection, rows: list[Row], report_id: str, due: int
+) -> Queued:
+    seq = rows[0]["message"]
+    message = (
+        connection.execute(sa.select(schema.messages).where(_M.seq == seq))
+        .mappings()
+        .one()
+    )
+    known = {
+        row["n"]: recipient_of(dict(row))
+        for row in connection.execute(
+            sa.select(schema.recipients).where(_R.message == seq)
+        ).mappings()
+    }
+    bound = schema.sources.c
+    route = connection.scalar(
+        sa.select(bound.route).where(bound.url == message["source"])
+    )
+    told = [(row, known[row["n"]]) for row in rows]
+    return Queued(
+        seq=seq,
+        message=message_of(dict(message), tuple(recipient for _, recipient in told)),
+        action=Action(rows[0]["action"]),
+        route=route or "",
+        report_id=report_id,
+        at=min(row["at"] for row in rows),
+        attempts=rows[0]["attempts"] + 1,
+        due=due,
+        told=told,
+    )
+
+
+class Ended(NamedTuple):
+    """What became of an attempt to send a report."""
+
+    #: SENT, FAILED, or QUEUED: it is tried again.
+    state: str
+    #: What was said, by whom, and what that means.
+    answer: str
+    via: str
+    reason: str
+
+
+_RULES = {SENT: "report-sent", FAILED: "report-failed", QUEUED: "report-deferred"}
+
+
+def ended(
+    connection: sa.Connection,
+    queued: Queued,
+    ending: Ended,
+    identity: Identity,
+    now: int,
+) -> None:
+    """Write down what became of an attempt, and end the claim on the message."""
+    values: dict[str, Any] = {
+        "state": ending.state,
+        "answer": storable(ending.answer[:MAX_REPLY]),
+        "due": queued.due if ending.state == QUEUED else None,
+    }
+    connection.execute(
+        sa.update(schema.reports)
+        .where(
+            _N.message == queued.seq,
+            _N.report == queued.report_id,
+            _N.state == QUEUED,
+        )
+        .values(**values)
+    )
+    decided = [
+        decision_row(_decision(queued, row, ending, now), identity.run)
+        for row, _ in queued.told
+    ]
+    connection.execute(sa.insert(schema.decisions), decided)
+    connection.execute(
+        sa.update(schema.messages)
+        .where(_M.seq == queued.seq, _M.owner == identity.owner)
+        .values(owner=None)
+    )
+
+
+def _decision(
+    queued: Queued, row: Mapping[str, Any], ending: Ended, now: int
+) -> Decision:
+    return Decision(
+        at=from_micros(now),
+        kind=Kind.BOUNCE,
+        rule=_RULES[ending.state],
+        verdict=ending.state,
+        reply=ending.answer[:MAX_REPLY],
+        evidence={
+            "reason": ending.reason,
+            "via": ending.via,
+            "report": queued.report_id,
+            "action": queued.action.value,
+            "attempts": queued.attempts,
+        },
+        message=queued.seq,
+        n=row["n"],
+    )

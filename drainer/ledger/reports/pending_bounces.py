@@ -1,0 +1,227 @@
+"""What rests in escrow, and what an operator decides about it.
+
+Each change is guarded by the state ``bounce-pending`` and recorded as a decision; the
+report is queued in the transaction that makes its recipient bounced.
+"""
+
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from drainer.ledger import engine, schema
+from drainer.ledger.codec import decision_row, message_of, recipient_of, sender_of
+from drainer.ledger.filters import Filters
+from drainer.ledger.reader import MANY, Report
+from drainer.ledger.records import Decision, Kind, Row, from_micros, to_micros
+from drainer.ledger.reports.evidence import QUEUED, report_row
+from drainer.ledger.reports.limits import Limiting, lately, limiting, told_of
+from drainer.mail.dsn.model import Action
+from drainer.policy.bounce.limits import Tally
+from drainer.policy.recipient.delivery import Found
+from drainer.policy.recipient.judge import Permit
+from drainer.policy.recipient.state import Event, State, follow
+from drainer.runtime.values import dataclass
+
+_R, _M = schema.recipients.c, schema.messages.c
+_E, _N = schema.evidence.c, schema.reports.c
+PENDING = State.BOUNCE_PENDING
+TOLD = (PENDING, State.BOUNCED)
+"""States in which there is something to tell a sender."""
+
+
+class Resting(NamedTuple):
+    """A recipient that may be reported, or was."""
+
+    #: The recipient joined with its message.
+    row: Row
+    #: What was found about its sender; None when nobody has looked.
+    found: Found | None
+    #: Its row of ``reports``, once it is bounced.
+    report: Row | None
+    #: The address that is told.
+    sender: str
+
+
+def resting(report: Report, filters: Filters) -> Iterator[Resting]:
+    """Yield what rests in escrow and what was reported, oldest message first."""
+    states = [state.value for state in TOLD]
+    wanted = [state for state in filters.states or states if state in states]
+    if not wanted:
+        return
+    rows = report.recipients(replace(filters, states=wanted))
+    while some := list(itertools.islice(rows, MANY)):
+        seqs = sorted({row["message"] for row in some})
+        known = sa.select(schema.evidence).where(_E.message.in_(seqs))
+        evidence = {
+            row["message"]: Found(
+                asked=row["asked"], facts=row["facts"], marks=row["marks"]
+            )
+            for row in report.rows(known)
+        }
+        told = sa.select(schema.reports).where(
+            _N.message.in_(seqs), _N.action == Action.FAILED.value
+        )
+        reports = {(row["message"], row["n"]): row for row in report.rows(told)}
+        messages = sa.select(schema.messages).where(_M.seq.in_(seqs))
+        envelopes = {
+            row["seq"]: message_of(row).envelope for row in report.rows(messages)
+        }
+        for row in some:
+            yield Resting(
+                row,
+                evidence.get(row["message"]),
+                reports.get((row["message"], row["n"])),
+                sender_of(envelopes[row["message"]], recipient_of(row)),
+            )
+
+
+def limits_now(report: Report, now: datetime) -> Limiting:
+    """Return the limits as they stand, for whoever only looks."""
+    at = to_micros(now)
+    return Limiting(Tally(map(told_of, report.rows(lately(at)))), "", at)
+
+
+def stood(permit: Permit, each: Resting, limits: Limiting) -> Permit:
+    """Return what the gate says of it, the limits included; what it lets go counts."""
+    return limits.stand(permit, each.sender, each.row["message"], Action.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What becomes of one recipient by an operator's word."""
+
+    resting: Resting
+    event: Event
+    #: What the bounce gate said, when it was asked.
+    permit: Permit | None = None
+
+    def stood(self, limits: Limiting) -> "Ruling":
+        """Return it as far as the limits permit."""
+        if self.permit is None:
+            return self
+        permit = stood(self.permit, self.resting, limits)
+        event = self.event if permit.sends else Event.APPROVED_REFUSED
+        return replace(self, permit=permit, event=event)
+
+
+def rule(url: URL, verb: str, rulings: Sequence[Ruling], reason: str) -> list[Ruling]:
+    """Carry rulings out in one transaction; return those that still applied, as done.
+
+    Who was to be told is not when another report has come in between.
+    """
+    now, why = to_micros(datetime.now(UTC)), (verb, reason)
+    run = uuid.uuid4().hex  # whose reports are counted together
+    with engine.writing(url) as connection:
+        limits = limiting(connection, [each.permit for each in rulings], run, now)
+        resting_ = [each for each in rulings if _rests(connection, each)]
+        done = [each.stood(limits) for each in resting_]
+        for each in done:
+            _apply(connection, each, why, run, now)
+    return done
+
+
+def _rests(connection: sa.Connection, ruling: Ruling) -> bool:
+    state = connection.scalar(sa.select(_R.state).where(*_mine(ruling)))
+    return state == PENDING.value
+
+
+def _mine(ruling: Ruling) -> list[sa.ColumnElement[bool]]:
+    row = ruling.resting.row
+    return [_R.message == row["message"], _R.n == row["n"]]
+
+
+def _apply(
+    connection: sa.Connection, ruling: Ruling, why: tuple[str, str], run: str, now: int
+) -> None:
+    state = follow(PENDING, ruling.event)
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(*_mine(ruling), _R.state == PENDING.value)
+        .values(state=state.value, since=now, due=None)
+    )
+    decisions = _decisions(ruling, state, why, now)
+    rows = [decision_row(decision, "") for decision in decisions]
+    connection.execute(sa.insert(schema.decisions), rows)
+    if state is State.BOUNCED and ruling.permit is not None:
+        row = ruling.resting.row
+        about = {name: row[name] for name in ("message", "n", "reply", "rule")}
+        about |= {"sender": ruling.resting.sender, "refused": row["since"]}
+        queued = report_row(about, Action.FAILED, run, now, ruling.permit)
+        connection.execute(sa.insert(schema.reports), [queued])
+
+
+def _decisions(
+    ruling: Ruling, state: State, why: tuple[str, str], now: int
+) -> list[Decision]:
+    """Return what the operator decided, and what the bounce gate said."""
+    row, (verb, reason) = ruling.resting.row, why
+    about: dict[str, Any] = {
+        "at": from_micros(now),
+        "message": row["message"],
+        "n": row["n"],
+    }
+    evidence: dict[str, object] = {
+        "reason": reason,
+        "before": PENDING.value,
+        "state": state.value,
+    }
+    decisions = [
+        Decision(
+            kind=Kind.OPERATOR, rule=f"operator-{verb}", evidence=evidence, **about
+        )
+    ]
+    if ruling.permit is not None:
+        asked = ruling.permit.decision
+        decisions.append(
+            Decision(
+                kind=Kind.BOUNCE,
+                rule=asked.rule,
+                verdict=asked.answer.value,
+                evidence={"reason": asked.reason, **asked.evidence},
+                **about,
+            )
+        )
+    return decisions
+
+
+def bound(report: Report, route: str) -> list[str]:
+    """Return the URLs of the sources that are bound to a route."""
+    known = schema.sources.c
+    query = sa.select(known.url).where(known.route == route).order_by(known.url)
+    return [str(row["url"]) for row in report.rows(query)]
+
+
+class Outlook(NamedTuple):
+    """What will happen about refusals and reports, when somebody runs something."""
+
+    pending: int
+    ripe: datetime | None
+    queued: int
+    due: datetime | None
+
+
+def outlook(report: Report) -> Outlook:
+    """Say how many refusals ripen from when on, and how many reports are queued."""
+    refused: list[Any] = [
+        sa.func.count().label("count"),
+        sa.func.min(_R.due).label("due"),
+    ]
+    told: list[Any] = [
+        sa.func.count(_N.message.distinct()).label("count"),
+        sa.func.min(_N.due).label("due"),
+    ]
+    resting_ = sa.select(*refused).where(_R.state == PENDING.value)
+    queued = sa.select(*told).where(_N.state == QUEUED)
+    (first,), (second,) = list(report.rows(resting_)), list(report.rows(queued))
+    return Outlook(
+        int(first["count"]),
+        None if first["due"] is None else from_micros(first["due"]),
+        int(second["count"]),
+        None if second["due"] is None else from_micros(second["due"]),
+    )

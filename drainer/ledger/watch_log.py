@@ -1,0 +1,154 @@
+"""What a watch does with the ledger beside its drains: tells, reads, owns its route."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy.engine import URL
+
+from drainer.errors import OwnedElsewhere
+from drainer.ledger import engine, schema
+from drainer.ledger.codec import decision_row
+from drainer.ledger.controls import Desk
+from drainer.ledger.known_messages import has_news
+from drainer.ledger.owner import writable
+from drainer.ledger.records import Decision, Listing, from_micros
+from drainer.policy.breaker.breaker import GateState
+from drainer.policy.pacing.overrides import Control, InForce
+from drainer.policy.recipient.state import State
+from drainer.runtime.private_files import (
+    make_private_folder,
+    open_present,
+    open_private,
+)
+
+_R, _M = schema.recipients.c, schema.messages.c
+_TRIED = (State.PENDING, State.DEFERRED, State.UNKNOWN)
+MANY = 500
+
+
+class Diary:
+    """A watch's own record in the ledger, and what it reads there.
+
+    Everything may block; every method raises LedgerError.
+    """
+
+    def __init__(self, url: URL, route: str, run_id: str) -> None:
+        """Open the ledger, which is made if there is none."""
+        self._url = url
+        self._desk = Desk(url, route)
+        self._engine = engine.connect(url, create=True)
+        self._route = route
+        self._run = run_id
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._desk.close()
+        self._engine.dispose()
+
+    def note(self, decision: Decision) -> None:
+        """Write down a change of state; durable on return."""
+        rows = [decision_row(decision, self._run)]
+        writing = self._engine.execution_options(writes=True)
+        with engine.in_use(self._url), writing.begin() as connection:
+            connection.execute(sa.insert(schema.decisions), rows)
+
+    def controls(self, last: int) -> tuple[list[Control], InForce]:
+        """Return the controls with greater ids, in order, and what is in force."""
+        with engine.in_use(self._url):
+            return self._desk.after(last), self._desk.in_force()
+
+    def is_news(self, listings: Sequence[Listing], *, takes: bool) -> bool:
+        """Whether a drain would begin anything of this part of a scan.
+
+        ``takes``: only what may be sent is taken from the source, so recorded.
+        """
+        may_go = [
+            any(row["state"] == State.PENDING.value for row in listing.recipients)
+            for listing in listings
+        ]
+        rows = [
+            (listing.message, may)
+            for listing, may in zip(listings, may_go, strict=True)
+            if may or not takes
+        ]
+        with engine.in_use(self._url), self._engine.connect() as connection:
+            return any(
+                has_news(connection, rows[start : start + MANY])
+                for start in range(0, len(rows), MANY)
+            )
+
+    def next_due(self, sources: Sequence[str], *, braked: bool) -> datetime | None:
+        """Return when the next drain finds something to do; None = never.
+
+        ``braked``: refusals are not confirmed, however ripe they are.
+        """
+        states = _TRIED if braked else (*_TRIED, State.BOUNCE_PENDING)
+        due = (
+            sa.select(sa.func.min(_R.due))
+            .join(schema.messages, _R.message == _M.seq)
+            .where(_R.state.in_([s.value for s in states]))
+            .where(_M.source.in_(list(sources)))
+        )
+        reports = sa.select(sa.func.min(schema.reports.c.due)).where(
+            schema.reports.c.state == "queued"
+        )
+        gates = sa.select(sa.func.min(schema.gates.c.until)).where(
+            schema.gates.c.route == self._route,
+            schema.gates.c.state == GateState.OPEN.value,
+        )
+        with engine.in_use(self._url), self._engine.connect() as connection:
+            found = [connection.scalar(query) for query in (due, reports, gates)]
+        if found[0] is None and found[1] is None:
+            return None  # a gate alone keeps nothing waiting
+        return from_micros(min(each for each in found if each is not None))
+
+
+def _lock_path(locks: Path, route: str) -> Path:
+    name = hashlib.sha256(route.encode()).hexdigest()[:16]
+    return locks / f"watch-{name}"
+
+
+def own(locks: Path, route: str) -> int:
+    """Take the lock of a route's watch; return its descriptor, which is to be kept.
+
+    Raises OwnedElsewhere when another watch of this host has it, LedgerError when the
+    folder cannot be written.
+    """
+    with writable(locks):
+        make_private_folder(locks)
+        descriptor = open_private(_lock_path(locks, route), os.O_RDWR | os.O_NOFOLLOW)
+    again = tenacity.Retrying(  # is_owned may have it for a moment
+        retry=tenacity.retry_if_exception_type(BlockingIOError),
+        wait=tenacity.wait_fixed(0.05),
+        stop=tenacity.stop_after_delay(0.5),
+        reraise=True,
+    )
+    try:
+        again(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        message = f"another `drainer watch` of {route} runs with this ledger"
+        hint = "stop that one first; `drainer hook` and `drainer status` work with it"
+        raise OwnedElsewhere(message, hint=hint) from None
+    return descriptor
+
+
+def is_owned(locks: Path, route: str) -> bool:
+    """Whether a watch of this host has a route."""
+    try:
+        descriptor = open_present(_lock_path(locks, route), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,1 @@
+"""The one process that writes the ledger, and its client."""

@@ -1,0 +1,354 @@
+"""What one group commit executes: many operations, few statements.
+
+Every change of a recipient's state is guarded by its old state (and number of
+attempts). A guard that does not hold raises Conflict: the batch is rolled back
+and the writer finds out whose it was.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.ledger import schema
+from drainer.ledger.codec import decision_row, sender_of
+from drainer.ledger.columns import storable, to_json
+from drainer.ledger.records import (
+    Closed,
+    Conflict,
+    Decision,
+    Kind,
+    Opened,
+    Row,
+    to_micros,
+)
+from drainer.ledger.reports.evidence import report_row
+from drainer.ledger.writer.prepared import Prepared, inserting
+from drainer.mail.dsn.model import Action
+from drainer.policy.recipient.settle import Settlement
+from drainer.policy.recipient.state import State
+from drainer.runtime.values import dataclass
+
+_R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
+
+_BOUNCED = State.BOUNCED
+_IN_FLIGHT: sa.ColumnClause[str] = sa.literal_column(f"'{State.IN_FLIGHT.value}'")
+_TAKE = Prepared(
+    sa.update(schema.recipients)
+    .where(
+        _R.message == sa.bindparam("b_message"),
+        _R.n == sa.bindparam("b_n"),
+        _R.state == sa.bindparam("b_state"),
+        _R.attempts == sa.bindparam("b_attempts"),
+    )
+    .values(
+        state=_IN_FLIGHT,
+        since=sa.bindparam("b_since"),
+        attempt=sa.bindparam("b_attempt"),
+    )
+)
+_SETTLE = Prepared(
+    sa.update(schema.recipients)
+    .where(
+        _R.message == sa.bindparam("b_message"),
+        _R.n == sa.bindparam("b_n"),
+        _R.state == _IN_FLIGHT,
+        _R.attempt == sa.bindparam("b_attempt"),
+    )
+    .values(
+        state=sa.bindparam("b_state"),
+        since=sa.bindparam("b_since"),
+        due=sa.bindparam("b_due"),
+        attempts=sa.bindparam("b_attempts"),
+        doubts=sa.bindparam("b_doubts"),
+        rule=sa.bindparam("b_rule"),
+        reply=sa.bindparam("b_reply"),
+    )
+)
+#: The same for a recipient that is not delivered: with what it takes along.
+_REST = Prepared(
+    sa.update(schema.recipients)
+    .where(
+        _R.message == sa.bindparam("b_message"),
+        _R.n == sa.bindparam("b_n"),
+        _R.state == _IN_FLIGHT,
+        _R.attempt == sa.bindparam("b_attempt"),
+    )
+    .values(
+        **{
+            name: sa.bindparam(f"b_{name}")
+            for name in (
+                "state", "since", "due", "attempts", "doubts", "rule", "reply",
+                "drops", "solo", "spent", "refusal", "refused", "waits",
+            )
+        }
+    )
+)  # fmt: skip
+_END = Prepared(
+    sa.update(schema.attempts)
+    .where(_A.id == sa.bindparam("b_id"))
+    .values(ended=sa.bindparam("b_ended"), stages=sa.bindparam("b_stages"))
+)
+_FREE = Prepared(
+    sa.update(schema.messages)
+    .where(_M.seq == sa.bindparam("b_seq"), _M.owner == sa.bindparam("b_owner"))
+    .values(owner=sa.null())
+)
+_ATTEMPT = Prepared(inserting(schema.attempts))
+_REPORT = Prepared(inserting(schema.reports))
+_DECISION = Prepared(inserting(schema.decisions, without="id"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who writes: the owner and its run."""
+
+    owner: str
+    run: str
+
+
+class Call(NamedTuple):
+    """An operation of its own: any function of the connection."""
+
+    function: Callable[[sa.Connection], Any]
+
+
+class Opening(NamedTuple):
+    """The rows of an attempt about to be made."""
+
+    taken: list[Row]
+    attempt: Row
+
+
+class Closing(NamedTuple):
+    """The rows of an attempt that ended."""
+
+    ended: Row
+    settled: list[Row]
+    rested: list[Row]
+    decided: list[Row]
+    freed: list[Row]
+    reported: list[Row]
+
+
+class Noted(NamedTuple):
+    """Decisions that belong to no attempt."""
+
+    decided: list[Row]
+
+
+class Batch:
+    """Executes operations; all but calls are gathered, calls flush."""
+
+    def __init__(self) -> None:
+        """Gather nothing yet."""
+        self._openings: list[Opening] = []
+        self._closings: list[Closing] = []
+        self._noted: list[Row] = []
+
+    def __call__(
+        self, connection: sa.Connection, operations: Sequence[object]
+    ) -> list[Any]:
+        """Execute all operations and return a result for each, in order."""
+        results: list[Any] = []
+        self._openings, self._closings, self._noted = [], [], []
+        for operation in operations:
+            result = None
+            match operation:
+                case Opening():
+                    self._openings.append(operation)
+                case Closing():
+                    self._closings.append(operation)
+                case Noted(decided=decided):
+                    self._noted += decided
+                case Call(function=function):
+                    self._flush(connection)
+                    result = function(connection)
+                case _:  # pragma: no cover - the ledger submits nothing else
+                    raise TypeError(operation)
+            results.append(result)
+        self._flush(connection)
+        return results
+
+    def _flush(self, connection: sa.Connection) -> None:
+        """Write what was gathered: openings first.
+
+        A message is never opened and closed by two attempts within one batch:
+        the second one needs a claim, which is a Call.
+        """
+        opened, closed = self._openings, self._closings
+        decided = [row for each in closed for row in each.decided] + self._noted
+        guarded(connection, _TAKE, [row for each in opened for row in each.taken])
+        guarded(connection, _SETTLE, [row for each in closed for row in each.settled])
+        guarded(connection, _REST, [row for each in closed for row in each.rested])
+        _many(connection, _ATTEMPT, [each.attempt for each in opened])
+        _many(connection, _END, [each.ended for each in closed])
+        _many(connection, _DECISION, decided)
+        _many(connection, _REPORT, [row for each in closed for row in each.reported])
+        _many(connection, _FREE, [row for each in closed for row in each.freed])
+        self._openings, self._closings, self._noted = [], [], []
+
+
+def _many(connection: sa.Connection, statement: Prepared, rows: list[Row]) -> None:
+    if rows:
+        statement(connection, rows)
+
+
+def guarded(
+    connection: sa.Connection, statement: Prepared, rows: Sequence[Row]
+) -> None:
+    """Execute an update that must hit exactly one row for each of ``rows``."""
+    if rows and statement(connection, rows) != len(rows):
+        raise Conflict
+
+
+def opening(opened: Opened, identity: Identity) -> Opening:
+    """Return the rows that make an attempt's recipients in-flight."""
+    since = to_micros(opened.started)
+    taken = [
+        {
+            "b_message": opened.job.seq,
+            "b_n": claimed.n,
+            "b_state": str(claimed.state),
+            "b_attempts": claimed.attempts,
+            "b_attempt": opened.id,
+            "b_since": since,
+        }
+        for claimed in opened.job.claimed
+    ]
+    attempt = {
+        "id": opened.id,
+        "message": opened.job.seq,
+        "run": identity.run,
+        "owner": identity.owner,
+        "started": since,
+        "ended": None,
+        "recipients": to_json([claimed.n for claimed in opened.job.claimed]),
+        "connection": opened.connection,
+        "stages": "",
+    }
+    return Opening(taken, attempt)
+
+
+def closing(closed: Closed, identity: Identity) -> Closing:
+    """Return the rows that settle an attempt's recipients."""
+    at = to_micros(closed.ended)
+    seq = closed.job.seq
+    delivered = [s for s in closed.settlements if s.state is State.DELIVERED]
+    others = [s for s in closed.settlements if s.state is not State.DELIVERED]
+    return Closing(
+        ended={"b_id": closed.id, "b_ended": at, "b_stages": to_json(closed.stages)},
+        settled=[_settle_row(closed, each, at) for each in delivered],
+        rested=[_rest_row(closed, each, at) for each in others],
+        decided=[
+            decision_row(decision, identity.run)
+            for each in closed.settlements
+            for decision in _decisions(closed, each)
+        ],
+        freed=[{"b_seq": seq, "b_owner": identity.owner}] if closed.free else [],
+        reported=[
+            _report(closed, each, Action.FAILED, identity)
+            for each in others
+            if each.state is _BOUNCED
+        ]
+        + [
+            _report(closed, each, Action.RELAYED, identity)
+            for each in delivered
+            if closed.relayed and each.claimed.recipient.wants_success
+        ],
+    )
+
+
+def _settle_row(closed: Closed, settlement: Settlement, at: int) -> Row:
+    return {
+        "b_message": closed.job.seq,
+        "b_n": settlement.claimed.n,
+        "b_attempt": closed.id,
+        "b_state": str(settlement.state),
+        "b_since": at,
+        "b_due": to_micros(settlement.due) if settlement.due else None,
+        "b_attempts": settlement.attempts,
+        "b_doubts": settlement.doubts,
+        "b_rule": settlement.judgement.rule,
+        "b_reply": storable(settlement.reply[:MAX_REPLY]),
+    }
+
+
+def _rest_row(closed: Closed, settlement: Settlement, at: int) -> Row:
+    refused = settlement.refused
+    return _settle_row(closed, settlement, at) | {
+        "b_drops": settlement.drops,
+        "b_solo": int(settlement.solo),
+        "b_spent": settlement.spent // timedelta(microseconds=1),
+        "b_refusal": settlement.refusal,
+        "b_refused": to_micros(refused) if refused else None,
+        "b_waits": settlement.waits,
+    }
+
+
+MAX_REPLY = 4000
+"""Characters of a reply that the ledger keeps."""
+
+
+def _report(
+    closed: Closed, settlement: Settlement, action: Action, identity: Identity
+) -> Row:
+    """Return the report that is queued (or asked) with the outcome it tells of."""
+    recipient = settlement.claimed.recipient
+    about = {
+        "message": closed.job.seq,
+        "n": settlement.claimed.n,
+        "sender": sender_of(closed.job.message.envelope, recipient),
+        "reply": storable(settlement.reply[:MAX_REPLY]),
+        "rule": settlement.judgement.rule,
+        "refused": to_micros(closed.ended),
+    }
+    permit = settlement.permit
+    return report_row(about, action, identity.run, to_micros(closed.ended), permit)
+
+
+def _decisions(closed: Closed, settlement: Settlement) -> list[Decision]:
+    found = [verdict_decision(closed, settlement)]
+    if settlement.permit is not None:
+        asked = settlement.permit.decision
+        found.append(
+            Decision(
+                at=closed.ended,
+                kind=Kind.BOUNCE,
+                rule=asked.rule,
+                verdict=asked.answer.value,
+                evidence={"reason": asked.reason, **asked.evidence},
+                message=closed.job.seq,
+                n=settlement.claimed.n,
+                attempt=closed.id,
+            )
+        )
+    return found
+
+
+def verdict_decision(closed: Closed, settlement: Settlement) -> Decision:
+    """Return the record of what one attempt meant for one recipient."""
+    judgement = settlement.judgement
+    evidence: dict[str, object] = {
+        "stage": str(settlement.stage),
+        "scope": str(judgement.scope),
+        "state": str(settlement.state),
+        "attempts": settlement.attempts,
+    }
+    if settlement.claimed.recipient.original:
+        evidence["sent_to"] = settlement.claimed.recipient.forward_path
+    if settlement.state is not State.DELIVERED:
+        evidence["reason"] = judgement.reason
+        evidence["before"] = settlement.claimed.state.value
+    return Decision(
+        at=closed.ended,
+        kind=Kind.VERDICT,
+        rule=judgement.rule,
+        verdict=str(judgement.verdict),
+        reply=settlement.reply[:MAX_REPLY],
+        evidence=evidence,
+        message=closed.job.seq,
+        n=settlement.claimed.n,
+        attempt=closed.id,
+    )

@@ -1,0 +1,131 @@
+"""What a report says to the person who reads it: plain words, then what to do; pure.
+
+One table: the detail of an enhanced status code (RFC 3463), or the rule that read the
+words of a reply without one, to a reason and an advice.
+"""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from drainer.runtime.values import dataclass
+
+WIDTH = 72
+"""Columns of the text."""
+
+_CHECK = (
+    "Please check the address for mistakes. If it is right, ask the recipient in"
+    " another way."
+)
+_WAIT = "Please try again in a few days, or ask the recipient in another way."
+_ASK = "Please ask the recipient, or the postmaster of their domain, for help."
+_SMALLER = "Please send something smaller, or share the file in another way."
+_SENDER_ADMIN = "Please show this report to the administrator of your own mail server."
+
+REASONS: dict[str, tuple[str, str]] = {
+    "1.0": ("the address is not accepted", _CHECK),
+    "1.1": ("the mailbox does not exist", _CHECK),
+    "1.2": ("the domain of the address does not exist", _CHECK),
+    "1.3": ("the address is not valid", _CHECK),
+    "1.6": ("the mailbox has moved", _ASK),
+    "1.7": ("your own address is not accepted", _SENDER_ADMIN),
+    "1.8": ("the domain of your own address is not accepted", _SENDER_ADMIN),
+    "1.10": ("the domain takes no mail", _CHECK),
+    "2.1": ("the mailbox is closed", _ASK),
+    "2.2": ("the mailbox is full", _WAIT),
+    "2.3": ("the message is larger than the mailbox allows", _SMALLER),
+    "3.4": ("the message is too large", _SMALLER),
+    "4.1": ("the mail server did not answer", _WAIT),
+    "4.6": ("the message went round in a circle", _ASK),
+    "4.7": ("it could not be delivered for too long", _WAIT),
+    "6.7": ("the address cannot be written in the way that the server needs", _ASK),
+    "7.1": ("the recipient does not accept mail from you", _ASK),
+    "7.2": ("the mailing list does not accept mail from you", _ASK),
+    "7.13": ("the mailbox is closed", _ASK),
+    "7.17": ("the mailbox belongs to somebody else now", _CHECK),
+    "7.18": ("the domain belongs to somebody else now", _CHECK),
+    "7.27": ("the domain of your own address takes no mail", _SENDER_ADMIN),
+    "text-unknown-user": ("the mailbox does not exist", _CHECK),
+    "text-unknown-user-behind-gateway": ("the mailbox does not exist", _CHECK),
+    "text-mailbox-closed": ("the mailbox is closed", _ASK),
+    "text-mailbox-full": ("the mailbox is full", _WAIT),
+    "text-too-large": ("the message is too large", _SMALLER),
+    "text-group-closed": ("the group does not accept mail from you", _ASK),
+    "text-recipient-blocks": ("the recipient does not accept mail from you", _ASK),
+    "text-sender-refused": ("your own address is not accepted", _SENDER_ADMIN),
+    "text-malformed-message": ("the message is not well formed", _SENDER_ADMIN),
+}
+"""Detail of a status code, or rule -> reason and advice."""
+_BY_SUBJECT: dict[str, tuple[str, str]] = {
+    "1": ("the address is not accepted", _CHECK),
+    "2": ("the mailbox does not accept it", _ASK),
+    "3": ("the mail server does not accept it", _ASK),
+    "4": ("the mail server could not be reached", _WAIT),
+    "6": ("its content is not accepted", _ASK),
+    "7": ("it is not allowed there", _ASK),
+}
+_UNKNOWN = ("the mail server refused it", _ASK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paragraph:
+    """What is said of some recipients with the same fate."""
+
+    recipients: Sequence[str]
+    because: str = ""
+    #: The reply, '' when there is none; and who gave it.
+    reply: str = ""
+    server: str = ""
+    advice: str = ""
+
+
+def reason_of(status: str, rule: str = "") -> tuple[str, str]:
+    """Return why (as it stands behind "because"), and what the sender can do.
+
+    ``status`` is an enhanced status code, ``rule`` the one of ours that judged.
+    """
+    _, _, detail = status.partition(".")
+    subject = detail.partition(".")[0]
+    specific = detail not in ("0.0", "") and not detail.endswith(".0")
+    if specific and detail in REASONS and detail != "7.1":
+        return REASONS[detail]
+    if rule in REASONS:
+        return REASONS[rule]
+    return REASONS.get(detail) or _BY_SUBJECT.get(subject, _UNKNOWN)
+
+
+def text_of(paragraphs: Iterable[Paragraph], opening: str, closing: str) -> str:
+    """Return the text with LF line ends: what happened, the replies, what to do.
+
+    ``opening`` may have {recipients}; everything else was made printable before.
+    """
+    parts: list[str] = []
+    for each in paragraphs:
+        parts += _told(each, opening)
+    return "\n\n".join((*parts, _wrap(closing))) + "\n"
+
+
+def _told(paragraph: Paragraph, opening: str) -> list[str]:
+    many = len(paragraph.recipients) > 1
+    named = "these recipients" if many else f"<{paragraph.recipients[0]}>"
+    because = f", because {paragraph.because}" if paragraph.because else ""
+    parts = [_wrap(opening.replace("{recipients}", named) + because + ".")]
+    if many:
+        parts.append("\n".join(f"    <{path}>" for path in paragraph.recipients))
+    if paragraph.reply:
+        who = paragraph.server or "the mail server"
+        parts += [_wrap(f"These are the words of {who}:"), _quote(paragraph.reply)]
+    return [*parts, _wrap(paragraph.advice)] if paragraph.advice else parts
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _quote(text: str) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent="    ",
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+    )

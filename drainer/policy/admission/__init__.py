@@ -1,0 +1,1 @@
+"""Which messages are taken up: identity, selection, recipient domains. Pure."""

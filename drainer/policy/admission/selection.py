@@ -1,0 +1,255 @@
+"""Which messages and recipients a person means, and in which order. Pure.
+
+One selection serves what a scan lists, what the ledger remembers, and the
+operator's verbs. Everything that is given must hold. Addresses are compared
+without regard to ASCII case, as SQLite's ``lower`` does it.
+"""
+
+import enum
+import string
+from collections.abc import Iterable
+from dataclasses import field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from drainer.mail.envelope import domain_of
+from drainer.mail.message import Message
+from drainer.runtime.values import dataclass
+
+MIN_DIGITS = 8
+"""Digits of a drainer id that name it where nobody can see whether they are unique."""
+
+_FOLD = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_HEX = frozenset("0123456789abcdef")
+_SIDES = ("sender", "recipient")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATE = 2**61
+
+
+def fold(text: str) -> str:
+    """Return the text with its ASCII letters lower-cased."""
+    return text.translate(_FOLD)
+
+
+class Known(NamedTuple):
+    """What a selection asks about a message."""
+
+    id: str
+    native_id: str
+    message_id: str
+    reverse_path: str
+    queue: str
+    arrived: datetime
+    #: None while it is not known; then every size will do.
+    size: int | None
+
+
+def known(message: Message, size: int | None) -> Known:
+    """Return what a selection asks about a message that a source listed."""
+    return Known(
+        id=message.id,
+        native_id=message.native_id,
+        message_id=message.message_id,
+        reverse_path=message.envelope.reverse_path,
+        queue=message.queue,
+        arrived=message.arrived,
+        size=size,
+    )
+
+
+class Ids:
+    """Messages by name: a drainer id or its beginning, a queue id, a Message-ID."""
+
+    __slots__ = ("_heads", "_names")
+
+    def __init__(self, words: Iterable[str]) -> None:
+        """Take the names as people write them; blank ones name nothing."""
+        self._names: set[str] = set()
+        self._heads: dict[int, set[str]] = {}
+        for word in filter(None, map(str.strip, words)):
+            self._names |= {word, word.strip("<>")}
+            if len(word) >= MIN_DIGITS and _HEX.issuperset(word.lower()):
+                self._heads.setdefault(len(word), set()).add(word.lower())
+
+    def __bool__(self) -> bool:
+        """Whether anything is named."""
+        return bool(self._names)
+
+    def name(self, message: Known) -> bool:
+        """Whether a message is one of these."""
+        names = self._names
+        return (
+            message.native_id in names
+            or (message.message_id and message.message_id.strip("<>") in names)
+            or any(message.id[:n] in heads for n, heads in self._heads.items())
+        )
+
+
+class Pattern:
+    """What ``--exclude`` takes: an address, a domain, ``*`` in them, or an id."""
+
+    __slots__ = ("_ids", "_is_domain", "_parts", "_side", "_word")
+
+    def __init__(self, text: str) -> None:
+        """Read one; ValueError when it would match nothing or everything."""
+        side, colon, rest = text.strip().partition(":")
+        self._side = side if colon and side in _SIDES else ""
+        word = fold(rest if self._side else text).strip()
+        if not word.strip("*@ "):
+            message = f"{text!r} excludes nothing that could be named"
+            raise ValueError(message)
+        self._word = "" if word == "<>" else word.removeprefix("@")
+        self._is_domain = "@" not in self._word and word != "<>"
+        self._parts = self._word.split("*")
+        is_plain = "*" not in word and not self._side
+        self._ids = Ids([text] if is_plain else ())
+
+    def hits_message(self, message: Known) -> bool:
+        """Whether it names the message, or its sender."""
+        if self._ids and self._ids.name(message):
+            return True
+        return self._side != "recipient" and self._hits(message.reverse_path)
+
+    def hits_recipient(self, forward_path: str) -> bool:
+        """Whether it names this recipient; one that is not known it does not."""
+        hit = bool(forward_path) and self._side != "sender"
+        return hit and self._hits(forward_path)
+
+    def _hits(self, mailbox: str) -> bool:
+        if self._is_domain:
+            return bool(mailbox) and _fits(self._parts, domain_of(mailbox))
+        return _fits(self._parts, fold(mailbox))
+
+
+def _fits(parts: list[str], text: str) -> bool:
+    """Whether the text consists of these parts with anything between them."""
+    if len(parts) == 1:
+        return text == parts[0]
+    at, end = len(parts[0]), len(text) - len(parts[-1])
+    if at > end or not (text.startswith(parts[0]) and text.endswith(parts[-1])):
+        return False
+    for part in parts[1:-1]:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which messages and recipients; everything that is given must hold."""
+
+    #: Part of the reverse-path; ``<>`` is the null sender.
+    sender: str = ""
+    #: Part of the forward-path.
+    recipient: str = ""
+    #: The recipient's domain.
+    domain: str = ""
+    older_than: datetime | None = None
+    newer_than: datetime | None = None
+    larger_than: int | None = None
+    smaller_than: int | None = None
+    #: Parts of the spool; ``deferred`` is what lies below it, too.
+    queues: tuple[str, ...] = ()
+    #: None: whatever its name is.
+    ids: Ids | None = None
+    exclude: tuple[Pattern, ...] = field(default=())
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Selection()
+
+    def takes_message(self, message: Known) -> bool:
+        """Whether the message as such is meant; its recipients are another matter."""
+        return (
+            self._sent_by(message.reverse_path)
+            and (self.older_than is None or message.arrived < self.older_than)
+            and (self.newer_than is None or message.arrived > self.newer_than)
+            and (message.size is None or self.takes_size(message.size))
+            and (not self.queues or any(_in(q, message.queue) for q in self.queues))
+            and (self.ids is None or self.ids.name(message))
+            and not any(pattern.hits_message(message) for pattern in self.exclude)
+        )
+
+    def takes_size(self, size: int) -> bool:
+        """Whether a message of so many octets is meant."""
+        return (self.larger_than is None or size > self.larger_than) and (
+            self.smaller_than is None or size < self.smaller_than
+        )
+
+    def takes_recipient(self, forward_path: str) -> bool:
+        """Whether a recipient is meant, of a message that is."""
+        return (
+            (not self.recipient or fold(self.recipient) in fold(forward_path))
+            and (not self.domain or fold(forward_path).endswith(self.at_domain))
+            and not any(
+                pattern.hits_recipient(forward_path) for pattern in self.exclude
+            )
+        )
+
+    def takes(self, message: Known, forward_paths: Iterable[str]) -> bool:
+        """Whether a message is meant for the sake of any of its recipients.
+
+        One whose recipients are not known counts as one recipient without a name.
+        """
+        return self.takes_message(message) and any(
+            self.takes_recipient(path) for path in (tuple(forward_paths) or ("",))
+        )
+
+    @property
+    def at_domain(self) -> str:
+        """The end of every forward-path in the domain, folded."""
+        return "@" + fold(self.domain).removeprefix("@")
+
+    def _sent_by(self, reverse_path: str) -> bool:
+        if self.sender == "<>":
+            return not reverse_path
+        return fold(self.sender).strip("<>") in fold(reverse_path)
+
+
+def _in(queue: str, place: str) -> bool:
+    return place == queue or place.startswith(f"{queue}/")
+
+
+class Order(enum.StrEnum):
+    """In which order messages go, when not as they lie in the spool."""
+
+    OLDEST = "oldest"
+    NEWEST = "newest"
+    SMALLEST = "smallest"
+    #: Whose lifetime ends first; those past it behind the others, too late to save.
+    DEADLINE = "deadline"
+
+
+def order_key(
+    order: Order, arrived: datetime, size: int, *, lifetime_began: datetime
+) -> int:
+    """Return the number by which messages are sorted.
+
+    ``lifetime_began`` is when a message arrived whose lifetime ends now.
+    """
+    if order is Order.SMALLEST:
+        return size
+    micros = (arrived - _EPOCH) // timedelta(microseconds=1)
+    if order is Order.NEWEST:
+        return -micros
+    late = order is Order.DEADLINE and arrived < lifetime_began
+    return micros + _LATE * late
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What of a spool a command is for."""
+
+    selection: Selection = field(default_factory=Selection)
+    #: At most so many messages.
+    limit: int | None = None
+    #: None: as they lie in the spool, the recipient domains in turn.
+    order: Order | None = None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left out, and nothing goes before the rest."""
+        return self == Choice()

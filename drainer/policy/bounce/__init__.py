@@ -1,0 +1,1 @@
+"""Whether a sender may get a bounce: rules over evidence, and limits. Pure."""

@@ -1,0 +1,344 @@
+"""Is the sender proven? The rules V1 to V7 over facts that others gathered; pure.
+
+A strong rule is about the envelope sender itself, or about who may send for all of its
+domain. One proves it. So does a weak SPF pass together with a signature that names the
+sender's mailbox, but not the recipient. A signature of another mailbox of the domain
+adds nothing: any user of it can get one. What no DNS server answered is decided
+*later*; what is absent is *not* evidence, and no forgery either.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from drainer.mail.envelope import Recipient
+from drainer.mail.mailbox import mailbox_key
+from drainer.policy.bounce.facts import (
+    Claim,
+    Facts,
+    Signature,
+    Strength,
+    Term,
+    Trust,
+    is_private,
+    is_within,
+    parse_address,
+)
+from drainer.runtime.values import dataclass
+
+WIDEST = {4: 16, 6: 32}
+"""Shortest prefix by IP version that still says something about a sender."""
+_OF_CLIENT = re.compile(r"%\{i", re.IGNORECASE)
+"""The macro that differs from client to client (RFC 7208 7.2)."""
+_CHOSEN_BY_CLIENT = re.compile(r"%\{[hp]", re.IGNORECASE)
+"""HELO and the reverse name of an address: every client chooses its own."""
+_LATE = ("V3", "V4", "V5", "V7")
+"""Rules for which DNS is asked now: records change, and keys rotate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one rule found."""
+
+    rule: str
+    strength: Strength
+    found: str
+    #: Asked now instead of at reception.
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Every rule's row, and what they amount to."""
+
+    strength: Strength
+    #: The rule that decided, or 'V3+V4'; '' when nothing proves the sender.
+    by: str
+    rows: tuple[Row, ...]
+    #: The proof is strong enough to return the whole original.
+    may_return: bool = False
+
+    def __getitem__(self, rule: str) -> Row:
+        """Return a rule's row."""
+        return next(row for row in self.rows if row.rule == rule)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What was found, by rule, for the ledger and the trace."""
+        return {row.rule: f"{row.strength}: {row.found}" for row in self.rows}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    facts: Facts
+    recipient: Recipient
+    trust: Trust
+
+
+_Answer = tuple[Strength, str]
+
+
+def judge(facts: Facts, recipient: Recipient, trust: Trust) -> Evidence:
+    """Apply V1 to V7 for one recipient, which a signature must name (rule V4)."""
+    case = _Case(facts=facts, recipient=recipient, trust=trust)
+    rows = []
+    for rule, (_, look) in RULES.items():
+        strength, found = look(case)
+        reason = facts.skipped.get(rule)
+        if reason and strength is Strength.NOT:
+            found = reason
+        rows.append(Row(rule=rule, strength=strength, found=found, late=rule in _LATE))
+    strength, by = _sum(rows, case)
+    return Evidence(
+        strength=strength, by=by, rows=tuple(rows), may_return=_may_return(by, case)
+    )
+
+
+def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
+    found = {row.rule: row.strength for row in rows}
+    for rule, strength in found.items():
+        if strength is Strength.PROVEN:
+            return strength, rule
+    claims = _about_sender(case)
+    by_network = found["V3"] is Strength.WEAK or any(c.method == "spf" for c in claims)
+    by_signature = _own_signatures(case.facts) or any(
+        _vouches(claim, case.facts) for claim in claims
+    )
+    if by_network and by_signature:
+        return Strength.PROVEN, "V3+V4"
+    for strength in (Strength.LATER, Strength.WEAK):
+        if strength in found.values():
+            return strength, ""
+    return Strength.NOT, ""
+
+
+def _vouches(claim: Claim, facts: Facts) -> bool:
+    """Whether a claim is of a signature of the sender's mailbox, as V4 asks."""
+    return (
+        claim.method == "dkim"
+        and is_within(facts.domain, (claim.domain,))
+        and (claim.mailbox or facts.author) == facts.sender != ""
+    )
+
+
+def _may_return(by: str, case: _Case) -> bool:
+    """Whether only the sender's own host can have sent it.
+
+    By SPF, if the record of the very domain names an address of its own.
+    """
+    if by != "V3":
+        return by in ("V1", "V2")
+    path = case.facts.spf.path if case.facts.spf else ()
+    return len(path) == 1 and not path[0].foreign
+
+
+# ---- the rules
+
+
+def _login(case: _Case) -> _Answer:
+    login = case.facts.login
+    if not login:
+        return Strength.NOT, "no login in the spool's record"
+    sender, owner = mailbox_key(case.facts.reverse_path), mailbox_key(login)
+    local, _, domain = sender.rpartition("@")
+    ours = is_within(domain, case.trust.relay_domains)
+    if local and owner == sender:
+        return Strength.PROVEN, f"sent by the login {login}"
+    if local and ours and login.casefold() == local:
+        return Strength.PROVEN, f"sent by the login {login} of {domain}"
+    return Strength.NOT, f"the login {login} is not the sender's"
+
+
+def _network(case: _Case) -> _Answer:
+    address = parse_address(case.facts.client)
+    if address is None:
+        return Strength.NOT, "no client address in the spool's record"
+    for network in case.trust.trusted_networks:
+        if address in network:
+            return Strength.PROVEN, f"{address} is in the trusted network {network}"
+    return Strength.NOT, f"{address} is in no trusted network"
+
+
+def _spf(case: _Case) -> _Answer:
+    facts = case.facts
+    if facts.spf is None:
+        return Strength.NOT, "not looked at"
+    if facts.spf.result == "temperror":
+        return Strength.LATER, f"DNS did not answer: {facts.spf.detail}"
+    if facts.spf.result != "pass":
+        return Strength.NOT, f"SPF {facts.spf.result} {facts.spf.detail}".rstrip()
+    address = parse_address(facts.client)
+    if address is None or is_private(address):
+        return Strength.NOT, "SPF pass, but of an address that is not public"
+    return _weigh(facts.spf.path, address.version, case.trust)
+
+
+def _weigh(path: tuple[Term, ...], version: int, trust: Trust) -> _Answer:
+    """Say what an SPF pass proves: some records let everybody pass."""
+    if not path:
+        return Strength.NOT, "SPF pass by an unknown term"
+    term = path[-1]
+    words = "SPF pass by " + " > ".join(f"{t.domain} {t.text}" for t in path)
+    if term.mechanism in ("all", "ptr"):
+        return Strength.NOT, f"{words}: {term.mechanism} proves nothing"
+    if term.prefix is not None and term.prefix < WIDEST[version]:
+        return Strength.NOT, f"{words}: wider than /{WIDEST[version]}"
+    if any(_CHOSEN_BY_CLIENT.search(step.text) for step in path):
+        return Strength.NOT, f"{words}: every client chooses what is looked up"
+    by_client = any(_OF_CLIENT.search(step.text) for step in path)
+    if term.mechanism == "exists" and not by_client:
+        return Strength.NOT, f"{words}: it is the same for every client"
+    if any(step.macro for step in path):
+        return Strength.WEAK, f"{words}: by a macro"
+    for name in (name for step in path for name in step.foreign):
+        if not is_within(name, trust.trusted_spf_domains):
+            return Strength.WEAK, f"{words}: {name} is of another organisation"
+    return Strength.PROVEN, words
+
+
+def proving_signatures(facts: Facts, recipient: Recipient) -> list[Signature]:
+    """Return the signatures that prove a sender: both mailboxes are in them."""
+    return [s for s in _own_signatures(facts) if _names(s, recipient)]
+
+
+def _own_signatures(facts: Facts) -> list[Signature]:
+    """Return the valid signatures that vouch for the very mailbox of the sender.
+
+    Of its own domain, or one above it: below a domain others may sign.
+    """
+    return [
+        each
+        for each in _valid_signatures(facts)
+        if _is_sure(each, facts)
+        and each.mailbox == facts.sender != ""
+        and is_within(facts.domain, (each.domain,))
+    ]
+
+
+def _valid_signatures(facts: Facts) -> list[Signature]:
+    aligned = (each for each in facts.signatures if _is_aligned(each, facts))
+    return [each for each in aligned if each.state is Strength.PROVEN]
+
+
+def _dkim(case: _Case) -> _Answer:
+    valid = _valid_signatures(case.facts)
+    sure = [each for each in valid if _is_sure(each, case.facts)]
+    own = _own_signatures(case.facts)
+    if proving := proving_signatures(case.facts, case.recipient):
+        words = f"signed by {proving[0].domain}, names the sender and the recipient"
+        return Strength.PROVEN, words
+    if own:
+        words = f"signed by {own[0].domain}, but does not name the recipient"
+        return Strength.WEAK, words
+    if sure:
+        words = f"signed by {sure[0].domain}, but not for the sender's mailbox"
+        return Strength.WEAK, words
+    if valid:
+        return Strength.LATER, f"whether {valid[0].domain} may sign, DNS says not"
+    aligned = [each for each in case.facts.signatures if _is_aligned(each, case.facts)]
+    for state in (Strength.LATER, Strength.NOT):
+        for each in aligned:
+            if each.state is state:
+                return state, f"signature of {each.domain}: {each.detail}"
+    others = ", ".join(sorted({s.domain for s in case.facts.signatures})[:5])
+    return Strength.NOT, (
+        f"signed only by {others}" if others else "no signature of the sender's domain"
+    )
+
+
+def _is_aligned(signature: Signature, facts: Facts) -> bool:
+    if not facts.domain:
+        return False
+    if facts.dmarc.strict_dkim and facts.dmarc.organisation == facts.organisation:
+        return signature.domain == facts.domain
+    return signature.organisation == facts.organisation
+
+
+def _is_sure(signature: Signature, facts: Facts) -> bool:
+    """Whether it is aligned even if the policy, which nobody told us, is strict."""
+    unknown = facts.dmarc.later and facts.dmarc.organisation == facts.organisation
+    return signature.domain == facts.domain or not unknown
+
+
+def _names(signature: Signature, recipient: Recipient) -> bool:
+    """Whether it covers the recipient of the envelope; ORCPT is the client's word."""
+    path = recipient.original or recipient.forward_path
+    return mailbox_key(path) in signature.addressees
+
+
+def _dmarc(case: _Case) -> _Answer:
+    facts = case.facts
+    dmarc = facts.dmarc
+    if not dmarc.published:
+        return Strength.NOT, dmarc.detail or "no DMARC policy"
+    if dmarc.organisation != facts.organisation:
+        return Strength.NOT, f"the author is of {dmarc.domain}"
+    spf, _ = _spf(case)
+    if dmarc.strict_spf and dmarc.domain != facts.domain:
+        spf = Strength.NOT
+    dkim, _ = _dkim(case)
+    for strength in (Strength.PROVEN, Strength.LATER, Strength.WEAK):
+        if strength in (spf, dkim):
+            how = "SPF" if spf is strength else "DKIM"
+            return strength, f"policy of {dmarc.domain}, by {how}"
+    return Strength.NOT, f"policy of {dmarc.domain}, but neither SPF nor DKIM"
+
+
+def _results(case: _Case) -> _Answer:
+    claims = _about_sender(case)
+    if not claims:
+        return Strength.NOT, "no trusted Authentication-Results about the sender"
+    return Strength.WEAK, _said(claims)
+
+
+def _said(claims: list[Claim]) -> str:
+    words = ", ".join(f"{claim.method}=pass ({claim.domain})" for claim in claims)
+    return f"{claims[0].authserv_id} says {words}"
+
+
+def _about_sender(case: _Case, claims: tuple[Claim, ...] | None = None) -> list[Claim]:
+    """Return the claims about the sender's domain that our own look does not belie.
+
+    By default those of V6.
+    """
+    claims = case.facts.claims if claims is None else claims
+    claims = claims if case.facts.domain else ()
+    return [claim for claim in claims if _counts(claim, case)]
+
+
+def _counts(claim: Claim, case: _Case) -> bool:
+    facts = case.facts
+    if claim.method == "spf":
+        passes = facts.spf is not None and facts.spf.result == "pass"
+        if passes and _spf(case)[0] is Strength.NOT:
+            return False  # everybody passes there, and did at reception
+        mailbox = mailbox_key(claim.mailbox or facts.reverse_path)
+        return claim.domain == facts.domain and mailbox == mailbox_key(
+            facts.reverse_path
+        )
+    if claim.method == "dkim" and any(
+        s.refused and s.domain == claim.domain for s in facts.signatures
+    ):
+        return False
+    return claim.organisation == facts.organisation
+
+
+def _arc(case: _Case) -> _Answer:
+    chain = case.facts.chain
+    if chain.later:
+        return Strength.LATER, chain.detail
+    claims = _about_sender(case, chain.claims)
+    if not claims:
+        return Strength.NOT, chain.detail or "the chain says nothing about the sender"
+    return Strength.WEAK, f"{_said(claims)}, by a chain that holds"
+
+
+RULES: Mapping[str, tuple[str, Callable[[_Case], _Answer]]] = {
+    "V1": ("authenticated submission: the login owns the sender", _login),
+    "V2": ("the client is in a network that the operator trusts", _network),
+    "V3": ("SPF pass for the sender's domain", _spf),
+    "V4": ("a DKIM signature of the sender's domain", _dkim),
+    "V5": ("DMARC pass, the author is of the sender's domain", _dmarc),
+    "V6": ("Authentication-Results that the backup itself wrote", _results),
+    "V7": ("an ARC chain of sealers that are believed (off by default)", _arc),
+}
+"""Rule -> what it is about, and who looks."""

@@ -1,0 +1,136 @@
+"""How many reports may leave, and what makes two of them the same; pure arithmetic.
+
+It is computed where reports are written (drainer.ledger.reports.limits). The key is on
+disk before a report is queued, so that a crash neither repeats a report nor gives it
+another name.
+"""
+
+import hashlib
+from collections.abc import Hashable, Iterable
+from datetime import datetime, timedelta
+
+from drainer.mail.envelope import domain_of
+from drainer.mail.mailbox import mailbox_key
+from drainer.runtime.values import dataclass
+
+KEEP_KEYS = timedelta(days=14)
+"""How long a key is remembered: a failure that comes again is reported again."""
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most reports that may leave to a mailbox, to a domain, and in all."""
+
+    sender_per_hour: int = 3
+    sender_per_day: int = 10
+    domain_per_hour: int = 50
+    per_hour: int = 200
+    per_run: int = 1000
+    #: Each begins a tag, which leads to the same mailbox: user+tag is user.
+    tag_delimiters: str = "+"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """The reports that left already."""
+
+    sender_last_hour: int = 0
+    sender_last_day: int = 0
+    domain_last_hour: int = 0
+    last_hour: int = 0
+    this_run: int = 0
+
+
+def exceeded(limits: Limits, sent: Sent) -> str:
+    """Say which limit one more report would break; '' for none."""
+    for count, limit, words in (
+        (sent.sender_last_hour, limits.sender_per_hour, "to this sender in an hour"),
+        (sent.sender_last_day, limits.sender_per_day, "to this sender in a day"),
+        (sent.domain_last_hour, limits.domain_per_hour, "to this domain in an hour"),
+        (sent.last_hour, limits.per_hour, "in an hour"),
+        (sent.this_run, limits.per_run, "in one run"),
+    ):
+        if count >= limit:
+            return f"{count} reports were sent {words}, {limit} are allowed"
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A recipient of whom a sender is told, or was."""
+
+    at: datetime
+    sender: str
+    key: str
+    #: Recipients with the same one are told of in one report, which counts once.
+    report: Hashable
+    run: str
+    #: Of the sender's domain; '' if it is not known.
+    organisation: str = ""
+
+    @property
+    def domain(self) -> str:
+        """What counts for the limit of a domain: names below it are free to make."""
+        return self.organisation or domain_of(mailbox_key(self.sender))
+
+
+class Tally:
+    """What was let go, by whomever, as it counts against the next report."""
+
+    def __init__(self, told: Iterable[Told]) -> None:
+        """Count what was told already."""
+        self._keys: set[str] = set()
+        self._reports: dict[Hashable, Told] = {}
+        for each in told:
+            self.add(each)
+
+    def add(self, told: Told) -> None:
+        """Count one more; another recipient of the same report adds nothing."""
+        self._keys.add(told.key)
+        self._reports.setdefault(told.report, told)
+
+    def knows(self, told: Told) -> bool:
+        """Whether the same failure was told of."""
+        return told.key in self._keys
+
+    def before(self, told: Told, tag_delimiters: str = "") -> Sent:
+        """Return what was sent when this is to be: nothing, if it joins a report.
+
+        All spellings of a mailbox count as one.
+        """
+        if told.report in self._reports:
+            return Sent()
+        others = self._reports.values()
+        day = [each for each in others if each.at > told.at - DAY]
+        hour = [each for each in day if each.at > told.at - HOUR]
+        by_day, by_hour = (
+            [mailbox_key(each.sender, tag_delimiters) for each in these]
+            for these in (day, hour)
+        )
+        mine = mailbox_key(told.sender, tag_delimiters)
+        return Sent(
+            sender_last_hour=by_hour.count(mine),
+            sender_last_day=by_day.count(mine),
+            domain_last_hour=sum(each.domain == told.domain for each in hour),
+            last_hour=len(hour),
+            this_run=sum(each.run == told.run for each in others),
+        )
+
+
+def dedupe_key(sender: str, original: str, recipient: str, status: str) -> str:
+    """Return the key (64 hex digits) of one recipient's failure.
+
+    ``original`` is the message's Message-ID, or a hash of its content when it has
+    none; ``status`` the enhanced status code.
+    """
+    parts = "".join(
+        f"{len(part)}:{part}" for part in (sender, original, recipient, status)
+    )
+    return hashlib.sha256(parts.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def report_id(keys: Iterable[str], hostname: str) -> str:
+    """Return the Message-ID of the report about these failures, in any order."""
+    digest = hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()
+    return f"<report-{digest[:32]}@{hostname}>"

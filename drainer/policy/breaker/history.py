@@ -1,0 +1,75 @@
+"""What is remembered of a scope beside its gate: deliveries, canaries, stops. Pure.
+
+It tells a refusal of us from one message's own. A stranger can send messages that a
+primary refuses as if it refused us. So such refusals are weighed against what others
+met on the same scope: a few of them among deliveries are about those messages.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from drainer.mail.reply import Stage
+from drainer.policy.breaker.detector import AFTER_RCPT, Detector
+
+STOPS_TOLERATED = 5
+"""Messages in a row that met a refusal of us, before the scope is suspected again.
+
+Others were welcome shortly before: a stranger may have sent these."""
+
+
+@dataclass(slots=True)
+class ScopeMemory:
+    """What is remembered of one scope, beside its gate."""
+
+    detector: Detector
+    #: The two sender domains that were delivered last, and when.
+    delivered: dict[str, datetime] = field(default_factory=dict)
+    #: When the canary's known-good recipient was accepted last.
+    accepted: datetime | None = None
+    #: Whether this run has delivered anything, since the primary refused the canary.
+    took: bool = False
+    #: Messages that met a refusal of us since then, or since the canary was accepted.
+    stops: int = 0
+    #: How often the canary was accepted after such refusals, with no delivery between.
+    vouched: int = 0
+
+    def deliver(self, sender_domain: str, now: datetime) -> None:
+        """Take note of a delivery, of this run or of one before."""
+        self.delivered.pop(sender_domain, None)
+        if len(self.delivered) > 1:
+            del self.delivered[next(iter(self.delivered))]
+        self.delivered[sender_domain] = now
+
+    def welcome(self) -> None:
+        """Take note that this run delivers: refusals of us before were individual."""
+        self.took, self.stops, self.vouched = True, 0, 0
+
+    def vouch(self) -> None:
+        """Take note that the canary was accepted after refusals of us."""
+        self.stops, self.vouched = 0, self.vouched + 1
+
+    @property
+    def knows_welcome(self) -> bool:
+        """Whether anything was accepted, in this run or in one before."""
+        return bool(self.delivered) or self.accepted is not None
+
+    def is_individual(self, stage: Stage) -> bool:
+        """Whether a refusal of us is one message's own: few of them among others.
+
+        The canary speaks for the stages that it reaches only.
+        """
+        spoken_for = self.vouched > 0 and stage not in AFTER_RCPT
+        return (self.took or spoken_for) and self.stops <= STOPS_TOLERATED
+
+    def contradicts(self, stage: Stage, since: datetime) -> bool:
+        """Whether others have passed a stage since then."""
+        times = [*self.delivered.values()]
+        if self.accepted is not None and stage not in AFTER_RCPT:
+            times.append(self.accepted)
+        return any(at > since for at in times)
+
+    def forget(self) -> None:
+        """Forget all acceptances: the primary refuses what it accepted before."""
+        self.delivered.clear()
+        self.accepted = None
+        self.took, self.stops, self.vouched = False, 0, 0

@@ -1,0 +1,367 @@
+"""All gates of one primary: its route, and each recipient domain on it.
+
+Pure but for its own memory: it is told every ending and the time; no clock, no I/O.
+The narrowest scope that the evidence fits is suspected: the route only when two
+recipient domains, or a refusal of the route as such, say so. One healed domain
+therefore never waits for another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from drainer.mail.reply import Reply, Stage
+from drainer.policy.breaker import breaker as gates
+from drainer.policy.breaker.breaker import Cause, Gate, GateState, Outcome
+from drainer.policy.breaker.detector import (
+    AFTER_RCPT,
+    USUAL_WINDOWS,
+    Detector,
+    Seen,
+    Windows,
+    is_storm,
+    is_unknown_user,
+    is_vote,
+)
+from drainer.policy.breaker.history import ScopeMemory
+from drainer.policy.breaker.known_good import Known
+from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+
+ROUTE = ""
+"""The name of the scope that holds all the others."""
+MAX_DOMAINS = 10_000
+MAX_VOUCHED = 3
+"""Canaries in a row that answer for a scope to which nothing was delivered."""
+_SLOW = Judgement(
+    verdict=Verdict.STOP,
+    scope=Scope.ROUTE,
+    rule="slow",
+    reason="the primary answers slowly, so it gets a rest",
+    short=True,
+)
+
+
+class Scopes:
+    """The gates of a primary, what moves them, and whom they keep waiting."""
+
+    def __init__(
+        self,
+        pauses: tuple[timedelta, ...],
+        known: Known,
+        moved: Callable[[Gate, Gate], None],
+        windows: Windows = USUAL_WINDOWS,
+    ) -> None:
+        """Start with mail flowing; ``moved`` is told old and new gate of every move."""
+        self._windows = windows
+        self._pauses = pauses
+        self.known = known
+        self._moved = moved
+        self.route = Gate(pauses=pauses)
+        #: Too many refusals for good are pending: none becomes final.
+        self.brake = False
+        #: Gates of domains that are not as at the start.
+        self.domains: dict[str, Gate] = {}
+        self._memory: dict[str, ScopeMemory] = {}
+        self._route_memory = ScopeMemory(Detector(windows, domains=2))
+        #: Since when messages probe a scope: what began before is no probe.
+        self.since: dict[str, datetime] = {}
+        #: What this attempt has counted: a scope, and whether it was a refusal of us.
+        self._counted: set[tuple[str, bool]] = set()
+
+    # --- who may go
+
+    def gate(self, scope: str) -> Gate:
+        """Return the gate of a scope."""
+        if scope == ROUTE:
+            return self.route
+        return self.domains.get(scope) or Gate(pauses=self._pauses, scope=scope)
+
+    def barrier(self, domain: str) -> Gate | None:
+        """Return the gate that keeps mail for a domain waiting, or None."""
+        if not self.route.flows:
+            return self.route
+        gate = self.domains.get(domain)
+        return None if gate is None or gate.flows else gate
+
+    def all(self) -> tuple[Gate, ...]:
+        """Return the gates that are not as at the start."""
+        return (self.route, *self.domains.values())
+
+    def proven(self, domain: str, sender_domain: str, since: datetime) -> bool:
+        """Whether others were welcome on a scope since then.
+
+        That is: mail of another sender domain was delivered, or the canary's
+        known-good recipient was accepted, and no gate is in the way.
+        """
+        if self.barrier(domain) is not None:
+            return False
+        memory = self._memory.get(domain)
+        if memory is None:
+            return False
+        if memory.accepted is not None and memory.accepted > since:
+            return True
+        return any(
+            at > since
+            for other, at in memory.delivered.items()
+            if other != sender_domain
+        )
+
+    def contradicted_stop(
+        self, judgement: Judgement, domain: str, stage: Stage, since: datetime
+    ) -> bool:
+        """Whether others have passed since a message met a refusal of us.
+
+        Then it is about that message. Others means mail that was delivered on the
+        scope that was refused, or up to RCPT an accepted canary; where no canary can
+        ask, mail that was delivered shortly before will do.
+        """
+        scope = domain if judgement.scope is Scope.DOMAIN else ROUTE
+        is_open = any(
+            gate is not None and gate.state is GateState.OPEN
+            for gate in (self.route, self.domains.get(domain))
+        )
+        memory = self._memory_of(scope)
+        late = stage in AFTER_RCPT and memory.is_individual(stage)
+        return not is_open and (late or memory.contradicts(stage, since))
+
+    # --- what happened
+
+    def restore(self, gate: Gate) -> None:
+        """Take a gate over from the run before."""
+        self._put(gate)
+
+    def recall(self, domain: str, sender_domain: str, at: datetime) -> None:
+        """Take note of what an earlier run delivered; the latest last."""
+        for _, memory in self._both(domain):
+            memory.deliver(sender_domain, at)
+
+    def apply(self, scope: str, change: Callable[[Gate], Gate]) -> None:
+        """Move one gate."""
+        before = self.gate(scope)
+        after = change(before)
+        if after is not before and after != before:
+            self._put(after)
+            self._moved(before, after)
+
+    def observe(
+        self, attempt: Sequence[Seen], reverse_path: str, now: datetime
+    ) -> None:
+        """Take note of how one message's attempt ended, recipient by recipient.
+
+        Gates count messages: the recipients of one message are a single refusal.
+        """
+        self._counted.clear()
+        for seen in attempt:
+            if seen.judgement.verdict is Verdict.DELIVER:
+                self._delivered(seen, reverse_path, now)
+            else:
+                self._not_delivered(seen, now)
+
+    def _delivered(self, seen: Seen, reverse_path: str, now: datetime) -> None:
+        domain = seen.recipient_domain
+        self.known.learn(seen.recipient, domain, reverse_path)
+        for scope, memory in self._both(domain):
+            memory.detector.accepted(seen.recipient, domain)
+            memory.deliver(seen.sender_domain, now)
+            memory.welcome()
+            if scope == ROUTE or scope in self.domains:
+                self.apply(scope, gates.succeeded)
+
+    def _not_delivered(self, seen: Seen, now: datetime) -> None:
+        verdict = seen.judgement.verdict
+        if verdict is Verdict.STOP:
+            self._stopped(seen, now)
+        elif not isinstance(seen.answer, Reply):
+            return
+        elif verdict in (Verdict.BOUNCE, Verdict.HOLD) or is_vote(seen.judgement):
+            self._refused(seen, now)
+        else:
+            self._delayed(seen, now)
+
+    def took(self, seconds: float, now: datetime) -> None:
+        """Take note how long the primary needed for a final dot; it may need a rest."""
+        if self._route_memory.detector.slow(seconds):
+            cause = Cause(
+                trigger="slow",
+                judgement=_SLOW,
+                reply=f"the final dot was answered after {seconds:.0f} s",
+            )
+            self.apply(ROUTE, lambda gate: gates.pause(gate, cause, now))
+
+    def canary(
+        self,
+        scope: str,
+        outcome: Outcome,
+        reply: str,
+        now: datetime,
+        *,
+        taken: bool = False,
+    ) -> None:
+        """Take the canary's answer about a scope.
+
+        ``taken``: a known-good recipient was accepted, though perhaps any other would
+        be. That says nothing about users, but the primary does not refuse us.
+        """
+        cause = self.gate(scope).cause
+        if taken and cause is not None and cause.trigger == "stop":
+            outcome = Outcome.ACCEPTED
+        if outcome is Outcome.REFUSED:
+            self._memory_of(scope).forget()
+        if outcome is Outcome.ACCEPTED:
+            self.welcome(scope, now)
+            if cause is not None:
+                self._memory_of(scope).detector.mute(cause.fingerprint, now)
+            if cause is not None and cause.trigger == "stop":
+                outcome = self._vouched(scope)
+        self.apply(scope, lambda gate: gates.answered(gate, outcome, reply, now))
+
+    def _vouched(self, scope: str) -> Outcome:
+        """Return what an accepted canary proves after refusals of us.
+
+        One from the null sender is exempt from much, and any canary may be: while
+        nothing is delivered, real messages are asked after a while.
+        """
+        memory = self._memory_of(scope)
+        most = MAX_VOUCHED if self.known.sender else 1
+        if not memory.took and memory.vouched >= most:
+            return Outcome.UNCLEAR
+        memory.vouch()
+        return Outcome.ACCEPTED
+
+    def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
+        """Take note that a known-good recipient of a domain was refused.
+
+        Others were accepted, so that it is this domain, and not the scope that was
+        asked about.
+        """
+        cause = self.gate(asked).cause
+        if cause is not None:
+            why = replace(cause, trigger="contradiction", reply=reply)
+            self.apply(domain, lambda gate: gates.suspect(gate, why, now))
+
+    def welcome(self, scope: str, now: datetime) -> None:
+        """Take note that a known-good recipient of a scope was accepted."""
+        self._memory_of(scope).accepted = now
+
+    def leave(self, scope: str, now: datetime) -> None:
+        """Leave no suspicion unanswered when a run ends.
+
+        A few messages that were refused as if it were us, after others were delivered,
+        are no reason to stop. Refused XFORWARD is, where nothing was accepted ever.
+        """
+        gate, memory = self.gate(scope), self._memory_of(scope)
+        by_stops = gate.cause is not None and gate.cause.trigger == "stop"
+        is_suspected = gate.state is GateState.PROBING and by_stops
+        change: Callable[[Gate, datetime], Gate] = gates.leave
+        if is_suspected and not gate.reopening and memory.is_individual(Stage.DOT):
+            change = gates.dismiss
+        elif gate.cause and gate.cause.is_of_xforward and not memory.knows_welcome:
+            change = gates.unanswered
+        self.apply(scope, lambda gate: change(gate, now))
+
+    # --- refusals
+
+    def _stopped(self, seen: Seen, now: datetime) -> None:
+        cause = seen.cause("stop")
+        domain = seen.recipient_domain
+        scope = domain if seen.judgement.scope is Scope.DOMAIN else ROUTE
+        if not self._is_first(scope, seen):
+            return
+        memory = self._memory_of(scope)
+        if cause.is_brief and not memory.took:  # nothing says that it is individual
+            cause = replace(cause, again=False)
+        memory.stops += not cause.again
+        if self._is_probe(scope, seen):
+            self.apply(scope, lambda gate: gates.refused(gate, now, cause))
+        asks = cause.again and not cause.is_brief and seen.stage not in AFTER_RCPT
+        if memory.is_individual(seen.stage) and not asks:
+            return
+        self.apply(scope, lambda gate: gates.suspect(gate, cause, now))
+        if scope == ROUTE:
+            return
+        muted = self._route_memory.detector.is_muted(cause.fingerprint, now)
+        if self._is_wider(domain) and not muted:  # a second one says so: the route
+            self.apply(ROUTE, lambda gate: gates.suspect(gate, cause, now))
+
+    def _is_wider(self, domain: str) -> bool:
+        """Whether another recipient domain says as well that they refuse us."""
+        return any(
+            not gate.flows and gate.cause is not None and gate.cause.trigger == "stop"
+            for scope, gate in self.domains.items()
+            if scope != domain
+        )
+
+    def _refused(self, seen: Seen, now: datetime) -> None:
+        domain = seen.recipient_domain
+        found = {
+            scope: cause
+            for scope, memory in self._both(domain)
+            if (cause := memory.detector.refused(seen, now)) is not None
+        }
+        trigger = self.known.contradicts(seen.recipient)
+        if trigger and is_unknown_user(seen.judgement.rule):
+            self.known.forget(seen.recipient)
+            found = {domain: seen.cause(trigger)}
+        if found:  # the route, when both are suspicious
+            scope, cause = min(found.items())
+            self.apply(scope, lambda gate: gates.suspect(gate, cause, now))
+        for scope, _ in self._both(domain):
+            self.apply(scope, gates.heard)
+            about = not seen.content or _is_about_content(self.gate(scope))
+            if about and self._is_probe(scope, seen) and self._is_first(scope, seen):
+                self.apply(scope, lambda gate: gates.refused(gate, now))
+
+    def _is_first(self, scope: str, seen: Seen) -> bool:
+        """Whether this attempt has not counted the same on that scope yet."""
+        key = (scope, seen.judgement.verdict is Verdict.STOP)
+        if key in self._counted:
+            return False
+        self._counted.add(key)
+        return True
+
+    def _delayed(self, seen: Seen, now: datetime) -> None:
+        """Let the route rest when the primary itself is sick."""
+        if not is_storm(seen.judgement, seen.answer):
+            self.apply(ROUTE, gates.heard)
+            return
+        if seen.retried and self._route_memory.took:
+            return  # it was put off before, and others were not
+        storm = seen.cause("storm")
+        if self._is_probe(ROUTE, seen):
+            self.apply(ROUTE, lambda gate: gates.refused(gate, now, storm))
+        if self._route_memory.detector.delayed(seen):
+            self.apply(ROUTE, lambda gate: gates.suspect(gate, storm, now))
+
+    def _is_probe(self, scope: str, seen: Seen) -> bool:
+        """Whether an attempt began after messages began to probe."""
+        since = self.since.get(scope)
+        return since is None or seen.began is None or seen.began >= since
+
+    # --- memory
+
+    def _put(self, gate: Gate) -> None:
+        if gate.scope == ROUTE:
+            self.route = gate
+        elif gate == Gate(pauses=self._pauses, scope=gate.scope):
+            self.domains.pop(gate.scope, None)
+        else:
+            self.domains[gate.scope] = gate
+
+    def _both(self, domain: str) -> Sequence[tuple[str, ScopeMemory]]:
+        if not domain:
+            return ((ROUTE, self._route_memory),)
+        return ((domain, self._memory_of(domain)), (ROUTE, self._route_memory))
+
+    def _memory_of(self, scope: str) -> ScopeMemory:
+        if scope == ROUTE:
+            return self._route_memory
+        memory = self._memory.get(scope)
+        if memory is None:
+            if len(self._memory) >= MAX_DOMAINS:
+                del self._memory[next(iter(self._memory))]
+            memory = self._memory[scope] = ScopeMemory(Detector(self._windows))
+        return memory
+
+
+def _is_about_content(gate: Gate) -> bool:
+    return gate.cause is not None and gate.cause.content

@@ -1,0 +1,268 @@
+"""One ending -> one judgement: what it means, for whom, by which rule.
+
+Stage outranks code, a specific enhanced code outranks the basic code; the text
+decides where the codes are generic, and otherwise only towards safer. Whatever is
+said before MAIL is never about a message (Exim, Haraka and Postfix each bounce on
+some of it). A `bounce` is always provisional; unknown or malformed never means
+permanent.
+
+A text may quote what a stranger chose: an address, a header field. So whatever looks
+like a refusal of us is read a second time, with all that was sent masked.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+
+from drainer.mail.echo import Sent, unechoed
+from drainer.mail.message import BEHIND_GATE, HOST_LIMIT, PROBLEMS, Problem
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.classify import codes
+from drainer.policy.classify.families import families
+from drainer.policy.classify.normalize import words_of
+from drainer.policy.classify.rules import Rule, find
+from drainer.policy.classify.verdict import LETTERS, Judgement, Scope, Verdict
+
+Answer = Reply | Lost | Problem
+"""What an attempt got: a reply, none, or our own refusal to send."""
+
+_SUCCESS, _INTERMEDIATE, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
+_GO_AHEAD = 354
+_TOO_MANY = frozenset((452, 552))
+_SICK = frozenset((451, 452))
+_GENERIC = frozenset(("", "0.0", "1.0", "2.0", "3.0", "5.0", "7.0", "7.1"))
+"""Details that say little: there the text decides."""
+_SAFER = {"B": "RLHSsD", "M": "RLHSsD", "H": "SsD"}
+"""What a text may make of a letter whose code is specific."""
+_STOPS = frozenset("SsD")
+_ABOUT_US = frozenset(("our-address", "our-rate"))
+"""What a text may say behind a code about the recipient: later, and a vote."""
+_SUSPECT = frozenset((Verdict.STOP, Verdict.HOLD))
+"""Verdicts that a stranger's words must not bring about."""
+
+
+def classify(
+    answer: Answer,
+    stage: Stage,
+    *,
+    accepted: int = 0,
+    rules: Sequence[Rule] = (),
+    sent: Callable[[], Sent] | None = None,
+) -> Judgement:
+    """Judge what a stage ended with.
+
+    ``accepted`` is the number of recipients that this transaction had accepted
+    before: it tells "too many recipients" from a refusal (RFC 5321 4.5.3.1.10).
+    ``rules`` are the operator's own; they outrank ours from MAIL on. ``sent`` returns
+    what the transaction has sent; it is asked for a refusal of us only.
+    """
+    match answer:
+        case Problem():
+            return _judge_problem(answer)
+        case Lost():
+            return _judge_loss(answer, stage)
+        case Reply():  # pragma: no branch
+            found = _judge_reply(answer, stage, accepted, rules)
+            if sent is None or stage.before_mail or not _is_about_us(found):
+                return found
+            masked = _judge_reply(unechoed(answer, sent()), stage, accepted, rules)
+            return _without_echo(found, masked)
+
+
+def _is_about_us(found: Judgement) -> bool:
+    """Whether it counts against the primary, so that no stranger may bring it about."""
+    is_vote = found.rule.removeprefix("text-") in _ABOUT_US
+    return is_vote or found.verdict in _SUSPECT
+
+
+def _without_echo(found: Judgement, masked: Judgement) -> Judgement:
+    """Return what a reply means without the words that were sent, and say so.
+
+    Masking never makes it worse: it may also hide what keeps a rule from applying.
+    """
+    is_worse = masked.verdict is Verdict.STOP is not found.verdict
+    if is_worse or masked.rule == found.rule:
+        return found
+    reason = f"{masked.reason}; the reply quotes what was sent, {found.rule} is ignored"
+    return replace(masked, reason=reason)
+
+
+def _judge_problem(problem: Problem) -> Judgement:
+    if problem.code == BEHIND_GATE:
+        reason = f"not tried, because the primary refuses this host: {problem.detail}"
+        return _judgement("D", "gate-open", reason)
+    if problem.code == HOST_LIMIT:
+        return Judgement(
+            verdict=Verdict.RETRY,
+            scope=Scope.MESSAGE,
+            rule=HOST_LIMIT,
+            reason=f"not sent, because of this host: {problem.detail}",
+            counts=False,
+        )
+    reason = f"{PROBLEMS[problem.code][0]}: {problem.detail}"
+    return _judgement("H", f"local-{problem.code}", reason, Scope.MESSAGE)
+
+
+def _judge_loss(lost: Lost, stage: Stage) -> Judgement:
+    if stage.before_mail:
+        # A failed handshake is as good as a 5xx; waiting does not mend it.
+        letter = "S" if lost.reason == "tls" else "s"
+        return _judgement(letter, f"{stage}-lost", f"no {stage}: {lost}")
+    if stage is Stage.DOT:  # it may have been accepted: RFC 5321 4.5.3.2.6, RFC 1047
+        return Judgement(
+            verdict=Verdict.UNKNOWN,
+            scope=Scope.MESSAGE,
+            rule="dot-lost",
+            reason=f"the reply to the final dot was lost: {lost}",
+        )
+    reason = f"the connection was lost before the final dot: {lost}"
+    return _judgement("R", f"{stage}-lost", reason, Scope.MESSAGE)
+
+
+def _judge_reply(
+    reply: Reply, stage: Stage, accepted: int, rules: Sequence[Rule]
+) -> Judgement:
+    if reply.category in (_SUCCESS, _INTERMEDIATE):
+        return _judge_positive(reply, stage)
+    if stage.before_mail:
+        return _judge_early(reply, stage)
+    words = words_of(reply.text)
+    own = find(rules, words, reply, stage)
+    if own is not None:
+        return _judge_by_rule(own, reply, stage)
+    if reply.code == 421:  # noqa: PLR2004 - RFC 5321 3.8
+        if stage is Stage.DOT:
+            reason = "the primary closes, and has not taken the message"
+            return _judgement("R", "dot-421", reason, Scope.MESSAGE)
+        return _judgement("s", f"{stage}-421", "the primary closes the channel")
+    if stage is Stage.RCPT and accepted and _is_too_many(reply):
+        return Judgement(
+            verdict=Verdict.RETRY,
+            scope=Scope.RECIPIENT,
+            rule="rcpt-too-many",
+            reason="too many recipients in one transaction: sent in another",
+            counts=False,
+        )
+    if stage is Stage.MAIL and reply.code in _SICK and reply.detail[:2] == "3.":
+        reason = "the primary's mail system is full or sick"
+        return _judgement("s", f"mail-{reply.enhanced}", reason)
+    return _judge_by_text(reply, stage, words)
+
+
+def _judge_positive(reply: Reply, stage: Stage) -> Judgement:
+    due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == _SUCCESS
+    if not due:  # 2xx where 354 is due, 3xx elsewhere
+        reason = f"{reply.code} makes no sense at {stage}"
+        rule = f"{stage}-protocol"
+        if stage.before_mail:
+            return _judgement("s", rule, reason)
+        return _judgement("R", rule, reason, Scope.MESSAGE)
+    return _accepted(stage)
+
+
+@cache
+def _accepted(stage: Stage) -> Judgement:
+    return Judgement(
+        verdict=Verdict.DELIVER,
+        scope=Scope.RECIPIENT,
+        rule=f"{stage}-accepted",
+        reason="accepted by the primary",
+    )
+
+
+def _judge_early(reply: Reply, stage: Stage) -> Judgement:
+    transient = reply.category == _TRANSIENT
+    reason = f"the primary refuses this host at {stage}"
+    rule = f"{stage}-{reply.category}xx"
+    return _judgement("s" if transient else "S", rule, reason)
+
+
+def _is_too_many(reply: Reply) -> bool:
+    if reply.detail == "5.3":
+        return True
+    return reply.code in _TOO_MANY and reply.detail in ("", "0.0", "3.0", "5.0")
+
+
+def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Judgement:
+    """Let the text decide as far as it may; the codes do the rest."""
+    letter, rule, meaning = _row(reply, stage)
+    family = find(families(), words, reply, stage)
+    if family is not None and _names_recipient(reply, stage):
+        family = _behind_code(family, reply, stage, words)
+    if family is not None:
+        is_generic = reply.detail in _GENERIC and reply.code not in codes.OUTRANKING
+        theirs = family.letter(reply.category)
+        if is_generic or family.details or theirs in _SAFER.get(letter, ""):
+            return _judge_by_rule(family, reply, stage)
+    if letter in "BM" and reply.mixed:
+        return _judgement("H", "mixed-codes", "the lines of the reply disagree")
+    return _judgement(_widen(letter, stage), rule, meaning)
+
+
+def _names_recipient(reply: Reply, stage: Stage) -> bool:
+    """Whether the code says that it is about this recipient: no text overrules that."""
+    return (
+        stage is Stage.RCPT
+        and reply.detail[:2] in ("1.", "2.")
+        and reply.detail not in _GENERIC
+        and reply.code not in codes.OUTRANKING
+    )
+
+
+def _behind_code(family: Rule, reply: Reply, stage: Stage, words: str) -> Rule | None:
+    """Return what a text may say behind a code that is about the recipient.
+
+    Never that the primary refuses us. Where it names our address, or a rate of ours,
+    the recipient waits, and it is a vote against the primary (policy.detector).
+    """
+    if family.letter(reply.category) not in _STOPS:
+        return family
+    ours = (each for each in families() if each.id in _ABOUT_US)
+    found = find(ours, words, reply, stage)
+    return found and replace(
+        found, permanent="L", temporary="L", details=frozenset((reply.detail,))
+    )
+
+
+def _judge_by_rule(rule: Rule, reply: Reply, stage: Stage) -> Judgement:
+    letter = rule.letter(reply.category)
+    if letter in "BM" and reply.mixed:
+        return _judgement("H", "mixed-codes", "the lines of the reply disagree")
+    return _judgement(_widen(letter, stage), f"text-{rule.id}", rule.why)
+
+
+def _row(reply: Reply, stage: Stage) -> tuple[str, str, str]:
+    """Return letter, rule and meaning by the codes alone."""
+    row = codes.ENHANCED.get(reply.detail)
+    if row is not None and reply.code not in codes.OUTRANKING:
+        letter = row[0] if reply.category == _TRANSIENT else row[1]
+        if reply.enhanced == "5.7.9" and stage in (Stage.DATA, Stage.DOT):
+            letter = "M"  # there it says "policy", and is about the content
+        if letter != "-":
+            return letter, f"enhanced-{reply.enhanced}", row[2]
+    default = (
+        ("R", "a temporary failure")
+        if reply.category == _TRANSIENT
+        else ("B", "a permanent failure")
+    )
+    letter, meaning = codes.BASIC.get(reply.code, default)
+    return letter, f"basic-{reply.code}", meaning
+
+
+def _widen(letter: str, stage: Stage) -> str:
+    """Widen a bounce that no RCPT got: it concerns the whole message."""
+    return "M" if letter == "B" and stage is not Stage.RCPT else letter
+
+
+def _judgement(
+    letter: str, rule: str, reason: str, scope: Scope | None = None
+) -> Judgement:
+    verdict, usual = LETTERS[letter]
+    return Judgement(
+        verdict=verdict,
+        scope=scope or usual,
+        rule=rule,
+        reason=reason,
+        short=letter == "s",
+        counts=verdict is not Verdict.STOP,
+    )

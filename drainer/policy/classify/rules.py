@@ -1,0 +1,202 @@
+"""Rules about the text of a reply, as data: one row each, ours and the operator's.
+
+A row is a mapping with these keys:
+
+id         letters, digits and dashes; unique
+when       regular expressions; one must be found in the words (wording.words_of)
+unless     regular expressions; none may be found
+codes      basic codes it applies to; none = all
+enhanced   subject.detail it applies to ("4.1"); then it decides although the code
+           is specific
+stages     stages it applies to; none = all from MAIL on
+permanent  what it means in a 5xx reply, and
+temporary  in a 4xx reply: a key of MEANINGS; a 4xx is never permanent
+why        the reason in words of a person
+danger     what it could be mistaken for
+
+Expressions are RE2's: its time is linear in the text, whatever an operator has written
+and a primary replies. They look like Python's, without looking around and without
+references back.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import re2
+
+from drainer.mail.reply import Reply, Stage
+from drainer.runtime.values import dataclass
+
+MEANINGS: Mapping[str, str] = {
+    "retry": "R",
+    "retry-long": "L",
+    "bounce": "B",
+    "bounce message": "M",
+    "hold": "H",
+    "stop": "S",
+    "stop briefly": "s",
+    "stop domain": "D",
+}
+"""What a rule can say, and the letter of the tables for it."""
+
+_TRANSIENT = 4
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+_QUIET = re2.Options()
+_QUIET.log_errors = False
+_KEYS = frozenset(
+    (
+        "id", "when", "unless", "codes", "enhanced", "stages", "permanent",
+        "temporary", "why", "danger",
+    )
+)  # fmt: skip
+
+
+class Pattern(Protocol):
+    """A compiled expression, as far as it is used."""
+
+    def search(self, text: str, /) -> object | None:
+        """Return where it is found in a text; None when it is not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule, checked and compiled."""
+
+    id: str
+    when: tuple[Pattern, ...]
+    unless: tuple[Pattern, ...] = ()
+    codes: frozenset[int] = frozenset()
+    details: frozenset[str] = frozenset()
+    stages: frozenset[Stage] = frozenset()
+    #: Letters; '' = it does not apply to that class.
+    permanent: str = ""
+    temporary: str = ""
+    why: str = ""
+    danger: str = ""
+
+    def letter(self, category: int) -> str:
+        """Return what it means for a reply of class 4 or 5; '' = nothing."""
+        return self.temporary if category == _TRANSIENT else self.permanent
+
+    def matches(self, words: str, reply: Reply, stage: Stage) -> bool:
+        """Whether it applies to a reply, whose words are given."""
+        return (
+            bool(self.letter(reply.category))
+            and (not self.codes or reply.code in self.codes)
+            and (not self.details or reply.detail in self.details)
+            and (not self.stages or stage in self.stages)
+            and any(pattern.search(words) for pattern in self.when)
+            and not any(pattern.search(words) for pattern in self.unless)
+        )
+
+
+def find(rules: Iterable[Rule], words: str, reply: Reply, stage: Stage) -> Rule | None:
+    """Return the first rule that applies."""
+    return next((rule for rule in rules if rule.matches(words, reply, stage)), None)
+
+
+def rules_of(rows: Sequence[Mapping[str, object]]) -> tuple[Rule, ...]:
+    """Check and compile rows; ValueError says which one is wrong, and what is legal."""
+    rules = tuple(rule_of(row, number) for number, row in enumerate(rows, 1))
+    seen: set[str] = set()
+    for rule in rules:
+        if rule.id in seen:
+            message = f"two rules are called {rule.id!r}"
+            raise ValueError(message)
+        seen.add(rule.id)
+    return rules
+
+
+def rule_of(row: Mapping[str, object], number: int = 1) -> Rule:
+    """Check and compile one row; ``number`` names it in an error."""
+    name = f"rule {number} ({row.get('id', 'without an id')})"
+    for key in row:
+        if key not in _KEYS:
+            message = (
+                f"{name}: unknown key {key!r}; legal are {', '.join(sorted(_KEYS))}"
+            )
+            raise ValueError(message)
+    if not _ID.fullmatch(str(row.get("id", ""))):
+        message = f"{name}: id must be letters, digits and dashes"
+        raise ValueError(message)
+    permanent, temporary = (_meaning(name, row, key) for key in _CLASSES)
+    if not permanent and not temporary:
+        message = f"{name}: say what it means: permanent, temporary, or both"
+        raise ValueError(message)
+    if temporary and temporary in "BM":
+        message = f"{name}: a temporary refusal is never permanent"
+        raise ValueError(message)
+    when = _patterns(name, row, "when")
+    if not when:
+        message = f"{name}: when is missing: a list of regular expressions"
+        raise ValueError(message)
+    return Rule(
+        id=str(row["id"]),
+        when=when,
+        unless=_patterns(name, row, "unless"),
+        codes=frozenset(_codes(name, row)),
+        details=frozenset(_texts(name, row, "enhanced")),
+        stages=frozenset(_stages(name, row)),
+        permanent=permanent,
+        temporary=temporary,
+        why=str(row.get("why", "")) or f"rule {row['id']} says so",
+        danger=str(row.get("danger", "")),
+    )
+
+
+_CLASSES = ("permanent", "temporary")
+
+
+def _meaning(name: str, row: Mapping[str, object], key: str) -> str:
+    text = row.get(key, "")
+    if text and (not isinstance(text, str) or text not in MEANINGS):
+        message = f"{name}: {key} = {text!r}; legal are {', '.join(MEANINGS)}"
+        raise ValueError(message)
+    return MEANINGS[str(text)] if text else ""
+
+
+def _texts(name: str, row: Mapping[str, object], key: str) -> list[str]:
+    given = row.get(key, [])
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(each, str) for each in given
+    ):
+        message = f"{name}: {key} must be a list of texts"
+        raise ValueError(message)
+    return list(given)
+
+
+def _patterns(name: str, row: Mapping[str, object], key: str) -> tuple[Pattern, ...]:
+    found: list[Pattern] = []
+    for text in _texts(name, row, key):
+        try:
+            found.append(re2.compile(text, _QUIET))
+        except (re2.error, UnicodeError) as error:
+            said = error.args[0]
+            reason = said.decode() if isinstance(said, bytes) else said
+            message = f"{name}: {key} {text!r} is no regular expression: {reason}"
+            raise ValueError(message) from None
+    return tuple(found)
+
+
+def _codes(name: str, row: Mapping[str, object]) -> list[int]:
+    given = row.get("codes", [])
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(each, int) and 400 <= each <= 599  # noqa: PLR2004
+        for each in given
+    ):
+        message = f"{name}: codes must be a list of numbers from 400 to 599"
+        raise ValueError(message)
+    return list(given)
+
+
+def _stages(name: str, row: Mapping[str, object]) -> list[Stage]:
+    legal = [stage for stage in Stage if not stage.before_mail]
+    stages = []
+    for text in _texts(name, row, "stages"):
+        if text.lower() not in legal:
+            message = f"{name}: stage {text!r}; legal are {', '.join(legal)}"
+            raise ValueError(message)
+        stages.append(Stage(text.lower()))
+    return stages

@@ -1,0 +1,53 @@
+"""What an ending can mean, for whom, and by which rule."""
+
+import enum
+
+from drainer.runtime.values import dataclass
+
+
+class Verdict(enum.StrEnum):
+    """What one ending means for one recipient."""
+
+    DELIVER = "deliver"
+    RETRY = "retry"
+    RETRY_LONG = "retry-long"
+    BOUNCE = "bounce"
+    HOLD = "hold"
+    STOP = "stop"
+    UNKNOWN = "unknown"
+
+
+class Scope(enum.StrEnum):
+    """Whom a verdict is about."""
+
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+    DOMAIN = "domain"
+    ROUTE = "route"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict with its scope, its rule, and the reason in words."""
+
+    verdict: Verdict
+    scope: Scope
+    rule: str
+    reason: str
+    #: A `stop` that is tried again within the run, on its own.
+    short: bool = False
+    #: Whether this spends one of the recipient's attempts.
+    counts: bool = True
+
+
+LETTERS: dict[str, tuple[Verdict, Scope]] = {
+    "R": (Verdict.RETRY, Scope.RECIPIENT),
+    "L": (Verdict.RETRY_LONG, Scope.RECIPIENT),
+    "B": (Verdict.BOUNCE, Scope.RECIPIENT),
+    "M": (Verdict.BOUNCE, Scope.MESSAGE),
+    "H": (Verdict.HOLD, Scope.RECIPIENT),
+    "S": (Verdict.STOP, Scope.ROUTE),
+    "s": (Verdict.STOP, Scope.ROUTE),
+    "D": (Verdict.STOP, Scope.DOMAIN),
+}
+"""The letters of the tables: verdict and usual scope."""

@@ -1,0 +1,1 @@
+"""Rates, the AIMD controller and the operator's overrides. Pure."""

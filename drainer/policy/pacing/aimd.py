@@ -1,0 +1,260 @@
+"""How much the primary bears: narrower when it suffers, wider while it is well. Pure.
+
+It starts with one connection and a low rate, doubles, then goes up step by step
+(additive increase). Three things narrow it (multiplicative decrease): the latency of
+RCPT and of the end of data against the best of the last minutes, as in TCP Vegas and
+in gradient limiters; the share of attempts that were put off; connections that fail.
+A load that the primary tells of itself counts likewise.
+
+It never acts upon one message. As in Postfix's scheduler, a change needs a cohort, and
+only what began after the last change counts, so that one bad moment counts once; and
+between well and ill there is a range in which nothing changes.
+"""
+
+import math
+from collections import deque
+from dataclasses import field
+from datetime import timedelta
+from statistics import median
+
+from drainer.mail.reply import Lost, Stage
+from drainer.policy.breaker.detector import is_storm
+from drainer.policy.classify.classifier import Answer
+from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.runtime.values import dataclass
+
+FLOOR = 1 / 16
+"""Of everything that is allowed: the start, and the least."""
+FLOOR_RATE = 1.0
+"""Messages per second that are never gone below, unless configured."""
+TICKS = 20
+"""Steps of a ramp: up to 8 doublings, then 8 steps of a sixteenth."""
+LEAST_TICK = 1.0
+"""Seconds."""
+COHORT = 5
+"""Samples that tell something, at least; more when there are more connections."""
+MEMORY = 32
+"""The latest samples that are looked at."""
+
+WELL, ILL = 1.3, 2.0
+"""Times the usual latency: up to the one it may widen, beyond the other it narrows."""
+SLACK = 0.05
+"""Seconds more than usual that nobody notices."""
+USUAL_FOR, USUAL_STEP = 600.0, 30.0
+"""Seconds: how long the best latency counts, and how finely that is kept."""
+PUT_OFF = 1 / 8
+"""The share of attempts put off that narrows."""
+_OF_A_MAILBOX = frozenset(("1.", "2.", "7."))
+RELIEF = 0.8
+"""Of the highest load: above it nothing widens."""
+
+
+def is_overload(judgement: Judgement, answer: Answer, stage: Stage) -> bool:
+    """Whether an ending says that the primary has too much to do.
+
+    A mailbox that is greylisted, full or unknown says nothing about the primary. Nor
+    does one that is put off by itself, at RCPT or by a policy: a stranger chose it.
+    """
+    if isinstance(answer, Lost):
+        return True
+    if is_storm(judgement, answer):
+        return answer.detail[:2] not in _OF_A_MAILBOX
+    stopped = judgement.verdict is Verdict.STOP and judgement.short
+    return stopped and judgement.scope is Scope.ROUTE and stage is not Stage.RCPT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What one attempt, or one failed connection, tells. Times in seconds."""
+
+    #: When it began, on any clock that only goes forward.
+    began: float
+    #: What a recipient took, and the end of data; None = it is not known.
+    rcpt: float | None = None
+    dot: float | None = None
+    put_off: bool = False
+    #: No session could be opened.
+    unreachable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What the primary says about itself."""
+
+    at: float
+    value: float
+    #: From there on it wants less.
+    high: float
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"its load is {self.value:.2f}, the limit {self.high:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A change: shares of what is allowed, and why."""
+
+    before: float
+    after: float
+    why: str
+
+    @property
+    def rule(self) -> str:
+        """The rule that a decision is recorded by."""
+        return "throttle-widen" if self.after > self.before else "throttle-narrow"
+
+
+@dataclass(slots=True)
+class _Latency:
+    """One latency: the usual one, and that of the latest cohort."""
+
+    name: str
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY))
+    #: When a part of the window began, and the best median in it.
+    best: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def add(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self.latest.append(seconds)
+
+    def stress(self, now: float) -> float:
+        """Return how many times the usual latency the latest cohort needed."""
+        if len(self.latest) < COHORT:
+            return 1.0
+        middle = median(self.latest)
+        while self.best and self.best[0][0] < now - USUAL_FOR:
+            self.best.popleft()
+        if not self.best or self.best[-1][0] < now - USUAL_STEP:
+            self.best.append((now, middle))
+        elif middle < self.best[-1][1]:
+            self.best[-1] = (self.best[-1][0], middle)
+        return middle / (self.usual + SLACK)
+
+    @property
+    def usual(self) -> float:
+        return min(seconds for _, seconds in self.best)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} takes {1000 * median(self.latest):.0f} ms, usually"
+            f" {1000 * self.usual:.0f} ms"
+        )
+
+
+class Adaptive:
+    """Decides which share of the configured rate and connections is used."""
+
+    def __init__(self, connections: int, ramp: timedelta, *, full: bool) -> None:
+        """Start low, so that a healthy primary gets everything within ``ramp``.
+
+        ``full`` skips the ramp. Both only narrow and widen from then on.
+        """
+        self._connections = connections
+        self._floor = min(FLOOR, 1 / connections)
+        self._tick = max(LEAST_TICK, ramp.total_seconds() / TICKS)
+        #: From 0 to 1: what is in force.
+        self.level = 1.0 if full else self._floor
+        #: Up to here it doubles; then it goes up by steps.
+        self._doubles_to = 0.5
+        self._moved = -math.inf
+        self._rcpt, self._dot = _Latency("a recipient"), _Latency("the end of data")
+        self._put_off: deque[bool] = deque(maxlen=MEMORY)
+        self._unreachable = 0
+        self._count = 0
+
+    # --- what is in force
+
+    @property
+    def connections(self) -> int:
+        """How many connections may be open."""
+        return self.at(self.level)
+
+    def at(self, level: float) -> int:
+        """Return how many connections a level is."""
+        return max(1, math.ceil(level * self._connections - 1e-9))
+
+    def jump(self, level: float, now: float) -> None:
+        """Go on from another level: somebody has decided so."""
+        self.level = min(1.0, max(self._floor, level))
+        self._forget(now)
+
+    # --- what happened
+
+    def observe(self, sample: Sample) -> None:
+        """Take a sample; what began before the last change tells nothing about it."""
+        if sample.began < self._moved:
+            return
+        if sample.unreachable:
+            self._unreachable += 1
+            return
+        self._count += 1
+        self._put_off.append(sample.put_off)
+        if not sample.put_off:  # a refusal is quick, or late: it is no measure
+            self._rcpt.add(sample.rcpt)
+            self._dot.add(sample.dot)
+
+    def step(self, now: float, load: Load | None = None) -> Move | None:
+        """Decide, about once a second; return the change if there is one."""
+        stress, worst = max(
+            ((each.stress(now), each) for each in (self._rcpt, self._dot)),
+            key=lambda pair: pair[0],
+        )
+        factor, why = self._ill(stress, worst, load)
+        if why:
+            self._doubles_to = max(self._floor, self.level * factor)
+            return self._change(self._doubles_to, why, now)
+        rests = load is not None and load.value > RELIEF * load.high
+        if self.level >= 1 or stress > WELL or rests or not self._may_widen(now):
+            return None
+        if self.level < self._doubles_to:
+            return self._change(
+                min(2 * self.level, self._doubles_to),
+                "going up, the primary is well",
+                now,
+            )
+        return self._change(
+            min(1.0, self.level + FLOOR), "going up, the primary is well", now
+        )
+
+    def _ill(
+        self, stress: float, worst: _Latency, load: Load | None
+    ) -> tuple[float, str]:
+        """Return the factor to narrow by, and why; '' = there is no reason to."""
+        if self._unreachable:
+            return 0.5, "a connection to the primary failed"
+        put_off, count = sum(self._put_off), len(self._put_off)
+        if put_off > 1 and put_off >= PUT_OFF * max(count, COHORT):
+            return 0.5, f"the primary put {put_off} of {count} messages off"
+        if load is not None and load.value >= load.high and load.at > self._moved:
+            return 0.5, f"the primary is busy: {load}"
+        if stress > ILL:
+            return max(0.5, ILL / stress), f"the primary slows down: {worst}"
+        return 1.0, ""
+
+    def _may_widen(self, now: float) -> bool:
+        """Whether the last change is old enough, and a cohort was well since then."""
+        if now - self._moved < self._tick:
+            return False
+        if sum(self._put_off) > PUT_OFF / 2 * len(self._put_off):
+            return False
+        return self._count >= max(COHORT, self.connections)
+
+    def _change(self, level: float, why: str, now: float) -> Move | None:
+        before, self.level = self.level, level
+        self._forget(now)
+        if level == before:
+            return None
+        return Move(before=before, after=level, why=why)
+
+    def _forget(self, now: float) -> None:
+        """Let only what begins from now on count."""
+        self._moved = now
+        self._count = self._unreachable = 0
+        for each in (self._put_off, self._rcpt.latest, self._dot.latest):
+            each.clear()
+
+
+def share_at(level: float, per_second: float) -> float:
+    """Return the share of a rate that a level is, so that it is not hopelessly slow."""
+    return max(level, min(1.0, FLOOR_RATE / per_second))

@@ -1,0 +1,130 @@
+"""Rates as arithmetic: buckets, and what a restart may still send.
+
+Promise P3: no window of any length sees more than rate x window + burst. The
+buckets themselves are aiolimiter's, in drainer.smtp.rate_limiter.
+"""
+
+import math
+import re
+from datetime import timedelta
+
+from drainer.runtime.values import dataclass
+
+_UNITS = {"second": 1, "minute": 60, "hour": 3600}
+_SIZES = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+}
+_RATE = re.compile(
+    r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*/\s*(s|sec|m|min|h|second|minute|hour)s?\s*"
+)
+_SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour"}
+
+BURST_SECONDS = 0.1
+"""The usual burst: timers are coarse, so that a bucket of one loses some percent."""
+
+BURST_MESSAGES = 4
+"""The least usual burst: as many drains can share the rate (Rate.sharers)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """So many per second, with a burst that is never exceeded."""
+
+    per_second: float
+    burst: float
+
+    @property
+    def period(self) -> float:
+        """Seconds in which a full burst drains away."""
+        return self.burst / self.per_second
+
+    @property
+    def sharers(self) -> int:
+        """How many drains can share it: each needs a bucket for one message."""
+        return max(1, int(self.burst))
+
+    def part(self, share: float) -> "Rate":
+        """Return a share, 0 to 1, of rate and burst."""
+        return Rate(per_second=self.per_second * share, burst=self.burst * share)
+
+    def level_after(self, idle: timedelta) -> float:
+        """Return how full the bucket still is, ``idle`` after the last activity.
+
+        A run that ended had at most a full bucket; with this its successor never
+        adds a burst of its own to it.
+        """
+        level = self.burst - idle.total_seconds() * self.per_second
+        return min(self.burst, max(0.0, level))  # a clock may have been set back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What a primary may see per time; None = as much as comes."""
+
+    messages: Rate | None = None
+    #: Of contents.
+    octets: Rate | None = None
+    #: A message with more of them than a burst waits until all are paid for.
+    recipients: Rate | None = None
+    #: New ones; its burst is at least what may be open at once.
+    connections: Rate | None = None
+
+
+UNLIMITED = Rates()
+
+
+def parse_rate(text: str, *, sized: bool = False) -> float | None:
+    """Return the amount per second; None for 'unlimited'.
+
+    ``20/second``, ``90/minute``, ``1000/hour``; ``sized`` takes kB, MB, GB, MiB as
+    in ``5MB/second``. Raises ValueError that says what is legal.
+    """
+    if text.strip().lower() == "unlimited":
+        return None
+    match = _RATE.fullmatch(text)
+    unit = match[2].lower() if match else ""
+    if match is None or (unit and not sized) or unit not in _SIZES:
+        legal = "5MB/second" if sized else "20/second, 90/minute, 1000/hour"
+        message = f"{text!r} is no rate; write e.g. {legal}, or unlimited"
+        raise ValueError(message)
+    amount = float(match[1]) * _SIZES[unit] / _UNITS[_SHORT.get(match[3], match[3])]
+    if amount <= 0:
+        message = f"the rate {text!r} would never send anything"
+        raise ValueError(message)
+    if not math.isfinite(amount):
+        message = f"the rate {text[:20]!r}... is too large; write unlimited"
+        raise ValueError(message)
+    return amount
+
+
+def message_rate(per_second: float, burst: int | None) -> Rate:
+    """Return the bucket for messages; its burst is at most one second's worth.
+
+    Raises ValueError for a burst over that.
+    """
+    most = max(1.0, per_second)
+    if burst is None:
+        usual = max(BURST_MESSAGES, per_second * BURST_SECONDS)
+        return Rate(per_second=per_second, burst=min(most, usual))
+    if not 1 <= burst <= most:
+        message = f"a burst of {burst}: legal is 1 to {int(most)} (one second's worth)"
+        raise ValueError(message)
+    return Rate(per_second=per_second, burst=float(burst))
+
+
+def parse_size(text: str) -> int:
+    """Return octets of 5MB, 64KiB, 1000; ValueError when it is no size."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = match[2].lower() if match else ""
+    octets = float(match[1]) * _SIZES.get(unit, math.nan) if match else math.nan
+    if not math.isfinite(octets):
+        message = f"{text[:60]!r} is no size; write e.g. 500kB, 5MB, 64KiB"
+        raise ValueError(message)
+    return int(octets)

@@ -1,0 +1,1 @@
+"""The states of a recipient, and what an attempt means for it. Pure."""

@@ -1,0 +1,296 @@
+"""What an ending means: by itself, and in the light of everything else. Pure.
+
+By itself it is classified (``judge``), and the scope gates look at that. Then it is
+reconsidered: a refusal may have been meant for somebody else, or for us.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol
+
+from drainer.mail.echo import Sent
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.bounce.decision import Answer as Permission
+from drainer.policy.bounce.decision import Case, Decision, decide
+from drainer.policy.bounce.limits import Tally, Told
+from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.classify.classifier import Answer, classify
+from drainer.policy.classify.retry_after import stated_delay
+from drainer.policy.classify.rules import Rule
+from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.recipient.delivery import Claimed
+from drainer.policy.recipient.retry import Schedule
+from drainer.runtime.values import dataclass
+
+MAX_DROPS = 3
+"""After so many connections that ended right after its content it is poison."""
+MAX_SOLO = 20
+"""Recipients refused together that are each tried alone at once."""
+
+CONTRADICTED = "contradicted-stop"
+"""The rule of a message that is refused as if it were us, while others are welcome."""
+
+REFUSED_IN_DOUBT = "refused-in-doubt"
+"""The rule of what is refused after it may have arrived."""
+
+_CLOSING = 421
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How one recipient's attempt ended."""
+
+    claimed: Claimed
+    stage: Stage
+    answer: Answer
+    #: Recipients accepted before this one in the same transaction.
+    accepted: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An ending, and what it means by itself."""
+
+    ending: Ending
+    judgement: Judgement
+    #: How many recipients got the same reply to the final dot; 0 = it does not matter.
+    shared: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """What the bounce gate says about one recipient's confirmed refusal."""
+
+    decision: Decision
+    #: The key and the enhanced status code of the report, if one is to be sent.
+    key: str = ""
+    status: str = ""
+    #: What it was asked; None when nobody had looked for evidence.
+    case: Case | None = None
+
+    @property
+    def organisation(self) -> str:
+        """The organisation of the sender's domain; '' without evidence."""
+        return self.case.facts.organisation if self.case else ""
+
+    @property
+    def sends(self) -> bool:
+        """Whether the sender may be told."""
+        return self.decision.answer is Permission.SEND
+
+    def amid(self, tally: Tally, told: Told) -> "Permit":
+        """Return what the gate says in view of what was told; not yet counted."""
+        if self.case is None or not self.sends:
+            return self
+        sent = tally.before(told, self.case.limits.tag_delimiters)
+        case = replace(self.case, reported=tally.knows(told), sent=sent)
+        return replace(self, decision=decide(case))
+
+
+class Standing(Protocol):
+    """What the gates know at this moment (policy.scopes.Scopes)."""
+
+    #: Too many refusals for good are pending: none becomes final.
+    brake: bool
+
+    def barrier(self, domain: str) -> Gate | None:
+        """Return the gate that keeps mail for a domain waiting, or None."""
+        ...
+
+    def proven(self, domain: str, sender_domain: str, since: datetime) -> bool:
+        """Whether others were welcome on that scope since then."""
+        ...
+
+    def contradicted_stop(
+        self, judgement: Judgement, domain: str, stage: Stage, since: datetime
+    ) -> bool:
+        """Whether others passed a stage since a message met a refusal of us there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What settling goes by: when to try again, and the operator's own rules."""
+
+    schedule: Schedule = field(default_factory=Schedule)
+    rules: Sequence[Rule] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """The circumstances of one settlement."""
+
+    now: datetime
+    #: In [0, 1): the jitter.
+    draw: float
+    sender_domain: str
+    standing: Standing
+    #: There is a durable copy of the message beside the spool.
+    kept: bool = False
+    #: Says whether the sender may be told of a confirmed refusal; None = nobody is.
+    permit: "Callable[[Judged], Permit] | None" = None
+
+
+def judge(
+    endings: Iterable[Ending],
+    rules: Sequence[Rule],
+    sent: Callable[[Stage], Sent] | None = None,
+) -> tuple[Judged, ...]:
+    """Judge every ending of one attempt by itself.
+
+    ``sent`` returns what the attempt has sent up to a stage.
+    """
+    these = tuple(endings)
+    shared = sum(1 for ending in these if ending.stage is Stage.DOT)
+    return tuple(
+        Judged(
+            ending=ending,
+            judgement=classify(
+                ending.answer,
+                ending.stage,
+                accepted=ending.accepted,
+                rules=rules,
+                sent=sent and partial(sent, ending.stage),
+            ),
+            shared=shared if n < MAX_SOLO else 0,
+        )
+        for n, ending in enumerate(these)
+    )
+
+
+def excuse(judged: Iterable[Judged], moment: Moment) -> tuple[Judged, ...]:
+    """Hold a message that is refused as if it were us, while others are accepted.
+
+    That is asked before the gates look at it, so that it never moves them again.
+    """
+    return tuple(
+        each
+        if (found := _alone(each, moment)) is None
+        else replace(each, judgement=found)
+        for each in judged
+    )
+
+
+def _alone(each: Judged, moment: Moment) -> Judgement | None:
+    claimed, judgement = each.ending.claimed, each.judgement
+    if judgement.verdict is not Verdict.STOP or judgement.short:
+        return None
+    if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
+        return None
+    contradicted = moment.standing.contradicted_stop(
+        judgement, claimed.domain, each.ending.stage, claimed.refused
+    )
+    if not contradicted:
+        return None
+    words = (
+        "others passed this stage meanwhile, so the primary refuses this message and"
+        " not this host; see the primary's log, then `drainer release` or `drainer"
+        " discard` it"
+    )
+    return _change(judgement, Verdict.HOLD, CONTRADICTED, words)
+
+
+def reconsider(each: Judged, moment: Moment, policy: Policy) -> Judged:
+    """Return it with the verdict that stands."""
+    for change in (_in_doubt, _poison, _shared, _individual, _expired, _behind_gate):
+        found = change(each, moment, policy)
+        if found is not None:
+            return replace(each, judgement=found)
+    return each
+
+
+def _change(
+    judgement: Judgement,
+    verdict: Verdict,
+    rule: str,
+    words: str,
+    *,
+    counts: bool = True,
+) -> Judgement:
+    reason = f"{words}: {judgement.reason}"
+    return replace(judgement, verdict=verdict, rule=rule, reason=reason, counts=counts)
+
+
+def _in_doubt(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+    """Bounce nothing that may have arrived before: a refusal may mean just that."""
+    judgement = each.judgement
+    if judgement.verdict is not Verdict.BOUNCE or not each.ending.claimed.doubts:
+        return None
+    words = "it may have arrived before, so it is never bounced"
+    return _change(judgement, Verdict.HOLD, REFUSED_IN_DOUBT, words)
+
+
+def is_drop(ending: Ending) -> bool:
+    """Whether the session ended right after the content, and it was not accepted."""
+    answer = ending.answer
+    if ending.stage is Stage.DOT:
+        return isinstance(answer, Reply) and answer.code == _CLOSING
+    return ending.stage is Stage.BODY and isinstance(answer, Lost)
+
+
+def _poison(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+    if not is_drop(each.ending) or each.ending.claimed.drops + 1 < MAX_DROPS:
+        return None
+    words = "the primary ends the session at this content, time after time"
+    return _change(each.judgement, Verdict.HOLD, "poison", words)
+
+
+def _shared(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+    """Let none suffer for another: one's filter may have refused for all."""
+    ending, judgement = each.ending, each.judgement
+    is_it = ending.stage is Stage.DOT and judgement.verdict is Verdict.BOUNCE
+    if not is_it or each.shared <= 1 or ending.claimed.solo:
+        return None
+    words = "refused together with others, so it is tried alone"
+    return _change(judgement, Verdict.RETRY, "dot-shared", words, counts=False)
+
+
+def _individual(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
+    """Retry a message that the primary put off as if it were us, while mail flows."""
+    judgement, claimed = each.judgement, each.ending.claimed
+    if judgement.verdict is not Verdict.STOP or not judgement.short:
+        return None
+    if moment.standing.barrier(claimed.domain) is not None:
+        return None
+    words = "others are accepted, so only this message waits"
+    return _change(judgement, Verdict.RETRY, judgement.rule, words)
+
+
+def _expired(each: Judged, moment: Moment, policy: Policy) -> Judgement | None:
+    judgement = each.judgement
+    if judgement.verdict not in (Verdict.RETRY, Verdict.RETRY_LONG):
+        return None
+    spent = each.ending.claimed.spent + delay(each, moment, policy)
+    if not judgement.counts or not policy.schedule.is_spent(judgement.verdict, spent):
+        return None
+    words = "4.4.7 it was tried for as long as it may be"
+    return _change(judgement, Verdict.BOUNCE, "lifetime-spent", words)
+
+
+def _behind_gate(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
+    """Refuse to judge a message while the primary refuses everybody."""
+    if each.judgement.verdict is not Verdict.BOUNCE:
+        return None
+    gate = moment.standing.barrier(each.ending.claimed.domain)
+    if gate is None or gate.state is not GateState.OPEN:
+        return None
+    words = "the primary refuses everybody, so this judges nobody"
+    found = _change(each.judgement, Verdict.STOP, "gate-open", words, counts=False)
+    return replace(found, scope=Scope.DOMAIN if gate.scope else Scope.ROUTE)
+
+
+def delay(each: Judged, moment: Moment, policy: Policy) -> timedelta:
+    """Return how long to wait before the next attempt."""
+    claimed, judgement = each.ending.claimed, each.judgement
+    if judgement.verdict is Verdict.RETRY and not judgement.counts:
+        return timedelta(0)
+    attempts = claimed.attempts + judgement.counts
+    wait = policy.schedule.delay(judgement.verdict, attempts, moment.draw)
+    answer = each.ending.answer
+    if judgement.verdict is Verdict.RETRY and isinstance(answer, Reply):
+        stated = stated_delay(answer.text)
+        if stated is not None:
+            return max(stated, policy.schedule.soonest)
+    return wait

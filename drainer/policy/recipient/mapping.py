@@ -1,0 +1,109 @@
+"""Recipients that get another address on the way. Pure.
+
+A run may send mail for one address, or for a whole domain, to another one. It is
+applied once: what an address is mapped to is not looked up again, so that two
+addresses may change places. The spool and the ledger keep the address of the
+spool; only the RCPT command has the other one, with the first one as ORCPT when
+the client gave none (RFC 3461 5.2.1).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import field, replace
+
+from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
+from drainer.runtime.values import dataclass
+
+
+def _folded(mailbox: str) -> str:
+    local, at, domain = mailbox.lower().rpartition("@")
+    return f"{local}{at}{domain.rstrip('.')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """Which addresses become which; nothing by default."""
+
+    #: Keyed by the folded mailbox, or ``@domain``; the value is a mailbox, or
+    #: ``@domain``, which keeps the local part.
+    table: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether anything is mapped."""
+        return bool(self.table)
+
+    def target(self, forward_path: str) -> str:
+        """Return the address to send to: the same one unless it is mapped.
+
+        Raises AddressError when the local part does not fit into the new domain.
+        """
+        if not self.table:
+            return forward_path
+        wanted = _folded(forward_path)
+        domain = wanted.rpartition("@")[2]
+        found = self.table.get(wanted) or self.table.get(f"@{domain}")
+        if not found:
+            return forward_path
+        if not found.startswith("@"):
+            return found
+        return parse_mailbox(forward_path.rpartition("@")[0] + found)
+
+    def applied(self, recipient: Recipient) -> Recipient:
+        """Return the recipient as it is sent to."""
+        path = recipient.forward_path
+        target = self.target(path)
+        if target == path:
+            return recipient
+        kind = "rfc822" if path.isascii() else "utf-8"  # RFC 6533 3
+        orcpt = recipient.orcpt or f"{kind};{path}"
+        return replace(recipient, forward_path=target, orcpt=orcpt, original=path)
+
+
+def parse_redirects(lines: Iterable[str]) -> Redirect:
+    """Read ``old@x=new@y`` or ``@x=@y``; blanks may stand for the sign.
+
+    An empty line, and what follows a ``#`` at its beginning, says nothing. Raises
+    ValueError that says which line is wrong, and why.
+    """
+    table: dict[str, str] = {}
+    for line in lines:
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        old, new = _parse(text)
+        if table.setdefault(_folded(old), new) != new:
+            message = f"{old} is mapped twice, to {table[_folded(old)]} and to {new}"
+            raise ValueError(message)
+    return Redirect(table=table)
+
+
+def _parse(text: str) -> tuple[str, str]:
+    """Take a line apart: the sign may also stand within a local part."""
+    words = text.split()
+    if len(words) == 2 and not words[0].endswith("="):  # noqa: PLR2004
+        pairs = [(words[0], words[1])]
+    else:
+        cuts = [at for at, char in enumerate(text) if char == "="]
+        pairs = [(text[:at].strip(), text[at + 1 :].strip()) for at in cuts]
+    reason = "write old@x=new@y, or @x=@y for a domain"
+    found = []
+    for old, new in pairs:
+        try:
+            found.append((_address(old), _address(new)))
+        except AddressError as error:
+            reason = str(error)
+    if len(found) == 1:
+        return found[0]
+    message = f"cannot map {text[:200]!r}: {'it has two meanings' if found else reason}"
+    raise ValueError(message)
+
+
+def _address(text: str) -> str:
+    """Return a mailbox, or ``@domain``; AddressError when it is neither."""
+    if text.startswith("@"):
+        parse_mailbox(f"postmaster{text}")
+        return text
+    mailbox = parse_mailbox(text)
+    if "@" not in mailbox:
+        message = f"no domain in {text!r}"
+        raise AddressError(message)
+    return mailbox

@@ -1,0 +1,240 @@
+"""One attempt's endings, judged -> what becomes of each recipient. Pure.
+
+A refusal for good is final only when it was confirmed, and none counts while the
+primary refuses everybody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from drainer.mail.message import Problem
+from drainer.mail.reply import Stage
+from drainer.policy.bounce.decision import Answer
+from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.classify.verdict import Judgement, Verdict
+from drainer.policy.recipient.delivery import Claimed
+from drainer.policy.recipient.judge import (
+    Judged,
+    Moment,
+    Permit,
+    Policy,
+    delay,
+    is_drop,
+    reconsider,
+)
+from drainer.policy.recipient.state import CLAIMABLE, Event, State, follow
+from drainer.runtime.values import dataclass
+
+MAX_DOUBTS = 3
+"""After so many lost replies to the final dot a message is held (poison?)."""
+FAR = timedelta(hours=6)
+"""When mail behind an open gate is looked at again, should nobody close the gate."""
+SECOND_LOOK = timedelta(seconds=10)
+"""When a message that is refused as if it were us is tried again, at the latest."""
+ROUTE_WAITS = "*"
+"""How a recipient says that it waits for the gate of the route."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What becomes of one recipient."""
+
+    claimed: Claimed
+    stage: Stage
+    judgement: Judgement
+    state: State
+    #: None unless the new state waits for a time.
+    due: datetime | None
+    attempts: int
+    doubts: int
+    #: The peer's words, or ours when it had none.
+    reply: str
+    #: What a later attempt must know; as in Claimed.
+    drops: int = 0
+    solo: bool = False
+    spent: timedelta = timedelta(0)
+    refusal: str = ""
+    refused: datetime | None = None
+    #: What the bounce gate said, when it was asked.
+    permit: Permit | None = None
+    #: The scope whose gate it waits for: a domain, ROUTE_WAITS, or '' for none.
+    waits: str = ""
+
+
+_EVENTS = {
+    Verdict.DELIVER: Event.DELIVER,
+    Verdict.RETRY: Event.RETRY,
+    Verdict.RETRY_LONG: Event.RETRY,
+    Verdict.STOP: Event.STOP,
+    Verdict.BOUNCE: Event.BOUNCE,
+    Verdict.HOLD: Event.HOLD,
+    Verdict.UNKNOWN: Event.DOUBT,
+}
+
+
+def settle(
+    judged: Sequence[Judged], moment: Moment, policy: Policy
+) -> tuple[Settlement, ...]:
+    """Settle every recipient of one attempt.
+
+    The recipients of one message share the draw, so that they stay together in
+    one transaction when they are tried again.
+    """
+    return tuple(
+        _delivered(each)
+        if each.judgement.verdict is Verdict.DELIVER
+        else _settle(reconsider(each, moment, policy), moment, policy)
+        for each in judged
+    )
+
+
+def _delivered(each: Judged) -> Settlement:
+    claimed = each.ending.claimed
+    return Settlement(
+        claimed=claimed,
+        stage=each.ending.stage,
+        judgement=each.judgement,
+        state=follow(State.IN_FLIGHT, Event.DELIVER),
+        due=None,
+        attempts=claimed.attempts + 1,
+        doubts=claimed.doubts,
+        reply=str(each.ending.answer),
+    )
+
+
+def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
+    claimed, judgement = each.ending.claimed, each.judgement
+    event, permit = _event(each, moment, policy)
+    state = follow(State.IN_FLIGHT, event)
+    wait = delay(each, moment, policy)
+    waits, due = "", moment.now + wait
+    if judgement.verdict is Verdict.STOP:
+        waits, due = _behind(each, moment, wait)
+    elif state is State.BOUNCE_PENDING:
+        due = moment.now + (
+            timedelta(0)
+            if _is_suspended(each, moment, policy)
+            else policy.schedule.escrow
+        )
+    refusal, refused = _refusal(each, moment)
+    retried = judgement.counts and state is State.DEFERRED
+    return Settlement(
+        claimed=claimed,
+        stage=each.ending.stage,
+        judgement=judgement,
+        state=state,
+        due=due if state in (*CLAIMABLE, State.BOUNCE_PENDING) else None,
+        attempts=claimed.attempts + judgement.counts,
+        doubts=claimed.doubts + (event in (Event.DOUBT, Event.DOUBT_THRICE)),
+        reply=str(each.ending.answer),
+        drops=claimed.drops + is_drop(each.ending),
+        solo=claimed.solo or judgement.rule == "dot-shared",
+        spent=claimed.spent + (wait if retried else timedelta(0)),
+        refusal=refusal,
+        refused=refused,
+        permit=permit,
+        waits=waits,
+    )
+
+
+def _event(each: Judged, moment: Moment, policy: Policy) -> tuple[Event, Permit | None]:
+    claimed, event = each.ending.claimed, _EVENTS[each.judgement.verdict]
+    if event is Event.DOUBT and claimed.doubts + 1 >= MAX_DOUBTS:
+        return Event.DOUBT_THRICE, None
+    if event is not Event.BOUNCE or not is_confirmed(each, moment, policy):
+        return event, None
+    if moment.permit is None:
+        return Event.BOUNCE_REFUSED, None
+    permit = moment.permit(each)
+    return _PERMITTED.get(permit.decision.answer, Event.BOUNCE), permit
+
+
+def is_told(settlement: Settlement) -> bool:
+    """Whether the sender is to be told."""
+    return settlement.permit is not None and settlement.permit.sends
+
+
+def permitted(settlement: Settlement, permit: Permit) -> Settlement:
+    """Return a confirmed refusal's settlement with another answer of the gate."""
+    event = _PERMITTED.get(permit.decision.answer, Event.BOUNCE)
+    return replace(settlement, permit=permit, state=follow(State.IN_FLIGHT, event))
+
+
+_PERMITTED = {
+    Answer.SEND: Event.BOUNCE_PERMITTED,
+    Answer.NO: Event.BOUNCE_REFUSED,
+    Answer.NEVER: Event.BOUNCE_REFUSED,
+}
+"""What the bounce gate says -> the event; anything else waits for another time."""
+
+
+def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:
+    """Whether a refusal for good is final: the same again, later, by a well primary.
+
+    Later is after the escrow time; since then others must have been welcome, and
+    the message must have been kept, because it leaves the spool for that.
+    """
+    claimed = each.ending.claimed
+    return (
+        claimed.refused is not None
+        and _has_rested(each, moment, policy)
+        and moment.kept
+        and not moment.standing.brake
+        and moment.standing.proven(
+            claimed.domain, moment.sender_domain, claimed.refused
+        )
+    )
+
+
+def _has_rested(each: Judged, moment: Moment, policy: Policy) -> bool:
+    claimed = each.ending.claimed
+    if claimed.refused is None or claimed.refusal != each.judgement.rule:
+        return False
+    return claimed.refused + policy.schedule.escrow <= moment.now
+
+
+def _is_suspended(each: Judged, moment: Moment, policy: Policy) -> bool:
+    """Whether only a suspicion is in the way, which this run will answer.
+
+    It may have been the one that aroused it, and has rested already.
+    """
+    gate = moment.standing.barrier(each.ending.claimed.domain)
+    probes = gate is not None and gate.state is GateState.PROBING
+    return probes and _has_rested(each, moment, policy)
+
+
+def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
+    """Return by which rule it is refused, and since when."""
+    claimed, judgement = each.ending.claimed, each.judgement
+    if isinstance(each.ending.answer, Problem):
+        return claimed.refusal, claimed.refused  # the primary was not asked
+    gate = moment.standing.barrier(claimed.domain)
+    match judgement.verdict:
+        case Verdict.BOUNCE:
+            name = judgement.rule
+        case Verdict.STOP if gate is not None and gate.state is GateState.OPEN:
+            return "", None  # everybody met it: it tells nothing of this message
+        case Verdict.STOP if not judgement.short:
+            name = Verdict.STOP.value
+        case _ if judgement.short and not claimed.refusal and not _is_paused(gate):
+            name = Verdict.STOP.value  # put off as if it were us
+        case _:
+            return claimed.refusal, claimed.refused
+    same = claimed.refusal == name and claimed.refused is not None
+    return name, claimed.refused if same else moment.now
+
+
+def _is_paused(gate: Gate | None) -> bool:
+    return gate is not None and gate.state is GateState.PAUSED
+
+
+def _behind(each: Judged, moment: Moment, wait: timedelta) -> tuple[str, datetime]:
+    """Return which gate it waits for, and until when at most."""
+    gate = moment.standing.barrier(each.ending.claimed.domain)
+    if gate is None:  # others are accepted: the second attempt decides
+        return "", moment.now + min(wait, SECOND_LOOK)
+    scope = gate.scope or ROUTE_WAITS
+    if gate.state is GateState.OPEN:
+        return scope, moment.now + FAR
+    return scope, gate.until or moment.now + wait

@@ -1,0 +1,235 @@
+"""The states of a watch: what happened -> where it stands, and what it wants.
+
+Pure. A hook is never believed: it only makes the watch look. Nothing is sent before
+as many checks in a row went well as ``Settings`` asks for, and each time the primary
+sickens again it has to be well for longer.
+"""
+
+import enum
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from drainer.policy.watch.states import (
+    DISTRUSTS,
+    DRAINING,
+    HEEDED,
+    MOVES,
+    WAITS,
+    Event,
+    State,
+    Wait,
+)
+from drainer.runtime.values import dataclass
+
+
+class Todo(enum.StrEnum):
+    """What a watch wants done now."""
+
+    CHECK = "check"
+    DRAIN = "drain"
+    NOTHING = "nothing"
+
+
+_E, _S = Event, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How careful a watch is."""
+
+    #: So many good checks in a row, over at least so long, before anything is sent.
+    successes: int = 3
+    over: timedelta = timedelta(minutes=1)
+    #: Between two checks; after failing ones doubled, up to ``longest``.
+    interval: timedelta = timedelta(seconds=30)
+    longest: timedelta = timedelta(minutes=10)
+    #: Well for so long: what it had before is forgotten.
+    forget: timedelta = timedelta(hours=1)
+    #: Each time it sickens doubles ``successes`` and ``over``, at most so often.
+    doublings: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """Something that happened, and what is known of it."""
+
+    event: Event
+    #: In words, for a person.
+    why: str = ""
+    #: When it ends by itself, or is to be looked at again.
+    until: datetime | None = None
+    #: Of a drain that ended: whether it has delivered anything.
+    fruitful: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Where a watch stands, and how it came to it."""
+
+    state: State = State.PROBING
+    since: datetime
+    why: str = "the watch begins"
+    #: When the clock moves it on: the next check, the end of a wait. None = never.
+    until: datetime | None = None
+    wait: Wait = Wait.NOTHING
+    #: Good checks in a row, and when the first of them was.
+    good: int = 0
+    good_since: datetime | None = None
+    checked: datetime | None = None
+    #: Checks in a row that failed, and drains that delivered nothing: pauses double.
+    failures: int = 0
+    fruitless: int = 0
+    #: The last that was heard of it was good: one check is enough.
+    trusted: bool = False
+    #: How often it has sickened lately, and since when it is well.
+    sickened: int = 0
+    well_since: datetime | None = None
+    #: Why nothing may be sent, although the primary is well; None = it may.
+    hold: Happening | None = None
+
+    @property
+    def drains(self) -> bool:
+        """Whether a drain is to run."""
+        return self.state in DRAINING or self.wait is Wait.GATE
+
+    def todo(self, now: datetime) -> Todo:
+        """Return what is to be done now; a check, or a look at the clock, is due."""
+        if self.drains:
+            return Todo.DRAIN
+        checks = self.state in (State.DOWN, State.PROBING)
+        return Todo.CHECK if checks and self.is_due(now) else Todo.NOTHING
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether its time has come, or the clock was set back meanwhile."""
+        last = max(self.since, self.checked or self.since)
+        return self.until is None or now >= self.until or now < last
+
+
+def needed(watch: Watch, settings: Settings) -> tuple[int, timedelta]:
+    """Return how many good checks are needed, and over how long."""
+    if watch.trusted:
+        return 1, timedelta(0)
+    factor = 1 << min(watch.sickened, settings.doublings)
+    return settings.successes * factor, settings.over * factor
+
+
+def step(
+    watch: Watch, happening: Happening, now: datetime, settings: Settings
+) -> Watch:
+    """Return the watch after something happened; the same one if that is nothing."""
+    if happening.event in (_E.HELD, _E.FREED):
+        hold = happening if happening.event is _E.HELD else None
+        watch = replace(watch, hold=hold)
+    if happening.event in (_E.GOOD, _E.BAD):
+        watch, happening = _checked(watch, happening, now, settings)
+    event = happening.event
+    if event is _E.TIME and (watch.until is None or not watch.is_due(now)):
+        return watch
+    if event is _E.UP and watch.state is _S.PROBING:
+        return _hurried(watch, now, settings)
+    after = MOVES.get((watch.state, event))
+    heeded = HEEDED.get(event)
+    if after is None or (
+        heeded is not None and watch.state is _S.WAITING and watch.wait not in heeded
+    ):
+        return watch
+    watch = _remember(watch, event, now, settings)
+    return _moved(watch, after, happening, now, settings)
+
+
+def _checked(
+    watch: Watch, happening: Happening, now: datetime, settings: Settings
+) -> tuple[Watch, Happening]:
+    """Count a check, and say what it comes to."""
+    watch = replace(watch, checked=now)
+    if watch.state not in (_S.DOWN, _S.PROBING):
+        return watch, happening  # it was under way when something else happened
+    if happening.event is _E.BAD:
+        if watch.trusted:
+            watch = _sickened(watch, now, settings)
+        failures = watch.failures + 1
+        return replace(watch, good=0, good_since=None, failures=failures), happening
+    since = min(watch.good_since or now, now)  # the clock may have been set back
+    watch = replace(watch, good=watch.good + 1, good_since=since, failures=0)
+    times, over = needed(watch, settings)
+    if watch.good < times or now - since < over:
+        why = f"{watch.good} of {times} good checks"
+        return watch, replace(happening, why=why)
+    if watch.hold is not None:
+        return watch, replace(watch.hold, event=_E.BLOCKED)
+    return watch, replace(happening, event=_E.READY)
+
+
+def _hurried(watch: Watch, now: datetime, settings: Settings) -> Watch:
+    """Check soon, because of a hook: never twice within the interval."""
+    soonest = now if watch.checked is None else watch.checked + settings.interval
+    until = watch.until if watch.until is None else min(watch.until, max(now, soonest))
+    return replace(watch, until=until)
+
+
+def _remember(watch: Watch, event: Event, now: datetime, settings: Settings) -> Watch:
+    """Keep what an event tells about the primary's health."""
+    drained = watch.drains
+    if event is _E.SICK or (event is _E.DOWN and drained):
+        watch = _sickened(watch, now, settings)
+    elif event in DISTRUSTS:
+        watch = replace(watch, trusted=False)
+    elif event in (_E.READY, _E.BLOCKED):
+        watch = replace(watch, trusted=True, well_since=watch.well_since or now)
+    return watch
+
+
+def _sickened(watch: Watch, now: datetime, settings: Settings) -> Watch:
+    well = watch.well_since
+    forgotten = well is not None and now - well >= settings.forget
+    sickened = 1 if forgotten else min(watch.sickened + 1, settings.doublings)
+    return replace(watch, trusted=False, sickened=sickened, well_since=None)
+
+
+def _moved(
+    watch: Watch, after: State, happening: Happening, now: datetime, settings: Settings
+) -> Watch:
+    event = happening.event
+    changed = after is not watch.state
+    if event in (_E.REFUSED, _E.FAILED, _E.LEFT):
+        fruitless = 0 if happening.fruitful else watch.fruitless + 1
+        watch = replace(watch, fruitless=fruitless)
+    elif after is _S.DONE:
+        watch = replace(watch, fruitless=0)
+    if after in (_S.DOWN, _S.PROBING) and event not in (_E.GOOD, _E.BAD):
+        watch = replace(watch, good=0, good_since=None, failures=0)
+    wait = WAITS.get(event, Wait.TIME) if after is _S.WAITING else Wait.NOTHING
+    watch = replace(
+        watch,
+        state=after,
+        since=now if changed or wait is not watch.wait else watch.since,
+        why=happening.why or event.value,
+        wait=wait,
+    )
+    return replace(watch, until=_until(watch, happening, now, settings))
+
+
+def _until(
+    watch: Watch, happening: Happening, now: datetime, settings: Settings
+) -> datetime | None:
+    """Return when the clock is to move it on."""
+    match watch.state:
+        case State.DOWN | State.PROBING:
+            asked = watch.checked
+            if happening.event in (_E.GOOD, _E.BAD):
+                return now + _pause(watch.failures, settings)
+            if happening.event is _E.DOWN:
+                return now + settings.longest
+            return now if asked is None else max(now, asked + settings.interval)
+        case State.WAITING if watch.wait is Wait.TIME:
+            least = now + _pause(watch.fruitless, settings)
+            return max(happening.until or least, least)
+        case State.WAITING:
+            return happening.until
+        case State.CANARY | State.RAMP | State.CRUISE | State.DONE | State.ARMED:
+            return None
+
+
+def _pause(failures: int, settings: Settings) -> timedelta:
+    pause = settings.interval * (1 << min(max(failures - 1, 0), 20))
+    return max(settings.interval, min(pause, settings.longest))

@@ -1,0 +1,1 @@
+"""Below everything: worker processes, private files, databases, units."""

@@ -1,0 +1,81 @@
+"""Forks helpers for a process that may not: one with threads, or with a ledger open.
+
+It has loaded the modules of every job and opened nothing. Each order brings what the
+helper gets: its link, where its end is told, standard output and error, and as a value
+the environment and the current folder.
+"""
+
+import importlib
+import os
+import select
+import socket
+import sys
+from contextlib import suppress
+
+from drainer.runtime.host_limits import limit_behind
+from drainer.runtime.process import HEAD, leave_signals_to_parent, rarely_collect
+from drainer.runtime.workers import JOBS, NUMBER, become, value_after
+
+_DESCRIPTORS = 4
+
+
+def bear(link: socket.socket, living: dict[int, int]) -> bool:
+    """Fork one helper and note it among the living; False when no order comes."""
+    head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _DESCRIPTORS)
+    if not head:
+        return False
+    environment, folder = value_after(head, link)
+    theirs, told, *outputs = descriptors
+    with suppress(OSError):
+        os.chdir(folder)
+    try:
+        pid = os.fork()
+    except OSError:  # the parent finds out when `told` closes without a number
+        os.close(told)
+    else:
+        if pid == 0:
+            become(theirs, outputs, environment)
+        os.write(told, NUMBER.pack(pid))
+        living[os.pidfd_open(pid)] = told
+    for descriptor in (theirs, *outputs):
+        os.close(descriptor)
+    return True
+
+
+def bury(ended: int, told: int) -> None:
+    """Tell how a helper ended, if anybody still listens."""
+    found = os.waitid(os.P_PIDFD, ended, os.WEXITED)
+    assert found is not None  # noqa: S101 - it has ended
+    killed = found.si_code != os.CLD_EXITED
+    with suppress(BrokenPipeError):
+        os.write(told, NUMBER.pack(-found.si_status if killed else found.si_status))
+    os.close(told)
+    os.close(ended)
+
+
+def main() -> int:
+    """Fork helpers until the parent has ended."""
+    leave_signals_to_parent()
+    try:
+        for module in JOBS.values():
+            importlib.import_module(module)
+    except (ImportError, MemoryError, OSError) as error:
+        limit = limit_behind(error)
+        if limit is None:
+            raise
+        print(f"drainer: {limit}; {limit.hint}", file=sys.stderr)  # noqa: T201
+        return 1
+    rarely_collect()
+    living: dict[int, int] = {}
+    with socket.socket(fileno=0) as link:
+        while True:
+            ready, _, _ = select.select([link.fileno(), *living], [], [])
+            for each in ready:
+                if each in living:
+                    bury(each, living.pop(each))
+                elif not bear(link, living):
+                    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""What this host grants a process: descriptors, memory, processes, standard streams."""
+
+import errno
+import os
+import resource
+import sys
+import threading
+from collections.abc import Iterator
+
+from drainer.errors import HostLimit
+
+PER_CONNECTION = 3
+"""Descriptors: the socket, its duplicate (smtp.protocol), and a message's file."""
+OTHERS = 40
+"""Descriptors: ledger, worker processes, folders, and what libraries open."""
+MOST = 65_536
+"""Descriptors: more are never used, and some programs count up to the limit."""
+
+THREADS = 8
+"""What the event loop and its executor start early."""
+
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_IMPORT_WORDS = ("cannot allocate memory", "failed to map segment")
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process may have open."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptors() -> None:
+    """Use what this process is granted; its child processes inherit that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def affordable(connections: int) -> int:
+    """Return how many of so many connections there are descriptors for; 0 = none."""
+    return min(connections, max(0, descriptors() - OTHERS) // PER_CONNECTION)
+
+
+def open_standard_streams() -> None:
+    """Make sure that descriptors 0 to 2 are open: else a ledger might become one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def has_descriptor() -> bool:
+    """Whether another descriptor is free now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def lacks_descriptor(error: BaseException | None) -> bool:
+    """Whether something failed because no descriptor was free."""
+    return isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR
+
+
+def no_descriptor() -> HostLimit:
+    """Return the error for a person."""
+    message = f"no file descriptor is free: this process may have {descriptors()}"
+    hint = "raise it: `ulimit -n 8192`, or LimitNOFILE= in the unit; or lower [primary]"
+    return HostLimit(message, hint=f"{hint} connections")
+
+
+def no_process(error: BaseException) -> HostLimit:
+    """Return the error for a person."""
+    words = getattr(error, "strerror", None) or str(error)
+    message = f"cannot start another process or thread: {words}"
+    hint = "raise the limit: `ulimit -u`, or TasksMax= and MemoryMax= in the unit"
+    return HostLimit(message, hint=hint)
+
+
+def require_threads() -> None:
+    """Raise HostLimit where the event loop cannot start its threads."""
+    enough = threading.Event()
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(THREADS):
+            thread = threading.Thread(target=enough.wait, daemon=True)
+            thread.start()
+            threads.append(thread)
+    except (RuntimeError, MemoryError) as error:
+        raise no_process(error) from None
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+
+
+def limit_behind(error: BaseException) -> HostLimit | None:
+    """Return which limit of the host ended a command; None when it was something else.
+
+    Looks into groups of exceptions.
+    """
+    return next(filter(None, map(_limit, _leaves(error))), None)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _limit(error: BaseException) -> HostLimit | None:
+    memory = HostLimit(
+        "no memory is free for this process",
+        hint="raise the limit: `ulimit -v`, or MemoryMax= in the unit",
+    )
+    match error:
+        case HostLimit():
+            return error
+        case MemoryError():
+            return memory
+        case ImportError() if any(w in str(error).lower() for w in _IMPORT_WORDS):
+            return memory
+        case RuntimeError() if "start new thread" in str(error):
+            return no_process(error)
+        case OSError() if lacks_descriptor(error):
+            return no_descriptor()
+        case OSError(errno=errno.EAGAIN | errno.ENOMEM):
+            return no_process(error)
+        case OSError() if error.errno in _NO_ROOM:
+            where = f" for {error.filename}" if error.filename else ""
+            message = f"there is no room{where}: {error.strerror}"
+            return HostLimit(message, hint="make room; then run the same command again")
+        case _:
+            return None

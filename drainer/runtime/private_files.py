@@ -1,0 +1,192 @@
+"""Files of our own: private, no links, and owned by the owner of their folder.
+
+The state folder may belong to the service's account, and root runs commands in it. What
+that account puts there in place of a file of ours is refused.
+"""
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from drainer.runtime.file_rights import is_root, refusal
+from drainer.runtime.folders import (
+    find_folder,
+    is_trusted,
+    locate,
+    open_in,
+    owner_of,
+    refuse_another_owner,
+)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that only its owner can enter, and those above it.
+
+    As root, a new folder belongs to the owner of the folder that it is in.
+    """
+    try:
+        os.close(find_folder(folder))
+    except FileNotFoundError:
+        make_private_folder(folder.parent)
+        above = find_folder(folder.parent)
+        try:
+            with owner_of(above):
+                os.mkdir(folder.name, 0o700, dir_fd=above)
+        except FileExistsError:
+            pass  # another process was faster
+        finally:
+            os.close(above)
+        os.close(find_folder(folder))
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open a file that only its owner can read, made if need be.
+
+    As root, it belongs to the owner of its folder; a link, or a file of another user,
+    is refused. Returns a descriptor. Raises OSError.
+    """
+    return _open(path, flags | os.O_CREAT)
+
+
+def open_present(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file that is there, with the rights of its folder's owner, if root.
+
+    Returns a descriptor. Raises OSError.
+    """
+    if is_root() and not stat.S_ISREG(_status(path).st_mode):
+        text = f"{path} is not a regular file"  # opening a device may do something
+        raise refusal(text)
+    return _open(path, flags)
+
+
+def read_private(path: Path) -> bytes:
+    """Return what a file has, read with the rights of its folder's owner, if root."""
+    with open(open_present(path), "rb") as file:
+        return file.read()
+
+
+def remove_private(path: Path) -> None:
+    """Remove a file, if it is there; never what a link leads to."""
+    try:
+        folder = find_folder(path.parent)
+    except FileNotFoundError:
+        return
+    try:
+        with owner_of(folder):
+            os.unlink(path.name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    finally:
+        os.close(folder)
+
+
+def remove_private_folder(path: Path) -> None:
+    """Remove an empty folder."""
+    folder = find_folder(path.parent)
+    try:
+        with owner_of(folder):
+            os.rmdir(path.name, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def rename_private(path: Path, name: str) -> None:
+    """Give a file another name in its folder, instead of a file that has it."""
+    folder = find_folder(path.parent)
+    try:
+        with owner_of(folder):
+            os.replace(path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def link_private(path: Path, new: Path) -> None:
+    """Give a file a second name, maybe in another folder; FileExistsError if taken.
+
+    As root, both folders must belong to the same owner; PermissionError if not.
+    """
+    here, there = find_folder(path.parent), find_folder(new.parent)
+    try:
+        refuse_another_owner(here, there)
+        with owner_of(there):
+            os.link(
+                path.name, new.name, src_dir_fd=here, dst_dir_fd=there,
+                follow_symlinks=False,
+            )  # fmt: skip
+    finally:
+        os.close(here)
+        os.close(there)
+
+
+def write_private(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a durable file that was not there; FileExistsError if it is.
+
+    When that fails, nothing is left behind.
+    """
+    descriptor = open_private(path, os.O_WRONLY | os.O_EXCL | os.O_NOFOLLOW)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        remove_private(path)  # where there is no room, take none
+        raise
+
+
+def check_private(path: Path) -> None:
+    """Refuse what root must not open under a name of ours; OSError.
+
+    A name that is not there passes, and so does everything if this is not root.
+    """
+    if is_root():
+        with suppress(FileNotFoundError):
+            _status(path)
+
+
+def _status(path: Path) -> os.stat_result:
+    """Return the status of a file that root may open."""
+    located = locate(path)
+    try:
+        found = os.stat(located.name, dir_fd=located.folder, follow_symlinks=False)
+        _check(path, found, os.fstat(located.folder))
+    finally:
+        os.close(located.folder)
+    return found
+
+
+def _open(path: Path, flags: int) -> int:
+    if not is_root():
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    located = locate(path, follow=not flags & os.O_NOFOLLOW)
+    try:
+        safe = flags & ~os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
+        descriptor = open_in(located.folder, located.name, safe)
+        try:
+            _check(path, os.fstat(descriptor), os.fstat(located.folder))
+            if flags & os.O_TRUNC:
+                os.ftruncate(descriptor, 0)
+            os.set_blocking(descriptor, True)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+    finally:
+        os.close(located.folder)
+
+
+def _check(path: Path, found: os.stat_result, folder: os.stat_result) -> None:
+    """Refuse what another user may have put into a folder; root's own is trusted."""
+    if is_trusted(folder):
+        return
+    if not stat.S_ISREG(found.st_mode):
+        text = f"{path} is not a regular file"
+    elif found.st_nlink != 1:
+        text = f"{path} is a hard link"
+    elif found.st_uid not in (0, folder.st_uid):
+        text = f"{path} belongs to user {found.st_uid}, its folder to {folder.st_uid}"
+    else:
+        return
+    raise refusal(text)

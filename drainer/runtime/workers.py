@@ -1,0 +1,282 @@
+"""Processes of our own that do one job each: scan, write the ledger, export traces.
+
+A helper waits to be told its job on a socket, its standard input, and does it; when the
+other end closes before, it ends. Forked from a command that has just loaded its modules
+it costs nothing to start. Threads and databases that are open do not survive a fork, so
+that later another process forks it (drainer.runtime.forkserver): it has loaded the
+modules too, opens nothing, and ends when this one does.
+"""
+
+import atexit
+import importlib
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, NoReturn
+
+from drainer.runtime.host_limits import limit_behind, no_process
+from drainer.runtime.process import (
+    HEAD,
+    child_environment,
+    framed,
+    leave_signals_to_parent,
+    rarely_collect,
+)
+
+JOBS = {
+    "scan": "drainer.delivery.scanner",
+    "write": "drainer.ledger.writer.process",
+    "export": "drainer.telemetry.worker",
+}
+"""The module of each job: its ``serve(link, order, descriptors)`` does it."""
+
+OUTPUTS = (1, 2)
+NUMBER = struct.Struct(">i")
+"""How a nursery tells of a helper: its process, and later its exit status."""
+
+_MAX_DESCRIPTORS = 4
+_fresh: set[int] = set()
+"""Processes that may fork: SQLite, for one, breaks when it is open meanwhile."""
+_nurseries: list["Nursery"] = []
+_one_at_a_time = threading.Lock()
+
+
+class Helper:
+    """One helper, as its parent sees it."""
+
+    def __init__(
+        self, pid: int, link: socket.socket, ending: int, ask: Callable[[], int]
+    ) -> None:
+        """Hold what ``start`` made.
+
+        The descriptor ``ending`` can be read when it has ended, and then ``ask``
+        returns its exit status, or minus the signal.
+        """
+        self.pid = pid
+        #: Our end of its standard input; closing it tells it to end.
+        self.link = link
+        self._ending = ending
+        self._ask = ask
+        self._status: int | None = None
+
+    def begin(
+        self, job: str, order: object, descriptors: Sequence[int] = ()
+    ) -> socket.socket:
+        """Tell it its job, once; return the link, on which the job speaks.
+
+        It gets copies of the descriptors, and ``order`` by pickle.
+        """
+        frame = framed((job, order))
+        sent = socket.send_fds(self.link, [frame], list(descriptors))
+        if sent < len(frame):
+            self.link.sendall(frame[sent:])
+        return self.link
+
+    def kill(self) -> None:
+        """End it at once; ``wait`` is still to be called."""
+        if self._status is None and not self._has_ended(0):
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return its exit status, or minus the signal.
+
+        It is killed when it has not ended after ``timeout`` seconds.
+        """
+        if self._status is None:
+            if not self._has_ended(timeout):
+                self.kill()
+            self._status = self._ask()
+            os.close(self._ending)
+        return self._status
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        looking = select.poll()  # select(2) refuses descriptors from 1024 on
+        looking.register(self._ending, select.POLLIN)
+        return bool(looking.poll(None if timeout is None else timeout * 1000))
+
+    def end(self) -> None:
+        """Kill it, if it has not ended, and wait."""
+        self.kill()
+        self.link.close()
+        self.wait()
+
+
+class Nursery:
+    """The process that forks helpers, as its parent sees it."""
+
+    def __init__(self) -> None:
+        """Start it; it ends with this process."""
+        self._link, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                # never import from the current folder, which may be anybody's
+                [sys.executable, "-P", "-m", "drainer.runtime.forkserver"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=child_environment(),
+                start_new_session=True,  # Ctrl-C is for the drain
+            )
+        atexit.register(self.close)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can bear."""
+        return self._process.poll() is None
+
+    def bear(self) -> Helper:
+        """Return a new helper, with the environment, folder and outputs of now.
+
+        Raises OSError when the nursery has died.
+        """
+        ours, theirs = socket.socketpair()
+        ending, told = os.pipe()
+        with ExitStack() as undoing:
+            undoing.callback(ours.close)
+            undoing.callback(os.close, ending)
+            with theirs, os.fdopen(told, "wb"):
+                self._order([theirs.fileno(), told, *OUTPUTS])
+            pid = _number(ending)
+            if pid is None:
+                raise BrokenPipeError
+            undoing.pop_all()
+
+        def ask() -> int:
+            status = _number(ending)
+            # When the nursery died first nobody can tell; its link ends the helper.
+            return -signal.SIGKILL if status is None else status
+
+        return Helper(pid, ours, ending, ask)
+
+    def _order(self, descriptors: list[int]) -> None:
+        frame = framed((child_environment(), _current_folder()))
+        sent = socket.send_fds(self._link, [frame], descriptors)
+        self._link.sendall(frame[sent:])
+
+    def close(self) -> None:
+        """Let it end; its helpers have ends of their own."""
+        self._link.close()
+        self._process.wait()
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - text, to be sent
+    except FileNotFoundError:
+        return "/"
+
+
+def _number(pipe: int) -> int | None:
+    """Return the next number that a nursery tells of a helper; None at the end."""
+    data = os.read(pipe, NUMBER.size)
+    return int(NUMBER.unpack(data)[0]) if data else None
+
+
+def start() -> Helper:
+    """Start a helper that waits for its job; HostLimit when that is impossible."""
+    with _one_at_a_time, _explaining():
+        if not _nurseries or not _nurseries[-1].lives:
+            _nurseries.append(Nursery())
+        return _nurseries[-1].bear()
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise limit_behind(error) or no_process(error) from error
+
+
+def allow_fork() -> None:
+    """Say that this process has just begun, and has opened nothing yet."""
+    _fresh.add(os.getpid())
+
+
+def fork() -> Helper:
+    """Fork a helper where that was allowed; else start one. Raises HostLimit."""
+    if os.getpid() not in _fresh or threading.active_count() > 1:
+        return start()
+    with _explaining():
+        ours, theirs = socket.socketpair()
+    with theirs, _explaining():
+        pid = os.fork()
+        if pid == 0:
+            become(theirs.fileno(), OUTPUTS, child_environment())
+
+    def ask() -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    return Helper(pid, ours, os.pidfd_open(pid), ask)
+
+
+def become(link: int, outputs: Sequence[int], environment: dict[str, str]) -> NoReturn:
+    """Be a helper, and nothing of what the parent was; never return."""
+    status = 1
+    try:
+        os.setsid()
+        for number, descriptor in enumerate((link, *outputs)):
+            os.dup2(descriptor, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.environ.clear()
+        os.environ.update(environment)
+        status = main()
+    except BaseException as error:  # noqa: BLE001 - the parent's code must not run here
+        limit = limit_behind(error)
+        if limit is None:
+            traceback.print_exc()
+        else:
+            print(f"drainer: {limit}; {limit.hint}", file=sys.stderr)  # noqa: T201
+    finally:
+        with suppress(OSError):
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def main() -> int:
+    """Wait for a job, and do it."""
+    rarely_collect()
+    leave_signals_to_parent()
+    with socket.socket(fileno=0) as link:
+        head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _MAX_DESCRIPTORS)
+        if not head:
+            return 0  # there was none
+        job, order = value_after(head, link)
+        serve = importlib.import_module(JOBS[job]).serve
+        status: int = serve(link, order, descriptors)
+        return status
+
+
+def value_after(head: bytes, link: socket.socket) -> Any:  # noqa: ANN401 - a pickle
+    """Return the value that our parent sent, of which ``head`` has been read."""
+    head += _exactly(link, HEAD.size - len(head))
+    body = _exactly(link, HEAD.unpack(head)[0])
+    return pickle.loads(body)  # noqa: S301 - from our parent
+
+
+def _exactly(link: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = link.recv(size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+if __name__ == "__main__":
+    sys.exit(main())

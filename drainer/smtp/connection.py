@@ -1,0 +1,333 @@
+"""From an address to a session: connect, banner, EHLO, STARTTLS, AUTH.
+
+The only importer of aiosmtplib. Its exceptions end here: what went wrong is an
+Ending of a Stage. Every stage is timed, for the health check and the trace.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import field, replace
+from typing import TypeVar, cast
+
+import aiosmtplib
+
+from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
+from drainer.runtime.host_limits import limit_behind
+from drainer.runtime.values import dataclass
+from drainer.smtp.protocol import Wire, spare_descriptor
+from drainer.smtp.route import Route
+from drainer.smtp.tls import client_context, tls_facts
+
+T = TypeVar("T")
+_READY = 220
+_CLOSING = 421
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One stage of opening a session: how it ended and how long it took."""
+
+    stage: Stage
+    answer: Reply | Lost
+    seconds: float
+    #: Which address, which certificate: facts for the health check.
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """An established session."""
+
+    wire: Wire
+    address: str
+    #: EHLO keywords, lower-cased, with their parameters.
+    extensions: dict[str, str]
+    banner: Reply
+    #: The peer's own name: the first word of its EHLO reply.
+    peer_name: str
+    steps: tuple[Step, ...]
+    opened: float
+    tls: bool
+    #: Whether the certificate was found valid for the host.
+    verified: bool = False
+
+
+class Failed(Exception):
+    """A stage failed; the steps so far, the failed one last."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        """Keep the steps."""
+        super().__init__(str(steps[-1].answer) if steps else "")
+        self.steps = tuple(steps)
+
+
+async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
+    """Return (family, address) pairs of the route's host; OSError when none."""
+    try:
+        infos = await asyncio.get_running_loop().getaddrinfo(
+            route.address or route.host, route.port, type=socket.SOCK_STREAM
+        )
+    except UnicodeError as error:
+        raise OSError(str(error)) from None
+    return [
+        (family, cast("tuple[str, int]", sockaddr))
+        for family, _, _, _, sockaddr in infos
+    ]
+
+
+async def connect(route: Route, *, tls: str | None = None) -> Connection | Failed:
+    """Open a session; return it, or the steps up to the one that failed.
+
+    A handshake that fails while TLS is only opportunistic is followed by one more
+    connection in the clear (RFC 7435 3). A route that requires TLS has no such second.
+    Raises HostLimit when this host, and not the primary, is in the way.
+    """
+    opening = _Opening(route if tls is None else replace(route, tls=tls))
+    try:
+        return await opening.run()
+    except Failed as failed:
+        opening.abandon()
+        if opening.route.requires_tls or not opening.handshake_failed:
+            return failed
+        again = await connect(route, tls="off")
+        if isinstance(again, Failed):
+            return again
+        return replace(again, steps=(failed.steps[-1], *again.steps))
+    except OSError as error:
+        opening.abandon()
+        raise limit_behind(error) or error from None
+    except BaseException:
+        opening.abandon()
+        raise
+
+
+class _Opening:
+    """The stages of one connection, in order."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.handshake_failed = False
+        self._steps: list[Step] = []
+        self._smtp: aiosmtplib.SMTP | None = None
+        self._address = ""
+
+    async def run(self) -> Connection:
+        sock = await self._reach()
+        smtp = self._smtp = aiosmtplib.SMTP(
+            hostname=None,
+            sock=sock,
+            local_hostname=self.route.helo,
+            start_tls=False,
+            timeout=self.route.timeouts.banner,
+        )
+        banner = await self._stage(Stage.BANNER, smtp.connect())
+        ehlo = await self._ehlo(smtp)
+        if self.route.tls != "off" or self.route.requires_tls:
+            ehlo = await self._starttls(smtp) or ehlo
+        if self.route.login is not None:
+            await self._login(smtp)
+        return self._stand(smtp, banner, ehlo)
+
+    def abandon(self) -> None:
+        """Close whatever is open."""
+        if self._smtp is not None:
+            if (transport := self._smtp.transport) is not None:
+                cast("asyncio.Transport", transport).abort()  # with TLS, close() waits
+            self._smtp.close()
+
+    async def _reach(self) -> socket.socket:
+        """Connect to the first address that answers; each try is a step."""
+        loop = asyncio.get_running_loop()
+        start = time.monotonic()
+        try:
+            addresses = await resolve(self.route)
+        except OSError as error:
+            lost = Lost(reason="unresolved", detail=str(error))
+            raise self._fail(Stage.CONNECT, lost, start) from None
+        for family, address in addresses:
+            start = time.monotonic()
+            self._address = format_address(address)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)  # noqa: FBT003
+            try:
+                async with asyncio.timeout(self.route.timeouts.connect):
+                    await loop.sock_connect(sock, address)
+            except (OSError, TimeoutError) as error:
+                sock.close()
+                self._fail(Stage.CONNECT, lost_of(error), start)
+                continue
+            except BaseException:
+                sock.close()
+                raise
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._note(Stage.CONNECT, Reply(code=220, text="connected"), start)
+            return sock
+        raise Failed(self._steps)
+
+    async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
+        try:
+            return await self._stage(
+                Stage.EHLO, smtp.ehlo(timeout=self.route.timeouts.ehlo)
+            )
+        except Failed as failed:
+            answer = failed.steps[-1].answer
+            old = isinstance(answer, Reply) and answer.code in (500, 502)
+            if self.route.requires_tls or not old:
+                raise
+        # RFC 5321 4.1.4: a server of RFC 821's days
+        return await self._stage(Stage.EHLO, smtp.helo(hostname=self.route.helo))
+
+    async def _starttls(self, smtp: aiosmtplib.SMTP) -> Reply | None:
+        """Go over to TLS; None when it stays in the clear, as the policy allows."""
+        required = self.route.requires_tls
+        if not smtp.supports_extension("starttls"):
+            if required:
+                reply = Reply(code=502, text="the primary does not offer STARTTLS")
+                raise self._fail(Stage.STARTTLS, reply, time.monotonic())
+            return None
+        try:
+            await self._stage(
+                Stage.STARTTLS,
+                smtp.starttls(
+                    server_hostname=self.route.host.rstrip("."),
+                    tls_context=client_context(verify=self.route.verifies),
+                    timeout=self.route.timeouts.ehlo,
+                ),
+                facts=lambda: tls_facts(smtp.get_transport_info("ssl_object")),
+            )
+        except Failed as failed:
+            answer = failed.steps[-1].answer
+            self.handshake_failed = isinstance(answer, Lost)
+            closes = isinstance(answer, Reply) and answer.code == _CLOSING
+            if required or self.handshake_failed or closes:
+                raise
+            return None
+        return await self._ehlo(smtp)  # RFC 3207 4.2
+
+    async def _login(self, smtp: aiosmtplib.SMTP) -> None:
+        login = self.route.login
+        assert login is not None  # noqa: S101 - asked by the caller
+        if not smtp.supports_extension("auth"):
+            reply = Reply(code=502, text="the primary does not offer AUTH")
+            raise self._fail(Stage.AUTH, reply, time.monotonic())
+        methods = {
+            "plain": smtp.auth_plain,
+            "login": smtp.auth_login,
+            "cram-md5": smtp.auth_crammd5,
+        }
+        offered = [m for m in methods if m in smtp.supported_auth_methods]
+        if not offered:
+            reply = Reply(code=504, text="no mechanism of AUTH that we know is offered")
+            raise self._fail(Stage.AUTH, reply, time.monotonic())
+        # One try: smtp.login() tries every mechanism, and locks the account.
+        attempt = methods[offered[0]](login.username, login.password)
+        await self._stage(Stage.AUTH, attempt)
+
+    async def _stage(
+        self,
+        stage: Stage,
+        doing: Awaitable[aiosmtplib.SMTPResponse],
+        facts: Callable[[], dict[str, object]] = dict,
+    ) -> Reply:
+        start = time.monotonic()
+        try:
+            answer = reply_of(*(await doing))
+        except aiosmtplib.SMTPResponseException as refusal:
+            refused = refusal_of(refusal.code, refusal.message)
+            raise self._fail(stage, refused, start) from None
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            # ValueError: what is no reply, or a host name that TLS does not take
+            raise self._fail(stage, lost_of(error), start) from None
+        self._note(stage, answer, start, facts())
+        return answer
+
+    def _note(
+        self,
+        stage: Stage,
+        answer: Reply | Lost,
+        start: float,
+        facts: dict[str, object] | None = None,
+    ) -> None:
+        seconds = time.monotonic() - start
+        known = {"address": self._address} | (facts or {})
+        self._steps.append(
+            Step(stage=stage, answer=answer, seconds=seconds, facts=known)
+        )
+
+    def _fail(self, stage: Stage, answer: Reply | Lost, start: float) -> Failed:
+        self._note(stage, answer, start)
+        return Failed(self._steps)
+
+    def _stand(self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply) -> Connection:
+        """Hand the transport over to our own protocol."""
+        transport = smtp.transport
+        if transport is None:
+            lost = Lost(reason="closed", detail="right after the session stood")
+            raise self._fail(Stage.EHLO, lost, time.monotonic())
+        wire = Wire(asyncio.get_running_loop())
+        spare = spare_descriptor(transport)
+        wire.attach(cast("asyncio.Transport", transport), spare)
+        context = transport.get_extra_info("sslcontext")
+        return Connection(
+            wire=wire,
+            address=self._address,
+            extensions=dict(smtp.esmtp_extensions),
+            banner=banner,
+            peer_name=ehlo.text.split(" ", 1)[0] if ehlo.text else "",
+            steps=tuple(self._steps),
+            opened=time.monotonic(),
+            tls=context is not None,
+            verified=context is not None and self.route.verifies,
+        )
+
+
+def reply_of(code: int, message: str) -> Reply:
+    """Return our Reply for an aiosmtplib response (lines joined by LF).
+
+    Raises ProtocolError when it is none.
+    """
+    lines = message.encode("utf-8", "surrogateescape").split(b"\n")
+    raw = b"\n".join(b"%d-%s" % (code, line) for line in lines[:-1])
+    last = b"%d %s" % (code, lines[-1])
+    return parse_reply(raw + b"\n" + last if raw else last)
+
+
+def refusal_of(code: int, message: str) -> Reply | Lost:
+    """Return a refusal; what is no reply, or one out of place, refuses nothing."""
+    try:
+        reply = reply_of(code, message)
+    except ProtocolError:  # aiosmtplib says -1 for what it cannot read
+        return Lost(reason="protocol", detail=message[:200])
+    if reply.category in (4, 5):
+        return reply
+    return Lost(reason="protocol", detail=f"{reply} makes no sense here")
+
+
+def lost_of(error: BaseException) -> Lost:
+    """Say why no reply came, in one word and the system's words."""
+    cause = error.__cause__ or error
+    detail = str(cause) or str(error) or type(error).__name__
+    match error:
+        case TimeoutError():
+            return Lost(reason="timeout", detail=str(error))
+        case ssl.SSLError():
+            return Lost(reason="tls", detail=detail)
+        case ConnectionRefusedError():
+            return Lost(reason="refused", detail=detail)
+        case _ if isinstance(cause, ssl.SSLError):
+            return Lost(reason="tls", detail=detail)
+        case ConnectionError():
+            return Lost(reason="closed", detail=detail)
+        case aiosmtplib.SMTPException() | ValueError():
+            return Lost(reason="protocol", detail=detail)
+        case _:
+            return Lost(reason="unreachable", detail=detail)
+
+
+def format_address(address: tuple[str, int]) -> str:
+    """Return ``address:port``, IPv6 in brackets."""
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,275 @@
+"""The health check: ask the primary everything short of sending a message.
+
+Connect on every address, banner, EHLO, STARTTLS, AUTH, MAIL, RCPT of addresses
+that must be accepted and of one that must be refused, RSET, QUIT; never DATA.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from dataclasses import field, replace
+
+from drainer.mail.envelope import domain_of
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.breaker import remedies
+from drainer.runtime.values import dataclass
+from drainer.smtp.certificate import describe
+from drainer.smtp.connection import (
+    Connection,
+    Failed,
+    Step,
+    connect,
+    format_address,
+    resolve,
+)
+from drainer.smtp.route import Route
+from drainer.smtp.xclient import Introduction
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+_CLOSING = 421
+_DONE = Lost(reason="closed", detail="by us")
+"""Nothing is on its way any more: with TLS, a farewell may outlast the check."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """``[health]``: what the check asks for."""
+
+    #: Addresses that must be accepted.
+    accept: tuple[str, ...] = ()
+    #: Domain of a random address that must be refused; '' = do not ask.
+    reject_domain: str = ""
+    reject: bool = True
+    sender: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the table."""
+
+    stage: str
+    verdict: str
+    reply: str
+    seconds: float
+    hint: str = ""
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Health:
+    """All findings of one check."""
+
+    findings: list[Finding] = field(default_factory=list)
+    #: The primary bears our own name.
+    loop: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing failed."""
+        return not self.loop and all(f.verdict != FAIL for f in self.findings)
+
+    def add(self, stage: str, step: Step, verdict: str, hint: str = "") -> None:
+        """Add the finding of one step."""
+        self.findings.append(
+            Finding(
+                stage=stage,
+                verdict=verdict,
+                reply=str(step.answer),
+                seconds=step.seconds,
+                hint=hint,
+                facts=step.facts,
+            )
+        )
+
+    def advise(self, stage: str, hint: str) -> None:
+        """Add a warning that no reply led to."""
+        nothing = Finding(stage=stage, verdict=WARN, reply="", seconds=0.0, hint=hint)
+        self.findings.append(nothing)
+
+
+def own_name(connection: Connection, route: Route) -> bool:
+    """Whether the peer introduces itself with our name: a loop."""
+    ours = route.helo.lower().rstrip(".")
+    if ours in ("localhost", "localhost.localdomain", "") or ours.startswith("["):
+        return False
+    banner = connection.banner.text.split(" ", 1)[0]
+    names = {name.lower().rstrip(".") for name in (banner, connection.peer_name)}
+    return ours in names
+
+
+async def check(route: Route, probe: Probe) -> Health:
+    """Check the primary on every one of its addresses; never raises for a peer."""
+    health = Health()
+    try:
+        addresses = await resolve(route)
+    except OSError as error:
+        lost = Lost(reason="unresolved", detail=str(error))
+        step = Step(stage=Stage.CONNECT, answer=lost, seconds=0.0)
+        health.add("resolve", step, FAIL, remedies.hint(Stage.CONNECT, lost))
+        return health
+    reached = False
+    for _, address in addresses:
+        reached = await _check_address(health, route, address, probe) or reached
+    if reached:
+        _forgive_unreached(health)
+    return health
+
+
+def _forgive_unreached(health: Health) -> None:
+    """One address that does not answer is a warning when another one does."""
+    health.findings = [
+        replace(f, verdict=WARN)
+        if f.stage == Stage.CONNECT and f.verdict == FAIL
+        else f
+        for f in health.findings
+    ]
+
+
+async def _check_address(
+    health: Health, route: Route, address: tuple[str, int], probe: Probe
+) -> bool:
+    """Check one address; True when a session stood."""
+    here = replace(route, address=address[0])
+    answer = await connect(here)
+    if isinstance(answer, Failed):
+        for step in answer.steps[:-1]:
+            health.add(step.stage.value, step, OK)
+        await _add_failure(health, here, answer.steps[-1])
+        return False
+    for step in answer.steps:
+        if step.stage is Stage.STARTTLS and not _positive(step.answer):
+            hint = f"{remedies.hint(step.stage, step.answer)}; {remedies.IN_THE_CLEAR}"
+            health.add(step.stage.value, step, WARN, hint)
+        else:
+            health.add(step.stage.value, step, OK)
+    if (
+        route.forward_client != "off"
+        and not Introduction.on(route, answer.extensions).kind
+    ):
+        health.advise("forward client", remedies.NOT_OFFERED)
+    if own_name(answer, route):
+        health.loop = True
+    else:
+        await _Interview(health, answer, probe, format_address(address)).run(route)
+    answer.wire.abort(_DONE)
+    return True
+
+
+async def _add_failure(health: Health, route: Route, step: Step) -> None:
+    """Add the step that failed; for a bad certificate, also what it says."""
+    hint = remedies.hint(step.stage, step.answer)
+    bad = isinstance(step.answer, Lost) and step.answer.reason == "tls"
+    if step.stage is Stage.STARTTLS and bad and route.verifies:
+        step = replace(step, facts=step.facts | await _certificate_of(route))
+        if _is_nameless(step.facts):
+            hint = remedies.NO_NAMES
+    health.add(step.stage.value, step, FAIL, hint)
+
+
+async def _certificate_of(route: Route) -> dict[str, object]:
+    """Return the facts of a certificate that was not accepted; {} for none.
+
+    A failed handshake keeps it to itself. So this opens another session that accepts
+    any certificate, and says nothing on it but EHLO and QUIT: no password, no message.
+    """
+    seen = await connect(replace(route, tls="required", verify=False, login=None))
+    facts = [s.facts for s in seen.steps if s.stage is Stage.STARTTLS]
+    if isinstance(seen, Connection):
+        seen.wire.write(b"QUIT\r\n")
+        await seen.wire.reply(route.timeouts.quit)
+        seen.wire.abort(_DONE)
+    return facts[-1] if facts else {}
+
+
+def _is_nameless(facts: Mapping[str, object]) -> bool:
+    """Whether a step shows a certificate that has no subjectAltName."""
+    der = facts.get("certificate_der")
+    return isinstance(der, str) and not describe(bytes.fromhex(der)).get("names", True)
+
+
+class _Interview:
+    """MAIL, RCPTs, RSET and QUIT on one session."""
+
+    def __init__(
+        self, health: Health, connection: Connection, probe: Probe, address: str
+    ) -> None:
+        self._health = health
+        self._connection = connection
+        self._wire = connection.wire
+        self._probe = probe
+        self._address = address
+
+    async def run(self, route: Route) -> None:
+        self._limit = route.timeouts.mail
+        mail = await self._ask(Stage.MAIL, f"MAIL FROM:<{self._probe.sender}>")
+        if not _positive(mail.answer):
+            hint = remedies.hint(Stage.MAIL, mail.answer)
+            self._health.add("mail", mail, FAIL, hint)
+        else:
+            self._health.add("mail", mail, OK)
+            await self._recipients()
+            await self._reset()
+        quit_ = await self._ask(Stage.QUIT, "QUIT")
+        verdict = OK if _positive(quit_.answer) else WARN  # mail does not depend on it
+        self._health.add("quit", quit_, verdict)
+
+    async def _reset(self) -> None:
+        step = await self._ask(Stage.RSET, "RSET")
+        if _positive(step.answer):
+            self._health.add("rset", step, OK)
+            return
+        lost = isinstance(step.answer, Lost)
+        hint = remedies.hint(Stage.RSET, step.answer) or remedies.NOT_RESET
+        self._health.add("rset", step, FAIL if lost else WARN, hint)
+
+    async def _recipients(self) -> None:
+        for forward_path in self._probe.accept:
+            step = await self._ask(Stage.RCPT, f"RCPT TO:<{forward_path}>")
+            good = _positive(step.answer)
+            hint = "" if good else remedies.hint(Stage.RCPT, step.answer)
+            verdict = OK if good else FAIL
+            self._health.add(f"rcpt {forward_path}", step, verdict, hint)
+        if not self._probe.accept:
+            self._health.advise("rcpt known-good", remedies.NO_KNOWN_GOOD)
+        if self._probe.reject:
+            await self._random_recipient()
+
+    async def _random_recipient(self) -> None:
+        domain = self._probe.reject_domain or next(
+            (domain_of(address) for address in self._probe.accept), ""
+        )
+        if not domain:
+            self._health.advise("rcpt random", remedies.NO_DOMAIN)
+            return
+        name = f"drainer-check-{secrets.token_hex(6)}@{domain}"
+        step = await self._ask(Stage.RCPT, f"RCPT TO:<{name}>")
+        self._health.add("rcpt random", step, *self._judge_random(step.answer))
+
+    def _judge_random(self, answer: Reply | Lost) -> tuple[str, str]:
+        """Return verdict and hint: it must be refused, and for good.
+
+        Without a known-good address nothing else tells whether the user table is there.
+        """
+        if isinstance(answer, Lost) or answer.code == _CLOSING:
+            return FAIL, remedies.hint(Stage.RCPT, answer)
+        if _positive(answer):
+            return WARN, remedies.CATCH_ALL
+        if answer.category == 4:  # noqa: PLR2004
+            return WARN if self._probe.accept else FAIL, remedies.UNDECIDED
+        return OK, ""
+
+    async def _ask(self, stage: Stage, command: str) -> Step:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        self._wire.write(command.encode() + b"\r\n")
+        answer = await self._wire.reply(self._limit)
+        return Step(
+            stage=stage,
+            answer=answer,
+            seconds=loop.time() - start,
+            facts={"address": self._address},
+        )
+
+
+def _positive(answer: Reply | Lost) -> bool:
+    return isinstance(answer, Reply) and answer.category == 2  # noqa: PLR2004

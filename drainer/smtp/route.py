@@ -1,0 +1,80 @@
+"""Edge out: sessions with the primary.
+
+aiosmtplib opens the connection and does EHLO, STARTTLS and AUTH
+(drainer.smtp.connection); then its transport is handed to our own protocol
+(drainer.smtp.protocol), on which the transactions run (drainer.smtp.session).
+"""
+
+from dataclasses import field
+
+from drainer.runtime.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds to wait at each stage (RFC 5321 4.5.3.2).
+
+    A shorter wait for the reply to the final dot manufactures duplicates.
+    """
+
+    connect: float = 30.0
+    banner: float = 300.0
+    ehlo: float = 300.0
+    mail: float = 300.0
+    rcpt: float = 300.0
+    data: float = 120.0
+    body: float = 180.0
+    dot: float = 600.0
+    quit: float = 10.0
+    #: How long a session without work keeps its connection.
+    idle: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Credentials; never shown."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The way to the primary."""
+
+    host: str
+    port: int = 25
+    #: One of the host's addresses, to try only that; '' = all in turn.
+    address: str = ""
+    #: Our name for EHLO.
+    helo: str = "localhost"
+    #: 'off', 'opportunistic' or 'required'.
+    tls: str = "opportunistic"
+    #: Whether the certificate must be valid for the host; that requires TLS.
+    verify: bool = False
+    login: Login | None = None
+    #: 'off', 'xforward', 'xclient' or 'auto': how the primary learns of the client.
+    forward_client: str = "off"
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    #: Caps of one connection: messages, and age in seconds.
+    max_messages: int = 1000
+    max_age: float = 600.0
+    #: Recipients in one transaction, unless the primary says less (RFC 9422).
+    max_recipients: int = 100
+    #: 'hold' or 'space': what to do about bare CR and LF.
+    bare_newlines: str = "hold"
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the certificate is verified: a password goes to no other server."""
+        return self.verify or self.login is not None
+
+    @property
+    def requires_tls(self) -> bool:
+        """Whether nothing may go in the clear."""
+        return self.tls == "required" or self.verifies
+
+    def __str__(self) -> str:
+        """Return ``host:port``, IPv6 in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"

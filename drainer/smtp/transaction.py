@@ -1,0 +1,120 @@
+"""What a session works on: one transaction."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.echo import MAX_HEAD, Sent
+from drainer.mail.envelope import AddressError, Recipient
+from drainer.mail.message import Facts, Spooled
+from drainer.mail.reply import Lost, Reply, Stage
+from drainer.policy.bounce.facts import is_private, parse_address
+from drainer.policy.classify.classifier import Answer
+from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.policy.recipient.judge import Ending
+from drainer.smtp.commands import sender_of
+
+_AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """One transaction: what to send, and what has come of it so far."""
+
+    job: Job
+    spooled: Spooled
+    facts: Facts
+    attempt: int = 0
+    started: float = 0.0
+    #: Seconds that it waited for the throttle.
+    waited: float = 0.0
+    #: When the primary could turn to it: MAIL may have left behind a final dot.
+    turn: float = 0.0
+    #: The final dot has left, or is about to; and when it did.
+    dotted: bool = False
+    dotted_at: float = 0.0
+    endings: dict[int, Ending] = field(default_factory=dict)
+    accepted: list[Claimed] = field(default_factory=list)
+    #: The primary has DSN: it tells of what it delivers.
+    has_dsn: bool = False
+    #: (stage, seconds since MAIL was written, the answer).
+    stages: list[tuple[Stage, float, str]] = field(default_factory=list)
+
+    @property
+    def addressed(self) -> Iterator[Claimed]:
+        """The recipients that have a RCPT of their own."""
+        return (claimed for claimed in self.job.claimed if claimed.twin_of is None)
+
+    @property
+    def rcpts(self) -> int:
+        """How many those are."""
+        return sum(1 for _ in self.addressed)
+
+    def end(self, claimed: Claimed, stage: Stage, answer: Answer) -> None:
+        """Note how this recipient's attempt ended."""
+        ending = Ending(
+            claimed=claimed, stage=stage, answer=answer, accepted=len(self.accepted)
+        )
+        self.endings.setdefault(claimed.n, ending)
+
+    def end_rest(self, stage: Stage, answer: Answer) -> None:
+        """Give every recipient without an ending this one; a twin its first's."""
+        for claimed in self.job.claimed:
+            first = None if claimed.twin_of is None else self.endings[claimed.twin_of]
+            if first is not None:
+                self.endings.setdefault(claimed.n, replace(first, claimed=claimed))
+            else:
+                self.end(claimed, stage, answer)
+
+    @property
+    def seconds_for_dot(self) -> float | None:
+        """How long the reply to the final dot took; None when none came."""
+        if not self.stages or self.stages[-1][0] is not Stage.DOT or not self.dotted:
+            return None
+        return self.started + self.stages[-1][1] - self.dotted_at
+
+    @property
+    def seconds_for_rcpt(self) -> float | None:
+        """How long a recipient took, with a part of MAIL; None when none was asked."""
+        times = [offset for stage, offset, _ in self.stages if stage is Stage.RCPT]
+        if not times:
+            return None
+        return max(0.0, self.started + times[-1] - self.turn) / len(times)
+
+    def sent(self, stage: Stage) -> Sent:
+        """Return what it has put on the wire up to a stage, and a stranger chose.
+
+        From DATA on that includes the beginning of the content, which is read again.
+        """
+        message = self.job.message
+        recipients = [claimed.recipient for claimed in self.job.claimed]
+        with contextlib.suppress(AddressError):
+            recipients.append(Recipient(forward_path=sender_of(message, recipients)))
+        client, names = message.client, (message.client.name, message.client.helo)
+        address = parse_address(client.address)
+        is_stranger = address is not None and not is_private(address)
+        return Sent(
+            addresses=(
+                message.envelope.reverse_path,
+                *(each.forward_path for each in recipients),
+                *(each.orcpt.partition(";")[2] for each in recipients),
+            ),
+            client=(client.address, *names) if is_stranger else (),
+            texts=(message.envelope.envid, message.login, message.message_id, *names),
+            head=self._head() if stage in _AFTER_RCPT else b"",
+        )
+
+    def _head(self) -> bytes:
+        found = b""
+        with contextlib.suppress(MessageUnreadable):
+            for chunk in self.spooled.content.chunks():
+                found += chunk[:MAX_HEAD]
+                if len(found) >= MAX_HEAD:
+                    break
+        return found
+
+    def note(self, stage: Stage, answer: Reply | Lost) -> None:
+        """Keep the time of a stage for the trace."""
+        self.stages.append((stage, time.monotonic() - self.started, str(answer)))

@@ -1,0 +1,1 @@
+"""Sources in an archive: tar or zip, compressed or not."""

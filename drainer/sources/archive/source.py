@@ -1,0 +1,213 @@
+"""A spool in an archive: ``postfix:/mnt/export.tar.gz``, ``maildir:/x.zip``.
+
+It is unpacked into a private directory below the system's temporary one, which
+goes when the command ends; what a killed command left is removed by the next
+one. The source keeps the URL of the archive, so that the ledger knows it again,
+and its messages have the ids that they have in the folder itself. It is only
+read: the ledger alone remembers what was sent.
+"""
+
+import atexit
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from drainer.errors import SourceError, UsageError
+from drainer.mail.message import Message, Spooled
+from drainer.policy.pacing.rate import parse_size
+from drainer.runtime.folders import real_path
+from drainer.sources.common.claim import OnDisk
+from drainer.sources.common.files import unusable
+from drainer.sources.protocol import Format, Source
+
+LIMIT_OPTION = "archive_limit"
+DEFAULT_LIMIT = "20GB"
+"""Octets that an archive may contain, unless ``archive_limit`` says otherwise."""
+
+_PACKINGS = {
+    ".tar": "tar",
+    ".tar.gz": "gz",
+    ".tgz": "gz",
+    ".tar.xz": "xz",
+    ".txz": "xz",
+    ".tar.zst": "zst",
+    ".tzst": "zst",
+    ".zip": "zip",
+}
+_PREFIX = "drainer-archive-"
+_MAX_DEPTH = 16
+YOUNG_SECONDS = 60.0
+"""Whoever makes a directory has locked it by then."""
+
+#: path -> descriptor that holds its lock, of this process.
+_ours: dict[str, int] = {}
+
+
+class Archived:
+    """What an archive contains, as a source of its own."""
+
+    acknowledges = False
+
+    def __init__(self, url: str, inner: Source) -> None:
+        """Give the source of the unpacked files the URL of the archive."""
+        self.url = url
+        self._inner = inner
+
+    def refuse_if_live(self) -> None:
+        """Refuse never: no server is at work in an archive."""
+
+    def roots(self) -> tuple[Path, ...]:
+        """Return the archive: one ledger drains it."""
+        return (Path(self.url.partition(":")[2]),)
+
+    def unpacked_roots(self) -> Sequence[Path]:
+        """Return the folders that it contained, with the markers that were in them."""
+        return self._inner.roots() if isinstance(self._inner, OnDisk) else ()
+
+    def scan(self) -> Iterator[Spooled]:
+        """List what the unpacked spool lists."""
+        for spooled in self._inner.scan():
+            yield self._renamed(spooled)
+
+    def _renamed(self, spooled: Spooled) -> Spooled:
+        return replace(spooled, message=replace(spooled.message, source=self.url))
+
+    def open(self, message: Message) -> Spooled:
+        """Find a message again."""
+        inner = replace(message, source=self._inner.url)
+        return self._renamed(self._inner.open(inner))
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether the very message, by its whole content, is at its locator."""
+        return self._inner.is_in_place(replace(message, source=self._inner.url))
+
+    def acknowledge(self, messages: Sequence[Message]) -> list[str]:
+        """Do nothing: an archive is kept as it is."""
+        del messages
+        return []
+
+
+def packing(name: str) -> str:
+    """Tell how an archive is packed by its name; '' for what is no archive.
+
+    ``tar``, ``gz``, ``xz``, ``zst`` (a tar in one of these), or ``zip``.
+    """
+    low = name.lower()
+    return next((kind for end, kind in _PACKINGS.items() if low.endswith(end)), "")
+
+
+def is_archive(path: Path, format_: Format) -> bool:
+    """Tell whether this is an archive of a format that is a directory."""
+    is_directory = bool(format_.marks or format_.mark_suffix)
+    return is_directory and bool(packing(path.name)) and not path.is_dir()
+
+
+def open_archive(
+    scheme: str, path: Path, format_: Format, keywords: Mapping[str, object], limit: str
+) -> Archived:
+    """Unpack an archive and open the spool in it.
+
+    Raises SourceError when it cannot be unpacked or holds no such spool,
+    UsageError for an option that an archive cannot have.
+    """
+    keywords = dict(keywords)
+    ack = format_.options.get("ack")
+    if ack is not None and keywords.setdefault(ack.keyword, "keep") != "keep":
+        message = "an archive is only read: ack can only be keep"
+        raise UsageError(message, hint="unpack it yourself, and name the folder")
+    most = _octets(limit)
+    try:
+        resolved = Path(real_path(path))
+    except OSError as error:
+        raise unusable(str(path), error) from error
+    if not resolved.is_file():
+        message = f"cannot read {resolved}: no such file"
+        raise SourceError(message, hint="check the path of the source")
+    # Not loaded for nothing: the packings take as long as all formats together.
+    from drainer.sources.archive.unpack import unpack  # noqa: PLC0415
+
+    folder = _private_directory()
+    try:
+        unpack(resolved, packing(path.name), folder, most)
+        spool = _find_spool(folder, scheme, format_, resolved)
+        return Archived(f"{scheme}:{resolved}", format_.make(spool, **keywords))
+    except BaseException:
+        _remove(str(folder))
+        raise
+
+
+def _octets(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        message = f"archive_limit: {error}"
+        raise UsageError(message) from None
+
+
+def _find_spool(folder: Path, scheme: str, format_: Format, archive: Path) -> Path:
+    """Return the directory that has the spool's marks, wherever it lies."""
+    found = []
+    waiting = deque([(folder, 0)])
+    while waiting:
+        place, depth = waiting.popleft()
+        if format_.has_marks(place):
+            found.append(place)
+        elif depth < _MAX_DEPTH:
+            with os.scandir(place) as entries:
+                below = sorted(entry.path for entry in entries if entry.is_dir())
+            waiting.extend((Path(each), depth + 1) for each in below)
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(repr(os.fspath(each.relative_to(folder))) for each in found[:5])
+    what = f"several: {names}" if found else "none"
+    message = f"{archive} should contain one {scheme} spool; it contains {what}"
+    raise SourceError(message, hint="unpack it yourself, and name the folder")
+
+
+def _private_directory() -> Path:
+    """Make a directory that lives as long as this process, and is locked by it."""
+    _sweep()
+    if not _ours:
+        atexit.register(remove_all)
+    path = tempfile.mkdtemp(prefix=_PREFIX)  # mode 0700
+    _ours[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(_ours[path], fcntl.LOCK_EX)
+    return Path(path)
+
+
+def remove_all() -> None:
+    """Remove what this process unpacked; its sources cannot be read any more."""
+    for path in list(_ours):
+        _remove(path)
+
+
+def _remove(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    descriptor = _ours.pop(path, None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _sweep() -> None:
+    """Remove what commands that were killed have left of ours."""
+    folder = Path(tempfile.gettempdir())
+    for path in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            status = path.lstat()
+            is_young = time.time() - status.st_ctime < YOUNG_SECONDS
+            if status.st_uid != os.geteuid() or is_young:
+                continue
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)

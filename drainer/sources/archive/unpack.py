@@ -1,0 +1,298 @@
+"""Unpacking an archive that anybody may have made.
+
+Only regular files and directories come out of it. An absolute path, ``..``, a
+link, a device, a named pipe, a name that stands there twice or is too long for
+the file system, more members or octets than allowed, or far more octets than
+the archive has: each refuses the whole archive, by the name of the member. So
+does damage, and an archive that ends early.
+"""
+
+import io
+import os
+import stat
+import struct
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Generator
+from contextlib import closing, suppress
+from gzip import BadGzipFile
+from lzma import LZMAError
+from pathlib import Path
+from typing import NamedTuple, NoReturn, Self
+
+from zstandard import ZstdError
+
+from drainer.errors import MessageUnreadable, SourceError
+from drainer.sources.archive.unpack_limits import Limits
+from drainer.sources.archive.unpack_streams import Capped, Readable, unpacked
+from drainer.sources.common.files import CHUNK_BYTES, escape_name, kind_of, open_at
+
+_MAX_DEPTH = 32
+_HEADER_BYTES = 1024 * 1024
+_DIRECTORY_BYTES = 64 * 1024 * 1024
+_ENCRYPTED = 0x1
+_UNIX = 3
+_PLAIN_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    BadGzipFile,
+    ZstdError,
+    LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,  # UnicodeDecodeError too
+    OverflowError,
+    RecursionError,
+    NotImplementedError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+
+class _Member(NamedTuple):
+    """What an archive says about one of its files or directories."""
+
+    name: str
+    is_directory: bool
+    mode: int
+    modified: float
+    data: Readable
+
+
+_Members = Generator[_Member, None, None]
+
+
+class _Counted(io.RawIOBase):
+    """What comes out of an archive: every octet is counted, and headers are short."""
+
+    def __init__(
+        self, stream: Readable, limits: Limits, *, is_data: bool = False
+    ) -> None:
+        self._stream = stream
+        self._limits = limits
+        #: Whether a member's data are read, of any length.
+        self.is_data = is_data
+        self._header_bytes = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._limits.octets(len(data))
+        self._header_bytes = 0 if self.is_data else self._header_bytes + len(data)
+        if self._header_bytes > _HEADER_BYTES:
+            message = "a member has an endless header"
+            raise ValueError(message)
+        return data
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; tarfile itself takes a damaged one for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            message = str(error)
+            raise tarfile.ReadError(message) from error
+
+
+def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
+    """Unpack into an existing, empty, private directory, at most so many octets.
+
+    ``kind`` is as archive.packing says. Raises SourceError; what was
+    written until then stays.
+    """
+    limits = Limits(archive, target, most)
+    members = _zip_members if kind == "zip" else _tar_members
+    root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    name = ""
+    try:
+        with closing(members(archive, kind, limits)) as listed:
+            for member in listed:
+                name = member.name
+                limits.member()
+                _write(member, root)
+    except _DAMAGE as error:
+        message = f"{archive} is damaged or no such archive: {escape_name(str(error))}"
+        hint = "copy it again, or unpack it yourself and name the folder"
+        raise SourceError(message, hint=hint) from error
+    except OSError as error:
+        after = f" at {escape_name(name)!r}" if name else ""
+        message = f"cannot unpack {archive}{after}: {error.strerror or error}"
+        hint = "see that it may be read, and that TMPDIR has room"
+        raise SourceError(message, hint=hint) from error
+    finally:
+        os.close(root)
+
+
+def _tar_members(archive: Path, kind: str, limits: Limits) -> _Members:
+    with open(_opened(archive), "rb") as raw, unpacked(raw, kind) as stream:
+        counted = _Counted(stream, limits)
+        with tarfile.open(
+            fileobj=counted, mode="r|", tarinfo=_Header, errors="surrogateescape"
+        ) as tar:
+            while info := tar.next():
+                # What tarfile remembers would grow with the archive.
+                tar.__dict__.update(members=[], pax_headers={})
+                _check_tar(info)
+                data = tar.extractfile(info) or io.BytesIO()
+                counted.is_data = True
+                yield _Member(info.name, info.isdir(), info.mode, info.mtime, data)
+                counted.is_data = False
+            counted.is_data = True
+            _check_end(tar)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """See that nothing but zeros follow, to the end of the packing."""
+    assert tar.fileobj is not None  # noqa: S101 - until it is closed
+    while data := tar.fileobj.read(CHUNK_BYTES):
+        if data.strip(b"\0"):
+            message = "more follows behind its end"
+            raise ValueError(message)
+
+
+def _check_tar(info: tarfile.TarInfo) -> None:
+    kinds = {
+        tarfile.SYMTYPE: "a symbolic link",
+        tarfile.LNKTYPE: "a hard link",
+        tarfile.CHRTYPE: "a device",
+        tarfile.BLKTYPE: "a device",
+        tarfile.FIFOTYPE: "a named pipe",
+    }
+    if info.issparse():
+        _refuse(info.name, "it is a sparse file")
+    if not (info.isreg() or info.isdir()):
+        _refuse(info.name, f"it is {kinds.get(info.type, 'of an unknown kind')}")
+
+
+def _opened(archive: Path) -> int:
+    """Open the archive; return its descriptor, which its reader closes."""
+    try:
+        return open_at(archive)
+    except MessageUnreadable as error:
+        raise OSError(0, error.detail) from error
+
+
+def _zip_members(archive: Path, kind: str, limits: Limits) -> _Members:
+    del kind
+    with (
+        Capped(_opened(archive), _DIRECTORY_BYTES) as raw,
+        zipfile.ZipFile(raw) as whole,
+    ):
+        for info in whole.infolist():
+            mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
+            _check_zip(info, mode)
+            with whole.open(info) as data:
+                yield _Member(
+                    info.filename,
+                    info.is_dir(),
+                    mode & 0o7777 or 0o600,
+                    _zip_time(info),
+                    _Counted(data, limits, is_data=True),
+                )
+
+
+def _check_zip(info: zipfile.ZipInfo, mode: int) -> None:
+    if "\0" in info.orig_filename:
+        _refuse(info.orig_filename, "its name contains NUL")
+    if info.flag_bits & _ENCRYPTED:
+        _refuse(info.filename, "it is encrypted")
+    if info.compress_type not in _PLAIN_PACKINGS:
+        _refuse(info.filename, "it is packed by another method than deflate")
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        _refuse(info.filename, f"it is a {kind_of(mode)}")
+
+
+def _zip_time(info: zipfile.ZipInfo) -> float:
+    """Return when a file was changed: in UTC if the zip says so, else local time."""
+    extra = info.extra
+    while len(extra) >= 4:  # noqa: PLR2004 - two shorts: what it is, how long
+        tag, length = struct.unpack_from("<HH", extra)
+        if tag == 0x5455 and length >= 5 and len(extra) >= 9 and extra[4] & 1:  # noqa: PLR2004
+            return float(struct.unpack_from("<I", extra, 5)[0])
+        extra = extra[4 + length :]
+    with suppress(ValueError, OverflowError):
+        return time.mktime((*info.date_time, 0, 0, -1))
+    return 0.0
+
+
+def _write(member: _Member, root: int) -> None:
+    """Write one member below the directory that is open as ``root``."""
+    path = _safe_path(member.name)
+    if member.is_directory:
+        if path:
+            _make_directories(path, root)
+        return
+    if not path:
+        _refuse(member.name, "it has no name")
+    descriptor = _create(path, member.name, root)
+    try:
+        while data := member.data.read(CHUNK_BYTES):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        # Never set-user-id, and always for us to read.
+        os.fchmod(descriptor, member.mode & 0o777 | 0o400)
+        modified = min(max(member.modified, 0.0), 2.0**33)
+        os.utime(descriptor, (modified, modified))
+    finally:
+        os.close(descriptor)
+
+
+def _safe_path(name: str) -> str:
+    """Return the relative path of a member; raises SourceError for any other."""
+    if name.startswith("/"):
+        _refuse(name, "its path is absolute")
+    if "\0" in name:
+        _refuse(name, "its name contains NUL")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        _refuse(name, "its path contains ..")
+    if len(parts) > _MAX_DEPTH:
+        _refuse(name, "it is nested too deeply")
+    return "/".join(parts)
+
+
+def _create(path: str, name: str, root: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for is_last in (False, True):
+        try:
+            return os.open(path, flags, 0o600, dir_fd=root)
+        except FileExistsError:
+            _refuse(name, "it is there twice")
+        except NotADirectoryError:
+            _refuse(name, "it lies below a file")
+        except FileNotFoundError:
+            if is_last:
+                raise
+            _make_directories(os.path.dirname(path), root)  # noqa: PTH120
+    raise AssertionError
+
+
+def _make_directories(path: str, root: int) -> None:
+    done = ""
+    for part in path.split("/"):
+        done = f"{done}/{part}" if done else part
+        try:
+            os.mkdir(done, 0o700, dir_fd=root)
+        except FileExistsError:
+            mode = os.stat(done, dir_fd=root, follow_symlinks=False).st_mode
+            if not stat.S_ISDIR(mode):
+                _refuse(path, "it is there twice, once as a file")
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    message = f"the archive contains {escape_name(name)[:300]!r}: {reason}"
+    hint = (
+        "pack only the folders with mail, as regular files (for Postfix: incoming,"
+        " active, deferred, hold), or unpack it yourself and name the folder"
+    )
+    raise SourceError(message, hint=hint)

@@ -1,0 +1,275 @@
+"""Opening spool files so that nothing leads out of the spool.
+
+A spool may be written by strangers. Every name is therefore opened relative to its
+directory, links are never followed, and only regular files are read; an open never
+blocks (a FIFO without a writer would). As root, drainer opens a file with the rights of
+the folder's owner (drainer.runtime.folders). Names that are not printable UTF-8 travel
+through the ledger and JSON in a reversible, percent-encoded form.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import tenacity
+
+from drainer.errors import MessageUnreadable, SourceError
+from drainer.mail.message import Message
+from drainer.runtime.folders import (
+    find_folder,
+    open_folder,
+    open_folder_in,
+    open_in,
+    real_path,
+)
+from drainer.runtime.host_limits import lacks_descriptor, no_descriptor
+
+SMALL_FILE_BYTES = 256 * 1024
+"""Files up to this size are read with one call; longer ones are streamed."""
+
+HELD_BYTES = 64 * 1024
+"""Contents up to this size stay in memory between scan and delivery."""
+
+CHUNK_BYTES = 128 * 1024
+DESCRIPTOR_FREE_WITHIN = 10.0
+"""Seconds."""
+
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+_NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR})
+
+
+def escape_name(name: str) -> str:
+    """Make a file name or relative path printable UTF-8; reversible.
+
+    Takes the form that :func:`os.fsdecode` gives. Undecodable and unprintable
+    characters, and the percent sign, become ``%XX``, octet by octet.
+    """
+    if name.isprintable() and "%" not in name:
+        return name
+    return "".join(
+        char
+        if char.isprintable() and char != "%"
+        else "".join(f"%{octet:02X}" for octet in os.fsencode(char))
+        for char in name
+    )
+
+
+def unescape_name(text: str) -> str:
+    """Return the name that escape_name was given, as os.fsdecode gives it."""
+    if "%" not in text:
+        return text
+    return os.fsdecode(unquote_to_bytes(text))
+
+
+def url_of(scheme: str, root: str) -> str:
+    """Return a source's URL; one that no database would store is escaped."""
+    return f"{scheme}:{root if root.isprintable() else escape_name(root)}"
+
+
+def open_directory(name: str, dir_fd: int) -> int:
+    """Open a directory itself, never a link to one; return its descriptor."""
+    return _patiently(open_folder_in, dir_fd, name)
+
+
+def _give_up(_: tenacity.RetryCallState) -> int:
+    raise no_descriptor()
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(lacks_descriptor),
+    wait=tenacity.wait_random(0.02, 0.2),
+    stop=tenacity.stop_after_delay(DESCRIPTOR_FREE_WITHIN),
+    retry_error_callback=_give_up,
+)
+def _patiently(opening: Callable[..., int], *arguments: object) -> int:
+    """Open something of a spool.
+
+    When no descriptor is free it waits; then it raises HostLimit, since no message
+    is to blame.
+    """
+    return opening(*arguments)
+
+
+def is_directory(path: Path) -> bool:
+    """Tell whether a directory stands there that we may look at; never raises."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+@contextmanager
+def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterator[int]:
+    """Hold a directory below ``root`` open, stepping down name by name.
+
+    ``root`` itself may be reached through links (as root: those of root), what is
+    below it may not. Raises OSError.
+    """
+    descriptor = _patiently(open_folder, root)
+    try:
+        for part in parts:
+            above, descriptor = descriptor, open_directory(part, descriptor)
+            os.close(above)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
+    """Open a regular file of a directory for reading; the caller closes it.
+
+    Raises FileNotFoundError when the name is gone, MessageUnreadable
+    ('not-a-file', 'unreadable') when it stands there and cannot be read.
+    """
+    try:
+        descriptor = _patiently(open_in, dir_fd, name, _FILE)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        code = "not-a-file" if error.errno in _NOT_A_FILE else "unreadable"
+        raise MessageUnreadable(code, _words(error)) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        code, detail = "not-a-file", f"it is a {kind_of(status.st_mode)}"
+        raise MessageUnreadable(code, detail)
+    return descriptor, status
+
+
+def open_at(path: Path) -> int:
+    """Open a regular file that an operator named; return its descriptor.
+
+    Raises OSError and MessageUnreadable, as ``open_file``.
+    """
+    folder = find_folder(path.parent)
+    try:
+        return open_file(path.name, folder)[0]
+    finally:
+        os.close(folder)
+
+
+def not_a_file(name: str, dir_fd: int) -> MessageUnreadable:
+    """Say what stands there instead of a file, without opening it.
+
+    Raises FileNotFoundError when nothing does any more.
+    """
+    try:
+        mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return unreadable(error)
+    return MessageUnreadable("not-a-file", f"it is a {kind_of(mode)}")
+
+
+def kind_of(mode: int) -> str:
+    """Name what a mode stands for, in words of a person."""
+    kinds = {
+        stat.S_IFDIR: "directory",
+        stat.S_IFLNK: "symbolic link",
+        stat.S_IFIFO: "named pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "regular file")
+
+
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """Read up to ``length`` octets at an offset; fewer only at the end.
+
+    Raises MessageUnreadable('unreadable') when the disk fails.
+    """
+    try:
+        return os.pread(descriptor, length, offset)
+    except OSError as error:
+        raise unreadable(error) from error
+
+
+def beginning(chunks: Iterable[bytes], length: int) -> bytes:
+    """Return at least the first ``length`` octets, if there are so many."""
+    head = bytearray()
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= length:
+            break
+    return bytes(head[:length])
+
+
+def canonical(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path of an existing directory, links resolved.
+
+    Raises SourceError, saying what stands there instead.
+    """
+    text = os.fspath(path)
+    try:
+        text = real_path(path)
+        with directory(text) as descriptor:
+            os.stat(".", dir_fd=descriptor)  # listing alone is not enough
+            return text
+    except OSError as error:
+        raise unusable(text, error) from error
+
+
+def unreadable(error: OSError) -> MessageUnreadable:
+    """Turn an error about one message into the one that holds it.
+
+    Raises HostLimit when no descriptor was free.
+    """
+    if lacks_descriptor(error):
+        raise no_descriptor() from error
+    return MessageUnreadable("unreadable", _words(error))
+
+
+def unusable(path: str, error: OSError) -> SourceError:
+    """Turn an error about a whole directory into one for a person.
+
+    Raises HostLimit when no descriptor was free.
+    """
+    if lacks_descriptor(error):
+        raise no_descriptor() from error
+    hints = {
+        errno.EPERM: "run drainer as the owner of the spool",
+        errno.EACCES: "run drainer as root or as the owner of the spool",
+        errno.ENOENT: "check the path of the source",
+        errno.ENOTDIR: "a source of this kind is a directory",
+        errno.ELOOP: "links inside a spool are not followed: name the real folder",
+    }
+    hint = hints.get(error.errno or 0, "")
+    return SourceError(f"cannot read {path}: {error.strerror}", hint=hint)
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def has_content(message: Message, chunks: Callable[[], Iterator[bytes]]) -> bool:
+    """Whether a content is the recorded one; True while none is recorded."""
+    if not message.sha256:
+        return True
+    digest = hashlib.sha256()
+    try:
+        for chunk in chunks():
+            digest.update(chunk)
+    except MessageUnreadable:
+        return False
+    return digest.hexdigest() == message.sha256
+
+
+class Reread:
+    """A content that is read from the spool each time, by what it is given."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[], Iterator[bytes]]) -> None:
+        """Take the function that reads it from the beginning."""
+        self._read = read
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield it in pieces."""
+        return self._read()

@@ -1,0 +1,98 @@
+"""What a message of a queue directory is made of, while its files are open."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import field
+from datetime import UTC, datetime
+from functools import partial
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.envelope import Client, Envelope
+from drainer.mail.message import Message, Problem
+from drainer.runtime.values import dataclass
+from drainer.sources.common.files import CHUNK_BYTES, has_content, read_at
+from drainer.sources.common.walk import Place
+
+IDENTITY_BYTES = 4096
+"""How much of the content takes part in the identity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A message as its files say; they stay open while it is looked at."""
+
+    #: As os.fsdecode gives it.
+    native_id: str
+    arrived: datetime
+    envelope: Envelope
+    #: Yields the content with CRLF line ends; MessageUnreadable when damaged.
+    chunks: Callable[[], Iterator[bytes]]
+    #: Size of the content in the spool, before line ends are made CRLF.
+    raw_bytes: int
+    #: What takes part in the identity besides the content.
+    stable: tuple[bytes, ...]
+    #: The files that make it up, in the order in which they may be removed.
+    files: tuple[Place, ...]
+    client: Client = field(default_factory=Client)
+    login: str = ""
+    flags: tuple[str, ...] = ()
+    problem: Problem | None = None
+    #: The queue it was in; '' = the directory in which it lies.
+    queue: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message whose files are open."""
+
+    message: Message
+    draft: Draft
+    #: The whole content when it is small and sound.
+    content: bytes | None
+
+
+def is_same(found: Found, message: Message, *, moved: bool = False) -> bool:
+    """Whether what was found is the message; all of it counts when it has moved."""
+    if found.message.identity != message.identity:
+        return False
+    return not moved or has_content(message, found.draft.chunks)
+
+
+def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
+    """Yield a file from an offset; MessageUnreadable when it ends too early."""
+    while offset < size:
+        chunk = read_at(descriptor, offset, min(CHUNK_BYTES, size - offset))
+        if not chunk:
+            code, detail = "unreadable", f"it ends at {offset} of {size} bytes"
+            raise MessageUnreadable(code, detail)
+        yield chunk
+        offset += len(chunk)
+
+
+def damaged(error: MessageUnreadable) -> Iterator[bytes]:
+    """Stand in for a content that cannot be read."""
+    raise error
+
+
+def damaged_draft(
+    name: str, error: MessageUnreadable, raw: bytes, modified: float
+) -> Draft:
+    """Return what a file that makes no sense is listed as; it is never removed.
+
+    ``raw`` is its beginning, ``modified`` its time.
+    """
+    return Draft(
+        native_id=name,
+        arrived=time_of(modified),
+        envelope=Envelope(),
+        chunks=partial(damaged, error),
+        raw_bytes=0,
+        stable=(b"damaged", os.fsencode(name), raw[:IDENTITY_BYTES]),
+        files=(),
+        problem=Problem(code=error.code, detail=error.detail),
+    )
+
+
+def time_of(seconds: float) -> datetime:
+    """Return a time since 1970 in UTC, whatever a file says it is."""
+    return datetime.fromtimestamp(min(max(seconds, 0), 2**35), UTC)

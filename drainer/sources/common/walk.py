@@ -1,0 +1,113 @@
+"""Walking a queue of a server: names, places, and which of them are messages.
+
+Directories are held open while what lies in them is looked at, links are never
+followed, and a directory that cannot be read is told like a damaged message.
+"""
+
+import enum
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from drainer.errors import MessageUnreadable
+from drainer.sources.common.files import (
+    directory,
+    escape_name,
+    open_directory,
+    unescape_name,
+)
+
+MAX_DEPTH = 8
+"""Directories below the root of a queue; the deepest known layout has three."""
+
+
+class Place(NamedTuple):
+    """Where a file lies: the directories down from the root, and its name."""
+
+    parts: tuple[str, ...]
+    name: str
+
+    @property
+    def locator(self) -> str:
+        """The path below the root, printable and reversible."""
+        return escape_name("/".join((*self.parts, self.name)))
+
+    @property
+    def queue(self) -> str:
+        """The directory below the root, printable; ``.`` for the root itself."""
+        return escape_name("/".join(self.parts)) or "."
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether no part of it leads anywhere else."""
+        return not {"", ".", ".."} & {*self.parts, self.name}
+
+
+def place_of(locator: str) -> Place:
+    """Return the place that a locator means."""
+    *parts, name = unescape_name(locator).split("/")
+    return Place(tuple(parts), name)
+
+
+class Kind(enum.Enum):
+    """What a name in a queue stands for."""
+
+    MESSAGE = enum.auto()
+    DIRECTORY = enum.auto()
+    OTHER = enum.auto()
+
+
+class Entry(NamedTuple):
+    """A message file by its name, with its directory open until the next one."""
+
+    place: Place
+    descriptor: int
+    is_file: bool
+    #: Set when this is a directory of the queue that cannot be read.
+    error: MessageUnreadable | None = None
+
+
+Judge = Callable[[Place, bool], Kind]
+"""Tells the kind of a place; the flag says whether it is a directory."""
+
+
+def walk(root: str, start: tuple[str, ...], judge: Judge) -> Iterator[Entry]:
+    """Yield what ``judge`` calls a message, as the directories are read.
+
+    Raises OSError when the first directory cannot be opened.
+    """
+    with directory(root, start) as descriptor:
+        yield from _walk(descriptor, start, judge)
+
+
+def _walk(descriptor: int, parts: tuple[str, ...], judge: Judge) -> Iterator[Entry]:
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            place = Place(parts, entry.name)
+            kind = judge(place, entry.is_dir(follow_symlinks=False))
+            if kind is Kind.DIRECTORY:
+                yield from _walk_below(descriptor, place, judge)
+            elif kind is Kind.MESSAGE:
+                is_file = entry.is_file(follow_symlinks=False)
+                yield Entry(place, descriptor, is_file)
+
+
+def _walk_below(above: int, place: Place, judge: Judge) -> Iterator[Entry]:
+    code = "unreadable"
+    if len(place.parts) >= MAX_DEPTH:
+        error = MessageUnreadable(code, "nested too deeply")
+        yield Entry(place, above, is_file=False, error=error)
+        return
+    try:
+        descriptor = open_directory(place.name, above)
+    except FileNotFoundError:
+        return
+    except OSError as failure:
+        detail = f"a directory of the queue: {failure.strerror}"
+        error = MessageUnreadable(code, detail)
+        yield Entry(place, above, is_file=False, error=error)
+        return
+    try:
+        yield from _walk(descriptor, (*place.parts, place.name), judge)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Databases: the built-in spool, and tables of other applications."""

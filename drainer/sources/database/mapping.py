@@ -1,0 +1,301 @@
+"""What stands where in a table of mail: the keys of a ``[sources.NAME]``, checked.
+
+A Mapping is what was said; ``bind`` compares it with the database and returns the
+columns. A wrong one is a UsageError that names the key, the column and what was
+found instead.
+"""
+
+import codecs
+from collections.abc import Mapping as Dict
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+
+from drainer.errors import SourceError, UsageError
+from drainer.runtime import databases
+from drainer.runtime.values import dataclass
+from drainer.sources.database import schema
+
+_COLUMNS = ("id", "reverse_path", "recipients", "content", "arrived")
+_EXTRAS = ("client_address", "client_name", "helo", "login")
+BUILT_IN_EXTRAS = (*_EXTRAS, "body", "smtputf8", "envid", "ret", "verp", "message_id")
+TRY_IT = "try it in the database's own client"
+_SAID = ("client_address", "client_name", "helo", "login", "state")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapping:
+    """Where the parts of a message stand; '' for what is not there."""
+
+    table: str = schema.spool.name
+    query: str = ""
+    #: Part of a message -> its column.
+    columns: Dict[str, str] = field(default_factory=dict)
+    recipients_format: str = "table"
+    recipients_delimiter: str = ","
+    recipients_table: str = schema.recipients.name
+    recipients_message: str = "message"
+    recipients_state: str = "state"
+    recipients_pending: tuple[str, ...] = (schema.PENDING,)
+    recipients_finish: str = schema.DONE
+    content_charset: str = ""
+    pending: tuple[str, ...] = (schema.PENDING,)
+    claim: str = ""
+    finish: str = schema.DONE
+    fail: str = schema.FAILED
+    statement: str = ""
+    is_built_in: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the rows are a part of, for identities and leases."""
+        return self.table or "query"
+
+
+def mapping_of(options: Dict[str, Any]) -> Mapping:
+    """Return the mapping that these keys mean; none at all: the built-in spool."""
+    if not options:
+        extras = {name: name for name in (*BUILT_IN_EXTRAS, "state")}
+        plain = {name: name for name in _COLUMNS} | {"recipients": "forward_path"}
+        return Mapping(columns=plain | extras)
+    if bool(options.get("table")) == bool(options.get("query")):
+        refuse("a mapping needs either table or query")
+    missing = [name for name in _COLUMNS if not options.get(name)]
+    if missing:
+        refuse(f"the mapping does not say which column holds {', '.join(missing)}")
+    named = [*_COLUMNS, *(name for name in _SAID if options.get(name))]
+    given = {k: v for k, v in options.items() if k not in (*_COLUMNS, *_SAID)}
+    kind = given.pop(
+        "recipients_format", "table" if "recipients_table" in given else ""
+    )
+    empty: dict[str, Any] = {
+        "table": "", "recipients_table": "", "recipients_message": "",
+        "recipients_state": "", "recipients_pending": (), "recipients_finish": "",
+        "pending": (), "finish": "", "fail": "",
+    }  # fmt: skip
+    mapping = Mapping(
+        columns={name: options[name] for name in named},
+        recipients_format=kind or "one",
+        is_built_in=False,
+        **(empty | given),
+    )
+    _check(mapping)
+    return mapping
+
+
+def _check(mapping: Mapping) -> None:
+    """Refuse keys that contradict one another."""
+    if mapping.recipients_format == "table" and not (
+        mapping.recipients_table and mapping.recipients_message
+    ):
+        refuse("recipients in a table need recipients_table and recipients_message")
+    if bool(mapping.recipients_state) != bool(mapping.recipients_pending):
+        refuse("recipients_state and recipients_pending go together")
+    if "state" in mapping.columns and not mapping.pending:
+        refuse("state needs pending: the values of rows that are to be sent")
+    if mapping.pending and "state" not in mapping.columns:
+        refuse("pending needs state: the column that holds it")
+    if mapping.content_charset:
+        try:
+            codecs.lookup(mapping.content_charset)
+        except LookupError:
+            refuse(f"content_charset {mapping.content_charset!r} is unknown")
+
+
+def refuse(
+    message: str, hint: str = "docs/sources.md shows a whole mapping"
+) -> NoReturn:
+    """Raise UsageError."""
+    raise UsageError(message, hint=hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The columns of one database that a mapping means."""
+
+    source: sa.FromClause
+    columns: Dict[str, sa.ColumnElement[Any]]
+    children: sa.Table | None
+    #: Values of the state column, of its type.
+    open_states: tuple[Any, ...] = ()
+
+    def __getitem__(self, name: str) -> sa.ColumnElement[Any]:
+        """Return the column that holds a part of the message."""
+        return self.columns[name]
+
+    @property
+    def is_open(self) -> list[sa.ColumnElement[bool]]:
+        """What holds of a row that is to be sent."""
+        if "state" not in self.columns:
+            return []
+        return [self["state"].in_(list(self.open_states))]
+
+
+def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
+    """Compare a mapping with the database; UsageError when it does not hold."""
+    found: sa.FromClause
+    if mapping.query:
+        found = _query(connection, mapping.query)
+    else:
+        found = _table(connection, mapping.table, built_in=mapping.is_built_in)
+    columns = {}
+    for part, name in mapping.columns.items():
+        if part == "recipients" and mapping.recipients_format == "table":
+            continue
+        columns[part] = _column(found, name, part)
+    if mapping.query:
+        columns |= _look_at_a_row(connection, found, columns, mapping)
+    else:
+        _check_types(columns, mapping)
+    children = None
+    if mapping.recipients_format == "table":
+        children = _table(
+            connection, mapping.recipients_table, built_in=mapping.is_built_in
+        )
+        for key, name in _child_columns(mapping):
+            _column(children, name, key)
+    states = ()
+    if "state" in columns:
+        known = (*mapping.pending, *filter(None, (mapping.claim,)))
+        states = tuple(value_of(columns["state"], text, "pending") for text in known)
+        for key in ("claim", "finish", "fail"):
+            if text := getattr(mapping, key):
+                value_of(columns["state"], text, key)
+                _check_length(connection, columns["state"], text, key)
+    return Bound(source=found, columns=columns, children=children, open_states=states)
+
+
+def _check_length(
+    connection: sa.Connection, column: sa.ColumnElement[Any], text: str, key: str
+) -> None:
+    """Refuse what a column has no room for; SQLite always has."""
+    length = getattr(column.type, "length", None)
+    if length and len(text) > length and connection.dialect.name != "sqlite":
+        message = f"{key} = {text!r} does not fit the column, which is {column.type!r}"
+        raise UsageError(message, hint="name a shorter value")
+
+
+def _child_columns(mapping: Mapping) -> Sequence[tuple[str, str]]:
+    pairs = (
+        ("recipients", mapping.columns["recipients"]),
+        ("recipients_message", mapping.recipients_message),
+        ("recipients_state", mapping.recipients_state),
+    )
+    return [(key, name) for key, name in pairs if name]
+
+
+def _table(connection: sa.Connection, name: str, *, built_in: bool) -> sa.Table:
+    area, _, bare = name.rpartition(".")
+    try:
+        return sa.Table(
+            bare, sa.MetaData(), schema=area or None, autoload_with=connection,
+            resolve_fks=False,
+        )  # fmt: skip
+    except sa.exc.NoSuchTableError:
+        if built_in:
+            message = f"there is no spool in this database: no table {name}"
+            hint = "`drainer spool create URL` makes one; or map a table of yours"
+            raise SourceError(message, hint=hint) from None
+        tables = sorted(sa.inspect(connection).get_table_names(schema=area or None))
+        message = (
+            f"there is no table {name!r}; found: {', '.join(tables[:20]) or 'none'}"
+        )
+        raise UsageError(message, hint="name it as table, or SCHEMA.TABLE") from None
+
+
+def _query(connection: sa.Connection, query: str) -> sa.FromClause:
+    text = query.strip().rstrip(";")
+    try:
+        keys = connection.execute(
+            sa.text(f"SELECT * FROM ({text}) AS mail WHERE 1 = 0")  # noqa: S608 - theirs
+        ).keys()
+    except sa.exc.DBAPIError as error:
+        message = f"the query of the mapping fails: {databases.reason(error)}"
+        raise UsageError(message, hint=TRY_IT) from None
+    return sa.text(text).columns(*(sa.column(key) for key in keys)).subquery("mail")
+
+
+def _column(found: sa.FromClause, name: str, key: str) -> sa.ColumnElement[Any]:
+    if name not in found.c:
+        columns = ", ".join(found.c.keys())
+        message = f"{key} = {name!r}: there is no such column; found: {columns}"
+        raise UsageError(message, hint="names are matched exactly, case included")
+    return found.c[name]
+
+
+def _check_types(columns: Dict[str, sa.ColumnElement[Any]], mapping: Mapping) -> None:
+    """Compare the types of a table's columns with what they are to hold."""
+    content = columns["content"].type
+    if isinstance(content, sa.String) and not mapping.content_charset:
+        hint = "text was converted by the database: say content_charset if it is sound"
+        _wrong(mapping, "content", content, "octets", hint)
+    if not isinstance(content, sa.String) and content.python_type is not bytes:
+        _wrong(mapping, "content", content, "octets")
+    if columns["id"].type.python_type in (bytes, float, bool):
+        _wrong(mapping, "id", columns["id"].type, "a whole number, text or UUID")
+    kind = mapping.recipients_format
+    if kind == "array" and not isinstance(columns["recipients"].type, sa.ARRAY):
+        _wrong(mapping, "recipients", columns["recipients"].type, "an array")
+    if kind in ("one", "delimited") and not isinstance(
+        columns["recipients"].type, sa.String
+    ):
+        _wrong(mapping, "recipients", columns["recipients"].type, "text")
+    if not isinstance(columns["reverse_path"].type, sa.String):
+        _wrong(mapping, "reverse_path", columns["reverse_path"].type, "text")
+    fits = (sa.DateTime, sa.Integer, sa.Numeric, sa.String)
+    if not isinstance(columns["arrived"].type, fits):
+        _wrong(mapping, "arrived", columns["arrived"].type, "a time")
+
+
+def _wrong(
+    mapping: Mapping, key: str, found: object, wanted: str, hint: str = ""
+) -> NoReturn:
+    name = mapping.columns[key]
+    message = f"{key} = {name!r}: the column is {found!r}, wanted is {wanted}"
+    raise UsageError(message, hint=hint or "map another column, or use a query")
+
+
+def _look_at_a_row(
+    connection: sa.Connection,
+    found: sa.FromClause,
+    columns: Dict[str, sa.ColumnElement[Any]],
+    mapping: Mapping,
+) -> dict[str, sa.ColumnElement[Any]]:
+    """Check a query by its first row, having no types; return id and state with one."""
+    typed = [name for name in ("id", "state") if name in columns]
+    query = sa.select(columns["content"], *(columns[name] for name in typed))
+    row = connection.execute(query.select_from(found).limit(1)).first()
+    if row is None:
+        return {}
+    if isinstance(row[0], str) and not mapping.content_charset:
+        _wrong(mapping, "content", "text", "octets", "say content_charset, or cast it")
+    if not isinstance(row[0], bytes | str | memoryview | None):
+        _wrong(mapping, "content", type(row[0]).__name__, "octets")
+    return {
+        name: sa.type_coerce(columns[name], _type_of(value))
+        for name, value in zip(typed, row[1:], strict=True)
+    }
+
+
+def _type_of(value: object) -> sa.types.TypeEngine[Any]:
+    if isinstance(value, bool):
+        return sa.Boolean()
+    return sa.BigInteger() if isinstance(value, int) else sa.String()
+
+
+def value_of(column: sa.ColumnElement[Any], text: str, key: str) -> Any:  # noqa: ANN401
+    """Return a value of a column's type that was written as text; UsageError."""
+    kind = column.type
+    try:
+        if isinstance(kind, sa.Enum) and text not in kind.enums:
+            raise KeyError  # noqa: TRY301 - as of a boolean
+        if isinstance(kind, sa.Boolean):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(kind, sa.Integer):
+            return int(text)
+    except (ValueError, KeyError):
+        message = f"{key} = {text!r} is no value of the column, which is {kind!r}"
+        raise UsageError(message, hint="write it as the column holds it") from None
+    return text

@@ -1,0 +1,279 @@
+"""A table of mail as a source: listed in pages, leased, read in pieces, marked.
+
+Listing holds one page in memory, however many rows there are. Contents up to
+HELD_BYTES come with their row, larger ones are read in pieces, each in a query of
+its own, whenever they are needed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+
+from drainer.errors import MessageUnreadable, UsageError
+from drainer.mail.content import Held, crlf
+from drainer.mail.message import Message, Problem, Spooled
+from drainer.runtime import databases
+from drainer.runtime.units import parse_duration
+from drainer.runtime.values import dataclass
+from drainer.sources.common.files import HELD_BYTES, Reread, unescape_name
+from drainer.sources.database.checks import check_ids, check_statement, check_use
+from drainer.sources.database.finish import Finisher, set_state
+from drainer.sources.database.leases import Claims, Leases
+from drainer.sources.database.mapping import Mapping as Columns
+from drainer.sources.database.reader import PAGE, Known, Reader, Row
+from drainer.sources.database.rows import Place, octets
+from drainer.sources.database.schema import leases_metadata
+from drainer.sources.database.store import Store
+
+PIECE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a source's options say, apart from the mapping."""
+
+    url: str
+    acknowledge: str = "mark"
+    password_file: str = ""
+    lease: str = "2m"
+    #: 'table', 'off', or '' for what suits: the built-in spool has leases.
+    leases: str = ""
+
+
+class Database:
+    """A database of mail as a source."""
+
+    def __init__(self, settings: Settings, mapping: Columns) -> None:
+        """Connect and check the mapping; raises SourceError or UsageError."""
+        url = databases.with_password(
+            databases.parse(settings.url), settings.password_file
+        )
+        leases = settings.leases or ("table" if mapping.is_built_in else "off")
+        check_use(mapping, settings.acknowledge, leases)
+        self._store = Store(url, mapping)
+        self._mapping = mapping
+        self._acknowledge = settings.acknowledge
+        self._may_lease = leases == "table"
+        self.lease_seconds = _seconds(settings.lease)
+        self._leases: Leases | None = None
+        table = "" if mapping.is_built_in else f"?table={mapping.name}"
+        self.url = self._store.shown + table
+        self.acknowledges = settings.acknowledge != "keep"
+        self._place = Place(
+            url=self.url,
+            name=mapping.name,
+            is_built_in=mapping.is_built_in,
+            recipients_format=mapping.recipients_format,
+            delimiter=mapping.recipients_delimiter,
+            charset=mapping.content_charset,
+        )
+        self._read = Reader(self._store, self._place)
+        self._finisher = Finisher(mapping, settings.acknowledge)
+        self._store.look(self._check)
+        self._store.close()
+
+    def _check(self, connection: sa.Connection) -> None:
+        check_ids(connection, self._store.bound(connection), self._mapping)
+        check_statement(connection, self._mapping)
+
+    def refuse_if_live(self) -> None:
+        """Refuse never: no server sends mail out of this table by itself."""
+
+    # --- listing
+
+    def scan(self) -> Iterator[Spooled]:
+        """List the rows that are to be sent, in the order of their ids.
+
+        Rows that another process had locked come last. It may have died while it
+        claimed them, and then no other drainer would ever list them.
+        """
+        last: object = None
+        locked: list[Any] = []
+        while ids := self._store.read(partial(self._read.page, last=last)):
+            last = ids[-1]
+            if self._leases is None:
+                yield from self._listed(ids, None)
+            else:
+                mine, claims = self._store.write(partial(self._claim, ids, wait=False))
+                locked += sorted(set(ids) - set(mine))
+                yield from self._listed(mine, claims)
+        for start in range(0, len(locked), PAGE):
+            ids = locked[start : start + PAGE]
+            mine, claims = self._store.write(partial(self._claim, ids, wait=True))
+            yield from self._listed(mine, claims)
+
+    def _claim(
+        self, ids: Sequence[Any], connection: sa.Connection, *, wait: bool
+    ) -> tuple[list[Any], Claims]:
+        """Claim these rows; return those that could be locked, and whose they are."""
+        assert self._leases is not None  # noqa: S101 - who calls has looked
+        ids = self._read.lock(connection, ids, wait=wait)
+        claims = self._leases.claim(connection, [str(id_) for id_ in ids])
+        mine = [id_ for id_ in ids if str(id_) in claims.mine]
+        if self._mapping.claim and mine:
+            bound = self._store.bound(connection)
+            set_state(connection, bound, self._mapping.claim, mine)
+        return ids, claims
+
+    def _listed(self, ids: Sequence[Any], claims: Claims | None) -> Iterator[Spooled]:
+        wanted = list(ids)
+        if claims is not None:
+            listed = claims.mine | claims.doubtful
+            wanted = [id_ for id_ in ids if str(id_) in listed]
+        for known in self._store.read(partial(self._read.rows, ids=wanted)):
+            message = known.message
+            if claims is not None and str(known.row["id"]) in claims.doubtful:
+                detail = "its lease ended after it was begun"
+                message = replace(
+                    message, problem=Problem(code="in-doubt", detail=detail)
+                )
+            yield self._spooled(known.row, message)
+
+    def _spooled(self, row: Row, message: Message) -> Spooled:
+        if row["size"] is not None and row["size"] <= HELD_BYTES:
+            try:
+                data = octets(row["head"], self._place.charset)
+            except MessageUnreadable as error:
+                problem = Problem(code=error.code, detail=error.detail)
+                message = replace(message, problem=message.problem or problem)
+            else:
+                content = b"".join(crlf([data]))
+                message = replace(message, size_bytes=len(content))
+                return Spooled(message=message, content=Held(content))
+        return Spooled(message=message, content=Reread(partial(self._stream, message)))
+
+    # --- one message
+
+    def open(self, message: Message) -> Spooled:
+        """Find a row again; it must still be ours, and the same message."""
+        known, is_ours = self._store.read(partial(self._find, message))
+        if not is_ours:
+            code, detail = "taken-elsewhere", f"row {message.native_id} is leased"
+            raise MessageUnreadable(code, detail)
+        return self._spooled(known.row, known.message)
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether the row is still to be sent, and the same message."""
+        try:
+            self._store.read(partial(self._find, message))
+        except MessageUnreadable:
+            return False
+        return True
+
+    def _find(self, message: Message, connection: sa.Connection) -> tuple[Known, bool]:
+        code = "vanished"
+        found = self._read.rows(connection, [self._read.id_of(connection, message)])
+        if not found:
+            raise MessageUnreadable(
+                code, f"row {message.native_id} is not there to send"
+            )
+        if found[0].message.identity != message.identity:
+            raise MessageUnreadable(code, f"{message.native_id} is another message now")
+        mine = self._leases is None or self._leases.holds(connection, _row_id(message))
+        return found[0], mine
+
+    def _stream(self, message: Message) -> Iterator[bytes]:
+        """Yield a content with CRLF line ends, piece by piece."""
+        known, _ = self._store.read(partial(self._find, message))
+        pieces = self._pieces(message, int(known.row["size"] or 0))
+        yield from crlf(octets(piece, self._place.charset) for piece in pieces)
+
+    def _pieces(self, message: Message, size: int) -> Iterator[Any]:
+        for start in range(0, size, PIECE_BYTES):
+            length = min(PIECE_BYTES, size - start)
+            piece = self._store.read(
+                partial(self._read.piece, message=message, part=(start, length))
+            )
+            if piece is None or len(piece) != length:
+                code = "vanished"
+                raise MessageUnreadable(code, "the content changed while it was read")
+            yield piece
+
+    # --- leases
+
+    def lease(self, owner: str) -> None:
+        """Lease what is listed from now on; without leases this does nothing."""
+        if not self._may_lease:
+            return
+        if not self._mapping.is_built_in:
+            self._store.write(partial(databases.create_tables, leases_metadata))
+        self._leases = Leases(self._mapping.name, owner, self.lease_seconds)
+        self.renew()
+
+    def renew(self) -> None:
+        """Prove that the owner lives."""
+        if self._leases is not None:
+            self._store.write(self._leases.renew)
+
+    def begin(self, messages: Sequence[Message]) -> set[str]:
+        """Write down that these may be sent; return the ids that may."""
+        rows = {_row_id(message): message.id for message in messages}
+        if self._leases is None:
+            return set(rows.values())
+        mine = self._store.write(partial(self._leases.begin, rows=list(rows)))
+        return {rows[row] for row in mine}
+
+    def leased_elsewhere(self) -> int:
+        """Return how many rows living drainers of other ledgers have."""
+        if self._leases is None:
+            return 0
+        return self._store.read(self._leases.elsewhere)
+
+    # --- acknowledging
+
+    def acknowledge(self, messages: Sequence[Message]) -> list[str]:
+        """Mark or delete these rows, or run the operator's statement; all or none."""
+        if not self.acknowledges or not messages:
+            return []
+        value = self._mapping.finish
+        return self._store.write(partial(self._let_go, messages, value))
+
+    def fail(self, messages: Sequence[Message]) -> list[str]:
+        """Do as ``acknowledge``, but mark with ``fail`` if there is such a value."""
+        if not self.acknowledges or not messages:
+            return []
+        value = self._mapping.fail or self._mapping.finish
+        return self._store.write(partial(self._let_go, messages, value))
+
+    def _let_go(
+        self, messages: Sequence[Message], value: str, connection: sa.Connection
+    ) -> list[str]:
+        wanted = {}
+        for message in messages:
+            try:
+                wanted[message.id] = self._read.id_of(connection, message)
+            except MessageUnreadable:
+                continue
+        identities = {message.id: message.identity for message in messages}
+        known = {
+            known.row["id"]: known.message.identity
+            for start in range(0, len(wanted), PAGE)
+            for known in self._read.rows(
+                connection, list(islice(wanted.values(), start, start + PAGE))
+            )
+        }
+        gone = [id_ for id_ in wanted.values() if id_ not in known]
+        mine = [row for id_, row in wanted.items() if known.get(row) == identities[id_]]
+        if mine:
+            bound = self._store.bound(connection)
+            self._finisher.finish(connection, bound, mine, value)
+        if self._leases is not None:
+            self._leases.drop(connection, map(str, [*mine, *gone]))
+        kept = {*mine, *gone}
+        return [id_ for id_, row in wanted.items() if row in kept]
+
+
+def _row_id(message: Message) -> str:
+    return unescape_name(message.locator)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(parse_duration(text).total_seconds())
+    except ValueError as error:
+        message = f"lease = {text!r}: {error}"
+        raise UsageError(message, hint='e.g. lease = "2m"') from None

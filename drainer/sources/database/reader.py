@@ -1,0 +1,180 @@
+"""The queries of a database source: a page of ids, their rows, a piece of a content.
+
+Each takes a connection, and changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from drainer.errors import MessageUnreadable, UsageError
+from drainer.mail.message import Message
+from drainer.sources.common.files import HELD_BYTES, unescape_name
+from drainer.sources.database.mapping import Bound, value_of
+from drainer.sources.database.mapping import Mapping as Columns
+from drainer.sources.database.rows import HEAD_BYTES, Place, message_of
+from drainer.sources.database.store import Store
+
+PAGE = 100
+
+Row = dict[str, Any]
+
+
+class Known(NamedTuple):
+    """A row and what it means."""
+
+    row: Row
+    message: Message
+
+
+class Reader:
+    """Reads the rows of one source."""
+
+    def __init__(self, store: Store, place: Place) -> None:
+        """Read from this database."""
+        self._store = store
+        self._mapping = store.mapping
+        self._place = place
+
+    def page(self, connection: sa.Connection, last: object) -> list[Any]:
+        """Return the next ids behind ``last``."""
+        bound = self._store.bound(connection)
+        query = sa.select(bound["id"]).select_from(bound.source).where(*bound.is_open)
+        if last is not None:
+            query = query.where(bound["id"] > last)
+        return list(connection.scalars(query.order_by(bound["id"]).limit(PAGE)))
+
+    def lock(
+        self, connection: sa.Connection, ids: Sequence[Any], *, wait: bool
+    ) -> list[Any]:
+        """Lock these rows to claim them; return those that are still to be sent.
+
+        A row that another process has locked is left out, or waited for.
+        """
+        if connection.dialect.name == "sqlite" or self._mapping.query or not ids:
+            return list(ids)  # the transaction has the whole file, or nothing is locked
+        bound = self._store.bound(connection)
+        query = (
+            sa.select(bound["id"])
+            .select_from(bound.source)
+            .where(bound["id"].in_(list(ids)), *bound.is_open)
+            .order_by(bound["id"])
+            .with_for_update(skip_locked=not wait)
+        )
+        return list(connection.scalars(query))
+
+    def rows(self, connection: sa.Connection, ids: Sequence[Any]) -> list[Known]:
+        """Return the rows among these that are still to be sent, in order."""
+        if not ids:
+            return []
+        bound = self._store.bound(connection)
+        skipped = ("content", "state")
+        columns = [c.label(k) for k, c in bound.columns.items() if k not in skipped]
+        content = bound["content"]
+        size = self._size(content, connection).label("size")
+        head: sa.ColumnElement[Any] = sa.null()
+        if not self._in_place(connection):
+            head = sa.func.substr(content, 1, HEAD_BYTES)
+        first = sa.case((self._size(content, connection) <= HELD_BYTES, content),
+                        else_=head).label("head")  # fmt: skip
+        query = (
+            sa.select(*columns, size, first)
+            .select_from(bound.source)
+            .where(bound["id"].in_(list(ids)), *bound.is_open)
+            .order_by(bound["id"])
+        )
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        children = self._children(connection, bound, rows)
+        return [self._known(connection, row, children) for row in rows]
+
+    def _known(
+        self, connection: sa.Connection, row: Row, children: Mapping[Any, list[Row]]
+    ) -> Known:
+        if row["head"] is None and row["size"]:
+            row["head"] = _blob(connection, self._mapping, row["id"], (0, HEAD_BYTES))
+        return Known(row, message_of(self._place, row, children.get(row["id"], ())))
+
+    def _children(
+        self, connection: sa.Connection, bound: Bound, rows: Sequence[Row]
+    ) -> dict[Any, list[Row]]:
+        """Return the rows of recipients by the message's id."""
+        table, mapping = bound.children, self._mapping
+        if table is None or not rows:
+            return {}
+        parent = table.c[mapping.recipients_message]
+        address = table.c[mapping.columns["recipients"]]
+        columns: list[sa.ColumnElement[Any]] = [
+            parent.label("parent"),
+            address.label("forward_path"),
+        ]
+        if mapping.recipients_state:
+            columns.append(table.c[mapping.recipients_state].label("child_state"))
+        if mapping.is_built_in:
+            columns += [table.c.orcpt, table.c.notify]
+        order = list(table.primary_key.columns) or [parent]
+        query = sa.select(*columns).where(parent.in_([row["id"] for row in rows]))
+        found: dict[Any, list[Row]] = {}
+        for each in connection.execute(query.order_by(*order)).mappings():
+            row = dict(each)
+            if mapping.recipients_state:
+                row["is_open"] = str(row["child_state"]) in mapping.recipients_pending
+            found.setdefault(row["parent"], []).append(row)
+        return found
+
+    def _size(
+        self, content: sa.ColumnElement[Any], connection: sa.Connection
+    ) -> sa.ColumnElement[int]:
+        """Return the length as ``substr`` counts: octets, or characters of text."""
+        if connection.dialect.name in ("postgresql", "sqlite"):
+            return sa.func.length(content)
+        text = isinstance(content.type, sa.String)
+        return sa.func.char_length(content) if text else sa.func.octet_length(content)
+
+    def _in_place(self, connection: sa.Connection) -> bool:
+        """Whether pieces are read from the file itself: SQLite loads whole values."""
+        return (
+            connection.dialect.name == "sqlite"
+            and bool(self._mapping.table)
+            and not self._mapping.content_charset
+        )
+
+    def id_of(self, connection: sa.Connection, message: Message) -> Any:  # noqa: ANN401
+        """Return the value of the id column that a locator means."""
+        text = unescape_name(message.locator)
+        try:
+            return value_of(self._store.bound(connection)["id"], text, "id")
+        except UsageError:
+            code = "vanished"
+            raise MessageUnreadable(
+                code, f"no id of a row: {message.locator}"
+            ) from None
+
+    def piece(
+        self, connection: sa.Connection, message: Message, part: tuple[int, int]
+    ) -> Any:  # noqa: ANN401 - octets or text
+        """Return a part (start, length) of a content, or None when it is gone."""
+        bound, id_ = self._store.bound(connection), self.id_of(connection, message)
+        if self._in_place(connection):
+            return _blob(connection, self._mapping, id_, part)
+        piece = sa.func.substr(bound["content"], part[0] + 1, part[1])
+        query = sa.select(piece).select_from(bound.source).where(bound["id"] == id_)
+        return connection.scalar(query)
+
+
+def _blob(
+    connection: sa.Connection, mapping: Columns, id_: object, part: tuple[int, int]
+) -> bytes | None:
+    """Return a part of a content from an SQLite file without loading the whole."""
+    quoted = connection.dialect.identifier_preparer.quote
+    table, column = mapping.table, mapping.columns["content"]
+    query = (
+        f"SELECT rowid FROM {quoted(table)} WHERE {quoted(mapping.columns['id'])} = ?"  # noqa: S608
+    )
+    rowid = connection.exec_driver_sql(query, (id_,)).scalar()
+    if rowid is None:
+        return None
+    raw: Any = connection.connection.driver_connection
+    with raw.blobopen(table, column, rowid, readonly=True) as blob:
+        blob.seek(part[0])
+        return bytes(blob.read(part[1]))

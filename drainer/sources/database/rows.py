@@ -1,0 +1,240 @@
+"""From a row of mail to a Message: pure functions over what a database returned.
+
+Every value may be hostile: what cannot be read becomes the message's problem.
+
+Identity: SHA-256 over a tag, the row's id and, in the built-in spool, the name that
+the writer gave; without one the arrival, the reverse path and the first 4 KiB. In a
+mapped table: the table's name, the row's id and the first 4 KiB.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.content import message_id_of
+from drainer.mail.envelope import (
+    AddressError,
+    Client,
+    Envelope,
+    Recipient,
+    RecipientCollector,
+    parse_mailbox,
+    quote_mailbox,
+)
+from drainer.mail.message import Message, Problem
+from drainer.runtime.values import dataclass
+from drainer.sources.common.files import escape_name
+
+HEAD_BYTES = 4096
+IMPORTED = re.compile(r"drainer:([0-9a-f]{32})")
+"""The name of a message that `spool import` brought: it keeps its id."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
+_MAX_NAME = 250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What the rows of one source have in common."""
+
+    url: str
+    #: The table's name, which is also the queue.
+    name: str
+    is_built_in: bool
+    recipients_format: str
+    delimiter: str
+    charset: str
+
+
+def identity(place: Place, row: Mapping[str, Any], arrived: datetime) -> str:
+    """Return the message's id: 32 hex digits."""
+    head = octets(row["head"], place.charset, lenient=True)[:HEAD_BYTES]
+    name = str(row.get("message_id") or "")
+    id_ = str(row["id"]).encode(errors="replace")
+    if place.is_built_in:
+        if imported := IMPORTED.fullmatch(name):
+            return imported[1]
+        if name:
+            return _digest(b"database-name", id_, name.encode(errors="replace"))
+        when = str((arrived - _EPOCH) // timedelta(microseconds=1)).encode()
+        sender = str(row["reverse_path"]).encode(errors="replace")
+        return _digest(b"database", id_, when, sender, head)
+    table = place.name.encode(errors="replace")
+    return _digest(b"database-row", table, id_, head)
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(b"%d:" % len(part) + part)
+    return digest.hexdigest()[:32]
+
+
+def octets(value: object, charset: str, *, lenient: bool = False) -> bytes:
+    """Return a content's octets; text only in the charset that was agreed on.
+
+    Raises MessageUnreadable('corrupt') when the database has changed it.
+    """
+    code = "corrupt"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        if lenient:
+            return b""
+        raise MessageUnreadable(code, f"the content is {type(value).__name__}")
+    if lenient:
+        return value.encode(errors="replace")
+    if not charset:
+        raise MessageUnreadable(code, "the content is text, not octets")
+    if "\ufffd" in value:
+        raise MessageUnreadable(code, "octets were lost: U+FFFD in the content")
+    try:
+        return value.encode(charset)
+    except UnicodeError as error:
+        raise MessageUnreadable(code, f"not {charset}: {error.reason}"
+                                if isinstance(error, UnicodeEncodeError)
+                                else str(error)) from None  # fmt: skip
+
+
+def arrival(value: object, *, micros: bool = False) -> datetime:
+    """Return a time: a datetime (naive is UTC), seconds since 1970, or ISO 8601.
+
+    Raises ValueError.
+    """
+    if isinstance(value, datetime):
+        moment = value
+    elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        scale = timedelta(microseconds=1) if micros else timedelta(seconds=1)
+        moment = (
+            _EPOCH + scale * float(value) if not micros else _EPOCH + scale * int(value)
+        )
+    elif isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+    else:
+        message = f"no time: {type(value).__name__}"
+        raise ValueError(message)  # noqa: TRY004 - one kind of failure
+    return (
+        moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    )
+
+
+def mailbox(value: object) -> str:
+    """Return a mailbox in wire form, given so or unquoted; AddressError."""
+    if not isinstance(value, str):
+        message = f"an address is {type(value).__name__}, not text"
+        raise AddressError(message)
+    try:
+        return parse_mailbox(value)
+    except AddressError:
+        return quote_mailbox(value)
+
+
+def message_of(
+    place: Place, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]] = ()
+) -> Message:
+    """Return the message that a row (with its recipients' rows) means; never raises."""
+    problem, moment = None, _EPOCH
+    try:
+        moment = arrival(row["arrived"], micros=place.is_built_in)
+    except (ValueError, OverflowError, ArithmeticError) as error:
+        problem = Problem(code="corrupt", detail=f"arrived: {error}")
+    envelope = Envelope()
+    try:
+        envelope = _envelope(place, row, children)
+    except AddressError as error:
+        problem = problem or Problem(code="bad-address", detail=str(error))
+    except ValueError as error:
+        problem = problem or Problem(code="no-envelope", detail=str(error))
+    if problem is None and not envelope.recipients:
+        code = "done-by-backup" if envelope.done else "no-envelope"
+        problem = Problem(code=code, detail="no recipient is left")
+    head = octets(row["head"], place.charset, lenient=True)
+    native = str(row.get("message_id") or row["id"])
+    return Message(
+        identity=identity(place, row, moment),
+        source=place.url,
+        native_id=escape_name(native[:_MAX_NAME]),
+        queue=escape_name(place.name[:_MAX_NAME]),
+        locator=escape_name(str(row["id"])),
+        arrived=moment,
+        envelope=envelope,
+        size_bytes=int(row["size"] or 0),
+        client=Client(
+            address=_text(row, "client_address"),
+            name=_text(row, "client_name"),
+            helo=_text(row, "helo"),
+        ),
+        login=_text(row, "login"),
+        message_id=message_id_of(head),
+        problem=problem,
+    )
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return "" if value is None else str(value)[:1000]
+
+
+def _envelope(
+    place: Place, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]]
+) -> Envelope:
+    reverse_path = row["reverse_path"]
+    if reverse_path is None:
+        message = "the reverse path is NULL; the null sender is an empty text"
+        raise ValueError(message)
+    collector, done = RecipientCollector(), []
+    for child in children or _children(place, row.get("recipients")):
+        path = mailbox(child["forward_path"])
+        if not child.get("is_open", True):
+            done.append(path)
+            continue
+        orcpt, notify = _text(child, "orcpt"), _text(child, "notify").upper().split(",")
+        collector.add(
+            Recipient(
+                forward_path=path,
+                orcpt=orcpt,
+                notify=tuple(word for word in notify if word in _NOTIFY),
+            )
+        )
+    verp = _text(row, "verp")
+    body, ret = _text(row, "body").lower(), _text(row, "ret").upper()
+    return Envelope(
+        reverse_path=mailbox(reverse_path) if reverse_path not in ("", "<>") else "",
+        recipients=tuple(collector.recipients.values()),
+        done=tuple(dict.fromkeys(done)),
+        body=body if body in ("7bit", "8bit") else "",
+        smtputf8=bool(row.get("smtputf8")),
+        envid=_text(row, "envid"),
+        ret=ret if ret in ("FULL", "HDRS") else "",
+        verp=verp if len(verp) == len("+=") else "",
+    )
+
+
+def _children(place: Place, value: object) -> Iterable[Mapping[str, Any]]:
+    """Return the recipients that one column holds."""
+    if value is None or place.recipients_format == "table":
+        return []
+    found: object = [value]
+    if place.recipients_format == "delimited" and isinstance(value, str):
+        found = [part.strip() for part in value.split(place.delimiter)]
+        found = [part for part in found if part]
+    elif place.recipients_format in ("json", "array"):
+        found = _json(value) if isinstance(value, str | bytes) else value
+    if not isinstance(found, list | tuple):
+        message = f"the recipients are {type(found).__name__}, not a list"
+        raise ValueError(message)  # noqa: TRY004 - one kind of failure
+    return [{"forward_path": each} for each in found]
+
+
+def _json(value: str | bytes) -> object:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        message = f"the recipients are no JSON: {error}"
+        raise ValueError(message) from None

@@ -1,0 +1,52 @@
+"""``sqlite:``, ``postgresql:``, ``mysql:``, ``mariadb:``: mail in a database.
+
+Only the options stand here, so that a drain of another kind of spool does not load
+what speaks to databases (drainer.sources.database.queue).
+"""
+
+from typing import Any
+
+from drainer.sources.protocol import Format, Option, Source
+
+ACK = ("mark", "delete", "statement", "keep")
+RECIPIENTS = ("one", "delimited", "json", "array", "table")
+
+
+def _make(url: str, **options: Any) -> Source:  # noqa: ANN401 - texts and lists
+    """Return the source that a database URL means; UsageError for a bad mapping."""
+    from drainer.sources.database.mapping import mapping_of  # noqa: PLC0415
+    from drainer.sources.database.queue import Database, Settings  # noqa: PLC0415
+
+    settings = Settings(
+        url=url,
+        acknowledge=options.pop("ack", "mark"),
+        password_file=options.pop("password_file", ""),
+        lease=options.pop("lease", "2m"),
+        leases=options.pop("leases", ""),
+    )
+    return Database(settings, mapping_of(options))
+
+
+def _texts(*names: str) -> dict[str, Option]:
+    return {name: Option(name) for name in names}
+
+
+FORMAT = Format(
+    make=_make,
+    marks=(),
+    options={
+        "ack": Option("ack", ACK),
+        "leases": Option("leases", ("table", "off")),
+        "recipients_format": Option("recipients_format", RECIPIENTS),
+        "pending": Option("pending", is_list=True),
+        "recipients_pending": Option("recipients_pending", is_list=True),
+        **_texts(
+            "password_file", "lease", "table", "query", "id", "reverse_path",
+            "recipients", "recipients_delimiter", "recipients_table",
+            "recipients_message", "recipients_state", "recipients_finish", "content",
+            "content_charset", "arrived", "client_address", "client_name", "helo",
+            "login", "state", "claim", "finish", "fail", "statement",
+        ),
+    },
+    takes_url=True,
+)  # fmt: skip

@@ -1,0 +1,210 @@
+"""The connection of a database source: made late, mended when it breaks.
+
+A Store is pickled to the process that scans, without its connections. What it runs
+is a function of a connection, in one transaction, which is repeated when the server
+went away meanwhile: such functions change the database alone, and the same way twice.
+"""
+
+import os
+import sqlite3
+import stat
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from drainer.errors import SourceError, SourceLost
+from drainer.runtime import databases
+from drainer.runtime.owned_sqlite import sqlite_arguments
+from drainer.runtime.private_files import open_present
+from drainer.sources.database.mapping import Bound, Mapping, bind
+
+T = TypeVar("T")
+
+RECONNECT_FOR = 60.0
+"""Seconds during which a server may be away."""
+BUSY_TIMEOUT = 30.0
+"""Seconds to wait for another writer of an SQLite file."""
+_DEADLOCK = frozenset({"40001", "40P01", 1213, 1205, 1020})
+_AWAY = frozenset({1040, 1053, 1077, 1184, 1203, 1927, *range(1152, 1162)})
+"""What MariaDB's server says that ends, is full, or has lost the connection."""
+
+
+class Store:
+    """A database of mail, opened when it is first needed."""
+
+    def __init__(self, url: URL, mapping: Mapping, *, creating: bool = False) -> None:
+        """Check what can be checked without connecting; raises SourceError."""
+        self.url = url
+        self.mapping = mapping
+        self._engine: sa.Engine | None = None
+        self._bound: Bound | None = None
+        self._opening = threading.Lock()
+        if self.is_file:
+            path = Path(str(url.database)).absolute()
+            self.url = url.set(database=str(path))
+            if not creating:
+                _check_file(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave connections and locks behind."""
+        return {"url": self.url, "mapping": self.mapping}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin without connections."""
+        self.__init__(state["url"], state["mapping"])  # type: ignore[misc]
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is an SQLite file."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def shown(self) -> str:
+        """The URL for people: no password."""
+        return databases.plain(self.url)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine; SourceError when the driver is not installed."""
+        with self._opening:
+            if self._engine is None:
+                self._engine = self._make_engine()
+                weakref.finalize(self, self._engine.dispose)
+            return self._engine
+
+    def _make_engine(self) -> sa.Engine:
+        if self.is_file:
+            return _sqlite(str(self.url.database))
+        try:
+            return databases.server_engine(self.url)
+        except ImportError as error:
+            message = f"the driver for {self.shown} is not installed: {error}"
+            raise SourceError(message, hint=databases.MISSING_DRIVER) from None
+
+    def bound(self, connection: sa.Connection) -> Bound:
+        """Return the mapping's columns, compared once with the database."""
+        if self._bound is None:
+            self._bound = bind(connection, self.mapping)
+        return self._bound
+
+    def read(self, function: Callable[[sa.Connection], T]) -> T:
+        """Run a function that changes nothing."""
+        return self._run(function, writes=False, patience=RECONNECT_FOR)
+
+    def write(self, function: Callable[[sa.Connection], T]) -> T:
+        """Run a function in a transaction; what it wrote is durable on return."""
+        return self._run(function, writes=True, patience=RECONNECT_FOR)
+
+    def look(self, function: Callable[[sa.Connection], T]) -> T:
+        """Run a function that changes nothing, at the start: a failure is final."""
+        return self._run(function, writes=False, patience=0)
+
+    def _run(
+        self, function: Callable[[sa.Connection], T], *, writes: bool, patience: float
+    ) -> T:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_passes),
+            wait=tenacity.wait_random_exponential(0.05, max=2),
+            stop=tenacity.stop_after_delay(patience),
+            reraise=True,
+        )
+        try:
+            result: T = retrying(self._once, function, writes)
+        except SQLAlchemyError as error:
+            message = f"{self.shown}: {databases.reason(error)}"
+            if patience and _passes(error):
+                hint = databases.remedy(self.url)
+                raise SourceLost(message, hint=hint) from None
+            hint = "check address, user and rights; passwords: ~/.pgpass, MYSQL_PWD,"
+            raise SourceError(message, hint=f"{hint} or password_file") from None
+        except (sqlite3.Error, OSError) as error:
+            message = f"{self.shown}: {error}"
+            raise SourceError(message, hint="is it a database of mail?") from None
+        return result
+
+    def _once(self, function: Callable[[sa.Connection], T], writes: bool) -> T:  # noqa: FBT001
+        engine = self.engine.execution_options(writes=writes)
+        with engine.begin() as connection:
+            return function(connection)
+
+    def close(self) -> None:
+        """Let go of the connections; using it again opens new ones."""
+        with self._opening:
+            if self._engine is not None:
+                self._engine.dispose()
+            self._engine = None
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether trying again may help: the server went away, or chose us as a victim."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "sqlstate", None)
+    arguments = getattr(error.orig, "args", ())
+    number = arguments[0] if arguments else None
+    if code in _DEADLOCK or (isinstance(number, int) and number in _DEADLOCK):
+        return True
+    away = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+    refused = code in ("28P01", "28000", "3D000") or (
+        isinstance(number, int) and number in range(1000, 2000) and number not in _AWAY
+    )
+    return error.connection_invalidated or (
+        away and not refused and not isinstance(error.orig, sqlite3.Error)
+    )
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no SQLite file before anything opens it."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            message = f"{path} is not a regular file"
+            raise SourceError(message, hint="name the database file itself")
+        with os.fdopen(open_present(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        message = f"cannot read {path}: {error.strerror}"
+        hint = "run drainer as the owner of the file, or check its path"
+        raise SourceError(message, hint=hint) from None
+    if head != b"SQLite format 3\0":
+        message = f"{path} is no SQLite database"
+        raise SourceError(message, hint="`drainer spool create URL` makes a spool")
+
+
+def _sqlite(path: str) -> sa.Engine:
+    """Return an engine that opens read-only but for writing. Raises OSError."""
+    arguments = sqlite_arguments(Path(path))
+
+    def connect(mode: str) -> sqlite3.Connection:
+        uri = f"file:{quote(path)}?mode={mode}"
+        connection: sqlite3.Connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None,
+            check_same_thread=False, **arguments,
+        )  # fmt: skip
+        # A text of any octets is read: one such row must not hide the others.
+        connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+        return connection
+
+    engine = sa.create_engine(
+        "sqlite://",
+        creator=lambda: connect("rw" if os.access(path, os.W_OK) else "ro"),
+        poolclass=sa.NullPool,
+        hide_parameters=True,
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
+        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

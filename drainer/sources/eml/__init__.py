@@ -1,0 +1,1 @@
+"""A folder of messages with an envelope beside each."""

@@ -1,0 +1,207 @@
+"""The envelope of an .eml file in JSON beside it: ``NAME.json``; pure.
+
+An object as ``drainer inspect --json`` prints one; only ``reverse_path`` and
+``recipients`` are needed, and what is not named here is passed over::
+
+    {"reverse_path": "s@example.com",       "" is the null sender
+     "recipients": ["r@example.org",        or with parameters (RFC 3461 4):
+         {"forward_path": "q@example.org", "orcpt": "rfc822;Q@example.org",
+          "notify": ["FAILURE", "DELAY"]}],
+     "done": ["p@example.org"],             already delivered; never sent to
+     "arrived": "2026-11-23T17:06:59Z",     RFC 3339 5.6; else the file's time
+     "envid": "...", "ret": "FULL" or "HDRS", "body": "7bit" or "8bit",
+     "smtputf8": false, "login": "...",
+     "verp": "+=",                          delimiters; each recipient gets a sender
+                                            of its own (list+user=domain@host)
+     "whole": true,                         no field on top of the file is a trace
+     "client": {"address": "192.0.2.7", "name": "...", "helo": "..."}}
+
+Mailboxes are in the form of the wire (RFC 5321 4.1.2), ORCPT and ENVID decoded.
+``null`` is the same as absent.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import field
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.envelope import (
+    NULL_SENDER,
+    AddressError,
+    Client,
+    Envelope,
+    Recipient,
+    RecipientCollector,
+    parse_mailbox,
+)
+from drainer.mail.reply import printable
+from drainer.runtime.values import dataclass
+
+MAX_SIDECAR_BYTES = 4 * 1024 * 1024
+"""Of a sidecar; some 50,000 recipients."""
+
+_NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
+VERP = re.compile(r"[!-~]{2}")
+"""Any that a spool may have; the sender that they make is quoted where it must be."""
+
+_MAX_PARAMETER_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """What a sidecar says."""
+
+    envelope: Envelope
+    client: Client = field(default_factory=Client)
+    login: str = ""
+    arrived: datetime | None = None
+    #: All of the file is the mail: its delivery fields came with it.
+    whole: bool = False
+
+
+def parse_sidecar(data: bytes) -> Sidecar:
+    """Return what a sidecar says.
+
+    Raises MessageUnreadable: 'bad-address' for a mailbox that no command can
+    carry, 'no-envelope' when a part of it is missing, 'corrupt' otherwise.
+    """
+    try:
+        parsed = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        _refuse(f"no JSON: {error}")
+    if not isinstance(parsed, dict):
+        _refuse("no JSON object")
+    for name in ("reverse_path", "recipients"):
+        if parsed.get(name) is None:
+            code, detail = "no-envelope", f"its sidecar has no {name}"
+            raise MessageUnreadable(code, detail)
+    client = parsed.get("client") or {}
+    if not isinstance(client, dict):
+        _refuse("client is no object")
+    return Sidecar(
+        envelope=_envelope(parsed),
+        client=Client(
+            address=printable(_text(client, "address")),
+            name=printable(_text(client, "name")),
+            helo=printable(_text(client, "helo")),
+        ),
+        login=printable(_text(parsed, "login")),
+        arrived=_time(_text(parsed, "arrived")),
+        whole=_bool(parsed, "whole"),
+    )
+
+
+def _envelope(parsed: Mapping[str, object]) -> Envelope:
+    sender = _text(parsed, "reverse_path")
+    collector = RecipientCollector()
+    for each in _list(parsed, "recipients"):
+        collector.add(_recipient(each))
+    done = [_mailbox(each) for each in _list(parsed, "done")]
+    if not collector.recipients and not done:
+        code, detail = "no-envelope", "its sidecar names no recipient"
+        raise MessageUnreadable(code, detail)
+    return Envelope(
+        reverse_path=NULL_SENDER if sender in ("", "<>") else _mailbox(sender),
+        recipients=tuple(collector.recipients.values()),
+        done=tuple(dict.fromkeys(done)),
+        body=_one_of(parsed, "body", ("", "7bit", "8bit")),
+        smtputf8=_bool(parsed, "smtputf8"),
+        envid=_parameter(parsed, "envid"),
+        ret=_one_of(parsed, "ret", ("", "FULL", "HDRS")),
+        verp=_verp(parsed),
+    )
+
+
+def _verp(parsed: Mapping[str, object]) -> str:
+    verp = _text(parsed, "verp")
+    if verp and not VERP.fullmatch(verp):
+        _refuse("verp is no pair of delimiters")
+    return verp
+
+
+def _recipient(given: object) -> Recipient:
+    if isinstance(given, str):
+        return Recipient(forward_path=_mailbox(given))
+    if not isinstance(given, dict):
+        _refuse("a recipient is neither a text nor an object")
+    notify = _list(given, "notify")
+    orcpt = _parameter(given, "orcpt")
+    if any(each not in _NOTIFY for each in notify):
+        _refuse(f"notify has something other than {', '.join(_NOTIFY)}")
+    if "NEVER" in notify and len(set(map(str, notify))) > 1:  # RFC 3461 4.1
+        _refuse("notify has NEVER together with another")
+    if orcpt and ";" not in orcpt:
+        _refuse("orcpt is not TYPE;ADDRESS")
+    return Recipient(
+        forward_path=_mailbox(given.get("forward_path")),
+        orcpt=orcpt,
+        notify=tuple(each for each in _NOTIFY if each in notify),
+    )
+
+
+def _mailbox(given: object) -> str:
+    if not isinstance(given, str):
+        _refuse("a mailbox is no text")
+    try:
+        return parse_mailbox(given)
+    except (AddressError, UnicodeEncodeError) as error:
+        code = "bad-address"
+        raise MessageUnreadable(code, printable(str(error))) from error
+
+
+def _bool(given: Mapping[str, object], name: str) -> bool:
+    value = given.get(name) or False
+    if not isinstance(value, bool):
+        _refuse(f"{name} is neither true nor false")
+    return value
+
+
+def _text(given: Mapping[str, object], name: str) -> str:
+    value = given.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        _refuse(f"{name} is no text")
+    return value
+
+
+def _parameter(given: Mapping[str, object], name: str) -> str:
+    """Return a DSN parameter: what may stand, encoded, in a command."""
+    value = _text(given, name)
+    if not value.isprintable() or len(value) > _MAX_PARAMETER_LENGTH:
+        _refuse(f"{name} is not printable or too long")
+    return value
+
+
+def _one_of(given: Mapping[str, object], name: str, legal: tuple[str, ...]) -> str:
+    value = _text(given, name)
+    if value not in legal:
+        _refuse(f"{name} is not one of {', '.join(filter(None, legal))}")
+    return value
+
+
+def _list(given: Mapping[str, object], name: str) -> list[object]:
+    value = given.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        _refuse(f"{name} is no list")
+    return value
+
+
+def _time(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        _refuse("arrived is no time as in RFC 3339 5.6")
+
+
+def _refuse(reason: str) -> NoReturn:
+    code = "corrupt"
+    raise MessageUnreadable(code, f"its sidecar: {printable(reason)}")

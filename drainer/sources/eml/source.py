@@ -1,0 +1,241 @@
+"""``eml:DIR``: a folder with one file for each message, ``NAME.eml``.
+
+The envelope stands in ``NAME.json`` beside it (eml_sidecar), which wins; else in
+the fields on top of the file, X-Envelope-From and X-Envelope-To among them
+(trace_headers). Those fields are not part of the mail. Folders below, other
+names and names that begin with a dot are passed over.
+
+Identity: sender and all recipients, and the digest of the file besides the
+content. Neither the name nor the recipients that are done by now play a part, so
+that a renamed or copied file is the same message to the next scan.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from drainer.errors import MessageUnreadable, SourceError
+from drainer.mail.content import crlf
+from drainer.mail.envelope import Client, Envelope
+from drainer.mail.message import Message, Problem
+from drainer.runtime.folders import owner_of
+from drainer.sources.common.files import directory, open_file, read_at, unusable
+from drainer.sources.common.marker import MARKER
+from drainer.sources.common.queue_directory import QueueDirectory
+from drainer.sources.common.queue_entry import (
+    IDENTITY_BYTES,
+    Draft,
+    damaged_draft,
+    time_of,
+)
+from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.sources.common.walk import Kind, Place, place_of
+from drainer.sources.eml.sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sidecar
+from drainer.sources.maildir.file import File, file_problem, load
+from drainer.sources.maildir.layout import Name, compression
+from drainer.sources.protocol import Format, Option
+
+_SUFFIX = ".eml"
+
+
+class _Loaded(NamedTuple):
+    """A file and what stands beside it."""
+
+    file: File
+    sidecar: Sidecar | None
+    trace: Trace
+
+
+class EmlDirectory(QueueDirectory):
+    """A folder of .eml files as a source."""
+
+    scheme: ClassVar[str] = "eml"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        backup_host: str = "",
+        recipient_header: str = "",
+        strip_prefix: str = "",
+        acknowledge: Literal["keep", "remove"] = "keep",
+    ) -> None:
+        """Check that this is a folder with .eml files, or empty; raises SourceError.
+
+        ``remove`` removes a message's sidecar too, behind the file: a file never
+        stands there without its envelope.
+        """
+        self._rules = TraceRules(
+            backup_host=backup_host,
+            recipient_header=recipient_header,
+            strip_prefix=strip_prefix,
+        )
+        super().__init__(path, acknowledge=acknowledge)
+
+    def check_layout(self) -> None:
+        """Refuse a folder of something else; an empty one may have been drained."""
+        is_empty = True
+        try:
+            for path in Path(self._root).iterdir():
+                if _is_eml(path.name):
+                    return
+                is_ours = path.suffix == ".json" or path.name == MARKER
+                is_empty = is_empty and is_ours
+        except OSError as error:
+            raise unusable(self._root, error) from error
+        if not is_empty:
+            message = f"{self._root} contains no .eml file"
+            hint = "a source of this kind is a folder with files called NAME.eml"
+            raise SourceError(message, hint=hint)
+
+    def refuse_if_live(self) -> None:
+        """Refuse never: no server sends mail out of such a folder."""
+
+    def acknowledge(self, messages: Sequence[Message]) -> list[str]:
+        """Remove these; also the sidecars that a crash has left behind."""
+        done = super().acknowledge(messages)
+        for message in messages:
+            if message.id in done:
+                self._drop_sidecar(message)
+        return done
+
+    def _drop_sidecar(self, message: Message) -> None:
+        """Remove a message's own sidecar when its file is gone.
+
+        Left there it would be the envelope of the next file of that name.
+        """
+        name = place_of(message.locator).name
+        beside = self.native_id(Place((), name)) + ".json"
+        with (
+            suppress(OSError, MessageUnreadable),
+            directory(self._root) as descriptor,
+        ):
+            sidecar = _read_sidecar(beside, descriptor)
+            is_own = sidecar and _key(sidecar.envelope) == _key(message.envelope)
+            if is_own and not os.path.lexists(f"{self._root}/{name}"):
+                with owner_of(descriptor):
+                    os.unlink(beside, dir_fd=descriptor)
+                os.fsync(descriptor)
+
+    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: ARG002, FBT001
+        """Take what is called NAME.eml for a message, whatever it is."""
+        return Kind.MESSAGE if _is_eml(place.name) else Kind.OTHER
+
+    def key(self, place: Place) -> str:
+        """Return the name without its suffix, which may change its case."""
+        return self.native_id(place)
+
+    def native_id(self, place: Place) -> str:
+        """Return the name without its suffix."""
+        return place.name[: -len(_SUFFIX)]
+
+    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+        """Read the beginning of a file, and its sidecar."""
+        if not _is_eml(place.name):
+            raise FileNotFoundError
+        file = load(place.name, descriptor)
+        stack.callback(os.close, file.descriptor)
+        beside = self.native_id(place) + ".json"
+        packed = compression(file.head)
+        try:
+            sidecar = _read_sidecar(beside, descriptor)
+        except MessageUnreadable as error:
+            raw = file.head[:IDENTITY_BYTES]
+            name = self.native_id(place)
+            return damaged_draft(name, error, raw, file.status.st_mtime)
+        whole = packed or (sidecar is not None and sidecar.whole)
+        trace = Trace() if whole else read_trace(file.head, self._rules)
+        loaded = _Loaded(file, sidecar, trace)
+        envelope = _envelope(loaded)
+        files = (place, Place((), beside)) if sidecar else (place,)
+        return Draft(
+            native_id=self.native_id(place),
+            arrived=(sidecar and sidecar.arrived) or time_of(file.status.st_mtime),
+            envelope=envelope,
+            chunks=partial(_content, file, trace),
+            raw_bytes=file.status.st_size,
+            stable=(_key(envelope), _digest(file)),
+            files=files,
+            client=sidecar.client if sidecar else Client(),
+            login=sidecar.login if sidecar else "",
+            problem=file_problem(file, Name(place.name, (), None), packed)
+            or _envelope_problem(loaded),
+        )
+
+
+def _is_eml(name: str) -> bool:
+    return name[-len(_SUFFIX) :].lower() == _SUFFIX and not name.startswith(".")
+
+
+def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:
+    """Return what a sidecar says; None when there is none.
+
+    Raises MessageUnreadable, never falls back to the message's own fields.
+    """
+    try:
+        descriptor, status = open_file(name, directory_fd)
+    except FileNotFoundError:
+        return None
+    except MessageUnreadable as error:
+        raise MessageUnreadable(error.code, f"its sidecar: {error.detail}") from error
+    try:
+        if status.st_size > MAX_SIDECAR_BYTES:
+            code = "corrupt"
+            detail = f"its sidecar has {status.st_size} octets"
+            raise MessageUnreadable(code, detail)
+        return parse_sidecar(read_at(descriptor, 0, MAX_SIDECAR_BYTES))
+    finally:
+        os.close(descriptor)
+
+
+def _envelope(loaded: _Loaded) -> Envelope:
+    if loaded.sidecar is not None:
+        return loaded.sidecar.envelope
+    trace = loaded.trace
+    return Envelope(reverse_path=trace.reverse_path, recipients=trace.recipients)
+
+
+def _envelope_problem(loaded: _Loaded) -> Problem | None:
+    """Judge the sidecar; the fields count only without one."""
+    if loaded.sidecar is None:
+        return loaded.trace.problem
+    envelope = loaded.sidecar.envelope
+    if not envelope.recipients:
+        detail = f"{len(envelope.done)} done, none is left"
+        return Problem(code="done-by-backup", detail=detail)
+    return None
+
+
+def _key(envelope: Envelope) -> bytes:
+    """Return what of an envelope stays the same while recipients get done."""
+    paths = {each.forward_path for each in envelope.recipients} | {*envelope.done}
+    return "\n".join((envelope.reverse_path, *sorted(paths))).encode()
+
+
+def _digest(file: File) -> bytes:
+    """Return the digest of the whole file: it may have no Received, no Message-ID."""
+    digest = hashlib.sha256()
+    for chunk in file.chunks():
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _content(file: File, trace: Trace) -> Iterator[bytes]:
+    return crlf(cut(file.chunks(), trace.stripped))
+
+
+FORMAT = Format(
+    make=EmlDirectory,
+    marks=(),
+    options={
+        "ack": Option("acknowledge", ("keep", "remove")),
+        "backup_host": Option("backup_host"),
+        "recipient_header": Option("recipient_header"),
+        "strip_prefix": Option("strip_prefix"),
+    },
+    mark_suffix=_SUFFIX,
+)

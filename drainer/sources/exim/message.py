@@ -1,0 +1,271 @@
+"""From Exim's spool files to a message of ours; pure.
+
+Identity: SHA-256 over a tag, the message id that the ``-H`` file names, the
+arrival time in microseconds, the sender, and the first 4 KiB of the header
+section with CRLF line ends. The body has no part in it: Exim removes ``-D``
+before ``-H``, and so do we, and a crash between the two must leave a message
+that is known again. What cannot be read that far is known by its name, and a
+damaged ``-H`` by its first 4 KiB as well.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.content import crlf, message_id_of
+from drainer.mail.envelope import (
+    AddressError,
+    Client,
+    Envelope,
+    Recipient,
+    RecipientCollector,
+    parse_mailbox,
+)
+from drainer.mail.message import Message, Problem
+from drainer.mail.reply import printable
+from drainer.mail.xtext import decode_orcpt, from_xtext
+from drainer.sources.common.files import escape_name
+from drainer.sources.exim.header import Header, RawRecipient, done_test
+
+IDENTITY_BYTES = 4096
+"""How much of the header section takes part in the identity."""
+
+_TAG = b"drainer exim 1\n"
+_BROKEN_TAG = b"drainer exim broken 1\n"
+_RET = {b"1": "FULL", b"2": "HDRS"}
+_NOTIFY = ((2, "NEVER"), (4, "SUCCESS"), (8, "FAILURE"), (16, "DELAY"))
+_MICROSECONDS = 6
+
+
+@dataclass(slots=True)
+class SpoolFiles:
+    """The files of one message as far as they could be read."""
+
+    header: Header | None = None
+    #: The beginning of a ``-H`` that cannot be parsed.
+    raw: bytes = b""
+    journal: Sequence[bytes] = ()
+    #: Octets of the body as it is stored; 0 when it is unknown.
+    body_bytes: int = 0
+    is_locked: bool = False
+    #: What is wrong with the files; the first that was found.
+    error: MessageUnreadable | None = None
+
+    @property
+    def is_wire(self) -> bool:
+        """Whether the body has CRLF line ends as it is stored."""
+        return bool(self.header and b"spool_file_wireformat" in self.header.variables)
+
+
+class Place(NamedTuple):
+    """Where a message lies."""
+
+    source: str
+    #: The name before ``-H``, as os.fsdecode gives it.
+    stem: str
+    #: The name that is looked for again: that of the ``-H`` file.
+    name: str
+    #: What the operator calls the part of the spool.
+    queue: str
+    #: Names of the directories down from the spool.
+    parts: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Addresses:
+    """The envelope in the making, and what was wrong with it."""
+
+    faults: list[str] = field(default_factory=list)
+    recipients: RecipientCollector = field(default_factory=RecipientCollector)
+    #: The errors_to of the pending recipients.
+    errors_to: set[bytes] = field(default_factory=set)
+    done: dict[str, None] = field(default_factory=dict)
+    #: An address that is done and is no recipient: an alias's child.
+    has_children: bool = False
+    #: A pending recipient that may be such an alias.
+    has_parents: bool = False
+
+
+def identity(files: SpoolFiles, stem: str) -> str:
+    """Return the id of the message whose files are called by this stem."""
+    header = files.header
+    if header is None:
+        digest = hashlib.sha256(_BROKEN_TAG + stem.encode(errors="surrogateescape"))
+        digest.update(b"\0" + files.raw[:IDENTITY_BYTES])
+        return digest.hexdigest()[:32]
+    time = b"%d.%06d" % (header.received, _microseconds(header))
+    digest = hashlib.sha256(_TAG)
+    for part in (header.id, time, header.sender):
+        digest.update(b"%d " % len(part) + part)
+    head = b"".join(crlf([header.section[:IDENTITY_BYTES]]))
+    digest.update(head[:IDENTITY_BYTES])
+    return digest.hexdigest()[:32]
+
+
+def build(files: SpoolFiles, place: Place, *, modified: float) -> Message:
+    """Return the message of these files; what is wrong with it is its problem."""
+    header = files.header or Header(b"", b"", 0, 0)
+    addresses = _sort(header, files.journal)
+    envelope = _envelope(header, addresses)
+    return Message(
+        identity=identity(files, place.stem),
+        source=place.source,
+        native_id=escape_name(place.stem),
+        queue=escape_name(place.queue),
+        locator=escape_name("/".join((*place.parts, place.name))),
+        arrived=_arrived(files, modified),
+        envelope=envelope,
+        size_bytes=_size(files),
+        client=_client(header.variables),
+        login=_text(header.variables.get(b"auth_id", b"")),
+        flags=_flags(header, addresses),
+        message_id=message_id_of(header.section),
+        problem=_file_problem(files) or _mail_problem(header, envelope, addresses),
+    )
+
+
+def _size(files: SpoolFiles) -> int:
+    if files.header is None:
+        return 0
+    section = files.header.section
+    size = len(section) + section.count(b"\n") + len("\r\n") + files.body_bytes
+    return size + (0 if files.is_wire else files.header.number(b"body_linecount"))
+
+
+def _microseconds(header: Header) -> int:
+    """Return the fraction of ``.NNNNNN``; older versions keep none."""
+    digits = header.variables.get(b"received_time_usec", b"").removeprefix(b".")
+    return int(digits) if digits.isdigit() and len(digits) <= _MICROSECONDS else 0
+
+
+def _arrived(files: SpoolFiles, modified: float) -> datetime:
+    if files.header is None:
+        return datetime.fromtimestamp(min(max(modified, 0), 2**35), UTC)
+    moment = datetime.fromtimestamp(files.header.received, UTC)
+    return moment.replace(microsecond=_microseconds(files.header))
+
+
+def _file_problem(files: SpoolFiles) -> Problem | None:
+    """Judge the files; a server at work explains what is missing."""
+    if files.is_locked:
+        return Problem(code="locked", detail="its -D file is locked by a process")
+    if files.error:
+        return Problem(code=files.error.code, detail=files.error.detail)
+    return None
+
+
+def _mail_problem(
+    header: Header, envelope: Envelope, addresses: _Addresses
+) -> Problem | None:
+    if addresses.faults:
+        return Problem(code="bad-address", detail="; ".join(addresses.faults[:3]))
+    if not envelope.recipients:
+        detail = f"{len(header.recipients)} recipients, all of them done"
+        return Problem(code="done-by-backup", detail=detail)
+    if b"N" in header.variables:
+        return Problem(code="never-deliver", detail="it was submitted with exim -N")
+    if header.sender and len(addresses.errors_to) > 1:
+        senders = ", ".join(
+            sorted(_text(each or header.sender) for each in addresses.errors_to)[:5]
+        )
+        return Problem(code="many-senders", detail=printable(senders))
+    return None
+
+
+def _flags(header: Header, addresses: _Addresses) -> tuple[str, ...]:
+    flags = {
+        "frozen": b"frozen" in header.variables,
+        "thawed": b"manual_thaw" in header.variables,
+        "local-error": b"localerror" in header.variables,
+        "delay-warned": header.warnings > 0,
+        "children-done": addresses.has_children and addresses.has_parents,
+    }
+    return tuple(flag for flag, is_set in flags.items() if is_set)
+
+
+def _sort(header: Header, journal: Sequence[bytes]) -> _Addresses:
+    """Tell the recipients that are done from those that are pending.
+
+    Done is what the tree or the journal names. Both also name what an alias
+    became; when its parent is still pending, a part of its mail has arrived.
+    """
+    result = _Addresses()
+    finished = [*header.done, *journal]
+    is_done = done_test(finished)
+    is_recipient = done_test([raw.address for raw in header.recipients])
+    for raw in header.recipients:
+        if is_done(raw.address):
+            result.done[_done_path(raw.address)] = None
+        else:
+            _add(raw, result)
+    for address in finished:
+        if address and not is_recipient(address):
+            result.has_children = True
+            child = _mailbox(address, [])
+            if child:
+                result.done[child] = None
+    return result
+
+
+def _add(raw: RawRecipient, result: _Addresses) -> None:
+    path = _mailbox(raw.address, result.faults)
+    if not path:
+        return
+    notify = tuple(name for bit, name in _NOTIFY if raw.notify & bit)
+    orcpt = decode_orcpt(raw.orcpt)
+    result.recipients.add(Recipient(forward_path=path, orcpt=orcpt, notify=notify))
+    result.errors_to.add(raw.errors_to)
+    result.has_parents = result.has_parents or not raw.is_child
+
+
+def _envelope(header: Header, addresses: _Addresses) -> Envelope:
+    """Return the envelope.
+
+    A router of Exim may have given recipients another sender (errors_to). When
+    they all have the same it is the sender; the null sender stays what it is.
+    """
+    sender = header.sender
+    if sender and len(addresses.errors_to) == 1:
+        sender = next(iter(addresses.errors_to)) or sender
+    variables = header.variables
+    return Envelope(
+        reverse_path=_mailbox(sender, addresses.faults) if sender else "",
+        recipients=tuple(addresses.recipients.recipients.values()),
+        done=tuple(addresses.done),
+        smtputf8=b"smtputf8" in variables,
+        envid=from_xtext(variables.get(b"dsn_envid", b"")),
+        ret=_RET.get(variables.get(b"dsn_ret", b""), ""),
+    )
+
+
+def _mailbox(stored: bytes, faults: list[str]) -> str:
+    """Return a stored address, or '' and a fault; Exim keeps the wire form."""
+    try:
+        return parse_mailbox(stored.decode("utf-8", "surrogateescape"))
+    except AddressError as error:
+        faults.append(printable(str(error)))
+        return ""
+
+
+def _done_path(stored: bytes) -> str:
+    """Return a finished address for people; it is never sent to."""
+    return _mailbox(stored, []) or _text(stored)
+
+
+def _client(variables: dict[bytes, bytes]) -> Client:
+    """Return the client; its address stands as ``[ip]:port`` or ``[ip].port``."""
+    address = variables.get(b"host_address", b"")
+    if address.startswith(b"["):
+        address = address[1:].partition(b"]")[0]
+    return Client(
+        address=_text(address),
+        name=_text(variables.get(b"host_name", b"")),
+        helo=_text(variables.get(b"helo_name", b"")),
+    )
+
+
+def _text(value: bytes) -> str:
+    return printable(value.decode("utf-8", "replace"))

@@ -1,0 +1,187 @@
+"""From a Haraka queue file to an envelope; pure.
+
+A file is a length (four octets, big-endian), so many octets of JSON, and the
+content as it goes over the wire: CRLF line ends, dot-stuffed, without the final
+dot (outbound/index.js, build_todo; hmail.js, read_todo).
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.envelope import (
+    AddressError,
+    Envelope,
+    Recipient,
+    RecipientCollector,
+    parse_mailbox,
+    quote_mailbox,
+)
+from drainer.mail.reply import printable
+from drainer.runtime.values import dataclass
+
+LENGTH_BYTES = 4
+
+_NAME_PARTS = 7
+_OLD_NAME_PARTS = 4
+_MAX_SECONDS = 2**35
+_MAX_NAME = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Todo:
+    """What the JSON of a queue file says."""
+
+    envelope: Envelope
+    #: Seconds since 1970.
+    queued: float
+    #: Of the transaction; shared by the files of one per domain.
+    uuid: str
+    #: Haraka was told to use TLS or nothing.
+    needs_tls: bool
+    #: What is wrong with its addresses.
+    faults: tuple[str, ...]
+    #: What takes part in the identity.
+    stable: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What a file name says: arrival_next_attempts_pid_tag_counter_host."""
+
+    #: Attempts that failed so far.
+    attempts: int
+    #: Of the process that holds it, or held it last.
+    process: int
+    #: What stays when the file is renamed.
+    tag: str
+    arrival: str
+
+
+def parse_name(name: str) -> Name | None:
+    """Take a file name apart; None for one that is not Haraka's.
+
+    Names of Haraka 2 (next_attempts_pid_count.host) have no tag: they are made
+    anew at every start, so the whole name stands for it.
+    """
+    parts = name.split("_")
+    if len(parts) == _NAME_PARTS and all(map(_is_number, parts[:4])):
+        return Name(int(parts[2]), int(parts[3]), parts[4], parts[0])
+    if len(parts) == _OLD_NAME_PARTS and all(map(_is_number, parts[:3])):
+        return Name(int(parts[1]), int(parts[2]), name, "")
+    return None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18  # noqa: PLR2004
+
+
+def parse_todo(data: bytes) -> Todo:
+    """Parse the JSON; raises MessageUnreadable('corrupt')."""
+    code = "corrupt"
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        detail = f"its JSON: {printable(str(error))[:200]}"
+        raise MessageUnreadable(code, detail) from error
+    if not isinstance(found, dict):
+        raise MessageUnreadable(code, "its JSON is no object")
+    sender, listed = found.get("mail_from"), found.get("rcpt_to")
+    if not isinstance(sender, dict) or not isinstance(listed, list):
+        raise MessageUnreadable(code, "its JSON names no sender or recipients")
+    return _explain(found, sender, listed)
+
+
+def _explain(
+    found: Mapping[str, object], sender: Mapping[str, object], listed: list[object]
+) -> Todo:
+    faults: list[str] = []
+    collector = RecipientCollector()
+    for each in listed:
+        path = _mailbox(each, faults)
+        if path:
+            collector.add(Recipient(forward_path=path))
+    reverse_path = "" if _is_null(sender) else _mailbox(sender, faults)
+    seconds, name = _seconds(found.get("queue_time")), _name(found.get("uuid"))
+    paths = sorted(collector.recipients)
+    return Todo(
+        envelope=Envelope(
+            reverse_path=reverse_path, recipients=tuple(collector.recipients.values())
+        ),
+        queued=seconds,
+        uuid=name,
+        needs_tls=found.get("force_tls") is True,
+        faults=tuple(faults),
+        stable=tuple(map(_octets, (name, repr(seconds), reverse_path, *paths))),
+    )
+
+
+def _seconds(value: object) -> float:
+    """Return a time in milliseconds as seconds; 0 for what is none."""
+    if isinstance(value, int | float) and 0 <= value <= _MAX_SECONDS * 1000:
+        return value / 1000
+    return 0.0
+
+
+def _name(value: object) -> str:
+    """Return a uuid; '' for one that is none."""
+    if not isinstance(value, str) or len(value) > _MAX_NAME:
+        return ""
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return ""
+    return value
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _is_null(address: Mapping[str, object]) -> bool:
+    return not address.get("user") and not address.get("host")
+
+
+def _mailbox(address: object, faults: list[str]) -> str:
+    """Return the wire form that Haraka would send, or '' and a fault.
+
+    It sends user and host; the local part is stored with its quotes by some
+    versions and without by others.
+    """
+    try:
+        return _wire_form(address)
+    except AddressError as error:
+        faults.append(printable(str(error)))
+        return ""
+
+
+def _wire_form(address: object) -> str:
+    if not isinstance(address, dict):
+        message = f"not an address: {type(address).__name__}"
+        raise AddressError(message)
+    user, host = address.get("user"), address.get("host")
+    if not isinstance(user, str) or not isinstance(host, str | None):
+        message = f"no user and host among {', '.join(address)[:60]!r}"
+        raise AddressError(message)
+    if not host:
+        return parse_mailbox(user)
+    if user.startswith('"') and user.endswith('"'):
+        return parse_mailbox(f"{user}@{host}")
+    return quote_mailbox(f"{user}@{host}")
+
+
+def unstuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Take the dot that was added at the start of a line (RFC 5321 4.5.2).
+
+    The last line is completed with CRLF.
+    """
+    at_start, tail = True, b"\r\n"
+    for chunk in chunks:
+        if not chunk:
+            continue
+        plain = chunk.replace(b"\n.", b"\n")
+        yield plain[1:] if at_start and chunk.startswith(b".") else plain
+        at_start = chunk.endswith(b"\n")
+        tail = (tail + chunk)[-2:]
+    if tail != b"\r\n":
+        yield b"\n" if tail.endswith(b"\r") else b"\r\n"

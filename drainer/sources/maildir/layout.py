@@ -1,0 +1,240 @@
+"""Names in a Maildir, and the sibling Maildir that drained mail moves to.
+
+A unique name is opaque; behind a separator follows what readers noted. A reader
+may move a file from new/ to cur/ or change its flags at any time, so a message
+is looked for by its base name when it is not where it was.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from drainer.errors import MessageUnreadable, SourceError
+from drainer.runtime.file_rights import refusal
+from drainer.runtime.folders import hand_over, owner_of, refuse_another_owner
+from drainer.sources.common.files import (
+    CHUNK_BYTES,
+    directory,
+    open_directory,
+    open_file,
+    read_at,
+)
+
+SUBDIRECTORIES = ("new", "cur")
+"""tmp/ holds what is being written: it is never read."""
+
+#: The separator is another one where the file system has no colon.
+_INFO = re.compile(r"[:;!][12],")
+_SIZE_HINT = re.compile(r",S=([0-9]{1,15})(?![0-9])")
+_FLAG_NAMES = {
+    "P": "passed",
+    "R": "replied",
+    "S": "seen",
+    "T": "trashed",
+    "D": "draft",
+    "F": "flagged",
+}
+#: What follows a base unless a reader has flags of its own, as Dovecot does.
+_USUAL = dict.fromkeys(
+    f"{separator}2,{''.join(flags)}" if separator else ""
+    for separator in ("", ":", ";", "!")
+    for count in range(len(_FLAG_NAMES) + 1)
+    for flags in itertools.combinations(sorted(_FLAG_NAMES), count)
+)
+_COMPRESSED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"Dovecot-LZ4\x0d\x2a\x9b\xc5", "lz4"),
+    (b"CRYPTED\x03\x07", "Dovecot's mail_crypt"),
+)
+
+
+class Name(NamedTuple):
+    """The parts of a file name in new/ or cur/."""
+
+    base: str
+    flags: tuple[str, ...]
+    #: What ``,S=`` says; None without it.
+    size_bytes: int | None
+
+
+def parse_name(name: str) -> Name:
+    """Take a file name apart."""
+    info = _INFO.search(name)
+    base = name[: info.start()] if info else name.partition(":")[0]
+    letters = name[info.end() :] if info and info[0][1] == "2" else ""
+    flags = tuple(word for flag, word in _FLAG_NAMES.items() if flag in letters)
+    hint = _SIZE_HINT.search(base)
+    return Name(base, flags, int(hint[1]) if hint else None)
+
+
+def compression(head: bytes) -> str:
+    """Name the way in which a mail store packed the file; '' for plain mail."""
+    for magic, name in _COMPRESSED:
+        if head.startswith(magic):
+            return name
+    return ""
+
+
+def names(descriptor: int) -> Iterator[tuple[str, bool]]:
+    """Yield the names in an open directory as they are read: (name, is a file)."""
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                yield entry.name, entry.is_file(follow_symlinks=False)
+
+
+def find_usual(descriptor: int, base: str) -> Iterator[str]:
+    """Yield the names of a base in an open directory, with flags or without."""
+    for info in _USUAL:
+        name = base + info
+        with suppress(OSError):
+            os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            yield name
+
+
+def find_odd(descriptor: int) -> Iterator[tuple[str, str]]:
+    """Yield the names that ``find_usual`` does not find, each after its base."""
+    for name, _ in names(descriptor):
+        base = parse_name(name).base
+        if name[len(base) :] not in _USUAL:
+            yield base, name
+
+
+class Drained:
+    """The sibling Maildir ``NAME.drained``: a message moves there by one rename."""
+
+    def __init__(self, root: str) -> None:
+        """Remember where it belongs; nothing is made before it is needed."""
+        self._origin = root
+        self.root = Path(f"{root}.drained")
+        self._made: set[tuple[str, ...]] = set()
+
+    def move(self, parts: tuple[str, ...], name: str) -> bool:
+        """Move a file to the same place there; never over another file.
+
+        False when the file is not here any more. Raises SourceError when the
+        file system refuses.
+        """
+        try:
+            self._make(parts[:-1])
+            with (
+                directory(self._origin, parts) as here,
+                directory(self.root, parts) as there,
+            ):
+                refuse_another_owner(here, there)
+                with owner_of(here):
+                    return self._rename(name, here, there)
+        except OSError as error:
+            message = f"cannot move {name!r} to {self.root}: {error.strerror}"
+            hint = 'use ack = "keep" or "remove", or run as the owner'
+            raise SourceError(message, hint=hint) from error
+
+    def _rename(self, name: str, here: int, there: int) -> bool:
+        target = self._free_name(name, here, there)
+        try:
+            if target:
+                os.rename(name, target, src_dir_fd=here, dst_dir_fd=there)
+            else:  # the same message is there already
+                os.unlink(name, dir_fd=here)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sync(self, parts: Iterable[tuple[str, ...]]) -> None:
+        """Make the moves out of these directories durable."""
+        for each in parts:
+            for root in (self.root, Path(self._origin)):
+                with (
+                    suppress(FileNotFoundError, NotADirectoryError),
+                    directory(root, each) as descriptor,
+                ):
+                    os.fsync(descriptor)
+
+    def _free_name(self, name: str, here: int, there: int) -> str:
+        """Return a name that is free there, '' when it holds the same content."""
+        parsed = parse_name(name)
+        info = name[len(parsed.base) :]
+        for number in range(1000):
+            suffix = f".{number}" if number else ""
+            target = f"{parsed.base}{suffix}{info}"
+            try:
+                os.stat(target, dir_fd=there, follow_symlinks=False)
+            except FileNotFoundError:
+                return target
+            if _same_content(name, here, target, there):
+                return ""
+        raise FileExistsError(0, "too many files of that name")
+
+    def _make(self, folder: tuple[str, ...]) -> None:
+        """Create the Maildir, and a folder in it, private and durable."""
+        if folder in self._made:
+            return
+        with (
+            directory(self._origin) as origin,
+            directory(self.root.parent) as above,
+            _made(self.root.name, above, origin) as root,
+            ExitStack() as stack,
+        ):
+            base = root
+            for part in folder:
+                base = stack.enter_context(_made(part, base, root))
+            for name in ("tmp", "new", "cur"):
+                with _made(name, base, root):
+                    pass
+            for descriptor in (above, root, base):
+                os.fsync(descriptor)
+        self._made.add(folder)
+
+
+@contextmanager
+def _made(name: str, above: int, owned: int) -> Iterator[int]:
+    """Hold a folder in an open one, made if need be; it has the owner of ``owned``.
+
+    As root, refuses a link, and a folder of another owner.
+    """
+    is_new = True
+    with owner_of(above):
+        try:
+            os.mkdir(name, 0o700, dir_fd=above)
+        except FileExistsError:
+            is_new = False
+    try:
+        descriptor = open_directory(name, above)
+    except NotADirectoryError:
+        text = f"{name} is a link, or a file"
+        raise refusal(text) from None
+    try:
+        if is_new:
+            hand_over(descriptor, above, owned)
+        refuse_another_owner(owned, descriptor)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _same_content(name: str, here: int, other: str, there: int) -> bool:
+    try:
+        first, status = open_file(name, here)
+    except (MessageUnreadable, FileNotFoundError):
+        return False
+    try:
+        second, other_status = open_file(other, there)
+    except (MessageUnreadable, FileNotFoundError):
+        os.close(first)
+        return False
+    try:
+        return status.st_size == other_status.st_size and all(
+            read_at(first, offset, CHUNK_BYTES) == read_at(second, offset, CHUNK_BYTES)
+            for offset in range(0, status.st_size, CHUNK_BYTES)
+        )
+    finally:
+        os.close(first)
+        os.close(second)

@@ -1,0 +1,360 @@
+"""``maildir:DIR``: messages that a backup delivered into a Maildir.
+
+new/ and cur/ are read, tmp/ never (cr.yp.to/proto/maildir.html); Maildir++
+folders on request. The envelope is what trace_headers finds.
+
+Identity: SHA-256 over a tag, the base name (before the info separator, which
+readers change) and the file's first 4 KiB. A file that cannot be read is known
+by its base name alone.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.mail.content import Held, crlf, message_id_of
+from drainer.mail.envelope import Envelope
+from drainer.mail.message import Message, Problem, Spooled
+from drainer.runtime.folders import owner_of
+from drainer.sources.common.files import (
+    HELD_BYTES,
+    Reread,
+    canonical,
+    directory,
+    escape_name,
+    has_content,
+    not_a_file,
+    unescape_name,
+    unreadable,
+    unusable,
+    url_of,
+)
+from drainer.sources.common.index import Whereabouts
+from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.sources.maildir.file import File, file_problem, identity, load
+from drainer.sources.maildir.layout import (
+    SUBDIRECTORIES,
+    Drained,
+    compression,
+    find_odd,
+    find_usual,
+    names,
+    parse_name,
+)
+from drainer.sources.protocol import Format, Option
+
+_NOTHING_LEFT = "it ends within the trace fields of its delivery"
+
+
+class _Gone(MessageUnreadable):
+    """No file of that base name is left in the folder."""
+
+
+class _Place(NamedTuple):
+    """Where a file lies: the directories down from the Maildir, and its name."""
+
+    parts: tuple[str, ...]
+    name: str
+
+
+class Maildir:
+    """A Maildir as a source."""
+
+    def __init__(  # noqa: PLR0913 - one per option of the source
+        self,
+        path: str | os.PathLike[str],
+        *,
+        folders: Sequence[str] = (),
+        backup_host: str = "",
+        recipient_header: str = "",
+        strip_prefix: str = "",
+        acknowledge: Literal["move", "keep", "remove"] = "move",
+    ) -> None:
+        """Check that this is a Maildir with these folders; raises SourceError.
+
+        ``folders`` are Maildir++ names (``Sub.Name``) to read besides the inbox.
+        ``acknowledge`` says what becomes of a message whose recipients are all
+        final: it moves to the sibling Maildir ``NAME.drained``, stays, or goes.
+        """
+        self._root = canonical(path)
+        self._rules = TraceRules(
+            backup_host=backup_host,
+            recipient_header=recipient_header,
+            strip_prefix=strip_prefix,
+        )
+        self._acknowledge = acknowledge
+        self._drained = Drained(self._root)
+        self._folders = [(), *map(_folder, folders)]
+        self._odd: dict[tuple[str, ...], Whereabouts] = {}
+        self.url = url_of("maildir", self._root)
+        self.acknowledges = acknowledge != "keep"
+        for folder in self._folders:
+            place = Path(self._root, *folder)
+            if not any((place / each).is_dir() for each in SUBDIRECTORIES):
+                message = f"{place} is not a Maildir"
+                hint = "a Maildir contains the directories new and cur"
+                raise SourceError(message, hint=hint)
+
+    def refuse_if_live(self) -> None:
+        """Refuse never: no server sends mail out of a Maildir."""
+
+    def roots(self) -> tuple[Path, ...]:
+        """Return the inbox and the folders: each is a Maildir of its own."""
+        return tuple(Path(self._root, *folder) for folder in self._folders)
+
+    def scan(self) -> Iterator[Spooled]:
+        """List the inbox, then the folders: new before cur, in directory order."""
+        for folder in self._folders:
+            for subdirectory in SUBDIRECTORIES:
+                parts = (*folder, subdirectory)
+                try:
+                    with directory(self._root, parts) as descriptor:
+                        for name, is_file in names(descriptor):
+                            place = _Place(parts, name)
+                            try:
+                                yield self._list(place, descriptor, is_file=is_file)
+                            except FileNotFoundError:
+                                continue  # a reader moved it
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    path = "/".join((self._root, *parts))
+                    raise unusable(path, error) from error
+
+    def _list(self, place: _Place, descriptor: int, *, is_file: bool) -> Spooled:
+        try:
+            if not is_file:
+                raise not_a_file(place.name, descriptor)
+            file = load(place.name, descriptor)
+        except MessageUnreadable as error:
+            return self._broken(place, error)
+        try:
+            return self._spooled(file, place)
+        finally:
+            os.close(file.descriptor)
+
+    def _spooled(self, file: File, place: _Place) -> Spooled:
+        name = parse_name(place.name)
+        packed = compression(file.head)
+        trace = Trace() if packed else read_trace(file.head, self._rules)
+        size = file.status.st_size
+        content = None
+        if file.is_whole and size <= HELD_BYTES and not packed:
+            content = b"".join(crlf(cut(file.chunks(), trace.stripped)))
+            size = len(content)
+        empty = None if size else Problem(code="corrupt", detail=_NOTHING_LEFT)
+        message = Message(
+            identity=file.identity,
+            source=self.url,
+            native_id=escape_name(name.base),
+            queue=escape_name("/".join(place.parts)),
+            locator=escape_name("/".join((*place.parts, place.name))),
+            arrived=_time(file.status.st_mtime),
+            envelope=Envelope(
+                reverse_path=trace.reverse_path, recipients=trace.recipients
+            ),
+            size_bytes=size,
+            flags=name.flags,
+            message_id=message_id_of(file.head),
+            problem=file_problem(file, name, packed) or trace.problem or empty,
+        )
+        if content is not None:
+            return Spooled(message=message, content=Held(content))
+        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+
+    def _broken(self, place: _Place, error: MessageUnreadable) -> Spooled:
+        """List what could not be opened, by its base name."""
+        name = parse_name(place.name)
+        message = Message(
+            identity=identity(name.base, b""),
+            source=self.url,
+            native_id=escape_name(name.base),
+            queue=escape_name("/".join(place.parts)),
+            locator=escape_name("/".join((*place.parts, place.name))),
+            arrived=_time(0),
+            envelope=Envelope(),
+            flags=name.flags,
+            problem=Problem(code=error.code, detail=error.detail),
+        )
+        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+
+    def open(self, message: Message) -> Spooled:
+        """Find a message again, also when a reader moved or flagged it."""
+        with self._found(message) as (file, place):
+            return self._spooled(file, place)
+
+    def stream(self, message: Message) -> Iterator[bytes]:
+        """Yield a message's content, without what its delivery put on top."""
+        with self._found(message) as (file, _):
+            yield from self._chunks(file)
+
+    def _chunks(self, file: File) -> Iterator[bytes]:
+        packed = compression(file.head)
+        if packed:
+            code = "compressed"
+            raise MessageUnreadable(code, packed)
+        stripped = read_trace(file.head, self._rules).stripped
+        yield from crlf(cut(file.chunks(), stripped))
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether the very message, by its whole content, is at its locator."""
+        place = _place(message)
+        if not _is_safe(place):
+            return False
+        try:
+            with directory(self._root, place.parts) as descriptor:
+                file = load(place.name, descriptor)
+        except (OSError, MessageUnreadable):
+            return False
+        try:
+            return file.identity == message.identity and has_content(
+                message, partial(self._chunks, file)
+            )
+        finally:
+            os.close(file.descriptor)
+
+    @contextmanager
+    def _found(self, message: Message) -> Iterator[tuple[File, _Place]]:
+        """Hold the file of a message open.
+
+        Looks where it was, then wherever its base name stands in the folder.
+        Raises MessageUnreadable('vanished').
+        """
+        is_another = False
+        first = _place(message)
+        for place in self._candidates(first, message):
+            try:
+                with directory(self._root, place.parts) as descriptor:
+                    file = load(place.name, descriptor)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise unreadable(error) from error
+            try:
+                if file.identity == message.identity and (
+                    place == first or has_content(message, partial(self._chunks, file))
+                ):
+                    yield file, place
+                    return
+            finally:
+                os.close(file.descriptor)
+            is_another = True
+        code = "vanished"
+        if is_another:
+            raise MessageUnreadable(code, f"{message.native_id} is another message now")
+        raise _Gone(code, f"{message.native_id} is in neither new nor cur any more")
+
+    def _candidates(self, first: _Place, message: Message) -> Iterator[_Place]:
+        """Yield where a message may be; the folder is read only if need be."""
+        if not _is_safe(first):
+            return
+        yield first
+        if message.has_twin:
+            return
+        try:
+            yield from (place for place in self._elsewhere(first) if place != first)
+        except OSError as error:
+            raise unreadable(error) from error
+
+    def _elsewhere(self, first: _Place) -> Iterator[_Place]:
+        """Yield where its base name stands: by the usual names, then by any."""
+        folder, base = first.parts[:-1], parse_name(first.name).base
+        for subdirectory in reversed(SUBDIRECTORIES):
+            parts = (*folder, subdirectory)
+            with suppress(FileNotFoundError), directory(self._root, parts) as opened:
+                yield from (_Place(parts, name) for name in find_usual(opened, base))
+        odd = Whereabouts(partial(self._names, folder))
+        for path in self._odd.setdefault(folder, odd).find(base):
+            subdirectory, _, name = path.partition("/")
+            yield _Place((*folder, subdirectory), name)
+
+    def _names(self, folder: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """Yield the names with flags of a reader's own, each after its base."""
+        for subdirectory in SUBDIRECTORIES:
+            parts = (*folder, subdirectory)
+            with suppress(FileNotFoundError), directory(self._root, parts) as opened:
+                for base, name in find_odd(opened):
+                    yield base, f"{subdirectory}/{name}"
+
+    def acknowledge(self, messages: Sequence[Message]) -> list[str]:
+        """Move or remove these, also those that readers renamed.
+
+        Raises SourceError when the file system does not let them go.
+        """
+        if not self.acknowledges:
+            return []
+        touched: set[tuple[str, ...]] = set()
+        done = [each.id for each in messages if self._let_go(each, touched)]
+        self._drained.sync(touched)
+        return done
+
+    def _let_go(self, message: Message, touched: set[tuple[str, ...]]) -> bool:
+        """Move or remove one; False when it stays. One that is gone is done."""
+        for _ in range(2):  # a reader may rename it just now
+            try:
+                with self._found(message) as (_, place):
+                    pass
+            except _Gone:
+                return True
+            except MessageUnreadable:
+                return False
+            touched.add(place.parts)
+            if self._drop(place):
+                return True
+        return False
+
+    def _drop(self, place: _Place) -> bool:
+        """Move or remove a file; False when it is not there any more."""
+        if self._acknowledge == "move":
+            return self._drained.move(*place)
+        try:
+            with directory(self._root, place.parts) as above, owner_of(above):
+                os.unlink(place.name, dir_fd=above)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            path = "/".join((*place.parts, place.name))
+            text = f"cannot remove {path}: {error.strerror}"
+            hint = 'use ack = "keep", or run as the owner'
+            raise SourceError(text, hint=hint) from error
+        return True
+
+
+def _is_safe(place: _Place) -> bool:
+    return not {"", ".", ".."} & {*place.parts, place.name}
+
+
+def _folder(name: str) -> tuple[str, ...]:
+    """Return the directory of a Maildir++ folder."""
+    bare = name.removeprefix(".")
+    if not bare or "/" in bare or "\0" in bare or bare == ".":
+        message = f"not a Maildir++ folder: {name!r}"
+        raise UsageError(message, hint='name it like "Sub" or "Sub.Name"')
+    return (f".{bare}",)
+
+
+def _place(message: Message) -> _Place:
+    *parts, name = unescape_name(message.locator).split("/")
+    return _Place(tuple(parts), name)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(min(max(seconds, 0), 2**35), UTC)
+
+
+FORMAT = Format(
+    make=Maildir,
+    marks=SUBDIRECTORIES,
+    options={
+        "ack": Option("acknowledge", ("move", "keep", "remove")),
+        "folders": Option("folders", is_list=True),
+        "backup_host": Option("backup_host"),
+        "recipient_header": Option("recipient_header"),
+        "strip_prefix": Option("strip_prefix"),
+    },
+)

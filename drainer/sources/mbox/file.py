@@ -1,0 +1,152 @@
+"""The file of an mbox: opened with care, measured while nobody writes to it.
+
+Whoever delivers to an mbox or rewrites it holds fcntl, flock or ``FILE.lock``,
+which of them depends on how his program was built. We ask for all three, for as
+long as it takes to learn the size, and write nothing: that ``FILE.lock`` is
+absent is seen between two looks at the file that find it the same. What is
+appended later lies beyond that size; what is rewritten later shows, since the
+file's tail is compared. So no lock is held while mail is read, and none is left
+behind.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from drainer.errors import MessageUnreadable, SourceError
+from drainer.runtime.folders import real_path
+from drainer.sources.common.files import open_at, read_at, unusable
+
+LOCK_SECONDS = 10.0
+"""How long somebody may be at work on the file before we give up."""
+
+_PAUSE_SECONDS = 0.1
+_TAIL_BYTES = 4096
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """An open file as it was at one moment; closed by whoever opened it."""
+
+    path: str
+    descriptor: int
+    status: os.stat_result
+    _tail: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """How many octets are read; what comes later is not."""
+        return self.status.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read octets, fewer only at the end; raises MessageUnreadable."""
+        return read_at(self.descriptor, offset, length)
+
+    def remember(self) -> None:
+        """Keep the tail, to tell later what was appended from what was rewritten."""
+        self._tail = self._read_tail()
+
+    def is_same(self) -> bool:
+        """Tell whether nothing has happened to these octets but appending."""
+        status = os.fstat(self.descriptor)
+        return signature(status) == signature(self.status) or (
+            status.st_size >= self.size and self._read_tail() == self._tail
+        )
+
+    def _read_tail(self) -> bytes:
+        length = min(self.size, _TAIL_BYTES)
+        return self.read(self.size - length, length)
+
+
+def signature(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes whenever a file is written to or exchanged."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Snapshot]:
+    """Hold the file open, as it is while nobody is at work on it.
+
+    Raises SourceError when it is not a file that can be read, or when somebody
+    keeps it locked.
+    """
+    descriptor = _open(path)
+    try:
+        snapshot = Snapshot(path, descriptor, _settled(path, descriptor))
+        snapshot.remember()
+        yield snapshot
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: str) -> int:
+    try:
+        return open_at(Path(path))
+    except OSError as error:
+        raise unusable(path, error) from error
+    except MessageUnreadable as error:
+        message = f"cannot read {path}: {error.detail}"
+        hint = "an mbox is one regular file; run drainer as root or as its owner"
+        raise SourceError(message, hint=hint) from error
+
+
+def _settled(path: str, descriptor: int) -> os.stat_result:
+    """Return the file's status at a moment at which nobody held a lock."""
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        status = _status_if_free(path, descriptor)
+        if status is not None:
+            return status
+        if time.monotonic() >= end:
+            message = f"another program keeps {path} locked"
+            hint = (
+                "wait until it is done; if none is at work on it, remove a left-over"
+                f" {path}.lock"
+            )
+            raise SourceError(message, hint=hint)
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _status_if_free(path: str, descriptor: int) -> os.stat_result | None:
+    before = os.fstat(descriptor)
+    locks = (fcntl.lockf, fcntl.flock)
+    try:
+        for lock in locks:
+            lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        is_locked = os.path.lexists(f"{path}.lock")
+        after = os.fstat(descriptor)
+    except (BlockingIOError, PermissionError):
+        return None
+    except OSError:  # a file system without locks: only the dotlock counts
+        is_locked = os.path.lexists(f"{path}.lock")
+        after = os.fstat(descriptor)
+    finally:
+        for lock in locks:
+            _unlock(lock, descriptor)
+    is_still = signature(before) == signature(after)
+    return after if is_still and not is_locked else None
+
+
+def _unlock(lock: object, descriptor: int) -> None:
+    if callable(lock):
+        try:
+            lock(descriptor, fcntl.LOCK_UN)
+        except OSError:
+            return
+
+
+def canonical_file(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path of an existing regular file, links resolved.
+
+    Raises SourceError, saying what stands there instead.
+    """
+    try:
+        text = real_path(path)
+    except OSError as error:
+        raise unusable(os.fspath(path), error) from error
+    os.close(_open(text))
+    return str(Path(text))

@@ -1,0 +1,318 @@
+"""``mbox:FILE``: messages that a backup delivered into one file.
+
+The envelope is what trace_headers finds, and the reverse path may also come
+from the From_ line; mbox_format tells where a message begins and ends. What
+readers noted in a message (Status, X-UID and so on) is not part of it.
+
+Identity: SHA-256 over a tag, the From_ line and the first 4 KiB of the message
+as it lies there, delivery fields included but not what readers change: copies
+for two recipients are two messages. The locator is an offset; when the file was
+rewritten, a message is looked for by its identity. Nothing is ever removed: the
+ledger alone remembers.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from drainer.errors import MessageUnreadable, SourceError
+from drainer.mail.content import MAX_HEADER_BYTES, Held, crlf, message_id_of
+from drainer.mail.envelope import Envelope
+from drainer.mail.message import Message, Problem, Spooled
+from drainer.runtime.values import dataclass
+from drainer.sources.common.files import (
+    CHUNK_BYTES,
+    HELD_BYTES,
+    Reread,
+    escape_name,
+    has_content,
+)
+from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.sources.maildir.layout import compression
+from drainer.sources.mbox.file import Snapshot, canonical_file, opened, signature
+from drainer.sources.mbox.framing import (
+    VARIANTS,
+    Span,
+    Spans,
+    arrived,
+    has_header_end,
+    identity,
+    reader_state,
+)
+from drainer.sources.mbox.quoting import unquote
+from drainer.sources.protocol import Format, Option
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A message of the open file: where it lies and how it begins."""
+
+    span: Span
+    from_line: bytes
+    #: The whole content when it is small, else the header section at least.
+    head: bytes
+    identity: str
+
+    @property
+    def start(self) -> int:
+        """Where the content begins."""
+        return self.span.start + len(self.from_line)
+
+    @property
+    def size(self) -> int:
+        """Octets of the content as it lies there."""
+        return max(self.span.content_end - self.start, 0)
+
+
+class _Parsed(NamedTuple):
+    """What the header section of a message says."""
+
+    trace: Trace
+    #: Octet ranges of it that are not part of the mail, in order.
+    ranges: tuple[tuple[int, int], ...]
+    flags: tuple[str, ...]
+
+
+class _Index(NamedTuple):
+    """Where each message lay in a state of the file."""
+
+    signature: tuple[int, ...]
+    places: dict[str, tuple[int, ...]]
+
+
+class Mbox:
+    """An mbox file as a source."""
+
+    acknowledges = False
+
+    def __init__(  # noqa: PLR0913 - one per option of the source
+        self,
+        path: str | os.PathLike[str],
+        *,
+        variant: str = "plain",
+        backup_host: str = "",
+        recipient_header: str = "",
+        strip_prefix: str = "",
+        acknowledge: str = "keep",  # noqa: ARG002 - there is no other
+    ) -> None:
+        """Check that there is a file; raises SourceError.
+
+        ``variant`` says how its writer quoted From_ lines; ``plain`` leaves them as
+        they are.
+        """
+        self._path = canonical_file(path)
+        self._variant = variant
+        self._rules = TraceRules(
+            backup_host=backup_host,
+            recipient_header=recipient_header,
+            strip_prefix=strip_prefix,
+        )
+        self._index = _Index((), {})
+        self.url = f"mbox:{self._path}"
+
+    def refuse_if_live(self) -> None:
+        """Refuse never: no server sends mail out of an mbox."""
+
+    def roots(self) -> tuple[Path, ...]:
+        """Return the file: one ledger drains it."""
+        return (Path(self._path),)
+
+    def scan(self) -> Iterator[Spooled]:
+        """List the messages in the order of the file, in one pass.
+
+        Raises SourceError also when the file is rewritten meanwhile.
+        """
+        with opened(self._path) as file:
+            try:
+                for item in self._items(file):
+                    spooled = self._spooled(file, item)
+                    if not file.is_same():
+                        message = f"{self._path} was rewritten while it was read"
+                        hint = "stop what changes it, then run the same again"
+                        raise SourceError(message, hint=hint)
+                    yield spooled
+            except MessageUnreadable as error:
+                message = f"cannot read {self._path}: {error.detail}"
+                raise SourceError(message, hint="check the disk") from error
+
+    def _spans(self, file: Snapshot) -> Spans:
+        return Spans(file.read, file.size, self._variant)
+
+    def _items(self, file: Snapshot) -> Iterator[_Item]:
+        spans = self._spans(file)
+        for span in spans:
+            yield _load(spans, span)
+
+    def _spooled(self, file: Snapshot, item: _Item) -> Spooled:
+        parsed = self._parse(item)
+        content = None
+        size = item.size
+        if len(item.head) == size <= HELD_BYTES:
+            content = b"".join(self._decoded(iter((item.head,)), parsed))
+            size = len(content)
+        written = datetime.fromtimestamp(min(max(file.status.st_mtime, 0), 2**35), UTC)
+        message = Message(
+            identity=item.identity,
+            source=self.url,
+            native_id=f"{item.span.start}",
+            queue=escape_name(os.path.basename(self._path)),  # noqa: PTH119
+            locator=f"{item.span.start}",
+            arrived=arrived(item.from_line) or written,
+            envelope=Envelope(
+                reverse_path=parsed.trace.reverse_path,
+                recipients=parsed.trace.recipients,
+            ),
+            size_bytes=size,
+            flags=parsed.flags,
+            message_id=message_id_of(item.head),
+            problem=_problem(item, parsed.flags) or parsed.trace.problem,
+        )
+        if content is not None:
+            return Spooled(message=message, content=Held(content))
+        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+
+    def _parse(self, item: _Item) -> _Parsed:
+        trace = read_trace(item.head, self._rules, from_line=item.from_line)
+        has_lengths = self._variant.startswith("mboxcl")
+        state = reader_state(item.head, has_lengths=has_lengths)
+        ranges = tuple(sorted({*trace.stripped, *state.ranges}))
+        return _Parsed(trace, ranges, state.flags)
+
+    def _decoded(self, chunks: Iterator[bytes], parsed: _Parsed) -> Iterator[bytes]:
+        """Return the content as it was transmitted."""
+        return crlf(unquote(cut(chunks, parsed.ranges), self._variant))
+
+    def open(self, message: Message) -> Spooled:
+        """Find a message again, also when the file was rewritten."""
+        with _reopened(self._path) as file:
+            return self._spooled(file, self._find(file, message))
+
+    def stream(self, message: Message) -> Iterator[bytes]:
+        """Yield a message's content, the last piece once it has proven to be whole."""
+        with _reopened(self._path) as file:
+            item = self._find(file, message)
+            held = b""
+            for chunk in self._contents(file, item):
+                if held:
+                    yield held
+                held = chunk
+            if not file.is_same() and self._at(file, item.span.start) != item:
+                code = "vanished"
+                raise MessageUnreadable(code, f"{self._path} was rewritten meanwhile")
+            yield held
+
+    def _contents(self, file: Snapshot, item: _Item) -> Iterator[bytes]:
+        return self._decoded(_chunks(file, item), self._parse(item))
+
+    def is_in_place(self, message: Message) -> bool:
+        """Whether the very message, by its whole content, is at its locator."""
+        try:
+            with _reopened(self._path) as file:
+                item = self._at(file, _offset(message, file.size))
+                return (
+                    item is not None
+                    and item.identity == message.identity
+                    and has_content(message, partial(self._contents, file, item))
+                )
+        except MessageUnreadable:
+            return False
+
+    def _at(self, file: Snapshot, start: int) -> _Item | None:
+        spans = self._spans(file)
+        return _load(spans, spans.at(start)) if start < file.size else None
+
+    def _find(self, file: Snapshot, message: Message) -> _Item:
+        """Return a message by its offset, else by its identity and content."""
+        item = self._at(file, _offset(message, file.size))
+        if item is not None and item.identity == message.identity:
+            return item
+        code = "vanished"
+        if message.has_twin:
+            detail = f"{self._path} has changed, and contains one that is alike"
+            raise MessageUnreadable(code, detail)
+        if self._index.signature != signature(file.status):
+            places: dict[str, tuple[int, ...]] = {}
+            for each in self._items(file):
+                starts = places.get(each.identity, ())
+                places[each.identity] = (*starts, each.span.start)
+            self._index = _Index(signature(file.status), places)
+        for start in self._index.places.get(message.identity, ()):
+            item = self._at(file, start)
+            if item is not None and has_content(
+                message, partial(self._contents, file, item)
+            ):
+                return item
+        raise MessageUnreadable(code, f"{self._path} does not contain it any more")
+
+    def acknowledge(self, messages: Sequence[Message]) -> list[str]:
+        """Do nothing: an mbox is kept as it is."""
+        del messages
+        return []
+
+
+def _load(spans: Spans, span: Span) -> _Item:
+    """Read the beginning of a message."""
+    line = spans.from_line(span.start)
+    start = span.start + len(line)
+    size = max(span.content_end - start, 0)
+    head = spans.read(start, size if size <= HELD_BYTES else CHUNK_BYTES)
+    if len(head) < size and not has_header_end(head):
+        head = spans.read(start, min(size, MAX_HEADER_BYTES))
+    changed = reader_state(head, has_lengths=True).ranges
+    kept = b"".join(cut(iter((head,)), changed))
+    return _Item(span, line, head[:size], identity(line, kept))
+
+
+def _offset(message: Message, otherwise: int) -> int:
+    return int(message.locator) if message.locator.isdecimal() else otherwise
+
+
+def _chunks(file: Snapshot, item: _Item) -> Iterator[bytes]:
+    for offset in range(item.start, item.span.content_end, CHUNK_BYTES):
+        yield file.read(offset, min(CHUNK_BYTES, item.span.content_end - offset))
+
+
+@contextmanager
+def _reopened(path: str) -> Iterator[Snapshot]:
+    """Hold the file open for one message; a trouble with it is that message's."""
+    try:
+        with opened(path) as file:
+            yield file
+    except SourceError as error:
+        code = "unreadable" if os.path.lexists(path) else "vanished"
+        raise MessageUnreadable(code, str(error)) from error
+
+
+def _problem(item: _Item, flags: Sequence[str]) -> Problem | None:
+    """Judge where it lies and how it begins; what its headers say comes after."""
+    packed = "" if item.from_line else compression(item.head)
+    if packed:
+        return Problem(code="compressed", detail=packed)
+    if item.span.code:
+        return Problem(code=item.span.code, detail=item.span.detail)
+    if not item.size:
+        return Problem(code="corrupt", detail="it is empty")
+    if len(item.head) < item.size and not has_header_end(item.head):
+        detail = f"no end of the header section in {len(item.head)} octets"
+        return Problem(code="corrupt", detail=detail)
+    for flag in ("trashed", "draft"):
+        if flag in flags:
+            return Problem(code=flag, detail="a mail reader set the flag")
+    return None
+
+
+FORMAT = Format(
+    make=Mbox,
+    marks=(),
+    options={
+        "ack": Option("acknowledge", ("keep",)),
+        "variant": Option("variant", VARIANTS),
+        "backup_host": Option("backup_host"),
+        "recipient_header": Option("recipient_header"),
+        "strip_prefix": Option("strip_prefix"),
+    },
+)

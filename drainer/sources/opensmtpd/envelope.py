@@ -1,0 +1,177 @@
+"""From an OpenSMTPD envelope file to an envelope; pure.
+
+Lines of ``key: value`` (envelope.c); one file is one recipient of a message.
+ENVID and ORCPT are stored as they came, in xtext, ORCPT without its type.
+"""
+
+import re
+from urllib.parse import unquote
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.envelope import (
+    AddressError,
+    Client,
+    Envelope,
+    Recipient,
+    parse_mailbox,
+    quote_mailbox,
+)
+from drainer.mail.message import Problem
+from drainer.mail.reply import printable
+from drainer.runtime.values import dataclass
+
+VERSIONS = ("1", "2", "3")
+"""SMTPD_ENVELOPE_VERSION up to OpenSMTPD 7."""
+
+_GZIP = b"\x1f\x8b"
+_CRYPTO_VERSION = b"\x01"  # API_VERSION in crypto.c
+_REQUIRED = ("version", "type", "sender", "dest", "ctime")
+_TYPES = ("mta", "mda", "bounce")
+_NOTIFY = ((1, "SUCCESS"), (2, "FAILURE"), (4, "DELAY"), (8, "NEVER"))
+_LINE = re.compile(r"([A-Za-z0-9-]+)[ \t]*:[ \t]*(.*)")
+_XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
+_MAX_TEXT = 500
+_MAX_STORED = 12 * _MAX_TEXT  # four octets of UTF-8, three of xtext each
+_MAX_DIGITS = 11
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvelopeFile:
+    """What an envelope file says."""
+
+    envelope: Envelope
+    #: Seconds since 1970.
+    created: int
+    client: Client
+    login: str
+    problem: Problem | None
+    #: What takes part in the identity.
+    stable: tuple[bytes, ...]
+
+
+def packing(head: bytes) -> str:
+    """Say how a file of the queue was packed: compressed, encrypted or ''."""
+    if head.startswith(_GZIP):
+        return "gzip: the queue is compressed"
+    if head.startswith(_CRYPTO_VERSION):
+        return "the queue is encrypted"
+    return ""
+
+
+def parse(data: bytes) -> EnvelopeFile:
+    """Parse an envelope file.
+
+    Raises MessageUnreadable: 'incomplete' when empty, 'compressed', 'corrupt'.
+    """
+    code = "corrupt"
+    if not data:
+        code, detail = "incomplete", "its envelope file is empty"
+        raise MessageUnreadable(code, detail)
+    packed = packing(data)
+    if packed:
+        code = "compressed"
+        raise MessageUnreadable(code, packed)
+    if not data.endswith(b"\n") or b"\0" in data:
+        detail = "its envelope file is cut off" if b"\0" not in data else "a NUL in it"
+        raise MessageUnreadable(code, detail)
+    return _explain(_fields(data))
+
+
+def _fields(data: bytes) -> dict[str, str]:
+    code = "corrupt"
+    fields: dict[str, str] = {}
+    for line in data[:-1].decode("utf-8", "surrogateescape").split("\n"):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise MessageUnreadable(code, f"not an envelope line: {line[:60]!r}")
+        fields[match[1].lower()] = match[2]
+    missing = [name for name in _REQUIRED if name not in fields]
+    if missing:
+        raise MessageUnreadable(code, f"no {missing[0]} in its envelope file")
+    version, kind, created = fields["version"], fields["type"], fields["ctime"]
+    if version not in VERSIONS or kind.lower() not in _TYPES:
+        detail = f"version {version[:20]!r}, type {kind[:20]!r}"
+        raise MessageUnreadable(code, detail)
+    if not (created.isascii() and created.isdigit() and len(created) < _MAX_DIGITS):
+        raise MessageUnreadable(code, f"ctime {created[:20]!r}")
+    return fields
+
+
+def _explain(fields: dict[str, str]) -> EnvelopeFile:
+    faults: list[str] = []
+    is_local = fields["type"].lower() == "mda"
+    target = fields.get("rcpt", fields["dest"]) if is_local else fields["dest"]
+    path, sender = _mailbox(target, faults), fields["sender"]
+    orcpt = _xtext(fields.get("dsn-orcpt", ""))
+    recipient = Recipient(
+        forward_path=path,
+        orcpt=f"rfc822;{orcpt}" if orcpt else "",
+        notify=_notify(fields.get("dsn-notify", "")),
+    )
+    ret = fields.get("dsn-ret", "").upper()
+    envelope = Envelope(
+        reverse_path="" if sender == "@" else _mailbox(sender, faults),
+        recipients=(recipient,) if path else (),
+        envid=_xtext(fields.get("dsn-envid", "")),
+        ret=ret if ret in ("FULL", "HDRS") else "",
+    )
+    stable = (sender, fields["dest"], fields.get("rcpt", ""), fields["ctime"])
+    return EnvelopeFile(
+        envelope=envelope,
+        created=int(fields["ctime"]),
+        client=_client(fields),
+        login=_text(fields.get("username", "")),
+        problem=_problem(fields, faults),
+        stable=tuple(each.encode("utf-8", "surrogateescape") for each in stable),
+    )
+
+
+def _problem(fields: dict[str, str], faults: list[str]) -> Problem | None:
+    kind = fields["type"].lower()
+    if kind == "bounce":
+        detail = _text(fields.get("errorline", "")) or "no reason is given"
+        return Problem(code="bounce-due", detail=detail)
+    if faults:
+        return Problem(code="bad-address", detail="; ".join(faults))
+    if kind == "mda":
+        detail = f"to {_text(fields['dest'])}"
+        return Problem(code="local-delivery", detail=detail)
+    return None
+
+
+def _client(fields: dict[str, str]) -> Client:
+    address = fields.get("sockaddr", "").strip("[]")
+    return Client(
+        address="" if address == "local" else _text(address),
+        name=_text(fields.get("hostname", "")),
+        helo=_text(fields.get("helo", "")),
+    )
+
+
+def _notify(text: str) -> tuple[str, ...]:
+    flags = int(text) if re.fullmatch("[0-9]{1,3}", text) else 0
+    return tuple(name for bit, name in _NOTIFY if flags & bit)
+
+
+def _mailbox(stored: str, faults: list[str]) -> str:
+    """Return the wire form of a stored address, or '' and a fault."""
+    try:
+        return parse_mailbox(stored) if stored[:1] == '"' else quote_mailbox(stored)
+    except AddressError as error:
+        faults.append(printable(str(error)))
+        return ""
+
+
+def _xtext(stored: str) -> str:
+    """Decode xtext (RFC 3461 4); '' for what may not go on the wire again."""
+    if stored == "@" or len(stored) > _MAX_STORED:
+        return ""
+    plain = unquote(_XTEXT_HEX.sub(r"%\1", stored.replace("%", "%25")))
+    is_sound = plain.isprintable() and "\ufffd" not in plain
+    return plain if is_sound and len(plain) <= _MAX_TEXT else ""
+
+
+def _text(value: str) -> str:
+    return printable(
+        value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    )

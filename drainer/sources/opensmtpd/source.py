@@ -1,0 +1,160 @@
+"""``opensmtpd:DIR``: the spool of a stopped smtpd, or a copy of it.
+
+``queue/XX/ID/message`` is a content, each file beside it the envelope of one
+recipient; it is removed when that one is done. So each is a message of its own
+here. ``corrupt`` is listed, ``incoming`` (not accepted yet), ``purge`` (done) and
+``offline`` (local submissions that smtpd has not seen) are not read.
+
+Identity: sender, recipient and time of the envelope besides the content.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.mail.content import crlf
+from drainer.mail.message import Problem
+from drainer.runtime.folders import owner_of
+from drainer.sources.common.control_files import read_capped
+from drainer.sources.common.files import directory, open_file, read_at
+from drainer.sources.common.processes import runs_in
+from drainer.sources.common.queue_directory import QueueDirectory
+from drainer.sources.common.queue_entry import (
+    IDENTITY_BYTES,
+    Draft,
+    damaged,
+    damaged_draft,
+    file_chunks,
+    time_of,
+)
+from drainer.sources.common.walk import Entry, Kind, Place, walk
+from drainer.sources.opensmtpd.envelope import EnvelopeFile, packing, parse
+from drainer.sources.protocol import Format, Option
+
+_QUEUE, _CORRUPT = "queue", "corrupt"
+_CONTENT = "message"
+_DEPTH = 3
+_COMMAND = re.compile("smtpd")
+
+
+class OpensmtpdQueue(QueueDirectory):
+    """A spool directory of OpenSMTPD as a source."""
+
+    scheme: ClassVar[str] = "opensmtpd"
+    start: ClassVar[tuple[str, ...]] = (_QUEUE,)
+
+    def check_layout(self) -> None:
+        """Look for the directory ``queue``."""
+        root = Path(self._root)
+        if (root / _QUEUE).is_dir():
+            return
+        message = f"{root} is not the spool of an OpenSMTPD"
+        hint = f"it should contain the directory {_QUEUE}"
+        if root.name == _QUEUE:
+            hint = f"name the folder above it: opensmtpd:{root.parent}"
+        raise SourceError(message, hint=hint)
+
+    def refuse_if_live(self) -> None:
+        """Raise UsageError when an smtpd works here: its queue is its root."""
+        number = runs_in(self._root, _COMMAND)
+        if number:
+            message = f"an smtpd (process {number}) runs on {self._root}"
+            hint = "stop it first, or copy the spool (cp -a) and drain the copy"
+            raise UsageError(message, hint=hint)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the envelopes of the queue, then those that smtpd set aside."""
+        yield from super().entries()
+        with suppress(FileNotFoundError):
+            yield from walk(self._root, (_CORRUPT,), self.judge)
+
+    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001
+        """Take every file but the content for an envelope."""
+        if is_directory and (len(place.parts) < _DEPTH or place.parts[0] == _CORRUPT):
+            return Kind.DIRECTORY
+        return Kind.OTHER if place.name == _CONTENT else Kind.MESSAGE
+
+    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+        """Read an envelope and open the content beside it."""
+        file, status = open_file(place.name, descriptor)
+        stack.callback(os.close, file)
+        try:
+            found = parse(read_capped(file, status.st_size))
+        except MessageUnreadable as error:
+            raw = read_at(file, 0, IDENTITY_BYTES)
+            return damaged_draft(place.name, error, raw, status.st_mtime)
+        size = 0
+        try:
+            content, size = _open_content(descriptor, stack)
+            chunks = partial(_content, content, size)
+        except MessageUnreadable as error:
+            chunks = partial(damaged, error)
+        return Draft(
+            native_id=place.name,
+            arrived=time_of(found.created),
+            envelope=found.envelope,
+            chunks=chunks,
+            raw_bytes=size,
+            stable=found.stable,
+            files=(place,),
+            client=found.client,
+            login=found.login,
+            problem=_problem(place, found),
+        )
+
+    def removed(self, draft: Draft) -> None:
+        """Remove a content that was the last recipient's, and its directory."""
+        *above, name = draft.files[0].parts
+        with suppress(OSError), directory(self._root, draft.files[0].parts) as here:
+            os.fsync(here)
+            if os.listdir(here) != [_CONTENT]:  # noqa: PTH208 - not by its path
+                return
+            with owner_of(here):
+                os.unlink(_CONTENT, dir_fd=here)
+        with suppress(OSError), directory(self._root, above) as descriptor:
+            with owner_of(descriptor):
+                os.rmdir(name, dir_fd=descriptor)
+            os.fsync(descriptor)
+
+
+def _open_content(descriptor: int, stack: ExitStack) -> tuple[int, int]:
+    """Open the content: (descriptor, octets).
+
+    Raises MessageUnreadable: 'corrupt' when it is not there, 'compressed'.
+    """
+    try:
+        content, status = open_file(_CONTENT, descriptor)
+    except FileNotFoundError as error:
+        code, detail = "corrupt", "its content is missing"
+        raise MessageUnreadable(code, detail) from error
+    stack.callback(os.close, content)
+    if not status.st_size:
+        code, detail = "corrupt", "its content is empty"
+        raise MessageUnreadable(code, detail)
+    packed = packing(read_at(content, 0, 2))
+    if packed:
+        code = "compressed"
+        raise MessageUnreadable(code, packed)
+    return content, status.st_size
+
+
+def _content(content: int, size: int) -> Iterator[bytes]:
+    return crlf(file_chunks(content, size))
+
+
+def _problem(place: Place, found: EnvelopeFile) -> Problem | None:
+    if place.parts[0] == _CORRUPT:
+        return Problem(code="marked-corrupt", detail="smtpd moved it to corrupt")
+    return found.problem
+
+
+FORMAT = Format(
+    make=OpensmtpdQueue,
+    marks=("purge",),
+    options={"ack": Option("acknowledge", ("keep", "remove"))},
+)

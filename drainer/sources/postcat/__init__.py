@@ -1,0 +1,1 @@
+"""An export made by postqueue and postcat."""

@@ -1,0 +1,249 @@
+"""What ``postcat`` printed of one message: the records, and where the content lies.
+
+A dump has markers before the envelope, the content and the extracted segment, and
+one at its end. A content may contain any line, those markers and ``recipient:``
+among them. So a dump is believed only where nothing can be mistaken:
+
+- ``postcat -q`` alone: every marker stands there once, and the last one at the
+  very end, which also proves that the dump is whole;
+- with the output of ``postcat -bhq`` beside it, which is the content alone: the
+  dump repeats it octet by octet (its body only for ``-beq``), and what follows is
+  the extracted segment;
+- ``postcat -eq`` and ``-bhq``: the dump has no content between its markers. That
+  the content is whole is then proven by Postfix's own count of its records.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
+
+from drainer.errors import MessageUnreadable
+from drainer.sources.common.files import CHUNK_BYTES
+from drainer.sources.postfix.segments import Records, gather
+
+MAX_SECTION_BYTES = 16 * 1024 * 1024
+"""Of an envelope or an extracted segment; each recipient takes some 100 octets."""
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, length) -> octets; fewer only at the end."""
+
+_START = re.compile(rb"\*\*\* ENVELOPE RECORDS ([^\0\n]{1,300}) \*\*\*\n")
+_RECORD_LINE = re.compile(rb"([a-z_]+):(?: (.*))?", re.DOTALL)
+_LINE_LENGTH_LIMIT = 2048
+_SHORT = 128  # a length of one octet (record.c)
+#: As rec_type.c names them; None for what says nothing here. Times are local.
+_KINDS = {
+    b"message_size": "C",
+    b"sender": "S",
+    b"original_recipient": "O",
+    b"recipient": "R",
+    b"done_recipient": "D",
+    b"canceled_recipient": "/",
+    b"named_attribute": "A",
+    b"content_filter": "L",
+    b"redirect_to": ">",
+    b"verp_delimiters": "V",
+    b"message_arrival_time": None,
+    b"create_time": None,
+    b"queue_file_create_time": None,
+    b"warning_message_time": None,
+    b"sender_fullname": None,
+    b"content_inspector": None,
+    b"killed_record": None,
+    b"return_receipt": None,
+    b"errors_to": None,
+    b"priority": None,
+    b"padding": None,
+    b"pointer_record": None,
+}
+
+
+class File(NamedTuple):
+    """An open file."""
+
+    read_at: ReadAt
+    size: int
+
+    def chunks(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield a range of it; raises MessageUnreadable when it ends too early."""
+        while start < end:
+            chunk = self.read_at(start, min(CHUNK_BYTES, end - start))
+            if not chunk:
+                refuse("vanished", f"it ends at {start} octets by now")
+            yield chunk
+            start += len(chunk)
+
+
+class Dump(NamedTuple):
+    """A message as its dump says."""
+
+    records: Records
+    #: Of the queue file, below the queue directory.
+    path: str
+    #: Which file has the content, and where.
+    content: File
+    start: int
+    end: int
+    #: Whether the dump itself shows that the content is whole.
+    is_proven: bool
+
+
+def is_dump(file: File) -> bool:
+    """Tell a dump with an envelope from one of the content alone."""
+    return _START.match(file.read_at(0, 400)) is not None
+
+
+def read_dump(dump: File, content: File | None) -> Dump:
+    """Read a dump, and the content beside it if there is one.
+
+    Raises MessageUnreadable: 'incomplete' for what ends early, 'corrupt' for what
+    contradicts itself or cannot be told apart.
+    """
+    found = _START.match(dump.read_at(0, 400))
+    if found is None:
+        refuse("corrupt", "it does not begin as a dump of postcat does")
+    path = found[1]
+    whole = b"*** MESSAGE FILE END %s ***\n" % path
+    if dump.read_at(max(dump.size - len(whole), 0), len(whole)) != whole:
+        refuse("incomplete", "the dump has no end: it was cut off")
+    records = Records()
+    start = _read_envelope(dump, found, records)
+    rest = _without(dump, content, path, start) if content else None
+    end = _only(dump, path, start) if rest is None else rest
+    extracted = end + len(_extracted(path))
+    length = dump.size - len(whole) - extracted
+    if length > MAX_SECTION_BYTES:
+        refuse("corrupt", "its extracted segment is endless")
+    gather(_records(dump.read_at(extracted, length)), records)
+    name = path.decode("utf-8", "surrogateescape")
+    if content is None:
+        return Dump(records, name, dump, start, end, is_proven=True)
+    is_proven = end > start or _framed(content) == records.number(5)
+    return Dump(records, name, content, 0, content.size, is_proven=is_proven)
+
+
+def _read_envelope(dump: File, first: re.Match[bytes], into: Records) -> int:
+    """Read the records of the envelope; return where the content begins."""
+    marker = b"\n*** MESSAGE CONTENTS %s ***\n" % first[1]
+    length = 64 * 1024
+    while True:
+        head = dump.read_at(0, length)
+        edge = head.find(marker, first.end() - 1)
+        if edge >= 0:
+            gather(_records(head[first.end() : edge + 1]), into)
+            return edge + len(marker)
+        if length >= min(dump.size, MAX_SECTION_BYTES):
+            refuse("corrupt", "no content follows its envelope")
+        length *= 16
+
+
+def _extracted(path: bytes) -> bytes:
+    return b"*** HEADER EXTRACTED %s ***\n" % path
+
+
+def _without(dump: File, content: File, path: bytes, start: int) -> int:
+    """Return where the extracted segment begins, now that the content is known."""
+    if content.read_at(max(content.size - 1, 0), 1) != b"\n":
+        detail = "its last line has no end: it was cut off, or postcat does not tell"
+        refuse("incomplete", detail)
+    marker = _extracted(path)
+    body = _body(content)
+    for skipped in (content.size, 0, body):
+        end = start + content.size - skipped
+        is_there = dump.read_at(end, len(marker)) == marker
+        if is_there and _same(dump, start, content, skipped):
+            return end
+    code, detail = "corrupt", "the dump and the content beside it differ"
+    raise MessageUnreadable(code, detail)
+
+
+def _body(content: File) -> int:
+    """Return where the body begins, with the blank line that postcat prints first."""
+    offset = 0
+    tail = b"\n"
+    for chunk in content.chunks(0, content.size):
+        found = (tail + chunk).find(b"\n\n")
+        if found >= 0:
+            return offset + found + 1 - len(tail)
+        offset += len(chunk)
+        tail = chunk[-1:]
+    return content.size
+
+
+def _same(dump: File, start: int, content: File, skipped: int) -> bool:
+    for chunk in content.chunks(skipped, content.size):
+        if dump.read_at(start, len(chunk)) != chunk:
+            return False
+        start += len(chunk)
+    return True
+
+
+def _only(dump: File, path: bytes, start: int) -> int:
+    """Return where the extracted segment begins, if that is beyond doubt."""
+    marker = _extracted(path)[:-1]
+    found = list(_positions(dump, marker, start))
+    ends = list(_positions(dump, b"*** MESSAGE FILE END %s ***" % path, start))
+    if len(found) > 1 or len(ends) > 1:
+        detail = "its content imitates the markers of postcat"
+        refuse("corrupt", f"{detail}: put the output of postcat -bhq beside it")
+    if not found:
+        refuse("corrupt", "no extracted segment follows its content")
+    if found[0] == start:
+        refuse("incomplete", "it has no content: postcat -bhq gives that")
+    if dump.read_at(found[0] - 1, 1) != b"\n":
+        refuse("incomplete", "its last line has no end; postcat does not tell why")
+    if dump.read_at(start, 1) == b"\n":
+        refuse("incomplete", "it has no header section: postcat -bhq gives that")
+    return found[0]
+
+
+def _positions(file: File, needle: bytes, start: int) -> Iterator[int]:
+    """Yield the first two places of some octets."""
+    tail, count = b"", 0
+    for chunk in file.chunks(start, file.size):
+        data = tail + chunk
+        at = data.find(needle)
+        while at >= 0:
+            yield start - len(tail) + at
+            count += 1
+            if count > 1:
+                return
+            at = data.find(needle, at + 1)
+        start += len(chunk)
+        tail = data[-(len(needle) - 1) :]
+
+
+def _records(section: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the records of a section by type; times are left out."""
+    for line in section.removesuffix(b"\n").split(b"\n") if section else ():
+        found = _RECORD_LINE.fullmatch(line)
+        if found is None or found[1] not in _KINDS:
+            refuse("corrupt", f"postcat prints no such line: {line[:60]!r}")
+        kind = _KINDS[found[1]]
+        if kind is not None:
+            yield ord(kind), found[2] or b""
+
+
+def _framed(content: File) -> int:
+    """Return how long the records of a content are, as Postfix counts them.
+
+    Each has a type and a length before it; lines are split (record.c, 1.3 there).
+    """
+    total = line = 0
+    for chunk in content.chunks(0, content.size):
+        first, *more = chunk.split(b"\n")
+        line += len(first)
+        for each in more:
+            total += _framed_line(line)
+            line = len(each)
+    return total
+
+
+def _framed_line(length: int) -> int:
+    whole, rest = divmod(length, _LINE_LENGTH_LIMIT)
+    return length + 3 * whole + (2 if rest < _SHORT else 3)
+
+
+def refuse(code: str, detail: str) -> NoReturn:
+    """Raise MessageUnreadable; the code is a key of PROBLEMS."""
+    raise MessageUnreadable(code, detail)

@@ -1,0 +1,295 @@
+"""``postcat:DIR``: what Postfix's own tools printed where nobody could copy files.
+
+The folder has the output of ``postqueue -j`` in a file called NAME.json, and for
+each message that of ``postcat``: in ID or ID.anything, told apart by what they
+contain (postcat_dump). What the list names and has no dump, and the reverse, is
+listed as incomplete: the tools took no snapshot.
+
+Identity: sender, second of arrival and the first 4 KiB of the content; not that
+of the queue file, as postcat prints no microseconds.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.mail.content import crlf
+from drainer.mail.envelope import AddressError, quote_mailbox
+from drainer.mail.message import Problem
+from drainer.sources.common.files import directory, open_file, read_at, unusable
+from drainer.sources.common.queue_directory import QueueDirectory
+from drainer.sources.common.queue_entry import IDENTITY_BYTES, Draft, damaged_draft
+from drainer.sources.common.walk import Entry, Kind, Place
+from drainer.sources.postcat.dump import Dump, File, is_dump, read_dump, refuse
+from drainer.sources.postcat.list import Listed, lines, parse_line
+from drainer.sources.postfix.layout import DEFAULT_QUEUES
+from drainer.sources.postfix.message import Place as QueuePlace
+from drainer.sources.postfix.message import QueueFile, build
+from drainer.sources.protocol import Format, Option
+
+QUEUES = (*DEFAULT_QUEUES, "hold")
+
+_LIST = ".json"
+
+
+class _Line(NamedTuple):
+    """Where a message stands in a list."""
+
+    name: str
+    offset: int
+    queue: str
+
+
+class _Index(NamedTuple):
+    """What lies in the folder, by queue id."""
+
+    #: Of the folder and of each list: it changes when they do.
+    signature: tuple[tuple[str, int], ...]
+    lines: dict[str, _Line]
+    #: Lines that make no sense: ``LIST:OFFSET`` -> what is wrong.
+    bad: dict[str, MessageUnreadable]
+    files: dict[str, list[str]]
+
+
+class PostcatExport(QueueDirectory):
+    """A folder with the output of postqueue and postcat as a source."""
+
+    scheme: ClassVar[str] = "postcat"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        queues: Sequence[str] = DEFAULT_QUEUES,
+        acknowledge: Literal["keep"] = "keep",
+    ) -> None:
+        """Check that there is a list; raises SourceError, UsageError."""
+        self._queues = tuple(queues)
+        self._index = _Index((), {}, {}, {})
+        unknown = [queue for queue in self._queues if queue not in QUEUES]
+        if unknown or not self._queues:
+            message = (
+                f"not a queue that is listed: {', '.join(unknown) or 'none given'}"
+            )
+            raise UsageError(message, hint=f"legal are {', '.join(QUEUES)}")
+        super().__init__(path, acknowledge=acknowledge)
+
+    def check_layout(self) -> None:
+        """Look for a list."""
+        try:
+            names = [each.name for each in Path(self._root).iterdir()]
+        except OSError as error:
+            raise unusable(self._root, error) from error
+        if not any(name.endswith(_LIST) for name in names):
+            message = f"{self._root} contains no list of postqueue"
+            hint = "make one with: postqueue -j > queue.json"
+            raise SourceError(message, hint=hint)
+
+    def refuse_if_live(self) -> None:
+        """Refuse never: what was printed does not tell whose it was."""
+
+    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: ARG002, FBT001
+        """Never asked: messages are found by their ids, not by names of files."""
+        return Kind.OTHER
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield what the lists name, in their order, then dumps that they do not."""
+        with directory(self._root) as descriptor:
+            index = self._current(descriptor)
+            for queue_id, line in index.lines.items():
+                if line.queue in self._queues or line.queue not in QUEUES:
+                    yield Entry(Place((), queue_id), descriptor, is_file=True)
+            for name in (*index.bad, *sorted(index.files.keys() - index.lines.keys())):
+                yield Entry(Place((), name), descriptor, is_file=True)
+
+    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+        """Read what the list and the dumps say about a message."""
+        index = self._current(descriptor)
+        if place.name in index.bad:
+            raise index.bad[place.name]
+        names = index.files.get(place.name, [])
+        line = index.lines.get(place.name)
+        if not names:
+            if line is None:
+                raise FileNotFoundError
+            refuse("incomplete", "the list names it, but it has no dump")
+        files = [_open(name, descriptor, stack) for name in names]
+        try:
+            listed = _listed(line, descriptor)
+            dump = _dump(files, place.name)
+        except MessageUnreadable as error:
+            raw = files[0].read_at(0, IDENTITY_BYTES)
+            return damaged_draft(place.name, error, raw, 0)
+        return self._draft(place.name, listed, dump)
+
+    def _draft(self, name: str, listed: Listed | None, dump: Dump) -> Draft:
+        dump.records.arrival = (listed.arrived, 0) if listed else None
+        queue = dump.path.partition("/")[0]
+        where = QueuePlace(self.url, name, (queue,), bounce_log=False)
+        mode = 0o710 if listed and listed.is_expired else 0o700
+        message = build(
+            QueueFile(dump.records), where, identifier="", mode=mode, modified=0
+        )
+        sender = dump.records.sender or b""
+        return Draft(
+            native_id=name,
+            arrived=message.arrived,
+            envelope=message.envelope,
+            chunks=partial(_content, dump),
+            raw_bytes=dump.end - dump.start,
+            stable=(sender, b"%d" % (listed.arrived if listed else 0)),
+            files=(),
+            client=message.client,
+            login=message.login,
+            flags=message.flags,
+            problem=_contradiction(listed, dump, queue)
+            or message.problem
+            or self._doubt(dump, queue),
+            queue=queue,
+        )
+
+    def _doubt(self, dump: Dump, queue: str) -> Problem | None:
+        """Tell what an operator has to look at, in a message that is sound."""
+        if queue not in self._queues:
+            detail = f"it was moved to {queue} after the list was made"
+            return Problem(code="quarantined", detail=detail)
+        if not dump.is_proven:
+            detail = "Postfix counted other records: put the output of postcat -q there"
+            return Problem(code="unproven", detail=detail)
+        return None
+
+    # ---- what lies there
+
+    def _current(self, descriptor: int) -> _Index:
+        """Return the index of the folder, made anew when something changed."""
+        lists = sorted({name for name, _ in self._index.signature} - {"."})
+        if self._index.signature != _signature(descriptor, lists):
+            self._index = _make_index(descriptor)
+        return self._index
+
+
+def _make_index(descriptor: int) -> _Index:
+    names = sorted(os.listdir(descriptor))
+    lists = [name for name in names if name.endswith(_LIST) and name[0] != "."]
+    index = _Index(_signature(descriptor, lists), {}, {}, {})
+    for name in names:
+        if not name.endswith(_LIST) and name[0] != ".":
+            index.files.setdefault(name.partition(".")[0], []).append(name)
+    for name in lists:
+        _index_list(name, descriptor, index)
+    return index
+
+
+def _index_list(name: str, descriptor: int, index: _Index) -> None:
+    """Note where each message stands; of one that is there twice the last."""
+    try:
+        file, status = open_file(name, descriptor)
+    except MessageUnreadable as error:
+        index.bad[name] = error
+        return
+    try:
+        for offset, line in lines(file, status.st_size):
+            try:
+                listed = parse_line(line)
+            except MessageUnreadable as error:
+                index.bad[f"{name}:{offset}"] = error
+            else:
+                found = _Line(name, offset, listed.queue)
+                index.lines[listed.queue_id] = found
+    finally:
+        os.close(file)
+
+
+def _signature(descriptor: int, lists: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """Return the times of the folder and of the lists in it."""
+    times = [(".", os.fstat(descriptor).st_mtime_ns)]
+    for name in lists:
+        modified = -1
+        with suppress(FileNotFoundError):
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            modified = status.st_mtime_ns
+        times.append((name, modified))
+    return tuple(times)
+
+
+def _listed(line: _Line | None, descriptor: int) -> Listed | None:
+    """Read a message's line of the list again."""
+    if line is None:
+        return None
+    file, status = open_file(line.name, descriptor)
+    try:
+        text = next((text for _, text in lines(file, status.st_size, line.offset)), b"")
+        return parse_line(text)
+    finally:
+        os.close(file)
+
+
+def _open(name: str, descriptor: int, stack: ExitStack) -> File:
+    file, status = open_file(name, descriptor)
+    stack.callback(os.close, file)
+    return File(partial(read_at, file), status.st_size)
+
+
+def _dump(files: Sequence[File], queue_id: str) -> Dump:
+    """Tell the dump from the content beside it, and read both."""
+    dumps = [file for file in files if is_dump(file)]
+    contents = [file for file in files if not is_dump(file)]
+    if len(dumps) != 1 or len(contents) > 1:
+        refuse(
+            "incomplete",
+            f"it takes one dump with its envelope; there are {len(dumps)},"
+            f" and {len(contents)} of its content",
+        )
+    dump = read_dump(dumps[0], contents[0] if contents else None)
+    if dump.path.rpartition("/")[2] != queue_id:
+        refuse("corrupt", f"its dump is that of {dump.path}")
+    return dump
+
+
+def _contradiction(listed: Listed | None, dump: Dump, queue: str) -> Problem | None:
+    """Hold what one tool says of a message against what the other does."""
+    if listed is None:
+        detail = "no list names it: it came later, or the list was cut off"
+        return Problem(code="incomplete", detail=detail)
+    if queue not in QUEUES:
+        detail = f"Postfix had not taken it from {queue} yet"
+        return Problem(code="incomplete", detail=detail)
+    claimed = [_quoted(each.address) for each in dump.records.pending]
+    known = listed.recipients | {None}
+    strangers = [path for path in claimed if path not in known]
+    if strangers:
+        detail = f"the list does not have the recipient {strangers[0]!r} of its dump"
+        return Problem(code="corrupt", detail=detail)
+    if _quoted(dump.records.sender or b"") not in (None, listed.sender):
+        detail = "the list has another sender than its dump"
+        return Problem(code="corrupt", detail=detail)
+    return None
+
+
+def _quoted(stored: bytes) -> str | None:
+    """Return an address as the list shows it; None for one that no command takes."""
+    if not stored:
+        return ""
+    try:
+        return quote_mailbox(stored.decode("utf-8", "surrogateescape"))
+    except AddressError:
+        return None
+
+
+def _content(dump: Dump) -> Iterator[bytes]:
+    return crlf(dump.content.chunks(dump.start, dump.end))
+
+
+FORMAT = Format(
+    make=PostcatExport,
+    marks=(),
+    options={
+        "ack": Option("acknowledge", ("keep",)),
+        "queues": Option("queues", QUEUES, is_list=True),
+    },
+    listing={"queues": QUEUES},
+)

@@ -1,0 +1,1 @@
+"""The queue of Postfix: stopped, copied or live."""

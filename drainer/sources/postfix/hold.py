@@ -1,0 +1,214 @@
+"""What is on hold for us in a Postfix that runs: held, looked at, given back.
+
+Whatever is about to be held stands in a note before it is (postfix_note). A queue id
+counts only together with the message's identity, because ids are reused: it is
+compared after every move.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from drainer.errors import MessageUnreadable
+from drainer.runtime.process import utcnow
+from drainer.sources.common.files import directory
+from drainer.sources.postfix.instance import Instance
+from drainer.sources.postfix.layout import DEFAULT_QUEUES, hash_directories
+from drainer.sources.postfix.marks import is_done, mark_done
+from drainer.sources.postfix.note import Entry, Note
+from drainer.sources.postfix.source import Found, PostfixQueue
+from drainer.sources.protocol import Returned, Standing, Taken
+
+T = TypeVar("T")
+
+HOLD = "hold"
+BATCH = 500
+"""Messages that one postsuper moves."""
+_UNREADABLE = "unreadable"
+"""Stands for the identity of what cannot be read at the moment."""
+
+
+class PostfixHold(PostfixQueue):
+    """The queue of a Postfix, with the mail that we put on hold in it."""
+
+    def __init__(self, instance: Instance, *, queues: Sequence[str]) -> None:
+        """Read the queue of this instance; nothing is held yet."""
+        super().__init__(instance.queue_directory, queues=queues, acknowledge="remove")
+        self.url = f"postfix:live={instance.directory}"
+        self._postfix = instance
+        #: Open from ``take`` to ``give_back``.
+        self._note: Note | None = None
+
+    def _ours(self) -> Mapping[str, Entry]:
+        return self._note.entries() if self._note is not None else {}
+
+    def _hold(self, wanted: Mapping[str, tuple[str, bool]]) -> Taken:
+        """Note, hold, and look whether what is held is what was noted."""
+        assert self._note is not None  # noqa: S101 - take opened it
+        self._note.taking({name: identity for name, (identity, _) in wanted.items()})
+        self._move("-h", wanted, DEFAULT_QUEUES)
+        self._sync_hold(wanted)
+        now = {name: self._identity_in_hold(name) for name in wanted}
+        held = {name for name, (identity, _) in wanted.items() if now[name] == identity}
+        self._note.held(sorted(held))
+        # An id went to another message between the look and the move, or is absent.
+        others = [name for name in wanted if name not in held]
+        self._move("-H", others)
+        self._note.back(name for name in others if not self._identity_in_hold(name))
+        return Taken(len(held), sum(wanted[name][1] for name in held))
+
+    def _move(
+        self, option: str, names: Iterable[str], queues: Sequence[str] = (HOLD,)
+    ) -> None:
+        """Call postsuper, which has the note locked too until it ends."""
+        assert self._note is not None  # noqa: S101 - nothing is moved before take
+        self._postfix.move(option, names, queues, keep=self._note.descriptor)
+
+    def _is_over(self, found: Found) -> bool:
+        """Whether qmgr would bounce it at the next failing attempt (qmgr_active.c)."""
+        records = found.parsed.records
+        created = records.attributes.get(b"create_time", b"")[:12]
+        since = int(created) if created.isdigit() else (records.arrival or (0, 0))[0]
+        limit = self._postfix.lifetime(null_sender=not records.sender)
+        return utcnow() >= datetime.fromtimestamp(since, UTC) + limit
+
+    def _remove_from_hold(self, identities: Mapping[str, str]) -> list[str]:
+        """Delete what has proven to be finished; return what is gone."""
+        ours = self._ours()
+        names = [name for name in identities if name in ours]
+        if not names or self._note is None:
+            return []
+        self._move("-d", names)
+        self._sync_hold(names)
+        now = {name: self._identity_in_hold(name) for name in names}
+        gone = [n for n in names if now[n] not in (_UNREADABLE, identities[n])]
+        self._note.back(gone)
+        return gone
+
+    # --- giving back
+
+    def give_back(
+        self,
+        note: Path,
+        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], Standing]],
+        *,
+        everything: bool = False,
+    ) -> Returned:
+        """Release what is not finished, recipients that are done marked as such."""
+        if self._note is None:
+            if not note.exists():
+                return Returned()
+            self._note = Note(note)
+        total = Returned()
+        try:
+            for batch in batches(list(self._note.entries().items())):
+                known = standings([noted.identity for _, noted in batch])
+                part = self._give_back(dict(batch), known, everything=everything)
+                total = Returned(*map(sum, zip(total, part, strict=True)))
+        finally:
+            self._note.close()
+            self._note = None
+        return total
+
+    def _give_back(
+        self,
+        batch: Mapping[str, Entry],
+        known: Mapping[tuple[str, str], Standing],
+        *,
+        everything: bool,
+    ) -> Returned:
+        assert self._note is not None  # noqa: S101 - who calls has opened it
+        fates: dict[str, list[str]] = {"back": [], "wait": [], "remove": []}
+        released: dict[str, bool] = {}
+        for name, noted in batch.items():
+            standing = known.get((noted.identity, name))
+            if standing and everything:
+                standing = standing._replace(waits=False)
+            try:
+                fate, is_over = self._fate(name, noted, standing)
+            except MessageUnreadable:
+                fate, is_over = "wait", False
+            if fate == "release":
+                released[name] = is_over
+            else:
+                fates[fate].append(name)
+        identities = {name: noted.identity for name, noted in batch.items()}
+        removed = self._remove_from_hold({n: identities[n] for n in fates["remove"]})
+        self._move("-H", released)
+        left = {n for n in released if self._identity_in_hold(n)}
+        self._note.back([*fates["back"], *(n for n in released if n not in left)])
+        over = sum(is_over for name, is_over in released.items() if name not in left)
+        waiting = len(fates["wait"]) + len(left)
+        return Returned(len(released) - len(left), over, waiting, len(removed))
+
+    def _fate(
+        self, name: str, noted: Entry, standing: Standing | None
+    ) -> tuple[str, bool]:
+        """Decide what becomes of what was taken: 'release', 'wait', 'remove', 'back'.
+
+        The last is what lies on hold no longer, or for somebody else. Says as well
+        whether its time is over.
+        """
+        with self._in_hold(name) as held:
+            if held is None:
+                return "back", False
+            found, parts = held
+            if found.parsed.error:
+                return "wait", False
+            if found.identity != noted.identity:  # the id was reused: before, or after
+                return ("back" if noted.held else "release"), False
+            over = self._is_over(found)
+            if standing is None:
+                return "release", over
+            if standing.waits:
+                return "wait", over
+            finished = standing.is_finished and is_done(found, standing.final)
+            if finished and not self._owes_reports(name):
+                return "remove", over
+            with directory(self._root, parts) as descriptor:
+                told = mark_done(name, descriptor, found, standing.final)
+            return ("release" if told else "wait"), over
+
+    def _owes_reports(self, name: str) -> bool:
+        """Whether Postfix has to tell its sender something; -d would forget it."""
+        return any(self._log_exists(log, name) for log in ("bounce", "trace"))
+
+    @contextmanager
+    def _in_hold(self, name: str) -> Iterator[tuple[Found, tuple[str, ...]] | None]:
+        """Keep the file of that name in hold open; None when there is none.
+
+        Raises MessageUnreadable.
+        """
+        for below in hash_directories(name):
+            found = self._try((HOLD, *below), name)
+            if found is not None:
+                try:
+                    yield found, (HOLD, *below)
+                finally:
+                    os.close(found.descriptor)
+                return
+        yield None
+
+    def _identity_in_hold(self, name: str) -> str:
+        """Return the identity of what lies in hold under that name; '' for nothing."""
+        try:
+            with self._in_hold(name) as held:
+                return held[0].identity if held else ""
+        except MessageUnreadable:
+            return _UNREADABLE
+
+    def _sync_hold(self, names: Iterable[str]) -> None:
+        """Make moves into and out of hold durable."""
+        for parts in {(HOLD, *below) for n in names for below in hash_directories(n)}:
+            self._sync(parts)
+
+
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Yield BATCH of them at a time."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch

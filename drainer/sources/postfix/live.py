@@ -1,0 +1,251 @@
+"""``postfix:live``: the queue of a Postfix that runs, on the backup itself.
+
+Its queue manager would send the same mail. So a drain first puts on hold what it is
+going to send (postsuper -h), sends from there, removes what is finished (-d) and
+releases the rest (-H). What is about to be held stands in a note before it is
+(postfix_note), so that nothing stays hidden in hold when drainer dies.
+
+What others hold, and mail that is not for this primary, is Postfix's and stays so.
+Queue ids are reused: a name counts only together with the message's identity.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from drainer.errors import MessageUnreadable, UsageError
+from drainer.mail.message import Message, Problem, Spooled
+from drainer.policy.admission.admit import Admission
+from drainer.sources.common.files import directory, unescape_name
+from drainer.sources.common.processes import is_locked
+from drainer.sources.postfix.hold import HOLD, PostfixHold, batches
+from drainer.sources.postfix.instance import Instance
+from drainer.sources.postfix.layout import DEFAULT_QUEUES, QUEUES, Entry
+from drainer.sources.postfix.note import Entry as Noted
+from drainer.sources.postfix.note import Note
+from drainer.sources.postfix.source import Gone, load
+from drainer.sources.protocol import Format, Option, Taken
+
+_ID = re.compile(r"[0-9A-Za-z_]+")
+PASSES = 5
+"""Looks at the queues, because mail moves between them meanwhile."""
+PATIENCE = 60.0
+"""Seconds for which a scan waits for deliveries that were under way already."""
+LOOK_AGAIN = 0.2
+ROUTINE_SECONDS = 3600.0
+"""There is no lease to renew; the protocol wants a time."""
+
+
+class PostfixLive(PostfixHold):
+    """A Postfix that runs, as a source."""
+
+    lease_seconds = ROUTINE_SECONDS
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "",
+        *,
+        queues: Sequence[str] = DEFAULT_QUEUES,
+        acknowledge: Literal["remove"] = "remove",
+    ) -> None:
+        """Ask the Postfix of this configuration directory; '' is the default one.
+
+        Raises SourceError.
+        """
+        del acknowledge  # the only one that there is
+        super().__init__(Instance(str(path)), queues=queues)
+
+    def refuse_if_live(self) -> None:
+        """Refuse only who may not hold mail, and what is held by others."""
+        if os.geteuid():
+            message = "only root may put mail on hold"
+            raise UsageError(message, hint="run drainer as root, on the backup")
+        others = [queue for queue in self._queues if queue not in DEFAULT_QUEUES]
+        if others:
+            message = f"{self.url} does not drain {', '.join(others)}"
+            hint = f"it takes from {', '.join(DEFAULT_QUEUES)}; release it (postsuper)"
+            raise UsageError(message, hint=hint)
+
+    def domains(self) -> tuple[str, ...]:
+        """Return what ``relay_domains`` names, tables included."""
+        relayed = self._postfix.relay_domains()
+        hint = "set [primary] domains to those that the primary takes"
+        if relayed.unreadable:
+            words = "; ".join(relayed.unreadable)
+            message = f"relay_domains of {self.url} cannot be read: {words}"
+            raise UsageError(message, hint=hint)
+        if not relayed.domains:
+            message = f"relay_domains of {self.url} is empty: no mail is for a primary"
+            raise UsageError(message, hint=hint)
+        return relayed.domains
+
+    # --- taking
+
+    def take(self, note: Path, rules: Admission) -> Iterator[Taken]:
+        """Put on hold what has a recipient that the rules let pass."""
+        self._note = Note(note)
+        left: set[str] = set()
+        for _ in range(PASSES):
+            total = 0
+            for batch in batches(self._wanted(rules, left)):
+                taken = self._hold(dict(batch))
+                total += taken.messages
+                yield taken
+            if not total:
+                break
+        yield Taken(left=len(left))
+
+    def _wanted(
+        self, rules: Admission, left: set[str]
+    ) -> Iterator[tuple[str, tuple[str, bool]]]:
+        """Yield queue id, identity, and whether its time is over.
+
+        ``left`` gathers the mail for this primary that has a problem.
+        """
+        for entry in self._entries(self._queues):
+            try:
+                if entry.error or not entry.is_file or not _ID.fullmatch(entry.name):
+                    continue
+                found = load(entry.parts, entry.name, entry.descriptor)
+            except (FileNotFoundError, MessageUnreadable):
+                continue
+            os.close(found.descriptor)
+            place = self._place(entry.parts, entry.name, has_logs=False)
+            message = self._spooled(found, place).message
+            paths = [r.forward_path for r in message.envelope.recipients]
+            if all(map(rules.foreign, paths)):
+                continue
+            if message.problem is None:
+                yield entry.name, (found.identity, self._is_over(found))
+            elif message.problem.code != "incomplete":
+                left.add(entry.name)
+
+    # --- what is taken
+
+    def scan(self) -> Iterator[Spooled]:
+        """List what was taken; before ``take`` everything, and nothing is changed."""
+        if self._note is None:
+            yield from super().scan()
+            return
+        ours = self._note.entries()
+        has_logs = self._has_bounce_logs()
+        busy: list[tuple[str, ...]] = []
+        for entry in self._entries((HOLD,)):
+            if entry.name not in ours:
+                continue
+            if _is_sent(entry.name, entry.descriptor):
+                busy.append((*entry.parts, entry.name))
+                continue
+            # Read only now: a delivery that was under way has marked its recipients.
+            spooled = self._list(entry, has_logs=has_logs)
+            if spooled and spooled.message.identity == ours[entry.name].identity:
+                yield spooled
+        yield from self._scan_busy(busy, ours, has_logs=has_logs)
+
+    def _scan_busy(
+        self,
+        busy: Iterable[tuple[str, ...]],
+        ours: Mapping[str, Noted],
+        *,
+        has_logs: bool,
+    ) -> Iterator[Spooled]:
+        """Wait for deliveries that were under way when their mail was held."""
+        deadline = time.monotonic() + PATIENCE
+        for *parts, name in busy:
+            with directory(self._root, parts) as descriptor:
+                while _is_sent(name, descriptor) and time.monotonic() < deadline:
+                    time.sleep(LOOK_AGAIN)
+                locked = _is_sent(name, descriptor)
+                entry = Entry(tuple(parts), name, descriptor, is_file=True)
+                spooled = self._list(entry, has_logs=has_logs)
+            if spooled and spooled.message.identity == ours[name].identity:
+                yield _still_sent(spooled) if locked else spooled
+
+    def open(self, message: Message) -> Spooled:
+        """Find a message again; it must be on hold, so that nobody else sends it."""
+        with self._found(message) as (found, place):
+            if self._note is not None:
+                self._refuse_unless_held(place.parts, place.name)
+            return self._spooled(found, place)
+
+    def _refuse_unless_held(self, parts: tuple[str, ...], name: str) -> None:
+        code, detail = "locked", "Postfix has it: it is not on hold for us"
+        if parts[0] != HOLD or name not in self._ours():
+            raise MessageUnreadable(code, detail)
+        with directory(self._root, parts) as descriptor:
+            if _is_sent(name, descriptor):
+                raise MessageUnreadable(code, "Postfix is still delivering it")
+
+    # --- a final dot is about to leave (Leasing)
+
+    def lease(self, owner: str) -> None:
+        """Do nothing: what is on hold for us is ours, whoever the owner is."""
+
+    def renew(self) -> None:
+        """Do nothing, likewise."""
+
+    def begin(self, messages: Sequence[Message]) -> set[str]:
+        """Return those that nobody has released meanwhile."""
+        return {each.id for each in messages if self._lies_in_hold(each)}
+
+    def _lies_in_hold(self, message: Message) -> bool:
+        *parts, name = unescape_name(message.locator).split("/")
+        if self._note is None or parts[0] != HOLD:
+            return self._note is None
+        try:
+            with directory(self._root, parts) as descriptor:
+                os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def leased_elsewhere(self) -> int:
+        """Return 0: another drain of this Postfix has the note, and refuses us."""
+        return 0
+
+    # --- finished
+
+    def acknowledge(self, messages: Sequence[Message]) -> list[str]:
+        """Let postsuper remove them from hold, once each has proven to be itself.
+
+        One with a pending report stays: Postfix gets it back, and sends that.
+        """
+        done, removable = [], {}
+        for message in messages:
+            try:
+                with self._found(message) as (_, place):
+                    if place.parts[0] == HOLD and not self._owes_reports(place.name):
+                        removable[place.name] = message
+            except Gone:
+                done.append(message.id)
+            except MessageUnreadable:
+                continue
+        identities = {name: each.identity for name, each in removable.items()}
+        removed = self._remove_from_hold(identities)
+        return done + [removable[name].id for name in removed]
+
+
+def _is_sent(name: str, directory_fd: int) -> bool:
+    """Whether an agent has it: each takes a shared lock (deliver_request.c)."""
+    return is_locked(name, directory_fd, by_readers=True)
+
+
+def _still_sent(spooled: Spooled) -> Spooled:
+    problem = Problem(code="locked", detail="Postfix is still delivering it")
+    message = replace(spooled.message, problem=problem)
+    return Spooled(message=message, content=spooled.content)
+
+
+FORMAT = Format(
+    make=PostfixLive,
+    marks=(),
+    options={
+        "ack": Option("acknowledge", ("remove",)),
+        "queues": Option("queues", QUEUES, is_list=True),
+    },
+    listing={"queues": (*DEFAULT_QUEUES, HOLD)},
+)

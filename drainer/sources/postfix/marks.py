@@ -1,0 +1,76 @@
+"""Telling Postfix whom a held message was sent to already.
+
+Delivery agents overwrite the type of a recipient's record with ``D`` in place, under
+the lock of the file (deliver_completed.c). We do the same before a message is
+released, so that nobody gets it twice.
+"""
+
+import fcntl
+import os
+from collections.abc import Collection
+from functools import partial
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.envelope import AddressError, quote_mailbox
+from drainer.runtime.folders import open_in
+from drainer.sources.common.files import read_at
+from drainer.sources.postfix.records import Reader
+from drainer.sources.postfix.segments import pending_places
+from drainer.sources.postfix.source import Found
+
+_PENDING, _DONE = b"R", b"D"
+
+
+def mark_done(
+    name: str, directory_fd: int, found: Found, final: Collection[str]
+) -> bool:
+    """Mark these forward-paths as done in a file on hold; durable on return.
+
+    False when somebody has the file locked, or it is not as it was read: then it
+    must not be released, if anybody is final.
+    """
+    if not final:
+        return True
+    try:
+        descriptor = open_in(directory_fd, name, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(descriptor)
+        if not os.path.samestat(status, found.status):
+            return False
+        reader = Reader(read_at=partial(read_at, descriptor), size=status.st_size)
+        # A redirect stands for all of them (qmgr_message.c).
+        everybody = bool(found.parsed.records.redirect)
+        for offset, address in list(pending_places(reader)):
+            if (everybody or _path(address) in final) and not _mark(descriptor, offset):
+                return False
+        os.fsync(descriptor)
+    except (OSError, MessageUnreadable):
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def is_done(found: Found, final: Collection[str]) -> bool:
+    """Whether a file has nobody to do but these; a redirect stands for all of them."""
+    records = found.parsed.records
+    if records.redirect and records.pending:
+        return _path(records.redirect) in final
+    return all(_path(recipient.address) in final for recipient in records.pending)
+
+
+def _mark(descriptor: int, offset: int) -> bool:
+    if os.pread(descriptor, 1, offset) != _PENDING:
+        return False
+    return os.pwrite(descriptor, _DONE, offset) == 1
+
+
+def _path(stored: bytes) -> str:
+    """Return a stored address as a forward-path, as the listing has it."""
+    try:
+        return quote_mailbox(stored.decode("utf-8", "surrogateescape"))
+    except AddressError:
+        return ""

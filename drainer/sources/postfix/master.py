@@ -1,0 +1,75 @@
+"""Whether a Postfix is at work in a queue directory.
+
+The master holds an exclusive flock on ``pid/master.pid`` for life, in a copy of
+the directory nobody does. Where the file may not be opened, the kernel's list
+of locks answers.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from drainer.runtime.folders import open_in
+from drainer.sources.common.files import directory
+
+_HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
+
+
+def master_runs(root: str) -> bool:
+    """Tell whether a master runs on this queue directory; changes nothing."""
+    try:
+        with directory(root, ("pid",)) as pid:
+            try:
+                return _is_locked(pid) or _works_there(pid, root)
+            except PermissionError:
+                return _kernel_knows(os.stat("master.pid", dir_fd=pid))
+    except OSError:
+        return False
+
+
+def _is_locked(pid: int) -> bool:
+    """Try a shared lock without waiting, and drop it at once."""
+    descriptor = open_in(pid, "master.pid", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _HELD
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _works_there(pid: int, root: str) -> bool:
+    """Ask /proc: where flock does not reach (NFS), the process still stands here.
+
+    The number alone proves nothing: a copied directory brings it along.
+    """
+    descriptor = open_in(pid, "master.pid", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        text = os.read(descriptor, 32).strip()
+    finally:
+        os.close(descriptor)
+    if not text.isdigit():
+        return False
+    process = Path("/proc") / text.decode()
+    try:
+        is_master = (process / "comm").read_text().strip() == "master"
+        return is_master and (process / "cwd").samefile(root)
+    except OSError:
+        return False
+
+
+def _kernel_knows(status: os.stat_result) -> bool:
+    """Look for a flock on the file in /proc/locks, which everybody may read."""
+    try:
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    inode = f":{status.st_ino}"
+    return any(
+        len(words) > 5 and words[1] == "FLOCK" and words[5].endswith(inode)  # noqa: PLR2004
+        for words in map(str.split, locks.splitlines())
+    )

@@ -1,0 +1,329 @@
+"""From the records of a Postfix queue file to a message of ours; pure.
+
+What is not sent as it stands: a filter that is due, an address verification
+probe, an address that no command can carry, REQUIRETLS, a file that Postfix has
+not finished or has marked as corrupt. Each becomes the message's problem.
+
+Identity: SHA-256 over a tag, the arrival time in microseconds, the reverse path
+and the first 4 KiB of the content with CRLF line ends. The name of a queue file
+holds its inode and is rewritten by postsuper, so it has no part in it. A file
+that cannot be read that far is known by its name, and a corrupt one by its
+first 4 KiB as well: enough to list it twice as one.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from drainer.errors import MessageUnreadable
+from drainer.mail.content import message_id_of
+from drainer.mail.envelope import (
+    AddressError,
+    Client,
+    Envelope,
+    Recipient,
+    RecipientCollector,
+    notify_names,
+    quote_mailbox,
+)
+from drainer.mail.message import Message, Problem
+from drainer.mail.reply import printable
+from drainer.sources.common.files import escape_name
+from drainer.sources.postfix.layout import UNCLEANED
+from drainer.sources.postfix.records import ReadAt, Reader
+from drainer.sources.postfix.segments import (
+    RawRecipient,
+    Records,
+    read_envelope,
+    read_extracted,
+)
+
+IDENTITY_BYTES = 4096
+"""How much of the content takes part in the identity."""
+
+_HEAD_BYTES = 64 * 1024
+_TAG = b"drainer postfix 1\n"
+_BROKEN_TAG = b"drainer postfix broken 1\n"
+_RET = {b"1": "FULL", b"2": "HDRS"}
+_PROBE = 256 | 512  # DEL_REQ_FLAG_USR_VRFY, DEL_REQ_FLAG_MTA_VRFY
+_SMTPUTF8, _REQUIRETLS = 1, 32  # sendopts.h
+_COMPLETE, _OWNER_WRITES, _FORCED_EXPIRE = 0o700, 0o200, 0o010
+_MAX_ORCPT_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
+
+
+@dataclass(slots=True)
+class QueueFile:
+    """A queue file as far as it could be read."""
+
+    records: Records
+    #: The first octets of the content, IDENTITY_BYTES at least if there are so many.
+    head: bytes = b""
+    #: The whole content when the file is small and sound.
+    content: bytes | None = None
+    error: MessageUnreadable | None = None
+
+
+class Place(NamedTuple):
+    """Where a queue file lies and what the spool says about it."""
+
+    source: str
+    #: The base name, as os.fsdecode gives it.
+    name: str
+    #: Names of the directories down from the spool, the queue first.
+    parts: tuple[str, ...]
+    #: A report to the sender is pending.
+    bounce_log: bool
+
+
+def parse_whole(data: bytes, *, cleaned: bool = True) -> QueueFile:
+    """Parse a queue file that is in memory; ``cleaned`` as in read_envelope."""
+    result = QueueFile(Records())
+    reader = Reader(data)
+    try:
+        read_envelope(reader, result.records, cleaned=cleaned)
+        content = b"".join(reader.content())
+        result.head = content
+        read_extracted(reader, result.records)
+        result.content = content
+    except MessageUnreadable as error:
+        result.error = error
+    return _explain(result)
+
+
+def parse_large(read_at: ReadAt, size: int, *, cleaned: bool = True) -> QueueFile:
+    """Parse all but the content of a queue file.
+
+    The content is skipped as qmgr does, by the first two numbers of the size
+    record, when a content end stands there, and walked otherwise.
+    """
+    result = QueueFile(Records())
+    reader = Reader(read_at=read_at, size=size)
+    records = result.records
+    try:
+        read_envelope(reader, records, cleaned=cleaned)
+        chunks = reader.content()
+        for chunk in chunks:
+            result.head += chunk
+            if len(result.head) >= _HEAD_BYTES:
+                if not reader.seek_extracted(records.number(1) + records.number(2)):
+                    for _ in chunks:
+                        pass
+                break
+        read_extracted(reader, records)
+    except MessageUnreadable as error:
+        result.error = error
+    return _explain(result)
+
+
+def _explain(parsed: QueueFile) -> QueueFile:
+    if parsed.records.being_written:
+        code, detail = "incomplete", "its size record is not filled in yet"
+        parsed.error = MessageUnreadable(code, detail)
+    return parsed
+
+
+def identity(parsed: QueueFile, name: str, raw: bytes) -> str:
+    """Return the id of a message; ``raw`` is the beginning of the file called name."""
+    digest = hashlib.sha256()
+    if parsed.error is None:
+        records = parsed.records
+        sender = records.sender or b""
+        seconds, microseconds = records.arrival or (0, 0)
+        digest.update(b"%s%d.%06d %d\n" % (_TAG, seconds, microseconds, len(sender)))
+        digest.update(sender)
+        digest.update(parsed.head[:IDENTITY_BYTES])
+        return digest.hexdigest()[:32]
+    digest.update(_BROKEN_TAG + name.encode(errors="surrogateescape"))
+    if parsed.error.code == "corrupt":
+        digest.update(b"\0" + raw[:IDENTITY_BYTES])
+    return digest.hexdigest()[:32]
+
+
+def build(
+    parsed: QueueFile, place: Place, *, identifier: str, mode: int, modified: float
+) -> Message:
+    """Return the message of a queue file; what is wrong with it is its problem."""
+    records = parsed.records
+    envelope, faults = _envelope(records)
+    problem = (
+        _queue_problem(parsed, place)
+        or _file_problem(parsed, mode)
+        or _mail_problem(records, faults)
+    )
+    if problem is None and not envelope.recipients:
+        detail = (
+            f"{len(records.done)} done, {records.cancelled} cancelled, none is left"
+        )
+        problem = Problem(code="done-by-backup", detail=detail)
+    return Message(
+        identity=identifier,
+        source=place.source,
+        native_id=escape_name(place.name),
+        queue=place.parts[0],
+        locator=escape_name("/".join((*place.parts, place.name))),
+        arrived=_arrived(records, modified),
+        envelope=envelope,
+        size_bytes=_size(parsed),
+        client=_client(records.attributes),
+        login=_text(records.attributes.get(b"sasl_username", b"")),
+        flags=_flags(records, place, mode),
+        message_id=message_id_of(parsed.head),
+        problem=problem,
+    )
+
+
+def _size(parsed: QueueFile) -> int:
+    if parsed.content is not None:
+        return len(parsed.content)
+    records = parsed.records
+    return max(records.number(5) or records.number(1), len(parsed.head))
+
+
+def _arrived(records: Records, modified: float) -> datetime:
+    """Tell when the backup took the message; the file's time is the next attempt."""
+    if records.arrival is None:
+        return datetime.fromtimestamp(min(max(modified, 0), 2**35), UTC)
+    seconds, microseconds = records.arrival
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+
+
+def _queue_problem(parsed: QueueFile, place: Place) -> Problem | None:
+    """Hold what Postfix has not cleaned up yet, wherever it lies and whole or not.
+
+    Such a file was written by the user who submitted it: its addresses are not
+    rewritten, header fields are missing, Bcc still stands there.
+    """
+    if place.parts[0] == UNCLEANED:
+        detail = "it lies in maildrop"
+        if parsed.error is not None:
+            detail += f"; {parsed.error.detail}"
+        return Problem(code="not-cleaned", detail=detail)
+    return None
+
+
+def _file_problem(parsed: QueueFile, mode: int) -> Problem | None:
+    """Judge the mode bits and the structure; the mode explains a torn file."""
+    if mode & _COMPLETE == _COMPLETE:
+        error = parsed.error
+        return Problem(code=error.code, detail=error.detail) if error else None
+    code = "incomplete" if mode & _OWNER_WRITES else "marked-corrupt"
+    detail = f"its mode is {mode & 0o777:04o}, a complete queue file has 0700"
+    return Problem(code=code, detail=detail)
+
+
+def _mail_problem(records: Records, faults: list[str]) -> Problem | None:
+    trace_flags = records.attributes.get(b"trace_flags", b"")[:9]
+    if trace_flags.isdigit() and int(trace_flags) & _PROBE:
+        return Problem(code="probe", detail=f"trace_flags {int(trace_flags)}")
+    if faults:
+        return Problem(code="bad-address", detail="; ".join(faults[:3]))
+    if records.number(6) & _REQUIRETLS:
+        return Problem(code="requires-tls", detail="its sender asked for REQUIRETLS")
+    if records.filter:
+        return Problem(code="filter-due", detail=_text(records.filter))
+    return None
+
+
+def _flags(records: Records, place: Place, mode: int) -> tuple[str, ...]:
+    flags = {
+        "hold": place.parts[0] == "hold",
+        "forced-expire": bool(mode & _FORCED_EXPIRE),
+        "delay-warned": records.warning == -1,
+        "undelivered-report": place.bounce_log,
+        "redirect": bool(records.redirect),
+        "filter": bool(records.filter),
+    }
+    return tuple(flag for flag, is_set in flags.items() if is_set)
+
+
+def _envelope(records: Records) -> tuple[Envelope, list[str]]:
+    """Return the envelope, and what was wrong with its addresses."""
+    faults: list[str] = []
+    reverse_path = ""
+    if records.sender:
+        reverse_path = _mailbox(records.sender, faults)
+    attributes = records.attributes
+    encoding = attributes.get(b"encoding", b"").lower()
+    return (
+        Envelope(
+            reverse_path=reverse_path,
+            recipients=_recipients(records, faults),
+            done=tuple(dict.fromkeys(map(_done_path, records.done))),
+            body=encoding.decode() if encoding in (b"7bit", b"8bit") else "",
+            smtputf8=bool(records.number(6) & _SMTPUTF8),
+            envid=_strict_text(attributes.get(b"envelope_id", b"")),
+            ret=_RET.get(attributes.get(b"ret_flags", b""), ""),
+            verp=_text(records.verp),
+        ),
+        faults,
+    )
+
+
+def _recipients(records: Records, faults: list[str]) -> tuple[Recipient, ...]:
+    """Return whom to send to, each once.
+
+    A redirect (``>``) replaces them all: Postfix tries the first pending one,
+    rewritten to the redirect's address with ORCPT naming the original, and
+    drops the others (qmgr_message.c); so do we. ``O`` serves only there: it is
+    no ORCPT of the client's, and none is invented (RFC 3461 4.2).
+    """
+    pending = records.pending
+    if records.redirect:
+        pending = [_redirected(records.redirect, first) for first in pending[:1]]
+    collector = RecipientCollector()
+    for raw in pending:
+        path = _mailbox(raw.address, faults)
+        if path:
+            notify = notify_names(raw.notify) if raw.notify else ()
+            orcpt = _strict_text(raw.orcpt) if raw.orcpt else ""
+            collector.add(Recipient(forward_path=path, orcpt=orcpt, notify=notify))
+    return tuple(collector.recipients.values())
+
+
+def _redirected(target: bytes, first: RawRecipient) -> RawRecipient:
+    original = first.orcpt or b"rfc822;" + (first.original or first.address)
+    return first._replace(address=target, orcpt=original)
+
+
+def _mailbox(stored: bytes, faults: list[str]) -> str:
+    """Return the wire form of a stored address, or '' and a fault."""
+    try:
+        return quote_mailbox(stored.decode("utf-8", "surrogateescape"))
+    except AddressError as error:
+        faults.append(printable(str(error)))
+        return ""
+
+
+def _done_path(stored: bytes) -> str:
+    """Return a finished address for people; it is never sent to."""
+    return _mailbox(stored, []) or printable(stored.decode("utf-8", "replace"))
+
+
+def _client(attributes: dict[bytes, bytes]) -> Client:
+    """Return the original client; the last hop's attributes stand in for it."""
+
+    def attribute(original: bytes, last_hop: bytes) -> str:
+        value = attributes.get(original)
+        value = attributes.get(last_hop, b"") if value is None else value
+        return "" if value == b"unknown" else _text(value)
+
+    address = attribute(b"log_client_address", b"client_address")
+    return Client(
+        address=address[5:] if address[:5].lower() == "ipv6:" else address,
+        name=attribute(b"log_client_name", b"client_name"),
+        helo=attribute(b"log_helo_name", b"helo_name"),
+    )
+
+
+def _text(value: bytes) -> str:
+    return printable(value.decode("utf-8", "replace"))
+
+
+def _strict_text(value: bytes) -> str:
+    """Return a DSN parameter, or '' for one that may not go on the wire."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if text.isprintable() and len(text) <= _MAX_ORCPT_LENGTH else ""

@@ -1,0 +1,189 @@
+"""What drainer took on hold in a Postfix: a small file, durable before it is held.
+
+Lines are added, never changed: ``taking ID IDENTITY`` before postsuper is called,
+``held ID`` once the file in hold has proven to be that message, ``back ID`` when it
+is ours no longer. So whatever a crash leaves on hold has its line, and the next run,
+or ``drainer spool give-back``, knows it from what somebody else holds.
+
+Whoever may write it has locked it, so that nobody gives back what another one sends.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from drainer.errors import OwnedElsewhere, SourceError
+from drainer.runtime.folders import open_folder
+from drainer.runtime.private_files import (
+    make_private_folder,
+    open_private,
+    read_private,
+    remove_private,
+    rename_private,
+)
+
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND
+
+
+PATIENCE = 2.0
+"""Seconds for which the postsuper of a killed run may still have the lock."""
+LOOK_AGAIN = 0.05
+
+
+class Entry(NamedTuple):
+    """A message that we hold, or were about to."""
+
+    identity: str
+    #: Whether it was seen in hold after postsuper had been called.
+    held: bool
+
+
+class Note:
+    """The note on one Postfix, locked; pickled, it can only be read."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and lock; OwnedElsewhere when another process has it."""
+        self._path = path
+        try:
+            make_private_folder(path.parent)
+            self.descriptor = _locked(path)
+            while not _is_at(self.descriptor, path):  # it was replaced meanwhile
+                os.close(self.descriptor)
+                self.descriptor = _locked(path)
+            _sync_folder(path)
+            self._cut_torn_line()
+            self._entries = _parsed(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the locked descriptor behind."""
+        return {"_path": self._path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read what had been noted by then."""
+        self._path = state["_path"]
+        self._entries = _parsed(self._path)
+
+    def _cut_torn_line(self) -> None:
+        """Forget half a line: nothing was done in its name yet."""
+        data = read_private(self._path)
+        if not data.endswith(b"\n"):
+            os.ftruncate(self.descriptor, data.rfind(b"\n") + 1)
+
+    def entries(self) -> dict[str, Entry]:
+        """Return what we hold by now, by queue id; it changes with the note."""
+        return self._entries
+
+    def taking(self, identities: Mapping[str, str]) -> None:
+        """Write down what is about to be held: queue id -> identity; durable."""
+        self._add(f"taking {name} {each}" for name, each in identities.items())
+
+    def held(self, names: Iterable[str]) -> None:
+        """Write down what is on hold now."""
+        self._add(f"held {name}" for name in names)
+
+    def back(self, names: Iterable[str]) -> None:
+        """Write down what is ours no longer."""
+        self._add(f"back {name}" for name in names)
+
+    def _add(self, lines: Iterable[str]) -> None:
+        lines = list(lines)
+        size = os.fstat(self.descriptor).st_size
+        try:
+            _write(self.descriptor, lines)
+        except OSError as error:
+            os.ftruncate(self.descriptor, size)
+            raise _unwritable(self._path, error) from error
+        _apply(lines, self._entries)
+
+    def close(self) -> None:
+        """Keep only the lines that still count, and let go of it."""
+        with suppress(OSError):  # then it stays as it is
+            self._rewrite()
+        os.close(self.descriptor)
+
+    def _rewrite(self) -> None:
+        entries = self._entries
+        fresh = self._path.with_suffix(".new")
+        remove_private(fresh)
+        descriptor = open_private(fresh, _FLAGS | os.O_EXCL)
+        try:
+            _write(descriptor, (f"taking {n} {e.identity}" for n, e in entries.items()))
+            _write(descriptor, (f"held {n}" for n, e in entries.items() if e.held))
+        finally:
+            os.close(descriptor)
+        rename_private(fresh, self._path.name)
+        _sync_folder(self._path)
+
+
+def _parsed(path: Path) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    _apply(read_private(path).decode("ascii", "replace").splitlines(), entries)
+    return entries
+
+
+def _apply(lines: Iterable[str], entries: dict[str, Entry]) -> None:
+    for line in lines:
+        verb, name, *rest = line.split(" ")
+        if verb == "taking":
+            entries[name] = Entry(rest[0], held=False)
+        elif verb == "held" and name in entries:
+            entries[name] = entries[name]._replace(held=True)
+        elif verb == "back":
+            entries.pop(name, None)
+
+
+def _locked(path: Path) -> int:
+    """Open the file, made if need be, and lock it."""
+    descriptor = open_private(path, _FLAGS)
+    deadline = time.monotonic() + PATIENCE
+    while not _try_lock(descriptor):
+        if time.monotonic() < deadline:
+            time.sleep(LOOK_AGAIN)
+            continue
+        os.close(descriptor)
+        message = "another drain has taken this Postfix's mail"
+        hint = "wait for it; `drainer status` shows how it stands"
+        raise OwnedElsewhere(message, hint=hint) from None
+    return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the file of that name is still the one that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _write(descriptor: int, lines: Iterable[str]) -> None:
+    data = "".join(f"{line}\n" for line in lines).encode("ascii")
+    while data:
+        data = data[os.write(descriptor, data) :]
+    os.fsync(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = open_folder(path.parent)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> SourceError:
+    message = f"cannot write {path}, the note on what is held: {error.strerror}"
+    return SourceError(message, hint="make room, or name another --ledger")

@@ -1,0 +1,268 @@
+"""Postfix queue files, record by record; pure over octets.
+
+A file is a stream of records: a type octet, a length of at most four
+seven-bit groups, a payload. Three segments follow each other: envelope (to
+``M``), content (to ``X``), extracted (to ``E``). Milters edit a file in place by
+writing a pointer over a record, so the parser must follow pointers; what it then
+visits is the message, and what lies between is garbage. Every octet belongs to
+at most one visited record, so a file that makes us visit more than its size is a
+loop. The rules are Postfix's own (global/record.c, rec_type.h, qmgr_message.c).
+
+One parser serves two ways of access: the whole file in memory, or a window that
+moves over it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from drainer.errors import MessageUnreadable
+from drainer.sources.common.files import CHUNK_BYTES
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, length) -> octets; fewer than asked for only at the end."""
+
+MAX_BACKWARD_JUMPS = 10_000
+"""Postfix's own limit in a file (global/record.c)."""
+
+MAX_RECORD_BYTES = CHUNK_BYTES
+"""Of a record that is kept whole; content records may be of any length."""
+
+MAX_ENVELOPE_BYTES = 48 * 1024 * 1024
+"""Of what is kept of a file besides its content: 150,000 recipients fit."""
+
+_FRAME_BYTES = 5
+_RECORD_COST = 64
+_LOW_BITS = 0x7F
+_CRLF = b"\r\n"
+_TEXT, _PART, _POINTER, _PADDING = b"NLpw"
+_MESSAGE, _EXTRACTED, _END = b"MXE"
+
+
+def fail(detail: str) -> NoReturn:
+    """Raise the error for a file whose records make no sense."""
+    code = "corrupt"
+    raise MessageUnreadable(code, detail)
+
+
+class Reader:
+    """A position in a queue file: framing, pointers, guards against loops.
+
+    Without ``read_at`` the data is the whole file. With it, ``size`` is the
+    length of the file, of which no more than a window is held.
+    """
+
+    __slots__ = ("_base", "_budget", "_buffer", "_jumps", "_position", "_read_at")
+
+    def __init__(
+        self, data: bytes = b"", *, read_at: ReadAt | None = None, size: int = 0
+    ) -> None:
+        """Stand at the first record."""
+        self._buffer = data
+        self._base = self._position = self._jumps = 0
+        self._read_at = read_at
+        self._budget = size if read_at else len(data)
+
+    def records(self, allowed: frozenset[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield type and payload of each record, to the segment's marker.
+
+        Pointers and padding are not shown. Raises MessageUnreadable.
+        """
+        left = MAX_ENVELOPE_BYTES
+        while True:
+            buffer, text = self._buffer, self._position + 2
+            length = buffer[text - 1] if text <= len(buffer) else MAX_RECORD_BYTES
+            if length <= _LOW_BITS and text + length <= len(buffer):
+                # A short record that lies whole in the window: without further calls.
+                kind, payload = buffer[text - 2], buffer[text : text + length]
+                self._position = text + length
+                self._budget -= 2 + length
+            else:
+                kind, length = self._head()
+                payload = b"" if kind == _PADDING else self._take(length)
+                if kind == _PADDING:
+                    self._skip(length)
+            if kind == _PADDING:
+                continue
+            if kind == _POINTER:
+                self._follow(payload)
+                continue
+            if kind not in allowed:
+                detail = f"record type {chr(kind)!r} in the wrong segment"
+                fail(f"{detail}, before offset {self.offset}")
+            left -= length + _RECORD_COST
+            if left < 0:
+                fail(f"an envelope of more than {MAX_ENVELOPE_BYTES} octets")
+            yield kind, payload
+            if kind in (_MESSAGE, _END):
+                return
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the content with CRLF line ends, to the 'X' marker.
+
+        A last line without its end gets one, as Postfix sends it (smtp_proto.c).
+        """
+        line_is_open = False
+        while True:
+            text, line_is_open = self._text_run(line_is_open=line_is_open)
+            if text:
+                yield text
+            kind, length = self._head()
+            if kind == _POINTER:
+                self._follow(self._take(length))
+            elif kind in (_TEXT, _PART):
+                yield from self._long_text(length)
+                line_is_open = kind == _PART
+                if not line_is_open:
+                    yield _CRLF
+            elif kind in (_PADDING, _EXTRACTED):
+                self._skip(length)
+            else:
+                detail = f"record type {chr(kind)!r} within the content"
+                fail(f"{detail}, before offset {self.offset}")
+            if kind == _EXTRACTED:
+                break
+        if line_is_open:
+            yield _CRLF
+
+    def seek_extracted(self, offset: int) -> bool:
+        """Skip the content: stand behind the 'X' marker, if one is at the offset."""
+        if not self._read_at or self._read_at(offset, 1) != bytes((_EXTRACTED,)):
+            return False
+        self._move(offset)
+        _, length = self._head()
+        self._skip(length)
+        return True
+
+    @property
+    def offset(self) -> int:
+        """Where the next octet is read, from the beginning of the file."""
+        return self._base + self._position
+
+    def _text_run(self, *, line_is_open: bool) -> tuple[bytes, bool]:
+        """Take the text records that lie whole in the window: the hot loop.
+
+        Returns their text, and whether its last line is open; the latter as it was
+        when there are none. Local variables and no calls: this runs once per line of
+        the mail.
+        """
+        low = _LOW_BITS
+        buffer = self._buffer
+        start = position = self._position
+        limit = len(buffer)
+        lines: list[bytes] = []
+        append = lines.append
+        parts: list[bytes] = []  # of the line that is open
+        try:
+            while True:
+                kind = buffer[position]
+                length = buffer[position + 1]
+                text = position + 2
+                if length > low:
+                    more = buffer[text]
+                    if more > low:
+                        break
+                    length = (length & low) | (more << 7)
+                    text += 1
+                end = text + length
+                if end > limit:
+                    break
+                if kind == _TEXT:
+                    if parts:
+                        append(b"".join((*parts, buffer[text:end])))
+                        parts = []
+                    else:
+                        append(buffer[text:end])
+                    line_is_open = False
+                elif kind == _PART:
+                    parts.append(buffer[text:end])
+                    line_is_open = True
+                else:
+                    break
+                position = end
+        except IndexError:
+            pass  # the window ends within a frame; _head moves it or reports
+        self._position = position
+        self._budget -= position - start
+        append(b"".join(parts))
+        return _CRLF.join(lines), line_is_open
+
+    def _long_text(self, length: int) -> Iterator[bytes]:
+        while length:
+            piece = self._take(min(length, CHUNK_BYTES))
+            length -= len(piece)
+            yield piece
+
+    def _head(self) -> tuple[int, int]:
+        """Read type and length of a record; stand at its payload."""
+        if len(self._buffer) - self._position < _FRAME_BYTES:
+            self._load(_FRAME_BYTES)
+        buffer, position = self._buffer, self._position
+        try:
+            kind = buffer[position]
+            length = buffer[position + 1]
+            position += 2
+            if length > _LOW_BITS:
+                length &= _LOW_BITS
+                for shift in (7, 14, 21):
+                    more = buffer[position]
+                    position += 1
+                    length |= (more & _LOW_BITS) << shift
+                    if more <= _LOW_BITS:
+                        break
+                else:
+                    fail(f"bad record length before {self._base + position}")
+        except IndexError:
+            self._truncated()
+        self._budget -= position - self._position + length
+        self._position = position
+        return kind, length
+
+    def _take(self, length: int) -> bytes:
+        """Return the next octets of a payload."""
+        if length > MAX_RECORD_BYTES:
+            fail(f"a record of {length} octets at offset {self.offset}")
+        if len(self._buffer) - self._position < length:
+            self._load(length)
+        start = self._position
+        payload = self._buffer[start : start + length]
+        if len(payload) < length:
+            self._truncated()
+        self._position = start + length
+        return payload
+
+    def _skip(self, length: int) -> None:
+        self._position += length
+        if self._position > len(self._buffer):
+            self._move(self.offset)
+
+    def _load(self, length: int) -> None:
+        """Move the window so that it begins at the position."""
+        if self._read_at:
+            self._base = self.offset
+            self._buffer = self._read_at(self._base, max(length, CHUNK_BYTES))
+            self._position = 0
+
+    def _follow(self, payload: bytes) -> None:
+        """Go where a pointer points; zero is a placeholder."""
+        text = payload.strip()
+        if not text.isdigit() or len(text) > len("123456789012345"):
+            fail(f"bad pointer {payload[:20]!r} before {self.offset}")
+        if self._budget < 0:
+            fail(f"a pointer loop before offset {self.offset}")
+        target = int(text)
+        if not target:
+            return
+        if target < self.offset:
+            self._jumps += 1
+            if self._jumps > MAX_BACKWARD_JUMPS:
+                fail(f"more than {MAX_BACKWARD_JUMPS} jumps backward")
+        self._move(target)
+
+    def _move(self, offset: int) -> None:
+        position = offset - self._base
+        if self._read_at and not 0 <= position <= len(self._buffer):
+            self._base, self._buffer, position = offset, b"", 0
+        self._position = position
+
+    def _truncated(self) -> NoReturn:
+        fail(f"it ends within a record or segment, at {self.offset}")

@@ -1,0 +1,1 @@
+"""The queue of qmail, from its documentation."""

@@ -1,0 +1,202 @@
+"""``qmail:DIR``: the queue of a stopped qmail, or a copy of it.
+
+A message is a number, with a file in each of several directories: ``mess`` (the
+content), and either ``todo`` (the envelope as it was taken) or ``info``,
+``local`` and ``remote`` (the envelope split by qmail-send). While ``todo`` stands
+the others are ignored, as qmail-send makes them anew. The number is the inode of
+the content, which a copy does not keep: it is taken for a name here. A content
+without an envelope was never accepted, or is what a crash left behind;
+qmail-clean removes it after 36 hours.
+
+Identity: the sender besides the content, whose first line holds the process and
+the time of qmail-queue.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.mail.content import crlf
+from drainer.mail.message import Problem
+from drainer.sources.common.control_files import read_capped
+from drainer.sources.common.files import directory, open_file, read_at
+from drainer.sources.common.processes import is_locked, runs_in
+from drainer.sources.common.queue_directory import Gone, QueueDirectory
+from drainer.sources.common.queue_entry import (
+    IDENTITY_BYTES,
+    Draft,
+    damaged_draft,
+    file_chunks,
+    time_of,
+)
+from drainer.sources.common.walk import Kind, Place
+from drainer.sources.protocol import Format, Option
+from drainer.sources.qmail.message import Records, explain, read
+
+_CONTENT, _TODO, _BOUNCE = "mess", "todo", "bounce"
+_SPLIT = ("local", "remote", "info")
+_COMMAND = re.compile("qmail-send")
+
+
+class QmailQueue(QueueDirectory):
+    """A queue directory of qmail as a source."""
+
+    scheme: ClassVar[str] = "qmail"
+    start: ClassVar[tuple[str, ...]] = (_CONTENT,)
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        strip_prefix: str = "",
+        acknowledge: Literal["keep", "remove"] = "keep",
+    ) -> None:
+        """Check that this is a queue; raises SourceError.
+
+        ``strip_prefix`` is what a virtual domain puts before local parts, without
+        its dash; ``acknowledge`` as for every queue directory.
+        """
+        self._prefix = strip_prefix
+        super().__init__(path, acknowledge=acknowledge)
+
+    def check_layout(self) -> None:
+        """Look for the directory of contents."""
+        root = Path(self._root)
+        if (root / _CONTENT).is_dir():
+            return
+        message = f"{root} is not a qmail queue"
+        hint = f"it should contain the directories {_CONTENT}, info and remote"
+        if (root / "queue" / _CONTENT).is_dir():
+            hint = f"name the folder in it: qmail:{root}/queue"
+        raise SourceError(message, hint=hint)
+
+    def refuse_if_live(self) -> None:
+        """Raise UsageError when a qmail-send holds the lock of this queue."""
+        held = bool(runs_in(self._root, _COMMAND))
+        with suppress(OSError), directory(self._root, ("lock",)) as lock:
+            held = held or is_locked("sendmutex", lock)
+        if held:
+            message = f"a qmail-send is running on {self._root}"
+            hint = "stop it first, or copy the queue (cp -a) and drain the copy"
+            raise UsageError(message, hint=hint)
+
+    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001
+        """Take every file below ``mess`` for a content."""
+        is_hash = is_directory and len(place.parts) == 1
+        return Kind.DIRECTORY if is_hash else Kind.MESSAGE
+
+    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+        """Open a content and read its envelope from the other directories."""
+        content, status = open_file(place.name, descriptor)
+        stack.callback(os.close, content)
+        size = status.st_size
+        try:
+            records, files = self._records(place)
+        except Gone:
+            raise
+        except MessageUnreadable as error:
+            raw = read_at(content, 0, IDENTITY_BYTES)
+            return damaged_draft(place.name, error, raw, status.st_mtime)
+        envelope, problem = explain(records, self._prefix)
+        if not size:
+            problem = Problem(code="corrupt", detail="its content is empty")
+        has_report = self._has_report(place)
+        return Draft(
+            native_id=place.name,
+            arrived=time_of(status.st_mtime),
+            envelope=envelope,
+            chunks=partial(_content, content, size),
+            raw_bytes=size,
+            stable=(records.sender or b"",),
+            files=(*files, place),
+            flags=("undelivered-report",) if has_report else (),
+            problem=problem,
+        )
+
+    def _records(self, place: Place) -> tuple[Records, tuple[Place, ...]]:
+        """Read the envelope; tell its files in the order of their removal.
+
+        Raises Gone, which is 'incomplete', when there is none; MessageUnreadable.
+        """
+        records = Records()
+        found = self._read(_TODO, place)
+        if found is not None:
+            data, todo = found
+            read(_TODO, data, records)
+            return records, (todo, Place(("intd", *todo.parts[1:]), place.name))
+        files: list[Place] = []
+        for kind in _SPLIT:
+            found = self._read(kind, place)
+            if found is not None:
+                read(kind, found[0], records)
+                files.append(found[1])
+        if not files or files[-1].parts[0] != "info":
+            code, detail = "incomplete", "a content without an envelope"
+            raise Gone(code, detail)
+        if len(files) == 1 and not Path(self._root, "remote").is_dir():
+            code, detail = "unreadable", "the queue has no directory remote"
+            raise MessageUnreadable(code, detail)
+        return records, tuple(files)
+
+    def _read(self, kind: str, place: Place) -> tuple[bytes, Place] | None:
+        """Read a file of the same number; None when there is none.
+
+        Patched servers hash ``todo`` too, and a small queue may be flat.
+        """
+        for parts in dict.fromkeys(((kind, *place.parts[1:]), (kind,))):
+            try:
+                with directory(self._root, parts) as descriptor:
+                    file, status = open_file(place.name, descriptor)
+            except FileNotFoundError:
+                continue
+            except NotADirectoryError:
+                self._refuse_link(parts)  # else it is a message of a flat queue
+                continue
+            except OSError as error:
+                code = "unreadable"
+                raise MessageUnreadable(code, f"{kind}: {error.strerror}") from error
+            try:
+                return read_capped(file, status.st_size), Place(parts, place.name)
+            finally:
+                os.close(file)
+        return None
+
+    def _refuse_link(self, parts: tuple[str, ...]) -> None:
+        """Raise MessageUnreadable('unreadable') for a link that is not followed.
+
+        What is not read there must not count as done.
+        """
+        for depth in range(1, len(parts) + 1):
+            if Path(self._root, *parts[:depth]).is_symlink():
+                code, detail = "unreadable", f"{'/'.join(parts[:depth])} is a link"
+                raise MessageUnreadable(code, detail)
+
+    def _has_report(self, place: Place) -> bool:
+        """Tell whether a report to the sender waits; removing would lose it."""
+        with suppress(OSError), directory(self._root, (_BOUNCE,)) as descriptor:
+            os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)
+            return True
+        return False
+
+    def may_remove(self, place: Place) -> bool:
+        """Keep what a report to the sender is still due for."""
+        return not self._has_report(place)
+
+
+def _content(content: int, size: int) -> Iterator[bytes]:
+    return crlf(file_chunks(content, size))
+
+
+FORMAT = Format(
+    make=QmailQueue,
+    marks=(_CONTENT,),
+    options={
+        "ack": Option("acknowledge", ("keep", "remove")),
+        "strip_prefix": Option("strip_prefix"),
+    },
+)

@@ -1,0 +1,272 @@
+"""``sendmail:DIR``: the queue of a stopped sendmail, or a copy of it.
+
+A message is a control file ``qfID`` and a body ``dfID``, side by side or in the
+directories ``qf`` and ``df`` of a queue; queues of a group lie one level deeper.
+``hfID`` is a message in quarantine, ``QfID`` one that sendmail could not read.
+Transcripts (``xf``) and half-written control files (``tf``) are no messages. A
+body without a control file was never accepted, or is what a crash left behind.
+
+Identity: the sender and the arrival time of the control file besides the
+content. sendmail removes the control file last; we remove it first, because a
+control file without its body would be sent as an empty message.
+"""
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, NoReturn
+
+from drainer.errors import MessageUnreadable, SourceError, UsageError
+from drainer.mail.content import crlf
+from drainer.mail.message import Problem, Spooled
+from drainer.sources.common.control_files import read_capped
+from drainer.sources.common.files import directory, open_file, read_at, unusable
+from drainer.sources.common.processes import runs_in
+from drainer.sources.common.queue_directory import QueueDirectory
+from drainer.sources.common.queue_entry import (
+    IDENTITY_BYTES,
+    Draft,
+    damaged,
+    damaged_draft,
+    file_chunks,
+    time_of,
+)
+from drainer.sources.common.walk import Kind, Place
+from drainer.sources.protocol import Format, Option
+from drainer.sources.sendmail.message import Control, parse
+
+_CONTROLS = ("qf", "hf", "Qf")
+_BODY = "df"
+_DIRECTORIES = frozenset({"qf", "df", "xf"})
+_PREFIX = 2
+_HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
+_COMMAND = re.compile("sendmail")
+
+
+class SendmailQueue(QueueDirectory):
+    """A queue directory of sendmail as a source."""
+
+    scheme: ClassVar[str] = "sendmail"
+    _ids: frozenset[str] | None = None
+
+    def check_layout(self) -> None:
+        """Look for a queue file, or for the directories of one.
+
+        An empty queue directory has no mark; its usual name is taken for one.
+        """
+        root = Path(self._root)
+        try:
+            with directory(root) as descriptor, os.scandir(descriptor) as entries:
+                if any(_is_mark(each) for each in entries):
+                    return
+        except OSError as error:
+            raise unusable(self._root, error) from error
+        if root.name.startswith(("mqueue", "clientmqueue")):
+            return
+        message = f"{root} is not a sendmail queue directory"
+        hint = "it should contain qf... and df... files, or directories of them"
+        raise SourceError(message, hint=hint)
+
+    def refuse_if_live(self) -> None:
+        """Raise UsageError when a sendmail works in this directory."""
+        number = runs_in(self._root, _COMMAND)
+        if number:
+            message = f"a sendmail (process {number}) runs on {self._root}"
+            hint = (
+                "stop it first, or copy the queue directory (cp -a) and drain the"
+                " copy: both would send the same mail"
+            )
+            raise UsageError(message, hint=hint)
+
+    def roots(self) -> tuple[Path, ...]:
+        """Return the queue, and each queue group: it could be a queue of its own."""
+        with os.scandir(self._root) as entries:
+            groups = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        apart = sorted(set(groups) - _DIRECTORIES)
+        return (Path(self._root), *(Path(self._root, name) for name in apart))
+
+    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001
+        """Take control files and bodies; descend into every other directory."""
+        name = place.name
+        is_named = len(name) > _PREFIX and name[:_PREFIX] in (*_CONTROLS, _BODY)
+        if is_named:
+            return Kind.MESSAGE
+        return Kind.DIRECTORY if is_directory else Kind.OTHER
+
+    def key(self, place: Place) -> str:
+        """Return the queue id; a body stands for itself."""
+        return place.name if place.name[:_PREFIX] == _BODY else self.native_id(place)
+
+    def native_id(self, place: Place) -> str:
+        """Return the queue id."""
+        return place.name[_PREFIX:]
+
+    def scan(self) -> Iterator[Spooled]:
+        """List the messages, and the bodies that have no control file.
+
+        Which control files there are is asked first: what is removed meanwhile
+        leaves no body that looks abandoned.
+        """
+        with suppress(OSError):
+            self._ids = self._find_ids()
+        yield from super().scan()
+
+    def _find_ids(self) -> frozenset[str]:
+        return frozenset(
+            self.native_id(entry.place)
+            for entry in self.entries()
+            if entry.place.name[:_PREFIX] != _BODY
+        )
+
+    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+        """Read a control file and open its body."""
+        if place.name[:_PREFIX] == _BODY:
+            self._refuse_orphan(place, descriptor)
+        control_fd, status = open_file(place.name, descriptor)
+        stack.callback(os.close, control_fd)
+        size = status.st_size
+        try:
+            control = parse(read_capped(control_fd, size))
+        except MessageUnreadable as error:
+            raw = read_at(control_fd, 0, IDENTITY_BYTES)
+            return damaged_draft(self.native_id(place), error, raw, status.st_mtime)
+        return self._draft(place, control, stack)
+
+    def _refuse_orphan(self, place: Place, descriptor: int) -> NoReturn:
+        """Say what a body without a control file is; pass over one that has it."""
+        if self._ids is None:
+            self._ids = self._find_ids()
+        os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)  # is it here yet?
+        if self.native_id(place) in self._ids:
+            raise FileNotFoundError
+        code, detail = "incomplete", "a body without a control file"
+        raise MessageUnreadable(code, detail)
+
+    def _draft(self, place: Place, control: Control, stack: ExitStack) -> Draft:
+        problem = _problem(place, control)
+        start = control.header + b"\n"
+        files: tuple[Place, ...] = (place,)
+        length = len(start)
+        try:
+            body_place, body, size = self._open_body(place, control, stack)
+            chunks = partial(_content, start, body, size)
+            length, files = length + size, (place, body_place)
+        except MessageUnreadable as error:
+            chunks = partial(damaged, error)
+        return Draft(
+            native_id=self.native_id(place),
+            arrived=time_of(control.arrived),
+            envelope=control.envelope,
+            chunks=chunks,
+            raw_bytes=length,
+            stable=(control.sender, b"%d" % control.arrived),
+            files=files,
+            client=control.client,
+            login=control.login,
+            flags=control.flags,
+            problem=problem,
+        )
+
+    def _open_body(
+        self, place: Place, control: Control, stack: ExitStack
+    ) -> tuple[Place, int, int]:
+        """Open the body: (its place, a descriptor, octets).
+
+        Raises MessageUnreadable, 'corrupt' when it is not there.
+        """
+        name = _BODY + self.native_id(place)
+        for parts in _body_directories(place.parts, control.body_directory):
+            try:
+                with directory(self._root, parts) as descriptor:
+                    body, status = open_file(name, descriptor)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                code = "unreadable"
+                raise MessageUnreadable(code, f"{name}: {error.strerror}") from error
+            stack.callback(os.close, body)
+            return Place(parts, name), body, status.st_size
+        code, detail = "corrupt", f"its body {name} is missing"
+        raise MessageUnreadable(code, detail)
+
+    def may_remove(self, place: Place) -> bool:
+        """Tell whether nobody holds the lock: flock or fcntl, as it was built."""
+        try:
+            with directory(self._root, place.parts) as above:
+                descriptor, _ = open_file(place.name, above)
+        except (OSError, MessageUnreadable):
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _HELD:
+                return False
+            message = f"cannot lock {place.locator}: {error}"
+            raise SourceError(message, hint='use ack = "keep"') from error
+        else:
+            return True
+        finally:
+            os.close(descriptor)
+
+
+def _is_mark(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a name shows that this is a queue of sendmail."""
+    if entry.name in _DIRECTORIES:
+        return entry.is_dir(follow_symlinks=False)
+    if entry.is_dir(follow_symlinks=False):
+        return any(Path(entry.path, each).is_dir() for each in _DIRECTORIES) or any(
+            name[:_PREFIX] in _CONTROLS for name in _names(entry)
+        )
+    return len(entry.name) > _PREFIX and entry.name[:_PREFIX] in (*_CONTROLS, _BODY)
+
+
+def _names(entry: os.DirEntry[str]) -> list[str]:
+    try:
+        return [each.name for each in Path(entry.path).iterdir()]
+    except OSError:
+        return []
+
+
+def _content(start: bytes, body: int, size: int) -> Iterator[bytes]:
+    def pieces() -> Iterator[bytes]:
+        yield start
+        yield from file_chunks(body, size)
+
+    return crlf(pieces())
+
+
+def _body_directories(
+    parts: tuple[str, ...], told: tuple[str, ...]
+) -> Iterator[tuple[str, ...]]:
+    """Yield where a body may lie; the told directory is absolute and may have moved."""
+    yield parts
+    if parts and parts[-1] == "qf":
+        yield (*parts[:-1], _BODY)
+    for candidate in (told, told[1:], ()):
+        if not {"", ".", ".."} & {*candidate}:
+            yield candidate
+
+
+def _problem(place: Place, control: Control) -> Problem | None:
+    if place.name.startswith("Qf"):
+        return Problem(code="marked-corrupt", detail="sendmail renamed it to Qf")
+    if control.quarantine or place.name.startswith("hf"):
+        return Problem(code="quarantined", detail=control.quarantine or "no reason")
+    if control.faults:
+        return Problem(code="bad-address", detail="; ".join(control.faults[:3]))
+    if not control.envelope.recipients:
+        return Problem(code="done-by-backup", detail="no recipient is left")
+    return None
+
+
+FORMAT = Format(
+    make=SendmailQueue,
+    marks=("qf", "df"),
+    options={"ack": Option("acknowledge", ("keep", "remove"))},
+)

@@ -1,0 +1,61 @@
+"""The projection in a process of its own, so that it never slows a session.
+
+The helper is drainer.telemetry.worker. When our end of its socket closes, the drain
+is over or dead; then it exports what is left, for a while, and ends.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from drainer.config.storage import TelemetrySection
+from drainer.runtime import workers as helpers
+from drainer.runtime.workers import Helper
+from drainer.telemetry import LAST_WORDS
+
+NICENESS = 5
+"""Sessions come first, from its imports on; what is late is sent at the end."""
+
+
+class Exporting:
+    """A running export process."""
+
+    def __init__(self, helper: Helper) -> None:
+        """Hold the helper that ``start_export`` began."""
+        self._helper = helper
+
+    def finish(self, limit: float = LAST_WORDS + 5) -> bool:
+        """Let it export the rest, for so many seconds; True when all has left."""
+        self._helper.link.close()
+        return self._helper.wait(limit) == 0
+
+
+def make_nicer(pid: int) -> None:
+    """Let a process have less of the processors than we have, where that is allowed.
+
+    Without privileges no process may lower a niceness, and ours may be higher already.
+    """
+    with suppress(OSError):
+        if os.getpriority(os.PRIO_PROCESS, pid) < NICENESS:
+            os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+
+
+def start_export(
+    telemetry: TelemetrySection, url: URL, locks: Path, at_hand: Helper | None = None
+) -> Exporting | None:
+    """Start exporting what ``[telemetry]`` asks for; None when it asks for nothing."""
+    if telemetry.traces == "off":
+        return None
+    helper = at_hand or helpers.start()
+    make_nicer(helper.pid)
+    order = (
+        url.render_as_string(hide_password=False),
+        telemetry.traces,
+        telemetry.endpoint,
+        telemetry.addresses,
+        str(locks),
+    )
+    helper.begin("export", order)
+    return Exporting(helper)

@@ -1,0 +1,111 @@
+"""One drain of a watch: an ordinary run, and what its end means for the watch."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from drainer.config.build.spools import make_sources
+from drainer.delivery.build import make_orders
+from drainer.delivery.console import Voice
+from drainer.delivery.run import (
+    Ended,
+    Parts,
+    Run,
+    carried_out,
+    drained,
+    helpers,
+    settled,
+)
+from drainer.errors import DrainerError
+from drainer.ledger.watch_log import Diary
+from drainer.policy.breaker.breaker import Gate
+from drainer.policy.breaker.registry import ROUTE
+from drainer.policy.watch.machine import Happening
+from drainer.policy.watch.states import Event
+from drainer.runtime.workers import start
+from drainer.watch.plan import Plan
+
+
+class Draining:
+    """A drain that runs, or is about to."""
+
+    def __init__(self, plan: Plan, diary: Diary, voice: Voice) -> None:
+        """Begin nothing yet."""
+        self._plan = plan
+        self._diary = diary
+        self._voice = voice
+        #: What works together in it, once it stands.
+        self.parts: Parts | None = None
+        #: Told to end, so that its end says nothing about the primary.
+        self.told = False
+
+    def stop(self) -> None:
+        """Let it end soon: each session finishes its message."""
+        if not self.told:
+            self.told = True
+            if self.parts is not None:
+                self.parts.drain.stop()
+
+    async def run(self) -> Happening:
+        """Drain; return what the end means."""
+        try:
+            run = await asyncio.to_thread(self._made)
+            # Not forked: there are threads, and databases are open.
+            with helpers(start, exports=False) as found:
+                ended = await carried_out(run, found, self._work(run), self._voice)
+            return await self._meaning(ended)
+        except DrainerError as error:
+            return _failed(error)
+
+    def _made(self) -> Run:
+        plan = self._plan
+        sources = make_sources(plan.config, list(plan.names), ())
+        config = settled(plan.config, sources, self._voice)
+        orders = replace(
+            make_orders(config, explicit=False, acknowledge=True),
+            rescan=config.watch.rescan,
+            grace=config.watch.grace,
+        )
+        return Run(config=config, orders=orders, sources=sources, url=plan.url)
+
+    def _work(self, run: Run) -> Callable[[Parts], Awaitable[None]]:
+        async def work(parts: Parts) -> None:
+            self.parts = parts
+            if self.told:
+                parts.drain.stop()
+            else:
+                await drained(run, parts, self._voice)
+
+        return work
+
+    async def _meaning(self, ended: Ended) -> Happening:
+        if ended.error is not None:
+            return _failed(ended.error)
+        drain = ended.parts.drain
+        sent, gates = drain.tally.sent_messages, drain.keeper.open_gates
+        if gates and (not sent or gates[0].scope == ROUTE):
+            return _refused(gates[0])
+        due = await asyncio.to_thread(
+            self._diary.next_due, self._plan.urls, braked=drain.keeper.scopes.brake
+        )
+        if due is None:
+            return Happening(
+                event=Event.FINISHED,
+                why=f"{sent} messages sent, nothing is left for a drain",
+            )
+        domains = ", ".join(gate.scope for gate in gates)
+        rest = f"{domains} is refused" if domains else "the rest falls due later"
+        why = f"{sent} messages sent, {rest}"
+        return Happening(event=Event.LEFT, why=why, until=due, fruitful=sent > 0)
+
+
+def _refused(gate: Gate) -> Happening:
+    reply = gate.cause.reply if gate.cause else "no message was taken for too long"
+    where = f"mail for {gate.scope} is refused: " if gate.scope else ""
+    why = f"{where}{reply}"
+    return Happening(event=Event.REFUSED, why=why, until=gate.until, fruitful=False)
+
+
+def _failed(error: DrainerError) -> Happening:
+    words = f"{error}: {error.hint}" if error.hint else str(error)
+    return Happening(event=Event.FAILED, why=words, fruitful=False)

@@ -1,0 +1,106 @@
+"""What a watch learns once a second, from controls, the clock and its drain."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.pacing.overrides import Ask, Control, InForce
+from drainer.policy.watch.machine import Happening, Watch
+from drainer.policy.watch.states import Event, State, Wait
+from drainer.smtp.health_check import FAIL, Health, check
+from drainer.watch.drain_task import Draining
+from drainer.watch.journal import wall
+from drainer.watch.plan import Plan
+
+CHECK_LIMIT = 120.0
+"""Seconds; a primary that takes longer to answer everything is not well."""
+_SAYS = {Ask.UP: Event.UP, Ask.DOWN: Event.DOWN}
+
+
+def told(controls: Sequence[Control], since: datetime) -> Happening | None:
+    """Return what the last hook said; several at once are one.
+
+    What is older than ``since`` came while nobody listened, and counts no more.
+    """
+    said = [c for c in controls if c.ask in _SAYS and c.at >= since]
+    if not said:
+        return None
+    last = said[-1]
+    words = f"{last.ask} by {last.by or 'somebody'}"
+    why = f"{words}: {last.reason}" if last.reason else words
+    return Happening(event=_SAYS[last.ask], why=why)
+
+
+def held(
+    force: InForce, plan: Plan, now: datetime, before: Happening | None
+) -> Happening | None:
+    """Return why nothing may be sent, however well the primary is; None = it may.
+
+    ``before`` is what held it until now: the next change of hours takes some looking.
+    """
+    if force.pause is not None:
+        pause = force.pause
+        reason = pause.reason or "no reason given"
+        why = f"paused by {pause.by or 'somebody'}: {reason}"
+        return Happening(event=Event.HELD, why=why, until=pause.until)
+    if not plan.hours.are_open(now, wall):
+        why = f"outside of [watch] windows ({'; '.join(plan.config.watch.windows)})"
+        if before is not None and before.why == why:
+            return before
+        until = plan.hours.next_change(now, wall)
+        return Happening(event=Event.HELD, why=why, until=until)
+    return None
+
+
+async def asked(plan: Plan) -> tuple[Health, Happening]:
+    """Ask the primary as `drainer check` does; return what was found, and means."""
+    health, why = Health(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CHECK_LIMIT):
+            health = await check(plan.route, plan.probe)
+    if health.findings and health.ready:
+        return health, Happening(event=Event.GOOD, why="the primary is well")
+    failed = next((f for f in health.findings if f.verdict == FAIL), None)
+    if health.loop:
+        why = "it bears our own name: that is a loop"
+    elif failed is not None:
+        why = f"{failed.stage}: {failed.reply}"
+    return health, Happening(event=Event.BAD, why=why)
+
+
+class DrainSense:
+    """Looks at the drain that runs."""
+
+    def __init__(self) -> None:
+        """Begin with a gate that never paused."""
+        self._failures = 0
+
+    def happenings(self, watch: Watch, draining: Draining) -> Iterator[Happening]:
+        """Yield what has happened to it since the last look."""
+        if draining.parts is None or draining.told:
+            return
+        drain = draining.parts.drain
+        gate, tally = drain.keeper.gate, drain.tally
+        reply = drain.keeper.reply
+        if watch.wait is Wait.GATE:
+            if gate.flows:
+                yield Happening(event=Event.FLOWS)
+            elif _is_paused(gate) and gate.failures > self._failures:
+                yield Happening(event=Event.SICK, why=reply)
+            return
+        if _is_paused(gate):
+            self._failures = gate.failures
+            yield Happening(event=Event.BARRED, why=reply, until=gate.until)
+            return
+        if watch.state is State.CANARY and tally.sent_messages:
+            yield Happening(event=Event.FIRST)
+        elif watch.state is State.RAMP and drain.steering.full:
+            yield Happening(event=Event.FULL)
+
+
+def _is_paused(gate: Gate) -> bool:
+    """Whether the route rests, or is tried after a rest: one look sees either."""
+    tried = gate.state is GateState.PROBING and not gate.reopening
+    return gate.state is GateState.PAUSED or (tried and gate.failures > 0)

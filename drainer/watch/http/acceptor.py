@@ -1,0 +1,137 @@
+"""Who may keep a connection: a crowd never shuts out a client that comes later.
+
+The kernel's queue is emptied at once, whatever clients do, and each connection has a
+place from then on, also during its TLS handshake. When there is one too many, the one
+that deserves its place least loses it: first those that have not shown a right token or
+signature, of these one of the client with the most, and of these the oldest.
+"""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from drainer.watch.http.limits import neighbourhood
+
+MOST: Final = 128
+"""Connections at once: the drain needs open files too."""
+MOST_OF_ONE: Final = 64
+"""Of one client, as long as they have shown nothing."""
+AT_ONCE: Final = 16
+"""Connections that are accepted before those that are there are heard. It is far less
+than the places of one client: no connection loses its place before it is heard."""
+PAUSE: Final = 0.1
+"""Seconds after which accept() is tried again when it fails."""
+
+
+class Visit:
+    """One connection, from accept() to its end."""
+
+    def __init__(self, client: str, link: socket.socket) -> None:
+        """Have shown nothing yet."""
+        self.client, self.link = client, link
+        #: It has shown a token, a session or a signature that is right.
+        self.proven = False
+        #: None until it stands: with TLS, after the handshake.
+        self.transport: asyncio.Transport | None = None
+        self.opening: asyncio.Task[object] | None = None
+
+    def drop(self) -> None:
+        """End it at once."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+
+class Acceptor:
+    """Accepts the connections of one listening socket, as uvicorn's servers do."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[Visit], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+        seconds: float,
+    ) -> None:
+        """Accept in a task; a handshake, and a farewell, have so many seconds."""
+        self._listener, self._protocol = listener, protocol
+        self._tls, self._limit = tls, seconds if tls else None
+        #: In the order in which they came.
+        self._visits: dict[Visit, None] = {}
+        listener.setblocking(False)  # noqa: FBT003 - the only way to say it
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing is accepted, and no handshake is under way."""
+        opening = [visit.opening for visit in self._visits if visit.opening]
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(self._task, *opening, return_exceptions=True)
+
+    def forget(self, visit: Visit) -> None:
+        """Give the place of a connection that has ended to others."""
+        self._visits.pop(visit, None)
+
+    async def _run(self) -> None:
+        while True:
+            for _ in range(AT_ONCE):
+                await self._accept()
+            await asyncio.sleep(0)
+
+    async def _accept(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            link, address = await loop.sock_accept(self._listener)
+        except OSError as error:  # or the client has left
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._visits:
+                self._drop(self._least(list(self._visits)))
+            await asyncio.sleep(PAUSE)
+        else:
+            self._admit(Visit(neighbourhood(str(address[0])), link))
+
+    def _admit(self, visit: Visit) -> None:
+        others = list(self._visits)
+        same = [v for v in others if v.client == visit.client and not v.proven]
+        if len(same) >= MOST_OF_ONE:
+            self._drop(same[0])
+        elif len(others) >= MOST:
+            self._drop(self._least(others))
+        self._visits[visit] = None
+        loop = asyncio.get_running_loop()
+        visit.opening = loop.create_task(self._open(visit))
+        visit.opening.add_done_callback(lambda task: self._opened(visit, task))
+
+    async def _open(self, visit: Visit) -> None:
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: self._protocol(visit),
+            visit.link,
+            ssl=self._tls,
+            ssl_handshake_timeout=self._limit,
+            ssl_shutdown_timeout=self._limit,
+        )
+
+    def _opened(self, visit: Visit, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            task.exception()  # a handshake that fails is the client's affair
+        if visit.transport is None:
+            visit.link.close()
+            self.forget(visit)
+
+    def _drop(self, visit: Visit) -> None:
+        visit.drop()
+        self.forget(visit)
+
+    @staticmethod
+    def _least(visits: list[Visit]) -> Visit:
+        """Return the one that deserves its place least."""
+        strangers = [visit for visit in visits if not visit.proven] or visits
+        crowds = Counter(visit.client for visit in strangers)
+        return max(strangers, key=lambda visit: crowds[visit.client])

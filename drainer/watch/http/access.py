@@ -1,0 +1,120 @@
+"""Who is let in where; everything that is refused is an HTTPException in words.
+
+| door | opens for |
+|---|---|
+| hook | the bearer token, a signature; every client on loopback if neither is set |
+| metrics | either token; every client on loopback if neither is set |
+| page | the operator's token or session; every client on loopback if none is set |
+| order | the operator's token or session; no client if none is set |
+"""
+
+import time
+from typing import Final, NoReturn
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from drainer.watch.http.auth import (
+    SIGNATURE,
+    TIMESTAMP,
+    Claim,
+    bearer,
+    in_session,
+    same,
+)
+from drainer.watch.http.context import Desk
+from drainer.watch.http.limits import client_of
+from drainer.watch.http.timeouts import prove
+
+COOKIE: Final = "drainer_session"
+HOOKS: Final = ("/hooks/primary-up", "/hooks/primary-down")
+LOGIN: Final = "/login"
+
+
+async def open_to_hook(desk: Desk, request: Request, body: bytes) -> None:
+    """Let a health hook in; a signature is used up by that."""
+    keys = desk.settings.keys
+    if not keys.hooks or same(_token(request), keys.token):
+        return
+    given = request.headers.get(SIGNATURE, "")
+    if not keys.hmac or not given:
+        words = "a token or a signature is needed" if keys.hmac else _NO_TOKEN
+        await _refuse(desk, request, words)
+    claim = Claim(
+        timestamp=request.headers.get(TIMESTAMP, ""),
+        signature=given,
+        request=f"{request.method} {request.scope['path']}",
+        body=body,
+    )
+    if words := desk.signatures.refusal(claim, time.time()):
+        await _refuse(desk, request, words)
+    prove(request)
+
+
+async def open_to_metrics(desk: Desk, request: Request) -> None:
+    """Let a monitoring system in."""
+    keys = desk.settings.keys
+    if is_known(desk, request):
+        return
+    if keys.token or keys.operator or not desk.settings.loopback:
+        await _refuse(desk, request, _NO_TOKEN)
+
+
+async def open_to_reader(desk: Desk, request: Request) -> None:
+    """Let in those who may look at the page."""
+    if desk.settings.keys.operator:
+        if not is_operator(desk, request):
+            await _refuse(desk, request, "the operator's token is needed")
+    elif not desk.settings.loopback:
+        words = "the page is closed: set [hook] operator_token_file"
+        raise HTTPException(403, words)
+
+
+async def open_to_orders(desk: Desk, request: Request) -> None:
+    """Let an operator in who may pause, resume and throttle."""
+    if not desk.settings.keys.operator:
+        words = "orders are closed: set [hook] operator_token_file"
+        raise HTTPException(403, words)
+    await open_to_reader(desk, request)
+
+
+def is_operator(desk: Desk, request: Request) -> bool:
+    """Tell whether a request shows the operator's token, or a session that holds."""
+    operator = desk.settings.keys.operator
+    cookie = request.cookies.get(COOKIE, "")
+    return same(_token(request), operator) or in_session(operator, cookie, time.time())
+
+
+def is_known(desk: Desk, request: Request) -> bool:
+    """Tell whether the head of a request shows a token or a session that is right."""
+    known = same(_token(request), desk.settings.keys.token)
+    return is_operator(desk, request) or known
+
+
+def has_proof_in_body(desk: Desk, request: Request) -> bool:
+    """Tell whether only the body shows if a request is right: signed, or a login."""
+    keys, path = desk.settings.keys, request.scope["path"]
+    if request.method != "POST":
+        return False
+    signed = bool(keys.hmac) and SIGNATURE in request.headers and path in HOOKS
+    return signed or (bool(keys.operator) and path == LOGIN)
+
+
+async def count_failure(desk: Desk, request: Request) -> None:
+    """Count a failed login; HTTPException 429 when there were too many."""
+    if not await desk.failures.may(client_of(request)):
+        after = str(desk.failures.retry_after)
+        fields = {"Retry-After": after, "Connection": "close"}
+        raise HTTPException(429, "too many failed logins: [hook] rate", fields)
+
+
+_NO_TOKEN = "a token is needed: Authorization: Bearer TOKEN"  # noqa: S105 - words
+
+
+def _token(request: Request) -> str:
+    return bearer(request.headers.get("authorization", ""))
+
+
+async def _refuse(desk: Desk, request: Request, words: str) -> NoReturn:
+    await count_failure(desk, request)
+    raise HTTPException(401, words, {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,117 @@
+"""From the [hook] section to a server's settings: its secrets are read here."""
+
+import importlib.util
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from pydantic import SecretStr
+from sqlalchemy.engine import URL
+
+from drainer.config import Config
+from drainer.errors import UsageError
+from drainer.policy.pacing.rate import Rate, parse_rate
+from drainer.runtime.private_files import read_private
+from drainer.watch.http.auth import HINT, Keys, secret_of
+from drainer.watch.http.settings import Settings
+from drainer.watch.http.snapshot import Watched
+from drainer.watch.http.socket_activation import HANDED, handed_over
+
+_EXTRA = ("prometheus_client", "starlette", "uvicorn")
+_LEAST_BURST = 20
+"""Requests: a page and what belongs to it are some at once."""
+_BURST_SECONDS = 10
+
+
+def make_hook(config: Config, handed: socket.socket | None = None) -> Settings | None:
+    """Return how the HTTP server is to be; None when none is wanted.
+
+    A socket that was handed over says where it listens. Raises UsageError without the
+    packages it needs, for a secret that is unreadable or that everybody can read, and
+    beyond loopback without a secret.
+    """
+    hook = config.hook
+    if not hook.listen:
+        return None
+    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
+        message = f"[hook] listen needs packages that are absent: {', '.join(missing)}"
+        raise UsageError(message, hint="install drainer[hook]")
+    host, port = handed.getsockname()[:2] if handed else _place(hook.listen)
+    return Settings(
+        host=host,
+        port=port,
+        names=frozenset(hook.names),
+        keys=Keys(
+            token=_secret("token", hook.token_file, hook.token),
+            operator=_secret(
+                "operator_token", hook.operator_token_file, hook.operator_token
+            ),
+            hmac=_secret("hmac", hook.hmac_file, hook.hmac),
+        ),
+        tls=(Path(hook.tls_cert), Path(hook.tls_key)) if hook.tls_cert else None,
+        rate=_rate(hook.rate),
+        lifetime=config.retry.lifetime,
+    )
+
+
+def make_server(
+    config: Config,
+    url: URL,
+    route: str,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> Callable[[Watched], Awaitable[None]] | None:
+    """Return what serves a watch of this route; None when no server is wanted.
+
+    It listens already, so that a port that is taken is known before the watch begins.
+    Raises UsageError as ``make_hook``, and when it cannot listen.
+    """
+    handed = handed_over() if config.hook.listen == HANDED else None
+    settings = make_hook(config, handed)
+    if settings is None:
+        return None
+    from drainer.watch.http import server  # noqa: PLC0415 - an extra, and slow to import
+
+    listener = server.listen(settings, handed)
+    scheme = "https" if settings.tls else "http"
+    host, port = listener.getsockname()[:2]
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    say(f"the hook listens on {scheme}://{place}/")
+    for caution in settings.cautions:
+        warn(caution)
+
+    async def serve(watched: Watched) -> None:
+        await server.serve(settings, watched, url, route, listener)
+
+    return serve
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return "127.0.0.1" if host == "localhost" else host.strip("[]"), int(port)
+
+
+def _rate(text: str) -> Rate:
+    per_second = parse_rate(text) or 1.0
+    burst = max(_LEAST_BURST, per_second * _BURST_SECONDS)
+    return Rate(per_second=per_second, burst=burst)
+
+
+def _secret(key: str, file: str, given: SecretStr) -> str:
+    """Return a secret of the configuration; '' when there is none."""
+    if not file:
+        text = given.get_secret_value()
+        return secret_of(text, f"[hook] {key}") if text else ""
+    where = f"[hook] {key}_file {file}"
+    try:
+        path = Path(file)
+        mode = path.stat().st_mode
+        text = read_private(path).decode().partition("\n")[0]
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{where}: cannot be read: {error}"
+        raise UsageError(message, hint=HINT) from None
+    if mode & stat.S_IRWXO:
+        message = f"{where}: everybody on this host can read or write it"
+        raise UsageError(message, hint=f"chmod 600 {file}")
+    return secret_of(text, where)

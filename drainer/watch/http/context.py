@@ -1,0 +1,82 @@
+"""What all endpoints share: the settings, the reading, the way into the ledger."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+from sqlalchemy.engine import URL
+from starlette.exceptions import HTTPException
+
+from drainer.errors import LedgerError
+from drainer.ledger.controls import give
+from drainer.policy.pacing.overrides import Ask, Control
+from drainer.runtime.process import utcnow
+from drainer.watch.http.auth import Signatures
+from drainer.watch.http.limits import Clients, Failures
+from drainer.watch.http.queries import Reading
+from drainer.watch.http.settings import Settings
+from drainer.watch.http.snapshot import Watched
+
+MAX_STREAMS = 32
+
+
+class Desk:
+    """One server's memory, which ends with it."""
+
+    def __init__(
+        self, settings: Settings, watched: Watched, url: URL, route: str
+    ) -> None:
+        """Serve one watch, and write controls of its route into its ledger."""
+        self.settings = settings
+        self.watched = watched
+        self.reading = Reading(watched, url, settings)
+        #: How often one client may ask: who has shown what is right, and who has not.
+        self.known = Clients(settings.rate)
+        self.strangers = Clients(settings.rate)
+        self.failures = Failures(settings.rate)
+        self.signatures = Signatures(settings.keys.hmac)
+        #: Of answers to hooks and orders, by path and status.
+        self.answers: Counter[tuple[str, str]] = Counter()
+        #: How long each stream of events may still take, the oldest first.
+        self.streams: dict[asyncio.Timeout, None] = {}
+        #: One at a time: the threads are the watch's too.
+        self._turn = asyncio.Lock()
+        self._url, self._route = url, route
+
+    async def give(
+        self,
+        ask: Ask,
+        by: str,
+        reason: str,
+        lasts: timedelta | None = None,
+        per_second: float | None = None,
+    ) -> Control:
+        """Write a control into the ledger; HTTPException 503 when it cannot be."""
+        now = utcnow()
+        control = Control(
+            at=now,
+            ask=ask,
+            by=by,
+            reason=reason,
+            until=None if lasts is None else now + lasts,
+            per_second=per_second,
+        )
+        try:
+            async with self._turn:
+                return await asyncio.to_thread(give, self._url, self._route, control)
+        except LedgerError as error:
+            words = f"{error}; {error.hint}" if error.hint else str(error)
+            raise HTTPException(503, words) from error
+
+    def add_stream(self, life: asyncio.Timeout) -> None:
+        """Keep a stream; of too many the oldest ends, and its page asks again."""
+        self.end_streams(leaving=MAX_STREAMS - 1)
+        self.streams[life] = None
+
+    def end_streams(self, *, leaving: int = 0) -> None:
+        """End the oldest streams, which last as long as their clients listen."""
+        now = asyncio.get_running_loop().time()
+        while len(self.streams) > leaving:
+            life = next(iter(self.streams))
+            del self.streams[life]
+            life.reschedule(now)

@@ -1,0 +1,298 @@
+"""`/metrics`: what Prometheus reads, a row of a table each (docs/metrics.md).
+
+No label holds an address or a domain, and every label has few values.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from drainer.watch.http.queries import Ledger
+from drainer.watch.http.snapshot import Snapshot
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+Sample = tuple[tuple[str, ...], float]
+
+
+class Seen(NamedTuple):
+    """What the values are made of."""
+
+    watch: Snapshot
+    ledger: Ledger
+    #: Answers to hooks and orders: (path, status).
+    answers: Counter[tuple[str, str]]
+
+
+class Metric(NamedTuple):
+    """One name, and how its values are found."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+    samples: Callable[[Seen], Iterable[Sample]]
+
+
+def _one(value: float | None) -> Iterator[Sample]:
+    if value is not None:
+        yield (), float(value)
+
+
+def _moment(text: object) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None
+
+
+def _run(key: str) -> Callable[[Seen], Iterable[Sample]]:
+    """Return a fact of the drain that runs; 0 when none does."""
+
+    def samples(seen: Seen) -> Iterable[Sample]:
+        facts: Mapping[str, Any] = seen.watch["run"] or {}
+        return _one(facts.get(key, 0))
+
+    return samples
+
+
+def _facts(*keys: str) -> Callable[[Seen], Iterable[Sample]]:
+    """Return a fact of the ledger, by its names; none when it is not known."""
+
+    def samples(seen: Seen) -> Iterable[Sample]:
+        found: Any = seen.ledger.facts
+        for key in keys:
+            found = (found or {}).get(key)
+        return _one(found)
+
+    return samples
+
+
+def _latency(seen: Seen) -> Iterator[Sample]:
+    for key, value in seen.watch["latency"].items():
+        if isinstance(value, float | int):
+            yield (key.removesuffix("_ms"),), value / 1000
+
+
+def _gates(seen: Seen) -> Iterator[Sample]:
+    yield ("route", seen.watch["gate"]["state"]), 1
+    states = Counter(
+        gate["state"]
+        for gate in seen.ledger.facts.get("gates", ())
+        if gate["route"] == seen.watch["primary"] and gate["scope"] != "route"
+    )
+    for state, count in states.items():
+        yield ("domain", state), count
+
+
+def _reasons(seen: Seen) -> Iterator[Sample]:
+    for reason in seen.ledger.facts.get("reasons", ()):
+        yield (reason["state"], reason["rule"]), reason["recipients"]
+
+
+def _states(seen: Seen) -> Iterator[Sample]:
+    for state, count in seen.ledger.facts.get("states", {}).items():
+        yield (state,), count
+
+
+def _messages(seen: Seen) -> Iterator[Sample]:
+    for part in ("finished", "remaining"):
+        if seen.ledger.facts:
+            yield (part,), seen.ledger.facts["messages"][part]
+
+
+def _controls(seen: Seen) -> Iterator[Sample]:
+    controls = seen.watch["controls"]
+    yield ("pause",), controls["pause"] is not None
+    yield ("throttle",), controls["throttle"] is not None
+
+
+def _checks(seen: Seen) -> Iterator[Sample]:
+    for finding in seen.watch["checks"]:
+        yield (finding["stage"],), finding["verdict"] != "fail"
+
+
+METRICS: Final = (
+    Metric(
+        "drainer_info",
+        "gauge",
+        ("version", "primary"),
+        "1; which drainer this is, and for which primary",
+        lambda seen: [((seen.watch["version"], seen.watch["primary"]), 1)],
+    ),
+    Metric(
+        "drainer_watch_state",
+        "gauge",
+        ("state",),
+        "1 for the state that the watch is in (docs/states.md)",
+        lambda seen: [((seen.watch["state"],), 1)],
+    ),
+    Metric(
+        "drainer_watch_state_since_seconds",
+        "gauge",
+        (),
+        "when it came to it, in seconds since 1970",
+        lambda seen: _one(_moment(seen.watch["since"])),
+    ),
+    Metric(
+        "drainer_check_ok",
+        "gauge",
+        ("stage",),
+        "whether the last health check of the primary was good, by stage",
+        _checks,
+    ),
+    Metric(
+        "drainer_gates",
+        "gauge",
+        ("scope", "state"),
+        "gates of the route and of recipient domains, by state",
+        _gates,
+    ),
+    Metric(
+        "drainer_controls",
+        "gauge",
+        ("kind",),
+        "whether an operator's pause or throttle is in force",
+        _controls,
+    ),
+    Metric(
+        "drainer_run_active",
+        "gauge",
+        (),
+        "whether a drain runs",
+        lambda seen: _one(seen.watch["run"] is not None),
+    ),
+    Metric(
+        "drainer_run_messages",
+        "gauge",
+        (),
+        "messages that the drain that runs has sent",
+        _run("sent"),
+    ),
+    Metric(
+        "drainer_run_bytes",
+        "gauge",
+        (),
+        "octets of the messages that the drain that runs has sent",
+        _run("bytes"),
+    ),
+    Metric(
+        "drainer_run_connections",
+        "gauge",
+        (),
+        "sessions that are open to the primary",
+        _run("connections"),
+    ),
+    Metric(
+        "drainer_rate_messages_per_second",
+        "gauge",
+        (),
+        "messages sent in the last second",
+        _run("rate_now"),
+    ),
+    Metric(
+        "drainer_rate_limit_messages_per_second",
+        "gauge",
+        (),
+        "what may be sent in a second; absent without a limit",
+        _run("limit"),
+    ),
+    Metric(
+        "drainer_primary_latency_seconds",
+        "gauge",
+        ("stage",),
+        "recent mean time that the primary takes to answer: connect, rcpt, dot",
+        _latency,
+    ),
+    Metric(
+        "drainer_ledger_readable",
+        "gauge",
+        (),
+        "whether the ledger could be read; the values below are absent if not",
+        lambda seen: _one(not seen.ledger.error),
+    ),
+    Metric(
+        "drainer_spooled_recipients",
+        "gauge",
+        (),
+        "recipients that scans have recorded",
+        _facts("spooled"),
+    ),
+    Metric(
+        "drainer_recipients",
+        "gauge",
+        ("state",),
+        "recipients by state (docs/states.md)",
+        _states,
+    ),
+    Metric(
+        "drainer_balanced",
+        "gauge",
+        (),
+        "whether the states add up to what was recorded; 0 is a defect",
+        _facts("balanced"),
+    ),
+    Metric(
+        "drainer_messages",
+        "gauge",
+        ("part",),
+        "messages that are finished, and those with something left to do",
+        _messages,
+    ),
+    Metric(
+        "drainer_waiting_recipients",
+        "gauge",
+        ("state", "rule"),
+        "recipients that wait, by the rule that decided last (docs/refusals.md)",
+        _reasons,
+    ),
+    Metric(
+        "drainer_first_expiry_seconds",
+        "gauge",
+        (),
+        "what the recipient that expires first has left; absent if none is deferred",
+        _facts("expires_first", "left"),
+    ),
+    Metric(
+        "drainer_last_run_exit",
+        "gauge",
+        (),
+        "exit status of the last drain that ended",
+        _facts("run", "exit"),
+    ),
+    Metric(
+        "drainer_hook_answers",
+        "counter",
+        ("path", "status"),
+        "answers to hooks and orders, by path and HTTP status",
+        lambda seen: [(labels, count) for labels, count in seen.answers.items()],
+    ),
+)
+
+
+class _Once(Collector):
+    """Gives the values of one moment."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def collect(self) -> Iterator[Family]:
+        """Yield every metric."""
+        for metric in METRICS:
+            kind = (
+                CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            )
+            family = kind(metric.name, metric.help, labels=metric.labels)
+            for labels, value in metric.samples(self._seen):
+                family.add_metric(labels, value)
+            yield family
+
+
+def exposition(seen: Seen) -> bytes:
+    """Return the values of now in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(seen))
+    return generate_latest(registry)

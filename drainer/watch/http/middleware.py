@@ -1,0 +1,133 @@
+"""Around everything: rates, names, other sites, and what every answer carries.
+
+On loopback a browser is the way in for strangers: a page of another site can make it
+send requests here (told by Origin and Sec-Fetch-Site), and after DNS rebinding it could
+even read the answers (told by Host).
+"""
+
+import re
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from drainer.watch.http.access import HOOKS, has_proof_in_body, is_known
+from drainer.watch.http.context import Desk
+from drainer.watch.http.limits import client_of
+from drainer.watch.http.timeouts import prove
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+        " connect-src 'self'; form-action 'self'; base-uri 'none';"
+        " frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+COUNTED: Final = frozenset(
+    (
+        *HOOKS,
+        "/api/pause",
+        "/api/resume",
+        "/api/throttle",
+    )
+)
+"""Each has a line in the metrics; what strangers ask for has none."""
+ALWAYS: Final = "/healthz"
+"""Answered at any rate: it costs nothing, and a service manager must not be misled."""
+_LOCAL: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_ORIGIN: Final = re.compile(rf"https?://({_HOST.pattern})")
+
+
+class Guard:
+    """The outermost application."""
+
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        """Stand before an application."""
+        self._app, self._desk = app, desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        status, words = await self._refusal(request)
+        app: ASGIApp = self._app
+        if status:
+            app = JSONResponse({"error": words}, status, self._extra(status))
+        await app(scope, receive, self._carrying(request, send))
+
+    async def _refusal(self, request: Request) -> tuple[int, str]:
+        settings = self._desk.settings
+        if not await self._may(request):
+            return 429, "too many requests: [hook] rate"
+        host = request.headers.get("host", "").lower()
+        if host and not _HOST.fullmatch(host):
+            return 400, "Host is not a name or an address"
+        known = settings.names | _LOCAL | {settings.host}
+        if settings.loopback and _name(host) not in known and host not in known:
+            return 421, "this name is not served here: [hook] names"
+        origins = [each.lower() for each in request.headers.getlist("origin")]
+        if len(origins) > 1 or not all(map(_ORIGIN.fullmatch, origins)):
+            return 400, "Origin is not the place of a page"
+        reads = request.method in ("GET", "HEAD")
+        if not reads and self._is_foreign(request, origins, host):
+            return 403, "a page of another site has no say here"
+        return 0, ""
+
+    async def _may(self, request: Request) -> bool:
+        """Take a request from its client's bucket.
+
+        Clients that show what is right have a bucket of their own. Whether a body shows
+        it is seen later: what fails then is counted there.
+        """
+        desk, client = self._desk, client_of(request)
+        if is_known(desk, request):
+            prove(request)
+            return await desk.known.may(client)
+        always = request.scope["path"] == ALWAYS or has_proof_in_body(desk, request)
+        return always or await desk.strangers.may(client)
+
+    def _is_foreign(self, request: Request, origins: list[str], host: str) -> bool:
+        """Tell whether a browser sent this from a page that is not ours."""
+        if not origins:
+            site = request.headers.get("sec-fetch-site", "none")
+            return site not in ("none", "same-origin")
+        place = origins[0].partition("://")[2]
+        names = self._desk.settings.names
+        return place != host and place not in names and _name(place) not in names
+
+    def _extra(self, status: int) -> dict[str, str]:
+        fields = {"Connection": "close"}
+        if status == 429:  # noqa: PLR2004
+            fields["Retry-After"] = str(self._desk.strangers.retry_after)
+        return fields
+
+    def _carrying(self, request: Request, send: Send) -> Send:
+        """Return a way to send that adds our headers, and counts."""
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if request.scope["path"] in COUNTED:
+                    status = str(message["status"])
+                    self._desk.answers[request.scope["path"], status] += 1
+            await send(message)
+
+        return sending
+
+
+def _name(host: str) -> str:
+    """Return a host without its port and brackets."""
+    return found[1].strip("[]") if (found := _HOST.fullmatch(host)) else ""

@@ -1,0 +1,124 @@
+"""POST /api/pause, resume and throttle: an operator's orders, with a reason."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from drainer.mail.reply import printable
+from drainer.policy.pacing.overrides import Ask
+from drainer.policy.pacing.rate import parse_rate
+from drainer.runtime.units import parse_duration
+from drainer.watch.http.access import open_to_orders
+from drainer.watch.http.context import Desk
+from drainer.watch.http.limits import client_of, read_all
+
+LONGEST = timedelta(days=366)
+MAX_REASON = 300
+
+
+def routes(desk: Desk) -> Sequence[Route]:
+    """Return the three of them."""
+    orders = Orders(desk)
+    return [
+        Route(f"/api/{ask}", getattr(orders, ask), methods=["POST"])
+        for ask in (Ask.PAUSE, Ask.RESUME, Ask.THROTTLE)
+    ]
+
+
+class Orders:
+    """Takes orders."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Take them for one watch."""
+        self._desk = desk
+
+    async def pause(self, request: Request) -> Response:
+        """Begin nothing new, until a time if one is given."""
+        return await self._take(request, Ask.PAUSE)
+
+    async def resume(self, request: Request) -> Response:
+        """End a pause."""
+        return await self._take(request, Ask.RESUME)
+
+    async def throttle(self, request: Request) -> Response:
+        """Set a rate, until a time if one is given; without one, the configured."""
+        return await self._take(request, Ask.THROTTLE)
+
+    async def _take(self, request: Request, ask: Ask) -> Response:
+        await open_to_orders(self._desk, request)
+        body = await read_all(request, self._desk.settings.patience)
+        try:
+            order = order_of(body)
+            reason = reason_of(order)
+            lasts = duration_of(order) if ask is not Ask.RESUME else None
+            rate = rate_of(order) if ask is Ask.THROTTLE else None
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        by = f"http {client_of(request) or '?'} operator"
+        given = await self._desk.give(ask, by, reason, lasts, rate)
+        facts = {
+            "state": self._desk.watched.snapshot()["state"],
+            "ask": ask.value,
+            "id": given.id,
+            "per_second": given.per_second,
+            "until": given.until.isoformat() if given.until else None,
+            "reason": given.reason,
+        }
+        return JSONResponse(facts, 202)
+
+
+def order_of(body: bytes) -> dict[str, Any]:
+    """Return what a body orders; ValueError when it is no order."""
+    try:
+        order = json.loads(body)
+    except (ValueError, RecursionError):
+        order = None
+    if not isinstance(order, dict):
+        message = 'an order is a JSON object: {"reason": "...", "for": "10m"}'
+        raise ValueError(message)  # noqa: TRY004 - told like the others
+    if unknown := set(order) - {"reason", "for", "rate"}:
+        names = printable(", ".join(sorted(unknown)), 100)
+        message = f"unknown: {names}; legal: reason, for, rate"
+        raise ValueError(message)
+    return order
+
+
+def reason_of(order: dict[str, Any]) -> str:
+    """Return why it is ordered; ValueError when nobody says."""
+    reason = order.get("reason")
+    if not isinstance(reason, str) or not reason.strip():
+        message = "a reason is needed: whoever reads the ledger will ask"
+        raise ValueError(message)
+    return printable(reason.strip(), MAX_REASON)
+
+
+def duration_of(order: dict[str, Any]) -> timedelta | None:
+    """Return after how long it ends by itself; None = never; ValueError if bad."""
+    stated = order.get("for")
+    if stated in (None, ""):
+        return None
+    lasts = parse_duration(stated)
+    if not timedelta(0) < lasts <= LONGEST:
+        message = "an order holds for more than nothing, and for a year at most"
+        raise ValueError(message)
+    return lasts
+
+
+def rate_of(order: dict[str, Any]) -> float | None:
+    """Return messages per second; None = as configured; ValueError for no rate."""
+    stated = order.get("rate")
+    if stated in (None, ""):
+        return None
+    if isinstance(stated, int | float) and not isinstance(stated, bool):
+        stated = f"{stated}/second"
+    rate = parse_rate(stated) if isinstance(stated, str) else None
+    if rate is None:
+        message = 'a rate is written 20/second; "" gives the configured one back'
+        raise ValueError(message)
+    return rate

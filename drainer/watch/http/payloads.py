@@ -1,0 +1,126 @@
+"""What the bodies of health hooks mean.
+
+A receiver often gets both the bad and the good news (Alertmanager's send_resolved, a
+monitor of Uptime Kuma): each of our two URLs takes the one that it is for, and ignores
+the other. Alerts are taken to be about trouble: firing is down, resolved is up. A body
+that says nothing of its own, as ``{}``, means what its URL says.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from drainer.mail.reply import printable
+from drainer.policy.pacing.overrides import Ask
+from drainer.runtime.values import dataclass
+
+MAX_WORDS = 300
+
+Body = Mapping[str, Any]
+
+_ALERTS: Final = {"firing": Ask.DOWN, "resolved": Ask.UP}
+_HEARTBEATS: Final = {0: Ask.DOWN, 1: Ask.UP, 2: None, 3: None}
+"""Uptime Kuma: down, up, pending, maintenance."""
+
+
+class BodyError(ValueError):
+    """A body cannot be read; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What one body asks for; ``ask`` is None when it is to be ignored."""
+
+    ask: Ask | None
+    #: Who sends such bodies, and its words: escaped, and cut.
+    sender: str
+    words: str
+
+
+def read_body(body: bytes, url: Ask) -> Meaning:
+    """Return what a body means at the URL for UP or DOWN; BodyError for what is none.
+
+    Read are an empty body, JSON objects of Alertmanager (version 4), Grafana and Uptime
+    Kuma; any other object means what its URL says, with its ``reason``.
+    """
+    payload = _object(body)
+    if "heartbeat" in payload:
+        told, sender, words = _uptime_kuma(payload)
+    elif isinstance(payload.get("alerts"), list):
+        told, sender, words = _alerts(payload)
+    else:
+        told, sender, words = url, "hook", _text(payload.get("reason"))
+    return Meaning(ask=told if told is url else None, sender=sender, words=words)
+
+
+def is_alert(body: bytes) -> bool:
+    """Tell whether a body says itself which news it is, whatever its URL."""
+    try:
+        payload = _object(body)
+    except BodyError:
+        return False
+    return "heartbeat" in payload or isinstance(payload.get("alerts"), list)
+
+
+def _object(body: bytes) -> Body:
+    if not body.strip():
+        return {}
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        message = "the body is no JSON"
+        raise BodyError(message) from None
+    if not isinstance(payload, dict):
+        message = "the body is no JSON object"
+        raise BodyError(message)
+    return payload
+
+
+def _uptime_kuma(payload: Body) -> tuple[Ask | None, str, str]:
+    """Read a notification; the heartbeat of a test is null."""
+    words = _text(payload.get("msg"))
+    beat = payload["heartbeat"]
+    if beat is None:
+        return None, "uptime-kuma", words or "a test"
+    status = beat.get("status") if isinstance(beat, dict) else None
+    if type(status) is not int or status not in _HEARTBEATS:
+        message = "heartbeat.status is none of 0, 1, 2, 3"
+        raise BodyError(message)
+    return _HEARTBEATS[status], "uptime-kuma", words
+
+
+def _alerts(payload: Body) -> tuple[Ask | None, str, str]:
+    """Read a group of alerts; one of them that fires makes the group fire."""
+    sender = "grafana" if "orgId" in payload else "alertmanager"
+    status = payload.get("status")
+    if not isinstance(status, str) or status not in _ALERTS:
+        message = "status is neither firing nor resolved"
+        raise BodyError(message)
+    alerts = [alert for alert in payload["alerts"] if isinstance(alert, dict)]
+    labels = [_below(alert, "labels") for alert in alerts]
+    if any(_is_test(label) for label in labels):
+        return None, sender, "a test"
+    alike = [alert for alert in alerts if alert.get("status") == status]
+    words = _summary(alike[0] if alike else {}) or _text(payload.get("title"))
+    return _ALERTS[status], sender, f"{status}: {words}" if words else status
+
+
+def _is_test(labels: Body) -> bool:
+    """Tell whether somebody pressed Grafana's button for a test."""
+    name, instance = labels.get("alertname"), labels.get("instance")
+    return name == "TestAlert" and instance == "Grafana"
+
+
+def _summary(alert: Body) -> str:
+    annotations = _below(alert, "annotations")
+    words = annotations.get("summary") or annotations.get("description")
+    return _text(words or _below(alert, "labels").get("alertname"))
+
+
+def _below(payload: Body, key: str) -> Body:
+    found = payload.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _text(value: object) -> str:
+    return printable(value.strip(), MAX_WORDS) if isinstance(value, str) else ""

@@ -1,0 +1,118 @@
+"""What pages and metrics show: the watch's snapshot, and the sums of the ledger.
+
+The ledger is read in a thread, and not more often than it can bear: sums over millions
+of recipients take seconds, and many may look at once.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy.engine import URL
+
+from drainer.errors import DrainerError
+from drainer.ledger.reader import Report
+from drainer.ledger.records import from_micros
+from drainer.ledger.standing import standing
+from drainer.policy.classify.describe import meaning_of
+from drainer.watch.http.settings import Settings
+from drainer.watch.http.snapshot import Snapshot, Watched
+
+Facts = dict[str, Any]
+
+FRESH = 2.0
+"""Seconds for which sums of the ledger are shown again."""
+SHARE = 20
+"""They are good for so many times what they cost, too."""
+REFUSED = ("deferred", "held", "bounce-pending", "unknown")
+
+
+class Ledger(NamedTuple):
+    """What the ledger said last, or why it said nothing."""
+
+    facts: Facts
+    error: str = ""
+
+
+class Reading:
+    """Reads one watch and its ledger for everybody who asks."""
+
+    def __init__(self, watched: Watched, url: URL, settings: Settings) -> None:
+        """Read nothing yet."""
+        self.watched = watched
+        self._url, self._settings = url, settings
+        self._report: Report | None = None
+        self._open = contextlib.ExitStack()
+        self._known = Ledger({}, "the ledger has not been read yet")
+        self._good_until = 0.0
+        self._turn = asyncio.Lock()
+
+    async def ledger(self, *, afresh: bool = False) -> Ledger:
+        """Return what the ledger says; never raises."""
+        async with self._turn:
+            begun = time.monotonic()
+            if afresh or begun >= self._good_until:
+                self._known = await asyncio.to_thread(self._read)
+                ended = time.monotonic()
+                self._good_until = ended + max(FRESH, SHARE * (ended - begun))
+        return self._known
+
+    async def status(self) -> Facts:
+        """Return everything that the page shows."""
+        ledger = await self.ledger()
+        snapshot = self.watched.snapshot()
+        return {
+            "at": time.time(),
+            "watch": snapshot,
+            "ledger": ledger.facts or None,
+            "error": ledger.error,
+            "eta_seconds": remaining_seconds(ledger.facts, snapshot),
+            "orders": bool(self._settings.keys.operator),
+        }
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._open.close()
+
+    def _read(self) -> Ledger:
+        try:
+            if self._report is None:
+                self._report = self._open.enter_context(Report(self._url))
+            return Ledger(_facts(self._report, self._settings.lifetime))
+        except DrainerError as error:
+            hint = f"; {error.hint}" if error.hint else ""
+            return Ledger({}, f"{error}{hint}")
+
+
+def _facts(report: Report, lifetime: timedelta) -> Facts:
+    reasons = [
+        {
+            "state": row["state"],
+            "rule": row["rule"],
+            "meaning": meaning_of(row["rule"]),
+            "recipients": int(row["count"]),
+            "since": from_micros(row["since"]).isoformat(),
+            "due": from_micros(row["due"]).isoformat() if row["due"] else None,
+            "reply": row["reply"],
+        }
+        for row in report.reasons()
+        if row["state"] in REFUSED
+    ]
+    return {**standing(report, lifetime), "reasons": reasons}
+
+
+def remaining_seconds(ledger: Mapping[str, Any], snapshot: Snapshot) -> float | None:
+    """Return how long what can go now takes at the rate of now; None = not known.
+
+    Recipients that wait for a time, a person or the gate are not in it.
+    """
+    run = snapshot["run"]
+    if not ledger or run is None or run["rate_now"] <= 0:
+        return None
+    waiting = int(ledger["states"]["pending"]) + int(ledger["states"]["in-flight"])
+    messages = max(1, ledger["messages"]["total"])
+    each = max(1.0, ledger["spooled"] / messages)
+    return float(round(waiting / each / run["rate_now"], 1))

@@ -1,0 +1,125 @@
+"""What is read: health, readiness, metrics, the status and its stream of events."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from drainer.watch.http.access import open_to_metrics, open_to_reader
+from drainer.watch.http.context import Desk
+from drainer.watch.http.metrics import CONTENT_TYPE, Seen, exposition
+
+BEAT = 5.0
+"""Seconds after which an event is sent even though nothing has changed."""
+LEAST_GAP = 1.0
+LONGEST = 3600.0
+"""Seconds of one stream: then whoever listens has to show again that he may."""
+
+
+def routes(desk: Desk) -> Sequence[Route]:
+    """Return all of them."""
+    views = Views(desk)
+    return [
+        Route("/healthz", views.healthz),
+        Route("/readyz", views.readyz),
+        Route("/metrics", views.metrics),
+        Route("/api/status", views.status),
+        Route("/api/events", views.events),
+    ]
+
+
+class Views:
+    """Answers from the watch's snapshot and the ledger."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Show one watch."""
+        self._desk = desk
+
+    async def healthz(self, _request: Request) -> Response:
+        """Say that the process lives."""
+        return JSONResponse({"alive": True})
+
+    async def readyz(self, _request: Request) -> Response:
+        """Say whether the watch works and its ledger can be read."""
+        ledger = await self._desk.reading.ledger()
+        state = self._desk.watched.snapshot()["state"]
+        facts = {"ready": not ledger.error, "state": state, "words": ledger.error}
+        return JSONResponse(facts, 503 if ledger.error else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        """Give everything that can be counted."""
+        await open_to_metrics(self._desk, request)
+        ledger = await self._desk.reading.ledger()
+        seen = Seen(self._desk.watched.snapshot(), ledger, self._desk.answers)
+        return Response(exposition(seen), media_type=CONTENT_TYPE)
+
+    async def status(self, request: Request) -> Response:
+        """Give what the page shows."""
+        await open_to_reader(self._desk, request)
+        return JSONResponse(await self._desk.reading.status())
+
+    async def events(self, request: Request) -> Response:
+        """Give it again whenever it changes."""
+        await open_to_reader(self._desk, request)
+        return Stream(self._desk)
+
+
+class Stream(Response):
+    """Server-sent events: one a second at most, with what is new of the history."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, desk: Desk) -> None:
+        """Listen to one watch."""
+        super().__init__(headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._desk = desk
+        self._last = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the client leaves, does not read, or the server ends."""
+        request = Request(scope, receive)
+        head = {"status": 200, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **head})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST) as life:
+                self._desk.add_stream(life)
+                try:
+                    await self._go_on(request, send)
+                finally:
+                    self._desk.streams.pop(life, None)
+        with contextlib.suppress(TimeoutError):  # who does not read hears no end either
+            async with asyncio.timeout(LEAST_GAP):
+                await send({"type": "http.response.body", "body": b""})
+
+    async def _go_on(self, request: Request, send: Send) -> None:
+        while not await request.is_disconnected():
+            event = await self._event()
+            async with asyncio.timeout(self._desk.settings.patience):
+                body = {"body": event, "more_body": True}
+                await send({"type": "http.response.body", **body})
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until there is something new, and a second is over."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEAT):
+                await self._desk.watched.changed()
+        await asyncio.sleep(max(0.0, begun + LEAST_GAP - clock()))
+
+    async def _event(self) -> bytes:
+        facts = await self._desk.reading.status()
+        watch: dict[str, Any] = dict(facts["watch"])
+        watch["history"] = [s for s in watch["history"] if s[0] > self._last]
+        if watch["history"]:
+            self._last = watch["history"][-1][0]
+        data = json.dumps({**facts, "watch": watch})
+        return f"event: status\nretry: 3000\ndata: {data}\n\n".encode()

@@ -1,0 +1,156 @@
+"""The HTTP server: the application, its socket, and its life.
+
+``serve`` runs until it is cancelled, and then ends in order: it listens no more,
+streams end, answers that are under way have a second.
+"""
+
+import contextlib
+import math
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
+
+import uvicorn
+from sqlalchemy.engine import URL
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from drainer.errors import UsageError
+from drainer.watch.http import hook_routes, operator_routes, page_routes, read_routes
+from drainer.watch.http.acceptor import Acceptor, Visit
+from drainer.watch.http.context import Desk
+from drainer.watch.http.middleware import Guard
+from drainer.watch.http.settings import Settings
+from drainer.watch.http.snapshot import Watched
+from drainer.watch.http.timeouts import Patient
+from drainer.watch.http.tls import Renewed
+
+if TYPE_CHECKING:
+    import asyncio
+
+BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted."""
+GRACE = 1
+"""Whole seconds, for what is under way when the server ends."""
+
+
+def application(desk: Desk) -> Guard:
+    """Return everything behind its guard."""
+    parts = (hook_routes, operator_routes, read_routes, page_routes)
+    app = Starlette(
+        routes=[route for part in parts for route in part.routes(desk)],
+        exception_handlers={HTTPException: _in_words},
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, desk)
+
+
+async def _in_words(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - no other is registered
+    facts = {"error": error.detail}
+    return JSONResponse(facts, error.status_code, error.headers)
+
+
+def listen(settings: Settings, handed: socket.socket | None = None) -> socket.socket:
+    """Return a socket that listens where the settings say: the one handed over, if any.
+
+    Raises UsageError when it cannot, or the certificate cannot be read.
+    """
+    _tls(settings)
+    if handed is not None:
+        return handed
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    place = (settings.host, settings.port)
+    try:
+        return socket.create_server(place, family=family, backlog=BACKLOG)
+    except OSError as error:
+        message = f"cannot listen on {settings.host} port {settings.port}: {error}"
+        raise UsageError(message, hint="see [hook] listen") from None
+
+
+async def serve(
+    settings: Settings,
+    watched: Watched,
+    url: URL,
+    route: str,
+    listener: socket.socket | None = None,
+) -> None:
+    """Serve a watch until cancelled; controls go into the ledger at ``url``.
+
+    Takes a socket from ``listen``, or makes one. Raises UsageError when it cannot
+    listen, or the certificate cannot be read.
+    """
+    desk = Desk(settings, watched, url, route)
+    bound = listener or listen(settings)
+    with contextlib.closing(bound), contextlib.closing(desk.reading):
+        server = _Server(_configuration(settings, desk), settings.patience)
+        try:
+            await server.serve(sockets=[bound])
+        finally:  # cancelled, uvicorn leaves everything as it is
+            desk.end_streams()
+            if server.started and server.servers:
+                await server.shutdown(sockets=[bound])
+
+
+def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
+    made = uvicorn.Config(
+        application(desk),
+        http=Patient,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=math.ceil(settings.patience),
+        timeout_graceful_shutdown=GRACE,
+    )
+    made.load()
+    made.ssl = _tls(settings)
+    return made
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    return Renewed(*settings.tls).context if settings.tls else None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its signal handlers, and with a way of its own to accept.
+
+    The process that runs us has handlers already.
+    """
+
+    def __init__(self, configuration: uvicorn.Config, seconds: float) -> None:
+        """Give a client so many seconds for each thing that we wait for."""
+        super().__init__(configuration)
+        self._seconds = seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections from sockets that listen."""
+        acceptors = [self._acceptor(each) for each in sockets or ()]
+        self.servers = cast("list[asyncio.Server]", acceptors)  # so far as it asks
+        self.started = True
+
+    def _acceptor(self, listener: socket.socket) -> Acceptor:
+        def protocol(visit: Visit) -> Patient:
+            return Patient(
+                config=self.config,
+                server_state=self.server_state,
+                app_state={},
+                visit=visit,
+                seconds=self._seconds,
+                forget=acceptor.forget,
+            )
+
+        acceptor = Acceptor(listener, protocol, self.config.ssl, self._seconds)
+        return acceptor
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield

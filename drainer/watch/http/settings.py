@@ -1,0 +1,60 @@
+"""What the server is told: where it listens, who may, and how patient it is."""
+
+import ipaddress
+from dataclasses import field
+from datetime import timedelta
+from pathlib import Path
+
+from drainer.errors import UsageError
+from drainer.policy.pacing.rate import Rate
+from drainer.runtime.values import dataclass
+from drainer.watch.http.auth import Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A server that may be started: beyond loopback it has a secret."""
+
+    #: An address, and a port; 0 takes any that is free.
+    host: str
+    port: int
+    #: Names under which a reverse proxy in front of it is reached, lower case.
+    names: frozenset[str] = frozenset()
+    keys: Keys = field(default_factory=Keys)
+    #: Certificate and key, PEM.
+    tls: tuple[Path, Path] | None = None
+    #: Of one client.
+    rate: Rate = field(default_factory=lambda: Rate(per_second=2, burst=20))
+    #: [retry] lifetime, for what expires first.
+    lifetime: timedelta = timedelta(days=5)
+    #: Seconds for the head of a request, and for its body.
+    patience: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a server that anybody could command."""
+        if self.loopback or self.keys.hooks:
+            return
+        message = f"[hook] listen = {self.host}: beyond loopback a token is needed"
+        hint = "set [hook] token_file or hmac_file, or listen on 127.0.0.1"
+        raise UsageError(message, hint=hint)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host reaches it."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What an operator should know before it is started, in words."""
+        found = []
+        if not self.loopback and self.tls is None:
+            found.append(
+                "[hook] listens beyond loopback without TLS: tokens travel in the clear"
+                " unless a proxy in front has it; set tls_cert and tls_key"
+            )
+        if not self.keys.operator:
+            found.append(
+                "[hook] operator_token_file is not set: the status page cannot pause,"
+                " resume or throttle"
+            )
+        return tuple(found)

@@ -1,0 +1,77 @@
+"""How a watch tells what happens to it: a line, a status, a decision in the ledger."""
+
+import asyncio
+from collections import deque
+from datetime import datetime
+
+from drainer.delivery.console import Voice
+from drainer.errors import LedgerError
+from drainer.ledger.records import WATCH_ENDED, Decision, Kind, to_micros
+from drainer.ledger.watch_log import Diary
+from drainer.mail.reply import printable
+from drainer.policy.watch.machine import Watch
+from drainer.runtime.process import utcnow
+from drainer.watch.systemd import Notifier
+
+MAX_UNWRITTEN = 1000
+MAX_WHY = 300
+
+
+def wall(moment: datetime) -> datetime:
+    """Return what the clock on the wall of this host shows."""
+    return moment.astimezone()
+
+
+class Chronicle:
+    """Tells, and never fails: what cannot be written yet waits."""
+
+    def __init__(self, route: str, voice: Voice, notifier: Notifier) -> None:
+        """Tell of the watch of a route, which begins now."""
+        self.began = utcnow()
+        self._route = route
+        self._voice = voice
+        self._notifier = notifier
+        self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
+        self._complaint = ""
+
+    def moved(self, before: Watch | None, watch: Watch, run: str) -> None:
+        """Tell a change of state; ``run`` is the id of the drain that runs, or ''."""
+        until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
+        why = printable(watch.why, MAX_WHY)  # a peer's words may be among it
+        self._voice.say(f"watch {watch.state}: {why}{until}")
+        self._notifier.status(f"{watch.state}: {why}{until}")
+        evidence: dict[str, object] = {
+            "from": before.state.value if before else "",
+            "why": watch.why,
+            "route": self._route,
+        }
+        if watch.until is not None:
+            evidence["until"] = watch.until.isoformat()
+        if run:
+            evidence["run"] = run
+        self._note(f"watch-{watch.state}", evidence)
+
+    def ended(self) -> None:
+        """Tell the end."""
+        self._note(WATCH_ENDED, {"started": to_micros(self.began)})
+
+    def complain(self, text: str) -> None:
+        """Say what is wrong once, not at every look; '' = all is well again."""
+        if text and text != self._complaint:
+            self._voice.warn(text)
+        self._complaint = text
+
+    async def write(self, diary: Diary) -> None:
+        """Bring what was told into the ledger."""
+        while self._unwritten:
+            try:
+                await asyncio.to_thread(diary.note, self._unwritten[0])
+            except LedgerError as error:
+                self.complain(str(error))
+                return
+            self._unwritten.popleft()
+
+    def _note(self, rule: str, evidence: dict[str, object]) -> None:
+        self._unwritten.append(
+            Decision(at=utcnow(), kind=Kind.WATCH, rule=rule, evidence=evidence)
+        )

@@ -1,0 +1,107 @@
+"""How long a watch waits for a ledger that is away, and what it says meanwhile.
+
+At its start it waits before it is ready: systemd gets a longer start time with each
+sign of life. While it runs it goes on, and counts from the first failure. When the
+time is over, the watch ends with exit status 1, and the service manager restarts it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import TypeVar
+
+import tenacity
+
+from drainer.delivery.console import Voice
+from drainer.errors import LedgerError, LedgerLost
+from drainer.runtime.units import human_duration
+from drainer.watch.systemd import Notifier
+
+T = TypeVar("T")
+
+SIGN_OF_LIFE = 1.0
+"""Seconds between two signs of life."""
+SAY_EVERY = 60.0
+"""Seconds between two lines about the same outage."""
+LONGEST_PAUSE = 15.0
+
+
+class LedgerPatience:
+    """Waits for the ledger of one watch."""
+
+    def __init__(self, limit: timedelta, voice: Voice, notifier: Notifier) -> None:
+        """Wait for so long at most."""
+        self.limit = limit
+        self._voice = voice
+        self._notifier = notifier
+        self._since: float | None = None
+        self._said = -SAY_EVERY
+        #: What ends the watch: the ledger has been away for too long.
+        self.error: LedgerLost | None = None
+
+    async def open(self, make: Callable[[], T], ending: asyncio.Event) -> T | None:
+        """Return what ``make`` opens; None when ``ending`` is set before.
+
+        ``make`` runs in a thread. Raises LedgerLost when the time is over.
+        """
+
+        def is_over(_: tenacity.RetryCallState) -> bool:
+            return ending.is_set() or self.error is not None
+
+        async def pause(seconds: float) -> None:
+            await self._pause(seconds, ending)
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(LedgerLost),
+            wait=tenacity.wait_random_exponential(0.5, max=LONGEST_PAUSE),
+            stop=is_over,
+            sleep=pause,
+            reraise=True,
+        )
+        try:
+            return await retrying(self._open, make)
+        except LedgerLost as error:
+            if ending.is_set():
+                return None
+            raise self.error or error from None
+
+    async def _open(self, make: Callable[[], T]) -> T:
+        self._notifier.extend_start()
+        try:
+            made = await asyncio.to_thread(make)
+        except LedgerLost as error:
+            self.failed(error)
+            raise
+        self.answered()
+        return made
+
+    async def _pause(self, seconds: float, ending: asyncio.Event) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not ending.is_set():
+            self._notifier.extend_start()
+            self._notifier.alive()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, SIGN_OF_LIFE)):
+                    await ending.wait()
+
+    def failed(self, error: LedgerError) -> None:
+        """Take note that the ledger did not answer; say so once a minute."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        away, limit = now - self._since, self.limit.total_seconds()
+        if away >= limit:
+            message = f"{error}; it has been away for {human_duration(away)}"
+            self.error = LedgerLost(message, hint=error.hint)
+        elif now - self._said >= SAY_EVERY:
+            self._said = now
+            words = f"the watch waits for it, at most {human_duration(limit)}"
+            self._voice.warn(f"{error}; {words}")
+            self._notifier.status(f"waiting for the ledger: {error}")
+
+    def answered(self) -> None:
+        """Take note that the ledger works."""
+        if self._since is not None:
+            self._since, self._said = None, -SAY_EVERY
+            self._voice.say("the ledger answers again")

@@ -1,0 +1,83 @@
+"""Is there new mail? A cheap look at sources, while no drain runs.
+
+Folders are looked at first: a message that comes or goes changes the time of one.
+Only then the source is listed, in a process of its own, and compared with what the
+ledger knows. Nothing is written.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from drainer.delivery.scanner import scan, scanner
+from drainer.ledger.records import Listing
+from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.selection import Selection
+from drainer.sources.protocol import Source, Taking
+
+MAX_DEPTH = 4
+MAX_FOLDERS = 20_000
+
+
+class Judge(Protocol):
+    """Tells whether a drain would begin anything of a part of a scan; may block."""
+
+    def __call__(self, listings: Sequence[Listing], *, takes: bool) -> bool:
+        """Tell it; ``takes``: the source lets go only of what may be sent."""
+        ...
+
+
+def trace_of(source: Source) -> str | None:
+    """Return what changes when mail comes into a source; None = that is not known."""
+    path = Path(source.url.partition(":")[2].partition("?")[0])
+    if not path.is_absolute() or source.url.partition("://")[1]:
+        return None
+    found = hashlib.sha256()
+    for number, (place, folders, _) in enumerate(os.walk(path)):
+        if number > MAX_FOLDERS:
+            return None
+        with suppress(OSError):
+            found.update(f"{place} {Path(place).stat().st_mtime_ns}\n".encode())
+        if place.count(os.sep) - str(path).count(os.sep) >= MAX_DEPTH:
+            folders.clear()
+        folders.sort()
+    if not path.is_dir():
+        with suppress(OSError):
+            about = path.stat()
+            found.update(f"{about.st_mtime_ns} {about.st_size}".encode())
+    return found.hexdigest()
+
+
+class Looking:
+    """Looks at the sources of one watch."""
+
+    def __init__(self, sources: Sequence[Source], rules: Admission) -> None:
+        """Begin with nothing seen."""
+        self._sources = sources
+        self._rules = rules
+        #: What the sources looked like when nothing new was in them.
+        self._quiet: dict[str, str] = {}
+
+    async def sees_news(self, is_news: Judge) -> bool:
+        """Whether a drain would begin anything; SourceError when one is unreadable."""
+        for source in self._sources:
+            trace = await asyncio.to_thread(trace_of, source)
+            if trace is not None and self._quiet.get(source.url) == trace:
+                continue
+            if await self._lists_news(source, is_news):
+                return True
+            if trace is not None:
+                self._quiet[source.url] = trace
+        return False
+
+    async def _lists_news(self, source: Source, is_news: Judge) -> bool:
+        takes = isinstance(source, Taking)
+        async with scanner() as helper:
+            async for met in scan(helper, source, self._rules, Selection()):
+                if await asyncio.to_thread(is_news, met.listings, takes=takes):
+                    return True
+        return False

@@ -1,0 +1,85 @@
+"""From a Config to what a watch goes by."""
+
+from drainer.bounce.build import make_via
+from drainer.config import Config
+from drainer.config.build.routes import make_probe, make_route
+from drainer.config.build.spools import make_sources, with_domains
+from drainer.config.build.storage import LedgerURL, ledger_url
+from drainer.delivery.build import make_admission, make_orders
+from drainer.delivery.settings import Orders
+from drainer.errors import UsageError
+from drainer.policy.admission.admit import Admission
+from drainer.policy.watch.machine import Settings
+from drainer.policy.watch.windows import Hours, parse_hours
+from drainer.runtime.values import dataclass
+from drainer.smtp.health_check import Probe
+from drainer.smtp.route import Route
+from drainer.sources.protocol import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One configuration, as a watch goes by it."""
+
+    config: Config
+    #: As they were named; opened again for every drain.
+    names: tuple[str, ...]
+    sources: tuple[Source, ...]
+    route: Route
+    probe: Probe
+    url: LedgerURL
+    settings: Settings
+    hours: Hours
+    #: What of the sources is for this primary.
+    admission: Admission
+    #: What a drain is told to do, but for what a running server adds.
+    orders: Orders
+
+    @property
+    def urls(self) -> list[str]:
+        """The sources by URL."""
+        return [source.url for source in self.sources]
+
+    def drains_like(self, other: "Plan") -> bool:
+        """Whether a drain by the other one would do the same."""
+        return (self.urls, self.orders) == (other.urls, other.orders)
+
+    def replace(self, old: "Plan") -> None:
+        """Take the place of another one; UsageError when a watch cannot change so."""
+        new, before = self.route, old.route
+        if (new.host, new.port, self.url) != (before.host, before.port, old.url):
+            message = "another primary, or another ledger, needs a watch of its own"
+            raise UsageError(message, hint="restart the watch")
+
+
+def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
+    """Return what a watch of these sources goes by; all named ones if none is given.
+
+    Raises UsageError for what no drain could follow either.
+    """
+    names = names or tuple(config.sources)
+    if not names:
+        message = "no source is named"
+        raise UsageError(message, hint="give a SOURCE, or a [sources.NAME] table")
+    if config.watch.digest:
+        make_via(config)  # that no digest can leave is told at once
+    health = config.health
+    sources = tuple(make_sources(config, list(names), ()))
+    return Plan(
+        config=config,
+        names=names,
+        sources=sources,
+        route=make_route(config),
+        probe=make_probe(config),
+        url=ledger_url(config),
+        settings=Settings(
+            successes=health.successes,
+            over=health.over,
+            interval=health.interval,
+            longest=health.longest,
+            forget=health.forget,
+        ),
+        admission=make_admission(with_domains(config, sources)),
+        hours=parse_hours(config.watch.windows),
+        orders=make_orders(config, explicit=False, acknowledge=True),
+    )

@@ -1,0 +1,174 @@
+"""What the status page shows of a watch, kept up to date by the watch."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+
+from drainer import __version__
+from drainer.delivery.latency import Pulse
+from drainer.delivery.run import Parts
+from drainer.policy.breaker.breaker import Gate
+from drainer.policy.pacing.overrides import Control, InForce
+from drainer.policy.watch.machine import Watch
+from drainer.smtp.health_check import Finding
+from drainer.watch.http.snapshot import (
+    Change,
+    ControlFacts,
+    FindingFacts,
+    GateFacts,
+    Latency,
+    RunFacts,
+    Sample,
+    Snapshot,
+)
+from drainer.watch.plan import Plan
+
+SECONDS = 600
+CHANGES = 50
+
+
+class Showing:
+    """The recent past of one watch."""
+
+    def __init__(self, plan: Plan, watch: Watch) -> None:
+        """Begin with nothing seen."""
+        self.plan = plan
+        self.watch = watch
+        self._parts: Parts | None = None
+        self.in_force = InForce()
+        self._history: deque[Sample] = deque(maxlen=SECONDS)
+        self._changes: deque[Change] = deque(maxlen=CHANGES)
+        self._findings: list[FindingFacts] = []
+        self._gate = GateFacts(state="closed", reply="", until=None, reason="")
+        self._pulse = Pulse()
+        self._sent = (0, 0.0)
+        self._rate = 0.0
+        self._change = asyncio.Event()
+
+    def moved(self, before: Watch | None) -> None:
+        """Take note of a change of state, to that of ``watch``."""
+        change = Change(
+            at=_written(self.watch.since),
+            before=before.state.value if before else "",
+            state=self.watch.state.value,
+            why=self.watch.why,
+        )
+        self._changes.append(change)
+        self._tell()
+
+    def checked(self, findings: Sequence[Finding]) -> None:
+        """Take note of a health check."""
+        self._findings = [
+            FindingFacts(
+                stage=finding.stage,
+                verdict=finding.verdict,
+                reply=finding.reply,
+                seconds=round(finding.seconds, 6),
+                hint=finding.hint,
+            )
+            for finding in findings
+        ]
+        self._tell()
+
+    def sample(self, parts: Parts | None, now: float) -> None:
+        """Measure the drain that runs, if one does; called about once a second."""
+        self._parts = parts
+        if parts is None:
+            self._sent, self._rate = (0, 0.0), 0.0
+            return
+        drain = parts.drain
+        sent, at = self._sent
+        done = drain.tally.sent_messages
+        if done < sent or not at:  # another drain than before
+            sent, at = 0, min(now - 1, drain.tally.started.timestamp())
+        self._rate = round(max(0, done - sent) / max(now - at, 0.001), 3)
+        self._sent = (done, now)
+        self._pulse = drain.tally.pulse
+        self._gate = _gate_facts(drain.keeper.gate)
+        dot = self._pulse.mean_ms("dot", within=max(now - at, 1.0))
+        self._history.append((now, self._rate, drain.steering.allowed, dot))
+        self._tell()
+
+    async def changed(self) -> None:
+        """Return after the next change."""
+        await self._change.wait()
+
+    def _tell(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def snapshot(self) -> Snapshot:
+        """Return everything."""
+        watch = self.watch
+        return Snapshot(
+            state=watch.state.value,
+            since=_written(watch.since),
+            why=watch.why,
+            until=_written_or_none(watch.until),
+            primary=str(self.plan.route),
+            sources=self.plan.urls,
+            version=__version__,
+            run=self._run_facts(),
+            latency=Latency(
+                rcpt_ms=self._pulse.mean_ms("rcpt"),
+                dot_ms=self._pulse.mean_ms("dot"),
+                connect_ms=self._pulse.mean_ms("connect"),
+            ),
+            gate=self._gate,
+            history=list(self._history),
+            checks=self._findings,
+            controls={
+                "pause": _control_facts(self.in_force.pause),
+                "throttle": _control_facts(self.in_force.throttle),
+            },
+            last_decisions=list(self._changes),
+        )
+
+    def _run_facts(self) -> RunFacts | None:
+        if self._parts is None:
+            return None
+        drain = self._parts.drain
+        tally = drain.tally
+        return RunFacts(
+            id=self._parts.ledger.run_id,
+            started=_written(tally.started),
+            scanned=tally.scanned,
+            total=tally.total,
+            sent=tally.sent_messages,
+            bytes=tally.sent_bytes,
+            connections=tally.connections,
+            rate_now=self._rate,
+            limit=drain.steering.allowed,
+            waiting=tally.waiting,
+        )
+
+
+def _gate_facts(gate: Gate) -> GateFacts:
+    cause = gate.cause
+    return GateFacts(
+        state=gate.state.value,
+        reply=cause.reply if cause else "",
+        until=_written_or_none(gate.until),
+        reason=cause.judgement.reason if cause else "",
+    )
+
+
+def _control_facts(control: Control | None) -> ControlFacts | None:
+    if control is None:
+        return None
+    return ControlFacts(
+        at=_written(control.at),
+        until=_written_or_none(control.until),
+        per_second=control.per_second,
+        reason=control.reason,
+        by=control.by,
+    )
+
+
+def _written(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _written_or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else _written(moment)

@@ -1,0 +1,336 @@
+"""The watch: looks, drains, and looks again, until it is told to end.
+
+What it wants is drainer.policy.watch.machine's to say. This feeds it with what happens
+(its own checks, controls from the ledger, the clock, new mail, the drain that runs),
+and sees to it that there is a drain when it wants one, and none when not.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+
+from drainer.config.build.storage import lock_folder
+from drainer.delivery.console import Voice
+from drainer.errors import DrainerError, LedgerError
+from drainer.ledger.watch_log import Diary, own
+from drainer.policy.watch.machine import Happening, Todo, Watch, step
+from drainer.policy.watch.states import Event, State, Wait
+from drainer.runtime.process import utcnow
+from drainer.telemetry.client import Exporting, start_export
+from drainer.watch.digest import mail_daily, next_digest
+from drainer.watch.drain_task import Draining
+from drainer.watch.health import DrainSense, asked, held, told
+from drainer.watch.http.snapshot import Watched
+from drainer.watch.journal import Chronicle, wall
+from drainer.watch.ledger_outage import LedgerPatience
+from drainer.watch.new_mail import Looking
+from drainer.watch.plan import Plan
+from drainer.watch.status import Showing
+from drainer.watch.systemd import Notifier
+
+TICK = 1.0
+"""Seconds between two looks at the ledger's controls, and at the drain that runs."""
+LAST_TRACES = 5.0
+"""Seconds at the end; what a collector does not take by then, the next run sends."""
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+Serve = Callable[[Watched], Awaitable[None]]
+Server = Callable[[], Serve | None]
+"""Begins to listen, and returns what serves a watch; None when nothing is to."""
+
+
+def _shown(watch: Watch) -> tuple[object, ...]:
+    """Return what is told when it changes."""
+    held = watch.why if watch.wait is Wait.HOLD else ""
+    return watch.state, watch.wait, held
+
+
+class Watching:
+    """One watch over one primary and its sources."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        reload: Callable[[], Plan],
+        voice: Voice,
+        server: Server = lambda: None,
+    ) -> None:
+        """Begin nothing yet. ``reload`` reads the configuration again."""
+        self._reload = reload
+        self._voice = voice
+        self._server = server
+        self._notifier = Notifier()
+        self._run_id = uuid.uuid4().hex
+        self._chronicle = Chronicle(str(plan.route), voice, self._notifier)
+        limit = plan.config.watch.ledger_patience
+        self._patience = LedgerPatience(limit, voice, self._notifier)
+        self._watch = Watch(since=self._chronicle.began)
+        self._adopt(plan)
+        self._show = Showing(plan, self._watch)
+        self._exporting: Exporting | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._draining: Draining | None = None
+        self._sense = DrainSense()
+        self._last_control = 0
+        self._heed_since = self._chronicle.began - plan.config.watch.remember
+        self._looked = self._ticked = 0.0
+        self._ending = asyncio.Event()
+        self._wake = asyncio.Event()
+
+    def _adopt(self, plan: Plan) -> None:
+        self._plan = plan
+        self._patience.limit = plan.config.watch.ledger_patience
+        self._looking = Looking(plan.sources, plan.admission)
+        self._digest_due = next_digest(plan.config, utcnow(), wall)
+
+    # --- from start to end
+
+    async def run(self) -> None:
+        """Watch until a signal; raises OwnedElsewhere, LedgerError, or a defect."""
+        plan = self._plan
+        self._listen()
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, own(lock_folder(plan.url), str(plan.route)))
+            diary = await self._patience.open(self._open_diary, self._ending)
+            if diary is None:
+                return
+            self._diary = diary
+            stack.callback(self._diary.close)
+            serve = self._server()
+            self._exporting = self._export()
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._heed_reload()
+                if serve is not None:
+                    self._spawn("serve", self._serving(serve))
+                self._record(None)
+                self._notifier.ready()
+                await self._loop()
+                await self._end()
+        if self._patience.error is not None:
+            raise self._patience.error
+
+    def _open_diary(self) -> Diary:
+        plan = self._plan
+        return Diary(plan.url, str(plan.route), self._run_id)
+
+    async def _serving(self, serve: Serve) -> None:
+        await serve(self._show)
+
+    def _export(self) -> Exporting | None:
+        plan = self._plan
+        return start_export(plan.config.telemetry, plan.url, lock_folder(plan.url))
+
+    async def _end_export(self) -> None:
+        if self._exporting is not None:
+            await asyncio.to_thread(self._exporting.finish, LAST_TRACES)
+
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # not yet
+
+    def _heed_reload(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, lambda: self._spawn("reload", self._load_again())
+        )
+
+    def _stop(self) -> None:
+        self._voice.say("ending: each session finishes its message; again to end now")
+        self._ending.set()
+        self._wake.set()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    async def _loop(self) -> None:
+        while not self._ending.is_set() and self._patience.error is None:
+            if time.monotonic() - self._ticked >= TICK:
+                self._ticked = time.monotonic()
+                self._tick()
+            self._happen(Happening(event=Event.TIME))
+            self._act()
+            self._notifier.alive()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._rest()):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    def _rest(self) -> float:
+        """Return the seconds until there is something to look at."""
+        left = TICK - (time.monotonic() - self._ticked)
+        if self._watch.until is not None:
+            clock = (self._watch.until - utcnow()).total_seconds()
+            left = min(left, clock) if clock > 0 else left
+        return max(0.001, left)
+
+    async def _end(self) -> None:
+        """Let the drain finish its messages, and drop everything else."""
+        self._notifier.stopping()
+        if self._draining is not None:
+            self._draining.stop()
+        for name, task in self._tasks.items():
+            if name not in ("drain", "write"):
+                task.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=TICK)
+            self._notifier.alive()
+        self._chronicle.ended()
+        await self._chronicle.write(self._diary)
+        await self._end_export()
+        self._voice.say("watch ended")
+
+    def _spawn(self, name: str, doing: Coroutine[None, None, None]) -> None:
+        """Do something beside the loop, once at a time."""
+        if name in self._tasks:
+            doing.close()
+            return
+
+        def done(_: "asyncio.Task[None]") -> None:
+            del self._tasks[name]
+            self._wake.set()
+
+        self._tasks[name] = self._group.create_task(doing)
+        self._tasks[name].add_done_callback(done)
+
+    # --- what happens, and what it leads to
+
+    def _happen(self, happening: Happening) -> None:
+        before = self._watch
+        self._watch = step(before, happening, utcnow(), self._plan.settings)
+        self._show.watch = self._watch
+        if _shown(before) != _shown(self._watch):
+            self._record(before)
+        if self._watch.state is State.DONE:
+            self._happen(Happening(event=Event.REST, why="waits for mail and hooks"))
+
+    def _record(self, before: Watch | None) -> None:
+        parts = self._draining.parts if self._draining else None
+        run = parts.ledger.run_id if parts else ""
+        self._chronicle.moved(before, self._watch, run)
+        self._show.moved(before)
+
+    def _act(self) -> None:
+        """See to it that there is what the watch wants."""
+        todo, draining = self._watch.todo(utcnow()), self._draining
+        if todo is Todo.CHECK:
+            self._spawn("check", self._check())
+        if todo is Todo.DRAIN and "drain" not in self._tasks:
+            self._draining = Draining(self._plan, self._diary, self._voice)
+            self._sense = DrainSense()
+            self._spawn("drain", self._drain(self._draining))
+        elif todo is not Todo.DRAIN and draining is not None:
+            draining.stop()
+
+    # --- once a second
+
+    def _tick(self) -> None:
+        now = utcnow()
+        self._spawn("controls", self._read_controls())
+        self._spawn("write", self._chronicle.write(self._diary))
+        self._hold(now)
+        if self._draining is not None:
+            for happening in self._sense.happenings(self._watch, self._draining):
+                self._happen(happening)
+        parts = self._draining.parts if self._draining else None
+        self._show.sample(parts, now.timestamp())
+        idle = self._watch.state is State.ARMED or self._watch.wait is Wait.TIME
+        rescan = self._plan.config.watch.rescan.total_seconds()
+        if idle and time.monotonic() - self._looked >= rescan:
+            self._spawn("look", self._look())
+        if self._digest_due is not None and now >= self._digest_due:
+            self._digest_due = next_digest(self._plan.config, now, wall)
+            self._spawn("digest", self._digest(now))
+
+    async def _read_controls(self) -> None:
+        last = self._last_control
+        try:
+            controls, force = await asyncio.to_thread(self._diary.controls, last)
+        except LedgerError as error:
+            self._patience.failed(error)
+            return
+        self._patience.answered()
+        self._show.in_force = force
+        if happening := told(controls, self._heed_since):
+            self._happen(happening)
+        self._heed_since = LONG_AGO  # what comes now is new, whatever its clock says
+        if controls:
+            self._last_control = controls[-1].id
+
+    def _hold(self, now: datetime) -> None:
+        """Heed pauses and hours."""
+        hold = held(self._show.in_force, self._plan, now, self._watch.hold)
+        if hold is not None and hold != self._watch.hold:
+            self._happen(hold)
+        elif hold is None and self._watch.hold is not None:
+            self._happen(Happening(event=Event.FREED))
+
+    # --- beside the loop
+
+    async def _check(self) -> None:
+        health, happening = await asked(self._plan)
+        self._show.checked(health.findings)
+        if happening.event is Event.GOOD:
+            self._chronicle.complain("")
+        else:
+            self._chronicle.complain(f"the primary is not ready: {happening.why}")
+        self._happen(happening)
+
+    async def _drain(self, draining: Draining) -> None:
+        happening = await draining.run()
+        gc.collect()  # a drain leaves cycles, and we collect rarely
+        self._show.sample(None, utcnow().timestamp())
+        self._looked = time.monotonic()
+        if not draining.told:
+            self._happen(happening)
+        elif happening.event is Event.FAILED:
+            self._voice.warn(happening.why)
+        self._draining = None
+
+    async def _look(self) -> None:
+        """Look for new mail."""
+        try:
+            if await self._looking.sees_news(self._diary.is_news):
+                self._happen(Happening(event=Event.MAIL))
+        except DrainerError as error:
+            self._chronicle.complain(str(error))
+        self._looked = time.monotonic()
+
+    async def _digest(self, now: datetime) -> None:
+        try:
+            await mail_daily(self._plan.config, now)
+        except DrainerError as error:
+            self._voice.warn(f"the digest was not sent: {error}")
+
+    async def _load_again(self) -> None:
+        """Read the configuration again; a bad one is told, and the old one stays."""
+        self._notifier.reloading()
+        old = self._plan
+        try:
+            new = await asyncio.to_thread(self._reload)
+            new.replace(old)
+        except DrainerError as error:
+            text = f"the configuration is refused, the old one stays: {error}"
+            self._voice.warn(text)
+        else:
+            await self._take_over(old, new)
+        self._notifier.ready()
+
+    async def _take_over(self, old: Plan, new: Plan) -> None:
+        self._adopt(new)
+        self._show.plan = new
+        if new.config.telemetry != old.config.telemetry:
+            await self._end_export()
+            self._exporting = self._export()
+        if self._draining is not None and not new.drains_like(old):
+            self._draining.stop()
+            self._happen(Happening(event=Event.RESTART))
+        self._voice.say("the configuration was read again")

@@ -1,0 +1,598 @@
+"""What the ledger promises about gates: kept, opened, closed, and what waits there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from drainer.ledger import engine, schema
+from drainer.ledger.breaker_waits import Brake
+from drainer.ledger.breakers import gate_of
+from drainer.ledger.codec import listing_of
+from drainer.ledger.controls import Desk, give
+from drainer.ledger.engine import parse_url
+from drainer.ledger.records import Closed, Decision, Kind, Opened, to_micros
+from drainer.ledger.repository import Ledger
+from drainer.ledger.watch_log import Diary
+from drainer.mail.content import Held, survey
+from drainer.mail.envelope import Envelope, Recipient
+from drainer.mail.message import Message, Spooled
+from drainer.mail.reply import Lost, Stage
+from drainer.policy.admission.admit import Admission, admit
+from drainer.policy.admission.identity import Scan
+from drainer.policy.breaker.breaker import Cause, Gate, GateState, Phase
+from drainer.policy.breaker.registry import ROUTE, Scopes
+from drainer.policy.classify.classifier import Answer
+from drainer.policy.pacing.overrides import Ask, Control, InForce
+from drainer.policy.recipient.delivery import Job
+from drainer.policy.recipient.state import State
+from tests.support.databases.servers import Server
+from tests.support.scenarios.settlements import PAUSES, ending, scopes, seen, settled
+
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+LATER = NOW + HOUR
+BEFORE = NOW - 2 * HOUR
+SCAN = Scan(started=to_micros(NOW), acknowledges=True)
+TO = "127.0.0.1:25"
+CONTENT = b"Subject: x\r\n\r\nbody\r\n"
+UNKNOWN = "550 5.1.1 User unknown"
+RELAY = "554 5.7.1 Relay access denied"
+NO_BRAKE = Brake(least=1000, share=1)
+OPEN = Gate(
+    pauses=PAUSES,
+    state=GateState.OPEN,
+    until=NOW,
+    failures=1,
+    cause=Cause(trigger="stop", judgement=seen(RELAY, "u@x").judgement, reply=RELAY),
+)
+
+
+_numbers = count(1)
+
+
+class Bench:
+    """A ledger, and a route and two sources of a test's own in it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Record nothing yet."""
+        number = next(_numbers)
+        self.ledger = ledger
+        self.route = f"127.0.0.1:{number}"
+        self.mine, self.other = f"maildir:/mine{number}", f"maildir:/other{number}"
+
+    async def recorded(self, *paths: str, source: str = "") -> Job:
+        """Record a message to these recipients and claim it."""
+        number = next(_numbers)
+        message = Message(
+            identity=f"{number:032x}",
+            source=source or self.mine,
+            native_id=f"m{number}",
+            queue="new",
+            locator=f"new/m{number}",
+            arrived=BEFORE,
+            envelope=Envelope(
+                reverse_path="amy@example.com",
+                recipients=tuple(Recipient(forward_path=path) for path in paths),
+            ),
+        )
+        spooled = Spooled(message=message, content=Held(CONTENT))
+        scanned = admit(spooled, survey([CONTENT], digest=True), Admission())
+        found = await self.ledger.record([listing_of(scanned, CONTENT)], SCAN)
+        return found.fresh[0]
+
+    async def tried(
+        self,
+        job: Job,
+        answer: Answer | str,
+        stage: Stage = Stage.RCPT,
+        *,
+        at: datetime = BEFORE,
+        standing: Scopes | None = None,
+    ) -> None:
+        """Make an attempt that ends so for all of its recipients."""
+        number = next(_numbers)
+        opened = Opened(id=number, job=job, connection=TO, started=at)
+        await self.ledger.submit(opened)
+        endings = [ending(answer, stage, claimed=each) for each in job.claimed]
+        found = settled(endings, now=at, standing=standing or scopes())
+        await self.ledger.submit(
+            Closed(
+                id=number, job=job, ended=at, stages=(), settlements=found, free=True
+            )
+        )
+
+    async def refused(self, *paths: str, source: str = "", **more: Any) -> None:
+        """Let a message rest, because it was refused for good."""
+        job = await self.recorded(*paths, source=source)
+        await self.tried(job, UNKNOWN, **more)
+
+    async def waiting(self, path: str, scope: str, *, source: str = "") -> None:
+        """Let a message wait for a gate that probes."""
+        gates = scopes()
+        gate = replace(OPEN, scope=scope, state=GateState.PAUSED, until=NOW + HOUR)
+        gates.restore(gate)
+        job = await self.recorded(path, source=source)
+        await self.tried(job, RELAY, standing=gates)
+
+    async def claimed(self) -> list[tuple[str, ...]]:
+        """Claim what is due; return the recipients of each job."""
+        jobs = await self.ledger.claim([self.mine, self.other], datetime.now(UTC))
+        return [
+            tuple(each.recipient.forward_path for each in job.claimed) for job in jobs
+        ]
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Read the ledger as it is on disk."""
+        reader = engine.connect(self.ledger.url, create=False)
+        try:
+            with reader.connect() as connection:
+                yield connection
+        finally:
+            reader.dispose()
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Return every recipient's row by its address."""
+        with self.reading() as connection:
+            found = connection.execute(self.of_mine(schema.recipients)).mappings()
+            return {row["forward_path"]: dict(row) for row in found}
+
+    def of_mine(self, table: sa.Table) -> sa.Select[Any]:
+        """Return a query for the rows of a table about messages of this test."""
+        messages = schema.messages.c
+        mine = messages.source.in_([self.mine, self.other])
+        joined = table.join(schema.messages, table.c.message == messages.seq)
+        return sa.select(table).select_from(joined).where(mine)
+
+    def states(self) -> dict[str, str]:
+        """Return the state of every recipient."""
+        return {path: row["state"] for path, row in self.rows().items()}
+
+    def decided(self, rule: str) -> int:
+        """Return how many decisions name a rule."""
+        with self.reading() as connection:
+            query = self.of_mine(schema.decisions)
+            rules = connection.execute(query.where(schema.decisions.c.rule == rule))
+            return len(rules.all())
+
+
+Test = Callable[[Bench], Awaitable[None]]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
+def start(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    database_servers: Callable[[str], Server],
+) -> Iterator[tuple[asyncio.Runner, Ledger]]:
+    """Start one ledger on a database of each kind, for all tests of the module."""
+    folder = tmp_path_factory.mktemp("ledger")
+    if request.param == "sqlite":
+        url = f"sqlite:///{folder}/data.db"
+    else:
+        url = database_servers(request.param).fresh()
+    with asyncio.Runner() as runner:
+        ledger = Ledger(parse_url(url), folder / "locks", unknown=HOUR)
+        runner.run(ledger.start(TO))
+        yield runner, ledger
+        runner.run(ledger.stop())
+
+
+@pytest.fixture
+def run(start: tuple[asyncio.Runner, Ledger]) -> Callable[[Test], None]:
+    """Give a function that runs a test with sources of its own."""
+    runner, ledger = start
+
+    async def body(test: Test) -> None:
+        bench = Bench(ledger)
+        await ledger.bind([bench.mine, bench.other], bench.route)
+        await test(bench)
+
+    return lambda test: runner.run(body(test))
+
+
+Run = Callable[[Test], None]
+PENDING, DEFERRED = State.BOUNCE_PENDING.value, State.DEFERRED.value
+
+
+# ---- gates are kept
+
+
+def test_a_gate_comes_back_as_it_was_kept(run: Run) -> None:
+    """With all that it knew, whatever octets the primary sent; the latest of each."""
+    spam = seen("554 5.7.23 SPF\x00 \u00fc fail %s", "u@x")
+    gates = [
+        OPEN,
+        replace(OPEN, scope="example.org", until=None, cause=None),
+        replace(
+            OPEN,
+            scope="example.net",
+            state=GateState.PROBING,
+            phase=Phase.CANARY,
+            reopening=True,
+            cause=replace(spam.cause("run"), content=True),
+        ),
+    ]
+
+    async def test(bench: Bench) -> None:
+        for gate in gates:
+            await bench.ledger.keep_gate(bench.route, replace(gate, failures=9))
+            await bench.ledger.keep_gate(bench.route, gate)
+        await bench.ledger.keep_gate("other:25", replace(OPEN, failures=5))
+        memory = await bench.ledger.recall(bench.route)
+        back = {row["scope"]: gate_of(row, PAUSES) for row in memory.gates}
+        assert back == {gate.scope: gate for gate in gates}
+
+    run(test)
+
+
+def test_a_gate_that_is_as_at_the_start_is_forgotten(run: Run) -> None:
+    """Strangers' domains do not fill the ledger."""
+
+    async def test(bench: Bench) -> None:
+        gate = replace(OPEN, scope="example.org")
+        await bench.ledger.keep_gate(bench.route, gate)
+        await bench.ledger.keep_gate(
+            bench.route, Gate(pauses=PAUSES, scope="example.org")
+        )
+        assert (await bench.ledger.recall(bench.route)).gates == []
+
+    run(test)
+
+
+def test_it_recalls_who_was_delivered_to_and_when_it_all_began(run: Run) -> None:
+    """Of the sources that are bound to this primary, the latest last."""
+
+    async def test(bench: Bench) -> None:
+        await bench.tried(await bench.recorded("bob@x.org"), "250 ok", Stage.DOT)
+        await bench.refused("amy@x.org")
+        job = await bench.recorded("first@x.org")
+        await bench.tried(job, "250 ok", Stage.DOT, at=BEFORE - HOUR)
+        old = NOW - timedelta(days=31)
+        job = await bench.recorded("old@x.org")
+        await bench.tried(job, "250 ok", Stage.DOT, at=old)
+        memory = await bench.ledger.recall(bench.route)
+        assert memory.learnt == ["first@x.org", "bob@x.org"]
+        assert [each[:2] for each in memory.delivered] == [("x.org", "example.com")]
+        assert (await bench.ledger.recall(TO)).first_run is not None
+        elsewhere = await bench.ledger.recall("other:25")
+        assert (elsewhere.learnt, elsewhere.first_run) == ([], None)
+
+    run(test)
+
+
+# ---- a gate opens
+
+
+def test_a_gate_that_opens_takes_back_what_is_behind_it(run: Run) -> None:
+    """Of that domain, however it is written; and no other's, nor another source's."""
+
+    async def test(bench: Bench) -> None:
+        for path in ("a@example.org", "b@Example.ORG", "c@example.org."):
+            await bench.refused(path)
+        for path in ("d@example.net", "e@sub.example.org", "f@example.org.net"):
+            await bench.refused(path)
+        await bench.refused("g@anexample.org", "h@exampleXorg", "i@example_org")
+        await bench.refused("j@example.org", source=bench.other)
+        gate = replace(OPEN, scope="example.org")
+        assert await bench.ledger.gate_opened([bench.mine], gate) == 3
+        states = bench.states()
+        taken = {path for path, state in states.items() if state == DEFERRED}
+        assert taken == {"a@example.org", "b@Example.ORG", "c@example.org."}
+        row = bench.rows()["b@Example.ORG"]
+        assert (row["waits"], row["refusal"], row["refused"]) == (
+            "example.org",
+            "",
+            None,
+        )
+        assert bench.decided("gate-open") == 3
+        assert await bench.claimed() == []  # it waits
+
+    run(test)
+
+
+def test_the_routes_gate_takes_back_all_of_its_sources(run: Run) -> None:
+    """Twice does no more than once."""
+
+    async def test(bench: Bench) -> None:
+        await bench.refused("a@example.org", "b@example.net")
+        await bench.refused("c@example.com", source=bench.other)
+        assert await bench.ledger.gate_opened([bench.mine], OPEN) == 2
+        assert await bench.ledger.gate_opened([bench.mine], OPEN) == 0
+        assert bench.states()["c@example.com"] == PENDING
+        assert bench.rows()["b@example.net"]["waits"] == "*"
+
+    run(test)
+
+
+def test_a_wildcard_in_a_domain_is_a_character(run: Run) -> None:
+    """``_`` and ``%`` would otherwise take back strangers' refusals."""
+
+    async def test(bench: Bench) -> None:
+        await bench.refused("a@ex_mple.org", "b@example.org")
+        gate = replace(OPEN, scope="ex_mple.org")
+        assert await bench.ledger.gate_opened([bench.mine], gate) == 1
+        assert bench.states() == {"a@ex_mple.org": DEFERRED, "b@example.org": PENDING}
+
+    run(test)
+
+
+def test_what_everybody_met_is_held_against_nobody(run: Run) -> None:
+    """Who waits for the gate that opens has met no refusal of its own."""
+
+    async def test(bench: Bench) -> None:
+        await bench.waiting("a@example.org", "example.org")
+        await bench.waiting("b@example.net", "example.net")
+        assert bench.rows()["a@example.org"]["refusal"] == "stop"
+        gate = replace(OPEN, scope="example.org")
+        assert await bench.ledger.gate_opened([bench.mine], gate) == 0
+        rows = bench.rows()
+        assert (rows["a@example.org"]["refusal"], rows["a@example.org"]["refused"]) == (
+            "",
+            None,
+        )
+        assert rows["b@example.net"]["refusal"] == "stop"
+
+    run(test)
+
+
+# ---- a gate closes
+
+
+@pytest.mark.parametrize("scope", [ROUTE, "example.org"])
+def test_what_waited_for_a_gate_is_due_when_it_closes(run: Run, scope: str) -> None:
+    """For that one, in these sources."""
+
+    async def test(bench: Bench) -> None:
+        await bench.waiting("a@example.org", scope)
+        await bench.waiting("b@example.net", "example.net")
+        await bench.waiting("c@example.org", scope, source=bench.other)
+        assert await bench.claimed() == []
+        await bench.ledger.gate_opened([bench.mine], replace(OPEN, scope=scope))
+        await bench.ledger.gate_closed([bench.mine], scope)
+        waits = {path: row["waits"] for path, row in bench.rows().items()}
+        assert waits == {
+            "a@example.org": "",
+            "b@example.net": "example.net",
+            "c@example.org": scope or "*",
+        }
+        assert await bench.claimed() == [("a@example.org",)]
+
+    run(test)
+
+
+def test_only_one_is_woken_to_probe(run: Run) -> None:
+    """The oldest that nobody has in hand, and that was not tried meanwhile."""
+
+    async def test(bench: Bench) -> None:
+        gate = replace(OPEN, scope="example.org")
+        await bench.refused("a@example.org")
+        await bench.refused("b@example.org")
+        await bench.refused("c@example.net")
+        assert not await bench.ledger.wake_one([bench.mine], "example.org", LATER)
+        await bench.ledger.gate_opened([bench.mine], gate)
+        assert not await bench.ledger.wake_one([bench.mine], ROUTE, LATER)
+        assert not await bench.ledger.wake_one([bench.other], "example.org", LATER)
+        assert not await bench.ledger.wake_one([bench.mine], "example.org", BEFORE)
+        assert await bench.ledger.wake_one([bench.mine], "example.org", LATER)
+        assert await bench.claimed() == [("a@example.org",)]
+        assert await bench.ledger.wake_one([bench.mine], "example.org", LATER)
+        assert await bench.claimed() == [("b@example.org",)]
+        assert not await bench.ledger.wake_one([bench.mine], "example.org", LATER)
+
+    run(test)
+
+
+def test_what_waits_for_a_gate_that_nobody_keeps_is_let_go(run: Run) -> None:
+    """A crash came between the gate's closing and what waited for it."""
+
+    async def test(bench: Bench) -> None:
+        for path in ("a@example.org", "b@example.net"):
+            await bench.refused(path)
+            scope = path.partition("@")[2]
+            gate = replace(OPEN, scope=scope)
+            await bench.ledger.gate_opened([bench.mine], gate)
+        await bench.ledger.keep_gate(bench.route, replace(OPEN, scope="example.net"))
+        await bench.ledger.recall("other:25")
+        assert await bench.claimed() == []
+        await bench.ledger.recall(bench.route)
+        assert await bench.claimed() == [("a@example.org",)]
+        assert bench.rows()["b@example.net"]["waits"] == "example.net"
+
+    run(test)
+
+
+# ---- refusals ripen
+
+
+def test_a_refusal_ripens_when_its_escrow_is_over(run: Run) -> None:
+    """Then it is tried again; to look changes nothing."""
+
+    async def test(bench: Bench) -> None:
+        await bench.refused("a@Example.org", "b@example.net")
+        await bench.refused("c@example.org", at=NOW)  # not yet
+        await bench.refused("d@example.org", source=bench.other)
+        looked = await bench.ledger.ripen([bench.mine], NO_BRAKE, dry=True)
+        assert looked == (2, 3, 3, False, ["example.net", "example.org"])
+        assert set(bench.states().values()) == {PENDING}
+        assert await bench.ledger.ripen([bench.mine], NO_BRAKE) == looked
+        assert await bench.claimed() == [("a@Example.org", "b@example.net")]
+        assert bench.decided("ripe") == 2
+        row = bench.rows()["a@Example.org"]
+        assert row["refusal"] == "enhanced-5.1.1"
+        assert (await bench.ledger.ripen([bench.mine], NO_BRAKE)).ripe == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("brake", "braked"),
+    [
+        (Brake(least=2, share=0.0), True),
+        (Brake(least=3, share=0.0), False),
+        (Brake(least=0, share=0.74), True),
+        (Brake(least=0, share=0.75), False),
+    ],
+)
+def test_nothing_ripens_while_the_brake_is_on(
+    run: Run, brake: Brake, *, braked: bool
+) -> None:
+    """Over the least and over the share: three of four were refused."""
+
+    async def test(bench: Bench) -> None:
+        await bench.refused("a@example.org", "b@example.org", "c@example.org")
+        await bench.tried(await bench.recorded("d@example.org"), "250 ok", Stage.DOT)
+        await bench.recorded("e@example.org")  # not tried yet: it does not count
+        found = await bench.ledger.ripen([bench.mine], brake)
+        assert (found.pending, found.handled, found.braked) == (3, 4, braked)
+        ripe = [path for path, state in bench.states().items() if state == DEFERRED]
+        assert len(ripe) == (0 if braked else 3)
+
+    run(test)
+
+
+def test_refused_contents_do_not_pull_the_brake(run: Run) -> None:
+    """They are expected in bulk; they ripen like the others."""
+
+    async def test(bench: Bench) -> None:
+        for n in range(4):
+            job = await bench.recorded(f"u{n}@example.org")
+            await bench.tried(job, "554 5.7.1 Spam", Stage.DOT)
+        found = await bench.ledger.ripen([bench.mine], Brake(least=0, share=0.0))
+        assert (found.ripe, found.pending, found.braked) == (4, 0, False)
+        assert set(bench.states().values()) == {DEFERRED}
+
+    run(test)
+
+
+# ---- what goes alone
+
+
+def test_who_must_go_alone_is_claimed_apart(run: Run) -> None:
+    """Refused together: a transaction each; dropped, or in doubt: a connection."""
+
+    async def test(bench: Bench) -> None:
+        at = NOW - timedelta(days=1)
+        refused = await bench.recorded("a@x.org", "b@x.org", "c@x.org")
+        await bench.tried(refused, "554 5.7.1 no", Stage.DOT, at=at)
+        dropped = await bench.recorded("d@x.org", "e@x.org")
+        await bench.tried(dropped, Lost(reason="closed"), Stage.BODY, at=at)
+        doubtful = await bench.recorded("f@x.org", "g@x.org")
+        await bench.tried(doubtful, Lost(reason="closed"), Stage.DOT, at=at)
+        plain = await bench.recorded("h@x.org", "i@x.org")
+        await bench.tried(plain, "450 4.2.0 Busy", at=at)
+        jobs = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        found = {
+            "".join(each.recipient.forward_path[0] for each in job.claimed): job.alone
+            for job in jobs
+        }
+        apart = {"a": False, "b": False, "c": False}
+        assert found == apart | {"de": True, "fg": True, "hi": False}
+        assert all(each.solo for job in jobs[:1] for each in job.claimed)
+
+    run(test)
+
+
+def test_what_a_later_attempt_must_know_comes_back(run: Run) -> None:
+    """Drops, delays, the refusal and since when: exactly."""
+
+    async def test(bench: Bench) -> None:
+        at = NOW - timedelta(days=1)
+        job = await bench.recorded("a@x.org")
+        await bench.tried(job, "421 4.3.0 bye", Stage.DOT, at=at)
+        [job] = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        assert (job.claimed[0].drops, job.claimed[0].attempts) == (1, 1)
+        assert job.claimed[0].spent == timedelta(minutes=1)
+        await bench.tried(job, UNKNOWN, at=at)
+        await bench.ledger.ripen([bench.mine], NO_BRAKE)
+        [job] = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        claimed = job.claimed[0]
+        assert (claimed.refusal, claimed.refused) == ("enhanced-5.1.1", at)
+        assert job.confirms
+
+    run(test)
+
+
+# ---- controls reach whoever works on the route
+
+
+def test_controls_are_kept_in_order_and_hold_for_their_route_alone(run: Run) -> None:
+    """Kept in order, with a record each; another route's do not concern it."""
+
+    async def body(bench: Bench) -> None:
+        url, route = bench.ledger.url, bench.route
+        desk = Desk(url, route)
+        hook = give(url, route, Control(at=NOW, ask=Ask.UP, by="http 127.0.0.1"))
+        brief = Control(at=NOW, ask=Ask.THROTTLE, per_second=5, until=NOW + HOUR)
+        slow = give(url, route, brief)
+        give(url, f"{route}9", Control(at=NOW, ask=Ask.PAUSE, reason="another's"))
+        assert desk.after(0) == [hook, slow]
+        assert desk.after(hook.id) == [slow]
+        assert (desk.in_force().pause, desk.in_force().throttle) == (None, slow)
+        with bench.reading() as connection:
+            query = sa.select(schema.decisions.c.rule).order_by(schema.decisions.c.id)
+            rules = connection.scalars(query).all()
+        assert rules[-3:] == ["control-up", "control-throttle", "control-pause"]
+        desk.close()
+
+    run(body)
+
+
+def test_a_run_sees_its_share_and_what_holds_on_its_route(run: Run) -> None:
+    """In one look; and whoever asks sees the run, and how fast it goes."""
+
+    async def body(bench: Bench) -> None:
+        url, mine = bench.ledger.url, bench.ledger.run_id
+        desk = Desk(url, TO)
+        brief = Control(at=NOW, ask=Ask.THROTTLE, per_second=5, until=NOW + HOUR)
+        slow = give(url, TO, brief)
+        assert await bench.ledger.outlook(4) == (1.0, InForce(throttle=slow))
+        give(url, TO, Control(at=NOW, ask=Ask.THROTTLE))
+        assert await bench.ledger.outlook(4) == (1.0, InForce())
+        assert (desk.runs(), desk.pace(mine)) == ([mine], {})
+        facts: dict[str, object] = {"per_second": 5}
+        kind, rule = Kind.THROTTLE, "throttle-set"
+        await bench.ledger.note(Decision(at=NOW, kind=kind, rule=rule, evidence=facts))
+        pace = desk.pace(mine)
+        assert (pace["rule"], pace["per_second"]) == (rule, 5)
+        desk.close()
+
+    run(body)
+
+
+# ---- what a watch reads and writes beside its drains
+
+
+def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> None:
+    """What is due, what ripens unless the brake is on, and a gate that may probe."""
+
+    async def body(bench: Bench) -> None:
+        diary = Diary(bench.ledger.url, bench.route, "f" * 32)
+
+        def due(*, braked: bool = False) -> int | None:
+            found = diary.next_due([bench.mine], braked=braked)
+            return None if found is None else to_micros(found)
+
+        assert due() is None
+        await bench.refused("a@x.org")
+        assert due() == bench.rows()["a@x.org"]["due"]
+        assert due(braked=True) is None
+        early = NOW - HOUR
+        await bench.ledger.keep_gate(bench.route, replace(OPEN, until=early))
+        assert due() == to_micros(early)
+        decision = Decision(at=NOW, kind=Kind.WATCH, rule="watch-armed")
+        diary.note(decision)
+        with bench.reading() as connection:
+            query = sa.select(schema.decisions.c.run, schema.decisions.c.kind)
+            rows = connection.execute(query.order_by(schema.decisions.c.id)).all()
+        assert tuple(rows[-1]) == ("f" * 32, "watch")
+        diary.close()
+
+    run(body)

@@ -1,0 +1,56 @@
+"""Where a drain stands: what expires first, and what is grouped by its reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.command.runner import Bench
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import per_recipient
+
+BOB, CAROL = "bob@example.org", "carol@example.org"
+StartPeer = Callable[..., PeerThread]
+LIFETIME_SECONDS = 5 * 24 * 3600
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, peer: StartPeer, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Give a ledger with two that were put off, BOB longer than CAROL."""
+    monkeypatch.chdir(tmp_path)
+    later = {BOB: "450 4.2.1 busy", CAROL: "450 4.2.1 busy"}
+    bench = Bench(tmp_path, peer(rcpt=per_recipient(later)).port)
+    bench.configure(retry={"lifetime": "5d"})
+    bench.add(BOB)
+    bench.drain()
+    bench.add(CAROL)
+    while any(row["attempts"] < 2 for row in bench.recipients().values()):
+        assert bench.drain().code in {4, 5}
+    return bench
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_what_expires_first_is_shown(waiting: Bench, command: str) -> None:
+    """Whoever has waited longest for a primary that answered, and what is left."""
+    url = f"postfix:{waiting.spool}"
+    facts = waiting.run(command, url, "--json").json["expires_first"]
+    assert facts["forward_path"] == BOB
+    assert 0 < LIFETIME_SECONDS - facts["left"] < 3600
+    assert facts["native_id"] in waiting.run("show", facts["id"]).stdout
+    words = waiting.run(command, url).stdout
+    assert f"first to expire: {facts['native_id']} to {BOB}, after" in words
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_without_anybody_put_off_nothing_expires(
+    tmp_path: Path, peer: StartPeer, command: str
+) -> None:
+    """What is delivered does not; and without a ledger plan knows of nobody."""
+    bench = Bench(tmp_path, peer().port)
+    bench.add(BOB)
+    url = f"postfix:{bench.spool}"
+    assert bench.run("plan", url, "--json").json["expires_first"] is None
+    assert not bench.ledger.exists()
+    assert bench.drain().code == 0
+    assert bench.run(command, url, "--json").json["expires_first"] is None
+    assert "first to expire" not in bench.run(command, url).stdout

@@ -1,0 +1,133 @@
+"""Domains take turns in the window, and it holds little."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from drainer.delivery.fair_queue import HELD_TOGETHER, Window
+from drainer.delivery.loader import NOTHING
+from drainer.mail.content import Held
+from drainer.mail.envelope import Envelope, Recipient
+from drainer.mail.message import Message, Spooled
+from drainer.policy.recipient.delivery import Claimed, Job
+
+NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
+
+
+def job(name: str, domain: str, content: bytes = b"x") -> Job:
+    """Return a job for one recipient."""
+    message = Message(
+        identity=name,
+        source="maildir:/spool",
+        native_id=name,
+        queue="new",
+        locator=name,
+        arrived=NOW,
+        envelope=Envelope(),
+    )
+    return Job(
+        message=message,
+        seq=1,
+        claimed=(Claimed(n=0, recipient=Recipient(forward_path=f"{name}@{domain}")),),
+        spooled=Spooled(message=message, content=Held(content)),
+        facts=NOTHING,
+    )
+
+
+async def taken(window: Window, count: int) -> list[str]:
+    """Take so many jobs; return their names."""
+    names = []
+    for _ in range(count):
+        found = await window.take()
+        assert found is not None
+        window.done()
+        names.append(found.message.id)
+    return names
+
+
+def test_a_domain_with_much_mail_lets_the_others_pass() -> None:
+    """Whatever came first."""
+
+    async def test() -> None:
+        window = Window()
+        for n in range(100):
+            await window.put(job(f"big{n}", "big.example"))
+        for name in ("one", "two"):
+            await window.put(job(name, "SMALL.example"))
+        await window.put(job("other", "other.example"))
+        assert await taken(window, 6) == ["big0", "one", "other", "big1", "two", "big2"]
+
+    asyncio.run(test())
+
+
+def test_what_has_an_order_keeps_it() -> None:
+    """Nobody takes turns then."""
+
+    async def test() -> None:
+        window = Window(fair=False)
+        for name, domain in (("a", "x"), ("b", "x"), ("c", "y")):
+            await window.put(job(name, domain))
+        assert await taken(window, 3) == ["a", "b", "c"]
+
+    asyncio.run(test())
+
+
+def test_whoever_puts_waits_while_it_is_full() -> None:
+    """What was taken has its place until it is under way."""
+
+    async def test() -> None:
+        window = Window(2)
+        await window.put(job("a", "x"))
+        await window.put(job("b", "x"))
+        assert not window.is_roomy
+        third = asyncio.ensure_future(window.put(job("c", "x")))
+        first = await window.take()
+        assert first is not None
+        await asyncio.sleep(0)
+        assert not third.done()
+        window.done()
+        await third
+        assert await taken(window, 2) == ["b", "c"]
+        assert window.idle.is_set()
+
+    asyncio.run(test())
+
+
+def test_contents_beyond_the_limit_are_read_again_later() -> None:
+    """A window full of large messages takes no more memory than its limit."""
+
+    async def test() -> None:
+        window, size = Window(), HELD_TOGETHER // 4
+        for n in range(6):
+            await window.put(job(f"m{n}", "x", bytes(size)))
+        kept = []
+        for _ in range(6):
+            found = await window.take()
+            assert found is not None
+            kept.append(found.spooled is not None)
+            window.done()
+        assert kept == [True] * 4 + [False] * 2
+        await window.put(job("next", "x", bytes(size)))
+        found = await window.take()
+        assert found is not None
+        assert found.spooled is not None
+
+    asyncio.run(test())
+
+
+def test_closing_ends_all_waiting() -> None:
+    """Nobody hangs when the drain is over."""
+
+    async def test() -> None:
+        window, empty = Window(1), Window()
+        await window.put(job("a", "x"))
+        putting = asyncio.ensure_future(window.put(job("b", "x")))
+        taking = asyncio.ensure_future(empty.take())
+        await asyncio.sleep(0)
+        for each in (window, empty):
+            each.close()
+            assert await each.take() is None
+            assert each.idle.is_set()
+        await putting
+        assert await taking is None
+
+    asyncio.run(test())

@@ -1,0 +1,127 @@
+"""Whose mail is sent: ``[primary] domains``."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from drainer.mail.content import Held
+from drainer.mail.envelope import Envelope, Recipient
+from drainer.mail.message import Facts, Message, Problem, Spooled
+from drainer.policy.admission.admit import Admission, admit
+from drainer.policy.recipient.delivery import Scanned
+
+
+@pytest.mark.parametrize(
+    ("domains", "address", "foreign"),
+    [
+        pytest.param((), "a@example.net", False, id="no list means all"),
+        pytest.param(("example.org",), "a@Example.ORG", False, id="in any case"),
+        pytest.param(("example.org",), "a@sub.example.org", True, id="not below it"),
+        pytest.param((".example.org",), "a@sub.example.org", False, id="below it"),
+        pytest.param((".example.org",), "a@b.c.example.org", False, id="far below it"),
+        pytest.param((".example.org",), "a@example.org", True, id="only below it"),
+        pytest.param((".example.org",), "a@notexample.org", True, id="whole labels"),
+        pytest.param((".example.org",), "", False, id="no address"),
+        pytest.param(("example.org",), "a@[192.0.2.1]", True, id="a literal"),
+    ],
+)
+def test_a_domain_is_named_or_lies_below_one_with_a_dot(
+    *, domains: tuple[str, ...], address: str, foreign: bool
+) -> None:
+    """As ``relay_domains`` of Postfix has it."""
+    assert Admission(domains=frozenset(domains)).foreign(address) is foreign
+
+
+PLAIN = Facts(
+    size_bytes=20,
+    has_8bit=False,
+    header_8bit=False,
+    has_nul=False,
+    bare_newlines=0,
+    hops=48,
+)
+
+
+def scanned(
+    facts: Facts | None = PLAIN,
+    *,
+    problem: Problem | None = None,
+    admission: Admission | None = None,
+    to: tuple[str, ...] = ("a@example.org", "b@example.net"),
+) -> Scanned:
+    """Admit a message to two recipients."""
+    message = Message(
+        identity="0" * 32,
+        source="maildir:/spool",
+        native_id="x",
+        queue="new",
+        locator="new/x",
+        arrived=datetime(2026, 11, 23, tzinfo=UTC),
+        envelope=Envelope(recipients=tuple(Recipient(forward_path=p) for p in to)),
+        problem=problem,
+    )
+    spooled = Spooled(message=message, content=Held(b"x\r\n"))
+    return admit(spooled, facts, admission or Admission())
+
+
+CORRUPT = Problem(code="corrupt", detail="x")
+
+
+@pytest.mark.parametrize(
+    ("found", "problems"),
+    [
+        pytest.param(scanned(), ("", ""), id="nothing is wrong"),
+        pytest.param(scanned(None), ("", ""), id="nobody has looked"),
+        pytest.param(
+            scanned(admission=Admission(domains=("example.org",))),
+            ("", "not-for-this-primary"),
+            id="one recipient is not for this primary",
+        ),
+        pytest.param(
+            scanned(PLAIN._replace(bare_newlines=1)),
+            ("bare-newline", "bare-newline"),
+            id="a bare newline holds all",
+        ),
+        pytest.param(
+            scanned(
+                PLAIN._replace(bare_newlines=1),
+                admission=Admission(bare_newlines="space"),
+            ),
+            ("", ""),
+            id="unless the operator has it replaced",
+        ),
+        pytest.param(
+            scanned(PLAIN._replace(size_bytes=0)),
+            ("corrupt", "corrupt"),
+            id="nothing to send",
+        ),
+        pytest.param(
+            scanned(PLAIN._replace(hops=49)),
+            ("too-many-hops", "too-many-hops"),
+            id="a loop",
+        ),
+        pytest.param(scanned(problem=CORRUPT), ("corrupt", "corrupt"), id="damage"),
+        pytest.param(
+            scanned(problem=CORRUPT, to=()), ("corrupt",), id="nobody is known"
+        ),
+        pytest.param(
+            scanned(problem=Problem(code="done-by-backup", detail="x"), to=()),
+            (),
+            id="nothing is left to do",
+        ),
+    ],
+)
+def test_a_message_is_admitted_recipient_by_recipient(
+    found: Scanned, problems: tuple[str, ...]
+) -> None:
+    """What is wrong with the message holds each of them, by name."""
+    assert found.problems == problems
+    whole = set(problems) - {"", "not-for-this-primary"}
+    assert {found.problem.code if found.problem else ""} == (whole or {""})
+
+
+def test_a_message_that_is_damaged_is_so_before_it_is_a_loop() -> None:
+    """The problem of the spool comes first."""
+    message = scanned(problem=CORRUPT).spooled.message
+    facts = PLAIN._replace(hops=99, bare_newlines=1)
+    assert Admission().problem(message, facts) == CORRUPT

@@ -1,0 +1,331 @@
+"""Whatever happens, in whatever order: what no primary can bring the gates to do.
+
+A machine plays mail, canaries, timers and restarts at random, in virtual time.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from drainer.mail.envelope import Recipient
+from drainer.mail.reply import Lost, Stage, parse_reply
+from drainer.policy.breaker import breaker as gates
+from drainer.policy.breaker.breaker import Cause, Gate, GateState, Outcome
+from drainer.policy.breaker.detector import Seen
+from drainer.policy.breaker.known_good import Known
+from drainer.policy.breaker.registry import ROUTE, Scopes
+from drainer.policy.classify.classifier import Answer, classify
+from drainer.policy.classify.verdict import Verdict
+from drainer.policy.recipient.delivery import Claimed
+from drainer.policy.recipient.judge import (
+    CONTRADICTED,
+    Ending,
+    Judged,
+    Moment,
+    Policy,
+    excuse,
+    judge,
+)
+from drainer.policy.recipient.settle import settle
+from drainer.policy.recipient.state import CLAIMABLE, State
+from tests.support.scenarios.settlements import NOW, PAUSES, SCHEDULE
+
+DOMAINS = ("example.org", "example.net")
+SENDERS = ("a.example", "b.example", "c.example")
+REFUSALS = (
+    "550 5.1.1 User unknown",
+    "550 no",
+    "554 5.7.1 Relay access denied",
+    "554 5.7.1 Client host [192.0.2.7] blocked using bl.example",
+    "530 5.7.0 Log in first",
+    "550 5.7.23 SPF fail",
+    "550 5.4.6 Loop",
+    "554 5.7.1 Spam",
+)
+DELAYS = ("450 4.2.0 Busy", "451 4.3.0 Sick", "421 4.3.2 Bye", "452 4.2.2 Full")
+SPAM = "554 5.7.1 Spam"
+ANSWERS = st.one_of(
+    st.sampled_from((*REFUSALS, *DELAYS, "250 ok")).map(
+        lambda text: parse_reply(text.encode())
+    ),
+    st.just(Lost(reason="closed")),
+)
+AFTER_MAIL = st.sampled_from([Stage.MAIL, Stage.RCPT, Stage.BODY, Stage.DOT])
+POLICY = Policy(schedule=SCHEDULE)
+
+
+def at_stage(answer: Answer, stage: Stage) -> Stage:
+    """Return a stage at which a recipient's attempt may end so."""
+    accepted = classify(answer, stage).verdict is Verdict.DELIVER
+    return Stage.DOT if accepted else stage
+
+
+class Drain(RuleBasedStateMachine):
+    """One primary, a dozen recipients in two domains, and time."""
+
+    @initialize()
+    def begin(self) -> None:
+        """Start with mail flowing."""
+        self.now = NOW
+        self.doing = "begin"
+        self.scopes = Scopes(PAUSES, Known(), self.moved)
+        self.left = {n: self.recipient(n) for n in range(12)}
+        #: How the last attempt of each ended, and who had sent it.
+        self.last: dict[int, tuple[Answer, Stage, str]] = {}
+
+    def recipient(self, n: int) -> Claimed:
+        """Return a recipient that was not tried yet."""
+        to = Recipient(forward_path=f"u{n}@{DOMAINS[n % 2]}")
+        return Claimed(n=n, recipient=to)
+
+    def moved(self, before: Gate, after: Gate) -> None:
+        """Check one move of a gate, and do what the ledger does about it."""
+        if before.state is GateState.OPEN:
+            assert after.state is GateState.PROBING
+            assert self.doing in ("wait", "restart")
+        if before.reopening and after.flows:
+            assert self.doing == "delivered"
+        if after.state is GateState.OPEN:
+            assert self.doing in ("refused", "canary refused", "early")
+            self.taken_back(after.scope)
+
+    def taken_back(self, scope: str) -> None:
+        """Forget what was refused behind a gate that opened."""
+        for n, claimed in self.left.items():
+            if scope in (ROUTE, claimed.domain):
+                self.left[n] = self.recipient(claimed.n)
+
+    @rule(data=st.data(), answer=ANSWERS, stage=AFTER_MAIL, sender=st.integers(0, 2))
+    def attempt(
+        self, data: st.DataObject, answer: Answer, stage: Stage, sender: int
+    ) -> None:
+        """Let one message end, with one to three recipients."""
+        stage = at_stage(answer, stage)
+        some = st.lists(st.sampled_from(sorted(self.left)), min_size=1, max_size=3)
+        numbers = data.draw(some.map(lambda drawn: sorted(set(drawn))))
+        self.end(numbers, answer, stage, SENDERS[sender])
+
+    def end(
+        self, numbers: list[int], answer: Answer, stage: Stage, sender: str
+    ) -> None:
+        """Judge, observe and settle what one message's attempt ended with."""
+        endings = [
+            Ending(claimed=self.left[n], stage=stage, answer=answer) for n in numbers
+        ]
+        moment = Moment(
+            now=self.now,
+            draw=0.5,
+            sender_domain=sender,
+            standing=self.scopes,
+            kept=True,
+        )
+        judged = excuse(judge(endings, ()), moment)
+        verdicts = {each.judgement.verdict for each in judged}
+        self.doing = "delivered" if Verdict.DELIVER in verdicts else "refused"
+        for n in numbers:
+            self.last[n] = (answer, stage, sender)
+        self.observe(judged, sender)
+        self.settle(judged, moment)
+
+    @precondition(lambda self: any(each.refusal for each in self.left.values()))
+    @rule(
+        data=st.data(),
+        minutes=st.sampled_from((0, 10, 61, 300)),
+        others=st.sampled_from((True, True, False)),
+        then=st.sampled_from(("", "", "relay denied")),
+    )
+    def once_more(
+        self, data: st.DataObject, minutes: int, *, others: bool, then: str
+    ) -> None:
+        """Let the same refusal come again; perhaps others were welcome before."""
+        refused = [n for n, each in self.left.items() if each.refusal]
+        n = data.draw(st.sampled_from(refused))
+        self.now += timedelta(minutes=minutes)
+        if others:
+            self.elsewhere("250 ok", n)
+        if then:
+            self.elsewhere("554 5.7.1 Relay access denied", n)
+        self.end([n], *self.last[n])
+
+    def elsewhere(self, text: str, n: int) -> None:
+        """Let mail of yet another sender end, in the same domain."""
+        self.doing = "delivered" if text == "250 ok" else "refused"
+        one = an_end(text, n + 100, "other.example")
+        self.scopes.observe([one], "x@other.example", self.now)
+
+    def observe(self, judged: tuple[Judged, ...], sender: str) -> None:
+        """Let the gates look, as the gatekeeper does."""
+        attempt = [
+            Seen(
+                sender_domain=sender,
+                recipient=each.ending.claimed.recipient.forward_path,
+                recipient_domain=each.ending.claimed.domain,
+                stage=each.ending.stage,
+                judgement=each.judgement,
+                answer=each.ending.answer,
+                again=each.ending.claimed.refusal == Verdict.STOP.value,
+            )
+            for each in judged
+            if each.judgement.rule != CONTRADICTED
+        ]
+        self.scopes.observe(attempt, f"x@{sender}", self.now)
+
+    def settle(self, judged: tuple[Judged, ...], moment: Moment) -> None:
+        """Settle, and check that nothing became final that may not."""
+        for found in settle(judged, moment, POLICY):
+            claimed = found.claimed
+            if found.state is State.QUARANTINED:
+                assert self.scopes.barrier(claimed.domain) is None
+                assert claimed.refused is not None
+                assert claimed.refused + SCHEDULE.escrow <= self.now
+                assert found.judgement.verdict is Verdict.BOUNCE
+            if found.state in (*CLAIMABLE, State.BOUNCE_PENDING):
+                self.left[claimed.n] = Claimed(
+                    n=claimed.n,
+                    recipient=claimed.recipient,
+                    attempts=found.attempts,
+                    doubts=found.doubts,
+                    drops=found.drops,
+                    solo=found.solo,
+                    spent=found.spent,
+                    refusal=found.refusal,
+                    refused=found.refused,
+                )
+            else:  # the next message to the same recipient
+                self.left[claimed.n] = self.recipient(claimed.n)
+
+    @rule(text=st.sampled_from(("421 x", "554 x")))
+    def connect(self, text: str) -> None:
+        """Let a session be refused before MAIL."""
+        self.doing = "early"
+        judgement = classify(parse_reply(text.encode()), Stage.BANNER)
+        cause = Cause(trigger="early", judgement=judgement, reply=text)
+        self.scopes.apply(
+            ROUTE, lambda gate: gates.refused_early(gate, cause, self.now)
+        )
+
+    @rule(scope=st.sampled_from((ROUTE, *DOMAINS)), outcome=st.sampled_from(Outcome))
+    def canary(self, scope: str, outcome: Outcome) -> None:
+        """Let a canary come back."""
+        self.doing = f"canary {outcome}"
+        self.scopes.canary(scope, outcome, "x", self.now)
+
+    @rule(minutes=st.sampled_from((1, 5, 61, 300)))
+    def wait(self, minutes: int) -> None:
+        """Let time pass, and the timers go off."""
+        self.doing = "wait"
+        self.now += timedelta(minutes=minutes)
+        for gate in self.scopes.all():
+            self.scopes.apply(gate.scope, lambda g: gates.probe(g, self.now))
+
+    @rule()
+    def restart(self) -> None:
+        """End the run and begin another: the gates are kept, the rest is not."""
+        self.doing = "restart"
+        kept = self.scopes.all()
+        self.scopes = Scopes(PAUSES, Known(), self.moved)
+        for gate in kept:
+            self.scopes.restore(gate)
+            self.scopes.apply(gate.scope, gates.recheck)
+
+    @invariant()
+    def every_gate_that_waits_has_an_end(self) -> None:
+        """Nothing waits for ever: a timer, a canary, or a message moves it."""
+        for gate in self.scopes.all():
+            if gate.state in (GateState.OPEN, GateState.PAUSED):
+                assert gate.until is not None
+                assert gate.until <= self.now + max(gates.LAST_PROBE, *PAUSES)
+
+
+Drain.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+TestDrain = Drain.TestCase
+
+
+SOME = st.lists(
+    st.tuples(
+        st.sampled_from((*[SPAM] * 30, "250 ok", *DELAYS[:2])),
+        st.integers(0, 1000),
+        st.sampled_from((Outcome.ACCEPTED, Outcome.UNCLEAR)),
+    ),
+    min_size=30,
+    max_size=60,
+)
+
+
+def an_end(text: str, n: int, sender: str) -> Seen:
+    """Return the ending of a recipient in one of the domains, at the dot."""
+    reply = parse_reply(text.encode())
+    domain = DOMAINS[n % 2]
+    return Seen(
+        sender_domain=sender,
+        recipient=f"u{n}@{domain}",
+        recipient_domain=domain,
+        stage=Stage.DOT,
+        judgement=classify(reply, Stage.DOT),
+        answer=reply,
+    )
+
+
+def never_open(before: Gate, after: Gate) -> None:
+    """Be told of a move that may not be an opening."""
+    assert after.state is not GateState.OPEN, (before, after)
+
+
+def answer_canaries(scopes: Scopes, outcome: Outcome, now: datetime) -> None:
+    """Let every canary that is out come back."""
+    for gate in scopes.all():
+        scopes.canary(gate.scope, outcome, "x", now)
+
+
+@given(SOME)
+def test_refused_contents_alone_open_no_gate(
+    events: list[tuple[str, int, Outcome]],
+) -> None:
+    """Nine of ten messages that strangers sent to a backup are spam."""
+    scopes = Scopes(PAUSES, Known(), never_open)
+    for text, n, outcome in events:
+        scopes.observe([an_end(text, n, f"s{n}.example")], "x@s.example", NOW)
+        answer_canaries(scopes, outcome, NOW)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((*REFUSALS, *DELAYS)), st.integers(1, 5)), max_size=30
+    )
+)
+def test_one_message_opens_no_gate_while_the_canary_is_welcome(
+    attempts: list[tuple[str, int]],
+) -> None:
+    """Whatever it is told, to however many recipients, however often."""
+    scopes = Scopes(PAUSES, Known(), never_open)
+    met = False
+    for text, recipients in attempts:
+        some = [an_end(text, n, "evil.example") for n in range(recipients)]
+        if met:
+            some = [_again(each) for each in some]
+        scopes.observe(some, "x@evil.example", NOW)
+        if some[0].judgement.verdict is Verdict.HOLD:
+            break  # it is not tried again
+        met = met or _is_stop(some[0])
+        answer_canaries(scopes, Outcome.ACCEPTED, NOW)
+        for gate in scopes.all():
+            scopes.apply(gate.scope, lambda g: gates.probe(g, NOW + max(PAUSES)))
+            scopes.apply(gate.scope, gates.heard)
+
+
+def _is_stop(seen: Seen) -> bool:
+    return seen.judgement.verdict is Verdict.STOP and not seen.judgement.short
+
+
+def _again(seen: Seen) -> Seen:
+
+    return replace(seen, again=True)

@@ -1,0 +1,95 @@
+"""Addresses that must exist: the operator's, and those that were delivered to."""
+
+import pytest
+
+from drainer.policy.breaker.known_good import MAX_CANARY, MAX_LEARNT, Known
+
+GOOD = ("Root@Example.org", "boss@example.org", "a@example.net", "b@example.com")
+
+
+def test_the_operators_addresses_are_asked_first() -> None:
+    """Of the domain in question; of any, when the route is."""
+    known = Known(GOOD)
+    known.learn("new@example.org", "example.org")
+    assert known.to_ask("example.org") == GOOD[:2]
+    assert known.to_ask("example.com") == ("b@example.com",)
+    assert known.to_ask("") == GOOD[:MAX_CANARY]
+
+
+def test_without_one_the_latest_that_were_delivered_to_are() -> None:
+    """One of a domain, three of the route."""
+    known = Known()
+    assert known.to_ask("") == ()
+    assert known.to_ask("d1.example") == ()
+    for n in range(6):
+        known.learn(f"old@d{n}.example", f"d{n}.example")
+        known.learn(f"new@d{n}.example", f"d{n}.example")
+    assert known.to_ask("d1.example") == ("new@d1.example",)
+    assert known.to_ask("") == tuple(f"new@d{n}.example" for n in (3, 4, 5))
+    assert known.to_ask("other.example") == ()
+    known.learn("again@d1.example", "d1.example")
+    assert known.to_ask("") == (
+        "new@d4.example",
+        "new@d5.example",
+        "again@d1.example",
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("Root@example.ORG", "contradiction"),
+        ("root@example.org", ""),  # the case of a local part may matter
+        ("Postmaster@any.example", "contradiction"),
+        ("postmaster", "contradiction"),
+        ("taken@EXAMPLE.org", "learnt"),
+        ("Taken@example.org", ""),
+        ("stranger@example.org", ""),
+    ],
+)
+def test_an_unknown_user_may_contradict_what_is_known(address: str, kind: str) -> None:
+    """The operator knows for sure; what was learnt may be gone by now."""
+    known = Known(GOOD)
+    known.learn("taken@example.org", "example.org")
+    assert known.contradicts(address) == kind
+
+
+def test_what_was_learnt_and_refused_is_forgotten() -> None:
+    """An account that was closed today is suspicious once."""
+    known = Known()
+    known.load(["bob@example.org", "amy@Example.org"])
+    assert known.contradicts("bob@example.org") == "learnt"
+    known.forget("bob@example.org")
+    assert known.contradicts("bob@example.org") == ""
+    assert known.to_ask("example.org") == ("amy@Example.org",)
+    known.forget("amy@Example.org")
+    assert known.to_ask("example.org") == ()
+    known.forget("stranger@nowhere.example")
+
+
+def test_it_asks_as_the_operator_says_or_as_one_whose_mail_was_taken() -> None:
+    """Many servers exempt the null sender from every restriction."""
+    assert Known(sender="check@example.com").sender == "check@example.com"
+    known = Known()
+    assert known.sender == ""
+    known.learn("bob@example.org", "example.org", "amy@example.com")
+    known.learn("bob@example.org", "example.org")  # a bounce of somebody
+    assert known.sender == "amy@example.com"
+
+
+def test_what_no_plain_command_can_carry_is_not_asked_for() -> None:
+    """A canary speaks no SMTPUTF8: the refusal would tell of that alone."""
+    known = Known()
+    known.learn("j\u00f6rg@example.org", "example.org", "\u00f6@example.com")
+    assert known.to_ask("example.org") == ()
+    assert known.sender == ""
+    assert known.contradicts("j\u00f6rg@example.org") == "learnt"
+
+
+def test_what_is_learnt_has_an_end() -> None:
+    """A queue of millions costs no more memory than one of thousands."""
+    known = Known()
+    known.load(f"u{n}@example.org" for n in range(MAX_LEARNT + 1))
+    assert known.contradicts(f"u{MAX_LEARNT - 1}@example.org") == "learnt"
+    assert known.contradicts(f"u{MAX_LEARNT}@example.org") == ""
+    assert known.to_ask("example.org") == (f"u{MAX_LEARNT}@example.org",)

@@ -1,0 +1,227 @@
+"""A refusal is final when the same comes again, later, from a well primary; never else.
+
+And what a recipient takes along from one attempt to the next.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drainer.mail.reply import Stage
+from drainer.policy.bounce.decision import Answer, Decision
+from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.breaker.registry import ROUTE, Scopes
+from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.policy.recipient.judge import Judged, Permit
+from drainer.policy.recipient.settle import Settlement
+from drainer.policy.recipient.state import State
+from tests.support.scenarios.settlements import (
+    BOB,
+    NOW,
+    PAUSES,
+    SCHEDULE,
+    ending,
+    scopes,
+    settled,
+)
+
+UNKNOWN, RULE = "550 5.1.1 User unknown", "enhanced-5.1.1"
+ESCROW, SECOND = SCHEDULE.escrow, timedelta(seconds=1)
+ORG = "example.org"
+REFUSED = Claimed(
+    n=0, recipient=BOB, state=State.DEFERRED, attempts=1, refusal=RULE, refused=NOW
+)
+LATER = NOW + ESCROW
+
+
+def well(since: datetime = NOW + SECOND) -> Scopes:
+    """Return gates of a primary that took somebody else's mail at that time."""
+    found = scopes()
+    found.welcome(ORG, since)
+    return found
+
+
+def braked() -> Scopes:
+    """Return gates with the brake on."""
+    found = well()
+    found.brake = True
+    return found
+
+
+def gated(state: GateState, scope: str) -> Scopes:
+    """Return gates of which one is in this state."""
+    found = well()
+    found.restore(Gate(pauses=PAUSES, scope=scope, state=state))
+    return found
+
+
+def again(
+    text: str = UNKNOWN, claimed: Claimed = REFUSED, **circumstances: Any
+) -> Settlement:
+    """Settle the confirming attempt, by default with all that it needs."""
+    usual: dict[str, Any] = {"now": LATER, "standing": well(), "kept": True}
+    one = ending(text, claimed=claimed)
+    (found,) = settled([one], **(usual | circumstances))
+    return found
+
+
+def test_a_refusal_that_is_confirmed_is_final() -> None:
+    """It is quarantined: nobody is told until somebody proves who sent it."""
+    found = again()
+    assert (found.state, found.due, found.attempts) == (State.QUARANTINED, None, 2)
+
+
+NEEDS: dict[str, dict[str, Any]] = {
+    "a first refusal": {"claimed": replace(REFUSED, refusal="", refused=None)},
+    "the same rule": {"text": "550 5.2.1 Disabled"},
+    "the same rule, not its words alone": {"text": "550 User unknown"},
+    "a time of the first": {"claimed": replace(REFUSED, refused=None)},
+    "the escrow time": {"now": LATER - SECOND},
+    "a copy": {"kept": False},
+    "no brake": {"standing": braked()},
+    "others": {"standing": scopes()},
+    "others since then": {"standing": well(NOW)},
+    "a route that flows": {"standing": gated(GateState.PAUSED, ROUTE)},
+    "a domain that flows": {"standing": gated(GateState.PAUSED, ORG)},
+}
+
+
+@pytest.mark.parametrize("missing", NEEDS.values(), ids=list(NEEDS))
+def test_without_one_of_its_needs_it_rests_again(missing: dict[str, Any]) -> None:
+    """For another escrow time."""
+    found = again(**missing)
+    assert found.state is State.BOUNCE_PENDING
+    now = missing.get("now", LATER)
+    assert found.due == now + ESCROW
+
+
+@pytest.mark.parametrize("scope", [ROUTE, ORG])
+def test_a_suspicion_costs_a_refusal_no_second_escrow(scope: str) -> None:
+    """It is ripe at once, for the next drain; what has not rested yet rests."""
+    probing = gated(GateState.PROBING, scope)
+    found = again(standing=probing)
+    assert (found.state, found.due) == (State.BOUNCE_PENDING, LATER)
+    soon = again(standing=probing, now=LATER - SECOND)
+    assert soon.due == LATER - SECOND + ESCROW
+    other = again("550 5.2.1 Disabled", standing=probing)
+    assert other.due == LATER + ESCROW
+
+
+def test_the_clock_of_the_same_refusal_runs_on() -> None:
+    """Another refusal starts its own."""
+    same = again(kept=False)
+    assert (same.refusal, same.refused) == (RULE, NOW)
+    other = again("550 5.2.1 Disabled")
+    assert (other.refusal, other.refused) == ("enhanced-5.2.1", LATER)
+
+
+@pytest.mark.parametrize("text", ["450 4.2.0 busy", "421 bye", "452 4.2.2 full"])
+def test_a_delay_keeps_what_was_refused(text: str) -> None:
+    """The next attempt may confirm it: nothing else was said since."""
+    found = again(text)
+    assert found.state is State.DEFERRED
+    assert (found.refusal, found.refused) == (RULE, NOW)
+
+
+def test_a_refusal_of_us_takes_its_place() -> None:
+    """Then the message's own is not known any more."""
+    found = again("530 5.7.0 log in")
+    assert (found.refusal, found.refused) == ("stop", LATER)
+    twice = replace(REFUSED, refusal="stop")
+    assert again("530 5.7.0 log in", twice, standing=scopes()).refused == NOW
+
+
+@pytest.mark.parametrize("scope", [ROUTE, ORG])
+def test_a_refusal_that_everybody_meets_is_nobodys(scope: str) -> None:
+    """Once the gate is open, this message has met nothing of its own."""
+    found = again("530 5.7.0 log in", standing=gated(GateState.OPEN, scope))
+    assert (found.refusal, found.refused) == ("", None)
+
+
+def test_a_brief_stop_while_mail_flows_is_this_messages() -> None:
+    """After 421 it goes alone, and makes no gate suspicious any more."""
+    fresh = Claimed(n=0, recipient=BOB)
+    found = again("421 bye", fresh)
+    assert (found.refusal, found.refused, found.attempts) == ("stop", LATER, 1)
+
+
+def test_a_delivery_ends_it_all() -> None:
+    """The recipient had been refused by mistake."""
+    one = ending("250 ok", Stage.DOT, claimed=REFUSED)
+    (found,) = settled([one], now=LATER)
+    assert (found.state, found.refusal, found.attempts) == (State.DELIVERED, "", 2)
+
+
+def test_delays_add_up_while_the_primary_answers() -> None:
+    """Only those of ordinary retries: no stop, no escrow, no delivery."""
+    waited = Claimed(n=0, recipient=BOB, attempts=1, spent=timedelta(hours=2))
+    assert again("450 x", waited).spent == waited.spent + timedelta(minutes=2)
+    assert again("452 4.2.2 full", waited).spent == waited.spent + 2 * ESCROW
+    for text in ("530 x", UNKNOWN, "550 5.4.6 loop"):
+        assert again(text, waited).spent == waited.spent
+
+
+@pytest.mark.parametrize(
+    ("refusal", "confirms"), [(RULE, True), ("", False), ("stop", False)]
+)
+def test_a_copy_is_made_for_what_may_become_final(
+    refusal: str, *, confirms: bool
+) -> None:
+    """A refusal of us never does."""
+    claimed = (Claimed(n=0, recipient=BOB), replace(REFUSED, n=1, refusal=refusal))
+    message: Any = None  # it plays no part
+    assert Job(message=message, seq=1, claimed=claimed).confirms is confirms
+
+
+TEXTS = st.sampled_from(
+    [UNKNOWN, "550 no", "554 5.7.1 spam", "450 x", "421 x", "530 x", "550 5.4.6 loop"]
+)
+
+
+@given(
+    TEXTS,
+    st.sampled_from([Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT]),
+    st.sampled_from([GateState.PAUSED, GateState.PROBING, GateState.OPEN]).flatmap(
+        lambda state: st.sampled_from([gated(state, ROUTE), gated(state, ORG)])
+    ),
+    st.sampled_from(["", RULE, "stop", "basic-550", "text-content"]),
+    st.integers(0, 10**6),
+)
+def test_nothing_is_final_behind_a_gate(
+    text: str, stage: Stage, gates: Scopes, refusal: str, late: int
+) -> None:
+    """Whatever was said before, and however long ago."""
+    claimed = replace(REFUSED, refusal=refusal, refused=NOW if refusal else None)
+    now = NOW + timedelta(seconds=late)
+    one = ending(text, stage, claimed=claimed)
+    (found,) = settled([one], now=now, standing=gates, kept=True)
+    assert found.state in (State.DEFERRED, State.BOUNCE_PENDING, State.HELD)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (Answer.SEND, State.BOUNCED),
+        (Answer.NO, State.QUARANTINED),
+        (Answer.NEVER, State.QUARANTINED),
+        (Answer.LATER, State.BOUNCE_PENDING),
+    ],
+)
+def test_the_bounce_gate_decides_who_is_told(answer: Answer, state: State) -> None:
+    """It is asked only about what is confirmed, and what it says is kept."""
+    decision = Decision(answer=answer, rule="G0", reason="x", evidence={})
+    asked: list[str] = []
+
+    def permit(each: Judged) -> Permit:
+        asked.append(each.judgement.rule)
+        return Permit(decision=decision)
+
+    assert again(kept=False, permit=permit).permit is None
+    assert asked == []
+    found = again(permit=permit)
+    assert (found.state, found.permit) == (state, Permit(decision=decision))
+    assert asked == [RULE]

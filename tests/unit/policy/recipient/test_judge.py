@@ -1,0 +1,324 @@
+"""What an ending means in the light of everything else: each reconsideration."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from drainer.mail.envelope import Recipient
+from drainer.mail.message import BEHIND_GATE, Problem
+from drainer.mail.reply import Lost, Stage
+from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.breaker.registry import ROUTE, Scopes
+from drainer.policy.classify.classifier import Answer
+from drainer.policy.classify.rules import rules_of
+from drainer.policy.classify.verdict import Scope, Verdict
+from drainer.policy.recipient.delivery import Claimed
+from drainer.policy.recipient.judge import CONTRADICTED, MAX_DROPS, MAX_SOLO, Policy
+from drainer.policy.recipient.settle import FAR, ROUTE_WAITS, SECOND_LOOK, Settlement
+from drainer.policy.recipient.state import State
+from tests.support.scenarios.settlements import (
+    BOB,
+    NOW,
+    PAUSES,
+    SCHEDULE,
+    ending,
+    scopes,
+    settled,
+)
+
+SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
+LATER = NOW + 2 * HOUR
+GONE = Lost(reason="closed")
+LISTED = "554 5.7.1 Client host [192.0.2.7] blocked using bl.example"
+ORG = "example.org"
+
+
+def claim(**facts: Any) -> Claimed:
+    """Return Bob with a history."""
+    return replace(Claimed(n=0, recipient=BOB), **facts)
+
+
+def alone(
+    answer: Answer | str,
+    stage: Stage = Stage.RCPT,
+    claimed: Claimed | None = None,
+    **circumstances: Any,
+) -> Settlement:
+    """Settle one recipient."""
+    (found,) = settled([ending(answer, stage, claimed=claimed)], **circumstances)
+    return found
+
+
+def behind(state: GateState, scope: str = ROUTE, until: datetime | None = None) -> Any:
+    """Return gates of which one is in this state."""
+    found = scopes()
+    found.restore(Gate(pauses=PAUSES, scope=scope, state=state, until=until))
+    return found
+
+
+# ---- in doubt
+
+
+def test_what_may_have_arrived_before_is_held_rather_than_refused() -> None:
+    """The refusal may mean just that: "duplicate"."""
+    found = alone("554 5.6.0 duplicate", Stage.DOT, claim(doubts=1))
+    assert (found.state, found.judgement.rule) == (State.HELD, "refused-in-doubt")
+    assert alone("554 5.6.0 duplicate", Stage.DOT).state is State.BOUNCE_PENDING
+
+
+# ---- poison
+
+
+@pytest.mark.parametrize(
+    ("answer", "stage", "drops"),
+    [
+        (GONE, Stage.BODY, 1),
+        (Lost(reason="timeout"), Stage.BODY, 1),
+        ("421 4.3.0 bye", Stage.DOT, 1),
+        ("451 4.3.0 later", Stage.DOT, 0),
+        (GONE, Stage.DOT, 0),  # in doubt: that is counted as such
+        (GONE, Stage.DATA, 0),
+        (GONE, Stage.RCPT, 0),
+        ("421 4.3.0 bye", Stage.RCPT, 0),
+        ("554 5.7.1 early", Stage.BODY, 0),
+    ],
+)
+def test_a_session_that_ends_right_after_the_content_is_a_drop(
+    answer: Answer | str, stage: Stage, drops: int
+) -> None:
+    """It is counted, and the third one holds the message."""
+    first = alone(answer, stage)
+    assert first.drops == drops
+    third = alone(answer, stage, claim(drops=MAX_DROPS - 1))
+    assert (third.judgement.rule == "poison") is bool(drops)
+    assert (third.state is State.HELD) is bool(drops)
+    assert MAX_DROPS == 3
+
+
+# ---- refused together
+
+
+def refused_at_dot(count: int, text: str = "554 5.7.1 no", **facts: Any) -> list[Any]:
+    """Return the endings of a message whose recipients share a refusal."""
+    those = [Recipient(forward_path=f"u{n}@{ORG}") for n in range(count)]
+    return [
+        ending(text, Stage.DOT, claimed=Claimed(n=n, recipient=to, **facts))
+        for n, to in enumerate(those)
+    ]
+
+
+def test_who_is_refused_together_is_tried_alone_at_once() -> None:
+    """One's filter may have refused for all; it costs no attempt."""
+    found = settled(refused_at_dot(3))
+    assert {each.judgement.rule for each in found} == {"dot-shared"}
+    assert {each.state for each in found} == {State.DEFERRED}
+    assert all(each.solo and each.due == NOW and not each.attempts for each in found)
+    assert {each.refusal for each in found} == {""}
+
+
+def test_who_was_tried_alone_is_judged() -> None:
+    """Once is enough."""
+    (found,) = settled(refused_at_dot(1, solo=True))
+    assert (found.state, found.solo) == (State.BOUNCE_PENDING, True)
+    both = settled(refused_at_dot(2, solo=True))
+    assert {each.state for each in both} == {State.BOUNCE_PENDING}
+
+
+def test_only_twenty_are_tried_alone() -> None:
+    """A list of thousands does not become thousands of transactions."""
+    found = settled(refused_at_dot(MAX_SOLO + 5))
+    assert [each.solo for each in found] == [True] * 20 + [False] * 5
+    assert {each.state for each in found[20:]} == {State.BOUNCE_PENDING}
+
+
+def test_one_that_was_refused_at_rcpt_has_no_share_in_the_dot() -> None:
+    """It alone was accepted, so that the refusal is its own."""
+    own = ending("550 5.1.1 no", claimed=Claimed(n=0, recipient=BOB))
+    found = settled([own, *refused_at_dot(1)])
+    assert [each.solo for each in found] == [False, False]
+    assert {each.state for each in found} == {State.BOUNCE_PENDING}
+
+
+def test_what_is_not_refused_for_good_is_not_parted() -> None:
+    """They stay together in one transaction."""
+    found = settled(refused_at_dot(3, "451 4.7.1 later"))
+    assert [each.solo for each in found] == [False] * 3
+
+
+# ---- expired
+
+
+@pytest.mark.parametrize(
+    ("text", "spent", "expired"),
+    [
+        ("450 4.2.0 busy", SCHEDULE.lifetime, True),
+        ("450 4.2.0 busy", SCHEDULE.lifetime - timedelta(minutes=1), False),
+        ("452 4.2.2 full", SCHEDULE.quota, True),
+        ("452 4.2.2 full", SCHEDULE.quota - HOUR, False),
+        ("530 5.7.0 log in", 10 * SCHEDULE.lifetime, False),
+    ],
+)
+def test_what_has_waited_its_time_is_refused(
+    text: str, spent: timedelta, *, expired: bool
+) -> None:
+    """The delays count while the primary answers us, not the days of an outage."""
+    found = alone(text, claimed=claim(spent=spent))
+    assert (found.judgement.rule == "lifetime-spent") is expired
+    state = State.BOUNCE_PENDING if expired else State.DEFERRED
+    assert found.state is state
+    if expired:
+        assert found.judgement.reason.startswith("4.4.7 ")
+        assert found.refusal == "lifetime-spent"
+
+
+def test_too_many_recipients_never_expires() -> None:
+    """It is our own transaction that was too large."""
+    one = ending("452 x", accepted=1, claimed=claim(spent=10 * SCHEDULE.lifetime))
+    assert settled([one])[0].judgement.rule == "rcpt-too-many"
+
+
+def test_what_expired_and_is_busy_still_is_confirmed() -> None:
+    """By the same rule, though the words may differ."""
+    claimed = claim(
+        spent=SCHEDULE.lifetime, refusal="lifetime-spent", refused=NOW - HOUR
+    )
+    gates = scopes()
+    gates.welcome(ORG, NOW)
+    found = alone("450 4.2.1 again", claimed=claimed, standing=gates, kept=True)
+    assert found.state is State.QUARANTINED
+
+
+# ---- behind a gate
+
+
+@pytest.mark.parametrize(
+    ("scope", "waits", "said"),
+    [(ROUTE, ROUTE_WAITS, Scope.ROUTE), (ORG, ORG, Scope.DOMAIN)],
+)
+def test_while_everybody_is_refused_nobody_is_judged(
+    scope: str, waits: str, said: Scope
+) -> None:
+    """It waits for that gate, and has met no refusal."""
+    before = claim(refusal="enhanced-5.1.1", refused=NOW - HOUR)
+    gates = behind(GateState.OPEN, scope)
+    found = alone("550 5.1.1 no", claimed=before, standing=gates, kept=True)
+    assert (found.state, found.judgement.rule) == (State.DEFERRED, "gate-open")
+    assert (found.waits, found.judgement.scope) == (waits, said)
+    assert found.due == NOW + FAR
+    assert (found.refusal, found.refused, found.attempts) == ("", None, 0)
+
+
+@pytest.mark.parametrize("state", [GateState.PROBING, GateState.PAUSED])
+def test_a_gate_that_is_only_suspected_holds_no_judgement_back(
+    state: GateState,
+) -> None:
+    """It waits for confirmation; should the gate open, that is taken back."""
+    found = alone("550 5.1.1 no", standing=behind(state))
+    assert (found.state, found.refusal) == (State.BOUNCE_PENDING, "enhanced-5.1.1")
+
+
+def test_a_message_that_was_not_tried_waits_for_its_gate() -> None:
+    """The primary was not asked about it."""
+    problem = Problem(code=BEHIND_GATE, detail=LISTED)
+    found = alone(problem, standing=behind(GateState.OPEN, ORG))
+    assert (found.state, found.waits, found.attempts) == (State.DEFERRED, ORG, 0)
+    assert found.reply == LISTED
+
+
+@pytest.mark.parametrize(
+    ("until", "due"), [(None, NOW + SCHEDULE.first), (NOW + HOUR, NOW + HOUR)]
+)
+def test_what_meets_a_gate_that_probes_waits_for_it(
+    until: datetime | None, due: datetime
+) -> None:
+    """Until it may probe, or for the first delay."""
+    gates = behind(GateState.PAUSED, ORG, until)
+    found = alone("530 5.7.0 log in", standing=gates)
+    assert (found.waits, found.due) == (ORG, due)
+
+
+# ---- alone among others
+
+
+def stopped_before(since: datetime = NOW) -> Claimed:
+    """Return Bob, whose message was refused as if it were us."""
+    return claim(refusal=Verdict.STOP.value, refused=since)
+
+
+def welcoming(at: datetime) -> Scopes:
+    """Return gates that know of an accepted canary."""
+    found = scopes()
+    found.welcome(ROUTE, at)
+    found.welcome(ORG, at)
+    return found
+
+
+def test_the_one_that_is_refused_as_if_it_were_us_is_held() -> None:
+    """Others were welcome since; the spammer's words stop nothing."""
+    gates = welcoming(NOW + SECOND)
+    found = alone(LISTED, claimed=stopped_before(), standing=gates, now=LATER)
+    assert (found.state, found.judgement.rule) == (State.HELD, CONTRADICTED)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "welcome"),
+    [
+        (claim(), LATER),  # for the first time
+        (stopped_before(LATER), NOW),  # nobody since
+        (claim(refusal="stop"), LATER),
+        (claim(refusal="enhanced-5.1.1", refused=NOW), LATER),
+    ],
+)
+def test_it_is_not_held_before_others_were_welcome(
+    claimed: Claimed, welcome: datetime
+) -> None:
+    """Until then it may well be us."""
+    found = alone(LISTED, claimed=claimed, standing=welcoming(welcome), now=LATER)
+    assert found.state is State.DEFERRED
+    assert found.refusal == "stop"
+
+
+def test_a_brief_stop_holds_nothing() -> None:
+    """421 may come at any moment (RFC 5321 3.8); it is an attempt like others."""
+    gates = welcoming(NOW + SECOND)
+    found = alone("421 bye", claimed=stopped_before(), standing=gates, now=LATER)
+    assert found.state is State.DEFERRED
+    assert (found.judgement.verdict, found.attempts) == (Verdict.RETRY, 1)
+
+
+@pytest.mark.parametrize("text", ["421 bye", "450 4.7.1 Too many connections"])
+def test_a_brief_stop_that_makes_the_gate_suspicious_is_no_attempt(text: str) -> None:
+    """It may be meant for us, so the message waits for the gate."""
+    found = alone(text, standing=behind(GateState.PROBING, ORG))
+    assert (found.judgement.verdict, found.attempts) == (Verdict.STOP, 0)
+    assert found.waits == ORG
+
+
+@pytest.mark.parametrize("stage", [Stage.DATA, Stage.BODY, Stage.DOT])
+def test_a_canary_contradicts_no_stop_behind_rcpt(stage: Stage) -> None:
+    """It sends no content; a delivery speaks for every stage."""
+    gates = welcoming(NOW + SECOND)
+    first = ending(LISTED, stage, claimed=stopped_before())
+    (found,) = settled([first], standing=gates, now=LATER)
+    assert found.state is State.DEFERRED
+    gates.recall(ORG, "any.example", NOW + SECOND)
+    (found,) = settled([first], standing=gates, now=LATER)
+    assert (found.state, found.judgement.rule) == (State.HELD, CONTRADICTED)
+    assert "drainer release" in found.judgement.reason
+
+
+def test_a_message_that_is_refused_as_if_it_were_us_comes_back_soon() -> None:
+    """The second attempt decides, and the drain waits for it."""
+    found = alone(LISTED)
+    assert found.due is not None
+    assert found.due <= NOW + SECOND_LOOK
+
+
+def test_the_operators_rules_judge_first() -> None:
+    """This server says 550 for later."""
+    row = {"id": "theirs", "when": ["not today"], "permanent": "retry"}
+    policy = Policy(schedule=SCHEDULE, rules=rules_of([row]))
+    (found,) = settled([ending("550 5.1.1 Not today")], policy)
+    assert (found.state, found.judgement.rule) == (State.DEFERRED, "text-theirs")

@@ -1,0 +1,290 @@
+"""The envelope from trace fields: whom to trust, what to send to, what to strip."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
+
+RECEIVED = (
+    "Received: from client.example (client.example [192.0.2.7])\n"
+    "\tby mx2.backup.example (Postfix) with ESMTP id 2878E21E2F1\n"
+    "\tfor <asked@primary.example>; Mon, 23 Nov 2026 17:06:59 +0000 (UTC)\n"
+)
+BODY = "From: a@example.com\nTo: nobody@elsewhere.example\nSubject: hi\n\nbody\n"
+OURS = TraceRules(backup_host="MX2.backup.example.")
+
+
+def read(head: str, rules: TraceRules = TraceRules(), from_line: bytes = b"") -> Trace:  # noqa: B008
+    """Read a header section written as text."""
+    octets = head.encode("utf-8", "surrogateescape")
+    return read_trace(octets, rules, from_line=from_line)
+
+
+def paths(trace: Trace) -> list[str]:
+    """Return the forward paths."""
+    return [each.forward_path for each in trace.recipients]
+
+
+def left(head: str, rules: TraceRules = TraceRules()) -> str:  # noqa: B008
+    """Return the message without what is stripped."""
+    octets = head.encode()
+    ranges = read_trace(octets, rules).stripped
+    return b"".join(cut(iter([octets]), ranges)).decode()
+
+
+# ---- recipients
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("X-Original-To: x@p.org\nDelivered-To: d@p.org\n", ["x@p.org"]),
+        ("Delivered-To: d@p.org\nX-Original-To: x@p.org\n", ["x@p.org"]),
+        ("Delivered-To: d@p.org\nEnvelope-To: e@p.org\n", ["d@p.org"]),
+        ("Envelope-To: a@p.org, b@p.org,a@p.org\n", ["a@p.org", "b@p.org"]),
+        (
+            "X-Envelope-To: <a@p.org>\nX-Envelope-To: <b@p.org>\n",
+            ["a@p.org", "b@p.org"],
+        ),
+        ('Envelope-To: "a,b"@p.org, c@p.org\n', ['"a,b"@p.org', "c@p.org"]),
+        ("Delivered-To:\n\td@p.org\n", ["d@p.org"]),
+        ("DELIVERED-TO : d@p.org\n", ["d@p.org"]),
+        ("X-RCPT-TO: r@p.org\n", ["r@p.org"]),
+        ("Original-Recipient: rfc822;o@p.org\n", ["o@p.org"]),
+        ("Delivered-To: unknown\nEnvelope-To: e@p.org\n", ["e@p.org"]),
+        ("Delivered-To: jörg@p.org\n", ["jörg@p.org"]),
+    ],
+)
+def test_recipients_come_from_the_best_field_above_received(
+    fields: str, expected: list[str]
+) -> None:
+    """What the client asked for, before what aliases made of it, before the rest."""
+    trace = read(f"Return-Path: <s@e.com>\n{fields}{RECEIVED}{BODY}")
+    assert paths(trace) == expected
+    assert trace.problem is None
+
+
+def test_to_and_cc_are_never_recipients() -> None:
+    """They are the author's text."""
+    trace = read(f"Return-Path: <s@e.com>\nTo: t@p.org\nCc: c@p.org\n{RECEIVED}{BODY}")
+    assert trace.recipients == ()
+    assert trace.problem is not None
+    assert trace.problem.code == "no-envelope"
+
+
+def test_fields_below_received_are_the_clients() -> None:
+    """Anyone can send a Delivered-To; it stays below the server's own Received."""
+    trace = read(
+        f"Return-Path: <s@e.com>\nDelivered-To: real@p.org\n{RECEIVED}"
+        f"X-Original-To: forged@p.org\nReturn-Path: <forged@e.com>\n{BODY}"
+    )
+    assert paths(trace) == ["real@p.org"]
+    assert trace.reverse_path == "s@e.com"
+
+
+def test_fields_above_another_hosts_received_count_when_the_backup_is_named() -> None:
+    """With backup_host, what later hops put on top is trusted as well."""
+    lmtp = "Received: from mx2 by store.backup.example with LMTP\n\tid x; Mon\n"
+    head = f"{lmtp}X-Original-To: x@p.org\nReturn-Path: <s@e.com>\n{RECEIVED}{BODY}"
+    assert paths(read(head, OURS)) == ["x@p.org"]
+    assert paths(read(head)) == []
+
+
+def test_without_the_named_backup_nothing_is_trusted() -> None:
+    """A host that is not in the trace did not write it."""
+    head = f"Return-Path: <s@e.com>\nX-Original-To: x@p.org\n{RECEIVED}{BODY}"
+    trace = read(head, TraceRules(backup_host="other.example"))
+    assert trace.recipients == ()
+    assert trace.stripped == ()
+    assert trace.problem is not None
+    assert "other.example" in trace.problem.detail
+
+
+def test_the_for_clause_of_the_backup_names_the_recipient() -> None:
+    """It is there for single recipients, and it is the last resort."""
+    head = f"Return-Path: <s@e.com>\n{RECEIVED}{BODY}"
+    assert paths(read(head, OURS)) == ["asked@primary.example"]
+    assert paths(read(f"X-Original-To: x@p.org\n{head}", OURS)) == ["x@p.org"]
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        (
+            "Received: from [192.0.2.7] (helo=client)\n"
+            "\tby mx2.backup.example with esmtp (Exim 4.96)\n"
+            "\t(envelope-from <s@e.com>)\n\tid 1xVXY1-0005y3-2M\n"
+            "\tfor asked@primary.example;\n\tMon, 23 Nov 2026 17:00:00 +0000\n"
+        ),
+        (
+            "Received: from c by mx2.backup.example (8.17/8.17) with ESMTP id x"
+            " for <asked@primary.example>; Mon, 23 Nov 2026 17:00:00 GMT\n"
+        ),
+        (
+            "Received: by mx2.backup.example (Postfix, from userid 0)\n"
+            "\tid 6647D21E2B2 for <asked@primary.example>; Mon, 23 Nov 2026\n"
+        ),
+    ],
+    ids=["Exim", "one line", "local"],
+)
+def test_received_fields_of_several_servers_are_understood(received: str) -> None:
+    """The by and for clauses, however they are folded."""
+    trace = read(f"Return-Path: <s@e.com>\n{received}{BODY}", OURS)
+    assert paths(trace) == ["asked@primary.example"]
+
+
+@pytest.mark.parametrize(
+    "helo",
+    [
+        "x by evil.example for <victim@primary.example>;",
+        "x (",
+        "x by mx2.backup.example for <victim@primary.example>; (",
+        '"',
+    ],
+)
+def test_a_helo_name_cannot_forge_the_backups_received(helo: str) -> None:
+    """HELO may hold blanks and brackets, but never the line break before by."""
+    received = RECEIVED.replace("from client.example", f"from {helo}")
+    trace = read(f"Return-Path: <s@e.com>\n{received}{BODY}", OURS)
+    assert paths(trace) == ["asked@primary.example"]
+
+
+def test_without_any_received_only_the_leading_run_counts() -> None:
+    """An author may write a whole header; a delivery agent puts its fields on top."""
+    head = "Return-Path: <s@e.com>\nDelivered-To: d@p.org\nSubject: x\n"
+    assert paths(read(f"{head}X-Original-To: forged@p.org\n{BODY}")) == ["d@p.org"]
+    assert paths(read(f"Subject: x\n{head}{BODY}")) == []
+
+
+def test_a_configured_field_is_the_only_one() -> None:
+    """Whoever names a field knows his backup; nothing else is guessed at."""
+    rules = TraceRules(recipient_header="X-Real-To")
+    head = (
+        f"Return-Path: <s@e.com>\nX-Real-To: r@p.org\nDelivered-To: d@p.org\n{RECEIVED}"
+    )
+    assert paths(read(head + BODY, rules)) == ["r@p.org"]
+    assert paths(read(f"Delivered-To: d@p.org\n{RECEIVED}{BODY}", rules)) == []
+
+
+def test_the_virtualdomain_prefix_is_taken_off_on_request() -> None:
+    """A qmail host writes alias-user@domain for user@domain."""
+    head = f"Return-Path: <s@e.com>\nDelivered-To: alias-u@p.org\n{RECEIVED}{BODY}"
+    assert paths(read(head, TraceRules(strip_prefix="alias-"))) == ["u@p.org"]
+    assert paths(read(head)) == ["alias-u@p.org"]
+
+
+@pytest.mark.parametrize(
+    "value", ["bob", "a b@c.org", "a\rb@c.org", "\udcff@c.org", "a\x1b@c.org"]
+)
+def test_an_unusable_recipient_is_a_problem(value: str) -> None:
+    """It is named, and the usable ones stay listed."""
+    head = f"Return-Path: <>\nDelivered-To: {value}\nDelivered-To: d@p.org\n{RECEIVED}"
+    trace = read(head + BODY)
+    assert trace.problem is not None
+    assert trace.problem.code == "bad-address"
+    assert paths(trace) == ["d@p.org"]
+
+
+# ---- sender
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("Return-Path: <s@e.com>\n", "s@e.com"),
+        ("Return-Path: s@e.com\n", "s@e.com"),
+        ("Return-Path: <>\n", ""),
+        ("Return-Path: <MAILER-DAEMON>\n", ""),
+        ("X-Envelope-From: s@e.com\n", "s@e.com"),
+        ("X-Envelope-From: other@e.com\nReturn-Path: <s@e.com>\n", "s@e.com"),
+    ],
+)
+def test_the_sender_comes_from_return_path_first(field: str, expected: str) -> None:
+    """The null sender stays the null sender."""
+    trace = read(f"{field}Delivered-To: d@p.org\n{RECEIVED}{BODY}")
+    assert trace.reverse_path == expected
+    assert trace.problem is None
+
+
+def test_the_from_line_is_the_last_resort() -> None:
+    """An mbox From_ line, given apart or still on top; MAILER-DAEMON is null."""
+    head = f"Delivered-To: d@p.org\n{RECEIVED}{BODY}"
+    line = "From s@e.com Mon Nov 23 17:06:59 2026\n"
+    assert read(line + head).reverse_path == "s@e.com"
+    assert read(head, from_line=line.encode()).reverse_path == "s@e.com"
+    null = read(head, from_line=b"From MAILER-DAEMON Mon Nov 23 17:06:59 2026\n")
+    assert (null.reverse_path, null.problem) == ("", None)
+
+
+def test_an_unknown_sender_is_not_the_null_sender() -> None:
+    """From is the author's; without a record of the sender the message is held."""
+    trace = read(f"Delivered-To: d@p.org\n{RECEIVED}{BODY}")
+    assert trace.problem is not None
+    assert trace.problem.code == "no-envelope"
+
+
+# ---- stripping
+
+
+def test_delivery_fields_are_stripped_in_the_trusted_block_only() -> None:
+    """A left-over Delivered-To bounces as a loop; older ones may be signed."""
+    head = (
+        "From s@e.com Mon Nov 23 17:06:59 2026\nReturn-Path: <s@e.com>\n"
+        "X-Original-To:\n x@p.org\nX-Spam: no\nDelivered-To: d@p.org\n"
+        "Envelope-To: e@p.org\nDelivery-Date: Mon\nX-Envelope-Sender: s\n"
+    )
+    below = f"{RECEIVED}Delivered-To: old@p.org\nReturn-Path: <old@e.com>\n{BODY}"
+    assert left(head + below) == f"X-Spam: no\n{below}"
+
+
+def test_a_message_that_is_all_header_is_read() -> None:
+    """No blank line, no final newline."""
+    trace = read("Return-Path: <s@e.com>\nDelivered-To: d@p.org")
+    assert paths(trace) == ["d@p.org"]
+    assert left("Return-Path: <s@e.com>\nDelivered-To: d@p.org") == ""
+
+
+@given(
+    st.binary(max_size=80),
+    st.lists(st.integers(0, 80), max_size=6, unique=True),
+    st.integers(1, 20),
+)
+def test_cutting_does_not_depend_on_chunks(
+    data: bytes, edges: Sequence[int], every: int
+) -> None:
+    """Ranges may span chunks and chunks ranges."""
+    edges = sorted(min(edge, len(data)) for edge in edges)
+    ranges = list(zip(edges[::2], edges[1::2], strict=False))
+    kept = bytes(
+        octet
+        for index, octet in enumerate(data)
+        if not any(start <= index < end for start, end in ranges)
+    )
+    chunks = (data[i : i + every] for i in range(0, len(data), every))
+    assert b"".join(cut(chunks, ranges)) == kept
+
+
+@given(st.binary(max_size=300), st.sampled_from(["", "mx2.backup.example"]))
+def test_arbitrary_headers_never_crash(head: bytes, host: str) -> None:
+    """Any octets give a trace; its ranges lie in order within the header."""
+    rules = TraceRules(backup_host=host)
+    for text in (head, b"Delivered-To:" + head, b"Received:" + head):
+        trace = read_trace(text, rules)
+        str(trace).encode()
+        edges = [edge for pair in trace.stripped for edge in pair]
+        assert edges == sorted(edges)
+        assert not edges or edges[-1] <= len(text)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "value",
+    ['"\\' * 200_000, "(" * 400_000, "a," * 200_000, "<" * 400_000, " by" * 130_000],
+)
+def test_hostile_values_are_read_in_linear_time(value: str) -> None:
+    """Half a megabyte of quotes or brackets stalls nobody."""
+    read(f"Delivered-To: {value}\nReceived: {value}\n{BODY}")
+    read(f"Received: from a by mx2.backup.example for {value}\n{BODY}", OURS)
