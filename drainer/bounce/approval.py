@@ -1,4 +1,4 @@
-"""What an operator sees and decides of refusals that rest; the gate is asked now."""
+"""What an operator sees and decides about pending bounces."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -22,13 +22,13 @@ _EVENTS = {
     Answer.NO: Event.APPROVED_REFUSED,
     Answer.NEVER: Event.APPROVED_REFUSED,
 }
-"""What the gate says of an approved refusal -> the event; else it goes on resting."""
+"""Bounce decision on an approved refusal -> event; any other leaves it pending."""
 
 Open = Callable[[Message], Spooled]
 
 
 def ask(bouncer: Bouncer, each: Resting, now: datetime) -> Permit:
-    """Return what the gate would say if the refusal were final now.
+    """Return what the bounce rules would say if the refusal were final now.
 
     But for the limits: see ``Limiting.stand``.
     """
@@ -52,7 +52,7 @@ def ask(bouncer: Bouncer, each: Resting, now: datetime) -> Permit:
 def approvals(
     bouncer: Bouncer, these: Iterable[Resting], now: datetime
 ) -> Iterator[Ruling]:
-    """Yield what the gate makes of approved refusals; UsageError without evidence."""
+    """Yield the bounce decisions on approved refusals; UsageError without evidence."""
     for each in these:
         if each.found is None:
             message = f"nobody has looked yet who sent {each.row['native_id']}"

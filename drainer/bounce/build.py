@@ -1,4 +1,4 @@
-"""From the [bounce] section to what asks the bounce gate and sends reports."""
+"""From the [bounce] section to what asks the bounce rules and sends reports."""
 
 from collections.abc import Iterable
 from ipaddress import ip_network
@@ -50,7 +50,7 @@ def _encoded(name: str) -> str:
 
 
 def make_bouncing(config: Config) -> Bouncing | None:
-    """Return what the bounce gate goes by; None when nobody is to be told."""
+    """Return what the bounce rules goes by; None when nobody is to be told."""
     if not config.bounce.send:
         return None
     return Bouncing(

@@ -1,4 +1,4 @@
-"""Evidence about the senders of refused mail, gathered while it waits in escrow.
+"""Evidence about the senders of refused mail, gathered while the bounce is pending.
 
 DNS is slow and messages are hostile, so that nothing waits for this: what is not
 known yet when a refusal would be final is decided another time. A stranger's DNS may

@@ -1,8 +1,8 @@
-"""May a sender be told? What the bounce gate needs, gathered for one attempt.
+"""May a sender be told? What the bounce rules needs, gathered for one attempt.
 
-The gate itself is drainer.policy.bounce.decision; evidence lies in the ledger before
-the confirming attempt is made (drainer.bounce.collector). Whether it was reported
-already, and what the limits say, is asked again where the report is written
+The bounce rules itself is drainer.policy.bounce.decision; evidence lies in the ledger
+before the confirming attempt is made (drainer.bounce.collector). Whether it was
+reported already, and what the limits say, is asked again where the report is written
 (drainer.ledger.reports.limits).
 """
 
@@ -26,7 +26,7 @@ from drainer.runtime.values import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One recipient's refusal for good, as the gate is asked about it.
+    """One recipient's refusal for good, as the bounce rules are asked about it.
 
     Or its delay, or its delivery, if that is the ``action``.
     """
@@ -43,7 +43,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bouncer:
-    """Asks the gate."""
+    """Asks the bounce rules."""
 
     trust: Trust
     own: Own
@@ -52,7 +52,7 @@ class Bouncer:
     patience: timedelta = DAY
 
     def permit(self, job: Job, each: Judged, now: datetime) -> Permit:
-        """Return what the gate says about one recipient's confirmed refusal."""
+        """Return what the bounce rules say about one recipient's confirmed refusal."""
         original = job.message.message_id or job.message.id
         refusal = Refusal(
             sender=job.message.envelope.reverse_path,
@@ -64,7 +64,7 @@ class Bouncer:
         return self.ask(job.found, refusal, now)
 
     def ask(self, found: Found | None, refusal: "Refusal", now: datetime) -> Permit:
-        """Return what the gate says, but for what was told before."""
+        """Return what the bounce rules say, but for what was told before."""
         if found is None:
             words = "nobody has looked for evidence yet"
             decision = Decision(

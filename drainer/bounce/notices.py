@@ -1,4 +1,4 @@
-"""Senders who are told of a delay, or of a delivery: the gate is asked, then as ever.
+"""Reports of a delay or a delivery: the bounce rules decide about them too.
 
 A delivery is told of only where the sender asked for it (NOTIFY=SUCCESS) and the
 primary lacks DSN, a delay only if the operator wants that.
@@ -47,7 +47,7 @@ class Noticing:
                 pass
 
     async def ask(self) -> None:
-        """Ask the gate about everything that was noted."""
+        """Ask the bounce rules about everything that was noted."""
         while these := await self._ledger.asked_reports(self._sources):
             await self._ledger.answer_reports(
                 [(each, self._ask(each)) for each in these]

@@ -1,7 +1,8 @@
-"""All that it takes to notify senders, for one drain: evidence, the gate, reports.
+"""What one drain needs to notify senders: evidence, bounce decisions, reports.
 
-Evidence is gathered while the drain runs. At its end the gate is asked about delays
-and deliveries, and reports that are due are sent. Messages whose DNS is slow come last.
+Evidence is gathered while the drain runs. At its end the bounce rules are asked about
+delays and deliveries, and reports that are due are sent. Messages whose DNS is slow
+come last.
 """
 
 from collections.abc import Mapping

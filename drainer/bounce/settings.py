@@ -1,4 +1,4 @@
-"""Telling senders: evidence gathered, the gate asked, reports made and sent.
+"""Telling senders: evidence gathered, the bounce rules asked, reports made and sent.
 
 What is decided is pure (drainer.policy.bounce.decision), and what is promised lies in
 the ledger (drainer.ledger.reports.evidence); here is who asks and who does it.
@@ -17,7 +17,7 @@ from drainer.runtime.values import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bouncing:
-    """What the bounce gate goes by."""
+    """What the bounce rules goes by."""
 
     settings: Settings
     trust: Trust
@@ -32,7 +32,7 @@ class Bouncing:
 
 
 def make_bouncer(bouncing: Bouncing) -> Bouncer:
-    """Return what asks the bounce gate; it remembers nothing yet."""
+    """Return what asks the bounce rules; it remembers nothing yet."""
     return Bouncer(
         trust=bouncing.trust,
         own=bouncing.own,

@@ -70,7 +70,7 @@ def list_(
 ) -> None:
     """List who would be told what: refusals that rest, and reports, one a line.
 
-    What the gate would say is asked now, of the evidence that was gathered.
+    What the breaker would say is asked now, of the evidence that was gathered.
 
     Example: drainer bounces list --domain example.com
     """
@@ -117,7 +117,7 @@ def show(
 @app.command("approve")
 @as_verb
 def approve(asked: Asked) -> None:
-    """Take refusals for final now: the gate decides, report or quarantine.
+    """Take refusals for final now: the breaker decides, report or quarantine.
 
     Who is not proven is not told by this either.
 
@@ -235,7 +235,7 @@ def run(
 
     Example: drainer bounces run --to mx1.example.com
     """
-    quick = {"gate": {"give_up_after": "1m"}}
+    quick = {"breaker": {"give_up_after": "1m"}}
     with told(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
 

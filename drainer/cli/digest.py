@@ -45,7 +45,7 @@ def digest(
 ) -> None:
     """Sum up for the postmaster what became of the mail, and why.
 
-    Counts by state and reason, sender domains, the commonest refusals, open gates,
+    Counts by state and reason, sender domains, the commonest refusals, open breakers,
     reports. No bodies, and of addresses only the domain.
 
     Exit status: 3 it could not be mailed.

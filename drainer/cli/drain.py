@@ -109,13 +109,13 @@ def drain(
 
     Example: drainer drain postfix:/mnt/backup/spool --to mx1.example.com --rate 20/s
     """
-    sections: dict[str, dict[str, Any]] = {"throttle": {}, "primary": {}, "gate": {}}
+    sections: dict[str, dict[str, Any]] = {"throttle": {}, "primary": {}, "breaker": {}}
     if rate:
         sections["throttle"]["rate"] = rate
     if connections is not None:
         sections["primary"]["connections"] = connections
     if give_up_after:
-        sections["gate"]["give_up_after"] = give_up_after
+        sections["breaker"]["give_up_after"] = give_up_after
     with told(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
         if dry_run:
@@ -213,7 +213,7 @@ def _warn_of_defaults(config: Config) -> None:
 
 
 async def _check(run: Run, ledger: Ledger) -> None:
-    """Gate the drain: PrimaryNotReady or UsageError, and nothing was sent."""
+    """CircuitBreaker the drain: PrimaryNotReady or UsageError, and nothing was sent."""
     if not run.check:
         return
     health = await check_primary(run.orders.route, make_probe(run.config))

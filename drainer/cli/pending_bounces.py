@@ -19,12 +19,12 @@ from drainer.ledger.reports.pending_bounces import Resting, limits_now, resting,
 from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
 
-COLUMNS = ("id", "sender", "recipient", "state", "when", "gate", "because")
+COLUMNS = ("id", "sender", "recipient", "state", "when", "decision", "because")
 
 
 @contextmanager
 def asking(config: Config) -> Iterator[tuple[Report, Bouncer | None]]:
-    """Give the ledger, and the gate as it stands; None when nobody is told."""
+    """Give the ledger, and the bounce rules as it stands; None when nobody is told."""
     bouncing = make_bouncing(config)
     with Report(ledger_url(config)) as report:
         yield report, make_bouncer(bouncing) if bouncing is not None else None
@@ -42,16 +42,16 @@ def told_of(
 def _facts(bouncer: Bouncer | None, limits: Limiting, each: Resting) -> dict[str, Any]:
     row = each.row
     waits = row["state"] == State.BOUNCE_PENDING.value
-    gate = None
+    decision = None
     evidence: dict[str, str] = {}
     if waits and bouncer is not None:
         permit = approval.ask(bouncer, each, utcnow())
-        decision = stood(permit, each, limits).decision
-        evidence = dict(decision.evidence)
-        gate = {
-            "answer": decision.answer.value,
-            "rule": decision.rule,
-            "reason": decision.reason,
+        found = stood(permit, each, limits).decision
+        evidence = dict(found.evidence)
+        decision = {
+            "answer": found.answer.value,
+            "rule": found.rule,
+            "reason": found.reason,
         }
     due = row["due"] if waits else None
     return {
@@ -64,7 +64,7 @@ def _facts(bouncer: Bouncer | None, limits: Limiting, each: Resting) -> dict[str
         "reply": row["reply"] or None,
         "rule": row["rule"],
         "gathered": each.found is not None,
-        "gate": gate,
+        "decision": decision,
         "evidence": evidence,
         "report": _report_facts(each),
     }
@@ -85,12 +85,15 @@ def _report_facts(each: Resting) -> dict[str, Any] | None:
 
 def add_row(pages: Pages, fact: dict[str, Any]) -> None:
     """Add one recipient to a table with COLUMNS."""
-    gate, report = fact["gate"], fact["report"]
+    decision, report = fact["decision"], fact["report"]
     words, because = "", fact["reply"] or ""
     if report is not None:
         words, because = f"report {report['state']}", report["answer"] or ""
-    elif gate is not None:
-        words, because = f"{gate['answer']} by {gate['rule']}", gate["reason"]
+    elif decision is not None:
+        words, because = (
+            f"{decision['answer']} by {decision['rule']}",
+            decision["reason"],
+        )
     values = (
         fact["sender"] or "<>",
         fact["forward_path"],

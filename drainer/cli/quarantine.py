@@ -35,7 +35,7 @@ from drainer.ledger.operator_actions import PURGE, VERBS
 from drainer.ledger.query.quarantine import quarantined
 from drainer.ledger.reader import Report
 from drainer.ledger.records import Row, from_micros
-from drainer.policy.bounce.decision import RULES as GATE
+from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.classify.describe import meaning_of
 from drainer.policy.recipient.state import State
 from drainer.sources.common.files import beginning
@@ -98,7 +98,7 @@ def list_(
     Example: drainer quarantine list --domain example.com
     """
     config = load(path, ledger=ledger)
-    pages = Pages("id", "arrived", "size", "sender", "recipient", "why", "bounce gate")
+    pages = Pages("id", "arrived", "size", "sender", "recipient", "why", "bounce rules")
     missing = 0
     for fact in _listed(config, _within(filters)):
         missing += fact["content"] == MISSING
@@ -127,7 +127,7 @@ def _listed(config: Config, filters: Filters) -> Iterator[dict[str, Any]]:
 
 def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
     """Return one recipient for scripts."""
-    gate = row["gate"]
+    decision = row["decision"]
     return {
         "id": row["id"],
         "native_id": row["native_id"],
@@ -141,19 +141,21 @@ def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
         "rule": row["rule"],
         "reason": reason,
         "reply": row["reply"] or None,
-        "gate": gate
+        "decision": decision
         and {
-            "rule": gate["rule"],
-            "answer": gate["verdict"],
-            "about": GATE[gate["rule"]][0] if gate["rule"] in GATE else "",
-            "reason": from_json(gate["evidence"]).get("reason", ""),
+            "rule": decision["rule"],
+            "answer": decision["verdict"],
+            "about": BOUNCE_RULES[decision["rule"]][0]
+            if decision["rule"] in BOUNCE_RULES
+            else "",
+            "reason": from_json(decision["evidence"]).get("reason", ""),
         },
         "content": where,
     }
 
 
 def _add(pages: Pages, fact: dict[str, Any]) -> None:
-    gate = fact["gate"]
+    decision = fact["decision"]
     why = f"{fact['reason']} ({fact['reply']})" if fact["reply"] else fact["reason"]
     if fact["content"] == MISSING:
         why = f"CONTENT MISSING; {why}"
@@ -164,7 +166,7 @@ def _add(pages: Pages, fact: dict[str, Any]) -> None:
         shown(fact["reverse_path"] or "<>", 100),
         shown(fact["forward_path"], 100),
         shown(why, 200),
-        shown(f"{gate['rule']}: {gate['about']}") if gate else "",
+        shown(f"{decision['rule']}: {decision['about']}") if decision else "",
     )
 
 

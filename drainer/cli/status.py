@@ -101,10 +101,10 @@ def _listed(source: Source, seen: Counter[str]) -> Iterator[Message]:
 
 def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
     console = stdout()
-    for gate in facts["gates"]:
+    for breaker in facts["breakers"]:
         console.print(
-            f"[red]gate of {shown(gate['scope'])} {gate['state']}[/]:"
-            f" {shown(gate['reason'])} {shown(gate['reply'], 100)}"
+            f"[red]breaker of {shown(breaker['scope'])} {breaker['state']}[/]:"
+            f" {shown(breaker['reason'])} {shown(breaker['reply'], 100)}"
         )
     for row in reasons:
         since = from_micros(row["since"])

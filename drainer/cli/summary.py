@@ -83,18 +83,18 @@ def _print_reports(run: Run, drain: Drain) -> None:
         )
 
 
-def _print_gates(drain: Drain) -> None:
-    """Say which gates are open, why, and what to do about it."""
+def _print_breakers(drain: Drain) -> None:
+    """Say which breakers are open, why, and what to do about it."""
     console = stdout()
-    for gate in drain.keeper.open_gates:
-        cause = gate.cause
+    for breaker in drain.keeper.open_breakers:
+        cause = breaker.cause
         why = cause.judgement.reason if cause else "waiting did not help"
-        where = f" for {shown(gate.scope)}" if gate.scope else ""
+        where = f" for {shown(breaker.scope)}" if breaker.scope else ""
         console.print(f"[red]stopped{where}: {shown(why)}[/]")
         if cause is not None:
             console.print(f"  it said: {shown(cause.reply)}")
             console.print(f"  {remedy(cause)}")
-    if drain.keeper.open_gates:
+    if drain.keeper.open_breakers:
         console.print("nothing was judged by that; mend it and run the same again")
     if drain.keeper.scopes.brake:
         console.print(
@@ -106,7 +106,7 @@ def _print_gates(drain: Drain) -> None:
 def _print_next(run: Run, drain: Drain) -> None:
     """Say what remains, why, and what to run."""
     console = stdout()
-    _print_gates(drain)
+    _print_breakers(drain)
     if drain.tally.passed:
         console.print(f"  {drain.tally.passed} more messages were not chosen")
     urls = [source.url for source in run.sources]

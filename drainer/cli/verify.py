@@ -26,7 +26,7 @@ from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
 from drainer.mail.header import fields_of, unfold
 from drainer.mail.list_markers import marks_of
 from drainer.mail.message import Message
-from drainer.policy.bounce.decision import RULES as GATE
+from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.bounce.decision import Case, Decision, decide
 from drainer.policy.bounce.evidence import RULES, Evidence, judge
 from drainer.policy.bounce.facts import Facts, Strength, parse_address
@@ -271,7 +271,7 @@ def facts_of(
             }
             for row in evidence.rows
         ],
-        "gate": {
+        "decision": {
             "answer": decision.answer.value,
             "rule": decision.rule,
             "reason": decision.reason,
@@ -293,6 +293,7 @@ def _show(
     colour = _COLOURS[evidence.strength]
     console.print(f"verdict: [{colour}]{evidence.strength}[/]{by}")
     console.print(
-        f"if the primary refused it for good, the gate would say {decision.answer}"
-        f" by {decision.rule} ({GATE[decision.rule][0]}): {shown(decision.reason, 400)}"
+        f"after a permanent refusal, the bounce decision would be {decision.answer}"
+        f" by {decision.rule} ({BOUNCE_RULES[decision.rule][0]}):"
+        f" {shown(decision.reason, 400)}"
     )

@@ -23,7 +23,7 @@ from drainer.config.bounce import BounceSection
 from drainer.config.hook import HookSection
 from drainer.config.primary import HealthSection, Primary
 from drainer.config.storage import LedgerSection, SourceSection, TelemetrySection
-from drainer.config.throttle import GateSection, RetrySection, ThrottleSection
+from drainer.config.throttle import BreakerSection, RetrySection, ThrottleSection
 from drainer.config.watch import WatchSection
 
 
@@ -44,7 +44,7 @@ class Config(BaseSettings):
     health: HealthSection = HealthSection()
     throttle: ThrottleSection = ThrottleSection()
     retry: RetrySection = RetrySection()
-    gate: GateSection = GateSection()
+    breaker: BreakerSection = BreakerSection()
     bounce: BounceSection = BounceSection()
     watch: WatchSection = WatchSection()
     ledger: LedgerSection = LedgerSection()

@@ -24,7 +24,7 @@ _DELIMITERS = re.compile(r"[!#$%&'*+/=?^_`{|}~-]*")
 class BounceSection(Section):
     """What becomes of refusals for good, and what proves a sender (docs/bounces.md)."""
 
-    escrow: Duration | None = Field(
+    confirm_after: Duration | None = Field(
         None,
         description="how long one rests before it is tried for confirmation; empty ="
         " 1h, and 4h on the first day after an outage",

@@ -110,7 +110,7 @@ class RetrySection(Section):
         return self
 
 
-class GateSection(Section):
+class BreakerSection(Section):
     """What happens when the primary refuses us."""
 
     pauses: tuple[Duration, ...] = Field(

@@ -42,13 +42,13 @@ def make_orders(
         connections=primary.connections,
         rates=make_rates(config),
         pace=_pace(throttle, explicit=explicit),
-        pauses=config.gate.pauses,
-        give_up_after=config.gate.give_up_after,
+        pauses=config.breaker.pauses,
+        give_up_after=config.breaker.give_up_after,
         known_good=config.health.accept,
         sender=config.health.sender,
-        escrow=config.bounce.escrow,
+        confirm_after=config.bounce.confirm_after,
         windows=_windows(config),
-        brake=Brake(least=config.gate.brake_least, share=config.gate.brake_share),
+        brake=Brake(least=config.breaker.brake_least, share=config.breaker.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
         bouncing=make_bouncing(config)
         if acknowledge
@@ -107,12 +107,12 @@ def _schedule(config: Config) -> Schedule:
 
 
 def _windows(config: Config) -> Windows:
-    gate = config.gate
+    breaker = config.breaker
     return Windows(
-        run=gate.run,
-        contents=gate.contents,
-        votes=gate.votes,
-        first_votes=gate.first_votes,
+        run=breaker.run,
+        contents=breaker.contents,
+        votes=breaker.votes,
+        first_votes=breaker.first_votes,
     )
 
 

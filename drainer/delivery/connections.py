@@ -1,7 +1,7 @@
 """The lanes of a drain: each opens sessions, one after another, while it may.
 
 What a session does with its messages is drainer.delivery.worker's; which lane may open
-one is said by the steering, the gates, and the number of connections.
+one is said by the steering, the breakers, and the number of connections.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
-from drainer.delivery.breaker.guard import Gatekeeper
+from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.delivery.loader import Intake
 from drainer.delivery.pacing.controller import Steering
 from drainer.delivery.ready_queue import Backlog
@@ -61,13 +61,13 @@ class Owner(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Sessions:
-    """Opens sessions while there is work and the gates let them pass."""
+    """Opens sessions while there is work and the breakers let them pass."""
 
     owner: Owner
     orders: Orders
     ledger: Ledger
     tally: Tally
-    keeper: Gatekeeper
+    keeper: BreakerGuard
     backlog: Backlog
     intake: Intake
     #: The connections that the primary may see at once.
@@ -88,11 +88,11 @@ class Sessions:
             task.cancel()
 
     async def lane(self, n: int) -> None:
-        """Open sessions while there is work and the gate lets them pass."""
+        """Open sessions while there is work and the breaker lets them pass."""
         self._lanes[asyncio.current_task()] = n
         while await self.backlog.wait():
             await self._room()
-            if await self._pass_gate():
+            if await self._pass_breaker():
                 try:
                     async with self.slots:
                         if await self.throttle.connection() and not self.surplus:
@@ -113,7 +113,7 @@ class Sessions:
         while not self.backlog.closed and self.surplus:
             await self.keeper.wait(timedelta(seconds=1))
 
-    async def _pass_gate(self) -> bool:
+    async def _pass_breaker(self) -> bool:
         """Wait until this lane may open a session; False when it is over."""
         while not self.backlog.closed:
             now = utcnow()
@@ -126,7 +126,7 @@ class Sessions:
                 self.keeper.give_up()
                 self.owner.close()
                 return False
-            self.tally.waiting = f"{self.keeper.gate.state}: {self.keeper.reply}"
+            self.tally.waiting = f"{self.keeper.breaker.state}: {self.keeper.reply}"
             await self.keeper.wait(wait)
             self.tally.waiting = ""
         return False

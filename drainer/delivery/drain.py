@@ -1,7 +1,7 @@
 """The drain: one task group that scans, sends, tries again and acknowledges.
 
 It ends when every recipient is final or waits for something that a drain does
-not wait for; when the primary refuses us (the gate opens); when the ledger
+not wait for; when the primary refuses us (the breaker opens); when the ledger
 cannot be written; or when it is told to stop: then it claims nothing more and
 lets the sessions finish their message.
 """
@@ -18,7 +18,7 @@ from drainer.bounce.quarantine.cleanup import Tidier
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.service import Telling
 from drainer.delivery.acknowledger import Acknowledger
-from drainer.delivery.breaker.guard import Gatekeeper
+from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.delivery.breaker.monitor import Probing
 from drainer.delivery.connections import Sessions
 from drainer.delivery.fair_queue import WINDOW, Window
@@ -41,7 +41,7 @@ from drainer.mail.reply import Stage
 from drainer.policy.breaker.known_good import Known
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.judge import Judged, Policy
-from drainer.policy.recipient.retry import usual_escrow
+from drainer.policy.recipient.retry import usual_confirm_after
 from drainer.policy.recipient.settle import Settlement
 from drainer.runtime.process import utcnow
 from drainer.runtime.workers import Helper
@@ -77,10 +77,10 @@ class Drain:
         self.ledger = ledger
         self.tally = Tally(started=utcnow())
         known = Known(orders.known_good, orders.sender)
-        self.keeper = Gatekeeper(orders.pauses, known, self.note, orders.windows)
+        self.keeper = BreakerGuard(orders.pauses, known, self.note, orders.windows)
         self._sources = {source.url: source for source in sources}
         self._urls = list(self._sources)
-        self.keeper.on_move = self._heed_gates
+        self.keeper.on_move = self._heed_breakers
         self._quarantine = Quarantine(orders.quarantine) if orders.quarantine else None
         self._intake = Intake(
             self._sources,
@@ -166,7 +166,7 @@ class Drain:
         self._throttle.resume(None if last is None else utcnow() - last)
         async with self.telling or nullcontext():
             await self._drain()
-        await self._leave_gates()
+        await self._leave_breakers()
         if self._error is not None:
             raise self._error
         await self._check_ownership()
@@ -213,12 +213,12 @@ class Drain:
         self._sessions.cancel_opening()
 
     async def _take_up(self) -> None:
-        """Go on where the gates stood, and let what is ripe be confirmed."""
+        """Go on where the breakers stood, and let what is ripe be confirmed."""
         first_run = await self._probing.recall()
-        escrow = self.orders.escrow
-        if escrow is None:
-            escrow = usual_escrow(utcnow() - first_run)
-        schedule = replace(self.orders.schedule, escrow=escrow)
+        confirm_after = self.orders.confirm_after
+        if confirm_after is None:
+            confirm_after = usual_confirm_after(utcnow() - first_run)
+        schedule = replace(self.orders.schedule, confirm_after=confirm_after)
         self._policy = Policy(schedule=schedule, rules=self.orders.rules)
         if self.telling is not None and not self.orders.scans:
             await self.telling.gather_once()  # it is for this that a person runs it
@@ -237,8 +237,8 @@ class Drain:
         if self.telling and not self.tally.interrupted and self._error is None:
             await self.telling.finish()
 
-    async def _leave_gates(self) -> None:
-        """Bring what the gates came to into the ledger."""
+    async def _leave_breakers(self) -> None:
+        """Bring what the breakers came to into the ledger."""
         if not self.tally.interrupted and self._error is None:
             self.keeper.end()
         await self._guarded(self._probing.settle_moves())
@@ -303,7 +303,7 @@ class Drain:
         if self.keeper.probes and self.orders.choice.order is None:
             self._backlog.shuffle()
 
-    def _heed_gates(self) -> None:
+    def _heed_breakers(self) -> None:
         self._bring_back()
         if self.keeper.refuses:
             self.close()
@@ -315,7 +315,7 @@ class Drain:
         return not self._sessions.surplus and self.keeper.flowing(behind=behind)
 
     def barred(self, work: Work) -> Mapping[str, str]:
-        """Return recipient domains that wait behind their gate."""
+        """Return recipient domains that wait behind their breaker."""
         return self.keeper.barred(each.domain for each in work.job.claimed)
 
     def unused(self, work: Work) -> None:
@@ -323,7 +323,7 @@ class Drain:
         self.keeper.unused(each.domain for each in work.job.claimed)
 
     def observe(self, work: Work, judged: Sequence[Judged], now: datetime) -> None:
-        """Let the gates look at an attempt before it is settled."""
+        """Let the breakers look at an attempt before it is settled."""
         sender = work.job.message.envelope.reverse_path
         lasted = timedelta(seconds=time.monotonic() - work.started)
         if self.keeper.observe(judged, sender, now, lasted=lasted):

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from drainer.delivery.acknowledger import Acknowledger
-from drainer.delivery.breaker.guard import SOON, Gatekeeper
+from drainer.delivery.breaker.guard import SOON, BreakerGuard
 from drainer.delivery.breaker.monitor import Probing
 from drainer.delivery.fair_queue import Window
 from drainer.delivery.loader import Intake
@@ -62,7 +62,7 @@ class Feed:
     intake: Intake
     acknowledger: Acknowledger
     tally: Tally
-    keeper: Gatekeeper
+    keeper: BreakerGuard
     probing: Probing
     #: A scanner that waits for the first source.
     at_hand: Helper | None
@@ -227,7 +227,7 @@ class Feed:
         return await self.picker.claim(self._deadline, twins=not self.tally.scanning)
 
     async def _wake_prober(self) -> bool:
-        """Let a message be the probe of its gate; True when this drain may send it."""
+        """Let a message be the probe of its breaker; True if this drain may send it."""
         woken = await self.probing.wake_prober()
         if woken and not self.picker.takes_all:
             return await self.picker.next_due(self._deadline) == 0

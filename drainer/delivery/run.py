@@ -368,7 +368,7 @@ def _exit_code(
         return 1, None
     if drain.tally.interrupted:
         return INTERRUPTED, None
-    if drain.keeper.open_gates:
+    if drain.keeper.open_breakers:
         return 4, None
     urls = [source.url for source in run.sources]
     try:

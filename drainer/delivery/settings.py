@@ -55,7 +55,7 @@ class Orders:
     known_good: tuple[str, ...] = ()
     sender: str = ""
     #: How long a refusal rests; None = longer on the first day after an outage.
-    escrow: timedelta | None = None
+    confirm_after: timedelta | None = None
     brake: Brake = USUAL_BRAKE
     windows: Windows = USUAL_WINDOWS
     #: Who is proven, and who we are to senders; None: nobody is ever told.

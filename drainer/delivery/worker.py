@@ -22,7 +22,7 @@ from drainer.ledger.records import Closed, Conflict, Opened, Outcome
 from drainer.ledger.repository import Ledger
 from drainer.ledger.writer.client import Then
 from drainer.mail.envelope import domain_of
-from drainer.mail.message import BEHIND_GATE, HOST_LIMIT, Problem
+from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, Problem
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.recipient.delivery import Job
 from drainer.policy.recipient.judge import (
@@ -219,7 +219,7 @@ class Lane:
     def _admit(self, work: Work, session: Session) -> Work | None:
         """Return what may go of work that was taken; the rest is settled or put back.
 
-        Whoever is behind the gate of its domain waits there.
+        Whoever is behind the breaker of its domain waits there.
         """
         if self._misfits(work, session):
             return None
@@ -231,12 +231,12 @@ class Lane:
     def _leave_behind(
         self, work: Work, barred: Mapping[str, str], session: Session
     ) -> Work | None:
-        """Settle the recipients behind a gate; return the others, if there are any."""
+        """Settle the recipients behind a breaker; return the others, if any."""
         claimed = work.job.claimed
         going = tuple(each for each in claimed if each.domain not in barred)
         waiting = tuple(each for each in claimed if each.domain in barred)
         detail = next(filter(None, barred.values()), "it is being asked")
-        problem = Problem(code=BEHIND_GATE, detail=detail)
+        problem = Problem(code=BEHIND_BREAKER, detail=detail)
         if not going:
             self.refuse(work, problem)
             return None

@@ -1,8 +1,8 @@
-"""What waits for a gate, and what waits to be confirmed.
+"""What waits for a breaker, and what waits to be confirmed.
 
-Each function runs inside a transaction of the writer. Opening a gate takes back
+Each function runs inside a transaction of the writer. Opening a breaker takes back
 every refusal that waits for confirmation behind it; closing it makes all that
-waited due at once; and refusals ripen when their escrow time is over.
+waited due at once; and refusals ripen when their confirmation delay is over.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from drainer.ledger import schema
 from drainer.ledger.codec import decision_row
 from drainer.ledger.records import Decision, Kind, Row, from_micros
 from drainer.mail.envelope import domain_of
-from drainer.policy.breaker.breaker import Gate
+from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.detector import is_content
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.settle import ROUTE_WAITS
@@ -26,7 +26,7 @@ _DEFERRED, _PENDING = State.DEFERRED.value, State.BOUNCE_PENDING.value
 
 
 class Behind(NamedTuple):
-    """The recipients of some sources behind the gate of a scope; '' = the route."""
+    """The recipients of some sources behind the breaker of a scope; '' = the route."""
 
     sources: Sequence[str]
     scope: str
@@ -51,21 +51,21 @@ def opened(
     connection: sa.Connection,
     behind: Behind,
     run: str,
-    gate: Gate,
+    breaker: CircuitBreaker,
     times: tuple[int, int],
 ) -> int:
-    """Take back what waits for confirmation behind a gate that opened.
+    """Take back what waits for confirmation behind a breaker that opened.
 
-    ``times`` are now, and when it is looked at again should nobody close the gate.
+    ``times`` are now, and when it is looked at again should nobody close the breaker.
     Returns how many recipients it was.
     """
     now, due = times
     waits = behind.scope or ROUTE_WAITS
     change = _Change(
-        event=Event.GATE_OPENED,
-        rule="gate-open",
+        event=Event.BREAKER_OPENED,
+        rule="breaker-open",
         values={"due": due, "waits": waits, "refusal": "", "refused": None},
-        reason=gate.cause.judgement.reason if gate.cause else "",
+        reason=breaker.cause.judgement.reason if breaker.cause else "",
         run=run,
     )
     rows = _waiting(connection, behind)
@@ -91,7 +91,7 @@ def _forget_stops(connection: sa.Connection, behind: Behind) -> None:
 
 
 def closed(connection: sa.Connection, behind: Behind, now: int) -> None:
-    """Make due what waited for a gate that closed."""
+    """Make due what waited for a breaker that closed."""
     connection.execute(
         sa.update(schema.recipients)
         .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
@@ -101,7 +101,7 @@ def closed(connection: sa.Connection, behind: Behind, now: int) -> None:
 
 
 def wake_one(connection: sa.Connection, behind: Behind, since: int) -> bool:
-    """Make the oldest that waits for a gate due, as its probe; False = none.
+    """Make the oldest that waits for a breaker due, as its probe; False = none.
 
     One that was tried ``since`` then tells nothing new. It is due long since, so that
     no end of a drain's patience is before it.
@@ -129,7 +129,7 @@ def wake_one(connection: sa.Connection, behind: Behind, since: int) -> bool:
 
 
 class Brake(NamedTuple):
-    """When too many refusals for good are pending: ``[gate] brake``."""
+    """When too many refusals for good are pending: ``[breaker] brake``."""
 
     least: int
     share: float
@@ -141,7 +141,7 @@ USUAL_BRAKE = Brake(least=10, share=0.05)
 class Ripened(NamedTuple):
     """What came of looking for refusals to confirm."""
 
-    #: Refusals whose escrow time is over.
+    #: Refusals whose confirmation delay is over.
     ripe: int
     #: Refusals that wait for confirmation, contents not counted, and all recipients.
     pending: int
@@ -167,7 +167,7 @@ def ripen(
     how: Ripening,
     identity: tuple[str, int],
 ) -> Ripened:
-    """Let refusals whose escrow time is over be tried again, for confirmation.
+    """Let refusals whose confirmation delay is over be tried again, for confirmation.
 
     Nothing ripens while the brake is on. ``identity`` is the run and now.
     """
@@ -175,12 +175,12 @@ def ripen(
     pending, handled = _pending(connection, sources)
     braked = pending > max(brake.least, brake.share * handled)
     ripe = [_R.due <= now]
-    if how.looked:  # else the gate could not but say: another time
+    if how.looked:  # else the breaker could not but say: another time
         ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
     rows = _waiting(connection, Behind(sources, ""), *ripe)
     domains = sorted({domain_of(row.forward_path) for row in rows})
     if rows and not braked and not how.dry:
-        # Due since its escrow was over: also for a drain that waits for nothing.
+        # Due since its confirmation delay was over: also for a drain that waits for nothing.
         change = _Change(event=Event.RIPE, rule="ripe", values={}, run=run)
         _move(connection, rows, change, now)
     return Ripened(
@@ -259,7 +259,7 @@ def _move(
         decision_row(
             Decision(
                 at=from_micros(now),
-                kind=Kind.GATE,
+                kind=Kind.BREAKER,
                 rule=change.rule,
                 evidence={"state": change.after.value, "reason": change.reason},
                 message=row.message,

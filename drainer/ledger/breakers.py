@@ -1,4 +1,4 @@
-"""The scope gates in the ledger, kept over restarts; and what was learnt of a route.
+"""The circuit breakers in the ledger, and what earlier runs learnt of a route.
 
 Each function runs inside a transaction of the writer.
 """
@@ -13,42 +13,44 @@ from drainer.ledger import schema
 from drainer.ledger.columns import from_json, to_json
 from drainer.ledger.records import Row, from_micros, to_micros
 from drainer.mail.envelope import domain_of
-from drainer.policy.breaker.breaker import Cause, Gate, GateState, Phase
+from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
 from drainer.policy.classify.verdict import Judgement, Scope, Verdict
 from drainer.policy.recipient.settle import ROUTE_WAITS
 from drainer.policy.recipient.state import State
 
-_R, _M, _G = schema.recipients.c, schema.messages.c, schema.gates.c
+_R, _M, _G = schema.recipients.c, schema.messages.c, schema.breakers.c
 LEARNT_FOR = timedelta(days=30)
 MAX_LEARNT = 20_000
 SENDERS = 2
 """Of a recipient domain that are recalled: one of them is another than any."""
 
 
-def keep(connection: sa.Connection, route: str, gate: Gate, now: int) -> None:
-    """Write a gate down; one that is as at the start needs no row."""
+def keep(
+    connection: sa.Connection, route: str, breaker: CircuitBreaker, now: int
+) -> None:
+    """Write a breaker down; one that is as at the start needs no row."""
     connection.execute(
-        sa.delete(schema.gates).where(_G.route == route, _G.scope == gate.scope)
+        sa.delete(schema.breakers).where(_G.route == route, _G.scope == breaker.scope)
     )
-    if gate == Gate(pauses=gate.pauses, scope=gate.scope):
+    if breaker == CircuitBreaker(pauses=breaker.pauses, scope=breaker.scope):
         return
     row = {
         "route": route,
-        "scope": gate.scope,
-        "state": gate.state.value,
-        "until": to_micros(gate.until) if gate.until else None,
+        "scope": breaker.scope,
+        "state": breaker.state.value,
+        "until": to_micros(breaker.until) if breaker.until else None,
         "since": now,
-        "facts": to_json(_facts(gate)),
+        "facts": to_json(_facts(breaker)),
     }
-    connection.execute(sa.insert(schema.gates), [row])
+    connection.execute(sa.insert(schema.breakers), [row])
 
 
-def _facts(gate: Gate) -> Row:
-    cause = gate.cause
+def _facts(breaker: CircuitBreaker) -> Row:
+    cause = breaker.cause
     return {
-        "phase": gate.phase.value,
-        "failures": gate.failures,
-        "reopening": gate.reopening,
+        "phase": breaker.phase.value,
+        "failures": breaker.failures,
+        "reopening": breaker.reopening,
         "cause": cause
         and {
             "trigger": cause.trigger,
@@ -67,13 +69,13 @@ def _facts(gate: Gate) -> Row:
     }
 
 
-def gate_of(row: Row, pauses: tuple[timedelta, ...]) -> Gate:
-    """Rebuild a gate from its row."""
+def breaker_of(row: Row, pauses: tuple[timedelta, ...]) -> CircuitBreaker:
+    """Rebuild a breaker from its row."""
     facts = from_json(row["facts"])
-    return Gate(
+    return CircuitBreaker(
         pauses=pauses,
         scope=row["scope"],
-        state=GateState(row["state"]),
+        state=BreakerState(row["state"]),
         phase=Phase(facts["phase"]),
         until=None if row["until"] is None else from_micros(row["until"]),
         failures=facts["failures"],
@@ -104,7 +106,7 @@ def _cause_of(facts: Row) -> Cause:
 class Memory(NamedTuple):
     """What earlier runs knew of a route."""
 
-    gates: list[Row]
+    breakers: list[Row]
     #: Addresses that were delivered to lately.
     learnt: list[str]
     #: (recipient domain, sender domain, when), the latest two senders of each domain.
@@ -114,11 +116,11 @@ class Memory(NamedTuple):
 
 
 def recall(connection: sa.Connection, route: str, now: int) -> Memory:
-    """Return the gates of a route, and addresses that it took lately, in order."""
+    """Return the breakers of a route, and addresses that it took lately, in order."""
     mine = _G.route == route
-    paused = GateState.PAUSED.value  # a new run tries at once
-    connection.execute(sa.delete(schema.gates).where(mine, _G.state == paused))
-    rows = connection.execute(sa.select(schema.gates).where(mine))
+    paused = BreakerState.PAUSED.value  # a new run tries at once
+    connection.execute(sa.delete(schema.breakers).where(mine, _G.state == paused))
+    rows = connection.execute(sa.select(schema.breakers).where(mine))
     since = now - LEARNT_FOR // timedelta(microseconds=1)
     kept = [dict(row) for row in rows.mappings()]
     bound = sa.select(schema.sources.c.url).where(schema.sources.c.route == route)
@@ -157,7 +159,7 @@ def _let_go(
     scopes: list[str],
     now: int,
 ) -> None:
-    """Make due what waits for a gate that nobody keeps: a crash came in between."""
+    """Make due what waits for a breaker that nobody keeps: a crash came in between."""
     these = sa.select(_M.seq).where(_M.source.in_(sources))
     connection.execute(
         sa.update(schema.recipients)

@@ -164,9 +164,9 @@ class Report:
         )
         return next(iter(self.rows(_of(query, sources))), None)
 
-    def gates(self) -> list[Row]:
-        """Return the gates that are not as at the start: scope, state, since, cause."""
-        query = sa.select(schema.gates).order_by(schema.gates.c.scope)
+    def breakers(self) -> list[Row]:
+        """Return the breakers that have moved: scope, state, since, cause."""
+        query = sa.select(schema.breakers).order_by(schema.breakers.c.scope)
         found = []
         for row in self.rows(query):
             cause = from_json(row["facts"])["cause"] or {}

@@ -38,7 +38,7 @@ class Kind(enum.StrEnum):
     RUN_ENDED = "run-ended"
     HEALTH = "health"
     CONNECTION = "connection"
-    GATE = "gate"
+    BREAKER = "breaker"
     THROTTLE = "throttle"
     SCANNED = "scanned"
     VERDICT = "verdict"

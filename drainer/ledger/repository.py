@@ -41,7 +41,7 @@ from drainer.ledger.reserve import Reserve, place_of, records_of
 from drainer.ledger.writer.batch import Call, Identity, Noted, opening
 from drainer.ledger.writer.client import Then, Writer
 from drainer.policy.admission.identity import Scan
-from drainer.policy.breaker.breaker import Gate
+from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.pacing.overrides import InForce
 from drainer.policy.recipient.delivery import Job
 from drainer.policy.recipient.judge import Permit
@@ -247,36 +247,38 @@ class Ledger:
         )
         return taken / runs.WHOLE
 
-    # --- the gates
+    # --- the breakers
 
     async def recall(self, route: str) -> breakers.Memory:
-        """Return the gates of a route as the run before left them, and what it knew."""
+        """Return a route's breakers as the last run left them, and what it knew."""
         return await self._call(breakers.recall, route=route, now=_now())
 
-    async def keep_gate(self, route: str, gate: Gate) -> None:
-        """Write a gate down."""
-        await self._call(breakers.keep, route=route, gate=gate, now=_now())
+    async def keep_breaker(self, route: str, breaker: CircuitBreaker) -> None:
+        """Write a breaker down."""
+        await self._call(breakers.keep, route=route, breaker=breaker, now=_now())
 
-    async def gate_opened(self, sources: Sequence[str], gate: Gate) -> int:
-        """Take back the refusals behind a gate that opened; return how many."""
+    async def breaker_opened(
+        self, sources: Sequence[str], breaker: CircuitBreaker
+    ) -> int:
+        """Take back the refusals behind a breaker that opened; return how many."""
         now = _now()
         return await self._call(
             breaker_waits.opened,
-            behind=breaker_waits.Behind(sources, gate.scope),
+            behind=breaker_waits.Behind(sources, breaker.scope),
             run=self.run_id,
-            gate=gate,
+            breaker=breaker,
             times=(now, now + FAR // timedelta(microseconds=1)),
         )
 
-    async def gate_closed(self, sources: Sequence[str], scope: str) -> None:
-        """Make due what waited for a gate that closed."""
+    async def breaker_closed(self, sources: Sequence[str], scope: str) -> None:
+        """Make due what waited for a breaker that closed."""
         behind = breaker_waits.Behind(sources, scope)
         await self._call(breaker_waits.closed, behind=behind, now=_now())
 
     async def wake_one(
         self, sources: Sequence[str], scope: str, since: datetime
     ) -> bool:
-        """Make one that waits for a gate due now, to probe with; False = none.
+        """Make one that waits for a breaker due now, to probe with; False = none.
 
         Those that were tried since then are none.
         """
@@ -293,7 +295,7 @@ class Ledger:
         dry: bool = False,
         looked: bool = False,
     ) -> breaker_waits.Ripened:
-        """Let refusals whose escrow time is over be tried again; as waiting.ripen."""
+        """Let refusals whose confirmation delay is over be tried again."""
         return await self._call(
             breaker_waits.ripen,
             sources=sources,
@@ -330,13 +332,13 @@ class Ledger:
         await self._call(notices.overtaken)
 
     async def asked_reports(self, sources: Sequence[str]) -> list[notices.Asked]:
-        """Return reports of which the gate may be asked now."""
+        """Return reports of which the breaker may be asked now."""
         return await self._call(notices.asked, sources=sources, now=_now())
 
     async def answer_reports(
         self, answers: Sequence[tuple[notices.Asked, Permit]]
     ) -> None:
-        """Write down what the gate said of them."""
+        """Write down what the breaker said of them."""
         await self._call(notices.answered, answers=answers, run=self.run_id, now=_now())
 
     async def needless(self, ids: Sequence[str]) -> list[str]:

@@ -116,7 +116,7 @@ recipients = sa.Table(
     sa.Column("spent", _Time, nullable=False, server_default="0"),
     sa.Column("refusal", sa.String(64), nullable=False, server_default=""),
     sa.Column("refused", _Time),
-    #: The gate that it waits for: a recipient domain, '*' for the route, '' for none.
+    #: The breaker it waits for: a recipient domain, '*' for the route, '' for none.
     sa.Column("waits", sa.String(255), nullable=False, server_default=""),
     #: The attempt that has it in flight, or had it last: its outcome counts.
     sa.Column("attempt", sa.BigInteger),
@@ -126,9 +126,9 @@ recipients = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: The gates that are not as at the start, and how they came to it.
-gates = sa.Table(
-    "gates",
+#: The breakers that are not as at the start, and how they came to it.
+breakers = sa.Table(
+    "breakers",
     metadata,
     sa.Column("route", sa.String(300), primary_key=True),
     #: A recipient domain; '' is the route itself.
@@ -136,7 +136,7 @@ gates = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("until", _Time),
     sa.Column("since", _Time, nullable=False),
-    #: The rest of policy.gate.Gate, as JSON.
+    #: The rest of policy.breaker.CircuitBreaker, as JSON.
     sa.Column("facts", LONG_TEXT, nullable=False),
 )
 
@@ -183,8 +183,8 @@ reports = sa.Table(
     #: Message-ID of the report that tells of it; '' before the first attempt to send
     #: it, after which nothing is added to that report.
     sa.Column("report", sa.String(400), nullable=False, server_default=""),
-    #: asked (the gate has not answered), refused (by it), queued, sent, failed (never
-    #: bounced in turn). A failure is queued at once: the gate was asked before.
+    #: asked (no bounce decision yet), refused (by it), queued, sent, failed (never
+    #: bounced in turn). A failure is queued at once: its decision was made before.
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("due", _Time),
     sa.Column("attempts", sa.Integer, nullable=False),

@@ -22,7 +22,7 @@ def standing(
         "balanced": spooled == sum(states.values()),
         "messages": report.message_counts(sources),
         "run": report.last_run(),
-        "gates": report.gates(),
+        "breakers": report.breakers(),
         "expires_first": expiry(report.expires_first(sources), lifetime),
     }
 

@@ -18,7 +18,7 @@ from drainer.ledger.controls import Desk
 from drainer.ledger.known_messages import has_news
 from drainer.ledger.owner import writable
 from drainer.ledger.records import Decision, Listing, from_micros
-from drainer.policy.breaker.breaker import GateState
+from drainer.policy.breaker.breaker import BreakerState
 from drainer.policy.pacing.overrides import Control, InForce
 from drainer.policy.recipient.state import State
 from drainer.runtime.private_files import (
@@ -98,14 +98,14 @@ class Diary:
         reports = sa.select(sa.func.min(schema.reports.c.due)).where(
             schema.reports.c.state == "queued"
         )
-        gates = sa.select(sa.func.min(schema.gates.c.until)).where(
-            schema.gates.c.route == self._route,
-            schema.gates.c.state == GateState.OPEN.value,
+        breakers = sa.select(sa.func.min(schema.breakers.c.until)).where(
+            schema.breakers.c.route == self._route,
+            schema.breakers.c.state == BreakerState.OPEN.value,
         )
         with engine.in_use(self._url), self._engine.connect() as connection:
-            found = [connection.scalar(query) for query in (due, reports, gates)]
+            found = [connection.scalar(query) for query in (due, reports, breakers)]
         if found[0] is None and found[1] is None:
-            return None  # a gate alone keeps nothing waiting
+            return None  # a breaker alone keeps nothing waiting
         return from_micros(min(each for each in found if each is not None))
 
 

@@ -52,7 +52,7 @@ PROBLEMS: dict[str, tuple[str, bool]] = {
 
 HOST_LIMIT = "host-limit"
 """The code of what holds nothing: this host had no descriptor free for the message."""
-BEHIND_GATE = "gate-open"
+BEHIND_BREAKER = "breaker-open"
 """The code of what holds nothing: a message waits, and is not tried. Its detail is
 what the primary said to others."""
 
@@ -73,7 +73,7 @@ class Problem:
 
     def __str__(self) -> str:
         """Say it as a person reads it."""
-        if self.code in (BEHIND_GATE, HOST_LIMIT):
+        if self.code in (BEHIND_BREAKER, HOST_LIMIT):
             return self.detail
         return f"{self.code}: {PROBLEMS[self.code][0]} ({self.detail})"
 

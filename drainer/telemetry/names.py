@@ -17,7 +17,7 @@ SPANS: dict[str, str] = {
     "classify": "one decision about one recipient",
     "throttle.wait": "how long the message waited for the rate, an event",
     "throttle.*": "the allowed rate moved: narrow, widen, set, pause or resume",
-    "gate.*": "the scope gate moved: to closed, paused or open",
+    "breaker.*": "the circuit breaker moved: to closed, paused or open",
     "watch": "one watch, from start to end",
     "watch.*": "the watch changed its state: to down, probing, canary, ramp, cruise,"
     " waiting, done or armed",

@@ -202,7 +202,7 @@ class Projection:
             Kind.WATCH: row["rule"].replace("-", ".", 1),
             Kind.HEALTH: "health.check",
             Kind.CONNECTION: "smtp.connect",
-            Kind.GATE: row["rule"].replace("-", ".", 1),
+            Kind.BREAKER: row["rule"].replace("-", ".", 1),
             Kind.THROTTLE: row["rule"].replace("-", ".", 1),
         }
         name = str(kinds.get(Kind(row["kind"]), row["kind"]))

@@ -37,11 +37,11 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
         ),
     )
     yield from _list(
-        "Gates that are not closed",
+        "Breakers that are not closed",
         (
             f"{each['scope']} {each['state']} since {_minute(each['since'])}:"
             f" {each['reason']} {each['reply']}"
-            for each in facts["gates"]
+            for each in facts["breakers"]
         ),
     )
     yield from _refused(facts)
@@ -65,7 +65,7 @@ def _refused(facts: Mapping[str, Any]) -> Iterator[str]:
         ),
     )
     yield from _list(
-        "Not told of it, by which rule of the bounce gate",
+        "Not told of it, by which rule of the bounce rules",
         (
             f"{each['recipients']:>7} {each['rule']}: {each['about']}"
             for each in facts["not_told"]

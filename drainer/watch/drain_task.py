@@ -18,7 +18,7 @@ from drainer.delivery.run import (
 )
 from drainer.errors import DrainerError
 from drainer.ledger.watch_log import Diary
-from drainer.policy.breaker.breaker import Gate
+from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.registry import ROUTE
 from drainer.policy.watch.machine import Happening
 from drainer.policy.watch.states import Event
@@ -82,9 +82,9 @@ class Draining:
         if ended.error is not None:
             return _failed(ended.error)
         drain = ended.parts.drain
-        sent, gates = drain.tally.sent_messages, drain.keeper.open_gates
-        if gates and (not sent or gates[0].scope == ROUTE):
-            return _refused(gates[0])
+        sent, breakers = drain.tally.sent_messages, drain.keeper.open_breakers
+        if breakers and (not sent or breakers[0].scope == ROUTE):
+            return _refused(breakers[0])
         due = await asyncio.to_thread(
             self._diary.next_due, self._plan.urls, braked=drain.keeper.scopes.brake
         )
@@ -93,17 +93,19 @@ class Draining:
                 event=Event.FINISHED,
                 why=f"{sent} messages sent, nothing is left for a drain",
             )
-        domains = ", ".join(gate.scope for gate in gates)
+        domains = ", ".join(breaker.scope for breaker in breakers)
         rest = f"{domains} is refused" if domains else "the rest falls due later"
         why = f"{sent} messages sent, {rest}"
         return Happening(event=Event.LEFT, why=why, until=due, fruitful=sent > 0)
 
 
-def _refused(gate: Gate) -> Happening:
-    reply = gate.cause.reply if gate.cause else "no message was taken for too long"
-    where = f"mail for {gate.scope} is refused: " if gate.scope else ""
+def _refused(breaker: CircuitBreaker) -> Happening:
+    reply = (
+        breaker.cause.reply if breaker.cause else "no message was taken for too long"
+    )
+    where = f"mail for {breaker.scope} is refused: " if breaker.scope else ""
     why = f"{where}{reply}"
-    return Happening(event=Event.REFUSED, why=why, until=gate.until, fruitful=False)
+    return Happening(event=Event.REFUSED, why=why, until=breaker.until, fruitful=False)
 
 
 def _failed(error: DrainerError) -> Happening:

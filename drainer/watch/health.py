@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.pacing.overrides import Ask, Control, InForce
 from drainer.policy.watch.machine import Happening, Watch
 from drainer.policy.watch.states import Event, State, Wait
@@ -74,7 +74,7 @@ class DrainSense:
     """Looks at the drain that runs."""
 
     def __init__(self) -> None:
-        """Begin with a gate that never paused."""
+        """Begin with a breaker that never paused."""
         self._failures = 0
 
     def happenings(self, watch: Watch, draining: Draining) -> Iterator[Happening]:
@@ -82,17 +82,17 @@ class DrainSense:
         if draining.parts is None or draining.told:
             return
         drain = draining.parts.drain
-        gate, tally = drain.keeper.gate, drain.tally
+        breaker, tally = drain.keeper.breaker, drain.tally
         reply = drain.keeper.reply
-        if watch.wait is Wait.GATE:
-            if gate.flows:
+        if watch.wait is Wait.BREAKER:
+            if breaker.flows:
                 yield Happening(event=Event.FLOWS)
-            elif _is_paused(gate) and gate.failures > self._failures:
+            elif _is_paused(breaker) and breaker.failures > self._failures:
                 yield Happening(event=Event.SICK, why=reply)
             return
-        if _is_paused(gate):
-            self._failures = gate.failures
-            yield Happening(event=Event.BARRED, why=reply, until=gate.until)
+        if _is_paused(breaker):
+            self._failures = breaker.failures
+            yield Happening(event=Event.BARRED, why=reply, until=breaker.until)
             return
         if watch.state is State.CANARY and tally.sent_messages:
             yield Happening(event=Event.FIRST)
@@ -100,7 +100,7 @@ class DrainSense:
             yield Happening(event=Event.FULL)
 
 
-def _is_paused(gate: Gate) -> bool:
+def _is_paused(breaker: CircuitBreaker) -> bool:
     """Whether the route rests, or is tried after a rest: one look sees either."""
-    tried = gate.state is GateState.PROBING and not gate.reopening
-    return gate.state is GateState.PAUSED or (tried and gate.failures > 0)
+    tried = breaker.state is BreakerState.PROBING and not breaker.reopening
+    return breaker.state is BreakerState.PAUSED or (tried and breaker.failures > 0)

@@ -8,15 +8,15 @@ from datetime import datetime
 from drainer import __version__
 from drainer.delivery.latency import Pulse
 from drainer.delivery.run import Parts
-from drainer.policy.breaker.breaker import Gate
+from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.pacing.overrides import Control, InForce
 from drainer.policy.watch.machine import Watch
 from drainer.smtp.health_check import Finding
 from drainer.watch.http.snapshot import (
+    BreakerFacts,
     Change,
     ControlFacts,
     FindingFacts,
-    GateFacts,
     Latency,
     RunFacts,
     Sample,
@@ -40,7 +40,7 @@ class Showing:
         self._history: deque[Sample] = deque(maxlen=SECONDS)
         self._changes: deque[Change] = deque(maxlen=CHANGES)
         self._findings: list[FindingFacts] = []
-        self._gate = GateFacts(state="closed", reply="", until=None, reason="")
+        self._breaker = BreakerFacts(state="closed", reply="", until=None, reason="")
         self._pulse = Pulse()
         self._sent = (0, 0.0)
         self._rate = 0.0
@@ -85,7 +85,7 @@ class Showing:
         self._rate = round(max(0, done - sent) / max(now - at, 0.001), 3)
         self._sent = (done, now)
         self._pulse = drain.tally.pulse
-        self._gate = _gate_facts(drain.keeper.gate)
+        self._breaker = _breaker_facts(drain.keeper.breaker)
         dot = self._pulse.mean_ms("dot", within=max(now - at, 1.0))
         self._history.append((now, self._rate, drain.steering.allowed, dot))
         self._tell()
@@ -115,7 +115,7 @@ class Showing:
                 dot_ms=self._pulse.mean_ms("dot"),
                 connect_ms=self._pulse.mean_ms("connect"),
             ),
-            gate=self._gate,
+            breaker=self._breaker,
             history=list(self._history),
             checks=self._findings,
             controls={
@@ -144,12 +144,12 @@ class Showing:
         )
 
 
-def _gate_facts(gate: Gate) -> GateFacts:
-    cause = gate.cause
-    return GateFacts(
-        state=gate.state.value,
+def _breaker_facts(breaker: CircuitBreaker) -> BreakerFacts:
+    cause = breaker.cause
+    return BreakerFacts(
+        state=breaker.state.value,
         reply=cause.reply if cause else "",
-        until=_written_or_none(gate.until),
+        until=_written_or_none(breaker.until),
         reason=cause.judgement.reason if cause else "",
     )
 

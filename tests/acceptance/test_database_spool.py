@@ -161,6 +161,6 @@ def test_what_was_discarded_is_marked_as_failed(
         drainer.run("discard", "--recipient", "user1@", "--reason", "spam")
         drainer.run("requeue", "--state", "deferred", "--reason", "now")
         primary.script = Script()
-        drainer.environment["DRAINER_GATE__GIVE_UP_AFTER"] = "5s"
+        drainer.environment["DRAINER_BREAKER__GIVE_UP_AFTER"] = "5s"
         assert drainer.run(*arguments).code == 0
     assert states(url) == {"done": 2, "failed": 1}

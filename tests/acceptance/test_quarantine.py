@@ -119,7 +119,7 @@ def kept(backup: Backup, peer: StartPeer) -> Kept:
     """Give a backup whose primary does not know GONE and AWAY."""
     primary = peer(refuses(GONE, AWAY))
     backup.port = primary.port
-    backup.configure(bounce={"escrow": "50ms", "send": False})
+    backup.configure(bounce={"confirm_after": "50ms", "send": False})
     backup.know("known@example.org")
     return Kept(backup, primary)
 
@@ -147,7 +147,7 @@ def test_list_says_who_and_why_and_where_the_content_is(kept: Kept) -> None:
     assert fact["reason"] == "the mailbox does not exist"
     assert fact["reply"].startswith("550 5.1.1 <gone@example.org>")
     assert fact["size"] == len(kept.content)
-    assert fact["gate"] is None, "nobody was to be told, so that it was not asked"
+    assert fact["decision"] is None, "nobody was to be told, so that it was not asked"
     assert fact["content"] == "copy"
     table = kept.run("list", "--domain", "example.org")
     assert "the mailbox does not exist" in table.stdout
@@ -155,21 +155,21 @@ def test_list_says_who_and_why_and_where_the_content_is(kept: Kept) -> None:
     assert kept.listed("--domain", "example.net") == []
 
 
-def test_the_answer_of_the_bounce_gate_is_listed(kept: Kept) -> None:
+def test_the_answer_of_the_bounce_breaker_is_listed(kept: Kept) -> None:
     """The null sender is never told, whatever DNS says: G2.
 
     A recipient that is tried again keeps the drain alive until evidence was gathered.
     """
-    kept.backup.configure(bounce={"send": True}, gate={"give_up_after": "7s"})
+    kept.backup.configure(bounce={"send": True}, breaker={"give_up_after": "7s"})
     kept.backup.add(GONE, sender="")
     kept.backup.add(BUSY, sender="b@two.example")
     assert kept.drain().code == NOT_ALL
-    kept.backup.configure(gate={"give_up_after": "0s"})
+    kept.backup.configure(breaker={"give_up_after": "0s"})
     kept.drain_until("deferred", "quarantined")
     (fact,) = kept.listed()
-    assert fact["gate"]["rule"] == "G2"
-    assert fact["gate"]["about"] == "the null sender"
-    assert fact["gate"]["answer"] == "never"
+    assert fact["decision"]["rule"] == "G2"
+    assert fact["decision"]["about"] == "the null sender"
+    assert fact["decision"]["answer"] == "never"
     assert "G2: the null sender" in kept.run("list").stdout
 
 

@@ -168,9 +168,9 @@ def test_one_healed_domain_does_not_wait_for_another(
 def test_a_refusal_that_was_a_mistake_is_delivered_by_the_confirming_attempt(
     backup: Backup, peer: StartPeer
 ) -> None:
-    """Six in bounce-pending; after the escrow the primary is asked again, and takes."""
+    """Six in bounce-pending; after the confirmation delay the primary takes them."""
     scenario = replace(
-        _scenario("six-unknown"), never=frozenset(), well=healthy, escrow="2s"
+        _scenario("six-unknown"), never=frozenset(), well=healthy, confirm_after="2s"
     )
     primary = peer(scenario.sick())
     backup.port, delivered = primary.port, delivered_to(primary)

@@ -13,7 +13,7 @@ import pytest
 from tests.support.mta.milter import CONTINUE, TEMPFAIL, Milter
 from tests.support.mta.policy_server import Greylist
 from tests.support.mta.roles import Primary
-from tests.support.scenarios.backup import Backup, Delivered, escrow
+from tests.support.scenarios.backup import Backup, Delivered, confirm_after
 from tests.support.scenarios.primaries import (
     EVERY_TENTH,
     EVERYBODY,
@@ -53,7 +53,7 @@ def prepare(backup: Backup, primary: Primary) -> Delivered:
     """Let the backup drain to it, knowing one of its users."""
     backup.port = primary.port
     backup.know()
-    backup.configure(primary={"connections": 2}, gate={"give_up_after": "2s"})
+    backup.configure(primary={"connections": 2}, breaker={"give_up_after": "2s"})
     return delivered_to(primary)
 
 
@@ -198,7 +198,7 @@ def test_a_postfix_whose_size_limit_is_too_low(
         {"message_size_limit": "20000", "smtpd_discard_ehlo_keywords": hidden}
     )
     delivered = prepare(backup, primary)
-    backup.configure(**escrow("3s"))
+    backup.configure(**confirm_after("3s"))
     backup.fill(SIZES)
     result = backup.empty()
     assert result.code == REMAIN, result

@@ -63,7 +63,7 @@ def test_a_night_without_an_operator(
     primary.stop()
     backup.port = primary.port
     prepare(backup, **SLOWLY)
-    backup.configure(primary={"connections": 2}, gate={"give_up_after": "20s"})
+    backup.configure(primary={"connections": 2}, breaker={"give_up_after": "20s"})
     backup.fill(mail(*NAMES))
     with watching(backup) as watch:
         _stays_probing_while_it_is_down(backup, watch)

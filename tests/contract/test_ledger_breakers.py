@@ -1,4 +1,4 @@
-"""What the ledger promises about gates: kept, opened, closed, and what waits there."""
+"""What the ledger promises about breakers: kept, opened, closed, waited for."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from drainer.ledger import engine, schema
 from drainer.ledger.breaker_waits import Brake
-from drainer.ledger.breakers import gate_of
+from drainer.ledger.breakers import breaker_of
 from drainer.ledger.codec import listing_of
 from drainer.ledger.controls import Desk, give
 from drainer.ledger.engine import parse_url
@@ -26,7 +26,7 @@ from drainer.mail.message import Message, Spooled
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.identity import Scan
-from drainer.policy.breaker.breaker import Cause, Gate, GateState, Phase
+from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
 from drainer.policy.breaker.registry import ROUTE, Scopes
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.pacing.overrides import Ask, Control, InForce
@@ -45,9 +45,9 @@ CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 UNKNOWN = "550 5.1.1 User unknown"
 RELAY = "554 5.7.1 Relay access denied"
 NO_BRAKE = Brake(least=1000, share=1)
-OPEN = Gate(
+OPEN = CircuitBreaker(
     pauses=PAUSES,
-    state=GateState.OPEN,
+    state=BreakerState.OPEN,
     until=NOW,
     failures=1,
     cause=Cause(trigger="stop", judgement=seen(RELAY, "u@x").judgement, reply=RELAY),
@@ -114,12 +114,14 @@ class Bench:
         await self.tried(job, UNKNOWN, **more)
 
     async def waiting(self, path: str, scope: str, *, source: str = "") -> None:
-        """Let a message wait for a gate that probes."""
-        gates = scopes()
-        gate = replace(OPEN, scope=scope, state=GateState.PAUSED, until=NOW + HOUR)
-        gates.restore(gate)
+        """Let a message wait for a breaker that probes."""
+        breakers = scopes()
+        breaker = replace(
+            OPEN, scope=scope, state=BreakerState.PAUSED, until=NOW + HOUR
+        )
+        breakers.restore(breaker)
         job = await self.recorded(path, source=source)
-        await self.tried(job, RELAY, standing=gates)
+        await self.tried(job, RELAY, standing=breakers)
 
     async def claimed(self) -> list[tuple[str, ...]]:
         """Claim what is due; return the recipients of each job."""
@@ -202,19 +204,19 @@ Run = Callable[[Test], None]
 PENDING, DEFERRED = State.BOUNCE_PENDING.value, State.DEFERRED.value
 
 
-# ---- gates are kept
+# ---- breakers are kept
 
 
-def test_a_gate_comes_back_as_it_was_kept(run: Run) -> None:
+def test_a_breaker_comes_back_as_it_was_kept(run: Run) -> None:
     """With all that it knew, whatever octets the primary sent; the latest of each."""
     spam = seen("554 5.7.23 SPF\x00 \u00fc fail %s", "u@x")
-    gates = [
+    breakers = [
         OPEN,
         replace(OPEN, scope="example.org", until=None, cause=None),
         replace(
             OPEN,
             scope="example.net",
-            state=GateState.PROBING,
+            state=BreakerState.PROBING,
             phase=Phase.CANARY,
             reopening=True,
             cause=replace(spam.cause("run"), content=True),
@@ -222,27 +224,27 @@ def test_a_gate_comes_back_as_it_was_kept(run: Run) -> None:
     ]
 
     async def test(bench: Bench) -> None:
-        for gate in gates:
-            await bench.ledger.keep_gate(bench.route, replace(gate, failures=9))
-            await bench.ledger.keep_gate(bench.route, gate)
-        await bench.ledger.keep_gate("other:25", replace(OPEN, failures=5))
+        for breaker in breakers:
+            await bench.ledger.keep_breaker(bench.route, replace(breaker, failures=9))
+            await bench.ledger.keep_breaker(bench.route, breaker)
+        await bench.ledger.keep_breaker("other:25", replace(OPEN, failures=5))
         memory = await bench.ledger.recall(bench.route)
-        back = {row["scope"]: gate_of(row, PAUSES) for row in memory.gates}
-        assert back == {gate.scope: gate for gate in gates}
+        back = {row["scope"]: breaker_of(row, PAUSES) for row in memory.breakers}
+        assert back == {breaker.scope: breaker for breaker in breakers}
 
     run(test)
 
 
-def test_a_gate_that_is_as_at_the_start_is_forgotten(run: Run) -> None:
+def test_a_breaker_that_is_as_at_the_start_is_forgotten(run: Run) -> None:
     """Strangers' domains do not fill the ledger."""
 
     async def test(bench: Bench) -> None:
-        gate = replace(OPEN, scope="example.org")
-        await bench.ledger.keep_gate(bench.route, gate)
-        await bench.ledger.keep_gate(
-            bench.route, Gate(pauses=PAUSES, scope="example.org")
+        breaker = replace(OPEN, scope="example.org")
+        await bench.ledger.keep_breaker(bench.route, breaker)
+        await bench.ledger.keep_breaker(
+            bench.route, CircuitBreaker(pauses=PAUSES, scope="example.org")
         )
-        assert (await bench.ledger.recall(bench.route)).gates == []
+        assert (await bench.ledger.recall(bench.route)).breakers == []
 
     run(test)
 
@@ -268,10 +270,10 @@ def test_it_recalls_who_was_delivered_to_and_when_it_all_began(run: Run) -> None
     run(test)
 
 
-# ---- a gate opens
+# ---- a breaker opens
 
 
-def test_a_gate_that_opens_takes_back_what_is_behind_it(run: Run) -> None:
+def test_a_breaker_that_opens_takes_back_what_is_behind_it(run: Run) -> None:
     """Of that domain, however it is written; and no other's, nor another source's."""
 
     async def test(bench: Bench) -> None:
@@ -281,8 +283,8 @@ def test_a_gate_that_opens_takes_back_what_is_behind_it(run: Run) -> None:
             await bench.refused(path)
         await bench.refused("g@anexample.org", "h@exampleXorg", "i@example_org")
         await bench.refused("j@example.org", source=bench.other)
-        gate = replace(OPEN, scope="example.org")
-        assert await bench.ledger.gate_opened([bench.mine], gate) == 3
+        breaker = replace(OPEN, scope="example.org")
+        assert await bench.ledger.breaker_opened([bench.mine], breaker) == 3
         states = bench.states()
         taken = {path for path, state in states.items() if state == DEFERRED}
         assert taken == {"a@example.org", "b@Example.ORG", "c@example.org."}
@@ -292,20 +294,20 @@ def test_a_gate_that_opens_takes_back_what_is_behind_it(run: Run) -> None:
             "",
             None,
         )
-        assert bench.decided("gate-open") == 3
+        assert bench.decided("breaker-open") == 3
         assert await bench.claimed() == []  # it waits
 
     run(test)
 
 
-def test_the_routes_gate_takes_back_all_of_its_sources(run: Run) -> None:
+def test_the_routes_breaker_takes_back_all_of_its_sources(run: Run) -> None:
     """Twice does no more than once."""
 
     async def test(bench: Bench) -> None:
         await bench.refused("a@example.org", "b@example.net")
         await bench.refused("c@example.com", source=bench.other)
-        assert await bench.ledger.gate_opened([bench.mine], OPEN) == 2
-        assert await bench.ledger.gate_opened([bench.mine], OPEN) == 0
+        assert await bench.ledger.breaker_opened([bench.mine], OPEN) == 2
+        assert await bench.ledger.breaker_opened([bench.mine], OPEN) == 0
         assert bench.states()["c@example.com"] == PENDING
         assert bench.rows()["b@example.net"]["waits"] == "*"
 
@@ -317,22 +319,22 @@ def test_a_wildcard_in_a_domain_is_a_character(run: Run) -> None:
 
     async def test(bench: Bench) -> None:
         await bench.refused("a@ex_mple.org", "b@example.org")
-        gate = replace(OPEN, scope="ex_mple.org")
-        assert await bench.ledger.gate_opened([bench.mine], gate) == 1
+        breaker = replace(OPEN, scope="ex_mple.org")
+        assert await bench.ledger.breaker_opened([bench.mine], breaker) == 1
         assert bench.states() == {"a@ex_mple.org": DEFERRED, "b@example.org": PENDING}
 
     run(test)
 
 
 def test_what_everybody_met_is_held_against_nobody(run: Run) -> None:
-    """Who waits for the gate that opens has met no refusal of its own."""
+    """Who waits for the breaker that opens has met no refusal of its own."""
 
     async def test(bench: Bench) -> None:
         await bench.waiting("a@example.org", "example.org")
         await bench.waiting("b@example.net", "example.net")
         assert bench.rows()["a@example.org"]["refusal"] == "stop"
-        gate = replace(OPEN, scope="example.org")
-        assert await bench.ledger.gate_opened([bench.mine], gate) == 0
+        breaker = replace(OPEN, scope="example.org")
+        assert await bench.ledger.breaker_opened([bench.mine], breaker) == 0
         rows = bench.rows()
         assert (rows["a@example.org"]["refusal"], rows["a@example.org"]["refused"]) == (
             "",
@@ -343,11 +345,11 @@ def test_what_everybody_met_is_held_against_nobody(run: Run) -> None:
     run(test)
 
 
-# ---- a gate closes
+# ---- a breaker closes
 
 
 @pytest.mark.parametrize("scope", [ROUTE, "example.org"])
-def test_what_waited_for_a_gate_is_due_when_it_closes(run: Run, scope: str) -> None:
+def test_what_waited_for_a_breaker_is_due_when_it_closes(run: Run, scope: str) -> None:
     """For that one, in these sources."""
 
     async def test(bench: Bench) -> None:
@@ -355,8 +357,8 @@ def test_what_waited_for_a_gate_is_due_when_it_closes(run: Run, scope: str) -> N
         await bench.waiting("b@example.net", "example.net")
         await bench.waiting("c@example.org", scope, source=bench.other)
         assert await bench.claimed() == []
-        await bench.ledger.gate_opened([bench.mine], replace(OPEN, scope=scope))
-        await bench.ledger.gate_closed([bench.mine], scope)
+        await bench.ledger.breaker_opened([bench.mine], replace(OPEN, scope=scope))
+        await bench.ledger.breaker_closed([bench.mine], scope)
         waits = {path: row["waits"] for path, row in bench.rows().items()}
         assert waits == {
             "a@example.org": "",
@@ -372,12 +374,12 @@ def test_only_one_is_woken_to_probe(run: Run) -> None:
     """The oldest that nobody has in hand, and that was not tried meanwhile."""
 
     async def test(bench: Bench) -> None:
-        gate = replace(OPEN, scope="example.org")
+        breaker = replace(OPEN, scope="example.org")
         await bench.refused("a@example.org")
         await bench.refused("b@example.org")
         await bench.refused("c@example.net")
         assert not await bench.ledger.wake_one([bench.mine], "example.org", LATER)
-        await bench.ledger.gate_opened([bench.mine], gate)
+        await bench.ledger.breaker_opened([bench.mine], breaker)
         assert not await bench.ledger.wake_one([bench.mine], ROUTE, LATER)
         assert not await bench.ledger.wake_one([bench.other], "example.org", LATER)
         assert not await bench.ledger.wake_one([bench.mine], "example.org", BEFORE)
@@ -390,16 +392,16 @@ def test_only_one_is_woken_to_probe(run: Run) -> None:
     run(test)
 
 
-def test_what_waits_for_a_gate_that_nobody_keeps_is_let_go(run: Run) -> None:
-    """A crash came between the gate's closing and what waited for it."""
+def test_what_waits_for_a_breaker_that_nobody_keeps_is_let_go(run: Run) -> None:
+    """A crash came between the breaker's closing and what waited for it."""
 
     async def test(bench: Bench) -> None:
         for path in ("a@example.org", "b@example.net"):
             await bench.refused(path)
             scope = path.partition("@")[2]
-            gate = replace(OPEN, scope=scope)
-            await bench.ledger.gate_opened([bench.mine], gate)
-        await bench.ledger.keep_gate(bench.route, replace(OPEN, scope="example.net"))
+            breaker = replace(OPEN, scope=scope)
+            await bench.ledger.breaker_opened([bench.mine], breaker)
+        await bench.ledger.keep_breaker(bench.route, replace(OPEN, scope="example.net"))
         await bench.ledger.recall("other:25")
         assert await bench.claimed() == []
         await bench.ledger.recall(bench.route)
@@ -412,7 +414,7 @@ def test_what_waits_for_a_gate_that_nobody_keeps_is_let_go(run: Run) -> None:
 # ---- refusals ripen
 
 
-def test_a_refusal_ripens_when_its_escrow_is_over(run: Run) -> None:
+def test_a_refusal_ripens_when_its_confirmation_delay_is_over(run: Run) -> None:
     """Then it is tried again; to look changes nothing."""
 
     async def test(bench: Bench) -> None:
@@ -571,7 +573,7 @@ def test_a_run_sees_its_share_and_what_holds_on_its_route(run: Run) -> None:
 
 
 def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> None:
-    """What is due, what ripens unless the brake is on, and a gate that may probe."""
+    """What is due, what ripens unless the brake is on, and a breaker that may probe."""
 
     async def body(bench: Bench) -> None:
         diary = Diary(bench.ledger.url, bench.route, "f" * 32)
@@ -585,7 +587,7 @@ def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> 
         assert due() == bench.rows()["a@x.org"]["due"]
         assert due(braked=True) is None
         early = NOW - HOUR
-        await bench.ledger.keep_gate(bench.route, replace(OPEN, until=early))
+        await bench.ledger.keep_breaker(bench.route, replace(OPEN, until=early))
         assert due() == to_micros(early)
         decision = Decision(at=NOW, kind=Kind.WATCH, rule="watch-armed")
         diary.note(decision)

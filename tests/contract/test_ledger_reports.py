@@ -74,7 +74,7 @@ def run(database_url: str, tmp_path: Path) -> Run:
 def permit(
     answer: Answer = Answer.SEND, key: str = "", limits: Limits | None = None
 ) -> Permit:
-    """Return what the gate said; about a failure of its own, if no key is given."""
+    """Return a bounce decision; about a failure of its own, if no key is given."""
     decision = Decision(answer=answer, rule="G15", reason="so", evidence={})
     return Permit(
         decision=decision,
@@ -136,7 +136,7 @@ def test_two_who_send_at_once_never_take_the_same_report(run: Run) -> None:
 
 
 def limited(**limits: Any) -> Permit:
-    """Return a permit of the gate, as of what a drain knew when it asked."""
+    """Return a permit of the bounce rules, as of what a drain knew when it asked."""
     return permit(limits=Limits(**limits))
 
 
@@ -165,7 +165,7 @@ def test_of_two_who_decide_at_once_about_a_failure_one_tells(run: Run) -> None:
 
 
 def test_those_who_decide_at_once_keep_to_a_limit_together(run: Run) -> None:
-    """Each asked the gate before the other had let anything go."""
+    """Each asked the bounce rules before the other had let anything go."""
 
     async def test(benches: list[Bench]) -> None:
         few = limited(per_hour=3, sender_per_hour=99)
@@ -215,7 +215,7 @@ def test_the_recipients_of_one_message_count_as_one_report(run: Run) -> None:
 
 
 async def settle_each(bench: Bench, job: Job, now: datetime) -> None:
-    """End an attempt: each recipient is refused, of each the gate permits a report."""
+    """End an attempt: each recipient is refused, and each may be reported."""
     number = next(_numbers)
     await bench.ledger.submit(Opened(id=number, job=job, connection=TO, started=now))
     ends = [ending(UNKNOWN, Stage.RCPT, claimed=each) for each in job.claimed]
@@ -229,7 +229,7 @@ async def settle_each(bench: Bench, job: Job, now: datetime) -> None:
 
 
 def test_an_approval_keeps_to_what_a_drain_told_in_between(run: Run) -> None:
-    """A person's list of the escrow is older than what a drain has let go since."""
+    """A person's list of pending bounces is older than what a drain has sent since."""
 
     async def test(benches: list[Bench]) -> None:
         bench = benches[0]
@@ -358,7 +358,9 @@ async def looked(bench: Bench) -> int:
     return len(rows)
 
 
-def test_the_gate_is_asked_about_a_delivery_before_it_is_told_of(run: Run) -> None:
+def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_told_of(
+    run: Run,
+) -> None:
     """Once, where the sender asked for it; the answer stands, whatever it is."""
 
     async def test(benches: list[Bench]) -> None:

@@ -26,8 +26,14 @@ ALARMS: Final[dict[str, tuple[tuple[str, str], tuple[str, str], int]]] = {
         ("DrainerNotBalanced", "drainer_balanced", "0", "1", 1),
         ("DrainerDefect", "drainer_last_run_exit", "1", "5", 0),
         ("DrainerLedgerUnreadable", "drainer_ledger_readable", "0", "1", 2),
-        ("DrainerRefused", "drainer_gates scope=route state=open", "1", "0", 5),
-        ("DrainerDomainRefused", "drainer_gates scope=domain state=open", "2", "0", 15),
+        ("DrainerRefused", "drainer_breakers scope=route state=open", "1", "0", 5),
+        (
+            "DrainerDomainRefused",
+            "drainer_breakers scope=domain state=open",
+            "2",
+            "0",
+            15,
+        ),
         ("DrainerMailExpires", "drainer_first_expiry_seconds", "86399", "86401", 5),
         ("DrainerPrimaryDown", "drainer_check_ok stage=rcpt", "0", "1", 15),
         ("DrainerFlapping", "drainer_watch_state_since_seconds", "0+60", "0", 13),
@@ -114,7 +120,7 @@ def cases() -> Iterator[Any]:
     yield case(STALLED, "DrainerStalled", 25, fires=True)
     for more in (
         {"drainer_controls kind=pause": "1"},
-        {"drainer_gates scope=route state=paused": "1"},
+        {"drainer_breakers scope=route state=paused": "1"},
         {"drainer_run_messages": "7+1"},
         {"drainer_messages part=remaining": "0"},
         {"drainer_run_active": "0"},

@@ -37,7 +37,7 @@ domains = ["example.org"]
 rate = "20/second"
 [retry]
 first = "5m"
-[gate]
+[breaker]
 pauses = ["1m", "2m"]
 [sources.old]
 url = "maildir:/x"

@@ -155,7 +155,7 @@ def backup(
     """Give a backup, its primary, a relay for reports, and a provider with a key."""
     monkeypatch.chdir(tmp_path)
     with refusing(tmp_path, peer(), peer(Script(rcpt=nobody_unknown))) as made:
-        made.configure(gate={"brake_share": 1, "brake_least": 1000})
+        made.configure(breaker={"brake_share": 1, "brake_least": 1000})
         made.zone.add("test._domainkey.sender.example", "TXT", PUBLIC)
         for name in ("mail.sender.example", "brand.example"):
             made.zone.add(name, "MX", "10 mx.sender.example")

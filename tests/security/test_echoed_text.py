@@ -117,7 +117,7 @@ def drain(backup: Backup, primary: PeerThread | Primary, connections: int) -> in
     backup.port = primary.port
     backup.configure(
         primary={"domains": [DOMAIN], "connections": connections},
-        gate={"give_up_after": "3s", "pauses": ["1m"]},
+        breaker={"give_up_after": "3s", "pauses": ["1m"]},
     )
     backup.know()
     return backup.empty().code
@@ -166,7 +166,7 @@ def echo_at_rcpt(view: View) -> Step:
 def test_an_address_that_is_quoted_stops_nothing(
     backup: Backup, peer: StartPeer, count: int, connections: int
 ) -> None:
-    """However it is quoted: it is refused as what it is, and waits for no gate."""
+    """However it is quoted: it is refused as what it is, and waits for no breaker."""
     backup.fill((*crafted(count), *SIXTY))
     code = drain(backup, peer(Script(rcpt=echo_at_rcpt)), connections)
     states = assert_honest_delivered(backup, code)

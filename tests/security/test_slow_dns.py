@@ -357,7 +357,7 @@ def test_reports_to_honest_senders_leave_while_slow_ones_wait(
             "dns_run_budget": "4s",
             "sender_per_hour": 100,
         },
-        gate={"give_up_after": "0s", "brake_least": 1000},
+        breaker={"give_up_after": "0s", "brake_least": 1000},
     )
     senders = {
         bench.add(

@@ -14,7 +14,7 @@ from typing import Final
 from drainer.config.render import reference_markdown
 from drainer.doctor.checks import rows as doctor_rows
 from drainer.mail.message import PROBLEMS
-from drainer.policy.bounce.decision import RULES as GATE
+from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.bounce.evidence import RULES as EVIDENCE
 from drainer.policy.classify.families import families as known_families
 from drainer.policy.classify.rules import MEANINGS
@@ -98,9 +98,11 @@ def evidence() -> str:
     return table(("rule", "about"), ((f"`{k}`", v[0]) for k, v in EVIDENCE.items()))
 
 
-def gate() -> str:
-    """Return what each rule of the bounce gate is about, in their order."""
-    return table(("rule", "applies when"), ((f"`{k}`", v[0]) for k, v in GATE.items()))
+def breaker() -> str:
+    """Return what each rule of the bounce rules is about, in their order."""
+    return table(
+        ("rule", "applies when"), ((f"`{k}`", v[0]) for k, v in BOUNCE_RULES.items())
+    )
 
 
 def doctor() -> str:
@@ -138,7 +140,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
         attributes,
         families,
         evidence,
-        gate,
+        breaker,
         doctor,
         metrics,
         configuration,

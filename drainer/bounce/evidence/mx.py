@@ -1,6 +1,6 @@
 """Where mail for a domain goes: its MX hosts, in order, and what must not be one.
 
-Null MX, private addresses and ourselves are no way to anybody (gate rule G12 says so
+Null MX, private addresses and ourselves are no way to anybody (bounce rule G12 says so
 before; a zone may change meanwhile).
 """
 

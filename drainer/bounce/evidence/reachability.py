@@ -1,4 +1,4 @@
-"""Whether mail can be sent to a domain at all (gate rule G12)."""
+"""Whether mail can be sent to a domain at all (bounce rule G12)."""
 
 from collections.abc import Iterator
 

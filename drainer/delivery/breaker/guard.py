@@ -1,4 +1,4 @@
-"""The gates while a drain runs: who may go, who probes, and what waits for them.
+"""The breakers while a drain runs: who may go, who probes, and what waits for them.
 
 The decisions are drainer.policy.breaker.registry'; this tells each lane what it may do,
 wakes those who wait, and writes every move down. drainer.delivery.breaker.monitor does
@@ -16,8 +16,8 @@ from drainer.ledger.records import Decision, Kind
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
-from drainer.policy.breaker import breaker as gates
-from drainer.policy.breaker.breaker import Cause, Gate, GateState, Phase
+from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
 from drainer.policy.breaker.detector import USUAL_WINDOWS, Seen, Windows
 from drainer.policy.breaker.known_good import Known
 from drainer.policy.breaker.registry import ROUTE, Scopes
@@ -28,11 +28,11 @@ from drainer.runtime.process import utcnow
 from drainer.smtp.connection import Failed
 
 SOON = timedelta(milliseconds=50)
-_BY_MESSAGE = GateState.PROBING, Phase.MESSAGES
+_BY_MESSAGE = BreakerState.PROBING, Phase.MESSAGES
 
 
-class Gatekeeper:
-    """Keeps the gates of one route, for the sources of one drain."""
+class BreakerGuard:
+    """Keeps the breakers of one route, for the sources of one drain."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Gatekeeper:
         #: Somebody has paused the drain: nothing new is begun, no canary either.
         self.halted = False
         self._changed = asyncio.Event()
-        #: Moves that the ledger does not know yet: old and new gate.
-        self.moves: deque[tuple[Gate, Gate]] = deque()
+        #: Moves that the ledger does not know yet: old and new breaker.
+        self.moves: deque[tuple[CircuitBreaker, CircuitBreaker]] = deque()
         #: The lane that probes the route.
         self._prober: asyncio.Task[Any] | None = None
         self._began = utcnow()
@@ -65,33 +65,34 @@ class Gatekeeper:
     # --- asked by lanes
 
     @property
-    def gate(self) -> Gate:
-        """The gate of the route."""
+    def breaker(self) -> CircuitBreaker:
+        """The breaker of the route."""
         return self.scopes.route
 
     @property
     def pauses(self) -> bool:
-        """Whether the route's gate waits for a time; a probe has an end of its own."""
-        return self.gate.state is GateState.PAUSED
+        """Whether the route's breaker waits for its timer."""
+        return self.breaker.state is BreakerState.PAUSED
 
     @property
     def refuses(self) -> bool:
-        """Whether the route's gate is open: the primary refuses us."""
-        return self.gate.state is GateState.OPEN
+        """Whether the route's breaker is open: the primary refuses us."""
+        return self.breaker.state is BreakerState.OPEN
 
     @property
     def reply(self) -> str:
-        """What the primary said that the route's gate is not closed for."""
-        return self.gate.cause.reply if self.gate.cause else ""
+        """What the primary said that the route's breaker is not closed for."""
+        return self.breaker.cause.reply if self.breaker.cause else ""
 
     @property
     def wants_canary(self) -> str | None:
         """The scope whose canary is due, the route first; None = no scope."""
         return next(
             (
-                gate.scope
-                for gate in self.scopes.all()
-                if gate.state is GateState.PROBING and gate.phase is Phase.CANARY
+                breaker.scope
+                for breaker in self.scopes.all()
+                if breaker.state is BreakerState.PROBING
+                and breaker.phase is Phase.CANARY
             ),
             None,
         )
@@ -102,9 +103,9 @@ class Gatekeeper:
         return any((g.state, g.phase) == _BY_MESSAGE for g in self.scopes.all())
 
     @property
-    def open_gates(self) -> list[Gate]:
-        """The gates that are open, the route's first."""
-        return [g for g in self.scopes.all() if g.state is GateState.OPEN]
+    def open_breakers(self) -> list[CircuitBreaker]:
+        """The circuit breakers that are open, the route's first."""
+        return [g for g in self.scopes.all() if g.state is BreakerState.OPEN]
 
     def flowing(self, *, behind: bool = False) -> bool:
         """Whether this lane's session may begin another message; ``behind`` a dot.
@@ -112,7 +113,7 @@ class Gatekeeper:
         While messages probe the route only one lane does. When a canary waits for
         a connection, one lane gives up its own.
         """
-        if self.gate.flows:
+        if self.breaker.flows:
             if not self._crowded and self._leaver is None:
                 return True
             me = asyncio.current_task()
@@ -123,14 +124,14 @@ class Gatekeeper:
         return self._probes_by_message() and self._prober is me and not behind
 
     def _probes_by_message(self) -> bool:
-        return self.gate.state is GateState.PROBING and (
-            self.gate.phase is Phase.MESSAGES
+        return self.breaker.state is BreakerState.PROBING and (
+            self.breaker.phase is Phase.MESSAGES
         )
 
     def probing_since(self, scope: str) -> datetime:
         """Return since when messages probe a scope; each of them tells something once.
 
-        A gate that the run before left probing has done so since this one began.
+        A breaker that the run before left probing has done so since this one began.
         """
         return self.scopes.since.get(scope, self._began)
 
@@ -152,13 +153,13 @@ class Gatekeeper:
 
         While messages probe only one lane passes; ``leave`` ends its turn.
         """
-        self.scopes.apply(ROUTE, lambda gate: gates.probe(gate, now))
-        if self.gate.flows:
+        self.scopes.apply(ROUTE, lambda breaker: breakers.probe(breaker, now))
+        if self.breaker.flows:
             return None
         if self._probes_by_message() and self._prober is None:
             self._prober = asyncio.current_task()
             return None
-        return max((self.gate.until or now) - now, SOON)
+        return max((self.breaker.until or now) - now, SOON)
 
     def leave(self) -> None:
         """End the turn of a lane that had passed."""
@@ -178,15 +179,15 @@ class Gatekeeper:
             return {}
         found = {}
         for domain in set(domains):
-            gate = self.scopes.domains.get(domain)
-            if gate is None or gate.flows:
+            breaker = self.scopes.domains.get(domain)
+            if breaker is None or breaker.flows:
                 continue
-            probes = gate.state is GateState.PROBING
-            by_message = probes and gate.phase is Phase.MESSAGES
+            probes = breaker.state is BreakerState.PROBING
+            by_message = probes and breaker.phase is Phase.MESSAGES
             if by_message and domain not in self._probing:
                 self._probing.add(domain)
             else:
-                reply = gate.cause.reply if gate.cause else "no answer"
+                reply = breaker.cause.reply if breaker.cause else "no answer"
                 found[domain] = "" if probes else reply
         return found
 
@@ -208,15 +209,15 @@ class Gatekeeper:
                 await self._changed.wait()
 
     def give_up(self) -> None:
-        """Open the route's gate: waiting has lasted too long."""
+        """Open the route's breaker: waiting has lasted too long."""
         now = utcnow()
-        self.scopes.apply(ROUTE, lambda gate: gates.give_up(gate, now))
+        self.scopes.apply(ROUTE, lambda breaker: breakers.give_up(breaker, now))
 
     def end(self) -> None:
         """Leave no suspicion unanswered: in doubt, the primary refuses us."""
         now = utcnow()
-        for gate in self.scopes.all():
-            self.scopes.leave(gate.scope, now)
+        for breaker in self.scopes.all():
+            self.scopes.leave(breaker.scope, now)
 
     # --- what happened
 
@@ -249,10 +250,10 @@ class Gatekeeper:
         cause = Cause(trigger="early", judgement=judgement, reply=f"{stage}: {answer}")
         now = utcnow()
         if not begun:
-            self.scopes.apply(ROUTE, lambda g: gates.refused_early(g, cause, now))
+            self.scopes.apply(ROUTE, lambda g: breakers.refused_early(g, cause, now))
             return
-        self.scopes.apply(ROUTE, lambda g: gates.refused(g, now, cause))
-        self.scopes.apply(ROUTE, lambda g: gates.suspect(g, cause, now))
+        self.scopes.apply(ROUTE, lambda g: breakers.refused(g, now, cause))
+        self.scopes.apply(ROUTE, lambda g: breakers.suspect(g, cause, now))
 
     def observe(
         self,
@@ -262,7 +263,7 @@ class Gatekeeper:
         *,
         lasted: timedelta,
     ) -> bool:
-        """Let the gates look at an attempt that ``lasted`` so long, before settling.
+        """Let the breakers look at an attempt that ``lasted`` so long, before settling.
 
         True when another message may probe a domain now.
         """
@@ -292,8 +293,8 @@ class Gatekeeper:
         self.scopes.observe(attempt, reverse_path, now)
         return len(self._probing) < probing
 
-    def _on_move(self, before: Gate, after: Gate) -> None:
-        if after.state is not GateState.PROBING and after.scope == ROUTE:
+    def _on_move(self, before: CircuitBreaker, after: CircuitBreaker) -> None:
+        if after.state is not BreakerState.PROBING and after.scope == ROUTE:
             self._prober = None
         was = before.state, before.phase
         if (after.state, after.phase) == _BY_MESSAGE and was != _BY_MESSAGE:
@@ -307,8 +308,8 @@ class Gatekeeper:
         self.note(
             Decision(
                 at=utcnow(),
-                kind=Kind.GATE,
-                rule=f"gate-{after.state}",
+                kind=Kind.BREAKER,
+                rule=f"breaker-{after.state}",
                 verdict="" if after.flows else "stop",
                 reply=cause.reply if cause else "",
                 evidence={

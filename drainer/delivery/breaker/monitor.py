@@ -1,6 +1,6 @@
-"""What moves gates while a drain runs: canaries, timers, and refusals that ripen.
+"""What moves breakers while a drain runs: canaries, timers, and refusals that ripen.
 
-One task: it brings every move into the ledger, lets the canary out when a gate asks
+One task: it brings every move into the ledger, lets the canary out when a breaker asks
 for it, finds a message to probe with, and lets refusals be confirmed.
 """
 
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from drainer.delivery.breaker.guard import Gatekeeper
+from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.errors import HostLimit
 from drainer.ledger.breaker_waits import Brake, Ripened
-from drainer.ledger.breakers import gate_of
+from drainer.ledger.breakers import breaker_of
 from drainer.ledger.records import Decision, Kind, from_micros
 from drainer.ledger.repository import Ledger
 from drainer.mail.envelope import domain_of
-from drainer.policy.breaker import breaker as gates
-from drainer.policy.breaker.breaker import GateState, Outcome, Phase
+from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.breaker import BreakerState, Outcome, Phase
 from drainer.policy.breaker.registry import ROUTE
 from drainer.runtime.process import utcnow
 from drainer.smtp.canary import Answered, Question, fly
@@ -31,11 +31,11 @@ MAX_DOMAINS_ASKED = 20
 
 
 class Probing:
-    """The gates of one route, kept moving and kept in the ledger."""
+    """The breakers of one route, kept moving and kept in the ledger."""
 
     def __init__(
         self,
-        keeper: Gatekeeper,
+        keeper: BreakerGuard,
         ledger: Ledger,
         route: Route,
         sources: Sequence[str],
@@ -56,7 +56,7 @@ class Probing:
         return self._flying or bool(keeper.moves) or keeper.wants_canary is not None
 
     async def recall(self) -> datetime:
-        """Take the gates over from the run before: a person lets them probe at once.
+        """Take the breakers over from the run before: a person lets them probe at once.
 
         Returns when the first run to this route began.
         """
@@ -65,10 +65,10 @@ class Probing:
         scopes.known.load(memory.learnt)
         for domain, sender_domain, at in memory.delivered:
             scopes.recall(domain, sender_domain, from_micros(at))
-        for row in memory.gates:
-            gate = gate_of(row, self._keeper.gate.pauses)
-            scopes.restore(gate)
-            scopes.apply(gate.scope, gates.recheck)
+        for row in memory.breakers:
+            breaker = breaker_of(row, self._keeper.breaker.pauses)
+            scopes.restore(breaker)
+            scopes.apply(breaker.scope, breakers.recheck)
         return utcnow() if memory.first_run is None else from_micros(memory.first_run)
 
     async def run(self) -> None:
@@ -84,29 +84,34 @@ class Probing:
         moves = self._keeper.moves
         while moves:
             before, after = moves[0]
-            await self._ledger.keep_gate(str(self._route), after)
-            if after.state is GateState.OPEN:
-                await self._ledger.gate_opened(self._sources, after)
+            await self._ledger.keep_breaker(str(self._route), after)
+            if after.state is BreakerState.OPEN:
+                await self._ledger.breaker_opened(self._sources, after)
             elif after.flows and not before.flows:
-                await self._ledger.gate_closed(self._sources, after.scope)
+                await self._ledger.breaker_closed(self._sources, after.scope)
             moves.popleft()
             self._keeper.wake()
 
     async def wake_prober(self) -> bool:
-        """Let messages that wait for a probing gate be its probe; True when one is."""
+        """Let a message behind a probing breaker be its probe; True if one is."""
         found = False
-        for gate in self._keeper.scopes.all():
-            if gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES:
-                since = self._keeper.probing_since(gate.scope)
-                woken = await self._ledger.wake_one(self._sources, gate.scope, since)
+        for breaker in self._keeper.scopes.all():
+            if (
+                breaker.state is BreakerState.PROBING
+                and breaker.phase is Phase.MESSAGES
+            ):
+                since = self._keeper.probing_since(breaker.scope)
+                woken = await self._ledger.wake_one(self._sources, breaker.scope, since)
                 found = woken or found
         return found
 
     async def _probe(self) -> None:
         now = utcnow()
-        for gate in self._keeper.scopes.all():
-            if gate.scope != ROUTE and gate.until is not None:
-                self._keeper.scopes.apply(gate.scope, lambda g: gates.probe(g, now))
+        for breaker in self._keeper.scopes.all():
+            if breaker.scope != ROUTE and breaker.until is not None:
+                self._keeper.scopes.apply(
+                    breaker.scope, lambda g: breakers.probe(g, now)
+                )
         scope = self._keeper.wants_canary
         if scope is None or self._keeper.halted:
             return
@@ -120,7 +125,7 @@ class Probing:
             self._flying = False
 
     async def fly(self, scope: str) -> None:
-        """Ask whether a scope is well, and move its gate by the answer."""
+        """Ask whether a scope is well, and move its breaker by the answer."""
         known = self._keeper.scopes.known
         good = known.to_ask(scope)
         domain = scope or (domain_of(good[0]) if good else "")
@@ -145,7 +150,7 @@ class Probing:
     def _tell(self, scope: str, answer: Answered, good: int) -> None:
         decision = Decision(
             at=utcnow(),
-            kind=Kind.GATE,
+            kind=Kind.BREAKER,
             rule=f"canary-{answer.outcome}",
             reply=answer.reply,
             evidence={"scope": scope or "route", "known_good": good},
@@ -173,13 +178,13 @@ class Probing:
             if scopes.barrier(domain) is None and scopes.known.to_ask(domain):
                 async with self._slots:
                     await self.fly(domain)
-        if self._keeper.gate.flows:
+        if self._keeper.breaker.flows:
             await ripen()
 
     def _tell_brake(self, found: Ripened) -> None:
         decision = Decision(
             at=utcnow(),
-            kind=Kind.GATE,
+            kind=Kind.BREAKER,
             rule="brake",
             verdict="stop",
             evidence={

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from drainer.delivery.breaker.guard import Gatekeeper
+from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.delivery.pacing.load import Loads
 from drainer.delivery.pacing.share import Sharing
 from drainer.delivery.settings import Orders, Tally
@@ -46,7 +46,7 @@ class Means:
     ledger: Ledger
     throttle: Throttle
     tally: Tally
-    keeper: Gatekeeper
+    keeper: BreakerGuard
 
 
 class Steering:

@@ -15,7 +15,7 @@ from drainer.ledger import schema
 from drainer.ledger.reader import Report
 from drainer.ledger.records import Kind, to_micros
 from drainer.mail.envelope import domain_of
-from drainer.policy.bounce.decision import RULES as GATE
+from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.classify.describe import meaning_of
 from drainer.policy.classify.normalize import masked
 from drainer.policy.classify.rules import Rule
@@ -41,7 +41,7 @@ def digest(
 
     ``reasons`` are all that is not delivered; ``sender_domains`` and ``refusals``
     are about what was refused for good since then, most first, at most TOP each, and
-    ``not_told`` about what the bounce gate refused to report.
+    ``not_told`` about what the bounce rules refused to report.
     """
     start = to_micros(since)
     states = report.states()
@@ -61,8 +61,9 @@ def digest(
             {"words": words, "recipients": count} for words, count in refusals
         ],
         "not_told": _not_told(report, start),
-        "gates": [
-            gate | {"reply": fingerprint(gate["reply"])} for gate in report.gates()
+        "breakers": [
+            breaker | {"reply": fingerprint(breaker["reply"])}
+            for breaker in report.breakers()
         ],
         "reports": _reports(report, start),
     }
@@ -71,7 +72,7 @@ def digest(
 def fingerprint(reply: str) -> str:
     """Return a reply without what names a person, host or id; its codes stay.
 
-    Those of a gate have the stage in front.
+    Those of a breaker have the stage in front.
     """
     code = _CODE.match(reply)
     words = masked(reply[code.end() :] if code else reply)
@@ -117,7 +118,7 @@ def _refused(
 
 
 def _not_told(report: Report, start: int) -> list[dict[str, Any]]:
-    """Return by which rule of the bounce gate who was quarantined has no report."""
+    """Return by which rule of the bounce rules who was quarantined has no report."""
     count = sa.func.count().label("count")
     final = (_D.message == _R.message) & (_D.n == _R.n) & (_D.at == _R.since)
     query = (
@@ -131,7 +132,9 @@ def _not_told(report: Report, start: int) -> list[dict[str, Any]]:
     return [
         {
             "rule": row["rule"],
-            "about": GATE[row["rule"]][0] if row["rule"] in GATE else "",
+            "about": BOUNCE_RULES[row["rule"]][0]
+            if row["rule"] in BOUNCE_RULES
+            else "",
             "recipients": int(row["count"]),
         }
         for row in report.rows(query)

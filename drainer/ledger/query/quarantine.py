@@ -44,15 +44,15 @@ def needless_now(connection: sa.Connection, ids: Sequence[str]) -> list[str]:
 
 
 def quarantined(report: Report, filters: Filters) -> Iterator[Row]:
-    """Yield recipients as ``Report.recipients`` does, each with its gate's answer.
+    """Yield recipients as ``Report.recipients`` does, each with its bounce decision.
 
-    ``gate`` is the last decision of the bounce gate about it, as a row; or None.
+    ``decision`` is the last decision of the bounce rules about it, as a row; or None.
     """
     rows = report.recipients(filters)
     while page := list(islice(rows, MANY)):
         answers = _answers(report, {row["message"] for row in page})
         for row in page:
-            yield row | {"gate": answers.get((row["message"], row["n"]))}
+            yield row | {"decision": answers.get((row["message"], row["n"]))}
 
 
 def _answers(report: Report, seqs: set[int]) -> dict[tuple[int, int], Row]:

@@ -19,7 +19,7 @@ from drainer.policy.recipient.state import State
 _R, _M = schema.recipients.c, schema.messages.c
 _E, _N = schema.evidence.c, schema.reports.c
 ASKED, REFUSED = "asked", "refused"
-"""States of a report that is no failure: before the gate answers, and if it says no."""
+"""States of a report of a delivery: before the bounce decision, and if it is no."""
 QUEUED, SENT, FAILED = "queued", "sent", "failed"
 LOOK_AGAIN = timedelta(hours=1)
 """After which DNS is asked again when it did not answer; each time after twice that."""
@@ -35,7 +35,7 @@ class Lacking(NamedTuple):
 
 
 def lacking(connection: sa.Connection, which: Lacking, now: int) -> list[Row]:
-    """Return messages of whose sender too little is known, and the gate will ask.
+    """Return messages whose sender's evidence the bounce rules lack.
 
     They have a refusal to confirm, or a report of another kind to be decided. Those
     whose DNS was slow before come last.

@@ -41,7 +41,7 @@ class Limiting:
     def stand(
         self, permit: Permit, sender: str, message: int, action: Action
     ) -> Permit:
-        """Return what the gate says now; what it lets go counts."""
+        """Return what the bounce rules say now; what it lets go counts."""
         told = Told(
             at=from_micros(self._now),
             sender=sender,

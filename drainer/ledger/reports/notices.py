@@ -1,7 +1,7 @@
 """Reports that are no failures: of a delay, or of a delivery that nobody else tells of.
 
 Each function runs inside a transaction of the writer. Such a report is *asked* first:
-evidence about its sender is gathered, then the gate answers, once.
+evidence about its sender is gathered, then the bounce rules answers, once.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ MANY = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A report that the gate is to be asked about."""
+    """A report that the bounce rules is to be asked about."""
 
     #: The recipient joined with its message; its report; what its sender proved.
     row: Row
@@ -107,7 +107,7 @@ def overtaken(connection: sa.Connection) -> None:
 
 
 def asked(connection: sa.Connection, sources: Sequence[str], now: int) -> list[Asked]:
-    """Return reports of which the gate may be asked now: there is evidence."""
+    """Return reports of which the bounce rules may be asked now: there is evidence."""
     mine = (_N.message == _R.message) & (_N.n == _R.n)
     query: sa.Select[Any] = (
         sa.select(schema.recipients, schema.messages)
@@ -140,7 +140,7 @@ def answered(
     run: str,
     now: int,
 ) -> None:
-    """Write down what the gate says; whatever it is silent about is asked again."""
+    """Write the bounce decisions down; what is undecided is asked again."""
     limits = limiting(connection, [permit for _, permit in answers], run, now)
     for each, asked_ in answers:
         about = each.report

@@ -70,7 +70,7 @@ def ready(settle: timedelta, now: int) -> list[sa.ColumnElement[bool]]:
     open_ = [state.value for state in State if state not in FINAL]
     refused = (others.c.state == State.BOUNCE_PENDING.value) | (
         others.c.state.in_(open_)
-        & others.c.refusal.not_in(("", Verdict.STOP.value, "gate-open"))
+        & others.c.refusal.not_in(("", Verdict.STOP.value, "breaker-open"))
     )
     waiting = sa.exists().where(others.c.message == _N.message, refused)
     rested = _N.at <= now - settle // _MICROSECOND

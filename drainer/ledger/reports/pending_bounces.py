@@ -1,4 +1,4 @@
-"""What rests in escrow, and what an operator decides about it.
+"""What rests in bounce-pending, and what an operator decides about it.
 
 Each change is guarded by the state ``bounce-pending`` and recorded as a decision; the
 report is queued in the transaction that makes its recipient bounced.
@@ -49,7 +49,7 @@ class Resting(NamedTuple):
 
 
 def resting(report: Report, filters: Filters) -> Iterator[Resting]:
-    """Yield what rests in escrow and what was reported, oldest message first."""
+    """Yield pending bounces and what was reported, oldest message first."""
     states = [state.value for state in TOLD]
     wanted = [state for state in filters.states or states if state in states]
     if not wanted:
@@ -88,7 +88,7 @@ def limits_now(report: Report, now: datetime) -> Limiting:
 
 
 def stood(permit: Permit, each: Resting, limits: Limiting) -> Permit:
-    """Return what the gate says of it, the limits included; what it lets go counts."""
+    """Return the bounce decision, limits included; a report that it permits counts."""
     return limits.stand(permit, each.sender, each.row["message"], Action.FAILED)
 
 
@@ -98,7 +98,7 @@ class Ruling:
 
     resting: Resting
     event: Event
-    #: What the bounce gate said, when it was asked.
+    #: What the bounce rules said, when it was asked.
     permit: Permit | None = None
 
     def stood(self, limits: Limiting) -> "Ruling":
@@ -159,7 +159,7 @@ def _apply(
 def _decisions(
     ruling: Ruling, state: State, why: tuple[str, str], now: int
 ) -> list[Decision]:
-    """Return what the operator decided, and what the bounce gate said."""
+    """Return what the operator decided, and what the bounce rules said."""
     row, (verb, reason) = ruling.resting.row, why
     about: dict[str, Any] = {
         "at": from_micros(now),

@@ -28,7 +28,7 @@ from drainer.runtime.values import dataclass
 
 
 class Answer(enum.StrEnum):
-    """What the gate says."""
+    """What the bounce rules say."""
 
     SEND = "send"
     #: Not now, because the failure is not final.
@@ -78,7 +78,7 @@ class Case:
     #: ``subject.detail`` of the refusal, and its words.
     detail: str = ""
     words: str = ""
-    #: The same refusal came again after the escrow (or a person approved).
+    #: The same refusal came again after the confirmation delay (or a person approved).
     confirmed: bool = False
     #: This failure was reported already.
     reported: bool = False

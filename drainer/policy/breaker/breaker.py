@@ -1,7 +1,7 @@
 """The way to a scope: closed while mail flows, open when the primary refuses us.
 
 A scope is a route, or one recipient domain on it. Pure: every function takes the
-gate and returns the next one; docs/refusals.md shows the states as a picture.
+breaker and returns the next one; docs/refusals.md shows the states as a picture.
 
 closed   mail flows
 paused   nothing is tried for a while, then one session probes
@@ -19,7 +19,7 @@ from drainer.policy.classify.verdict import Judgement
 from drainer.runtime.values import dataclass
 
 MESSAGES_TO_TRY = 3
-"""Real messages that probe, one at a time, before a gate opens."""
+"""Real messages that probe, one at a time, before a breaker opens."""
 STOPS_TO_OPEN = 8
 STOPS_TO_PAUSE = 5
 """The same after a message that was refused as if it were us, or put off.
@@ -27,10 +27,10 @@ STOPS_TO_PAUSE = 5
 More of them, in no order, because a stranger may have sent many such messages."""
 FIRST_PROBE = timedelta(minutes=1)
 LAST_PROBE = timedelta(hours=1)
-"""An open gate probes again after FIRST_PROBE, doubled up to LAST_PROBE."""
+"""An open breaker probes again after FIRST_PROBE, doubled up to LAST_PROBE."""
 
 
-class GateState(enum.StrEnum):
+class BreakerState(enum.StrEnum):
     """Closed: mail flows. Paused, open: nothing is tried. Probing: little is."""
 
     CLOSED = "closed"
@@ -56,7 +56,7 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """Why a gate moved."""
+    """Why a breaker moved."""
 
     #: early, stop, run, ratio, storm, contradiction (of an address known good), learnt
     trigger: str
@@ -67,7 +67,7 @@ class Cause:
     fingerprint: str = ""
     #: The canary cannot see it, as it sends no content and is from another sender.
     blind: bool = False
-    #: It is about contents: strangers' spam alone never opens the gate.
+    #: It is about contents: strangers' spam alone never opens the breaker.
     content: bool = False
     #: The same message has met it before: it tells nothing new.
     again: bool = False
@@ -91,15 +91,15 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """The state of one scope's gate and how it came to it."""
+class CircuitBreaker:
+    """The state of one scope's breaker and how it came to it."""
 
     pauses: tuple[timedelta, ...]
     #: A recipient domain; '' is the route as a whole.
     scope: str = ""
-    state: GateState = GateState.CLOSED
+    state: BreakerState = BreakerState.CLOSED
     phase: Phase = Phase.MESSAGES
-    #: When a pause ends, or an open gate may probe.
+    #: When a pause ends, or an open breaker may probe.
     until: datetime | None = None
     #: Pauses, or probes that failed, without a success between them.
     failures: int = 0
@@ -112,106 +112,123 @@ class Gate:
     @property
     def flows(self) -> bool:
         """Whether mail flows."""
-        return self.state is GateState.CLOSED
+        return self.state is BreakerState.CLOSED
 
 
-def refused_early(gate: Gate, cause: Cause, now: datetime) -> Gate:
-    """Return the gate after a refusal or a loss before MAIL."""
+def refused_early(
+    breaker: CircuitBreaker, cause: Cause, now: datetime
+) -> CircuitBreaker:
+    """Return the breaker after a refusal or a loss before MAIL."""
     if cause.judgement.short:
-        return pause(gate, cause, now)
-    return _open(gate, now, cause)
+        return pause(breaker, cause, now)
+    return _open(breaker, now, cause)
 
 
-def suspect(gate: Gate, cause: Cause, now: datetime) -> Gate:
-    """Return the gate when refusals look as if they were meant for us."""
+def suspect(breaker: CircuitBreaker, cause: Cause, now: datetime) -> CircuitBreaker:
+    """Return the breaker when refusals look as if they were meant for us."""
     if cause.trigger == "contradiction":
-        return _open(gate, now, cause)
-    if not gate.flows:
-        return gate
+        return _open(breaker, now, cause)
+    if not breaker.flows:
+        return breaker
     phase = Phase.MESSAGES if cause.blind else Phase.CANARY
     return replace(
-        gate, state=GateState.PROBING, phase=phase, tried=0, until=None, cause=cause
+        breaker,
+        state=BreakerState.PROBING,
+        phase=phase,
+        tried=0,
+        until=None,
+        cause=cause,
     )
 
 
-def refused(gate: Gate, now: datetime, cause: Cause | None = None) -> Gate:
-    """Return the gate after a message that probed was refused, or put off.
+def refused(
+    breaker: CircuitBreaker, now: datetime, cause: Cause | None = None
+) -> CircuitBreaker:
+    """Return the breaker after a message that probed was refused, or put off.
 
     ``cause`` is why, if that is a refusal of us. A message that met one before says
     nothing new.
     """
-    by_message = gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES
+    by_message = (
+        breaker.state is BreakerState.PROBING and breaker.phase is Phase.MESSAGES
+    )
     if not by_message or (cause is not None and cause.again):
-        return gate
-    gate = replace(gate, tried=gate.tried + 1)
-    why = cause or gate.cause
-    if gate.tried < (why.messages if why else MESSAGES_TO_TRY):
-        return gate
+        return breaker
+    breaker = replace(breaker, tried=breaker.tried + 1)
+    why = cause or breaker.cause
+    if breaker.tried < (why.messages if why else MESSAGES_TO_TRY):
+        return breaker
     if cause is not None and cause.is_brief:
-        return pause(gate, cause, now)
+        return pause(breaker, cause, now)
     content = why is not None and why.content
-    return _close(gate) if content else _open(gate, now, cause)
+    return _close(breaker) if content else _open(breaker, now, cause)
 
 
-def heard(gate: Gate) -> Gate:
-    """Return the gate after a message got any reply of its own.
+def heard(breaker: CircuitBreaker) -> CircuitBreaker:
+    """Return the breaker after a message got any reply of its own.
 
     That ends a pause for want of an answer: the primary answers again. After an
-    open gate that is not enough.
+    open breaker that is not enough.
     """
-    waited = gate.cause is not None and gate.cause.judgement.short
-    by_message = gate.state is GateState.PROBING and gate.phase is Phase.MESSAGES
-    if by_message and waited and not gate.reopening:
-        return _close(gate)
-    return gate
+    waited = breaker.cause is not None and breaker.cause.judgement.short
+    by_message = (
+        breaker.state is BreakerState.PROBING and breaker.phase is Phase.MESSAGES
+    )
+    if by_message and waited and not breaker.reopening:
+        return _close(breaker)
+    return breaker
 
 
-def succeeded(gate: Gate) -> Gate:
-    """Return the gate after a message was accepted.
+def succeeded(breaker: CircuitBreaker) -> CircuitBreaker:
+    """Return the breaker after a message was accepted.
 
     One that is open stays so: that message was under way before it opened. While
     the canary is out it stays, too: what it was suspected for is not answered yet.
     """
-    idle = gate.flows and not gate.failures
-    asked = gate.state is GateState.PROBING and gate.phase is Phase.CANARY
-    if idle or asked or gate.state is GateState.OPEN:
-        return gate
-    return _close(gate)
+    idle = breaker.flows and not breaker.failures
+    asked = breaker.state is BreakerState.PROBING and breaker.phase is Phase.CANARY
+    if idle or asked or breaker.state is BreakerState.OPEN:
+        return breaker
+    return _close(breaker)
 
 
-def answered(gate: Gate, outcome: Outcome, reply: str, now: datetime) -> Gate:
-    """Return the gate after the canary came back.
+def answered(
+    breaker: CircuitBreaker, outcome: Outcome, reply: str, now: datetime
+) -> CircuitBreaker:
+    """Return the breaker after the canary came back.
 
     When it was suspected and the canary is welcome, the refusals were individual.
     When it was open, or nobody knows an address that must exist, real messages go
-    on probing; what canaries cannot see never opens a gate.
+    on probing; what canaries cannot see never opens a breaker.
     """
-    if gate.state is not GateState.PROBING or gate.phase is not Phase.CANARY:
-        return gate
+    if breaker.state is not BreakerState.PROBING or breaker.phase is not Phase.CANARY:
+        return breaker
     if outcome is Outcome.REFUSED:
-        cause = replace(gate.cause, reply=reply) if gate.cause else None
-        return _open(gate, now, cause)
-    if outcome is Outcome.ACCEPTED and not gate.reopening:
-        return _close(gate)
-    return replace(gate, phase=Phase.MESSAGES, tried=0)
+        cause = replace(breaker.cause, reply=reply) if breaker.cause else None
+        return _open(breaker, now, cause)
+    if outcome is Outcome.ACCEPTED and not breaker.reopening:
+        return _close(breaker)
+    return replace(breaker, phase=Phase.MESSAGES, tried=0)
 
 
-def probe(gate: Gate, now: datetime) -> Gate:
-    """Return the gate when somebody asks to pass: its time may have come."""
-    if gate.until is None or now < gate.until:
-        return gate
-    if gate.state is GateState.PAUSED:
-        return replace(gate, state=GateState.PROBING, phase=Phase.MESSAGES, tried=0)
-    return recheck(gate)
+def probe(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
+    """Return the breaker when somebody asks to pass: its time may have come."""
+    if breaker.until is None or now < breaker.until:
+        return breaker
+    if breaker.state is BreakerState.PAUSED:
+        return replace(
+            breaker, state=BreakerState.PROBING, phase=Phase.MESSAGES, tried=0
+        )
+    return recheck(breaker)
 
 
-def recheck(gate: Gate) -> Gate:
-    """Return the gate when an open one is to probe now: a person says so."""
-    if gate.state is not GateState.OPEN:
-        return gate
+def recheck(breaker: CircuitBreaker) -> CircuitBreaker:
+    """Return the breaker when an open one is to probe now: a person says so."""
+    if breaker.state is not BreakerState.OPEN:
+        return breaker
     return replace(
-        gate,
-        state=GateState.PROBING,
+        breaker,
+        state=BreakerState.PROBING,
         phase=Phase.CANARY,
         until=None,
         tried=0,
@@ -219,61 +236,67 @@ def recheck(gate: Gate) -> Gate:
     )
 
 
-def give_up(gate: Gate, now: datetime) -> Gate:
-    """Return the gate when waiting for its pause would last too long."""
-    return _open(gate, now) if gate.state is GateState.PAUSED else leave(gate, now)
+def give_up(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
+    """Return the breaker when waiting for its pause would last too long."""
+    return (
+        _open(breaker, now)
+        if breaker.state is BreakerState.PAUSED
+        else leave(breaker, now)
+    )
 
 
-def leave(gate: Gate, now: datetime) -> Gate:
-    """Return the gate when a run ends: a suspicion that nobody answered opens it.
+def leave(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
+    """Return the breaker when a run ends: a suspicion that nobody answered opens it.
 
     A pause is no suspicion; the next run tries at once.
     """
-    if gate.state is not GateState.PROBING or gate.cause is None:
-        return gate
-    if gate.cause.is_brief:
-        return gate
-    return _close(gate) if gate.cause.content else _open(gate, now)
+    if breaker.state is not BreakerState.PROBING or breaker.cause is None:
+        return breaker
+    if breaker.cause.is_brief:
+        return breaker
+    return _close(breaker) if breaker.cause.content else _open(breaker, now)
 
 
-def unanswered(gate: Gate, now: datetime) -> Gate:
-    """Return the gate when a run ends, and the primary has accepted nothing ever."""
-    is_suspected = gate.state is GateState.PROBING and gate.cause is not None
-    return _open(gate, now) if is_suspected else gate
+def unanswered(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
+    """Return the breaker when a run ends, and the primary has accepted nothing ever."""
+    is_suspected = breaker.state is BreakerState.PROBING and breaker.cause is not None
+    return _open(breaker, now) if is_suspected else breaker
 
 
-def dismiss(gate: Gate, _now: datetime) -> Gate:
-    """Return the gate when a suspicion is dropped."""
-    return _close(gate)
+def dismiss(breaker: CircuitBreaker, _now: datetime) -> CircuitBreaker:
+    """Return the breaker when a suspicion is dropped."""
+    return _close(breaker)
 
 
-def pause(gate: Gate, cause: Cause, now: datetime) -> Gate:
-    """Return the gate when the primary asks for a rest."""
-    if gate.state in (GateState.PAUSED, GateState.OPEN):
-        return gate  # the other sessions met the same
-    step = min(gate.failures, len(gate.pauses) - 1)
+def pause(breaker: CircuitBreaker, cause: Cause, now: datetime) -> CircuitBreaker:
+    """Return the breaker when the primary asks for a rest."""
+    if breaker.state in (BreakerState.PAUSED, BreakerState.OPEN):
+        return breaker  # the other sessions met the same
+    step = min(breaker.failures, len(breaker.pauses) - 1)
     return replace(
-        gate,
-        state=GateState.PAUSED,
-        until=now + gate.pauses[step],
-        failures=gate.failures + 1,
+        breaker,
+        state=BreakerState.PAUSED,
+        until=now + breaker.pauses[step],
+        failures=breaker.failures + 1,
         cause=cause,
     )
 
 
-def _open(gate: Gate, now: datetime, cause: Cause | None = None) -> Gate:
-    cause = cause or gate.cause
-    if gate.state is GateState.OPEN:
-        return gate
-    wait = min(FIRST_PROBE * 2 ** min(gate.failures, 10), LAST_PROBE)
+def _open(
+    breaker: CircuitBreaker, now: datetime, cause: Cause | None = None
+) -> CircuitBreaker:
+    cause = cause or breaker.cause
+    if breaker.state is BreakerState.OPEN:
+        return breaker
+    wait = min(FIRST_PROBE * 2 ** min(breaker.failures, 10), LAST_PROBE)
     return replace(
-        gate,
-        state=GateState.OPEN,
+        breaker,
+        state=BreakerState.OPEN,
         until=now + wait,
-        failures=gate.failures + 1,
+        failures=breaker.failures + 1,
         cause=cause,
     )
 
 
-def _close(gate: Gate) -> Gate:
-    return Gate(pauses=gate.pauses, scope=gate.scope)
+def _close(breaker: CircuitBreaker) -> CircuitBreaker:
+    return CircuitBreaker(pauses=breaker.pauses, scope=breaker.scope)

@@ -1,7 +1,7 @@
 """Are they refusing us? What refusals in a row, and their share, tell of a scope.
 
 Pure: it is told every ending and the time, and keeps the little that it needs. It
-never opens a gate; it finds a suspicion, and the canary or a message answers it.
+never opens a breaker; it finds a suspicion, and the canary or a message answers it.
 """
 
 from dataclasses import field
@@ -122,7 +122,7 @@ class Seen:
         return trigger in ("stop", "storm") and self.stage in AFTER_RCPT
 
     def cause(self, trigger: str) -> Cause:
-        """Return it as the cause of a gate's move."""
+        """Return it as the cause of a breaker's move."""
         return Cause(
             trigger=trigger,
             judgement=self.judgement,

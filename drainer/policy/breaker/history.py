@@ -1,4 +1,4 @@
-"""What is remembered of a scope beside its gate: deliveries, canaries, stops. Pure.
+"""What is remembered of a scope beside its breaker: deliveries, canaries, stops. Pure.
 
 It tells a refusal of us from one message's own. A stranger can send messages that a
 primary refuses as if it refused us. So such refusals are weighed against what others
@@ -19,7 +19,7 @@ Others were welcome shortly before: a stranger may have sent these."""
 
 @dataclass(slots=True)
 class ScopeMemory:
-    """What is remembered of one scope, beside its gate."""
+    """What is remembered of one scope, beside its breaker."""
 
     detector: Detector
     #: The two sender domains that were delivered last, and when.

@@ -1,4 +1,4 @@
-"""All gates of one primary: its route, and each recipient domain on it.
+"""All breakers of one primary: its route, and each recipient domain on it.
 
 Pure but for its own memory: it is told every ending and the time; no clock, no I/O.
 The narrowest scope that the evidence fits is suspected: the route only when two
@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from drainer.mail.reply import Reply, Stage
-from drainer.policy.breaker import breaker as gates
-from drainer.policy.breaker.breaker import Cause, Gate, GateState, Outcome
+from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Outcome
 from drainer.policy.breaker.detector import (
     AFTER_RCPT,
     USUAL_WINDOWS,
@@ -42,25 +42,25 @@ _SLOW = Judgement(
 
 
 class Scopes:
-    """The gates of a primary, what moves them, and whom they keep waiting."""
+    """The breakers of a primary, what moves them, and whom they keep waiting."""
 
     def __init__(
         self,
         pauses: tuple[timedelta, ...],
         known: Known,
-        moved: Callable[[Gate, Gate], None],
+        moved: Callable[[CircuitBreaker, CircuitBreaker], None],
         windows: Windows = USUAL_WINDOWS,
     ) -> None:
-        """Start with mail flowing; ``moved`` is told old and new gate of every move."""
+        """Start with mail flowing; ``moved`` is called with old and new breaker."""
         self._windows = windows
         self._pauses = pauses
         self.known = known
         self._moved = moved
-        self.route = Gate(pauses=pauses)
+        self.route = CircuitBreaker(pauses=pauses)
         #: Too many refusals for good are pending: none becomes final.
         self.brake = False
-        #: Gates of domains that are not as at the start.
-        self.domains: dict[str, Gate] = {}
+        #: Breakers of domains that are not as at the start.
+        self.domains: dict[str, CircuitBreaker] = {}
         self._memory: dict[str, ScopeMemory] = {}
         self._route_memory = ScopeMemory(Detector(windows, domains=2))
         #: Since when messages probe a scope: what began before is no probe.
@@ -70,28 +70,30 @@ class Scopes:
 
     # --- who may go
 
-    def gate(self, scope: str) -> Gate:
-        """Return the gate of a scope."""
+    def breaker(self, scope: str) -> CircuitBreaker:
+        """Return the breaker of a scope."""
         if scope == ROUTE:
             return self.route
-        return self.domains.get(scope) or Gate(pauses=self._pauses, scope=scope)
+        return self.domains.get(scope) or CircuitBreaker(
+            pauses=self._pauses, scope=scope
+        )
 
-    def barrier(self, domain: str) -> Gate | None:
-        """Return the gate that keeps mail for a domain waiting, or None."""
+    def barrier(self, domain: str) -> CircuitBreaker | None:
+        """Return the breaker that keeps mail for a domain waiting, or None."""
         if not self.route.flows:
             return self.route
-        gate = self.domains.get(domain)
-        return None if gate is None or gate.flows else gate
+        breaker = self.domains.get(domain)
+        return None if breaker is None or breaker.flows else breaker
 
-    def all(self) -> tuple[Gate, ...]:
-        """Return the gates that are not as at the start."""
+    def all(self) -> tuple[CircuitBreaker, ...]:
+        """Return the breakers that are not as at the start."""
         return (self.route, *self.domains.values())
 
     def proven(self, domain: str, sender_domain: str, since: datetime) -> bool:
         """Whether others were welcome on a scope since then.
 
         That is: mail of another sender domain was delivered, or the canary's
-        known-good recipient was accepted, and no gate is in the way.
+        known-good recipient was accepted, and no breaker is in the way.
         """
         if self.barrier(domain) is not None:
             return False
@@ -117,8 +119,8 @@ class Scopes:
         """
         scope = domain if judgement.scope is Scope.DOMAIN else ROUTE
         is_open = any(
-            gate is not None and gate.state is GateState.OPEN
-            for gate in (self.route, self.domains.get(domain))
+            breaker is not None and breaker.state is BreakerState.OPEN
+            for breaker in (self.route, self.domains.get(domain))
         )
         memory = self._memory_of(scope)
         late = stage in AFTER_RCPT and memory.is_individual(stage)
@@ -126,18 +128,20 @@ class Scopes:
 
     # --- what happened
 
-    def restore(self, gate: Gate) -> None:
-        """Take a gate over from the run before."""
-        self._put(gate)
+    def restore(self, breaker: CircuitBreaker) -> None:
+        """Take a breaker over from the run before."""
+        self._put(breaker)
 
     def recall(self, domain: str, sender_domain: str, at: datetime) -> None:
         """Take note of what an earlier run delivered; the latest last."""
         for _, memory in self._both(domain):
             memory.deliver(sender_domain, at)
 
-    def apply(self, scope: str, change: Callable[[Gate], Gate]) -> None:
-        """Move one gate."""
-        before = self.gate(scope)
+    def apply(
+        self, scope: str, change: Callable[[CircuitBreaker], CircuitBreaker]
+    ) -> None:
+        """Move one breaker."""
+        before = self.breaker(scope)
         after = change(before)
         if after is not before and after != before:
             self._put(after)
@@ -148,7 +152,7 @@ class Scopes:
     ) -> None:
         """Take note of how one message's attempt ended, recipient by recipient.
 
-        Gates count messages: the recipients of one message are a single refusal.
+        Breakers count messages: the recipients of one message are a single refusal.
         """
         self._counted.clear()
         for seen in attempt:
@@ -165,7 +169,7 @@ class Scopes:
             memory.deliver(seen.sender_domain, now)
             memory.welcome()
             if scope == ROUTE or scope in self.domains:
-                self.apply(scope, gates.succeeded)
+                self.apply(scope, breakers.succeeded)
 
     def _not_delivered(self, seen: Seen, now: datetime) -> None:
         verdict = seen.judgement.verdict
@@ -186,7 +190,7 @@ class Scopes:
                 judgement=_SLOW,
                 reply=f"the final dot was answered after {seconds:.0f} s",
             )
-            self.apply(ROUTE, lambda gate: gates.pause(gate, cause, now))
+            self.apply(ROUTE, lambda breaker: breakers.pause(breaker, cause, now))
 
     def canary(
         self,
@@ -202,7 +206,7 @@ class Scopes:
         ``taken``: a known-good recipient was accepted, though perhaps any other would
         be. That says nothing about users, but the primary does not refuse us.
         """
-        cause = self.gate(scope).cause
+        cause = self.breaker(scope).cause
         if taken and cause is not None and cause.trigger == "stop":
             outcome = Outcome.ACCEPTED
         if outcome is Outcome.REFUSED:
@@ -213,7 +217,9 @@ class Scopes:
                 self._memory_of(scope).detector.mute(cause.fingerprint, now)
             if cause is not None and cause.trigger == "stop":
                 outcome = self._vouched(scope)
-        self.apply(scope, lambda gate: gates.answered(gate, outcome, reply, now))
+        self.apply(
+            scope, lambda breaker: breakers.answered(breaker, outcome, reply, now)
+        )
 
     def _vouched(self, scope: str) -> Outcome:
         """Return what an accepted canary proves after refusals of us.
@@ -234,10 +240,10 @@ class Scopes:
         Others were accepted, so that it is this domain, and not the scope that was
         asked about.
         """
-        cause = self.gate(asked).cause
+        cause = self.breaker(asked).cause
         if cause is not None:
             why = replace(cause, trigger="contradiction", reply=reply)
-            self.apply(domain, lambda gate: gates.suspect(gate, why, now))
+            self.apply(domain, lambda breaker: breakers.suspect(breaker, why, now))
 
     def welcome(self, scope: str, now: datetime) -> None:
         """Take note that a known-good recipient of a scope was accepted."""
@@ -249,15 +255,17 @@ class Scopes:
         A few messages that were refused as if it were us, after others were delivered,
         are no reason to stop. Refused XFORWARD is, where nothing was accepted ever.
         """
-        gate, memory = self.gate(scope), self._memory_of(scope)
-        by_stops = gate.cause is not None and gate.cause.trigger == "stop"
-        is_suspected = gate.state is GateState.PROBING and by_stops
-        change: Callable[[Gate, datetime], Gate] = gates.leave
-        if is_suspected and not gate.reopening and memory.is_individual(Stage.DOT):
-            change = gates.dismiss
-        elif gate.cause and gate.cause.is_of_xforward and not memory.knows_welcome:
-            change = gates.unanswered
-        self.apply(scope, lambda gate: change(gate, now))
+        breaker, memory = self.breaker(scope), self._memory_of(scope)
+        by_stops = breaker.cause is not None and breaker.cause.trigger == "stop"
+        is_suspected = breaker.state is BreakerState.PROBING and by_stops
+        change: Callable[[CircuitBreaker, datetime], CircuitBreaker] = breakers.leave
+        if is_suspected and not breaker.reopening and memory.is_individual(Stage.DOT):
+            change = breakers.dismiss
+        elif (
+            breaker.cause and breaker.cause.is_of_xforward and not memory.knows_welcome
+        ):
+            change = breakers.unanswered
+        self.apply(scope, lambda breaker: change(breaker, now))
 
     # --- refusals
 
@@ -272,22 +280,24 @@ class Scopes:
             cause = replace(cause, again=False)
         memory.stops += not cause.again
         if self._is_probe(scope, seen):
-            self.apply(scope, lambda gate: gates.refused(gate, now, cause))
+            self.apply(scope, lambda breaker: breakers.refused(breaker, now, cause))
         asks = cause.again and not cause.is_brief and seen.stage not in AFTER_RCPT
         if memory.is_individual(seen.stage) and not asks:
             return
-        self.apply(scope, lambda gate: gates.suspect(gate, cause, now))
+        self.apply(scope, lambda breaker: breakers.suspect(breaker, cause, now))
         if scope == ROUTE:
             return
         muted = self._route_memory.detector.is_muted(cause.fingerprint, now)
         if self._is_wider(domain) and not muted:  # a second one says so: the route
-            self.apply(ROUTE, lambda gate: gates.suspect(gate, cause, now))
+            self.apply(ROUTE, lambda breaker: breakers.suspect(breaker, cause, now))
 
     def _is_wider(self, domain: str) -> bool:
         """Whether another recipient domain says as well that they refuse us."""
         return any(
-            not gate.flows and gate.cause is not None and gate.cause.trigger == "stop"
-            for scope, gate in self.domains.items()
+            not breaker.flows
+            and breaker.cause is not None
+            and breaker.cause.trigger == "stop"
+            for scope, breaker in self.domains.items()
             if scope != domain
         )
 
@@ -304,12 +314,12 @@ class Scopes:
             found = {domain: seen.cause(trigger)}
         if found:  # the route, when both are suspicious
             scope, cause = min(found.items())
-            self.apply(scope, lambda gate: gates.suspect(gate, cause, now))
+            self.apply(scope, lambda breaker: breakers.suspect(breaker, cause, now))
         for scope, _ in self._both(domain):
-            self.apply(scope, gates.heard)
-            about = not seen.content or _is_about_content(self.gate(scope))
+            self.apply(scope, breakers.heard)
+            about = not seen.content or _is_about_content(self.breaker(scope))
             if about and self._is_probe(scope, seen) and self._is_first(scope, seen):
-                self.apply(scope, lambda gate: gates.refused(gate, now))
+                self.apply(scope, lambda breaker: breakers.refused(breaker, now))
 
     def _is_first(self, scope: str, seen: Seen) -> bool:
         """Whether this attempt has not counted the same on that scope yet."""
@@ -322,15 +332,15 @@ class Scopes:
     def _delayed(self, seen: Seen, now: datetime) -> None:
         """Let the route rest when the primary itself is sick."""
         if not is_storm(seen.judgement, seen.answer):
-            self.apply(ROUTE, gates.heard)
+            self.apply(ROUTE, breakers.heard)
             return
         if seen.retried and self._route_memory.took:
             return  # it was put off before, and others were not
         storm = seen.cause("storm")
         if self._is_probe(ROUTE, seen):
-            self.apply(ROUTE, lambda gate: gates.refused(gate, now, storm))
+            self.apply(ROUTE, lambda breaker: breakers.refused(breaker, now, storm))
         if self._route_memory.detector.delayed(seen):
-            self.apply(ROUTE, lambda gate: gates.suspect(gate, storm, now))
+            self.apply(ROUTE, lambda breaker: breakers.suspect(breaker, storm, now))
 
     def _is_probe(self, scope: str, seen: Seen) -> bool:
         """Whether an attempt began after messages began to probe."""
@@ -339,13 +349,13 @@ class Scopes:
 
     # --- memory
 
-    def _put(self, gate: Gate) -> None:
-        if gate.scope == ROUTE:
-            self.route = gate
-        elif gate == Gate(pauses=self._pauses, scope=gate.scope):
-            self.domains.pop(gate.scope, None)
+    def _put(self, breaker: CircuitBreaker) -> None:
+        if breaker.scope == ROUTE:
+            self.route = breaker
+        elif breaker == CircuitBreaker(pauses=self._pauses, scope=breaker.scope):
+            self.domains.pop(breaker.scope, None)
         else:
-            self.domains[gate.scope] = gate
+            self.domains[breaker.scope] = breaker
 
     def _both(self, domain: str) -> Sequence[tuple[str, ScopeMemory]]:
         if not domain:
@@ -363,5 +373,5 @@ class Scopes:
         return memory
 
 
-def _is_about_content(gate: Gate) -> bool:
-    return gate.cause is not None and gate.cause.content
+def _is_about_content(breaker: CircuitBreaker) -> bool:
+    return breaker.cause is not None and breaker.cause.content

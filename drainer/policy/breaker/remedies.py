@@ -156,7 +156,7 @@ _BY_CODE = re.compile(r"[a-z]+-([45]\.\d.*)")
 
 
 def remedy(cause: Cause) -> str:
-    """Return what a person can do about an open gate."""
+    """Return what a person can do about an open breaker."""
     if cause.content:
         return _CONTENT
     rule = _BY_CODE.sub(r"\1", cause.judgement.rule)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cache
 
 from drainer.mail.echo import Sent, unechoed
-from drainer.mail.message import BEHIND_GATE, HOST_LIMIT, PROBLEMS, Problem
+from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify import codes
 from drainer.policy.classify.families import families
@@ -88,9 +88,9 @@ def _without_echo(found: Judgement, masked: Judgement) -> Judgement:
 
 
 def _judge_problem(problem: Problem) -> Judgement:
-    if problem.code == BEHIND_GATE:
+    if problem.code == BEHIND_BREAKER:
         reason = f"not tried, because the primary refuses this host: {problem.detail}"
-        return _judgement("D", "gate-open", reason)
+        return _judgement("D", "breaker-open", reason)
     if problem.code == HOST_LIMIT:
         return Judgement(
             verdict=Verdict.RETRY,

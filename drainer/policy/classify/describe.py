@@ -9,7 +9,7 @@ from drainer.policy.classify.rules import Rule
 
 _OWN = {
     "host-limit": "this host had too few file descriptors",
-    "gate-open": "waits, because the primary refuses this host",
+    "breaker-open": "waits, because the primary refuses this host",
     "lifetime-spent": "tried for as long as it may be",
     "poison": "the primary ends the session at this content",
     "refused-in-doubt": "refused, after it may have arrived",

@@ -1,7 +1,7 @@
 """What an ending means: by itself, and in the light of everything else. Pure.
 
-By itself it is classified (``judge``), and the scope gates look at that. Then it is
-reconsidered: a refusal may have been meant for somebody else, or for us.
+By itself it is classified (``judge``), and the circuit breakers look at that. Then it
+is reconsidered: a refusal may have been meant for somebody else, or for us.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.bounce.decision import Answer as Permission
 from drainer.policy.bounce.decision import Case, Decision, decide
 from drainer.policy.bounce.limits import Tally, Told
-from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.retry_after import stated_delay
 from drainer.policy.classify.rules import Rule
@@ -61,7 +61,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
-    """What the bounce gate says about one recipient's confirmed refusal."""
+    """What the bounce rules says about one recipient's confirmed refusal."""
 
     decision: Decision
     #: The key and the enhanced status code of the report, if one is to be sent.
@@ -81,7 +81,7 @@ class Permit:
         return self.decision.answer is Permission.SEND
 
     def amid(self, tally: Tally, told: Told) -> "Permit":
-        """Return what the gate says in view of what was told; not yet counted."""
+        """Return what the breaker says in view of what was told; not yet counted."""
         if self.case is None or not self.sends:
             return self
         sent = tally.before(told, self.case.limits.tag_delimiters)
@@ -90,13 +90,13 @@ class Permit:
 
 
 class Standing(Protocol):
-    """What the gates know at this moment (policy.scopes.Scopes)."""
+    """What the breakers know at this moment (policy.scopes.Scopes)."""
 
     #: Too many refusals for good are pending: none becomes final.
     brake: bool
 
-    def barrier(self, domain: str) -> Gate | None:
-        """Return the gate that keeps mail for a domain waiting, or None."""
+    def barrier(self, domain: str) -> CircuitBreaker | None:
+        """Return the breaker that keeps mail for a domain waiting, or None."""
         ...
 
     def proven(self, domain: str, sender_domain: str, since: datetime) -> bool:
@@ -163,7 +163,7 @@ def judge(
 def excuse(judged: Iterable[Judged], moment: Moment) -> tuple[Judged, ...]:
     """Hold a message that is refused as if it were us, while others are accepted.
 
-    That is asked before the gates look at it, so that it never moves them again.
+    That is asked before the breakers look at it, so that it never moves them again.
     """
     return tuple(
         each
@@ -194,7 +194,7 @@ def _alone(each: Judged, moment: Moment) -> Judgement | None:
 
 def reconsider(each: Judged, moment: Moment, policy: Policy) -> Judged:
     """Return it with the verdict that stands."""
-    for change in (_in_doubt, _poison, _shared, _individual, _expired, _behind_gate):
+    for change in (_in_doubt, _poison, _shared, _individual, _expired, _behind_breaker):
         found = change(each, moment, policy)
         if found is not None:
             return replace(each, judgement=found)
@@ -269,16 +269,16 @@ def _expired(each: Judged, moment: Moment, policy: Policy) -> Judgement | None:
     return _change(judgement, Verdict.BOUNCE, "lifetime-spent", words)
 
 
-def _behind_gate(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
+def _behind_breaker(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
     """Refuse to judge a message while the primary refuses everybody."""
     if each.judgement.verdict is not Verdict.BOUNCE:
         return None
-    gate = moment.standing.barrier(each.ending.claimed.domain)
-    if gate is None or gate.state is not GateState.OPEN:
+    breaker = moment.standing.barrier(each.ending.claimed.domain)
+    if breaker is None or breaker.state is not BreakerState.OPEN:
         return None
     words = "the primary refuses everybody, so this judges nobody"
-    found = _change(each.judgement, Verdict.STOP, "gate-open", words, counts=False)
-    return replace(found, scope=Scope.DOMAIN if gate.scope else Scope.ROUTE)
+    found = _change(each.judgement, Verdict.STOP, "breaker-open", words, counts=False)
+    return replace(found, scope=Scope.DOMAIN if breaker.scope else Scope.ROUTE)
 
 
 def delay(each: Judged, moment: Moment, policy: Policy) -> timedelta:

@@ -12,7 +12,7 @@ from drainer.runtime.values import dataclass
 FIRST_DAY = timedelta(days=1)
 
 
-def usual_escrow(age: timedelta) -> timedelta:
+def usual_confirm_after(age: timedelta) -> timedelta:
     """Return how long a refusal rests; ``age`` is the time since the first run.
 
     On the first day after an outage user tables and filters are half up.
@@ -39,7 +39,7 @@ class Schedule:
     #: The same for a full mailbox.
     quota: timedelta = timedelta(days=3)
     #: How long a refusal for good rests before it is tried for confirmation.
-    escrow: timedelta = timedelta(hours=1)
+    confirm_after: timedelta = timedelta(hours=1)
     #: A delay that a reply states is never taken for less.
     soonest: timedelta = timedelta(seconds=1)
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from drainer.mail.message import Problem
 from drainer.mail.reply import Stage
 from drainer.policy.bounce.decision import Answer
-from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.classify.verdict import Judgement, Verdict
 from drainer.policy.recipient.delivery import Claimed
 from drainer.policy.recipient.judge import (
@@ -29,11 +29,11 @@ from drainer.runtime.values import dataclass
 MAX_DOUBTS = 3
 """After so many lost replies to the final dot a message is held (poison?)."""
 FAR = timedelta(hours=6)
-"""When mail behind an open gate is looked at again, should nobody close the gate."""
+"""When mail behind an open breaker is looked at again if the breaker stays open."""
 SECOND_LOOK = timedelta(seconds=10)
 """When a message that is refused as if it were us is tried again, at the latest."""
 ROUTE_WAITS = "*"
-"""How a recipient says that it waits for the gate of the route."""
+"""How a recipient says that it waits for the breaker of the route."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +56,9 @@ class Settlement:
     spent: timedelta = timedelta(0)
     refusal: str = ""
     refused: datetime | None = None
-    #: What the bounce gate said, when it was asked.
+    #: What the bounce rules said, when it was asked.
     permit: Permit | None = None
-    #: The scope whose gate it waits for: a domain, ROUTE_WAITS, or '' for none.
+    #: The scope whose breaker it waits for: a domain, ROUTE_WAITS, or '' for none.
     waits: str = ""
 
 
@@ -115,7 +115,7 @@ def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
         due = moment.now + (
             timedelta(0)
             if _is_suspended(each, moment, policy)
-            else policy.schedule.escrow
+            else policy.schedule.confirm_after
         )
     refusal, refused = _refusal(each, moment)
     retried = judgement.counts and state is State.DEFERRED
@@ -156,7 +156,7 @@ def is_told(settlement: Settlement) -> bool:
 
 
 def permitted(settlement: Settlement, permit: Permit) -> Settlement:
-    """Return a confirmed refusal's settlement with another answer of the gate."""
+    """Return a confirmed refusal's settlement with another answer of the breaker."""
     event = _PERMITTED.get(permit.decision.answer, Event.BOUNCE)
     return replace(settlement, permit=permit, state=follow(State.IN_FLIGHT, event))
 
@@ -166,13 +166,13 @@ _PERMITTED = {
     Answer.NO: Event.BOUNCE_REFUSED,
     Answer.NEVER: Event.BOUNCE_REFUSED,
 }
-"""What the bounce gate says -> the event; anything else waits for another time."""
+"""What the bounce rules says -> the event; anything else waits for another time."""
 
 
 def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:
     """Whether a refusal for good is final: the same again, later, by a well primary.
 
-    Later is after the escrow time; since then others must have been welcome, and
+    Later is after the confirmation delay; since then others must have been welcome, and
     the message must have been kept, because it leaves the spool for that.
     """
     claimed = each.ending.claimed
@@ -191,7 +191,7 @@ def _has_rested(each: Judged, moment: Moment, policy: Policy) -> bool:
     claimed = each.ending.claimed
     if claimed.refused is None or claimed.refusal != each.judgement.rule:
         return False
-    return claimed.refused + policy.schedule.escrow <= moment.now
+    return claimed.refused + policy.schedule.confirm_after <= moment.now
 
 
 def _is_suspended(each: Judged, moment: Moment, policy: Policy) -> bool:
@@ -199,8 +199,8 @@ def _is_suspended(each: Judged, moment: Moment, policy: Policy) -> bool:
 
     It may have been the one that aroused it, and has rested already.
     """
-    gate = moment.standing.barrier(each.ending.claimed.domain)
-    probes = gate is not None and gate.state is GateState.PROBING
+    breaker = moment.standing.barrier(each.ending.claimed.domain)
+    probes = breaker is not None and breaker.state is BreakerState.PROBING
     return probes and _has_rested(each, moment, policy)
 
 
@@ -209,15 +209,15 @@ def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
     claimed, judgement = each.ending.claimed, each.judgement
     if isinstance(each.ending.answer, Problem):
         return claimed.refusal, claimed.refused  # the primary was not asked
-    gate = moment.standing.barrier(claimed.domain)
+    breaker = moment.standing.barrier(claimed.domain)
     match judgement.verdict:
         case Verdict.BOUNCE:
             name = judgement.rule
-        case Verdict.STOP if gate is not None and gate.state is GateState.OPEN:
+        case Verdict.STOP if breaker is not None and breaker.state is BreakerState.OPEN:
             return "", None  # everybody met it: it tells nothing of this message
         case Verdict.STOP if not judgement.short:
             name = Verdict.STOP.value
-        case _ if judgement.short and not claimed.refusal and not _is_paused(gate):
+        case _ if judgement.short and not claimed.refusal and not _is_paused(breaker):
             name = Verdict.STOP.value  # put off as if it were us
         case _:
             return claimed.refusal, claimed.refused
@@ -225,16 +225,16 @@ def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
     return name, claimed.refused if same else moment.now
 
 
-def _is_paused(gate: Gate | None) -> bool:
-    return gate is not None and gate.state is GateState.PAUSED
+def _is_paused(breaker: CircuitBreaker | None) -> bool:
+    return breaker is not None and breaker.state is BreakerState.PAUSED
 
 
 def _behind(each: Judged, moment: Moment, wait: timedelta) -> tuple[str, datetime]:
-    """Return which gate it waits for, and until when at most."""
-    gate = moment.standing.barrier(each.ending.claimed.domain)
-    if gate is None:  # others are accepted: the second attempt decides
+    """Return which breaker it waits for, and until when at most."""
+    breaker = moment.standing.barrier(each.ending.claimed.domain)
+    if breaker is None:  # others are accepted: the second attempt decides
         return "", moment.now + min(wait, SECOND_LOOK)
-    scope = gate.scope or ROUTE_WAITS
-    if gate.state is GateState.OPEN:
+    scope = breaker.scope or ROUTE_WAITS
+    if breaker.state is BreakerState.OPEN:
         return scope, moment.now + FAR
-    return scope, gate.until or moment.now + wait
+    return scope, breaker.until or moment.now + wait

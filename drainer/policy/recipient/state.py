@@ -30,7 +30,7 @@ CLAIMABLE = (State.PENDING, State.DEFERRED, State.UNKNOWN)
 class Event(enum.StrEnum):
     """What can happen to a recipient."""
 
-    CLAIMED = "claimed, the scope gate closed or this message its probe"
+    CLAIMED = "claimed, the circuit breaker closed or this message its probe"
     DELIVER = "the primary accepted it"
     RETRY = "retry, retry-long, or lost before the final dot"
     STOP = "stop: the primary refuses us, not the message"
@@ -39,12 +39,12 @@ class Event(enum.StrEnum):
     PROVEN = "the reserve of an ended run shows that the primary accepted it"
     HOLD = "hold: nobody can decide, or it cannot be replayed as it stands"
     BOUNCE = "bounce, for the first time"
-    BOUNCE_PERMITTED = "bounce confirmed, the evidence gate permits the report"
-    BOUNCE_REFUSED = "bounce confirmed, the evidence gate refuses the report"
-    GATE_OPENED = "the scope gate opened"
-    RIPE = "ripe, the gate closed, the brake free: the confirming attempt"
-    APPROVED = "an operator approves, the evidence gate permits the report"
-    APPROVED_REFUSED = "an operator approves, the evidence gate refuses the report"
+    BOUNCE_PERMITTED = "bounce confirmed, the bounce rules permit the report"
+    BOUNCE_REFUSED = "bounce confirmed, the bounce rules refuse the report"
+    BREAKER_OPENED = "the circuit breaker opened"
+    RIPE = "ripe, the breaker closed, the brake free: the confirming attempt"
+    APPROVED = "an operator approves, the bounce rules permit the report"
+    APPROVED_REFUSED = "an operator approves, the bounce rules refuse the report"
     CANCELLED = "an operator cancels the bounce"
     EXPIRED = "lifetime spent, while the primary was reachable"
     OPERATOR_HOLD = "an operator holds it"
@@ -70,7 +70,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.IN_FLIGHT, _E.BOUNCE): _S.BOUNCE_PENDING,
     (_S.IN_FLIGHT, _E.BOUNCE_PERMITTED): _S.BOUNCED,
     (_S.IN_FLIGHT, _E.BOUNCE_REFUSED): _S.QUARANTINED,
-    (_S.BOUNCE_PENDING, _E.GATE_OPENED): _S.DEFERRED,
+    (_S.BOUNCE_PENDING, _E.BREAKER_OPENED): _S.DEFERRED,
     (_S.BOUNCE_PENDING, _E.RIPE): _S.DEFERRED,
     (_S.BOUNCE_PENDING, _E.APPROVED): _S.BOUNCED,
     (_S.BOUNCE_PENDING, _E.APPROVED_REFUSED): _S.QUARANTINED,

@@ -90,7 +90,7 @@ class Watch:
     @property
     def drains(self) -> bool:
         """Whether a drain is to run."""
-        return self.state in DRAINING or self.wait is Wait.GATE
+        return self.state in DRAINING or self.wait is Wait.BREAKER
 
     def todo(self, now: datetime) -> Todo:
         """Return what is to be done now; a check, or a look at the clock, is due."""

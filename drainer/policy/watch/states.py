@@ -31,8 +31,8 @@ class Event(enum.StrEnum):
     BAD = "a check failed"
     FIRST = "the first message was delivered"
     FULL = "all connections may be used"
-    BARRED = "the route's gate is paused: the primary asks for a rest"
-    FLOWS = "the route's gate is closed: mail flows"
+    BARRED = "the route's breaker is paused: the primary asks for a rest"
+    FLOWS = "the route's breaker is closed: mail flows"
     SICK = "the primary failed again after that rest"
     RESTART = "the drain begins again, with another configuration"
     HELD = "somebody pauses it, or its hours end"
@@ -49,7 +49,7 @@ class Wait(enum.StrEnum):
     """What a watch waits for that is ``waiting``."""
 
     NOTHING = ""
-    GATE = "gate"  #: the drain goes on, and probes by itself
+    BREAKER = "breaker"  #: the drain goes on, and probes by itself
     HOLD = "hold"
     TIME = "time"
 
@@ -96,17 +96,17 @@ MOVES: dict[tuple[State, Event], State] = {
 HEEDED: dict[Event, tuple[Wait, ...]] = {
     _E.UP: (Wait.TIME,),
     _E.MAIL: (Wait.TIME,),
-    _E.FLOWS: (Wait.GATE,),
-    _E.SICK: (Wait.GATE,),
-    _E.RESTART: (Wait.GATE,),
-    _E.HELD: (Wait.GATE, Wait.HOLD),
-    _E.REFUSED: (Wait.GATE,),
-    _E.FAILED: (Wait.GATE,),
-    _E.LEFT: (Wait.GATE,),
-    _E.FINISHED: (Wait.GATE,),
+    _E.FLOWS: (Wait.BREAKER,),
+    _E.SICK: (Wait.BREAKER,),
+    _E.RESTART: (Wait.BREAKER,),
+    _E.HELD: (Wait.BREAKER, Wait.HOLD),
+    _E.REFUSED: (Wait.BREAKER,),
+    _E.FAILED: (Wait.BREAKER,),
+    _E.LEFT: (Wait.BREAKER,),
+    _E.FINISHED: (Wait.BREAKER,),
     _E.FREED: (Wait.HOLD,),
     _E.TIME: (Wait.TIME,),
 }
-WAITS = {_E.BARRED: Wait.GATE, _E.HELD: Wait.HOLD, _E.BLOCKED: Wait.HOLD}
+WAITS = {_E.BARRED: Wait.BREAKER, _E.HELD: Wait.HOLD, _E.BLOCKED: Wait.HOLD}
 #: After these it has to prove itself again.
 DISTRUSTS = frozenset((_E.DOWN, _E.REFUSED))

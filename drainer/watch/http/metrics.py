@@ -77,12 +77,12 @@ def _latency(seen: Seen) -> Iterator[Sample]:
             yield (key.removesuffix("_ms"),), value / 1000
 
 
-def _gates(seen: Seen) -> Iterator[Sample]:
-    yield ("route", seen.watch["gate"]["state"]), 1
+def _breakers(seen: Seen) -> Iterator[Sample]:
+    yield ("route", seen.watch["breaker"]["state"]), 1
     states = Counter(
-        gate["state"]
-        for gate in seen.ledger.facts.get("gates", ())
-        if gate["route"] == seen.watch["primary"] and gate["scope"] != "route"
+        breaker["state"]
+        for breaker in seen.ledger.facts.get("breakers", ())
+        if breaker["route"] == seen.watch["primary"] and breaker["scope"] != "route"
     )
     for state, count in states.items():
         yield ("domain", state), count
@@ -145,11 +145,11 @@ METRICS: Final = (
         _checks,
     ),
     Metric(
-        "drainer_gates",
+        "drainer_breakers",
         "gauge",
         ("scope", "state"),
-        "gates of the route and of recipient domains, by state",
-        _gates,
+        "breakers of the route and of recipient domains, by state",
+        _breakers,
     ),
     Metric(
         "drainer_controls",

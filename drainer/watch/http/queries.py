@@ -107,7 +107,7 @@ def _facts(report: Report, lifetime: timedelta) -> Facts:
 def remaining_seconds(ledger: Mapping[str, Any], snapshot: Snapshot) -> float | None:
     """Return how long what can go now takes at the rate of now; None = not known.
 
-    Recipients that wait for a time, a person or the gate are not in it.
+    Recipients that wait for a time, a person or the breaker are not in it.
     """
     run = snapshot["run"]
     if not ledger or run is None or run["rate_now"] <= 0:

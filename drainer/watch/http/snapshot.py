@@ -34,8 +34,8 @@ class Latency(TypedDict):
     connect_ms: float | None
 
 
-class GateFacts(TypedDict):
-    """The gate of the route, as the drain that runs, or the last one, has it."""
+class BreakerFacts(TypedDict):
+    """The breaker of the route, as the drain that runs, or the last one, has it."""
 
     #: closed (mail flows), paused, probing, open.
     state: str
@@ -103,7 +103,7 @@ class Snapshot(TypedDict):
     version: str
     run: RunFacts | None
     latency: Latency
-    gate: GateFacts
+    breaker: BreakerFacts
     #: One per second of the last 600 in which a drain ran, the oldest first.
     history: list[Sample]
     checks: list[FindingFacts]

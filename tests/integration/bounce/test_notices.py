@@ -69,7 +69,7 @@ def test_who_asked_for_it_is_told_that_the_mail_was_relayed(bench: Refusing) -> 
 def test_nobody_else_is_told_of_a_delivery(
     bench: Refusing, notify: str, sender: str, text: str, rule: str
 ) -> None:
-    """It goes through the same gate as a failure, and needs to be asked for."""
+    """It goes through the same bounce rules as a failure, and needs to be asked for."""
     name = wanting(bench, notify, sender=sender, text=text)
     assert bench.drain().code == 0
     assert bench.reports == []
@@ -94,7 +94,7 @@ def test_a_delay_is_told_once_and_only_if_that_is_wanted(bench: Refusing) -> Non
     bench.primary.script = Script(
         extensions=NO_DSN, rcpt="450 4.2.1 The mailbox is busy"
     )
-    bench.configure(gate={"give_up_after": "0s"})
+    bench.configure(breaker={"give_up_after": "0s"})
     name = wanting(bench, "")
     listed = wanting(bench, "", text="List-Id: <news.sender.example>\n")
     unwanted = wanting(bench, "FAILURE")
@@ -109,12 +109,12 @@ def test_a_delay_is_told_once_and_only_if_that_is_wanted(bench: Refusing) -> Non
     assert report.content is not None
     assert b"Action: delayed" in report.content
     assert b"Status: 4.2.1" in report.content
-    gate = {
+    decision = {
         id_: [d["rule"] for d in bench.why(id_)["decisions"] if d["verdict"] == "no"
               or d["verdict"] == "never"]
         for id_ in (name, listed, unwanted)
     }  # fmt: skip
-    assert gate == {name: [], listed: ["G9"], unwanted: ["G3"]}
+    assert decision == {name: [], listed: ["G9"], unwanted: ["G3"]}
 
 
 def test_a_delay_that_is_over_is_not_told_of(bench: Refusing) -> None:
@@ -123,7 +123,7 @@ def test_a_delay_that_is_over_is_not_told_of(bench: Refusing) -> None:
         extensions=NO_DSN, rcpt=in_turn("450 4.2.1 busy", "250 2.1.5 ok")
     )
     bench.relay.script = Script(banner="554 5.3.2 not now")
-    bench.configure(bounce={"delay_notices": "4h"}, gate={"give_up_after": "0s"})
+    bench.configure(bounce={"delay_notices": "4h"}, breaker={"give_up_after": "0s"})
     name = wanting(bench, "")
     assert bench.drain().code == 5
     assert [d["rule"] for d in bench.sendings(name)] == ["report-deferred"]

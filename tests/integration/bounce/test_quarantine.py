@@ -244,7 +244,9 @@ UNKNOWN = "550 5.1.1 User unknown"
 def bench(tmp_path: Path) -> Bench:
     """Give a spool with mail for one that is gone and one that is there again soon."""
     made = Bench(tmp_path)
-    made.configure(bounce={"escrow": "1ms", "send": False}, health={"accept": [GOOD]})
+    made.configure(
+        bounce={"confirm_after": "1ms", "send": False}, health={"accept": [GOOD]}
+    )
     for to in (GONE, LATE):
         made.add(to, text=f"Subject: for {to}\n\nbody\n".encode())
     return made

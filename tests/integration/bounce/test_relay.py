@@ -162,7 +162,7 @@ def test_a_server_that_says_nothing_holds_up_nobody_for_long(bench: Refusing) ->
 def test_no_report_leaves_for_where_no_stranger_can_be(
     bench: Refusing, records: list[tuple[str, str]], words: str
 ) -> None:
-    """The zone was changed after the gate had looked: nothing is dialled, it failed."""
+    """The zone changed after the bounce decision: nothing is dialled, it failed."""
     bench.configure(bounce={"mx_private": False})
     served_at(bench.zone, "192.0.2.25")
     bench.zone.add("self.example", "A", BEST)
@@ -178,7 +178,7 @@ def test_no_report_leaves_for_where_no_stranger_can_be(
     assert len(list(Path(f"{bench.ledger}.quarantine").glob("*.eml"))) == 1
 
 
-def test_a_private_server_is_no_servers_for_the_gate(bench: Refusing) -> None:
+def test_a_private_server_is_no_servers_for_the_bounce_rules(bench: Refusing) -> None:
     """G12: quarantined, unless the operator says that the network is a closed one."""
     bench.configure(bounce={"mx_private": False})
     name = bench.refuse()

@@ -164,9 +164,9 @@ def test_what_an_earlier_drain_delivered_confirms_where_no_canary_can(
     assert bench.states() == {"nobody@example.org": "bounce-pending"}
     assert "approve" in bench.why(alone)["next"]
     bench.add("user@example.org", sender="amy@other.example")
-    bench.configure(gate={"brake_least": 0, "brake_share": 0})
+    bench.configure(breaker={"brake_least": 0, "brake_share": 0})
     assert bench.drain().code == 5  # it is not tried itself
-    bench.configure(gate={"brake_least": 10})
+    bench.configure(breaker={"brake_least": 10})
     assert bench.drain().code == 0, bench.why(alone)
     assert bench.states()["nobody@example.org"] == "bounced"
     assert len(bench.reports) == 1
@@ -202,7 +202,7 @@ def test_who_is_not_proven_is_never_told(bench: Refusing) -> None:
 
 def test_a_report_waits_for_other_recipients_of_its_message(bench: Refusing) -> None:
     """One is final, another still rests: nothing leaves before ``settle``."""
-    bench.configure(bounce={"settle": "1h", "escrow": "1h"})
+    bench.configure(bounce={"settle": "1h", "confirm_after": "1h"})
     bench.refuse("nobody1@example.org", "nobody2@example.org")
     assert bench.drain().code == 5
     approve = ("bounces", "approve", "--recipient")
@@ -255,14 +255,14 @@ def test_what_was_queued_when_a_drain_died_is_sent_once(bench: Refusing) -> None
 
 
 def test_the_list_says_who_would_be_told(bench: Refusing) -> None:
-    """The gate's answer now, by the evidence that the drain gathered at its end."""
-    bench.configure(bounce={"escrow": "1h"})
+    """The bounce decision now, by the evidence that the drain gathered at its end."""
+    bench.configure(bounce={"confirm_after": "1h"})
     bench.refuse("nobody1@example.org")
     bench.add("nobody2@example.org", sender="eve@sender.example")
     assert bench.drain().code == 5
     rows = {row["forward_path"]: row for row in bench.rows()}
-    assert rows["nobody1@example.org"]["gate"]["answer"] == "send"
-    assert rows["nobody2@example.org"]["gate"]["answer"] == "no"
+    assert rows["nobody1@example.org"]["decision"]["answer"] == "send"
+    assert rows["nobody2@example.org"]["decision"]["answer"] == "no"
     assert all(row["gathered"] and row["ripe"] for row in rows.values())
     table = bench.run("bounces", "list").stdout
     assert "send by G15" in table
@@ -271,9 +271,11 @@ def test_the_list_says_who_would_be_told(bench: Refusing) -> None:
     )
 
 
-def test_approving_asks_the_gate_and_cancelling_tells_nobody(bench: Refusing) -> None:
+def test_approving_asks_the_breaker_and_cancelling_tells_nobody(
+    bench: Refusing,
+) -> None:
     """Proven: bounced. Not proven, or cancelled: quarantined with a copy."""
-    bench.configure(bounce={"escrow": "1h"})
+    bench.configure(bounce={"confirm_after": "1h"})
     bench.refuse("nobody1@example.org")
     bench.add("nobody2@example.org", sender="eve@sender.example")
     bench.refuse("nobody3@example.org")

@@ -74,7 +74,7 @@ def test_a_file_with_its_envelope(environment: dict[str, str], message: Path) ->
     assert list(strengths(found)) == list(RULES)
     assert strengths(found)["V3"] == strengths(found)["V4"] == "proven"
     assert (found["verdict"], found["by"]) == ("proven", "V3")
-    assert found["gate"]["answer"] == "send"
+    assert found["decision"]["answer"] == "send"
 
 
 def test_a_forged_sender(environment: dict[str, str], message: Path) -> None:
@@ -84,11 +84,11 @@ def test_a_forged_sender(environment: dict[str, str], message: Path) -> None:
     )
     assert (found["verdict"], found["by"]) == ("not", None)
     assert "all proves nothing" in found["rules"][2]["found"]
-    assert (found["gate"]["answer"], found["gate"]["rule"]) == ("no", "G13")
+    assert (found["decision"]["answer"], found["decision"]["rule"]) == ("no", "G13")
 
 
 def test_for_a_person(environment: dict[str, str], message: Path) -> None:
-    """A table, the verdict, and what the gate would say."""
+    """A table, the verdict, and what the bounce rules would say."""
     top = b"From x Tue Nov 24 10:30:00 2026\nReturn-Path: <bob@sender.example>\n"
     message.write_bytes(top + message.read_bytes())
     result = run(environment, message, "--client", "192.0.2.1")
@@ -113,7 +113,7 @@ def test_a_message_that_was_signed_long_ago(
 def test_the_null_sender(environment: dict[str, str], message: Path) -> None:
     """Is never told."""
     found = only(environment, message, "--sender", "<>")
-    assert (found["verdict"], found["gate"]["rule"]) == ("not", "G2")
+    assert (found["verdict"], found["decision"]["rule"]) == ("not", "G2")
 
 
 def test_a_message_of_the_ledger(
@@ -199,4 +199,4 @@ def test_a_trusted_network(environment: dict[str, str], message: Path) -> None:
     inside = only(given, message, *flags, "198.51.100.9")
     assert (inside["verdict"], inside["by"]) == ("proven", "V2")
     outside = only(given, message, *flags, "192.0.2.1")
-    assert (outside["verdict"], outside["gate"]["rule"]) == ("proven", "G11")
+    assert (outside["verdict"], outside["decision"]["rule"]) == ("proven", "G11")

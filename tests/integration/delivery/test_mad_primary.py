@@ -130,7 +130,7 @@ def test_nothing_is_lost_and_nothing_doubled_but_what_was_in_doubt(
     bench.configure(
         primary={"connections": 3, "max_messages": 7},
         retry={"unknown": "1h"},
-        gate={"give_up_after": "2s", "pauses": ["5ms"]},
+        breaker={"give_up_after": "2s", "pauses": ["5ms"]},
     )
     with PeerThread(mad(seed, extensions)) as peer:
         bench.port = peer.port

@@ -142,7 +142,7 @@ def test_what_an_earlier_run_recorded_stays_where_it_is_not_chosen(
     bench.port = server.port
     assert bench.drain().code == 5
     assert set(bench.states().values()) == {"deferred"}
-    bench.configure(gate={"give_up_after": "5s"})
+    bench.configure(breaker={"give_up_after": "5s"})
     result = bench.drain("--sender", "news@", "--queue", "deferred")
     assert result.code == 0, result.stderr
     assert sent(server) == [[ALICE]]
@@ -171,7 +171,7 @@ def test_a_retry_within_the_run_is_not_counted_again(
     peer: StartPeer, bench: Bench
 ) -> None:
     """Of two messages one is deferred at first; both arrive, the third does not."""
-    bench.configure(gate={"give_up_after": "5s"})
+    bench.configure(breaker={"give_up_after": "5s"})
     server = peer(mail=in_turn("450 4.2.1 later", "250 2.1.0 ok"))
     bench.port = server.port
     assert bench.drain("--limit", "2").code == 0

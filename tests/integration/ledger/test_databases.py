@@ -77,7 +77,7 @@ def test_what_is_refused_is_tried_again_and_operators_have_their_say(
     assert done.code == 0, done.stderr
     friendly = peer()
     drainer.run("requeue", "--state", "deferred", "--reason", "now")
-    drainer.environment["DRAINER_GATE__GIVE_UP_AFTER"] = "5s"
+    drainer.environment["DRAINER_BREAKER__GIVE_UP_AFTER"] = "5s"
     primary.script = friendly.script
     result = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
     assert result.code == 0, result.stderr

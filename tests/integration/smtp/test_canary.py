@@ -1,6 +1,6 @@
 """The canary on a real socket: what it asks, and what each answer proves.
 
-It may open or close a gate, so that what proves nothing must stay unclear.
+It may open or close a breaker, so that what proves nothing must stay unclear.
 """
 
 import asyncio
@@ -165,7 +165,7 @@ def test_who_was_accepted_before_it_was_lost_is_accepted(
 def test_without_a_session_the_stage_is_told(
     peer: StartPeer, script: dict[str, Any], stage: Stage
 ) -> None:
-    """What that means the gate decides."""
+    """What that means the breaker decides."""
     answer = ask(peer(**script), BOSS)
     assert isinstance(answer, Failed)
     assert answer.steps[-1].stage is stage

@@ -478,7 +478,7 @@ def test_a_name_that_only_begins_like_ours_is_no_loop(
     assert check(bench).code == 0
 
 
-# ---- the gate of a drain
+# ---- the breaker of a drain
 
 
 @pytest.mark.parametrize("name", ["banner-554", "ehlo-550", "mail-550", "rcpt-550"])

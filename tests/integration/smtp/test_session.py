@@ -135,7 +135,7 @@ def refused_before_mail(
     bench.port = server.port
     bench.configure(
         primary={"banner_timeout": "300ms"} if silent else {},
-        gate={"give_up_after": "30s"},
+        breaker={"give_up_after": "30s"},
     )
     queue_id = bench.add(ALICE, BOB)
     result = bench.drain()
@@ -188,7 +188,7 @@ def test_a_temporary_refusal_is_waited_out(
     """The drain pauses, asks again, and goes on when it is let in."""
     server = peer(banner=in_turn(banner, banner, "220 peer.example ESMTP"))
     bench.port = server.port
-    bench.configure(gate={"give_up_after": "10s"})
+    bench.configure(breaker={"give_up_after": "10s"})
     bench.add(ALICE)
     assert bench.drain().code == 0
     assert bench.states() == {ALICE: "delivered"}
@@ -443,7 +443,7 @@ class Cell:
 #: One attempt each, whatever else goes on; a lost connection is waited out.
 PATIENT: dict[str, dict[str, object]] = {
     "retry": dict.fromkeys(("first", "max", "long_first", "long_max", "unknown"), "1h"),
-    "gate": {"pauses": ["10ms"], "give_up_after": "30s"},
+    "breaker": {"pauses": ["10ms"], "give_up_after": "30s"},
 }
 NOBODY = Message("", {}, 0, 0, Command(0, 0, b""))
 TABLE: dict[str, Cell] = {
@@ -544,7 +544,7 @@ def table(
     """Drain a message for each cell, each on a connection of its own."""
     bench = Bench(tmp_path_factory.mktemp("table"))
     bench.configure(primary={"max_messages": 1, "connections": 4}, **PATIENT)
-    bench.configure(gate=dict.fromkeys(("run", "votes", "first_votes"), 10_000))
+    bench.configure(breaker=dict.fromkeys(("run", "votes", "first_votes"), 10_000))
     usual = {"mail": "250 ok", "rcpt": "250 ok", "data": "354 go", "dot": "250 taken"}
     answers: dict[str, Any] = {
         stage: of_cell(stage, reply) for stage, reply in usual.items()
@@ -865,7 +865,7 @@ def test_a_refusal_of_us_that_one_recipient_alone_meets_holds_it(
         bench.add(BOB)
     else:
         bench.add(ALICE, BOB)
-    bench.configure(gate={"give_up_after": "5s"})
+    bench.configure(breaker={"give_up_after": "5s"})
     assert bench.drain("--no-check").code == 5
     assert bench.states() == {ALICE: "held", BOB: "delivered"}
 
@@ -894,7 +894,7 @@ def test_rset_that_fails_ends_the_session_and_judges_nothing(
     """The next message takes another connection."""
     server = peer(rcpt=per_recipient({ALICE: "550 5.1.1 unknown"}), rset=rset)
     bench.port = server.port
-    bench.configure(gate={"give_up_after": "5s"})
+    bench.configure(breaker={"give_up_after": "5s"})
     bench.add(ALICE)
     bench.add(BOB)
     assert bench.drain().code == 5
@@ -975,7 +975,7 @@ def test_a_content_that_was_interrupted_is_sent_whole_the_next_time(
     bench.add(ALICE, text=LARGE)
     assert bench.drain().code == 5
     server.script = Script()
-    bench.configure(gate={"give_up_after": "5s"})
+    bench.configure(breaker={"give_up_after": "5s"})
     assert bench.drain().code == 0
     (message,) = server.accepted
     assert message.content is not None
@@ -1392,14 +1392,14 @@ def test_a_bare_newline_never_leaves(peer: StartPeer, bench: Bench) -> None:
     assert content.endswith(b"\r\n\r\na b\r\n. .\r\n")
 
 
-# ---- the gate: refusals of us from MAIL on
+# ---- the breaker: refusals of us from MAIL on
 
 
 def test_one_message_alone_never_stops_a_drain(peer: StartPeer, bench: Bench) -> None:
     """A refusal worded like one of us hits that message only."""
     server = peer(mail=per_recipient({"odd@example.net": "530 5.7.0 log in first"}))
     bench.port = server.port
-    bench.configure(gate={"give_up_after": "5s"})
+    bench.configure(breaker={"give_up_after": "5s"})
     bench.add(ALICE, sender="odd@example.net")
     for n in range(5):
         bench.add(f"user{n}@example.org", sender=f"s{n}@example.com")
@@ -1426,7 +1426,7 @@ def test_refusals_of_us_for_two_sender_domains_stop_the_drain(
     bench.assert_balanced()
 
 
-def test_an_open_gate_is_not_closed_by_what_was_under_way(
+def test_an_open_breaker_is_not_closed_by_what_was_under_way(
     peer: StartPeer, bench: Bench
 ) -> None:
     """A message that another session had begun may end well: exit 4 all the same."""
@@ -1457,7 +1457,7 @@ def test_421_pauses_the_route_and_the_drain_goes_on(
     bye = ReplyThenDrop("421 4.3.2 restarting")
     server = peer(**{stage: in_turn(bye, usual)})
     bench.port = server.port
-    bench.configure(gate={"give_up_after": "10s"})
+    bench.configure(breaker={"give_up_after": "10s"})
     for path in (ALICE, BOB, CAROL):
         bench.add(path)
     assert bench.drain().code == 0
@@ -1474,7 +1474,7 @@ def test_a_temporary_refusal_is_tried_again_within_the_run(
     later = "451 4.7.1 try again later"
     server = peer(rcpt=in_turn(later, later, "250 2.1.5 ok"))
     bench.port = server.port
-    bench.configure(gate={"give_up_after": "10s"})
+    bench.configure(breaker={"give_up_after": "10s"})
     queue_id = bench.add(ALICE)
     assert bench.drain().code == 0
     assert bench.recipients()[ALICE]["attempts"] == 3

@@ -175,7 +175,7 @@ def test_one_client_that_is_refused_does_not_keep_the_others(
     server = peer(extensions=tuple(extensions), xforward=by_client)
     bench.port = server.port
     bench.configure(
-        primary={"forward_client": "xforward"}, gate={"give_up_after": "20s"}
+        primary={"forward_client": "xforward"}, breaker={"give_up_after": "20s"}
     )
     bench.add("bert@example.org", envelope=BERT, sender="b@bert.example")
     for n in range(3):

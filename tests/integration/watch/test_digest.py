@@ -39,7 +39,11 @@ def drained(
     primary = peer(Script(rcpt=answer))
     backup = Backup(tmp_path, port=primary.port)
     backup.configure(
-        bounce={"escrow": "1h", "send": False, "via": f"127.0.0.1:{primary.port}"}
+        bounce={
+            "confirm_after": "1h",
+            "send": False,
+            "via": f"127.0.0.1:{primary.port}",
+        }
     )
     backup.know("known@example.org")
     for n in range(4):
@@ -107,7 +111,7 @@ def test_the_text_is_for_a_person_and_harmless(
     assert max(map(len, text.splitlines())) <= 210
 
 
-def test_an_open_gate_is_in_it(tmp_path: Path, peer: StartPeer) -> None:
+def test_an_open_breaker_is_in_it(tmp_path: Path, peer: StartPeer) -> None:
     """With the cause, and the reply without names."""
     backup = Backup(
         tmp_path, port=peer(Script(banner="554 5.7.1 Go away 192.0.2.9")).port
@@ -116,11 +120,11 @@ def test_an_open_gate_is_in_it(tmp_path: Path, peer: StartPeer) -> None:
     for n in range(4):
         backup.add(f"user{n}@example.org", sender=f"s@d{n}.example")
     assert backup.drain().code == 4
-    (gate,) = backup.run("digest", "--json").json["gates"]
-    assert gate["state"] == "open"
-    assert gate["reply"] == "banner: 554 5.7.1 go away [ip]"
+    (breaker,) = backup.run("digest", "--json").json["breakers"]
+    assert breaker["state"] == "open"
+    assert breaker["reply"] == "banner: 554 5.7.1 go away [ip]"
     text = backup.run("digest").stdout
-    assert f"Gates that are not closed:\n{gate['scope']} open since" in text
+    assert f"Breakers that are not closed:\n{breaker['scope']} open since" in text
 
 
 # ---- mailed

@@ -272,7 +272,7 @@ def test_whoever_serves_it_sees_everything_as_json(bench: Bench) -> None:
     assert max(run["rate_now"] for run in running) > 0
     assert last["run"] is None
     assert last["primary"] == ROUTE.format(bench.port)
-    assert last["gate"]["state"] == "closed"
+    assert last["breaker"]["state"] == "closed"
     assert last["history"][-1][2] == 10
     assert last["latency"]["dot_ms"] is not None
     assert [check["verdict"] for check in last["checks"]].count("fail") == 0
@@ -322,7 +322,7 @@ def test_a_refusal_is_confirmed_by_the_watch_and_settled(
     nobody, bob = "nobody@example.org", "bob@example.org"
     users = per_recipient({bob: "250 2.1.5 ok"}, "550 5.1.1 User unknown")
     bench = Bench(tmp_path, peer(rcpt=users).port)
-    prepare(bench, bounce={"escrow": "1s", "send": False})
+    prepare(bench, bounce={"confirm_after": "1s", "send": False})
     bench.add(nobody, sender="amy@example.com")
     with watching(bench) as watch:
         watch.wait_for("canary")

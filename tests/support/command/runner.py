@@ -47,7 +47,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
         "long_max": "60ms",
         "unknown": "20ms",
     },
-    "gate": {"pauses": ["20ms"], "give_up_after": "0s"},
+    "breaker": {"pauses": ["20ms"], "give_up_after": "0s"},
 }
 TIMEOUT: Final = 60
 

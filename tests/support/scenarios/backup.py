@@ -11,7 +11,7 @@ from tests.support.command.runner import Bench, Result
 from tests.support.scenarios.primaries import DOMAIN, SENDER, Mail, Outcome, Scenario
 
 PATIENCE: Final = 15
-"""Seconds until a primary that is well must have everything; most is the escrow's."""
+"""Seconds until a healthy primary must have everything; mostly confirmation delay."""
 REFUSED: Final = frozenset(("bounce-pending", "quarantined", "bounced"))
 """What may become of a recipient whom the primary refuses rightly."""
 
@@ -19,9 +19,9 @@ Delivered = Callable[[], Counter[str]]
 """Tells how many copies each recipient got."""
 
 
-def escrow(duration: str) -> dict[str, dict[str, object]]:
+def confirm_after(duration: str) -> dict[str, dict[str, object]]:
     """Return the section that says how long a refusal rests."""
-    return {"bounce": {"escrow": duration}}
+    return {"bounce": {"confirm_after": duration}}
 
 
 @dataclass(slots=True)
@@ -45,8 +45,8 @@ class Backup(Bench):
                 "domains": scenario.domains,
                 "connections": scenario.connections,
             },
-            gate={"give_up_after": scenario.give_up_after},
-            **escrow(scenario.escrow),
+            breaker={"give_up_after": scenario.give_up_after},
+            **confirm_after(scenario.confirm_after),
         )
         if known_good:
             self.know(*scenario.known_good)

@@ -106,7 +106,7 @@ def refusing(root: Any, relay: PeerThread, primary: PeerThread) -> Iterator[Refu
         bench.configure(
             primary={"idle_timeout": "100ms"},  # a canary waits for it
             bounce={
-                "escrow": "10ms",
+                "confirm_after": "10ms",
                 "settle": "0s",
                 "retry": "10ms",
                 "rate": "unlimited",
@@ -115,7 +115,7 @@ def refusing(root: Any, relay: PeerThread, primary: PeerThread) -> Iterator[Refu
                 "dns_port": servers.port,
                 "dns_timeout": "2s",
             },
-            gate={"give_up_after": "300ms"},
+            breaker={"give_up_after": "300ms"},
             health={"accept": ["known@example.org"], "sender": SENDER},
         )
         yield bench

@@ -211,8 +211,8 @@ def outage(root: Path, *, messages: int, seed: int) -> Iterator[Outage]:
     ):
         bench.configure(
             primary={"connections": 5},
-            bounce={"escrow": "500ms", "retry": "100ms"},
-            gate={"give_up_after": "2s"},
+            bounce={"confirm_after": "500ms", "retry": "100ms"},
+            breaker={"give_up_after": "2s"},
         )
         made = Outage(bench=bench, messages=messages, dice=random.Random(seed))  # noqa: S311 - to repeat it
         made.fill()

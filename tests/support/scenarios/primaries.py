@@ -86,7 +86,7 @@ class Scenario:
     give_up_after: str = "2s"
     domains: tuple[str, ...] = (DOMAIN,)
     #: In ``[bounce]``: longer than a test, but where the confirming attempt is needed.
-    escrow: str = "1h"
+    confirm_after: str = "1h"
 
     @property
     def recipients(self) -> list[str]:

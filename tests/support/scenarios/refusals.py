@@ -265,7 +265,7 @@ JUDGING_MAIL: Final = (
         known=Outcome(exits=(REMAIN,), refused=STRANGERS | PICKY),
         blind=None,
         never=STRANGERS,
-        escrow="3s",
+        confirm_after="3s",
     ),
     Scenario(
         id="refused-and-354",
@@ -344,7 +344,7 @@ UNSTEADY: Final = (
         known=Outcome(exits=(0, STOPPED, REMAIN)),
         blind=None,
         fickle=True,
-        escrow="3s",
+        confirm_after="3s",
     ),
     Scenario(
         id="users-come-back",
@@ -354,7 +354,7 @@ UNSTEADY: Final = (
         known=Outcome(exits=(0, STOPPED, REMAIN)),
         blind=Outcome(exits=(0, STOPPED, REMAIN)),
         fickle=True,
-        escrow="3s",
+        confirm_after="3s",
     ),
     Scenario(
         id="gone-at-dot",

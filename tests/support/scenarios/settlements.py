@@ -1,4 +1,4 @@
-"""What tests of settling share: gates, a moment, and one attempt's settlement."""
+"""What tests of settling share: breakers, a moment, and one attempt's settlement."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,7 +23,7 @@ PAUSES = (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=5))
 
 
 def scopes(*good: str) -> Scopes:
-    """Return gates with mail flowing."""
+    """Return breakers with mail flowing."""
     return Scopes(PAUSES, Known(good), lambda _before, _after: None)
 
 
@@ -64,7 +64,7 @@ def seen(
     stage: Stage = Stage.RCPT,
     again: bool = False,
 ) -> Seen:
-    """Return one recipient's ending as the gates see it."""
+    """Return one recipient's ending as the breakers see it."""
     reply = parse_reply(text.encode())
     return Seen(
         sender_domain=sender_domain,

@@ -148,10 +148,10 @@ def refused(now: float) -> Snapshot:
         **calm,
         "state": "waiting",
         "since": moment(now - 42),
-        "why": "the primary refuses everybody: the gate is open",
+        "why": "the primary refuses everybody: the breaker is open",
         "until": moment(now + 258),
         "run": None,
-        "gate": {
+        "breaker": {
             "state": "open",
             "reply": "550 5.1.1 <known-good@example.org>: Recipient address rejected:"
             " User unknown in virtual mailbox table",

@@ -52,7 +52,7 @@ def armed(now: float) -> Snapshot:
         "version": "0.1",
         "run": None,
         "latency": {"rcpt_ms": None, "dot_ms": None, "connect_ms": None},
-        "gate": {"state": "closed", "reply": "", "until": None, "reason": ""},
+        "breaker": {"state": "closed", "reply": "", "until": None, "reason": ""},
         "history": [],
         "checks": [],
         "controls": {"pause": None, "throttle": None},

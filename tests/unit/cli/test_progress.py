@@ -53,7 +53,7 @@ def test_the_line_tells_it(facts: dict[str, Any], expected: str) -> None:
 def test_nothing_to_go_when_it_waits_or_is_done() -> None:
     """An estimate would be a lie."""
     assert "to go" not in words(sent_messages=3, total=3)
-    assert "to go" not in words(sent_messages=1, total=3, waiting="the gate")
+    assert "to go" not in words(sent_messages=1, total=3, waiting="the breaker")
 
 
 def test_a_message_in_several_transactions_counts_once() -> None:

@@ -65,9 +65,9 @@ WRONG: dict[str, tuple[str, int, list[str]]] = {
         ["retry.max", "60", "write e.g. 90s"],
     ),
     "a duration beyond all time": (
-        "[gate]\ngive_up_after = '99999999999999d'\n",
+        "[breaker]\ngive_up_after = '99999999999999d'\n",
         2,
-        ["gate.give_up_after", "write e.g."],
+        ["breaker.give_up_after", "write e.g."],
     ),
     "a port too high": (
         "[primary]\nport = 70000\n",
@@ -104,11 +104,11 @@ WRONG: dict[str, tuple[str, int, list[str]]] = {
     ),
     "a rate of octets": ("[throttle]\nbytes = '5/day'\n", 2, ["throttle.bytes", "5MB"]),
     "a jitter": ("[retry]\njitter = 1.5\n", 2, ["retry.jitter", "0.9"]),
-    "no pauses": ("[gate]\npauses = []\n", 2, ["gate.pauses"]),
+    "no pauses": ("[breaker]\npauses = []\n", 2, ["breaker.pauses"]),
     "one bad pause of many": (
-        "[gate]\npauses = ['1m', '2x']\n",
+        "[breaker]\npauses = ['1m', '2x']\n",
         2,
-        ["gate.pauses", "2x"],
+        ["breaker.pauses", "2x"],
     ),
     "an address": (
         "[health]\naccept = ['not an address']\n",
@@ -252,12 +252,12 @@ def test_every_key_may_come_from_the_environment(
     path = written(place, "[primary]\nhost = 'a'\nport = 26\n[retry]\nfirst = '9s'\n")
     monkeypatch.setenv("DRAINER_PRIMARY__HOST", "b")
     monkeypatch.setenv("DRAINER_PRIMARY__DOMAINS", '["Example.ORG."]')
-    monkeypatch.setenv("DRAINER_GATE__PAUSES", '["5s", "10s"]')
+    monkeypatch.setenv("DRAINER_BREAKER__PAUSES", '["5s", "10s"]')
     monkeypatch.setenv("DRAINER_RETRY__JITTER", "0.5")
     config = config_file.load(path, {})
     assert (config.primary.host, config.primary.port) == ("b", 26)
     assert config.primary.domains == ("example.org",)
-    assert config.gate.pauses == (timedelta(seconds=5), timedelta(seconds=10))
+    assert config.breaker.pauses == (timedelta(seconds=5), timedelta(seconds=10))
     assert (config.retry.first, config.retry.jitter) == (timedelta(seconds=9), 0.5)
 
 
@@ -298,7 +298,7 @@ def test_an_error_names_the_variable(
     ("name", "value"),
     [
         ("DRAINER_PRIMARY__DOMAINS", "example.org"),
-        ("DRAINER_GATE__PAUSES", "1m,2m"),
+        ("DRAINER_BREAKER__PAUSES", "1m,2m"),
         ("DRAINER_PRIMARY", "mx1"),
     ],
 )

@@ -7,7 +7,7 @@ const OLD = 12; // seconds without an event after which what is shown is called 
 const MOST = 600;
 const $ = (id) => document.getElementById(id);
 
-const shown = { history: [], heard: 0, state: "", gate: "", stale: false, lost: false, facts: null };
+const shown = { history: [], heard: 0, state: "", breaker: "", stale: false, lost: false, facts: null };
 
 // ---- what is shown
 
@@ -73,10 +73,10 @@ function showState(watch) {
   const speed = watch.run ? ` ${words.rate(watch.run.rate_now)}/s` : "";
   document.title = `${heading}${speed} · drainer`;
   const spoken = `The watch is ${heading}${paused ? ", paused" : ""}. ${watch.why}`;
-  const gate = `${watch.gate.state}`;
-  if (watch.state !== shown.state || gate !== shown.gate) {
-    if (shown.state) say(gate === shown.gate ? spoken : `The breaker is ${gate}. ${spoken}`);
-    [shown.state, shown.gate] = [watch.state, gate];
+  const breaker = `${watch.breaker.state}`;
+  if (watch.state !== shown.state || breaker !== shown.breaker) {
+    if (shown.state) say(breaker === shown.breaker ? spoken : `The breaker is ${breaker}. ${spoken}`);
+    [shown.state, shown.breaker] = [watch.state, breaker];
   }
 }
 
@@ -152,7 +152,7 @@ function showRate(watch, at) {
   });
 }
 
-const GATE = {
+const BREAKER = {
   closed: "Closed: mail flows.",
   paused: "Paused after a temporary refusal",
   probing: "Probing: messages go one at a time.",
@@ -163,15 +163,15 @@ function showPrimary(watch, ledger) {
   for (const name of ["connect", "rcpt", "dot"]) {
     put(`${name}-ms`, words.milliseconds(watch.latency[`${name}_ms`]));
   }
-  const { state, reply, reason, until } = watch.gate;
-  const gate = [GATE[state] ?? state, reason, until && `tried again ${words.until(until)}`];
-  put("gate", gate.filter(Boolean).join("; "));
-  $("gate").dataset.tone = { closed: "flow", open: "bad" }[state] ?? "wait";
-  $("gate-reply").hidden = !reply;
-  put("gate-reply", reply);
-  const others = (ledger?.gates ?? []).filter((g) =>
+  const { state, reply, reason, until } = watch.breaker;
+  const breaker = [BOUNCE_RULES[state] ?? state, reason, until && `tried again ${words.until(until)}`];
+  put("breaker", breaker.filter(Boolean).join("; "));
+  $("breaker").dataset.tone = { closed: "flow", open: "bad" }[state] ?? "wait";
+  $("breaker-reply").hidden = !reply;
+  put("breaker-reply", reply);
+  const others = (ledger?.breakers ?? []).filter((g) =>
     g.route === watch.primary && g.scope !== "route" && g.state !== "closed");
-  fill("gates", others, (g) => make("li", `${g.scope}: ${g.state}; ${g.reason} ${g.reply}`));
+  fill("breakers", others, (g) => make("li", `${g.scope}: ${g.state}; ${g.reason} ${g.reply}`));
   fill("checks", watch.checks, (finding) => {
     const item = make("li");
     const verdict = make("b", finding.verdict);

@@ -124,7 +124,7 @@ def test_it_shows_how_the_drain_stands(page: Page) -> None:
         "rate-now": "19.2",
         "limit": "messages/s of 20.0",
         "dot-ms": "57 ms",
-        "gate": "Closed: mail flows.",
+        "breaker": "Closed: mail flows.",
         "primary": "mx1.example.org:25",
         "link": "live",
         "of": "of 0 are final",
@@ -160,9 +160,11 @@ def test_a_breaker_that_is_open_says_what_it_waits_for(page: Page) -> None:
     """The reply in the primary's own words, and the time of the next probe."""
     page.server.watched.change(**refused(time.time()))
     page.until(lambda: page.text("state") == "waiting")
-    assert page.text("gate").startswith("Open: the primary refuses us; the known-good")
-    assert "tried again until" in page.text("gate")
-    assert "550 5.1.1 <known-good@example.org>" in page.text("gate-reply")
+    assert page.text("breaker").startswith(
+        "Open: the primary refuses us; the known-good"
+    )
+    assert "tried again until" in page.text("breaker")
+    assert "550 5.1.1 <known-good@example.org>" in page.text("breaker-reply")
     assert "Limited to 5.0 messages/s" in page.text("in-force")
     assert "live mail is slow this morning" in page.text("in-force")
 
@@ -170,9 +172,9 @@ def test_a_breaker_that_is_open_says_what_it_waits_for(page: Page) -> None:
 def test_text_of_strangers_stays_text(page: Page) -> None:
     """A primary's reply is no part of the page."""
     hostile = "<img src=x onerror=\"document.title='taken'\"><b>550"
-    gate = {"state": "open", "reply": hostile, "until": None, "reason": hostile}
-    page.server.watched.change(gate=gate, why=hostile)
-    page.until(lambda: page.text("gate-reply") == hostile)
+    breaker = {"state": "open", "reply": hostile, "until": None, "reason": hostile}
+    page.server.watched.change(breaker=breaker, why=hostile)
+    page.until(lambda: page.text("breaker-reply") == hostile)
     assert page.text("why") == hostile
     assert page.run("return document.images.length") == 1
     assert page.driver.title != "taken"

@@ -170,6 +170,6 @@ def test_metrics_are_what_prometheus_reads(locked: Hooked) -> None:
     assert values["drainer_rate_messages_per_second",] == 19.2
     assert values["drainer_primary_latency_seconds", "dot"] == 0.057
     assert values["drainer_hook_answers_total", UP, "202"] == 1
-    assert values["drainer_gates", "route", "closed"] == 1
+    assert values["drainer_breakers", "route", "closed"] == 1
     assert values["drainer_balanced",] == 1
     assert b"@" not in answer.body

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drainer.delivery.breaker.guard import Gatekeeper
+from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.mail.reply import Lost
-from drainer.policy.breaker import breaker as gates
-from drainer.policy.breaker.breaker import GateState
+from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.breaker import BreakerState
 from drainer.policy.breaker.known_good import Known
 from drainer.policy.breaker.registry import ROUTE
 from drainer.runtime.process import utcnow
@@ -26,7 +26,7 @@ PAUSE = timedelta(minutes=1)
 class Lane:
     """One lane: a task of its own that asks, and leaves when it is told to."""
 
-    def __init__(self, keeper: Gatekeeper) -> None:
+    def __init__(self, keeper: BreakerGuard) -> None:
         """Wait for orders."""
         self._keeper = keeper
         self._orders: asyncio.Queue[Callable[[], object]] = asyncio.Queue()
@@ -58,7 +58,7 @@ class Lanes:
     def __init__(self) -> None:
         """Start with mail flowing."""
         self.noted: list[Decision] = []
-        self.keeper = Gatekeeper((PAUSE,), Known(), self.noted.append)
+        self.keeper = BreakerGuard((PAUSE,), Known(), self.noted.append)
 
     def new(self) -> Lane:
         """Return another lane."""
@@ -82,7 +82,7 @@ def virtually(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 
 @virtually
 async def test_while_mail_flows_every_lane_passes() -> None:
-    """The gate is closed, as the state table calls it."""
+    """The breaker is closed, as the state table calls it."""
     lanes = Lanes()
     assert [await lanes.new().passes() for _ in range(3)] == [True] * 3
 
@@ -95,7 +95,7 @@ async def test_after_a_pause_one_lane_probes_and_the_others_wait() -> None:
     assert not await lanes.new().passes()
     assert await lanes.new().passes(later=PAUSE)
     assert not await lanes.new().passes(later=PAUSE)
-    lanes.keeper.scopes.apply(ROUTE, gates.succeeded)
+    lanes.keeper.scopes.apply(ROUTE, breakers.succeeded)
     assert await lanes.new().passes()
 
 
@@ -119,24 +119,24 @@ async def test_every_move_is_written_down_once() -> None:
     lanes = Lanes()
     lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
     lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
-    lanes.keeper.scopes.apply(ROUTE, gates.succeeded)
-    rules = [d.rule for d in lanes.noted if d.rule.startswith("gate-")]
-    assert rules == ["gate-paused", "gate-closed"]
+    lanes.keeper.scopes.apply(ROUTE, breakers.succeeded)
+    rules = [d.rule for d in lanes.noted if d.rule.startswith("breaker-")]
+    assert rules == ["breaker-paused", "breaker-closed"]
 
 
 @virtually
-async def test_giving_up_opens_the_gate_for_good() -> None:
+async def test_giving_up_opens_the_breaker_for_good() -> None:
     """Nobody passes any more."""
     lanes = Lanes()
     lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
     lanes.keeper.give_up()
     assert lanes.keeper.refuses
-    assert lanes.keeper.gate.state is GateState.OPEN
+    assert lanes.keeper.breaker.state is BreakerState.OPEN
     assert not await lanes.new().passes()
 
 
 @virtually
-async def test_who_waits_is_woken_when_the_gate_moves() -> None:
+async def test_who_waits_is_woken_when_the_breaker_moves() -> None:
     """Rather than when the time is over."""
     lanes = Lanes()
     waiting = asyncio.ensure_future(lanes.keeper.wait(timedelta(hours=1)))

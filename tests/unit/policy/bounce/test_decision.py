@@ -240,7 +240,7 @@ ROWS: Final = {
 
 
 @pytest.mark.parametrize(("case", "rule", "answer"), ROWS.values(), ids=ROWS)
-def test_the_gate(case: Case, rule: str, answer: Answer) -> None:
+def test_the_bounce_rules(case: Case, rule: str, answer: Answer) -> None:
     """Each row of the table, with the rule that decided."""
     decision = decide(case)
     assert (decision.rule, decision.answer) == (rule, answer), decision.reason
@@ -377,7 +377,7 @@ def test_a_report_keeps_its_name() -> None:
     assert named.endswith("@mx2.example>")
 
 
-def test_the_rules_that_the_gate_and_the_words_know_exist() -> None:
+def test_the_rules_that_the_decision_and_the_words_know_exist() -> None:
     """A family that is renamed must be renamed there too."""
     known = {f"text-{family.id}" for family in families()}
     assert {rule for rule in REASONS if rule.startswith("text-")} <= known

@@ -1,4 +1,4 @@
-"""The gate of a route: what pauses it, what opens it, and that nothing else does."""
+"""The breaker of a route: what pauses it, what opens it, and that nothing else does."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -6,14 +6,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from drainer.mail.reply import Lost, Stage, parse_reply
-from drainer.policy.breaker import breaker as gates
-from drainer.policy.breaker.breaker import Cause, Gate, GateState, Outcome, Phase
+from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.breaker import (
+    BreakerState,
+    Cause,
+    CircuitBreaker,
+    Outcome,
+    Phase,
+)
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Judgement
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-CLOSED = Gate(pauses=(MINUTE, 2 * MINUTE, 5 * MINUTE))
+CLOSED = CircuitBreaker(pauses=(MINUTE, 2 * MINUTE, 5 * MINUTE))
 SHORT = classify(Lost(reason="closed"), Stage.CONNECT)
 ALERT = classify(parse_reply(b"554 no"), Stage.BANNER)
 STOP = classify(parse_reply(b"530 5.7.0 log in"), Stage.MAIL)
@@ -21,7 +27,7 @@ CLOSING = classify(parse_reply(b"421 bye"), Stage.MAIL)
 
 
 def cause(judgement: Judgement, domain: str = "", *, content: bool = False) -> Cause:
-    """Return why a gate moves."""
+    """Return why a breaker moves."""
     return Cause(
         trigger="run" if content else "stop",
         judgement=judgement,
@@ -31,230 +37,239 @@ def cause(judgement: Judgement, domain: str = "", *, content: bool = False) -> C
     )
 
 
-def early(gate: Gate, judgement: Judgement, now: datetime = NOW) -> Gate:
+def early(
+    breaker: CircuitBreaker, judgement: Judgement, now: datetime = NOW
+) -> CircuitBreaker:
     """Meet a refusal before MAIL."""
-    return gates.refused_early(gate, cause(judgement), now)
+    return breakers.refused_early(breaker, cause(judgement), now)
 
 
-def stop(gate: Gate, domain: str, judgement: Judgement = STOP) -> Gate:
+def stop(
+    breaker: CircuitBreaker, domain: str, judgement: Judgement = STOP
+) -> CircuitBreaker:
     """Meet a refusal of us with a message of this sender domain."""
     why = cause(judgement, domain)
-    return gates.suspect(gates.refused(gate, NOW, why), why, NOW)
+    return breakers.suspect(breakers.refused(breaker, NOW, why), why, NOW)
 
 
-def asked(gate: Gate, outcome: Outcome) -> Gate:
+def asked(breaker: CircuitBreaker, outcome: Outcome) -> CircuitBreaker:
     """Let the canary come back."""
-    return gates.answered(gate, outcome, "y", NOW)
+    return breakers.answered(breaker, outcome, "y", NOW)
 
 
 def test_an_alert_before_mail_opens_at_once() -> None:
     """554 as a banner needs a person, not patience."""
-    assert early(CLOSED, ALERT).state is GateState.OPEN
+    assert early(CLOSED, ALERT).state is BreakerState.OPEN
 
 
 @pytest.mark.parametrize("failures", range(6))
 def test_pauses_grow_and_the_last_one_stays(failures: int) -> None:
     """Each failure without a success between takes the next pause."""
-    gate, now = CLOSED, NOW
+    breaker, now = CLOSED, NOW
     for _ in range(failures):
-        gate = early(gate, SHORT, now)
-        assert gate.until is not None
-        now = gate.until
-        gate = gates.probe(gate, now)
-    gate = early(gate, SHORT, now)
+        breaker = early(breaker, SHORT, now)
+        assert breaker.until is not None
+        now = breaker.until
+        breaker = breakers.probe(breaker, now)
+    breaker = early(breaker, SHORT, now)
     expected = CLOSED.pauses[min(failures, 2)]
-    assert gate.state is GateState.PAUSED
-    assert gate.until == now + expected
-    assert gate.failures == failures + 1
+    assert breaker.state is BreakerState.PAUSED
+    assert breaker.until == now + expected
+    assert breaker.failures == failures + 1
 
 
 def test_sessions_that_meet_the_same_do_not_lengthen_a_pause() -> None:
     """Twenty connections that break together are one failure."""
-    gate = early(CLOSED, SHORT)
-    assert early(gate, SHORT, NOW + timedelta(seconds=1)) == gate
-    assert stop(gate, "example.com", CLOSING) == gate
+    breaker = early(CLOSED, SHORT)
+    assert early(breaker, SHORT, NOW + timedelta(seconds=1)) == breaker
+    assert stop(breaker, "example.com", CLOSING) == breaker
 
 
 def test_a_pause_ends_in_a_probe() -> None:
     """Not before its time."""
-    gate = early(CLOSED, SHORT)
-    assert gates.probe(gate, NOW + MINUTE / 2).state is GateState.PAUSED
-    assert gates.probe(gate, NOW + MINUTE).state is GateState.PROBING
+    breaker = early(CLOSED, SHORT)
+    assert breakers.probe(breaker, NOW + MINUTE / 2).state is BreakerState.PAUSED
+    assert breakers.probe(breaker, NOW + MINUTE).state is BreakerState.PROBING
 
 
 @pytest.mark.parametrize(
-    "state", [GateState.CLOSED, GateState.PAUSED, GateState.PROBING]
+    "state", [BreakerState.CLOSED, BreakerState.PAUSED, BreakerState.PROBING]
 )
-def test_a_success_closes_the_gate_and_forgets(state: GateState) -> None:
+def test_a_success_closes_the_breaker_and_forgets(state: BreakerState) -> None:
     """Mail flows again: the next failure starts with the shortest pause."""
-    gate = replace(CLOSED, state=state, failures=3)
-    assert gates.succeeded(gate) == CLOSED
+    breaker = replace(CLOSED, state=state, failures=3)
+    assert breakers.succeeded(breaker) == CLOSED
 
 
-def test_an_open_gate_stays_open() -> None:
+def test_an_open_breaker_stays_open() -> None:
     """Whatever was under way in other sessions when it opened."""
-    gate = early(CLOSED, ALERT)
-    assert gates.succeeded(gate).state is GateState.OPEN
-    assert early(gate, SHORT).state is GateState.OPEN
-    assert stop(gate, "example.com", CLOSING).state is GateState.OPEN
-    assert asked(gate, Outcome.ACCEPTED).state is GateState.OPEN
-    assert gates.heard(gate).state is GateState.OPEN
+    breaker = early(CLOSED, ALERT)
+    assert breakers.succeeded(breaker).state is BreakerState.OPEN
+    assert early(breaker, SHORT).state is BreakerState.OPEN
+    assert stop(breaker, "example.com", CLOSING).state is BreakerState.OPEN
+    assert asked(breaker, Outcome.ACCEPTED).state is BreakerState.OPEN
+    assert breakers.heard(breaker).state is BreakerState.OPEN
 
 
-def test_an_open_gate_asks_the_canary_when_its_timer_ends_or_a_person_says_so() -> None:
+def test_an_open_breaker_asks_the_canary_when_its_timer_ends_or_a_person_says_so() -> (
+    None
+):
     """Doubled from probe to probe, up to an hour."""
-    gate, waits = early(CLOSED, ALERT), []
+    breaker, waits = early(CLOSED, ALERT), []
     for _ in range(9):
-        assert gate.until is not None
-        now = gate.until
-        assert gates.probe(gate, now - MINUTE / 60).state is GateState.OPEN
-        gate = gates.probe(gate, now)
-        assert (gate.state, gate.phase) == (GateState.PROBING, Phase.CANARY)
-        gate = gates.answered(gate, Outcome.REFUSED, "y", now)
-        assert gate.state is GateState.OPEN
-        assert gate.until is not None
-        waits.append((gate.until - now) / MINUTE)
+        assert breaker.until is not None
+        now = breaker.until
+        assert breakers.probe(breaker, now - MINUTE / 60).state is BreakerState.OPEN
+        breaker = breakers.probe(breaker, now)
+        assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
+        breaker = breakers.answered(breaker, Outcome.REFUSED, "y", now)
+        assert breaker.state is BreakerState.OPEN
+        assert breaker.until is not None
+        waits.append((breaker.until - now) / MINUTE)
     assert waits == [2, 4, 8, 16, 32, 60, 60, 60, 60]
-    assert gates.recheck(gate).phase is Phase.CANARY
+    assert breakers.recheck(breaker).phase is Phase.CANARY
 
 
 def test_one_message_alone_never_opens_it() -> None:
     """A spammer could otherwise stop the drain with one message."""
-    gate = stop(CLOSED, "evil.example")
-    assert (gate.state, gate.phase) == (GateState.PROBING, Phase.CANARY)
-    welcome = asked(gate, Outcome.ACCEPTED)
+    breaker = stop(CLOSED, "evil.example")
+    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
+    welcome = asked(breaker, Outcome.ACCEPTED)
     assert welcome.flows
-    assert gates.succeeded(welcome) == CLOSED
-    assert stop(gates.succeeded(welcome), "other.example").state is not GateState.OPEN
+    assert breakers.succeeded(welcome) == CLOSED
+    assert (
+        stop(breakers.succeeded(welcome), "other.example").state
+        is not BreakerState.OPEN
+    )
 
 
 def test_the_canary_that_is_refused_opens_it() -> None:
     """With the words that the canary was told."""
-    gate = asked(stop(CLOSED, "a.example"), Outcome.REFUSED)
-    assert gate.state is GateState.OPEN
-    assert gate.cause is not None
-    assert gate.cause.reply == "y"
+    breaker = asked(stop(CLOSED, "a.example"), Outcome.REFUSED)
+    assert breaker.state is BreakerState.OPEN
+    assert breaker.cause is not None
+    assert breaker.cause.reply == "y"
 
 
 def test_without_an_address_to_ask_for_real_messages_are_tried() -> None:
-    """One after another; a delivery closes the gate at any time."""
-    gate = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
-    assert (gate.state, gate.phase) == (GateState.PROBING, Phase.MESSAGES)
-    for n in range(gates.STOPS_TO_OPEN - 1):
-        gate = gates.refused(gate, NOW, cause(STOP, f"s{n}.example"))
-    assert gates.succeeded(gate) == CLOSED
-    assert gates.refused(gate, NOW).state is GateState.OPEN
+    """One after another; a delivery closes the breaker at any time."""
+    breaker = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
+    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.MESSAGES)
+    for n in range(breakers.STOPS_TO_OPEN - 1):
+        breaker = breakers.refused(breaker, NOW, cause(STOP, f"s{n}.example"))
+    assert breakers.succeeded(breaker) == CLOSED
+    assert breakers.refused(breaker, NOW).state is BreakerState.OPEN
 
 
 def test_three_messages_answer_a_suspicion_that_is_none_of_a_stop() -> None:
     """The same refusal in a row: no stranger's words are in it."""
     why = replace(cause(STOP), trigger="run")
-    gate = asked(gates.suspect(CLOSED, why, NOW), Outcome.UNCLEAR)
-    twice = gates.refused(gates.refused(gate, NOW), NOW)
-    assert twice.state is GateState.PROBING
-    assert gates.refused(twice, NOW).state is GateState.OPEN
+    breaker = asked(breakers.suspect(CLOSED, why, NOW), Outcome.UNCLEAR)
+    twice = breakers.refused(breakers.refused(breaker, NOW), NOW)
+    assert twice.state is BreakerState.PROBING
+    assert breakers.refused(twice, NOW).state is BreakerState.OPEN
 
 
-def test_after_an_open_gate_a_message_must_be_delivered() -> None:
+def test_after_an_open_breaker_a_message_must_be_delivered() -> None:
     """The canary alone does not close it: it sends no content."""
-    gate = asked(gates.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
-    assert (gate.state, gate.phase) == (GateState.PROBING, Phase.MESSAGES)
-    assert gates.succeeded(gate) == CLOSED
+    breaker = asked(breakers.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
+    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.MESSAGES)
+    assert breakers.succeeded(breaker) == CLOSED
 
 
 def test_success_elsewhere_does_not_answer_for_the_canary() -> None:
     """What was under way when the suspicion arose proves nothing."""
-    gate = stop(CLOSED, "a.example")
-    assert gates.succeeded(gate) == gate
+    breaker = stop(CLOSED, "a.example")
+    assert breakers.succeeded(breaker) == breaker
 
 
 def test_refused_contents_never_open_it() -> None:
     """Strangers aim their spam at backups."""
-    about = gates.suspect(CLOSED, cause(ALERT, content=True), NOW)
-    gate = asked(about, Outcome.UNCLEAR)
+    about = breakers.suspect(CLOSED, cause(ALERT, content=True), NOW)
+    breaker = asked(about, Outcome.UNCLEAR)
     for _ in range(3):
-        gate = gates.refused(gate, NOW)
-    assert gate == CLOSED
-    assert gates.give_up(about, NOW) == CLOSED
+        breaker = breakers.refused(breaker, NOW)
+    assert breaker == CLOSED
+    assert breakers.give_up(about, NOW) == CLOSED
 
 
 def test_what_a_canary_cannot_see_is_asked_by_messages() -> None:
     """It has another sender than the mail that was refused."""
-    gate = gates.suspect(CLOSED, replace(cause(ALERT), blind=True), NOW)
-    assert gate.phase is Phase.MESSAGES
+    breaker = breakers.suspect(CLOSED, replace(cause(ALERT), blind=True), NOW)
+    assert breaker.phase is Phase.MESSAGES
 
 
 def test_a_contradiction_opens_at_once() -> None:
     """The operator said that this address exists."""
     why = replace(cause(ALERT), trigger="contradiction")
-    assert gates.suspect(CLOSED, why, NOW).state is GateState.OPEN
+    assert breakers.suspect(CLOSED, why, NOW).state is BreakerState.OPEN
 
 
 def test_any_reply_ends_a_pause_for_want_of_one() -> None:
     """The primary answers again, whatever it says about this message."""
-    gate = gates.probe(early(CLOSED, SHORT), NOW + MINUTE)
-    assert gates.heard(gate) == CLOSED
+    breaker = breakers.probe(early(CLOSED, SHORT), NOW + MINUTE)
+    assert breakers.heard(breaker) == CLOSED
     suspect = stop(CLOSED, "a.example")
-    assert gates.heard(suspect) == suspect
+    assert breakers.heard(suspect) == suspect
 
 
-def test_after_an_open_gate_a_mere_reply_closes_nothing() -> None:
+def test_after_an_open_breaker_a_mere_reply_closes_nothing() -> None:
     """Also when the primary closed with 421 while a message probed."""
-    gate = asked(gates.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
-    for _ in range(gates.STOPS_TO_PAUSE):
-        assert gate.state is GateState.PROBING
-        gate = stop(gate, "a.example", CLOSING)
-    assert gate.state is GateState.PAUSED
-    assert gate.until is not None
-    gate = gates.probe(gate, gate.until)
-    assert gates.heard(gate) == gate
-    assert gates.succeeded(gate) == CLOSED
+    breaker = asked(breakers.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
+    for _ in range(breakers.STOPS_TO_PAUSE):
+        assert breaker.state is BreakerState.PROBING
+        breaker = stop(breaker, "a.example", CLOSING)
+    assert breaker.state is BreakerState.PAUSED
+    assert breaker.until is not None
+    breaker = breakers.probe(breaker, breaker.until)
+    assert breakers.heard(breaker) == breaker
+    assert breakers.succeeded(breaker) == CLOSED
 
 
 def test_one_message_again_and_again_is_one() -> None:
     """It answers nothing; the end of the run does."""
     again = replace(cause(STOP, "a.example"), again=True)
-    gate = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
-    for _ in range(gates.STOPS_TO_OPEN):
-        gate = gates.refused(gate, NOW, again)
-    assert (gate.state, gate.tried) == (GateState.PROBING, 0)
-    assert gates.leave(gate, NOW).state is GateState.OPEN
+    breaker = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
+    for _ in range(breakers.STOPS_TO_OPEN):
+        breaker = breakers.refused(breaker, NOW, again)
+    assert (breaker.state, breaker.tried) == (BreakerState.PROBING, 0)
+    assert breakers.leave(breaker, NOW).state is BreakerState.OPEN
 
 
 def test_what_was_under_way_when_it_opened_moves_it_no_more() -> None:
     """Twenty connections meet the same."""
-    gate = early(CLOSED, ALERT)
-    assert stop(gate, "a.example") == gate
+    breaker = early(CLOSED, ALERT)
+    assert stop(breaker, "a.example") == breaker
 
 
 def test_however_many_messages_meet_it_the_canary_is_asked_first() -> None:
     """A stranger may have sent them, from as many domains as he likes."""
-    gate = CLOSED
+    breaker = CLOSED
     for n in range(40):
-        gate = stop(gate, f"s{n}.example")
-    assert (gate.state, gate.phase) == (GateState.PROBING, Phase.CANARY)
-    assert asked(gate, Outcome.ACCEPTED) == CLOSED
+        breaker = stop(breaker, f"s{n}.example")
+    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
+    assert asked(breaker, Outcome.ACCEPTED) == CLOSED
 
 
 @pytest.mark.parametrize("trigger", ["stop", "storm"])
 def test_a_brief_stop_with_messages_pauses_when_it_is_confirmed(trigger: str) -> None:
     """421 at MAIL, or 451 for everybody: nothing is judged, and the route rests."""
     why = replace(cause(CLOSING), trigger=trigger)
-    gate = asked(gates.suspect(CLOSED, why, NOW), Outcome.UNCLEAR)
-    for _ in range(gates.STOPS_TO_PAUSE):
-        assert gate.state is GateState.PROBING
-        assert gates.leave(gate, NOW) == gate
-        gate = gates.refused(gate, NOW, why)
-    assert (gate.state, gate.until) == (GateState.PAUSED, NOW + MINUTE)
+    breaker = asked(breakers.suspect(CLOSED, why, NOW), Outcome.UNCLEAR)
+    for _ in range(breakers.STOPS_TO_PAUSE):
+        assert breaker.state is BreakerState.PROBING
+        assert breakers.leave(breaker, NOW) == breaker
+        breaker = breakers.refused(breaker, NOW, why)
+    assert (breaker.state, breaker.until) == (BreakerState.PAUSED, NOW + MINUTE)
 
 
 def test_waiting_too_long_opens_it() -> None:
     """A drain that gives up says so by its exit code."""
-    assert gates.give_up(early(CLOSED, SHORT), NOW).state is GateState.OPEN
-    assert gates.give_up(CLOSED, NOW) == CLOSED
+    assert breakers.give_up(early(CLOSED, SHORT), NOW).state is BreakerState.OPEN
+    assert breakers.give_up(CLOSED, NOW) == CLOSED
 
 
 def test_it_keeps_what_opened_it() -> None:
     """For the summary, the ledger and the trace."""
-    gate = early(CLOSED, ALERT)
-    assert gate.cause == cause(ALERT)
+    breaker = early(CLOSED, ALERT)
+    assert breaker.cause == cause(ALERT)

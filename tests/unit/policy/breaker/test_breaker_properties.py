@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: what no primary can bring the gates to do.
+"""Whatever happens, in whatever order: what no primary can bring the breakers to do.
 
 A machine plays mail, canaries, timers and restarts at random, in virtual time.
 """
@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 
 from drainer.mail.envelope import Recipient
 from drainer.mail.reply import Lost, Stage, parse_reply
-from drainer.policy.breaker import breaker as gates
-from drainer.policy.breaker.breaker import Cause, Gate, GateState, Outcome
+from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Outcome
 from drainer.policy.breaker.detector import Seen
 from drainer.policy.breaker.known_good import Known
 from drainer.policy.breaker.registry import ROUTE, Scopes
@@ -87,19 +87,19 @@ class Drain(RuleBasedStateMachine):
         to = Recipient(forward_path=f"u{n}@{DOMAINS[n % 2]}")
         return Claimed(n=n, recipient=to)
 
-    def moved(self, before: Gate, after: Gate) -> None:
-        """Check one move of a gate, and do what the ledger does about it."""
-        if before.state is GateState.OPEN:
-            assert after.state is GateState.PROBING
+    def moved(self, before: CircuitBreaker, after: CircuitBreaker) -> None:
+        """Check one move of a breaker, and do what the ledger does about it."""
+        if before.state is BreakerState.OPEN:
+            assert after.state is BreakerState.PROBING
             assert self.doing in ("wait", "restart")
         if before.reopening and after.flows:
             assert self.doing == "delivered"
-        if after.state is GateState.OPEN:
+        if after.state is BreakerState.OPEN:
             assert self.doing in ("refused", "canary refused", "early")
             self.taken_back(after.scope)
 
     def taken_back(self, scope: str) -> None:
-        """Forget what was refused behind a gate that opened."""
+        """Forget what was refused behind a breaker that opened."""
         for n, claimed in self.left.items():
             if scope in (ROUTE, claimed.domain):
                 self.left[n] = self.recipient(claimed.n)
@@ -163,7 +163,7 @@ class Drain(RuleBasedStateMachine):
         self.scopes.observe([one], "x@other.example", self.now)
 
     def observe(self, judged: tuple[Judged, ...], sender: str) -> None:
-        """Let the gates look, as the gatekeeper does."""
+        """Let the breakers look, as the guard does."""
         attempt = [
             Seen(
                 sender_domain=sender,
@@ -186,7 +186,7 @@ class Drain(RuleBasedStateMachine):
             if found.state is State.QUARANTINED:
                 assert self.scopes.barrier(claimed.domain) is None
                 assert claimed.refused is not None
-                assert claimed.refused + SCHEDULE.escrow <= self.now
+                assert claimed.refused + SCHEDULE.confirm_after <= self.now
                 assert found.judgement.verdict is Verdict.BOUNCE
             if found.state in (*CLAIMABLE, State.BOUNCE_PENDING):
                 self.left[claimed.n] = Claimed(
@@ -210,7 +210,7 @@ class Drain(RuleBasedStateMachine):
         judgement = classify(parse_reply(text.encode()), Stage.BANNER)
         cause = Cause(trigger="early", judgement=judgement, reply=text)
         self.scopes.apply(
-            ROUTE, lambda gate: gates.refused_early(gate, cause, self.now)
+            ROUTE, lambda breaker: breakers.refused_early(breaker, cause, self.now)
         )
 
     @rule(scope=st.sampled_from((ROUTE, *DOMAINS)), outcome=st.sampled_from(Outcome))
@@ -224,26 +224,26 @@ class Drain(RuleBasedStateMachine):
         """Let time pass, and the timers go off."""
         self.doing = "wait"
         self.now += timedelta(minutes=minutes)
-        for gate in self.scopes.all():
-            self.scopes.apply(gate.scope, lambda g: gates.probe(g, self.now))
+        for breaker in self.scopes.all():
+            self.scopes.apply(breaker.scope, lambda g: breakers.probe(g, self.now))
 
     @rule()
     def restart(self) -> None:
-        """End the run and begin another: the gates are kept, the rest is not."""
+        """End the run and begin another: the breakers are kept, the rest is not."""
         self.doing = "restart"
         kept = self.scopes.all()
         self.scopes = Scopes(PAUSES, Known(), self.moved)
-        for gate in kept:
-            self.scopes.restore(gate)
-            self.scopes.apply(gate.scope, gates.recheck)
+        for breaker in kept:
+            self.scopes.restore(breaker)
+            self.scopes.apply(breaker.scope, breakers.recheck)
 
     @invariant()
-    def every_gate_that_waits_has_an_end(self) -> None:
+    def every_breaker_that_waits_has_an_end(self) -> None:
         """Nothing waits for ever: a timer, a canary, or a message moves it."""
-        for gate in self.scopes.all():
-            if gate.state in (GateState.OPEN, GateState.PAUSED):
-                assert gate.until is not None
-                assert gate.until <= self.now + max(gates.LAST_PROBE, *PAUSES)
+        for breaker in self.scopes.all():
+            if breaker.state in (BreakerState.OPEN, BreakerState.PAUSED):
+                assert breaker.until is not None
+                assert breaker.until <= self.now + max(breakers.LAST_PROBE, *PAUSES)
 
 
 Drain.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
@@ -275,19 +275,19 @@ def an_end(text: str, n: int, sender: str) -> Seen:
     )
 
 
-def never_open(before: Gate, after: Gate) -> None:
+def never_open(before: CircuitBreaker, after: CircuitBreaker) -> None:
     """Be told of a move that may not be an opening."""
-    assert after.state is not GateState.OPEN, (before, after)
+    assert after.state is not BreakerState.OPEN, (before, after)
 
 
 def answer_canaries(scopes: Scopes, outcome: Outcome, now: datetime) -> None:
     """Let every canary that is out come back."""
-    for gate in scopes.all():
-        scopes.canary(gate.scope, outcome, "x", now)
+    for breaker in scopes.all():
+        scopes.canary(breaker.scope, outcome, "x", now)
 
 
 @given(SOME)
-def test_refused_contents_alone_open_no_gate(
+def test_refused_contents_alone_open_no_breaker(
     events: list[tuple[str, int, Outcome]],
 ) -> None:
     """Nine of ten messages that strangers sent to a backup are spam."""
@@ -302,7 +302,7 @@ def test_refused_contents_alone_open_no_gate(
         st.tuples(st.sampled_from((*REFUSALS, *DELAYS)), st.integers(1, 5)), max_size=30
     )
 )
-def test_one_message_opens_no_gate_while_the_canary_is_welcome(
+def test_one_message_opens_no_breaker_while_the_canary_is_welcome(
     attempts: list[tuple[str, int]],
 ) -> None:
     """Whatever it is told, to however many recipients, however often."""
@@ -317,9 +317,9 @@ def test_one_message_opens_no_gate_while_the_canary_is_welcome(
             break  # it is not tried again
         met = met or _is_stop(some[0])
         answer_canaries(scopes, Outcome.ACCEPTED, NOW)
-        for gate in scopes.all():
-            scopes.apply(gate.scope, lambda g: gates.probe(g, NOW + max(PAUSES)))
-            scopes.apply(gate.scope, gates.heard)
+        for breaker in scopes.all():
+            scopes.apply(breaker.scope, lambda g: breakers.probe(g, NOW + max(PAUSES)))
+            scopes.apply(breaker.scope, breakers.heard)
 
 
 def _is_stop(seen: Seen) -> bool:

@@ -106,7 +106,7 @@ def test_another_refusal_or_an_acceptance_ends_a_run(between: Seen | None) -> No
     assert detector.refused(nth(4), NOW) is not None
 
 
-def test_a_cause_tells_what_the_gate_must_know() -> None:
+def test_a_cause_tells_what_the_breaker_must_know() -> None:
     """Whether the canary can see it, and whether it is about contents."""
     spf = nth(1, "550 5.7.23 SPF fail for {to}").cause("run")
     assert (spf.blind, spf.content, spf.trigger) == (True, False, "run")
@@ -124,7 +124,7 @@ def test_a_code_for_contents_is_not_about_them_when_it_is_about_us() -> None:
 
 
 def test_a_loss_has_a_fingerprint_too() -> None:
-    """So that whatever a gate moved for can be muted."""
+    """So that whatever a breaker moved for can be muted."""
     lost = Lost(reason="closed")
     one = Seen(
         sender_domain="s.example",

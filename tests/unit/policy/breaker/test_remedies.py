@@ -95,7 +95,7 @@ def test_starttls_that_is_not_offered_is_told_from_one_that_is_refused() -> None
     assert "TLS was refused" in hint(Stage.STARTTLS, REFUSED)
 
 
-# ---- what a person can do about an open gate
+# ---- what a person can do about an open breaker
 
 RELAY, DOMAIN, USERS = "to relay for this host", "that domain", "user table"
 ADDRESS, LOGIN, SENDERS = "address or name", "a login or TLS", "SPF"
@@ -156,7 +156,7 @@ REMEDIES = {
 
 
 def cause(text: str, stage: Stage, trigger: str = "stop") -> Cause:
-    """Return why a gate opened."""
+    """Return why a breaker opened."""
     judgement = classify(parse_reply(text.encode()), stage)
     return Cause(
         trigger=trigger,
@@ -168,7 +168,7 @@ def cause(text: str, stage: Stage, trigger: str = "stop") -> Cause:
 
 @pytest.mark.parametrize(("text", "words"), REMEDIES.items())
 def test_a_refusal_has_the_remedy_that_fits_it(text: str, words: str) -> None:
-    """Whichever way the gate came to open."""
+    """Whichever way the breaker came to open."""
     assert words in remedy(cause(text, Stage.RCPT))
 
 

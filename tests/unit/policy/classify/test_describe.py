@@ -39,7 +39,7 @@ def test_a_rule_is_told_in_words(rule: str, meaning: str) -> None:
 @pytest.mark.parametrize(
     "rule",
     [
-        "gate-open", "dot-shared", "poison", "refused-in-doubt", "lifetime-spent",
+        "breaker-open", "dot-shared", "poison", "refused-in-doubt", "lifetime-spent",
         CONTRADICTED,
     ],
 )  # fmt: skip

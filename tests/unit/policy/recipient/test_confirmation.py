@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from drainer.mail.reply import Stage
 from drainer.policy.bounce.decision import Answer, Decision
-from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.breaker.registry import ROUTE, Scopes
 from drainer.policy.recipient.delivery import Claimed, Job
 from drainer.policy.recipient.judge import Judged, Permit
@@ -30,32 +30,32 @@ from tests.support.scenarios.settlements import (
 )
 
 UNKNOWN, RULE = "550 5.1.1 User unknown", "enhanced-5.1.1"
-ESCROW, SECOND = SCHEDULE.escrow, timedelta(seconds=1)
+CONFIRM_AFTER, SECOND = SCHEDULE.confirm_after, timedelta(seconds=1)
 ORG = "example.org"
 REFUSED = Claimed(
     n=0, recipient=BOB, state=State.DEFERRED, attempts=1, refusal=RULE, refused=NOW
 )
-LATER = NOW + ESCROW
+LATER = NOW + CONFIRM_AFTER
 
 
 def well(since: datetime = NOW + SECOND) -> Scopes:
-    """Return gates of a primary that took somebody else's mail at that time."""
+    """Return breakers of a primary that took somebody else's mail at that time."""
     found = scopes()
     found.welcome(ORG, since)
     return found
 
 
 def braked() -> Scopes:
-    """Return gates with the brake on."""
+    """Return breakers with the brake on."""
     found = well()
     found.brake = True
     return found
 
 
-def gated(state: GateState, scope: str) -> Scopes:
-    """Return gates of which one is in this state."""
+def gated(state: BreakerState, scope: str) -> Scopes:
+    """Return breakers of which one is in this state."""
     found = well()
-    found.restore(Gate(pauses=PAUSES, scope=scope, state=state))
+    found.restore(CircuitBreaker(pauses=PAUSES, scope=scope, state=state))
     return found
 
 
@@ -80,35 +80,35 @@ NEEDS: dict[str, dict[str, Any]] = {
     "the same rule": {"text": "550 5.2.1 Disabled"},
     "the same rule, not its words alone": {"text": "550 User unknown"},
     "a time of the first": {"claimed": replace(REFUSED, refused=None)},
-    "the escrow time": {"now": LATER - SECOND},
+    "the confirmation delay": {"now": LATER - SECOND},
     "a copy": {"kept": False},
     "no brake": {"standing": braked()},
     "others": {"standing": scopes()},
     "others since then": {"standing": well(NOW)},
-    "a route that flows": {"standing": gated(GateState.PAUSED, ROUTE)},
-    "a domain that flows": {"standing": gated(GateState.PAUSED, ORG)},
+    "a route that flows": {"standing": gated(BreakerState.PAUSED, ROUTE)},
+    "a domain that flows": {"standing": gated(BreakerState.PAUSED, ORG)},
 }
 
 
 @pytest.mark.parametrize("missing", NEEDS.values(), ids=list(NEEDS))
 def test_without_one_of_its_needs_it_rests_again(missing: dict[str, Any]) -> None:
-    """For another escrow time."""
+    """For another delay."""
     found = again(**missing)
     assert found.state is State.BOUNCE_PENDING
     now = missing.get("now", LATER)
-    assert found.due == now + ESCROW
+    assert found.due == now + CONFIRM_AFTER
 
 
 @pytest.mark.parametrize("scope", [ROUTE, ORG])
-def test_a_suspicion_costs_a_refusal_no_second_escrow(scope: str) -> None:
+def test_a_suspicion_costs_a_refusal_no_second_delay(scope: str) -> None:
     """It is ripe at once, for the next drain; what has not rested yet rests."""
-    probing = gated(GateState.PROBING, scope)
+    probing = gated(BreakerState.PROBING, scope)
     found = again(standing=probing)
     assert (found.state, found.due) == (State.BOUNCE_PENDING, LATER)
     soon = again(standing=probing, now=LATER - SECOND)
-    assert soon.due == LATER - SECOND + ESCROW
+    assert soon.due == LATER - SECOND + CONFIRM_AFTER
     other = again("550 5.2.1 Disabled", standing=probing)
-    assert other.due == LATER + ESCROW
+    assert other.due == LATER + CONFIRM_AFTER
 
 
 def test_the_clock_of_the_same_refusal_runs_on() -> None:
@@ -137,13 +137,13 @@ def test_a_refusal_of_us_takes_its_place() -> None:
 
 @pytest.mark.parametrize("scope", [ROUTE, ORG])
 def test_a_refusal_that_everybody_meets_is_nobodys(scope: str) -> None:
-    """Once the gate is open, this message has met nothing of its own."""
-    found = again("530 5.7.0 log in", standing=gated(GateState.OPEN, scope))
+    """Once the breaker is open, this message has met nothing of its own."""
+    found = again("530 5.7.0 log in", standing=gated(BreakerState.OPEN, scope))
     assert (found.refusal, found.refused) == ("", None)
 
 
 def test_a_brief_stop_while_mail_flows_is_this_messages() -> None:
-    """After 421 it goes alone, and makes no gate suspicious any more."""
+    """After 421 it goes alone, and makes no breaker suspicious any more."""
     fresh = Claimed(n=0, recipient=BOB)
     found = again("421 bye", fresh)
     assert (found.refusal, found.refused, found.attempts) == ("stop", LATER, 1)
@@ -157,10 +157,10 @@ def test_a_delivery_ends_it_all() -> None:
 
 
 def test_delays_add_up_while_the_primary_answers() -> None:
-    """Only those of ordinary retries: no stop, no escrow, no delivery."""
+    """Only those of ordinary retries: no stop, no confirmation delay, no delivery."""
     waited = Claimed(n=0, recipient=BOB, attempts=1, spent=timedelta(hours=2))
     assert again("450 x", waited).spent == waited.spent + timedelta(minutes=2)
-    assert again("452 4.2.2 full", waited).spent == waited.spent + 2 * ESCROW
+    assert again("452 4.2.2 full", waited).spent == waited.spent + 2 * CONFIRM_AFTER
     for text in ("530 x", UNKNOWN, "550 5.4.6 loop"):
         assert again(text, waited).spent == waited.spent
 
@@ -185,20 +185,20 @@ TEXTS = st.sampled_from(
 @given(
     TEXTS,
     st.sampled_from([Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT]),
-    st.sampled_from([GateState.PAUSED, GateState.PROBING, GateState.OPEN]).flatmap(
-        lambda state: st.sampled_from([gated(state, ROUTE), gated(state, ORG)])
-    ),
+    st.sampled_from(
+        [BreakerState.PAUSED, BreakerState.PROBING, BreakerState.OPEN]
+    ).flatmap(lambda state: st.sampled_from([gated(state, ROUTE), gated(state, ORG)])),
     st.sampled_from(["", RULE, "stop", "basic-550", "text-content"]),
     st.integers(0, 10**6),
 )
-def test_nothing_is_final_behind_a_gate(
-    text: str, stage: Stage, gates: Scopes, refusal: str, late: int
+def test_nothing_is_final_behind_a_breaker(
+    text: str, stage: Stage, breakers: Scopes, refusal: str, late: int
 ) -> None:
     """Whatever was said before, and however long ago."""
     claimed = replace(REFUSED, refusal=refusal, refused=NOW if refusal else None)
     now = NOW + timedelta(seconds=late)
     one = ending(text, stage, claimed=claimed)
-    (found,) = settled([one], now=now, standing=gates, kept=True)
+    (found,) = settled([one], now=now, standing=breakers, kept=True)
     assert found.state in (State.DEFERRED, State.BOUNCE_PENDING, State.HELD)
 
 
@@ -211,7 +211,7 @@ def test_nothing_is_final_behind_a_gate(
         (Answer.LATER, State.BOUNCE_PENDING),
     ],
 )
-def test_the_bounce_gate_decides_who_is_told(answer: Answer, state: State) -> None:
+def test_the_bounce_breaker_decides_who_is_told(answer: Answer, state: State) -> None:
     """It is asked only about what is confirmed, and what it says is kept."""
     decision = Decision(answer=answer, rule="G0", reason="x", evidence={})
     asked: list[str] = []

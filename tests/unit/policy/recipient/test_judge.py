@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from drainer.mail.envelope import Recipient
-from drainer.mail.message import BEHIND_GATE, Problem
+from drainer.mail.message import BEHIND_BREAKER, Problem
 from drainer.mail.reply import Lost, Stage
-from drainer.policy.breaker.breaker import Gate, GateState
+from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.breaker.registry import ROUTE, Scopes
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.rules import rules_of
@@ -51,10 +51,12 @@ def alone(
     return found
 
 
-def behind(state: GateState, scope: str = ROUTE, until: datetime | None = None) -> Any:
-    """Return gates of which one is in this state."""
+def behind(
+    state: BreakerState, scope: str = ROUTE, until: datetime | None = None
+) -> Any:
+    """Return breakers of which one is in this state."""
     found = scopes()
-    found.restore(Gate(pauses=PAUSES, scope=scope, state=state, until=until))
+    found.restore(CircuitBreaker(pauses=PAUSES, scope=scope, state=state, until=until))
     return found
 
 
@@ -184,13 +186,13 @@ def test_what_expired_and_is_busy_still_is_confirmed() -> None:
     claimed = claim(
         spent=SCHEDULE.lifetime, refusal="lifetime-spent", refused=NOW - HOUR
     )
-    gates = scopes()
-    gates.welcome(ORG, NOW)
-    found = alone("450 4.2.1 again", claimed=claimed, standing=gates, kept=True)
+    breakers = scopes()
+    breakers.welcome(ORG, NOW)
+    found = alone("450 4.2.1 again", claimed=claimed, standing=breakers, kept=True)
     assert found.state is State.QUARANTINED
 
 
-# ---- behind a gate
+# ---- behind a breaker
 
 
 @pytest.mark.parametrize(
@@ -200,29 +202,29 @@ def test_what_expired_and_is_busy_still_is_confirmed() -> None:
 def test_while_everybody_is_refused_nobody_is_judged(
     scope: str, waits: str, said: Scope
 ) -> None:
-    """It waits for that gate, and has met no refusal."""
+    """It waits for that breaker, and has met no refusal."""
     before = claim(refusal="enhanced-5.1.1", refused=NOW - HOUR)
-    gates = behind(GateState.OPEN, scope)
-    found = alone("550 5.1.1 no", claimed=before, standing=gates, kept=True)
-    assert (found.state, found.judgement.rule) == (State.DEFERRED, "gate-open")
+    breakers = behind(BreakerState.OPEN, scope)
+    found = alone("550 5.1.1 no", claimed=before, standing=breakers, kept=True)
+    assert (found.state, found.judgement.rule) == (State.DEFERRED, "breaker-open")
     assert (found.waits, found.judgement.scope) == (waits, said)
     assert found.due == NOW + FAR
     assert (found.refusal, found.refused, found.attempts) == ("", None, 0)
 
 
-@pytest.mark.parametrize("state", [GateState.PROBING, GateState.PAUSED])
-def test_a_gate_that_is_only_suspected_holds_no_judgement_back(
-    state: GateState,
+@pytest.mark.parametrize("state", [BreakerState.PROBING, BreakerState.PAUSED])
+def test_a_breaker_that_is_only_suspected_holds_no_judgement_back(
+    state: BreakerState,
 ) -> None:
-    """It waits for confirmation; should the gate open, that is taken back."""
+    """It waits for confirmation; should the breaker open, that is taken back."""
     found = alone("550 5.1.1 no", standing=behind(state))
     assert (found.state, found.refusal) == (State.BOUNCE_PENDING, "enhanced-5.1.1")
 
 
-def test_a_message_that_was_not_tried_waits_for_its_gate() -> None:
+def test_a_message_that_was_not_tried_waits_for_its_breaker() -> None:
     """The primary was not asked about it."""
-    problem = Problem(code=BEHIND_GATE, detail=LISTED)
-    found = alone(problem, standing=behind(GateState.OPEN, ORG))
+    problem = Problem(code=BEHIND_BREAKER, detail=LISTED)
+    found = alone(problem, standing=behind(BreakerState.OPEN, ORG))
     assert (found.state, found.waits, found.attempts) == (State.DEFERRED, ORG, 0)
     assert found.reply == LISTED
 
@@ -230,12 +232,12 @@ def test_a_message_that_was_not_tried_waits_for_its_gate() -> None:
 @pytest.mark.parametrize(
     ("until", "due"), [(None, NOW + SCHEDULE.first), (NOW + HOUR, NOW + HOUR)]
 )
-def test_what_meets_a_gate_that_probes_waits_for_it(
+def test_what_meets_a_breaker_that_probes_waits_for_it(
     until: datetime | None, due: datetime
 ) -> None:
     """Until it may probe, or for the first delay."""
-    gates = behind(GateState.PAUSED, ORG, until)
-    found = alone("530 5.7.0 log in", standing=gates)
+    breakers = behind(BreakerState.PAUSED, ORG, until)
+    found = alone("530 5.7.0 log in", standing=breakers)
     assert (found.waits, found.due) == (ORG, due)
 
 
@@ -248,7 +250,7 @@ def stopped_before(since: datetime = NOW) -> Claimed:
 
 
 def welcoming(at: datetime) -> Scopes:
-    """Return gates that know of an accepted canary."""
+    """Return breakers that know of an accepted canary."""
     found = scopes()
     found.welcome(ROUTE, at)
     found.welcome(ORG, at)
@@ -257,8 +259,8 @@ def welcoming(at: datetime) -> Scopes:
 
 def test_the_one_that_is_refused_as_if_it_were_us_is_held() -> None:
     """Others were welcome since; the spammer's words stop nothing."""
-    gates = welcoming(NOW + SECOND)
-    found = alone(LISTED, claimed=stopped_before(), standing=gates, now=LATER)
+    breakers = welcoming(NOW + SECOND)
+    found = alone(LISTED, claimed=stopped_before(), standing=breakers, now=LATER)
     assert (found.state, found.judgement.rule) == (State.HELD, CONTRADICTED)
 
 
@@ -282,16 +284,18 @@ def test_it_is_not_held_before_others_were_welcome(
 
 def test_a_brief_stop_holds_nothing() -> None:
     """421 may come at any moment (RFC 5321 3.8); it is an attempt like others."""
-    gates = welcoming(NOW + SECOND)
-    found = alone("421 bye", claimed=stopped_before(), standing=gates, now=LATER)
+    breakers = welcoming(NOW + SECOND)
+    found = alone("421 bye", claimed=stopped_before(), standing=breakers, now=LATER)
     assert found.state is State.DEFERRED
     assert (found.judgement.verdict, found.attempts) == (Verdict.RETRY, 1)
 
 
 @pytest.mark.parametrize("text", ["421 bye", "450 4.7.1 Too many connections"])
-def test_a_brief_stop_that_makes_the_gate_suspicious_is_no_attempt(text: str) -> None:
-    """It may be meant for us, so the message waits for the gate."""
-    found = alone(text, standing=behind(GateState.PROBING, ORG))
+def test_a_brief_stop_that_makes_the_breaker_suspicious_is_no_attempt(
+    text: str,
+) -> None:
+    """It may be meant for us, so the message waits for the breaker."""
+    found = alone(text, standing=behind(BreakerState.PROBING, ORG))
     assert (found.judgement.verdict, found.attempts) == (Verdict.STOP, 0)
     assert found.waits == ORG
 
@@ -299,12 +303,12 @@ def test_a_brief_stop_that_makes_the_gate_suspicious_is_no_attempt(text: str) ->
 @pytest.mark.parametrize("stage", [Stage.DATA, Stage.BODY, Stage.DOT])
 def test_a_canary_contradicts_no_stop_behind_rcpt(stage: Stage) -> None:
     """It sends no content; a delivery speaks for every stage."""
-    gates = welcoming(NOW + SECOND)
+    breakers = welcoming(NOW + SECOND)
     first = ending(LISTED, stage, claimed=stopped_before())
-    (found,) = settled([first], standing=gates, now=LATER)
+    (found,) = settled([first], standing=breakers, now=LATER)
     assert found.state is State.DEFERRED
-    gates.recall(ORG, "any.example", NOW + SECOND)
-    (found,) = settled([first], standing=gates, now=LATER)
+    breakers.recall(ORG, "any.example", NOW + SECOND)
+    (found,) = settled([first], standing=breakers, now=LATER)
     assert (found.state, found.judgement.rule) == (State.HELD, CONTRADICTED)
     assert "drainer release" in found.judgement.reason
 

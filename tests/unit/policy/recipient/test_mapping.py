@@ -151,7 +151,7 @@ def test_a_part_has_so_many_addresses_and_whole_families(
 
 
 def test_a_twin_whose_first_is_taken_away_has_a_rcpt_of_its_own() -> None:
-    """A gate may part them: each is still asked for, once."""
+    """A breaker may part them: each is still asked for, once."""
     redirect = parse_redirects(["a@x=c@y", "b@x=c@y"])
     _, second, third, other = redirected(claims("a@x", "z@y", "b@x", "c@y"), redirect)
     found = twinned((second, third, other))

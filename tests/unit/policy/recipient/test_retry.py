@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.retry import Schedule, usual_escrow
+from drainer.policy.recipient.retry import Schedule, usual_confirm_after
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 STILL = Schedule(jitter=0)
@@ -108,4 +108,4 @@ def test_a_short_lifetime_is_the_full_mailboxs_too() -> None:
 )
 def test_a_refusal_rests_longer_on_the_first_day(age: timedelta, hours: int) -> None:
     """User tables and filters are half up then."""
-    assert usual_escrow(age) == hours * HOUR
+    assert usual_confirm_after(age) == hours * HOUR

@@ -29,7 +29,7 @@ TABLE: dict[Event, dict[State, State]] = {
     Event.BOUNCE: {F: B},
     Event.BOUNCE_PERMITTED: {F: X},
     Event.BOUNCE_REFUSED: {F: Q},
-    Event.GATE_OPENED: {B: L},
+    Event.BREAKER_OPENED: {B: L},
     Event.RIPE: {B: L},
     Event.APPROVED: {B: X},
     Event.APPROVED_REFUSED: {B: Q},
@@ -93,7 +93,7 @@ def test_every_state_can_be_reached_and_every_other_one_can_end() -> None:
 
 
 def test_only_what_waits_for_an_attempt_is_claimable() -> None:
-    """Pending, deferred and unknown; never held, in escrow, final or in flight."""
+    """Pending, deferred and unknown; never held, bounce-pending, final or in flight."""
     assert set(CLAIMABLE) == {P, L, U}
     assert set(CLAIMABLE) == set(TABLE[Event.CLAIMED])
 

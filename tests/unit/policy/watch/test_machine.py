@@ -160,7 +160,7 @@ def test_triggers_never_make_it_check_more_often_than_the_interval() -> None:
     assert watch.todo(NOON + S.interval) is Todo.CHECK
 
 
-def test_a_pause_of_the_gate_is_waited_for_with_the_drain_a_second_is_sickness() -> (
+def test_a_pause_of_the_breaker_is_waited_for_with_the_drain_a_second_is_sickness() -> (
     None
 ):
     """The drain probes by itself; then checks do."""
@@ -203,8 +203,8 @@ def test_a_failing_check_after_a_good_time_is_a_sickening() -> None:
     assert needed(watch, S)[0] == 2 * S.successes
 
 
-def test_a_refusing_primary_is_left_alone_until_its_gate_may_probe() -> None:
-    """The doubling timer of the gate, not ours."""
+def test_a_refusing_primary_is_left_alone_until_its_breaker_may_probe() -> None:
+    """The doubling timer of the breaker, not ours."""
     watch, at = begun()
     until = at + timedelta(minutes=32)
     watch = after(watch, Event.REFUSED, at=at, until=until, fruitful=False)
