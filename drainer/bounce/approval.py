@@ -4,41 +4,41 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from drainer.bounce.decider import Bouncer, Refusal
+from drainer.bounce.decider import BounceDecider, BounceRequest
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.codec import claimed_of, message_of, recipient_of
-from drainer.ledger.reader import Report
-from drainer.ledger.reports.pending_bounces import Resting, Ruling
-from drainer.mail.message import Message, Spooled
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.reports.pending_bounces import OperatorDecision, PendingBounce
+from drainer.mail.message import Message, SpooledMessage
 from drainer.mail.reply import as_said
-from drainer.policy.bounce.decision import Answer
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
-from drainer.policy.recipient.judge import Permit
+from drainer.policy.bounce.decision import BounceAnswer
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.state import Event
 
 _EVENTS = {
-    Answer.SEND: Event.APPROVED,
-    Answer.NO: Event.APPROVED_REFUSED,
-    Answer.NEVER: Event.APPROVED_REFUSED,
+    BounceAnswer.SEND: Event.APPROVED,
+    BounceAnswer.NO: Event.APPROVED_REFUSED,
+    BounceAnswer.NEVER: Event.APPROVED_REFUSED,
 }
 """Bounce decision on an approved refusal -> event; any other leaves it pending."""
 
-Open = Callable[[Message], Spooled]
+Open = Callable[[Message], SpooledMessage]
 
 
-def ask(bouncer: Bouncer, each: Resting, now: datetime) -> Permit:
+def ask(bouncer: BounceDecider, each: PendingBounce, now: datetime) -> BouncePermit:
     """Return what the bounce rules would say if the refusal were final now.
 
     But for the limits: see ``Limiting.stand``.
     """
     row = each.row
     reply = as_said(row["reply"])
-    refusal = Refusal(
+    refusal = BounceRequest(
         sender=row["reverse_path"],
         original=row["message_id"] or row["id"],
         recipient=recipient_of(row),
-        judgement=Judgement(
+        judgement=Classification(
             verdict=Verdict.BOUNCE,
             scope=Scope.RECIPIENT,
             rule=row["refusal"] or row["rule"],
@@ -50,8 +50,8 @@ def ask(bouncer: Bouncer, each: Resting, now: datetime) -> Permit:
 
 
 def approvals(
-    bouncer: Bouncer, these: Iterable[Resting], now: datetime
-) -> Iterator[Ruling]:
+    bouncer: BounceDecider, these: Iterable[PendingBounce], now: datetime
+) -> Iterator[OperatorDecision]:
     """Yield the bounce decisions on approved refusals; UsageError without evidence."""
     for each in these:
         if each.found is None:
@@ -61,11 +61,14 @@ def approvals(
         permit = ask(bouncer, each, now)
         event = _EVENTS.get(permit.decision.answer)
         if event is not None:
-            yield Ruling(resting=each, event=event, permit=permit)
+            yield OperatorDecision(resting=each, event=event, permit=permit)
 
 
 def keep_copies(
-    quarantine: Quarantine, report: Report, rulings: Sequence[Ruling], opening: Open
+    quarantine: Quarantine,
+    report: LedgerReader,
+    rulings: Sequence[OperatorDecision],
+    opening: Open,
 ) -> None:
     """Make a durable copy of every message that becomes final by these rulings.
 

@@ -5,28 +5,28 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from drainer.bounce.evidence.dkim_sign import sign
-from drainer.bounce.evidence.settings import Servers, Settings
-from drainer.bounce.relay import LIMITS, Ways
-from drainer.bounce.reports import Posting, Signing
-from drainer.bounce.settings import Bouncing
+from drainer.bounce.evidence.settings import DnsServers, EvidenceSettings
+from drainer.bounce.relay import LIMITS, RelaySettings
+from drainer.bounce.reports import DkimKey, DsnSettings
+from drainer.bounce.settings import BounceSettings
 from drainer.config import Config, own_hostname
 from drainer.config.build.routes import login_of, split_host
 from drainer.errors import UsageError
-from drainer.ledger.reports.outbox import Waits
+from drainer.ledger.reports.outbox import ReportDelays
 from drainer.mail.mailbox import ascii_domain
-from drainer.policy.bounce.decision import Own
-from drainer.policy.bounce.facts import Trust
-from drainer.policy.bounce.limits import Limits
+from drainer.policy.bounce.decision import OwnIdentity
+from drainer.policy.bounce.facts import TrustSettings
+from drainer.policy.bounce.limits import ReportLimits
 from drainer.policy.pacing.rate import message_rate, parse_rate
 from drainer.runtime.private_files import read_private
 from drainer.smtp.route import Route
 
 
-def make_trust(config: Config) -> Trust:
+def make_trust(config: Config) -> TrustSettings:
     """Return what the operator says about senders."""
     bounce = config.bounce
     domains = (*config.primary.domains, *bounce.relay_domains)
-    return Trust(
+    return TrustSettings(
         relay_domains=_names(domains),
         trusted_networks=tuple(map(ip_network, bounce.trusted_networks)),
         trusted_spf_domains=_names(bounce.trusted_spf_domains),
@@ -49,11 +49,11 @@ def _encoded(name: str) -> str:
     )
 
 
-def make_bouncing(config: Config) -> Bouncing | None:
+def make_bouncing(config: Config) -> BounceSettings | None:
     """Return what the bounce rules goes by; None when nobody is to be told."""
     if not config.bounce.send:
         return None
-    return Bouncing(
+    return BounceSettings(
         settings=make_evidence(config),
         trust=make_trust(config),
         own=make_own(config),
@@ -65,9 +65,9 @@ def make_bouncing(config: Config) -> Bouncing | None:
     )
 
 
-def _limits(config: Config) -> Limits:
+def _limits(config: Config) -> ReportLimits:
     bounce = config.bounce
-    return Limits(
+    return ReportLimits(
         sender_per_hour=bounce.sender_per_hour,
         sender_per_day=bounce.sender_per_day,
         domain_per_hour=bounce.domain_per_hour,
@@ -77,18 +77,18 @@ def _limits(config: Config) -> Limits:
     )
 
 
-def make_posting(config: Config) -> Posting:
+def make_posting(config: Config) -> DsnSettings:
     """Return how reports leave; UsageError for no host, or a key that is unreadable."""
     bounce = config.bounce
     per_second = parse_rate(bounce.rate)
-    return Posting(
-        ways=Ways(
+    return DsnSettings(
+        ways=RelaySettings(
             via=None if bounce.via == "mx" else make_via(config),
             hostname=make_own(config).hostname,
             port=bounce.mx_port,
         ),
         own=make_own(config),
-        waits=Waits(settle=bounce.settle, retry=bounce.retry),
+        waits=ReportDelays(settle=bounce.settle, retry=bounce.retry),
         at_most=bounce.timeout,
         rate=None if per_second is None else message_rate(per_second, None),
         signing=_signing(config),
@@ -119,7 +119,7 @@ def make_via(config: Config) -> Route:
     )
 
 
-def _signing(config: Config) -> Signing | None:
+def _signing(config: Config) -> DkimKey | None:
     bounce = config.bounce
     if not bounce.dkim_key_file:
         return None
@@ -128,7 +128,7 @@ def _signing(config: Config) -> Signing | None:
     except OSError as error:
         message = f"the DKIM key cannot be read: {error}"
         raise UsageError(message, hint="see [bounce] dkim_key_file") from None
-    signing = Signing(selector=bounce.dkim_selector, key=key)
+    signing = DkimKey(selector=bounce.dkim_selector, key=key)
     domain = make_own(config).hostname
     sign(_PROBE, domain=domain, selector=signing.selector, key=key)
     return signing
@@ -138,11 +138,11 @@ _PROBE = b"From: probe\r\n\r\n"
 """What shows before the drain that a key signs."""
 
 
-def make_evidence(config: Config) -> Settings:
+def make_evidence(config: Config) -> EvidenceSettings:
     """Return how a sender's evidence is looked for."""
     bounce = config.bounce
-    return Settings(
-        servers=Servers(
+    return EvidenceSettings(
+        servers=DnsServers(
             addresses=bounce.dns_servers,
             port=bounce.dns_port,
             timeout=bounce.dns_timeout.total_seconds(),
@@ -157,7 +157,7 @@ def make_evidence(config: Config) -> Settings:
     )
 
 
-def make_own(config: Config) -> Own:
+def make_own(config: Config) -> OwnIdentity:
     """Return who we are to a sender."""
     hostname = config.primary.helo or own_hostname()
-    return Own(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")
+    return OwnIdentity(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")

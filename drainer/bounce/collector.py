@@ -13,19 +13,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
 
-from drainer.bounce.evidence.client import AT_ONCE, Checks
+from drainer.bounce.evidence.client import AT_ONCE, EvidenceWorker
 from drainer.bounce.evidence.codec import stored
-from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, Question
+from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, SenderQuestion
 from drainer.bounce.quarantine.store import Quarantine, open_message
 from drainer.errors import DrainerError, MessageUnreadable
 from drainer.ledger.codec import message_of
 from drainer.ledger.records import Row
 from drainer.ledger.repository import Ledger
 from drainer.mail.envelope import domain_of
-from drainer.mail.list_markers import Marks, marks_of
+from drainer.mail.list_markers import ListMarkers, marks_of
 from drainer.mail.mailbox import ascii_domain
 from drainer.mail.message import Message
-from drainer.policy.bounce.facts import Facts, Reach
+from drainer.policy.bounce.facts import Reachability, SenderFacts
 from drainer.sources.protocol import Source
 
 BATCH = 200
@@ -43,14 +43,14 @@ class _SetAside(NamedTuple):
     found: Row
 
 
-class Gathering:
+class EvidenceCollector:
     """Looks for evidence about whatever waits for confirmation."""
 
     def __init__(
         self,
         ledger: Ledger,
         sources: Mapping[str, Source],
-        checks: Checks,
+        checks: EvidenceWorker,
         quarantine: Quarantine | None = None,
         budget: timedelta = timedelta(minutes=1),
     ) -> None:
@@ -139,11 +139,13 @@ class Gathering:
         self._set_aside.pop(seq, None)
         await self._ledger.keep_evidence(seq, found)
 
-    async def _find(self, message: Message, *, quick: bool) -> tuple[Facts, Marks]:
+    async def _find(
+        self, message: Message, *, quick: bool
+    ) -> tuple[SenderFacts, ListMarkers]:
         """Return the facts about the sender of a message, and its marks."""
         content, cut = await asyncio.to_thread(self._read, message)
         readable = bool(content)  # else it is unknown what else its header says
-        question = Question(
+        question = SenderQuestion(
             reverse_path=message.envelope.reverse_path,
             client=message.client.address if readable else "",
             helo=message.client.helo,
@@ -154,7 +156,7 @@ class Gathering:
         )
         facts = await self._checks.facts(question, quick=quick)
         if not readable:  # perhaps another time
-            facts = replace(facts, reach=Reach.LATER)
+            facts = replace(facts, reach=Reachability.LATER)
         return facts, marks_of(content.partition(b"\r\n\r\n")[0] + b"\r\n")
 
     def _read(self, message: Message) -> tuple[bytes, bool]:

@@ -11,21 +11,27 @@ from datetime import datetime, timedelta
 
 from drainer.bounce.evidence.codec import facts_of, marks_of
 from drainer.ledger.records import from_micros
-from drainer.mail.dsn.model import Action
+from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import Recipient
 from drainer.mail.mailbox import mailbox_key
 from drainer.mail.reply import Reply
-from drainer.policy.bounce.decision import Answer, Case, Decision, Own, decide
-from drainer.policy.bounce.facts import Trust
-from drainer.policy.bounce.limits import DAY, Limits, dedupe_key
-from drainer.policy.classify.verdict import Judgement
-from drainer.policy.recipient.delivery import Found, Job
-from drainer.policy.recipient.judge import Judged, Permit
+from drainer.policy.bounce.decision import (
+    BounceAnswer,
+    BounceCase,
+    BounceDecision,
+    OwnIdentity,
+    decide,
+)
+from drainer.policy.bounce.facts import TrustSettings
+from drainer.policy.bounce.limits import DAY, ReportLimits, dedupe_key
+from drainer.policy.classify.verdict import Classification
+from drainer.policy.recipient.delivery import Delivery, StoredEvidence
+from drainer.policy.recipient.judge import BouncePermit, ClassifiedResult
 from drainer.runtime.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class BounceRequest:
     """One recipient's refusal for good, as the bounce rules are asked about it.
 
     Or its delay, or its delivery, if that is the ``action``.
@@ -35,26 +41,28 @@ class Refusal:
     #: The Message-ID of what was refused, or our name for it.
     original: str
     recipient: Recipient
-    judgement: Judgement
+    judgement: Classification
     #: What the primary said; text when it is remembered and was no reply.
     answer: object
-    action: Action = Action.FAILED
+    action: DsnAction = DsnAction.FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bouncer:
+class BounceDecider:
     """Asks the bounce rules."""
 
-    trust: Trust
-    own: Own
-    limits: Limits = field(default_factory=Limits)
+    trust: TrustSettings
+    own: OwnIdentity
+    limits: ReportLimits = field(default_factory=ReportLimits)
     #: How long DNS may be silent.
     patience: timedelta = DAY
 
-    def permit(self, job: Job, each: Judged, now: datetime) -> Permit:
+    def permit(
+        self, job: Delivery, each: ClassifiedResult, now: datetime
+    ) -> BouncePermit:
         """Return what the bounce rules say about one recipient's confirmed refusal."""
         original = job.message.message_id or job.message.id
-        refusal = Refusal(
+        refusal = BounceRequest(
             sender=job.message.envelope.reverse_path,
             original=original,
             recipient=each.ending.claimed.recipient,
@@ -63,23 +71,27 @@ class Bouncer:
         )
         return self.ask(job.found, refusal, now)
 
-    def ask(self, found: Found | None, refusal: "Refusal", now: datetime) -> Permit:
+    def ask(
+        self, found: StoredEvidence | None, refusal: "BounceRequest", now: datetime
+    ) -> BouncePermit:
         """Return what the bounce rules say, but for what was told before."""
         if found is None:
             words = "nobody has looked for evidence yet"
-            decision = Decision(
-                answer=Answer.LATER, rule="G13", reason=words, evidence={}
+            decision = BounceDecision(
+                answer=BounceAnswer.LATER, rule="G13", reason=words, evidence={}
             )
-            return Permit(decision=decision)
+            return BouncePermit(decision=decision)
         sender, status = refusal.sender, status_of(refusal)
         told = (
-            status if refusal.action is Action.FAILED else f"{refusal.action} {status}"
+            status
+            if refusal.action is DsnAction.FAILED
+            else f"{refusal.action} {status}"
         )
         mailbox = mailbox_key(sender, self.limits.tag_delimiters)
         key = dedupe_key(
             mailbox, refusal.original, refusal.recipient.forward_path, told
         )
-        case = Case(
+        case = BounceCase(
             facts=facts_of(found),
             recipient=refusal.recipient,
             marks=marks_of(found),
@@ -94,13 +106,13 @@ class Bouncer:
             waited=now - from_micros(found.asked),
             patience=self.patience,
         )
-        return Permit(decision=decide(case), key=key, status=status, case=case)
+        return BouncePermit(decision=decide(case), key=key, status=status, case=case)
 
 
-_CLASSES = {Action.FAILED: "5", Action.DELAYED: "4", Action.RELAYED: "2"}
+_CLASSES = {DsnAction.FAILED: "5", DsnAction.DELAYED: "4", DsnAction.RELAYED: "2"}
 
 
-def status_of(refusal: Refusal) -> str:
+def status_of(refusal: BounceRequest) -> str:
     """Return the enhanced status code of what is told (RFC 3463)."""
     if refusal.judgement.rule == "lifetime-spent":
         return "4.4.7"

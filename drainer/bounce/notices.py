@@ -7,28 +7,28 @@ primary lacks DSN, a delay only if the operator wants that.
 from collections.abc import Sequence
 from datetime import timedelta
 
-from drainer.bounce.decider import Bouncer, Refusal
+from drainer.bounce.decider import BounceDecider, BounceRequest
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.ledger.codec import recipient_of
-from drainer.ledger.reports.notices import Asked
+from drainer.ledger.reports.notices import NoticeRequest
 from drainer.ledger.repository import Ledger
-from drainer.mail.dsn.model import Action
+from drainer.mail.dsn.model import DsnAction
 from drainer.mail.reply import as_said
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
-from drainer.policy.recipient.judge import Permit
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from drainer.policy.recipient.judge import BouncePermit
 from drainer.runtime.process import utcnow
 
-_VERDICTS = {Action.DELAYED: Verdict.RETRY, Action.RELAYED: Verdict.DELIVER}
+_VERDICTS = {DsnAction.DELAYED: Verdict.RETRY, DsnAction.RELAYED: Verdict.DELIVER}
 
 
-class Noticing:
+class NoticeDecider:
     """Decides on reports that are no failures."""
 
     def __init__(
         self,
         ledger: Ledger,
         sources: Sequence[str],
-        bouncer: Bouncer,
+        bouncer: BounceDecider,
         quarantine: Quarantine | None,
         delays: timedelta | None,
     ) -> None:
@@ -56,15 +56,15 @@ class Noticing:
                 ids = sorted({each.row["id"] for each in these})
                 self._quarantine.forget(await self._ledger.needless(ids))
 
-    def _ask(self, each: Asked) -> Permit:
-        row, action = each.row, Action(each.report["action"])
-        judgement = Judgement(
+    def _ask(self, each: NoticeRequest) -> BouncePermit:
+        row, action = each.row, DsnAction(each.report["action"])
+        judgement = Classification(
             verdict=_VERDICTS[action],
             scope=Scope.RECIPIENT,
             rule=each.report["rule"],
             reason="as it was answered",
         )
-        refusal = Refusal(
+        refusal = BounceRequest(
             sender=row["reverse_path"],
             original=row["message_id"] or row["id"],
             recipient=recipient_of(row),

@@ -5,17 +5,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from drainer.bounce.evidence.client import AT_ONCE, Checks
+from drainer.bounce.evidence.client import AT_ONCE, EvidenceWorker
 from drainer.mail.envelope import domain_of
 from drainer.smtp.route import Route, Timeouts
 
 if TYPE_CHECKING:
-    from drainer.bounce.evidence.mx import Relays
+    from drainer.bounce.evidence.mx import MxTargets
 
 LIMITS = Timeouts(connect=10, banner=30, ehlo=30, mail=60, rcpt=60, data=60, body=60)
 
 
-class NoWay(Exception):
+class NoRelay(Exception):
     """There is none; ``later``, because DNS did not answer in time, or permanently."""
 
     def __init__(self, reason: str, *, later: bool) -> None:
@@ -25,7 +25,7 @@ class NoWay(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ways:
+class RelaySettings:
     """Which servers take a report."""
 
     #: Who takes mail for everybody; None = the mail servers of each sender.
@@ -37,12 +37,12 @@ class Ways:
 
 
 @dataclass(slots=True)
-class WayFinder:
+class ReportRelay:
     """Finds the servers that take a report; keeps what DNS said for a run."""
 
-    ways: Ways
-    checks: Checks
-    _known: dict[str, "Relays"] = field(default_factory=dict)
+    ways: RelaySettings
+    checks: EvidenceWorker
+    _known: dict[str, "MxTargets"] = field(default_factory=dict)
 
     async def prepare(self, senders: Iterable[str]) -> None:
         """Ask DNS about several senders at once: a slow one makes no other wait."""
@@ -66,7 +66,7 @@ class WayFinder:
             self._known[domain] = await self.checks.relays(domain)
         found = self._known[domain]
         if not found.targets:
-            raise NoWay(found.problem, later=found.later)
+            raise NoRelay(found.problem, later=found.later)
         return [
             Route(
                 host=host,

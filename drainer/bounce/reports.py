@@ -12,28 +12,28 @@ from dataclasses import field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
-from drainer.bounce.evidence.client import Checks
+from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.dkim_sign import sign
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.bounce.relay import LIMITS, NoWay, WayFinder, Ways
+from drainer.bounce.relay import LIMITS, NoRelay, RelaySettings, ReportRelay
 from drainer.errors import MessageUnreadable
 from drainer.ledger.records import from_micros
 from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
-from drainer.ledger.reports.outbox import Ended, Queued, Waits
+from drainer.ledger.reports.outbox import QueuedReport, ReportDelays, ReportResult
 from drainer.ledger.repository import Ledger
 from drainer.mail.dsn.build import MAX_CONTENT_BYTES, build
-from drainer.mail.dsn.model import CannotTell, Fate, Report
+from drainer.mail.dsn.model import CannotReport, Dsn, RecipientStatus
 from drainer.mail.envelope import AddressError, Envelope, verp_sender
 from drainer.mail.message import Message
 from drainer.mail.reply import Lost, Reply, Stage, as_said
-from drainer.policy.bounce.decision import CONTENT_RULES, Own
+from drainer.policy.bounce.decision import CONTENT_RULES, OwnIdentity
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.pacing.rate import Rate, Rates
 from drainer.runtime.values import dataclass
-from drainer.smtp.connection import Connection, Failed, connect
-from drainer.smtp.post import Letter, Posted, post
-from drainer.smtp.rate_limiter import Throttle
+from drainer.smtp.connection import ConnectFailed, Connection, connect
+from drainer.smtp.post import OutgoingMail, PostResult, post
+from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.route import Route
 from drainer.sources.protocol import Source
 
@@ -44,7 +44,7 @@ _READ_BYTES = max(64 * 1024, MAX_CONTENT_BYTES + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signing:
+class DkimKey:
     """What signs reports: a DKIM selector and its key."""
 
     selector: str
@@ -52,20 +52,20 @@ class Signing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Posting:
+class DsnSettings:
     """How reports leave."""
 
-    ways: Ways
-    own: Own
-    waits: Waits
+    ways: RelaySettings
+    own: OwnIdentity
+    waits: ReportDelays
     #: For one attempt.
     at_most: timedelta
     rate: Rate | None = None
-    signing: Signing | None = None
+    signing: DkimKey | None = None
 
 
 @dataclass(slots=True)
-class Count:
+class ReportCounts:
     """What became of the reports of a run, in attempts."""
 
     sent: int = 0
@@ -73,7 +73,7 @@ class Count:
     deferred: int = 0
 
 
-class Reporting:
+class DsnSender:
     """Sends what is due."""
 
     def __init__(
@@ -81,8 +81,8 @@ class Reporting:
         ledger: Ledger,
         sources: Mapping[str, Source],
         quarantine: Quarantine | None,
-        posting: Posting,
-        checks: Checks,
+        posting: DsnSettings,
+        checks: EvidenceWorker,
     ) -> None:
         """Prepare; ``run`` sends. ``checks`` asks DNS for the servers of a sender."""
         self._ledger = ledger
@@ -90,9 +90,9 @@ class Reporting:
         self._quarantine = quarantine
         self._posting = posting
         self._own = posting.own
-        self._ways = WayFinder(posting.ways, checks)
+        self._ways = ReportRelay(posting.ways, checks)
         self._closed = False
-        self.count = Count()
+        self.count = ReportCounts()
 
     def close(self) -> None:
         """Begin no further report."""
@@ -105,7 +105,7 @@ class Reporting:
         """
         waits = self._posting.waits
         await self._ways.prepare(await self._ledger.due_senders(waits))
-        throttle = Throttle(Rates(messages=self._posting.rate))
+        throttle = RateLimiter(Rates(messages=self._posting.rate))
         await throttle.resize(1)
         end = time.monotonic() + at_most.total_seconds()
         while not self._closed and time.monotonic() < end:
@@ -116,7 +116,7 @@ class Reporting:
             if not await self._send(queued):
                 return
 
-    async def _send(self, queued: Queued) -> bool:
+    async def _send(self, queued: QueuedReport) -> bool:
         """Make one attempt; False when another report would fare no better."""
         tried = await self._attempt(queued)
         ended = tried.ended
@@ -132,22 +132,24 @@ class Reporting:
             self._quarantine.forget(needless)
         return tried.goes_on or self._posting.ways.via is None
 
-    async def _attempt(self, queued: Queued) -> "_Tried":
+    async def _attempt(self, queued: QueuedReport) -> "_Tried":
         """Try one server after the other until one has decided."""
         try:
             routes = await self._ways.to(queued.message.envelope.reverse_path)
-        except NoWay as none:
+        except NoRelay as none:
             state = QUEUED if none.later else FAILED
-            return _Tried(Ended(state, "", "mx", str(none)))
+            return _Tried(ReportResult(state, "", "mx", str(none)))
         seconds = self._posting.at_most.total_seconds()
         try:
             async with asyncio.timeout(seconds):  # the server may be anybody's
                 return await self._try_each(queued, routes)
         except TimeoutError:
             words = f"it took more than {seconds:.0f} s"
-            return _Tried(Ended(QUEUED, "", str(routes[0]), words), goes_on=False)
+            return _Tried(
+                ReportResult(QUEUED, "", str(routes[0]), words), goes_on=False
+            )
 
-    async def _try_each(self, queued: Queued, routes: list[Route]) -> "_Tried":
+    async def _try_each(self, queued: QueuedReport, routes: list[Route]) -> "_Tried":
         first, *others = routes
         tried = await self._try(queued, first)
         for route in others:
@@ -156,26 +158,26 @@ class Reporting:
             tried = await self._try(queued, route)
         return tried
 
-    async def _try(self, queued: Queued, route: Route) -> "_Tried":
+    async def _try(self, queued: QueuedReport, route: Route) -> "_Tried":
         connection = await connect(route)
-        if isinstance(connection, Failed):
+        if isinstance(connection, ConnectFailed):
             said = str(connection.steps[-1].answer) if connection.steps else ""
             words = f"no session with {route}"
-            return _Tried(Ended(QUEUED, said, str(route), words), goes_on=False)
+            return _Tried(ReportResult(QUEUED, said, str(route), words), goes_on=False)
         try:
             letter = await asyncio.to_thread(
                 self._letter, queued, connection.extensions
             )
             return _judge(await post(connection, LIMITS, letter), connection)
-        except (CannotTell, AddressError) as error:
-            ended = Ended(FAILED, "", connection.address, str(error))
+        except (CannotReport, AddressError) as error:
+            ended = ReportResult(FAILED, "", connection.address, str(error))
             return _Tried(ended, elsewhere=False)
         finally:
             connection.wire.close()
 
     # --- the report
 
-    def _letter(self, queued: Queued, peer: Mapping[str, str]) -> Letter:
+    def _letter(self, queued: QueuedReport, peer: Mapping[str, str]) -> OutgoingMail:
         """Build it; it may block. Raises CannotTell and AddressError as build does."""
         envelope = _expanded(queued)
         paths = (recipient.forward_path for _, recipient in queued.told)
@@ -183,11 +185,11 @@ class Reporting:
         utf8 = "smtputf8" in peer and (envelope.smtputf8 or not is_ascii)
         original = self._original(queued.message)
         head, blank, _ = original.partition(b"\r\n\r\n")
-        report = Report(
+        report = Dsn(
             action=queued.action,
             envelope=envelope,
             fates=tuple(
-                Fate(
+                RecipientStatus(
                     recipient=recipient,
                     status=row["status"],
                     reply=_words(row["reply"]),
@@ -208,7 +210,7 @@ class Reporting:
             smtputf8=utf8,
             eight_bit="8bitmime" in peer,
         )
-        return Letter(
+        return OutgoingMail(
             recipient=envelope.reverse_path,
             content=self._signed(build(report)),
             smtputf8=utf8,
@@ -237,7 +239,7 @@ class Reporting:
         return bytes(found[:_READ_BYTES])
 
 
-def _expanded(queued: Queued) -> Envelope:
+def _expanded(queued: QueuedReport) -> Envelope:
     """Return the envelope with the sender that VERP gave this recipient."""
     envelope = queued.message.envelope
     if not envelope.verp:
@@ -252,7 +254,7 @@ def _words(text: str) -> str:
     return text if isinstance(as_said(text), Reply) else ""
 
 
-def _may_return(queued: Queued, original: bytes) -> bool:
+def _may_return(queued: QueuedReport, original: bytes) -> bool:
     """Whether the sender may get its content back, if it asked for that.
 
     Only by a proof that no signed mail of another can give: else it is spam, returned.
@@ -268,28 +270,30 @@ def _may_return(queued: Queued, original: bytes) -> bool:
 class _Tried(NamedTuple):
     """What an attempt came to."""
 
-    ended: Ended
+    ended: ReportResult
     #: Whether this server may be asked about other reports.
     goes_on: bool = True
     #: Whether another server may be asked about this one.
     elsewhere: bool = True
 
 
-def _judge(posted: Posted, connection: Connection) -> _Tried:
+def _judge(posted: PostResult, connection: Connection) -> _Tried:
     via, words = connection.address, str(posted.answer)
     answer = posted.answer
     if isinstance(answer, Lost) and posted.stage is Stage.DOT:
         reason = "it may have arrived; it is sent again under the same Message-ID"
-        ended = Ended(QUEUED, words, via, reason)
+        ended = ReportResult(QUEUED, words, via, reason)
         return _Tried(ended, goes_on=False, elsewhere=False)
     judgement = classify(answer, posted.stage, accepted=0)
     match judgement.verdict:
         case Verdict.DELIVER:
-            return _Tried(Ended(SENT, words, via, "the relay took it"), elsewhere=False)
+            return _Tried(
+                ReportResult(SENT, words, via, "the relay took it"), elsewhere=False
+            )
         case Verdict.BOUNCE | Verdict.HOLD if isinstance(answer, Reply):
             reason = f"{judgement.reason}; a report is not reported in turn"
-            return _Tried(Ended(FAILED, words, via, reason), elsewhere=False)
+            return _Tried(ReportResult(FAILED, words, via, reason), elsewhere=False)
         case verdict:
             is_ours = verdict is Verdict.STOP or isinstance(answer, Lost)
-            ended = Ended(QUEUED, words, via, judgement.reason)
+            ended = ReportResult(QUEUED, words, via, judgement.reason)
             return _Tried(ended, goes_on=not is_ours)

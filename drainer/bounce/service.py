@@ -10,12 +10,12 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from drainer.bounce.collector import Gathering
-from drainer.bounce.evidence.client import Checks
-from drainer.bounce.notices import Noticing
+from drainer.bounce.collector import EvidenceCollector
+from drainer.bounce.evidence.client import EvidenceWorker
+from drainer.bounce.notices import NoticeDecider
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.bounce.reports import Reporting
-from drainer.bounce.settings import Bouncing, make_bouncer
+from drainer.bounce.reports import DsnSender
+from drainer.bounce.settings import BounceSettings, build_decider
 from drainer.ledger.repository import Ledger
 from drainer.sources.protocol import Source
 
@@ -24,7 +24,7 @@ PATIENCE_AT_END = timedelta(seconds=30)
 """For messages whose DNS is slow, when a person waits for it."""
 
 
-class Telling:
+class BounceService:
     """Notifies senders; an async context manager that ends the evidence process."""
 
     def __init__(
@@ -32,19 +32,19 @@ class Telling:
         ledger: Ledger,
         sources: Mapping[str, Source],
         quarantine: Quarantine | None,
-        bouncing: Bouncing,
+        bouncing: BounceSettings,
     ) -> None:
         """Prepare; nothing is looked at yet."""
         self._ledger = ledger
-        self.bouncer = make_bouncer(bouncing)
-        self._checks = Checks(bouncing.settings)
-        self._gathering = Gathering(
+        self.bouncer = build_decider(bouncing)
+        self._checks = EvidenceWorker(bouncing.settings)
+        self._gathering = EvidenceCollector(
             ledger, sources, self._checks, quarantine, bouncing.dns_budget
         )
-        self._noticing = Noticing(
+        self._noticing = NoticeDecider(
             ledger, list(sources), self.bouncer, quarantine, bouncing.delays
         )
-        self.reporting = Reporting(
+        self.reporting = DsnSender(
             ledger, sources, quarantine, bouncing.posting, self._checks
         )
         self._closed = False

@@ -6,34 +6,34 @@ the ledger (drainer.ledger.reports.evidence); here is who asks and who does it.
 
 from datetime import timedelta
 
-from drainer.bounce.decider import Bouncer
-from drainer.bounce.evidence.settings import Settings
-from drainer.bounce.reports import Posting
-from drainer.policy.bounce.decision import Own
-from drainer.policy.bounce.facts import Trust
-from drainer.policy.bounce.limits import Limits
+from drainer.bounce.decider import BounceDecider
+from drainer.bounce.evidence.settings import EvidenceSettings
+from drainer.bounce.reports import DsnSettings
+from drainer.policy.bounce.decision import OwnIdentity
+from drainer.policy.bounce.facts import TrustSettings
+from drainer.policy.bounce.limits import ReportLimits
 from drainer.runtime.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bouncing:
+class BounceSettings:
     """What the bounce rules goes by."""
 
-    settings: Settings
-    trust: Trust
-    own: Own
-    limits: Limits
+    settings: EvidenceSettings
+    trust: TrustSettings
+    own: OwnIdentity
+    limits: ReportLimits
     patience: timedelta
     #: For messages whose DNS is slow, together, in one run.
     dns_budget: timedelta
     #: After which senders are told that their mail waits; None = never.
     delays: timedelta | None
-    posting: Posting
+    posting: DsnSettings
 
 
-def make_bouncer(bouncing: Bouncing) -> Bouncer:
+def build_decider(bouncing: BounceSettings) -> BounceDecider:
     """Return what asks the bounce rules; it remembers nothing yet."""
-    return Bouncer(
+    return BounceDecider(
         trust=bouncing.trust,
         own=bouncing.own,
         limits=bouncing.limits,

@@ -14,7 +14,7 @@ from drainer.cli.output import shown, stdout
 from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row
 from drainer.policy.classify.describe import meaning_of
 from drainer.runtime.values import dataclass
@@ -33,7 +33,7 @@ IdsArgument = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class OperatorRequest:
     """What a person asked of a verb."""
 
     config: Config
@@ -69,8 +69,8 @@ def _asked(
     ] = False,
     json_: JsonOption = False,
     **filters: Any,  # noqa: ANN401
-) -> Asked:
-    return Asked(
+) -> OperatorRequest:
+    return OperatorRequest(
         config=load(path, ledger=ledger),
         ids=ids or (),
         filters=filters_of(**filters),
@@ -81,12 +81,14 @@ def _asked(
     )
 
 
-def as_verb(command: Callable[[Asked], None]) -> Callable[..., None]:
+def as_verb(command: Callable[[OperatorRequest], None]) -> Callable[..., None]:
     """Give a command the argument and options of a verb; it takes them as ``asked``."""
     return with_options(command, "asked", _asked, (_asked, filters_of, selection_of))
 
 
-def named(report: Report, ids: Sequence[str], filters: Filters, name: str) -> Filters:
+def named(
+    report: LedgerReader, ids: Sequence[str], filters: Filters, name: str
+) -> Filters:
     """Return the filters for these messages; UsageError when nobody is named."""
     if not ids and filters.empty:
         message = f"{name} needs an ID or a filter"

@@ -8,7 +8,7 @@ import typer
 
 from drainer.bounce import approval
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.cli.action_options import Asked, as_verb, named, show_touched
+from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
 from drainer.cli.drain import carry_out, told
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
@@ -19,7 +19,7 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import VOICE, Pages, print_json, say, stdout, warn
+from drainer.cli.output import VOICE, PagedTable, print_json, say, stdout, warn
 from drainer.cli.pending_bounces import COLUMNS, add_row, asking, print_facts, told_of
 from drainer.cli.verify import source_of
 from drainer.config import Config
@@ -27,19 +27,19 @@ from drainer.config.build.routes import make_route
 from drainer.config.build.spools import make_sources
 from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.delivery.build import make_orders
-from drainer.delivery.run import Run, settled
+from drainer.delivery.run import DrainRequest, settled
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.reports.pending_bounces import (
-    Resting,
-    Ruling,
+    OperatorDecision,
+    PendingBounce,
     bound,
     limits_now,
     resting,
     rule,
 )
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.recipient.state import Event, State
 from drainer.runtime.process import utcnow
 from drainer.sources.protocol import Source
@@ -75,7 +75,7 @@ def list_(
     Example: drainer bounces list --domain example.com
     """
     config = load(path, ledger=ledger)
-    pages = Pages(*COLUMNS)
+    pages = PagedTable(*COLUMNS)
     with asking(config) as (report, bouncer):
         for fact in told_of(report, bouncer, filters):
             if json_:
@@ -116,7 +116,7 @@ def show(
 
 @app.command("approve")
 @as_verb
-def approve(asked: Asked) -> None:
+def approve(asked: OperatorRequest) -> None:
     """Take refusals for final now: the breaker decides, report or quarantine.
 
     Who is not proven is not told by this either.
@@ -126,7 +126,10 @@ def approve(asked: Asked) -> None:
     with asking(asked.config) as (report, bouncer):
         chosen = _chosen(report, "approve", asked)
         if bouncer is None:
-            rulings = [Ruling(resting=r, event=Event.APPROVED_REFUSED) for r in chosen]
+            rulings = [
+                OperatorDecision(resting=r, event=Event.APPROVED_REFUSED)
+                for r in chosen
+            ]
         else:
             rulings = list(approval.approvals(bouncer, chosen, utcnow()))
         if left := len(chosen) - len(rulings):
@@ -136,18 +139,22 @@ def approve(asked: Asked) -> None:
 
 @app.command("cancel")
 @as_verb
-def cancel(asked: Asked) -> None:
+def cancel(asked: OperatorRequest) -> None:
     """Tell nobody: what was refused goes into the quarantine.
 
     Example: drainer bounces cancel --sender newsletter@ --reason 'not wanted'
     """
     with asking(asked.config) as (report, _):
         chosen = _chosen(report, "cancel", asked)
-        rulings = [Ruling(resting=each, event=Event.CANCELLED) for each in chosen]
+        rulings = [
+            OperatorDecision(resting=each, event=Event.CANCELLED) for each in chosen
+        ]
         _carry_out("cancel", asked, report, rulings)
 
 
-def _chosen(report: Report, verb: str, asked: Asked) -> list[Resting]:
+def _chosen(
+    report: LedgerReader, verb: str, asked: OperatorRequest
+) -> list[PendingBounce]:
     """Return the refusals that rest and are meant."""
     chosen = named(report, asked.ids, asked.filters, verb)
     pending = State.BOUNCE_PENDING.value
@@ -155,7 +162,10 @@ def _chosen(report: Report, verb: str, asked: Asked) -> list[Resting]:
 
 
 def _carry_out(
-    verb: str, asked: Asked, report: Report, rulings: Sequence[Ruling]
+    verb: str,
+    asked: OperatorRequest,
+    report: LedgerReader,
+    rulings: Sequence[OperatorDecision],
 ) -> None:
     """Ask, copy, and write down."""
     done = rulings
@@ -185,7 +195,7 @@ class _Opening:
         self._quarantine = quarantine
         self._sources: dict[str, Source] = {}
 
-    def __call__(self, message: Message) -> Spooled:
+    def __call__(self, message: Message) -> SpooledMessage:
         try:
             if message.source not in self._sources:
                 self._sources[message.source] = source_of(message, self._config)
@@ -197,7 +207,7 @@ class _Opening:
             return copy
 
 
-def _tell(rulings: Sequence[Ruling], *, dry_run: bool, as_json: bool) -> None:
+def _tell(rulings: Sequence[OperatorDecision], *, dry_run: bool, as_json: bool) -> None:
     bounced = sum(each.event is Event.APPROVED for each in rulings)
     if as_json:
         facts = {"bounced": bounced, "quarantined": len(rulings) - bounced}
@@ -239,11 +249,11 @@ def run(
     with told(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
 
-        def make() -> Run:
+        def make() -> DrainRequest:
             sources = _bound(config)
             whole = settled(config, sources, VOICE)
             orders = make_orders(whole, explicit=False, acknowledge=True)
-            made = Run(
+            made = DrainRequest(
                 config=whole,
                 orders=replace(orders, scans=False),
                 sources=sources,
@@ -261,7 +271,7 @@ def _bound(config: Config) -> list[Source]:
 
     Reports are made of copies, so that they leave without any.
     """
-    with Report(ledger_url(config)) as report:
+    with LedgerReader(ledger_url(config)) as report:
         urls = bound(report, str(make_route(config)))
     named = {url: name for name, url in _named(config)}
     found: list[Source] = []

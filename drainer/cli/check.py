@@ -10,7 +10,7 @@ from drainer.cli.output import print_json, shown, stdout, table
 from drainer.config.build.routes import make_probe, make_route
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.smtp.certificate import describe
-from drainer.smtp.health_check import FAIL, WARN, Finding, Health
+from drainer.smtp.health_check import FAIL, WARN, HealthFinding, HealthReport
 from drainer.smtp.health_check import check as check_primary
 
 _COLOURS = {FAIL: "red", WARN: "yellow"}
@@ -37,7 +37,7 @@ def check(
     refuse_if_sick(health, str(route))
 
 
-def show(health: Health, route: str, *, as_json: bool) -> None:
+def show(health: HealthReport, route: str, *, as_json: bool) -> None:
     """Print the findings."""
     if as_json:
         print_json(facts_of(health, route))
@@ -53,7 +53,7 @@ def show(health: Health, route: str, *, as_json: bool) -> None:
     stdout().print(rows)
 
 
-def _words(finding: Finding) -> str:
+def _words(finding: HealthFinding) -> str:
     certificate = _certificate(finding)
     words = [finding.reply]
     if "tls" in finding.facts:
@@ -70,12 +70,12 @@ def _words(finding: Finding) -> str:
     return "; ".join(filter(None, words))
 
 
-def _certificate(finding: Finding) -> dict[str, Any]:
+def _certificate(finding: HealthFinding) -> dict[str, Any]:
     der = finding.facts.get("certificate_der")
     return describe(bytes.fromhex(der)) if isinstance(der, str) else {}
 
 
-def facts_of(health: Health, route: str) -> dict[str, Any]:
+def facts_of(health: HealthReport, route: str) -> dict[str, Any]:
     """Return the findings for scripts."""
     stages = []
     for finding in health.findings:
@@ -100,7 +100,7 @@ def facts_of(health: Health, route: str) -> dict[str, Any]:
     }
 
 
-def refuse_if_sick(health: Health, route: str) -> None:
+def refuse_if_sick(health: HealthReport, route: str) -> None:
     """Raise what a failed check means: UsageError for a loop, PrimaryNotReady."""
     if health.loop:
         message = f"{route} introduces itself with our own name: that is a loop"

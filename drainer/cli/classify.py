@@ -11,11 +11,11 @@ from drainer.cli.options import ConfigOption, JsonOption, load
 from drainer.cli.output import explain, print_json, shown, stdout
 from drainer.config.build.rules import make_rules, read_rules
 from drainer.errors import UsageError
-from drainer.mail.echo import Sent
+from drainer.mail.echo import SentData
 from drainer.mail.reply import ProtocolError, Reply, Stage, parse_reply
 from drainer.policy.classify.classifier import classify as judge
 from drainer.policy.classify.rules import Rule
-from drainer.policy.classify.verdict import Judgement
+from drainer.policy.classify.verdict import Classification
 
 
 def register(app: typer.Typer) -> None:
@@ -87,12 +87,12 @@ def _answer_lines(stage: str, own: tuple[Rule, ...], *, as_json: bool) -> int:
 
 
 def _answer(line: str, stage: str, own: tuple[Rule, ...], *, as_json: bool) -> None:
-    text, sent = line, Sent()
+    text, sent = line, SentData()
     if line.lstrip().startswith("{"):
         try:
             given = json.loads(line)
             text, stage = str(given["reply"]), str(given.get("stage", stage))
-            sent = Sent(addresses=tuple(map(str, given.get("sent", ()))))
+            sent = SentData(addresses=tuple(map(str, given.get("sent", ()))))
         except (ValueError, KeyError, TypeError, RecursionError):
             message = f"no JSON object with a reply: {line[:80]!r}"
             raise UsageError(message) from None
@@ -115,7 +115,7 @@ def _stage(text: str) -> Stage:
 
 
 def _facts(
-    text: str, stage: Stage, own: tuple[Rule, ...], sent: Sent
+    text: str, stage: Stage, own: tuple[Rule, ...], sent: SentData
 ) -> dict[str, Any]:
     try:
         reply = parse_reply(text.replace("\\n", "\n").encode("utf-8", "replace"))
@@ -133,7 +133,7 @@ def _facts(
     }
 
 
-def _malformed() -> Judgement:
+def _malformed() -> Classification:
     from drainer.mail.reply import Lost  # noqa: PLC0415
 
     return judge(Lost(reason="protocol", detail="no SMTP reply"), Stage.RCPT)

@@ -6,18 +6,18 @@ from drainer.config.build.spools import make_sources
 from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.errors import DrainerError, MessageUnreadable
 from drainer.ledger.codec import message_of, recipient_of
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.protocol import Source
 
 COPY, SOURCE, MISSING = "copy", "source", "missing"
 
 
-class Contents:
+class ContentFinder:
     """Finds contents: in the quarantine, else in the sources; changes nothing."""
 
-    def __init__(self, config: Config, report: Report) -> None:
+    def __init__(self, config: Config, report: LedgerReader) -> None:
         """Look which copies there are."""
         self.quarantine = Quarantine(quarantine_folder(ledger_url(config)))
         self._config = config
@@ -35,19 +35,19 @@ class Contents:
             self._where[id_] = SOURCE if found else MISSING
         return self._where[id_]
 
-    def open(self, id_: str, rows: list[Row]) -> Spooled:
+    def open(self, id_: str, rows: list[Row]) -> SpooledMessage:
         """Open a message for these recipients; MessageUnreadable when it is missing."""
         recipients = tuple(recipient_of(row) for row in rows)
         message = message_of(self._report.message(id_), recipients)
         spooled = self.quarantine.open(message)
         if spooled is None and (found := self._in_source(message)):
-            spooled = Spooled(message=message, content=found.content)
+            spooled = SpooledMessage(message=message, content=found.content)
         if spooled is None:
             code, detail = "vanished", "neither a copy nor its source has it"
             raise MessageUnreadable(code, detail)
         return spooled
 
-    def _in_source(self, message: Message) -> Spooled | None:
+    def _in_source(self, message: Message) -> SpooledMessage | None:
         source = self._source(message.source)
         try:
             return source.open(message) if source else None

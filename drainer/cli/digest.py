@@ -16,7 +16,7 @@ from drainer.config.build.rules import make_rules
 from drainer.config.build.storage import ledger_url
 from drainer.errors import PrimaryNotReady
 from drainer.ledger.query.digest import digest as digest_of
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.watch.digest import mail_digest
 from drainer.watch.digest_text import text_of
 
@@ -56,7 +56,7 @@ def digest(
     start = checked_ago(since)
     address = checked_mailbox(mail) if mail else ""
     config = load(path, ledger=ledger)
-    with Report(ledger_url(config)) as report:
+    with LedgerReader(ledger_url(config)) as report:
         facts = digest_of(report, start, now, make_rules(config))
     text = text_of(facts, make_own(config).hostname)
     if json_:

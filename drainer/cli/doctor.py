@@ -13,10 +13,10 @@ from drainer.cli.filters import checked_mailbox
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, shown, stderr, stdout, table
 from drainer.config.build.routes import split_host
-from drainer.doctor.build import STRICT_SENDER, Asked, make_examination
+from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
 from drainer.doctor.checks import examine, failed
-from drainer.doctor.checks.facts import Facts
-from drainer.doctor.checks.finding import Finding, Grade
+from drainer.doctor.checks.facts import DoctorFacts
+from drainer.doctor.checks.finding import DoctorFinding, Grade
 from drainer.doctor.run import Tell, look
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.policy.bounce.facts import parse_address
@@ -107,7 +107,7 @@ def doctor(
     start = time.monotonic()
     sections = {"bounce": _dns(dns)} if dns else {}
     config = load(path, to=primary, ledger=ledger, sections=sections, acts=True)
-    asked = Asked(
+    asked = DoctorRequest(
         domain=domain,
         backups=backup or (),
         recipient=checked_mailbox(recipient) if recipient else "",
@@ -146,7 +146,7 @@ def _progress() -> Iterator[Tell]:
 
 
 def facts_of(
-    facts: Facts, findings: Sequence[Finding], seconds: float
+    facts: DoctorFacts, findings: Sequence[DoctorFinding], seconds: float
 ) -> dict[str, Any]:
     """Return the findings for scripts."""
     return {
@@ -169,12 +169,12 @@ def facts_of(
     }
 
 
-def _counts(findings: Sequence[Finding]) -> dict[str, int]:
+def _counts(findings: Sequence[DoctorFinding]) -> dict[str, int]:
     counts = Counter(each.grade for each in findings)
     return {grade.value: counts[grade] for grade in Grade}
 
 
-def _show(facts: Facts, findings: Sequence[Finding]) -> None:
+def _show(facts: DoctorFacts, findings: Sequence[DoctorFinding]) -> None:
     backups = ", ".join(facts.domain.backups) or "none"
     primary = facts.domain.primary or "unknown"
     title = f"{facts.domain.name}: primary {primary}; backups {backups}"

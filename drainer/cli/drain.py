@@ -30,9 +30,9 @@ from drainer.config.build.storage import fresh_rehearsal, ledger_url
 from drainer.delivery.build import make_orders
 from drainer.delivery.drain import Drain
 from drainer.delivery.run import (
-    Helpers,
-    Parts,
-    Run,
+    DrainRequest,
+    RunParts,
+    WorkerProcesses,
     carried_out,
     drained,
     health_decisions,
@@ -44,7 +44,7 @@ from drainer.ledger.engine import in_use
 from drainer.ledger.repository import Ledger
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
-from drainer.policy.recipient.mapping import Redirect
+from drainer.policy.recipient.mapping import AddressMapping
 from drainer.runtime import databases
 from drainer.runtime.process import rarely_collect
 from drainer.runtime.workers import fork
@@ -74,7 +74,7 @@ def drain(
     ] = "",
     *,
     choice: Choice,
-    redirect: Redirect,
+    redirect: AddressMapping,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not ask the primary first.")
     ] = False,
@@ -122,7 +122,7 @@ def drain(
             print_plan(config, sources, (choice, redirect), as_json=json_)
             return
 
-        def make() -> Run:
+        def make() -> DrainRequest:
             opened = make_sources(config, sources, choice.selection.queues)
             whole = settled(config, opened, VOICE)
             orders = make_orders(
@@ -133,7 +133,7 @@ def drain(
                 acknowledge=not rehearse,
             )
             url = ledger_url(whole)
-            run = Run(
+            run = DrainRequest(
                 config=whole,
                 orders=orders,
                 sources=opened,
@@ -147,7 +147,7 @@ def drain(
     raise typer.Exit(code)
 
 
-def carry_out(config: Config, make: Callable[[], Run]) -> int:
+def carry_out(config: Config, make: Callable[[], DrainRequest]) -> int:
     """Do a run, which is made when its helpers stand; return the exit code.
 
     They are forked before there are threads or open databases.
@@ -158,12 +158,12 @@ def carry_out(config: Config, make: Callable[[], Run]) -> int:
         return run_loop(lambda: _drain(run, found))
 
 
-async def _drain(run: Run, found: Helpers) -> int:
+async def _drain(run: DrainRequest, found: WorkerProcesses) -> int:
     shown_url = databases.shown(run.url)
     say(f"draining to {run.orders.route}; ledger {shown_url}")
     _warn_of_defaults(run.config)
 
-    async def work(parts: Parts) -> None:
+    async def work(parts: RunParts) -> None:
         await _work(run, parts)
 
     ended = await carried_out(run, found, work, VOICE)
@@ -178,7 +178,7 @@ async def _drain(run: Run, found: Helpers) -> int:
     return ended.code if ended.error is None else explain(ended.error)
 
 
-async def _work(run: Run, parts: Parts) -> None:
+async def _work(run: DrainRequest, parts: RunParts) -> None:
     """Check the primary, and drain, unless a signal comes before."""
     drain = parts.drain
     checking = asyncio.ensure_future(_check(run, parts.ledger))
@@ -212,7 +212,7 @@ def _warn_of_defaults(config: Config) -> None:
         warn(NO_KNOWN_GOOD)
 
 
-async def _check(run: Run, ledger: Ledger) -> None:
+async def _check(run: DrainRequest, ledger: Ledger) -> None:
     """CircuitBreaker the drain: PrimaryNotReady or UsageError, and nothing was sent."""
     if not run.check:
         return

@@ -17,9 +17,15 @@ import typer
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
 from drainer.mail.envelope import parse_mailbox
-from drainer.policy.admission.selection import Choice, Ids, Order, Pattern, Selection
+from drainer.policy.admission.selection import (
+    Choice,
+    ExcludePattern,
+    MessageIds,
+    Selection,
+    SendOrder,
+)
 from drainer.policy.pacing.rate import parse_size
-from drainer.policy.recipient.mapping import Redirect, parse_redirects
+from drainer.policy.recipient.mapping import AddressMapping, parse_redirects
 from drainer.policy.recipient.state import State
 from drainer.runtime.units import parse_duration
 
@@ -76,8 +82,8 @@ def selection_of(
         larger_than=_size(larger_than),
         smaller_than=_size(smaller_than),
         queues=tuple(queue),
-        ids=Ids(_lines(ids_file)) if ids_file else None,
-        exclude=tuple(_checked(Pattern, text) for text in exclude),
+        ids=MessageIds(_lines(ids_file)) if ids_file else None,
+        exclude=tuple(_checked(ExcludePattern, text) for text in exclude),
     )
 
 
@@ -104,7 +110,7 @@ def _choice(
         int | None, typer.Option(min=1, help="At most so many messages.")
     ] = None,
     order: Annotated[
-        Order | None,
+        SendOrder | None,
         typer.Option(
             help="Which go first; by default as they lie in the spool, the recipient"
             " domains in turn. An order reads the whole spool before it begins.",
@@ -129,7 +135,7 @@ def _redirect(
         str,
         typer.Option(metavar="FILE", help="The same from a file, a pair a line."),
     ] = "",
-) -> Redirect:
+) -> AddressMapping:
     lines = [*map_recipient, *(_lines(map_file) if map_file else ())]
     return _checked(parse_redirects, lines)
 

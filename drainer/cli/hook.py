@@ -6,15 +6,15 @@ Run by keepalived, monit, cron and the like: it writes one row, and is done.
 import typer
 
 from drainer.cli.output import print_json, say
-from drainer.cli.overrides import ReasonOption, Whom, to_whom
+from drainer.cli.overrides import OverrideTarget, ReasonOption, to_whom
 from drainer.config.build.storage import lock_folder
 from drainer.ledger.watch_log import is_owned
-from drainer.policy.pacing.overrides import Ask
+from drainer.policy.pacing.overrides import OverrideKind
 from drainer.runtime.units import format_duration
 
 _NOW = {
-    Ask.UP: "it asks the primary, and drains when that has been well for a while",
-    Ask.DOWN: "it begins nothing new until the primary has been well for a while",
+    OverrideKind.UP: "it drains when the primary has been healthy for a while",
+    OverrideKind.DOWN: "no drain starts until the primary has been healthy for a while",
 }
 
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 @to_whom
-def up(whom: Whom, reason: ReasonOption = "") -> None:
+def up(whom: OverrideTarget, reason: ReasonOption = "") -> None:
     """Say that the primary seems to be up: the watch looks, then decides.
 
     Harmless when repeated, or wrong. What is told while no watch runs counts for a
@@ -37,21 +37,21 @@ def up(whom: Whom, reason: ReasonOption = "") -> None:
 
     Example: drainer hook up --reason "keepalived: MASTER"
     """
-    _tell(whom, Ask.UP, reason)
+    _tell(whom, OverrideKind.UP, reason)
 
 
 @to_whom
-def down(whom: Whom, reason: ReasonOption = "") -> None:
+def down(whom: OverrideTarget, reason: ReasonOption = "") -> None:
     """Say that the primary seems to be down: the watch stops its drain in order.
 
     It goes on by itself when its own checks find the primary well again.
 
     Example: drainer hook down --reason "monit: smtp failed"
     """
-    _tell(whom, Ask.DOWN, reason)
+    _tell(whom, OverrideKind.DOWN, reason)
 
 
-def _tell(whom: Whom, ask: Ask, reason: str) -> None:
+def _tell(whom: OverrideTarget, ask: OverrideKind, reason: str) -> None:
     route, given = whom.route, whom.give(ask, reason)
     runs = is_owned(lock_folder(whom.url), route)
     if whom.as_json:

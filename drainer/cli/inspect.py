@@ -16,8 +16,8 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import Pages, print_json, shown, stdout, table
-from drainer.cli.selection import Look
+from drainer.cli.output import PagedTable, print_json, shown, stdout, table
+from drainer.cli.selection import SourceListing
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
 from drainer.config.build.spools import make_sources, with_domains
@@ -27,8 +27,8 @@ from drainer.mail.reply import printable
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice, Selection
 from drainer.policy.pacing.rate import parse_rate
-from drainer.policy.recipient.delivery import Scanned
-from drainer.policy.recipient.mapping import Redirect
+from drainer.policy.recipient.delivery import ScannedMessage
+from drainer.policy.recipient.mapping import AddressMapping
 from drainer.runtime.units import human_duration, human_size
 
 
@@ -54,20 +54,24 @@ def inspect(
     """
     config = load(path)
     opened = make_sources(config, sources, choice.selection.queues, listing=True)
-    look = Look(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
+    look = SourceListing(
+        choice, datetime.now(UTC) - config.retry.lifetime, digest=json_
+    )
     found = look.at(opened, Admission(bare_newlines="hold"))
     if json_:
         for scanned in found:
             print_json(facts_of(scanned))
         return
-    pages = Pages("id", "native id", "queue", "arrived", "size", "sender", "recipients")
+    pages = PagedTable(
+        "id", "native id", "queue", "arrived", "size", "sender", "recipients"
+    )
     for scanned in found:
         _add_row(pages, scanned)
     pages.end()
     stdout().print(f"{pages.count} messages")
 
 
-def _add_row(pages: Pages, scanned: Scanned) -> None:
+def _add_row(pages: PagedTable, scanned: ScannedMessage) -> None:
     message = scanned.spooled.message
     recipients = [r.forward_path for r in message.envelope.recipients]
     words = ", ".join(recipients[:3]) + (" ..." if len(recipients) > 3 else "")  # noqa: PLR2004
@@ -86,7 +90,7 @@ def _add_row(pages: Pages, scanned: Scanned) -> None:
         pages.more("", "", "", "", "", "", f"[red]{shown(scanned.problem, 300)}[/]")
 
 
-def facts_of(scanned: Scanned) -> dict[str, Any]:
+def facts_of(scanned: ScannedMessage) -> dict[str, Any]:
     """Return a message for scripts."""
     message, envelope = scanned.spooled.message, scanned.spooled.message.envelope
     facts, problem, client = scanned.facts, scanned.problem, message.client
@@ -136,10 +140,10 @@ class Forecast:
     domains: Counter[str] = field(default_factory=Counter)
     oldest: datetime | None = None
     expiring: int = 0
-    redirect: Redirect = field(default_factory=Redirect)
+    redirect: AddressMapping = field(default_factory=AddressMapping)
 
     def add(
-        self, scanned: Scanned, selection: Selection, lifetime_end: datetime
+        self, scanned: ScannedMessage, selection: Selection, lifetime_end: datetime
     ) -> None:
         """Count one message, and those of its recipients that are selected."""
         message = scanned.spooled.message
@@ -173,7 +177,7 @@ def plan(
     rate: Annotated[str, typer.Option(help="As for `drain`.")] = "",
     *,
     choice: Choice,
-    redirect: Redirect,
+    redirect: AddressMapping,
     json_: JsonOption = False,
 ) -> None:
     """Say what `drain` would do: counts, sizes, ages, duration, local refusals.
@@ -192,7 +196,7 @@ def plan(
 def print_plan(
     config: Config,
     sources: list[str],
-    chosen: tuple[Choice, Redirect],
+    chosen: tuple[Choice, AddressMapping],
     *,
     as_json: bool,
 ) -> None:
@@ -203,7 +207,9 @@ def print_plan(
     per_second = parse_rate(config.throttle.rate)
     forecast = Forecast(redirect=redirect)
     end = datetime.now(UTC) - config.retry.lifetime
-    for scanned in Look(choice, end).at(opened, make_admission(config, redirect)):
+    for scanned in SourceListing(choice, end).at(
+        opened, make_admission(config, redirect)
+    ):
         forecast.add(scanned, choice.selection, end)
     sendable = forecast.messages and forecast.recipients
     seconds = forecast.messages / per_second if per_second and sendable else 0.0

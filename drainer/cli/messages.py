@@ -13,9 +13,9 @@ from drainer.cli.options import (
     LedgerOption,
     reading,
 )
-from drainer.cli.output import Pages, print_json, shown, stdout, table
+from drainer.cli.output import PagedTable, print_json, shown, stdout, table
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 
 _COLUMNS = {
@@ -51,7 +51,7 @@ def list_(
             for row in report.recipients(filters):
                 print_json(recipient_facts(row))
             return
-        pages = Pages("id", *_COLUMNS)
+        pages = PagedTable("id", *_COLUMNS)
         for row in report.recipients(filters):
             values = (shown(row[column], 100) for column in _COLUMNS.values())
             pages.add(row["id"][:12], *values)
@@ -77,7 +77,7 @@ def show(
         tell_message(facts)
 
 
-def message_facts(report: Report, id_: str) -> dict[str, Any]:
+def message_facts(report: LedgerReader, id_: str) -> dict[str, Any]:
     """Return one message and its recipients for scripts."""
     message = report.message(id_)
     recipients = report.recipients(Filters(messages=[id_]))

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import typer
 
-from drainer.cli.action_options import Asked, as_verb, named, show_touched
+from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
 from drainer.cli.output import print_json, say, stdout
 from drainer.config import Config
 from drainer.config.build.storage import ledger_url
 from drainer.ledger.filters import Filters
-from drainer.ledger.operator_actions import VERBS, Verb, apply_verb, touchable
-from drainer.ledger.reader import Report
+from drainer.ledger.operator_actions import VERBS, OperatorAction, apply_verb, touchable
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row
 from drainer.mail.message import PROBLEMS
 from drainer.policy.recipient.state import Event, State
@@ -39,7 +39,7 @@ def _nothing(config: Config) -> None:
 
 
 def verb_command(
-    verb: Verb,
+    verb: OperatorAction,
     within: Sequence[State] = tuple(State),
     afterwards: Callable[[Config], None] = _nothing,
 ) -> Callable[..., None]:
@@ -49,9 +49,9 @@ def verb_command(
     """
 
     @as_verb
-    def command(asked: Asked) -> None:
+    def command(asked: OperatorRequest) -> None:
         url = ledger_url(asked.config)
-        with Report(url) as report:
+        with LedgerReader(url) as report:
             meant = named(report, asked.ids, asked.filters, verb.name)
             chosen = _touched_by(verb, meant, within)
             stays = [_stays_held(verb, row) for row in _rows(report, chosen)]
@@ -74,24 +74,26 @@ def verb_command(
     return command
 
 
-def _stays_held(verb: Verb, row: Row) -> bool:
+def _stays_held(verb: OperatorAction, row: Row) -> bool:
     """Whether a release of this recipient changes nothing: its problem remains."""
     problem = PROBLEMS.get(row["rule"].removeprefix("local-"))
     is_release = verb.event is Event.OPERATOR_RELEASE
     return is_release and problem is not None and not problem[1]
 
 
-def _touched_by(verb: Verb, meant: Filters, within: Sequence[State]) -> Filters:
+def _touched_by(
+    verb: OperatorAction, meant: Filters, within: Sequence[State]
+) -> Filters:
     """Return which recipients a verb may touch; without states there are none."""
     states = touchable(verb, meant.states or [s.value for s in State])
     return replace(meant, states=[state for state in states if state in within])
 
 
-def _rows(report: Report, chosen: Filters) -> Iterable[Row]:
+def _rows(report: LedgerReader, chosen: Filters) -> Iterable[Row]:
     return report.recipients(chosen) if chosen.states else ()
 
 
-def _say_done(verb: Verb, changed: int, count: int, *, as_json: bool) -> None:
+def _say_done(verb: OperatorAction, changed: int, count: int, *, as_json: bool) -> None:
     if not count:
         say(f"nothing that matches can be {verb.done}; `drainer list` shows states")
     _say_count(changed, verb.done, as_json=as_json)

@@ -10,7 +10,7 @@ from drainer.config import Config
 from drainer.config import load as config_file
 from drainer.config.build.routes import split_host
 from drainer.config.build.storage import ledger_url
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 
 ConfigOption = Annotated[
     Path | None,
@@ -75,6 +75,6 @@ def load(
     return known
 
 
-def reading(path: Path | None, ledger: str) -> Report:
+def reading(path: Path | None, ledger: str) -> LedgerReader:
     """Return a reader of the configured ledger; LedgerError when there is none."""
-    return Report(ledger_url(load(path, ledger=ledger)))
+    return LedgerReader(ledger_url(load(path, ledger=ledger)))

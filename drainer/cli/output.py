@@ -78,7 +78,7 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-class Pages:
+class PagedTable:
     """A table of any length, printed page by page: memory holds one."""
 
     def __init__(self, *columns: str) -> None:

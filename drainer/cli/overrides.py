@@ -15,7 +15,7 @@ from drainer.config.build.routes import make_route
 from drainer.config.build.storage import LedgerURL, ledger_url
 from drainer.errors import UsageError
 from drainer.ledger.controls import give
-from drainer.policy.pacing.overrides import Ask, Control
+from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
 from drainer.runtime.units import parse_duration
 from drainer.runtime.values import dataclass
@@ -26,7 +26,7 @@ ReasonOption = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whom:
+class OverrideTarget:
     """Whom a command speaks to: everybody with this ledger and this primary."""
 
     config: Config
@@ -35,14 +35,18 @@ class Whom:
     as_json: bool
 
     def give(
-        self, ask: Ask, reason: str, for_: str = "", per_second: float | None = None
-    ) -> Control:
+        self,
+        ask: OverrideKind,
+        reason: str,
+        for_: str = "",
+        per_second: float | None = None,
+    ) -> Override:
         """Write a control down that ends after ``for_``, and return it.
 
         Raises UsageError for what is no time, LedgerError when it cannot be written.
         """
         now = utcnow()
-        control = Control(
+        control = Override(
             at=now,
             ask=ask,
             per_second=per_second,
@@ -69,9 +73,9 @@ def _whom(
     ledger: LedgerOption = "",
     *,
     json_: JsonOption = False,
-) -> Whom:
+) -> OverrideTarget:
     config = load(path, to=to, ledger=ledger)
-    return Whom(
+    return OverrideTarget(
         config=config,
         url=ledger_url(config),
         route=str(make_route(config)),

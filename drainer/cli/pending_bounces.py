@@ -6,16 +6,21 @@ from typing import Any
 
 from drainer.bounce import approval
 from drainer.bounce.build import make_bouncing
-from drainer.bounce.decider import Bouncer
-from drainer.bounce.settings import make_bouncer
-from drainer.cli.output import Pages, shown, stdout
+from drainer.bounce.decider import BounceDecider
+from drainer.bounce.settings import build_decider
+from drainer.cli.output import PagedTable, shown, stdout
 from drainer.config import Config
 from drainer.config.build.storage import ledger_url
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
-from drainer.ledger.reports.limits import Limiting
-from drainer.ledger.reports.pending_bounces import Resting, limits_now, resting, stood
+from drainer.ledger.reports.limits import LimitCheck
+from drainer.ledger.reports.pending_bounces import (
+    PendingBounce,
+    apply_limits,
+    limits_now,
+    resting,
+)
 from drainer.policy.recipient.state import State
 from drainer.runtime.process import utcnow
 
@@ -23,15 +28,15 @@ COLUMNS = ("id", "sender", "recipient", "state", "when", "decision", "because")
 
 
 @contextmanager
-def asking(config: Config) -> Iterator[tuple[Report, Bouncer | None]]:
+def asking(config: Config) -> Iterator[tuple[LedgerReader, BounceDecider | None]]:
     """Give the ledger, and the bounce rules as it stands; None when nobody is told."""
     bouncing = make_bouncing(config)
-    with Report(ledger_url(config)) as report:
-        yield report, make_bouncer(bouncing) if bouncing is not None else None
+    with LedgerReader(ledger_url(config)) as report:
+        yield report, build_decider(bouncing) if bouncing is not None else None
 
 
 def told_of(
-    report: Report, bouncer: Bouncer | None, filters: Filters
+    report: LedgerReader, bouncer: BounceDecider | None, filters: Filters
 ) -> Iterator[dict[str, Any]]:
     """Yield recipients for scripts, as if all that rests were final now."""
     limits = limits_now(report, utcnow())
@@ -39,14 +44,16 @@ def told_of(
         yield _facts(bouncer, limits, each)
 
 
-def _facts(bouncer: Bouncer | None, limits: Limiting, each: Resting) -> dict[str, Any]:
+def _facts(
+    bouncer: BounceDecider | None, limits: LimitCheck, each: PendingBounce
+) -> dict[str, Any]:
     row = each.row
     waits = row["state"] == State.BOUNCE_PENDING.value
     decision = None
     evidence: dict[str, str] = {}
     if waits and bouncer is not None:
         permit = approval.ask(bouncer, each, utcnow())
-        found = stood(permit, each, limits).decision
+        found = apply_limits(permit, each, limits).decision
         evidence = dict(found.evidence)
         decision = {
             "answer": found.answer.value,
@@ -70,7 +77,7 @@ def _facts(bouncer: Bouncer | None, limits: Limiting, each: Resting) -> dict[str
     }
 
 
-def _report_facts(each: Resting) -> dict[str, Any] | None:
+def _report_facts(each: PendingBounce) -> dict[str, Any] | None:
     told = each.report
     if told is None:
         return None
@@ -83,7 +90,7 @@ def _report_facts(each: Resting) -> dict[str, Any] | None:
     }
 
 
-def add_row(pages: Pages, fact: dict[str, Any]) -> None:
+def add_row(pages: PagedTable, fact: dict[str, Any]) -> None:
     """Add one recipient to a table with COLUMNS."""
     decision, report = fact["decision"], fact["report"]
     words, because = "", fact["reply"] or ""

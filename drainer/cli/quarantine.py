@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from drainer.bounce.quarantine.cleanup import sweep
-from drainer.bounce.quarantine.export import LeftOut, Target, target_of
+from drainer.bounce.quarantine.export import ExportTarget, NotExported, target_of
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.cli.action_options import IdsArgument, named
-from drainer.cli.content import MISSING, Contents
+from drainer.cli.content import MISSING, ContentFinder
 from drainer.cli.filters import with_filters
 from drainer.cli.messages import message_facts, tell_message
 from drainer.cli.operator_actions import verb_command
@@ -23,7 +23,7 @@ from drainer.cli.options import (
     LedgerOption,
     load,
 )
-from drainer.cli.output import Pages, print_json, say, shown, stdout, warn
+from drainer.cli.output import PagedTable, print_json, say, shown, stdout, warn
 from drainer.cli.why import decisions_of, tell_decisions
 from drainer.config import Config
 from drainer.config.build.rules import make_rules
@@ -33,7 +33,7 @@ from drainer.ledger.columns import from_json
 from drainer.ledger.filters import Filters
 from drainer.ledger.operator_actions import PURGE, VERBS
 from drainer.ledger.query.quarantine import quarantined
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.classify.describe import meaning_of
@@ -69,7 +69,7 @@ def register(root: typer.Typer) -> None:
 
 def _sweep(config: Config) -> None:
     url = ledger_url(config)
-    with Report(url) as report:
+    with LedgerReader(url) as report:
         sweep(report, Quarantine(quarantine_folder(url)))
 
 
@@ -98,7 +98,9 @@ def list_(
     Example: drainer quarantine list --domain example.com
     """
     config = load(path, ledger=ledger)
-    pages = Pages("id", "arrived", "size", "sender", "recipient", "why", "bounce rules")
+    pages = PagedTable(
+        "id", "arrived", "size", "sender", "recipient", "why", "bounce rules"
+    )
     missing = 0
     for fact in _listed(config, _within(filters)):
         missing += fact["content"] == MISSING
@@ -118,8 +120,8 @@ def list_(
 
 def _listed(config: Config, filters: Filters) -> Iterator[dict[str, Any]]:
     rules = make_rules(config)
-    with Report(ledger_url(config)) as report:
-        contents = Contents(config, report)
+    with LedgerReader(ledger_url(config)) as report:
+        contents = ContentFinder(config, report)
         for row in quarantined(report, filters):
             reason = meaning_of(row["rule"], rules)
             yield _facts(row, contents.where(row["id"]), reason)
@@ -154,7 +156,7 @@ def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
     }
 
 
-def _add(pages: Pages, fact: dict[str, Any]) -> None:
+def _add(pages: PagedTable, fact: dict[str, Any]) -> None:
     decision = fact["decision"]
     why = f"{fact['reason']} ({fact['reply']})" if fact["reply"] else fact["reason"]
     if fact["content"] == MISSING:
@@ -183,14 +185,14 @@ def show(
     Example: drainer quarantine show 4bX1Yz3Qk2z
     """
     config = load(path, ledger=ledger)
-    with Report(ledger_url(config)) as report:
+    with LedgerReader(ledger_url(config)) as report:
         id_ = report.resolve(id_)
         rows = list(report.recipients(Filters(messages=[id_])))
         mine = [row for row in rows if row["state"] == State.QUARANTINED]
         if not mine:
             words = f"nobody of message {id_[:12]} is in the quarantine"
             raise UsageError(words, hint=f"see `drainer show {id_[:12]}`")
-        contents = Contents(config, report)
+        contents = ContentFinder(config, report)
         facts, message = message_facts(report, id_), report.message(id_)
         more: dict[str, Any] = {
             "decisions": decisions_of(report, id_, {row["n"]: row for row in rows}),
@@ -207,7 +209,7 @@ def show(
         stdout().print(f"  {shown(line, 1000)}")
 
 
-def _header(contents: Contents, id_: str, rows: list[Row]) -> list[str]:
+def _header(contents: ContentFinder, id_: str, rows: list[Row]) -> list[str]:
     """Return the lines of a header section, as much of it as is shown."""
     try:
         content = contents.open(id_, rows).content
@@ -250,9 +252,9 @@ def export(
     Example: drainer quarantine export --domain example.com --to maildir:/srv/kept
     """
     config = load(path, ledger=ledger)
-    with Report(ledger_url(config)) as report:
+    with LedgerReader(ledger_url(config)) as report:
         chosen = _within(named(report, ids or (), filters, "export"))
-        contents = Contents(config, report)
+        contents = ContentFinder(config, report)
         messages = itertools.groupby(report.recipients(chosen), lambda row: row["id"])
         if dry_run:
             count = Counter(would_be_exported=sum(1 for _ in messages))
@@ -270,14 +272,16 @@ def export(
 
 
 def _export(
-    contents: Contents, messages: Iterator[tuple[str, list[Row]]], target: Target
+    contents: ContentFinder,
+    messages: Iterator[tuple[str, list[Row]]],
+    target: ExportTarget,
 ) -> Counter[str]:
     count = Counter(exported=0, left_out=0)
     try:
         for id_, rows in messages:
             try:
                 target.add(contents.open(id_, rows))
-            except (LeftOut, MessageUnreadable) as error:
+            except (NotExported, MessageUnreadable) as error:
                 say(f"{rows[0]['native_id']} ({id_[:12]}) is left out: {error}")
                 count["left_out"] += 1
             else:

@@ -15,15 +15,15 @@ from datetime import datetime
 
 from drainer.cli.output import say
 from drainer.delivery.loader import chosen
-from drainer.mail.content import Held
-from drainer.mail.message import Spooled
+from drainer.mail.content import HeldContent
+from drainer.mail.message import SpooledMessage
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice, order_key
-from drainer.policy.recipient.delivery import Scanned
+from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.sources.protocol import Source
 
 
-class Look:
+class SourceListing:
     """A look at some sources."""
 
     def __init__(
@@ -36,7 +36,9 @@ class Look:
         #: Messages that were looked at and not chosen, up to the limit.
         self._passed: Counter[str] = Counter()
 
-    def at(self, sources: Sequence[Source], rules: Admission) -> Iterator[Scanned]:
+    def at(
+        self, sources: Sequence[Source], rules: Admission
+    ) -> Iterator[ScannedMessage]:
         """Yield what was chosen; say at the end how much was not."""
         found = self._selected(sources, rules)
         if self._choice.order is not None:
@@ -47,7 +49,7 @@ class Look:
 
     def _selected(
         self, sources: Sequence[Source], rules: Admission
-    ) -> Iterator[Scanned]:
+    ) -> Iterator[ScannedMessage]:
         for source in sources:
             for scanned in chosen(
                 source, rules, self._choice.selection, digest=self._digest
@@ -57,7 +59,7 @@ class Look:
                 else:
                     yield scanned
 
-    def _sorted(self, found: Iterator[Scanned]) -> Iterator[Scanned]:
+    def _sorted(self, found: Iterator[ScannedMessage]) -> Iterator[ScannedMessage]:
         keys, places = array("q"), array("q")
         with tempfile.TemporaryFile() as file:
             for scanned in found:
@@ -68,16 +70,18 @@ class Look:
                 file.seek(places[n])
                 yield pickle.load(file)  # noqa: S301 - written by ourselves, above
 
-    def _key(self, scanned: Scanned) -> int:
+    def _key(self, scanned: ScannedMessage) -> int:
         order, message = self._choice.order, scanned.spooled.message
         assert order is not None  # noqa: S101 - who calls has looked
         size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
         return order_key(order, message.arrived, size, lifetime_began=self._began)
 
 
-def _bare(scanned: Scanned) -> Scanned:
+def _bare(scanned: ScannedMessage) -> ScannedMessage:
     """Return it without its content."""
     return replace(
         scanned,
-        spooled=Spooled(message=scanned.spooled.message, content=Held(b"")),
+        spooled=SpooledMessage(
+            message=scanned.spooled.message, content=HeldContent(b"")
+        ),
     )

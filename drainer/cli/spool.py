@@ -16,13 +16,13 @@ from drainer.config.build.storage import (
     shown_ledger,
 )
 from drainer.delivery.console import tell_returned
-from drainer.delivery.holds import Takings
+from drainer.delivery.holds import LiveHolds
 from drainer.delivery.source_claims import SourceClaims
 from drainer.errors import UsageError
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
-from drainer.sources.database.importer import Spool, create_spool
+from drainer.sources.database.importer import SpoolDatabase, create_spool
 
 UrlArgument = Annotated[
     str,
@@ -86,7 +86,7 @@ def import_(
 
     Example: drainer spool import postfix:/mnt/backup/spool sqlite:////srv/spool.db
     """
-    spool = Spool(url, password_file)
+    spool = SpoolDatabase(url, password_file)
     count: Counter[str] = Counter()
     for opened in make_sources(load(path), [source], []):
         for spooled in opened.scan():
@@ -132,12 +132,12 @@ def give_back(
     config = load(path, ledger=ledger, acts=True)
     url = ledger_url(config)
     opened = make_sources(config, [source], [])
-    takings = Takings(opened, lock_folder(url))
+    takings = LiveHolds(opened, lock_folder(url))
     if not takings:
         message = f"nothing is taken from {opened[0].url}"
         raise UsageError(message, hint="only from a server that runs: postfix:live")
     claims = SourceClaims(opened, marker_folders(url))
-    with Report(url) as report:
+    with LedgerReader(url) as report:
         claims.take(url, shown_ledger(url), take_over=False)
         code = 1
         try:

@@ -12,9 +12,9 @@ from drainer.config import Config
 from drainer.config.build.spools import make_sources
 from drainer.config.build.storage import ledger_url, lock_folder
 from drainer.errors import LedgerError
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
-from drainer.ledger.reserve import Unread
+from drainer.ledger.reserve import LeftReserve
 from drainer.ledger.standing import expiry, standing
 from drainer.mail.message import Message
 from drainer.policy.classify.describe import meaning_of
@@ -44,7 +44,7 @@ def status(
     opened = make_sources(config, [source], []) if source else []
     urls = [o.url for o in opened]
     url = ledger_url(config)
-    with Report(url) as report:
+    with LedgerReader(url) as report:
         facts = standing(report, config.retry.lifetime, urls)
         facts["reserve"] = _reserved(report.reserves(lock_folder(url)))
         if opened:
@@ -57,7 +57,7 @@ def status(
             _show_status(facts, report.reasons(urls))
 
 
-def _counted(report: Report, source: Source) -> dict[str, Any]:
+def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
     """Return what a spool holds now, counted afresh."""
     seen = Counter[str]()
     moved = Counter[str](
@@ -74,7 +74,7 @@ def _counted(report: Report, source: Source) -> dict[str, Any]:
     }
 
 
-def _reserved(left: list[Unread]) -> dict[str, Any]:
+def _reserved(left: list[LeftReserve]) -> dict[str, Any]:
     """Return what the reserves of ended runs hold, and where they are."""
     used = [each for each in left if each.records or each.damage]
     return {
@@ -86,7 +86,7 @@ def _reserved(left: list[Unread]) -> dict[str, Any]:
 def first_to_expire(config: Config, sources: list[str]) -> dict[str, Any] | None:
     """Return what an existing ledger says about it; nothing is created."""
     try:
-        with Report(ledger_url(config)) as report:
+        with LedgerReader(ledger_url(config)) as report:
             return expiry(report.expires_first(sources), config.retry.lifetime)
     except LedgerError:
         return None

@@ -3,22 +3,22 @@
 from dataclasses import asdict
 from typing import Any
 
-from drainer.bounce.reports import Count
+from drainer.bounce.reports import ReportCounts
 from drainer.cli.output import print_json, shown, stdout
 from drainer.delivery.drain import Drain
-from drainer.delivery.run import Ended, Run
-from drainer.ledger.reader import Report
+from drainer.delivery.run import DrainRequest, RunResult
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
 from drainer.ledger.reports.pending_bounces import outlook
 from drainer.policy.breaker.remedies import remedy
 from drainer.runtime.units import human_duration, human_size
 
 
-def summary_of(run: Run, ended: Ended) -> dict[str, Any]:
+def summary_of(run: DrainRequest, ended: RunResult) -> dict[str, Any]:
     """Return the facts of a run that ended."""
     drain, ledger = ended.parts.drain, ended.parts.ledger
     urls = [source.url for source in run.sources]
-    with Report(run.url) as report:
+    with LedgerReader(run.url) as report:
         states, messages = report.states(urls), report.message_counts(urls)
     seconds = (ended.at - drain.tally.started).total_seconds()
     sent = drain.tally.sent_messages
@@ -37,7 +37,7 @@ def summary_of(run: Run, ended: Ended) -> dict[str, Any]:
     }
 
 
-def print_summary(run: Run, drain: Drain, summary: dict[str, Any]) -> None:
+def print_summary(run: DrainRequest, drain: Drain, summary: dict[str, Any]) -> None:
     """Print how it ended, for a script or for a person."""
     if run.as_json:
         print_json(summary)
@@ -54,12 +54,12 @@ def print_summary(run: Run, drain: Drain, summary: dict[str, Any]) -> None:
     _print_next(run, drain)
 
 
-def _reports(drain: Drain) -> Count | None:
+def _reports(drain: Drain) -> ReportCounts | None:
     """Return what became of the reports that this run tried to send."""
     return drain.telling.reporting.count if drain.telling else None
 
 
-def _print_reports(run: Run, drain: Drain) -> None:
+def _print_reports(run: DrainRequest, drain: Drain) -> None:
     """Say what senders were told, what ripens when, and what to run."""
     console = stdout()
     count = _reports(drain)
@@ -68,7 +68,7 @@ def _print_reports(run: Run, drain: Drain) -> None:
             f"reports to senders: {count.sent} sent, {count.failed} failed,"
             f" {count.deferred} put off"
         )
-    with Report(run.url) as report:
+    with LedgerReader(run.url) as report:
         found = outlook(report)
     if found.pending and found.ripe:
         console.print(
@@ -103,14 +103,14 @@ def _print_breakers(drain: Drain) -> None:
         )
 
 
-def _print_next(run: Run, drain: Drain) -> None:
+def _print_next(run: DrainRequest, drain: Drain) -> None:
     """Say what remains, why, and what to run."""
     console = stdout()
     _print_breakers(drain)
     if drain.tally.passed:
         console.print(f"  {drain.tally.passed} more messages were not chosen")
     urls = [source.url for source in run.sources]
-    with Report(run.url) as report:
+    with LedgerReader(run.url) as report:
         for row in report.reasons(urls):
             due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
             reply = shown(row["reply"] or "", 80)

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.output import print_json, say, shown, stdout
-from drainer.cli.overrides import ReasonOption, Whom, to_whom
+from drainer.cli.overrides import OverrideTarget, ReasonOption, to_whom
 from drainer.errors import UsageError
-from drainer.ledger.controls import Desk
-from drainer.policy.pacing.overrides import Ask, Control
+from drainer.ledger.controls import OverrideReader
+from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.policy.pacing.rate import parse_rate
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ def register(root: typer.Typer) -> None:
 @app.command("set")
 @to_whom
 def set_(
-    whom: Whom,
+    whom: OverrideTarget,
     rate: Annotated[
         str,
         typer.Argument(
@@ -51,26 +51,26 @@ def set_(
     """
     per_second = _rate(rate)
     reason = _reason("set", reason)
-    _tell(whom, whom.give(Ask.THROTTLE, reason, for_, per_second))
+    _tell(whom, whom.give(OverrideKind.THROTTLE, reason, for_, per_second))
 
 
 @app.command("clear")
 @to_whom
 def clear(
-    whom: Whom,
+    whom: OverrideTarget,
     reason: ReasonOption = "",
 ) -> None:
     """Give drains the configured rate back.
 
     Example: drainer throttle clear --reason "office hours"
     """
-    _tell(whom, whom.give(Ask.THROTTLE, reason))
+    _tell(whom, whom.give(OverrideKind.THROTTLE, reason))
 
 
 @app.command("pause")
 @to_whom
 def pause(
-    whom: Whom,
+    whom: OverrideTarget,
     for_: ForOption = "",
     reason: ReasonOption = "",
 ) -> None:
@@ -80,26 +80,26 @@ def pause(
 
     Example: drainer throttle pause --for 30m --reason "the primary reboots"
     """
-    _tell(whom, whom.give(Ask.PAUSE, _reason("pause", reason), for_))
+    _tell(whom, whom.give(OverrideKind.PAUSE, _reason("pause", reason), for_))
 
 
 @app.command("resume")
 @to_whom
 def resume(
-    whom: Whom,
+    whom: OverrideTarget,
     reason: ReasonOption = "",
 ) -> None:
     """End a pause.
 
     Example: drainer throttle resume --reason "the primary is back"
     """
-    _tell(whom, whom.give(Ask.RESUME, reason))
+    _tell(whom, whom.give(OverrideKind.RESUME, reason))
 
 
 @app.command("show")
 @to_whom
 def show(
-    whom: Whom,
+    whom: OverrideTarget,
 ) -> None:
     """Show the rate, what was set, and how fast each drain goes now, with the reason.
 
@@ -127,15 +127,15 @@ def show(
 
 
 @contextmanager
-def _desk(whom: Whom) -> Iterator[Desk]:
-    desk = Desk(whom.url, whom.route)
+def _desk(whom: OverrideTarget) -> Iterator[OverrideReader]:
+    desk = OverrideReader(whom.url, whom.route)
     try:
         yield desk
     finally:
         desk.close()
 
 
-def _tell(whom: Whom, control: Control) -> None:
+def _tell(whom: OverrideTarget, control: Override) -> None:
     """Say what was written down, and whom it concerns."""
     with _desk(whom) as desk:
         drains = desk.runs()
@@ -149,7 +149,7 @@ def _tell(whom: Whom, control: Control) -> None:
         say("no drain goes on; the next one will find it")
 
 
-def _facts(control: Control) -> dict[str, Any]:
+def _facts(control: Override) -> dict[str, Any]:
     return {
         "ask": control.ask.value,
         "at": control.at.isoformat(),

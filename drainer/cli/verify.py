@@ -10,8 +10,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from drainer.bounce.build import make_evidence, make_own, make_trust
-from drainer.bounce.evidence.client import Checks
-from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, Question
+from drainer.bounce.evidence.client import EvidenceWorker
+from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, SenderQuestion
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, shown, stdout, table
 from drainer.config import Config
@@ -20,17 +20,17 @@ from drainer.config.build.storage import ledger_url
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.codec import message_of, recipient_of
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.mail.content import crlf
 from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
 from drainer.mail.header import fields_of, unfold
 from drainer.mail.list_markers import marks_of
 from drainer.mail.message import Message
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
-from drainer.policy.bounce.decision import Case, Decision, decide
+from drainer.policy.bounce.decision import BounceCase, BounceDecision, decide
 from drainer.policy.bounce.evidence import RULES, Evidence, judge
-from drainer.policy.bounce.facts import Facts, Strength, parse_address
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.bounce.facts import SenderFacts, Strength, parse_address
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.sources.protocol import Source
 
 _COLOURS = {
@@ -39,7 +39,7 @@ _COLOURS = {
     Strength.LATER: "yellow",
     Strength.NOT: "dim",
 }
-_REFUSED = Judgement(
+_REFUSED = Classification(
     verdict=Verdict.BOUNCE,
     scope=Scope.RECIPIENT,
     rule="assumed",
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
 class _Asked(NamedTuple):
     """A message to verify, and its recipients."""
 
-    question: Question
+    question: SenderQuestion
     recipients: Sequence[Recipient]
 
 
@@ -122,16 +122,16 @@ def verify(
             _show(facts, each, evidence, decision)
 
 
-async def _facts(config: Config, question: Question) -> Facts:
-    async with Checks(make_evidence(config)) as checks:
+async def _facts(config: Config, question: SenderQuestion) -> SenderFacts:
+    async with EvidenceWorker(make_evidence(config)) as checks:
         return await checks.facts(question)
 
 
 def _case(
-    config: Config, facts: Facts, recipient: Recipient, question: Question
-) -> Case:
+    config: Config, facts: SenderFacts, recipient: Recipient, question: SenderQuestion
+) -> BounceCase:
     head = question.content.partition(b"\r\n\r\n")[0] + b"\r\n"
-    return Case(
+    return BounceCase(
         facts=facts,
         recipient=recipient,
         marks=marks_of(head),
@@ -155,7 +155,7 @@ def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
     if data.startswith(b"From "):  # an mbox's line, which is no part of the mail
         data = data.partition(b"\n")[2]
     content = b"".join(crlf([data]))
-    question = Question(
+    question = SenderQuestion(
         reverse_path=_mailbox(given["sender"] or _return_path(content, path)),
         client=_client(given["client"]),
         helo=given["helo"],
@@ -206,13 +206,13 @@ def _time(text: str) -> datetime:
 
 
 def _from_ledger(text: str, config: Config) -> _Asked:
-    with Report(ledger_url(config)) as report:
+    with LedgerReader(ledger_url(config)) as report:
         id_ = report.resolve(text)
         rows = list(report.recipients(Filters(messages=[id_])))
         recipients = [recipient_of(row) for row in rows]
         message = message_of(report.message(id_), tuple(recipients))
     content, cut = _content(message, config)
-    question = Question(
+    question = SenderQuestion(
         reverse_path=message.envelope.reverse_path,
         client=message.client.address,
         helo=message.client.helo,
@@ -251,7 +251,10 @@ def source_of(message: Message, config: Config) -> Source:
 
 
 def facts_of(
-    facts: Facts, recipient: Recipient, evidence: Evidence, decision: Decision
+    facts: SenderFacts,
+    recipient: Recipient,
+    evidence: Evidence,
+    decision: BounceDecision,
 ) -> dict[str, Any]:
     """Return the findings for scripts."""
     return {
@@ -280,7 +283,10 @@ def facts_of(
 
 
 def _show(
-    facts: Facts, recipient: Recipient, evidence: Evidence, decision: Decision
+    facts: SenderFacts,
+    recipient: Recipient,
+    evidence: Evidence,
+    decision: BounceDecision,
 ) -> None:
     console = stdout()
     to = f" to {shown(recipient.forward_path)}" if recipient.forward_path else ""

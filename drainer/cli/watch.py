@@ -16,8 +16,8 @@ from drainer.errors import DrainerError
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
 from drainer.runtime import databases
 from drainer.watch.http.build import make_server
-from drainer.watch.plan import Plan, make_plan
-from drainer.watch.watch import Serve, Watching
+from drainer.watch.plan import WatchPlan, make_plan
+from drainer.watch.watch import Serve, Watch
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +51,7 @@ def watch(
     names = tuple(sources or ())
     place = path.absolute() if path else None
 
-    def read() -> Plan:
+    def read() -> WatchPlan:
         return make_plan(load(place, to=to, ledger=ledger), names)
 
     plan = read()
@@ -64,7 +64,7 @@ def watch(
         raise error
 
 
-async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:
+async def _watch(plan: WatchPlan, read: Callable[[], WatchPlan]) -> None:
     voice = _voice()
     shown = databases.shown(plan.url)
     voice.say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
@@ -77,7 +77,7 @@ async def _watch(plan: Plan, read: Callable[[], Plan]) -> None:
         route = str(plan.route)
         return make_server(plan.config, plan.url, route, voice.say, voice.warn)
 
-    await Watching(plan, read, voice, server).run()
+    await Watch(plan, read, voice, server).run()
 
 
 def _voice() -> Voice:

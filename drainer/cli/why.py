@@ -15,7 +15,7 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import print_json, shown, stdout
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 from drainer.policy.recipient.state import FINAL, State
 from drainer.runtime.units import human_duration
@@ -54,7 +54,7 @@ def why(
 
 
 def decisions_of(
-    report: Report, id_: str, paths: dict[int, Row]
+    report: LedgerReader, id_: str, paths: dict[int, Row]
 ) -> list[dict[str, Any]]:
     """Return every decision about a message; ``paths`` are its recipients by number."""
     numbers = report.attempt_numbers(id_)

@@ -21,7 +21,7 @@ from pydantic_settings import (
 
 from drainer.config.bounce import BounceSection
 from drainer.config.hook import HookSection
-from drainer.config.primary import HealthSection, Primary
+from drainer.config.primary import HealthSection, PrimarySection
 from drainer.config.storage import LedgerSection, SourceSection, TelemetrySection
 from drainer.config.throttle import BreakerSection, RetrySection, ThrottleSection
 from drainer.config.watch import WatchSection
@@ -40,7 +40,7 @@ class Config(BaseSettings):
     #: What the file says; it is read once.
     values: ClassVar[Mapping[str, Any]] = {}
 
-    primary: Primary = Primary()
+    primary: PrimarySection = PrimarySection()
     health: HealthSection = HealthSection()
     throttle: ThrottleSection = ThrottleSection()
     retry: RetrySection = RetrySection()

@@ -10,7 +10,7 @@ from drainer.config.section import Duration, Section, settle_tls
 from drainer.mail.envelope import AddressError, parse_mailbox
 
 
-class Primary(Section):
+class PrimarySection(Section):
     """The server that is drained to."""
 
     host: str = Field("", description="name or address; `--to` wins over it")
@@ -85,7 +85,7 @@ class Primary(Section):
         return helo
 
     @model_validator(mode="after")
-    def _secrets(self) -> "Primary":
+    def _secrets(self) -> "PrimarySection":
         settle_tls(self, "primary")
         if self.username and self.forward_client == "xclient":
             message = (

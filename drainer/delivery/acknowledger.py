@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from drainer.errors import SourceError
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.repository import Ledger
 from drainer.mail.message import Message
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import FINAL
-from drainer.smtp.transaction import Work
-from drainer.sources.protocol import Failing, Source
+from drainer.smtp.transaction import Transaction
+from drainer.sources.protocol import FailableSource, Source
 
 BATCH = 200
 MANY = 10 * BATCH
@@ -49,7 +49,7 @@ class Acknowledger:
             self._emptied.clear()
             await self._emptied.wait()
 
-    def consider(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+    def consider(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
         """Take the message of an attempt if that attempt may have finished it."""
         if self._sources and all(each.state in FINAL for each in settlements):
             self.offer([work.spooled.message])
@@ -96,9 +96,9 @@ class Acknowledger:
 
     def _let_go(self, source: Source, messages: list[Message]) -> list[str]:
         """Tell a source, in the terms that it knows; it may block."""
-        if not isinstance(source, Failing):
+        if not isinstance(source, FailableSource):
             return source.acknowledge(messages)
-        with Report(self._ledger.url) as report:
+        with LedgerReader(self._ledger.url) as report:
             failed = report.undelivered([message.id for message in messages])
         done = source.acknowledge([m for m in messages if m.id not in failed])
         return done + source.fail([m for m in messages if m.id in failed])

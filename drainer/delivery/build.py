@@ -9,32 +9,32 @@ from drainer.config.build.rules import make_rules
 from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.config.throttle import ThrottleSection
 from drainer.delivery.pacing.load import LoadSource
-from drainer.delivery.settings import Orders, Pace
+from drainer.delivery.settings import DrainSettings, PacingSettings
 from drainer.ledger.breaker_waits import Brake
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice
-from drainer.policy.breaker.detector import Windows
+from drainer.policy.breaker.detector import DetectorThresholds
 from drainer.policy.pacing.rate import Rate, Rates, message_rate, parse_rate
-from drainer.policy.recipient.mapping import Redirect
-from drainer.policy.recipient.retry import Schedule
+from drainer.policy.recipient.mapping import AddressMapping
+from drainer.policy.recipient.retry import RetrySchedule
 
-ALL, NOWHERE = Choice(), Redirect()
+ALL, NOWHERE = Choice(), AddressMapping()
 
 
 def make_orders(
     config: Config,
     choice: Choice = ALL,
-    redirect: Redirect = NOWHERE,
+    redirect: AddressMapping = NOWHERE,
     *,
     explicit: bool,
     acknowledge: bool,
-) -> Orders:
+) -> DrainSettings:
     """Return what a drain is told to do; an explicit rate skips the ramp.
 
     Without acknowledging, a rehearsal, nobody is told of anything.
     """
     primary, throttle = config.primary, config.throttle
-    return Orders(
+    return DrainSettings(
         route=make_route(config),
         admission=make_admission(config, redirect),
         choice=choice,
@@ -74,7 +74,7 @@ def make_rates(config: Config) -> Rates:
     )
 
 
-def _pace(throttle: ThrottleSection, *, explicit: bool) -> Pace:
+def _pace(throttle: ThrottleSection, *, explicit: bool) -> PacingSettings:
     load = None
     if throttle.load_command or throttle.load_url:
         load = LoadSource(
@@ -83,7 +83,7 @@ def _pace(throttle: ThrottleSection, *, explicit: bool) -> Pace:
             query=throttle.load_query,
             high=throttle.load_high,
         )
-    return Pace(
+    return PacingSettings(
         adaptive=throttle.adaptive,
         ramp=throttle.ramp,
         full=explicit or not throttle.ramp,
@@ -91,9 +91,9 @@ def _pace(throttle: ThrottleSection, *, explicit: bool) -> Pace:
     )
 
 
-def _schedule(config: Config) -> Schedule:
+def _schedule(config: Config) -> RetrySchedule:
     retry = config.retry
-    return Schedule(
+    return RetrySchedule(
         first=retry.first,
         factor=retry.factor,
         max=retry.max,
@@ -106,9 +106,9 @@ def _schedule(config: Config) -> Schedule:
     )
 
 
-def _windows(config: Config) -> Windows:
+def _windows(config: Config) -> DetectorThresholds:
     breaker = config.breaker
-    return Windows(
+    return DetectorThresholds(
         run=breaker.run,
         contents=breaker.contents,
         votes=breaker.votes,
@@ -116,7 +116,7 @@ def _windows(config: Config) -> Windows:
     )
 
 
-def make_admission(config: Config, redirect: Redirect = NOWHERE) -> Admission:
+def make_admission(config: Config, redirect: AddressMapping = NOWHERE) -> Admission:
     """Return the rules that concern single messages."""
     return Admission(
         domains=frozenset(config.primary.domains),

@@ -12,20 +12,20 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from drainer.delivery.breaker.guard import BreakerGuard
-from drainer.delivery.loader import Intake
-from drainer.delivery.pacing.controller import Steering
-from drainer.delivery.ready_queue import Backlog
-from drainer.delivery.settings import Orders, Tally, connected
-from drainer.delivery.worker import Lane
+from drainer.delivery.loader import Loader
+from drainer.delivery.pacing.controller import RateController
+from drainer.delivery.ready_queue import ReadyQueue
+from drainer.delivery.settings import DrainSettings, Progress, connected
+from drainer.delivery.worker import DeliveryWorker
 from drainer.errors import HostLimit, UsageError
-from drainer.ledger.records import Decision, Kind
+from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
 from drainer.runtime.host_limits import has_descriptor, no_descriptor
 from drainer.runtime.process import utcnow
 from drainer.smtp.commands import recipient_limit
-from drainer.smtp.connection import Connection, Failed, connect
+from drainer.smtp.connection import ConnectFailed, Connection, connect
 from drainer.smtp.health_check import own_name
-from drainer.smtp.rate_limiter import Throttle
+from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
 
 MAX_UNHEARD = 5
@@ -45,7 +45,7 @@ def _tired(session: Session) -> bool:
 class Owner(Protocol):
     """Whose lanes these are."""
 
-    def new_lane(self) -> Lane:
+    def new_lane(self) -> DeliveryWorker:
         """Return what feeds a new session."""
         ...
 
@@ -60,20 +60,20 @@ class Owner(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Sessions:
+class ConnectionPool:
     """Opens sessions while there is work and the breakers let them pass."""
 
     owner: Owner
-    orders: Orders
+    orders: DrainSettings
     ledger: Ledger
-    tally: Tally
+    tally: Progress
     keeper: BreakerGuard
-    backlog: Backlog
-    intake: Intake
+    backlog: ReadyQueue
+    intake: Loader
     #: The connections that the primary may see at once.
     slots: asyncio.Semaphore
-    steering: Steering
-    throttle: Throttle
+    steering: RateController
+    throttle: RateLimiter
     #: The number of each lane.
     _lanes: dict[asyncio.Task[Any] | None, int] = field(default_factory=dict)
     _unheard: int = 0
@@ -135,12 +135,12 @@ class Sessions:
         began = time.monotonic()
         try:
             answer = await self._connect()
-            if isinstance(answer, Failed) and not has_descriptor():
+            if isinstance(answer, ConnectFailed) and not has_descriptor():
                 raise no_descriptor()
         except HostLimit as limit:
             await self._do_with_fewer(limit)
             return
-        if isinstance(answer, Failed):
+        if isinstance(answer, ConnectFailed):
             self.steering.unreachable(began)
             self.keeper.not_connected(answer)
             return
@@ -168,7 +168,12 @@ class Sessions:
             evidence: dict[str, object] = {"connections": fewer, "reason": str(limit)}
             rule = "host-limit"
             self.owner.note(
-                Decision(at=utcnow(), kind=Kind.THROTTLE, rule=rule, evidence=evidence)
+                Decision(
+                    at=utcnow(),
+                    kind=DecisionKind.THROTTLE,
+                    rule=rule,
+                    evidence=evidence,
+                )
             )
         if utcnow() > self.tally.deadline(self.orders.give_up_after):
             self.owner.failed(limit)
@@ -188,7 +193,7 @@ class Sessions:
             if session.sent == 0 or self._unheard >= MAX_UNHEARD:
                 self.keeper.dropped(session.loss, begun=session.sent > 0)
 
-    async def _connect(self) -> Connection | Failed:
+    async def _connect(self) -> Connection | ConnectFailed:
         """Open a session; an ending drain does not wait for it."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a lane is a task

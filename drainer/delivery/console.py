@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from drainer.sources.protocol import Returned, Taken
+from drainer.sources.protocol import HeldCount, ReleasedCount
 
 SHOWN_DOMAINS = 10
 
@@ -41,7 +41,7 @@ def tell_claims(
         )
 
 
-def tell_taken(voice: Voice, taken: Taken) -> None:
+def tell_taken(voice: Voice, taken: HeldCount) -> None:
     """Say what was taken from running servers, and what that puts at stake."""
     if taken.messages:
         voice.say(
@@ -60,7 +60,7 @@ def tell_taken(voice: Voice, taken: Taken) -> None:
         )
 
 
-def tell_returned(voice: Voice, source: str, returned: Returned) -> None:
+def tell_returned(voice: Voice, source: str, returned: ReleasedCount) -> None:
     """Say what a running server got back, and what it did not."""
     voice.say(f"{returned.released} messages given back to {source}")
     if returned.expiring:

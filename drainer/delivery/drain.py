@@ -14,22 +14,22 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from drainer.bounce.quarantine.cleanup import Tidier
+from drainer.bounce.quarantine.cleanup import QuarantineCleaner
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.bounce.service import Telling
+from drainer.bounce.service import BounceService
 from drainer.delivery.acknowledger import Acknowledger
 from drainer.delivery.breaker.guard import BreakerGuard
-from drainer.delivery.breaker.monitor import Probing
-from drainer.delivery.connections import Sessions
-from drainer.delivery.fair_queue import WINDOW, Window
-from drainer.delivery.feeder import LOOK_AGAIN, Feed
-from drainer.delivery.leases import Leases
-from drainer.delivery.loader import Intake
-from drainer.delivery.pacing.controller import Means, Steering
-from drainer.delivery.ready_queue import Backlog
-from drainer.delivery.selector import Picker
-from drainer.delivery.settings import Orders, Tally
-from drainer.delivery.worker import Lane
+from drainer.delivery.breaker.monitor import BreakerMonitor
+from drainer.delivery.connections import ConnectionPool
+from drainer.delivery.fair_queue import WINDOW, FairQueue
+from drainer.delivery.feeder import LOOK_AGAIN, Feeder
+from drainer.delivery.leases import SourceLeases
+from drainer.delivery.loader import Loader
+from drainer.delivery.pacing.controller import ControllerParts, RateController
+from drainer.delivery.ready_queue import ReadyQueue
+from drainer.delivery.selector import Selector
+from drainer.delivery.settings import DrainSettings, Progress
+from drainer.delivery.worker import DeliveryWorker
 from drainer.errors import (
     DrainerError,
     LedgerLost,
@@ -38,16 +38,16 @@ from drainer.errors import (
 from drainer.ledger.records import Decision
 from drainer.ledger.repository import Ledger
 from drainer.mail.reply import Stage
-from drainer.policy.breaker.known_good import Known
+from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.judge import Judged, Policy
+from drainer.policy.recipient.judge import ClassifiedResult, RetryPolicy
 from drainer.policy.recipient.retry import usual_confirm_after
 from drainer.policy.recipient.settle import Settlement
 from drainer.runtime.process import utcnow
-from drainer.runtime.workers import Helper
-from drainer.smtp.rate_limiter import Throttle
-from drainer.smtp.transaction import Work
-from drainer.sources.protocol import Leasing, Source
+from drainer.runtime.workers import WorkerProcess
+from drainer.smtp.rate_limiter import RateLimiter
+from drainer.smtp.transaction import Transaction
+from drainer.sources.protocol import LeasingSource, Source
 
 BACKLOG = 100
 """Messages; how far the drain looks ahead is the window's matter."""
@@ -61,12 +61,12 @@ class Drain:
 
     def __init__(
         self,
-        orders: Orders,
+        orders: DrainSettings,
         sources: Sequence[Source],
         ledger: Ledger,
         *,
-        leases: Leases | None = None,
-        at_hand: Helper | None = None,
+        leases: SourceLeases | None = None,
+        at_hand: WorkerProcess | None = None,
     ) -> None:
         """Prepare; nothing is read or written before ``run``.
 
@@ -75,55 +75,57 @@ class Drain:
         """
         self.orders = orders
         self.ledger = ledger
-        self.tally = Tally(started=utcnow())
-        known = Known(orders.known_good, orders.sender)
+        self.tally = Progress(started=utcnow())
+        known = KnownGoodRecipients(orders.known_good, orders.sender)
         self.keeper = BreakerGuard(orders.pauses, known, self.note, orders.windows)
         self._sources = {source.url: source for source in sources}
         self._urls = list(self._sources)
         self.keeper.on_move = self._heed_breakers
         self._quarantine = Quarantine(orders.quarantine) if orders.quarantine else None
-        self._intake = Intake(
+        self._intake = Loader(
             self._sources,
             orders.admission,
             orders.route.max_recipients,
             self._quarantine,
             tells=orders.bouncing is not None,
         )
-        self._backlog = Backlog(max(BACKLOG, 2 * orders.connections))
-        self._throttle = Throttle(orders.rates)
+        self._backlog = ReadyQueue(max(BACKLOG, 2 * orders.connections))
+        self._throttle = RateLimiter(orders.rates)
         self.steering = self._make_steering()
         self.keeper.on_crowd = self._backlog.dismiss_one
         self._sessions = self._make_sessions()
-        self._probing = Probing(
+        self._probing = BreakerMonitor(
             self.keeper, ledger, orders.route, self._urls, self._sessions.slots
         )
-        self._leases = leases or Leases([])
+        self._leases = leases or SourceLeases([])
         self._acknowledger = Acknowledger(ledger, self._sources)
-        self._tidier = Tidier(ledger, self._quarantine) if self._quarantine else None
+        self._tidier = (
+            QuarantineCleaner(ledger, self._quarantine) if self._quarantine else None
+        )
         self._feed = self._make_feed(at_hand)
         #: Sources that refused to let go of finished messages, and why.
         self.refusals = self._acknowledger.refusals
         self._error: Exception | None = None
-        self._policy = Policy(schedule=orders.schedule, rules=orders.rules)
+        self._policy = RetryPolicy(schedule=orders.schedule, rules=orders.rules)
         #: Tells senders; None: nobody is told anything.
         self.telling = (
-            Telling(ledger, self._sources, self._quarantine, orders.bouncing)
+            BounceService(ledger, self._sources, self._quarantine, orders.bouncing)
             if orders.bouncing
             else None
         )
 
-    def _make_steering(self) -> Steering:
-        means = Means(
+    def _make_steering(self) -> RateController:
+        means = ControllerParts(
             orders=self.orders,
             ledger=self.ledger,
             throttle=self._throttle,
             tally=self.tally,
             keeper=self.keeper,
         )
-        return Steering(means)
+        return RateController(means)
 
-    def _make_sessions(self) -> Sessions:
-        return Sessions(
+    def _make_sessions(self) -> ConnectionPool:
+        return ConnectionPool(
             owner=self,
             orders=self.orders,
             ledger=self.ledger,
@@ -136,15 +138,15 @@ class Drain:
             throttle=self._throttle,
         )
 
-    def _make_feed(self, at_hand: Helper | None) -> Feed:
-        shared = any(isinstance(each, Leasing) for each in self._sources.values())
+    def _make_feed(self, at_hand: WorkerProcess | None) -> Feeder:
+        shared = any(isinstance(each, LeasingSource) for each in self._sources.values())
         fair = self.orders.choice.order is None
-        return Feed(
+        return Feeder(
             orders=self.orders,
             sources=self._sources,
             ledger=self.ledger,
-            picker=Picker(self.orders, self.ledger, self._urls),
-            window=Window(LEASED if shared else WINDOW, fair=fair),
+            picker=Selector(self.orders, self.ledger, self._urls),
+            window=FairQueue(LEASED if shared else WINDOW, fair=fair),
             backlog=self._backlog,
             intake=self._intake,
             acknowledger=self._acknowledger,
@@ -219,7 +221,7 @@ class Drain:
         if confirm_after is None:
             confirm_after = usual_confirm_after(utcnow() - first_run)
         schedule = replace(self.orders.schedule, confirm_after=confirm_after)
-        self._policy = Policy(schedule=schedule, rules=self.orders.rules)
+        self._policy = RetryPolicy(schedule=schedule, rules=self.orders.rules)
         if self.telling is not None and not self.orders.scans:
             await self.telling.gather_once()  # it is for this that a person runs it
         looked = self.telling is not None
@@ -272,9 +274,9 @@ class Drain:
 
     # --- the lanes' means
 
-    def new_lane(self) -> Lane:
+    def new_lane(self) -> DeliveryWorker:
         """Return what feeds a new session."""
-        return Lane(
+        return DeliveryWorker(
             backlog=self._backlog,
             ledger=self.ledger,
             throttle=self._throttle,
@@ -314,15 +316,17 @@ class Drain:
         """Whether this lane's session may begin another message."""
         return not self._sessions.surplus and self.keeper.flowing(behind=behind)
 
-    def barred(self, work: Work) -> Mapping[str, str]:
+    def barred(self, work: Transaction) -> Mapping[str, str]:
         """Return recipient domains that wait behind their breaker."""
         return self.keeper.barred(each.domain for each in work.job.claimed)
 
-    def unused(self, work: Work) -> None:
+    def unused(self, work: Transaction) -> None:
         """Take note that admitted work was not begun after all."""
         self.keeper.unused(each.domain for each in work.job.claimed)
 
-    def observe(self, work: Work, judged: Sequence[Judged], now: datetime) -> None:
+    def observe(
+        self, work: Transaction, judged: Sequence[ClassifiedResult], now: datetime
+    ) -> None:
         """Let the breakers look at an attempt before it is settled."""
         sender = work.job.message.envelope.reverse_path
         lasted = timedelta(seconds=time.monotonic() - work.started)
@@ -336,7 +340,7 @@ class Drain:
             self.tally.pulse.saw("rcpt", rcpt)
         self.steering.observe(work, judged, dot=dot, rcpt=rcpt)
 
-    def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+    def settled(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
         """Count what became of an attempt."""
         delivered = False
         for settlement in settlements:
@@ -351,7 +355,7 @@ class Drain:
             taken = sum(1 for s in settlements if s.stage is not Stage.RCPT)
             self._intake.max_recipients = max(1, taken)
 
-    def recorded(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+    def recorded(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
         """Let the source be told, now that the outcome is durable."""
         if self._tidier is not None:
             self._tidier.consider(work, settlements)

@@ -14,9 +14,9 @@ from collections import deque
 from dataclasses import replace
 
 from drainer.delivery.ready_queue import notify, wait_until
-from drainer.mail.content import Held
+from drainer.mail.content import HeldContent
 from drainer.mail.envelope import domain_of
-from drainer.policy.recipient.delivery import Job
+from drainer.policy.recipient.delivery import Delivery
 
 WINDOW = 10_000
 """Messages; each takes some two kilobytes without its content."""
@@ -26,14 +26,14 @@ HELD_TOGETHER = 40 * 1024 * 1024
 """Octets of the contents that wait in memory."""
 
 
-class Window:
+class FairQueue:
     """A bounded set of jobs that gives them out in turn."""
 
     def __init__(self, limit: int = WINDOW, *, fair: bool = True) -> None:
         """Hold at most ``limit`` jobs; without ``fair`` nobody is let pass."""
         self._limit = limit
         self._fair = fair
-        self._jobs: dict[str, deque[Job]] = {}
+        self._jobs: dict[str, deque[Delivery]] = {}
         #: The domains that have jobs, the one whose turn it is first.
         self._turns: deque[str] = deque()
         self._count = 0
@@ -55,7 +55,7 @@ class Window:
         """Whether so much waits that nobody need hurry to fill it."""
         return self._count > AHEAD
 
-    async def put(self, job: Job) -> None:
+    async def put(self, job: Delivery) -> None:
         """Add a job; wait while the window is full."""
         if self._count >= self._limit:
             await wait_until(
@@ -77,7 +77,7 @@ class Window:
         self._jobs[domain].append(job)
         notify(self._takers)
 
-    async def take(self) -> Job | None:
+    async def take(self) -> Delivery | None:
         """Wait for the job whose turn it is; None when it is over.
 
         Whoever took it calls ``done`` when it is under way.
@@ -113,12 +113,12 @@ class Window:
         notify(self._putters)
         notify(self._takers)
 
-    def _domain(self, job: Job) -> str:
+    def _domain(self, job: Delivery) -> str:
         """Return whose turn it shares: that of its first recipient."""
         return domain_of(job.claimed[0].recipient.forward_path) if self._fair else ""
 
 
-def _held(job: Job) -> int:
+def _held(job: Delivery) -> int:
     """Return how much of the content lies in memory."""
     content = job.spooled.content if job.spooled is not None else None
-    return len(content.data) if isinstance(content, Held) else 0
+    return len(content.data) if isinstance(content, HeldContent) else 0

@@ -15,23 +15,23 @@ from typing import Any
 
 from drainer.delivery.acknowledger import Acknowledger
 from drainer.delivery.breaker.guard import SOON, BreakerGuard
-from drainer.delivery.breaker.monitor import Probing
-from drainer.delivery.fair_queue import Window
-from drainer.delivery.loader import Intake
-from drainer.delivery.ready_queue import Backlog
+from drainer.delivery.breaker.monitor import BreakerMonitor
+from drainer.delivery.fair_queue import FairQueue
+from drainer.delivery.loader import Loader
+from drainer.delivery.ready_queue import ReadyQueue
 from drainer.delivery.scanner import scan, scanner
-from drainer.delivery.selector import Picker
-from drainer.delivery.settings import Orders, Tally
+from drainer.delivery.selector import Selector
+from drainer.delivery.settings import DrainSettings, Progress
 from drainer.ledger.codec import message_of
-from drainer.ledger.messages import RecordedPart
-from drainer.ledger.records import Listing, from_micros, to_micros
+from drainer.ledger.messages import RecordedBatch
+from drainer.ledger.records import ScanRow, from_micros, to_micros
 from drainer.ledger.repository import Ledger
 from drainer.mail.message import Message, Problem
-from drainer.policy.admission.identity import Scan
-from drainer.policy.recipient.delivery import Job
+from drainer.policy.admission.identity import ScanContext
+from drainer.policy.recipient.delivery import Delivery
 from drainer.runtime.process import utcnow
-from drainer.runtime.workers import Helper
-from drainer.smtp.transaction import Work
+from drainer.runtime.workers import WorkerProcess
+from drainer.smtp.transaction import Transaction
 from drainer.sources.protocol import Source
 
 LOOK_AGAIN = timedelta(milliseconds=500)
@@ -50,24 +50,24 @@ Guard = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
-class Feed:
+class Feeder:
     """What feeds the backlog of one drain."""
 
-    orders: Orders
+    orders: DrainSettings
     sources: dict[str, Source]
     ledger: Ledger
-    picker: Picker
-    window: Window
-    backlog: Backlog
-    intake: Intake
+    picker: Selector
+    window: FairQueue
+    backlog: ReadyQueue
+    intake: Loader
     acknowledger: Acknowledger
-    tally: Tally
+    tally: Progress
     keeper: BreakerGuard
-    probing: Probing
+    probing: BreakerMonitor
     #: A scanner that waits for the first source.
-    at_hand: Helper | None
+    at_hand: WorkerProcess | None
     #: Holds work that is not to be sent.
-    refuse: Callable[[Work, Problem], None]
+    refuse: Callable[[Transaction, Problem], None]
 
     async def run(self, guard: Guard) -> None:
         """Feed the backlog until nothing is left that this drain waits for.
@@ -142,7 +142,7 @@ class Feed:
     async def _scan(self, source: Source) -> None:
         selection = self.orders.choice.selection
         process, self.at_hand = self.at_hand, None
-        about = Scan(to_micros(utcnow()), source.acknowledges)
+        about = ScanContext(to_micros(utcnow()), source.acknowledges)
         async with contextlib.AsyncExitStack() as stack:
             if process is None:
                 process = await stack.enter_async_context(scanner())
@@ -156,7 +156,7 @@ class Feed:
                     await self._sleep(REST)
 
     async def _record(
-        self, source: Source, listings: Sequence[Listing], about: Scan
+        self, source: Source, listings: Sequence[ScanRow], about: ScanContext
     ) -> None:
         """Write down what was scanned; what is new and may be begun goes on."""
         most = 0 if self.picker.in_order else self.picker.left
@@ -167,7 +167,7 @@ class Feed:
             rest, absent = await asyncio.to_thread(look)
             await self._record(source, rest, about._replace(absent=absent))
 
-    async def _take(self, recorded: RecordedPart) -> None:
+    async def _take(self, recorded: RecordedBatch) -> None:
         """Pass on what was recorded: new messages, and those to acknowledge."""
         self.tally.total += len(recorded.fresh) if self.picker.takes_all else 0
         jobs = []
@@ -216,7 +216,7 @@ class Feed:
         self.tally.waiting = ""
         return True
 
-    async def _claim(self) -> list[Job]:
+    async def _claim(self) -> list[Delivery]:
         if self.picker.takes_all:
             urls, is_full = list(self.sources), not self.window.is_roomy
             return await self.ledger.claim(
@@ -271,7 +271,7 @@ class Feed:
             if self.backlog.unhold(job.message.id):
                 self.ledger.free(job.seq)
 
-    async def _put(self, job: Job) -> None:
+    async def _put(self, job: Delivery) -> None:
         self.tally.claimed += 1
         self.tally.total = max(self.tally.total, self.tally.sent_messages + 1)
         if self.intake.is_at_hand(job):
@@ -287,8 +287,8 @@ class Feed:
 
 
 def look_in_place(
-    source: Source, unsure: Sequence[tuple[Listing, dict[int, Message]]]
-) -> tuple[list[Listing], frozenset[int]]:
+    source: Source, unsure: Sequence[tuple[ScanRow, dict[int, Message]]]
+) -> tuple[list[ScanRow], frozenset[int]]:
     """Return the listings that are still in place, and the seqs of what is not.
 
     It reads the spool, so run it in a thread.

@@ -12,11 +12,17 @@ from pathlib import Path
 
 from drainer.errors import OwnedElsewhere
 from drainer.ledger.known_messages import PASSING
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row
 from drainer.policy.admission.admit import Admission
 from drainer.policy.recipient.state import FINAL, State
-from drainer.sources.protocol import Returned, Source, Standing, Taken, Taking
+from drainer.sources.protocol import (
+    HeldCount,
+    LiveSource,
+    MessageStanding,
+    ReleasedCount,
+    Source,
+)
 
 _SERVERS_OWN = frozenset(
     (*PASSING, "local-done-by-backup", "local-not-for-this-primary")
@@ -25,13 +31,13 @@ _SERVERS_OWN = frozenset(
 _WAITING = frozenset({State.BOUNCE_PENDING, State.HELD})
 
 
-class Takings:
+class LiveHolds:
     """The sources of a drain that take, by URL."""
 
     def __init__(self, sources: Iterable[Source], folder: Path) -> None:
         """Keep those that take; their notes lie in ``folder``."""
-        self._sources: Mapping[str, Taking] = {
-            source.url: source for source in sources if isinstance(source, Taking)
+        self._sources: Mapping[str, LiveSource] = {
+            source.url: source for source in sources if isinstance(source, LiveSource)
         }
         self._folder = folder
         #: Another process has them, so that they are not ours to give back.
@@ -47,7 +53,7 @@ class Takings:
 
     async def take(
         self, rules: Admission, stopping: Callable[[], bool]
-    ) -> AsyncIterator[tuple[str, Taken]]:
+    ) -> AsyncIterator[tuple[str, HeldCount]]:
         """Take, and yield what was taken from which source; until ``stopping``."""
         for url, source in self._sources.items():
             parts = source.take(self._note(url), rules)
@@ -61,14 +67,14 @@ class Takings:
                 raise
 
     async def give_back(
-        self, report: Report, *, everything: bool = False
-    ) -> dict[str, Returned]:
+        self, report: LedgerReader, *, everything: bool = False
+    ) -> dict[str, ReleasedCount]:
         """Give back what is not finished, by the ledger; returns what, by URL."""
         await report.wait_for_last_commits()
 
         def standings(
             identities: Sequence[str],
-        ) -> Mapping[tuple[str, str], Standing]:
+        ) -> Mapping[tuple[str, str], MessageStanding]:
             return _standings(report.standings(identities))
 
         returned = {}
@@ -80,7 +86,7 @@ class Takings:
         return returned
 
 
-def _standings(rows: Iterable[Row]) -> dict[tuple[str, str], Standing]:
+def _standings(rows: Iterable[Row]) -> dict[tuple[str, str], MessageStanding]:
     messages: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         key = row["identity"], row["native_id"]
@@ -90,9 +96,9 @@ def _standings(rows: Iterable[Row]) -> dict[tuple[str, str], Standing]:
     return {key: _standing(recipients) for key, recipients in messages.items()}
 
 
-def _standing(recipients: Sequence[Row]) -> Standing:
+def _standing(recipients: Sequence[Row]) -> MessageStanding:
     final = [row for row in recipients if State(row["state"]) in FINAL]
-    return Standing(
+    return MessageStanding(
         final=frozenset(row["forward_path"] for row in final),
         is_finished=len(final) == len(recipients),
         waits=any(

@@ -11,7 +11,7 @@ LATELY: Final = 60.0
 """Seconds after which a measurement is no news any more."""
 
 
-class Pulse:
+class LatencyStats:
     """The last measurements of each kind."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from drainer.errors import DrainerError
 from drainer.mail.message import Message
-from drainer.sources.protocol import Leasing, Source
+from drainer.sources.protocol import LeasingSource, Source
 
 RENEWALS_PER_LEASE = 4
 BATCH = 200
@@ -18,13 +18,15 @@ BATCH = 200
 _Waiting = dict[str, tuple[Message, "asyncio.Future[bool]"]]
 
 
-class Leases:
+class SourceLeases:
     """The sources of a drain that lease, by URL."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         """Keep those that lease; nothing is leased before ``start``."""
-        self._sources: Mapping[str, Leasing] = {
-            source.url: source for source in sources if isinstance(source, Leasing)
+        self._sources: Mapping[str, LeasingSource] = {
+            source.url: source
+            for source in sources
+            if isinstance(source, LeasingSource)
         }
         self._waiting: dict[str, _Waiting] = {url: {} for url in self._sources}
         self._busy: dict[str, asyncio.Lock] = {}
@@ -62,7 +64,7 @@ class Leases:
                 await self._flush(source, waiting)
         return await future
 
-    async def _flush(self, source: Leasing, waiting: _Waiting) -> None:
+    async def _flush(self, source: LeasingSource, waiting: _Waiting) -> None:
         batch = [waiting.pop(key) for key in list(waiting)[:BATCH]]
         try:
             messages = [message for message, _ in batch]

@@ -10,14 +10,20 @@ from dataclasses import dataclass, replace
 from drainer.bounce.quarantine.store import Quarantine, open_message
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import survey
-from drainer.mail.message import Facts, Problem, Spooled
+from drainer.mail.message import ContentFacts, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.selection import Selection, known
-from drainer.policy.recipient.delivery import Claimed, Job, Scanned, parts, redirected
-from drainer.smtp.transaction import Work
+from drainer.policy.recipient.delivery import (
+    ClaimedRecipient,
+    Delivery,
+    ScannedMessage,
+    parts,
+    redirected,
+)
+from drainer.smtp.transaction import Transaction
 from drainer.sources.protocol import Source
 
-NOTHING = Facts(
+NOTHING = ContentFacts(
     size_bytes=0,
     has_8bit=False,
     header_8bit=False,
@@ -27,12 +33,14 @@ NOTHING = Facts(
 )
 
 
-def examine(spooled: Spooled, rules: Admission, *, digest: bool = False) -> Scanned:
+def examine(
+    spooled: SpooledMessage, rules: Admission, *, digest: bool = False
+) -> ScannedMessage:
     """Survey a message's content and decide what holds it; never raises.
 
     ``digest`` asks for the content's SHA-256 as well.
     """
-    facts: Facts | None = None
+    facts: ContentFacts | None = None
     problem = spooled.message.problem
     try:
         facts = survey(spooled.content.chunks(), digest=digest)
@@ -40,13 +48,13 @@ def examine(spooled: Spooled, rules: Admission, *, digest: bool = False) -> Scan
         problem = problem or Problem(code=error.code, detail=error.detail)
     if problem is not spooled.message.problem:
         message = replace(spooled.message, problem=problem)
-        spooled = Spooled(message=message, content=spooled.content)
+        spooled = SpooledMessage(message=message, content=spooled.content)
     return admit(spooled, facts, rules)
 
 
 def chosen(
     source: Source, rules: Admission, selection: Selection, *, digest: bool = False
-) -> Iterator[Scanned | None]:
+) -> Iterator[ScannedMessage | None]:
     """Scan a source and examine what is selected; None stands for each of the rest.
 
     Raises SourceError as ``scan`` does. ``digest`` as for ``examine``.
@@ -69,7 +77,7 @@ def chosen(
 
 
 @dataclass(slots=True)
-class Intake:
+class Loader:
     """Turns jobs into work, in transactions that the primary can take."""
 
     sources: dict[str, Source]
@@ -81,17 +89,17 @@ class Intake:
     #: Senders are told of deliveries if they asked for it: then it is copied as well.
     tells: bool = False
 
-    def is_at_hand(self, job: Job) -> bool:
+    def is_at_hand(self, job: Delivery) -> bool:
         """Whether ``works`` touches no disk."""
         if self.tells and job.wants_success:
             return False
         return job.spooled is not None and job.facts is not None
 
-    def read(self, job: Job) -> list[tuple[Work, Problem | None]]:
+    def read(self, job: Delivery) -> list[tuple[Transaction, Problem | None]]:
         """Return ``works`` as a list; it may block, so run it in a thread."""
         return list(self.works(job))
 
-    def works(self, job: Job) -> Iterator[tuple[Work, Problem | None]]:
+    def works(self, job: Delivery) -> Iterator[tuple[Transaction, Problem | None]]:
         """Yield the transactions of a job, or what forbids each of them.
 
         Reads the spool when the job has not just been scanned.
@@ -100,10 +108,10 @@ class Intake:
             yield from self._reopened(job)
             return
         for part in self._parts(job):
-            yield Work(job=part, spooled=job.spooled, facts=job.facts), None
+            yield Transaction(job=part, spooled=job.spooled, facts=job.facts), None
 
-    def _reopened(self, job: Job) -> Iterator[tuple[Work, Problem | None]]:
-        placeholder = Spooled(message=job.message, content=_NoContent())
+    def _reopened(self, job: Delivery) -> Iterator[tuple[Transaction, Problem | None]]:
+        placeholder = SpooledMessage(message=job.message, content=_NoContent())
         message = job.message
         if message.has_twin and all(each.released for each in job.claimed):
             message = replace(message, has_twin=False)  # the operator takes either
@@ -111,7 +119,7 @@ class Intake:
             spooled = open_message(self.sources, self.quarantine, message)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
-            yield Work(job=job, spooled=placeholder, facts=NOTHING), problem
+            yield Transaction(job=job, spooled=placeholder, facts=NOTHING), problem
             return
         scanned = examine(spooled, self.rules)
         facts = scanned.facts or NOTHING
@@ -120,12 +128,12 @@ class Intake:
             for part in self._parts(replace(job, claimed=claimed, whole=whole)):
                 if objection is None and self._needs_copy(part):
                     part = self._kept(part, spooled)  # noqa: PLW2901 - the same part
-                yield Work(job=part, spooled=spooled, facts=facts), objection
+                yield Transaction(job=part, spooled=spooled, facts=facts), objection
 
-    def _needs_copy(self, job: Job) -> bool:
+    def _needs_copy(self, job: Delivery) -> bool:
         return job.confirms or (self.tells and job.wants_success)
 
-    def _kept(self, job: Job, spooled: Spooled) -> Job:
+    def _kept(self, job: Delivery, spooled: SpooledMessage) -> Delivery:
         """Return the job of a message of which a copy is kept, if there is room."""
         if self.quarantine is None:
             return job
@@ -136,18 +144,21 @@ class Intake:
         return replace(job, kept=True)
 
     def _sorted(
-        self, job: Job, scanned: Scanned
-    ) -> Iterator[tuple[Problem | None, tuple[Claimed, ...]]]:
+        self, job: Delivery, scanned: ScannedMessage
+    ) -> Iterator[tuple[Problem | None, tuple[ClaimedRecipient, ...]]]:
         """Yield what forbids recipients (None: nothing) with those whom it concerns."""
         pending = {r.forward_path for r in scanned.spooled.message.envelope.recipients}
-        found: dict[Problem | None, list[Claimed]] = {}
+        found: dict[Problem | None, list[ClaimedRecipient]] = {}
         for claimed in job.claimed:
             problem = self._objection(claimed, scanned.problem, pending)
             found.setdefault(problem, []).append(claimed)
         yield from ((problem, tuple(those)) for problem, those in found.items())
 
     def _objection(
-        self, claimed: Claimed, problem: Problem | None, pending: Container[str]
+        self,
+        claimed: ClaimedRecipient,
+        problem: Problem | None,
+        pending: Container[str],
     ) -> Problem | None:
         """Return why a recipient may not be sent to, now that it was read again."""
         path = claimed.recipient.forward_path
@@ -160,7 +171,7 @@ class Intake:
             return objection
         return None
 
-    def _parts(self, job: Job) -> Iterator[Job]:
+    def _parts(self, job: Delivery) -> Iterator[Delivery]:
         """Cut a job: VERP takes one recipient, and the primary has a limit."""
         if self.rules.redirect:
             job = replace(job, claimed=redirected(job.claimed, self.rules.redirect))

@@ -10,18 +10,18 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from drainer.policy.recipient.delivery import Claimed, parts, twinned
-from drainer.smtp.transaction import Work
+from drainer.policy.recipient.delivery import ClaimedRecipient, parts, twinned
+from drainer.smtp.transaction import Transaction
 
 
-class Backlog:
+class ReadyQueue:
     """A bounded queue of work that knows what is still under way."""
 
     def __init__(self, limit: int) -> None:
         """Hold at most ``limit`` messages; ``put`` waits beyond that."""
         self._limit = limit
-        self._items: deque[Work] = deque()
-        self._aside: deque[Work] = deque()
+        self._items: deque[Transaction] = deque()
+        self._aside: deque[Transaction] = deque()
         self._takers: list[asyncio.Future[None]] = []
         #: Sessions without work, and how many of them are to end at once.
         self._idlers: list[asyncio.Future[None]] = []
@@ -43,7 +43,7 @@ class Backlog:
         """Whether it is over."""
         return self._closed
 
-    async def put(self, work: Work) -> None:
+    async def put(self, work: Transaction) -> None:
         """Add work; wait while the backlog is full."""
         if not self._has_room():
             await wait_until(lambda: self._has_room() or self._closed, self._putters)
@@ -68,7 +68,7 @@ class Backlog:
             del self._parts[message]
         return last
 
-    def count(self, work: Work) -> None:
+    def count(self, work: Transaction) -> None:
         """Count work that will end without ever being taken."""
         self._outstanding += 1
         self.idle.clear()
@@ -79,7 +79,7 @@ class Backlog:
         await wait_until(lambda: bool(self._items) or self._closed, self._takers)
         return not self._closed
 
-    async def take(self, idle: float, *, fresh: bool) -> Work | None:
+    async def take(self, idle: float, *, fresh: bool) -> Transaction | None:
         """Return work, or None when it is over or none came for ``idle`` seconds.
 
         Work that must go alone is given only to a ``fresh`` session; another one
@@ -109,13 +109,13 @@ class Backlog:
         notify(self._takers)
         notify(self._idlers)
 
-    def take_now(self) -> Work | None:
+    def take_now(self) -> Transaction | None:
         """Return work if some is there that need not go alone."""
         if self._closed or not self._items or self._items[0].job.alone:
             return None
         return self._pop()
 
-    def set_aside(self, work: Work) -> bool:
+    def set_aside(self, work: Transaction) -> bool:
         """Keep work that was taken and may not go yet; False when there is no room."""
         if len(self._aside) >= self._limit // 2 or self._closed:
             return False
@@ -133,12 +133,12 @@ class Backlog:
         """Put what waits here into no order."""
         random.shuffle(self._items)
 
-    def put_back(self, work: Work) -> None:
+    def put_back(self, work: Transaction) -> None:
         """Return work that was taken and not begun."""
         self._items.appendleft(work)
         self._call_takers()
 
-    def split(self, work: Work, size: int) -> Work:
+    def split(self, work: Transaction, size: int) -> Transaction:
         """Cut work that was taken: return ``size`` recipients, put the rest back."""
         claimed = work.job.claimed
         length = len(next(parts(claimed, size)))
@@ -147,11 +147,14 @@ class Backlog:
         return first
 
     def cut(
-        self, work: Work, first: tuple[Claimed, ...], rest: tuple[Claimed, ...]
-    ) -> tuple[Work, Work]:
+        self,
+        work: Transaction,
+        first: tuple[ClaimedRecipient, ...],
+        rest: tuple[ClaimedRecipient, ...],
+    ) -> tuple[Transaction, Transaction]:
         """Cut work that was taken into two, for the recipients given."""
         one, other = (
-            Work(
+            Transaction(
                 job=replace(work.job, claimed=twinned(part), whole=False),
                 spooled=work.spooled,
                 facts=work.facts,
@@ -161,7 +164,7 @@ class Backlog:
         self.count(other)
         return one, other
 
-    def end(self, work: Work) -> bool:
+    def end(self, work: Transaction) -> bool:
         """Note that a job ended; True when it was the last part of its message."""
         message = work.job.message.id
         self._outstanding -= 1
@@ -182,7 +185,7 @@ class Backlog:
         notify(self._putters)
         self.idle.set()
 
-    def _pop(self) -> Work:
+    def _pop(self) -> Transaction:
         work = self._items.popleft()
         if self._putters and 2 * len(self._items) <= self._limit:  # many at a time
             notify(self._putters)

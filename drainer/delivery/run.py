@@ -27,35 +27,35 @@ from drainer.delivery.console import (
     tell_taken,
 )
 from drainer.delivery.drain import Drain
-from drainer.delivery.holds import Takings
-from drainer.delivery.leases import Leases
-from drainer.delivery.settings import Orders
+from drainer.delivery.holds import LiveHolds
+from drainer.delivery.leases import SourceLeases
+from drainer.delivery.settings import DrainSettings
 from drainer.delivery.source_claims import SourceClaims
 from drainer.errors import DrainerError, LedgerError, LedgerLost, OwnedElsewhere
 from drainer.ledger.engine import in_use
 from drainer.ledger.owner import RECONNECT_FOR
 from drainer.ledger.query.selection import remains
-from drainer.ledger.reader import Report
-from drainer.ledger.records import Decision, Kind
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
 from drainer.ledger.reserve import DELIVERED, Reserve
 from drainer.runtime.host_limits import affordable, descriptors
 from drainer.runtime.process import utcnow
-from drainer.runtime.workers import Helper
-from drainer.smtp.health_check import Health
-from drainer.sources.protocol import Source, Taken
-from drainer.telemetry.client import Exporting, start_export
+from drainer.runtime.workers import WorkerProcess
+from drainer.smtp.health_check import HealthReport
+from drainer.sources.protocol import HeldCount, Source
+from drainer.telemetry.client import ExportProcess, start_export
 
 INTERRUPTED = 130
 SHOWN_RECORDS = 20
 
 
 @dataclass(slots=True, kw_only=True)
-class Run:
+class DrainRequest:
     """One run: what it is told to do, and where it remembers."""
 
     config: Config
-    orders: Orders
+    orders: DrainSettings
     sources: list[Source]
     url: LedgerURL
     check: bool = True
@@ -64,18 +64,20 @@ class Run:
     take_over: bool = False
 
 
-class Helpers(NamedTuple):
+class WorkerProcesses(NamedTuple):
     """The processes of a run."""
 
-    scanner: Helper
-    writer: Helper
-    exporter: Helper | None
+    scanner: WorkerProcess
+    writer: WorkerProcess
+    exporter: WorkerProcess | None
 
 
 @contextmanager
-def helpers(make: Callable[[], Helper], *, exports: bool) -> Iterator[Helpers]:
+def helpers(
+    make: Callable[[], WorkerProcess], *, exports: bool
+) -> Iterator[WorkerProcesses]:
     """Have the processes of a run; leaving ends them."""
-    found = Helpers(make(), make(), make() if exports else None)
+    found = WorkerProcesses(make(), make(), make() if exports else None)
     try:
         yield found
     finally:
@@ -98,25 +100,25 @@ def settled(config: Config, sources: list[Source], voice: Voice) -> Config:
     return config
 
 
-class Parts(NamedTuple):
+class RunParts(NamedTuple):
     """What works together in a run."""
 
     ledger: Ledger
     drain: Drain
-    leases: Leases
-    takings: Takings
+    leases: SourceLeases
+    takings: LiveHolds
 
 
-class Ended(NamedTuple):
+class RunResult(NamedTuple):
     """How a run ended."""
 
-    parts: Parts
+    parts: RunParts
     code: int
     error: DrainerError | None
     at: datetime
 
 
-def assembled(run: Run, found: Helpers) -> Parts:
+def assembled(run: DrainRequest, found: WorkerProcesses) -> RunParts:
     """Return what is to work together; nothing is begun."""
     ledger = Ledger(
         run.url,
@@ -126,14 +128,17 @@ def assembled(run: Run, found: Helpers) -> Parts:
     )
     shared = run.sources if run.orders.acknowledge else ()
     taken = shared if run.orders.scans else ()
-    leases = Leases(shared)
+    leases = SourceLeases(shared)
     drain = Drain(run.orders, run.sources, ledger, leases=leases, at_hand=found.scanner)
-    return Parts(ledger, drain, leases, Takings(taken, lock_folder(run.url)))
+    return RunParts(ledger, drain, leases, LiveHolds(taken, lock_folder(run.url)))
 
 
 async def carried_out(
-    run: Run, found: Helpers, work: Callable[[Parts], Awaitable[None]], voice: Voice
-) -> Ended:
+    run: DrainRequest,
+    found: WorkerProcesses,
+    work: Callable[[RunParts], Awaitable[None]],
+    voice: Voice,
+) -> RunResult:
     """Claim the sources, start a run, let it ``work``, and end it, whatever happens.
 
     Without an exporter among the helpers its traces are not exported here. Raises
@@ -149,7 +154,7 @@ async def carried_out(
         await asyncio.to_thread(claims.release, run.url, code)
 
 
-def _claimed(run: Run, voice: Voice) -> SourceClaims:
+def _claimed(run: DrainRequest, voice: Voice) -> SourceClaims:
     """Claim what is drained; a rehearsal, which acknowledges nothing, claims nothing.
 
     A run that scans nothing leaves a claimed source out, and does the rest.
@@ -168,12 +173,12 @@ def _claimed(run: Run, voice: Voice) -> SourceClaims:
 
 
 async def _claimed_run(
-    run: Run,
-    found: Helpers,
-    work: Callable[[Parts], Awaitable[None]],
+    run: DrainRequest,
+    found: WorkerProcesses,
+    work: Callable[[RunParts], Awaitable[None]],
     voice: Voice,
     replaced: Sequence[tuple[str, str]],
-) -> Ended:
+) -> RunResult:
     """Do the run on the sources that were claimed; some from another ledger."""
     run.orders = within_limits(run.orders, voice)
     parts = assembled(run, found)
@@ -196,13 +201,13 @@ async def _claimed_run(
     tell_reserve(voice, ledger.reserve)
     failure = await _give_back(parts.takings, run.url, voice)
     code, error = _exit_code(run, drain, error or failure)
-    ended = Ended(parts, code, error, utcnow())
+    ended = RunResult(parts, code, error, utcnow())
     if exporting and not await asyncio.to_thread(exporting.finish):
         voice.warn("not all traces could be sent; the next run will")
     return ended
 
 
-def within_limits(orders: Orders, voice: Voice) -> Orders:
+def within_limits(orders: DrainSettings, voice: Voice) -> DrainSettings:
     """Return orders for as many connections as there are descriptors for."""
     most = max(1, affordable(orders.connections))
     if most < orders.connections:
@@ -258,7 +263,7 @@ def tell_reserve(voice: Voice, reserve: Reserve) -> None:
         )
 
 
-async def drained(run: Run, parts: Parts, voice: Voice) -> None:
+async def drained(run: DrainRequest, parts: RunParts, voice: Voice) -> None:
     """Take what is to be sent, and send it, unless told to stop before."""
     drain = parts.drain
     await parts.leases.start(await asyncio.to_thread(_identity, run.url))
@@ -267,23 +272,23 @@ async def drained(run: Run, parts: Parts, voice: Voice) -> None:
         await drain.run()
 
 
-async def _take(takings: Takings, drain: Drain, voice: Voice) -> None:
+async def _take(takings: LiveHolds, drain: Drain, voice: Voice) -> None:
     """Take from servers that run what this drain is going to send."""
-    total = Taken()
+    total = HeldCount()
     rules, tally = drain.orders.admission, drain.tally
     async for _, taken in takings.take(rules, lambda: tally.interrupted):
-        total = Taken(*map(sum, zip(total, taken, strict=True)))
+        total = HeldCount(*map(sum, zip(total, taken, strict=True)))
     tell_taken(voice, total)
 
 
 async def _give_back(
-    takings: Takings, url: LedgerURL, voice: Voice
+    takings: LiveHolds, url: LedgerURL, voice: Voice
 ) -> DrainerError | None:
     """Give back what is not finished; return why that is not possible."""
     if not takings:
         return None
     try:
-        with in_use(url), Report(url, patience=RECONNECT_FOR) as report:
+        with in_use(url), LedgerReader(url, patience=RECONNECT_FOR) as report:
             returned = await takings.give_back(report)
     except OwnedElsewhere:  # then it is not ours
         return None
@@ -300,15 +305,17 @@ def _taken_over(url: str, former: str) -> Decision:
     """Return the record of a source that was taken over from another ledger."""
     evidence: dict[str, object] = {"source": url, "from": former}
     rule = "operator-take-over"
-    return Decision(at=utcnow(), kind=Kind.OPERATOR, rule=rule, evidence=evidence)
+    return Decision(
+        at=utcnow(), kind=DecisionKind.OPERATOR, rule=rule, evidence=evidence
+    )
 
 
-def health_decisions(health: Health) -> Iterator[Decision]:
+def health_decisions(health: HealthReport) -> Iterator[Decision]:
     """Yield the record of a health check, one per stage."""
     for finding in health.findings:
         yield Decision(
             at=utcnow(),
-            kind=Kind.HEALTH,
+            kind=DecisionKind.HEALTH,
             rule=f"health-{finding.stage.split(' ')[0]}",
             verdict=finding.verdict,
             reply=finding.reply,
@@ -325,11 +332,13 @@ def _identity(url: LedgerURL) -> str:
 
     A rerun has at once what a dead run had leased, and knows what that run sent.
     """
-    with Report(url, patience=RECONNECT_FOR) as report:
+    with LedgerReader(url, patience=RECONNECT_FOR) as report:
         return report.identity()
 
 
-def _exporting(run: Run, exporter: Helper | None) -> Exporting | None:
+def _exporting(
+    run: DrainRequest, exporter: WorkerProcess | None
+) -> ExportProcess | None:
     if exporter is None:
         return None
     return start_export(run.config.telemetry, run.url, lock_folder(run.url), exporter)
@@ -359,7 +368,7 @@ def _since_start(error: DrainerError, url: LedgerURL) -> DrainerError:
 
 
 def _exit_code(
-    run: Run, drain: Drain, error: DrainerError | None
+    run: DrainRequest, drain: Drain, error: DrainerError | None
 ) -> tuple[int, DrainerError | None]:
     """Return the code, and the error. Where several apply: 1, 130, 4, 5, 0."""
     if error is not None:
@@ -372,7 +381,7 @@ def _exit_code(
         return 4, None
     urls = [source.url for source in run.sources]
     try:
-        with in_use(run.url), Report(run.url, patience=RECONNECT_FOR) as report:
+        with in_use(run.url), LedgerReader(run.url, patience=RECONNECT_FOR) as report:
             left = remains(report, urls, run.orders.choice)
     except LedgerError as lost:
         return lost.exit_code, lost

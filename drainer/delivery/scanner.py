@@ -14,13 +14,13 @@ from typing import NamedTuple
 from drainer.delivery.loader import chosen
 from drainer.errors import DrainerError, SourceError, UsageError
 from drainer.ledger.codec import listing_of
-from drainer.ledger.records import Listing, Met
-from drainer.mail.content import Held
+from drainer.ledger.records import ScanBatch, ScanRow
+from drainer.mail.content import HeldContent
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Selection
 from drainer.runtime import workers as helpers
 from drainer.runtime.ipc import FrameError, framed, read
-from drainer.runtime.workers import Helper
+from drainer.runtime.workers import WorkerProcess
 from drainer.sources.protocol import Source
 
 BATCH_MESSAGES = 200
@@ -35,7 +35,7 @@ _PIPE_LIMIT = 1024 * 1024
 _ERRORS = {each.__name__: each for each in (SourceError, UsageError)}
 
 
-class Failure(NamedTuple):
+class ScanFailure(NamedTuple):
     """Why a scan failed."""
 
     kind: str
@@ -47,15 +47,15 @@ class Failure(NamedTuple):
         return _ERRORS.get(self.kind, DrainerError)(self.message, hint=self.hint)
 
 
-class Batch(NamedTuple):
+class ScanPart(NamedTuple):
     """A part of a scan as it travels; neither of them at the end."""
 
-    met: Met | None = None
-    failure: Failure | None = None
+    met: ScanBatch | None = None
+    failure: ScanFailure | None = None
 
 
 @contextlib.asynccontextmanager
-async def scanner() -> AsyncIterator[Helper]:
+async def scanner() -> AsyncIterator[WorkerProcess]:
     """Have a helper that scans; leaving ends it."""
     helper = helpers.start()
     try:
@@ -65,8 +65,8 @@ async def scanner() -> AsyncIterator[Helper]:
 
 
 async def scan(
-    helper: Helper, source: Source, rules: Admission, selection: Selection
-) -> AsyncIterator[Met]:
+    helper: WorkerProcess, source: Source, rules: Admission, selection: Selection
+) -> AsyncIterator[ScanBatch]:
     """Yield what a helper, which is used up by it, lists of a source, in batches.
 
     Raises SourceError when the spool as a whole cannot be read.
@@ -76,7 +76,7 @@ async def scan(
     try:
         while True:
             try:
-                batch = await read(stream, Batch, MAX_BATCH_BYTES)
+                batch = await read(stream, ScanPart, MAX_BATCH_BYTES)
             except (asyncio.IncompleteReadError, FrameError):
                 message = "the scan of the spool ended unexpectedly"
                 raise SourceError(message, hint="run it again; see above") from None
@@ -91,14 +91,14 @@ async def scan(
 
 def _listings(
     source: Source, rules: Admission, selection: Selection
-) -> Iterator[Listing | None]:
+) -> Iterator[ScanRow | None]:
     """Yield what is selected as rows, and None for each of the rest."""
     for scanned in chosen(source, rules, selection, digest=True):
         if scanned is None:
             yield None
             continue
         content = scanned.spooled.content
-        data = content.data if isinstance(content, Held) else None
+        data = content.data if isinstance(content, HeldContent) else None
         yield listing_of(scanned, data)
 
 
@@ -106,7 +106,7 @@ def serve(
     link: socket.socket, order: tuple[Source, Admission, Selection], _: Sequence[int]
 ) -> int:
     """Scan what the order names, and write it to the link (helper.JOBS)."""
-    batch = Met([], 0)
+    batch = ScanBatch([], 0)
     size, limit = 0, FIRST_BATCH
     try:
         for listing in _listings(*order):
@@ -116,14 +116,14 @@ def serve(
             batch.listings.append(listing)
             size += len(listing.content or b"")
             if len(batch.listings) >= limit or size >= BATCH_BYTES:
-                link.sendall(framed(Batch(batch)))
-                batch, size, limit = Met([], 0), 0, BATCH_MESSAGES
+                link.sendall(framed(ScanPart(batch)))
+                batch, size, limit = ScanBatch([], 0), 0, BATCH_MESSAGES
         if any(batch):
-            link.sendall(framed(Batch(batch)))
-        link.sendall(framed(Batch()))
+            link.sendall(framed(ScanPart(batch)))
+        link.sendall(framed(ScanPart()))
     except DrainerError as error:
-        failure = Failure(type(error).__name__, str(error), error.hint)
-        link.sendall(framed(Batch(failure=failure)))
+        failure = ScanFailure(type(error).__name__, str(error), error.hint)
+        link.sendall(framed(ScanPart(failure=failure)))
     except (BrokenPipeError, ConnectionResetError):
         return 0  # the drain is over
     return 0

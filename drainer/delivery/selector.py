@@ -9,12 +9,12 @@ import time
 from dataclasses import replace
 from datetime import datetime
 
-from drainer.delivery.settings import Orders
-from drainer.ledger.query.selection import Asking, Waiting, look
-from drainer.ledger.reader import Report
+from drainer.delivery.settings import DrainSettings
+from drainer.ledger.query.selection import DueList, DueQuery, look
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import to_micros
 from drainer.ledger.repository import Ledger
-from drainer.policy.recipient.delivery import Job
+from drainer.policy.recipient.delivery import Delivery
 from drainer.runtime.process import utcnow
 
 CLAIM = 200
@@ -23,17 +23,17 @@ LOOKS = 20
 """Looking takes at most one part of so many of the time."""
 
 
-class Picker:
+class Selector:
     """The choice of one drain, and how much of its limit is left."""
 
-    def __init__(self, orders: Orders, ledger: Ledger, urls: list[str]) -> None:
+    def __init__(self, orders: DrainSettings, ledger: Ledger, urls: list[str]) -> None:
         """Nothing is read before the first ``claim``."""
         self._choice = orders.choice
         self._picks_all = orders.choice.selection.is_all
         self._lifetime = orders.schedule.lifetime
         self._ledger = ledger
         self._urls = urls
-        self._waiting = Waiting()
+        self._waiting = DueList()
         self._look_after = 0.0
         #: How many more messages may be begun; None: as many as there are.
         self.left = orders.choice.limit
@@ -50,7 +50,7 @@ class Picker:
         """Whether everything must be known before anything may be begun."""
         return self._choice.order is not None
 
-    def pick(self, job: Job) -> Job | None:
+    def pick(self, job: Delivery) -> Delivery | None:
         """Return a claimed job with those recipients that are selected, if any."""
         if self._picks_all:
             return job
@@ -68,7 +68,7 @@ class Picker:
         if self.left is not None:
             self.left = max(0, self.left - messages)
 
-    async def claim(self, until: datetime, *, twins: bool) -> list[Job]:
+    async def claim(self, until: datetime, *, twins: bool) -> list[Delivery]:
         """Claim some of what fell due by then; look again if it is time to.
 
         Without ``twins``, no message that only its locator names.
@@ -92,7 +92,7 @@ class Picker:
         await self._ledger.sync()
         begun = time.monotonic()
         now = utcnow()
-        asking = Asking(
+        asking = DueQuery(
             sources=self._urls,
             choice=self._choice,
             run=self._ledger.run_id,
@@ -104,8 +104,8 @@ class Picker:
         ended = time.monotonic()
         self._look_after = ended + max(0.5, LOOKS * (ended - begun))
 
-    def _read(self, asking: Asking) -> Waiting:
-        with Report(self._ledger.url) as report:
+    def _read(self, asking: DueQuery) -> DueList:
+        with LedgerReader(self._ledger.url) as report:
             return look(report, asking)
 
     async def next_due(self, until: datetime) -> int | None:

@@ -5,18 +5,18 @@ from dataclasses import field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from drainer.bounce.settings import Bouncing
-from drainer.delivery.latency import Pulse
+from drainer.bounce.settings import BounceSettings
+from drainer.delivery.latency import LatencyStats
 from drainer.delivery.pacing.load import LoadSource
 from drainer.ledger.breaker_waits import USUAL_BRAKE, Brake
-from drainer.ledger.records import Decision, Kind
+from drainer.ledger.records import Decision, DecisionKind
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice
-from drainer.policy.breaker.detector import USUAL_WINDOWS, Windows
+from drainer.policy.breaker.detector import USUAL_WINDOWS, DetectorThresholds
 from drainer.policy.classify.rules import Rule
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.pacing.rate import Rates
-from drainer.policy.recipient.retry import Schedule
+from drainer.policy.recipient.retry import RetrySchedule
 from drainer.runtime.process import utcnow
 from drainer.runtime.values import dataclass
 from drainer.smtp.connection import Connection
@@ -24,7 +24,7 @@ from drainer.smtp.route import Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class PacingSettings:
     """How it is found out what the primary bears."""
 
     adaptive: bool = True
@@ -36,15 +36,15 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
+class DrainSettings:
     """What a drain is told to do."""
 
     route: Route
     admission: Admission
-    schedule: Schedule
+    schedule: RetrySchedule
     connections: int
     rates: Rates
-    pace: Pace
+    pace: PacingSettings
     pauses: tuple[timedelta, ...]
     give_up_after: timedelta
     #: Whether the sources are read for new mail, or only what is known goes on.
@@ -57,9 +57,9 @@ class Orders:
     #: How long a refusal rests; None = longer on the first day after an outage.
     confirm_after: timedelta | None = None
     brake: Brake = USUAL_BRAKE
-    windows: Windows = USUAL_WINDOWS
+    windows: DetectorThresholds = USUAL_WINDOWS
     #: Who is proven, and who we are to senders; None: nobody is ever told.
-    bouncing: Bouncing | None = None
+    bouncing: BounceSettings | None = None
     #: Where copies of what may become final without being delivered are kept.
     quarantine: Path | None = None
     #: The operator's own rules about replies.
@@ -72,7 +72,7 @@ class Orders:
 
 
 @dataclass(slots=True)
-class Tally:
+class Progress:
     """What a drain has done so far, for the progress line and the summary."""
 
     started: datetime
@@ -106,7 +106,7 @@ class Tally:
     #: What the drain waits for, in words; '' while it works.
     waiting: str = ""
     #: How fast the primary answers.
-    pulse: Pulse = field(default_factory=Pulse)
+    pulse: LatencyStats = field(default_factory=LatencyStats)
     interrupted: bool = False
     defects: int = 0
     #: A bit for each message that was counted, by its number in the ledger.
@@ -135,7 +135,7 @@ def connected(connection: Connection) -> Decision:
     ]
     return Decision(
         at=utcnow(),
-        kind=Kind.CONNECTION,
+        kind=DecisionKind.CONNECTION,
         rule="connected",
         reply=str(connection.banner),
         evidence={

@@ -14,9 +14,9 @@ from pathlib import Path
 from drainer.errors import DrainerError, SourceClaimed
 from drainer.ledger import engine
 from drainer.ledger.engine import LedgerURL
-from drainer.ledger.reader import Report
-from drainer.sources.common.claim import Claimant, OnDisk, SourceClaim
-from drainer.sources.protocol import Source, Taking
+from drainer.ledger.reader import LedgerReader
+from drainer.sources.common.claim import Claimant, FileSource, SourceClaim
+from drainer.sources.protocol import LiveSource, Source
 
 _FINISHED = frozenset({0, 5})
 _RETURNED = frozenset({0, 3, 4, 5, 130})
@@ -28,8 +28,8 @@ class SourceClaims:
 
     def __init__(self, sources: Iterable[Source], folders: Sequence[Path]) -> None:
         """Claim nothing yet; ``folders`` are for what cannot be written."""
-        self._sources: dict[str, OnDisk] = {
-            source.url: source for source in sources if isinstance(source, OnDisk)
+        self._sources: dict[str, FileSource] = {
+            source.url: source for source in sources if isinstance(source, FileSource)
         }
         self._folders = folders
         self._claims: dict[str, SourceClaim] = {}
@@ -54,7 +54,7 @@ class SourceClaims:
         if not self._sources:
             return
         engine.connect(ledger, create=True).dispose()
-        with Report(ledger) as report:
+        with LedgerReader(ledger) as report:
             identity = report.identity()
         claimant = Claimant(identity, shown, socket.gethostname(), _user())
         try:
@@ -73,15 +73,15 @@ class SourceClaims:
     def release(self, ledger: LedgerURL, code: int) -> None:
         """Release all after a run with this exit code; remove what is done with."""
         done: set[str] = set()
-        with suppress(DrainerError), Report(ledger) as report:
+        with suppress(DrainerError), LedgerReader(ledger) as report:
             done = {url for url in self._claims if self._is_done(report, url, code)}
         for url, claim in self._claims.items():
             claim.release(finished=url in done)
 
-    def _is_done(self, report: Report, url: str, code: int) -> bool:
+    def _is_done(self, report: LedgerReader, url: str, code: int) -> bool:
         """Tell whether the source holds nothing that was, or is to be, delivered."""
         source, claim = self._sources[url], self._claims[url]
-        if isinstance(source, Taking) and code in _RETURNED:
+        if isinstance(source, LiveSource) and code in _RETURNED:
             return True
         if not report.has_messages(url):
             return claim.is_new or (source.acknowledges and code in _FINISHED)

@@ -14,23 +14,23 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from drainer.bounce.decider import Bouncer
-from drainer.delivery.leases import Leases
-from drainer.delivery.ready_queue import Backlog
+from drainer.bounce.decider import BounceDecider
+from drainer.delivery.leases import SourceLeases
+from drainer.delivery.ready_queue import ReadyQueue
 from drainer.errors import HostLimit, LedgerLost, SourceError
-from drainer.ledger.records import Closed, Conflict, Opened, Outcome
+from drainer.ledger.records import AttemptEnd, AttemptStart, StateConflict, WriteOutcome
 from drainer.ledger.repository import Ledger
 from drainer.ledger.writer.client import Then
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, Problem
 from drainer.mail.reply import Lost, Stage
-from drainer.policy.recipient.delivery import Job
+from drainer.policy.recipient.delivery import Delivery
 from drainer.policy.recipient.judge import (
-    Judged,
-    Moment,
-    Permit,
-    Policy,
-    Standing,
+    BouncePermit,
+    BreakerView,
+    ClassifiedResult,
+    RetryPolicy,
+    SettleContext,
     excuse,
     judge,
 )
@@ -38,9 +38,9 @@ from drainer.policy.recipient.settle import Settlement, settle
 from drainer.policy.recipient.state import FINAL
 from drainer.runtime.process import utcnow
 from drainer.smtp.commands import misfit
-from drainer.smtp.rate_limiter import Throttle
+from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
-from drainer.smtp.transaction import Work
+from drainer.smtp.transaction import Transaction
 
 WORTH_TELLING = 0.001
 """Seconds of waiting for the throttle that the trace shows."""
@@ -53,7 +53,7 @@ def attempt_id() -> int:
     return (time.time_ns() // 1000 << 12) | random.getrandbits(12)
 
 
-def _stages(work: Work) -> tuple[tuple[str, int, str], ...]:
+def _stages(work: Transaction) -> tuple[tuple[str, int, str], ...]:
     waited: tuple[tuple[str, int, str], ...] = ()
     if work.waited >= WORTH_TELLING:
         waited = (("throttle.wait", 0, f"{work.waited:.3f} s"),)
@@ -64,30 +64,32 @@ def _stages(work: Work) -> tuple[tuple[str, int, str], ...]:
     return (*waited, *told)
 
 
-class Watcher(Protocol):
+class DeliveryEvents(Protocol):
     """Who is told what became of the attempts."""
 
     def flowing(self, *, behind: bool = False) -> bool:
         """Whether another message may be begun; ``behind`` the dot of one before it."""
         ...
 
-    def barred(self, work: Work) -> Mapping[str, str]:
+    def barred(self, work: Transaction) -> Mapping[str, str]:
         """Return recipient domains that must wait, each with the refusal.
 
         Without one it is not yet clear whether they are refused.
         """
         ...
 
-    def unused(self, work: Work) -> None:
+    def unused(self, work: Transaction) -> None:
         """Take note that admitted work was not begun after all."""
 
-    def observe(self, work: Work, judged: Sequence[Judged], now: datetime) -> None:
+    def observe(
+        self, work: Transaction, judged: Sequence[ClassifiedResult], now: datetime
+    ) -> None:
         """Look at an attempt before it is settled."""
 
-    def settled(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+    def settled(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
         """Take note that an attempt ended; its record is under way."""
 
-    def recorded(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+    def recorded(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
         """Take note that the record of an attempt is durable."""
 
     def defect(self, error: Exception) -> None:
@@ -98,21 +100,21 @@ class Watcher(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Lane:
+class DeliveryWorker:
     """One session's line: feeds it, and writes down what it did."""
 
-    backlog: Backlog
+    backlog: ReadyQueue
     ledger: Ledger
-    throttle: Throttle
-    policy: Policy
-    watcher: Watcher
-    leases: Leases
-    standing: Standing
-    bouncer: Bouncer | None
+    throttle: RateLimiter
+    policy: RetryPolicy
+    watcher: DeliveryEvents
+    leases: SourceLeases
+    standing: BreakerView
+    bouncer: BounceDecider | None
     idle: float
     address: str = ""
     _openings: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
-    _begun: dict[int, Work] = field(default_factory=dict)
+    _begun: dict[int, Transaction] = field(default_factory=dict)
 
     async def serve(self, session: Session) -> None:
         """Run a session to its end; a failure of ours holds just its messages."""
@@ -142,7 +144,7 @@ class Lane:
                 if work.dotted:
                     self.ledger.reserve.keep_unknown(work.attempt, work.job, utcnow())
 
-    async def next(self, session: Session) -> Work | None:
+    async def next(self, session: Session) -> Transaction | None:
         """Wait for a message that fits this primary, and for the throttle."""
         self.address = session.connection.address
         while self.watcher.flowing() and (
@@ -170,7 +172,7 @@ class Lane:
             return work
         return None
 
-    async def next_now(self, session: Session) -> Work | None:
+    async def next_now(self, session: Session) -> Transaction | None:
         """Return a message that can be begun at once, behind a final dot."""
         while self.watcher.flowing(behind=True) and (work := self.backlog.take_now()):
             admitted = self._admit(work, session)
@@ -192,31 +194,31 @@ class Lane:
         """Wait until so many octets may leave."""
         await self.throttle.octets(size)
 
-    async def durable(self, work: Work) -> bool:
+    async def durable(self, work: Transaction) -> bool:
         """Wait until the attempt is on disk; False: it must not be sent."""
         try:
             await self._openings[work.attempt]
             return await self.leases.begin(work.spooled.message)
-        except Conflict:
+        except StateConflict:
             return False
         except (LedgerLost, SourceError) as error:
             self.watcher.failed(error)
             return False
 
-    def ended(self, work: Work, following: Work | None) -> None:
+    def ended(self, work: Transaction, following: Transaction | None) -> None:
         """Settle an attempt; its outcome shares a commit with the next opening."""
         self._close(work)
         if following is not None:
             self._open(following)
 
-    def refuse(self, work: Work, problem: Problem) -> None:
+    def refuse(self, work: Transaction, problem: Problem) -> None:
         """Hold a message that is not to be sent; the primary is not asked."""
         work.started = time.monotonic()
         work.end_rest(Stage.MAIL, problem)
         self._open(work)
         self._close(work)
 
-    def _admit(self, work: Work, session: Session) -> Work | None:
+    def _admit(self, work: Transaction, session: Session) -> Transaction | None:
         """Return what may go of work that was taken; the rest is settled or put back.
 
         Whoever is behind the breaker of its domain waits there.
@@ -229,8 +231,8 @@ class Lane:
         return None if barred else self._fit(work, session)
 
     def _leave_behind(
-        self, work: Work, barred: Mapping[str, str], session: Session
-    ) -> Work | None:
+        self, work: Transaction, barred: Mapping[str, str], session: Session
+    ) -> Transaction | None:
         """Settle the recipients behind a breaker; return the others, if any."""
         claimed = work.job.claimed
         going = tuple(each for each in claimed if each.domain not in barred)
@@ -244,11 +246,11 @@ class Lane:
         self.refuse(rest, problem)
         return self._fit(work, session)
 
-    def _put_back(self, work: Work) -> None:
+    def _put_back(self, work: Transaction) -> None:
         self.watcher.unused(work)
         self.backlog.put_back(work)
 
-    def _misfits(self, work: Work, session: Session) -> bool:
+    def _misfits(self, work: Transaction, session: Session) -> bool:
         recipients = [claimed.recipient for claimed in work.job.claimed]
         message = work.spooled.message
         problem = misfit(message, work.facts, recipients, session.extensions)
@@ -257,7 +259,7 @@ class Lane:
         self.refuse(work, problem)
         return True
 
-    def _fit(self, work: Work, session: Session) -> Work:
+    def _fit(self, work: Transaction, session: Session) -> Transaction:
         """Return as much of the work as the primary takes in one transaction."""
         limit = session.max_recipients
         if 0 < limit < len(work.job.claimed) and limit < len(list(work.addressed)):
@@ -265,10 +267,10 @@ class Lane:
         work.has_dsn = "dsn" in session.extensions
         return work
 
-    def _open(self, work: Work) -> None:
+    def _open(self, work: Transaction) -> None:
         work.attempt = attempt_id()
         ago = time.monotonic() - work.started if work.started else 0.0
-        opened = Opened(
+        opened = AttemptStart(
             id=work.attempt,
             job=work.job,
             connection=self.address,
@@ -277,9 +279,9 @@ class Lane:
         self._openings[work.attempt] = self._opening(opened)
         self._begun[work.attempt] = work
 
-    def _close(self, work: Work) -> None:
+    def _close(self, work: Transaction) -> None:
         now = utcnow()
-        moment = Moment(
+        moment = SettleContext(
             now=now,
             draw=random.random(),  # noqa: S311 - jitter, not a secret
             sender_domain=domain_of(work.job.message.envelope.reverse_path),
@@ -295,7 +297,7 @@ class Lane:
         finished = work.job.whole and all(s.state in FINAL for s in settlements)
         self._openings.pop(work.attempt, None)
         self._begun.pop(work.attempt, None)
-        closed = Closed(
+        closed = AttemptEnd(
             id=work.attempt,
             job=work.job,
             ended=now,
@@ -308,12 +310,14 @@ class Lane:
         self._settle(closed, functools.partial(self._settled, work, settlements))
         self.watcher.settled(work, settlements)
 
-    def _permit(self, job: Job, now: datetime) -> Callable[[Judged], Permit] | None:
+    def _permit(
+        self, job: Delivery, now: datetime
+    ) -> Callable[[ClassifiedResult], BouncePermit] | None:
         if self.bouncer is None:
             return None
         return functools.partial(self.bouncer.permit, job, now=now)
 
-    def _opening(self, opened: Opened) -> "asyncio.Future[None]":
+    def _opening(self, opened: AttemptStart) -> "asyncio.Future[None]":
         """Hand an opening to the ledger; its failure is told to who awaits it."""
         try:
             return self.ledger.submit(opened)
@@ -324,7 +328,7 @@ class Lane:
             future.exception()  # so that nobody complains when it is not awaited
             return future
 
-    def _settle(self, closed: Closed, then: Then) -> None:
+    def _settle(self, closed: AttemptEnd, then: Then) -> None:
         """Hand an outcome to the ledger; its failure is told, never raised."""
         try:
             self.ledger.settle(closed, then)
@@ -332,7 +336,10 @@ class Lane:
             self.watcher.failed(error)
 
     def _settled(
-        self, work: Work, settlements: tuple[Settlement, ...], outcome: Outcome
+        self,
+        work: Transaction,
+        settlements: tuple[Settlement, ...],
+        outcome: WriteOutcome,
     ) -> None:
         if outcome.error is None:
             self.watcher.recorded(work, settlements)

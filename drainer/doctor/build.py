@@ -12,8 +12,8 @@ from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.doctor import probe_backup as backups
 from drainer.doctor import probe_host
 from drainer.doctor import probe_primary as primary
-from drainer.doctor.probe_dns import Named
-from drainer.doctor.run import Order
+from drainer.doctor.probe_dns import NamedHosts
+from drainer.doctor.run import DoctorSettings
 from drainer.errors import UsageError
 from drainer.ledger.write_probe import try_writing
 from drainer.mail.envelope import is_ascii
@@ -28,7 +28,7 @@ STRICT_SENDER = "drainer-doctor@example.com"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class DoctorRequest:
     """What an operator asks the doctor."""
 
     domain: str
@@ -41,7 +41,7 @@ class Asked:
     send_tests: bool = False
 
 
-def make_examination(config: Config, asked: Asked) -> Order:
+def make_examination(config: Config, asked: DoctorRequest) -> DoctorSettings:
     """Return what is looked at; UsageError for what cannot be."""
     domain = _domain(asked.domain)
     primary_host = _normal(config.primary.host)
@@ -57,18 +57,18 @@ def make_examination(config: Config, asked: Asked) -> Order:
     servers = make_evidence(config).servers
     probe = make_probe(config)
     known = probe.accept or ((recipient,) if recipient else ())
-    return Order(
-        named=Named(domain=domain, primary=primary_host, backups=tuple(named)),
+    return DoctorSettings(
+        named=NamedHosts(domain=domain, primary=primary_host, backups=tuple(named)),
         servers=servers,
         ports={host: port for host, port in named.items() if port is not None},
-        backups=backups.Visit(
+        backups=backups.BackupProbe(
             domain=domain,
             helo=config.primary.helo,
             sender=config.health.sender,
             recipient=recipient,
             tested=frozenset(named) if asked.send_tests else frozenset(),
         ),
-        primary=primary.Visit(
+        primary=primary.PrimaryProbe(
             route=make_route(config),
             probe=replace(probe, accept=known, reject_domain=domain),
             servers=servers,
@@ -109,7 +109,7 @@ def _normal(host: str) -> str:
     return host.lower().rstrip(".")
 
 
-def _recipient(config: Config, asked: Asked, domain: str) -> str:
+def _recipient(config: Config, asked: DoctorRequest, domain: str) -> str:
     """Return an address of the domain, which it may bear in its other spelling."""
     known = (asked.recipient,) if asked.recipient else config.health.accept
     for address in known:
@@ -129,12 +129,12 @@ def _strict_sender(address: str) -> str:
     raise UsageError(message, hint="give a sender that needs no SMTPUTF8")
 
 
-def _places(config: Config) -> probe_host.Places:
+def _places(config: Config) -> probe_host.HostPlaces:
     url = ledger_url(config)
     folders = {"quarantine": quarantine_folder(url)}
     if url.get_backend_name() == "sqlite":
         folders = {"ledger": folders["quarantine"].parent, **folders}
-    return probe_host.Places(
+    return probe_host.HostPlaces(
         ledger=databases.shown(url),
         write=partial(try_writing, url),
         folders=folders,

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-from drainer.doctor.checks.facts import Said
+from drainer.doctor.checks.facts import DialogueAnswer
 from drainer.mail.reply import Stage
-from drainer.smtp.connection import Connection, Failed, connect
+from drainer.smtp.connection import ConnectFailed, Connection, connect
 from drainer.smtp.route import Route, Timeouts
 
 LIMITS = Timeouts(
@@ -24,19 +24,19 @@ _DATE = re.compile(
 
 
 @dataclass(slots=True)
-class Talk:
+class Dialogue:
     """One session; whatever the peer does becomes an answer."""
 
     connection: Connection
     limits: Timeouts
 
-    async def say(self, stage: Stage, command: str) -> Said:
+    async def say(self, stage: Stage, command: str) -> DialogueAnswer:
         """Send a command and return what comes back."""
         wire = self.connection.wire
         wire.write(command.encode() + b"\r\n")
-        return Said(stage=stage, answer=await wire.reply(self.limits.rcpt))
+        return DialogueAnswer(stage=stage, answer=await wire.reply(self.limits.rcpt))
 
-    async def ask(self, sender: str, recipient: str) -> Said:
+    async def ask(self, sender: str, recipient: str) -> DialogueAnswer:
         """Return what MAIL, or else RCPT, is answered, in a transaction of its own."""
         said = await self.say(Stage.MAIL, f"MAIL FROM:<{sender}>")
         if said.is_accepted:
@@ -53,14 +53,16 @@ class Talk:
 
 async def open_talk(
     route: Route, *, tls: str, verify: bool = False
-) -> tuple[Talk | None, Said]:
+) -> tuple[Dialogue | None, DialogueAnswer]:
     """Open a session; return it, or None, and how opening ended."""
     answer = await connect(replace(route, tls=tls, verify=verify))
-    steps = [Said(stage=step.stage, answer=step.answer) for step in answer.steps]
-    if isinstance(answer, Failed):
+    steps = [
+        DialogueAnswer(stage=step.stage, answer=step.answer) for step in answer.steps
+    ]
+    if isinstance(answer, ConnectFailed):
         return None, steps[-1]
     greeted = [said for said in steps if said.stage is Stage.EHLO]
-    return Talk(answer, route.timeouts), greeted[-1]
+    return Dialogue(answer, route.timeouts), greeted[-1]
 
 
 def seconds_ahead(banner: str, now: datetime) -> float | None:

@@ -8,15 +8,21 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from drainer.doctor.checks.facts import Backup, Certificate, Said
-from drainer.doctor.dialogue import LIMITS, LOOK_SECONDS, Talk, open_talk, seconds_ahead
+from drainer.doctor.checks.facts import BackupFacts, Certificate, DialogueAnswer
+from drainer.doctor.dialogue import (
+    LIMITS,
+    LOOK_SECONDS,
+    Dialogue,
+    open_talk,
+    seconds_ahead,
+)
 from drainer.doctor.test_messages import eicar, gtube
 from drainer.mail.reply import Lost, Stage
 from drainer.runtime.process import utcnow
 from drainer.runtime.values import dataclass
 from drainer.smtp.certificate import describe
-from drainer.smtp.connection import Connection, Failed, connect
-from drainer.smtp.post import Letter, post
+from drainer.smtp.connection import ConnectFailed, Connection, connect
+from drainer.smtp.post import OutgoingMail, post
 from drainer.smtp.route import Route, Timeouts
 
 MAX_ADDRESSES = 4
@@ -27,7 +33,7 @@ ELSEWHERE = "drainer-doctor@example.com"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class BackupProbe:
     """What every backup is asked."""
 
     domain: str
@@ -42,8 +48,8 @@ class Visit:
 
 
 async def look_at(
-    host: str, port: int, addresses: Sequence[str], visit: Visit
-) -> Backup:
+    host: str, port: int, addresses: Sequence[str], visit: BackupProbe
+) -> BackupFacts:
     """Return what a backup says; what was not asked in time is left open."""
     look = _Look(host, port, addresses[:MAX_ADDRESSES], visit)
     try:
@@ -56,14 +62,14 @@ async def look_at(
     finally:
         look.close()
     await look.send_tests()
-    return Backup(host=host, now=utcnow(), recipient=visit.recipient, **look.facts)
+    return BackupFacts(host=host, now=utcnow(), recipient=visit.recipient, **look.facts)
 
 
 class _Look:
     """One backup; ``facts`` are known so far."""
 
     def __init__(
-        self, host: str, port: int, addresses: Sequence[str], visit: Visit
+        self, host: str, port: int, addresses: Sequence[str], visit: BackupProbe
     ) -> None:
         self.facts: dict[str, Any] = {}
         if host not in visit.tested:
@@ -80,7 +86,7 @@ class _Look:
             for address in addresses
         ]
         self._route: Route | None = None
-        self._talks: list[Talk] = []
+        self._talks: list[Dialogue] = []
 
     async def run(self) -> None:
         talk = await self._reach()
@@ -93,13 +99,13 @@ class _Look:
 
     async def _open(
         self, route: Route, *, tls: str, verify: bool = False
-    ) -> tuple[Talk | None, Said]:
+    ) -> tuple[Dialogue | None, DialogueAnswer]:
         talk, said = await open_talk(route, tls=tls, verify=verify)
         if talk is not None:
             self._talks.append(talk)
         return talk, said
 
-    async def _reach(self) -> Talk | None:
+    async def _reach(self) -> Dialogue | None:
         """Open a session on every address, under TLS if it can be had; keep one."""
         opening = (self._open(route, tls="opportunistic") for route in self._routes)
         found = list(zip(self._routes, await asyncio.gather(*opening), strict=True))
@@ -134,7 +140,7 @@ class _Look:
             self.facts["distrust"] = said.answer.detail if broken else None
         self.facts["handshake"] = self.facts["handshake"] or said
 
-    async def _interview(self, talk: Talk) -> None:
+    async def _interview(self, talk: Dialogue) -> None:
         visit = self._visit
         if visit.recipient:
             self.facts["known"] = await talk.ask(visit.sender, visit.recipient)
@@ -160,22 +166,22 @@ class _Look:
         )
 
 
-async def _send(route: Route, recipient: str, content: bytes) -> Said:
+async def _send(route: Route, recipient: str, content: bytes) -> DialogueAnswer:
     connection = await connect(route)
-    if isinstance(connection, Failed):
-        return Said(
+    if isinstance(connection, ConnectFailed):
+        return DialogueAnswer(
             stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
         )
-    letter = Letter(recipient=recipient, content=content)
+    letter = OutgoingMail(recipient=recipient, content=content)
     posted = await post(connection, route.timeouts, letter)
-    return Said(stage=posted.stage, answer=posted.answer)
+    return DialogueAnswer(stage=posted.stage, answer=posted.answer)
 
 
-def _starttls(connection: Connection) -> Said | None:
+def _starttls(connection: Connection) -> DialogueAnswer | None:
     """Return how STARTTLS ended; None when another connection stands instead."""
     for step in connection.steps:
         if step.stage is Stage.STARTTLS:
-            return Said(stage=step.stage, answer=step.answer)
+            return DialogueAnswer(stage=step.stage, answer=step.answer)
     return None
 
 

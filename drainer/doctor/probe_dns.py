@@ -5,9 +5,9 @@ import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
-from drainer.bounce.evidence.dns import Answer, Dns
-from drainer.bounce.evidence.settings import Servers
-from drainer.doctor.checks.facts import Domain, Exchange, Told
+from drainer.bounce.evidence.dns import DnsAnswer, Resolver
+from drainer.bounce.evidence.settings import DnsServers
+from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
 from drainer.doctor.threads import aside
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import parse_address
@@ -21,7 +21,7 @@ QUESTION_SECONDS, HOST_SECONDS = 2.5, 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class NamedHosts:
     """What the operator has named."""
 
     domain: str
@@ -31,7 +31,9 @@ class Named:
     backups: tuple[str, ...] = ()
 
 
-async def look_up(servers: Servers, named: Named) -> tuple[Domain, dict[str, Exchange]]:
+async def look_up(
+    servers: DnsServers, named: NamedHosts
+) -> tuple[DomainFacts, dict[str, MailExchanger]]:
     """Return the domain, and each host that is asked later by its name.
 
     Takes no longer than QUESTION_SECONDS and HOST_SECONDS together. Raises UsageError
@@ -54,40 +56,40 @@ async def look_up(servers: Servers, named: Named) -> tuple[Domain, dict[str, Exc
     return _domain(named, answer, records, hosts), hosts
 
 
-async def _ask(servers: Servers, name: str, kind: str) -> Answer:
-    return await aside(lambda: Dns(servers).ask(name, kind), 2 * servers.budget)
+async def _ask(servers: DnsServers, name: str, kind: str) -> DnsAnswer:
+    return await aside(lambda: Resolver(servers).ask(name, kind), 2 * servers.budget)
 
 
-async def _host(servers: Servers, host: str, *, is_given: bool) -> Exchange:
-    def look() -> Exchange:
-        return exchange_of(Dns(servers), host, is_given=is_given)
+async def _host(servers: DnsServers, host: str, *, is_given: bool) -> MailExchanger:
+    def look() -> MailExchanger:
+        return exchange_of(Resolver(servers), host, is_given=is_given)
 
     try:
         return await aside(look, servers.budget + 1)
     except TimeoutError:
-        return Exchange(host=host, rank=0, told=Told.FAILED)
+        return MailExchanger(host=host, rank=0, told=DnsStatus.FAILED)
 
 
-def _records(answer: Answer) -> list[tuple[int, str]]:
+def _records(answer: DnsAnswer) -> list[tuple[int, str]]:
     """Return (number, host) of MX records, in order; '' for a null MX."""
     pairs = (text.partition(" ") for text in answer.texts)
     return sorted((int(rank), host.lower().rstrip(".")) for rank, _, host in pairs)
 
 
 def _domain(
-    named: Named,
-    answer: Answer,
+    named: NamedHosts,
+    answer: DnsAnswer,
     records: Sequence[tuple[int, str]],
-    hosts: dict[str, Exchange],
-) -> Domain:
+    hosts: dict[str, MailExchanger],
+) -> DomainFacts:
     exchanges = tuple(
-        replace(hosts[host], rank=rank) if host else Exchange(host="", rank=rank)
+        replace(hosts[host], rank=rank) if host else MailExchanger(host="", rank=rank)
         for rank, host in records
     )
     primary = named.primary or next((host for _, host in records if host), "")
-    known = Domain(
+    known = DomainFacts(
         name=named.domain,
-        told=Told(answer.outcome.value),
+        told=DnsStatus(answer.outcome.value),
         detail=answer.detail,
         exchanges=exchanges,
         primary=primary,
@@ -102,23 +104,25 @@ def _domain(
     return replace(known, backups=tuple(others))
 
 
-def exchange_of(dns: Dns, host: str, *, is_given: bool) -> Exchange:
+def exchange_of(dns: Resolver, host: str, *, is_given: bool) -> MailExchanger:
     """Return what DNS says of a host; of one that was named, also what the system does.
 
     Blocks.
     """
     if parse_address(host) is not None:
-        return Exchange(host=host, rank=0, addresses=(host,))
+        return MailExchanger(host=host, rank=0, addresses=(host,))
     if not ascii_domain(host):
-        return Exchange(host=host, rank=0, told=Told.ABSENT)
+        return MailExchanger(host=host, rank=0, told=DnsStatus.ABSENT)
     answers = [dns.ask(host, kind) for kind in ("A", "AAAA")]
-    outcomes = [Told(answer.outcome.value) for answer in answers]
-    told = next((t for t in (Told.FOUND, Told.FAILED) if t in outcomes), outcomes[0])
+    outcomes = [DnsStatus(answer.outcome.value) for answer in answers]
+    told = next(
+        (t for t in (DnsStatus.FOUND, DnsStatus.FAILED) if t in outcomes), outcomes[0]
+    )
     addresses = tuple(text for answer in answers for text in answer.texts)
-    if is_given and told in (Told.ABSENT, Told.NXDOMAIN):
+    if is_given and told in (DnsStatus.ABSENT, DnsStatus.NXDOMAIN):
         addresses = _system(host)  # /etc/hosts, as a drain would find it
     alias = dns.ask(host, "CNAME").texts
-    return Exchange(
+    return MailExchanger(
         host=host,
         rank=0,
         told=told,
@@ -136,7 +140,7 @@ def _system(host: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
-def _name_servers(dns: Dns, host: str) -> frozenset[str]:
+def _name_servers(dns: Resolver, host: str) -> frozenset[str]:
     """Return the name servers of the zone that a host is in, as far as can be told."""
     organisation = organisation_of(host)
     zone = host
@@ -147,10 +151,10 @@ def _name_servers(dns: Dns, host: str) -> frozenset[str]:
         zone = zone.partition(".")[2]
 
 
-def is_strict(dns: Dns, domain: str) -> bool | None:
+def is_strict(dns: Resolver, domain: str) -> bool | None:
     """Whether a domain's SPF record lets nobody else send; None = nobody knows."""
     answer = dns.ask(domain, "TXT")
-    if Told(answer.outcome.value) is Told.FAILED:
+    if DnsStatus(answer.outcome.value) is DnsStatus.FAILED:
         return None
     for text in answer.texts:
         terms = text.lower().split()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from drainer.doctor.checks.facts import Here, Space, Trial
+from drainer.doctor.checks.facts import HostFacts, Space, Trial
 from drainer.doctor.threads import aside
 from drainer.errors import DrainerError
 from drainer.runtime import host_limits
@@ -24,7 +24,7 @@ _UNSYNCHRONISED = 0x0040
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class HostPlaces:
     """What a drain will use here."""
 
     ledger: str
@@ -37,14 +37,14 @@ class Places:
     sources: Mapping[str, Callable[[], Source]]
 
 
-async def look_around(places: Places) -> Here:
+async def look_around(places: HostPlaces) -> HostFacts:
     """Return what is found; whatever hangs is a problem after LOOK_SECONDS."""
     ledger, sources, spaces = await asyncio.gather(
         _try(places.ledger, partial(_write, places)),
         _each(_try(n, partial(_read, n, m)) for n, m in places.sources.items()),
         _each(_space(what, path) for what, path in places.folders.items()),
     )
-    return Here(
+    return HostFacts(
         synchronised=is_synchronised(),
         spaces=spaces,
         files_allowed=host_limits.descriptors(),
@@ -68,7 +68,7 @@ async def _try(name: str, work: Callable[[], Trial]) -> Trial:
         return Trial(name=name, problem=str(error))
 
 
-def _write(places: Places) -> Trial:
+def _write(places: HostPlaces) -> Trial:
     unsure = places.write()
     return Trial(name=places.ledger, found="written, and rolled back", unsure=unsure)
 

@@ -5,28 +5,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from drainer.bounce.evidence.dns import Dns
-from drainer.bounce.evidence.settings import Servers
-from drainer.doctor.checks.facts import HealthStage, Primary, Said
-from drainer.doctor.dialogue import LIMITS, LOOK_SECONDS, Talk, seconds_ahead
+from drainer.bounce.evidence.dns import Resolver
+from drainer.bounce.evidence.settings import DnsServers
+from drainer.doctor.checks.facts import DialogueAnswer, HealthStage, PrimaryFacts
+from drainer.doctor.dialogue import LIMITS, LOOK_SECONDS, Dialogue, seconds_ahead
 from drainer.doctor.probe_backup import MAX_ADDRESSES
 from drainer.doctor.probe_dns import QUESTION_SECONDS, is_strict
 from drainer.doctor.threads import aside
 from drainer.mail.envelope import domain_of
 from drainer.runtime.process import utcnow
 from drainer.runtime.values import dataclass
-from drainer.smtp.connection import Failed, connect
-from drainer.smtp.health_check import FAIL, WARN, Health, Probe, check
+from drainer.smtp.connection import ConnectFailed, connect
+from drainer.smtp.health_check import FAIL, WARN, HealthProbe, HealthReport, check
 from drainer.smtp.route import Route, Timeouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class PrimaryProbe:
     """What the primary is asked."""
 
     route: Route
-    probe: Probe
-    servers: Servers
+    probe: HealthProbe
+    servers: DnsServers
     #: '' = none is known that exists.
     recipient: str = ""
     strict_sender: str
@@ -34,7 +34,7 @@ class Visit:
     seconds: float = LOOK_SECONDS
 
 
-async def look_at(visit: Visit, addresses: Sequence[str]) -> Primary:
+async def look_at(visit: PrimaryProbe, addresses: Sequence[str]) -> PrimaryFacts:
     """Return what the primary says; what was not asked in time is left open."""
     facts: dict[str, Any] = {}
     try:
@@ -42,7 +42,7 @@ async def look_at(visit: Visit, addresses: Sequence[str]) -> Primary:
             await _run(visit, addresses[:MAX_ADDRESSES], facts)
     except TimeoutError:
         facts["problem"] = f"it was not done within {visit.seconds:g} s"
-    return Primary(
+    return PrimaryFacts(
         route=str(visit.route),
         recipient=visit.recipient,
         strict_sender=visit.strict_sender,
@@ -50,7 +50,9 @@ async def look_at(visit: Visit, addresses: Sequence[str]) -> Primary:
     )
 
 
-async def _run(visit: Visit, addresses: Sequence[str], facts: dict[str, Any]) -> None:
+async def _run(
+    visit: PrimaryProbe, addresses: Sequence[str], facts: dict[str, Any]
+) -> None:
     if not addresses:
         facts["problem"] = f"{visit.route.host} has no address that is known"
         return
@@ -61,7 +63,9 @@ async def _run(visit: Visit, addresses: Sequence[str], facts: dict[str, Any]) ->
     await asyncio.gather(*doing)
 
 
-async def _check(visit: Visit, routes: Sequence[Route], facts: dict[str, Any]) -> None:
+async def _check(
+    visit: PrimaryProbe, routes: Sequence[Route], facts: dict[str, Any]
+) -> None:
     healths = await asyncio.gather(*(check(route, visit.probe) for route in routes))
     facts |= {
         "stages": _stages(healths),
@@ -71,7 +75,7 @@ async def _check(visit: Visit, routes: Sequence[Route], facts: dict[str, Any]) -
 
 
 async def _try_strict(
-    visit: Visit, routes: Sequence[Route], facts: dict[str, Any]
+    visit: PrimaryProbe, routes: Sequence[Route], facts: dict[str, Any]
 ) -> None:
     """Name the strict sender; at the same time, because a greeting may take long."""
     found = await asyncio.gather(*(_ask(visit, route) for route in routes))
@@ -79,7 +83,7 @@ async def _try_strict(
     facts["is_strict"] = await _is_strict(visit)
 
 
-def _stages(healths: Sequence[Health]) -> tuple[HealthStage, ...]:
+def _stages(healths: Sequence[HealthReport]) -> tuple[HealthStage, ...]:
     """Return the lines of all addresses; one that is dead does not count for all."""
     forgiven = any(map(_is_reached, healths))
     return tuple(
@@ -96,34 +100,34 @@ def _stages(healths: Sequence[Health]) -> tuple[HealthStage, ...]:
     )
 
 
-def _is_reached(health: Health) -> bool:
+def _is_reached(health: HealthReport) -> bool:
     return any(finding.stage == "mail" for finding in health.findings)
 
 
-def _ahead(healths: Sequence[Health]) -> float | None:
+def _ahead(healths: Sequence[HealthReport]) -> float | None:
     banners = (f.reply for h in healths for f in h.findings if f.stage == "banner")
     found = (seconds_ahead(banner, utcnow()) for banner in banners)
     return next((each for each in found if each is not None), None)
 
 
-async def _is_strict(visit: Visit) -> bool | None:
+async def _is_strict(visit: PrimaryProbe) -> bool | None:
     timeout = min(visit.servers.timeout, QUESTION_SECONDS)
     servers = replace(visit.servers, timeout=timeout)
     domain = domain_of(visit.strict_sender)
     try:
-        return await aside(lambda: is_strict(Dns(servers), domain), 2 * timeout)
+        return await aside(lambda: is_strict(Resolver(servers), domain), 2 * timeout)
     except TimeoutError:
         return None
 
 
-async def _ask(visit: Visit, route: Route) -> Said:
+async def _ask(visit: PrimaryProbe, route: Route) -> DialogueAnswer:
     """Return what RCPT is answered for the strict sender; never DATA."""
     connection = await connect(route)
-    if isinstance(connection, Failed):
-        return Said(
+    if isinstance(connection, ConnectFailed):
+        return DialogueAnswer(
             stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
         )
-    talk = Talk(connection, visit.limits)
+    talk = Dialogue(connection, visit.limits)
     try:
         said = await talk.ask(visit.strict_sender, visit.recipient)
         await talk.leave()

@@ -10,21 +10,21 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from drainer.bounce.evidence.dns import Dns
-from drainer.bounce.evidence.settings import Servers
+from drainer.bounce.evidence.dns import Resolver
+from drainer.bounce.evidence.settings import DnsServers
 from drainer.doctor import probe_backup as backups
 from drainer.doctor import probe_host
 from drainer.doctor import probe_primary as primary
 from drainer.doctor.checks.facts import (
-    Backup,
-    Domain,
-    Exchange,
-    Facts,
-    Here,
-    Primary,
-    Told,
+    BackupFacts,
+    DnsStatus,
+    DoctorFacts,
+    DomainFacts,
+    HostFacts,
+    MailExchanger,
+    PrimaryFacts,
 )
-from drainer.doctor.probe_dns import Named, look_up
+from drainer.doctor.probe_dns import NamedHosts, look_up
 from drainer.runtime.process import utcnow
 from drainer.runtime.values import dataclass
 
@@ -33,25 +33,25 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class DoctorSettings:
     """What the doctor is to look at."""
 
-    named: Named
-    servers: Servers
+    named: NamedHosts
+    servers: DnsServers
     #: Ports by host, where they are not 25.
     ports: Mapping[str, int]
-    backups: backups.Visit
+    backups: backups.BackupProbe
     #: Its route is that to a host which DNS may still have to name.
-    primary: primary.Visit
-    places: probe_host.Places
+    primary: primary.PrimaryProbe
+    places: probe_host.HostPlaces
 
 
-async def look(order: Order, tell: Tell) -> Facts:
+async def look(order: DoctorSettings, tell: Tell) -> DoctorFacts:
     """Return all facts, within half a minute; ``tell`` is told what is waited for.
 
     Test messages may take a minute more. Raises UsageError without a DNS server.
     """
-    Dns(order.servers)  # one that cannot be used is told before anything is asked
+    Resolver(order.servers)  # one that cannot be used is told before anything is asked
     waiting = _Waiting(tell)
     async with asyncio.TaskGroup() as group:
         around = group.create_task(
@@ -66,7 +66,7 @@ async def look(order: Order, tell: Tell) -> Facts:
             waiting.for_("the primary", _primary(order, domain, hosts))
         )
     found = tuple(task.result() for task in seen)
-    return Facts(
+    return DoctorFacts(
         domain=domain,
         backups=found,
         primary=first.result(),
@@ -91,19 +91,23 @@ class _Waiting:
             self._tell(", ".join(self._left))
 
 
-async def _backup(order: Order, host: str, hosts: Mapping[str, Exchange]) -> Backup:
+async def _backup(
+    order: DoctorSettings, host: str, hosts: Mapping[str, MailExchanger]
+) -> BackupFacts:
     known = hosts[host]
-    if known.told is Told.FAILED and not known.addresses:
-        return Backup(host=host, now=utcnow(), problem="DNS does not tell its address")
+    if known.told is DnsStatus.FAILED and not known.addresses:
+        return BackupFacts(
+            host=host, now=utcnow(), problem="DNS does not tell its address"
+        )
     port = order.ports.get(host, 25)
     return await backups.look_at(host, port, known.addresses, order.backups)
 
 
 async def _primary(
-    order: Order, domain: Domain, hosts: Mapping[str, Exchange]
-) -> Primary:
+    order: DoctorSettings, domain: DomainFacts, hosts: Mapping[str, MailExchanger]
+) -> PrimaryFacts:
     if not domain.primary:
-        return Primary()
+        return PrimaryFacts()
     port = order.ports.get(domain.primary, order.primary.route.port)
     route = replace(order.primary.route, host=domain.primary, port=port)
     if not order.named.primary:  # a password is not for whom DNS names
@@ -112,7 +116,9 @@ async def _primary(
     return await primary.look_at(visit, hosts[domain.primary].addresses)
 
 
-def _with_clocks(found: Here, first: Primary, others: tuple[Backup, ...]) -> Here:
+def _with_clocks(
+    found: HostFacts, first: PrimaryFacts, others: tuple[BackupFacts, ...]
+) -> HostFacts:
     """Add what banners say about the time."""
     ahead = {first.route: first.ahead} | {each.host: each.ahead for each in others}
     known = {host: seconds for host, seconds in ahead.items() if seconds is not None}

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row
-from drainer.ledger.records import Decision, Kind, Row, from_micros
+from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.detector import is_content
@@ -25,7 +25,7 @@ _R, _M = schema.recipients.c, schema.messages.c
 _DEFERRED, _PENDING = State.DEFERRED.value, State.BOUNCE_PENDING.value
 
 
-class Behind(NamedTuple):
+class WaitingScope(NamedTuple):
     """The recipients of some sources behind the breaker of a scope; '' = the route."""
 
     sources: Sequence[str]
@@ -49,7 +49,7 @@ class Behind(NamedTuple):
 
 def opened(
     connection: sa.Connection,
-    behind: Behind,
+    behind: WaitingScope,
     run: str,
     breaker: CircuitBreaker,
     times: tuple[int, int],
@@ -74,7 +74,7 @@ def opened(
     return len(rows)
 
 
-def _forget_stops(connection: sa.Connection, behind: Behind) -> None:
+def _forget_stops(connection: sa.Connection, behind: WaitingScope) -> None:
     """Forget that messages met a refusal of us: all of them did.
 
     Else each of them would be held as the only one that is refused, should the
@@ -90,7 +90,7 @@ def _forget_stops(connection: sa.Connection, behind: Behind) -> None:
     )
 
 
-def closed(connection: sa.Connection, behind: Behind, now: int) -> None:
+def closed(connection: sa.Connection, behind: WaitingScope, now: int) -> None:
     """Make due what waited for a breaker that closed."""
     connection.execute(
         sa.update(schema.recipients)
@@ -100,7 +100,7 @@ def closed(connection: sa.Connection, behind: Behind, now: int) -> None:
     )
 
 
-def wake_one(connection: sa.Connection, behind: Behind, since: int) -> bool:
+def wake_one(connection: sa.Connection, behind: WaitingScope, since: int) -> bool:
     """Make the oldest that waits for a breaker due, as its probe; False = none.
 
     One that was tried ``since`` then tells nothing new. It is due long since, so that
@@ -138,7 +138,7 @@ class Brake(NamedTuple):
 USUAL_BRAKE = Brake(least=10, share=0.05)
 
 
-class Ripened(NamedTuple):
+class DueConfirmations(NamedTuple):
     """What came of looking for refusals to confirm."""
 
     #: Refusals whose confirmation delay is over.
@@ -151,7 +151,7 @@ class Ripened(NamedTuple):
     domains: list[str]
 
 
-class Ripening(NamedTuple):
+class ConfirmationCheck(NamedTuple):
     """What ripens."""
 
     brake: Brake
@@ -164,9 +164,9 @@ class Ripening(NamedTuple):
 def ripen(
     connection: sa.Connection,
     sources: Sequence[str],
-    how: Ripening,
+    how: ConfirmationCheck,
     identity: tuple[str, int],
-) -> Ripened:
+) -> DueConfirmations:
     """Let refusals whose confirmation delay is over be tried again, for confirmation.
 
     Nothing ripens while the brake is on. ``identity`` is the run and now.
@@ -177,13 +177,13 @@ def ripen(
     ripe = [_R.due <= now]
     if how.looked:  # else the breaker could not but say: another time
         ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
-    rows = _waiting(connection, Behind(sources, ""), *ripe)
+    rows = _waiting(connection, WaitingScope(sources, ""), *ripe)
     domains = sorted({domain_of(row.forward_path) for row in rows})
     if rows and not braked and not how.dry:
-        # Due since its confirmation delay was over: also for a drain that waits for nothing.
+        # Due since its confirmation delay was over, also for a drain that never waits.
         change = _Change(event=Event.RIPE, rule="ripe", values={}, run=run)
         _move(connection, rows, change, now)
-    return Ripened(
+    return DueConfirmations(
         ripe=len(rows), pending=pending, handled=handled, braked=braked, domains=domains
     )
 
@@ -219,12 +219,12 @@ class _Change:
         return follow(State.BOUNCE_PENDING, self.event)
 
 
-def _messages(behind: Behind) -> sa.Select[tuple[int]]:
+def _messages(behind: WaitingScope) -> sa.Select[tuple[int]]:
     return sa.select(_M.seq).where(_M.source.in_(list(behind.sources)))
 
 
 def _waiting(
-    connection: sa.Connection, behind: Behind, *more: sa.ColumnElement[bool]
+    connection: sa.Connection, behind: WaitingScope, *more: sa.ColumnElement[bool]
 ) -> Sequence[sa.Row[Any]]:
     """Return the refusals that wait for confirmation."""
     query: sa.Select[Any] = (
@@ -259,7 +259,7 @@ def _move(
         decision_row(
             Decision(
                 at=from_micros(now),
-                kind=Kind.BREAKER,
+                kind=DecisionKind.BREAKER,
                 rule=change.rule,
                 evidence={"state": change.after.value, "reason": change.reason},
                 message=row.message,

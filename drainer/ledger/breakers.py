@@ -14,7 +14,7 @@ from drainer.ledger.columns import from_json, to_json
 from drainer.ledger.records import Row, from_micros, to_micros
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.settle import ROUTE_WAITS
 from drainer.policy.recipient.state import State
 
@@ -87,7 +87,7 @@ def breaker_of(row: Row, pauses: tuple[timedelta, ...]) -> CircuitBreaker:
 def _cause_of(facts: Row) -> Cause:
     return Cause(
         trigger=facts["trigger"],
-        judgement=Judgement(
+        judgement=Classification(
             verdict=Verdict(facts["verdict"]),
             scope=Scope(facts["scope"]),
             rule=facts["rule"],
@@ -103,7 +103,7 @@ def _cause_of(facts: Row) -> Cause:
     )
 
 
-class Memory(NamedTuple):
+class RouteMemory(NamedTuple):
     """What earlier runs knew of a route."""
 
     breakers: list[Row]
@@ -115,7 +115,7 @@ class Memory(NamedTuple):
     first_run: int | None
 
 
-def recall(connection: sa.Connection, route: str, now: int) -> Memory:
+def recall(connection: sa.Connection, route: str, now: int) -> RouteMemory:
     """Return the breakers of a route, and addresses that it took lately, in order."""
     mine = _G.route == route
     paused = BreakerState.PAUSED.value  # a new run tries at once
@@ -139,7 +139,7 @@ def recall(connection: sa.Connection, route: str, now: int) -> Memory:
         sa.select(sa.func.min(runs.started)).where(runs.route == route)
     )
     learnt = [row.forward_path for row in lately]
-    return Memory(kept, learnt, _senders(lately), first)
+    return RouteMemory(kept, learnt, _senders(lately), first)
 
 
 def _senders(lately: Sequence[sa.Row[Any]]) -> list[tuple[str, str, int]]:

@@ -12,7 +12,7 @@ from drainer.ledger import schema
 from drainer.ledger.codec import claimed_of, message_of
 from drainer.ledger.reports import evidence
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.state import CLAIMABLE, State
 from drainer.runtime.values import dataclass
 
@@ -23,7 +23,7 @@ MANY = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ClaimRequest:
     """What a worker would like to claim."""
 
     sources: Sequence[str]
@@ -36,7 +36,9 @@ class Wanted:
     twins: bool = True
 
 
-def claim(connection: sa.Connection, wanted: Wanted, owner: str) -> list[Job]:
+def claim(
+    connection: sa.Connection, wanted: ClaimRequest, owner: str
+) -> list[Delivery]:
     """Claim messages that have recipients due by then, the longest due first."""
     seqs: dict[int, None] = {}
     for state in wanted.states:
@@ -52,7 +54,7 @@ def claim(connection: sa.Connection, wanted: Wanted, owner: str) -> list[Job]:
 
 def claim_these(
     connection: sa.Connection, seqs: Sequence[int], due: int, owner: str
-) -> list[Job]:
+) -> list[Delivery]:
     """Claim these messages, in this order, as far as they have recipients due by then.
 
     Those of other owners are left out.
@@ -91,7 +93,7 @@ def _own(connection: sa.Connection, seq: int, owner: str) -> bool:
     return result.rowcount == 1
 
 
-def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
+def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Delivery]:
     if not seqs:
         return []
     rows = connection.execute(
@@ -99,7 +101,7 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
         .where(_R.message.in_(seqs), _R.state.in_(_CLAIMABLE), _R.due <= now)
         .order_by(_R.message, _R.n)
     ).mappings()
-    claims: dict[int, list[Claimed]] = {}
+    claims: dict[int, list[ClaimedRecipient]] = {}
     for row in rows:
         claims.setdefault(row["message"], []).append(claimed_of(dict(row)))
     known = connection.execute(
@@ -115,7 +117,7 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
             message = message_of(dict(messages[seq]), recipients)
             alone = part[0].state is State.UNKNOWN or _was_alone(part[0])
             jobs.append(
-                Job(
+                Delivery(
                     message=message,
                     seq=seq,
                     claimed=part,
@@ -126,13 +128,13 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Job]:
     return jobs
 
 
-def _apart(claims: list[Claimed]) -> list[tuple[Claimed, ...]]:
+def _apart(claims: list[ClaimedRecipient]) -> list[tuple[ClaimedRecipient, ...]]:
     """Part those that go alone from the others.
 
     A recipient that is in doubt, was dropped, or was refused as if it were us gets a
     connection of its own; one that was refused with others a transaction of its own.
     """
-    parts: dict[object, list[Claimed]] = {}
+    parts: dict[object, list[ClaimedRecipient]] = {}
     for claimed in claims:
         doubtful = claimed.state is State.UNKNOWN
         key = claimed.n if claimed.solo else (doubtful, _was_alone(claimed))
@@ -140,7 +142,7 @@ def _apart(claims: list[Claimed]) -> list[tuple[Claimed, ...]]:
     return [tuple(part) for part in parts.values()]
 
 
-def _was_alone(claimed: Claimed) -> bool:
+def _was_alone(claimed: ClaimedRecipient) -> bool:
     """Whether an earlier attempt says that it needs a connection of its own."""
     return claimed.drops > 0 or claimed.refusal == Verdict.STOP
 

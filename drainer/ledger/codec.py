@@ -5,7 +5,14 @@ from datetime import timedelta
 from typing import Any
 
 from drainer.ledger.columns import from_json, pairs_json, storable, to_json
-from drainer.ledger.records import Decision, Kind, Listing, Row, from_micros, to_micros
+from drainer.ledger.records import (
+    Decision,
+    DecisionKind,
+    Row,
+    ScanRow,
+    from_micros,
+    to_micros,
+)
 from drainer.mail.envelope import (
     AddressError,
     Client,
@@ -14,14 +21,14 @@ from drainer.mail.envelope import (
     verp_sender,
 )
 from drainer.mail.message import Message, Problem
-from drainer.policy.admission.selection import Known
-from drainer.policy.recipient.delivery import Claimed, Scanned
+from drainer.policy.admission.selection import MessageSummary
+from drainer.policy.recipient.delivery import ClaimedRecipient, ScannedMessage
 from drainer.policy.recipient.state import State
 
 
-def listing_of(scanned: Scanned, content: bytes | None) -> Listing:
+def listing_of(scanned: ScannedMessage, content: bytes | None) -> ScanRow:
     """Return a scanned message as rows; ``content`` is its content when small."""
-    return Listing(
+    return ScanRow(
         message=_message_row(scanned),
         recipients=_recipient_rows(scanned),
         facts=scanned.facts,
@@ -29,7 +36,7 @@ def listing_of(scanned: Scanned, content: bytes | None) -> Listing:
     )
 
 
-def _message_row(scanned: Scanned) -> Row:
+def _message_row(scanned: ScannedMessage) -> Row:
     message = scanned.spooled.message
     problem = scanned.problem
     size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
@@ -67,7 +74,7 @@ def _details(message: Message, problem: Problem | None) -> Row:
     return {key: value for key, value in pairs.items() if value}
 
 
-def _recipient_rows(scanned: Scanned) -> list[Row]:
+def _recipient_rows(scanned: ScannedMessage) -> list[Row]:
     """Return a row per recipient; one without an address when none is known."""
     message = scanned.spooled.message
     known = message.envelope.recipients
@@ -134,9 +141,9 @@ def message_of(
     )
 
 
-def known_of(row: Mapping[str, Any]) -> Known:
+def known_of(row: Mapping[str, Any]) -> MessageSummary:
     """Return what a selection asks about a message."""
-    return Known(
+    return MessageSummary(
         id=row["id"],
         native_id=row["native_id"],
         message_id=row["message_id"],
@@ -156,9 +163,9 @@ def recipient_of(row: Mapping[str, Any]) -> Recipient:
     )
 
 
-def claimed_of(row: Mapping[str, Any]) -> Claimed:
+def claimed_of(row: Mapping[str, Any]) -> ClaimedRecipient:
     """Rebuild a recipient together with its history."""
-    return Claimed(
+    return ClaimedRecipient(
         n=row["n"],
         recipient=recipient_of(row),
         state=State(row["state"]),
@@ -176,7 +183,7 @@ def claimed_of(row: Mapping[str, Any]) -> Claimed:
 def decision_row(decision: Decision, run: str) -> Row:
     """Return the row of a decision."""
     evidence = ""
-    if decision.kind is Kind.VERDICT:
+    if decision.kind is DecisionKind.VERDICT:
         evidence = pairs_json(tuple(decision.evidence.items()))
     elif decision.evidence:
         evidence = to_json(decision.evidence)

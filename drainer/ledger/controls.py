@@ -8,15 +8,24 @@ from sqlalchemy.engine import URL
 from drainer.ledger import engine, runs, schema
 from drainer.ledger.codec import decision_row
 from drainer.ledger.columns import from_json
-from drainer.ledger.records import Decision, Kind, Row, from_micros, to_micros
-from drainer.policy.pacing.overrides import Ask, Control, InForce, in_force
+from drainer.ledger.records import Decision, DecisionKind, Row, from_micros, to_micros
+from drainer.policy.pacing.overrides import (
+    ActiveOverrides,
+    Override,
+    OverrideKind,
+    in_force,
+)
 
 _C = schema.controls.c
-_STANDING = (Ask.PAUSE.value, Ask.RESUME.value, Ask.THROTTLE.value)
+_STANDING = (
+    OverrideKind.PAUSE.value,
+    OverrideKind.RESUME.value,
+    OverrideKind.THROTTLE.value,
+)
 MAX_TEXT = 500
 
 
-def give(url: URL, route: str, control: Control) -> Control:
+def give(url: URL, route: str, control: Override) -> Override:
     """Write a control down for a route, and the decision; return it with its id.
 
     Makes the ledger if there is none: a hook may come before the first drain.
@@ -31,7 +40,7 @@ def give(url: URL, route: str, control: Control) -> Control:
     return _control(row | {"id": int(key[0])})
 
 
-def _row(route: str, control: Control) -> Row:
+def _row(route: str, control: Override) -> Row:
     return {
         "at": to_micros(control.at),
         "route": route,
@@ -52,14 +61,14 @@ def _decision(row: Row) -> Row:
         facts["until"] = from_micros(row["until"]).isoformat()
     decision = Decision(
         at=from_micros(row["at"]),
-        kind=Kind.OPERATOR,
+        kind=DecisionKind.OPERATOR,
         rule=f"control-{row['ask']}",
         evidence=facts,
     )
     return decision_row(decision, "")
 
 
-def controls_after(connection: sa.Connection, route: str, last: int) -> list[Control]:
+def controls_after(connection: sa.Connection, route: str, last: int) -> list[Override]:
     """Return the controls of a route whose ids are greater, in order."""
     query = (
         sa.select(schema.controls)
@@ -69,7 +78,9 @@ def controls_after(connection: sa.Connection, route: str, last: int) -> list[Con
     return [_control(dict(row)) for row in connection.execute(query).mappings()]
 
 
-def controls_in_force(connection: sa.Connection, route: str, now: int) -> InForce:
+def controls_in_force(
+    connection: sa.Connection, route: str, now: int
+) -> ActiveOverrides:
     """Return what a drain of a route has to go by at a time (microseconds)."""
     latest = (
         sa.select(sa.func.max(_C.id))
@@ -83,7 +94,7 @@ def controls_in_force(connection: sa.Connection, route: str, now: int) -> InForc
 
 def outlook(
     connection: sa.Connection, run: str, most: int, now: int
-) -> tuple[int, InForce]:
+) -> tuple[int, ActiveOverrides]:
     """Return a run's fair share of its route's rate (runs.fair_share), and what holds.
 
     Both in one look: every run asks every second.
@@ -95,7 +106,7 @@ def outlook(
     return share, controls_in_force(connection, str(route), now)
 
 
-class Desk:
+class OverrideReader:
     """Reads the controls of one route, for a watch; nothing else is done here."""
 
     def __init__(self, url: URL, route: str) -> None:
@@ -104,12 +115,12 @@ class Desk:
         self._database = engine.connect(url, create=True)
         self._route = route
 
-    def after(self, last: int) -> list[Control]:
+    def after(self, last: int) -> list[Override]:
         """Return the controls with greater ids, in order."""
         with engine.in_use(self._url), self._database.connect() as connection:
             return controls_after(connection, self._route, last)
 
-    def in_force(self) -> InForce:
+    def in_force(self) -> ActiveOverrides:
         """Return what holds now."""
         now = to_micros(datetime.now(UTC))
         with engine.in_use(self._url), self._database.connect() as connection:
@@ -126,7 +137,7 @@ class Desk:
         columns = schema.decisions.c
         query = (
             sa.select(columns.at, columns.rule, columns.evidence)
-            .where(columns.run == run, columns.kind == Kind.THROTTLE.value)
+            .where(columns.run == run, columns.kind == DecisionKind.THROTTLE.value)
             .order_by(columns.id.desc())
             .limit(1)
         )
@@ -142,12 +153,12 @@ class Desk:
         self._database.dispose()
 
 
-def _control(row: Row) -> Control:
+def _control(row: Row) -> Override:
     until = row["until"]
-    return Control(
+    return Override(
         id=int(row["id"]),
         at=from_micros(row["at"]),
-        ask=Ask(row["ask"]),
+        ask=OverrideKind(row["ask"]),
         per_second=row["per_second"],
         until=None if until is None else from_micros(until),
         reason=row["reason"],

@@ -9,14 +9,18 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, message_of
-from drainer.ledger.records import Decision, Kind, Row, from_micros
-from drainer.ledger.writer.prepared import Prepared, inserting
+from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
+from drainer.ledger.writer.prepared import PreparedStatement, inserting
 from drainer.mail.message import PROBLEMS, Message
-from drainer.policy.admission.identity import Fingerprint, Listed, Recorded
+from drainer.policy.admission.identity import (
+    Fingerprint,
+    ListedMessage,
+    RecordedMessage,
+)
 from drainer.policy.recipient.state import FINAL, State
 
 _R, _M = schema.recipients.c, schema.messages.c
-_RECIPIENT = Prepared(inserting(schema.recipients))
+_RECIPIENT = PreparedStatement(inserting(schema.recipients))
 _FINAL = [state.value for state in FINAL]
 _UNTOUCHED = (State.PENDING.value, State.HELD.value)
 PASSING = [  # what may be otherwise the next time that the spool is looked at
@@ -39,12 +43,12 @@ MANY = 500
 """Values in one condition; databases have limits."""
 
 
-def listed_of(row: Mapping[str, object]) -> Listed:
+def listed_of(row: Mapping[str, object]) -> ListedMessage:
     """Return what tells a message from others of its identity."""
     fingerprint = Fingerprint(
         str(row["sha256"]), int(str(row["size"])), str(row["reverse_path"])
     )
-    return Listed(str(row["source"]), str(row["locator"]), fingerprint)
+    return ListedMessage(str(row["source"]), str(row["locator"]), fingerprint)
 
 
 def find_known(
@@ -61,7 +65,7 @@ def find_known(
 
 def recorded_of(
     connection: sa.Connection, rows: Mapping[int, Row]
-) -> dict[int, Recorded]:
+) -> dict[int, RecordedMessage]:
     """Return what is known about recorded messages, as ``policy.identity`` asks."""
     if not rows:
         return {}
@@ -73,7 +77,7 @@ def recorded_of(
         if row.state == State.HELD.value and row.rule == _AMBIGUOUS:
             ambiguous.add(row.message)
     return {
-        seq: Recorded(
+        seq: RecordedMessage(
             seq=seq,
             number=row["number"],
             listed=listed_of(row),
@@ -137,7 +141,7 @@ def note_held(
         decision_row(
             Decision(
                 at=from_micros(now),
-                kind=Kind.SCANNED,
+                kind=DecisionKind.SCANNED,
                 rule=rule,
                 verdict="hold",
                 reply=detail,

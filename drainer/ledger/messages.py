@@ -21,34 +21,34 @@ from drainer.ledger.known_messages import (
     recorded_of,
     revisit,
 )
-from drainer.ledger.records import Decision, Kind, Listing, Row, from_micros
-from drainer.ledger.writer.batch import Identity
-from drainer.ledger.writer.prepared import Prepared, inserting
-from drainer.mail.content import Held
-from drainer.mail.message import Message, Spooled, numbered_id
+from drainer.ledger.records import Decision, DecisionKind, Row, ScanRow, from_micros
+from drainer.ledger.writer.batch import WriterIdentity
+from drainer.ledger.writer.prepared import PreparedStatement, inserting
+from drainer.mail.content import HeldContent
+from drainer.mail.message import Message, SpooledMessage, numbered_id
 from drainer.policy.admission.identity import (
     Ambiguous,
-    Look,
+    LookFirst,
     New,
-    Recorded,
+    RecordedMessage,
     Same,
-    Scan,
+    ScanContext,
     resolve,
 )
-from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.state import FINAL, State
 from drainer.runtime.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
-_MESSAGE = Prepared(inserting(schema.messages, without="seq"))
-_RECIPIENT = Prepared(inserting(schema.recipients))
+_MESSAGE = PreparedStatement(inserting(schema.messages, without="seq"))
+_RECIPIENT = PreparedStatement(inserting(schema.recipients))
 _FINAL = [state.value for state in FINAL]
 
 Listings = Sequence[tuple[Row, list[Row]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unsure:
+class AmbiguousScanRow:
     """A listing that shares its identity and content with recorded messages."""
 
     #: Its place in what was to be recorded.
@@ -58,7 +58,7 @@ class Unsure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RecordOutcome:
     """What recording a part of a scan gave."""
 
     #: New messages with something to send, claimed for us: index, seq and number.
@@ -66,16 +66,16 @@ class Outcome:
     #: Known messages whose recipients are all final, and that the spool still has.
     finished: list[Message]
     #: To be recorded again, when it is known what is still in its place.
-    unsure: list[Unsure]
+    unsure: list[AmbiguousScanRow]
 
 
 def record(
     connection: sa.Connection,
     listings: Listings,
-    scan: Scan,
-    claim: tuple[Identity, int | None],
+    scan: ScanContext,
+    claim: tuple[WriterIdentity, int | None],
     now: int,
-) -> Outcome:
+) -> RecordOutcome:
     """Write down what a scan lists.
 
     A message that is known keeps its history. ``claim`` says for whom new messages
@@ -94,8 +94,8 @@ class _Recording:
     def __init__(
         self,
         connection: sa.Connection,
-        scan: Scan,
-        claim: tuple[Identity, int | None],
+        scan: ScanContext,
+        claim: tuple[WriterIdentity, int | None],
         now: int,
     ) -> None:
         self._connection = connection
@@ -104,12 +104,12 @@ class _Recording:
         self._now = now
         #: The recorded messages by seq, and what is known of those of an identity.
         self._rows: dict[int, Row] = {}
-        self._groups: dict[str, list[Recorded]] = {}
+        self._groups: dict[str, list[RecordedMessage]] = {}
         #: New ones that are not inserted yet, by their identity.
         self._waiting: dict[str, tuple[int, Row, list[Row]]] = {}
         self._fresh: list[tuple[int, int, int]] = []
         self._same: dict[int, tuple[Row, list[Row]]] = {}
-        self._unsure: list[Unsure] = []
+        self._unsure: list[AmbiguousScanRow] = []
         self._shared: set[str] = set()
         self._ambiguous: set[int] = set()
 
@@ -139,9 +139,9 @@ class _Recording:
                     self._scan = self._scan._replace(absent=absent)
             case New():
                 self._add_new(index, message, recipients)
-            case Look(seqs):
+            case LookFirst(seqs):
                 others = {seq: message_of(self._rows[seq]) for seq in seqs}
-                self._unsure.append(Unsure(index=index, others=others))
+                self._unsure.append(AmbiguousScanRow(index=index, others=others))
             case Ambiguous(seqs):
                 self._ambiguous |= set(seqs)
                 if all(each.listed != listed for each in group):
@@ -202,7 +202,7 @@ class _Recording:
         ]
         note_held(self._connection, held, self._identity.run, self._now)
 
-    def finish(self) -> Outcome:
+    def finish(self) -> RecordOutcome:
         """Write what is left, and return what came of it."""
         self._insert()
         if self._shared:
@@ -211,7 +211,7 @@ class _Recording:
             run = self._identity.run
             hold_ambiguous(self._connection, self._ambiguous, run, self._now)
         finished = revisit(self._connection, self._same, self._rows, self._now)
-        return Outcome(fresh=self._fresh, finished=finished, unsure=self._unsure)
+        return RecordOutcome(fresh=self._fresh, finished=finished, unsure=self._unsure)
 
 
 def _hold_listing(message: Row, recipients: list[Row]) -> None:
@@ -226,20 +226,20 @@ def _is_pending(row: Row) -> bool:
     return bool(row["state"] == State.PENDING)
 
 
-class RecordedPart(NamedTuple):
+class RecordedBatch(NamedTuple):
     """What recording a part of a scan gave."""
 
     #: New messages with something to send, claimed for us.
-    fresh: list[Job]
+    fresh: list[Delivery]
     #: Known messages whose recipients are all final, and that the spool still has.
     finished: list[Message]
     #: To be recorded again, when it is known which of these, by seq, are in place.
-    unsure: list[tuple[Listing, dict[int, Message]]]
+    unsure: list[tuple[ScanRow, dict[int, Message]]]
 
 
-def recorded_part(outcome: Outcome, listings: Sequence[Listing]) -> RecordedPart:
+def recorded_part(outcome: RecordOutcome, listings: Sequence[ScanRow]) -> RecordedBatch:
     """Return what was recorded of these listings."""
-    return RecordedPart(
+    return RecordedBatch(
         fresh=[
             fresh_job(seq, number, listings[index])
             for index, seq, number in outcome.fresh
@@ -249,16 +249,18 @@ def recorded_part(outcome: Outcome, listings: Sequence[Listing]) -> RecordedPart
     )
 
 
-def fresh_job(seq: int, number: int, listing: Listing) -> Job:
+def fresh_job(seq: int, number: int, listing: ScanRow) -> Delivery:
     """Return the job of a message that was just recorded and claimed for us."""
     pending = [row for row in listing.recipients if _is_pending(row)]
-    claimed = tuple(Claimed(n=row["n"], recipient=recipient_of(row)) for row in pending)
+    claimed = tuple(
+        ClaimedRecipient(n=row["n"], recipient=recipient_of(row)) for row in pending
+    )
     row = listing.message | {"number": number, "has_twin": number > 0}
     found = message_of(row, tuple(c.recipient for c in claimed))
     spooled = None
     if listing.content is not None:
-        spooled = Spooled(message=found, content=Held(listing.content))
-    return Job(
+        spooled = SpooledMessage(message=found, content=HeldContent(listing.content))
+    return Delivery(
         message=found,
         seq=seq,
         claimed=claimed,
@@ -300,7 +302,9 @@ def acknowledged(
     at = from_micros(now)
     rows = [
         decision_row(
-            Decision(at=at, kind=Kind.ACKNOWLEDGED, rule="acknowledged", message=seq),
+            Decision(
+                at=at, kind=DecisionKind.ACKNOWLEDGED, rule="acknowledged", message=seq
+            ),
             run,
         )
         for seq in seqs_of(connection, ids).values()

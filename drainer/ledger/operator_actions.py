@@ -13,7 +13,7 @@ from drainer.ledger import engine, schema
 from drainer.ledger.codec import decision_row
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.reader import MANY
-from drainer.ledger.records import Decision, Kind, from_micros, to_micros
+from drainer.ledger.records import Decision, DecisionKind, from_micros, to_micros
 from drainer.policy.recipient.judge import REFUSED_IN_DOUBT
 from drainer.policy.recipient.state import CLAIMABLE, Event, State, follow, origins
 from drainer.runtime.values import dataclass
@@ -22,7 +22,7 @@ _R, _M = schema.recipients.c, schema.messages.c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verb:
+class OperatorAction:
     """One of the operator's verbs."""
 
     name: str
@@ -33,17 +33,17 @@ class Verb:
 VERBS = {
     verb.name: verb
     for verb in (
-        Verb(name="hold", event=Event.OPERATOR_HOLD, done="held"),
-        Verb(name="release", event=Event.OPERATOR_RELEASE, done="released"),
-        Verb(name="requeue", event=Event.OPERATOR_REQUEUE, done="requeued"),
-        Verb(name="discard", event=Event.OPERATOR_DISCARD, done="discarded"),
+        OperatorAction(name="hold", event=Event.OPERATOR_HOLD, done="held"),
+        OperatorAction(name="release", event=Event.OPERATOR_RELEASE, done="released"),
+        OperatorAction(name="requeue", event=Event.OPERATOR_REQUEUE, done="requeued"),
+        OperatorAction(name="discard", event=Event.OPERATOR_DISCARD, done="discarded"),
     )
 }
 
-PURGE = Verb(name="purge", event=Event.OPERATOR_PURGE, done="purged")
+PURGE = OperatorAction(name="purge", event=Event.OPERATOR_PURGE, done="purged")
 
 
-def apply_verb(url: URL, verb: Verb, filters: Filters, reason: str) -> int:
+def apply_verb(url: URL, verb: OperatorAction, filters: Filters, reason: str) -> int:
     """Apply a verb to every recipient it may touch; return how many it changed."""
     now, count = to_micros(datetime.now(UTC)), 0
     with engine.writing(url) as connection:
@@ -57,7 +57,7 @@ def apply_verb(url: URL, verb: Verb, filters: Filters, reason: str) -> int:
 
 
 def _touched(
-    connection: sa.Connection, verb: Verb, filters: Filters
+    connection: sa.Connection, verb: OperatorAction, filters: Filters
 ) -> Iterator[list[sa.RowMapping]]:
     """Yield the recipients that a verb is for, page by page."""
     states = [state.value for state in origins(verb.event)]
@@ -78,7 +78,7 @@ def _touched(
         page = connection.execute(query.where(behind)).mappings().all()
 
 
-def touchable(verb: Verb, states: Sequence[str]) -> list[str]:
+def touchable(verb: OperatorAction, states: Sequence[str]) -> list[str]:
     """Return those of the states that a verb may start from."""
     legal = {state.value for state in origins(verb.event)}
     return [state for state in states if state in legal]
@@ -96,7 +96,7 @@ _AFRESH = {
 
 
 def _change(
-    connection: sa.Connection, row: sa.RowMapping, verb: Verb, now: int
+    connection: sa.Connection, row: sa.RowMapping, verb: OperatorAction, now: int
 ) -> bool:
     state = follow(State(row["state"]), verb.event)
     values: dict[str, object] = {
@@ -119,10 +119,12 @@ def _change(
     return result.rowcount == 1
 
 
-def _record(row: sa.RowMapping, verb: Verb, reason: str, now: int) -> dict[str, object]:
+def _record(
+    row: sa.RowMapping, verb: OperatorAction, reason: str, now: int
+) -> dict[str, object]:
     decision = Decision(
         at=from_micros(now),
-        kind=Kind.OPERATOR,
+        kind=DecisionKind.OPERATOR,
         rule=f"operator-{verb.name}",
         evidence={
             "reason": reason,

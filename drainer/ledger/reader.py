@@ -17,7 +17,7 @@ from drainer.ledger.columns import from_json
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.owner import wait_for_last_commits
 from drainer.ledger.records import Row, from_micros
-from drainer.ledger.reserve import Unread, place_of, unread
+from drainer.ledger.reserve import LeftReserve, place_of, unread
 from drainer.mail.message import Message
 from drainer.policy.recipient.state import FINAL, State
 
@@ -31,7 +31,7 @@ MIN_PREFIX = 4
 """Characters of a drainer id that are enough to name it, if they are unique."""
 
 
-class Report:
+class LedgerReader:
     """A reader of one ledger, open as long as its block lasts."""
 
     def __init__(self, url: URL, *, patience: float = 0) -> None:
@@ -74,7 +74,7 @@ class Report:
             query = query.where(_M.acknowledged.is_(None))
         return self._scalar(query) is not None
 
-    def reserves(self, folder: Path) -> list[Unread]:
+    def reserves(self, folder: Path) -> list[LeftReserve]:
         """Return the reserves in a folder that the next run is to read."""
         return unread(folder, place_of(self._engine, self._url))
 

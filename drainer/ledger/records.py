@@ -9,8 +9,8 @@ from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from drainer.mail.message import Facts
-from drainer.policy.recipient.delivery import Job
+from drainer.mail.message import ContentFacts
+from drainer.policy.recipient.delivery import Delivery
 from drainer.policy.recipient.settle import Settlement
 from drainer.runtime.values import dataclass
 
@@ -31,7 +31,7 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-class Kind(enum.StrEnum):
+class DecisionKind(enum.StrEnum):
     """The closed list of decision records."""
 
     RUN_STARTED = "run-started"
@@ -58,7 +58,7 @@ class Decision:
     """One decision as it is written down."""
 
     at: datetime
-    kind: Kind
+    kind: DecisionKind
     rule: str
     verdict: str = ""
     reply: str = ""
@@ -69,40 +69,40 @@ class Decision:
     attempt: int | None = None
 
 
-class Listing(NamedTuple):  # a tuple travels fast between processes
+class ScanRow(NamedTuple):  # a tuple travels fast between processes
     """A message as a scan lists it, in the form of rows: ready to be recorded."""
 
     message: Row
     recipients: list[Row]
-    facts: Facts | None
+    facts: ContentFacts | None
     #: The content with CRLF line ends when it is small; None: read it again.
     content: bytes | None
 
 
-class Met(NamedTuple):
+class ScanBatch(NamedTuple):
     """A part of a scan."""
 
-    listings: list[Listing]
+    listings: list[ScanRow]
     #: Messages that were met since the last part and are not selected.
     passed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class AttemptStart:
     """An attempt about to be made: durable before its final dot leaves."""
 
     id: int
-    job: Job
+    job: Delivery
     connection: str
     started: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
+class AttemptEnd:
     """An attempt that ended, with everything that was learnt."""
 
     id: int
-    job: Job
+    job: Delivery
     ended: datetime
     #: (stage, offset in microseconds from the start, the answer).
     stages: tuple[tuple[str, int, str], ...]
@@ -113,11 +113,11 @@ class Closed:
     relayed: bool = False
 
 
-class Conflict(Exception):
+class StateConflict(Exception):
     """A guarded update met another state: somebody else was there."""
 
 
-class Outcome(NamedTuple):
+class WriteOutcome(NamedTuple):
     """What came of one operation of the writer."""
 
     result: Any

@@ -28,26 +28,31 @@ from drainer.ledger.codec import decision_row
 from drainer.ledger.owner import RENEW_EVERY, Owner, wait_for_last_commits
 from drainer.ledger.query import quarantine
 from drainer.ledger.records import (
-    Closed,
+    AttemptEnd,
+    AttemptStart,
     Decision,
-    Listing,
-    Opened,
     Row,
+    ScanRow,
     from_micros,
     to_micros,
 )
 from drainer.ledger.reports import evidence, limits, notices, outbox
 from drainer.ledger.reserve import Reserve, place_of, records_of
-from drainer.ledger.writer.batch import Call, Identity, Noted, opening
-from drainer.ledger.writer.client import Then, Writer
-from drainer.policy.admission.identity import Scan
+from drainer.ledger.writer.batch import (
+    DecisionRows,
+    WriterCall,
+    WriterIdentity,
+    opening,
+)
+from drainer.ledger.writer.client import Then, WriterClient
+from drainer.policy.admission.identity import ScanContext
 from drainer.policy.breaker.breaker import CircuitBreaker
-from drainer.policy.pacing.overrides import InForce
-from drainer.policy.recipient.delivery import Job
-from drainer.policy.recipient.judge import Permit
+from drainer.policy.pacing.overrides import ActiveOverrides
+from drainer.policy.recipient.delivery import Delivery
+from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.settle import FAR
 from drainer.policy.recipient.state import CLAIMABLE, State
-from drainer.runtime.workers import Helper
+from drainer.runtime.workers import WorkerProcess
 
 T = TypeVar("T")
 
@@ -65,7 +70,7 @@ class Ledger:
         locks: Path,
         *,
         unknown: timedelta,
-        at_hand: Helper | None = None,
+        at_hand: WorkerProcess | None = None,
     ) -> None:
         """Open or create the ledger and take an owner's lock in ``locks``.
 
@@ -78,8 +83,8 @@ class Ledger:
         self._owner = Owner.acquire(locks)
         self.reserve = Reserve(self._owner, place_of(self._engine, url))
         self.run_id = uuid.uuid4().hex
-        self._identity = Identity(owner=self._owner.id, run=self.run_id)
-        self._writer = Writer(url, self.run_id, self._owner.descriptor, at_hand)
+        self._identity = WriterIdentity(owner=self._owner.id, run=self.run_id)
+        self._writer = WriterClient(url, self.run_id, self._owner.descriptor, at_hand)
         self.has_failed = self._writer.has_failed
 
     @property
@@ -94,7 +99,7 @@ class Ledger:
         """
         self._writer.quorum = max(1, sessions * 2 // 3)
 
-    async def start(self, route: str) -> runs.Begun:
+    async def start(self, route: str) -> runs.RunStart:
         """Begin a run: announce the owner, take over from dead ones."""
         with engine.opening(self.url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
@@ -115,8 +120,8 @@ class Ledger:
         await self._call(runs.bind, sources=list(sources), route=route, now=_now())
 
     async def record(
-        self, listings: Sequence[Listing], scan: Scan, most: int | None = None
-    ) -> messages.RecordedPart:
+        self, listings: Sequence[ScanRow], scan: ScanContext, most: int | None = None
+    ) -> messages.RecordedBatch:
         """Write down a part of a scan; new messages come back claimed.
 
         At most ``most`` of them; the rest waits in the ledger, unclaimed.
@@ -137,14 +142,14 @@ class Ledger:
         *,
         tried: bool = False,
         twins: bool = True,
-    ) -> list[Job]:
+    ) -> list[Delivery]:
         """Claim what is due now, and fell due by ``until``.
 
         ``tried`` leaves alone what was never tried; without ``twins``, so does it
         messages that only their locators name.
         """
         states = [s for s in CLAIMABLE if s is not State.PENDING or not tried]
-        wanted = claims.Wanted(
+        wanted = claims.ClaimRequest(
             sources=sources,
             due=min(_now(), to_micros(until)),
             states=states,
@@ -152,7 +157,7 @@ class Ledger:
         )
         return await self._call(claims.claim, wanted=wanted, owner=self._owner.id)
 
-    async def claim_these(self, seqs: Sequence[int], until: datetime) -> list[Job]:
+    async def claim_these(self, seqs: Sequence[int], until: datetime) -> list[Delivery]:
         """Claim what is due likewise of these messages, in this order."""
         due = min(_now(), to_micros(until))
         return await self._call(
@@ -162,7 +167,7 @@ class Ledger:
     def free(self, seq: int) -> None:
         """End the claim on a message of which nothing is under way any more."""
         call = functools.partial(claims.free, seq=seq, owner=self._owner.id)
-        self._writer.submit(Call(call))
+        self._writer.submit(WriterCall(call))
 
     async def next_due(self, sources: Sequence[str]) -> int | None:
         """Return when a pending or deferred recipient is due, in microseconds."""
@@ -179,7 +184,7 @@ class Ledger:
             claims.owned_elsewhere, sources=sources, owner=self._owner.id
         )
 
-    def submit(self, operation: Opened | Closed) -> asyncio.Future[None]:
+    def submit(self, operation: AttemptStart | AttemptEnd) -> asyncio.Future[None]:
         """Write an attempt's in-flight rows, or its outcome.
 
         The future is done when that is durable. It raises Conflict when the
@@ -187,7 +192,7 @@ class Ledger:
         """
         return self._writer.submit(self._rows(operation))
 
-    def settle(self, closed: Closed, then: Then) -> None:
+    def settle(self, closed: AttemptEnd, then: Then) -> None:
         """Write an attempt's outcome likewise; ``then`` is called when it is durable.
 
         What the ledger cannot take goes to the reserve.
@@ -199,17 +204,17 @@ class Ledger:
             self.reserve.keep(closed)
             raise
 
-    def _rows(self, operation: Opened | Closed) -> object:
+    def _rows(self, operation: AttemptStart | AttemptEnd) -> object:
         match operation:
-            case Opened():
+            case AttemptStart():
                 return opening(operation, self._identity)
-            case Closed():
+            case AttemptEnd():
                 return limits.ending(operation, self._identity)
 
     def note(self, *decisions: Decision) -> asyncio.Future[None]:
         """Append decisions that belong to no attempt."""
         rows = [decision_row(decision, self.run_id) for decision in decisions]
-        return self._writer.submit(Noted(rows))
+        return self._writer.submit(DecisionRows(rows))
 
     async def finished(self, ids: Sequence[str]) -> dict[str, bool]:
         """Return those whose recipients are all final; True where there is a twin."""
@@ -226,7 +231,7 @@ class Ledger:
         )
         return None if found is None else from_micros(found)
 
-    async def outlook(self, most: int) -> tuple[float, InForce]:
+    async def outlook(self, most: int) -> tuple[float, ActiveOverrides]:
         """Return what this run should have of its route's rate, 0 to 1; what holds.
 
         At most ``most`` runs share it; the others have to wait.
@@ -249,7 +254,7 @@ class Ledger:
 
     # --- the breakers
 
-    async def recall(self, route: str) -> breakers.Memory:
+    async def recall(self, route: str) -> breakers.RouteMemory:
         """Return a route's breakers as the last run left them, and what it knew."""
         return await self._call(breakers.recall, route=route, now=_now())
 
@@ -264,7 +269,7 @@ class Ledger:
         now = _now()
         return await self._call(
             breaker_waits.opened,
-            behind=breaker_waits.Behind(sources, breaker.scope),
+            behind=breaker_waits.WaitingScope(sources, breaker.scope),
             run=self.run_id,
             breaker=breaker,
             times=(now, now + FAR // timedelta(microseconds=1)),
@@ -272,7 +277,7 @@ class Ledger:
 
     async def breaker_closed(self, sources: Sequence[str], scope: str) -> None:
         """Make due what waited for a breaker that closed."""
-        behind = breaker_waits.Behind(sources, scope)
+        behind = breaker_waits.WaitingScope(sources, scope)
         await self._call(breaker_waits.closed, behind=behind, now=_now())
 
     async def wake_one(
@@ -282,7 +287,7 @@ class Ledger:
 
         Those that were tried since then are none.
         """
-        behind = breaker_waits.Behind(sources, scope)
+        behind = breaker_waits.WaitingScope(sources, scope)
         return await self._call(
             breaker_waits.wake_one, behind=behind, since=to_micros(since)
         )
@@ -294,12 +299,12 @@ class Ledger:
         *,
         dry: bool = False,
         looked: bool = False,
-    ) -> breaker_waits.Ripened:
+    ) -> breaker_waits.DueConfirmations:
         """Let refusals whose confirmation delay is over be tried again."""
         return await self._call(
             breaker_waits.ripen,
             sources=sources,
-            how=breaker_waits.Ripening(brake, looked=looked, dry=dry),
+            how=breaker_waits.ConfirmationCheck(brake, looked=looked, dry=dry),
             identity=(self.run_id, _now()),
         )
 
@@ -309,7 +314,7 @@ class Ledger:
         self, sources: Sequence[str], limit: int, but: Sequence[int] = ()
     ) -> list[Row]:
         """Return messages with a refusal of whose sender too little is known."""
-        which = evidence.Lacking(sources, limit, but)
+        which = evidence.MissingEvidence(sources, limit, but)
         return await self._call(evidence.lacking, which=which, now=_now())
 
     async def keep_evidence(self, seq: int, found: Row) -> None:
@@ -331,12 +336,14 @@ class Ledger:
         """Tell nobody of a delay that is over."""
         await self._call(notices.overtaken)
 
-    async def asked_reports(self, sources: Sequence[str]) -> list[notices.Asked]:
+    async def asked_reports(
+        self, sources: Sequence[str]
+    ) -> list[notices.NoticeRequest]:
         """Return reports of which the breaker may be asked now."""
         return await self._call(notices.asked, sources=sources, now=_now())
 
     async def answer_reports(
-        self, answers: Sequence[tuple[notices.Asked, Permit]]
+        self, answers: Sequence[tuple[notices.NoticeRequest, BouncePermit]]
     ) -> None:
         """Write down what the breaker said of them."""
         await self._call(notices.answered, answers=answers, run=self.run_id, now=_now())
@@ -345,13 +352,13 @@ class Ledger:
         """Return those of the messages of which no copy is needed any more."""
         return await self._call(quarantine.needless_now, ids=ids)
 
-    async def due_senders(self, waits: outbox.Waits) -> list[str]:
+    async def due_senders(self, waits: outbox.ReportDelays) -> list[str]:
         """Return who gets the reports that are due now."""
         return await self._call(outbox.due_senders, waits=waits, now=_now())
 
     async def take_report(
-        self, waits: outbox.Waits, hostname: str
-    ) -> outbox.Queued | None:
+        self, waits: outbox.ReportDelays, hostname: str
+    ) -> outbox.QueuedReport | None:
         """Begin an attempt to send the next report that is due; None when none is."""
         return await self._call(
             outbox.take,
@@ -361,7 +368,9 @@ class Ledger:
             hostname=hostname,
         )
 
-    async def end_report(self, queued: outbox.Queued, ending: outbox.Ended) -> None:
+    async def end_report(
+        self, queued: outbox.QueuedReport, ending: outbox.ReportResult
+    ) -> None:
         """Write down what became of that attempt."""
         about = {"queued": queued, "ending": ending, "identity": self._identity}
         await self._call(outbox.ended, now=_now(), **about)
@@ -395,6 +404,6 @@ class Ledger:
 
     async def _call(self, function: Callable[..., T], **arguments: object) -> T:
         """Let the writer call a function with its connection."""
-        call = Call(functools.partial(function, **arguments))
+        call = WriterCall(functools.partial(function, **arguments))
         result: T = await self._writer.submit(call)
         return result

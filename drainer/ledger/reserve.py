@@ -26,9 +26,9 @@ from drainer.errors import LedgerLost
 from drainer.ledger import engine, schema
 from drainer.ledger.columns import from_json, to_json
 from drainer.ledger.owner import Owner, lock_is_free, writable
-from drainer.ledger.records import Closed, Outcome, Row, to_micros
+from drainer.ledger.records import AttemptEnd, Row, WriteOutcome, to_micros
 from drainer.ledger.writer.client import Then
-from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import State
 from drainer.runtime import databases
@@ -50,7 +50,7 @@ DELIVERED, UNKNOWN = "delivered", "unknown"
 _MAX_INTEGER = 2**63
 
 
-class Place(NamedTuple):
+class ReservePlace(NamedTuple):
     """Which ledger a reserve belongs to."""
 
     #: What the ledger was given when it was made, hashed.
@@ -76,19 +76,19 @@ class ReserveRecord:
     at: int
 
 
-def place_of(database: sa.Engine, url: URL) -> Place:
+def place_of(database: sa.Engine, url: URL) -> ReservePlace:
     """Return which ledger this is."""
     salt = sa.select(schema.meta.c.value).where(schema.meta.c.name == "salt")
     with engine.opening(url), database.connect() as connection:
         text = f"reserve {connection.scalar(salt)}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return Place(digest, databases.shown(url))
+    return ReservePlace(digest, databases.shown(url))
 
 
 class Reserve:
     """The reserve of one run."""
 
-    def __init__(self, owner: Owner, place: Place) -> None:
+    def __init__(self, owner: Owner, place: ReservePlace) -> None:
         """Make the file and allocate its space; LedgerError when that is impossible."""
         self._place = place
         self.path = owner.lock.with_suffix(SUFFIX)
@@ -109,17 +109,17 @@ class Reserve:
                 self.release()
                 raise
 
-    def on_settled(self, closed: Closed, then: Then, outcome: Outcome) -> None:
+    def on_settled(self, closed: AttemptEnd, then: Then, outcome: WriteOutcome) -> None:
         """Keep what the ledger could not take of an attempt; call ``then``."""
         if isinstance(outcome.error, LedgerLost):
             self.keep(closed)
         then(outcome)
 
-    def keep(self, closed: Closed) -> None:
+    def keep(self, closed: AttemptEnd) -> None:
         """Write down those recipients of an attempt that the primary may have."""
         self._write(list(_records(closed)))
 
-    def keep_unknown(self, attempt: int, job: Job, at: datetime) -> None:
+    def keep_unknown(self, attempt: int, job: Delivery, at: datetime) -> None:
         """Write down an attempt that ends without a reply to its final dot."""
         reply = "drainer ended before the primary replied to the final dot"
         self._write(
@@ -140,11 +140,11 @@ class Reserve:
         except OSError as error:
             self.failure = error.strerror or str(error)
 
-    def unread(self) -> "list[Unread]":
+    def unread(self) -> "list[LeftReserve]":
         """Return what earlier runs left for the same ledger."""
         return unread(self.path.parent, self._place)
 
-    def put_away(self, left: "list[Unread]") -> None:
+    def put_away(self, left: "list[LeftReserve]") -> None:
         """Remove what has been read, and keep aside what could not be used."""
         for each in left:
             self.warnings += each.put_away()
@@ -157,7 +157,7 @@ class Reserve:
                 remove_private(self.path)
 
 
-def _records(closed: Closed) -> Iterator[ReserveRecord]:
+def _records(closed: AttemptEnd) -> Iterator[ReserveRecord]:
     attempt = closed.id, closed.job, closed.ended
     for settlement in closed.settlements:
         outcome = _outcome(settlement)
@@ -166,7 +166,10 @@ def _records(closed: Closed) -> Iterator[ReserveRecord]:
 
 
 def _record(
-    attempt: tuple[int, Job, datetime], claimed: Claimed, outcome: str, reply: str
+    attempt: tuple[int, Delivery, datetime],
+    claimed: ClaimedRecipient,
+    outcome: str,
+    reply: str,
 ) -> ReserveRecord:
     number, job, at = attempt
     return ReserveRecord(
@@ -202,7 +205,7 @@ def _line(fact: Row) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unread:
+class LeftReserve:
     """A reserve that a run of this host has left."""
 
     path: Path
@@ -221,12 +224,12 @@ class Unread:
         yield f"the reserve {aside} was not used: {self.damage}"
 
 
-def records_of(left: Iterable[Unread]) -> Iterator[ReserveRecord]:
+def records_of(left: Iterable[LeftReserve]) -> Iterator[ReserveRecord]:
     """Yield all that was found."""
     return (record for each in left for record in each.records)
 
 
-def unread(folder: Path, place: Place) -> list[Unread]:
+def unread(folder: Path, place: ReservePlace) -> list[LeftReserve]:
     """Return what runs that have ended left for this ledger."""
     try:
         paths = sorted(folder.glob(f"*{SUFFIX}"))
@@ -236,28 +239,28 @@ def unread(folder: Path, place: Place) -> list[Unread]:
     return [found for path in ended if (found := _read(path, place)) is not None]
 
 
-def _read(path: Path, place: Place) -> Unread | None:
+def _read(path: Path, place: ReservePlace) -> LeftReserve | None:
     """Read a reserve; None when it is another ledger's, or gone."""
     try:
         data = _bytes_of(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        return Unread(path=path, records=(), damage=error.strerror or str(error))
+        return LeftReserve(path=path, records=(), damage=error.strerror or str(error))
     head, *lines = data.rstrip(b"\0").split(b"\n")
     header = _fact_of(head)
     if not data.strip(b"\0"):  # its run ended before it wrote anything
-        return Unread(path=path, records=())
-    if header is None or set(header) != set(Place._fields):
-        return Unread(path=path, records=(), damage="it is not a reserve")
-    if Place(**header) != place:
+        return LeftReserve(path=path, records=())
+    if header is None or set(header) != set(ReservePlace._fields):
+        return LeftReserve(path=path, records=(), damage="it is not a reserve")
+    if ReservePlace(**header) != place:
         damage = "it belongs to a ledger that was replaced"
         is_here = header["url"] == place.url
-        return Unread(path=path, records=(), damage=damage) if is_here else None
+        return LeftReserve(path=path, records=(), damage=damage) if is_here else None
     found = [_outcome_of(_fact_of(line)) for line in lines if line]
     good = tuple(outcome for outcome in found if outcome is not None)
     damage = "a part of it is damaged" if len(good) < len(found) else ""
-    return Unread(path=path, records=good, damage=damage)
+    return LeftReserve(path=path, records=good, damage=damage)
 
 
 def _bytes_of(path: Path) -> bytes:

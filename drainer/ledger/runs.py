@@ -13,16 +13,16 @@ from drainer.errors import LedgerLost, UsageError
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row
 from drainer.ledger.owner import dead_owners, lease_end
-from drainer.ledger.records import Decision, Kind, Row, from_micros
+from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.reserve import ReserveRecord
 from drainer.ledger.takeover import abandon, settle_reserved, take_over
-from drainer.ledger.writer.batch import Identity
-from drainer.ledger.writer.prepared import Prepared
+from drainer.ledger.writer.batch import WriterIdentity
+from drainer.ledger.writer.prepared import PreparedStatement
 
 _N = schema.runs.c
 WHOLE = 1_000_000
 """A share of a rate is counted in millionths."""
-_COUNT = Prepared(
+_COUNT = PreparedStatement(
     sa.update(schema.runs)
     .where(
         _N.id == sa.bindparam("b_run"),
@@ -32,7 +32,7 @@ _COUNT = Prepared(
 )
 
 
-class Begun(NamedTuple):
+class RunStart(NamedTuple):
     """What a run found when it started."""
 
     #: Recipients that dead runs left in doubt, and those that a reserve settled.
@@ -43,10 +43,10 @@ class Begun(NamedTuple):
 def begin(
     connection: sa.Connection,
     owner: Row,
-    identity: Identity,
+    identity: WriterIdentity,
     due: int,
     reserved: Sequence[ReserveRecord],
-) -> Begun:
+) -> RunStart:
     """Announce a run and its owner; take over from dead ones.
 
     ``owner`` has the route as well. Recipients that stay in doubt wait until ``due``.
@@ -65,9 +65,9 @@ def begin(
         "facts": "{}",
     }
     connection.execute(sa.insert(schema.runs), [run])
-    _note(connection, Kind.RUN_STARTED, identity.run, now, route=route)
+    _note(connection, DecisionKind.RUN_STARTED, identity.run, now, route=route)
     settled = settle_reserved(connection, reserved, identity.run, now)
-    return Begun(take_over(connection, identity, now, due), settled)
+    return RunStart(take_over(connection, identity, now, due), settled)
 
 
 def count_commit(connection: sa.Connection, run: str, number: int) -> None:
@@ -187,7 +187,7 @@ def _living(
 
 def end(
     connection: sa.Connection,
-    identity: Identity,
+    identity: WriterIdentity,
     ending: tuple[int, int],
     now: int,
     rest: timedelta,
@@ -197,7 +197,14 @@ def end(
     Gives its claims back; what is in flight is in doubt, and rests for ``rest``.
     """
     code, commits = ending
-    _note(connection, Kind.RUN_ENDED, identity.run, now, exit=code, commits=commits)
+    _note(
+        connection,
+        DecisionKind.RUN_ENDED,
+        identity.run,
+        now,
+        exit=code,
+        commits=commits,
+    )
     connection.execute(
         sa.update(schema.runs).where(_N.id == identity.run).values(ended=now, exit=code)
     )
@@ -206,7 +213,7 @@ def end(
 
 
 def _note(
-    connection: sa.Connection, kind: Kind, run: str, now: int, **facts: object
+    connection: sa.Connection, kind: DecisionKind, run: str, now: int, **facts: object
 ) -> None:
     decision = Decision(at=from_micros(now), kind=kind, rule=kind.value, evidence=facts)
     connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row
 
 
 def standing(
-    report: Report, lifetime: timedelta, sources: Sequence[str] = ()
+    report: LedgerReader, lifetime: timedelta, sources: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the facts by their names in `status --json`; ``lifetime`` is [retry]'s.
 

@@ -11,9 +11,9 @@ from drainer.ledger import schema
 from drainer.ledger.codec import decision_row
 from drainer.ledger.columns import to_json
 from drainer.ledger.owner import dead_owners
-from drainer.ledger.records import Decision, Kind, from_micros
+from drainer.ledger.records import Decision, DecisionKind, from_micros
 from drainer.ledger.reserve import DELIVERED, ReserveRecord
-from drainer.ledger.writer.batch import Identity
+from drainer.ledger.writer.batch import WriterIdentity
 from drainer.policy.recipient.settle import MAX_DOUBTS
 from drainer.policy.recipient.state import Event, State, follow
 
@@ -83,7 +83,7 @@ def _end_attempt(connection: sa.Connection, record: ReserveRecord) -> None:
 def _proof(record: ReserveRecord, before: State, now: int) -> Decision:
     return Decision(
         at=from_micros(now),
-        kind=Kind.TAKEOVER,
+        kind=DecisionKind.TAKEOVER,
         rule=_RESERVED,
         verdict="deliver",
         reply=record.reply,
@@ -98,7 +98,9 @@ def _proof(record: ReserveRecord, before: State, now: int) -> Decision:
     )
 
 
-def take_over(connection: sa.Connection, identity: Identity, now: int, due: int) -> int:
+def take_over(
+    connection: sa.Connection, identity: WriterIdentity, now: int, due: int
+) -> int:
     """Take over from dead owners: what they had in flight becomes unknown.
 
     Returns how many recipients are in doubt now; they rest until ``due``.
@@ -170,7 +172,7 @@ def _doubt(
     )
     decision = Decision(
         at=from_micros(now),
-        kind=Kind.TAKEOVER,
+        kind=DecisionKind.TAKEOVER,
         rule=_OWNER_DIED,
         verdict="unknown",
         reply=reply,

@@ -14,12 +14,12 @@ from sqlalchemy.engine import URL
 from drainer.errors import OwnedElsewhere
 from drainer.ledger import engine, schema
 from drainer.ledger.codec import decision_row
-from drainer.ledger.controls import Desk
+from drainer.ledger.controls import OverrideReader
 from drainer.ledger.known_messages import has_news
 from drainer.ledger.owner import writable
-from drainer.ledger.records import Decision, Listing, from_micros
+from drainer.ledger.records import Decision, ScanRow, from_micros
 from drainer.policy.breaker.breaker import BreakerState
-from drainer.policy.pacing.overrides import Control, InForce
+from drainer.policy.pacing.overrides import ActiveOverrides, Override
 from drainer.policy.recipient.state import State
 from drainer.runtime.private_files import (
     make_private_folder,
@@ -32,7 +32,7 @@ _TRIED = (State.PENDING, State.DEFERRED, State.UNKNOWN)
 MANY = 500
 
 
-class Diary:
+class WatchLog:
     """A watch's own record in the ledger, and what it reads there.
 
     Everything may block; every method raises LedgerError.
@@ -41,7 +41,7 @@ class Diary:
     def __init__(self, url: URL, route: str, run_id: str) -> None:
         """Open the ledger, which is made if there is none."""
         self._url = url
-        self._desk = Desk(url, route)
+        self._desk = OverrideReader(url, route)
         self._engine = engine.connect(url, create=True)
         self._route = route
         self._run = run_id
@@ -58,12 +58,12 @@ class Diary:
         with engine.in_use(self._url), writing.begin() as connection:
             connection.execute(sa.insert(schema.decisions), rows)
 
-    def controls(self, last: int) -> tuple[list[Control], InForce]:
+    def controls(self, last: int) -> tuple[list[Override], ActiveOverrides]:
         """Return the controls with greater ids, in order, and what is in force."""
         with engine.in_use(self._url):
             return self._desk.after(last), self._desk.in_force()
 
-    def is_news(self, listings: Sequence[Listing], *, takes: bool) -> bool:
+    def is_news(self, listings: Sequence[ScanRow], *, takes: bool) -> bool:
         """Whether a drain would begin anything of this part of a scan.
 
         ``takes``: only what may be sent is taken from the source, so recorded.

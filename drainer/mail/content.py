@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from drainer.mail.message import Facts
+from drainer.mail.message import ContentFacts
 
 MAX_HEADER_BYTES = 512 * 1024
 """How much of a header section is kept to count fields in; the rest is content."""
@@ -23,7 +23,7 @@ _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
-class Survey:
+class ContentSurvey:
     """Learn the facts of a content in one pass; feed every chunk, then finish."""
 
     def __init__(self, *, digest: bool = False) -> None:
@@ -72,11 +72,11 @@ class Survey:
         self._bare += bare
         self._after_cr = chunk.endswith(b"\r")
 
-    def finish(self) -> Facts:
+    def finish(self) -> ContentFacts:
         """Return the facts; nothing may be fed afterwards."""
         if self._hops is None:
             self._close_head(len(self._head))
-        return Facts(
+        return ContentFacts(
             size_bytes=self._size,
             has_8bit=self._8bit,
             header_8bit=self._head_8bit,
@@ -87,9 +87,9 @@ class Survey:
         )
 
 
-def survey(chunks: Iterable[bytes], *, digest: bool = False) -> Facts:
+def survey(chunks: Iterable[bytes], *, digest: bool = False) -> ContentFacts:
     """Return the facts of a whole content."""
-    result = Survey(digest=digest)
+    result = ContentSurvey(digest=digest)
     for chunk in chunks:
         result.feed(chunk)
     return result.finish()
@@ -175,7 +175,7 @@ def message_id_of(head: bytes) -> str:
     return text if text.isprintable() and len(text.encode()) <= MAX_LINE_BYTES else ""
 
 
-class Held:
+class HeldContent:
     """A content that is in memory already, with CRLF line ends."""
 
     __slots__ = ("_data",)

@@ -49,7 +49,7 @@ _ENCODINGS = ("{:02x}", "x{:02x}", "{:03o}", "u{:04x}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class SentData:
     """What a transaction has put on the wire, as far as a stranger chose it."""
 
     #: Reverse path, forward paths and ORCPT, as they were written.
@@ -62,7 +62,7 @@ class Sent:
     head: bytes = b""
 
 
-def unechoed(reply: Reply, sent: Sent) -> Reply:
+def unechoed(reply: Reply, sent: SentData) -> Reply:
     """Return a reply as it would be had it quoted nothing that was sent.
 
     An enhanced code that was sent as well is not believed either: a local part such
@@ -75,12 +75,12 @@ def unechoed(reply: Reply, sent: Sent) -> Reply:
     return Reply(code=reply.code, text=masked, enhanced=enhanced, mixed=reply.mixed)
 
 
-def _has_code(sent: Sent, enhanced: str) -> bool:
+def _has_code(sent: SentData, enhanced: str) -> bool:
     pattern = re.compile(rf"(?<![\d.]){re.escape(enhanced)}(?![\d.])")
     return any(pattern.search(each[:MAX_SENT]) for each in _all(sent))
 
 
-def mask(text: str, sent: Sent) -> str:
+def mask(text: str, sent: SentData) -> str:
     """Return a text with placeholders for everything in it that was sent."""
     text = text[:MAX_REPLY]
     for each in sent.client:
@@ -88,7 +88,7 @@ def mask(text: str, sent: Sent) -> str:
     return _without_pieces(text, tuple(_all(sent)))
 
 
-def _all(sent: Sent) -> Iterator[str]:
+def _all(sent: SentData) -> Iterator[str]:
     """Yield every text that was sent, decoded and as it was written."""
     for address in sent.addresses:
         yield from _forms_of(address)

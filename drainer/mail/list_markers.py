@@ -31,7 +31,7 @@ _WORD = re.compile(r"\s*([A-Za-z0-9-]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
+class ListMarkers:
     """What the header says; '' where it says nothing."""
 
     #: What makes it a report itself.
@@ -48,14 +48,14 @@ class Marks:
     virus: str = ""
 
 
-def marks_of(head: bytes) -> Marks:
+def marks_of(head: bytes) -> ListMarkers:
     """Return the marks of a header section (CRLF or LF line ends)."""
     values: dict[str, list[str]] = {}
     for each in fields_of(head):
         values.setdefault(each.name, []).append(unfold(each.value)[:_MAX_VALUE])
     suppress = ",".join(values.get("x-auto-response-suppress", ())).lower()
     asked = {part.strip() for part in suppress.split(",")}
-    return Marks(
+    return ListMarkers(
         report=_report(values),
         auto_submitted=_first_word(values, "auto-submitted"),
         suppressed=bool(asked & {"all", "ndr"}),

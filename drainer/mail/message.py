@@ -78,7 +78,7 @@ class Problem:
         return f"{self.code}: {PROBLEMS[self.code][0]} ({self.detail})"
 
 
-class Facts(NamedTuple):  # a tuple travels fast between processes
+class ContentFacts(NamedTuple):  # a tuple travels fast between processes
     """What one pass over the content tells; sizes in octets, with CRLF line ends."""
 
     size_bytes: int
@@ -144,7 +144,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spooled:
+class SpooledMessage:
     """A listed message together with a handle to its content."""
 
     message: Message

@@ -23,7 +23,7 @@ _MAX_LINKS = 40
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-class Located(NamedTuple):
+class FolderLocation(NamedTuple):
     """A name in a folder that is open; the caller closes the folder."""
 
     folder: int
@@ -129,7 +129,7 @@ def real_path(path: str | os.PathLike[str]) -> str:
     return located.path
 
 
-def locate(path: str | os.PathLike[str], *, follow: bool = True) -> Located:
+def locate(path: str | os.PathLike[str], *, follow: bool = True) -> FolderLocation:
     """Walk to the last name of a path, which need not be there, as root does it.
 
     Follows links that root made in folders where no other user could have made them;
@@ -154,7 +154,7 @@ class _Walk:
         self._above: list[str] = []
         self._foreign: os.stat_result | None = None
 
-    def run(self) -> Located:
+    def run(self) -> FolderLocation:
         """Return where the walk ends."""
         try:
             while self._names:
@@ -173,9 +173,9 @@ class _Walk:
             os.close(self._here)
             raise
 
-    def _end(self, name: str) -> Located:
+    def _end(self, name: str) -> FolderLocation:
         names = [*self._above, name] if name != "." else self._above
-        return Located(self._here, name, "/" + "/".join(names), self._foreign)
+        return FolderLocation(self._here, name, "/" + "/".join(names), self._foreign)
 
     def _enter(self, name: str, flags: int) -> None:
         below = os.open(name, _PATH | flags, dir_fd=self._here)

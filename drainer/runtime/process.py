@@ -46,7 +46,7 @@ def framed(value: object) -> bytes:
     return HEAD.pack(len(body)) + body
 
 
-class Frames:
+class FrameReader:
     """Puts the values of one of our own processes together again."""
 
     def __init__(self) -> None:

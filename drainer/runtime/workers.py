@@ -46,11 +46,11 @@ NUMBER = struct.Struct(">i")
 _MAX_DESCRIPTORS = 4
 _fresh: set[int] = set()
 """Processes that may fork: SQLite, for one, breaks when it is open meanwhile."""
-_nurseries: list["Nursery"] = []
+_nurseries: list["ForkServer"] = []
 _one_at_a_time = threading.Lock()
 
 
-class Helper:
+class WorkerProcess:
     """One helper, as its parent sees it."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Helper:
         self.wait()
 
 
-class Nursery:
+class ForkServer:
     """The process that forks helpers, as its parent sees it."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Nursery:
         """Whether it can bear."""
         return self._process.poll() is None
 
-    def bear(self) -> Helper:
+    def bear(self) -> WorkerProcess:
         """Return a new helper, with the environment, folder and outputs of now.
 
         Raises OSError when the nursery has died.
@@ -160,7 +160,7 @@ class Nursery:
             # When the nursery died first nobody can tell; its link ends the helper.
             return -signal.SIGKILL if status is None else status
 
-        return Helper(pid, ours, ending, ask)
+        return WorkerProcess(pid, ours, ending, ask)
 
     def _order(self, descriptors: list[int]) -> None:
         frame = framed((child_environment(), _current_folder()))
@@ -186,11 +186,11 @@ def _number(pipe: int) -> int | None:
     return int(NUMBER.unpack(data)[0]) if data else None
 
 
-def start() -> Helper:
+def start() -> WorkerProcess:
     """Start a helper that waits for its job; HostLimit when that is impossible."""
     with _one_at_a_time, _explaining():
         if not _nurseries or not _nurseries[-1].lives:
-            _nurseries.append(Nursery())
+            _nurseries.append(ForkServer())
         return _nurseries[-1].bear()
 
 
@@ -207,7 +207,7 @@ def allow_fork() -> None:
     _fresh.add(os.getpid())
 
 
-def fork() -> Helper:
+def fork() -> WorkerProcess:
     """Fork a helper where that was allowed; else start one. Raises HostLimit."""
     if os.getpid() not in _fresh or threading.active_count() > 1:
         return start()
@@ -221,7 +221,7 @@ def fork() -> Helper:
     def ask() -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    return Helper(pid, ours, os.pidfd_open(pid), ask)
+    return WorkerProcess(pid, ours, os.pidfd_open(pid), ask)
 
 
 def become(link: int, outputs: Sequence[int], environment: dict[str, str]) -> NoReturn:

@@ -11,9 +11,9 @@ from dataclasses import field, replace
 
 from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
 from drainer.mail.reply import Lost, Reply
-from drainer.policy.breaker.breaker import Outcome
+from drainer.policy.breaker.breaker import CanaryOutcome
 from drainer.runtime.values import dataclass
-from drainer.smtp.connection import Connection, Failed, connect
+from drainer.smtp.connection import ConnectFailed, Connection, connect
 from drainer.smtp.health_check import own_name
 from drainer.smtp.route import Route
 
@@ -21,7 +21,7 @@ _SUCCESS, _PERMANENT = 2, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class CanaryQuestion:
     """What a canary asks."""
 
     sender: str
@@ -34,10 +34,10 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class CanaryResult:
     """What it was told, and the words that say so."""
 
-    outcome: Outcome
+    outcome: CanaryOutcome
     reply: str
     #: Recipients that were accepted.
     accepted: tuple[str, ...] = ()
@@ -45,21 +45,23 @@ class Answered:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-async def fly(route: Route, question: Question) -> Answered | Failed:
+async def fly(route: Route, question: CanaryQuestion) -> CanaryResult | ConnectFailed:
     """Open a session and ask; Failed when none could be opened."""
     question = _speakable(question)
     connection = await connect(route)
-    if isinstance(connection, Failed):
+    if isinstance(connection, ConnectFailed):
         return connection
     try:
         if own_name(connection, route):
-            return Answered(outcome=Outcome.REFUSED, reply=str(connection.banner))
+            return CanaryResult(
+                outcome=CanaryOutcome.REFUSED, reply=str(connection.banner)
+            )
         return await _Interview(connection, route).run(question)
     finally:
         connection.wire.close()
 
 
-def _speakable(question: Question) -> Question:
+def _speakable(question: CanaryQuestion) -> CanaryQuestion:
     """Leave out what no plain command can carry: controls, or without SMTPUTF8."""
     domain = question.domain
     return replace(
@@ -84,23 +86,23 @@ class _Interview:
         self._wire = connection.wire
         self._limit = route.timeouts.mail
 
-    async def run(self, question: Question) -> Answered:
+    async def run(self, question: CanaryQuestion) -> CanaryResult:
         answer = await self._ask_good(question)
         if not question.good and question.domain:
             answer = await self._ask_postmaster(question) or answer
         await self._say("QUIT")
         return answer
 
-    async def _ask_good(self, question: Question) -> Answered:
+    async def _ask_good(self, question: CanaryQuestion) -> CanaryResult:
         mail = await self._say(f"MAIL FROM:<{question.sender}>")
         refusal = _refusal(mail)
         if refusal:
-            return Answered(outcome=Outcome.REFUSED, reply=refusal)
+            return CanaryResult(outcome=CanaryOutcome.REFUSED, reply=refusal)
         if not _is_success(mail):  # what RCPT got then is no answer: "MAIL first"
-            return Answered(outcome=Outcome.UNCLEAR, reply=str(mail))
+            return CanaryResult(outcome=CanaryOutcome.UNCLEAR, reply=str(mail))
         replies = {to: await self._say(f"RCPT TO:<{to}>") for to in question.good}
-        answer = Answered(
-            outcome=Outcome.UNCLEAR,
+        answer = CanaryResult(
+            outcome=CanaryOutcome.UNCLEAR,
             reply=str(next(iter(replies.values()), mail)),
             accepted=tuple(to for to, reply in replies.items() if _is_success(reply)),
             refused={
@@ -109,25 +111,29 @@ class _Interview:
         )
         if answer.refused and not (question.any_domain and answer.accepted):
             words = next(iter(answer.refused.values()))
-            return replace(answer, outcome=Outcome.REFUSED, reply=words)
+            return replace(answer, outcome=CanaryOutcome.REFUSED, reply=words)
         if not answer.accepted:
             return answer
         if question.domain and await self._takes_anybody(question.domain):
             return replace(answer, reply="the primary accepts any address")
-        return replace(answer, outcome=Outcome.ACCEPTED)
+        return replace(answer, outcome=CanaryOutcome.ACCEPTED)
 
     async def _takes_anybody(self, domain: str) -> bool:
         name = f"drainer-canary-{secrets.token_hex(6)}"
         return _is_success(await self._say(f"RCPT TO:<{name}@{domain}>"))
 
-    async def _ask_postmaster(self, question: Question) -> Answered | None:
+    async def _ask_postmaster(self, question: CanaryQuestion) -> CanaryResult | None:
         """Return a refusal; that it is accepted says nothing."""
         await self._say("RSET")
         if not _is_success(await self._say("MAIL FROM:<>")):
             return None
         reply = await self._say(f"RCPT TO:<postmaster@{question.domain}>")
         refusal = _refusal(reply)
-        return Answered(outcome=Outcome.REFUSED, reply=refusal) if refusal else None
+        return (
+            CanaryResult(outcome=CanaryOutcome.REFUSED, reply=refusal)
+            if refusal
+            else None
+        )
 
     async def _say(self, command: str) -> Reply | Lost:
         self._wire.write(command.encode() + b"\r\n")

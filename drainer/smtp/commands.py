@@ -14,7 +14,7 @@ from drainer.mail.envelope import (
     verp_sender,
     xtext,
 )
-from drainer.mail.message import Facts, Message, Problem
+from drainer.mail.message import ContentFacts, Message, Problem
 
 Extensions = Mapping[str, str]
 _MAX_DIGITS = 20
@@ -42,7 +42,10 @@ def _number(text: str) -> int:
 
 
 def misfit(
-    message: Message, facts: Facts, recipients: Sequence[Recipient], peer: Extensions
+    message: Message,
+    facts: ContentFacts,
+    recipients: Sequence[Recipient],
+    peer: Extensions,
 ) -> Problem | None:
     """Return why this primary cannot take the message as it stands, or None."""
     try:
@@ -61,7 +64,7 @@ def misfit(
 
 
 def needs_smtputf8(
-    message: Message, facts: Facts, recipients: Sequence[Recipient]
+    message: Message, facts: ContentFacts, recipients: Sequence[Recipient]
 ) -> bool:
     """Tell whether the message cannot travel without SMTPUTF8 (RFC 6531 3.4)."""
     addresses = (message.envelope.reverse_path, *(r.forward_path for r in recipients))
@@ -71,7 +74,10 @@ def needs_smtputf8(
 
 
 def mail_command(
-    message: Message, facts: Facts, recipients: Sequence[Recipient], peer: Extensions
+    message: Message,
+    facts: ContentFacts,
+    recipients: Sequence[Recipient],
+    peer: Extensions,
 ) -> bytes:
     """Return MAIL FROM with its parameters, without the line end."""
     envelope = message.envelope

@@ -17,7 +17,7 @@ import aiosmtplib
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.runtime.host_limits import limit_behind
 from drainer.runtime.values import dataclass
-from drainer.smtp.protocol import Wire, spare_descriptor
+from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
 from drainer.smtp.route import Route
 from drainer.smtp.tls import client_context, tls_facts
 
@@ -27,7 +27,7 @@ _CLOSING = 421
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ConnectStep:
     """One stage of opening a session: how it ended and how long it took."""
 
     stage: Stage
@@ -41,24 +41,24 @@ class Step:
 class Connection:
     """An established session."""
 
-    wire: Wire
+    wire: SmtpProtocol
     address: str
     #: EHLO keywords, lower-cased, with their parameters.
     extensions: dict[str, str]
     banner: Reply
     #: The peer's own name: the first word of its EHLO reply.
     peer_name: str
-    steps: tuple[Step, ...]
+    steps: tuple[ConnectStep, ...]
     opened: float
     tls: bool
     #: Whether the certificate was found valid for the host.
     verified: bool = False
 
 
-class Failed(Exception):
+class ConnectFailed(Exception):
     """A stage failed; the steps so far, the failed one last."""
 
-    def __init__(self, steps: list[Step]) -> None:
+    def __init__(self, steps: list[ConnectStep]) -> None:
         """Keep the steps."""
         super().__init__(str(steps[-1].answer) if steps else "")
         self.steps = tuple(steps)
@@ -78,7 +78,9 @@ async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
     ]
 
 
-async def connect(route: Route, *, tls: str | None = None) -> Connection | Failed:
+async def connect(
+    route: Route, *, tls: str | None = None
+) -> Connection | ConnectFailed:
     """Open a session; return it, or the steps up to the one that failed.
 
     A handshake that fails while TLS is only opportunistic is followed by one more
@@ -88,12 +90,12 @@ async def connect(route: Route, *, tls: str | None = None) -> Connection | Faile
     opening = _Opening(route if tls is None else replace(route, tls=tls))
     try:
         return await opening.run()
-    except Failed as failed:
+    except ConnectFailed as failed:
         opening.abandon()
         if opening.route.requires_tls or not opening.handshake_failed:
             return failed
         again = await connect(route, tls="off")
-        if isinstance(again, Failed):
+        if isinstance(again, ConnectFailed):
             return again
         return replace(again, steps=(failed.steps[-1], *again.steps))
     except OSError as error:
@@ -110,7 +112,7 @@ class _Opening:
     def __init__(self, route: Route) -> None:
         self.route = route
         self.handshake_failed = False
-        self._steps: list[Step] = []
+        self._steps: list[ConnectStep] = []
         self._smtp: aiosmtplib.SMTP | None = None
         self._address = ""
 
@@ -165,14 +167,14 @@ class _Opening:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._note(Stage.CONNECT, Reply(code=220, text="connected"), start)
             return sock
-        raise Failed(self._steps)
+        raise ConnectFailed(self._steps)
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
         try:
             return await self._stage(
                 Stage.EHLO, smtp.ehlo(timeout=self.route.timeouts.ehlo)
             )
-        except Failed as failed:
+        except ConnectFailed as failed:
             answer = failed.steps[-1].answer
             old = isinstance(answer, Reply) and answer.code in (500, 502)
             if self.route.requires_tls or not old:
@@ -198,7 +200,7 @@ class _Opening:
                 ),
                 facts=lambda: tls_facts(smtp.get_transport_info("ssl_object")),
             )
-        except Failed as failed:
+        except ConnectFailed as failed:
             answer = failed.steps[-1].answer
             self.handshake_failed = isinstance(answer, Lost)
             closes = isinstance(answer, Reply) and answer.code == _CLOSING
@@ -254,12 +256,12 @@ class _Opening:
         seconds = time.monotonic() - start
         known = {"address": self._address} | (facts or {})
         self._steps.append(
-            Step(stage=stage, answer=answer, seconds=seconds, facts=known)
+            ConnectStep(stage=stage, answer=answer, seconds=seconds, facts=known)
         )
 
-    def _fail(self, stage: Stage, answer: Reply | Lost, start: float) -> Failed:
+    def _fail(self, stage: Stage, answer: Reply | Lost, start: float) -> ConnectFailed:
         self._note(stage, answer, start)
-        return Failed(self._steps)
+        return ConnectFailed(self._steps)
 
     def _stand(self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply) -> Connection:
         """Hand the transport over to our own protocol."""
@@ -267,7 +269,7 @@ class _Opening:
         if transport is None:
             lost = Lost(reason="closed", detail="right after the session stood")
             raise self._fail(Stage.EHLO, lost, time.monotonic())
-        wire = Wire(asyncio.get_running_loop())
+        wire = SmtpProtocol(asyncio.get_running_loop())
         spare = spare_descriptor(transport)
         wire.attach(cast("asyncio.Transport", transport), spare)
         context = transport.get_extra_info("sslcontext")

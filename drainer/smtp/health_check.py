@@ -15,15 +15,15 @@ from drainer.policy.breaker import remedies
 from drainer.runtime.values import dataclass
 from drainer.smtp.certificate import describe
 from drainer.smtp.connection import (
+    ConnectFailed,
     Connection,
-    Failed,
-    Step,
+    ConnectStep,
     connect,
     format_address,
     resolve,
 )
 from drainer.smtp.route import Route
-from drainer.smtp.xclient import Introduction
+from drainer.smtp.xclient import ClientIntroduction
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _CLOSING = 421
@@ -32,7 +32,7 @@ _DONE = Lost(reason="closed", detail="by us")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class HealthProbe:
     """``[health]``: what the check asks for."""
 
     #: Addresses that must be accepted.
@@ -44,7 +44,7 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class HealthFinding:
     """One line of the table."""
 
     stage: str
@@ -56,10 +56,10 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Health:
+class HealthReport:
     """All findings of one check."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[HealthFinding] = field(default_factory=list)
     #: The primary bears our own name.
     loop: bool = False
 
@@ -68,10 +68,10 @@ class Health:
         """Whether nothing failed."""
         return not self.loop and all(f.verdict != FAIL for f in self.findings)
 
-    def add(self, stage: str, step: Step, verdict: str, hint: str = "") -> None:
+    def add(self, stage: str, step: ConnectStep, verdict: str, hint: str = "") -> None:
         """Add the finding of one step."""
         self.findings.append(
-            Finding(
+            HealthFinding(
                 stage=stage,
                 verdict=verdict,
                 reply=str(step.answer),
@@ -83,7 +83,9 @@ class Health:
 
     def advise(self, stage: str, hint: str) -> None:
         """Add a warning that no reply led to."""
-        nothing = Finding(stage=stage, verdict=WARN, reply="", seconds=0.0, hint=hint)
+        nothing = HealthFinding(
+            stage=stage, verdict=WARN, reply="", seconds=0.0, hint=hint
+        )
         self.findings.append(nothing)
 
 
@@ -97,14 +99,14 @@ def own_name(connection: Connection, route: Route) -> bool:
     return ours in names
 
 
-async def check(route: Route, probe: Probe) -> Health:
+async def check(route: Route, probe: HealthProbe) -> HealthReport:
     """Check the primary on every one of its addresses; never raises for a peer."""
-    health = Health()
+    health = HealthReport()
     try:
         addresses = await resolve(route)
     except OSError as error:
         lost = Lost(reason="unresolved", detail=str(error))
-        step = Step(stage=Stage.CONNECT, answer=lost, seconds=0.0)
+        step = ConnectStep(stage=Stage.CONNECT, answer=lost, seconds=0.0)
         health.add("resolve", step, FAIL, remedies.hint(Stage.CONNECT, lost))
         return health
     reached = False
@@ -115,7 +117,7 @@ async def check(route: Route, probe: Probe) -> Health:
     return health
 
 
-def _forgive_unreached(health: Health) -> None:
+def _forgive_unreached(health: HealthReport) -> None:
     """One address that does not answer is a warning when another one does."""
     health.findings = [
         replace(f, verdict=WARN)
@@ -126,12 +128,12 @@ def _forgive_unreached(health: Health) -> None:
 
 
 async def _check_address(
-    health: Health, route: Route, address: tuple[str, int], probe: Probe
+    health: HealthReport, route: Route, address: tuple[str, int], probe: HealthProbe
 ) -> bool:
     """Check one address; True when a session stood."""
     here = replace(route, address=address[0])
     answer = await connect(here)
-    if isinstance(answer, Failed):
+    if isinstance(answer, ConnectFailed):
         for step in answer.steps[:-1]:
             health.add(step.stage.value, step, OK)
         await _add_failure(health, here, answer.steps[-1])
@@ -144,7 +146,7 @@ async def _check_address(
             health.add(step.stage.value, step, OK)
     if (
         route.forward_client != "off"
-        and not Introduction.on(route, answer.extensions).kind
+        and not ClientIntroduction.on(route, answer.extensions).kind
     ):
         health.advise("forward client", remedies.NOT_OFFERED)
     if own_name(answer, route):
@@ -155,7 +157,7 @@ async def _check_address(
     return True
 
 
-async def _add_failure(health: Health, route: Route, step: Step) -> None:
+async def _add_failure(health: HealthReport, route: Route, step: ConnectStep) -> None:
     """Add the step that failed; for a bad certificate, also what it says."""
     hint = remedies.hint(step.stage, step.answer)
     bad = isinstance(step.answer, Lost) and step.answer.reason == "tls"
@@ -191,7 +193,11 @@ class _Interview:
     """MAIL, RCPTs, RSET and QUIT on one session."""
 
     def __init__(
-        self, health: Health, connection: Connection, probe: Probe, address: str
+        self,
+        health: HealthReport,
+        connection: Connection,
+        probe: HealthProbe,
+        address: str,
     ) -> None:
         self._health = health
         self._connection = connection
@@ -258,12 +264,12 @@ class _Interview:
             return WARN if self._probe.accept else FAIL, remedies.UNDECIDED
         return OK, ""
 
-    async def _ask(self, stage: Stage, command: str) -> Step:
+    async def _ask(self, stage: Stage, command: str) -> ConnectStep:
         loop = asyncio.get_running_loop()
         start = loop.time()
         self._wire.write(command.encode() + b"\r\n")
         answer = await self._wire.reply(self._limit)
-        return Step(
+        return ConnectStep(
             stage=stage,
             answer=answer,
             seconds=loop.time() - start,

@@ -14,7 +14,7 @@ _SUCCESS, _GO_ON = 2, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class OutgoingMail:
     """What is sent."""
 
     recipient: str
@@ -25,14 +25,16 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
+class PostResult:
     """Where it ended, and what was said there."""
 
     stage: Stage
     answer: Reply | Lost
 
 
-async def post(connection: Connection, limits: Timeouts, letter: Letter) -> Posted:
+async def post(
+    connection: Connection, limits: Timeouts, letter: OutgoingMail
+) -> PostResult:
     """Send a letter with the null sender; the session ends with it.
 
     Whether there is a second report about this one is not left to chance: a peer that
@@ -54,7 +56,7 @@ class _Posting:
         self._peer = connection.extensions
         self._limits = limits
 
-    async def run(self, letter: Letter) -> Posted:
+    async def run(self, letter: OutgoingMail) -> PostResult:
         limits = self._limits
         rcpt = f"RCPT TO:<{letter.recipient}>"
         if "dsn" in self._peer:
@@ -66,15 +68,15 @@ class _Posting:
         ):
             answer = await self.say(command, limit)
             if isinstance(answer, Lost) or answer.category != wanted:
-                return Posted(stage=stage, answer=answer)
+                return PostResult(stage=stage, answer=answer)
         for chunk in dot_stuff([letter.content]):
             self._wire.write(chunk)
             await self._wire.drain(limits.body)
         if self._wire.lost is not None and not self._wire.has_reply:
-            return Posted(stage=Stage.BODY, answer=self._wire.lost)
-        return Posted(stage=Stage.DOT, answer=await self.say(b".", limits.dot))
+            return PostResult(stage=Stage.BODY, answer=self._wire.lost)
+        return PostResult(stage=Stage.DOT, answer=await self.say(b".", limits.dot))
 
-    def _mail(self, letter: Letter) -> bytes:
+    def _mail(self, letter: OutgoingMail) -> bytes:
         words = ["MAIL FROM:<>"]  # RFC 5321 4.5.5
         if "size" in self._peer:
             words.append(f"SIZE={len(letter.content)}")

@@ -24,7 +24,7 @@ REPLY_BYTES = 300
 WRITE_BUFFER_BYTES = 256 * 1024
 
 
-class Wire(asyncio.Protocol):
+class SmtpProtocol(asyncio.Protocol):
     """Our end of an established connection."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -21,7 +21,7 @@ _ALMOST = 1e-9
 """Of a token: what floating point may be off."""
 
 
-class Throttle:
+class RateLimiter:
     """Messages, octets, recipients and new connections per time.
 
     Several drains of one primary each have a share of the rates (``resize``).

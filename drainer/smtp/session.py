@@ -19,7 +19,7 @@ from drainer.mail.content import dot_stuff, replace_bare_newlines
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify.classifier import Answer
-from drainer.policy.recipient.delivery import Claimed
+from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.smtp.commands import (
     mail_command,
     misfit,
@@ -28,8 +28,8 @@ from drainer.smtp.commands import (
 )
 from drainer.smtp.connection import Connection
 from drainer.smtp.route import Route
-from drainer.smtp.transaction import Work
-from drainer.smtp.xclient import Introduction, narrowed
+from drainer.smtp.transaction import Transaction
+from drainer.smtp.xclient import ClientIntroduction, narrowed
 
 IN_MEMORY_BYTES = 64 * 1024
 """A content up to this size is written at once; a larger one is streamed."""
@@ -38,14 +38,14 @@ _GO_AHEAD = 354
 _CLOSING = 421
 
 
-class Line(Protocol):
+class TransactionSource(Protocol):
     """What feeds a session: messages, the throttle and the ledger behind it."""
 
-    async def next(self, session: "Session") -> Work | None:
+    async def next(self, session: "Session") -> Transaction | None:
         """Wait for a message and for the throttle; None ends the session."""
         ...
 
-    async def next_now(self, session: "Session") -> Work | None:
+    async def next_now(self, session: "Session") -> Transaction | None:
         """Return a message only if neither it nor the throttle must be waited for."""
         ...
 
@@ -58,11 +58,11 @@ class Line(Protocol):
         """Wait until so many octets may leave."""
         ...
 
-    async def durable(self, work: Work) -> bool:
+    async def durable(self, work: Transaction) -> bool:
         """Wait until the in-flight rows are durable; False: do not send it."""
         ...
 
-    def ended(self, work: Work, following: Work | None) -> None:
+    def ended(self, work: Transaction, following: Transaction | None) -> None:
         """Take the endings of a message; ``following`` has begun behind it."""
         ...
 
@@ -78,7 +78,7 @@ class Session:
         self._timeouts = route.timeouts
         self._wire = connection.wire
         self._pipelining = "pipelining" in connection.extensions
-        self._introduction = Introduction.on(route, connection.extensions)
+        self._introduction = ClientIntroduction.on(route, connection.extensions)
         self._broken = False
         #: Recipients that one transaction may have; 0 = the primary does not say.
         self.max_recipients = recipient_limit(connection.extensions)
@@ -107,13 +107,13 @@ class Session:
         """Whether the connection is gone already."""
         return self._wire.lost is not None or self._wire.has_reply
 
-    def speaks_for(self, work: Work) -> bool:
+    def speaks_for(self, work: Transaction) -> bool:
         """Whether it may go on this connection, which may be a client's by now."""
         return self._introduction.speaks_for(work.spooled.message)
 
-    async def run(self, line: Line) -> None:
+    async def run(self, line: TransactionSource) -> None:
         """Send what the line gives until it, or the connection, is used up."""
-        following: Work | None = None
+        following: Transaction | None = None
         try:
             while self.usable or following:
                 work = following or await line.next(self)
@@ -130,11 +130,11 @@ class Session:
             self.loss = self._wire.lost
             self._wire.close()
 
-    def _begin(self, work: Work) -> None:
+    def _begin(self, work: Transaction) -> None:
         """Write the first group of a transaction."""
         self._wire.write(self._group(work))
 
-    def _group(self, work: Work) -> bytes:
+    def _group(self, work: Transaction) -> bytes:
         """Return what begins a transaction; XCLIENT must be the last of a group."""
         self.sent += 1
         work.started = work.turn = time.monotonic()
@@ -143,7 +143,7 @@ class Session:
             return before
         return before + self._envelope_group(work)
 
-    def _envelope_group(self, work: Work) -> bytes:
+    def _envelope_group(self, work: Transaction) -> bytes:
         recipients = [claimed.recipient for claimed in work.addressed]
         message = work.spooled.message
         commands = [mail_command(message, work.facts, recipients, self.extensions)]
@@ -152,7 +152,9 @@ class Session:
             commands.append(b"DATA")
         return b"\r\n".join(commands) + b"\r\n"
 
-    async def _transact(self, work: Work, line: Line) -> Work | None:
+    async def _transact(
+        self, work: Transaction, line: TransactionSource
+    ) -> Transaction | None:
         """Bring one transaction to its end; return the one begun behind it."""
         following = None
         if await self._introduce(work) and await self._envelope(work):
@@ -165,7 +167,7 @@ class Session:
 
     # --- on whose behalf
 
-    async def _introduce(self, work: Work) -> bool:
+    async def _introduce(self, work: Transaction) -> bool:
         """Take what XCLIENT or XFORWARD got; True when MAIL has left, or leaves now."""
         introduction = self._introduction
         if not introduction.waiting:
@@ -184,7 +186,7 @@ class Session:
             return True
         return self._begin_introduced(work)
 
-    async def _welcome(self, work: Work) -> Reply | None:
+    async def _welcome(self, work: Transaction) -> Reply | None:
         """Return the reply when it is positive; give everything up otherwise.
 
         MAIL and DATA may be on their way, and a dot would end them: to break off is
@@ -198,7 +200,7 @@ class Session:
         self._give_up("the primary does not let us name the client")
         return None
 
-    def _begin_introduced(self, work: Work) -> bool:
+    def _begin_introduced(self, work: Transaction) -> bool:
         """Write the envelope; False when the client may not send what we may."""
         recipients = [claimed.recipient for claimed in work.job.claimed]
         message = work.spooled.message
@@ -212,7 +214,7 @@ class Session:
 
     # --- the envelope
 
-    async def _envelope(self, work: Work) -> bool:
+    async def _envelope(self, work: Transaction) -> bool:
         """Exchange MAIL, RCPT and DATA; True when content is expected."""
         reply = await self._answer(work, Stage.MAIL, self._timeouts.mail)
         refused = not (isinstance(reply, Reply) and reply.category == 2)  # noqa: PLR2004
@@ -226,7 +228,7 @@ class Session:
             return False
         return await self._data(work)
 
-    async def _recipient(self, work: Work, claimed: Claimed) -> None:
+    async def _recipient(self, work: Transaction, claimed: ClaimedRecipient) -> None:
         if not self._pipelining and not self._broken:
             command = rcpt_command(claimed.recipient, self.extensions)
             self._wire.write(command + b"\r\n")
@@ -238,7 +240,7 @@ class Session:
         else:
             work.end(claimed, Stage.RCPT, reply)
 
-    async def _data(self, work: Work) -> bool:
+    async def _data(self, work: Transaction) -> bool:
         if not self._pipelining and not self._broken:
             self._wire.write(b"DATA\r\n")
         reply = await self._answer(work, Stage.DATA, self._timeouts.data)
@@ -256,7 +258,9 @@ class Session:
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
             self._give_up("an empty message to nobody was accepted")
 
-    async def _answer(self, work: Work, stage: Stage, limit: float) -> Reply | Lost:
+    async def _answer(
+        self, work: Transaction, stage: Stage, limit: float
+    ) -> Reply | Lost:
         if self._broken:
             said = Lost(reason="closed", detail="the primary said 421 before")
             return self._wire.lost or said
@@ -282,7 +286,9 @@ class Session:
 
     # --- the content
 
-    async def _content(self, work: Work, line: Line) -> Work | None:
+    async def _content(
+        self, work: Transaction, line: TransactionSource
+    ) -> Transaction | None:
         """Send content and final dot; return the transaction begun behind it."""
         try:
             last = await self._body(work, line)
@@ -310,12 +316,14 @@ class Session:
         self._finish(work, Stage.DOT, reply)
         return following
 
-    async def _following(self, work: Work, line: Line) -> Work | None:
+    async def _following(
+        self, work: Transaction, line: TransactionSource
+    ) -> Transaction | None:
         if not self._pipelining or work.job.alone or not self.usable:
             return None
         return await line.next_now(self)
 
-    async def _body(self, work: Work, line: Line) -> bytes:
+    async def _body(self, work: Transaction, line: TransactionSource) -> bytes:
         """Write the content; stop at once when the peer answers or leaves.
 
         A small one is returned instead, to leave together with its final dot: one
@@ -333,7 +341,7 @@ class Session:
                 break
         return b""
 
-    async def _write_paced(self, chunk: bytes, line: Line) -> bool:
+    async def _write_paced(self, chunk: bytes, line: TransactionSource) -> bool:
         """Write as much at a time as may leave at once; False when the peer is done."""
         start = 0
         while start < len(chunk):
@@ -346,7 +354,7 @@ class Session:
                 return False
         return True
 
-    async def _early(self, work: Work) -> None:
+    async def _early(self, work: Transaction) -> None:
         """Take a reply that came before the final dot as the reply to it."""
         reply = await self._wire.reply(0)
         if isinstance(reply, Reply) and reply.category in (4, 5):
@@ -354,7 +362,7 @@ class Session:
             self._finish(work, Stage.DOT, reply)
         self._give_up("answered before the final dot")
 
-    def _finish(self, work: Work, stage: Stage, answer: Answer) -> None:
+    def _finish(self, work: Transaction, stage: Stage, answer: Answer) -> None:
         for claimed in work.accepted:
             work.end(claimed, stage, answer)
 
@@ -376,7 +384,7 @@ def _out_of_place(reply: Reply, stage: Stage) -> bool:
     return reply.category in (2, 3) and not due
 
 
-def _wire_form(work: Work, bare_newlines: str) -> Iterator[bytes]:
+def _wire_form(work: Transaction, bare_newlines: str) -> Iterator[bytes]:
     chunks = _whole(work.spooled.content.chunks(), work.facts.size_bytes)
     if bare_newlines == "space":
         chunks = replace_bare_newlines(chunks)

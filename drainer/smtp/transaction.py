@@ -6,26 +6,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.echo import MAX_HEAD, Sent
+from drainer.mail.echo import MAX_HEAD, SentData
 from drainer.mail.envelope import AddressError, Recipient
-from drainer.mail.message import Facts, Spooled
+from drainer.mail.message import ContentFacts, SpooledMessage
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.bounce.facts import is_private, parse_address
 from drainer.policy.classify.classifier import Answer
-from drainer.policy.recipient.delivery import Claimed, Job
-from drainer.policy.recipient.judge import Ending
+from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
+from drainer.policy.recipient.judge import RecipientResult
 from drainer.smtp.commands import sender_of
 
 _AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
 
 
 @dataclass(slots=True, kw_only=True)
-class Work:
+class Transaction:
     """One transaction: what to send, and what has come of it so far."""
 
-    job: Job
-    spooled: Spooled
-    facts: Facts
+    job: Delivery
+    spooled: SpooledMessage
+    facts: ContentFacts
     attempt: int = 0
     started: float = 0.0
     #: Seconds that it waited for the throttle.
@@ -35,15 +35,15 @@ class Work:
     #: The final dot has left, or is about to; and when it did.
     dotted: bool = False
     dotted_at: float = 0.0
-    endings: dict[int, Ending] = field(default_factory=dict)
-    accepted: list[Claimed] = field(default_factory=list)
+    endings: dict[int, RecipientResult] = field(default_factory=dict)
+    accepted: list[ClaimedRecipient] = field(default_factory=list)
     #: The primary has DSN: it tells of what it delivers.
     has_dsn: bool = False
     #: (stage, seconds since MAIL was written, the answer).
     stages: list[tuple[Stage, float, str]] = field(default_factory=list)
 
     @property
-    def addressed(self) -> Iterator[Claimed]:
+    def addressed(self) -> Iterator[ClaimedRecipient]:
         """The recipients that have a RCPT of their own."""
         return (claimed for claimed in self.job.claimed if claimed.twin_of is None)
 
@@ -52,9 +52,9 @@ class Work:
         """How many those are."""
         return sum(1 for _ in self.addressed)
 
-    def end(self, claimed: Claimed, stage: Stage, answer: Answer) -> None:
+    def end(self, claimed: ClaimedRecipient, stage: Stage, answer: Answer) -> None:
         """Note how this recipient's attempt ended."""
-        ending = Ending(
+        ending = RecipientResult(
             claimed=claimed, stage=stage, answer=answer, accepted=len(self.accepted)
         )
         self.endings.setdefault(claimed.n, ending)
@@ -83,7 +83,7 @@ class Work:
             return None
         return max(0.0, self.started + times[-1] - self.turn) / len(times)
 
-    def sent(self, stage: Stage) -> Sent:
+    def sent(self, stage: Stage) -> SentData:
         """Return what it has put on the wire up to a stage, and a stranger chose.
 
         From DATA on that includes the beginning of the content, which is read again.
@@ -95,7 +95,7 @@ class Work:
         client, names = message.client, (message.client.name, message.client.helo)
         address = parse_address(client.address)
         is_stranger = address is not None and not is_private(address)
-        return Sent(
+        return SentData(
             addresses=(
                 message.envelope.reverse_path,
                 *(each.forward_path for each in recipients),

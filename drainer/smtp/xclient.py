@@ -37,7 +37,7 @@ _IDENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(slots=True)
-class Introduction:
+class ClientIntroduction:
     """Whom a session speaks for, and what says so."""
 
     #: 'xclient', 'xforward', or '' when nothing is said.
@@ -51,7 +51,7 @@ class Introduction:
     waiting: bool = False
 
     @classmethod
-    def on(cls, route: Route, extensions: Extensions) -> "Introduction":
+    def on(cls, route: Route, extensions: Extensions) -> "ClientIntroduction":
         """Return what route and primary agree upon.
 
         With a login it is never XCLIENT, which would end it.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.admission.admit import Admission
 
 
@@ -25,7 +25,7 @@ class Source(Protocol):
         """Raise UsageError when a running server would deliver the same mail."""
         ...
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List every message, those with problems too, in the spool's order.
 
         Raises SourceError when the spool as a whole cannot be read. A single
@@ -33,7 +33,7 @@ class Source(Protocol):
         """
         ...
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a message again, fresh from the spool.
 
         Follows a rename within the spool, as ``acknowledge`` does. Raises
@@ -59,7 +59,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Leasing(Protocol):
+class LeasingSource(Protocol):
     """What a source has in addition when drainers of several ledgers share it.
 
     Nothing is leased before ``lease`` was called: listing stays harmless.
@@ -93,7 +93,7 @@ class Leasing(Protocol):
 
 
 @runtime_checkable
-class Failing(Protocol):
+class FailableSource(Protocol):
     """What a source has in addition when it tells delivered mail from other mail."""
 
     def fail(self, messages: Sequence[Message]) -> list[str]:
@@ -101,7 +101,7 @@ class Failing(Protocol):
         ...
 
 
-class Standing(NamedTuple):
+class MessageStanding(NamedTuple):
     """Where a message stands in the ledger, for a server that gets it back."""
 
     #: Forward-paths that are final, and must not be sent to again.
@@ -112,8 +112,8 @@ class Standing(NamedTuple):
     waits: bool
 
 
-class Taken(NamedTuple):
-    """What a part of ``Taking.take`` took."""
+class HeldCount(NamedTuple):
+    """What a part of ``LiveSource.take`` took."""
 
     messages: int = 0
     #: Of these, what the server would bounce at its next failing attempt.
@@ -122,8 +122,8 @@ class Taken(NamedTuple):
     left: int = 0
 
 
-class Returned(NamedTuple):
-    """What ``Taking.give_back`` did, in messages."""
+class ReleasedCount(NamedTuple):
+    """What ``LiveSource.give_back`` did, in messages."""
 
     released: int = 0
     #: Of these, what the server would bounce at its next failing attempt.
@@ -135,7 +135,7 @@ class Returned(NamedTuple):
 
 
 @runtime_checkable
-class Taking(Protocol):
+class LiveSource(Protocol):
     """What a source has in addition when its server runs and sends the same mail.
 
     Nothing is taken before ``take`` was called: listing stays harmless. ``note`` is
@@ -150,7 +150,7 @@ class Taking(Protocol):
         """
         ...
 
-    def take(self, note: Path, rules: Admission) -> Iterator[Taken]:
+    def take(self, note: Path, rules: Admission) -> Iterator[HeldCount]:
         """Take what the rules let pass away from the server, part by part.
 
         Then ``scan`` lists what was taken, by this run or by one that died, and
@@ -162,10 +162,10 @@ class Taking(Protocol):
     def give_back(
         self,
         note: Path,
-        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], Standing]],
+        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], MessageStanding]],
         *,
         everything: bool = False,
-    ) -> Returned:
+    ) -> ReleasedCount:
         """Give back what was taken and is not finished; remove what is.
 
         The server learns which recipients are done. What waits for an operator stays,
@@ -176,24 +176,24 @@ class Taking(Protocol):
         ...
 
 
-class Option(NamedTuple):
+class SourceOption(NamedTuple):
     """An option: ``?name=value`` in the URL, or a key of a ``[sources.NAME]``."""
 
-    #: The keyword of ``Format.make`` that takes it.
+    #: The keyword of ``SourceFormat.make`` that takes it.
     keyword: str
     #: The legal values; none = any text.
     legal: tuple[str, ...] = ()
     is_list: bool = False
 
 
-class Format(NamedTuple):
+class SourceFormat(NamedTuple):
     """What the registry knows about one spool format."""
 
     #: Called with the absolute path, and the options as keywords.
     make: Callable[..., Source]
     #: Directories in a spool that give the format away.
     marks: tuple[str, ...]
-    options: Mapping[str, Option]
+    options: Mapping[str, SourceOption]
     #: Options of a source that is only listed, unless they are given.
     listing: Mapping[str, object] = {}
     #: Whether ``make`` is called with the URL itself, as of a database.

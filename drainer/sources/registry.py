@@ -19,7 +19,7 @@ from drainer.sources.archive.source import (
     open_archive,
 )
 from drainer.sources.common.files import is_directory, unusable
-from drainer.sources.protocol import Format, Option, Source
+from drainer.sources.protocol import Source, SourceFormat, SourceOption
 
 Values = str | tuple[str, ...]
 
@@ -98,7 +98,7 @@ def open_source(
     return chosen.make(where, **keywords)
 
 
-def _chosen(scheme: str, path: str) -> tuple[Format, str | None]:
+def _chosen(scheme: str, path: str) -> tuple[SourceFormat, str | None]:
     """Return the format and its path, which is None for a name that has none."""
     name, equals, rest = path.partition("=")
     named = _NAMED.get((scheme, name))
@@ -107,13 +107,13 @@ def _chosen(scheme: str, path: str) -> tuple[Format, str | None]:
     return _format(named), rest if equals else None
 
 
-def _format(module: str) -> Format:
-    found: Format = importlib.import_module(f"drainer.sources.{module}").FORMAT
+def _format(module: str) -> SourceFormat:
+    found: SourceFormat = importlib.import_module(f"drainer.sources.{module}").FORMAT
     return found
 
 
 def _split_query(
-    url: str, asked: Mapping[str, str], ours: Mapping[str, Option]
+    url: str, asked: Mapping[str, str], ours: Mapping[str, SourceOption]
 ) -> tuple[str, dict[str, str]]:
     """Part our options from those of the database's driver, which stay in the URL."""
     theirs = {name: value for name, value in asked.items() if name not in ours}
@@ -148,7 +148,7 @@ def _detect(path: Path) -> str:
 
 
 def _keywords(
-    scheme: str, legal: Mapping[str, Option], given: Mapping[str, object]
+    scheme: str, legal: Mapping[str, SourceOption], given: Mapping[str, object]
 ) -> dict[str, Values]:
     """Check options by name and value; return what the format is called with."""
     keywords: dict[str, Values] = {}

@@ -12,17 +12,17 @@ from sqlalchemy.engine import URL
 
 from drainer.config.storage import TelemetrySection
 from drainer.runtime import workers as helpers
-from drainer.runtime.workers import Helper
+from drainer.runtime.workers import WorkerProcess
 from drainer.telemetry import LAST_WORDS
 
 NICENESS = 5
 """Sessions come first, from its imports on; what is late is sent at the end."""
 
 
-class Exporting:
+class ExportProcess:
     """A running export process."""
 
-    def __init__(self, helper: Helper) -> None:
+    def __init__(self, helper: WorkerProcess) -> None:
         """Hold the helper that ``start_export`` began."""
         self._helper = helper
 
@@ -43,8 +43,11 @@ def make_nicer(pid: int) -> None:
 
 
 def start_export(
-    telemetry: TelemetrySection, url: URL, locks: Path, at_hand: Helper | None = None
-) -> Exporting | None:
+    telemetry: TelemetrySection,
+    url: URL,
+    locks: Path,
+    at_hand: WorkerProcess | None = None,
+) -> ExportProcess | None:
     """Start exporting what ``[telemetry]`` asks for; None when it asks for nothing."""
     if telemetry.traces == "off":
         return None
@@ -58,4 +61,4 @@ def start_export(
         str(locks),
     )
     helper.begin("export", order)
-    return Exporting(helper)
+    return ExportProcess(helper)

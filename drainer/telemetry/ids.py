@@ -7,7 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from drainer.ledger.records import Kind
+from drainer.ledger.records import DecisionKind
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _LATELY = 4096
@@ -54,11 +54,11 @@ def order_of(n: int) -> str:
 def decision_name(row: Mapping[str, Any]) -> str:
     """Return the name of the span of a decision that no attempt's span tells."""
     match row["kind"]:
-        case Kind.OPERATOR:
+        case DecisionKind.OPERATOR:
             return str(row["rule"]).replace("-", ".", 1)
-        case Kind.ACKNOWLEDGED:
+        case DecisionKind.ACKNOWLEDGED:
             return "source.acknowledge"
-        case Kind.BOUNCE if str(row["rule"]).startswith("report-"):
+        case DecisionKind.BOUNCE if str(row["rule"]).startswith("report-"):
             return "bounce.send"
         case _:
             return "classify"
@@ -66,7 +66,7 @@ def decision_name(row: Mapping[str, Any]) -> str:
 
 def decision_span(row: Mapping[str, Any], message: str) -> int:
     """Return the id of the span that tells a decision about a message."""
-    if row["attempt"] and row["kind"] == Kind.VERDICT:
+    if row["attempt"] and row["kind"] == DecisionKind.VERDICT:
         return attempt_span(row["attempt"])
     return part_span(message_span(message), decision_name(row), row["id"])
 

@@ -17,10 +17,10 @@ from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
 from drainer.ledger.owner import RECONNECT_FOR
-from drainer.ledger.records import Kind
+from drainer.ledger.records import DecisionKind
 from drainer.policy.recipient.state import FINAL
 from drainer.runtime.private_files import open_private
-from drainer.telemetry.spans import Facts, Projection
+from drainer.telemetry.spans import SpanFacts, SpanProjection
 
 BATCH = 1000
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
@@ -62,7 +62,7 @@ class Projector:
             )
         self._known = position is not None
         self._position = int(position or 0)
-        self._projection = Projection(bytes.fromhex(str(salt)), plain=plain)
+        self._projection = SpanProjection(bytes.fromhex(str(salt)), plain=plain)
 
     def step(self) -> int:
         """Export one batch; return how many decisions it held.
@@ -109,7 +109,7 @@ class Projector:
         self._known, self._position = True, position
 
 
-def _facts(connection: sa.Connection, first: int, last: int) -> Facts:
+def _facts(connection: sa.Connection, first: int, last: int) -> SpanFacts:
     """Look up what some decisions refer to: five queries, however many they are."""
 
     def lookup(
@@ -127,7 +127,7 @@ def _facts(connection: sa.Connection, first: int, last: int) -> Facts:
     messages = {row["seq"]: row for row in lookup(_MESSAGE, _M.seq, _D.message)}
     tried = lookup(_ATTEMPT, _A.id, _D.attempt)
     ran = lookup((_RUN.id, _RUN.started), _RUN.id, _D.run)
-    return Facts(
+    return SpanFacts(
         messages=messages,
         attempts={row["id"]: row for row in tried},
         recipients=paths,
@@ -145,7 +145,7 @@ def _finishing(connection: sa.Connection, finished: set[int]) -> frozenset[int]:
         sa.select(sa.func.max(_D.id))
         .where(
             _D.message.in_(list(finished)),
-            _D.kind != Kind.ACKNOWLEDGED.value,
+            _D.kind != DecisionKind.ACKNOWLEDGED.value,
             _D.rule.not_like("report-%"),
         )
         .group_by(_D.message)

@@ -17,7 +17,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from drainer import __version__
-from drainer.ledger.records import WATCH_ENDED, Kind
+from drainer.ledger.records import WATCH_ENDED, DecisionKind
 from drainer.runtime.values import dataclass
 from drainer.telemetry import names
 from drainer.telemetry.ids import (
@@ -36,14 +36,14 @@ Row = Mapping[str, Any]
 _SCOPE = InstrumentationScope("drainer", __version__)
 _RESOURCE = Resource({"service.name": "drainer", "service.version": __version__})
 _UNSET = Status()
-_ROOTS = {Kind.RUN_ENDED.value: "drain", WATCH_ENDED: "watch"}
+_ROOTS = {DecisionKind.RUN_ENDED.value: "drain", WATCH_ENDED: "watch"}
 """The span of all that a run or a watch did, made at its end, by rule."""
 _SENT_TO = names.EVIDENCE + "sent_to"
 _OPENING = ("ehlo", "starttls", "auth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class SpanFacts:
     """What the rows refer to."""
 
     #: By seq, as all that refers to a message.
@@ -56,7 +56,7 @@ class Facts:
     runs: Mapping[str, Row]
 
 
-class Projection:
+class SpanProjection:
     """Makes spans; knows how addresses are shown."""
 
     def __init__(self, salt: bytes, *, plain: bool) -> None:
@@ -71,11 +71,13 @@ class Projection:
         digest = hashlib.blake2b(mailbox.encode(), key=self._salt, digest_size=8)
         return digest.hexdigest()
 
-    def spans(self, decisions: Iterable[Row], facts: Facts) -> Iterator[ReadableSpan]:
+    def spans(
+        self, decisions: Iterable[Row], facts: SpanFacts
+    ) -> Iterator[ReadableSpan]:
         """Yield the spans of some decisions, in the order of the ledger."""
         attempts: dict[int, list[Row]] = {}
         for row in decisions:
-            if row["attempt"] and row["kind"] == Kind.VERDICT:
+            if row["attempt"] and row["kind"] == DecisionKind.VERDICT:
                 attempts.setdefault(row["attempt"], []).append(row)
             elif row["message"]:
                 yield self._decision(row, facts)
@@ -109,7 +111,7 @@ class Projection:
         )
 
     def _attempt(
-        self, attempt: Row, rows: list[Row], facts: Facts
+        self, attempt: Row, rows: list[Row], facts: SpanFacts
     ) -> Iterator[ReadableSpan]:
         message = facts.messages[attempt["message"]]["id"]
         start, end = attempt["started"], attempt["ended"]
@@ -145,7 +147,7 @@ class Projection:
         if not delivered:
             yield from _stage_spans(trace, span, start, stages)
 
-    def _attributes(self, row: Row, facts: Facts) -> dict[str, Any]:
+    def _attributes(self, row: Row, facts: SpanFacts) -> dict[str, Any]:
         attributes: dict[str, Any] = {
             names.RULE: row["rule"],
             names.VERDICT: row["verdict"],
@@ -159,7 +161,7 @@ class Projection:
             attributes[_SENT_TO] = self.address(attributes[_SENT_TO])
         return attributes
 
-    def _decision(self, row: Row, facts: Facts) -> ReadableSpan:
+    def _decision(self, row: Row, facts: SpanFacts) -> ReadableSpan:
         """Return a decision outside of an attempt as a span of its own."""
         message = facts.messages[row["message"]]["id"]
         return _span(
@@ -172,7 +174,7 @@ class Projection:
             link=row["run"],
         )
 
-    def _order(self, row: Row, facts: Facts) -> ReadableSpan:
+    def _order(self, row: Row, facts: SpanFacts) -> ReadableSpan:
         """Return an order to whoever works on a route: a trace of its own."""
         id_ = order_of(row["id"])
         return _span(
@@ -185,7 +187,7 @@ class Projection:
 
     # --- one run
 
-    def _run_part(self, row: Row, facts: Facts) -> ReadableSpan:
+    def _run_part(self, row: Row, facts: SpanFacts) -> ReadableSpan:
         run = row["run"]
         attributes = self._attributes(row, facts) | {names.RUN: run}
         if root := _ROOTS.get(row["rule"]):
@@ -199,15 +201,15 @@ class Projection:
                 attributes=attributes,
             )
         kinds = {
-            Kind.WATCH: row["rule"].replace("-", ".", 1),
-            Kind.HEALTH: "health.check",
-            Kind.CONNECTION: "smtp.connect",
-            Kind.BREAKER: row["rule"].replace("-", ".", 1),
-            Kind.THROTTLE: row["rule"].replace("-", ".", 1),
+            DecisionKind.WATCH: row["rule"].replace("-", ".", 1),
+            DecisionKind.HEALTH: "health.check",
+            DecisionKind.CONNECTION: "smtp.connect",
+            DecisionKind.BREAKER: row["rule"].replace("-", ".", 1),
+            DecisionKind.THROTTLE: row["rule"].replace("-", ".", 1),
         }
-        name = str(kinds.get(Kind(row["kind"]), row["kind"]))
+        name = str(kinds.get(DecisionKind(row["kind"]), row["kind"]))
         seconds = float(attributes.get(names.EVIDENCE + "seconds", 0.0))
-        if row["kind"] == Kind.CONNECTION:
+        if row["kind"] == DecisionKind.CONNECTION:
             steps = orjson.loads(row["evidence"]).get("steps", [])
             seconds = sum(micros for _, micros, _ in steps) / 1e6
         parent = run_span(run)
@@ -235,7 +237,7 @@ def _evidence(text: str) -> Mapping[str, Any]:
 
 def _connection_parts(row: Row) -> Iterator[ReadableSpan]:
     """Yield EHLO, STARTTLS and AUTH of a session as spans below `smtp.connect`."""
-    if row["kind"] != Kind.CONNECTION:
+    if row["kind"] != DecisionKind.CONNECTION:
         return
     steps = orjson.loads(row["evidence"]).get("steps", [])
     parent = part_span(run_span(row["run"]), "smtp.connect", row["id"])

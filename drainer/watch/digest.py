@@ -9,7 +9,7 @@ from drainer.config.build.rules import make_rules
 from drainer.config.build.storage import ledger_url
 from drainer.errors import PrimaryNotReady
 from drainer.ledger.query.digest import digest
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.watch.windows import Local, parse_time
 from drainer.smtp.submit import submit
@@ -20,7 +20,7 @@ A_DAY = timedelta(days=1)
 
 def digest_text(config: Config, since: datetime, now: datetime) -> str:
     """Return the digest of the time between; LedgerError without a ledger."""
-    with Report(ledger_url(config)) as report:
+    with LedgerReader(ledger_url(config)) as report:
         facts = digest(report, since, now, make_rules(config))
     return text_of(facts, make_own(config).hostname)
 

@@ -8,34 +8,34 @@ from drainer.config.build.spools import make_sources
 from drainer.delivery.build import make_orders
 from drainer.delivery.console import Voice
 from drainer.delivery.run import (
-    Ended,
-    Parts,
-    Run,
+    DrainRequest,
+    RunParts,
+    RunResult,
     carried_out,
     drained,
     helpers,
     settled,
 )
 from drainer.errors import DrainerError
-from drainer.ledger.watch_log import Diary
+from drainer.ledger.watch_log import WatchLog
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.registry import ROUTE
-from drainer.policy.watch.machine import Happening
-from drainer.policy.watch.states import Event
+from drainer.policy.watch.machine import Observation
+from drainer.policy.watch.states import WatchEvent
 from drainer.runtime.workers import start
-from drainer.watch.plan import Plan
+from drainer.watch.plan import WatchPlan
 
 
-class Draining:
+class DrainTask:
     """A drain that runs, or is about to."""
 
-    def __init__(self, plan: Plan, diary: Diary, voice: Voice) -> None:
+    def __init__(self, plan: WatchPlan, diary: WatchLog, voice: Voice) -> None:
         """Begin nothing yet."""
         self._plan = plan
         self._diary = diary
         self._voice = voice
         #: What works together in it, once it stands.
-        self.parts: Parts | None = None
+        self.parts: RunParts | None = None
         #: Told to end, so that its end says nothing about the primary.
         self.told = False
 
@@ -46,7 +46,7 @@ class Draining:
             if self.parts is not None:
                 self.parts.drain.stop()
 
-    async def run(self) -> Happening:
+    async def run(self) -> Observation:
         """Drain; return what the end means."""
         try:
             run = await asyncio.to_thread(self._made)
@@ -57,7 +57,7 @@ class Draining:
         except DrainerError as error:
             return _failed(error)
 
-    def _made(self) -> Run:
+    def _made(self) -> DrainRequest:
         plan = self._plan
         sources = make_sources(plan.config, list(plan.names), ())
         config = settled(plan.config, sources, self._voice)
@@ -66,10 +66,10 @@ class Draining:
             rescan=config.watch.rescan,
             grace=config.watch.grace,
         )
-        return Run(config=config, orders=orders, sources=sources, url=plan.url)
+        return DrainRequest(config=config, orders=orders, sources=sources, url=plan.url)
 
-    def _work(self, run: Run) -> Callable[[Parts], Awaitable[None]]:
-        async def work(parts: Parts) -> None:
+    def _work(self, run: DrainRequest) -> Callable[[RunParts], Awaitable[None]]:
+        async def work(parts: RunParts) -> None:
             self.parts = parts
             if self.told:
                 parts.drain.stop()
@@ -78,7 +78,7 @@ class Draining:
 
         return work
 
-    async def _meaning(self, ended: Ended) -> Happening:
+    async def _meaning(self, ended: RunResult) -> Observation:
         if ended.error is not None:
             return _failed(ended.error)
         drain = ended.parts.drain
@@ -89,25 +89,27 @@ class Draining:
             self._diary.next_due, self._plan.urls, braked=drain.keeper.scopes.brake
         )
         if due is None:
-            return Happening(
-                event=Event.FINISHED,
+            return Observation(
+                event=WatchEvent.FINISHED,
                 why=f"{sent} messages sent, nothing is left for a drain",
             )
         domains = ", ".join(breaker.scope for breaker in breakers)
         rest = f"{domains} is refused" if domains else "the rest falls due later"
         why = f"{sent} messages sent, {rest}"
-        return Happening(event=Event.LEFT, why=why, until=due, fruitful=sent > 0)
+        return Observation(event=WatchEvent.LEFT, why=why, until=due, fruitful=sent > 0)
 
 
-def _refused(breaker: CircuitBreaker) -> Happening:
+def _refused(breaker: CircuitBreaker) -> Observation:
     reply = (
         breaker.cause.reply if breaker.cause else "no message was taken for too long"
     )
     where = f"mail for {breaker.scope} is refused: " if breaker.scope else ""
     why = f"{where}{reply}"
-    return Happening(event=Event.REFUSED, why=why, until=breaker.until, fruitful=False)
+    return Observation(
+        event=WatchEvent.REFUSED, why=why, until=breaker.until, fruitful=False
+    )
 
 
-def _failed(error: DrainerError) -> Happening:
+def _failed(error: DrainerError) -> Observation:
     words = f"{error}: {error.hint}" if error.hint else str(error)
-    return Happening(event=Event.FAILED, why=words, fruitful=False)
+    return Observation(event=WatchEvent.FAILED, why=words, fruitful=False)

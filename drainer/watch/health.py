@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.pacing.overrides import Ask, Control, InForce
-from drainer.policy.watch.machine import Happening, Watch
-from drainer.policy.watch.states import Event, State, Wait
-from drainer.smtp.health_check import FAIL, Health, check
-from drainer.watch.drain_task import Draining
+from drainer.policy.pacing.overrides import ActiveOverrides, Override, OverrideKind
+from drainer.policy.watch.machine import Observation, WatchStatus
+from drainer.policy.watch.states import WatchEvent, WatchState, WatchWait
+from drainer.smtp.health_check import FAIL, HealthReport, check
+from drainer.watch.drain_task import DrainTask
 from drainer.watch.journal import wall
-from drainer.watch.plan import Plan
+from drainer.watch.plan import WatchPlan
 
 CHECK_LIMIT = 120.0
 """Seconds; a primary that takes longer to answer everything is not well."""
-_SAYS = {Ask.UP: Event.UP, Ask.DOWN: Event.DOWN}
+_SAYS = {OverrideKind.UP: WatchEvent.UP, OverrideKind.DOWN: WatchEvent.DOWN}
 
 
-def told(controls: Sequence[Control], since: datetime) -> Happening | None:
+def told(controls: Sequence[Override], since: datetime) -> Observation | None:
     """Return what the last hook said; several at once are one.
 
     What is older than ``since`` came while nobody listened, and counts no more.
@@ -30,12 +30,12 @@ def told(controls: Sequence[Control], since: datetime) -> Happening | None:
     last = said[-1]
     words = f"{last.ask} by {last.by or 'somebody'}"
     why = f"{words}: {last.reason}" if last.reason else words
-    return Happening(event=_SAYS[last.ask], why=why)
+    return Observation(event=_SAYS[last.ask], why=why)
 
 
 def held(
-    force: InForce, plan: Plan, now: datetime, before: Happening | None
-) -> Happening | None:
+    force: ActiveOverrides, plan: WatchPlan, now: datetime, before: Observation | None
+) -> Observation | None:
     """Return why nothing may be sent, however well the primary is; None = it may.
 
     ``before`` is what held it until now: the next change of hours takes some looking.
@@ -44,60 +44,62 @@ def held(
         pause = force.pause
         reason = pause.reason or "no reason given"
         why = f"paused by {pause.by or 'somebody'}: {reason}"
-        return Happening(event=Event.HELD, why=why, until=pause.until)
+        return Observation(event=WatchEvent.HELD, why=why, until=pause.until)
     if not plan.hours.are_open(now, wall):
         why = f"outside of [watch] windows ({'; '.join(plan.config.watch.windows)})"
         if before is not None and before.why == why:
             return before
         until = plan.hours.next_change(now, wall)
-        return Happening(event=Event.HELD, why=why, until=until)
+        return Observation(event=WatchEvent.HELD, why=why, until=until)
     return None
 
 
-async def asked(plan: Plan) -> tuple[Health, Happening]:
+async def asked(plan: WatchPlan) -> tuple[HealthReport, Observation]:
     """Ask the primary as `drainer check` does; return what was found, and means."""
-    health, why = Health(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
+    health, why = HealthReport(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CHECK_LIMIT):
             health = await check(plan.route, plan.probe)
     if health.findings and health.ready:
-        return health, Happening(event=Event.GOOD, why="the primary is well")
+        return health, Observation(event=WatchEvent.GOOD, why="the primary is well")
     failed = next((f for f in health.findings if f.verdict == FAIL), None)
     if health.loop:
         why = "it bears our own name: that is a loop"
     elif failed is not None:
         why = f"{failed.stage}: {failed.reply}"
-    return health, Happening(event=Event.BAD, why=why)
+    return health, Observation(event=WatchEvent.BAD, why=why)
 
 
-class DrainSense:
+class DrainHealth:
     """Looks at the drain that runs."""
 
     def __init__(self) -> None:
         """Begin with a breaker that never paused."""
         self._failures = 0
 
-    def happenings(self, watch: Watch, draining: Draining) -> Iterator[Happening]:
+    def happenings(
+        self, watch: WatchStatus, draining: DrainTask
+    ) -> Iterator[Observation]:
         """Yield what has happened to it since the last look."""
         if draining.parts is None or draining.told:
             return
         drain = draining.parts.drain
         breaker, tally = drain.keeper.breaker, drain.tally
         reply = drain.keeper.reply
-        if watch.wait is Wait.BREAKER:
+        if watch.wait is WatchWait.BREAKER:
             if breaker.flows:
-                yield Happening(event=Event.FLOWS)
+                yield Observation(event=WatchEvent.FLOWS)
             elif _is_paused(breaker) and breaker.failures > self._failures:
-                yield Happening(event=Event.SICK, why=reply)
+                yield Observation(event=WatchEvent.SICK, why=reply)
             return
         if _is_paused(breaker):
             self._failures = breaker.failures
-            yield Happening(event=Event.BARRED, why=reply, until=breaker.until)
+            yield Observation(event=WatchEvent.BARRED, why=reply, until=breaker.until)
             return
-        if watch.state is State.CANARY and tally.sent_messages:
-            yield Happening(event=Event.FIRST)
-        elif watch.state is State.RAMP and drain.steering.full:
-            yield Happening(event=Event.FULL)
+        if watch.state is WatchState.CANARY and tally.sent_messages:
+            yield Observation(event=WatchEvent.FIRST)
+        elif watch.state is WatchState.RAMP and drain.steering.full:
+            yield Observation(event=WatchEvent.FULL)
 
 
 def _is_paused(breaker: CircuitBreaker) -> bool:

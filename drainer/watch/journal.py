@@ -6,10 +6,10 @@ from datetime import datetime
 
 from drainer.delivery.console import Voice
 from drainer.errors import LedgerError
-from drainer.ledger.records import WATCH_ENDED, Decision, Kind, to_micros
-from drainer.ledger.watch_log import Diary
+from drainer.ledger.records import WATCH_ENDED, Decision, DecisionKind, to_micros
+from drainer.ledger.watch_log import WatchLog
 from drainer.mail.reply import printable
-from drainer.policy.watch.machine import Watch
+from drainer.policy.watch.machine import WatchStatus
 from drainer.runtime.process import utcnow
 from drainer.watch.systemd import Notifier
 
@@ -22,7 +22,7 @@ def wall(moment: datetime) -> datetime:
     return moment.astimezone()
 
 
-class Chronicle:
+class Journal:
     """Tells, and never fails: what cannot be written yet waits."""
 
     def __init__(self, route: str, voice: Voice, notifier: Notifier) -> None:
@@ -34,7 +34,7 @@ class Chronicle:
         self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
         self._complaint = ""
 
-    def moved(self, before: Watch | None, watch: Watch, run: str) -> None:
+    def moved(self, before: WatchStatus | None, watch: WatchStatus, run: str) -> None:
         """Tell a change of state; ``run`` is the id of the drain that runs, or ''."""
         until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
         why = printable(watch.why, MAX_WHY)  # a peer's words may be among it
@@ -61,7 +61,7 @@ class Chronicle:
             self._voice.warn(text)
         self._complaint = text
 
-    async def write(self, diary: Diary) -> None:
+    async def write(self, diary: WatchLog) -> None:
         """Bring what was told into the ledger."""
         while self._unwritten:
             try:
@@ -73,5 +73,5 @@ class Chronicle:
 
     def _note(self, rule: str, evidence: dict[str, object]) -> None:
         self._unwritten.append(
-            Decision(at=utcnow(), kind=Kind.WATCH, rule=rule, evidence=evidence)
+            Decision(at=utcnow(), kind=DecisionKind.WATCH, rule=rule, evidence=evidence)
         )

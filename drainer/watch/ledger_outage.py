@@ -28,7 +28,7 @@ SAY_EVERY = 60.0
 LONGEST_PAUSE = 15.0
 
 
-class LedgerPatience:
+class LedgerOutage:
     """Waits for the ledger of one watch."""
 
     def __init__(self, limit: timedelta, voice: Voice, notifier: Notifier) -> None:

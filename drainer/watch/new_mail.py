@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Protocol
 
 from drainer.delivery.scanner import scan, scanner
-from drainer.ledger.records import Listing
+from drainer.ledger.records import ScanRow
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Selection
-from drainer.sources.protocol import Source, Taking
+from drainer.sources.protocol import LiveSource, Source
 
 MAX_DEPTH = 4
 MAX_FOLDERS = 20_000
 
 
-class Judge(Protocol):
+class NewMailJudge(Protocol):
     """Tells whether a drain would begin anything of a part of a scan; may block."""
 
-    def __call__(self, listings: Sequence[Listing], *, takes: bool) -> bool:
+    def __call__(self, listings: Sequence[ScanRow], *, takes: bool) -> bool:
         """Tell it; ``takes``: the source lets go only of what may be sent."""
         ...
 
@@ -52,7 +52,7 @@ def trace_of(source: Source) -> str | None:
     return found.hexdigest()
 
 
-class Looking:
+class NewMailCheck:
     """Looks at the sources of one watch."""
 
     def __init__(self, sources: Sequence[Source], rules: Admission) -> None:
@@ -62,7 +62,7 @@ class Looking:
         #: What the sources looked like when nothing new was in them.
         self._quiet: dict[str, str] = {}
 
-    async def sees_news(self, is_news: Judge) -> bool:
+    async def sees_news(self, is_news: NewMailJudge) -> bool:
         """Whether a drain would begin anything; SourceError when one is unreadable."""
         for source in self._sources:
             trace = await asyncio.to_thread(trace_of, source)
@@ -74,8 +74,8 @@ class Looking:
                 self._quiet[source.url] = trace
         return False
 
-    async def _lists_news(self, source: Source, is_news: Judge) -> bool:
-        takes = isinstance(source, Taking)
+    async def _lists_news(self, source: Source, is_news: NewMailJudge) -> bool:
+        takes = isinstance(source, LiveSource)
         async with scanner() as helper:
             async for met in scan(helper, source, self._rules, Selection()):
                 if await asyncio.to_thread(is_news, met.listings, takes=takes):

@@ -6,19 +6,19 @@ from drainer.config.build.routes import make_probe, make_route
 from drainer.config.build.spools import make_sources, with_domains
 from drainer.config.build.storage import LedgerURL, ledger_url
 from drainer.delivery.build import make_admission, make_orders
-from drainer.delivery.settings import Orders
+from drainer.delivery.settings import DrainSettings
 from drainer.errors import UsageError
 from drainer.policy.admission.admit import Admission
-from drainer.policy.watch.machine import Settings
-from drainer.policy.watch.windows import Hours, parse_hours
+from drainer.policy.watch.machine import WatchSettings
+from drainer.policy.watch.windows import DrainWindows, parse_hours
 from drainer.runtime.values import dataclass
-from drainer.smtp.health_check import Probe
+from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Route
 from drainer.sources.protocol import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class WatchPlan:
     """One configuration, as a watch goes by it."""
 
     config: Config
@@ -26,25 +26,25 @@ class Plan:
     names: tuple[str, ...]
     sources: tuple[Source, ...]
     route: Route
-    probe: Probe
+    probe: HealthProbe
     url: LedgerURL
-    settings: Settings
-    hours: Hours
+    settings: WatchSettings
+    hours: DrainWindows
     #: What of the sources is for this primary.
     admission: Admission
     #: What a drain is told to do, but for what a running server adds.
-    orders: Orders
+    orders: DrainSettings
 
     @property
     def urls(self) -> list[str]:
         """The sources by URL."""
         return [source.url for source in self.sources]
 
-    def drains_like(self, other: "Plan") -> bool:
+    def drains_like(self, other: "WatchPlan") -> bool:
         """Whether a drain by the other one would do the same."""
         return (self.urls, self.orders) == (other.urls, other.orders)
 
-    def replace(self, old: "Plan") -> None:
+    def replace(self, old: "WatchPlan") -> None:
         """Take the place of another one; UsageError when a watch cannot change so."""
         new, before = self.route, old.route
         if (new.host, new.port, self.url) != (before.host, before.port, old.url):
@@ -52,7 +52,7 @@ class Plan:
             raise UsageError(message, hint="restart the watch")
 
 
-def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
+def make_plan(config: Config, names: tuple[str, ...]) -> WatchPlan:
     """Return what a watch of these sources goes by; all named ones if none is given.
 
     Raises UsageError for what no drain could follow either.
@@ -65,14 +65,14 @@ def make_plan(config: Config, names: tuple[str, ...]) -> Plan:
         make_via(config)  # that no digest can leave is told at once
     health = config.health
     sources = tuple(make_sources(config, list(names), ()))
-    return Plan(
+    return WatchPlan(
         config=config,
         names=names,
         sources=sources,
         route=make_route(config),
         probe=make_probe(config),
         url=ledger_url(config),
-        settings=Settings(
+        settings=WatchSettings(
             successes=health.successes,
             over=health.over,
             interval=health.interval,

@@ -6,47 +6,47 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from drainer import __version__
-from drainer.delivery.latency import Pulse
-from drainer.delivery.run import Parts
+from drainer.delivery.latency import LatencyStats
+from drainer.delivery.run import RunParts
 from drainer.policy.breaker.breaker import CircuitBreaker
-from drainer.policy.pacing.overrides import Control, InForce
-from drainer.policy.watch.machine import Watch
-from drainer.smtp.health_check import Finding
+from drainer.policy.pacing.overrides import ActiveOverrides, Override
+from drainer.policy.watch.machine import WatchStatus
+from drainer.smtp.health_check import HealthFinding
 from drainer.watch.http.snapshot import (
     BreakerFacts,
     Change,
     ControlFacts,
     FindingFacts,
-    Latency,
+    LatencyFacts,
     RunFacts,
     Sample,
-    Snapshot,
+    StatusSnapshot,
 )
-from drainer.watch.plan import Plan
+from drainer.watch.plan import WatchPlan
 
 SECONDS = 600
 CHANGES = 50
 
 
-class Showing:
+class StatusHistory:
     """The recent past of one watch."""
 
-    def __init__(self, plan: Plan, watch: Watch) -> None:
+    def __init__(self, plan: WatchPlan, watch: WatchStatus) -> None:
         """Begin with nothing seen."""
         self.plan = plan
         self.watch = watch
-        self._parts: Parts | None = None
-        self.in_force = InForce()
+        self._parts: RunParts | None = None
+        self.in_force = ActiveOverrides()
         self._history: deque[Sample] = deque(maxlen=SECONDS)
         self._changes: deque[Change] = deque(maxlen=CHANGES)
         self._findings: list[FindingFacts] = []
         self._breaker = BreakerFacts(state="closed", reply="", until=None, reason="")
-        self._pulse = Pulse()
+        self._pulse = LatencyStats()
         self._sent = (0, 0.0)
         self._rate = 0.0
         self._change = asyncio.Event()
 
-    def moved(self, before: Watch | None) -> None:
+    def moved(self, before: WatchStatus | None) -> None:
         """Take note of a change of state, to that of ``watch``."""
         change = Change(
             at=_written(self.watch.since),
@@ -57,7 +57,7 @@ class Showing:
         self._changes.append(change)
         self._tell()
 
-    def checked(self, findings: Sequence[Finding]) -> None:
+    def checked(self, findings: Sequence[HealthFinding]) -> None:
         """Take note of a health check."""
         self._findings = [
             FindingFacts(
@@ -71,7 +71,7 @@ class Showing:
         ]
         self._tell()
 
-    def sample(self, parts: Parts | None, now: float) -> None:
+    def sample(self, parts: RunParts | None, now: float) -> None:
         """Measure the drain that runs, if one does; called about once a second."""
         self._parts = parts
         if parts is None:
@@ -98,10 +98,10 @@ class Showing:
         self._change.set()
         self._change = asyncio.Event()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatusSnapshot:
         """Return everything."""
         watch = self.watch
-        return Snapshot(
+        return StatusSnapshot(
             state=watch.state.value,
             since=_written(watch.since),
             why=watch.why,
@@ -110,7 +110,7 @@ class Showing:
             sources=self.plan.urls,
             version=__version__,
             run=self._run_facts(),
-            latency=Latency(
+            latency=LatencyFacts(
                 rcpt_ms=self._pulse.mean_ms("rcpt"),
                 dot_ms=self._pulse.mean_ms("dot"),
                 connect_ms=self._pulse.mean_ms("connect"),
@@ -154,7 +154,7 @@ def _breaker_facts(breaker: CircuitBreaker) -> BreakerFacts:
     )
 
 
-def _control_facts(control: Control | None) -> ControlFacts | None:
+def _control_facts(control: Override | None) -> ControlFacts | None:
     if control is None:
         return None
     return ControlFacts(

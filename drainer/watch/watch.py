@@ -18,20 +18,20 @@ from datetime import UTC, datetime
 from drainer.config.build.storage import lock_folder
 from drainer.delivery.console import Voice
 from drainer.errors import DrainerError, LedgerError
-from drainer.ledger.watch_log import Diary, own
-from drainer.policy.watch.machine import Happening, Todo, Watch, step
-from drainer.policy.watch.states import Event, State, Wait
+from drainer.ledger.watch_log import WatchLog, own
+from drainer.policy.watch.machine import Observation, WatchStatus, WatchTask, step
+from drainer.policy.watch.states import WatchEvent, WatchState, WatchWait
 from drainer.runtime.process import utcnow
-from drainer.telemetry.client import Exporting, start_export
+from drainer.telemetry.client import ExportProcess, start_export
 from drainer.watch.digest import mail_daily, next_digest
-from drainer.watch.drain_task import Draining
-from drainer.watch.health import DrainSense, asked, held, told
-from drainer.watch.http.snapshot import Watched
-from drainer.watch.journal import Chronicle, wall
-from drainer.watch.ledger_outage import LedgerPatience
-from drainer.watch.new_mail import Looking
-from drainer.watch.plan import Plan
-from drainer.watch.status import Showing
+from drainer.watch.drain_task import DrainTask
+from drainer.watch.health import DrainHealth, asked, held, told
+from drainer.watch.http.snapshot import WatchView
+from drainer.watch.journal import Journal, wall
+from drainer.watch.ledger_outage import LedgerOutage
+from drainer.watch.new_mail import NewMailCheck
+from drainer.watch.plan import WatchPlan
+from drainer.watch.status import StatusHistory
 from drainer.watch.systemd import Notifier
 
 TICK = 1.0
@@ -40,24 +40,24 @@ LAST_TRACES = 5.0
 """Seconds at the end; what a collector does not take by then, the next run sends."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
-Serve = Callable[[Watched], Awaitable[None]]
+Serve = Callable[[WatchView], Awaitable[None]]
 Server = Callable[[], Serve | None]
 """Begins to listen, and returns what serves a watch; None when nothing is to."""
 
 
-def _shown(watch: Watch) -> tuple[object, ...]:
+def _shown(watch: WatchStatus) -> tuple[object, ...]:
     """Return what is told when it changes."""
-    held = watch.why if watch.wait is Wait.HOLD else ""
+    held = watch.why if watch.wait is WatchWait.HOLD else ""
     return watch.state, watch.wait, held
 
 
-class Watching:
+class Watch:
     """One watch over one primary and its sources."""
 
     def __init__(
         self,
-        plan: Plan,
-        reload: Callable[[], Plan],
+        plan: WatchPlan,
+        reload: Callable[[], WatchPlan],
         voice: Voice,
         server: Server = lambda: None,
     ) -> None:
@@ -67,26 +67,26 @@ class Watching:
         self._server = server
         self._notifier = Notifier()
         self._run_id = uuid.uuid4().hex
-        self._chronicle = Chronicle(str(plan.route), voice, self._notifier)
+        self._chronicle = Journal(str(plan.route), voice, self._notifier)
         limit = plan.config.watch.ledger_patience
-        self._patience = LedgerPatience(limit, voice, self._notifier)
-        self._watch = Watch(since=self._chronicle.began)
+        self._patience = LedgerOutage(limit, voice, self._notifier)
+        self._watch = WatchStatus(since=self._chronicle.began)
         self._adopt(plan)
-        self._show = Showing(plan, self._watch)
-        self._exporting: Exporting | None = None
+        self._show = StatusHistory(plan, self._watch)
+        self._exporting: ExportProcess | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._draining: Draining | None = None
-        self._sense = DrainSense()
+        self._draining: DrainTask | None = None
+        self._sense = DrainHealth()
         self._last_control = 0
         self._heed_since = self._chronicle.began - plan.config.watch.remember
         self._looked = self._ticked = 0.0
         self._ending = asyncio.Event()
         self._wake = asyncio.Event()
 
-    def _adopt(self, plan: Plan) -> None:
+    def _adopt(self, plan: WatchPlan) -> None:
         self._plan = plan
         self._patience.limit = plan.config.watch.ledger_patience
-        self._looking = Looking(plan.sources, plan.admission)
+        self._looking = NewMailCheck(plan.sources, plan.admission)
         self._digest_due = next_digest(plan.config, utcnow(), wall)
 
     # --- from start to end
@@ -116,14 +116,14 @@ class Watching:
         if self._patience.error is not None:
             raise self._patience.error
 
-    def _open_diary(self) -> Diary:
+    def _open_diary(self) -> WatchLog:
         plan = self._plan
-        return Diary(plan.url, str(plan.route), self._run_id)
+        return WatchLog(plan.url, str(plan.route), self._run_id)
 
     async def _serving(self, serve: Serve) -> None:
         await serve(self._show)
 
-    def _export(self) -> Exporting | None:
+    def _export(self) -> ExportProcess | None:
         plan = self._plan
         return start_export(plan.config.telemetry, plan.url, lock_folder(plan.url))
 
@@ -156,7 +156,7 @@ class Watching:
             if time.monotonic() - self._ticked >= TICK:
                 self._ticked = time.monotonic()
                 self._tick()
-            self._happen(Happening(event=Event.TIME))
+            self._happen(Observation(event=WatchEvent.TIME))
             self._act()
             self._notifier.alive()
             with contextlib.suppress(TimeoutError):
@@ -203,16 +203,18 @@ class Watching:
 
     # --- what happens, and what it leads to
 
-    def _happen(self, happening: Happening) -> None:
+    def _happen(self, happening: Observation) -> None:
         before = self._watch
         self._watch = step(before, happening, utcnow(), self._plan.settings)
         self._show.watch = self._watch
         if _shown(before) != _shown(self._watch):
             self._record(before)
-        if self._watch.state is State.DONE:
-            self._happen(Happening(event=Event.REST, why="waits for mail and hooks"))
+        if self._watch.state is WatchState.DONE:
+            self._happen(
+                Observation(event=WatchEvent.REST, why="waits for mail and hooks")
+            )
 
-    def _record(self, before: Watch | None) -> None:
+    def _record(self, before: WatchStatus | None) -> None:
         parts = self._draining.parts if self._draining else None
         run = parts.ledger.run_id if parts else ""
         self._chronicle.moved(before, self._watch, run)
@@ -221,13 +223,13 @@ class Watching:
     def _act(self) -> None:
         """See to it that there is what the watch wants."""
         todo, draining = self._watch.todo(utcnow()), self._draining
-        if todo is Todo.CHECK:
+        if todo is WatchTask.CHECK:
             self._spawn("check", self._check())
-        if todo is Todo.DRAIN and "drain" not in self._tasks:
-            self._draining = Draining(self._plan, self._diary, self._voice)
-            self._sense = DrainSense()
+        if todo is WatchTask.DRAIN and "drain" not in self._tasks:
+            self._draining = DrainTask(self._plan, self._diary, self._voice)
+            self._sense = DrainHealth()
             self._spawn("drain", self._drain(self._draining))
-        elif todo is not Todo.DRAIN and draining is not None:
+        elif todo is not WatchTask.DRAIN and draining is not None:
             draining.stop()
 
     # --- once a second
@@ -242,7 +244,9 @@ class Watching:
                 self._happen(happening)
         parts = self._draining.parts if self._draining else None
         self._show.sample(parts, now.timestamp())
-        idle = self._watch.state is State.ARMED or self._watch.wait is Wait.TIME
+        idle = (
+            self._watch.state is WatchState.ARMED or self._watch.wait is WatchWait.TIME
+        )
         rescan = self._plan.config.watch.rescan.total_seconds()
         if idle and time.monotonic() - self._looked >= rescan:
             self._spawn("look", self._look())
@@ -271,27 +275,27 @@ class Watching:
         if hold is not None and hold != self._watch.hold:
             self._happen(hold)
         elif hold is None and self._watch.hold is not None:
-            self._happen(Happening(event=Event.FREED))
+            self._happen(Observation(event=WatchEvent.FREED))
 
     # --- beside the loop
 
     async def _check(self) -> None:
         health, happening = await asked(self._plan)
         self._show.checked(health.findings)
-        if happening.event is Event.GOOD:
+        if happening.event is WatchEvent.GOOD:
             self._chronicle.complain("")
         else:
             self._chronicle.complain(f"the primary is not ready: {happening.why}")
         self._happen(happening)
 
-    async def _drain(self, draining: Draining) -> None:
+    async def _drain(self, draining: DrainTask) -> None:
         happening = await draining.run()
         gc.collect()  # a drain leaves cycles, and we collect rarely
         self._show.sample(None, utcnow().timestamp())
         self._looked = time.monotonic()
         if not draining.told:
             self._happen(happening)
-        elif happening.event is Event.FAILED:
+        elif happening.event is WatchEvent.FAILED:
             self._voice.warn(happening.why)
         self._draining = None
 
@@ -299,7 +303,7 @@ class Watching:
         """Look for new mail."""
         try:
             if await self._looking.sees_news(self._diary.is_news):
-                self._happen(Happening(event=Event.MAIL))
+                self._happen(Observation(event=WatchEvent.MAIL))
         except DrainerError as error:
             self._chronicle.complain(str(error))
         self._looked = time.monotonic()
@@ -324,7 +328,7 @@ class Watching:
             await self._take_over(old, new)
         self._notifier.ready()
 
-    async def _take_over(self, old: Plan, new: Plan) -> None:
+    async def _take_over(self, old: WatchPlan, new: WatchPlan) -> None:
         self._adopt(new)
         self._show.plan = new
         if new.config.telemetry != old.config.telemetry:
@@ -332,5 +336,5 @@ class Watching:
             self._exporting = self._export()
         if self._draining is not None and not new.drains_like(old):
             self._draining.stop()
-            self._happen(Happening(event=Event.RESTART))
+            self._happen(Observation(event=WatchEvent.RESTART))
         self._voice.say("the configuration was read again")

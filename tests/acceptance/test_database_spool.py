@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from drainer.sources.database.importer import Spool, create_spool
+from drainer.sources.database.importer import SpoolDatabase, create_spool
 from drainer.sources.maildir.source import Maildir
 from tests.support.command.installed import Drainer, drain_arguments, write_maildir
 from tests.support.databases.servers import Server
@@ -25,7 +25,7 @@ def filled(url: str, folder: Path, count: int) -> list[str]:
     """Make a spool with this many messages; return their forward-paths."""
     expected = write_maildir(folder / "maildir", count, size=100)
     create_spool(url)
-    spool = Spool(url)
+    spool = SpoolDatabase(url)
     for spooled in Maildir(folder / "maildir").scan():
         assert spool.add(spooled) is True
     spool.close()

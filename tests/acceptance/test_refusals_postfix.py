@@ -58,7 +58,7 @@ def prepare(backup: Backup, primary: Primary) -> Delivered:
 
 
 def heal(primary: Primary, parameters: Mapping[str, str]) -> None:
-    """Configure it as it should be."""
+    """Configure it should be."""
     primary.set(**parameters)
     primary.reload()
 

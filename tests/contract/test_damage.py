@@ -20,7 +20,7 @@ from drainer.delivery.loader import examine
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.message import PROBLEMS
 from drainer.policy.admission.admit import Admission, admit
-from drainer.policy.recipient.delivery import Scanned
+from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.sources.common.control_files import MAX_CONTROL_BYTES
 from drainer.sources.postfix.records import MAX_ENVELOPE_BYTES
 from drainer.sources.protocol import Source
@@ -153,9 +153,9 @@ def two_messages(kit: Kit, root: Path) -> None:
     kit.write(root, NEIGHBOUR.encode(), "x")
 
 
-def examined(source: Source) -> dict[str, Scanned]:
+def examined(source: Source) -> dict[str, ScannedMessage]:
     """Return what a drain would make of each message; big ones are not read."""
-    found: dict[str, Scanned] = {}
+    found: dict[str, ScannedMessage] = {}
     for spooled in source.scan():
         message = spooled.message
         if message.size_bytes < GIGABYTE // 2:
@@ -165,7 +165,7 @@ def examined(source: Source) -> dict[str, Scanned]:
     return found
 
 
-def judged(source: Source) -> tuple[str, Scanned]:
+def judged(source: Source) -> tuple[str, ScannedMessage]:
     """Return the victim's problem ('' for none) and what is known of it.
 
     Both messages must be there, and the other one must be as it was.

@@ -9,24 +9,24 @@ import pytest
 
 from drainer.ledger.codec import listing_of
 from drainer.ledger.engine import parse_url
-from drainer.ledger.messages import RecordedPart
-from drainer.ledger.query.selection import Asking, look
-from drainer.ledger.reader import Report
-from drainer.ledger.records import Closed, Conflict, Opened, to_micros
+from drainer.ledger.messages import RecordedBatch
+from drainer.ledger.query.selection import DueQuery, look
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import AttemptEnd, AttemptStart, StateConflict, to_micros
 from drainer.ledger.repository import Ledger
-from drainer.mail.content import Held, survey
+from drainer.mail.content import HeldContent, survey
 from drainer.mail.envelope import Envelope, Recipient
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.admission.admit import Admission, admit
-from drainer.policy.admission.identity import Scan
-from drainer.policy.admission.selection import Choice, Order, Selection
-from drainer.policy.recipient.delivery import Job
+from drainer.policy.admission.identity import ScanContext
+from drainer.policy.admission.selection import Choice, Selection, SendOrder
+from drainer.policy.recipient.delivery import Delivery
 from tests.support.scenarios.settlements import ending, settled
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 SOURCE = "maildir:/spool"
-SCAN = Scan(started=to_micros(NOW), acknowledges=True)
+SCAN = ScanContext(started=to_micros(NOW), acknowledges=True)
 
 
 def message(n: int) -> Message:
@@ -42,29 +42,31 @@ def message(n: int) -> Message:
     )
 
 
-async def recorded(ledger: Ledger, n: int) -> Job:
+async def recorded(ledger: Ledger, n: int) -> Delivery:
     """Record a message and return its job."""
     return (await listed(ledger, n)).fresh[0]
 
 
-async def listed(ledger: Ledger, n: int, most: int | None = None) -> RecordedPart:
+async def listed(ledger: Ledger, n: int, most: int | None = None) -> RecordedBatch:
     """Record a message."""
     content = b"Subject: x\r\n\r\nbody\r\n"
-    spooled = Spooled(message=message(n), content=Held(content))
+    spooled = SpooledMessage(message=message(n), content=HeldContent(content))
     scanned = admit(spooled, survey([content], digest=True), Admission())
     return await ledger.record([listing_of(scanned, content)], SCAN, most)
 
 
-def opened(job: Job, attempt: int) -> Opened:
+def opened(job: Delivery, attempt: int) -> AttemptStart:
     """Return an attempt about to be made."""
-    return Opened(id=attempt, job=job, connection="127.0.0.1:25", started=NOW)
+    return AttemptStart(id=attempt, job=job, connection="127.0.0.1:25", started=NOW)
 
 
-def closed(job: Job, attempt: int, reply: bytes) -> Closed:
+def closed(job: Delivery, attempt: int, reply: bytes) -> AttemptEnd:
     """Return an attempt that ended with a reply to the final dot."""
     one = ending(parse_reply(reply), Stage.DOT, claimed=job.claimed[0])
     settlements = settled([one], now=NOW)
-    return Closed(id=attempt, job=job, ended=NOW, stages=(), settlements=settlements)
+    return AttemptEnd(
+        id=attempt, job=job, ended=NOW, stages=(), settlements=settlements
+    )
 
 
 def with_ledger(
@@ -92,9 +94,9 @@ def test_only_the_attempt_that_is_in_flight_settles_a_recipient(
     async def test(ledger: Ledger) -> None:
         job = await recorded(ledger, 1)
         await ledger.submit(opened(job, 11))
-        with pytest.raises(Conflict):
+        with pytest.raises(StateConflict):
             await ledger.submit(opened(job, 12))
-        with pytest.raises(Conflict):
+        with pytest.raises(StateConflict):
             await ledger.submit(closed(job, 12, b"450 4.2.0 later"))
         await ledger.submit(closed(job, 11, b"250 2.0.0 taken"))
         assert await ledger.finished([job.message.id]) == {job.message.id: False}
@@ -116,7 +118,7 @@ def test_a_conflict_spoils_nobody_elses_part_of_the_commit(
             ledger.submit(opened(two, 23)),
             return_exceptions=True,
         )
-        assert isinstance(results[0], Conflict)
+        assert isinstance(results[0], StateConflict)
         assert results[1] is None
         await ledger.submit(closed(two, 23, b"250 2.0.0 taken"))
         assert await ledger.finished([two.message.id]) == {two.message.id: False}
@@ -132,7 +134,7 @@ def test_a_message_recorded_twice_keeps_its_history(
     async def test(ledger: Ledger) -> None:
         job = await recorded(ledger, 1)
         content = b"Subject: x\r\n\r\nbody\r\n"
-        spooled = Spooled(message=message(1), content=Held(content))
+        spooled = SpooledMessage(message=message(1), content=HeldContent(content))
         scanned = admit(spooled, survey([content], digest=True), Admission())
         again = await ledger.record([listing_of(scanned, content)], SCAN)
         assert again.fresh == []
@@ -166,16 +168,16 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
     async def test(ledger: Ledger) -> None:
         for n in range(4):
             assert (await listed(ledger, n, most=0)).fresh == []
-        asking = Asking(
+        asking = DueQuery(
             sources=[SOURCE],
             choice=Choice(
-                order=Order.NEWEST, selection=Selection(domain="example.org")
+                order=SendOrder.NEWEST, selection=Selection(domain="example.org")
             ),
             run=ledger.run_id,
             due=to_micros(datetime.now(UTC)),
             lifetime_began=0,
         )
-        with Report(ledger.url) as report:
+        with LedgerReader(ledger.url) as report:
             found = await asyncio.to_thread(look, report, asking)
         seqs = list(found.take(3, None))
         now = datetime.now(UTC)

@@ -15,22 +15,28 @@ from drainer.ledger import engine, schema
 from drainer.ledger.breaker_waits import Brake
 from drainer.ledger.breakers import breaker_of
 from drainer.ledger.codec import listing_of
-from drainer.ledger.controls import Desk, give
+from drainer.ledger.controls import OverrideReader, give
 from drainer.ledger.engine import parse_url
-from drainer.ledger.records import Closed, Decision, Kind, Opened, to_micros
+from drainer.ledger.records import (
+    AttemptEnd,
+    AttemptStart,
+    Decision,
+    DecisionKind,
+    to_micros,
+)
 from drainer.ledger.repository import Ledger
-from drainer.ledger.watch_log import Diary
-from drainer.mail.content import Held, survey
+from drainer.ledger.watch_log import WatchLog
+from drainer.mail.content import HeldContent, survey
 from drainer.mail.envelope import Envelope, Recipient
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.admission.admit import Admission, admit
-from drainer.policy.admission.identity import Scan
+from drainer.policy.admission.identity import ScanContext
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
-from drainer.policy.breaker.registry import ROUTE, Scopes
+from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
 from drainer.policy.classify.classifier import Answer
-from drainer.policy.pacing.overrides import Ask, Control, InForce
-from drainer.policy.recipient.delivery import Job
+from drainer.policy.pacing.overrides import ActiveOverrides, Override, OverrideKind
+from drainer.policy.recipient.delivery import Delivery
 from drainer.policy.recipient.state import State
 from tests.support.databases.servers import Server
 from tests.support.scenarios.settlements import PAUSES, ending, scopes, seen, settled
@@ -39,7 +45,7 @@ NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
 LATER = NOW + HOUR
 BEFORE = NOW - 2 * HOUR
-SCAN = Scan(started=to_micros(NOW), acknowledges=True)
+SCAN = ScanContext(started=to_micros(NOW), acknowledges=True)
 TO = "127.0.0.1:25"
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 UNKNOWN = "550 5.1.1 User unknown"
@@ -67,7 +73,7 @@ class Bench:
         self.route = f"127.0.0.1:{number}"
         self.mine, self.other = f"maildir:/mine{number}", f"maildir:/other{number}"
 
-    async def recorded(self, *paths: str, source: str = "") -> Job:
+    async def recorded(self, *paths: str, source: str = "") -> Delivery:
         """Record a message to these recipients and claim it."""
         number = next(_numbers)
         message = Message(
@@ -82,28 +88,28 @@ class Bench:
                 recipients=tuple(Recipient(forward_path=path) for path in paths),
             ),
         )
-        spooled = Spooled(message=message, content=Held(CONTENT))
+        spooled = SpooledMessage(message=message, content=HeldContent(CONTENT))
         scanned = admit(spooled, survey([CONTENT], digest=True), Admission())
         found = await self.ledger.record([listing_of(scanned, CONTENT)], SCAN)
         return found.fresh[0]
 
     async def tried(
         self,
-        job: Job,
+        job: Delivery,
         answer: Answer | str,
         stage: Stage = Stage.RCPT,
         *,
         at: datetime = BEFORE,
-        standing: Scopes | None = None,
+        standing: BreakerRegistry | None = None,
     ) -> None:
         """Make an attempt that ends so for all of its recipients."""
         number = next(_numbers)
-        opened = Opened(id=number, job=job, connection=TO, started=at)
+        opened = AttemptStart(id=number, job=job, connection=TO, started=at)
         await self.ledger.submit(opened)
         endings = [ending(answer, stage, claimed=each) for each in job.claimed]
         found = settled(endings, now=at, standing=standing or scopes())
         await self.ledger.submit(
-            Closed(
+            AttemptEnd(
                 id=number, job=job, ended=at, stages=(), settlements=found, free=True
             )
         )
@@ -530,11 +536,19 @@ def test_controls_are_kept_in_order_and_hold_for_their_route_alone(run: Run) -> 
 
     async def body(bench: Bench) -> None:
         url, route = bench.ledger.url, bench.route
-        desk = Desk(url, route)
-        hook = give(url, route, Control(at=NOW, ask=Ask.UP, by="http 127.0.0.1"))
-        brief = Control(at=NOW, ask=Ask.THROTTLE, per_second=5, until=NOW + HOUR)
+        desk = OverrideReader(url, route)
+        hook = give(
+            url, route, Override(at=NOW, ask=OverrideKind.UP, by="http 127.0.0.1")
+        )
+        brief = Override(
+            at=NOW, ask=OverrideKind.THROTTLE, per_second=5, until=NOW + HOUR
+        )
         slow = give(url, route, brief)
-        give(url, f"{route}9", Control(at=NOW, ask=Ask.PAUSE, reason="another's"))
+        give(
+            url,
+            f"{route}9",
+            Override(at=NOW, ask=OverrideKind.PAUSE, reason="another's"),
+        )
         assert desk.after(0) == [hook, slow]
         assert desk.after(hook.id) == [slow]
         assert (desk.in_force().pause, desk.in_force().throttle) == (None, slow)
@@ -552,15 +566,17 @@ def test_a_run_sees_its_share_and_what_holds_on_its_route(run: Run) -> None:
 
     async def body(bench: Bench) -> None:
         url, mine = bench.ledger.url, bench.ledger.run_id
-        desk = Desk(url, TO)
-        brief = Control(at=NOW, ask=Ask.THROTTLE, per_second=5, until=NOW + HOUR)
+        desk = OverrideReader(url, TO)
+        brief = Override(
+            at=NOW, ask=OverrideKind.THROTTLE, per_second=5, until=NOW + HOUR
+        )
         slow = give(url, TO, brief)
-        assert await bench.ledger.outlook(4) == (1.0, InForce(throttle=slow))
-        give(url, TO, Control(at=NOW, ask=Ask.THROTTLE))
-        assert await bench.ledger.outlook(4) == (1.0, InForce())
+        assert await bench.ledger.outlook(4) == (1.0, ActiveOverrides(throttle=slow))
+        give(url, TO, Override(at=NOW, ask=OverrideKind.THROTTLE))
+        assert await bench.ledger.outlook(4) == (1.0, ActiveOverrides())
         assert (desk.runs(), desk.pace(mine)) == ([mine], {})
         facts: dict[str, object] = {"per_second": 5}
-        kind, rule = Kind.THROTTLE, "throttle-set"
+        kind, rule = DecisionKind.THROTTLE, "throttle-set"
         await bench.ledger.note(Decision(at=NOW, kind=kind, rule=rule, evidence=facts))
         pace = desk.pace(mine)
         assert (pace["rule"], pace["per_second"]) == (rule, 5)
@@ -576,7 +592,7 @@ def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> 
     """What is due, what ripens unless the brake is on, and a breaker that may probe."""
 
     async def body(bench: Bench) -> None:
-        diary = Diary(bench.ledger.url, bench.route, "f" * 32)
+        diary = WatchLog(bench.ledger.url, bench.route, "f" * 32)
 
         def due(*, braked: bool = False) -> int | None:
             found = diary.next_due([bench.mine], braked=braked)
@@ -589,7 +605,7 @@ def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> 
         early = NOW - HOUR
         await bench.ledger.keep_breaker(bench.route, replace(OPEN, until=early))
         assert due() == to_micros(early)
-        decision = Decision(at=NOW, kind=Kind.WATCH, rule="watch-armed")
+        decision = Decision(at=NOW, kind=DecisionKind.WATCH, rule="watch-armed")
         diary.note(decision)
         with bench.reading() as connection:
             query = sa.select(schema.decisions.c.run, schema.decisions.c.kind)

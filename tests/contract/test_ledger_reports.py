@@ -13,27 +13,27 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from drainer.bounce.collector import Gathering
-from drainer.bounce.evidence.client import Checks
+from drainer.bounce.collector import EvidenceCollector
+from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.codec import facts_of
-from drainer.bounce.evidence.settings import Settings
+from drainer.bounce.evidence.settings import EvidenceSettings
 from drainer.ledger import schema
 from drainer.ledger.engine import parse_url
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import Report
-from drainer.ledger.records import Closed, Opened, to_micros
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import AttemptEnd, AttemptStart, to_micros
 from drainer.ledger.reports.evidence import QUEUED, SENT
-from drainer.ledger.reports.outbox import Ended, Queued, Waits
-from drainer.ledger.reports.pending_bounces import Ruling, resting, rule
+from drainer.ledger.reports.outbox import QueuedReport, ReportDelays, ReportResult
+from drainer.ledger.reports.pending_bounces import OperatorDecision, resting, rule
 from drainer.ledger.repository import Ledger
-from drainer.mail.dsn.model import Action
+from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import Recipient
 from drainer.mail.reply import Stage
-from drainer.policy.bounce.decision import Answer, Decision
-from drainer.policy.bounce.facts import Reach
-from drainer.policy.bounce.limits import Limits
-from drainer.policy.recipient.delivery import Found, Job
-from drainer.policy.recipient.judge import Permit
+from drainer.policy.bounce.decision import BounceAnswer, BounceDecision
+from drainer.policy.bounce.facts import Reachability
+from drainer.policy.bounce.limits import ReportLimits
+from drainer.policy.recipient.delivery import Delivery, StoredEvidence
+from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.state import Event, State
 from drainer.runtime.process import utcnow
 from drainer.sources.maildir.source import Maildir
@@ -43,8 +43,8 @@ from tests.support.scenarios.settlements import ending, settled
 from tests.unit.policy.bounce.test_decision import GOOD
 
 HOST = "backup.example"
-AT_ONCE = Waits(settle=timedelta(0), retry=timedelta(0))
-LATER = Waits(settle=timedelta(0), retry=timedelta(hours=1))
+AT_ONCE = ReportDelays(settle=timedelta(0), retry=timedelta(0))
+LATER = ReportDelays(settle=timedelta(0), retry=timedelta(hours=1))
 _numbers = count(1_000_000)
 
 Test = Callable[[list[Bench]], Awaitable[None]]
@@ -72,11 +72,13 @@ def run(database_url: str, tmp_path: Path) -> Run:
 
 
 def permit(
-    answer: Answer = Answer.SEND, key: str = "", limits: Limits | None = None
-) -> Permit:
+    answer: BounceAnswer = BounceAnswer.SEND,
+    key: str = "",
+    limits: ReportLimits | None = None,
+) -> BouncePermit:
     """Return a bounce decision; about a failure of its own, if no key is given."""
-    decision = Decision(answer=answer, rule="G15", reason="so", evidence={})
-    return Permit(
+    decision = BounceDecision(answer=answer, rule="G15", reason="so", evidence={})
+    return BouncePermit(
         decision=decision,
         key=key or f"{next(_numbers):064}",
         status="5.1.1",
@@ -84,24 +86,32 @@ def permit(
     )
 
 
-async def bounced(bench: Bench, *paths: str, permitted: Permit | None = None) -> None:
+async def bounced(
+    bench: Bench, *paths: str, permitted: BouncePermit | None = None
+) -> None:
     """Let a message be refused for good, with a report that is queued if it may be."""
     job = await bench.recorded(*paths)
     await closed(bench, job, UNKNOWN, State.BOUNCED, permitted or permit())
 
 
 async def closed(
-    bench: Bench, job: Job, reply: str, state: State, permitted: Permit | None = None
+    bench: Bench,
+    job: Delivery,
+    reply: str,
+    state: State,
+    permitted: BouncePermit | None = None,
 ) -> None:
     """End an attempt of a job so."""
     number, now = next(_numbers), datetime.now(UTC)
-    await bench.ledger.submit(Opened(id=number, job=job, connection=TO, started=now))
+    await bench.ledger.submit(
+        AttemptStart(id=number, job=job, connection=TO, started=now)
+    )
     ends = [ending(reply, Stage.DOT, claimed=each) for each in job.claimed]
     settlements = tuple(
         replace(each, state=state, permit=permitted) for each in settled(ends, now=now)
     )
     await bench.ledger.submit(
-        Closed(
+        AttemptEnd(
             id=number,
             job=job,
             ended=now,
@@ -113,7 +123,7 @@ async def closed(
     )
 
 
-async def take(bench: Bench, waits: Waits = AT_ONCE) -> Queued | None:
+async def take(bench: Bench, waits: ReportDelays = AT_ONCE) -> QueuedReport | None:
     """Begin to send the next report."""
     return await bench.ledger.take_report(waits, HOST)
 
@@ -130,14 +140,14 @@ def test_two_who_send_at_once_never_take_the_same_report(run: Run) -> None:
         assert len(taken) == 6
         assert len({each.report_id for each in taken}) == 6
         assert {len(each.told) for each in taken} == {2}
-        assert {each.action for each in taken} == {Action.FAILED}
+        assert {each.action for each in taken} == {DsnAction.FAILED}
 
     run(test)
 
 
-def limited(**limits: Any) -> Permit:
+def limited(**limits: Any) -> BouncePermit:
     """Return a permit of the bounce rules, as of what a drain knew when it asked."""
-    return permit(limits=Limits(**limits))
+    return permit(limits=ReportLimits(**limits))
 
 
 def counts(bench: Bench) -> dict[str, int]:
@@ -149,7 +159,7 @@ def test_of_two_who_decide_at_once_about_a_failure_one_tells(run: Run) -> None:
     """The second one finds the key on disk; both senders' mail is kept or told of."""
 
     async def test(benches: list[Bench]) -> None:
-        same = permit(key="k" * 64, limits=Limits())
+        same = permit(key="k" * 64, limits=ReportLimits())
         await asyncio.gather(
             *(
                 bounced(bench, f"{n}@example.org", permitted=same)
@@ -207,24 +217,26 @@ def test_the_recipients_of_one_message_count_as_one_report(run: Run) -> None:
         told = await take(bench)
         assert told is not None
         assert len(told.told) == 3
-        await bench.ledger.end_report(told, Ended(SENT, "250 ok", "mx", "taken"))
+        await bench.ledger.end_report(told, ReportResult(SENT, "250 ok", "mx", "taken"))
         await settle_each(bench, replace(job, claimed=(last,)), now)
         assert bench.states()["3@example.org"] == "quarantined"
 
     run(test)
 
 
-async def settle_each(bench: Bench, job: Job, now: datetime) -> None:
+async def settle_each(bench: Bench, job: Delivery, now: datetime) -> None:
     """End an attempt: each recipient is refused, and each may be reported."""
     number = next(_numbers)
-    await bench.ledger.submit(Opened(id=number, job=job, connection=TO, started=now))
+    await bench.ledger.submit(
+        AttemptStart(id=number, job=job, connection=TO, started=now)
+    )
     ends = [ending(UNKNOWN, Stage.RCPT, claimed=each) for each in job.claimed]
     settlements = tuple(
         replace(each, state=State.BOUNCED, permit=limited(sender_per_hour=1))
         for each in settled(ends, now=now)
     )
     await bench.ledger.submit(
-        Closed(id=number, job=job, ended=now, stages=(), settlements=settlements)
+        AttemptEnd(id=number, job=job, ended=now, stages=(), settlements=settlements)
     )
 
 
@@ -236,11 +248,13 @@ def test_an_approval_keeps_to_what_a_drain_told_in_between(run: Run) -> None:
         await bench.refused("a@example.org")
         await bench.refused("b@example.org")
         url = bench.ledger.url
-        with Report(url) as report:
+        with LedgerReader(url) as report:
             rests = list(resting(report, Filters()))
         mine = [r for r in rests if r.row["source"] == bench.mine]
         rulings = [
-            Ruling(resting=r, event=Event.APPROVED, permit=limited(sender_per_hour=2))
+            OperatorDecision(
+                resting=r, event=Event.APPROVED, permit=limited(sender_per_hour=2)
+            )
             for r in mine
         ]
         await bounced(bench, "c@example.org", permitted=limited(sender_per_hour=2))
@@ -265,11 +279,15 @@ def test_a_report_keeps_its_name_and_counts_its_attempts(run: Run) -> None:
         first = await take(one)
         assert first is not None
         assert await take(other) is None  # it is in hand
-        await one.ledger.end_report(first, Ended(QUEUED, "450 later", "mx", "not now"))
+        await one.ledger.end_report(
+            first, ReportResult(QUEUED, "450 later", "mx", "not now")
+        )
         second = await take(other)
         assert second is not None
         assert (second.report_id, second.attempts) == (first.report_id, 2)
-        await other.ledger.end_report(second, Ended(SENT, "250 ok", "mx", "taken"))
+        await other.ledger.end_report(
+            second, ReportResult(SENT, "250 ok", "mx", "taken")
+        )
         assert await take(one) is None
         assert await other.ledger.needless([second.message.id]) == [second.message.id]
         assert (one.decided("report-deferred"), one.decided("report-sent")) == (1, 1)
@@ -337,14 +355,14 @@ def test_who_sent_what_cannot_be_read_now_is_looked_at_again(
         (tmp_path / "empty" / "new").mkdir(parents=True)
         sources = {bench.mine: Maildir(tmp_path / "empty")}
         with serving(Zone()) as servers:
-            async with Checks(Settings(servers=servers)) as checks:
-                gathering = Gathering(bench.ledger, sources, checks)
+            async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
+                gathering = EvidenceCollector(bench.ledger, sources, checks)
                 await gathering.quick()
                 await gathering.put_off()
         with bench.reading() as connection:
             [row] = connection.execute(bench.of_mine(schema.evidence))
-        found = Found(asked=row.asked, facts=row.facts, marks=row.marks)
-        assert (facts_of(found).reach, row.later) == (Reach.LATER, 1)
+        found = StoredEvidence(asked=row.asked, facts=row.facts, marks=row.marks)
+        assert (facts_of(found).reach, row.later) == (Reachability.LATER, 1)
 
     run(test)
 
@@ -365,7 +383,7 @@ def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_told_of(
 
     async def test(benches: list[Bench]) -> None:
         bench, ledger = benches[0], benches[0].ledger
-        for answer in (Answer.SEND, Answer.NO, Answer.LATER):
+        for answer in (BounceAnswer.SEND, BounceAnswer.NO, BounceAnswer.LATER):
             job = await bench.recorded(f"{answer}@example.org")
             wants = replace(
                 job.claimed[0],
@@ -379,13 +397,15 @@ def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_told_of(
         assert await looked(bench) == 3
         assert await take(bench) is None
         asked = await ledger.asked_reports([bench.mine])
-        answers = [Answer(each.row["forward_path"].split("@")[0]) for each in asked]
+        answers = [
+            BounceAnswer(each.row["forward_path"].split("@")[0]) for each in asked
+        ]
         permits = [permit(answer) for answer in answers]
         await ledger.answer_reports(list(zip(asked, permits, strict=True)))
         assert await ledger.asked_reports([bench.mine]) == []
         told = await take(bench, LATER)
         assert told is not None
-        assert told.action is Action.RELAYED
+        assert told.action is DsnAction.RELAYED
         assert told.told[0][1].forward_path == "send@example.org"
         assert await take(bench) is None
 

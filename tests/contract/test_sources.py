@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import pytest
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.message import Spooled
+from drainer.mail.message import SpooledMessage
 from drainer.sources.exim.source import EximSpool
 from drainer.sources.maildir.source import Maildir
 from drainer.sources.postfix.source import PostfixQueue
@@ -155,12 +155,12 @@ def root() -> Iterator[Path]:
     shutil.rmtree(base)
 
 
-def content_of(spooled: Spooled) -> bytes:
+def content_of(spooled: SpooledMessage) -> bytes:
     """Return the whole content."""
     return b"".join(spooled.content.chunks())
 
 
-def listed(source: Source) -> dict[str, Spooled]:
+def listed(source: Source) -> dict[str, SpooledMessage]:
     """Return what a source lists, by native id."""
     return {each.message.native_id: each for each in source.scan()}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.message import Spooled
+from drainer.mail.message import SpooledMessage
 from drainer.sources.archive import source as archive
 from tests.contract.test_sources import CONTENT, as_nobody, content_of, measure, tree
 from tests.support.spools.store_kits import STORES, Store
@@ -39,7 +39,7 @@ def root(store: Store) -> Iterator[Path]:
     shutil.rmtree(base)
 
 
-def by_subject(found: Iterator[Spooled]) -> dict[str, Spooled]:
+def by_subject(found: Iterator[SpooledMessage]) -> dict[str, SpooledMessage]:
     """Return messages by their Subject."""
     return {
         content_of(each).partition(b"Subject: ")[2].split(b"\r")[0].decode(): each
@@ -153,7 +153,7 @@ def test_a_store_that_is_exchanged_is_not_mixed_up(store: Store, root: Path) -> 
     (spooled,) = source.scan()
     whole = content_of(spooled)
     store.write(root, [("new", BIG)])
-    if isinstance(source, archive.Archived):  # it was read when it was opened
+    if isinstance(source, archive.ArchiveSource):  # it was read when it was opened
         assert content_of(spooled) == whole
         return
     with pytest.raises(MessageUnreadable, match="vanished"):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from drainer.watch.http.auth import Keys
+from drainer.watch.http.auth import HookKeys
 from tests.deploy import DEPLOY
 from tests.deploy.commands import parses
 from tests.deploy.programs import checked, program
@@ -264,7 +264,7 @@ def test_a_real_alertmanager_tells_that_it_fires_and_that_it_resolves(
     tmp_path: Path,
 ) -> None:
     """To both URLs, with the token; each takes the news that it is named after."""
-    keys = Keys(token=TOKEN.removeprefix("Bearer "))
+    keys = HookKeys(token=TOKEN.removeprefix("Bearer "))
     with hooked(tmp_path, replace(OPEN, keys=keys)).running() as server:
         manager = Alertmanager(tmp_path, f"http://127.0.0.1:{server.port}")
         checked("amtool", "check-config", manager.place)

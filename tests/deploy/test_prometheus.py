@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from drainer.watch.http.auth import Keys
+from drainer.watch.http.auth import HookKeys
 from tests.deploy import DEPLOY
 from tests.deploy.programs import program
 from tests.deploy.test_metrics import ALERTS, DASHBOARD
@@ -84,7 +84,7 @@ class Prometheus:
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Give a Prometheus with deploy's own configuration, that scrapes a drain."""
     folder = tmp_path_factory.mktemp("prometheus")
-    keys = Keys(token=TOKEN)
+    keys = HookKeys(token=TOKEN)
     watched = cruising(time.time())
     with hooked(folder, replace(OPEN, keys=keys), watched).running() as server:
         server.post("/hooks/primary-up", token=TOKEN)

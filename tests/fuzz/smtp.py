@@ -11,7 +11,7 @@ from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.normalize import masked
 from drainer.policy.classify.verdict import Verdict
 from drainer.smtp.commands import recipient_limit, size_limit
-from drainer.smtp.protocol import Wire
+from drainer.smtp.protocol import SmtpProtocol
 from tests.fuzz.target import Target, stateless
 
 _REPLIES = [
@@ -47,7 +47,7 @@ def arrives(data: bytes) -> None:
     """Feed a connection, whole and octet by octet: the same replies, or an end."""
     told = []
     for size in (len(data) or 1, 1):
-        wire = Wire(_LOOP)
+        wire = SmtpProtocol(_LOOP)
         for at in range(0, len(data), size):
             if wire.lost is None:
                 wire.data_received(data[at : at + size])
@@ -55,7 +55,7 @@ def arrives(data: bytes) -> None:
     assert told[0] == told[1]
 
 
-def _read(wire: Wire) -> list[Reply | Lost]:
+def _read(wire: SmtpProtocol) -> list[Reply | Lost]:
     found: list[Reply | Lost] = []
     while wire.has_reply:
         found.append(_LOOP.run_until_complete(wire.reply(1)))

@@ -11,13 +11,13 @@ from typing import Final
 
 from drainer.delivery.loader import examine
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import Held
-from drainer.mail.message import Spooled
+from drainer.mail.content import HeldContent
+from drainer.mail.message import SpooledMessage
 from drainer.policy.admission.admit import Admission
-from drainer.sources.database.rows import Place, message_of
+from drainer.sources.database.rows import RowsPlace, message_of
 from drainer.sources.postfix.message import QueueFile, parse_large, parse_whole
-from drainer.sources.postfix.records import Reader
-from drainer.sources.postfix.segments import Records, read_envelope
+from drainer.sources.postfix.records import RecordReader
+from drainer.sources.postfix.segments import EnvelopeRecords, read_envelope
 from tests.contract.test_damage import NEIGHBOUR, SHAPES, VICTIM, files, two_messages
 from tests.contract.test_sources import KITS
 from tests.fuzz.target import Run, Target, check_message, stateless
@@ -113,7 +113,7 @@ def row_of_mail(data: bytes) -> None:
     row = dict(zip(names, fields, strict=False))
     row |= {"id": fields[-1] or "1", "head": fields[0], "size": ""}
     for is_built_in in (True, False):
-        place = Place(
+        place = RowsPlace(
             url="sqlite:x",
             name="t",
             is_built_in=is_built_in,
@@ -122,7 +122,7 @@ def row_of_mail(data: bytes) -> None:
             charset="utf-8",
         )
         message = message_of(place, row, [row])
-        spooled = Spooled(message=message, content=Held(b"\r\n"))
+        spooled = SpooledMessage(message=message, content=HeldContent(b"\r\n"))
         check_message(examine(spooled, _RULES))
 
 
@@ -141,9 +141,9 @@ def postfix_two_ways(data: bytes) -> None:
 
 
 def _streamed_content(data: bytes) -> bytes | None:
-    reader = Reader(read_at=lambda at, size: data[at : at + size], size=len(data))
+    reader = RecordReader(read_at=lambda at, size: data[at : at + size], size=len(data))
     try:
-        read_envelope(reader, Records())
+        read_envelope(reader, EnvelopeRecords())
         return b"".join(reader.content())
     except MessageUnreadable:
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from drainer.ledger.codec import listing_of
 from drainer.mail.message import PROBLEMS
-from drainer.policy.recipient.delivery import Scanned
+from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.smtp.commands import mail_command, misfit, rcpt_command
 
 MAX_BYTES = 20_000
@@ -44,7 +44,7 @@ def stateless(name: str, run: Run, seeds: Sequence[bytes], *tokens: bytes) -> Ta
 # ---- what must hold of every message, whatever it was read from
 
 
-def check_message(scanned: Scanned) -> None:
+def check_message(scanned: ScannedMessage) -> None:
     """Assert that a message may be stored, shown and sent as it stands."""
     message = scanned.spooled.message
     assert re.fullmatch("[0-9a-f]{32}", message.id)
@@ -62,7 +62,7 @@ def check_message(scanned: Scanned) -> None:
         check_commands(scanned)
 
 
-def check_commands(scanned: Scanned) -> None:
+def check_commands(scanned: ScannedMessage) -> None:
     """Assert that no command holds a line end, or more words than it should."""
     message, facts = scanned.spooled.message, scanned.facts
     assert facts is not None

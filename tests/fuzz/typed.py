@@ -12,7 +12,7 @@ from drainer.errors import DrainerError, UsageError
 from drainer.ledger import engine
 from drainer.ledger.filters import Filters
 from drainer.policy.classify.rules import rules_of
-from drainer.policy.pacing.overrides import Ask
+from drainer.policy.pacing.overrides import OverrideKind
 from drainer.policy.pacing.rate import parse_rate, parse_size
 from drainer.runtime.units import parse_duration
 from drainer.sources.registry import open_source
@@ -114,7 +114,7 @@ def rules(data: bytes) -> None:
 
 def hooks(data: bytes) -> None:
     """Read what comes by HTTP: a meaning or a BodyError, an order or a ValueError."""
-    for url in (Ask.UP, Ask.DOWN):
+    for url in (OverrideKind.UP, OverrideKind.DOWN):
         with suppress(BodyError):
             meaning = read_body(data, url)
             assert meaning.ask in (None, url)

@@ -18,10 +18,10 @@ import dkim as dkimpy
 import pytest
 
 from drainer.bounce.evidence import dkim
-from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.mx import relays_of
-from drainer.bounce.evidence.settings import Servers
-from drainer.policy.bounce.facts import Signature, Strength
+from drainer.bounce.evidence.settings import DnsServers
+from drainer.policy.bounce.facts import DkimSignature, Strength
 from tests.integration.bounce.evidence.test_dkim import KEY, PUBLIC
 from tests.support.command.runner import Bench, call
 from tests.support.dns.zones import Zone, serving
@@ -93,11 +93,11 @@ class Backup:
         assert call("spool", "create", self.url).code == 0
 
     @property
-    def servers(self) -> Servers:
+    def servers(self) -> DnsServers:
         """The DNS servers of the configuration."""
         port = self.bench.settings["bounce"]["dns_port"]
         assert isinstance(port, int)
-        return Servers(addresses=("127.0.0.1",), port=port)
+        return DnsServers(addresses=("127.0.0.1",), port=port)
 
     @property
     def url(self) -> str:
@@ -221,7 +221,7 @@ def test_weak_evidence_does_not_add_up_for_another_mailbox(backup: Backup) -> No
 
 
 @pytest.fixture(scope="module")
-def dns() -> Iterator[Dns]:
+def dns() -> Iterator[Resolver]:
     """Ask a server that has the provider's key, and one that is strict."""
     zone = Zone()
     for name in ("sender.example", "b\u00fccher.example".encode("idna").decode()):
@@ -229,10 +229,10 @@ def dns() -> Iterator[Dns]:
     strict = PUBLIC.replace("v=DKIM1;", "v=DKIM1; t=s;")
     zone.add("strict._domainkey.sender.example", "TXT", strict)
     with serving(zone) as servers:
-        yield Dns(servers)
+        yield Resolver(servers)
 
 
-def one(dns: Dns, message: bytes, owner: str = "sender.example") -> Signature:
+def one(dns: Resolver, message: bytes, owner: str = "sender.example") -> DkimSignature:
     """Return the only signature of a message."""
     content = message.replace(b"\n", b"\r\n")
     now = datetime.now(UTC)
@@ -264,7 +264,7 @@ def one(dns: Dns, message: bytes, owner: str = "sender.example") -> Signature:
     ],
 )
 def test_a_signature_vouches_for_the_only_author(
-    dns: Dns, field: str, mailbox: str
+    dns: Resolver, field: str, mailbox: str
 ) -> None:
     """Only where every program reads the same one address."""
     found = one(dns, signed(field, "To: anna@primary.example"))
@@ -284,7 +284,7 @@ def test_a_signature_vouches_for_the_only_author(
     ],
 )
 def test_the_identity_of_a_signature_outranks_from(
-    dns: Dns, identity: bytes, mailbox: str
+    dns: Resolver, identity: bytes, mailbox: str
 ) -> None:
     """Its local part is the signer's own word about who sent it (RFC 6376 3.5)."""
     text = signed(f"From: {BOB}", "To: anna@primary.example", identity=identity)
@@ -292,7 +292,7 @@ def test_the_identity_of_a_signature_outranks_from(
     assert (found.state, found.mailbox) == (Strength.PROVEN, mailbox), found.detail
 
 
-def test_two_from_fields_have_no_author(dns: Dns) -> None:
+def test_two_from_fields_have_no_author(dns: Resolver) -> None:
     """Also where both are signed, or the second is written oddly."""
     both = signed(f"From: {EVE}", f"From: {BOB}", names=(b"from", b"from", b"to"))
     assert (one(dns, both).state, one(dns, both).mailbox) == (Strength.PROVEN, "")
@@ -302,7 +302,7 @@ def test_two_from_fields_have_no_author(dns: Dns) -> None:
     assert (one(dns, added).state, one(dns, added).mailbox) == (Strength.NOT, "")
 
 
-def test_domains_of_a_signature_compare_as_a_labels(dns: Dns) -> None:
+def test_domains_of_a_signature_compare_as_a_labels(dns: Resolver) -> None:
     """The author may be written in Unicode, the domain of a signature is not."""
     name = "xn--bcher-kva.example"
     text = signed("From: bob@B\u00dcCHER.example", domain=name)
@@ -544,7 +544,7 @@ def test_reports_go_to_no_inner_address(backup: Backup) -> None:
         "shared": "100.64.0.25",
         "protocol": "192.0.0.9",
     }
-    dns = Dns(backup.servers)
+    dns = Resolver(backup.servers)
     for name, address in inner.items():
         domain, kind = f"{name}.example", "AAAA" if ":" in address else "A"
         backup.zone.add(domain, "TXT", "v=spf1 ip4:192.0.2.1 -all")

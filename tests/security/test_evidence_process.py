@@ -16,13 +16,23 @@ from typing import Final
 import msgspec
 import pytest
 
-from drainer.bounce.evidence.client import COMMAND, Checks
-from drainer.bounce.evidence.settings import Servers, Settings
-from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, Request, Result, Task
-from drainer.bounce.evidence.worker import Evidence
+from drainer.bounce.evidence.client import COMMAND, EvidenceWorker
+from drainer.bounce.evidence.settings import DnsServers, EvidenceSettings
+from drainer.bounce.evidence.tasks import (
+    MAX_ANSWER_BYTES,
+    EvidenceResult,
+    EvidenceTask,
+    WorkerRequest,
+)
+from drainer.bounce.evidence.worker import EvidenceServer
 from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import judge
-from drainer.policy.bounce.facts import Facts, Reach, Strength, Trust
+from drainer.policy.bounce.facts import (
+    Reachability,
+    SenderFacts,
+    Strength,
+    TrustSettings,
+)
 from drainer.runtime.ipc import HEAD, framed, read
 from tests.integration.bounce.evidence.test_gather import children_of, question, until
 from tests.support.dns.zones import TIMEOUT, serving, zone_of
@@ -92,12 +102,12 @@ def speaking(said: bytes) -> tuple[str, ...]:
     return sys.executable, "-I", "-S", "-c", code, said.hex()
 
 
-def ask(command: tuple[str, ...], *more: tuple[str, ...]) -> list[Facts]:
+def ask(command: tuple[str, ...], *more: tuple[str, ...]) -> list[SenderFacts]:
     """Return the facts by a process of each of these commands."""
 
-    async def run() -> list[Facts]:
+    async def run() -> list[SenderFacts]:
         found = []
-        async with Checks(Settings(), command=command) as checks:
+        async with EvidenceWorker(EvidenceSettings(), command=command) as checks:
             for each in (command, *more):
                 checks.command = each
                 found.append(await checks.facts(question(sender="")))
@@ -106,10 +116,12 @@ def ask(command: tuple[str, ...], *more: tuple[str, ...]) -> list[Facts]:
     return asyncio.run(run())
 
 
-def is_nothing(facts: Facts) -> bool:
+def is_nothing(facts: SenderFacts) -> bool:
     """Whether these facts prove nothing, and say why."""
-    evidence = judge(facts, Recipient(forward_path="x@example.org"), Trust())
-    nothing = evidence.strength is not Strength.PROVEN and facts.reach is Reach.LATER
+    evidence = judge(facts, Recipient(forward_path="x@example.org"), TrustSettings())
+    nothing = (
+        evidence.strength is not Strength.PROVEN and facts.reach is Reachability.LATER
+    )
     return nothing and "the checks failed" in evidence.words["V4"]
 
 
@@ -124,7 +136,7 @@ def test_the_next_message_has_a_new_process() -> None:
     """Which answers well."""
     failed, good = ask(speaking(SAID["garbage"]), COMMAND)
     assert is_nothing(failed), failed
-    assert good.reach is Reach.NXDOMAIN
+    assert good.reach is Reachability.NXDOMAIN
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -144,12 +156,12 @@ def test_a_pickle_does_not_execute(
 # ---- the process of one message
 
 
-class Hostile(Evidence):
+class Hostile(EvidenceServer):
     """An evidence process whose messages have taken over the processes they are in."""
 
     said = b""
 
-    def _fork(self, task: Task) -> tuple[socket.socket, int]:
+    def _fork(self, task: EvidenceTask) -> tuple[socket.socket, int]:
         del task
         ours, theirs = socket.socketpair()
         pid = os.fork()
@@ -160,18 +172,22 @@ class Hostile(Evidence):
         return ours, pid
 
 
-async def answer_of(said: bytes) -> Result:
+async def answer_of(said: bytes) -> EvidenceResult:
     """Return what the drain hears when the process of a message says this."""
     here, there = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=here)
     theirs, out = await asyncio.open_connection(sock=there)
-    evidence = Hostile(Settings(servers=Servers(addresses=("127.0.0.1",))), out)
+    evidence = Hostile(
+        EvidenceSettings(servers=DnsServers(addresses=("127.0.0.1",))), out
+    )
     evidence.said = said
     serving_it = asyncio.create_task(evidence.serve(theirs))
-    task = Task(id=1, dns_seconds=1, compute_seconds=5, question=question(sender=""))
+    task = EvidenceTask(
+        id=1, dns_seconds=1, compute_seconds=5, question=question(sender="")
+    )
     writer.write(framed(task))
     try:
-        return await read(reader, Result, MAX_ANSWER_BYTES)
+        return await read(reader, EvidenceResult, MAX_ANSWER_BYTES)
     finally:
         writer.close()
         await serving_it
@@ -185,9 +201,11 @@ async def answer_of(said: bytes) -> Result:
         pytest.param(HEAD.pack(2**32 - 1) + b"x", id="four gigabytes"),
         pytest.param(HEAD.pack(50) + b"x", id="a part"),
         pytest.param(long(pickle.dumps(Bomb(Path("/nonexistent/x")))), id="a pickle"),
-        pytest.param(framed(Request(name="a.example", kind="X")) * 3, id="no type"),
         pytest.param(
-            framed(Request(name="\0" * 300, kind="TXT", seconds=-1)), id="nul"
+            framed(WorkerRequest(name="a.example", kind="X")) * 3, id="no type"
+        ),
+        pytest.param(
+            framed(WorkerRequest(name="\0" * 300, kind="TXT", seconds=-1)), id="nul"
         ),
         pytest.param(long(b"\xc0"), id="null"),
         pytest.param(framed({"name": 5}), id="a number for a name"),
@@ -201,7 +219,7 @@ def test_what_the_process_of_a_message_may_not_say_is_its_failure(said: bytes) -
 
 def test_what_it_found_is_handed_on_unread() -> None:
     """The drain alone knows which type it must have."""
-    said = framed(Request(value=b"\xc1 anything"))
+    said = framed(WorkerRequest(value=b"\xc1 anything"))
     assert asyncio.run(answer_of(said)).value == b"\xc1 anything"
 
 
@@ -211,8 +229,8 @@ def test_a_message_that_kills_its_process_harms_no_other() -> None:
         {"silent.example": [(TIMEOUT, "")], "a.example": [("A", "192.0.2.9")]}
     )
 
-    async def run() -> tuple[Facts, list[Facts], bool]:
-        async with Checks(Settings(servers=servers)) as checks:
+    async def run() -> tuple[SenderFacts, list[SenderFacts], bool]:
+        async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
             await checks.facts(question(sender=""))
             process = checks._process
             assert process is not None
@@ -229,7 +247,7 @@ def test_a_message_that_kills_its_process_harms_no_other() -> None:
     with serving(zone) as servers:
         killed, others, is_same = asyncio.run(run())
     assert is_nothing(killed)
-    assert {facts.reach for facts in others} == {Reach.YES}
+    assert {facts.reach for facts in others} == {Reachability.YES}
     assert is_same
 
 
@@ -243,7 +261,7 @@ def test_a_message_has_no_other_way_out() -> None:
     zone = zone_of({"silent.example": [(TIMEOUT, "")]})
 
     async def run() -> list[str]:
-        async with Checks(Settings(servers=servers)) as checks:
+        async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
             task = asyncio.create_task(
                 checks.facts(question(sender="x@silent.example"))
             )

@@ -24,9 +24,9 @@ from drainer.errors import DrainerError, MessageUnreadable, SourceError
 from drainer.ledger import engine, watch_log
 from drainer.ledger.owner import Owner
 from drainer.ledger.write_probe import try_writing
-from drainer.mail.content import Held
+from drainer.mail.content import HeldContent
 from drainer.mail.envelope import Envelope, Recipient
-from drainer.mail.message import Spooled
+from drainer.mail.message import SpooledMessage
 from drainer.runtime.file_rights import as_owner
 from drainer.runtime.folders import open_folder, owner_of
 from drainer.runtime.private_files import (
@@ -36,11 +36,11 @@ from drainer.runtime.private_files import (
     read_private,
     remove_private,
 )
-from drainer.sources.common.marker import Place, open_marker
+from drainer.sources.common.marker import MarkerPlace, open_marker
 from drainer.sources.database.importer import create_spool
 from drainer.sources.maildir.source import Maildir
 from drainer.sources.mbox.source import Mbox
-from drainer.sources.postfix.note import Note
+from drainer.sources.postfix.note import HoldNote
 from drainer.sources.protocol import Source
 from drainer.sources.registry import open_source
 from drainer.telemetry.exporters import FileExporter
@@ -122,13 +122,13 @@ def copy_message(path: Path) -> None:
 
 def note(path: Path) -> None:
     """Write the note on a live Postfix, twice."""
-    Note(path).close()
-    Note(path).close()
+    HoldNote(path).close()
+    HoldNote(path).close()
 
 
 def mark(path: Path) -> None:
     """Make the marker of a source."""
-    file = open_marker(Place(path.parent, path.name), create=True)
+    file = open_marker(MarkerPlace(path.parent, path.name), create=True)
     assert file is not None
     file.close()
 
@@ -341,7 +341,7 @@ def test_the_doctors_trial_leaves_nothing_and_follows_nothing(place: Path) -> No
 # ---- copies, in and out
 
 
-def message_of() -> Spooled:
+def message_of() -> SpooledMessage:
     """Return a message as a source lists it."""
     with open_place() as made:
         write_maildir(made / "m", 1)
@@ -349,8 +349,8 @@ def message_of() -> Spooled:
     recipients = (Recipient(forward_path="a@example.org"),)
     envelope = Envelope(reverse_path="s@example.com", recipients=recipients)
     known = spooled.message
-    content = Held(b"Subject: x\r\n\r\nbody\r\n")
-    return Spooled(message=replace(known, envelope=envelope), content=content)
+    content = HeldContent(b"Subject: x\r\n\r\nbody\r\n")
+    return SpooledMessage(message=replace(known, envelope=envelope), content=content)
 
 
 @pytest.mark.parametrize("trap", [to_file, chain, hard])

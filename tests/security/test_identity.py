@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from drainer.ledger import schema
 from drainer.ledger.codec import listing_of
-from drainer.ledger.messages import Outcome, acknowledged, record
-from drainer.ledger.writer.batch import Identity
-from drainer.mail.content import Held, survey
+from drainer.ledger.messages import RecordOutcome, acknowledged, record
+from drainer.ledger.writer.batch import WriterIdentity
+from drainer.mail.content import HeldContent, survey
 from drainer.mail.envelope import Envelope, Recipient
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.admission.admit import Admission, admit
-from drainer.policy.admission.identity import Scan
-from drainer.policy.recipient.delivery import Scanned
+from drainer.policy.admission.identity import ScanContext
+from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.state import State
 from tests.contract.test_sources import KITS, Kit
 from tests.support.command.runner import Bench, Result, call
@@ -359,23 +359,23 @@ class Drain:
         started = self.now = self.now + 1
         names = sorted(self.files)
         for part in (names[n : n + size] for n in range(0, len(names), size)):
-            outcome = self.record(part, Scan(started, self.acknowledges))
+            outcome = self.record(part, ScanContext(started, self.acknowledges))
             unsure = [part[each.index] for each in outcome.unsure]
             others = {q: m for u in outcome.unsure for q, m in u.others.items()}
             absent = {seq for seq, m in others.items() if not self.is_in_place(m)}
             if unsure:
-                again = Scan(started, self.acknowledges, absent)
+                again = ScanContext(started, self.acknowledges, absent)
                 assert not self.record(unsure, again).unsure
         self.listed |= {number for _, number in self.files.values()}
         for name in names:
             assert self.rows(name), "every file has a row of its own"
 
-    def record(self, names: list[str], scan: Scan) -> Outcome:
+    def record(self, names: list[str], scan: ScanContext) -> RecordOutcome:
         """Record files; what looks finished must have been sent."""
         self.now += 1
         listings = [listing_of(self.scanned(name), None) for name in names]
         rows = [(listing.message, listing.recipients) for listing in listings]
-        claim = (Identity(owner="o", run="r"), None)
+        claim = (WriterIdentity(owner="o", run="r"), None)
         outcome = record(self.connection, rows, scan, claim, self.now)
         for message in outcome.finished:
             _, number = self.files[message.locator]
@@ -384,7 +384,7 @@ class Drain:
             self.sent.add(number)
         return outcome
 
-    def scanned(self, name: str) -> Scanned:
+    def scanned(self, name: str) -> ScannedMessage:
         """Return a file as a scan lists it."""
         content = f"Subject: x\r\n\r\n{self.files[name][0]}\r\n".encode()
         message = Message(
@@ -396,7 +396,7 @@ class Drain:
             arrived=datetime(2026, 11, 23, tzinfo=UTC),
             envelope=Envelope(recipients=(Recipient(forward_path="r@example.org"),)),
         )
-        spooled = Spooled(message=message, content=Held(content))
+        spooled = SpooledMessage(message=message, content=HeldContent(content))
         return admit(spooled, survey([content], digest=True), Admission())
 
     def is_in_place(self, message: Message) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from drainer.errors import SourceClaimed, SourceError
-from drainer.sources.common.claim import Claimant, OnDisk, SourceClaim
+from drainer.sources.common.claim import Claimant, FileSource, SourceClaim
 from drainer.sources.common.marker import MARKER, MAX_BYTES, Marker
 from drainer.sources.exim.source import EximSpool
 from drainer.sources.maildir.source import Maildir
@@ -48,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 def claim(source: object, claimant: Claimant = OURS, *states: Path) -> SourceClaim:
     """Return a claim that is not taken yet."""
-    assert isinstance(source, OnDisk)
+    assert isinstance(source, FileSource)
     return SourceClaim(source, claimant, states)
 
 

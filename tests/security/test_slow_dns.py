@@ -16,14 +16,19 @@ import dns.flags
 import dns.message
 import pytest
 
-from drainer.bounce.evidence.client import Checks
-from drainer.bounce.evidence.dns import Answer, Outcome
-from drainer.bounce.evidence.mx import Relays
-from drainer.bounce.evidence.settings import Servers, Settings
-from drainer.bounce.evidence.shared_dns import MAX_BYTES, SharedDns, owner_of
+from drainer.bounce.evidence.client import EvidenceWorker
+from drainer.bounce.evidence.dns import DnsAnswer, DnsOutcome
+from drainer.bounce.evidence.mx import MxTargets
+from drainer.bounce.evidence.settings import DnsServers, EvidenceSettings
+from drainer.bounce.evidence.shared_dns import MAX_BYTES, SharedResolver, owner_of
 from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import judge
-from drainer.policy.bounce.facts import Facts, Reach, Strength, Trust
+from drainer.policy.bounce.facts import (
+    Reachability,
+    SenderFacts,
+    Strength,
+    TrustSettings,
+)
 from tests.integration.bounce.evidence.test_gather import question
 from tests.support.dns.zones import Zone, serving
 from tests.support.scenarios.bounces import CLIENT, Refusing, nobody_unknown, refusing
@@ -151,7 +156,7 @@ MIXED: Final = [each for pair in zip(SLOW, HONEST, strict=False) for each in pai
 
 
 @pytest.fixture
-def crawling() -> Iterator[tuple[Crawling, Servers]]:
+def crawling() -> Iterator[tuple[Crawling, DnsServers]]:
     """Give a server that crawls, and how it is asked."""
     zone = Crawling()
     with serving(zone) as servers:
@@ -160,10 +165,10 @@ def crawling() -> Iterator[tuple[Crawling, Servers]]:
 
 
 async def look(
-    checks: Checks, domains: list[str], *, quick: bool
-) -> tuple[dict[str, Facts], dict[str, float]]:
+    checks: EvidenceWorker, domains: list[str], *, quick: bool
+) -> tuple[dict[str, SenderFacts], dict[str, float]]:
     """Look at a message of each domain at once; return facts, and seconds it took."""
-    found: dict[str, Facts] = {}
+    found: dict[str, SenderFacts] = {}
     took: dict[str, float] = {}
     started = time.monotonic()
 
@@ -176,36 +181,40 @@ async def look(
     return found, took
 
 
-def strength_of(facts: Facts) -> Strength:
+def strength_of(facts: SenderFacts) -> Strength:
     """Return what the facts amount to."""
-    return judge(facts, Recipient(forward_path="x@example.org"), Trust()).strength
+    return judge(
+        facts, Recipient(forward_path="x@example.org"), TrustSettings()
+    ).strength
 
 
 def test_a_quick_look_sets_slow_domains_aside(
-    crawling: tuple[Crawling, Servers],
+    crawling: tuple[Crawling, DnsServers],
 ) -> None:
     """Honest ones are proven, slow ones are neither proven nor refused."""
     _, servers = crawling
 
-    async def ask() -> tuple[dict[str, Facts], dict[str, float]]:
-        async with Checks(Settings(servers=servers)) as checks:
+    async def ask() -> tuple[dict[str, SenderFacts], dict[str, float]]:
+        async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
             return await look(checks, MIXED, quick=True)
 
     found, took = asyncio.run(ask())
     for domain, facts in found.items():
         expected = Strength.PROVEN if domain in HONEST else Strength.LATER
         assert strength_of(facts) is expected, (domain, facts)
-    assert {found[each].reach for each in HONEST} == {Reach.YES}
+    assert {found[each].reach for each in HONEST} == {Reachability.YES}
     # One after the other, the slow ones would take 4 s each.
     assert max(took[each] for each in HONEST) < 2 * len(SLOW)
 
 
-def test_a_patient_look_ends_all_the_same(crawling: tuple[Crawling, Servers]) -> None:
+def test_a_patient_look_ends_all_the_same(
+    crawling: tuple[Crawling, DnsServers],
+) -> None:
     """After the budget of the domain or of the message; it says which DNS is slow."""
     _, servers = crawling
 
-    async def ask() -> tuple[dict[str, Facts], dict[str, float]]:
-        async with Checks(Settings(servers=servers)) as checks:
+    async def ask() -> tuple[dict[str, SenderFacts], dict[str, float]]:
+        async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
             return await look(checks, SLOW[: len(ATTACKS)], quick=False)
 
     found, took = asyncio.run(ask())
@@ -219,14 +228,14 @@ def test_a_patient_look_ends_all_the_same(crawling: tuple[Crawling, Servers]) ->
 
 
 def test_a_domain_has_one_budget_for_all_its_names(
-    crawling: tuple[Crawling, Servers],
+    crawling: tuple[Crawling, DnsServers],
 ) -> None:
     """However many messages it sends, from however many names below it."""
     zone, servers = crawling
     names = [f"x{n}.silent1.example" for n in range(30)]
 
-    async def ask() -> dict[str, Facts]:
-        async with Checks(Settings(servers=servers)) as checks:
+    async def ask() -> dict[str, SenderFacts]:
+        async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
             await look(checks, ["silent1.example"], quick=False)
             asked = len(zone.asked)
             found, _ = await look(checks, names, quick=False)
@@ -238,14 +247,14 @@ def test_a_domain_has_one_budget_for_all_its_names(
 
 
 def test_nobody_is_charged_for_the_dns_of_another(
-    crawling: tuple[Crawling, Servers],
+    crawling: tuple[Crawling, DnsServers],
 ) -> None:
     """A forged sender, or a forged From, does not put the honest domain off."""
     zone, servers = crawling
     content = b"From: <bob@silent2.example>\r\n\r\nhello\r\n"
 
-    async def ask() -> Facts:
-        async with Checks(Settings(servers=servers)) as checks:
+    async def ask() -> SenderFacts:
+        async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
             asked = question(content, sender="bob@honest1.example")
             return await checks.facts(asked, quick=True)
 
@@ -273,25 +282,25 @@ def test_time_is_charged_to_whom_the_name_belongs(name: str, owner: str) -> None
 
 
 def test_a_late_answer_is_kept_for_the_next_message(
-    crawling: tuple[Crawling, Servers],
+    crawling: tuple[Crawling, DnsServers],
 ) -> None:
     """It is asked once, although two waited for it, and one had no patience."""
     zone, servers = crawling
 
     async def ask() -> None:
-        dns = SharedDns(servers)
+        dns = SharedResolver(servers)
         name = "chain1.example"
         early = await dns.ask(name, "TXT", 0.01)
         both = await asyncio.gather(dns.ask(name, "TXT", 5), dns.ask(name, "TXT", 5))
-        assert early.outcome is Outcome.FAILED
-        assert [each.outcome for each in both] == [Outcome.FOUND] * 2
+        assert early.outcome is DnsOutcome.FAILED
+        assert [each.outcome for each in both] == [DnsOutcome.FOUND] * 2
 
     asyncio.run(ask())
     assert len(zone.asked) == 1
 
 
 def test_a_flood_of_large_answers_is_forgotten(
-    crawling: tuple[Crawling, Servers],
+    crawling: tuple[Crawling, DnsServers],
 ) -> None:
     """The oldest first: memory is bounded."""
     zone, servers = crawling
@@ -299,11 +308,11 @@ def test_a_flood_of_large_answers_is_forgotten(
         zone.add(f"n{n}.big.example", "TXT", "x" * 60_000)
 
     async def ask() -> int:
-        dns = SharedDns(servers)
+        dns = SharedResolver(servers)
         for n in range(5):
             found = await dns.ask(f"n{n}.big.example", "TXT", 5)
-            assert found.outcome is Outcome.FOUND
-        large = Answer(Outcome.FOUND, (b"x" * 60_000,))
+            assert found.outcome is DnsOutcome.FOUND
+        large = DnsAnswer(DnsOutcome.FOUND, (b"x" * 60_000,))
         for n in range(MAX_BYTES // 60_000 + 10):
             dns._keep((f"m{n}.big.example", "TXT"), large)
         return dns._bytes
@@ -312,13 +321,15 @@ def test_a_flood_of_large_answers_is_forgotten(
 
 
 def test_servers_of_senders_are_found_beside_slow_ones(
-    crawling: tuple[Crawling, Servers],
+    crawling: tuple[Crawling, DnsServers],
 ) -> None:
     """For reports by ``via = "mx"``: a slow domain is tried another time."""
     _, servers = crawling
 
-    async def ask() -> tuple[list[Relays], float]:
-        async with Checks(Settings(servers=servers, hostname="mx2.example")) as checks:
+    async def ask() -> tuple[list[MxTargets], float]:
+        async with EvidenceWorker(
+            EvidenceSettings(servers=servers, hostname="mx2.example")
+        ) as checks:
             started = time.monotonic()
             found = await asyncio.gather(*map(checks.relays, MIXED))
             return found, time.monotonic() - started
@@ -346,7 +357,7 @@ def bench(
 
 
 def test_reports_to_honest_senders_leave_while_slow_ones_wait(
-    bench: Refusing, crawling: tuple[Crawling, Servers]
+    bench: Refusing, crawling: tuple[Crawling, DnsServers]
 ) -> None:
     """One `bounces run` for all of them; no slow sender is bounced or lost."""
     zone, servers = crawling

@@ -23,7 +23,7 @@ from cryptography import x509
 from drainer.bounce.build import make_via
 from drainer.config.load import load
 from drainer.mail.reply import Lost
-from drainer.smtp.connection import Failed, connect
+from drainer.smtp.connection import ConnectFailed, connect
 from drainer.smtp.route import Login, Route, Timeouts
 from drainer.smtp.submit import submit
 from tests.support.command.runner import Bench, Result, call
@@ -226,7 +226,7 @@ def test_unverified_tls_is_recorded_as_such(
     assert drain(bench, **keys) == 0
     assert tls_of(server) == [True]
     text = traces.read_text("utf-8").replace(" ", "")
-    sign = f'"drainer.bounce.evidence.verified","value":{{"boolValue":{verified}}}'
+    sign = f'"drainer.evidence.verified","value":{{"boolValue":{verified}}}'
     assert sign in text
 
 
@@ -345,7 +345,7 @@ def test_a_password_never_goes_in_the_clear(
             login=Login(username="me", password=PASSWORD),
             timeouts=Timeouts(banner=0.4, ehlo=0.4),
         )
-        assert isinstance(asyncio.run(connect(route)), Failed)
+        assert isinstance(asyncio.run(connect(route)), ConnectFailed)
     assert server.logins == []
     assert not [c.line for c in server.commands if c.line.upper().startswith(b"AUTH")]
 

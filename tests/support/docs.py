@@ -27,7 +27,7 @@ from tests.support.paths import ROOT
 DOCS: Final = ROOT / "docs"
 
 _PART = re.compile(
-    r"(?P<head><!-- generated: (?P<name>[a-z]+) -->\n).*?"
+    r"(?P<head><!-- generated: (?P<name>[a-z_]+) -->\n).*?"
     r"(?P<tail><!-- end of (?P=name) -->)",
     re.DOTALL,
 )
@@ -98,7 +98,7 @@ def evidence() -> str:
     return table(("rule", "about"), ((f"`{k}`", v[0]) for k, v in EVIDENCE.items()))
 
 
-def breaker() -> str:
+def bounce_rules() -> str:
     """Return what each rule of the bounce rules is about, in their order."""
     return table(
         ("rule", "applies when"), ((f"`{k}`", v[0]) for k, v in BOUNCE_RULES.items())
@@ -140,7 +140,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
         attributes,
         families,
         evidence,
-        breaker,
+        bounce_rules,
         doctor,
         metrics,
         configuration,

@@ -17,10 +17,10 @@ from drainer.bounce.evidence.authres import claims_in
 from drainer.bounce.evidence.dkim import (
     MAX_SIGNATURE_BYTES,
     MIN_RSA_BITS,
-    Fault,
-    Letter,
+    NoUsableSignature,
+    SignatureFault,
+    SignedMessage,
     Tags,
-    Unusable,
     fault_of_coverage,
     fault_of_key,
     fault_of_times,
@@ -28,7 +28,7 @@ from drainer.bounce.evidence.dkim import (
     read,
     relaxed_body,
 )
-from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.dns import Resolver
 from drainer.mail.header import unfold
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import Chain, Strength
@@ -49,7 +49,7 @@ Set = Mapping[bytes, bytes]
 
 
 def look(
-    dns: Dns, content: bytes, *, sealers: frozenset[str], arrived: datetime
+    dns: Resolver, content: bytes, *, sealers: frozenset[str], arrived: datetime
 ) -> Chain:
     """Return what the chain of a message says, or why it says nothing.
 
@@ -62,7 +62,7 @@ def look(
             return Chain(detail="no ARC chain")
         keys = _keys(dns, letter, sets, sealers)
         _verify(letter, keys)
-    except Unusable as error:
+    except NoUsableSignature as error:
         return Chain(detail=str(error))
     except _Broken as broken:
         return Chain(detail=broken.words, later=broken.later)
@@ -80,7 +80,7 @@ class _Broken(Exception):
         self.later = later
 
 
-def _sets(letter: Letter) -> dict[int, Set]:
+def _sets(letter: SignedMessage) -> dict[int, Set]:
     """Return the sets by instance, 1 to the last; raises _Broken for another order."""
     found: dict[int, dict[bytes, bytes]] = {}
     for name, value in letter.fields:
@@ -120,7 +120,10 @@ def _tags(value: bytes) -> Tags:
 
 
 def _keys(
-    dns: Dns, letter: Letter, sets: Mapping[int, Set], sealers: frozenset[str]
+    dns: Resolver,
+    letter: SignedMessage,
+    sets: Mapping[int, Set],
+    sealers: frozenset[str],
 ) -> dict[bytes, bytes]:
     """Return the key records by name; raises _Broken for what may not be believed."""
     keys = {}
@@ -132,7 +135,7 @@ def _keys(
         record = fault or find_key(dns, tags)
         if isinstance(record, bytes):
             record = fault_of_key(dkim.util.parse_tag_value(record), tags) or record
-        if isinstance(record, Fault):
+        if isinstance(record, SignatureFault):
             later = record.state is Strength.LATER
             message = f"instance {instance}: {record.words}"
             raise _Broken(message, later=later)
@@ -141,8 +144,8 @@ def _keys(
 
 
 def _signatures(
-    letter: Letter, sets: Mapping[int, Set]
-) -> Iterator[tuple[int, Tags, Fault | None]]:
+    letter: SignedMessage, sets: Mapping[int, Set]
+) -> Iterator[tuple[int, Tags, SignatureFault | None]]:
     """Yield the signatures, and what is wrong with them before a key is known."""
     for instance, each in sets.items():
         for name in (SEAL, SIGNATURE):
@@ -151,11 +154,11 @@ def _signatures(
             covered = tags if name == SIGNATURE else {**tags, b"h": b"from"}
             fault = fault_of_coverage(covered) or fault_of_times(tags, letter.arrived)
             if tags.get(b"c", b"") not in _RELAXED:
-                fault = fault or Fault("it is not in relaxed form")
+                fault = fault or SignatureFault("it is not in relaxed form")
             yield instance, tags, fault
 
 
-def _verify(letter: Letter, keys: Mapping[bytes, bytes]) -> None:
+def _verify(letter: SignedMessage, keys: Mapping[bytes, bytes]) -> None:
     verifier = _Verifier(letter)
     try:
         state, _, reason = verifier.verify(dnsfunc=lambda name, **_: keys.get(name))
@@ -168,7 +171,7 @@ def _verify(letter: Letter, keys: Mapping[bytes, bytes]) -> None:
 class _Verifier(dkimpy.ARC):  # type: ignore[misc] # dkimpy has no types
     """dkimpy, given a message that was read and judged by us."""
 
-    def __init__(self, letter: Letter) -> None:
+    def __init__(self, letter: SignedMessage) -> None:
         super().__init__(minkey=MIN_RSA_BITS)
         self.headers: list[Any] = [list(field) for field in letter.fields]
         self.body = relaxed_body(letter.body)

@@ -13,7 +13,7 @@ from authres.core import AuthResError
 
 from drainer.mail.header import Field, fields_of, host_name, unfold
 from drainer.mail.mailbox import ascii_domain, canonical_mailbox
-from drainer.policy.bounce.facts import Claim
+from drainer.policy.bounce.facts import AuthResult
 from drainer.runtime.public_suffixes import organisation_of
 
 MAX_FIELD_BYTES = 8 * 1024
@@ -30,7 +30,7 @@ _PROPERTIES = {
 
 def claims_of(
     head: bytes, *, authserv_ids: frozenset[str]
-) -> tuple[tuple[Claim, ...], str]:
+) -> tuple[tuple[AuthResult, ...], str]:
     """Return what trusted fields state positively, or none and why.
 
     Names are in lower case.
@@ -46,7 +46,7 @@ def claims_of(
 
 def claims_in(
     values: Sequence[str], authserv_ids: frozenset[str] | None = None
-) -> tuple[tuple[Claim, ...], str]:
+) -> tuple[tuple[AuthResult, ...], str]:
     """Return what the values of such fields state positively, or none and why.
 
     ``authserv_ids`` are those that count; None = all that are there.
@@ -68,7 +68,7 @@ def claims_in(
     if len(values) > MAX_FIELDS or any(len(each) > 1 for each in results.values()):
         return (), "the fields contradict one another, or are too many"
     return tuple(
-        Claim(
+        AuthResult(
             method=method,
             domain=domain,
             organisation=organisation_of(domain),

@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from drainer.bounce.evidence.settings import Question, Settings
-from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, Result, Task
+from drainer.bounce.evidence.settings import EvidenceSettings, SenderQuestion
+from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, EvidenceResult, EvidenceTask
 from drainer.errors import UsageError
-from drainer.policy.bounce.facts import Facts, Reach
+from drainer.policy.bounce.facts import Reachability, SenderFacts
 from drainer.runtime.ipc import FrameError, decode, framed, read
 from drainer.runtime.process import child_environment
 
 if TYPE_CHECKING:
-    from drainer.bounce.evidence.mx import Relays
+    from drainer.bounce.evidence.mx import MxTargets
 
 COMPUTE_SECONDS = 30.0
 """For one message, besides the time for DNS."""
@@ -43,12 +43,12 @@ _TRIES = 2
 """A process that dies takes all its tasks with it, and one of them may be why."""
 
 
-class Checks:
+class EvidenceWorker:
     """Asks the evidence process; an async context manager."""
 
     def __init__(
         self,
-        settings: Settings,
+        settings: EvidenceSettings,
         *,
         compute_seconds: float = COMPUTE_SECONDS,
         command: Sequence[str] = COMMAND,
@@ -80,7 +80,9 @@ class Checks:
         if process is not None:
             await process.end()
 
-    async def facts(self, question: Question, *, quick: bool = False) -> Facts:
+    async def facts(
+        self, question: SenderQuestion, *, quick: bool = False
+    ) -> SenderFacts:
         """Return the facts about one message; a ``quick`` look waits for less.
 
         A message whose checks take too long, or end their process, has no evidence:
@@ -88,27 +90,27 @@ class Checks:
         """
         try:
             data = await self._do(quick=quick, question=question)
-            return decode(data, Facts)
+            return decode(data, SenderFacts)
         except _NotDone as error:
             return _nothing(question, str(error))
         except FrameError:
             return _nothing(question, _FAILED)
 
-    async def relays(self, domain: str) -> "Relays":
+    async def relays(self, domain: str) -> "MxTargets":
         """Return the mail servers of a domain, as far as DNS answers soon."""
         # dnspython takes a tenth of what a drain loads; most have a relay.
-        from drainer.bounce.evidence.mx import Relays  # noqa: PLC0415
+        from drainer.bounce.evidence.mx import MxTargets  # noqa: PLC0415
 
         try:
             data = await self._do(quick=True, domain=domain)
-            return decode(data, Relays)
+            return decode(data, MxTargets)
         except _NotDone as error:
-            return Relays(problem=str(error), later=True)
+            return MxTargets(problem=str(error), later=True)
         except FrameError:
-            return Relays(problem=_FAILED, later=True)
+            return MxTargets(problem=_FAILED, later=True)
 
     async def _do(
-        self, *, quick: bool, question: Question | None = None, domain: str = ""
+        self, *, quick: bool, question: SenderQuestion | None = None, domain: str = ""
     ) -> bytes:
         """Return the encoded answer to a task; _NotDone when there is none."""
         budget, compute = self._settings.servers.budget, self._compute
@@ -118,7 +120,7 @@ class Checks:
         async with self._places:
             for _ in range(_TRIES):
                 process = await self._running()
-                task = Task(
+                task = EvidenceTask(
                     id=process.next_id(),
                     dns_seconds=budget,
                     compute_seconds=compute,
@@ -172,7 +174,7 @@ class _Process:
         self._reading = asyncio.create_task(self._read(reader))
 
     @classmethod
-    async def start(cls, settings: Settings, command: Sequence[str]) -> Self:
+    async def start(cls, settings: EvidenceSettings, command: Sequence[str]) -> Self:
         """Start it, and say what the settings are."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -191,7 +193,7 @@ class _Process:
         """Return the number of the next task."""
         return next(self._ids)
 
-    async def do(self, task: Task) -> bytes:
+    async def do(self, task: EvidenceTask) -> bytes:
         """Return the encoded answer; cancelling ends the process of that message.
 
         Raises _NotDone for a task that came to nothing, _ProcessFailed, and UsageError.
@@ -223,7 +225,7 @@ class _Process:
         """Hand each answer to the task that waits for it, until there is no other."""
         try:
             while True:
-                result = await read(reader, Result, MAX_ANSWER_BYTES + 1024)
+                result = await read(reader, EvidenceResult, MAX_ANSWER_BYTES + 1024)
                 if result.id == 0:
                     self._error = UsageError(result.problem, hint=result.hint)
                     break
@@ -236,7 +238,7 @@ class _Process:
                 if not answer.done():
                     answer.set_exception(self._error)
 
-    def _settle(self, result: Result) -> None:
+    def _settle(self, result: EvidenceResult) -> None:
         answer = self._waiting.get(result.id)
         if answer is None or answer.done():
             return  # it was cancelled
@@ -257,15 +259,15 @@ class _Process:
             await self._reading
 
 
-def _cancellation(task: Task) -> Task:
-    return Task(id=task.id, dns_seconds=0, compute_seconds=0, cancelled=True)
+def _cancellation(task: EvidenceTask) -> EvidenceTask:
+    return EvidenceTask(id=task.id, dns_seconds=0, compute_seconds=0, cancelled=True)
 
 
-def _nothing(question: Question, reason: str) -> Facts:
-    return Facts(
+def _nothing(question: SenderQuestion, reason: str) -> SenderFacts:
+    return SenderFacts(
         reverse_path=question.reverse_path,
         client=question.client,
         login=question.login,
-        reach=Reach.LATER,
+        reach=Reachability.LATER,
         skipped={f"V{n}": reason for n in range(3, 7)},
     )

@@ -2,24 +2,24 @@
 
 from pydantic import TypeAdapter
 
-from drainer.mail.list_markers import Marks
-from drainer.policy.bounce.facts import Facts, Strength
-from drainer.policy.recipient.delivery import Found
+from drainer.mail.list_markers import ListMarkers
+from drainer.policy.bounce.facts import SenderFacts, Strength
+from drainer.policy.recipient.delivery import StoredEvidence
 
-_FACTS, _MARKS = TypeAdapter(Facts), TypeAdapter(Marks)
+_FACTS, _MARKS = TypeAdapter(SenderFacts), TypeAdapter(ListMarkers)
 
 
-def facts_of(found: Found) -> Facts:
+def facts_of(found: StoredEvidence) -> SenderFacts:
     """Return the facts that were written down."""
     return _FACTS.validate_json(found.facts)
 
 
-def marks_of(found: Found) -> Marks:
+def marks_of(found: StoredEvidence) -> ListMarkers:
     """Return the marks of the header that were written down."""
     return _MARKS.validate_json(found.marks)
 
 
-def stored(facts: Facts, marks: Marks) -> dict[str, object]:
+def stored(facts: SenderFacts, marks: ListMarkers) -> dict[str, object]:
     """Return both as the columns of a row, and whether DNS is to be asked again."""
     return {
         "facts": _FACTS.dump_json(facts).decode(),
@@ -28,7 +28,7 @@ def stored(facts: Facts, marks: Marks) -> dict[str, object]:
     }
 
 
-def is_later(facts: Facts) -> bool:
+def is_later(facts: SenderFacts) -> bool:
     """Whether DNS did not answer something that might matter."""
     return (
         facts.reach.value == Strength.LATER.value

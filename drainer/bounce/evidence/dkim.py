@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import dkim
 import dkim.util
 
-from drainer.bounce.evidence.dns import Dns, Outcome
+from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.mail.addresses import mailboxes_of, only_author
 from drainer.mail.header import fields_of
 from drainer.mail.mailbox import ascii_domain, canonical_mailbox, mailbox_key
-from drainer.policy.bounce.facts import Signature, Strength
+from drainer.policy.bounce.facts import DkimSignature, Strength
 from drainer.runtime.public_suffixes import organisation_of
 
 MAX_SIGNATURES = 5
@@ -45,11 +45,11 @@ _BLANKS = re.compile(rb"[\t ]+")
 Tags = Mapping[bytes, bytes]
 
 
-class Unusable(Exception):
+class NoUsableSignature(Exception):
     """No signature of this message can be evidence."""
 
 
-class Fault(NamedTuple):
+class SignatureFault(NamedTuple):
     """Why one signature is no evidence."""
 
     words: str
@@ -58,7 +58,7 @@ class Fault(NamedTuple):
     state: Strength = Strength.NOT
 
 
-class Letter(NamedTuple):
+class SignedMessage(NamedTuple):
     """A message as dkimpy takes it: field names and values as they stand."""
 
     fields: Sequence[tuple[bytes, bytes]]
@@ -78,27 +78,27 @@ _NOTHING = _Named()
 
 
 def check(
-    dns: Dns, content: bytes, *, organisation: str, arrived: datetime
-) -> tuple[Signature, ...]:
+    dns: Resolver, content: bytes, *, organisation: str, arrived: datetime
+) -> tuple[DkimSignature, ...]:
     """Return the signatures of a message, those of ``organisation`` verified.
 
     ``content`` has CRLF line ends, ``arrived`` is the time for ``t=`` and ``x=``.
     Raises Unusable when the message cannot be read.
     """
     letter = read(content, arrived)
-    found: list[Signature] = []
+    found: list[DkimSignature] = []
     verified = 0
     for index, tags in _signatures(letter):
         domain = ascii_domain(tags.get(b"d", b"").decode("ascii", "replace"))
         owner = organisation_of(domain)
-        fault, named = Fault("not of the sender's domain"), _NOTHING
+        fault, named = SignatureFault("not of the sender's domain"), _NOTHING
         if owner and owner == organisation:
             verified += 1
-            fault = Fault(f"more than {MAX_SIGNATURES} signatures")
+            fault = SignatureFault(f"more than {MAX_SIGNATURES} signatures")
             if verified <= MAX_SIGNATURES:
                 fault, named = _verify(dns, letter, index, tags)
         found.append(
-            Signature(
+            DkimSignature(
                 domain=domain,
                 organisation=owner,
                 state=fault.state,
@@ -111,7 +111,7 @@ def check(
     return tuple(found[:_MAX_LISTED])
 
 
-def read(content: bytes, arrived: datetime) -> Letter:
+def read(content: bytes, arrived: datetime) -> SignedMessage:
     """Return a message as dkimpy takes it; Unusable when it cannot be read."""
     head, blank, body = content.partition(b"\r\n\r\n")
     if not blank:
@@ -124,14 +124,14 @@ def read(content: bytes, arrived: datetime) -> Letter:
         end = each.end
     if len(fields) > _MAX_FIELDS:
         message = f"{len(fields)} header fields"
-        raise Unusable(message)
+        raise NoUsableSignature(message)
     if end != len(head):
         message = f"an odd line in the header: {head[end : end + 40]!r}"
-        raise Unusable(message)
-    return Letter(fields, body, arrived)
+        raise NoUsableSignature(message)
+    return SignedMessage(fields, body, arrived)
 
 
-def _signatures(letter: Letter) -> Iterator[tuple[int, Tags]]:
+def _signatures(letter: SignedMessage) -> Iterator[tuple[int, Tags]]:
     """Yield the signatures that can be read at all, with their number from the top."""
     names = (b"dkim-signature",)
     values = [v for name, v in letter.fields if name.strip().lower() in names]
@@ -144,16 +144,18 @@ def _signatures(letter: Letter) -> Iterator[tuple[int, Tags]]:
             continue
 
 
-_PASS = Fault("valid", state=Strength.PROVEN)
+_PASS = SignatureFault("valid", state=Strength.PROVEN)
 
 
-def _verify(dns: Dns, letter: Letter, index: int, tags: Tags) -> tuple[Fault, _Named]:
+def _verify(
+    dns: Resolver, letter: SignedMessage, index: int, tags: Tags
+) -> tuple[SignatureFault, _Named]:
     """Return whether one signature is valid, and whom it names."""
     fault = _fault_of(tags, letter.arrived)
     if fault:
         return fault, _NOTHING
     record = find_key(dns, tags)
-    if isinstance(record, Fault):
+    if isinstance(record, SignatureFault):
         return record, _NOTHING
     fault = fault_of_key(dkim.util.parse_tag_value(record), tags)
     if fault:
@@ -162,15 +164,17 @@ def _verify(dns: Dns, letter: Letter, index: int, tags: Tags) -> tuple[Fault, _N
     try:
         valid = verifier.verify(index, dnsfunc=lambda *_, **__: record)
     except dkim.KeyFormatError as error:
-        return Fault(f"key: {error}", refused=True), _NOTHING
+        return SignatureFault(f"key: {error}", refused=True), _NOTHING
     except Exception as error:  # noqa: BLE001 - whatever it stumbles over
-        return Fault(str(error) or repr(error)), _NOTHING
+        return SignatureFault(str(error) or repr(error)), _NOTHING
     if not valid:
-        return Fault("the signature does not fit the message or the key"), _NOTHING
+        return SignatureFault(
+            "the signature does not fit the message or the key"
+        ), _NOTHING
     return _PASS, _Named(verifier.mailbox(), verifier.addressees())
 
 
-def _fault_of(tags: Tags, arrived: datetime) -> Fault | None:
+def _fault_of(tags: Tags, arrived: datetime) -> SignatureFault | None:
     """Say what is wrong with a signature before its key is known."""
     fault = fault_of_coverage(tags)
     if fault:
@@ -178,24 +182,26 @@ def _fault_of(tags: Tags, arrived: datetime) -> Fault | None:
     try:  # not t= and x=: dkimpy judges them by the time of day
         dkim.validate_signature_fields(timeless(tags))
     except Exception as error:  # noqa: BLE001 - it stumbles over some
-        return Fault(str(error) or repr(error))
+        return SignatureFault(str(error) or repr(error))
     return fault_of_times(tags, arrived)
 
 
-def fault_of_coverage(tags: Tags) -> Fault | None:
+def fault_of_coverage(tags: Tags) -> SignatureFault | None:
     """Say what a signature leaves open, whether it is valid or not."""
     algorithm = tags.get(b"a", b"")
     if algorithm not in _ALGORITHMS:
-        return Fault(f"algorithm {algorithm.decode('ascii', 'replace')}", refused=True)
+        return SignatureFault(
+            f"algorithm {algorithm.decode('ascii', 'replace')}", refused=True
+        )
     if b"l" in tags:
-        return Fault("l= leaves the end of the body open", refused=True)
+        return SignatureFault("l= leaves the end of the body open", refused=True)
     names = _signed_names(tags)
     if b"from" not in names:
-        return Fault("it does not cover From", refused=True)
+        return SignatureFault("it does not cover From", refused=True)
     if len(names) > _MAX_NAMES:
-        return Fault("it covers too many fields")
+        return SignatureFault("it covers too many fields")
     if not _SELECTOR.fullmatch(tags.get(b"s", b"")):
-        return Fault("a selector that is no name")
+        return SignatureFault("a selector that is no name")
     return None
 
 
@@ -204,63 +210,67 @@ def timeless(tags: Tags) -> dict[bytes, bytes]:
     return {name: value for name, value in tags.items() if name not in (b"t", b"x")}
 
 
-def fault_of_times(tags: Tags, arrived: datetime) -> Fault | None:
+def fault_of_times(tags: Tags, arrived: datetime) -> SignatureFault | None:
     """Say what is wrong with the times of a signature, seen from its arrival."""
     times = {}
     for name in (b"t", b"x"):
         if name in tags:
             if not _NUMBER.fullmatch(tags[name]):
-                return Fault(f"{name.decode()}= is no time")
+                return SignatureFault(f"{name.decode()}= is no time")
             times[name] = int(tags[name])
     made, expires = times.get(b"t"), times.get(b"x")
     if made is not None and made > (arrived + CLOCK_SKEW).timestamp():
-        return Fault("t= was in the future when the message arrived")
+        return SignatureFault("t= was in the future when the message arrived")
     if expires is not None and expires < arrived.timestamp():
-        return Fault("x= had passed when the message arrived")
+        return SignatureFault("x= had passed when the message arrived")
     if made is not None and expires is not None and expires < made:
-        return Fault("x= before t=")
+        return SignatureFault("x= before t=")
     return None
 
 
-def find_key(dns: Dns, tags: Tags) -> bytes | Fault:
+def find_key(dns: Resolver, tags: Tags) -> bytes | SignatureFault:
     """Return the key record of a signature, or why there is none."""
     domain = ascii_domain(tags[b"d"].decode("ascii", "replace"))
     name = f"{tags[b's'].decode()}._domainkey.{domain}"
     answer = dns.ask(name, "TXT")
-    if answer.outcome is Outcome.FAILED:
-        return Fault(f"DNS did not answer: {answer.detail}", state=Strength.LATER)
+    if answer.outcome is DnsOutcome.FAILED:
+        return SignatureFault(
+            f"DNS did not answer: {answer.detail}", state=Strength.LATER
+        )
     records = [record for record in answer.records if b"p=" in record]
     if not records:
-        return Fault(f"no key at {name}")
+        return SignatureFault(f"no key at {name}")
     if len(records) > 1:
-        return Fault(f"several keys at {name}")
+        return SignatureFault(f"several keys at {name}")
     try:
         dkim.util.parse_tag_value(records[0])
     except dkim.util.InvalidTagValueList:
-        return Fault(f"an unreadable key at {name}")
+        return SignatureFault(f"an unreadable key at {name}")
     return records[0]
 
 
-def fault_of_key(key: Tags, tags: Tags) -> Fault | None:
+def fault_of_key(key: Tags, tags: Tags) -> SignatureFault | None:
     """Say what is wrong with a key for this signature (RFC 6376 3.6.1)."""
     kind = key.get(b"k", b"rsa")
     flags = _listed(key.get(b"t", b""))
     services, hashes = (_listed(key.get(name, default)) for name, default in _ALLOWED)
     if key.get(b"v", b"DKIM1") != b"DKIM1":
-        return Fault("a key of another version")
+        return SignatureFault("a key of another version")
     if not key.get(b"p"):
-        return Fault("the key was revoked")
+        return SignatureFault("the key was revoked")
     if len(key[b"p"]) > _MAX_KEY_BYTES:
-        return Fault("the key is too long")
+        return SignatureFault("the key is too long")
     if tags[b"a"] != kind + b"-sha256":
-        return Fault(f"a key for {kind.decode('ascii', 'replace')}")
+        return SignatureFault(f"a key for {kind.decode('ascii', 'replace')}")
     if b"y" in flags:
-        return Fault("the key is for testing (t=y)", refused=True)
+        return SignatureFault("the key is for testing (t=y)", refused=True)
     if not services & {b"*", b"email"} or b"sha256" not in hashes:
-        return Fault("the key is not for this use", refused=True)
+        return SignatureFault("the key is not for this use", refused=True)
     identity = tags.get(b"i", b"@" + tags[b"d"]).rpartition(b"@")[2]
     if b"s" in flags and identity.lower() != tags[b"d"].lower():
-        return Fault("i= is of a subdomain, which the key forbids (t=s)", refused=True)
+        return SignatureFault(
+            "i= is of a subdomain, which the key forbids (t=s)", refused=True
+        )
     return None
 
 
@@ -292,7 +302,7 @@ def _from_values(fields: Iterable[Sequence[bytes]]) -> list[bytes]:
 class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
     """dkimpy, given a message and a signature that were read and judged by us."""
 
-    def __init__(self, letter: Letter, tags: Tags) -> None:
+    def __init__(self, letter: SignedMessage, tags: Tags) -> None:
         super().__init__(minkey=MIN_RSA_BITS)
         self._tags = dict(tags)
         self.headers = [list(field) for field in letter.fields]

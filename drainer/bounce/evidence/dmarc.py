@@ -2,12 +2,12 @@
 
 import re
 
-from drainer.bounce.evidence.dns import Dns, Outcome
+from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.mail.addresses import mailboxes_of
 from drainer.mail.envelope import domain_of
 from drainer.mail.header import fields_of, unfold
 from drainer.mail.mailbox import ascii_domain
-from drainer.policy.bounce.facts import Dmarc
+from drainer.policy.bounce.facts import DmarcPolicy
 from drainer.runtime.public_suffixes import organisation_of
 
 _MAX_FROM_LENGTH = 2000
@@ -15,7 +15,7 @@ _RECORD = re.compile(rb"v[ \t]*=[ \t]*DMARC1[ \t]*;", re.IGNORECASE)
 _TAG = re.compile(r"[ \t]*([A-Za-z]+)[ \t]*=[ \t]*([^;]*?)[ \t]*(?:;|$)")
 
 
-def look(dns: Dns, head: bytes, sender: str = "") -> Dmarc:
+def look(dns: Resolver, head: bytes, sender: str = "") -> DmarcPolicy:
     """Return the policy of the one author of a message; see its detail for none.
 
     ``sender`` is the organisation of the envelope sender, which alone matters: DNS is
@@ -23,25 +23,25 @@ def look(dns: Dns, head: bytes, sender: str = "") -> Dmarc:
     """
     domain = author_domain(head)
     if not domain:
-        return Dmarc(detail="not exactly one author (From)")
+        return DmarcPolicy(detail="not exactly one author (From)")
     organisation = organisation_of(domain)
     if sender and organisation != sender:
         detail = f"the author is of {domain}"
-        return Dmarc(domain=domain, organisation=organisation, detail=detail)
+        return DmarcPolicy(domain=domain, organisation=organisation, detail=detail)
     for name in dict.fromkeys((domain, organisation)):
         answer = dns.ask(f"_dmarc.{name}", "TXT")
-        if answer.outcome is Outcome.FAILED:
+        if answer.outcome is DnsOutcome.FAILED:
             detail = f"DNS did not answer: {answer.detail}"
-            return Dmarc(
+            return DmarcPolicy(
                 domain=domain, organisation=organisation, later=True, detail=detail
             )
         records = [record for record in answer.records if _RECORD.match(record)]
         if len(records) > 1:
             detail = f"several policies at _dmarc.{name}"
-            return Dmarc(domain=domain, organisation=organisation, detail=detail)
+            return DmarcPolicy(domain=domain, organisation=organisation, detail=detail)
         if records:
             tags = dict(_TAG.findall(records[0].decode("ascii", "replace").lower()))
-            return Dmarc(
+            return DmarcPolicy(
                 domain=domain,
                 organisation=organisation,
                 published=tags.get("p") in ("none", "quarantine", "reject"),
@@ -49,7 +49,7 @@ def look(dns: Dns, head: bytes, sender: str = "") -> Dmarc:
                 strict_spf=tags.get("aspf") == "s",
             )
     detail = f"{domain} publishes no policy"
-    return Dmarc(domain=domain, organisation=organisation, detail=detail)
+    return DmarcPolicy(domain=domain, organisation=organisation, detail=detail)
 
 
 def author_domain(head: bytes) -> str:

@@ -1,8 +1,8 @@
 """Questions to DNS: absolute names, time limits, caps, a cache.
 
 "There is none" and "no answer" are different: drainer decides on the first, and asks
-again later after the second. ``Dns`` waits in its own thread; what several messages
-share is ``shared_dns``.
+again later after the second. ``Resolver`` waits in its own thread; what several
+messages share is ``shared_dns``.
 """
 
 import enum
@@ -16,7 +16,7 @@ import dns.name
 import dns.rdata
 import dns.resolver
 
-from drainer.bounce.evidence.settings import Servers
+from drainer.bounce.evidence.settings import DnsServers
 from drainer.errors import UsageError
 
 _Resolver = TypeVar("_Resolver", bound=dns.resolver.BaseResolver)
@@ -31,7 +31,7 @@ _FAILURE_SECONDS = 300.0
 _ANSWER_SECONDS = 3600.0
 
 
-class Outcome(enum.StrEnum):
+class DnsOutcome(enum.StrEnum):
     """How a question ended."""
 
     FOUND = "found"
@@ -42,13 +42,13 @@ class Outcome(enum.StrEnum):
     FAILED = "failed"
 
 
-class Answer(NamedTuple):
+class DnsAnswer(NamedTuple):
     """An outcome; records as text, TXT as the bytes of their strings, joined.
 
     An MX record is ``PREFERENCE NAME``, names are without the dot at their end.
     """
 
-    outcome: Outcome
+    outcome: DnsOutcome
     records: tuple[bytes, ...] = ()
     detail: str = ""
     #: Whose records they are: the name that was asked for, or what it is an alias of.
@@ -60,14 +60,14 @@ class Answer(NamedTuple):
         return tuple(record.decode("ascii", "replace") for record in self.records)
 
 
-Resolve = Callable[[str, str, float], Answer]
+Resolve = Callable[[str, str, float], DnsAnswer]
 """Asks for (name, type) and waits at most so many seconds; it never raises."""
 
 
-class Dns:
+class Resolver:
     """Asks, and remembers for a run. Not for several threads at once."""
 
-    def __init__(self, servers: Servers, resolve: Resolve | None = None) -> None:
+    def __init__(self, servers: DnsServers, resolve: Resolve | None = None) -> None:
         """Use the servers that are given, else those of the system.
 
         ``resolve`` asks in their place. Raises UsageError when there are none, or an
@@ -80,14 +80,14 @@ class Dns:
             resolve = _direct(self._resolver)
         self._resolve = resolve
         self._servers = servers
-        self._cache: dict[tuple[str, str], tuple[float, Answer]] = {}
+        self._cache: dict[tuple[str, str], tuple[float, DnsAnswer]] = {}
         self._deadline = time.monotonic() + servers.budget
 
     def begin(self) -> None:
         """Start another message, with its own budget of time."""
         self._deadline = time.monotonic() + self._servers.budget
 
-    def ask(self, name: str, kind: str) -> Answer:
+    def ask(self, name: str, kind: str) -> DnsAnswer:
         """Return the records of a type (A, AAAA, MX, PTR, TXT, SPF) of a name.
 
         Never raises. A name that DNS cannot hold has no records.
@@ -99,7 +99,9 @@ class Dns:
             return known[1]
         left = min(self._servers.timeout, self._deadline - now)
         if left <= 0:
-            return Answer(Outcome.FAILED, detail="no time is left for this message")
+            return DnsAnswer(
+                DnsOutcome.FAILED, detail="no time is left for this message"
+            )
         answer = self._resolve(*key, left)
         if len(self._cache) >= _CACHED:
             self._cache.clear()
@@ -107,13 +109,13 @@ class Dns:
         return answer
 
 
-def lifetime_of(answer: Answer) -> float:
+def lifetime_of(answer: DnsAnswer) -> float:
     """Return for how many seconds an answer is not asked for again."""
-    failed = answer.outcome is Outcome.FAILED
+    failed = answer.outcome is DnsOutcome.FAILED
     return _FAILURE_SECONDS if failed else _ANSWER_SECONDS
 
 
-def make_resolver(make: Callable[[bool], _Resolver], servers: Servers) -> _Resolver:
+def make_resolver(make: Callable[[bool], _Resolver], servers: DnsServers) -> _Resolver:
     """Return a resolver of dnspython, made by ``make(whether to configure itself)``.
 
     Raises UsageError when there is no server, or an address is not valid.
@@ -132,7 +134,7 @@ def make_resolver(make: Callable[[bool], _Resolver], servers: Servers) -> _Resol
 def _direct(resolver: dns.resolver.Resolver) -> Resolve:
     """Return what asks in this thread."""
 
-    def resolve(name: str, kind: str, seconds: float) -> Answer:
+    def resolve(name: str, kind: str, seconds: float) -> DnsAnswer:
         absolute = absolute_name(name)
         if absolute is None:
             return no_name(name)
@@ -159,18 +161,18 @@ def absolute_name(name: str) -> dns.name.Name | None:
         return None
 
 
-def no_name(name: str) -> Answer:
+def no_name(name: str) -> DnsAnswer:
     """Return the answer for a name that DNS cannot hold."""
-    return Answer(Outcome.NXDOMAIN, detail=f"{name[:80]!r} is not a valid name")
+    return DnsAnswer(DnsOutcome.NXDOMAIN, detail=f"{name[:80]!r} is not a valid name")
 
 
-def answer_of_error(name: str, kind: str, error: Exception) -> Answer:
+def answer_of_error(name: str, kind: str, error: Exception) -> DnsAnswer:
     """Return the answer that an error of dnspython means."""
     if isinstance(error, dns.resolver.NXDOMAIN):
-        return Answer(Outcome.NXDOMAIN, detail=f"{name} does not exist")
+        return DnsAnswer(DnsOutcome.NXDOMAIN, detail=f"{name} does not exist")
     if _is_loop(error):
-        return Answer(Outcome.ABSENT, detail=f"{name} is an alias of itself")
-    return Answer(Outcome.FAILED, detail=f"{kind} {name}: {type(error).__name__}")
+        return DnsAnswer(DnsOutcome.ABSENT, detail=f"{name} is an alias of itself")
+    return DnsAnswer(DnsOutcome.FAILED, detail=f"{kind} {name}: {type(error).__name__}")
 
 
 def _is_loop(error: Exception) -> bool:
@@ -179,15 +181,15 @@ def _is_loop(error: Exception) -> bool:
     return any(isinstance(each[3], dns.message.ChainTooLong) for each in errors)
 
 
-def answer_of(name: str, kind: str, found: dns.resolver.Answer) -> Answer:
+def answer_of(name: str, kind: str, found: dns.resolver.Answer) -> DnsAnswer:
     """Return the answer that was found; too many records count as no answer."""
     owner = found.canonical_name.to_text(omit_final_dot=True).lower()
     records = tuple(map(_octets, found.rrset or ()))
     if not records:
-        return Answer(Outcome.ABSENT, detail=f"{name} has no {kind}", owner=owner)
+        return DnsAnswer(DnsOutcome.ABSENT, detail=f"{name} has no {kind}", owner=owner)
     if len(records) > MAX_RECORDS or sum(map(len, records)) > MAX_BYTES:
-        return Answer(Outcome.FAILED, detail=f"{kind} {name}: too many records")
-    return Answer(Outcome.FOUND, records, owner=owner)
+        return DnsAnswer(DnsOutcome.FAILED, detail=f"{kind} {name}: too many records")
+    return DnsAnswer(DnsOutcome.FOUND, records, owner=owner)
 
 
 def _octets(rdata: dns.rdata.Rdata) -> bytes:

@@ -2,13 +2,13 @@
 
 from drainer.bounce.evidence import arc, dkim, dmarc, spf
 from drainer.bounce.evidence.authres import claims_of
-from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.reachability import reach_of
 from drainer.bounce.evidence.settings import (
     MAX_CONTENT_BYTES,
     MAX_HEADER_BYTES,
-    Question,
-    Settings,
+    EvidenceSettings,
+    SenderQuestion,
 )
 from drainer.mail.addresses import only_author
 from drainer.mail.envelope import domain_of
@@ -16,26 +16,28 @@ from drainer.mail.header import fields_of
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import (
     Chain,
-    Facts,
-    Reach,
-    Signature,
-    Spf,
+    DkimSignature,
+    Reachability,
+    SenderFacts,
+    SpfResult,
     parse_address,
 )
 from drainer.runtime.public_suffixes import organisation_of
 
 
-def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
+def gather(
+    dns: Resolver, settings: EvidenceSettings, question: SenderQuestion
+) -> SenderFacts:
     """Return the facts; never raises for what a message or a server may say."""
     dns.begin()
     skipped: dict[str, str] = {}
     domain = ascii_domain(domain_of(question.reverse_path))
     if not domain:  # the null sender, an address literal, no name at all
-        return Facts(
+        return SenderFacts(
             reverse_path=question.reverse_path,
             client=question.client,
             login=question.login,
-            reach=Reach.NXDOMAIN,
+            reach=Reachability.NXDOMAIN,
             skipped={f"V{n}": "the sender has no domain" for n in (3, 4, 5, 6, 7)},
         )
     head = _head(question.content)
@@ -45,7 +47,7 @@ def gather(dns: Dns, settings: Settings, question: Question) -> Facts:
     claims, reason = claims_of(head, authserv_ids=settings.authserv_ids)
     if reason:
         skipped.setdefault("V6", reason)
-    return Facts(
+    return SenderFacts(
         reverse_path=question.reverse_path,
         domain=domain,
         organisation=organisation_of(domain),
@@ -76,8 +78,8 @@ def _author(head: bytes) -> str:
 
 
 def _spf(
-    dns: Dns, question: Question, domain: str, skipped: dict[str, str]
-) -> Spf | None:
+    dns: Resolver, question: SenderQuestion, domain: str, skipped: dict[str, str]
+) -> SpfResult | None:
     address = parse_address(question.client)
     if address is None:
         skipped["V3"] = "no client address in the spool's record"
@@ -89,8 +91,8 @@ def _spf(
 
 
 def _signatures(
-    dns: Dns, question: Question, domain: str, skipped: dict[str, str]
-) -> tuple[Signature, ...]:
+    dns: Resolver, question: SenderQuestion, domain: str, skipped: dict[str, str]
+) -> tuple[DkimSignature, ...]:
     if "V4" in skipped:
         return ()
     if question.cut or len(question.content) > MAX_CONTENT_BYTES:
@@ -103,13 +105,16 @@ def _signatures(
             organisation=organisation_of(domain),
             arrived=question.arrived,
         )
-    except dkim.Unusable as error:
+    except dkim.NoUsableSignature as error:
         skipped["V4"] = str(error)
         return ()
 
 
 def _chain(
-    dns: Dns, settings: Settings, question: Question, skipped: dict[str, str]
+    dns: Resolver,
+    settings: EvidenceSettings,
+    question: SenderQuestion,
+    skipped: dict[str, str],
 ) -> Chain:
     if not settings.sealers:
         return Chain(detail="[bounce] arc_sealers names nobody")

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from drainer.bounce.evidence.dns import Dns, Outcome
+from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import is_public
 
@@ -16,7 +16,7 @@ MAX_TARGETS = 5
 """Addresses that are tried, one after the other."""
 
 
-class Relays(NamedTuple):
+class MxTargets(NamedTuple):
     """What was found: (host, address) pairs, or why there are none."""
 
     targets: tuple[tuple[str, str], ...] = ()
@@ -26,8 +26,8 @@ class Relays(NamedTuple):
 
 
 def relays_of(
-    dns: Dns, domain: str, own: frozenset[str], *, private: bool = False
-) -> Relays:
+    dns: Resolver, domain: str, own: frozenset[str], *, private: bool = False
+) -> MxTargets:
     """Return the mail servers of a domain (RFC 5321 5.1).
 
     ``own`` are our names, in lower case: hosts from ours on, by preference, are left
@@ -35,17 +35,17 @@ def relays_of(
     """
     name = ascii_domain(domain)
     if not name:
-        return Relays(problem=f"{domain} is no DNS name")
+        return MxTargets(problem=f"{domain} is no DNS name")
     answer = dns.ask(name, "MX")
-    if answer.outcome is Outcome.FAILED:
-        return Relays(problem=answer.detail, later=True)
-    if answer.outcome is Outcome.NXDOMAIN:
-        return Relays(problem=f"{name} does not exist")
+    if answer.outcome is DnsOutcome.FAILED:
+        return MxTargets(problem=answer.detail, later=True)
+    if answer.outcome is DnsOutcome.NXDOMAIN:
+        return MxTargets(problem=f"{name} does not exist")
     hosts = [_preference(text) for text in answer.texts] or [(0, name)]
     random.shuffle(hosts)  # those alike take turns (RFC 5321 5.1)
     hosts.sort(key=lambda each: each[0])
     if [host for _, host in hosts] in (["."], [""]):  # RFC 7505 3
-        return Relays(problem=f"{name} takes no mail (null MX)")
+        return MxTargets(problem=f"{name} takes no mail (null MX)")
     ours = min((rank for rank, host in hosts if host in own), default=None)
     better = [host for rank, host in hosts if ours is None or rank < ours]
     barred = {text for each in own for text, _ in _addresses(dns, each)}
@@ -62,8 +62,8 @@ def _preference(text: str) -> tuple[int, str]:
 
 
 def _targets(
-    dns: Dns, name: str, hosts: list[str], is_barred: Callable[[str], bool]
-) -> Relays:
+    dns: Resolver, name: str, hosts: list[str], is_barred: Callable[[str], bool]
+) -> MxTargets:
     found: list[tuple[str, str]] = []
     failed = False
     for host in hosts[:MAX_TARGETS]:
@@ -72,18 +72,18 @@ def _targets(
             if is_answer and not is_barred(text):
                 found.append((host, text))
     if found:
-        return Relays(targets=tuple(found[:MAX_TARGETS]))
+        return MxTargets(targets=tuple(found[:MAX_TARGETS]))
     if failed:
-        return Relays(problem=f"DNS says nothing about {name}", later=True)
-    return Relays(problem=f"{name} has no mail server but private ones, or ours")
+        return MxTargets(problem=f"DNS says nothing about {name}", later=True)
+    return MxTargets(problem=f"{name} has no mail server but private ones, or ours")
 
 
-def _addresses(dns: Dns, host: str) -> list[tuple[str, bool]]:
+def _addresses(dns: Resolver, host: str) -> list[tuple[str, bool]]:
     """Return the addresses of a host; ('', False) for a question without an answer."""
     found: list[tuple[str, bool]] = []
     for kind in ("A", "AAAA"):
         answer = dns.ask(host, kind)
-        if answer.outcome is Outcome.FAILED:
+        if answer.outcome is DnsOutcome.FAILED:
             found.append(("", False))
         found += [(text, True) for text in answer.texts]
     return found

@@ -16,7 +16,7 @@ MAX_HEADER_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Servers:
+class DnsServers:
     """Which DNS servers are asked, and for how long."""
 
     #: Addresses; none = those of the system.
@@ -31,10 +31,10 @@ class Servers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class EvidenceSettings:
     """What stays the same for a whole run."""
 
-    servers: Servers = Servers()
+    servers: DnsServers = DnsServers()
     #: Whose Authentication-Results count.
     authserv_ids: frozenset[str] = frozenset()
     #: Domains whose ARC chains are believed.
@@ -53,7 +53,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class SenderQuestion:
     """One message, as far as it bears on its sender."""
 
     reverse_path: str

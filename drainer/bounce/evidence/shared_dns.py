@@ -14,8 +14,8 @@ import dns.asyncresolver
 import dns.exception
 
 from drainer.bounce.evidence.dns import (
-    Answer,
-    Outcome,
+    DnsAnswer,
+    DnsOutcome,
     absolute_name,
     answer_of,
     answer_of_error,
@@ -23,7 +23,7 @@ from drainer.bounce.evidence.dns import (
     make_resolver,
     no_name,
 )
-from drainer.bounce.evidence.settings import Servers
+from drainer.bounce.evidence.settings import DnsServers
 from drainer.runtime.public_suffixes import organisation_of
 
 WINDOW_SECONDS = 900.0
@@ -38,28 +38,30 @@ _ENTRY_BYTES = 200
 _Key = tuple[str, str]
 
 
-class SharedDns:
+class SharedResolver:
     """Asks for several messages at once. Everything in it is cancelled safely."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: DnsServers) -> None:
         """Use these servers; UsageError when they cannot be used."""
         self._resolver = make_resolver(
             lambda own: dns.asyncresolver.Resolver(configure=own), servers
         )
         self._servers = servers
-        self._answers: OrderedDict[_Key, tuple[float, Answer]] = OrderedDict()
+        self._answers: OrderedDict[_Key, tuple[float, DnsAnswer]] = OrderedDict()
         self._bytes = 0
         self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._running: dict[_Key, asyncio.Task[Answer]] = {}
+        self._running: dict[_Key, asyncio.Task[DnsAnswer]] = {}
 
-    async def ask(self, name: str, kind: str, seconds: float) -> Answer:
+    async def ask(self, name: str, kind: str, seconds: float) -> DnsAnswer:
         """Return an answer within so many seconds, whatever the servers do."""
         key = name, kind
         known = self._answers.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
         owner = owner_of(name)
-        late = Answer(Outcome.FAILED, detail=f"DNS of {owner} did not answer in time")
+        late = DnsAnswer(
+            DnsOutcome.FAILED, detail=f"DNS of {owner} did not answer in time"
+        )
         task = self._running.get(key)
         if task is None:
             left = min(self._servers.timeout, self._left(owner))
@@ -70,7 +72,7 @@ class SharedDns:
         done, _ = await asyncio.wait((task,), timeout=max(0.0, seconds))
         return task.result() if done else late
 
-    async def _look_up(self, key: _Key, owner: str, seconds: float) -> Answer:
+    async def _look_up(self, key: _Key, owner: str, seconds: float) -> DnsAnswer:
         """Ask, charge the owner for the time, and keep the answer."""
         started = time.monotonic()
         try:
@@ -78,13 +80,16 @@ class SharedDns:
         finally:
             del self._running[key]
             self._charge(owner, time.monotonic() - started)
-        if answer.outcome is Outcome.FAILED and time.monotonic() - started >= seconds:
+        if (
+            answer.outcome is DnsOutcome.FAILED
+            and time.monotonic() - started >= seconds
+        ):
             words = f"DNS of {owner} did not answer in time ({answer.detail})"
             answer = answer._replace(detail=words)
         self._keep(key, answer)
         return answer
 
-    async def _resolve(self, name: str, kind: str, seconds: float) -> Answer:
+    async def _resolve(self, name: str, kind: str, seconds: float) -> DnsAnswer:
         absolute = absolute_name(name)
         if absolute is None:
             return no_name(name)
@@ -116,7 +121,7 @@ class SharedDns:
         if len(self._budgets) > MAX_ENTRIES:
             self._budgets.popitem(last=False)
 
-    def _keep(self, key: _Key, answer: Answer) -> None:
+    def _keep(self, key: _Key, answer: DnsAnswer) -> None:
         self._forget(key)
         self._answers[key] = time.monotonic() + lifetime_of(answer), answer
         self._bytes += _size(key, answer)
@@ -129,7 +134,7 @@ class SharedDns:
             self._bytes -= _size(key, known[1])
 
 
-def _size(key: _Key, answer: Answer) -> int:
+def _size(key: _Key, answer: DnsAnswer) -> int:
     return _ENTRY_BYTES + len(key[0]) + sum(map(len, answer.records))
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import spf
 
-from drainer.bounce.evidence.dns import Dns, Outcome
-from drainer.policy.bounce.facts import Address, Spf, Term
+from drainer.bounce.evidence.dns import DnsOutcome, Resolver
+from drainer.policy.bounce.facts import Address, SpfResult, SpfTerm
 from drainer.runtime.public_suffixes import organisation_of
 
 _MAX_TEXT = 200
@@ -20,8 +20,8 @@ _MAX_TEXT = 200
 
 
 def check(
-    dns: Dns, address: Address, *, local: str, domain: str, helo: str = ""
-) -> Spf:
+    dns: Resolver, address: Address, *, local: str, domain: str, helo: str = ""
+) -> SpfResult:
     """Return the SPF result of a client for ``local@domain``; never raises.
 
     ``domain`` is in ASCII; ``helo`` matters to macros alone.
@@ -30,20 +30,20 @@ def check(
         question = _Question(dns, address, local or "postmaster", domain, helo)
         result, _, words = question.check()
     except Exception as error:  # noqa: BLE001 - a record that pyspf stumbles over
-        return Spf(result="permerror", detail=f"{error!r}"[:_MAX_TEXT])
+        return SpfResult(result="permerror", detail=f"{error!r}"[:_MAX_TEXT])
     if result == "pass":
-        return Spf(result="pass", path=tuple(reversed(question.path)))
+        return SpfResult(result="pass", path=tuple(reversed(question.path)))
     detail = str(words)[:_MAX_TEXT] if result.endswith("error") else ""
-    return Spf(result=result, detail=detail)
+    return SpfResult(result=result, detail=detail)
 
 
 class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
     """A query that asks our DNS, and keeps the way to the term that matched."""
 
     def __init__(
-        self, dns: Dns, address: Address, local: str, domain: str, helo: str
+        self, dns: Resolver, address: Address, local: str, domain: str, helo: str
     ) -> None:
-        self.path: list[Term] = []
+        self.path: list[SpfTerm] = []
         self._dns = dns
         self._organisation = organisation_of(domain)
         self._last: object = None
@@ -72,7 +72,7 @@ class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
         self.path.append(replace(term, foreign=foreign))
         return answer
 
-    def _foreign(self, term: Term, text: str) -> Iterator[str]:
+    def _foreign(self, term: SpfTerm, text: str) -> Iterator[str]:
         """Yield the names of other organisations that decide whether a term matches.
 
         ``text`` is the whole term. DNS was asked for all of it already.
@@ -111,7 +111,7 @@ class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
         """Ask our seam; count void lookups as pyspf does (RFC 7208 4.6.4)."""
         del cnames
         answer = self._dns.ask(str(name), qtype)
-        if answer.outcome is Outcome.FAILED:
+        if answer.outcome is DnsOutcome.FAILED:
             raise spf.TempError(answer.detail)
         if not answer.records and not ignore_void:
             self.void_lookups += 1
@@ -129,7 +129,7 @@ class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
 _TO = "redirect="
 
 
-def _term(domain: str, text: str, is_ipv6: bool) -> Term:  # noqa: FBT001
+def _term(domain: str, text: str, is_ipv6: bool) -> SpfTerm:  # noqa: FBT001
     """Return a term of a record that pyspf has understood."""
     macro = "%{" in text
     if text.lower().startswith(_TO):
@@ -143,7 +143,7 @@ def _term(domain: str, text: str, is_ipv6: bool) -> Term:  # noqa: FBT001
             prefix = 128 if long is None else long
         elif mechanism in ("a", "mx", "ip4"):
             prefix = 32 if short is None else short
-    return Term(
+    return SpfTerm(
         domain=domain.lower().rstrip("."),
         text=text[:_MAX_TEXT],
         mechanism=str(mechanism),

@@ -5,14 +5,14 @@ Each is a frame (drainer.runtime.ipc): plain data of the expected type.
 
 import msgspec
 
-from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, Question
+from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, SenderQuestion
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Of what the process of a message, or the evidence process, says at once."""
 MAX_TASK_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class EvidenceTask(msgspec.Struct, frozen=True, kw_only=True):
     """From the drain: look at a message, or for the mail servers of a domain."""
 
     id: int
@@ -20,13 +20,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     dns_seconds: float
     compute_seconds: float
     #: One of the two.
-    question: Question | None = None
+    question: SenderQuestion | None = None
     domain: str = ""
     #: The drain wants no answer to the task of this id any more.
     cancelled: bool = False
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class EvidenceResult(msgspec.Struct, frozen=True, kw_only=True):
     """To the drain: what a task came to."""
 
     id: int
@@ -37,7 +37,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     hint: str = ""
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerRequest(msgspec.Struct, frozen=True, kw_only=True):
     """From the process of a message: ask DNS, or take what was found."""
 
     name: str = ""

@@ -16,17 +16,17 @@ import time
 import traceback
 from typing import NoReturn
 
-from drainer.bounce.evidence.dns import Answer, Dns, Outcome
+from drainer.bounce.evidence.dns import DnsAnswer, DnsOutcome, Resolver
 from drainer.bounce.evidence.gather import gather
 from drainer.bounce.evidence.mx import relays_of
-from drainer.bounce.evidence.settings import Settings
-from drainer.bounce.evidence.shared_dns import SharedDns
+from drainer.bounce.evidence.settings import EvidenceSettings
+from drainer.bounce.evidence.shared_dns import SharedResolver
 from drainer.bounce.evidence.tasks import (
     MAX_ANSWER_BYTES,
     MAX_TASK_BYTES,
-    Request,
-    Result,
-    Task,
+    EvidenceResult,
+    EvidenceTask,
+    WorkerRequest,
 )
 from drainer.errors import UsageError
 from drainer.runtime.ipc import FrameError, encode, framed, read, receive
@@ -42,7 +42,9 @@ _LIMIT = 1024 * 1024
 # ---- the process of one message
 
 
-def _be_child(link: socket.socket, settings: Settings, task: Task) -> NoReturn:
+def _be_child(
+    link: socket.socket, settings: EvidenceSettings, task: EvidenceTask
+) -> NoReturn:
     """Look at one message, say what was found, and end."""
     status = 1
     try:
@@ -63,34 +65,36 @@ def _be_child(link: socket.socket, settings: Settings, task: Task) -> NoReturn:
         os._exit(status)
 
 
-def _look(link: socket.socket, settings: Settings, task: Task) -> None:
+def _look(link: socket.socket, settings: EvidenceSettings, task: EvidenceTask) -> None:
     stream = link.makefile("rb")
 
-    def resolve(name: str, kind: str, seconds: float) -> Answer:
-        link.sendall(framed(Request(name=name, kind=kind, seconds=seconds)))
-        return receive(stream, Answer)
+    def resolve(name: str, kind: str, seconds: float) -> DnsAnswer:
+        link.sendall(framed(WorkerRequest(name=name, kind=kind, seconds=seconds)))
+        return receive(stream, DnsAnswer)
 
-    dns = Dns(settings.servers, resolve)
+    dns = Resolver(settings.servers, resolve)
     found: object
     if task.question is not None:
         found = gather(dns, settings, task.question)
     else:
         own = frozenset((settings.hostname.lower(),))
         found = relays_of(dns, task.domain, own, private=settings.private)
-    link.sendall(framed(Request(value=encode(found))))
+    link.sendall(framed(WorkerRequest(value=encode(found))))
 
 
 # ---- the evidence process
 
 
-class Evidence:
+class EvidenceServer:
     """Serves one drain."""
 
-    def __init__(self, settings: Settings, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, settings: EvidenceSettings, writer: asyncio.StreamWriter
+    ) -> None:
         """Prepare; UsageError when there is no DNS server to ask."""
         self._settings = settings
         self._writer = writer
-        self._dns = SharedDns(settings.servers)
+        self._dns = SharedResolver(settings.servers)
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
@@ -98,7 +102,7 @@ class Evidence:
         async with asyncio.TaskGroup() as group:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
-                    task = await read(reader, Task, MAX_TASK_BYTES)
+                    task = await read(reader, EvidenceTask, MAX_TASK_BYTES)
                     if not task.cancelled:
                         self._tasks[task.id] = group.create_task(self._do(task))
                     elif running := self._tasks.get(task.id):
@@ -106,7 +110,7 @@ class Evidence:
             for each in self._tasks.values():
                 each.cancel()
 
-    async def _do(self, task: Task) -> None:
+    async def _do(self, task: EvidenceTask) -> None:
         """Do one task, and say what it came to."""
         limit = task.dns_seconds + task.compute_seconds
         problem = value = None
@@ -119,11 +123,11 @@ class Evidence:
             problem = "the checks failed"
         finally:
             del self._tasks[task.id]
-        result = Result(id=task.id, value=value or b"", problem=problem or "")
+        result = EvidenceResult(id=task.id, value=value or b"", problem=problem or "")
         self._writer.write(framed(result))
         await self._writer.drain()
 
-    async def _found(self, task: Task) -> bytes:
+    async def _found(self, task: EvidenceTask) -> bytes:
         """Return what the process of a message found, as it encoded it."""
         link, pid = self._fork(task)
         writer = None
@@ -131,7 +135,7 @@ class Evidence:
             reader, writer = await asyncio.open_connection(sock=link, limit=_LIMIT)
             left = task.dns_seconds
             for _ in range(MAX_REQUESTS):
-                request = await read(reader, Request, MAX_ANSWER_BYTES)
+                request = await read(reader, WorkerRequest, MAX_ANSWER_BYTES)
                 if request.value is not None:
                     return request.value
                 started = time.monotonic()
@@ -143,13 +147,15 @@ class Evidence:
             (writer or link).close()
             _end(pid)
 
-    async def _ask(self, request: Request, left: float) -> Answer:
+    async def _ask(self, request: WorkerRequest, left: float) -> DnsAnswer:
         seconds = min(request.seconds, left)
         if seconds <= 0:
-            return Answer(Outcome.FAILED, detail="no time is left for this message")
+            return DnsAnswer(
+                DnsOutcome.FAILED, detail="no time is left for this message"
+            )
         return await self._dns.ask(request.name, request.kind, seconds)
 
-    def _fork(self, task: Task) -> tuple[socket.socket, int]:
+    def _fork(self, task: EvidenceTask) -> tuple[socket.socket, int]:
         ours, theirs = socket.socketpair()
         with theirs:
             pid = os.fork()
@@ -166,11 +172,11 @@ def _end(pid: int) -> None:
 
 async def _serve(link: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=link, limit=_LIMIT)
-    settings = await read(reader, Settings, MAX_TASK_BYTES)
+    settings = await read(reader, EvidenceSettings, MAX_TASK_BYTES)
     try:
-        evidence = Evidence(settings, writer)
+        evidence = EvidenceServer(settings, writer)
     except UsageError as error:
-        writer.write(framed(Result(id=0, problem=str(error), hint=error.hint)))
+        writer.write(framed(EvidenceResult(id=0, problem=str(error), hint=error.hint)))
         await writer.drain()
     else:
         await evidence.serve(reader)

@@ -11,18 +11,18 @@ from itertools import islice
 
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.ledger.query.quarantine import needless
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.repository import Ledger
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import FINAL
-from drainer.smtp.transaction import Work
+from drainer.smtp.transaction import Transaction
 
 BATCH = 200
 PAUSE = 0.25
 """Seconds between batches."""
 
 
-class Tidier:
+class QuarantineCleaner:
     """Removes copies in the background of a drain."""
 
     def __init__(self, ledger: Ledger, quarantine: Quarantine) -> None:
@@ -33,7 +33,7 @@ class Tidier:
         self._waiting: set[str] = set()
         self._closed = asyncio.Event()
 
-    def consider(self, work: Work, settlements: tuple[Settlement, ...]) -> None:
+    def consider(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
         """Take the message of an attempt if its copy may have become needless."""
         id_ = work.job.message.id
         if work.job.kept:
@@ -64,7 +64,7 @@ class Tidier:
             await asyncio.to_thread(self._quarantine.forget, ids)
 
 
-def sweep(report: Report, quarantine: Quarantine) -> None:
+def sweep(report: LedgerReader, quarantine: Quarantine) -> None:
     """Remove every copy that the ledger says is needless."""
     for batch in _batches(quarantine.messages()):
         quarantine.forget([row["id"] for row in report.rows(needless(batch))])

@@ -14,7 +14,7 @@ from typing import Protocol
 from drainer.bounce.quarantine.store import sidecar_of, sync_folder
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.content import MAX_HEADER_BYTES, survey
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.runtime.private_files import (
     link_private,
     make_private_folder,
@@ -29,14 +29,14 @@ from drainer.sources.eml.sidecar import parse_sidecar
 _THERE = "it is there already"
 
 
-class LeftOut(Exception):
+class NotExported(Exception):
     """A message that was not written, and why."""
 
 
-class Target(Protocol):
+class ExportTarget(Protocol):
     """Where messages go."""
 
-    def add(self, spooled: Spooled) -> None:
+    def add(self, spooled: SpooledMessage) -> None:
         """Write a message for the recipients of its envelope.
 
         Raises LeftOut, MessageUnreadable when its content cannot be read, and
@@ -49,7 +49,7 @@ class Target(Protocol):
         ...
 
 
-def target_of(text: str, quarantine: Path) -> Target:
+def target_of(text: str, quarantine: Path) -> ExportTarget:
     """Return what ``maildir:DIR`` or ``eml:DIR`` names; UsageError when it cannot be.
 
     The folders are made when they are missing.
@@ -77,7 +77,7 @@ class EmlTarget:
         self._folder = folder
         make_private_folder(folder)
 
-    def add(self, spooled: Spooled) -> None:
+    def add(self, spooled: SpooledMessage) -> None:
         """Write the envelope first: a file never stands there without it."""
         message = spooled.message
         sidecar = sidecar_of(message, message.envelope.recipients)
@@ -85,13 +85,13 @@ class EmlTarget:
             parse_sidecar(sidecar)
         except MessageUnreadable as error:
             words = f"its envelope cannot be written down: {error}"
-            raise LeftOut(words) from error
+            raise NotExported(words) from error
         path, beside = (self._folder / f"{message.id}.{s}" for s in ("eml", "json"))
         if os.path.lexists(path):
-            raise LeftOut(_THERE)
+            raise NotExported(_THERE)
         try:
             _write(beside, self._folder, [sidecar])
-        except LeftOut:  # a crash may have left just that
+        except NotExported:  # a crash may have left just that
             if read_private(beside) != sidecar:
                 raise
         _write(path, self._folder, spooled.content.chunks())
@@ -110,21 +110,21 @@ class MaildirTarget:
         for name in ("tmp", "new", "cur"):
             make_private_folder(folder / name)
 
-    def add(self, spooled: Spooled) -> None:
+    def add(self, spooled: SpooledMessage) -> None:
         """Deliver it as a delivery agent would, lines ending in LF."""
         message = spooled.message
         facts = survey(spooled.content.chunks())
         if facts.bare_newlines or not facts.size_bytes:
             words = "its line ends would be changed; export it to eml:DIR"
-            raise LeftOut(words)
+            raise NotExported(words)
         fields = _fields(message)
         head = fields + beginning(_lf(spooled.content.chunks()), MAX_HEADER_BYTES)
         if not _reads_back(head, len(fields), message):
             words = "its own header begins like a delivery's; export it to eml:DIR"
-            raise LeftOut(words)
+            raise NotExported(words)
         name = f"{int(message.arrived.timestamp())}.{message.id}.drainer"
         if any(self._folder.glob(f"cur/{name}*")):
-            raise LeftOut(_THERE)
+            raise NotExported(_THERE)
         temporary = self._folder / "tmp"
         chunks = (fields, *_lf(spooled.content.chunks()))
         _write(self._folder / "new" / name, temporary, chunks)
@@ -166,7 +166,7 @@ def _write(path: Path, temporary: Path, chunks: Iterable[bytes]) -> None:
         write_private(unfinished, chunks)
         link_private(unfinished, path)  # unlike a rename it never replaces another
     except FileExistsError:
-        raise LeftOut(_THERE) from None
+        raise NotExported(_THERE) from None
     finally:
         with suppress(OSError):
             remove_private(unfinished)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Recipient
-from drainer.mail.message import Message, Spooled
-from drainer.policy.recipient.delivery import Claimed
+from drainer.mail.message import Message, SpooledMessage
+from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.runtime.folders import open_folder
 from drainer.runtime.private_files import (
     make_private_folder,
@@ -42,7 +42,9 @@ class Quarantine:
         """Make nothing before the first copy."""
         self.folder = folder
 
-    def keep(self, spooled: Spooled, claimed: Sequence[Claimed]) -> None:
+    def keep(
+        self, spooled: SpooledMessage, claimed: Sequence[ClaimedRecipient]
+    ) -> None:
         """Make a durable copy for these recipients, unless it is one itself.
 
         Raises MessageUnreadable when the content cannot be read, and OSError when
@@ -58,12 +60,12 @@ class Quarantine:
         self._write(f"{name}.eml", spooled.content.chunks())
         sync_folder(self.folder)
 
-    def open(self, message: Message) -> Spooled | None:
+    def open(self, message: Message) -> SpooledMessage | None:
         """Return a message as it was copied, or None when there is no copy."""
         copies = sorted(self.folder.glob(f"{message.id}.*.eml"))
         if not copies:
             return None
-        return Spooled(message=message, content=_Copy(copies[0]))
+        return SpooledMessage(message=message, content=_Copy(copies[0]))
 
     def messages(self) -> set[str]:
         """Return the ids of all messages of which something lies here."""
@@ -127,14 +129,14 @@ class _Copy:
             raise MessageUnreadable(code, f"its copy: {error.strerror}") from error
 
 
-def _name(message: str, claimed: Sequence[Claimed]) -> str:
+def _name(message: str, claimed: Sequence[ClaimedRecipient]) -> str:
     """Return a name of its own for every part of a message."""
     return f"{message}.{claimed[0].n}"
 
 
 def open_message(
     sources: Mapping[str, Source], quarantine: Quarantine | None, message: Message
-) -> Spooled:
+) -> SpooledMessage:
     """Open a message where it is; or its copy, when the source has dropped it.
 
     It keeps what the ledger knows of it. Raises MessageUnreadable when there is
@@ -148,7 +150,7 @@ def open_message(
             sha256=message.sha256,
             has_twin=message.has_twin,
         )
-        return Spooled(message=known, content=found.content)
+        return SpooledMessage(message=known, content=found.content)
     except MessageUnreadable:
         copy = quarantine.open(message) if quarantine else None
         if copy is None:

@@ -8,7 +8,7 @@ from drainer.errors import UsageError
 from drainer.mail.envelope import domain_of
 from drainer.runtime.private_files import read_private
 from drainer.runtime.redaction import redact_url
-from drainer.smtp.health_check import Probe
+from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Login, Route, Timeouts
 
 MAX_HOST, MAX_PORT = 253, 65535
@@ -89,11 +89,11 @@ def split_host(text: str) -> tuple[str, int | None]:
     return host, int(port) if port else None
 
 
-def make_probe(config: Config) -> Probe:
+def make_probe(config: Config) -> HealthProbe:
     """Return what the health check asks."""
     domains = config.primary.domains
     known = (domain_of(address) for address in config.health.accept)
-    return Probe(
+    return HealthProbe(
         accept=config.health.accept,
         reject=bool(config.health.reject),
         reject_domain=domains[0].lstrip(".") if domains else next(known, ""),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from drainer.config import Config
-from drainer.sources.protocol import Source, Taking
+from drainer.sources.protocol import LiveSource, Source
 from drainer.sources.registry import open_source
 
 
@@ -32,7 +32,7 @@ def with_domains(config: Config, sources: Iterable[Source]) -> Config:
 
     Raises UsageError when it cannot.
     """
-    taking = [source for source in sources if isinstance(source, Taking)]
+    taking = [source for source in sources if isinstance(source, LiveSource)]
     if config.primary.domains or not taking:
         return config
     domains = dict.fromkeys(domain for source in taking for domain in source.domains())

@@ -12,20 +12,20 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from drainer.ledger.records import Decision, Kind
+from drainer.ledger.records import Decision, DecisionKind
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
-from drainer.policy.breaker.detector import USUAL_WINDOWS, Seen, Windows
-from drainer.policy.breaker.known_good import Known
-from drainer.policy.breaker.registry import ROUTE, Scopes
+from drainer.policy.breaker.detector import USUAL_WINDOWS, DetectorThresholds, Refusal
+from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.judge import CONTRADICTED, Judged
+from drainer.policy.recipient.judge import CONTRADICTED, ClassifiedResult
 from drainer.runtime.process import utcnow
-from drainer.smtp.connection import Failed
+from drainer.smtp.connection import ConnectFailed
 
 SOON = timedelta(milliseconds=50)
 _BY_MESSAGE = BreakerState.PROBING, Phase.MESSAGES
@@ -37,12 +37,12 @@ class BreakerGuard:
     def __init__(
         self,
         pauses: tuple[timedelta, ...],
-        known: Known,
+        known: KnownGoodRecipients,
         note: Callable[[Decision], None],
-        windows: Windows = USUAL_WINDOWS,
+        windows: DetectorThresholds = USUAL_WINDOWS,
     ) -> None:
         """Start with mail flowing. ``note`` writes a decision down."""
-        self.scopes = Scopes(pauses, known, self._on_move, windows)
+        self.scopes = BreakerRegistry(pauses, known, self._on_move, windows)
         self.note = note
         #: Called after every move.
         self.on_move: Callable[[], None] = lambda: None
@@ -221,7 +221,7 @@ class BreakerGuard:
 
     # --- what happened
 
-    def not_connected(self, failed: Failed) -> None:
+    def not_connected(self, failed: ConnectFailed) -> None:
         """Judge why a session could not be opened."""
         step = failed.steps[-1]
         self._failed(step.stage, step.answer)
@@ -240,7 +240,7 @@ class BreakerGuard:
         self.note(
             Decision(
                 at=utcnow(),
-                kind=Kind.CONNECTION,
+                kind=DecisionKind.CONNECTION,
                 rule=judgement.rule,
                 verdict=judgement.verdict.value,
                 reply=str(answer),
@@ -257,7 +257,7 @@ class BreakerGuard:
 
     def observe(
         self,
-        judged: Sequence[Judged],
+        judged: Sequence[ClassifiedResult],
         reverse_path: str,
         now: datetime,
         *,
@@ -277,7 +277,7 @@ class BreakerGuard:
                 continue  # it tells of nobody else
             claimed = each.ending.claimed
             domain = claimed.domain
-            seen = Seen(
+            seen = Refusal(
                 sender_domain=sender_domain,
                 recipient=claimed.recipient.forward_path,
                 recipient_domain=domain,
@@ -308,7 +308,7 @@ class BreakerGuard:
         self.note(
             Decision(
                 at=utcnow(),
-                kind=Kind.BREAKER,
+                kind=DecisionKind.BREAKER,
                 rule=f"breaker-{after.state}",
                 verdict="" if after.flows else "stop",
                 reply=cause.reply if cause else "",

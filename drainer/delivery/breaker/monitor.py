@@ -12,17 +12,17 @@ from datetime import datetime, timedelta
 
 from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.errors import HostLimit
-from drainer.ledger.breaker_waits import Brake, Ripened
+from drainer.ledger.breaker_waits import Brake, DueConfirmations
 from drainer.ledger.breakers import breaker_of
-from drainer.ledger.records import Decision, Kind, from_micros
+from drainer.ledger.records import Decision, DecisionKind, from_micros
 from drainer.ledger.repository import Ledger
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker import breaker as breakers
-from drainer.policy.breaker.breaker import BreakerState, Outcome, Phase
+from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome, Phase
 from drainer.policy.breaker.registry import ROUTE
 from drainer.runtime.process import utcnow
-from drainer.smtp.canary import Answered, Question, fly
-from drainer.smtp.connection import Failed
+from drainer.smtp.canary import CanaryQuestion, CanaryResult, fly
+from drainer.smtp.connection import ConnectFailed
 from drainer.smtp.route import Route
 
 LOOK_EVERY = timedelta(seconds=1)
@@ -30,7 +30,7 @@ MAX_DOMAINS_ASKED = 20
 """Recipient domains that are asked before refusals are confirmed."""
 
 
-class Probing:
+class BreakerMonitor:
     """The breakers of one route, kept moving and kept in the ledger."""
 
     def __init__(
@@ -129,17 +129,17 @@ class Probing:
         known = self._keeper.scopes.known
         good = known.to_ask(scope)
         domain = scope or (domain_of(good[0]) if good else "")
-        question = Question(
+        question = CanaryQuestion(
             sender=known.sender, good=good, domain=domain, any_domain=not scope
         )
         answer = await fly(self._route, question)
-        if isinstance(answer, Failed):
+        if isinstance(answer, ConnectFailed):
             self._keeper.not_connected(answer)
             return
         self._tell(scope, answer, len(good))
         now = utcnow()
         scopes = self._keeper.scopes
-        if answer.outcome is Outcome.ACCEPTED:
+        if answer.outcome is CanaryOutcome.ACCEPTED:
             for address in answer.accepted:
                 scopes.welcome(domain_of(address), now)
             for address, reply in answer.refused.items():
@@ -147,10 +147,10 @@ class Probing:
         taken = bool(answer.accepted) and not answer.refused
         scopes.canary(scope, answer.outcome, answer.reply, now, taken=taken)
 
-    def _tell(self, scope: str, answer: Answered, good: int) -> None:
+    def _tell(self, scope: str, answer: CanaryResult, good: int) -> None:
         decision = Decision(
             at=utcnow(),
-            kind=Kind.BREAKER,
+            kind=DecisionKind.BREAKER,
             rule=f"canary-{answer.outcome}",
             reply=answer.reply,
             evidence={"scope": scope or "route", "known_good": good},
@@ -181,10 +181,10 @@ class Probing:
         if self._keeper.breaker.flows:
             await ripen()
 
-    def _tell_brake(self, found: Ripened) -> None:
+    def _tell_brake(self, found: DueConfirmations) -> None:
         decision = Decision(
             at=utcnow(),
-            kind=Kind.BREAKER,
+            kind=DecisionKind.BREAKER,
             rule="brake",
             verdict="stop",
             evidence={

@@ -12,20 +12,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from drainer.delivery.breaker.guard import BreakerGuard
-from drainer.delivery.pacing.load import Loads
-from drainer.delivery.pacing.share import Sharing
-from drainer.delivery.settings import Orders, Tally
-from drainer.ledger.records import Decision, Kind
+from drainer.delivery.pacing.load import LoadMonitor
+from drainer.delivery.pacing.share import RateShare
+from drainer.delivery.settings import DrainSettings, Progress
+from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
 from drainer.mail.message import Problem
-from drainer.policy.pacing.aimd import Adaptive, Move, Sample, is_overload, share_at
-from drainer.policy.pacing.overrides import InForce
+from drainer.policy.pacing.aimd import (
+    Adjustment,
+    AimdController,
+    LatencySample,
+    is_overload,
+    share_at,
+)
+from drainer.policy.pacing.overrides import ActiveOverrides
 from drainer.policy.pacing.rate import Rate, message_rate
-from drainer.policy.recipient.judge import Judged
+from drainer.policy.recipient.judge import ClassifiedResult
 from drainer.runtime.process import utcnow
 from drainer.runtime.values import dataclass
-from drainer.smtp.rate_limiter import Throttle
-from drainer.smtp.transaction import Work
+from drainer.smtp.rate_limiter import RateLimiter
+from drainer.smtp.transaction import Transaction
 
 LOOK_EVERY = 1.0
 """Seconds; a drain that begins waits so long for the others to make room."""
@@ -39,33 +45,33 @@ MANY = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class ControllerParts:
     """What a drain steers with."""
 
-    orders: Orders
+    orders: DrainSettings
     ledger: Ledger
-    throttle: Throttle
-    tally: Tally
+    throttle: RateLimiter
+    tally: Progress
     keeper: BreakerGuard
 
 
-class Steering:
+class RateController:
     """Keeps one run's throttle and connections where they should be."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: ControllerParts) -> None:
         """Steer nothing yet."""
         self._means = means
         pace, most = means.orders.pace, means.orders.connections
-        self._sharing = Sharing(means.ledger, means.throttle)
+        self._sharing = RateShare(means.ledger, means.throttle)
         full = pace.full or not pace.adaptive
-        self._adaptive = Adaptive(most, pace.ramp, full=full)
-        self.loads = Loads(pace.load, self._tell_load)
-        self._in_force = InForce()
+        self._adaptive = AimdController(most, pace.ramp, full=full)
+        self.loads = LoadMonitor(pace.load, self._tell_load)
+        self._in_force = ActiveOverrides()
         self._begun = False
         #: The rate that is the limit at this moment.
         self._rate = means.orders.rates.messages
         #: What no record tells yet, and the last that one told.
-        self._untold: Move | None = None
+        self._untold: Adjustment | None = None
         self._told = ""
         self._told_at = time.monotonic()
         #: How many connections this drain may have: none before the first look.
@@ -113,8 +119,8 @@ class Steering:
 
     def observe(
         self,
-        work: Work,
-        judged: Sequence[Judged],
+        work: Transaction,
+        judged: Sequence[ClassifiedResult],
         *,
         dot: float | None,
         rcpt: float | None,
@@ -123,7 +129,7 @@ class Steering:
         asked = [e for e in judged if not isinstance(e.ending.answer, Problem)]
         if not asked:
             return
-        sample = Sample(
+        sample = LatencySample(
             began=work.turn,
             rcpt=rcpt,
             dot=dot if work.facts.size_bytes <= LARGE else None,
@@ -135,11 +141,11 @@ class Steering:
 
     def unreachable(self, began: float) -> None:
         """Take note of a session that could not be opened."""
-        self._adaptive.observe(Sample(began=began, unreachable=True))
+        self._adaptive.observe(LatencySample(began=began, unreachable=True))
 
     # --- what people ask
 
-    async def _heed(self, in_force: InForce) -> None:
+    async def _heed(self, in_force: ActiveOverrides) -> None:
         before, self._in_force = self._in_force, in_force
         if in_force.throttle != before.throttle:
             await self._limit(in_force)
@@ -151,7 +157,7 @@ class Steering:
         if in_force.pause:  # that is no time without a success
             self._means.tally.resumed = utcnow()
 
-    async def _limit(self, in_force: InForce) -> None:
+    async def _limit(self, in_force: ActiveOverrides) -> None:
         """Go on with the rate that holds now; a person's skips the ramp."""
         asked, before = in_force.per_second, self._rate
         configured = self._means.orders.rates.messages
@@ -183,7 +189,7 @@ class Steering:
         if untold.rule != self._told or now - self._told_at >= NOTE_EVERY:
             self._tell_move(untold, now)
 
-    def _add(self, move: Move, now: float) -> None:
+    def _add(self, move: Adjustment, now: float) -> None:
         """Keep a move to be told: with those before it that went the same way."""
         if self._untold is not None and self._untold.rule == move.rule:
             move = replace(move, before=self._untold.before)
@@ -198,7 +204,7 @@ class Steering:
         self.connections = 0 if self._in_force.pause else self._adaptive.connections
         self._means.keeper.wake()
 
-    def _tell_move(self, move: Move, now: float) -> None:
+    def _tell_move(self, move: Adjustment, now: float) -> None:
         self._untold, self._told, self._told_at = None, move.rule, now
         before, after = self._facts(move.before), self._facts(move.after)
         if before != after:
@@ -216,7 +222,7 @@ class Steering:
 
     def _note(self, rule: str, facts: dict[str, object]) -> None:
         self._means.keeper.note(
-            Decision(at=utcnow(), kind=Kind.THROTTLE, rule=rule, evidence=facts)
+            Decision(at=utcnow(), kind=DecisionKind.THROTTLE, rule=rule, evidence=facts)
         )
 
     def _tell_load(self, why: str) -> None:

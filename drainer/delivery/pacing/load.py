@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from drainer.policy.pacing.aimd import Load
+from drainer.policy.pacing.aimd import LoadReading
 from drainer.runtime.process import child_environment
 from drainer.runtime.redaction import redact, redact_url
 from drainer.runtime.values import dataclass
@@ -47,7 +47,7 @@ class LoadUnknown(Exception):
     """There was no answer, or it is no number."""
 
 
-class Loads:
+class LoadMonitor:
     """Asks, and keeps the latest answer."""
 
     def __init__(self, source: LoadSource | None, tell: Callable[[str], None]) -> None:
@@ -56,7 +56,7 @@ class Loads:
         self._tell = tell
         self._failed = False
         #: None while it is not known.
-        self.latest: Load | None = None
+        self.latest: LoadReading | None = None
 
     async def run(self) -> None:
         """Ask every few seconds, until it is cancelled."""
@@ -81,7 +81,7 @@ class Loads:
         if self._failed:
             self._failed = False
             self._tell("")
-        self.latest = Load(at=began, value=value, high=source.high)
+        self.latest = LoadReading(at=began, value=value, high=source.high)
 
 
 def parse_load(text: str) -> float:

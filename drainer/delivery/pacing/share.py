@@ -6,13 +6,13 @@ ledger, and raises it only by what the others have left there.
 """
 
 from drainer.ledger.repository import Ledger
-from drainer.smtp.rate_limiter import Throttle
+from drainer.smtp.rate_limiter import RateLimiter
 
 
-class Sharing:
+class RateShare:
     """Keeps one run's throttle at its share."""
 
-    def __init__(self, ledger: Ledger, throttle: Throttle) -> None:
+    def __init__(self, ledger: Ledger, throttle: RateLimiter) -> None:
         """Share nothing yet."""
         self._ledger = ledger
         self._throttle = throttle

@@ -8,8 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from drainer.doctor.checks import backup, domain, here, primary
-from drainer.doctor.checks.facts import Facts, Told
-from drainer.doctor.checks.finding import Answer, Check, Finding, Grade, skipped
+from drainer.doctor.checks.facts import DnsStatus, DoctorFacts
+from drainer.doctor.checks.finding import (
+    Check,
+    CheckResult,
+    DoctorFinding,
+    Grade,
+    skipped,
+)
 
 T = TypeVar("T")
 
@@ -31,11 +37,11 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
             yield check.id, check.about, check.unless, check.remedy
 
 
-def examine(facts: Facts) -> list[Finding]:
+def examine(facts: DoctorFacts) -> list[DoctorFinding]:
     """Return what every check found, in the order of the table."""
     name = facts.domain.name
     found = _apply(domain.RECORDS, facts.domain, name)
-    if facts.domain.told is Told.FOUND and facts.domain.hosts:
+    if facts.domain.told is DnsStatus.FOUND and facts.domain.hosts:
         found += _apply(domain.CHECKS, facts.domain, name)
     else:
         found += [
@@ -48,7 +54,7 @@ def examine(facts: Facts) -> list[Finding]:
     return found + _apply(here.CHECKS, facts.here, HERE)
 
 
-def _apply(checks: Sequence[Check[T]], facts: T, subject: str) -> list[Finding]:
+def _apply(checks: Sequence[Check[T]], facts: T, subject: str) -> list[DoctorFinding]:
     return [
         _finding(check, answer, subject)
         for check in checks
@@ -56,12 +62,12 @@ def _apply(checks: Sequence[Check[T]], facts: T, subject: str) -> list[Finding]:
     ]
 
 
-def _listed(answers: Answer | list[Answer]) -> list[Answer]:
+def _listed(answers: CheckResult | list[CheckResult]) -> list[CheckResult]:
     return answers if isinstance(answers, list) else [answers]
 
 
-def _finding(check: Check[T], answer: Answer, subject: str) -> Finding:
-    return Finding(
+def _finding(check: Check[T], answer: CheckResult, subject: str) -> DoctorFinding:
+    return DoctorFinding(
         check=check.id,
         subject=answer.subject or subject,
         grade=answer.grade,
@@ -78,6 +84,6 @@ _USUAL = {
 """The remedy where there is nothing to mend."""
 
 
-def failed(findings: Iterable[Finding]) -> list[Finding]:
+def failed(findings: Iterable[DoctorFinding]) -> list[DoctorFinding]:
     """Return those that failed."""
     return [each for each in findings if each.grade is Grade.FAIL]

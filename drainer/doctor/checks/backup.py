@@ -6,11 +6,11 @@ in words about our address, is not taken for the care that the backup ought to h
 
 from datetime import timedelta
 
-from drainer.doctor.checks.facts import Backup, Said
+from drainer.doctor.checks.facts import BackupFacts, DialogueAnswer
 from drainer.doctor.checks.finding import (
     NO_RECIPIENT,
-    Answer,
     Check,
+    CheckResult,
     fail,
     ok,
     skipped,
@@ -33,7 +33,7 @@ _FOR_NOW = (
 )
 
 
-def _answers(backup: Backup) -> Answer:
+def _answers(backup: BackupFacts) -> CheckResult:
     if backup.problem:
         return unknown(backup.problem)
     dead = [f"{at}: {said}" for at, said in backup.reached if not said.is_accepted]
@@ -46,7 +46,7 @@ def _answers(backup: Backup) -> Answer:
     return ok(", ".join(at for at, _ in backup.reached))
 
 
-def _tls(backup: Backup) -> Answer:
+def _tls(backup: BackupFacts) -> CheckResult:
     if not backup.answers:
         return _NO_SESSION
     if not backup.offers_tls:
@@ -58,7 +58,7 @@ def _tls(backup: Backup) -> Answer:
     return ok("STARTTLS works")
 
 
-def _expiry(backup: Backup) -> Answer:
+def _expiry(backup: BackupFacts) -> CheckResult:
     certificate = backup.certificate
     if certificate is None:
         return skipped("no certificate was seen")
@@ -72,7 +72,7 @@ def _expiry(backup: Backup) -> Answer:
     return ok(f"until {until}")
 
 
-def _name(backup: Backup) -> Answer:
+def _name(backup: BackupFacts) -> CheckResult:
     certificate = backup.certificate
     if certificate is None:
         return skipped("no certificate was seen")
@@ -94,7 +94,7 @@ def covers(names: tuple[str, ...], host: str) -> bool:
     return host in known or ("." in parent and f"*.{parent}" in known)
 
 
-def _chain(backup: Backup) -> Answer:
+def _chain(backup: BackupFacts) -> CheckResult:
     certificate = backup.certificate
     if certificate is None:
         return skipped("no certificate was seen")
@@ -110,7 +110,7 @@ def _chain(backup: Backup) -> Answer:
     return fail(backup.distrust)
 
 
-def _recipient(backup: Backup) -> Answer:
+def _recipient(backup: BackupFacts) -> CheckResult:
     if not backup.answers:
         return _NO_SESSION
     if not backup.recipient:
@@ -125,7 +125,7 @@ def _recipient(backup: Backup) -> Answer:
     return fail(words) if backup.known.is_refused else unknown(words)
 
 
-def _stranger(backup: Backup) -> Answer:
+def _stranger(backup: BackupFacts) -> CheckResult:
     if not backup.answers:
         return _NO_SESSION
     said = backup.stranger
@@ -145,7 +145,7 @@ def _stranger(backup: Backup) -> Answer:
     return ok(str(said))
 
 
-def _relay(backup: Backup) -> Answer:
+def _relay(backup: BackupFacts) -> CheckResult:
     if not backup.answers:
         return _NO_SESSION
     if not backup.elsewhere:
@@ -164,7 +164,7 @@ def _relay(backup: Backup) -> Answer:
     return warn(words) if deferred else unknown(words)
 
 
-def _denies(said: Said) -> bool:
+def _denies(said: DialogueAnswer) -> bool:
     """Whether relaying is refused; a default Postfix does so with 454."""
     if said.stage is not Stage.RCPT or isinstance(said.answer, Lost):
         return False
@@ -172,15 +172,15 @@ def _denies(said: Said) -> bool:
     return said.is_refused or (said.is_deferred and rule == "text-relay-denied")
 
 
-def _gtube(backup: Backup) -> Answer:
+def _gtube(backup: BackupFacts) -> CheckResult:
     return _tested(backup, backup.gtube)
 
 
-def _eicar(backup: Backup) -> Answer:
+def _eicar(backup: BackupFacts) -> CheckResult:
     return _tested(backup, backup.eicar)
 
 
-def _tested(backup: Backup, said: Said | None) -> Answer:
+def _tested(backup: BackupFacts, said: DialogueAnswer | None) -> CheckResult:
     if backup.untested:
         return skipped(backup.untested, remedy=_NAME_IT)
     if not backup.answers:
@@ -196,7 +196,7 @@ def _tested(backup: Backup, said: Said | None) -> Answer:
     return ok(str(said)) if said.is_refused else unknown(str(said))
 
 
-CHECKS: tuple[Check[Backup], ...] = (
+CHECKS: tuple[Check[BackupFacts], ...] = (
     Check(
         id="backup-answers",
         about="the backup answers on every address",

@@ -4,10 +4,10 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterable
 
-from drainer.doctor.checks.facts import Domain, Exchange, Told
+from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
 from drainer.doctor.checks.finding import (
-    Answer,
     Check,
+    CheckResult,
     fail,
     ok,
     skipped,
@@ -20,21 +20,21 @@ NETWORK = {4: 24, 6: 48}
 """Length of the prefix that counts as one network, by IP version."""
 
 
-def _present(domain: Domain) -> Answer:
+def _present(domain: DomainFacts) -> CheckResult:
     match domain.told:
-        case Told.FAILED:
+        case DnsStatus.FAILED:
             return unknown(f"DNS does not answer: {domain.detail}")
-        case Told.NXDOMAIN:
+        case DnsStatus.NXDOMAIN:
             return fail(f"{domain.name} does not exist")
-        case Told.ABSENT:
+        case DnsStatus.ABSENT:
             return fail("no MX record: mail goes to the domain's own address alone")
-        case Told.FOUND:  # pragma: no branch
+        case DnsStatus.FOUND:  # pragma: no branch
             more = f"; {domain.unseen} more are not looked at" if domain.unseen else ""
             return ok(f"{len(domain.exchanges)} MX records{more}")
 
 
-def _null(domain: Domain) -> Answer:
-    if domain.told is not Told.FOUND:
+def _null(domain: DomainFacts) -> CheckResult:
+    if domain.told is not DnsStatus.FOUND:
         return skipped("there is no MX record")
     nulls = [each for each in domain.exchanges if not each.host]
     if not nulls:
@@ -44,7 +44,7 @@ def _null(domain: Domain) -> Answer:
     return fail("a null MX stands beside other records, which contradicts them")
 
 
-def _tiers(domain: Domain) -> Answer:
+def _tiers(domain: DomainFacts) -> CheckResult:
     ranks = sorted({each.rank for each in domain.hosts})
     words = "; ".join(f"{rank}: {_names(domain, rank)}" for rank in ranks)
     counts = Counter(each.host for each in domain.hosts)
@@ -59,13 +59,13 @@ def _tiers(domain: Domain) -> Answer:
     return ok(words)
 
 
-def _names(domain: Domain, rank: int) -> str:
+def _names(domain: DomainFacts, rank: int) -> str:
     hosts = [each.host for each in domain.hosts if each.rank == rank]
     equal = " (senders choose at random)" if len(hosts) > 1 else ""
     return ", ".join(hosts) + equal
 
 
-def _primary(domain: Domain) -> Answer:
+def _primary(domain: DomainFacts) -> CheckResult:
     if domain.own:
         return ok(f"{domain.primary} is an MX of the domain")
     taken = ", ".join(each.host for each in domain.first)
@@ -74,14 +74,14 @@ def _primary(domain: Domain) -> Answer:
     return warn(f"{domain.primary} is no MX of the domain; {taken} is compared instead")
 
 
-def _order(domain: Domain) -> Answer | list[Answer]:
+def _order(domain: DomainFacts) -> CheckResult | list[CheckResult]:
     if not domain.backups:
         only = ", ".join(each.host for each in domain.first)
         return fail(f"no backup: {only} is the only MX")
     return [_rank(domain, backup) for backup in domain.backups]
 
 
-def _rank(domain: Domain, backup: str) -> Answer:
+def _rank(domain: DomainFacts, backup: str) -> CheckResult:
     ranks = [each.rank for each in domain.hosts if each.host == backup]
     if not ranks:
         return fail("no MX record names it: nobody would send to it", backup)
@@ -95,7 +95,7 @@ def _rank(domain: Domain, backup: str) -> Answer:
     return ok(f"{own}, behind the primary's {first}", backup)
 
 
-def _alias(domain: Domain) -> list[Answer]:
+def _alias(domain: DomainFacts) -> list[CheckResult]:
     return [
         fail(f"an alias of {each.alias}", each.host)  # RFC 2181 10.3, RFC 5321 5.1
         if each.alias
@@ -104,7 +104,7 @@ def _alias(domain: Domain) -> list[Answer]:
     ]
 
 
-def _literal(domain: Domain) -> list[Answer]:
+def _literal(domain: DomainFacts) -> list[CheckResult]:
     return [
         ok("a name", each.host)
         if parse_address(each.host) is None
@@ -113,12 +113,12 @@ def _literal(domain: Domain) -> list[Answer]:
     ]
 
 
-def _address(domain: Domain) -> list[Answer]:
+def _address(domain: DomainFacts) -> list[CheckResult]:
     return [_found(each) for each in domain.hosts]
 
 
-def _found(exchange: Exchange) -> Answer:
-    if not exchange.addresses and exchange.told is Told.FAILED:
+def _found(exchange: MailExchanger) -> CheckResult:
+    if not exchange.addresses and exchange.told is DnsStatus.FAILED:
         return unknown("DNS does not answer", exchange.host)
     if not exchange.addresses:
         return fail("it has no address", exchange.host)
@@ -128,11 +128,11 @@ def _found(exchange: Exchange) -> Answer:
     return ok(words, exchange.host)
 
 
-def _public(domain: Domain) -> list[Answer]:
+def _public(domain: DomainFacts) -> list[CheckResult]:
     return [_reachable(each) for each in domain.hosts if each.addresses]
 
 
-def _reachable(exchange: Exchange) -> Answer:
+def _reachable(exchange: MailExchanger) -> CheckResult:
     found = [(text, parse_address(text)) for text in exchange.addresses]
     private = [text for text, address in found if address and is_private(address)]
     if private:
@@ -141,12 +141,12 @@ def _reachable(exchange: Exchange) -> Answer:
     return ok("public", exchange.host)
 
 
-def _networks(domain: Domain) -> list[Answer]:
+def _networks(domain: DomainFacts) -> list[CheckResult]:
     primary = [text for each in domain.first for text in each.addresses]
     return [_apart(each, primary) for each in _backups(domain)]
 
 
-def _apart(backup: Exchange, primary: list[str]) -> Answer:
+def _apart(backup: MailExchanger, primary: list[str]) -> CheckResult:
     if not backup.addresses or not primary:
         return unknown("an address is missing", backup.host)
     same = set(backup.addresses) & set(primary)
@@ -168,12 +168,12 @@ def _nets(addresses: Iterable[str]) -> set[Network]:
     }
 
 
-def _name_servers(domain: Domain) -> list[Answer]:
+def _name_servers(domain: DomainFacts) -> list[CheckResult]:
     primary = frozenset[str]().union(*(each.name_servers for each in domain.first))
     return [_served(each, primary) for each in _backups(domain)]
 
 
-def _served(backup: Exchange, primary: frozenset[str]) -> Answer:
+def _served(backup: MailExchanger, primary: frozenset[str]) -> CheckResult:
     own = backup.name_servers
     if not own or not primary:
         return unknown("DNS does not tell its name servers", backup.host)
@@ -183,11 +183,11 @@ def _served(backup: Exchange, primary: frozenset[str]) -> Answer:
     return ok(words, backup.host)
 
 
-def _backups(domain: Domain) -> list[Exchange]:
+def _backups(domain: DomainFacts) -> list[MailExchanger]:
     return [each for each in domain.hosts if each.host in domain.backups]
 
 
-RECORDS: tuple[Check[Domain], ...] = (
+RECORDS: tuple[Check[DomainFacts], ...] = (
     Check(
         id="mx-records",
         about="the domain has MX records",
@@ -205,7 +205,7 @@ RECORDS: tuple[Check[Domain], ...] = (
 )
 """What is asked first; the rest makes sense only if this holds."""
 
-CHECKS: tuple[Check[Domain], ...] = (
+CHECKS: tuple[Check[DomainFacts], ...] = (
     Check(
         id="mx-tiers",
         about="the MX records read as they are meant",

@@ -10,7 +10,7 @@ from drainer.runtime.values import dataclass
 _SUCCESS, _GO_AHEAD, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
 
 
-class Told(enum.StrEnum):
+class DnsStatus(enum.StrEnum):
     """How DNS answered."""
 
     FOUND = "found"
@@ -20,14 +20,14 @@ class Told(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class MailExchanger:
     """One MX record, and what DNS says of its host."""
 
     #: Lower case, without the dot at its end; '' = null MX.
     host: str
     rank: int
     #: Of its addresses.
-    told: Told = Told.FOUND
+    told: DnsStatus = DnsStatus.FOUND
     addresses: tuple[str, ...] = ()
     #: What it is an alias of; '' = it is none.
     alias: str = ""
@@ -36,13 +36,13 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Domain:
+class DomainFacts:
     """The domain's MX records."""
 
     name: str
-    told: Told = Told.FOUND
+    told: DnsStatus = DnsStatus.FOUND
     detail: str = ""
-    exchanges: tuple[Exchange, ...] = ()
+    exchanges: tuple[MailExchanger, ...] = ()
     #: The host that is taken for the primary; '' = none is known.
     primary: str = ""
     primary_addresses: tuple[str, ...] = ()
@@ -52,12 +52,12 @@ class Domain:
     unseen: int = 0
 
     @property
-    def hosts(self) -> tuple[Exchange, ...]:
+    def hosts(self) -> tuple[MailExchanger, ...]:
         """The records that name a host."""
         return tuple(each for each in self.exchanges if each.host)
 
     @property
-    def own(self) -> tuple[Exchange, ...]:
+    def own(self) -> tuple[MailExchanger, ...]:
         """The primary's records: by name, or else by an address."""
         by_name = tuple(e for e in self.hosts if e.host == self.primary)
         ours = set(self.primary_addresses)
@@ -68,14 +68,14 @@ class Domain:
         )
 
     @property
-    def first(self) -> tuple[Exchange, ...]:
+    def first(self) -> tuple[MailExchanger, ...]:
         """The primary's own records, else those with the lowest number."""
         lowest = min((each.rank for each in self.hosts), default=0)
         return self.own or tuple(e for e in self.hosts if e.rank == lowest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class DialogueAnswer:
     """How a question to a mail server ended, and at which stage."""
 
     stage: Stage
@@ -116,38 +116,38 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backup:
+class BackupFacts:
     """A backup as it is seen from here."""
 
     host: str
     now: datetime
     #: Address and how opening a session there ended, for each address.
-    reached: tuple[tuple[str, Said], ...] = ()
+    reached: tuple[tuple[str, DialogueAnswer], ...] = ()
     #: Why there is no address, or nothing was asked; '' = all was.
     problem: str = ""
     offers_tls: bool = False
     #: How the handshake ended; None = there was none.
-    handshake: Said | None = None
+    handshake: DialogueAnswer | None = None
     certificate: Certificate | None = None
     #: Why the TLS library does not believe the certificate; '' = it does; None = it
     #: was not asked.
     distrust: str | None = None
     #: An address that exists, and what RCPT said about it.
     recipient: str = ""
-    known: Said | None = None
+    known: DialogueAnswer | None = None
     #: What RCPT said about an address that does not exist.
-    stranger: Said | None = None
+    stranger: DialogueAnswer | None = None
     #: What RCPT said about an address elsewhere: for the null sender, then for one
     #: of the domain.
-    elsewhere: tuple[Said, ...] = ()
+    elsewhere: tuple[DialogueAnswer, ...] = ()
     #: This host asked itself: it is trusted there.
     is_here: bool = False
     #: Seconds that our clock is ahead of the date in its banner; None = it has none.
     ahead: float | None = None
     #: Why no test messages were sent; '' = they were.
     untested: str = ""
-    gtube: Said | None = None
-    eicar: Said | None = None
+    gtube: DialogueAnswer | None = None
+    eicar: DialogueAnswer | None = None
 
     @property
     def answers(self) -> bool:
@@ -166,7 +166,7 @@ class HealthStage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Primary:
+class PrimaryFacts:
     """The primary as it is seen from here."""
 
     #: ``host:port``; '' = none is known.
@@ -179,7 +179,7 @@ class Primary:
     recipient: str = ""
     #: A sender whose domain lets nobody else send, and what was said about it.
     strict_sender: str = ""
-    strict: Said | None = None
+    strict: DialogueAnswer | None = None
     #: Whether DNS says that the domain is strict; None = nobody knows.
     is_strict: bool | None = None
     ahead: float | None = None
@@ -209,7 +209,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Here:
+class HostFacts:
     """This host."""
 
     #: Whether the kernel's clock is kept by a time service; None = nobody knows.
@@ -225,10 +225,10 @@ class Here:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class DoctorFacts:
     """Everything."""
 
-    domain: Domain
-    backups: tuple[Backup, ...] = ()
-    primary: Primary = Primary()
-    here: Here = Here()
+    domain: DomainFacts
+    backups: tuple[BackupFacts, ...] = ()
+    primary: PrimaryFacts = PrimaryFacts()
+    here: HostFacts = HostFacts()

@@ -23,7 +23,7 @@ class Grade(enum.StrEnum):
     SKIPPED = "skipped"
 
 
-class Answer(NamedTuple):
+class CheckResult(NamedTuple):
     """A grade, what was found, about whom, and what to do."""
 
     grade: Grade
@@ -45,11 +45,11 @@ class Check(Generic[T]):
     unless: str
     #: What to do, in one line.
     remedy: str
-    look: Callable[[T], Answer | list[Answer]]
+    look: Callable[[T], CheckResult | list[CheckResult]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class DoctorFinding:
     """What one check found about one subject."""
 
     check: str
@@ -60,29 +60,29 @@ class Finding:
     remedy: str
 
 
-def ok(found: str, subject: str = "") -> Answer:
+def ok(found: str, subject: str = "") -> CheckResult:
     """Say that it is as it should be."""
-    return Answer(Grade.OK, found, subject)
+    return CheckResult(Grade.OK, found, subject)
 
 
-def warn(found: str, subject: str = "", remedy: str = "") -> Answer:
+def warn(found: str, subject: str = "", remedy: str = "") -> CheckResult:
     """Say what will hurt one day."""
-    return Answer(Grade.WARN, found, subject, remedy)
+    return CheckResult(Grade.WARN, found, subject, remedy)
 
 
-def fail(found: str, subject: str = "", remedy: str = "") -> Answer:
+def fail(found: str, subject: str = "", remedy: str = "") -> CheckResult:
     """Say what is wrong."""
-    return Answer(Grade.FAIL, found, subject, remedy)
+    return CheckResult(Grade.FAIL, found, subject, remedy)
 
 
-def unknown(found: str, subject: str = "", remedy: str = "") -> Answer:
+def unknown(found: str, subject: str = "", remedy: str = "") -> CheckResult:
     """Say why nobody knows."""
-    return Answer(Grade.UNKNOWN, found, subject, remedy)
+    return CheckResult(Grade.UNKNOWN, found, subject, remedy)
 
 
-def skipped(found: str, subject: str = "", remedy: str = "") -> Answer:
+def skipped(found: str, subject: str = "", remedy: str = "") -> CheckResult:
     """Say why it was not asked."""
-    return Answer(Grade.SKIPPED, found, subject, remedy)
+    return CheckResult(Grade.SKIPPED, found, subject, remedy)
 
 
 NO_RECIPIENT = skipped(

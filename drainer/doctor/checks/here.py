@@ -1,9 +1,9 @@
 """Checks of this host, from which will be drained; pure."""
 
-from drainer.doctor.checks.facts import Here, Space, Trial
+from drainer.doctor.checks.facts import HostFacts, Space, Trial
 from drainer.doctor.checks.finding import (
-    Answer,
     Check,
+    CheckResult,
     fail,
     ok,
     skipped,
@@ -19,7 +19,7 @@ LEAST_INODES, FEW_INODES = 1_000, 20_000
 """Of free space: less is a failure, or a warning."""
 
 
-def _clock(here: Here) -> Answer:
+def _clock(here: HostFacts) -> CheckResult:
     differs = {h: s for h, s in here.ahead.items() if abs(s) > SKEW_SECONDS}
     words = "; ".join(f"{_ahead(s)} {host}" for host, s in differs.items())
     if differs and here.synchronised:
@@ -39,11 +39,11 @@ def _ahead(seconds: float) -> str:
     return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'}"
 
 
-def _room(here: Here) -> list[Answer]:
+def _room(here: HostFacts) -> list[CheckResult]:
     return [_free(space) for space in here.spaces]
 
 
-def _free(space: Space) -> Answer:
+def _free(space: Space) -> CheckResult:
     subject = f"{space.what} {space.path}"
     if space.problem:
         return unknown(space.problem, subject)
@@ -53,11 +53,11 @@ def _free(space: Space) -> Answer:
     return warn(words, subject) if space.free_bytes < FEW_BYTES else ok(words, subject)
 
 
-def _inodes(here: Here) -> list[Answer]:
+def _inodes(here: HostFacts) -> list[CheckResult]:
     return [_left(space) for space in here.spaces if not space.problem]
 
 
-def _left(space: Space) -> Answer:
+def _left(space: Space) -> CheckResult:
     subject = f"{space.what} {space.path}"
     if space.free_inodes is None:
         return ok("no fixed number of inodes", subject)
@@ -68,22 +68,22 @@ def _left(space: Space) -> Answer:
     return warn(words, subject) if few else ok(words, subject)
 
 
-def _files(here: Here) -> Answer:
+def _files(here: HostFacts) -> CheckResult:
     words = f"{here.files_allowed} allowed, {here.files_needed} needed"
     return ok(words) if here.files_allowed >= here.files_needed else fail(words)
 
 
-def _ledger(here: Here) -> Answer:
+def _ledger(here: HostFacts) -> CheckResult:
     return _tried(here.ledger)
 
 
-def _sources(here: Here) -> Answer | list[Answer]:
+def _sources(here: HostFacts) -> CheckResult | list[CheckResult]:
     if not here.sources:
         return skipped("no [sources.NAME] is configured")
     return [_tried(trial) for trial in here.sources]
 
 
-def _tried(trial: Trial) -> Answer:
+def _tried(trial: Trial) -> CheckResult:
     if trial.problem:
         return fail(trial.problem, trial.name)
     if trial.unsure:
@@ -91,7 +91,7 @@ def _tried(trial: Trial) -> Answer:
     return ok(trial.found, trial.name)
 
 
-CHECKS: tuple[Check[Here], ...] = (
+CHECKS: tuple[Check[HostFacts], ...] = (
     Check(
         id="host-clock",
         about="this host's clock is right",

@@ -1,10 +1,10 @@
 """Checks of the primary as this host will drain to it; pure."""
 
-from drainer.doctor.checks.facts import Primary
+from drainer.doctor.checks.facts import PrimaryFacts
 from drainer.doctor.checks.finding import (
     NO_RECIPIENT,
-    Answer,
     Check,
+    CheckResult,
     Grade,
     fail,
     ok,
@@ -21,7 +21,7 @@ _NULL_MX = frozenset(("1.10", "7.27"))
 _ANOTHER = "name another sender with --spf-sender: of a domain with SPF -all, and an MX"
 
 
-def _ready(primary: Primary) -> Answer:
+def _ready(primary: PrimaryFacts) -> CheckResult:
     if not primary.stages:
         return unknown(primary.problem) if primary.problem else _NO_PRIMARY
     if primary.is_loop:
@@ -34,7 +34,7 @@ def _ready(primary: Primary) -> Answer:
     return ok("ready")
 
 
-def _greylist(primary: Primary) -> Answer:
+def _greylist(primary: PrimaryFacts) -> CheckResult:
     missing = _unasked(primary)
     said = primary.strict
     if missing or said is None:
@@ -48,7 +48,7 @@ def _greylist(primary: Primary) -> Answer:
     return warn(f"it defers a sender that it has not seen: {said}")
 
 
-def _strict(primary: Primary) -> Answer:
+def _strict(primary: PrimaryFacts) -> CheckResult:
     missing = _unasked(primary)
     said = primary.strict
     if missing or said is None:
@@ -67,7 +67,7 @@ def _strict(primary: Primary) -> Answer:
     return ok(words)
 
 
-def _unasked(primary: Primary) -> Answer | None:
+def _unasked(primary: PrimaryFacts) -> CheckResult | None:
     """Return why the strict sender was not tried; None when it was."""
     if not primary.route:
         return _NO_PRIMARY
@@ -78,7 +78,7 @@ def _unasked(primary: Primary) -> Answer | None:
     return None
 
 
-CHECKS: tuple[Check[Primary], ...] = (
+CHECKS: tuple[Check[PrimaryFacts], ...] = (
     Check(
         id="primary-ready",
         about="the primary lets this host relay: `drainer check` passes",

@@ -12,8 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.reader import Report
-from drainer.ledger.records import Kind, to_micros
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.records import DecisionKind, to_micros
 from drainer.mail.envelope import domain_of
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.classify.describe import meaning_of
@@ -35,7 +35,7 @@ _CODE = re.compile(r"(?:[a-z]+: )?[245]\d\d(?: [245]\.\d{1,3}\.\d{1,3})?(?=\s|$)
 
 
 def digest(
-    report: Report, since: datetime, until: datetime, rules: Sequence[Rule]
+    report: LedgerReader, since: datetime, until: datetime, rules: Sequence[Rule]
 ) -> dict[str, Any]:
     """Return the facts for scripts: how it stands, and what came since a time.
 
@@ -79,7 +79,9 @@ def fingerprint(reply: str) -> str:
     return f"{code[0] if code else ''} {words}".strip()[:MAX_WORDS]
 
 
-def _reasons(report: Report, start: int, rules: Sequence[Rule]) -> list[dict[str, Any]]:
+def _reasons(
+    report: LedgerReader, start: int, rules: Sequence[Rule]
+) -> list[dict[str, Any]]:
     count = sa.func.count().label("count")
     recent = sa.func.sum(sa.case((_R.since >= start, 1), else_=0)).label("recent")
     query = (
@@ -102,7 +104,7 @@ def _reasons(report: Report, start: int, rules: Sequence[Rule]) -> list[dict[str
 
 
 def _refused(
-    report: Report, start: int
+    report: LedgerReader, start: int
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """Return sender domains, and fingerprints, of what was refused for good."""
     domains, words = Counter[str](), Counter[str]()
@@ -117,7 +119,7 @@ def _refused(
     return domains.most_common(TOP), words.most_common(TOP)
 
 
-def _not_told(report: Report, start: int) -> list[dict[str, Any]]:
+def _not_told(report: LedgerReader, start: int) -> list[dict[str, Any]]:
     """Return by which rule of the bounce rules who was quarantined has no report."""
     count = sa.func.count().label("count")
     final = (_D.message == _R.message) & (_D.n == _R.n) & (_D.at == _R.since)
@@ -125,7 +127,7 @@ def _not_told(report: Report, start: int) -> list[dict[str, Any]]:
         sa.select(_D.rule, count)
         .join(schema.recipients, final)
         .where(_R.state == State.QUARANTINED.value, _R.since >= start)
-        .where(_D.kind == Kind.BOUNCE.value)
+        .where(_D.kind == DecisionKind.BOUNCE.value)
         .group_by(_D.rule)
         .order_by(count.desc(), _D.rule)
     )
@@ -141,7 +143,7 @@ def _not_told(report: Report, start: int) -> list[dict[str, Any]]:
     ]
 
 
-def _reports(report: Report, start: int) -> dict[str, int]:
+def _reports(report: LedgerReader, start: int) -> dict[str, int]:
     """Return the reports to senders since then, by what became of them."""
     one = (
         sa.select(_N.state, _N.message, _N.action, _N.sender, _N.report)

@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import MANY, Report
-from drainer.ledger.records import Kind, Row
+from drainer.ledger.reader import MANY, LedgerReader
+from drainer.ledger.records import DecisionKind, Row
 from drainer.ledger.reports.evidence import ASKED, QUEUED, SENT
-from drainer.mail.dsn.model import Action
+from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.state import FINAL, State
 
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
@@ -29,7 +29,7 @@ def needless(ids: Sequence[str]) -> sa.Select[tuple[str]]:
     has_left = sa.exists().where(
         _N.message == _R.message,
         _N.n == _R.n,
-        _N.action == Action.FAILED.value,
+        _N.action == DsnAction.FAILED.value,
         _N.state == SENT,
     )
     to_come = sa.exists().where(_N.message == _M.seq, _N.state.in_((ASKED, QUEUED)))
@@ -43,8 +43,8 @@ def needless_now(connection: sa.Connection, ids: Sequence[str]) -> list[str]:
     return list(connection.scalars(needless(ids)))
 
 
-def quarantined(report: Report, filters: Filters) -> Iterator[Row]:
-    """Yield recipients as ``Report.recipients`` does, each with its bounce decision.
+def quarantined(report: LedgerReader, filters: Filters) -> Iterator[Row]:
+    """Yield recipients as ``LedgerReader.recipients`` does, with the bounce decision.
 
     ``decision`` is the last decision of the bounce rules about it, as a row; or None.
     """
@@ -55,10 +55,10 @@ def quarantined(report: Report, filters: Filters) -> Iterator[Row]:
             yield row | {"decision": answers.get((row["message"], row["n"]))}
 
 
-def _answers(report: Report, seqs: set[int]) -> dict[tuple[int, int], Row]:
+def _answers(report: LedgerReader, seqs: set[int]) -> dict[tuple[int, int], Row]:
     query = (
         sa.select(_D.message, _D.n, _D.rule, _D.verdict, _D.evidence)
-        .where(_D.message.in_(list(seqs)), _D.kind == Kind.BOUNCE.value)
+        .where(_D.message.in_(list(seqs)), _D.kind == DecisionKind.BOUNCE.value)
         .where(_D.n.is_not(None), _D.verdict != "")
         .order_by(_D.id)
     )

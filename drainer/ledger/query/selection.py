@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.filters import ASKED, Filters
-from drainer.ledger.reader import Report
-from drainer.policy.admission.selection import Choice, Order
+from drainer.ledger.reader import LedgerReader
+from drainer.policy.admission.selection import Choice, SendOrder
 from drainer.policy.recipient.state import CLAIMABLE, State
 from drainer.runtime.values import dataclass
 
@@ -24,7 +24,7 @@ _WAITED_FOR = (State.PENDING.value, State.DEFERRED.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class DueQuery:
     """Who asks for what, and when; times in microseconds."""
 
     sources: Sequence[str]
@@ -39,7 +39,7 @@ class Asking:
 
 
 @dataclass(slots=True)
-class Waiting:
+class DueList:
     """Numbers of messages in the order in which they are to go."""
 
     seqs: "array[int]" = field(default_factory=lambda: array("q"))
@@ -74,9 +74,9 @@ class Waiting:
         return self._begun >= len(self.seqs)
 
 
-def look(report: Report, asking: Asking) -> Waiting:
+def look(report: LedgerReader, asking: DueQuery) -> DueList:
     """Read what nobody has claimed and the choice is for."""
-    found = Waiting()
+    found = DueList()
     filters = Filters(selection=asking.choice.selection)
     last = None
     for row in report.rows(_query(asking, filters)):
@@ -92,7 +92,7 @@ def look(report: Report, asking: Asking) -> Waiting:
     return found
 
 
-def remains(report: Report, sources: Sequence[str], choice: Choice) -> bool:
+def remains(report: LedgerReader, sources: Sequence[str], choice: Choice) -> bool:
     """Whether anything that was chosen is not final.
 
     With a limit, what was never tried is not meant: it was not its turn.
@@ -103,7 +103,7 @@ def remains(report: Report, sources: Sequence[str], choice: Choice) -> bool:
     return any(map(filters.takes, rows))
 
 
-def _query(asking: Asking, filters: Filters) -> sa.Select[Any]:
+def _query(asking: DueQuery, filters: Filters) -> sa.Select[Any]:
     return (
         sa.select(_R.message, _R.forward_path, _R.state, _R.due, *ASKED, _A.run)
         .join(schema.messages, _R.message == _M.seq)
@@ -119,16 +119,16 @@ def _query(asking: Asking, filters: Filters) -> sa.Select[Any]:
     )
 
 
-def _order(asking: Asking) -> Iterator[sa.ColumnElement[Any]]:
+def _order(asking: DueQuery) -> Iterator[sa.ColumnElement[Any]]:
     """Yield what the database sorts by, as policy.select.order_key does."""
-    keys: Mapping[Order, sa.ColumnElement[Any]] = {
-        Order.OLDEST: _M.arrived,
-        Order.NEWEST: _M.arrived.desc(),
-        Order.SMALLEST: _M.size,
-        Order.DEADLINE: _M.arrived,
+    keys: Mapping[SendOrder, sa.ColumnElement[Any]] = {
+        SendOrder.OLDEST: _M.arrived,
+        SendOrder.NEWEST: _M.arrived.desc(),
+        SendOrder.SMALLEST: _M.size,
+        SendOrder.DEADLINE: _M.arrived,
     }
     order = asking.choice.order
-    if order is Order.DEADLINE:
+    if order is SendOrder.DEADLINE:
         yield sa.case((_M.arrived < asking.lifetime_began, 1), else_=0)
     if order is not None:
         yield keys[order]

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.records import Row
-from drainer.mail.dsn.model import Action
-from drainer.policy.recipient.delivery import Found
-from drainer.policy.recipient.judge import Permit
+from drainer.mail.dsn.model import DsnAction
+from drainer.policy.recipient.delivery import StoredEvidence
+from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.state import State
 
 _R, _M = schema.recipients.c, schema.messages.c
@@ -25,7 +25,7 @@ LOOK_AGAIN = timedelta(hours=1)
 """After which DNS is asked again when it did not answer; each time after twice that."""
 
 
-class Lacking(NamedTuple):
+class MissingEvidence(NamedTuple):
     """Which messages are meant whose senders too little is known of."""
 
     sources: Sequence[str]
@@ -34,7 +34,7 @@ class Lacking(NamedTuple):
     but: Sequence[int] = ()
 
 
-def lacking(connection: sa.Connection, which: Lacking, now: int) -> list[Row]:
+def lacking(connection: sa.Connection, which: MissingEvidence, now: int) -> list[Row]:
     """Return messages whose sender's evidence the bounce rules lack.
 
     They have a refusal to confirm, or a report of another kind to be decided. Those
@@ -72,19 +72,21 @@ def keep_evidence(connection: sa.Connection, row: Row, now: int) -> None:
     connection.execute(sa.insert(schema.evidence), [whole])
 
 
-def evidence_of(connection: sa.Connection, seqs: Sequence[int]) -> dict[int, Found]:
+def evidence_of(
+    connection: sa.Connection, seqs: Sequence[int]
+) -> dict[int, StoredEvidence]:
     """Return what is known about the senders of messages, by seq."""
     rows = connection.execute(
         sa.select(schema.evidence).where(_E.message.in_(list(seqs)))
     )
     return {
-        row.message: Found(asked=row.asked, facts=row.facts, marks=row.marks)
+        row.message: StoredEvidence(asked=row.asked, facts=row.facts, marks=row.marks)
         for row in rows
     }
 
 
 def report_row(
-    about: Row, action: Action, run: str, at: int, permit: Permit | None = None
+    about: Row, action: DsnAction, run: str, at: int, permit: BouncePermit | None = None
 ) -> Row:
     """Return a row of ``reports``; only a failure is queued at once.
 
@@ -99,7 +101,7 @@ def report_row(
         "organisation": permit.organisation if permit else "",
         "may_return": int(permit is not None and permit.decision.may_return),
         "report": "",
-        "state": QUEUED if action is Action.FAILED else ASKED,
+        "state": QUEUED if action is DsnAction.FAILED else ASKED,
         "due": at,
         "attempts": 0,
         "answer": "",

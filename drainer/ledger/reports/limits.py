@@ -15,12 +15,18 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.codec import sender_of
-from drainer.ledger.records import Closed, Row, from_micros, to_micros
+from drainer.ledger.records import AttemptEnd, Row, from_micros, to_micros
 from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
-from drainer.ledger.writer.batch import Batch, Call, Closing, Identity, closing
-from drainer.mail.dsn.model import Action
-from drainer.policy.bounce.limits import DAY, KEEP_KEYS, Tally, Told
-from drainer.policy.recipient.judge import Permit
+from drainer.ledger.writer.batch import (
+    AttemptEndRows,
+    WriteBatch,
+    WriterCall,
+    WriterIdentity,
+    closing,
+)
+from drainer.mail.dsn.model import DsnAction
+from drainer.policy.bounce.limits import DAY, KEEP_KEYS, ReportedRecipient, ReportTally
+from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.settle import Settlement, is_told, permitted
 
 _N = schema.reports.c
@@ -29,20 +35,20 @@ MANY = 500
 MICROSECOND = timedelta(microseconds=1)
 
 
-class Limiting:
+class LimitCheck:
     """What was told by now, and what is let go on top of it."""
 
-    def __init__(self, tally: Tally, run: str, now: int) -> None:
+    def __init__(self, tally: ReportTally, run: str, now: int) -> None:
         """Begin with what was told."""
         self._tally = tally
         self._run = run
         self._now = now
 
     def stand(
-        self, permit: Permit, sender: str, message: int, action: Action
-    ) -> Permit:
+        self, permit: BouncePermit, sender: str, message: int, action: DsnAction
+    ) -> BouncePermit:
         """Return what the bounce rules say now; what it lets go counts."""
-        told = Told(
+        told = ReportedRecipient(
             at=from_micros(self._now),
             sender=sender,
             key=permit.key,
@@ -57,14 +63,17 @@ class Limiting:
 
 
 def limiting(
-    connection: sa.Connection, permits: Iterable[Permit | None], run: str, now: int
-) -> Limiting:
+    connection: sa.Connection,
+    permits: Iterable[BouncePermit | None],
+    run: str,
+    now: int,
+) -> LimitCheck:
     """Return the limits for what is to be told in this transaction."""
     keys = [permit.key for permit in permits if permit]
     some = _of_day(now) | _of_days(now) & _N.key.in_(keys) | (_N.run == run)
     query = lately(now) if len(keys) > MANY else _let_go(some)
     rows = connection.execute(query).mappings()
-    return Limiting(Tally(map(told_of, rows)), run, now)
+    return LimitCheck(ReportTally(map(told_of, rows)), run, now)
 
 
 def lately(now: int) -> sa.Select[Any]:
@@ -88,9 +97,9 @@ def _let_go(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return query.where(_N.state.in_((QUEUED, SENT, FAILED)), which)
 
 
-def told_of(row: Row | sa.RowMapping) -> Told:
+def told_of(row: Row | sa.RowMapping) -> ReportedRecipient:
     """Return a row of ``reports``; those of one report have the same ``report``."""
-    return Told(
+    return ReportedRecipient(
         at=from_micros(row["at"]),
         sender=row["sender"],
         key=row["key"],
@@ -100,16 +109,18 @@ def told_of(row: Row | sa.RowMapping) -> Told:
     )
 
 
-def ending(closed: Closed, identity: Identity) -> Closing | Call:
+def ending(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows | WriterCall:
     """Return what writes an attempt's outcome; the limits are asked if one is told."""
     if not any(map(is_told, closed.settlements)):
         return closing(closed, identity)
     job = replace(closed.job, spooled=None)  # the content stays in this process
     told = replace(closed, job=job)
-    return Call(functools.partial(_close, closed=told, identity=identity))
+    return WriterCall(functools.partial(_close, closed=told, identity=identity))
 
 
-def _close(connection: sa.Connection, closed: Closed, identity: Identity) -> None:
+def _close(
+    connection: sa.Connection, closed: AttemptEnd, identity: WriterIdentity
+) -> None:
     """Settle an attempt of which a sender is told, as far as the limits permit."""
     now = to_micros(closed.ended)
     permits = [each.permit for each in closed.settlements]
@@ -119,8 +130,10 @@ def _close(connection: sa.Connection, closed: Closed, identity: Identity) -> Non
         if each.permit is None:
             return each
         sender = sender_of(closed.job.message.envelope, each.claimed.recipient)
-        permit = limits.stand(each.permit, sender, closed.job.seq, Action.FAILED)
+        permit = limits.stand(each.permit, sender, closed.job.seq, DsnAction.FAILED)
         return permitted(each, permit)
 
     settlements = tuple(map(stand, closed.settlements))
-    Batch()(connection, [closing(replace(closed, settlements=settlements), identity)])
+    WriteBatch()(
+        connection, [closing(replace(closed, settlements=settlements), identity)]
+    )

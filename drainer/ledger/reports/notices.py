@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, message_of, recipient_of, sender_of
-from drainer.ledger.records import Decision, Kind, Row, from_micros
+from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.reports.evidence import (
     ASKED,
     LOOK_AGAIN,
@@ -22,10 +22,10 @@ from drainer.ledger.reports.evidence import (
     report_row,
 )
 from drainer.ledger.reports.limits import limiting
-from drainer.mail.dsn.model import Action
-from drainer.policy.bounce.decision import Answer
-from drainer.policy.recipient.delivery import Found
-from drainer.policy.recipient.judge import Permit
+from drainer.mail.dsn.model import DsnAction
+from drainer.policy.bounce.decision import BounceAnswer
+from drainer.policy.recipient.delivery import StoredEvidence
+from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.state import FINAL, State
 from drainer.runtime.values import dataclass
 
@@ -35,13 +35,13 @@ MANY = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class NoticeRequest:
     """A report that the bounce rules is to be asked about."""
 
     #: The recipient joined with its message; its report; what its sender proved.
     row: Row
     report: Row
-    found: Found | None
+    found: StoredEvidence | None
 
 
 def delayed(
@@ -57,7 +57,7 @@ def delayed(
     or refuses everybody.
     """
     known = sa.exists().where(
-        _N.message == _R.message, _N.n == _R.n, _N.action == Action.DELAYED.value
+        _N.message == _R.message, _N.n == _R.n, _N.action == DsnAction.DELAYED.value
     )
     rows = connection.execute(
         sa.select(schema.recipients, schema.messages)
@@ -89,7 +89,7 @@ def _delay_row(row: Row, run: str, now: int) -> Row:
         "rule": row["rule"],
         "refused": row["since"],
     }
-    return report_row(about, Action.DELAYED, run, now)
+    return report_row(about, DsnAction.DELAYED, run, now)
 
 
 def overtaken(connection: sa.Connection) -> None:
@@ -101,12 +101,16 @@ def overtaken(connection: sa.Connection) -> None:
     )
     connection.execute(
         sa.update(schema.reports)
-        .where(_N.action == Action.DELAYED.value, _N.state.in_((ASKED, QUEUED)), over)
+        .where(
+            _N.action == DsnAction.DELAYED.value, _N.state.in_((ASKED, QUEUED)), over
+        )
         .values(state=REFUSED, due=None, answer="it is over")
     )
 
 
-def asked(connection: sa.Connection, sources: Sequence[str], now: int) -> list[Asked]:
+def asked(
+    connection: sa.Connection, sources: Sequence[str], now: int
+) -> list[NoticeRequest]:
     """Return reports of which the bounce rules may be asked now: there is evidence."""
     mine = (_N.message == _R.message) & (_N.n == _R.n)
     query: sa.Select[Any] = (
@@ -122,7 +126,7 @@ def asked(connection: sa.Connection, sources: Sequence[str], now: int) -> list[A
     rows = [dict(row) for row in connection.execute(query).mappings()]
     found = evidence_of(connection, sorted({row["message"] for row in rows}))
     return [
-        Asked(
+        NoticeRequest(
             row=row,
             report={column.name: row[f"told_{column.name}"] for column in _N},
             found=found.get(row["message"]),
@@ -131,12 +135,16 @@ def asked(connection: sa.Connection, sources: Sequence[str], now: int) -> list[A
     ]
 
 
-_STATES = {Answer.SEND: QUEUED, Answer.NO: REFUSED, Answer.NEVER: REFUSED}
+_STATES = {
+    BounceAnswer.SEND: QUEUED,
+    BounceAnswer.NO: REFUSED,
+    BounceAnswer.NEVER: REFUSED,
+}
 
 
 def answered(
     connection: sa.Connection,
-    answers: Sequence[tuple[Asked, Permit]],
+    answers: Sequence[tuple[NoticeRequest, BouncePermit]],
     run: str,
     now: int,
 ) -> None:
@@ -145,7 +153,7 @@ def answered(
     for each, asked_ in answers:
         about = each.report
         permit = limits.stand(
-            asked_, about["sender"], about["message"], Action(about["action"])
+            asked_, about["sender"], about["message"], DsnAction(about["action"])
         )
         state = _STATES.get(permit.decision.answer, ASKED)
         again = now + LOOK_AGAIN // timedelta(microseconds=1)
@@ -168,11 +176,11 @@ def answered(
         connection.execute(sa.insert(schema.decisions), [decision])
 
 
-def _decision(each: Asked, permit: Permit, now: int) -> Decision:
+def _decision(each: NoticeRequest, permit: BouncePermit, now: int) -> Decision:
     asked_ = permit.decision
     return Decision(
         at=from_micros(now),
-        kind=Kind.BOUNCE,
+        kind=DecisionKind.BOUNCE,
         rule=asked_.rule,
         verdict=asked_.answer.value,
         evidence={

@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, message_of, recipient_of
 from drainer.ledger.columns import storable
-from drainer.ledger.records import Decision, Kind, Row, from_micros
+from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.reports.evidence import FAILED, QUEUED, SENT
-from drainer.ledger.writer.batch import MAX_REPLY, Identity
-from drainer.mail.dsn.model import Action
+from drainer.ledger.writer.batch import MAX_REPLY, WriterIdentity
+from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import Message
 from drainer.policy.bounce.limits import report_id as named
@@ -32,7 +32,7 @@ LIFETIME = timedelta(days=5)
 """After which a report that nobody took is given up."""
 
 
-class Waits(NamedTuple):
+class ReportDelays(NamedTuple):
     """How long a report waits for further recipients, and after a first failure."""
 
     settle: timedelta
@@ -40,13 +40,13 @@ class Waits(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Queued:
+class QueuedReport:
     """One report, as it is to be sent now."""
 
     seq: int
     message: Message
     #: What it tells of.
-    action: Action
+    action: DsnAction
     #: The address of the primary's route.
     route: str
     report_id: str
@@ -81,7 +81,7 @@ MAX_SENDERS = 1000
 """Of reports that are due, of which DNS is asked beforehand."""
 
 
-def due_senders(connection: sa.Connection, waits: Waits, now: int) -> list[str]:
+def due_senders(connection: sa.Connection, waits: ReportDelays, now: int) -> list[str]:
     """Return who gets the reports that are due, those that wait longest first."""
     rows = connection.execute(
         sa.select(_N.sender, sa.func.min(_N.due).label("first"))
@@ -95,11 +95,11 @@ def due_senders(connection: sa.Connection, waits: Waits, now: int) -> list[str]:
 
 def take(
     connection: sa.Connection,
-    waits: Waits,
-    identity: Identity,
+    waits: ReportDelays,
+    identity: WriterIdentity,
     now: int,
     hostname: str,
-) -> Queued | None:
+) -> QueuedReport | None:
     """Begin an attempt to send the report that is due longest; None when none is.
 
     Its message is claimed until ``ended``. ``hostname`` is that of its Message-ID.
@@ -161,7 +161,7 @@ def _together(
 
 def _queued(
     connection: sa.Connection, rows: list[Row], report_id: str, due: int
-) -> Queued:
+) -> QueuedReport:
     seq = rows[0]["message"]
     message = (
         connection.execute(sa.select(schema.messages).where(_M.seq == seq))
@@ -179,10 +179,10 @@ def _queued(
         sa.select(bound.route).where(bound.url == message["source"])
     )
     told = [(row, known[row["n"]]) for row in rows]
-    return Queued(
+    return QueuedReport(
         seq=seq,
         message=message_of(dict(message), tuple(recipient for _, recipient in told)),
-        action=Action(rows[0]["action"]),
+        action=DsnAction(rows[0]["action"]),
         route=route or "",
         report_id=report_id,
         at=min(row["at"] for row in rows),
@@ -192,7 +192,7 @@ def _queued(
     )
 
 
-class Ended(NamedTuple):
+class ReportResult(NamedTuple):
     """What became of an attempt to send a report."""
 
     #: SENT, FAILED, or QUEUED: it is tried again.
@@ -208,9 +208,9 @@ _RULES = {SENT: "report-sent", FAILED: "report-failed", QUEUED: "report-deferred
 
 def ended(
     connection: sa.Connection,
-    queued: Queued,
-    ending: Ended,
-    identity: Identity,
+    queued: QueuedReport,
+    ending: ReportResult,
+    identity: WriterIdentity,
     now: int,
 ) -> None:
     """Write down what became of an attempt, and end the claim on the message."""
@@ -241,11 +241,11 @@ def ended(
 
 
 def _decision(
-    queued: Queued, row: Mapping[str, Any], ending: Ended, now: int
+    queued: QueuedReport, row: Mapping[str, Any], ending: ReportResult, now: int
 ) -> Decision:
     return Decision(
         at=from_micros(now),
-        kind=Kind.BOUNCE,
+        kind=DecisionKind.BOUNCE,
         rule=_RULES[ending.state],
         verdict=ending.state,
         reply=ending.answer[:MAX_REPLY],

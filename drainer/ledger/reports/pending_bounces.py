@@ -17,14 +17,14 @@ from sqlalchemy.engine import URL
 from drainer.ledger import engine, schema
 from drainer.ledger.codec import decision_row, message_of, recipient_of, sender_of
 from drainer.ledger.filters import Filters
-from drainer.ledger.reader import MANY, Report
-from drainer.ledger.records import Decision, Kind, Row, from_micros, to_micros
+from drainer.ledger.reader import MANY, LedgerReader
+from drainer.ledger.records import Decision, DecisionKind, Row, from_micros, to_micros
 from drainer.ledger.reports.evidence import QUEUED, report_row
-from drainer.ledger.reports.limits import Limiting, lately, limiting, told_of
-from drainer.mail.dsn.model import Action
-from drainer.policy.bounce.limits import Tally
-from drainer.policy.recipient.delivery import Found
-from drainer.policy.recipient.judge import Permit
+from drainer.ledger.reports.limits import LimitCheck, lately, limiting, told_of
+from drainer.mail.dsn.model import DsnAction
+from drainer.policy.bounce.limits import ReportTally
+from drainer.policy.recipient.delivery import StoredEvidence
+from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.state import Event, State, follow
 from drainer.runtime.values import dataclass
 
@@ -35,20 +35,20 @@ TOLD = (PENDING, State.BOUNCED)
 """States in which there is something to tell a sender."""
 
 
-class Resting(NamedTuple):
+class PendingBounce(NamedTuple):
     """A recipient that may be reported, or was."""
 
     #: The recipient joined with its message.
     row: Row
     #: What was found about its sender; None when nobody has looked.
-    found: Found | None
+    found: StoredEvidence | None
     #: Its row of ``reports``, once it is bounced.
     report: Row | None
     #: The address that is told.
     sender: str
 
 
-def resting(report: Report, filters: Filters) -> Iterator[Resting]:
+def resting(report: LedgerReader, filters: Filters) -> Iterator[PendingBounce]:
     """Yield pending bounces and what was reported, oldest message first."""
     states = [state.value for state in TOLD]
     wanted = [state for state in filters.states or states if state in states]
@@ -59,13 +59,13 @@ def resting(report: Report, filters: Filters) -> Iterator[Resting]:
         seqs = sorted({row["message"] for row in some})
         known = sa.select(schema.evidence).where(_E.message.in_(seqs))
         evidence = {
-            row["message"]: Found(
+            row["message"]: StoredEvidence(
                 asked=row["asked"], facts=row["facts"], marks=row["marks"]
             )
             for row in report.rows(known)
         }
         told = sa.select(schema.reports).where(
-            _N.message.in_(seqs), _N.action == Action.FAILED.value
+            _N.message.in_(seqs), _N.action == DsnAction.FAILED.value
         )
         reports = {(row["message"], row["n"]): row for row in report.rows(told)}
         messages = sa.select(schema.messages).where(_M.seq.in_(seqs))
@@ -73,7 +73,7 @@ def resting(report: Report, filters: Filters) -> Iterator[Resting]:
             row["seq"]: message_of(row).envelope for row in report.rows(messages)
         }
         for row in some:
-            yield Resting(
+            yield PendingBounce(
                 row,
                 evidence.get(row["message"]),
                 reports.get((row["message"], row["n"])),
@@ -81,36 +81,40 @@ def resting(report: Report, filters: Filters) -> Iterator[Resting]:
             )
 
 
-def limits_now(report: Report, now: datetime) -> Limiting:
+def limits_now(report: LedgerReader, now: datetime) -> LimitCheck:
     """Return the limits as they stand, for whoever only looks."""
     at = to_micros(now)
-    return Limiting(Tally(map(told_of, report.rows(lately(at)))), "", at)
+    return LimitCheck(ReportTally(map(told_of, report.rows(lately(at)))), "", at)
 
 
-def stood(permit: Permit, each: Resting, limits: Limiting) -> Permit:
+def apply_limits(
+    permit: BouncePermit, each: PendingBounce, limits: LimitCheck
+) -> BouncePermit:
     """Return the bounce decision, limits included; a report that it permits counts."""
-    return limits.stand(permit, each.sender, each.row["message"], Action.FAILED)
+    return limits.stand(permit, each.sender, each.row["message"], DsnAction.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ruling:
+class OperatorDecision:
     """What becomes of one recipient by an operator's word."""
 
-    resting: Resting
+    resting: PendingBounce
     event: Event
     #: What the bounce rules said, when it was asked.
-    permit: Permit | None = None
+    permit: BouncePermit | None = None
 
-    def stood(self, limits: Limiting) -> "Ruling":
+    def stood(self, limits: LimitCheck) -> "OperatorDecision":
         """Return it as far as the limits permit."""
         if self.permit is None:
             return self
-        permit = stood(self.permit, self.resting, limits)
+        permit = apply_limits(self.permit, self.resting, limits)
         event = self.event if permit.sends else Event.APPROVED_REFUSED
         return replace(self, permit=permit, event=event)
 
 
-def rule(url: URL, verb: str, rulings: Sequence[Ruling], reason: str) -> list[Ruling]:
+def rule(
+    url: URL, verb: str, rulings: Sequence[OperatorDecision], reason: str
+) -> list[OperatorDecision]:
     """Carry rulings out in one transaction; return those that still applied, as done.
 
     Who was to be told is not when another report has come in between.
@@ -126,18 +130,22 @@ def rule(url: URL, verb: str, rulings: Sequence[Ruling], reason: str) -> list[Ru
     return done
 
 
-def _rests(connection: sa.Connection, ruling: Ruling) -> bool:
+def _rests(connection: sa.Connection, ruling: OperatorDecision) -> bool:
     state = connection.scalar(sa.select(_R.state).where(*_mine(ruling)))
     return state == PENDING.value
 
 
-def _mine(ruling: Ruling) -> list[sa.ColumnElement[bool]]:
+def _mine(ruling: OperatorDecision) -> list[sa.ColumnElement[bool]]:
     row = ruling.resting.row
     return [_R.message == row["message"], _R.n == row["n"]]
 
 
 def _apply(
-    connection: sa.Connection, ruling: Ruling, why: tuple[str, str], run: str, now: int
+    connection: sa.Connection,
+    ruling: OperatorDecision,
+    why: tuple[str, str],
+    run: str,
+    now: int,
 ) -> None:
     state = follow(PENDING, ruling.event)
     connection.execute(
@@ -152,12 +160,12 @@ def _apply(
         row = ruling.resting.row
         about = {name: row[name] for name in ("message", "n", "reply", "rule")}
         about |= {"sender": ruling.resting.sender, "refused": row["since"]}
-        queued = report_row(about, Action.FAILED, run, now, ruling.permit)
+        queued = report_row(about, DsnAction.FAILED, run, now, ruling.permit)
         connection.execute(sa.insert(schema.reports), [queued])
 
 
 def _decisions(
-    ruling: Ruling, state: State, why: tuple[str, str], now: int
+    ruling: OperatorDecision, state: State, why: tuple[str, str], now: int
 ) -> list[Decision]:
     """Return what the operator decided, and what the bounce rules said."""
     row, (verb, reason) = ruling.resting.row, why
@@ -173,14 +181,17 @@ def _decisions(
     }
     decisions = [
         Decision(
-            kind=Kind.OPERATOR, rule=f"operator-{verb}", evidence=evidence, **about
+            kind=DecisionKind.OPERATOR,
+            rule=f"operator-{verb}",
+            evidence=evidence,
+            **about,
         )
     ]
     if ruling.permit is not None:
         asked = ruling.permit.decision
         decisions.append(
             Decision(
-                kind=Kind.BOUNCE,
+                kind=DecisionKind.BOUNCE,
                 rule=asked.rule,
                 verdict=asked.answer.value,
                 evidence={"reason": asked.reason, **asked.evidence},
@@ -190,14 +201,14 @@ def _decisions(
     return decisions
 
 
-def bound(report: Report, route: str) -> list[str]:
+def bound(report: LedgerReader, route: str) -> list[str]:
     """Return the URLs of the sources that are bound to a route."""
     known = schema.sources.c
     query = sa.select(known.url).where(known.route == route).order_by(known.url)
     return [str(row["url"]) for row in report.rows(query)]
 
 
-class Outlook(NamedTuple):
+class BounceOutlook(NamedTuple):
     """What will happen about refusals and reports, when somebody runs something."""
 
     pending: int
@@ -206,7 +217,7 @@ class Outlook(NamedTuple):
     due: datetime | None
 
 
-def outlook(report: Report) -> Outlook:
+def outlook(report: LedgerReader) -> BounceOutlook:
     """Say how many refusals ripen from when on, and how many reports are queued."""
     refused: list[Any] = [
         sa.func.count().label("count"),
@@ -219,7 +230,7 @@ def outlook(report: Report) -> Outlook:
     resting_ = sa.select(*refused).where(_R.state == PENDING.value)
     queued = sa.select(*told).where(_N.state == QUEUED)
     (first,), (second,) = list(report.rows(resting_)), list(report.rows(queued))
-    return Outlook(
+    return BounceOutlook(
         int(first["count"]),
         None if first["due"] is None else from_micros(first["due"]),
         int(second["count"]),

@@ -15,17 +15,17 @@ from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, sender_of
 from drainer.ledger.columns import storable, to_json
 from drainer.ledger.records import (
-    Closed,
-    Conflict,
+    AttemptEnd,
+    AttemptStart,
     Decision,
-    Kind,
-    Opened,
+    DecisionKind,
     Row,
+    StateConflict,
     to_micros,
 )
 from drainer.ledger.reports.evidence import report_row
-from drainer.ledger.writer.prepared import Prepared, inserting
-from drainer.mail.dsn.model import Action
+from drainer.ledger.writer.prepared import PreparedStatement, inserting
+from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import State
 from drainer.runtime.values import dataclass
@@ -34,7 +34,7 @@ _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 
 _BOUNCED = State.BOUNCED
 _IN_FLIGHT: sa.ColumnClause[str] = sa.literal_column(f"'{State.IN_FLIGHT.value}'")
-_TAKE = Prepared(
+_TAKE = PreparedStatement(
     sa.update(schema.recipients)
     .where(
         _R.message == sa.bindparam("b_message"),
@@ -48,7 +48,7 @@ _TAKE = Prepared(
         attempt=sa.bindparam("b_attempt"),
     )
 )
-_SETTLE = Prepared(
+_SETTLE = PreparedStatement(
     sa.update(schema.recipients)
     .where(
         _R.message == sa.bindparam("b_message"),
@@ -67,7 +67,7 @@ _SETTLE = Prepared(
     )
 )
 #: The same for a recipient that is not delivered: with what it takes along.
-_REST = Prepared(
+_REST = PreparedStatement(
     sa.update(schema.recipients)
     .where(
         _R.message == sa.bindparam("b_message"),
@@ -85,43 +85,43 @@ _REST = Prepared(
         }
     )
 )  # fmt: skip
-_END = Prepared(
+_END = PreparedStatement(
     sa.update(schema.attempts)
     .where(_A.id == sa.bindparam("b_id"))
     .values(ended=sa.bindparam("b_ended"), stages=sa.bindparam("b_stages"))
 )
-_FREE = Prepared(
+_FREE = PreparedStatement(
     sa.update(schema.messages)
     .where(_M.seq == sa.bindparam("b_seq"), _M.owner == sa.bindparam("b_owner"))
     .values(owner=sa.null())
 )
-_ATTEMPT = Prepared(inserting(schema.attempts))
-_REPORT = Prepared(inserting(schema.reports))
-_DECISION = Prepared(inserting(schema.decisions, without="id"))
+_ATTEMPT = PreparedStatement(inserting(schema.attempts))
+_REPORT = PreparedStatement(inserting(schema.reports))
+_DECISION = PreparedStatement(inserting(schema.decisions, without="id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class WriterIdentity:
     """Who writes: the owner and its run."""
 
     owner: str
     run: str
 
 
-class Call(NamedTuple):
+class WriterCall(NamedTuple):
     """An operation of its own: any function of the connection."""
 
     function: Callable[[sa.Connection], Any]
 
 
-class Opening(NamedTuple):
+class AttemptStartRows(NamedTuple):
     """The rows of an attempt about to be made."""
 
     taken: list[Row]
     attempt: Row
 
 
-class Closing(NamedTuple):
+class AttemptEndRows(NamedTuple):
     """The rows of an attempt that ended."""
 
     ended: Row
@@ -132,19 +132,19 @@ class Closing(NamedTuple):
     reported: list[Row]
 
 
-class Noted(NamedTuple):
+class DecisionRows(NamedTuple):
     """Decisions that belong to no attempt."""
 
     decided: list[Row]
 
 
-class Batch:
+class WriteBatch:
     """Executes operations; all but calls are gathered, calls flush."""
 
     def __init__(self) -> None:
         """Gather nothing yet."""
-        self._openings: list[Opening] = []
-        self._closings: list[Closing] = []
+        self._openings: list[AttemptStartRows] = []
+        self._closings: list[AttemptEndRows] = []
         self._noted: list[Row] = []
 
     def __call__(
@@ -156,13 +156,13 @@ class Batch:
         for operation in operations:
             result = None
             match operation:
-                case Opening():
+                case AttemptStartRows():
                     self._openings.append(operation)
-                case Closing():
+                case AttemptEndRows():
                     self._closings.append(operation)
-                case Noted(decided=decided):
+                case DecisionRows(decided=decided):
                     self._noted += decided
-                case Call(function=function):
+                case WriterCall(function=function):
                     self._flush(connection)
                     result = function(connection)
                 case _:  # pragma: no cover - the ledger submits nothing else
@@ -190,20 +190,22 @@ class Batch:
         self._openings, self._closings, self._noted = [], [], []
 
 
-def _many(connection: sa.Connection, statement: Prepared, rows: list[Row]) -> None:
+def _many(
+    connection: sa.Connection, statement: PreparedStatement, rows: list[Row]
+) -> None:
     if rows:
         statement(connection, rows)
 
 
 def guarded(
-    connection: sa.Connection, statement: Prepared, rows: Sequence[Row]
+    connection: sa.Connection, statement: PreparedStatement, rows: Sequence[Row]
 ) -> None:
     """Execute an update that must hit exactly one row for each of ``rows``."""
     if rows and statement(connection, rows) != len(rows):
-        raise Conflict
+        raise StateConflict
 
 
-def opening(opened: Opened, identity: Identity) -> Opening:
+def opening(opened: AttemptStart, identity: WriterIdentity) -> AttemptStartRows:
     """Return the rows that make an attempt's recipients in-flight."""
     since = to_micros(opened.started)
     taken = [
@@ -228,16 +230,16 @@ def opening(opened: Opened, identity: Identity) -> Opening:
         "connection": opened.connection,
         "stages": "",
     }
-    return Opening(taken, attempt)
+    return AttemptStartRows(taken, attempt)
 
 
-def closing(closed: Closed, identity: Identity) -> Closing:
+def closing(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows:
     """Return the rows that settle an attempt's recipients."""
     at = to_micros(closed.ended)
     seq = closed.job.seq
     delivered = [s for s in closed.settlements if s.state is State.DELIVERED]
     others = [s for s in closed.settlements if s.state is not State.DELIVERED]
-    return Closing(
+    return AttemptEndRows(
         ended={"b_id": closed.id, "b_ended": at, "b_stages": to_json(closed.stages)},
         settled=[_settle_row(closed, each, at) for each in delivered],
         rested=[_rest_row(closed, each, at) for each in others],
@@ -248,19 +250,19 @@ def closing(closed: Closed, identity: Identity) -> Closing:
         ],
         freed=[{"b_seq": seq, "b_owner": identity.owner}] if closed.free else [],
         reported=[
-            _report(closed, each, Action.FAILED, identity)
+            _report(closed, each, DsnAction.FAILED, identity)
             for each in others
             if each.state is _BOUNCED
         ]
         + [
-            _report(closed, each, Action.RELAYED, identity)
+            _report(closed, each, DsnAction.RELAYED, identity)
             for each in delivered
             if closed.relayed and each.claimed.recipient.wants_success
         ],
     )
 
 
-def _settle_row(closed: Closed, settlement: Settlement, at: int) -> Row:
+def _settle_row(closed: AttemptEnd, settlement: Settlement, at: int) -> Row:
     return {
         "b_message": closed.job.seq,
         "b_n": settlement.claimed.n,
@@ -275,7 +277,7 @@ def _settle_row(closed: Closed, settlement: Settlement, at: int) -> Row:
     }
 
 
-def _rest_row(closed: Closed, settlement: Settlement, at: int) -> Row:
+def _rest_row(closed: AttemptEnd, settlement: Settlement, at: int) -> Row:
     refused = settlement.refused
     return _settle_row(closed, settlement, at) | {
         "b_drops": settlement.drops,
@@ -292,7 +294,10 @@ MAX_REPLY = 4000
 
 
 def _report(
-    closed: Closed, settlement: Settlement, action: Action, identity: Identity
+    closed: AttemptEnd,
+    settlement: Settlement,
+    action: DsnAction,
+    identity: WriterIdentity,
 ) -> Row:
     """Return the report that is queued (or asked) with the outcome it tells of."""
     recipient = settlement.claimed.recipient
@@ -308,14 +313,14 @@ def _report(
     return report_row(about, action, identity.run, to_micros(closed.ended), permit)
 
 
-def _decisions(closed: Closed, settlement: Settlement) -> list[Decision]:
+def _decisions(closed: AttemptEnd, settlement: Settlement) -> list[Decision]:
     found = [verdict_decision(closed, settlement)]
     if settlement.permit is not None:
         asked = settlement.permit.decision
         found.append(
             Decision(
                 at=closed.ended,
-                kind=Kind.BOUNCE,
+                kind=DecisionKind.BOUNCE,
                 rule=asked.rule,
                 verdict=asked.answer.value,
                 evidence={"reason": asked.reason, **asked.evidence},
@@ -327,7 +332,7 @@ def _decisions(closed: Closed, settlement: Settlement) -> list[Decision]:
     return found
 
 
-def verdict_decision(closed: Closed, settlement: Settlement) -> Decision:
+def verdict_decision(closed: AttemptEnd, settlement: Settlement) -> Decision:
     """Return the record of what one attempt meant for one recipient."""
     judgement = settlement.judgement
     evidence: dict[str, object] = {
@@ -343,7 +348,7 @@ def verdict_decision(closed: Closed, settlement: Settlement) -> Decision:
         evidence["before"] = settlement.claimed.state.value
     return Decision(
         at=closed.ended,
-        kind=Kind.VERDICT,
+        kind=DecisionKind.VERDICT,
         rule=judgement.rule,
         verdict=str(judgement.verdict),
         reply=settlement.reply[:MAX_REPLY],

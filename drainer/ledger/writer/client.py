@@ -18,24 +18,24 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from drainer.errors import LedgerLost
-from drainer.ledger.records import Outcome
+from drainer.ledger.records import WriteOutcome
 from drainer.runtime import workers as helpers
-from drainer.runtime.process import Frames, framed
-from drainer.runtime.workers import Helper
+from drainer.runtime.process import FrameReader, framed
+from drainer.runtime.workers import WorkerProcess
 
 GATHER = 0.010
 EARLY = 8
 """Fewer operations wait for the turn's end: what one message needs is one commit."""
 
-Then = Callable[[Outcome], None]
+Then = Callable[[WriteOutcome], None]
 """Is told what came of an operation."""
 
 
-class Writer(asyncio.Protocol):
+class WriterClient(asyncio.Protocol):
     """Sends operations to the process that owns the write connection."""
 
     def __init__(
-        self, url: URL, run: str, lock: int, at_hand: Helper | None = None
+        self, url: URL, run: str, lock: int, at_hand: WorkerProcess | None = None
     ) -> None:
         """Start nothing yet; the process will hold the descriptor ``lock`` open.
 
@@ -48,7 +48,7 @@ class Writer(asyncio.Protocol):
         #: Asking for the running one costs a system call, every time.
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.WriteTransport | None = None
-        self._frames = Frames()
+        self._frames = FrameReader()
         self._outgoing: list[object] = []
         self._awaited: deque[Then] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -140,10 +140,10 @@ class Writer(asyncio.Protocol):
             )
         self._outgoing = []
         while self._awaited:
-            self._tell(Outcome(None, self._broken))
+            self._tell(WriteOutcome(None, self._broken))
         self._ended.set()
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: WriteOutcome) -> None:
         if isinstance(outcome.error, LedgerLost):
             self._broken = outcome.error
         then = self._awaited.popleft()
@@ -154,7 +154,7 @@ class Writer(asyncio.Protocol):
             self._loop.call_exception_handler({"message": message, "exception": error})
 
 
-def _resolve(future: asyncio.Future[Any], outcome: Outcome) -> None:
+def _resolve(future: asyncio.Future[Any], outcome: WriteOutcome) -> None:
     if future.done():
         return
     if outcome.error is None:

@@ -17,7 +17,7 @@ from drainer.ledger.records import Row
 _Shape = tuple[str, Callable[[Row], Any] | None]
 
 
-class Prepared:
+class PreparedStatement:
     """An INSERT or UPDATE with named parameters, for many rows at once."""
 
     def __init__(self, statement: sa.Insert | sa.Update) -> None:

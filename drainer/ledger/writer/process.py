@@ -31,13 +31,13 @@ from sqlalchemy.exc import (
 from drainer.errors import DrainerError, LedgerError, LedgerLost
 from drainer.ledger import engine, runs
 from drainer.ledger.owner import GIVE_UP_AFTER, RECONNECT_FOR
-from drainer.ledger.records import Conflict, Outcome
-from drainer.ledger.writer.batch import Batch
+from drainer.ledger.records import StateConflict, WriteOutcome
+from drainer.ledger.writer.batch import WriteBatch
 from drainer.runtime import databases
-from drainer.runtime.process import Frames, framed, rarely_collect
+from drainer.runtime.process import FrameReader, framed, rarely_collect
 
 _RECEIVE_BYTES = 1 << 20
-_DONE = Outcome(None)
+_DONE = WriteOutcome(None)
 """Of most operations: one object, so that it travels once."""
 CYCLES = 20_000
 """Objects: SQLAlchemy leaves cycles behind, some 70 MB of them in 100,000."""
@@ -45,13 +45,13 @@ CYCLES = 20_000
 Apply = Callable[[sa.Connection, Sequence[Any]], list[Any]]
 
 
-class Inbox:
+class WriterInbox:
     """Operations as they arrive."""
 
     def __init__(self, link: socket.socket) -> None:
         """Listen to the socket."""
         self._link = link
-        self._frames = Frames()
+        self._frames = FrameReader()
         #: The other end has nothing more to say, or has died.
         self.ended = False
 
@@ -98,16 +98,16 @@ class Committer:
         )
         self.commits = 0
 
-    def commit(self, batch: list[Any]) -> list[Outcome]:
+    def commit(self, batch: list[Any]) -> list[WriteOutcome]:
         """Execute and commit operations; return an outcome for each, in order."""
         if self._broken is not None:
-            return [Outcome(None, self._broken)] * len(batch)
+            return [WriteOutcome(None, self._broken)] * len(batch)
         try:
             results = self._attempt(batch)
-            return [_DONE if each is None else Outcome(each) for each in results]
+            return [_DONE if each is None else WriteOutcome(each) for each in results]
         except LedgerLost as error:
             return [self._fail(error)] * len(batch)
-        except (Conflict, DrainerError):
+        except (StateConflict, DrainerError):
             return [self._singly(operation) for operation in batch]
         except Exception as error:  # noqa: BLE001 - a dead writer would hang all
             return [self._fail(error)] * len(batch)
@@ -137,24 +137,24 @@ class Committer:
     def _is_there(self, number: int) -> bool:
         return runs.last_commit(self._connection, self._run) == number
 
-    def _singly(self, operation: object) -> Outcome:
+    def _singly(self, operation: object) -> WriteOutcome:
         """After a conflict or a refusal: find out which operation it was."""
         if self._broken is not None:
-            return Outcome(None, self._broken)
+            return WriteOutcome(None, self._broken)
         try:
-            return Outcome(self._attempt([operation])[0])
+            return WriteOutcome(self._attempt([operation])[0])
         except LedgerLost as error:
             return self._fail(error)
-        except (Conflict, DrainerError) as refusal:
-            return Outcome(None, refusal)
+        except (StateConflict, DrainerError) as refusal:
+            return WriteOutcome(None, refusal)
         except Exception as error:  # noqa: BLE001 - likewise
             return self._fail(error)
 
-    def _fail(self, error: Exception) -> Outcome:
+    def _fail(self, error: Exception) -> WriteOutcome:
         if not isinstance(error, LedgerLost):
             error = engine.lost(self._url, error)
         self._broken = error
-        return Outcome(None, self._broken)
+        return WriteOutcome(None, self._broken)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -178,9 +178,9 @@ def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> i
     except LedgerError as error:
         print(f"drainer: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    inbox = Inbox(link)
+    inbox = WriterInbox(link)
     with ledger.execution_options(writes=True).connect() as connection:
-        committer = Committer(connection, run, Batch())
+        committer = Committer(connection, run, WriteBatch())
         while batch := inbox.take():
             outcomes = committer.commit(batch)
             link.settimeout(None)

@@ -14,7 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from email.utils import format_datetime
 
 from drainer.mail.content import MAX_LINE_BYTES, message_id_of
-from drainer.mail.dsn.model import Action, CannotTell, Fate, Report, host_of
+from drainer.mail.dsn.model import (
+    CannotReport,
+    Dsn,
+    DsnAction,
+    RecipientStatus,
+    host_of,
+)
 from drainer.mail.dsn.status import MAX_VALUE, status_part
 from drainer.mail.dsn.text import Paragraph, reason_of, text_of
 from drainer.mail.envelope import parse_mailbox
@@ -34,20 +40,20 @@ _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 
 
 _SUBJECTS = {
-    Action.FAILED: "Your message could not be delivered",
-    Action.DELAYED: "Your message has not been delivered yet",
-    Action.RELAYED: "Your message was passed on",
+    DsnAction.FAILED: "Your message could not be delivered",
+    DsnAction.DELAYED: "Your message has not been delivered yet",
+    DsnAction.RELAYED: "Your message was passed on",
 }
 _OPENINGS = {
-    Action.FAILED: "Your message to {recipients} could not be delivered",
-    Action.DELAYED: "Your message to {recipients} has not been delivered yet",
-    Action.RELAYED: "Your message to {recipients} was passed on to {server}, which"
+    DsnAction.FAILED: "Your message to {recipients} could not be delivered",
+    DsnAction.DELAYED: "Your message to {recipients} has not been delivered yet",
+    DsnAction.RELAYED: "Your message to {recipients} was passed on to {server}, which"
     " does not confirm deliveries",
 }
 _KEEPS_TRYING = "It will be tried again; you need not send it again."
 
 
-def build(report: Report) -> bytes:
+def build(report: Dsn) -> bytes:
     """Return the report with CRLF line ends, ready for DATA.
 
     Recipients with NOTIFY=NEVER are left out. Raises CannotTell when the sender's
@@ -58,10 +64,10 @@ def build(report: Report) -> bytes:
     fates = [f for f in report.fates if "NEVER" not in f.recipient.notify]
     if not fates:
         message = "no recipient of this message may be reported"
-        raise CannotTell(message)
+        raise CannotReport(message)
     if not sender.isascii() and not report.smtputf8:
         message = f"{printable(sender)} needs SMTPUTF8, which the next hop lacks"
-        raise CannotTell(message)
+        raise CannotReport(message)
     is_global = report.smtputf8 and (
         report.envelope.smtputf8 or not _all_ascii(sender, fates)
     )
@@ -76,12 +82,12 @@ def build(report: Report) -> bytes:
     return lines + b"\r\n\r\n" + body + b"--" + boundary + b"--\r\n"
 
 
-def _all_ascii(sender: str, fates: Iterable[Fate]) -> bool:
+def _all_ascii(sender: str, fates: Iterable[RecipientStatus]) -> bool:
     texts = (f.recipient.forward_path + f.recipient.orcpt for f in fates)
     return sender.isascii() and all(text.isascii() for text in texts)
 
 
-def _boundary(report: Report, parts: Sequence[bytes]) -> bytes:
+def _boundary(report: Dsn, parts: Sequence[bytes]) -> bytes:
     """Return a boundary that no part contains; the same for the same report."""
     seed = report.message_id
     while True:
@@ -93,7 +99,7 @@ def _boundary(report: Report, parts: Sequence[bytes]) -> bytes:
 
 
 def _header(
-    report: Report, sender: str, boundary: bytes, parts: Sequence[bytes]
+    report: Dsn, sender: str, boundary: bytes, parts: Sequence[bytes]
 ) -> Iterator[bytes]:
     host = host_of(report.hostname) or "localhost"
     yield f"From: Mail Delivery System <MAILER-DAEMON@{host}>".encode()
@@ -118,7 +124,7 @@ def _header(
 # ---- part 1: words for a person
 
 
-def _words(report: Report, fates: Sequence[Fate]) -> bytes:
+def _words(report: Dsn, fates: Sequence[RecipientStatus]) -> bytes:
     server = host_of(report.primary) or "the mail server"
     opening = _OPENINGS[report.action].replace("{server}", server)
     text = text_of(_paragraphs(report, fates), opening, _closing(report))
@@ -132,14 +138,14 @@ def _words(report: Report, fates: Sequence[Fate]) -> bytes:
     return head + b"\r\n\r\n" + encoded.replace(b"\n", b"\r\n")
 
 
-def _paragraphs(report: Report, fates: Sequence[Fate]) -> Iterator[Paragraph]:
+def _paragraphs(report: Dsn, fates: Sequence[RecipientStatus]) -> Iterator[Paragraph]:
     """Yield what is to be told, recipients with the same fate together."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for fate in fates:
         because, advice = "", ""
-        if report.action is Action.FAILED:
+        if report.action is DsnAction.FAILED:
             because, advice = reason_of(fate.status, fate.rule)
-        elif report.action is Action.DELAYED:
+        elif report.action is DsnAction.DELAYED:
             advice = _KEEPS_TRYING
         reply = printable(fate.reply, MAX_VALUE)
         key = because, advice, reply
@@ -154,9 +160,9 @@ def _paragraphs(report: Report, fates: Sequence[Fate]) -> Iterator[Paragraph]:
         )
 
 
-def _closing(report: Report) -> str:
+def _closing(report: Dsn) -> str:
     until = ""
-    if report.action is Action.DELAYED and report.retry_until:
+    if report.action is DsnAction.DELAYED and report.retry_until:
         until = f" It will be tried until {format_datetime(report.retry_until)}."
     host = host_of(report.hostname) or "a backup mail server"
     return (
@@ -169,7 +175,7 @@ def _closing(report: Report) -> str:
 # ---- part 3: the original
 
 
-def _original(report: Report, *, is_global: bool) -> bytes:
+def _original(report: Dsn, *, is_global: bool) -> bytes:
     if _may_return(report):
         kind = b"message/rfc822"
         encoding = b"" if report.content.isascii() else _EIGHT_BIT
@@ -197,11 +203,11 @@ def _part(kind: bytes, encoding: bytes, body: bytes) -> bytes:
     return head + encoding + b"\r\n" + body
 
 
-def _may_return(report: Report) -> bool:
+def _may_return(report: Dsn) -> bool:
     """Whether the whole original may stand in the report: never a cut one."""
     content = report.content
     return (
-        report.action is Action.FAILED
+        report.action is DsnAction.FAILED
         and report.envelope.ret == "FULL"
         and 0 < len(content) <= MAX_CONTENT_BYTES
         and (content.isascii() or report.eight_bit or report.smtputf8)

@@ -11,7 +11,7 @@ from drainer.runtime.values import dataclass
 _HOST = re.compile(r"[A-Za-z0-9_.:-]{1,255}|\[[A-Za-z0-9.:]{1,253}\]")
 
 
-class Action(enum.StrEnum):
+class DsnAction(enum.StrEnum):
     """What became of the recipients (RFC 3464 2.3.3)."""
 
     FAILED = "failed"
@@ -19,12 +19,12 @@ class Action(enum.StrEnum):
     RELAYED = "relayed"
 
 
-class CannotTell(ValueError):
+class CannotReport(ValueError):
     """This sender cannot be told: its address cannot stand in the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
+class RecipientStatus:
     """One recipient, and what became of it."""
 
     recipient: Recipient
@@ -38,12 +38,12 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Dsn:
     """All that a report is made of."""
 
-    action: Action = Action.FAILED
+    action: DsnAction = DsnAction.FAILED
     envelope: Envelope
-    fates: tuple[Fate, ...]
+    fates: tuple[RecipientStatus, ...]
     #: Our own host name; reports come from ``MAILER-DAEMON`` there.
     hostname: str
     #: The primary's name.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from email.utils import format_datetime
 
-from drainer.mail.dsn.model import Action, Fate, Report, mta_of
+from drainer.mail.dsn.model import Dsn, DsnAction, RecipientStatus, mta_of
 from drainer.mail.envelope import utf8_xtext
 from drainer.mail.reply import printable
 
@@ -16,10 +16,12 @@ MAX_VALUE = 900
 """Characters of a reply, or of anything else that is copied: it fits on one line."""
 
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
-_CLASSES = {Action.FAILED: "54", Action.DELAYED: "4", Action.RELAYED: "2"}
+_CLASSES = {DsnAction.FAILED: "54", DsnAction.DELAYED: "4", DsnAction.RELAYED: "2"}
 
 
-def status_part(report: Report, fates: Sequence[Fate], *, is_global: bool) -> bytes:
+def status_part(
+    report: Dsn, fates: Sequence[RecipientStatus], *, is_global: bool
+) -> bytes:
     """Return the body part, with its own header; ``is_global`` is RFC 6533's form."""
     kind = "message/global-delivery-status" if is_global else "message/delivery-status"
     groups = [list(_of_message(report))]
@@ -30,7 +32,7 @@ def status_part(report: Report, fates: Sequence[Fate], *, is_global: bool) -> by
     return f"{head}\r\n{text}".encode()
 
 
-def _of_message(report: Report) -> Iterator[str]:
+def _of_message(report: Dsn) -> Iterator[str]:
     if report.envelope.envid:
         yield _field("Original-Envelope-Id", report.envelope.envid)
     yield _field("Reporting-MTA", f"dns; {mta_of(report.hostname) or 'localhost'}")
@@ -40,8 +42,8 @@ def _of_message(report: Report) -> Iterator[str]:
 
 
 def _of_recipient(
-    report: Report,
-    fate: Fate,
+    report: Dsn,
+    fate: RecipientStatus,
     is_global: bool,  # noqa: FBT001
 ) -> Iterator[str]:
     kind, semicolon, original = fate.recipient.orcpt.partition(";")
@@ -59,7 +61,7 @@ def _of_recipient(
         yield _field("Last-Attempt-Date", format_datetime(fate.last_attempt))
     if report.log_id:
         yield _field("Final-Log-Id", report.log_id)
-    if report.action is Action.DELAYED and report.retry_until:
+    if report.action is DsnAction.DELAYED and report.retry_until:
         yield _field("Will-Retry-Until", format_datetime(report.retry_until))
 
 
@@ -72,7 +74,7 @@ def _address(name: str, kind: str, address: str, is_global: bool) -> str:  # noq
     return _field(name, f"utf-8; {utf8_xtext(address)}")
 
 
-def _code(status: str, action: Action) -> str:
+def _code(status: str, action: DsnAction) -> str:
     classes = _CLASSES[action]
     good = _STATUS.fullmatch(status) and status[0] in classes
     return status if good else f"{classes[0]}.0.0"

@@ -4,9 +4,9 @@ from collections.abc import Collection
 from dataclasses import field
 
 from drainer.mail.envelope import AddressError, domain_of
-from drainer.mail.message import Facts, Message, Problem, Spooled
-from drainer.policy.recipient.delivery import Scanned
-from drainer.policy.recipient.mapping import Redirect
+from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
+from drainer.policy.recipient.delivery import ScannedMessage
+from drainer.policy.recipient.mapping import AddressMapping
 from drainer.runtime.values import dataclass
 
 
@@ -22,9 +22,9 @@ class Admission:
     #: 'hold' or 'space'.
     bare_newlines: str = "hold"
     #: Where recipients are sent to instead; the rules are for those addresses.
-    redirect: Redirect = field(default_factory=Redirect)
+    redirect: AddressMapping = field(default_factory=AddressMapping)
 
-    def problem(self, message: Message, facts: Facts) -> Problem | None:
+    def problem(self, message: Message, facts: ContentFacts) -> Problem | None:
         """Return why the message as a whole may not be sent, or None."""
         if message.problem is not None:
             return message.problem
@@ -64,7 +64,9 @@ class Admission:
         return False
 
 
-def admit(spooled: Spooled, facts: Facts | None, rules: Admission) -> Scanned:
+def admit(
+    spooled: SpooledMessage, facts: ContentFacts | None, rules: Admission
+) -> ScannedMessage:
     """Return the first record of a message: each recipient pending or held."""
     message = spooled.message
     problem = message.problem
@@ -74,7 +76,7 @@ def admit(spooled: Spooled, facts: Facts | None, rules: Admission) -> Scanned:
         problem = rules.problem(message, facts)
     count = max(1, len(message.envelope.recipients)) if problem else 0
     if problem is not None:
-        return Scanned(
+        return ScannedMessage(
             spooled=spooled,
             facts=facts,
             problem=problem,
@@ -82,4 +84,4 @@ def admit(spooled: Spooled, facts: Facts | None, rules: Admission) -> Scanned:
         )
     found = (rules.objection(each.forward_path) for each in message.envelope.recipients)
     problems = tuple("" if objection is None else objection.code for objection in found)
-    return Scanned(spooled=spooled, facts=facts, problem=None, problems=problems)
+    return ScannedMessage(spooled=spooled, facts=facts, problem=None, problems=problems)

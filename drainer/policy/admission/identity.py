@@ -20,7 +20,7 @@ class Fingerprint(NamedTuple):
     reverse_path: str
 
 
-class Listed(NamedTuple):
+class ListedMessage(NamedTuple):
     """A message as a scan lists it."""
 
     source: str
@@ -28,12 +28,12 @@ class Listed(NamedTuple):
     fingerprint: Fingerprint
 
 
-class Recorded(NamedTuple):
+class RecordedMessage(NamedTuple):
     """A message of the ledger that has the same identity."""
 
     seq: int
     number: int
-    listed: Listed
+    listed: ListedMessage
     #: Every recipient is final.
     is_finished: bool
     #: Nothing was tried yet: what is listed in its place may replace it.
@@ -54,7 +54,7 @@ class New(NamedTuple):
     """It is a message of its own."""
 
 
-class Look(NamedTuple):
+class LookFirst(NamedTuple):
     """First find out whether these are still where they were recorded."""
 
     seqs: tuple[int, ...]
@@ -66,10 +66,10 @@ class Ambiguous(NamedTuple):
     seqs: tuple[int, ...]
 
 
-Resolution = Same | New | Look | Ambiguous
+Resolution = Same | New | LookFirst | Ambiguous
 
 
-class Scan(NamedTuple):
+class ScanContext(NamedTuple):
     """What is known about the scan that lists a message."""
 
     #: When it started, in microseconds.
@@ -80,7 +80,9 @@ class Scan(NamedTuple):
     absent: Collection[int] | None = None
 
 
-def resolve(listed: Listed, recorded: Sequence[Recorded], scan: Scan) -> Resolution:
+def resolve(
+    listed: ListedMessage, recorded: Sequence[RecordedMessage], scan: ScanContext
+) -> Resolution:
     """Return what a listed message is, given all recorded ones of its identity."""
     here = [each for each in recorded if each.listed.source == listed.source]
     alike = [r for r in here if r.listed.fingerprint == listed.fingerprint]
@@ -97,14 +99,14 @@ def resolve(listed: Listed, recorded: Sequence[Recorded], scan: Scan) -> Resolut
     if any(each.is_ambiguous for each in alike):  # places may coincide again by chance
         return Ambiguous(tuple(each.seq for each in alike))
     if scan.absent is None:
-        return Look(tuple(each.seq for each in alike if each is not exact))
+        return LookFirst(tuple(each.seq for each in alike if each is not exact))
     absent = [each for each in alike if each.seq in scan.absent]
     if exact is not None:
         return _resolve_exact(exact, alike, absent, scan)
     return _resolve_displaced(listed, recorded, alike, absent, scan)
 
 
-def _has_twin(one: Recorded, recorded: Sequence[Recorded]) -> bool:
+def _has_twin(one: RecordedMessage, recorded: Sequence[RecordedMessage]) -> bool:
     return any(
         each.listed.fingerprint == one.listed.fingerprint and each is not one
         for each in recorded
@@ -112,7 +114,10 @@ def _has_twin(one: Recorded, recorded: Sequence[Recorded]) -> bool:
 
 
 def _resolve_exact(
-    exact: Recorded, alike: Sequence[Recorded], absent: Sequence[Recorded], scan: Scan
+    exact: RecordedMessage,
+    alike: Sequence[RecordedMessage],
+    absent: Sequence[RecordedMessage],
+    scan: ScanContext,
 ) -> Resolution:
     """Trust a locator unless another of the same content has left its own.
 
@@ -126,11 +131,11 @@ def _resolve_exact(
 
 
 def _resolve_displaced(
-    listed: Listed,
-    recorded: Sequence[Recorded],
-    alike: Sequence[Recorded],
-    absent: Sequence[Recorded],
-    scan: Scan,
+    listed: ListedMessage,
+    recorded: Sequence[RecordedMessage],
+    alike: Sequence[RecordedMessage],
+    absent: Sequence[RecordedMessage],
+    scan: ScanContext,
 ) -> Resolution:
     """Find out whether a recorded message has moved here."""
     moved = [each for each in absent if each.acknowledged is None]
@@ -143,7 +148,9 @@ def _resolve_displaced(
     return _resolve_copy(listed, recorded)
 
 
-def _resolve_copy(listed: Listed, recorded: Sequence[Recorded]) -> Resolution:
+def _resolve_copy(
+    listed: ListedMessage, recorded: Sequence[RecordedMessage]
+) -> Resolution:
     """Recognise a copy of another source's message, else take it for a new one."""
     copies = [
         each

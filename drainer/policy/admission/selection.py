@@ -31,7 +31,7 @@ def fold(text: str) -> str:
     return text.translate(_FOLD)
 
 
-class Known(NamedTuple):
+class MessageSummary(NamedTuple):
     """What a selection asks about a message."""
 
     id: str
@@ -44,9 +44,9 @@ class Known(NamedTuple):
     size: int | None
 
 
-def known(message: Message, size: int | None) -> Known:
+def known(message: Message, size: int | None) -> MessageSummary:
     """Return what a selection asks about a message that a source listed."""
-    return Known(
+    return MessageSummary(
         id=message.id,
         native_id=message.native_id,
         message_id=message.message_id,
@@ -57,7 +57,7 @@ def known(message: Message, size: int | None) -> Known:
     )
 
 
-class Ids:
+class MessageIds:
     """Messages by name: a drainer id or its beginning, a queue id, a Message-ID."""
 
     __slots__ = ("_heads", "_names")
@@ -75,7 +75,7 @@ class Ids:
         """Whether anything is named."""
         return bool(self._names)
 
-    def name(self, message: Known) -> bool:
+    def name(self, message: MessageSummary) -> bool:
         """Whether a message is one of these."""
         names = self._names
         return (
@@ -85,7 +85,7 @@ class Ids:
         )
 
 
-class Pattern:
+class ExcludePattern:
     """What ``--exclude`` takes: an address, a domain, ``*`` in them, or an id."""
 
     __slots__ = ("_ids", "_is_domain", "_parts", "_side", "_word")
@@ -102,9 +102,9 @@ class Pattern:
         self._is_domain = "@" not in self._word and word != "<>"
         self._parts = self._word.split("*")
         is_plain = "*" not in word and not self._side
-        self._ids = Ids([text] if is_plain else ())
+        self._ids = MessageIds([text] if is_plain else ())
 
-    def hits_message(self, message: Known) -> bool:
+    def hits_message(self, message: MessageSummary) -> bool:
         """Whether it names the message, or its sender."""
         if self._ids and self._ids.name(message):
             return True
@@ -153,15 +153,15 @@ class Selection:
     #: Parts of the spool; ``deferred`` is what lies below it, too.
     queues: tuple[str, ...] = ()
     #: None: whatever its name is.
-    ids: Ids | None = None
-    exclude: tuple[Pattern, ...] = field(default=())
+    ids: MessageIds | None = None
+    exclude: tuple[ExcludePattern, ...] = field(default=())
 
     @property
     def is_all(self) -> bool:
         """Whether nothing is left out."""
         return self == Selection()
 
-    def takes_message(self, message: Known) -> bool:
+    def takes_message(self, message: MessageSummary) -> bool:
         """Whether the message as such is meant; its recipients are another matter."""
         return (
             self._sent_by(message.reverse_path)
@@ -189,7 +189,7 @@ class Selection:
             )
         )
 
-    def takes(self, message: Known, forward_paths: Iterable[str]) -> bool:
+    def takes(self, message: MessageSummary, forward_paths: Iterable[str]) -> bool:
         """Whether a message is meant for the sake of any of its recipients.
 
         One whose recipients are not known counts as one recipient without a name.
@@ -213,7 +213,7 @@ def _in(queue: str, place: str) -> bool:
     return place == queue or place.startswith(f"{queue}/")
 
 
-class Order(enum.StrEnum):
+class SendOrder(enum.StrEnum):
     """In which order messages go, when not as they lie in the spool."""
 
     OLDEST = "oldest"
@@ -224,18 +224,18 @@ class Order(enum.StrEnum):
 
 
 def order_key(
-    order: Order, arrived: datetime, size: int, *, lifetime_began: datetime
+    order: SendOrder, arrived: datetime, size: int, *, lifetime_began: datetime
 ) -> int:
     """Return the number by which messages are sorted.
 
     ``lifetime_began`` is when a message arrived whose lifetime ends now.
     """
-    if order is Order.SMALLEST:
+    if order is SendOrder.SMALLEST:
         return size
     micros = (arrived - _EPOCH) // timedelta(microseconds=1)
-    if order is Order.NEWEST:
+    if order is SendOrder.NEWEST:
         return -micros
-    late = order is Order.DEADLINE and arrived < lifetime_began
+    late = order is SendOrder.DEADLINE and arrived < lifetime_began
     return micros + _LATE * late
 
 
@@ -247,7 +247,7 @@ class Choice:
     #: At most so many messages.
     limit: int | None = None
     #: None: as they lie in the spool, the recipient domains in turn.
-    order: Order | None = None
+    order: SendOrder | None = None
 
     @property
     def is_all(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from datetime import timedelta
 
-from drainer.mail.dsn.model import Action
+from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import (
     NULL_SENDER,
     AddressError,
@@ -18,16 +18,22 @@ from drainer.mail.envelope import (
     domain_of,
     parse_mailbox,
 )
-from drainer.mail.list_markers import Marks
+from drainer.mail.list_markers import ListMarkers
 from drainer.mail.mailbox import ascii_domain, mailbox_key
 from drainer.policy.bounce.evidence import Evidence, judge, proving_signatures
-from drainer.policy.bounce.facts import Facts, Reach, Strength, Trust, is_within
-from drainer.policy.bounce.limits import Limits, Sent, exceeded
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.bounce.facts import (
+    Reachability,
+    SenderFacts,
+    Strength,
+    TrustSettings,
+    is_within,
+)
+from drainer.policy.bounce.limits import ReportLimits, ReportsSent, exceeded
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.runtime.values import dataclass
 
 
-class Answer(enum.StrEnum):
+class BounceAnswer(enum.StrEnum):
     """What the bounce rules say."""
 
     SEND = "send"
@@ -41,10 +47,10 @@ class Answer(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class BounceDecision:
     """The answer, the rule that gave it, and what it was given for."""
 
-    answer: Answer
+    answer: BounceAnswer
     rule: str
     reason: str
     #: What was found, by rule V1 to V7.
@@ -54,7 +60,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Own:
+class OwnIdentity:
     """Who we are to the world."""
 
     hostname: str
@@ -63,18 +69,18 @@ class Own:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class BounceCase:
     """What became of one recipient, and all that is known of its sender."""
 
-    facts: Facts
+    facts: SenderFacts
     recipient: Recipient
-    marks: Marks
-    trust: Trust
-    own: Own
+    marks: ListMarkers
+    trust: TrustSettings
+    own: OwnIdentity
     #: Why the primary refused; None for a message that has not been judged.
-    judgement: Judgement | None = None
+    judgement: Classification | None = None
     #: What would be told: a failure, a delay, or that it was passed on.
-    action: Action = Action.FAILED
+    action: DsnAction = DsnAction.FAILED
     #: ``subject.detail`` of the refusal, and its words.
     detail: str = ""
     words: str = ""
@@ -82,8 +88,8 @@ class Case:
     confirmed: bool = False
     #: This failure was reported already.
     reported: bool = False
-    sent: Sent = field(default_factory=Sent)
-    limits: Limits = field(default_factory=Limits)
+    sent: ReportsSent = field(default_factory=ReportsSent)
+    limits: ReportLimits = field(default_factory=ReportLimits)
     #: Since evidence was looked for first; after ``patience`` "later" becomes "no".
     waited: timedelta = timedelta(0)
     patience: timedelta = timedelta(hours=24)
@@ -94,13 +100,13 @@ class Case:
         return self.facts.reverse_path
 
 
-_Finding = tuple[Answer, str] | None
-_Look = Callable[[Case, Evidence], _Finding]
+_Finding = tuple[BounceAnswer, str] | None
+_Look = Callable[[BounceCase, Evidence], _Finding]
 
 _NOTIFY = {
-    Action.FAILED: "FAILURE",
-    Action.DELAYED: "DELAY",
-    Action.RELAYED: "SUCCESS",
+    DsnAction.FAILED: "FAILURE",
+    DsnAction.DELAYED: "DELAY",
+    DsnAction.RELAYED: "SUCCESS",
 }
 _NOWHERE = ("localhost", "localdomain", "local", "invalid", "onion", "internal", "arpa")
 """Top-level names that lead to no mail server of the world (RFC 6761, RFC 6762)."""
@@ -112,14 +118,14 @@ CONTENT_RULES = re.compile(r"text-(content(-policy|-blocklist)?|policy-as-mechan
 _CONTENT_DETAILS = re.compile(r"6\.\d+|7\.2\d")
 _EVIL = re.compile(r"\b(virus|malware|phish\w*|trojan)\b", re.IGNORECASE)
 _UNREACHABLE = {
-    Reach.NXDOMAIN: "does not exist",
-    Reach.NULL_MX: "takes no mail (null MX)",
-    Reach.NO_ADDRESS: "has no mail server",
-    Reach.OURS: "has only mail servers at private addresses, or is served by us",
+    Reachability.NXDOMAIN: "does not exist",
+    Reachability.NULL_MX: "takes no mail (null MX)",
+    Reachability.NO_ADDRESS: "has no mail server",
+    Reachability.OURS: "has only mail servers at private addresses, or is served by us",
 }
 
 
-def decide(case: Case) -> Decision:
+def decide(case: BounceCase) -> BounceDecision:
     """Return the decision of the first rule that applies."""
     evidence = judge(case.facts, case.recipient, case.trust)
     rule, (answer, reason) = next(
@@ -127,9 +133,9 @@ def decide(case: Case) -> Decision:
         for rule, (_, look) in RULES.items()
         if (found := look(case, evidence)) is not None
     )
-    if answer is Answer.LATER and case.waited >= case.patience:
-        answer, reason = Answer.NO, f"{reason}, and has not for too long"
-    return Decision(
+    if answer is BounceAnswer.LATER and case.waited >= case.patience:
+        answer, reason = BounceAnswer.NO, f"{reason}, and has not for too long"
+    return BounceDecision(
         answer=answer,
         rule=rule,
         reason=reason,
@@ -141,111 +147,111 @@ def decide(case: Case) -> Decision:
 # ---- the rules
 
 
-def _is_open(case: Case, _: Evidence) -> _Finding:
-    if case.action is not Action.FAILED:
+def _is_open(case: BounceCase, _: Evidence) -> _Finding:
+    if case.action is not DsnAction.FAILED:
         return None
     judgement = case.judgement
     if judgement is None or judgement.verdict is not Verdict.BOUNCE:
-        return Answer.UNDECIDED, "the failure is not final"
+        return BounceAnswer.UNDECIDED, "the failure is not final"
     if judgement.scope not in (Scope.RECIPIENT, Scope.MESSAGE):
-        return Answer.UNDECIDED, f"the refusal is about the {judgement.scope}"
+        return BounceAnswer.UNDECIDED, f"the refusal is about the {judgement.scope}"
     if not case.confirmed:
-        return Answer.UNDECIDED, "the refusal is not confirmed"
+        return BounceAnswer.UNDECIDED, "the refusal is not confirmed"
     return None
 
 
-def _is_null(case: Case, _: Evidence) -> _Finding:
+def _is_null(case: BounceCase, _: Evidence) -> _Finding:
     if case.sender == NULL_SENDER:
-        return Answer.NEVER, "the sender is <> (RFC 5321 4.5.5)"
+        return BounceAnswer.NEVER, "the sender is <> (RFC 5321 4.5.5)"
     return None
 
 
-def _is_unwanted(case: Case, _: Evidence) -> _Finding:
+def _is_unwanted(case: BounceCase, _: Evidence) -> _Finding:
     notify = {each.upper() for each in case.recipient.notify}
-    if not notify and case.action is not Action.RELAYED:
+    if not notify and case.action is not DsnAction.RELAYED:
         return None  # failures, and delays, unless the client says otherwise
     if _NOTIFY[case.action] in notify:
         return None
     asked = ",".join(sorted(notify)) or "nothing"
-    return Answer.NEVER, f"NOTIFY asks for {asked} (RFC 3461 4.1)"
+    return BounceAnswer.NEVER, f"NOTIFY asks for {asked} (RFC 3461 4.1)"
 
 
-def _is_no_address(case: Case, _: Evidence) -> _Finding:
+def _is_no_address(case: BounceCase, _: Evidence) -> _Finding:
     try:
         parse_mailbox(case.sender)
     except AddressError as error:
-        return Answer.NO, str(error)
+        return BounceAnswer.NO, str(error)
     domain = domain_of(case.sender)
     if domain.startswith("["):
-        return Answer.NO, f"{domain} is an address, not a domain"
+        return BounceAnswer.NO, f"{domain} is an address, not a domain"
     if "." not in domain or domain.rpartition(".")[2] in _NOWHERE:
-        return Answer.NO, f"{domain or case.sender} is no domain of the Internet"
+        return BounceAnswer.NO, f"{domain or case.sender} is no domain of the Internet"
     if not case.facts.domain:
-        return Answer.NO, f"{domain} is no DNS name"
+        return BounceAnswer.NO, f"{domain} is no DNS name"
     return None
 
 
-def _is_loop(case: Case, _: Evidence) -> _Finding:
+def _is_loop(case: BounceCase, _: Evidence) -> _Finding:
     sender = mailbox_key(case.sender, case.limits.tag_delimiters)
     if sender == mailbox_key(case.own.reporter, case.limits.tag_delimiters):
-        return Answer.NEVER, "the sender is the address of our own reports"
+        return BounceAnswer.NEVER, "the sender is the address of our own reports"
     local, _at, domain = sender.rpartition("@")
     at_home = domain == case.own.hostname.lower().rstrip(".")
     if local in (_OWN_ROBOTS if at_home else _ROBOTS):
-        return Answer.NEVER, f"{local} is a robot"
+        return BounceAnswer.NEVER, f"{local} is a robot"
     return None
 
 
-def _is_report(case: Case, _: Evidence) -> _Finding:
+def _is_report(case: BounceCase, _: Evidence) -> _Finding:
     if case.marks.report:
-        return Answer.NEVER, f"it is a report itself ({case.marks.report})"
+        return BounceAnswer.NEVER, f"it is a report itself ({case.marks.report})"
     return None
 
 
-def _is_automatic(case: Case, evidence: Evidence) -> _Finding:
+def _is_automatic(case: BounceCase, evidence: Evidence) -> _Finding:
     kind = case.marks.auto_submitted
     if kind in ("", "no"):
         return None
     proven = evidence.strength in (Strength.PROVEN, Strength.LATER)
-    if kind == "auto-generated" and proven and case.action is not Action.DELAYED:
+    if kind == "auto-generated" and proven and case.action is not DsnAction.DELAYED:
         return None  # shops and cron jobs want to know; G13 has the last word
-    return Answer.NO, f"Auto-Submitted: {kind} (RFC 3834 5)"
+    return BounceAnswer.NO, f"Auto-Submitted: {kind} (RFC 3834 5)"
 
 
-def _is_suppressed(case: Case, _: Evidence) -> _Finding:
+def _is_suppressed(case: BounceCase, _: Evidence) -> _Finding:
     if case.marks.suppressed:
-        return Answer.NO, "X-Auto-Response-Suppress asks for none"
+        return BounceAnswer.NO, "X-Auto-Response-Suppress asks for none"
     return None
 
 
-def _is_bulk(case: Case, _: Evidence) -> _Finding:
-    if case.action is Action.DELAYED and (
+def _is_bulk(case: BounceCase, _: Evidence) -> _Finding:
+    if case.action is DsnAction.DELAYED and (
         case.marks.is_list or case.marks.precedence in ("bulk", "junk", "list")
     ):
-        return Answer.NO, "lists are not told of delays"
+        return BounceAnswer.NO, "lists are not told of delays"
     if case.marks.precedence not in ("bulk", "junk"):
         return None
     if case.marks.is_list or _is_verp(case):
         return None  # list managers live on reports; G13 has the last word
-    return Answer.NO, f"Precedence: {case.marks.precedence}, and no list"
+    return BounceAnswer.NO, f"Precedence: {case.marks.precedence}, and no list"
 
 
-def _is_verp(case: Case) -> bool:
+def _is_verp(case: BounceCase) -> bool:
     user, _, domain = case.recipient.forward_path.lower().rpartition("@")
     return f"{user}={domain}" in case.sender.lower()
 
 
-def _is_content(case: Case, _: Evidence) -> _Finding:
+def _is_content(case: BounceCase, _: Evidence) -> _Finding:
     rule = case.judgement.rule if case.judgement else ""
     refused = CONTENT_RULES.fullmatch(rule) or _CONTENT_DETAILS.fullmatch(case.detail)
     if case.marks.virus or (refused and _EVIL.search(case.words)):
-        return Answer.NEVER, f"a virus or a fraud ({case.marks.virus or rule})"
+        return BounceAnswer.NEVER, f"a virus or a fraud ({case.marks.virus or rule})"
     if case.marks.spam or refused:
-        return Answer.NO, f"refused for its content ({case.marks.spam or rule})"
+        return BounceAnswer.NO, f"refused for its content ({case.marks.spam or rule})"
     return None
 
 
-def _is_protected(case: Case, evidence: Evidence) -> _Finding:
+def _is_protected(case: BounceCase, evidence: Evidence) -> _Finding:
     facts, recipient = case.facts, case.recipient
     path = recipient.original or recipient.forward_path
     ours = case.trust.relay_domains | {ascii_domain(domain_of(path))} - {""}
@@ -258,39 +264,39 @@ def _is_protected(case: Case, evidence: Evidence) -> _Finding:
     if any(each.domain == facts.domain for each in signatures):
         return None
     if evidence["V4"].strength is Strength.LATER:
-        return Answer.LATER, f"{facts.domain} is ours; {evidence['V4'].found}"
-    return Answer.NO, f"{facts.domain} is ours: that is the commonest forgery"
+        return BounceAnswer.LATER, f"{facts.domain} is ours; {evidence['V4'].found}"
+    return BounceAnswer.NO, f"{facts.domain} is ours: that is the commonest forgery"
 
 
-def _is_unreachable(case: Case, _: Evidence) -> _Finding:
+def _is_unreachable(case: BounceCase, _: Evidence) -> _Finding:
     reach = case.facts.reach
-    if reach is Reach.LATER:
-        return Answer.LATER, f"DNS of {case.facts.domain} did not answer in time"
+    if reach is Reachability.LATER:
+        return BounceAnswer.LATER, f"DNS of {case.facts.domain} did not answer in time"
     words = _UNREACHABLE.get(reach)
-    return (Answer.NO, f"{case.facts.domain} {words}") if words else None
+    return (BounceAnswer.NO, f"{case.facts.domain} {words}") if words else None
 
 
-def _is_unproven(_: Case, evidence: Evidence) -> _Finding:
+def _is_unproven(_: BounceCase, evidence: Evidence) -> _Finding:
     match evidence.strength:
         case Strength.PROVEN:
             return None
         case Strength.LATER:
-            return Answer.LATER, "DNS did not answer what would prove the sender"
+            return BounceAnswer.LATER, "DNS did not answer what would prove the sender"
         case Strength.WEAK:
-            return Answer.NO, "what speaks for the sender is too weak"
+            return BounceAnswer.NO, "what speaks for the sender is too weak"
         case Strength.NOT:
-            return Answer.NO, "nothing proves the sender"
+            return BounceAnswer.NO, "nothing proves the sender"
 
 
-def _is_too_much(case: Case, _: Evidence) -> _Finding:
+def _is_too_much(case: BounceCase, _: Evidence) -> _Finding:
     if case.reported:
-        return Answer.NO, "this failure was reported already"
+        return BounceAnswer.NO, "this failure was reported already"
     words = exceeded(case.limits, case.sent)
-    return (Answer.NO, words) if words else None
+    return (BounceAnswer.NO, words) if words else None
 
 
-def _is_due(_: Case, evidence: Evidence) -> _Finding:
-    return Answer.SEND, f"the sender is proven by {evidence.by}"
+def _is_due(_: BounceCase, evidence: Evidence) -> _Finding:
+    return BounceAnswer.SEND, f"the sender is proven by {evidence.by}"
 
 
 RULES: Mapping[str, tuple[str, _Look]] = {

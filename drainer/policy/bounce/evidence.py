@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from drainer.mail.envelope import Recipient
 from drainer.mail.mailbox import mailbox_key
 from drainer.policy.bounce.facts import (
-    Claim,
-    Facts,
-    Signature,
+    AuthResult,
+    DkimSignature,
+    SenderFacts,
+    SpfTerm,
     Strength,
-    Term,
-    Trust,
+    TrustSettings,
     is_private,
     is_within,
     parse_address,
@@ -36,7 +36,7 @@ _LATE = ("V3", "V4", "V5", "V7")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class EvidenceRow:
     """What one rule found."""
 
     rule: str
@@ -53,11 +53,11 @@ class Evidence:
     strength: Strength
     #: The rule that decided, or 'V3+V4'; '' when nothing proves the sender.
     by: str
-    rows: tuple[Row, ...]
+    rows: tuple[EvidenceRow, ...]
     #: The proof is strong enough to return the whole original.
     may_return: bool = False
 
-    def __getitem__(self, rule: str) -> Row:
+    def __getitem__(self, rule: str) -> EvidenceRow:
         """Return a rule's row."""
         return next(row for row in self.rows if row.rule == rule)
 
@@ -69,15 +69,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    facts: Facts
+    facts: SenderFacts
     recipient: Recipient
-    trust: Trust
+    trust: TrustSettings
 
 
 _Answer = tuple[Strength, str]
 
 
-def judge(facts: Facts, recipient: Recipient, trust: Trust) -> Evidence:
+def judge(facts: SenderFacts, recipient: Recipient, trust: TrustSettings) -> Evidence:
     """Apply V1 to V7 for one recipient, which a signature must name (rule V4)."""
     case = _Case(facts=facts, recipient=recipient, trust=trust)
     rows = []
@@ -86,14 +86,16 @@ def judge(facts: Facts, recipient: Recipient, trust: Trust) -> Evidence:
         reason = facts.skipped.get(rule)
         if reason and strength is Strength.NOT:
             found = reason
-        rows.append(Row(rule=rule, strength=strength, found=found, late=rule in _LATE))
+        rows.append(
+            EvidenceRow(rule=rule, strength=strength, found=found, late=rule in _LATE)
+        )
     strength, by = _sum(rows, case)
     return Evidence(
         strength=strength, by=by, rows=tuple(rows), may_return=_may_return(by, case)
     )
 
 
-def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
+def _sum(rows: Iterable[EvidenceRow], case: _Case) -> tuple[Strength, str]:
     found = {row.rule: row.strength for row in rows}
     for rule, strength in found.items():
         if strength is Strength.PROVEN:
@@ -111,7 +113,7 @@ def _sum(rows: Iterable[Row], case: _Case) -> tuple[Strength, str]:
     return Strength.NOT, ""
 
 
-def _vouches(claim: Claim, facts: Facts) -> bool:
+def _vouches(claim: AuthResult, facts: SenderFacts) -> bool:
     """Whether a claim is of a signature of the sender's mailbox, as V4 asks."""
     return (
         claim.method == "dkim"
@@ -172,7 +174,7 @@ def _spf(case: _Case) -> _Answer:
     return _weigh(facts.spf.path, address.version, case.trust)
 
 
-def _weigh(path: tuple[Term, ...], version: int, trust: Trust) -> _Answer:
+def _weigh(path: tuple[SpfTerm, ...], version: int, trust: TrustSettings) -> _Answer:
     """Say what an SPF pass proves: some records let everybody pass."""
     if not path:
         return Strength.NOT, "SPF pass by an unknown term"
@@ -195,12 +197,12 @@ def _weigh(path: tuple[Term, ...], version: int, trust: Trust) -> _Answer:
     return Strength.PROVEN, words
 
 
-def proving_signatures(facts: Facts, recipient: Recipient) -> list[Signature]:
+def proving_signatures(facts: SenderFacts, recipient: Recipient) -> list[DkimSignature]:
     """Return the signatures that prove a sender: both mailboxes are in them."""
     return [s for s in _own_signatures(facts) if _names(s, recipient)]
 
 
-def _own_signatures(facts: Facts) -> list[Signature]:
+def _own_signatures(facts: SenderFacts) -> list[DkimSignature]:
     """Return the valid signatures that vouch for the very mailbox of the sender.
 
     Of its own domain, or one above it: below a domain others may sign.
@@ -214,7 +216,7 @@ def _own_signatures(facts: Facts) -> list[Signature]:
     ]
 
 
-def _valid_signatures(facts: Facts) -> list[Signature]:
+def _valid_signatures(facts: SenderFacts) -> list[DkimSignature]:
     aligned = (each for each in facts.signatures if _is_aligned(each, facts))
     return [each for each in aligned if each.state is Strength.PROVEN]
 
@@ -245,7 +247,7 @@ def _dkim(case: _Case) -> _Answer:
     )
 
 
-def _is_aligned(signature: Signature, facts: Facts) -> bool:
+def _is_aligned(signature: DkimSignature, facts: SenderFacts) -> bool:
     if not facts.domain:
         return False
     if facts.dmarc.strict_dkim and facts.dmarc.organisation == facts.organisation:
@@ -253,13 +255,13 @@ def _is_aligned(signature: Signature, facts: Facts) -> bool:
     return signature.organisation == facts.organisation
 
 
-def _is_sure(signature: Signature, facts: Facts) -> bool:
+def _is_sure(signature: DkimSignature, facts: SenderFacts) -> bool:
     """Whether it is aligned even if the policy, which nobody told us, is strict."""
     unknown = facts.dmarc.later and facts.dmarc.organisation == facts.organisation
     return signature.domain == facts.domain or not unknown
 
 
-def _names(signature: Signature, recipient: Recipient) -> bool:
+def _names(signature: DkimSignature, recipient: Recipient) -> bool:
     """Whether it covers the recipient of the envelope; ORCPT is the client's word."""
     path = recipient.original or recipient.forward_path
     return mailbox_key(path) in signature.addressees
@@ -290,12 +292,14 @@ def _results(case: _Case) -> _Answer:
     return Strength.WEAK, _said(claims)
 
 
-def _said(claims: list[Claim]) -> str:
+def _said(claims: list[AuthResult]) -> str:
     words = ", ".join(f"{claim.method}=pass ({claim.domain})" for claim in claims)
     return f"{claims[0].authserv_id} says {words}"
 
 
-def _about_sender(case: _Case, claims: tuple[Claim, ...] | None = None) -> list[Claim]:
+def _about_sender(
+    case: _Case, claims: tuple[AuthResult, ...] | None = None
+) -> list[AuthResult]:
     """Return the claims about the sender's domain that our own look does not belie.
 
     By default those of V6.
@@ -305,7 +309,7 @@ def _about_sender(case: _Case, claims: tuple[Claim, ...] | None = None) -> list[
     return [claim for claim in claims if _counts(claim, case)]
 
 
-def _counts(claim: Claim, case: _Case) -> bool:
+def _counts(claim: AuthResult, case: _Case) -> bool:
     facts = case.facts
     if claim.method == "spf":
         passes = facts.spf is not None and facts.spf.result == "pass"

@@ -36,7 +36,7 @@ class Strength(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Term:
+class SpfTerm:
     """One step on the way to an SPF result: a term of the record of ``domain``."""
 
     domain: str
@@ -54,17 +54,17 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spf:
+class SpfResult:
     """The result for the MAIL FROM identity (RFC 7208 2.4)."""
 
     result: str
     #: Of a pass, from the sender's own record down to the term that matched.
-    path: tuple[Term, ...] = ()
+    path: tuple[SpfTerm, ...] = ()
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
+class DkimSignature:
     """One DKIM signature, as it was at reception as far as that can be told."""
 
     domain: str
@@ -83,7 +83,7 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dmarc:
+class DmarcPolicy:
     """The author's domain, and the policy that it publishes."""
 
     #: '' when there is not exactly one author.
@@ -98,7 +98,7 @@ class Dmarc:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class AuthResult:
     """A positive result that a trusted Authentication-Results field states."""
 
     #: spf, dkim or dmarc.
@@ -116,13 +116,13 @@ class Chain:
     """What an ARC chain says whose sealers the operator believes (RFC 8617)."""
 
     #: What its first sealer stated positively.
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[AuthResult, ...] = ()
     detail: str = ""
     #: DNS did not answer: it may hold.
     later: bool = False
 
 
-class Reach(enum.StrEnum):
+class Reachability(enum.StrEnum):
     """Whether mail can be sent to a domain at all, as DNS says now."""
 
     YES = "yes"
@@ -134,7 +134,7 @@ class Reach(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class SenderFacts:
     """What was found about one message's sender."""
 
     reverse_path: str = ""
@@ -146,12 +146,12 @@ class Facts:
     #: Address of the client, from the spool's own record; '' = unknown.
     client: str = ""
     login: str = ""
-    spf: Spf | None = None
-    signatures: tuple[Signature, ...] = ()
-    dmarc: Dmarc = field(default_factory=Dmarc)
-    claims: tuple[Claim, ...] = ()
+    spf: SpfResult | None = None
+    signatures: tuple[DkimSignature, ...] = ()
+    dmarc: DmarcPolicy = field(default_factory=DmarcPolicy)
+    claims: tuple[AuthResult, ...] = ()
     chain: Chain = field(default_factory=Chain)
-    reach: Reach = Reach.YES
+    reach: Reachability = Reachability.YES
     #: Why something was not looked at, by rule: {"V4": "larger than 32 MB"}.
     skipped: Mapping[str, str] = field(default_factory=dict)
 
@@ -162,7 +162,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
+class TrustSettings:
     """What the operator says."""
 
     #: Domains that the backup takes mail for, in ASCII; their subdomains are meant too.

@@ -19,7 +19,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ReportLimits:
     """The most reports that may leave to a mailbox, to a domain, and in all."""
 
     sender_per_hour: int = 3
@@ -32,7 +32,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class ReportsSent:
     """The reports that left already."""
 
     sender_last_hour: int = 0
@@ -42,7 +42,7 @@ class Sent:
     this_run: int = 0
 
 
-def exceeded(limits: Limits, sent: Sent) -> str:
+def exceeded(limits: ReportLimits, sent: ReportsSent) -> str:
     """Say which limit one more report would break; '' for none."""
     for count, limit, words in (
         (sent.sender_last_hour, limits.sender_per_hour, "to this sender in an hour"),
@@ -57,7 +57,7 @@ def exceeded(limits: Limits, sent: Sent) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class ReportedRecipient:
     """A recipient of whom a sender is told, or was."""
 
     at: datetime
@@ -75,32 +75,32 @@ class Told:
         return self.organisation or domain_of(mailbox_key(self.sender))
 
 
-class Tally:
+class ReportTally:
     """What was let go, by whomever, as it counts against the next report."""
 
-    def __init__(self, told: Iterable[Told]) -> None:
+    def __init__(self, told: Iterable[ReportedRecipient]) -> None:
         """Count what was told already."""
         self._keys: set[str] = set()
-        self._reports: dict[Hashable, Told] = {}
+        self._reports: dict[Hashable, ReportedRecipient] = {}
         for each in told:
             self.add(each)
 
-    def add(self, told: Told) -> None:
+    def add(self, told: ReportedRecipient) -> None:
         """Count one more; another recipient of the same report adds nothing."""
         self._keys.add(told.key)
         self._reports.setdefault(told.report, told)
 
-    def knows(self, told: Told) -> bool:
+    def knows(self, told: ReportedRecipient) -> bool:
         """Whether the same failure was told of."""
         return told.key in self._keys
 
-    def before(self, told: Told, tag_delimiters: str = "") -> Sent:
+    def before(self, told: ReportedRecipient, tag_delimiters: str = "") -> ReportsSent:
         """Return what was sent when this is to be: nothing, if it joins a report.
 
         All spellings of a mailbox count as one.
         """
         if told.report in self._reports:
-            return Sent()
+            return ReportsSent()
         others = self._reports.values()
         day = [each for each in others if each.at > told.at - DAY]
         hour = [each for each in day if each.at > told.at - HOUR]
@@ -109,7 +109,7 @@ class Tally:
             for these in (day, hour)
         )
         mine = mailbox_key(told.sender, tag_delimiters)
-        return Sent(
+        return ReportsSent(
             sender_last_hour=by_hour.count(mine),
             sender_last_day=by_day.count(mine),
             domain_last_hour=sum(each.domain == told.domain for each in hour),

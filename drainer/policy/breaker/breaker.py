@@ -15,7 +15,7 @@ import enum
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from drainer.policy.classify.verdict import Judgement
+from drainer.policy.classify.verdict import Classification
 from drainer.runtime.values import dataclass
 
 MESSAGES_TO_TRY = 3
@@ -46,7 +46,7 @@ class Phase(enum.StrEnum):
     MESSAGES = "messages"
 
 
-class Outcome(enum.StrEnum):
+class CanaryOutcome(enum.StrEnum):
     """What the canary was told."""
 
     ACCEPTED = "accepted"
@@ -60,7 +60,7 @@ class Cause:
 
     #: early, stop, run, ratio, storm, contradiction (of an address known good), learnt
     trigger: str
-    judgement: Judgement
+    judgement: Classification
     #: The primary's words, or the system's.
     reply: str
     sender_domain: str = ""
@@ -193,7 +193,7 @@ def succeeded(breaker: CircuitBreaker) -> CircuitBreaker:
 
 
 def answered(
-    breaker: CircuitBreaker, outcome: Outcome, reply: str, now: datetime
+    breaker: CircuitBreaker, outcome: CanaryOutcome, reply: str, now: datetime
 ) -> CircuitBreaker:
     """Return the breaker after the canary came back.
 
@@ -203,10 +203,10 @@ def answered(
     """
     if breaker.state is not BreakerState.PROBING or breaker.phase is not Phase.CANARY:
         return breaker
-    if outcome is Outcome.REFUSED:
+    if outcome is CanaryOutcome.REFUSED:
         cause = replace(breaker.cause, reply=reply) if breaker.cause else None
         return _open(breaker, now, cause)
-    if outcome is Outcome.ACCEPTED and not breaker.reopening:
+    if outcome is CanaryOutcome.ACCEPTED and not breaker.reopening:
         return _close(breaker)
     return replace(breaker, phase=Phase.MESSAGES, tried=0)
 

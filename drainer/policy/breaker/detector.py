@@ -11,7 +11,7 @@ from drainer.mail.reply import Reply, Stage
 from drainer.policy.breaker.breaker import Cause
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.normalize import masked
-from drainer.policy.classify.verdict import Judgement, Verdict
+from drainer.policy.classify.verdict import Classification, Verdict
 from drainer.runtime.values import dataclass
 
 SLOW_SECONDS, SLOW_RUN = 30.0, 10
@@ -53,12 +53,12 @@ def is_unknown_user(rule: str) -> bool:
     return rule in _UNKNOWN_USER
 
 
-def is_vote(judgement: Judgement) -> bool:
+def is_vote(judgement: Classification) -> bool:
     """Whether a recipient waits, and the reply names our address or our rate."""
     return judgement.verdict is Verdict.RETRY_LONG and judgement.rule in _VOTES
 
 
-def is_storm(judgement: Judgement, answer: Answer) -> bool:
+def is_storm(judgement: Classification, answer: Answer) -> bool:
     """Whether a temporary refusal is about the primary, and no greylisting."""
     return (
         judgement.verdict is Verdict.RETRY
@@ -70,7 +70,7 @@ def is_storm(judgement: Judgement, answer: Answer) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
+class DetectorThresholds:
     """How much it takes to be suspicious."""
 
     #: Refusals of the same kind in a row; one less where the reply says little.
@@ -83,18 +83,18 @@ class Windows:
     first_votes: int = 5
 
 
-USUAL_WINDOWS = Windows()
+USUAL_WINDOWS = DetectorThresholds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Refusal:
     """One recipient's ending, as a detector sees it."""
 
     sender_domain: str
     recipient: str
     recipient_domain: str
     stage: Stage
-    judgement: Judgement
+    judgement: Classification
     answer: Answer
     #: The same message has met a refusal of us before.
     again: bool = False
@@ -144,7 +144,7 @@ class _Run:
     recipients: set[str] = field(default_factory=set)
     domains: set[str] = field(default_factory=set)
 
-    def add(self, seen: Seen, fingerprint: str) -> int:
+    def add(self, seen: Refusal, fingerprint: str) -> int:
         """Take one more; return how many distinct ones there are."""
         if fingerprint != self.fingerprint:
             self.fingerprint = fingerprint
@@ -160,10 +160,12 @@ class _Run:
         self.domains.clear()
 
 
-class Detector:
+class RefusalDetector:
     """What was seen of one scope lately."""
 
-    def __init__(self, windows: Windows = USUAL_WINDOWS, *, domains: int = 1) -> None:
+    def __init__(
+        self, windows: DetectorThresholds = USUAL_WINDOWS, *, domains: int = 1
+    ) -> None:
         """Suspect only what concerns at least so many recipient domains."""
         self._windows = windows
         self._domains = domains
@@ -182,7 +184,7 @@ class Detector:
             self._storm.clear()
         self._vote(recipient, domain, refused=False)
 
-    def refused(self, seen: Seen, now: datetime) -> Cause | None:
+    def refused(self, seen: Refusal, now: datetime) -> Cause | None:
         """Take note of a refusal for good; return what it makes suspicious."""
         fingerprint = seen.fingerprint
         count = self._run.add(seen, fingerprint)
@@ -196,7 +198,7 @@ class Detector:
             return seen.cause("ratio")
         return None
 
-    def delayed(self, seen: Seen) -> bool:
+    def delayed(self, seen: Refusal) -> bool:
         """Take note of a temporary refusal; True when so many are suspicious."""
         self._storm.add(seen, seen.fingerprint)
         if len(self._storm.recipients) < STORM:
@@ -246,7 +248,7 @@ class Detector:
             return enough and len(against) == len(self._votes)
         return 2 * len(against) > len(self._votes)
 
-    def _enough(self, seen: Seen) -> int:
+    def _enough(self, seen: Refusal) -> int:
         """Return how many refusals of its kind in a row are suspicious."""
         if seen.content:
             return self._windows.contents

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from drainer.mail.reply import Stage
-from drainer.policy.breaker.detector import AFTER_RCPT, Detector
+from drainer.policy.breaker.detector import AFTER_RCPT, RefusalDetector
 
 STOPS_TOLERATED = 5
 """Messages in a row that met a refusal of us, before the scope is suspected again.
@@ -18,10 +18,10 @@ Others were welcome shortly before: a stranger may have sent these."""
 
 
 @dataclass(slots=True)
-class ScopeMemory:
+class BreakerHistory:
     """What is remembered of one scope, beside its breaker."""
 
-    detector: Detector
+    detector: RefusalDetector
     #: The two sender domains that were delivered last, and when.
     delivered: dict[str, datetime] = field(default_factory=dict)
     #: When the canary's known-good recipient was accepted last.

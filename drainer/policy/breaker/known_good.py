@@ -13,7 +13,7 @@ MAX_CANARY = 3
 """Known-good recipients that one canary asks for."""
 
 
-class Known:
+class KnownGoodRecipients:
     """What must exist, as far as it is known."""
 
     def __init__(self, good: Iterable[str] = (), sender: str = "") -> None:

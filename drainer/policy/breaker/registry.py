@@ -12,27 +12,32 @@ from datetime import datetime, timedelta
 
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.breaker import breaker as breakers
-from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Outcome
+from drainer.policy.breaker.breaker import (
+    BreakerState,
+    CanaryOutcome,
+    Cause,
+    CircuitBreaker,
+)
 from drainer.policy.breaker.detector import (
     AFTER_RCPT,
     USUAL_WINDOWS,
-    Detector,
-    Seen,
-    Windows,
+    DetectorThresholds,
+    Refusal,
+    RefusalDetector,
     is_storm,
     is_unknown_user,
     is_vote,
 )
-from drainer.policy.breaker.history import ScopeMemory
-from drainer.policy.breaker.known_good import Known
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.breaker.history import BreakerHistory
+from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 ROUTE = ""
 """The name of the scope that holds all the others."""
 MAX_DOMAINS = 10_000
 MAX_VOUCHED = 3
 """Canaries in a row that answer for a scope to which nothing was delivered."""
-_SLOW = Judgement(
+_SLOW = Classification(
     verdict=Verdict.STOP,
     scope=Scope.ROUTE,
     rule="slow",
@@ -41,15 +46,15 @@ _SLOW = Judgement(
 )
 
 
-class Scopes:
+class BreakerRegistry:
     """The breakers of a primary, what moves them, and whom they keep waiting."""
 
     def __init__(
         self,
         pauses: tuple[timedelta, ...],
-        known: Known,
+        known: KnownGoodRecipients,
         moved: Callable[[CircuitBreaker, CircuitBreaker], None],
-        windows: Windows = USUAL_WINDOWS,
+        windows: DetectorThresholds = USUAL_WINDOWS,
     ) -> None:
         """Start with mail flowing; ``moved`` is called with old and new breaker."""
         self._windows = windows
@@ -61,8 +66,8 @@ class Scopes:
         self.brake = False
         #: Breakers of domains that are not as at the start.
         self.domains: dict[str, CircuitBreaker] = {}
-        self._memory: dict[str, ScopeMemory] = {}
-        self._route_memory = ScopeMemory(Detector(windows, domains=2))
+        self._memory: dict[str, BreakerHistory] = {}
+        self._route_memory = BreakerHistory(RefusalDetector(windows, domains=2))
         #: Since when messages probe a scope: what began before is no probe.
         self.since: dict[str, datetime] = {}
         #: What this attempt has counted: a scope, and whether it was a refusal of us.
@@ -109,7 +114,7 @@ class Scopes:
         )
 
     def contradicted_stop(
-        self, judgement: Judgement, domain: str, stage: Stage, since: datetime
+        self, judgement: Classification, domain: str, stage: Stage, since: datetime
     ) -> bool:
         """Whether others have passed since a message met a refusal of us.
 
@@ -148,7 +153,7 @@ class Scopes:
             self._moved(before, after)
 
     def observe(
-        self, attempt: Sequence[Seen], reverse_path: str, now: datetime
+        self, attempt: Sequence[Refusal], reverse_path: str, now: datetime
     ) -> None:
         """Take note of how one message's attempt ended, recipient by recipient.
 
@@ -161,7 +166,7 @@ class Scopes:
             else:
                 self._not_delivered(seen, now)
 
-    def _delivered(self, seen: Seen, reverse_path: str, now: datetime) -> None:
+    def _delivered(self, seen: Refusal, reverse_path: str, now: datetime) -> None:
         domain = seen.recipient_domain
         self.known.learn(seen.recipient, domain, reverse_path)
         for scope, memory in self._both(domain):
@@ -171,7 +176,7 @@ class Scopes:
             if scope == ROUTE or scope in self.domains:
                 self.apply(scope, breakers.succeeded)
 
-    def _not_delivered(self, seen: Seen, now: datetime) -> None:
+    def _not_delivered(self, seen: Refusal, now: datetime) -> None:
         verdict = seen.judgement.verdict
         if verdict is Verdict.STOP:
             self._stopped(seen, now)
@@ -195,7 +200,7 @@ class Scopes:
     def canary(
         self,
         scope: str,
-        outcome: Outcome,
+        outcome: CanaryOutcome,
         reply: str,
         now: datetime,
         *,
@@ -208,10 +213,10 @@ class Scopes:
         """
         cause = self.breaker(scope).cause
         if taken and cause is not None and cause.trigger == "stop":
-            outcome = Outcome.ACCEPTED
-        if outcome is Outcome.REFUSED:
+            outcome = CanaryOutcome.ACCEPTED
+        if outcome is CanaryOutcome.REFUSED:
             self._memory_of(scope).forget()
-        if outcome is Outcome.ACCEPTED:
+        if outcome is CanaryOutcome.ACCEPTED:
             self.welcome(scope, now)
             if cause is not None:
                 self._memory_of(scope).detector.mute(cause.fingerprint, now)
@@ -221,7 +226,7 @@ class Scopes:
             scope, lambda breaker: breakers.answered(breaker, outcome, reply, now)
         )
 
-    def _vouched(self, scope: str) -> Outcome:
+    def _vouched(self, scope: str) -> CanaryOutcome:
         """Return what an accepted canary proves after refusals of us.
 
         One from the null sender is exempt from much, and any canary may be: while
@@ -230,9 +235,9 @@ class Scopes:
         memory = self._memory_of(scope)
         most = MAX_VOUCHED if self.known.sender else 1
         if not memory.took and memory.vouched >= most:
-            return Outcome.UNCLEAR
+            return CanaryOutcome.UNCLEAR
         memory.vouch()
-        return Outcome.ACCEPTED
+        return CanaryOutcome.ACCEPTED
 
     def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
         """Take note that a known-good recipient of a domain was refused.
@@ -269,7 +274,7 @@ class Scopes:
 
     # --- refusals
 
-    def _stopped(self, seen: Seen, now: datetime) -> None:
+    def _stopped(self, seen: Refusal, now: datetime) -> None:
         cause = seen.cause("stop")
         domain = seen.recipient_domain
         scope = domain if seen.judgement.scope is Scope.DOMAIN else ROUTE
@@ -301,7 +306,7 @@ class Scopes:
             if scope != domain
         )
 
-    def _refused(self, seen: Seen, now: datetime) -> None:
+    def _refused(self, seen: Refusal, now: datetime) -> None:
         domain = seen.recipient_domain
         found = {
             scope: cause
@@ -321,7 +326,7 @@ class Scopes:
             if about and self._is_probe(scope, seen) and self._is_first(scope, seen):
                 self.apply(scope, lambda breaker: breakers.refused(breaker, now))
 
-    def _is_first(self, scope: str, seen: Seen) -> bool:
+    def _is_first(self, scope: str, seen: Refusal) -> bool:
         """Whether this attempt has not counted the same on that scope yet."""
         key = (scope, seen.judgement.verdict is Verdict.STOP)
         if key in self._counted:
@@ -329,7 +334,7 @@ class Scopes:
         self._counted.add(key)
         return True
 
-    def _delayed(self, seen: Seen, now: datetime) -> None:
+    def _delayed(self, seen: Refusal, now: datetime) -> None:
         """Let the route rest when the primary itself is sick."""
         if not is_storm(seen.judgement, seen.answer):
             self.apply(ROUTE, breakers.heard)
@@ -342,7 +347,7 @@ class Scopes:
         if self._route_memory.detector.delayed(seen):
             self.apply(ROUTE, lambda breaker: breakers.suspect(breaker, storm, now))
 
-    def _is_probe(self, scope: str, seen: Seen) -> bool:
+    def _is_probe(self, scope: str, seen: Refusal) -> bool:
         """Whether an attempt began after messages began to probe."""
         since = self.since.get(scope)
         return since is None or seen.began is None or seen.began >= since
@@ -357,19 +362,21 @@ class Scopes:
         else:
             self.domains[breaker.scope] = breaker
 
-    def _both(self, domain: str) -> Sequence[tuple[str, ScopeMemory]]:
+    def _both(self, domain: str) -> Sequence[tuple[str, BreakerHistory]]:
         if not domain:
             return ((ROUTE, self._route_memory),)
         return ((domain, self._memory_of(domain)), (ROUTE, self._route_memory))
 
-    def _memory_of(self, scope: str) -> ScopeMemory:
+    def _memory_of(self, scope: str) -> BreakerHistory:
         if scope == ROUTE:
             return self._route_memory
         memory = self._memory.get(scope)
         if memory is None:
             if len(self._memory) >= MAX_DOMAINS:
                 del self._memory[next(iter(self._memory))]
-            memory = self._memory[scope] = ScopeMemory(Detector(self._windows))
+            memory = self._memory[scope] = BreakerHistory(
+                RefusalDetector(self._windows)
+            )
         return memory
 
 

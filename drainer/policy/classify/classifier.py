@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
-from drainer.mail.echo import Sent, unechoed
+from drainer.mail.echo import SentData, unechoed
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify import codes
 from drainer.policy.classify.families import families
 from drainer.policy.classify.normalize import words_of
 from drainer.policy.classify.rules import Rule, find
-from drainer.policy.classify.verdict import LETTERS, Judgement, Scope, Verdict
+from drainer.policy.classify.verdict import LETTERS, Classification, Scope, Verdict
 
 Answer = Reply | Lost | Problem
 """What an attempt got: a reply, none, or our own refusal to send."""
@@ -47,8 +47,8 @@ def classify(
     *,
     accepted: int = 0,
     rules: Sequence[Rule] = (),
-    sent: Callable[[], Sent] | None = None,
-) -> Judgement:
+    sent: Callable[[], SentData] | None = None,
+) -> Classification:
     """Judge what a stage ended with.
 
     ``accepted`` is the number of recipients that this transaction had accepted
@@ -69,13 +69,13 @@ def classify(
             return _without_echo(found, masked)
 
 
-def _is_about_us(found: Judgement) -> bool:
+def _is_about_us(found: Classification) -> bool:
     """Whether it counts against the primary, so that no stranger may bring it about."""
     is_vote = found.rule.removeprefix("text-") in _ABOUT_US
     return is_vote or found.verdict in _SUSPECT
 
 
-def _without_echo(found: Judgement, masked: Judgement) -> Judgement:
+def _without_echo(found: Classification, masked: Classification) -> Classification:
     """Return what a reply means without the words that were sent, and say so.
 
     Masking never makes it worse: it may also hide what keeps a rule from applying.
@@ -87,12 +87,12 @@ def _without_echo(found: Judgement, masked: Judgement) -> Judgement:
     return replace(masked, reason=reason)
 
 
-def _judge_problem(problem: Problem) -> Judgement:
+def _judge_problem(problem: Problem) -> Classification:
     if problem.code == BEHIND_BREAKER:
         reason = f"not tried, because the primary refuses this host: {problem.detail}"
         return _judgement("D", "breaker-open", reason)
     if problem.code == HOST_LIMIT:
-        return Judgement(
+        return Classification(
             verdict=Verdict.RETRY,
             scope=Scope.MESSAGE,
             rule=HOST_LIMIT,
@@ -103,13 +103,13 @@ def _judge_problem(problem: Problem) -> Judgement:
     return _judgement("H", f"local-{problem.code}", reason, Scope.MESSAGE)
 
 
-def _judge_loss(lost: Lost, stage: Stage) -> Judgement:
+def _judge_loss(lost: Lost, stage: Stage) -> Classification:
     if stage.before_mail:
         # A failed handshake is as good as a 5xx; waiting does not mend it.
         letter = "S" if lost.reason == "tls" else "s"
         return _judgement(letter, f"{stage}-lost", f"no {stage}: {lost}")
     if stage is Stage.DOT:  # it may have been accepted: RFC 5321 4.5.3.2.6, RFC 1047
-        return Judgement(
+        return Classification(
             verdict=Verdict.UNKNOWN,
             scope=Scope.MESSAGE,
             rule="dot-lost",
@@ -121,7 +121,7 @@ def _judge_loss(lost: Lost, stage: Stage) -> Judgement:
 
 def _judge_reply(
     reply: Reply, stage: Stage, accepted: int, rules: Sequence[Rule]
-) -> Judgement:
+) -> Classification:
     if reply.category in (_SUCCESS, _INTERMEDIATE):
         return _judge_positive(reply, stage)
     if stage.before_mail:
@@ -136,7 +136,7 @@ def _judge_reply(
             return _judgement("R", "dot-421", reason, Scope.MESSAGE)
         return _judgement("s", f"{stage}-421", "the primary closes the channel")
     if stage is Stage.RCPT and accepted and _is_too_many(reply):
-        return Judgement(
+        return Classification(
             verdict=Verdict.RETRY,
             scope=Scope.RECIPIENT,
             rule="rcpt-too-many",
@@ -149,7 +149,7 @@ def _judge_reply(
     return _judge_by_text(reply, stage, words)
 
 
-def _judge_positive(reply: Reply, stage: Stage) -> Judgement:
+def _judge_positive(reply: Reply, stage: Stage) -> Classification:
     due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == _SUCCESS
     if not due:  # 2xx where 354 is due, 3xx elsewhere
         reason = f"{reply.code} makes no sense at {stage}"
@@ -161,8 +161,8 @@ def _judge_positive(reply: Reply, stage: Stage) -> Judgement:
 
 
 @cache
-def _accepted(stage: Stage) -> Judgement:
-    return Judgement(
+def _accepted(stage: Stage) -> Classification:
+    return Classification(
         verdict=Verdict.DELIVER,
         scope=Scope.RECIPIENT,
         rule=f"{stage}-accepted",
@@ -170,7 +170,7 @@ def _accepted(stage: Stage) -> Judgement:
     )
 
 
-def _judge_early(reply: Reply, stage: Stage) -> Judgement:
+def _judge_early(reply: Reply, stage: Stage) -> Classification:
     transient = reply.category == _TRANSIENT
     reason = f"the primary refuses this host at {stage}"
     rule = f"{stage}-{reply.category}xx"
@@ -183,7 +183,7 @@ def _is_too_many(reply: Reply) -> bool:
     return reply.code in _TOO_MANY and reply.detail in ("", "0.0", "3.0", "5.0")
 
 
-def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Judgement:
+def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Classification:
     """Let the text decide as far as it may; the codes do the rest."""
     letter, rule, meaning = _row(reply, stage)
     family = find(families(), words, reply, stage)
@@ -224,7 +224,7 @@ def _behind_code(family: Rule, reply: Reply, stage: Stage, words: str) -> Rule |
     )
 
 
-def _judge_by_rule(rule: Rule, reply: Reply, stage: Stage) -> Judgement:
+def _judge_by_rule(rule: Rule, reply: Reply, stage: Stage) -> Classification:
     letter = rule.letter(reply.category)
     if letter in "BM" and reply.mixed:
         return _judgement("H", "mixed-codes", "the lines of the reply disagree")
@@ -256,9 +256,9 @@ def _widen(letter: str, stage: Stage) -> str:
 
 def _judgement(
     letter: str, rule: str, reason: str, scope: Scope | None = None
-) -> Judgement:
+) -> Classification:
     verdict, usual = LETTERS[letter]
-    return Judgement(
+    return Classification(
         verdict=verdict,
         scope=scope or usual,
         rule=rule,

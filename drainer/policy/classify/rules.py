@@ -52,7 +52,7 @@ _KEYS = frozenset(
 )  # fmt: skip
 
 
-class Pattern(Protocol):
+class RulePattern(Protocol):
     """A compiled expression, as far as it is used."""
 
     def search(self, text: str, /) -> object | None:
@@ -65,8 +65,8 @@ class Rule:
     """One rule, checked and compiled."""
 
     id: str
-    when: tuple[Pattern, ...]
-    unless: tuple[Pattern, ...] = ()
+    when: tuple[RulePattern, ...]
+    unless: tuple[RulePattern, ...] = ()
     codes: frozenset[int] = frozenset()
     details: frozenset[str] = frozenset()
     stages: frozenset[Stage] = frozenset()
@@ -167,8 +167,10 @@ def _texts(name: str, row: Mapping[str, object], key: str) -> list[str]:
     return list(given)
 
 
-def _patterns(name: str, row: Mapping[str, object], key: str) -> tuple[Pattern, ...]:
-    found: list[Pattern] = []
+def _patterns(
+    name: str, row: Mapping[str, object], key: str
+) -> tuple[RulePattern, ...]:
+    found: list[RulePattern] = []
     for text in _texts(name, row, key):
         try:
             found.append(re2.compile(text, _QUIET))

@@ -27,7 +27,7 @@ class Scope(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Classification:
     """A verdict with its scope, its rule, and the reason in words."""
 
     verdict: Verdict

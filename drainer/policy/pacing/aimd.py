@@ -20,7 +20,7 @@ from statistics import median
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.breaker.detector import is_storm
 from drainer.policy.classify.classifier import Answer
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.runtime.values import dataclass
 
 FLOOR = 1 / 16
@@ -49,7 +49,7 @@ RELIEF = 0.8
 """Of the highest load: above it nothing widens."""
 
 
-def is_overload(judgement: Judgement, answer: Answer, stage: Stage) -> bool:
+def is_overload(judgement: Classification, answer: Answer, stage: Stage) -> bool:
     """Whether an ending says that the primary has too much to do.
 
     A mailbox that is greylisted, full or unknown says nothing about the primary. Nor
@@ -64,7 +64,7 @@ def is_overload(judgement: Judgement, answer: Answer, stage: Stage) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class LatencySample:
     """What one attempt, or one failed connection, tells. Times in seconds."""
 
     #: When it began, on any clock that only goes forward.
@@ -78,7 +78,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class LoadReading:
     """What the primary says about itself."""
 
     at: float
@@ -92,7 +92,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class Adjustment:
     """A change: shares of what is allowed, and why."""
 
     before: float
@@ -142,7 +142,7 @@ class _Latency:
         )
 
 
-class Adaptive:
+class AimdController:
     """Decides which share of the configured rate and connections is used."""
 
     def __init__(self, connections: int, ramp: timedelta, *, full: bool) -> None:
@@ -181,7 +181,7 @@ class Adaptive:
 
     # --- what happened
 
-    def observe(self, sample: Sample) -> None:
+    def observe(self, sample: LatencySample) -> None:
         """Take a sample; what began before the last change tells nothing about it."""
         if sample.began < self._moved:
             return
@@ -194,7 +194,7 @@ class Adaptive:
             self._rcpt.add(sample.rcpt)
             self._dot.add(sample.dot)
 
-    def step(self, now: float, load: Load | None = None) -> Move | None:
+    def step(self, now: float, load: LoadReading | None = None) -> Adjustment | None:
         """Decide, about once a second; return the change if there is one."""
         stress, worst = max(
             ((each.stress(now), each) for each in (self._rcpt, self._dot)),
@@ -218,7 +218,7 @@ class Adaptive:
         )
 
     def _ill(
-        self, stress: float, worst: _Latency, load: Load | None
+        self, stress: float, worst: _Latency, load: LoadReading | None
     ) -> tuple[float, str]:
         """Return the factor to narrow by, and why; '' = there is no reason to."""
         if self._unreachable:
@@ -240,12 +240,12 @@ class Adaptive:
             return False
         return self._count >= max(COHORT, self.connections)
 
-    def _change(self, level: float, why: str, now: float) -> Move | None:
+    def _change(self, level: float, why: str, now: float) -> Adjustment | None:
         before, self.level = self.level, level
         self._forget(now)
         if level == before:
             return None
-        return Move(before=before, after=level, why=why)
+        return Adjustment(before=before, after=level, why=why)
 
     def _forget(self, now: float) -> None:
         """Let only what begins from now on count."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from drainer.runtime.values import dataclass
 
 
-class Ask(enum.StrEnum):
+class OverrideKind(enum.StrEnum):
     """The closed list of controls."""
 
     UP = "up"  #: a hook believes that the primary is back: look, then decide
@@ -22,20 +22,20 @@ class Ask(enum.StrEnum):
 
 
 _DONE = {
-    Ask.UP: "said to be up",
-    Ask.DOWN: "said to be down",
-    Ask.PAUSE: "paused",
-    Ask.RESUME: "resumed",
-    Ask.THROTTLE: "set",
+    OverrideKind.UP: "said to be up",
+    OverrideKind.DOWN: "said to be down",
+    OverrideKind.PAUSE: "paused",
+    OverrideKind.RESUME: "resumed",
+    OverrideKind.THROTTLE: "set",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
+class Override:
     """One of them, as it was given."""
 
     at: datetime
-    ask: Ask
+    ask: OverrideKind
     #: Messages per second, of THROTTLE; None gives the configured rate back.
     per_second: float | None = None
     #: When it ends by itself; None = never.
@@ -59,12 +59,12 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InForce:
+class ActiveOverrides:
     """What a drain of a route has to go by."""
 
     #: The pause that holds, and the limit that holds.
-    pause: Control | None = None
-    throttle: Control | None = None
+    pause: Override | None = None
+    throttle: Override | None = None
 
     @property
     def per_second(self) -> float | None:
@@ -72,28 +72,28 @@ class InForce:
         return self.throttle.per_second if self.throttle else None
 
 
-def in_force(controls: Iterable[Control], now: datetime) -> InForce:
+def in_force(controls: Iterable[Override], now: datetime) -> ActiveOverrides:
     """Return what holds, of all controls in the order of their ids.
 
     The last of a kind counts; one that has ended by itself gives back what was
     configured, not an older one.
     """
-    pause: Control | None = None
-    throttle: Control | None = None
+    pause: Override | None = None
+    throttle: Override | None = None
     for control in controls:
         match control.ask:
-            case Ask.PAUSE:
+            case OverrideKind.PAUSE:
                 pause = control
-            case Ask.RESUME:
+            case OverrideKind.RESUME:
                 pause = None
-            case Ask.THROTTLE:
+            case OverrideKind.THROTTLE:
                 throttle = control if control.per_second is not None else None
-            case Ask.UP | Ask.DOWN:
+            case OverrideKind.UP | OverrideKind.DOWN:
                 pass
-    return InForce(pause=_still(pause, now), throttle=_still(throttle, now))
+    return ActiveOverrides(pause=_still(pause, now), throttle=_still(throttle, now))
 
 
-def _still(control: Control | None, now: datetime) -> Control | None:
+def _still(control: Override | None, now: datetime) -> Override | None:
     if control is None or control.until is None or control.until > now:
         return control
     return None

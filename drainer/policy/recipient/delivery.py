@@ -5,15 +5,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from drainer.mail.envelope import AddressError, Recipient, domain_of
-from drainer.mail.message import Facts, Message, Problem, Spooled
+from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.mapping import Redirect
+from drainer.policy.recipient.mapping import AddressMapping
 from drainer.policy.recipient.state import State
 from drainer.runtime.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class ClaimedRecipient:
     """A recipient that this worker may try now, as the ledger has it."""
 
     #: Its number within the message.
@@ -45,7 +45,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class StoredEvidence:
     """What was found about a message's sender, as the ledger keeps it: JSON."""
 
     #: When it was asked first, in microseconds since 1970.
@@ -55,16 +55,16 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Delivery:
     """A message and those of its recipients that are to be tried together."""
 
     message: Message
     #: The message's number in the ledger.
     seq: int
-    claimed: tuple[Claimed, ...]
+    claimed: tuple[ClaimedRecipient, ...]
     #: Present when the message was just read; otherwise the source opens it.
-    spooled: Spooled | None = None
-    facts: Facts | None = None
+    spooled: SpooledMessage | None = None
+    facts: ContentFacts | None = None
     #: In doubt before, or dropped: it goes alone on its connection.
     alone: bool = False
     #: All recipients of a message that was just scanned.
@@ -72,7 +72,7 @@ class Job:
     #: There is a durable copy of it: a refusal may become final.
     kept: bool = False
     #: What is known about its sender; None when nobody has looked.
-    found: Found | None = None
+    found: StoredEvidence | None = None
 
     @property
     def confirms(self) -> bool:
@@ -87,23 +87,25 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scanned:
+class ScannedMessage:
     """A message as the scan saw it, with the first state of its recipients."""
 
-    spooled: Spooled
-    facts: Facts | None
+    spooled: SpooledMessage
+    facts: ContentFacts | None
     #: What holds the message as a whole.
     problem: Problem | None
     #: One per recipient: '' for pending, else the code of what holds it.
     problems: tuple[str, ...]
 
 
-def redirected(claimed: tuple[Claimed, ...], redirect: Redirect) -> tuple[Claimed, ...]:
+def redirected(
+    claimed: tuple[ClaimedRecipient, ...], redirect: AddressMapping
+) -> tuple[ClaimedRecipient, ...]:
     """Return the recipients as they are sent to, twins behind their first.
 
     One whose address does not fit (Admission.objection) stays as it is.
     """
-    groups: dict[str, list[Claimed]] = {}
+    groups: dict[str, list[ClaimedRecipient]] = {}
     for each in claimed:
         try:
             recipient = redirect.applied(each.recipient)
@@ -115,7 +117,7 @@ def redirected(claimed: tuple[Claimed, ...], redirect: Redirect) -> tuple[Claime
     return tuple(each for twins in groups.values() for each in twins)
 
 
-def twinned(claimed: tuple[Claimed, ...]) -> tuple[Claimed, ...]:
+def twinned(claimed: tuple[ClaimedRecipient, ...]) -> tuple[ClaimedRecipient, ...]:
     """Return recipients of which some were taken away; nobody is a twin of those."""
     if all(each.twin_of is None for each in claimed):
         return claimed
@@ -127,9 +129,11 @@ def twinned(claimed: tuple[Claimed, ...]) -> tuple[Claimed, ...]:
     return tuple(found)
 
 
-def parts(claimed: tuple[Claimed, ...], size: int) -> Iterator[tuple[Claimed, ...]]:
+def parts(
+    claimed: tuple[ClaimedRecipient, ...], size: int
+) -> Iterator[tuple[ClaimedRecipient, ...]]:
     """Cut recipients into parts of so many addresses; twins stay together."""
-    part: list[Claimed] = []
+    part: list[ClaimedRecipient] = []
     addresses = 0
     for each in claimed:
         addresses += each.twin_of is None

@@ -10,18 +10,22 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
-from drainer.mail.echo import Sent
+from drainer.mail.echo import SentData
 from drainer.mail.reply import Lost, Reply, Stage
-from drainer.policy.bounce.decision import Answer as Permission
-from drainer.policy.bounce.decision import Case, Decision, decide
-from drainer.policy.bounce.limits import Tally, Told
+from drainer.policy.bounce.decision import (
+    BounceAnswer,
+    BounceCase,
+    BounceDecision,
+    decide,
+)
+from drainer.policy.bounce.limits import ReportedRecipient, ReportTally
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.retry_after import stated_delay
 from drainer.policy.classify.rules import Rule
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
-from drainer.policy.recipient.delivery import Claimed
-from drainer.policy.recipient.retry import Schedule
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from drainer.policy.recipient.delivery import ClaimedRecipient
+from drainer.policy.recipient.retry import RetrySchedule
 from drainer.runtime.values import dataclass
 
 MAX_DROPS = 3
@@ -39,10 +43,10 @@ _CLOSING = 421
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class RecipientResult:
     """How one recipient's attempt ended."""
 
-    claimed: Claimed
+    claimed: ClaimedRecipient
     stage: Stage
     answer: Answer
     #: Recipients accepted before this one in the same transaction.
@@ -50,25 +54,25 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class ClassifiedResult:
     """An ending, and what it means by itself."""
 
-    ending: Ending
-    judgement: Judgement
+    ending: RecipientResult
+    judgement: Classification
     #: How many recipients got the same reply to the final dot; 0 = it does not matter.
     shared: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Permit:
+class BouncePermit:
     """What the bounce rules says about one recipient's confirmed refusal."""
 
-    decision: Decision
+    decision: BounceDecision
     #: The key and the enhanced status code of the report, if one is to be sent.
     key: str = ""
     status: str = ""
     #: What it was asked; None when nobody had looked for evidence.
-    case: Case | None = None
+    case: BounceCase | None = None
 
     @property
     def organisation(self) -> str:
@@ -78,9 +82,9 @@ class Permit:
     @property
     def sends(self) -> bool:
         """Whether the sender may be told."""
-        return self.decision.answer is Permission.SEND
+        return self.decision.answer is BounceAnswer.SEND
 
-    def amid(self, tally: Tally, told: Told) -> "Permit":
+    def amid(self, tally: ReportTally, told: ReportedRecipient) -> "BouncePermit":
         """Return what the breaker says in view of what was told; not yet counted."""
         if self.case is None or not self.sends:
             return self
@@ -89,7 +93,7 @@ class Permit:
         return replace(self, decision=decide(case))
 
 
-class Standing(Protocol):
+class BreakerView(Protocol):
     """What the breakers know at this moment (policy.scopes.Scopes)."""
 
     #: Too many refusals for good are pending: none becomes final.
@@ -104,40 +108,40 @@ class Standing(Protocol):
         ...
 
     def contradicted_stop(
-        self, judgement: Judgement, domain: str, stage: Stage, since: datetime
+        self, judgement: Classification, domain: str, stage: Stage, since: datetime
     ) -> bool:
         """Whether others passed a stage since a message met a refusal of us there."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class RetryPolicy:
     """What settling goes by: when to try again, and the operator's own rules."""
 
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: RetrySchedule = field(default_factory=RetrySchedule)
     rules: Sequence[Rule] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class SettleContext:
     """The circumstances of one settlement."""
 
     now: datetime
     #: In [0, 1): the jitter.
     draw: float
     sender_domain: str
-    standing: Standing
+    standing: BreakerView
     #: There is a durable copy of the message beside the spool.
     kept: bool = False
     #: Says whether the sender may be told of a confirmed refusal; None = nobody is.
-    permit: "Callable[[Judged], Permit] | None" = None
+    permit: "Callable[[ClassifiedResult], BouncePermit] | None" = None
 
 
 def judge(
-    endings: Iterable[Ending],
+    endings: Iterable[RecipientResult],
     rules: Sequence[Rule],
-    sent: Callable[[Stage], Sent] | None = None,
-) -> tuple[Judged, ...]:
+    sent: Callable[[Stage], SentData] | None = None,
+) -> tuple[ClassifiedResult, ...]:
     """Judge every ending of one attempt by itself.
 
     ``sent`` returns what the attempt has sent up to a stage.
@@ -145,7 +149,7 @@ def judge(
     these = tuple(endings)
     shared = sum(1 for ending in these if ending.stage is Stage.DOT)
     return tuple(
-        Judged(
+        ClassifiedResult(
             ending=ending,
             judgement=classify(
                 ending.answer,
@@ -160,7 +164,9 @@ def judge(
     )
 
 
-def excuse(judged: Iterable[Judged], moment: Moment) -> tuple[Judged, ...]:
+def excuse(
+    judged: Iterable[ClassifiedResult], moment: SettleContext
+) -> tuple[ClassifiedResult, ...]:
     """Hold a message that is refused as if it were us, while others are accepted.
 
     That is asked before the breakers look at it, so that it never moves them again.
@@ -173,7 +179,7 @@ def excuse(judged: Iterable[Judged], moment: Moment) -> tuple[Judged, ...]:
     )
 
 
-def _alone(each: Judged, moment: Moment) -> Judgement | None:
+def _alone(each: ClassifiedResult, moment: SettleContext) -> Classification | None:
     claimed, judgement = each.ending.claimed, each.judgement
     if judgement.verdict is not Verdict.STOP or judgement.short:
         return None
@@ -192,7 +198,9 @@ def _alone(each: Judged, moment: Moment) -> Judgement | None:
     return _change(judgement, Verdict.HOLD, CONTRADICTED, words)
 
 
-def reconsider(each: Judged, moment: Moment, policy: Policy) -> Judged:
+def reconsider(
+    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+) -> ClassifiedResult:
     """Return it with the verdict that stands."""
     for change in (_in_doubt, _poison, _shared, _individual, _expired, _behind_breaker):
         found = change(each, moment, policy)
@@ -202,18 +210,20 @@ def reconsider(each: Judged, moment: Moment, policy: Policy) -> Judged:
 
 
 def _change(
-    judgement: Judgement,
+    judgement: Classification,
     verdict: Verdict,
     rule: str,
     words: str,
     *,
     counts: bool = True,
-) -> Judgement:
+) -> Classification:
     reason = f"{words}: {judgement.reason}"
     return replace(judgement, verdict=verdict, rule=rule, reason=reason, counts=counts)
 
 
-def _in_doubt(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+def _in_doubt(
+    each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
+) -> Classification | None:
     """Bounce nothing that may have arrived before: a refusal may mean just that."""
     judgement = each.judgement
     if judgement.verdict is not Verdict.BOUNCE or not each.ending.claimed.doubts:
@@ -222,7 +232,7 @@ def _in_doubt(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
     return _change(judgement, Verdict.HOLD, REFUSED_IN_DOUBT, words)
 
 
-def is_drop(ending: Ending) -> bool:
+def is_drop(ending: RecipientResult) -> bool:
     """Whether the session ended right after the content, and it was not accepted."""
     answer = ending.answer
     if ending.stage is Stage.DOT:
@@ -230,14 +240,18 @@ def is_drop(ending: Ending) -> bool:
     return ending.stage is Stage.BODY and isinstance(answer, Lost)
 
 
-def _poison(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+def _poison(
+    each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
+) -> Classification | None:
     if not is_drop(each.ending) or each.ending.claimed.drops + 1 < MAX_DROPS:
         return None
     words = "the primary ends the session at this content, time after time"
     return _change(each.judgement, Verdict.HOLD, "poison", words)
 
 
-def _shared(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
+def _shared(
+    each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
+) -> Classification | None:
     """Let none suffer for another: one's filter may have refused for all."""
     ending, judgement = each.ending, each.judgement
     is_it = ending.stage is Stage.DOT and judgement.verdict is Verdict.BOUNCE
@@ -247,7 +261,9 @@ def _shared(each: Judged, _m: Moment, _p: Policy) -> Judgement | None:
     return _change(judgement, Verdict.RETRY, "dot-shared", words, counts=False)
 
 
-def _individual(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
+def _individual(
+    each: ClassifiedResult, moment: SettleContext, _p: RetryPolicy
+) -> Classification | None:
     """Retry a message that the primary put off as if it were us, while mail flows."""
     judgement, claimed = each.judgement, each.ending.claimed
     if judgement.verdict is not Verdict.STOP or not judgement.short:
@@ -258,7 +274,9 @@ def _individual(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
     return _change(judgement, Verdict.RETRY, judgement.rule, words)
 
 
-def _expired(each: Judged, moment: Moment, policy: Policy) -> Judgement | None:
+def _expired(
+    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+) -> Classification | None:
     judgement = each.judgement
     if judgement.verdict not in (Verdict.RETRY, Verdict.RETRY_LONG):
         return None
@@ -269,7 +287,9 @@ def _expired(each: Judged, moment: Moment, policy: Policy) -> Judgement | None:
     return _change(judgement, Verdict.BOUNCE, "lifetime-spent", words)
 
 
-def _behind_breaker(each: Judged, moment: Moment, _p: Policy) -> Judgement | None:
+def _behind_breaker(
+    each: ClassifiedResult, moment: SettleContext, _p: RetryPolicy
+) -> Classification | None:
     """Refuse to judge a message while the primary refuses everybody."""
     if each.judgement.verdict is not Verdict.BOUNCE:
         return None
@@ -281,7 +301,9 @@ def _behind_breaker(each: Judged, moment: Moment, _p: Policy) -> Judgement | Non
     return replace(found, scope=Scope.DOMAIN if breaker.scope else Scope.ROUTE)
 
 
-def delay(each: Judged, moment: Moment, policy: Policy) -> timedelta:
+def delay(
+    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+) -> timedelta:
     """Return how long to wait before the next attempt."""
     claimed, judgement = each.ending.claimed, each.judgement
     if judgement.verdict is Verdict.RETRY and not judgement.counts:

@@ -20,7 +20,7 @@ def _folded(mailbox: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Redirect:
+class AddressMapping:
     """Which addresses become which; nothing by default."""
 
     #: Keyed by the folded mailbox, or ``@domain``; the value is a mailbox, or
@@ -58,7 +58,7 @@ class Redirect:
         return replace(recipient, forward_path=target, orcpt=orcpt, original=path)
 
 
-def parse_redirects(lines: Iterable[str]) -> Redirect:
+def parse_redirects(lines: Iterable[str]) -> AddressMapping:
     """Read ``old@x=new@y`` or ``@x=@y``; blanks may stand for the sign.
 
     An empty line, and what follows a ``#`` at its beginning, says nothing. Raises
@@ -73,7 +73,7 @@ def parse_redirects(lines: Iterable[str]) -> Redirect:
         if table.setdefault(_folded(old), new) != new:
             message = f"{old} is mapped twice, to {table[_folded(old)]} and to {new}"
             raise ValueError(message)
-    return Redirect(table=table)
+    return AddressMapping(table=table)
 
 
 def _parse(text: str) -> tuple[str, str]:

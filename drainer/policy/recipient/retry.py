@@ -21,7 +21,7 @@ def usual_confirm_after(age: timedelta) -> timedelta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+class RetrySchedule:
     """``[retry]``: the delays between attempts."""
 
     first: timedelta = timedelta(minutes=1)

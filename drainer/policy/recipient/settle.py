@@ -10,15 +10,15 @@ from datetime import datetime, timedelta
 
 from drainer.mail.message import Problem
 from drainer.mail.reply import Stage
-from drainer.policy.bounce.decision import Answer
+from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.classify.verdict import Judgement, Verdict
-from drainer.policy.recipient.delivery import Claimed
+from drainer.policy.classify.verdict import Classification, Verdict
+from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
-    Judged,
-    Moment,
-    Permit,
-    Policy,
+    BouncePermit,
+    ClassifiedResult,
+    RetryPolicy,
+    SettleContext,
     delay,
     is_drop,
     reconsider,
@@ -40,9 +40,9 @@ ROUTE_WAITS = "*"
 class Settlement:
     """What becomes of one recipient."""
 
-    claimed: Claimed
+    claimed: ClaimedRecipient
     stage: Stage
-    judgement: Judgement
+    judgement: Classification
     state: State
     #: None unless the new state waits for a time.
     due: datetime | None
@@ -57,7 +57,7 @@ class Settlement:
     refusal: str = ""
     refused: datetime | None = None
     #: What the bounce rules said, when it was asked.
-    permit: Permit | None = None
+    permit: BouncePermit | None = None
     #: The scope whose breaker it waits for: a domain, ROUTE_WAITS, or '' for none.
     waits: str = ""
 
@@ -74,7 +74,7 @@ _EVENTS = {
 
 
 def settle(
-    judged: Sequence[Judged], moment: Moment, policy: Policy
+    judged: Sequence[ClassifiedResult], moment: SettleContext, policy: RetryPolicy
 ) -> tuple[Settlement, ...]:
     """Settle every recipient of one attempt.
 
@@ -89,7 +89,7 @@ def settle(
     )
 
 
-def _delivered(each: Judged) -> Settlement:
+def _delivered(each: ClassifiedResult) -> Settlement:
     claimed = each.ending.claimed
     return Settlement(
         claimed=claimed,
@@ -103,7 +103,9 @@ def _delivered(each: Judged) -> Settlement:
     )
 
 
-def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
+def _settle(
+    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+) -> Settlement:
     claimed, judgement = each.ending.claimed, each.judgement
     event, permit = _event(each, moment, policy)
     state = follow(State.IN_FLIGHT, event)
@@ -138,7 +140,9 @@ def _settle(each: Judged, moment: Moment, policy: Policy) -> Settlement:
     )
 
 
-def _event(each: Judged, moment: Moment, policy: Policy) -> tuple[Event, Permit | None]:
+def _event(
+    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+) -> tuple[Event, BouncePermit | None]:
     claimed, event = each.ending.claimed, _EVENTS[each.judgement.verdict]
     if event is Event.DOUBT and claimed.doubts + 1 >= MAX_DOUBTS:
         return Event.DOUBT_THRICE, None
@@ -155,21 +159,23 @@ def is_told(settlement: Settlement) -> bool:
     return settlement.permit is not None and settlement.permit.sends
 
 
-def permitted(settlement: Settlement, permit: Permit) -> Settlement:
+def permitted(settlement: Settlement, permit: BouncePermit) -> Settlement:
     """Return a confirmed refusal's settlement with another answer of the breaker."""
     event = _PERMITTED.get(permit.decision.answer, Event.BOUNCE)
     return replace(settlement, permit=permit, state=follow(State.IN_FLIGHT, event))
 
 
 _PERMITTED = {
-    Answer.SEND: Event.BOUNCE_PERMITTED,
-    Answer.NO: Event.BOUNCE_REFUSED,
-    Answer.NEVER: Event.BOUNCE_REFUSED,
+    BounceAnswer.SEND: Event.BOUNCE_PERMITTED,
+    BounceAnswer.NO: Event.BOUNCE_REFUSED,
+    BounceAnswer.NEVER: Event.BOUNCE_REFUSED,
 }
 """What the bounce rules says -> the event; anything else waits for another time."""
 
 
-def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:
+def is_confirmed(
+    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+) -> bool:
     """Whether a refusal for good is final: the same again, later, by a well primary.
 
     Later is after the confirmation delay; since then others must have been welcome, and
@@ -187,14 +193,18 @@ def is_confirmed(each: Judged, moment: Moment, policy: Policy) -> bool:
     )
 
 
-def _has_rested(each: Judged, moment: Moment, policy: Policy) -> bool:
+def _has_rested(
+    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+) -> bool:
     claimed = each.ending.claimed
     if claimed.refused is None or claimed.refusal != each.judgement.rule:
         return False
     return claimed.refused + policy.schedule.confirm_after <= moment.now
 
 
-def _is_suspended(each: Judged, moment: Moment, policy: Policy) -> bool:
+def _is_suspended(
+    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+) -> bool:
     """Whether only a suspicion is in the way, which this run will answer.
 
     It may have been the one that aroused it, and has rested already.
@@ -204,7 +214,9 @@ def _is_suspended(each: Judged, moment: Moment, policy: Policy) -> bool:
     return probes and _has_rested(each, moment, policy)
 
 
-def _refusal(each: Judged, moment: Moment) -> tuple[str, datetime | None]:
+def _refusal(
+    each: ClassifiedResult, moment: SettleContext
+) -> tuple[str, datetime | None]:
     """Return by which rule it is refused, and since when."""
     claimed, judgement = each.ending.claimed, each.judgement
     if isinstance(each.ending.answer, Problem):
@@ -229,7 +241,9 @@ def _is_paused(breaker: CircuitBreaker | None) -> bool:
     return breaker is not None and breaker.state is BreakerState.PAUSED
 
 
-def _behind(each: Judged, moment: Moment, wait: timedelta) -> tuple[str, datetime]:
+def _behind(
+    each: ClassifiedResult, moment: SettleContext, wait: timedelta
+) -> tuple[str, datetime]:
     """Return which breaker it waits for, and until when at most."""
     breaker = moment.standing.barrier(each.ending.claimed.domain)
     if breaker is None:  # others are accepted: the second attempt decides

@@ -1,7 +1,7 @@
 """The states of a watch: what happened -> where it stands, and what it wants.
 
-Pure. A hook is never believed: it only makes the watch look. Nothing is sent before
-as many checks in a row went well as ``Settings`` asks for, and each time the primary
+Pure. A hook is never believed: it only makes the watch look. Nothing is sent before as
+many checks in a row went well as ``WatchSettings`` asks for, and each time the primary
 sickens again it has to be well for longer.
 """
 
@@ -15,14 +15,14 @@ from drainer.policy.watch.states import (
     HEEDED,
     MOVES,
     WAITS,
-    Event,
-    State,
-    Wait,
+    WatchEvent,
+    WatchState,
+    WatchWait,
 )
 from drainer.runtime.values import dataclass
 
 
-class Todo(enum.StrEnum):
+class WatchTask(enum.StrEnum):
     """What a watch wants done now."""
 
     CHECK = "check"
@@ -30,11 +30,11 @@ class Todo(enum.StrEnum):
     NOTHING = "nothing"
 
 
-_E, _S = Event, State
+_E, _S = WatchEvent, WatchState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class WatchSettings:
     """How careful a watch is."""
 
     #: So many good checks in a row, over at least so long, before anything is sent.
@@ -50,10 +50,10 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Happening:
+class Observation:
     """Something that happened, and what is known of it."""
 
-    event: Event
+    event: WatchEvent
     #: In words, for a person.
     why: str = ""
     #: When it ends by itself, or is to be looked at again.
@@ -63,15 +63,15 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class WatchStatus:
     """Where a watch stands, and how it came to it."""
 
-    state: State = State.PROBING
+    state: WatchState = WatchState.PROBING
     since: datetime
     why: str = "the watch begins"
     #: When the clock moves it on: the next check, the end of a wait. None = never.
     until: datetime | None = None
-    wait: Wait = Wait.NOTHING
+    wait: WatchWait = WatchWait.NOTHING
     #: Good checks in a row, and when the first of them was.
     good: int = 0
     good_since: datetime | None = None
@@ -85,19 +85,19 @@ class Watch:
     sickened: int = 0
     well_since: datetime | None = None
     #: Why nothing may be sent, although the primary is well; None = it may.
-    hold: Happening | None = None
+    hold: Observation | None = None
 
     @property
     def drains(self) -> bool:
         """Whether a drain is to run."""
-        return self.state in DRAINING or self.wait is Wait.BREAKER
+        return self.state in DRAINING or self.wait is WatchWait.BREAKER
 
-    def todo(self, now: datetime) -> Todo:
+    def todo(self, now: datetime) -> WatchTask:
         """Return what is to be done now; a check, or a look at the clock, is due."""
         if self.drains:
-            return Todo.DRAIN
-        checks = self.state in (State.DOWN, State.PROBING)
-        return Todo.CHECK if checks and self.is_due(now) else Todo.NOTHING
+            return WatchTask.DRAIN
+        checks = self.state in (WatchState.DOWN, WatchState.PROBING)
+        return WatchTask.CHECK if checks and self.is_due(now) else WatchTask.NOTHING
 
     def is_due(self, now: datetime) -> bool:
         """Whether its time has come, or the clock was set back meanwhile."""
@@ -105,7 +105,7 @@ class Watch:
         return self.until is None or now >= self.until or now < last
 
 
-def needed(watch: Watch, settings: Settings) -> tuple[int, timedelta]:
+def needed(watch: WatchStatus, settings: WatchSettings) -> tuple[int, timedelta]:
     """Return how many good checks are needed, and over how long."""
     if watch.trusted:
         return 1, timedelta(0)
@@ -114,8 +114,8 @@ def needed(watch: Watch, settings: Settings) -> tuple[int, timedelta]:
 
 
 def step(
-    watch: Watch, happening: Happening, now: datetime, settings: Settings
-) -> Watch:
+    watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
+) -> WatchStatus:
     """Return the watch after something happened; the same one if that is nothing."""
     if happening.event in (_E.HELD, _E.FREED):
         hold = happening if happening.event is _E.HELD else None
@@ -138,8 +138,8 @@ def step(
 
 
 def _checked(
-    watch: Watch, happening: Happening, now: datetime, settings: Settings
-) -> tuple[Watch, Happening]:
+    watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
+) -> tuple[WatchStatus, Observation]:
     """Count a check, and say what it comes to."""
     watch = replace(watch, checked=now)
     if watch.state not in (_S.DOWN, _S.PROBING):
@@ -160,14 +160,16 @@ def _checked(
     return watch, replace(happening, event=_E.READY)
 
 
-def _hurried(watch: Watch, now: datetime, settings: Settings) -> Watch:
+def _hurried(watch: WatchStatus, now: datetime, settings: WatchSettings) -> WatchStatus:
     """Check soon, because of a hook: never twice within the interval."""
     soonest = now if watch.checked is None else watch.checked + settings.interval
     until = watch.until if watch.until is None else min(watch.until, max(now, soonest))
     return replace(watch, until=until)
 
 
-def _remember(watch: Watch, event: Event, now: datetime, settings: Settings) -> Watch:
+def _remember(
+    watch: WatchStatus, event: WatchEvent, now: datetime, settings: WatchSettings
+) -> WatchStatus:
     """Keep what an event tells about the primary's health."""
     drained = watch.drains
     if event is _E.SICK or (event is _E.DOWN and drained):
@@ -179,7 +181,9 @@ def _remember(watch: Watch, event: Event, now: datetime, settings: Settings) -> 
     return watch
 
 
-def _sickened(watch: Watch, now: datetime, settings: Settings) -> Watch:
+def _sickened(
+    watch: WatchStatus, now: datetime, settings: WatchSettings
+) -> WatchStatus:
     well = watch.well_since
     forgotten = well is not None and now - well >= settings.forget
     sickened = 1 if forgotten else min(watch.sickened + 1, settings.doublings)
@@ -187,8 +191,12 @@ def _sickened(watch: Watch, now: datetime, settings: Settings) -> Watch:
 
 
 def _moved(
-    watch: Watch, after: State, happening: Happening, now: datetime, settings: Settings
-) -> Watch:
+    watch: WatchStatus,
+    after: WatchState,
+    happening: Observation,
+    now: datetime,
+    settings: WatchSettings,
+) -> WatchStatus:
     event = happening.event
     changed = after is not watch.state
     if event in (_E.REFUSED, _E.FAILED, _E.LEFT):
@@ -198,7 +206,9 @@ def _moved(
         watch = replace(watch, fruitless=0)
     if after in (_S.DOWN, _S.PROBING) and event not in (_E.GOOD, _E.BAD):
         watch = replace(watch, good=0, good_since=None, failures=0)
-    wait = WAITS.get(event, Wait.TIME) if after is _S.WAITING else Wait.NOTHING
+    wait = (
+        WAITS.get(event, WatchWait.TIME) if after is _S.WAITING else WatchWait.NOTHING
+    )
     watch = replace(
         watch,
         state=after,
@@ -210,26 +220,32 @@ def _moved(
 
 
 def _until(
-    watch: Watch, happening: Happening, now: datetime, settings: Settings
+    watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
 ) -> datetime | None:
     """Return when the clock is to move it on."""
     match watch.state:
-        case State.DOWN | State.PROBING:
+        case WatchState.DOWN | WatchState.PROBING:
             asked = watch.checked
             if happening.event in (_E.GOOD, _E.BAD):
                 return now + _pause(watch.failures, settings)
             if happening.event is _E.DOWN:
                 return now + settings.longest
             return now if asked is None else max(now, asked + settings.interval)
-        case State.WAITING if watch.wait is Wait.TIME:
+        case WatchState.WAITING if watch.wait is WatchWait.TIME:
             least = now + _pause(watch.fruitless, settings)
             return max(happening.until or least, least)
-        case State.WAITING:
+        case WatchState.WAITING:
             return happening.until
-        case State.CANARY | State.RAMP | State.CRUISE | State.DONE | State.ARMED:
+        case (
+            WatchState.CANARY
+            | WatchState.RAMP
+            | WatchState.CRUISE
+            | WatchState.DONE
+            | WatchState.ARMED
+        ):
             return None
 
 
-def _pause(failures: int, settings: Settings) -> timedelta:
+def _pause(failures: int, settings: WatchSettings) -> timedelta:
     pause = settings.interval * (1 << min(max(failures - 1, 0), 20))
     return max(settings.interval, min(pause, settings.longest))

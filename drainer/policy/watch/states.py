@@ -6,7 +6,7 @@ docs/states.md is made from it.
 import enum
 
 
-class State(enum.StrEnum):
+class WatchState(enum.StrEnum):
     """Where a watch stands."""
 
     DOWN = "down"
@@ -19,7 +19,7 @@ class State(enum.StrEnum):
     ARMED = "armed"
 
 
-class Event(enum.StrEnum):
+class WatchEvent(enum.StrEnum):
     """What can happen to it."""
 
     UP = "a hook says that the primary is up"
@@ -45,7 +45,7 @@ class Event(enum.StrEnum):
     REST = "all that is told"
 
 
-class Wait(enum.StrEnum):
+class WatchWait(enum.StrEnum):
     """What a watch waits for that is ``waiting``."""
 
     NOTHING = ""
@@ -54,11 +54,11 @@ class Wait(enum.StrEnum):
     TIME = "time"
 
 
-_S, _E = State, Event
+_S, _E = WatchState, WatchEvent
 DRAINING = frozenset((_S.CANARY, _S.RAMP, _S.CRUISE))
 
-MOVES: dict[tuple[State, Event], State] = {
-    **{(s, _E.DOWN): _S.DOWN for s in State if s is not _S.DOWN},
+MOVES: dict[tuple[WatchState, WatchEvent], WatchState] = {
+    **{(s, _E.DOWN): _S.DOWN for s in WatchState if s is not _S.DOWN},
     **{(s, _E.UP): _S.PROBING for s in (_S.DOWN, _S.WAITING, _S.ARMED)},
     **{(s, _E.MAIL): _S.PROBING for s in (_S.WAITING, _S.ARMED)},
     **{(s, _E.GOOD): _S.PROBING for s in (_S.DOWN, _S.PROBING)},
@@ -93,20 +93,24 @@ MOVES: dict[tuple[State, Event], State] = {
 }
 
 #: Events that only some kinds of waiting heed.
-HEEDED: dict[Event, tuple[Wait, ...]] = {
-    _E.UP: (Wait.TIME,),
-    _E.MAIL: (Wait.TIME,),
-    _E.FLOWS: (Wait.BREAKER,),
-    _E.SICK: (Wait.BREAKER,),
-    _E.RESTART: (Wait.BREAKER,),
-    _E.HELD: (Wait.BREAKER, Wait.HOLD),
-    _E.REFUSED: (Wait.BREAKER,),
-    _E.FAILED: (Wait.BREAKER,),
-    _E.LEFT: (Wait.BREAKER,),
-    _E.FINISHED: (Wait.BREAKER,),
-    _E.FREED: (Wait.HOLD,),
-    _E.TIME: (Wait.TIME,),
+HEEDED: dict[WatchEvent, tuple[WatchWait, ...]] = {
+    _E.UP: (WatchWait.TIME,),
+    _E.MAIL: (WatchWait.TIME,),
+    _E.FLOWS: (WatchWait.BREAKER,),
+    _E.SICK: (WatchWait.BREAKER,),
+    _E.RESTART: (WatchWait.BREAKER,),
+    _E.HELD: (WatchWait.BREAKER, WatchWait.HOLD),
+    _E.REFUSED: (WatchWait.BREAKER,),
+    _E.FAILED: (WatchWait.BREAKER,),
+    _E.LEFT: (WatchWait.BREAKER,),
+    _E.FINISHED: (WatchWait.BREAKER,),
+    _E.FREED: (WatchWait.HOLD,),
+    _E.TIME: (WatchWait.TIME,),
 }
-WAITS = {_E.BARRED: Wait.BREAKER, _E.HELD: Wait.HOLD, _E.BLOCKED: Wait.HOLD}
+WAITS = {
+    _E.BARRED: WatchWait.BREAKER,
+    _E.HELD: WatchWait.HOLD,
+    _E.BLOCKED: WatchWait.HOLD,
+}
 #: After these it has to prove itself again.
 DISTRUSTS = frozenset((_E.DOWN, _E.REFUSED))

@@ -26,7 +26,7 @@ Local = Callable[[datetime], datetime]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class DrainWindow:
     """Some hours on some days of the week, Monday being 0; minutes since midnight."""
 
     days: frozenset[int]
@@ -43,10 +43,10 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hours:
+class DrainWindows:
     """The windows together; none at all is always open."""
 
-    windows: tuple[Window, ...] = ()
+    windows: tuple[DrainWindow, ...] = ()
 
     def are_open(self, now: datetime, local: Local) -> bool:
         """Whether a drain may run now."""
@@ -67,9 +67,9 @@ class Hours:
         return next((m for m in moments if self.are_open(m, local) != today), None)
 
 
-def parse_hours(texts: Sequence[str]) -> Hours:
+def parse_hours(texts: Sequence[str]) -> DrainWindows:
     """Return the hours of ``[watch] windows``; ValueError says what is legal."""
-    return Hours(windows=tuple(map(_parse, texts)))
+    return DrainWindows(windows=tuple(map(_parse, texts)))
 
 
 def parse_time(text: str) -> int:
@@ -82,7 +82,7 @@ def parse_time(text: str) -> int:
     return minute
 
 
-def _parse(text: str) -> Window:
+def _parse(text: str) -> DrainWindow:
     match = _WINDOW.fullmatch(text.strip().lower()[:MAX_WRITTEN])
     days = _days(match["days"]) if match else frozenset()
     if match is None or not days:
@@ -90,7 +90,7 @@ def _parse(text: str) -> Window:
     start, end = _minute(match[2], match[3]), _minute(match[4], match[5])
     if start >= _DAY or end > _DAY or start == end:
         raise _illegal(text)
-    return Window(days=days, start=start, end=end)
+    return DrainWindow(days=days, start=start, end=end)
 
 
 def _minute(hour: str, minute: str) -> int:

@@ -20,12 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from drainer.errors import SourceError, UsageError
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.pacing.rate import parse_size
 from drainer.runtime.folders import real_path
-from drainer.sources.common.claim import OnDisk
+from drainer.sources.common.claim import FileSource
 from drainer.sources.common.files import unusable
-from drainer.sources.protocol import Format, Source
+from drainer.sources.protocol import Source, SourceFormat
 
 LIMIT_OPTION = "archive_limit"
 DEFAULT_LIMIT = "20GB"
@@ -50,7 +50,7 @@ YOUNG_SECONDS = 60.0
 _ours: dict[str, int] = {}
 
 
-class Archived:
+class ArchiveSource:
     """What an archive contains, as a source of its own."""
 
     acknowledges = False
@@ -69,17 +69,17 @@ class Archived:
 
     def unpacked_roots(self) -> Sequence[Path]:
         """Return the folders that it contained, with the markers that were in them."""
-        return self._inner.roots() if isinstance(self._inner, OnDisk) else ()
+        return self._inner.roots() if isinstance(self._inner, FileSource) else ()
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List what the unpacked spool lists."""
         for spooled in self._inner.scan():
             yield self._renamed(spooled)
 
-    def _renamed(self, spooled: Spooled) -> Spooled:
+    def _renamed(self, spooled: SpooledMessage) -> SpooledMessage:
         return replace(spooled, message=replace(spooled.message, source=self.url))
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a message again."""
         inner = replace(message, source=self._inner.url)
         return self._renamed(self._inner.open(inner))
@@ -103,15 +103,19 @@ def packing(name: str) -> str:
     return next((kind for end, kind in _PACKINGS.items() if low.endswith(end)), "")
 
 
-def is_archive(path: Path, format_: Format) -> bool:
+def is_archive(path: Path, format_: SourceFormat) -> bool:
     """Tell whether this is an archive of a format that is a directory."""
     is_directory = bool(format_.marks or format_.mark_suffix)
     return is_directory and bool(packing(path.name)) and not path.is_dir()
 
 
 def open_archive(
-    scheme: str, path: Path, format_: Format, keywords: Mapping[str, object], limit: str
-) -> Archived:
+    scheme: str,
+    path: Path,
+    format_: SourceFormat,
+    keywords: Mapping[str, object],
+    limit: str,
+) -> ArchiveSource:
     """Unpack an archive and open the spool in it.
 
     Raises SourceError when it cannot be unpacked or holds no such spool,
@@ -137,7 +141,7 @@ def open_archive(
     try:
         unpack(resolved, packing(path.name), folder, most)
         spool = _find_spool(folder, scheme, format_, resolved)
-        return Archived(f"{scheme}:{resolved}", format_.make(spool, **keywords))
+        return ArchiveSource(f"{scheme}:{resolved}", format_.make(spool, **keywords))
     except BaseException:
         _remove(str(folder))
         raise
@@ -151,7 +155,9 @@ def _octets(text: str) -> int:
         raise UsageError(message) from None
 
 
-def _find_spool(folder: Path, scheme: str, format_: Format, archive: Path) -> Path:
+def _find_spool(
+    folder: Path, scheme: str, format_: SourceFormat, archive: Path
+) -> Path:
     """Return the directory that has the spool's marks, wherever it lies."""
     found = []
     waiting = deque([(folder, 0)])

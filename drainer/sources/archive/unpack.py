@@ -25,8 +25,8 @@ from typing import NamedTuple, NoReturn, Self
 from zstandard import ZstdError
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.sources.archive.unpack_limits import Limits
-from drainer.sources.archive.unpack_streams import Capped, Readable, unpacked
+from drainer.sources.archive.unpack_limits import UnpackLimits
+from drainer.sources.archive.unpack_streams import ByteReader, CappedReader, unpacked
 from drainer.sources.common.files import CHUNK_BYTES, escape_name, kind_of, open_at
 
 _MAX_DEPTH = 32
@@ -61,7 +61,7 @@ class _Member(NamedTuple):
     is_directory: bool
     mode: int
     modified: float
-    data: Readable
+    data: ByteReader
 
 
 _Members = Generator[_Member, None, None]
@@ -71,7 +71,7 @@ class _Counted(io.RawIOBase):
     """What comes out of an archive: every octet is counted, and headers are short."""
 
     def __init__(
-        self, stream: Readable, limits: Limits, *, is_data: bool = False
+        self, stream: ByteReader, limits: UnpackLimits, *, is_data: bool = False
     ) -> None:
         self._stream = stream
         self._limits = limits
@@ -109,7 +109,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
     ``kind`` is as archive.packing says. Raises SourceError; what was
     written until then stays.
     """
-    limits = Limits(archive, target, most)
+    limits = UnpackLimits(archive, target, most)
     members = _zip_members if kind == "zip" else _tar_members
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     name = ""
@@ -132,7 +132,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
         os.close(root)
 
 
-def _tar_members(archive: Path, kind: str, limits: Limits) -> _Members:
+def _tar_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
     with open(_opened(archive), "rb") as raw, unpacked(raw, kind) as stream:
         counted = _Counted(stream, limits)
         with tarfile.open(
@@ -181,10 +181,10 @@ def _opened(archive: Path) -> int:
         raise OSError(0, error.detail) from error
 
 
-def _zip_members(archive: Path, kind: str, limits: Limits) -> _Members:
+def _zip_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
     del kind
     with (
-        Capped(_opened(archive), _DIRECTORY_BYTES) as raw,
+        CappedReader(_opened(archive), _DIRECTORY_BYTES) as raw,
         zipfile.ZipFile(raw) as whole,
     ):
         for info in whole.infolist():

@@ -19,7 +19,7 @@ _LOOK_EVERY_BYTES = 64 * 1024 * 1024
 _LOOK_EVERY_MEMBERS = 1024
 
 
-class Limits:
+class UnpackLimits:
     """How much may still come out; asked before every octet is written."""
 
     def __init__(self, archive: Path, target: Path, most: int) -> None:

@@ -19,7 +19,7 @@ WINDOW_BYTES = 128 * 1024 * 1024
 """What a packing may ask for; `xz -9` takes 65 MiB, `zstd -19` 8 MiB."""
 
 
-class Readable(Protocol):
+class ByteReader(Protocol):
     """What gives octets, at most as many as asked for; none at the end."""
 
     def read(self, size: int, /) -> bytes:
@@ -28,7 +28,7 @@ class Readable(Protocol):
 
 
 @contextmanager
-def unpacked(raw: IO[bytes], kind: str) -> Iterator[Readable]:
+def unpacked(raw: IO[bytes], kind: str) -> Iterator[ByteReader]:
     """Give the octets of a tar, packed as archive.packing says.
 
     Each packing raises errors of its own.
@@ -81,7 +81,7 @@ def _fresh() -> lzma.LZMADecompressor:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_BYTES)
 
 
-class Capped(io.FileIO):
+class CappedReader(io.FileIO):
     """A file of which no single read takes more than a limit.
 
     The directory of a zip is read in one go, however large it says it is.

@@ -24,10 +24,10 @@ from drainer.sources.common.files import unusable
 from drainer.sources.common.marker import (
     MARKER,
     TEXT_CHARS,
+    LockPatience,
     Marker,
     MarkerFile,
-    Patience,
-    Place,
+    MarkerPlace,
     is_no_place,
     open_marker,
     place_of,
@@ -45,7 +45,7 @@ MAX_HASH_DEPTH = 3
 
 
 @runtime_checkable
-class OnDisk(Protocol):
+class FileSource(Protocol):
     """What a source has in addition when it consists of files."""
 
     url: str
@@ -60,7 +60,7 @@ class OnDisk(Protocol):
 
 
 @runtime_checkable
-class Packed(Protocol):
+class PackedSource(Protocol):
     """What a source has in addition when it was unpacked from an archive."""
 
     def unpacked_roots(self) -> Sequence[Path]:
@@ -83,7 +83,7 @@ class SourceClaim:
     """The claim of one drain on one source."""
 
     def __init__(
-        self, source: OnDisk, claimant: Claimant, state_folders: Sequence[Path]
+        self, source: FileSource, claimant: Claimant, state_folders: Sequence[Path]
     ) -> None:
         """Claim nothing yet.
 
@@ -177,7 +177,7 @@ class SourceClaim:
         A marker that an archive brought along counts until the archive has its own.
         """
         places = [each for root in self._roots for each in _neighbours(root)]
-        if self.is_new and isinstance(self._source, Packed):
+        if self.is_new and isinstance(self._source, PackedSource):
             places += map(place_of, self._source.unpacked_roots())
         for place in places:
             found, is_locked = look(place)
@@ -190,7 +190,7 @@ class SourceClaim:
         """Claim in the first state folder that can be written; return the path."""
         status = root.stat()
         for folder in self._state_folders:
-            place = Place(folder, f"{status.st_ino}-{status.st_dev}")
+            place = MarkerPlace(folder, f"{status.st_ino}-{status.st_dev}")
             try:
                 make_private_folder(folder)
                 if self._acquire(place, marker, create=True):
@@ -201,7 +201,7 @@ class SourceClaim:
         hint = "make room, or run drainer as a user who may write there"
         raise SourceError(message, hint=hint)
 
-    def _state_markers(self, root: Path, marker: Marker) -> Iterator[Place]:
+    def _state_markers(self, root: Path, marker: Marker) -> Iterator[MarkerPlace]:
         """Yield the markers of this source in the state folders.
 
         The number of the file must be the same, and the device or the path: a device
@@ -210,8 +210,10 @@ class SourceClaim:
         prefix = f"{root.stat().st_ino}-"
         for folder in self._state_folders:
             for name in _names(folder):
-                if name.startswith(prefix) and _is_about(Place(folder, name), marker):
-                    yield Place(folder, name)
+                if name.startswith(prefix) and _is_about(
+                    MarkerPlace(folder, name), marker
+                ):
+                    yield MarkerPlace(folder, name)
 
     def _marker(self, root: Path) -> Marker:
         path = os.fsencode(os.path.realpath(root))
@@ -226,12 +228,12 @@ class SourceClaim:
 
     # ---- one marker
 
-    def _acquire(self, place: Place, marker: Marker, *, create: bool) -> bool:
+    def _acquire(self, place: MarkerPlace, marker: Marker, *, create: bool) -> bool:
         """Hold a marker of our ledger; False when there is none and none can be made.
 
         Raises SourceClaimed when it is another ledger's.
         """
-        patience = Patience()
+        patience = LockPatience()
         while True:
             file = open_marker(place, create=create)
             if file is None:
@@ -299,7 +301,7 @@ class SourceClaim:
         raise self._refusal(file.place, found, is_locked=is_locked)
 
     def _refusal(
-        self, place: Place, found: Marker, *, is_locked: bool = False
+        self, place: MarkerPlace, found: Marker, *, is_locked: bool = False
     ) -> SourceClaimed:
         """Say which ledger has the source, and what to do."""
         here, url = printable(self._url), printable(found.url)
@@ -331,7 +333,7 @@ def _names(folder: Path) -> Iterable[str]:
         return ()
 
 
-def _is_about(place: Place, marker: Marker) -> bool:
+def _is_about(place: MarkerPlace, marker: Marker) -> bool:
     """Tell whether a marker in a state folder is about this source."""
     found, _ = look(place)
     return found is not None and (
@@ -339,7 +341,7 @@ def _is_about(place: Place, marker: Marker) -> bool:
     )
 
 
-def look(place: Place) -> tuple[Marker | None, bool]:
+def look(place: MarkerPlace) -> tuple[Marker | None, bool]:
     """Return what a marker says, None when there is none; and whether it is locked."""
     try:
         file = open_marker(place, create=False)
@@ -357,7 +359,7 @@ def look(place: Place) -> tuple[Marker | None, bool]:
     return found, is_locked
 
 
-def _neighbours(root: Path) -> Iterator[Place]:
+def _neighbours(root: Path) -> Iterator[MarkerPlace]:
     """Yield the markers of folders that read this one, or are read with it.
 
     So a Maildir and its ``new``, drained as a folder of .eml files, meet each other.
@@ -365,9 +367,9 @@ def _neighbours(root: Path) -> Iterator[Place]:
     folder = root if root.is_dir() else root.parent
     for each in (folder, *folder.parents)[:MAX_HASH_DEPTH]:
         if each.name in PARTS:
-            yield Place(each.parent, MARKER)
+            yield MarkerPlace(each.parent, MARKER)
     if root.is_dir():
-        yield from (Place(root / part, MARKER) for part in sorted(PARTS))
+        yield from (MarkerPlace(root / part, MARKER) for part in sorted(PARTS))
 
 
 def _has_other_names(root: Path) -> bool:

@@ -261,7 +261,7 @@ def has_content(message: Message, chunks: Callable[[], Iterator[bytes]]) -> bool
     return digest.hexdigest() == message.sha256
 
 
-class Reread:
+class RereadContent:
     """A content that is read from the spool each time, by what it is given."""
 
     __slots__ = ("_read",)

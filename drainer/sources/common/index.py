@@ -18,7 +18,7 @@ Names = Iterable[tuple[str, str]]
 """What a name keeps when it is moved, without a slash, and its path in the spool."""
 
 
-class Whereabouts:
+class PathIndex:
     """Paths by what their names keep; small enough for a million of them."""
 
     __slots__ = ("_list", "_names", "_until")
@@ -29,9 +29,9 @@ class Whereabouts:
         self._names = bytearray()
         self._until = 0.0
 
-    def __reduce__(self) -> tuple[type["Whereabouts"], tuple[Callable[[], Names]]]:
+    def __reduce__(self) -> tuple[type["PathIndex"], tuple[Callable[[], Names]]]:
         """Pass to another process without what was listed."""
-        return Whereabouts, (self._list,)
+        return PathIndex, (self._list,)
 
     def find(self, key: str) -> Iterator[str]:
         """Yield the paths under which a name stood not long ago; raises OSError."""

@@ -42,7 +42,7 @@ TEXT_CHARS = 250
 TRIES = 100
 
 
-class Place(NamedTuple):
+class MarkerPlace(NamedTuple):
     """Where a marker is, or will be."""
 
     folder: Path
@@ -74,17 +74,17 @@ class Marker(NamedTuple):
         return printable(where, 2 * TEXT_CHARS)
 
 
-def place_of(root: Path) -> Place:
+def place_of(root: Path) -> MarkerPlace:
     """Return where the marker of a folder or of a file belongs."""
     if root.is_dir():
-        return Place(root, MARKER)
-    return Place(root.parent, f"{root.name}{MARKER}")
+        return MarkerPlace(root, MARKER)
+    return MarkerPlace(root.parent, f"{root.name}{MARKER}")
 
 
 class MarkerFile:
     """An open marker, with or without a lock on it."""
 
-    def __init__(self, place: Place, descriptor: int, *, can_write: bool) -> None:
+    def __init__(self, place: MarkerPlace, descriptor: int, *, can_write: bool) -> None:
         """Take what ``open_marker`` opened."""
         self.place = place
         self.can_write = can_write
@@ -154,7 +154,7 @@ class MarkerFile:
 
 
 @contextmanager
-def _opened(place: Place) -> Iterator[int]:
+def _opened(place: MarkerPlace) -> Iterator[int]:
     """Hold the folder of a marker open; never a link to one."""
     above = find_folder(place.folder.parent)
     try:
@@ -167,7 +167,7 @@ def _opened(place: Place) -> Iterator[int]:
         os.close(folder)
 
 
-def open_marker(place: Place, *, create: bool) -> MarkerFile | None:
+def open_marker(place: MarkerPlace, *, create: bool) -> MarkerFile | None:
     """Open a marker; None when there is none and none can be made here.
 
     Raises SourceClaimed when something else is there, or when it cannot be read;
@@ -182,7 +182,7 @@ def open_marker(place: Place, *, create: bool) -> MarkerFile | None:
     return None
 
 
-def _open(place: Place, folder: int, *, create: bool) -> MarkerFile | None:
+def _open(place: MarkerPlace, folder: int, *, create: bool) -> MarkerFile | None:
     """Make one attempt; FileExistsError and FileNotFoundError mean: look again."""
     can_write = True
     try:
@@ -205,7 +205,7 @@ def _open(place: Place, folder: int, *, create: bool) -> MarkerFile | None:
     return MarkerFile(place, descriptor, can_write=can_write)
 
 
-def _create(place: Place, folder: int) -> MarkerFile | None:
+def _create(place: MarkerPlace, folder: int) -> MarkerFile | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS
     try:
         descriptor = open_in(folder, place.name, flags)
@@ -228,7 +228,7 @@ def _share(descriptor: int, folder: os.stat_result) -> None:
         os.fchmod(descriptor, 0o600 | (folder.st_mode & stat.S_IRGRP))
 
 
-def _open_to_read(place: Place, folder: int) -> int:
+def _open_to_read(place: MarkerPlace, folder: int) -> int:
     try:
         return open_in(folder, place.name, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
@@ -237,7 +237,7 @@ def _open_to_read(place: Place, folder: int) -> int:
         raise _refusal(place, folder, error) from error
 
 
-def _check(place: Place, status: os.stat_result) -> None:
+def _check(place: MarkerPlace, status: os.stat_result) -> None:
     """Refuse what no drainer wrote."""
     if not stat.S_ISREG(status.st_mode):
         raise not_a_marker(place, f"it is a {kind_of(status.st_mode)}")
@@ -247,7 +247,7 @@ def _check(place: Place, status: os.stat_result) -> None:
         raise not_a_marker(place, f"it has {status.st_size} bytes")
 
 
-def _exists(place: Place, folder: int) -> bool:
+def _exists(place: MarkerPlace, folder: int) -> bool:
     try:
         os.stat(place.name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -255,7 +255,9 @@ def _exists(place: Place, folder: int) -> bool:
     return True
 
 
-def _refusal(place: Place, folder: int, error: OSError) -> OSError | SourceClaimed:
+def _refusal(
+    place: MarkerPlace, folder: int, error: OSError
+) -> OSError | SourceClaimed:
     """Say what is in the way, and who owns it."""
     try:
         status = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
@@ -268,7 +270,7 @@ def _refusal(place: Place, folder: int, error: OSError) -> OSError | SourceClaim
     return SourceClaimed(f"{message}: {error.strerror}", hint=hint)
 
 
-def not_a_marker(place: Place, why: str) -> SourceClaimed:
+def not_a_marker(place: MarkerPlace, why: str) -> SourceClaimed:
     """Return the refusal of a file that no drainer wrote."""
     message = f"{place} is in the way: {why}; drainer writes a marker of that name"
     return SourceClaimed(message, hint="look at it, and remove it")
@@ -292,14 +294,14 @@ def _parse(data: bytes) -> Marker | None:
     return Marker(*(str(each) for each in fields))
 
 
-class Patience:
+class LockPatience:
     """How long a short lock of another process is waited for."""
 
     def __init__(self) -> None:
         """Start the clock."""
         self._end = time.monotonic() + PATIENCE
 
-    def wait(self, place: Place) -> None:
+    def wait(self, place: MarkerPlace) -> None:
         """Wait a moment; SourceClaimed when it took too long."""
         if time.monotonic() >= self._end:
             message = f"another process keeps {place} locked"

@@ -4,7 +4,7 @@ A format says where its messages lie (``judge``), reads one (``load``), and
 names the files that make it up, in the order in which they may be removed. The
 rest is the same for all: identity, damage, messages that moved, removal.
 
-Identity: SHA-256 over the format's tag, what the format keeps stable (``Draft.
+Identity: SHA-256 over the format's tag, what the format keeps stable (``SourceEntry.
 stable``) and the first 4 KiB of the content as transmitted. What is damaged is
 known by its name and the beginning of its file.
 """
@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.content import Held, message_id_of
+from drainer.mail.content import HeldContent, message_id_of
 from drainer.mail.envelope import Envelope
-from drainer.mail.message import Message, Problem, Spooled
+from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.files import (
     HELD_BYTES,
-    Reread,
+    RereadContent,
     beginning,
     canonical,
     directory,
@@ -35,18 +35,18 @@ from drainer.sources.common.files import (
     unusable,
     url_of,
 )
-from drainer.sources.common.index import Whereabouts
+from drainer.sources.common.index import PathIndex
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
-    Draft,
-    Found,
+    OpenEntry,
+    SourceEntry,
     is_same,
     time_of,
 )
-from drainer.sources.common.walk import Entry, Kind, Place, place_of, walk
+from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry, place_of, walk
 
 
-class Gone(MessageUnreadable):
+class EntryGone(MessageUnreadable):
     """No file of that name is left in the queue."""
 
 
@@ -72,7 +72,7 @@ class QueueDirectory(ABC):
         self._root = canonical(path)
         self.url = url_of(self.scheme, self._root)
         self.acknowledges = acknowledge == "remove"
-        self._whereabouts = Whereabouts(self._keyed)
+        self._whereabouts = PathIndex(self._keyed)
         self.check_layout()
 
     # ---- what a format says
@@ -90,39 +90,39 @@ class QueueDirectory(ABC):
         return (Path(self._root),)
 
     @abstractmethod
-    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001
+    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Tell messages, directories of the queue and anything else apart."""
 
     @abstractmethod
-    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
         """Open and read the message of a name in an open directory.
 
         What is opened is closed by ``stack``. Raises FileNotFoundError when the
         name is gone, MessageUnreadable when it cannot be opened.
         """
 
-    def key(self, place: Place) -> str:
+    def key(self, place: FilePlace) -> str:
         """Return what a message's name keeps when the server moves it."""
         return place.name
 
-    def native_id(self, place: Place) -> str:
+    def native_id(self, place: FilePlace) -> str:
         """Return the name of a message that cannot be read."""
         return place.name
 
-    def may_remove(self, place: Place) -> bool:
+    def may_remove(self, place: FilePlace) -> bool:
         """Tell whether no server works on the message; asked just before."""
         return place.is_safe
 
-    def removed(self, draft: Draft) -> None:  # noqa: B027 - most have nothing to do
+    def removed(self, draft: SourceEntry) -> None:  # noqa: B027 - most have nothing to do
         """Tidy up behind a message whose files are gone."""
 
     # ---- listing
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[QueueEntry]:
         """Yield every message by its name, as the directories are read."""
         yield from walk(self._root, self.start, self.judge)
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List the messages in directory order, as they are read."""
         try:
             for entry in self.entries():
@@ -132,7 +132,7 @@ class QueueDirectory(ABC):
         except OSError as error:
             raise unusable("/".join((self._root, *self.start)), error) from error
 
-    def _list(self, entry: Entry) -> Spooled | None:
+    def _list(self, entry: QueueEntry) -> SpooledMessage | None:
         """Read one; None when it moved on since its directory was read."""
         try:
             if entry.error is not None:
@@ -147,7 +147,7 @@ class QueueDirectory(ABC):
         except MessageUnreadable as error:
             return self._broken(entry.place, error)
 
-    def _build(self, draft: Draft, place: Place) -> Found:
+    def _build(self, draft: SourceEntry, place: FilePlace) -> OpenEntry:
         problem, content, head = draft.problem, None, b""
         try:
             if draft.raw_bytes <= HELD_BYTES:
@@ -171,15 +171,17 @@ class QueueDirectory(ABC):
             message_id=message_id_of(head),
             problem=problem,
         )
-        return Found(message, draft, content)
+        return OpenEntry(message, draft, content)
 
-    def _spooled(self, found: Found) -> Spooled:
+    def _spooled(self, found: OpenEntry) -> SpooledMessage:
         message, content = found.message, found.content
         if content is not None:
-            return Spooled(message=message, content=Held(content))
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+            return SpooledMessage(message=message, content=HeldContent(content))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
-    def _broken(self, place: Place, error: MessageUnreadable) -> Spooled:
+    def _broken(self, place: FilePlace, error: MessageUnreadable) -> SpooledMessage:
         """List what could not be opened, by its name."""
         name = self.native_id(place)
         message = Message(
@@ -192,7 +194,9 @@ class QueueDirectory(ABC):
             envelope=Envelope(),
             problem=Problem(code=error.code, detail=error.detail),
         )
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
     def _identity(self, stable: Iterable[bytes], head: bytes) -> str:
         digest = hashlib.sha256(f"drainer {self.scheme} 1\n".encode())
@@ -203,7 +207,7 @@ class QueueDirectory(ABC):
 
     # ---- finding again
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a message again, wherever in the queue it lies by now."""
         with self._found(message) as found:
             return self._spooled(found)
@@ -214,7 +218,7 @@ class QueueDirectory(ABC):
             yield from found.draft.chunks()
 
     @contextmanager
-    def _found(self, message: Message) -> Iterator[Found]:
+    def _found(self, message: Message) -> Iterator[OpenEntry]:
         """Hold the files of a message open.
 
         Looks where it was, then for its name in the whole queue. Raises
@@ -232,7 +236,7 @@ class QueueDirectory(ABC):
         code = "vanished"
         if is_another:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
-        raise Gone(code, f"the queue has no {message.native_id} any more")
+        raise EntryGone(code, f"the queue has no {message.native_id} any more")
 
     def is_in_place(self, message: Message) -> bool:
         """Whether the very message, by its whole content, is at its locator."""
@@ -246,7 +250,7 @@ class QueueDirectory(ABC):
         except MessageUnreadable:
             return False
 
-    def _candidates(self, first: Place, message: Message) -> Iterator[Place]:
+    def _candidates(self, first: FilePlace, message: Message) -> Iterator[FilePlace]:
         if not first.is_safe:
             return
         yield first
@@ -258,7 +262,7 @@ class QueueDirectory(ABC):
             raise unreadable(error) from error
         for path in paths:
             *parts, name = path.split("/")
-            if (place := Place(tuple(parts), name)) != first:
+            if (place := FilePlace(tuple(parts), name)) != first:
                 yield place
 
     def _keyed(self) -> Iterator[tuple[str, str]]:
@@ -266,7 +270,7 @@ class QueueDirectory(ABC):
             place = entry.place
             yield self.key(place), "/".join((*place.parts, place.name))
 
-    def _try(self, place: Place, stack: ExitStack) -> Found | None:
+    def _try(self, place: FilePlace, stack: ExitStack) -> OpenEntry | None:
         try:
             with directory(self._root, place.parts) as descriptor:
                 return self._build(self.load(place, descriptor, stack), place)
@@ -287,7 +291,7 @@ class QueueDirectory(ABC):
         if not self.acknowledges:
             return []
         touched: set[tuple[str, ...]] = set()
-        drafts: list[Draft] = []
+        drafts: list[SourceEntry] = []
         done = [each.id for each in messages if self._begin(each, drafts, touched)]
         for stage in range(1, max((len(each.files) for each in drafts), default=0)):
             self._sync(touched)
@@ -302,7 +306,7 @@ class QueueDirectory(ABC):
     def _begin(
         self,
         message: Message,
-        drafts: list[Draft],
+        drafts: list[SourceEntry],
         touched: set[tuple[str, ...]],
     ) -> bool:
         """Remove the first file of a message; False when it stays."""
@@ -314,7 +318,7 @@ class QueueDirectory(ABC):
                     return False
                 self._unlink(draft.files[0], touched)
                 drafts.append(draft)
-        except Gone:
+        except EntryGone:
             touched.add(place_of(message.locator).parts)
         except MessageUnreadable:
             return False
@@ -330,7 +334,7 @@ class QueueDirectory(ABC):
                 os.fsync(descriptor)
         touched.clear()
 
-    def _unlink(self, place: Place, touched: set[tuple[str, ...]]) -> None:
+    def _unlink(self, place: FilePlace, touched: set[tuple[str, ...]]) -> None:
         try:
             with directory(self._root, place.parts) as above, owner_of(above):
                 os.unlink(place.name, dir_fd=above)

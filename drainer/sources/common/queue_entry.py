@@ -11,14 +11,14 @@ from drainer.mail.envelope import Client, Envelope
 from drainer.mail.message import Message, Problem
 from drainer.runtime.values import dataclass
 from drainer.sources.common.files import CHUNK_BYTES, has_content, read_at
-from drainer.sources.common.walk import Place
+from drainer.sources.common.walk import FilePlace
 
 IDENTITY_BYTES = 4096
 """How much of the content takes part in the identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class SourceEntry:
     """A message as its files say; they stay open while it is looked at."""
 
     #: As os.fsdecode gives it.
@@ -32,7 +32,7 @@ class Draft:
     #: What takes part in the identity besides the content.
     stable: tuple[bytes, ...]
     #: The files that make it up, in the order in which they may be removed.
-    files: tuple[Place, ...]
+    files: tuple[FilePlace, ...]
     client: Client = field(default_factory=Client)
     login: str = ""
     flags: tuple[str, ...] = ()
@@ -42,16 +42,16 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class OpenEntry:
     """A message whose files are open."""
 
     message: Message
-    draft: Draft
+    draft: SourceEntry
     #: The whole content when it is small and sound.
     content: bytes | None
 
 
-def is_same(found: Found, message: Message, *, moved: bool = False) -> bool:
+def is_same(found: OpenEntry, message: Message, *, moved: bool = False) -> bool:
     """Whether what was found is the message; all of it counts when it has moved."""
     if found.message.identity != message.identity:
         return False
@@ -76,12 +76,12 @@ def damaged(error: MessageUnreadable) -> Iterator[bytes]:
 
 def damaged_draft(
     name: str, error: MessageUnreadable, raw: bytes, modified: float
-) -> Draft:
+) -> SourceEntry:
     """Return what a file that makes no sense is listed as; it is never removed.
 
     ``raw`` is its beginning, ``modified`` its time.
     """
-    return Draft(
+    return SourceEntry(
         native_id=name,
         arrived=time_of(modified),
         envelope=Envelope(),

@@ -21,7 +21,7 @@ MAX_DEPTH = 8
 """Directories below the root of a queue; the deepest known layout has three."""
 
 
-class Place(NamedTuple):
+class FilePlace(NamedTuple):
     """Where a file lies: the directories down from the root, and its name."""
 
     parts: tuple[str, ...]
@@ -43,13 +43,13 @@ class Place(NamedTuple):
         return not {"", ".", ".."} & {*self.parts, self.name}
 
 
-def place_of(locator: str) -> Place:
+def place_of(locator: str) -> FilePlace:
     """Return the place that a locator means."""
     *parts, name = unescape_name(locator).split("/")
-    return Place(tuple(parts), name)
+    return FilePlace(tuple(parts), name)
 
 
-class Kind(enum.Enum):
+class NameKind(enum.Enum):
     """What a name in a queue stands for."""
 
     MESSAGE = enum.auto()
@@ -57,21 +57,21 @@ class Kind(enum.Enum):
     OTHER = enum.auto()
 
 
-class Entry(NamedTuple):
+class QueueEntry(NamedTuple):
     """A message file by its name, with its directory open until the next one."""
 
-    place: Place
+    place: FilePlace
     descriptor: int
     is_file: bool
     #: Set when this is a directory of the queue that cannot be read.
     error: MessageUnreadable | None = None
 
 
-Judge = Callable[[Place, bool], Kind]
+Judge = Callable[[FilePlace, bool], NameKind]
 """Tells the kind of a place; the flag says whether it is a directory."""
 
 
-def walk(root: str, start: tuple[str, ...], judge: Judge) -> Iterator[Entry]:
+def walk(root: str, start: tuple[str, ...], judge: Judge) -> Iterator[QueueEntry]:
     """Yield what ``judge`` calls a message, as the directories are read.
 
     Raises OSError when the first directory cannot be opened.
@@ -80,23 +80,25 @@ def walk(root: str, start: tuple[str, ...], judge: Judge) -> Iterator[Entry]:
         yield from _walk(descriptor, start, judge)
 
 
-def _walk(descriptor: int, parts: tuple[str, ...], judge: Judge) -> Iterator[Entry]:
+def _walk(
+    descriptor: int, parts: tuple[str, ...], judge: Judge
+) -> Iterator[QueueEntry]:
     with os.scandir(descriptor) as entries:
         for entry in entries:
-            place = Place(parts, entry.name)
+            place = FilePlace(parts, entry.name)
             kind = judge(place, entry.is_dir(follow_symlinks=False))
-            if kind is Kind.DIRECTORY:
+            if kind is NameKind.DIRECTORY:
                 yield from _walk_below(descriptor, place, judge)
-            elif kind is Kind.MESSAGE:
+            elif kind is NameKind.MESSAGE:
                 is_file = entry.is_file(follow_symlinks=False)
-                yield Entry(place, descriptor, is_file)
+                yield QueueEntry(place, descriptor, is_file)
 
 
-def _walk_below(above: int, place: Place, judge: Judge) -> Iterator[Entry]:
+def _walk_below(above: int, place: FilePlace, judge: Judge) -> Iterator[QueueEntry]:
     code = "unreadable"
     if len(place.parts) >= MAX_DEPTH:
         error = MessageUnreadable(code, "nested too deeply")
-        yield Entry(place, above, is_file=False, error=error)
+        yield QueueEntry(place, above, is_file=False, error=error)
         return
     try:
         descriptor = open_directory(place.name, above)
@@ -105,7 +107,7 @@ def _walk_below(above: int, place: Place, judge: Judge) -> Iterator[Entry]:
     except OSError as failure:
         detail = f"a directory of the queue: {failure.strerror}"
         error = MessageUnreadable(code, detail)
-        yield Entry(place, above, is_file=False, error=error)
+        yield QueueEntry(place, above, is_file=False, error=error)
         return
     try:
         yield from _walk(descriptor, (*place.parts, place.name), judge)

@@ -7,13 +7,13 @@ import sqlalchemy as sa
 
 from drainer.errors import UsageError
 from drainer.runtime import databases
-from drainer.sources.database.mapping import TRY_IT, Bound, Mapping, refuse
+from drainer.sources.database.mapping import TRY_IT, BoundMapping, TableMapping, refuse
 
 _SECRET = 1345
 """MariaDB's number for what it does not tell of a view."""
 
 
-def check_use(mapping: Mapping, acknowledge: str, leases: str) -> None:
+def check_use(mapping: TableMapping, acknowledge: str, leases: str) -> None:
     """Refuse what cannot be acknowledged or leased as was asked for."""
     if acknowledge == "mark" and not ("state" in mapping.columns and mapping.finish):
         refuse("ack = mark needs state, pending and finish", 'or use ack = "keep"')
@@ -32,7 +32,9 @@ def check_use(mapping: Mapping, acknowledge: str, leases: str) -> None:
                 'allow tables of ours beside it with leases = "table"')  # fmt: skip
 
 
-def check_ids(connection: sa.Connection, bound: Bound, mapping: Mapping) -> None:
+def check_ids(
+    connection: sa.Connection, bound: BoundMapping, mapping: TableMapping
+) -> None:
     """Raise UsageError when an id means several of the rows to be sent, or none.
 
     Whoever joins a table of recipients gets a row for each: all but one would be
@@ -53,7 +55,7 @@ def check_ids(connection: sa.Connection, bound: Bound, mapping: Mapping) -> None
     raise UsageError(message, hint="map a unique column, and recipients as a table")
 
 
-def check_statement(connection: sa.Connection, mapping: Mapping) -> None:
+def check_statement(connection: sa.Connection, mapping: TableMapping) -> None:
     """Raise UsageError when the operator's statement cannot be run.
 
     The database is asked how it would do it, which changes nothing. What calls a
@@ -69,7 +71,7 @@ def check_statement(connection: sa.Connection, mapping: Mapping) -> None:
             refuse(f"the statement fails: {databases.reason(error)}", TRY_IT)
 
 
-def _is_unique(connection: sa.Connection, mapping: Mapping, name: str) -> bool:
+def _is_unique(connection: sa.Connection, mapping: TableMapping, name: str) -> bool:
     """Whether the database sees to it that a value of the column is there once."""
     area, _, bare = mapping.table.rpartition(".")
     inspector = sa.inspect(connection)

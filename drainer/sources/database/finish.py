@@ -6,13 +6,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.errors import SourceError
-from drainer.sources.database.mapping import Bound, Mapping, value_of
+from drainer.sources.database.mapping import BoundMapping, TableMapping, value_of
 
 
-class Finisher:
+class RowFinisher:
     """Finishes rows in the transaction that it is given."""
 
-    def __init__(self, mapping: Mapping, acknowledge: str) -> None:
+    def __init__(self, mapping: TableMapping, acknowledge: str) -> None:
         """``acknowledge`` is 'mark', 'delete', 'statement' or 'keep'."""
         self._mapping = mapping
         self._acknowledge = acknowledge
@@ -20,7 +20,7 @@ class Finisher:
     def finish(
         self,
         connection: sa.Connection,
-        bound: Bound,
+        bound: BoundMapping,
         rows: Sequence[Any],
         value: str,
     ) -> None:
@@ -65,7 +65,7 @@ class Finisher:
 
 
 def set_state(
-    connection: sa.Connection, bound: Bound, text: str, rows: Sequence[Any]
+    connection: sa.Connection, bound: BoundMapping, text: str, rows: Sequence[Any]
 ) -> None:
     """Set the state of rows to a value that the mapping gives as text."""
     table = bound.source

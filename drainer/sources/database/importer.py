@@ -16,13 +16,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.message import Message, Problem, Spooled, numbered_id
+from drainer.mail.message import Message, Problem, SpooledMessage, numbered_id
 from drainer.runtime import databases
 from drainer.runtime.owned_sqlite import sqlite_arguments
 from drainer.runtime.private_files import open_private
 from drainer.sources.database import schema
 from drainer.sources.database.mapping import mapping_of
-from drainer.sources.database.store import Store
+from drainer.sources.database.store import DatabaseStore
 
 PIECE_BYTES = 8 * 1024 * 1024
 """Contents are written in pieces of this size: packets have limits."""
@@ -40,7 +40,7 @@ def create_spool(url_text: str, password_file: str = "") -> tuple[str, bool]:
             message = "an SQLite spool needs a path"
             raise UsageError(message, hint="e.g. sqlite:////var/spool/backup/mail.db")
         _touch(path)
-    store = Store(url, mapping_of({}), creating=True)
+    store = DatabaseStore(url, mapping_of({}), creating=True)
     new = store.write(schema.create)
     store.close()
     return store.shown, new
@@ -62,19 +62,19 @@ def _touch(path: Path) -> None:
     connection.close()
 
 
-class Spool:
+class SpoolDatabase:
     """A built-in spool that is written to."""
 
     def __init__(self, url_text: str, password_file: str = "") -> None:
         """Open a spool that ``create_spool`` has made; SourceError if none is there."""
         url = databases.with_password(databases.parse(url_text), password_file)
-        self._store = Store(url, mapping_of({}))
+        self._store = DatabaseStore(url, mapping_of({}))
         self._store.look(self._store.bound)
         self.shown = self._store.shown
         #: The ids of this run: two messages of one identity get two.
         self._ids: set[bytes] = set()
 
-    def add(self, spooled: Spooled) -> Problem | bool:
+    def add(self, spooled: SpooledMessage) -> Problem | bool:
         """Write a message; False when it is there, a Problem when it may not be."""
         problem = spooled.message.problem
         if problem is not None:
@@ -90,7 +90,9 @@ class Spool:
         """Let go of the database."""
         self._store.close()
 
-    def _insert(self, spooled: Spooled, connection: sa.Connection) -> tuple[str, bool]:
+    def _insert(
+        self, spooled: SpooledMessage, connection: sa.Connection
+    ) -> tuple[str, bool]:
         """Write a message unless it is there; return its id, and whether it is new."""
         message = spooled.message
         spool = schema.spool
@@ -108,7 +110,9 @@ class Spool:
                 return id_, False
         raise AssertionError  # there is always another number
 
-    def _write(self, connection: sa.Connection, name: str, spooled: Spooled) -> None:
+    def _write(
+        self, connection: sa.Connection, name: str, spooled: SpooledMessage
+    ) -> None:
         message, spool = spooled.message, schema.spool
         pieces = _pieces(spooled.content.chunks())
         row = _row(message) | {"message_id": name, "content": next(pieces, b"")}
@@ -120,7 +124,9 @@ class Spool:
         connection.execute(sa.insert(schema.recipients), _recipients(message, key[0]))
 
 
-def _has_content(connection: sa.Connection, row_id: int, spooled: Spooled) -> bool:
+def _has_content(
+    connection: sa.Connection, row_id: int, spooled: SpooledMessage
+) -> bool:
     """Whether a row has just this content."""
     content, offset = schema.spool.c.content, 0
     for piece in _pieces(spooled.content.chunks()):

@@ -19,7 +19,7 @@ from drainer.sources.database.schema import leases, owners
 _L, _O = leases.c, owners.c
 
 
-class Claims(NamedTuple):
+class RowClaims(NamedTuple):
     """What became of the rows that were asked for."""
 
     mine: set[str]
@@ -27,7 +27,7 @@ class Claims(NamedTuple):
     doubtful: set[str]
 
 
-class Leases:
+class RowLeases:
     """The leases of one queue, for one owner."""
 
     def __init__(self, queue: str, owner: str, seconds: float) -> None:
@@ -47,10 +47,10 @@ class Leases:
         row = {"owner": self._owner, "until": until}
         connection.execute(_insert(connection, owners), [row])
 
-    def claim(self, connection: sa.Connection, rows: Sequence[str]) -> Claims:
+    def claim(self, connection: sa.Connection, rows: Sequence[str]) -> RowClaims:
         """Lease those of the rows that are free."""
         if not rows:
-            return Claims(set(), set())
+            return RowClaims(set(), set())
         living = self._living(connection)
         asked = sa.and_(_L.queue == self._queue, _L.row_id.in_(list(rows)))
         connection.execute(
@@ -68,7 +68,7 @@ class Leases:
         if fresh:
             connection.execute(_insert(connection, leases), fresh)
         found = list(connection.execute(query))
-        return Claims(
+        return RowClaims(
             {row.row_id for row in found if row.owner == self._owner},
             {row.row_id for row in found if row.begun and row.owner not in living},
         )

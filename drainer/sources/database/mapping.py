@@ -26,7 +26,7 @@ _SAID = ("client_address", "client_name", "helo", "login", "state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapping:
+class TableMapping:
     """Where the parts of a message stand; '' for what is not there."""
 
     table: str = schema.spool.name
@@ -54,12 +54,12 @@ class Mapping:
         return self.table or "query"
 
 
-def mapping_of(options: Dict[str, Any]) -> Mapping:
+def mapping_of(options: Dict[str, Any]) -> TableMapping:
     """Return the mapping that these keys mean; none at all: the built-in spool."""
     if not options:
         extras = {name: name for name in (*BUILT_IN_EXTRAS, "state")}
         plain = {name: name for name in _COLUMNS} | {"recipients": "forward_path"}
-        return Mapping(columns=plain | extras)
+        return TableMapping(columns=plain | extras)
     if bool(options.get("table")) == bool(options.get("query")):
         refuse("a mapping needs either table or query")
     missing = [name for name in _COLUMNS if not options.get(name)]
@@ -75,7 +75,7 @@ def mapping_of(options: Dict[str, Any]) -> Mapping:
         "recipients_state": "", "recipients_pending": (), "recipients_finish": "",
         "pending": (), "finish": "", "fail": "",
     }  # fmt: skip
-    mapping = Mapping(
+    mapping = TableMapping(
         columns={name: options[name] for name in named},
         recipients_format=kind or "one",
         is_built_in=False,
@@ -85,7 +85,7 @@ def mapping_of(options: Dict[str, Any]) -> Mapping:
     return mapping
 
 
-def _check(mapping: Mapping) -> None:
+def _check(mapping: TableMapping) -> None:
     """Refuse keys that contradict one another."""
     if mapping.recipients_format == "table" and not (
         mapping.recipients_table and mapping.recipients_message
@@ -112,7 +112,7 @@ def refuse(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
+class BoundMapping:
     """The columns of one database that a mapping means."""
 
     source: sa.FromClause
@@ -133,7 +133,7 @@ class Bound:
         return [self["state"].in_(list(self.open_states))]
 
 
-def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
+def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
     """Compare a mapping with the database; UsageError when it does not hold."""
     found: sa.FromClause
     if mapping.query:
@@ -164,7 +164,9 @@ def bind(connection: sa.Connection, mapping: Mapping) -> Bound:
             if text := getattr(mapping, key):
                 value_of(columns["state"], text, key)
                 _check_length(connection, columns["state"], text, key)
-    return Bound(source=found, columns=columns, children=children, open_states=states)
+    return BoundMapping(
+        source=found, columns=columns, children=children, open_states=states
+    )
 
 
 def _check_length(
@@ -177,7 +179,7 @@ def _check_length(
         raise UsageError(message, hint="name a shorter value")
 
 
-def _child_columns(mapping: Mapping) -> Sequence[tuple[str, str]]:
+def _child_columns(mapping: TableMapping) -> Sequence[tuple[str, str]]:
     pairs = (
         ("recipients", mapping.columns["recipients"]),
         ("recipients_message", mapping.recipients_message),
@@ -225,7 +227,9 @@ def _column(found: sa.FromClause, name: str, key: str) -> sa.ColumnElement[Any]:
     return found.c[name]
 
 
-def _check_types(columns: Dict[str, sa.ColumnElement[Any]], mapping: Mapping) -> None:
+def _check_types(
+    columns: Dict[str, sa.ColumnElement[Any]], mapping: TableMapping
+) -> None:
     """Compare the types of a table's columns with what they are to hold."""
     content = columns["content"].type
     if isinstance(content, sa.String) and not mapping.content_charset:
@@ -250,7 +254,7 @@ def _check_types(columns: Dict[str, sa.ColumnElement[Any]], mapping: Mapping) ->
 
 
 def _wrong(
-    mapping: Mapping, key: str, found: object, wanted: str, hint: str = ""
+    mapping: TableMapping, key: str, found: object, wanted: str, hint: str = ""
 ) -> NoReturn:
     name = mapping.columns[key]
     message = f"{key} = {name!r}: the column is {found!r}, wanted is {wanted}"
@@ -261,7 +265,7 @@ def _look_at_a_row(
     connection: sa.Connection,
     found: sa.FromClause,
     columns: Dict[str, sa.ColumnElement[Any]],
-    mapping: Mapping,
+    mapping: TableMapping,
 ) -> dict[str, sa.ColumnElement[Any]]:
     """Check a query by its first row, having no types; return id and state with one."""
     typed = [name for name in ("id", "state") if name in columns]

@@ -14,26 +14,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.content import Held, crlf
-from drainer.mail.message import Message, Problem, Spooled
+from drainer.mail.content import HeldContent, crlf
+from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime import databases
 from drainer.runtime.units import parse_duration
 from drainer.runtime.values import dataclass
-from drainer.sources.common.files import HELD_BYTES, Reread, unescape_name
+from drainer.sources.common.files import HELD_BYTES, RereadContent, unescape_name
 from drainer.sources.database.checks import check_ids, check_statement, check_use
-from drainer.sources.database.finish import Finisher, set_state
-from drainer.sources.database.leases import Claims, Leases
-from drainer.sources.database.mapping import Mapping as Columns
-from drainer.sources.database.reader import PAGE, Known, Reader, Row
-from drainer.sources.database.rows import Place, octets
+from drainer.sources.database.finish import RowFinisher, set_state
+from drainer.sources.database.leases import RowClaims, RowLeases
+from drainer.sources.database.mapping import TableMapping
+from drainer.sources.database.reader import PAGE, KnownRow, Row, RowReader
+from drainer.sources.database.rows import RowsPlace, octets
 from drainer.sources.database.schema import leases_metadata
-from drainer.sources.database.store import Store
+from drainer.sources.database.store import DatabaseStore
 
 PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class DatabaseSettings:
     """What a source's options say, apart from the mapping."""
 
     url: str
@@ -44,26 +44,26 @@ class Settings:
     leases: str = ""
 
 
-class Database:
+class DatabaseSource:
     """A database of mail as a source."""
 
-    def __init__(self, settings: Settings, mapping: Columns) -> None:
+    def __init__(self, settings: DatabaseSettings, mapping: TableMapping) -> None:
         """Connect and check the mapping; raises SourceError or UsageError."""
         url = databases.with_password(
             databases.parse(settings.url), settings.password_file
         )
         leases = settings.leases or ("table" if mapping.is_built_in else "off")
         check_use(mapping, settings.acknowledge, leases)
-        self._store = Store(url, mapping)
+        self._store = DatabaseStore(url, mapping)
         self._mapping = mapping
         self._acknowledge = settings.acknowledge
         self._may_lease = leases == "table"
         self.lease_seconds = _seconds(settings.lease)
-        self._leases: Leases | None = None
+        self._leases: RowLeases | None = None
         table = "" if mapping.is_built_in else f"?table={mapping.name}"
         self.url = self._store.shown + table
         self.acknowledges = settings.acknowledge != "keep"
-        self._place = Place(
+        self._place = RowsPlace(
             url=self.url,
             name=mapping.name,
             is_built_in=mapping.is_built_in,
@@ -71,8 +71,8 @@ class Database:
             delimiter=mapping.recipients_delimiter,
             charset=mapping.content_charset,
         )
-        self._read = Reader(self._store, self._place)
-        self._finisher = Finisher(mapping, settings.acknowledge)
+        self._read = RowReader(self._store, self._place)
+        self._finisher = RowFinisher(mapping, settings.acknowledge)
         self._store.look(self._check)
         self._store.close()
 
@@ -85,7 +85,7 @@ class Database:
 
     # --- listing
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List the rows that are to be sent, in the order of their ids.
 
         Rows that another process had locked come last. It may have died while it
@@ -108,7 +108,7 @@ class Database:
 
     def _claim(
         self, ids: Sequence[Any], connection: sa.Connection, *, wait: bool
-    ) -> tuple[list[Any], Claims]:
+    ) -> tuple[list[Any], RowClaims]:
         """Claim these rows; return those that could be locked, and whose they are."""
         assert self._leases is not None  # noqa: S101 - who calls has looked
         ids = self._read.lock(connection, ids, wait=wait)
@@ -119,7 +119,9 @@ class Database:
             set_state(connection, bound, self._mapping.claim, mine)
         return ids, claims
 
-    def _listed(self, ids: Sequence[Any], claims: Claims | None) -> Iterator[Spooled]:
+    def _listed(
+        self, ids: Sequence[Any], claims: RowClaims | None
+    ) -> Iterator[SpooledMessage]:
         wanted = list(ids)
         if claims is not None:
             listed = claims.mine | claims.doubtful
@@ -133,7 +135,7 @@ class Database:
                 )
             yield self._spooled(known.row, message)
 
-    def _spooled(self, row: Row, message: Message) -> Spooled:
+    def _spooled(self, row: Row, message: Message) -> SpooledMessage:
         if row["size"] is not None and row["size"] <= HELD_BYTES:
             try:
                 data = octets(row["head"], self._place.charset)
@@ -143,12 +145,14 @@ class Database:
             else:
                 content = b"".join(crlf([data]))
                 message = replace(message, size_bytes=len(content))
-                return Spooled(message=message, content=Held(content))
-        return Spooled(message=message, content=Reread(partial(self._stream, message)))
+                return SpooledMessage(message=message, content=HeldContent(content))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self._stream, message))
+        )
 
     # --- one message
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a row again; it must still be ours, and the same message."""
         known, is_ours = self._store.read(partial(self._find, message))
         if not is_ours:
@@ -164,7 +168,9 @@ class Database:
             return False
         return True
 
-    def _find(self, message: Message, connection: sa.Connection) -> tuple[Known, bool]:
+    def _find(
+        self, message: Message, connection: sa.Connection
+    ) -> tuple[KnownRow, bool]:
         code = "vanished"
         found = self._read.rows(connection, [self._read.id_of(connection, message)])
         if not found:
@@ -201,7 +207,7 @@ class Database:
             return
         if not self._mapping.is_built_in:
             self._store.write(partial(databases.create_tables, leases_metadata))
-        self._leases = Leases(self._mapping.name, owner, self.lease_seconds)
+        self._leases = RowLeases(self._mapping.name, owner, self.lease_seconds)
         self.renew()
 
     def renew(self) -> None:

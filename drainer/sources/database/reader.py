@@ -11,27 +11,26 @@ import sqlalchemy as sa
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message
 from drainer.sources.common.files import HELD_BYTES, unescape_name
-from drainer.sources.database.mapping import Bound, value_of
-from drainer.sources.database.mapping import Mapping as Columns
-from drainer.sources.database.rows import HEAD_BYTES, Place, message_of
-from drainer.sources.database.store import Store
+from drainer.sources.database.mapping import BoundMapping, TableMapping, value_of
+from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, message_of
+from drainer.sources.database.store import DatabaseStore
 
 PAGE = 100
 
 Row = dict[str, Any]
 
 
-class Known(NamedTuple):
+class KnownRow(NamedTuple):
     """A row and what it means."""
 
     row: Row
     message: Message
 
 
-class Reader:
+class RowReader:
     """Reads the rows of one source."""
 
-    def __init__(self, store: Store, place: Place) -> None:
+    def __init__(self, store: DatabaseStore, place: RowsPlace) -> None:
         """Read from this database."""
         self._store = store
         self._mapping = store.mapping
@@ -64,7 +63,7 @@ class Reader:
         )
         return list(connection.scalars(query))
 
-    def rows(self, connection: sa.Connection, ids: Sequence[Any]) -> list[Known]:
+    def rows(self, connection: sa.Connection, ids: Sequence[Any]) -> list[KnownRow]:
         """Return the rows among these that are still to be sent, in order."""
         if not ids:
             return []
@@ -90,13 +89,13 @@ class Reader:
 
     def _known(
         self, connection: sa.Connection, row: Row, children: Mapping[Any, list[Row]]
-    ) -> Known:
+    ) -> KnownRow:
         if row["head"] is None and row["size"]:
             row["head"] = _blob(connection, self._mapping, row["id"], (0, HEAD_BYTES))
-        return Known(row, message_of(self._place, row, children.get(row["id"], ())))
+        return KnownRow(row, message_of(self._place, row, children.get(row["id"], ())))
 
     def _children(
-        self, connection: sa.Connection, bound: Bound, rows: Sequence[Row]
+        self, connection: sa.Connection, bound: BoundMapping, rows: Sequence[Row]
     ) -> dict[Any, list[Row]]:
         """Return the rows of recipients by the message's id."""
         table, mapping = bound.children, self._mapping
@@ -163,7 +162,7 @@ class Reader:
 
 
 def _blob(
-    connection: sa.Connection, mapping: Columns, id_: object, part: tuple[int, int]
+    connection: sa.Connection, mapping: TableMapping, id_: object, part: tuple[int, int]
 ) -> bytes | None:
     """Return a part of a content from an SQLite file without loading the whole."""
     quoted = connection.dialect.identifier_preparer.quote

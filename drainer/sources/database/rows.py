@@ -40,7 +40,7 @@ _MAX_NAME = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RowsPlace:
     """What the rows of one source have in common."""
 
     url: str
@@ -52,7 +52,7 @@ class Place:
     charset: str
 
 
-def identity(place: Place, row: Mapping[str, Any], arrived: datetime) -> str:
+def identity(place: RowsPlace, row: Mapping[str, Any], arrived: datetime) -> str:
     """Return the message's id: 32 hex digits."""
     head = octets(row["head"], place.charset, lenient=True)[:HEAD_BYTES]
     name = str(row.get("message_id") or "")
@@ -136,7 +136,7 @@ def mailbox(value: object) -> str:
 
 
 def message_of(
-    place: Place, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]] = ()
+    place: RowsPlace, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]] = ()
 ) -> Message:
     """Return the message that a row (with its recipients' rows) means; never raises."""
     problem, moment = None, _EPOCH
@@ -182,7 +182,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 
 def _envelope(
-    place: Place, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]]
+    place: RowsPlace, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]]
 ) -> Envelope:
     reverse_path = row["reverse_path"]
     if reverse_path is None:
@@ -216,7 +216,7 @@ def _envelope(
     )
 
 
-def _children(place: Place, value: object) -> Iterable[Mapping[str, Any]]:
+def _children(place: RowsPlace, value: object) -> Iterable[Mapping[str, Any]]:
     """Return the recipients that one column holds."""
     if value is None or place.recipients_format == "table":
         return []

@@ -6,7 +6,7 @@ what speaks to databases (drainer.sources.database.queue).
 
 from typing import Any
 
-from drainer.sources.protocol import Format, Option, Source
+from drainer.sources.protocol import Source, SourceFormat, SourceOption
 
 ACK = ("mark", "delete", "statement", "keep")
 RECIPIENTS = ("one", "delimited", "json", "array", "table")
@@ -15,31 +15,31 @@ RECIPIENTS = ("one", "delimited", "json", "array", "table")
 def _make(url: str, **options: Any) -> Source:  # noqa: ANN401 - texts and lists
     """Return the source that a database URL means; UsageError for a bad mapping."""
     from drainer.sources.database.mapping import mapping_of  # noqa: PLC0415
-    from drainer.sources.database.queue import Database, Settings  # noqa: PLC0415
+    from drainer.sources.database.queue import DatabaseSettings, DatabaseSource  # noqa: PLC0415
 
-    settings = Settings(
+    settings = DatabaseSettings(
         url=url,
         acknowledge=options.pop("ack", "mark"),
         password_file=options.pop("password_file", ""),
         lease=options.pop("lease", "2m"),
         leases=options.pop("leases", ""),
     )
-    return Database(settings, mapping_of(options))
+    return DatabaseSource(settings, mapping_of(options))
 
 
-def _texts(*names: str) -> dict[str, Option]:
-    return {name: Option(name) for name in names}
+def _texts(*names: str) -> dict[str, SourceOption]:
+    return {name: SourceOption(name) for name in names}
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=_make,
     marks=(),
     options={
-        "ack": Option("ack", ACK),
-        "leases": Option("leases", ("table", "off")),
-        "recipients_format": Option("recipients_format", RECIPIENTS),
-        "pending": Option("pending", is_list=True),
-        "recipients_pending": Option("recipients_pending", is_list=True),
+        "ack": SourceOption("ack", ACK),
+        "leases": SourceOption("leases", ("table", "off")),
+        "recipients_format": SourceOption("recipients_format", RECIPIENTS),
+        "pending": SourceOption("pending", is_list=True),
+        "recipients_pending": SourceOption("recipients_pending", is_list=True),
         **_texts(
             "password_file", "lease", "table", "query", "id", "reverse_path",
             "recipients", "recipients_delimiter", "recipients_table",

@@ -24,7 +24,7 @@ from drainer.errors import SourceError, SourceLost
 from drainer.runtime import databases
 from drainer.runtime.owned_sqlite import sqlite_arguments
 from drainer.runtime.private_files import open_present
-from drainer.sources.database.mapping import Bound, Mapping, bind
+from drainer.sources.database.mapping import BoundMapping, TableMapping, bind
 
 T = TypeVar("T")
 
@@ -37,15 +37,17 @@ _AWAY = frozenset({1040, 1053, 1077, 1184, 1203, 1927, *range(1152, 1162)})
 """What MariaDB's server says that ends, is full, or has lost the connection."""
 
 
-class Store:
+class DatabaseStore:
     """A database of mail, opened when it is first needed."""
 
-    def __init__(self, url: URL, mapping: Mapping, *, creating: bool = False) -> None:
+    def __init__(
+        self, url: URL, mapping: TableMapping, *, creating: bool = False
+    ) -> None:
         """Check what can be checked without connecting; raises SourceError."""
         self.url = url
         self.mapping = mapping
         self._engine: sa.Engine | None = None
-        self._bound: Bound | None = None
+        self._bound: BoundMapping | None = None
         self._opening = threading.Lock()
         if self.is_file:
             path = Path(str(url.database)).absolute()
@@ -89,7 +91,7 @@ class Store:
             message = f"the driver for {self.shown} is not installed: {error}"
             raise SourceError(message, hint=databases.MISSING_DRIVER) from None
 
-    def bound(self, connection: sa.Connection) -> Bound:
+    def bound(self, connection: sa.Connection) -> BoundMapping:
         """Return the mapping's columns, compared once with the database."""
         if self._bound is None:
             self._bound = bind(connection, self.mapping)

@@ -28,16 +28,16 @@ from drainer.sources.common.marker import MARKER
 from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
-    Draft,
+    SourceEntry,
     damaged_draft,
     time_of,
 )
 from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
-from drainer.sources.common.walk import Kind, Place, place_of
+from drainer.sources.common.walk import FilePlace, NameKind, place_of
 from drainer.sources.eml.sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sidecar
-from drainer.sources.maildir.file import File, file_problem, load
-from drainer.sources.maildir.layout import Name, compression
-from drainer.sources.protocol import Format, Option
+from drainer.sources.maildir.file import MaildirFile, file_problem, load
+from drainer.sources.maildir.layout import MaildirName, compression
+from drainer.sources.protocol import SourceFormat, SourceOption
 
 _SUFFIX = ".eml"
 
@@ -45,7 +45,7 @@ _SUFFIX = ".eml"
 class _Loaded(NamedTuple):
     """A file and what stands beside it."""
 
-    file: File
+    file: MaildirFile
     sidecar: Sidecar | None
     trace: Trace
 
@@ -109,7 +109,7 @@ class EmlDirectory(QueueDirectory):
         Left there it would be the envelope of the next file of that name.
         """
         name = place_of(message.locator).name
-        beside = self.native_id(Place((), name)) + ".json"
+        beside = self.native_id(FilePlace((), name)) + ".json"
         with (
             suppress(OSError, MessageUnreadable),
             directory(self._root) as descriptor,
@@ -121,19 +121,19 @@ class EmlDirectory(QueueDirectory):
                     os.unlink(beside, dir_fd=descriptor)
                 os.fsync(descriptor)
 
-    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: ARG002, FBT001
+    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: ARG002, FBT001
         """Take what is called NAME.eml for a message, whatever it is."""
-        return Kind.MESSAGE if _is_eml(place.name) else Kind.OTHER
+        return NameKind.MESSAGE if _is_eml(place.name) else NameKind.OTHER
 
-    def key(self, place: Place) -> str:
+    def key(self, place: FilePlace) -> str:
         """Return the name without its suffix, which may change its case."""
         return self.native_id(place)
 
-    def native_id(self, place: Place) -> str:
+    def native_id(self, place: FilePlace) -> str:
         """Return the name without its suffix."""
         return place.name[: -len(_SUFFIX)]
 
-    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
         """Read the beginning of a file, and its sidecar."""
         if not _is_eml(place.name):
             raise FileNotFoundError
@@ -151,8 +151,8 @@ class EmlDirectory(QueueDirectory):
         trace = Trace() if whole else read_trace(file.head, self._rules)
         loaded = _Loaded(file, sidecar, trace)
         envelope = _envelope(loaded)
-        files = (place, Place((), beside)) if sidecar else (place,)
-        return Draft(
+        files = (place, FilePlace((), beside)) if sidecar else (place,)
+        return SourceEntry(
             native_id=self.native_id(place),
             arrived=(sidecar and sidecar.arrived) or time_of(file.status.st_mtime),
             envelope=envelope,
@@ -162,7 +162,7 @@ class EmlDirectory(QueueDirectory):
             files=files,
             client=sidecar.client if sidecar else Client(),
             login=sidecar.login if sidecar else "",
-            problem=file_problem(file, Name(place.name, (), None), packed)
+            problem=file_problem(file, MaildirName(place.name, (), None), packed)
             or _envelope_problem(loaded),
         )
 
@@ -216,7 +216,7 @@ def _key(envelope: Envelope) -> bytes:
     return "\n".join((envelope.reverse_path, *sorted(paths))).encode()
 
 
-def _digest(file: File) -> bytes:
+def _digest(file: MaildirFile) -> bytes:
     """Return the digest of the whole file: it may have no Received, no Message-ID."""
     digest = hashlib.sha256()
     for chunk in file.chunks():
@@ -224,18 +224,18 @@ def _digest(file: File) -> bytes:
     return digest.digest()
 
 
-def _content(file: File, trace: Trace) -> Iterator[bytes]:
+def _content(file: MaildirFile, trace: Trace) -> Iterator[bytes]:
     return crlf(cut(file.chunks(), trace.stripped))
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=EmlDirectory,
     marks=(),
     options={
-        "ack": Option("acknowledge", ("keep", "remove")),
-        "backup_host": Option("backup_host"),
-        "recipient_header": Option("recipient_header"),
-        "strip_prefix": Option("strip_prefix"),
+        "ack": SourceOption("acknowledge", ("keep", "remove")),
+        "backup_host": SourceOption("backup_host"),
+        "recipient_header": SourceOption("recipient_header"),
+        "strip_prefix": SourceOption("strip_prefix"),
     },
     mark_suffix=_SUFFIX,
 )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import crlf
 from drainer.sources.common.files import CHUNK_BYTES, open_file, read_at
-from drainer.sources.exim.header import Header, fail, parse_header, parse_journal
+from drainer.sources.exim.header import EximHeader, fail, parse_header, parse_journal
 from drainer.sources.exim.locks import is_locked
-from drainer.sources.exim.message import IDENTITY_BYTES, SpoolFiles, identity
+from drainer.sources.exim.message import IDENTITY_BYTES, EximFiles, identity
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 """Of a ``-H`` or ``-J`` file; Exim itself stops at 1 MB of header fields."""
@@ -24,10 +24,10 @@ _MAX_FIRST_LINE = 300
 
 
 @dataclass(slots=True)
-class Found:
+class EximOpenFiles:
     """The open files of a message; closed by whoever opened them."""
 
-    files: SpoolFiles
+    files: EximFiles
     identity: str
     #: When the ``-H`` file was written; seconds since the epoch.
     modified: float
@@ -56,12 +56,12 @@ class Found:
         else:
             yield from crlf(self._joined(header, descriptor))
 
-    def _joined(self, header: Header, descriptor: int) -> Iterator[bytes]:
+    def _joined(self, header: EximHeader, descriptor: int) -> Iterator[bytes]:
         yield header.section
         yield b"\n"
         yield from self._body(header, descriptor)
 
-    def _body(self, header: Header, descriptor: int) -> Iterator[bytes]:
+    def _body(self, header: EximHeader, descriptor: int) -> Iterator[bytes]:
         """Yield the body as it is stored; what was cut off shows at its end."""
         size, lines, left = self.files.body_bytes, 0, self.files.body_bytes
         for offset in range(self.start, self.start + size, CHUNK_BYTES):
@@ -84,13 +84,13 @@ def _complete(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield b"\r\n"
 
 
-def load(stem: str, directory: int) -> Found:
+def load(stem: str, directory: int) -> EximOpenFiles:
     """Open and parse the files of a message; the caller closes them.
 
     Raises FileNotFoundError when there is no ``-H``, and MessageUnreadable when
     it cannot be opened; what else is wrong is told by the result.
     """
-    files = SpoolFiles()
+    files = EximFiles()
     with _noting(files), suppress(FileNotFoundError):
         journal, _ = _read(f"{stem}-J", directory)
         files.journal = parse_journal(journal)
@@ -98,14 +98,14 @@ def load(stem: str, directory: int) -> Found:
     with _noting(files):
         files.raw = data[:IDENTITY_BYTES]
         files.header = parse_header(data)
-    found = Found(files, identity(files, stem), modified)
+    found = EximOpenFiles(files, identity(files, stem), modified)
     with _noting(files):
         _open_body(found, stem, directory)
     return found
 
 
 @contextmanager
-def _noting(files: SpoolFiles) -> Iterator[None]:
+def _noting(files: EximFiles) -> Iterator[None]:
     """Remember the first thing that is wrong, and go on."""
     try:
         yield
@@ -113,7 +113,7 @@ def _noting(files: SpoolFiles) -> Iterator[None]:
         files.error = files.error or error
 
 
-def _open_body(found: Found, stem: str, directory: int) -> None:
+def _open_body(found: EximOpenFiles, stem: str, directory: int) -> None:
     """Open ``-D``, find where its body begins, and look whether it is locked."""
     try:
         found.descriptor, status = open_file(f"{stem}-D", directory)

@@ -30,7 +30,7 @@ _ERRORS_TO, _DSN = 1, 2
 _DELETED = ord("*")
 
 
-class RawRecipient(NamedTuple):
+class EximRecipient(NamedTuple):
     """A recipient as it is stored: octets, quoted as on the wire."""
 
     address: bytes
@@ -45,7 +45,7 @@ class RawRecipient(NamedTuple):
 
 
 @dataclass(slots=True)
-class Header:
+class EximHeader:
     """What a ``-H`` file says."""
 
     #: The message id of the first line.
@@ -60,7 +60,7 @@ class Header:
     variables: dict[bytes, bytes] = field(default_factory=dict)
     #: The tree of non-recipients: delivered, failed, or an alias's child.
     done: list[bytes] = field(default_factory=list)
-    recipients: list[RawRecipient] = field(default_factory=list)
+    recipients: list[EximRecipient] = field(default_factory=list)
     #: The header section, with LF, without the fields that Exim has deleted.
     section: bytes = b""
 
@@ -76,7 +76,7 @@ def fail(detail: str) -> NoReturn:
     raise MessageUnreadable(code, detail)
 
 
-def parse_header(data: bytes) -> Header:
+def parse_header(data: bytes) -> EximHeader:
     """Parse a ``-H`` file; raises MessageUnreadable('corrupt')."""
     cursor = _Cursor(data)
     header = _preamble(cursor)
@@ -137,7 +137,7 @@ def _number(text: bytes, what: str) -> int:
     return int(text)
 
 
-def _preamble(cursor: _Cursor) -> Header:
+def _preamble(cursor: _Cursor) -> EximHeader:
     """Read the four lines that are always there."""
     first = cursor.line("the message id")
     if not first.endswith(b"-H") or len(first) > _MAX_FIRST_LINE:
@@ -150,7 +150,7 @@ def _preamble(cursor: _Cursor) -> Header:
     seconds = _number(received, "the time of arrival")
     if seconds >= _MAX_SECONDS:
         fail(f"not a time: {seconds}")
-    return Header(first[:-2], sender[1:-1], seconds, _number(warnings, "a count"))
+    return EximHeader(first[:-2], sender[1:-1], seconds, _number(warnings, "a count"))
 
 
 def _variables(cursor: _Cursor, into: dict[bytes, bytes]) -> bytes:
@@ -189,14 +189,14 @@ def _tree(cursor: _Cursor, line: bytes, into: list[bytes]) -> None:
             line = cursor.line("a done address")
 
 
-def _recipients(cursor: _Cursor) -> list[RawRecipient]:
+def _recipients(cursor: _Cursor) -> list[EximRecipient]:
     count = _number(cursor.line("the number of recipients"), "the recipients' number")
     if count > MAX_RECIPIENTS:
         fail(f"more than {MAX_RECIPIENTS} recipients")
     return [parse_recipient(cursor.line("a recipient")) for _ in range(count)]
 
 
-def parse_recipient(line: bytes) -> RawRecipient:
+def parse_recipient(line: bytes) -> EximRecipient:
     """Read a recipient from the right, where its parts can be told apart.
 
     ``address``, ``address orcpt LEN,FLAGS errors_to LEN,PARENT#BITS``, and what
@@ -207,9 +207,9 @@ def parse_recipient(line: bytes) -> RawRecipient:
     rest = line.rstrip(b"0123456789")
     digits = line[len(rest) :]
     if not digits or rest[-1:] not in (b"#", b" ", b","):
-        return RawRecipient(line)
+        return EximRecipient(line)
     if not rest.endswith(b"#"):
-        return RawRecipient(rest.rstrip(b"-0123456789,").rstrip(b" "))
+        return EximRecipient(rest.rstrip(b"-0123456789,").rstrip(b" "))
     bits = _number(digits, "the bits of a recipient")
     rest = rest[:-1]
     errors_to = orcpt = b""
@@ -220,7 +220,7 @@ def parse_recipient(line: bytes) -> RawRecipient:
         rest, orcpt, notify = _counted(rest)
     if not rest:
         fail(f"a recipient without an address: {line[:40]!r}")
-    return RawRecipient(rest, orcpt, max(notify, 0), errors_to, parent >= 0)
+    return EximRecipient(rest, orcpt, max(notify, 0), errors_to, parent >= 0)
 
 
 def _counted(text: bytes) -> tuple[bytes, bytes, int]:

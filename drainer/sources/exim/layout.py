@@ -20,7 +20,7 @@ _SPLIT_AT = 5
 _LOGS = {MAIN: "msglog", FROZEN: "Fmsglog"}
 
 
-class Entry(NamedTuple):
+class EximEntry(NamedTuple):
     """A name in a queue, with its directory held open until the next one."""
 
     parts: tuple[str, ...]
@@ -64,7 +64,7 @@ def log_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 def walk(
     descriptor: int, parts: tuple[str, ...], *, is_top: bool = True
-) -> Iterator[Entry]:
+) -> Iterator[EximEntry]:
     """Yield what may be a message below an open directory, as it is read.
 
     That is each ``-H``, each ``-D`` that has none, and whatever is no regular
@@ -76,7 +76,9 @@ def walk(
             if is_top and len(name) == 1 and each.is_dir(follow_symlinks=False):
                 yield from _walk_below(descriptor, parts, name)
                 continue
-            entry = Entry(parts, name, descriptor, each.is_file(follow_symlinks=False))
+            entry = EximEntry(
+                parts, name, descriptor, each.is_file(follow_symlinks=False)
+            )
             if name == entry.stem and entry.is_file:
                 continue
             if _belongs_to_another(name, descriptor):
@@ -100,7 +102,7 @@ def exists(name: str, descriptor: int) -> bool:
     return True
 
 
-def _walk_below(above: int, parts: tuple[str, ...], name: str) -> Iterator[Entry]:
+def _walk_below(above: int, parts: tuple[str, ...], name: str) -> Iterator[EximEntry]:
     try:
         descriptor = open_directory(name, above)
     except FileNotFoundError:
@@ -108,7 +110,7 @@ def _walk_below(above: int, parts: tuple[str, ...], name: str) -> Iterator[Entry
     except OSError as error:
         code, detail = "unreadable", f"a directory of the queue: {error.strerror}"
         reason = MessageUnreadable(code, detail)
-        yield Entry(parts, name, above, is_file=False, error=reason)
+        yield EximEntry(parts, name, above, is_file=False, error=reason)
         return
     try:
         yield from walk(descriptor, (*parts, name), is_top=False)

@@ -28,7 +28,7 @@ from drainer.mail.message import Message, Problem
 from drainer.mail.reply import printable
 from drainer.mail.xtext import decode_orcpt, from_xtext
 from drainer.sources.common.files import escape_name
-from drainer.sources.exim.header import Header, RawRecipient, done_test
+from drainer.sources.exim.header import EximHeader, EximRecipient, done_test
 
 IDENTITY_BYTES = 4096
 """How much of the header section takes part in the identity."""
@@ -41,10 +41,10 @@ _MICROSECONDS = 6
 
 
 @dataclass(slots=True)
-class SpoolFiles:
+class EximFiles:
     """The files of one message as far as they could be read."""
 
-    header: Header | None = None
+    header: EximHeader | None = None
     #: The beginning of a ``-H`` that cannot be parsed.
     raw: bytes = b""
     journal: Sequence[bytes] = ()
@@ -60,7 +60,7 @@ class SpoolFiles:
         return bool(self.header and b"spool_file_wireformat" in self.header.variables)
 
 
-class Place(NamedTuple):
+class EximPlace(NamedTuple):
     """Where a message lies."""
 
     source: str
@@ -89,7 +89,7 @@ class _Addresses:
     has_parents: bool = False
 
 
-def identity(files: SpoolFiles, stem: str) -> str:
+def identity(files: EximFiles, stem: str) -> str:
     """Return the id of the message whose files are called by this stem."""
     header = files.header
     if header is None:
@@ -105,9 +105,9 @@ def identity(files: SpoolFiles, stem: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def build(files: SpoolFiles, place: Place, *, modified: float) -> Message:
+def build(files: EximFiles, place: EximPlace, *, modified: float) -> Message:
     """Return the message of these files; what is wrong with it is its problem."""
-    header = files.header or Header(b"", b"", 0, 0)
+    header = files.header or EximHeader(b"", b"", 0, 0)
     addresses = _sort(header, files.journal)
     envelope = _envelope(header, addresses)
     return Message(
@@ -127,7 +127,7 @@ def build(files: SpoolFiles, place: Place, *, modified: float) -> Message:
     )
 
 
-def _size(files: SpoolFiles) -> int:
+def _size(files: EximFiles) -> int:
     if files.header is None:
         return 0
     section = files.header.section
@@ -135,20 +135,20 @@ def _size(files: SpoolFiles) -> int:
     return size + (0 if files.is_wire else files.header.number(b"body_linecount"))
 
 
-def _microseconds(header: Header) -> int:
+def _microseconds(header: EximHeader) -> int:
     """Return the fraction of ``.NNNNNN``; older versions keep none."""
     digits = header.variables.get(b"received_time_usec", b"").removeprefix(b".")
     return int(digits) if digits.isdigit() and len(digits) <= _MICROSECONDS else 0
 
 
-def _arrived(files: SpoolFiles, modified: float) -> datetime:
+def _arrived(files: EximFiles, modified: float) -> datetime:
     if files.header is None:
         return datetime.fromtimestamp(min(max(modified, 0), 2**35), UTC)
     moment = datetime.fromtimestamp(files.header.received, UTC)
     return moment.replace(microsecond=_microseconds(files.header))
 
 
-def _file_problem(files: SpoolFiles) -> Problem | None:
+def _file_problem(files: EximFiles) -> Problem | None:
     """Judge the files; a server at work explains what is missing."""
     if files.is_locked:
         return Problem(code="locked", detail="its -D file is locked by a process")
@@ -158,7 +158,7 @@ def _file_problem(files: SpoolFiles) -> Problem | None:
 
 
 def _mail_problem(
-    header: Header, envelope: Envelope, addresses: _Addresses
+    header: EximHeader, envelope: Envelope, addresses: _Addresses
 ) -> Problem | None:
     if addresses.faults:
         return Problem(code="bad-address", detail="; ".join(addresses.faults[:3]))
@@ -175,7 +175,7 @@ def _mail_problem(
     return None
 
 
-def _flags(header: Header, addresses: _Addresses) -> tuple[str, ...]:
+def _flags(header: EximHeader, addresses: _Addresses) -> tuple[str, ...]:
     flags = {
         "frozen": b"frozen" in header.variables,
         "thawed": b"manual_thaw" in header.variables,
@@ -186,7 +186,7 @@ def _flags(header: Header, addresses: _Addresses) -> tuple[str, ...]:
     return tuple(flag for flag, is_set in flags.items() if is_set)
 
 
-def _sort(header: Header, journal: Sequence[bytes]) -> _Addresses:
+def _sort(header: EximHeader, journal: Sequence[bytes]) -> _Addresses:
     """Tell the recipients that are done from those that are pending.
 
     Done is what the tree or the journal names. Both also name what an alias
@@ -210,7 +210,7 @@ def _sort(header: Header, journal: Sequence[bytes]) -> _Addresses:
     return result
 
 
-def _add(raw: RawRecipient, result: _Addresses) -> None:
+def _add(raw: EximRecipient, result: _Addresses) -> None:
     path = _mailbox(raw.address, result.faults)
     if not path:
         return
@@ -221,7 +221,7 @@ def _add(raw: RawRecipient, result: _Addresses) -> None:
     result.has_parents = result.has_parents or not raw.is_child
 
 
-def _envelope(header: Header, addresses: _Addresses) -> Envelope:
+def _envelope(header: EximHeader, addresses: _Addresses) -> Envelope:
     """Return the envelope.
 
     A router of Exim may have given recipients another sender (errors_to). When

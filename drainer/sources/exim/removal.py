@@ -12,17 +12,17 @@ from contextlib import contextmanager, suppress
 from drainer.errors import SourceError
 from drainer.runtime.folders import open_in, owner_of
 from drainer.sources.common.files import directory
-from drainer.sources.exim.files import Found
+from drainer.sources.exim.files import EximOpenFiles
 from drainer.sources.exim.layout import log_parts
 from drainer.sources.exim.locks import lock
-from drainer.sources.exim.message import Place
+from drainer.sources.exim.message import EximPlace
 
 _READ_WRITE = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY
 """A lock for writing needs a file that is open for writing."""
 
 
 def remove(
-    root: str, place: Place, found: Found, touched: set[tuple[str, ...]]
+    root: str, place: EximPlace, found: EximOpenFiles, touched: set[tuple[str, ...]]
 ) -> bool:
     """Remove the files of a message; False when a server has it locked.
 
@@ -48,14 +48,14 @@ def sync(root: str, parts: tuple[str, ...]) -> None:
         return
 
 
-def _queue(place: Place) -> tuple[str, ...]:
+def _queue(place: EximPlace) -> tuple[str, ...]:
     """Return the directories of the queue, without that of a split one."""
     is_split = len(place.parts) > 1 and len(place.parts[-1]) == 1
     return place.parts[:-1] if is_split else place.parts
 
 
 @contextmanager
-def _lock_of(root: str, place: Place, found: Found) -> Iterator[bool]:
+def _lock_of(root: str, place: EximPlace, found: EximOpenFiles) -> Iterator[bool]:
     """Hold Exim's lock on a message; yield whether we have it.
 
     Without a ``-D`` there is nothing to lock, and Exim cannot work on it either.

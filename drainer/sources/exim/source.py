@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
-from drainer.mail.content import Held
-from drainer.mail.message import Message, Spooled
+from drainer.mail.content import HeldContent
+from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.common.files import (
     HELD_BYTES,
-    Reread,
+    RereadContent,
     canonical,
     directory,
     has_content,
@@ -29,20 +29,20 @@ from drainer.sources.common.files import (
     unusable,
     url_of,
 )
-from drainer.sources.exim.files import Found, load
+from drainer.sources.exim.files import EximOpenFiles, load
 from drainer.sources.exim.layout import (
     FROZEN,
     MAIN,
-    Entry,
+    EximEntry,
     exists,
     queue_parts,
     split_directories,
     walk,
 )
 from drainer.sources.exim.locks import exim_runs
-from drainer.sources.exim.message import Place, SpoolFiles, build
+from drainer.sources.exim.message import EximFiles, EximPlace, build
 from drainer.sources.exim.removal import remove, sync
-from drainer.sources.protocol import Format, Option
+from drainer.sources.protocol import SourceFormat, SourceOption
 
 _Parts = tuple[str, ...]
 
@@ -106,7 +106,7 @@ class EximSpool:
         parts = {parts[:-1] for parts in self._queues.values()}
         return tuple(Path(self._root, *each) for each in sorted(parts))
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List the messages queue by queue, in directory order, as they are read."""
         for queue, parts in self._queues.items():
             try:
@@ -121,11 +121,11 @@ class EximSpool:
                 path = "/".join((self._root, *parts))
                 raise unusable(path, error) from error
 
-    def _list(self, entry: Entry, queue: str) -> Spooled | None:
+    def _list(self, entry: EximEntry, queue: str) -> SpooledMessage | None:
         """Read one entry; None when it moved on since its directory was read."""
         stem = entry.stem
         name = entry.name if stem == entry.name else f"{stem}-H"
-        place = Place(self.url, stem, name, queue, entry.parts)
+        place = EximPlace(self.url, stem, name, queue, entry.parts)
         try:
             if entry.error is not None:
                 raise entry.error
@@ -141,7 +141,9 @@ class EximSpool:
         finally:
             found.close()
 
-    def _without_header(self, place: Place, descriptor: int) -> Spooled | None:
+    def _without_header(
+        self, place: EximPlace, descriptor: int
+    ) -> SpooledMessage | None:
         """List a ``-D`` that has no ``-H`` yet, or none any more."""
         if not exists(f"{place.stem}-D", descriptor):
             return None
@@ -149,21 +151,25 @@ class EximSpool:
         detail = "it has a -D file and no -H: being received, or left by a crash"
         return self._broken(place, MessageUnreadable(code, detail))
 
-    def _spooled(self, found: Found, place: Place) -> Spooled:
+    def _spooled(self, found: EximOpenFiles, place: EximPlace) -> SpooledMessage:
         message = build(found.files, place, modified=found.modified)
         if message.size_bytes <= HELD_BYTES and found.files.error is None:
             with suppress(MessageUnreadable):  # whoever rereads it gets to know
                 content = b"".join(found.chunks())
                 message = replace(message, size_bytes=len(content))
-                return Spooled(message=message, content=Held(content))
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+                return SpooledMessage(message=message, content=HeldContent(content))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
-    def _broken(self, place: Place, error: MessageUnreadable) -> Spooled:
+    def _broken(self, place: EximPlace, error: MessageUnreadable) -> SpooledMessage:
         """List what could not be opened, by its name."""
-        message = build(SpoolFiles(error=error), place, modified=0)
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+        message = build(EximFiles(error=error), place, modified=0)
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a message again, wherever in the spool it lies by now."""
         with self._found(message) as (found, place):
             return self._spooled(found, place)
@@ -183,7 +189,7 @@ class EximSpool:
             yield from found.chunks()
 
     @contextmanager
-    def _found(self, message: Message) -> Iterator[tuple[Found, Place]]:
+    def _found(self, message: Message) -> Iterator[tuple[EximOpenFiles, EximPlace]]:
         """Hold the files of a message open.
 
         Looks where it was, then for the same message id in every queue, split
@@ -202,7 +208,7 @@ class EximSpool:
                 if found.identity == message.identity and (
                     is_here or has_content(message, found.chunks)
                 ):
-                    place = Place(self.url, stem, f"{stem}-H", queue, candidate)
+                    place = EximPlace(self.url, stem, f"{stem}-H", queue, candidate)
                     yield found, place
                     return
             finally:
@@ -244,7 +250,7 @@ class EximSpool:
         finally:
             found.close()
 
-    def _try(self, parts: _Parts, stem: str) -> Found | None:
+    def _try(self, parts: _Parts, stem: str) -> EximOpenFiles | None:
         try:
             with directory(self._root, parts) as descriptor:
                 return load(stem, descriptor)
@@ -279,12 +285,12 @@ class EximSpool:
             return False
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=EximSpool,
     marks=(MAIN,),
     options={
-        "ack": Option("acknowledge", ("keep", "remove")),
-        "queues": Option("queues", is_list=True),
+        "ack": SourceOption("acknowledge", ("keep", "remove")),
+        "queues": SourceOption("queues", is_list=True),
     },
     listing={"queues": (MAIN, FROZEN)},
 )

@@ -29,7 +29,7 @@ _MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Todo:
+class HarakaTodo:
     """What the JSON of a queue file says."""
 
     envelope: Envelope
@@ -46,7 +46,7 @@ class Todo:
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class HarakaName:
     """What a file name says: arrival_next_attempts_pid_tag_counter_host."""
 
     #: Attempts that failed so far.
@@ -58,7 +58,7 @@ class Name:
     arrival: str
 
 
-def parse_name(name: str) -> Name | None:
+def parse_name(name: str) -> HarakaName | None:
     """Take a file name apart; None for one that is not Haraka's.
 
     Names of Haraka 2 (next_attempts_pid_count.host) have no tag: they are made
@@ -66,9 +66,9 @@ def parse_name(name: str) -> Name | None:
     """
     parts = name.split("_")
     if len(parts) == _NAME_PARTS and all(map(_is_number, parts[:4])):
-        return Name(int(parts[2]), int(parts[3]), parts[4], parts[0])
+        return HarakaName(int(parts[2]), int(parts[3]), parts[4], parts[0])
     if len(parts) == _OLD_NAME_PARTS and all(map(_is_number, parts[:3])):
-        return Name(int(parts[1]), int(parts[2]), name, "")
+        return HarakaName(int(parts[1]), int(parts[2]), name, "")
     return None
 
 
@@ -76,7 +76,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18  # noqa: PLR2004
 
 
-def parse_todo(data: bytes) -> Todo:
+def parse_todo(data: bytes) -> HarakaTodo:
     """Parse the JSON; raises MessageUnreadable('corrupt')."""
     code = "corrupt"
     try:
@@ -94,7 +94,7 @@ def parse_todo(data: bytes) -> Todo:
 
 def _explain(
     found: Mapping[str, object], sender: Mapping[str, object], listed: list[object]
-) -> Todo:
+) -> HarakaTodo:
     faults: list[str] = []
     collector = RecipientCollector()
     for each in listed:
@@ -104,7 +104,7 @@ def _explain(
     reverse_path = "" if _is_null(sender) else _mailbox(sender, faults)
     seconds, name = _seconds(found.get("queue_time")), _name(found.get("uuid"))
     paths = sorted(collector.recipients)
-    return Todo(
+    return HarakaTodo(
         envelope=Envelope(
             reverse_path=reverse_path, recipients=tuple(collector.recipients.values())
         ),

@@ -26,20 +26,20 @@ from drainer.sources.common.processes import is_running
 from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
-    Draft,
+    SourceEntry,
     damaged_draft,
     file_chunks,
     time_of,
 )
-from drainer.sources.common.walk import Kind, Place
+from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.haraka.message import (
     LENGTH_BYTES,
-    Todo,
+    HarakaTodo,
     parse_name,
     parse_todo,
     unstuff,
 )
-from drainer.sources.protocol import Format, Option
+from drainer.sources.protocol import SourceFormat, SourceOption
 
 _TEMPORARY = ("__tmp__.", ".")
 _MARKED = "error."
@@ -81,21 +81,21 @@ class HarakaQueue(QueueDirectory):
                 message = f"a Haraka (process {process}) holds files of {self._root}"
                 raise UsageError(message, hint="stop it first")
 
-    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: ARG002, FBT001
+    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: ARG002, FBT001
         """Take everything for a message but our marker: it contains nothing else."""
-        return Kind.OTHER if place.name == MARKER else Kind.MESSAGE
+        return NameKind.OTHER if place.name == MARKER else NameKind.MESSAGE
 
-    def key(self, place: Place) -> str:
+    def key(self, place: FilePlace) -> str:
         """Return what an attempt leaves as it is: arrival and tag."""
         name = parse_name(place.name)
         return f"{name.arrival}_{name.tag}" if name else place.name
 
-    def native_id(self, place: Place) -> str:
+    def native_id(self, place: FilePlace) -> str:
         """Return the tag of a file name."""
         name = parse_name(place.name)
         return name.tag if name else place.name
 
-    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
         """Read the beginning of a queue file."""
         if place.name.startswith(_TEMPORARY):
             code, detail = "incomplete", "Haraka gives a temporary name to such a file"
@@ -110,7 +110,7 @@ class HarakaQueue(QueueDirectory):
             raw = read_at(file, 0, IDENTITY_BYTES)
             name = self.native_id(place)
             return damaged_draft(name, error, raw, status.st_mtime)
-        return Draft(
+        return SourceEntry(
             native_id=todo.uuid or self.native_id(place),
             arrived=time_of(todo.queued),
             envelope=todo.envelope,
@@ -151,7 +151,7 @@ def _content(file: int, size: int, start: int) -> Iterator[bytes]:
     return unstuff(file_chunks(file, size, start))
 
 
-def _flags(place: Place, todo: Todo) -> tuple[str, ...]:
+def _flags(place: FilePlace, todo: HarakaTodo) -> tuple[str, ...]:
     name = parse_name(place.name)
     flags = {
         "attempted": name is not None and name.attempts > 0,
@@ -160,7 +160,7 @@ def _flags(place: Place, todo: Todo) -> tuple[str, ...]:
     return tuple(flag for flag, is_set in flags.items() if is_set)
 
 
-def _problem(place: Place, todo: Todo) -> Problem | None:
+def _problem(place: FilePlace, todo: HarakaTodo) -> Problem | None:
     if place.name.startswith(_MARKED):
         return Problem(code="marked-corrupt", detail="Haraka renamed it to error.")
     if todo.faults:
@@ -170,8 +170,8 @@ def _problem(place: Place, todo: Todo) -> Problem | None:
     return None
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=HarakaQueue,
     marks=(),
-    options={"ack": Option("acknowledge", ("keep", "remove"))},
+    options={"ack": SourceOption("acknowledge", ("keep", "remove"))},
 )

@@ -14,7 +14,7 @@ from drainer.sources.common.files import (
     open_file,
     read_at,
 )
-from drainer.sources.maildir.layout import Name, parse_name
+from drainer.sources.maildir.layout import MaildirName, parse_name
 
 IDENTITY_BYTES = 4096
 """How much of a file takes part in the identity."""
@@ -24,7 +24,7 @@ _HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class MaildirFile:
     """An open file and its beginning; closed by whoever opened it."""
 
     descriptor: int
@@ -55,7 +55,7 @@ def identity(base: str, head: bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-def load(name: str, directory_fd: int) -> File:
+def load(name: str, directory_fd: int) -> MaildirFile:
     """Open a file and read its beginning; the caller closes it.
 
     Raises FileNotFoundError, and MessageUnreadable when it cannot be opened.
@@ -70,10 +70,10 @@ def load(name: str, directory_fd: int) -> File:
     except BaseException:
         os.close(descriptor)
         raise
-    return File(descriptor, status, head, identity(parse_name(name).base, head))
+    return MaildirFile(descriptor, status, head, identity(parse_name(name).base, head))
 
 
-def file_problem(file: File, name: Name, packed: str) -> Problem | None:
+def file_problem(file: MaildirFile, name: MaildirName, packed: str) -> Problem | None:
     """Judge the file itself; what its headers say comes after."""
     size = file.status.st_size
     if packed:

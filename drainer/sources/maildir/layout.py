@@ -56,7 +56,7 @@ _COMPRESSED = (
 )
 
 
-class Name(NamedTuple):
+class MaildirName(NamedTuple):
     """The parts of a file name in new/ or cur/."""
 
     base: str
@@ -65,14 +65,14 @@ class Name(NamedTuple):
     size_bytes: int | None
 
 
-def parse_name(name: str) -> Name:
+def parse_name(name: str) -> MaildirName:
     """Take a file name apart."""
     info = _INFO.search(name)
     base = name[: info.start()] if info else name.partition(":")[0]
     letters = name[info.end() :] if info and info[0][1] == "2" else ""
     flags = tuple(word for flag, word in _FLAG_NAMES.items() if flag in letters)
     hint = _SIZE_HINT.search(base)
-    return Name(base, flags, int(hint[1]) if hint else None)
+    return MaildirName(base, flags, int(hint[1]) if hint else None)
 
 
 def compression(head: bytes) -> str:
@@ -108,7 +108,7 @@ def find_odd(descriptor: int) -> Iterator[tuple[str, str]]:
             yield base, name
 
 
-class Drained:
+class DrainedFolder:
     """The sibling Maildir ``NAME.drained``: a message moves there by one rename."""
 
     def __init__(self, root: str) -> None:

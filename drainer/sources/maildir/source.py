@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
-from drainer.mail.content import Held, crlf, message_id_of
+from drainer.mail.content import HeldContent, crlf, message_id_of
 from drainer.mail.envelope import Envelope
-from drainer.mail.message import Message, Problem, Spooled
+from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.files import (
     HELD_BYTES,
-    Reread,
+    RereadContent,
     canonical,
     directory,
     escape_name,
@@ -34,19 +34,19 @@ from drainer.sources.common.files import (
     unusable,
     url_of,
 )
-from drainer.sources.common.index import Whereabouts
+from drainer.sources.common.index import PathIndex
 from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
-from drainer.sources.maildir.file import File, file_problem, identity, load
+from drainer.sources.maildir.file import MaildirFile, file_problem, identity, load
 from drainer.sources.maildir.layout import (
     SUBDIRECTORIES,
-    Drained,
+    DrainedFolder,
     compression,
     find_odd,
     find_usual,
     names,
     parse_name,
 )
-from drainer.sources.protocol import Format, Option
+from drainer.sources.protocol import SourceFormat, SourceOption
 
 _NOTHING_LEFT = "it ends within the trace fields of its delivery"
 
@@ -88,9 +88,9 @@ class Maildir:
             strip_prefix=strip_prefix,
         )
         self._acknowledge = acknowledge
-        self._drained = Drained(self._root)
+        self._drained = DrainedFolder(self._root)
         self._folders = [(), *map(_folder, folders)]
-        self._odd: dict[tuple[str, ...], Whereabouts] = {}
+        self._odd: dict[tuple[str, ...], PathIndex] = {}
         self.url = url_of("maildir", self._root)
         self.acknowledges = acknowledge != "keep"
         for folder in self._folders:
@@ -107,7 +107,7 @@ class Maildir:
         """Return the inbox and the folders: each is a Maildir of its own."""
         return tuple(Path(self._root, *folder) for folder in self._folders)
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List the inbox, then the folders: new before cur, in directory order."""
         for folder in self._folders:
             for subdirectory in SUBDIRECTORIES:
@@ -126,7 +126,7 @@ class Maildir:
                     path = "/".join((self._root, *parts))
                     raise unusable(path, error) from error
 
-    def _list(self, place: _Place, descriptor: int, *, is_file: bool) -> Spooled:
+    def _list(self, place: _Place, descriptor: int, *, is_file: bool) -> SpooledMessage:
         try:
             if not is_file:
                 raise not_a_file(place.name, descriptor)
@@ -138,7 +138,7 @@ class Maildir:
         finally:
             os.close(file.descriptor)
 
-    def _spooled(self, file: File, place: _Place) -> Spooled:
+    def _spooled(self, file: MaildirFile, place: _Place) -> SpooledMessage:
         name = parse_name(place.name)
         packed = compression(file.head)
         trace = Trace() if packed else read_trace(file.head, self._rules)
@@ -164,10 +164,12 @@ class Maildir:
             problem=file_problem(file, name, packed) or trace.problem or empty,
         )
         if content is not None:
-            return Spooled(message=message, content=Held(content))
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+            return SpooledMessage(message=message, content=HeldContent(content))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
-    def _broken(self, place: _Place, error: MessageUnreadable) -> Spooled:
+    def _broken(self, place: _Place, error: MessageUnreadable) -> SpooledMessage:
         """List what could not be opened, by its base name."""
         name = parse_name(place.name)
         message = Message(
@@ -181,9 +183,11 @@ class Maildir:
             flags=name.flags,
             problem=Problem(code=error.code, detail=error.detail),
         )
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a message again, also when a reader moved or flagged it."""
         with self._found(message) as (file, place):
             return self._spooled(file, place)
@@ -193,7 +197,7 @@ class Maildir:
         with self._found(message) as (file, _):
             yield from self._chunks(file)
 
-    def _chunks(self, file: File) -> Iterator[bytes]:
+    def _chunks(self, file: MaildirFile) -> Iterator[bytes]:
         packed = compression(file.head)
         if packed:
             code = "compressed"
@@ -219,7 +223,7 @@ class Maildir:
             os.close(file.descriptor)
 
     @contextmanager
-    def _found(self, message: Message) -> Iterator[tuple[File, _Place]]:
+    def _found(self, message: Message) -> Iterator[tuple[MaildirFile, _Place]]:
         """Hold the file of a message open.
 
         Looks where it was, then wherever its base name stands in the folder.
@@ -268,7 +272,7 @@ class Maildir:
             parts = (*folder, subdirectory)
             with suppress(FileNotFoundError), directory(self._root, parts) as opened:
                 yield from (_Place(parts, name) for name in find_usual(opened, base))
-        odd = Whereabouts(partial(self._names, folder))
+        odd = PathIndex(partial(self._names, folder))
         for path in self._odd.setdefault(folder, odd).find(base):
             subdirectory, _, name = path.partition("/")
             yield _Place((*folder, subdirectory), name)
@@ -347,14 +351,14 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(min(max(seconds, 0), 2**35), UTC)
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=Maildir,
     marks=SUBDIRECTORIES,
     options={
-        "ack": Option("acknowledge", ("move", "keep", "remove")),
-        "folders": Option("folders", is_list=True),
-        "backup_host": Option("backup_host"),
-        "recipient_header": Option("recipient_header"),
-        "strip_prefix": Option("strip_prefix"),
+        "ack": SourceOption("acknowledge", ("move", "keep", "remove")),
+        "folders": SourceOption("folders", is_list=True),
+        "backup_host": SourceOption("backup_host"),
+        "recipient_header": SourceOption("recipient_header"),
+        "strip_prefix": SourceOption("strip_prefix"),
     },
 )

@@ -29,7 +29,7 @@ _TAIL_BYTES = 4096
 
 
 @dataclass(slots=True)
-class Snapshot:
+class MboxSnapshot:
     """An open file as it was at one moment; closed by whoever opened it."""
 
     path: str
@@ -68,7 +68,7 @@ def signature(status: os.stat_result) -> tuple[int, ...]:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Snapshot]:
+def opened(path: str) -> Iterator[MboxSnapshot]:
     """Hold the file open, as it is while nobody is at work on it.
 
     Raises SourceError when it is not a file that can be read, or when somebody
@@ -76,7 +76,7 @@ def opened(path: str) -> Iterator[Snapshot]:
     """
     descriptor = _open(path)
     try:
-        snapshot = Snapshot(path, descriptor, _settled(path, descriptor))
+        snapshot = MboxSnapshot(path, descriptor, _settled(path, descriptor))
         snapshot.remember()
         yield snapshot
     finally:

@@ -20,20 +20,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.content import MAX_HEADER_BYTES, Held, crlf, message_id_of
+from drainer.mail.content import MAX_HEADER_BYTES, HeldContent, crlf, message_id_of
 from drainer.mail.envelope import Envelope
-from drainer.mail.message import Message, Problem, Spooled
+from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime.values import dataclass
 from drainer.sources.common.files import (
     CHUNK_BYTES,
     HELD_BYTES,
-    Reread,
+    RereadContent,
     escape_name,
     has_content,
 )
 from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
 from drainer.sources.maildir.layout import compression
-from drainer.sources.mbox.file import Snapshot, canonical_file, opened, signature
+from drainer.sources.mbox.file import MboxSnapshot, canonical_file, opened, signature
 from drainer.sources.mbox.framing import (
     VARIANTS,
     Span,
@@ -44,7 +44,7 @@ from drainer.sources.mbox.framing import (
     reader_state,
 )
 from drainer.sources.mbox.quoting import unquote
-from drainer.sources.protocol import Format, Option
+from drainer.sources.protocol import SourceFormat, SourceOption
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Mbox:
         """Return the file: one ledger drains it."""
         return (Path(self._path),)
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List the messages in the order of the file, in one pass.
 
         Raises SourceError also when the file is rewritten meanwhile.
@@ -139,15 +139,15 @@ class Mbox:
                 message = f"cannot read {self._path}: {error.detail}"
                 raise SourceError(message, hint="check the disk") from error
 
-    def _spans(self, file: Snapshot) -> Spans:
+    def _spans(self, file: MboxSnapshot) -> Spans:
         return Spans(file.read, file.size, self._variant)
 
-    def _items(self, file: Snapshot) -> Iterator[_Item]:
+    def _items(self, file: MboxSnapshot) -> Iterator[_Item]:
         spans = self._spans(file)
         for span in spans:
             yield _load(spans, span)
 
-    def _spooled(self, file: Snapshot, item: _Item) -> Spooled:
+    def _spooled(self, file: MboxSnapshot, item: _Item) -> SpooledMessage:
         parsed = self._parse(item)
         content = None
         size = item.size
@@ -172,8 +172,10 @@ class Mbox:
             problem=_problem(item, parsed.flags) or parsed.trace.problem,
         )
         if content is not None:
-            return Spooled(message=message, content=Held(content))
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+            return SpooledMessage(message=message, content=HeldContent(content))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
     def _parse(self, item: _Item) -> _Parsed:
         trace = read_trace(item.head, self._rules, from_line=item.from_line)
@@ -186,7 +188,7 @@ class Mbox:
         """Return the content as it was transmitted."""
         return crlf(unquote(cut(chunks, parsed.ranges), self._variant))
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a message again, also when the file was rewritten."""
         with _reopened(self._path) as file:
             return self._spooled(file, self._find(file, message))
@@ -205,7 +207,7 @@ class Mbox:
                 raise MessageUnreadable(code, f"{self._path} was rewritten meanwhile")
             yield held
 
-    def _contents(self, file: Snapshot, item: _Item) -> Iterator[bytes]:
+    def _contents(self, file: MboxSnapshot, item: _Item) -> Iterator[bytes]:
         return self._decoded(_chunks(file, item), self._parse(item))
 
     def is_in_place(self, message: Message) -> bool:
@@ -221,11 +223,11 @@ class Mbox:
         except MessageUnreadable:
             return False
 
-    def _at(self, file: Snapshot, start: int) -> _Item | None:
+    def _at(self, file: MboxSnapshot, start: int) -> _Item | None:
         spans = self._spans(file)
         return _load(spans, spans.at(start)) if start < file.size else None
 
-    def _find(self, file: Snapshot, message: Message) -> _Item:
+    def _find(self, file: MboxSnapshot, message: Message) -> _Item:
         """Return a message by its offset, else by its identity and content."""
         item = self._at(file, _offset(message, file.size))
         if item is not None and item.identity == message.identity:
@@ -271,13 +273,13 @@ def _offset(message: Message, otherwise: int) -> int:
     return int(message.locator) if message.locator.isdecimal() else otherwise
 
 
-def _chunks(file: Snapshot, item: _Item) -> Iterator[bytes]:
+def _chunks(file: MboxSnapshot, item: _Item) -> Iterator[bytes]:
     for offset in range(item.start, item.span.content_end, CHUNK_BYTES):
         yield file.read(offset, min(CHUNK_BYTES, item.span.content_end - offset))
 
 
 @contextmanager
-def _reopened(path: str) -> Iterator[Snapshot]:
+def _reopened(path: str) -> Iterator[MboxSnapshot]:
     """Hold the file open for one message; a trouble with it is that message's."""
     try:
         with opened(path) as file:
@@ -305,14 +307,14 @@ def _problem(item: _Item, flags: Sequence[str]) -> Problem | None:
     return None
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=Mbox,
     marks=(),
     options={
-        "ack": Option("acknowledge", ("keep",)),
-        "variant": Option("variant", VARIANTS),
-        "backup_host": Option("backup_host"),
-        "recipient_header": Option("recipient_header"),
-        "strip_prefix": Option("strip_prefix"),
+        "ack": SourceOption("acknowledge", ("keep",)),
+        "variant": SourceOption("variant", VARIANTS),
+        "backup_host": SourceOption("backup_host"),
+        "recipient_header": SourceOption("recipient_header"),
+        "strip_prefix": SourceOption("strip_prefix"),
     },
 )

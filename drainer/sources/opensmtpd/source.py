@@ -26,15 +26,15 @@ from drainer.sources.common.processes import runs_in
 from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
-    Draft,
+    SourceEntry,
     damaged,
     damaged_draft,
     file_chunks,
     time_of,
 )
-from drainer.sources.common.walk import Entry, Kind, Place, walk
+from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry, walk
 from drainer.sources.opensmtpd.envelope import EnvelopeFile, packing, parse
-from drainer.sources.protocol import Format, Option
+from drainer.sources.protocol import SourceFormat, SourceOption
 
 _QUEUE, _CORRUPT = "queue", "corrupt"
 _CONTENT = "message"
@@ -67,19 +67,19 @@ class OpensmtpdQueue(QueueDirectory):
             hint = "stop it first, or copy the spool (cp -a) and drain the copy"
             raise UsageError(message, hint=hint)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[QueueEntry]:
         """Yield the envelopes of the queue, then those that smtpd set aside."""
         yield from super().entries()
         with suppress(FileNotFoundError):
             yield from walk(self._root, (_CORRUPT,), self.judge)
 
-    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001
+    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Take every file but the content for an envelope."""
         if is_directory and (len(place.parts) < _DEPTH or place.parts[0] == _CORRUPT):
-            return Kind.DIRECTORY
-        return Kind.OTHER if place.name == _CONTENT else Kind.MESSAGE
+            return NameKind.DIRECTORY
+        return NameKind.OTHER if place.name == _CONTENT else NameKind.MESSAGE
 
-    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
         """Read an envelope and open the content beside it."""
         file, status = open_file(place.name, descriptor)
         stack.callback(os.close, file)
@@ -94,7 +94,7 @@ class OpensmtpdQueue(QueueDirectory):
             chunks = partial(_content, content, size)
         except MessageUnreadable as error:
             chunks = partial(damaged, error)
-        return Draft(
+        return SourceEntry(
             native_id=place.name,
             arrived=time_of(found.created),
             envelope=found.envelope,
@@ -107,7 +107,7 @@ class OpensmtpdQueue(QueueDirectory):
             problem=_problem(place, found),
         )
 
-    def removed(self, draft: Draft) -> None:
+    def removed(self, draft: SourceEntry) -> None:
         """Remove a content that was the last recipient's, and its directory."""
         *above, name = draft.files[0].parts
         with suppress(OSError), directory(self._root, draft.files[0].parts) as here:
@@ -147,14 +147,14 @@ def _content(content: int, size: int) -> Iterator[bytes]:
     return crlf(file_chunks(content, size))
 
 
-def _problem(place: Place, found: EnvelopeFile) -> Problem | None:
+def _problem(place: FilePlace, found: EnvelopeFile) -> Problem | None:
     if place.parts[0] == _CORRUPT:
         return Problem(code="marked-corrupt", detail="smtpd moved it to corrupt")
     return found.problem
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=OpensmtpdQueue,
     marks=("purge",),
-    options={"ack": Option("acknowledge", ("keep", "remove"))},
+    options={"ack": SourceOption("acknowledge", ("keep", "remove"))},
 )

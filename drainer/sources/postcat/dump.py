@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 
 from drainer.errors import MessageUnreadable
 from drainer.sources.common.files import CHUNK_BYTES
-from drainer.sources.postfix.segments import Records, gather
+from drainer.sources.postfix.segments import EnvelopeRecords, gather
 
 MAX_SECTION_BYTES = 16 * 1024 * 1024
 """Of an envelope or an extracted segment; each recipient takes some 100 octets."""
@@ -58,7 +58,7 @@ _KINDS = {
 }
 
 
-class File(NamedTuple):
+class DumpFile(NamedTuple):
     """An open file."""
 
     read_at: ReadAt
@@ -77,23 +77,23 @@ class File(NamedTuple):
 class Dump(NamedTuple):
     """A message as its dump says."""
 
-    records: Records
+    records: EnvelopeRecords
     #: Of the queue file, below the queue directory.
     path: str
     #: Which file has the content, and where.
-    content: File
+    content: DumpFile
     start: int
     end: int
     #: Whether the dump itself shows that the content is whole.
     is_proven: bool
 
 
-def is_dump(file: File) -> bool:
+def is_dump(file: DumpFile) -> bool:
     """Tell a dump with an envelope from one of the content alone."""
     return _START.match(file.read_at(0, 400)) is not None
 
 
-def read_dump(dump: File, content: File | None) -> Dump:
+def read_dump(dump: DumpFile, content: DumpFile | None) -> Dump:
     """Read a dump, and the content beside it if there is one.
 
     Raises MessageUnreadable: 'incomplete' for what ends early, 'corrupt' for what
@@ -106,7 +106,7 @@ def read_dump(dump: File, content: File | None) -> Dump:
     whole = b"*** MESSAGE FILE END %s ***\n" % path
     if dump.read_at(max(dump.size - len(whole), 0), len(whole)) != whole:
         refuse("incomplete", "the dump has no end: it was cut off")
-    records = Records()
+    records = EnvelopeRecords()
     start = _read_envelope(dump, found, records)
     rest = _without(dump, content, path, start) if content else None
     end = _only(dump, path, start) if rest is None else rest
@@ -122,7 +122,9 @@ def read_dump(dump: File, content: File | None) -> Dump:
     return Dump(records, name, content, 0, content.size, is_proven=is_proven)
 
 
-def _read_envelope(dump: File, first: re.Match[bytes], into: Records) -> int:
+def _read_envelope(
+    dump: DumpFile, first: re.Match[bytes], into: EnvelopeRecords
+) -> int:
     """Read the records of the envelope; return where the content begins."""
     marker = b"\n*** MESSAGE CONTENTS %s ***\n" % first[1]
     length = 64 * 1024
@@ -141,7 +143,7 @@ def _extracted(path: bytes) -> bytes:
     return b"*** HEADER EXTRACTED %s ***\n" % path
 
 
-def _without(dump: File, content: File, path: bytes, start: int) -> int:
+def _without(dump: DumpFile, content: DumpFile, path: bytes, start: int) -> int:
     """Return where the extracted segment begins, now that the content is known."""
     if content.read_at(max(content.size - 1, 0), 1) != b"\n":
         detail = "its last line has no end: it was cut off, or postcat does not tell"
@@ -157,7 +159,7 @@ def _without(dump: File, content: File, path: bytes, start: int) -> int:
     raise MessageUnreadable(code, detail)
 
 
-def _body(content: File) -> int:
+def _body(content: DumpFile) -> int:
     """Return where the body begins, with the blank line that postcat prints first."""
     offset = 0
     tail = b"\n"
@@ -170,7 +172,7 @@ def _body(content: File) -> int:
     return content.size
 
 
-def _same(dump: File, start: int, content: File, skipped: int) -> bool:
+def _same(dump: DumpFile, start: int, content: DumpFile, skipped: int) -> bool:
     for chunk in content.chunks(skipped, content.size):
         if dump.read_at(start, len(chunk)) != chunk:
             return False
@@ -178,7 +180,7 @@ def _same(dump: File, start: int, content: File, skipped: int) -> bool:
     return True
 
 
-def _only(dump: File, path: bytes, start: int) -> int:
+def _only(dump: DumpFile, path: bytes, start: int) -> int:
     """Return where the extracted segment begins, if that is beyond doubt."""
     marker = _extracted(path)[:-1]
     found = list(_positions(dump, marker, start))
@@ -197,7 +199,7 @@ def _only(dump: File, path: bytes, start: int) -> int:
     return found[0]
 
 
-def _positions(file: File, needle: bytes, start: int) -> Iterator[int]:
+def _positions(file: DumpFile, needle: bytes, start: int) -> Iterator[int]:
     """Yield the first two places of some octets."""
     tail, count = b"", 0
     for chunk in file.chunks(start, file.size):
@@ -224,7 +226,7 @@ def _records(section: bytes) -> Iterator[tuple[int, bytes]]:
             yield ord(kind), found[2] or b""
 
 
-def _framed(content: File) -> int:
+def _framed(content: DumpFile) -> int:
     """Return how long the records of a content are, as Postfix counts them.
 
     Each has a type and a length before it; lines are split (record.c, 1.3 there).

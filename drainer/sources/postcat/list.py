@@ -22,7 +22,7 @@ _QUEUE_ID = re.compile(r"[0-9A-Za-z_]{1,100}")
 _MAX_SECONDS = 253_402_300_800  # the year 10000
 
 
-class Listed(NamedTuple):
+class PostqueueEntry(NamedTuple):
     """What the list says about a message."""
 
     queue_id: str
@@ -60,7 +60,7 @@ def lines(descriptor: int, size: int, offset: int = 0) -> Iterator[tuple[int, by
         yield size - len(rest), rest
 
 
-def parse_line(line: bytes) -> Listed:
+def parse_line(line: bytes) -> PostqueueEntry:
     """Return what a line says; raises MessageUnreadable('corrupt')."""
     if len(line) > MAX_LINE_BYTES:
         _refuse("is endless")
@@ -80,7 +80,7 @@ def parse_line(line: bytes) -> Listed:
         _refuse("is not what postqueue -j prints")
     if not _QUEUE_ID.fullmatch(queue_id) or not 0 < arrived < _MAX_SECONDS:
         _refuse("has a queue id or a time that cannot be")
-    return Listed(
+    return PostqueueEntry(
         queue_id=queue_id,
         queue=queue,
         arrived=arrived,

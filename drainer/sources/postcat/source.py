@@ -22,14 +22,17 @@ from drainer.mail.envelope import AddressError, quote_mailbox
 from drainer.mail.message import Problem
 from drainer.sources.common.files import directory, open_file, read_at, unusable
 from drainer.sources.common.queue_directory import QueueDirectory
-from drainer.sources.common.queue_entry import IDENTITY_BYTES, Draft, damaged_draft
-from drainer.sources.common.walk import Entry, Kind, Place
-from drainer.sources.postcat.dump import Dump, File, is_dump, read_dump, refuse
-from drainer.sources.postcat.list import Listed, lines, parse_line
+from drainer.sources.common.queue_entry import (
+    IDENTITY_BYTES,
+    SourceEntry,
+    damaged_draft,
+)
+from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry
+from drainer.sources.postcat.dump import Dump, DumpFile, is_dump, read_dump, refuse
+from drainer.sources.postcat.list import PostqueueEntry, lines, parse_line
 from drainer.sources.postfix.layout import DEFAULT_QUEUES
-from drainer.sources.postfix.message import Place as QueuePlace
-from drainer.sources.postfix.message import QueueFile, build
-from drainer.sources.protocol import Format, Option
+from drainer.sources.postfix.message import PostfixPlace, QueueFile, build
+from drainer.sources.protocol import SourceFormat, SourceOption
 
 QUEUES = (*DEFAULT_QUEUES, "hold")
 
@@ -92,21 +95,21 @@ class PostcatExport(QueueDirectory):
     def refuse_if_live(self) -> None:
         """Refuse never: what was printed does not tell whose it was."""
 
-    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: ARG002, FBT001
+    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: ARG002, FBT001
         """Never asked: messages are found by their ids, not by names of files."""
-        return Kind.OTHER
+        return NameKind.OTHER
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[QueueEntry]:
         """Yield what the lists name, in their order, then dumps that they do not."""
         with directory(self._root) as descriptor:
             index = self._current(descriptor)
             for queue_id, line in index.lines.items():
                 if line.queue in self._queues or line.queue not in QUEUES:
-                    yield Entry(Place((), queue_id), descriptor, is_file=True)
+                    yield QueueEntry(FilePlace((), queue_id), descriptor, is_file=True)
             for name in (*index.bad, *sorted(index.files.keys() - index.lines.keys())):
-                yield Entry(Place((), name), descriptor, is_file=True)
+                yield QueueEntry(FilePlace((), name), descriptor, is_file=True)
 
-    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
         """Read what the list and the dumps say about a message."""
         index = self._current(descriptor)
         if place.name in index.bad:
@@ -126,16 +129,18 @@ class PostcatExport(QueueDirectory):
             return damaged_draft(place.name, error, raw, 0)
         return self._draft(place.name, listed, dump)
 
-    def _draft(self, name: str, listed: Listed | None, dump: Dump) -> Draft:
+    def _draft(
+        self, name: str, listed: PostqueueEntry | None, dump: Dump
+    ) -> SourceEntry:
         dump.records.arrival = (listed.arrived, 0) if listed else None
         queue = dump.path.partition("/")[0]
-        where = QueuePlace(self.url, name, (queue,), bounce_log=False)
+        where = PostfixPlace(self.url, name, (queue,), bounce_log=False)
         mode = 0o710 if listed and listed.is_expired else 0o700
         message = build(
             QueueFile(dump.records), where, identifier="", mode=mode, modified=0
         )
         sender = dump.records.sender or b""
-        return Draft(
+        return SourceEntry(
             native_id=name,
             arrived=message.arrived,
             envelope=message.envelope,
@@ -216,7 +221,7 @@ def _signature(descriptor: int, lists: Sequence[str]) -> tuple[tuple[str, int], 
     return tuple(times)
 
 
-def _listed(line: _Line | None, descriptor: int) -> Listed | None:
+def _listed(line: _Line | None, descriptor: int) -> PostqueueEntry | None:
     """Read a message's line of the list again."""
     if line is None:
         return None
@@ -228,13 +233,13 @@ def _listed(line: _Line | None, descriptor: int) -> Listed | None:
         os.close(file)
 
 
-def _open(name: str, descriptor: int, stack: ExitStack) -> File:
+def _open(name: str, descriptor: int, stack: ExitStack) -> DumpFile:
     file, status = open_file(name, descriptor)
     stack.callback(os.close, file)
-    return File(partial(read_at, file), status.st_size)
+    return DumpFile(partial(read_at, file), status.st_size)
 
 
-def _dump(files: Sequence[File], queue_id: str) -> Dump:
+def _dump(files: Sequence[DumpFile], queue_id: str) -> Dump:
     """Tell the dump from the content beside it, and read both."""
     dumps = [file for file in files if is_dump(file)]
     contents = [file for file in files if not is_dump(file)]
@@ -250,7 +255,9 @@ def _dump(files: Sequence[File], queue_id: str) -> Dump:
     return dump
 
 
-def _contradiction(listed: Listed | None, dump: Dump, queue: str) -> Problem | None:
+def _contradiction(
+    listed: PostqueueEntry | None, dump: Dump, queue: str
+) -> Problem | None:
     """Hold what one tool says of a message against what the other does."""
     if listed is None:
         detail = "no list names it: it came later, or the list was cut off"
@@ -284,12 +291,12 @@ def _content(dump: Dump) -> Iterator[bytes]:
     return crlf(dump.content.chunks(dump.start, dump.end))
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=PostcatExport,
     marks=(),
     options={
-        "ack": Option("acknowledge", ("keep",)),
-        "queues": Option("queues", QUEUES, is_list=True),
+        "ack": SourceOption("acknowledge", ("keep",)),
+        "queues": SourceOption("queues", QUEUES, is_list=True),
     },
     listing={"queues": QUEUES},
 )

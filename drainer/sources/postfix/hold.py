@@ -16,12 +16,12 @@ from typing import TypeVar
 from drainer.errors import MessageUnreadable
 from drainer.runtime.process import utcnow
 from drainer.sources.common.files import directory
-from drainer.sources.postfix.instance import Instance
+from drainer.sources.postfix.instance import PostfixInstance
 from drainer.sources.postfix.layout import DEFAULT_QUEUES, hash_directories
 from drainer.sources.postfix.marks import is_done, mark_done
-from drainer.sources.postfix.note import Entry, Note
-from drainer.sources.postfix.source import Found, PostfixQueue
-from drainer.sources.protocol import Returned, Standing, Taken
+from drainer.sources.postfix.note import HoldEntry, HoldNote
+from drainer.sources.postfix.source import OpenQueueFile, PostfixQueue
+from drainer.sources.protocol import HeldCount, MessageStanding, ReleasedCount
 
 T = TypeVar("T")
 
@@ -35,18 +35,18 @@ _UNREADABLE = "unreadable"
 class PostfixHold(PostfixQueue):
     """The queue of a Postfix, with the mail that we put on hold in it."""
 
-    def __init__(self, instance: Instance, *, queues: Sequence[str]) -> None:
+    def __init__(self, instance: PostfixInstance, *, queues: Sequence[str]) -> None:
         """Read the queue of this instance; nothing is held yet."""
         super().__init__(instance.queue_directory, queues=queues, acknowledge="remove")
         self.url = f"postfix:live={instance.directory}"
         self._postfix = instance
         #: Open from ``take`` to ``give_back``.
-        self._note: Note | None = None
+        self._note: HoldNote | None = None
 
-    def _ours(self) -> Mapping[str, Entry]:
+    def _ours(self) -> Mapping[str, HoldEntry]:
         return self._note.entries() if self._note is not None else {}
 
-    def _hold(self, wanted: Mapping[str, tuple[str, bool]]) -> Taken:
+    def _hold(self, wanted: Mapping[str, tuple[str, bool]]) -> HeldCount:
         """Note, hold, and look whether what is held is what was noted."""
         assert self._note is not None  # noqa: S101 - take opened it
         self._note.taking({name: identity for name, (identity, _) in wanted.items()})
@@ -59,7 +59,7 @@ class PostfixHold(PostfixQueue):
         others = [name for name in wanted if name not in held]
         self._move("-H", others)
         self._note.back(name for name in others if not self._identity_in_hold(name))
-        return Taken(len(held), sum(wanted[name][1] for name in held))
+        return HeldCount(len(held), sum(wanted[name][1] for name in held))
 
     def _move(
         self, option: str, names: Iterable[str], queues: Sequence[str] = (HOLD,)
@@ -68,7 +68,7 @@ class PostfixHold(PostfixQueue):
         assert self._note is not None  # noqa: S101 - nothing is moved before take
         self._postfix.move(option, names, queues, keep=self._note.descriptor)
 
-    def _is_over(self, found: Found) -> bool:
+    def _is_over(self, found: OpenQueueFile) -> bool:
         """Whether qmgr would bounce it at the next failing attempt (qmgr_active.c)."""
         records = found.parsed.records
         created = records.attributes.get(b"create_time", b"")[:12]
@@ -94,21 +94,21 @@ class PostfixHold(PostfixQueue):
     def give_back(
         self,
         note: Path,
-        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], Standing]],
+        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], MessageStanding]],
         *,
         everything: bool = False,
-    ) -> Returned:
+    ) -> ReleasedCount:
         """Release what is not finished, recipients that are done marked as such."""
         if self._note is None:
             if not note.exists():
-                return Returned()
-            self._note = Note(note)
-        total = Returned()
+                return ReleasedCount()
+            self._note = HoldNote(note)
+        total = ReleasedCount()
         try:
             for batch in batches(list(self._note.entries().items())):
                 known = standings([noted.identity for _, noted in batch])
                 part = self._give_back(dict(batch), known, everything=everything)
-                total = Returned(*map(sum, zip(total, part, strict=True)))
+                total = ReleasedCount(*map(sum, zip(total, part, strict=True)))
         finally:
             self._note.close()
             self._note = None
@@ -116,11 +116,11 @@ class PostfixHold(PostfixQueue):
 
     def _give_back(
         self,
-        batch: Mapping[str, Entry],
-        known: Mapping[tuple[str, str], Standing],
+        batch: Mapping[str, HoldEntry],
+        known: Mapping[tuple[str, str], MessageStanding],
         *,
         everything: bool,
-    ) -> Returned:
+    ) -> ReleasedCount:
         assert self._note is not None  # noqa: S101 - who calls has opened it
         fates: dict[str, list[str]] = {"back": [], "wait": [], "remove": []}
         released: dict[str, bool] = {}
@@ -143,10 +143,10 @@ class PostfixHold(PostfixQueue):
         self._note.back([*fates["back"], *(n for n in released if n not in left)])
         over = sum(is_over for name, is_over in released.items() if name not in left)
         waiting = len(fates["wait"]) + len(left)
-        return Returned(len(released) - len(left), over, waiting, len(removed))
+        return ReleasedCount(len(released) - len(left), over, waiting, len(removed))
 
     def _fate(
-        self, name: str, noted: Entry, standing: Standing | None
+        self, name: str, noted: HoldEntry, standing: MessageStanding | None
     ) -> tuple[str, bool]:
         """Decide what becomes of what was taken: 'release', 'wait', 'remove', 'back'.
 
@@ -178,7 +178,9 @@ class PostfixHold(PostfixQueue):
         return any(self._log_exists(log, name) for log in ("bounce", "trace"))
 
     @contextmanager
-    def _in_hold(self, name: str) -> Iterator[tuple[Found, tuple[str, ...]] | None]:
+    def _in_hold(
+        self, name: str
+    ) -> Iterator[tuple[OpenQueueFile, tuple[str, ...]] | None]:
         """Keep the file of that name in hold open; None when there is none.
 
         Raises MessageUnreadable.

@@ -41,7 +41,7 @@ class RelayDomains(NamedTuple):
     unreadable: tuple[str, ...]
 
 
-class Instance:
+class PostfixInstance:
     """A Postfix instance by its configuration directory; '' is the default one."""
 
     def __init__(self, directory: str = "") -> None:

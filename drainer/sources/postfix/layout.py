@@ -22,7 +22,7 @@ _LONG_ID_DIGITS = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"
 _LONG_ID_SECONDS, _LONG_ID_MICROSECONDS = 6, 4
 
 
-class Entry(NamedTuple):
+class PostfixEntry(NamedTuple):
     """A name in a queue, with its directory held open until the next one."""
 
     parts: tuple[str, ...]
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     error: MessageUnreadable | None = None
 
 
-def walk(descriptor: int, parts: tuple[str, ...]) -> Iterator[Entry]:
+def walk(descriptor: int, parts: tuple[str, ...]) -> Iterator[PostfixEntry]:
     """Yield what may be a queue file below an open directory, as it is read.
 
     Descends into one-character directories only. What Postfix itself passes
@@ -49,10 +49,12 @@ def walk(descriptor: int, parts: tuple[str, ...]) -> Iterator[Entry]:
                 yield from _walk_below(descriptor, parts, name)
             else:
                 is_file = entry.is_file(follow_symlinks=False)
-                yield Entry(parts, name, descriptor, is_file)
+                yield PostfixEntry(parts, name, descriptor, is_file)
 
 
-def _walk_below(above: int, parts: tuple[str, ...], name: str) -> Iterator[Entry]:
+def _walk_below(
+    above: int, parts: tuple[str, ...], name: str
+) -> Iterator[PostfixEntry]:
     try:
         descriptor = open_directory(name, above)
     except FileNotFoundError:
@@ -70,10 +72,12 @@ def _walk_below(above: int, parts: tuple[str, ...], name: str) -> Iterator[Entry
         os.close(descriptor)
 
 
-def _unreadable(parts: tuple[str, ...], name: str, above: int, reason: str) -> Entry:
+def _unreadable(
+    parts: tuple[str, ...], name: str, above: int, reason: str
+) -> PostfixEntry:
     code, detail = "unreadable", f"a directory of the queue: {reason}"
     error = MessageUnreadable(code, detail)
-    return Entry(parts, name, above, is_file=False, error=error)
+    return PostfixEntry(parts, name, above, is_file=False, error=error)
 
 
 def hash_directories(queue_id: str) -> Iterator[tuple[str, ...]]:

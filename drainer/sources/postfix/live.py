@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import Literal
 
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.message import Message, Problem, Spooled
+from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission
 from drainer.sources.common.files import directory, unescape_name
 from drainer.sources.common.processes import is_locked
 from drainer.sources.postfix.hold import HOLD, PostfixHold, batches
-from drainer.sources.postfix.instance import Instance
-from drainer.sources.postfix.layout import DEFAULT_QUEUES, QUEUES, Entry
-from drainer.sources.postfix.note import Entry as Noted
-from drainer.sources.postfix.note import Note
-from drainer.sources.postfix.source import Gone, load
-from drainer.sources.protocol import Format, Option, Taken
+from drainer.sources.postfix.instance import PostfixInstance
+from drainer.sources.postfix.layout import DEFAULT_QUEUES, QUEUES, PostfixEntry
+from drainer.sources.postfix.note import HoldEntry, HoldNote
+from drainer.sources.postfix.source import PostfixEntryGone, load
+from drainer.sources.protocol import HeldCount, SourceFormat, SourceOption
 
 _ID = re.compile(r"[0-9A-Za-z_]+")
 PASSES = 5
@@ -57,7 +56,7 @@ class PostfixLive(PostfixHold):
         Raises SourceError.
         """
         del acknowledge  # the only one that there is
-        super().__init__(Instance(str(path)), queues=queues)
+        super().__init__(PostfixInstance(str(path)), queues=queues)
 
     def refuse_if_live(self) -> None:
         """Refuse only who may not hold mail, and what is held by others."""
@@ -85,9 +84,9 @@ class PostfixLive(PostfixHold):
 
     # --- taking
 
-    def take(self, note: Path, rules: Admission) -> Iterator[Taken]:
+    def take(self, note: Path, rules: Admission) -> Iterator[HeldCount]:
         """Put on hold what has a recipient that the rules let pass."""
-        self._note = Note(note)
+        self._note = HoldNote(note)
         left: set[str] = set()
         for _ in range(PASSES):
             total = 0
@@ -97,7 +96,7 @@ class PostfixLive(PostfixHold):
                 yield taken
             if not total:
                 break
-        yield Taken(left=len(left))
+        yield HeldCount(left=len(left))
 
     def _wanted(
         self, rules: Admission, left: set[str]
@@ -126,7 +125,7 @@ class PostfixLive(PostfixHold):
 
     # --- what is taken
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List what was taken; before ``take`` everything, and nothing is changed."""
         if self._note is None:
             yield from super().scan()
@@ -149,10 +148,10 @@ class PostfixLive(PostfixHold):
     def _scan_busy(
         self,
         busy: Iterable[tuple[str, ...]],
-        ours: Mapping[str, Noted],
+        ours: Mapping[str, HoldEntry],
         *,
         has_logs: bool,
-    ) -> Iterator[Spooled]:
+    ) -> Iterator[SpooledMessage]:
         """Wait for deliveries that were under way when their mail was held."""
         deadline = time.monotonic() + PATIENCE
         for *parts, name in busy:
@@ -160,12 +159,12 @@ class PostfixLive(PostfixHold):
                 while _is_sent(name, descriptor) and time.monotonic() < deadline:
                     time.sleep(LOOK_AGAIN)
                 locked = _is_sent(name, descriptor)
-                entry = Entry(tuple(parts), name, descriptor, is_file=True)
+                entry = PostfixEntry(tuple(parts), name, descriptor, is_file=True)
                 spooled = self._list(entry, has_logs=has_logs)
             if spooled and spooled.message.identity == ours[name].identity:
                 yield _still_sent(spooled) if locked else spooled
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a message again; it must be on hold, so that nobody else sends it."""
         with self._found(message) as (found, place):
             if self._note is not None:
@@ -220,7 +219,7 @@ class PostfixLive(PostfixHold):
                 with self._found(message) as (_, place):
                     if place.parts[0] == HOLD and not self._owes_reports(place.name):
                         removable[place.name] = message
-            except Gone:
+            except PostfixEntryGone:
                 done.append(message.id)
             except MessageUnreadable:
                 continue
@@ -234,18 +233,18 @@ def _is_sent(name: str, directory_fd: int) -> bool:
     return is_locked(name, directory_fd, by_readers=True)
 
 
-def _still_sent(spooled: Spooled) -> Spooled:
+def _still_sent(spooled: SpooledMessage) -> SpooledMessage:
     problem = Problem(code="locked", detail="Postfix is still delivering it")
     message = replace(spooled.message, problem=problem)
-    return Spooled(message=message, content=spooled.content)
+    return SpooledMessage(message=message, content=spooled.content)
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=PostfixLive,
     marks=(),
     options={
-        "ack": Option("acknowledge", ("remove",)),
-        "queues": Option("queues", QUEUES, is_list=True),
+        "ack": SourceOption("acknowledge", ("remove",)),
+        "queues": SourceOption("queues", QUEUES, is_list=True),
     },
     listing={"queues": (*DEFAULT_QUEUES, HOLD)},
 )

@@ -14,15 +14,15 @@ from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import AddressError, quote_mailbox
 from drainer.runtime.folders import open_in
 from drainer.sources.common.files import read_at
-from drainer.sources.postfix.records import Reader
+from drainer.sources.postfix.records import RecordReader
 from drainer.sources.postfix.segments import pending_places
-from drainer.sources.postfix.source import Found
+from drainer.sources.postfix.source import OpenQueueFile
 
 _PENDING, _DONE = b"R", b"D"
 
 
 def mark_done(
-    name: str, directory_fd: int, found: Found, final: Collection[str]
+    name: str, directory_fd: int, found: OpenQueueFile, final: Collection[str]
 ) -> bool:
     """Mark these forward-paths as done in a file on hold; durable on return.
 
@@ -40,7 +40,7 @@ def mark_done(
         status = os.fstat(descriptor)
         if not os.path.samestat(status, found.status):
             return False
-        reader = Reader(read_at=partial(read_at, descriptor), size=status.st_size)
+        reader = RecordReader(read_at=partial(read_at, descriptor), size=status.st_size)
         # A redirect stands for all of them (qmgr_message.c).
         everybody = bool(found.parsed.records.redirect)
         for offset, address in list(pending_places(reader)):
@@ -54,7 +54,7 @@ def mark_done(
     return True
 
 
-def is_done(found: Found, final: Collection[str]) -> bool:
+def is_done(found: OpenQueueFile, final: Collection[str]) -> bool:
     """Whether a file has nobody to do but these; a redirect stands for all of them."""
     records = found.parsed.records
     if records.redirect and records.pending:

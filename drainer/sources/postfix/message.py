@@ -31,10 +31,10 @@ from drainer.mail.message import Message, Problem
 from drainer.mail.reply import printable
 from drainer.sources.common.files import escape_name
 from drainer.sources.postfix.layout import UNCLEANED
-from drainer.sources.postfix.records import ReadAt, Reader
+from drainer.sources.postfix.records import ReadAt, RecordReader
 from drainer.sources.postfix.segments import (
-    RawRecipient,
-    Records,
+    EnvelopeRecords,
+    PostfixRecipient,
     read_envelope,
     read_extracted,
 )
@@ -56,7 +56,7 @@ _MAX_ORCPT_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
 class QueueFile:
     """A queue file as far as it could be read."""
 
-    records: Records
+    records: EnvelopeRecords
     #: The first octets of the content, IDENTITY_BYTES at least if there are so many.
     head: bytes = b""
     #: The whole content when the file is small and sound.
@@ -64,7 +64,7 @@ class QueueFile:
     error: MessageUnreadable | None = None
 
 
-class Place(NamedTuple):
+class PostfixPlace(NamedTuple):
     """Where a queue file lies and what the spool says about it."""
 
     source: str
@@ -78,8 +78,8 @@ class Place(NamedTuple):
 
 def parse_whole(data: bytes, *, cleaned: bool = True) -> QueueFile:
     """Parse a queue file that is in memory; ``cleaned`` as in read_envelope."""
-    result = QueueFile(Records())
-    reader = Reader(data)
+    result = QueueFile(EnvelopeRecords())
+    reader = RecordReader(data)
     try:
         read_envelope(reader, result.records, cleaned=cleaned)
         content = b"".join(reader.content())
@@ -97,8 +97,8 @@ def parse_large(read_at: ReadAt, size: int, *, cleaned: bool = True) -> QueueFil
     The content is skipped as qmgr does, by the first two numbers of the size
     record, when a content end stands there, and walked otherwise.
     """
-    result = QueueFile(Records())
-    reader = Reader(read_at=read_at, size=size)
+    result = QueueFile(EnvelopeRecords())
+    reader = RecordReader(read_at=read_at, size=size)
     records = result.records
     try:
         read_envelope(reader, records, cleaned=cleaned)
@@ -141,7 +141,12 @@ def identity(parsed: QueueFile, name: str, raw: bytes) -> str:
 
 
 def build(
-    parsed: QueueFile, place: Place, *, identifier: str, mode: int, modified: float
+    parsed: QueueFile,
+    place: PostfixPlace,
+    *,
+    identifier: str,
+    mode: int,
+    modified: float,
 ) -> Message:
     """Return the message of a queue file; what is wrong with it is its problem."""
     records = parsed.records
@@ -180,7 +185,7 @@ def _size(parsed: QueueFile) -> int:
     return max(records.number(5) or records.number(1), len(parsed.head))
 
 
-def _arrived(records: Records, modified: float) -> datetime:
+def _arrived(records: EnvelopeRecords, modified: float) -> datetime:
     """Tell when the backup took the message; the file's time is the next attempt."""
     if records.arrival is None:
         return datetime.fromtimestamp(min(max(modified, 0), 2**35), UTC)
@@ -188,7 +193,7 @@ def _arrived(records: Records, modified: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
 
 
-def _queue_problem(parsed: QueueFile, place: Place) -> Problem | None:
+def _queue_problem(parsed: QueueFile, place: PostfixPlace) -> Problem | None:
     """Hold what Postfix has not cleaned up yet, wherever it lies and whole or not.
 
     Such a file was written by the user who submitted it: its addresses are not
@@ -212,7 +217,7 @@ def _file_problem(parsed: QueueFile, mode: int) -> Problem | None:
     return Problem(code=code, detail=detail)
 
 
-def _mail_problem(records: Records, faults: list[str]) -> Problem | None:
+def _mail_problem(records: EnvelopeRecords, faults: list[str]) -> Problem | None:
     trace_flags = records.attributes.get(b"trace_flags", b"")[:9]
     if trace_flags.isdigit() and int(trace_flags) & _PROBE:
         return Problem(code="probe", detail=f"trace_flags {int(trace_flags)}")
@@ -225,7 +230,7 @@ def _mail_problem(records: Records, faults: list[str]) -> Problem | None:
     return None
 
 
-def _flags(records: Records, place: Place, mode: int) -> tuple[str, ...]:
+def _flags(records: EnvelopeRecords, place: PostfixPlace, mode: int) -> tuple[str, ...]:
     flags = {
         "hold": place.parts[0] == "hold",
         "forced-expire": bool(mode & _FORCED_EXPIRE),
@@ -237,7 +242,7 @@ def _flags(records: Records, place: Place, mode: int) -> tuple[str, ...]:
     return tuple(flag for flag, is_set in flags.items() if is_set)
 
 
-def _envelope(records: Records) -> tuple[Envelope, list[str]]:
+def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
     """Return the envelope, and what was wrong with its addresses."""
     faults: list[str] = []
     reverse_path = ""
@@ -260,7 +265,7 @@ def _envelope(records: Records) -> tuple[Envelope, list[str]]:
     )
 
 
-def _recipients(records: Records, faults: list[str]) -> tuple[Recipient, ...]:
+def _recipients(records: EnvelopeRecords, faults: list[str]) -> tuple[Recipient, ...]:
     """Return whom to send to, each once.
 
     A redirect (``>``) replaces them all: Postfix tries the first pending one,
@@ -281,7 +286,7 @@ def _recipients(records: Records, faults: list[str]) -> tuple[Recipient, ...]:
     return tuple(collector.recipients.values())
 
 
-def _redirected(target: bytes, first: RawRecipient) -> RawRecipient:
+def _redirected(target: bytes, first: PostfixRecipient) -> PostfixRecipient:
     original = first.orcpt or b"rfc822;" + (first.original or first.address)
     return first._replace(address=target, orcpt=original)
 

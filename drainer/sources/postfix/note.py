@@ -34,7 +34,7 @@ PATIENCE = 2.0
 LOOK_AGAIN = 0.05
 
 
-class Entry(NamedTuple):
+class HoldEntry(NamedTuple):
     """A message that we hold, or were about to."""
 
     identity: str
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     held: bool
 
 
-class Note:
+class HoldNote:
     """The note on one Postfix, locked; pickled, it can only be read."""
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class Note:
         if not data.endswith(b"\n"):
             os.ftruncate(self.descriptor, data.rfind(b"\n") + 1)
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, HoldEntry]:
         """Return what we hold by now, by queue id; it changes with the note."""
         return self._entries
 
@@ -121,17 +121,17 @@ class Note:
         _sync_folder(self._path)
 
 
-def _parsed(path: Path) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
+def _parsed(path: Path) -> dict[str, HoldEntry]:
+    entries: dict[str, HoldEntry] = {}
     _apply(read_private(path).decode("ascii", "replace").splitlines(), entries)
     return entries
 
 
-def _apply(lines: Iterable[str], entries: dict[str, Entry]) -> None:
+def _apply(lines: Iterable[str], entries: dict[str, HoldEntry]) -> None:
     for line in lines:
         verb, name, *rest = line.split(" ")
         if verb == "taking":
-            entries[name] = Entry(rest[0], held=False)
+            entries[name] = HoldEntry(rest[0], held=False)
         elif verb == "held" and name in entries:
             entries[name] = entries[name]._replace(held=True)
         elif verb == "back":

@@ -44,7 +44,7 @@ def fail(detail: str) -> NoReturn:
     raise MessageUnreadable(code, detail)
 
 
-class Reader:
+class RecordReader:
     """A position in a queue file: framing, pointers, guards against loops.
 
     Without ``read_at`` the data is the whole file. With it, ``size`` is the

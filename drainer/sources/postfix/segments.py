@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from drainer.sources.postfix.records import Reader, fail
+from drainer.sources.postfix.records import RecordReader, fail
 
 _RECIPIENT, _DONE, _CANCELLED = b"RD/"
 _SIZE, _TIME, _SENDER, _ORIGINAL, _ATTRIBUTE = b"CTSOA"
@@ -26,7 +26,7 @@ _PSEUDO_ATTRIBUTES = {
 _FIRST_WINS = frozenset({b"rewrite_context", b"log_ident", b"create_time"})
 
 
-class RawRecipient(NamedTuple):
+class PostfixRecipient(NamedTuple):
     """A recipient as it is stored: octets, unquoted."""
 
     address: bytes
@@ -37,7 +37,7 @@ class RawRecipient(NamedTuple):
 
 
 @dataclass(slots=True)
-class Records:
+class EnvelopeRecords:
     """What the envelope and the extracted segment say."""
 
     sender: bytes | None = None
@@ -45,7 +45,7 @@ class Records:
     arrival: tuple[int, int] | None = None
     #: The numbers of the 'C' record; empty without one.
     sizes: tuple[int, ...] = ()
-    pending: list[RawRecipient] = field(default_factory=list)
+    pending: list[PostfixRecipient] = field(default_factory=list)
     #: Delivered or bounced by Postfix.
     done: list[bytes] = field(default_factory=list)
     #: Deleted by a milter.
@@ -67,7 +67,9 @@ class Records:
         return self.sizes[field_number - 1] if len(self.sizes) >= field_number else 0
 
 
-def read_envelope(reader: Reader, into: Records, *, cleaned: bool = True) -> None:
+def read_envelope(
+    reader: RecordReader, into: EnvelopeRecords, *, cleaned: bool = True
+) -> None:
     """Read the first segment; what was read stays there when this raises.
 
     The execute bit is set before Postfix's fsync returns, so a file may lack
@@ -83,12 +85,12 @@ def read_envelope(reader: Reader, into: Records, *, cleaned: bool = True) -> Non
         fail("no size record")
 
 
-def read_extracted(reader: Reader, into: Records) -> None:
+def read_extracted(reader: RecordReader, into: EnvelopeRecords) -> None:
     """Read the last segment, where recipients may stand too, up to 'E'."""
     gather(reader.records(_EXTRACTED_TYPES), into)
 
 
-def pending_places(reader: Reader) -> Iterator[tuple[int, bytes]]:
+def pending_places(reader: RecordReader) -> Iterator[tuple[int, bytes]]:
     """Yield offset and address of every recipient record that is still to do.
 
     The offset is that of the record's type, which Postfix overwrites with ``D``
@@ -116,7 +118,7 @@ class _Pending:
         self.notify = 0
 
 
-def gather(records: Iterator[tuple[int, bytes]], into: Records) -> None:
+def gather(records: Iterator[tuple[int, bytes]], into: EnvelopeRecords) -> None:
     """Sort the records of a segment; duplicates as in qmgr_message.c.
 
     O, ORCPT and NOTIFY belong to the next recipient record only; done and
@@ -129,7 +131,7 @@ def gather(records: Iterator[tuple[int, bytes]], into: Records) -> None:
         elif kind == _RECIPIENT:
             original, orcpt = following.original, following.orcpt
             into.pending.append(
-                RawRecipient(payload, original, orcpt, following.notify)
+                PostfixRecipient(payload, original, orcpt, following.notify)
             )
             following = _Pending()
         elif kind == _ORIGINAL:
@@ -146,7 +148,7 @@ def gather(records: Iterator[tuple[int, bytes]], into: Records) -> None:
             _single(kind, payload, into)
 
 
-def _attribute(payload: bytes, into: Records, following: _Pending) -> None:
+def _attribute(payload: bytes, into: EnvelopeRecords, following: _Pending) -> None:
     name, _, value = payload.partition(b"=")
     name, value = name.strip(), value.strip()
     if not value:  # a placeholder
@@ -161,7 +163,7 @@ def _attribute(payload: bytes, into: Records, following: _Pending) -> None:
         into.attributes[name] = value
 
 
-def _single(kind: int, payload: bytes, into: Records) -> None:
+def _single(kind: int, payload: bytes, into: EnvelopeRecords) -> None:
     """Keep a record that counts once: some by the first, some by the last."""
     if kind == _SIZE:
         into.sizes = into.sizes or _numbers(payload)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
-from drainer.mail.content import Held
-from drainer.mail.message import Message, Spooled
+from drainer.mail.content import HeldContent
+from drainer.mail.message import Message, SpooledMessage
 from drainer.runtime.folders import owner_of
 from drainer.runtime.values import dataclass
 from drainer.sources.common.files import (
     HELD_BYTES,
     SMALL_FILE_BYTES,
-    Reread,
+    RereadContent,
     canonical,
     directory,
     has_content,
@@ -37,31 +37,31 @@ from drainer.sources.postfix.layout import (
     DEFAULT_QUEUES,
     QUEUES,
     UNCLEANED,
-    Entry,
+    PostfixEntry,
     hash_directories,
     walk,
 )
 from drainer.sources.postfix.master import master_runs
 from drainer.sources.postfix.message import (
     IDENTITY_BYTES,
-    Place,
+    PostfixPlace,
     QueueFile,
     build,
     identity,
     parse_large,
     parse_whole,
 )
-from drainer.sources.postfix.records import Reader
-from drainer.sources.postfix.segments import Records, read_envelope
-from drainer.sources.protocol import Format, Option
+from drainer.sources.postfix.records import RecordReader
+from drainer.sources.postfix.segments import EnvelopeRecords, read_envelope
+from drainer.sources.protocol import SourceFormat, SourceOption
 
 
-class Gone(MessageUnreadable):
+class PostfixEntryGone(MessageUnreadable):
     """No file of that name is left in the spool."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class OpenQueueFile:
     """An open queue file that was parsed; closed by whoever opened it."""
 
     descriptor: int
@@ -128,7 +128,7 @@ class PostfixQueue:
         """Return the queue directory: one ledger drains it."""
         return (Path(self._root),)
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List the messages queue by queue, in directory order, as they are read."""
         has_logs = self._has_bounce_logs()
         for entry in self._entries(self._queues):
@@ -136,7 +136,7 @@ class PostfixQueue:
             if spooled is not None:
                 yield spooled
 
-    def _entries(self, queues: Sequence[str]) -> Iterator[Entry]:
+    def _entries(self, queues: Sequence[str]) -> Iterator[PostfixEntry]:
         """Yield the names in these queues; raises SourceError."""
         for queue in queues:
             try:
@@ -148,7 +148,7 @@ class PostfixQueue:
                 path = f"{self._root}/{queue}"
                 raise unusable(path, error) from error
 
-    def _list(self, entry: Entry, *, has_logs: bool) -> Spooled | None:
+    def _list(self, entry: PostfixEntry, *, has_logs: bool) -> SpooledMessage | None:
         """Read one entry; None when it moved on since its directory was read."""
         name = entry.name
         place = self._place(entry.parts, name, has_logs=has_logs)
@@ -165,11 +165,13 @@ class PostfixQueue:
         os.close(found.descriptor)
         return self._spooled(found, place)
 
-    def _place(self, parts: tuple[str, ...], name: str, *, has_logs: bool) -> Place:
+    def _place(
+        self, parts: tuple[str, ...], name: str, *, has_logs: bool
+    ) -> PostfixPlace:
         bounce_log = has_logs and self._log_exists("bounce", name)
-        return Place(self.url, name, parts, bounce_log)
+        return PostfixPlace(self.url, name, parts, bounce_log)
 
-    def _spooled(self, found: Found, place: Place) -> Spooled:
+    def _spooled(self, found: OpenQueueFile, place: PostfixPlace) -> SpooledMessage:
         status, parsed = found.status, found.parsed
         message = build(
             parsed,
@@ -180,17 +182,21 @@ class PostfixQueue:
         )
         content = parsed.content
         if content is not None and len(content) <= HELD_BYTES:
-            return Spooled(message=message, content=Held(content))
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+            return SpooledMessage(message=message, content=HeldContent(content))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
-    def _broken(self, place: Place, error: MessageUnreadable) -> Spooled:
+    def _broken(self, place: PostfixPlace, error: MessageUnreadable) -> SpooledMessage:
         """List what could not be opened, by its name."""
-        parsed = QueueFile(Records(), error=error)
+        parsed = QueueFile(EnvelopeRecords(), error=error)
         identifier = identity(parsed, place.name, b"")
         message = build(parsed, place, identifier=identifier, mode=0o700, modified=0)
-        return Spooled(message=message, content=Reread(partial(self.stream, message)))
+        return SpooledMessage(
+            message=message, content=RereadContent(partial(self.stream, message))
+        )
 
-    def open(self, message: Message) -> Spooled:
+    def open(self, message: Message) -> SpooledMessage:
         """Find a message again, in whichever queue it lies by now."""
         with self._found(message) as (found, place):
             return self._spooled(found, place)
@@ -203,7 +209,7 @@ class PostfixQueue:
             yield from _chunks(found, place.parts)
 
     @contextmanager
-    def _found(self, message: Message) -> Iterator[tuple[Found, Place]]:
+    def _found(self, message: Message) -> Iterator[tuple[OpenQueueFile, PostfixPlace]]:
         """Hold the file of a message open.
 
         Looks where it was, then for the same queue id in every queue, and takes
@@ -236,7 +242,7 @@ class PostfixQueue:
         code = "vanished"
         if is_another:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
-        raise Gone(code, f"no queue has {message.native_id} any more")
+        raise PostfixEntryGone(code, f"no queue has {message.native_id} any more")
 
     def is_in_place(self, message: Message) -> bool:
         """Whether the very message, by its whole content, is at its locator."""
@@ -254,7 +260,7 @@ class PostfixQueue:
         finally:
             os.close(found.descriptor)
 
-    def _try(self, parts: tuple[str, ...], name: str) -> Found | None:
+    def _try(self, parts: tuple[str, ...], name: str) -> OpenQueueFile | None:
         if {"", ".", ".."} & {*parts, name}:
             return None
         try:
@@ -286,7 +292,7 @@ class PostfixQueue:
             with self._found(message) as (_, place):
                 if place.bounce_log:
                     return False
-        except Gone:
+        except PostfixEntryGone:
             touched.add(tuple(unescape_name(message.locator).split("/")[:-1]))
             return True
         except MessageUnreadable:
@@ -337,7 +343,7 @@ class PostfixQueue:
         return False
 
 
-def load(parts: Sequence[str], name: str, directory_fd: int) -> Found:
+def load(parts: Sequence[str], name: str, directory_fd: int) -> OpenQueueFile:
     """Open and parse a queue file in the directory ``parts``; the caller closes it.
 
     Raises FileNotFoundError, and MessageUnreadable when it cannot be opened;
@@ -357,10 +363,10 @@ def load(parts: Sequence[str], name: str, directory_fd: int) -> Found:
     except BaseException:
         os.close(descriptor)
         raise
-    return Found(descriptor, status, parsed, identity(parsed, name, raw))
+    return OpenQueueFile(descriptor, status, parsed, identity(parsed, name, raw))
 
 
-def _chunks(found: Found, parts: Sequence[str]) -> Iterator[bytes]:
+def _chunks(found: OpenQueueFile, parts: Sequence[str]) -> Iterator[bytes]:
     """Yield the content of an open queue file; raises MessageUnreadable."""
     parsed = found.parsed
     if parsed.content is not None:
@@ -369,8 +375,8 @@ def _chunks(found: Found, parts: Sequence[str]) -> Iterator[bytes]:
     if parsed.error is not None:
         raise parsed.error
     size = found.status.st_size
-    reader = Reader(read_at=partial(read_at, found.descriptor), size=size)
-    read_envelope(reader, Records(), cleaned=_is_cleaned(parts))
+    reader = RecordReader(read_at=partial(read_at, found.descriptor), size=size)
+    read_envelope(reader, EnvelopeRecords(), cleaned=_is_cleaned(parts))
     yield from reader.content()
 
 
@@ -378,12 +384,12 @@ def _is_cleaned(parts: Sequence[str]) -> bool:
     return parts[0] != UNCLEANED
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=PostfixQueue,
     marks=QUEUES,
     options={
-        "ack": Option("acknowledge", ("keep", "remove")),
-        "queues": Option("queues", QUEUES, is_list=True),
+        "ack": SourceOption("acknowledge", ("keep", "remove")),
+        "queues": SourceOption("queues", QUEUES, is_list=True),
     },
     listing={"queues": (*DEFAULT_QUEUES, "hold")},
 )

@@ -37,7 +37,7 @@ _LETTERS = {
 
 
 @dataclass(slots=True)
-class Records:
+class QmailRecords:
     """What the files of one message say."""
 
     sender: bytes | None = None
@@ -47,7 +47,7 @@ class Records:
     done: list[bytes] = field(default_factory=list)
 
 
-def read(kind: str, data: bytes, records: Records) -> None:
+def read(kind: str, data: bytes, records: QmailRecords) -> None:
     """Add what one file says; ``kind`` is the directory that it lies in.
 
     Raises MessageUnreadable('corrupt').
@@ -81,7 +81,7 @@ def _split(kind: str, data: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield letter, record[1:]
 
 
-def explain(records: Records, prefix: str) -> tuple[Envelope, Problem | None]:
+def explain(records: QmailRecords, prefix: str) -> tuple[Envelope, Problem | None]:
     """Return the envelope and what is wrong with it.
 
     ``prefix`` is what a virtual domain puts before the local part, and a dash.
@@ -108,7 +108,7 @@ def explain(records: Records, prefix: str) -> tuple[Envelope, Problem | None]:
     return envelope, _recipient_problem(records, strange)
 
 
-def _recipient_problem(records: Records, strange: list[bytes]) -> Problem | None:
+def _recipient_problem(records: QmailRecords, strange: list[bytes]) -> Problem | None:
     if strange:
         detail = f"to {_done_path(strange[0])}; strip_prefix may name its prefix"
         return Problem(code="local-delivery", detail=detail)

@@ -26,17 +26,17 @@ from drainer.mail.message import Problem
 from drainer.sources.common.control_files import read_capped
 from drainer.sources.common.files import directory, open_file, read_at
 from drainer.sources.common.processes import is_locked, runs_in
-from drainer.sources.common.queue_directory import Gone, QueueDirectory
+from drainer.sources.common.queue_directory import EntryGone, QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
-    Draft,
+    SourceEntry,
     damaged_draft,
     file_chunks,
     time_of,
 )
-from drainer.sources.common.walk import Kind, Place
-from drainer.sources.protocol import Format, Option
-from drainer.sources.qmail.message import Records, explain, read
+from drainer.sources.common.walk import FilePlace, NameKind
+from drainer.sources.protocol import SourceFormat, SourceOption
+from drainer.sources.qmail.message import QmailRecords, explain, read
 
 _CONTENT, _TODO, _BOUNCE = "mess", "todo", "bounce"
 _SPLIT = ("local", "remote", "info")
@@ -85,19 +85,19 @@ class QmailQueue(QueueDirectory):
             hint = "stop it first, or copy the queue (cp -a) and drain the copy"
             raise UsageError(message, hint=hint)
 
-    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001
+    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Take every file below ``mess`` for a content."""
         is_hash = is_directory and len(place.parts) == 1
-        return Kind.DIRECTORY if is_hash else Kind.MESSAGE
+        return NameKind.DIRECTORY if is_hash else NameKind.MESSAGE
 
-    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
         """Open a content and read its envelope from the other directories."""
         content, status = open_file(place.name, descriptor)
         stack.callback(os.close, content)
         size = status.st_size
         try:
             records, files = self._records(place)
-        except Gone:
+        except EntryGone:
             raise
         except MessageUnreadable as error:
             raw = read_at(content, 0, IDENTITY_BYTES)
@@ -106,7 +106,7 @@ class QmailQueue(QueueDirectory):
         if not size:
             problem = Problem(code="corrupt", detail="its content is empty")
         has_report = self._has_report(place)
-        return Draft(
+        return SourceEntry(
             native_id=place.name,
             arrived=time_of(status.st_mtime),
             envelope=envelope,
@@ -118,18 +118,18 @@ class QmailQueue(QueueDirectory):
             problem=problem,
         )
 
-    def _records(self, place: Place) -> tuple[Records, tuple[Place, ...]]:
+    def _records(self, place: FilePlace) -> tuple[QmailRecords, tuple[FilePlace, ...]]:
         """Read the envelope; tell its files in the order of their removal.
 
         Raises Gone, which is 'incomplete', when there is none; MessageUnreadable.
         """
-        records = Records()
+        records = QmailRecords()
         found = self._read(_TODO, place)
         if found is not None:
             data, todo = found
             read(_TODO, data, records)
-            return records, (todo, Place(("intd", *todo.parts[1:]), place.name))
-        files: list[Place] = []
+            return records, (todo, FilePlace(("intd", *todo.parts[1:]), place.name))
+        files: list[FilePlace] = []
         for kind in _SPLIT:
             found = self._read(kind, place)
             if found is not None:
@@ -137,13 +137,13 @@ class QmailQueue(QueueDirectory):
                 files.append(found[1])
         if not files or files[-1].parts[0] != "info":
             code, detail = "incomplete", "a content without an envelope"
-            raise Gone(code, detail)
+            raise EntryGone(code, detail)
         if len(files) == 1 and not Path(self._root, "remote").is_dir():
             code, detail = "unreadable", "the queue has no directory remote"
             raise MessageUnreadable(code, detail)
         return records, tuple(files)
 
-    def _read(self, kind: str, place: Place) -> tuple[bytes, Place] | None:
+    def _read(self, kind: str, place: FilePlace) -> tuple[bytes, FilePlace] | None:
         """Read a file of the same number; None when there is none.
 
         Patched servers hash ``todo`` too, and a small queue may be flat.
@@ -161,7 +161,7 @@ class QmailQueue(QueueDirectory):
                 code = "unreadable"
                 raise MessageUnreadable(code, f"{kind}: {error.strerror}") from error
             try:
-                return read_capped(file, status.st_size), Place(parts, place.name)
+                return read_capped(file, status.st_size), FilePlace(parts, place.name)
             finally:
                 os.close(file)
         return None
@@ -176,14 +176,14 @@ class QmailQueue(QueueDirectory):
                 code, detail = "unreadable", f"{'/'.join(parts[:depth])} is a link"
                 raise MessageUnreadable(code, detail)
 
-    def _has_report(self, place: Place) -> bool:
+    def _has_report(self, place: FilePlace) -> bool:
         """Tell whether a report to the sender waits; removing would lose it."""
         with suppress(OSError), directory(self._root, (_BOUNCE,)) as descriptor:
             os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)
             return True
         return False
 
-    def may_remove(self, place: Place) -> bool:
+    def may_remove(self, place: FilePlace) -> bool:
         """Keep what a report to the sender is still due for."""
         return not self._has_report(place)
 
@@ -192,11 +192,11 @@ def _content(content: int, size: int) -> Iterator[bytes]:
     return crlf(file_chunks(content, size))
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=QmailQueue,
     marks=(_CONTENT,),
     options={
-        "ack": Option("acknowledge", ("keep", "remove")),
-        "strip_prefix": Option("strip_prefix"),
+        "ack": SourceOption("acknowledge", ("keep", "remove")),
+        "strip_prefix": SourceOption("strip_prefix"),
     },
 )

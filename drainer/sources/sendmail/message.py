@@ -43,7 +43,7 @@ _SMTP_MAILER = frozenset(b"mDFMuXa8")
 
 
 @dataclass(slots=True)
-class Control:
+class ControlFile:
     """What a control file says."""
 
     envelope: Envelope
@@ -75,7 +75,7 @@ class _Lines:
     orcpt: bytes = b""
 
 
-def parse(data: bytes) -> Control:
+def parse(data: bytes) -> ControlFile:
     """Parse a control file; raises MessageUnreadable('corrupt', 'incomplete')."""
     if not data:
         code, detail = "incomplete", "its control file is empty"
@@ -136,11 +136,11 @@ def _check(found: _Lines) -> None:
         raise MessageUnreadable(code, f"arrival time {arrived[:20]!r}")
 
 
-def _explain(found: _Lines) -> Control:
+def _explain(found: _Lines) -> ControlFile:
     single, faults = found.single, list[str]()
     flags = single.get("F", b"").decode("latin-1")
     directory = single.get("d", b"").decode("utf-8", "surrogateescape")
-    return Control(
+    return ControlFile(
         envelope=_envelope(found, flags, faults),
         header=b"".join(_headers(found)),
         arrived=min(int(single["T"]), _MAX_SECONDS),

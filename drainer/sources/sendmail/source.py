@@ -23,22 +23,22 @@ from typing import ClassVar, NoReturn
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
-from drainer.mail.message import Problem, Spooled
+from drainer.mail.message import Problem, SpooledMessage
 from drainer.sources.common.control_files import read_capped
 from drainer.sources.common.files import directory, open_file, read_at, unusable
 from drainer.sources.common.processes import runs_in
 from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
-    Draft,
+    SourceEntry,
     damaged,
     damaged_draft,
     file_chunks,
     time_of,
 )
-from drainer.sources.common.walk import Kind, Place
-from drainer.sources.protocol import Format, Option
-from drainer.sources.sendmail.message import Control, parse
+from drainer.sources.common.walk import FilePlace, NameKind
+from drainer.sources.protocol import SourceFormat, SourceOption
+from drainer.sources.sendmail.message import ControlFile, parse
 
 _CONTROLS = ("qf", "hf", "Qf")
 _BODY = "df"
@@ -90,23 +90,23 @@ class SendmailQueue(QueueDirectory):
         apart = sorted(set(groups) - _DIRECTORIES)
         return (Path(self._root), *(Path(self._root, name) for name in apart))
 
-    def judge(self, place: Place, is_directory: bool) -> Kind:  # noqa: FBT001
+    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Take control files and bodies; descend into every other directory."""
         name = place.name
         is_named = len(name) > _PREFIX and name[:_PREFIX] in (*_CONTROLS, _BODY)
         if is_named:
-            return Kind.MESSAGE
-        return Kind.DIRECTORY if is_directory else Kind.OTHER
+            return NameKind.MESSAGE
+        return NameKind.DIRECTORY if is_directory else NameKind.OTHER
 
-    def key(self, place: Place) -> str:
+    def key(self, place: FilePlace) -> str:
         """Return the queue id; a body stands for itself."""
         return place.name if place.name[:_PREFIX] == _BODY else self.native_id(place)
 
-    def native_id(self, place: Place) -> str:
+    def native_id(self, place: FilePlace) -> str:
         """Return the queue id."""
         return place.name[_PREFIX:]
 
-    def scan(self) -> Iterator[Spooled]:
+    def scan(self) -> Iterator[SpooledMessage]:
         """List the messages, and the bodies that have no control file.
 
         Which control files there are is asked first: what is removed meanwhile
@@ -123,7 +123,7 @@ class SendmailQueue(QueueDirectory):
             if entry.place.name[:_PREFIX] != _BODY
         )
 
-    def load(self, place: Place, descriptor: int, stack: ExitStack) -> Draft:
+    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
         """Read a control file and open its body."""
         if place.name[:_PREFIX] == _BODY:
             self._refuse_orphan(place, descriptor)
@@ -137,7 +137,7 @@ class SendmailQueue(QueueDirectory):
             return damaged_draft(self.native_id(place), error, raw, status.st_mtime)
         return self._draft(place, control, stack)
 
-    def _refuse_orphan(self, place: Place, descriptor: int) -> NoReturn:
+    def _refuse_orphan(self, place: FilePlace, descriptor: int) -> NoReturn:
         """Say what a body without a control file is; pass over one that has it."""
         if self._ids is None:
             self._ids = self._find_ids()
@@ -147,10 +147,12 @@ class SendmailQueue(QueueDirectory):
         code, detail = "incomplete", "a body without a control file"
         raise MessageUnreadable(code, detail)
 
-    def _draft(self, place: Place, control: Control, stack: ExitStack) -> Draft:
+    def _draft(
+        self, place: FilePlace, control: ControlFile, stack: ExitStack
+    ) -> SourceEntry:
         problem = _problem(place, control)
         start = control.header + b"\n"
-        files: tuple[Place, ...] = (place,)
+        files: tuple[FilePlace, ...] = (place,)
         length = len(start)
         try:
             body_place, body, size = self._open_body(place, control, stack)
@@ -158,7 +160,7 @@ class SendmailQueue(QueueDirectory):
             length, files = length + size, (place, body_place)
         except MessageUnreadable as error:
             chunks = partial(damaged, error)
-        return Draft(
+        return SourceEntry(
             native_id=self.native_id(place),
             arrived=time_of(control.arrived),
             envelope=control.envelope,
@@ -173,8 +175,8 @@ class SendmailQueue(QueueDirectory):
         )
 
     def _open_body(
-        self, place: Place, control: Control, stack: ExitStack
-    ) -> tuple[Place, int, int]:
+        self, place: FilePlace, control: ControlFile, stack: ExitStack
+    ) -> tuple[FilePlace, int, int]:
         """Open the body: (its place, a descriptor, octets).
 
         Raises MessageUnreadable, 'corrupt' when it is not there.
@@ -190,11 +192,11 @@ class SendmailQueue(QueueDirectory):
                 code = "unreadable"
                 raise MessageUnreadable(code, f"{name}: {error.strerror}") from error
             stack.callback(os.close, body)
-            return Place(parts, name), body, status.st_size
+            return FilePlace(parts, name), body, status.st_size
         code, detail = "corrupt", f"its body {name} is missing"
         raise MessageUnreadable(code, detail)
 
-    def may_remove(self, place: Place) -> bool:
+    def may_remove(self, place: FilePlace) -> bool:
         """Tell whether nobody holds the lock: flock or fcntl, as it was built."""
         try:
             with directory(self._root, place.parts) as above:
@@ -253,7 +255,7 @@ def _body_directories(
             yield candidate
 
 
-def _problem(place: Place, control: Control) -> Problem | None:
+def _problem(place: FilePlace, control: ControlFile) -> Problem | None:
     if place.name.startswith("Qf"):
         return Problem(code="marked-corrupt", detail="sendmail renamed it to Qf")
     if control.quarantine or place.name.startswith("hf"):
@@ -265,8 +267,8 @@ def _problem(place: Place, control: Control) -> Problem | None:
     return None
 
 
-FORMAT = Format(
+FORMAT = SourceFormat(
     make=SendmailQueue,
     marks=("qf", "df"),
-    options={"ack": Option("acknowledge", ("keep", "remove"))},
+    options={"ack": SourceOption("acknowledge", ("keep", "remove"))},
 )

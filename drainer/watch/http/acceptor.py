@@ -27,7 +27,7 @@ PAUSE: Final = 0.1
 """Seconds after which accept() is tried again when it fails."""
 
 
-class Visit:
+class HttpConnection:
     """One connection, from accept() to its end."""
 
     def __init__(self, client: str, link: socket.socket) -> None:
@@ -47,13 +47,13 @@ class Visit:
             self.opening.cancel()
 
 
-class Acceptor:
+class ConnectionAcceptor:
     """Accepts the connections of one listening socket, as uvicorn's servers do."""
 
     def __init__(
         self,
         listener: socket.socket,
-        protocol: Callable[[Visit], asyncio.Protocol],
+        protocol: Callable[[HttpConnection], asyncio.Protocol],
         tls: ssl.SSLContext | None,
         seconds: float,
     ) -> None:
@@ -61,7 +61,7 @@ class Acceptor:
         self._listener, self._protocol = listener, protocol
         self._tls, self._limit = tls, seconds if tls else None
         #: In the order in which they came.
-        self._visits: dict[Visit, None] = {}
+        self._visits: dict[HttpConnection, None] = {}
         listener.setblocking(False)  # noqa: FBT003 - the only way to say it
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -76,7 +76,7 @@ class Acceptor:
             task.cancel()
         await asyncio.gather(self._task, *opening, return_exceptions=True)
 
-    def forget(self, visit: Visit) -> None:
+    def forget(self, visit: HttpConnection) -> None:
         """Give the place of a connection that has ended to others."""
         self._visits.pop(visit, None)
 
@@ -95,9 +95,9 @@ class Acceptor:
                 self._drop(self._least(list(self._visits)))
             await asyncio.sleep(PAUSE)
         else:
-            self._admit(Visit(neighbourhood(str(address[0])), link))
+            self._admit(HttpConnection(neighbourhood(str(address[0])), link))
 
-    def _admit(self, visit: Visit) -> None:
+    def _admit(self, visit: HttpConnection) -> None:
         others = list(self._visits)
         same = [v for v in others if v.client == visit.client and not v.proven]
         if len(same) >= MOST_OF_ONE:
@@ -109,7 +109,7 @@ class Acceptor:
         visit.opening = loop.create_task(self._open(visit))
         visit.opening.add_done_callback(lambda task: self._opened(visit, task))
 
-    async def _open(self, visit: Visit) -> None:
+    async def _open(self, visit: HttpConnection) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(
             lambda: self._protocol(visit),
             visit.link,
@@ -118,19 +118,19 @@ class Acceptor:
             ssl_shutdown_timeout=self._limit,
         )
 
-    def _opened(self, visit: Visit, task: "asyncio.Task[None]") -> None:
+    def _opened(self, visit: HttpConnection, task: "asyncio.Task[None]") -> None:
         if not task.cancelled():
             task.exception()  # a handshake that fails is the client's affair
         if visit.transport is None:
             visit.link.close()
             self.forget(visit)
 
-    def _drop(self, visit: Visit) -> None:
+    def _drop(self, visit: HttpConnection) -> None:
         visit.drop()
         self.forget(visit)
 
     @staticmethod
-    def _least(visits: list[Visit]) -> Visit:
+    def _least(visits: list[HttpConnection]) -> HttpConnection:
         """Return the one that deserves its place least."""
         strangers = [visit for visit in visits if not visit.proven] or visits
         crowds = Counter(visit.client for visit in strangers)

@@ -17,12 +17,12 @@ from starlette.requests import Request
 from drainer.watch.http.auth import (
     SIGNATURE,
     TIMESTAMP,
-    Claim,
+    SignedRequest,
     bearer,
     in_session,
     same,
 )
-from drainer.watch.http.context import Desk
+from drainer.watch.http.context import AppContext
 from drainer.watch.http.limits import client_of
 from drainer.watch.http.timeouts import prove
 
@@ -31,7 +31,7 @@ HOOKS: Final = ("/hooks/primary-up", "/hooks/primary-down")
 LOGIN: Final = "/login"
 
 
-async def open_to_hook(desk: Desk, request: Request, body: bytes) -> None:
+async def open_to_hook(desk: AppContext, request: Request, body: bytes) -> None:
     """Let a health hook in; a signature is used up by that."""
     keys = desk.settings.keys
     if not keys.hooks or same(_token(request), keys.token):
@@ -40,7 +40,7 @@ async def open_to_hook(desk: Desk, request: Request, body: bytes) -> None:
     if not keys.hmac or not given:
         words = "a token or a signature is needed" if keys.hmac else _NO_TOKEN
         await _refuse(desk, request, words)
-    claim = Claim(
+    claim = SignedRequest(
         timestamp=request.headers.get(TIMESTAMP, ""),
         signature=given,
         request=f"{request.method} {request.scope['path']}",
@@ -51,7 +51,7 @@ async def open_to_hook(desk: Desk, request: Request, body: bytes) -> None:
     prove(request)
 
 
-async def open_to_metrics(desk: Desk, request: Request) -> None:
+async def open_to_metrics(desk: AppContext, request: Request) -> None:
     """Let a monitoring system in."""
     keys = desk.settings.keys
     if is_known(desk, request):
@@ -60,7 +60,7 @@ async def open_to_metrics(desk: Desk, request: Request) -> None:
         await _refuse(desk, request, _NO_TOKEN)
 
 
-async def open_to_reader(desk: Desk, request: Request) -> None:
+async def open_to_reader(desk: AppContext, request: Request) -> None:
     """Let in those who may look at the page."""
     if desk.settings.keys.operator:
         if not is_operator(desk, request):
@@ -70,7 +70,7 @@ async def open_to_reader(desk: Desk, request: Request) -> None:
         raise HTTPException(403, words)
 
 
-async def open_to_orders(desk: Desk, request: Request) -> None:
+async def open_to_orders(desk: AppContext, request: Request) -> None:
     """Let an operator in who may pause, resume and throttle."""
     if not desk.settings.keys.operator:
         words = "orders are closed: set [hook] operator_token_file"
@@ -78,20 +78,20 @@ async def open_to_orders(desk: Desk, request: Request) -> None:
     await open_to_reader(desk, request)
 
 
-def is_operator(desk: Desk, request: Request) -> bool:
+def is_operator(desk: AppContext, request: Request) -> bool:
     """Tell whether a request shows the operator's token, or a session that holds."""
     operator = desk.settings.keys.operator
     cookie = request.cookies.get(COOKIE, "")
     return same(_token(request), operator) or in_session(operator, cookie, time.time())
 
 
-def is_known(desk: Desk, request: Request) -> bool:
+def is_known(desk: AppContext, request: Request) -> bool:
     """Tell whether the head of a request shows a token or a session that is right."""
     known = same(_token(request), desk.settings.keys.token)
     return is_operator(desk, request) or known
 
 
-def has_proof_in_body(desk: Desk, request: Request) -> bool:
+def has_proof_in_body(desk: AppContext, request: Request) -> bool:
     """Tell whether only the body shows if a request is right: signed, or a login."""
     keys, path = desk.settings.keys, request.scope["path"]
     if request.method != "POST":
@@ -100,7 +100,7 @@ def has_proof_in_body(desk: Desk, request: Request) -> bool:
     return signed or (bool(keys.operator) and path == LOGIN)
 
 
-async def count_failure(desk: Desk, request: Request) -> None:
+async def count_failure(desk: AppContext, request: Request) -> None:
     """Count a failed login; HTTPException 429 when there were too many."""
     if not await desk.failures.may(client_of(request)):
         after = str(desk.failures.retry_after)
@@ -115,6 +115,6 @@ def _token(request: Request) -> str:
     return bearer(request.headers.get("authorization", ""))
 
 
-async def _refuse(desk: Desk, request: Request, words: str) -> NoReturn:
+async def _refuse(desk: AppContext, request: Request, words: str) -> NoReturn:
     await count_failure(desk, request)
     raise HTTPException(401, words, {"WWW-Authenticate": "Bearer"})

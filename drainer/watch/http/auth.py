@@ -25,7 +25,7 @@ HINT = "make one with: openssl rand -hex 32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Keys:
+class HookKeys:
     """The secrets that are in force; empty = there is none."""
 
     token: str = ""
@@ -60,7 +60,7 @@ def bearer(authorization: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class SignedRequest:
     """A signed request; nothing of it is believed yet."""
 
     timestamp: str
@@ -83,7 +83,7 @@ def grafana_signature(key: str, timestamp: str, body: bytes) -> str:
     return hmac.new(key.encode(), signed, hashlib.sha256).hexdigest()
 
 
-class Signatures:
+class SignatureCheck:
     """Checks signatures, and remembers them for as long as they could come again."""
 
     def __init__(self, key: str) -> None:
@@ -91,7 +91,7 @@ class Signatures:
         self._key = key
         self._seen: dict[tuple[str, str], float] = {}
 
-    def refusal(self, claim: Claim, now: float) -> str:
+    def refusal(self, claim: SignedRequest, now: float) -> str:
         """Return why a signature does not count, in words; '' when it does.
 
         One that counts is remembered. Only what was signed with the key is, so that

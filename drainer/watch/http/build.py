@@ -13,9 +13,9 @@ from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.policy.pacing.rate import Rate, parse_rate
 from drainer.runtime.private_files import read_private
-from drainer.watch.http.auth import HINT, Keys, secret_of
-from drainer.watch.http.settings import Settings
-from drainer.watch.http.snapshot import Watched
+from drainer.watch.http.auth import HINT, HookKeys, secret_of
+from drainer.watch.http.settings import HookSettings
+from drainer.watch.http.snapshot import WatchView
 from drainer.watch.http.socket_activation import HANDED, handed_over
 
 _EXTRA = ("prometheus_client", "starlette", "uvicorn")
@@ -24,7 +24,9 @@ _LEAST_BURST = 20
 _BURST_SECONDS = 10
 
 
-def make_hook(config: Config, handed: socket.socket | None = None) -> Settings | None:
+def make_hook(
+    config: Config, handed: socket.socket | None = None
+) -> HookSettings | None:
     """Return how the HTTP server is to be; None when none is wanted.
 
     A socket that was handed over says where it listens. Raises UsageError without the
@@ -38,11 +40,11 @@ def make_hook(config: Config, handed: socket.socket | None = None) -> Settings |
         message = f"[hook] listen needs packages that are absent: {', '.join(missing)}"
         raise UsageError(message, hint="install drainer[hook]")
     host, port = handed.getsockname()[:2] if handed else _place(hook.listen)
-    return Settings(
+    return HookSettings(
         host=host,
         port=port,
         names=frozenset(hook.names),
-        keys=Keys(
+        keys=HookKeys(
             token=_secret("token", hook.token_file, hook.token),
             operator=_secret(
                 "operator_token", hook.operator_token_file, hook.operator_token
@@ -61,7 +63,7 @@ def make_server(
     route: str,
     say: Callable[[str], None],
     warn: Callable[[str], None],
-) -> Callable[[Watched], Awaitable[None]] | None:
+) -> Callable[[WatchView], Awaitable[None]] | None:
     """Return what serves a watch of this route; None when no server is wanted.
 
     It listens already, so that a port that is taken is known before the watch begins.
@@ -81,7 +83,7 @@ def make_server(
     for caution in settings.cautions:
         warn(caution)
 
-    async def serve(watched: Watched) -> None:
+    async def serve(watched: WatchView) -> None:
         await server.serve(settings, watched, url, route, listener)
 
     return serve

@@ -9,32 +9,32 @@ from starlette.exceptions import HTTPException
 
 from drainer.errors import LedgerError
 from drainer.ledger.controls import give
-from drainer.policy.pacing.overrides import Ask, Control
+from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
-from drainer.watch.http.auth import Signatures
-from drainer.watch.http.limits import Clients, Failures
-from drainer.watch.http.queries import Reading
-from drainer.watch.http.settings import Settings
-from drainer.watch.http.snapshot import Watched
+from drainer.watch.http.auth import SignatureCheck
+from drainer.watch.http.limits import ClientLimits, LoginFailures
+from drainer.watch.http.queries import StatusQueries
+from drainer.watch.http.settings import HookSettings
+from drainer.watch.http.snapshot import WatchView
 
 MAX_STREAMS = 32
 
 
-class Desk:
+class AppContext:
     """One server's memory, which ends with it."""
 
     def __init__(
-        self, settings: Settings, watched: Watched, url: URL, route: str
+        self, settings: HookSettings, watched: WatchView, url: URL, route: str
     ) -> None:
         """Serve one watch, and write controls of its route into its ledger."""
         self.settings = settings
         self.watched = watched
-        self.reading = Reading(watched, url, settings)
+        self.reading = StatusQueries(watched, url, settings)
         #: How often one client may ask: who has shown what is right, and who has not.
-        self.known = Clients(settings.rate)
-        self.strangers = Clients(settings.rate)
-        self.failures = Failures(settings.rate)
-        self.signatures = Signatures(settings.keys.hmac)
+        self.known = ClientLimits(settings.rate)
+        self.strangers = ClientLimits(settings.rate)
+        self.failures = LoginFailures(settings.rate)
+        self.signatures = SignatureCheck(settings.keys.hmac)
         #: Of answers to hooks and orders, by path and status.
         self.answers: Counter[tuple[str, str]] = Counter()
         #: How long each stream of events may still take, the oldest first.
@@ -45,15 +45,15 @@ class Desk:
 
     async def give(
         self,
-        ask: Ask,
+        ask: OverrideKind,
         by: str,
         reason: str,
         lasts: timedelta | None = None,
         per_second: float | None = None,
-    ) -> Control:
+    ) -> Override:
         """Write a control into the ledger; HTTPException 503 when it cannot be."""
         now = utcnow()
-        control = Control(
+        control = Override(
             at=now,
             ask=ask,
             by=by,

@@ -16,7 +16,7 @@ _CLOSE = {"Connection": "close"}
 """What is left of a body that was refused is not read."""
 
 
-class Clients:
+class ClientLimits:
     """A token bucket for each client, of the latest thousand."""
 
     def __init__(self, rate: Rate) -> None:
@@ -44,7 +44,7 @@ class Clients:
         return max(1, round(0.5 + 1 / self._rate.per_second))
 
 
-class Failures:
+class LoginFailures:
     """How many failed logins are answered as such: of each client, and in all.
 
     A login is looked at before it is counted. So none that is right meets this limit.
@@ -53,7 +53,7 @@ class Failures:
     def __init__(self, rate: Rate) -> None:
         """Let all clients together fail ten times as often as one."""
         total = Rate(per_second=10 * rate.per_second, burst=10 * rate.burst)
-        self._each, self._total = Clients(rate), Clients(total)
+        self._each, self._total = ClientLimits(rate), ClientLimits(total)
 
     async def may(self, client: str) -> bool:
         """Count one; False when there were too many."""

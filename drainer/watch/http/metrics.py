@@ -14,18 +14,18 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from drainer.watch.http.queries import Ledger
-from drainer.watch.http.snapshot import Snapshot
+from drainer.watch.http.queries import LedgerFacts
+from drainer.watch.http.snapshot import StatusSnapshot
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 Sample = tuple[tuple[str, ...], float]
 
 
-class Seen(NamedTuple):
+class MetricInputs(NamedTuple):
     """What the values are made of."""
 
-    watch: Snapshot
-    ledger: Ledger
+    watch: StatusSnapshot
+    ledger: LedgerFacts
     #: Answers to hooks and orders: (path, status).
     answers: Counter[tuple[str, str]]
 
@@ -37,7 +37,7 @@ class Metric(NamedTuple):
     kind: str
     labels: tuple[str, ...]
     help: str
-    samples: Callable[[Seen], Iterable[Sample]]
+    samples: Callable[[MetricInputs], Iterable[Sample]]
 
 
 def _one(value: float | None) -> Iterator[Sample]:
@@ -49,20 +49,20 @@ def _moment(text: object) -> float | None:
     return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None
 
 
-def _run(key: str) -> Callable[[Seen], Iterable[Sample]]:
+def _run(key: str) -> Callable[[MetricInputs], Iterable[Sample]]:
     """Return a fact of the drain that runs; 0 when none does."""
 
-    def samples(seen: Seen) -> Iterable[Sample]:
+    def samples(seen: MetricInputs) -> Iterable[Sample]:
         facts: Mapping[str, Any] = seen.watch["run"] or {}
         return _one(facts.get(key, 0))
 
     return samples
 
 
-def _facts(*keys: str) -> Callable[[Seen], Iterable[Sample]]:
+def _facts(*keys: str) -> Callable[[MetricInputs], Iterable[Sample]]:
     """Return a fact of the ledger, by its names; none when it is not known."""
 
-    def samples(seen: Seen) -> Iterable[Sample]:
+    def samples(seen: MetricInputs) -> Iterable[Sample]:
         found: Any = seen.ledger.facts
         for key in keys:
             found = (found or {}).get(key)
@@ -71,13 +71,13 @@ def _facts(*keys: str) -> Callable[[Seen], Iterable[Sample]]:
     return samples
 
 
-def _latency(seen: Seen) -> Iterator[Sample]:
+def _latency(seen: MetricInputs) -> Iterator[Sample]:
     for key, value in seen.watch["latency"].items():
         if isinstance(value, float | int):
             yield (key.removesuffix("_ms"),), value / 1000
 
 
-def _breakers(seen: Seen) -> Iterator[Sample]:
+def _breakers(seen: MetricInputs) -> Iterator[Sample]:
     yield ("route", seen.watch["breaker"]["state"]), 1
     states = Counter(
         breaker["state"]
@@ -88,29 +88,29 @@ def _breakers(seen: Seen) -> Iterator[Sample]:
         yield ("domain", state), count
 
 
-def _reasons(seen: Seen) -> Iterator[Sample]:
+def _reasons(seen: MetricInputs) -> Iterator[Sample]:
     for reason in seen.ledger.facts.get("reasons", ()):
         yield (reason["state"], reason["rule"]), reason["recipients"]
 
 
-def _states(seen: Seen) -> Iterator[Sample]:
+def _states(seen: MetricInputs) -> Iterator[Sample]:
     for state, count in seen.ledger.facts.get("states", {}).items():
         yield (state,), count
 
 
-def _messages(seen: Seen) -> Iterator[Sample]:
+def _messages(seen: MetricInputs) -> Iterator[Sample]:
     for part in ("finished", "remaining"):
         if seen.ledger.facts:
             yield (part,), seen.ledger.facts["messages"][part]
 
 
-def _controls(seen: Seen) -> Iterator[Sample]:
+def _controls(seen: MetricInputs) -> Iterator[Sample]:
     controls = seen.watch["controls"]
     yield ("pause",), controls["pause"] is not None
     yield ("throttle",), controls["throttle"] is not None
 
 
-def _checks(seen: Seen) -> Iterator[Sample]:
+def _checks(seen: MetricInputs) -> Iterator[Sample]:
     for finding in seen.watch["checks"]:
         yield (finding["stage"],), finding["verdict"] != "fail"
 
@@ -276,7 +276,7 @@ METRICS: Final = (
 class _Once(Collector):
     """Gives the values of one moment."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: MetricInputs) -> None:
         self._seen = seen
 
     def collect(self) -> Iterator[Family]:
@@ -291,7 +291,7 @@ class _Once(Collector):
             yield family
 
 
-def exposition(seen: Seen) -> bytes:
+def exposition(seen: MetricInputs) -> bytes:
     """Return the values of now in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(seen))

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from drainer.watch.http.access import HOOKS, has_proof_in_body, is_known
-from drainer.watch.http.context import Desk
+from drainer.watch.http.context import AppContext
 from drainer.watch.http.limits import client_of
 from drainer.watch.http.timeouts import prove
 
@@ -48,10 +48,10 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _ORIGIN: Final = re.compile(rf"https?://({_HOST.pattern})")
 
 
-class Guard:
+class RequestMiddleware:
     """The outermost application."""
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+    def __init__(self, app: ASGIApp, desk: AppContext) -> None:
         """Stand before an application."""
         self._app, self._desk = app, desk
 

@@ -11,53 +11,53 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from drainer.mail.reply import printable
-from drainer.policy.pacing.overrides import Ask
+from drainer.policy.pacing.overrides import OverrideKind
 from drainer.policy.pacing.rate import parse_rate
 from drainer.runtime.units import parse_duration
 from drainer.watch.http.access import open_to_orders
-from drainer.watch.http.context import Desk
+from drainer.watch.http.context import AppContext
 from drainer.watch.http.limits import client_of, read_all
 
 LONGEST = timedelta(days=366)
 MAX_REASON = 300
 
 
-def routes(desk: Desk) -> Sequence[Route]:
+def routes(desk: AppContext) -> Sequence[Route]:
     """Return the three of them."""
-    orders = Orders(desk)
+    orders = OperatorRoutes(desk)
     return [
         Route(f"/api/{ask}", getattr(orders, ask), methods=["POST"])
-        for ask in (Ask.PAUSE, Ask.RESUME, Ask.THROTTLE)
+        for ask in (OverrideKind.PAUSE, OverrideKind.RESUME, OverrideKind.THROTTLE)
     ]
 
 
-class Orders:
+class OperatorRoutes:
     """Takes orders."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: AppContext) -> None:
         """Take them for one watch."""
         self._desk = desk
 
     async def pause(self, request: Request) -> Response:
         """Begin nothing new, until a time if one is given."""
-        return await self._take(request, Ask.PAUSE)
+        return await self._take(request, OverrideKind.PAUSE)
 
     async def resume(self, request: Request) -> Response:
         """End a pause."""
-        return await self._take(request, Ask.RESUME)
+        return await self._take(request, OverrideKind.RESUME)
 
     async def throttle(self, request: Request) -> Response:
         """Set a rate, until a time if one is given; without one, the configured."""
-        return await self._take(request, Ask.THROTTLE)
+        return await self._take(request, OverrideKind.THROTTLE)
 
-    async def _take(self, request: Request, ask: Ask) -> Response:
+    async def _take(self, request: Request, ask: OverrideKind) -> Response:
         await open_to_orders(self._desk, request)
         body = await read_all(request, self._desk.settings.patience)
         try:
             order = order_of(body)
             reason = reason_of(order)
-            lasts = duration_of(order) if ask is not Ask.RESUME else None
-            rate = rate_of(order) if ask is Ask.THROTTLE else None
+            lasts = duration_of(order) if ask is not OverrideKind.RESUME else None
+            rate = rate_of(order) if ask is OverrideKind.THROTTLE else None
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
         by = f"http {client_of(request) or '?'} operator"

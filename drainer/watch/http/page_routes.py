@@ -18,7 +18,7 @@ from drainer.watch.http.access import (
     open_to_reader,
 )
 from drainer.watch.http.auth import SESSION, same, session
-from drainer.watch.http.context import Desk
+from drainer.watch.http.context import AppContext
 from drainer.watch.http.limits import read_all
 from drainer.watch.http.timeouts import prove
 
@@ -33,9 +33,9 @@ _TYPES: Final = {
 _WRONG: Final = '<p class="wrong" role="alert" id="wrong">This is not the token.</p>'
 
 
-def routes(desk: Desk) -> Sequence[Route]:
+def routes(desk: AppContext) -> Sequence[Route]:
     """Return all of them; what the page consists of holds no secret."""
-    pages = Pages(desk)
+    pages = PageRoutes(desk)
     return [
         Route("/", pages.index),
         Route(LOGIN, pages.login, methods=["POST"]),
@@ -44,10 +44,10 @@ def routes(desk: Desk) -> Sequence[Route]:
     ]
 
 
-class Pages:
+class PageRoutes:
     """Gives files, and sessions to those who know the operator's token."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: AppContext) -> None:
         """Read the files, once."""
         self._desk = desk
         self._files = {path.name: path.read_bytes() for path in _FOLDER.iterdir()}

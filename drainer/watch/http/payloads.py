@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from drainer.mail.reply import printable
-from drainer.policy.pacing.overrides import Ask
+from drainer.policy.pacing.overrides import OverrideKind
 from drainer.runtime.values import dataclass
 
 MAX_WORDS = 300
 
 Body = Mapping[str, Any]
 
-_ALERTS: Final = {"firing": Ask.DOWN, "resolved": Ask.UP}
-_HEARTBEATS: Final = {0: Ask.DOWN, 1: Ask.UP, 2: None, 3: None}
+_ALERTS: Final = {"firing": OverrideKind.DOWN, "resolved": OverrideKind.UP}
+_HEARTBEATS: Final = {0: OverrideKind.DOWN, 1: OverrideKind.UP, 2: None, 3: None}
 """Uptime Kuma: down, up, pending, maintenance."""
 
 
@@ -28,16 +28,16 @@ class BodyError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meaning:
+class HookRequest:
     """What one body asks for; ``ask`` is None when it is to be ignored."""
 
-    ask: Ask | None
+    ask: OverrideKind | None
     #: Who sends such bodies, and its words: escaped, and cut.
     sender: str
     words: str
 
 
-def read_body(body: bytes, url: Ask) -> Meaning:
+def read_body(body: bytes, url: OverrideKind) -> HookRequest:
     """Return what a body means at the URL for UP or DOWN; BodyError for what is none.
 
     Read are an empty body, JSON objects of Alertmanager (version 4), Grafana and Uptime
@@ -50,7 +50,7 @@ def read_body(body: bytes, url: Ask) -> Meaning:
         told, sender, words = _alerts(payload)
     else:
         told, sender, words = url, "hook", _text(payload.get("reason"))
-    return Meaning(ask=told if told is url else None, sender=sender, words=words)
+    return HookRequest(ask=told if told is url else None, sender=sender, words=words)
 
 
 def is_alert(body: bytes) -> bool:
@@ -76,7 +76,7 @@ def _object(body: bytes) -> Body:
     return payload
 
 
-def _uptime_kuma(payload: Body) -> tuple[Ask | None, str, str]:
+def _uptime_kuma(payload: Body) -> tuple[OverrideKind | None, str, str]:
     """Read a notification; the heartbeat of a test is null."""
     words = _text(payload.get("msg"))
     beat = payload["heartbeat"]
@@ -89,7 +89,7 @@ def _uptime_kuma(payload: Body) -> tuple[Ask | None, str, str]:
     return _HEARTBEATS[status], "uptime-kuma", words
 
 
-def _alerts(payload: Body) -> tuple[Ask | None, str, str]:
+def _alerts(payload: Body) -> tuple[OverrideKind | None, str, str]:
     """Read a group of alerts; one of them that fires makes the group fire."""
     sender = "grafana" if "orgId" in payload else "alertmanager"
     status = payload.get("status")

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import URL
 
 from drainer.errors import DrainerError
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
 from drainer.ledger.standing import standing
 from drainer.policy.classify.describe import meaning_of
-from drainer.watch.http.settings import Settings
-from drainer.watch.http.snapshot import Snapshot, Watched
+from drainer.watch.http.settings import HookSettings
+from drainer.watch.http.snapshot import StatusSnapshot, WatchView
 
 Facts = dict[str, Any]
 
@@ -30,27 +30,27 @@ SHARE = 20
 REFUSED = ("deferred", "held", "bounce-pending", "unknown")
 
 
-class Ledger(NamedTuple):
+class LedgerFacts(NamedTuple):
     """What the ledger said last, or why it said nothing."""
 
     facts: Facts
     error: str = ""
 
 
-class Reading:
+class StatusQueries:
     """Reads one watch and its ledger for everybody who asks."""
 
-    def __init__(self, watched: Watched, url: URL, settings: Settings) -> None:
+    def __init__(self, watched: WatchView, url: URL, settings: HookSettings) -> None:
         """Read nothing yet."""
         self.watched = watched
         self._url, self._settings = url, settings
-        self._report: Report | None = None
+        self._report: LedgerReader | None = None
         self._open = contextlib.ExitStack()
-        self._known = Ledger({}, "the ledger has not been read yet")
+        self._known = LedgerFacts({}, "the ledger has not been read yet")
         self._good_until = 0.0
         self._turn = asyncio.Lock()
 
-    async def ledger(self, *, afresh: bool = False) -> Ledger:
+    async def ledger(self, *, afresh: bool = False) -> LedgerFacts:
         """Return what the ledger says; never raises."""
         async with self._turn:
             begun = time.monotonic()
@@ -77,17 +77,17 @@ class Reading:
         """Let go of the ledger."""
         self._open.close()
 
-    def _read(self) -> Ledger:
+    def _read(self) -> LedgerFacts:
         try:
             if self._report is None:
-                self._report = self._open.enter_context(Report(self._url))
-            return Ledger(_facts(self._report, self._settings.lifetime))
+                self._report = self._open.enter_context(LedgerReader(self._url))
+            return LedgerFacts(_facts(self._report, self._settings.lifetime))
         except DrainerError as error:
             hint = f"; {error.hint}" if error.hint else ""
-            return Ledger({}, f"{error}{hint}")
+            return LedgerFacts({}, f"{error}{hint}")
 
 
-def _facts(report: Report, lifetime: timedelta) -> Facts:
+def _facts(report: LedgerReader, lifetime: timedelta) -> Facts:
     reasons = [
         {
             "state": row["state"],
@@ -104,7 +104,9 @@ def _facts(report: Report, lifetime: timedelta) -> Facts:
     return {**standing(report, lifetime), "reasons": reasons}
 
 
-def remaining_seconds(ledger: Mapping[str, Any], snapshot: Snapshot) -> float | None:
+def remaining_seconds(
+    ledger: Mapping[str, Any], snapshot: StatusSnapshot
+) -> float | None:
     """Return how long what can go now takes at the rate of now; None = not known.
 
     Recipients that wait for a time, a person or the breaker are not in it.

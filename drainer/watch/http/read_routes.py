@@ -12,8 +12,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from drainer.watch.http.access import open_to_metrics, open_to_reader
-from drainer.watch.http.context import Desk
-from drainer.watch.http.metrics import CONTENT_TYPE, Seen, exposition
+from drainer.watch.http.context import AppContext
+from drainer.watch.http.metrics import CONTENT_TYPE, MetricInputs, exposition
 
 BEAT = 5.0
 """Seconds after which an event is sent even though nothing has changed."""
@@ -22,9 +22,9 @@ LONGEST = 3600.0
 """Seconds of one stream: then whoever listens has to show again that he may."""
 
 
-def routes(desk: Desk) -> Sequence[Route]:
+def routes(desk: AppContext) -> Sequence[Route]:
     """Return all of them."""
-    views = Views(desk)
+    views = ReadRoutes(desk)
     return [
         Route("/healthz", views.healthz),
         Route("/readyz", views.readyz),
@@ -34,10 +34,10 @@ def routes(desk: Desk) -> Sequence[Route]:
     ]
 
 
-class Views:
+class ReadRoutes:
     """Answers from the watch's snapshot and the ledger."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: AppContext) -> None:
         """Show one watch."""
         self._desk = desk
 
@@ -56,7 +56,7 @@ class Views:
         """Give everything that can be counted."""
         await open_to_metrics(self._desk, request)
         ledger = await self._desk.reading.ledger()
-        seen = Seen(self._desk.watched.snapshot(), ledger, self._desk.answers)
+        seen = MetricInputs(self._desk.watched.snapshot(), ledger, self._desk.answers)
         return Response(exposition(seen), media_type=CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
@@ -67,15 +67,15 @@ class Views:
     async def events(self, request: Request) -> Response:
         """Give it again whenever it changes."""
         await open_to_reader(self._desk, request)
-        return Stream(self._desk)
+        return EventStream(self._desk)
 
 
-class Stream(Response):
+class EventStream(Response):
     """Server-sent events: one a second at most, with what is new of the history."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: AppContext) -> None:
         """Listen to one watch."""
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]

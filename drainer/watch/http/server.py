@@ -20,13 +20,13 @@ from starlette.responses import JSONResponse, Response
 
 from drainer.errors import UsageError
 from drainer.watch.http import hook_routes, operator_routes, page_routes, read_routes
-from drainer.watch.http.acceptor import Acceptor, Visit
-from drainer.watch.http.context import Desk
-from drainer.watch.http.middleware import Guard
-from drainer.watch.http.settings import Settings
-from drainer.watch.http.snapshot import Watched
-from drainer.watch.http.timeouts import Patient
-from drainer.watch.http.tls import Renewed
+from drainer.watch.http.acceptor import ConnectionAcceptor, HttpConnection
+from drainer.watch.http.context import AppContext
+from drainer.watch.http.middleware import RequestMiddleware
+from drainer.watch.http.settings import HookSettings
+from drainer.watch.http.snapshot import WatchView
+from drainer.watch.http.timeouts import TimedProtocol
+from drainer.watch.http.tls import RenewedContext
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,7 +37,7 @@ GRACE = 1
 """Whole seconds, for what is under way when the server ends."""
 
 
-def application(desk: Desk) -> Guard:
+def application(desk: AppContext) -> RequestMiddleware:
     """Return everything behind its guard."""
     parts = (hook_routes, operator_routes, read_routes, page_routes)
     app = Starlette(
@@ -45,7 +45,7 @@ def application(desk: Desk) -> Guard:
         exception_handlers={HTTPException: _in_words},
     )
     app.router.redirect_slashes = False
-    return Guard(app, desk)
+    return RequestMiddleware(app, desk)
 
 
 async def _in_words(_request: Request, error: Exception) -> Response:
@@ -54,7 +54,9 @@ async def _in_words(_request: Request, error: Exception) -> Response:
     return JSONResponse(facts, error.status_code, error.headers)
 
 
-def listen(settings: Settings, handed: socket.socket | None = None) -> socket.socket:
+def listen(
+    settings: HookSettings, handed: socket.socket | None = None
+) -> socket.socket:
     """Return a socket that listens where the settings say: the one handed over, if any.
 
     Raises UsageError when it cannot, or the certificate cannot be read.
@@ -72,8 +74,8 @@ def listen(settings: Settings, handed: socket.socket | None = None) -> socket.so
 
 
 async def serve(
-    settings: Settings,
-    watched: Watched,
+    settings: HookSettings,
+    watched: WatchView,
     url: URL,
     route: str,
     listener: socket.socket | None = None,
@@ -83,7 +85,7 @@ async def serve(
     Takes a socket from ``listen``, or makes one. Raises UsageError when it cannot
     listen, or the certificate cannot be read.
     """
-    desk = Desk(settings, watched, url, route)
+    desk = AppContext(settings, watched, url, route)
     bound = listener or listen(settings)
     with contextlib.closing(bound), contextlib.closing(desk.reading):
         server = _Server(_configuration(settings, desk), settings.patience)
@@ -95,10 +97,10 @@ async def serve(
                 await server.shutdown(sockets=[bound])
 
 
-def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
+def _configuration(settings: HookSettings, desk: AppContext) -> uvicorn.Config:
     made = uvicorn.Config(
         application(desk),
-        http=Patient,
+        http=TimedProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -115,8 +117,8 @@ def _configuration(settings: Settings, desk: Desk) -> uvicorn.Config:
     return made
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    return Renewed(*settings.tls).context if settings.tls else None
+def _tls(settings: HookSettings) -> ssl.SSLContext | None:
+    return RenewedContext(*settings.tls).context if settings.tls else None
 
 
 class _Server(uvicorn.Server):
@@ -136,9 +138,9 @@ class _Server(uvicorn.Server):
         self.servers = cast("list[asyncio.Server]", acceptors)  # so far as it asks
         self.started = True
 
-    def _acceptor(self, listener: socket.socket) -> Acceptor:
-        def protocol(visit: Visit) -> Patient:
-            return Patient(
+    def _acceptor(self, listener: socket.socket) -> ConnectionAcceptor:
+        def protocol(visit: HttpConnection) -> TimedProtocol:
+            return TimedProtocol(
                 config=self.config,
                 server_state=self.server_state,
                 app_state={},
@@ -147,7 +149,9 @@ class _Server(uvicorn.Server):
                 forget=acceptor.forget,
             )
 
-        acceptor = Acceptor(listener, protocol, self.config.ssl, self._seconds)
+        acceptor = ConnectionAcceptor(
+            listener, protocol, self.config.ssl, self._seconds
+        )
         return acceptor
 
     @contextlib.contextmanager

@@ -8,11 +8,11 @@ from pathlib import Path
 from drainer.errors import UsageError
 from drainer.policy.pacing.rate import Rate
 from drainer.runtime.values import dataclass
-from drainer.watch.http.auth import Keys
+from drainer.watch.http.auth import HookKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class HookSettings:
     """A server that may be started: beyond loopback it has a secret."""
 
     #: An address, and a port; 0 takes any that is free.
@@ -20,7 +20,7 @@ class Settings:
     port: int
     #: Names under which a reverse proxy in front of it is reached, lower case.
     names: frozenset[str] = frozenset()
-    keys: Keys = field(default_factory=Keys)
+    keys: HookKeys = field(default_factory=HookKeys)
     #: Certificate and key, PEM.
     tls: tuple[Path, Path] | None = None
     #: Of one client.

@@ -26,7 +26,7 @@ class RunFacts(TypedDict):
     waiting: str
 
 
-class Latency(TypedDict):
+class LatencyFacts(TypedDict):
     """Recent means in milliseconds; None = nothing was seen lately."""
 
     rcpt_ms: float | None
@@ -87,7 +87,7 @@ Sample = tuple[float, float, float | None, float | None]
 milliseconds for the final dot, None = no message ended in that second."""
 
 
-class Snapshot(TypedDict):
+class StatusSnapshot(TypedDict):
     """A watch at a moment."""
 
     #: A state of drainer.policy.watch.machine, such as ``probing``.
@@ -102,7 +102,7 @@ class Snapshot(TypedDict):
     sources: list[str]
     version: str
     run: RunFacts | None
-    latency: Latency
+    latency: LatencyFacts
     breaker: BreakerFacts
     #: One per second of the last 600 in which a drain ran, the oldest first.
     history: list[Sample]
@@ -112,10 +112,10 @@ class Snapshot(TypedDict):
     last_decisions: list[Change]
 
 
-class Watched(Protocol):
+class WatchView(Protocol):
     """A watch, seen from outside."""
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatusSnapshot:
         """Return how it stands; cheap, reads neither disk nor ledger."""
         ...
 

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from drainer.watch.http.acceptor import Visit
+from drainer.watch.http.acceptor import HttpConnection
 
 VISIT = "visit"
 HEAD, ANSWER = "head", "answer"
@@ -19,7 +19,7 @@ MOST_AHEAD = 2
 """Requests in a row that a client may send before it has the answer to the last."""
 
 
-class Patient(H11Protocol):
+class TimedProtocol(H11Protocol):
     """HTTP/1.1 with a time limit for the head of every request, and for every answer.
 
     The first runs while no request is under way: from the start of a connection, and
@@ -31,9 +31,9 @@ class Patient(H11Protocol):
     def __init__(
         self,
         *args: Any,  # noqa: ANN401 - uvicorn's
-        visit: Visit,
+        visit: HttpConnection,
         seconds: float,
-        forget: Callable[[Visit], None],
+        forget: Callable[[HttpConnection], None],
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         """Make what uvicorn makes."""
@@ -101,5 +101,5 @@ class Patient(H11Protocol):
 def prove(request: Request) -> None:
     """Note that the client of a request has shown what is right."""
     visit = request.scope.get("state", {}).get(VISIT)
-    if isinstance(visit, Visit):
+    if isinstance(visit, HttpConnection):
         visit.proven = True

@@ -7,7 +7,7 @@ from pathlib import Path
 from drainer.errors import UsageError
 
 
-class Renewed:
+class RenewedContext:
     """Makes a context that shows everybody the latest certificate.
 
     Each handshake looks at the files. What cannot be read, as half of a renewal, keeps

@@ -12,10 +12,10 @@ import pytest
 
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import Held
+from drainer.mail.content import HeldContent
 from drainer.mail.envelope import Client, Envelope, Recipient
-from drainer.mail.message import Message, Spooled
-from drainer.policy.recipient.delivery import Claimed
+from drainer.mail.message import Message, SpooledMessage
+from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.sources.eml.source import EmlDirectory
 from tests.support.command.runner import Bench, call
 from tests.support.scenarios.primaries import REMAIN
@@ -55,7 +55,7 @@ class Unreadable:
         raise MessageUnreadable(code, detail)
 
 
-def spooled(content: bytes = CONTENT, envelope: Envelope = ENVELOPE) -> Spooled:
+def spooled(content: bytes = CONTENT, envelope: Envelope = ENVELOPE) -> SpooledMessage:
     """Return a message of some spool."""
     message = Message(
         identity=ID,
@@ -68,12 +68,15 @@ def spooled(content: bytes = CONTENT, envelope: Envelope = ENVELOPE) -> Spooled:
         client=Client(address="192.0.2.7", name="mail.example.com", helo="mail"),
         login="amy",
     )
-    return Spooled(message=message, content=Held(content))
+    return SpooledMessage(message=message, content=HeldContent(content))
 
 
-def claims(*recipients: Recipient, first: int = 0) -> list[Claimed]:
+def claims(*recipients: Recipient, first: int = 0) -> list[ClaimedRecipient]:
     """Claim these recipients."""
-    return [Claimed(n=n, recipient=each) for n, each in enumerate(recipients, first)]
+    return [
+        ClaimedRecipient(n=n, recipient=each)
+        for n, each in enumerate(recipients, first)
+    ]
 
 
 def mode(path: Path) -> int:
@@ -226,7 +229,7 @@ def test_a_content_that_cannot_be_read_leaves_nothing_either(
 ) -> None:
     """It is no copy; one that was there before stays."""
     quarantine.keep(spooled(), claims(BOB))
-    damaged = Spooled(message=spooled().message, content=Unreadable())
+    damaged = SpooledMessage(message=spooled().message, content=Unreadable())
     with pytest.raises(MessageUnreadable):
         quarantine.keep(damaged, claims(BOB))
     assert (quarantine.folder / f"{ID}.0.eml").read_bytes() == CONTENT

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.mx import relays_of
 from tests.integration.bounce.evidence.test_dkim import KEY
 from tests.support.dns.zones import SERVFAIL, serving, zone_of
@@ -401,7 +401,7 @@ def test_where_mail_for_a_sender_goes(
         }
     )
     with serving(zone) as servers:
-        found = relays_of(Dns(servers), domain, OWN)
+        found = relays_of(Resolver(servers), domain, OWN)
     assert list(found.targets) == targets
     assert problem in found.problem
     assert found.later == (domain == "sick.example")

@@ -8,7 +8,7 @@ import pytest
 
 from drainer.bounce.evidence import dkim_sign
 from drainer.mail.dsn.build import build
-from drainer.mail.dsn.model import Action, Report
+from drainer.mail.dsn.model import Dsn, DsnAction
 from drainer.mail.envelope import Envelope, Recipient
 from tests.integration.bounce.evidence.test_dkim import KEY
 from tests.support.mta.roles import Primary
@@ -29,12 +29,12 @@ MANY = tuple(
     replace(ANNA, recipient=Recipient(forward_path=f"user{n}@primary.example"))
     for n in range(100)
 )
-REPORTS: dict[str, Report] = {
+REPORTS: dict[str, Dsn] = {
     "plain": REPORT,
-    "delayed": replace(REPORT, action=Action.DELAYED),
+    "delayed": replace(REPORT, action=DsnAction.DELAYED),
     "relayed": replace(
         REPORT,
-        action=Action.RELAYED,
+        action=DsnAction.RELAYED,
         fates=(replace(ANNA, status="2.0.0", reply="250 2.0.0 queued"),),
     ),
     "whole": full(HEAD + b"\r\nHello.\r\n"),

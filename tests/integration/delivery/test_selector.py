@@ -303,7 +303,7 @@ def test_a_mapped_recipient_is_visible_everywhere(
     (verdict,) = bench.verdicts("A0001")
     assert verdict["evidence"]["sent_to"] == "eve@example.org"
     assert "sent to eve@example.org" in bench.run("why", "A0001").stdout
-    assert "drainer.bounce.evidence.sent_to" in Path("traces.jsonl").read_text("utf-8")
+    assert "drainer.evidence.sent_to" in Path("traces.jsonl").read_text("utf-8")
     bench.assert_balanced()
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from drainer.cli.options import load
 from drainer.doctor import dialogue, probe_dns, probe_host, test_messages
-from drainer.doctor.build import Asked, make_examination
-from drainer.doctor.checks.facts import Facts
+from drainer.doctor.build import DoctorRequest, make_examination
+from drainer.doctor.checks.facts import DoctorFacts
 from drainer.doctor.dialogue import seconds_ahead
 from drainer.doctor.probe_host import _Timex, is_synchronised
 from drainer.doctor.run import look
@@ -467,12 +467,12 @@ def test_a_handshake_that_fails(
 SHORT = Timeouts(connect=3, banner=0.5, ehlo=3, mail=3, rcpt=3, quit=0.1)
 
 
-def hurried(dns: str, *backups: str) -> tuple[Facts, list[str]]:
+def hurried(dns: str, *backups: str) -> tuple[DoctorFacts, list[str]]:
     """Look with little patience; return the facts, and what was told meanwhile."""
     port = int(dns.partition(":")[2])
     servers = {"dns_servers": ["127.0.0.1"], "dns_port": port}
     config = load(None, ledger="here.db", sections={"bounce": servers})
-    order = make_examination(config, Asked(domain=DOMAIN, backups=backups))
+    order = make_examination(config, DoctorRequest(domain=DOMAIN, backups=backups))
     order = replace(
         order,
         named=replace(order.named, primary=""),

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from drainer.bounce.evidence.dns import Dns
-from drainer.bounce.evidence.settings import Servers
-from drainer.doctor.checks.facts import Domain, Exchange, Told
-from drainer.doctor.probe_dns import MAX_HOSTS, Named, is_strict, look_up
+from drainer.bounce.evidence.dns import Resolver
+from drainer.bounce.evidence.settings import DnsServers
+from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
+from drainer.doctor.probe_dns import MAX_HOSTS, NamedHosts, is_strict, look_up
 from drainer.errors import UsageError
 from tests.support.dns.zones import SERVFAIL, serving, zone_of
 
@@ -46,22 +46,22 @@ ZONE = zone_of(
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
+def servers() -> Iterator[DnsServers]:
     """Give the server of the zone."""
     with serving(ZONE) as found:
         yield found
 
 
 def look(
-    servers: Servers, domain: str, primary: str = "", backups: tuple[str, ...] = ()
-) -> tuple[Domain, dict[str, Exchange]]:
+    servers: DnsServers, domain: str, primary: str = "", backups: tuple[str, ...] = ()
+) -> tuple[DomainFacts, dict[str, MailExchanger]]:
     """Look a domain up."""
-    named = Named(domain=domain, primary=primary, backups=backups)
+    named = NamedHosts(domain=domain, primary=primary, backups=backups)
     return asyncio.run(look_up(servers, named))
 
 
 def test_the_lowest_number_is_the_primary_and_the_rest_are_backups(
-    servers: Servers,
+    servers: DnsServers,
 ) -> None:
     """In order, in lower case, with addresses of both kinds."""
     domain, hosts = look(servers, "example.org")
@@ -75,7 +75,9 @@ def test_the_lowest_number_is_the_primary_and_the_rest_are_backups(
     assert set(hosts) == {MX1, MX2, MX3}
 
 
-def test_name_servers_are_those_of_the_zone_that_is_nearest(servers: Servers) -> None:
+def test_name_servers_are_those_of_the_zone_that_is_nearest(
+    servers: DnsServers,
+) -> None:
     """From the host up to the organisation, and not further."""
     _, hosts = look(servers, "example.org")
     assert hosts[MX1].name_servers == {"ns1.example.org"}
@@ -84,60 +86,62 @@ def test_name_servers_are_those_of_the_zone_that_is_nearest(servers: Servers) ->
     assert look(servers, "twins.example")[1]["twin.example"].name_servers == set()
 
 
-def test_a_primary_by_another_name_is_known_by_its_address(servers: Servers) -> None:
+def test_a_primary_by_another_name_is_known_by_its_address(servers: DnsServers) -> None:
     """The MX record that leads to it is no backup."""
     domain, _ = look(servers, "example.org", primary="in.example.org")
     assert [each.host for each in domain.own] == [MX2]
     assert domain.backups == (MX1, MX3)
 
 
-def test_a_backup_at_the_primarys_address_is_still_a_backup(servers: Servers) -> None:
+def test_a_backup_at_the_primarys_address_is_still_a_backup(
+    servers: DnsServers,
+) -> None:
     """So that it is told that both are one."""
     domain, _ = look(servers, "twins.example")
     assert domain.backups == ("twin.example",)
 
 
-def test_of_two_with_one_number_the_first_is_the_primary(servers: Servers) -> None:
+def test_of_two_with_one_number_the_first_is_the_primary(servers: DnsServers) -> None:
     """Unless the other one is named."""
     assert look(servers, "equal.example")[0].backups == (MX2,)
     assert look(servers, "equal.example", primary=MX2)[0].backups == (MX1,)
 
 
-def test_named_backups_are_the_only_ones(servers: Servers) -> None:
+def test_named_backups_are_the_only_ones(servers: DnsServers) -> None:
     """Also one that is no MX; a name of this host's own is known to the system."""
     domain, hosts = look(servers, "example.org", backups=(MX3, "localhost"))
     assert domain.backups == (MX3, "localhost")
     assert "127.0.0.1" in hosts["localhost"].addresses
 
 
-def test_a_null_mx_names_nobody(servers: Servers) -> None:
+def test_a_null_mx_names_nobody(servers: DnsServers) -> None:
     """No primary, no backup, nobody to ask."""
     domain, hosts = look(servers, "null.example")
     assert [each.host for each in domain.exchanges] == [""]
     assert (domain.primary, domain.backups, hosts) == ("", (), {})
 
 
-def test_no_more_than_ten_hosts_are_looked_at(servers: Servers) -> None:
+def test_no_more_than_ten_hosts_are_looked_at(servers: DnsServers) -> None:
     """The lowest numbers, and the rest is counted."""
     domain, hosts = look(servers, "many.example")
     assert (len(domain.exchanges), len(hosts), domain.unseen) == (10, MAX_HOSTS, 10)
 
 
-def test_absent_and_unanswered_are_told_apart(servers: Servers) -> None:
+def test_absent_and_unanswered_are_told_apart(servers: DnsServers) -> None:
     """The first is a fault, the second is not known to be one."""
     _, hosts = look(servers, "ghost.example")
-    assert hosts["ghost.invalid"].told is Told.NXDOMAIN
-    assert hosts["sick.example"].told is Told.FAILED
+    assert hosts["ghost.invalid"].told is DnsStatus.NXDOMAIN
+    assert hosts["sick.example"].told is DnsStatus.FAILED
 
 
-def test_addresses_are_not_looked_up(servers: Servers) -> None:
+def test_addresses_are_not_looked_up(servers: DnsServers) -> None:
     """They are what they are."""
     _, hosts = look(servers, "example.org", primary="192.0.2.9")
     assert hosts["192.0.2.9"].addresses == ("192.0.2.9",)
     assert not [name for name, _ in ZONE.asked if "192.0.2.9" in name]
 
 
-def test_a_dns_server_that_is_none_is_bad_usage(servers: Servers) -> None:
+def test_a_dns_server_that_is_none_is_bad_usage(servers: DnsServers) -> None:
     """Told as such."""
     with pytest.raises(UsageError, match="no usable DNS server"):
         look(replace(servers, addresses=("nonsense",)), "example.org")
@@ -155,7 +159,7 @@ def test_a_dns_server_that_is_none_is_bad_usage(servers: Servers) -> None:
     ],
 )
 def test_a_strict_record_ends_with_minus_all(
-    servers: Servers, domain: str, *, answer: bool | None
+    servers: DnsServers, domain: str, *, answer: bool | None
 ) -> None:
     """What leads elsewhere, or is not told, is not known."""
-    assert is_strict(Dns(servers), domain) is answer
+    assert is_strict(Resolver(servers), domain) is answer

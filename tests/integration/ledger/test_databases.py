@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from drainer.ledger import engine, schema
-from drainer.ledger.reader import Report
+from drainer.ledger.reader import LedgerReader
 from drainer.ledger.schema import meta
 from drainer.ledger.write_probe import try_writing
 from tests.support.command.installed import (
@@ -166,7 +166,7 @@ def test_a_connection_lost_around_a_commit_costs_nothing(
     assert status["run"]["exit"] == 0
     count = sa.func.count().label("count")
     kinds = sa.select(schema.decisions.c.kind, count).group_by(schema.decisions.c.kind)
-    with Report(make_url(url)) as report:
+    with LedgerReader(make_url(url)) as report:
         found = {row["kind"]: row["count"] for row in report.rows(kinds)}
     of_runs = {"run-started": 2, "run-ended": 2, "connection": 1}
     assert found == {"verdict": 5, "acknowledged": 5, **of_runs}

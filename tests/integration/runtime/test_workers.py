@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drainer.runtime.workers import Nursery, start
+from drainer.runtime.workers import ForkServer, start
 
 JOB = "drainer.nosuch"
 
@@ -91,7 +91,7 @@ def test_a_nursery_has_no_secret_and_goes_with_its_parent() -> None:
 
 def test_a_nursery_that_was_killed_bears_no_more_and_its_helpers_end() -> None:
     """``start`` looks whether it lives, and makes another."""
-    nursery = Nursery()
+    nursery = ForkServer()
     helper = nursery.bear()
     os.kill(nursery.pid, signal.SIGKILL)
     assert wait_until_gone(nursery.pid)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from drainer.mail.reply import Stage
-from drainer.policy.breaker.breaker import Outcome
-from drainer.smtp.canary import Answered, Question, fly
-from drainer.smtp.connection import Failed
+from drainer.policy.breaker.breaker import CanaryOutcome
+from drainer.smtp.canary import CanaryQuestion, CanaryResult, fly
+from drainer.smtp.connection import ConnectFailed
 from drainer.smtp.route import Route, Timeouts
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import (
@@ -37,7 +37,7 @@ HEALTHY = per_recipient({BOSS: "250 ok", ROOT: "250 ok"}, UNKNOWN)
 
 def ask(
     peer: PeerThread, *good: str, sender: str = AMY, any_domain: bool = False
-) -> Answered | Failed:
+) -> CanaryResult | ConnectFailed:
     """Let a canary ask for addresses of example.org."""
     timeouts = Timeouts(banner=5, ehlo=5, mail=0.5)
     route = Route(
@@ -47,7 +47,7 @@ def ask(
         tls="off",
         timeouts=timeouts,
     )
-    question = Question(
+    question = CanaryQuestion(
         sender=sender, good=good, domain="example.org", any_domain=any_domain
     )
     return asyncio.run(fly(route, question))
@@ -55,10 +55,10 @@ def ask(
 
 def told(
     peer: PeerThread, *good: str, sender: str = AMY, any_domain: bool = False
-) -> Answered:
+) -> CanaryResult:
     """Let it ask, on a session that could be opened."""
     answer = ask(peer, *good, sender=sender, any_domain=any_domain)
-    assert isinstance(answer, Answered)
+    assert isinstance(answer, CanaryResult)
     return answer
 
 
@@ -71,7 +71,7 @@ def test_a_known_good_recipient_that_is_accepted_proves_it(peer: StartPeer) -> N
     """In the name of a real sender, and while a stranger is refused; never DATA."""
     primary = peer(rcpt=HEALTHY)
     answer = told(primary, BOSS)
-    assert answer.outcome is Outcome.ACCEPTED
+    assert answer.outcome is CanaryOutcome.ACCEPTED
     assert answer.accepted == (BOSS,)
     ehlo, mail, rcpt, stranger, leave = lines(primary)
     assert (ehlo, leave) == (b"EHLO backup.example", b"QUIT")
@@ -91,18 +91,18 @@ def test_no_two_canaries_ask_for_the_same_stranger(peer: StartPeer) -> None:
     assert len(set(strangers)) == 2
 
 
-CASES: dict[str, tuple[dict[str, Step | Any], Outcome, str]] = {
+CASES: dict[str, tuple[dict[str, Step | Any], CanaryOutcome, str]] = {
     # name: (what the peer does, what that proves, its words)
-    "unknown": ({"rcpt": UNKNOWN}, Outcome.REFUSED, UNKNOWN),
-    "relay denied": ({"rcpt": RELAY}, Outcome.REFUSED, RELAY),
-    "MAIL refused": ({"mail": "550 5.7.1 no"}, Outcome.REFUSED, "550 5.7.1 no"),
-    "greylisted": ({"rcpt": GREY}, Outcome.UNCLEAR, GREY),
-    "MAIL greylisted": ({"mail": "451 4.7.1 x"}, Outcome.UNCLEAR, "451 4.7.1 x"),
-    "MAIL closes": ({"mail": ReplyThenDrop("421 x")}, Outcome.UNCLEAR, "421 x"),
-    "a catch-all": ({}, Outcome.UNCLEAR, "the primary accepts any address"),
-    "MAIL is 354": ({"mail": "354 go ahead"}, Outcome.UNCLEAR, "354 go ahead"),
-    "RCPT is 354": ({"rcpt": "354 go on"}, Outcome.UNCLEAR, "354 go on"),
-    "RCPT closes": ({"rcpt": ReplyThenDrop("421 x")}, Outcome.UNCLEAR, "421 x"),
+    "unknown": ({"rcpt": UNKNOWN}, CanaryOutcome.REFUSED, UNKNOWN),
+    "relay denied": ({"rcpt": RELAY}, CanaryOutcome.REFUSED, RELAY),
+    "MAIL refused": ({"mail": "550 5.7.1 no"}, CanaryOutcome.REFUSED, "550 5.7.1 no"),
+    "greylisted": ({"rcpt": GREY}, CanaryOutcome.UNCLEAR, GREY),
+    "MAIL greylisted": ({"mail": "451 4.7.1 x"}, CanaryOutcome.UNCLEAR, "451 4.7.1 x"),
+    "MAIL closes": ({"mail": ReplyThenDrop("421 x")}, CanaryOutcome.UNCLEAR, "421 x"),
+    "a catch-all": ({}, CanaryOutcome.UNCLEAR, "the primary accepts any address"),
+    "MAIL is 354": ({"mail": "354 go ahead"}, CanaryOutcome.UNCLEAR, "354 go ahead"),
+    "RCPT is 354": ({"rcpt": "354 go on"}, CanaryOutcome.UNCLEAR, "354 go on"),
+    "RCPT closes": ({"rcpt": ReplyThenDrop("421 x")}, CanaryOutcome.UNCLEAR, "421 x"),
 }
 
 
@@ -110,7 +110,7 @@ CASES: dict[str, tuple[dict[str, Step | Any], Outcome, str]] = {
     ("script", "outcome", "reply"), CASES.values(), ids=list(CASES)
 )
 def test_an_answer_proves_what_it_says(
-    peer: StartPeer, script: dict[str, Any], outcome: Outcome, reply: str
+    peer: StartPeer, script: dict[str, Any], outcome: CanaryOutcome, reply: str
 ) -> None:
     """Refused for good: it is everybody. Anything else that is no yes: unclear."""
     answer = told(peer(**script), BOSS)
@@ -121,7 +121,7 @@ def test_a_greylisted_sender_is_no_refused_recipient(peer: StartPeer) -> None:
     """What RCPT gets after such a MAIL, "MAIL first", is about the sequence."""
     primary = peer(mail=GREY)
     answer = told(primary, BOSS)
-    assert (answer.outcome, dict(answer.refused)) == (Outcome.UNCLEAR, {})
+    assert (answer.outcome, dict(answer.refused)) == (CanaryOutcome.UNCLEAR, {})
     assert not [line for line in lines(primary) if line.startswith(b"RCPT")]
 
 
@@ -140,7 +140,7 @@ def test_a_session_that_is_lost_proves_nothing(
 ) -> None:
     """It neither raises nor waits for longer than a reply may take."""
     answer = told(peer(**{command: step}), BOSS)
-    assert answer.outcome is Outcome.UNCLEAR
+    assert answer.outcome is CanaryOutcome.UNCLEAR
     assert (answer.accepted, dict(answer.refused)) == ((), {})
 
 
@@ -150,7 +150,7 @@ def test_who_was_accepted_before_it_was_lost_is_accepted(
 ) -> None:
     """That the stranger got no answer takes nothing back."""
     answer = told(peer(rcpt=in_turn("250 ok", step)), BOSS)
-    assert (answer.outcome, answer.accepted) == (Outcome.ACCEPTED, (BOSS,))
+    assert (answer.outcome, answer.accepted) == (CanaryOutcome.ACCEPTED, (BOSS,))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_without_a_session_the_stage_is_told(
 ) -> None:
     """What that means the breaker decides."""
     answer = ask(peer(**script), BOSS)
-    assert isinstance(answer, Failed)
+    assert isinstance(answer, ConnectFailed)
     assert answer.steps[-1].stage is stage
 
 
@@ -175,7 +175,7 @@ def test_a_primary_with_our_own_name_is_refused(peer: StartPeer) -> None:
     """It is a loop: the primary's name leads back to us."""
     primary = peer(name="backup.example", banner="220 backup.example ESMTP")
     answer = told(primary, BOSS)
-    assert answer.outcome is Outcome.REFUSED
+    assert answer.outcome is CanaryOutcome.REFUSED
     assert [line for line in lines(primary) if line.startswith(b"MAIL")] == []
 
 
@@ -183,10 +183,11 @@ def test_a_primary_with_our_own_name_is_refused(peer: StartPeer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("any_domain", "outcome"), [(True, Outcome.ACCEPTED), (False, Outcome.REFUSED)]
+    ("any_domain", "outcome"),
+    [(True, CanaryOutcome.ACCEPTED), (False, CanaryOutcome.REFUSED)],
 )
 def test_one_dead_domain_is_not_the_route(
-    peer: StartPeer, outcome: Outcome, *, any_domain: bool
+    peer: StartPeer, outcome: CanaryOutcome, *, any_domain: bool
 ) -> None:
     """Who was refused is told all the same; of one domain each must be accepted."""
     primary = peer(rcpt=per_recipient({BOSS: "250 ok"}, UNKNOWN))
@@ -199,7 +200,7 @@ def test_one_dead_domain_is_not_the_route(
 def test_when_every_domain_is_refused_it_is_the_route(peer: StartPeer) -> None:
     """With the words of the first."""
     answer = told(peer(rcpt=RELAY), ROOT, BOSS, any_domain=True)
-    assert (answer.outcome, answer.reply) == (Outcome.REFUSED, RELAY)
+    assert (answer.outcome, answer.reply) == (CanaryOutcome.REFUSED, RELAY)
 
 
 def test_a_recipient_that_is_greylisted_leaves_it_to_the_others(
@@ -208,7 +209,7 @@ def test_a_recipient_that_is_greylisted_leaves_it_to_the_others(
     """One that is accepted is an answer."""
     rcpt = per_recipient({BOSS: "250 ok", ROOT: GREY}, UNKNOWN)
     answer = told(peer(rcpt=rcpt), ROOT, BOSS)
-    assert (answer.outcome, answer.accepted) == (Outcome.ACCEPTED, (BOSS,))
+    assert (answer.outcome, answer.accepted) == (CanaryOutcome.ACCEPTED, (BOSS,))
 
 
 # ---- nobody to ask for
@@ -218,7 +219,7 @@ def test_postmaster_alone_proves_nothing(peer: StartPeer) -> None:
     """Many servers exempt it, and the null sender, from every restriction."""
     primary = peer()
     answer = told(primary)
-    assert answer.outcome is Outcome.UNCLEAR
+    assert answer.outcome is CanaryOutcome.UNCLEAR
     assert lines(primary)[1:] == [
         b"MAIL FROM:<amy@example.com>",
         b"RSET",
@@ -231,17 +232,17 @@ def test_postmaster_alone_proves_nothing(peer: StartPeer) -> None:
 @pytest.mark.parametrize(
     ("script", "outcome"),
     [
-        ({"rcpt": UNKNOWN}, Outcome.REFUSED),
-        ({"rcpt": GREY}, Outcome.UNCLEAR),
-        ({"rcpt": Drop()}, Outcome.UNCLEAR),
-        ({"rset": Drop()}, Outcome.UNCLEAR),
-        ({"mail": in_turn("250 ok", "451 4.7.1 later")}, Outcome.UNCLEAR),
-        ({"mail": in_turn("250 ok", "550 5.7.1 no bounces")}, Outcome.UNCLEAR),
-        ({"mail": in_turn("250 ok", Drop())}, Outcome.UNCLEAR),
+        ({"rcpt": UNKNOWN}, CanaryOutcome.REFUSED),
+        ({"rcpt": GREY}, CanaryOutcome.UNCLEAR),
+        ({"rcpt": Drop()}, CanaryOutcome.UNCLEAR),
+        ({"rset": Drop()}, CanaryOutcome.UNCLEAR),
+        ({"mail": in_turn("250 ok", "451 4.7.1 later")}, CanaryOutcome.UNCLEAR),
+        ({"mail": in_turn("250 ok", "550 5.7.1 no bounces")}, CanaryOutcome.UNCLEAR),
+        ({"mail": in_turn("250 ok", Drop())}, CanaryOutcome.UNCLEAR),
     ],
 )
 def test_postmaster_must_exist(
-    peer: StartPeer, script: dict[str, Any], outcome: Outcome
+    peer: StartPeer, script: dict[str, Any], outcome: CanaryOutcome
 ) -> None:
     """RFC 5321 4.5.1; that the null sender is disliked is another matter."""
     assert told(peer(**script)).outcome is outcome
@@ -268,7 +269,7 @@ def test_nothing_but_a_mailbox_enters_a_command(peer: StartPeer, address: str) -
     """Not from a configuration, a ledger or a spool; what is left is asked."""
     primary = peer(rcpt=HEALTHY)
     answer = told(primary, address, BOSS, sender=address)
-    assert answer.outcome is Outcome.ACCEPTED
+    assert answer.outcome is CanaryOutcome.ACCEPTED
     assert lines(primary)[1:3] == [b"MAIL FROM:<>", b"RCPT TO:<boss@example.org>"]
     assert len(primary.commands) == 5
 
@@ -277,10 +278,10 @@ def test_a_domain_that_is_none_is_not_asked_for(peer: StartPeer) -> None:
     """Without one there is neither postmaster nor a stranger."""
     primary = peer(rcpt=HEALTHY)
     route = Route(host="127.0.0.1", port=primary.port, helo="b.example", tls="off")
-    hostile = Question(sender=AMY, good=(), domain="x>\r\nDATA")
+    hostile = CanaryQuestion(sender=AMY, good=(), domain="x>\r\nDATA")
     answer = asyncio.run(fly(route, hostile))
-    assert isinstance(answer, Answered)
-    assert answer.outcome is Outcome.UNCLEAR
+    assert isinstance(answer, CanaryResult)
+    assert answer.outcome is CanaryOutcome.UNCLEAR
     assert lines(primary)[1:] == [b"MAIL FROM:<amy@example.com>", b"QUIT"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drainer.policy.pacing.rate import Rate, Rates, message_rate
-from drainer.smtp.rate_limiter import Throttle
+from drainer.smtp.rate_limiter import RateLimiter
 from tests.support.scenarios.virtual_time import run
 
 pytestmark = pytest.mark.alone
@@ -40,7 +40,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def worker(throttle: Throttle, pauses: Sequence[float], sent: Sent) -> None:
+async def worker(throttle: RateLimiter, pauses: Sequence[float], sent: Sent) -> None:
     """Send a message after each pause, as a session does."""
     for pause in pauses:
         await asyncio.sleep(pause)
@@ -48,7 +48,7 @@ async def worker(throttle: Throttle, pauses: Sequence[float], sent: Sent) -> Non
         sent.append((now(), 1))
 
 
-async def hasty(throttle: Throttle, pauses: Sequence[float], sent: Sent) -> None:
+async def hasty(throttle: RateLimiter, pauses: Sequence[float], sent: Sent) -> None:
     """Send behind a final dot if nobody waits, as a pipelining session does."""
     for pause in pauses:
         await asyncio.sleep(pause)
@@ -56,7 +56,7 @@ async def hasty(throttle: Throttle, pauses: Sequence[float], sent: Sent) -> None
             sent.append((now(), 1))
 
 
-async def fickle(throttle: Throttle, pauses: Sequence[float], sent: Sent) -> None:
+async def fickle(throttle: RateLimiter, pauses: Sequence[float], sent: Sent) -> None:
     """Give up waiting soon, as a session does that is cancelled."""
     for pause in pauses:
         with contextlib.suppress(TimeoutError):
@@ -92,7 +92,7 @@ def test_no_window_ever_sees_more_than_rate_times_window_plus_burst(
     sent: Sent = []
 
     async def everybody() -> None:
-        throttle = Throttle(Rates(messages=rate))
+        throttle = RateLimiter(Rates(messages=rate))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for kind, pauses in workers:
@@ -121,7 +121,7 @@ def test_runs_one_after_another_keep_the_bound_together(
         for messages, pause in runs:
             await asyncio.sleep(pause)
             idle = None if ended is None else timedelta(seconds=now() - ended)
-            throttle = Throttle(Rates(messages=rate), idle=idle)
+            throttle = RateLimiter(Rates(messages=rate), idle=idle)
             await throttle.resize(1)
             shares = [messages // sessions] * sessions
             shares[0] += messages % sessions
@@ -169,7 +169,7 @@ def test_the_rate_is_reached_when_every_dot_takes_its_time(
 
 async def busy(per_second: float, seconds: float, sessions: int, dot: float) -> int:
     """Return how many messages leave in that time after the first second."""
-    throttle = Throttle(Rates(messages=message_rate(per_second, None)))
+    throttle = RateLimiter(Rates(messages=message_rate(per_second, None)))
     await throttle.resize(1)
     sent: Sent = []
 
@@ -204,8 +204,8 @@ def test_drains_that_share_a_rate_keep_the_bound_together(
 
     async def everybody() -> None:
         ours, theirs = (
-            Throttle(Rates(messages=rate)),
-            Throttle(Rates(messages=rate), idle=timedelta(0)),
+            RateLimiter(Rates(messages=rate)),
+            RateLimiter(Rates(messages=rate), idle=timedelta(0)),
         )
         await ours.resize(1)
         async with asyncio.TaskGroup() as group:
@@ -226,7 +226,7 @@ def test_drains_that_share_a_rate_keep_the_bound_together(
     assert_never_flooded(sent, rate)
 
 
-async def until_closed(throttle: Throttle, sent: Sent) -> None:
+async def until_closed(throttle: RateLimiter, sent: Sent) -> None:
     """Send as fast as the throttle lets."""
     while await throttle.message():
         sent.append((now(), 1))
@@ -255,7 +255,7 @@ def test_a_limit_that_moves_at_random_keeps_the_bound(
     spans: list[tuple[float, float, float]] = []
 
     async def everybody() -> None:
-        throttle = Throttle(Rates(messages=rate))
+        throttle = RateLimiter(Rates(messages=rate))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for _ in range(sessions):
@@ -280,7 +280,7 @@ def test_a_narrowed_rate_is_reached_within_two_percent(level: float) -> None:
     """Above one burst as below: what a message costs is exact."""
 
     async def steady() -> int:
-        throttle = Throttle(Rates(messages=message_rate(20, None)))
+        throttle = RateLimiter(Rates(messages=message_rate(20, None)))
         await throttle.resize(1)
         throttle.narrow(level)
         sent: Sent = []
@@ -298,7 +298,7 @@ def test_who_waits_at_a_slow_rate_goes_when_it_is_raised() -> None:
 
     async def raised() -> list[float]:
         slow = message_rate(1 / 3600, None)
-        throttle = Throttle(Rates(messages=slow), idle=timedelta(0))
+        throttle = RateLimiter(Rates(messages=slow), idle=timedelta(0))
         await throttle.resize(1)
         start = now()
         waiting = asyncio.ensure_future(throttle.message())
@@ -320,13 +320,13 @@ def test_recipients_are_paid_for_before_their_message_leaves() -> None:
     rate = Rate(per_second=10, burst=10)
     sent: Sent = []
 
-    async def session(throttle: Throttle, counts: list[int]) -> None:
+    async def session(throttle: RateLimiter, counts: list[int]) -> None:
         for count in counts:
             assert await throttle.message(count)
             sent.append((now(), count))
 
     async def everybody() -> None:
-        throttle = Throttle(Rates(recipients=rate, messages=message_rate(5, None)))
+        throttle = RateLimiter(Rates(recipients=rate, messages=message_rate(5, None)))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for counts in ([1, 7, 3], [10, 1, 1, 1], [25, 2]):
@@ -344,7 +344,7 @@ def test_new_connections_are_limited_and_the_end_ends_the_waiting() -> None:
 
     async def connecting() -> tuple[float, bool]:
         rate = Rate(per_second=2, burst=5)
-        throttle = Throttle(Rates(connections=rate))
+        throttle = RateLimiter(Rates(connections=rate))
         await throttle.resize(1)
         start = now()
         for _ in range(9):
@@ -364,7 +364,7 @@ def test_who_waits_is_not_overtaken() -> None:
     """A message behind a final dot goes only when nobody waits for a token."""
 
     async def meet() -> tuple[bool, bool]:
-        throttle = Throttle(Rates(messages=message_rate(1, None)))
+        throttle = RateLimiter(Rates(messages=message_rate(1, None)))
         await throttle.resize(1)
         await throttle.message()
         waiting = asyncio.ensure_future(throttle.message())
@@ -381,7 +381,7 @@ def test_unlimited_never_waits() -> None:
     """Neither messages nor octets."""
 
     async def hurry() -> float:
-        throttle = Throttle()
+        throttle = RateLimiter()
         await throttle.resize(1)
         start = now()
         for _ in range(1000):
@@ -408,7 +408,7 @@ def test_no_window_ever_sees_more_octets_than_allowed(
     rate = Rate(per_second=per_second, burst=per_second)
     taken: Sent = []
 
-    async def session(throttle: Throttle, sizes: list[int]) -> None:
+    async def session(throttle: RateLimiter, sizes: list[int]) -> None:
         for size in sizes:
             left = size
             while left > 0:
@@ -418,7 +418,7 @@ def test_no_window_ever_sees_more_octets_than_allowed(
                 left -= part
 
     async def everybody() -> None:
-        throttle = Throttle(Rates(octets=rate))
+        throttle = RateLimiter(Rates(octets=rate))
         await throttle.resize(1)
         async with asyncio.TaskGroup() as group:
             for sizes in sessions:
@@ -434,7 +434,7 @@ def test_a_large_message_is_not_starved_by_small_ones() -> None:
     rate = Rate(per_second=1000, burst=1000)
 
     async def meet() -> float:
-        throttle = Throttle(Rates(octets=rate))
+        throttle = RateLimiter(Rates(octets=rate))
         await throttle.resize(1)
 
         async def small() -> None:

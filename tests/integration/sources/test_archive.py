@@ -21,7 +21,7 @@ import zstandard
 from drainer.errors import SourceError, UsageError
 from drainer.sources.archive import source as archive
 from drainer.sources.archive.unpack import unpack
-from drainer.sources.archive.unpack_limits import Limits
+from drainer.sources.archive.unpack_limits import UnpackLimits
 from drainer.sources.protocol import Source
 from drainer.sources.registry import open_source
 from tests.support.spools.samples import lay_out_exim, lay_out_postfix
@@ -315,7 +315,7 @@ def test_limits_are_those_of_the_archive_and_the_disk(tmp_path: Path) -> None:
     """Octets for each octet packed, and members."""
     path = tmp_path / "x.tar"
     path.write_bytes(b"x")
-    limits = Limits(path, tmp_path, 10**15)
+    limits = UnpackLimits(path, tmp_path, 10**15)
     limits.octets(10**9)
     with pytest.raises(SourceError, match="250 times"):
         limits.octets(10**9)

@@ -17,11 +17,11 @@ from sqlalchemy.dialects import mysql
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import survey
-from drainer.mail.message import Spooled
+from drainer.mail.message import SpooledMessage
 from drainer.sources.database import schema
-from drainer.sources.database.importer import Spool, create_spool
+from drainer.sources.database.importer import SpoolDatabase, create_spool
 from drainer.sources.maildir.source import Maildir
-from drainer.sources.protocol import Leasing, Source
+from drainer.sources.protocol import LeasingSource, Source
 from drainer.sources.registry import open_source
 from tests.support.command.installed import Drainer
 
@@ -66,12 +66,12 @@ def opened(url: str, **options: object) -> Source:
     return open_source(url, options=options)
 
 
-def listed(source: Source) -> dict[str, Spooled]:
+def listed(source: Source) -> dict[str, SpooledMessage]:
     """Return what a source lists, by native id."""
     return {each.message.native_id: each for each in source.scan()}
 
 
-def content_of(spooled: Spooled) -> bytes:
+def content_of(spooled: SpooledMessage) -> bytes:
     """Return the whole content."""
     return b"".join(spooled.content.chunks())
 
@@ -258,8 +258,8 @@ def test_two_ledgers_never_get_the_same_row(url: str, engine: sa.Engine) -> None
     for n in range(5):
         write(engine, f"m{n}")
     one, two = opened(url, lease="1s"), opened(url, lease="1s")
-    assert isinstance(one, Leasing)
-    assert isinstance(two, Leasing)
+    assert isinstance(one, LeasingSource)
+    assert isinstance(two, LeasingSource)
     one.lease("1" * 32)
     two.lease("2" * 32)
     mine = listed(one)
@@ -288,7 +288,7 @@ def test_a_row_that_was_locked_when_its_page_was_claimed_comes_last(
     """The process that had locked it may have died: then no other scan lists it."""
     keys = [write(engine, f"m{n}") for n in range(3)]
     source = opened(url)
-    assert isinstance(source, Leasing)
+    assert isinstance(source, LeasingSource)
     source.lease("1" * 32)
     locked = sa.select(schema.spool).where(schema.spool.c.id == keys[0])
     with engine.connect() as dying:
@@ -415,7 +415,7 @@ def test_recipients_in_a_child_table_with_states_and_leases(
         recipients_message="mail", recipients_state="st", recipients_pending=["new"],
         recipients_finish="sent", claim=1, leases="table",
     )  # fmt: skip
-    assert isinstance(source, Leasing)
+    assert isinstance(source, LeasingSource)
     source.lease("a" * 32)
     (spooled,) = source.scan()
     assert spooled.message.envelope.done == ("b@x.example",)
@@ -597,7 +597,7 @@ def test_the_password_comes_from_a_file_and_is_shown_nowhere(
 def test_adding_needs_a_spool(tmp_path: Path) -> None:
     """`spool import` into nothing says what to do; create is repeatable."""
     with pytest.raises(SourceError):
-        Spool(f"sqlite:///{tmp_path}/absent.db")
+        SpoolDatabase(f"sqlite:///{tmp_path}/absent.db")
     url = f"sqlite:///{tmp_path}/new.db"
     assert create_spool(url) == (url, True)
     assert create_spool(url) == (url, False)

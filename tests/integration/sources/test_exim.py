@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import survey
 from drainer.mail.envelope import xtext
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.exim.locks import exim_runs
 from drainer.sources.exim.source import EximSpool
 from drainer.sources.registry import open_source
@@ -33,18 +33,18 @@ SAMPLES = exim_samples()
 NAME = ID.decode()
 
 
-def code(spooled: Spooled) -> str:
+def code(spooled: SpooledMessage) -> str:
     """Return the problem's code, or ''."""
     problem = spooled.message.problem
     return problem.code if problem else ""
 
 
-def content_of(spooled: Spooled) -> bytes:
+def content_of(spooled: SpooledMessage) -> bytes:
     """Return the whole content."""
     return b"".join(spooled.content.chunks())
 
 
-def only(root: Path, *, drops: bool = False) -> Spooled:
+def only(root: Path, *, drops: bool = False) -> SpooledMessage:
     """Return the one message of a spool."""
     (spooled,) = EximSpool(root, acknowledge="remove" if drops else "keep").scan()
     return spooled
@@ -54,14 +54,14 @@ def only(root: Path, *, drops: bool = False) -> Spooled:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Spooled]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SpooledMessage]:
     """Return what is listed of the sample spool, by locator."""
     root = lay_out_exim(tmp_path_factory.mktemp("exim"))
     source = EximSpool(root, queues=("input", "slow"))
     return {each.message.locator: each for each in source.scan()}
 
 
-def test_every_sample_is_listed(found: dict[str, Spooled]) -> None:
+def test_every_sample_is_listed(found: dict[str, SpooledMessage]) -> None:
     """With the one that is half received, and nothing else."""
     (half,) = set(found) - set(SAMPLES)
     assert code(found[half]) == "incomplete"
@@ -76,7 +76,9 @@ def test_every_sample_is_listed(found: dict[str, Spooled]) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in SAMPLES if len(SAMPLES[name]["sent"]) == 1]
 )
-def test_what_is_read_is_what_exim_sends(found: dict[str, Spooled], name: str) -> None:
+def test_what_is_read_is_what_exim_sends(
+    found: dict[str, SpooledMessage], name: str
+) -> None:
     """Reverse path, recipients, their parameters, and every octet of the content."""
     (sent,) = SAMPLES[name]["sent"]
     message, envelope = found[name].message, found[name].message.envelope
@@ -118,14 +120,16 @@ def of_case(each: EximSample, case: str) -> bool:
     return each["case"] == case
 
 
-def test_a_body_in_wire_format_is_not_converted(found: dict[str, Spooled]) -> None:
+def test_a_body_in_wire_format_is_not_converted(
+    found: dict[str, SpooledMessage],
+) -> None:
     """Its bare line ends stay what they are; only the last line is completed."""
     content = content_of(found[sample("wire format")])
     assert content.endswith(b"\r\n\r\n.dot\r\nbare\nLF, bare\rCR, no end\r\n")
     assert survey([content]).bare_newlines == 2
 
 
-def test_states_of_the_samples_are_shown(found: dict[str, Spooled]) -> None:
+def test_states_of_the_samples_are_shown(found: dict[str, SpooledMessage]) -> None:
     """Frozen, logged in, done in the journal, done by an alias's child."""
     assert found[sample("frozen")].message.flags == ("frozen",)
     assert found[sample("login")].message.login == "jane"
@@ -140,7 +144,7 @@ def test_states_of_the_samples_are_shown(found: dict[str, Spooled]) -> None:
 
 
 def test_a_person_sees_that_a_message_is_frozen(
-    tmp_path: Path, found: dict[str, Spooled]
+    tmp_path: Path, found: dict[str, SpooledMessage]
 ) -> None:
     """In the table as in JSON."""
     spool = DATA / "exim"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.mbox import file as mbox_file
 from drainer.sources.mbox.source import Mbox
 from drainer.sources.registry import open_source
@@ -47,7 +47,7 @@ def codes(source: Mbox) -> list[str]:
     return [problem.code if problem else "" for problem in problems]
 
 
-def subject(spooled: Spooled) -> bytes:
+def subject(spooled: SpooledMessage) -> bytes:
     """Return the Subject of a message."""
     return b"".join(spooled.content.chunks()).split(b"Subject: ")[1].split(b"\r")[0]
 

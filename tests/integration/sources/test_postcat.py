@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drainer.errors import SourceError, UsageError
-from drainer.mail.message import PROBLEMS, Message, Spooled
+from drainer.mail.message import PROBLEMS, Message, SpooledMessage
 from drainer.sources.postcat.source import QUEUES, PostcatExport
 from drainer.sources.postfix.source import PostfixQueue
 from drainer.sources.registry import open_source
@@ -28,7 +28,7 @@ CASES = {Path(name).name: each["case"] for name, each in postfix_samples().items
 
 
 @pytest.fixture(scope="module")
-def queue(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Spooled]:
+def queue(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SpooledMessage]:
     """Return what we read from the queue that was exported, by queue id."""
     folder = lay_out_postfix(tmp_path_factory.mktemp("queue"))
     return {each.message.native_id: each for each in PostfixQueue(folder).scan()} | {
@@ -79,7 +79,7 @@ def codes(root: Path) -> dict[str, str]:
 # ---- what the real tools print
 
 
-def test_an_export_says_the_same_as_the_queue(queue: dict[str, Spooled]) -> None:
+def test_an_export_says_the_same_as_the_queue(queue: dict[str, SpooledMessage]) -> None:
     """Message after message, but for microseconds and pending reports."""
     found = {
         each.message.native_id: each
@@ -93,14 +93,17 @@ def test_an_export_says_the_same_as_the_queue(queue: dict[str, Spooled]) -> None
     }
 
 
-def is_waiting(spooled: Spooled) -> bool:
+def is_waiting(spooled: SpooledMessage) -> bool:
     """Tell whether a message still lay in maildrop."""
     problem = spooled.message.problem
     return problem is not None and "maildrop" in problem.detail
 
 
 def compare(
-    found: dict[str, Spooled], queue: dict[str, Spooled], *, unproven: bool
+    found: dict[str, SpooledMessage],
+    queue: dict[str, SpooledMessage],
+    *,
+    unproven: bool,
 ) -> None:
     """Hold an export against the queue itself."""
     unfinished = {name for name, each in CASES.items() if each.startswith("killed dur")}
@@ -117,7 +120,7 @@ def compare(
         assert content(found[name]) == content(queue[name]), case
 
 
-def content(spooled: Spooled) -> bytes:
+def content(spooled: SpooledMessage) -> bytes:
     """Return the whole content."""
     return b"".join(spooled.content.chunks())
 
@@ -132,7 +135,7 @@ def content(spooled: Spooled) -> bytes:
     ids=["-e and -bh", "-be and -bh", "all and -bh"],
 )
 def test_two_dumps_of_a_message_are_put_together(
-    tmp_path: Path, queue: dict[str, Spooled], dumps: dict[str, str]
+    tmp_path: Path, queue: dict[str, SpooledMessage], dumps: dict[str, str]
 ) -> None:
     """Only when neither shows that the content is whole it may be in doubt."""
     reason = missing_reason()

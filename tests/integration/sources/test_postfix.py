@@ -12,7 +12,7 @@ import pytest
 
 from drainer.errors import UsageError
 from drainer.mail.envelope import Recipient, notify_names, quote_mailbox
-from drainer.mail.message import Message, Spooled
+from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.common.files import unescape_name
 from drainer.sources.postfix.layout import QUEUES
 from drainer.sources.postfix.source import PostfixQueue
@@ -39,7 +39,7 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(spool: Path) -> dict[str, Spooled]:
+def found(spool: Path) -> dict[str, SpooledMessage]:
     """Return what we read from the sample queue, by path."""
     source = PostfixQueue(spool, queues=QUEUES)
     return {unescape_name(each.message.locator): each for each in source.scan()}
@@ -74,7 +74,7 @@ def expected_recipients(oracle: Oracle) -> tuple[Recipient, ...]:
     return tuple(recipients.values())
 
 
-def test_every_file_of_the_queue_is_listed(found: dict[str, Spooled]) -> None:
+def test_every_file_of_the_queue_is_listed(found: dict[str, SpooledMessage]) -> None:
     """None is missing, and nothing else is taken for a message."""
     assert set(found) == set(SAMPLES)
     assert len({each.message.id for each in found.values()}) == len(SAMPLES)
@@ -82,7 +82,7 @@ def test_every_file_of_the_queue_is_listed(found: dict[str, Spooled]) -> None:
 
 @pytest.mark.parametrize("name", by_case(SOUND))
 def test_the_envelope_is_what_postcat_reads(
-    found: dict[str, Spooled], name: str
+    found: dict[str, SpooledMessage], name: str
 ) -> None:
     """Sender, recipients with their parameters, done ones, times, client."""
     oracle, message = oracle_of(name), found[name].message
@@ -115,7 +115,7 @@ def check_client(message: Message, attributes: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", by_case(SOUND))
 def test_the_content_is_what_postcat_reads(
-    found: dict[str, Spooled], name: str
+    found: dict[str, SpooledMessage], name: str
 ) -> None:
     """Octet for octet, apart from the line ends, which are CRLF for the wire."""
     oracle = oracle_of(name)
@@ -128,7 +128,7 @@ def test_the_content_is_what_postcat_reads(
 
 @pytest.mark.parametrize("name", by_case(SAMPLES))
 def test_a_file_that_cannot_be_replayed_has_its_problem(
-    found: dict[str, Spooled], name: str
+    found: dict[str, SpooledMessage], name: str
 ) -> None:
     """Damage and what the backup still wanted are named; all else is free of it."""
     sample, message = SAMPLES[name], found[name].message
@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_replayed_has_its_problem(
     assert ("forced-expire" in message.flags) == (sample["mode"] == "0710")
 
 
-def test_bounce_logs_are_noticed(spool: Path, found: dict[str, Spooled]) -> None:
+def test_bounce_logs_are_noticed(spool: Path, found: dict[str, SpooledMessage]) -> None:
     """Recipients whose report is still pending are flagged on their message."""
     pending = {path.name for path in (spool / "bounce").rglob("*") if path.is_file()}
     flagged = {
@@ -162,7 +162,7 @@ def test_bounce_logs_are_noticed(spool: Path, found: dict[str, Spooled]) -> None
 
 
 def test_postcat_of_this_host_agrees(
-    spool: Path, found: dict[str, Spooled], tmp_path: Path
+    spool: Path, found: dict[str, SpooledMessage], tmp_path: Path
 ) -> None:
     """The installed Postfix shows the same contents as we read, file after file."""
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")

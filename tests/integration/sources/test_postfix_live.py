@@ -16,7 +16,7 @@ import pytest
 from drainer.errors import UsageError
 from drainer.policy.admission.admit import Admission
 from drainer.sources.postfix.live import PostfixLive
-from drainer.sources.postfix.note import Note
+from drainer.sources.postfix.note import HoldNote
 from tests.support.command.installed import Drainer, Result, drain_arguments
 from tests.support.mta import roles
 from tests.support.mta.postfix import (
@@ -516,12 +516,12 @@ def test_what_is_taken_is_locked_against_others_and_goes_back(
 
 def test_the_postsuper_of_a_killed_drain_is_waited_for(tmp_path: Path) -> None:
     """It has the note locked until it ends, and may still put mail on hold."""
-    note = Note(tmp_path / "note")
+    note = HoldNote(tmp_path / "note")
     note.taking({"4ABC": "0" * 32})
     heir = subprocess.Popen(["sleep", "0.5"], pass_fds=(note.descriptor,))
     os.close(note.descriptor)
     assert heir.poll() is None
-    again = Note(tmp_path / "note")
+    again = HoldNote(tmp_path / "note")
     assert heir.wait() == 0
     assert again.entries() == {"4ABC": ("0" * 32, False)}
     again.close()
@@ -530,7 +530,7 @@ def test_the_postsuper_of_a_killed_drain_is_waited_for(tmp_path: Path) -> None:
 def test_a_note_keeps_what_still_counts(tmp_path: Path) -> None:
     """Closing it forgets what went back; only its owner may read it."""
     path = tmp_path / "locks" / "note"
-    note = Note(path)
+    note = HoldNote(path)
     note.taking({"1A": "a" * 32, "2B": "b" * 32, "3C": "c" * 32})
     note.held(["1A", "2B"])
     note.back(["1A"])
@@ -539,7 +539,7 @@ def test_a_note_keeps_what_still_counts(tmp_path: Path) -> None:
     note.close()
     assert len(path.read_text().splitlines()) == 3
     assert path.stat().st_mode & 0o777 == 0o600
-    assert Note(path).entries() == copy.entries()
+    assert HoldNote(path).entries() == copy.entries()
 
 
 # ---- whose mail it is

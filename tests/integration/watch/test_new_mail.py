@@ -6,11 +6,11 @@ from pathlib import Path
 
 from drainer.config import load as config_file
 from drainer.config.build.storage import ledger_url
-from drainer.ledger.records import Listing
-from drainer.ledger.watch_log import Diary
+from drainer.ledger.records import ScanRow
+from drainer.ledger.watch_log import WatchLog
 from drainer.policy.admission.admit import Admission
 from drainer.sources.registry import open_source
-from drainer.watch.new_mail import Looking, trace_of
+from drainer.watch.new_mail import NewMailCheck, trace_of
 from tests.support.command.installed import maildir_message, write_maildir
 from tests.support.command.runner import Bench, call
 from tests.support.smtp_peer.peer import PeerThread
@@ -27,7 +27,7 @@ class Clerk:
         self.news = news
         self.asked = 0
 
-    def __call__(self, listings: Sequence[Listing], *, takes: bool) -> bool:
+    def __call__(self, listings: Sequence[ScanRow], *, takes: bool) -> bool:
         """Answer."""
         assert not takes
         self.asked += len(listings)
@@ -45,7 +45,7 @@ def test_a_folder_that_did_not_change_is_not_listed_again(tmp_path: Path) -> Non
     root = tmp_path / "mail"
     write_maildir(root, 3)
     looking, clerk = (
-        Looking([open_source(f"maildir:{root}", options={})], RULES),
+        NewMailCheck([open_source(f"maildir:{root}", options={})], RULES),
         Clerk(news=False),
     )
 
@@ -63,7 +63,7 @@ def test_news_stays_news_until_a_drain_has_recorded_it(tmp_path: Path) -> None:
     root = tmp_path / "mail"
     write_maildir(root, 2)
     looking, clerk = (
-        Looking([open_source(f"maildir:{root}", options={})], RULES),
+        NewMailCheck([open_source(f"maildir:{root}", options={})], RULES),
         Clerk(news=True),
     )
 
@@ -95,11 +95,11 @@ def test_what_the_ledger_knows_is_no_news_and_what_is_new_is(
     bench.add("a@example.org")
     assert bench.drain().code == 0
     config = config_file.load(bench.config, {"ledger": {"url": str(bench.ledger)}})
-    diary = Diary(ledger_url(config), "127.0.0.1:1", "0" * 32)
+    diary = WatchLog(ledger_url(config), "127.0.0.1:1", "0" * 32)
     source = open_source(f"postfix:{bench.spool}", options={})
 
     async def look() -> bool:
-        return await Looking([source], RULES).sees_news(diary.is_news)
+        return await NewMailCheck([source], RULES).sees_news(diary.is_news)
 
     assert not asyncio.run(look())
     assert diary.next_due([source.url], braked=False) is None

@@ -17,13 +17,13 @@ from drainer.config import Config
 from drainer.config import load as config_file
 from drainer.config.build.storage import ledger_url
 from drainer.ledger.controls import give
-from drainer.policy.pacing.overrides import Ask, Control
+from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
 from drainer.watch.digest import mail_daily, next_digest
 from drainer.watch.health import told
-from drainer.watch.http.snapshot import Snapshot, Watched
+from drainer.watch.http.snapshot import StatusSnapshot, WatchView
 from drainer.watch.plan import make_plan
-from drainer.watch.watch import Watching
+from drainer.watch.watch import Watch
 from tests.support.command.runner import Bench
 from tests.support.command.watch import prepare, source, watching
 from tests.support.mta.postfix import free_port, wait_until
@@ -48,9 +48,9 @@ def settings(bench: Bench) -> Config:
     return config_file.load(bench.config, {"ledger": {"url": str(bench.ledger)}})
 
 
-def order(bench: Bench, ask: Ask, **facts: Any) -> None:
+def order(bench: Bench, ask: OverrideKind, **facts: Any) -> None:
     """Give a control, as a command or a hook does."""
-    control = Control(at=utcnow(), ask=ask, **facts)
+    control = Override(at=utcnow(), ask=ask, **facts)
     give(ledger_url(settings(bench)), ROUTE.format(bench.port), control)
 
 
@@ -76,10 +76,10 @@ def test_a_pause_stops_the_drain_in_order_and_its_end_lets_it_go_on(
     with watching(bench) as watch:
         watch.wait_for("canary")
         watch.wait_for("ramp")
-        order(bench, Ask.PAUSE, by="cli ann", reason="backup runs")
+        order(bench, OverrideKind.PAUSE, by="cli ann", reason="backup runs")
         seen = watch.wait_for("waiting", why="paused by cli ann: backup runs")
-        order(bench, Ask.UP)
-        order(bench, Ask.RESUME, by="cli ann")
+        order(bench, OverrideKind.UP)
+        order(bench, OverrideKind.RESUME, by="cli ann")
         again = watch.wait_for("canary", after=seen)
         assert watch.states[seen:again] == ["probing", "canary"]
         watch.wait_for("armed", after=again)
@@ -115,9 +115,9 @@ def test_what_a_hook_said_before_the_watch_began_counts_for_a_while(
 def test_what_a_hook_said_long_before_counts_no_more() -> None:
     """[watch] remember."""
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
-    old = Control(at=now - timedelta(hours=2), ask=Ask.DOWN)
-    new = Control(at=now, ask=Ask.UP, by="http 192.0.2.1", reason="kuma")
-    pause = Control(at=now, ask=Ask.PAUSE)
+    old = Override(at=now - timedelta(hours=2), ask=OverrideKind.DOWN)
+    new = Override(at=now, ask=OverrideKind.UP, by="http 192.0.2.1", reason="kuma")
+    pause = Override(at=now, ask=OverrideKind.PAUSE)
     assert told([old, pause], now - timedelta(hours=1)) is None
     happening = told([old, new, pause], now - timedelta(hours=1))
     assert happening is not None
@@ -256,16 +256,16 @@ def own_signals() -> Iterator[None]:
 def test_whoever_serves_it_sees_everything_as_json(bench: Bench) -> None:
     """Woken by every change; nothing is read for it."""
     fill(bench, 15)
-    seen: list[Snapshot] = []
+    seen: list[StatusSnapshot] = []
 
-    async def serve(watched: Watched) -> None:
+    async def serve(watched: WatchView) -> None:
         while not seen or seen[-1]["state"] != "armed":
             await watched.changed()
             seen.append(json.loads(json.dumps(watched.snapshot())))
         os.kill(os.getpid(), signal.SIGTERM)
 
     plan = make_plan(settings(bench), (source(bench),))
-    asyncio.run(within(30, Watching(plan, lambda: plan, VOICE, lambda: serve).run()))
+    asyncio.run(within(30, Watch(plan, lambda: plan, VOICE, lambda: serve).run()))
     last = seen[-1]
     running = [each["run"] for each in seen if each["run"] is not None]
     assert running[-1]["limit"] == 10

@@ -19,7 +19,7 @@ import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 import dns.rrset
 
-from drainer.bounce.evidence.settings import Servers
+from drainer.bounce.evidence.settings import DnsServers
 
 TIMEOUT = "TIMEOUT"
 """As a record's type: the question gets no reply."""
@@ -162,7 +162,7 @@ def _bound() -> Iterator[tuple[_UDP, _TCP]]:
 
 
 @contextmanager
-def serving(zone: Zone, *, timeout: float = 2.0) -> Iterator[Servers]:
+def serving(zone: Zone, *, timeout: float = 2.0) -> Iterator[DnsServers]:
     """Serve a zone while the context lasts; it may be changed meanwhile."""
     with _bound() as (udp, tcp):
         port = udp.server_address[1]
@@ -174,7 +174,7 @@ def serving(zone: Zone, *, timeout: float = 2.0) -> Iterator[Servers]:
                 daemon=True,
             ).start()
         try:
-            yield Servers(
+            yield DnsServers(
                 addresses=("127.0.0.1",), port=port, timeout=timeout, budget=60
             )
         finally:

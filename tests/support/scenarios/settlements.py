@@ -7,32 +7,44 @@ from typing import Any
 
 from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import Stage, parse_reply
-from drainer.policy.breaker.detector import Seen
-from drainer.policy.breaker.known_good import Known
-from drainer.policy.breaker.registry import Scopes
+from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer, classify
-from drainer.policy.recipient.delivery import Claimed
-from drainer.policy.recipient.judge import Ending, Moment, Policy, excuse, judge
-from drainer.policy.recipient.retry import Schedule
+from drainer.policy.recipient.delivery import ClaimedRecipient
+from drainer.policy.recipient.judge import (
+    RecipientResult,
+    RetryPolicy,
+    SettleContext,
+    excuse,
+    judge,
+)
+from drainer.policy.recipient.retry import RetrySchedule
 from drainer.policy.recipient.settle import Settlement, settle
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
-SCHEDULE = Schedule(jitter=0)
+SCHEDULE = RetrySchedule(jitter=0)
 BOB = Recipient(forward_path="bob@example.org")
 PAUSES = (timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=5))
 
 
-def scopes(*good: str) -> Scopes:
+def scopes(*good: str) -> BreakerRegistry:
     """Return breakers with mail flowing."""
-    return Scopes(PAUSES, Known(good), lambda _before, _after: None)
+    return BreakerRegistry(
+        PAUSES, KnownGoodRecipients(good), lambda _before, _after: None
+    )
 
 
 def settled(
-    endings: Iterable[Ending], policy: Policy | None = None, **circumstances: Any
+    endings: Iterable[RecipientResult],
+    policy: RetryPolicy | None = None,
+    **circumstances: Any,
 ) -> tuple[Settlement, ...]:
     """Judge and settle an attempt; by default mail flows, and nothing is kept."""
-    policy = policy or Policy(schedule=SCHEDULE)
-    usual = Moment(now=NOW, draw=0.5, sender_domain="example.com", standing=scopes())
+    policy = policy or RetryPolicy(schedule=SCHEDULE)
+    usual = SettleContext(
+        now=NOW, draw=0.5, sender_domain="example.com", standing=scopes()
+    )
     moment = replace(usual, **circumstances)
     judged = excuse(judge(endings, policy.rules), moment)
     return settle(judged, moment, policy)
@@ -43,13 +55,13 @@ def ending(
     stage: Stage = Stage.RCPT,
     *,
     accepted: int = 0,
-    claimed: Claimed | None = None,
-) -> Ending:
+    claimed: ClaimedRecipient | None = None,
+) -> RecipientResult:
     """Return one recipient's ending."""
     if isinstance(answer, str):
         answer = parse_reply(answer.encode())
-    return Ending(
-        claimed=claimed or Claimed(n=0, recipient=BOB),
+    return RecipientResult(
+        claimed=claimed or ClaimedRecipient(n=0, recipient=BOB),
         stage=stage,
         answer=answer,
         accepted=accepted,
@@ -63,10 +75,10 @@ def seen(
     sender_domain: str = "example.com",
     stage: Stage = Stage.RCPT,
     again: bool = False,
-) -> Seen:
+) -> Refusal:
     """Return one recipient's ending as the breakers see it."""
     reply = parse_reply(text.encode())
-    return Seen(
+    return Refusal(
         sender_domain=sender_domain,
         recipient=recipient,
         recipient_domain=domain_of(recipient),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-from drainer.policy.pacing.aimd import Adaptive, Sample, share_at
+from drainer.policy.pacing.aimd import AimdController, LatencySample, share_at
 
 RCPT_SECONDS = 0.01
 RETRY_AFTER = 60.0
@@ -55,7 +55,7 @@ class Client(Protocol):
     def sent(self, now: float) -> None:
         """Take note that one is begun."""
 
-    def ended(self, sample: Sample) -> None:
+    def ended(self, sample: LatencySample) -> None:
         """Take note how one ended."""
 
     def tick(self, now: float) -> None:
@@ -79,7 +79,7 @@ class Fixed:
         if self.rate is not None:
             self._free = max(now, self._free) + 1 / self.rate
 
-    def ended(self, sample: Sample) -> None:
+    def ended(self, sample: LatencySample) -> None:
         """Learn nothing."""
 
     def tick(self, now: float) -> None:
@@ -104,7 +104,7 @@ class Feedback:
     def sent(self, now: float) -> None:
         """Pay nothing: there is no rate."""
 
-    def ended(self, sample: Sample) -> None:
+    def ended(self, sample: LatencySample) -> None:
         """Move the window."""
         change = (-1 if sample.put_off else 1) / max(1.0, self._window)
         self._window = min(self.most, max(1.0, self._window + change))
@@ -119,7 +119,7 @@ class Ours:
     def __init__(self, rate: float, connections: int, ramp: float = 120.0) -> None:  # noqa: D107
         self._rate = rate
         self._fixed = Fixed(rate, connections)
-        self.adaptive = Adaptive(connections, timedelta(seconds=ramp), full=False)
+        self.adaptive = AimdController(connections, timedelta(seconds=ramp), full=False)
         self._set()
 
     def _set(self) -> None:
@@ -135,7 +135,7 @@ class Ours:
         """Pay for it."""
         self._fixed.sent(now)
 
-    def ended(self, sample: Sample) -> None:
+    def ended(self, sample: LatencySample) -> None:
         """Tell the controller."""
         self.adaptive.observe(sample)
 
@@ -275,18 +275,18 @@ class Simulation:
             self._to_do -= 1
             self.outcome.delivered.append(at)
             self.outcome.took = at
-            self._ended(at, Sample(began=now - rcpt, rcpt=rcpt, dot=at - now))
+            self._ended(at, LatencySample(began=now - rcpt, rcpt=rcpt, dot=at - now))
 
         if not self._admit(_Job(now, done)):
             self.outcome.put_off += 1
             self._at(now + RETRY_AFTER, self._again)
-            self._ended(now, Sample(began=now - rcpt, rcpt=rcpt, put_off=True))
+            self._ended(now, LatencySample(began=now - rcpt, rcpt=rcpt, put_off=True))
 
     def _again(self, now: float) -> None:
         self._left += 1
         self._send(now)
 
-    def _ended(self, now: float, sample: Sample) -> None:
+    def _ended(self, now: float, sample: LatencySample) -> None:
         assert self._client is not None
         self._active -= 1
         self._client.ended(sample)

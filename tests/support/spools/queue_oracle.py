@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from drainer.mail.envelope import Envelope
-from drainer.mail.message import Spooled
+from drainer.mail.message import SpooledMessage
 from drainer.sources.protocol import Source
 from tests.support.paths import DATA
 
@@ -47,7 +47,7 @@ def lay_out(name: str, target: Path) -> Path:
     return target
 
 
-def content_of(spooled: Spooled) -> str:
+def content_of(spooled: SpooledMessage) -> str:
     """Return the content, one character per octet."""
     return b"".join(spooled.content.chunks()).decode("latin-1")
 

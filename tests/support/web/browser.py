@@ -13,7 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
-from drainer.watch.http.snapshot import Sample, Snapshot
+from drainer.watch.http.snapshot import Sample, StatusSnapshot
 from tests.support.web.http_server import armed, moment
 
 SIZES: Final = {"phone": (360, 740), "desk": (1280, 900)}
@@ -88,7 +88,7 @@ def history(now: float, seconds: int = 420) -> list[Sample]:
     return found
 
 
-def cruising(now: float) -> Snapshot:
+def cruising(now: float) -> StatusSnapshot:
     """Return a watch in the middle of a drain."""
     changes = [
         ("armed", "down", "primary-down by http 192.0.2.7 alertmanager", 5400),
@@ -141,7 +141,7 @@ def check(stage: str, verdict: str, reply: str, hint: str) -> Any:
     }
 
 
-def refused(now: float) -> Snapshot:
+def refused(now: float) -> StatusSnapshot:
     """Return a watch whose primary came back with an empty user table."""
     calm = cruising(now)
     return {

@@ -16,20 +16,22 @@ import uvloop
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine
-from drainer.ledger.controls import Desk
-from drainer.policy.pacing.overrides import Control
+from drainer.ledger.controls import OverrideReader
+from drainer.policy.pacing.overrides import Override
 from drainer.policy.pacing.rate import Rate
-from drainer.watch.http.auth import Keys
+from drainer.watch.http.auth import HookKeys
 from drainer.watch.http.server import listen, serve
-from drainer.watch.http.settings import Settings
-from drainer.watch.http.snapshot import Snapshot
+from drainer.watch.http.settings import HookSettings
+from drainer.watch.http.snapshot import StatusSnapshot
 
 ROUTE: Final = "mx1.example.org:25"
 TOKEN: Final = "hook-token-0123456789"  # noqa: S105 - of the tests alone
 OPERATOR: Final = "operator-token-0123456789"
 HMAC: Final = "hmac-key-0123456789abcdef"
-KEYS: Final = Keys(token=TOKEN, operator=OPERATOR, hmac=HMAC)
-OPEN: Final = Settings(host="127.0.0.1", port=0, rate=Rate(per_second=500, burst=500))
+KEYS: Final = HookKeys(token=TOKEN, operator=OPERATOR, hmac=HMAC)
+OPEN: Final = HookSettings(
+    host="127.0.0.1", port=0, rate=Rate(per_second=500, burst=500)
+)
 LOCKED: Final = replace(OPEN, keys=KEYS)
 TIMEOUT: Final = 20
 NONE: Final[Mapping[str, str]] = {}
@@ -40,7 +42,7 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def armed(now: float) -> Snapshot:
+def armed(now: float) -> StatusSnapshot:
     """Return a watch that has nothing to do."""
     return {
         "state": "armed",
@@ -63,13 +65,13 @@ def armed(now: float) -> Snapshot:
 class Show:
     """A watch that is as the test says."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: StatusSnapshot) -> None:
         """Begin with a snapshot."""
         self._snapshot = snapshot
         self._waiting: list[asyncio.Event] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatusSnapshot:
         """Return it."""
         return self._snapshot
 
@@ -82,7 +84,7 @@ class Show:
 
     def change(self, **facts: object) -> None:
         """Lay facts over it, from the test's own thread."""
-        self._snapshot = cast("Snapshot", {**self._snapshot, **facts})
+        self._snapshot = cast("StatusSnapshot", {**self._snapshot, **facts})
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake)
 
@@ -114,7 +116,7 @@ class Answer:
 class Hooked:
     """A server that runs, and a client of it."""
 
-    def __init__(self, settings: Settings, watched: Show, url: URL) -> None:
+    def __init__(self, settings: HookSettings, watched: Show, url: URL) -> None:
         """Know where its ledger is."""
         self.settings, self.watched, self.url = settings, watched, url
         self.port = 0
@@ -208,9 +210,9 @@ class Hooked:
 
     # ---- its ledger
 
-    def controls(self) -> list[Control]:
+    def controls(self) -> list[Override]:
         """Return what has been given since ``forget``."""
-        with contextlib.closing(Desk(self.url, ROUTE)) as desk:
+        with contextlib.closing(OverrideReader(self.url, ROUTE)) as desk:
             return desk.after(self._last)
 
     def forget(self) -> None:
@@ -225,7 +227,9 @@ class Hooked:
 
 
 def hooked(
-    folder: Path, settings: Settings = LOCKED, snapshot: Snapshot | None = None
+    folder: Path,
+    settings: HookSettings = LOCKED,
+    snapshot: StatusSnapshot | None = None,
 ) -> Hooked:
     """Return a server with an empty ledger of its own; ``running`` starts it."""
     url = engine.parse_url(str(folder / "ledger.db"))

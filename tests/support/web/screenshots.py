@@ -14,7 +14,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.wait import WebDriverWait
 
 from drainer.ledger import engine
-from drainer.watch.http.snapshot import Snapshot
+from drainer.watch.http.snapshot import StatusSnapshot
 from tests.support.command.runner import Bench
 from tests.support.docs import DOCS
 from tests.support.scenarios.primaries import OK
@@ -65,13 +65,13 @@ def drained(folder: Path) -> Path:
     return bench.ledger
 
 
-def told(snapshot: Snapshot) -> Snapshot:
+def told(snapshot: StatusSnapshot) -> StatusSnapshot:
     """Return a watch whose run has sent what the ledger says."""
     total = sum(SHARES.values())
     if snapshot["run"] is not None:
         sent = SHARES["user"]
         run = {**snapshot["run"], "sent": sent, "scanned": total, "total": total}
-        return cast("Snapshot", {**snapshot, "run": run})
+        return cast("StatusSnapshot", {**snapshot, "run": run})
     return snapshot
 
 

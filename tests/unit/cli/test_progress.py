@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from drainer.cli.progress import _words
-from drainer.delivery.settings import Tally
+from drainer.delivery.settings import Progress
 from drainer.policy.classify.verdict import Verdict
 from drainer.runtime.process import utcnow
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def words(**facts: Any) -> str:
     """Return the line of a drain that began a thousand seconds ago."""
-    tally = Tally(started=utcnow() - timedelta(seconds=1000), limit="50/s")
+    tally = Progress(started=utcnow() - timedelta(seconds=1000), limit="50/s")
     for name, value in facts.items():
         setattr(tally, name, value)
     return _words(cast("Drain", SimpleNamespace(tally=tally)))
@@ -44,7 +44,7 @@ def words(**facts: Any) -> str:
 def test_the_line_tells_it(facts: dict[str, Any], expected: str) -> None:
     """Done and total, rate and limit, trouble, and what it waits for."""
     if "verdicts" in facts:
-        tally = Tally(started=utcnow())
+        tally = Progress(started=utcnow())
         tally.verdicts.update(facts["verdicts"])
         facts = {"verdicts": tally.verdicts}
     assert expected in words(**facts)
@@ -58,7 +58,7 @@ def test_nothing_to_go_when_it_waits_or_is_done() -> None:
 
 def test_a_message_in_several_transactions_counts_once() -> None:
     """Done never exceeds the total."""
-    tally = Tally(started=utcnow())
+    tally = Progress(started=utcnow())
     for seq in (1, 2, 1, 90_000, 1, 90_000):
         tally.count_sent(seq)
     assert tally.sent_messages == 3

@@ -3,17 +3,17 @@
 import asyncio
 from datetime import UTC, datetime
 
-from drainer.delivery.fair_queue import HELD_TOGETHER, Window
+from drainer.delivery.fair_queue import HELD_TOGETHER, FairQueue
 from drainer.delivery.loader import NOTHING
-from drainer.mail.content import Held
+from drainer.mail.content import HeldContent
 from drainer.mail.envelope import Envelope, Recipient
-from drainer.mail.message import Message, Spooled
-from drainer.policy.recipient.delivery import Claimed, Job
+from drainer.mail.message import Message, SpooledMessage
+from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 
 
-def job(name: str, domain: str, content: bytes = b"x") -> Job:
+def job(name: str, domain: str, content: bytes = b"x") -> Delivery:
     """Return a job for one recipient."""
     message = Message(
         identity=name,
@@ -24,16 +24,18 @@ def job(name: str, domain: str, content: bytes = b"x") -> Job:
         arrived=NOW,
         envelope=Envelope(),
     )
-    return Job(
+    return Delivery(
         message=message,
         seq=1,
-        claimed=(Claimed(n=0, recipient=Recipient(forward_path=f"{name}@{domain}")),),
-        spooled=Spooled(message=message, content=Held(content)),
+        claimed=(
+            ClaimedRecipient(n=0, recipient=Recipient(forward_path=f"{name}@{domain}")),
+        ),
+        spooled=SpooledMessage(message=message, content=HeldContent(content)),
         facts=NOTHING,
     )
 
 
-async def taken(window: Window, count: int) -> list[str]:
+async def taken(window: FairQueue, count: int) -> list[str]:
     """Take so many jobs; return their names."""
     names = []
     for _ in range(count):
@@ -48,7 +50,7 @@ def test_a_domain_with_much_mail_lets_the_others_pass() -> None:
     """Whatever came first."""
 
     async def test() -> None:
-        window = Window()
+        window = FairQueue()
         for n in range(100):
             await window.put(job(f"big{n}", "big.example"))
         for name in ("one", "two"):
@@ -63,7 +65,7 @@ def test_what_has_an_order_keeps_it() -> None:
     """Nobody takes turns then."""
 
     async def test() -> None:
-        window = Window(fair=False)
+        window = FairQueue(fair=False)
         for name, domain in (("a", "x"), ("b", "x"), ("c", "y")):
             await window.put(job(name, domain))
         assert await taken(window, 3) == ["a", "b", "c"]
@@ -75,7 +77,7 @@ def test_whoever_puts_waits_while_it_is_full() -> None:
     """What was taken has its place until it is under way."""
 
     async def test() -> None:
-        window = Window(2)
+        window = FairQueue(2)
         await window.put(job("a", "x"))
         await window.put(job("b", "x"))
         assert not window.is_roomy
@@ -96,7 +98,7 @@ def test_contents_beyond_the_limit_are_read_again_later() -> None:
     """A window full of large messages takes no more memory than its limit."""
 
     async def test() -> None:
-        window, size = Window(), HELD_TOGETHER // 4
+        window, size = FairQueue(), HELD_TOGETHER // 4
         for n in range(6):
             await window.put(job(f"m{n}", "x", bytes(size)))
         kept = []
@@ -118,7 +120,7 @@ def test_closing_ends_all_waiting() -> None:
     """Nobody hangs when the drain is over."""
 
     async def test() -> None:
-        window, empty = Window(1), Window()
+        window, empty = FairQueue(1), FairQueue()
         await window.put(job("a", "x"))
         putting = asyncio.ensure_future(window.put(job("b", "x")))
         taking = asyncio.ensure_future(empty.take())

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from drainer.delivery.ready_queue import Backlog
+from drainer.delivery.ready_queue import ReadyQueue
 
 LONG, NEVER = 20.0, 0.05
 
@@ -11,7 +11,7 @@ def test_one_that_waits_is_dismissed_and_the_others_wait_on() -> None:
     """The first to wait goes; nobody goes when nobody was waiting."""
 
     async def body() -> list[bool]:
-        backlog = Backlog(10)
+        backlog = ReadyQueue(10)
         backlog.dismiss_one()  # nobody waits
         waiting = [
             asyncio.create_task(backlog.take(LONG, fresh=True)) for _ in range(3)

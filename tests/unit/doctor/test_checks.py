@@ -8,34 +8,34 @@ import pytest
 from drainer.doctor.checks import HERE, examine, failed, rows
 from drainer.doctor.checks.backup import covers
 from drainer.doctor.checks.facts import (
-    Backup,
+    BackupFacts,
     Certificate,
-    Domain,
-    Facts,
+    DialogueAnswer,
+    DnsStatus,
+    DoctorFacts,
+    DomainFacts,
     HealthStage,
-    Here,
-    Primary,
-    Said,
+    HostFacts,
+    PrimaryFacts,
     Space,
-    Told,
     Trial,
 )
-from drainer.doctor.checks.finding import Finding, Grade
+from drainer.doctor.checks.finding import DoctorFinding, Grade
 from drainer.mail.reply import Lost, Stage, parse_reply
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-DOMAIN = Domain(name="example.org", told=Told.FAILED)
+DOMAIN = DomainFacts(name="example.org", told=DnsStatus.FAILED)
 
 
-def said(text: str, stage: Stage = Stage.RCPT) -> Said:
+def said(text: str, stage: Stage = Stage.RCPT) -> DialogueAnswer:
     """Return a reply at a stage."""
-    return Said(stage=stage, answer=parse_reply(text.encode()))
+    return DialogueAnswer(stage=stage, answer=parse_reply(text.encode()))
 
 
-def lost(stage: Stage = Stage.RCPT, reason: str = "timeout") -> Said:
+def lost(stage: Stage = Stage.RCPT, reason: str = "timeout") -> DialogueAnswer:
     """Return that no reply came."""
-    return Said(stage=stage, answer=Lost(reason=reason))
+    return DialogueAnswer(stage=stage, answer=Lost(reason=reason))
 
 
 UP = said("250 mx2 ready", Stage.EHLO)
@@ -46,7 +46,7 @@ SOUND = Certificate(
     names=("mx2.example.net",),
     not_after=NOW + 60 * DAY,
 )
-BACKUP = Backup(
+BACKUP = BackupFacts(
     host="mx2.example.net",
     now=NOW,
     reached=(("198.51.100.1", UP),),
@@ -61,7 +61,7 @@ BACKUP = Backup(
     gtube=said("554 5.7.1 spam", Stage.DOT),
     eicar=said("554 5.7.1 virus", Stage.DOT),
 )
-PRIMARY = Primary(
+PRIMARY = PrimaryFacts(
     route="mx1.example.org:25",
     stages=(HealthStage(stage="connect", grade="ok", reply="220 connected"),),
     recipient="anna@example.org",
@@ -69,7 +69,7 @@ PRIMARY = Primary(
     strict=said("250 2.1.5 ok"),
     is_strict=True,
 )
-THERE = Here(
+THERE = HostFacts(
     synchronised=True,
     spaces=(Space(what="ledger", path="/l", free_bytes=10**11, free_inodes=10**6),),
     files_allowed=1024,
@@ -79,39 +79,41 @@ THERE = Here(
 )
 
 
-def found(facts: Backup | Primary | Here) -> dict[str, list[Finding]]:
+def found(
+    facts: BackupFacts | PrimaryFacts | HostFacts,
+) -> dict[str, list[DoctorFinding]]:
     """Return the findings by check, the others being healthy."""
-    whole = Facts(domain=DOMAIN, backups=(BACKUP,), primary=PRIMARY, here=THERE)
+    whole = DoctorFacts(domain=DOMAIN, backups=(BACKUP,), primary=PRIMARY, here=THERE)
     match facts:
-        case Backup():
+        case BackupFacts():
             whole = replace(whole, backups=(facts,))
-        case Primary():
+        case PrimaryFacts():
             whole = replace(whole, primary=facts)
-        case Here():
+        case HostFacts():
             whole = replace(whole, here=facts)
-    by_check: dict[str, list[Finding]] = {}
+    by_check: dict[str, list[DoctorFinding]] = {}
     for each in examine(whole):
         if not each.check.startswith("mx-"):
             by_check.setdefault(each.check, []).append(each)
     return by_check
 
 
-def backup(**changes: object) -> Backup:
+def backup(**changes: object) -> BackupFacts:
     """Return the healthy backup, changed."""
     return replace(BACKUP, **changes)  # type: ignore[arg-type]
 
 
-def primary(**changes: object) -> Primary:
+def primary(**changes: object) -> PrimaryFacts:
     """Return the healthy primary, changed."""
     return replace(PRIMARY, **changes)  # type: ignore[arg-type]
 
 
-def here(**changes: object) -> Here:
+def here(**changes: object) -> HostFacts:
     """Return the healthy host, changed."""
     return replace(THERE, **changes)  # type: ignore[arg-type]
 
 
-def certified(**changes: object) -> Backup:
+def certified(**changes: object) -> BackupFacts:
     """Return the backup with another certificate."""
     distrust = str(changes.pop("distrust", ""))
     certificate = replace(SOUND, **changes)  # type: ignore[arg-type]
@@ -123,7 +125,7 @@ def stage(name: str, grade: str, reply: str = "", hint: str = "") -> HealthStage
     return HealthStage(stage=name, grade=grade, reply=reply, hint=hint)
 
 
-def space(**changes: object) -> Here:
+def space(**changes: object) -> HostFacts:
     """Return the host with another amount of room."""
     return here(spaces=(replace(THERE.spaces[0], **changes),))  # type: ignore[arg-type]
 
@@ -147,7 +149,7 @@ def test_where_all_is_well_there_is_nothing_to_mend() -> None:
     assert subjects["host-sources"] == "backup"
 
 
-BACKUPS: dict[str, tuple[str, Backup, Grade, str]] = {
+BACKUPS: dict[str, tuple[str, BackupFacts, Grade, str]] = {
     "nobody listens": ("backup-answers", DEAD, Grade.FAIL, "refused"),
     "one of two addresses is dead": (
         "backup-answers",
@@ -319,7 +321,7 @@ def test_nothing_is_said_of_a_dead_backup_but_that(check: str) -> None:
     assert [each.grade for each in found(dead)[check]] == [Grade.SKIPPED]
 
 
-PRIMARIES: dict[str, tuple[str, Primary, Grade, str]] = {
+PRIMARIES: dict[str, tuple[str, PrimaryFacts, Grade, str]] = {
     "a stage fails": (
         "primary-ready",
         primary(stages=(stage("rcpt random", "warn"), stage("mail", "fail", "550 no"))),
@@ -334,7 +336,7 @@ PRIMARIES: dict[str, tuple[str, Primary, Grade, str]] = {
         "primary-ready", primary(problem="no time", stages=()),
         Grade.UNKNOWN, "no time",
     ),
-    "no primary": ("primary-ready", Primary(), Grade.SKIPPED, "no primary is known"),
+    "no primary": ("primary-ready", PrimaryFacts(), Grade.SKIPPED, "no primary"),
     "greylisted": (
         "primary-greylist", primary(strict=said("450 4.2.0 You are greylisted")),
         Grade.FAIL, "greylisted",
@@ -354,7 +356,7 @@ PRIMARIES: dict[str, tuple[str, Primary, Grade, str]] = {
         "primary-greylist", primary(strict=None), Grade.UNKNOWN, "no session",
     ),
     "no primary to greylist": (
-        "primary-greylist", Primary(), Grade.SKIPPED, "no primary",
+        "primary-greylist", PrimaryFacts(), Grade.SKIPPED, "no primary",
     ),
     "no recipient for greylisting": (
         "primary-greylist", primary(recipient=""), Grade.SKIPPED, "no recipient",
@@ -380,7 +382,7 @@ PRIMARIES: dict[str, tuple[str, Primary, Grade, str]] = {
     ),
 }  # fmt: skip
 
-HERES: dict[str, tuple[str, Here, Grade, str]] = {
+HERES: dict[str, tuple[str, HostFacts, Grade, str]] = {
     "nobody keeps the clock": (
         "host-clock", here(synchronised=False), Grade.WARN, "no time service",
     ),
@@ -424,7 +426,7 @@ HERES: dict[str, tuple[str, Here, Grade, str]] = {
     ),
 }  # fmt: skip
 
-ROWS: dict[str, tuple[str, Backup | Primary | Here, Grade, str]] = {
+ROWS: dict[str, tuple[str, BackupFacts | PrimaryFacts | HostFacts, Grade, str]] = {
     **BACKUPS,
     **PRIMARIES,
     **HERES,
@@ -435,7 +437,7 @@ ROWS: dict[str, tuple[str, Backup | Primary | Here, Grade, str]] = {
     ("check", "facts", "grade", "words"), ROWS.values(), ids=list(ROWS)
 )
 def test_a_row(
-    check: str, facts: Backup | Primary | Here, grade: Grade, words: str
+    check: str, facts: BackupFacts | PrimaryFacts | HostFacts, grade: Grade, words: str
 ) -> None:
     """The verdict, the words, and a remedy exactly where there is something to mend."""
     findings = found(facts)[check]

@@ -5,19 +5,24 @@ from dataclasses import replace
 import pytest
 
 from drainer.doctor.checks import examine
-from drainer.doctor.checks.facts import Domain, Exchange, Facts, Told
-from drainer.doctor.checks.finding import Finding, Grade
+from drainer.doctor.checks.facts import (
+    DnsStatus,
+    DoctorFacts,
+    DomainFacts,
+    MailExchanger,
+)
+from drainer.doctor.checks.finding import DoctorFinding, Grade
 
-HEALTHY = Domain(
+HEALTHY = DomainFacts(
     name="example.org",
     exchanges=(
-        Exchange(
+        MailExchanger(
             host="mx1.example.org",
             rank=10,
             addresses=("192.0.2.1", "2001:db8:1::1"),
             name_servers=frozenset(("ns1.example.org", "ns2.example.org")),
         ),
-        Exchange(
+        MailExchanger(
             host="mx2.example.net",
             rank=20,
             addresses=("198.51.100.1", "2001:db8:2::1"),
@@ -32,38 +37,38 @@ FIRST, SECOND = HEALTHY.exchanges
 THIRD = replace(SECOND, host="mx3.example.com", addresses=("203.0.113.1",))
 
 
-def found(domain: Domain) -> dict[str, list[Finding]]:
+def found(domain: DomainFacts) -> dict[str, list[DoctorFinding]]:
     """Return the findings about MX records by check."""
-    by_check: dict[str, list[Finding]] = {}
-    for each in examine(Facts(domain=domain)):
+    by_check: dict[str, list[DoctorFinding]] = {}
+    for each in examine(DoctorFacts(domain=domain)):
         if each.check.startswith("mx-"):
             by_check.setdefault(each.check, []).append(each)
     return by_check
 
 
-def worst(domain: Domain, check: str) -> Finding:
+def worst(domain: DomainFacts, check: str) -> DoctorFinding:
     """Return what a check says that is not ok, or else what it says last."""
     findings = found(domain)[check]
     return next((f for f in findings if f.grade is not Grade.OK), findings[-1])
 
 
-def first(**changes: object) -> Domain:
+def first(**changes: object) -> DomainFacts:
     """Return the healthy domain with another primary."""
     return replace(HEALTHY, exchanges=(replace(FIRST, **changes), SECOND))  # type: ignore[arg-type]
 
 
-def second(**changes: object) -> Domain:
+def second(**changes: object) -> DomainFacts:
     """Return the healthy domain with another backup."""
     return replace(HEALTHY, exchanges=(FIRST, replace(SECOND, **changes)))  # type: ignore[arg-type]
 
 
-def mx(*exchanges: Exchange, **changes: object) -> Domain:
+def mx(*exchanges: MailExchanger, **changes: object) -> DomainFacts:
     """Return the healthy domain with other records."""
     return replace(HEALTHY, exchanges=exchanges, **changes)  # type: ignore[arg-type]
 
 
 NOTHING = {"exchanges": (), "primary": "", "primary_addresses": (), "backups": ()}
-NULL = Exchange(host="", rank=0)
+NULL = MailExchanger(host="", rank=0)
 
 
 def test_a_healthy_domain_has_nothing_to_mend() -> None:
@@ -80,20 +85,20 @@ def test_a_healthy_domain_has_nothing_to_mend() -> None:
 
 ROWS = {
     "a domain that does not exist": (
-        "mx-records", replace(HEALTHY, told=Told.NXDOMAIN, **NOTHING),  # type: ignore[arg-type]
+        "mx-records", replace(HEALTHY, told=DnsStatus.NXDOMAIN, **NOTHING),  # type: ignore[arg-type]
         Grade.FAIL, "does not exist",
     ),
     "a domain without MX": (
-        "mx-records", replace(HEALTHY, told=Told.ABSENT, **NOTHING),  # type: ignore[arg-type]
+        "mx-records", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),  # type: ignore[arg-type]
         Grade.FAIL, "no MX record",
     ),
     "DNS that does not answer": (
         "mx-records",
-        replace(HEALTHY, told=Told.FAILED, detail="Timeout", **NOTHING),  # type: ignore[arg-type]
+        replace(HEALTHY, told=DnsStatus.FAILED, detail="Timeout", **NOTHING),  # type: ignore[arg-type]
         Grade.UNKNOWN, "Timeout",
     ),
     "without MX there is no null MX": (
-        "mx-null", replace(HEALTHY, told=Told.ABSENT, **NOTHING),  # type: ignore[arg-type]
+        "mx-null", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),  # type: ignore[arg-type]
         Grade.SKIPPED, "no MX record",
     ),
     "a null MX": ("mx-null", mx(NULL, backups=()), Grade.FAIL, "no mail at all"),
@@ -167,15 +172,15 @@ ROWS = {
         "mx-literal", second(host="198.51.100.1.example.net"), Grade.OK, "a name",
     ),
     "a host without address": (
-        "mx-address", second(addresses=(), told=Told.NXDOMAIN),
+        "mx-address", second(addresses=(), told=DnsStatus.NXDOMAIN),
         Grade.FAIL, "no address",
     ),
     "a host about which DNS does not answer": (
-        "mx-address", second(addresses=(), told=Told.FAILED),
+        "mx-address", second(addresses=(), told=DnsStatus.FAILED),
         Grade.UNKNOWN, "DNS does not answer",
     ),
     "a host of which half is known": (
-        "mx-address", second(addresses=("198.51.100.1",), told=Told.FAILED),
+        "mx-address", second(addresses=("198.51.100.1",), told=DnsStatus.FAILED),
         Grade.OK, "198.51.100.1",
     ),
     "a host with IPv6 alone": (
@@ -232,7 +237,7 @@ ROWS = {
 @pytest.mark.parametrize(
     ("check", "domain", "grade", "words"), ROWS.values(), ids=list(ROWS)
 )
-def test_a_row(check: str, domain: Domain, grade: Grade, words: str) -> None:
+def test_a_row(check: str, domain: DomainFacts, grade: Grade, words: str) -> None:
     """The verdict, the words, and a remedy exactly where there is something to mend."""
     finding = worst(domain, check)
     assert (finding.grade, words in finding.found) == (grade, True), finding

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.mail.content import (
-    Held,
+    HeldContent,
     crlf,
     dot_stuff,
     message_id_of,
@@ -137,10 +137,10 @@ def test_the_message_id_is_read_from_the_header(head: bytes, expected: str) -> N
 
 def test_a_held_content_is_one_piece() -> None:
     """It may be asked for again; an empty one has no piece."""
-    held = Held(b"x\r\n")
+    held = HeldContent(b"x\r\n")
     assert held.data == b"x\r\n"
     assert list(held.chunks()) == list(held.chunks()) == [b"x\r\n"]
-    assert list(Held(b"").chunks()) == []
+    assert list(HeldContent(b"").chunks()) == []
 
 
 @given(TEXT, CUTS)

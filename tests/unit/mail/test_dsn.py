@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drainer.mail.dsn.build import MAX_CONTENT_BYTES, MAX_HEADER_BYTES, build
-from drainer.mail.dsn.model import Action, CannotTell, Fate, Report, mta_of
+from drainer.mail.dsn.model import CannotReport, Dsn, DsnAction, RecipientStatus, mta_of
 from drainer.mail.dsn.text import reason_of
 from drainer.mail.envelope import AddressError, Envelope, Recipient
 from drainer.mail.list_markers import marks_of
@@ -29,13 +29,13 @@ HEAD: Final = (
 )
 CONTENT: Final = HEAD + b"\r\nHello Anna.\r\n"
 REPLY: Final = "550 5.1.1 <anna@primary.example>: User unknown"
-ANNA: Final = Fate(
+ANNA: Final = RecipientStatus(
     recipient=Recipient(forward_path="anna@primary.example"),
     status="5.1.1",
     reply=REPLY,
     last_attempt=AT,
 )
-REPORT: Final = Report(
+REPORT: Final = Dsn(
     envelope=Envelope(reverse_path="Bob+x@sender.example"),
     fates=(ANNA,),
     hostname="mx2.example",
@@ -202,17 +202,17 @@ def test_without_a_reply_there_is_no_remote_mta() -> None:
 @pytest.mark.parametrize(
     ("action", "given", "status"),
     [
-        (Action.FAILED, "", "5.0.0"),
-        (Action.FAILED, "2.1.5", "5.0.0"),
-        (Action.FAILED, "5.1.1\r\nX: y", "5.0.0"),
-        (Action.FAILED, "4.4.7", "4.4.7"),
-        (Action.DELAYED, "4.2.2", "4.2.2"),
-        (Action.DELAYED, "5.2.2", "4.0.0"),
-        (Action.RELAYED, "", "2.0.0"),
+        (DsnAction.FAILED, "", "5.0.0"),
+        (DsnAction.FAILED, "2.1.5", "5.0.0"),
+        (DsnAction.FAILED, "5.1.1\r\nX: y", "5.0.0"),
+        (DsnAction.FAILED, "4.4.7", "4.4.7"),
+        (DsnAction.DELAYED, "4.2.2", "4.2.2"),
+        (DsnAction.DELAYED, "5.2.2", "4.0.0"),
+        (DsnAction.RELAYED, "", "2.0.0"),
     ],
 )
 def test_the_class_of_the_status_fits_the_action(
-    action: Action, given: str, status: str
+    action: DsnAction, given: str, status: str
 ) -> None:
     """RFC 3464 2.3.4."""
     fate = replace(ANNA, status=given)
@@ -223,12 +223,12 @@ def test_the_class_of_the_status_fits_the_action(
 @pytest.mark.parametrize(
     ("action", "subject", "words"),
     [
-        (Action.FAILED, "could not be delivered", "could not be delivered, because"),
-        (Action.DELAYED, "not been delivered yet", "need not send it again"),
-        (Action.RELAYED, "was passed on", "does not confirm deliveries."),
+        (DsnAction.FAILED, "could not be delivered", "could not be delivered, because"),
+        (DsnAction.DELAYED, "not been delivered yet", "need not send it again"),
+        (DsnAction.RELAYED, "was passed on", "does not confirm deliveries."),
     ],
 )
-def test_three_kinds_of_report(action: Action, subject: str, words: str) -> None:
+def test_three_kinds_of_report(action: DsnAction, subject: str, words: str) -> None:
     """From the same builder; only delayed ones say until when."""
     until = datetime(2026, 11, 28, tzinfo=UTC)
     data = build(replace(REPORT, action=action, retry_until=until))
@@ -236,7 +236,7 @@ def test_three_kinds_of_report(action: Action, subject: str, words: str) -> None
     assert words in " ".join(text_of(data).split())
     recipient = groups_of(data)[1]
     assert recipient["Action"] == action
-    assert ("Will-Retry-Until" in recipient) is (action is Action.DELAYED)
+    assert ("Will-Retry-Until" in recipient) is (action is DsnAction.DELAYED)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def bounces(data: bytes) -> tuple[set[bytes], set[bytes]]:
 def test_a_list_manager_finds_the_recipients() -> None:
     """flufl.bounce is Mailman's."""
     assert bounces(build(REPORT)) == (set(), {b"anna@primary.example"})
-    delayed = replace(REPORT, action=Action.DELAYED)
+    delayed = replace(REPORT, action=DsnAction.DELAYED)
     assert bounces(build(delayed)) == ({b"anna@primary.example"}, set())
 
 
@@ -304,7 +304,7 @@ def test_notify_never_is_not_listed() -> None:
         ANNA, recipient=Recipient(forward_path="hidden@x.example", notify=("NEVER",))
     )
     assert b"hidden" not in build(replace(REPORT, fates=(ANNA, silent)))
-    with pytest.raises(CannotTell):
+    with pytest.raises(CannotReport):
         build(replace(REPORT, fates=(silent,)))
 
 
@@ -318,7 +318,7 @@ def test_nobody_is_told_at_a_bad_address(sender: str) -> None:
 # ---- the original
 
 
-def full(content: bytes, **fields: Any) -> Report:
+def full(content: bytes, **fields: Any) -> Dsn:
     """Return a report of a message that was sent with RET=FULL."""
     envelope = replace(REPORT.envelope, ret="FULL")
     return replace(REPORT, envelope=envelope, head=content, content=content, **fields)
@@ -348,7 +348,7 @@ def test_the_whole_comes_back_on_request() -> None:
 
 def test_only_failures_bring_the_whole_back() -> None:
     """RFC 3461 4.3."""
-    for action in (Action.DELAYED, Action.RELAYED):
+    for action in (DsnAction.DELAYED, DsnAction.RELAYED):
         assert kind_of(build(full(CONTENT, action=action))) == "text/rfc822-headers"
 
 
@@ -493,7 +493,7 @@ def test_the_internationalised_form() -> None:
 def test_a_sender_in_utf8_cannot_be_told_without_smtputf8() -> None:
     """RFC 6533: it goes to the quarantine."""
     envelope = Envelope(reverse_path="b\u00e4r@sender.example", smtputf8=True)
-    with pytest.raises(CannotTell, match="SMTPUTF8"):
+    with pytest.raises(CannotReport, match="SMTPUTF8"):
         build(replace(REPORT, envelope=envelope))
 
 
@@ -520,7 +520,7 @@ HOSTILE: Final = (
 )
 
 
-def places(text: str) -> Iterator[Report]:
+def places(text: str) -> Iterator[Dsn]:
     """Yield the report with a text in each place that is copied."""
     yield replace(REPORT, hostname=text)
     yield replace(REPORT, primary=text)
@@ -544,7 +544,7 @@ def places(text: str) -> Iterator[Report]:
     yield full(HEAD + b"\r\n" + raw + b"\r\n")
 
 
-def check(report: Report) -> None:
+def check(report: Dsn) -> None:
     """Header, parts and fields must be those that we write, whatever is copied."""
     data = build(report)
     message = parsed(data)

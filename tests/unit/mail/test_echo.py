@@ -5,20 +5,20 @@ from collections.abc import Iterator
 import pytest
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import Held
-from drainer.mail.echo import CLIENT, MAX_HEAD, TEXT, Sent, mask, unechoed
+from drainer.mail.content import HeldContent
+from drainer.mail.echo import CLIENT, MAX_HEAD, TEXT, SentData, mask, unechoed
 from drainer.mail.envelope import Client, Envelope, Recipient
-from drainer.mail.message import Content, Message, Spooled
+from drainer.mail.message import Content, Message, SpooledMessage
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.normalize import words_of
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.delivery import Claimed, Job
-from drainer.smtp.transaction import Work
+from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
+from drainer.smtp.transaction import Transaction
 from tests.support.scenarios.settlements import NOW
 
 PATH = '"authentication required 1"@example.org'
-SENT = Sent(
+SENT = SentData(
     addresses=("rbl@evil.example", PATH, '"a \\"b\\" relay denied"@example.org'),
     client=("203.0.113.9", "listed.evil.example"),
     texts=("envelope-throttled",),
@@ -73,7 +73,7 @@ def test_what_was_sent_is_masked_however_it_is_quoted(text: str) -> None:
 )
 def test_the_servers_own_words_stay(text: str) -> None:
     """Those are what rules look at."""
-    sent = Sent(
+    sent = SentData(
         addresses=("rbl@evil.example", "20301132@example.org"),
         head=b"Received: from [203.0.113.25] by mx\r\n\r\n",
     )
@@ -91,7 +91,7 @@ def test_the_servers_own_words_stay(text: str) -> None:
 )
 def test_the_client_that_we_name_is_recognised(text: str, expected: str) -> None:
     """With XCLIENT a list of hosts is about that one, and not about us."""
-    sent = Sent(client=("203.0.113.9", "listed.evil.example", "mail"))
+    sent = SentData(client=("203.0.113.9", "listed.evil.example", "mail"))
     assert mask(text, sent) == expected
     listed = parse_reply(b"554 5.7.1 Client host [203.0.113.9] blocked using bl.test")
     assert classify(listed, Stage.RCPT).verdict is Verdict.STOP
@@ -119,17 +119,17 @@ def test_a_header_that_is_quoted_is_masked(head: bytes) -> None:
     """Also decoded, and names of attachments in the beginning of the body."""
     words = "rbl" if b"rbl" in head else "authentication required"
     reply = parse_reply(f"554 5.7.1 '{words}' is refused".encode())
-    assert unechoed(reply, Sent(head=head)).text == f"'{TEXT}' is refused"
+    assert unechoed(reply, SentData(head=head)).text == f"'{TEXT}' is refused"
 
 
 def test_a_code_that_the_address_forges_is_not_believed() -> None:
     """A server that starts its text with the address gives it no enhanced code."""
     reply = parse_reply(b"550 5.7.8 x@example.org: unknown")
     assert classify(reply, Stage.RCPT).verdict is Verdict.STOP
-    sent = Sent(addresses=('"5.7.8 x"@example.org',))
+    sent = SentData(addresses=('"5.7.8 x"@example.org',))
     found = classify(reply, Stage.RCPT, sent=lambda: sent)
     assert found.verdict is Verdict.BOUNCE
-    other = Sent(addresses=("15.7.8@example.org",))
+    other = SentData(addresses=("15.7.8@example.org",))
     assert classify(reply, Stage.RCPT, sent=lambda: other).verdict is Verdict.STOP
 
 
@@ -137,7 +137,9 @@ def test_masking_never_makes_it_worse() -> None:
     """What is sent may also hide the words that keep a rule from applying."""
     reply = parse_reply(b"550 5.7.1 SPF: mail is not authenticated, required")
     plain = classify(reply, Stage.RCPT)
-    found = classify(reply, Stage.RCPT, sent=lambda: Sent(addresses=("spf@x.example",)))
+    found = classify(
+        reply, Stage.RCPT, sent=lambda: SentData(addresses=("spf@x.example",))
+    )
     assert plain.verdict is Verdict.HOLD
     assert found.verdict is not Verdict.STOP
 
@@ -171,7 +173,7 @@ def test_what_is_between_angles_is_never_looked_at(text: str, words: str) -> Non
 
 def test_it_is_quick_whatever_is_sent_and_replied() -> None:
     """Both are capped, and the time is linear: no operation is repeated per word."""
-    sent = Sent(
+    sent = SentData(
         addresses=tuple(f"user{n}@example.org" for n in range(2000)),
         texts=("a " * 100_000,),
         head=(b"X: " + b"a% " * 300 + b"\r\n") * 1000,
@@ -183,7 +185,7 @@ def test_it_is_quick_whatever_is_sent_and_replied() -> None:
 # ---- what a transaction has sent
 
 
-def work(content: Content, *, address: str = "203.0.113.9") -> Work:
+def work(content: Content, *, address: str = "203.0.113.9") -> Transaction:
     """Return the transaction of a message from a client."""
     message = Message(
         identity="0" * 32,
@@ -198,10 +200,10 @@ def work(content: Content, *, address: str = "203.0.113.9") -> Work:
         message_id="<m@x>",
     )
     to = Recipient(forward_path="b@example.org", orcpt="rfc822;c@example.org")
-    claimed = (Claimed(n=0, recipient=to),)
-    return Work(
-        job=Job(message=message, seq=1, claimed=claimed),
-        spooled=Spooled(message=message, content=content),
+    claimed = (ClaimedRecipient(n=0, recipient=to),)
+    return Transaction(
+        job=Delivery(message=message, seq=1, claimed=claimed),
+        spooled=SpooledMessage(message=message, content=content),
         facts=None,  # type: ignore[arg-type]
     )
 
@@ -218,7 +220,7 @@ class Gone:
 
 def test_a_transaction_knows_what_it_sent() -> None:
     """Envelope and client at RCPT; the beginning of the content from DATA on."""
-    one = work(Held(b"x" * 2 * MAX_HEAD))
+    one = work(HeldContent(b"x" * 2 * MAX_HEAD))
     sent = one.sent(Stage.RCPT)
     assert {"a@evil.example", "b@example.org", "c@example.org"} <= set(sent.addresses)
     assert sent.client == ("203.0.113.9", "c.evil.example", "h.evil.example")
@@ -231,6 +233,6 @@ def test_a_transaction_knows_what_it_sent() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "", "unknown"])
 def test_a_client_of_our_own_network_may_be_us(address: str) -> None:
     """A refusal of its address is one of ours."""
-    sent = work(Held(b""), address=address).sent(Stage.RCPT)
+    sent = work(HeldContent(b""), address=address).sent(Stage.RCPT)
     assert sent.client == ()
     assert "h.evil.example" in sent.texts

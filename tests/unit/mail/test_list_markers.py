@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.mail.list_markers import Marks, marks_of
+from drainer.mail.list_markers import ListMarkers, marks_of
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ from drainer.mail.list_markers import Marks, marks_of
 )  # fmt: skip
 def test_marks(head: bytes, marks: dict[str, Any]) -> None:
     """One field each, folded or commented as mail is."""
-    assert marks_of(head + b"\r\n") == Marks(**marks)
-    assert marks_of(head.replace(b"\r\n", b"\n") + b"\n") == Marks(**marks)
+    assert marks_of(head + b"\r\n") == ListMarkers(**marks)
+    assert marks_of(head.replace(b"\r\n", b"\n") + b"\n") == ListMarkers(**marks)
 
 
 @given(st.binary(max_size=200))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from drainer.mail.envelope import Envelope, Recipient
-from drainer.mail.message import Facts, Message
+from drainer.mail.message import ContentFacts, Message
 from drainer.smtp.commands import (
     mail_command,
     misfit,
@@ -35,7 +35,7 @@ def message(**envelope: Any) -> Message:
     )
 
 
-def facts(**known: Any) -> Facts:
+def facts(**known: Any) -> ContentFacts:
     """Return the facts of a content."""
     usual: dict[str, Any] = {
         "size_bytes": 100,
@@ -45,10 +45,12 @@ def facts(**known: Any) -> Facts:
         "bare_newlines": 0,
         "hops": 1,
     }
-    return Facts(**(usual | known))
+    return ContentFacts(**(usual | known))
 
 
-def mail(peer: Mapping[str, str], known: Facts | None = None, **envelope: Any) -> str:
+def mail(
+    peer: Mapping[str, str], known: ContentFacts | None = None, **envelope: Any
+) -> str:
     """Return the MAIL command for a message."""
     made = message(**envelope)
     return mail_command(made, known or facts(), made.envelope.recipients, peer).decode()
@@ -200,7 +202,9 @@ def test_rcpt_carries_what_is_recorded_and_offered(
 # ---- what the primary cannot take
 
 
-def problem(peer: Mapping[str, str], known: Facts, **envelope: Any) -> str | None:
+def problem(
+    peer: Mapping[str, str], known: ContentFacts, **envelope: Any
+) -> str | None:
     """Return the code of the misfit."""
     made = message(**envelope)
     found = misfit(made, known, made.envelope.recipients, peer)

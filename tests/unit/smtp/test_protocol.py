@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.mail.reply import Reply
-from drainer.smtp.protocol import MAX_WAITING_BYTES, Wire
+from drainer.smtp.protocol import MAX_WAITING_BYTES, SmtpProtocol
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def fed(loop: asyncio.AbstractEventLoop, pieces: list[bytes]) -> list[Reply]:
     """Return what is read of these pieces, in a loop that does not run."""
-    wire = Wire(loop)
+    wire = SmtpProtocol(loop)
     for piece in pieces:
         if wire.lost is None:
             wire.data_received(piece)
@@ -49,7 +49,7 @@ def test_replies_that_nobody_reads_have_a_bound(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     """A peer that never stops is given up before it fills the memory."""
-    wire = Wire(loop)
+    wire = SmtpProtocol(loop)
     piece = b"250 ok\r\n" * 10_000
     fed_bytes = 0
     while wire.lost is None:
@@ -61,7 +61,7 @@ def test_replies_that_nobody_reads_have_a_bound(
 
 def test_replies_that_are_read_make_room(loop: asyncio.AbstractEventLoop) -> None:
     """The bound is on what waits, not on the connection."""
-    wire = Wire(loop)
+    wire = SmtpProtocol(loop)
     for _ in range(MAX_WAITING_BYTES // 300 * 2 // 10_000):
         wire.data_received(b"250 ok\r\n" * 10_000)
         while wire.has_reply:

@@ -12,7 +12,7 @@ from drainer.mail.message import Message
 from drainer.mail.reply import Reply
 from drainer.mail.xtext import from_xtext
 from drainer.smtp.route import Login, Route
-from drainer.smtp.xclient import MAX_COMMAND_BYTES, Introduction, narrowed
+from drainer.smtp.xclient import MAX_COMMAND_BYTES, ClientIntroduction, narrowed
 from tests.unit.smtp.test_commands import message
 
 ALL = {"xclient": "NAME ADDR PROTO HELO", "xforward": "NAME ADDR IDENT SOURCE HELO"}
@@ -20,10 +20,10 @@ CLIENT = Client(address="192.0.2.7", name="mail.example.com", helo="mail.example
 ROUTE = Route(host="mx", helo="backup.example")
 
 
-def speaking(mode: str, offered: dict[str, str] | None = None) -> Introduction:
+def speaking(mode: str, offered: dict[str, str] | None = None) -> ClientIntroduction:
     """Return what is agreed upon with a primary that offers all, or this."""
     route = replace(ROUTE, forward_client=mode)
-    return Introduction.on(route, ALL if offered is None else offered)
+    return ClientIntroduction.on(route, ALL if offered is None else offered)
 
 
 def of(client: Client, **fields: Any) -> Message:
@@ -55,7 +55,7 @@ def test_auto_keeps_a_login() -> None:
     """XCLIENT would end it."""
     login = Login(username="u", password="p")  # noqa: S106
     route = replace(ROUTE, forward_client="auto", login=login)
-    assert Introduction.on(route, ALL).kind == "xforward"
+    assert ClientIntroduction.on(route, ALL).kind == "xforward"
 
 
 COMMANDS: dict[str, tuple[Client, bytes]] = {

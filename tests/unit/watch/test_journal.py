@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from drainer.delivery.console import Voice
-from drainer.policy.watch.machine import Watch
-from drainer.watch.journal import Chronicle
+from drainer.policy.watch.machine import WatchStatus
+from drainer.watch.journal import Journal
 from drainer.watch.systemd import Notifier
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -22,9 +22,9 @@ def test_a_peers_words_reach_neither_terminal_nor_service_manager_as_they_are(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.bind(name)
         link.settimeout(5)
-        chronicle = Chronicle("mx:25", voice, Notifier({"NOTIFY_SOCKET": name}))
+        chronicle = Journal("mx:25", voice, Notifier({"NOTIFY_SOCKET": name}))
         why = "banner: 554 \x1b[31mgo\r\nREADY=1\x00 " + "x" * 5000
-        chronicle.moved(None, Watch(since=NOW, why=why), "")
+        chronicle.moved(None, WatchStatus(since=NOW, why=why), "")
         status = link.recv(10_000).decode()
     for text in (said[0], status):
         assert text.isprintable()
@@ -35,7 +35,7 @@ def test_a_peers_words_reach_neither_terminal_nor_service_manager_as_they_are(
 def test_the_same_complaint_is_told_once_until_all_was_well() -> None:
     """Else a journal would fill while a primary is down."""
     said: list[str] = []
-    chronicle = Chronicle("mx:25", Voice(said.append, said.append), Notifier({}))
+    chronicle = Journal("mx:25", Voice(said.append, said.append), Notifier({}))
     for text in ("no route", "no route", "refused", "", "refused", "", ""):
         chronicle.complain(text)
     assert said == ["no route", "refused", "refused"]

@@ -164,7 +164,7 @@ function showPrimary(watch, ledger) {
     put(`${name}-ms`, words.milliseconds(watch.latency[`${name}_ms`]));
   }
   const { state, reply, reason, until } = watch.breaker;
-  const breaker = [BOUNCE_RULES[state] ?? state, reason, until && `tried again ${words.until(until)}`];
+  const breaker = [BREAKER[state] ?? state, reason, until && `tried again ${words.until(until)}`];
   put("breaker", breaker.filter(Boolean).join("; "));
   $("breaker").dataset.tone = { closed: "flow", open: "bad" }[state] ?? "wait";
   $("breaker-reply").hidden = !reply;

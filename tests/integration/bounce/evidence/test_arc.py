@@ -8,12 +8,12 @@ import dkim as dkimpy
 import pytest
 
 from drainer.bounce.evidence import arc
-from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.gather import gather
-from drainer.bounce.evidence.settings import Question, Settings
+from drainer.bounce.evidence.settings import EvidenceSettings, SenderQuestion
 from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import judge
-from drainer.policy.bounce.facts import Chain, Strength, Trust
+from drainer.policy.bounce.facts import Chain, Strength, TrustSettings
 from tests.integration.bounce.evidence.test_dkim import KEY, MESSAGE, NOW, PUBLIC
 from tests.support.dns.zones import SERVFAIL, Zone, serving
 
@@ -25,7 +25,7 @@ SAW: Final = (
 
 
 @pytest.fixture(scope="module")
-def dns() -> Iterator[Dns]:
+def dns() -> Iterator[Resolver]:
     """Ask a server that has the keys of two forwarders."""
     zone = Zone()
     for domain in (FIRST, SECOND):
@@ -33,7 +33,7 @@ def dns() -> Iterator[Dns]:
     zone.add(f"weak._domainkey.{FIRST}", "TXT", PUBLIC.replace(";", "; t=y;", 1))
     zone.add(f"test._domainkey.{SICK}", SERVFAIL)
     with serving(zone) as servers:
-        yield Dns(servers)
+        yield Resolver(servers)
 
 
 def sealed(
@@ -48,13 +48,13 @@ def sealed(
     return b"".join(fields) + message
 
 
-def look(dns: Dns, message: bytes, sealers: frozenset[str] = BOTH) -> Chain:
+def look(dns: Resolver, message: bytes, sealers: frozenset[str] = BOTH) -> Chain:
     """Look at a chain as of now."""
     dns.begin()
     return arc.look(dns, message, sealers=sealers, arrived=NOW + timedelta(minutes=5))
 
 
-def test_what_the_first_of_the_believed_saw_counts(dns: Dns) -> None:
+def test_what_the_first_of_the_believed_saw_counts(dns: Resolver) -> None:
     """Through a second one, that saw other things; RFC 8617 5.2."""
     chain = look(dns, sealed(sealed(MESSAGE), SECOND, "arc=pass; spf=fail"))
     assert [(c.method, c.domain) for c in chain.claims] == [
@@ -91,7 +91,7 @@ TWICE = "arc=pass; spf=pass smtp.mailfrom=bob@sender.example"
     ],
 )
 def test_what_is_no_chain_says_nothing(
-    dns: Dns, message: bytes, sealers: frozenset[str], words: str
+    dns: Resolver, message: bytes, sealers: frozenset[str], words: str
 ) -> None:
     """Neither a broken one, nor one of somebody that the operator does not name."""
     chain = look(dns, message, sealers)
@@ -100,14 +100,14 @@ def test_what_is_no_chain_says_nothing(
     assert words in chain.detail
 
 
-def test_an_open_end_of_the_body_breaks_it(dns: Dns) -> None:
+def test_an_open_end_of_the_body_breaks_it(dns: Resolver) -> None:
     """As for DKIM: whoever comes later may add what he likes (l=)."""
     message = sealed(MESSAGE).replace(b"ARC-Message-Signature: i=1;",
                                       b"ARC-Message-Signature: i=1; l=2;")  # fmt: skip
     assert "l= leaves the end" in look(dns, message).detail
 
 
-def test_silent_dns_decides_later(dns: Dns) -> None:
+def test_silent_dns_decides_later(dns: Resolver) -> None:
     """A key that nobody could be asked for is no absent one."""
     chain = look(dns, sealed(MESSAGE, SICK), frozenset({SICK}))
     assert chain.later
@@ -125,16 +125,18 @@ def test_silent_dns_decides_later(dns: Dns) -> None:
     ],
 )
 def test_a_chain_is_off_by_default_and_proves_nobody_by_itself(
-    dns: Dns, sealers: tuple[str, ...], saw: str, strength: Strength
+    dns: Resolver, sealers: tuple[str, ...], saw: str, strength: Strength
 ) -> None:
     """Whatever it says: anybody can send a sealed message again, in another's name."""
-    question = Question(
+    question = SenderQuestion(
         reverse_path="bob@sender.example",
         arrived=datetime.now(UTC),
         content=sealed(MESSAGE, saw=saw),
     )
-    facts = gather(dns, Settings(sealers=frozenset(sealers)), question)
-    evidence = judge(facts, Recipient(forward_path="x@primary.example"), Trust())
+    facts = gather(dns, EvidenceSettings(sealers=frozenset(sealers)), question)
+    evidence = judge(
+        facts, Recipient(forward_path="x@primary.example"), TrustSettings()
+    )
     assert evidence.strength is strength, evidence.words
     if not sealers:
         assert evidence["V7"].found == "[bounce] arc_sealers names nobody"

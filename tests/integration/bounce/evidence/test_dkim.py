@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.bounce.evidence import dkim, dkim_sign
-from drainer.bounce.evidence.dns import Dns
-from drainer.bounce.evidence.settings import Servers
+from drainer.bounce.evidence.dns import Resolver
+from drainer.bounce.evidence.settings import DnsServers
 from drainer.errors import UsageError
-from drainer.policy.bounce.facts import Signature, Strength
+from drainer.policy.bounce.facts import DkimSignature, Strength
 from tests.support.dns.zones import SERVFAIL, Zone, serving
 from tests.support.paths import DATA
 
@@ -54,7 +54,7 @@ MESSAGE: Final = (
 
 
 @pytest.fixture(scope="module")
-def dns() -> Iterator[Dns]:
+def dns() -> Iterator[Resolver]:
     """Ask a server that has every key of this module."""
     zone = Zone()
     for name, record in KEYS.items():
@@ -63,7 +63,7 @@ def dns() -> Iterator[Dns]:
     zone.add("two._domainkey.sender.example", "TXT", PUBLIC.replace("g=*;", ""))
     zone.add("sick._domainkey.sender.example", SERVFAIL)
     with serving(zone) as servers:
-        yield Dns(servers)
+        yield Resolver(servers)
 
 
 def sign(
@@ -89,13 +89,17 @@ def sign(
 
 
 def look(
-    dns: Dns, message: bytes, *, owner: str = "sender.example", arrived: datetime = NOW
-) -> tuple[Signature, ...]:
+    dns: Resolver,
+    message: bytes,
+    *,
+    owner: str = "sender.example",
+    arrived: datetime = NOW,
+) -> tuple[DkimSignature, ...]:
     """Return the signatures, those of the owner verified."""
     return dkim.check(dns, message, organisation=owner, arrived=arrived)
 
 
-def one(dns: Dns, message: bytes, **more: Any) -> Signature:
+def one(dns: Resolver, message: bytes, **more: Any) -> DkimSignature:
     """Return the only signature."""
     (found,) = look(dns, message, **more)
     return found
@@ -113,7 +117,7 @@ def one(dns: Dns, message: bytes, **more: Any) -> Signature:
         ("ed25519test2.msg", "test.ex", 1),
     ],
 )
-def test_known_messages(dns: Dns, name: str, owner: str, count: int) -> None:
+def test_known_messages(dns: Resolver, name: str, owner: str, count: int) -> None:
     """RFC 8463 appendix A, and the samples of dkimpy, Exim's among them."""
     message = (SAMPLES / name).read_bytes()
     message = message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
@@ -127,7 +131,7 @@ def test_known_messages(dns: Dns, name: str, owner: str, count: int) -> None:
     [("test", KEY, b"rsa-sha256"), ("ed", ED25519, b"ed25519-sha256")],
 )
 def test_a_signature_verifies(
-    dns: Dns, body: bytes, selector: str, key: bytes, algorithm: bytes
+    dns: Resolver, body: bytes, selector: str, key: bytes, algorithm: bytes
 ) -> None:
     """With both algorithms and canonical forms; one changed octet breaks it."""
     message = sign(selector=selector, key=key, body=body, signature_algorithm=algorithm)
@@ -144,7 +148,7 @@ def with_tag(message: bytes, tag: bytes) -> bytes:
     return message.replace(b"v=1;", b"v=1; " + tag + b";", 1)
 
 
-def test_a_signature_with_l_proves_nothing(dns: Dns) -> None:
+def test_a_signature_with_l_proves_nothing(dns: Resolver) -> None:
     """Anything could be appended to the body."""
     message = sign(length=True)
     key = PUBLIC.encode()
@@ -154,7 +158,7 @@ def test_a_signature_with_l_proves_nothing(dns: Dns) -> None:
     assert "l=" in found.detail
 
 
-def test_rsa_sha1_proves_nothing(dns: Dns) -> None:
+def test_rsa_sha1_proves_nothing(dns: Resolver) -> None:
     """RFC 8301 3.1 forbids it."""
     message = sign(signature_algorithm=b"rsa-sha1")
     key = PUBLIC.encode()
@@ -180,7 +184,7 @@ def test_rsa_sha1_proves_nothing(dns: Dns) -> None:
     ],
 )
 def test_a_key_that_proves_nothing(
-    dns: Dns,
+    dns: Resolver,
     selector: str,
     words: str,
     refused: bool,  # noqa: FBT001
@@ -191,7 +195,7 @@ def test_a_key_that_proves_nothing(
     assert words in found.detail
 
 
-def test_a_strict_key_allows_no_subdomain(dns: Dns) -> None:
+def test_a_strict_key_allows_no_subdomain(dns: Resolver) -> None:
     """t=s: i= must be of exactly d=."""
     exact = sign(selector="strict", identity=b"bob@sender.example")
     below = sign(selector="strict", identity=b"bob@sub.sender.example")
@@ -210,12 +214,12 @@ def test_a_short_rsa_key_proves_nothing(tmp_path: Path) -> None:
     public = "".join(lines.splitlines()[1:-1])
     zone = Zone().add("short._domainkey.sender.example", "TXT", f"v=DKIM1; p={public}")
     with serving(zone) as servers:
-        found = one(Dns(servers), sign(selector="short", key=private.read_bytes()))
+        found = one(Resolver(servers), sign(selector="short", key=private.read_bytes()))
     assert (found.state, found.refused) == (Strength.NOT, True), found
     assert "too small" in found.detail
 
 
-def test_a_signature_must_cover_from(dns: Dns) -> None:
+def test_a_signature_must_cover_from(dns: Resolver) -> None:
     """RFC 6376 5.4."""
     message = (
         sign().replace(b"h=from : to", b"h=date : to", 1).replace(b": from;", b";")
@@ -225,7 +229,7 @@ def test_a_signature_must_cover_from(dns: Dns) -> None:
     assert (found.state, found.refused) == (Strength.NOT, True)
 
 
-def test_a_second_from_breaks_the_signature(dns: Dns) -> None:
+def test_a_second_from_breaks_the_signature(dns: Resolver) -> None:
     """Even one that the signer did not guard against."""
     message = b"From: eve@sender.example\r\n" + sign(headers=(b"from", b"to"))
     assert one(dns, message).state is Strength.NOT
@@ -234,7 +238,7 @@ def test_a_second_from_breaks_the_signature(dns: Dns) -> None:
 # ---- time
 
 
-def test_an_expiry_counts_as_of_reception(dns: Dns) -> None:
+def test_an_expiry_counts_as_of_reception(dns: Resolver) -> None:
     """The message lay in the spool for longer than its signature lasts."""
     made = int(time.time())
     field = sign()
@@ -261,7 +265,7 @@ def resigned_with_expiry(expiry: int) -> bytes:
     return bytes(field) + MESSAGE
 
 
-def test_a_signature_that_expired_in_the_spool_is_valid(dns: Dns) -> None:
+def test_a_signature_that_expired_in_the_spool_is_valid(dns: Resolver) -> None:
     """Dkimpy by itself judges x= by today's clock."""
     expiry = int(time.time()) + 3600
     message = resigned_with_expiry(expiry)
@@ -271,7 +275,7 @@ def test_a_signature_that_expired_in_the_spool_is_valid(dns: Dns) -> None:
 
 
 @pytest.mark.parametrize("tag", [b"x=never", b"x=" + b"9" * 5000, b"x=-1"])
-def test_an_odd_time_is_no_time(dns: Dns, tag: bytes) -> None:
+def test_an_odd_time_is_no_time(dns: Resolver, tag: bytes) -> None:
     """Python refuses to read a number of 5000 digits."""
     assert one(dns, with_tag(sign(), tag)).state is Strength.NOT
 
@@ -279,7 +283,7 @@ def test_an_odd_time_is_no_time(dns: Dns, tag: bytes) -> None:
 # ---- which signatures are looked at
 
 
-def test_a_signature_below_others_is_found(dns: Dns) -> None:
+def test_a_signature_below_others_is_found(dns: Resolver) -> None:
     """Dkimpy's verify() reads but the topmost."""
     broken = sign().replace(b"b=", b"b=BBBB", 1).partition(b"From: Bob")[0]
     foreign = broken.replace(b"sender.example", b"other.example")
@@ -290,7 +294,7 @@ def test_a_signature_below_others_is_found(dns: Dns) -> None:
     ]  # fmt: skip
 
 
-def test_many_signatures_cost_little(dns: Dns) -> None:
+def test_many_signatures_cost_little(dns: Resolver) -> None:
     """Only some of the sender's are verified, and only some are listed."""
     field = sign().partition(b"From: Bob")[0].replace(b"b=", b"b=BBBB", 1)
     found = look(dns, field * 200 + MESSAGE)
@@ -298,7 +302,7 @@ def test_many_signatures_cost_little(dns: Dns) -> None:
     assert "more than" in found[-1].detail
 
 
-def test_lookalikes_are_not_aligned(dns: Dns) -> None:
+def test_lookalikes_are_not_aligned(dns: Resolver) -> None:
     """victim.com-evil.org is no subdomain of victim.com, nor the other way round."""
     message = sign().replace(b"d=sender.example", b"d=sender.example-evil.example")
     found = one(dns, message)
@@ -309,14 +313,14 @@ def test_lookalikes_are_not_aligned(dns: Dns) -> None:
 # ---- whom it names
 
 
-def test_the_signed_addressees_are_told(dns: Dns) -> None:
+def test_the_signed_addressees_are_told(dns: Resolver) -> None:
     """In lower case, of To and Cc."""
     names = {"anna@primary.example", "carl@primary.example"}
     assert one(dns, sign()).addressees == names
     assert one(dns, sign(headers=(b"from",))).addressees == frozenset()
 
 
-def test_a_to_field_put_on_top_names_nobody(dns: Dns) -> None:
+def test_a_to_field_put_on_top_names_nobody(dns: Resolver) -> None:
     """Who replays a message may add one, and the signature stays valid."""
     message = b"To: victim@primary.example\r\n" + sign()
     found = one(dns, message)
@@ -327,7 +331,7 @@ def test_a_to_field_put_on_top_names_nobody(dns: Dns) -> None:
 # ---- DNS
 
 
-def test_dns_trouble_is_no_bad_signature(dns: Dns) -> None:
+def test_dns_trouble_is_no_bad_signature(dns: Resolver) -> None:
     """It is asked again later."""
     found = one(dns, sign(selector="sick"))
     assert found.state is Strength.LATER
@@ -345,9 +349,11 @@ def test_dns_trouble_is_no_bad_signature(dns: Dns) -> None:
         b": no name\r\n",
     ],
 )
-def test_an_odd_header_line_makes_a_message_unusable(dns: Dns, head: bytes) -> None:
+def test_an_odd_header_line_makes_a_message_unusable(
+    dns: Resolver, head: bytes
+) -> None:
     """It is told, and nothing is raised but that."""
-    with pytest.raises(dkim.Unusable, match="odd line"):
+    with pytest.raises(dkim.NoUsableSignature, match="odd line"):
         look(dns, head + sign())
 
 
@@ -367,7 +373,7 @@ def test_an_odd_header_line_makes_a_message_unusable(dns: Dns, head: bytes) -> N
         b"v=1; a=rsa-sha256; d=\xc3\xa4.example; s=test; h=from; bh=AA==; b=AAAA",
     ],
 )
-def test_a_broken_signature_is_no_evidence(dns: Dns, value: bytes) -> None:
+def test_a_broken_signature_is_no_evidence(dns: Resolver, value: bytes) -> None:
     """Whatever it is, it neither counts nor raises."""
     message = b"DKIM-Signature: " + value + b"\r\n" + MESSAGE
     assert Strength.PROVEN not in [s.state for s in look(dns, message)]
@@ -376,16 +382,16 @@ def test_a_broken_signature_is_no_evidence(dns: Dns, value: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_no_signature_raises(value: bytes) -> None:
     """Not even for random octets in it."""
-    nobody = Servers(addresses=("127.0.0.1",), port=1, timeout=0.1)
+    nobody = DnsServers(addresses=("127.0.0.1",), port=1, timeout=0.1)
     message = b"DKIM-Signature: " + value.replace(b"\n", b"") + b"\r\n" + MESSAGE
     try:
-        found = look(Dns(nobody), message)
-    except dkim.Unusable:
+        found = look(Resolver(nobody), message)
+    except dkim.NoUsableSignature:
         return
     assert Strength.PROVEN not in [s.state for s in found]
 
 
-def test_runs_of_blanks_cost_little(dns: Dns) -> None:
+def test_runs_of_blanks_cost_little(dns: Resolver) -> None:
     """Dkimpy by itself needs a minute for 200 kB of them, with the GIL held."""
     message = MESSAGE + b"x" + b" " * 200_000 + b"y\r\n"
     signed = sign(message, body=b"simple").replace(
@@ -396,17 +402,17 @@ def test_runs_of_blanks_cost_little(dns: Dns) -> None:
     assert time.process_time() - started < 2
 
 
-def test_many_fields_cost_little(dns: Dns) -> None:
+def test_many_fields_cost_little(dns: Resolver) -> None:
     """Dkimpy compares each name in h= with each field of the header."""
     many = b"".join(b"a:%d\r\n" % n for n in range(30_000))
-    with pytest.raises(dkim.Unusable, match="header fields"):
+    with pytest.raises(dkim.NoUsableSignature, match="header fields"):
         look(dns, many + sign())
     names = b":".join(b"x%d" % n for n in range(1000))
     field = sign().replace(b"h=from :", b"h=from :" + names + b":", 1)
     assert "too many fields" in one(dns, field).detail
 
 
-def test_a_folded_signature_costs_little(dns: Dns) -> None:
+def test_a_folded_signature_costs_little(dns: Resolver) -> None:
     """Line ends and blanks in b= are what its regular expressions like least."""
     for filler in (b"\r\n " * 2000, b" " * 7000, b"\t\r\n " * 1500):
         field = sign().replace(b"b=", b"b=" + filler + b"!", 1)
@@ -437,7 +443,9 @@ def test_the_canonical_body_is_dkimpy_s(body: bytes) -> None:
     ("selector", "key"),
     [("test", KEY), ("ed", ED25519), ("test", KEY.replace(b"\n", b"\r\n"))],
 )
-def test_a_report_that_we_sign_verifies(dns: Dns, selector: str, key: bytes) -> None:
+def test_a_report_that_we_sign_verifies(
+    dns: Resolver, selector: str, key: bytes
+) -> None:
     """With an RSA key in PEM, or an Ed25519 key in base64."""
     report = MESSAGE.replace(b"Subject", b"Auto-Submitted: auto-replied\r\nSubject")
     signed = dkim_sign.sign(report, domain="sender.example", selector=selector, key=key)

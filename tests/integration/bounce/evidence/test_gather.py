@@ -13,21 +13,27 @@ import pytest
 
 from drainer.bounce.evidence import dmarc
 from drainer.bounce.evidence.authres import claims_of
-from drainer.bounce.evidence.client import Checks
-from drainer.bounce.evidence.dns import MAX_RECORDS, Dns, Outcome
+from drainer.bounce.evidence.client import EvidenceWorker
+from drainer.bounce.evidence.dns import MAX_RECORDS, DnsOutcome, Resolver
 from drainer.bounce.evidence.gather import gather
 from drainer.bounce.evidence.reachability import reach_of
 from drainer.bounce.evidence.settings import (
     MAX_HEADER_BYTES,
-    Question,
-    Servers,
-    Settings,
+    DnsServers,
+    EvidenceSettings,
+    SenderQuestion,
 )
 from drainer.errors import UsageError
 from drainer.mail.envelope import Recipient
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.evidence import judge
-from drainer.policy.bounce.facts import Dmarc, Facts, Reach, Strength, Trust
+from drainer.policy.bounce.facts import (
+    DmarcPolicy,
+    Reachability,
+    SenderFacts,
+    Strength,
+    TrustSettings,
+)
 from drainer.runtime.ipc import encode
 from drainer.runtime.public_suffixes import organisation_of
 from tests.integration.bounce.evidence.test_dkim import MESSAGE, PUBLIC, sign
@@ -52,22 +58,22 @@ def test_absence_and_trouble_are_told_apart() -> None:
         .add("loop.example", "CNAME", "loop.example")
     )
     with serving(zone, timeout=0.2) as servers:
-        dns = Dns(servers)
+        dns = Resolver(servers)
         outcomes = {
             name: dns.ask(f"{name}.example", "A").outcome
             for name in ("here", "alias", "absent", "sick", "silent", "loop")
         }
-        assert dns.ask("here.example", "MX").outcome is Outcome.ABSENT
-        assert dns.ask("a..example", "A").outcome is Outcome.NXDOMAIN
-        assert dns.ask("x" * 64 + ".example", "A").outcome is Outcome.NXDOMAIN
-        assert dns.ask("", "A").outcome is Outcome.NXDOMAIN
+        assert dns.ask("here.example", "MX").outcome is DnsOutcome.ABSENT
+        assert dns.ask("a..example", "A").outcome is DnsOutcome.NXDOMAIN
+        assert dns.ask("x" * 64 + ".example", "A").outcome is DnsOutcome.NXDOMAIN
+        assert dns.ask("", "A").outcome is DnsOutcome.NXDOMAIN
     assert outcomes == {
-        "here": Outcome.FOUND,
-        "alias": Outcome.FOUND,
-        "absent": Outcome.NXDOMAIN,
-        "sick": Outcome.FAILED,
-        "silent": Outcome.FAILED,
-        "loop": Outcome.ABSENT,
+        "here": DnsOutcome.FOUND,
+        "alias": DnsOutcome.FOUND,
+        "absent": DnsOutcome.NXDOMAIN,
+        "sick": DnsOutcome.FAILED,
+        "silent": DnsOutcome.FAILED,
+        "loop": DnsOutcome.ABSENT,
     }
 
 
@@ -75,15 +81,15 @@ def test_nobody_there_is_trouble() -> None:
     """A port that refuses is no absence."""
     with serving(Zone()) as servers:
         pass
-    gone = Dns(replace(servers, timeout=0.3))
-    assert gone.ask("sender.example", "A").outcome is Outcome.FAILED
+    gone = Resolver(replace(servers, timeout=0.3))
+    assert gone.ask("sender.example", "A").outcome is DnsOutcome.FAILED
 
 
 def test_a_question_is_asked_once() -> None:
     """The cache holds for a run, in any case of letters, for failures as well."""
     zone = Zone().add("here.example", "A", "192.0.2.1").add("sick.example", SERVFAIL)
     with serving(zone) as servers:
-        dns = Dns(servers)
+        dns = Resolver(servers)
         for _ in range(3):
             dns.ask("here.example", "A")
             dns.ask("HERE.example.", "A")
@@ -96,9 +102,9 @@ def test_the_time_for_a_message_is_bounded() -> None:
     """Many names that nobody answers for cannot hold up a drain."""
     zone = zone_of({f"n{n}.example": [(TIMEOUT, "")] for n in range(50)})
     with serving(zone) as servers:
-        dns = Dns(replace(servers, timeout=0.2, budget=0.5))
+        dns = Resolver(replace(servers, timeout=0.2, budget=0.5))
         answers = [dns.ask(f"n{n}.example", "A") for n in range(50)]
-        assert {answer.outcome for answer in answers} == {Outcome.FAILED}
+        assert {answer.outcome for answer in answers} == {DnsOutcome.FAILED}
         assert len(zone.asked) < 10
         dns.begin()
         assert "no time" not in dns.ask("n49.example", "A").detail
@@ -113,15 +119,15 @@ def test_an_answer_that_is_too_large_is_none() -> None:
         }
     )
     with serving(zone) as servers:
-        dns = Dns(servers)
-        assert dns.ask("many.example", "TXT").outcome is Outcome.FAILED
+        dns = Resolver(servers)
+        assert dns.ask("many.example", "TXT").outcome is DnsOutcome.FAILED
         assert dns.ask("long.example", "TXT").records == (b"x" * 5000,)
 
 
 def test_a_bad_server_address_is_told() -> None:
     """Before anything is decided by its silence."""
     with pytest.raises(UsageError, match="DNS server"):
-        Dns(Servers(addresses=("ns.example",)))
+        Resolver(DnsServers(addresses=("ns.example",)))
 
 
 # ---- domains
@@ -171,39 +177,39 @@ def test_domains_in_ascii(domain: str, name: str) -> None:
     ("records", "reach"),
     [
         ({"d.example": [("MX", "10 mx.example")], "mx.example": [("A", "192.0.2.1")]},
-         Reach.YES),
+         Reachability.YES),
         ({"d.example": [("MX", "10 mx.example")],
-          "mx.example": [("AAAA", "2001:db8::1")]}, Reach.YES),
-        ({"d.example": [("A", "192.0.2.1")]}, Reach.YES),
-        ({}, Reach.NXDOMAIN),
-        ({"d.example": [("MX", "0 .")]}, Reach.NULL_MX),
-        ({"d.example": [("TXT", "x")]}, Reach.NO_ADDRESS),
-        ({"d.example": [("MX", "10 gone.example")]}, Reach.NO_ADDRESS),
+          "mx.example": [("AAAA", "2001:db8::1")]}, Reachability.YES),
+        ({"d.example": [("A", "192.0.2.1")]}, Reachability.YES),
+        ({}, Reachability.NXDOMAIN),
+        ({"d.example": [("MX", "0 .")]}, Reachability.NULL_MX),
+        ({"d.example": [("TXT", "x")]}, Reachability.NO_ADDRESS),
+        ({"d.example": [("MX", "10 gone.example")]}, Reachability.NO_ADDRESS),
         ({"d.example": [("MX", "10 mx.example")], "mx.example": [("A", "10.0.0.1")]},
-         Reach.OURS),
+         Reachability.OURS),
         ({"d.example": [("MX", "10 mx.example")], "mx.example": [("A", "127.0.0.1")]},
-         Reach.OURS),
+         Reachability.OURS),
         ({"d.example": [("MX", "10 mx.example")],
           "mx.example": [("AAAA", "64:ff9b::c000:201"), ("AAAA", "2002:c000:201::1")]},
-         Reach.OURS),
+         Reachability.OURS),
         ({"d.example": [("MX", "10 mx2.example")],
-          "mx2.example": [("A", "198.51.100.1")]}, Reach.OURS),
+          "mx2.example": [("A", "198.51.100.1")]}, Reachability.OURS),
         ({"d.example": [("MX", "10 other.example")],
           "other.example": [("A", "198.51.100.1")],
-          "mx2.example": [("A", "198.51.100.1")]}, Reach.OURS),
+          "mx2.example": [("A", "198.51.100.1")]}, Reachability.OURS),
         ({"d.example": [("MX", "10 mx.example"), ("MX", "20 b.example")],
           "mx.example": [("A", "10.0.0.1")], "b.example": [("A", "192.0.2.1")]},
-         Reach.YES),
-        ({"d.example": [(SERVFAIL, "")]}, Reach.LATER),
+         Reachability.YES),
+        ({"d.example": [(SERVFAIL, "")]}, Reachability.LATER),
         ({"d.example": [("MX", "10 mx.example")], "mx.example": [(SERVFAIL, "")]},
-         Reach.LATER),
+         Reachability.LATER),
     ],
 )  # fmt: skip
-def test_reach(records: dict[str, Records], reach: Reach) -> None:
+def test_reach(records: dict[str, Records], reach: Reachability) -> None:
     """Rule G12, as DNS answers."""
     with serving(zone_of(records)) as servers:
         own = frozenset(("mx2.example", "unknown.example"))
-        assert reach_of(Dns(servers), "d.example", own=own) is reach
+        assert reach_of(Resolver(servers), "d.example", own=own) is reach
 
 
 # ---- DMARC
@@ -238,7 +244,7 @@ def test_dmarc(
     """A policy of the one author's domain, or of its organisation."""
     zone = zone_of({name: [("TXT", text)] for name, text in records.items()})
     with serving(zone) as servers:
-        found = dmarc.look(Dns(servers), fields + b"\r\n")
+        found = dmarc.look(Resolver(servers), fields + b"\r\n")
     assert found.published is published
     assert words in found.detail
 
@@ -247,8 +253,8 @@ def test_dmarc_is_strict_only_where_it_says_so() -> None:
     """Alignment is relaxed by default (RFC 7489 3.1)."""
     text = "v=DMARC1; p=none; adkim=s; aspf=r"
     with serving(zone_of({"_dmarc.sender.example": [("TXT", text)]})) as servers:
-        found = dmarc.look(Dns(servers), b"From: a@sender.example\r\n")
-    assert found == Dmarc(
+        found = dmarc.look(Resolver(servers), b"From: a@sender.example\r\n")
+    assert found == DmarcPolicy(
         domain="sender.example",
         organisation="sender.example",
         published=True,
@@ -260,7 +266,7 @@ def test_a_policy_that_nobody_tells_may_be_strict() -> None:
     """SERVFAIL is no absence here either."""
     zone = Zone().add("_dmarc.sender.example", SERVFAIL)
     with serving(zone) as servers:
-        found = dmarc.look(Dns(servers), b"From: a@sender.example\r\n")
+        found = dmarc.look(Resolver(servers), b"From: a@sender.example\r\n")
     assert (found.published, found.later) == (False, True)
 
 
@@ -357,23 +363,25 @@ def test_nobody_is_trusted_by_default() -> None:
 
 def asked(
     zone: Zone, content: bytes = MESSAGE, sender: str = "bob@sender.example"
-) -> Facts:
+) -> SenderFacts:
     """Gather the facts in this process."""
     with serving(zone, timeout=1) as servers:
-        settings = Settings(servers=servers, authserv_ids=IDS, hostname="mx2.example")
-        return gather(Dns(servers), settings, question(content, sender))
+        settings = EvidenceSettings(
+            servers=servers, authserv_ids=IDS, hostname="mx2.example"
+        )
+        return gather(Resolver(servers), settings, question(content, sender))
 
 
 def question(
     content: bytes = MESSAGE, sender: str = "bob@sender.example", **more: Any
-) -> Question:
+) -> SenderQuestion:
     """Return a message as the spool has it."""
     given: dict[str, Any] = {
         "client": "192.0.2.1",
         "helo": "client.example",
         "arrived": NOW,
     }
-    return Question(reverse_path=sender, content=content, **(given | more))
+    return SenderQuestion(reverse_path=sender, content=content, **(given | more))
 
 
 SIGNED: Final = zone_of({"test._domainkey.sender.example": [("TXT", PUBLIC)]}).add(
@@ -384,37 +392,39 @@ SIGNED: Final = zone_of({"test._domainkey.sender.example": [("TXT", PUBLIC)]}).a
 def test_a_signed_message_is_proven() -> None:
     """From the octets to the verdict."""
     facts = asked(SIGNED, sign())
-    evidence = judge(facts, RECIPIENT, Trust())
+    evidence = judge(facts, RECIPIENT, TrustSettings())
     assert (evidence.strength, evidence.by) == (Strength.PROVEN, "V4")
-    assert facts.reach is Reach.YES
+    assert facts.reach is Reachability.YES
 
 
 def test_a_signature_of_a_lookalike_proves_nothing() -> None:
     """victim.com-evil.org, as authheaders had it."""
     message = sign().replace(b"d=sender.example", b"d=sender.example-evil.example")
-    evidence = judge(asked(SIGNED, message), RECIPIENT, Trust())
+    evidence = judge(asked(SIGNED, message), RECIPIENT, TrustSettings())
     assert evidence.strength is Strength.NOT
 
 
 def test_an_immense_header_is_not_looked_at() -> None:
     """It says so."""
     content = b"X: " + b"y" * MAX_HEADER_BYTES + b"\r\n" + sign()
-    evidence = judge(asked(SIGNED, content), RECIPIENT, Trust())
+    evidence = judge(asked(SIGNED, content), RECIPIENT, TrustSettings())
     assert evidence["V4"].found == "the header is too large"
 
 
 def test_a_message_that_was_cut_has_no_signature() -> None:
     """Its body is unknown."""
     with serving(SIGNED) as servers:
-        settings = Settings(servers=servers)
-        facts = gather(Dns(servers), settings, replace(question(sign()), cut=True))
-    assert judge(facts, RECIPIENT, Trust())["V4"].found.startswith("larger than")
+        settings = EvidenceSettings(servers=servers)
+        facts = gather(Resolver(servers), settings, replace(question(sign()), cut=True))
+    assert judge(facts, RECIPIENT, TrustSettings())["V4"].found.startswith(
+        "larger than"
+    )
 
 
 def test_a_malformed_message_is_told() -> None:
     """Not raised."""
     facts = asked(SIGNED, b"no header\r\n\r\nbody\r\n")
-    assert "odd line" in judge(facts, RECIPIENT, Trust())["V4"].found
+    assert "odd line" in judge(facts, RECIPIENT, TrustSettings())["V4"].found
 
 
 def test_a_null_sender_asks_nobody() -> None:
@@ -435,11 +445,11 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 def test_the_process_answers_as_we_would() -> None:
     """Several messages, one process."""
     with serving(SIGNED) as servers:
-        settings = Settings(servers=servers)
-        here = gather(Dns(servers), settings, question(sign()))
+        settings = EvidenceSettings(servers=servers)
+        here = gather(Resolver(servers), settings, question(sign()))
 
-        async def ask() -> list[Facts]:
-            async with Checks(settings) as checks:
+        async def ask() -> list[SenderFacts]:
+            async with EvidenceWorker(settings) as checks:
                 both = checks.facts(question(sign())), checks.facts(question(sender=""))
                 return list(await asyncio.gather(*both))
 
@@ -452,22 +462,22 @@ def test_a_check_that_takes_too_long_is_killed() -> None:
     """The message has no evidence."""
     with serving(SIGNED) as servers:
 
-        async def ask() -> Facts:
-            settings = Settings(servers=replace(servers, budget=0.0005))
-            async with Checks(settings, compute_seconds=0.0005) as checks:
+        async def ask() -> SenderFacts:
+            settings = EvidenceSettings(servers=replace(servers, budget=0.0005))
+            async with EvidenceWorker(settings, compute_seconds=0.0005) as checks:
                 return await checks.facts(question(sign()))
 
         late = run(ask())
-    assert "took too long" in judge(late, RECIPIENT, Trust()).words["V3"]
-    assert late.reach is Reach.LATER
+    assert "took too long" in judge(late, RECIPIENT, TrustSettings()).words["V3"]
+    assert late.reach is Reachability.LATER
 
 
 def test_a_process_that_dies_is_replaced() -> None:
     """Whatever killed it: what it had not answered is asked again."""
     with serving(SIGNED) as servers:
 
-        async def ask() -> list[Facts]:
-            async with Checks(Settings(servers=servers)) as checks:
+        async def ask() -> list[SenderFacts]:
+            async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
                 first = await checks.facts(question())
                 assert checks._process is not None
                 os.kill(checks._process.pid, signal.SIGKILL)
@@ -475,14 +485,16 @@ def test_a_process_that_dies_is_replaced() -> None:
 
         first, second = run(ask())
     assert first == second
-    assert second.reach is Reach.YES
+    assert second.reach is Reachability.YES
 
 
 def test_a_wrong_setting_reaches_the_caller() -> None:
     """With its hint."""
 
     async def ask() -> None:
-        async with Checks(Settings(servers=Servers(addresses=("x",)))) as checks:
+        async with EvidenceWorker(
+            EvidenceSettings(servers=DnsServers(addresses=("x",)))
+        ) as checks:
             await checks.facts(question())
 
     with pytest.raises(UsageError, match="DNS server") as raised:
@@ -494,14 +506,14 @@ def test_a_cancellation_is_not_lost_to_an_answer() -> None:
     """Else a drain that ends would wait for its evidence for ever."""
     asked = 0
 
-    async def ask(checks: Checks) -> None:
+    async def ask(checks: EvidenceWorker) -> None:
         nonlocal asked
         for _ in range(9):
             asked += 1
             await checks.facts(question(sender=""))
 
     async def cancel_at_the_answer() -> None:
-        async with Checks(Settings()) as checks:
+        async with EvidenceWorker(EvidenceSettings()) as checks:
             facts = await checks.facts(question(sender=""))
             process = checks._process
             assert process is not None
@@ -533,7 +545,7 @@ def test_cancelling_leaves_no_process() -> None:
     with serving(zone_of({"sender.example": [(TIMEOUT, "")]})) as servers:
 
         async def ask() -> int:
-            async with Checks(Settings(servers=servers)) as checks:
+            async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
                 await checks.facts(question(sender=""))  # asks no DNS
                 assert checks._process is not None
                 pid = checks._process.pid

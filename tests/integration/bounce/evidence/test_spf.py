@@ -9,12 +9,21 @@ import pytest
 import yaml
 
 from drainer.bounce.evidence import spf
-from drainer.bounce.evidence.dns import Dns
+from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.gather import gather
-from drainer.bounce.evidence.settings import Question, Servers, Settings
+from drainer.bounce.evidence.settings import (
+    DnsServers,
+    EvidenceSettings,
+    SenderQuestion,
+)
 from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import judge
-from drainer.policy.bounce.facts import Facts, Strength, Trust, parse_address
+from drainer.policy.bounce.facts import (
+    SenderFacts,
+    Strength,
+    TrustSettings,
+    parse_address,
+)
 from tests.support.dns.zones import SERVFAIL, TIMEOUT, Zone, serving, zone_of
 from tests.support.paths import DATA
 
@@ -66,7 +75,7 @@ def test_the_whole_suite_is_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[Zone, Servers]]:
+def served() -> Iterator[tuple[Zone, DnsServers]]:
     """Serve one zone, which each case of the suite fills anew."""
     zone = Zone(silent="error.")
     with serving(zone, timeout=1) as servers:
@@ -77,7 +86,7 @@ def served() -> Iterator[tuple[Zone, Servers]]:
 def test_rfc_7208_suite(
     zonedata: Mapping[str, Any],
     case: Mapping[str, Any],
-    served: tuple[Zone, Servers],
+    served: tuple[Zone, DnsServers],
 ) -> None:
     """Every case ends as the suite says, asked of a real DNS server."""
     zone, servers = served
@@ -88,7 +97,7 @@ def test_rfc_7208_suite(
     address = parse_address(case["host"])
     assert address is not None
     found = spf.check(
-        Dns(servers), address, local=local, domain=domain, helo=case["helo"]
+        Resolver(servers), address, local=local, domain=domain, helo=case["helo"]
     )
     wanted = case["result"]
     assert found.result in ([wanted] if isinstance(wanted, str) else wanted), found
@@ -97,21 +106,21 @@ def test_rfc_7208_suite(
 # ---- what passes, and proves nothing
 
 RECIPIENT: Final = Recipient(forward_path="anna@primary.example")
-TRUST: Final = Trust(trusted_spf_domains=frozenset(("trusted.example",)))
+TRUST: Final = TrustSettings(trusted_spf_domains=frozenset(("trusted.example",)))
 
 
 def facts_of(
     zone: Zone, *, sender: str = "bob@sender.example", client: str = "192.0.2.1"
-) -> Facts:
+) -> SenderFacts:
     """Gather the facts about a message without content."""
     with serving(zone, timeout=1) as servers:
-        question = Question(
+        question = SenderQuestion(
             reverse_path=sender,
             client=client,
             helo="helo.example",
             arrived=datetime.now(UTC),
         )
-        return gather(Dns(servers), Settings(servers=servers), question)
+        return gather(Resolver(servers), EvidenceSettings(servers=servers), question)
 
 
 def v3(record: str, *, client: str = "192.0.2.1", **more: str) -> tuple[str, str]:
@@ -295,7 +304,7 @@ def test_search_domains_are_never_used() -> None:
     """resolv.conf's would make `none` a `pass` of another domain."""
     zone = zone_of({"sender.example.local.example": [("TXT", "v=spf1 +all")]})
     with serving(zone) as servers:
-        asker = Dns(servers)
+        asker = Resolver(servers)
         asker._resolver.search = [dns.name.from_text("local.example.")]
         asker._resolver.use_search_by_default = True
         address = parse_address("192.0.2.1")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from drainer.delivery.pacing.load import (
-    Loads,
+    LoadMonitor,
     LoadSource,
     LoadUnknown,
     parse_load,
@@ -201,7 +201,7 @@ def asked(*sources: LoadSource) -> tuple[list[float | None], list[str]]:
     told: list[str] = []
 
     async def ask() -> list[float | None]:
-        loads = Loads(None, told.append)
+        loads = LoadMonitor(None, told.append)
         values: list[float | None] = []
         for source in sources:
             await loads.ask(source)

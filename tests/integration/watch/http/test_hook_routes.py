@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drainer.policy.pacing.overrides import Ask
+from drainer.policy.pacing.overrides import OverrideKind
 from drainer.watch.http.auth import SIGNATURE, TIMESTAMP, signature
 from tests.support.docs import DOCS
 from tests.support.paths import DATA
@@ -29,7 +29,7 @@ def test_a_hook_is_written_down_and_answered_with_the_state(locked: Hooked) -> N
     answer = locked.post(UP, body, token=TOKEN)
     assert (answer.status, answer.json["state"]) == (202, "armed")
     (control,) = locked.controls()
-    assert (control.ask, control.by) == (Ask.UP, "http 127.0.0.1 alertmanager")
+    assert (control.ask, control.by) == (OverrideKind.UP, "http 127.0.0.1 alertmanager")
     assert control.reason == "resolved: mx1.example.org does not answer on port 25"
 
 
@@ -142,7 +142,7 @@ def test_an_order_is_written_down_with_its_reason(
     answer = locked.post(f"/api/{order}", body, token=OPERATOR)
     assert answer.status == 202
     (control,) = locked.controls()
-    assert (control.ask, control.reason) == (Ask(order), body["reason"])
+    assert (control.ask, control.reason) == (OverrideKind(order), body["reason"])
     assert control.by == "http 127.0.0.1 operator"
     assert control.per_second == per_second
     left = (control.until - control.at).total_seconds() if control.until else None
@@ -216,6 +216,6 @@ def test_what_the_documentation_says_works(
     environment = {**os.environ, "no_proxy": "*"}
     subprocess.run([*command, here], check=True, timeout=60, env=environment)
     (control,) = locked.controls()
-    assert control.ask is Ask.UP
+    assert control.ask is OverrideKind.UP
     reasons = ("primary answers again", "the primary is back", "keepalived: MASTER")
     assert control.reason in reasons

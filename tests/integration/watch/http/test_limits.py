@@ -14,9 +14,9 @@ import pytest
 from drainer.errors import UsageError
 from drainer.policy.pacing.rate import Rate
 from drainer.watch.http.acceptor import MOST_OF_ONE
-from drainer.watch.http.auth import Keys
+from drainer.watch.http.auth import HookKeys
 from drainer.watch.http.server import listen
-from drainer.watch.http.settings import Settings
+from drainer.watch.http.settings import HookSettings
 from tests.support.paths import DATA
 from tests.support.tls.certificates import self_signed
 from tests.support.web.http_server import (
@@ -132,16 +132,16 @@ def test_other_methods_and_paths_are_refused(
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 def test_beyond_loopback_it_needs_a_secret(host: str) -> None:
     """Exit status 2; an operator's alone is none for hooks."""
-    for keys in (Keys(), Keys(operator=OPERATOR)):
+    for keys in (HookKeys(), HookKeys(operator=OPERATOR)):
         with pytest.raises(UsageError, match="a token is needed") as caught:
-            Settings(host=host, port=8025, keys=keys)
+            HookSettings(host=host, port=8025, keys=keys)
         assert caught.value.exit_code == 2
-    assert Settings(host=host, port=8025, keys=Keys(hmac=HMAC)).cautions
+    assert HookSettings(host=host, port=8025, keys=HookKeys(hmac=HMAC)).cautions
 
 
 def test_beyond_loopback_the_page_needs_an_operators_token(tmp_path: Path) -> None:
     """Strangers do not read who gets mail."""
-    settings = replace(OPEN, host="0.0.0.0", keys=Keys(token=TOKEN))
+    settings = replace(OPEN, host="0.0.0.0", keys=HookKeys(token=TOKEN))
     with hooked(tmp_path, settings).running() as server:
         for path in ("/", "/api/status"):
             assert server.get(path, token=TOKEN).status == 403

@@ -14,8 +14,8 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
 
-from drainer.policy.pacing.overrides import Ask
-from drainer.policy.watch.states import State
+from drainer.policy.pacing.overrides import OverrideKind
+from drainer.policy.watch.states import WatchState
 from tests.support.web.browser import (
     browser,
     cruising,
@@ -141,9 +141,9 @@ def test_it_shows_how_the_drain_stands(page: Page) -> None:
 
 def test_it_knows_every_state_of_a_watch_in_their_order() -> None:
     """As the table of the watch has them."""
-    script = (files("drainer.watch.http") / "page" / "words.js").read_text("utf-8")
+    script = (files("drainer.watch.http") / "static" / "words.js").read_text("utf-8")
     known = script.partition("STATES = [")[2].partition("];")[0]
-    assert re.findall(r'^  \["(\w+)"', known, re.MULTILINE) == [*State]
+    assert re.findall(r'^  \["(\w+)"', known, re.MULTILINE) == [*WatchState]
 
 
 def test_the_chart_has_words_and_a_table(page: Page) -> None:
@@ -258,7 +258,10 @@ def test_pausing_by_keyboard_alone_writes_a_control(page: Page) -> None:
     page.until(lambda: page.text("ordered").startswith("Pause: ordered at "))
     assert page.focused() == "Pause…"
     (control,) = page.server.controls()
-    assert (control.ask, control.reason) == (Ask.PAUSE, "the primary gets a new disk")
+    assert (control.ask, control.reason) == (
+        OverrideKind.PAUSE,
+        "the primary gets a new disk",
+    )
     assert control.until is not None
     assert (control.until - control.at).total_seconds() == 600
 
@@ -288,7 +291,7 @@ def test_a_rate_that_is_none_is_told_and_can_be_mended(page: Page) -> None:
     page.type(Keys.ENTER)
     page.until(lambda: page.text("ordered").startswith("Change rate: ordered at "))
     (control,) = page.server.controls()
-    assert (control.ask, control.per_second) == (Ask.THROTTLE, 0.5)
+    assert (control.ask, control.per_second) == (OverrideKind.THROTTLE, 0.5)
     assert control.reason == "live mail is slow"
 
 

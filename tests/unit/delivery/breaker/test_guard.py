@@ -12,7 +12,7 @@ from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.mail.reply import Lost
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import BreakerState
-from drainer.policy.breaker.known_good import Known
+from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.breaker.registry import ROUTE
 from drainer.runtime.process import utcnow
 from tests.support.scenarios.virtual_time import run
@@ -58,7 +58,7 @@ class Lanes:
     def __init__(self) -> None:
         """Start with mail flowing."""
         self.noted: list[Decision] = []
-        self.keeper = BreakerGuard((PAUSE,), Known(), self.noted.append)
+        self.keeper = BreakerGuard((PAUSE,), KnownGoodRecipients(), self.noted.append)
 
     def new(self) -> Lane:
         """Return another lane."""

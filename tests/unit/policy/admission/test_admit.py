@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from drainer.mail.content import Held
+from drainer.mail.content import HeldContent
 from drainer.mail.envelope import Envelope, Recipient
-from drainer.mail.message import Facts, Message, Problem, Spooled
+from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission, admit
-from drainer.policy.recipient.delivery import Scanned
+from drainer.policy.recipient.delivery import ScannedMessage
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_domain_is_named_or_lies_below_one_with_a_dot(
     assert Admission(domains=frozenset(domains)).foreign(address) is foreign
 
 
-PLAIN = Facts(
+PLAIN = ContentFacts(
     size_bytes=20,
     has_8bit=False,
     header_8bit=False,
@@ -43,12 +43,12 @@ PLAIN = Facts(
 
 
 def scanned(
-    facts: Facts | None = PLAIN,
+    facts: ContentFacts | None = PLAIN,
     *,
     problem: Problem | None = None,
     admission: Admission | None = None,
     to: tuple[str, ...] = ("a@example.org", "b@example.net"),
-) -> Scanned:
+) -> ScannedMessage:
     """Admit a message to two recipients."""
     message = Message(
         identity="0" * 32,
@@ -60,7 +60,7 @@ def scanned(
         envelope=Envelope(recipients=tuple(Recipient(forward_path=p) for p in to)),
         problem=problem,
     )
-    spooled = Spooled(message=message, content=Held(b"x\r\n"))
+    spooled = SpooledMessage(message=message, content=HeldContent(b"x\r\n"))
     return admit(spooled, facts, admission or Admission())
 
 
@@ -112,7 +112,7 @@ CORRUPT = Problem(code="corrupt", detail="x")
     ],
 )
 def test_a_message_is_admitted_recipient_by_recipient(
-    found: Scanned, problems: tuple[str, ...]
+    found: ScannedMessage, problems: tuple[str, ...]
 ) -> None:
     """What is wrong with the message holds each of them, by name."""
     assert found.problems == problems

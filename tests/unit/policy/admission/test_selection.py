@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.policy.admission.selection import (
-    Ids,
-    Known,
-    Order,
-    Pattern,
+    ExcludePattern,
+    MessageIds,
+    MessageSummary,
     Selection,
+    SendOrder,
     order_key,
 )
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
-MESSAGE = Known(
+MESSAGE = MessageSummary(
     id="0123456789abcdef0123456789abcdef",
     native_id="4BQ8sLx",
     message_id="<m.1@client.example>",
@@ -100,14 +100,14 @@ def test_a_queue_is_all_that_lies_below_it() -> None:
 )
 def test_an_id_is_what_list_and_inspect_print(word: str, *, named: bool) -> None:
     """Queue ids keep their case; a drainer id may be cut off."""
-    ids = Ids(["other", f" {word} "])
+    ids = MessageIds(["other", f" {word} "])
     assert bool(ids.name(MESSAGE)) is named
     assert Selection(ids=ids).takes_message(MESSAGE) is named
 
 
 def test_an_empty_list_of_ids_takes_nothing() -> None:
     """An empty file is not a wish for everything."""
-    assert not Selection(ids=Ids([])).takes_message(MESSAGE)
+    assert not Selection(ids=MessageIds([])).takes_message(MESSAGE)
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_what_exclude_leaves_out(
     pattern: str, paths: list[str], *, message: bool
 ) -> None:
     """A sender or an id takes out the message, a recipient only itself."""
-    selection = Selection(exclude=(Pattern(pattern),))
+    selection = Selection(exclude=(ExcludePattern(pattern),))
     assert selection.takes_message(MESSAGE) is message
     assert [path for path in PATHS if selection.takes_recipient(path)] == paths
 
 
 def test_the_null_sender_can_be_excluded() -> None:
     """And nothing else goes with it."""
-    selection = Selection(exclude=(Pattern("<>"),))
+    selection = Selection(exclude=(ExcludePattern("<>"),))
     assert not selection.takes_message(BOUNCE)
     assert selection.takes_message(MESSAGE)
 
@@ -151,27 +151,27 @@ def test_the_null_sender_can_be_excluded() -> None:
 def test_an_exclusion_that_means_everything_is_refused(text: str) -> None:
     """It would drain nothing, which nobody asks for."""
     with pytest.raises(ValueError, match="excludes nothing"):
-        Pattern(text)
+        ExcludePattern(text)
 
 
 @given(st.text("ab*", min_size=1, max_size=12), st.text("ab", max_size=20))
 def test_a_star_is_anything(pattern: str, text: str) -> None:
     """As a regular expression has it, without what makes one slow."""
     regex = ".*".join(map(re.escape, pattern.split("*")))
-    found = Pattern(f"{pattern}@x").hits_recipient(f"{text}@x")
+    found = ExcludePattern(f"{pattern}@x").hits_recipient(f"{text}@x")
     assert found is bool(re.fullmatch(regex, text))
 
 
 @pytest.mark.parametrize(
     ("order", "expected"),
     [
-        (Order.OLDEST, ["late", "older", "newer"]),
-        (Order.NEWEST, ["newer", "older", "late"]),
-        (Order.SMALLEST, ["newer", "late", "older"]),
-        (Order.DEADLINE, ["older", "newer", "late"]),
+        (SendOrder.OLDEST, ["late", "older", "newer"]),
+        (SendOrder.NEWEST, ["newer", "older", "late"]),
+        (SendOrder.SMALLEST, ["newer", "late", "older"]),
+        (SendOrder.DEADLINE, ["older", "newer", "late"]),
     ],
 )
-def test_what_an_order_puts_first(order: Order, expected: list[str]) -> None:
+def test_what_an_order_puts_first(order: SendOrder, expected: list[str]) -> None:
     """Past its lifetime nothing is saved by haste: that comes last by the deadline."""
     facts = {
         "newer": (NOW - timedelta(hours=1), 1),
@@ -190,4 +190,4 @@ def test_a_selection_is_everything_unless_something_is_given() -> None:
     """So that the usual drain pays nothing for it."""
     assert Selection().is_all
     assert not replace(Selection(), sender="x").is_all
-    assert not Selection(ids=Ids([])).is_all
+    assert not Selection(ids=MessageIds([])).is_all

@@ -6,26 +6,26 @@ from typing import Any, Final
 
 import pytest
 
-from drainer.mail.dsn.model import Action
+from drainer.mail.dsn.model import DsnAction
 from drainer.mail.dsn.text import REASONS
 from drainer.mail.envelope import Recipient
-from drainer.mail.list_markers import Marks
+from drainer.mail.list_markers import ListMarkers
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.bounce.decision import (
     CONTENT_RULES,
     RULES,
-    Answer,
-    Case,
-    Own,
+    BounceAnswer,
+    BounceCase,
+    OwnIdentity,
     decide,
 )
-from drainer.policy.bounce.facts import Reach, Spf, Strength
+from drainer.policy.bounce.facts import Reachability, SpfResult, Strength
 from drainer.policy.bounce.limits import (
     HOUR,
-    Limits,
-    Sent,
-    Tally,
-    Told,
+    ReportedRecipient,
+    ReportLimits,
+    ReportsSent,
+    ReportTally,
     dedupe_key,
     exceeded,
     report_id,
@@ -47,12 +47,12 @@ from tests.unit.policy.bounce.test_evidence import (
 
 REFUSAL: Final = classify(parse_reply(b"550 5.1.1 User unknown"), Stage.RCPT)
 SPAM: Final = classify(parse_reply(b"550 5.7.1 Message is spam"), Stage.DOT)
-GOOD: Final = Case(
+GOOD: Final = BounceCase(
     facts=passing(),
     recipient=Recipient(forward_path="anna@primary.example"),
-    marks=Marks(),
+    marks=ListMarkers(),
     trust=TRUST,
-    own=Own(hostname="mx2.example", reporter="MAILER-DAEMON@mx2.example"),
+    own=OwnIdentity(hostname="mx2.example", reporter="MAILER-DAEMON@mx2.example"),
     judgement=REFUSAL,
     detail="1.1",
     words="User unknown",
@@ -60,7 +60,7 @@ GOOD: Final = Case(
 )
 
 
-def sender(address: str, **more: Any) -> Case:
+def sender(address: str, **more: Any) -> BounceCase:
     """Return the good case with another envelope sender, proven as well."""
     domain = address.rpartition("@")[2].lower()
     facts = replace(
@@ -69,22 +69,22 @@ def sender(address: str, **more: Any) -> Case:
     return replace(GOOD, facts=facts)
 
 
-def marked(**marks: Any) -> Case:
+def marked(**marks: Any) -> BounceCase:
     """Return the good case with marks in its header."""
-    return replace(GOOD, marks=Marks(**marks))
+    return replace(GOOD, marks=ListMarkers(**marks))
 
 
-def unproven(case: Case) -> Case:
+def unproven(case: BounceCase) -> BounceCase:
     """Return a case without any evidence."""
     return replace(case, facts=replace(case.facts, spf=None, signatures=()))
 
 
-def told(*notify: str) -> Case:
+def told(*notify: str) -> BounceCase:
     """Return the good case with NOTIFY."""
     return replace(GOOD, recipient=replace(GOOD.recipient, notify=notify))
 
 
-def reach(value: Reach) -> Case:
+def reach(value: Reachability) -> BounceCase:
     """Return the good case with another answer of DNS about the sender's domain."""
     return replace(GOOD, facts=replace(GOOD.facts, reach=value))
 
@@ -98,12 +98,12 @@ EXACT: Final = signature(
     addressees=frozenset(("anna@primary.example",)),
 )
 SERVFAIL: Final = replace(
-    GOOD, facts=replace(NOBODY, spf=Spf(result="temperror", detail="timeout"))
+    GOOD, facts=replace(NOBODY, spf=SpfResult(result="temperror", detail="timeout"))
 )
 NOW: Final = datetime(2026, 11, 24, tzinfo=UTC)
 DAY: Final = timedelta(hours=24)
-SEND, NO, NEVER = Answer.SEND, Answer.NO, Answer.NEVER
-UNDECIDED, LATER = Answer.UNDECIDED, Answer.LATER
+SEND, NO, NEVER = BounceAnswer.SEND, BounceAnswer.NO, BounceAnswer.NEVER
+UNDECIDED, LATER = BounceAnswer.UNDECIDED, BounceAnswer.LATER
 
 ROWS: Final = {
     "G1: not judged": (replace(GOOD, judgement=None), "G1", UNDECIDED),
@@ -121,12 +121,14 @@ ROWS: Final = {
     "G3: without FAILURE": (told("SUCCESS", "DELAY"), "G3", NEVER),
     "G3: with FAILURE": (told("FAILURE", "DELAY"), "G15", SEND),
     "G3: passed on, and nobody asked": (
-        replace(GOOD, action=Action.RELAYED), "G3", NEVER),
+        replace(GOOD, action=DsnAction.RELAYED), "G3", NEVER),
     "G3: passed on, as was asked for": (
-        replace(told("SUCCESS"), action=Action.RELAYED, judgement=None), "G15", SEND),
-    "G3: delayed": (replace(GOOD, action=Action.DELAYED, judgement=None), "G15", SEND),
+        replace(told("SUCCESS"), action=DsnAction.RELAYED, judgement=None),
+        "G15", SEND),
+    "G3: delayed": (
+        replace(GOOD, action=DsnAction.DELAYED, judgement=None), "G15", SEND),
     "G3: delayed, and only failures count": (
-        replace(told("FAILURE"), action=Action.DELAYED), "G3", NEVER),
+        replace(told("FAILURE"), action=DsnAction.DELAYED), "G3", NEVER),
     "G4: no domain": (sender("bob"), "G4", NO),
     "G4: postmaster alone": (sender("postmaster"), "G4", NO),
     "G4: bad syntax": (sender("b ob@sender.example"), "G4", NO),
@@ -144,7 +146,7 @@ ROWS: Final = {
     "G5: a robot in quotes": (sender('"mailer-daemon"@other.example'), "G5", NEVER),
     "G5: another's postmaster": (sender("postmaster@sender.example"), "G15", SEND),
     "G5: whom our reports come from": (
-        replace(sender("reports@x.example"), own=Own(
+        replace(sender("reports@x.example"), own=OwnIdentity(
             hostname="mx2.example", reporter="reports@x.example")), "G5", NEVER),
     "G6: a report": (marked(report="Content-Type: multipart/report"), "G6", NEVER),
     "G7: auto-replied": (marked(auto_submitted="auto-replied"), "G7", NO),
@@ -156,14 +158,15 @@ ROWS: Final = {
     "G7: auto-generated, unproven": (
         unproven(marked(auto_submitted="auto-generated")), "G7", NO),
     "G7: auto-generated, DNS silent": (
-        replace(SERVFAIL, marks=Marks(auto_submitted="auto-generated")), "G13", LATER),
+        replace(SERVFAIL, marks=ListMarkers(auto_submitted="auto-generated")),
+        "G13", LATER),
     "G7: auto-generated, delayed": (
-        replace(marked(auto_submitted="auto-generated"), action=Action.DELAYED),
+        replace(marked(auto_submitted="auto-generated"), action=DsnAction.DELAYED),
         "G7", NO),
     "G9: a list, delayed": (
-        replace(marked(is_list=True), action=Action.DELAYED), "G9", NO),
+        replace(marked(is_list=True), action=DsnAction.DELAYED), "G9", NO),
     "G9: precedence list, delayed": (
-        replace(marked(precedence="list"), action=Action.DELAYED), "G9", NO),
+        replace(marked(precedence="list"), action=DsnAction.DELAYED), "G9", NO),
     "G8: suppressed": (marked(suppressed=True), "G8", NO),
     "G9: bulk": (marked(precedence="bulk"), "G9", NO),
     "G9: junk": (marked(precedence="junk"), "G9", NO),
@@ -172,7 +175,7 @@ ROWS: Final = {
         unproven(marked(precedence="bulk", is_list=True)), "G13", NO),
     "G9: VERP": (
         replace(sender("list+anna=primary.example@sender.example"),
-                marks=Marks(precedence="bulk")), "G15", SEND),
+                marks=ListMarkers(precedence="bulk")), "G15", SEND),
     "G9: precedence list": (marked(precedence="list"), "G15", SEND),
     "G10: spam at reception": (marked(spam="x-spam-flag"), "G10", NO),
     "G10: virus at reception": (marked(virus="x-virus-status"), "G10", NEVER),
@@ -214,19 +217,19 @@ ROWS: Final = {
     "G11: the key is not known yet": (
         replace(OURS, facts=signed(replace(EXACT, state=Strength.LATER),
                                    facts=OURS.facts)), "G11", LATER),
-    "G12: NXDOMAIN": (reach(Reach.NXDOMAIN), "G12", NO),
-    "G12: null MX": (reach(Reach.NULL_MX), "G12", NO),
-    "G12: no address": (reach(Reach.NO_ADDRESS), "G12", NO),
-    "G12: private or ours": (reach(Reach.OURS), "G12", NO),
-    "G12: SERVFAIL": (reach(Reach.LATER), "G12", LATER),
+    "G12: NXDOMAIN": (reach(Reachability.NXDOMAIN), "G12", NO),
+    "G12: null MX": (reach(Reachability.NULL_MX), "G12", NO),
+    "G12: no address": (reach(Reachability.NO_ADDRESS), "G12", NO),
+    "G12: private or ours": (reach(Reachability.OURS), "G12", NO),
+    "G12: SERVFAIL": (reach(Reachability.LATER), "G12", LATER),
     "G12: SERVFAIL for a day": (
-        replace(reach(Reach.LATER), waited=DAY), "G12", NO),
+        replace(reach(Reachability.LATER), waited=DAY), "G12", NO),
     "G13: nothing": (unproven(GOOD), "G13", NO),
     "G13: too weak": (replace(GOOD, facts=WEAK_SPF), "G13", NO),
     "G13: DNS silent": (SERVFAIL, "G13", LATER),
     "G13: DNS silent for a day": (replace(SERVFAIL, waited=DAY), "G13", NO),
     "G14: reported already": (replace(GOOD, reported=True), "G14", NO),
-    "G14: too many": (replace(GOOD, sent=Sent(sender_last_hour=3)), "G14", NO),
+    "G14: too many": (replace(GOOD, sent=ReportsSent(sender_last_hour=3)), "G14", NO),
     "G15: by SPF": (GOOD, "G15", SEND),
     "G15: by a signature": (replace(GOOD, facts=signed(NAMED)), "G15", SEND),
     "G15: weak and weak": (
@@ -240,7 +243,7 @@ ROWS: Final = {
 
 
 @pytest.mark.parametrize(("case", "rule", "answer"), ROWS.values(), ids=ROWS)
-def test_the_bounce_rules(case: Case, rule: str, answer: Answer) -> None:
+def test_the_bounce_rules(case: BounceCase, rule: str, answer: BounceAnswer) -> None:
     """Each row of the table, with the rule that decided."""
     decision = decide(case)
     assert (decision.rule, decision.answer) == (rule, answer), decision.reason
@@ -257,8 +260,8 @@ def test_an_earlier_rule_outranks_a_later_one() -> None:
     """A message that breaks all of them is decided by the first."""
     case = unproven(
         replace(
-            sender("", reach=Reach.NXDOMAIN),
-            marks=Marks(report="x", suppressed=True, spam="x", precedence="bulk"),
+            sender("", reach=Reachability.NXDOMAIN),
+            marks=ListMarkers(report="x", suppressed=True, spam="x", precedence="bulk"),
             recipient=Recipient(forward_path="a@b.example", notify=("NEVER",)),
         )
     )
@@ -269,68 +272,70 @@ def test_an_earlier_rule_outranks_a_later_one() -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        Sent(sender_last_hour=3),
-        Sent(sender_last_day=10),
-        Sent(domain_last_hour=50),
-        Sent(last_hour=200),
-        Sent(this_run=1000),
+        ReportsSent(sender_last_hour=3),
+        ReportsSent(sender_last_day=10),
+        ReportsSent(domain_last_hour=50),
+        ReportsSent(last_hour=200),
+        ReportsSent(this_run=1000),
     ],
 )
-def test_a_limit_that_is_reached(sent: Sent) -> None:
+def test_a_limit_that_is_reached(sent: ReportsSent) -> None:
     """The next report would break it; one less would not."""
-    assert exceeded(Limits(), sent)
-    less = {name: max(0, getattr(sent, name) - 1) for name in Sent.__slots__}
-    assert exceeded(Limits(), Sent(**less)) == ""
+    assert exceeded(ReportLimits(), sent)
+    less = {name: max(0, getattr(sent, name) - 1) for name in ReportsSent.__slots__}
+    assert exceeded(ReportLimits(), ReportsSent(**less)) == ""
 
 
-def part(n: int, ago: timedelta = timedelta(0), **more: Any) -> Told:
+def part(n: int, ago: timedelta = timedelta(0), **more: Any) -> ReportedRecipient:
     """Return a recipient of whom bob@a.example was told, in a report of its own."""
-    usual = Told(at=NOW - ago, sender="bob@a.example", key=f"{n}", report=n, run="r")
+    usual = ReportedRecipient(
+        at=NOW - ago, sender="bob@a.example", key=f"{n}", report=n, run="r"
+    )
     return replace(usual, **more)
 
 
-TALLIES: Final[dict[str, tuple[list[Told], Sent]]] = {
-    "nothing yet": ([], Sent()),
+TALLIES: Final[dict[str, tuple[list[ReportedRecipient], ReportsSent]]] = {
+    "nothing yet": ([], ReportsSent()),
     "each report": (
         [part(1), part(2)],
-        Sent(
+        ReportsSent(
             sender_last_hour=2, sender_last_day=2, domain_last_hour=2, last_hour=2,
             this_run=2,
         ),
     ),
     "the recipients of one report once": (
         [part(1), part(2, report=1)],
-        Sent(
+        ReportsSent(
             sender_last_hour=1, sender_last_day=1, domain_last_hour=1, last_hour=1,
             this_run=1,
         ),
     ),
-    "an hour ago": ([part(1, HOUR)], Sent(sender_last_day=1, this_run=1)),
-    "a day ago": ([part(1, DAY)], Sent(this_run=1)),
+    "an hour ago": ([part(1, HOUR)], ReportsSent(sender_last_day=1, this_run=1)),
+    "a day ago": ([part(1, DAY)], ReportsSent(this_run=1)),
     "the sender in any case": (
         [part(1, HOUR, sender="BOB@A.Example", run="s")],
-        Sent(sender_last_day=1),
+        ReportsSent(sender_last_day=1),
     ),
     "the sender, written otherwise": (
         [part(1, HOUR, sender='"b\\ob"@a.example.', run="s")],
-        Sent(sender_last_day=1),
+        ReportsSent(sender_last_day=1),
     ),
     "the sender with a tag": (
         [part(1, HOUR, sender="bob+tag+more@a.example", run="s")],
-        Sent(sender_last_day=1),
+        ReportsSent(sender_last_day=1),
     ),
     "the sender behind another delimiter": (
-        [part(1, HOUR, sender="bob-tag@a.example", run="s")], Sent()),
+        [part(1, HOUR, sender="bob-tag@a.example", run="s")], ReportsSent()),
     "another sender of the domain": (
         [part(1, sender="amy@A.example", run="s")],
-        Sent(domain_last_hour=1, last_hour=1),
+        ReportsSent(domain_last_hour=1, last_hour=1),
     ),
     "another domain of the organisation": (
         [part(1, sender="amy@b.a.example", organisation="a.example", run="s")],
-        Sent(domain_last_hour=1, last_hour=1)),
+        ReportsSent(domain_last_hour=1, last_hour=1)),
     "another domain": (
-        [part(1, sender="bob@b.a.example", run="s")], Sent(last_hour=1)),
-    "nothing against a report that it joins": ([part(0), part(1)], Sent()),
+        [part(1, sender="bob@b.a.example", run="s")], ReportsSent(last_hour=1)),
+    "nothing against a report that it joins": ([part(0), part(1)], ReportsSent()),
 }  # fmt: skip
 
 
@@ -338,12 +343,12 @@ TALLIES: Final[dict[str, tuple[list[Told], Sent]]] = {
 def test_what_counts_against_a_report(name: str) -> None:
     """Whoever let it go; for the run, what it let go itself."""
     told, sent = TALLIES[name]
-    assert Tally(told).before(part(0), "+") == sent
+    assert ReportTally(told).before(part(0), "+") == sent
 
 
 def test_a_failure_is_known_by_its_key() -> None:
     """Also when it was told in the same report, and whoever asks."""
-    tally = Tally([part(1)])
+    tally = ReportTally([part(1)])
     tally.add(part(2, report=1))
     assert [tally.knows(part(n, run="other")) for n in range(4)] == [
         False,

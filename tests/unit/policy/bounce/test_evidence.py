@@ -9,15 +9,15 @@ import pytest
 from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import RULES, Evidence, judge
 from drainer.policy.bounce.facts import (
+    AuthResult,
     Chain,
-    Claim,
-    Dmarc,
-    Facts,
-    Signature,
-    Spf,
+    DkimSignature,
+    DmarcPolicy,
+    SenderFacts,
+    SpfResult,
+    SpfTerm,
     Strength,
-    Term,
-    Trust,
+    TrustSettings,
     is_private,
     is_public,
     is_within,
@@ -25,12 +25,12 @@ from drainer.policy.bounce.facts import (
 )
 
 RECIPIENT: Final = Recipient(forward_path="Anna@primary.example")
-TRUST: Final = Trust(
+TRUST: Final = TrustSettings(
     relay_domains=frozenset(("primary.example",)),
     trusted_networks=(ipaddress.ip_network("198.51.100.0/24"),),
     trusted_spf_domains=frozenset(("trusted.example",)),
 )
-NOBODY: Final = Facts(
+NOBODY: Final = SenderFacts(
     reverse_path="bob@sender.example",
     domain="sender.example",
     organisation="sender.example",
@@ -38,50 +38,52 @@ NOBODY: Final = Facts(
 )
 
 
-def term(text: str = "ip4:192.0.2.0/24", prefix: int | None = 24, **more: Any) -> Term:
+def term(
+    text: str = "ip4:192.0.2.0/24", prefix: int | None = 24, **more: Any
+) -> SpfTerm:
     """Return a term of the sender's record."""
     mechanism = text.partition(":")[0].partition("/")[0]
     given = {"domain": "sender.example", "text": text, "mechanism": mechanism}
-    return Term(**(given | {"prefix": prefix} | more))
+    return SpfTerm(**(given | {"prefix": prefix} | more))
 
 
-def passing(*path: Term) -> Facts:
+def passing(*path: SpfTerm) -> SenderFacts:
     """Return facts with an SPF pass by this way."""
-    return replace(NOBODY, spf=Spf(result="pass", path=path or (term(),)))
+    return replace(NOBODY, spf=SpfResult(result="pass", path=path or (term(),)))
 
 
-def signature(**fields: Any) -> Signature:
+def signature(**fields: Any) -> DkimSignature:
     """Return a valid signature of the sender's domain."""
     given: dict[str, Any] = {
         "domain": "sender.example",
         "organisation": "sender.example",
         "state": Strength.PROVEN,
     }
-    return Signature(**(given | fields))
+    return DkimSignature(**(given | fields))
 
 
-def claim(method: str, domain: str = "sender.example", **more: str) -> Claim:
+def claim(method: str, domain: str = "sender.example", **more: str) -> AuthResult:
     """Return what the backup's own Authentication-Results say."""
     given = {"organisation": domain, "authserv_id": "mx2.example"}
-    return Claim(method=method, domain=domain, **(given | more))
+    return AuthResult(method=method, domain=domain, **(given | more))
 
 
-def signed(*signatures: Signature, facts: Facts = NOBODY) -> Facts:
+def signed(*signatures: DkimSignature, facts: SenderFacts = NOBODY) -> SenderFacts:
     """Return facts with these signatures."""
     return replace(facts, signatures=signatures)
 
 
 OWN: Final = signature(mailbox="bob@sender.example")
 NAMED: Final = replace(OWN, addressees=frozenset(("anna@primary.example",)))
-PUBLISHED: Final = Dmarc(
+PUBLISHED: Final = DmarcPolicy(
     domain="sender.example", organisation="sender.example", published=True
 )
-SILENT: Final = Dmarc(
+SILENT: Final = DmarcPolicy(
     domain="sender.example", organisation="sender.example", later=True
 )
 
 
-def included(name: str) -> Facts:
+def included(name: str) -> SenderFacts:
     """Return facts with an SPF pass by an include of another organisation."""
     return passing(term(f"include:{name}", None), term(domain=name, foreign=(name,)))
 
@@ -89,7 +91,7 @@ def included(name: str) -> Facts:
 WEAK_SPF: Final = included("spf.shared.example")
 
 
-def look(facts: Facts, recipient: Recipient = RECIPIENT) -> Evidence:
+def look(facts: SenderFacts, recipient: Recipient = RECIPIENT) -> Evidence:
     """Judge with the operator's trust of this module."""
     return judge(facts, recipient, TRUST)
 
@@ -175,11 +177,11 @@ ROWS: Final = {
     "V3: an include that the client's reverse name decides": (
         passing(term("include:%{P}", None, macro=True), term()), "V3", Strength.NOT),
     "V3: a way that nobody knows": (
-        replace(NOBODY, spf=Spf(result="pass")), "V3", Strength.NOT),
+        replace(NOBODY, spf=SpfResult(result="pass")), "V3", Strength.NOT),
     "V3: a private address": (
         replace(passing(), client="192.168.0.7"), "V3", Strength.NOT),
     "V3: no answer": (
-        replace(NOBODY, spf=Spf(result="temperror")), "V3", Strength.LATER),
+        replace(NOBODY, spf=SpfResult(result="temperror")), "V3", Strength.LATER),
     # V4
     "V4: the signature names both": (signed(NAMED), "V4", Strength.PROVEN),
     "V4: not the recipient, it may be replayed": (signed(OWN), "V4", Strength.WEAK),
@@ -277,7 +279,7 @@ def test_every_rule_is_tested() -> None:
 
 
 @pytest.mark.parametrize(("facts", "rule", "strength"), ROWS.values(), ids=ROWS)
-def test_a_rule_finds(facts: Facts, rule: str, strength: Strength) -> None:
+def test_a_rule_finds(facts: SenderFacts, rule: str, strength: Strength) -> None:
     """Each row of the table."""
     row = look(facts)[rule]
     assert row.strength is strength, row.found
@@ -289,7 +291,10 @@ def test_a_rule_finds(facts: Facts, rule: str, strength: Strength) -> None:
 )
 def test_nothing_but_pass_is_a_pass(result: str) -> None:
     """Best guesses neither."""
-    assert look(replace(NOBODY, spf=Spf(result=result)))["V3"].strength is Strength.NOT
+    assert (
+        look(replace(NOBODY, spf=SpfResult(result=result)))["V3"].strength
+        is Strength.NOT
+    )
 
 
 SUMS: Final = {
@@ -350,7 +355,7 @@ SUMS: Final = {
 
 
 @pytest.mark.parametrize(("facts", "strength", "by"), SUMS.values(), ids=SUMS)
-def test_the_rules_amount_to(facts: Facts, strength: Strength, by: str) -> None:
+def test_the_rules_amount_to(facts: SenderFacts, strength: Strength, by: str) -> None:
     """One strong rule, or weak SPF and a weak signature together."""
     evidence = look(facts)
     assert (evidence.strength, evidence.by) == (strength, by)
@@ -389,7 +394,7 @@ RETURNS: Final = {
 
 
 @pytest.mark.parametrize(("facts", "may"), RETURNS.values(), ids=RETURNS)
-def test_what_lets_the_whole_original_return(facts: Facts, may: bool) -> None:  # noqa: FBT001
+def test_what_lets_the_whole_original_return(facts: SenderFacts, may: bool) -> None:  # noqa: FBT001
     """Only proofs that no mail which others signed can give."""
     assert look(facts).may_return is may
 

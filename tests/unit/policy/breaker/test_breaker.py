@@ -9,13 +9,13 @@ from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import (
     BreakerState,
+    CanaryOutcome,
     Cause,
     CircuitBreaker,
-    Outcome,
     Phase,
 )
 from drainer.policy.classify.classifier import classify
-from drainer.policy.classify.verdict import Judgement
+from drainer.policy.classify.verdict import Classification
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -26,7 +26,9 @@ STOP = classify(parse_reply(b"530 5.7.0 log in"), Stage.MAIL)
 CLOSING = classify(parse_reply(b"421 bye"), Stage.MAIL)
 
 
-def cause(judgement: Judgement, domain: str = "", *, content: bool = False) -> Cause:
+def cause(
+    judgement: Classification, domain: str = "", *, content: bool = False
+) -> Cause:
     """Return why a breaker moves."""
     return Cause(
         trigger="run" if content else "stop",
@@ -38,21 +40,21 @@ def cause(judgement: Judgement, domain: str = "", *, content: bool = False) -> C
 
 
 def early(
-    breaker: CircuitBreaker, judgement: Judgement, now: datetime = NOW
+    breaker: CircuitBreaker, judgement: Classification, now: datetime = NOW
 ) -> CircuitBreaker:
     """Meet a refusal before MAIL."""
     return breakers.refused_early(breaker, cause(judgement), now)
 
 
 def stop(
-    breaker: CircuitBreaker, domain: str, judgement: Judgement = STOP
+    breaker: CircuitBreaker, domain: str, judgement: Classification = STOP
 ) -> CircuitBreaker:
     """Meet a refusal of us with a message of this sender domain."""
     why = cause(judgement, domain)
     return breakers.suspect(breakers.refused(breaker, NOW, why), why, NOW)
 
 
-def asked(breaker: CircuitBreaker, outcome: Outcome) -> CircuitBreaker:
+def asked(breaker: CircuitBreaker, outcome: CanaryOutcome) -> CircuitBreaker:
     """Let the canary come back."""
     return breakers.answered(breaker, outcome, "y", NOW)
 
@@ -107,7 +109,7 @@ def test_an_open_breaker_stays_open() -> None:
     assert breakers.succeeded(breaker).state is BreakerState.OPEN
     assert early(breaker, SHORT).state is BreakerState.OPEN
     assert stop(breaker, "example.com", CLOSING).state is BreakerState.OPEN
-    assert asked(breaker, Outcome.ACCEPTED).state is BreakerState.OPEN
+    assert asked(breaker, CanaryOutcome.ACCEPTED).state is BreakerState.OPEN
     assert breakers.heard(breaker).state is BreakerState.OPEN
 
 
@@ -122,7 +124,7 @@ def test_an_open_breaker_asks_the_canary_when_its_timer_ends_or_a_person_says_so
         assert breakers.probe(breaker, now - MINUTE / 60).state is BreakerState.OPEN
         breaker = breakers.probe(breaker, now)
         assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
-        breaker = breakers.answered(breaker, Outcome.REFUSED, "y", now)
+        breaker = breakers.answered(breaker, CanaryOutcome.REFUSED, "y", now)
         assert breaker.state is BreakerState.OPEN
         assert breaker.until is not None
         waits.append((breaker.until - now) / MINUTE)
@@ -134,7 +136,7 @@ def test_one_message_alone_never_opens_it() -> None:
     """A spammer could otherwise stop the drain with one message."""
     breaker = stop(CLOSED, "evil.example")
     assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
-    welcome = asked(breaker, Outcome.ACCEPTED)
+    welcome = asked(breaker, CanaryOutcome.ACCEPTED)
     assert welcome.flows
     assert breakers.succeeded(welcome) == CLOSED
     assert (
@@ -145,7 +147,7 @@ def test_one_message_alone_never_opens_it() -> None:
 
 def test_the_canary_that_is_refused_opens_it() -> None:
     """With the words that the canary was told."""
-    breaker = asked(stop(CLOSED, "a.example"), Outcome.REFUSED)
+    breaker = asked(stop(CLOSED, "a.example"), CanaryOutcome.REFUSED)
     assert breaker.state is BreakerState.OPEN
     assert breaker.cause is not None
     assert breaker.cause.reply == "y"
@@ -153,7 +155,7 @@ def test_the_canary_that_is_refused_opens_it() -> None:
 
 def test_without_an_address_to_ask_for_real_messages_are_tried() -> None:
     """One after another; a delivery closes the breaker at any time."""
-    breaker = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
+    breaker = asked(stop(CLOSED, "a.example"), CanaryOutcome.UNCLEAR)
     assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.MESSAGES)
     for n in range(breakers.STOPS_TO_OPEN - 1):
         breaker = breakers.refused(breaker, NOW, cause(STOP, f"s{n}.example"))
@@ -164,7 +166,7 @@ def test_without_an_address_to_ask_for_real_messages_are_tried() -> None:
 def test_three_messages_answer_a_suspicion_that_is_none_of_a_stop() -> None:
     """The same refusal in a row: no stranger's words are in it."""
     why = replace(cause(STOP), trigger="run")
-    breaker = asked(breakers.suspect(CLOSED, why, NOW), Outcome.UNCLEAR)
+    breaker = asked(breakers.suspect(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
     twice = breakers.refused(breakers.refused(breaker, NOW), NOW)
     assert twice.state is BreakerState.PROBING
     assert breakers.refused(twice, NOW).state is BreakerState.OPEN
@@ -172,7 +174,7 @@ def test_three_messages_answer_a_suspicion_that_is_none_of_a_stop() -> None:
 
 def test_after_an_open_breaker_a_message_must_be_delivered() -> None:
     """The canary alone does not close it: it sends no content."""
-    breaker = asked(breakers.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
+    breaker = asked(breakers.recheck(early(CLOSED, ALERT)), CanaryOutcome.ACCEPTED)
     assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.MESSAGES)
     assert breakers.succeeded(breaker) == CLOSED
 
@@ -186,7 +188,7 @@ def test_success_elsewhere_does_not_answer_for_the_canary() -> None:
 def test_refused_contents_never_open_it() -> None:
     """Strangers aim their spam at backups."""
     about = breakers.suspect(CLOSED, cause(ALERT, content=True), NOW)
-    breaker = asked(about, Outcome.UNCLEAR)
+    breaker = asked(about, CanaryOutcome.UNCLEAR)
     for _ in range(3):
         breaker = breakers.refused(breaker, NOW)
     assert breaker == CLOSED
@@ -215,7 +217,7 @@ def test_any_reply_ends_a_pause_for_want_of_one() -> None:
 
 def test_after_an_open_breaker_a_mere_reply_closes_nothing() -> None:
     """Also when the primary closed with 421 while a message probed."""
-    breaker = asked(breakers.recheck(early(CLOSED, ALERT)), Outcome.ACCEPTED)
+    breaker = asked(breakers.recheck(early(CLOSED, ALERT)), CanaryOutcome.ACCEPTED)
     for _ in range(breakers.STOPS_TO_PAUSE):
         assert breaker.state is BreakerState.PROBING
         breaker = stop(breaker, "a.example", CLOSING)
@@ -229,7 +231,7 @@ def test_after_an_open_breaker_a_mere_reply_closes_nothing() -> None:
 def test_one_message_again_and_again_is_one() -> None:
     """It answers nothing; the end of the run does."""
     again = replace(cause(STOP, "a.example"), again=True)
-    breaker = asked(stop(CLOSED, "a.example"), Outcome.UNCLEAR)
+    breaker = asked(stop(CLOSED, "a.example"), CanaryOutcome.UNCLEAR)
     for _ in range(breakers.STOPS_TO_OPEN):
         breaker = breakers.refused(breaker, NOW, again)
     assert (breaker.state, breaker.tried) == (BreakerState.PROBING, 0)
@@ -248,14 +250,14 @@ def test_however_many_messages_meet_it_the_canary_is_asked_first() -> None:
     for n in range(40):
         breaker = stop(breaker, f"s{n}.example")
     assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
-    assert asked(breaker, Outcome.ACCEPTED) == CLOSED
+    assert asked(breaker, CanaryOutcome.ACCEPTED) == CLOSED
 
 
 @pytest.mark.parametrize("trigger", ["stop", "storm"])
 def test_a_brief_stop_with_messages_pauses_when_it_is_confirmed(trigger: str) -> None:
     """421 at MAIL, or 451 for everybody: nothing is judged, and the route rests."""
     why = replace(cause(CLOSING), trigger=trigger)
-    breaker = asked(breakers.suspect(CLOSED, why, NOW), Outcome.UNCLEAR)
+    breaker = asked(breakers.suspect(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
     for _ in range(breakers.STOPS_TO_PAUSE):
         assert breaker.state is BreakerState.PROBING
         assert breakers.leave(breaker, NOW) == breaker

@@ -19,19 +19,24 @@ from hypothesis.stateful import (
 from drainer.mail.envelope import Recipient
 from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.breaker import breaker as breakers
-from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Outcome
-from drainer.policy.breaker.detector import Seen
-from drainer.policy.breaker.known_good import Known
-from drainer.policy.breaker.registry import ROUTE, Scopes
+from drainer.policy.breaker.breaker import (
+    BreakerState,
+    CanaryOutcome,
+    Cause,
+    CircuitBreaker,
+)
+from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
 from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.delivery import Claimed
+from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
     CONTRADICTED,
-    Ending,
-    Judged,
-    Moment,
-    Policy,
+    ClassifiedResult,
+    RecipientResult,
+    RetryPolicy,
+    SettleContext,
     excuse,
     judge,
 )
@@ -60,7 +65,7 @@ ANSWERS = st.one_of(
     st.just(Lost(reason="closed")),
 )
 AFTER_MAIL = st.sampled_from([Stage.MAIL, Stage.RCPT, Stage.BODY, Stage.DOT])
-POLICY = Policy(schedule=SCHEDULE)
+POLICY = RetryPolicy(schedule=SCHEDULE)
 
 
 def at_stage(answer: Answer, stage: Stage) -> Stage:
@@ -77,15 +82,15 @@ class Drain(RuleBasedStateMachine):
         """Start with mail flowing."""
         self.now = NOW
         self.doing = "begin"
-        self.scopes = Scopes(PAUSES, Known(), self.moved)
+        self.scopes = BreakerRegistry(PAUSES, KnownGoodRecipients(), self.moved)
         self.left = {n: self.recipient(n) for n in range(12)}
         #: How the last attempt of each ended, and who had sent it.
         self.last: dict[int, tuple[Answer, Stage, str]] = {}
 
-    def recipient(self, n: int) -> Claimed:
+    def recipient(self, n: int) -> ClaimedRecipient:
         """Return a recipient that was not tried yet."""
         to = Recipient(forward_path=f"u{n}@{DOMAINS[n % 2]}")
-        return Claimed(n=n, recipient=to)
+        return ClaimedRecipient(n=n, recipient=to)
 
     def moved(self, before: CircuitBreaker, after: CircuitBreaker) -> None:
         """Check one move of a breaker, and do what the ledger does about it."""
@@ -119,9 +124,10 @@ class Drain(RuleBasedStateMachine):
     ) -> None:
         """Judge, observe and settle what one message's attempt ended with."""
         endings = [
-            Ending(claimed=self.left[n], stage=stage, answer=answer) for n in numbers
+            RecipientResult(claimed=self.left[n], stage=stage, answer=answer)
+            for n in numbers
         ]
-        moment = Moment(
+        moment = SettleContext(
             now=self.now,
             draw=0.5,
             sender_domain=sender,
@@ -162,10 +168,10 @@ class Drain(RuleBasedStateMachine):
         one = an_end(text, n + 100, "other.example")
         self.scopes.observe([one], "x@other.example", self.now)
 
-    def observe(self, judged: tuple[Judged, ...], sender: str) -> None:
+    def observe(self, judged: tuple[ClassifiedResult, ...], sender: str) -> None:
         """Let the breakers look, as the guard does."""
         attempt = [
-            Seen(
+            Refusal(
                 sender_domain=sender,
                 recipient=each.ending.claimed.recipient.forward_path,
                 recipient_domain=each.ending.claimed.domain,
@@ -179,7 +185,9 @@ class Drain(RuleBasedStateMachine):
         ]
         self.scopes.observe(attempt, f"x@{sender}", self.now)
 
-    def settle(self, judged: tuple[Judged, ...], moment: Moment) -> None:
+    def settle(
+        self, judged: tuple[ClassifiedResult, ...], moment: SettleContext
+    ) -> None:
         """Settle, and check that nothing became final that may not."""
         for found in settle(judged, moment, POLICY):
             claimed = found.claimed
@@ -189,7 +197,7 @@ class Drain(RuleBasedStateMachine):
                 assert claimed.refused + SCHEDULE.confirm_after <= self.now
                 assert found.judgement.verdict is Verdict.BOUNCE
             if found.state in (*CLAIMABLE, State.BOUNCE_PENDING):
-                self.left[claimed.n] = Claimed(
+                self.left[claimed.n] = ClaimedRecipient(
                     n=claimed.n,
                     recipient=claimed.recipient,
                     attempts=found.attempts,
@@ -213,8 +221,10 @@ class Drain(RuleBasedStateMachine):
             ROUTE, lambda breaker: breakers.refused_early(breaker, cause, self.now)
         )
 
-    @rule(scope=st.sampled_from((ROUTE, *DOMAINS)), outcome=st.sampled_from(Outcome))
-    def canary(self, scope: str, outcome: Outcome) -> None:
+    @rule(
+        scope=st.sampled_from((ROUTE, *DOMAINS)), outcome=st.sampled_from(CanaryOutcome)
+    )
+    def canary(self, scope: str, outcome: CanaryOutcome) -> None:
         """Let a canary come back."""
         self.doing = f"canary {outcome}"
         self.scopes.canary(scope, outcome, "x", self.now)
@@ -232,7 +242,7 @@ class Drain(RuleBasedStateMachine):
         """End the run and begin another: the breakers are kept, the rest is not."""
         self.doing = "restart"
         kept = self.scopes.all()
-        self.scopes = Scopes(PAUSES, Known(), self.moved)
+        self.scopes = BreakerRegistry(PAUSES, KnownGoodRecipients(), self.moved)
         for breaker in kept:
             self.scopes.restore(breaker)
             self.scopes.apply(breaker.scope, breakers.recheck)
@@ -254,18 +264,18 @@ SOME = st.lists(
     st.tuples(
         st.sampled_from((*[SPAM] * 30, "250 ok", *DELAYS[:2])),
         st.integers(0, 1000),
-        st.sampled_from((Outcome.ACCEPTED, Outcome.UNCLEAR)),
+        st.sampled_from((CanaryOutcome.ACCEPTED, CanaryOutcome.UNCLEAR)),
     ),
     min_size=30,
     max_size=60,
 )
 
 
-def an_end(text: str, n: int, sender: str) -> Seen:
+def an_end(text: str, n: int, sender: str) -> Refusal:
     """Return the ending of a recipient in one of the domains, at the dot."""
     reply = parse_reply(text.encode())
     domain = DOMAINS[n % 2]
-    return Seen(
+    return Refusal(
         sender_domain=sender,
         recipient=f"u{n}@{domain}",
         recipient_domain=domain,
@@ -280,7 +290,9 @@ def never_open(before: CircuitBreaker, after: CircuitBreaker) -> None:
     assert after.state is not BreakerState.OPEN, (before, after)
 
 
-def answer_canaries(scopes: Scopes, outcome: Outcome, now: datetime) -> None:
+def answer_canaries(
+    scopes: BreakerRegistry, outcome: CanaryOutcome, now: datetime
+) -> None:
     """Let every canary that is out come back."""
     for breaker in scopes.all():
         scopes.canary(breaker.scope, outcome, "x", now)
@@ -288,10 +300,10 @@ def answer_canaries(scopes: Scopes, outcome: Outcome, now: datetime) -> None:
 
 @given(SOME)
 def test_refused_contents_alone_open_no_breaker(
-    events: list[tuple[str, int, Outcome]],
+    events: list[tuple[str, int, CanaryOutcome]],
 ) -> None:
     """Nine of ten messages that strangers sent to a backup are spam."""
-    scopes = Scopes(PAUSES, Known(), never_open)
+    scopes = BreakerRegistry(PAUSES, KnownGoodRecipients(), never_open)
     for text, n, outcome in events:
         scopes.observe([an_end(text, n, f"s{n}.example")], "x@s.example", NOW)
         answer_canaries(scopes, outcome, NOW)
@@ -306,7 +318,7 @@ def test_one_message_opens_no_breaker_while_the_canary_is_welcome(
     attempts: list[tuple[str, int]],
 ) -> None:
     """Whatever it is told, to however many recipients, however often."""
-    scopes = Scopes(PAUSES, Known(), never_open)
+    scopes = BreakerRegistry(PAUSES, KnownGoodRecipients(), never_open)
     met = False
     for text, recipients in attempts:
         some = [an_end(text, n, "evil.example") for n in range(recipients)]
@@ -316,16 +328,16 @@ def test_one_message_opens_no_breaker_while_the_canary_is_welcome(
         if some[0].judgement.verdict is Verdict.HOLD:
             break  # it is not tried again
         met = met or _is_stop(some[0])
-        answer_canaries(scopes, Outcome.ACCEPTED, NOW)
+        answer_canaries(scopes, CanaryOutcome.ACCEPTED, NOW)
         for breaker in scopes.all():
             scopes.apply(breaker.scope, lambda g: breakers.probe(g, NOW + max(PAUSES)))
             scopes.apply(breaker.scope, breakers.heard)
 
 
-def _is_stop(seen: Seen) -> bool:
+def _is_stop(seen: Refusal) -> bool:
     return seen.judgement.verdict is Verdict.STOP and not seen.judgement.short
 
 
-def _again(seen: Seen) -> Seen:
+def _again(seen: Refusal) -> Refusal:
 
     return replace(seen, again=True)

@@ -13,8 +13,8 @@ from drainer.policy.breaker.detector import (
     MUTED_FOR,
     SLOW_RUN,
     SLOW_SECONDS,
-    Detector,
-    Seen,
+    Refusal,
+    RefusalDetector,
     is_content,
     is_storm,
     is_unknown_user,
@@ -26,20 +26,20 @@ UNKNOWN = "550 5.1.1 <{to}>: user unknown"
 SPAM = "554 5.7.1 Spam detected, id {n}"
 
 
-def nth(n: int, text: str = UNKNOWN, stage: Stage = Stage.RCPT) -> Seen:
+def nth(n: int, text: str = UNKNOWN, stage: Stage = Stage.RCPT) -> Refusal:
     """Return the refusal of another sender's mail to another recipient."""
     to = f"u{n}@example.org"
     words = text.format(to=to, n=n)
     return seen(words, to, sender_domain=f"s{n}.example", stage=stage)
 
 
-def fed(detector: Detector, refusals: Iterable[Seen]) -> list[str]:
+def fed(detector: RefusalDetector, refusals: Iterable[Refusal]) -> list[str]:
     """Return what each refusal makes suspicious: a trigger, or ''."""
     causes = [detector.refused(each, NOW) for each in refusals]
     return [cause.trigger if cause else "" for cause in causes]
 
 
-def accept(detector: Detector, *numbers: int) -> None:
+def accept(detector: RefusalDetector, *numbers: int) -> None:
     """Let recipients be accepted."""
     for n in numbers:
         detector.accepted(f"u{n}@example.org", "example.org")
@@ -70,20 +70,20 @@ def test_a_run_of_the_same_refusal_is_suspicious(
     text: str, stage: Stage, enough: int
 ) -> None:
     """Two without a reason, three with one, ten of contents."""
-    found = fed(Detector(), (nth(n, text, stage) for n in range(enough)))
+    found = fed(RefusalDetector(), (nth(n, text, stage) for n in range(enough)))
     assert found == [""] * (enough - 1) + ["run"]
 
 
 def test_one_sender_is_no_run_however_much_it_sends() -> None:
     """A dictionary attack by one domain tells nothing of the others."""
-    detector = Detector()
+    detector = RefusalDetector()
     for n in range(4):
         assert detector.refused(seen(f"550 no {n}", f"u{n}@example.org"), NOW) is None
 
 
 def test_one_recipient_is_no_run_whoever_writes_to_it() -> None:
     """A mailbox that is gone; nor does the case of its address make it two."""
-    detector, text = Detector(), "550 5.1.1 no such user"
+    detector, text = RefusalDetector(), "550 5.1.1 no such user"
     for n, to in enumerate(["Bob@example.org", "bob@EXAMPLE.org", "bob@example.org"]):
         cause = detector.refused(seen(text, to, sender_domain=f"s{n}.example"), NOW)
         assert cause is None
@@ -93,9 +93,9 @@ def test_one_recipient_is_no_run_whoever_writes_to_it() -> None:
     "between",
     [nth(7, "550 5.7.1 Something else"), nth(7, "550 5.1.1 Another text"), None],
 )
-def test_another_refusal_or_an_acceptance_ends_a_run(between: Seen | None) -> None:
+def test_another_refusal_or_an_acceptance_ends_a_run(between: Refusal | None) -> None:
     """It begins anew then."""
-    detector = Detector()
+    detector = RefusalDetector()
     accept(detector, 90)
     assert fed(detector, [nth(0), nth(1)]) == ["", ""]
     if between is None:
@@ -126,7 +126,7 @@ def test_a_code_for_contents_is_not_about_them_when_it_is_about_us() -> None:
 def test_a_loss_has_a_fingerprint_too() -> None:
     """So that whatever a breaker moved for can be muted."""
     lost = Lost(reason="closed")
-    one = Seen(
+    one = Refusal(
         sender_domain="s.example",
         recipient="u@example.org",
         recipient_domain="example.org",
@@ -160,15 +160,15 @@ def test_rules_are_sorted(rule: str, *, content: bool, unknown: bool) -> None:
 # ---- the share
 
 
-def mixed(n: int) -> Seen:
+def mixed(n: int) -> Refusal:
     """Return refusals of which no two are of the same kind."""
     return nth(n, f"550 5.1.{1 + n % 2} kind {'abcdefghijklmnopqrstuvwxyz'[n]}")
 
 
 def test_the_first_five_must_all_be_refused() -> None:
     """So that a queue of twelve is protected too."""
-    assert fed(Detector(), map(mixed, range(5))) == [""] * 4 + ["ratio"]
-    detector = Detector()
+    assert fed(RefusalDetector(), map(mixed, range(5))) == [""] * 4 + ["ratio"]
+    detector = RefusalDetector()
     accept(detector, 20)
     assert fed(detector, map(mixed, range(8))) == [""] * 8
     assert fed(detector, [mixed(8)]) == ["ratio"]  # ten by now: a share
@@ -179,7 +179,7 @@ def test_more_than_half_of_the_last_twenty_is_too_much(
     refused: int, trigger: str
 ) -> None:
     """Half is not."""
-    detector = Detector()
+    detector = RefusalDetector()
     accept(detector, *range(100, 120 - refused))
     last = fed(detector, map(mixed, range(refused)))[-1]
     assert last == trigger
@@ -187,7 +187,7 @@ def test_more_than_half_of_the_last_twenty_is_too_much(
 
 def test_only_the_last_twenty_recipients_vote() -> None:
     """What a healthy primary took this morning says nothing of now."""
-    detector = Detector()
+    detector = RefusalDetector()
     accept(detector, *range(100, 1000))
     found = fed(detector, map(mixed, range(11)))
     assert found == [""] * 10 + ["ratio"]
@@ -195,12 +195,12 @@ def test_only_the_last_twenty_recipients_vote() -> None:
 
 def test_a_recipient_has_one_vote_by_its_latest_ending() -> None:
     """One busy mailbox neither hides refusals nor makes them many."""
-    detector = Detector()
+    detector = RefusalDetector()
     accept(detector, *[50] * 100)
     assert fed(detector, map(mixed, range(9)))[-1] == "ratio"
-    again = Detector()
+    again = RefusalDetector()
     assert fed(again, [mixed(3)] * 30) == [""] * 30
-    turned = Detector()
+    turned = RefusalDetector()
     fed(turned, map(mixed, range(4)))
     accept(turned, 0, 1, 2, 3)
     assert fed(turned, map(mixed, range(4, 8))) == [""] * 4
@@ -210,7 +210,7 @@ def test_refused_contents_do_not_vote() -> None:
     """Nine of ten messages at a backup may be spam."""
     text = "554 5.7.1 Spam of kind "
     some = [nth(n, text + "ab"[n % 2], Stage.DOT) for n in range(40)]
-    assert fed(Detector(), some) == [""] * 40
+    assert fed(RefusalDetector(), some) == [""] * 40
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60))
@@ -218,7 +218,7 @@ def test_fewer_than_five_recipients_never_make_a_share(
     endings: list[tuple[int, bool]],
 ) -> None:
     """However often they are tried."""
-    detector = Detector()
+    detector = RefusalDetector()
     for n, accepted in endings:
         if accepted:
             accept(detector, n % 4)
@@ -229,14 +229,14 @@ def test_fewer_than_five_recipients_never_make_a_share(
 # ---- the route
 
 
-def in_domain(n: int, domain: str) -> Seen:
+def in_domain(n: int, domain: str) -> Refusal:
     """Return the refusal of a recipient in this domain."""
     return seen("550 no", f"u{n}@{domain}", sender_domain=f"s{n}.example")
 
 
 def test_the_route_is_suspected_for_two_recipient_domains() -> None:
     """One dead domain of three stops no other."""
-    route = Detector(domains=2)
+    route = RefusalDetector(domains=2)
     assert fed(route, (in_domain(n, "a.example") for n in range(30))) == [""] * 30
     assert route.refused(in_domain(99, "b.example"), NOW) is not None
 
@@ -246,7 +246,7 @@ def test_the_route_is_suspected_for_two_recipient_domains() -> None:
 
 def test_what_was_answered_is_muted_for_a_time() -> None:
     """A dictionary attack yields thousands of true refusals."""
-    detector = Detector()
+    detector = RefusalDetector()
     detector.mute(nth(0).fingerprint, NOW)
     assert fed(detector, map(nth, range(3))) == [""] * 3
     later = NOW + MUTED_FOR
@@ -256,7 +256,7 @@ def test_what_was_answered_is_muted_for_a_time() -> None:
 
 def test_what_was_answered_is_muted_for_so_many_messages() -> None:
     """Whichever comes first."""
-    detector, fingerprint = Detector(), nth(0).fingerprint
+    detector, fingerprint = RefusalDetector(), nth(0).fingerprint
     detector.mute(fingerprint, NOW)
     asked = [detector.is_muted(fingerprint, NOW) for _ in range(MUTED_COUNT + 1)]
     assert asked == [True] * MUTED_COUNT + [False]
@@ -264,10 +264,10 @@ def test_what_was_answered_is_muted_for_so_many_messages() -> None:
 
 def test_another_refusal_is_not_muted_with_it() -> None:
     """Only the share is, for as long: it would ask the same again."""
-    detector = Detector()
+    detector = RefusalDetector()
     detector.mute("another", NOW)
     assert fed(detector, map(nth, range(3))) == ["", "", "run"]
-    apart = Detector()
+    apart = RefusalDetector()
     apart.mute("another", NOW)
     assert fed(apart, map(mixed, range(6))) == [""] * 6
 
@@ -306,14 +306,14 @@ def test_too_many_recipients_and_losses_are_no_storm() -> None:
 
 def test_ten_recipients_in_a_row_make_a_storm() -> None:
     """And then it begins to count anew."""
-    detector, text = Detector(), "451 4.3.0 Out of sorts, id {n}"
+    detector, text = RefusalDetector(), "451 4.3.0 Out of sorts, id {n}"
     found = [detector.delayed(nth(n, text)) for n in range(19)]
     assert [n for n, is_storm in enumerate(found) if is_storm] == [9]
 
 
 def test_an_acceptance_ends_a_storm() -> None:
     """Then it is not the primary that is sick."""
-    detector, text = Detector(), "451 4.3.0 Out of sorts"
+    detector, text = RefusalDetector(), "451 4.3.0 Out of sorts"
     for n in range(9):
         assert not detector.delayed(nth(n, text))
     accept(detector, 50)
@@ -331,7 +331,7 @@ def test_muting_lasts_no_longer_than_the_canary_is_believed() -> None:
 
 def test_ten_slow_answers_in_a_row_are_too_many() -> None:
     """A quick one between them begins anew; so does the rest that they ask for."""
-    detector = Detector()
+    detector = RefusalDetector()
     slow, quick = SLOW_SECONDS, SLOW_SECONDS - 1
     assert not any(detector.slow(slow) for _ in range(SLOW_RUN - 1))
     assert not detector.slow(quick)

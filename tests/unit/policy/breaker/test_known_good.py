@@ -2,14 +2,18 @@
 
 import pytest
 
-from drainer.policy.breaker.known_good import MAX_CANARY, MAX_LEARNT, Known
+from drainer.policy.breaker.known_good import (
+    MAX_CANARY,
+    MAX_LEARNT,
+    KnownGoodRecipients,
+)
 
 GOOD = ("Root@Example.org", "boss@example.org", "a@example.net", "b@example.com")
 
 
 def test_the_operators_addresses_are_asked_first() -> None:
     """Of the domain in question; of any, when the route is."""
-    known = Known(GOOD)
+    known = KnownGoodRecipients(GOOD)
     known.learn("new@example.org", "example.org")
     assert known.to_ask("example.org") == GOOD[:2]
     assert known.to_ask("example.com") == ("b@example.com",)
@@ -18,7 +22,7 @@ def test_the_operators_addresses_are_asked_first() -> None:
 
 def test_without_one_the_latest_that_were_delivered_to_are() -> None:
     """One of a domain, three of the route."""
-    known = Known()
+    known = KnownGoodRecipients()
     assert known.to_ask("") == ()
     assert known.to_ask("d1.example") == ()
     for n in range(6):
@@ -49,14 +53,14 @@ def test_without_one_the_latest_that_were_delivered_to_are() -> None:
 )
 def test_an_unknown_user_may_contradict_what_is_known(address: str, kind: str) -> None:
     """The operator knows for sure; what was learnt may be gone by now."""
-    known = Known(GOOD)
+    known = KnownGoodRecipients(GOOD)
     known.learn("taken@example.org", "example.org")
     assert known.contradicts(address) == kind
 
 
 def test_what_was_learnt_and_refused_is_forgotten() -> None:
     """An account that was closed today is suspicious once."""
-    known = Known()
+    known = KnownGoodRecipients()
     known.load(["bob@example.org", "amy@Example.org"])
     assert known.contradicts("bob@example.org") == "learnt"
     known.forget("bob@example.org")
@@ -69,8 +73,8 @@ def test_what_was_learnt_and_refused_is_forgotten() -> None:
 
 def test_it_asks_as_the_operator_says_or_as_one_whose_mail_was_taken() -> None:
     """Many servers exempt the null sender from every restriction."""
-    assert Known(sender="check@example.com").sender == "check@example.com"
-    known = Known()
+    assert KnownGoodRecipients(sender="check@example.com").sender == "check@example.com"
+    known = KnownGoodRecipients()
     assert known.sender == ""
     known.learn("bob@example.org", "example.org", "amy@example.com")
     known.learn("bob@example.org", "example.org")  # a bounce of somebody
@@ -79,7 +83,7 @@ def test_it_asks_as_the_operator_says_or_as_one_whose_mail_was_taken() -> None:
 
 def test_what_no_plain_command_can_carry_is_not_asked_for() -> None:
     """A canary speaks no SMTPUTF8: the refusal would tell of that alone."""
-    known = Known()
+    known = KnownGoodRecipients()
     known.learn("j\u00f6rg@example.org", "example.org", "\u00f6@example.com")
     assert known.to_ask("example.org") == ()
     assert known.sender == ""
@@ -88,7 +92,7 @@ def test_what_no_plain_command_can_carry_is_not_asked_for() -> None:
 
 def test_what_is_learnt_has_an_end() -> None:
     """A queue of millions costs no more memory than one of thousands."""
-    known = Known()
+    known = KnownGoodRecipients()
     known.load(f"u{n}@example.org" for n in range(MAX_LEARNT + 1))
     assert known.contradicts(f"u{MAX_LEARNT - 1}@example.org") == "learnt"
     assert known.contradicts(f"u{MAX_LEARNT}@example.org") == ""

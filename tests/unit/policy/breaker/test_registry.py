@@ -11,17 +11,22 @@ from drainer.policy.breaker.breaker import (
     STOPS_TO_OPEN,
     STOPS_TO_PAUSE,
     BreakerState,
+    CanaryOutcome,
     Cause,
     CircuitBreaker,
-    Outcome,
     Phase,
     leave,
     probe,
 )
-from drainer.policy.breaker.detector import SLOW_RUN, SLOW_SECONDS, STORM, Seen
+from drainer.policy.breaker.detector import SLOW_RUN, SLOW_SECONDS, STORM, Refusal
 from drainer.policy.breaker.history import STOPS_TOLERATED
-from drainer.policy.breaker.known_good import Known
-from drainer.policy.breaker.registry import MAX_DOMAINS, MAX_VOUCHED, ROUTE, Scopes
+from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.breaker.registry import (
+    MAX_DOMAINS,
+    MAX_VOUCHED,
+    ROUTE,
+    BreakerRegistry,
+)
 from drainer.policy.classify.classifier import classify
 from tests.support.scenarios.settlements import NOW, PAUSES, scopes, seen
 
@@ -34,7 +39,7 @@ _numbers = count()
 
 
 def refuse(
-    breakers: Scopes,
+    breakers: BreakerRegistry,
     domain: str,
     text: str = UNKNOWN,
     *,
@@ -48,25 +53,25 @@ def refuse(
     breakers.observe([one], f"x@{sender}", NOW)
 
 
-def deliver(breakers: Scopes, to: str, sender: str = "amy@s.example") -> None:
+def deliver(breakers: BreakerRegistry, to: str, sender: str = "amy@s.example") -> None:
     """Let a message be delivered."""
     domain = sender.rpartition("@")[2]
     one = seen("250 ok", to, sender_domain=domain, stage=Stage.DOT)
     breakers.observe([one], sender, NOW)
 
 
-def standing(breakers: Scopes) -> dict[str, str]:
+def standing(breakers: BreakerRegistry) -> dict[str, str]:
     """Return the breakers that mail does not flow through."""
     found = {breaker.scope: breaker for breaker in breakers.all() if not breaker.flows}
     return {scope: breaker.state.value for scope, breaker in found.items()}
 
 
 def with_moves(
-    known: Known,
-) -> tuple[Scopes, list[tuple[CircuitBreaker, CircuitBreaker]]]:
+    known: KnownGoodRecipients,
+) -> tuple[BreakerRegistry, list[tuple[CircuitBreaker, CircuitBreaker]]]:
     """Return breakers, and where their moves are told."""
     moves: list[tuple[CircuitBreaker, CircuitBreaker]] = []
-    return Scopes(PAUSES, known, lambda *move: moves.append(move)), moves
+    return BreakerRegistry(PAUSES, known, lambda *move: moves.append(move)), moves
 
 
 # ---- which scope
@@ -98,7 +103,7 @@ def test_relay_denied_is_the_domains_and_a_second_domains_the_routes() -> None:
     assert standing(breakers) == {ORG: "probing"}
     refuse(breakers, NET, RELAY)
     assert standing(breakers) == {ROUTE: "probing", ORG: "probing", NET: "probing"}
-    breakers.canary(ORG, Outcome.REFUSED, RELAY, NOW)
+    breakers.canary(ORG, CanaryOutcome.REFUSED, RELAY, NOW)
     assert standing(breakers) == {ROUTE: "probing", ORG: "open", NET: "probing"}
 
 
@@ -107,7 +112,7 @@ def test_a_second_domain_does_not_suspect_a_route_that_has_just_been_asked() -> 
     breakers = scopes()
     refuse(breakers, ORG, RELAY)
     refuse(breakers, NET, RELAY)
-    breakers.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
     refuse(breakers, COM, RELAY)
     assert standing(breakers).keys() == {ORG, NET, COM}
 
@@ -117,7 +122,7 @@ def test_a_refusal_of_us_is_the_routes() -> None:
     breakers = scopes()
     refuse(breakers, ORG, LISTED)
     assert standing(breakers) == {ROUTE: "probing"}
-    breakers.canary(ROUTE, Outcome.UNCLEAR, "?", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.UNCLEAR, "?", NOW)
     for _ in range(STOPS_TO_OPEN):
         assert standing(breakers) == {ROUTE: "probing"}
         refuse(breakers, NET, LISTED)
@@ -154,7 +159,7 @@ def test_one_message_that_probes_is_one_however_many_recipients_it_has() -> None
     """So many messages open the breaker, not so many recipients."""
     breakers = scopes()
     refuse(breakers, ORG, LISTED)
-    breakers.canary(ROUTE, Outcome.UNCLEAR, "?", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.UNCLEAR, "?", NOW)
     some = [seen("550 5.2.1 no", f"u{n}@{ORG}") for n in range(20)]
     breakers.observe(some, "x@example.com", NOW)
     assert breakers.route.tried == 1
@@ -171,7 +176,7 @@ def test_one_message_tried_again_and_again_opens_none() -> None:
         one = seen(LISTED, f"u@{ORG}", sender_domain="evil.example", again=n > 0)
         breakers.observe([one], "x@evil.example", NOW)
         assert standing(breakers) == {ROUTE: "probing"}
-        breakers.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+        breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
         assert "open" not in standing(breakers).values()
 
 
@@ -191,7 +196,7 @@ def test_a_canary_speaks_for_no_stage_behind_rcpt() -> None:
     """Refusals of contents as if they were us are answered by real messages."""
     breakers = scopes()
     refuse(breakers, ORG, LISTED)
-    breakers.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
     refuse(breakers, ORG, LISTED)
     assert standing(breakers) == {}
     refuse(breakers, ORG, LISTED, stage=Stage.DOT)
@@ -208,13 +213,15 @@ def test_while_nothing_is_delivered_canaries_are_not_believed_for_long(
     sender: str, most: int
 ) -> None:
     """A primary may exempt them, and the null sender above all, from what it denies."""
-    breakers = Scopes(PAUSES, Known((f"known@{ORG}",), sender), lambda _b, _a: None)
+    breakers = BreakerRegistry(
+        PAUSES, KnownGoodRecipients((f"known@{ORG}",), sender), lambda _b, _a: None
+    )
     asked = 0
     while standing(breakers) != {ROUTE: "open"}:
         refuse(breakers, ORG, LISTED)
         if breakers.route.phase is Phase.CANARY and not breakers.route.flows:
             asked += 1
-            breakers.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+            breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
     assert asked == most + 1
 
 
@@ -247,7 +254,7 @@ def test_a_storm_is_asked_about_before_the_route_rests() -> None:
     for _ in range(STORM):
         refuse(breakers, ORG, "451 4.7.1 try again later")
     assert breakers.route.phase is Phase.CANARY
-    breakers.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
     assert standing(breakers) == {}
 
 
@@ -255,7 +262,7 @@ def test_a_queue_of_one_message_is_answered_all_the_same() -> None:
     """Nobody knows an address to ask for: when the run ends, a person is asked."""
     breakers = scopes()
     refuse(breakers, ORG, LISTED, sender="one.example")
-    breakers.canary(ROUTE, Outcome.UNCLEAR, "?", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.UNCLEAR, "?", NOW)
     again = seen(LISTED, f"u@{ORG}", sender_domain="one.example", again=True)
     for _ in range(3):
         breakers.observe([again], "x@one.example", NOW)
@@ -272,7 +279,7 @@ def test_contents_alone_open_nothing() -> None:
     assert standing(breakers) == {}
     refuse(breakers, ORG, "554 5.7.1 Spam", stage=Stage.DOT)
     assert standing(breakers) == {ORG: "probing"}
-    breakers.canary(ORG, Outcome.UNCLEAR, "?", NOW)
+    breakers.canary(ORG, CanaryOutcome.UNCLEAR, "?", NOW)
     for _ in range(3):
         refuse(breakers, ORG, "554 5.7.1 Spam", stage=Stage.DOT)
     assert standing(breakers) == {}
@@ -282,7 +289,7 @@ def test_contents_answer_no_other_question() -> None:
     """Whether relay is denied is not told by a virus filter."""
     breakers = scopes()
     refuse(breakers, ORG, RELAY)
-    breakers.canary(ORG, Outcome.UNCLEAR, "?", NOW)
+    breakers.canary(ORG, CanaryOutcome.UNCLEAR, "?", NOW)
     for _ in range(5):
         refuse(breakers, ORG, "554 5.7.1 Spam", stage=Stage.DOT)
     assert breakers.breaker(ORG).tried == 0
@@ -313,7 +320,7 @@ def test_an_address_that_was_delivered_to_and_is_unknown_now_is_asked_about() ->
     deliver(breakers, f"bob@{ORG}")
     breakers.observe([seen(UNKNOWN, f"bob@{ORG}")], "", NOW)
     assert standing(breakers) == {ORG: "probing"}
-    breakers.canary(ORG, Outcome.ACCEPTED, "ok", NOW)
+    breakers.canary(ORG, CanaryOutcome.ACCEPTED, "ok", NOW)
     breakers.observe([seen(UNKNOWN, f"bob@{ORG}")], "", NOW)
     assert standing(breakers) == {}
 
@@ -323,7 +330,7 @@ def test_the_canarys_contradiction_is_the_domains_that_it_met() -> None:
     breakers = scopes()
     refuse(breakers, ORG, LISTED)
     breakers.contradicted(NET, ROUTE, UNKNOWN, NOW)
-    breakers.canary(ROUTE, Outcome.ACCEPTED, "ok", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
     assert standing(breakers) == {NET: "open"}
     cause = breakers.breaker(NET).cause
     assert cause is not None
@@ -361,7 +368,7 @@ def test_a_delivery_closes_what_probes_and_opens_no_other() -> None:
     """Also of another domain, as far as the route goes."""
     breakers = scopes()
     refuse(breakers, ORG, LISTED)
-    breakers.canary(ROUTE, Outcome.UNCLEAR, "?", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.UNCLEAR, "?", NOW)
     deliver(breakers, f"bob@{NET}")
     assert standing(breakers) == {}
 
@@ -371,7 +378,7 @@ def test_any_reply_ends_a_rest_that_a_storm_asked_for() -> None:
     breakers = scopes()
     for _ in range(STORM):
         refuse(breakers, ORG, "451 4.3.0 Out of sorts")
-    breakers.canary(ROUTE, Outcome.UNCLEAR, "451 4.3.0 Out of sorts", NOW)
+    breakers.canary(ROUTE, CanaryOutcome.UNCLEAR, "451 4.3.0 Out of sorts", NOW)
     storm(breakers)
     assert standing(breakers) == {ROUTE: "paused"}
     assert breakers.route.until == NOW + PAUSES[0]
@@ -385,7 +392,7 @@ def test_any_reply_ends_a_rest_that_a_storm_asked_for() -> None:
     assert standing(breakers) == {}
 
 
-def storm(breakers: Scopes) -> None:
+def storm(breakers: BreakerRegistry) -> None:
     """Let each message that probes be put off."""
     for _ in range(STOPS_TO_PAUSE):
         assert standing(breakers) == {ROUTE: "probing"}
@@ -400,9 +407,9 @@ def rested(breaker: CircuitBreaker) -> CircuitBreaker:
 
 def test_a_loss_after_mail_tells_the_breakers_nothing() -> None:
     """It may be this content that the primary cannot bear."""
-    breakers, moves = with_moves(Known())
+    breakers, moves = with_moves(KnownGoodRecipients())
     lost = Lost(reason="closed")
-    one = Seen(
+    one = Refusal(
         sender_domain="s.example",
         recipient=f"u@{ORG}",
         recipient_domain=ORG,
@@ -454,10 +461,10 @@ def test_what_an_earlier_run_delivered_proves_a_scope_too() -> None:
     breakers = scopes()
     breakers.recall(ORG, "evil.example", NOW)
     breakers.recall(ORG, "good.example", NOW)
-    breakers.canary(ORG, Outcome.UNCLEAR, "450 later", NOW)
+    breakers.canary(ORG, CanaryOutcome.UNCLEAR, "450 later", NOW)
     assert breakers.proven(ORG, "evil.example", NOW - SECOND)
     assert not breakers.proven(NET, "evil.example", NOW - SECOND)
-    breakers.canary(ORG, Outcome.REFUSED, UNKNOWN, NOW)
+    breakers.canary(ORG, CanaryOutcome.REFUSED, UNKNOWN, NOW)
     assert not breakers.proven(ORG, "evil.example", NOW - SECOND)
 
 
@@ -477,7 +484,7 @@ def test_nothing_is_proven_behind_a_breaker(scope: str) -> None:
 
 def test_every_move_is_told_and_nothing_else() -> None:
     """Old and new breaker; a breaker that stays as it is has not moved."""
-    breakers, moves = with_moves(Known())
+    breakers, moves = with_moves(KnownGoodRecipients())
     deliver(breakers, f"bob@{ORG}")
     refuse(breakers, ORG)
     for _ in range(STOPS_TOLERATED):
@@ -492,7 +499,7 @@ def test_every_move_is_told_and_nothing_else() -> None:
 
 def test_a_breaker_is_taken_over_without_a_move() -> None:
     """It was told by the run that moved it."""
-    breakers, moves = with_moves(Known())
+    breakers, moves = with_moves(KnownGoodRecipients())
     judgement = seen(RELAY, f"u@{ORG}").judgement
     cause = Cause(trigger="stop", judgement=judgement, reply=RELAY)
     breaker = CircuitBreaker(
@@ -524,14 +531,16 @@ def test_what_a_canary_cannot_see_is_asked_by_messages() -> None:
     assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.MESSAGES)
 
 
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_an_answer_about_a_breaker_that_flows_moves_nothing(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", list(CanaryOutcome))
+def test_an_answer_about_a_breaker_that_flows_moves_nothing(
+    outcome: CanaryOutcome,
+) -> None:
     """The canary also asks before refusals are confirmed."""
-    breakers, moves = with_moves(Known())
+    breakers, moves = with_moves(KnownGoodRecipients())
     breakers.canary(ORG, outcome, "x", NOW)
     assert moves == []
     proven = breakers.proven(ORG, "x.example", NOW - SECOND)
-    assert proven is (outcome is Outcome.ACCEPTED)
+    assert proven is (outcome is CanaryOutcome.ACCEPTED)
 
 
 def test_a_primary_that_answers_slowly_gets_a_rest() -> None:

@@ -9,7 +9,7 @@ from drainer.policy.breaker.remedies import hint, remedy
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.codes import ENHANCED
 from drainer.policy.classify.families import families
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 REFUSED = parse_reply(b"550 5.7.1 no")
 WORDS = {
@@ -232,7 +232,7 @@ def test_every_rule_that_refuses_us_has_a_remedy_of_its_own() -> None:
         in remedy(
             Cause(
                 trigger="stop",
-                judgement=Judgement(
+                judgement=Classification(
                     verdict=Verdict.STOP, scope=Scope.ROUTE, rule=rule, reason="x"
                 ),
                 reply="x",

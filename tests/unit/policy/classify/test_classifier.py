@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from drainer.mail.message import PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage, parse_reply
 from drainer.policy.classify.classifier import classify
-from drainer.policy.classify.verdict import Judgement, Scope, Verdict
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 #: How a cell is written: verdict, scope, tried again soon.
 CELLS: dict[str, tuple[Verdict, Scope | None, bool]] = {
@@ -29,7 +29,7 @@ CELLS: dict[str, tuple[Verdict, Scope | None, bool]] = {
 }
 
 
-def check(judgement: Judgement, cell: str) -> None:
+def check(judgement: Classification, cell: str) -> None:
     """Compare a judgement with a cell."""
     verdict, scope, short = CELLS[cell]
     assert judgement.verdict is verdict, judgement

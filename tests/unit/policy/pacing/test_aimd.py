@@ -12,10 +12,10 @@ from drainer.policy.classify.classifier import classify
 from drainer.policy.pacing.aimd import (
     COHORT,
     FLOOR,
-    Adaptive,
-    Load,
-    Move,
-    Sample,
+    Adjustment,
+    AimdController,
+    LatencySample,
+    LoadReading,
     is_overload,
     share_at,
 )
@@ -27,7 +27,7 @@ TICK = 6.0
 
 
 def cohort(
-    controller: Adaptive,
+    controller: AimdController,
     at: float,
     *,
     count: int = 32,
@@ -37,12 +37,12 @@ def cohort(
     """Let so many attempts end, some of them put off."""
     for n in range(count):
         bad = n < put_off
-        controller.observe(Sample(began=at, rcpt=0.01, dot=dot, put_off=bad))
+        controller.observe(LatencySample(began=at, rcpt=0.01, dot=dot, put_off=bad))
 
 
-def widened(at: float = 1000.0) -> tuple[Adaptive, float]:
+def widened(at: float = 1000.0) -> tuple[AimdController, float]:
     """Return a controller that has come to the full rate, and knows the latency."""
-    controller = Adaptive(20, RAMP, full=False)
+    controller = AimdController(20, RAMP, full=False)
     for now in itertools.count(at):
         cohort(controller, now)
         controller.step(now)
@@ -59,7 +59,7 @@ def widened(at: float = 1000.0) -> tuple[Adaptive, float]:
 @pytest.mark.parametrize("connections", [1, 2, 5, 20, 500])
 def test_a_healthy_primary_gets_everything_within_the_ramp(connections: int) -> None:
     """From one connection, by doubling and then by steps, never down."""
-    controller = Adaptive(connections, RAMP, full=False)
+    controller = AimdController(connections, RAMP, full=False)
     assert controller.connections == 1
     levels = [controller.level]
     for now in range(121):
@@ -76,17 +76,19 @@ def test_a_healthy_primary_gets_everything_within_the_ramp(connections: int) -> 
 
 def test_an_explicit_rate_skips_the_ramp_and_narrows_all_the_same() -> None:
     """Full at once; a connection that fails halves it."""
-    controller = Adaptive(20, RAMP, full=True)
+    controller = AimdController(20, RAMP, full=True)
     assert (controller.level, controller.connections) == (1, 20)
-    controller.observe(Sample(began=1.0, unreachable=True))
+    controller.observe(LatencySample(began=1.0, unreachable=True))
     move = controller.step(2.0)
-    assert move == Move(before=1, after=0.5, why="a connection to the primary failed")
+    assert move == Adjustment(
+        before=1, after=0.5, why="a connection to the primary failed"
+    )
     assert controller.connections == 10
 
 
 def test_nothing_widens_without_a_cohort() -> None:
     """A few good answers, or none, prove nothing."""
-    controller = Adaptive(5, RAMP, full=False)
+    controller = AimdController(5, RAMP, full=False)
     controller.step(0.0)
     cohort(controller, 1.0, count=COHORT - 1)
     assert controller.step(1000.0) is None
@@ -98,7 +100,7 @@ def test_nothing_widens_without_a_cohort() -> None:
 
 def test_a_step_is_a_twentieth_of_the_ramp_after_the_last() -> None:
     """However many good answers come."""
-    controller = Adaptive(5, RAMP, full=False)
+    controller = AimdController(5, RAMP, full=False)
     cohort(controller, 0.0)
     assert controller.step(0.0)
     cohort(controller, 0.0)
@@ -147,7 +149,7 @@ def test_one_bad_moment_counts_once() -> None:
     cohort(controller, now, dot=9.0)
     assert controller.step(now + 1)
     cohort(controller, now + 0.5, dot=9.0)
-    controller.observe(Sample(began=now + 0.5, unreachable=True))
+    controller.observe(LatencySample(began=now + 0.5, unreachable=True))
     assert controller.step(now + 2) is None
     cohort(controller, now + 2.5, dot=9.0)
     assert controller.step(now + 3)
@@ -199,7 +201,7 @@ def test_a_load_narrows_holds_or_lets_widen(value: float, level: float) -> None:
     for n in range(60):
         cohort(controller, now + n)
         at = now + 1 if n < 30 else now
-        controller.step(now + n, Load(at=at, value=value, high=0.8))
+        controller.step(now + n, LoadReading(at=at, value=value, high=0.8))
         if controller.level < 0.5:
             break
     assert controller.level == level
@@ -208,12 +210,12 @@ def test_a_load_narrows_holds_or_lets_widen(value: float, level: float) -> None:
 def test_the_same_answer_about_the_load_counts_once() -> None:
     """It is asked every few seconds, and looked at every second."""
     controller, now = widened()
-    load = Load(at=now + 1, value=0.93, high=0.8)
+    load = LoadReading(at=now + 1, value=0.93, high=0.8)
     move = controller.step(now + 2, load)
     assert move is not None
     assert move.why == "the primary is busy: its load is 0.93, the limit 0.8"
     assert controller.step(now + 3, load) is None
-    assert controller.step(now + 7, Load(at=now + 6, value=0.9, high=0.8))
+    assert controller.step(now + 7, LoadReading(at=now + 6, value=0.9, high=0.8))
 
 
 @given(
@@ -230,12 +232,12 @@ def test_it_stays_within_what_is_allowed(
     full: bool,  # noqa: FBT001 - hypothesis gives it so
 ) -> None:
     """Never above everything, never below one connection; every change says why."""
-    controller = Adaptive(connections, RAMP, full=full)
+    controller = AimdController(connections, RAMP, full=full)
     now = 0.0
     for pause, dot, put_off, away in events:
         cohort(controller, now, dot=dot, put_off=put_off)
         if away:
-            controller.observe(Sample(began=now, unreachable=True))
+            controller.observe(LatencySample(began=now, unreachable=True))
         now += pause
         before = controller.level
         move = controller.step(now)

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.mail.reply import Stage
-from drainer.policy.bounce.decision import Answer, Decision
+from drainer.policy.bounce.decision import BounceAnswer, BounceDecision
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.breaker.registry import ROUTE, Scopes
-from drainer.policy.recipient.delivery import Claimed, Job
-from drainer.policy.recipient.judge import Judged, Permit
+from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
+from drainer.policy.recipient.judge import BouncePermit, ClassifiedResult
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import State
 from tests.support.scenarios.settlements import (
@@ -32,27 +32,27 @@ from tests.support.scenarios.settlements import (
 UNKNOWN, RULE = "550 5.1.1 User unknown", "enhanced-5.1.1"
 CONFIRM_AFTER, SECOND = SCHEDULE.confirm_after, timedelta(seconds=1)
 ORG = "example.org"
-REFUSED = Claimed(
+REFUSED = ClaimedRecipient(
     n=0, recipient=BOB, state=State.DEFERRED, attempts=1, refusal=RULE, refused=NOW
 )
 LATER = NOW + CONFIRM_AFTER
 
 
-def well(since: datetime = NOW + SECOND) -> Scopes:
+def well(since: datetime = NOW + SECOND) -> BreakerRegistry:
     """Return breakers of a primary that took somebody else's mail at that time."""
     found = scopes()
     found.welcome(ORG, since)
     return found
 
 
-def braked() -> Scopes:
+def braked() -> BreakerRegistry:
     """Return breakers with the brake on."""
     found = well()
     found.brake = True
     return found
 
 
-def gated(state: BreakerState, scope: str) -> Scopes:
+def gated(state: BreakerState, scope: str) -> BreakerRegistry:
     """Return breakers of which one is in this state."""
     found = well()
     found.restore(CircuitBreaker(pauses=PAUSES, scope=scope, state=state))
@@ -60,7 +60,7 @@ def gated(state: BreakerState, scope: str) -> Scopes:
 
 
 def again(
-    text: str = UNKNOWN, claimed: Claimed = REFUSED, **circumstances: Any
+    text: str = UNKNOWN, claimed: ClaimedRecipient = REFUSED, **circumstances: Any
 ) -> Settlement:
     """Settle the confirming attempt, by default with all that it needs."""
     usual: dict[str, Any] = {"now": LATER, "standing": well(), "kept": True}
@@ -144,7 +144,7 @@ def test_a_refusal_that_everybody_meets_is_nobodys(scope: str) -> None:
 
 def test_a_brief_stop_while_mail_flows_is_this_messages() -> None:
     """After 421 it goes alone, and makes no breaker suspicious any more."""
-    fresh = Claimed(n=0, recipient=BOB)
+    fresh = ClaimedRecipient(n=0, recipient=BOB)
     found = again("421 bye", fresh)
     assert (found.refusal, found.refused, found.attempts) == ("stop", LATER, 1)
 
@@ -158,7 +158,7 @@ def test_a_delivery_ends_it_all() -> None:
 
 def test_delays_add_up_while_the_primary_answers() -> None:
     """Only those of ordinary retries: no stop, no confirmation delay, no delivery."""
-    waited = Claimed(n=0, recipient=BOB, attempts=1, spent=timedelta(hours=2))
+    waited = ClaimedRecipient(n=0, recipient=BOB, attempts=1, spent=timedelta(hours=2))
     assert again("450 x", waited).spent == waited.spent + timedelta(minutes=2)
     assert again("452 4.2.2 full", waited).spent == waited.spent + 2 * CONFIRM_AFTER
     for text in ("530 x", UNKNOWN, "550 5.4.6 loop"):
@@ -172,9 +172,12 @@ def test_a_copy_is_made_for_what_may_become_final(
     refusal: str, *, confirms: bool
 ) -> None:
     """A refusal of us never does."""
-    claimed = (Claimed(n=0, recipient=BOB), replace(REFUSED, n=1, refusal=refusal))
+    claimed = (
+        ClaimedRecipient(n=0, recipient=BOB),
+        replace(REFUSED, n=1, refusal=refusal),
+    )
     message: Any = None  # it plays no part
-    assert Job(message=message, seq=1, claimed=claimed).confirms is confirms
+    assert Delivery(message=message, seq=1, claimed=claimed).confirms is confirms
 
 
 TEXTS = st.sampled_from(
@@ -192,7 +195,7 @@ TEXTS = st.sampled_from(
     st.integers(0, 10**6),
 )
 def test_nothing_is_final_behind_a_breaker(
-    text: str, stage: Stage, breakers: Scopes, refusal: str, late: int
+    text: str, stage: Stage, breakers: BreakerRegistry, refusal: str, late: int
 ) -> None:
     """Whatever was said before, and however long ago."""
     claimed = replace(REFUSED, refusal=refusal, refused=NOW if refusal else None)
@@ -205,23 +208,25 @@ def test_nothing_is_final_behind_a_breaker(
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (Answer.SEND, State.BOUNCED),
-        (Answer.NO, State.QUARANTINED),
-        (Answer.NEVER, State.QUARANTINED),
-        (Answer.LATER, State.BOUNCE_PENDING),
+        (BounceAnswer.SEND, State.BOUNCED),
+        (BounceAnswer.NO, State.QUARANTINED),
+        (BounceAnswer.NEVER, State.QUARANTINED),
+        (BounceAnswer.LATER, State.BOUNCE_PENDING),
     ],
 )
-def test_the_bounce_breaker_decides_who_is_told(answer: Answer, state: State) -> None:
+def test_the_bounce_breaker_decides_who_is_told(
+    answer: BounceAnswer, state: State
+) -> None:
     """It is asked only about what is confirmed, and what it says is kept."""
-    decision = Decision(answer=answer, rule="G0", reason="x", evidence={})
+    decision = BounceDecision(answer=answer, rule="G0", reason="x", evidence={})
     asked: list[str] = []
 
-    def permit(each: Judged) -> Permit:
+    def permit(each: ClassifiedResult) -> BouncePermit:
         asked.append(each.judgement.rule)
-        return Permit(decision=decision)
+        return BouncePermit(decision=decision)
 
     assert again(kept=False, permit=permit).permit is None
     assert asked == []
     found = again(permit=permit)
-    assert (found.state, found.permit) == (state, Permit(decision=decision))
+    assert (found.state, found.permit) == (state, BouncePermit(decision=decision))
     assert asked == [RULE]

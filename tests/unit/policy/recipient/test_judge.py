@@ -10,12 +10,17 @@ from drainer.mail.envelope import Recipient
 from drainer.mail.message import BEHIND_BREAKER, Problem
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.breaker.registry import ROUTE, Scopes
+from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.rules import rules_of
 from drainer.policy.classify.verdict import Scope, Verdict
-from drainer.policy.recipient.delivery import Claimed
-from drainer.policy.recipient.judge import CONTRADICTED, MAX_DROPS, MAX_SOLO, Policy
+from drainer.policy.recipient.delivery import ClaimedRecipient
+from drainer.policy.recipient.judge import (
+    CONTRADICTED,
+    MAX_DROPS,
+    MAX_SOLO,
+    RetryPolicy,
+)
 from drainer.policy.recipient.settle import FAR, ROUTE_WAITS, SECOND_LOOK, Settlement
 from drainer.policy.recipient.state import State
 from tests.support.scenarios.settlements import (
@@ -35,15 +40,15 @@ LISTED = "554 5.7.1 Client host [192.0.2.7] blocked using bl.example"
 ORG = "example.org"
 
 
-def claim(**facts: Any) -> Claimed:
+def claim(**facts: Any) -> ClaimedRecipient:
     """Return Bob with a history."""
-    return replace(Claimed(n=0, recipient=BOB), **facts)
+    return replace(ClaimedRecipient(n=0, recipient=BOB), **facts)
 
 
 def alone(
     answer: Answer | str,
     stage: Stage = Stage.RCPT,
-    claimed: Claimed | None = None,
+    claimed: ClaimedRecipient | None = None,
     **circumstances: Any,
 ) -> Settlement:
     """Settle one recipient."""
@@ -106,7 +111,7 @@ def refused_at_dot(count: int, text: str = "554 5.7.1 no", **facts: Any) -> list
     """Return the endings of a message whose recipients share a refusal."""
     those = [Recipient(forward_path=f"u{n}@{ORG}") for n in range(count)]
     return [
-        ending(text, Stage.DOT, claimed=Claimed(n=n, recipient=to, **facts))
+        ending(text, Stage.DOT, claimed=ClaimedRecipient(n=n, recipient=to, **facts))
         for n, to in enumerate(those)
     ]
 
@@ -137,7 +142,7 @@ def test_only_twenty_are_tried_alone() -> None:
 
 def test_one_that_was_refused_at_rcpt_has_no_share_in_the_dot() -> None:
     """It alone was accepted, so that the refusal is its own."""
-    own = ending("550 5.1.1 no", claimed=Claimed(n=0, recipient=BOB))
+    own = ending("550 5.1.1 no", claimed=ClaimedRecipient(n=0, recipient=BOB))
     found = settled([own, *refused_at_dot(1)])
     assert [each.solo for each in found] == [False, False]
     assert {each.state for each in found} == {State.BOUNCE_PENDING}
@@ -244,12 +249,12 @@ def test_what_meets_a_breaker_that_probes_waits_for_it(
 # ---- alone among others
 
 
-def stopped_before(since: datetime = NOW) -> Claimed:
+def stopped_before(since: datetime = NOW) -> ClaimedRecipient:
     """Return Bob, whose message was refused as if it were us."""
     return claim(refusal=Verdict.STOP.value, refused=since)
 
 
-def welcoming(at: datetime) -> Scopes:
+def welcoming(at: datetime) -> BreakerRegistry:
     """Return breakers that know of an accepted canary."""
     found = scopes()
     found.welcome(ROUTE, at)
@@ -274,7 +279,7 @@ def test_the_one_that_is_refused_as_if_it_were_us_is_held() -> None:
     ],
 )
 def test_it_is_not_held_before_others_were_welcome(
-    claimed: Claimed, welcome: datetime
+    claimed: ClaimedRecipient, welcome: datetime
 ) -> None:
     """Until then it may well be us."""
     found = alone(LISTED, claimed=claimed, standing=welcoming(welcome), now=LATER)
@@ -323,6 +328,6 @@ def test_a_message_that_is_refused_as_if_it_were_us_comes_back_soon() -> None:
 def test_the_operators_rules_judge_first() -> None:
     """This server says 550 for later."""
     row = {"id": "theirs", "when": ["not today"], "permanent": "retry"}
-    policy = Policy(schedule=SCHEDULE, rules=rules_of([row]))
+    policy = RetryPolicy(schedule=SCHEDULE, rules=rules_of([row]))
     (found,) = settled([ending("550 5.1.1 Not today")], policy)
     assert (found.state, found.judgement.rule) == (State.DEFERRED, "text-theirs")

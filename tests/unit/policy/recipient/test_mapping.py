@@ -7,8 +7,13 @@ from hypothesis import strategies as st
 from drainer.mail.envelope import AddressError, Recipient
 from drainer.mail.message import Problem
 from drainer.policy.admission.admit import Admission
-from drainer.policy.recipient.delivery import Claimed, parts, redirected, twinned
-from drainer.policy.recipient.mapping import Redirect, parse_redirects
+from drainer.policy.recipient.delivery import (
+    ClaimedRecipient,
+    parts,
+    redirected,
+    twinned,
+)
+from drainer.policy.recipient.mapping import AddressMapping, parse_redirects
 
 LINES = [
     "old@x.example=new@y.example",
@@ -110,14 +115,14 @@ def test_a_local_part_that_does_not_fit_is_a_bad_address() -> None:
     found = Admission(redirect=redirect).objection(path)
     assert found is not None
     assert found.code == "bad-address"
-    claimed = (Claimed(n=0, recipient=Recipient(forward_path=path)),)
+    claimed = (ClaimedRecipient(n=0, recipient=Recipient(forward_path=path)),)
     assert redirected(claimed, redirect) == claimed
 
 
-def claims(*paths: str) -> tuple[Claimed, ...]:
+def claims(*paths: str) -> tuple[ClaimedRecipient, ...]:
     """Return recipients, numbered."""
     return tuple(
-        Claimed(n=n, recipient=Recipient(forward_path=path))
+        ClaimedRecipient(n=n, recipient=Recipient(forward_path=path))
         for n, path in enumerate(paths)
     )
 
@@ -139,7 +144,7 @@ def test_a_part_has_so_many_addresses_and_whole_families(
     numbers: list[int], size: int
 ) -> None:
     """Nobody is lost, nobody is asked twice, no twin is left behind."""
-    redirect = Redirect(table={f"u{n}@x": f"v{number}@y" for n, number in
+    redirect = AddressMapping(table={f"u{n}@x": f"v{number}@y" for n, number in
                                enumerate(numbers)})  # fmt: skip
     whole = redirected(claims(*(f"u{n}@x" for n in range(len(numbers)))), redirect)
     cut = list(parts(whole, size))

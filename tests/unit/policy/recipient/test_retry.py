@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.retry import Schedule, usual_confirm_after
+from drainer.policy.recipient.retry import RetrySchedule, usual_confirm_after
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-STILL = Schedule(jitter=0)
+STILL = RetrySchedule(jitter=0)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_retry_long_takes_hours(attempts: int, hours: int) -> None:
 def test_doubt_rests_as_long_as_it_should() -> None:
     """Five minutes, without jitter: what the primary took may show up."""
     for draw in (0.0, 0.5, 0.999):
-        assert Schedule().delay(Verdict.UNKNOWN, 1, draw) == 5 * MINUTE
+        assert RetrySchedule().delay(Verdict.UNKNOWN, 1, draw) == 5 * MINUTE
 
 
 @pytest.mark.parametrize("attempts", [0, -1])
@@ -45,7 +45,7 @@ def test_no_attempt_counts_as_the_first(attempts: int) -> None:
 )
 def test_jitter_spreads_the_delay_both_ways(draw: float, seconds: float) -> None:
     """A fifth by default: 80 % to 120 %."""
-    assert Schedule().delay(Verdict.RETRY, 1, draw) == timedelta(seconds=seconds)
+    assert RetrySchedule().delay(Verdict.RETRY, 1, draw) == timedelta(seconds=seconds)
 
 
 @given(
@@ -59,7 +59,7 @@ def test_a_delay_is_bounded_and_never_shrinks_with_the_attempts(
     verdict: Verdict, attempts: int, draw: float, factor: float, jitter: float
 ) -> None:
     """Between the first delay and the longest, but for the jitter; never zero."""
-    schedule = Schedule(factor=factor, jitter=jitter)
+    schedule = RetrySchedule(factor=factor, jitter=jitter)
     long = verdict is Verdict.RETRY_LONG
     first = schedule.long_first if long else schedule.first
     longest = schedule.long_max if long else schedule.max
@@ -74,7 +74,9 @@ def test_a_delay_is_bounded_and_never_shrinks_with_the_attempts(
 def test_a_whole_queue_never_falls_due_in_one_second() -> None:
     """A thousand messages refused together come back over a good part of a minute."""
     draws = [n / 1000 for n in range(1000)]
-    seconds = [Schedule().delay(Verdict.RETRY, 1, d).total_seconds() for d in draws]
+    seconds = [
+        RetrySchedule().delay(Verdict.RETRY, 1, d).total_seconds() for d in draws
+    ]
     busiest = max(sum(1 for s in seconds if t <= s < t + 1) for t in range(40, 80))
     assert busiest < 50
 
@@ -93,12 +95,12 @@ def test_a_recipient_waits_five_days_a_full_mailbox_three(
     verdict: Verdict, spent: timedelta, *, is_spent: bool
 ) -> None:
     """The sum of its delays, so that an outage costs nobody anything."""
-    assert Schedule().is_spent(verdict, spent) is is_spent
+    assert RetrySchedule().is_spent(verdict, spent) is is_spent
 
 
 def test_a_short_lifetime_is_the_full_mailboxs_too() -> None:
     """The shorter one counts."""
-    short = Schedule(lifetime=HOUR)
+    short = RetrySchedule(lifetime=HOUR)
     assert short.is_spent(Verdict.RETRY_LONG, HOUR + MINUTE)
 
 

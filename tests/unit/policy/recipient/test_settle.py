@@ -10,7 +10,7 @@ from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.verdict import Verdict
-from drainer.policy.recipient.delivery import Claimed
+from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.settle import MAX_DOUBTS, Settlement
 from drainer.policy.recipient.state import CLAIMABLE, FINAL, State
 from tests.support.scenarios.settlements import BOB, NOW, ending, settled
@@ -21,7 +21,7 @@ def ended(
     stage: Stage = Stage.RCPT,
     *,
     accepted: int = 0,
-    claimed: Claimed | None = None,
+    claimed: ClaimedRecipient | None = None,
 ) -> Settlement:
     """Settle one recipient."""
     (settlement,) = settled([ending(answer, stage, accepted=accepted, claimed=claimed)])
@@ -71,7 +71,7 @@ def test_an_ending_settles_a_recipient(
 )
 def test_the_third_doubt_holds(doubts: int, state: State) -> None:
     """A message on whose dot the connection always breaks may be a poison."""
-    claimed = Claimed(n=0, recipient=BOB, state=State.UNKNOWN, doubts=doubts)
+    claimed = ClaimedRecipient(n=0, recipient=BOB, state=State.UNKNOWN, doubts=doubts)
     settlement = ended(LOST, Stage.DOT, claimed=claimed)
     assert settlement.state is state
     assert settlement.doubts == doubts + 1
@@ -85,7 +85,7 @@ def test_who_was_ever_in_doubt_is_never_bounced(
     text: str, stage: Stage, doubts: int
 ) -> None:
     """The refusal may mean that it is there already: a person looks."""
-    claimed = Claimed(n=0, recipient=BOB, state=State.DEFERRED, doubts=doubts)
+    claimed = ClaimedRecipient(n=0, recipient=BOB, state=State.DEFERRED, doubts=doubts)
     settlement = ended(text, stage, claimed=claimed)
     assert settlement.state is State.HELD
     assert settlement.judgement.verdict is Verdict.HOLD
@@ -94,13 +94,13 @@ def test_who_was_ever_in_doubt_is_never_bounced(
 
 def test_a_doubt_that_ends_well_is_delivered() -> None:
     """The second attempt got its reply."""
-    claimed = Claimed(n=0, recipient=BOB, state=State.UNKNOWN, doubts=1)
+    claimed = ClaimedRecipient(n=0, recipient=BOB, state=State.UNKNOWN, doubts=1)
     assert ended("250 ok", Stage.DOT, claimed=claimed).state is State.DELIVERED
 
 
 def test_recipients_of_one_message_stay_together() -> None:
     """They share the jitter, so that one transaction serves them again."""
-    claims = [Claimed(n=n, recipient=BOB) for n in range(5)]
+    claims = [ClaimedRecipient(n=n, recipient=BOB) for n in range(5)]
     those = settled([ending("450 x", claimed=c) for c in claims], draw=0.123)
     assert [s.claimed.n for s in those] == list(range(5))
     assert len({s.due for s in those}) == 1
@@ -127,7 +127,9 @@ def test_whatever_happens_a_recipient_has_one_sound_state(
     answer: Answer, stage: Stage, doubts: int, attempts: int, state: State
 ) -> None:
     """Due when it may be claimed or confirmed; final only when delivered."""
-    claimed = Claimed(n=0, recipient=BOB, state=state, doubts=doubts, attempts=attempts)
+    claimed = ClaimedRecipient(
+        n=0, recipient=BOB, state=state, doubts=doubts, attempts=attempts
+    )
     settlement = ended(answer, stage, claimed=claimed)
     assert settlement.state is not State.IN_FLIGHT
     waits = (*CLAIMABLE, State.BOUNCE_PENDING)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drainer.policy.watch.windows import Hours, parse_hours, parse_time
+from drainer.policy.watch.windows import DrainWindows, parse_hours, parse_time
 
 BERLIN: Final = ZoneInfo("Europe/Berlin")
 
@@ -127,7 +127,7 @@ def test_nothing_changes_before_the_next_change(
     windows: list[str], now: datetime
 ) -> None:
     """And at that minute it does, whatever the clocks do."""
-    hours: Hours = parse_hours(windows)
+    hours: DrainWindows = parse_hours(windows)
     change = hours.next_change(now, berlin)
     before = hours.are_open(now, berlin)
     if change is None:

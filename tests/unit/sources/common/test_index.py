@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.sources.common.index import Whereabouts
+from drainer.sources.common.index import PathIndex
 
 _NAMES = st.binary(min_size=1, max_size=6).map(
     lambda raw: os.fsdecode(raw.replace(b"\0", b"n").replace(b"/", b"s"))
@@ -20,7 +20,7 @@ def test_every_path_of_a_key_is_found_and_no_other(
 ) -> None:
     """Whatever octets names have, and however often one stands there."""
     listed = [(key, f"{folder}/{name}") for key, folder, name in names]
-    found = Whereabouts(lambda: listed)
+    found = PathIndex(lambda: listed)
     for key in (*(key for key, _ in listed), absent):
         assert list(found.find(key)) == [path for each, path in listed if each == key]
 
@@ -41,7 +41,7 @@ class _Spool:
 def test_one_listing_of_a_large_spool_serves_many() -> None:
     """However many messages have moved, most of the time is not spent listing."""
     spool = _Spool(100_000)
-    found = Whereabouts(spool.names)
+    found = PathIndex(spool.names)
     for n in range(1000):
         assert list(found.find(f"m{n}")) == [f"cur/m{n}:2,Sa"]
     assert 0 < spool.listed < 100
@@ -50,7 +50,7 @@ def test_one_listing_of_a_large_spool_serves_many() -> None:
 def test_a_small_spool_is_looked_at_as_it_is_now() -> None:
     """What moved a moment ago is found there."""
     spool = _Spool(1)
-    found = Whereabouts(spool.names)
+    found = PathIndex(spool.names)
     assert not list(found.find("m1"))
     spool.size = 2
     assert list(found.find("m1")) == ["cur/m1:2,Sa"]
@@ -59,9 +59,9 @@ def test_a_small_spool_is_looked_at_as_it_is_now() -> None:
 def test_what_was_listed_does_not_travel_to_another_process() -> None:
     """A source goes to the process that scans; a million names would go along."""
     spool = _Spool(100_000)
-    found = Whereabouts(spool.names)
+    found = PathIndex(spool.names)
     list(found.find("m1"))
     sent = pickle.dumps(found)
     assert len(sent) < 1000
-    again: Whereabouts = pickle.loads(sent)  # noqa: S301 - from above
+    again: PathIndex = pickle.loads(sent)  # noqa: S301 - from above
     assert list(again.find("m2")) == ["cur/m2:2,Sa"]

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import PROBLEMS
 from drainer.sources.database.mapping import mapping_of
-from drainer.sources.database.rows import Place, arrival, mailbox, message_of, octets
+from drainer.sources.database.rows import (
+    RowsPlace,
+    arrival,
+    mailbox,
+    message_of,
+    octets,
+)
 
 VALUES = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
@@ -23,9 +29,9 @@ KEYS = ("reverse_path", "recipients", "arrived", "client_address", "login",
         "message_id", "body", "smtputf8", "envid", "ret", "verp")  # fmt: skip
 
 
-def place(kind: str = "one", *, built_in: bool = False) -> Place:
+def place(kind: str = "one", *, built_in: bool = False) -> RowsPlace:
     """Return a source's common facts."""
-    return Place(url="sqlite:////x", name="t", is_built_in=built_in, charset="",
+    return RowsPlace(url="sqlite:////x", name="t", is_built_in=built_in, charset="",
                  recipients_format=kind, delimiter=",")  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from drainer.errors import MessageUnreadable
 from drainer.sources.exim.header import (
-    RawRecipient,
+    EximRecipient,
     done_test,
     parse_header,
     parse_journal,
@@ -31,7 +31,7 @@ def test_every_part_is_read() -> None:
     assert header.variables[b"helo_name"] == b"client.example.net"
     assert header.variables[b"received_time_usec"] == b".413160"
     assert b"received_protocol" not in header.variables
-    assert header.recipients == [RawRecipient(b"a@b.org"), RawRecipient(b"c@d.org")]
+    assert header.recipients == [EximRecipient(b"a@b.org"), EximRecipient(b"c@d.org")]
     assert header.section == b"Subject: hi\n"
 
 
@@ -57,7 +57,7 @@ def test_acl_variables_have_a_length(name: bytes) -> None:
     lines = (b"%s %d" % (name, len(value)), value, b"-frozen 1")
     header = parse_header(header_file(variables=lines))
     assert header.variables == {b"frozen": b"1"}
-    assert header.recipients == [RawRecipient(b"r@example.org")]
+    assert header.recipients == [EximRecipient(b"r@example.org")]
 
 
 def test_the_tree_is_read_to_its_last_leaf() -> None:
@@ -83,28 +83,28 @@ def test_deleted_header_fields_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("line", "recipient"),
     [
-        (b"a@b.org", RawRecipient(b"a@b.org")),
-        (b"a@host9", RawRecipient(b"a@host9")),
-        (b'"a b 3"@c.org', RawRecipient(b'"a b 3"@c.org')),
-        (b"a@b.org 0", RawRecipient(b"a@b.org")),
-        (b"a@b.org 4,0,-1,0", RawRecipient(b"a@b.org")),
+        (b"a@b.org", EximRecipient(b"a@b.org")),
+        (b"a@host9", EximRecipient(b"a@host9")),
+        (b'"a b 3"@c.org', EximRecipient(b'"a b 3"@c.org')),
+        (b"a@b.org 0", EximRecipient(b"a@b.org")),
+        (b"a@b.org 4,0,-1,0", EximRecipient(b"a@b.org")),
         (
             b"good@example.org rfc822;Bob+2Btag@Example.ORG 28,12  0,-1#3",
-            RawRecipient(b"good@example.org", b"rfc822;Bob+2Btag@Example.ORG", 12),
+            EximRecipient(b"good@example.org", b"rfc822;Bob+2Btag@Example.ORG", 12),
         ),
-        (b"n@b.org  0,2  0,-1#3", RawRecipient(b"n@b.org", b"", 2)),
+        (b"n@b.org  0,2  0,-1#3", EximRecipient(b"n@b.org", b"", 2)),
         (
             b"m@b.org  0,0 owner@c.org 11,0#3",
-            RawRecipient(b"m@b.org", b"", 0, b"owner@c.org", is_child=True),
+            EximRecipient(b"m@b.org", b"", 0, b"owner@c.org", is_child=True),
         ),
         (
             b'"x 1,2#3"@b.org owner@c.org 11,2#1',
-            RawRecipient(b'"x 1,2#3"@b.org', errors_to=b"owner@c.org", is_child=True),
+            EximRecipient(b'"x 1,2#3"@b.org', errors_to=b"owner@c.org", is_child=True),
         ),
     ],
 )
 def test_a_recipient_is_read_from_the_right(
-    line: bytes, recipient: RawRecipient
+    line: bytes, recipient: EximRecipient
 ) -> None:
     """Every form that a version of Exim has written."""
     assert parse_recipient(line) == recipient

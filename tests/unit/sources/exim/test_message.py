@@ -8,18 +8,18 @@ from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Client, Recipient
 from drainer.mail.message import Message
 from drainer.sources.exim.header import parse_header
-from drainer.sources.exim.message import Place, SpoolFiles, build, identity
+from drainer.sources.exim.message import EximFiles, EximPlace, build, identity
 from tests.support.spools.exim_files import VARIABLES, header_file
 
 STEM = "1xVXY1-0005y3-2M"
-PLACE = Place("exim:/spool", STEM, f"{STEM}-H", "input", ("input", "1"))
+PLACE = EximPlace("exim:/spool", STEM, f"{STEM}-H", "input", ("input", "1"))
 
 
 def message_of(
     data: bytes, journal: tuple[bytes, ...] = (), *, locked: bool = False
 ) -> Message:
     """Return the message of a -H file's octets."""
-    files = SpoolFiles(parse_header(data), journal=journal, is_locked=locked)
+    files = EximFiles(parse_header(data), journal=journal, is_locked=locked)
     return build(files, PLACE, modified=0)
 
 
@@ -162,20 +162,20 @@ def test_a_bad_address_is_a_problem_and_the_others_stay_listed(stored: bytes) ->
 def test_a_locked_message_is_told_apart_from_a_damaged_one() -> None:
     """The server at work explains whatever looks odd."""
     assert code(message_of(header_file(), locked=True)) == "locked"
-    files = SpoolFiles(error=MessageUnreadable("corrupt", "x"), is_locked=True)
+    files = EximFiles(error=MessageUnreadable("corrupt", "x"), is_locked=True)
     assert code(build(files, PLACE, modified=0)) == "locked"
 
 
 def test_identity_stays_while_the_delivery_goes_on() -> None:
     """Exim rewrites -H: tree, warnings and flags are no part of it."""
-    plain = SpoolFiles(parse_header(header_file()))
+    plain = EximFiles(parse_header(header_file()))
     later = header_file(
         tree=b"NN x@y\n",
         times=b"1795453619 3",
         variables=(*VARIABLES, b"-frozen 1"),
         fields=[(b"*", b"X: y\n"), (b" ", b"Subject: hi\n")],
     )
-    assert identity(plain, "a") == identity(SpoolFiles(parse_header(later)), "b")
+    assert identity(plain, "a") == identity(EximFiles(parse_header(later)), "b")
 
 
 @pytest.mark.parametrize(
@@ -190,5 +190,5 @@ def test_identity_stays_while_the_delivery_goes_on() -> None:
 )
 def test_identity_differs_between_messages(other: bytes) -> None:
     """Each of its parts counts."""
-    first = SpoolFiles(parse_header(header_file()))
-    assert identity(first, STEM) != identity(SpoolFiles(parse_header(other)), STEM)
+    first = EximFiles(parse_header(header_file()))
+    assert identity(first, STEM) != identity(EximFiles(parse_header(other)), STEM)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import PROBLEMS
-from drainer.sources.postcat.dump import Dump, File, read_dump
+from drainer.sources.postcat.dump import Dump, DumpFile, read_dump
 from drainer.sources.postcat.list import parse_line
 from tests.support.spools.store_kits import dump, list_line, text
 
@@ -26,9 +26,9 @@ PIECES = [
 CONTENTS = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 
 
-def file_of(data: bytes) -> File:
+def file_of(data: bytes) -> DumpFile:
     """Return a file in memory."""
-    return File(lambda at, length: data[at : at + length], len(data))
+    return DumpFile(lambda at, length: data[at : at + length], len(data))
 
 
 def read(data: bytes, content: bytes | None = None) -> Dump | str:

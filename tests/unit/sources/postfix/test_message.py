@@ -7,7 +7,7 @@ import pytest
 from drainer.mail.envelope import Client, Recipient
 from drainer.mail.message import Message
 from drainer.sources.postfix.layout import hash_directories
-from drainer.sources.postfix.message import Place, build, identity, parse_whole
+from drainer.sources.postfix.message import PostfixPlace, build, identity, parse_whole
 from tests.support.spools.postfix_files import queue_file, record
 
 
@@ -19,7 +19,7 @@ def message_of(
     name = "2878E21E2F1"
     return build(
         parsed,
-        Place("postfix:/spool", name, (queue, "2"), bounce_log=log),
+        PostfixPlace("postfix:/spool", name, (queue, "2"), bounce_log=log),
         identifier=identity(parsed, name, data),
         mode=mode,
         modified=0,

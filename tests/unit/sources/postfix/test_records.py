@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from drainer.errors import MessageUnreadable
 from drainer.sources.postfix.message import (
-    Place,
+    PostfixPlace,
     QueueFile,
     build,
     identity,
     parse_large,
     parse_whole,
 )
-from drainer.sources.postfix.records import Reader
+from drainer.sources.postfix.records import RecordReader
 from drainer.sources.postfix.segments import (
-    RawRecipient,
-    Records,
+    EnvelopeRecords,
+    PostfixRecipient,
     pending_places,
     read_envelope,
     read_extracted,
@@ -51,11 +51,11 @@ bGUub3JncA8gICAgICAgICAgICAzNDU=
 """A live file that a milter edited: part of it lies behind pointers."""
 
 
-def envelope_of(*records: bytes) -> Records:
+def envelope_of(*records: bytes) -> EnvelopeRecords:
     """Return what an envelope segment with these records says."""
     data = queue_file(envelope=records)
-    into = Records()
-    read_envelope(Reader(data), into)
+    into = EnvelopeRecords()
+    read_envelope(RecordReader(data), into)
     return into
 
 
@@ -66,10 +66,12 @@ def streamed(data: bytes) -> QueueFile:
 
 def content_of(data: bytes, *, window: bool = False) -> bytes:
     """Return the content of a queue file, read in one of the two ways."""
-    reader = Reader(data)
+    reader = RecordReader(data)
     if window:
-        reader = Reader(read_at=lambda at, size: data[at : at + size], size=len(data))
-    read_envelope(reader, Records())
+        reader = RecordReader(
+            read_at=lambda at, size: data[at : at + size], size=len(data)
+        )
+    read_envelope(reader, EnvelopeRecords())
     return b"".join(reader.content())
 
 
@@ -169,7 +171,7 @@ def test_attributes_do_not_bleed_onto_the_following_recipient(kind: str) -> None
         record(kind, "one@example.org"),
         record("R", "two@example.org"),
     )
-    assert records.pending[-1] == RawRecipient(b"two@example.org", b"", b"", 0)
+    assert records.pending[-1] == PostfixRecipient(b"two@example.org", b"", b"", 0)
 
 
 def test_done_and_cancelled_recipients_are_not_pending() -> None:
@@ -270,9 +272,9 @@ def test_backward_jumps_are_limited() -> None:
     assert parse_whole(data).error is not None
 
 
-def places() -> Place:
+def places() -> PostfixPlace:
     """Return a place that means nothing."""
-    return Place("postfix:/x", "ABC", ("deferred",), False)  # noqa: FBT003
+    return PostfixPlace("postfix:/x", "ABC", ("deferred",), False)  # noqa: FBT003
 
 
 def check_any(data: bytes) -> None:
@@ -379,14 +381,14 @@ def test_a_pending_recipient_is_found_at_its_type(*, window: bool, length: int) 
     text = b"Subject: long\n\n" + b"a line of text\n" * (40_000 if window else 1)
     data = queue_file(envelope=records, extracted=[record("R", "last")], text=text)
     whole = data
-    reader = Reader(read_at=lambda at, n: whole[at : at + n], size=len(whole))
-    places = list(pending_places(reader if window else Reader(whole)))
+    reader = RecordReader(read_at=lambda at, n: whole[at : at + n], size=len(whole))
+    places = list(pending_places(reader if window else RecordReader(whole)))
     assert [found for _, found in places] == [address.encode(), b"last"]
     for offset, found in places:
         assert data[offset : offset + 1] == b"R"
         data = data[:offset] + b"D" + data[offset + 1 :]
         assert found in data[offset : offset + len(found) + 4]
-    into, reader = Records(), Reader(data)
+    into, reader = EnvelopeRecords(), RecordReader(data)
     read_envelope(reader, into)
     list(reader.content())
     read_extracted(reader, into)

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Envelope, verp_sender
 from drainer.mail.message import Problem
-from drainer.sources.qmail.message import Records, explain, read
+from drainer.sources.qmail.message import QmailRecords, explain, read
 
 KINDS = ("info", "local", "remote", "todo")
 
 
 def explained(prefix: str = "", **files: bytes) -> tuple[Envelope, Problem | None]:
     """Read some files of one message."""
-    records = Records()
+    records = QmailRecords()
     for kind, data in files.items():
         read(kind, data, records)
     return explain(records, prefix)
@@ -117,7 +117,7 @@ def test_bounces_have_the_null_sender(sender: bytes) -> None:
 def test_damage_is_corrupt(kind: str, data: bytes) -> None:
     """A record that was cut off might be a recipient."""
     with pytest.raises(MessageUnreadable, match="corrupt"):
-        read(kind, data, Records())
+        read(kind, data, QmailRecords())
 
 
 def test_no_recipient_is_left() -> None:
@@ -131,10 +131,10 @@ def test_no_recipient_is_left() -> None:
 def test_an_empty_file_is_damage(kind: str) -> None:
     """No file is made before its first record: nobody is done because it is empty."""
     with pytest.raises(MessageUnreadable, match="empty"):
-        read(kind, b"", Records())
+        read(kind, b"", QmailRecords())
 
 
 def test_a_todo_without_recipients_is_damage() -> None:
     """Nobody has sent anything of it yet, so nobody can be done."""
     with pytest.raises(MessageUnreadable, match="no recipient"):
-        read("todo", b"u1\0p1\0Fs@example.com\0", Records())
+        read("todo", b"u1\0p1\0Fs@example.com\0", QmailRecords())

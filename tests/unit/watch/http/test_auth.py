@@ -6,8 +6,8 @@ from drainer.errors import UsageError
 from drainer.watch.http.auth import (
     SESSION,
     WINDOW,
-    Claim,
-    Signatures,
+    SignatureCheck,
+    SignedRequest,
     bearer,
     grafana_signature,
     in_session,
@@ -27,9 +27,9 @@ ALERT = b'{"status": "firing", "alerts": []}'
 
 def claim(
     stamp: str = STAMP, given: str = RIGHT, body: bytes = BODY, request: str = REQUEST
-) -> Claim:
+) -> SignedRequest:
     """Return a signed request."""
-    return Claim(timestamp=stamp, signature=given, request=request, body=body)
+    return SignedRequest(timestamp=stamp, signature=given, request=request, body=body)
 
 
 def test_the_signature_is_that_of_the_recipe() -> None:
@@ -70,14 +70,14 @@ def test_a_signature_counts_for_its_time_request_and_body_only(
     stamp: str, given: str, body: bytes, words: str
 ) -> None:
     """Grafana signs no path: it counts for alerts, which mean the same everywhere."""
-    refusal = Signatures(KEY).refusal(claim(stamp, given, body), NOW)
+    refusal = SignatureCheck(KEY).refusal(claim(stamp, given, body), NOW)
     assert words in refusal
     assert bool(words) is bool(refusal)
 
 
 def test_a_signature_counts_once_for_as_long_as_its_time_does() -> None:
     """Also when it is written in another way; and nothing is remembered for ever."""
-    known, window = Signatures(KEY), WINDOW.total_seconds()
+    known, window = SignatureCheck(KEY), WINDOW.total_seconds()
     early, late = NOW - window, NOW + window
     assert known.refusal(claim(), early) == ""
     for again in (RIGHT, f"sha256={RIGHT.upper()}"):
@@ -90,7 +90,7 @@ def test_a_signature_counts_once_for_as_long_as_its_time_does() -> None:
 
 def test_grafana_may_send_the_same_alert_to_both_urls() -> None:
     """Its signature is then the same; each URL takes it once."""
-    known, given = Signatures(KEY), grafana_signature(KEY, STAMP, ALERT)
+    known, given = SignatureCheck(KEY), grafana_signature(KEY, STAMP, ALERT)
     for request in (REQUEST, OTHER):
         alert = claim(given=given, body=ALERT, request=request)
         assert known.refusal(alert, NOW) == ""
@@ -99,7 +99,7 @@ def test_grafana_may_send_the_same_alert_to_both_urls() -> None:
 
 def test_what_is_signed_with_another_key_is_not_remembered() -> None:
     """Nobody can fill our memory, or use up a signature that is not his."""
-    known = Signatures(KEY)
+    known = SignatureCheck(KEY)
     assert known.refusal(claim(given="0" * 64), NOW)
     assert known._seen == {}
     assert known.refusal(claim(), NOW) == ""

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.policy.pacing.overrides import Ask
+from drainer.policy.pacing.overrides import OverrideKind
 from drainer.watch.http.payloads import MAX_WORDS, BodyError, read_body
 from tests.support.paths import DATA
 
 SAMPLES = DATA / "hooks"
-UP, DOWN = Ask.UP, Ask.DOWN
+UP, DOWN = OverrideKind.UP, OverrideKind.DOWN
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ UP, DOWN = Ask.UP, Ask.DOWN
     ],
 )
 def test_each_url_takes_the_news_that_it_is_named_after(
-    sample: str, at_up: Ask | None, at_down: Ask | None, words: str
+    sample: str, at_up: OverrideKind | None, at_down: OverrideKind | None, words: str
 ) -> None:
     """An alert that fires says nothing good, one that is resolved nothing bad."""
     body = (SAMPLES / f"{sample}.json").read_bytes()
@@ -41,7 +41,7 @@ def test_each_url_takes_the_news_that_it_is_named_after(
 @pytest.mark.parametrize("body", [b"", b" \n", b"{}", b'{"reason": 7}', b'{"x": []}'])
 @pytest.mark.parametrize("url", [UP, DOWN])
 def test_a_body_without_news_of_its_own_means_what_its_url_says(
-    body: bytes, url: Ask
+    body: bytes, url: OverrideKind
 ) -> None:
     """So does that of a sender whom we do not know."""
     assert read_body(body, url).ask is url
