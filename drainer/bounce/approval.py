@@ -27,7 +27,9 @@ _EVENTS = {
 Open = Callable[[Message], SpooledMessage]
 
 
-def ask(bouncer: BounceDecider, each: PendingBounce, now: datetime) -> BouncePermit:
+def ask(
+    bounce_decider: BounceDecider, each: PendingBounce, now: datetime
+) -> BouncePermit:
     """Return what the bounce rules would say if the refusal were final now.
 
     But for the limits: see ``Limiting.stand``.
@@ -38,7 +40,7 @@ def ask(bouncer: BounceDecider, each: PendingBounce, now: datetime) -> BouncePer
         sender=row["reverse_path"],
         original=row["message_id"] or row["id"],
         recipient=recipient_of(row),
-        judgement=Classification(
+        classification=Classification(
             verdict=Verdict.BOUNCE,
             scope=Scope.RECIPIENT,
             rule=row["refusal"] or row["rule"],
@@ -46,11 +48,11 @@ def ask(bouncer: BounceDecider, each: PendingBounce, now: datetime) -> BouncePer
         ),
         answer=reply,
     )
-    return bouncer.ask(each.found, refusal, now)
+    return bounce_decider.ask(each.found, refusal, now)
 
 
 def approvals(
-    bouncer: BounceDecider, these: Iterable[PendingBounce], now: datetime
+    bounce_decider: BounceDecider, these: Iterable[PendingBounce], now: datetime
 ) -> Iterator[OperatorDecision]:
     """Yield the bounce decisions on approved refusals; UsageError without evidence."""
     for each in these:
@@ -58,7 +60,7 @@ def approvals(
             message = f"nobody has looked yet who sent {each.row['native_id']}"
             hint = "`drainer bounces run`, or the next drain, gathers the evidence"
             raise UsageError(message, hint=hint)
-        permit = ask(bouncer, each, now)
+        permit = ask(bounce_decider, each, now)
         event = _EVENTS.get(permit.decision.answer)
         if event is not None:
             yield OperatorDecision(resting=each, event=event, permit=permit)

@@ -41,7 +41,7 @@ class BounceRequest:
     #: The Message-ID of what was refused, or our name for it.
     original: str
     recipient: Recipient
-    judgement: Classification
+    classification: Classification
     #: What the primary said; text when it is remembered and was no reply.
     answer: object
     action: DsnAction = DsnAction.FAILED
@@ -58,18 +58,18 @@ class BounceDecider:
     patience: timedelta = DAY
 
     def permit(
-        self, job: Delivery, each: ClassifiedResult, now: datetime
+        self, delivery: Delivery, each: ClassifiedResult, now: datetime
     ) -> BouncePermit:
         """Return what the bounce rules say about one recipient's confirmed refusal."""
-        original = job.message.message_id or job.message.id
+        original = delivery.message.message_id or delivery.message.id
         refusal = BounceRequest(
-            sender=job.message.envelope.reverse_path,
+            sender=delivery.message.envelope.reverse_path,
             original=original,
-            recipient=each.ending.claimed.recipient,
-            judgement=each.judgement,
-            answer=each.ending.answer,
+            recipient=each.result.claimed.recipient,
+            classification=each.classification,
+            answer=each.result.answer,
         )
-        return self.ask(job.found, refusal, now)
+        return self.ask(delivery.found, refusal, now)
 
     def ask(
         self, found: StoredEvidence | None, refusal: "BounceRequest", now: datetime
@@ -97,7 +97,7 @@ class BounceDecider:
             marks=marks_of(found),
             trust=self.trust,
             own=self.own,
-            judgement=refusal.judgement,
+            classification=refusal.classification,
             action=refusal.action,
             detail=status[2:],
             words=str(refusal.answer),
@@ -114,7 +114,7 @@ _CLASSES = {DsnAction.FAILED: "5", DsnAction.DELAYED: "4", DsnAction.RELAYED: "2
 
 def status_of(refusal: BounceRequest) -> str:
     """Return the enhanced status code of what is told (RFC 3463)."""
-    if refusal.judgement.rule == "lifetime-spent":
+    if refusal.classification.rule == "lifetime-spent":
         return "4.4.7"
     answer, class_ = refusal.answer, _CLASSES[refusal.action]
     if isinstance(answer, Reply) and answer.enhanced[:1] == class_:

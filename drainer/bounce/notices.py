@@ -28,14 +28,14 @@ class NoticeDecider:
         self,
         ledger: Ledger,
         sources: Sequence[str],
-        bouncer: BounceDecider,
+        bounce_decider: BounceDecider,
         quarantine: Quarantine | None,
         delays: timedelta | None,
     ) -> None:
         """Prepare; after ``delays`` senders are told that they wait, None = never."""
         self._ledger = ledger
         self._sources = list(sources)
-        self._bouncer = bouncer
+        self._bounce_decider = bounce_decider
         self._quarantine = quarantine
         self._delays = delays
 
@@ -58,7 +58,7 @@ class NoticeDecider:
 
     def _ask(self, each: NoticeRequest) -> BouncePermit:
         row, action = each.row, DsnAction(each.report["action"])
-        judgement = Classification(
+        classification = Classification(
             verdict=_VERDICTS[action],
             scope=Scope.RECIPIENT,
             rule=each.report["rule"],
@@ -68,8 +68,8 @@ class NoticeDecider:
             sender=row["reverse_path"],
             original=row["message_id"] or row["id"],
             recipient=recipient_of(row),
-            judgement=judgement,
+            classification=classification,
             answer=as_said(each.report["reply"]),
             action=action,
         )
-        return self._bouncer.ask(each.found, refusal, utcnow())
+        return self._bounce_decider.ask(each.found, refusal, utcnow())

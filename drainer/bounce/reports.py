@@ -284,16 +284,16 @@ def _judge(posted: PostResult, connection: Connection) -> _Tried:
         reason = "it may have arrived; it is sent again under the same Message-ID"
         ended = ReportResult(QUEUED, words, via, reason)
         return _Tried(ended, goes_on=False, elsewhere=False)
-    judgement = classify(answer, posted.stage, accepted=0)
-    match judgement.verdict:
+    classification = classify(answer, posted.stage, accepted=0)
+    match classification.verdict:
         case Verdict.DELIVER:
             return _Tried(
                 ReportResult(SENT, words, via, "the relay took it"), elsewhere=False
             )
         case Verdict.BOUNCE | Verdict.HOLD if isinstance(answer, Reply):
-            reason = f"{judgement.reason}; a report is not reported in turn"
+            reason = f"{classification.reason}; a report is not reported in turn"
             return _Tried(ReportResult(FAILED, words, via, reason), elsewhere=False)
         case verdict:
             is_ours = verdict is Verdict.STOP or isinstance(answer, Lost)
-            ended = ReportResult(QUEUED, words, via, judgement.reason)
+            ended = ReportResult(QUEUED, words, via, classification.reason)
             return _Tried(ended, goes_on=not is_ours)

@@ -36,13 +36,13 @@ class BounceService:
     ) -> None:
         """Prepare; nothing is looked at yet."""
         self._ledger = ledger
-        self.bouncer = build_decider(bouncing)
+        self.bounce_decider = build_decider(bouncing)
         self._checks = EvidenceWorker(bouncing.settings)
         self._gathering = EvidenceCollector(
             ledger, sources, self._checks, quarantine, bouncing.dns_budget
         )
         self._noticing = NoticeDecider(
-            ledger, list(sources), self.bouncer, quarantine, bouncing.delays
+            ledger, list(sources), self.bounce_decider, quarantine, bouncing.delays
         )
         self.reporting = DsnSender(
             ledger, sources, quarantine, bouncing.posting, self._checks

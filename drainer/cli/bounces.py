@@ -26,7 +26,7 @@ from drainer.config import Config
 from drainer.config.build.routes import make_route
 from drainer.config.build.spools import make_sources
 from drainer.config.build.storage import ledger_url, quarantine_folder
-from drainer.delivery.build import make_orders
+from drainer.delivery.build import build_settings
 from drainer.delivery.run import DrainRequest, settled
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.ledger.filters import Filters
@@ -76,8 +76,8 @@ def list_(
     """
     config = load(path, ledger=ledger)
     pages = PagedTable(*COLUMNS)
-    with asking(config) as (report, bouncer):
-        for fact in told_of(report, bouncer, filters):
+    with asking(config) as (report, bounce_decider):
+        for fact in told_of(report, bounce_decider, filters):
             if json_:
                 print_json(fact)
             else:
@@ -99,9 +99,9 @@ def show(
     Example: drainer bounces show 4bX1Yz3Qk2z
     """
     config = load(path, ledger=ledger)
-    with asking(config) as (report, bouncer):
+    with asking(config) as (report, bounce_decider):
         chosen = Filters(messages=[report.resolve(id_)])
-        facts = list(told_of(report, bouncer, chosen))
+        facts = list(told_of(report, bounce_decider, chosen))
     if not facts:
         say("nobody of this message was refused for good; `drainer show` tells more")
     for fact in facts:
@@ -123,15 +123,15 @@ def approve(asked: OperatorRequest) -> None:
 
     Example: drainer bounces approve 4bX1Yz3Qk2z --reason 'the user has left'
     """
-    with asking(asked.config) as (report, bouncer):
+    with asking(asked.config) as (report, bounce_decider):
         chosen = _chosen(report, "approve", asked)
-        if bouncer is None:
+        if bounce_decider is None:
             rulings = [
                 OperatorDecision(resting=r, event=Event.APPROVED_REFUSED)
                 for r in chosen
             ]
         else:
-            rulings = list(approval.approvals(bouncer, chosen, utcnow()))
+            rulings = list(approval.approvals(bounce_decider, chosen, utcnow()))
         if left := len(chosen) - len(rulings):
             say(f"{left} go on resting: DNS did not say enough; try again later")
         _carry_out("approve", asked, report, rulings)
@@ -252,10 +252,10 @@ def run(
         def make() -> DrainRequest:
             sources = _bound(config)
             whole = settled(config, sources, VOICE)
-            orders = make_orders(whole, explicit=False, acknowledge=True)
+            settings = build_settings(whole, explicit=False, acknowledge=True)
             made = DrainRequest(
                 config=whole,
-                orders=replace(orders, scans=False),
+                settings=replace(settings, scans=False),
                 sources=sources,
                 url=ledger_url(whole),
             )

@@ -119,15 +119,15 @@ def _facts(
 ) -> dict[str, Any]:
     try:
         reply = parse_reply(text.replace("\\n", "\n").encode("utf-8", "replace"))
-        judgement = judge(reply, stage, rules=own, sent=lambda: sent)
+        classification = judge(reply, stage, rules=own, sent=lambda: sent)
     except ProtocolError:
         reply = Reply(code=0, text=text)
-        judgement = _malformed()
+        classification = _malformed()
     return {
-        "verdict": judgement.verdict.value,
-        "scope": judgement.scope.value,
-        "rule": judgement.rule,
-        "reason": judgement.reason,
+        "verdict": classification.verdict.value,
+        "scope": classification.scope.value,
+        "rule": classification.rule,
+        "reason": classification.reason,
         "code": reply.code or None,
         "enhanced": reply.enhanced or None,
     }

@@ -27,7 +27,7 @@ from drainer.config import Config
 from drainer.config.build.routes import make_probe
 from drainer.config.build.spools import make_sources
 from drainer.config.build.storage import fresh_rehearsal, ledger_url
-from drainer.delivery.build import make_orders
+from drainer.delivery.build import build_settings
 from drainer.delivery.drain import Drain
 from drainer.delivery.run import (
     DrainRequest,
@@ -125,7 +125,7 @@ def drain(
         def make() -> DrainRequest:
             opened = make_sources(config, sources, choice.selection.queues)
             whole = settled(config, opened, VOICE)
-            orders = make_orders(
+            settings = build_settings(
                 whole,
                 choice,
                 redirect,
@@ -135,7 +135,7 @@ def drain(
             url = ledger_url(whole)
             run = DrainRequest(
                 config=whole,
-                orders=orders,
+                settings=settings,
                 sources=opened,
                 url=fresh_rehearsal(url) if rehearse else url,
             )
@@ -160,7 +160,7 @@ def carry_out(config: Config, make: Callable[[], DrainRequest]) -> int:
 
 async def _drain(run: DrainRequest, found: WorkerProcesses) -> int:
     shown_url = databases.shown(run.url)
-    say(f"draining to {run.orders.route}; ledger {shown_url}")
+    say(f"draining to {run.settings.route}; ledger {shown_url}")
     _warn_of_defaults(run.config)
 
     async def work(parts: RunParts) -> None:
@@ -185,7 +185,7 @@ async def _work(run: DrainRequest, parts: RunParts) -> None:
     _listen_to_signals(drain, checking)
     with suppress(asyncio.CancelledError):
         await checking
-    if not drain.tally.interrupted:
+    if not drain.progress.interrupted:
         async with progress(drain, quiet=False):
             await drained(run, parts, VOICE)
 
@@ -216,10 +216,10 @@ async def _check(run: DrainRequest, ledger: Ledger) -> None:
     """CircuitBreaker the drain: PrimaryNotReady or UsageError, and nothing was sent."""
     if not run.check:
         return
-    health = await check_primary(run.orders.route, make_probe(run.config))
+    health = await check_primary(run.settings.route, make_probe(run.config))
     for decision in health_decisions(health):
         await ledger.note(decision)
-    refuse_if_sick(health, str(run.orders.route))
+    refuse_if_sick(health, str(run.settings.route))
 
 
 def _listen_to_signals(drain: Drain, checking: "asyncio.Future[None]") -> None:

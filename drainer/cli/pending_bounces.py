@@ -36,23 +36,23 @@ def asking(config: Config) -> Iterator[tuple[LedgerReader, BounceDecider | None]
 
 
 def told_of(
-    report: LedgerReader, bouncer: BounceDecider | None, filters: Filters
+    report: LedgerReader, bounce_decider: BounceDecider | None, filters: Filters
 ) -> Iterator[dict[str, Any]]:
     """Yield recipients for scripts, as if all that rests were final now."""
     limits = limits_now(report, utcnow())
     for each in resting(report, filters):
-        yield _facts(bouncer, limits, each)
+        yield _facts(bounce_decider, limits, each)
 
 
 def _facts(
-    bouncer: BounceDecider | None, limits: LimitCheck, each: PendingBounce
+    bounce_decider: BounceDecider | None, limits: LimitCheck, each: PendingBounce
 ) -> dict[str, Any]:
     row = each.row
     waits = row["state"] == State.BOUNCE_PENDING.value
     decision = None
     evidence: dict[str, str] = {}
-    if waits and bouncer is not None:
-        permit = approval.ask(bouncer, each, utcnow())
+    if waits and bounce_decider is not None:
+        permit = approval.ask(bounce_decider, each, utcnow())
         found = apply_limits(permit, each, limits).decision
         evidence = dict(found.evidence)
         decision = {

@@ -20,26 +20,27 @@ PLAIN_EVERY = 10.0
 
 
 def _rate(drain: Drain, now: datetime) -> float:
-    seconds = (now - drain.tally.started).total_seconds()
-    return drain.tally.sent_messages / seconds if seconds > 0 else 0.0
+    seconds = (now - drain.progress.started).total_seconds()
+    return drain.progress.sent_messages / seconds if seconds > 0 else 0.0
 
 
 def _words(drain: Drain) -> str:
     """Return done/total, rate against the limit, trouble, and what it waits for."""
-    tally, verdicts = drain.tally, drain.tally.verdicts
+    progress, verdicts = drain.progress, drain.progress.verdicts
     now = utcnow()
+    more = "+" if progress.scanning else ""
     parts = [
-        f"{tally.sent_messages}/{tally.total}{'+' if tally.scanning else ''} sent",
-        f"{_rate(drain, now):.1f}/s of {tally.limit}",
+        f"{progress.sent_messages}/{progress.total}{more} sent",
+        f"{_rate(drain, now):.1f}/s of {progress.limit}",
     ]
-    if tally.paused:
-        parts.append(tally.paused)
-    elif tally.held:
-        parts.append(f"held to {tally.held}")
-    if tally.load_unknown:
-        parts.append(f"its load is not known: {tally.load_unknown}")
-    if tally.share < 1:
-        parts.append(f"{tally.share:.0%} of the rate, other drains have the rest")
+    if progress.paused:
+        parts.append(progress.paused)
+    elif progress.held:
+        parts.append(f"held to {progress.held}")
+    if progress.load_unknown:
+        parts.append(f"its load is not known: {progress.load_unknown}")
+    if progress.share < 1:
+        parts.append(f"{progress.share:.0%} of the rate, other drains have the rest")
     deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]
     refused = verdicts[Verdict.BOUNCE]
     for count, word in (
@@ -50,22 +51,22 @@ def _words(drain: Drain) -> str:
     ):
         if count:
             parts.append(f"{count} {word}")
-    left = tally.total - tally.sent_messages
+    left = progress.total - progress.sent_messages
     rate = _rate(drain, now)
-    if rate and left > 0 and not tally.waiting:
+    if rate and left > 0 and not progress.waiting:
         parts.append(f"{human_duration(left / rate)} to go")
-    if tally.waiting and not tally.paused:
-        parts.append(tally.waiting)
+    if progress.waiting and not progress.paused:
+        parts.append(progress.waiting)
     return ", ".join(parts)
 
 
 def _line(drain: Drain) -> Table:
     row = Table.grid(padding=(0, 1))
     bar = ProgressBar(
-        total=max(1, drain.tally.total),
-        completed=drain.tally.sent_messages,
+        total=max(1, drain.progress.total),
+        completed=drain.progress.sent_messages,
         width=24,
-        pulse=drain.tally.scanning and not drain.tally.total,
+        pulse=drain.progress.scanning and not drain.progress.total,
     )
     row.add_row(bar, shown(_words(drain)))
     return row

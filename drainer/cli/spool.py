@@ -132,8 +132,8 @@ def give_back(
     config = load(path, ledger=ledger, acts=True)
     url = ledger_url(config)
     opened = make_sources(config, [source], [])
-    takings = LiveHolds(opened, lock_folder(url))
-    if not takings:
+    live_holds = LiveHolds(opened, lock_folder(url))
+    if not live_holds:
         message = f"nothing is taken from {opened[0].url}"
         raise UsageError(message, hint="only from a server that runs: postfix:live")
     claims = SourceClaims(opened, marker_folders(url))
@@ -141,7 +141,7 @@ def give_back(
         claims.take(url, shown_ledger(url), take_over=False)
         code = 1
         try:
-            returned = asyncio.run(takings.give_back(report, everything=everything))
+            returned = asyncio.run(live_holds.give_back(report, everything=everything))
             code = 0
         finally:
             claims.release(url, code)

@@ -20,17 +20,17 @@ def summary_of(run: DrainRequest, ended: RunResult) -> dict[str, Any]:
     urls = [source.url for source in run.sources]
     with LedgerReader(run.url) as report:
         states, messages = report.states(urls), report.message_counts(urls)
-    seconds = (ended.at - drain.tally.started).total_seconds()
-    sent = drain.tally.sent_messages
+    seconds = (ended.at - drain.progress.started).total_seconds()
+    sent = drain.progress.sent_messages
     return {
         "exit": ended.code,
         "messages": messages,
         "recipients": states,
         "sent_messages": sent,
-        "not_chosen": drain.tally.passed,
+        "not_chosen": drain.progress.passed,
         "seconds": round(seconds, 3),
         "messages_per_second": round(sent / seconds, 2) if seconds else 0.0,
-        "bytes": drain.tally.sent_bytes,
+        "bytes": drain.progress.sent_bytes,
         "reports": asdict(count) if (count := _reports(drain)) else {},
         "commits": ledger.commits,
         "run_id": ledger.run_id,
@@ -56,7 +56,7 @@ def print_summary(run: DrainRequest, drain: Drain, summary: dict[str, Any]) -> N
 
 def _reports(drain: Drain) -> ReportCounts | None:
     """Return what became of the reports that this run tried to send."""
-    return drain.telling.reporting.count if drain.telling else None
+    return drain.bounce_service.reporting.count if drain.bounce_service else None
 
 
 def _print_reports(run: DrainRequest, drain: Drain) -> None:
@@ -86,17 +86,17 @@ def _print_reports(run: DrainRequest, drain: Drain) -> None:
 def _print_breakers(drain: Drain) -> None:
     """Say which breakers are open, why, and what to do about it."""
     console = stdout()
-    for breaker in drain.keeper.open_breakers:
+    for breaker in drain.breaker_guard.open_breakers:
         cause = breaker.cause
-        why = cause.judgement.reason if cause else "waiting did not help"
+        why = cause.classification.reason if cause else "waiting did not help"
         where = f" for {shown(breaker.scope)}" if breaker.scope else ""
         console.print(f"[red]stopped{where}: {shown(why)}[/]")
         if cause is not None:
             console.print(f"  it said: {shown(cause.reply)}")
             console.print(f"  {remedy(cause)}")
-    if drain.keeper.open_breakers:
+    if drain.breaker_guard.open_breakers:
         console.print("nothing was judged by that; mend it and run the same again")
-    if drain.keeper.scopes.brake:
+    if drain.breaker_guard.registry.brake:
         console.print(
             "[yellow]brake: too many refusals for good are pending, so none becomes"
             " final[/]; look at `drainer list --state bounce-pending`"
@@ -107,8 +107,8 @@ def _print_next(run: DrainRequest, drain: Drain) -> None:
     """Say what remains, why, and what to run."""
     console = stdout()
     _print_breakers(drain)
-    if drain.tally.passed:
-        console.print(f"  {drain.tally.passed} more messages were not chosen")
+    if drain.progress.passed:
+        console.print(f"  {drain.progress.passed} more messages were not chosen")
     urls = [source.url for source in run.sources]
     with LedgerReader(run.url) as report:
         for row in report.reasons(urls):

@@ -137,7 +137,7 @@ def _case(
         marks=marks_of(head),
         trust=make_trust(config),
         own=make_own(config),
-        judgement=_REFUSED,
+        classification=_REFUSED,
         confirmed=True,
     )
 

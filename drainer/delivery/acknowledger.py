@@ -37,22 +37,24 @@ class Acknowledger:
         #: Why a source refused to let go; what it holds stays where it is.
         self.refusals: dict[str, SourceError] = {}
 
-    def offer(self, messages: Iterable[Message]) -> None:
+    def enqueue(self, messages: Iterable[Message]) -> None:
         """Take messages that may be finished: known ones that a scan met again."""
         for message in messages:
             if message.source in self._sources:
                 self._waiting[message.id] = message
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait while too much waits: a scan may meet more than the disk lets go."""
         if len(self._waiting) > MANY and not self._ended:
             self._emptied.clear()
             await self._emptied.wait()
 
-    def consider(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
+    def on_settled(
+        self, transaction: Transaction, settlements: tuple[Settlement, ...]
+    ) -> None:
         """Take the message of an attempt if that attempt may have finished it."""
         if self._sources and all(each.state in FINAL for each in settlements):
-            self.offer([work.spooled.message])
+            self.enqueue([transaction.spooled.message])
 
     async def run(self) -> None:
         """Acknowledge until closed; what is waiting then is still done."""

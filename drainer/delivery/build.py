@@ -21,7 +21,7 @@ from drainer.policy.recipient.retry import RetrySchedule
 ALL, NOWHERE = Choice(), AddressMapping()
 
 
-def make_orders(
+def build_settings(
     config: Config,
     choice: Choice = ALL,
     redirect: AddressMapping = NOWHERE,
@@ -47,7 +47,7 @@ def make_orders(
         known_good=config.health.accept,
         sender=config.health.sender,
         confirm_after=config.bounce.confirm_after,
-        windows=_windows(config),
+        thresholds=_windows(config),
         brake=Brake(least=config.breaker.brake_least, share=config.breaker.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
         bouncing=make_bouncing(config)

@@ -1,17 +1,18 @@
-"""The lanes of a drain: each opens sessions, one after another, while it may.
+"""The connections of a drain: each task opens sessions, one after another.
 
-What a session does with its messages is drainer.delivery.worker's; which lane may open
-one is said by the steering, the breakers, and the number of connections.
+What a session does with its messages is drainer.delivery.worker. Whether a task may
+open one is decided by the connection limit, the circuit breakers and the rate limiter.
 """
 
 import asyncio
-import sys
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from drainer.delivery.breaker.guard import BreakerGuard
+from drainer.delivery.connection_limit import ConnectionLimit
+from drainer.delivery.control import DrainControl
 from drainer.delivery.loader import Loader
 from drainer.delivery.pacing.controller import RateController
 from drainer.delivery.ready_queue import ReadyQueue
@@ -42,93 +43,72 @@ def _tired(session: Session) -> bool:
     return gone.done() and gone.result() - session.connection.opened >= PATIENCE
 
 
-class Owner(Protocol):
-    """Whose lanes these are."""
-
-    def new_lane(self) -> DeliveryWorker:
-        """Return what feeds a new session."""
-        ...
-
-    def note(self, decision: Decision) -> None:
-        """Write a decision down."""
-
-    def failed(self, error: Exception) -> None:
-        """End the drain: nothing more may be sent."""
-
-    def close(self) -> None:
-        """End the drain in order."""
-
-
 @dataclass(slots=True, kw_only=True)
 class ConnectionPool:
-    """Opens sessions while there is work and the breakers let them pass."""
+    """Opens sessions while there is work and the circuit breakers let them pass."""
 
-    owner: Owner
-    orders: DrainSettings
+    settings: DrainSettings
     ledger: Ledger
-    tally: Progress
-    keeper: BreakerGuard
-    backlog: ReadyQueue
-    intake: Loader
+    control: DrainControl
+    progress: Progress
+    breaker_guard: BreakerGuard
+    ready_queue: ReadyQueue
+    loader: Loader
     #: The connections that the primary may see at once.
     slots: asyncio.Semaphore
-    steering: RateController
-    throttle: RateLimiter
-    #: The number of each lane.
-    _lanes: dict[asyncio.Task[Any] | None, int] = field(default_factory=dict)
+    limit: ConnectionLimit
+    rate_controller: RateController
+    rate_limiter: RateLimiter
+    #: Each session gets one like it.
+    worker: DeliveryWorker
     _unheard: int = 0
-    #: How many sessions this host has let us have.
-    _most: int = sys.maxsize
-    #: Lanes that open a session and have nothing in hand.
+    #: Tasks that open a session and have no message yet.
     _opening: set[asyncio.Task[Any]] = field(default_factory=set)
 
-    def cancel_opening(self) -> None:
+    def close(self) -> None:
         """Wait for no session that is being opened."""
         for task in self._opening:
             task.cancel()
 
-    async def lane(self, n: int) -> None:
-        """Open sessions while there is work and the breaker lets them pass."""
-        self._lanes[asyncio.current_task()] = n
-        while await self.backlog.wait():
-            await self._room()
+    async def run(self, number: int) -> None:
+        """Open sessions, one after another, while there is work."""
+        self.limit.number_task(number)
+        while await self.ready_queue.wait():
+            await self._wait_for_limit()
             if await self._pass_breaker():
                 try:
                     async with self.slots:
-                        if await self.throttle.connection() and not self.surplus:
+                        if (
+                            await self.rate_limiter.connection()
+                            and not self.limit.is_surplus
+                        ):
                             await self._session()
                 finally:
-                    self.keeper.leave()
+                    self.breaker_guard.leave()
 
-    @property
-    def surplus(self) -> bool:
-        """Whether this lane's session is one more than there may be."""
-        allowed = min(self.steering.connections, self._most)
-        if allowed >= self.orders.connections:
-            return False  # without asking for the task, at every message
-        return self._lanes.get(asyncio.current_task(), 0) >= allowed
-
-    async def _room(self) -> None:
-        """Hold the later lanes back while fewer connections are allowed."""
-        while not self.backlog.closed and self.surplus:
-            await self.keeper.wait(timedelta(seconds=1))
+    async def _wait_for_limit(self) -> None:
+        """Hold the later tasks back while fewer connections are allowed."""
+        while not self.ready_queue.closed and self.limit.is_surplus:
+            await self.breaker_guard.wait(timedelta(seconds=1))
 
     async def _pass_breaker(self) -> bool:
         """Wait until this lane may open a session; False when it is over."""
-        while not self.backlog.closed:
+        while not self.ready_queue.closed:
             now = utcnow()
-            wait = self.keeper.ask(now)
+            wait = self.breaker_guard.ask(now)
             if wait is None:
                 return True
-            deadline = self.tally.deadline(self.orders.give_up_after)
-            too_long = self.keeper.pauses and now + wait > deadline
-            if self.keeper.refuses or too_long:
-                self.keeper.give_up()
-                self.owner.close()
+            deadline = self.progress.deadline(self.settings.give_up_after)
+            too_long = self.breaker_guard.pauses and now + wait > deadline
+            if self.breaker_guard.refuses or too_long:
+                self.breaker_guard.give_up()
+                self.control.close()
                 return False
-            self.tally.waiting = f"{self.keeper.breaker.state}: {self.keeper.reply}"
-            await self.keeper.wait(wait)
-            self.tally.waiting = ""
+            self.progress.waiting = (
+                f"{self.breaker_guard.breaker.state}: {self.breaker_guard.reply}"
+            )
+            await self.breaker_guard.wait(wait)
+            self.progress.waiting = ""
         return False
 
     async def _session(self) -> None:
@@ -141,33 +121,34 @@ class ConnectionPool:
             await self._do_with_fewer(limit)
             return
         if isinstance(answer, ConnectFailed):
-            self.steering.unreachable(began)
-            self.keeper.not_connected(answer)
+            self.rate_controller.unreachable(began)
+            self.breaker_guard.not_connected(answer)
             return
-        if own_name(answer, self.orders.route):
+        if own_name(answer, self.settings.route):
             self._fail_loop(answer)
             answer.wire.close()
             return
-        self.owner.note(connected(answer))
-        self.tally.pulse.saw("connect", sum(step.seconds for step in answer.steps))
+        self.control.note(connected(answer))
+        self.progress.latency.record(
+            "connect", sum(step.seconds for step in answer.steps)
+        )
         if most := recipient_limit(answer.extensions):
-            self.intake.max_recipients = min(most, self.intake.max_recipients)
+            self.loader.max_recipients = min(most, self.loader.max_recipients)
         self._count_connection(+1)
-        session = Session(answer, self.orders.route)
+        session = Session(answer, self.settings.route)
         try:
-            await self.owner.new_lane().serve(session)
+            await self.worker.for_session(session).run(session)
         finally:
             self._count_connection(-1)
         self._judge_session(session)
 
     async def _do_with_fewer(self, limit: HostLimit) -> None:
         """Have no more sessions than now: this host, not the primary, is in the way."""
-        fewer = max(1, self.tally.connections)
-        if fewer < self._most:
-            self._most = fewer
+        fewer = max(1, self.progress.connections)
+        if self.limit.lower(fewer):
             evidence: dict[str, object] = {"connections": fewer, "reason": str(limit)}
             rule = "host-limit"
-            self.owner.note(
+            self.control.note(
                 Decision(
                     at=utcnow(),
                     kind=DecisionKind.THROTTLE,
@@ -175,9 +156,9 @@ class ConnectionPool:
                     evidence=evidence,
                 )
             )
-        if utcnow() > self.tally.deadline(self.orders.give_up_after):
-            self.owner.failed(limit)
-        await self.keeper.wait(timedelta(seconds=1))
+        if utcnow() > self.progress.deadline(self.settings.give_up_after):
+            self.control.fail(limit)
+        await self.breaker_guard.wait(timedelta(seconds=1))
 
     def _judge_session(self, session: Session) -> None:
         """Pause the route when the primary hangs up before it answers any MAIL.
@@ -191,7 +172,7 @@ class ConnectionPool:
         elif session.loss is not None and (session.sent or not _tired(session)):
             self._unheard += 1
             if session.sent == 0 or self._unheard >= MAX_UNHEARD:
-                self.keeper.dropped(session.loss, begun=session.sent > 0)
+                self.breaker_guard.dropped(session.loss, begun=session.sent > 0)
 
     async def _connect(self) -> Connection | ConnectFailed:
         """Open a session; an ending drain does not wait for it."""
@@ -199,18 +180,18 @@ class ConnectionPool:
         assert task is not None  # noqa: S101 - a lane is a task
         self._opening.add(task)
         try:
-            return await connect(self.orders.route)
+            return await connect(self.settings.route)
         finally:
             self._opening.discard(task)
 
     def _count_connection(self, change: int) -> None:
-        self.tally.connections += change
-        self.ledger.expect(self.tally.connections)
+        self.progress.connections += change
+        self.ledger.expect(self.progress.connections)
 
     def _fail_loop(self, connection: Connection) -> None:
         message = (
-            f"{self.orders.route} calls itself {connection.peer_name}, which is our"
+            f"{self.settings.route} calls itself {connection.peer_name}, which is our"
             " own name: that is a loop, not the primary"
         )
         hint = "check --to; if the name is right, set [primary] helo to another one"
-        self.owner.failed(UsageError(message, hint=hint))
+        self.control.fail(UsageError(message, hint=hint))

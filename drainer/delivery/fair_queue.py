@@ -55,7 +55,7 @@ class FairQueue:
         """Whether so much waits that nobody need hurry to fill it."""
         return self._count > AHEAD
 
-    async def put(self, job: Delivery) -> None:
+    async def put(self, delivery: Delivery) -> None:
         """Add a job; wait while the window is full."""
         if self._count >= self._limit:
             await wait_until(
@@ -63,18 +63,18 @@ class FairQueue:
             )
         if self._closed:
             return
-        size = _held(job)
+        size = _held(delivery)
         if self._octets + size > HELD_TOGETHER:
-            job = replace(job, spooled=None, facts=None)
+            delivery = replace(delivery, spooled=None, facts=None)
         else:
             self._octets += size
         self._count += 1
         self.idle.clear()
-        domain = self._domain(job)
+        domain = self._domain(delivery)
         if domain not in self._jobs:
             self._jobs[domain] = deque()
             self._turns.append(domain)
-        self._jobs[domain].append(job)
+        self._jobs[domain].append(delivery)
         notify(self._takers)
 
     async def take(self) -> Delivery | None:
@@ -87,14 +87,14 @@ class FairQueue:
         if self._closed:
             return None
         domain = self._turns.popleft()
-        jobs = self._jobs[domain]
-        job = jobs.popleft()
-        if jobs:
+        deliveries = self._jobs[domain]
+        delivery = deliveries.popleft()
+        if deliveries:
             self._turns.append(domain)
         else:
             del self._jobs[domain]
-        self._octets -= _held(job)
-        return job
+        self._octets -= _held(delivery)
+        return delivery
 
     def done(self) -> None:
         """Make room for another job: one that was taken is under way."""
@@ -113,12 +113,14 @@ class FairQueue:
         notify(self._putters)
         notify(self._takers)
 
-    def _domain(self, job: Delivery) -> str:
+    def _domain(self, delivery: Delivery) -> str:
         """Return whose turn it shares: that of its first recipient."""
-        return domain_of(job.claimed[0].recipient.forward_path) if self._fair else ""
+        return (
+            domain_of(delivery.claimed[0].recipient.forward_path) if self._fair else ""
+        )
 
 
-def _held(job: Delivery) -> int:
+def _held(delivery: Delivery) -> int:
     """Return how much of the content lies in memory."""
-    content = job.spooled.content if job.spooled is not None else None
+    content = delivery.spooled.content if delivery.spooled is not None else None
     return len(content.data) if isinstance(content, HeldContent) else 0

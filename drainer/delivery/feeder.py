@@ -7,31 +7,31 @@ of one index; one that chooses claims what its picker found, and nothing else.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 from drainer.delivery.acknowledger import Acknowledger
 from drainer.delivery.breaker.guard import SOON, BreakerGuard
 from drainer.delivery.breaker.monitor import BreakerMonitor
+from drainer.delivery.control import DrainControl
 from drainer.delivery.fair_queue import FairQueue
 from drainer.delivery.loader import Loader
 from drainer.delivery.ready_queue import ReadyQueue
 from drainer.delivery.scanner import scan, scanner
 from drainer.delivery.selector import Selector
 from drainer.delivery.settings import DrainSettings, Progress
+from drainer.delivery.worker import DeliveryWorker
 from drainer.ledger.codec import message_of
 from drainer.ledger.messages import RecordedBatch
 from drainer.ledger.records import ScanRow, from_micros, to_micros
 from drainer.ledger.repository import Ledger
-from drainer.mail.message import Message, Problem
+from drainer.mail.message import Message
 from drainer.policy.admission.identity import ScanContext
 from drainer.policy.recipient.delivery import Delivery
 from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
-from drainer.smtp.transaction import Transaction
 from drainer.sources.protocol import Source
 
 LOOK_AGAIN = timedelta(milliseconds=500)
@@ -46,77 +46,73 @@ A batch takes some 30 ms of one. Without it, on two processors, the scan takes o
 them at first, and later nobody has work for it (measured: 8 % of a fast drain).
 """
 
-Guard = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
-
 
 @dataclass(slots=True, kw_only=True)
 class Feeder:
     """What feeds the backlog of one drain."""
 
-    orders: DrainSettings
+    settings: DrainSettings
     sources: dict[str, Source]
     ledger: Ledger
-    picker: Selector
-    window: FairQueue
-    backlog: ReadyQueue
-    intake: Loader
+    selector: Selector
+    fair_queue: FairQueue
+    ready_queue: ReadyQueue
+    loader: Loader
     acknowledger: Acknowledger
-    tally: Progress
-    keeper: BreakerGuard
-    probing: BreakerMonitor
+    progress: Progress
+    breaker_guard: BreakerGuard
+    breaker_monitor: BreakerMonitor
+    control: DrainControl
+    #: Holds messages that are not to be sent.
+    worker: DeliveryWorker
     #: A scanner that waits for the first source.
     at_hand: WorkerProcess | None
-    #: Holds work that is not to be sent.
-    refuse: Callable[[Transaction, Problem], None]
 
-    async def run(self, guard: Guard) -> None:
-        """Feed the backlog until nothing is left that this drain waits for.
+    async def run(self) -> None:
+        """Feed the ready queue until nothing is left that this drain waits for.
 
-        ``guard`` runs a side task; its failure ends the drain in order. What falls
-        due while the scan goes on is not kept waiting for its end.
+        A failure ends the drain in order. What falls due during the scan is not kept
+        waiting for its end.
         """
-
-        async def guarded(doing: Coroutine[Any, Any, None]) -> None:
-            await guard(doing)
-
+        guard = self.control.guard
         async with asyncio.TaskGroup() as group:
-            group.create_task(guarded(self._scan_all()))
-            rescanning = group.create_task(guarded(self._rescan()))
-            filling = group.create_task(guarded(self._fill()))
+            group.create_task(guard(self._scan_all()))
+            rescanning = group.create_task(guard(self._rescan()))
+            filling = group.create_task(guard(self._fill()))
             await guard(self._feed())
             filling.cancel()
-            if not self.tally.scanning:  # else it ends by itself, in order
+            if not self.progress.scanning:  # else it ends by itself, in order
                 rescanning.cancel()
 
     def close(self) -> None:
         """Give out nothing more."""
-        self.window.close()
-        self.backlog.close()
-        self.picker.caught_up.set()
+        self.fair_queue.close()
+        self.ready_queue.close()
+        self.selector.caught_up.set()
 
     # --- the scan
 
     async def _scan_all(self) -> None:
         try:
-            if self.picker.takes_all:
-                self.tally.total = await self.ledger.unfinished(list(self.sources))
-            if self.picker.left is not None and not self.picker.in_order:
+            if self.selector.takes_all:
+                self.progress.total = await self.ledger.unfinished(list(self.sources))
+            if self.selector.left is not None and not self.selector.in_order:
                 # What earlier runs recorded comes first, and counts.
-                await self.picker.caught_up.wait()
+                await self.selector.caught_up.wait()
             await self._scan_sources()
         finally:
             self._scanned()
 
     async def _rescan(self) -> None:
         """Look for new mail now and then; a long scan takes a tenth of the time."""
-        if self.orders.rescan is None:
+        if self.settings.rescan is None:
             return
-        while self.tally.scanning:
-            await self.keeper.wait(LOOK_AGAIN)
+        while self.progress.scanning:
+            await self.breaker_guard.wait(LOOK_AGAIN)
         took = timedelta(0)
-        while not self.backlog.closed:
-            await self._sleep(max(self.orders.rescan, SCAN_SHARE * took))
-            self.tally.scanning, self.tally.scanned, began = True, 0, utcnow()
+        while not self.ready_queue.closed:
+            await self._sleep(max(self.settings.rescan, SCAN_SHARE * took))
+            self.progress.scanning, self.progress.scanned, began = True, 0, utcnow()
             try:
                 await self._scan_sources()
             finally:
@@ -125,41 +121,43 @@ class Feeder:
 
     async def _scan_sources(self) -> None:
         for source in self.sources.values():
-            if self.orders.scans and not self._is_enough:
+            if self.settings.scans and not self._is_enough:
                 await self._scan(source)
 
     def _scanned(self) -> None:
-        self.tally.scanning = False
-        self.keeper.wake()
+        self.progress.scanning = False
+        self.breaker_guard.wake()
 
     @property
     def _is_enough(self) -> bool:
         """Whether nothing more may be begun, so that nothing more need be read."""
-        return self.backlog.closed or (
-            self.picker.left == 0 and not self.picker.in_order
+        return self.ready_queue.closed or (
+            self.selector.left == 0 and not self.selector.in_order
         )
 
     async def _scan(self, source: Source) -> None:
-        selection = self.orders.choice.selection
+        selection = self.settings.choice.selection
         process, self.at_hand = self.at_hand, None
         about = ScanContext(to_micros(utcnow()), source.acknowledges)
         async with contextlib.AsyncExitStack() as stack:
             if process is None:
                 process = await stack.enter_async_context(scanner())
-            async for batch in scan(process, source, self.orders.admission, selection):
-                self.tally.scanned += len(batch.listings) + batch.passed
-                self.tally.passed += batch.passed
+            async for batch in scan(
+                process, source, self.settings.admission, selection
+            ):
+                self.progress.scanned += len(batch.listings) + batch.passed
+                self.progress.passed += batch.passed
                 await self._record(source, batch.listings, about)
                 if self._is_enough:
                     return
-                if self.window.is_ahead:
+                if self.fair_queue.is_ahead:
                     await self._sleep(REST)
 
     async def _record(
         self, source: Source, listings: Sequence[ScanRow], about: ScanContext
     ) -> None:
         """Write down what was scanned; what is new and may be begun goes on."""
-        most = 0 if self.picker.in_order else self.picker.left
+        most = 0 if self.selector.in_order else self.selector.left
         recorded = await self.ledger.record(listings, about, most)
         await self._take(recorded)
         if recorded.unsure:  # it shares its beginning with another
@@ -169,24 +167,26 @@ class Feeder:
 
     async def _take(self, recorded: RecordedBatch) -> None:
         """Pass on what was recorded: new messages, and those to acknowledge."""
-        self.tally.total += len(recorded.fresh) if self.picker.takes_all else 0
-        jobs = []
+        self.progress.total += len(recorded.fresh) if self.selector.takes_all else 0
+        deliveries = []
         for fresh in recorded.fresh:
-            if (job := self.picker.pick(fresh)) is None:
+            if (delivery := self.selector.pick(fresh)) is None:
                 self.ledger.free(fresh.seq)
             else:
-                jobs.append(job)
-        self.picker.count(len(jobs))  # before anything else may look at the limit
-        self.acknowledger.offer(recorded.finished)
-        await self.acknowledger.room()
-        for job in jobs:
-            self.backlog.hold(job.message.id)
-            await self.window.put(job)
+                deliveries.append(delivery)
+        self.selector.count(
+            len(deliveries)
+        )  # before anything else may look at the limit
+        self.acknowledger.enqueue(recorded.finished)
+        await self.acknowledger.wait_for_room()
+        for delivery in deliveries:
+            self.ready_queue.retain(delivery.message.id)
+            await self.fair_queue.put(delivery)
 
     # --- what is due
 
     async def _feed(self) -> None:
-        while not self.backlog.closed and await self._feed_due():
+        while not self.ready_queue.closed and await self._feed_due():
             pass
 
     async def _feed_due(self) -> bool:
@@ -194,96 +194,100 @@ class Feeder:
 
         What falls due only after the deadline is for another drain.
         """
-        jobs = await self._claim()
-        for job in jobs:  # a message may have several: none ends its claim early
-            self.backlog.hold(job.message.id)
-        for job in jobs:
-            await self.window.put(job)
-        if jobs:
+        deliveries = await self._claim()
+        for (
+            delivery
+        ) in deliveries:  # a message may have several: none ends its claim early
+            self.ready_queue.retain(delivery.message.id)
+        for delivery in deliveries:
+            await self.fair_queue.put(delivery)
+        if deliveries:
             return True
-        if self.tally.scanning or self._is_busy:
+        if self.progress.scanning or self._is_busy:
             await self._wait_idle()
             return True
-        if self.probing.busy or await self._wake_prober():
-            await self.keeper.wait(SOON)
+        if self.breaker_monitor.busy or await self._wake_prober():
+            await self.breaker_guard.wait(SOON)
             return True
         due = await self._next_due()
         if due is None or from_micros(due) > self._deadline:
             return False
         wait = max(from_micros(due) - utcnow(), SOON)
-        self.tally.waiting = f"next retry in {wait.total_seconds():.0f} s"
+        self.progress.waiting = f"next retry in {wait.total_seconds():.0f} s"
         await self._sleep(wait)
-        self.tally.waiting = ""
+        self.progress.waiting = ""
         return True
 
     async def _claim(self) -> list[Delivery]:
-        if self.picker.takes_all:
-            urls, is_full = list(self.sources), not self.window.is_roomy
+        if self.selector.takes_all:
+            urls, is_full = list(self.sources), not self.fair_queue.is_roomy
             return await self.ledger.claim(
-                urls, self._deadline, tried=is_full, twins=not self.tally.scanning
+                urls, self._deadline, tried=is_full, twins=not self.progress.scanning
             )
-        if self.picker.in_order and self.tally.scanning:
+        if self.selector.in_order and self.progress.scanning:
             return []  # everything must be known first
-        return await self.picker.claim(self._deadline, twins=not self.tally.scanning)
+        return await self.selector.claim(
+            self._deadline, twins=not self.progress.scanning
+        )
 
     async def _wake_prober(self) -> bool:
         """Let a message be the probe of its breaker; True if this drain may send it."""
-        woken = await self.probing.wake_prober()
-        if woken and not self.picker.takes_all:
-            return await self.picker.next_due(self._deadline) == 0
+        woken = await self.breaker_monitor.wake_prober()
+        if woken and not self.selector.takes_all:
+            return await self.selector.next_due(self._deadline) == 0
         return woken
 
     async def _next_due(self) -> int | None:
-        if self.picker.takes_all:
+        if self.selector.takes_all:
             return await self.ledger.next_due(list(self.sources))
-        return await self.picker.next_due(self._deadline)
+        return await self.selector.next_due(self._deadline)
 
     @property
     def _deadline(self) -> datetime:
-        return self.tally.deadline(self.orders.give_up_after)
+        return self.progress.deadline(self.settings.give_up_after)
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self.backlog.outstanding) or not self.window.idle.is_set()
+        return bool(self.ready_queue.outstanding) or not self.fair_queue.idle.is_set()
 
     async def _wait_idle(self) -> None:
         """Wait until nothing is under way, at most for a moment."""
-        if self.tally.scanning:
-            await self.keeper.wait(LOOK_AGAIN)
+        if self.progress.scanning:
+            await self.breaker_guard.wait(LOOK_AGAIN)
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN.total_seconds()):
-                await self.window.idle.wait()
-                await self.backlog.idle.wait()
+                await self.fair_queue.idle.wait()
+                await self.ready_queue.idle.wait()
 
     async def _sleep(self, limit: timedelta) -> None:
         """Wait for a time, or until the drain is to end."""
         end = utcnow() + limit
-        while not self.backlog.closed and utcnow() < end:
-            await self.keeper.wait(end - utcnow())
+        while not self.ready_queue.closed and utcnow() < end:
+            await self.breaker_guard.wait(end - utcnow())
 
     # --- from the window into the backlog
 
     async def _fill(self) -> None:
-        while (job := await self.window.take()) is not None:
-            await self._put(job)
-            self.window.done()
-            if self.backlog.unhold(job.message.id):
-                self.ledger.free(job.seq)
+        while (delivery := await self.fair_queue.take()) is not None:
+            await self._put(delivery)
+            self.fair_queue.done()
+            if self.ready_queue.release(delivery.message.id):
+                self.ledger.free(delivery.seq)
 
-    async def _put(self, job: Delivery) -> None:
-        self.tally.claimed += 1
-        self.tally.total = max(self.tally.total, self.tally.sent_messages + 1)
-        if self.intake.is_at_hand(job):
-            works = self.intake.works(job)
+    async def _put(self, delivery: Delivery) -> None:
+        self.progress.claimed += 1
+        self.progress.total = max(self.progress.total, self.progress.sent_messages + 1)
+        if self.loader.is_at_hand(delivery):
+            transactions = self.loader.transactions(delivery)
         else:
-            works = iter(await asyncio.to_thread(self.intake.read, job))
-        for work, problem in works:
+            transactions = iter(await asyncio.to_thread(self.loader.read, delivery))
+        for transaction, problem in transactions:
             if problem is None:
-                await self.backlog.put(work)
+                await self.ready_queue.put(transaction)
             else:
-                self.backlog.count(work)
-                self.refuse(work, problem)
+                self.ready_queue.count(transaction)
+                self.worker.refuse(transaction, problem)
 
 
 def look_in_place(

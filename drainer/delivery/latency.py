@@ -22,7 +22,7 @@ class LatencyStats:
             "connect": deque(maxlen=KEPT),
         }
 
-    def saw(self, what: What, seconds: float) -> None:
+    def record(self, what: What, seconds: float) -> None:
         """Take a measurement."""
         self._seen[what].append((time.monotonic(), seconds))
 

@@ -89,67 +89,86 @@ class Loader:
     #: Senders are told of deliveries if they asked for it: then it is copied as well.
     tells: bool = False
 
-    def is_at_hand(self, job: Delivery) -> bool:
-        """Whether ``works`` touches no disk."""
-        if self.tells and job.wants_success:
+    def is_at_hand(self, delivery: Delivery) -> bool:
+        """Whether ``transactions`` touches no disk."""
+        if self.tells and delivery.wants_success:
             return False
-        return job.spooled is not None and job.facts is not None
+        return delivery.spooled is not None and delivery.facts is not None
 
-    def read(self, job: Delivery) -> list[tuple[Transaction, Problem | None]]:
-        """Return ``works`` as a list; it may block, so run it in a thread."""
-        return list(self.works(job))
+    def read(self, delivery: Delivery) -> list[tuple[Transaction, Problem | None]]:
+        """Return ``transactions`` as a list; it may block, so run it in a thread."""
+        return list(self.transactions(delivery))
 
-    def works(self, job: Delivery) -> Iterator[tuple[Transaction, Problem | None]]:
+    def transactions(
+        self, delivery: Delivery
+    ) -> Iterator[tuple[Transaction, Problem | None]]:
         """Yield the transactions of a job, or what forbids each of them.
 
         Reads the spool when the job has not just been scanned.
         """
-        if job.spooled is None or job.facts is None or not self.is_at_hand(job):
-            yield from self._reopened(job)
+        if (
+            delivery.spooled is None
+            or delivery.facts is None
+            or not self.is_at_hand(delivery)
+        ):
+            yield from self._reopened(delivery)
             return
-        for part in self._parts(job):
-            yield Transaction(job=part, spooled=job.spooled, facts=job.facts), None
+        for part in self._parts(delivery):
+            yield (
+                Transaction(
+                    delivery=part, spooled=delivery.spooled, facts=delivery.facts
+                ),
+                None,
+            )
 
-    def _reopened(self, job: Delivery) -> Iterator[tuple[Transaction, Problem | None]]:
-        placeholder = SpooledMessage(message=job.message, content=_NoContent())
-        message = job.message
-        if message.has_twin and all(each.released for each in job.claimed):
+    def _reopened(
+        self, delivery: Delivery
+    ) -> Iterator[tuple[Transaction, Problem | None]]:
+        placeholder = SpooledMessage(message=delivery.message, content=_NoContent())
+        message = delivery.message
+        if message.has_twin and all(each.released for each in delivery.claimed):
             message = replace(message, has_twin=False)  # the operator takes either
         try:
             spooled = open_message(self.sources, self.quarantine, message)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
-            yield Transaction(job=job, spooled=placeholder, facts=NOTHING), problem
+            yield (
+                Transaction(delivery=delivery, spooled=placeholder, facts=NOTHING),
+                problem,
+            )
             return
         scanned = examine(spooled, self.rules)
         facts = scanned.facts or NOTHING
-        for objection, claimed in self._sorted(job, scanned):
-            whole = job.whole and len(claimed) == len(job.claimed)
-            for part in self._parts(replace(job, claimed=claimed, whole=whole)):
+        for objection, claimed in self._sorted(delivery, scanned):
+            whole = delivery.whole and len(claimed) == len(delivery.claimed)
+            for part in self._parts(replace(delivery, claimed=claimed, whole=whole)):
                 if objection is None and self._needs_copy(part):
                     part = self._kept(part, spooled)  # noqa: PLW2901 - the same part
-                yield Transaction(job=part, spooled=spooled, facts=facts), objection
+                yield (
+                    Transaction(delivery=part, spooled=spooled, facts=facts),
+                    objection,
+                )
 
-    def _needs_copy(self, job: Delivery) -> bool:
-        return job.confirms or (self.tells and job.wants_success)
+    def _needs_copy(self, delivery: Delivery) -> bool:
+        return delivery.confirms or (self.tells and delivery.wants_success)
 
-    def _kept(self, job: Delivery, spooled: SpooledMessage) -> Delivery:
+    def _kept(self, delivery: Delivery, spooled: SpooledMessage) -> Delivery:
         """Return the job of a message of which a copy is kept, if there is room."""
         if self.quarantine is None:
-            return job
+            return delivery
         try:
-            self.quarantine.keep(spooled, job.claimed)
+            self.quarantine.keep(spooled, delivery.claimed)
         except (MessageUnreadable, OSError):
-            return job  # then no refusal of it becomes final
-        return replace(job, kept=True)
+            return delivery  # then no refusal of it becomes final
+        return replace(delivery, kept=True)
 
     def _sorted(
-        self, job: Delivery, scanned: ScannedMessage
+        self, delivery: Delivery, scanned: ScannedMessage
     ) -> Iterator[tuple[Problem | None, tuple[ClaimedRecipient, ...]]]:
         """Yield what forbids recipients (None: nothing) with those whom it concerns."""
         pending = {r.forward_path for r in scanned.spooled.message.envelope.recipients}
         found: dict[Problem | None, list[ClaimedRecipient]] = {}
-        for claimed in job.claimed:
+        for claimed in delivery.claimed:
             problem = self._objection(claimed, scanned.problem, pending)
             found.setdefault(problem, []).append(claimed)
         yield from ((problem, tuple(those)) for problem, those in found.items())
@@ -171,16 +190,18 @@ class Loader:
             return objection
         return None
 
-    def _parts(self, job: Delivery) -> Iterator[Delivery]:
+    def _parts(self, delivery: Delivery) -> Iterator[Delivery]:
         """Cut a job: VERP takes one recipient, and the primary has a limit."""
         if self.rules.redirect:
-            job = replace(job, claimed=redirected(job.claimed, self.rules.redirect))
-        size = 1 if job.message.envelope.verp else self.max_recipients
-        if len(job.claimed) <= size:
-            yield job
+            delivery = replace(
+                delivery, claimed=redirected(delivery.claimed, self.rules.redirect)
+            )
+        size = 1 if delivery.message.envelope.verp else self.max_recipients
+        if len(delivery.claimed) <= size:
+            yield delivery
             return
-        for part in parts(job.claimed, size):
-            yield replace(job, claimed=part, whole=False)
+        for part in parts(delivery.claimed, size):
+            yield replace(delivery, claimed=part, whole=False)
 
 
 class _NoContent:

@@ -17,9 +17,13 @@ from drainer.smtp.transaction import Transaction
 class ReadyQueue:
     """A bounded queue of work that knows what is still under way."""
 
-    def __init__(self, limit: int) -> None:
-        """Hold at most ``limit`` messages; ``put`` waits beyond that."""
+    def __init__(self, limit: int, *, in_order: bool = False) -> None:
+        """Hold at most ``limit`` messages; ``put`` waits beyond that.
+
+        ``in_order``: an operator chose an order, so that nothing is shuffled.
+        """
         self._limit = limit
+        self._in_order = in_order
         self._items: deque[Transaction] = deque()
         self._aside: deque[Transaction] = deque()
         self._takers: list[asyncio.Future[None]] = []
@@ -43,36 +47,36 @@ class ReadyQueue:
         """Whether it is over."""
         return self._closed
 
-    async def put(self, work: Transaction) -> None:
+    async def put(self, transaction: Transaction) -> None:
         """Add work; wait while the backlog is full."""
         if not self._has_room():
             await wait_until(lambda: self._has_room() or self._closed, self._putters)
         if self._closed:
             return
-        self.count(work)
-        self._items.append(work)
+        self.count(transaction)
+        self._items.append(transaction)
         self._call_takers()
 
     def _has_room(self) -> bool:
         return len(self._items) + len(self._aside) < self._limit
 
-    def hold(self, message: str) -> None:
+    def retain(self, message: str) -> None:
         """Keep the claim on a message whose parts are still being put."""
         self._parts[message] += 1
 
-    def unhold(self, message: str) -> bool:
-        """End ``hold``; True when nothing of the message is under way."""
+    def release(self, message: str) -> bool:
+        """End ``retain``; True when nothing of the message is under way."""
         self._parts[message] -= 1
         last = self._parts[message] <= 0
         if last:
             del self._parts[message]
         return last
 
-    def count(self, work: Transaction) -> None:
+    def count(self, transaction: Transaction) -> None:
         """Count work that will end without ever being taken."""
         self._outstanding += 1
         self.idle.clear()
-        self._parts[work.job.message.id] += 1
+        self._parts[transaction.delivery.message.id] += 1
 
     async def wait(self) -> bool:
         """Wait until there is something to take; False when it is over."""
@@ -92,7 +96,7 @@ class ReadyQueue:
                     self._dismissed = 0
         if self._closed or not self._items:
             return None
-        if self._items[0].job.alone and not fresh:
+        if self._items[0].delivery.alone and not fresh:
             return None
         return self._pop()
 
@@ -111,18 +115,18 @@ class ReadyQueue:
 
     def take_now(self) -> Transaction | None:
         """Return work if some is there that need not go alone."""
-        if self._closed or not self._items or self._items[0].job.alone:
+        if self._closed or not self._items or self._items[0].delivery.alone:
             return None
         return self._pop()
 
-    def set_aside(self, work: Transaction) -> bool:
+    def park(self, transaction: Transaction) -> bool:
         """Keep work that was taken and may not go yet; False when there is no room."""
         if len(self._aside) >= self._limit // 2 or self._closed:
             return False
-        self._aside.append(work)
+        self._aside.append(transaction)
         return True
 
-    def bring_back(self) -> None:
+    def unpark(self) -> None:
         """Give out again what was set aside."""
         if self._aside:
             self._items.extendleft(reversed(self._aside))
@@ -130,43 +134,46 @@ class ReadyQueue:
             self._call_takers()
 
     def shuffle(self) -> None:
-        """Put what waits here into no order."""
-        random.shuffle(self._items)
+        """Put what waits here into a random order, unless an order was chosen."""
+        if not self._in_order:
+            random.shuffle(self._items)
 
-    def put_back(self, work: Transaction) -> None:
+    def put_back(self, transaction: Transaction) -> None:
         """Return work that was taken and not begun."""
-        self._items.appendleft(work)
+        self._items.appendleft(transaction)
         self._call_takers()
 
-    def split(self, work: Transaction, size: int) -> Transaction:
+    def split(self, transaction: Transaction, size: int) -> Transaction:
         """Cut work that was taken: return ``size`` recipients, put the rest back."""
-        claimed = work.job.claimed
+        claimed = transaction.delivery.claimed
         length = len(next(parts(claimed, size)))
-        first, rest = self.cut(work, claimed[:length], claimed[length:])
+        first, rest = self.cut(transaction, claimed[:length], claimed[length:])
         self.put_back(rest)
         return first
 
     def cut(
         self,
-        work: Transaction,
+        transaction: Transaction,
         first: tuple[ClaimedRecipient, ...],
         rest: tuple[ClaimedRecipient, ...],
     ) -> tuple[Transaction, Transaction]:
         """Cut work that was taken into two, for the recipients given."""
         one, other = (
             Transaction(
-                job=replace(work.job, claimed=twinned(part), whole=False),
-                spooled=work.spooled,
-                facts=work.facts,
+                delivery=replace(
+                    transaction.delivery, claimed=twinned(part), whole=False
+                ),
+                spooled=transaction.spooled,
+                facts=transaction.facts,
             )
             for part in (first, rest)
         )
         self.count(other)
         return one, other
 
-    def end(self, work: Transaction) -> bool:
+    def end(self, transaction: Transaction) -> bool:
         """Note that a job ended; True when it was the last part of its message."""
-        message = work.job.message.id
+        message = transaction.delivery.message.id
         self._outstanding -= 1
         self._parts[message] -= 1
         last = self._parts[message] <= 0
@@ -186,10 +193,10 @@ class ReadyQueue:
         self.idle.set()
 
     def _pop(self) -> Transaction:
-        work = self._items.popleft()
+        transaction = self._items.popleft()
         if self._putters and 2 * len(self._items) <= self._limit:  # many at a time
             notify(self._putters)
-        return work
+        return transaction
 
 
 async def wait_until(

@@ -55,7 +55,7 @@ class DrainRequest:
     """One run: what it is told to do, and where it remembers."""
 
     config: Config
-    orders: DrainSettings
+    settings: DrainSettings
     sources: list[Source]
     url: LedgerURL
     check: bool = True
@@ -106,7 +106,7 @@ class RunParts(NamedTuple):
     ledger: Ledger
     drain: Drain
     leases: SourceLeases
-    takings: LiveHolds
+    live_holds: LiveHolds
 
 
 class RunResult(NamedTuple):
@@ -126,10 +126,12 @@ def assembled(run: DrainRequest, found: WorkerProcesses) -> RunParts:
         unknown=run.config.retry.unknown,
         at_hand=found.writer,
     )
-    shared = run.sources if run.orders.acknowledge else ()
-    taken = shared if run.orders.scans else ()
+    shared = run.sources if run.settings.acknowledge else ()
+    taken = shared if run.settings.scans else ()
     leases = SourceLeases(shared)
-    drain = Drain(run.orders, run.sources, ledger, leases=leases, at_hand=found.scanner)
+    drain = Drain(
+        run.settings, run.sources, ledger, leases=leases, at_hand=found.scanner
+    )
     return RunParts(ledger, drain, leases, LiveHolds(taken, lock_folder(run.url)))
 
 
@@ -159,10 +161,10 @@ def _claimed(run: DrainRequest, voice: Voice) -> SourceClaims:
 
     A run that scans nothing leaves a claimed source out, and does the rest.
     """
-    sources = run.sources if run.orders.acknowledge else ()
+    sources = run.sources if run.settings.acknowledge else ()
     claims = SourceClaims(sources, marker_folders(run.url))
     claims.take(run.url, shown_ledger(run.url), take_over=run.take_over)
-    if claims.refused and run.orders.scans:
+    if claims.refused and run.settings.scans:
         claims.release(run.url, 2)
         raise next(iter(claims.refused.values()))
     for url, refusal in claims.refused.items():
@@ -180,10 +182,10 @@ async def _claimed_run(
     replaced: Sequence[tuple[str, str]],
 ) -> RunResult:
     """Do the run on the sources that were claimed; some from another ledger."""
-    run.orders = within_limits(run.orders, voice)
+    run.settings = within_limits(run.settings, voice)
     parts = assembled(run, found)
     ledger, drain = parts.ledger, parts.drain
-    route = str(run.orders.route)
+    route = str(run.settings.route)
     error: DrainerError | None = None
     await _begin(ledger, route, voice)
     exporting = _exporting(run, found.exporter)
@@ -199,7 +201,7 @@ async def _claimed_run(
     code, error = _exit_code(run, drain, error)
     await _end(ledger, code)
     tell_reserve(voice, ledger.reserve)
-    failure = await _give_back(parts.takings, run.url, voice)
+    failure = await _give_back(parts.live_holds, run.url, voice)
     code, error = _exit_code(run, drain, error or failure)
     ended = RunResult(parts, code, error, utcnow())
     if exporting and not await asyncio.to_thread(exporting.finish):
@@ -207,16 +209,16 @@ async def _claimed_run(
     return ended
 
 
-def within_limits(orders: DrainSettings, voice: Voice) -> DrainSettings:
+def within_limits(settings: DrainSettings, voice: Voice) -> DrainSettings:
     """Return orders for as many connections as there are descriptors for."""
-    most = max(1, affordable(orders.connections))
-    if most < orders.connections:
+    most = max(1, affordable(settings.connections))
+    if most < settings.connections:
         voice.warn(
-            f"{most} connections instead of {orders.connections}: this process may"
+            f"{most} connections instead of {settings.connections}: this process may"
             f" have {descriptors()} descriptors; raise `ulimit -n`, or LimitNOFILE= in"
             " the unit, or lower [primary] connections"
         )
-    return replace(orders, connections=most)
+    return replace(settings, connections=most)
 
 
 async def _begin(ledger: Ledger, route: str, voice: Voice) -> None:
@@ -267,29 +269,29 @@ async def drained(run: DrainRequest, parts: RunParts, voice: Voice) -> None:
     """Take what is to be sent, and send it, unless told to stop before."""
     drain = parts.drain
     await parts.leases.start(await asyncio.to_thread(_identity, run.url))
-    await _take(parts.takings, drain, voice)
-    if not drain.tally.interrupted:
+    await _take(parts.live_holds, drain, voice)
+    if not drain.progress.interrupted:
         await drain.run()
 
 
-async def _take(takings: LiveHolds, drain: Drain, voice: Voice) -> None:
+async def _take(live_holds: LiveHolds, drain: Drain, voice: Voice) -> None:
     """Take from servers that run what this drain is going to send."""
     total = HeldCount()
-    rules, tally = drain.orders.admission, drain.tally
-    async for _, taken in takings.take(rules, lambda: tally.interrupted):
+    rules, progress = drain.settings.admission, drain.progress
+    async for _, taken in live_holds.take(rules, lambda: progress.interrupted):
         total = HeldCount(*map(sum, zip(total, taken, strict=True)))
     tell_taken(voice, total)
 
 
 async def _give_back(
-    takings: LiveHolds, url: LedgerURL, voice: Voice
+    live_holds: LiveHolds, url: LedgerURL, voice: Voice
 ) -> DrainerError | None:
     """Give back what is not finished; return why that is not possible."""
-    if not takings:
+    if not live_holds:
         return None
     try:
         with in_use(url), LedgerReader(url, patience=RECONNECT_FOR) as report:
-            returned = await takings.give_back(report)
+            returned = await live_holds.give_back(report)
     except OwnedElsewhere:  # then it is not ours
         return None
     except DrainerError as error:
@@ -373,16 +375,16 @@ def _exit_code(
     """Return the code, and the error. Where several apply: 1, 130, 4, 5, 0."""
     if error is not None:
         return error.exit_code, error
-    if drain.tally.defects:
+    if drain.progress.defects:
         return 1, None
-    if drain.tally.interrupted:
+    if drain.progress.interrupted:
         return INTERRUPTED, None
-    if drain.keeper.open_breakers:
+    if drain.breaker_guard.open_breakers:
         return 4, None
     urls = [source.url for source in run.sources]
     try:
         with in_use(run.url), LedgerReader(run.url, patience=RECONNECT_FOR) as report:
-            left = remains(report, urls, run.orders.choice)
+            left = remains(report, urls, run.settings.choice)
     except LedgerError as lost:
         return lost.exit_code, lost
     return 5 if left else 0, None

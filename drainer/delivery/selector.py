@@ -26,17 +26,19 @@ LOOKS = 20
 class Selector:
     """The choice of one drain, and how much of its limit is left."""
 
-    def __init__(self, orders: DrainSettings, ledger: Ledger, urls: list[str]) -> None:
+    def __init__(
+        self, settings: DrainSettings, ledger: Ledger, urls: list[str]
+    ) -> None:
         """Nothing is read before the first ``claim``."""
-        self._choice = orders.choice
-        self._picks_all = orders.choice.selection.is_all
-        self._lifetime = orders.schedule.lifetime
+        self._choice = settings.choice
+        self._picks_all = settings.choice.selection.is_all
+        self._lifetime = settings.schedule.lifetime
         self._ledger = ledger
         self._urls = urls
         self._waiting = DueList()
         self._look_after = 0.0
         #: How many more messages may be begun; None: as many as there are.
-        self.left = orders.choice.limit
+        self.left = settings.choice.limit
         #: Set when what earlier runs had recorded is claimed, or it is over.
         self.caught_up = asyncio.Event()
 
@@ -50,18 +52,18 @@ class Selector:
         """Whether everything must be known before anything may be begun."""
         return self._choice.order is not None
 
-    def pick(self, job: Delivery) -> Delivery | None:
+    def pick(self, delivery: Delivery) -> Delivery | None:
         """Return a claimed job with those recipients that are selected, if any."""
         if self._picks_all:
-            return job
+            return delivery
         selection = self._choice.selection
         claimed = tuple(
             each
-            for each in job.claimed
+            for each in delivery.claimed
             if selection.takes_recipient(each.recipient.forward_path)
         )
-        whole = job.whole and len(claimed) == len(job.claimed)
-        return replace(job, claimed=claimed, whole=whole) if claimed else None
+        whole = delivery.whole and len(claimed) == len(delivery.claimed)
+        return replace(delivery, claimed=claimed, whole=whole) if claimed else None
 
     def count(self, messages: int) -> None:
         """Take from the limit what was begun."""
@@ -80,12 +82,14 @@ class Selector:
             self.caught_up.set()
             return []
         found = await self._ledger.claim_these(list(taken), until)
-        jobs = [job for each in found if (job := self.pick(each)) is not None]
-        kept = {job.seq for job in jobs}
-        for seq in {job.seq for job in found} - kept:
+        deliveries = [
+            delivery for each in found if (delivery := self.pick(each)) is not None
+        ]
+        kept = {delivery.seq for delivery in deliveries}
+        for seq in {delivery.seq for delivery in found} - kept:
             self._ledger.free(seq)
         self.count(sum(not taken[seq] for seq in kept))
-        return jobs
+        return deliveries
 
     async def look(self, until: datetime, *, twins: bool = True) -> None:
         """Read what waits, outcomes that are under way included."""

@@ -57,7 +57,7 @@ class DrainSettings:
     #: How long a refusal rests; None = longer on the first day after an outage.
     confirm_after: timedelta | None = None
     brake: Brake = USUAL_BRAKE
-    windows: DetectorThresholds = USUAL_WINDOWS
+    thresholds: DetectorThresholds = USUAL_WINDOWS
     #: Who is proven, and who we are to senders; None: nobody is ever told.
     bouncing: BounceSettings | None = None
     #: Where copies of what may become final without being delivered are kept.
@@ -106,7 +106,7 @@ class Progress:
     #: What the drain waits for, in words; '' while it works.
     waiting: str = ""
     #: How fast the primary answers.
-    pulse: LatencyStats = field(default_factory=LatencyStats)
+    latency: LatencyStats = field(default_factory=LatencyStats)
     interrupted: bool = False
     defects: int = 0
     #: A bit for each message that was counted, by its number in the ledger.

@@ -1,26 +1,26 @@
-"""One attempt, start to end: what stands between the backlog and a session.
+"""A delivery worker: claim, open, send, settle, close; one session's messages in turn.
 
-The order of writes is the promise. Open the attempt (durable before the final
-dot leaves), send, settle, close it (durable before the source is told). The
-session pulls: it asks this lane for the next message, and tells how it ended.
+The order of writes is the promise. The attempt is opened before MAIL and is durable
+before the final dot leaves. The outcome is durable before the source is acknowledged.
 """
 
 import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Self
 
 from drainer.bounce.decider import BounceDecider
+from drainer.delivery.control import DrainControl
+from drainer.delivery.events import DeliveryEvents
 from drainer.delivery.leases import SourceLeases
 from drainer.delivery.ready_queue import ReadyQueue
 from drainer.errors import HostLimit, LedgerLost, SourceError
 from drainer.ledger.records import AttemptEnd, AttemptStart, StateConflict, WriteOutcome
 from drainer.ledger.repository import Ledger
-from drainer.ledger.writer.client import Then
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, Problem
 from drainer.mail.reply import Lost, Stage
@@ -31,8 +31,8 @@ from drainer.policy.recipient.judge import (
     ClassifiedResult,
     RetryPolicy,
     SettleContext,
-    excuse,
-    judge,
+    classify_attempt,
+    exempt_message_specific,
 )
 from drainer.policy.recipient.settle import Settlement, settle
 from drainer.policy.recipient.state import FINAL
@@ -43,305 +43,317 @@ from drainer.smtp.session import Session
 from drainer.smtp.transaction import Transaction
 
 WORTH_TELLING = 0.001
-"""Seconds of waiting for the throttle that the trace shows."""
+"""Seconds of waiting for the rate that the trace shows."""
 MAX_STAGE_TEXT = 500
 """Characters of a reply that are kept with the time of its stage."""
 
 
-def attempt_id() -> int:
-    """Return a new attempt's id: 63 bits that grow with time, so rows lie in order."""
-    return (time.time_ns() // 1000 << 12) | random.getrandbits(12)
-
-
-def _stages(work: Transaction) -> tuple[tuple[str, int, str], ...]:
-    waited: tuple[tuple[str, int, str], ...] = ()
-    if work.waited >= WORTH_TELLING:
-        waited = (("throttle.wait", 0, f"{work.waited:.3f} s"),)
-    told = [
-        (str(stage), int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
-        for stage, seconds, answer in work.stages
-    ]
-    return (*waited, *told)
-
-
-class DeliveryEvents(Protocol):
-    """Who is told what became of the attempts."""
-
-    def flowing(self, *, behind: bool = False) -> bool:
-        """Whether another message may be begun; ``behind`` the dot of one before it."""
-        ...
-
-    def barred(self, work: Transaction) -> Mapping[str, str]:
-        """Return recipient domains that must wait, each with the refusal.
-
-        Without one it is not yet clear whether they are refused.
-        """
-        ...
-
-    def unused(self, work: Transaction) -> None:
-        """Take note that admitted work was not begun after all."""
-
-    def observe(
-        self, work: Transaction, judged: Sequence[ClassifiedResult], now: datetime
-    ) -> None:
-        """Look at an attempt before it is settled."""
-
-    def settled(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
-        """Take note that an attempt ended; its record is under way."""
-
-    def recorded(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
-        """Take note that the record of an attempt is durable."""
-
-    def defect(self, error: Exception) -> None:
-        """Take note of a failure of our own."""
-
-    def failed(self, error: Exception) -> None:
-        """Send nothing more: the ledger or a lease cannot be written."""
-
-
 @dataclass(slots=True, kw_only=True)
 class DeliveryWorker:
-    """One session's line: feeds it, and writes down what it did."""
+    """Feeds one session, and writes down what it did."""
 
-    backlog: ReadyQueue
+    ready_queue: ReadyQueue
     ledger: Ledger
-    throttle: RateLimiter
+    rate_limiter: RateLimiter
     policy: RetryPolicy
-    watcher: DeliveryEvents
+    control: DrainControl
+    events: DeliveryEvents
     leases: SourceLeases
-    standing: BreakerView
-    bouncer: BounceDecider | None
+    breakers: BreakerView
+    bounce_decider: BounceDecider | None
+    #: Seconds to wait for a message before the session ends.
     idle: float
-    address: str = ""
+    _address: str = ""
+    #: The writes of attempts that are open, and their transactions, by attempt.
     _openings: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
-    _begun: dict[int, Transaction] = field(default_factory=dict)
+    _in_flight: dict[int, Transaction] = field(default_factory=dict)
 
-    async def serve(self, session: Session) -> None:
+    def for_session(self, session: Session) -> Self:
+        """Return a worker like this one, for a session of its own."""
+        address = session.connection.address
+        return replace(self, _address=address, _openings={}, _in_flight={})
+
+    async def run(self, session: Session) -> None:
         """Run a session to its end; a failure of ours holds just its messages."""
         try:
-            await session.run(self)
+            await self._deliver_all(session)
         except asyncio.CancelledError:
             self._keep_in_doubt()
             raise
         except HostLimit as limit:
-            self._end_all(Problem(code=HOST_LIMIT, detail=str(limit)))
+            self._end_in_flight(Problem(code=HOST_LIMIT, detail=str(limit)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is ours
-            self._end_all(Problem(code="defect", detail=repr(error)))
-            self.watcher.defect(error)
+            self._end_in_flight(Problem(code="defect", detail=repr(error)))
+            self.control.count_defect(error)
 
-    def _end_all(self, problem: Problem) -> None:
-        """End what has started; what is past its final dot is in doubt."""
-        for work in list(self._begun.values()):
-            lost = Lost(reason="closed", detail=f"after the dot: {problem.detail}")
-            late = work.dotted
-            work.end_rest(Stage.DOT if late else Stage.BODY, lost if late else problem)
-            self._close(work)
+    async def _deliver_all(self, session: Session) -> None:
+        """Deliver one message after another; this is the life of each of them."""
+        following: Transaction | None = None
+        try:
+            while session.usable or following:
+                transaction = following or await self._claim(session)
+                if transaction is None:
+                    break
+                if following is None:
+                    self._open(transaction)  # in flight, in the ledger
+                    session.start(transaction)  # MAIL, RCPT, DATA
+                # The content; the final dot waits until the attempt is durable.
+                following = await session.send(transaction, self)
+                settlements = self._settle(transaction)  # replies become states
+                self._close(transaction, settlements)  # then the source hears of it
+                if following is not None:  # it began behind the dot of this one
+                    self._open(following)
+                if transaction.delivery.alone:
+                    break
+            await session.quit()
+        finally:
+            session.close()
 
-    def _keep_in_doubt(self) -> None:
-        """Name what is past its final dot, when the ledger cannot settle it."""
-        if self.ledger.has_failed():
-            for work in self._begun.values():
-                if work.dotted:
-                    self.ledger.reserve.keep_unknown(work.attempt, work.job, utcnow())
+    # --- claim
 
-    async def next(self, session: Session) -> Transaction | None:
-        """Wait for a message that fits this primary, and for the throttle."""
-        self.address = session.connection.address
-        while self.watcher.flowing() and (
-            work := await self.backlog.take(self.idle, fresh=session.sent == 0)
+    async def _claim(self, session: Session) -> Transaction | None:
+        """Wait for a message that fits this primary, and for the rate limiter."""
+        while self.events.may_start() and (
+            taken := await self.ready_queue.take(self.idle, fresh=session.sent == 0)
         ):
-            admitted = self._admit(work, session)
-            if admitted is None:
+            transaction = self._admit(taken, session)
+            if transaction is None:
                 continue
-            work = admitted
-            if not session.speaks_for(work):
-                self._put_back(work)
+            if not session.speaks_for(transaction):
+                self._put_back(transaction)
                 return None
             asked = time.monotonic()
-            may_send = await self.throttle.message(work.rcpts, session.gone)
-            work.waited = time.monotonic() - asked
+            may_send = await self.rate_limiter.message(transaction.rcpts, session.gone)
+            transaction.waited = time.monotonic() - asked
             if (
                 not may_send
-                or self.backlog.closed
+                or self.ready_queue.closed
                 or session.lost
-                or not self.watcher.flowing()
+                or not self.events.may_start()
             ):
-                self._put_back(work)
+                self._put_back(transaction)
                 return None
-            self._open(work)
-            return work
+            return transaction
         return None
 
-    async def next_now(self, session: Session) -> Transaction | None:
-        """Return a message that can be begun at once, behind a final dot."""
-        while self.watcher.flowing(behind=True) and (work := self.backlog.take_now()):
-            admitted = self._admit(work, session)
-            if admitted is None:
+    async def claim_now(self, session: Session) -> Transaction | None:
+        """Return a message that can start at once, behind a final dot."""
+        while self.events.may_start(behind_dot=True) and (
+            taken := self.ready_queue.take_now()
+        ):
+            transaction = self._admit(taken, session)
+            if transaction is None:
                 continue
-            fits = session.speaks_for(admitted)
-            if fits and await self.throttle.message_now(admitted.rcpts):
-                return admitted  # it is opened when the one before it has ended
-            self._put_back(admitted)
+            fits = session.speaks_for(transaction)
+            if fits and await self.rate_limiter.message_now(transaction.rcpts):
+                return transaction  # it is opened when the one before it has ended
+            self._put_back(transaction)
             return None
         return None
 
-    @property
-    def grain(self) -> int:
-        """How many octets may leave at once."""
-        return self.throttle.grain
+    def _admit(self, transaction: Transaction, session: Session) -> Transaction | None:
+        """Return the part that may go now; the rest is settled or put back.
 
-    async def pace(self, size: int) -> None:
-        """Wait until so many octets may leave."""
-        await self.throttle.octets(size)
-
-    async def durable(self, work: Transaction) -> bool:
-        """Wait until the attempt is on disk; False: it must not be sent."""
-        try:
-            await self._openings[work.attempt]
-            return await self.leases.begin(work.spooled.message)
-        except StateConflict:
-            return False
-        except (LedgerLost, SourceError) as error:
-            self.watcher.failed(error)
-            return False
-
-    def ended(self, work: Transaction, following: Transaction | None) -> None:
-        """Settle an attempt; its outcome shares a commit with the next opening."""
-        self._close(work)
-        if following is not None:
-            self._open(following)
-
-    def refuse(self, work: Transaction, problem: Problem) -> None:
-        """Hold a message that is not to be sent; the primary is not asked."""
-        work.started = time.monotonic()
-        work.end_rest(Stage.MAIL, problem)
-        self._open(work)
-        self._close(work)
-
-    def _admit(self, work: Transaction, session: Session) -> Transaction | None:
-        """Return what may go of work that was taken; the rest is settled or put back.
-
-        Whoever is behind the breaker of its domain waits there.
+        Recipients behind the circuit breaker of their domain wait there.
         """
-        if self._misfits(work, session):
+        recipients = [claimed.recipient for claimed in transaction.delivery.claimed]
+        message, facts = transaction.spooled.message, transaction.facts
+        problem = misfit(message, facts, recipients, session.extensions)
+        if problem is not None:
+            self.refuse(transaction, problem)
             return None
-        barred = self.watcher.barred(work)
-        if barred and (all(barred.values()) or not self.backlog.set_aside(work)):
-            return self._leave_behind(work, barred, session)
-        return None if barred else self._fit(work, session)
+        blocked = self.events.blocked_domains(transaction)
+        if blocked and (
+            all(blocked.values()) or not self.ready_queue.park(transaction)
+        ):
+            return self._leave_behind(transaction, blocked, session)
+        return None if blocked else self._fit(transaction, session)
 
     def _leave_behind(
-        self, work: Transaction, barred: Mapping[str, str], session: Session
+        self, transaction: Transaction, blocked: Mapping[str, str], session: Session
     ) -> Transaction | None:
         """Settle the recipients behind a breaker; return the others, if any."""
-        claimed = work.job.claimed
-        going = tuple(each for each in claimed if each.domain not in barred)
-        waiting = tuple(each for each in claimed if each.domain in barred)
-        detail = next(filter(None, barred.values()), "it is being asked")
+        claimed = transaction.delivery.claimed
+        going = tuple(each for each in claimed if each.domain not in blocked)
+        waiting = tuple(each for each in claimed if each.domain in blocked)
+        detail = next(filter(None, blocked.values()), "it is being asked")
         problem = Problem(code=BEHIND_BREAKER, detail=detail)
         if not going:
-            self.refuse(work, problem)
+            self.refuse(transaction, problem)
             return None
-        work, rest = self.backlog.cut(work, going, waiting)
+        transaction, rest = self.ready_queue.cut(transaction, going, waiting)
         self.refuse(rest, problem)
-        return self._fit(work, session)
+        return self._fit(transaction, session)
 
-    def _put_back(self, work: Transaction) -> None:
-        self.watcher.unused(work)
-        self.backlog.put_back(work)
-
-    def _misfits(self, work: Transaction, session: Session) -> bool:
-        recipients = [claimed.recipient for claimed in work.job.claimed]
-        message = work.spooled.message
-        problem = misfit(message, work.facts, recipients, session.extensions)
-        if problem is None:
-            return False
-        self.refuse(work, problem)
-        return True
-
-    def _fit(self, work: Transaction, session: Session) -> Transaction:
-        """Return as much of the work as the primary takes in one transaction."""
+    def _fit(self, transaction: Transaction, session: Session) -> Transaction:
+        """Return as many recipients as the primary takes in one transaction."""
         limit = session.max_recipients
-        if 0 < limit < len(work.job.claimed) and limit < len(list(work.addressed)):
-            work = self.backlog.split(work, limit)
-        work.has_dsn = "dsn" in session.extensions
-        return work
+        claimed = transaction.delivery.claimed
+        if 0 < limit < len(claimed) and limit < len(list(transaction.addressed)):
+            transaction = self.ready_queue.split(transaction, limit)
+        transaction.has_dsn = "dsn" in session.extensions
+        return transaction
 
-    def _open(self, work: Transaction) -> None:
-        work.attempt = attempt_id()
-        ago = time.monotonic() - work.started if work.started else 0.0
+    def _put_back(self, transaction: Transaction) -> None:
+        self.events.not_started(transaction)
+        self.ready_queue.put_back(transaction)
+
+    def refuse(self, transaction: Transaction, problem: Problem) -> None:
+        """Hold a message that is not to be sent; the primary is not asked."""
+        transaction.started = time.monotonic()
+        transaction.end_rest(Stage.MAIL, problem)
+        self._open(transaction)
+        self._close(transaction, self._settle(transaction))
+
+    # --- open
+
+    def _open(self, transaction: Transaction) -> None:
+        """Hand the in-flight rows of a new attempt to the ledger."""
+        transaction.attempt = attempt_id()
+        started = transaction.started
+        ago = time.monotonic() - started if started else 0.0
         opened = AttemptStart(
-            id=work.attempt,
-            job=work.job,
-            connection=self.address,
+            id=transaction.attempt,
+            delivery=transaction.delivery,
+            connection=self._address,
             started=utcnow() - timedelta(seconds=ago),
         )
-        self._openings[work.attempt] = self._opening(opened)
-        self._begun[work.attempt] = work
+        self._openings[transaction.attempt] = self._write_start(opened)
+        self._in_flight[transaction.attempt] = transaction
 
-    def _close(self, work: Transaction) -> None:
-        now = utcnow()
-        moment = SettleContext(
-            now=now,
-            draw=random.random(),  # noqa: S311 - jitter, not a secret
-            sender_domain=domain_of(work.job.message.envelope.reverse_path),
-            standing=self.standing,
-            kept=work.job.kept,
-            permit=self._permit(work.job, now),
-        )
-        endings = work.endings.values()
-        judged = excuse(judge(endings, self.policy.rules, work.sent), moment)
-        self.watcher.observe(work, judged, now)
-        settlements = settle(judged, moment, self.policy)
-        last = self.backlog.end(work)
-        finished = work.job.whole and all(s.state in FINAL for s in settlements)
-        self._openings.pop(work.attempt, None)
-        self._begun.pop(work.attempt, None)
-        closed = AttemptEnd(
-            id=work.attempt,
-            job=work.job,
-            ended=now,
-            stages=_stages(work),
-            settlements=settlements,
-            free=last and not finished,
-            # A report is made of the copy: the source may have let go by then.
-            relayed=self.bouncer is not None and work.job.kept and not work.has_dsn,
-        )
-        self._settle(closed, functools.partial(self._settled, work, settlements))
-        self.watcher.settled(work, settlements)
-
-    def _permit(
-        self, job: Delivery, now: datetime
-    ) -> Callable[[ClassifiedResult], BouncePermit] | None:
-        if self.bouncer is None:
-            return None
-        return functools.partial(self.bouncer.permit, job, now=now)
-
-    def _opening(self, opened: AttemptStart) -> "asyncio.Future[None]":
-        """Hand an opening to the ledger; its failure is told to who awaits it."""
+    def _write_start(self, opened: AttemptStart) -> "asyncio.Future[None]":
+        """Return the write; whoever awaits it gets its failure."""
         try:
             return self.ledger.submit(opened)
         except LedgerLost as error:
-            self.watcher.failed(error)
+            self.control.fail(error)
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-            future.exception()  # so that nobody complains when it is not awaited
+            future.exception()  # it is not always awaited
             return future
 
-    def _settle(self, closed: AttemptEnd, then: Then) -> None:
-        """Hand an outcome to the ledger; its failure is told, never raised."""
-        try:
-            self.ledger.settle(closed, then)
-        except LedgerLost as error:
-            self.watcher.failed(error)
+    # --- send: what the session asks for meanwhile
 
-    def _settled(
+    @property
+    def burst_bytes(self) -> int:
+        """How many bytes may leave at once."""
+        return self.rate_limiter.burst_bytes
+
+    async def pace(self, size: int) -> None:
+        """Wait until so many bytes may leave."""
+        await self.rate_limiter.octets(size)
+
+    async def is_durable(self, transaction: Transaction) -> bool:
+        """Wait until the attempt is on disk; False: it must not be sent."""
+        try:
+            await self._openings[transaction.attempt]
+            return await self.leases.begin(transaction.spooled.message)
+        except StateConflict:
+            return False
+        except (LedgerLost, SourceError) as error:
+            self.control.fail(error)
+            return False
+
+    # --- settle
+
+    def _settle(self, transaction: Transaction) -> tuple[Settlement, ...]:
+        """Return the new state of each recipient; the circuit breakers look first."""
+        now = utcnow()
+        delivery = transaction.delivery
+        context = SettleContext(
+            now=now,
+            draw=random.random(),  # noqa: S311 - jitter, not a secret
+            sender_domain=domain_of(delivery.message.envelope.reverse_path),
+            breakers=self.breakers,
+            kept=delivery.kept,
+            permit=self._permit(delivery, now),
+        )
+        results = exempt_message_specific(
+            classify_attempt(
+                transaction.results.values(), self.policy.rules, transaction.sent
+            ),
+            context,
+        )
+        self.events.replied(transaction, results)
+        return settle(results, context, self.policy)
+
+    def _permit(
+        self, delivery: Delivery, now: datetime
+    ) -> Callable[[ClassifiedResult], BouncePermit] | None:
+        if self.bounce_decider is None:
+            return None
+        return functools.partial(self.bounce_decider.permit, delivery, now=now)
+
+    # --- close
+
+    def _close(
+        self, transaction: Transaction, settlements: tuple[Settlement, ...]
+    ) -> None:
+        """Hand the outcome to the ledger; once it is durable, ``_closed`` is called."""
+        delivery = transaction.delivery
+        is_last = self.ready_queue.end(transaction)
+        is_final = delivery.whole and all(s.state in FINAL for s in settlements)
+        self._openings.pop(transaction.attempt, None)
+        self._in_flight.pop(transaction.attempt, None)
+        reports = self.bounce_decider is not None
+        end = AttemptEnd(
+            id=transaction.attempt,
+            delivery=delivery,
+            ended=utcnow(),
+            stages=_stages(transaction),
+            settlements=settlements,
+            free=is_last and not is_final,
+            # A report is made of the copy: the source may be without it by then.
+            relayed=reports and delivery.kept and not transaction.has_dsn,
+        )
+        try:
+            closed = functools.partial(self._closed, transaction, settlements)
+            self.ledger.settle(end, closed)
+        except LedgerLost as error:
+            self.control.fail(error)
+        self.events.settled(transaction, settlements)
+
+    def _closed(
         self,
-        work: Transaction,
+        transaction: Transaction,
         settlements: tuple[Settlement, ...],
         outcome: WriteOutcome,
     ) -> None:
         if outcome.error is None:
-            self.watcher.recorded(work, settlements)
+            self.events.recorded(transaction, settlements)
         elif isinstance(outcome.error, LedgerLost):
-            self.watcher.failed(outcome.error)
+            self.control.fail(outcome.error)
+
+    def _end_in_flight(self, problem: Problem) -> None:
+        """End what has started; what is past its final dot is in doubt."""
+        for transaction in list(self._in_flight.values()):
+            lost = Lost(reason="closed", detail=f"after the dot: {problem.detail}")
+            late = transaction.dotted
+            transaction.end_rest(
+                Stage.DOT if late else Stage.BODY, lost if late else problem
+            )
+            self._close(transaction, self._settle(transaction))
+
+    def _keep_in_doubt(self) -> None:
+        """Name what is past its final dot, when the ledger cannot settle it."""
+        if self.ledger.has_failed():
+            for each in self._in_flight.values():
+                if each.dotted:
+                    reserve = self.ledger.reserve
+                    reserve.keep_unknown(each.attempt, each.delivery, utcnow())
+
+
+def attempt_id() -> int:
+    """Return a new attempt's id: 63 bits that grow with time, so rows are in order."""
+    return (time.time_ns() // 1000 << 12) | random.getrandbits(12)
+
+
+def _stages(transaction: Transaction) -> tuple[tuple[str, int, str], ...]:
+    waited: tuple[tuple[str, int, str], ...] = ()
+    if transaction.waited >= WORTH_TELLING:
+        waited = (("throttle.wait", 0, f"{transaction.waited:.3f} s"),)
+    timed = [
+        (str(stage), int(seconds * 1e6), answer[:MAX_STAGE_TEXT])
+        for stage, seconds, answer in transaction.stages
+    ]
+    return (*waited, *timed)

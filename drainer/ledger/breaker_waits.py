@@ -65,7 +65,7 @@ def opened(
         event=Event.BREAKER_OPENED,
         rule="breaker-open",
         values={"due": due, "waits": waits, "refusal": "", "refused": None},
-        reason=breaker.cause.judgement.reason if breaker.cause else "",
+        reason=breaker.cause.classification.reason if breaker.cause else "",
         run=run,
     )
     rows = _waiting(connection, behind)

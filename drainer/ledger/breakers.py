@@ -59,12 +59,12 @@ def _facts(breaker: CircuitBreaker) -> Row:
             "fingerprint": cause.fingerprint,
             "blind": cause.blind,
             "content": cause.content,
-            "verdict": cause.judgement.verdict.value,
-            "scope": cause.judgement.scope.value,
-            "rule": cause.judgement.rule,
-            "reason": cause.judgement.reason,
-            "short": cause.judgement.short,
-            "counts": cause.judgement.counts,
+            "verdict": cause.classification.verdict.value,
+            "scope": cause.classification.scope.value,
+            "rule": cause.classification.rule,
+            "reason": cause.classification.reason,
+            "short": cause.classification.short,
+            "counts": cause.classification.counts,
         },
     }
 
@@ -87,7 +87,7 @@ def breaker_of(row: Row, pauses: tuple[timedelta, ...]) -> CircuitBreaker:
 def _cause_of(facts: Row) -> Cause:
     return Cause(
         trigger=facts["trigger"],
-        judgement=Classification(
+        classification=Classification(
             verdict=Verdict(facts["verdict"]),
             scope=Scope(facts["scope"]),
             rule=facts["rule"],

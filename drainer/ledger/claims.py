@@ -110,13 +110,13 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Delivery
     messages = {row["seq"]: row for row in known}
     doubted = [s for s in seqs if any(c.refusal for c in claims.get(s, []))]
     found = evidence.evidence_of(connection, doubted) if doubted else {}
-    jobs = []
+    deliveries = []
     for seq in seqs:
         for part in _apart(claims.get(seq, [])):
             recipients = tuple(claimed.recipient for claimed in part)
             message = message_of(dict(messages[seq]), recipients)
             alone = part[0].state is State.UNKNOWN or _was_alone(part[0])
-            jobs.append(
+            deliveries.append(
                 Delivery(
                     message=message,
                     seq=seq,
@@ -125,7 +125,7 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Delivery
                     found=found.get(seq),
                 )
             )
-    return jobs
+    return deliveries
 
 
 def _apart(claims: list[ClaimedRecipient]) -> list[tuple[ClaimedRecipient, ...]]:

@@ -92,7 +92,7 @@ class AttemptStart:
     """An attempt about to be made: durable before its final dot leaves."""
 
     id: int
-    job: Delivery
+    delivery: Delivery
     connection: str
     started: datetime
 
@@ -102,7 +102,7 @@ class AttemptEnd:
     """An attempt that ended, with everything that was learnt."""
 
     id: int
-    job: Delivery
+    delivery: Delivery
     ended: datetime
     #: (stage, offset in microseconds from the start, the answer).
     stages: tuple[tuple[str, int, str], ...]

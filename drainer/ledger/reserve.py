@@ -119,13 +119,13 @@ class Reserve:
         """Write down those recipients of an attempt that the primary may have."""
         self._write(list(_records(closed)))
 
-    def keep_unknown(self, attempt: int, job: Delivery, at: datetime) -> None:
+    def keep_unknown(self, attempt: int, delivery: Delivery, at: datetime) -> None:
         """Write down an attempt that ends without a reply to its final dot."""
         reply = "drainer ended before the primary replied to the final dot"
         self._write(
             [
-                _record((attempt, job, at), claimed, UNKNOWN, reply)
-                for claimed in job.claimed
+                _record((attempt, delivery, at), claimed, UNKNOWN, reply)
+                for claimed in delivery.claimed
             ]
         )
 
@@ -158,7 +158,7 @@ class Reserve:
 
 
 def _records(closed: AttemptEnd) -> Iterator[ReserveRecord]:
-    attempt = closed.id, closed.job, closed.ended
+    attempt = closed.id, closed.delivery, closed.ended
     for settlement in closed.settlements:
         outcome = _outcome(settlement)
         if outcome:
@@ -171,12 +171,12 @@ def _record(
     outcome: str,
     reply: str,
 ) -> ReserveRecord:
-    number, job, at = attempt
+    number, delivery, at = attempt
     return ReserveRecord(
         attempt=number,
-        seq=job.seq,
-        id=job.message.id,
-        native_id=job.message.native_id,
+        seq=delivery.seq,
+        id=delivery.message.id,
+        native_id=delivery.message.native_id,
         n=claimed.n,
         forward_path=claimed.recipient.original or claimed.recipient.forward_path,
         outcome=outcome,

@@ -69,13 +69,13 @@ class WorkerProcess:
         self._status: int | None = None
 
     def begin(
-        self, job: str, order: object, descriptors: Sequence[int] = ()
+        self, delivery: str, order: object, descriptors: Sequence[int] = ()
     ) -> socket.socket:
         """Tell it its job, once; return the link, on which the job speaks.
 
         It gets copies of the descriptors, and ``order`` by pickle.
         """
-        frame = framed((job, order))
+        frame = framed((delivery, order))
         sent = socket.send_fds(self.link, [frame], list(descriptors))
         if sent < len(frame):
             self.link.sendall(frame[sent:])
@@ -255,8 +255,8 @@ def main() -> int:
         head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _MAX_DESCRIPTORS)
         if not head:
             return 0  # there was none
-        job, order = value_after(head, link)
-        serve = importlib.import_module(JOBS[job]).serve
+        delivery, order = value_after(head, link)
+        serve = importlib.import_module(JOBS[delivery]).serve
         status: int = serve(link, order, descriptors)
         return status
 

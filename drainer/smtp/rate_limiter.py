@@ -68,7 +68,7 @@ class RateLimiter:
         self._rates = replace(self._rates, messages=messages)
         await self.resize(self._share)
 
-    def narrow(self, level: float) -> None:
+    def scale(self, level: float) -> None:
         """Let only a part of the rate of messages through, above 0 and up to 1."""
         self._level = level
         self._pulse()
@@ -79,7 +79,7 @@ class RateLimiter:
         self._pulse()
 
     @property
-    def grain(self) -> int:
+    def burst_bytes(self) -> int:
         """How many octets may leave at once: a burst."""
         bucket = self._buckets.get("octets")
         return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))

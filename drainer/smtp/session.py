@@ -1,12 +1,12 @@
 """One SMTP session: a stream of messages in, an ending per recipient out.
 
 With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA travel as one group, and the
-group of the next message travels behind the final dot of the last, if the line
+group of the next message travels behind the final dot of the last, if the worker
 has one ready. Replies are attributed strictly by order. The final dot waits
 until the ledger says that the in-flight rows are durable.
 
 What a peer does never raises. After each message every claimed recipient has
-exactly one Ending.
+exactly one result.
 """
 
 import asyncio
@@ -39,31 +39,23 @@ _CLOSING = 421
 
 
 class TransactionSource(Protocol):
-    """What feeds a session: messages, the throttle and the ledger behind it."""
+    """What a session asks for while it sends: the next message, rate and ledger."""
 
-    async def next(self, session: "Session") -> Transaction | None:
-        """Wait for a message and for the throttle; None ends the session."""
-        ...
-
-    async def next_now(self, session: "Session") -> Transaction | None:
-        """Return a message only if neither it nor the throttle must be waited for."""
+    async def claim_now(self, session: "Session") -> Transaction | None:
+        """Return a message only if neither it nor the rate must be waited for."""
         ...
 
     @property
-    def grain(self) -> int:
-        """How many octets may leave at once."""
+    def burst_bytes(self) -> int:
+        """How many bytes may leave at once."""
         ...
 
     async def pace(self, size: int) -> None:
-        """Wait until so many octets may leave."""
+        """Wait until so many bytes may leave."""
         ...
 
-    async def durable(self, work: Transaction) -> bool:
+    async def is_durable(self, transaction: Transaction) -> bool:
         """Wait until the in-flight rows are durable; False: do not send it."""
-        ...
-
-    def ended(self, work: Transaction, following: Transaction | None) -> None:
-        """Take the endings of a message; ``following`` has begun behind it."""
         ...
 
 
@@ -71,7 +63,7 @@ class Session:
     """The transactions on one established connection."""
 
     def __init__(self, connection: Connection, route: Route) -> None:
-        """Take the connection over; ``run`` uses it up."""
+        """Take the connection over."""
         self.connection = connection
         self.extensions = connection.extensions
         self._route = route
@@ -107,149 +99,135 @@ class Session:
         """Whether the connection is gone already."""
         return self._wire.lost is not None or self._wire.has_reply
 
-    def speaks_for(self, work: Transaction) -> bool:
+    def speaks_for(self, transaction: Transaction) -> bool:
         """Whether it may go on this connection, which may be a client's by now."""
-        return self._introduction.speaks_for(work.spooled.message)
+        return self._introduction.speaks_for(transaction.spooled.message)
 
-    async def run(self, line: TransactionSource) -> None:
-        """Send what the line gives until it, or the connection, is used up."""
-        following: Transaction | None = None
-        try:
-            while self.usable or following:
-                work = following or await line.next(self)
-                if work is None:
-                    break
-                if following is None:
-                    self._begin(work)
-                following = await self._transact(work, line)
-                line.ended(work, following)
-                if work.job.alone:
-                    break
-            await self._quit()
-        finally:
-            self.loss = self._wire.lost
-            self._wire.close()
-
-    def _begin(self, work: Transaction) -> None:
+    def start(self, transaction: Transaction) -> None:
         """Write the first group of a transaction."""
-        self._wire.write(self._group(work))
+        self._wire.write(self._group(transaction))
 
-    def _group(self, work: Transaction) -> bytes:
+    def _group(self, transaction: Transaction) -> bytes:
         """Return what begins a transaction; XCLIENT must be the last of a group."""
         self.sent += 1
-        work.started = work.turn = time.monotonic()
-        before = self._introduction.command(work.spooled.message)
+        transaction.started = transaction.turn = time.monotonic()
+        before = self._introduction.command(transaction.spooled.message)
         if before and (self._introduction.renews or not self._pipelining):
             return before
-        return before + self._envelope_group(work)
+        return before + self._envelope_group(transaction)
 
-    def _envelope_group(self, work: Transaction) -> bytes:
-        recipients = [claimed.recipient for claimed in work.addressed]
-        message = work.spooled.message
-        commands = [mail_command(message, work.facts, recipients, self.extensions)]
+    def _envelope_group(self, transaction: Transaction) -> bytes:
+        recipients = [claimed.recipient for claimed in transaction.addressed]
+        message = transaction.spooled.message
+        commands = [
+            mail_command(message, transaction.facts, recipients, self.extensions)
+        ]
         if self._pipelining:
             commands += [rcpt_command(r, self.extensions) for r in recipients]
             commands.append(b"DATA")
         return b"\r\n".join(commands) + b"\r\n"
 
-    async def _transact(
-        self, work: Transaction, line: TransactionSource
+    async def send(
+        self, transaction: Transaction, source: TransactionSource
     ) -> Transaction | None:
-        """Bring one transaction to its end; return the one begun behind it."""
+        """Bring one transaction to its end; return the one started behind its dot."""
         following = None
-        if await self._introduce(work) and await self._envelope(work):
-            following = await self._content(work, line)
+        if await self._introduce(transaction) and await self._envelope(transaction):
+            following = await self._content(transaction, source)
         elif not self._broken and self._wire.lost is None:
             await self._reset()
+        # Of twins: every path has ended the others.
         lost = self._wire.lost or Lost(reason="closed")
-        work.end_rest(Stage.BODY, lost)  # of twins: every path has ended the others
+        transaction.end_rest(Stage.BODY, lost)
         return following
 
     # --- on whose behalf
 
-    async def _introduce(self, work: Transaction) -> bool:
+    async def _introduce(self, transaction: Transaction) -> bool:
         """Take what XCLIENT or XFORWARD got; True when MAIL has left, or leaves now."""
         introduction = self._introduction
         if not introduction.waiting:
             return True
         introduction.waiting = False
-        if not await self._welcome(work):
+        if not await self._welcome(transaction):
             return False
         if introduction.renews:
             self._wire.write(introduction.ehlo)
-            reply = await self._welcome(work)
+            reply = await self._welcome(transaction)
             if reply is None:
                 return False
             self.extensions = narrowed(self.extensions, reply)
             self._pipelining = "pipelining" in self.extensions
         elif self._pipelining:
             return True
-        return self._begin_introduced(work)
+        return self._begin_introduced(transaction)
 
-    async def _welcome(self, work: Transaction) -> Reply | None:
+    async def _welcome(self, transaction: Transaction) -> Reply | None:
         """Return the reply when it is positive; give everything up otherwise.
 
         MAIL and DATA may be on their way, and a dot would end them: to break off is
         the only way not to deliver an empty message.
         """
-        reply = await self._answer(work, Stage.FORWARD, self._timeouts.mail)
+        reply = await self._answer(transaction, Stage.FORWARD, self._timeouts.mail)
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
             return reply
         early = isinstance(reply, Reply)  # a loss proves nothing about it
-        work.end_rest(Stage.FORWARD if early else Stage.MAIL, reply)
+        transaction.end_rest(Stage.FORWARD if early else Stage.MAIL, reply)
         self._give_up("the primary does not let us name the client")
         return None
 
-    def _begin_introduced(self, work: Transaction) -> bool:
+    def _begin_introduced(self, transaction: Transaction) -> bool:
         """Write the envelope; False when the client may not send what we may."""
-        recipients = [claimed.recipient for claimed in work.job.claimed]
-        message = work.spooled.message
-        problem = misfit(message, work.facts, recipients, self.extensions)
+        recipients = [claimed.recipient for claimed in transaction.delivery.claimed]
+        message = transaction.spooled.message
+        problem = misfit(message, transaction.facts, recipients, self.extensions)
         if problem is not None:
-            work.end_rest(Stage.MAIL, problem)
+            transaction.end_rest(Stage.MAIL, problem)
             return False
-        work.turn = time.monotonic()
-        self._wire.write(self._envelope_group(work))
+        transaction.turn = time.monotonic()
+        self._wire.write(self._envelope_group(transaction))
         return True
 
     # --- the envelope
 
-    async def _envelope(self, work: Transaction) -> bool:
+    async def _envelope(self, transaction: Transaction) -> bool:
         """Exchange MAIL, RCPT and DATA; True when content is expected."""
-        reply = await self._answer(work, Stage.MAIL, self._timeouts.mail)
+        reply = await self._answer(transaction, Stage.MAIL, self._timeouts.mail)
         refused = not (isinstance(reply, Reply) and reply.category == 2)  # noqa: PLR2004
         if refused:
-            work.end_rest(Stage.MAIL, reply)
+            transaction.end_rest(Stage.MAIL, reply)
             if not self._pipelining:
                 return False
-        for claimed in work.addressed:
-            await self._recipient(work, claimed)
-        if not work.accepted and not self._pipelining:
+        for claimed in transaction.addressed:
+            await self._recipient(transaction, claimed)
+        if not transaction.accepted and not self._pipelining:
             return False
-        return await self._data(work)
+        return await self._data(transaction)
 
-    async def _recipient(self, work: Transaction, claimed: ClaimedRecipient) -> None:
+    async def _recipient(
+        self, transaction: Transaction, claimed: ClaimedRecipient
+    ) -> None:
         if not self._pipelining and not self._broken:
             command = rcpt_command(claimed.recipient, self.extensions)
             self._wire.write(command + b"\r\n")
-        reply = await self._answer(work, Stage.RCPT, self._timeouts.rcpt)
-        if claimed.n in work.endings:
+        reply = await self._answer(transaction, Stage.RCPT, self._timeouts.rcpt)
+        if claimed.n in transaction.results:
             return  # MAIL was refused: this is noise
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
-            work.accepted.append(claimed)
+            transaction.accepted.append(claimed)
         else:
-            work.end(claimed, Stage.RCPT, reply)
+            transaction.end(claimed, Stage.RCPT, reply)
 
-    async def _data(self, work: Transaction) -> bool:
+    async def _data(self, transaction: Transaction) -> bool:
         if not self._pipelining and not self._broken:
             self._wire.write(b"DATA\r\n")
-        reply = await self._answer(work, Stage.DATA, self._timeouts.data)
+        reply = await self._answer(transaction, Stage.DATA, self._timeouts.data)
         go_ahead = isinstance(reply, Reply) and reply.code == _GO_AHEAD
-        if work.accepted and not go_ahead:
-            work.end_rest(Stage.DATA, reply)
-        elif go_ahead and not work.accepted:
+        if transaction.accepted and not go_ahead:
+            transaction.end_rest(Stage.DATA, reply)
+        elif go_ahead and not transaction.accepted:
             await self._lone_dot()
-        return go_ahead and bool(work.accepted)
+        return go_ahead and bool(transaction.accepted)
 
     async def _lone_dot(self) -> None:
         """Answer a 354 though nobody was accepted (RFC 2920 3.1)."""
@@ -259,13 +237,13 @@ class Session:
             self._give_up("an empty message to nobody was accepted")
 
     async def _answer(
-        self, work: Transaction, stage: Stage, limit: float
+        self, transaction: Transaction, stage: Stage, limit: float
     ) -> Reply | Lost:
         if self._broken:
             said = Lost(reason="closed", detail="the primary said 421 before")
             return self._wire.lost or said
         reply = await self._wire.reply(limit)
-        work.note(stage, reply)
+        transaction.note(stage, reply)
         if not isinstance(reply, Reply):
             return reply
         self.heard = True
@@ -287,84 +265,84 @@ class Session:
     # --- the content
 
     async def _content(
-        self, work: Transaction, line: TransactionSource
+        self, transaction: Transaction, source: TransactionSource
     ) -> Transaction | None:
         """Send content and final dot; return the transaction begun behind it."""
         try:
-            last = await self._body(work, line)
+            last = await self._body(transaction, source)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
-            self._finish(work, Stage.BODY, problem)
+            self._finish(transaction, Stage.BODY, problem)
             self._give_up("the spool file changed while it was sent")
             return None
-        if not await line.durable(work):
+        if not await source.is_durable(transaction):
             lost = Lost(reason="closed", detail="not sent: its claim was lost")
             self._wire.abort(lost)
         if self._wire.has_reply:
-            await self._early(work)
+            await self._early(transaction)
         if self._wire.lost is not None:
-            self._finish(work, Stage.BODY, self._wire.lost)
+            self._finish(transaction, Stage.BODY, self._wire.lost)
             return None
-        following = await self._following(work, line)
-        work.dotted = True
-        work.dotted_at = time.monotonic()
+        following = await self._following(transaction, source)
+        transaction.dotted = True
+        transaction.dotted_at = time.monotonic()
         group = self._group(following) if following else b""
         self._wire.write(b"".join((last, b".\r\n", group)))
-        reply = await self._answer(work, Stage.DOT, self._timeouts.dot)
+        reply = await self._answer(transaction, Stage.DOT, self._timeouts.dot)
         if following is not None:
             following.turn = time.monotonic()
-        self._finish(work, Stage.DOT, reply)
+        self._finish(transaction, Stage.DOT, reply)
         return following
 
     async def _following(
-        self, work: Transaction, line: TransactionSource
+        self, transaction: Transaction, source: TransactionSource
     ) -> Transaction | None:
-        if not self._pipelining or work.job.alone or not self.usable:
+        if not self._pipelining or transaction.delivery.alone or not self.usable:
             return None
-        return await line.next_now(self)
+        return await source.claim_now(self)
 
-    async def _body(self, work: Transaction, line: TransactionSource) -> bytes:
+    async def _body(self, transaction: Transaction, source: TransactionSource) -> bytes:
         """Write the content; stop at once when the peer answers or leaves.
 
         A small one is returned instead, to leave together with its final dot: one
         system call, and one packet for the peer to wake up for.
         """
-        chunks = _wire_form(work, self._route.bare_newlines)
-        if work.facts.size_bytes <= IN_MEMORY_BYTES:
+        chunks = _wire_form(transaction, self._route.bare_newlines)
+        if transaction.facts.size_bytes <= IN_MEMORY_BYTES:
             content = b"".join(chunks)
-            if len(content) <= line.grain:
-                await line.pace(len(content))
+            if len(content) <= source.burst_bytes:
+                await source.pace(len(content))
                 return content
             chunks = iter((content,))
         while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-            if not await self._write_paced(chunk, line):
+            if not await self._write_paced(chunk, source):
                 break
         return b""
 
-    async def _write_paced(self, chunk: bytes, line: TransactionSource) -> bool:
+    async def _write_paced(self, chunk: bytes, source: TransactionSource) -> bool:
         """Write as much at a time as may leave at once; False when the peer is done."""
         start = 0
         while start < len(chunk):
-            piece = chunk[start : start + line.grain]
+            piece = chunk[start : start + source.burst_bytes]
             start += len(piece)
-            await line.pace(len(piece))
+            await source.pace(len(piece))
             self._wire.write(piece)
             await self._wire.drain(self._timeouts.body)
             if self._wire.has_reply or self._wire.lost is not None:
                 return False
         return True
 
-    async def _early(self, work: Transaction) -> None:
+    async def _early(self, transaction: Transaction) -> None:
         """Take a reply that came before the final dot as the reply to it."""
         reply = await self._wire.reply(0)
         if isinstance(reply, Reply) and reply.category in (4, 5):
-            work.note(Stage.DOT, reply)
-            self._finish(work, Stage.DOT, reply)
+            transaction.note(Stage.DOT, reply)
+            self._finish(transaction, Stage.DOT, reply)
         self._give_up("answered before the final dot")
 
-    def _finish(self, work: Transaction, stage: Stage, answer: Answer) -> None:
-        for claimed in work.accepted:
-            work.end(claimed, stage, answer)
+    def _finish(self, transaction: Transaction, stage: Stage, answer: Answer) -> None:
+        for claimed in transaction.accepted:
+            transaction.end(claimed, stage, answer)
 
     # --- the end
 
@@ -372,10 +350,16 @@ class Session:
         self._broken = True
         self._wire.abort(Lost(reason="protocol", detail=why))
 
-    async def _quit(self) -> None:
+    async def quit(self) -> None:
+        """End the session politely, if it can still be."""
         if self._wire.lost is None and not self._broken:
             self._wire.write(b"QUIT\r\n")
             await self._wire.reply(self._timeouts.quit)
+
+    def close(self) -> None:
+        """Close the connection; ``loss`` says if the peer was faster."""
+        self.loss = self._wire.lost
+        self._wire.close()
 
 
 def _out_of_place(reply: Reply, stage: Stage) -> bool:
@@ -384,8 +368,8 @@ def _out_of_place(reply: Reply, stage: Stage) -> bool:
     return reply.category in (2, 3) and not due
 
 
-def _wire_form(work: Transaction, bare_newlines: str) -> Iterator[bytes]:
-    chunks = _whole(work.spooled.content.chunks(), work.facts.size_bytes)
+def _wire_form(transaction: Transaction, bare_newlines: str) -> Iterator[bytes]:
+    chunks = _whole(transaction.spooled.content.chunks(), transaction.facts.size_bytes)
     if bare_newlines == "space":
         chunks = replace_bare_newlines(chunks)
     return dot_stuff(chunks)

@@ -23,7 +23,7 @@ _AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
 class Transaction:
     """One transaction: what to send, and what has come of it so far."""
 
-    job: Delivery
+    delivery: Delivery
     spooled: SpooledMessage
     facts: ContentFacts
     attempt: int = 0
@@ -35,7 +35,7 @@ class Transaction:
     #: The final dot has left, or is about to; and when it did.
     dotted: bool = False
     dotted_at: float = 0.0
-    endings: dict[int, RecipientResult] = field(default_factory=dict)
+    results: dict[int, RecipientResult] = field(default_factory=dict)
     accepted: list[ClaimedRecipient] = field(default_factory=list)
     #: The primary has DSN: it tells of what it delivers.
     has_dsn: bool = False
@@ -45,7 +45,7 @@ class Transaction:
     @property
     def addressed(self) -> Iterator[ClaimedRecipient]:
         """The recipients that have a RCPT of their own."""
-        return (claimed for claimed in self.job.claimed if claimed.twin_of is None)
+        return (claimed for claimed in self.delivery.claimed if claimed.twin_of is None)
 
     @property
     def rcpts(self) -> int:
@@ -57,14 +57,14 @@ class Transaction:
         ending = RecipientResult(
             claimed=claimed, stage=stage, answer=answer, accepted=len(self.accepted)
         )
-        self.endings.setdefault(claimed.n, ending)
+        self.results.setdefault(claimed.n, ending)
 
     def end_rest(self, stage: Stage, answer: Answer) -> None:
         """Give every recipient without an ending this one; a twin its first's."""
-        for claimed in self.job.claimed:
-            first = None if claimed.twin_of is None else self.endings[claimed.twin_of]
+        for claimed in self.delivery.claimed:
+            first = None if claimed.twin_of is None else self.results[claimed.twin_of]
             if first is not None:
-                self.endings.setdefault(claimed.n, replace(first, claimed=claimed))
+                self.results.setdefault(claimed.n, replace(first, claimed=claimed))
             else:
                 self.end(claimed, stage, answer)
 
@@ -88,8 +88,8 @@ class Transaction:
 
         From DATA on that includes the beginning of the content, which is read again.
         """
-        message = self.job.message
-        recipients = [claimed.recipient for claimed in self.job.claimed]
+        message = self.delivery.message
+        recipients = [claimed.recipient for claimed in self.delivery.claimed]
         with contextlib.suppress(AddressError):
             recipients.append(Recipient(forward_path=sender_of(message, recipients)))
         client, names = message.client, (message.client.name, message.client.helo)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from drainer.config.build.spools import make_sources
-from drainer.delivery.build import make_orders
+from drainer.delivery.build import build_settings
 from drainer.delivery.console import Voice
 from drainer.delivery.run import (
     DrainRequest,
@@ -61,12 +61,14 @@ class DrainTask:
         plan = self._plan
         sources = make_sources(plan.config, list(plan.names), ())
         config = settled(plan.config, sources, self._voice)
-        orders = replace(
-            make_orders(config, explicit=False, acknowledge=True),
+        drain_settings = replace(
+            build_settings(config, explicit=False, acknowledge=True),
             rescan=config.watch.rescan,
             grace=config.watch.grace,
         )
-        return DrainRequest(config=config, orders=orders, sources=sources, url=plan.url)
+        return DrainRequest(
+            config=config, settings=drain_settings, sources=sources, url=plan.url
+        )
 
     def _work(self, run: DrainRequest) -> Callable[[RunParts], Awaitable[None]]:
         async def work(parts: RunParts) -> None:
@@ -82,11 +84,13 @@ class DrainTask:
         if ended.error is not None:
             return _failed(ended.error)
         drain = ended.parts.drain
-        sent, breakers = drain.tally.sent_messages, drain.keeper.open_breakers
+        sent, breakers = drain.progress.sent_messages, drain.breaker_guard.open_breakers
         if breakers and (not sent or breakers[0].scope == ROUTE):
             return _refused(breakers[0])
         due = await asyncio.to_thread(
-            self._diary.next_due, self._plan.urls, braked=drain.keeper.scopes.brake
+            self._diary.next_due,
+            self._plan.urls,
+            braked=drain.breaker_guard.registry.brake,
         )
         if due is None:
             return Observation(
@@ -96,7 +100,9 @@ class DrainTask:
         domains = ", ".join(breaker.scope for breaker in breakers)
         rest = f"{domains} is refused" if domains else "the rest falls due later"
         why = f"{sent} messages sent, {rest}"
-        return Observation(event=WatchEvent.LEFT, why=why, until=due, fruitful=sent > 0)
+        return Observation(
+            event=WatchEvent.LEFT, why=why, until=due, delivered_any=sent > 0
+        )
 
 
 def _refused(breaker: CircuitBreaker) -> Observation:
@@ -106,10 +112,10 @@ def _refused(breaker: CircuitBreaker) -> Observation:
     where = f"mail for {breaker.scope} is refused: " if breaker.scope else ""
     why = f"{where}{reply}"
     return Observation(
-        event=WatchEvent.REFUSED, why=why, until=breaker.until, fruitful=False
+        event=WatchEvent.REFUSED, why=why, until=breaker.until, delivered_any=False
     )
 
 
 def _failed(error: DrainerError) -> Observation:
     words = f"{error}: {error.hint}" if error.hint else str(error)
-    return Observation(event=WatchEvent.FAILED, why=words, fruitful=False)
+    return Observation(event=WatchEvent.FAILED, why=words, delivered_any=False)

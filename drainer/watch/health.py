@@ -84,10 +84,10 @@ class DrainHealth:
         if draining.parts is None or draining.told:
             return
         drain = draining.parts.drain
-        breaker, tally = drain.keeper.breaker, drain.tally
-        reply = drain.keeper.reply
+        breaker, progress = drain.breaker_guard.breaker, drain.progress
+        reply = drain.breaker_guard.reply
         if watch.wait is WatchWait.BREAKER:
-            if breaker.flows:
+            if breaker.is_closed:
                 yield Observation(event=WatchEvent.FLOWS)
             elif _is_paused(breaker) and breaker.failures > self._failures:
                 yield Observation(event=WatchEvent.SICK, why=reply)
@@ -96,9 +96,9 @@ class DrainHealth:
             self._failures = breaker.failures
             yield Observation(event=WatchEvent.BARRED, why=reply, until=breaker.until)
             return
-        if watch.state is WatchState.CANARY and tally.sent_messages:
+        if watch.state is WatchState.CANARY and progress.sent_messages:
             yield Observation(event=WatchEvent.FIRST)
-        elif watch.state is WatchState.RAMP and drain.steering.full:
+        elif watch.state is WatchState.RAMP and drain.rate_controller.full:
             yield Observation(event=WatchEvent.FULL)
 
 

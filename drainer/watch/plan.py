@@ -5,7 +5,7 @@ from drainer.config import Config
 from drainer.config.build.routes import make_probe, make_route
 from drainer.config.build.spools import make_sources, with_domains
 from drainer.config.build.storage import LedgerURL, ledger_url
-from drainer.delivery.build import make_admission, make_orders
+from drainer.delivery.build import build_settings, make_admission
 from drainer.delivery.settings import DrainSettings
 from drainer.errors import UsageError
 from drainer.policy.admission.admit import Admission
@@ -33,7 +33,7 @@ class WatchPlan:
     #: What of the sources is for this primary.
     admission: Admission
     #: What a drain is told to do, but for what a running server adds.
-    orders: DrainSettings
+    drain_settings: DrainSettings
 
     @property
     def urls(self) -> list[str]:
@@ -42,7 +42,7 @@ class WatchPlan:
 
     def drains_like(self, other: "WatchPlan") -> bool:
         """Whether a drain by the other one would do the same."""
-        return (self.urls, self.orders) == (other.urls, other.orders)
+        return (self.urls, self.drain_settings) == (other.urls, other.drain_settings)
 
     def replace(self, old: "WatchPlan") -> None:
         """Take the place of another one; UsageError when a watch cannot change so."""
@@ -81,5 +81,5 @@ def make_plan(config: Config, names: tuple[str, ...]) -> WatchPlan:
         ),
         admission=make_admission(with_domains(config, sources)),
         hours=parse_hours(config.watch.windows),
-        orders=make_orders(config, explicit=False, acknowledge=True),
+        drain_settings=build_settings(config, explicit=False, acknowledge=True),
     )

@@ -79,15 +79,15 @@ class StatusHistory:
             return
         drain = parts.drain
         sent, at = self._sent
-        done = drain.tally.sent_messages
+        done = drain.progress.sent_messages
         if done < sent or not at:  # another drain than before
-            sent, at = 0, min(now - 1, drain.tally.started.timestamp())
+            sent, at = 0, min(now - 1, drain.progress.started.timestamp())
         self._rate = round(max(0, done - sent) / max(now - at, 0.001), 3)
         self._sent = (done, now)
-        self._pulse = drain.tally.pulse
-        self._breaker = _breaker_facts(drain.keeper.breaker)
+        self._pulse = drain.progress.latency
+        self._breaker = _breaker_facts(drain.breaker_guard.breaker)
         dot = self._pulse.mean_ms("dot", within=max(now - at, 1.0))
-        self._history.append((now, self._rate, drain.steering.allowed, dot))
+        self._history.append((now, self._rate, drain.rate_controller.allowed, dot))
         self._tell()
 
     async def changed(self) -> None:
@@ -129,18 +129,18 @@ class StatusHistory:
         if self._parts is None:
             return None
         drain = self._parts.drain
-        tally = drain.tally
+        progress = drain.progress
         return RunFacts(
             id=self._parts.ledger.run_id,
-            started=_written(tally.started),
-            scanned=tally.scanned,
-            total=tally.total,
-            sent=tally.sent_messages,
-            bytes=tally.sent_bytes,
-            connections=tally.connections,
+            started=_written(progress.started),
+            scanned=progress.scanned,
+            total=progress.total,
+            sent=progress.sent_messages,
+            bytes=progress.sent_bytes,
+            connections=progress.connections,
             rate_now=self._rate,
-            limit=drain.steering.allowed,
-            waiting=tally.waiting,
+            limit=drain.rate_controller.allowed,
+            waiting=progress.waiting,
         )
 
 
@@ -150,7 +150,7 @@ def _breaker_facts(breaker: CircuitBreaker) -> BreakerFacts:
         state=breaker.state.value,
         reply=cause.reply if cause else "",
         until=_written_or_none(breaker.until),
-        reason=cause.judgement.reason if cause else "",
+        reason=cause.classification.reason if cause else "",
     )
 
 

@@ -155,7 +155,7 @@ def test_list_says_who_and_why_and_where_the_content_is(kept: Kept) -> None:
     assert kept.listed("--domain", "example.net") == []
 
 
-def test_the_answer_of_the_bounce_breaker_is_listed(kept: Kept) -> None:
+def test_the_bounce_decision_is_listed(kept: Kept) -> None:
     """The null sender is never told, whatever DNS says: G2.
 
     A recipient that is tried again keeps the drain alive until evidence was gathered.

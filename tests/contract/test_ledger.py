@@ -22,7 +22,7 @@ from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.identity import ScanContext
 from drainer.policy.admission.selection import Choice, Selection, SendOrder
 from drainer.policy.recipient.delivery import Delivery
-from tests.support.scenarios.settlements import ending, settled
+from tests.support.scenarios.settlements import result, settled
 
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 SOURCE = "maildir:/spool"
@@ -55,17 +55,19 @@ async def listed(ledger: Ledger, n: int, most: int | None = None) -> RecordedBat
     return await ledger.record([listing_of(scanned, content)], SCAN, most)
 
 
-def opened(job: Delivery, attempt: int) -> AttemptStart:
+def opened(delivery: Delivery, attempt: int) -> AttemptStart:
     """Return an attempt about to be made."""
-    return AttemptStart(id=attempt, job=job, connection="127.0.0.1:25", started=NOW)
+    return AttemptStart(
+        id=attempt, delivery=delivery, connection="127.0.0.1:25", started=NOW
+    )
 
 
-def closed(job: Delivery, attempt: int, reply: bytes) -> AttemptEnd:
+def closed(delivery: Delivery, attempt: int, reply: bytes) -> AttemptEnd:
     """Return an attempt that ended with a reply to the final dot."""
-    one = ending(parse_reply(reply), Stage.DOT, claimed=job.claimed[0])
+    one = result(parse_reply(reply), Stage.DOT, claimed=delivery.claimed[0])
     settlements = settled([one], now=NOW)
     return AttemptEnd(
-        id=attempt, job=job, ended=NOW, stages=(), settlements=settlements
+        id=attempt, delivery=delivery, ended=NOW, stages=(), settlements=settlements
     )
 
 
@@ -92,14 +94,16 @@ def test_only_the_attempt_that_is_in_flight_settles_a_recipient(
     """Another attempt's opening and outcome are conflicts, and change nothing."""
 
     async def test(ledger: Ledger) -> None:
-        job = await recorded(ledger, 1)
-        await ledger.submit(opened(job, 11))
+        delivery = await recorded(ledger, 1)
+        await ledger.submit(opened(delivery, 11))
         with pytest.raises(StateConflict):
-            await ledger.submit(opened(job, 12))
+            await ledger.submit(opened(delivery, 12))
         with pytest.raises(StateConflict):
-            await ledger.submit(closed(job, 12, b"450 4.2.0 later"))
-        await ledger.submit(closed(job, 11, b"250 2.0.0 taken"))
-        assert await ledger.finished([job.message.id]) == {job.message.id: False}
+            await ledger.submit(closed(delivery, 12, b"450 4.2.0 later"))
+        await ledger.submit(closed(delivery, 11, b"250 2.0.0 taken"))
+        assert await ledger.finished([delivery.message.id]) == {
+            delivery.message.id: False
+        }
 
     with_ledger(database_url, tmp_path, test)
 
@@ -132,7 +136,7 @@ def test_a_message_recorded_twice_keeps_its_history(
     """The second scan claims nothing: somebody has it in hand."""
 
     async def test(ledger: Ledger) -> None:
-        job = await recorded(ledger, 1)
+        delivery = await recorded(ledger, 1)
         content = b"Subject: x\r\n\r\nbody\r\n"
         spooled = SpooledMessage(message=message(1), content=HeldContent(content))
         scanned = admit(spooled, survey([content], digest=True), Admission())
@@ -140,9 +144,9 @@ def test_a_message_recorded_twice_keeps_its_history(
         assert again.fresh == []
         assert again.finished == []
         assert await ledger.claim([SOURCE], datetime.now(UTC)) == []
-        ledger.free(job.seq)
+        ledger.free(delivery.seq)
         [freed] = await ledger.claim([SOURCE], datetime.now(UTC))
-        assert freed.message.id == job.message.id
+        assert freed.message.id == delivery.message.id
 
     with_ledger(database_url, tmp_path, test)
 
@@ -151,11 +155,11 @@ def test_a_reply_of_any_octets_is_kept(database_url: str, tmp_path: Path) -> Non
     """NUL and octets that are no UTF-8 stop no ledger."""
 
     async def test(ledger: Ledger) -> None:
-        job = await recorded(ledger, 1)
-        await ledger.submit(opened(job, 11))
+        delivery = await recorded(ledger, 1)
+        await ledger.submit(opened(delivery, 11))
         reply = b"450 4.2.0 nul \x00 \xff \xf0\x9f\x93\xac %s %(x)s"
-        await ledger.submit(closed(job, 11, reply))
-        assert await ledger.finished([job.message.id]) == {}
+        await ledger.submit(closed(delivery, 11, reply))
+        assert await ledger.finished([delivery.message.id]) == {}
 
     with_ledger(database_url, tmp_path, test)
 
@@ -182,7 +186,7 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
         seqs = list(found.take(3, None))
         now = datetime.now(UTC)
         claimed = await ledger.claim_these(seqs[::-1], now)
-        assert [job.seq for job in claimed] == seqs[::-1]
+        assert [delivery.seq for delivery in claimed] == seqs[::-1]
         assert await ledger.claim_these(seqs, now) == []
         rest = await ledger.claim([SOURCE], now)
         assert len(rest) == 1

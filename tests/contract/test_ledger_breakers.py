@@ -39,7 +39,7 @@ from drainer.policy.pacing.overrides import ActiveOverrides, Override, OverrideK
 from drainer.policy.recipient.delivery import Delivery
 from drainer.policy.recipient.state import State
 from tests.support.databases.servers import Server
-from tests.support.scenarios.settlements import PAUSES, ending, scopes, seen, settled
+from tests.support.scenarios.settlements import PAUSES, result, scopes, seen, settled
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
@@ -56,7 +56,9 @@ OPEN = CircuitBreaker(
     state=BreakerState.OPEN,
     until=NOW,
     failures=1,
-    cause=Cause(trigger="stop", judgement=seen(RELAY, "u@x").judgement, reply=RELAY),
+    cause=Cause(
+        trigger="stop", classification=seen(RELAY, "u@x").classification, reply=RELAY
+    ),
 )
 
 
@@ -95,29 +97,34 @@ class Bench:
 
     async def tried(
         self,
-        job: Delivery,
+        delivery: Delivery,
         answer: Answer | str,
         stage: Stage = Stage.RCPT,
         *,
         at: datetime = BEFORE,
-        standing: BreakerRegistry | None = None,
+        breakers: BreakerRegistry | None = None,
     ) -> None:
         """Make an attempt that ends so for all of its recipients."""
         number = next(_numbers)
-        opened = AttemptStart(id=number, job=job, connection=TO, started=at)
+        opened = AttemptStart(id=number, delivery=delivery, connection=TO, started=at)
         await self.ledger.submit(opened)
-        endings = [ending(answer, stage, claimed=each) for each in job.claimed]
-        found = settled(endings, now=at, standing=standing or scopes())
+        endings = [result(answer, stage, claimed=each) for each in delivery.claimed]
+        found = settled(endings, now=at, breakers=breakers or scopes())
         await self.ledger.submit(
             AttemptEnd(
-                id=number, job=job, ended=at, stages=(), settlements=found, free=True
+                id=number,
+                delivery=delivery,
+                ended=at,
+                stages=(),
+                settlements=found,
+                free=True,
             )
         )
 
     async def refused(self, *paths: str, source: str = "", **more: Any) -> None:
         """Let a message rest, because it was refused for good."""
-        job = await self.recorded(*paths, source=source)
-        await self.tried(job, UNKNOWN, **more)
+        delivery = await self.recorded(*paths, source=source)
+        await self.tried(delivery, UNKNOWN, **more)
 
     async def waiting(self, path: str, scope: str, *, source: str = "") -> None:
         """Let a message wait for a breaker that probes."""
@@ -126,14 +133,15 @@ class Bench:
             OPEN, scope=scope, state=BreakerState.PAUSED, until=NOW + HOUR
         )
         breakers.restore(breaker)
-        job = await self.recorded(path, source=source)
-        await self.tried(job, RELAY, standing=breakers)
+        delivery = await self.recorded(path, source=source)
+        await self.tried(delivery, RELAY, breakers=breakers)
 
     async def claimed(self) -> list[tuple[str, ...]]:
         """Claim what is due; return the recipients of each job."""
-        jobs = await self.ledger.claim([self.mine, self.other], datetime.now(UTC))
+        deliveries = await self.ledger.claim([self.mine, self.other], datetime.now(UTC))
         return [
-            tuple(each.recipient.forward_path for each in job.claimed) for job in jobs
+            tuple(each.recipient.forward_path for each in delivery.claimed)
+            for delivery in deliveries
         ]
 
     @contextmanager
@@ -261,11 +269,11 @@ def test_it_recalls_who_was_delivered_to_and_when_it_all_began(run: Run) -> None
     async def test(bench: Bench) -> None:
         await bench.tried(await bench.recorded("bob@x.org"), "250 ok", Stage.DOT)
         await bench.refused("amy@x.org")
-        job = await bench.recorded("first@x.org")
-        await bench.tried(job, "250 ok", Stage.DOT, at=BEFORE - HOUR)
+        delivery = await bench.recorded("first@x.org")
+        await bench.tried(delivery, "250 ok", Stage.DOT, at=BEFORE - HOUR)
         old = NOW - timedelta(days=31)
-        job = await bench.recorded("old@x.org")
-        await bench.tried(job, "250 ok", Stage.DOT, at=old)
+        delivery = await bench.recorded("old@x.org")
+        await bench.tried(delivery, "250 ok", Stage.DOT, at=old)
         memory = await bench.ledger.recall(bench.route)
         assert memory.learnt == ["first@x.org", "bob@x.org"]
         assert [each[:2] for each in memory.delivered] == [("x.org", "example.com")]
@@ -471,8 +479,8 @@ def test_refused_contents_do_not_pull_the_brake(run: Run) -> None:
 
     async def test(bench: Bench) -> None:
         for n in range(4):
-            job = await bench.recorded(f"u{n}@example.org")
-            await bench.tried(job, "554 5.7.1 Spam", Stage.DOT)
+            delivery = await bench.recorded(f"u{n}@example.org")
+            await bench.tried(delivery, "554 5.7.1 Spam", Stage.DOT)
         found = await bench.ledger.ripen([bench.mine], Brake(least=0, share=0.0))
         assert (found.ripe, found.pending, found.braked) == (4, 0, False)
         assert set(bench.states().values()) == {DEFERRED}
@@ -496,14 +504,18 @@ def test_who_must_go_alone_is_claimed_apart(run: Run) -> None:
         await bench.tried(doubtful, Lost(reason="closed"), Stage.DOT, at=at)
         plain = await bench.recorded("h@x.org", "i@x.org")
         await bench.tried(plain, "450 4.2.0 Busy", at=at)
-        jobs = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        deliveries = await bench.ledger.claim([bench.mine], datetime.now(UTC))
         found = {
-            "".join(each.recipient.forward_path[0] for each in job.claimed): job.alone
-            for job in jobs
+            "".join(
+                each.recipient.forward_path[0] for each in delivery.claimed
+            ): delivery.alone
+            for delivery in deliveries
         }
         apart = {"a": False, "b": False, "c": False}
         assert found == apart | {"de": True, "fg": True, "hi": False}
-        assert all(each.solo for job in jobs[:1] for each in job.claimed)
+        assert all(
+            each.solo for delivery in deliveries[:1] for each in delivery.claimed
+        )
 
     run(test)
 
@@ -513,17 +525,17 @@ def test_what_a_later_attempt_must_know_comes_back(run: Run) -> None:
 
     async def test(bench: Bench) -> None:
         at = NOW - timedelta(days=1)
-        job = await bench.recorded("a@x.org")
-        await bench.tried(job, "421 4.3.0 bye", Stage.DOT, at=at)
-        [job] = await bench.ledger.claim([bench.mine], datetime.now(UTC))
-        assert (job.claimed[0].drops, job.claimed[0].attempts) == (1, 1)
-        assert job.claimed[0].spent == timedelta(minutes=1)
-        await bench.tried(job, UNKNOWN, at=at)
+        delivery = await bench.recorded("a@x.org")
+        await bench.tried(delivery, "421 4.3.0 bye", Stage.DOT, at=at)
+        [delivery] = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        assert (delivery.claimed[0].drops, delivery.claimed[0].attempts) == (1, 1)
+        assert delivery.claimed[0].spent == timedelta(minutes=1)
+        await bench.tried(delivery, UNKNOWN, at=at)
         await bench.ledger.ripen([bench.mine], NO_BRAKE)
-        [job] = await bench.ledger.claim([bench.mine], datetime.now(UTC))
-        claimed = job.claimed[0]
+        [delivery] = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        claimed = delivery.claimed[0]
         assert (claimed.refusal, claimed.refused) == ("enhanced-5.1.1", at)
-        assert job.confirms
+        assert delivery.confirms
 
     run(test)
 

@@ -39,7 +39,7 @@ from drainer.runtime.process import utcnow
 from drainer.sources.maildir.source import Maildir
 from tests.contract.test_ledger_breakers import NO_BRAKE, TO, UNKNOWN, Bench
 from tests.support.dns.zones import Zone, serving
-from tests.support.scenarios.settlements import ending, settled
+from tests.support.scenarios.settlements import result, settled
 from tests.unit.policy.bounce.test_decision import GOOD
 
 HOST = "backup.example"
@@ -90,13 +90,13 @@ async def bounced(
     bench: Bench, *paths: str, permitted: BouncePermit | None = None
 ) -> None:
     """Let a message be refused for good, with a report that is queued if it may be."""
-    job = await bench.recorded(*paths)
-    await closed(bench, job, UNKNOWN, State.BOUNCED, permitted or permit())
+    delivery = await bench.recorded(*paths)
+    await closed(bench, delivery, UNKNOWN, State.BOUNCED, permitted or permit())
 
 
 async def closed(
     bench: Bench,
-    job: Delivery,
+    delivery: Delivery,
     reply: str,
     state: State,
     permitted: BouncePermit | None = None,
@@ -104,16 +104,16 @@ async def closed(
     """End an attempt of a job so."""
     number, now = next(_numbers), datetime.now(UTC)
     await bench.ledger.submit(
-        AttemptStart(id=number, job=job, connection=TO, started=now)
+        AttemptStart(id=number, delivery=delivery, connection=TO, started=now)
     )
-    ends = [ending(reply, Stage.DOT, claimed=each) for each in job.claimed]
+    ends = [result(reply, Stage.DOT, claimed=each) for each in delivery.claimed]
     settlements = tuple(
         replace(each, state=state, permit=permitted) for each in settled(ends, now=now)
     )
     await bench.ledger.submit(
         AttemptEnd(
             id=number,
-            job=job,
+            delivery=delivery,
             ended=now,
             stages=(),
             settlements=settlements,
@@ -208,9 +208,9 @@ def test_the_recipients_of_one_message_count_as_one_report(run: Run) -> None:
 
     async def test(benches: list[Bench]) -> None:
         bench = benches[0]
-        job = await bench.recorded(*(f"{n}@example.org" for n in range(4)))
-        *some, last = job.claimed
-        first = replace(job, claimed=tuple(some))
+        delivery = await bench.recorded(*(f"{n}@example.org" for n in range(4)))
+        *some, last = delivery.claimed
+        first = replace(delivery, claimed=tuple(some))
         now = datetime.now(UTC)
         await settle_each(bench, first, now)
         assert counts(bench)["bounced"] == 3
@@ -218,25 +218,27 @@ def test_the_recipients_of_one_message_count_as_one_report(run: Run) -> None:
         assert told is not None
         assert len(told.told) == 3
         await bench.ledger.end_report(told, ReportResult(SENT, "250 ok", "mx", "taken"))
-        await settle_each(bench, replace(job, claimed=(last,)), now)
+        await settle_each(bench, replace(delivery, claimed=(last,)), now)
         assert bench.states()["3@example.org"] == "quarantined"
 
     run(test)
 
 
-async def settle_each(bench: Bench, job: Delivery, now: datetime) -> None:
+async def settle_each(bench: Bench, delivery: Delivery, now: datetime) -> None:
     """End an attempt: each recipient is refused, and each may be reported."""
     number = next(_numbers)
     await bench.ledger.submit(
-        AttemptStart(id=number, job=job, connection=TO, started=now)
+        AttemptStart(id=number, delivery=delivery, connection=TO, started=now)
     )
-    ends = [ending(UNKNOWN, Stage.RCPT, claimed=each) for each in job.claimed]
+    ends = [result(UNKNOWN, Stage.RCPT, claimed=each) for each in delivery.claimed]
     settlements = tuple(
         replace(each, state=State.BOUNCED, permit=limited(sender_per_hour=1))
         for each in settled(ends, now=now)
     )
     await bench.ledger.submit(
-        AttemptEnd(id=number, job=job, ended=now, stages=(), settlements=settlements)
+        AttemptEnd(
+            id=number, delivery=delivery, ended=now, stages=(), settlements=settlements
+        )
     )
 
 
@@ -384,15 +386,15 @@ def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_told_of(
     async def test(benches: list[Bench]) -> None:
         bench, ledger = benches[0], benches[0].ledger
         for answer in (BounceAnswer.SEND, BounceAnswer.NO, BounceAnswer.LATER):
-            job = await bench.recorded(f"{answer}@example.org")
+            delivery = await bench.recorded(f"{answer}@example.org")
             wants = replace(
-                job.claimed[0],
+                delivery.claimed[0],
                 recipient=Recipient(
                     forward_path=f"{answer}@example.org", notify=("SUCCESS",)
                 ),
             )
-            job = replace(job, claimed=(wants,))
-            await closed(bench, job, "250 2.0.0 ok", State.DELIVERED)
+            delivery = replace(delivery, claimed=(wants,))
+            await closed(bench, delivery, "250 2.0.0 ok", State.DELIVERED)
         assert await ledger.asked_reports([bench.mine]) == []  # there is no evidence
         assert await looked(bench) == 3
         assert await take(bench) is None
@@ -429,8 +431,8 @@ def test_a_delay_is_asked_about_once_and_forgotten_when_it_is_over(run: Run) -> 
         [asked] = await ledger.asked_reports([bench.mine])
         assert asked.row["forward_path"] == "a@example.org"
         await ledger.answer_reports([(asked, permit())])
-        [job] = await ledger.claim([bench.mine], datetime.now(UTC))
-        await closed(bench, job, "250 2.0.0 ok", State.DELIVERED)
+        [delivery] = await ledger.claim([bench.mine], datetime.now(UTC))
+        await closed(bench, delivery, "250 2.0.0 ok", State.DELIVERED)
         await ledger.drop_overtaken()
         assert await take(bench) is None
 

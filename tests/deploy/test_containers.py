@@ -161,8 +161,8 @@ def of_kind(kind: str) -> dict[str, Any]:
 def pods() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the pods of the Deployment and of the CronJob."""
     deployment = of_kind("Deployment")["spec"]["template"]["spec"]
-    job = of_kind("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    return deployment, job
+    delivery = of_kind("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return deployment, delivery
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -308,8 +308,10 @@ def test_every_monitor_tells_both_kinds_of_news_to_both_urls() -> None:
 def test_cron_runs_commands_that_exist() -> None:
     """Each line: five fields, a user, a command of ours."""
     lines = (HOOKS / "crontab").read_text("utf-8").splitlines()
-    jobs = [line.split() for line in lines if line[:1].isdigit() or line[:1] == "*"]
-    assert len(jobs) == 2
-    for job in jobs:
-        assert job[5] == "drainer"
-        parses(job[6 : job.index("2>&1")])
+    deliveries = [
+        line.split() for line in lines if line[:1].isdigit() or line[:1] == "*"
+    ]
+    assert len(deliveries) == 2
+    for delivery in deliveries:
+        assert delivery[5] == "drainer"
+        parses(delivery[6 : delivery.index("2>&1")])

@@ -70,11 +70,11 @@ def judged(data: bytes) -> None:
         reply = parse_reply(data)
         assert printable(str(reply)).isprintable()
         for stage in Stage:
-            judgement = classify(reply, stage)
-            if judgement.verdict is Verdict.BOUNCE:
+            classification = classify(reply, stage)
+            if classification.verdict is Verdict.BOUNCE:
                 assert reply.category == 5
                 assert not stage.before_mail
-            if judgement.verdict is Verdict.DELIVER:
+            if classification.verdict is Verdict.DELIVER:
                 assert reply.category in _POSITIVE
         masked(reply.text)
 

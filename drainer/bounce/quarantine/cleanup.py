@@ -33,10 +33,12 @@ class QuarantineCleaner:
         self._waiting: set[str] = set()
         self._closed = asyncio.Event()
 
-    def consider(self, work: Transaction, settlements: tuple[Settlement, ...]) -> None:
+    def on_settled(
+        self, transaction: Transaction, settlements: tuple[Settlement, ...]
+    ) -> None:
         """Take the message of an attempt if its copy may have become needless."""
-        id_ = work.job.message.id
-        if work.job.kept:
+        id_ = transaction.delivery.message.id
+        if transaction.delivery.kept:
             self._known.add(id_)
         if id_ in self._known and any(each.state in FINAL for each in settlements):
             self._waiting.add(id_)

@@ -8,10 +8,12 @@ what takes time.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from drainer.delivery.control import DrainControl
+from drainer.delivery.ready_queue import ReadyQueue
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import Problem
@@ -38,16 +40,14 @@ class BreakerGuard:
         self,
         pauses: tuple[timedelta, ...],
         known: KnownGoodRecipients,
-        note: Callable[[Decision], None],
-        windows: DetectorThresholds = USUAL_WINDOWS,
+        control: DrainControl,
+        ready_queue: ReadyQueue,
+        thresholds: DetectorThresholds = USUAL_WINDOWS,
     ) -> None:
-        """Start with mail flowing. ``note`` writes a decision down."""
-        self.scopes = BreakerRegistry(pauses, known, self._on_move, windows)
-        self.note = note
-        #: Called after every move.
-        self.on_move: Callable[[], None] = lambda: None
-        #: Called when the canary waits for a connection.
-        self.on_crowd: Callable[[], None] = lambda: None
+        """Start with mail flowing."""
+        self.registry = BreakerRegistry(pauses, known, self._on_move, thresholds)
+        self.control = control
+        self._ready_queue = ready_queue
         #: Somebody has paused the drain: nothing new is begun, no canary either.
         self.halted = False
         self._changed = asyncio.Event()
@@ -67,7 +67,7 @@ class BreakerGuard:
     @property
     def breaker(self) -> CircuitBreaker:
         """The breaker of the route."""
-        return self.scopes.route
+        return self.registry.route
 
     @property
     def pauses(self) -> bool:
@@ -90,7 +90,7 @@ class BreakerGuard:
         return next(
             (
                 breaker.scope
-                for breaker in self.scopes.all()
+                for breaker in self.registry.all()
                 if breaker.state is BreakerState.PROBING
                 and breaker.phase is Phase.CANARY
             ),
@@ -100,20 +100,20 @@ class BreakerGuard:
     @property
     def probes(self) -> bool:
         """Whether real messages probe some scope."""
-        return any((g.state, g.phase) == _BY_MESSAGE for g in self.scopes.all())
+        return any((g.state, g.phase) == _BY_MESSAGE for g in self.registry.all())
 
     @property
     def open_breakers(self) -> list[CircuitBreaker]:
         """The circuit breakers that are open, the route's first."""
-        return [g for g in self.scopes.all() if g.state is BreakerState.OPEN]
+        return [g for g in self.registry.all() if g.state is BreakerState.OPEN]
 
-    def flowing(self, *, behind: bool = False) -> bool:
-        """Whether this lane's session may begin another message; ``behind`` a dot.
+    def may_send(self, *, behind_dot: bool = False) -> bool:
+        """Whether this task's session may start a message, ``behind_dot`` or not.
 
         While messages probe the route only one lane does. When a canary waits for
         a connection, one lane gives up its own.
         """
-        if self.breaker.flows:
+        if self.breaker.is_closed:
             if not self._crowded and self._leaver is None:
                 return True
             me = asyncio.current_task()
@@ -121,7 +121,7 @@ class BreakerGuard:
                 self._crowded, self._leaver = False, me
             return self._leaver is not me
         me = asyncio.current_task()
-        return self._probes_by_message() and self._prober is me and not behind
+        return self._probes_by_message() and self._prober is me and not behind_dot
 
     def _probes_by_message(self) -> bool:
         return self.breaker.state is BreakerState.PROBING and (
@@ -133,14 +133,14 @@ class BreakerGuard:
 
         A breaker that the run before left probing has done so since this one began.
         """
-        return self.scopes.since.get(scope, self._began)
+        return self.registry.since.get(scope, self._began)
 
     @contextlib.asynccontextmanager
     async def room(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
         """Hold one of the connections; a lane makes room when all are taken."""
         self._crowded = slots.locked()
         if self._crowded:
-            self.on_crowd()
+            self._ready_queue.dismiss_one()
         try:
             async with slots:
                 self._crowded = False
@@ -153,8 +153,8 @@ class BreakerGuard:
 
         While messages probe only one lane passes; ``leave`` ends its turn.
         """
-        self.scopes.apply(ROUTE, lambda breaker: breakers.probe(breaker, now))
-        if self.breaker.flows:
+        self.registry.apply(ROUTE, lambda breaker: breakers.probe(breaker, now))
+        if self.breaker.is_closed:
             return None
         if self._probes_by_message() and self._prober is None:
             self._prober = asyncio.current_task()
@@ -170,17 +170,17 @@ class BreakerGuard:
             self._prober = None
             self.wake()
 
-    def barred(self, domains: Iterable[str]) -> dict[str, str]:
+    def blocked_domains(self, domains: Iterable[str]) -> dict[str, str]:
         """Return domains whose mail must wait, each with the refusal; '' = it probes.
 
         One message at a time passes while real messages probe a domain.
         """
-        if not self.scopes.domains:
+        if not self.registry.domains:
             return {}
         found = {}
         for domain in set(domains):
-            breaker = self.scopes.domains.get(domain)
-            if breaker is None or breaker.flows:
+            breaker = self.registry.domains.get(domain)
+            if breaker is None or breaker.is_closed:
                 continue
             probes = breaker.state is BreakerState.PROBING
             by_message = probes and breaker.phase is Phase.MESSAGES
@@ -191,11 +191,15 @@ class BreakerGuard:
                 found[domain] = "" if probes else reply
         return found
 
-    def unused(self, domains: Iterable[str]) -> None:
+    def not_started(self, domains: Iterable[str]) -> None:
         """Take note that a message that might have probed was not begun."""
         self._probing.difference_update(domains)
 
     # --- waiting
+
+    def close(self) -> None:
+        """End every wait."""
+        self.wake()
 
     def wake(self) -> None:
         """Let everybody who waits look again."""
@@ -211,13 +215,13 @@ class BreakerGuard:
     def give_up(self) -> None:
         """Open the route's breaker: waiting has lasted too long."""
         now = utcnow()
-        self.scopes.apply(ROUTE, lambda breaker: breakers.give_up(breaker, now))
+        self.registry.apply(ROUTE, lambda breaker: breakers.give_up(breaker, now))
 
     def end(self) -> None:
         """Leave no suspicion unanswered: in doubt, the primary refuses us."""
         now = utcnow()
-        for breaker in self.scopes.all():
-            self.scopes.leave(breaker.scope, now)
+        for breaker in self.registry.all():
+            self.registry.leave(breaker.scope, now)
 
     # --- what happened
 
@@ -236,86 +240,101 @@ class BreakerGuard:
     def _failed(
         self, stage: Stage, answer: Reply | Lost, *, begun: bool = False
     ) -> None:
-        judgement = classify(answer, stage)
-        self.note(
+        classification = classify(answer, stage)
+        self.control.note(
             Decision(
                 at=utcnow(),
                 kind=DecisionKind.CONNECTION,
-                rule=judgement.rule,
-                verdict=judgement.verdict.value,
+                rule=classification.rule,
+                verdict=classification.verdict.value,
                 reply=str(answer),
-                evidence={"reason": judgement.reason, "stage": stage.value},
+                evidence={"reason": classification.reason, "stage": stage.value},
             )
         )
-        cause = Cause(trigger="early", judgement=judgement, reply=f"{stage}: {answer}")
+        cause = Cause(
+            trigger="early", classification=classification, reply=f"{stage}: {answer}"
+        )
         now = utcnow()
         if not begun:
-            self.scopes.apply(ROUTE, lambda g: breakers.refused_early(g, cause, now))
+            self.registry.apply(ROUTE, lambda g: breakers.refused_early(g, cause, now))
             return
-        self.scopes.apply(ROUTE, lambda g: breakers.refused(g, now, cause))
-        self.scopes.apply(ROUTE, lambda g: breakers.suspect(g, cause, now))
+        self.registry.apply(ROUTE, lambda g: breakers.refused(g, now, cause))
+        self.registry.apply(ROUTE, lambda g: breakers.trip_suspicion(g, cause, now))
 
     def observe(
         self,
-        judged: Sequence[ClassifiedResult],
+        classified: Sequence[ClassifiedResult],
         reverse_path: str,
         now: datetime,
         *,
         lasted: timedelta,
-    ) -> bool:
+    ) -> None:
         """Let the breakers look at an attempt that ``lasted`` so long, before settling.
 
-        True when another message may probe a domain now.
+        What waits to probe a domain is given out when the probe before it has ended.
         """
         probing = len(self._probing)
         sender_domain = domain_of(reverse_path)
         attempt = []
-        for each in judged:
-            if isinstance(each.ending.answer, Problem):
+        for each in classified:
+            if isinstance(each.result.answer, Problem):
                 continue  # the primary was not asked
-            if each.judgement.rule == CONTRADICTED:
+            if each.classification.rule == CONTRADICTED:
                 continue  # it tells of nobody else
-            claimed = each.ending.claimed
+            claimed = each.result.claimed
             domain = claimed.domain
             seen = Refusal(
                 sender_domain=sender_domain,
                 recipient=claimed.recipient.forward_path,
                 recipient_domain=domain,
-                stage=each.ending.stage,
-                judgement=each.judgement,
-                answer=each.ending.answer,
+                stage=each.result.stage,
+                classification=each.classification,
+                answer=each.result.answer,
                 again=claimed.refusal == Verdict.STOP,
                 retried=claimed.attempts > 0,
                 began=now - lasted,
             )
             self._probing.discard(domain)
             attempt.append(seen)
-        self.scopes.observe(attempt, reverse_path, now)
-        return len(self._probing) < probing
+        self.registry.observe(attempt, reverse_path, now)
+        if len(self._probing) < probing:
+            self._give_out_parked()
+
+    def _give_out_parked(self) -> None:
+        """Give out what was parked.
+
+        Messages that probe are drawn from all that wait: a stranger may have sent
+        many in a row.
+        """
+        self._ready_queue.unpark()
+        if self.probes:
+            self._ready_queue.shuffle()
 
     def _on_move(self, before: CircuitBreaker, after: CircuitBreaker) -> None:
         if after.state is not BreakerState.PROBING and after.scope == ROUTE:
             self._prober = None
         was = before.state, before.phase
         if (after.state, after.phase) == _BY_MESSAGE and was != _BY_MESSAGE:
-            self.scopes.since[after.scope] = utcnow()
+            self.registry.since[after.scope] = utcnow()
         self.moves.append((before, after))
-        self.on_move()
+        self._give_out_parked()
+        if self.refuses:
+            self.control.close()
         self.wake()
         if after.state is before.state and after.until == before.until:
             return
         cause = after.cause or before.cause
-        self.note(
+        self.control.note(
             Decision(
                 at=utcnow(),
                 kind=DecisionKind.BREAKER,
                 rule=f"breaker-{after.state}",
-                verdict="" if after.flows else "stop",
+                verdict="" if after.is_closed else "stop",
                 reply=cause.reply if cause else "",
                 evidence={
                     "scope": after.scope or "route",
                     "trigger": cause.trigger if cause else "",
-                    "reason": cause.judgement.reason if cause else "",
+                    "reason": cause.classification.reason if cause else "",
                     "failures": after.failures,
                 },
             )

@@ -35,14 +35,14 @@ class BreakerMonitor:
 
     def __init__(
         self,
-        keeper: BreakerGuard,
+        breaker_guard: BreakerGuard,
         ledger: Ledger,
         route: Route,
         sources: Sequence[str],
         slots: asyncio.Semaphore,
     ) -> None:
         """Prepare; ``slots`` are the connections that the primary may see at once."""
-        self._keeper = keeper
+        self._breaker_guard = breaker_guard
         self._ledger = ledger
         self._route = route
         self._sources = sources
@@ -52,81 +52,85 @@ class BreakerMonitor:
     @property
     def busy(self) -> bool:
         """Whether something is about to move."""
-        keeper = self._keeper
-        return self._flying or bool(keeper.moves) or keeper.wants_canary is not None
+        breaker_guard = self._breaker_guard
+        return (
+            self._flying
+            or bool(breaker_guard.moves)
+            or breaker_guard.wants_canary is not None
+        )
 
-    async def recall(self) -> datetime:
+    async def restore(self) -> datetime:
         """Take the breakers over from the run before: a person lets them probe at once.
 
         Returns when the first run to this route began.
         """
         memory = await self._ledger.recall(str(self._route))
-        scopes = self._keeper.scopes
-        scopes.known.load(memory.learnt)
+        registry = self._breaker_guard.registry
+        registry.known.load(memory.learnt)
         for domain, sender_domain, at in memory.delivered:
-            scopes.recall(domain, sender_domain, from_micros(at))
+            registry.recall(domain, sender_domain, from_micros(at))
         for row in memory.breakers:
-            breaker = breaker_of(row, self._keeper.breaker.pauses)
-            scopes.restore(breaker)
-            scopes.apply(breaker.scope, breakers.recheck)
+            breaker = breaker_of(row, self._breaker_guard.breaker.pauses)
+            registry.restore(breaker)
+            registry.apply(breaker.scope, breakers.recheck)
         return utcnow() if memory.first_run is None else from_micros(memory.first_run)
 
     async def run(self) -> None:
         """Do what there is to do, until it is cancelled."""
         while True:
-            await self.settle_moves()
+            await self.persist_changes()
             await self._probe()
-            if not self._keeper.moves:
-                await self._keeper.wait(LOOK_EVERY)
+            if not self._breaker_guard.moves:
+                await self._breaker_guard.wait(LOOK_EVERY)
 
-    async def settle_moves(self) -> None:
+    async def persist_changes(self) -> None:
         """Bring the moves into the ledger, with what they mean for what waits."""
-        moves = self._keeper.moves
+        moves = self._breaker_guard.moves
         while moves:
             before, after = moves[0]
             await self._ledger.keep_breaker(str(self._route), after)
             if after.state is BreakerState.OPEN:
                 await self._ledger.breaker_opened(self._sources, after)
-            elif after.flows and not before.flows:
+            elif after.is_closed and not before.is_closed:
                 await self._ledger.breaker_closed(self._sources, after.scope)
             moves.popleft()
-            self._keeper.wake()
+            self._breaker_guard.wake()
 
     async def wake_prober(self) -> bool:
         """Let a message behind a probing breaker be its probe; True if one is."""
         found = False
-        for breaker in self._keeper.scopes.all():
+        for breaker in self._breaker_guard.registry.all():
             if (
                 breaker.state is BreakerState.PROBING
                 and breaker.phase is Phase.MESSAGES
             ):
-                since = self._keeper.probing_since(breaker.scope)
+                since = self._breaker_guard.probing_since(breaker.scope)
                 woken = await self._ledger.wake_one(self._sources, breaker.scope, since)
                 found = woken or found
         return found
 
     async def _probe(self) -> None:
         now = utcnow()
-        for breaker in self._keeper.scopes.all():
+        for breaker in self._breaker_guard.registry.all():
             if breaker.scope != ROUTE and breaker.until is not None:
-                self._keeper.scopes.apply(
+                self._breaker_guard.registry.apply(
                     breaker.scope, lambda g: breakers.probe(g, now)
                 )
-        scope = self._keeper.wants_canary
-        if scope is None or self._keeper.halted:
+        scope = self._breaker_guard.wants_canary
+        if scope is None or self._breaker_guard.halted:
             return
         self._flying = True
         try:
-            async with self._keeper.room(self._slots):
-                if self._keeper.wants_canary == scope:
+            async with self._breaker_guard.room(self._slots):
+                if self._breaker_guard.wants_canary == scope:
                     with suppress(HostLimit):  # it is sent again at the next look
-                        await self.fly(scope)
+                        await self.send_canary(scope)
         finally:
             self._flying = False
 
-    async def fly(self, scope: str) -> None:
+    async def send_canary(self, scope: str) -> None:
         """Ask whether a scope is well, and move its breaker by the answer."""
-        known = self._keeper.scopes.known
+        known = self._breaker_guard.registry.known
         good = known.to_ask(scope)
         domain = scope or (domain_of(good[0]) if good else "")
         question = CanaryQuestion(
@@ -134,18 +138,18 @@ class BreakerMonitor:
         )
         answer = await fly(self._route, question)
         if isinstance(answer, ConnectFailed):
-            self._keeper.not_connected(answer)
+            self._breaker_guard.not_connected(answer)
             return
         self._tell(scope, answer, len(good))
         now = utcnow()
-        scopes = self._keeper.scopes
+        registry = self._breaker_guard.registry
         if answer.outcome is CanaryOutcome.ACCEPTED:
             for address in answer.accepted:
-                scopes.welcome(domain_of(address), now)
+                registry.on_accepted(domain_of(address), now)
             for address, reply in answer.refused.items():
-                scopes.contradicted(domain_of(address), scope, reply, now)
+                registry.contradicted(domain_of(address), scope, reply, now)
         taken = bool(answer.accepted) and not answer.refused
-        scopes.canary(scope, answer.outcome, answer.reply, now, taken=taken)
+        registry.canary(scope, answer.outcome, answer.reply, now, taken=taken)
 
     def _tell(self, scope: str, answer: CanaryResult, good: int) -> None:
         decision = Decision(
@@ -155,7 +159,7 @@ class BreakerMonitor:
             reply=answer.reply,
             evidence={"scope": scope or "route", "known_good": good},
         )
-        self._keeper.note(decision)
+        self._breaker_guard.control.note(decision)
 
     # --- confirmation
 
@@ -168,17 +172,19 @@ class BreakerMonitor:
             self._ledger.ripen, self._sources, brake, looked=looked
         )
         found = await ripen(dry=True)
-        self._keeper.scopes.brake = found.braked
+        self._breaker_guard.registry.brake = found.braked
         if found.braked:
             self._tell_brake(found)
         if not found.ripe or found.braked:
             return
-        scopes = self._keeper.scopes
+        registry = self._breaker_guard.registry
         for domain in found.domains[:MAX_DOMAINS_ASKED]:
-            if scopes.barrier(domain) is None and scopes.known.to_ask(domain):
+            if registry.blocking_breaker(domain) is None and registry.known.to_ask(
+                domain
+            ):
                 async with self._slots:
-                    await self.fly(domain)
-        if self._keeper.breaker.flows:
+                    await self.send_canary(domain)
+        if self._breaker_guard.breaker.is_closed:
             await ripen()
 
     def _tell_brake(self, found: DueConfirmations) -> None:
@@ -193,4 +199,4 @@ class BreakerMonitor:
                 "handled": found.handled,
             },
         )
-        self._keeper.note(decision)
+        self._breaker_guard.control.note(decision)

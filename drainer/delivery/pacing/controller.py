@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from drainer.delivery.breaker.guard import BreakerGuard
+from drainer.delivery.control import DrainControl
 from drainer.delivery.pacing.load import LoadMonitor
 from drainer.delivery.pacing.share import RateShare
 from drainer.delivery.settings import DrainSettings, Progress
@@ -48,11 +49,12 @@ MANY = 1_000_000
 class ControllerParts:
     """What a drain steers with."""
 
-    orders: DrainSettings
+    settings: DrainSettings
     ledger: Ledger
-    throttle: RateLimiter
-    tally: Progress
-    keeper: BreakerGuard
+    rate_limiter: RateLimiter
+    progress: Progress
+    breaker_guard: BreakerGuard
+    control: DrainControl
 
 
 class RateController:
@@ -61,22 +63,22 @@ class RateController:
     def __init__(self, means: ControllerParts) -> None:
         """Steer nothing yet."""
         self._means = means
-        pace, most = means.orders.pace, means.orders.connections
-        self._sharing = RateShare(means.ledger, means.throttle)
+        pace, most = means.settings.pace, means.settings.connections
+        self._sharing = RateShare(means.ledger, means.rate_limiter)
         full = pace.full or not pace.adaptive
         self._adaptive = AimdController(most, pace.ramp, full=full)
         self.loads = LoadMonitor(pace.load, self._tell_load)
         self._in_force = ActiveOverrides()
         self._begun = False
         #: The rate that is the limit at this moment.
-        self._rate = means.orders.rates.messages
+        self._rate = means.settings.rates.messages
         #: What no record tells yet, and the last that one told.
         self._untold: Adjustment | None = None
         self._told = ""
         self._told_at = time.monotonic()
         #: How many connections this drain may have: none before the first look.
         self.connections = 0
-        means.tally.limit = self._limit_words()
+        means.progress.limit = self._limit_words()
 
     @property
     def full(self) -> bool:
@@ -110,7 +112,7 @@ class RateController:
             self._begun = True
             self._narrow()
         await self._sharing.move(fair)
-        if self._means.orders.pace.adaptive and not in_force.pause:
+        if self._means.settings.pace.adaptive and not in_force.pause:
             self._decide(time.monotonic())
         self._show()
         return fair
@@ -119,22 +121,23 @@ class RateController:
 
     def observe(
         self,
-        work: Transaction,
-        judged: Sequence[ClassifiedResult],
+        transaction: Transaction,
+        classified: Sequence[ClassifiedResult],
         *,
         dot: float | None,
         rcpt: float | None,
     ) -> None:
         """Take note how an attempt went, and how many seconds its answers took."""
-        asked = [e for e in judged if not isinstance(e.ending.answer, Problem)]
+        asked = [e for e in classified if not isinstance(e.result.answer, Problem)]
         if not asked:
             return
         sample = LatencySample(
-            began=work.turn,
+            began=transaction.turn,
             rcpt=rcpt,
-            dot=dot if work.facts.size_bytes <= LARGE else None,
+            dot=dot if transaction.facts.size_bytes <= LARGE else None,
             put_off=any(
-                is_overload(e.judgement, e.ending.answer, e.ending.stage) for e in asked
+                is_overload(e.classification, e.result.answer, e.result.stage)
+                for e in asked
             ),
         )
         self._adaptive.observe(sample)
@@ -153,25 +156,25 @@ class RateController:
             rule = "throttle-pause" if in_force.pause else "throttle-resume"
             self._note(rule, {"reason": str(in_force.pause or "it is over")})
             self._narrow()
-            self._means.keeper.halted = in_force.pause is not None
+            self._means.breaker_guard.halted = in_force.pause is not None
         if in_force.pause:  # that is no time without a success
-            self._means.tally.resumed = utcnow()
+            self._means.progress.resumed = utcnow()
 
     async def _limit(self, in_force: ActiveOverrides) -> None:
         """Go on with the rate that holds now; a person's skips the ramp."""
         asked, before = in_force.per_second, self._rate
-        configured = self._means.orders.rates.messages
+        configured = self._means.settings.rates.messages
         self._rate = configured if asked is None else message_rate(asked, None)
         level = 1.0
-        if asked is None and self._means.orders.pace.adaptive:  # from where it is now
+        if asked is None and self._means.settings.pace.adaptive:  # from where it is now
             level = self._adaptive.level
             if before and configured:
                 level *= before.per_second / configured.per_second
         self._adaptive.jump(level, time.monotonic())
-        await self._means.throttle.limit(self._rate)
+        await self._means.rate_limiter.limit(self._rate)
         self._narrow()
         words = str(in_force.throttle or "what was set is over")
-        self._means.tally.why, self._untold, self._told = words, None, ""
+        self._means.progress.why, self._untold, self._told = words, None, ""
         facts = self._facts(self._adaptive.level)
         self._note("throttle-set", {"reason": words, **facts})
 
@@ -181,7 +184,7 @@ class RateController:
         move = self._adaptive.step(now, self.loads.latest)
         if move is not None:
             self._narrow()
-            self._means.tally.why = move.why
+            self._means.progress.why = move.why
             self._add(move, now)
         untold = self._untold
         if untold is None:
@@ -200,9 +203,9 @@ class RateController:
     def _narrow(self) -> None:
         level = self._adaptive.level
         share = share_at(level, self._rate.per_second) if self._rate else level
-        self._means.throttle.narrow(share)
+        self._means.rate_limiter.scale(share)
         self.connections = 0 if self._in_force.pause else self._adaptive.connections
-        self._means.keeper.wake()
+        self._means.breaker_guard.wake()
 
     def _tell_move(self, move: Adjustment, now: float) -> None:
         self._untold, self._told, self._told_at = None, move.rule, now
@@ -221,28 +224,30 @@ class RateController:
     # --- telling
 
     def _note(self, rule: str, facts: dict[str, object]) -> None:
-        self._means.keeper.note(
+        self._means.control.note(
             Decision(at=utcnow(), kind=DecisionKind.THROTTLE, rule=rule, evidence=facts)
         )
 
     def _tell_load(self, why: str) -> None:
         rule = "throttle-load-unknown" if why else "throttle-load-known"
         self._note(rule, {"reason": why})
-        self._means.tally.load_unknown = why
+        self._means.progress.load_unknown = why
 
     def _show(self) -> None:
         """Put it into words for the progress line."""
-        tally, level = self._means.tally, self._adaptive.level
-        tally.share = self._sharing.share
-        tally.paused = str(self._in_force.pause or "")
-        most = tally.limit = self._limit_words()
+        progress, level = self._means.progress, self._adaptive.level
+        progress.share = self._sharing.share
+        progress.paused = str(self._in_force.pause or "")
+        most = progress.limit = self._limit_words()
         if level >= 1:
-            tally.held = ""
+            progress.held = ""
         elif self._rate is None:
-            allowed, most_open = self.connections, self._means.orders.connections
-            tally.held = f"{allowed} of {most_open} connections: {tally.why}"
+            allowed, most_open = self.connections, self._means.settings.connections
+            progress.held = f"{allowed} of {most_open} connections: {progress.why}"
         else:
-            tally.held = f"{_allowed(level, self._rate):.3g}/s of {most}: {tally.why}"
+            progress.held = (
+                f"{_allowed(level, self._rate):.3g}/s of {most}: {progress.why}"
+            )
 
     def _limit_words(self) -> str:
         return "unlimited" if self._rate is None else f"{self._rate.per_second:g}/s"

@@ -12,10 +12,10 @@ from drainer.smtp.rate_limiter import RateLimiter
 class RateShare:
     """Keeps one run's throttle at its share."""
 
-    def __init__(self, ledger: Ledger, throttle: RateLimiter) -> None:
+    def __init__(self, ledger: Ledger, rate_limiter: RateLimiter) -> None:
         """Share nothing yet."""
         self._ledger = ledger
-        self._throttle = throttle
+        self._rate_limiter = rate_limiter
         #: Of the rate, 0 to 1.
         self.share = 0.0
 
@@ -24,8 +24,8 @@ class RateShare:
         if fair == self.share:
             return
         if fair < self.share:
-            await self._throttle.resize(fair)
+            await self._rate_limiter.resize(fair)
         share = await self._ledger.take_share(fair)
         if share > self.share:
-            await self._throttle.resize(share)
+            await self._rate_limiter.resize(share)
         self.share = share

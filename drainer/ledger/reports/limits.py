@@ -113,8 +113,10 @@ def ending(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows | Wri
     """Return what writes an attempt's outcome; the limits are asked if one is told."""
     if not any(map(is_told, closed.settlements)):
         return closing(closed, identity)
-    job = replace(closed.job, spooled=None)  # the content stays in this process
-    told = replace(closed, job=job)
+    delivery = replace(
+        closed.delivery, spooled=None
+    )  # the content stays in this process
+    told = replace(closed, delivery=delivery)
     return WriterCall(functools.partial(_close, closed=told, identity=identity))
 
 
@@ -129,8 +131,10 @@ def _close(
     def stand(each: Settlement) -> Settlement:
         if each.permit is None:
             return each
-        sender = sender_of(closed.job.message.envelope, each.claimed.recipient)
-        permit = limits.stand(each.permit, sender, closed.job.seq, DsnAction.FAILED)
+        sender = sender_of(closed.delivery.message.envelope, each.claimed.recipient)
+        permit = limits.stand(
+            each.permit, sender, closed.delivery.seq, DsnAction.FAILED
+        )
         return permitted(each, permit)
 
     settlements = tuple(map(stand, closed.settlements))

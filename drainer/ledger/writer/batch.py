@@ -210,23 +210,23 @@ def opening(opened: AttemptStart, identity: WriterIdentity) -> AttemptStartRows:
     since = to_micros(opened.started)
     taken = [
         {
-            "b_message": opened.job.seq,
+            "b_message": opened.delivery.seq,
             "b_n": claimed.n,
             "b_state": str(claimed.state),
             "b_attempts": claimed.attempts,
             "b_attempt": opened.id,
             "b_since": since,
         }
-        for claimed in opened.job.claimed
+        for claimed in opened.delivery.claimed
     ]
     attempt = {
         "id": opened.id,
-        "message": opened.job.seq,
+        "message": opened.delivery.seq,
         "run": identity.run,
         "owner": identity.owner,
         "started": since,
         "ended": None,
-        "recipients": to_json([claimed.n for claimed in opened.job.claimed]),
+        "recipients": to_json([claimed.n for claimed in opened.delivery.claimed]),
         "connection": opened.connection,
         "stages": "",
     }
@@ -236,7 +236,7 @@ def opening(opened: AttemptStart, identity: WriterIdentity) -> AttemptStartRows:
 def closing(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows:
     """Return the rows that settle an attempt's recipients."""
     at = to_micros(closed.ended)
-    seq = closed.job.seq
+    seq = closed.delivery.seq
     delivered = [s for s in closed.settlements if s.state is State.DELIVERED]
     others = [s for s in closed.settlements if s.state is not State.DELIVERED]
     return AttemptEndRows(
@@ -264,7 +264,7 @@ def closing(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows:
 
 def _settle_row(closed: AttemptEnd, settlement: Settlement, at: int) -> Row:
     return {
-        "b_message": closed.job.seq,
+        "b_message": closed.delivery.seq,
         "b_n": settlement.claimed.n,
         "b_attempt": closed.id,
         "b_state": str(settlement.state),
@@ -272,7 +272,7 @@ def _settle_row(closed: AttemptEnd, settlement: Settlement, at: int) -> Row:
         "b_due": to_micros(settlement.due) if settlement.due else None,
         "b_attempts": settlement.attempts,
         "b_doubts": settlement.doubts,
-        "b_rule": settlement.judgement.rule,
+        "b_rule": settlement.classification.rule,
         "b_reply": storable(settlement.reply[:MAX_REPLY]),
     }
 
@@ -302,11 +302,11 @@ def _report(
     """Return the report that is queued (or asked) with the outcome it tells of."""
     recipient = settlement.claimed.recipient
     about = {
-        "message": closed.job.seq,
+        "message": closed.delivery.seq,
         "n": settlement.claimed.n,
-        "sender": sender_of(closed.job.message.envelope, recipient),
+        "sender": sender_of(closed.delivery.message.envelope, recipient),
         "reply": storable(settlement.reply[:MAX_REPLY]),
-        "rule": settlement.judgement.rule,
+        "rule": settlement.classification.rule,
         "refused": to_micros(closed.ended),
     }
     permit = settlement.permit
@@ -324,7 +324,7 @@ def _decisions(closed: AttemptEnd, settlement: Settlement) -> list[Decision]:
                 rule=asked.rule,
                 verdict=asked.answer.value,
                 evidence={"reason": asked.reason, **asked.evidence},
-                message=closed.job.seq,
+                message=closed.delivery.seq,
                 n=settlement.claimed.n,
                 attempt=closed.id,
             )
@@ -334,26 +334,26 @@ def _decisions(closed: AttemptEnd, settlement: Settlement) -> list[Decision]:
 
 def verdict_decision(closed: AttemptEnd, settlement: Settlement) -> Decision:
     """Return the record of what one attempt meant for one recipient."""
-    judgement = settlement.judgement
+    classification = settlement.classification
     evidence: dict[str, object] = {
         "stage": str(settlement.stage),
-        "scope": str(judgement.scope),
+        "scope": str(classification.scope),
         "state": str(settlement.state),
         "attempts": settlement.attempts,
     }
     if settlement.claimed.recipient.original:
         evidence["sent_to"] = settlement.claimed.recipient.forward_path
     if settlement.state is not State.DELIVERED:
-        evidence["reason"] = judgement.reason
+        evidence["reason"] = classification.reason
         evidence["before"] = settlement.claimed.state.value
     return Decision(
         at=closed.ended,
         kind=DecisionKind.VERDICT,
-        rule=judgement.rule,
-        verdict=str(judgement.verdict),
+        rule=classification.rule,
+        verdict=str(classification.verdict),
         reply=settlement.reply[:MAX_REPLY],
         evidence=evidence,
-        message=closed.job.seq,
+        message=closed.delivery.seq,
         n=settlement.claimed.n,
         attempt=closed.id,
     )

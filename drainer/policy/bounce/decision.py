@@ -78,7 +78,7 @@ class BounceCase:
     trust: TrustSettings
     own: OwnIdentity
     #: Why the primary refused; None for a message that has not been judged.
-    judgement: Classification | None = None
+    classification: Classification | None = None
     #: What would be told: a failure, a delay, or that it was passed on.
     action: DsnAction = DsnAction.FAILED
     #: ``subject.detail`` of the refusal, and its words.
@@ -150,11 +150,14 @@ def decide(case: BounceCase) -> BounceDecision:
 def _is_open(case: BounceCase, _: Evidence) -> _Finding:
     if case.action is not DsnAction.FAILED:
         return None
-    judgement = case.judgement
-    if judgement is None or judgement.verdict is not Verdict.BOUNCE:
+    classification = case.classification
+    if classification is None or classification.verdict is not Verdict.BOUNCE:
         return BounceAnswer.UNDECIDED, "the failure is not final"
-    if judgement.scope not in (Scope.RECIPIENT, Scope.MESSAGE):
-        return BounceAnswer.UNDECIDED, f"the refusal is about the {judgement.scope}"
+    if classification.scope not in (Scope.RECIPIENT, Scope.MESSAGE):
+        return (
+            BounceAnswer.UNDECIDED,
+            f"the refusal is about the {classification.scope}",
+        )
     if not case.confirmed:
         return BounceAnswer.UNDECIDED, "the refusal is not confirmed"
     return None
@@ -242,7 +245,7 @@ def _is_verp(case: BounceCase) -> bool:
 
 
 def _is_content(case: BounceCase, _: Evidence) -> _Finding:
-    rule = case.judgement.rule if case.judgement else ""
+    rule = case.classification.rule if case.classification else ""
     refused = CONTENT_RULES.fullmatch(rule) or _CONTENT_DETAILS.fullmatch(case.detail)
     if case.marks.virus or (refused and _EVIL.search(case.words)):
         return BounceAnswer.NEVER, f"a virus or a fraud ({case.marks.virus or rule})"

@@ -60,7 +60,7 @@ class Cause:
 
     #: early, stop, run, ratio, storm, contradiction (of an address known good), learnt
     trigger: str
-    judgement: Classification
+    classification: Classification
     #: The primary's words, or the system's.
     reply: str
     sender_domain: str = ""
@@ -75,12 +75,12 @@ class Cause:
     @property
     def is_brief(self) -> bool:
         """Whether the primary wants a rest, and no person is needed."""
-        return self.judgement.short or self.trigger == "storm"
+        return self.classification.short or self.trigger == "storm"
 
     @property
     def is_of_xforward(self) -> bool:
         """Whether a command of ours was refused, and no command of a message."""
-        return self.judgement.rule.startswith("forward-")
+        return self.classification.rule.startswith("forward-")
 
     @property
     def messages(self) -> int:
@@ -110,7 +110,7 @@ class CircuitBreaker:
     cause: Cause | None = None
 
     @property
-    def flows(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether mail flows."""
         return self.state is BreakerState.CLOSED
 
@@ -119,16 +119,18 @@ def refused_early(
     breaker: CircuitBreaker, cause: Cause, now: datetime
 ) -> CircuitBreaker:
     """Return the breaker after a refusal or a loss before MAIL."""
-    if cause.judgement.short:
+    if cause.classification.short:
         return pause(breaker, cause, now)
     return _open(breaker, now, cause)
 
 
-def suspect(breaker: CircuitBreaker, cause: Cause, now: datetime) -> CircuitBreaker:
+def trip_suspicion(
+    breaker: CircuitBreaker, cause: Cause, now: datetime
+) -> CircuitBreaker:
     """Return the breaker when refusals look as if they were meant for us."""
     if cause.trigger == "contradiction":
         return _open(breaker, now, cause)
-    if not breaker.flows:
+    if not breaker.is_closed:
         return breaker
     phase = Phase.MESSAGES if cause.blind else Phase.CANARY
     return replace(
@@ -164,13 +166,13 @@ def refused(
     return _close(breaker) if content else _open(breaker, now, cause)
 
 
-def heard(breaker: CircuitBreaker) -> CircuitBreaker:
+def on_reply(breaker: CircuitBreaker) -> CircuitBreaker:
     """Return the breaker after a message got any reply of its own.
 
     That ends a pause for want of an answer: the primary answers again. After an
     open breaker that is not enough.
     """
-    waited = breaker.cause is not None and breaker.cause.judgement.short
+    waited = breaker.cause is not None and breaker.cause.classification.short
     by_message = (
         breaker.state is BreakerState.PROBING and breaker.phase is Phase.MESSAGES
     )
@@ -185,7 +187,7 @@ def succeeded(breaker: CircuitBreaker) -> CircuitBreaker:
     One that is open stays so: that message was under way before it opened. While
     the canary is out it stays, too: what it was suspected for is not answered yet.
     """
-    idle = breaker.flows and not breaker.failures
+    idle = breaker.is_closed and not breaker.failures
     asked = breaker.state is BreakerState.PROBING and breaker.phase is Phase.CANARY
     if idle or asked or breaker.state is BreakerState.OPEN:
         return breaker
@@ -241,11 +243,11 @@ def give_up(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     return (
         _open(breaker, now)
         if breaker.state is BreakerState.PAUSED
-        else leave(breaker, now)
+        else on_run_end(breaker, now)
     )
 
 
-def leave(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
+def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     """Return the breaker when a run ends: a suspicion that nobody answered opens it.
 
     A pause is no suspicion; the next run tries at once.

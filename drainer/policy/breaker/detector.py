@@ -53,19 +53,21 @@ def is_unknown_user(rule: str) -> bool:
     return rule in _UNKNOWN_USER
 
 
-def is_vote(judgement: Classification) -> bool:
+def is_vote(classification: Classification) -> bool:
     """Whether a recipient waits, and the reply names our address or our rate."""
-    return judgement.verdict is Verdict.RETRY_LONG and judgement.rule in _VOTES
+    return (
+        classification.verdict is Verdict.RETRY_LONG and classification.rule in _VOTES
+    )
 
 
-def is_storm(judgement: Classification, answer: Answer) -> bool:
+def is_storm(classification: Classification, answer: Answer) -> bool:
     """Whether a temporary refusal is about the primary, and no greylisting."""
     return (
-        judgement.verdict is Verdict.RETRY
+        classification.verdict is Verdict.RETRY
         and isinstance(answer, Reply)
         and (answer.code in _STORMY or answer.detail[:2] in ("3.", "4."))
-        and judgement.rule != "text-greylisted"
-        and judgement.counts
+        and classification.rule != "text-greylisted"
+        and classification.counts
     )
 
 
@@ -94,7 +96,7 @@ class Refusal:
     recipient: str
     recipient_domain: str
     stage: Stage
-    judgement: Classification
+    classification: Classification
     answer: Answer
     #: The same message has met a refusal of us before.
     again: bool = False
@@ -114,8 +116,8 @@ class Refusal:
     @property
     def content(self) -> bool:
         """Whether it is about the content; a refusal of us never is."""
-        is_stop = self.judgement.verdict is Verdict.STOP
-        return not is_stop and is_content(self.judgement.rule)
+        is_stop = self.classification.verdict is Verdict.STOP
+        return not is_stop and is_content(self.classification.rule)
 
     def _is_late(self, trigger: str) -> bool:
         """Whether it looks like a refusal of us at a stage that no canary reaches."""
@@ -125,11 +127,11 @@ class Refusal:
         """Return it as the cause of a breaker's move."""
         return Cause(
             trigger=trigger,
-            judgement=self.judgement,
+            classification=self.classification,
             reply=str(self.answer),
             sender_domain=self.sender_domain,
             fingerprint=self.fingerprint,
-            blind=self.judgement.rule.startswith(_BLIND) or self._is_late(trigger),
+            blind=self.classification.rule.startswith(_BLIND) or self._is_late(trigger),
             content=self.content,
             again=self.again,
         )

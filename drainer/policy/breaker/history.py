@@ -40,7 +40,7 @@ class BreakerHistory:
             del self.delivered[next(iter(self.delivered))]
         self.delivered[sender_domain] = now
 
-    def welcome(self) -> None:
+    def on_accepted(self) -> None:
         """Take note that this run delivers: refusals of us before were individual."""
         self.took, self.stops, self.vouched = True, 0, 0
 

@@ -83,24 +83,24 @@ class BreakerRegistry:
             pauses=self._pauses, scope=scope
         )
 
-    def barrier(self, domain: str) -> CircuitBreaker | None:
+    def blocking_breaker(self, domain: str) -> CircuitBreaker | None:
         """Return the breaker that keeps mail for a domain waiting, or None."""
-        if not self.route.flows:
+        if not self.route.is_closed:
             return self.route
         breaker = self.domains.get(domain)
-        return None if breaker is None or breaker.flows else breaker
+        return None if breaker is None or breaker.is_closed else breaker
 
     def all(self) -> tuple[CircuitBreaker, ...]:
         """Return the breakers that are not as at the start."""
         return (self.route, *self.domains.values())
 
-    def proven(self, domain: str, sender_domain: str, since: datetime) -> bool:
+    def accepted_since(self, domain: str, sender_domain: str, since: datetime) -> bool:
         """Whether others were welcome on a scope since then.
 
         That is: mail of another sender domain was delivered, or the canary's
         known-good recipient was accepted, and no breaker is in the way.
         """
-        if self.barrier(domain) is not None:
+        if self.blocking_breaker(domain) is not None:
             return False
         memory = self._memory.get(domain)
         if memory is None:
@@ -114,7 +114,7 @@ class BreakerRegistry:
         )
 
     def contradicted_stop(
-        self, judgement: Classification, domain: str, stage: Stage, since: datetime
+        self, classification: Classification, domain: str, stage: Stage, since: datetime
     ) -> bool:
         """Whether others have passed since a message met a refusal of us.
 
@@ -122,7 +122,7 @@ class BreakerRegistry:
         scope that was refused, or up to RCPT an accepted canary; where no canary can
         ask, mail that was delivered shortly before will do.
         """
-        scope = domain if judgement.scope is Scope.DOMAIN else ROUTE
+        scope = domain if classification.scope is Scope.DOMAIN else ROUTE
         is_open = any(
             breaker is not None and breaker.state is BreakerState.OPEN
             for breaker in (self.route, self.domains.get(domain))
@@ -161,7 +161,7 @@ class BreakerRegistry:
         """
         self._counted.clear()
         for seen in attempt:
-            if seen.judgement.verdict is Verdict.DELIVER:
+            if seen.classification.verdict is Verdict.DELIVER:
                 self._delivered(seen, reverse_path, now)
             else:
                 self._not_delivered(seen, now)
@@ -172,17 +172,17 @@ class BreakerRegistry:
         for scope, memory in self._both(domain):
             memory.detector.accepted(seen.recipient, domain)
             memory.deliver(seen.sender_domain, now)
-            memory.welcome()
+            memory.on_accepted()
             if scope == ROUTE or scope in self.domains:
                 self.apply(scope, breakers.succeeded)
 
     def _not_delivered(self, seen: Refusal, now: datetime) -> None:
-        verdict = seen.judgement.verdict
+        verdict = seen.classification.verdict
         if verdict is Verdict.STOP:
             self._stopped(seen, now)
         elif not isinstance(seen.answer, Reply):
             return
-        elif verdict in (Verdict.BOUNCE, Verdict.HOLD) or is_vote(seen.judgement):
+        elif verdict in (Verdict.BOUNCE, Verdict.HOLD) or is_vote(seen.classification):
             self._refused(seen, now)
         else:
             self._delayed(seen, now)
@@ -192,7 +192,7 @@ class BreakerRegistry:
         if self._route_memory.detector.slow(seconds):
             cause = Cause(
                 trigger="slow",
-                judgement=_SLOW,
+                classification=_SLOW,
                 reply=f"the final dot was answered after {seconds:.0f} s",
             )
             self.apply(ROUTE, lambda breaker: breakers.pause(breaker, cause, now))
@@ -217,7 +217,7 @@ class BreakerRegistry:
         if outcome is CanaryOutcome.REFUSED:
             self._memory_of(scope).forget()
         if outcome is CanaryOutcome.ACCEPTED:
-            self.welcome(scope, now)
+            self.on_accepted(scope, now)
             if cause is not None:
                 self._memory_of(scope).detector.mute(cause.fingerprint, now)
             if cause is not None and cause.trigger == "stop":
@@ -248,9 +248,11 @@ class BreakerRegistry:
         cause = self.breaker(asked).cause
         if cause is not None:
             why = replace(cause, trigger="contradiction", reply=reply)
-            self.apply(domain, lambda breaker: breakers.suspect(breaker, why, now))
+            self.apply(
+                domain, lambda breaker: breakers.trip_suspicion(breaker, why, now)
+            )
 
-    def welcome(self, scope: str, now: datetime) -> None:
+    def on_accepted(self, scope: str, now: datetime) -> None:
         """Take note that a known-good recipient of a scope was accepted."""
         self._memory_of(scope).accepted = now
 
@@ -263,7 +265,9 @@ class BreakerRegistry:
         breaker, memory = self.breaker(scope), self._memory_of(scope)
         by_stops = breaker.cause is not None and breaker.cause.trigger == "stop"
         is_suspected = breaker.state is BreakerState.PROBING and by_stops
-        change: Callable[[CircuitBreaker, datetime], CircuitBreaker] = breakers.leave
+        change: Callable[[CircuitBreaker, datetime], CircuitBreaker] = (
+            breakers.on_run_end
+        )
         if is_suspected and not breaker.reopening and memory.is_individual(Stage.DOT):
             change = breakers.dismiss
         elif (
@@ -277,7 +281,7 @@ class BreakerRegistry:
     def _stopped(self, seen: Refusal, now: datetime) -> None:
         cause = seen.cause("stop")
         domain = seen.recipient_domain
-        scope = domain if seen.judgement.scope is Scope.DOMAIN else ROUTE
+        scope = domain if seen.classification.scope is Scope.DOMAIN else ROUTE
         if not self._is_first(scope, seen):
             return
         memory = self._memory_of(scope)
@@ -289,17 +293,19 @@ class BreakerRegistry:
         asks = cause.again and not cause.is_brief and seen.stage not in AFTER_RCPT
         if memory.is_individual(seen.stage) and not asks:
             return
-        self.apply(scope, lambda breaker: breakers.suspect(breaker, cause, now))
+        self.apply(scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now))
         if scope == ROUTE:
             return
         muted = self._route_memory.detector.is_muted(cause.fingerprint, now)
         if self._is_wider(domain) and not muted:  # a second one says so: the route
-            self.apply(ROUTE, lambda breaker: breakers.suspect(breaker, cause, now))
+            self.apply(
+                ROUTE, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
+            )
 
     def _is_wider(self, domain: str) -> bool:
         """Whether another recipient domain says as well that they refuse us."""
         return any(
-            not breaker.flows
+            not breaker.is_closed
             and breaker.cause is not None
             and breaker.cause.trigger == "stop"
             for scope, breaker in self.domains.items()
@@ -314,21 +320,23 @@ class BreakerRegistry:
             if (cause := memory.detector.refused(seen, now)) is not None
         }
         trigger = self.known.contradicts(seen.recipient)
-        if trigger and is_unknown_user(seen.judgement.rule):
+        if trigger and is_unknown_user(seen.classification.rule):
             self.known.forget(seen.recipient)
             found = {domain: seen.cause(trigger)}
         if found:  # the route, when both are suspicious
             scope, cause = min(found.items())
-            self.apply(scope, lambda breaker: breakers.suspect(breaker, cause, now))
+            self.apply(
+                scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
+            )
         for scope, _ in self._both(domain):
-            self.apply(scope, breakers.heard)
+            self.apply(scope, breakers.on_reply)
             about = not seen.content or _is_about_content(self.breaker(scope))
             if about and self._is_probe(scope, seen) and self._is_first(scope, seen):
                 self.apply(scope, lambda breaker: breakers.refused(breaker, now))
 
     def _is_first(self, scope: str, seen: Refusal) -> bool:
         """Whether this attempt has not counted the same on that scope yet."""
-        key = (scope, seen.judgement.verdict is Verdict.STOP)
+        key = (scope, seen.classification.verdict is Verdict.STOP)
         if key in self._counted:
             return False
         self._counted.add(key)
@@ -336,8 +344,8 @@ class BreakerRegistry:
 
     def _delayed(self, seen: Refusal, now: datetime) -> None:
         """Let the route rest when the primary itself is sick."""
-        if not is_storm(seen.judgement, seen.answer):
-            self.apply(ROUTE, breakers.heard)
+        if not is_storm(seen.classification, seen.answer):
+            self.apply(ROUTE, breakers.on_reply)
             return
         if seen.retried and self._route_memory.took:
             return  # it was put off before, and others were not
@@ -345,7 +353,9 @@ class BreakerRegistry:
         if self._is_probe(ROUTE, seen):
             self.apply(ROUTE, lambda breaker: breakers.refused(breaker, now, storm))
         if self._route_memory.detector.delayed(seen):
-            self.apply(ROUTE, lambda breaker: breakers.suspect(breaker, storm, now))
+            self.apply(
+                ROUTE, lambda breaker: breakers.trip_suspicion(breaker, storm, now)
+            )
 
     def _is_probe(self, scope: str, seen: Refusal) -> bool:
         """Whether an attempt began after messages began to probe."""

@@ -159,7 +159,7 @@ def remedy(cause: Cause) -> str:
     """Return what a person can do about an open breaker."""
     if cause.content:
         return _CONTENT
-    rule = _BY_CODE.sub(r"\1", cause.judgement.rule)
+    rule = _BY_CODE.sub(r"\1", cause.classification.rule)
     if rule == "starttls-lost" and (words := handshake_hint(cause.reply)):
         return words
     for pattern, words in _REMEDIES.items():

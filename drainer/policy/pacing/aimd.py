@@ -49,7 +49,7 @@ RELIEF = 0.8
 """Of the highest load: above it nothing widens."""
 
 
-def is_overload(judgement: Classification, answer: Answer, stage: Stage) -> bool:
+def is_overload(classification: Classification, answer: Answer, stage: Stage) -> bool:
     """Whether an ending says that the primary has too much to do.
 
     A mailbox that is greylisted, full or unknown says nothing about the primary. Nor
@@ -57,10 +57,10 @@ def is_overload(judgement: Classification, answer: Answer, stage: Stage) -> bool
     """
     if isinstance(answer, Lost):
         return True
-    if is_storm(judgement, answer):
+    if is_storm(classification, answer):
         return answer.detail[:2] not in _OF_A_MAILBOX
-    stopped = judgement.verdict is Verdict.STOP and judgement.short
-    return stopped and judgement.scope is Scope.ROUTE and stage is not Stage.RCPT
+    stopped = classification.verdict is Verdict.STOP and classification.short
+    return stopped and classification.scope is Scope.ROUTE and stage is not Stage.RCPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What an ending means: by itself, and in the light of everything else. Pure.
 
-By itself it is classified (``judge``), and the circuit breakers look at that. Then it
-is reconsidered: a refusal may have been meant for somebody else, or for us.
+By itself it is classified (``classify_attempt``), and the circuit breakers look at
+that. Then it is reconsidered: a refusal may have been meant for somebody else, or for
+us.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -57,8 +58,8 @@ class RecipientResult:
 class ClassifiedResult:
     """An ending, and what it means by itself."""
 
-    ending: RecipientResult
-    judgement: Classification
+    result: RecipientResult
+    classification: Classification
     #: How many recipients got the same reply to the final dot; 0 = it does not matter.
     shared: int = 0
 
@@ -99,16 +100,16 @@ class BreakerView(Protocol):
     #: Too many refusals for good are pending: none becomes final.
     brake: bool
 
-    def barrier(self, domain: str) -> CircuitBreaker | None:
+    def blocking_breaker(self, domain: str) -> CircuitBreaker | None:
         """Return the breaker that keeps mail for a domain waiting, or None."""
         ...
 
-    def proven(self, domain: str, sender_domain: str, since: datetime) -> bool:
+    def accepted_since(self, domain: str, sender_domain: str, since: datetime) -> bool:
         """Whether others were welcome on that scope since then."""
         ...
 
     def contradicted_stop(
-        self, judgement: Classification, domain: str, stage: Stage, since: datetime
+        self, classification: Classification, domain: str, stage: Stage, since: datetime
     ) -> bool:
         """Whether others passed a stage since a message met a refusal of us there."""
         ...
@@ -130,15 +131,15 @@ class SettleContext:
     #: In [0, 1): the jitter.
     draw: float
     sender_domain: str
-    standing: BreakerView
+    breakers: BreakerView
     #: There is a durable copy of the message beside the spool.
     kept: bool = False
     #: Says whether the sender may be told of a confirmed refusal; None = nobody is.
     permit: "Callable[[ClassifiedResult], BouncePermit] | None" = None
 
 
-def judge(
-    endings: Iterable[RecipientResult],
+def classify_attempt(
+    results: Iterable[RecipientResult],
     rules: Sequence[Rule],
     sent: Callable[[Stage], SentData] | None = None,
 ) -> tuple[ClassifiedResult, ...]:
@@ -146,26 +147,26 @@ def judge(
 
     ``sent`` returns what the attempt has sent up to a stage.
     """
-    these = tuple(endings)
-    shared = sum(1 for ending in these if ending.stage is Stage.DOT)
+    these = tuple(results)
+    shared = sum(1 for result in these if result.stage is Stage.DOT)
     return tuple(
         ClassifiedResult(
-            ending=ending,
-            judgement=classify(
-                ending.answer,
-                ending.stage,
-                accepted=ending.accepted,
+            result=result,
+            classification=classify(
+                result.answer,
+                result.stage,
+                accepted=result.accepted,
                 rules=rules,
-                sent=sent and partial(sent, ending.stage),
+                sent=sent and partial(sent, result.stage),
             ),
             shared=shared if n < MAX_SOLO else 0,
         )
-        for n, ending in enumerate(these)
+        for n, result in enumerate(these)
     )
 
 
-def excuse(
-    judged: Iterable[ClassifiedResult], moment: SettleContext
+def exempt_message_specific(
+    classified: Iterable[ClassifiedResult], context: SettleContext
 ) -> tuple[ClassifiedResult, ...]:
     """Hold a message that is refused as if it were us, while others are accepted.
 
@@ -173,20 +174,20 @@ def excuse(
     """
     return tuple(
         each
-        if (found := _alone(each, moment)) is None
-        else replace(each, judgement=found)
-        for each in judged
+        if (found := _alone(each, context)) is None
+        else replace(each, classification=found)
+        for each in classified
     )
 
 
-def _alone(each: ClassifiedResult, moment: SettleContext) -> Classification | None:
-    claimed, judgement = each.ending.claimed, each.judgement
-    if judgement.verdict is not Verdict.STOP or judgement.short:
+def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | None:
+    claimed, classification = each.result.claimed, each.classification
+    if classification.verdict is not Verdict.STOP or classification.short:
         return None
     if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
         return None
-    contradicted = moment.standing.contradicted_stop(
-        judgement, claimed.domain, each.ending.stage, claimed.refused
+    contradicted = context.breakers.contradicted_stop(
+        classification, claimed.domain, each.result.stage, claimed.refused
     )
     if not contradicted:
         return None
@@ -195,123 +196,129 @@ def _alone(each: ClassifiedResult, moment: SettleContext) -> Classification | No
         " not this host; see the primary's log, then `drainer release` or `drainer"
         " discard` it"
     )
-    return _change(judgement, Verdict.HOLD, CONTRADICTED, words)
+    return _change(classification, Verdict.HOLD, CONTRADICTED, words)
 
 
-def reconsider(
-    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+def refine(
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> ClassifiedResult:
     """Return it with the verdict that stands."""
     for change in (_in_doubt, _poison, _shared, _individual, _expired, _behind_breaker):
-        found = change(each, moment, policy)
+        found = change(each, context, policy)
         if found is not None:
-            return replace(each, judgement=found)
+            return replace(each, classification=found)
     return each
 
 
 def _change(
-    judgement: Classification,
+    classification: Classification,
     verdict: Verdict,
     rule: str,
     words: str,
     *,
     counts: bool = True,
 ) -> Classification:
-    reason = f"{words}: {judgement.reason}"
-    return replace(judgement, verdict=verdict, rule=rule, reason=reason, counts=counts)
+    reason = f"{words}: {classification.reason}"
+    return replace(
+        classification, verdict=verdict, rule=rule, reason=reason, counts=counts
+    )
 
 
 def _in_doubt(
     each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
     """Bounce nothing that may have arrived before: a refusal may mean just that."""
-    judgement = each.judgement
-    if judgement.verdict is not Verdict.BOUNCE or not each.ending.claimed.doubts:
+    classification = each.classification
+    if classification.verdict is not Verdict.BOUNCE or not each.result.claimed.doubts:
         return None
     words = "it may have arrived before, so it is never bounced"
-    return _change(judgement, Verdict.HOLD, REFUSED_IN_DOUBT, words)
+    return _change(classification, Verdict.HOLD, REFUSED_IN_DOUBT, words)
 
 
-def is_drop(ending: RecipientResult) -> bool:
+def is_drop(result: RecipientResult) -> bool:
     """Whether the session ended right after the content, and it was not accepted."""
-    answer = ending.answer
-    if ending.stage is Stage.DOT:
+    answer = result.answer
+    if result.stage is Stage.DOT:
         return isinstance(answer, Reply) and answer.code == _CLOSING
-    return ending.stage is Stage.BODY and isinstance(answer, Lost)
+    return result.stage is Stage.BODY and isinstance(answer, Lost)
 
 
 def _poison(
     each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
-    if not is_drop(each.ending) or each.ending.claimed.drops + 1 < MAX_DROPS:
+    if not is_drop(each.result) or each.result.claimed.drops + 1 < MAX_DROPS:
         return None
     words = "the primary ends the session at this content, time after time"
-    return _change(each.judgement, Verdict.HOLD, "poison", words)
+    return _change(each.classification, Verdict.HOLD, "poison", words)
 
 
 def _shared(
     each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
     """Let none suffer for another: one's filter may have refused for all."""
-    ending, judgement = each.ending, each.judgement
-    is_it = ending.stage is Stage.DOT and judgement.verdict is Verdict.BOUNCE
-    if not is_it or each.shared <= 1 or ending.claimed.solo:
+    result, classification = each.result, each.classification
+    is_it = result.stage is Stage.DOT and classification.verdict is Verdict.BOUNCE
+    if not is_it or each.shared <= 1 or result.claimed.solo:
         return None
     words = "refused together with others, so it is tried alone"
-    return _change(judgement, Verdict.RETRY, "dot-shared", words, counts=False)
+    return _change(classification, Verdict.RETRY, "dot-shared", words, counts=False)
 
 
 def _individual(
-    each: ClassifiedResult, moment: SettleContext, _p: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
     """Retry a message that the primary put off as if it were us, while mail flows."""
-    judgement, claimed = each.judgement, each.ending.claimed
-    if judgement.verdict is not Verdict.STOP or not judgement.short:
+    classification, claimed = each.classification, each.result.claimed
+    if classification.verdict is not Verdict.STOP or not classification.short:
         return None
-    if moment.standing.barrier(claimed.domain) is not None:
+    if context.breakers.blocking_breaker(claimed.domain) is not None:
         return None
     words = "others are accepted, so only this message waits"
-    return _change(judgement, Verdict.RETRY, judgement.rule, words)
+    return _change(classification, Verdict.RETRY, classification.rule, words)
 
 
 def _expired(
-    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> Classification | None:
-    judgement = each.judgement
-    if judgement.verdict not in (Verdict.RETRY, Verdict.RETRY_LONG):
+    classification = each.classification
+    if classification.verdict not in (Verdict.RETRY, Verdict.RETRY_LONG):
         return None
-    spent = each.ending.claimed.spent + delay(each, moment, policy)
-    if not judgement.counts or not policy.schedule.is_spent(judgement.verdict, spent):
+    spent = each.result.claimed.spent + delay(each, context, policy)
+    if not classification.counts or not policy.schedule.is_spent(
+        classification.verdict, spent
+    ):
         return None
     words = "4.4.7 it was tried for as long as it may be"
-    return _change(judgement, Verdict.BOUNCE, "lifetime-spent", words)
+    return _change(classification, Verdict.BOUNCE, "lifetime-spent", words)
 
 
 def _behind_breaker(
-    each: ClassifiedResult, moment: SettleContext, _p: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
     """Refuse to judge a message while the primary refuses everybody."""
-    if each.judgement.verdict is not Verdict.BOUNCE:
+    if each.classification.verdict is not Verdict.BOUNCE:
         return None
-    breaker = moment.standing.barrier(each.ending.claimed.domain)
+    breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
     if breaker is None or breaker.state is not BreakerState.OPEN:
         return None
     words = "the primary refuses everybody, so this judges nobody"
-    found = _change(each.judgement, Verdict.STOP, "breaker-open", words, counts=False)
+    found = _change(
+        each.classification, Verdict.STOP, "breaker-open", words, counts=False
+    )
     return replace(found, scope=Scope.DOMAIN if breaker.scope else Scope.ROUTE)
 
 
 def delay(
-    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> timedelta:
     """Return how long to wait before the next attempt."""
-    claimed, judgement = each.ending.claimed, each.judgement
-    if judgement.verdict is Verdict.RETRY and not judgement.counts:
+    claimed, classification = each.result.claimed, each.classification
+    if classification.verdict is Verdict.RETRY and not classification.counts:
         return timedelta(0)
-    attempts = claimed.attempts + judgement.counts
-    wait = policy.schedule.delay(judgement.verdict, attempts, moment.draw)
-    answer = each.ending.answer
-    if judgement.verdict is Verdict.RETRY and isinstance(answer, Reply):
+    attempts = claimed.attempts + classification.counts
+    wait = policy.schedule.delay(classification.verdict, attempts, context.draw)
+    answer = each.result.answer
+    if classification.verdict is Verdict.RETRY and isinstance(answer, Reply):
         stated = stated_delay(answer.text)
         if stated is not None:
             return max(stated, policy.schedule.soonest)

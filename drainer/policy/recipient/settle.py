@@ -21,7 +21,7 @@ from drainer.policy.recipient.judge import (
     SettleContext,
     delay,
     is_drop,
-    reconsider,
+    refine,
 )
 from drainer.policy.recipient.state import CLAIMABLE, Event, State, follow
 from drainer.runtime.values import dataclass
@@ -42,7 +42,7 @@ class Settlement:
 
     claimed: ClaimedRecipient
     stage: Stage
-    judgement: Classification
+    classification: Classification
     state: State
     #: None unless the new state waits for a time.
     due: datetime | None
@@ -74,7 +74,7 @@ _EVENTS = {
 
 
 def settle(
-    judged: Sequence[ClassifiedResult], moment: SettleContext, policy: RetryPolicy
+    classified: Sequence[ClassifiedResult], context: SettleContext, policy: RetryPolicy
 ) -> tuple[Settlement, ...]:
     """Settle every recipient of one attempt.
 
@@ -83,55 +83,55 @@ def settle(
     """
     return tuple(
         _delivered(each)
-        if each.judgement.verdict is Verdict.DELIVER
-        else _settle(reconsider(each, moment, policy), moment, policy)
-        for each in judged
+        if each.classification.verdict is Verdict.DELIVER
+        else _settle(refine(each, context, policy), context, policy)
+        for each in classified
     )
 
 
 def _delivered(each: ClassifiedResult) -> Settlement:
-    claimed = each.ending.claimed
+    claimed = each.result.claimed
     return Settlement(
         claimed=claimed,
-        stage=each.ending.stage,
-        judgement=each.judgement,
+        stage=each.result.stage,
+        classification=each.classification,
         state=follow(State.IN_FLIGHT, Event.DELIVER),
         due=None,
         attempts=claimed.attempts + 1,
         doubts=claimed.doubts,
-        reply=str(each.ending.answer),
+        reply=str(each.result.answer),
     )
 
 
 def _settle(
-    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> Settlement:
-    claimed, judgement = each.ending.claimed, each.judgement
-    event, permit = _event(each, moment, policy)
+    claimed, classification = each.result.claimed, each.classification
+    event, permit = _event(each, context, policy)
     state = follow(State.IN_FLIGHT, event)
-    wait = delay(each, moment, policy)
-    waits, due = "", moment.now + wait
-    if judgement.verdict is Verdict.STOP:
-        waits, due = _behind(each, moment, wait)
+    wait = delay(each, context, policy)
+    waits, due = "", context.now + wait
+    if classification.verdict is Verdict.STOP:
+        waits, due = _behind(each, context, wait)
     elif state is State.BOUNCE_PENDING:
-        due = moment.now + (
+        due = context.now + (
             timedelta(0)
-            if _is_suspended(each, moment, policy)
+            if _is_suspended(each, context, policy)
             else policy.schedule.confirm_after
         )
-    refusal, refused = _refusal(each, moment)
-    retried = judgement.counts and state is State.DEFERRED
+    refusal, refused = _refusal(each, context)
+    retried = classification.counts and state is State.DEFERRED
     return Settlement(
         claimed=claimed,
-        stage=each.ending.stage,
-        judgement=judgement,
+        stage=each.result.stage,
+        classification=classification,
         state=state,
         due=due if state in (*CLAIMABLE, State.BOUNCE_PENDING) else None,
-        attempts=claimed.attempts + judgement.counts,
+        attempts=claimed.attempts + classification.counts,
         doubts=claimed.doubts + (event in (Event.DOUBT, Event.DOUBT_THRICE)),
-        reply=str(each.ending.answer),
-        drops=claimed.drops + is_drop(each.ending),
-        solo=claimed.solo or judgement.rule == "dot-shared",
+        reply=str(each.result.answer),
+        drops=claimed.drops + is_drop(each.result),
+        solo=claimed.solo or classification.rule == "dot-shared",
         spent=claimed.spent + (wait if retried else timedelta(0)),
         refusal=refusal,
         refused=refused,
@@ -141,16 +141,16 @@ def _settle(
 
 
 def _event(
-    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> tuple[Event, BouncePermit | None]:
-    claimed, event = each.ending.claimed, _EVENTS[each.judgement.verdict]
+    claimed, event = each.result.claimed, _EVENTS[each.classification.verdict]
     if event is Event.DOUBT and claimed.doubts + 1 >= MAX_DOUBTS:
         return Event.DOUBT_THRICE, None
-    if event is not Event.BOUNCE or not is_confirmed(each, moment, policy):
+    if event is not Event.BOUNCE or not is_confirmed(each, context, policy):
         return event, None
-    if moment.permit is None:
+    if context.permit is None:
         return Event.BOUNCE_REFUSED, None
-    permit = moment.permit(each)
+    permit = context.permit(each)
     return _PERMITTED.get(permit.decision.answer, Event.BOUNCE), permit
 
 
@@ -174,67 +174,69 @@ _PERMITTED = {
 
 
 def is_confirmed(
-    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> bool:
     """Whether a refusal for good is final: the same again, later, by a well primary.
 
     Later is after the confirmation delay; since then others must have been welcome, and
     the message must have been kept, because it leaves the spool for that.
     """
-    claimed = each.ending.claimed
+    claimed = each.result.claimed
     return (
         claimed.refused is not None
-        and _has_rested(each, moment, policy)
-        and moment.kept
-        and not moment.standing.brake
-        and moment.standing.proven(
-            claimed.domain, moment.sender_domain, claimed.refused
+        and _has_rested(each, context, policy)
+        and context.kept
+        and not context.breakers.brake
+        and context.breakers.accepted_since(
+            claimed.domain, context.sender_domain, claimed.refused
         )
     )
 
 
 def _has_rested(
-    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> bool:
-    claimed = each.ending.claimed
-    if claimed.refused is None or claimed.refusal != each.judgement.rule:
+    claimed = each.result.claimed
+    if claimed.refused is None or claimed.refusal != each.classification.rule:
         return False
-    return claimed.refused + policy.schedule.confirm_after <= moment.now
+    return claimed.refused + policy.schedule.confirm_after <= context.now
 
 
 def _is_suspended(
-    each: ClassifiedResult, moment: SettleContext, policy: RetryPolicy
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> bool:
     """Whether only a suspicion is in the way, which this run will answer.
 
     It may have been the one that aroused it, and has rested already.
     """
-    breaker = moment.standing.barrier(each.ending.claimed.domain)
+    breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
     probes = breaker is not None and breaker.state is BreakerState.PROBING
-    return probes and _has_rested(each, moment, policy)
+    return probes and _has_rested(each, context, policy)
 
 
 def _refusal(
-    each: ClassifiedResult, moment: SettleContext
+    each: ClassifiedResult, context: SettleContext
 ) -> tuple[str, datetime | None]:
     """Return by which rule it is refused, and since when."""
-    claimed, judgement = each.ending.claimed, each.judgement
-    if isinstance(each.ending.answer, Problem):
+    claimed, classification = each.result.claimed, each.classification
+    if isinstance(each.result.answer, Problem):
         return claimed.refusal, claimed.refused  # the primary was not asked
-    breaker = moment.standing.barrier(claimed.domain)
-    match judgement.verdict:
+    breaker = context.breakers.blocking_breaker(claimed.domain)
+    match classification.verdict:
         case Verdict.BOUNCE:
-            name = judgement.rule
+            name = classification.rule
         case Verdict.STOP if breaker is not None and breaker.state is BreakerState.OPEN:
             return "", None  # everybody met it: it tells nothing of this message
-        case Verdict.STOP if not judgement.short:
+        case Verdict.STOP if not classification.short:
             name = Verdict.STOP.value
-        case _ if judgement.short and not claimed.refusal and not _is_paused(breaker):
+        case _ if (
+            classification.short and not claimed.refusal and not _is_paused(breaker)
+        ):
             name = Verdict.STOP.value  # put off as if it were us
         case _:
             return claimed.refusal, claimed.refused
     same = claimed.refusal == name and claimed.refused is not None
-    return name, claimed.refused if same else moment.now
+    return name, claimed.refused if same else context.now
 
 
 def _is_paused(breaker: CircuitBreaker | None) -> bool:
@@ -242,13 +244,13 @@ def _is_paused(breaker: CircuitBreaker | None) -> bool:
 
 
 def _behind(
-    each: ClassifiedResult, moment: SettleContext, wait: timedelta
+    each: ClassifiedResult, context: SettleContext, wait: timedelta
 ) -> tuple[str, datetime]:
     """Return which breaker it waits for, and until when at most."""
-    breaker = moment.standing.barrier(each.ending.claimed.domain)
+    breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
     if breaker is None:  # others are accepted: the second attempt decides
-        return "", moment.now + min(wait, SECOND_LOOK)
+        return "", context.now + min(wait, SECOND_LOOK)
     scope = breaker.scope or ROUTE_WAITS
     if breaker.state is BreakerState.OPEN:
-        return scope, moment.now + FAR
-    return scope, breaker.until or moment.now + wait
+        return scope, context.now + FAR
+    return scope, breaker.until or context.now + wait

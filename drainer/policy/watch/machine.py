@@ -59,7 +59,7 @@ class Observation:
     #: When it ends by itself, or is to be looked at again.
     until: datetime | None = None
     #: Of a drain that ended: whether it has delivered anything.
-    fruitful: bool = True
+    delivered_any: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class WatchStatus:
     #: The last that was heard of it was good: one check is enough.
     trusted: bool = False
     #: How often it has sickened lately, and since when it is well.
-    sickened: int = 0
+    relapses: int = 0
     well_since: datetime | None = None
     #: Why nothing may be sent, although the primary is well; None = it may.
     hold: Observation | None = None
@@ -109,7 +109,7 @@ def needed(watch: WatchStatus, settings: WatchSettings) -> tuple[int, timedelta]
     """Return how many good checks are needed, and over how long."""
     if watch.trusted:
         return 1, timedelta(0)
-    factor = 1 << min(watch.sickened, settings.doublings)
+    factor = 1 << min(watch.relapses, settings.doublings)
     return settings.successes * factor, settings.over * factor
 
 
@@ -146,7 +146,7 @@ def _checked(
         return watch, happening  # it was under way when something else happened
     if happening.event is _E.BAD:
         if watch.trusted:
-            watch = _sickened(watch, now, settings)
+            watch = _relapsed(watch, now, settings)
         failures = watch.failures + 1
         return replace(watch, good=0, good_since=None, failures=failures), happening
     since = min(watch.good_since or now, now)  # the clock may have been set back
@@ -173,7 +173,7 @@ def _remember(
     """Keep what an event tells about the primary's health."""
     drained = watch.drains
     if event is _E.SICK or (event is _E.DOWN and drained):
-        watch = _sickened(watch, now, settings)
+        watch = _relapsed(watch, now, settings)
     elif event in DISTRUSTS:
         watch = replace(watch, trusted=False)
     elif event in (_E.READY, _E.BLOCKED):
@@ -181,13 +181,13 @@ def _remember(
     return watch
 
 
-def _sickened(
+def _relapsed(
     watch: WatchStatus, now: datetime, settings: WatchSettings
 ) -> WatchStatus:
     well = watch.well_since
     forgotten = well is not None and now - well >= settings.forget
-    sickened = 1 if forgotten else min(watch.sickened + 1, settings.doublings)
-    return replace(watch, trusted=False, sickened=sickened, well_since=None)
+    relapses = 1 if forgotten else min(watch.relapses + 1, settings.doublings)
+    return replace(watch, trusted=False, relapses=relapses, well_since=None)
 
 
 def _moved(
@@ -200,7 +200,7 @@ def _moved(
     event = happening.event
     changed = after is not watch.state
     if event in (_E.REFUSED, _E.FAILED, _E.LEFT):
-        fruitless = 0 if happening.fruitful else watch.fruitless + 1
+        fruitless = 0 if happening.delivered_any else watch.fruitless + 1
         watch = replace(watch, fruitless=fruitless)
     elif after is _S.DONE:
         watch = replace(watch, fruitless=0)

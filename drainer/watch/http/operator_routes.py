@@ -24,9 +24,9 @@ MAX_REASON = 300
 
 def routes(desk: AppContext) -> Sequence[Route]:
     """Return the three of them."""
-    orders = OperatorRoutes(desk)
+    drain_settings = OperatorRoutes(desk)
     return [
-        Route(f"/api/{ask}", getattr(orders, ask), methods=["POST"])
+        Route(f"/api/{ask}", getattr(drain_settings, ask), methods=["POST"])
         for ask in (OverrideKind.PAUSE, OverrideKind.RESUME, OverrideKind.THROTTLE)
     ]
 

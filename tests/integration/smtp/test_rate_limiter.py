@@ -261,7 +261,7 @@ def test_a_limit_that_moves_at_random_keeps_the_bound(
             for _ in range(sessions):
                 group.create_task(until_closed(throttle, sent))
             for pause, level in moves:
-                throttle.narrow(level)
+                throttle.scale(level)
                 begun = now()
                 await asyncio.sleep(pause)
                 spans.append((begun, now(), level))
@@ -282,7 +282,7 @@ def test_a_narrowed_rate_is_reached_within_two_percent(level: float) -> None:
     async def steady() -> int:
         throttle = RateLimiter(Rates(messages=message_rate(20, None)))
         await throttle.resize(1)
-        throttle.narrow(level)
+        throttle.scale(level)
         sent: Sent = []
         tasks = [asyncio.ensure_future(until_closed(throttle, sent)) for _ in range(3)]
         await asyncio.sleep(300)

@@ -153,11 +153,11 @@ class SmtpSink:
     DATA.
     """
 
-    def __init__(self, *options: str, backlog: int = 1000) -> None:
+    def __init__(self, *options: str, ready_queue: int = 1000) -> None:
         """Choose a port; nothing runs yet."""
         self.options: Sequence[str] = options
         self.port = free_port()
-        self._backlog = backlog
+        self._ready_queue = ready_queue
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -190,7 +190,7 @@ class SmtpSink:
     def start(self) -> None:
         """Start it; returns when the port answers."""
         as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        place = [f"127.0.0.1:{self.port}", str(self._backlog)]
+        place = [f"127.0.0.1:{self.port}", str(self._ready_queue)]
         self._process = subprocess.Popen(
             [program("smtp-sink"), *as_user, *self.options, *place],
             stdin=subprocess.DEVNULL,

@@ -16,8 +16,8 @@ from drainer.policy.recipient.judge import (
     RecipientResult,
     RetryPolicy,
     SettleContext,
-    excuse,
-    judge,
+    classify_attempt,
+    exempt_message_specific,
 )
 from drainer.policy.recipient.retry import RetrySchedule
 from drainer.policy.recipient.settle import Settlement, settle
@@ -43,14 +43,14 @@ def settled(
     """Judge and settle an attempt; by default mail flows, and nothing is kept."""
     policy = policy or RetryPolicy(schedule=SCHEDULE)
     usual = SettleContext(
-        now=NOW, draw=0.5, sender_domain="example.com", standing=scopes()
+        now=NOW, draw=0.5, sender_domain="example.com", breakers=scopes()
     )
     moment = replace(usual, **circumstances)
-    judged = excuse(judge(endings, policy.rules), moment)
+    judged = exempt_message_specific(classify_attempt(endings, policy.rules), moment)
     return settle(judged, moment, policy)
 
 
-def ending(
+def result(
     answer: Answer | str,
     stage: Stage = Stage.RCPT,
     *,
@@ -83,7 +83,7 @@ def seen(
         recipient=recipient,
         recipient_domain=domain_of(recipient),
         stage=stage,
-        judgement=classify(reply, stage),
+        classification=classify(reply, stage),
         answer=reply,
         again=again,
     )

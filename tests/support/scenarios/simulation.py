@@ -207,24 +207,24 @@ class Simulation:
 
     # --- the primary
 
-    def _admit(self, job: _Job) -> bool:
+    def _admit(self, delivery: _Job) -> bool:
         if len(self._queue) >= self._primary.longest:
             return False
-        self._queue.append(job)
-        self._serve(job.came)
+        self._queue.append(delivery)
+        self._serve(delivery.came)
         return True
 
     def _serve(self, now: float) -> None:
         while self._queue and self._busy < self._primary.workers:
-            job = self._queue.popleft()
+            delivery = self._queue.popleft()
             self._busy += 1
             slower = 1 + len(self._queue) / self._primary.doubling
             seconds = self._chance.expovariate(1 / (self._primary.service * slower))
 
-            def end(at: float, job: _Job = job) -> None:
+            def end(at: float, delivery: _Job = delivery) -> None:
                 self._busy -= 1
                 self._serve(at)
-                job.done(at)
+                delivery.done(at)
 
             self._at(now + seconds, end)
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def words(**facts: Any) -> str:
     """Return the line of a drain that began a thousand seconds ago."""
-    tally = Progress(started=utcnow() - timedelta(seconds=1000), limit="50/s")
+    progress = Progress(started=utcnow() - timedelta(seconds=1000), limit="50/s")
     for name, value in facts.items():
-        setattr(tally, name, value)
-    return _words(cast("Drain", SimpleNamespace(tally=tally)))
+        setattr(progress, name, value)
+    return _words(cast("Drain", SimpleNamespace(progress=progress)))
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def words(**facts: Any) -> str:
 def test_the_line_tells_it(facts: dict[str, Any], expected: str) -> None:
     """Done and total, rate and limit, trouble, and what it waits for."""
     if "verdicts" in facts:
-        tally = Progress(started=utcnow())
-        tally.verdicts.update(facts["verdicts"])
-        facts = {"verdicts": tally.verdicts}
+        progress = Progress(started=utcnow())
+        progress.verdicts.update(facts["verdicts"])
+        facts = {"verdicts": progress.verdicts}
     assert expected in words(**facts)
 
 
@@ -58,7 +58,7 @@ def test_nothing_to_go_when_it_waits_or_is_done() -> None:
 
 def test_a_message_in_several_transactions_counts_once() -> None:
     """Done never exceeds the total."""
-    tally = Progress(started=utcnow())
+    progress = Progress(started=utcnow())
     for seq in (1, 2, 1, 90_000, 1, 90_000):
-        tally.count_sent(seq)
-    assert tally.sent_messages == 3
+        progress.count_sent(seq)
+    assert progress.sent_messages == 3

@@ -11,7 +11,7 @@ from drainer.config import Config
 from drainer.config import load as config_file
 from drainer.config.build.routes import make_route, split_host
 from drainer.config.render import commented_toml, sections
-from drainer.delivery.build import make_orders
+from drainer.delivery.build import build_settings
 from drainer.errors import UsageError
 from tests.support.command.runner import call, toml
 
@@ -330,10 +330,13 @@ def test_none_is_needed(place: Path) -> None:
     del place
     config = config_file.load(None, {"primary": {"host": "mx1.example.com"}})
     assert str(make_route(config)) == "mx1.example.com:25"
-    orders = make_orders(config, explicit=False, acknowledge=True)
-    assert orders.connections == 5
-    assert orders.rates.messages is not None
-    assert (orders.rates.messages.per_second, orders.rates.messages.burst) == (10, 4)
+    settings = build_settings(config, explicit=False, acknowledge=True)
+    assert settings.connections == 5
+    assert settings.rates.messages is not None
+    assert (settings.rates.messages.per_second, settings.rates.messages.burst) == (
+        10,
+        4,
+    )
 
 
 def test_the_one_in_the_current_folder_is_found(place: Path) -> None:

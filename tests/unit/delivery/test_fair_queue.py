@@ -13,7 +13,7 @@ from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 
 
-def job(name: str, domain: str, content: bytes = b"x") -> Delivery:
+def delivery(name: str, domain: str, content: bytes = b"x") -> Delivery:
     """Return a job for one recipient."""
     message = Message(
         identity=name,
@@ -35,13 +35,13 @@ def job(name: str, domain: str, content: bytes = b"x") -> Delivery:
     )
 
 
-async def taken(window: FairQueue, count: int) -> list[str]:
+async def taken(fair_queue: FairQueue, count: int) -> list[str]:
     """Take so many jobs; return their names."""
     names = []
     for _ in range(count):
-        found = await window.take()
+        found = await fair_queue.take()
         assert found is not None
-        window.done()
+        fair_queue.done()
         names.append(found.message.id)
     return names
 
@@ -50,13 +50,20 @@ def test_a_domain_with_much_mail_lets_the_others_pass() -> None:
     """Whatever came first."""
 
     async def test() -> None:
-        window = FairQueue()
+        fair_queue = FairQueue()
         for n in range(100):
-            await window.put(job(f"big{n}", "big.example"))
+            await fair_queue.put(delivery(f"big{n}", "big.example"))
         for name in ("one", "two"):
-            await window.put(job(name, "SMALL.example"))
-        await window.put(job("other", "other.example"))
-        assert await taken(window, 6) == ["big0", "one", "other", "big1", "two", "big2"]
+            await fair_queue.put(delivery(name, "SMALL.example"))
+        await fair_queue.put(delivery("other", "other.example"))
+        assert await taken(fair_queue, 6) == [
+            "big0",
+            "one",
+            "other",
+            "big1",
+            "two",
+            "big2",
+        ]
 
     asyncio.run(test())
 
@@ -65,10 +72,10 @@ def test_what_has_an_order_keeps_it() -> None:
     """Nobody takes turns then."""
 
     async def test() -> None:
-        window = FairQueue(fair=False)
+        fair_queue = FairQueue(fair=False)
         for name, domain in (("a", "x"), ("b", "x"), ("c", "y")):
-            await window.put(job(name, domain))
-        assert await taken(window, 3) == ["a", "b", "c"]
+            await fair_queue.put(delivery(name, domain))
+        assert await taken(fair_queue, 3) == ["a", "b", "c"]
 
     asyncio.run(test())
 
@@ -77,19 +84,19 @@ def test_whoever_puts_waits_while_it_is_full() -> None:
     """What was taken has its place until it is under way."""
 
     async def test() -> None:
-        window = FairQueue(2)
-        await window.put(job("a", "x"))
-        await window.put(job("b", "x"))
-        assert not window.is_roomy
-        third = asyncio.ensure_future(window.put(job("c", "x")))
-        first = await window.take()
+        fair_queue = FairQueue(2)
+        await fair_queue.put(delivery("a", "x"))
+        await fair_queue.put(delivery("b", "x"))
+        assert not fair_queue.is_roomy
+        third = asyncio.ensure_future(fair_queue.put(delivery("c", "x")))
+        first = await fair_queue.take()
         assert first is not None
         await asyncio.sleep(0)
         assert not third.done()
-        window.done()
+        fair_queue.done()
         await third
-        assert await taken(window, 2) == ["b", "c"]
-        assert window.idle.is_set()
+        assert await taken(fair_queue, 2) == ["b", "c"]
+        assert fair_queue.idle.is_set()
 
     asyncio.run(test())
 
@@ -98,18 +105,18 @@ def test_contents_beyond_the_limit_are_read_again_later() -> None:
     """A window full of large messages takes no more memory than its limit."""
 
     async def test() -> None:
-        window, size = FairQueue(), HELD_TOGETHER // 4
+        fair_queue, size = FairQueue(), HELD_TOGETHER // 4
         for n in range(6):
-            await window.put(job(f"m{n}", "x", bytes(size)))
+            await fair_queue.put(delivery(f"m{n}", "x", bytes(size)))
         kept = []
         for _ in range(6):
-            found = await window.take()
+            found = await fair_queue.take()
             assert found is not None
             kept.append(found.spooled is not None)
-            window.done()
+            fair_queue.done()
         assert kept == [True] * 4 + [False] * 2
-        await window.put(job("next", "x", bytes(size)))
-        found = await window.take()
+        await fair_queue.put(delivery("next", "x", bytes(size)))
+        found = await fair_queue.take()
         assert found is not None
         assert found.spooled is not None
 
@@ -120,12 +127,12 @@ def test_closing_ends_all_waiting() -> None:
     """Nobody hangs when the drain is over."""
 
     async def test() -> None:
-        window, empty = FairQueue(1), FairQueue()
-        await window.put(job("a", "x"))
-        putting = asyncio.ensure_future(window.put(job("b", "x")))
+        fair_queue, empty = FairQueue(1), FairQueue()
+        await fair_queue.put(delivery("a", "x"))
+        putting = asyncio.ensure_future(fair_queue.put(delivery("b", "x")))
         taking = asyncio.ensure_future(empty.take())
         await asyncio.sleep(0)
-        for each in (window, empty):
+        for each in (fair_queue, empty):
             each.close()
             assert await each.take() is None
             assert each.idle.is_set()

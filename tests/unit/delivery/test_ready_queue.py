@@ -11,18 +11,18 @@ def test_one_that_waits_is_dismissed_and_the_others_wait_on() -> None:
     """The first to wait goes; nobody goes when nobody was waiting."""
 
     async def body() -> list[bool]:
-        backlog = ReadyQueue(10)
-        backlog.dismiss_one()  # nobody waits
+        ready_queue = ReadyQueue(10)
+        ready_queue.dismiss_one()  # nobody waits
         waiting = [
-            asyncio.create_task(backlog.take(LONG, fresh=True)) for _ in range(3)
+            asyncio.create_task(ready_queue.take(LONG, fresh=True)) for _ in range(3)
         ]
         await asyncio.wait(waiting, timeout=NEVER)
-        backlog.dismiss_one()
+        ready_queue.dismiss_one()
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         assert [task.result() for task in done] == [None]
         await asyncio.wait(waiting, timeout=NEVER)
         states = [task.done() for task in waiting]
-        backlog.close()
+        ready_queue.close()
         assert await asyncio.gather(*waiting) == [None] * 3
         return states
 

@@ -254,6 +254,6 @@ def test_one_row_for_each_backup() -> None:
     """Each with its own number and network."""
     domain = mx(FIRST, SECOND, replace(THIRD, rank=5))
     domain = replace(domain, backups=("mx2.example.net", "mx3.example.com"))
-    orders = {f.subject: f.grade for f in found(domain)["mx-order"]}
-    assert orders == {"mx2.example.net": Grade.OK, "mx3.example.com": Grade.FAIL}
+    settings = {f.subject: f.grade for f in found(domain)["mx-order"]}
+    assert settings == {"mx2.example.net": Grade.OK, "mx3.example.com": Grade.FAIL}
     assert len(found(domain)["mx-network"]) == 2

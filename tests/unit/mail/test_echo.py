@@ -202,7 +202,7 @@ def work(content: Content, *, address: str = "203.0.113.9") -> Transaction:
     to = Recipient(forward_path="b@example.org", orcpt="rfc822;c@example.org")
     claimed = (ClaimedRecipient(n=0, recipient=to),)
     return Transaction(
-        job=Delivery(message=message, seq=1, claimed=claimed),
+        delivery=Delivery(message=message, seq=1, claimed=claimed),
         spooled=SpooledMessage(message=message, content=content),
         facts=None,  # type: ignore[arg-type]
     )

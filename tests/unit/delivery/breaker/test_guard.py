@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from drainer.delivery.breaker.guard import BreakerGuard
+from drainer.delivery.control import DrainControl
+from drainer.delivery.ready_queue import ReadyQueue
 from drainer.mail.reply import Lost
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import BreakerState
@@ -26,9 +28,9 @@ PAUSE = timedelta(minutes=1)
 class Lane:
     """One lane: a task of its own that asks, and leaves when it is told to."""
 
-    def __init__(self, keeper: BreakerGuard) -> None:
+    def __init__(self, breaker_guard: BreakerGuard) -> None:
         """Wait for orders."""
-        self._keeper = keeper
+        self._breaker_guard = breaker_guard
         self._orders: asyncio.Queue[Callable[[], object]] = asyncio.Queue()
         self._answers: asyncio.Queue[object] = asyncio.Queue()
         self._task = asyncio.ensure_future(self._live())
@@ -44,12 +46,12 @@ class Lane:
 
     async def passes(self, *, later: timedelta = timedelta(0)) -> bool:
         """Ask whether it may pass, at a later time of day."""
-        wait = await self._do(lambda: self._keeper.ask(utcnow() + later))
+        wait = await self._do(lambda: self._breaker_guard.ask(utcnow() + later))
         return wait is None
 
     async def leave(self) -> None:
         """End its session."""
-        await self._do(self._keeper.leave)
+        await self._do(self._breaker_guard.leave)
 
 
 class Lanes:
@@ -58,11 +60,17 @@ class Lanes:
     def __init__(self) -> None:
         """Start with mail flowing."""
         self.noted: list[Decision] = []
-        self.keeper = BreakerGuard((PAUSE,), KnownGoodRecipients(), self.noted.append)
+        self.ready_queue = ReadyQueue(1)
+        self.breaker_guard = BreakerGuard(
+            (PAUSE,),
+            KnownGoodRecipients(),
+            DrainControl(self.noted.append),
+            self.ready_queue,
+        )
 
     def new(self) -> Lane:
         """Return another lane."""
-        return Lane(self.keeper)
+        return Lane(self.breaker_guard)
 
 
 def virtually(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
@@ -91,11 +99,11 @@ async def test_while_mail_flows_every_lane_passes() -> None:
 async def test_after_a_pause_one_lane_probes_and_the_others_wait() -> None:
     """Its success lets everybody pass."""
     lanes = Lanes()
-    lanes.keeper.dropped(Lost(reason="closed"), begun=False)
+    lanes.breaker_guard.dropped(Lost(reason="closed"), begun=False)
     assert not await lanes.new().passes()
     assert await lanes.new().passes(later=PAUSE)
     assert not await lanes.new().passes(later=PAUSE)
-    lanes.keeper.scopes.apply(ROUTE, breakers.succeeded)
+    lanes.breaker_guard.registry.apply(ROUTE, breakers.succeeded)
     assert await lanes.new().passes()
 
 
@@ -105,7 +113,7 @@ async def test_a_lane_that_passed_before_the_pause_does_not_end_the_probe() -> N
     lanes = Lanes()
     early, prober = lanes.new(), lanes.new()
     assert await early.passes()
-    lanes.keeper.dropped(Lost(reason="closed"), begun=False)
+    lanes.breaker_guard.dropped(Lost(reason="closed"), begun=False)
     assert await prober.passes(later=PAUSE)
     await early.leave()
     assert not await lanes.new().passes(later=PAUSE)
@@ -117,9 +125,9 @@ async def test_a_lane_that_passed_before_the_pause_does_not_end_the_probe() -> N
 async def test_every_move_is_written_down_once() -> None:
     """Sessions that meet the same are one move."""
     lanes = Lanes()
-    lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
-    lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
-    lanes.keeper.scopes.apply(ROUTE, breakers.succeeded)
+    lanes.breaker_guard.dropped(Lost(reason="timeout"), begun=False)
+    lanes.breaker_guard.dropped(Lost(reason="timeout"), begun=False)
+    lanes.breaker_guard.registry.apply(ROUTE, breakers.succeeded)
     rules = [d.rule for d in lanes.noted if d.rule.startswith("breaker-")]
     assert rules == ["breaker-paused", "breaker-closed"]
 
@@ -128,10 +136,10 @@ async def test_every_move_is_written_down_once() -> None:
 async def test_giving_up_opens_the_breaker_for_good() -> None:
     """Nobody passes any more."""
     lanes = Lanes()
-    lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
-    lanes.keeper.give_up()
-    assert lanes.keeper.refuses
-    assert lanes.keeper.breaker.state is BreakerState.OPEN
+    lanes.breaker_guard.dropped(Lost(reason="timeout"), begun=False)
+    lanes.breaker_guard.give_up()
+    assert lanes.breaker_guard.refuses
+    assert lanes.breaker_guard.breaker.state is BreakerState.OPEN
     assert not await lanes.new().passes()
 
 
@@ -139,10 +147,10 @@ async def test_giving_up_opens_the_breaker_for_good() -> None:
 async def test_who_waits_is_woken_when_the_breaker_moves() -> None:
     """Rather than when the time is over."""
     lanes = Lanes()
-    waiting = asyncio.ensure_future(lanes.keeper.wait(timedelta(hours=1)))
+    waiting = asyncio.ensure_future(lanes.breaker_guard.wait(timedelta(hours=1)))
     await asyncio.sleep(1)
     assert not waiting.done()
-    lanes.keeper.dropped(Lost(reason="timeout"), begun=False)
+    lanes.breaker_guard.dropped(Lost(reason="timeout"), begun=False)
     async with asyncio.timeout(1):
         await waiting
 
@@ -154,7 +162,7 @@ def test_waiting_ends_with_its_limit(limit: float) -> None:
     async def wait() -> float:
         loop = asyncio.get_running_loop()
         start = loop.time()
-        await Lanes().keeper.wait(timedelta(seconds=limit))
+        await Lanes().breaker_guard.wait(timedelta(seconds=limit))
         return loop.time() - start
 
     assert run(wait()) == pytest.approx(limit, abs=0.01)

@@ -53,7 +53,7 @@ GOOD: Final = BounceCase(
     marks=ListMarkers(),
     trust=TRUST,
     own=OwnIdentity(hostname="mx2.example", reporter="MAILER-DAEMON@mx2.example"),
-    judgement=REFUSAL,
+    classification=REFUSAL,
     detail="1.1",
     words="User unknown",
     confirmed=True,
@@ -106,16 +106,17 @@ SEND, NO, NEVER = BounceAnswer.SEND, BounceAnswer.NO, BounceAnswer.NEVER
 UNDECIDED, LATER = BounceAnswer.UNDECIDED, BounceAnswer.LATER
 
 ROWS: Final = {
-    "G1: not judged": (replace(GOOD, judgement=None), "G1", UNDECIDED),
+    "G1: not judged": (replace(GOOD, classification=None), "G1", UNDECIDED),
     "G1: not confirmed": (replace(GOOD, confirmed=False), "G1", UNDECIDED),
     "G1: held": (
-        replace(GOOD, judgement=replace(REFUSAL, verdict=Verdict.HOLD)),
+        replace(GOOD, classification=replace(REFUSAL, verdict=Verdict.HOLD)),
         "G1", UNDECIDED),
     "G1: in doubt": (
-        replace(GOOD, judgement=replace(REFUSAL, verdict=Verdict.UNKNOWN)),
+        replace(GOOD, classification=replace(REFUSAL, verdict=Verdict.UNKNOWN)),
         "G1", UNDECIDED),
     "G1: systemic": (
-        replace(GOOD, judgement=replace(REFUSAL, scope=Scope.ROUTE)), "G1", UNDECIDED),
+        replace(GOOD, classification=replace(REFUSAL, scope=Scope.ROUTE)),
+        "G1", UNDECIDED),
     "G2: the null sender": (sender(""), "G2", NEVER),
     "G3: NOTIFY=NEVER": (told("NEVER"), "G3", NEVER),
     "G3: without FAILURE": (told("SUCCESS", "DELAY"), "G3", NEVER),
@@ -123,10 +124,10 @@ ROWS: Final = {
     "G3: passed on, and nobody asked": (
         replace(GOOD, action=DsnAction.RELAYED), "G3", NEVER),
     "G3: passed on, as was asked for": (
-        replace(told("SUCCESS"), action=DsnAction.RELAYED, judgement=None),
+        replace(told("SUCCESS"), action=DsnAction.RELAYED, classification=None),
         "G15", SEND),
     "G3: delayed": (
-        replace(GOOD, action=DsnAction.DELAYED, judgement=None), "G15", SEND),
+        replace(GOOD, action=DsnAction.DELAYED, classification=None), "G15", SEND),
     "G3: delayed, and only failures count": (
         replace(told("FAILURE"), action=DsnAction.DELAYED), "G3", NEVER),
     "G4: no domain": (sender("bob"), "G4", NO),
@@ -180,10 +181,11 @@ ROWS: Final = {
     "G10: spam at reception": (marked(spam="x-spam-flag"), "G10", NO),
     "G10: virus at reception": (marked(virus="x-virus-status"), "G10", NEVER),
     "G10: spam at the primary": (
-        replace(GOOD, judgement=SPAM, detail="7.1", words="Message is spam"),
+        replace(GOOD, classification=SPAM, detail="7.1", words="Message is spam"),
         "G10", NO),
     "G10: virus at the primary": (
-        replace(GOOD, judgement=SPAM, detail="7.1", words="Virus found"), "G10", NEVER),
+        replace(GOOD, classification=SPAM, detail="7.1", words="Virus found"),
+        "G10", NEVER),
     "G10: 5.6.0": (replace(GOOD, detail="6.0"), "G10", NO),
     "G10: 5.7.20": (replace(GOOD, detail="7.20"), "G10", NO),
     "G10: 5.7.29": (replace(GOOD, detail="7.29"), "G10", NO),
@@ -348,9 +350,9 @@ def test_what_counts_against_a_report(name: str) -> None:
 
 def test_a_failure_is_known_by_its_key() -> None:
     """Also when it was told in the same report, and whoever asks."""
-    tally = ReportTally([part(1)])
-    tally.add(part(2, report=1))
-    assert [tally.knows(part(n, run="other")) for n in range(4)] == [
+    progress = ReportTally([part(1)])
+    progress.add(part(2, report=1))
+    assert [progress.knows(part(n, run="other")) for n in range(4)] == [
         False,
         True,
         True,

@@ -27,12 +27,12 @@ CLOSING = classify(parse_reply(b"421 bye"), Stage.MAIL)
 
 
 def cause(
-    judgement: Classification, domain: str = "", *, content: bool = False
+    classification: Classification, domain: str = "", *, content: bool = False
 ) -> Cause:
     """Return why a breaker moves."""
     return Cause(
         trigger="run" if content else "stop",
-        judgement=judgement,
+        classification=classification,
         reply="x",
         sender_domain=domain,
         content=content,
@@ -40,18 +40,18 @@ def cause(
 
 
 def early(
-    breaker: CircuitBreaker, judgement: Classification, now: datetime = NOW
+    breaker: CircuitBreaker, classification: Classification, now: datetime = NOW
 ) -> CircuitBreaker:
     """Meet a refusal before MAIL."""
-    return breakers.refused_early(breaker, cause(judgement), now)
+    return breakers.refused_early(breaker, cause(classification), now)
 
 
 def stop(
-    breaker: CircuitBreaker, domain: str, judgement: Classification = STOP
+    breaker: CircuitBreaker, domain: str, classification: Classification = STOP
 ) -> CircuitBreaker:
     """Meet a refusal of us with a message of this sender domain."""
-    why = cause(judgement, domain)
-    return breakers.suspect(breakers.refused(breaker, NOW, why), why, NOW)
+    why = cause(classification, domain)
+    return breakers.trip_suspicion(breakers.refused(breaker, NOW, why), why, NOW)
 
 
 def asked(breaker: CircuitBreaker, outcome: CanaryOutcome) -> CircuitBreaker:
@@ -110,7 +110,7 @@ def test_an_open_breaker_stays_open() -> None:
     assert early(breaker, SHORT).state is BreakerState.OPEN
     assert stop(breaker, "example.com", CLOSING).state is BreakerState.OPEN
     assert asked(breaker, CanaryOutcome.ACCEPTED).state is BreakerState.OPEN
-    assert breakers.heard(breaker).state is BreakerState.OPEN
+    assert breakers.on_reply(breaker).state is BreakerState.OPEN
 
 
 def test_an_open_breaker_asks_the_canary_when_its_timer_ends_or_a_person_says_so() -> (
@@ -137,7 +137,7 @@ def test_one_message_alone_never_opens_it() -> None:
     breaker = stop(CLOSED, "evil.example")
     assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
     welcome = asked(breaker, CanaryOutcome.ACCEPTED)
-    assert welcome.flows
+    assert welcome.is_closed
     assert breakers.succeeded(welcome) == CLOSED
     assert (
         stop(breakers.succeeded(welcome), "other.example").state
@@ -166,7 +166,7 @@ def test_without_an_address_to_ask_for_real_messages_are_tried() -> None:
 def test_three_messages_answer_a_suspicion_that_is_none_of_a_stop() -> None:
     """The same refusal in a row: no stranger's words are in it."""
     why = replace(cause(STOP), trigger="run")
-    breaker = asked(breakers.suspect(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
+    breaker = asked(breakers.trip_suspicion(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
     twice = breakers.refused(breakers.refused(breaker, NOW), NOW)
     assert twice.state is BreakerState.PROBING
     assert breakers.refused(twice, NOW).state is BreakerState.OPEN
@@ -187,7 +187,7 @@ def test_success_elsewhere_does_not_answer_for_the_canary() -> None:
 
 def test_refused_contents_never_open_it() -> None:
     """Strangers aim their spam at backups."""
-    about = breakers.suspect(CLOSED, cause(ALERT, content=True), NOW)
+    about = breakers.trip_suspicion(CLOSED, cause(ALERT, content=True), NOW)
     breaker = asked(about, CanaryOutcome.UNCLEAR)
     for _ in range(3):
         breaker = breakers.refused(breaker, NOW)
@@ -197,22 +197,22 @@ def test_refused_contents_never_open_it() -> None:
 
 def test_what_a_canary_cannot_see_is_asked_by_messages() -> None:
     """It has another sender than the mail that was refused."""
-    breaker = breakers.suspect(CLOSED, replace(cause(ALERT), blind=True), NOW)
+    breaker = breakers.trip_suspicion(CLOSED, replace(cause(ALERT), blind=True), NOW)
     assert breaker.phase is Phase.MESSAGES
 
 
 def test_a_contradiction_opens_at_once() -> None:
     """The operator said that this address exists."""
     why = replace(cause(ALERT), trigger="contradiction")
-    assert breakers.suspect(CLOSED, why, NOW).state is BreakerState.OPEN
+    assert breakers.trip_suspicion(CLOSED, why, NOW).state is BreakerState.OPEN
 
 
 def test_any_reply_ends_a_pause_for_want_of_one() -> None:
     """The primary answers again, whatever it says about this message."""
     breaker = breakers.probe(early(CLOSED, SHORT), NOW + MINUTE)
-    assert breakers.heard(breaker) == CLOSED
+    assert breakers.on_reply(breaker) == CLOSED
     suspect = stop(CLOSED, "a.example")
-    assert breakers.heard(suspect) == suspect
+    assert breakers.on_reply(suspect) == suspect
 
 
 def test_after_an_open_breaker_a_mere_reply_closes_nothing() -> None:
@@ -224,7 +224,7 @@ def test_after_an_open_breaker_a_mere_reply_closes_nothing() -> None:
     assert breaker.state is BreakerState.PAUSED
     assert breaker.until is not None
     breaker = breakers.probe(breaker, breaker.until)
-    assert breakers.heard(breaker) == breaker
+    assert breakers.on_reply(breaker) == breaker
     assert breakers.succeeded(breaker) == CLOSED
 
 
@@ -235,7 +235,7 @@ def test_one_message_again_and_again_is_one() -> None:
     for _ in range(breakers.STOPS_TO_OPEN):
         breaker = breakers.refused(breaker, NOW, again)
     assert (breaker.state, breaker.tried) == (BreakerState.PROBING, 0)
-    assert breakers.leave(breaker, NOW).state is BreakerState.OPEN
+    assert breakers.on_run_end(breaker, NOW).state is BreakerState.OPEN
 
 
 def test_what_was_under_way_when_it_opened_moves_it_no_more() -> None:
@@ -257,10 +257,10 @@ def test_however_many_messages_meet_it_the_canary_is_asked_first() -> None:
 def test_a_brief_stop_with_messages_pauses_when_it_is_confirmed(trigger: str) -> None:
     """421 at MAIL, or 451 for everybody: nothing is judged, and the route rests."""
     why = replace(cause(CLOSING), trigger=trigger)
-    breaker = asked(breakers.suspect(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
+    breaker = asked(breakers.trip_suspicion(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
     for _ in range(breakers.STOPS_TO_PAUSE):
         assert breaker.state is BreakerState.PROBING
-        assert breakers.leave(breaker, NOW) == breaker
+        assert breakers.on_run_end(breaker, NOW) == breaker
         breaker = breakers.refused(breaker, NOW, why)
     assert (breaker.state, breaker.until) == (BreakerState.PAUSED, NOW + MINUTE)
 

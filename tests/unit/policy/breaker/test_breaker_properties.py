@@ -37,8 +37,8 @@ from drainer.policy.recipient.judge import (
     RecipientResult,
     RetryPolicy,
     SettleContext,
-    excuse,
-    judge,
+    classify_attempt,
+    exempt_message_specific,
 )
 from drainer.policy.recipient.settle import settle
 from drainer.policy.recipient.state import CLAIMABLE, State
@@ -97,7 +97,7 @@ class Drain(RuleBasedStateMachine):
         if before.state is BreakerState.OPEN:
             assert after.state is BreakerState.PROBING
             assert self.doing in ("wait", "restart")
-        if before.reopening and after.flows:
+        if before.reopening and after.is_closed:
             assert self.doing == "delivered"
         if after.state is BreakerState.OPEN:
             assert self.doing in ("refused", "canary refused", "early")
@@ -131,11 +131,11 @@ class Drain(RuleBasedStateMachine):
             now=self.now,
             draw=0.5,
             sender_domain=sender,
-            standing=self.scopes,
+            breakers=self.scopes,
             kept=True,
         )
-        judged = excuse(judge(endings, ()), moment)
-        verdicts = {each.judgement.verdict for each in judged}
+        judged = exempt_message_specific(classify_attempt(endings, ()), moment)
+        verdicts = {each.classification.verdict for each in judged}
         self.doing = "delivered" if Verdict.DELIVER in verdicts else "refused"
         for n in numbers:
             self.last[n] = (answer, stage, sender)
@@ -173,15 +173,15 @@ class Drain(RuleBasedStateMachine):
         attempt = [
             Refusal(
                 sender_domain=sender,
-                recipient=each.ending.claimed.recipient.forward_path,
-                recipient_domain=each.ending.claimed.domain,
-                stage=each.ending.stage,
-                judgement=each.judgement,
-                answer=each.ending.answer,
-                again=each.ending.claimed.refusal == Verdict.STOP.value,
+                recipient=each.result.claimed.recipient.forward_path,
+                recipient_domain=each.result.claimed.domain,
+                stage=each.result.stage,
+                classification=each.classification,
+                answer=each.result.answer,
+                again=each.result.claimed.refusal == Verdict.STOP.value,
             )
             for each in judged
-            if each.judgement.rule != CONTRADICTED
+            if each.classification.rule != CONTRADICTED
         ]
         self.scopes.observe(attempt, f"x@{sender}", self.now)
 
@@ -192,10 +192,10 @@ class Drain(RuleBasedStateMachine):
         for found in settle(judged, moment, POLICY):
             claimed = found.claimed
             if found.state is State.QUARANTINED:
-                assert self.scopes.barrier(claimed.domain) is None
+                assert self.scopes.blocking_breaker(claimed.domain) is None
                 assert claimed.refused is not None
                 assert claimed.refused + SCHEDULE.confirm_after <= self.now
-                assert found.judgement.verdict is Verdict.BOUNCE
+                assert found.classification.verdict is Verdict.BOUNCE
             if found.state in (*CLAIMABLE, State.BOUNCE_PENDING):
                 self.left[claimed.n] = ClaimedRecipient(
                     n=claimed.n,
@@ -215,8 +215,8 @@ class Drain(RuleBasedStateMachine):
     def connect(self, text: str) -> None:
         """Let a session be refused before MAIL."""
         self.doing = "early"
-        judgement = classify(parse_reply(text.encode()), Stage.BANNER)
-        cause = Cause(trigger="early", judgement=judgement, reply=text)
+        classification = classify(parse_reply(text.encode()), Stage.BANNER)
+        cause = Cause(trigger="early", classification=classification, reply=text)
         self.scopes.apply(
             ROUTE, lambda breaker: breakers.refused_early(breaker, cause, self.now)
         )
@@ -280,7 +280,7 @@ def an_end(text: str, n: int, sender: str) -> Refusal:
         recipient=f"u{n}@{domain}",
         recipient_domain=domain,
         stage=Stage.DOT,
-        judgement=classify(reply, Stage.DOT),
+        classification=classify(reply, Stage.DOT),
         answer=reply,
     )
 
@@ -325,17 +325,17 @@ def test_one_message_opens_no_breaker_while_the_canary_is_welcome(
         if met:
             some = [_again(each) for each in some]
         scopes.observe(some, "x@evil.example", NOW)
-        if some[0].judgement.verdict is Verdict.HOLD:
+        if some[0].classification.verdict is Verdict.HOLD:
             break  # it is not tried again
         met = met or _is_stop(some[0])
         answer_canaries(scopes, CanaryOutcome.ACCEPTED, NOW)
         for breaker in scopes.all():
             scopes.apply(breaker.scope, lambda g: breakers.probe(g, NOW + max(PAUSES)))
-            scopes.apply(breaker.scope, breakers.heard)
+            scopes.apply(breaker.scope, breakers.on_reply)
 
 
 def _is_stop(seen: Refusal) -> bool:
-    return seen.judgement.verdict is Verdict.STOP and not seen.judgement.short
+    return seen.classification.verdict is Verdict.STOP and not seen.classification.short
 
 
 def _again(seen: Refusal) -> Refusal:

@@ -131,7 +131,7 @@ def test_a_loss_has_a_fingerprint_too() -> None:
         recipient="u@example.org",
         recipient_domain="example.org",
         stage=Stage.BODY,
-        judgement=classify(lost, Stage.BODY),
+        classification=classify(lost, Stage.BODY),
         answer=lost,
     )
     assert one.fingerprint == "body closed"
@@ -292,7 +292,7 @@ def test_another_refusal_is_not_muted_with_it() -> None:
 def test_a_storm_is_about_the_primary_itself(text: str, *, storm: bool) -> None:
     """Greylisting and full mailboxes are no storm."""
     one = nth(1, text)
-    assert is_storm(one.judgement, one.answer) is storm
+    assert is_storm(one.classification, one.answer) is storm
 
 
 def test_too_many_recipients_and_losses_are_no_storm() -> None:

@@ -15,7 +15,7 @@ from drainer.policy.breaker.breaker import (
     Cause,
     CircuitBreaker,
     Phase,
-    leave,
+    on_run_end,
     probe,
 )
 from drainer.policy.breaker.detector import SLOW_RUN, SLOW_SECONDS, STORM, Refusal
@@ -62,7 +62,9 @@ def deliver(breakers: BreakerRegistry, to: str, sender: str = "amy@s.example") -
 
 def standing(breakers: BreakerRegistry) -> dict[str, str]:
     """Return the breakers that mail does not flow through."""
-    found = {breaker.scope: breaker for breaker in breakers.all() if not breaker.flows}
+    found = {
+        breaker.scope: breaker for breaker in breakers.all() if not breaker.is_closed
+    }
     return {scope: breaker.state.value for scope, breaker in found.items()}
 
 
@@ -83,8 +85,8 @@ def test_refusals_in_one_domain_are_that_domains() -> None:
     for _ in range(3):
         refuse(breakers, ORG)
     assert standing(breakers) == {ORG: "probing"}
-    assert breakers.barrier(ORG) == breakers.breaker(ORG)
-    assert breakers.barrier(NET) is None
+    assert breakers.blocking_breaker(ORG) == breakers.breaker(ORG)
+    assert breakers.blocking_breaker(NET) is None
 
 
 def test_refusals_in_two_domains_are_the_routes() -> None:
@@ -93,7 +95,7 @@ def test_refusals_in_two_domains_are_the_routes() -> None:
     for domain in (ORG, NET, NET):
         refuse(breakers, domain)
     assert standing(breakers) == {ROUTE: "probing"}
-    assert breakers.barrier(COM) == breakers.route
+    assert breakers.blocking_breaker(COM) == breakers.route
 
 
 def test_relay_denied_is_the_domains_and_a_second_domains_the_routes() -> None:
@@ -138,7 +140,7 @@ def test_who_has_no_domain_is_the_routes() -> None:
     other = scopes()
     other.observe([seen("550 5.2.1 closed", "postmaster")], "", NOW)
     assert standing(other) == {}
-    assert not other.proven("", "x.example", NOW)
+    assert not other.accepted_since("", "x.example", NOW)
 
 
 # ---- one message is one, however many recipients it has
@@ -219,7 +221,7 @@ def test_while_nothing_is_delivered_canaries_are_not_believed_for_long(
     asked = 0
     while standing(breakers) != {ROUTE: "open"}:
         refuse(breakers, ORG, LISTED)
-        if breakers.route.phase is Phase.CANARY and not breakers.route.flows:
+        if breakers.route.phase is Phase.CANARY and not breakers.route.is_closed:
             asked += 1
             breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
     assert asked == most + 1
@@ -267,7 +269,7 @@ def test_a_queue_of_one_message_is_answered_all_the_same() -> None:
     for _ in range(3):
         breakers.observe([again], "x@one.example", NOW)
         assert standing(breakers) == {ROUTE: "probing"}
-    breakers.apply(ROUTE, lambda breaker: leave(breaker, NOW))
+    breakers.apply(ROUTE, lambda breaker: on_run_end(breaker, NOW))
     assert standing(breakers) == {ROUTE: "open"}
 
 
@@ -304,7 +306,7 @@ def test_the_operators_address_refused_as_unknown_opens_its_domain() -> None:
     breakers.observe([seen(UNKNOWN, f"boss@{ORG}")], "", NOW)
     assert standing(breakers) == {ORG: "open"}
     assert breakers.breaker(ORG).cause is not None
-    assert breakers.barrier(NET) is None
+    assert breakers.blocking_breaker(NET) is None
 
 
 def test_another_refusal_of_the_operators_address_is_no_contradiction() -> None:
@@ -360,7 +362,7 @@ def test_one_healed_domain_waits_for_no_other() -> None:
         ORG, lambda breaker: CircuitBreaker(pauses=breaker.pauses, scope=breaker.scope)
     )
     assert standing(breakers) == {NET: "open"}
-    assert breakers.barrier(ORG) is None
+    assert breakers.blocking_breaker(ORG) is None
     assert ORG not in breakers.domains
 
 
@@ -414,7 +416,7 @@ def test_a_loss_after_mail_tells_the_breakers_nothing() -> None:
         recipient=f"u@{ORG}",
         recipient_domain=ORG,
         stage=Stage.BODY,
-        judgement=classify(lost, Stage.BODY),
+        classification=classify(lost, Stage.BODY),
         answer=lost,
     )
     for _ in range(30):
@@ -429,14 +431,14 @@ def test_mail_of_others_proves_a_scope() -> None:
     """Of another sender, since then, in the same domain, and nothing in the way."""
     breakers = scopes()
     before = NOW - SECOND
-    assert not breakers.proven(ORG, "evil.example", before)
+    assert not breakers.accepted_since(ORG, "evil.example", before)
     deliver(breakers, f"bob@{ORG}", "amy@evil.example")
-    assert not breakers.proven(ORG, "evil.example", before)
+    assert not breakers.accepted_since(ORG, "evil.example", before)
     deliver(breakers, f"bob@{ORG}", "amy@good.example")
-    assert breakers.proven(ORG, "evil.example", before)
-    assert breakers.proven(ORG, "good.example", before)  # by the other's
-    assert not breakers.proven(ORG, "evil.example", NOW)
-    assert not breakers.proven(NET, "evil.example", before)
+    assert breakers.accepted_since(ORG, "evil.example", before)
+    assert breakers.accepted_since(ORG, "good.example", before)  # by the other's
+    assert not breakers.accepted_since(ORG, "evil.example", NOW)
+    assert not breakers.accepted_since(NET, "evil.example", before)
 
 
 def test_only_the_last_two_senders_are_remembered() -> None:
@@ -444,16 +446,16 @@ def test_only_the_last_two_senders_are_remembered() -> None:
     breakers = scopes()
     for sender in ("a.example", "b.example", "c.example", "c.example"):
         deliver(breakers, f"bob@{ORG}", f"x@{sender}")
-    assert breakers.proven(ORG, "c.example", NOW - SECOND)
-    assert breakers.proven(ORG, "b.example", NOW - SECOND)
+    assert breakers.accepted_since(ORG, "c.example", NOW - SECOND)
+    assert breakers.accepted_since(ORG, "b.example", NOW - SECOND)
 
 
 def test_the_canarys_recipient_proves_a_scope_too() -> None:
     """Where all mail is from one sender."""
     breakers = scopes()
-    breakers.welcome(ORG, NOW)
-    assert breakers.proven(ORG, "any.example", NOW - SECOND)
-    assert not breakers.proven(ORG, "any.example", NOW)
+    breakers.on_accepted(ORG, NOW)
+    assert breakers.accepted_since(ORG, "any.example", NOW - SECOND)
+    assert not breakers.accepted_since(ORG, "any.example", NOW)
 
 
 def test_what_an_earlier_run_delivered_proves_a_scope_too() -> None:
@@ -462,10 +464,10 @@ def test_what_an_earlier_run_delivered_proves_a_scope_too() -> None:
     breakers.recall(ORG, "evil.example", NOW)
     breakers.recall(ORG, "good.example", NOW)
     breakers.canary(ORG, CanaryOutcome.UNCLEAR, "450 later", NOW)
-    assert breakers.proven(ORG, "evil.example", NOW - SECOND)
-    assert not breakers.proven(NET, "evil.example", NOW - SECOND)
+    assert breakers.accepted_since(ORG, "evil.example", NOW - SECOND)
+    assert not breakers.accepted_since(NET, "evil.example", NOW - SECOND)
     breakers.canary(ORG, CanaryOutcome.REFUSED, UNKNOWN, NOW)
-    assert not breakers.proven(ORG, "evil.example", NOW - SECOND)
+    assert not breakers.accepted_since(ORG, "evil.example", NOW - SECOND)
 
 
 @pytest.mark.parametrize("scope", [ROUTE, ORG])
@@ -474,9 +476,9 @@ def test_nothing_is_proven_behind_a_breaker(scope: str) -> None:
     breakers = scopes()
     refuse(breakers, ORG, LISTED if scope == ROUTE else RELAY)
     breakers.recall(ORG, "good.example", NOW)
-    breakers.welcome(ORG, NOW)
+    breakers.on_accepted(ORG, NOW)
     assert standing(breakers) == {scope: "probing"}
-    assert not breakers.proven(ORG, "evil.example", NOW - SECOND)
+    assert not breakers.accepted_since(ORG, "evil.example", NOW - SECOND)
 
 
 # ---- what it remembers
@@ -500,8 +502,8 @@ def test_every_move_is_told_and_nothing_else() -> None:
 def test_a_breaker_is_taken_over_without_a_move() -> None:
     """It was told by the run that moved it."""
     breakers, moves = with_moves(KnownGoodRecipients())
-    judgement = seen(RELAY, f"u@{ORG}").judgement
-    cause = Cause(trigger="stop", judgement=judgement, reply=RELAY)
+    classification = seen(RELAY, f"u@{ORG}").classification
+    cause = Cause(trigger="stop", classification=classification, reply=RELAY)
     breaker = CircuitBreaker(
         pauses=PAUSES, scope=ORG, state=BreakerState.OPEN, cause=cause
     )
@@ -517,9 +519,9 @@ def test_strangers_domains_cost_no_memory_without_end() -> None:
     """A spool may name millions."""
     breakers = scopes()
     for n in range(MAX_DOMAINS + 10):
-        breakers.welcome(f"d{n}.example", NOW)
-    assert not breakers.proven("d0.example", "x.example", NOW - SECOND)
-    assert breakers.proven("d20.example", "x.example", NOW - SECOND)
+        breakers.on_accepted(f"d{n}.example", NOW)
+    assert not breakers.accepted_since("d0.example", "x.example", NOW - SECOND)
+    assert breakers.accepted_since("d20.example", "x.example", NOW - SECOND)
 
 
 def test_what_a_canary_cannot_see_is_asked_by_messages() -> None:
@@ -539,7 +541,7 @@ def test_an_answer_about_a_breaker_that_flows_moves_nothing(
     breakers, moves = with_moves(KnownGoodRecipients())
     breakers.canary(ORG, outcome, "x", NOW)
     assert moves == []
-    proven = breakers.proven(ORG, "x.example", NOW - SECOND)
+    proven = breakers.accepted_since(ORG, "x.example", NOW - SECOND)
     assert proven is (outcome is CanaryOutcome.ACCEPTED)
 
 

@@ -83,8 +83,10 @@ def test_a_failed_handshake_has_a_hint_for_its_cause(detail: str, words: str) ->
     """The check says it at once; a drain that was stopped says it at its end."""
     lost = Lost(reason="tls", detail=detail)
     assert words in hint(Stage.STARTTLS, lost)
-    judgement = classify(lost, Stage.STARTTLS)
-    found = remedy(Cause(trigger="early", judgement=judgement, reply=str(lost)))
+    classification = classify(lost, Stage.STARTTLS)
+    found = remedy(
+        Cause(trigger="early", classification=classification, reply=str(lost))
+    )
     assert words in found or "alert" in detail
 
 
@@ -157,12 +159,12 @@ REMEDIES = {
 
 def cause(text: str, stage: Stage, trigger: str = "stop") -> Cause:
     """Return why a breaker opened."""
-    judgement = classify(parse_reply(text.encode()), stage)
+    classification = classify(parse_reply(text.encode()), stage)
     return Cause(
         trigger=trigger,
-        judgement=judgement,
+        classification=classification,
         reply=text,
-        content=is_content(judgement.rule),
+        content=is_content(classification.rule),
     )
 
 
@@ -197,8 +199,8 @@ def test_before_mail_the_stage_tells_the_remedy(
 @pytest.mark.parametrize("stage", [s for s in Stage if s.before_mail])
 def test_a_session_that_was_lost_has_a_remedy(stage: Stage) -> None:
     """A firewall, or TLS and logins."""
-    judgement = classify(Lost(reason="closed"), stage)
-    found = remedy(Cause(trigger="early", judgement=judgement, reply="x"))
+    classification = classify(Lost(reason="closed"), stage)
+    found = remedy(Cause(trigger="early", classification=classification, reply="x"))
     assert (LOGIN if stage in (Stage.STARTTLS, Stage.AUTH) else SILENT) in found
 
 
@@ -232,7 +234,7 @@ def test_every_rule_that_refuses_us_has_a_remedy_of_its_own() -> None:
         in remedy(
             Cause(
                 trigger="stop",
-                judgement=Classification(
+                classification=Classification(
                     verdict=Verdict.STOP, scope=Scope.ROUTE, rule=rule, reason="x"
                 ),
                 reply="x",

@@ -29,16 +29,16 @@ CELLS: dict[str, tuple[Verdict, Scope | None, bool]] = {
 }
 
 
-def check(judgement: Classification, cell: str) -> None:
+def check(classification: Classification, cell: str) -> None:
     """Compare a judgement with a cell."""
     verdict, scope, short = CELLS[cell]
-    assert judgement.verdict is verdict, judgement
-    assert judgement.short is short, judgement
+    assert classification.verdict is verdict, classification
+    assert classification.short is short, classification
     if scope is not None:
-        assert judgement.scope is scope, judgement
-    assert judgement.rule
-    assert judgement.reason
-    assert judgement.counts is (verdict is not Verdict.STOP)
+        assert classification.scope is scope, classification
+    assert classification.rule
+    assert classification.reason
+    assert classification.counts is (verdict is not Verdict.STOP)
 
 
 def said(text: str) -> Reply:
@@ -207,9 +207,9 @@ BASIC_CELLS = [
 @pytest.mark.parametrize(("code", "stage", "cell"), BASIC_CELLS)
 def test_basic_codes(code: str, stage: str, cell: str) -> None:
     """When no enhanced code says more, the basic one decides, by stage."""
-    judgement = classify(said(f"{code} some words"), Stage(stage))
-    check(judgement, cell)
-    assert judgement.rule == f"basic-{code}"
+    classification = classify(said(f"{code} some words"), Stage(stage))
+    check(classification, cell)
+    assert classification.rule == f"basic-{code}"
 
 
 @pytest.mark.parametrize("generic", ["0.0", "1.0", "7.0", "7.1"])
@@ -370,8 +370,8 @@ def test_a_class_that_disagrees_is_not_honoured(text: str, cell: str) -> None:
     del cell
     code, enhanced = text.split()
     other = "4" if code[0] == "5" else "5"
-    judgement = classify(said(f"{code} {other}{enhanced[1:]} x"), Stage.RCPT)
-    check(judgement, "R" if code[0] == "4" else "B")
+    classification = classify(said(f"{code} {other}{enhanced[1:]} x"), Stage.RCPT)
+    check(classification, "R" if code[0] == "4" else "B")
 
 
 # ---- too many recipients
@@ -386,18 +386,18 @@ TOO_MANY = (
 @pytest.mark.parametrize("text", TOO_MANY)
 def test_too_many_recipients_after_an_acceptance_is_no_failure(text: str) -> None:
     """RFC 5321 4.5.3.1.10: sent in another transaction, and no attempt is spent."""
-    judgement = classify(said(text), Stage.RCPT, accepted=1)
-    assert judgement.verdict is Verdict.RETRY
-    assert judgement.counts is False
-    assert judgement.rule == "rcpt-too-many"
+    classification = classify(said(text), Stage.RCPT, accepted=1)
+    assert classification.verdict is Verdict.RETRY
+    assert classification.counts is False
+    assert classification.rule == "rcpt-too-many"
 
 
 @pytest.mark.parametrize("text", TOO_MANY)
 def test_too_many_recipients_at_the_first_one_is_an_ordinary_refusal(text: str) -> None:
     """Nobody was accepted, so that it cannot be a limit."""
-    judgement = classify(said(text), Stage.RCPT, accepted=0)
-    assert judgement.rule != "rcpt-too-many"
-    assert judgement.counts is True
+    classification = classify(said(text), Stage.RCPT, accepted=0)
+    assert classification.rule != "rcpt-too-many"
+    assert classification.counts is True
 
 
 @pytest.mark.parametrize(
@@ -406,15 +406,15 @@ def test_too_many_recipients_at_the_first_one_is_an_ordinary_refusal(text: str) 
 )
 def test_quota_and_size_are_never_too_many_recipients(text: str) -> None:
     """Whoever was accepted before."""
-    judgement = classify(said(text), Stage.RCPT, accepted=5)
-    assert judgement.rule != "rcpt-too-many"
+    classification = classify(said(text), Stage.RCPT, accepted=5)
+    assert classification.rule != "rcpt-too-many"
 
 
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.DATA, Stage.DOT])
 def test_too_many_recipients_is_said_at_rcpt_alone(stage: Stage) -> None:
     """Elsewhere 452 means storage."""
-    judgement = classify(said("452 x"), stage, accepted=5)
-    assert judgement.rule == "basic-452"
+    classification = classify(said("452 x"), stage, accepted=5)
+    assert classification.rule == "basic-452"
 
 
 # ---- mixed, malformed, our own
@@ -433,24 +433,24 @@ def test_too_many_recipients_is_said_at_rcpt_alone(stage: Stage) -> None:
 )
 def test_lines_that_disagree_are_never_permanent(text: str, stage: Stage) -> None:
     """A person looks at it."""
-    judgement = classify(said(text), stage)
-    assert judgement.verdict is Verdict.HOLD
+    classification = classify(said(text), stage)
+    assert classification.verdict is Verdict.HOLD
 
 
 @pytest.mark.parametrize("stage", list(Stage))
 def test_what_is_no_reply_is_never_permanent(stage: Stage) -> None:
     """Haraka bounces on a line that it cannot parse."""
-    judgement = classify(Lost(reason="protocol", detail="garbage"), stage)
-    assert judgement.verdict in (Verdict.STOP, Verdict.RETRY, Verdict.UNKNOWN)
+    classification = classify(Lost(reason="protocol", detail="garbage"), stage)
+    assert classification.verdict in (Verdict.STOP, Verdict.RETRY, Verdict.UNKNOWN)
 
 
 @pytest.mark.parametrize("code", PROBLEMS)
 def test_our_own_refusal_holds_the_message(code: str) -> None:
     """Nothing that we refuse to send is ever bounced for it."""
-    judgement = classify(Problem(code=code, detail="x"), Stage.MAIL)
-    check(judgement, "H")
-    assert judgement.rule == f"local-{code}"
-    assert judgement.scope is Scope.MESSAGE
+    classification = classify(Problem(code=code, detail="x"), Stage.MAIL)
+    check(classification, "H")
+    assert classification.rule == f"local-{code}"
+    assert classification.scope is Scope.MESSAGE
 
 
 DETAILS = st.one_of(
@@ -465,16 +465,16 @@ def test_the_first_digit_bounds_the_verdict(
 ) -> None:
     """2xx and 3xx never refuse, 4xx never bounces, 5xx never delivers; no other exists."""  # noqa: E501
     text = f"{code} {code // 100}{detail}x" if detail else f"{code} x"
-    judgement = classify(said(text), stage, accepted=accepted)
+    classification = classify(said(text), stage, accepted=accepted)
     legal = {
         2: {Verdict.DELIVER, Verdict.RETRY, Verdict.STOP},
         3: {Verdict.DELIVER, Verdict.RETRY, Verdict.STOP},
         4: {Verdict.RETRY, Verdict.RETRY_LONG, Verdict.HOLD, Verdict.STOP},
         5: set(Verdict) - {Verdict.DELIVER, Verdict.UNKNOWN},
     }
-    assert judgement.verdict in legal[code // 100]
+    assert classification.verdict in legal[code // 100]
     if stage.before_mail and code >= 400:
-        assert judgement.verdict is Verdict.STOP
+        assert classification.verdict is Verdict.STOP
 
 
 @pytest.mark.parametrize(
@@ -483,8 +483,8 @@ def test_the_first_digit_bounds_the_verdict(
 )
 def test_a_loss_never_bounces_and_never_delivers(stage: Stage, reason: str) -> None:
     """No reply is no verdict."""
-    judgement = classify(Lost(reason=reason), stage)
-    assert judgement.verdict in (Verdict.STOP, Verdict.RETRY, Verdict.UNKNOWN)
+    classification = classify(Lost(reason=reason), stage)
+    assert classification.verdict in (Verdict.STOP, Verdict.RETRY, Verdict.UNKNOWN)
 
 
 @pytest.mark.parametrize(

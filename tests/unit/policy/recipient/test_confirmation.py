@@ -24,7 +24,7 @@ from tests.support.scenarios.settlements import (
     NOW,
     PAUSES,
     SCHEDULE,
-    ending,
+    result,
     scopes,
     settled,
 )
@@ -41,7 +41,7 @@ LATER = NOW + CONFIRM_AFTER
 def well(since: datetime = NOW + SECOND) -> BreakerRegistry:
     """Return breakers of a primary that took somebody else's mail at that time."""
     found = scopes()
-    found.welcome(ORG, since)
+    found.on_accepted(ORG, since)
     return found
 
 
@@ -63,8 +63,8 @@ def again(
     text: str = UNKNOWN, claimed: ClaimedRecipient = REFUSED, **circumstances: Any
 ) -> Settlement:
     """Settle the confirming attempt, by default with all that it needs."""
-    usual: dict[str, Any] = {"now": LATER, "standing": well(), "kept": True}
-    one = ending(text, claimed=claimed)
+    usual: dict[str, Any] = {"now": LATER, "breakers": well(), "kept": True}
+    one = result(text, claimed=claimed)
     (found,) = settled([one], **(usual | circumstances))
     return found
 
@@ -82,11 +82,11 @@ NEEDS: dict[str, dict[str, Any]] = {
     "a time of the first": {"claimed": replace(REFUSED, refused=None)},
     "the confirmation delay": {"now": LATER - SECOND},
     "a copy": {"kept": False},
-    "no brake": {"standing": braked()},
-    "others": {"standing": scopes()},
-    "others since then": {"standing": well(NOW)},
-    "a route that flows": {"standing": gated(BreakerState.PAUSED, ROUTE)},
-    "a domain that flows": {"standing": gated(BreakerState.PAUSED, ORG)},
+    "no brake": {"breakers": braked()},
+    "others": {"breakers": scopes()},
+    "others since then": {"breakers": well(NOW)},
+    "a route that flows": {"breakers": gated(BreakerState.PAUSED, ROUTE)},
+    "a domain that flows": {"breakers": gated(BreakerState.PAUSED, ORG)},
 }
 
 
@@ -103,11 +103,11 @@ def test_without_one_of_its_needs_it_rests_again(missing: dict[str, Any]) -> Non
 def test_a_suspicion_costs_a_refusal_no_second_delay(scope: str) -> None:
     """It is ripe at once, for the next drain; what has not rested yet rests."""
     probing = gated(BreakerState.PROBING, scope)
-    found = again(standing=probing)
+    found = again(breakers=probing)
     assert (found.state, found.due) == (State.BOUNCE_PENDING, LATER)
-    soon = again(standing=probing, now=LATER - SECOND)
+    soon = again(breakers=probing, now=LATER - SECOND)
     assert soon.due == LATER - SECOND + CONFIRM_AFTER
-    other = again("550 5.2.1 Disabled", standing=probing)
+    other = again("550 5.2.1 Disabled", breakers=probing)
     assert other.due == LATER + CONFIRM_AFTER
 
 
@@ -132,13 +132,13 @@ def test_a_refusal_of_us_takes_its_place() -> None:
     found = again("530 5.7.0 log in")
     assert (found.refusal, found.refused) == ("stop", LATER)
     twice = replace(REFUSED, refusal="stop")
-    assert again("530 5.7.0 log in", twice, standing=scopes()).refused == NOW
+    assert again("530 5.7.0 log in", twice, breakers=scopes()).refused == NOW
 
 
 @pytest.mark.parametrize("scope", [ROUTE, ORG])
 def test_a_refusal_that_everybody_meets_is_nobodys(scope: str) -> None:
     """Once the breaker is open, this message has met nothing of its own."""
-    found = again("530 5.7.0 log in", standing=gated(BreakerState.OPEN, scope))
+    found = again("530 5.7.0 log in", breakers=gated(BreakerState.OPEN, scope))
     assert (found.refusal, found.refused) == ("", None)
 
 
@@ -151,7 +151,7 @@ def test_a_brief_stop_while_mail_flows_is_this_messages() -> None:
 
 def test_a_delivery_ends_it_all() -> None:
     """The recipient had been refused by mistake."""
-    one = ending("250 ok", Stage.DOT, claimed=REFUSED)
+    one = result("250 ok", Stage.DOT, claimed=REFUSED)
     (found,) = settled([one], now=LATER)
     assert (found.state, found.refusal, found.attempts) == (State.DELIVERED, "", 2)
 
@@ -200,8 +200,8 @@ def test_nothing_is_final_behind_a_breaker(
     """Whatever was said before, and however long ago."""
     claimed = replace(REFUSED, refusal=refusal, refused=NOW if refusal else None)
     now = NOW + timedelta(seconds=late)
-    one = ending(text, stage, claimed=claimed)
-    (found,) = settled([one], now=now, standing=breakers, kept=True)
+    one = result(text, stage, claimed=claimed)
+    (found,) = settled([one], now=now, breakers=breakers, kept=True)
     assert found.state in (State.DEFERRED, State.BOUNCE_PENDING, State.HELD)
 
 
@@ -214,7 +214,7 @@ def test_nothing_is_final_behind_a_breaker(
         (BounceAnswer.LATER, State.BOUNCE_PENDING),
     ],
 )
-def test_the_bounce_breaker_decides_who_is_told(
+def test_the_bounce_rules_decide_who_is_notified(
     answer: BounceAnswer, state: State
 ) -> None:
     """It is asked only about what is confirmed, and what it says is kept."""
@@ -222,7 +222,7 @@ def test_the_bounce_breaker_decides_who_is_told(
     asked: list[str] = []
 
     def permit(each: ClassifiedResult) -> BouncePermit:
-        asked.append(each.judgement.rule)
+        asked.append(each.classification.rule)
         return BouncePermit(decision=decision)
 
     assert again(kept=False, permit=permit).permit is None

@@ -28,7 +28,7 @@ from tests.support.scenarios.settlements import (
     NOW,
     PAUSES,
     SCHEDULE,
-    ending,
+    result,
     scopes,
     settled,
 )
@@ -52,7 +52,7 @@ def alone(
     **circumstances: Any,
 ) -> Settlement:
     """Settle one recipient."""
-    (found,) = settled([ending(answer, stage, claimed=claimed)], **circumstances)
+    (found,) = settled([result(answer, stage, claimed=claimed)], **circumstances)
     return found
 
 
@@ -71,7 +71,7 @@ def behind(
 def test_what_may_have_arrived_before_is_held_rather_than_refused() -> None:
     """The refusal may mean just that: "duplicate"."""
     found = alone("554 5.6.0 duplicate", Stage.DOT, claim(doubts=1))
-    assert (found.state, found.judgement.rule) == (State.HELD, "refused-in-doubt")
+    assert (found.state, found.classification.rule) == (State.HELD, "refused-in-doubt")
     assert alone("554 5.6.0 duplicate", Stage.DOT).state is State.BOUNCE_PENDING
 
 
@@ -99,7 +99,7 @@ def test_a_session_that_ends_right_after_the_content_is_a_drop(
     first = alone(answer, stage)
     assert first.drops == drops
     third = alone(answer, stage, claim(drops=MAX_DROPS - 1))
-    assert (third.judgement.rule == "poison") is bool(drops)
+    assert (third.classification.rule == "poison") is bool(drops)
     assert (third.state is State.HELD) is bool(drops)
     assert MAX_DROPS == 3
 
@@ -111,7 +111,7 @@ def refused_at_dot(count: int, text: str = "554 5.7.1 no", **facts: Any) -> list
     """Return the endings of a message whose recipients share a refusal."""
     those = [Recipient(forward_path=f"u{n}@{ORG}") for n in range(count)]
     return [
-        ending(text, Stage.DOT, claimed=ClaimedRecipient(n=n, recipient=to, **facts))
+        result(text, Stage.DOT, claimed=ClaimedRecipient(n=n, recipient=to, **facts))
         for n, to in enumerate(those)
     ]
 
@@ -119,7 +119,7 @@ def refused_at_dot(count: int, text: str = "554 5.7.1 no", **facts: Any) -> list
 def test_who_is_refused_together_is_tried_alone_at_once() -> None:
     """One's filter may have refused for all; it costs no attempt."""
     found = settled(refused_at_dot(3))
-    assert {each.judgement.rule for each in found} == {"dot-shared"}
+    assert {each.classification.rule for each in found} == {"dot-shared"}
     assert {each.state for each in found} == {State.DEFERRED}
     assert all(each.solo and each.due == NOW and not each.attempts for each in found)
     assert {each.refusal for each in found} == {""}
@@ -142,7 +142,7 @@ def test_only_twenty_are_tried_alone() -> None:
 
 def test_one_that_was_refused_at_rcpt_has_no_share_in_the_dot() -> None:
     """It alone was accepted, so that the refusal is its own."""
-    own = ending("550 5.1.1 no", claimed=ClaimedRecipient(n=0, recipient=BOB))
+    own = result("550 5.1.1 no", claimed=ClaimedRecipient(n=0, recipient=BOB))
     found = settled([own, *refused_at_dot(1)])
     assert [each.solo for each in found] == [False, False]
     assert {each.state for each in found} == {State.BOUNCE_PENDING}
@@ -172,18 +172,18 @@ def test_what_has_waited_its_time_is_refused(
 ) -> None:
     """The delays count while the primary answers us, not the days of an outage."""
     found = alone(text, claimed=claim(spent=spent))
-    assert (found.judgement.rule == "lifetime-spent") is expired
+    assert (found.classification.rule == "lifetime-spent") is expired
     state = State.BOUNCE_PENDING if expired else State.DEFERRED
     assert found.state is state
     if expired:
-        assert found.judgement.reason.startswith("4.4.7 ")
+        assert found.classification.reason.startswith("4.4.7 ")
         assert found.refusal == "lifetime-spent"
 
 
 def test_too_many_recipients_never_expires() -> None:
     """It is our own transaction that was too large."""
-    one = ending("452 x", accepted=1, claimed=claim(spent=10 * SCHEDULE.lifetime))
-    assert settled([one])[0].judgement.rule == "rcpt-too-many"
+    one = result("452 x", accepted=1, claimed=claim(spent=10 * SCHEDULE.lifetime))
+    assert settled([one])[0].classification.rule == "rcpt-too-many"
 
 
 def test_what_expired_and_is_busy_still_is_confirmed() -> None:
@@ -192,8 +192,8 @@ def test_what_expired_and_is_busy_still_is_confirmed() -> None:
         spent=SCHEDULE.lifetime, refusal="lifetime-spent", refused=NOW - HOUR
     )
     breakers = scopes()
-    breakers.welcome(ORG, NOW)
-    found = alone("450 4.2.1 again", claimed=claimed, standing=breakers, kept=True)
+    breakers.on_accepted(ORG, NOW)
+    found = alone("450 4.2.1 again", claimed=claimed, breakers=breakers, kept=True)
     assert found.state is State.QUARANTINED
 
 
@@ -210,9 +210,9 @@ def test_while_everybody_is_refused_nobody_is_judged(
     """It waits for that breaker, and has met no refusal."""
     before = claim(refusal="enhanced-5.1.1", refused=NOW - HOUR)
     breakers = behind(BreakerState.OPEN, scope)
-    found = alone("550 5.1.1 no", claimed=before, standing=breakers, kept=True)
-    assert (found.state, found.judgement.rule) == (State.DEFERRED, "breaker-open")
-    assert (found.waits, found.judgement.scope) == (waits, said)
+    found = alone("550 5.1.1 no", claimed=before, breakers=breakers, kept=True)
+    assert (found.state, found.classification.rule) == (State.DEFERRED, "breaker-open")
+    assert (found.waits, found.classification.scope) == (waits, said)
     assert found.due == NOW + FAR
     assert (found.refusal, found.refused, found.attempts) == ("", None, 0)
 
@@ -222,14 +222,14 @@ def test_a_breaker_that_is_only_suspected_holds_no_judgement_back(
     state: BreakerState,
 ) -> None:
     """It waits for confirmation; should the breaker open, that is taken back."""
-    found = alone("550 5.1.1 no", standing=behind(state))
+    found = alone("550 5.1.1 no", breakers=behind(state))
     assert (found.state, found.refusal) == (State.BOUNCE_PENDING, "enhanced-5.1.1")
 
 
 def test_a_message_that_was_not_tried_waits_for_its_breaker() -> None:
     """The primary was not asked about it."""
     problem = Problem(code=BEHIND_BREAKER, detail=LISTED)
-    found = alone(problem, standing=behind(BreakerState.OPEN, ORG))
+    found = alone(problem, breakers=behind(BreakerState.OPEN, ORG))
     assert (found.state, found.waits, found.attempts) == (State.DEFERRED, ORG, 0)
     assert found.reply == LISTED
 
@@ -242,7 +242,7 @@ def test_what_meets_a_breaker_that_probes_waits_for_it(
 ) -> None:
     """Until it may probe, or for the first delay."""
     breakers = behind(BreakerState.PAUSED, ORG, until)
-    found = alone("530 5.7.0 log in", standing=breakers)
+    found = alone("530 5.7.0 log in", breakers=breakers)
     assert (found.waits, found.due) == (ORG, due)
 
 
@@ -257,16 +257,16 @@ def stopped_before(since: datetime = NOW) -> ClaimedRecipient:
 def welcoming(at: datetime) -> BreakerRegistry:
     """Return breakers that know of an accepted canary."""
     found = scopes()
-    found.welcome(ROUTE, at)
-    found.welcome(ORG, at)
+    found.on_accepted(ROUTE, at)
+    found.on_accepted(ORG, at)
     return found
 
 
 def test_the_one_that_is_refused_as_if_it_were_us_is_held() -> None:
     """Others were welcome since; the spammer's words stop nothing."""
     breakers = welcoming(NOW + SECOND)
-    found = alone(LISTED, claimed=stopped_before(), standing=breakers, now=LATER)
-    assert (found.state, found.judgement.rule) == (State.HELD, CONTRADICTED)
+    found = alone(LISTED, claimed=stopped_before(), breakers=breakers, now=LATER)
+    assert (found.state, found.classification.rule) == (State.HELD, CONTRADICTED)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_it_is_not_held_before_others_were_welcome(
     claimed: ClaimedRecipient, welcome: datetime
 ) -> None:
     """Until then it may well be us."""
-    found = alone(LISTED, claimed=claimed, standing=welcoming(welcome), now=LATER)
+    found = alone(LISTED, claimed=claimed, breakers=welcoming(welcome), now=LATER)
     assert found.state is State.DEFERRED
     assert found.refusal == "stop"
 
@@ -290,9 +290,9 @@ def test_it_is_not_held_before_others_were_welcome(
 def test_a_brief_stop_holds_nothing() -> None:
     """421 may come at any moment (RFC 5321 3.8); it is an attempt like others."""
     breakers = welcoming(NOW + SECOND)
-    found = alone("421 bye", claimed=stopped_before(), standing=breakers, now=LATER)
+    found = alone("421 bye", claimed=stopped_before(), breakers=breakers, now=LATER)
     assert found.state is State.DEFERRED
-    assert (found.judgement.verdict, found.attempts) == (Verdict.RETRY, 1)
+    assert (found.classification.verdict, found.attempts) == (Verdict.RETRY, 1)
 
 
 @pytest.mark.parametrize("text", ["421 bye", "450 4.7.1 Too many connections"])
@@ -300,8 +300,8 @@ def test_a_brief_stop_that_makes_the_breaker_suspicious_is_no_attempt(
     text: str,
 ) -> None:
     """It may be meant for us, so the message waits for the breaker."""
-    found = alone(text, standing=behind(BreakerState.PROBING, ORG))
-    assert (found.judgement.verdict, found.attempts) == (Verdict.STOP, 0)
+    found = alone(text, breakers=behind(BreakerState.PROBING, ORG))
+    assert (found.classification.verdict, found.attempts) == (Verdict.STOP, 0)
     assert found.waits == ORG
 
 
@@ -309,13 +309,13 @@ def test_a_brief_stop_that_makes_the_breaker_suspicious_is_no_attempt(
 def test_a_canary_contradicts_no_stop_behind_rcpt(stage: Stage) -> None:
     """It sends no content; a delivery speaks for every stage."""
     breakers = welcoming(NOW + SECOND)
-    first = ending(LISTED, stage, claimed=stopped_before())
-    (found,) = settled([first], standing=breakers, now=LATER)
+    first = result(LISTED, stage, claimed=stopped_before())
+    (found,) = settled([first], breakers=breakers, now=LATER)
     assert found.state is State.DEFERRED
     breakers.recall(ORG, "any.example", NOW + SECOND)
-    (found,) = settled([first], standing=breakers, now=LATER)
-    assert (found.state, found.judgement.rule) == (State.HELD, CONTRADICTED)
-    assert "drainer release" in found.judgement.reason
+    (found,) = settled([first], breakers=breakers, now=LATER)
+    assert (found.state, found.classification.rule) == (State.HELD, CONTRADICTED)
+    assert "drainer release" in found.classification.reason
 
 
 def test_a_message_that_is_refused_as_if_it_were_us_comes_back_soon() -> None:
@@ -329,5 +329,5 @@ def test_the_operators_rules_judge_first() -> None:
     """This server says 550 for later."""
     row = {"id": "theirs", "when": ["not today"], "permanent": "retry"}
     policy = RetryPolicy(schedule=SCHEDULE, rules=rules_of([row]))
-    (found,) = settled([ending("550 5.1.1 Not today")], policy)
-    assert (found.state, found.judgement.rule) == (State.DEFERRED, "text-theirs")
+    (found,) = settled([result("550 5.1.1 Not today")], policy)
+    assert (found.state, found.classification.rule) == (State.DEFERRED, "text-theirs")

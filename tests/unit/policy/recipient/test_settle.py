@@ -13,7 +13,7 @@ from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.settle import MAX_DOUBTS, Settlement
 from drainer.policy.recipient.state import CLAIMABLE, FINAL, State
-from tests.support.scenarios.settlements import BOB, NOW, ending, settled
+from tests.support.scenarios.settlements import BOB, NOW, result, settled
 
 
 def ended(
@@ -24,7 +24,7 @@ def ended(
     claimed: ClaimedRecipient | None = None,
 ) -> Settlement:
     """Settle one recipient."""
-    (settlement,) = settled([ending(answer, stage, accepted=accepted, claimed=claimed)])
+    (settlement,) = settled([result(answer, stage, accepted=accepted, claimed=claimed)])
     return settlement
 
 
@@ -88,7 +88,7 @@ def test_who_was_ever_in_doubt_is_never_bounced(
     claimed = ClaimedRecipient(n=0, recipient=BOB, state=State.DEFERRED, doubts=doubts)
     settlement = ended(text, stage, claimed=claimed)
     assert settlement.state is State.HELD
-    assert settlement.judgement.verdict is Verdict.HOLD
+    assert settlement.classification.verdict is Verdict.HOLD
     assert text in settlement.reply
 
 
@@ -101,7 +101,7 @@ def test_a_doubt_that_ends_well_is_delivered() -> None:
 def test_recipients_of_one_message_stay_together() -> None:
     """They share the jitter, so that one transaction serves them again."""
     claims = [ClaimedRecipient(n=n, recipient=BOB) for n in range(5)]
-    those = settled([ending("450 x", claimed=c) for c in claims], draw=0.123)
+    those = settled([result("450 x", claimed=c) for c in claims], draw=0.123)
     assert [s.claimed.n for s in those] == list(range(5))
     assert len({s.due for s in those}) == 1
 
@@ -138,4 +138,4 @@ def test_whatever_happens_a_recipient_has_one_sound_state(
     assert doubts <= settlement.doubts <= doubts + 1
     if settlement.state in FINAL:
         assert settlement.state is State.DELIVERED
-        assert settlement.judgement.verdict is Verdict.DELIVER
+        assert settlement.classification.verdict is Verdict.DELIVER

@@ -233,7 +233,7 @@ def test_a_refusing_primary_is_left_alone_until_its_breaker_may_probe() -> None:
     """The doubling timer of the breaker, not ours."""
     watch, at = begun()
     until = at + timedelta(minutes=32)
-    watch = after(watch, WatchEvent.REFUSED, at=at, until=until, fruitful=False)
+    watch = after(watch, WatchEvent.REFUSED, at=at, until=until, delivered_any=False)
     assert (watch.state, watch.until) == (WatchState.WAITING, until)
     mended = after(watch, WatchEvent.UP, at=at + S.interval)
     assert mended.state is WatchState.PROBING
@@ -245,14 +245,16 @@ def test_drains_that_deliver_nothing_come_ever_less_often() -> None:
     watch, at = begun()
     pauses = []
     for _ in range(7):
-        watch = after(watch, WatchEvent.LEFT, at=at, until=at - SECOND, fruitful=False)
+        watch = after(
+            watch, WatchEvent.LEFT, at=at, until=at - SECOND, delivered_any=False
+        )
         assert watch.until is not None
         pauses.append((watch.until - at).total_seconds())
         at = watch.until
         watch = after(watch, WatchEvent.TIME, WatchEvent.GOOD, at=at)
         assert watch.drains
     assert pauses == [30, 60, 120, 240, 480, 600, 600]
-    watch = after(watch, WatchEvent.LEFT, at=at, until=at, fruitful=True)
+    watch = after(watch, WatchEvent.LEFT, at=at, until=at, delivered_any=True)
     assert watch.until == at + S.interval
 
 
@@ -333,7 +335,9 @@ def lived(
             and watch.todo(at) is not WatchTask.CHECK
         ):
             continue  # nobody has checked
-        happening = Observation(event=event, until=at + 60 * SECOND, fruitful=fruitful)
+        happening = Observation(
+            event=event, until=at + 60 * SECOND, delivered_any=fruitful
+        )
         following = step(watch, happening, at, S)
         if following.state is WatchState.DONE:
             following = step(following, Observation(event=WatchEvent.REST), at, S)

@@ -1,0 +1,68 @@
+"""How a drain ends: in order, whoever finds out that it must."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from drainer.errors import DrainerError, LedgerLost
+from drainer.ledger.records import Decision
+
+MAX_DEFECTS = 3
+
+
+class Closable(Protocol):
+    """A part of a drain that starts nothing more once it is closed."""
+
+    def close(self) -> None:
+        """Start nothing more; called any number of times."""
+
+
+class DrainControl:
+    """Ends one drain in order, and writes its decisions down."""
+
+    def __init__(self, note: Callable[[Decision], object]) -> None:
+        """``note`` hands a decision to the ledger; it may raise LedgerLost."""
+        self._note = note
+        self._parts: list[Closable] = []
+        self._defects = 0
+        #: What ended the drain, unless it ended by itself.
+        self.error: Exception | None = None
+
+    @property
+    def defects(self) -> int:
+        """How many failures of our own have happened."""
+        return self._defects
+
+    def add(self, *parts: Closable) -> None:
+        """Close these parts too when the drain ends."""
+        self._parts += parts
+
+    def close(self) -> None:
+        """End the drain in order: sessions finish their message, nothing new starts."""
+        for part in self._parts:
+            part.close()
+
+    def fail(self, error: Exception) -> None:
+        """End the drain because of an error; the first one is kept."""
+        if self.error is None:
+            self.error = error
+        self.close()
+
+    def count_defect(self, error: Exception) -> None:
+        """Count a failure of our own; the third ends the drain."""
+        self._defects += 1
+        if self._defects >= MAX_DEFECTS:
+            self.fail(error)
+
+    def note(self, decision: Decision) -> None:
+        """Write a decision down."""
+        try:
+            self._note(decision)
+        except LedgerLost as error:
+            self.fail(error)
+
+    async def guard(self, task: Coroutine[Any, Any, None]) -> None:
+        """Run a side task; its failure ends the drain in order, not at once."""
+        try:
+            await task
+        except DrainerError as error:
+            self.fail(error)

@@ -1,0 +1,107 @@
+"""What workers ask before they send a message, and what they report of it.
+
+One declared observer: it passes each event on to the parts of the drain that need it,
+in this order. Nothing here waits.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from drainer.bounce.quarantine.cleanup import QuarantineCleaner
+from drainer.delivery.acknowledger import Acknowledger
+from drainer.delivery.breaker.guard import BreakerGuard
+from drainer.delivery.connection_limit import ConnectionLimit
+from drainer.delivery.control import DrainControl
+from drainer.delivery.loader import Loader
+from drainer.delivery.pacing.controller import RateController
+from drainer.delivery.settings import Progress
+from drainer.mail.reply import Stage
+from drainer.policy.classify.verdict import Verdict
+from drainer.policy.recipient.judge import ClassifiedResult
+from drainer.policy.recipient.settle import Settlement
+from drainer.runtime.process import utcnow
+from drainer.smtp.transaction import Transaction
+
+
+@dataclass(slots=True, kw_only=True)
+class DeliveryEvents:
+    """The observer of all attempts of one drain."""
+
+    control: DrainControl
+    progress: Progress
+    breaker_guard: BreakerGuard
+    rate_controller: RateController
+    connection_limit: ConnectionLimit
+    loader: Loader
+    #: None in a rehearsal, which acknowledges nothing.
+    acknowledger: Acknowledger | None
+    quarantine_cleaner: QuarantineCleaner | None
+
+    # --- asked before a message is sent
+
+    def may_start(self, *, behind_dot: bool = False) -> bool:
+        """Whether this task may start a message, ``behind_dot`` of the one before."""
+        return not self.connection_limit.is_surplus and self.breaker_guard.may_send(
+            behind_dot=behind_dot
+        )
+
+    def blocked_domains(self, transaction: Transaction) -> Mapping[str, str]:
+        """Return the recipient domains that must wait, each with the refusal.
+
+        '' instead of a refusal: it is not yet clear whether the domain is refused.
+        """
+        return self.breaker_guard.blocked_domains(_domains(transaction))
+
+    # --- reported afterwards
+
+    def not_started(self, transaction: Transaction) -> None:
+        """Note that a message that may have been a probe was put back."""
+        self.breaker_guard.not_started(_domains(transaction))
+
+    def replied(
+        self, transaction: Transaction, results: Sequence[ClassifiedResult]
+    ) -> None:
+        """Note an attempt that has its replies and is not settled yet."""
+        now = utcnow()
+        sender = transaction.delivery.message.envelope.reverse_path
+        lasted = timedelta(seconds=time.monotonic() - transaction.started)
+        self.breaker_guard.observe(results, sender, now, lasted=lasted)
+        dot, rcpt = transaction.seconds_for_dot, transaction.seconds_for_rcpt
+        if dot is not None:
+            self.breaker_guard.registry.took(dot, now)
+            self.progress.latency.record("dot", dot)
+        if rcpt is not None:
+            self.progress.latency.record("rcpt", rcpt)
+        self.rate_controller.observe(transaction, results, dot=dot, rcpt=rcpt)
+
+    def settled(
+        self, transaction: Transaction, settlements: Sequence[Settlement]
+    ) -> None:
+        """Note an attempt that is settled; its record is on its way to the disk."""
+        delivered = False
+        for settlement in settlements:
+            verdict = settlement.classification.verdict
+            self.progress.verdicts[verdict] += 1
+            delivered = delivered or verdict is Verdict.DELIVER
+        if delivered:
+            self.progress.count_sent(transaction.delivery.seq)
+            self.progress.sent_bytes += transaction.facts.size_bytes
+            self.progress.last_success = utcnow()
+        if any(s.classification.rule == "rcpt-too-many" for s in settlements):
+            taken = sum(1 for s in settlements if s.stage is not Stage.RCPT)
+            self.loader.max_recipients = max(1, taken)
+
+    def recorded(
+        self, transaction: Transaction, settlements: tuple[Settlement, ...]
+    ) -> None:
+        """Note that the record is on disk: now the source may be acknowledged."""
+        if self.quarantine_cleaner is not None:
+            self.quarantine_cleaner.on_settled(transaction, settlements)
+        if self.acknowledger is not None:
+            self.acknowledger.on_settled(transaction, settlements)
+
+
+def _domains(transaction: Transaction) -> list[str]:
+    return [each.domain for each in transaction.delivery.claimed]
