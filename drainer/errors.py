@@ -9,7 +9,6 @@ exceptions. What is raised means that drainer itself cannot continue::
     |   |   +-- SourceLost    1   a database spool went away during the run
     |   +-- SourceClaimed     2   a spool is drained with another ledger
     +-- PrimaryNotReady       3   the health check failed; nothing was sent
-    +-- GateOpen              4   the primary refuses us; the drain stopped
     +-- OwnedElsewhere        6   another drain works on this source
     +-- LedgerError           2   the ledger cannot be used as configured
     |   +-- LedgerLost        1   it is away, full or locked; nothing more is sent
@@ -61,12 +60,6 @@ class PrimaryNotReady(DrainerError):
     """The health check of the primary failed, so nothing was sent."""
 
     exit_code = 3
-
-
-class GateOpen(DrainerError):
-    """The primary refuses this host, so the drain stopped."""
-
-    exit_code = 4
 
 
 class OwnedElsewhere(DrainerError):

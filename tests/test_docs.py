@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 import typer.main
 from typer.core import TyperCommand, TyperGroup
+from typer.testing import CliRunner
 
 from drainer import cli, errors
 from drainer.policy.recipient.state import State
@@ -23,6 +24,7 @@ _CITATION = re.compile(r"RFC (\d+)((?: \d[\d.]*)(?:, \d+\.[\d.]+)*)?")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+_SECTION = re.compile(r"\[\w+(?:\.\w+)?\]")
 
 
 # ---- generated parts
@@ -88,6 +90,41 @@ def test_a_command_and_all_its_parameters_have_help(
         assert getattr(parameter, "help", ""), f"{name}: {parameter.opts}"
 
 
+def printed_help(name: str) -> str:
+    """Return what `drainer NAME --help` prints on a wide terminal."""
+    arguments = [*name.split(), "--help"]
+    result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+NAMES: Final = [name for name, _ in commands()]
+GROUPS: Final = sorted({name.rpartition(" ")[0] for name in NAMES})
+
+
+@pytest.mark.parametrize("name", [*GROUPS, *NAMES])
+def test_help_shows_no_type_after_a_flag(name: str) -> None:
+    """A flag takes no value: `--json <bool>` would say that it takes one."""
+    shown = printed_help(name)
+    assert "--help" in shown
+    assert "<bool>" not in shown
+
+
+def test_help_shows_every_section_that_it_names() -> None:
+    """Rich takes `[primary]` for a style: without escapes help would not print it."""
+    named = {
+        (name, section)
+        for name, command in commands()
+        for each in (command, *command.params)
+        for section in _SECTION.findall(str(getattr(each, "help", "")))
+    }
+    assert ("classify", "[primary]") in named
+    assert ("watch", "[sources.NAME]") in named
+    shown = {name: printed_help(name) for name, _ in named}
+    assert [pair for pair in sorted(named) if pair[1] not in shown[pair[0]]] == []
+    assert [name for name, text in shown.items() if "\\[" in text] == []
+
+
 def test_every_module_of_commands_is_listed_with_all_it_registers() -> None:
     """Modules are loaded when one of their commands is asked for, by that list."""
     homes: dict[str, str] = {}
@@ -116,9 +153,9 @@ def test_every_command_is_in_the_readme() -> None:
     "page", [README, docs.DOCS / "operations.md"], ids=lambda p: p.name
 )
 def test_every_exit_status_is_explained(page: Path) -> None:
-    """Those of the exceptions, and those without: all final, remaining, interrupted."""
+    """Those of the exceptions, and those of a drain that ended as it should."""
     classes = [c for c in vars(errors).values() if isinstance(c, type)]
-    codes = {getattr(c, "exit_code", 0) for c in classes} | {0, 5, 130}
+    codes = {getattr(c, "exit_code", 0) for c in classes} | {0, 4, 5, 130}
     text = page.read_text("utf-8")
     assert [
         code

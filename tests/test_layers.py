@@ -46,11 +46,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "aiosmtplib": ("drainer.smtp.connection",),
     "authres": ("drainer.bounce.evidence.authres",),
     "cryptography": ("drainer.smtp.certificate",),
-    "dkim": (
-        "drainer.bounce.evidence.arc",
-        "drainer.bounce.evidence.dkim",
-        "drainer.bounce.evidence.dkim_sign",
-    ),
+    "dkim": ("drainer.bounce.evidence.dkim", "drainer.bounce.evidence.dkim_sign"),
     "dns": ("drainer.bounce.evidence.dns", "drainer.bounce.evidence.shared_dns"),
     "msgspec": ("drainer.bounce.evidence.tasks", "drainer.runtime.ipc"),
     "opentelemetry": ("drainer.telemetry",),

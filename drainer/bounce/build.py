@@ -60,7 +60,6 @@ def make_bouncing(config: Config) -> BounceSettings | None:
         limits=_limits(config),
         patience=config.bounce.patience,
         dns_budget=config.bounce.dns_run_budget,
-        delays=config.bounce.delay_notices,
         posting=make_posting(config),
     )
 
@@ -150,7 +149,6 @@ def make_evidence(config: Config) -> EvidenceSettings:
             domain_budget=bounce.dns_domain_budget.total_seconds(),
         ),
         authserv_ids=frozenset(bounce.authserv_ids),
-        sealers=frozenset(bounce.arc_sealers),
         backup_hosts=frozenset(bounce.backup_hosts),
         hostname=make_own(config).hostname,
         private=bounce.mx_private,

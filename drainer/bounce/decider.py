@@ -34,7 +34,7 @@ from drainer.runtime.values import dataclass
 class BounceRequest:
     """One recipient's refusal for good, as the bounce rules are asked about it.
 
-    Or its delay, or its delivery, if that is the ``action``.
+    Or its delivery, if that is the ``action``.
     """
 
     sender: str
@@ -109,7 +109,7 @@ class BounceDecider:
         return BouncePermit(decision=decide(case), key=key, status=status, case=case)
 
 
-_CLASSES = {DsnAction.FAILED: "5", DsnAction.DELAYED: "4", DsnAction.RELAYED: "2"}
+_CLASSES = {DsnAction.FAILED: "5", DsnAction.RELAYED: "2"}
 
 
 def status_of(refusal: BounceRequest) -> str:

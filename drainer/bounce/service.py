@@ -1,7 +1,7 @@
 """What one drain needs to notify senders: evidence, bounce decisions, reports.
 
 Evidence is gathered while the drain runs. At its end the bounce rules are asked about
-delays and deliveries, and reports that are due are sent. Messages whose DNS is slow
+reports of deliveries, and reports that are due are sent. Messages whose DNS is slow
 come last.
 """
 
@@ -12,10 +12,10 @@ from typing import Self
 
 from drainer.bounce.collector import EvidenceCollector
 from drainer.bounce.evidence.client import EvidenceWorker
-from drainer.bounce.notices import NoticeDecider
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.bounce.reports import DsnSender
 from drainer.bounce.settings import BounceSettings, build_decider
+from drainer.bounce.success_reports import SuccessReportDecider
 from drainer.ledger.repository import Ledger
 from drainer.sources.protocol import Source
 
@@ -41,8 +41,8 @@ class BounceService:
         self._gathering = EvidenceCollector(
             ledger, sources, self._checks, quarantine, bouncing.dns_budget
         )
-        self._noticing = NoticeDecider(
-            ledger, list(sources), self.bounce_decider, quarantine, bouncing.delays
+        self._success_reports = SuccessReportDecider(
+            ledger, list(sources), self.bounce_decider, quarantine
         )
         self.reporting = DsnSender(
             ledger, sources, quarantine, bouncing.posting, self._checks
@@ -76,7 +76,6 @@ class BounceService:
 
         Senders whose DNS is slow come last, so that no other report waits for them.
         """
-        await self._noticing.look()
         await self._gathering.quick()
         await self._report()
         if self._gathering.has_set_aside and not self._closed:
@@ -86,7 +85,7 @@ class BounceService:
 
     async def _report(self) -> None:
         if not self._closed:
-            await self._noticing.ask()
+            await self._success_reports.ask()
             await self.reporting.run()
 
     def close(self) -> None:

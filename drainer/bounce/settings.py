@@ -26,8 +26,6 @@ class BounceSettings:
     patience: timedelta
     #: For messages whose DNS is slow, together, in one run.
     dns_budget: timedelta
-    #: After which senders are told that their mail waits; None = never.
-    delays: timedelta | None
     posting: DsnSettings
 
 

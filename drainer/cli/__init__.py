@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from drainer import __version__
+from drainer.cli.help_text import hide_flag_types, show_as_written
 from drainer.cli.output import explain
 from drainer.errors import DrainerError
 from drainer.runtime.host_limits import (
@@ -69,8 +70,15 @@ class _Commands(TyperGroup):
         part = typer.Typer(rich_markup_mode="rich", callback=_root)
         module = importlib.import_module(f"drainer.cli.{COMMANDS[cmd_name]}")
         module.register(part)
-        group = typer.main.get_group(part)
-        return group.get_command(ctx, cmd_name)
+        command = typer.main.get_group(part).get_command(ctx, cmd_name)
+        show_as_written(command, ctx)
+        return command
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 - likewise
+        """Return the options of ``drainer`` itself."""
+        parameters = super().get_params(ctx)
+        hide_flag_types(parameters)
+        return parameters
 
 
 def _root(

@@ -35,7 +35,7 @@ def digest(
         typer.Option(
             "--mail",
             metavar="ADDRESS",
-            help="Mail it there by \\[bounce] via, and print it only if that fails.",
+            help="Mail it there by [bounce] via, and print it only if that fails.",
         ),
     ] = "",
     path: ConfigOption = None,

@@ -48,7 +48,7 @@ def doctor(
             "--primary",
             "--to",
             metavar="HOST[:PORT]",
-            help="The primary; else \\[primary] host, else the MX with the lowest"
+            help="The primary; else [primary] host, else the MX with the lowest"
             " number.",
         ),
     ] = "",
@@ -63,7 +63,7 @@ def doctor(
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="An address of DOMAIN that exists; else one of \\[health] accept.",
+            help="An address of DOMAIN that exists; else one of [health] accept.",
         ),
     ] = "",
     spf_sender: Annotated[
@@ -76,7 +76,7 @@ def doctor(
         str,
         typer.Option(
             metavar="SERVER[:PORT]",
-            help="Ask this DNS server; else \\[bounce] dns_servers, else the system's.",
+            help="Ask this DNS server; else [bounce] dns_servers, else the system's.",
         ),
     ] = "",
     path: ConfigOption = None,

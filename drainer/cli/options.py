@@ -32,7 +32,7 @@ SourcesArgument = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="postfix:DIR, postfix:live, maildir:DIR, exim:DIR or another kind, a"
-        " folder, the URL of a database, or the name of a \\[sources.NAME] table.",
+        " folder, the URL of a database, or the name of a [sources.NAME] table.",
         show_default=False,
     ),
 ]

@@ -29,8 +29,8 @@ def watch(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...",
-            help="As of `drain`; else every \\[sources.NAME] of the configuration.",
+            metavar="SOURCE",
+            help="As of `drain`; else every [sources.NAME] of the configuration.",
             show_default=False,
         ),
     ] = None,

@@ -90,11 +90,6 @@ class BounceSection(Section):
     )
     per_hour: int = Field(200, ge=1, description="most reports in an hour")
     per_run: int = Field(1000, ge=1, description="most reports that one run decides on")
-    delay_notices: Duration | None = Field(
-        None,
-        description="tell proven senders, once, that mail waits which is so old; empty"
-        " = never (an outage would tell everybody at once)",
-    )
     patience: Duration = Field(
         timedelta(hours=24),
         description="how long DNS may be silent about a sender before it counts as not"
@@ -108,11 +103,6 @@ class BounceSection(Section):
         (),
         description="names in Authentication-Results that the backup writes itself,"
         " above its Received, and removes from incoming mail; empty = none is believed",
-    )
-    arc_sealers: tuple[str, ...] = Field(
-        (),
-        description="domains of forwarders whose ARC chains are believed, all that they"
-        " say (experimental); empty = ARC is not looked at",
     )
     backup_hosts: tuple[str, ...] = Field(
         (),
@@ -166,7 +156,7 @@ class BounceSection(Section):
             raise ValueError(message)
         return self
 
-    @field_validator("authserv_ids", "arc_sealers", "backup_hosts")
+    @field_validator("authserv_ids", "backup_hosts")
     @classmethod
     def _lower(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name.lower().rstrip(".") for name in names)

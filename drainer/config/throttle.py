@@ -39,10 +39,6 @@ class ThrottleSection(Section):
         description="prints the primary's own load, a number; run without a shell every"
         " 5 seconds",
     )
-    load_url: str = Field(
-        "", description="or a Prometheus, e.g. http://prometheus.example:9090"
-    )
-    load_query: str = Field("", description="its query; the highest value counts")
     load_high: float = Field(
         0.8,
         gt=0,
@@ -66,15 +62,6 @@ class ThrottleSection(Section):
         rate = parse_rate(self.rate)
         if rate is not None:
             message_rate(rate, self.burst)
-        if self.load_command and self.load_url:
-            message = "load_command and load_url: only one can be asked"
-            raise ValueError(message)
-        if bool(self.load_url) != bool(self.load_query):
-            message = "load_url and load_query belong together"
-            raise ValueError(message)
-        if self.load_url and not self.load_url.startswith(("http://", "https://")):
-            message = "load_url begins with http:// or https://"
-            raise ValueError(message)
         return self
 
 

@@ -76,12 +76,9 @@ def make_rates(config: Config) -> Rates:
 
 def _pace(throttle: ThrottleSection, *, explicit: bool) -> PacingSettings:
     load = None
-    if throttle.load_command or throttle.load_url:
+    if throttle.load_command:
         load = LoadSource(
-            command=tuple(shlex.split(throttle.load_command)),
-            url=throttle.load_url,
-            query=throttle.load_query,
-            high=throttle.load_high,
+            command=tuple(shlex.split(throttle.load_command)), high=throttle.load_high
         )
     return PacingSettings(
         adaptive=throttle.adaptive,

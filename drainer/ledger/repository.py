@@ -36,7 +36,7 @@ from drainer.ledger.records import (
     from_micros,
     to_micros,
 )
-from drainer.ledger.reports import evidence, limits, notices, outbox
+from drainer.ledger.reports import evidence, limits, outbox, success_reports
 from drainer.ledger.reserve import Reserve, place_of, records_of
 from drainer.ledger.writer.batch import (
     DecisionRows,
@@ -322,31 +322,20 @@ class Ledger:
         row = {"message": seq, **found}
         await self._call(evidence.keep_evidence, row=row, now=_now())
 
-    async def ask_delays(self, sources: Sequence[str], after: timedelta) -> int:
-        """Ask to tell whoever waits for so long; return how many more it were."""
-        return await self._call(
-            notices.delayed,
-            sources=sources,
-            after=after,
-            run=self.run_id,
-            now=_now(),
-        )
-
-    async def drop_overtaken(self) -> None:
-        """Tell nobody of a delay that is over."""
-        await self._call(notices.overtaken)
-
     async def asked_reports(
         self, sources: Sequence[str]
-    ) -> list[notices.NoticeRequest]:
-        """Return reports of which the breaker may be asked now."""
-        return await self._call(notices.asked, sources=sources, now=_now())
+    ) -> list[success_reports.SuccessReportRequest]:
+        """Return reports of deliveries that the bounce rules may be asked about now."""
+        return await self._call(success_reports.asked, sources=sources, now=_now())
 
     async def answer_reports(
-        self, answers: Sequence[tuple[notices.NoticeRequest, BouncePermit]]
+        self,
+        answers: Sequence[tuple[success_reports.SuccessReportRequest, BouncePermit]],
     ) -> None:
-        """Write down what the breaker said of them."""
-        await self._call(notices.answered, answers=answers, run=self.run_id, now=_now())
+        """Write down what the bounce rules said of them."""
+        await self._call(
+            success_reports.answered, answers=answers, run=self.run_id, now=_now()
+        )
 
     async def needless(self, ids: Sequence[str]) -> list[str]:
         """Return those of the messages of which no copy is needed any more."""

@@ -165,7 +165,7 @@ reports = sa.Table(
     sa.Column("at", _Time, nullable=False, index=True),
     #: The run that let it go, or asks about it; of a command, the command's own.
     sa.Column("run", _ID, nullable=False, index=True),
-    #: mail.report.Action: failed, delayed, relayed.
+    #: mail.dsn.model.DsnAction: failed, relayed.
     sa.Column("action", sa.String(16), primary_key=True),
     #: policy.bounce_limits.dedupe_key.
     sa.Column("key", sa.String(64), nullable=False, index=True),

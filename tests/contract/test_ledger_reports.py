@@ -412,28 +412,3 @@ def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_told_of(
         assert await take(bench) is None
 
     run(test)
-
-
-def test_a_delay_is_asked_about_once_and_forgotten_when_it_is_over(run: Run) -> None:
-    """Only of what was tried and waits for itself, and is old enough."""
-
-    async def test(benches: list[Bench]) -> None:
-        bench, ledger = benches[0], benches[0].ledger
-        await bench.tried(await bench.recorded("a@example.org"), "450 4.2.0 later")
-        await bench.waiting("b@example.org", "example.org")
-        await bench.refused("c@example.org")
-        await bench.recorded("d@example.org")
-        old, hour = timedelta(hours=3), timedelta(hours=1)
-        assert await ledger.ask_delays([bench.mine], old) == 0
-        assert await ledger.ask_delays([bench.mine], hour) == 1
-        assert await ledger.ask_delays([bench.mine], hour) == 0
-        assert await looked(bench) == 2  # of the refusal, too
-        [asked] = await ledger.asked_reports([bench.mine])
-        assert asked.row["forward_path"] == "a@example.org"
-        await ledger.answer_reports([(asked, permit())])
-        [delivery] = await ledger.claim([bench.mine], datetime.now(UTC))
-        await closed(bench, delivery, "250 2.0.0 ok", State.DELIVERED)
-        await ledger.drop_overtaken()
-        assert await take(bench) is None
-
-    run(test)

@@ -176,7 +176,7 @@ def test_no_command_shows_the_password_of_a_database(bench: Bench, name: str) ->
     [
         ("telemetry", {"endpoint": "http://u:s3cr3t@h/v1"}),
         ("telemetry", {"endpoint": "http://h/v1?token=s3cr3t"}),
-        ("throttle", {"load_url": "http://u:s3cr3t@h:9090", "load_query": "x"}),
+        ("throttle", {"load_command": "false http://u:s3cr3t@h:9090/?token=s3cr3t"}),
         ("bounce", {"via": "u:s3cr3t@relay.example"}),
         ("bounce", {"via": "smtp://u:s3cr3t@relay.example:25"}),
         ("primary", {"host": "smtp://u:s3cr3t@mx.example"}),
@@ -222,14 +222,7 @@ def test_neither_ledger_nor_files_hold_the_secret_of_an_endpoint(
 ) -> None:
     """The name of a cursor and of its lock are made of it."""
     secret = f"http://u:s3cr3t@127.0.0.1:{closed}/v1?token=s3cr3t"
-    bench.configure(
-        telemetry={"traces": "otlp", "endpoint": secret},
-        throttle={
-            "load_url": f"http://u:s3cr3t@127.0.0.1:{closed}",
-            "load_query": "x",
-            "load_high": 1,
-        },
-    )
+    bench.configure(telemetry={"traces": "otlp", "endpoint": secret})
     config = bench.config
     run = bench.start("drain", f"postfix:{bench.spool}", "--no-check")
     seen = "".join(map(_command_line, tree(run.pid)))

@@ -41,16 +41,12 @@ def claims_of(
     if block is None:
         return (), "no Received field of the backup"
     fields = [each for each in block if each.name == "authentication-results"]
-    return claims_in([unfold(each.value) for each in fields], authserv_ids)
+    return _claims_in([unfold(each.value) for each in fields], authserv_ids)
 
 
-def claims_in(
-    values: Sequence[str], authserv_ids: frozenset[str] | None = None
+def _claims_in(
+    values: Sequence[str], authserv_ids: frozenset[str]
 ) -> tuple[tuple[AuthResult, ...], str]:
-    """Return what the values of such fields state positively, or none and why.
-
-    ``authserv_ids`` are those that count; None = all that are there.
-    """
     results: dict[tuple[str, str], set[tuple[str, str]]] = {}
     server = ""
     for each in values[:MAX_FIELDS]:
@@ -58,7 +54,7 @@ def claims_in(
         if parsed is None:
             return (), "a field cannot be read"
         name = host_name(str(parsed.authserv_id))
-        if authserv_ids is not None and name not in authserv_ids:
+        if name not in authserv_ids:
             continue
         server = name
         if str(parsed.version or "1") != "1":

@@ -33,7 +33,6 @@ def is_later(facts: SenderFacts) -> bool:
     return (
         facts.reach.value == Strength.LATER.value
         or facts.dmarc.later
-        or facts.chain.later
         or any(each.state is Strength.LATER for each in facts.signatures)
         or (facts.spf is not None and facts.spf.result == "temperror")
     )

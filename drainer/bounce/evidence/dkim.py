@@ -25,14 +25,14 @@ from drainer.runtime.public_suffixes import organisation_of
 
 MAX_SIGNATURES = 5
 """Of the sender's domain that are verified."""
-MIN_RSA_BITS = 1024
+_MIN_RSA_BITS = 1024
 CLOCK_SKEW = timedelta(hours=1)
 """By which a signer's clock may be ahead of the backup's."""
 
 _MAX_LISTED = 20
 _MAX_FIELDS = 2000
 _MAX_NAMES = 200
-MAX_SIGNATURE_BYTES = 8 * 1024
+_MAX_SIGNATURE_BYTES = 8 * 1024
 _MAX_KEY_BYTES = 1500
 _MAX_ADDRESS_BYTES = 32 * 1024
 _MAX_WORDS = 200
@@ -85,7 +85,7 @@ def check(
     ``content`` has CRLF line ends, ``arrived`` is the time for ``t=`` and ``x=``.
     Raises Unusable when the message cannot be read.
     """
-    letter = read(content, arrived)
+    letter = _read(content, arrived)
     found: list[DkimSignature] = []
     verified = 0
     for index, tags in _signatures(letter):
@@ -111,7 +111,7 @@ def check(
     return tuple(found[:_MAX_LISTED])
 
 
-def read(content: bytes, arrived: datetime) -> SignedMessage:
+def _read(content: bytes, arrived: datetime) -> SignedMessage:
     """Return a message as dkimpy takes it; Unusable when it cannot be read."""
     head, blank, body = content.partition(b"\r\n\r\n")
     if not blank:
@@ -136,7 +136,7 @@ def _signatures(letter: SignedMessage) -> Iterator[tuple[int, Tags]]:
     names = (b"dkim-signature",)
     values = [v for name, v in letter.fields if name.strip().lower() in names]
     for index, value in enumerate(values):
-        if len(value) > MAX_SIGNATURE_BYTES:
+        if len(value) > _MAX_SIGNATURE_BYTES:
             continue
         try:
             yield index, dkim.util.parse_tag_value(value)
@@ -154,10 +154,10 @@ def _verify(
     fault = _fault_of(tags, letter.arrived)
     if fault:
         return fault, _NOTHING
-    record = find_key(dns, tags)
+    record = _find_key(dns, tags)
     if isinstance(record, SignatureFault):
         return record, _NOTHING
-    fault = fault_of_key(dkim.util.parse_tag_value(record), tags)
+    fault = _fault_of_key(dkim.util.parse_tag_value(record), tags)
     if fault:
         return fault, _NOTHING
     verifier = _Verifier(letter, tags)
@@ -176,17 +176,17 @@ def _verify(
 
 def _fault_of(tags: Tags, arrived: datetime) -> SignatureFault | None:
     """Say what is wrong with a signature before its key is known."""
-    fault = fault_of_coverage(tags)
+    fault = _fault_of_coverage(tags)
     if fault:
         return fault
     try:  # not t= and x=: dkimpy judges them by the time of day
-        dkim.validate_signature_fields(timeless(tags))
+        dkim.validate_signature_fields(_timeless(tags))
     except Exception as error:  # noqa: BLE001 - it stumbles over some
         return SignatureFault(str(error) or repr(error))
-    return fault_of_times(tags, arrived)
+    return _fault_of_times(tags, arrived)
 
 
-def fault_of_coverage(tags: Tags) -> SignatureFault | None:
+def _fault_of_coverage(tags: Tags) -> SignatureFault | None:
     """Say what a signature leaves open, whether it is valid or not."""
     algorithm = tags.get(b"a", b"")
     if algorithm not in _ALGORITHMS:
@@ -205,12 +205,12 @@ def fault_of_coverage(tags: Tags) -> SignatureFault | None:
     return None
 
 
-def timeless(tags: Tags) -> dict[bytes, bytes]:
+def _timeless(tags: Tags) -> dict[bytes, bytes]:
     """Return tags without those that are judged by the time of arrival."""
     return {name: value for name, value in tags.items() if name not in (b"t", b"x")}
 
 
-def fault_of_times(tags: Tags, arrived: datetime) -> SignatureFault | None:
+def _fault_of_times(tags: Tags, arrived: datetime) -> SignatureFault | None:
     """Say what is wrong with the times of a signature, seen from its arrival."""
     times = {}
     for name in (b"t", b"x"):
@@ -228,7 +228,7 @@ def fault_of_times(tags: Tags, arrived: datetime) -> SignatureFault | None:
     return None
 
 
-def find_key(dns: Resolver, tags: Tags) -> bytes | SignatureFault:
+def _find_key(dns: Resolver, tags: Tags) -> bytes | SignatureFault:
     """Return the key record of a signature, or why there is none."""
     domain = ascii_domain(tags[b"d"].decode("ascii", "replace"))
     name = f"{tags[b's'].decode()}._domainkey.{domain}"
@@ -249,7 +249,7 @@ def find_key(dns: Resolver, tags: Tags) -> bytes | SignatureFault:
     return records[0]
 
 
-def fault_of_key(key: Tags, tags: Tags) -> SignatureFault | None:
+def _fault_of_key(key: Tags, tags: Tags) -> SignatureFault | None:
     """Say what is wrong with a key for this signature (RFC 6376 3.6.1)."""
     kind = key.get(b"k", b"rsa")
     flags = _listed(key.get(b"t", b""))
@@ -303,7 +303,7 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
     """dkimpy, given a message and a signature that were read and judged by us."""
 
     def __init__(self, letter: SignedMessage, tags: Tags) -> None:
-        super().__init__(minkey=MIN_RSA_BITS)
+        super().__init__(minkey=_MIN_RSA_BITS)
         self._tags = dict(tags)
         self.headers = [list(field) for field in letter.fields]
         relaxed = tags.get(b"c", b"").partition(b"/")[2] == b"relaxed"

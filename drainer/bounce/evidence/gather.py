@@ -1,6 +1,6 @@
 """One message -> the facts about its sender; blocks, and asks DNS."""
 
-from drainer.bounce.evidence import arc, dkim, dmarc, spf
+from drainer.bounce.evidence import dkim, dmarc, spf
 from drainer.bounce.evidence.authres import claims_of
 from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.reachability import reach_of
@@ -15,7 +15,6 @@ from drainer.mail.envelope import domain_of
 from drainer.mail.header import fields_of
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import (
-    Chain,
     DkimSignature,
     Reachability,
     SenderFacts,
@@ -38,7 +37,7 @@ def gather(
             client=question.client,
             login=question.login,
             reach=Reachability.NXDOMAIN,
-            skipped={f"V{n}": "the sender has no domain" for n in (3, 4, 5, 6, 7)},
+            skipped={f"V{n}": "the sender has no domain" for n in (3, 4, 5, 6)},
         )
     head = _head(question.content)
     if len(head) > MAX_HEADER_BYTES:
@@ -58,7 +57,6 @@ def gather(
         signatures=_signatures(dns, question, domain, skipped),
         dmarc=dmarc.look(dns, head, organisation_of(domain)),
         claims=claims,
-        chain=_chain(dns, settings, question, skipped),
         reach=reach_of(dns, domain, own=settings.names, private=settings.private),
         skipped=skipped,
     )
@@ -108,18 +106,3 @@ def _signatures(
     except dkim.NoUsableSignature as error:
         skipped["V4"] = str(error)
         return ()
-
-
-def _chain(
-    dns: Resolver,
-    settings: EvidenceSettings,
-    question: SenderQuestion,
-    skipped: dict[str, str],
-) -> Chain:
-    if not settings.sealers:
-        return Chain(detail="[bounce] arc_sealers names nobody")
-    if "V4" in skipped:  # what cannot be read, or is too large
-        return Chain(detail=skipped["V4"])
-    return arc.look(
-        dns, question.content, sealers=settings.sealers, arrived=question.arrived
-    )

@@ -37,8 +37,6 @@ class EvidenceSettings:
     servers: DnsServers = DnsServers()
     #: Whose Authentication-Results count.
     authserv_ids: frozenset[str] = frozenset()
-    #: Domains whose ARC chains are believed.
-    sealers: frozenset[str] = frozenset()
     #: Other names of this host.
     backup_hosts: frozenset[str] = frozenset()
     #: Our own name: mail to it would come back to us.

@@ -1,27 +1,21 @@
 """The primary's own load, asked now and then, so that its live mail goes first.
 
-Either a command of the operator's, which prints a number, or a query to a Prometheus.
-Whatever fails is told once, and then the load is not known: the drain goes on.
+A command of the operator prints it. A failure is reported once. The load is unknown
+until the command works again, and the drain continues.
 """
 
 import asyncio
 import contextlib
-import http.client
-import json
 import math
 import os
 import signal
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
-from typing import Any
 
 from drainer.policy.pacing.aimd import LoadReading
 from drainer.runtime.process import child_environment
-from drainer.runtime.redaction import redact, redact_url
+from drainer.runtime.redaction import redact
 from drainer.runtime.values import dataclass
-from drainer.smtp.tls import client_context
 
 ASK_EVERY = 5.0
 LIMIT = 5.0
@@ -33,13 +27,10 @@ MAX_WORDS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSource:
-    """Where to ask: a command and its arguments, or a Prometheus and a query."""
+    """The command that prints the load, and the load from which less is sent."""
 
-    command: tuple[str, ...] = ()
-    #: http or https, with nothing behind the place where its /api begins.
-    url: str = ""
-    query: str = ""
-    #: From there on the primary wants less.
+    #: A program and its arguments.
+    command: tuple[str, ...]
     high: float = 0.8
 
 
@@ -69,7 +60,7 @@ class LoadMonitor:
         began = time.monotonic()
         try:
             async with asyncio.timeout(LIMIT):  # wait_for may lose a cancellation
-                value = parse_load(await _answer(source))
+                value = parse_load(await _run(source.command))
         except (LoadUnknown, TimeoutError, OSError) as error:
             if not self._failed:
                 self._failed = True
@@ -97,12 +88,6 @@ def parse_load(text: str) -> float:
     return value
 
 
-async def _answer(source: LoadSource) -> str:
-    if source.command:
-        return await _run(source.command)
-    return prometheus_value(await asyncio.to_thread(_fetch, source))
-
-
 async def _run(command: tuple[str, ...]) -> str:
     """Run a command without a shell; it ends with us, and when it takes too long."""
     process = await asyncio.create_subprocess_exec(
@@ -125,32 +110,3 @@ async def _run(command: tuple[str, ...]) -> str:
         message = f"{command[0]} ended with exit status {code}"
         raise LoadUnknown(message)
     return answer.decode("ascii", "replace").strip()
-
-
-def _fetch(source: LoadSource) -> bytes:
-    query = urllib.parse.urlencode({"query": source.query})
-    url = f"{source.url.rstrip('/')}/api/v1/query?{query}"
-    try:
-        with urllib.request.urlopen(  # noqa: S310 - http and https only
-            url, timeout=LIMIT, context=client_context()
-        ) as answer:
-            body: bytes = answer.read(MAX_ANSWER)
-    except (http.client.HTTPException, ValueError):  # it quotes parts of the URL
-        message = f"{redact_url(source.url)} cannot be asked"
-        raise LoadUnknown(message) from None
-    return body
-
-
-def prometheus_value(body: bytes) -> str:
-    """Return the value of an instant query; of several the highest.
-
-    LoadUnknown when the answer has none.
-    """
-    try:
-        data: Any = json.loads(body)["data"]
-        rows = data["result"]
-        pairs = [rows] if data["resultType"] == "scalar" else [r["value"] for r in rows]
-        return str(max(float(value) for _, value in pairs))
-    except (ValueError, KeyError, TypeError):
-        message = "Prometheus gave no value: does the query match anything?"
-        raise LoadUnknown(message) from None

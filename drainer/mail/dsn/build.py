@@ -41,16 +41,13 @@ _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 
 _SUBJECTS = {
     DsnAction.FAILED: "Your message could not be delivered",
-    DsnAction.DELAYED: "Your message has not been delivered yet",
     DsnAction.RELAYED: "Your message was passed on",
 }
 _OPENINGS = {
     DsnAction.FAILED: "Your message to {recipients} could not be delivered",
-    DsnAction.DELAYED: "Your message to {recipients} has not been delivered yet",
     DsnAction.RELAYED: "Your message to {recipients} was passed on to {server}, which"
     " does not confirm deliveries",
 }
-_KEEPS_TRYING = "It will be tried again; you need not send it again."
 
 
 def build(report: Dsn) -> bytes:
@@ -145,8 +142,6 @@ def _paragraphs(report: Dsn, fates: Sequence[RecipientStatus]) -> Iterator[Parag
         because, advice = "", ""
         if report.action is DsnAction.FAILED:
             because, advice = reason_of(fate.status, fate.rule)
-        elif report.action is DsnAction.DELAYED:
-            advice = _KEEPS_TRYING
         reply = printable(fate.reply, MAX_VALUE)
         key = because, advice, reply
         groups.setdefault(key, []).append(printable(fate.recipient.forward_path))
@@ -161,12 +156,9 @@ def _paragraphs(report: Dsn, fates: Sequence[RecipientStatus]) -> Iterator[Parag
 
 
 def _closing(report: Dsn) -> str:
-    until = ""
-    if report.action is DsnAction.DELAYED and report.retry_until:
-        until = f" It will be tried until {format_datetime(report.retry_until)}."
     host = host_of(report.hostname) or "a backup mail server"
     return (
-        f"Your message arrived here on {format_datetime(report.arrived)}.{until} This"
+        f"Your message arrived here on {format_datetime(report.arrived)}. This"
         f" report was written by {host}, which takes mail while another mail server is"
         " away; nobody reads answers to it."
     )

@@ -15,7 +15,6 @@ class DsnAction(enum.StrEnum):
     """What became of the recipients (RFC 3464 2.3.3)."""
 
     FAILED = "failed"
-    DELAYED = "delayed"
     RELAYED = "relayed"
 
 
@@ -55,8 +54,6 @@ class Dsn:
     helo: str = ""
     #: Our name for the message.
     log_id: str = ""
-    #: Only for ``delayed``.
-    retry_until: datetime | None = None
     #: The original: its header section; and all of it, but for what was refused for
     #: its content or sent with REQUIRETLS.
     head: bytes = b""

@@ -16,7 +16,7 @@ MAX_VALUE = 900
 """Characters of a reply, or of anything else that is copied: it fits on one line."""
 
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
-_CLASSES = {DsnAction.FAILED: "54", DsnAction.DELAYED: "4", DsnAction.RELAYED: "2"}
+_CLASSES = {DsnAction.FAILED: "54", DsnAction.RELAYED: "2"}
 
 
 def status_part(
@@ -61,8 +61,6 @@ def _of_recipient(
         yield _field("Last-Attempt-Date", format_datetime(fate.last_attempt))
     if report.log_id:
         yield _field("Final-Log-Id", report.log_id)
-    if report.action is DsnAction.DELAYED and report.retry_until:
-        yield _field("Will-Retry-Until", format_datetime(report.retry_until))
 
 
 def _address(name: str, kind: str, address: str, is_global: bool) -> str:  # noqa: FBT001

@@ -53,7 +53,7 @@ class BounceDecision:
     answer: BounceAnswer
     rule: str
     reason: str
-    #: What was found, by rule V1 to V7.
+    #: What was found, by rule V1 to V6.
     evidence: Mapping[str, str]
     #: The proof is strong enough to return the whole original.
     may_return: bool = False
@@ -79,7 +79,7 @@ class BounceCase:
     own: OwnIdentity
     #: Why the primary refused; None for a message that has not been judged.
     classification: Classification | None = None
-    #: What would be told: a failure, a delay, or that it was passed on.
+    #: What would be reported: a failure, or that it was passed on.
     action: DsnAction = DsnAction.FAILED
     #: ``subject.detail`` of the refusal, and its words.
     detail: str = ""
@@ -103,11 +103,7 @@ class BounceCase:
 _Finding = tuple[BounceAnswer, str] | None
 _Look = Callable[[BounceCase, Evidence], _Finding]
 
-_NOTIFY = {
-    DsnAction.FAILED: "FAILURE",
-    DsnAction.DELAYED: "DELAY",
-    DsnAction.RELAYED: "SUCCESS",
-}
+_NOTIFY = {DsnAction.FAILED: "FAILURE", DsnAction.RELAYED: "SUCCESS"}
 _NOWHERE = ("localhost", "localdomain", "local", "invalid", "onion", "internal", "arpa")
 """Top-level names that lead to no mail server of the world (RFC 6761, RFC 6762)."""
 _ROBOTS = ("mailer-daemon", "double-bounce")
@@ -171,8 +167,8 @@ def _is_null(case: BounceCase, _: Evidence) -> _Finding:
 
 def _is_unwanted(case: BounceCase, _: Evidence) -> _Finding:
     notify = {each.upper() for each in case.recipient.notify}
-    if not notify and case.action is not DsnAction.RELAYED:
-        return None  # failures, and delays, unless the client says otherwise
+    if not notify and case.action is DsnAction.FAILED:
+        return None  # failures are reported unless the client says otherwise
     if _NOTIFY[case.action] in notify:
         return None
     asked = ",".join(sorted(notify)) or "nothing"
@@ -216,7 +212,7 @@ def _is_automatic(case: BounceCase, evidence: Evidence) -> _Finding:
     if kind in ("", "no"):
         return None
     proven = evidence.strength in (Strength.PROVEN, Strength.LATER)
-    if kind == "auto-generated" and proven and case.action is not DsnAction.DELAYED:
+    if kind == "auto-generated" and proven:
         return None  # shops and cron jobs want to know; G13 has the last word
     return BounceAnswer.NO, f"Auto-Submitted: {kind} (RFC 3834 5)"
 
@@ -228,10 +224,6 @@ def _is_suppressed(case: BounceCase, _: Evidence) -> _Finding:
 
 
 def _is_bulk(case: BounceCase, _: Evidence) -> _Finding:
-    if case.action is DsnAction.DELAYED and (
-        case.marks.is_list or case.marks.precedence in ("bulk", "junk", "list")
-    ):
-        return BounceAnswer.NO, "lists are not told of delays"
     if case.marks.precedence not in ("bulk", "junk"):
         return None
     if case.marks.is_list or _is_verp(case):
@@ -311,7 +303,7 @@ RULES: Mapping[str, tuple[str, _Look]] = {
     "G6": ("the message is a report itself", _is_report),
     "G7": ("the message was sent automatically", _is_automatic),
     "G8": ("the message asks for no reports", _is_suppressed),
-    "G9": ("bulk mail that is of no list; a delay of any list", _is_bulk),
+    "G9": ("bulk mail that is of no list", _is_bulk),
     "G10": ("spam, virus, or refused for its content", _is_content),
     "G11": ("the sender's domain is one that the backup serves", _is_protected),
     "G12": ("the sender's domain takes no mail", _is_unreachable),

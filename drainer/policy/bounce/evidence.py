@@ -1,4 +1,4 @@
-"""Is the sender proven? The rules V1 to V7 over facts that others gathered; pure.
+"""Is the sender proven? The rules V1 to V6 over facts that others gathered; pure.
 
 A strong rule is about the envelope sender itself, or about who may send for all of its
 domain. One proves it. So does a weak SPF pass together with a signature that names the
@@ -31,7 +31,7 @@ _OF_CLIENT = re.compile(r"%\{i", re.IGNORECASE)
 """The macro that differs from client to client (RFC 7208 7.2)."""
 _CHOSEN_BY_CLIENT = re.compile(r"%\{[hp]", re.IGNORECASE)
 """HELO and the reverse name of an address: every client chooses its own."""
-_LATE = ("V3", "V4", "V5", "V7")
+_LATE = ("V3", "V4", "V5")
 """Rules for which DNS is asked now: records change, and keys rotate."""
 
 
@@ -78,7 +78,7 @@ _Answer = tuple[Strength, str]
 
 
 def judge(facts: SenderFacts, recipient: Recipient, trust: TrustSettings) -> Evidence:
-    """Apply V1 to V7 for one recipient, which a signature must name (rule V4)."""
+    """Apply V1 to V6 for one recipient, which a signature must name (rule V4)."""
     case = _Case(facts=facts, recipient=recipient, trust=trust)
     rows = []
     for rule, (_, look) in RULES.items():
@@ -289,23 +289,13 @@ def _results(case: _Case) -> _Answer:
     claims = _about_sender(case)
     if not claims:
         return Strength.NOT, "no trusted Authentication-Results about the sender"
-    return Strength.WEAK, _said(claims)
-
-
-def _said(claims: list[AuthResult]) -> str:
     words = ", ".join(f"{claim.method}=pass ({claim.domain})" for claim in claims)
-    return f"{claims[0].authserv_id} says {words}"
+    return Strength.WEAK, f"{claims[0].authserv_id} says {words}"
 
 
-def _about_sender(
-    case: _Case, claims: tuple[AuthResult, ...] | None = None
-) -> list[AuthResult]:
-    """Return the claims about the sender's domain that our own look does not belie.
-
-    By default those of V6.
-    """
-    claims = case.facts.claims if claims is None else claims
-    claims = claims if case.facts.domain else ()
+def _about_sender(case: _Case) -> list[AuthResult]:
+    """Return the claims about the sender's domain that our own checks do not refute."""
+    claims = case.facts.claims if case.facts.domain else ()
     return [claim for claim in claims if _counts(claim, case)]
 
 
@@ -326,16 +316,6 @@ def _counts(claim: AuthResult, case: _Case) -> bool:
     return claim.organisation == facts.organisation
 
 
-def _arc(case: _Case) -> _Answer:
-    chain = case.facts.chain
-    if chain.later:
-        return Strength.LATER, chain.detail
-    claims = _about_sender(case, chain.claims)
-    if not claims:
-        return Strength.NOT, chain.detail or "the chain says nothing about the sender"
-    return Strength.WEAK, f"{_said(claims)}, by a chain that holds"
-
-
 RULES: Mapping[str, tuple[str, Callable[[_Case], _Answer]]] = {
     "V1": ("authenticated submission: the login owns the sender", _login),
     "V2": ("the client is in a network that the operator trusts", _network),
@@ -343,6 +323,5 @@ RULES: Mapping[str, tuple[str, Callable[[_Case], _Answer]]] = {
     "V4": ("a DKIM signature of the sender's domain", _dkim),
     "V5": ("DMARC pass, the author is of the sender's domain", _dmarc),
     "V6": ("Authentication-Results that the backup itself wrote", _results),
-    "V7": ("an ARC chain of sealers that are believed (off by default)", _arc),
 }
 """Rule -> what it is about, and who looks."""

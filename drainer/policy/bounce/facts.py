@@ -111,17 +111,6 @@ class AuthResult:
     mailbox: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """What an ARC chain says whose sealers the operator believes (RFC 8617)."""
-
-    #: What its first sealer stated positively.
-    claims: tuple[AuthResult, ...] = ()
-    detail: str = ""
-    #: DNS did not answer: it may hold.
-    later: bool = False
-
-
 class Reachability(enum.StrEnum):
     """Whether mail can be sent to a domain at all, as DNS says now."""
 
@@ -150,7 +139,6 @@ class SenderFacts:
     signatures: tuple[DkimSignature, ...] = ()
     dmarc: DmarcPolicy = field(default_factory=DmarcPolicy)
     claims: tuple[AuthResult, ...] = ()
-    chain: Chain = field(default_factory=Chain)
     reach: Reachability = Reachability.YES
     #: Why something was not looked at, by rule: {"V4": "larger than 32 MB"}.
     skipped: Mapping[str, str] = field(default_factory=dict)

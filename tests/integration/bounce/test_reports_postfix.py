@@ -31,7 +31,6 @@ MANY = tuple(
 )
 REPORTS: dict[str, Dsn] = {
     "plain": REPORT,
-    "delayed": replace(REPORT, action=DsnAction.DELAYED),
     "relayed": replace(
         REPORT,
         action=DsnAction.RELAYED,

@@ -150,18 +150,6 @@ CONTRADICTIONS: dict[str, tuple[str, list[str]]] = {
         "[throttle]\nrate = '10/second'\nburst = 11\n",
         ["throttle", "a burst of 11", "legal is 1 to 10"],
     ),
-    "two loads": (
-        "[throttle]\nload_command = 'a'\nload_url = 'http://b'\nload_query = 'c'\n",
-        ["throttle", "only one can be asked"],
-    ),
-    "half a load": (
-        "[throttle]\nload_url = 'http://b'\n",
-        ["throttle", "load_url and load_query belong together"],
-    ),
-    "a load from a file": (
-        "[throttle]\nload_url = 'file:///etc/passwd'\nload_query = 'c'\n",
-        ["throttle", "load_url begins with http:// or https://"],
-    ),
     "a login in the clear": (
         "[primary]\nusername = 'x'\npassword = 'y'\ntls = 'off'\n",
         ["primary", 'tls = "off"', "in the clear"],

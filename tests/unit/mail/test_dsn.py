@@ -206,8 +206,8 @@ def test_without_a_reply_there_is_no_remote_mta() -> None:
         (DsnAction.FAILED, "2.1.5", "5.0.0"),
         (DsnAction.FAILED, "5.1.1\r\nX: y", "5.0.0"),
         (DsnAction.FAILED, "4.4.7", "4.4.7"),
-        (DsnAction.DELAYED, "4.2.2", "4.2.2"),
-        (DsnAction.DELAYED, "5.2.2", "4.0.0"),
+        (DsnAction.RELAYED, "2.1.5", "2.1.5"),
+        (DsnAction.RELAYED, "5.2.2", "2.0.0"),
         (DsnAction.RELAYED, "", "2.0.0"),
     ],
 )
@@ -224,19 +224,16 @@ def test_the_class_of_the_status_fits_the_action(
     ("action", "subject", "words"),
     [
         (DsnAction.FAILED, "could not be delivered", "could not be delivered, because"),
-        (DsnAction.DELAYED, "not been delivered yet", "need not send it again"),
         (DsnAction.RELAYED, "was passed on", "does not confirm deliveries."),
     ],
 )
-def test_three_kinds_of_report(action: DsnAction, subject: str, words: str) -> None:
-    """From the same builder; only delayed ones say until when."""
-    until = datetime(2026, 11, 28, tzinfo=UTC)
-    data = build(replace(REPORT, action=action, retry_until=until))
+def test_two_kinds_of_report(action: DsnAction, subject: str, words: str) -> None:
+    """From the same builder."""
+    data = build(replace(REPORT, action=action))
     assert subject in parsed(data)["Subject"]
     assert words in " ".join(text_of(data).split())
     recipient = groups_of(data)[1]
     assert recipient["Action"] == action
-    assert ("Will-Retry-Until" in recipient) is (action is DsnAction.DELAYED)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +275,6 @@ def bounces(data: bytes) -> tuple[set[bytes], set[bytes]]:
 def test_a_list_manager_finds_the_recipients() -> None:
     """flufl.bounce is Mailman's."""
     assert bounces(build(REPORT)) == (set(), {b"anna@primary.example"})
-    delayed = replace(REPORT, action=DsnAction.DELAYED)
-    assert bounces(build(delayed)) == ({b"anna@primary.example"}, set())
 
 
 def test_a_hundred_recipients_are_one_report() -> None:
@@ -348,8 +343,8 @@ def test_the_whole_comes_back_on_request() -> None:
 
 def test_only_failures_bring_the_whole_back() -> None:
     """RFC 3461 4.3."""
-    for action in (DsnAction.DELAYED, DsnAction.RELAYED):
-        assert kind_of(build(full(CONTENT, action=action))) == "text/rfc822-headers"
+    relayed = build(full(CONTENT, action=DsnAction.RELAYED))
+    assert kind_of(relayed) == "text/rfc822-headers"
 
 
 @pytest.mark.parametrize(

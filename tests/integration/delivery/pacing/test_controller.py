@@ -1,10 +1,8 @@
 """What moves the throttle of a drain that goes: the primary, people, its own load."""
 
 import asyncio
-import http.server
 import json
 import sqlite3
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from drainer.delivery.pacing.load import (
     LoadSource,
     LoadUnknown,
     parse_load,
-    prometheus_value,
 )
 from tests.support.command.installed import write_maildir
 from tests.support.command.runner import Bench, end
@@ -179,23 +176,6 @@ def test_clear_gives_the_configured_rate_back(tmp_path: Path) -> None:
 # ---- its own load
 
 
-class Prometheus(http.server.BaseHTTPRequestHandler):
-    """Answers one query."""
-
-    def do_GET(self) -> None:
-        """Answer as Prometheus does."""
-        assert self.path == "/prom/api/v1/query?query=node_load1+%2F+8"
-        rows = [{"metric": {}, "value": [1.0, text]} for text in ("0.25", "0.75")]
-        data = {"resultType": "vector", "result": rows}
-        body = json.dumps({"status": "success", "data": data}).encode()
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Be quiet."""
-
-
 def asked(*sources: LoadSource) -> tuple[list[float | None], list[str]]:
     """Ask each; return what it is, and what was told."""
     told: list[str] = []
@@ -209,19 +189,6 @@ def asked(*sources: LoadSource) -> tuple[list[float | None], list[str]]:
         return values
 
     return asyncio.run(ask()), told
-
-
-def test_a_prometheus_is_asked(tmp_path: Path) -> None:
-    """The highest of several values counts."""
-    del tmp_path
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Prometheus) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/prom/"
-        values, told = asked(LoadSource(url=url, query="node_load1 / 8"))
-        server.shutdown()
-        thread.join()
-    assert (values, told) == ([0.75], [])
 
 
 def test_a_command_is_asked_and_its_failure_is_told_once() -> None:
@@ -240,25 +207,6 @@ def test_what_is_no_load_is_not_taken_for_one(text: str) -> None:
     """Hostile or broken, it does not move the throttle."""
     with pytest.raises(LoadUnknown):
         parse_load(text)
-
-
-ANSWERS = {
-    b'{"data": {"resultType": "scalar", "result": [1, "0.5"]}}': "0.5",
-    b'{"data": {"resultType": "vector", "result": []}}': None,
-    b'{"status": "error"}': None,
-    b"[1]": None,
-    b"\xff": None,
-}
-
-
-@pytest.mark.parametrize(("body", "value"), ANSWERS.items())
-def test_an_answer_without_a_value_is_unknown(body: bytes, value: str | None) -> None:
-    """Whatever a server sends."""
-    if value is not None:
-        assert prometheus_value(body) == value
-    else:
-        with pytest.raises(LoadUnknown, match="gave no value"):
-            prometheus_value(body)
 
 
 def test_a_busy_primary_is_yielded_to(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""V1 to V7: what proves a sender, what only helps, and what does not."""
+"""V1 to V6: what proves a sender, what only helps, and what does not."""
 
 import ipaddress
 from dataclasses import replace
@@ -10,7 +10,6 @@ from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import RULES, Evidence, judge
 from drainer.policy.bounce.facts import (
     AuthResult,
-    Chain,
     DkimSignature,
     DmarcPolicy,
     SenderFacts,
@@ -257,15 +256,6 @@ ROWS: Final = {
                facts=replace(NOBODY, claims=(claim("dkim"),))), "V6", Strength.NOT),
     "V6: DKIM and DMARC": (
         replace(NOBODY, claims=(claim("dkim"), claim("dmarc"))), "V6", Strength.WEAK),
-    # V7
-    "V7: not looked at": (NOBODY, "V7", Strength.NOT),
-    "V7: a chain that is believed": (
-        replace(NOBODY, chain=Chain(claims=(claim("spf"),))), "V7", Strength.WEAK),
-    "V7: a chain about another sender": (
-        replace(NOBODY, chain=Chain(claims=(claim("spf", "mail.sender.example"),))),
-        "V7", Strength.NOT),
-    "V7: a chain whose key DNS does not tell": (
-        replace(NOBODY, chain=Chain(later=True, detail="DNS")), "V7", Strength.LATER),
 }  # fmt: skip
 
 
@@ -337,15 +327,6 @@ SUMS: Final = {
         Strength.PROVEN, "V3+V4"),
     "DMARC says nothing of its own": (
         replace(NOBODY, claims=(claim("spf"), claim("dmarc"))), Strength.WEAK, ""),
-    "a chain that anybody can send again": (
-        replace(NOBODY, chain=Chain(claims=(claim("spf"), claim("dkim")))),
-        Strength.WEAK, ""),
-    "a chain and a weak signature, which can both be sent again": (
-        signed(OWN, facts=replace(NOBODY, chain=Chain(claims=(claim("spf"),)))),
-        Strength.WEAK, ""),
-    "a chain, and the client is the sender's by weak SPF": (
-        replace(WEAK_SPF, author="bob@sender.example",
-                chain=Chain(claims=(claim("dkim"),))), Strength.WEAK, ""),
     "what DNS may still prove is waited for": (
         signed(signature(state=Strength.LATER), facts=WEAK_SPF), Strength.LATER, ""),
     "a valid signature beside +all": (

@@ -1,7 +1,7 @@
-"""Reports that are no failures: of a delay, or of a delivery that nobody else tells of.
+"""Reports of a delivery that the primary does not report itself (action "relayed").
 
 Each function runs inside a transaction of the writer. Such a report is *asked* first:
-evidence about its sender is gathered, then the bounce rules answers, once.
+evidence about its sender is gathered, then the bounce rules answer, once.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row, message_of, recipient_of, sender_of
+from drainer.ledger.codec import decision_row
 from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.reports.evidence import (
     ASKED,
@@ -19,14 +19,12 @@ from drainer.ledger.reports.evidence import (
     QUEUED,
     REFUSED,
     evidence_of,
-    report_row,
 )
 from drainer.ledger.reports.limits import limiting
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.recipient.delivery import StoredEvidence
 from drainer.policy.recipient.judge import BouncePermit
-from drainer.policy.recipient.state import FINAL, State
 from drainer.runtime.values import dataclass
 
 _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
@@ -35,8 +33,8 @@ MANY = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoticeRequest:
-    """A report that the bounce rules is to be asked about."""
+class SuccessReportRequest:
+    """A report that the bounce rules are asked about."""
 
     #: The recipient joined with its message; its report; what its sender proved.
     row: Row
@@ -44,73 +42,9 @@ class NoticeRequest:
     found: StoredEvidence | None
 
 
-def delayed(
-    connection: sa.Connection,
-    sources: Sequence[str],
-    after: timedelta,
-    run: str,
-    now: int,
-) -> int:
-    """Ask to tell whoever has waited for so long, once; return how many.
-
-    Only of what was tried and is to be tried again: not while the primary is away,
-    or refuses everybody.
-    """
-    known = sa.exists().where(
-        _N.message == _R.message, _N.n == _R.n, _N.action == DsnAction.DELAYED.value
-    )
-    rows = connection.execute(
-        sa.select(schema.recipients, schema.messages)
-        .join(schema.messages, _R.message == _M.seq)
-        .where(
-            _R.state == State.DEFERRED.value,
-            _R.attempts > 0,
-            _R.refusal == "",
-            _R.waits == "",
-            _M.reverse_path != "",
-            _M.arrived <= now - after // timedelta(microseconds=1),
-            _M.source.in_(list(sources)),
-            ~known,
-        )
-        .limit(MANY)
-    ).mappings()
-    told = [_delay_row(dict(row), run, now) for row in rows]
-    if told:
-        connection.execute(sa.insert(schema.reports), told)
-    return len(told)
-
-
-def _delay_row(row: Row, run: str, now: int) -> Row:
-    about = {
-        "message": row["message"],
-        "n": row["n"],
-        "sender": sender_of(message_of(row).envelope, recipient_of(row)),
-        "reply": row["reply"],
-        "rule": row["rule"],
-        "refused": row["since"],
-    }
-    return report_row(about, DsnAction.DELAYED, run, now)
-
-
-def overtaken(connection: sa.Connection) -> None:
-    """Tell nobody of a delay that is over."""
-    over = sa.exists().where(
-        _R.message == _N.message,
-        _R.n == _N.n,
-        _R.state.in_([state.value for state in FINAL]),
-    )
-    connection.execute(
-        sa.update(schema.reports)
-        .where(
-            _N.action == DsnAction.DELAYED.value, _N.state.in_((ASKED, QUEUED)), over
-        )
-        .values(state=REFUSED, due=None, answer="it is over")
-    )
-
-
 def asked(
     connection: sa.Connection, sources: Sequence[str], now: int
-) -> list[NoticeRequest]:
+) -> list[SuccessReportRequest]:
     """Return reports of which the bounce rules may be asked now: there is evidence."""
     mine = (_N.message == _R.message) & (_N.n == _R.n)
     query: sa.Select[Any] = (
@@ -126,7 +60,7 @@ def asked(
     rows = [dict(row) for row in connection.execute(query).mappings()]
     found = evidence_of(connection, sorted({row["message"] for row in rows}))
     return [
-        NoticeRequest(
+        SuccessReportRequest(
             row=row,
             report={column.name: row[f"told_{column.name}"] for column in _N},
             found=found.get(row["message"]),
@@ -144,7 +78,7 @@ _STATES = {
 
 def answered(
     connection: sa.Connection,
-    answers: Sequence[tuple[NoticeRequest, BouncePermit]],
+    answers: Sequence[tuple[SuccessReportRequest, BouncePermit]],
     run: str,
     now: int,
 ) -> None:
@@ -176,7 +110,7 @@ def answered(
         connection.execute(sa.insert(schema.decisions), [decision])
 
 
-def _decision(each: NoticeRequest, permit: BouncePermit, now: int) -> Decision:
+def _decision(each: SuccessReportRequest, permit: BouncePermit, now: int) -> Decision:
     asked_ = permit.decision
     return Decision(
         at=from_micros(now),

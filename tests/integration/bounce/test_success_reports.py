@@ -1,4 +1,4 @@
-"""Reports that are no failures: a delivery nobody else tells of, and a delay."""
+"""Reports of a delivery, where the primary does not report it itself."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.scenarios.bounces import BOB, CLIENT, Refusing, parsed, refusing
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import EXTENSIONS, Script, in_turn
+from tests.support.smtp_peer.script import EXTENSIONS, Script
 from tests.support.spools.postfix_files import record
 
 StartPeer = Callable[..., PeerThread]
@@ -87,47 +87,3 @@ def test_a_primary_with_dsn_tells_of_its_deliveries_itself(bench: Refusing) -> N
     assert message.recipients[0].parameters["NOTIFY"] == "SUCCESS"
     assert bench.relay.commands == []
     assert list(Path(f"{bench.ledger}.quarantine").glob("*")) == []
-
-
-def test_a_delay_is_told_once_and_only_if_that_is_wanted(bench: Refusing) -> None:
-    """Off by default; a list is not told; nothing more when it has arrived."""
-    bench.primary.script = Script(
-        extensions=NO_DSN, rcpt="450 4.2.1 The mailbox is busy"
-    )
-    bench.configure(breaker={"give_up_after": "0s"})
-    name = wanting(bench, "")
-    listed = wanting(bench, "", text="List-Id: <news.sender.example>\n")
-    unwanted = wanting(bench, "FAILURE")
-    assert bench.drain().code == 5
-    assert bench.relay.commands == []
-    bench.configure(bounce={"delay_notices": "4h"})
-    assert bench.drain().code == 5
-    (report,) = bench.reports
-    assert bench.drain().code == 5
-    assert bench.reports == [report]
-    assert parsed(report)["Subject"] == "Your message has not been delivered yet"
-    assert report.content is not None
-    assert b"Action: delayed" in report.content
-    assert b"Status: 4.2.1" in report.content
-    decision = {
-        id_: [d["rule"] for d in bench.why(id_)["decisions"] if d["verdict"] == "no"
-              or d["verdict"] == "never"]
-        for id_ in (name, listed, unwanted)
-    }  # fmt: skip
-    assert decision == {name: [], listed: ["G9"], unwanted: ["G3"]}
-
-
-def test_a_delay_that_is_over_is_not_told_of(bench: Refusing) -> None:
-    """The relay let nobody in; then the message arrived."""
-    bench.primary.script = Script(
-        extensions=NO_DSN, rcpt=in_turn("450 4.2.1 busy", "250 2.1.5 ok")
-    )
-    bench.relay.script = Script(banner="554 5.3.2 not now")
-    bench.configure(bounce={"delay_notices": "4h"}, breaker={"give_up_after": "0s"})
-    name = wanting(bench, "")
-    assert bench.drain().code == 5
-    assert [d["rule"] for d in bench.sendings(name)] == ["report-deferred"]
-    bench.relay.script = Script()
-    for _ in range(2):
-        assert bench.drain().code == 0
-    assert bench.relay.messages == []
