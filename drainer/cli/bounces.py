@@ -9,7 +9,8 @@ import typer
 from drainer.bounce import approval
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
-from drainer.cli.drain import carry_out, told
+from drainer.cli.drain import run_drain, told, worker_processes
+from drainer.cli.event_loop import run_loop
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
     ConfigOption,
@@ -27,7 +28,7 @@ from drainer.config.build.routes import make_route
 from drainer.config.build.spools import make_sources
 from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.delivery.build import build_settings
-from drainer.delivery.run import DrainRequest, settled
+from drainer.delivery.run import DrainRequest, resolve_domains
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
@@ -249,20 +250,18 @@ def run(
     with told(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
 
-        def make() -> DrainRequest:
+        with worker_processes(config) as workers:
             sources = _bound(config)
-            whole = settled(config, sources, VOICE)
+            whole = resolve_domains(config, sources, VOICE)
             settings = build_settings(whole, explicit=False, acknowledge=True)
-            made = DrainRequest(
+            request = DrainRequest(
                 config=whole,
                 settings=replace(settings, scans=False),
                 sources=sources,
                 url=ledger_url(whole),
             )
-            made.check, made.as_json = not no_check, json_
-            return made
-
-        code = carry_out(config, make)
+            request.check, request.as_json = not no_check, json_
+            code = run_loop(lambda: run_drain(request, workers))
     raise typer.Exit(code)
 
 

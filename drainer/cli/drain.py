@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
@@ -28,16 +28,14 @@ from drainer.config.build.routes import make_probe
 from drainer.config.build.spools import make_sources
 from drainer.config.build.storage import fresh_rehearsal, ledger_url
 from drainer.delivery.build import build_settings
-from drainer.delivery.drain import Drain
 from drainer.delivery.run import (
     DrainRequest,
-    RunParts,
+    Run,
     WorkerProcesses,
-    carried_out,
-    drained,
     health_decisions,
-    helpers,
-    settled,
+    open_run,
+    resolve_domains,
+    start_workers,
 )
 from drainer.errors import DrainerError, LedgerError
 from drainer.ledger.engine import in_use
@@ -122,9 +120,9 @@ def drain(
             print_plan(config, sources, (choice, redirect), as_json=json_)
             return
 
-        def make() -> DrainRequest:
+        with worker_processes(config) as workers:
             opened = make_sources(config, sources, choice.selection.queues)
-            whole = settled(config, opened, VOICE)
+            whole = resolve_domains(config, opened, VOICE)
             settings = build_settings(
                 whole,
                 choice,
@@ -133,61 +131,53 @@ def drain(
                 acknowledge=not rehearse,
             )
             url = ledger_url(whole)
-            run = DrainRequest(
+            request = DrainRequest(
                 config=whole,
                 settings=settings,
                 sources=opened,
                 url=fresh_rehearsal(url) if rehearse else url,
             )
-            run.check, run.as_json = not no_check, json_
-            run.take_over = take_over
-            return run
-
-        code = carry_out(config, make)
+            request.check, request.as_json = not no_check, json_
+            request.take_over = take_over
+            code = run_loop(lambda: run_drain(request, workers))
     raise typer.Exit(code)
 
 
-def carry_out(config: Config, make: Callable[[], DrainRequest]) -> int:
-    """Do a run, which is made when its helpers stand; return the exit code.
-
-    They are forked before there are threads or open databases.
-    """
+@contextmanager
+def worker_processes(config: Config) -> Iterator[WorkerProcesses]:
+    """Have the processes of a run, forked before there are threads or databases."""
     rarely_collect()  # so that they have less to copy
-    with helpers(fork, exports=config.telemetry.traces != "off") as found:
-        run = make()
-        return run_loop(lambda: _drain(run, found))
+    with start_workers(fork, exports=config.telemetry.traces != "off") as workers:
+        yield workers
 
 
-async def _drain(run: DrainRequest, found: WorkerProcesses) -> int:
-    shown_url = databases.shown(run.url)
-    say(f"draining to {run.settings.route}; ledger {shown_url}")
-    _warn_of_defaults(run.config)
-
-    async def work(parts: RunParts) -> None:
-        await _work(run, parts)
-
-    ended = await carried_out(run, found, work, VOICE)
+async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
+    """Check the primary and drain, print how it ended; return the exit status."""
+    say(f"draining to {request.settings.route}; ledger {databases.shown(request.url)}")
+    _warn_of_defaults(request.config)
+    async with open_run(request, workers, VOICE) as run:
+        await _check_and_drain(run)
+    error = run.result.error
     try:
-        with in_use(run.url):
-            print_summary(run, ended.parts.drain, summary_of(run, ended))
+        with in_use(request.url):
+            print_summary(run, summary_of(run))
     except LedgerError as lost:
-        error = ended.error or lost
-        if run.as_json:
+        error = error or lost
+        if request.as_json:
             _print_failure(error)
         return explain(error)
-    return ended.code if ended.error is None else explain(ended.error)
+    return run.result.code if error is None else explain(error)
 
 
-async def _work(run: DrainRequest, parts: RunParts) -> None:
+async def _check_and_drain(run: Run) -> None:
     """Check the primary, and drain, unless a signal comes before."""
-    drain = parts.drain
-    checking = asyncio.ensure_future(_check(run, parts.ledger))
-    _listen_to_signals(drain, checking)
+    checking = asyncio.ensure_future(_check(run.request, run.ledger))
+    _listen_to_signals(run, checking)
     with suppress(asyncio.CancelledError):
         await checking
-    if not drain.progress.interrupted:
-        async with progress(drain, quiet=False):
-            await drained(run, parts, VOICE)
+    if not run.interrupted:
+        async with progress(run.engine, quiet=False):
+            await run.drain()
 
 
 @contextmanager
@@ -212,22 +202,23 @@ def _warn_of_defaults(config: Config) -> None:
         warn(NO_KNOWN_GOOD)
 
 
-async def _check(run: DrainRequest, ledger: Ledger) -> None:
-    """CircuitBreaker the drain: PrimaryNotReady or UsageError, and nothing was sent."""
-    if not run.check:
+async def _check(request: DrainRequest, ledger: Ledger) -> None:
+    """Stop with PrimaryNotReady or UsageError unless the primary is healthy."""
+    if not request.check:
         return
-    health = await check_primary(run.settings.route, make_probe(run.config))
+    route = request.settings.route
+    health = await check_primary(route, make_probe(request.config))
     for decision in health_decisions(health):
         await ledger.note(decision)
-    refuse_if_sick(health, str(run.settings.route))
+    refuse_if_sick(health, str(route))
 
 
-def _listen_to_signals(drain: Drain, checking: "asyncio.Future[None]") -> None:
+def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         say("stopping: each session finishes its message; again to stop at once")
-        drain.stop()
+        run.stop()
         checking.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

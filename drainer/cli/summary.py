@@ -6,7 +6,7 @@ from typing import Any
 from drainer.bounce.reports import ReportCounts
 from drainer.cli.output import print_json, shown, stdout
 from drainer.delivery.drain import Drain
-from drainer.delivery.run import DrainRequest, RunResult
+from drainer.delivery.run import Run
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
 from drainer.ledger.reports.pending_bounces import outlook
@@ -14,11 +14,11 @@ from drainer.policy.breaker.remedies import remedy
 from drainer.runtime.units import human_duration, human_size
 
 
-def summary_of(run: DrainRequest, ended: RunResult) -> dict[str, Any]:
+def summary_of(run: Run) -> dict[str, Any]:
     """Return the facts of a run that ended."""
-    drain, ledger = ended.parts.drain, ended.parts.ledger
-    urls = [source.url for source in run.sources]
-    with LedgerReader(run.url) as report:
+    drain, ledger, ended = run.engine, run.ledger, run.result
+    urls = [source.url for source in run.request.sources]
+    with LedgerReader(run.request.url) as report:
         states, messages = report.states(urls), report.message_counts(urls)
     seconds = (ended.at - drain.progress.started).total_seconds()
     sent = drain.progress.sent_messages
@@ -37,9 +37,9 @@ def summary_of(run: DrainRequest, ended: RunResult) -> dict[str, Any]:
     }
 
 
-def print_summary(run: DrainRequest, drain: Drain, summary: dict[str, Any]) -> None:
+def print_summary(run: Run, summary: dict[str, Any]) -> None:
     """Print how it ended, for a script or for a person."""
-    if run.as_json:
+    if run.request.as_json:
         print_json(summary)
         return
     console = stdout()
@@ -51,7 +51,7 @@ def print_summary(run: DrainRequest, drain: Drain, summary: dict[str, Any]) -> N
     for state, count in summary["recipients"].items():
         if count:
             console.print(f"  {count} {state}")
-    _print_next(run, drain)
+    _print_next(run)
 
 
 def _reports(drain: Drain) -> ReportCounts | None:
@@ -59,16 +59,16 @@ def _reports(drain: Drain) -> ReportCounts | None:
     return drain.bounce_service.reporting.count if drain.bounce_service else None
 
 
-def _print_reports(run: DrainRequest, drain: Drain) -> None:
+def _print_reports(run: Run) -> None:
     """Say what senders were told, what ripens when, and what to run."""
     console = stdout()
-    count = _reports(drain)
+    count = _reports(run.engine)
     if count and (count.sent or count.failed or count.deferred):
         console.print(
             f"reports to senders: {count.sent} sent, {count.failed} failed,"
             f" {count.deferred} put off"
         )
-    with LedgerReader(run.url) as report:
+    with LedgerReader(run.request.url) as report:
         found = outlook(report)
     if found.pending and found.ripe:
         console.print(
@@ -103,19 +103,20 @@ def _print_breakers(drain: Drain) -> None:
         )
 
 
-def _print_next(run: DrainRequest, drain: Drain) -> None:
+def _print_next(run: Run) -> None:
     """Say what remains, why, and what to run."""
     console = stdout()
+    drain = run.engine
     _print_breakers(drain)
     if drain.progress.passed:
         console.print(f"  {drain.progress.passed} more messages were not chosen")
-    urls = [source.url for source in run.sources]
-    with LedgerReader(run.url) as report:
+    urls = [source.url for source in run.request.sources]
+    with LedgerReader(run.request.url) as report:
         for row in report.reasons(urls):
             due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
             reply = shown(row["reply"] or "", 80)
             console.print(
                 f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}"
             )
-    _print_reports(run, drain)
+    _print_reports(run)
     console.print("`drainer status` and `drainer why ID` tell more")

@@ -11,7 +11,7 @@ from drainer.cli.event_loop import run_loop
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
 from drainer.cli.output import VOICE, say, warn
 from drainer.delivery.console import Voice
-from drainer.delivery.run import first_of
+from drainer.delivery.run import main_error
 from drainer.errors import DrainerError
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
 from drainer.runtime import databases
@@ -59,7 +59,7 @@ def watch(
     try:
         run_loop(lambda: _watch(plan, read))
     except* DrainerError as group:
-        error = first_of(group)
+        error = main_error(group)
     if error is not None:
         raise error
 

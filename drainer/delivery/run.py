@@ -1,12 +1,13 @@
-"""One run from its configuration to its exit code, for the command and for the watch.
+"""One run, from its configuration to its exit status, for the command and the watch.
 
-The order: helpers, then the ledger; begin the run there, let it work, end it there,
-give back what was taken from servers that run; then the rest of the traces.
+The order: worker processes, claims, then the ledger. The run starts there, does its
+work, and ends there. Then live queues get back what was taken on hold, and the last
+traces are exported.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
@@ -52,7 +53,7 @@ SHOWN_RECORDS = 20
 
 @dataclass(slots=True, kw_only=True)
 class DrainRequest:
-    """One run: what it is told to do, and where it remembers."""
+    """One run: what it must do, and where it remembers."""
 
     config: Config
     settings: DrainSettings
@@ -64,6 +65,14 @@ class DrainRequest:
     take_over: bool = False
 
 
+class RunResult(NamedTuple):
+    """How a run ended."""
+
+    code: int
+    error: DrainerError | None
+    at: datetime
+
+
 class WorkerProcesses(NamedTuple):
     """The processes of a run."""
 
@@ -73,23 +82,103 @@ class WorkerProcesses(NamedTuple):
 
 
 @contextmanager
-def helpers(
-    make: Callable[[], WorkerProcess], *, exports: bool
+def start_workers(
+    start: Callable[[], WorkerProcess], *, exports: bool
 ) -> Iterator[WorkerProcesses]:
     """Have the processes of a run; leaving ends them."""
-    found = WorkerProcesses(make(), make(), make() if exports else None)
+    workers = WorkerProcesses(start(), start(), start() if exports else None)
     try:
-        yield found
+        yield workers
     finally:
-        for helper in filter(None, found):
-            helper.end()
+        for each in filter(None, workers):
+            each.end()
 
 
-def settled(config: Config, sources: list[Source], voice: Voice) -> Config:
-    """Return the configuration that nothing keeps from beginning.
+class Run:
+    """A run that has started: its parts, and in the end its result."""
+
+    def __init__(
+        self, request: DrainRequest, workers: WorkerProcesses, voice: Voice
+    ) -> None:
+        """Build the parts; nothing is started."""
+        self.request = request
+        self._voice = voice
+        folder = lock_folder(request.url)
+        self.ledger = Ledger(
+            request.url,
+            folder,
+            unknown=request.config.retry.unknown,
+            at_hand=workers.writer,
+        )
+        shared = request.sources if request.settings.acknowledge else ()
+        self._leases = SourceLeases(shared)
+        self.live_holds = LiveHolds(shared if request.settings.scans else (), folder)
+        self.engine = Drain(
+            request.settings,
+            request.sources,
+            self.ledger,
+            leases=self._leases,
+            at_hand=workers.scanner,
+        )
+        self.result = RunResult(1, None, utcnow())
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was told to stop."""
+        return self.engine.progress.interrupted
+
+    def stop(self) -> None:
+        """End soon: each session finishes its message."""
+        self.engine.stop()
+
+    async def drain(self) -> None:
+        """Take what is to be sent on hold where its server runs, and send it."""
+        await self._leases.start(await asyncio.to_thread(_identity, self.request.url))
+        await _take(self.live_holds, self.engine, self._voice)
+        if not self.interrupted:
+            await self.engine.run()
+
+
+@asynccontextmanager
+async def open_run(
+    request: DrainRequest, workers: WorkerProcesses, voice: Voice
+) -> AsyncIterator[Run]:
+    """Claim the sources and start a run; on leaving end it, whatever happened.
+
+    A DrainerError of the block ends up in ``Run.result``. Without an exporter among
+    the workers, traces are not exported here. Raises SourceClaimed when another
+    ledger has a source, LedgerError when the ledger cannot be used.
+    """
+    claims = await asyncio.to_thread(_claim_sources, request, voice)
+    code = 1
+    try:
+        request.settings = limit_connections(request.settings, voice)
+        run = Run(request, workers, voice)
+        await _start(run, voice)
+        exporting = _start_export(request, workers.exporter)
+        error: DrainerError | None = None
+        try:
+            await _bind(run, claims.replaced)
+        except DrainerError as unbound:
+            await _end(run, unbound, voice)
+            raise
+        try:
+            yield run
+        except* DrainerError as group:
+            error = _since_start(main_error(group), request.url)
+        await _end(run, error, voice)
+        code = run.result.code
+        if exporting and not await asyncio.to_thread(exporting.finish):
+            voice.warn("not all traces could be sent; the next run sends the rest")
+    finally:
+        await asyncio.to_thread(claims.release, request.url, code)
+
+
+def resolve_domains(config: Config, sources: list[Source], voice: Voice) -> Config:
+    """Return the configuration with the primary's domains; refuse a running server.
 
     A server that runs may name the domains that are the primary's: before anything
-    else goes by them.
+    else uses them.
     """
     for source in sources:
         source.refuse_if_live()
@@ -100,117 +189,34 @@ def settled(config: Config, sources: list[Source], voice: Voice) -> Config:
     return config
 
 
-class RunParts(NamedTuple):
-    """What works together in a run."""
-
-    ledger: Ledger
-    drain: Drain
-    leases: SourceLeases
-    live_holds: LiveHolds
-
-
-class RunResult(NamedTuple):
-    """How a run ended."""
-
-    parts: RunParts
-    code: int
-    error: DrainerError | None
-    at: datetime
-
-
-def assembled(run: DrainRequest, found: WorkerProcesses) -> RunParts:
-    """Return what is to work together; nothing is begun."""
-    ledger = Ledger(
-        run.url,
-        lock_folder(run.url),
-        unknown=run.config.retry.unknown,
-        at_hand=found.writer,
-    )
-    shared = run.sources if run.settings.acknowledge else ()
-    taken = shared if run.settings.scans else ()
-    leases = SourceLeases(shared)
-    drain = Drain(
-        run.settings, run.sources, ledger, leases=leases, at_hand=found.scanner
-    )
-    return RunParts(ledger, drain, leases, LiveHolds(taken, lock_folder(run.url)))
-
-
-async def carried_out(
-    run: DrainRequest,
-    found: WorkerProcesses,
-    work: Callable[[RunParts], Awaitable[None]],
-    voice: Voice,
-) -> RunResult:
-    """Claim the sources, start a run, let it ``work``, and end it, whatever happens.
-
-    Without an exporter among the helpers its traces are not exported here. Raises
-    SourceClaimed when another ledger has a source.
-    """
-    claims = await asyncio.to_thread(_claimed, run, voice)
-    code = 1
-    try:
-        ended = await _claimed_run(run, found, work, voice, claims.replaced)
-        code = ended.code
-        return ended
-    finally:
-        await asyncio.to_thread(claims.release, run.url, code)
-
-
-def _claimed(run: DrainRequest, voice: Voice) -> SourceClaims:
+def _claim_sources(request: DrainRequest, voice: Voice) -> SourceClaims:
     """Claim what is drained; a rehearsal, which acknowledges nothing, claims nothing.
 
     A run that scans nothing leaves a claimed source out, and does the rest.
     """
-    sources = run.sources if run.settings.acknowledge else ()
-    claims = SourceClaims(sources, marker_folders(run.url))
-    claims.take(run.url, shown_ledger(run.url), take_over=run.take_over)
-    if claims.refused and run.settings.scans:
-        claims.release(run.url, 2)
+    sources = request.sources if request.settings.acknowledge else ()
+    claims = SourceClaims(sources, marker_folders(request.url))
+    claims.take(request.url, shown_ledger(request.url), take_over=request.take_over)
+    if claims.refused and request.settings.scans:
+        claims.release(request.url, 2)
         raise next(iter(claims.refused.values()))
     for url, refusal in claims.refused.items():
         voice.warn(f"{url} is left out: {refusal}")
-    run.sources = [each for each in run.sources if each.url not in claims.refused]
+    request.sources = [s for s in request.sources if s.url not in claims.refused]
     tell_claims(voice, claims.elsewhere, claims.replaced)
     return claims
 
 
-async def _claimed_run(
-    run: DrainRequest,
-    found: WorkerProcesses,
-    work: Callable[[RunParts], Awaitable[None]],
-    voice: Voice,
-    replaced: Sequence[tuple[str, str]],
-) -> RunResult:
-    """Do the run on the sources that were claimed; some from another ledger."""
-    run.settings = within_limits(run.settings, voice)
-    parts = assembled(run, found)
-    ledger, drain = parts.ledger, parts.drain
-    route = str(run.settings.route)
-    error: DrainerError | None = None
-    await _begin(ledger, route, voice)
-    exporting = _exporting(run, found.exporter)
-    try:
-        await ledger.bind([source.url for source in run.sources], route)
-        for url, former in replaced:
-            await ledger.note(_taken_over(url, former))
-        await work(parts)
-    except* DrainerError as group:
-        error = _since_start(first_of(group), run.url)
-    for url, refusal in drain.refusals.items():
-        voice.warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
-    code, error = _exit_code(run, drain, error)
-    await _end(ledger, code)
-    tell_reserve(voice, ledger.reserve)
-    failure = await _give_back(parts.live_holds, run.url, voice)
-    code, error = _exit_code(run, drain, error or failure)
-    ended = RunResult(parts, code, error, utcnow())
-    if exporting and not await asyncio.to_thread(exporting.finish):
-        voice.warn("not all traces could be sent; the next run will")
-    return ended
+async def _bind(run: Run, replaced: Sequence[tuple[str, str]]) -> None:
+    """Bind the sources to the route; record those taken over from another ledger."""
+    urls = [source.url for source in run.request.sources]
+    await run.ledger.bind(urls, str(run.request.settings.route))
+    for url, former in replaced:
+        await run.ledger.note(_taken_over(url, former))
 
 
-def within_limits(settings: DrainSettings, voice: Voice) -> DrainSettings:
-    """Return orders for as many connections as there are descriptors for."""
+def limit_connections(settings: DrainSettings, voice: Voice) -> DrainSettings:
+    """Return settings for as many connections as there are descriptors for."""
     most = max(1, affordable(settings.connections))
     if most < settings.connections:
         voice.warn(
@@ -221,24 +227,39 @@ def within_limits(settings: DrainSettings, voice: Voice) -> DrainSettings:
     return replace(settings, connections=most)
 
 
-async def _begin(ledger: Ledger, route: str, voice: Voice) -> None:
+async def _start(run: Run, voice: Voice) -> None:
     """Start the run in the ledger, and say what earlier runs have left."""
+    ledger = run.ledger
     try:
-        begun = await ledger.start(route)
+        found = await ledger.start(str(run.request.settings.route))
     except BaseException:
         await ledger.stop()
         raise
-    if begun.in_doubt:
+    if found.in_doubt:
         voice.warn(
-            f"a run before this one died: {begun.in_doubt} recipients are in doubt"
+            f"a run before this one died: {found.in_doubt} recipients are in doubt"
         )
-    if begun.settled:
+    if found.settled:
         voice.say(
-            f"{begun.settled} recipients were delivered by a run that lost the ledger:"
+            f"{found.settled} recipients were delivered by a run that lost the ledger:"
             " its reserve says so"
         )
     for warning in ledger.reserve.warnings:
         voice.warn(warning)
+
+
+async def _end(run: Run, error: DrainerError | None, voice: Voice) -> None:
+    """End the run in the ledger, release what was taken on hold; set the result."""
+    for url, refusal in run.engine.refusals.items():
+        voice.warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
+    code, error = _exit_code(run, error)
+    with suppress(LedgerLost):
+        await run.ledger.finish(code)
+    await run.ledger.stop()
+    tell_reserve(voice, run.ledger.reserve)
+    failure = await _release(run.live_holds, run.request.url, voice)
+    code, error = _exit_code(run, error or failure)
+    run.result = RunResult(code, error, utcnow())
 
 
 def tell_reserve(voice: Voice, reserve: Reserve) -> None:
@@ -265,15 +286,6 @@ def tell_reserve(voice: Voice, reserve: Reserve) -> None:
         )
 
 
-async def drained(run: DrainRequest, parts: RunParts, voice: Voice) -> None:
-    """Take what is to be sent, and send it, unless told to stop before."""
-    drain = parts.drain
-    await parts.leases.start(await asyncio.to_thread(_identity, run.url))
-    await _take(parts.live_holds, drain, voice)
-    if not drain.progress.interrupted:
-        await drain.run()
-
-
 async def _take(live_holds: LiveHolds, drain: Drain, voice: Voice) -> None:
     """Take from servers that run what this drain is going to send."""
     total = HeldCount()
@@ -283,10 +295,10 @@ async def _take(live_holds: LiveHolds, drain: Drain, voice: Voice) -> None:
     tell_taken(voice, total)
 
 
-async def _give_back(
+async def _release(
     live_holds: LiveHolds, url: LedgerURL, voice: Voice
 ) -> DrainerError | None:
-    """Give back what is not finished; return why that is not possible."""
+    """Release what is not finished; return why that is not possible."""
     if not live_holds:
         return None
     try:
@@ -338,15 +350,16 @@ def _identity(url: LedgerURL) -> str:
         return report.identity()
 
 
-def _exporting(
-    run: DrainRequest, exporter: WorkerProcess | None
+def _start_export(
+    request: DrainRequest, exporter: WorkerProcess | None
 ) -> ExportProcess | None:
     if exporter is None:
         return None
-    return start_export(run.config.telemetry, run.url, lock_folder(run.url), exporter)
+    url = request.url
+    return start_export(request.config.telemetry, url, lock_folder(url), exporter)
 
 
-def first_of(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
+def main_error(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
     """Return the error that a person must see: a lost ledger explains the others."""
     found = list(_leaves(group))
     return next((each for each in found if isinstance(each, LedgerError)), found[0])
@@ -369,28 +382,24 @@ def _since_start(error: DrainerError, url: LedgerURL) -> DrainerError:
         return found
 
 
-def _exit_code(
-    run: DrainRequest, drain: Drain, error: DrainerError | None
-) -> tuple[int, DrainerError | None]:
+def _exit_code(run: Run, error: DrainerError | None) -> tuple[int, DrainerError | None]:
     """Return the code, and the error. Where several apply: 1, 130, 4, 5, 0."""
+    engine, request = run.engine, run.request
     if error is not None:
         return error.exit_code, error
-    if drain.progress.defects:
+    if engine.control.defects:
         return 1, None
-    if drain.progress.interrupted:
+    if run.interrupted:
         return INTERRUPTED, None
-    if drain.breaker_guard.open_breakers:
+    if engine.breaker_guard.open_breakers:
         return 4, None
-    urls = [source.url for source in run.sources]
+    urls = [source.url for source in request.sources]
     try:
-        with in_use(run.url), LedgerReader(run.url, patience=RECONNECT_FOR) as report:
-            left = remains(report, urls, run.settings.choice)
+        with (
+            in_use(request.url),
+            LedgerReader(request.url, patience=RECONNECT_FOR) as report,
+        ):
+            left = remains(report, urls, request.settings.choice)
     except LedgerError as lost:
         return lost.exit_code, lost
     return 5 if left else 0, None
-
-
-async def _end(ledger: Ledger, code: int) -> None:
-    with suppress(LedgerLost):
-        await ledger.finish(code)
-    await ledger.stop()

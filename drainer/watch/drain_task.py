@@ -1,7 +1,6 @@
 """One drain of a watch: an ordinary run, and what its end means for the watch."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from drainer.config.build.spools import make_sources
@@ -9,12 +8,10 @@ from drainer.delivery.build import build_settings
 from drainer.delivery.console import Voice
 from drainer.delivery.run import (
     DrainRequest,
-    RunParts,
-    RunResult,
-    carried_out,
-    drained,
-    helpers,
-    settled,
+    Run,
+    open_run,
+    resolve_domains,
+    start_workers,
 )
 from drainer.errors import DrainerError
 from drainer.ledger.watch_log import WatchLog
@@ -34,33 +31,38 @@ class DrainTask:
         self._plan = plan
         self._diary = diary
         self._voice = voice
-        #: What works together in it, once it stands.
-        self.parts: RunParts | None = None
-        #: Told to end, so that its end says nothing about the primary.
-        self.told = False
+        #: The run, once it has started.
+        self.active_run: Run | None = None
+        #: The watch has stopped it, so that its end says nothing about the primary.
+        self.stopped = False
 
     def stop(self) -> None:
         """Let it end soon: each session finishes its message."""
-        if not self.told:
-            self.told = True
-            if self.parts is not None:
-                self.parts.drain.stop()
+        if not self.stopped:
+            self.stopped = True
+            if self.active_run is not None:
+                self.active_run.stop()
 
     async def run(self) -> Observation:
         """Drain; return what the end means."""
         try:
-            run = await asyncio.to_thread(self._made)
+            request = await asyncio.to_thread(self._request)
             # Not forked: there are threads, and databases are open.
-            with helpers(start, exports=False) as found:
-                ended = await carried_out(run, found, self._work(run), self._voice)
-            return await self._meaning(ended)
+            with start_workers(start, exports=False) as workers:
+                async with open_run(request, workers, self._voice) as run:
+                    self.active_run = run
+                    if self.stopped:
+                        run.stop()
+                    else:
+                        await run.drain()
+            return await self._meaning(run)
         except DrainerError as error:
             return _failed(error)
 
-    def _made(self) -> DrainRequest:
+    def _request(self) -> DrainRequest:
         plan = self._plan
         sources = make_sources(plan.config, list(plan.names), ())
-        config = settled(plan.config, sources, self._voice)
+        config = resolve_domains(plan.config, sources, self._voice)
         drain_settings = replace(
             build_settings(config, explicit=False, acknowledge=True),
             rescan=config.watch.rescan,
@@ -70,20 +72,10 @@ class DrainTask:
             config=config, settings=drain_settings, sources=sources, url=plan.url
         )
 
-    def _work(self, run: DrainRequest) -> Callable[[RunParts], Awaitable[None]]:
-        async def work(parts: RunParts) -> None:
-            self.parts = parts
-            if self.told:
-                parts.drain.stop()
-            else:
-                await drained(run, parts, self._voice)
-
-        return work
-
-    async def _meaning(self, ended: RunResult) -> Observation:
-        if ended.error is not None:
-            return _failed(ended.error)
-        drain = ended.parts.drain
+    async def _meaning(self, run: Run) -> Observation:
+        if run.result.error is not None:
+            return _failed(run.result.error)
+        drain = run.engine
         sent, breakers = drain.progress.sent_messages, drain.breaker_guard.open_breakers
         if breakers and (not sent or breakers[0].scope == ROUTE):
             return _refused(breakers[0])

@@ -81,9 +81,9 @@ class DrainHealth:
         self, watch: WatchStatus, draining: DrainTask
     ) -> Iterator[Observation]:
         """Yield what has happened to it since the last look."""
-        if draining.parts is None or draining.told:
+        if draining.active_run is None or draining.stopped:
             return
-        drain = draining.parts.drain
+        drain = draining.active_run.engine
         breaker, progress = drain.breaker_guard.breaker, drain.progress
         reply = drain.breaker_guard.reply
         if watch.wait is WatchWait.BREAKER:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from drainer import __version__
 from drainer.delivery.latency import LatencyStats
-from drainer.delivery.run import RunParts
+from drainer.delivery.run import Run
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.pacing.overrides import ActiveOverrides, Override
 from drainer.policy.watch.machine import WatchStatus
@@ -35,7 +35,7 @@ class StatusHistory:
         """Begin with nothing seen."""
         self.plan = plan
         self.watch = watch
-        self._parts: RunParts | None = None
+        self._run: Run | None = None
         self.in_force = ActiveOverrides()
         self._history: deque[Sample] = deque(maxlen=SECONDS)
         self._changes: deque[Change] = deque(maxlen=CHANGES)
@@ -71,13 +71,13 @@ class StatusHistory:
         ]
         self._tell()
 
-    def sample(self, parts: RunParts | None, now: float) -> None:
+    def sample(self, run: Run | None, now: float) -> None:
         """Measure the drain that runs, if one does; called about once a second."""
-        self._parts = parts
-        if parts is None:
+        self._run = run
+        if run is None:
             self._sent, self._rate = (0, 0.0), 0.0
             return
-        drain = parts.drain
+        drain = run.engine
         sent, at = self._sent
         done = drain.progress.sent_messages
         if done < sent or not at:  # another drain than before
@@ -126,12 +126,12 @@ class StatusHistory:
         )
 
     def _run_facts(self) -> RunFacts | None:
-        if self._parts is None:
+        if self._run is None:
             return None
-        drain = self._parts.drain
+        drain = self._run.engine
         progress = drain.progress
         return RunFacts(
-            id=self._parts.ledger.run_id,
+            id=self._run.ledger.run_id,
             started=_written(progress.started),
             scanned=progress.scanned,
             total=progress.total,

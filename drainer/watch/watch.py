@@ -215,8 +215,8 @@ class Watch:
             )
 
     def _record(self, before: WatchStatus | None) -> None:
-        parts = self._draining.parts if self._draining else None
-        run = parts.ledger.run_id if parts else ""
+        active = self._draining.active_run if self._draining else None
+        run = active.ledger.run_id if active else ""
         self._chronicle.moved(before, self._watch, run)
         self._show.moved(before)
 
@@ -242,8 +242,8 @@ class Watch:
         if self._draining is not None:
             for happening in self._sense.happenings(self._watch, self._draining):
                 self._happen(happening)
-        parts = self._draining.parts if self._draining else None
-        self._show.sample(parts, now.timestamp())
+        active = self._draining.active_run if self._draining else None
+        self._show.sample(active, now.timestamp())
         idle = (
             self._watch.state is WatchState.ARMED or self._watch.wait is WatchWait.TIME
         )
@@ -293,7 +293,7 @@ class Watch:
         gc.collect()  # a drain leaves cycles, and we collect rarely
         self._show.sample(None, utcnow().timestamp())
         self._looked = time.monotonic()
-        if not draining.told:
+        if not draining.stopped:
             self._happen(happening)
         elif happening.event is WatchEvent.FAILED:
             self._voice.warn(happening.why)
