@@ -15,8 +15,10 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import print_json, shown, stdout
 from drainer.ledger.filters import Filters
+from drainer.ledger.known_messages import PASSING
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
+from drainer.mail.message import PROBLEMS
 from drainer.policy.recipient.state import FINAL, State
 from drainer.runtime.units import human_duration
 from drainer.telemetry.ids import decision_span, trace_of
@@ -125,11 +127,9 @@ def next_step(rows: list[Row]) -> str:
             continue
         due = from_micros(row["due"]) if row["due"] else None
         wait = max(0.0, (due - now).total_seconds()) if due else 0.0
-        words.append(
-            f"{row['forward_path']} {_NEXT[state]}".replace(
-                "{wait}", human_duration(wait)
-            )
-        )
+        step = _next_held(row["rule"]) if state is State.HELD else _NEXT[state]
+        step = step.replace("{wait}", human_duration(wait))
+        words.append(f"{row['forward_path']} {step}")
     return "; ".join(dict.fromkeys(words)) or "nothing: every recipient is final"
 
 
@@ -139,9 +139,38 @@ _NEXT = {
     State.DEFERRED: "is tried again in {wait}, by a drain that runs then",
     State.UNKNOWN: "may have arrived; it is sent again, alone, in {wait}; search the"
     " primary's log for the Message-ID, and `drainer discard` it if it is there",
-    State.HELD: "waits for a person: `drainer release` or `drainer discard`",
     State.BOUNCE_PENDING: "was refused, and is tried again for confirmation in {wait}:"
     " by the next drain, or `drainer bounces run`; if the refusal is wrong, `drainer"
     " requeue`; `drainer bounces show` says whether the sender would be told, and"
     " `drainer bounces approve` waits for nothing",
 }
+
+
+_LOCAL = "local-"
+"""How the rules of our own problems begin."""
+
+
+def _next_held(rule: str) -> str:
+    """Say what lifts a hold: it depends on the rule that made it."""
+    code = rule.removeprefix(_LOCAL)
+    if not rule.startswith(_LOCAL) or PROBLEMS.get(code, ("", True))[1]:
+        return "waits for an operator: `drainer release` or `drainer discard`"
+    if rule in PASSING:
+        return f"is sent by the first `drainer drain` that finds this gone: {PROBLEMS[code][0]}"
+    if code in _CHANGED_BY:
+        return f"cannot be released: {_CHANGED_BY[code]}, then `drainer requeue`"
+    return (
+        f"cannot be released ({PROBLEMS[code][0]}): deliver it by hand, or `drainer"
+        " discard` it"
+    )
+
+
+_PRIMARY = "the primary must take such mail"
+_CHANGED_BY = {
+    "bare-newline": 'set `[primary] bare_newlines` to "space"',
+    "too-large": _PRIMARY,
+    "needs-smtputf8": _PRIMARY,
+    "needs-8bitmime": _PRIMARY,
+    "defect": "install a release of drainer that handles it",
+}
+"""What an operator changes before a problem of this code no longer holds a message."""

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row
-from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
+from drainer.ledger.records import DecisionKind, Row
+from drainer.ledger.transitions import Transition, transition
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.detector import is_content
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.settle import ROUTE_WAITS
-from drainer.policy.recipient.state import Event, State, follow
-from drainer.runtime.values import dataclass
+from drainer.policy.recipient.state import Event, State
 
 _R, _M = schema.recipients.c, schema.messages.c
 _DEFERRED, _PENDING = State.DEFERRED.value, State.BOUNCE_PENDING.value
@@ -61,17 +60,19 @@ def opened(
     """
     now, due = times
     waits = behind.scope or ROUTE_WAITS
-    change = _Change(
+    change = Transition(
         event=Event.BREAKER_OPENED,
+        kind=DecisionKind.BREAKER,
         rule="breaker-open",
-        values={"due": due, "waits": waits, "refusal": "", "refused": None},
-        reason=breaker.cause.classification.reason if breaker.cause else "",
         run=run,
+        values={"due": due, "waits": waits, "refusal": "", "refused": None},
+        evidence={
+            "reason": breaker.cause.classification.reason if breaker.cause else ""
+        },
     )
-    rows = _waiting(connection, behind)
-    _move(connection, rows, change, now)
+    changed = transition(connection, _waiting(connection, behind), change, now)
     _forget_stops(connection, behind)
-    return len(rows)
+    return len(changed)
 
 
 def _forget_stops(connection: sa.Connection, behind: WaitingScope) -> None:
@@ -178,11 +179,13 @@ def ripen(
     if how.looked:  # else the breaker could not but say: another time
         ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
     rows = _waiting(connection, WaitingScope(sources, ""), *ripe)
-    domains = sorted({domain_of(row.forward_path) for row in rows})
+    domains = sorted({domain_of(row["forward_path"]) for row in rows})
     if rows and not braked and not how.dry:
         # Due since its confirmation delay was over, also for a drain that never waits.
-        change = _Change(event=Event.RIPE, rule="ripe", values={}, run=run)
-        _move(connection, rows, change, now)
+        change = Transition(
+            event=Event.RIPE, kind=DecisionKind.BREAKER, rule="ripe", run=run
+        )
+        transition(connection, rows, change, now)
     return DueConfirmations(
         ripe=len(rows), pending=pending, handled=handled, braked=braked, domains=domains
     )
@@ -204,69 +207,17 @@ def _pending(connection: sa.Connection, sources: Sequence[str]) -> tuple[int, in
 # --- plumbing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Change:
-    """What becomes of refusals that waited for confirmation."""
-
-    event: Event
-    rule: str
-    values: Row
-    run: str
-    reason: str = ""
-
-    @property
-    def after(self) -> State:
-        return follow(State.BOUNCE_PENDING, self.event)
-
-
 def _messages(behind: WaitingScope) -> sa.Select[tuple[int]]:
     return sa.select(_M.seq).where(_M.source.in_(list(behind.sources)))
 
 
 def _waiting(
     connection: sa.Connection, behind: WaitingScope, *more: sa.ColumnElement[bool]
-) -> Sequence[sa.Row[Any]]:
+) -> list[Row]:
     """Return the refusals that wait for confirmation."""
     query: sa.Select[Any] = (
-        sa.select(_R.message, _R.n, _R.forward_path)
+        sa.select(_R.message, _R.n, _R.state, _R.forward_path)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state == _PENDING, *behind.clauses(), *more)
     )
-    return connection.execute(query).all()
-
-
-def _move(
-    connection: sa.Connection,
-    rows: Sequence[sa.Row[Any]],
-    change: _Change,
-    now: int,
-) -> None:
-    """Change recipients that are still as they were, and record it of each."""
-    if not rows:
-        return
-    statement = (
-        sa.update(schema.recipients)
-        .where(
-            _R.message == sa.bindparam("b_message"),
-            _R.n == sa.bindparam("b_n"),
-            _R.state == _PENDING,
-        )
-        .values(since=now, state=change.after.value, **change.values)
-    )
-    keys = [{"b_message": row.message, "b_n": row.n} for row in rows]
-    connection.execute(statement, keys)
-    decided = [
-        decision_row(
-            Decision(
-                at=from_micros(now),
-                kind=DecisionKind.BREAKER,
-                rule=change.rule,
-                evidence={"state": change.after.value, "reason": change.reason},
-                message=row.message,
-                n=row.n,
-            ),
-            change.run,
-        )
-        for row in rows
-    ]
-    connection.execute(sa.insert(schema.decisions), decided)
+    return [dict(row) for row in connection.execute(query).mappings()]

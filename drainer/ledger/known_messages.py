@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, message_of
 from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
+from drainer.ledger.transitions import Transition, transition
 from drainer.ledger.writer.prepared import PreparedStatement, inserting
 from drainer.mail.message import PROBLEMS, Message
 from drainer.policy.admission.identity import (
@@ -17,7 +18,7 @@ from drainer.policy.admission.identity import (
     ListedMessage,
     RecordedMessage,
 )
-from drainer.policy.recipient.state import FINAL, State
+from drainer.policy.recipient.state import FINAL, Event, State
 
 _R, _M = schema.recipients.c, schema.messages.c
 _RECIPIENT = PreparedStatement(inserting(schema.recipients))
@@ -120,14 +121,18 @@ def hold_ambiguous(
         _R.state.in_([State.PENDING.value, State.DEFERRED.value]) | passing,
         _R.released == 0,
     )
-    rows = connection.execute(sa.select(_R.message, _R.n).where(*waiting)).all()
-    connection.execute(
-        sa.update(schema.recipients)
-        .where(*waiting)
-        .values(state=State.HELD.value, due=None, since=now, rule=_AMBIGUOUS, reply="")
+    query = sa.select(_R.message, _R.n, _R.state).where(*waiting)
+    change = Transition(
+        event=Event.SCAN_HELD,
+        kind=DecisionKind.SCANNED,
+        rule=_AMBIGUOUS,
+        run=run,
+        verdict="hold",
+        values={"due": None, "rule": _AMBIGUOUS, "reply": ""},
+        evidence={"reason": PROBLEMS["ambiguous"][0]},
     )
-    held = [(row.message, row.n, _AMBIGUOUS, "") for row in rows]
-    note_held(connection, held, run, now)
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    transition(connection, rows, change, now)
 
 
 def note_held(
@@ -161,6 +166,7 @@ def revisit(
     connection: sa.Connection,
     same: Mapping[int, tuple[Row, list[Row]]],
     known: Mapping[int, Row],
+    run: str,
     now: int,
 ) -> list[Message]:
     """Bring known messages up to date with what the scan lists, by their seqs.
@@ -178,7 +184,7 @@ def revisit(
         sendable = [r for r in recipients if r["state"] == State.PENDING.value]
         if not listing["problem"]:
             _lift_passing_problems(
-                connection, seq, [r["forward_path"] for r in sendable], now
+                connection, seq, [r["forward_path"] for r in sendable], run, now
             )
         recorded = paths.get(seq, {})
         added = [r for r in recipients if r["forward_path"] not in {*recorded, ""}]
@@ -233,7 +239,7 @@ def _add_recipients(
 
 
 def _lift_passing_problems(
-    connection: sa.Connection, seq: int, sendable: Sequence[str], now: int
+    connection: sa.Connection, seq: int, sendable: Sequence[str], run: str, now: int
 ) -> None:
     """Make pending what was absent, unfinished or unreadable, and is sound now.
 
@@ -245,16 +251,25 @@ def _lift_passing_problems(
         passed = sa.or_(
             _R.rule.in_(PASSING), (_R.rule == _FOREIGN) & _R.forward_path.in_(paths)
         )
-        connection.execute(
-            sa.update(schema.recipients)
-            .where(
-                _R.message == seq,
-                _R.state == State.HELD.value,
-                _R.forward_path != "",
-                passed,
-            )
-            .values(state=State.PENDING.value, due=0, since=now, rule="reappeared")
+        query = sa.select(_R.message, _R.n, _R.state, _R.rule).where(
+            _R.message == seq,
+            _R.state == State.HELD.value,
+            _R.forward_path != "",
+            passed,
         )
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        for rule in sorted({row["rule"] for row in rows}):
+            problem = PROBLEMS[rule.removeprefix("local-")][0]
+            change = Transition(
+                event=Event.PROBLEM_GONE,
+                kind=DecisionKind.SCANNED,
+                rule="reappeared",
+                run=run,
+                values={"due": 0, "rule": "reappeared"},
+                evidence={"reason": f"no longer so: {problem}"},
+            )
+            same = [row for row in rows if row["rule"] == rule]
+            transition(connection, same, change, now)
 
 
 def has_news(connection: sa.Connection, listings: Sequence[tuple[Row, bool]]) -> bool:

@@ -210,7 +210,8 @@ class _Recording:
         if self._ambiguous:
             run = self._identity.run
             hold_ambiguous(self._connection, self._ambiguous, run, self._now)
-        finished = revisit(self._connection, self._same, self._rows, self._now)
+        run = self._identity.run
+        finished = revisit(self._connection, self._same, self._rows, run, self._now)
         return RecordOutcome(fresh=self._fresh, finished=finished, unsure=self._unsure)
 
 

@@ -3,17 +3,17 @@
 Each change is guarded by the state it starts from and recorded as a decision.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
-from drainer.ledger.codec import decision_row
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.reader import MANY
-from drainer.ledger.records import Decision, DecisionKind, from_micros, to_micros
+from drainer.ledger.records import DecisionKind, Row, to_micros
+from drainer.ledger.transitions import Transition, transition
 from drainer.policy.recipient.judge import REFUSED_IN_DOUBT
 from drainer.policy.recipient.state import CLAIMABLE, Event, State, follow, origins
 from drainer.runtime.values import dataclass
@@ -48,17 +48,21 @@ def apply_verb(url: URL, verb: OperatorAction, filters: Filters, reason: str) ->
     now, count = to_micros(datetime.now(UTC)), 0
     with engine.writing(url) as connection:
         for rows in _touched(connection, verb, filters):
-            changed = [row for row in rows if _change(connection, row, verb, now)]
-            decided = [_record(row, verb, reason, now) for row in changed]
-            if decided:
-                connection.execute(sa.insert(schema.decisions), decided)
-            count += len(changed)
+            for same in _alike(rows, verb):
+                change = Transition(
+                    event=verb.event,
+                    kind=DecisionKind.OPERATOR,
+                    rule=f"operator-{verb.name}",
+                    values=_values(same[0], verb),
+                    evidence={"reason": reason},
+                )
+                count += len(transition(connection, same, change, now))
     return count
 
 
 def _touched(
     connection: sa.Connection, verb: OperatorAction, filters: Filters
-) -> Iterator[list[sa.RowMapping]]:
+) -> Iterator[list[Row]]:
     """Yield the recipients that a verb is for, page by page."""
     states = [state.value for state in origins(verb.event)]
     query = (
@@ -70,7 +74,7 @@ def _touched(
     )
     page = connection.execute(query).mappings().all()
     while page:
-        yield [row for row in page if filters.takes(dict(row))]
+        yield [dict(row) for row in page if filters.takes(dict(row))]
         last = page[-1]
         behind = (_R.message > last["message"]) | (
             (_R.message == last["message"]) & (_R.n > last["n"])
@@ -84,7 +88,7 @@ def touchable(verb: OperatorAction, states: Sequence[str]) -> list[str]:
     return [state for state in states if state in legal]
 
 
-_AFRESH = {
+_FORGOTTEN = {
     "drops": 0,
     "solo": 0,
     "spent": 0,
@@ -92,46 +96,28 @@ _AFRESH = {
     "refused": None,
     "waits": "",
 }
-"""What a recipient forgets of its attempts when a person lets it go again."""
+"""What a recipient forgets of its attempts when an operator lets it be sent again."""
 
 
-def _change(
-    connection: sa.Connection, row: sa.RowMapping, verb: OperatorAction, now: int
-) -> bool:
+def _alike(rows: list[Row], verb: OperatorAction) -> Iterable[list[Row]]:
+    """Return the rows in groups whose columns change in the same way."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(repr(_values(row, verb)), []).append(row)
+    return groups.values()
+
+
+def _values(row: Row, verb: OperatorAction) -> Row:
+    """Return what changes besides the state."""
     state = follow(State(row["state"]), verb.event)
-    values: dict[str, object] = {
-        "state": state.value,
-        "since": now,
+    values: Row = {
         "due": 0 if state in CLAIMABLE else None,
         "rule": f"operator-{verb.name}",
     }
     if verb.event is Event.OPERATOR_RELEASE:
         values["released"] = 1
-        if row["rule"] == REFUSED_IN_DOUBT:  # a person says that it had not arrived
+        if row["rule"] == REFUSED_IN_DOUBT:  # the operator says that it did not arrive
             values["doubts"] = 0
     if state is State.PENDING:
-        values |= _AFRESH
-    result = connection.execute(
-        sa.update(schema.recipients)
-        .where(_R.message == row["message"], _R.n == row["n"], _R.state == row["state"])
-        .values(**values)
-    )
-    return result.rowcount == 1
-
-
-def _record(
-    row: sa.RowMapping, verb: OperatorAction, reason: str, now: int
-) -> dict[str, object]:
-    decision = Decision(
-        at=from_micros(now),
-        kind=DecisionKind.OPERATOR,
-        rule=f"operator-{verb.name}",
-        evidence={
-            "reason": reason,
-            "before": row["state"],
-            "state": follow(State(row["state"]), verb.event).value,
-        },
-        message=row["message"],
-        n=row["n"],
-    )
-    return decision_row(decision, "")
+        values |= _FORGOTTEN
+    return values

@@ -7,9 +7,10 @@ before the first release.
 
 import sqlalchemy as sa
 
+from drainer.policy.recipient.state import State
 from drainer.runtime.databases import LONG_TEXT
 
-VERSION = "2"
+VERSION = "3"
 
 metadata = sa.MetaData()
 
@@ -95,6 +96,8 @@ messages = sa.Table(
     sa.UniqueConstraint("identity", "number"),
 )
 
+_STATES = ", ".join(f"'{state.value}'" for state in State)
+
 recipients = sa.Table(
     "recipients",
     metadata,
@@ -122,6 +125,7 @@ recipients = sa.Table(
     sa.Column("attempt", sa.BigInteger),
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("reply", LONG_TEXT, nullable=False),
+    sa.CheckConstraint(f"state IN ({_STATES})", name="recipients_state"),
     sa.Index("recipients_state_due", "state", "due"),
     sqlite_with_rowid=False,
 )

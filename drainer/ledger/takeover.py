@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from drainer.ledger import schema
-from drainer.ledger.codec import decision_row
 from drainer.ledger.columns import to_json
 from drainer.ledger.owner import dead_owners
-from drainer.ledger.records import Decision, DecisionKind, from_micros
+from drainer.ledger.records import DecisionKind
 from drainer.ledger.reserve import DELIVERED, ReserveRecord
+from drainer.ledger.transitions import Transition, transition
 from drainer.ledger.writer.batch import WriterIdentity
 from drainer.policy.recipient.settle import MAX_DOUBTS
 from drainer.policy.recipient.state import Event, State, follow
@@ -53,21 +53,26 @@ def _settle_reserved(
     before, is_open = State(found.state), found.state == State.IN_FLIGHT.value
     if not is_open and not (before in _TAKEN_OVER and found.rule == _OWNER_DIED):
         return False
-    connection.execute(
-        sa.update(schema.recipients)
-        .where(*mine, _R.state == before.value)
-        .values(
-            state=follow(before, Event.PROVEN).value,
-            since=now,
-            due=None,
-            attempts=found.attempts + is_open,
-            rule=_RESERVED,
-            reply=record.reply,
-        )
+    change = Transition(
+        event=Event.PROVEN,
+        kind=DecisionKind.TAKEOVER,
+        rule=_RESERVED,
+        run=run,
+        verdict="deliver",
+        reply=record.reply,
+        attempt=record.attempt,
+        values={
+            "due": None,
+            "attempts": found.attempts + is_open,
+            "rule": _RESERVED,
+            "reply": record.reply,
+        },
+        evidence={"source": "the reserve of a run that lost the ledger"},
     )
+    row = {"message": record.seq, "n": record.n, "state": before.value}
+    if not transition(connection, [row], change, now):
+        return False
     _end_attempt(connection, record)
-    decision = _proof(record, before, now)
-    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
     return True
 
 
@@ -77,24 +82,6 @@ def _end_attempt(connection: sa.Connection, record: ReserveRecord) -> None:
         sa.update(schema.attempts)
         .where(_A.id == record.attempt, _A.ended.is_(None))
         .values(ended=record.at, stages=stages)
-    )
-
-
-def _proof(record: ReserveRecord, before: State, now: int) -> Decision:
-    return Decision(
-        at=from_micros(now),
-        kind=DecisionKind.TAKEOVER,
-        rule=_RESERVED,
-        verdict="deliver",
-        reply=record.reply,
-        evidence={
-            "state": State.DELIVERED.value,
-            "before": before.value,
-            "source": "the reserve of a run that lost the ledger",
-        },
-        message=record.seq,
-        n=record.n,
-        attempt=record.attempt,
     )
 
 
@@ -153,32 +140,21 @@ def _doubt(
     event = Event.DOUBT_THRICE if doubts >= MAX_DOUBTS else Event.DOUBT
     state = follow(State.IN_FLIGHT, event)
     reply = "drainer ended with this attempt open; the primary may have taken it"
-    connection.execute(
-        sa.update(schema.recipients)
-        .where(
-            _R.message == row["message"],
-            _R.n == row["n"],
-            _R.state == State.IN_FLIGHT.value,
-        )
-        .values(
-            state=state.value,
-            since=now,
-            due=due if state is State.UNKNOWN else None,
-            attempts=row["attempts"] + 1,
-            doubts=doubts,
-            rule=_OWNER_DIED,
-            reply=reply,
-        )
-    )
-    decision = Decision(
-        at=from_micros(now),
+    change = Transition(
+        event=event,
         kind=DecisionKind.TAKEOVER,
         rule=_OWNER_DIED,
+        run=run,
         verdict="unknown",
         reply=reply,
-        evidence={"state": state.value, "doubts": doubts},
-        message=row["message"],
-        n=row["n"],
         attempt=row["attempt"],
+        values={
+            "due": due if state is State.UNKNOWN else None,
+            "attempts": row["attempts"] + 1,
+            "doubts": doubts,
+            "rule": _OWNER_DIED,
+            "reply": reply,
+        },
+        evidence={"doubts": doubts},
     )
-    connection.execute(sa.insert(schema.decisions), [decision_row(decision, run)])
+    transition(connection, [dict(row)], change, now)

@@ -7,8 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from drainer.cli.why import next_step
+from drainer.mail.message import PROBLEMS
 from tests.support.command.installed import Drainer, maildir_message, write_maildir
-from tests.support.command.runner import call
+from tests.support.command.runner import Bench, call
 from tests.support.mta.postfix import free_port
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Script, Step, View
@@ -186,3 +190,37 @@ def test_without_its_collector_a_drain_is_as_fast_and_loses_no_span(
     assert set(roots.values()) == {1}
     runs = [span for span in collector.spans if span.name == "drain"]
     assert len(runs) == 2
+
+
+@pytest.mark.parametrize("kind", ["unfinished", "foreign"])
+def test_a_hold_that_a_scan_lifts_is_a_decision(tmp_path: Path, kind: str) -> None:
+    """A queue file that is finished by now, and a domain that is served by now."""
+    with PeerThread() as peer:
+        bench = Bench(tmp_path, peer.port)
+        name = bench.add(DELIVERED if kind == "unfinished" else HELD)
+        path = bench.spool / "deferred" / name[0] / name
+        if kind == "unfinished":
+            path.chmod(0o600)  # as Postfix leaves a file that it is still writing
+        assert bench.drain().code == 5
+        before = bench.why(name)
+        assert "release" not in before["next"] or kind == "foreign"
+        path.chmod(0o700)
+        bench.configure(primary={"domains": []})
+        assert bench.drain().code == 0
+    decisions = bench.why(name)["decisions"]
+    (lifted,) = [fact for fact in decisions if fact["rule"] == "reappeared"]
+    assert lifted["evidence"]["before"] == "held"
+    assert lifted["evidence"]["state"] == "pending"
+    assert "no longer" in lifted["evidence"]["reason"]
+    kinds = [fact["kind"] for fact in decisions]
+    assert kinds.index("scanned") < decisions.index(lifted) < kinds.index("verdict")
+
+
+@pytest.mark.parametrize("rule", [f"local-{code}" for code in PROBLEMS])
+def test_the_next_step_of_a_held_recipient_follows_its_rule(rule: str) -> None:
+    """It names `release` exactly where a release lets the message go."""
+    row = {"state": "held", "rule": rule, "due": None, "forward_path": HELD}
+    words = next_step([row])
+    helps = PROBLEMS[rule.removeprefix("local-")][1]
+    assert ("`drainer release`" in words) is helps, words
+    assert "drainer" in words

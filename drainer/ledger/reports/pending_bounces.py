@@ -21,6 +21,7 @@ from drainer.ledger.reader import MANY, LedgerReader
 from drainer.ledger.records import Decision, DecisionKind, Row, from_micros, to_micros
 from drainer.ledger.reports.evidence import QUEUED, report_row
 from drainer.ledger.reports.limits import LimitCheck, lately, limiting, told_of
+from drainer.ledger.transitions import Transition, transition
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.bounce.limits import ReportTally
 from drainer.policy.recipient.delivery import StoredEvidence
@@ -147,58 +148,38 @@ def _apply(
     run: str,
     now: int,
 ) -> None:
-    state = follow(PENDING, ruling.event)
-    connection.execute(
-        sa.update(schema.recipients)
-        .where(*_mine(ruling), _R.state == PENDING.value)
-        .values(state=state.value, since=now, due=None)
+    row, (verb, reason) = ruling.resting.row, why
+    change = Transition(
+        event=ruling.event,
+        kind=DecisionKind.OPERATOR,
+        rule=f"operator-{verb}",
+        values={"due": None},
+        evidence={"reason": reason},
     )
-    decisions = _decisions(ruling, state, why, now)
-    rows = [decision_row(decision, "") for decision in decisions]
-    connection.execute(sa.insert(schema.decisions), rows)
+    transition(connection, [row], change, now)
+    if ruling.permit is not None:
+        decision = decision_row(_bounce_decision(ruling.permit, row, now), "")
+        connection.execute(sa.insert(schema.decisions), [decision])
+    state = follow(PENDING, ruling.event)
     if state is State.BOUNCED and ruling.permit is not None:
-        row = ruling.resting.row
         about = {name: row[name] for name in ("message", "n", "reply", "rule")}
         about |= {"sender": ruling.resting.sender, "refused": row["since"]}
         queued = report_row(about, DsnAction.FAILED, run, now, ruling.permit)
         connection.execute(sa.insert(schema.reports), [queued])
 
 
-def _decisions(
-    ruling: OperatorDecision, state: State, why: tuple[str, str], now: int
-) -> list[Decision]:
-    """Return what the operator decided, and what the bounce rules said."""
-    row, (verb, reason) = ruling.resting.row, why
-    about: dict[str, Any] = {
-        "at": from_micros(now),
-        "message": row["message"],
-        "n": row["n"],
-    }
-    evidence: dict[str, object] = {
-        "reason": reason,
-        "before": PENDING.value,
-        "state": state.value,
-    }
-    decisions = [
-        Decision(
-            kind=DecisionKind.OPERATOR,
-            rule=f"operator-{verb}",
-            evidence=evidence,
-            **about,
-        )
-    ]
-    if ruling.permit is not None:
-        asked = ruling.permit.decision
-        decisions.append(
-            Decision(
-                kind=DecisionKind.BOUNCE,
-                rule=asked.rule,
-                verdict=asked.answer.value,
-                evidence={"reason": asked.reason, **asked.evidence},
-                **about,
-            )
-        )
-    return decisions
+def _bounce_decision(permit: BouncePermit, row: Row, now: int) -> Decision:
+    """Return the record of what the bounce rules said."""
+    asked = permit.decision
+    return Decision(
+        at=from_micros(now),
+        kind=DecisionKind.BOUNCE,
+        rule=asked.rule,
+        verdict=asked.answer.value,
+        evidence={"reason": asked.reason, **asked.evidence},
+        message=row["message"],
+        n=row["n"],
+    )
 
 
 def bound(report: LedgerReader, route: str) -> list[str]:

@@ -1,8 +1,7 @@
 """What one group commit executes: many operations, few statements.
 
-Every change of a recipient's state is guarded by its old state (and number of
-attempts). A guard that does not hold raises Conflict: the batch is rolled back
-and the writer finds out whose it was.
+A guard that does not hold raises StateConflict (drainer.ledger.transitions): the batch
+is rolled back, and the writer finds out whose it was.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,71 +19,19 @@ from drainer.ledger.records import (
     Decision,
     DecisionKind,
     Row,
-    StateConflict,
     to_micros,
 )
 from drainer.ledger.reports.evidence import report_row
+from drainer.ledger.transitions import settle, take
 from drainer.ledger.writer.prepared import PreparedStatement, inserting
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import State
 from drainer.runtime.values import dataclass
 
-_R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
+_M, _A = schema.messages.c, schema.attempts.c
 
 _BOUNCED = State.BOUNCED
-_IN_FLIGHT: sa.ColumnClause[str] = sa.literal_column(f"'{State.IN_FLIGHT.value}'")
-_TAKE = PreparedStatement(
-    sa.update(schema.recipients)
-    .where(
-        _R.message == sa.bindparam("b_message"),
-        _R.n == sa.bindparam("b_n"),
-        _R.state == sa.bindparam("b_state"),
-        _R.attempts == sa.bindparam("b_attempts"),
-    )
-    .values(
-        state=_IN_FLIGHT,
-        since=sa.bindparam("b_since"),
-        attempt=sa.bindparam("b_attempt"),
-    )
-)
-_SETTLE = PreparedStatement(
-    sa.update(schema.recipients)
-    .where(
-        _R.message == sa.bindparam("b_message"),
-        _R.n == sa.bindparam("b_n"),
-        _R.state == _IN_FLIGHT,
-        _R.attempt == sa.bindparam("b_attempt"),
-    )
-    .values(
-        state=sa.bindparam("b_state"),
-        since=sa.bindparam("b_since"),
-        due=sa.bindparam("b_due"),
-        attempts=sa.bindparam("b_attempts"),
-        doubts=sa.bindparam("b_doubts"),
-        rule=sa.bindparam("b_rule"),
-        reply=sa.bindparam("b_reply"),
-    )
-)
-#: The same for a recipient that is not delivered: with what it takes along.
-_REST = PreparedStatement(
-    sa.update(schema.recipients)
-    .where(
-        _R.message == sa.bindparam("b_message"),
-        _R.n == sa.bindparam("b_n"),
-        _R.state == _IN_FLIGHT,
-        _R.attempt == sa.bindparam("b_attempt"),
-    )
-    .values(
-        **{
-            name: sa.bindparam(f"b_{name}")
-            for name in (
-                "state", "since", "due", "attempts", "doubts", "rule", "reply",
-                "drops", "solo", "spent", "refusal", "refused", "waits",
-            )
-        }
-    )
-)  # fmt: skip
 _END = PreparedStatement(
     sa.update(schema.attempts)
     .where(_A.id == sa.bindparam("b_id"))
@@ -125,8 +72,8 @@ class AttemptEndRows(NamedTuple):
     """The rows of an attempt that ended."""
 
     ended: Row
-    settled: list[Row]
-    rested: list[Row]
+    delivered: list[Row]
+    others: list[Row]
     decided: list[Row]
     freed: list[Row]
     reported: list[Row]
@@ -179,9 +126,12 @@ class WriteBatch:
         """
         opened, closed = self._openings, self._closings
         decided = [row for each in closed for row in each.decided] + self._noted
-        guarded(connection, _TAKE, [row for each in opened for row in each.taken])
-        guarded(connection, _SETTLE, [row for each in closed for row in each.settled])
-        guarded(connection, _REST, [row for each in closed for row in each.rested])
+        take(connection, [row for each in opened for row in each.taken])
+        settle(
+            connection,
+            [row for each in closed for row in each.delivered],
+            [row for each in closed for row in each.others],
+        )
         _many(connection, _ATTEMPT, [each.attempt for each in opened])
         _many(connection, _END, [each.ended for each in closed])
         _many(connection, _DECISION, decided)
@@ -195,14 +145,6 @@ def _many(
 ) -> None:
     if rows:
         statement(connection, rows)
-
-
-def guarded(
-    connection: sa.Connection, statement: PreparedStatement, rows: Sequence[Row]
-) -> None:
-    """Execute an update that must hit exactly one row for each of ``rows``."""
-    if rows and statement(connection, rows) != len(rows):
-        raise StateConflict
 
 
 def opening(opened: AttemptStart, identity: WriterIdentity) -> AttemptStartRows:
@@ -241,8 +183,8 @@ def closing(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows:
     others = [s for s in closed.settlements if s.state is not State.DELIVERED]
     return AttemptEndRows(
         ended={"b_id": closed.id, "b_ended": at, "b_stages": to_json(closed.stages)},
-        settled=[_settle_row(closed, each, at) for each in delivered],
-        rested=[_rest_row(closed, each, at) for each in others],
+        delivered=[_settle_row(closed, each, at) for each in delivered],
+        others=[_rest_row(closed, each, at) for each in others],
         decided=[
             decision_row(decision, identity.run)
             for each in closed.settlements

@@ -46,7 +46,8 @@ class Event(enum.StrEnum):
     APPROVED = "an operator approves, the bounce rules permit the report"
     APPROVED_REFUSED = "an operator approves, the bounce rules refuse the report"
     CANCELLED = "an operator cancels the bounce"
-    EXPIRED = "lifetime spent, while the primary was reachable"
+    SCAN_HELD = "a scan finds that it cannot be told apart from another message"
+    PROBLEM_GONE = "a scan finds that its problem is gone"
     OPERATOR_HOLD = "an operator holds it"
     OPERATOR_REQUEUE = "an operator requeues it"
     OPERATOR_DISCARD = "an operator discards it"
@@ -75,7 +76,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.BOUNCE_PENDING, _E.APPROVED): _S.BOUNCED,
     (_S.BOUNCE_PENDING, _E.APPROVED_REFUSED): _S.QUARANTINED,
     (_S.BOUNCE_PENDING, _E.CANCELLED): _S.QUARANTINED,
-    (_S.DEFERRED, _E.EXPIRED): _S.BOUNCE_PENDING,
+    **{(state, _E.SCAN_HELD): _S.HELD for state in (_S.PENDING, _S.DEFERRED, _S.HELD)},
+    (_S.HELD, _E.PROBLEM_GONE): _S.PENDING,
     **{
         (state, event): to
         for state in (_S.PENDING, _S.DEFERRED, _S.UNKNOWN, _S.HELD, _S.BOUNCE_PENDING)
