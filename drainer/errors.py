@@ -7,7 +7,7 @@ exceptions. What is raised means that drainer itself cannot continue::
     +-- UsageError            2   bad arguments, configuration or source
     |   +-- SourceError       2   a spool cannot be read at all
     |   |   +-- SourceLost    1   a database spool went away during the run
-    |   +-- SourceClaimed     2   a spool is drained with another ledger
+    |   +-- ClaimConflict     2   a spool is drained with another ledger
     +-- PrimaryNotReady       3   the health check failed; nothing was sent
     +-- OwnedElsewhere        6   another drain works on this source
     +-- LedgerError           2   the ledger cannot be used as configured
@@ -52,7 +52,7 @@ class SourceLost(SourceError):
     exit_code = 1
 
 
-class SourceClaimed(UsageError):
+class ClaimConflict(UsageError):
     """A source is, or was, drained with another ledger, which knows what was sent."""
 
 

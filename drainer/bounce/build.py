@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from drainer.bounce.evidence.dkim_sign import sign
-from drainer.bounce.evidence.settings import DnsServers, EvidenceSettings
+from drainer.bounce.evidence.request import DnsServers, EvidenceSettings
 from drainer.bounce.relay import LIMITS, RelaySettings
 from drainer.bounce.reports import DkimKey, DsnSettings
 from drainer.bounce.settings import BounceSettings

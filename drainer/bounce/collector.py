@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from drainer.bounce.evidence.client import AT_ONCE, EvidenceWorker
 from drainer.bounce.evidence.codec import stored
-from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, SenderQuestion
+from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
 from drainer.bounce.quarantine.store import Quarantine, open_message
 from drainer.errors import DrainerError, MessageUnreadable
 from drainer.ledger.codec import message_of

@@ -31,7 +31,7 @@ from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.pacing.rate import Rate, Rates
 from drainer.runtime.values import dataclass
-from drainer.smtp.connection import ConnectFailed, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.post import OutgoingMail, PostResult, post
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.route import Route
@@ -132,24 +132,26 @@ class DsnSender:
             self._quarantine.forget(needless)
         return tried.goes_on or self._posting.ways.via is None
 
-    async def _attempt(self, queued: QueuedReport) -> "_Tried":
+    async def _attempt(self, queued: QueuedReport) -> "_SendAttempt":
         """Try one server after the other until one has decided."""
         try:
             routes = await self._ways.to(queued.message.envelope.reverse_path)
         except NoRelay as none:
             state = QUEUED if none.later else FAILED
-            return _Tried(ReportResult(state, "", "mx", str(none)))
+            return _SendAttempt(ReportResult(state, "", "mx", str(none)))
         seconds = self._posting.at_most.total_seconds()
         try:
             async with asyncio.timeout(seconds):  # the server may be anybody's
                 return await self._try_each(queued, routes)
         except TimeoutError:
             words = f"it took more than {seconds:.0f} s"
-            return _Tried(
+            return _SendAttempt(
                 ReportResult(QUEUED, "", str(routes[0]), words), goes_on=False
             )
 
-    async def _try_each(self, queued: QueuedReport, routes: list[Route]) -> "_Tried":
+    async def _try_each(
+        self, queued: QueuedReport, routes: list[Route]
+    ) -> "_SendAttempt":
         first, *others = routes
         tried = await self._try(queued, first)
         for route in others:
@@ -158,12 +160,14 @@ class DsnSender:
             tried = await self._try(queued, route)
         return tried
 
-    async def _try(self, queued: QueuedReport, route: Route) -> "_Tried":
+    async def _try(self, queued: QueuedReport, route: Route) -> "_SendAttempt":
         connection = await connect(route)
-        if isinstance(connection, ConnectFailed):
+        if isinstance(connection, ConnectFailure):
             said = str(connection.steps[-1].answer) if connection.steps else ""
             words = f"no session with {route}"
-            return _Tried(ReportResult(QUEUED, said, str(route), words), goes_on=False)
+            return _SendAttempt(
+                ReportResult(QUEUED, said, str(route), words), goes_on=False
+            )
         try:
             letter = await asyncio.to_thread(
                 self._letter, queued, connection.extensions
@@ -171,7 +175,7 @@ class DsnSender:
             return _judge(await post(connection, LIMITS, letter), connection)
         except (CannotReport, AddressError) as error:
             ended = ReportResult(FAILED, "", connection.address, str(error))
-            return _Tried(ended, elsewhere=False)
+            return _SendAttempt(ended, elsewhere=False)
         finally:
             connection.wire.close()
 
@@ -267,7 +271,7 @@ def _may_return(queued: QueuedReport, original: bytes) -> bool:
     )
 
 
-class _Tried(NamedTuple):
+class _SendAttempt(NamedTuple):
     """What an attempt came to."""
 
     ended: ReportResult
@@ -277,23 +281,25 @@ class _Tried(NamedTuple):
     elsewhere: bool = True
 
 
-def _judge(posted: PostResult, connection: Connection) -> _Tried:
+def _judge(posted: PostResult, connection: Connection) -> _SendAttempt:
     via, words = connection.address, str(posted.answer)
     answer = posted.answer
     if isinstance(answer, Lost) and posted.stage is Stage.DOT:
         reason = "it may have arrived; it is sent again under the same Message-ID"
         ended = ReportResult(QUEUED, words, via, reason)
-        return _Tried(ended, goes_on=False, elsewhere=False)
+        return _SendAttempt(ended, goes_on=False, elsewhere=False)
     classification = classify(answer, posted.stage, accepted=0)
     match classification.verdict:
         case Verdict.DELIVER:
-            return _Tried(
+            return _SendAttempt(
                 ReportResult(SENT, words, via, "the relay took it"), elsewhere=False
             )
         case Verdict.BOUNCE | Verdict.HOLD if isinstance(answer, Reply):
             reason = f"{classification.reason}; a report is not reported in turn"
-            return _Tried(ReportResult(FAILED, words, via, reason), elsewhere=False)
+            return _SendAttempt(
+                ReportResult(FAILED, words, via, reason), elsewhere=False
+            )
         case verdict:
             is_ours = verdict is Verdict.STOP or isinstance(answer, Lost)
             ended = ReportResult(QUEUED, words, via, classification.reason)
-            return _Tried(ended, goes_on=not is_ours)
+            return _SendAttempt(ended, goes_on=not is_ours)

@@ -7,7 +7,7 @@ the ledger (drainer.ledger.reports.evidence); here is who asks and who does it.
 from datetime import timedelta
 
 from drainer.bounce.decider import BounceDecider
-from drainer.bounce.evidence.settings import EvidenceSettings
+from drainer.bounce.evidence.request import EvidenceSettings
 from drainer.bounce.reports import DsnSettings
 from drainer.policy.bounce.decision import OwnIdentity
 from drainer.policy.bounce.facts import TrustSettings

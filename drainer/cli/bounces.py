@@ -24,9 +24,9 @@ from drainer.cli.output import VOICE, PagedTable, print_json, say, stdout, warn
 from drainer.cli.pending_bounces import COLUMNS, add_row, asking, print_facts, told_of
 from drainer.cli.verify import source_of
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url, quarantine_folder
 from drainer.config.build.routes import make_route
 from drainer.config.build.spools import make_sources
-from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.delivery.build import build_settings
 from drainer.delivery.run import DrainRequest, resolve_domains
 from drainer.errors import MessageUnreadable, SourceError, UsageError
@@ -180,7 +180,7 @@ def _carry_out(
         url = ledger_url(asked.config)
         quarantine = Quarantine(quarantine_folder(url))
         approval.keep_copies(
-            quarantine, report, rulings, _Opening(asked.config, quarantine)
+            quarantine, report, rulings, _ContentReader(asked.config, quarantine)
         )
         done = rule(url, verb, rulings, asked.reason)
     _tell(done, dry_run=asked.dry_run, as_json=asked.as_json)
@@ -188,7 +188,7 @@ def _carry_out(
         say(f"{len(rulings) - len(done)} had moved on meanwhile")
 
 
-class _Opening:
+class _ContentReader:
     """Opens messages where they lie, each source once; or the copies of them."""
 
     def __init__(self, config: Config, quarantine: Quarantine) -> None:

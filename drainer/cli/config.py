@@ -9,7 +9,7 @@ import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
-from drainer.config.build.storage import ledger_url
+from drainer.config.build.paths import ledger_url
 from drainer.config.render import commented_toml
 from drainer.errors import UsageError
 from drainer.runtime import databases

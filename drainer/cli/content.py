@@ -2,8 +2,8 @@
 
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url, quarantine_folder
 from drainer.config.build.spools import make_sources
-from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.errors import DrainerError, MessageUnreadable
 from drainer.ledger.codec import message_of, recipient_of
 from drainer.ledger.reader import LedgerReader

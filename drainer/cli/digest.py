@@ -12,8 +12,8 @@ from drainer.cli.filters import checked_ago, checked_mailbox
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url
 from drainer.config.build.rules import make_rules
-from drainer.config.build.storage import ledger_url
 from drainer.errors import PrimaryNotReady
 from drainer.ledger.query.digest import digest as digest_of
 from drainer.ledger.reader import LedgerReader

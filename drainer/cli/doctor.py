@@ -15,8 +15,8 @@ from drainer.cli.output import print_json, say, shown, stderr, stdout, table
 from drainer.config.build.routes import split_host
 from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
 from drainer.doctor.checks import examine, failed
+from drainer.doctor.checks.check import DoctorFinding, Grade
 from drainer.doctor.checks.facts import DoctorFacts
-from drainer.doctor.checks.finding import DoctorFinding, Grade
 from drainer.doctor.run import Tell, look
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.policy.bounce.facts import parse_address

@@ -24,9 +24,9 @@ from drainer.cli.output import VOICE, explain, print_json, say, warn
 from drainer.cli.progress import progress
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
+from drainer.config.build.paths import fresh_rehearsal, ledger_url
 from drainer.config.build.routes import make_probe
 from drainer.config.build.spools import make_sources
-from drainer.config.build.storage import fresh_rehearsal, ledger_url
 from drainer.delivery.build import build_settings
 from drainer.delivery.run import (
     DrainRequest,

@@ -7,7 +7,7 @@ import typer
 
 from drainer.cli.output import print_json, say
 from drainer.cli.overrides import OverrideTarget, ReasonOption, to_whom
-from drainer.config.build.storage import lock_folder
+from drainer.config.build.paths import lock_folder
 from drainer.ledger.watch_log import is_owned
 from drainer.policy.pacing.overrides import OverrideKind
 from drainer.runtime.units import format_duration

@@ -17,7 +17,7 @@ from drainer.cli.options import (
     load,
 )
 from drainer.cli.output import PagedTable, print_json, shown, stdout, table
-from drainer.cli.selection import SourceListing
+from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
 from drainer.config.build.spools import make_sources, with_domains
@@ -54,9 +54,7 @@ def inspect(
     """
     config = load(path)
     opened = make_sources(config, sources, choice.selection.queues, listing=True)
-    look = SourceListing(
-        choice, datetime.now(UTC) - config.retry.lifetime, digest=json_
-    )
+    look = SourceList(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
     found = look.at(opened, Admission(bare_newlines="hold"))
     if json_:
         for scanned in found:
@@ -207,9 +205,7 @@ def print_plan(
     per_second = parse_rate(config.throttle.rate)
     forecast = Forecast(redirect=redirect)
     end = datetime.now(UTC) - config.retry.lifetime
-    for scanned in SourceListing(choice, end).at(
-        opened, make_admission(config, redirect)
-    ):
+    for scanned in SourceList(choice, end).at(opened, make_admission(config, redirect)):
         forecast.add(scanned, choice.selection, end)
     sendable = forecast.messages and forecast.recipients
     seconds = forecast.messages / per_second if per_second and sendable else 0.0

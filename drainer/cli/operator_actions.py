@@ -8,7 +8,7 @@ import typer
 from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
 from drainer.cli.output import print_json, say, stdout
 from drainer.config import Config
-from drainer.config.build.storage import ledger_url
+from drainer.config.build.paths import ledger_url
 from drainer.ledger.filters import Filters
 from drainer.ledger.operator_actions import VERBS, OperatorAction, apply_verb, touchable
 from drainer.ledger.reader import LedgerReader

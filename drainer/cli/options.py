@@ -8,8 +8,8 @@ import typer
 from drainer.cli.output import say
 from drainer.config import Config
 from drainer.config import load as config_file
+from drainer.config.build.paths import ledger_url
 from drainer.config.build.routes import split_host
-from drainer.config.build.storage import ledger_url
 from drainer.ledger.reader import LedgerReader
 
 ConfigOption = Annotated[

@@ -11,10 +11,10 @@ import typer
 from drainer.cli.filters import with_options
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
 from drainer.config import Config
+from drainer.config.build.paths import LedgerURL, ledger_url
 from drainer.config.build.routes import make_route
-from drainer.config.build.storage import LedgerURL, ledger_url
 from drainer.errors import UsageError
-from drainer.ledger.controls import give
+from drainer.ledger.overrides import give
 from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
 from drainer.runtime.units import parse_duration

@@ -10,7 +10,7 @@ from drainer.bounce.decider import BounceDecider
 from drainer.bounce.settings import build_decider
 from drainer.cli.output import PagedTable, shown, stdout
 from drainer.config import Config
-from drainer.config.build.storage import ledger_url
+from drainer.config.build.paths import ledger_url
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from drainer.bounce.quarantine.cleanup import sweep
-from drainer.bounce.quarantine.export import ExportTarget, NotExported, target_of
+from drainer.bounce.quarantine.export import ExportTarget, SkippedMessage, target_of
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.cli.action_options import IdsArgument, named
 from drainer.cli.content import MISSING, ContentFinder
@@ -26,8 +26,8 @@ from drainer.cli.options import (
 from drainer.cli.output import PagedTable, print_json, say, shown, stdout, warn
 from drainer.cli.why import decisions_of, tell_decisions
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url, quarantine_folder
 from drainer.config.build.rules import make_rules
-from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.columns import from_json
 from drainer.ledger.filters import Filters
@@ -281,7 +281,7 @@ def _export(
         for id_, rows in messages:
             try:
                 target.add(contents.open(id_, rows))
-            except (NotExported, MessageUnreadable) as error:
+            except (SkippedMessage, MessageUnreadable) as error:
                 say(f"{rows[0]['native_id']} ({id_[:12]}) is left out: {error}")
                 count["left_out"] += 1
             else:

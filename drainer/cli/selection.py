@@ -23,7 +23,7 @@ from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.sources.protocol import Source
 
 
-class SourceListing:
+class SourceList:
     """A look at some sources."""
 
     def __init__(

@@ -8,13 +8,13 @@ import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import VOICE, print_json, say, stdout, warn
-from drainer.config.build.spools import make_sources
-from drainer.config.build.storage import (
+from drainer.config.build.paths import (
     ledger_url,
     lock_folder,
     marker_folders,
     shown_ledger,
 )
+from drainer.config.build.spools import make_sources
 from drainer.delivery.console import tell_returned
 from drainer.delivery.holds import LiveHolds
 from drainer.delivery.source_claims import SourceClaims

@@ -9,13 +9,13 @@ import typer
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, shown, stdout, table
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
-from drainer.config.build.storage import ledger_url, lock_folder
 from drainer.errors import LedgerError
+from drainer.ledger.query.status import expiry, standing
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 from drainer.ledger.reserve import LeftReserve
-from drainer.ledger.standing import expiry, standing
 from drainer.mail.message import Message
 from drainer.policy.classify.describe import meaning_of
 from drainer.runtime.units import human_duration

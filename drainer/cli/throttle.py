@@ -9,7 +9,7 @@ import typer
 from drainer.cli.output import print_json, say, shown, stdout
 from drainer.cli.overrides import OverrideTarget, ReasonOption, to_whom
 from drainer.errors import UsageError
-from drainer.ledger.controls import OverrideReader
+from drainer.ledger.overrides import OverrideReader
 from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.policy.pacing.rate import parse_rate
 

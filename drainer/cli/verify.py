@@ -11,12 +11,12 @@ import typer
 
 from drainer.bounce.build import make_evidence, make_own, make_trust
 from drainer.bounce.evidence.client import EvidenceWorker
-from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, SenderQuestion
+from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, shown, stdout, table
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url
 from drainer.config.build.spools import make_sources
-from drainer.config.build.storage import ledger_url
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.ledger.codec import message_of, recipient_of
 from drainer.ledger.filters import Filters
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
     app.command("verify")(verify)
 
 
-class _Asked(NamedTuple):
+class _VerifyOptions(NamedTuple):
     """A message to verify, and its recipients."""
 
     question: SenderQuestion
@@ -145,7 +145,7 @@ def _case(
 # ---- where a message comes from
 
 
-def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
+def _from_file(path: Path, given: Mapping[str, str]) -> _VerifyOptions:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_CONTENT_BYTES + 1)
@@ -167,7 +167,7 @@ def _from_file(path: Path, given: Mapping[str, str]) -> _Asked:
     forward_path = _mailbox(given["recipient"]) if given["recipient"] else ""
     if not forward_path:
         say("no --recipient was given, so that a signature is weak at most")
-    return _Asked(question, [Recipient(forward_path=forward_path)])
+    return _VerifyOptions(question, [Recipient(forward_path=forward_path)])
 
 
 def _return_path(content: bytes, path: Path) -> str:
@@ -205,7 +205,7 @@ def _time(text: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _from_ledger(text: str, config: Config) -> _Asked:
+def _from_ledger(text: str, config: Config) -> _VerifyOptions:
     with LedgerReader(ledger_url(config)) as report:
         id_ = report.resolve(text)
         rows = list(report.recipients(Filters(messages=[id_])))
@@ -221,7 +221,7 @@ def _from_ledger(text: str, config: Config) -> _Asked:
         content=content,
         cut=cut,
     )
-    return _Asked(question, recipients)
+    return _VerifyOptions(question, recipients)
 
 
 def _content(message: Message, config: Config) -> tuple[bytes, bool]:

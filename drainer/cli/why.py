@@ -156,7 +156,8 @@ def _next_held(rule: str) -> str:
     if not rule.startswith(_LOCAL) or PROBLEMS.get(code, ("", True))[1]:
         return "waits for an operator: `drainer release` or `drainer discard`"
     if rule in PASSING:
-        return f"is sent by the first `drainer drain` that finds this gone: {PROBLEMS[code][0]}"
+        why = PROBLEMS[code][0]
+        return f"is sent by the first `drainer drain` that finds this gone: {why}"
     if code in _CHANGED_BY:
         return f"cannot be released: {_CHANGED_BY[code]}, then `drainer requeue`"
     return (

@@ -4,9 +4,9 @@ import shlex
 
 from drainer.bounce.build import make_bouncing
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url, quarantine_folder
 from drainer.config.build.routes import make_route
 from drainer.config.build.rules import make_rules
-from drainer.config.build.storage import ledger_url, quarantine_folder
 from drainer.config.throttle import ThrottleSection
 from drainer.delivery.pacing.load import LoadSource
 from drainer.delivery.settings import DrainSettings, PacingSettings

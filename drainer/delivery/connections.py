@@ -24,7 +24,7 @@ from drainer.ledger.repository import Ledger
 from drainer.runtime.host_limits import has_descriptor, no_descriptor
 from drainer.runtime.process import utcnow
 from drainer.smtp.commands import recipient_limit
-from drainer.smtp.connection import ConnectFailed, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.health_check import own_name
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
@@ -115,12 +115,12 @@ class ConnectionPool:
         began = time.monotonic()
         try:
             answer = await self._connect()
-            if isinstance(answer, ConnectFailed) and not has_descriptor():
+            if isinstance(answer, ConnectFailure) and not has_descriptor():
                 raise no_descriptor()
         except HostLimit as limit:
             await self._do_with_fewer(limit)
             return
-        if isinstance(answer, ConnectFailed):
+        if isinstance(answer, ConnectFailure):
             self.rate_controller.unreachable(began)
             self.breaker_guard.not_connected(answer)
             return
@@ -174,7 +174,7 @@ class ConnectionPool:
             if session.sent == 0 or self._unheard >= MAX_UNHEARD:
                 self.breaker_guard.dropped(session.loss, begun=session.sent > 0)
 
-    async def _connect(self) -> Connection | ConnectFailed:
+    async def _connect(self) -> Connection | ConnectFailure:
         """Open a session; an ending drain does not wait for it."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a lane is a task

@@ -18,8 +18,8 @@ from drainer.policy.admission.admit import Admission
 from drainer.policy.recipient.state import FINAL, State
 from drainer.sources.protocol import (
     HeldCount,
+    LedgerStatus,
     LiveSource,
-    MessageStanding,
     ReleasedCount,
     Source,
 )
@@ -74,7 +74,7 @@ class LiveHolds:
 
         def standings(
             identities: Sequence[str],
-        ) -> Mapping[tuple[str, str], MessageStanding]:
+        ) -> Mapping[tuple[str, str], LedgerStatus]:
             return _standings(report.standings(identities))
 
         returned = {}
@@ -86,7 +86,7 @@ class LiveHolds:
         return returned
 
 
-def _standings(rows: Iterable[Row]) -> dict[tuple[str, str], MessageStanding]:
+def _standings(rows: Iterable[Row]) -> dict[tuple[str, str], LedgerStatus]:
     messages: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         key = row["identity"], row["native_id"]
@@ -96,9 +96,9 @@ def _standings(rows: Iterable[Row]) -> dict[tuple[str, str], MessageStanding]:
     return {key: _standing(recipients) for key, recipients in messages.items()}
 
 
-def _standing(recipients: Sequence[Row]) -> MessageStanding:
+def _standing(recipients: Sequence[Row]) -> LedgerStatus:
     final = [row for row in recipients if State(row["state"]) in FINAL]
-    return MessageStanding(
+    return LedgerStatus(
         final=frozenset(row["forward_path"] for row in final),
         is_finished=len(final) == len(recipients),
         waits=any(

@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from drainer.config import Config
-from drainer.config.build.spools import with_domains
-from drainer.config.build.storage import (
+from drainer.config.build.paths import (
     LedgerURL,
     lock_folder,
     marker_folders,
     shown_ledger,
 )
+from drainer.config.build.spools import with_domains
 from drainer.delivery.console import (
     Voice,
     tell_claims,
@@ -146,7 +146,7 @@ async def open_run(
     """Claim the sources and start a run; on leaving end it, whatever happened.
 
     A DrainerError of the block ends up in ``Run.result``. Without an exporter among
-    the workers, traces are not exported here. Raises SourceClaimed when another
+    the workers, traces are not exported here. Raises ClaimConflict when another
     ledger has a source, LedgerError when the ledger cannot be used.
     """
     claims = await asyncio.to_thread(_claim_sources, request, voice)

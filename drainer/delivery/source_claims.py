@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from drainer.errors import DrainerError, SourceClaimed
+from drainer.errors import ClaimConflict, DrainerError
 from drainer.ledger import engine
 from drainer.ledger.engine import LedgerURL
 from drainer.ledger.reader import LedgerReader
@@ -34,7 +34,7 @@ class SourceClaims:
         self._folders = folders
         self._claims: dict[str, SourceClaim] = {}
         #: Why a source is not ours, by its URL.
-        self.refused: dict[str, SourceClaimed] = {}
+        self.refused: dict[str, ClaimConflict] = {}
 
     @property
     def replaced(self) -> list[tuple[str, str]]:
@@ -62,7 +62,7 @@ class SourceClaims:
                 claim = SourceClaim(source, claimant, self._folders)
                 try:
                     claim.take(take_over=take_over)
-                except SourceClaimed as refusal:
+                except ClaimConflict as refusal:
                     self.refused[url] = refusal
                 else:
                     self._claims[url] = claim

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 from drainer.doctor.checks.facts import DialogueAnswer
 from drainer.mail.reply import Stage
-from drainer.smtp.connection import ConnectFailed, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.route import Route, Timeouts
 
 LIMITS = Timeouts(
@@ -59,7 +59,7 @@ async def open_talk(
     steps = [
         DialogueAnswer(stage=step.stage, answer=step.answer) for step in answer.steps
     ]
-    if isinstance(answer, ConnectFailed):
+    if isinstance(answer, ConnectFailure):
         return None, steps[-1]
     greeted = [said for said in steps if said.stage is Stage.EHLO]
     return Dialogue(answer, route.timeouts), greeted[-1]

@@ -21,7 +21,7 @@ from drainer.mail.reply import Lost, Stage
 from drainer.runtime.process import utcnow
 from drainer.runtime.values import dataclass
 from drainer.smtp.certificate import describe
-from drainer.smtp.connection import ConnectFailed, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.post import OutgoingMail, post
 from drainer.smtp.route import Route, Timeouts
 
@@ -168,7 +168,7 @@ class _Look:
 
 async def _send(route: Route, recipient: str, content: bytes) -> DialogueAnswer:
     connection = await connect(route)
-    if isinstance(connection, ConnectFailed):
+    if isinstance(connection, ConnectFailure):
         return DialogueAnswer(
             stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from drainer.bounce.evidence.dns import DnsAnswer, Resolver
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
 from drainer.doctor.threads import aside
 from drainer.mail.mailbox import ascii_domain

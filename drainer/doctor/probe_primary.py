@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from drainer.bounce.evidence.dns import Resolver
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 from drainer.doctor.checks.facts import DialogueAnswer, HealthStage, PrimaryFacts
 from drainer.doctor.dialogue import LIMITS, LOOK_SECONDS, Dialogue, seconds_ahead
 from drainer.doctor.probe_backup import MAX_ADDRESSES
@@ -15,7 +15,7 @@ from drainer.doctor.threads import aside
 from drainer.mail.envelope import domain_of
 from drainer.runtime.process import utcnow
 from drainer.runtime.values import dataclass
-from drainer.smtp.connection import ConnectFailed, connect
+from drainer.smtp.connection import ConnectFailure, connect
 from drainer.smtp.health_check import FAIL, WARN, HealthProbe, HealthReport, check
 from drainer.smtp.route import Route, Timeouts
 
@@ -123,7 +123,7 @@ async def _is_strict(visit: PrimaryProbe) -> bool | None:
 async def _ask(visit: PrimaryProbe, route: Route) -> DialogueAnswer:
     """Return what RCPT is answered for the strict sender; never DATA."""
     connection = await connect(route)
-    if isinstance(connection, ConnectFailed):
+    if isinstance(connection, ConnectFailure):
         return DialogueAnswer(
             stage=connection.steps[-1].stage, answer=connection.steps[-1].answer
         )

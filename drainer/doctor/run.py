@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from drainer.bounce.evidence.dns import Resolver
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 from drainer.doctor import probe_backup as backups
 from drainer.doctor import probe_host
 from drainer.doctor import probe_primary as primary
@@ -52,7 +52,7 @@ async def look(order: DoctorSettings, tell: Tell) -> DoctorFacts:
     Test messages may take a minute more. Raises UsageError without a DNS server.
     """
     Resolver(order.servers)  # one that cannot be used is told before anything is asked
-    waiting = _Waiting(tell)
+    waiting = _WaitList(tell)
     async with asyncio.TaskGroup() as group:
         around = group.create_task(
             waiting.for_("this host", probe_host.look_around(order.places))
@@ -74,7 +74,7 @@ async def look(order: DoctorSettings, tell: Tell) -> DoctorFacts:
     )
 
 
-class _Waiting:
+class _WaitList:
     """Tells a person what is still waited for."""
 
     def __init__(self, tell: Tell) -> None:

@@ -11,7 +11,7 @@ from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, message_of
 from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.transitions import Transition, transition
-from drainer.ledger.writer.prepared import PreparedStatement, inserting
+from drainer.ledger.writer.prepared_statement import PreparedStatement, inserting
 from drainer.mail.message import PROBLEMS, Message
 from drainer.policy.admission.identity import (
     Fingerprint,

@@ -23,7 +23,7 @@ from drainer.ledger.known_messages import (
 )
 from drainer.ledger.records import Decision, DecisionKind, Row, ScanRow, from_micros
 from drainer.ledger.writer.batch import WriterIdentity
-from drainer.ledger.writer.prepared import PreparedStatement, inserting
+from drainer.ledger.writer.prepared_statement import PreparedStatement, inserting
 from drainer.mail.content import HeldContent
 from drainer.mail.message import Message, SpooledMessage, numbered_id
 from drainer.policy.admission.identity import (
@@ -81,14 +81,14 @@ def record(
     A message that is known keeps its history. ``claim`` says for whom new messages
     are claimed, and how many at most; the others wait for another claim.
     """
-    recording = _Recording(connection, scan, claim, now)
+    recording = _Recorder(connection, scan, claim, now)
     recording.load(message["identity"] for message, _ in listings)
     for index, (message, recipients) in enumerate(listings):
         recording.add(index, message, recipients)
     return recording.finish()
 
 
-class _Recording:
+class _Recorder:
     """Sorts the listings of one transaction into new, known and uncertain ones."""
 
     def __init__(

@@ -19,9 +19,9 @@ from drainer.ledger import (
     breaker_waits,
     breakers,
     claims,
-    controls,
     engine,
     messages,
+    overrides,
     runs,
 )
 from drainer.ledger.codec import decision_row
@@ -237,7 +237,7 @@ class Ledger:
         At most ``most`` runs share it; the others have to wait.
         """
         share, in_force = await self._call(
-            controls.outlook, run=self.run_id, most=most, now=_now()
+            overrides.outlook, run=self.run_id, most=most, now=_now()
         )
         return share / runs.WHOLE, in_force
 

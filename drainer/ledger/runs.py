@@ -17,7 +17,7 @@ from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.reserve import ReserveRecord
 from drainer.ledger.takeover import abandon, settle_reserved, take_over
 from drainer.ledger.writer.batch import WriterIdentity
-from drainer.ledger.writer.prepared import PreparedStatement
+from drainer.ledger.writer.prepared_statement import PreparedStatement
 
 _N = schema.runs.c
 WHOLE = 1_000_000

@@ -20,7 +20,7 @@ from drainer.ledger.records import (
     StateConflict,
     from_micros,
 )
-from drainer.ledger.writer.prepared import PreparedStatement
+from drainer.ledger.writer.prepared_statement import PreparedStatement
 from drainer.policy.recipient.state import Event, State, follow
 from drainer.runtime.values import dataclass
 

@@ -14,8 +14,8 @@ from sqlalchemy.engine import URL
 from drainer.errors import OwnedElsewhere
 from drainer.ledger import engine, schema
 from drainer.ledger.codec import decision_row
-from drainer.ledger.controls import OverrideReader
 from drainer.ledger.known_messages import has_news
+from drainer.ledger.overrides import OverrideReader
 from drainer.ledger.owner import writable
 from drainer.ledger.records import Decision, ScanRow, from_micros
 from drainer.policy.breaker.breaker import BreakerState

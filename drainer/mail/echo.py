@@ -162,7 +162,7 @@ def _without_name(text: str, name: str) -> str:
 # --- everything else by its letters
 
 
-class _Folded:
+class _FoldedText:
     """A text's letters and digits, in lower case, and where each of them was."""
 
     def __init__(self, text: str) -> None:
@@ -188,7 +188,7 @@ def _fold(text: str) -> str:
 
 
 def _without_pieces(text: str, sent: tuple[str, ...]) -> str:
-    folded = _Folded(text)
+    folded = _FoldedText(text)
     known = _pieces(folded.chars, sent)
     marks = bytearray(len(folded.chars))
     for start in range(len(folded.chars) - PIECE + 1):
@@ -249,7 +249,7 @@ def _words(sent: Iterable[str]) -> list[str]:
     return list(found)[:MAX_WORDS]
 
 
-def _mark_word(folded: _Folded, word: str, marks: bytearray) -> None:
+def _mark_word(folded: _FoldedText, word: str, marks: bytearray) -> None:
     start = folded.chars.find(word)
     while start >= 0:
         end = start + len(word)
@@ -258,7 +258,7 @@ def _mark_word(folded: _Folded, word: str, marks: bytearray) -> None:
         start = folded.chars.find(word, end)
 
 
-def _replaced(folded: _Folded, marks: bytearray) -> str:
+def _replaced(folded: _FoldedText, marks: bytearray) -> str:
     """Return the text with a placeholder for each run of marks."""
     found, copied, n = [], 0, 0
     while (n := marks.find(1, n)) >= 0:

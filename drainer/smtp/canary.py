@@ -13,7 +13,7 @@ from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.breaker.breaker import CanaryOutcome
 from drainer.runtime.values import dataclass
-from drainer.smtp.connection import ConnectFailed, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.health_check import own_name
 from drainer.smtp.route import Route
 
@@ -45,11 +45,11 @@ class CanaryResult:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-async def fly(route: Route, question: CanaryQuestion) -> CanaryResult | ConnectFailed:
+async def fly(route: Route, question: CanaryQuestion) -> CanaryResult | ConnectFailure:
     """Open a session and ask; Failed when none could be opened."""
     question = _speakable(question)
     connection = await connect(route)
-    if isinstance(connection, ConnectFailed):
+    if isinstance(connection, ConnectFailure):
         return connection
     try:
         if own_name(connection, route):

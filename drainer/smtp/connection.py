@@ -55,7 +55,7 @@ class Connection:
     verified: bool = False
 
 
-class ConnectFailed(Exception):
+class ConnectFailure(Exception):
     """A stage failed; the steps so far, the failed one last."""
 
     def __init__(self, steps: list[ConnectStep]) -> None:
@@ -80,22 +80,22 @@ async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
 
 async def connect(
     route: Route, *, tls: str | None = None
-) -> Connection | ConnectFailed:
+) -> Connection | ConnectFailure:
     """Open a session; return it, or the steps up to the one that failed.
 
     A handshake that fails while TLS is only opportunistic is followed by one more
     connection in the clear (RFC 7435 3). A route that requires TLS has no such second.
     Raises HostLimit when this host, and not the primary, is in the way.
     """
-    opening = _Opening(route if tls is None else replace(route, tls=tls))
+    opening = _Handshake(route if tls is None else replace(route, tls=tls))
     try:
         return await opening.run()
-    except ConnectFailed as failed:
+    except ConnectFailure as failed:
         opening.abandon()
         if opening.route.requires_tls or not opening.handshake_failed:
             return failed
         again = await connect(route, tls="off")
-        if isinstance(again, ConnectFailed):
+        if isinstance(again, ConnectFailure):
             return again
         return replace(again, steps=(failed.steps[-1], *again.steps))
     except OSError as error:
@@ -106,7 +106,7 @@ async def connect(
         raise
 
 
-class _Opening:
+class _Handshake:
     """The stages of one connection, in order."""
 
     def __init__(self, route: Route) -> None:
@@ -167,14 +167,14 @@ class _Opening:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._note(Stage.CONNECT, Reply(code=220, text="connected"), start)
             return sock
-        raise ConnectFailed(self._steps)
+        raise ConnectFailure(self._steps)
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
         try:
             return await self._stage(
                 Stage.EHLO, smtp.ehlo(timeout=self.route.timeouts.ehlo)
             )
-        except ConnectFailed as failed:
+        except ConnectFailure as failed:
             answer = failed.steps[-1].answer
             old = isinstance(answer, Reply) and answer.code in (500, 502)
             if self.route.requires_tls or not old:
@@ -200,7 +200,7 @@ class _Opening:
                 ),
                 facts=lambda: tls_facts(smtp.get_transport_info("ssl_object")),
             )
-        except ConnectFailed as failed:
+        except ConnectFailure as failed:
             answer = failed.steps[-1].answer
             self.handshake_failed = isinstance(answer, Lost)
             closes = isinstance(answer, Reply) and answer.code == _CLOSING
@@ -259,9 +259,9 @@ class _Opening:
             ConnectStep(stage=stage, answer=answer, seconds=seconds, facts=known)
         )
 
-    def _fail(self, stage: Stage, answer: Reply | Lost, start: float) -> ConnectFailed:
+    def _fail(self, stage: Stage, answer: Reply | Lost, start: float) -> ConnectFailure:
         self._note(stage, answer, start)
-        return ConnectFailed(self._steps)
+        return ConnectFailure(self._steps)
 
     def _stand(self, smtp: aiosmtplib.SMTP, banner: Reply, ehlo: Reply) -> Connection:
         """Hand the transport over to our own protocol."""

@@ -15,7 +15,7 @@ from drainer.policy.breaker import remedies
 from drainer.runtime.values import dataclass
 from drainer.smtp.certificate import describe
 from drainer.smtp.connection import (
-    ConnectFailed,
+    ConnectFailure,
     Connection,
     ConnectStep,
     connect,
@@ -133,7 +133,7 @@ async def _check_address(
     """Check one address; True when a session stood."""
     here = replace(route, address=address[0])
     answer = await connect(here)
-    if isinstance(answer, ConnectFailed):
+    if isinstance(answer, ConnectFailure):
         for step in answer.steps[:-1]:
             health.add(step.stage.value, step, OK)
         await _add_failure(health, here, answer.steps[-1])

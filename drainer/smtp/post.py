@@ -40,7 +40,7 @@ async def post(
     Whether there is a second report about this one is not left to chance: a peer that
     offers DSN is told NOTIFY=NEVER (RFC 3461 4.1).
     """
-    posting = _Posting(connection, limits)
+    posting = _PostSession(connection, limits)
     posted = await posting.run(letter)
     if not isinstance(posted.answer, Lost):
         await posting.say(b"QUIT", limits.quit)
@@ -48,7 +48,7 @@ async def post(
     return posted
 
 
-class _Posting:
+class _PostSession:
     """The commands, in order, until one is refused."""
 
     def __init__(self, connection: Connection, limits: Timeouts) -> None:

@@ -3,7 +3,7 @@
 from drainer.mail.content import dot_stuff
 from drainer.mail.envelope import is_ascii
 from drainer.mail.reply import Lost, Reply
-from drainer.smtp.connection import ConnectFailed, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.route import Route
 
 _SUCCESS = 2
@@ -16,7 +16,7 @@ async def submit(route: Route, forward_path: str, content: bytes) -> Reply | Los
     A reply of 2xx is that to the final dot; any other one ended it.
     """
     connection = await connect(route)
-    if isinstance(connection, ConnectFailed):
+    if isinstance(connection, ConnectFailure):
         return connection.steps[-1].answer
     try:
         answer = await _transact(connection, route, forward_path, content)

@@ -101,7 +101,7 @@ class FailableSource(Protocol):
         ...
 
 
-class MessageStanding(NamedTuple):
+class LedgerStatus(NamedTuple):
     """Where a message stands in the ledger, for a server that gets it back."""
 
     #: Forward-paths that are final, and must not be sent to again.
@@ -162,7 +162,7 @@ class LiveSource(Protocol):
     def give_back(
         self,
         note: Path,
-        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], MessageStanding]],
+        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], LedgerStatus]],
         *,
         everything: bool = False,
     ) -> ReleasedCount:

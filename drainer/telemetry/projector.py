@@ -37,7 +37,7 @@ _ATTEMPT = (
 _RECIPIENT = (_R.message, _R.n, _R.forward_path, _R.state)
 
 
-class ExportFailed(Exception):
+class ExportFailure(Exception):
     """The exporter did not take the spans."""
 
 
@@ -92,7 +92,7 @@ class Projector:
     def _export(self, spans: list[Any]) -> None:
         if spans and self._exporter.export(spans) is not SpanExportResult.SUCCESS:
             message = f"{self._name} does not take them"
-            raise ExportFailed(message)
+            raise ExportFailure(message)
 
     def _move(self, position: int) -> None:
         cursors = schema.cursors

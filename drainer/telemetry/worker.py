@@ -16,7 +16,7 @@ from drainer.runtime.databases import reason
 from drainer.runtime.redaction import redact, redact_url
 from drainer.telemetry import LAST_WORDS
 from drainer.telemetry.exporters import make_exporter
-from drainer.telemetry.projector import ExportFailed, Projector, exclusive
+from drainer.telemetry.projector import ExportFailure, Projector, exclusive
 
 POLL = 0.25
 """Seconds between two looks at the ledger."""
@@ -57,7 +57,7 @@ def _follow(projector: Projector, link: socket.socket) -> int:
     while True:
         try:
             exported = projector.step()
-        except (ExportFailed, OSError, SQLAlchemyError) as error:
+        except (ExportFailure, OSError, SQLAlchemyError) as error:
             if exported >= 0:  # once, not at every try
                 words = redact(reason(error))
                 print(f"drainer: traces wait: {words}", file=sys.stderr)  # noqa: T201

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from drainer.bounce.build import make_own, make_via
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url
 from drainer.config.build.rules import make_rules
-from drainer.config.build.storage import ledger_url
 from drainer.errors import PrimaryNotReady
 from drainer.ledger.query.digest import digest
 from drainer.ledger.reader import LedgerReader

@@ -2,9 +2,9 @@
 
 from drainer.bounce.build import make_via
 from drainer.config import Config
+from drainer.config.build.paths import LedgerURL, ledger_url
 from drainer.config.build.routes import make_probe, make_route
 from drainer.config.build.spools import make_sources, with_domains
-from drainer.config.build.storage import LedgerURL, ledger_url
 from drainer.delivery.build import build_settings, make_admission
 from drainer.delivery.settings import DrainSettings
 from drainer.errors import UsageError

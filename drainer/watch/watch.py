@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 
-from drainer.config.build.storage import lock_folder
+from drainer.config.build.paths import lock_folder
 from drainer.delivery.console import Voice
 from drainer.errors import DrainerError, LedgerError
 from drainer.ledger.watch_log import WatchLog, own

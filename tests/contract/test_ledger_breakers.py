@@ -15,8 +15,8 @@ from drainer.ledger import engine, schema
 from drainer.ledger.breaker_waits import Brake
 from drainer.ledger.breakers import breaker_of
 from drainer.ledger.codec import listing_of
-from drainer.ledger.controls import OverrideReader, give
 from drainer.ledger.engine import parse_url
+from drainer.ledger.overrides import OverrideReader, give
 from drainer.ledger.records import (
     AttemptEnd,
     AttemptStart,

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from drainer.bounce.collector import EvidenceCollector
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.codec import facts_of
-from drainer.bounce.evidence.settings import EvidenceSettings
+from drainer.bounce.evidence.request import EvidenceSettings
 from drainer.ledger import schema
 from drainer.ledger.engine import parse_url
 from drainer.ledger.filters import Filters

@@ -20,7 +20,7 @@ import pytest
 from drainer.bounce.evidence import dkim
 from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.mx import relays_of
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 from drainer.policy.bounce.facts import DkimSignature, Strength
 from tests.integration.bounce.evidence.test_dkim import KEY, PUBLIC
 from tests.support.command.runner import Bench, call

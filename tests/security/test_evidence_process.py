@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from drainer.bounce.evidence.client import COMMAND, EvidenceWorker
-from drainer.bounce.evidence.settings import DnsServers, EvidenceSettings
+from drainer.bounce.evidence.request import DnsServers, EvidenceSettings
 from drainer.bounce.evidence.tasks import (
     MAX_ANSWER_BYTES,
     EvidenceResult,

@@ -19,7 +19,7 @@ import pytest
 
 from drainer.bounce.quarantine.export import target_of
 from drainer.bounce.quarantine.store import Quarantine
-from drainer.config.build.storage import fresh_rehearsal
+from drainer.config.build.paths import fresh_rehearsal
 from drainer.errors import DrainerError, MessageUnreadable, SourceError
 from drainer.ledger import engine, watch_log
 from drainer.ledger.owner import Owner

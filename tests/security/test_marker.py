@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from drainer.errors import SourceClaimed, SourceError
+from drainer.errors import ClaimConflict, SourceError
 from drainer.sources.common.claim import Claimant, FileSource, SourceClaim
 from drainer.sources.common.marker import MARKER, MAX_BYTES, Marker
 from drainer.sources.exim.source import EximSpool
@@ -82,10 +82,10 @@ def test_a_marker_refuses_another_ledger_and_is_no_message(
     first.take()
     assert listing(source) == before
     assert listing(open_it()) == before
-    with pytest.raises(SourceClaimed, match="drained now with another ledger"):
+    with pytest.raises(ClaimConflict, match="drained now with another ledger"):
         claim(open_it(), THEIRS).take()
     first.release(finished=False)
-    with pytest.raises(SourceClaimed, match="was started with another ledger"):
+    with pytest.raises(ClaimConflict, match="was started with another ledger"):
         claim(open_it(), THEIRS).take()
     again = claim(source)
     again.take()
@@ -156,7 +156,7 @@ def test_what_no_drainer_wrote_is_refused_and_left_alone(
     path = root / MARKER
     HOSTILE[name](path)
     before = path.lstat()
-    with pytest.raises(SourceClaimed) as caught:
+    with pytest.raises(ClaimConflict) as caught:
         claim(Maildir(root)).take(take_over=take_over)
     assert str(path) in str(caught.value)
     assert str(caught.value).isprintable()
@@ -171,7 +171,7 @@ def test_words_of_a_marker_are_escaped(root: Path) -> None:
     evil = "\x1b]0;owned\x07\u202e" + "x" * 400
     marker = Marker("c" * 32, *([evil] * 7))
     (root / MARKER).write_text(json.dumps(marker._asdict()) + "\n")
-    with pytest.raises(SourceClaimed) as caught:
+    with pytest.raises(ClaimConflict) as caught:
         claim(Maildir(root)).take()
     assert str(caught.value).isprintable()
     assert caught.value.hint.isprintable()
@@ -202,7 +202,7 @@ def locked(root: Path) -> Iterator[Path]:
 
 def test_a_lock_that_stays_is_not_waited_for_without_end(locked: Path) -> None:
     """The refusal names the file that is locked."""
-    with pytest.raises(SourceClaimed, match="another process keeps") as caught:
+    with pytest.raises(ClaimConflict, match="another process keeps") as caught:
         claim(Maildir(locked)).take()
     assert str(locked / MARKER) in str(caught.value)
 
@@ -237,7 +237,7 @@ def test_the_last_of_two_drains_removes_the_marker(root: Path) -> None:
     first.take()
     second.take()
     first.release(finished=True)
-    with pytest.raises(SourceClaimed, match="drained now"):
+    with pytest.raises(ClaimConflict, match="drained now"):
         claim(Maildir(root), THEIRS).take(take_over=True)
     second.release(finished=True)
     assert not (root / MARKER).exists()
@@ -249,7 +249,7 @@ def test_a_named_queue_of_exim_is_a_spool_of_its_own(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     whole = claim(EximSpool(tmp_path, queues=["input", "named"]))
     whole.take()
-    with pytest.raises(SourceClaimed, match="drained now"):
+    with pytest.raises(ClaimConflict, match="drained now"):
         claim(EximSpool(tmp_path / "named"), THEIRS).take()
     whole.release(finished=True)
 
@@ -272,7 +272,7 @@ def test_a_mount_elsewhere_and_a_renumbered_device_are_the_same_source(
         name.write_text(json.dumps(marker._asdict()) + "\n")
         ours = claim(Maildir(root), OURS, state)
         if is_same:
-            with pytest.raises(SourceClaimed):
+            with pytest.raises(ClaimConflict):
                 ours.take()
         else:
             ours.take()

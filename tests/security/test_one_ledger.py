@@ -22,7 +22,7 @@ from typing import Final
 import pytest
 
 from drainer.config import load as config_file
-from drainer.config.build.storage import ledger_url, shown_ledger
+from drainer.config.build.paths import ledger_url, shown_ledger
 from drainer.delivery.source_claims import SourceClaims
 from drainer.sources.registry import open_source
 from tests.support.command.installed import write_maildir

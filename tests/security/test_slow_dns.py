@@ -19,7 +19,7 @@ import pytest
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.dns import DnsAnswer, DnsOutcome
 from drainer.bounce.evidence.mx import MxTargets
-from drainer.bounce.evidence.settings import DnsServers, EvidenceSettings
+from drainer.bounce.evidence.request import DnsServers, EvidenceSettings
 from drainer.bounce.evidence.shared_dns import MAX_BYTES, SharedResolver, owner_of
 from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import judge

@@ -23,7 +23,7 @@ from cryptography import x509
 from drainer.bounce.build import make_via
 from drainer.config.load import load
 from drainer.mail.reply import Lost
-from drainer.smtp.connection import ConnectFailed, connect
+from drainer.smtp.connection import ConnectFailure, connect
 from drainer.smtp.route import Login, Route, Timeouts
 from drainer.smtp.submit import submit
 from tests.support.command.runner import Bench, Result, call
@@ -345,7 +345,7 @@ def test_a_password_never_goes_in_the_clear(
             login=Login(username="me", password=PASSWORD),
             timeouts=Timeouts(banner=0.4, ehlo=0.4),
         )
-        assert isinstance(asyncio.run(connect(route)), ConnectFailed)
+        assert isinstance(asyncio.run(connect(route)), ConnectFailure)
     assert server.logins == []
     assert not [c.line for c in server.commands if c.line.upper().startswith(b"AUTH")]
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from drainer.bounce.evidence.settings import EvidenceSettings, SenderQuestion
+from drainer.bounce.evidence.request import EvidenceSettings, SenderQuestion
 from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, EvidenceResult, EvidenceTask
 from drainer.errors import UsageError
 from drainer.policy.bounce.facts import Reachability, SenderFacts
@@ -129,7 +129,7 @@ class EvidenceWorker:
                 )
                 try:
                     return await process.do(task)
-                except _ProcessFailed:
+                except _ProcessFailure:
                     continue
         raise _NotDone(_FAILED)
 
@@ -151,7 +151,7 @@ class _NotDone(Exception):
     """A task came to nothing, for the reason that is said."""
 
 
-class _ProcessFailed(Exception):
+class _ProcessFailure(Exception):
     """The evidence process ended, or said what it may not."""
 
 
@@ -170,7 +170,7 @@ class _Process:
         self._writer = writer
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
-        self._error: Exception = _ProcessFailed()
+        self._error: Exception = _ProcessFailure()
         self._reading = asyncio.create_task(self._read(reader))
 
     @classmethod

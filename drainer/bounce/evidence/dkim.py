@@ -66,7 +66,7 @@ class SignedMessage(NamedTuple):
     arrived: datetime
 
 
-class _Named(NamedTuple):
+class _NamedSignature(NamedTuple):
     """Whom a signature names."""
 
     #: As in Signature.
@@ -74,7 +74,7 @@ class _Named(NamedTuple):
     addressees: frozenset[str] = frozenset()
 
 
-_NOTHING = _Named()
+_NOTHING = _NamedSignature()
 
 
 def check(
@@ -149,7 +149,7 @@ _PASS = SignatureFault("valid", state=Strength.PROVEN)
 
 def _verify(
     dns: Resolver, letter: SignedMessage, index: int, tags: Tags
-) -> tuple[SignatureFault, _Named]:
+) -> tuple[SignatureFault, _NamedSignature]:
     """Return whether one signature is valid, and whom it names."""
     fault = _fault_of(tags, letter.arrived)
     if fault:
@@ -171,7 +171,7 @@ def _verify(
         return SignatureFault(
             "the signature does not fit the message or the key"
         ), _NOTHING
-    return _PASS, _Named(verifier.mailbox(), verifier.addressees())
+    return _PASS, _NamedSignature(verifier.mailbox(), verifier.addressees())
 
 
 def _fault_of(tags: Tags, arrived: datetime) -> SignatureFault | None:

@@ -16,7 +16,7 @@ import dns.name
 import dns.rdata
 import dns.resolver
 
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 from drainer.errors import UsageError
 
 _Resolver = TypeVar("_Resolver", bound=dns.resolver.BaseResolver)

@@ -23,7 +23,7 @@ from drainer.bounce.evidence.dns import (
     make_resolver,
     no_name,
 )
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 from drainer.runtime.public_suffixes import organisation_of
 
 WINDOW_SECONDS = 900.0

@@ -5,7 +5,7 @@ Each is a frame (drainer.runtime.ipc): plain data of the expected type.
 
 import msgspec
 
-from drainer.bounce.evidence.settings import MAX_CONTENT_BYTES, SenderQuestion
+from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Of what the process of a message, or the evidence process, says at once."""

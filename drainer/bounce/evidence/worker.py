@@ -19,7 +19,7 @@ from typing import NoReturn
 from drainer.bounce.evidence.dns import DnsAnswer, DnsOutcome, Resolver
 from drainer.bounce.evidence.gather import gather
 from drainer.bounce.evidence.mx import relays_of
-from drainer.bounce.evidence.settings import EvidenceSettings
+from drainer.bounce.evidence.request import EvidenceSettings
 from drainer.bounce.evidence.shared_dns import SharedResolver
 from drainer.bounce.evidence.tasks import (
     MAX_ANSWER_BYTES,

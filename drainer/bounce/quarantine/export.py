@@ -29,7 +29,7 @@ from drainer.sources.eml.sidecar import parse_sidecar
 _THERE = "it is there already"
 
 
-class NotExported(Exception):
+class SkippedMessage(Exception):
     """A message that was not written, and why."""
 
 
@@ -85,13 +85,13 @@ class EmlTarget:
             parse_sidecar(sidecar)
         except MessageUnreadable as error:
             words = f"its envelope cannot be written down: {error}"
-            raise NotExported(words) from error
+            raise SkippedMessage(words) from error
         path, beside = (self._folder / f"{message.id}.{s}" for s in ("eml", "json"))
         if os.path.lexists(path):
-            raise NotExported(_THERE)
+            raise SkippedMessage(_THERE)
         try:
             _write(beside, self._folder, [sidecar])
-        except NotExported:  # a crash may have left just that
+        except SkippedMessage:  # a crash may have left just that
             if read_private(beside) != sidecar:
                 raise
         _write(path, self._folder, spooled.content.chunks())
@@ -116,15 +116,15 @@ class MaildirTarget:
         facts = survey(spooled.content.chunks())
         if facts.bare_newlines or not facts.size_bytes:
             words = "its line ends would be changed; export it to eml:DIR"
-            raise NotExported(words)
+            raise SkippedMessage(words)
         fields = _fields(message)
         head = fields + beginning(_lf(spooled.content.chunks()), MAX_HEADER_BYTES)
         if not _reads_back(head, len(fields), message):
             words = "its own header begins like a delivery's; export it to eml:DIR"
-            raise NotExported(words)
+            raise SkippedMessage(words)
         name = f"{int(message.arrived.timestamp())}.{message.id}.drainer"
         if any(self._folder.glob(f"cur/{name}*")):
-            raise NotExported(_THERE)
+            raise SkippedMessage(_THERE)
         temporary = self._folder / "tmp"
         chunks = (fields, *_lf(spooled.content.chunks()))
         _write(self._folder / "new" / name, temporary, chunks)
@@ -166,7 +166,7 @@ def _write(path: Path, temporary: Path, chunks: Iterable[bytes]) -> None:
         write_private(unfinished, chunks)
         link_private(unfinished, path)  # unlike a rename it never replaces another
     except FileExistsError:
-        raise NotExported(_THERE) from None
+        raise SkippedMessage(_THERE) from None
     finally:
         with suppress(OSError):
             remove_private(unfinished)

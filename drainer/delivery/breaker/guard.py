@@ -27,7 +27,7 @@ from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.judge import CONTRADICTED, ClassifiedResult
 from drainer.runtime.process import utcnow
-from drainer.smtp.connection import ConnectFailed
+from drainer.smtp.connection import ConnectFailure
 
 SOON = timedelta(milliseconds=50)
 _BY_MESSAGE = BreakerState.PROBING, Phase.MESSAGES
@@ -225,7 +225,7 @@ class BreakerGuard:
 
     # --- what happened
 
-    def not_connected(self, failed: ConnectFailed) -> None:
+    def not_connected(self, failed: ConnectFailure) -> None:
         """Judge why a session could not be opened."""
         step = failed.steps[-1]
         self._failed(step.stage, step.answer)

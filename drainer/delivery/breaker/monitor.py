@@ -22,7 +22,7 @@ from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome, Phase
 from drainer.policy.breaker.registry import ROUTE
 from drainer.runtime.process import utcnow
 from drainer.smtp.canary import CanaryQuestion, CanaryResult, fly
-from drainer.smtp.connection import ConnectFailed
+from drainer.smtp.connection import ConnectFailure
 from drainer.smtp.route import Route
 
 LOOK_EVERY = timedelta(seconds=1)
@@ -137,7 +137,7 @@ class BreakerMonitor:
             sender=known.sender, good=good, domain=domain, any_domain=not scope
         )
         answer = await fly(self._route, question)
-        if isinstance(answer, ConnectFailed):
+        if isinstance(answer, ConnectFailure):
             self._breaker_guard.not_connected(answer)
             return
         self._tell(scope, answer, len(good))

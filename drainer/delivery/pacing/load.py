@@ -34,7 +34,7 @@ class LoadSource:
     high: float = 0.8
 
 
-class LoadUnknown(Exception):
+class LoadError(Exception):
     """There was no answer, or it is no number."""
 
 
@@ -61,7 +61,7 @@ class LoadMonitor:
         try:
             async with asyncio.timeout(LIMIT):  # wait_for may lose a cancellation
                 value = parse_load(await _run(source.command))
-        except (LoadUnknown, TimeoutError, OSError) as error:
+        except (LoadError, TimeoutError, OSError) as error:
             if not self._failed:
                 self._failed = True
                 self._tell(
@@ -81,10 +81,10 @@ def parse_load(text: str) -> float:
         value = float(text)
     except ValueError:
         message = f"{text[:40]!r} is no number"
-        raise LoadUnknown(message) from None
+        raise LoadError(message) from None
     if not math.isfinite(value) or value < 0:
         message = f"{text[:40].strip()} is no load"
-        raise LoadUnknown(message)
+        raise LoadError(message)
     return value
 
 
@@ -108,5 +108,5 @@ async def _run(command: tuple[str, ...]) -> str:
         await process.wait()
     if code:
         message = f"{command[0]} ended with exit status {code}"
-        raise LoadUnknown(message)
+        raise LoadError(message)
     return answer.decode("ascii", "replace").strip()

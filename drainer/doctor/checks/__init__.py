@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from drainer.doctor.checks import backup, domain, here, primary
-from drainer.doctor.checks.facts import DnsStatus, DoctorFacts
-from drainer.doctor.checks.finding import (
+from drainer.doctor.checks.check import (
     Check,
     CheckResult,
     DoctorFinding,
     Grade,
     skipped,
 )
+from drainer.doctor.checks.facts import DnsStatus, DoctorFacts
 
 T = TypeVar("T")
 

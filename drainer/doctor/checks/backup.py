@@ -6,8 +6,7 @@ in words about our address, is not taken for the care that the backup ought to h
 
 from datetime import timedelta
 
-from drainer.doctor.checks.facts import BackupFacts, DialogueAnswer
-from drainer.doctor.checks.finding import (
+from drainer.doctor.checks.check import (
     NO_RECIPIENT,
     Check,
     CheckResult,
@@ -17,6 +16,7 @@ from drainer.doctor.checks.finding import (
     unknown,
     warn,
 )
+from drainer.doctor.checks.facts import BackupFacts, DialogueAnswer
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict

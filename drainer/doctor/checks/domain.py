@@ -4,8 +4,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterable
 
-from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
-from drainer.doctor.checks.finding import (
+from drainer.doctor.checks.check import (
     Check,
     CheckResult,
     fail,
@@ -14,6 +13,7 @@ from drainer.doctor.checks.finding import (
     unknown,
     warn,
 )
+from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
 from drainer.policy.bounce.facts import Network, is_private, parse_address
 
 NETWORK = {4: 24, 6: 48}

@@ -1,7 +1,6 @@
 """Checks of this host, from which will be drained; pure."""
 
-from drainer.doctor.checks.facts import HostFacts, Space, Trial
-from drainer.doctor.checks.finding import (
+from drainer.doctor.checks.check import (
     Check,
     CheckResult,
     fail,
@@ -10,6 +9,7 @@ from drainer.doctor.checks.finding import (
     unknown,
     warn,
 )
+from drainer.doctor.checks.facts import HostFacts, Space, Trial
 
 SKEW_SECONDS = 300
 """Clocks that differ by more make SPF, DKIM and retries go wrong."""

@@ -1,7 +1,6 @@
 """Checks of the primary as this host will drain to it; pure."""
 
-from drainer.doctor.checks.facts import PrimaryFacts
-from drainer.doctor.checks.finding import (
+from drainer.doctor.checks.check import (
     NO_RECIPIENT,
     Check,
     CheckResult,
@@ -12,6 +11,7 @@ from drainer.doctor.checks.finding import (
     unknown,
     warn,
 )
+from drainer.doctor.checks.facts import PrimaryFacts
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.classify.classifier import classify
 

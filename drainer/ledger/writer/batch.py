@@ -23,7 +23,7 @@ from drainer.ledger.records import (
 )
 from drainer.ledger.reports.evidence import report_row
 from drainer.ledger.transitions import settle, take
-from drainer.ledger.writer.prepared import PreparedStatement, inserting
+from drainer.ledger.writer.prepared_statement import PreparedStatement, inserting
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import State

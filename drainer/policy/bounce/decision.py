@@ -28,7 +28,7 @@ from drainer.policy.bounce.facts import (
     TrustSettings,
     is_within,
 )
-from drainer.policy.bounce.limits import ReportLimits, ReportsSent, exceeded
+from drainer.policy.bounce.limits import ReportHistory, ReportLimits, exceeded
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.runtime.values import dataclass
 
@@ -88,7 +88,7 @@ class BounceCase:
     confirmed: bool = False
     #: This failure was reported already.
     reported: bool = False
-    sent: ReportsSent = field(default_factory=ReportsSent)
+    sent: ReportHistory = field(default_factory=ReportHistory)
     limits: ReportLimits = field(default_factory=ReportLimits)
     #: Since evidence was looked for first; after ``patience`` "later" becomes "no".
     waited: timedelta = timedelta(0)

@@ -32,7 +32,7 @@ class ReportLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportsSent:
+class ReportHistory:
     """The reports that left already."""
 
     sender_last_hour: int = 0
@@ -42,7 +42,7 @@ class ReportsSent:
     this_run: int = 0
 
 
-def exceeded(limits: ReportLimits, sent: ReportsSent) -> str:
+def exceeded(limits: ReportLimits, sent: ReportHistory) -> str:
     """Say which limit one more report would break; '' for none."""
     for count, limit, words in (
         (sent.sender_last_hour, limits.sender_per_hour, "to this sender in an hour"),
@@ -94,13 +94,15 @@ class ReportTally:
         """Whether the same failure was told of."""
         return told.key in self._keys
 
-    def before(self, told: ReportedRecipient, tag_delimiters: str = "") -> ReportsSent:
+    def before(
+        self, told: ReportedRecipient, tag_delimiters: str = ""
+    ) -> ReportHistory:
         """Return what was sent when this is to be: nothing, if it joins a report.
 
         All spellings of a mailbox count as one.
         """
         if told.report in self._reports:
-            return ReportsSent()
+            return ReportHistory()
         others = self._reports.values()
         day = [each for each in others if each.at > told.at - DAY]
         hour = [each for each in day if each.at > told.at - HOUR]
@@ -109,7 +111,7 @@ class ReportTally:
             for these in (day, hour)
         )
         mine = mailbox_key(told.sender, tag_delimiters)
-        return ReportsSent(
+        return ReportHistory(
             sender_last_hour=by_hour.count(mine),
             sender_last_day=by_day.count(mine),
             domain_last_hour=sum(each.domain == told.domain for each in hour),

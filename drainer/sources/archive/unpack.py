@@ -67,7 +67,7 @@ class _Member(NamedTuple):
 _Members = Generator[_Member, None, None]
 
 
-class _Counted(io.RawIOBase):
+class _CountedReader(io.RawIOBase):
     """What comes out of an archive: every octet is counted, and headers are short."""
 
     def __init__(
@@ -134,7 +134,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
 
 def _tar_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
     with open(_opened(archive), "rb") as raw, unpacked(raw, kind) as stream:
-        counted = _Counted(stream, limits)
+        counted = _CountedReader(stream, limits)
         with tarfile.open(
             fileobj=counted, mode="r|", tarinfo=_Header, errors="surrogateescape"
         ) as tar:
@@ -196,7 +196,7 @@ def _zip_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
                     info.is_dir(),
                     mode & 0o7777 or 0o600,
                     _zip_time(info),
-                    _Counted(data, limits, is_data=True),
+                    _CountedReader(data, limits, is_data=True),
                 )
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from drainer.errors import SourceClaimed, SourceError
+from drainer.errors import ClaimConflict, SourceError
 from drainer.mail.reply import printable
 from drainer.runtime.private_files import make_private_folder
 from drainer.sources.common.files import unusable
@@ -107,7 +107,7 @@ class SourceClaim:
         """Claim the source until ``release``; durable on return.
 
         ``take_over`` replaces the marker of another ledger, unless a drain works with
-        that ledger now. Raises SourceClaimed.
+        that ledger now. Raises ClaimConflict.
         """
         self._take_over = take_over
         try:
@@ -143,7 +143,7 @@ class SourceClaim:
     def _remove(self, file: MarkerFile) -> None:
         """Remove a marker of ours; it stays where the file system refuses."""
         ours = (self._claimant.ledger, self._url[:TEXT_CHARS])
-        with suppress(OSError, SourceClaimed):
+        with suppress(OSError, ClaimConflict):
             if file.can_write and file.lock(shared=False) and file.is_current():
                 marker = file.read()
                 if marker is not None and (marker.ledger, marker.source) == ours:
@@ -231,7 +231,7 @@ class SourceClaim:
     def _acquire(self, place: MarkerPlace, marker: Marker, *, create: bool) -> bool:
         """Hold a marker of our ledger; False when there is none and none can be made.
 
-        Raises SourceClaimed when it is another ledger's.
+        Raises ClaimConflict when it is another ledger's.
         """
         patience = LockPatience()
         while True:
@@ -288,7 +288,7 @@ class SourceClaim:
     def _is_ours(self, file: MarkerFile, *, is_locked: bool) -> bool:
         """Tell whether a marker is ours; False when it is to be written.
 
-        Raises SourceClaimed when another ledger has the source.
+        Raises ClaimConflict when another ledger has the source.
         """
         found = file.read()
         if found is None:
@@ -302,7 +302,7 @@ class SourceClaim:
 
     def _refusal(
         self, place: MarkerPlace, found: Marker, *, is_locked: bool = False
-    ) -> SourceClaimed:
+    ) -> ClaimConflict:
         """Say which ledger has the source, and what to do."""
         here, url = printable(self._url), printable(found.url)
         if is_locked:
@@ -323,7 +323,7 @@ class SourceClaim:
                 "; --take-over drains it with this ledger, which does not know what"
                 " was delivered and sends it again"
             )
-        return SourceClaimed(message, hint=hint)
+        return ClaimConflict(message, hint=hint)
 
 
 def _names(folder: Path) -> Iterable[str]:

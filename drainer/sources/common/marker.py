@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from drainer.errors import SourceClaimed
+from drainer.errors import ClaimConflict
 from drainer.mail.reply import printable
 from drainer.runtime.folders import find_folder, open_folder_in, open_in, owner_of
 from drainer.sources.common.files import kind_of
@@ -123,7 +123,7 @@ class MarkerFile:
         """Return what it says; None when a process died before it was complete.
 
         A drain starts only after its marker is durable, so that nothing was sent in
-        the name of an incomplete one. Raises SourceClaimed for anything else.
+        the name of an incomplete one. Raises ClaimConflict for anything else.
         """
         data = os.pread(self._descriptor, MAX_BYTES + 1, 0)
         if not data.endswith(b"\n") and len(data) <= MAX_BYTES:
@@ -170,7 +170,7 @@ def _opened(place: MarkerPlace) -> Iterator[int]:
 def open_marker(place: MarkerPlace, *, create: bool) -> MarkerFile | None:
     """Open a marker; None when there is none and none can be made here.
 
-    Raises SourceClaimed when something else is there, or when it cannot be read;
+    Raises ClaimConflict when something else is there, or when it cannot be read;
     OSError when the folder cannot be opened.
     """
     with _opened(place) as folder:
@@ -257,7 +257,7 @@ def _exists(place: MarkerPlace, folder: int) -> bool:
 
 def _refusal(
     place: MarkerPlace, folder: int, error: OSError
-) -> OSError | SourceClaimed:
+) -> OSError | ClaimConflict:
     """Say what is in the way, and who owns it."""
     try:
         status = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
@@ -267,13 +267,13 @@ def _refusal(
         return not_a_marker(place, f"it is a {kind_of(status.st_mode)}")
     message = f"{place} names the ledger of this source, and cannot be read"
     hint = f"it belongs to user {status.st_uid}: run drainer as that user or as root"
-    return SourceClaimed(f"{message}: {error.strerror}", hint=hint)
+    return ClaimConflict(f"{message}: {error.strerror}", hint=hint)
 
 
-def not_a_marker(place: MarkerPlace, why: str) -> SourceClaimed:
+def not_a_marker(place: MarkerPlace, why: str) -> ClaimConflict:
     """Return the refusal of a file that no drainer wrote."""
     message = f"{place} is in the way: {why}; drainer writes a marker of that name"
-    return SourceClaimed(message, hint="look at it, and remove it")
+    return ClaimConflict(message, hint="look at it, and remove it")
 
 
 def is_no_place(error: OSError) -> bool:
@@ -302,8 +302,8 @@ class LockPatience:
         self._end = time.monotonic() + PATIENCE
 
     def wait(self, place: MarkerPlace) -> None:
-        """Wait a moment; SourceClaimed when it took too long."""
+        """Wait a moment; ClaimConflict when it took too long."""
         if time.monotonic() >= self._end:
             message = f"another process keeps {place} locked"
-            raise SourceClaimed(message, hint="run the same command again")
+            raise ClaimConflict(message, hint="run the same command again")
         time.sleep(LOOK_AGAIN)

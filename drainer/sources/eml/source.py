@@ -42,7 +42,7 @@ from drainer.sources.protocol import SourceFormat, SourceOption
 _SUFFIX = ".eml"
 
 
-class _Loaded(NamedTuple):
+class _EmlFile(NamedTuple):
     """A file and what stands beside it."""
 
     file: MaildirFile
@@ -149,7 +149,7 @@ class EmlDirectory(QueueDirectory):
             return damaged_draft(name, error, raw, file.status.st_mtime)
         whole = packed or (sidecar is not None and sidecar.whole)
         trace = Trace() if whole else read_trace(file.head, self._rules)
-        loaded = _Loaded(file, sidecar, trace)
+        loaded = _EmlFile(file, sidecar, trace)
         envelope = _envelope(loaded)
         files = (place, FilePlace((), beside)) if sidecar else (place,)
         return SourceEntry(
@@ -192,14 +192,14 @@ def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:
         os.close(descriptor)
 
 
-def _envelope(loaded: _Loaded) -> Envelope:
+def _envelope(loaded: _EmlFile) -> Envelope:
     if loaded.sidecar is not None:
         return loaded.sidecar.envelope
     trace = loaded.trace
     return Envelope(reverse_path=trace.reverse_path, recipients=trace.recipients)
 
 
-def _envelope_problem(loaded: _Loaded) -> Problem | None:
+def _envelope_problem(loaded: _EmlFile) -> Problem | None:
     """Judge the sidecar; the fields count only without one."""
     if loaded.sidecar is None:
         return loaded.trace.problem

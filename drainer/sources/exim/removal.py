@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from drainer.errors import SourceError
 from drainer.runtime.folders import open_in, owner_of
 from drainer.sources.common.files import directory
-from drainer.sources.exim.files import EximOpenFiles
 from drainer.sources.exim.layout import log_parts
 from drainer.sources.exim.locks import lock
 from drainer.sources.exim.message import EximPlace
+from drainer.sources.exim.open_files import EximOpenFiles
 
 _READ_WRITE = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY
 """A lock for writing needs a file that is open for writing."""

@@ -29,7 +29,6 @@ from drainer.sources.common.files import (
     unusable,
     url_of,
 )
-from drainer.sources.exim.files import EximOpenFiles, load
 from drainer.sources.exim.layout import (
     FROZEN,
     MAIN,
@@ -41,6 +40,7 @@ from drainer.sources.exim.layout import (
 )
 from drainer.sources.exim.locks import exim_runs
 from drainer.sources.exim.message import EximFiles, EximPlace, build
+from drainer.sources.exim.open_files import EximOpenFiles, load
 from drainer.sources.exim.removal import remove, sync
 from drainer.sources.protocol import SourceFormat, SourceOption
 

@@ -68,7 +68,7 @@ class _Item:
         return max(self.span.content_end - self.start, 0)
 
 
-class _Parsed(NamedTuple):
+class _MboxMessage(NamedTuple):
     """What the header section of a message says."""
 
     trace: Trace
@@ -177,14 +177,16 @@ class Mbox:
             message=message, content=RereadContent(partial(self.stream, message))
         )
 
-    def _parse(self, item: _Item) -> _Parsed:
+    def _parse(self, item: _Item) -> _MboxMessage:
         trace = read_trace(item.head, self._rules, from_line=item.from_line)
         has_lengths = self._variant.startswith("mboxcl")
         state = reader_state(item.head, has_lengths=has_lengths)
         ranges = tuple(sorted({*trace.stripped, *state.ranges}))
-        return _Parsed(trace, ranges, state.flags)
+        return _MboxMessage(trace, ranges, state.flags)
 
-    def _decoded(self, chunks: Iterator[bytes], parsed: _Parsed) -> Iterator[bytes]:
+    def _decoded(
+        self, chunks: Iterator[bytes], parsed: _MboxMessage
+    ) -> Iterator[bytes]:
         """Return the content as it was transmitted."""
         return crlf(unquote(cut(chunks, parsed.ranges), self._variant))
 

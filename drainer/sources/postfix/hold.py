@@ -21,7 +21,7 @@ from drainer.sources.postfix.layout import DEFAULT_QUEUES, hash_directories
 from drainer.sources.postfix.marks import is_done, mark_done
 from drainer.sources.postfix.note import HoldEntry, HoldNote
 from drainer.sources.postfix.source import OpenQueueFile, PostfixQueue
-from drainer.sources.protocol import HeldCount, MessageStanding, ReleasedCount
+from drainer.sources.protocol import HeldCount, LedgerStatus, ReleasedCount
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class PostfixHold(PostfixQueue):
     def give_back(
         self,
         note: Path,
-        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], MessageStanding]],
+        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], LedgerStatus]],
         *,
         everything: bool = False,
     ) -> ReleasedCount:
@@ -117,7 +117,7 @@ class PostfixHold(PostfixQueue):
     def _give_back(
         self,
         batch: Mapping[str, HoldEntry],
-        known: Mapping[tuple[str, str], MessageStanding],
+        known: Mapping[tuple[str, str], LedgerStatus],
         *,
         everything: bool,
     ) -> ReleasedCount:
@@ -146,7 +146,7 @@ class PostfixHold(PostfixQueue):
         return ReleasedCount(len(released) - len(left), over, waiting, len(removed))
 
     def _fate(
-        self, name: str, noted: HoldEntry, standing: MessageStanding | None
+        self, name: str, noted: HoldEntry, standing: LedgerStatus | None
     ) -> tuple[str, bool]:
         """Decide what becomes of what was taken: 'release', 'wait', 'remove', 'back'.
 

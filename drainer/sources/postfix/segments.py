@@ -108,7 +108,7 @@ def pending_places(reader: RecordReader) -> Iterator[tuple[int, bytes]]:
                 pass
 
 
-class _Pending:
+class _PartialRecipient:
     """Attributes that belong to the next recipient record, of whatever kind."""
 
     __slots__ = ("notify", "orcpt", "original")
@@ -124,7 +124,7 @@ def gather(records: Iterator[tuple[int, bytes]], into: EnvelopeRecords) -> None:
     O, ORCPT and NOTIFY belong to the next recipient record only; done and
     cancelled ones use them up as well.
     """
-    following = _Pending()
+    following = _PartialRecipient()
     for kind, payload in records:
         if kind == _ATTRIBUTE:
             _attribute(payload, into, following)
@@ -133,22 +133,24 @@ def gather(records: Iterator[tuple[int, bytes]], into: EnvelopeRecords) -> None:
             into.pending.append(
                 PostfixRecipient(payload, original, orcpt, following.notify)
             )
-            following = _Pending()
+            following = _PartialRecipient()
         elif kind == _ORIGINAL:
             following.original = payload
         elif kind == _DONE:
             into.done.append(payload)
-            following = _Pending()
+            following = _PartialRecipient()
         elif kind == _CANCELLED:
             into.cancelled += 1
-            following = _Pending()
+            following = _PartialRecipient()
         elif kind in _PSEUDO_ATTRIBUTES:
             _attribute(_PSEUDO_ATTRIBUTES[kind] + b"=" + payload, into, following)
         else:
             _single(kind, payload, into)
 
 
-def _attribute(payload: bytes, into: EnvelopeRecords, following: _Pending) -> None:
+def _attribute(
+    payload: bytes, into: EnvelopeRecords, following: _PartialRecipient
+) -> None:
     name, _, value = payload.partition(b"=")
     name, value = name.strip(), value.strip()
     if not value:  # a placeholder

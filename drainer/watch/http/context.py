@@ -8,7 +8,7 @@ from sqlalchemy.engine import URL
 from starlette.exceptions import HTTPException
 
 from drainer.errors import LedgerError
-from drainer.ledger.controls import give
+from drainer.ledger.overrides import give
 from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
 from drainer.watch.http.auth import SignatureCheck

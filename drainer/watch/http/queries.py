@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import URL
 
 from drainer.errors import DrainerError
+from drainer.ledger.query.status import standing
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
-from drainer.ledger.standing import standing
 from drainer.policy.classify.describe import meaning_of
 from drainer.watch.http.settings import HookSettings
 from drainer.watch.http.snapshot import StatusSnapshot, WatchView

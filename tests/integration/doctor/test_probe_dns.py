@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from drainer.bounce.evidence.dns import Resolver
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
 from drainer.doctor.probe_dns import MAX_HOSTS, NamedHosts, is_strict, look_up
 from drainer.errors import UsageError

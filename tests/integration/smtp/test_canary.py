@@ -12,7 +12,7 @@ import pytest
 from drainer.mail.reply import Stage
 from drainer.policy.breaker.breaker import CanaryOutcome
 from drainer.smtp.canary import CanaryQuestion, CanaryResult, fly
-from drainer.smtp.connection import ConnectFailed
+from drainer.smtp.connection import ConnectFailure
 from drainer.smtp.route import Route, Timeouts
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import (
@@ -37,7 +37,7 @@ HEALTHY = per_recipient({BOSS: "250 ok", ROOT: "250 ok"}, UNKNOWN)
 
 def ask(
     peer: PeerThread, *good: str, sender: str = AMY, any_domain: bool = False
-) -> CanaryResult | ConnectFailed:
+) -> CanaryResult | ConnectFailure:
     """Let a canary ask for addresses of example.org."""
     timeouts = Timeouts(banner=5, ehlo=5, mail=0.5)
     route = Route(
@@ -167,7 +167,7 @@ def test_without_a_session_the_stage_is_told(
 ) -> None:
     """What that means the breaker decides."""
     answer = ask(peer(**script), BOSS)
-    assert isinstance(answer, ConnectFailed)
+    assert isinstance(answer, ConnectFailure)
     assert answer.steps[-1].stage is stage
 
 

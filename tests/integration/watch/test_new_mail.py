@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from drainer.config import load as config_file
-from drainer.config.build.storage import ledger_url
+from drainer.config.build.paths import ledger_url
 from drainer.ledger.records import ScanRow
 from drainer.ledger.watch_log import WatchLog
 from drainer.policy.admission.admit import Admission

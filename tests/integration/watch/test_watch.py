@@ -15,8 +15,8 @@ import pytest
 from drainer.cli.output import VOICE
 from drainer.config import Config
 from drainer.config import load as config_file
-from drainer.config.build.storage import ledger_url
-from drainer.ledger.controls import give
+from drainer.config.build.paths import ledger_url
+from drainer.ledger.overrides import give
 from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
 from drainer.watch.digest import mail_daily, next_digest

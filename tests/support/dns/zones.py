@@ -19,7 +19,7 @@ import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 import dns.rrset
 
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 
 TIMEOUT = "TIMEOUT"
 """As a record's type: the question gets no reply."""

@@ -16,7 +16,7 @@ import uvloop
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine
-from drainer.ledger.controls import OverrideReader
+from drainer.ledger.overrides import OverrideReader
 from drainer.policy.pacing.overrides import Override
 from drainer.policy.pacing.rate import Rate
 from drainer.watch.http.auth import HookKeys

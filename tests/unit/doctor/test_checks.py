@@ -7,6 +7,7 @@ import pytest
 
 from drainer.doctor.checks import HERE, examine, failed, rows
 from drainer.doctor.checks.backup import covers
+from drainer.doctor.checks.check import DoctorFinding, Grade
 from drainer.doctor.checks.facts import (
     BackupFacts,
     Certificate,
@@ -20,7 +21,6 @@ from drainer.doctor.checks.facts import (
     Space,
     Trial,
 )
-from drainer.doctor.checks.finding import DoctorFinding, Grade
 from drainer.mail.reply import Lost, Stage, parse_reply
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from drainer.doctor.checks import examine
+from drainer.doctor.checks.check import DoctorFinding, Grade
 from drainer.doctor.checks.facts import (
     DnsStatus,
     DoctorFacts,
     DomainFacts,
     MailExchanger,
 )
-from drainer.doctor.checks.finding import DoctorFinding, Grade
 
 HEALTHY = DomainFacts(
     name="example.org",

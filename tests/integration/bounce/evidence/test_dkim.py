@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from drainer.bounce.evidence import dkim, dkim_sign
 from drainer.bounce.evidence.dns import Resolver
-from drainer.bounce.evidence.settings import DnsServers
+from drainer.bounce.evidence.request import DnsServers
 from drainer.errors import UsageError
 from drainer.policy.bounce.facts import DkimSignature, Strength
 from tests.support.dns.zones import SERVFAIL, Zone, serving

@@ -17,7 +17,7 @@ from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.dns import MAX_RECORDS, DnsOutcome, Resolver
 from drainer.bounce.evidence.gather import gather
 from drainer.bounce.evidence.reachability import reach_of
-from drainer.bounce.evidence.settings import (
+from drainer.bounce.evidence.request import (
     MAX_HEADER_BYTES,
     DnsServers,
     EvidenceSettings,

@@ -11,11 +11,7 @@ import yaml
 from drainer.bounce.evidence import spf
 from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.gather import gather
-from drainer.bounce.evidence.settings import (
-    DnsServers,
-    EvidenceSettings,
-    SenderQuestion,
-)
+from drainer.bounce.evidence.request import DnsServers, EvidenceSettings, SenderQuestion
 from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import judge
 from drainer.policy.bounce.facts import (

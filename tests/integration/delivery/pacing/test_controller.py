@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from drainer.delivery.pacing.load import (
+    LoadError,
     LoadMonitor,
     LoadSource,
-    LoadUnknown,
     parse_load,
 )
 from tests.support.command.installed import write_maildir
@@ -205,7 +205,7 @@ def test_a_command_is_asked_and_its_failure_is_told_once() -> None:
 @pytest.mark.parametrize("text", ["", "high", "nan", "inf", "-1", "0.5 0.6"])
 def test_what_is_no_load_is_not_taken_for_one(text: str) -> None:
     """Hostile or broken, it does not move the throttle."""
-    with pytest.raises(LoadUnknown):
+    with pytest.raises(LoadError):
         parse_load(text)
 
 

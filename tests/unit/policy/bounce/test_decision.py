@@ -23,8 +23,8 @@ from drainer.policy.bounce.facts import Reachability, SpfResult, Strength
 from drainer.policy.bounce.limits import (
     HOUR,
     ReportedRecipient,
+    ReportHistory,
     ReportLimits,
-    ReportsSent,
     ReportTally,
     dedupe_key,
     exceeded,
@@ -222,7 +222,7 @@ ROWS: Final = {
     "G13: DNS silent": (SERVFAIL, "G13", LATER),
     "G13: DNS silent for a day": (replace(SERVFAIL, waited=DAY), "G13", NO),
     "G14: reported already": (replace(GOOD, reported=True), "G14", NO),
-    "G14: too many": (replace(GOOD, sent=ReportsSent(sender_last_hour=3)), "G14", NO),
+    "G14: too many": (replace(GOOD, sent=ReportHistory(sender_last_hour=3)), "G14", NO),
     "G15: by SPF": (GOOD, "G15", SEND),
     "G15: by a signature": (replace(GOOD, facts=signed(NAMED)), "G15", SEND),
     "G15: weak and weak": (
@@ -265,18 +265,18 @@ def test_an_earlier_rule_outranks_a_later_one() -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        ReportsSent(sender_last_hour=3),
-        ReportsSent(sender_last_day=10),
-        ReportsSent(domain_last_hour=50),
-        ReportsSent(last_hour=200),
-        ReportsSent(this_run=1000),
+        ReportHistory(sender_last_hour=3),
+        ReportHistory(sender_last_day=10),
+        ReportHistory(domain_last_hour=50),
+        ReportHistory(last_hour=200),
+        ReportHistory(this_run=1000),
     ],
 )
-def test_a_limit_that_is_reached(sent: ReportsSent) -> None:
+def test_a_limit_that_is_reached(sent: ReportHistory) -> None:
     """The next report would break it; one less would not."""
     assert exceeded(ReportLimits(), sent)
-    less = {name: max(0, getattr(sent, name) - 1) for name in ReportsSent.__slots__}
-    assert exceeded(ReportLimits(), ReportsSent(**less)) == ""
+    less = {name: max(0, getattr(sent, name) - 1) for name in ReportHistory.__slots__}
+    assert exceeded(ReportLimits(), ReportHistory(**less)) == ""
 
 
 def part(n: int, ago: timedelta = timedelta(0), **more: Any) -> ReportedRecipient:
@@ -287,48 +287,48 @@ def part(n: int, ago: timedelta = timedelta(0), **more: Any) -> ReportedRecipien
     return replace(usual, **more)
 
 
-TALLIES: Final[dict[str, tuple[list[ReportedRecipient], ReportsSent]]] = {
-    "nothing yet": ([], ReportsSent()),
+TALLIES: Final[dict[str, tuple[list[ReportedRecipient], ReportHistory]]] = {
+    "nothing yet": ([], ReportHistory()),
     "each report": (
         [part(1), part(2)],
-        ReportsSent(
+        ReportHistory(
             sender_last_hour=2, sender_last_day=2, domain_last_hour=2, last_hour=2,
             this_run=2,
         ),
     ),
     "the recipients of one report once": (
         [part(1), part(2, report=1)],
-        ReportsSent(
+        ReportHistory(
             sender_last_hour=1, sender_last_day=1, domain_last_hour=1, last_hour=1,
             this_run=1,
         ),
     ),
-    "an hour ago": ([part(1, HOUR)], ReportsSent(sender_last_day=1, this_run=1)),
-    "a day ago": ([part(1, DAY)], ReportsSent(this_run=1)),
+    "an hour ago": ([part(1, HOUR)], ReportHistory(sender_last_day=1, this_run=1)),
+    "a day ago": ([part(1, DAY)], ReportHistory(this_run=1)),
     "the sender in any case": (
         [part(1, HOUR, sender="BOB@A.Example", run="s")],
-        ReportsSent(sender_last_day=1),
+        ReportHistory(sender_last_day=1),
     ),
     "the sender, written otherwise": (
         [part(1, HOUR, sender='"b\\ob"@a.example.', run="s")],
-        ReportsSent(sender_last_day=1),
+        ReportHistory(sender_last_day=1),
     ),
     "the sender with a tag": (
         [part(1, HOUR, sender="bob+tag+more@a.example", run="s")],
-        ReportsSent(sender_last_day=1),
+        ReportHistory(sender_last_day=1),
     ),
     "the sender behind another delimiter": (
-        [part(1, HOUR, sender="bob-tag@a.example", run="s")], ReportsSent()),
+        [part(1, HOUR, sender="bob-tag@a.example", run="s")], ReportHistory()),
     "another sender of the domain": (
         [part(1, sender="amy@A.example", run="s")],
-        ReportsSent(domain_last_hour=1, last_hour=1),
+        ReportHistory(domain_last_hour=1, last_hour=1),
     ),
     "another domain of the organisation": (
         [part(1, sender="amy@b.a.example", organisation="a.example", run="s")],
-        ReportsSent(domain_last_hour=1, last_hour=1)),
+        ReportHistory(domain_last_hour=1, last_hour=1)),
     "another domain": (
-        [part(1, sender="bob@b.a.example", run="s")], ReportsSent(last_hour=1)),
-    "nothing against a report that it joins": ([part(0), part(1)], ReportsSent()),
+        [part(1, sender="bob@b.a.example", run="s")], ReportHistory(last_hour=1)),
+    "nothing against a report that it joins": ([part(0), part(1)], ReportHistory()),
 }  # fmt: skip
 
 
