@@ -124,7 +124,7 @@ TESTS: Final = ROOT / "tests"
 
 def own_tests(module: str) -> list[Path]:
     """Return the test files of a module's name, in folders of its package's name."""
-    package, stem = module.split(".")[0], module.rpartition(".")[2]
+    package, stem = module.split(".", maxsplit=1)[0], module.rpartition(".")[2]
     return [
         path
         for path in TESTS.rglob(f"test_{stem}.py")

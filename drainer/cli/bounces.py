@@ -20,7 +20,7 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import VOICE, PagedTable, print_json, say, stdout, warn
+from drainer.cli.output import PagedTable, print_json, say, stdout, warn
 from drainer.cli.pending_bounces import COLUMNS, add_row, asking, print_facts, told_of
 from drainer.cli.verify import source_of
 from drainer.config import Config
@@ -252,7 +252,7 @@ def run(
 
         with worker_processes(config) as workers:
             sources = _bound(config)
-            whole = resolve_domains(config, sources, VOICE)
+            whole = resolve_domains(config, sources)
             settings = build_settings(whole, explicit=False, acknowledge=True)
             request = DrainRequest(
                 config=whole,

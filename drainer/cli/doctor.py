@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.filters import checked_mailbox
+from drainer.cli.log import stderr
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, say, shown, stderr, stdout, table
+from drainer.cli.output import print_json, say, shown, stdout, table
 from drainer.config.build.routes import split_host
 from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
 from drainer.doctor.checks import examine, failed

@@ -12,6 +12,7 @@ from drainer.cli.check import refuse_if_sick
 from drainer.cli.event_loop import run_loop
 from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.inspect import print_plan
+from drainer.cli.log import is_quiet
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
@@ -20,7 +21,7 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import VOICE, explain, print_json, say, warn
+from drainer.cli.output import explain, print_json, say, warn
 from drainer.cli.progress import progress
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
@@ -122,7 +123,7 @@ def drain(
 
         with worker_processes(config) as workers:
             opened = make_sources(config, sources, choice.selection.queues)
-            whole = resolve_domains(config, opened, VOICE)
+            whole = resolve_domains(config, opened)
             settings = build_settings(
                 whole,
                 choice,
@@ -155,7 +156,7 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     """Check the primary and drain, print how it ended; return the exit status."""
     say(f"draining to {request.settings.route}; ledger {databases.shown(request.url)}")
     _warn_of_defaults(request.config)
-    async with open_run(request, workers, VOICE) as run:
+    async with open_run(request, workers) as run:
         await _check_and_drain(run)
     error = run.result.error
     try:
@@ -176,7 +177,7 @@ async def _check_and_drain(run: Run) -> None:
     with suppress(asyncio.CancelledError):
         await checking
     if not run.interrupted:
-        async with progress(run.engine, quiet=False):
+        async with progress(run.engine, quiet=is_quiet()):
             await run.drain()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from drainer.cli.log import add_verbosity
+
 
 def hide_flag_types(parameters: Iterable[Any]) -> None:
     """Let help print no type after options that take no value."""
@@ -19,10 +21,13 @@ def hide_flag_types(parameters: Iterable[Any]) -> None:
 
 def show_as_written(command: Any, context: Any) -> None:  # noqa: ANN401 - Typer's own
     """Let help print the texts of a new command, and of those below it, literally."""
+    below = getattr(command, "commands", {})
+    if not below:
+        add_verbosity(command)
     parameters = command.get_params(context)
     hide_flag_types(parameters)
     for each in (command, *parameters):
         if each.help:
             each.help = escape(each.help)
-    for below in getattr(command, "commands", {}).values():
-        show_as_written(below, context)
+    for each in below.values():
+        show_as_written(each, context)

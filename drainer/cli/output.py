@@ -10,21 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from drainer.delivery.console import Voice
+from drainer.cli.log import LOGGER, stderr
 from drainer.errors import DrainerError
 from drainer.mail.reply import printable
-from drainer.runtime.redaction import redact
 
-
-class _Stderr(Console):
-    """Falls silent when nobody reads it any more: a drain goes on."""
-
-    def on_broken_pipe(self) -> None:
-        """Say no more."""
-        self.quiet = True
-
-
-stderr = _Stderr(stderr=True, highlight=False, soft_wrap=True)
 PAGE_ROWS = 500
 """Of a long table; each page has its own widths."""
 
@@ -43,17 +32,13 @@ def print_json(fact: Mapping[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr."""
-    stderr.print(shown(redact(text), 1000))
+    """Print a message for a person, on stderr."""
+    LOGGER.info(text)
 
 
 def warn(text: str) -> None:
-    """Warn a person, on stderr."""
-    stderr.print(f"[yellow]warning:[/] {shown(redact(text), 1000)}")
-
-
-VOICE = Voice(say, warn)
-"""A person at a terminal, or the log of whatever started us."""
+    """Print a warning for a person, on stderr."""
+    LOGGER.warning(text)
 
 
 def explain(error: DrainerError) -> int:

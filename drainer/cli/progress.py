@@ -9,7 +9,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from drainer.cli.output import shown, stderr
+from drainer.cli.log import stderr
+from drainer.cli.output import shown
 from drainer.delivery.drain import Drain
 from drainer.policy.classify.verdict import Verdict
 from drainer.runtime.process import utcnow

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import VOICE, print_json, say, stdout, warn
+from drainer.cli.output import print_json, say, stdout, warn
 from drainer.config.build.paths import (
     ledger_url,
     lock_folder,
@@ -15,7 +15,7 @@ from drainer.config.build.paths import (
     shown_ledger,
 )
 from drainer.config.build.spools import make_sources
-from drainer.delivery.console import tell_returned
+from drainer.delivery.console import print_released
 from drainer.delivery.holds import LiveHolds
 from drainer.delivery.source_claims import SourceClaims
 from drainer.errors import UsageError
@@ -149,4 +149,4 @@ def give_back(
         if json_:
             print_json({"source": name, **each._asdict()})
         else:
-            tell_returned(VOICE, name, each)
+            print_released(name, each)

@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from drainer.cli.event_loop import run_loop
+from drainer.cli.log import stamp_messages
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
-from drainer.cli.output import VOICE, say, warn
-from drainer.delivery.console import Voice
+from drainer.cli.output import say, warn
 from drainer.delivery.run import main_error
 from drainer.errors import DrainerError
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
@@ -65,27 +64,16 @@ def watch(
 
 
 async def _watch(plan: WatchPlan, read: Callable[[], WatchPlan]) -> None:
-    voice = _voice()
+    if "JOURNAL_STREAM" not in os.environ:  # a journal notes the time itself
+        stamp_messages()
     shown = databases.shown(plan.url)
-    voice.say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
+    say(f"watching {plan.route} for {', '.join(plan.urls)}; ledger {shown}")
     if plan.config.file is not None:
-        voice.say(f"configuration: {plan.config.file.absolute()}")
+        say(f"configuration: {plan.config.file.absolute()}")
     if not plan.config.health.accept:
-        voice.warn(NO_KNOWN_GOOD)
+        warn(NO_KNOWN_GOOD)
 
     def server() -> Serve | None:
-        route = str(plan.route)
-        return make_server(plan.config, plan.url, route, voice.say, voice.warn)
+        return make_server(plan.config, plan.url, str(plan.route))
 
-    await Watch(plan, read, voice, server).run()
-
-
-def _voice() -> Voice:
-    """Return a voice with the time of day, unless a journal notes that itself."""
-    if "JOURNAL_STREAM" in os.environ:
-        return VOICE
-    return Voice(lambda text: say(_timed(text)), lambda text: warn(_timed(text)))
-
-
-def _timed(text: str) -> str:
-    return f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {text}"
+    await Watch(plan, read, server).run()

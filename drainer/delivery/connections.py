@@ -5,6 +5,7 @@ open one is decided by the connection limit, the circuit breakers and the rate l
 """
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,6 +29,8 @@ from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.health_check import own_name
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
+
+_log = logging.getLogger(__name__)
 
 MAX_UNHEARD = 5
 """Sessions in a row that ended without an answer to MAIL."""
@@ -129,6 +132,7 @@ class ConnectionPool:
             answer.wire.close()
             return
         self.control.note(connected(answer))
+        _log.debug(f"connected to {answer.address}: {answer.banner}")
         self.progress.latency.record(
             "connect", sum(step.seconds for step in answer.steps)
         )

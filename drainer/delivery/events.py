@@ -4,6 +4,7 @@ One declared observer: it passes each event on to the parts of the drain that ne
 in this order. Nothing here waits.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from drainer.policy.recipient.judge import ClassifiedResult
 from drainer.policy.recipient.settle import Settlement
 from drainer.runtime.process import utcnow
 from drainer.smtp.transaction import Transaction
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +84,8 @@ class DeliveryEvents:
     ) -> None:
         """Note an attempt that is settled; its record is on its way to the disk."""
         delivered = False
+        if _log.isEnabledFor(logging.DEBUG):
+            _log_results(transaction, settlements)
         for settlement in settlements:
             verdict = settlement.classification.verdict
             self.progress.verdicts[verdict] += 1
@@ -105,3 +110,13 @@ class DeliveryEvents:
 
 def _domains(transaction: Transaction) -> list[str]:
     return [each.domain for each in transaction.delivery.claimed]
+
+
+def _log_results(transaction: Transaction, settlements: Sequence[Settlement]) -> None:
+    message = transaction.delivery.message
+    for each in settlements:
+        path = each.claimed.recipient.forward_path
+        rule = each.classification.rule
+        _log.debug(
+            f"{message.native_id} to {path}: {each.state} by {rule}: {each.reply}"
+        )

@@ -6,6 +6,7 @@ traces are exported.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -21,11 +22,11 @@ from drainer.config.build.paths import (
 )
 from drainer.config.build.spools import with_domains
 from drainer.delivery.console import (
-    Voice,
-    tell_claims,
-    tell_domains,
-    tell_returned,
-    tell_taken,
+    print_claims,
+    print_domains,
+    print_held,
+    print_released,
+    print_reserve,
 )
 from drainer.delivery.drain import Drain
 from drainer.delivery.holds import LiveHolds
@@ -39,7 +40,6 @@ from drainer.ledger.query.selection import remains
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
-from drainer.ledger.reserve import DELIVERED, Reserve
 from drainer.runtime.host_limits import affordable, descriptors
 from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
@@ -48,7 +48,8 @@ from drainer.sources.protocol import HeldCount, Source
 from drainer.telemetry.client import ExportProcess, start_export
 
 INTERRUPTED = 130
-SHOWN_RECORDS = 20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,12 +98,9 @@ def start_workers(
 class Run:
     """A run that has started: its parts, and in the end its result."""
 
-    def __init__(
-        self, request: DrainRequest, workers: WorkerProcesses, voice: Voice
-    ) -> None:
+    def __init__(self, request: DrainRequest, workers: WorkerProcesses) -> None:
         """Build the parts; nothing is started."""
         self.request = request
-        self._voice = voice
         folder = lock_folder(request.url)
         self.ledger = Ledger(
             request.url,
@@ -134,14 +132,14 @@ class Run:
     async def drain(self) -> None:
         """Take what is to be sent on hold where its server runs, and send it."""
         await self._leases.start(await asyncio.to_thread(_identity, self.request.url))
-        await _take(self.live_holds, self.engine, self._voice)
+        await _take(self.live_holds, self.engine)
         if not self.interrupted:
             await self.engine.run()
 
 
 @asynccontextmanager
 async def open_run(
-    request: DrainRequest, workers: WorkerProcesses, voice: Voice
+    request: DrainRequest, workers: WorkerProcesses
 ) -> AsyncIterator[Run]:
     """Claim the sources and start a run; on leaving end it, whatever happened.
 
@@ -149,32 +147,32 @@ async def open_run(
     the workers, traces are not exported here. Raises ClaimConflict when another
     ledger has a source, LedgerError when the ledger cannot be used.
     """
-    claims = await asyncio.to_thread(_claim_sources, request, voice)
+    claims = await asyncio.to_thread(_claim_sources, request)
     code = 1
     try:
-        request.settings = limit_connections(request.settings, voice)
-        run = Run(request, workers, voice)
-        await _start(run, voice)
+        request.settings = limit_connections(request.settings)
+        run = Run(request, workers)
+        await _start(run)
         exporting = _start_export(request, workers.exporter)
         error: DrainerError | None = None
         try:
             await _bind(run, claims.replaced)
         except DrainerError as unbound:
-            await _end(run, unbound, voice)
+            await _end(run, unbound)
             raise
         try:
             yield run
         except* DrainerError as group:
             error = _since_start(main_error(group), request.url)
-        await _end(run, error, voice)
+        await _end(run, error)
         code = run.result.code
         if exporting and not await asyncio.to_thread(exporting.finish):
-            voice.warn("not all traces could be sent; the next run sends the rest")
+            _log.warning("not all traces could be sent; the next run sends the rest")
     finally:
         await asyncio.to_thread(claims.release, request.url, code)
 
 
-def resolve_domains(config: Config, sources: list[Source], voice: Voice) -> Config:
+def resolve_domains(config: Config, sources: list[Source]) -> Config:
     """Return the configuration with the primary's domains; refuse a running server.
 
     A server that runs may name the domains that are the primary's: before anything
@@ -185,11 +183,11 @@ def resolve_domains(config: Config, sources: list[Source], voice: Voice) -> Conf
     asked = config.primary.domains
     config = with_domains(config, sources)
     if config.primary.domains != asked:
-        tell_domains(voice, config.primary.domains)
+        print_domains(config.primary.domains)
     return config
 
 
-def _claim_sources(request: DrainRequest, voice: Voice) -> SourceClaims:
+def _claim_sources(request: DrainRequest) -> SourceClaims:
     """Claim what is drained; a rehearsal, which acknowledges nothing, claims nothing.
 
     A run that scans nothing leaves a claimed source out, and does the rest.
@@ -201,9 +199,9 @@ def _claim_sources(request: DrainRequest, voice: Voice) -> SourceClaims:
         claims.release(request.url, 2)
         raise next(iter(claims.refused.values()))
     for url, refusal in claims.refused.items():
-        voice.warn(f"{url} is left out: {refusal}")
+        _log.warning(f"{url} is left out: {refusal}")
     request.sources = [s for s in request.sources if s.url not in claims.refused]
-    tell_claims(voice, claims.elsewhere, claims.replaced)
+    print_claims(claims.elsewhere, claims.replaced)
     return claims
 
 
@@ -215,11 +213,11 @@ async def _bind(run: Run, replaced: Sequence[tuple[str, str]]) -> None:
         await run.ledger.note(_taken_over(url, former))
 
 
-def limit_connections(settings: DrainSettings, voice: Voice) -> DrainSettings:
+def limit_connections(settings: DrainSettings) -> DrainSettings:
     """Return settings for as many connections as there are descriptors for."""
     most = max(1, affordable(settings.connections))
     if most < settings.connections:
-        voice.warn(
+        _log.warning(
             f"{most} connections instead of {settings.connections}: this process may"
             f" have {descriptors()} descriptors; raise `ulimit -n`, or LimitNOFILE= in"
             " the unit, or lower [primary] connections"
@@ -227,7 +225,7 @@ def limit_connections(settings: DrainSettings, voice: Voice) -> DrainSettings:
     return replace(settings, connections=most)
 
 
-async def _start(run: Run, voice: Voice) -> None:
+async def _start(run: Run) -> None:
     """Start the run in the ledger, and say what earlier runs have left."""
     ledger = run.ledger
     try:
@@ -236,68 +234,44 @@ async def _start(run: Run, voice: Voice) -> None:
         await ledger.stop()
         raise
     if found.in_doubt:
-        voice.warn(
+        _log.warning(
             f"a run before this one died: {found.in_doubt} recipients are in doubt"
         )
     if found.settled:
-        voice.say(
+        _log.info(
             f"{found.settled} recipients were delivered by a run that lost the ledger:"
             " its reserve says so"
         )
     for warning in ledger.reserve.warnings:
-        voice.warn(warning)
+        _log.warning(warning)
 
 
-async def _end(run: Run, error: DrainerError | None, voice: Voice) -> None:
+async def _end(run: Run, error: DrainerError | None) -> None:
     """End the run in the ledger, release what was taken on hold; set the result."""
     for url, refusal in run.engine.refusals.items():
-        voice.warn(f"{url} keeps what is finished: {refusal}; the ledger remembers it")
+        _log.warning(
+            f"{url} keeps what is finished: {refusal}; the ledger remembers it"
+        )
     code, error = _exit_code(run, error)
     with suppress(LedgerLost):
         await run.ledger.finish(code)
     await run.ledger.stop()
-    tell_reserve(voice, run.ledger.reserve)
-    failure = await _release(run.live_holds, run.request.url, voice)
+    print_reserve(run.ledger.reserve)
+    failure = await _release(run.live_holds, run.request.url)
     code, error = _exit_code(run, error or failure)
     run.result = RunResult(code, error, utcnow())
 
 
-def tell_reserve(voice: Voice, reserve: Reserve) -> None:
-    """Name the recipients whose outcome only the reserve has."""
-    if not reserve.records:
-        return
-    voice.warn(
-        f"the ledger does not know the outcome of {len(reserve.records)} recipients"
-    )
-    for record in reserve.records[:SHOWN_RECORDS]:
-        is_delivered = record.outcome == DELIVERED
-        meaning = "delivered" if is_delivered else "unknown, perhaps delivered"
-        voice.warn(
-            f"{record.native_id} to {record.forward_path}: {meaning}: {record.reply}"
-        )
-    if len(reserve.records) > SHOWN_RECORDS:
-        voice.warn(f"and {len(reserve.records) - SHOWN_RECORDS} more")
-    if reserve.failure:
-        voice.warn(f"the reserve {reserve.path} cannot be written: {reserve.failure}")
-    else:
-        voice.warn(
-            f"they are in the reserve {reserve.path}; the next run on this host"
-            " settles them from there"
-        )
-
-
-async def _take(live_holds: LiveHolds, drain: Drain, voice: Voice) -> None:
+async def _take(live_holds: LiveHolds, drain: Drain) -> None:
     """Take from servers that run what this drain is going to send."""
     total = HeldCount()
     rules, progress = drain.settings.admission, drain.progress
     async for _, taken in live_holds.take(rules, lambda: progress.interrupted):
         total = HeldCount(*map(sum, zip(total, taken, strict=True)))
-    tell_taken(voice, total)
+    print_held(total)
 
 
-async def _release(
-    live_holds: LiveHolds, url: LedgerURL, voice: Voice
-) -> DrainerError | None:
+async def _release(live_holds: LiveHolds, url: LedgerURL) -> DrainerError | None:
     """Release what is not finished; return why that is not possible."""
     if not live_holds:
         return None
@@ -307,11 +281,13 @@ async def _release(
     except OwnedElsewhere:  # then it is not ours
         return None
     except DrainerError as error:
-        voice.warn("what was taken on hold could not be given back; the next run will")
+        _log.warning(
+            "what was taken on hold could not be given back; the next run will"
+        )
         return error
     for source, each in returned.items():
         if any(each):
-            tell_returned(voice, source, each)
+            print_released(source, each)
     return None
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from drainer.config.build.spools import make_sources
 from drainer.delivery.build import build_settings
-from drainer.delivery.console import Voice
 from drainer.delivery.run import (
     DrainRequest,
     Run,
@@ -26,11 +25,10 @@ from drainer.watch.plan import WatchPlan
 class DrainTask:
     """A drain that runs, or is about to."""
 
-    def __init__(self, plan: WatchPlan, diary: WatchLog, voice: Voice) -> None:
+    def __init__(self, plan: WatchPlan, diary: WatchLog) -> None:
         """Begin nothing yet."""
         self._plan = plan
         self._diary = diary
-        self._voice = voice
         #: The run, once it has started.
         self.active_run: Run | None = None
         #: The watch has stopped it, so that its end says nothing about the primary.
@@ -49,7 +47,7 @@ class DrainTask:
             request = await asyncio.to_thread(self._request)
             # Not forked: there are threads, and databases are open.
             with start_workers(start, exports=False) as workers:
-                async with open_run(request, workers, self._voice) as run:
+                async with open_run(request, workers) as run:
                     self.active_run = run
                     if self.stopped:
                         run.stop()
@@ -62,7 +60,7 @@ class DrainTask:
     def _request(self) -> DrainRequest:
         plan = self._plan
         sources = make_sources(plan.config, list(plan.names), ())
-        config = resolve_domains(plan.config, sources, self._voice)
+        config = resolve_domains(plan.config, sources)
         drain_settings = replace(
             build_settings(config, explicit=False, acknowledge=True),
             rescan=config.watch.rescan,

@@ -1,10 +1,10 @@
 """How a watch tells what happens to it: a line, a status, a decision in the ledger."""
 
 import asyncio
+import logging
 from collections import deque
 from datetime import datetime
 
-from drainer.delivery.console import Voice
 from drainer.errors import LedgerError
 from drainer.ledger.records import WATCH_ENDED, Decision, DecisionKind, to_micros
 from drainer.ledger.watch_log import WatchLog
@@ -16,6 +16,8 @@ from drainer.watch.systemd import Notifier
 MAX_UNWRITTEN = 1000
 MAX_WHY = 300
 
+_log = logging.getLogger(__name__)
+
 
 def wall(moment: datetime) -> datetime:
     """Return what the clock on the wall of this host shows."""
@@ -25,11 +27,10 @@ def wall(moment: datetime) -> datetime:
 class Journal:
     """Tells, and never fails: what cannot be written yet waits."""
 
-    def __init__(self, route: str, voice: Voice, notifier: Notifier) -> None:
+    def __init__(self, route: str, notifier: Notifier) -> None:
         """Tell of the watch of a route, which begins now."""
         self.began = utcnow()
         self._route = route
-        self._voice = voice
         self._notifier = notifier
         self._unwritten: deque[Decision] = deque(maxlen=MAX_UNWRITTEN)
         self._complaint = ""
@@ -38,7 +39,7 @@ class Journal:
         """Tell a change of state; ``run`` is the id of the drain that runs, or ''."""
         until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
         why = printable(watch.why, MAX_WHY)  # a peer's words may be among it
-        self._voice.say(f"watch {watch.state}: {why}{until}")
+        _log.info(f"watch {watch.state}: {why}{until}")
         self._notifier.status(f"{watch.state}: {why}{until}")
         evidence: dict[str, object] = {
             "from": before.state.value if before else "",
@@ -58,7 +59,7 @@ class Journal:
     def complain(self, text: str) -> None:
         """Say what is wrong once, not at every look; '' = all is well again."""
         if text and text != self._complaint:
-            self._voice.warn(text)
+            _log.warning(text)
         self._complaint = text
 
     async def write(self, diary: WatchLog) -> None:

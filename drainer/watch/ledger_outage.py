@@ -6,6 +6,7 @@ time is over, the watch ends with exit status 1, and the service manager restart
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,6 @@ from typing import TypeVar
 
 import tenacity
 
-from drainer.delivery.console import Voice
 from drainer.errors import LedgerError, LedgerLost
 from drainer.runtime.units import human_duration
 from drainer.watch.systemd import Notifier
@@ -27,14 +27,15 @@ SAY_EVERY = 60.0
 """Seconds between two lines about the same outage."""
 LONGEST_PAUSE = 15.0
 
+_log = logging.getLogger(__name__)
+
 
 class LedgerOutage:
     """Waits for the ledger of one watch."""
 
-    def __init__(self, limit: timedelta, voice: Voice, notifier: Notifier) -> None:
+    def __init__(self, limit: timedelta, notifier: Notifier) -> None:
         """Wait for so long at most."""
         self.limit = limit
-        self._voice = voice
         self._notifier = notifier
         self._since: float | None = None
         self._said = -SAY_EVERY
@@ -97,11 +98,11 @@ class LedgerOutage:
         elif now - self._said >= SAY_EVERY:
             self._said = now
             words = f"the watch waits for it, at most {human_duration(limit)}"
-            self._voice.warn(f"{error}; {words}")
+            _log.warning(f"{error}; {words}")
             self._notifier.status(f"waiting for the ledger: {error}")
 
     def answered(self) -> None:
         """Take note that the ledger works."""
         if self._since is not None:
             self._since, self._said = None, -SAY_EVERY
-            self._voice.say("the ledger answers again")
+            _log.info("the ledger answers again")

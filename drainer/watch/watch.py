@@ -8,6 +8,7 @@ and sees to it that there is a drain when it wants one, and none when not.
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import time
@@ -16,7 +17,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 
 from drainer.config.build.paths import lock_folder
-from drainer.delivery.console import Voice
 from drainer.errors import DrainerError, LedgerError
 from drainer.ledger.watch_log import WatchLog, own
 from drainer.policy.watch.machine import Observation, WatchStatus, WatchTask, step
@@ -44,6 +44,8 @@ Serve = Callable[[WatchView], Awaitable[None]]
 Server = Callable[[], Serve | None]
 """Begins to listen, and returns what serves a watch; None when nothing is to."""
 
+_log = logging.getLogger(__name__)
+
 
 def _shown(watch: WatchStatus) -> tuple[object, ...]:
     """Return what is told when it changes."""
@@ -58,18 +60,16 @@ class Watch:
         self,
         plan: WatchPlan,
         reload: Callable[[], WatchPlan],
-        voice: Voice,
         server: Server = lambda: None,
     ) -> None:
         """Begin nothing yet. ``reload`` reads the configuration again."""
         self._reload = reload
-        self._voice = voice
         self._server = server
         self._notifier = Notifier()
         self._run_id = uuid.uuid4().hex
-        self._chronicle = Journal(str(plan.route), voice, self._notifier)
+        self._chronicle = Journal(str(plan.route), self._notifier)
         limit = plan.config.watch.ledger_patience
-        self._patience = LedgerOutage(limit, voice, self._notifier)
+        self._patience = LedgerOutage(limit, self._notifier)
         self._watch = WatchStatus(since=self._chronicle.began)
         self._adopt(plan)
         self._show = StatusHistory(plan, self._watch)
@@ -143,7 +143,7 @@ class Watch:
         )
 
     def _stop(self) -> None:
-        self._voice.say("ending: each session finishes its message; again to end now")
+        _log.info("ending: each session finishes its message; again to end now")
         self._ending.set()
         self._wake.set()
         loop = asyncio.get_running_loop()
@@ -186,7 +186,7 @@ class Watch:
         self._chronicle.ended()
         await self._chronicle.write(self._diary)
         await self._end_export()
-        self._voice.say("watch ended")
+        _log.info("watch ended")
 
     def _spawn(self, name: str, doing: Coroutine[None, None, None]) -> None:
         """Do something beside the loop, once at a time."""
@@ -226,7 +226,7 @@ class Watch:
         if todo is WatchTask.CHECK:
             self._spawn("check", self._check())
         if todo is WatchTask.DRAIN and "drain" not in self._tasks:
-            self._draining = DrainTask(self._plan, self._diary, self._voice)
+            self._draining = DrainTask(self._plan, self._diary)
             self._sense = DrainHealth()
             self._spawn("drain", self._drain(self._draining))
         elif todo is not WatchTask.DRAIN and draining is not None:
@@ -296,7 +296,7 @@ class Watch:
         if not draining.stopped:
             self._happen(happening)
         elif happening.event is WatchEvent.FAILED:
-            self._voice.warn(happening.why)
+            _log.warning(happening.why)
         self._draining = None
 
     async def _look(self) -> None:
@@ -312,7 +312,7 @@ class Watch:
         try:
             await mail_daily(self._plan.config, now)
         except DrainerError as error:
-            self._voice.warn(f"the digest was not sent: {error}")
+            _log.warning(f"the digest was not sent: {error}")
 
     async def _load_again(self) -> None:
         """Read the configuration again; a bad one is told, and the old one stays."""
@@ -323,7 +323,7 @@ class Watch:
             new.replace(old)
         except DrainerError as error:
             text = f"the configuration is refused, the old one stays: {error}"
-            self._voice.warn(text)
+            _log.warning(text)
         else:
             await self._take_over(old, new)
         self._notifier.ready()
@@ -337,4 +337,4 @@ class Watch:
         if self._draining is not None and not new.drains_like(old):
             self._draining.stop()
             self._happen(Observation(event=WatchEvent.RESTART))
-        self._voice.say("the configuration was read again")
+        _log.info("the configuration was read again")

@@ -1,6 +1,7 @@
 """From the [hook] section to a server's settings: its secrets are read here."""
 
 import importlib.util
+import logging
 import socket
 import stat
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,8 @@ from drainer.watch.http.auth import HINT, HookKeys, secret_of
 from drainer.watch.http.settings import HookSettings
 from drainer.watch.http.snapshot import WatchView
 from drainer.watch.http.socket_activation import HANDED, handed_over
+
+_log = logging.getLogger(__name__)
 
 _EXTRA = ("prometheus_client", "starlette", "uvicorn")
 _LEAST_BURST = 20
@@ -61,8 +64,6 @@ def make_server(
     config: Config,
     url: URL,
     route: str,
-    say: Callable[[str], None],
-    warn: Callable[[str], None],
 ) -> Callable[[WatchView], Awaitable[None]] | None:
     """Return what serves a watch of this route; None when no server is wanted.
 
@@ -79,9 +80,9 @@ def make_server(
     scheme = "https" if settings.tls else "http"
     host, port = listener.getsockname()[:2]
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    say(f"the hook listens on {scheme}://{place}/")
+    _log.info(f"the hook listens on {scheme}://{place}/")
     for caution in settings.cautions:
-        warn(caution)
+        _log.warning(caution)
 
     async def serve(watched: WatchView) -> None:
         await server.serve(settings, watched, url, route, listener)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from drainer.cli.output import VOICE
 from drainer.config import Config
 from drainer.config import load as config_file
 from drainer.config.build.paths import ledger_url
@@ -265,7 +264,7 @@ def test_whoever_serves_it_sees_everything_as_json(bench: Bench) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     plan = make_plan(settings(bench), (source(bench),))
-    asyncio.run(within(30, Watch(plan, lambda: plan, VOICE, lambda: serve).run()))
+    asyncio.run(within(30, Watch(plan, lambda: plan, lambda: serve).run()))
     last = seen[-1]
     running = [each["run"] for each in seen if each["run"] is not None]
     assert running[-1]["limit"] == 10

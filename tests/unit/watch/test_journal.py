@@ -4,7 +4,8 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-from drainer.delivery.console import Voice
+import pytest
+
 from drainer.policy.watch.machine import WatchStatus
 from drainer.watch.journal import Journal
 from drainer.watch.systemd import Notifier
@@ -13,29 +14,29 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
 def test_a_peers_words_reach_neither_terminal_nor_service_manager_as_they_are(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Controls are escaped, and a long reply is cut."""
-    said: list[str] = []
-    voice = Voice(said.append, said.append)
+    caplog.set_level("INFO")
     name = f"{tmp_path}/notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.bind(name)
         link.settimeout(5)
-        chronicle = Journal("mx:25", voice, Notifier({"NOTIFY_SOCKET": name}))
+        chronicle = Journal("mx:25", Notifier({"NOTIFY_SOCKET": name}))
         why = "banner: 554 \x1b[31mgo\r\nREADY=1\x00 " + "x" * 5000
         chronicle.moved(None, WatchStatus(since=NOW, why=why), "")
         status = link.recv(10_000).decode()
-    for text in (said[0], status):
+    for text in (caplog.messages[0], status):
         assert text.isprintable()
         assert "go" in text
         assert len(text) < 400
 
 
-def test_the_same_complaint_is_told_once_until_all_was_well() -> None:
+def test_the_same_complaint_is_logged_once_until_all_was_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Else a journal would fill while a primary is down."""
-    said: list[str] = []
-    chronicle = Journal("mx:25", Voice(said.append, said.append), Notifier({}))
+    chronicle = Journal("mx:25", Notifier({}))
     for text in ("no route", "no route", "refused", "", "refused", "", ""):
         chronicle.complain(text)
-    assert said == ["no route", "refused", "refused"]
+    assert caplog.messages == ["no route", "refused", "refused"]

@@ -1,0 +1,102 @@
+"""Messages for people, from any part of drainer: on a terminal, in a file or journal.
+
+Every module logs to the standard logger of its name. Here is the only handler. It
+prints to standard error, escapes what a terminal would obey, and hides secrets.
+"""
+
+import logging
+import os
+from typing import Any, Final
+
+import typer
+import typer.main
+from rich.console import Console
+from rich.markup import escape
+
+from drainer.mail.reply import printable
+from drainer.runtime.redaction import redact
+
+LOGGER: Final = logging.getLogger("drainer")
+MAX_TEXT = 1000
+"""Characters of one message; a peer's words may be in it."""
+
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}
+"""Of syslog, as systemd reads them at the start of a line (sd-daemon(3))."""
+
+
+class _Stderr(Console):
+    """Falls silent when its reader is gone: a drain goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Print no more."""
+        self.quiet = True
+
+
+stderr = _Stderr(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _Handler(logging.Handler):
+    """Prints records as a person, a log file or a journal reads them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; a failure to print ends nothing."""
+        text = printable(redact(record.getMessage()), MAX_TEXT)
+        if "JOURNAL_STREAM" in os.environ:
+            stderr.out(f"<{_PRIORITIES.get(record.levelno, 3)}>{text}", highlight=False)
+            return
+        stamp = "" if self.formatter is None else self.format(record)
+        is_warning = record.levelno >= logging.WARNING
+        before = f"{stamp}[yellow]warning:[/] " if is_warning else stamp
+        stderr.print(before + escape(text))
+
+
+_HANDLER: Final = _Handler()
+LOGGER.addHandler(_HANDLER)
+LOGGER.setLevel(logging.INFO)
+
+
+def stamp_messages() -> None:
+    """Put the date and the time before every message from now on."""
+    _HANDLER.setFormatter(logging.Formatter("%(asctime)s ", "%Y-%m-%d %H:%M:%S"))
+
+
+def is_quiet() -> bool:
+    """Whether only warnings and errors are printed."""
+    return not LOGGER.isEnabledFor(logging.INFO)
+
+
+def _set_level(level: int, chosen: bool) -> None:
+    if chosen:
+        LOGGER.setLevel(level)
+
+
+def _options(
+    *,
+    quiet: bool = typer.Option(
+        False,
+        "-q",
+        "--quiet",
+        callback=lambda chosen: _set_level(logging.WARNING, chosen),
+        help="Print warnings and errors only.",
+    ),
+    verbose: bool = typer.Option(
+        False,
+        "-v",
+        "--verbose",
+        callback=lambda chosen: _set_level(logging.DEBUG, chosen),
+        help="Print more: connections, and the result of every message.",
+    ),
+) -> None:
+    """Have the options that every command has."""
+    del quiet, verbose
+
+
+def add_verbosity(command: Any) -> None:  # noqa: ANN401 - Typer's own
+    """Give a command ``-q`` and ``-v``, which take effect before it runs."""
+    _HANDLER.setFormatter(None)  # a command before it, in the same process, had one
+    LOGGER.setLevel(logging.INFO)
+    part = typer.Typer(add_completion=False)
+    part.command()(_options)
+    for option in typer.main.get_command(part).params:
+        option.expose_value = False
+        command.params.append(option)

@@ -1,0 +1,66 @@
+"""`-q` and `-v`, which every command has; and what a journal gets."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drainer.cli import COMMANDS
+from tests.support.command.runner import Bench, call
+from tests.support.smtp_peer.peer import PeerThread
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Give a backup with one message."""
+    made = Bench(tmp_path)
+    made.add("anna@example.org")
+    return made
+
+
+def test_quiet_prints_warnings_and_results_alone(bench: Bench) -> None:
+    """The summary is a result, on stdout."""
+    with PeerThread() as peer:
+        bench.port = peer.port
+        result = bench.drain("-q")
+    assert result.code == 0
+    assert "warning: " in result.stderr, "no known-good recipient is configured"
+    assert "draining to" not in result.stderr
+    assert result.stdout
+
+
+def test_verbose_prints_connections_and_results_of_messages(bench: Bench) -> None:
+    """Each recipient with its state and the reply."""
+    with PeerThread() as peer:
+        bench.port = peer.port
+        result = bench.drain("--verbose")
+    assert f"connected to 127.0.0.1:{bench.port}" in result.stderr
+    assert "to anna@example.org: delivered by " in result.stderr
+    assert "draining to" in result.stderr
+
+
+def test_a_command_before_changes_nothing(bench: Bench) -> None:
+    """Each command starts with the usual amount."""
+    with PeerThread() as peer:
+        bench.port = peer.port
+        bench.drain("-q")
+        assert "draining to" in bench.drain().stderr
+
+
+def test_a_journal_gets_priorities(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd reads them: 4 is a warning, 6 information."""
+    monkeypatch.setitem(os.environ, "JOURNAL_STREAM", "8:1")
+    with PeerThread() as peer:
+        bench.port = peer.port
+        lines = bench.drain().stderr.splitlines()
+    assert any(line.startswith("<6>draining to") for line in lines)
+    assert any(line.startswith("<4>") for line in lines)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_both(command: str) -> None:
+    """So have the commands below a group."""
+    text = call(command, "--help").stdout
+    assert ("--quiet" in text and "--verbose" in text) or "Commands" in text
