@@ -78,7 +78,7 @@ class EvidenceCollector:
     async def quick(self) -> None:
         """Give each message a first look; set aside those whose DNS is slow."""
         urls = list(self._sources)
-        while rows := await self._ledger.lacking_evidence(
+        while rows := await self._ledger.reports.lacking_evidence(
             urls, BATCH, list(self._set_aside)
         ):
             await self._each(rows, quick=True)
@@ -106,7 +106,7 @@ class EvidenceCollector:
     async def put_off(self) -> None:
         """Write down what was found about those set aside: DNS is asked again later."""
         for seq, each in list(self._set_aside.items()):
-            await self._ledger.keep_evidence(seq, each.found)
+            await self._ledger.reports.keep_evidence(seq, each.found)
             del self._set_aside[seq]
 
     async def _each(self, rows: list[Row], *, quick: bool) -> None:
@@ -137,7 +137,7 @@ class EvidenceCollector:
             self._set_aside[seq] = _SetAside(row, found)
             return
         self._set_aside.pop(seq, None)
-        await self._ledger.keep_evidence(seq, found)
+        await self._ledger.reports.keep_evidence(seq, found)
 
     async def _find(
         self, message: Message, *, quick: bool

@@ -104,12 +104,12 @@ class DsnSender:
         A relay that takes nothing now is not asked again before the next run.
         """
         waits = self._posting.waits
-        await self._ways.prepare(await self._ledger.due_senders(waits))
+        await self._ways.prepare(await self._ledger.reports.due_senders(waits))
         throttle = RateLimiter(Rates(messages=self._posting.rate))
         await throttle.resize(1)
         end = time.monotonic() + at_most.total_seconds()
         while not self._closed and time.monotonic() < end:
-            queued = await self._ledger.take_report(waits, self._own.hostname)
+            queued = await self._ledger.reports.take(waits, self._own.hostname)
             if queued is None:
                 return
             await throttle.message()
@@ -123,12 +123,12 @@ class DsnSender:
         if ended.state == QUEUED and queued.is_last:
             words = f"nobody took it for so long: {ended.reason}"
             ended = ended._replace(state=FAILED, reason=words)
-        await self._ledger.end_report(queued, ended)
+        await self._ledger.reports.end(queued, ended)
         self.count.sent += ended.state == SENT
         self.count.failed += ended.state == FAILED
         self.count.deferred += ended.state == QUEUED
         if ended.state != QUEUED and self._quarantine is not None:
-            needless = await self._ledger.needless([queued.message.id])
+            needless = await self._ledger.reports.needless([queued.message.id])
             self._quarantine.forget(needless)
         return tried.goes_on or self._posting.ways.via is None
 

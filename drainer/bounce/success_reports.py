@@ -36,13 +36,13 @@ class SuccessReportDecider:
 
     async def ask(self) -> None:
         """Ask the bounce rules about every such report that has evidence."""
-        while these := await self._ledger.asked_reports(self._sources):
-            await self._ledger.answer_reports(
+        while these := await self._ledger.reports.asked(self._sources):
+            await self._ledger.reports.answer(
                 [(each, self._ask(each)) for each in these]
             )
             if self._quarantine is not None:
                 ids = sorted({each.row["id"] for each in these})
-                self._quarantine.forget(await self._ledger.needless(ids))
+                self._quarantine.forget(await self._ledger.reports.needless(ids))
 
     def _ask(self, each: SuccessReportRequest) -> BouncePermit:
         row = each.row

@@ -78,7 +78,9 @@ class Acknowledger:
     async def _flush(self) -> None:
         while self._waiting:
             batch = [self._waiting.pop(key) for key in list(self._waiting)[:BATCH]]
-            finished = await self._ledger.finished([message.id for message in batch])
+            finished = await self._ledger.messages.finished(
+                [message.id for message in batch]
+            )
             for url, source in self._sources.items():
                 mine = [
                     replace(message, has_twin=finished[message.id])
@@ -94,7 +96,7 @@ class Acknowledger:
         except SourceError as error:
             self.refusals[source.url] = error
         else:
-            await self._ledger.acknowledged(done)
+            await self._ledger.messages.acknowledged(done)
 
     def _let_go(self, source: Source, messages: list[Message]) -> list[str]:
         """Tell a source, in the terms that it knows; it may block."""

@@ -68,55 +68,70 @@ class Drain:
         self.progress = Progress(started=utcnow())
         self.control = DrainControl(ledger.note)
         self._sources = {source.url: source for source in sources}
-        self._urls = list(self._sources)
         self._leases = leases or SourceLeases([])
-        quarantine = Quarantine(settings.quarantine) if settings.quarantine else None
         self._ready_queue = ReadyQueue(
             max(READY, 2 * settings.connections),
             in_order=settings.choice.order is not None,
         )
-        self.breaker_guard = BreakerGuard(
+        self.breaker_guard = self._build_breaker_guard()
+        self._rate_limiter = RateLimiter(settings.rates)
+        self.rate_controller = self._build_rate_controller()
+        self._connection_limit = ConnectionLimit(
+            settings.connections, self.rate_controller
+        )
+        self._quarantine = (
+            Quarantine(settings.quarantine) if settings.quarantine else None
+        )
+        self._loader = self._build_loader()
+        self._acknowledger = Acknowledger(ledger, self._sources)
+        #: Sources that refused to acknowledge finished messages, and why.
+        self.refusals = self._acknowledger.refusals
+        self._cleaner = (
+            QuarantineCleaner(ledger, self._quarantine) if self._quarantine else None
+        )
+        #: Sends bounces; None: no sender is notified.
+        self.bounce_service = self._build_bounce_service()
+        self._worker = self._build_worker()
+        self._connections = self._build_connections()
+        self._breaker_monitor = self._build_breaker_monitor()
+        self._feeder = self._build_feeder(at_hand)
+        self.control.add(
+            self._feeder, self._rate_limiter, self.breaker_guard, self._connections
+        )
+
+    def _build_breaker_guard(self) -> BreakerGuard:
+        settings = self.settings
+        return BreakerGuard(
             settings.pauses,
             KnownGoodRecipients(settings.known_good, settings.sender),
             self.control,
             self._ready_queue,
             settings.thresholds,
         )
-        self._rate_limiter = RateLimiter(settings.rates)
-        self.rate_controller = self._build_rate_controller()
-        self._loader = Loader(
-            self._sources,
-            settings.admission,
-            settings.route.max_recipients,
-            quarantine,
-            tells=settings.bouncing is not None,
-        )
-        self._acknowledger = Acknowledger(ledger, self._sources)
-        self._cleaner = QuarantineCleaner(ledger, quarantine) if quarantine else None
-        #: Sends bounces; None: no sender is notified.
-        self.bounce_service = (
-            BounceService(ledger, self._sources, quarantine, settings.bouncing)
-            if settings.bouncing
-            else None
-        )
-        self._connection_limit = ConnectionLimit(
-            settings.connections, self.rate_controller
-        )
-        self._worker = self._build_worker()
-        self._connections = self._build_connections()
-        self._breaker_monitor = BreakerMonitor(
+
+    def _build_breaker_monitor(self) -> BreakerMonitor:
+        return BreakerMonitor(
             self.breaker_guard,
-            ledger,
-            settings.route,
-            self._urls,
+            self.ledger,
+            self.settings.route,
+            list(self._sources),
             self._connections.slots,
         )
-        self._feeder = self._build_feeder(at_hand)
-        self.control.add(
-            self._feeder, self._rate_limiter, self.breaker_guard, self._connections
+
+    def _build_loader(self) -> Loader:
+        return Loader(
+            self._sources,
+            self.settings.admission,
+            self.settings.route.max_recipients,
+            self._quarantine,
+            tells=self.settings.bouncing is not None,
         )
-        #: Sources that refused to acknowledge finished messages, and why.
-        self.refusals = self._acknowledger.refusals
+
+    def _build_bounce_service(self) -> BounceService | None:
+        bouncing = self.settings.bouncing
+        if bouncing is None:
+            return None
+        return BounceService(self.ledger, self._sources, self._quarantine, bouncing)
 
     def _build_rate_controller(self) -> RateController:
         parts = ControllerParts(
@@ -178,7 +193,7 @@ class Drain:
             settings=self.settings,
             sources=self._sources,
             ledger=self.ledger,
-            selector=Selector(self.settings, self.ledger, self._urls),
+            selector=Selector(self.settings, self.ledger, list(self._sources)),
             fair_queue=FairQueue(LEASED if shared else WINDOW, fair=fair),
             ready_queue=self._ready_queue,
             loader=self._loader,
@@ -198,7 +213,7 @@ class Drain:
 
         The sources must have been bound to the route (Ledger.bind).
         """
-        last = await self.ledger.last_activity(str(self.settings.route))
+        last = await self.ledger.runs.last_activity(str(self.settings.route))
         self._rate_limiter.resume(None if last is None else utcnow() - last)
         async with self.bounce_service or nullcontext():
             await self._resume()
@@ -212,7 +227,7 @@ class Drain:
         """Send what is to be sent, and do all that runs beside that."""
         guard = self.control.guard
         async with asyncio.TaskGroup() as group:
-            lease = group.create_task(guard(self.ledger.keep_lease()))
+            lease = group.create_task(guard(self.ledger.runs.keep_lease()))
             side_tasks = [
                 group.create_task(guard(self.rate_controller.run())),
                 group.create_task(guard(self.rate_controller.loads.run())),
@@ -295,7 +310,7 @@ class Drain:
     async def _check_ownership(self) -> None:
         if self.progress.claimed or self.progress.interrupted:
             return
-        owned = await self.ledger.owned_elsewhere(self._urls)
+        owned = await self.ledger.messages.owned_elsewhere(list(self._sources))
         if owned or await self._leases.elsewhere():
             message = "another drain works on this source and left nothing to claim"
             raise OwnedElsewhere(message, hint="`drainer status` shows how it stands")

@@ -95,7 +95,9 @@ class Feeder:
     async def _scan_all(self) -> None:
         try:
             if self.selector.takes_all:
-                self.progress.total = await self.ledger.unfinished(list(self.sources))
+                self.progress.total = await self.ledger.messages.unfinished(
+                    list(self.sources)
+                )
             if self.selector.left is not None and not self.selector.in_order:
                 # What earlier runs recorded comes first, and counts.
                 await self.selector.caught_up.wait()
@@ -158,7 +160,7 @@ class Feeder:
     ) -> None:
         """Write down what was scanned; what is new and may be begun goes on."""
         most = 0 if self.selector.in_order else self.selector.left
-        recorded = await self.ledger.record(listings, about, most)
+        recorded = await self.ledger.messages.record(listings, about, most)
         await self._take(recorded)
         if recorded.unsure:  # it shares its beginning with another
             look = partial(look_in_place, source, recorded.unsure)
@@ -171,7 +173,7 @@ class Feeder:
         deliveries = []
         for fresh in recorded.fresh:
             if (delivery := self.selector.pick(fresh)) is None:
-                self.ledger.free(fresh.seq)
+                self.ledger.messages.free(fresh.seq)
             else:
                 deliveries.append(delivery)
         self.selector.count(
@@ -221,7 +223,7 @@ class Feeder:
     async def _claim(self) -> list[Delivery]:
         if self.selector.takes_all:
             urls, is_full = list(self.sources), not self.fair_queue.is_roomy
-            return await self.ledger.claim(
+            return await self.ledger.messages.claim(
                 urls, self._deadline, tried=is_full, twins=not self.progress.scanning
             )
         if self.selector.in_order and self.progress.scanning:
@@ -239,7 +241,7 @@ class Feeder:
 
     async def _next_due(self) -> int | None:
         if self.selector.takes_all:
-            return await self.ledger.next_due(list(self.sources))
+            return await self.ledger.messages.next_due(list(self.sources))
         return await self.selector.next_due(self._deadline)
 
     @property
@@ -273,7 +275,7 @@ class Feeder:
             await self._put(delivery)
             self.fair_queue.done()
             if self.ready_queue.release(delivery.message.id):
-                self.ledger.free(delivery.seq)
+                self.ledger.messages.free(delivery.seq)
 
     async def _put(self, delivery: Delivery) -> None:
         self.progress.claimed += 1

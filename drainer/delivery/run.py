@@ -208,7 +208,7 @@ def _claim_sources(request: DrainRequest) -> SourceClaims:
 async def _bind(run: Run, replaced: Sequence[tuple[str, str]]) -> None:
     """Bind the sources to the route; record those taken over from another ledger."""
     urls = [source.url for source in run.request.sources]
-    await run.ledger.bind(urls, str(run.request.settings.route))
+    await run.ledger.runs.bind(urls, str(run.request.settings.route))
     for url, former in replaced:
         await run.ledger.note(_taken_over(url, former))
 

@@ -81,13 +81,13 @@ class Selector:
         if not taken:
             self.caught_up.set()
             return []
-        found = await self._ledger.claim_these(list(taken), until)
+        found = await self._ledger.messages.claim_these(list(taken), until)
         deliveries = [
             delivery for each in found if (delivery := self.pick(each)) is not None
         ]
         kept = {delivery.seq for delivery in deliveries}
         for seq in {delivery.seq for delivery in found} - kept:
-            self._ledger.free(seq)
+            self._ledger.messages.free(seq)
         self.count(sum(not taken[seq] for seq in kept))
         return deliveries
 

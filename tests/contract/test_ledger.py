@@ -52,7 +52,7 @@ async def listed(ledger: Ledger, n: int, most: int | None = None) -> RecordedBat
     content = b"Subject: x\r\n\r\nbody\r\n"
     spooled = SpooledMessage(message=message(n), content=HeldContent(content))
     scanned = admit(spooled, survey([content], digest=True), Admission())
-    return await ledger.record([listing_of(scanned, content)], SCAN, most)
+    return await ledger.messages.record([listing_of(scanned, content)], SCAN, most)
 
 
 def opened(delivery: Delivery, attempt: int) -> AttemptStart:
@@ -101,7 +101,7 @@ def test_only_the_attempt_that_is_in_flight_settles_a_recipient(
         with pytest.raises(StateConflict):
             await ledger.submit(closed(delivery, 12, b"450 4.2.0 later"))
         await ledger.submit(closed(delivery, 11, b"250 2.0.0 taken"))
-        assert await ledger.finished([delivery.message.id]) == {
+        assert await ledger.messages.finished([delivery.message.id]) == {
             delivery.message.id: False
         }
 
@@ -125,7 +125,9 @@ def test_a_conflict_spoils_nobody_elses_part_of_the_commit(
         assert isinstance(results[0], StateConflict)
         assert results[1] is None
         await ledger.submit(closed(two, 23, b"250 2.0.0 taken"))
-        assert await ledger.finished([two.message.id]) == {two.message.id: False}
+        assert await ledger.messages.finished([two.message.id]) == {
+            two.message.id: False
+        }
 
     with_ledger(database_url, tmp_path, test)
 
@@ -140,12 +142,12 @@ def test_a_message_recorded_twice_keeps_its_history(
         content = b"Subject: x\r\n\r\nbody\r\n"
         spooled = SpooledMessage(message=message(1), content=HeldContent(content))
         scanned = admit(spooled, survey([content], digest=True), Admission())
-        again = await ledger.record([listing_of(scanned, content)], SCAN)
+        again = await ledger.messages.record([listing_of(scanned, content)], SCAN)
         assert again.fresh == []
         assert again.finished == []
-        assert await ledger.claim([SOURCE], datetime.now(UTC)) == []
-        ledger.free(delivery.seq)
-        [freed] = await ledger.claim([SOURCE], datetime.now(UTC))
+        assert await ledger.messages.claim([SOURCE], datetime.now(UTC)) == []
+        ledger.messages.free(delivery.seq)
+        [freed] = await ledger.messages.claim([SOURCE], datetime.now(UTC))
         assert freed.message.id == delivery.message.id
 
     with_ledger(database_url, tmp_path, test)
@@ -159,7 +161,7 @@ def test_a_reply_of_any_octets_is_kept(database_url: str, tmp_path: Path) -> Non
         await ledger.submit(opened(delivery, 11))
         reply = b"450 4.2.0 nul \x00 \xff \xf0\x9f\x93\xac %s %(x)s"
         await ledger.submit(closed(delivery, 11, reply))
-        assert await ledger.finished([delivery.message.id]) == {}
+        assert await ledger.messages.finished([delivery.message.id]) == {}
 
     with_ledger(database_url, tmp_path, test)
 
@@ -185,10 +187,10 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
             found = await asyncio.to_thread(look, report, asking)
         seqs = list(found.take(3, None))
         now = datetime.now(UTC)
-        claimed = await ledger.claim_these(seqs[::-1], now)
+        claimed = await ledger.messages.claim_these(seqs[::-1], now)
         assert [delivery.seq for delivery in claimed] == seqs[::-1]
-        assert await ledger.claim_these(seqs, now) == []
-        rest = await ledger.claim([SOURCE], now)
+        assert await ledger.messages.claim_these(seqs, now) == []
+        rest = await ledger.messages.claim([SOURCE], now)
         assert len(rest) == 1
         assert rest[0].seq not in seqs
 

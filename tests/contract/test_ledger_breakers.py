@@ -92,7 +92,7 @@ class Bench:
         )
         spooled = SpooledMessage(message=message, content=HeldContent(CONTENT))
         scanned = admit(spooled, survey([CONTENT], digest=True), Admission())
-        found = await self.ledger.record([listing_of(scanned, CONTENT)], SCAN)
+        found = await self.ledger.messages.record([listing_of(scanned, CONTENT)], SCAN)
         return found.fresh[0]
 
     async def tried(
@@ -138,7 +138,9 @@ class Bench:
 
     async def claimed(self) -> list[tuple[str, ...]]:
         """Claim what is due; return the recipients of each job."""
-        deliveries = await self.ledger.claim([self.mine, self.other], datetime.now(UTC))
+        deliveries = await self.ledger.messages.claim(
+            [self.mine, self.other], datetime.now(UTC)
+        )
         return [
             tuple(each.recipient.forward_path for each in delivery.claimed)
             for delivery in deliveries
@@ -208,7 +210,7 @@ def run(start: tuple[asyncio.Runner, Ledger]) -> Callable[[Test], None]:
 
     async def body(test: Test) -> None:
         bench = Bench(ledger)
-        await ledger.bind([bench.mine, bench.other], bench.route)
+        await ledger.runs.bind([bench.mine, bench.other], bench.route)
         await test(bench)
 
     return lambda test: runner.run(body(test))
@@ -239,10 +241,10 @@ def test_a_breaker_comes_back_as_it_was_kept(run: Run) -> None:
 
     async def test(bench: Bench) -> None:
         for breaker in breakers:
-            await bench.ledger.keep_breaker(bench.route, replace(breaker, failures=9))
-            await bench.ledger.keep_breaker(bench.route, breaker)
-        await bench.ledger.keep_breaker("other:25", replace(OPEN, failures=5))
-        memory = await bench.ledger.recall(bench.route)
+            await bench.ledger.breakers.keep(bench.route, replace(breaker, failures=9))
+            await bench.ledger.breakers.keep(bench.route, breaker)
+        await bench.ledger.breakers.keep("other:25", replace(OPEN, failures=5))
+        memory = await bench.ledger.breakers.recall(bench.route)
         back = {row["scope"]: breaker_of(row, PAUSES) for row in memory.breakers}
         assert back == {breaker.scope: breaker for breaker in breakers}
 
@@ -254,11 +256,11 @@ def test_a_breaker_that_is_as_at_the_start_is_forgotten(run: Run) -> None:
 
     async def test(bench: Bench) -> None:
         breaker = replace(OPEN, scope="example.org")
-        await bench.ledger.keep_breaker(bench.route, breaker)
-        await bench.ledger.keep_breaker(
+        await bench.ledger.breakers.keep(bench.route, breaker)
+        await bench.ledger.breakers.keep(
             bench.route, CircuitBreaker(pauses=PAUSES, scope="example.org")
         )
-        assert (await bench.ledger.recall(bench.route)).breakers == []
+        assert (await bench.ledger.breakers.recall(bench.route)).breakers == []
 
     run(test)
 
@@ -274,11 +276,11 @@ def test_it_recalls_who_was_delivered_to_and_when_it_all_began(run: Run) -> None
         old = NOW - timedelta(days=31)
         delivery = await bench.recorded("old@x.org")
         await bench.tried(delivery, "250 ok", Stage.DOT, at=old)
-        memory = await bench.ledger.recall(bench.route)
+        memory = await bench.ledger.breakers.recall(bench.route)
         assert memory.learnt == ["first@x.org", "bob@x.org"]
         assert [each[:2] for each in memory.delivered] == [("x.org", "example.com")]
-        assert (await bench.ledger.recall(TO)).first_run is not None
-        elsewhere = await bench.ledger.recall("other:25")
+        assert (await bench.ledger.breakers.recall(TO)).first_run is not None
+        elsewhere = await bench.ledger.breakers.recall("other:25")
         assert (elsewhere.learnt, elsewhere.first_run) == ([], None)
 
     run(test)
@@ -298,7 +300,7 @@ def test_a_breaker_that_opens_takes_back_what_is_behind_it(run: Run) -> None:
         await bench.refused("g@anexample.org", "h@exampleXorg", "i@example_org")
         await bench.refused("j@example.org", source=bench.other)
         breaker = replace(OPEN, scope="example.org")
-        assert await bench.ledger.breaker_opened([bench.mine], breaker) == 3
+        assert await bench.ledger.breakers.opened([bench.mine], breaker) == 3
         states = bench.states()
         taken = {path for path, state in states.items() if state == DEFERRED}
         assert taken == {"a@example.org", "b@Example.ORG", "c@example.org."}
@@ -320,8 +322,8 @@ def test_the_routes_breaker_takes_back_all_of_its_sources(run: Run) -> None:
     async def test(bench: Bench) -> None:
         await bench.refused("a@example.org", "b@example.net")
         await bench.refused("c@example.com", source=bench.other)
-        assert await bench.ledger.breaker_opened([bench.mine], OPEN) == 2
-        assert await bench.ledger.breaker_opened([bench.mine], OPEN) == 0
+        assert await bench.ledger.breakers.opened([bench.mine], OPEN) == 2
+        assert await bench.ledger.breakers.opened([bench.mine], OPEN) == 0
         assert bench.states()["c@example.com"] == PENDING
         assert bench.rows()["b@example.net"]["waits"] == "*"
 
@@ -334,7 +336,7 @@ def test_a_wildcard_in_a_domain_is_a_character(run: Run) -> None:
     async def test(bench: Bench) -> None:
         await bench.refused("a@ex_mple.org", "b@example.org")
         breaker = replace(OPEN, scope="ex_mple.org")
-        assert await bench.ledger.breaker_opened([bench.mine], breaker) == 1
+        assert await bench.ledger.breakers.opened([bench.mine], breaker) == 1
         assert bench.states() == {"a@ex_mple.org": DEFERRED, "b@example.org": PENDING}
 
     run(test)
@@ -348,7 +350,7 @@ def test_what_everybody_met_is_held_against_nobody(run: Run) -> None:
         await bench.waiting("b@example.net", "example.net")
         assert bench.rows()["a@example.org"]["refusal"] == "stop"
         breaker = replace(OPEN, scope="example.org")
-        assert await bench.ledger.breaker_opened([bench.mine], breaker) == 0
+        assert await bench.ledger.breakers.opened([bench.mine], breaker) == 0
         rows = bench.rows()
         assert (rows["a@example.org"]["refusal"], rows["a@example.org"]["refused"]) == (
             "",
@@ -371,8 +373,8 @@ def test_what_waited_for_a_breaker_is_due_when_it_closes(run: Run, scope: str) -
         await bench.waiting("b@example.net", "example.net")
         await bench.waiting("c@example.org", scope, source=bench.other)
         assert await bench.claimed() == []
-        await bench.ledger.breaker_opened([bench.mine], replace(OPEN, scope=scope))
-        await bench.ledger.breaker_closed([bench.mine], scope)
+        await bench.ledger.breakers.opened([bench.mine], replace(OPEN, scope=scope))
+        await bench.ledger.breakers.closed([bench.mine], scope)
         waits = {path: row["waits"] for path, row in bench.rows().items()}
         assert waits == {
             "a@example.org": "",
@@ -392,16 +394,24 @@ def test_only_one_is_woken_to_probe(run: Run) -> None:
         await bench.refused("a@example.org")
         await bench.refused("b@example.org")
         await bench.refused("c@example.net")
-        assert not await bench.ledger.wake_one([bench.mine], "example.org", LATER)
-        await bench.ledger.breaker_opened([bench.mine], breaker)
-        assert not await bench.ledger.wake_one([bench.mine], ROUTE, LATER)
-        assert not await bench.ledger.wake_one([bench.other], "example.org", LATER)
-        assert not await bench.ledger.wake_one([bench.mine], "example.org", BEFORE)
-        assert await bench.ledger.wake_one([bench.mine], "example.org", LATER)
+        assert not await bench.ledger.breakers.wake_one(
+            [bench.mine], "example.org", LATER
+        )
+        await bench.ledger.breakers.opened([bench.mine], breaker)
+        assert not await bench.ledger.breakers.wake_one([bench.mine], ROUTE, LATER)
+        assert not await bench.ledger.breakers.wake_one(
+            [bench.other], "example.org", LATER
+        )
+        assert not await bench.ledger.breakers.wake_one(
+            [bench.mine], "example.org", BEFORE
+        )
+        assert await bench.ledger.breakers.wake_one([bench.mine], "example.org", LATER)
         assert await bench.claimed() == [("a@example.org",)]
-        assert await bench.ledger.wake_one([bench.mine], "example.org", LATER)
+        assert await bench.ledger.breakers.wake_one([bench.mine], "example.org", LATER)
         assert await bench.claimed() == [("b@example.org",)]
-        assert not await bench.ledger.wake_one([bench.mine], "example.org", LATER)
+        assert not await bench.ledger.breakers.wake_one(
+            [bench.mine], "example.org", LATER
+        )
 
     run(test)
 
@@ -414,11 +424,13 @@ def test_what_waits_for_a_breaker_that_nobody_keeps_is_let_go(run: Run) -> None:
             await bench.refused(path)
             scope = path.partition("@")[2]
             breaker = replace(OPEN, scope=scope)
-            await bench.ledger.breaker_opened([bench.mine], breaker)
-        await bench.ledger.keep_breaker(bench.route, replace(OPEN, scope="example.net"))
-        await bench.ledger.recall("other:25")
+            await bench.ledger.breakers.opened([bench.mine], breaker)
+        await bench.ledger.breakers.keep(
+            bench.route, replace(OPEN, scope="example.net")
+        )
+        await bench.ledger.breakers.recall("other:25")
         assert await bench.claimed() == []
-        await bench.ledger.recall(bench.route)
+        await bench.ledger.breakers.recall(bench.route)
         assert await bench.claimed() == [("a@example.org",)]
         assert bench.rows()["b@example.net"]["waits"] == "example.net"
 
@@ -435,15 +447,15 @@ def test_a_refusal_ripens_when_its_confirmation_delay_is_over(run: Run) -> None:
         await bench.refused("a@Example.org", "b@example.net")
         await bench.refused("c@example.org", at=NOW)  # not yet
         await bench.refused("d@example.org", source=bench.other)
-        looked = await bench.ledger.ripen([bench.mine], NO_BRAKE, dry=True)
+        looked = await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE, dry=True)
         assert looked == (2, 3, 3, False, ["example.net", "example.org"])
         assert set(bench.states().values()) == {PENDING}
-        assert await bench.ledger.ripen([bench.mine], NO_BRAKE) == looked
+        assert await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE) == looked
         assert await bench.claimed() == [("a@Example.org", "b@example.net")]
         assert bench.decided("ripe") == 2
         row = bench.rows()["a@Example.org"]
         assert row["refusal"] == "enhanced-5.1.1"
-        assert (await bench.ledger.ripen([bench.mine], NO_BRAKE)).ripe == 0
+        assert (await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE)).ripe == 0
 
     run(test)
 
@@ -466,7 +478,7 @@ def test_nothing_ripens_while_the_brake_is_on(
         await bench.refused("a@example.org", "b@example.org", "c@example.org")
         await bench.tried(await bench.recorded("d@example.org"), "250 ok", Stage.DOT)
         await bench.recorded("e@example.org")  # not tried yet: it does not count
-        found = await bench.ledger.ripen([bench.mine], brake)
+        found = await bench.ledger.breakers.ripen([bench.mine], brake)
         assert (found.pending, found.handled, found.braked) == (3, 4, braked)
         ripe = [path for path, state in bench.states().items() if state == DEFERRED]
         assert len(ripe) == (0 if braked else 3)
@@ -481,7 +493,9 @@ def test_refused_contents_do_not_pull_the_brake(run: Run) -> None:
         for n in range(4):
             delivery = await bench.recorded(f"u{n}@example.org")
             await bench.tried(delivery, "554 5.7.1 Spam", Stage.DOT)
-        found = await bench.ledger.ripen([bench.mine], Brake(least=0, share=0.0))
+        found = await bench.ledger.breakers.ripen(
+            [bench.mine], Brake(least=0, share=0.0)
+        )
         assert (found.ripe, found.pending, found.braked) == (4, 0, False)
         assert set(bench.states().values()) == {DEFERRED}
 
@@ -504,7 +518,7 @@ def test_who_must_go_alone_is_claimed_apart(run: Run) -> None:
         await bench.tried(doubtful, Lost(reason="closed"), Stage.DOT, at=at)
         plain = await bench.recorded("h@x.org", "i@x.org")
         await bench.tried(plain, "450 4.2.0 Busy", at=at)
-        deliveries = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        deliveries = await bench.ledger.messages.claim([bench.mine], datetime.now(UTC))
         found = {
             "".join(
                 each.recipient.forward_path[0] for each in delivery.claimed
@@ -527,12 +541,12 @@ def test_what_a_later_attempt_must_know_comes_back(run: Run) -> None:
         at = NOW - timedelta(days=1)
         delivery = await bench.recorded("a@x.org")
         await bench.tried(delivery, "421 4.3.0 bye", Stage.DOT, at=at)
-        [delivery] = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        [delivery] = await bench.ledger.messages.claim([bench.mine], datetime.now(UTC))
         assert (delivery.claimed[0].drops, delivery.claimed[0].attempts) == (1, 1)
         assert delivery.claimed[0].spent == timedelta(minutes=1)
         await bench.tried(delivery, UNKNOWN, at=at)
-        await bench.ledger.ripen([bench.mine], NO_BRAKE)
-        [delivery] = await bench.ledger.claim([bench.mine], datetime.now(UTC))
+        await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE)
+        [delivery] = await bench.ledger.messages.claim([bench.mine], datetime.now(UTC))
         claimed = delivery.claimed[0]
         assert (claimed.refusal, claimed.refused) == ("enhanced-5.1.1", at)
         assert delivery.confirms
@@ -583,9 +597,12 @@ def test_a_run_sees_its_share_and_what_holds_on_its_route(run: Run) -> None:
             at=NOW, ask=OverrideKind.THROTTLE, per_second=5, until=NOW + HOUR
         )
         slow = give(url, TO, brief)
-        assert await bench.ledger.outlook(4) == (1.0, ActiveOverrides(throttle=slow))
+        assert await bench.ledger.runs.outlook(4) == (
+            1.0,
+            ActiveOverrides(throttle=slow),
+        )
         give(url, TO, Override(at=NOW, ask=OverrideKind.THROTTLE))
-        assert await bench.ledger.outlook(4) == (1.0, ActiveOverrides())
+        assert await bench.ledger.runs.outlook(4) == (1.0, ActiveOverrides())
         assert (desk.runs(), desk.pace(mine)) == ([mine], {})
         facts: dict[str, object] = {"per_second": 5}
         kind, rule = DecisionKind.THROTTLE, "throttle-set"
@@ -615,7 +632,7 @@ def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> 
         assert due() == bench.rows()["a@x.org"]["due"]
         assert due(braked=True) is None
         early = NOW - HOUR
-        await bench.ledger.keep_breaker(bench.route, replace(OPEN, until=early))
+        await bench.ledger.breakers.keep(bench.route, replace(OPEN, until=early))
         assert due() == to_micros(early)
         decision = Decision(at=NOW, kind=DecisionKind.WATCH, rule="watch-armed")
         diary.note(decision)

@@ -65,7 +65,7 @@ def run(database_url: str, tmp_path: Path) -> Run:
                 stack.push_async_callback(ledger.stop)
                 benches.append(Bench(ledger))
             benches[1].mine, benches[1].route = benches[0].mine, benches[0].route
-            await benches[0].ledger.bind([benches[0].mine], benches[0].route)
+            await benches[0].ledger.runs.bind([benches[0].mine], benches[0].route)
             await test(benches)
 
     return lambda test: asyncio.run(body(test))
@@ -125,7 +125,7 @@ async def closed(
 
 async def take(bench: Bench, waits: ReportDelays = AT_ONCE) -> QueuedReport | None:
     """Begin to send the next report."""
-    return await bench.ledger.take_report(waits, HOST)
+    return await bench.ledger.reports.take(waits, HOST)
 
 
 def test_two_who_send_at_once_never_take_the_same_report(run: Run) -> None:
@@ -217,7 +217,9 @@ def test_the_recipients_of_one_message_count_as_one_report(run: Run) -> None:
         told = await take(bench)
         assert told is not None
         assert len(told.told) == 3
-        await bench.ledger.end_report(told, ReportResult(SENT, "250 ok", "mx", "taken"))
+        await bench.ledger.reports.end(
+            told, ReportResult(SENT, "250 ok", "mx", "taken")
+        )
         await settle_each(bench, replace(delivery, claimed=(last,)), now)
         assert bench.states()["3@example.org"] == "quarantined"
 
@@ -281,17 +283,19 @@ def test_a_report_keeps_its_name_and_counts_its_attempts(run: Run) -> None:
         first = await take(one)
         assert first is not None
         assert await take(other) is None  # it is in hand
-        await one.ledger.end_report(
+        await one.ledger.reports.end(
             first, ReportResult(QUEUED, "450 later", "mx", "not now")
         )
         second = await take(other)
         assert second is not None
         assert (second.report_id, second.attempts) == (first.report_id, 2)
-        await other.ledger.end_report(
+        await other.ledger.reports.end(
             second, ReportResult(SENT, "250 ok", "mx", "taken")
         )
         assert await take(one) is None
-        assert await other.ledger.needless([second.message.id]) == [second.message.id]
+        assert await other.ledger.reports.needless([second.message.id]) == [
+            second.message.id
+        ]
         assert (one.decided("report-deferred"), one.decided("report-sent")) == (1, 1)
 
     run(test)
@@ -303,13 +307,15 @@ def test_nothing_ripens_before_evidence_was_looked_for(run: Run) -> None:
     async def test(benches: list[Bench]) -> None:
         bench, ledger = benches[0], benches[0].ledger
         await bench.refused("a@example.org")
-        [row] = await ledger.lacking_evidence([bench.mine], 10)
-        ripe = await ledger.ripen([bench.mine], NO_BRAKE, looked=True)
+        [row] = await ledger.reports.lacking_evidence([bench.mine], 10)
+        ripe = await ledger.breakers.ripen([bench.mine], NO_BRAKE, looked=True)
         assert (ripe.ripe, ripe.pending) == (0, 1)
         found = {"facts": "{}", "marks": "{}", "later": 1}
-        await ledger.keep_evidence(row["seq"], found)
-        assert await ledger.lacking_evidence([bench.mine], 10) == []
-        assert (await ledger.ripen([bench.mine], NO_BRAKE, looked=True)).ripe == 1
+        await ledger.reports.keep_evidence(row["seq"], found)
+        assert await ledger.reports.lacking_evidence([bench.mine], 10) == []
+        assert (
+            await ledger.breakers.ripen([bench.mine], NO_BRAKE, looked=True)
+        ).ripe == 1
         assert await bench.claimed() == [("a@example.org",)]
 
     run(test)
@@ -321,9 +327,9 @@ def test_slow_senders_come_after_all_others_and_later_each_time(run: Run) -> Non
     async def test(benches: list[Bench]) -> None:
         bench, ledger = benches[0], benches[0].ledger
         await bench.refused("slow@example.org")
-        [slow] = await ledger.lacking_evidence([bench.mine], 10)
+        [slow] = await ledger.reports.lacking_evidence([bench.mine], 10)
         found = {"facts": "{}", "marks": "{}", "later": 1}
-        await ledger.keep_evidence(slow["seq"], found)
+        await ledger.reports.keep_evidence(slow["seq"], found)
         await bench.refused("new@example.org")
         hour = timedelta(hours=1) // timedelta(microseconds=1)
         expected = {(1, 0): False, (2, 1): True, (5, 2): False, (5, 3): True}
@@ -336,11 +342,11 @@ def test_slow_senders_come_after_all_others_and_later_each_time(run: Run) -> Non
                     .values(asked=now - asked * hour, looked=now - looked * hour)
                 )
                 connection.commit()
-            rows = await ledger.lacking_evidence([bench.mine], 10)
+            rows = await ledger.reports.lacking_evidence([bench.mine], 10)
             assert (slow["seq"] in [row["seq"] for row in rows]) is is_due
             assert rows[0]["seq"] != slow["seq"]
             left_out = [rows[0]["seq"]]
-            rest = await ledger.lacking_evidence([bench.mine], 10, left_out)
+            rest = await ledger.reports.lacking_evidence([bench.mine], 10, left_out)
             assert len(rest) == len(rows) - 1
 
     run(test)
@@ -371,10 +377,10 @@ def test_who_sent_what_cannot_be_read_now_is_looked_at_again(
 
 async def looked(bench: Bench) -> int:
     """Keep evidence about all senders of whom it is lacking; return how many."""
-    rows = await bench.ledger.lacking_evidence([bench.mine], 10)
+    rows = await bench.ledger.reports.lacking_evidence([bench.mine], 10)
     for row in rows:
         found = {"facts": "{}", "marks": "{}", "later": 0}
-        await bench.ledger.keep_evidence(row["seq"], found)
+        await bench.ledger.reports.keep_evidence(row["seq"], found)
     return len(rows)
 
 
@@ -395,16 +401,16 @@ def test_the_bounce_rules_are_asked_about_a_delivery_before_it_is_told_of(
             )
             delivery = replace(delivery, claimed=(wants,))
             await closed(bench, delivery, "250 2.0.0 ok", State.DELIVERED)
-        assert await ledger.asked_reports([bench.mine]) == []  # there is no evidence
+        assert await ledger.reports.asked([bench.mine]) == []  # there is no evidence
         assert await looked(bench) == 3
         assert await take(bench) is None
-        asked = await ledger.asked_reports([bench.mine])
+        asked = await ledger.reports.asked([bench.mine])
         answers = [
             BounceAnswer(each.row["forward_path"].split("@")[0]) for each in asked
         ]
         permits = [permit(answer) for answer in answers]
-        await ledger.answer_reports(list(zip(asked, permits, strict=True)))
-        assert await ledger.asked_reports([bench.mine]) == []
+        await ledger.reports.answer(list(zip(asked, permits, strict=True)))
+        assert await ledger.reports.asked([bench.mine]) == []
         told = await take(bench, LATER)
         assert told is not None
         assert told.action is DsnAction.RELAYED

@@ -62,7 +62,7 @@ class QuarantineCleaner:
     async def _flush(self) -> None:
         waiting, self._waiting = self._waiting, set()
         for batch in _batches(waiting):
-            ids = await self._ledger.needless(batch)
+            ids = await self._ledger.reports.needless(batch)
             await asyncio.to_thread(self._quarantine.forget, ids)
 
 

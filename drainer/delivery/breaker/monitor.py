@@ -64,7 +64,7 @@ class BreakerMonitor:
 
         Returns when the first run to this route began.
         """
-        memory = await self._ledger.recall(str(self._route))
+        memory = await self._ledger.breakers.recall(str(self._route))
         registry = self._breaker_guard.registry
         registry.known.load(memory.learnt)
         for domain, sender_domain, at in memory.delivered:
@@ -88,11 +88,11 @@ class BreakerMonitor:
         moves = self._breaker_guard.moves
         while moves:
             before, after = moves[0]
-            await self._ledger.keep_breaker(str(self._route), after)
+            await self._ledger.breakers.keep(str(self._route), after)
             if after.state is BreakerState.OPEN:
-                await self._ledger.breaker_opened(self._sources, after)
+                await self._ledger.breakers.opened(self._sources, after)
             elif after.is_closed and not before.is_closed:
-                await self._ledger.breaker_closed(self._sources, after.scope)
+                await self._ledger.breakers.closed(self._sources, after.scope)
             moves.popleft()
             self._breaker_guard.wake()
 
@@ -105,7 +105,9 @@ class BreakerMonitor:
                 and breaker.phase is Phase.MESSAGES
             ):
                 since = self._breaker_guard.probing_since(breaker.scope)
-                woken = await self._ledger.wake_one(self._sources, breaker.scope, since)
+                woken = await self._ledger.breakers.wake_one(
+                    self._sources, breaker.scope, since
+                )
                 found = woken or found
         return found
 
@@ -169,7 +171,7 @@ class BreakerMonitor:
         ``looked``: only after evidence about its sender was looked for.
         """
         ripen = functools.partial(
-            self._ledger.ripen, self._sources, brake, looked=looked
+            self._ledger.breakers.ripen, self._sources, brake, looked=looked
         )
         found = await ripen(dry=True)
         self._breaker_guard.registry.brake = found.braked

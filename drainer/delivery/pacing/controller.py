@@ -106,7 +106,7 @@ class RateController:
     async def look(self) -> float:
         """Look once, and act; return the fair share of the rate."""
         most = self._rate.sharers if self._rate else MANY
-        fair, in_force = await self._means.ledger.outlook(most)
+        fair, in_force = await self._means.ledger.runs.outlook(most)
         await self._heed(in_force)
         if not self._begun:
             self._begun = True

@@ -25,7 +25,7 @@ class RateShare:
             return
         if fair < self.share:
             await self._rate_limiter.resize(fair)
-        share = await self._ledger.take_share(fair)
+        share = await self._ledger.runs.take_share(fair)
         if share > self.share:
             await self._rate_limiter.resize(share)
         self.share = share

@@ -1,0 +1,91 @@
+"""Messages and their recipients: scanned, claimed, finished."""
+
+import functools
+from collections.abc import Sequence
+from datetime import datetime
+
+from drainer.ledger import claims, messages
+from drainer.ledger.part import LedgerPart, now
+from drainer.ledger.records import ScanRow, to_micros
+from drainer.policy.admission.identity import ScanContext
+from drainer.policy.recipient.delivery import Delivery
+from drainer.policy.recipient.state import CLAIMABLE, State
+
+
+class MessageLedger(LedgerPart):
+    """Messages and their recipients: scanned, claimed, finished."""
+
+    async def record(
+        self, listings: Sequence[ScanRow], scan: ScanContext, most: int | None = None
+    ) -> messages.RecordedBatch:
+        """Write down a part of a scan; new messages come back claimed.
+
+        At most ``most`` of them; the rest waits in the ledger, unclaimed.
+        """
+        outcome = await self._call(
+            messages.record,
+            listings=[(listing.message, listing.recipients) for listing in listings],
+            scan=scan,
+            claim=(self._identity, most),
+            now=now(),
+        )
+        return messages.recorded_part(outcome, listings)
+
+    async def claim(
+        self,
+        sources: Sequence[str],
+        until: datetime,
+        *,
+        tried: bool = False,
+        twins: bool = True,
+    ) -> list[Delivery]:
+        """Claim what is due now, and fell due by ``until``.
+
+        ``tried`` leaves alone what was never tried; without ``twins``, so does it
+        messages that only their locators name.
+        """
+        states = [s for s in CLAIMABLE if s is not State.PENDING or not tried]
+        wanted = claims.ClaimRequest(
+            sources=sources,
+            due=min(now(), to_micros(until)),
+            states=states,
+            twins=twins,
+        )
+        return await self._call(claims.claim, wanted=wanted, owner=self._identity.owner)
+
+    async def claim_these(self, seqs: Sequence[int], until: datetime) -> list[Delivery]:
+        """Claim what is due likewise of these messages, in this order."""
+        due = min(now(), to_micros(until))
+        return await self._call(
+            claims.claim_these, seqs=list(seqs), due=due, owner=self._identity.owner
+        )
+
+    def free(self, seq: int) -> None:
+        """End the claim on a message of which nothing is under way any more."""
+        call = functools.partial(claims.free, seq=seq, owner=self._identity.owner)
+        self._submit(call)
+
+    async def next_due(self, sources: Sequence[str]) -> int | None:
+        """Return when a pending or deferred recipient is due, in microseconds."""
+        states = (State.PENDING, State.DEFERRED)
+        return await self._call(claims.next_due, sources=sources, states=states)
+
+    async def unfinished(self, sources: Sequence[str]) -> int:
+        """Return how many messages of these sources have recipients to try."""
+        return await self._call(claims.unfinished, sources=sources)
+
+    async def owned_elsewhere(self, sources: Sequence[str]) -> int:
+        """Return how many messages of these sources another owner works on."""
+        return await self._call(
+            claims.owned_elsewhere, sources=sources, owner=self._identity.owner
+        )
+
+    async def finished(self, ids: Sequence[str]) -> dict[str, bool]:
+        """Return those whose recipients are all final; True where there is a twin."""
+        return await self._call(messages.finished, ids=ids)
+
+    async def acknowledged(self, ids: Sequence[str]) -> None:
+        """Remember that the source has dropped these messages."""
+        await self._call(
+            messages.acknowledged, ids=ids, run=self._identity.run, now=now()
+        )

@@ -1,0 +1,67 @@
+"""Evidence about senders, and reports to them."""
+
+from collections.abc import Sequence
+
+from drainer.ledger.part import LedgerPart, now
+from drainer.ledger.query import quarantine
+from drainer.ledger.records import Row
+from drainer.ledger.reports import evidence, outbox, success_reports
+from drainer.policy.recipient.judge import BouncePermit
+
+
+class ReportLedger(LedgerPart):
+    """Evidence about senders, and reports to them."""
+
+    async def lacking_evidence(
+        self, sources: Sequence[str], limit: int, but: Sequence[int] = ()
+    ) -> list[Row]:
+        """Return messages with a refusal of whose sender too little is known."""
+        which = evidence.MissingEvidence(sources, limit, but)
+        return await self._call(evidence.lacking, which=which, now=now())
+
+    async def keep_evidence(self, seq: int, found: Row) -> None:
+        """Write down what was found about a sender (evidence.stored)."""
+        row = {"message": seq, **found}
+        await self._call(evidence.keep_evidence, row=row, now=now())
+
+    async def asked(
+        self, sources: Sequence[str]
+    ) -> list[success_reports.SuccessReportRequest]:
+        """Return reports of deliveries that the bounce rules may be asked about now."""
+        return await self._call(success_reports.asked, sources=sources, now=now())
+
+    async def answer(
+        self,
+        answers: Sequence[tuple[success_reports.SuccessReportRequest, BouncePermit]],
+    ) -> None:
+        """Write down what the bounce rules said of them."""
+        await self._call(
+            success_reports.answered, answers=answers, run=self._identity.run, now=now()
+        )
+
+    async def needless(self, ids: Sequence[str]) -> list[str]:
+        """Return those of the messages of which no copy is needed any more."""
+        return await self._call(quarantine.needless_now, ids=ids)
+
+    async def due_senders(self, waits: outbox.ReportDelays) -> list[str]:
+        """Return who gets the reports that are due now."""
+        return await self._call(outbox.due_senders, waits=waits, now=now())
+
+    async def take(
+        self, waits: outbox.ReportDelays, hostname: str
+    ) -> outbox.QueuedReport | None:
+        """Begin an attempt to send the next report that is due; None when none is."""
+        return await self._call(
+            outbox.take,
+            waits=waits,
+            identity=self._identity,
+            now=now(),
+            hostname=hostname,
+        )
+
+    async def end(
+        self, queued: outbox.QueuedReport, ending: outbox.ReportResult
+    ) -> None:
+        """Write down what became of that attempt."""
+        about = {"queued": queued, "ending": ending, "identity": self._identity}
+        await self._call(outbox.ended, now=now(), **about)
