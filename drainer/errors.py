@@ -1,9 +1,9 @@
-"""The exceptions of drainer, drawn as a tree.
+"""The exceptions of drainer, as a tree.
 
-Expected endings of a delivery (a refusal, a lost connection) are values, never
-exceptions. What is raised means that drainer itself cannot continue::
+An expected outcome of a delivery (a refusal, a lost connection) is a value, never an
+exception. An exception means that drainer itself cannot continue::
 
-    DrainerError                  a person must act; carries the exit code
+    DrainerError                  the operator must act; carries the exit code
     +-- UsageError            2   bad arguments, configuration or source
     |   +-- SourceError       2   a spool cannot be read at all
     |   |   +-- SourceLost    1   a database spool went away during the run
@@ -11,21 +11,21 @@ exceptions. What is raised means that drainer itself cannot continue::
     +-- PrimaryNotReady       3   the health check failed; nothing was sent
     +-- OwnedElsewhere        6   another drain works on this source
     +-- LedgerError           2   the ledger cannot be used as configured
-    |   +-- LedgerLost        1   it is away, full or locked; nothing more is sent
+    |   +-- LedgerLost        1   unavailable, full or locked; nothing more is sent
     +-- HostLimit             1   this host lacks descriptors, memory or processes
-    MessageUnreadable             one message cannot be replayed: it is held
+    MessageUnreadable             drainer cannot replay one message and holds it
 
-What a message quotes is a stranger's, or the operator's with a password in it, so that
-secrets are replaced as soon as it is made.
+Messages quote text of strangers, and text of the operator that may contain a password.
+So every exception replaces secrets in its text as soon as it is made.
 """
 
 from drainer.runtime.redaction import redact
 
 
 class DrainerError(Exception):
-    """Base of everything that ends a command with a message for a person.
+    """Base of every error that ends a command with a message for the operator.
 
-    ``hint`` says what to do next; it is printed on a line of its own.
+    ``hint`` says what to do next. drainer prints it on a separate line.
     """
 
     exit_code = 1
@@ -37,23 +37,23 @@ class DrainerError(Exception):
 
 
 class UsageError(DrainerError):
-    """The arguments or the configuration cannot be followed."""
+    """The arguments or the configuration are wrong."""
 
     exit_code = 2
 
 
 class SourceError(UsageError):
-    """A source as a whole cannot be read: absent, denied, or not what was said."""
+    """drainer cannot read a source at all: absent, denied, or of another format."""
 
 
 class SourceLost(SourceError):
-    """A database spool went away while it was in use."""
+    """A database spool became unavailable during the run."""
 
     exit_code = 1
 
 
 class ClaimConflict(UsageError):
-    """A source is, or was, drained with another ledger, which knows what was sent."""
+    """The source belongs to another ledger, which knows what was sent from it."""
 
 
 class PrimaryNotReady(DrainerError):
@@ -63,22 +63,22 @@ class PrimaryNotReady(DrainerError):
 
 
 class OwnedElsewhere(DrainerError):
-    """Another living drain owns everything that is left in this source."""
+    """Another running drain owns everything that is left in this source."""
 
     exit_code = 6
 
 
 class LedgerError(DrainerError):
-    """The ledger cannot be used as configured: a person must change something."""
+    """The ledger cannot be used as configured: the operator must change something."""
 
     exit_code = 2
 
 
 class LedgerLost(LedgerError):
-    """The ledger cannot be reached, read or written now; nothing more may be sent.
+    """The ledger cannot be reached, read or written now, so drainer sends nothing more.
 
-    Its server is away, its disk is full, or another process has it locked. The same
-    command continues when that is over.
+    Its server is unavailable, its disk is full, or another process has locked it. The
+    same command continues when that is over.
     """
 
     exit_code = 1
@@ -89,13 +89,13 @@ class HostLimit(DrainerError):
 
 
 class MessageUnreadable(Exception):
-    """One message cannot be read as it stands; its recipients are held.
+    """One message cannot be read in its present state; drainer holds its recipients.
 
     ``code`` is a key of :data:`drainer.mail.message.PROBLEMS`.
     """
 
     def __init__(self, code: str, detail: str) -> None:
-        """Name the problem by its code and say what exactly was found."""
+        """Take the code of the problem, and what exactly was found."""
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail

@@ -1,4 +1,4 @@
-"""The ``drainer`` command: parse, wire, call, print, exit code."""
+"""The ``drainer`` command: parse, connect the parts, call, print, exit code."""
 
 import importlib
 import io
@@ -56,7 +56,7 @@ COMMANDS = {
 
 
 class _Commands(TyperGroup):
-    """Loads the module of a command when that is asked for: all take a second."""
+    """Loads the module of a command only when needed: all together take a second."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer's own
         """Return the names of the commands."""
@@ -64,7 +64,7 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - likewise
-        """Return a command, or None when there is none of that name."""
+        """Return a command, or None when no command has that name."""
         if cmd_name not in COMMANDS:
             return None
         part = typer.Typer(rich_markup_mode="rich", callback=_root)
@@ -104,9 +104,9 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command; map our errors to exit codes.
+    """Run the command; turn our errors into exit codes.
 
-    SIGPIPE stays ignored, as Python has it: sockets would raise it too, and a
+    SIGPIPE stays ignored, which is Python's default. Sockets would raise it too, and a
     primary that hangs up must not end the drain.
     """
     open_standard_streams()
@@ -119,13 +119,13 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # at the interpreter's end a full disk is a traceback
+            sys.stdout.flush()  # a full disk fails here, not at exit
     except DrainerError as error:
         sys.exit(explain(error))
     except Exception as error:
         limit = limit_behind(error)
         if limit is None:
             raise
-        # Plainly: a table of colours may need memory that there is not.
+        # Without colours: their table may need more memory than is available.
         print(f"error: {limit}\n       {limit.hint}", file=sys.stderr)  # noqa: T201
         sys.exit(limit.exit_code)

@@ -1,4 +1,4 @@
-"""What the operator's verbs have in common: whom they name, and how they ask."""
+"""Shared by the operator's actions: which recipients they act on, and confirmation."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ from drainer.policy.classify.describe import meaning_of
 from drainer.runtime.values import dataclass
 
 SHOWN = 100
-"""Recipients that a dry run lists."""
+"""The most recipients that a dry run lists."""
 
 IdsArgument = Annotated[
     list[str] | None,
@@ -34,7 +34,7 @@ IdsArgument = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorRequest:
-    """What a person asked of a verb."""
+    """What an operator asked an action to do."""
 
     config: Config
     ids: Sequence[str]
@@ -45,10 +45,10 @@ class OperatorRequest:
     as_json: bool
 
     def insist(self, name: str, count: int) -> None:
-        """Want a reason; and, on a terminal, a yes for so many recipients."""
+        """Require a reason; on a terminal, ask before so many recipients change."""
         if not self.reason:
             message = f"{name} needs --reason"
-            raise UsageError(message, hint="it is recorded, for whoever asks later")
+            raise UsageError(message, hint="drainer records it with the decision")
         if count and not self.yes and sys.stdin.isatty():
             typer.confirm(f"{name} {count} recipients?", abort=True, err=True)
 
@@ -56,16 +56,16 @@ class OperatorRequest:
 def _asked(
     ids: IdsArgument = None,
     reason: Annotated[
-        str, typer.Option(help="Why; it is recorded with the decision.")
+        str, typer.Option(help="Reason; recorded with the decision.")
     ] = "",
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be touched.")
+        bool, typer.Option("--dry-run", help="Only list what it would act on.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask on a terminal.")
+        bool, typer.Option("--yes", help="Do not ask for confirmation.")
     ] = False,
     json_: JsonOption = False,
     **filters: Any,  # noqa: ANN401
@@ -82,22 +82,22 @@ def _asked(
 
 
 def as_verb(command: Callable[[OperatorRequest], None]) -> Callable[..., None]:
-    """Give a command the argument and options of a verb; it takes them as ``asked``."""
+    """Give a command the argument and options of an action, as ``asked``."""
     return with_options(command, "asked", _asked, (_asked, filters_of, selection_of))
 
 
 def named(
     report: LedgerReader, ids: Sequence[str], filters: Filters, name: str
 ) -> Filters:
-    """Return the filters for these messages; UsageError when nobody is named."""
+    """Return the filters for these messages; UsageError without an ID or a filter."""
     if not ids and filters.empty:
         message = f"{name} needs an ID or a filter"
-        raise UsageError(message, hint="add --help to see them")
+        raise UsageError(message, hint="--help lists them")
     return replace(filters, messages=[report.resolve(each) for each in ids])
 
 
 def show_touched(rows: Iterable[Row]) -> None:
-    """Print who would be touched, for a dry run; of very many the first ones."""
+    """Print the recipients that a dry run found; only the first ones of very many."""
     for row in islice(rows, SHOWN):
         stdout().print(
             f"{shown(row['native_id'])} {shown(row['forward_path'])} {row['state']}:"

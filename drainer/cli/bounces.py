@@ -1,4 +1,4 @@
-"""`bounces`: who would be told what; approve, cancel, and send what is due."""
+"""`bounces`: list pending and sent bounces; approve, cancel, and send what is due."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -47,7 +47,7 @@ from drainer.sources.protocol import Source
 
 app = typer.Typer(
     name="bounces",
-    help="Refusals that rest, and the reports about them.",
+    help="Pending bounces, and the bounces that drainer sends.",
     no_args_is_help=True,
 )
 
@@ -69,9 +69,10 @@ def list_(
     filters: Filters,
     json_: JsonOption = False,
 ) -> None:
-    """List who would be told what: refusals that rest, and reports, one a line.
+    """List pending bounces and what drainer would send; also the bounces it sent.
 
-    What the breaker would say is asked now, of the evidence that was gathered.
+    One line for each recipient. The bounce rules decide now, on the evidence gathered
+    so far.
 
     Example: drainer bounces list --domain example.com
     """
@@ -95,7 +96,7 @@ def show(
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Show what would be told about one message, or was, with the evidence.
+    """Show one message's bounces, pending or sent, with the evidence.
 
     Example: drainer bounces show 4bX1Yz3Qk2z
     """
@@ -104,7 +105,7 @@ def show(
         chosen = Filters(messages=[report.resolve(id_)])
         facts = list(told_of(report, bounce_decider, chosen))
     if not facts:
-        say("nobody of this message was refused for good; `drainer show` tells more")
+        say("no recipient of this message was refused permanently; see `drainer show`")
     for fact in facts:
         if json_:
             print_json(fact)
@@ -118,9 +119,10 @@ def show(
 @app.command("approve")
 @as_verb
 def approve(asked: OperatorRequest) -> None:
-    """Take refusals for final now: the breaker decides, report or quarantine.
+    """Confirm refusals now: the bounce rules decide, bounce or quarantine.
 
-    Who is not proven is not told by this either.
+    A bounce is sent only if the sender is proven; otherwise the message goes to
+    quarantine.
 
     Example: drainer bounces approve 4bX1Yz3Qk2z --reason 'the user has left'
     """
@@ -134,14 +136,14 @@ def approve(asked: OperatorRequest) -> None:
         else:
             rulings = list(approval.approvals(bounce_decider, chosen, utcnow()))
         if left := len(chosen) - len(rulings):
-            say(f"{left} go on resting: DNS did not say enough; try again later")
+            say(f"{left} still wait: DNS has not answered; try again later")
         _carry_out("approve", asked, report, rulings)
 
 
 @app.command("cancel")
 @as_verb
 def cancel(asked: OperatorRequest) -> None:
-    """Tell nobody: what was refused goes into the quarantine.
+    """Send no bounce: put the refused messages into quarantine.
 
     Example: drainer bounces cancel --sender newsletter@ --reason 'not wanted'
     """
@@ -156,7 +158,7 @@ def cancel(asked: OperatorRequest) -> None:
 def _chosen(
     report: LedgerReader, verb: str, asked: OperatorRequest
 ) -> list[PendingBounce]:
-    """Return the refusals that rest and are meant."""
+    """Return the pending bounces that were asked for."""
     chosen = named(report, asked.ids, asked.filters, verb)
     pending = State.BOUNCE_PENDING.value
     return [each for each in resting(report, chosen) if each.row["state"] == pending]
@@ -168,7 +170,7 @@ def _carry_out(
     report: LedgerReader,
     rulings: Sequence[OperatorDecision],
 ) -> None:
-    """Ask, copy, and write down."""
+    """Ask for confirmation, copy the messages, and record the decisions."""
     done = rulings
     if asked.dry_run:
         limits = limits_now(report, utcnow())
@@ -185,11 +187,11 @@ def _carry_out(
         done = rule(url, verb, rulings, asked.reason)
     _tell(done, dry_run=asked.dry_run, as_json=asked.as_json)
     if len(done) != len(rulings):
-        say(f"{len(rulings) - len(done)} had moved on meanwhile")
+        say(f"{len(rulings) - len(done)} had changed state in the meantime")
 
 
 class _ContentReader:
-    """Opens messages where they lie, each source once; or the copies of them."""
+    """Opens messages from their sources, each opened once, or from their copies."""
 
     def __init__(self, config: Config, quarantine: Quarantine) -> None:
         self._config = config
@@ -220,7 +222,7 @@ def _tell(rulings: Sequence[OperatorDecision], *, dry_run: bool, as_json: bool) 
         f" {would}quarantined"
     )
     if bounced and not dry_run:
-        say("the reports are queued: `drainer bounces run` sends them")
+        say("the bounces are queued: `drainer bounces run` sends them")
 
 
 # ---- run
@@ -233,14 +235,14 @@ def run(
     ledger: LedgerOption = "",
     *,
     no_check: Annotated[
-        bool, typer.Option("--no-check", help="Do not ask the primary first.")
+        bool, typer.Option("--no-check", help="Do not check the primary first.")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Confirm the refusals that are ripe, and send the reports that are due.
+    """Confirm the refusals that are due, and send the bounces that are due.
 
-    A drain of all that the ledger knows of this primary, which scans nothing: what
-    else is due is tried as well.
+    This is a drain of everything that the ledger knows for this primary, without a
+    scan. It also sends other mail that is due.
 
     Exit status: as for `drain`.
 
@@ -266,9 +268,9 @@ def run(
 
 
 def _bound(config: Config) -> list[Source]:
-    """Open every source that was drained to this primary, as far as it is there.
+    """Open every source that was drained to this primary and still exists.
 
-    Reports are made of copies, so that they leave without any.
+    Bounces are built from copies, so they can leave without any source.
     """
     with LedgerReader(ledger_url(config)) as report:
         urls = bound(report, str(make_route(config)))
@@ -278,9 +280,9 @@ def _bound(config: Config) -> list[Source]:
         try:
             found += make_sources(config, [named.get(url, url)], [])
         except SourceError as error:
-            warn(f"{url} is left out: {error}")
+            warn(f"skipping {url}: {error}")
     if not urls:
-        message = f"nothing was drained to {make_route(config)} with this ledger"
+        message = f"this ledger knows no drain to {make_route(config)}"
         raise UsageError(message, hint="give the --to and the --ledger of the drain")
     return found
 

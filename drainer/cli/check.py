@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 def check(
     path: ConfigOption = None, to: ToOption = "", *, json_: JsonOption = False
 ) -> None:
-    """Ask the primary everything short of sending a message, and print a table.
+    """Check the primary, stage by stage, without sending a message; print a table.
 
-    Exit status: 0 ready; 2 a loop, or bad usage; 3 not ready.
+    Exit status: 0 ready; 2 mail loop, or bad usage; 3 not ready.
 
     Example: drainer check --to mx1.example.com
     """
@@ -76,7 +76,7 @@ def _certificate(finding: HealthFinding) -> dict[str, Any]:
 
 
 def facts_of(health: HealthReport, route: str) -> dict[str, Any]:
-    """Return the findings for scripts."""
+    """Return the findings as JSON for scripts."""
     stages = []
     for finding in health.findings:
         facts = {k: v for k, v in finding.facts.items() if k != "certificate_der"}
@@ -101,9 +101,9 @@ def facts_of(health: HealthReport, route: str) -> dict[str, Any]:
 
 
 def refuse_if_sick(health: HealthReport, route: str) -> None:
-    """Raise what a failed check means: UsageError for a loop, PrimaryNotReady."""
+    """Raise the error for a failed check: UsageError for a loop, PrimaryNotReady."""
     if health.loop:
-        message = f"{route} introduces itself with our own name: that is a loop"
+        message = f"{route} introduces itself with our own name: this is a mail loop"
         raise UsageError(message, hint="check --to, or set [primary] helo")
     if not health.ready:
         failed = next(f for f in health.findings if f.verdict == FAIL)

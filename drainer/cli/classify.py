@@ -1,4 +1,4 @@
-"""`classify`: which rule a reply would fire, and why."""
+"""`classify`: which rule a reply would match, and why."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def classify(
     reply: Annotated[
-        str, typer.Argument(help="The reply; else one a line on stdin.")
+        str, typer.Argument(help="The reply; without it, one reply a line on stdin.")
     ] = "",
     stage: Annotated[
         str,
@@ -35,20 +35,20 @@ def classify(
         ),
     ] = "rcpt",
     rules: Annotated[
-        Path | None, typer.Option(help="Rules of your own, tried before ours.")
+        Path | None, typer.Option(help="File with your own rules, tried before ours.")
     ] = None,
     check: Annotated[
-        Path | None, typer.Option(help="Only check a file of rules.")
+        Path | None, typer.Option(help="Only check this file of rules.")
     ] = None,
     path: ConfigOption = None,
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Say what a reply would mean: verdict, scope, rule and reason.
+    """Print what a reply means: verdict, scope, rule and reason.
 
     Lines on stdin are replies, or JSON objects with `reply` and `stage`, and `sent`:
-    a list of texts that the message contains, which a reply may quote. No rule looks
-    at those. The rules of [primary] rules apply too.
+    a list of texts of the message that a reply may quote. Rules ignore such quoted
+    texts. The rules of [primary] rules apply too.
 
     Example: drainer classify "550 5.1.1 User unknown" --stage rcpt
     """
@@ -67,13 +67,13 @@ def _told(path: Path, rules: list[str], *, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(path), "rules": rules})
     else:
-        stdout().print(f"{shown(path)}: {len(rules)} rules, all sound")
+        stdout().print(f"{shown(path)}: {len(rules)} rules, all valid")
 
 
 def _answer_lines(stage: str, own: tuple[Rule, ...], *, as_json: bool) -> int:
-    """Answer each line of standard input; return how many made no sense."""
+    """Answer each line of standard input; return the number of invalid lines."""
     bad = 0
-    for line in sys.stdin.buffer:  # one answer a line, whatever it is
+    for line in sys.stdin.buffer:  # one answer for every line, even an invalid one
         try:
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             _answer(text, stage, own, as_json=as_json)
@@ -94,7 +94,7 @@ def _answer(line: str, stage: str, own: tuple[Rule, ...], *, as_json: bool) -> N
             text, stage = str(given["reply"]), str(given.get("stage", stage))
             sent = SentData(addresses=tuple(map(str, given.get("sent", ()))))
         except (ValueError, KeyError, TypeError, RecursionError):
-            message = f"no JSON object with a reply: {line[:80]!r}"
+            message = f"not a JSON object with a reply: {line[:80]!r}"
             raise UsageError(message) from None
     facts = _facts(text, _stage(stage), own, sent)
     if as_json:
@@ -109,7 +109,7 @@ def _stage(text: str) -> Stage:
     try:
         return Stage(text.strip().lower())
     except ValueError:
-        message = f"{text!r} is no stage"
+        message = f"{text!r} is not a stage"
         legal = ", ".join(s.value for s in Stage)
         raise UsageError(message, hint=f"legal: {legal}") from None
 

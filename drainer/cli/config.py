@@ -24,11 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Where to write.")] = Path(
-        "drainer.toml"
-    ),
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("drainer.toml"),
     *,
-    force: Annotated[bool, typer.Option(help="Overwrite a file that exists.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a configuration file with every key, its default and its meaning.
 
@@ -38,15 +36,15 @@ def init(
         _write(path, commented_toml().encode(), force=force)
     except FileExistsError:
         message = f"{path} exists"
-        raise UsageError(message, hint="give another path, or --force") from None
+        raise UsageError(message, hint="give another path, or use --force") from None
     except OSError as error:
         message = f"cannot write {path}: {error.strerror}"
         raise UsageError(message) from None
-    say(f"wrote {path}; every key is commented out and shows its default")
+    say(f"wrote {path}; it lists every key, commented out, with its default")
 
 
 def _write(path: Path, data: bytes, *, force: bool) -> None:
-    """Write a new file; with ``force`` it takes the place of what has the name."""
+    """Write a new file; with ``force``, replace an existing one."""
     if not force:
         write_private(path, [data])
         return
@@ -62,7 +60,7 @@ def _write(path: Path, data: bytes, *, force: bool) -> None:
 def config(
     path: ConfigOption = None, ledger: LedgerOption = "", *, json_: JsonOption = False
 ) -> None:
-    """Print the configuration in force: file, environment and flags; no secrets.
+    """Print the configuration in force: file, environment and flags; without secrets.
 
     Example: drainer config --json | jq .throttle
     """

@@ -1,4 +1,4 @@
-"""Where the content of a quarantined message lies, if it lies anywhere."""
+"""Find the content of a quarantined message."""
 
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.config import Config
@@ -15,10 +15,10 @@ COPY, SOURCE, MISSING = "copy", "source", "missing"
 
 
 class ContentFinder:
-    """Finds contents: in the quarantine, else in the sources; changes nothing."""
+    """Finds content in the quarantine, else in the sources; changes nothing."""
 
     def __init__(self, config: Config, report: LedgerReader) -> None:
-        """Look which copies there are."""
+        """List the copies in the quarantine."""
         self.quarantine = Quarantine(quarantine_folder(ledger_url(config)))
         self._config = config
         self._report = report
@@ -27,7 +27,7 @@ class ContentFinder:
         self._where: dict[str, str] = {}
 
     def where(self, id_: str) -> str:
-        """Return COPY, SOURCE, or MISSING when there is neither on this host."""
+        """Return COPY, SOURCE, or MISSING when this host has neither."""
         if id_ in self._copied:
             return COPY
         if id_ not in self._where:
@@ -36,14 +36,14 @@ class ContentFinder:
         return self._where[id_]
 
     def open(self, id_: str, rows: list[Row]) -> SpooledMessage:
-        """Open a message for these recipients; MessageUnreadable when it is missing."""
+        """Open a message for these recipients; MessageUnreadable if it is missing."""
         recipients = tuple(recipient_of(row) for row in rows)
         message = message_of(self._report.message(id_), recipients)
         spooled = self.quarantine.open(message)
         if spooled is None and (found := self._in_source(message)):
             spooled = SpooledMessage(message=message, content=found.content)
         if spooled is None:
-            code, detail = "vanished", "neither a copy nor its source has it"
+            code, detail = "vanished", "neither the quarantine nor its source has it"
             raise MessageUnreadable(code, detail)
         return spooled
 
@@ -55,7 +55,7 @@ class ContentFinder:
             return None
 
     def _source(self, url: str) -> Source | None:
-        """Return a source as it is configured, else by its URL; None if it is gone."""
+        """Return the configured source, else one by its URL; None if it is gone."""
         if url not in self._sources:
             self._sources[url] = None
             for name in (*self._config.sources, url):

@@ -28,14 +28,15 @@ def register(app: typer.Typer) -> None:
 
 def digest(
     since: Annotated[
-        str, typer.Option(help="About the time since then, e.g. 24h, 7d.")
+        str, typer.Option(help="Length of the period until now, e.g. 24h, 7d.")
     ] = "24h",
     mail: Annotated[
         str,
         typer.Option(
             "--mail",
             metavar="ADDRESS",
-            help="Mail it there by [bounce] via, and print it only if that fails.",
+            help="Send it to this address through [bounce] via; print it only if"
+            " that fails.",
         ),
     ] = "",
     path: ConfigOption = None,
@@ -43,12 +44,12 @@ def digest(
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Sum up for the postmaster what became of the mail, and why.
+    """Summarise for the postmaster what happened to the mail, and why.
 
-    Counts by state and reason, sender domains, the commonest refusals, open breakers,
-    reports. No bodies, and of addresses only the domain.
+    It has counts by state and reason, sender domains, the most frequent refusals, open
+    circuit breakers and bounces. It has no bodies, and only the domain of an address.
 
-    Exit status: 3 it could not be mailed.
+    Exit status: 3 the mail could not be sent.
 
     Example: drainer digest --since 7d --mail postmaster@example.com
     """

@@ -1,4 +1,4 @@
-"""`doctor`: what people skip until the outage, as a table with a remedy each."""
+"""`doctor`: check what an outage will need, and print a remedy for each problem."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ def doctor(
     domain: Annotated[
         str,
         typer.Argument(
-            metavar="DOMAIN", help="Whose mail is at stake.", show_default=False
+            metavar="DOMAIN", help="The mail domain to check.", show_default=False
         ),
     ],
     primary: Annotated[
@@ -57,7 +57,7 @@ def doctor(
         list[str] | None,
         typer.Option(
             metavar="HOST[:PORT]",
-            help="A backup; may be repeated. Else every MX but the primary.",
+            help="A backup; may be repeated. Default: every MX but the primary.",
         ),
     ] = None,
     recipient: Annotated[
@@ -77,7 +77,7 @@ def doctor(
         str,
         typer.Option(
             metavar="SERVER[:PORT]",
-            help="Ask this DNS server; else [bounce] dns_servers, else the system's.",
+            help="DNS server. Default: [bounce] dns_servers, else the system's.",
         ),
     ] = "",
     path: ConfigOption = None,
@@ -93,10 +93,10 @@ def doctor(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Check before an outage what it takes: MX, backups, primary, this host.
+    """Check before an outage that MX, backups, primary and this host are ready.
 
-    Each check has a remedy. No message is sent without --send-tests; nothing is
-    written. It takes half a minute at most, test messages a minute more.
+    Each failed check has a remedy. Without --send-tests it sends no message; it writes
+    nothing. It takes half a minute at most, with test messages a minute more.
 
     Exit status: 0 nothing failed, 2 bad usage, 3 a check failed.
 
@@ -131,14 +131,14 @@ def doctor(
 def _dns(text: str) -> dict[str, Any]:
     host, port = split_host(text)
     if parse_address(host) is None:
-        message = f"--dns {text[:60]!r} is no address"
+        message = f"--dns {text[:60]!r} is not a valid address"
         raise UsageError(message, hint="write ADDRESS, ADDRESS:PORT or [IPv6]:PORT")
     return {"dns_servers": [host], "dns_port": port or 53}
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Tell]:
-    """Show on a terminal what is waited for."""
+    """Show on a terminal which checks are still running."""
     if not stderr.is_terminal:
         yield lambda _: None
         return

@@ -61,50 +61,56 @@ def drain(
     sources: SourcesArgument,
     to: ToOption = "",
     rate: Annotated[
-        str, typer.Option(help="e.g. 20/second, 90/minute, unlimited; skips the ramp.")
+        str,
+        typer.Option(
+            help="Rate, e.g. 20/second, 90/minute, unlimited; skips the ramp."
+        ),
     ] = "",
     connections: Annotated[
-        int | None, typer.Option(min=1, max=500, help="Sessions; skips the ramp.")
+        int | None, typer.Option(min=1, max=500, help="Connections; skips the ramp.")
     ] = None,
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     give_up_after: Annotated[
-        str, typer.Option(help="How long to wait for retries without a success.")
+        str,
+        typer.Option(help="Stop after this long without a success, while retrying."),
     ] = "",
     *,
     choice: Choice,
     redirect: AddressMapping,
     no_check: Annotated[
-        bool, typer.Option("--no-check", help="Do not ask the primary first.")
+        bool, typer.Option("--no-check", help="Do not check the primary first.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Only print what it would do.")
     ] = False,
     rehearse: Annotated[
         bool,
         typer.Option(
-            "--rehearse", help="Send, but acknowledge nothing; a ledger of its own."
+            "--rehearse",
+            help="Send, but acknowledge nothing; uses a separate ledger.",
         ),
     ] = False,
     take_over: Annotated[
         bool,
         typer.Option(
             "--take-over",
-            help="Drain a source that another ledger has; mail may arrive twice.",
+            help="Drain a source that another ledger claimed; mail may arrive twice.",
         ),
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Check the primary, then send it what the spool holds.
+    """Check the primary, then deliver the mail of the spool to it.
 
-    Running it again continues where the last run ended, also after a crash.
+    Run the same command again to continue where the last run ended, also after a crash.
 
-    One ledger drains a source. A file `.drainer` in it, or `FILE.drainer` beside it,
-    names that ledger; a drain with another one ends with exit status 2.
+    Only one ledger may drain a source. The file `.drainer` in the source, or
+    `FILE.drainer` next to it, names that ledger. A drain with another one ends with
+    exit status 2.
 
-    Exit status: 0 every recipient is final; 1 a defect of ours, or the ledger
-    was lost; 2 usage; 3 the primary is not ready; 4 the primary refuses
-    us; 5 recipients remain; 6 another drain owns this source; 130 interrupted.
+    Exit status: 0 every recipient is final; 1 a defect of drainer, or the ledger was
+    lost; 2 usage; 3 the primary is not ready; 4 the primary refuses us; 5 recipients
+    remain; 6 another drain owns this source; 130 interrupted.
 
     Example: drainer drain postfix:/mnt/backup/spool --to mx1.example.com --rate 20/s
     """
@@ -183,7 +189,7 @@ async def _check_and_drain(run: Run) -> None:
 
 @contextmanager
 def told(*, as_json: bool) -> Iterator[None]:
-    """Tell scripts too what kept the drain from beginning."""
+    """Print the error that kept the drain from starting as JSON too."""
     try:
         yield
     except DrainerError as error:
@@ -198,7 +204,7 @@ def _print_failure(error: DrainerError) -> None:
 
 def _warn_of_defaults(config: Config) -> None:
     if not config.primary.domains:
-        say("no [primary] domains are set: mail for every recipient domain is sent")
+        say("no [primary] domains are set: drainer sends mail for every domain")
     if not config.health.accept:
         warn(NO_KNOWN_GOOD)
 
@@ -218,7 +224,7 @@ def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        say("stopping: each session finishes its message; again to stop at once")
+        say("stopping after the messages in progress; press again to stop at once")
         run.stop()
         checking.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):

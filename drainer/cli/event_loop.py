@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def run_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end; HostLimit when this host lacks what it needs.
+    """Run a coroutine to its end; HostLimit when this host lacks a resource.
 
-    libuv aborts the process then, without a word.
+    Without this check, libuv would abort the process without a message.
     """
     if not affordable(1):
         raise no_descriptor()

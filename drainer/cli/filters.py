@@ -1,7 +1,7 @@
-"""The filters that commands share, and what else a person chooses by.
+"""The filters and selections that commands share.
 
-``list`` and the operator's verbs filter recipients of the ledger; ``inspect``,
-``plan`` and ``drain`` select from a spool by the same words.
+``list`` and the operator's actions filter recipients of the ledger. ``inspect``,
+``plan`` and ``drain`` select from a spool with the same words.
 """
 
 import functools
@@ -31,19 +31,24 @@ from drainer.runtime.units import parse_duration
 
 T = TypeVar("T")
 MAX_FILE_BYTES = 64 * 1024 * 1024
-"""Of a file of ids, or of addresses that are mapped."""
+"""Largest file of IDs, or of address mappings, in bytes."""
 
 
 def selection_of(
     sender: Annotated[
-        str, typer.Option(help="Part of the reverse-path; <> is the null sender.")
+        str,
+        typer.Option(help="Text that the reverse-path contains; <> = null sender."),
     ] = "",
-    recipient: Annotated[str, typer.Option(help="Part of the forward-path.")] = "",
+    recipient: Annotated[
+        str, typer.Option(help="Text that the forward-path contains.")
+    ] = "",
     domain: Annotated[str, typer.Option(help="Recipient domain.")] = "",
-    older_than: Annotated[str, typer.Option(help="Arrived before, e.g. 2d.")] = "",
-    newer_than: Annotated[str, typer.Option(help="Arrived within, e.g. 6h.")] = "",
-    larger_than: Annotated[str, typer.Option(help="Size, e.g. 5MB.")] = "",
-    smaller_than: Annotated[str, typer.Option(help="Size, e.g. 100kB.")] = "",
+    older_than: Annotated[str, typer.Option(help="Arrived longer ago, e.g. 2d.")] = "",
+    newer_than: Annotated[
+        str, typer.Option(help="Arrived within this time, e.g. 6h.")
+    ] = "",
+    larger_than: Annotated[str, typer.Option(help="Minimum size, e.g. 5MB.")] = "",
+    smaller_than: Annotated[str, typer.Option(help="Maximum size, e.g. 100kB.")] = "",
     queue: Annotated[
         list[str],
         typer.Option(
@@ -57,22 +62,22 @@ def selection_of(
         typer.Option(
             "--ids",
             metavar="FILE",
-            help="Only what a file names, an ID a line: drainer ids (8 digits of them"
-            " will do), queue ids, Message-IDs; - reads standard input.",
+            help="Only the messages that a file lists, one ID a line: drainer ids (8"
+            " digits are enough), queue ids, Message-IDs; - reads standard input.",
         ),
     ] = "",
     exclude: Annotated[
         list[str],
         typer.Option(
             metavar="WHAT",
-            help="Leave out an address or a domain, of sender or recipient, with * for"
-            " anything (sender: or recipient: before it narrows it down), or an ID;"
+            help="Skip an ID, an address or a domain, of sender or recipient; * matches"
+            " anything; a prefix sender: or recipient: limits it to one of them;"
             " may be repeated.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer copies it
 ) -> Selection:
-    """Return what is selected from a spool, or among messages."""
+    """Return the selection from a spool, or from messages of the ledger."""
     return Selection(
         sender=sender,
         recipient=recipient,
@@ -91,14 +96,16 @@ def filters_of(
     state: Annotated[
         list[str], typer.Option(help="Only this state; may be repeated.")
     ] = [],  # noqa: B006 - typer copies it
-    reply: Annotated[str, typer.Option(help="Part of the primary's reply.")] = "",
+    reply: Annotated[
+        str, typer.Option(help="Text that the primary's reply contains.")
+    ] = "",
     **selection: Any,  # noqa: ANN401
 ) -> Filters:
-    """Return which recipients are meant; UsageError when a state is none."""
+    """Return the selected recipients; UsageError for an unknown state."""
     known = [s.value for s in State]
     for name in state:
         if name not in known:
-            message = f"{name!r} is no state"
+            message = f"{name!r} is not a state"
             raise UsageError(message, hint=f"legal: {', '.join(known)}")
     return Filters(
         states=tuple(state), reply=reply, selection=selection_of(**selection)
@@ -107,13 +114,13 @@ def filters_of(
 
 def _choice(
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many messages.")
+        int | None, typer.Option(min=1, help="At most this many messages.")
     ] = None,
     order: Annotated[
         SendOrder | None,
         typer.Option(
-            help="Which go first; by default as they lie in the spool, the recipient"
-            " domains in turn. An order reads the whole spool before it begins.",
+            help="Which go first. Default: the order of the spool, with the recipient"
+            " domains in turn. Any other order reads the whole spool first.",
         ),
     ] = None,
     **selection: Any,  # noqa: ANN401
@@ -126,14 +133,14 @@ def _redirect(
         list[str],
         typer.Option(
             metavar="OLD=NEW",
-            help="Send mail for an address to another one: old@x=new@y, or @x=@y for a"
+            help="Send the mail for one address to another: old@x=new@y, or @x=@y for a"
             " domain; may be repeated.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer copies it
     map_file: Annotated[
         str,
-        typer.Option(metavar="FILE", help="The same from a file, a pair a line."),
+        typer.Option(metavar="FILE", help="The same from a file, one pair a line."),
     ] = "",
 ) -> AddressMapping:
     lines = [*map_recipient, *(_lines(map_file) if map_file else ())]
@@ -154,11 +161,11 @@ def _lines(name: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "") if isinstance(error, OSError) else str(error)
     message = f"cannot read {name}: {reason}"
-    raise UsageError(message, hint="it is a text file with one entry a line")
+    raise UsageError(message, hint="it must be a text file with one entry a line")
 
 
 def _checked(parse: Callable[[Any], T], value: object) -> T:
-    """Parse what a person wrote; UsageError when it makes no sense."""
+    """Parse the operator's input; UsageError when it is invalid."""
     try:
         return parse(value)
     except ValueError as error:
@@ -170,12 +177,12 @@ def _ago(text: str) -> datetime | None:
 
 
 def checked_mailbox(text: str) -> str:
-    """Return a mailbox as it may stand on the wire; UsageError when it may not."""
+    """Return a mailbox that SMTP can carry; UsageError for any other."""
     return _checked(parse_mailbox, text)
 
 
 def checked_ago(text: str) -> datetime:
-    """Return the time so long ago; UsageError for what is no duration."""
+    """Return the time that long ago; UsageError when it is not a valid duration."""
     try:
         return datetime.now(UTC) - checked_duration(text)
     except OverflowError:
@@ -184,7 +191,7 @@ def checked_ago(text: str) -> datetime:
 
 
 def checked_duration(text: str) -> timedelta:
-    """Return a duration; UsageError when it is none."""
+    """Return a duration; UsageError when it is not a valid one."""
     return _checked(parse_duration, text)
 
 
@@ -193,17 +200,17 @@ def _size(text: str) -> int | None:
 
 
 def with_filters(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the filter options; it takes them as ``filters``."""
+    """Give a command the filter options, as ``filters``."""
     return with_options(command, "filters", filters_of, (filters_of, selection_of))
 
 
 def with_choice(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command what selects from a spool; it takes that as ``choice``."""
+    """Give a command the options that select from a spool, as ``choice``."""
     return with_options(command, "choice", _choice, (selection_of, _choice))
 
 
 def with_redirect(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that map recipients; it takes them as ``redirect``."""
+    """Give a command the options that map recipients, as ``redirect``."""
     return with_options(command, "redirect", _redirect, (_redirect,))
 
 
@@ -213,9 +220,9 @@ def with_options(
     make: Callable[..., object],
     options: Iterable[Callable[..., object]],
 ) -> Callable[..., T]:
-    """Put the options of functions in the place of one parameter.
+    """Replace one parameter by the options of functions.
 
-    ``make`` makes its value of all of them.
+    ``make`` computes the value of that parameter from all of them.
     """
     own = inspect.signature(command)
     added = {

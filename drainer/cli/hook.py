@@ -1,6 +1,6 @@
-"""`hook`: what watches the primary tells the watch, without HTTP.
+"""`hook`: a monitor reports the primary's health to the watch, without HTTP.
 
-Run by keepalived, monit, cron and the like: it writes one row, and is done.
+For keepalived, monit, cron and the like. The command writes one row and ends.
 """
 
 import typer
@@ -13,15 +13,17 @@ from drainer.policy.pacing.overrides import OverrideKind
 from drainer.runtime.units import format_duration
 
 _NOW = {
-    OverrideKind.UP: "it drains when the primary has been healthy for a while",
-    OverrideKind.DOWN: "no drain starts until the primary has been healthy for a while",
+    OverrideKind.UP: "it drains after the primary has been healthy for a while",
+    OverrideKind.DOWN: "it starts no drain until the primary has been healthy for a"
+    " while",
 }
 
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(
-        help="Tell the watch that the primary is up, or down.", no_args_is_help=True
+        help="Report to the watch that the primary is up, or down.",
+        no_args_is_help=True,
     )
     group.command("up")(up)
     group.command("down")(down)
@@ -30,10 +32,10 @@ def register(app: typer.Typer) -> None:
 
 @to_whom
 def up(whom: OverrideTarget, reason: ReasonOption = "") -> None:
-    """Say that the primary seems to be up: the watch looks, then decides.
+    """Report that the primary seems to be up: the watch checks it, then decides.
 
-    Harmless when repeated, or wrong. What is told while no watch runs counts for a
-    while: see `remember` of the configuration.
+    A repeated or a wrong report does no harm. A watch that starts later still obeys it
+    for a while: see `remember` in the configuration.
 
     Example: drainer hook up --reason "keepalived: MASTER"
     """
@@ -42,9 +44,9 @@ def up(whom: OverrideTarget, reason: ReasonOption = "") -> None:
 
 @to_whom
 def down(whom: OverrideTarget, reason: ReasonOption = "") -> None:
-    """Say that the primary seems to be down: the watch stops its drain in order.
+    """Report that the primary seems to be down: the watch stops its drain cleanly.
 
-    It goes on by itself when its own checks find the primary well again.
+    It continues by itself when its own checks find the primary healthy again.
 
     Example: drainer hook down --reason "monit: smtp failed"
     """
@@ -57,9 +59,9 @@ def _tell(whom: OverrideTarget, ask: OverrideKind, reason: str) -> None:
     if whom.as_json:
         print_json({"id": given.id, "ask": ask.value, "primary": route, "watch": runs})
     elif runs:
-        say(f"told the watch of {route} that it is {ask}: {_NOW[ask]}")
+        say(f"reported to the watch of {route}: the primary is {ask}; {_NOW[ask]}")
     else:
         say(
             f"no watch of {route} runs on this host with this ledger; one that starts"
-            f" within {format_duration(whom.config.watch.remember)} heeds it"
+            f" within {format_duration(whom.config.watch.remember)} obeys this"
         )

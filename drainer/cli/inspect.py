@@ -1,4 +1,4 @@
-"""`inspect` lists what lies in a spool; `plan` says what a drain would do."""
+"""`inspect` lists the messages of a spool; `plan` prints what a drain would do."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -46,9 +46,9 @@ def inspect(
     choice: Choice,
     json_: JsonOption = False,
 ) -> None:
-    """List what lies in a spool: read-only, no primary and no ledger needed.
+    """List the messages of a spool: read-only, needs no primary and no ledger.
 
-    A message that cannot be replayed is listed with its problem.
+    The list names the problem of a message that drainer cannot replay.
 
     Example: drainer inspect postfix:/mnt/backup/spool/postfix --json
     """
@@ -89,7 +89,7 @@ def _add_row(pages: PagedTable, scanned: ScannedMessage) -> None:
 
 
 def facts_of(scanned: ScannedMessage) -> dict[str, Any]:
-    """Return a message for scripts."""
+    """Return a message as JSON for scripts."""
     message, envelope = scanned.spooled.message, scanned.spooled.message.envelope
     facts, problem, client = scanned.facts, scanned.problem, message.client
     return {
@@ -129,7 +129,7 @@ def facts_of(scanned: ScannedMessage) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Forecast:
-    """What a drain of these sources would meet."""
+    """What a drain of these sources would find."""
 
     messages: int = 0
     recipients: int = 0
@@ -143,7 +143,7 @@ class Forecast:
     def add(
         self, scanned: ScannedMessage, selection: Selection, lifetime_end: datetime
     ) -> None:
-        """Count one message, and those of its recipients that are selected."""
+        """Count one message and its selected recipients."""
         message = scanned.spooled.message
         self.messages += 1
         self.oldest = min(self.oldest or message.arrived, message.arrived)
@@ -178,11 +178,11 @@ def plan(
     redirect: AddressMapping,
     json_: JsonOption = False,
 ) -> None:
-    """Say what `drain` would do: counts, sizes, ages, duration, local refusals.
+    """Print what `drain` would do: counts, sizes, ages, duration, held messages.
 
-    And what expires first, if the ledger knows it.
+    It also prints which recipient expires first, if the ledger knows it.
 
-    Nothing is sent and nothing is written.
+    It sends nothing and writes nothing.
 
     Example: drainer plan maildir:/var/mail/backup
     """
@@ -198,7 +198,7 @@ def print_plan(
     *,
     as_json: bool,
 ) -> None:
-    """Print what a drain with this configuration would do."""
+    """Print what a drain would do with this configuration."""
     choice, redirect = chosen
     opened = make_sources(config, sources, choice.selection.queues)
     config = with_domains(config, opened)
@@ -242,7 +242,7 @@ def _show_plan(forecast: Forecast, seconds: float, rate: str) -> None:
     if forecast.oldest is not None:
         age = (datetime.now(UTC) - forecast.oldest).total_seconds()
         console.print(f"the oldest arrived {human_duration(age)} ago")
-    console.print(f"at {rate} this takes {human_duration(seconds)} at least")
+    console.print(f"at {rate} this takes at least {human_duration(seconds)}")
     if forecast.expiring:
         console.print(f"[yellow]{forecast.expiring} are older than the lifetime[/]")
     rows = table("recipient domain", "recipients")

@@ -1,4 +1,4 @@
-"""`list` and `show`: recipients and messages as the ledger has them."""
+"""`list` and `show`: recipients and messages of the ledger."""
 
 import json
 from typing import Any
@@ -78,7 +78,7 @@ def show(
 
 
 def message_facts(report: LedgerReader, id_: str) -> dict[str, Any]:
-    """Return one message and its recipients for scripts."""
+    """Return one message and its recipients as JSON for scripts."""
     message = report.message(id_)
     recipients = report.recipients(Filters(messages=[id_]))
     return {
@@ -114,7 +114,7 @@ def tell_message(facts: dict[str, Any]) -> None:
 
 
 def recipient_facts(row: Row) -> dict[str, Any]:
-    """Return one recipient for scripts."""
+    """Return one recipient as JSON for scripts."""
     return {
         "id": row["id"],
         "native_id": row["native_id"],

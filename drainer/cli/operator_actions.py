@@ -1,4 +1,4 @@
-"""The operator's verbs: hold, release, requeue, discard; and how any is carried out."""
+"""The operator's actions: hold, release, requeue, discard; and how each is run."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,10 +17,10 @@ from drainer.mail.message import PROBLEMS
 from drainer.policy.recipient.state import Event, State
 
 _HELP = {
-    "hold": "Set recipients aside until somebody releases them.",
-    "release": "Let held recipients go; overrules problems that may be overruled.",
-    "requeue": "Make recipients due now, as if they had never been tried.",
-    "discard": "Give recipients up for good: they are neither sent nor bounced.",
+    "hold": "Hold recipients until an operator releases them.",
+    "release": "Release held recipients; overrules problems that allow it.",
+    "requeue": "Make recipients due now, as if drainer had never tried them.",
+    "discard": "Discard recipients permanently: no delivery and no bounce.",
 }
 
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _nothing(config: Config) -> None:
-    """Do no more."""
+    """Do nothing."""
 
 
 def verb_command(
@@ -43,9 +43,9 @@ def verb_command(
     within: Sequence[State] = tuple(State),
     afterwards: Callable[[Config], None] = _nothing,
 ) -> Callable[..., None]:
-    """Return the command of a verb, for recipients in some of its states.
+    """Return the command of an action, for recipients in some of its states.
 
-    ``afterwards`` is called when the ledger knows.
+    ``afterwards`` is called after the ledger has recorded the action.
     """
 
     @as_verb
@@ -67,15 +67,16 @@ def verb_command(
         _say_done(verb, changed, count, as_json=asked.as_json)
         if changed and any(stays):
             say(
-                f"{sum(stays)} of them are held for what no release overrules: the next"
-                " drain holds them again, unless the spool has changed; `drainer why`"
+                f"{sum(stays)} of them have a problem that no release overrules: the"
+                " next drain holds them again, unless the spool has changed; see"
+                " `drainer why`"
             )
 
     return command
 
 
 def _stays_held(verb: OperatorAction, row: Row) -> bool:
-    """Whether a release of this recipient changes nothing: its problem remains."""
+    """Return whether a release changes nothing, because the problem remains."""
     problem = PROBLEMS.get(row["rule"].removeprefix("local-"))
     is_release = verb.event is Event.OPERATOR_RELEASE
     return is_release and problem is not None and not problem[1]
@@ -84,7 +85,7 @@ def _stays_held(verb: OperatorAction, row: Row) -> bool:
 def _touched_by(
     verb: OperatorAction, meant: Filters, within: Sequence[State]
 ) -> Filters:
-    """Return which recipients a verb may touch; without states there are none."""
+    """Return the recipients that an action may change; without states, none."""
     states = touchable(verb, meant.states or [s.value for s in State])
     return replace(meant, states=[state for state in states if state in within])
 
@@ -98,7 +99,7 @@ def _say_done(verb: OperatorAction, changed: int, count: int, *, as_json: bool) 
         say(f"nothing that matches can be {verb.done}; `drainer list` shows states")
     _say_count(changed, verb.done, as_json=as_json)
     if changed != count:
-        say(f"{count - changed} had moved on meanwhile")
+        say(f"{count - changed} had changed state in the meantime")
 
 
 def _say_count(count: int, done: str, *, as_json: bool) -> None:

@@ -16,8 +16,8 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="Configuration file; else ./drainer.toml, then"
-        " /etc/drainer/drainer.toml; none is needed. It must be yours or root's.",
+        help="Configuration file. Default: ./drainer.toml, then"
+        " /etc/drainer/drainer.toml; none is needed. You or root must own it.",
         dir_okay=False,
     ),
 ]
@@ -43,7 +43,7 @@ IdArgument = Annotated[
     ),
 ]
 ToOption = Annotated[
-    str, typer.Option("--to", metavar="HOST[:PORT]", help="The primary to drain to.")
+    str, typer.Option("--to", metavar="HOST[:PORT]", help="The primary to deliver to.")
 ]
 
 
@@ -55,9 +55,9 @@ def load(
     sections: dict[str, dict[str, Any]] | None = None,
     acts: bool = False,
 ) -> Config:
-    """Load the configuration with the flags laid over it; UsageError if bad.
+    """Load the configuration and apply the flags; UsageError if it is invalid.
 
-    ``acts``: the command does more than print, so that it names the file on stderr.
+    ``acts``: the command does more than print, so it names the file on stderr.
     """
     over: dict[str, dict[str, Any]] = {k: dict(v) for k, v in (sections or {}).items()}
     if to:
@@ -76,5 +76,5 @@ def load(
 
 
 def reading(path: Path | None, ledger: str) -> LedgerReader:
-    """Return a reader of the configured ledger; LedgerError when there is none."""
+    """Return a reader of the configured ledger; LedgerError if it does not exist."""
     return LedgerReader(ledger_url(load(path, ledger=ledger)))

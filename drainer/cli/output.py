@@ -1,4 +1,4 @@
-"""Results on stdout, words for people on stderr, exit codes in one place."""
+"""Results on stdout, messages for people on stderr, exit codes in one place."""
 
 import json
 import os
@@ -15,18 +15,18 @@ from drainer.errors import DrainerError
 from drainer.mail.reply import printable
 
 PAGE_ROWS = 500
-"""Of a long table; each page has its own widths."""
+"""Rows per page of a long table; each page has its own column widths."""
 
 
 def stdout() -> Console:
-    """Return a console on today's stdout (tests and pipes replace it)."""
+    """Return a console on the current stdout, which tests and pipes replace."""
     terminal = sys.stdout.isatty()
     wide = None if terminal or "COLUMNS" in os.environ else 160
     return Console(highlight=False, soft_wrap=not terminal, width=wide)
 
 
 def print_json(fact: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of its own."""
+    """Print one JSON object on one line."""
     # Escaped to ASCII: replies and addresses are hostile, and this may be a terminal.
     sys.stdout.write(json.dumps(fact) + "\n")
 
@@ -42,7 +42,7 @@ def warn(text: str) -> None:
 
 
 def explain(error: DrainerError) -> int:
-    """Say what happened and what to do next; return the exit code."""
+    """Print what happened and what to do next; return the exit code."""
     for line in str(error).splitlines():
         stderr.print(f"[red]error:[/] {shown(line, 1000)}")
     if error.hint:
@@ -51,7 +51,7 @@ def explain(error: DrainerError) -> int:
 
 
 def shown(text: object, limit: int = 200) -> str:
-    """Make text safe for a table: no controls, no markup."""
+    """Make text safe for a table: no control characters, no markup."""
     return escape(printable(str(text), limit))
 
 
@@ -64,17 +64,17 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 class PagedTable:
-    """A table of any length, printed page by page: memory holds one."""
+    """A table of any length, printed page by page, so that memory holds one page."""
 
     def __init__(self, *columns: str) -> None:
-        """Begin with no rows; an empty table shows its columns."""
+        """Start with no rows; an empty table prints only its columns."""
         self._columns = columns
         self._rows = table(*columns)
         self._printed = False
         self.count = 0
 
     def add(self, *cells: str) -> None:
-        """Add a row that counts."""
+        """Add a row and count it."""
         if self._rows.row_count >= PAGE_ROWS:
             self._print()
         self.count += 1
@@ -85,7 +85,7 @@ class PagedTable:
         self._rows.add_row(*cells)
 
     def end(self) -> None:
-        """Print the rest."""
+        """Print the last page."""
         if self._rows.row_count or not self._printed:
             self._print()
 

@@ -1,4 +1,4 @@
-"""What commands have in common that give a control to whoever drains a route."""
+"""Shared by commands that give an override to the drains of a route."""
 
 import getpass
 import os
@@ -21,13 +21,13 @@ from drainer.runtime.units import parse_duration
 from drainer.runtime.values import dataclass
 
 ReasonOption = Annotated[
-    str, typer.Option("--reason", help="Why; it is recorded with the decision.")
+    str, typer.Option("--reason", help="Reason; recorded with the decision.")
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideTarget:
-    """Whom a command speaks to: everybody with this ledger and this primary."""
+    """The addressees of an override: every drain with this ledger and this primary."""
 
     config: Config
     url: LedgerURL
@@ -41,9 +41,9 @@ class OverrideTarget:
         for_: str = "",
         per_second: float | None = None,
     ) -> Override:
-        """Write a control down that ends after ``for_``, and return it.
+        """Record an override that ends after ``for_``, and return it.
 
-        Raises UsageError for what is no time, LedgerError when it cannot be written.
+        Raises UsageError for a bad duration, LedgerError when it cannot be written.
         """
         now = utcnow()
         control = Override(
@@ -84,13 +84,13 @@ def _whom(
 
 
 def to_whom(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say to whom; it takes them as ``whom``."""
+    """Give a command the options that name the addressees, as ``whom``."""
     return with_options(command, "whom", _whom, (_whom,))
 
 
 def _caller() -> str:
     try:
         name = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a container may know no name for us
+    except (KeyError, OSError):  # in a container, our user may have no name
         name = str(os.getuid())
     return f"cli {name}"

@@ -1,4 +1,4 @@
-"""Refusals that rest, and reports, as `bounces list` and `show` tell of them."""
+"""Pending bounces and sent bounces, as `bounces list` and `bounces show` print them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ COLUMNS = ("id", "sender", "recipient", "state", "when", "decision", "because")
 
 @contextmanager
 def asking(config: Config) -> Iterator[tuple[LedgerReader, BounceDecider | None]]:
-    """Give the ledger, and the bounce rules as it stands; None when nobody is told."""
+    """Yield the ledger and the bounce rules; no rules when no bounces are sent."""
     bouncing = make_bouncing(config)
     with LedgerReader(ledger_url(config)) as report:
         yield report, build_decider(bouncing) if bouncing is not None else None
@@ -38,7 +38,7 @@ def asking(config: Config) -> Iterator[tuple[LedgerReader, BounceDecider | None]
 def told_of(
     report: LedgerReader, bounce_decider: BounceDecider | None, filters: Filters
 ) -> Iterator[dict[str, Any]]:
-    """Yield recipients for scripts, as if all that rests were final now."""
+    """Yield recipients for scripts, as if every pending bounce were final now."""
     limits = limits_now(report, utcnow())
     for each in resting(report, filters):
         yield _facts(bounce_decider, limits, each)

@@ -1,4 +1,4 @@
-"""What a person sees while a drain runs: a live line, or plain lines."""
+"""Progress of a running drain for people: a live line, or plain lines."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ def _rate(drain: Drain, now: datetime) -> float:
 
 
 def _words(drain: Drain) -> str:
-    """Return done/total, rate against the limit, trouble, and what it waits for."""
+    """Return done/total, rate and its limit, problems, and what the drain waits for."""
     progress, verdicts = drain.progress, drain.progress.verdicts
     now = utcnow()
     more = "+" if progress.scanning else ""
@@ -37,9 +37,9 @@ def _words(drain: Drain) -> str:
     if progress.paused:
         parts.append(progress.paused)
     elif progress.held:
-        parts.append(f"held to {progress.held}")
+        parts.append(f"limited to {progress.held}")
     if progress.load_unknown:
-        parts.append(f"its load is not known: {progress.load_unknown}")
+        parts.append(f"the primary's load is unknown: {progress.load_unknown}")
     if progress.share < 1:
         parts.append(f"{progress.share:.0%} of the rate, other drains have the rest")
     deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]

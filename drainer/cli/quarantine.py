@@ -1,4 +1,4 @@
-"""`quarantine`: what may not be bounced is kept, shown, and let go by a person."""
+"""`quarantine`: keep, show, release and purge messages that may not be bounced."""
 
 import itertools
 from collections import Counter
@@ -41,12 +41,12 @@ from drainer.policy.recipient.state import State
 from drainer.sources.common.files import beginning
 
 MAX_HEADER_BYTES = 64 * 1024
-"""Of a header section that is shown."""
+"""The most bytes of a header section that are printed."""
 _HERE = (State.QUARANTINED,)
 
 app = typer.Typer(
     name="quarantine",
-    help="What was refused for good and may not be bounced: see it, let it go.",
+    help="Refused messages that may not be bounced: list, show, release, purge.",
     no_args_is_help=True,
 )
 
@@ -55,13 +55,13 @@ def register(root: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         "release",
-        help="Let recipients go: the next drain sends them, from the copy if the"
-        " source has let the message go.\n\nExample: drainer quarantine release"
+        help="Release recipients: the next drain sends them, from the copy if the"
+        " source has removed the message.\n\nExample: drainer quarantine release"
         " --reply 5.1.1 --reason 'user table was empty'",
     )(verb_command(VERBS["release"], _HERE))
     app.command(
         "purge",
-        help="Give recipients up for good, and remove the copies that nobody else"
+        help="Discard recipients permanently, and remove the copies that no recipient"
         " needs.\n\nExample: drainer quarantine purge --older-than 14d --reason old",
     )(verb_command(PURGE, _HERE, _sweep))
     root.add_typer(app, name="quarantine")
@@ -74,9 +74,9 @@ def _sweep(config: Config) -> None:
 
 
 def _within(filters: Filters) -> Filters:
-    """Return the filters for what is quarantined."""
+    """Return the filters for quarantined recipients."""
     if any(state != State.QUARANTINED for state in filters.states):
-        message = "only the state quarantined is in the quarantine"
+        message = "the quarantine has recipients of the state quarantined only"
         raise UsageError(message, hint="`drainer list` shows the others")
     return replace(filters, states=(State.QUARANTINED.value,))
 
@@ -90,10 +90,10 @@ def list_(
     filters: Filters,
     json_: JsonOption = False,
 ) -> None:
-    """List who is quarantined and why, one recipient a line.
+    """List quarantined recipients and the reasons, one recipient a line.
 
-    Says of which of them the content is missing on this host: there is no copy, and
-    the source does not hold it any more.
+    It marks recipients whose content is missing on this host: there is no copy, and
+    the source has removed the message.
 
     Example: drainer quarantine list --domain example.com
     """
@@ -114,7 +114,7 @@ def list_(
         folder = quarantine_folder(ledger_url(config))
         warn(
             f"the content of {missing} recipients is missing on this host: there is no"
-            f" copy in {folder}, and the source does not hold it"
+            f" copy in {folder}, and the source does not have it"
         )
 
 
@@ -128,7 +128,7 @@ def _listed(config: Config, filters: Filters) -> Iterator[dict[str, Any]]:
 
 
 def _facts(row: Row, where: str, reason: str) -> dict[str, Any]:
-    """Return one recipient for scripts."""
+    """Return one recipient as JSON for scripts."""
     decision = row["decision"]
     return {
         "id": row["id"],
@@ -190,7 +190,7 @@ def show(
         rows = list(report.recipients(Filters(messages=[id_])))
         mine = [row for row in rows if row["state"] == State.QUARANTINED]
         if not mine:
-            words = f"nobody of message {id_[:12]} is in the quarantine"
+            words = f"no recipient of message {id_[:12]} is in the quarantine"
             raise UsageError(words, hint=f"see `drainer show {id_[:12]}`")
         contents = ContentFinder(config, report)
         facts, message = message_facts(report, id_), report.message(id_)
@@ -210,12 +210,12 @@ def show(
 
 
 def _header(contents: ContentFinder, id_: str, rows: list[Row]) -> list[str]:
-    """Return the lines of a header section, as much of it as is shown."""
+    """Return the lines of a header section, up to the limit."""
     try:
         content = contents.open(id_, rows).content
         head = beginning(content.chunks(), MAX_HEADER_BYTES)
     except MessageUnreadable as error:
-        warn(f"the content cannot be read: {error}")
+        warn(f"cannot read the content: {error}")
         return []
     section = head.partition(b"\r\n\r\n")[0]
     return section.decode("utf-8", "backslashreplace").split("\r\n")
@@ -230,8 +230,8 @@ def export(
         typer.Option(
             "--to",
             metavar="TARGET",
-            help="maildir:DIR (the envelope in Return-Path and Delivered-To on top) or"
-            " eml:DIR (in ID.json beside ID.eml, with all its parameters).",
+            help="maildir:DIR (adds the envelope on top as Return-Path and"
+            " Delivered-To) or eml:DIR (writes it to ID.json next to ID.eml).",
         ),
     ] = "",
     path: ConfigOption = None,
@@ -243,11 +243,11 @@ def export(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Write copies into a Maildir or a folder of .eml files; drainer reads both.
+    """Write copies into a Maildir or a folder of .eml files; drainer can read both.
 
-    Nothing is overwritten, and nothing leaves the quarantine: see `purge`.
+    It overwrites nothing and removes nothing from the quarantine: see `purge`.
 
-    Exit status: 0 everything was written; 5 something was left out.
+    Exit status: 0 everything was written; 5 some messages were skipped.
 
     Example: drainer quarantine export --domain example.com --to maildir:/srv/kept
     """
@@ -282,7 +282,7 @@ def _export(
             try:
                 target.add(contents.open(id_, rows))
             except (SkippedMessage, MessageUnreadable) as error:
-                say(f"{rows[0]['native_id']} ({id_[:12]}) is left out: {error}")
+                say(f"skipping {rows[0]['native_id']} ({id_[:12]}): {error}")
                 count["left_out"] += 1
             else:
                 count["exported"] += 1
@@ -290,6 +290,6 @@ def _export(
     except OSError as error:
         done = count["exported"]
         message = f"cannot write: {error.strerror}; {done} messages were exported"
-        hint = "make room and run the same again: what is there is left alone"
+        hint = "make room and run the same command again: it keeps existing files"
         raise UsageError(message, hint=hint) from error
     return count

@@ -1,7 +1,7 @@
-"""What ``inspect`` and ``plan`` look at: the messages that a person chose, in order.
+"""The messages that ``inspect`` and ``plan`` read: those selected, in order.
 
-An order needs all of them before the first. What is known of each message lies in
-a temporary file meanwhile, so that memory holds a number per message and no more.
+An order needs all messages before the first. Until then their data is in a temporary
+file, so that memory holds only a number per message.
 """
 
 import itertools
@@ -24,28 +24,28 @@ from drainer.sources.protocol import Source
 
 
 class SourceList:
-    """A look at some sources."""
+    """Reads some sources."""
 
     def __init__(
         self, choice: Choice, lifetime_began: datetime, *, digest: bool = False
     ) -> None:
-        """Prepare; ``lifetime_began`` is when a message arrived that expires now."""
+        """Prepare; a message that arrived at ``lifetime_began`` expires now."""
         self._choice = choice
         self._began = lifetime_began
         self._digest = digest
-        #: Messages that were looked at and not chosen, up to the limit.
+        #: Messages that were read and not selected, up to the limit.
         self._passed: Counter[str] = Counter()
 
     def at(
         self, sources: Sequence[Source], rules: Admission
     ) -> Iterator[ScannedMessage]:
-        """Yield what was chosen; say at the end how much was not."""
+        """Yield the selected messages; print at the end how many were not."""
         found = self._selected(sources, rules)
         if self._choice.order is not None:
             found = self._sorted(found)
         yield from itertools.islice(found, self._choice.limit)
         if self._passed["over"]:
-            say(f"{self._passed['over']} more messages were not chosen")
+            say(f"{self._passed['over']} more messages were not selected")
 
     def _selected(
         self, sources: Sequence[Source], rules: Admission
@@ -72,7 +72,7 @@ class SourceList:
 
     def _key(self, scanned: ScannedMessage) -> int:
         order, message = self._choice.order, scanned.spooled.message
-        assert order is not None  # noqa: S101 - who calls has looked
+        assert order is not None  # noqa: S101 - the caller has checked
         size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
         return order_key(order, message.arrived, size, lifetime_began=self._began)
 

@@ -1,4 +1,4 @@
-"""`spool create` and `import`: a database as a spool; `give-back`: of a live one."""
+"""`spool create` and `import` for a database spool; `give-back` for a live queue."""
 
 import asyncio
 from collections import Counter
@@ -35,12 +35,12 @@ UrlArgument = Annotated[
 PasswordOption = Annotated[
     str,
     typer.Option(
-        "--password-file", help="A file with the password; else ~/.pgpass, MYSQL_PWD."
+        "--password-file", help="File with the password; else ~/.pgpass, MYSQL_PWD."
     ),
 ]
 app = typer.Typer(
     name="spool",
-    help="A database as a spool: make one, fill it. A live queue: give it back.",
+    help="Create and fill a database spool. Return held messages to a live Postfix.",
     no_args_is_help=True,
 )
 
@@ -54,9 +54,9 @@ def register(root: typer.Typer) -> None:
 def create(
     url: UrlArgument, password_file: PasswordOption = "", *, json_: JsonOption = False
 ) -> None:
-    """Make the tables of a spool, which any receiver can write to.
+    """Create the tables of a database spool, which any receiver can write to.
 
-    Tables that are there already are left alone.
+    It does not change tables that exist.
 
     Example: drainer spool create postgresql://drainer@db.example/mail
     """
@@ -64,13 +64,13 @@ def create(
     if json_:
         print_json({"spool": shown, "created": new})
     else:
-        say(f"{'made' if new else 'there is'} a spool in {shown}")
+        say(f"{'created' if new else 'there is'} a spool in {shown}")
 
 
 @app.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="As for `drain`: what is copied.")
+        str, typer.Argument(metavar="SOURCE", help="Source to copy, as for `drain`.")
     ],
     url: UrlArgument,
     password_file: PasswordOption = "",
@@ -78,11 +78,11 @@ def import_(
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Copy the messages of any other source into a spool; a second run adds none.
+    """Copy the messages of any other source into a database spool, each one once.
 
-    The source is only read. What cannot be replayed is named and not copied.
+    It only reads the source. It names messages that cannot be replayed and skips them.
 
-    Exit status: 0 everything is in the spool; 5 something was left out.
+    Exit status: 0 everything is in the spool; 5 some messages were skipped.
 
     Example: drainer spool import postfix:/mnt/backup/spool sqlite:////srv/spool.db
     """
@@ -93,7 +93,7 @@ def import_(
             result = spool.add(spooled)
             if isinstance(result, Problem):
                 native = spooled.message.native_id
-                warn(f"{native} is left out: {printable(str(result))}")
+                warn(f"skipping {native}: {printable(str(result))}")
                 count["left_out"] += 1
             else:
                 count["added" if result else "known"] += 1
@@ -117,15 +117,16 @@ def give_back(
     ledger: LedgerOption = "",
     *,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also what waits for a person.")
+        bool, typer.Option("--all", help="Also what waits for an operator.")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Give a running server back what a drain took on hold and did not finish.
+    """Return messages to a running Postfix that a drain held and did not finish.
 
-    A drain does it at its end; this is for one that was killed, without another
-    one. Whom a message was sent to already is marked in it. What was refused for
-    good, or is held, stays on hold without --all: the server would bounce it.
+    A drain does this at its end. Use this command for a drain that was killed, if you
+    start no other one. Recipients that already have the message are marked in it.
+    Without --all, permanently refused and held messages stay on hold, because Postfix
+    would bounce them.
 
     Example: drainer spool give-back postfix:live
     """
@@ -134,8 +135,8 @@ def give_back(
     opened = make_sources(config, [source], [])
     live_holds = LiveHolds(opened, lock_folder(url))
     if not live_holds:
-        message = f"nothing is taken from {opened[0].url}"
-        raise UsageError(message, hint="only from a server that runs: postfix:live")
+        message = f"a drain holds no messages in {opened[0].url}"
+        raise UsageError(message, hint="only in a running queue: postfix:live")
     claims = SourceClaims(opened, marker_folders(url))
     with LedgerReader(url) as report:
         claims.take(url, shown_ledger(url), take_over=False)

@@ -1,4 +1,4 @@
-"""`status`: where the drain stands, and what expires first."""
+"""`status`: the state of the drain, and what expires first."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -29,14 +29,14 @@ def register(app: typer.Typer) -> None:
 
 def status(
     source: Annotated[
-        str, typer.Argument(help="Count this spool afresh as well.")
+        str, typer.Argument(help="Also count this spool again now.")
     ] = "",
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Say where the drain stands, and whether every recipient is accounted for.
+    """Print the state of the drain, and whether every recipient is accounted for.
 
     Example: drainer status --json | jq .states
     """
@@ -58,13 +58,13 @@ def status(
 
 
 def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
-    """Return what a spool holds now, counted afresh."""
+    """Count again what a spool holds now."""
     seen = Counter[str]()
     moved = Counter[str](
         message.identity for message in report.unrecorded(_listed(source, seen))
     )
     unknown = 0
-    for identity, count in moved.items():  # what was renamed is known all the same
+    for identity, count in moved.items():  # a renamed message is known too
         recorded = report.of_identity(identity)
         unknown += max(0, count - sum(not source.is_in_place(m) for m in recorded))
     return {
@@ -75,7 +75,7 @@ def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
 
 
 def _reserved(left: list[LeftReserve]) -> dict[str, Any]:
-    """Return what the reserves of ended runs hold, and where they are."""
+    """Return the content of the reserves of ended runs, and their files."""
     used = [each for each in left if each.records or each.damage]
     return {
         "recipients": sum(len(each.records) for each in used),
@@ -84,7 +84,7 @@ def _reserved(left: list[LeftReserve]) -> dict[str, Any]:
 
 
 def first_to_expire(config: Config, sources: list[str]) -> dict[str, Any] | None:
-    """Return what an existing ledger says about it; nothing is created."""
+    """Return what an existing ledger says about it; create nothing."""
     try:
         with LedgerReader(ledger_url(config)) as report:
             return expiry(report.expires_first(sources), config.retry.lifetime)
@@ -127,17 +127,17 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
 
 
 def _show_reserve(reserve: dict[str, Any]) -> None:
-    """Name the reserves that the next run is to read."""
+    """Name the reserves that the next run will read."""
     if reserve["files"]:
         stdout().print(
             f"[yellow]a run lost the ledger: its reserve has the outcome of"
-            f" {reserve['recipients']} recipients[/], the next drain settles them:"
+            f" {reserve['recipients']} recipients[/], the next drain records them:"
             f" {shown(', '.join(reserve['files']), 500)}"
         )
 
 
 def _show_sum(facts: dict[str, Any]) -> None:
-    """Print the sum of promise P1, and whether it holds."""
+    """Print the sum of promise P1, and whether it is right."""
     console = stdout()
     rows = table("state", "recipients")
     for state, count in facts["states"].items():
@@ -155,7 +155,7 @@ def _show_sum(facts: dict[str, Any]) -> None:
 
 
 def show_expiry(first: dict[str, Any] | None) -> None:
-    """Say which recipient expires first, if any is on its way there."""
+    """Print which recipient expires first, if one will."""
     if first is not None:
         stdout().print(
             f"first to expire: {shown(first['native_id'])} to"

@@ -1,4 +1,4 @@
-"""How a drain ends: its summary, what remains and why, and what to run next."""
+"""The end of a drain: its summary, what remains and why, and what to run next."""
 
 from dataclasses import asdict
 from typing import Any
@@ -55,36 +55,36 @@ def print_summary(run: Run, summary: dict[str, Any]) -> None:
 
 
 def _reports(drain: Drain) -> ReportCounts | None:
-    """Return what became of the reports that this run tried to send."""
+    """Return the counts of bounces that this run tried to send."""
     return drain.bounce_service.reporting.count if drain.bounce_service else None
 
 
 def _print_reports(run: Run) -> None:
-    """Say what senders were told, what ripens when, and what to run."""
+    """Print which bounces were sent, what is due when, and what to run."""
     console = stdout()
     count = _reports(run.engine)
     if count and (count.sent or count.failed or count.deferred):
         console.print(
-            f"reports to senders: {count.sent} sent, {count.failed} failed,"
-            f" {count.deferred} put off"
+            f"bounces to senders: {count.sent} sent, {count.failed} failed,"
+            f" {count.deferred} postponed"
         )
     with LedgerReader(run.request.url) as report:
         found = outlook(report)
     if found.pending and found.ripe:
         console.print(
-            f"{found.pending} refused recipients rest, to be confirmed from"
-            f" {found.ripe:%Y-%m-%d %H:%M:%S}Z on: `drainer bounces run` then, or the"
-            " next drain; `drainer bounces list` shows who would be told"
+            f"{found.pending} refused recipients wait for confirmation, due from"
+            f" {found.ripe:%Y-%m-%d %H:%M:%S}Z on: then run `drainer bounces run`, or"
+            " drain again; `drainer bounces list` shows who would get a bounce"
         )
     if found.queued:
         console.print(
-            f"{found.queued} reports are queued: `drainer bounces run` sends what is"
-            " due, and so does the next drain"
+            f"{found.queued} bounces are queued: `drainer bounces run` sends those that"
+            " are due, and so does the next drain"
         )
 
 
 def _print_breakers(drain: Drain) -> None:
-    """Say which breakers are open, why, and what to do about it."""
+    """Print which circuit breakers are open, why, and what to do about it."""
     console = stdout()
     for breaker in drain.breaker_guard.open_breakers:
         cause = breaker.cause
@@ -92,24 +92,27 @@ def _print_breakers(drain: Drain) -> None:
         where = f" for {shown(breaker.scope)}" if breaker.scope else ""
         console.print(f"[red]stopped{where}: {shown(why)}[/]")
         if cause is not None:
-            console.print(f"  it said: {shown(cause.reply)}")
+            console.print(f"  the primary said: {shown(cause.reply)}")
             console.print(f"  {remedy(cause)}")
     if drain.breaker_guard.open_breakers:
-        console.print("nothing was judged by that; mend it and run the same again")
+        console.print(
+            "no message was judged by this refusal; fix it and run the same command"
+            " again"
+        )
     if drain.breaker_guard.registry.brake:
         console.print(
-            "[yellow]brake: too many refusals for good are pending, so none becomes"
+            "[yellow]brake: too many permanent refusals are pending, so none becomes"
             " final[/]; look at `drainer list --state bounce-pending`"
         )
 
 
 def _print_next(run: Run) -> None:
-    """Say what remains, why, and what to run."""
+    """Print what remains, why, and what to run."""
     console = stdout()
     drain = run.engine
     _print_breakers(drain)
     if drain.progress.passed:
-        console.print(f"  {drain.progress.passed} more messages were not chosen")
+        console.print(f"  {drain.progress.passed} more messages were not selected")
     urls = [source.url for source in run.request.sources]
     with LedgerReader(run.request.url) as report:
         for row in report.reasons(urls):
@@ -119,4 +122,4 @@ def _print_next(run: Run) -> None:
                 f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}"
             )
     _print_reports(run)
-    console.print("`drainer status` and `drainer why ID` tell more")
+    console.print("see `drainer status` and `drainer why ID` for details")

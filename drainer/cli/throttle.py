@@ -1,4 +1,4 @@
-"""`throttle`: change how fast drains go while they go, or pause them."""
+"""`throttle`: change the rate of running drains, or pause them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ from drainer.policy.pacing.rate import parse_rate
 
 app = typer.Typer(
     name="throttle",
-    help="How fast drains go: change it while they go, or pause them.",
+    help="Change the rate of running drains, or pause them.",
     no_args_is_help=True,
 )
 ForOption = Annotated[
     str,
-    typer.Option("--for", metavar="TIME", help="It ends by itself after, e.g., 10m."),
+    typer.Option("--for", metavar="TIME", help="How long it lasts, e.g. 10m."),
 ]
 
 
@@ -42,10 +42,10 @@ def set_(
     for_: ForOption = "",
     reason: ReasonOption = "",
 ) -> None:
-    """Let drains send at another rate from now on, also above the configured one.
+    """Change the rate of running drains, also above the configured rate.
 
-    They follow within two seconds, without a ramp; while the primary suffers they go
-    slower all the same.
+    They follow within two seconds, without a ramp. While the primary is overloaded,
+    they still go slower.
 
     Example: drainer throttle set 50/second --for 10m --reason "quiet hours"
     """
@@ -60,7 +60,7 @@ def clear(
     whom: OverrideTarget,
     reason: ReasonOption = "",
 ) -> None:
-    """Give drains the configured rate back.
+    """Return running drains to the configured rate.
 
     Example: drainer throttle clear --reason "office hours"
     """
@@ -74,9 +74,9 @@ def pause(
     for_: ForOption = "",
     reason: ReasonOption = "",
 ) -> None:
-    """Let drains begin nothing new; what is being sent is finished.
+    """Pause drains: they finish what they are sending and start nothing new.
 
-    They wait, and do not give up meanwhile.
+    While paused, a drain waits and does not give up.
 
     Example: drainer throttle pause --for 30m --reason "the primary reboots"
     """
@@ -101,7 +101,7 @@ def resume(
 def show(
     whom: OverrideTarget,
 ) -> None:
-    """Show the rate, what was set, and how fast each drain goes now, with the reason.
+    """Show the rate, the overrides, and the current rate of each drain with its reason.
 
     Example: drainer throttle show --json | jq .drains
     """
@@ -121,9 +121,9 @@ def show(
         console.print(f"  {shown(control, 1000)}")
     for run, pace in drains.items():
         words = ", ".join(f"{key} {value}" for key, value in pace.items())
-        console.print(f"  drain {run}: {shown(words, 500) or 'has just begun'}")
+        console.print(f"  drain {run}: {shown(words, 500) or 'has just started'}")
     if not drains:
-        console.print("  no drain goes on")
+        console.print("  no drain is running")
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _desk(whom: OverrideTarget) -> Iterator[OverrideReader]:
 
 
 def _tell(whom: OverrideTarget, control: Override) -> None:
-    """Say what was written down, and whom it concerns."""
+    """Print the recorded override, and which drains follow it."""
     with _desk(whom) as desk:
         drains = desk.runs()
     if whom.as_json:
@@ -146,7 +146,7 @@ def _tell(whom: OverrideTarget, control: Override) -> None:
     for run in drains:
         stdout().print(f"  drain {run} follows within two seconds")
     if not drains:
-        say("no drain goes on; the next one will find it")
+        say("no drain is running; the next one will follow it")
 
 
 def _facts(control: Override) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _rate(text: str) -> float:
     except ValueError as error:
         raise UsageError(str(error)) from None
     if rate is None:
-        message = "without any limit nothing would protect the primary"
+        message = "unlimited would leave the primary without protection"
         raise UsageError(message, hint="give a high rate, e.g. 500/second")
     return rate
 
@@ -174,5 +174,5 @@ def _rate(text: str) -> float:
 def _reason(verb: str, reason: str) -> str:
     if not reason:
         message = f"throttle {verb} needs --reason"
-        raise UsageError(message, hint="it is recorded, for whoever asks later")
+        raise UsageError(message, hint="drainer records it with the decision")
     return reason

@@ -1,4 +1,4 @@
-"""`verify`: what proves a message's sender, and whether it might be told."""
+"""`verify`: what proves a message's sender, and whether it may get a bounce."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ _REFUSED = Classification(
     verdict=Verdict.BOUNCE,
     scope=Scope.RECIPIENT,
     rule="assumed",
-    reason="as if the primary had refused the recipient for good",
+    reason="as if the primary had refused the recipient permanently",
 )
 
 
@@ -73,7 +73,7 @@ def verify(
         str, typer.Option(help="FILE: the envelope sender; else its Return-Path.")
     ] = "",
     client: Annotated[
-        str, typer.Option(help="FILE: address of the client that the backup saw.")
+        str, typer.Option(help="FILE: the client address that the backup saw.")
     ] = "",
     helo: Annotated[str, typer.Option(help="FILE: the client's HELO name.")] = "",
     login: Annotated[str, typer.Option(help="FILE: the client's login.")] = "",
@@ -82,17 +82,17 @@ def verify(
     ] = "",
     arrived: Annotated[
         str,
-        typer.Option(help="FILE: when it arrived, as 2026-11-24T10:30:00Z; else now."),
+        typer.Option(help="FILE: arrival time, e.g. 2026-11-24T10:30:00Z; else now."),
     ] = "",
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Print each rule about a message's sender, what was found, and the verdict.
+    """Print the evidence rules for a message's sender, the findings, and the verdict.
 
-    DNS is asked now; nothing is sent and nothing is written. A message of the
-    ledger is judged for each of its recipients. Exit status: 0 whatever is found.
+    It asks DNS now; it sends nothing and writes nothing. For a message of the ledger,
+    it decides for each recipient. Exit status: 0 whatever it finds.
 
     Example: drainer verify mail.eml --client 192.0.2.1 --recipient anna@example.org
     """
@@ -109,7 +109,9 @@ def verify(
         asked = _from_file(Path(message), given)
     elif any(given.values()):
         error = f"there is no file {message}"
-        raise UsageError(error, hint="the options are for a FILE; an ID has its own")
+        raise UsageError(
+            error, hint="these options need a FILE; an ID has its own data"
+        )
     else:
         asked = _from_ledger(message, config)
     facts = asyncio.run(_facts(config, asked.question))
@@ -150,9 +152,9 @@ def _from_file(path: Path, given: Mapping[str, str]) -> _VerifyOptions:
         with path.open("rb") as stream:
             data = stream.read(MAX_CONTENT_BYTES + 1)
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
+        message = f"cannot read {path}: {error.strerror}"
         raise UsageError(message) from None
-    if data.startswith(b"From "):  # an mbox's line, which is no part of the mail
+    if data.startswith(b"From "):  # the separator of an mbox, not part of the message
         data = data.partition(b"\n")[2]
     content = b"".join(crlf([data]))
     question = SenderQuestion(
@@ -166,7 +168,7 @@ def _from_file(path: Path, given: Mapping[str, str]) -> _VerifyOptions:
     )
     forward_path = _mailbox(given["recipient"]) if given["recipient"] else ""
     if not forward_path:
-        say("no --recipient was given, so that a signature is weak at most")
+        say("without --recipient, a signature counts as weak at most")
     return _VerifyOptions(question, [Recipient(forward_path=forward_path)])
 
 
@@ -174,7 +176,7 @@ def _return_path(content: bytes, path: Path) -> str:
     for each in fields_of(content):
         if each.name == "return-path":
             return unfold(each.value)
-    message = f"{path} does not say who sent it"
+    message = f"{path} does not name its sender"
     raise UsageError(message, hint="give --sender ADDRESS (<> for the null sender)")
 
 
@@ -189,7 +191,7 @@ def _mailbox(text: str) -> str:
 
 def _client(text: str) -> str:
     if text and parse_address(text) is None:
-        message = f"{text[:60]!r} is no IP address"
+        message = f"{text[:60]!r} is not a valid IP address"
         raise UsageError(message, hint="--client is the address that the backup saw")
     return text
 
@@ -200,7 +202,7 @@ def _time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        message = f"{text[:60]!r} is no time"
+        message = f"{text[:60]!r} is not a valid time"
         raise UsageError(message, hint="write 2026-11-24T10:30:00Z") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
@@ -225,7 +227,7 @@ def _from_ledger(text: str, config: Config) -> _VerifyOptions:
 
 
 def _content(message: Message, config: Config) -> tuple[bytes, bool]:
-    """Return a spooled content as far as it is looked at, and whether that is less."""
+    """Return as much of a spooled content as is examined, and whether it is cut."""
     found = bytearray()
     try:
         for chunk in source_of(message, config).open(message).content.chunks():
@@ -233,13 +235,13 @@ def _content(message: Message, config: Config) -> tuple[bytes, bool]:
             if len(found) > MAX_CONTENT_BYTES:
                 return bytes(found), True
     except MessageUnreadable as error:
-        problem = f"{message.native_id} cannot be read any more: {error}"
+        problem = f"cannot read {message.native_id} any more: {error}"
         raise UsageError(problem, hint="give `verify` a copy as a FILE") from None
     return bytes(found), False
 
 
 def source_of(message: Message, config: Config) -> Source:
-    """Return the source of a message, with the options of its table if it has one."""
+    """Return the source of a message, with the options of its table, if any."""
     named = chain.from_iterable(make_sources(config, [n], []) for n in config.sources)
     for source in named:
         if source.url == message.source:
@@ -247,7 +249,7 @@ def source_of(message: Message, config: Config) -> Source:
     return make_sources(config, [message.source], [])[0]
 
 
-# ---- what is printed
+# ---- output
 
 
 def facts_of(
@@ -256,7 +258,7 @@ def facts_of(
     evidence: Evidence,
     decision: BounceDecision,
 ) -> dict[str, Any]:
-    """Return the findings for scripts."""
+    """Return the findings as JSON for scripts."""
     return {
         "sender": facts.reverse_path,
         "domain": facts.domain or None,

@@ -1,4 +1,4 @@
-"""`watch`: drain whenever there is mail and the primary is well, until told to end."""
+"""`watch`: drain whenever there is mail and the primary is healthy, until stopped."""
 
 import os
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def watch(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="As of `drain`; else every [sources.NAME] of the configuration.",
+            help="As for `drain`. Default: every [sources.NAME] table.",
             show_default=False,
         ),
     ] = None,
@@ -37,12 +37,13 @@ def watch(
     path: ConfigOption = None,
     ledger: LedgerOption = "",
 ) -> None:
-    """Stay up: wait until the primary is well, drain, and wait for more.
+    """Stay up: wait until the primary is healthy, drain, and wait for more mail.
 
-    `drainer hook up` or new mail makes it look; nothing is sent before the primary has
-    answered well for a while. SIGHUP reads the configuration again, SIGTERM ends it.
+    `drainer hook up` or new mail starts a check. The watch sends nothing before the
+    primary has passed checks for a while. SIGHUP reloads the configuration, SIGTERM
+    ends the watch.
 
-    Exit status: 0 ended by a signal; 1 a defect of ours, or the ledger was lost;
+    Exit status: 0 ended by a signal; 1 a defect of drainer, or the ledger was lost;
     2 usage or configuration; 6 another watch of this primary runs with this ledger.
 
     Example: drainer watch --config /etc/drainer/drainer.toml

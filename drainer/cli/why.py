@@ -36,7 +36,7 @@ def why(
     *,
     json_: JsonOption = False,
 ) -> None:
-    """Tell every decision about one message in order, and the next step.
+    """Print every decision about one message in order, and the next step.
 
     Example: drainer why 4bX1Yz3Qk2z
     """
@@ -58,7 +58,7 @@ def why(
 def decisions_of(
     report: LedgerReader, id_: str, paths: dict[int, Row]
 ) -> list[dict[str, Any]]:
-    """Return every decision about a message; ``paths`` are its recipients by number."""
+    """Return every decision about a message; ``paths`` maps numbers to recipients."""
     numbers = report.attempt_numbers(id_)
     return [_decision(row, id_, numbers, paths) for row in report.decisions(id_)]
 
@@ -86,7 +86,7 @@ def _decision(
 
 
 def _overall(states: dict[str, str]) -> str:
-    """Return the one state of a message: its recipients', the least final first."""
+    """Return the one state of a message: the least final one of its recipients."""
     order = [s.value for s in State if s not in FINAL] + [s.value for s in FINAL]
     found = sorted(set(states.values()), key=order.index)
     return found[0] if found else "done"
@@ -112,13 +112,13 @@ def tell_decisions(id_: str, message: Row, decisions: list[dict[str, Any]]) -> N
         if reason:
             console.print(f"         because {shown(reason, 300)}")
         if sent_to := fact["evidence"].get("sent_to"):
-            console.print(f"         sent to {shown(sent_to)}, as it was mapped")
+            console.print(f"         sent to {shown(sent_to)}, as the redirect says")
         if fact["reply"]:
             console.print(f"         {shown(fact['reply'], 300)}")
 
 
 def next_step(rows: list[Row]) -> str:
-    """Say what happens next, and what a person can do."""
+    """Return what happens next, and what the operator can do."""
     now = datetime.now(UTC)
     words = []
     for row in rows:
@@ -134,15 +134,15 @@ def next_step(rows: list[Row]) -> str:
 
 
 _NEXT = {
-    State.PENDING: "is sent by the next `drainer drain`",
+    State.PENDING: "will be sent by the next `drainer drain`",
     State.IN_FLIGHT: "is being sent now",
-    State.DEFERRED: "is tried again in {wait}, by a drain that runs then",
-    State.UNKNOWN: "may have arrived; it is sent again, alone, in {wait}; search the"
-    " primary's log for the Message-ID, and `drainer discard` it if it is there",
-    State.BOUNCE_PENDING: "was refused, and is tried again for confirmation in {wait}:"
+    State.DEFERRED: "is due in {wait}; a drain that runs then tries it again",
+    State.UNKNOWN: "may have arrived; drainer sends it again, alone, in {wait}; search"
+    " the primary's log for the Message-ID, and `drainer discard` it if it is there",
+    State.BOUNCE_PENDING: "was refused, and is due for confirmation in {wait}:"
     " by the next drain, or `drainer bounces run`; if the refusal is wrong, `drainer"
-    " requeue`; `drainer bounces show` says whether the sender would be told, and"
-    " `drainer bounces approve` waits for nothing",
+    " requeue`; `drainer bounces show` says whether the sender would get a bounce, and"
+    " `drainer bounces approve` does not wait",
 }
 
 

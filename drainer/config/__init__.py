@@ -1,8 +1,8 @@
 """drainer.toml and the environment -> one frozen Config, built once.
 
-The only package that sees the configuration file or the environment. Every key
-may be given as DRAINER_SECTION__KEY; flags of a command win over both. Unknown
-keys, bad units and contradictions are errors that name file, line and key.
+The only package that reads the configuration file and the environment. You can give
+every key as DRAINER_SECTION__KEY; flags of a command override both. Unknown keys, bad
+units and contradictions are errors that name file, line and key.
 """
 
 import functools
@@ -28,7 +28,7 @@ from drainer.config.watch import WatchSection
 
 
 class Config(BaseSettings):
-    """Everything that is in force."""
+    """The whole configuration in force."""
 
     model_config = SettingsConfigDict(
         env_prefix="DRAINER_",
@@ -37,7 +37,7 @@ class Config(BaseSettings):
         frozen=True,
     )
     file: ClassVar[Path | None] = None
-    #: What the file says; it is read once.
+    #: The content of the file, which is read once.
     values: ClassVar[Mapping[str, Any]] = {}
 
     primary: PrimarySection = PrimarySection()
@@ -61,7 +61,7 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let flags win over the environment, and that over the file."""
+        """Order the sources: flags first, then the environment, then the file."""
         del dotenv_settings, file_secret_settings
         from_file = InitSettingsSource(settings_cls, init_kwargs=dict(cls.values))
         return init_settings, env_settings, from_file
@@ -69,5 +69,5 @@ class Config(BaseSettings):
 
 @functools.cache
 def own_hostname() -> str:
-    """Return this host's full name, for EHLO; where DNS is dead, asking takes long."""
+    """Return this host's full name, for EHLO; without working DNS this takes long."""
     return socket.getfqdn()

@@ -1,4 +1,4 @@
-"""What becomes of refusals for good."""
+"""When a recipient is refused permanently: the bounce, its evidence and its limits."""
 
 import ipaddress
 import re
@@ -18,132 +18,154 @@ from drainer.mail.mailbox import ascii_domain
 from drainer.policy.pacing.rate import parse_rate
 
 _DELIMITERS = re.compile(r"[!#$%&'*+/=?^_`{|}~-]*")
-"""What a local part may hold unquoted (RFC 5321 4.1.2), but letters and digits."""
+"""What an unquoted local part may contain besides letters and digits (RFC 5321)."""
 
 
 class BounceSection(Section):
-    """What becomes of refusals for good, and what proves a sender (docs/bounces.md)."""
+    """Bounces: when they are sent, how, and what proves a sender (docs/bounces.md)."""
 
     confirm_after: Duration | None = Field(
         None,
-        description="how long one rests before it is tried for confirmation; empty ="
-        " 1h, and 4h on the first day after an outage",
+        description="Confirmation delay: how long a permanently refused recipient waits"
+        " for its second attempt. Empty = 1h, and 4h on the first day after an outage.",
     )
     send: bool = Field(
         default=True,
-        description="tell proven senders; false: nobody is told, and what is final is"
-        " quarantined",
+        description="Send bounces to proven senders. false = never send one; drainer"
+        " puts the message into quarantine instead.",
     )
     via: str = Field(
         "localhost:25",
-        description="where reports go: HOST[:PORT] takes mail for everybody; mx = the"
-        " mail servers of the sender",
+        description="Where drainer sends bounces. HOST[:PORT] = a relay that accepts"
+        " mail for every domain; mx = the mail servers of the sender's domain.",
     )
     via_tls: Literal["off", "opportunistic", "required"] = Field(
         "opportunistic",
-        description="STARTTLS to it; `via_verify` or a username makes it required",
+        description="STARTTLS to the relay. `via_verify` or a username makes it"
+        " required.",
     )
     via_verify: bool = Field(
         default=False,
-        description="its certificate must be valid, by a subjectAltName; a username"
-        " makes it true",
+        description="Require a valid certificate that names the relay in a"
+        " subjectAltName. A username makes it true.",
     )
-    via_username: str = Field("", description="login for AUTH there")
+    via_username: str = Field("", description="User name for AUTH at the relay.")
     via_password_file: str = Field(
-        "", description="file whose first line is the password"
+        "", description="File whose first line is the password for the relay."
     )
     via_password: SecretStr = Field(
-        SecretStr(""), description="better: via_password_file, or the environment"
+        SecretStr(""),
+        description="Password for the relay. Better: via_password_file, or the"
+        " environment.",
     )
-    mx_port: int = Field(25, ge=1, le=65535, description="port of those mail servers")
+    mx_port: int = Field(
+        25, ge=1, le=65535, description="TCP port of the mail servers, if via = mx."
+    )
     mx_private: bool = Field(
         default=False,
-        description="mail servers of senders may have private and loopback addresses:"
-        " in a closed network",
+        description="Send to mail servers with private or loopback addresses, if via ="
+        " mx. Set it only in a closed network.",
     )
-    rate: str = Field("1/second", description="reports, as [throttle] rate")
+    rate: str = Field(
+        "1/second", description="Most bounces per time, written as [throttle] rate."
+    )
     settle: Duration = Field(
         timedelta(minutes=10),
-        description="how long a report waits for other recipients of its message",
+        description="How long a bounce waits for other refused recipients of the same"
+        " message.",
     )
     retry: Duration = Field(
         timedelta(minutes=1),
-        description="first delay of a report that was not taken, doubled up to 1h",
+        description="First delay after a bounce could not be sent. It doubles with each"
+        " attempt, up to 1h.",
     )
     timeout: Duration = Field(
         timedelta(minutes=5),
-        description="for one attempt to send a report, all servers together",
+        description="Time limit of one attempt to send a bounce, all servers together.",
     )
     sender_per_hour: int = Field(
-        3, ge=1, description="most reports to one mailbox in an hour"
+        3, ge=1, description="Most bounces to one mailbox in an hour."
     )
     sender_per_day: int = Field(
-        10, ge=1, description="most reports to one mailbox in a day"
+        10, ge=1, description="Most bounces to one mailbox in a day."
     )
     tag_delimiters: str = Field(
         "+",
-        description="characters that begin a tag, as recipient_delimiter of Postfix:"
-        " user+tag counts as user in these limits; empty = a tag makes another address",
+        description="Characters that separate a tag, as recipient_delimiter of Postfix:"
+        " these limits count user+tag as user. Empty = each tag is another mailbox.",
     )
     domain_per_hour: int = Field(
-        50, ge=1, description="most reports to a domain and all below it in an hour"
+        50,
+        ge=1,
+        description="Most bounces to one domain and its subdomains in an hour.",
     )
-    per_hour: int = Field(200, ge=1, description="most reports in an hour")
-    per_run: int = Field(1000, ge=1, description="most reports that one run decides on")
+    per_hour: int = Field(200, ge=1, description="Most bounces in an hour.")
+    per_run: int = Field(
+        1000, ge=1, description="Most bounces that one run decides to send."
+    )
     patience: Duration = Field(
         timedelta(hours=24),
-        description="how long DNS may be silent about a sender before it counts as not"
-        " proven",
+        description="How long drainer waits for DNS to answer about a sender. After"
+        " that the sender counts as not proven.",
     )
     dkim_key_file: str = Field(
-        "", description="key (PEM, or Ed25519 in base64) that signs reports"
+        "",
+        description="File with the private key (PEM, or Ed25519 in base64) that signs"
+        " bounces with DKIM. Empty = they are not signed.",
     )
-    dkim_selector: str = Field("", description="its selector, at our own host name")
+    dkim_selector: str = Field(
+        "", description="DKIM selector of that key, in the domain of our host name."
+    )
     authserv_ids: tuple[str, ...] = Field(
         (),
-        description="names in Authentication-Results that the backup writes itself,"
-        " above its Received, and removes from incoming mail; empty = none is believed",
+        description="Server names that the backup writes into Authentication-Results"
+        " above its Received, and removes from incoming mail. Empty = believe none.",
     )
     backup_hosts: tuple[str, ...] = Field(
         (),
-        description="other names of the backup: mail servers of these names are ours",
+        description="Other host names of the backup. drainer treats mail servers of"
+        " these names as ours.",
     )
     relay_domains: tuple[str, ...] = Field(
         (),
-        description="domains that the backup takes mail for, besides [primary] domains;"
-        " as senders they need a login or a signature",
+        description="Domains besides [primary] domains that the backup accepts mail"
+        " for. Their senders need a login or a signature to be proven.",
     )
     trusted_networks: tuple[str, ...] = Field(
-        (), description="networks whose clients are never forgers, like 192.0.2.0/24"
+        (),
+        description="Networks whose mail has a proven sender, such as 192.0.2.0/24.",
     )
     trusted_spf_domains: tuple[str, ...] = Field(
         (),
-        description="other organisations whose SPF records and hosts prove a sender"
-        " that names them: they let no customer send as another; empty = none",
+        description="Providers whose SPF records and hosts prove a sender. List only"
+        " those that let no customer send as another customer. Empty = none.",
     )
     dns_servers: tuple[str, ...] = Field(
-        (), description="addresses of DNS servers; empty = those of the system"
+        (),
+        description="Addresses of the DNS servers to ask. Empty = those of the system.",
     )
-    dns_port: int = Field(53, ge=1, le=65535, description="port of dns_servers")
+    dns_port: int = Field(
+        53, ge=1, le=65535, description="Port of the servers in dns_servers."
+    )
     dns_timeout: Duration = Field(
-        timedelta(seconds=5), description="for one question to DNS"
+        timedelta(seconds=5), description="Time limit of one DNS query."
     )
     dns_domain_budget: Duration = Field(
         timedelta(seconds=10),
-        description="for all questions to one domain in 15m; after that what needs its"
-        " answers is put off",
+        description="Time limit of all DNS queries for one domain in 15m. After that,"
+        " drainer postpones the messages that need the answers.",
     )
     dns_run_budget: Duration = Field(
         timedelta(minutes=1),
-        description="for messages whose DNS is slow, together, in one run; the rest is"
-        " put off",
+        description="Time limit of one run for messages whose DNS is slow, all"
+        " together. drainer postpones the rest.",
     )
 
     @model_validator(mode="after")
     def _signs(self) -> "BounceSection":
         parse_rate(self.rate)
         if bool(self.dkim_key_file) != bool(self.dkim_selector):
-            message = "dkim_key_file and dkim_selector belong together"
+            message = "set both dkim_key_file and dkim_selector, or neither"
             raise ValueError(message)
         return self
 
@@ -152,7 +174,7 @@ class BounceSection(Section):
         settle_tls(self, "bounce", "via_")
         if self.via == "mx" and self.via_verify:
             key = "via_username" if self.via_username else "via_verify"
-            message = f'{key} is for one server, and via = "mx" names none'
+            message = f'{key} needs one relay, but via = "mx" names none'
             raise ValueError(message)
         return self
 
@@ -175,12 +197,12 @@ class BounceSection(Section):
     @field_validator("trusted_spf_domains")
     @classmethod
     def _are_of_one_owner(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        # The list of public suffixes takes time to load, and few need it here.
+        # The list of public suffixes takes long to load, and few commands need it.
         from drainer.runtime.public_suffixes import is_public_suffix  # noqa: PLC0415
 
         for name in names:
             if is_public_suffix(ascii_domain(name.removeprefix("."))):
-                message = f"{name!r} belongs to no single organisation"
+                message = f"{name!r} is a public suffix, not one organisation's domain"
                 raise ValueError(message)
         return names
 
@@ -188,7 +210,7 @@ class BounceSection(Section):
     @classmethod
     def _are_delimiters(cls, characters: str) -> str:
         if not _DELIMITERS.fullmatch(characters):
-            message = f"{characters!r} are not delimiters; write one or some of +-=_#"
+            message = f"{characters!r} are not delimiters; write one or more of +-=_#"
             raise ValueError(message)
         return characters
 

@@ -9,7 +9,7 @@ from drainer.config.section import Section
 from drainer.policy.pacing.rate import parse_rate
 
 _NAME = re.compile(r"[a-z0-9._-]{1,253}(?::[0-9]{1,5})?")
-_BETTER = "better: {}_file, or the environment"
+_BETTER = "The secret itself. Better: {}_file, or the environment."
 MAX_PORT = 65535
 
 
@@ -18,30 +18,31 @@ class HookSection(Section):
 
     listen: str = Field(
         "",
-        description="ADDRESS:PORT, as 127.0.0.1:8025; `systemd` = the socket that it"
-        " hands over; empty = no server; beyond loopback it needs a token",
+        description="ADDRESS:PORT, such as 127.0.0.1:8025. `systemd` = the socket that"
+        " systemd passes; empty = no server. Other than loopback needs a token.",
     )
     names: tuple[str, ...] = Field(
-        (), description="host names under which a reverse proxy in front is reached"
+        (), description="Host names by which clients reach a reverse proxy in front."
     )
     token_file: str = Field(
-        "", description="file with the bearer token of hooks and metrics"
+        "", description="File with the bearer token for hooks and metrics."
     )
     token: SecretStr = Field(SecretStr(""), description=_BETTER.format("token"))
-    hmac_file: str = Field("", description="file with the key of signed hooks")
+    hmac_file: str = Field("", description="File with the key for signed hooks.")
     hmac: SecretStr = Field(SecretStr(""), description=_BETTER.format("hmac"))
     operator_token_file: str = Field(
         "",
-        description="file with the token of the status page, which may pause, resume"
-        " and throttle; without it nobody may, and only loopback may read",
+        description="File with the token for pause, resume and throttle on the status"
+        " page. Without it they are off, and only loopback may read the page.",
     )
     operator_token: SecretStr = Field(
         SecretStr(""), description=_BETTER.format("operator_token")
     )
-    tls_cert: str = Field("", description="PEM file of the certificate and its chain")
-    tls_key: str = Field("", description="PEM file of its key")
+    tls_cert: str = Field("", description="PEM file: certificate and its chain.")
+    tls_key: str = Field("", description="PEM file: private key of tls_cert.")
     rate: str = Field(
-        "120/minute", description="requests of one client, as [throttle] rate"
+        "120/minute",
+        description="Most requests of one client, written as [throttle] rate.",
     )
 
     @field_validator("listen")
@@ -50,7 +51,7 @@ class HookSection(Section):
         if value in ("", "systemd") or _is_place(value):
             return value
         message = (
-            "legal: systemd, or ADDRESS:PORT, as 127.0.0.1:8025, [::1]:8025,"
+            "legal: systemd, or ADDRESS:PORT, such as 127.0.0.1:8025, [::1]:8025,"
             " 0.0.0.0:8025"
         )
         raise ValueError(message)
@@ -61,7 +62,7 @@ class HookSection(Section):
         lowered = tuple(value.lower() for value in values)
         for value in lowered:
             if not _NAME.fullmatch(value):
-                message = f"{value!r} is no host name"
+                message = f"{value!r} is not a valid host name"
                 raise ValueError(message)
         return lowered
 
@@ -69,14 +70,14 @@ class HookSection(Section):
     @classmethod
     def _is_rate(cls, value: str) -> str:
         if parse_rate(value) is None:
-            message = "a rate is needed here, e.g. 120/minute"
+            message = "unlimited is not allowed here; write e.g. 120/minute"
             raise ValueError(message)
         return value
 
     @model_validator(mode="after")
     def _belong_together(self) -> "HookSection":
         if bool(self.tls_cert) != bool(self.tls_key):
-            message = "tls_cert and tls_key belong together"
+            message = "set both tls_cert and tls_key, or neither"
             raise ValueError(message)
         return self
 

@@ -1,4 +1,4 @@
-"""Find and load the configuration, with errors that point at the line."""
+"""Find and load the configuration; errors name the line."""
 
 import os
 import re
@@ -20,7 +20,7 @@ PLACES = (Path("drainer.toml"), Path("/etc/drainer/drainer.toml"))
 
 
 def find(explicit: Path | None) -> Path | None:
-    """Return the file to read: the one named, else the first that exists."""
+    """Return the file to read: the named one, else the first that exists."""
     if explicit is not None:
         if not explicit.is_file():
             message = f"there is no configuration file {explicit}"
@@ -49,7 +49,7 @@ def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
 
 
 def _check_environment() -> None:
-    """Refuse variables of a section that does not exist: a misspelt name."""
+    """Refuse variables of an unknown section, because the name is probably misspelt."""
     for name in os.environ:
         section, separator, _ = name.upper().removeprefix(_PREFIX).partition("__")
         ours = name.upper().startswith(_PREFIX) and separator
@@ -60,12 +60,12 @@ def _check_environment() -> None:
 
 
 def _unreadable(error: SettingsError) -> UsageError:
-    """Say which variables of the environment are meant: pydantic names a section."""
+    """Name the environment variables at fault: pydantic names only the section."""
     found = re.search(r'field "(\w+)"', str(error))
     start = f"{_PREFIX}{found[1] if found else ''}".upper()
     names = [name for name in os.environ if name.upper().startswith(start)]
-    message = f"environment {', '.join(names)}: a value cannot be read"
-    return UsageError(message, hint='lists are written as JSON: \'["1m", "2m"]\'')
+    message = f"environment {', '.join(names)}: cannot read a value"
+    return UsageError(message, hint='write lists as JSON: \'["1m", "2m"]\'')
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -79,7 +79,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 class _Origin(NamedTuple):
-    """Where values may have come from."""
+    """The places that values can come from."""
 
     path: Path | None
     text: str
@@ -119,7 +119,7 @@ def _known_keys(keys: Sequence[str]) -> list[str]:
 
 
 def _where(keys: Sequence[str], origin: _Origin) -> str:
-    """Say where a key was set: a flag, the environment, or file and line."""
+    """Return where a key was set: a flag, the environment, or file and line."""
     section, key = (keys[0], keys[1] if len(keys) > 1 else "") if keys else ("", "")
     path, text, flags = origin
     if key and key in flags.get(section, {}):
@@ -134,7 +134,7 @@ def _where(keys: Sequence[str], origin: _Origin) -> str:
 
 
 def _line(section: str, key: str, text: str) -> int:
-    """Return the number of the line that sets a key; 0 when none does."""
+    """Return the number of the line that sets a key; 0 = no line does."""
     current = ""
     header = 0
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""The primary, and how its health is asked for."""
+"""The primary, and how drainer checks its health."""
 
 import re
 from datetime import timedelta
@@ -11,62 +11,92 @@ from drainer.mail.envelope import AddressError, parse_mailbox
 
 
 class PrimarySection(Section):
-    """The server that is drained to."""
+    """The server that drainer delivers to."""
 
-    host: str = Field("", description="name or address; `--to` wins over it")
-    port: int = Field(25, ge=1, le=65535, description="TCP port")
+    host: str = Field("", description="Host name or address. `--to` overrides it.")
+    port: int = Field(25, ge=1, le=65535, description="TCP port.")
     domains: tuple[str, ...] = Field(
         (),
-        description="recipient domains to send (`.example.org`: those below it); others"
-        " are held; empty = all",
+        description="Recipient domains to deliver (`.example.org` = its subdomains)."
+        " drainer holds recipients of other domains. Empty = deliver all domains.",
     )
     tls: Literal["off", "opportunistic", "required"] = Field(
         "opportunistic",
-        description="STARTTLS; `verify` or a username makes it required. Opportunistic"
-        " sends in the clear where TLS fails",
+        description="STARTTLS. `opportunistic` sends unencrypted where TLS fails."
+        " `verify` or a username makes it required.",
     )
     verify: bool = Field(
         default=False,
-        description="the certificate must be valid for `host`, by a subjectAltName; a"
-        " username makes it true",
+        description="Require a valid certificate that names `host` in a"
+        " subjectAltName. A username makes it true.",
     )
-    username: str = Field("", description="login for AUTH")
-    password_file: str = Field("", description="file whose first line is the password")
+    username: str = Field("", description="User name for AUTH. Empty = no login.")
+    password_file: str = Field("", description="File whose first line is the password.")
     password: SecretStr = Field(
-        SecretStr(""), description="better: password_file, or the environment"
+        SecretStr(""),
+        description="Password for AUTH. Better: password_file, or the environment.",
     )
     helo: str = Field(
-        "", description="our name for EHLO; empty = this host's full name"
+        "", description="Our name in EHLO. Empty = the full name of this host."
     )
     forward_client: Literal["off", "xforward", "xclient", "auto"] = Field(
         "off",
-        description="name the original client, where the primary offers it: for its"
-        " log (XFORWARD), or for all of its checks (XCLIENT); auto = XCLIENT before"
-        " XFORWARD",
+        description="Pass on the original client where the primary offers it: in its"
+        " log (XFORWARD), or for all its checks (XCLIENT). auto = XCLIENT, else"
+        " XFORWARD.",
     )
-    connections: int = Field(5, ge=1, le=500, description="concurrent sessions")
-    max_messages: int = Field(1000, ge=1, description="messages in one session")
-    max_age: Duration = Field(timedelta(minutes=10), description="age of one session")
-    max_recipients: int = Field(100, ge=1, description="recipients per transaction")
+    connections: int = Field(
+        5, ge=1, le=500, description="Most connections at the same time."
+    )
+    max_messages: int = Field(
+        1000, ge=1, description="Most messages in one connection."
+    )
+    max_age: Duration = Field(
+        timedelta(minutes=10), description="drainer closes a connection of this age."
+    )
+    max_recipients: int = Field(
+        100, ge=1, description="Most recipients in one transaction."
+    )
     max_hops: int = Field(
-        48, ge=1, description="more Received fields are a loop; two under the primary's"
+        48,
+        ge=1,
+        description="drainer holds a message with more Received fields as a mail loop."
+        " Set it two below the limit of the primary.",
     )
     bare_newlines: Literal["hold", "space"] = Field(
-        "hold", description="bare CR or LF: set aside, or replace by a blank"
+        "hold",
+        description="A bare CR or LF in a message: hold the message, or send a space"
+        " instead.",
     )
     rules: str = Field(
-        "", description="file of rules about this server's replies (`classify --check`)"
+        "",
+        description="File with your own rules about this server's replies (test it with"
+        " `drainer classify --check`). Empty = none.",
     )
-    connect_timeout: Duration = Field(timedelta(seconds=30), description="to connect")
-    banner_timeout: Duration = Field(timedelta(minutes=5), description="banner, EHLO")
-    command_timeout: Duration = Field(timedelta(minutes=5), description="MAIL, RCPT")
-    data_timeout: Duration = Field(timedelta(minutes=2), description="DATA")
-    body_timeout: Duration = Field(timedelta(minutes=3), description="a body block")
+    connect_timeout: Duration = Field(
+        timedelta(seconds=30), description="Time limit to connect."
+    )
+    banner_timeout: Duration = Field(
+        timedelta(minutes=5), description="Time limit for the banner and for EHLO."
+    )
+    command_timeout: Duration = Field(
+        timedelta(minutes=5), description="Time limit for MAIL and for RCPT."
+    )
+    data_timeout: Duration = Field(
+        timedelta(minutes=2), description="Time limit for DATA."
+    )
+    body_timeout: Duration = Field(
+        timedelta(minutes=3), description="Time limit to send one block of content."
+    )
     dot_timeout: Duration = Field(
-        timedelta(minutes=10), description="the final dot; less makes duplicates"
+        timedelta(minutes=10),
+        description="Time limit for the reply to the final dot. A shorter one causes"
+        " duplicates.",
     )
     idle_timeout: Duration = Field(
-        timedelta(seconds=10), description="a session without work is closed after it"
+        timedelta(seconds=10),
+        description="drainer closes a connection that has had nothing to send for this"
+        " long.",
     )
 
     @field_validator("domains")
@@ -89,46 +119,54 @@ class PrimarySection(Section):
         settle_tls(self, "primary")
         if self.username and self.forward_client == "xclient":
             message = (
-                'forward_client = "xclient" ends the login that a username asks for;'
-                ' use "xforward", or no username'
+                'forward_client = "xclient" resets the login that username needs;'
+                ' use "xforward", or remove username'
             )
             raise ValueError(message)
         return self
 
 
 class HealthSection(Section):
-    """What `drainer check` asks the primary."""
+    """How `drainer check` and `drainer watch` check the primary."""
 
     accept: tuple[str, ...] = Field(
-        (), description="addresses that the primary must accept (known-good)"
+        (), description="Known-good recipients: the primary must accept them."
     )
     reject: Literal["random", ""] = Field(
-        "random", description='"random": a random address must be refused; "" = skip'
+        "random",
+        description='"random" = the primary must refuse a random address; "" = skip'
+        " this test.",
     )
-    sender: str = Field("", description="reverse-path of the check; empty = <>")
+    sender: str = Field(
+        "", description="Reverse-path of the check. Empty = the null sender <>."
+    )
     successes: int = Field(
-        3, ge=1, le=100, description="good checks in a row before `watch` drains"
+        3,
+        ge=1,
+        le=100,
+        description="Successful checks in a row before `watch` starts a drain.",
     )
     over: Duration = Field(
-        timedelta(minutes=1), description="and they span at least so long"
+        timedelta(minutes=1),
+        description="Least time between the first and the last of these checks.",
     )
     interval: Duration = Field(
         timedelta(seconds=30),
-        description="between two checks of `watch`; doubled while they fail",
+        description="Time between two checks of `watch`. It doubles while they fail.",
     )
     longest: Duration = Field(
-        timedelta(minutes=10), description="the longest of these pauses"
+        timedelta(minutes=10), description="Longest time between two checks."
     )
     forget: Duration = Field(
         timedelta(hours=1),
-        description="each failure after a good time doubles `successes` and `over`, up"
-        " to 16 times; well for so long, that is forgotten",
+        description="Each failure of a healthy primary doubles `successes` and `over`,"
+        " up to 16-fold. After it was healthy for this long, drainer forgets them.",
     )
 
     @model_validator(mode="after")
     def _pauses(self) -> "HealthSection":
         if not timedelta(0) < self.interval <= self.longest:
-            message = "interval is longer than longest, or no time at all"
+            message = "interval must be more than 0s and at most longest"
             raise ValueError(message)
         return self
 

@@ -11,8 +11,8 @@ from drainer.config import Config
 
 _HEAD = """\
 # drainer.toml - every key with its default. Uncomment what you change.
-# Each key may also be given in the environment, as DRAINER_SECTION__KEY.
-# `drainer config` prints what is in force.
+# You can also set each key in the environment, as DRAINER_SECTION__KEY.
+# `drainer config` prints the configuration in force.
 """
 _SOURCES = """
 # [sources.backup]
@@ -29,12 +29,12 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def default_of(model: type[BaseModel], key: str) -> Any:  # noqa: ANN401
-    """Return a key's default as JSON (and so TOML) writes it; None for none."""
+    """Return a key's default as JSON (and so TOML) writes it; None = no default."""
     return model().model_dump(mode="json")[key]
 
 
 def type_of(field: FieldInfo, default: Any) -> str:  # noqa: ANN401
-    """Return the type of a key in the operator's words."""
+    """Return the type of a key in words for operators."""
     text = str(field.annotation)
     if "timedelta" in text:
         return "list of durations" if "tuple" in text else "duration"

@@ -1,4 +1,4 @@
-"""What every section has in common."""
+"""What all sections have in common."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -13,28 +13,28 @@ Duration = Annotated[
 
 
 class Section(BaseModel):
-    """A table of the file: closed, so that a misspelt key is noticed."""
+    """A table of the file; an unknown key is an error, because it may be misspelt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def settle_tls(section: Section, name: str, prefix: str = "") -> None:
-    """Put into a section what its keys about TLS and a login mean together.
+    """Set the TLS keys of a section to what its login and ``verify`` require.
 
-    A login makes a valid certificate necessary, and that makes TLS required: otherwise
-    mail or a password goes in the clear where an attacker breaks the handshake. Raises
-    ValueError for a key that says otherwise. ``prefix`` is what the keys start with.
+    A login needs a valid certificate, and that needs TLS. Otherwise an attacker who
+    breaks the handshake could read mail or a password. Raises ValueError for a key that
+    contradicts this. The names of the keys start with ``prefix``.
     """
     tls, verify, username = (f"{prefix}{key}" for key in ("tls", "verify", "username"))
     login, given = bool(getattr(section, username)), section.model_fields_set
     if login and verify in given and not getattr(section, verify):
-        words = "the password could go to any server"
+        words = "drainer could send the password to any server"
         raise _contradiction(username, f"{verify} = false", words, f"{verify} = true")
     if login or getattr(section, verify):
         chosen = getattr(section, tls)
         if tls in given and chosen != "required":
             first = username if login else f"{verify} = true"
-            words = "mail or a password could go in the clear"
+            words = "mail or a password could go unencrypted"
             raise _contradiction(
                 first, f'{tls} = "{chosen}"', words, f'{tls} = "required"'
             )

@@ -8,20 +8,24 @@ from drainer.config.section import Section
 
 
 class LedgerSection(Section):
-    """Where drainer remembers."""
+    """Where drainer keeps its ledger."""
 
-    url: str = Field("", description="a path or database URL; empty = the default")
+    url: str = Field("", description="Path or database URL. Empty = the default place.")
 
 
 class TelemetrySection(Section):
-    """Traces."""
+    """Traces: what drainer exports to OpenTelemetry."""
 
-    traces: str = Field("off", description="off, console, otlp, or file:PATH")
+    traces: str = Field(
+        "off", description="Where traces go: off, console, otlp, or file:PATH."
+    )
     endpoint: str = Field(
-        "http://127.0.0.1:4318/v1/traces", description="OTLP/HTTP endpoint"
+        "http://127.0.0.1:4318/v1/traces",
+        description="OTLP/HTTP endpoint, if traces = otlp.",
     )
     addresses: Literal["plain", "hashed"] = Field(
-        "hashed", description="mailboxes in traces"
+        "hashed",
+        description="Mail addresses in traces: hashed with a local key, or plain.",
     )
 
     @field_validator("traces")
@@ -38,4 +42,4 @@ class SourceSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    url: str = Field(description="as on the command line")
+    url: str = Field(description="Source URL, as on the command line.")

@@ -1,4 +1,4 @@
-"""How fast mail goes, when it is tried again, and when it stops."""
+"""How fast drainer sends, when it tries again, and when it stops."""
 
 import shlex
 from datetime import timedelta
@@ -10,39 +10,49 @@ from drainer.policy.pacing.rate import message_rate, parse_rate
 
 
 class ThrottleSection(Section):
-    """How fast mail may go to the primary."""
+    """How fast drainer sends mail to the primary."""
 
     rate: str = Field(
-        "10/second", description="messages: /second, /minute, /hour, or unlimited"
+        "10/second",
+        description="Most messages per time: N/second, N/minute, N/hour, or unlimited.",
     )
     burst: int | None = Field(
-        None, description="messages at once; at most one second's worth"
+        None,
+        description="Most messages at once, at most one second's worth. Empty = a tenth"
+        " of a second's worth, or 4 if that is more.",
     )
-    bytes: str = Field("unlimited", description="content octets, e.g. 5MB/second")
-    recipients: str = Field("unlimited", description="recipients, e.g. 100/second")
+    bytes: str = Field(
+        "unlimited",
+        description="Most bytes of content per time, e.g. 5MB/second, or unlimited.",
+    )
+    recipients: str = Field(
+        "unlimited",
+        description="Most recipients per time, e.g. 100/second, or unlimited.",
+    )
     new_connections: str = Field(
         "10/second",
-        description="connections that are opened anew; as many as `[primary]"
-        " connections` may be opened at once",
+        description="Most new connections per time. At the start, drainer may open as"
+        " many as `[primary] connections` at once.",
     )
     adaptive: bool = Field(
         True,  # noqa: FBT003 - a default
-        description="begin slowly, and go slower while the primary suffers",
+        description="Start slowly, and slow down while the primary is overloaded.",
     )
     ramp: Duration = Field(
         timedelta(minutes=2),
-        description="from one connection to everything, if the primary is well; 0s,"
-        " `--rate` and `--connections` begin with everything",
+        description="Time to grow from one connection to the full rate, if the primary"
+        " is healthy. 0s, `--rate` or `--connections` = full rate from the start.",
     )
     load_command: str = Field(
         "",
-        description="prints the primary's own load, a number; run without a shell every"
-        " 5 seconds",
+        description="Command that prints the primary's load as a number. drainer runs"
+        " it without a shell every 5 seconds. Empty = none.",
     )
     load_high: float = Field(
         0.8,
         gt=0,
-        description="from this load on less is sent, to leave room for others",
+        description="Load from which drainer sends less. The number is in the unit of"
+        " the load.",
     )
 
     @field_validator("load_command")
@@ -66,26 +76,39 @@ class ThrottleSection(Section):
 
 
 class RetrySection(Section):
-    """When a temporary failure is tried again."""
+    """When drainer tries a temporary failure again."""
 
-    first: Duration = Field(timedelta(minutes=1), description="first delay")
-    factor: float = Field(2.0, ge=1, le=10, description="growth of the delay")
-    max: Duration = Field(timedelta(minutes=30), description="longest delay")
-    jitter: float = Field(0.2, ge=0, le=0.9, description="share by which it is spread")
-    long_first: Duration = Field(
-        timedelta(hours=1), description="first delay for a full mailbox and the like"
+    first: Duration = Field(
+        timedelta(minutes=1), description="Delay before the second attempt."
     )
-    long_max: Duration = Field(timedelta(hours=6), description="longest of those")
+    factor: float = Field(
+        2.0, ge=1, le=10, description="The delay grows by this factor each time."
+    )
+    max: Duration = Field(timedelta(minutes=30), description="Longest delay.")
+    jitter: float = Field(
+        0.2,
+        ge=0,
+        le=0.9,
+        description="Random change of each delay: 0.2 = 20 % up or down.",
+    )
+    long_first: Duration = Field(
+        timedelta(hours=1),
+        description="First delay for slow problems, such as a full mailbox.",
+    )
+    long_max: Duration = Field(
+        timedelta(hours=6), description="Longest delay for these slow problems."
+    )
     unknown: Duration = Field(
-        timedelta(minutes=5), description="rest after a lost reply to the final dot"
+        timedelta(minutes=5),
+        description="Delay after the reply to the final dot was lost.",
     )
     lifetime: Duration = Field(
         timedelta(days=5),
-        description="sum of the delays after which it is refused for good; they run"
-        " only while the primary answers",
+        description="Sum of delays after which drainer treats the failure as permanent."
+        " The time counts only while the primary answers.",
     )
     quota: Duration = Field(
-        timedelta(days=3), description="the same for a full mailbox"
+        timedelta(days=3), description="The same as lifetime, for a full mailbox."
     )
 
     @model_validator(mode="after")
@@ -98,38 +121,52 @@ class RetrySection(Section):
 
 
 class BreakerSection(Section):
-    """What happens when the primary refuses us."""
+    """The circuit breaker: it stops delivery when the primary seems to refuse us."""
 
     pauses: tuple[Duration, ...] = Field(
         tuple(timedelta(minutes=m) for m in (1, 2, 5, 10, 15)),
         min_length=1,
-        description="pauses after a temporary refusal before MAIL, one after another",
+        description="Pauses after a temporary refusal before MAIL, one after another;"
+        " the last one repeats.",
     )
     give_up_after: Duration = Field(
         timedelta(minutes=15),
-        description="how long `drain` waits without a success (--give-up-after)",
+        description="`drain` stops after this long without a success"
+        " (--give-up-after).",
     )
 
     run: int = Field(
         3,
         ge=2,
-        description="refusals of the same kind in a row, of different senders and"
-        " recipients, that are suspicious; one less where the reply says little",
+        description="Suspect that the primary refuses us after N refusals of the same"
+        " kind in a row, for different senders and recipients. After N-1 if the reply"
+        " says little.",
     )
-    contents: int = Field(10, ge=2, description="the same when contents are refused")
+    contents: int = Field(
+        10, ge=2, description="The same N for refusals of the content."
+    )
     votes: int = Field(
-        20, ge=2, description="of so many recipients, more than half refused are"
+        20,
+        ge=2,
+        description="Look at the last N recipients. If more than half were refused,"
+        " suspect that the primary refuses us.",
     )
     first_votes: int = Field(
-        5, ge=2, description="and so are the first ones, all refused"
+        5,
+        ge=2,
+        description="Early in a run: suspect it also if the first N recipients were all"
+        " refused.",
     )
     brake_least: int = Field(
-        10, ge=0, description="so many pending refusals never put the brake on"
+        10,
+        ge=0,
+        description="The brake stays off while at most N refusals wait for"
+        " confirmation.",
     )
     brake_share: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="of all recipients handled: more pending refusals put it on, and"
-        " none becomes final",
+        description="Brake: a fraction of all recipients handled. While more refusals"
+        " than this wait for confirmation, none becomes final.",
     )

@@ -1,8 +1,8 @@
-"""Reads files that decide what drainer does, unless others could have changed them.
+"""Reads files that control what drainer does, unless others could have changed them.
 
-A configuration names commands that drainer runs and hosts that it sends mail to. As
-ssh and sudo do, drainer refuses a file that belongs to another user than the caller or
-root, that others can write, or whose folder lets them exchange it.
+A configuration names commands that drainer runs and hosts that it sends mail to. Like
+ssh and sudo, drainer refuses a file that belongs to another user than the caller or
+root, that others can write, or that others can replace in its folder.
 """
 
 import os
@@ -18,9 +18,9 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXE
 
 
 def read_trusted(path: Path) -> bytes:
-    """Return what a file has.
+    """Return the content of a file.
 
-    Raises UsageError when another user could have changed it, and OSError.
+    Raises UsageError when another user could have changed it; OSError.
     """
     real, is_shared = _resolved(path)
     with os.fdopen(os.open(real, _FLAGS), "rb") as file:
@@ -30,21 +30,25 @@ def read_trusted(path: Path) -> bytes:
             message = f"{path} is not a regular file"
             raise UsageError(message)
         if status.st_mode & _OTHERS_MAY_WRITE:
-            raise _refusal(path, "others can write it", f"chmod go-w {_quoted(path)}")
+            raise _refusal(
+                path, "others can write to it", f"chmod go-w {_quoted(path)}"
+            )
         if is_shared and status.st_nlink > 1:
-            message = f"{path} is not used: it is a hard link, in a folder for all"
-            raise UsageError(message, hint="move it into a folder of your own")
+            message = f"{path} is not used: it is a hard link in a shared folder"
+            raise UsageError(
+                message, hint="move it to a folder that only you can write"
+            )
         return file.read()
 
 
 def _resolved(path: Path) -> tuple[Path, bool]:
-    """Follow the links to a file; only root or the caller could have made them.
+    """Follow the links to a file; only root or the caller may have made them.
 
-    Says as well whether others can put files into its folder.
+    Also returns whether others can put files into its folder.
     """
     for _ in range(_MAX_LINKS):
         folder = Path(os.path.realpath(path.parent))
-        # Not the root directory: it may have any owner in a container.
+        # Ignore the root directory: in a container, anyone may own it.
         shared = [_is_shared(path, each) for each in (folder, *folder.parents)[:-1]]
         path = folder / path.name
         if not path.is_symlink():
@@ -56,21 +60,21 @@ def _resolved(path: Path) -> tuple[Path, bool]:
 
 
 def _is_shared(path: Path, folder: Path) -> bool:
-    """Whether others can add to a folder; refuse one where they can exchange files."""
+    """Whether others can add files to a folder; refuse it if they can replace files."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
     finally:
         os.close(descriptor)
-    if read_only:  # a volume of Kubernetes, whose mode says that all may write
+    if read_only:  # a volume of Kubernetes: its mode allows writing, the mount does not
         return False
     if _is_foreign(status):
         reason = f"the folder {folder} belongs to user {status.st_uid}"
         raise _refusal(path, reason, f"chown {os.geteuid()} {_quoted(folder)}")
     is_open = bool(status.st_mode & _OTHERS_MAY_WRITE)
     if is_open and not status.st_mode & stat.S_ISVTX:
-        reason = f"others can write in the folder {folder}"
+        reason = f"others can write to the folder {folder}"
         raise _refusal(path, reason, f"chmod go-w {_quoted(folder)}")
     return is_open
 
@@ -92,5 +96,5 @@ def _quoted(path: Path) -> str:
 
 
 def _refusal(path: Path, reason: str, remedy: str) -> UsageError:
-    hint = f"read what it says, then run: {remedy}"
+    hint = f"read its content, then run: {remedy}"
     return UsageError(f"{path} is not used: {reason}", hint=hint)

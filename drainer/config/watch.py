@@ -1,4 +1,4 @@
-"""What `drainer watch` does by itself, and when."""
+"""What `drainer watch` does on its own, and when."""
 
 from datetime import timedelta
 
@@ -10,34 +10,36 @@ from drainer.policy.watch.windows import parse_hours, parse_time
 
 
 class WatchSection(Section):
-    """What `drainer watch` does by itself, and when."""
+    """What `drainer watch` does on its own, and when."""
 
     windows: tuple[str, ...] = Field(
         (),
-        description="hours of local time in which it may drain: `22:00-06:00`,"
-        " `sat,sun 00:00-24:00`; empty = always",
+        description="Local hours in which it may drain, such as `22:00-06:00` or"
+        " `sat,sun 00:00-24:00`. Empty = always.",
     )
     rescan: Duration = Field(
-        timedelta(seconds=30), description="how often it looks for new mail"
+        timedelta(seconds=30), description="Time between two scans for new mail."
     )
     remember: Duration = Field(
         timedelta(hours=1),
-        description="age up to which `drainer hook` counts that came while none ran",
+        description="A watch that starts still obeys a `drainer hook` that was sent"
+        " within this time.",
     )
     grace: Duration = Field(
         timedelta(seconds=30),
-        description="after SIGTERM: for sessions to finish their message",
+        description="After SIGTERM: how long sessions may take to finish their"
+        " message.",
     )
     ledger_patience: Duration = Field(
         timedelta(minutes=10),
-        description="how long the ledger may be away before the watch ends with exit"
-        " status 1",
+        description="How long the ledger may be unavailable before the watch ends with"
+        " exit status 1.",
     )
     digest: str = Field(
-        "", description="local time of the daily digest, e.g. 07:00; empty = none"
+        "", description="Local time of the daily digest, e.g. 07:00. Empty = none."
     )
     postmaster: str = Field(
-        "", description="who gets the digest, by [bounce] via; needed for it"
+        "", description="Address that gets the digest, through [bounce] via."
     )
 
     @field_validator("windows")
@@ -50,7 +52,7 @@ class WatchSection(Section):
     @classmethod
     def _takes_time(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):
-            message = "it would look for new mail all the time"
+            message = "rescan must be more than 0s"
             raise ValueError(message)
         return value
 
@@ -59,7 +61,7 @@ class WatchSection(Section):
         if self.digest:
             parse_time(self.digest)
         if bool(self.digest) != bool(self.postmaster):
-            message = "digest and postmaster belong together"
+            message = "set both digest and postmaster, or neither"
             raise ValueError(message)
         if self.postmaster:
             try:

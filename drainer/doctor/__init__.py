@@ -1,1 +1,1 @@
-"""The checks of `drainer doctor`: probes gather facts, ``checks`` judges them."""
+"""The checks of `drainer doctor`: probes collect facts, ``checks`` judges them."""

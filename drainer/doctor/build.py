@@ -1,4 +1,4 @@
-"""From a Config and what is asked for to what the doctor looks at."""
+"""Build the doctor's settings from a Config and the operator's request."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,35 +24,35 @@ from drainer.runtime.values import dataclass
 from drainer.sources.protocol import Source
 
 STRICT_SENDER = "drainer-doctor@example.com"
-"""Its domain publishes ``v=spf1 -all``, and belongs to nobody (RFC 2606 3)."""
+"""Its domain publishes ``v=spf1 -all`` and is reserved (RFC 2606 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorRequest:
-    """What an operator asks the doctor."""
+    """What the operator asks the doctor to check."""
 
     domain: str
-    #: HOST[:PORT] each.
+    #: Each is HOST[:PORT].
     backups: Sequence[str] = ()
-    #: An address of the domain that exists; '' = one of ``[health] accept``.
+    #: An existing address of the domain; '' = one of ``[health] accept``.
     recipient: str = ""
     strict_sender: str = STRICT_SENDER
-    #: The backups that are named get the test messages.
+    #: The named backups get the test messages.
     send_tests: bool = False
 
 
 def make_examination(config: Config, asked: DoctorRequest) -> DoctorSettings:
-    """Return what is looked at; UsageError for what cannot be."""
+    """Return what the doctor will check; UsageError for an invalid request."""
     domain = _domain(asked.domain)
     primary_host = _normal(config.primary.host)
     config = _with_own_name(config, domain)
     named = dict(map(_host_port, asked.backups))
     recipient = _recipient(config, asked, domain)
     if asked.send_tests and not named:
-        message = "--send-tests sends nothing to hosts that are merely found in DNS"
+        message = "--send-tests sends nothing to hosts that only DNS names"
         raise UsageError(message, hint="name them with --backup HOST")
     if asked.send_tests and not recipient:
-        message = "--send-tests needs somebody to whom the test messages are addressed"
+        message = "--send-tests needs a recipient for the test messages"
         raise UsageError(message, hint="give --recipient ADDRESS, e.g. your own")
     servers = make_evidence(config).servers
     probe = make_probe(config)
@@ -82,15 +82,15 @@ def make_examination(config: Config, asked: DoctorRequest) -> DoctorSettings:
 def _domain(text: str) -> str:
     domain = ascii_domain(text)
     if "." not in domain or parse_address(domain) is not None:
-        message = f"{text[:60]!r} is no domain"
+        message = f"{text[:60]!r} is not a valid domain"
         raise UsageError(message, hint="e.g. drainer doctor example.org")
     return domain
 
 
 def _with_own_name(config: Config, domain: str) -> Config:
-    """Look our name up once: it may take long where DNS is broken.
+    """Look our name up only once: without working DNS it takes long.
 
-    Without a primary the route is to the domain, until DNS names a host.
+    Without a primary, the route goes to the domain until DNS names a host.
     """
     known = {
         "helo": config.primary.helo or own_hostname(),
@@ -110,7 +110,7 @@ def _normal(host: str) -> str:
 
 
 def _recipient(config: Config, asked: DoctorRequest, domain: str) -> str:
-    """Return an address of the domain, which it may bear in its other spelling."""
+    """Return an address of the domain, also when it has the domain's other spelling."""
     known = (asked.recipient,) if asked.recipient else config.health.accept
     for address in known:
         local, _, host = address.rpartition("@")
@@ -118,7 +118,9 @@ def _recipient(config: Config, asked: DoctorRequest, domain: str) -> str:
             return f"{local}@{domain}"
     if not asked.recipient:
         return ""
-    message = f"--recipient {asked.recipient[:60]!r} is no ASCII address of {domain}"
+    message = (
+        f"--recipient {asked.recipient[:60]!r} is not an ASCII address of {domain}"
+    )
     raise UsageError(message, hint=f"give an address of {domain} that exists")
 
 

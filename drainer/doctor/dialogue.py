@@ -1,4 +1,4 @@
-"""A few questions on one session with a mail server, each answered as `Said`."""
+"""A few questions in one session with a mail server, each with its answer."""
 
 import re
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ from drainer.smtp.route import Route, Timeouts
 LIMITS = Timeouts(
     connect=5.0, banner=10.0, ehlo=8.0, mail=8.0, rcpt=8.0, data=8.0, quit=2.0
 )
-"""Long enough for a greeting that is held back, short enough for a dead host."""
+"""Long enough for a delayed banner, short enough for a dead host."""
 LOOK_SECONDS = 16.0
-"""For all questions to one host."""
+"""Time limit for all questions to one host."""
 
 _DATE = re.compile(
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), {1,2}\d{1,2} [A-Z][a-z]{2} \d{4}"
@@ -25,19 +25,19 @@ _DATE = re.compile(
 
 @dataclass(slots=True)
 class Dialogue:
-    """One session; whatever the peer does becomes an answer."""
+    """One session; every behaviour of the peer becomes an answer."""
 
     connection: Connection
     limits: Timeouts
 
     async def say(self, stage: Stage, command: str) -> DialogueAnswer:
-        """Send a command and return what comes back."""
+        """Send a command and return the reply."""
         wire = self.connection.wire
         wire.write(command.encode() + b"\r\n")
         return DialogueAnswer(stage=stage, answer=await wire.reply(self.limits.rcpt))
 
     async def ask(self, sender: str, recipient: str) -> DialogueAnswer:
-        """Return what MAIL, or else RCPT, is answered, in a transaction of its own."""
+        """Return the reply to MAIL, or else RCPT, in a separate transaction."""
         said = await self.say(Stage.MAIL, f"MAIL FROM:<{sender}>")
         if said.is_accepted:
             said = await self.say(Stage.RCPT, f"RCPT TO:<{recipient}>")
@@ -45,7 +45,7 @@ class Dialogue:
         return said
 
     async def leave(self) -> None:
-        """Say goodbye and close."""
+        """Send QUIT and close."""
         self.connection.wire.write(b"QUIT\r\n")
         await self.connection.wire.reply(self.limits.quit)
         self.connection.wire.close()
@@ -54,7 +54,7 @@ class Dialogue:
 async def open_talk(
     route: Route, *, tls: str, verify: bool = False
 ) -> tuple[Dialogue | None, DialogueAnswer]:
-    """Open a session; return it, or None, and how opening ended."""
+    """Open a session; return it, or None, and the result of opening."""
     answer = await connect(replace(route, tls=tls, verify=verify))
     steps = [
         DialogueAnswer(stage=step.stage, answer=step.answer) for step in answer.steps
@@ -66,7 +66,7 @@ async def open_talk(
 
 
 def seconds_ahead(banner: str, now: datetime) -> float | None:
-    """Return how far a clock is ahead of the date in a banner; None without one."""
+    """Return how far a clock is ahead of the date in a banner; None without a date."""
     match = _DATE.search(banner[:500])
     try:
         return (

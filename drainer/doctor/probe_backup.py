@@ -1,4 +1,4 @@
-"""What a backup says: on each address, about TLS, recipients, relaying, tests."""
+"""Ask a backup: each address, TLS, recipients, relaying, test messages."""
 
 import asyncio
 import secrets
@@ -27,19 +27,19 @@ from drainer.smtp.route import Route, Timeouts
 
 MAX_ADDRESSES = 4
 TEST_SECONDS = 60.0
-"""For the reply to a test message, which a filter may look at for long."""
+"""Time limit for the reply to a test message: a filter may take long."""
 ELSEWHERE = "drainer-doctor@example.com"
-"""Of a domain that takes no mail and belongs to nobody (RFC 2606 3)."""
+"""Of a domain that accepts no mail and is reserved (RFC 2606 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupProbe:
-    """What every backup is asked."""
+    """The questions for every backup."""
 
     domain: str
     helo: str
     sender: str = ""
-    #: '' = none is known that exists.
+    #: '' = no existing recipient is known.
     recipient: str = ""
     #: Hosts that get the test messages.
     tested: frozenset[str] = frozenset()
@@ -50,7 +50,7 @@ class BackupProbe:
 async def look_at(
     host: str, port: int, addresses: Sequence[str], visit: BackupProbe
 ) -> BackupFacts:
-    """Return what a backup says; what was not asked in time is left open."""
+    """Return what a backup answers; questions without time stay unanswered."""
     look = _Look(host, port, addresses[:MAX_ADDRESSES], visit)
     try:
         async with asyncio.timeout(visit.seconds):
@@ -66,14 +66,14 @@ async def look_at(
 
 
 class _Look:
-    """One backup; ``facts`` are known so far."""
+    """The examination of one backup; ``facts`` are those known so far."""
 
     def __init__(
         self, host: str, port: int, addresses: Sequence[str], visit: BackupProbe
     ) -> None:
         self.facts: dict[str, Any] = {}
         if host not in visit.tested:
-            self.facts["untested"] = "no test message was asked for"
+            self.facts["untested"] = "no test message was requested"
         self._visit = visit
         self._routes = [
             Route(
@@ -106,7 +106,7 @@ class _Look:
         return talk, said
 
     async def _reach(self) -> Dialogue | None:
-        """Open a session on every address, under TLS if it can be had; keep one."""
+        """Open a session on every address, with TLS if possible; keep one."""
         opening = (self._open(route, tls="opportunistic") for route in self._routes)
         found = list(zip(self._routes, await asyncio.gather(*opening), strict=True))
         self.facts["reached"] = tuple((r.address, said) for r, (_, said) in found)
@@ -128,7 +128,7 @@ class _Look:
         }
 
     async def _verify(self, connection: Connection) -> None:
-        """Open another session that insists on a valid certificate."""
+        """Open another session that requires a valid certificate."""
         if self._route is None or not self.facts["offers_tls"]:
             return
         talk, said = await self._open(self._route, tls="required", verify=True)
@@ -178,7 +178,7 @@ async def _send(route: Route, recipient: str, content: bytes) -> DialogueAnswer:
 
 
 def _starttls(connection: Connection) -> DialogueAnswer | None:
-    """Return how STARTTLS ended; None when another connection stands instead."""
+    """Return how STARTTLS ended; None when another connection is in use."""
     for step in connection.steps:
         if step.stage is Stage.STARTTLS:
             return DialogueAnswer(stage=step.stage, answer=step.answer)
@@ -200,7 +200,7 @@ def _certificate(connection: Connection) -> Certificate | None:
 
 
 def _is_here(route: Route) -> bool:
-    """Whether our own address towards a host is that host's: no packet is sent."""
+    """Return whether our own address towards a host is its address; sends no packet."""
     family = socket.AF_INET6 if ":" in route.address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,4 +1,4 @@
-"""What DNS says of the domain, its MX hosts, and the hosts that were named."""
+"""Ask DNS about the domain, its MX hosts, and the hosts that the operator named."""
 
 import asyncio
 import socket
@@ -15,14 +15,14 @@ from drainer.runtime.public_suffixes import organisation_of
 from drainer.runtime.values import dataclass
 
 MAX_HOSTS = 10
-"""MX records that are looked at, lowest numbers first."""
+"""Number of MX records that are examined, lowest numbers first."""
 QUESTION_SECONDS, HOST_SECONDS = 2.5, 6.0
-"""For one question; for all about one host."""
+"""Time limits: for one question; for all questions about one host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedHosts:
-    """What the operator has named."""
+    """The hosts that the operator named."""
 
     domain: str
     #: '' = the MX host with the lowest number.
@@ -34,10 +34,10 @@ class NamedHosts:
 async def look_up(
     servers: DnsServers, named: NamedHosts
 ) -> tuple[DomainFacts, dict[str, MailExchanger]]:
-    """Return the domain, and each host that is asked later by its name.
+    """Return the domain, and each host to ask later, by name.
 
-    Takes no longer than QUESTION_SECONDS and HOST_SECONDS together. Raises UsageError
-    when there is no DNS server to ask.
+    Takes at most QUESTION_SECONDS and HOST_SECONDS together. Raises UsageError when
+    there is no DNS server to ask.
     """
     servers = replace(
         servers,
@@ -105,7 +105,7 @@ def _domain(
 
 
 def exchange_of(dns: Resolver, host: str, *, is_given: bool) -> MailExchanger:
-    """Return what DNS says of a host; of one that was named, also what the system does.
+    """Return what DNS says about a host; for a named one, also what the system says.
 
     Blocks.
     """
@@ -141,7 +141,7 @@ def _system(host: str) -> tuple[str, ...]:
 
 
 def _name_servers(dns: Resolver, host: str) -> frozenset[str]:
-    """Return the name servers of the zone that a host is in, as far as can be told."""
+    """Return the name servers of the zone of a host, if they can be found."""
     organisation = organisation_of(host)
     zone = host
     while True:
@@ -152,7 +152,7 @@ def _name_servers(dns: Resolver, host: str) -> frozenset[str]:
 
 
 def is_strict(dns: Resolver, domain: str) -> bool | None:
-    """Whether a domain's SPF record lets nobody else send; None = nobody knows."""
+    """Return whether a domain's SPF allows no other host to send; None = unknown."""
     answer = dns.ask(domain, "TXT")
     if DnsStatus(answer.outcome.value) is DnsStatus.FAILED:
         return None

@@ -1,4 +1,4 @@
-"""What this host says about itself: clock, room, open files, ledger, sources."""
+"""Examine this host: clock, space, open files, ledger, sources."""
 
 import asyncio
 import ctypes
@@ -28,17 +28,17 @@ class HostPlaces:
     """What a drain will use here."""
 
     ledger: str
-    #: Writes there without a trace; returns why that proves nothing, or ''.
+    #: Writes there and rolls back; returns why that proves nothing, or ''.
     write: Callable[[], str]
-    #: What lies where: folders, or files that a drain makes.
+    #: What is where: folders, or files that a drain creates.
     folders: Mapping[str, Path]
     connections: int
-    #: By name; opening one may fail as well.
+    #: By name; opening one may also fail.
     sources: Mapping[str, Callable[[], Source]]
 
 
 async def look_around(places: HostPlaces) -> HostFacts:
-    """Return what is found; whatever hangs is a problem after LOOK_SECONDS."""
+    """Return what was found; a step that hangs is a problem after LOOK_SECONDS."""
     ledger, sources, spaces = await asyncio.gather(
         _try(places.ledger, partial(_write, places)),
         _each(_try(n, partial(_read, n, m)) for n, m in places.sources.items()),
@@ -86,7 +86,7 @@ async def _space(what: str, path: Path) -> Space:
 
 
 def space_of(what: str, path: Path) -> Space:
-    """Return the room for a path that may not exist yet; OSError when unreadable."""
+    """Return the space for a path that may not exist yet; OSError when unreadable."""
     there = next(each for each in (path, *path.parents) if each.exists())
     found = os.statvfs(there)
     return Space(
@@ -98,7 +98,7 @@ def space_of(what: str, path: Path) -> Space:
 
 
 class _Timex(ctypes.Structure):
-    """The beginning of struct timex, and room for the rest of it."""
+    """The first fields of struct timex, and padding for the others."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -112,7 +112,7 @@ class _Timex(ctypes.Structure):
 
 
 def is_synchronised() -> bool | None:
-    """Whether a time service keeps the kernel's clock; None when it does not tell."""
+    """Return whether a time service sets the kernel's clock; None = unknown."""
     known = _Timex()  # modes = 0: nothing is set
     try:
         state = ctypes.CDLL(None).adjtimex(ctypes.byref(known))

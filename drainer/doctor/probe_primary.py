@@ -1,4 +1,4 @@
-"""What the primary says: the ordinary health check, and a sender with strict SPF."""
+"""Ask the primary: the ordinary health check, and a sender with strict SPF."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from drainer.smtp.route import Route, Timeouts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrimaryProbe:
-    """What the primary is asked."""
+    """The questions for the primary."""
 
     route: Route
     probe: HealthProbe
     servers: DnsServers
-    #: '' = none is known that exists.
+    #: '' = no existing recipient is known.
     recipient: str = ""
     strict_sender: str
     limits: Timeouts = LIMITS
@@ -35,13 +35,13 @@ class PrimaryProbe:
 
 
 async def look_at(visit: PrimaryProbe, addresses: Sequence[str]) -> PrimaryFacts:
-    """Return what the primary says; what was not asked in time is left open."""
+    """Return what the primary answers; questions without time stay unanswered."""
     facts: dict[str, Any] = {}
     try:
         async with asyncio.timeout(visit.seconds):
             await _run(visit, addresses[:MAX_ADDRESSES], facts)
     except TimeoutError:
-        facts["problem"] = f"it was not done within {visit.seconds:g} s"
+        facts["problem"] = f"it did not finish within {visit.seconds:g} s"
     return PrimaryFacts(
         route=str(visit.route),
         recipient=visit.recipient,
@@ -54,7 +54,7 @@ async def _run(
     visit: PrimaryProbe, addresses: Sequence[str], facts: dict[str, Any]
 ) -> None:
     if not addresses:
-        facts["problem"] = f"{visit.route.host} has no address that is known"
+        facts["problem"] = f"no address of {visit.route.host} is known"
         return
     routes = [replace(visit.route, address=a, timeouts=visit.limits) for a in addresses]
     doing = [_check(visit, routes, facts)]
@@ -84,7 +84,7 @@ async def _try_strict(
 
 
 def _stages(healths: Sequence[HealthReport]) -> tuple[HealthStage, ...]:
-    """Return the lines of all addresses; one that is dead does not count for all."""
+    """Return the stages of all addresses; a dead one does not decide for all."""
     forgiven = any(map(_is_reached, healths))
     return tuple(
         HealthStage(
@@ -121,7 +121,7 @@ async def _is_strict(visit: PrimaryProbe) -> bool | None:
 
 
 async def _ask(visit: PrimaryProbe, route: Route) -> DialogueAnswer:
-    """Return what RCPT is answered for the strict sender; never DATA."""
+    """Return the reply to RCPT for the strict sender; never send DATA."""
     connection = await connect(route)
     if isinstance(connection, ConnectFailure):
         return DialogueAnswer(

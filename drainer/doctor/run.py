@@ -1,8 +1,8 @@
-"""The checks that people skip until the outage: here the facts are gathered.
+"""Collect the facts for the doctor's checks.
 
-Everything is asked at once and within limits: DNS first, because it names the hosts,
-then every host, and this one meanwhile. ``drainer.doctor.checks`` judges. No message is
-sent but the test messages, to hosts that the operator named for them.
+It asks everything at once and within time limits: DNS first, because it names the
+hosts; then every host, and this one at the same time. ``drainer.doctor.checks`` judges.
+It sends no message but the test messages, to hosts that the operator named for them.
 """
 
 import asyncio
@@ -34,24 +34,24 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoctorSettings:
-    """What the doctor is to look at."""
+    """What the doctor will examine."""
 
     named: NamedHosts
     servers: DnsServers
-    #: Ports by host, where they are not 25.
+    #: Ports by host, if not 25.
     ports: Mapping[str, int]
     backups: backups.BackupProbe
-    #: Its route is that to a host which DNS may still have to name.
+    #: Its route leads to a host that DNS may still have to name.
     primary: primary.PrimaryProbe
     places: probe_host.HostPlaces
 
 
 async def look(order: DoctorSettings, tell: Tell) -> DoctorFacts:
-    """Return all facts, within half a minute; ``tell`` is told what is waited for.
+    """Return all facts, within half a minute; ``tell`` gets the names still awaited.
 
     Test messages may take a minute more. Raises UsageError without a DNS server.
     """
-    Resolver(order.servers)  # one that cannot be used is told before anything is asked
+    Resolver(order.servers)  # an unusable one is an error before any question
     waiting = _WaitList(tell)
     async with asyncio.TaskGroup() as group:
         around = group.create_task(
@@ -75,7 +75,7 @@ async def look(order: DoctorSettings, tell: Tell) -> DoctorFacts:
 
 
 class _WaitList:
-    """Tells a person what is still waited for."""
+    """Reports which answers are still awaited."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -97,7 +97,7 @@ async def _backup(
     known = hosts[host]
     if known.told is DnsStatus.FAILED and not known.addresses:
         return BackupFacts(
-            host=host, now=utcnow(), problem="DNS does not tell its address"
+            host=host, now=utcnow(), problem="DNS does not say its address"
         )
     port = order.ports.get(host, 25)
     return await backups.look_at(host, port, known.addresses, order.backups)
@@ -110,7 +110,7 @@ async def _primary(
         return PrimaryFacts()
     port = order.ports.get(domain.primary, order.primary.route.port)
     route = replace(order.primary.route, host=domain.primary, port=port)
-    if not order.named.primary:  # a password is not for whom DNS names
+    if not order.named.primary:  # never send the password to a host that DNS names
         route = replace(route, login=None)
     visit = replace(order.primary, route=route)
     return await primary.look_at(visit, hosts[domain.primary].addresses)

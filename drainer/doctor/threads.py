@@ -1,4 +1,4 @@
-"""What blocks, beside the event loop, and never longer than it may."""
+"""Run blocking work beside the event loop, within a time limit."""
 
 import asyncio
 import threading
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 async def aside(work: Callable[[], T], limit: float) -> T:
-    """Run it in a thread; return what it returns, raise what it raises.
+    """Run it in a thread; return or raise what it returns or raises.
 
-    Raises TimeoutError after ``limit`` seconds. The thread is left to itself then,
-    and does not keep the process from ending: a dead file server never lets go.
+    Raises TimeoutError after ``limit`` seconds. The thread then continues alone and
+    does not keep the process from ending: a dead file server may never answer.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -29,7 +29,7 @@ async def aside(work: Callable[[], T], limit: float) -> T:
         result, error = None, None
         try:
             result = work()
-        except BaseException as raised:  # noqa: BLE001 - for the one who waits
+        except BaseException as raised:  # noqa: BLE001 - for the caller
             error = raised
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, error)

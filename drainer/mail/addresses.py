@@ -1,6 +1,6 @@
-"""The mailboxes that a header field names (RFC 5322 3.4), strictly and without haste.
+"""The mailboxes that a header field names (RFC 5322 3.4), parsed strictly, in one pass.
 
-Python's own parser recurses for each comment, and finds an address in what is none.
+Python's own parser recurses for each comment, and finds addresses where none are.
 """
 
 import re
@@ -12,12 +12,12 @@ from drainer.mail.mailbox import canonical_mailbox
 
 _PHRASE = r'(?:[^"(),:;<>@\[\\\]]|"(?:[^"\\]|\\.)*")*'
 _ONE_AUTHOR = re.compile(rf"{_PHRASE}<([^<>]*)>|([^(),:;<>\s]+)")
-"""The two forms of a From value that all programs read alike."""
+"""The two forms of a From value that all programs read the same way."""
 MAX_AUTHOR_LENGTH = 2000
 
 
 class _Reader:
-    """One pass over a field's value; comments, names and groups are left out."""
+    """One pass over a field's value; it skips comments, names and groups."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -68,7 +68,7 @@ class _Reader:
             self._plain.append(char)
 
     def end(self) -> None:
-        """Close one mailbox."""
+        """Finish one mailbox."""
         chars = self._plain if self._angle is None else self._angle
         text = "".join(chars).strip(" \t")
         if text or self._angle is not None:
@@ -78,7 +78,7 @@ class _Reader:
 
 
 def mailboxes_of(value: str) -> tuple[str, ...]:
-    """Return the mailboxes of an unfolded value in order; '' for what is none."""
+    """Return the mailboxes of an unfolded value in order; '' for an invalid one."""
     reader = _Reader()
     for char in value:
         reader.feed(char)
@@ -89,8 +89,8 @@ def mailboxes_of(value: str) -> tuple[str, ...]:
 def author_of(value: str) -> str:
     """Return the one address of an unfolded From value; '' if it is not plain.
 
-    Lists, groups, comments and addresses beside the angle brackets are not: what
-    the signer took for the author may be another one then.
+    Lists, groups, comments and addresses outside the angle brackets are not plain: the
+    signer may have taken another address as the author.
     """
     if len(value) > MAX_AUTHOR_LENGTH:
         return ""
@@ -101,9 +101,9 @@ def author_of(value: str) -> str:
 
 
 def only_author(values: Sequence[str]) -> str:
-    """Return the canonical address of the only From (RFC 5322 3.6.2); '' for none.
+    """Return the canonical address of the only From (RFC 5322 3.6.2); '' if none.
 
-    ``values`` are all From values of a message, as they are in it.
+    ``values`` are all From values of a message, unchanged.
     """
     return canonical_mailbox(author_of(unfold(values[0]))) if len(values) == 1 else ""
 

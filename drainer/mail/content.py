@@ -1,9 +1,8 @@
-"""Content on its way to the wire: surveyed, dot-stuffed, never changed.
+"""Content on its way to the wire: examined, dot-stuffed, never changed.
 
-Chunks have CRLF line ends throughout. A CR or LF that is not part of a CRLF is
-*bare*: some servers take it for a line end and some do not, which is how SMTP
-smuggling works, so it is counted here and never leaves unnoticed (RFC 5321
-2.3.8, 4.1.1.4).
+Chunks always have CRLF line ends. A CR or LF that is not part of a CRLF is *bare*. Some
+servers take it for a line end and some do not, which makes SMTP smuggling possible. So
+this module counts them, and none is sent unnoticed (RFC 5321 2.3.8, 4.1.1.4).
 """
 
 import hashlib
@@ -13,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from drainer.mail.message import ContentFacts
 
 MAX_HEADER_BYTES = 512 * 1024
-"""How much of a header section is kept to count fields in; the rest is content."""
+"""Bytes of a header section that are kept to count fields; the rest is content."""
 
 MAX_LINE_BYTES = 998
-"""Of a line without its end (RFC 5322 2.1.1)."""
+"""Longest line, without its line end (RFC 5322 2.1.1)."""
 
 _MESSAGE_ID = b"\nmessage-id:"
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -24,10 +23,10 @@ _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
 class ContentSurvey:
-    """Learn the facts of a content in one pass; feed every chunk, then finish."""
+    """Collect the facts of a content in one pass: feed every chunk, then finish."""
 
     def __init__(self, *, digest: bool = False) -> None:
-        """Start empty; ``digest`` asks for the SHA-256 as well."""
+        """Start empty; ``digest`` also computes the SHA-256."""
         self._size = self._bare = 0
         self._nul = self._8bit = self._head_8bit = False
         self._head = bytearray()
@@ -73,7 +72,7 @@ class ContentSurvey:
         self._after_cr = chunk.endswith(b"\r")
 
     def finish(self) -> ContentFacts:
-        """Return the facts; nothing may be fed afterwards."""
+        """Return the facts; feed nothing afterwards."""
         if self._hops is None:
             self._close_head(len(self._head))
         return ContentFacts(
@@ -98,8 +97,7 @@ def survey(chunks: Iterable[bytes], *, digest: bool = False) -> ContentFacts:
 def crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Turn LF line ends into CRLF and complete the last line.
 
-    A CRLF that stands there already is a line end too; a CR elsewhere stays, as
-    the bare CR that it is.
+    An existing CRLF is a line end too. A CR elsewhere stays a bare CR.
     """
     after_cr = ends_line = False
     empty = True
@@ -109,7 +107,7 @@ def crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
         empty = False
         head = b""
         if after_cr and chunk.startswith(b"\n"):
-            head, chunk = b"\n", chunk[1:]  # noqa: PLW2901 - the CR has left already
+            head, chunk = b"\n", chunk[1:]  # noqa: PLW2901 - the CR was sent already
         after_cr = chunk.endswith(b"\r") if chunk else False
         ends_line = chunk.endswith(b"\n") if chunk else True
         if b"\r" in chunk:
@@ -121,7 +119,7 @@ def crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def dot_stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Double the dot at the start of every line (RFC 5321 4.5.2)."""
-    tail = b"\r\n"  # the last two octets before the chunk
+    tail = b"\r\n"  # the last two bytes before the chunk
     for chunk in chunks:
         if not chunk:
             continue
@@ -136,10 +134,10 @@ def dot_stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def replace_bare_newlines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Put a blank for every bare CR or LF, as Postfix's cleanup does.
+    """Put a space for every bare CR or LF, as Postfix's cleanup does.
 
-    The operator must ask for it: it breaks signatures. Line ends that fall
-    between two chunks are kept together.
+    Only on the operator's request, because it breaks signatures. Line ends that are
+    split between two chunks stay whole.
     """
     held = b""
     for chunk in chunks:
@@ -151,10 +149,10 @@ def replace_bare_newlines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def message_id_of(head: bytes) -> str:
-    """Return the text of the Message-ID field in a content's beginning.
+    """Return the text of the Message-ID field from the start of a content.
 
-    ``head`` has LF or CRLF line ends. '' when there is none, or none that may
-    be shown: longer than a line (RFC 5322 2.1.1) or not printable UTF-8.
+    ``head`` has LF or CRLF line ends. '' = no such field, or one that must not be
+    printed: longer than a line (RFC 5322 2.1.1), or not printable UTF-8.
     """
     if head.startswith((b"\r\n", b"\n")):
         return ""
@@ -176,12 +174,12 @@ def message_id_of(head: bytes) -> str:
 
 
 class HeldContent:
-    """A content that is in memory already, with CRLF line ends."""
+    """A content in memory, with CRLF line ends."""
 
     __slots__ = ("_data",)
 
     def __init__(self, data: bytes) -> None:
-        """Hold the whole content."""
+        """Take the whole content."""
         self._data = data
 
     @property

@@ -1,14 +1,14 @@
-"""Mask in a reply what the transaction itself has sent; pure.
+"""Mask in a reply the text that the transaction itself has sent; pure.
 
 A stranger chooses addresses, ENVID, HELO name, header and content, and a server quotes
-them: `550 5.1.1 <"authentication required"@example.org>: user unknown`. Such words are
-the stranger's, not the primary's, so no rule may look at them.
+them: `550 5.1.1 <"authentication required"@example.org>: user unknown`. Such text comes
+from the stranger, not from the primary, so no rule may use it.
 
 A server does not always quote exactly. It changes case, quotes, escapes or encodes,
-wraps a line in the middle, cuts the end off, or writes `_` or `?` for a space. So both
-sides are compared by their letters and digits alone, in pieces: whatever is quoted,
-each piece of ``PIECE`` letters is found wherever it is. The time is linear in the reply
-and in what was sent, and both are capped.
+wraps a line in the middle, cuts the end, or writes `_` or `?` for a space. So both
+sides are compared by their letters and digits only, in pieces of ``PIECE`` characters.
+Each quoted piece is found wherever it is. The time is linear in the reply and in what
+was sent, and both are limited.
 """
 
 import contextlib
@@ -25,48 +25,48 @@ from drainer.mail.reply import Reply
 from drainer.runtime.values import dataclass
 
 PIECE = 8
-"""Letters and digits in a row that are recognised as sent."""
+"""Number of letters and digits in a row that are recognised as sent."""
 LEAST_WORD = 2
-"""Letters and digits of a whole local part or field that is recognised as a word."""
+"""Least letters and digits of a whole local part or field to recognise it as a word."""
 MAX_SENT = 32 * 1024
-"""Characters of what was sent that take part, after MAX_HEAD bytes of content."""
+"""Characters of what was sent that are compared, after MAX_HEAD bytes of content."""
 MAX_HEAD = 16 * 1024
 MAX_ENCODED = 1000
 """Characters of a text that a server may quote in an encoding."""
 MAX_WORDS = 500
-"""Short local parts, domains and field values that are looked for one by one."""
+"""Number of short local parts, domains and field values that are searched singly."""
 MAX_REPLY = 4000
-"""Characters of a reply that are masked; what follows is dropped."""
+"""Characters of a reply that are masked; the rest is dropped."""
 
 TEXT, CLIENT = "<text>", "<client>"
-"""What stands in a masked reply for what was sent, and for the client we named."""
+"""The placeholders for what was sent, and for the client that we named."""
 
 _ESCAPED = re.compile(r"\\(.)")
 _SYMBOL = re.compile(r"[^\w.@-]|_")
 _LETTERS = re.compile(r"[^\W\d_]")
 _ENCODINGS = ("{:02x}", "x{:02x}", "{:03o}", "u{:04x}")
-"""What encodings leave of a space: %20 +20 =20, \\x20 \\x{20}, \\040, \\u0020."""
+"""What encodings make of a space: %20 +20 =20, \\x20 \\x{20}, \\040, \\u0020."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentData:
-    """What a transaction has put on the wire, as far as a stranger chose it."""
+    """The parts of a transaction that a stranger chose."""
 
-    #: Reverse path, forward paths and ORCPT, as they were written.
+    #: Reverse path, forward paths and ORCPT, unchanged.
     addresses: tuple[str, ...] = ()
     #: Address, name and HELO name of the client that gave the message to the backup.
     client: tuple[str, ...] = ()
-    #: ENVID, login, and whatever else is text.
+    #: ENVID, login, and any other text.
     texts: tuple[str, ...] = ()
-    #: How the content begins: its header, and a part of its body.
+    #: The start of the content: its header, and a part of its body.
     head: bytes = b""
 
 
 def unechoed(reply: Reply, sent: SentData) -> Reply:
-    """Return a reply as it would be had it quoted nothing that was sent.
+    """Return a reply as it would be without quotes of what was sent.
 
-    An enhanced code that was sent as well is not believed either: a local part such
-    as `5.7.8 x` forges one where a server starts its text with the address.
+    It also drops an enhanced code that was sent: a local part such as `5.7.8 x` forges
+    one where a server starts its text with the address.
     """
     enhanced, text = reply.enhanced, reply.text
     if enhanced and _has_code(sent, enhanced):
@@ -89,7 +89,7 @@ def mask(text: str, sent: SentData) -> str:
 
 
 def _all(sent: SentData) -> Iterator[str]:
-    """Yield every text that was sent, decoded and as it was written."""
+    """Yield every text that was sent, decoded and unchanged."""
     for address in sent.addresses:
         yield from _forms_of(address)
     yield from sent.texts
@@ -98,7 +98,7 @@ def _all(sent: SentData) -> Iterator[str]:
 
 
 def _forms_of(address: str) -> Iterator[str]:
-    """Yield an address, its local part and its domain, in each form of theirs."""
+    """Yield an address, its local part and its domain, in all their forms."""
     local, at, domain = address.rpartition("@")
     if not at:
         yield _unescaped(address)
@@ -107,7 +107,7 @@ def _forms_of(address: str) -> Iterator[str]:
     yield f"{bare}@{domain}"
     yield bare
     yield domain
-    with contextlib.suppress(UnicodeError):  # no name in the DNS, none in a reply
+    with contextlib.suppress(UnicodeError):  # not a DNS name, so in no reply
         if not domain.isascii():
             yield domain.encode("idna").decode()
         elif "xn--" in domain.lower():
@@ -120,7 +120,7 @@ def _unescaped(local: str) -> str:
 
 
 def _head_texts(head: bytes) -> Iterator[str]:
-    """Yield the field values of a header, also decoded, and what follows it."""
+    """Yield the field values of a header, also decoded, and the text after it."""
     end = 0
     for field in fields_of(head):
         value = unfold(field.value).encode("utf-8", "replace").decode()
@@ -152,9 +152,9 @@ def _decoded(value: str) -> str:
 
 
 def _without_name(text: str, name: str) -> str:
-    """Put a placeholder for a client's address or name, where it is a whole one."""
+    """Replace a client's address or name by a placeholder, if it is a whole word."""
     if "." not in name and ":" not in name:
-        return text  # `mail`, `localhost`: no name of one client
+        return text  # `mail`, `localhost`: not the name of one client
     pattern = rf"\[?(?<![\w.:-]){re.escape(name)}(?![\w-]|[.:]\w)\]?"
     return re.sub(pattern, CLIENT, text, flags=re.IGNORECASE)
 
@@ -163,7 +163,7 @@ def _without_name(text: str, name: str) -> str:
 
 
 class _FoldedText:
-    """A text's letters and digits, in lower case, and where each of them was."""
+    """The letters and digits of a text, in lower case, with their positions."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -176,7 +176,7 @@ class _FoldedText:
         self.chars, self.places = "".join(chars), places
 
     def is_word(self, start: int, end: int) -> bool:
-        """Whether no letter or digit of the text touches these characters."""
+        """Return whether no letter or digit of the text touches these characters."""
         first, last = self.places[start], self.places[end - 1]
         before = self.text[first - 1 : first]
         after = self.text[last + 1 : last + 2]
@@ -200,9 +200,9 @@ def _without_pieces(text: str, sent: tuple[str, ...]) -> str:
 
 
 def _pieces(chars: str, sent: Iterable[str]) -> set[str]:
-    """Return each run of PIECE characters that occurs in any form of what was sent.
+    """Return each run of PIECE characters that is in any form of what was sent.
 
-    Without enough letters it is a number or an IP address, which may be ours.
+    A run with too few letters is a number or an IP address, which may be ours.
     """
     all_ = {chars[n : n + PIECE] for n in range(len(chars) - PIECE + 1)}
     wanted = {each for each in all_ if len(_LETTERS.findall(each)) >= PIECE // 2}
@@ -238,7 +238,7 @@ def _encode(form: str, found: re.Match[str]) -> str:
 
 
 def _words(sent: Iterable[str]) -> list[str]:
-    """Return what is too short for a piece, and is looked for as a word."""
+    """Return the texts that are too short for a piece and are searched as words."""
     found = dict.fromkeys(
         folded
         for text in sent

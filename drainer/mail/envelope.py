@@ -1,9 +1,8 @@
 """Envelopes: mailboxes, the null sender, and the ESMTP parameters of RFC 3461.
 
-Mailboxes are ``str`` in the quoted form that stands on the wire (RFC 5321
-4.1.2), without the angle brackets; the null sender is the empty string and
-becomes ``<>`` only on the wire. What this module has let through can be written
-into a command without another look.
+Mailboxes are ``str`` in the quoted form of the wire (RFC 5321 4.1.2), without the angle
+brackets. The null sender is the empty string and becomes ``<>`` only on the wire. Any
+value that this module returns is safe to write into a command.
 """
 
 import re
@@ -13,14 +12,14 @@ from drainer.mail.mailbox import unquote
 from drainer.runtime.values import dataclass
 
 MAX_MAILBOX_LENGTH = 500
-"""Octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
+"""In octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
 
 MAX_DOMAIN_LENGTH = 255
-"""Octets (RFC 5321 4.5.3.1.2); no longer one has a name in the DNS."""
+"""In octets (RFC 5321 4.5.3.1.2); a longer one has no name in the DNS."""
 
 NULL_SENDER = ""
 
-# RFC 5321 4.1.2 and RFC 6531 3.3, said by what is not allowed: a set that names all of
+# RFC 5321 4.1.2 and RFC 6531 3.3, by what is not allowed: a set that names all of
 # Unicode takes ``re`` five milliseconds, at every start of a command.
 _ATEXT = r'[^\x00-\x20"(),.:;<>@\[\\\]\x7f]'
 _LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"  # or an underscore
@@ -38,11 +37,11 @@ _NOTIFY_FLAGS = ((1, "NEVER"), (2, "SUCCESS"), (4, "FAILURE"), (8, "DELAY"))
 
 
 class AddressError(ValueError):
-    """A mailbox that may not reach the wire."""
+    """A mailbox that must not reach the wire."""
 
 
 def parse_mailbox(text: str) -> str:
-    """Return the mailbox as it may stand on the wire (RFC 5321 4.1.2).
+    """Return the mailbox in its wire form (RFC 5321 4.1.2).
 
     Takes the wire form (quoted where needed), with or without angle brackets.
     Raises AddressError for controls, a missing domain or bad syntax.
@@ -67,7 +66,7 @@ def parse_mailbox(text: str) -> str:
 def quote_mailbox(text: str) -> str:
     """Return the wire form of an unquoted mailbox, as Postfix stores it.
 
-    The domain begins after the last ``@``; a local part that is no dot-string is
+    The domain starts after the last ``@``; a local part that is not a dot-string is
     quoted (RFC 5321 4.1.2). Raises AddressError as parse_mailbox does.
     """
     _refuse_unprintable(text)
@@ -79,7 +78,7 @@ def quote_mailbox(text: str) -> str:
         return text
     escaped = local.replace("\\", "\\\\").replace('"', '\\"')
     quoted = f'"{escaped}"@{domain}'
-    _refuse_unprintable(quoted)  # it has grown
+    _refuse_unprintable(quoted)  # it is longer now
     return quoted
 
 
@@ -88,7 +87,7 @@ def _refuse_unprintable(text: str) -> None:
         message = f"control character in {text!r}"
         raise AddressError(message)
     if len(text.encode()) > MAX_MAILBOX_LENGTH:
-        message = f"longer than {MAX_MAILBOX_LENGTH} octets: {text[:60]!r}..."
+        message = f"longer than {MAX_MAILBOX_LENGTH} bytes: {text[:60]!r}..."
         raise AddressError(message)
 
 
@@ -104,7 +103,7 @@ def domain_of(mailbox: str) -> str:
 
 
 def is_ascii(*mailboxes: str) -> bool:
-    """Tell whether none of these needs SMTPUTF8 (RFC 6531 3.3)."""
+    """Return whether none of these needs SMTPUTF8 (RFC 6531 3.3)."""
     return "".join(mailboxes).isascii()
 
 
@@ -128,20 +127,20 @@ class Recipient:
     """One forward-path with the DSN parameters that came with it (RFC 3461 4)."""
 
     forward_path: str
-    #: ``type;address``, decoded; empty when none was recorded.
+    #: ``type;address``, decoded; '' = none was recorded.
     orcpt: str = ""
-    #: Any of NEVER, SUCCESS, FAILURE, DELAY; empty when the client gave none.
+    #: Any of NEVER, SUCCESS, FAILURE, DELAY; empty = the client gave none.
     notify: tuple[str, ...] = ()
-    #: The forward-path of the spool, when this run sends to another one; else ''.
+    #: The forward-path of the spool, if this run sends to another one; else ''.
     original: str = ""
 
     @property
     def wants_success(self) -> bool:
-        """Whether the sender asked to be told of the delivery."""
+        """Return whether the sender asked for a report of the delivery."""
         return "SUCCESS" in self.notify
 
     def orcpt_xtext(self) -> str:
-        """Return ORCPT encoded for the wire, or '' when there is none to send."""
+        """Return ORCPT encoded for the wire; '' = send none."""
         kind, semicolon, address = self.orcpt.partition(";")
         if not semicolon or not _ADDRESS_TYPE.fullmatch(kind):
             return ""
@@ -156,12 +155,12 @@ def notify_names(flags: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """What MAIL and RCPT carried when the backup accepted the message."""
+    """What MAIL and RCPT contained when the backup accepted the message."""
 
     reverse_path: str = NULL_SENDER
-    #: Still to do, in the order of the spool; each forward-path at most once.
+    #: Still to do, in the order of the spool; each forward-path once.
     recipients: tuple[Recipient, ...] = ()
-    #: Delivered or bounced by the backup already.
+    #: Already delivered or bounced by the backup.
     done: tuple[str, ...] = ()
     #: '7bit', '8bit' or '' for unknown (RFC 6152).
     body: str = ""
@@ -176,7 +175,7 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Who gave the message to the backup, as its own record says; '' = unknown."""
+    """The client that gave the message to the backup; '' = unknown."""
 
     address: str = ""
     name: str = ""
@@ -186,7 +185,7 @@ class Client:
 def verp_sender(reverse_path: str, forward_path: str, delimiters: str) -> str:
     """Expand a VERP reverse-path: ``list+user=dom@host`` (Postfix VERP_README).
 
-    An address without a domain is left as it is: there is nothing to expand.
+    An address without a domain stays as it is.
     """
     local, at, host = reverse_path.rpartition("@")
     user, rcpt_at, domain = forward_path.rpartition("@")
@@ -205,5 +204,5 @@ class RecipientCollector:
     recipients: dict[str, Recipient] = field(default_factory=dict)
 
     def add(self, recipient: Recipient) -> None:
-        """Keep the recipient unless its forward-path stands there already."""
+        """Keep the recipient unless its forward-path is known already."""
         self.recipients.setdefault(recipient.forward_path, recipient)

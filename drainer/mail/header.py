@@ -1,8 +1,8 @@
-"""The header section of a message as fields, where they stand; pure.
+"""The header section of a message as fields with their positions; pure.
 
-Nothing is decoded and nothing repaired: a field is octets between two offsets.
-What the backup wrote stands above its own Received field, everything below came
-with the message (RFC 5321 4.4).
+Nothing is decoded or repaired: a field is the bytes between two offsets. What the
+backup wrote is above its own Received field; everything below came with the message
+(RFC 5321 4.4).
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_RECEIVED_LENGTH = 8192
-"""Characters of a Received field that are looked at."""
+"""Characters of a Received field that are examined."""
 
 _FIELD_NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
 _LINE_START_BY = re.compile(r"\n[ \t]+by[ \t]+([^\s;()]+)", re.IGNORECASE)
@@ -25,12 +25,12 @@ class Field(NamedTuple):
     name: str
     start: int
     end: int
-    #: Behind the colon, as it stands, folded and with its line end.
+    #: After the colon, unchanged: folded and with its line end.
     value: str
 
 
 def fields_of(head: bytes, position: int = 0) -> Iterator[Field]:
-    """Yield the fields of a header section in order; the first odd line ends it."""
+    """Yield the fields of a header section in order; the first invalid line ends it."""
     while name := _FIELD_NAME.match(head, position):
         end = _line_end(head, position)
         while head[end : end + 1] in (b" ", b"\t"):
@@ -46,16 +46,16 @@ def _line_end(head: bytes, position: int) -> int:
 
 
 def unfold(value: str) -> str:
-    """Take the folding out; a CR that ends no line stays, and is refused later."""
+    """Remove the folding; a CR that ends no line stays, and is refused later."""
     return value.replace("\r\n", "").replace("\n", "").strip(" \t")
 
 
 def received_by(value: str) -> tuple[str, str]:
-    """Return the ``by`` host of a Received field, and what stands behind it.
+    """Return the ``by`` host of a Received field, and the text after it.
 
-    A client chooses the HELO name behind ``from``, and with some servers it may
-    hold blanks and parentheses: ``HELO x by mx2.example``. It never holds a line
-    break, so a ``by`` that begins a folded line is the server's own; else the
+    A client chooses the HELO name after ``from``. With some servers that name may
+    contain blanks and parentheses: ``HELO x by mx2.example``. It never contains a line
+    break, so a ``by`` at the start of a folded line is the server's own. Otherwise the
     last one outside of comments counts.
     """
     text = value[:MAX_RECEIVED_LENGTH]
@@ -69,7 +69,7 @@ def received_by(value: str) -> tuple[str, str]:
 
 
 def without_comments(text: str) -> str:
-    """Blank out comments, nested ones to a depth of ten."""
+    """Replace comments by blanks, nested ones to a depth of ten."""
     for _ in range(10):
         text, count = _COMMENT.subn(" ", text)
         if not count:
@@ -78,5 +78,5 @@ def without_comments(text: str) -> str:
 
 
 def host_name(name: str) -> str:
-    """Return a host's name for comparing: lower case, no dot at its end."""
+    """Return a host's name for comparison: lower case, no dot at its end."""
     return name.strip().rstrip(".").lower()

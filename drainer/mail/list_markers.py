@@ -1,7 +1,7 @@
-"""What a message's header says about being answered: reports, robots, lists; pure.
+"""Header fields about automatic replies: reports, robots, lists; pure.
 
-Anybody may write these fields. They only ever talk us out of a report, so that a
-forged one harms nobody but its author.
+Anyone may write these fields. They can only prevent a bounce, so a forged one harms
+only its author.
 """
 
 import re
@@ -12,7 +12,7 @@ from drainer.mail.header import fields_of, unfold, without_comments
 from drainer.runtime.values import dataclass
 
 LOOP_FIELD = "X-Drainer-Report"
-"""What our own reports bear."""
+"""The field of our own reports."""
 
 _MAX_VALUE = 1000
 _REPORT_TYPES = (
@@ -32,9 +32,9 @@ _WORD = re.compile(r"\s*([A-Za-z0-9-]+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListMarkers:
-    """What the header says; '' where it says nothing."""
+    """What the header says; '' = it says nothing."""
 
-    #: What makes it a report itself.
+    #: What shows that it is a report itself.
     report: str = ""
     #: RFC 3834 5, in lower case.
     auto_submitted: str = ""
@@ -43,7 +43,7 @@ class ListMarkers:
     #: In lower case.
     precedence: str = ""
     is_list: bool = False
-    #: The field that calls it spam, or a virus.
+    #: The field that marks it as spam, or a virus.
     spam: str = ""
     virus: str = ""
 
@@ -79,7 +79,7 @@ def _report(values: Mapping[str, Sequence[str]]) -> str:
 
 
 def _first_word(values: Mapping[str, Sequence[str]], name: str) -> str:
-    """Return the word of a field; the one that is not `no` where several disagree."""
+    """Return the word of a field; if several disagree, the one that is not `no`."""
     words = []
     for value in values.get(name, ()):
         match = _WORD.match(without_comments(value))

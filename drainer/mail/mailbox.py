@@ -1,7 +1,7 @@
-r"""Mailboxes for comparing: one spelling for all that mean the same one; pure.
+r"""Mailboxes for comparison: one spelling for all that mean the same; pure.
 
-A mailbox may be written in many ways: ``"bob"@x``, ``"b\ob"@x``, ``bob@X.``, and its
-domain in Unicode or as A-labels. What is sent keeps the spelling of the client.
+You can write a mailbox in many ways: ``"bob"@x``, ``"b\ob"@x``, ``bob@X.``, and its
+domain in Unicode or as A-labels. drainer sends the spelling of the client.
 """
 
 import re
@@ -11,15 +11,15 @@ from functools import lru_cache
 MAX_DOMAIN_LENGTH = 253
 _MAX_LABEL_LENGTH = 63  # RFC 1035 2.3.4
 _DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
-"""IDNA 2003 and 2008 make different names of these: nothing says which is meant."""
+"""IDNA 2003 and 2008 convert these differently, so their meaning is unclear."""
 _BATV = re.compile(r"(?:prvs=[^=]*=|btv1==[^=]*==)(?=.)")
-"""What a host puts before the senders of its own mail, another each day."""
+"""The prefix that a host adds to senders of its own mail; it changes every day."""
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
 @lru_cache(maxsize=10_000)
 def ascii_domain(domain: str) -> str:
-    """Return a domain in ASCII and lower case; '' for what is no DNS name."""
+    """Return a domain in ASCII and lower case; '' if it is not a DNS name."""
     name = domain.strip().rstrip(".").lower()
     if not _DEVIATIONS.isdisjoint(name):
         return ""
@@ -27,7 +27,7 @@ def ascii_domain(domain: str) -> str:
         name = name.encode("idna").decode() if not name.isascii() else name
     except UnicodeError:
         return ""
-    name = name.rstrip(".")  # of other scripts, too
+    name = name.rstrip(".")  # also the dots of other scripts
     labels = name.split(".")
     if len(name) > MAX_DOMAIN_LENGTH or not all(
         0 < len(each) <= _MAX_LABEL_LENGTH for each in labels
@@ -47,7 +47,7 @@ def unquote(local: str) -> str:
 def canonical_mailbox(mailbox: str) -> str:
     """Return a mailbox in its one spelling; '' without a local part and a DNS name.
 
-    The case of the local part is kept: it belongs to the host (RFC 5321 2.4).
+    The local part keeps its case, which only its host may interpret (RFC 5321 2.4).
     """
     local, _, domain = mailbox.rpartition("@")
     name, local = ascii_domain(domain), unquote(local)
@@ -56,10 +56,11 @@ def canonical_mailbox(mailbox: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def mailbox_key(mailbox: str, tag_delimiters: str = "") -> str:
-    """Return what is the same for all addresses that lead to one mailbox.
+    """Return one key for all addresses that lead to one mailbox.
 
-    That is the canonical mailbox in lower case, without BATV and tag: what follows the
-    first of ``tag_delimiters``. For what is no mailbox, it is the text in lower case.
+    It is the canonical mailbox in lower case, without BATV and without the tag, which
+    follows the first of ``tag_delimiters``. If it is not a mailbox, it is the text in
+    lower case.
     """
     local, at, domain = mailbox.rpartition("@")
     local = unicodedata.normalize("NFKC", unquote(local)).casefold()

@@ -1,4 +1,4 @@
-"""A message as a source lists it, and the problems that hold one back."""
+"""A message as a source lists it, and the problems that hold it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,93 +12,93 @@ from drainer.runtime.values import dataclass
 #: code -> (what it means, may an operator's `release` overrule it?)
 PROBLEMS: dict[str, tuple[str, bool]] = {
     "incomplete": ("the backup has not finished writing this message", False),
-    "locked": ("a server works on this message at this moment", False),
+    "locked": ("a server is working on this message now", False),
     "corrupt": ("the spool file is damaged", False),
     "unreadable": ("the spool file cannot be read", False),
-    "not-a-file": ("not a regular file; links and devices are never followed", False),
+    "not-a-file": ("not a regular file; drainer follows no links or devices", False),
     "vanished": ("the spool file is gone or is another message now", False),
-    "done-by-backup": ("the backup has delivered or bounced it by itself", False),
+    "done-by-backup": ("the backup has delivered or bounced it itself", False),
     "no-envelope": ("no trace header of the backup names the recipients", False),
     "bad-address": ("an address cannot be written into an SMTP command", False),
-    "unproven": ("nothing proves that this copy of it is whole", True),
+    "unproven": ("nothing proves that this copy of it is complete", True),
     "filter-due": ("the backup wanted a content filter to see it first", True),
     "probe": ("an address verification probe, not mail", False),
-    "never-deliver": ("the backup was told never to deliver it", True),
+    "never-deliver": ("the backup was configured never to deliver it", True),
     "many-senders": ("its recipients have different reverse paths", True),
     "quarantined": ("the backup put it into quarantine", True),
     "local-delivery": ("the backup wanted to deliver it to a user of its own", True),
     "bounce-due": ("a report that the backup has not written yet, not mail", False),
-    "not-cleaned": ("Postfix has not cleaned this submission up yet", False),
+    "not-cleaned": ("Postfix has not processed this submission yet", False),
     "marked-corrupt": ("the backup marked the file as corrupt", False),
     "trashed": ("a reader marked it as trash (Maildir flag T)", True),
     "draft": ("a reader's draft, not received mail (Maildir flag D)", True),
     "compressed": ("the content is compressed by the mail store", False),
     "bare-newline": ("a bare CR or LF in the content (RFC 5321 2.3.8)", False),
-    "too-many-hops": ("too many Received fields: a loop? (RFC 5321 6.3)", True),
+    "too-many-hops": ("too many Received fields: a mail loop? (RFC 5321 6.3)", True),
     "not-for-this-primary": ("the domain is not in [primary] domains", True),
     "too-large": ("larger than the primary's SIZE limit (RFC 1870)", False),
     "needs-smtputf8": ("needs SMTPUTF8, which the primary does not offer", False),
-    "needs-8bitmime": ("has 8-bit content, the primary offers no 8BITMIME", False),
+    "needs-8bitmime": ("has 8-bit content, the primary lacks 8BITMIME", False),
     "ambiguous": (
-        "several messages look alike, and it cannot be told which of them was sent",
+        "several messages look alike, so it is unknown which of them was sent",
         True,
     ),
     "defect": ("drainer itself failed on this message; please report it", False),
-    "taken-elsewhere": ("a drainer with another ledger has it by now", False),
+    "taken-elsewhere": ("a drainer with another ledger has it now", False),
     "in-doubt": ("another drainer died and may have sent it; see its ledger", True),
-    "requires-tls": ("REQUIRETLS was asked for and cannot be honoured", False),
+    "requires-tls": ("it asks for REQUIRETLS, which drainer cannot guarantee", False),
 }
 
 
 HOST_LIMIT = "host-limit"
-"""The code of what holds nothing: this host had no descriptor free for the message."""
+"""This code holds no message: this host had no file descriptor free for it."""
 BEHIND_BREAKER = "breaker-open"
-"""The code of what holds nothing: a message waits, and is not tried. Its detail is
-what the primary said to others."""
+"""This code holds no message: it waits and is not tried. Its detail is the primary's
+reply to other messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why a message cannot be replayed as it stands."""
+    """Why drainer cannot replay a message in its present state."""
 
     #: A key of PROBLEMS.
     code: str
-    #: What exactly was found; may quote hostile bytes, escape before printing.
+    #: What exactly was found; may quote hostile bytes: escape before printing.
     detail: str
 
     @property
     def releasable(self) -> bool:
-        """Whether an operator's `release` lets the message go all the same."""
+        """Return whether an operator's `release` may overrule the problem."""
         return PROBLEMS[self.code][1]
 
     def __str__(self) -> str:
-        """Say it as a person reads it."""
+        """Return it as text for people."""
         if self.code in (BEHIND_BREAKER, HOST_LIMIT):
             return self.detail
         return f"{self.code}: {PROBLEMS[self.code][0]} ({self.detail})"
 
 
-class ContentFacts(NamedTuple):  # a tuple travels fast between processes
-    """What one pass over the content tells; sizes in octets, with CRLF line ends."""
+class ContentFacts(NamedTuple):  # a tuple is fast to send between processes
+    """The facts of one pass over the content; sizes in bytes, with CRLF line ends."""
 
     size_bytes: int
     has_8bit: bool
-    #: 8-bit octets in the header section.
+    #: 8-bit bytes in the header section.
     header_8bit: bool
     has_nul: bool
     bare_newlines: int
     #: Number of Received fields (RFC 5321 6.3).
     hops: int
-    #: Hex SHA-256 of the content; '' unless it was asked for.
+    #: Hex SHA-256 of the content; '' = not computed.
     sha256: str = ""
 
 
 class Content(Protocol):
     """The content of one message, streamed.
 
-    ``chunks`` yields it with CRLF line ends, complete with a final CRLF, before
-    dot-stuffing; it may be called again and yields the same. Raises
-    MessageUnreadable when the spool file is damaged, gone or changed.
+    ``chunks`` yields it with CRLF line ends, including a final CRLF, before
+    dot-stuffing; each call yields the same. Raises MessageUnreadable when the spool
+    file is damaged, gone or changed.
     """
 
     def chunks(self) -> Iterator[bytes]:
@@ -108,12 +108,12 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message of a spool, with everything but its content."""
+    """One message of a spool, without its content."""
 
-    #: 32 hex digits, computed from its beginning; the same for a renamed or copied
-    #: spool file. Several messages may share it.
+    #: 32 hex digits, computed from its start; the same for a renamed or copied spool
+    #: file. Several messages may share it.
     identity: str
-    #: URL of the source it was seen in.
+    #: URL of its source.
     source: str
     #: The backup's own name for it: a queue id, a Maildir base name.
     native_id: str
@@ -123,23 +123,23 @@ class Message:
     locator: str
     arrived: datetime
     envelope: Envelope
-    #: Octets, as the spool says; an estimate until the content was read.
+    #: In bytes, as the spool says; an estimate until the content was read.
     size_bytes: int = 0
     client: Client = field(default_factory=Client)
     login: str = ""
     flags: tuple[str, ...] = ()
     message_id: str = ""
     problem: Problem | None = None
-    #: Tells apart those that share an identity; the ledger gives it, once.
+    #: Distinguishes messages with one identity; the ledger assigns it once.
     number: int = 0
-    #: Hex SHA-256 of the whole content as transmitted; '' until it was read.
+    #: Hex SHA-256 of the whole content as transmitted; '' = not read yet.
     sha256: str = ""
-    #: Another one has the same identity and content: only its locator names it.
+    #: Another message has the same identity and content: only its locator differs.
     has_twin: bool = False
 
     @property
     def id(self) -> str:
-        """The drainer id: 32 hex digits that no other message has."""
+        """The drainer id: 32 hex digits, unique to this message."""
         return numbered_id(self.identity, self.number)
 
 

@@ -1,8 +1,8 @@
-"""What a peer answers, or that it did not: Reply, Lost, and the Stage of either.
+"""The answer of a peer, or that there was none: Reply, Lost, and the Stage of either.
 
-Parsing follows RFC 5321 4.2 and RFC 2034 4; hostile text is expected, so length
-is capped by the reader (drainer.smtp.protocol) and controls are escaped by whoever
-prints. Codes are decided on by the first digit (RFC 5321 4.2.1).
+Parsing follows RFC 5321 4.2 and RFC 2034 4. The text is hostile: the reader
+(drainer.smtp.protocol) limits its length, and code that prints it escapes controls. The
+first digit of the code decides (RFC 5321 4.2.1).
 """
 
 import enum
@@ -25,7 +25,7 @@ class Stage(enum.StrEnum):
     EHLO = "ehlo"
     STARTTLS = "starttls"
     AUTH = "auth"
-    #: XCLIENT or XFORWARD, on behalf of a message.
+    #: XCLIENT or XFORWARD, for a message.
     FORWARD = "forward"
     MAIL = "mail"
     RCPT = "rcpt"
@@ -37,7 +37,7 @@ class Stage(enum.StrEnum):
 
     @property
     def before_mail(self) -> bool:
-        """Whether no message had been named yet: never a verdict on one."""
+        """Return whether no message was named yet, so this cannot be about one."""
         return self in _BEFORE_MAIL
 
 
@@ -54,25 +54,25 @@ _BEFORE_MAIL = frozenset(
 
 
 class ProtocolError(ValueError):
-    """The peer sent something that is no SMTP reply."""
+    """The peer sent something that is not an SMTP reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """One reply, all of its lines.
 
-    ``enhanced`` is ``c.s.d`` only where it stands at the start of the text and
-    agrees with the first digit of the code; any other code found in the text is
-    a ``hint`` (it may choose words, never the class).
+    ``enhanced`` is ``c.s.d`` only if it is at the start of the text and agrees with the
+    first digit of the code. Any other code found in the text is a ``hint``: it may
+    choose words, never the class.
     """
 
     code: int
     text: str = ""
     enhanced: str = ""
     hint: str = ""
-    #: The lines disagreed about the code; the last one counts.
+    #: The lines had different codes; the last one counts.
     mixed: bool = False
-    #: All of it as one line, as it is told to people.
+    #: All lines as one, for people.
     line: str = field(default="", compare=False, repr=False)
 
     @property
@@ -86,20 +86,20 @@ class Reply:
         return self.enhanced[2:]
 
     def __str__(self) -> str:
-        """Write it as one line, as the peer sent it."""
+        """Return it as one line, as the peer sent it."""
         return self.line or _one_line(self.code, self.enhanced, self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """No reply came: why, in one word and in the words of the system."""
+    """No reply came: the reason as one word, and the system's message."""
 
     #: 'timeout', 'closed', 'reset', 'refused', 'unreachable', 'tls', 'protocol'.
     reason: str
     detail: str = ""
 
     def __str__(self) -> str:
-        """Say it in a phrase."""
+        """Return it as a phrase."""
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
 
@@ -107,9 +107,9 @@ class Lost:
 def parse_reply(raw: bytes) -> Reply:
     """Parse a complete reply: lines that end in LF, the last one final.
 
-    A CR before the LF is no part of the text, nor are two.
+    One or two CRs before the LF are not part of the text.
 
-    Raises ProtocolError when a line does not begin with a code of 2xx to 5xx.
+    Raises ProtocolError when a line does not start with a code from 2xx to 5xx.
     """
     codes: list[int] = []
     texts: list[str] = []
@@ -156,7 +156,7 @@ def _decode(text: bytes) -> str:
 
 
 def printable(text: str, limit: int = 1000) -> str:
-    """Escape controls so that a terminal, log or header may show the text.
+    """Escape controls so that the text is safe in a terminal, log or header.
 
     Cuts at ``limit`` characters. Bidirectional overrides count as controls.
     """
@@ -171,7 +171,7 @@ def _escape(char: str) -> str:
 
 
 def as_said(text: str) -> Reply | str:
-    """Return a reply that was kept as text; the text, when it is none."""
+    """Return a reply that was stored as text; else the text itself."""
     try:
         return parse_reply(text.encode("utf-8", "replace"))
     except ProtocolError:

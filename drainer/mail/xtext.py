@@ -1,7 +1,7 @@
-r"""Decode what RFC 3461 and RFC 6533 let stand in ENVID and ORCPT; pure.
+r"""Decode the ENVID and ORCPT encodings of RFC 3461 and RFC 6533; pure.
 
-Some spools keep these parameters as they came, encoded. A value that is not
-well encoded decodes to '': a parameter that nobody can read is left out.
+Some spools keep these parameters encoded, as they came. An invalid value decodes to '',
+so that drainer omits the parameter.
 """
 
 import re
@@ -13,11 +13,11 @@ _EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _HIGHEST = 0x10FFFF
 
 MAX_PARAMETER_LENGTH = 500
-"""Characters; RFC 3461 5.2.1 gives no limit for ORCPT, command lines have one."""
+"""In characters; RFC 3461 5.2.1 sets no limit for ORCPT, but command lines have one."""
 
 
 def from_xtext(value: bytes) -> str:
-    """Decode xtext (RFC 3461 4); '' when it is none, or is not printable text."""
+    """Decode xtext (RFC 3461 4); '' if it is invalid, or not printable text."""
     text = value.decode("ascii", "replace")
     if not _XTEXT.fullmatch(text):
         return ""
@@ -40,7 +40,7 @@ def from_utf8_xtext(value: bytes) -> str:
 
 
 def decode_orcpt(value: bytes) -> str:
-    """Return ``type;address`` of an ORCPT as it came, decoded; '' for a bad one."""
+    """Return ``type;address`` of an encoded ORCPT, decoded; '' if it is invalid."""
     kind, semicolon, address = value.partition(b";")
     name = kind.decode("ascii", "replace")
     if not semicolon or not re.fullmatch(r"[A-Za-z0-9-]{1,40}", name):

@@ -1,1 +1,1 @@
-"""Where spooled mail is read from: a protocol, a registry, and a folder per format."""
+"""Where drainer reads spooled mail: a protocol, a registry, and a folder per format."""

@@ -1,7 +1,7 @@
-"""Edge in: where spooled mail lies. One file per spool format.
+"""The protocol of sources, which read spooled mail; one folder per spool format.
 
-A source only lists, opens and acknowledges; it never decides. Reading is
-harmless (promise P9): no method but ``acknowledge`` changes anything.
+A source only lists, opens and acknowledges; it decides nothing. Reading is harmless
+(promise P9): only ``acknowledge`` changes anything.
 """
 
 import os
@@ -18,7 +18,7 @@ class Source(Protocol):
 
     #: Canonical URL; the ledger binds it to one primary.
     url: str
-    #: Whether acknowledging changes the spool; if not it is never called.
+    #: Whether acknowledging changes the spool; if not, it is never called.
     acknowledges: bool
 
     def refuse_if_live(self) -> None:
@@ -26,15 +26,15 @@ class Source(Protocol):
         ...
 
     def scan(self) -> Iterator[SpooledMessage]:
-        """List every message, those with problems too, in the spool's order.
+        """List every message in the order of the spool, also those with problems.
 
-        Raises SourceError when the spool as a whole cannot be read. A single
-        unreadable message is listed with its problem.
+        Raises SourceError when the whole spool cannot be read. A single unreadable
+        message is listed with its problem.
         """
         ...
 
     def open(self, message: Message) -> SpooledMessage:
-        """Find a message again, fresh from the spool.
+        """Find a message again and read it from the spool.
 
         Follows a rename within the spool, as ``acknowledge`` does. Raises
         MessageUnreadable('vanished') when it is gone or the name now belongs to
@@ -43,82 +43,82 @@ class Source(Protocol):
         ...
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether the very message, by its whole content, is at its locator."""
+        """Return whether this very message, by its whole content, is at its locator."""
         ...
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Let the spool drop or move these; return the ids that are done.
+        """Remove or move these in the spool; return the ids that are done.
 
-        Idempotent: a message that is gone already counts as done. One that is
-        another message by now, or must stay for a reason of the format, is left
-        out of the answer and untouched. Elsewhere than at its locator, the whole
-        content must be the recorded one; a message that has a twin is not looked
-        for elsewhere. Durable on return.
+        Idempotent: a message that is gone counts as done. The answer leaves out a
+        message that is another one now, or that must stay because of its format; it is
+        not touched. If the message is not at its locator, its whole content must be the
+        recorded one. A message with a twin is searched only at its locator. Durable on
+        return.
         """
         ...
 
 
 @runtime_checkable
 class LeasingSource(Protocol):
-    """What a source has in addition when drainers of several ledgers share it.
+    """Additional methods of a source that drainers of several ledgers share.
 
-    Nothing is leased before ``lease`` was called: listing stays harmless.
+    Nothing is leased before ``lease`` is called, so listing is harmless.
     """
 
     #: How long a lease that is not renewed lasts.
     lease_seconds: float
 
     def lease(self, owner: str) -> None:
-        """Let ``scan`` lease what it lists for this owner, and skip what others have.
+        """Make ``scan`` lease its messages for this owner, and skip those of others.
 
-        ``owner`` is 32 hex digits that stay the same for as long as the ledger does.
+        ``owner`` is 32 hex digits, the same for the whole life of the ledger.
         """
         ...
 
     def renew(self) -> None:
-        """Prove that the owner lives; called several times per lease. May block."""
+        """Prove that the owner is alive; called several times per lease. May block."""
         ...
 
     def begin(self, messages: Sequence[Message]) -> set[str]:
-        """Write down that these may be sent; return the ids that may.
+        """Record that these may be sent; return the ids that may.
 
-        Called before a final dot leaves, and durable on return. A message that is
-        left out belongs to somebody else by now. May block; raises SourceError.
+        Called before a final dot is sent; durable on return. The messages it leaves out
+        belong to another drainer now. May block; raises SourceError.
         """
         ...
 
     def leased_elsewhere(self) -> int:
-        """Return how many messages living drainers of other ledgers have."""
+        """Return the number of messages leased to running drainers of other ledgers."""
         ...
 
 
 @runtime_checkable
 class FailableSource(Protocol):
-    """What a source has in addition when it tells delivered mail from other mail."""
+    """Additional method of a source that separates delivered mail from other mail."""
 
     def fail(self, messages: Sequence[Message]) -> list[str]:
-        """Do as ``acknowledge``: final, but a recipient of each was not delivered."""
+        """As ``acknowledge``: final, but a recipient of each was not delivered."""
         ...
 
 
 class LedgerStatus(NamedTuple):
-    """Where a message stands in the ledger, for a server that gets it back."""
+    """The state of a message in the ledger, for a server that gets it back."""
 
-    #: Forward-paths that are final, and must not be sent to again.
+    #: Forward-paths that are final, so nothing may be sent to them again.
     final: frozenset[str]
     #: Every recipient is final.
     is_finished: bool
-    #: It waits for a person, and the server's own attempt would do harm.
+    #: It waits for the operator; an attempt of the server would do harm.
     waits: bool
 
 
 class HeldCount(NamedTuple):
-    """What a part of ``LiveSource.take`` took."""
+    """What one step of ``LiveSource.take`` held."""
 
     messages: int = 0
-    #: Of these, what the server would bounce at its next failing attempt.
+    #: How many of these the server would bounce at its next failing attempt.
     expiring: int = 0
-    #: Mail for this primary that cannot be replayed, and stays with the server.
+    #: Mail for this primary that cannot be replayed and stays with the server.
     left: int = 0
 
 
@@ -126,36 +126,35 @@ class ReleasedCount(NamedTuple):
     """What ``LiveSource.give_back`` did, in messages."""
 
     released: int = 0
-    #: Of these, what the server would bounce at its next failing attempt.
+    #: How many of these the server would bounce at its next failing attempt.
     expiring: int = 0
-    #: Left on hold, and in the note: they wait for a person.
+    #: Left on hold, and in the note: they wait for the operator.
     waiting: int = 0
-    #: Finished, so that they were removed.
+    #: Finished, and therefore removed.
     removed: int = 0
 
 
 @runtime_checkable
 class LiveSource(Protocol):
-    """What a source has in addition when its server runs and sends the same mail.
+    """Additional methods of a source whose running server sends the same mail.
 
-    Nothing is taken before ``take`` was called: listing stays harmless. ``note`` is
-    a file of ours that says what was taken, whatever happens.
+    Nothing is held before ``take`` is called, so listing is harmless. ``note`` is a
+    file of ours that records the held messages, also through a crash.
     """
 
     def domains(self) -> tuple[str, ...]:
-        """Return the domains whose mail the server keeps for a primary.
+        """Return the domains for which the server keeps mail for a primary.
 
-        ``.example.org`` stands for those below it. Raises UsageError when that
-        cannot be told.
+        ``.example.org`` means its subdomains. Raises UsageError when they cannot be
+        found out.
         """
         ...
 
     def take(self, note: Path, rules: Admission) -> Iterator[HeldCount]:
-        """Take what the rules let pass away from the server, part by part.
+        """Hold, step by step, the messages that the rules admit.
 
-        Then ``scan`` lists what was taken, by this run or by one that died, and
-        nothing else. What others hold is not touched. Raises OwnedElsewhere when
-        another process has the note.
+        Then ``scan`` lists only what this run, or one that died, holds. It does not
+        touch what others hold. Raises OwnedElsewhere when another process has the note.
         """
         ...
 
@@ -166,18 +165,18 @@ class LiveSource(Protocol):
         *,
         everything: bool = False,
     ) -> ReleasedCount:
-        """Give back what was taken and is not finished; remove what is.
+        """Release the held messages that are not finished; remove those that are.
 
-        The server learns which recipients are done. What waits for an operator stays,
-        unless ``everything``. ``standings`` takes identities, and answers by identity
-        and native id; what is absent was never recorded. Idempotent; raises as
-        ``take``.
+        The server learns which recipients are done. Messages that wait for an operator
+        stay on hold, unless ``everything``. ``standings`` takes identities, and answers
+        by identity and native id; a missing one was never recorded. Idempotent; raises
+        the errors of ``take``.
         """
         ...
 
 
 class SourceOption(NamedTuple):
-    """An option: ``?name=value`` in the URL, or a key of a ``[sources.NAME]``."""
+    """An option: ``?name=value`` in the URL, or a key of a ``[sources.NAME]`` table."""
 
     #: The keyword of ``SourceFormat.make`` that takes it.
     keyword: str
@@ -191,18 +190,18 @@ class SourceFormat(NamedTuple):
 
     #: Called with the absolute path, and the options as keywords.
     make: Callable[..., Source]
-    #: Directories in a spool that give the format away.
+    #: Directories that identify a spool of this format.
     marks: tuple[str, ...]
     options: Mapping[str, SourceOption]
-    #: Options of a source that is only listed, unless they are given.
+    #: Options of a source that is only listed, if not given.
     listing: Mapping[str, object] = {}
-    #: Whether ``make`` is called with the URL itself, as of a database.
+    #: Whether ``make`` gets the URL itself, as for a database.
     takes_url: bool = False
-    #: How the name of a file ends that gives the format away; in lower case.
+    #: Ends of file names that identify the format; in lower case.
     mark_suffix: str = ""
 
     def has_marks(self, folder: Path) -> bool:
-        """Tell whether a directory looks like such a spool; raises OSError."""
+        """Return whether a directory looks like such a spool; raises OSError."""
         if any((folder / mark).is_dir() for mark in self.marks):
             return True
         if not self.mark_suffix:

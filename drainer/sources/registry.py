@@ -1,8 +1,8 @@
-"""Which source a URL means: one line per spool format.
+"""Find the source that a URL means: one line per spool format.
 
-A URL is ``SCHEME:PATH``, and ``?name=value`` behind it sets options of the
-source, as a ``[sources.NAME]`` table does. A plain path is looked at. The path of
-a format that is a directory may be an archive of one.
+A URL is ``SCHEME:PATH``. ``?name=value`` after it sets options of the source, like a
+``[sources.NAME]`` table. A plain path is recognised by its content. If a format is a
+directory, its path may also be an archive of one.
 """
 
 import importlib
@@ -42,10 +42,10 @@ _MODULES: Mapping[str, str] = {
     "mysql": "database.source",
     "mariadb": "database.source",
 }
-"""The module of each format: what it calls FORMAT is loaded when it is asked for."""
+"""The module of each format; its FORMAT is loaded only when needed."""
 
 SCHEMES = tuple(_MODULES)
-"""What may stand before the colon of a source."""
+"""The words allowed before the colon of a source."""
 
 
 def open_source(
@@ -56,15 +56,15 @@ def open_source(
     listing: bool = False,
     queues: Sequence[str] = (),
 ) -> Source:
-    """Return the source that a URL or a plain path means.
+    """Return the source of a URL or a plain path.
 
-    Options of the URL win over those given. A relative path starts from
-    ``base``, by default the current directory. A source for ``listing`` shows
-    also what a drain leaves alone unless it is asked for: Postfix's hold.
-    ``queues`` are read instead of the usual ones where a format has a choice.
+    Options of the URL override those given. A relative path starts from ``base``, by
+    default the current directory. With ``listing``, the source also shows messages that
+    a drain sends only when asked to: Postfix's hold. ``queues`` replace the usual ones,
+    if the format has several.
 
-    Raises UsageError for what is not understood, SourceError for what cannot be
-    read.
+    Raises UsageError for an invalid URL or option, SourceError for an unreadable
+    source.
     """
     scheme, colon, rest = url.partition(":")
     if colon and "/" not in scheme:
@@ -75,7 +75,7 @@ def open_source(
     scheme = scheme.partition("+")[0]  # a database's driver may be named
     if scheme not in _MODULES:
         message = f"unknown kind of source {scheme!r} in {redact_url(url)!r}"
-        raise UsageError(message, hint=f"known are {', '.join(SCHEMES)}")
+        raise UsageError(message, hint=f"known kinds: {', '.join(SCHEMES)}")
     chosen, place = _chosen(scheme, path)
     if place == "":
         message = f"no path in {redact_url(url)!r}"
@@ -99,7 +99,7 @@ def open_source(
 
 
 def _chosen(scheme: str, path: str) -> tuple[SourceFormat, str | None]:
-    """Return the format and its path, which is None for a name that has none."""
+    """Return the format and its path; None for a name that has no path."""
     name, equals, rest = path.partition("=")
     named = _NAMED.get((scheme, name))
     if named is None:
@@ -115,7 +115,7 @@ def _format(module: str) -> SourceFormat:
 def _split_query(
     url: str, asked: Mapping[str, str], ours: Mapping[str, SourceOption]
 ) -> tuple[str, dict[str, str]]:
-    """Part our options from those of the database's driver, which stay in the URL."""
+    """Separate our options from those of the database driver; these stay in the URL."""
     theirs = {name: value for name, value in asked.items() if name not in ours}
     bare = url.partition("?")[0]
     mine = {name: value for name, value in asked.items() if name in ours}
@@ -127,7 +127,7 @@ def _absolute(path: str, base: Path | None) -> Path:
 
 
 def _detect(path: Path) -> str:
-    """Tell the format of a directory by what it contains."""
+    """Detect the format of a directory by its content."""
     if not is_directory(path):
         message = f"{path} is not a directory"
         hint = f"a source is a folder, or KIND:PATH with a kind of {', '.join(SCHEMES)}"
@@ -143,33 +143,33 @@ def _detect(path: Path) -> str:
     if len(found) == 1:
         return found[0]
     message = f"cannot tell what kind of spool {path} is"
-    hint = f"say it: {' or '.join(f'{scheme}:{path}' for scheme in found or SCHEMES)}"
+    hint = f"name it: {' or '.join(f'{scheme}:{path}' for scheme in found or SCHEMES)}"
     raise SourceError(message, hint=hint)
 
 
 def _keywords(
     scheme: str, legal: Mapping[str, SourceOption], given: Mapping[str, object]
 ) -> dict[str, Values]:
-    """Check options by name and value; return what the format is called with."""
+    """Check options by name and value; return the arguments for the format."""
     keywords: dict[str, Values] = {}
     for name, value in given.items():
         option = legal.get(name)
         if option is None:
             message = f"{scheme} has no option {name!r}"
-            raise UsageError(message, hint=f"legal are {', '.join(legal)}")
+            raise UsageError(message, hint=f"legal: {', '.join(legal)}")
         values = _values(value, is_list=option.is_list)
         for each in values:
             if not isinstance(each, str) or (option.legal and each not in option.legal):
                 message = f"{scheme}: {name} cannot be {each!r}"
-                hint = f"legal are {', '.join(option.legal)}" if option.legal else ""
-                raise UsageError(message, hint=hint or "it is a text")
+                hint = f"legal: {', '.join(option.legal)}" if option.legal else ""
+                raise UsageError(message, hint=hint or "it must be a text")
         texts = tuple(map(str, values))
         keywords[option.keyword] = texts if option.is_list else texts[0]
     return keywords
 
 
 def _values(value: object, *, is_list: bool) -> tuple[object, ...]:
-    """Return what an option lists; a list may be written as a text with commas."""
+    """Return the values of an option; a list may be a text with commas."""
     if is_list and isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if is_list and isinstance(value, list | tuple):
@@ -178,7 +178,7 @@ def _values(value: object, *, is_list: bool) -> tuple[object, ...]:
 
 
 def _as_text(value: object) -> object:
-    """Return a number or a boolean, or a list of them, as a URL would have it."""
+    """Return a number or a boolean, or a list of them, as text for a URL."""
     if isinstance(value, list):
         return [_as_text(each) for each in value]
     return str(value).lower() if isinstance(value, int) else value

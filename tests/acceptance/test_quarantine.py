@@ -228,10 +228,10 @@ def test_a_missing_copy_is_noticed(kept: Kept) -> None:
     assert "the content of 1 recipients is missing on this host" in result.stderr
     shown = kept.run("show", name)
     assert shown.code == 0
-    assert "cannot be read" in shown.stderr
+    assert "cannot read the content" in shown.stderr
     out = kept.run("export", name, "--to", f"eml:{kept.backup.root}/out")
     assert out.code == NOT_ALL
-    assert "neither a copy nor its source" in out.stderr
+    assert "neither the quarantine nor its source" in out.stderr
 
 
 def test_a_source_that_still_holds_it_will_do(kept: Kept) -> None:

@@ -264,7 +264,7 @@ def test_a_full_disk_cannot_keep_outcomes_from_the_next_run(
         filler.unlink()
         reserve = drainer.status()["reserve"]
         assert reserve["recipients"] > 0
-        assert "the next drain settles them" in drainer.run("status").stdout
+        assert "the next drain records them" in drainer.run("status").stdout
         again = drainer.drain(tmp_path / "spool", primary.port, "--no-check")
         assert again.code == 0, again.stderr
         assert f"{reserve['recipients']} recipients were delivered" in again.stderr

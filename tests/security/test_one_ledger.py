@@ -220,7 +220,7 @@ def test_a_drain_that_works_now_is_named_and_cannot_be_taken_over(
     first = spool.start("a")
     spool.primary.wait(lambda: len(spool.primary.messages) >= 1, timeout=30)
     for more in ((), (TAKE_OVER,)):
-        refused(spool.drain("b", *more), "a", "is being drained now", "wait")
+        refused(spool.drain("b", *more), "a", "is draining", "wait")
     first.kill()
     first.communicate()
     spool.primary.script = Script()

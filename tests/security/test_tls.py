@@ -536,8 +536,8 @@ def test_the_check_names_what_is_wrong_with_a_certificate(
     ("taken", "words"),
     [
         ("not offered", "removes STARTTLS"),
-        ("refused for now", "TLS was refused"),
-        ("refused", "TLS was refused"),
+        ("refused for now", "refused TLS"),
+        ("refused", "refused TLS"),
         ("silence", "no answer in time"),
         ("dropped", "closed the connection"),
         ("no EHLO", "helo"),

@@ -1,4 +1,4 @@
-"""From a Config to the objects that do the work: a module for each kind of them.
+"""Build working objects from a Config: one module for each kind of object.
 
-Each is imported by its own name: a command that reads a spool loads nothing of HTTP.
+Import each module by its own name: a command that reads a spool loads no HTTP code.
 """

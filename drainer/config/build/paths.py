@@ -1,4 +1,4 @@
-"""Where things are on this host: ledger, locks, copies."""
+"""Where files are on this host: ledger, locks, quarantined copies."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ LedgerURL = engine.LedgerURL
 
 
 def ledger_url(config: Config) -> URL:
-    """Return where the ledger lies."""
+    """Return the URL of the ledger."""
     if config.ledger.url:
         return engine.parse_url(config.ledger.url)
     state_home = os.environ.get("XDG_STATE_HOME", "")
@@ -24,19 +24,19 @@ def ledger_url(config: Config) -> URL:
 
 
 def fresh_rehearsal(url: URL) -> URL:
-    """Return an empty ledger for a rehearsal, beside the real one."""
+    """Return an empty ledger for a rehearsal, next to the real one."""
     if not engine.is_file(url):
-        message = "--rehearse needs a ledger of its own"
-        raise UsageError(message, hint="give --ledger PATH for it")
+        message = "--rehearse needs a ledger in a file"
+        raise UsageError(message, hint="give --ledger PATH for the rehearsal")
     for suffix in ("", "-wal", "-shm", "-journal"):
         remove_private(Path(f"{url.database}.rehearsal{suffix}"))
     return url.set(database=f"{url.database}.rehearsal")
 
 
 def quarantine_folder(url: URL) -> Path:
-    """Return where copies are kept of what becomes final without being delivered.
+    """Return the folder for copies of messages that end without being delivered.
 
-    Each ledger has a folder of its own: another's copies are not its to remove.
+    Each ledger has its own folder, because it removes only its own copies.
     """
     if engine.is_file(url):
         return Path(f"{url.database}.quarantine")
@@ -48,17 +48,17 @@ def quarantine_folder(url: URL) -> Path:
 
 
 def shown_ledger(url: URL) -> str:
-    """Return a ledger's URL for other drains to name: absolute, without secrets."""
+    """Return a ledger's URL for the error messages of others: absolute, no secrets."""
     if engine.is_file(url):
         return os.path.realpath(str(url.database))
     return url.set(password=None, query={}).render_as_string(hide_password=True)
 
 
 def marker_folders(url: URL) -> tuple[Path, ...]:
-    """Return where markers of sources are that cannot be written.
+    """Return the folders for markers of sources that cannot be written to.
 
-    Root and the service's user share the first, and all ledgers of a user the second.
-    The last is this ledger's own, for a host where nothing else can be written.
+    Root and the service's user share the first one; all ledgers of a user share the
+    second. The last one is this ledger's own, for hosts that allow nothing else.
     """
     state_home = os.environ.get("XDG_STATE_HOME", "")
     own = engine.default_path(state_home, root=False)
@@ -68,7 +68,7 @@ def marker_folders(url: URL) -> tuple[Path, ...]:
 
 
 def lock_folder(url: URL) -> Path:
-    """Return the folder of the owners' locks."""
+    """Return the folder of the lock files of ledger owners."""
     if engine.is_file(url):
         return Path(f"{url.database}.locks")
     state_home = os.environ.get("XDG_STATE_HOME", "")

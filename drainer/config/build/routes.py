@@ -1,4 +1,4 @@
-"""From host names and the [primary] section to a route."""
+"""Build a route from host names and the [primary] section."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ _HOST_PORT = re.compile(
 
 
 def make_route(config: Config) -> Route:
-    """Return the way to the primary; UsageError when none is named."""
+    """Return the route to the primary; UsageError when none is named."""
     primary = config.primary
     if not primary.host:
         message = "no primary is named"
@@ -63,7 +63,7 @@ def _timeouts(config: Config) -> Timeouts:
 
 
 def login_of(username: str, password_file: str, password: str) -> Login | None:
-    """Return who logs in; None = nobody. UsageError when the file has no password."""
+    """Return the login; None = no login. UsageError when the file has no password."""
     if not username:
         return None
     if not password_file:
@@ -71,7 +71,7 @@ def login_of(username: str, password_file: str, password: str) -> Login | None:
     try:
         lines = read_private(Path(password_file)).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        message = f"the password file cannot be read: {error}"
+        message = f"cannot read the password file: {error}"
         raise UsageError(message) from None
     if not lines or not lines[0]:
         message = f"the password file {password_file} is empty"
@@ -90,7 +90,7 @@ def split_host(text: str) -> tuple[str, int | None]:
 
 
 def make_probe(config: Config) -> HealthProbe:
-    """Return what the health check asks."""
+    """Return the questions of the health check."""
     domains = config.primary.domains
     known = (domain_of(address) for address in config.health.accept)
     return HealthProbe(

@@ -12,21 +12,23 @@ from drainer.policy.classify.rules import Rule, rules_of
 def make_rules(config: Config) -> tuple[Rule, ...]:
     """Return the operator's own rules.
 
-    Raises UsageError when the file is wrong, or others could have changed it.
+    Raises UsageError when the file is wrong, or when others could have changed it.
     """
     return read_rules(Path(config.primary.rules)) if config.primary.rules else ()
 
 
 def read_rules(path: Path) -> tuple[Rule, ...]:
-    """Read a file of rules; UsageError says what is wrong with it, and where."""
+    """Read a file of rules; UsageError names what is wrong with it, and the line."""
     try:
         rows = tomllib.loads(read_trusted(path).decode()).get("rule", [])
         if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-            message = "rules are [[rule]] tables"
-            raise ValueError(message)  # noqa: TRY301 - told like the others
+            message = "write rules as [[rule]] tables"
+            raise ValueError(message)  # noqa: TRY301 - reported like the others
         return rules_of(rows)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         message = f"{path}: {reason}"
-        hint = "the grammar is in docs/refusals.md; `drainer classify --check FILE`"
+        hint = (
+            "docs/refusals.md has the grammar; test it: drainer classify --check FILE"
+        )
         raise UsageError(message, hint=hint) from None

@@ -1,4 +1,4 @@
-"""From names and URLs to open sources."""
+"""Open sources from names and URLs."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,8 +12,8 @@ def make_sources(
 ) -> list[Source]:
     """Open the sources: URLs, paths, or names of ``[sources.NAME]`` tables.
 
-    ``queues`` are for those that can read others than usual; ``listing`` shows also
-    what a drain leaves alone unless it is asked for.
+    ``queues`` names other queues than the usual ones, for formats that have them.
+    ``listing`` also shows messages that a drain sends only when asked to.
     """
     found: dict[str, Source] = {}
     for name in names:
@@ -28,9 +28,9 @@ def make_sources(
 
 
 def with_domains(config: Config, sources: Iterable[Source]) -> Config:
-    """Let a server that runs name the primary's domains when nobody else has.
+    """Take the domains from a running server if the configuration names none.
 
-    Raises UsageError when it cannot.
+    Raises UsageError when the server cannot name them.
     """
     taking = [source for source in sources if isinstance(source, LiveSource)]
     if config.primary.domains or not taking:

@@ -1,7 +1,7 @@
-"""What people skip until the outage: facts -> findings, a table of checks; pure.
+"""The doctor's checks: a table that turns facts into findings; pure.
 
-``drainer.doctor`` gathers the facts. A check is one row; its words stand beside what
-it looks at, and docs/doctor.md is made from them.
+``drainer.doctor`` collects the facts. A check is one row: its function, and its texts,
+from which docs/doctor.md is generated.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +20,11 @@ from drainer.doctor.checks.facts import DnsStatus, DoctorFacts
 T = TypeVar("T")
 
 HERE = "this host"
-"""The subject of what is about the host itself."""
+"""The subject of findings about this host."""
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
-    """Yield id, what must hold, what is wrong otherwise, remedy of every check."""
+    """Yield id, requirement, what fails it, and remedy of every check."""
     sections: tuple[Iterable[Check[Any]], ...] = (
         domain.RECORDS,
         domain.CHECKS,
@@ -38,14 +38,14 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def examine(facts: DoctorFacts) -> list[DoctorFinding]:
-    """Return what every check found, in the order of the table."""
+    """Return the findings of all checks, in the order of the table."""
     name = facts.domain.name
     found = _apply(domain.RECORDS, facts.domain, name)
     if facts.domain.told is DnsStatus.FOUND and facts.domain.hosts:
         found += _apply(domain.CHECKS, facts.domain, name)
     else:
         found += [
-            _finding(check, skipped("there is no MX to look at"), name)
+            _finding(check, skipped("there is no MX record to check"), name)
             for check in domain.CHECKS
         ]
     for each in facts.backups:
@@ -81,9 +81,9 @@ _USUAL = {
     Grade.UNKNOWN: "run it again later, or from another host",
     Grade.SKIPPED: "",
 }
-"""The remedy where there is nothing to mend."""
+"""The remedy for grades that need no fix."""
 
 
 def failed(findings: Iterable[DoctorFinding]) -> list[DoctorFinding]:
-    """Return those that failed."""
+    """Return the failed findings."""
     return [each for each in findings if each.grade is Grade.FAIL]

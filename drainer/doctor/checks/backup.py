@@ -1,7 +1,7 @@
-"""Checks of a backup as it is seen from here; pure.
+"""Checks of a backup as this host sees it; pure.
 
-A refusal that is meant for this host proves nothing: what is refused to everybody, or
-in words about our address, is not taken for the care that the backup ought to have.
+A refusal that is about this host proves nothing. So a backup that refuses every
+address, or names our address in the reply, does not pass a check by refusing.
 """
 
 from datetime import timedelta
@@ -22,14 +22,14 @@ from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
 
 EXPIRY = timedelta(days=21)
-"""A certificate that ends sooner is a warning."""
+"""A certificate that expires sooner is a warning."""
 
 _NO_SESSION = skipped("no session")
-_NO_TIME = unknown("there was no time left to ask")
+_NO_TIME = unknown("there was no time left to check")
 _NAME_IT = "add --send-tests, --recipient, and --backup with its name"
 _FOR_NOW = (
-    "let it refuse for good (Postfix: `unverified_recipient_reject_code = 550`), or run"
-    " it again later if it greylists"
+    "let it refuse permanently (Postfix: `unverified_recipient_reject_code = 550`), or"
+    " run it again later if it greylists"
 )
 
 
@@ -63,10 +63,10 @@ def _expiry(backup: BackupFacts) -> CheckResult:
     if certificate is None:
         return skipped("no certificate was seen")
     if certificate.not_after is None:
-        return unknown(f"its end cannot be read: {certificate.subject}")
+        return unknown(f"cannot read when it expires: {certificate.subject}")
     until = f"{certificate.not_after:%Y-%m-%d}"
     if certificate.not_after <= backup.now:
-        return fail(f"it has expired on {until}")
+        return fail(f"it expired on {until}")
     if certificate.not_after <= backup.now + EXPIRY:
         return warn(f"it expires on {until}")
     return ok(f"until {until}")
@@ -85,9 +85,9 @@ def _name(backup: BackupFacts) -> CheckResult:
 
 
 def covers(names: tuple[str, ...], host: str) -> bool:
-    """Whether a certificate with these names is one for the host (RFC 6125 6.4.3).
+    """Return whether a certificate for these names covers the host (RFC 6125 6.4.3).
 
-    As for OpenSSL, a star stands for the first label of three or more.
+    As in OpenSSL, a star matches the first label of a name with three or more.
     """
     parent = host.partition(".")[2]
     known = {name.lower().rstrip(".") for name in names}
@@ -103,7 +103,7 @@ def _chain(backup: BackupFacts) -> CheckResult:
     words = backup.distrust.lower()
     if not words:
         return ok("this host trusts its issuer")
-    # OpenSSL looks at the chain first; these two are found only if that is sound.
+    # OpenSSL checks the chain first; it finds these two problems only if that is valid.
     ends = certificate.not_after
     if "mismatch" in words or ("expired" in words and ends and ends <= backup.now):
         return ok("this host trusts its issuer")
@@ -134,12 +134,12 @@ def _stranger(backup: BackupFacts) -> CheckResult:
     if said.is_accepted:
         return fail(f"it accepts a random recipient: {said}")
     if said.is_deferred:
-        words = f"it refuses a random recipient only for now: {said}"
+        words = f"it refuses a random recipient only temporarily: {said}"
         return warn(words, "", _FOR_NOW)
     if isinstance(said.answer, Lost):
         return unknown(str(said))
     if backup.known and backup.known.is_refused:
-        return unknown(f"it refuses everybody: {said}")
+        return unknown(f"it refuses every recipient: {said}")
     if classify(said.answer, said.stage).verdict is Verdict.STOP:
         return unknown(f"the refusal is about this host: {said}")
     return ok(str(said))
@@ -152,20 +152,20 @@ def _relay(backup: BackupFacts) -> CheckResult:
         return _NO_TIME
     taken = [said for said in backup.elsewhere if said.is_accepted]
     if taken and backup.is_here:
-        words = f"it relays for this host, which is itself: {taken[0]}"
-        return unknown(words, "", "ask from a host that the backup does not know")
+        words = f"it relays for this host, which is the backup itself: {taken[0]}"
+        return unknown(words, "", "run it on a host that the backup does not know")
     if taken:
-        return fail(f"it takes mail for elsewhere: {taken[0]}")
+        return fail(f"it accepts mail for a foreign domain: {taken[0]}")
     refused = list(filter(_denies, backup.elsewhere))
     if refused:
         return ok(str(refused[0]))
-    words = f"no answer to go by: {backup.elsewhere[0]}"
+    words = f"the answer proves nothing: {backup.elsewhere[0]}"
     deferred = any(said.is_deferred for said in backup.elsewhere)
     return warn(words) if deferred else unknown(words)
 
 
 def _denies(said: DialogueAnswer) -> bool:
-    """Whether relaying is refused; a default Postfix does so with 454."""
+    """Return whether relaying is refused; a default Postfix does so with 454."""
     if said.stage is not Stage.RCPT or isinstance(said.answer, Lost):
         return False
     rule = classify(said.answer, said.stage).rule
@@ -188,11 +188,11 @@ def _tested(backup: BackupFacts, said: DialogueAnswer | None) -> CheckResult:
     if said is None:
         return _NO_TIME
     if said.stage not in (Stage.DATA, Stage.BODY, Stage.DOT):
-        return unknown(f"the message did not get so far: {said}")
+        return unknown(f"the session ended before the message: {said}")
     if said.is_accepted:
-        return fail(f"it took the message, for {backup.recipient}: {said}")
+        return fail(f"it accepted the message, for {backup.recipient}: {said}")
     if said.is_deferred:
-        return warn(f"it refuses the message only for now: {said}")
+        return warn(f"it refuses the message only temporarily: {said}")
     return ok(str(said)) if said.is_refused else unknown(str(said))
 
 
@@ -201,43 +201,44 @@ CHECKS: tuple[Check[BackupFacts], ...] = (
         id="backup-answers",
         about="the backup answers on every address",
         unless="none answers; warns: one does not",
-        remedy="start its SMTP server, open port 25 to everybody, or drop the address",
+        remedy="start its SMTP server, open port 25 to all hosts, or drop the address",
         look=_answers,
     ),
     Check(
         id="backup-tls",
         about="it offers STARTTLS, and the handshake works",
-        unless="it does not",
+        unless="it does not offer it, or the handshake fails",
         remedy="give it a certificate and switch TLS on (Postfix: `smtpd_tls_chain_"
         "files`, `smtpd_tls_security_level = may`)",
         look=_tls,
     ),
     Check(
         id="backup-tls-expiry",
-        about="its certificate is in date",
+        about="its certificate is not expired",
         unless="it has expired; warns: it will within 21 days",
-        remedy="renew the certificate, and have that done by itself; then reload it",
+        remedy="renew the certificate, automate the renewal, and reload the server",
         look=_expiry,
     ),
     Check(
         id="backup-tls-name",
         about="its certificate is for the name in the MX record",
-        unless="it is for others",
+        unless="it is for other names",
         remedy="get a certificate for the name in the MX record: MTA-STS asks for it",
         look=_name,
     ),
     Check(
         id="backup-tls-chain",
         about="its certificate comes from an issuer that this host trusts",
-        unless="it is self-signed, or a certificate between is missing",
-        remedy="use a public issuer, and serve the certificates between as well",
+        unless="it is self-signed, or an intermediate certificate is missing",
+        remedy="use a public CA, and send the intermediate certificates as well",
         look=_chain,
     ),
     Check(
         id="backup-recipient",
-        about="it takes mail for a recipient that exists",
+        about="it accepts mail for a recipient that exists",
         unless="it refuses; warns: it defers",
-        remedy="let it know the domain and its users; check that the recipient exists",
+        remedy="configure the domain and its users there; check that the recipient"
+        " exists",
         look=_recipient,
     ),
     Check(
@@ -245,7 +246,7 @@ CHECKS: tuple[Check[BackupFacts], ...] = (
         about="it refuses an unknown recipient at RCPT",
         unless="it accepts a random one; warns: it defers it",
         remedy="give it the primary's users (Postfix: `relay_recipient_maps`; Exim:"
-        " `verify = recipient/callout`): what it takes for nobody cannot be delivered",
+        " `verify = recipient/callout`): mail for unknown users cannot be delivered",
         look=_stranger,
     ),
     Check(
@@ -253,15 +254,15 @@ CHECKS: tuple[Check[BackupFacts], ...] = (
         about="it refuses to relay elsewhere",
         unless="it accepts a recipient of example.com; warns: it defers it",
         remedy="close the relay (Postfix: `reject_unauth_destination`; a narrow"
-        " `mynetworks`), or ask from a host that it does not know",
+        " `mynetworks`), or run doctor on a host that it does not know",
         look=_relay,
     ),
     Check(
         id="backup-spam",
         about="it refuses the GTUBE test message at SMTP time",
         unless="it accepts it; warns: it defers it",
-        remedy="give it the primary's spam filter, before the queue (a milter): what it"
-        " takes and the primary refuses later must be bounced or kept",
+        remedy="give it the primary's spam filter, before the queue (a milter): mail"
+        " that only the primary refuses must be bounced or quarantined later",
         look=_gtube,
     ),
     Check(

@@ -1,4 +1,4 @@
-"""What one check of the doctor is, and what it finds."""
+"""What a check of the doctor is, and what it finds."""
 
 import enum
 from collections.abc import Callable
@@ -10,40 +10,40 @@ T = TypeVar("T")
 
 
 class Grade(enum.StrEnum):
-    """How a check ends."""
+    """The result of a check."""
 
     OK = "ok"
-    #: It works, and will hurt one day.
+    #: It works now, but will cause trouble one day.
     WARN = "warn"
-    #: Mail would be lost, misled, or refused during an outage or after it.
+    #: Mail would be lost, misrouted, or refused during an outage or after it.
     FAIL = "fail"
-    #: It was asked, and there was no answer to judge.
+    #: It was asked, but the answer allows no judgement.
     UNKNOWN = "unknown"
     #: It was not asked.
     SKIPPED = "skipped"
 
 
 class CheckResult(NamedTuple):
-    """A grade, what was found, about whom, and what to do."""
+    """A grade, what was found, about which subject, and the remedy."""
 
     grade: Grade
     found: str
-    #: '' = whom the section is about.
+    #: '' = the subject of the section.
     subject: str = ""
-    #: '' = the usual one.
+    #: '' = the check's own remedy.
     remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check(Generic[T]):
-    """One row of the table, over facts of a section."""
+    """One row of the table, over the facts of a section."""
 
     id: str
-    #: What must hold.
+    #: The requirement.
     about: str
-    #: What makes it fail or warn, for the documentation.
+    #: What makes it fail or warn; for the documentation.
     unless: str
-    #: What to do, in one line.
+    #: The remedy, in one line.
     remedy: str
     look: Callable[[T], CheckResult | list[CheckResult]]
 
@@ -56,37 +56,37 @@ class DoctorFinding:
     subject: str
     grade: Grade
     found: str
-    #: '' when there is nothing to do.
+    #: '' when nothing needs to be done.
     remedy: str
 
 
 def ok(found: str, subject: str = "") -> CheckResult:
-    """Say that it is as it should be."""
+    """Return: it is as it should be."""
     return CheckResult(Grade.OK, found, subject)
 
 
 def warn(found: str, subject: str = "", remedy: str = "") -> CheckResult:
-    """Say what will hurt one day."""
+    """Return: it will cause trouble one day."""
     return CheckResult(Grade.WARN, found, subject, remedy)
 
 
 def fail(found: str, subject: str = "", remedy: str = "") -> CheckResult:
-    """Say what is wrong."""
+    """Return: it is wrong."""
     return CheckResult(Grade.FAIL, found, subject, remedy)
 
 
 def unknown(found: str, subject: str = "", remedy: str = "") -> CheckResult:
-    """Say why nobody knows."""
+    """Return: it could not be found out, and why."""
     return CheckResult(Grade.UNKNOWN, found, subject, remedy)
 
 
 def skipped(found: str, subject: str = "", remedy: str = "") -> CheckResult:
-    """Say why it was not asked."""
+    """Return: it was not asked, and why."""
     return CheckResult(Grade.SKIPPED, found, subject, remedy)
 
 
 NO_RECIPIENT = skipped(
-    "no recipient is known that exists",
+    "no existing recipient is known",
     remedy="name one with --recipient, or in [health] accept",
 )
-"""What several checks need."""
+"""Shared by several checks."""

@@ -17,7 +17,7 @@ from drainer.doctor.checks.facts import DnsStatus, DomainFacts, MailExchanger
 from drainer.policy.bounce.facts import Network, is_private, parse_address
 
 NETWORK = {4: 24, 6: 48}
-"""Length of the prefix that counts as one network, by IP version."""
+"""Prefix length of what counts as one network, by IP version."""
 
 
 def _present(domain: DomainFacts) -> CheckResult:
@@ -27,9 +27,9 @@ def _present(domain: DomainFacts) -> CheckResult:
         case DnsStatus.NXDOMAIN:
             return fail(f"{domain.name} does not exist")
         case DnsStatus.ABSENT:
-            return fail("no MX record: mail goes to the domain's own address alone")
+            return fail("no MX record: mail goes only to the domain's own address")
         case DnsStatus.FOUND:  # pragma: no branch
-            more = f"; {domain.unseen} more are not looked at" if domain.unseen else ""
+            more = f"; {domain.unseen} more are not checked" if domain.unseen else ""
             return ok(f"{len(domain.exchanges)} MX records{more}")
 
 
@@ -40,8 +40,8 @@ def _null(domain: DomainFacts) -> CheckResult:
     if not nulls:
         return ok("no null MX")
     if len(nulls) == len(domain.exchanges):  # RFC 7505 3
-        return fail("null MX: the domain says that it takes no mail at all")
-    return fail("a null MX stands beside other records, which contradicts them")
+        return fail("null MX: the domain says that it accepts no mail")
+    return fail("a null MX beside other records contradicts them")
 
 
 def _tiers(domain: DomainFacts) -> CheckResult:
@@ -50,7 +50,7 @@ def _tiers(domain: DomainFacts) -> CheckResult:
     counts = Counter(each.host for each in domain.hosts)
     twice = [host for host, count in counts.items() if count > 1]
     if twice:
-        return warn(f"{words}; {', '.join(twice)} stands there more than once")
+        return warn(f"{words}; {', '.join(twice)} is listed more than once")
     number = min(each.rank for each in domain.first)
     known = {each.host for each in domain.first} | set(domain.backups)
     before = [e.host for e in domain.hosts if e.rank < number and e.host not in known]
@@ -71,7 +71,9 @@ def _primary(domain: DomainFacts) -> CheckResult:
     taken = ", ".join(each.host for each in domain.first)
     if not domain.primary:
         return unknown("no primary is named, and DNS names none")
-    return warn(f"{domain.primary} is no MX of the domain; {taken} is compared instead")
+    return warn(
+        f"{domain.primary} is not an MX of the domain; {taken} is compared instead"
+    )
 
 
 def _order(domain: DomainFacts) -> CheckResult | list[CheckResult]:
@@ -84,13 +86,13 @@ def _order(domain: DomainFacts) -> CheckResult | list[CheckResult]:
 def _rank(domain: DomainFacts, backup: str) -> CheckResult:
     ranks = [each.rank for each in domain.hosts if each.host == backup]
     if not ranks:
-        return fail("no MX record names it: nobody would send to it", backup)
+        return fail("no MX record names it, so no sender would use it", backup)
     own, first = min(ranks), min(each.rank for each in domain.first)
     if own < first:
         words = f"{own} is lower than the primary's {first}: all mail goes there first"
         return fail(words, backup)
     if own == first:
-        words = f"{own}, as the primary: half of the mail goes there always"
+        words = f"{own}, like the primary: it always gets half of the mail"
         return warn(words, backup)
     return ok(f"{own}, behind the primary's {first}", backup)
 
@@ -99,7 +101,7 @@ def _alias(domain: DomainFacts) -> list[CheckResult]:
     return [
         fail(f"an alias of {each.alias}", each.host)  # RFC 2181 10.3, RFC 5321 5.1
         if each.alias
-        else ok("no alias", each.host)
+        else ok("not an alias", each.host)
         for each in domain.hosts
     ]
 
@@ -136,7 +138,7 @@ def _reachable(exchange: MailExchanger) -> CheckResult:
     found = [(text, parse_address(text)) for text in exchange.addresses]
     private = [text for text, address in found if address and is_private(address)]
     if private:
-        words = f"{', '.join(private)}: private, as DNS tells this host"
+        words = f"{', '.join(private)}: private, as this host sees it in DNS"
         return warn(words, exchange.host)
     return ok("public", exchange.host)
 
@@ -157,7 +159,7 @@ def _apart(backup: MailExchanger, primary: list[str]) -> CheckResult:
     if shared:
         words = ", ".join(sorted(map(str, shared)))
         return warn(f"{words} is the primary's network too", backup.host)
-    return ok("on a network of its own", backup.host)
+    return ok("on another network", backup.host)
 
 
 def _nets(addresses: Iterable[str]) -> set[Network]:
@@ -176,7 +178,7 @@ def _name_servers(domain: DomainFacts) -> list[CheckResult]:
 def _served(backup: MailExchanger, primary: frozenset[str]) -> CheckResult:
     own = backup.name_servers
     if not own or not primary:
-        return unknown("DNS does not tell its name servers", backup.host)
+        return unknown("DNS does not say which are its name servers", backup.host)
     words = ", ".join(sorted(own))
     if own <= primary:
         return warn(f"all of them serve the primary's name too: {words}", backup.host)
@@ -197,40 +199,40 @@ RECORDS: tuple[Check[DomainFacts], ...] = (
     ),
     Check(
         id="mx-null",
-        about="the domain takes mail",
+        about="the domain accepts mail",
         unless="it has a null MX (RFC 7505)",
         remedy='remove the MX record whose host is "."',
         look=_null,
     ),
 )
-"""What is asked first; the rest makes sense only if this holds."""
+"""The first checks; the others make sense only if these pass."""
 
 CHECKS: tuple[Check[DomainFacts], ...] = (
     Check(
         id="mx-tiers",
-        about="the MX records read as they are meant",
-        unless="warns: a host stands there twice, or one comes before the primary",
-        remedy="one record for each host: the primary has the lowest number",
+        about="the MX records say what you mean",
+        unless="warns: a host is listed twice, or one comes before the primary",
+        remedy="use one record for each host; the primary has the lowest number",
         look=_tiers,
     ),
     Check(
         id="mx-primary",
         about="the primary is an MX of the domain",
-        unless="warns: it is none, by name or address",
+        unless="warns: it is not, by name or address",
         remedy="name the host of the MX record with --primary or [primary] host",
         look=_primary,
     ),
     Check(
         id="mx-order",
         about="each backup's number is higher than the primary's",
-        unless="there is no backup, its number is lower, or no MX names it; warns: it"
-        " is the same",
+        unless="there is no backup, its number is lower, or no MX names it; warns: both"
+        " numbers are equal",
         remedy="give the backup an MX record with a higher number than the primary's",
         look=_order,
     ),
     Check(
         id="mx-alias",
-        about="an MX record names no alias",
+        about="an MX record does not name an alias",
         unless="its host has a CNAME",
         remedy="name the host itself in the MX record; senders may refuse an alias",
         look=_alias,
@@ -238,7 +240,7 @@ CHECKS: tuple[Check[DomainFacts], ...] = (
     Check(
         id="mx-literal",
         about="an MX record names a host",
-        unless="an IP address stands there",
+        unless="it names an IP address",
         remedy="give the host a name with an A record, and put that into the MX record",
         look=_literal,
     ),
@@ -251,7 +253,7 @@ CHECKS: tuple[Check[DomainFacts], ...] = (
     ),
     Check(
         id="mx-public",
-        about="each MX host can be reached from everywhere",
+        about="each MX host can be reached from all networks",
         unless="warns: an address is private",
         remedy="publish a public address, or ask an outside resolver with --dns",
         look=_public,
@@ -260,7 +262,7 @@ CHECKS: tuple[Check[DomainFacts], ...] = (
         id="mx-network",
         about="a backup is not on the primary's network",
         unless="it has an address of the primary's; warns: they share a /24 or /48",
-        remedy="move the backup to another network: one line down should not take both",
+        remedy="move the backup to another network, which fails independently",
         look=_networks,
     ),
     Check(

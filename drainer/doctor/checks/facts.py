@@ -1,4 +1,4 @@
-"""What the doctor's edges found out, before anybody judges it."""
+"""The facts that the doctor's probes collect, before the checks judge them."""
 
 import enum
 from dataclasses import field
@@ -21,7 +21,7 @@ class DnsStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailExchanger:
-    """One MX record, and what DNS says of its host."""
+    """One MX record, and what DNS says about its host."""
 
     #: Lower case, without the dot at its end; '' = null MX.
     host: str
@@ -29,9 +29,9 @@ class MailExchanger:
     #: Of its addresses.
     told: DnsStatus = DnsStatus.FOUND
     addresses: tuple[str, ...] = ()
-    #: What it is an alias of; '' = it is none.
+    #: What it is an alias of; '' = not an alias.
     alias: str = ""
-    #: Of the zone that holds it, lower case; none = nobody knows.
+    #: Of the zone that contains it, in lower case; none = unknown.
     name_servers: frozenset[str] = frozenset()
 
 
@@ -43,12 +43,12 @@ class DomainFacts:
     told: DnsStatus = DnsStatus.FOUND
     detail: str = ""
     exchanges: tuple[MailExchanger, ...] = ()
-    #: The host that is taken for the primary; '' = none is known.
+    #: The host taken as the primary; '' = none is known.
     primary: str = ""
     primary_addresses: tuple[str, ...] = ()
     backups: tuple[str, ...] = ()
 
-    #: Records beyond those that are looked at.
+    #: Number of records that are not examined.
     unseen: int = 0
 
     @property
@@ -76,7 +76,7 @@ class DomainFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialogueAnswer:
-    """How a question to a mail server ended, and at which stage."""
+    """The end of a question to a mail server, and at which stage."""
 
     stage: Stage
     answer: Reply | Lost
@@ -117,32 +117,32 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupFacts:
-    """A backup as it is seen from here."""
+    """A backup as this host sees it."""
 
     host: str
     now: datetime
-    #: Address and how opening a session there ended, for each address.
+    #: For each address: the address, and the result of opening a session.
     reached: tuple[tuple[str, DialogueAnswer], ...] = ()
-    #: Why there is no address, or nothing was asked; '' = all was.
+    #: Why there is no address, or why nothing was asked; '' = everything was asked.
     problem: str = ""
     offers_tls: bool = False
-    #: How the handshake ended; None = there was none.
+    #: Result of the handshake; None = there was none.
     handshake: DialogueAnswer | None = None
     certificate: Certificate | None = None
-    #: Why the TLS library does not believe the certificate; '' = it does; None = it
-    #: was not asked.
+    #: Why the TLS library rejects the certificate; '' = it accepts it; None = it was
+    #: not asked.
     distrust: str | None = None
-    #: An address that exists, and what RCPT said about it.
+    #: An existing address, and the reply to RCPT for it.
     recipient: str = ""
     known: DialogueAnswer | None = None
-    #: What RCPT said about an address that does not exist.
+    #: The reply to RCPT for an address that does not exist.
     stranger: DialogueAnswer | None = None
-    #: What RCPT said about an address elsewhere: for the null sender, then for one
-    #: of the domain.
+    #: The replies to RCPT for an address of a foreign domain: with the null sender,
+    #: then with a sender of the domain.
     elsewhere: tuple[DialogueAnswer, ...] = ()
-    #: This host asked itself: it is trusted there.
+    #: This host asked itself, and the backup trusts it.
     is_here: bool = False
-    #: Seconds that our clock is ahead of the date in its banner; None = it has none.
+    #: Seconds that our clock is ahead of the date in its banner; None = no date.
     ahead: float | None = None
     #: Why no test messages were sent; '' = they were.
     untested: str = ""
@@ -151,7 +151,7 @@ class BackupFacts:
 
     @property
     def answers(self) -> bool:
-        """Whether a session stood at one of its addresses."""
+        """Return whether one of its addresses gave a session."""
         return any(said.is_accepted for _, said in self.reached)
 
 
@@ -167,44 +167,44 @@ class HealthStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrimaryFacts:
-    """The primary as it is seen from here."""
+    """The primary as this host sees it."""
 
     #: ``host:port``; '' = none is known.
     route: str = ""
-    #: Why it was not asked to the end.
+    #: Why the questions to it did not finish.
     problem: str = ""
     stages: tuple[HealthStage, ...] = ()
-    #: It bears our own name.
+    #: It has our own name.
     is_loop: bool = False
     recipient: str = ""
-    #: A sender whose domain lets nobody else send, and what was said about it.
+    #: A sender whose domain allows no other host to send, and the reply to it.
     strict_sender: str = ""
     strict: DialogueAnswer | None = None
-    #: Whether DNS says that the domain is strict; None = nobody knows.
+    #: Whether DNS says that the domain is strict; None = unknown.
     is_strict: bool | None = None
     ahead: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Room on a file system."""
+    """Space on a file system."""
 
     what: str
     path: str
     free_bytes: int = 0
-    #: None = it has no fixed number of them.
+    #: None = the number is not fixed.
     free_inodes: int | None = None
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Whether something of ours works: a ledger, a source."""
+    """Whether a ledger or a source of ours works."""
 
     name: str
     found: str = ""
     problem: str = ""
-    #: Nothing was wrong, and nothing proven either.
+    #: Nothing was wrong, but nothing is proven either.
     unsure: str = ""
 
 
@@ -212,7 +212,7 @@ class Trial:
 class HostFacts:
     """This host."""
 
-    #: Whether the kernel's clock is kept by a time service; None = nobody knows.
+    #: Whether a time service synchronises the kernel's clock; None = unknown.
     synchronised: bool | None = None
     #: Seconds that our clock is ahead of a server's banner, by host.
     ahead: dict[str, float] = field(default_factory=dict)

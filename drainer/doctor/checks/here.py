@@ -1,4 +1,4 @@
-"""Checks of this host, from which will be drained; pure."""
+"""Checks of this host, which will run the drain; pure."""
 
 from drainer.doctor.checks.check import (
     Check,
@@ -12,7 +12,7 @@ from drainer.doctor.checks.check import (
 from drainer.doctor.checks.facts import HostFacts, Space, Trial
 
 SKEW_SECONDS = 300
-"""Clocks that differ by more make SPF, DKIM and retries go wrong."""
+"""A larger difference between clocks breaks SPF, DKIM and retries."""
 
 LEAST_BYTES, FEW_BYTES = 256 * 10**6, 2 * 10**9
 LEAST_INODES, FEW_INODES = 1_000, 20_000
@@ -23,16 +23,16 @@ def _clock(here: HostFacts) -> CheckResult:
     differs = {h: s for h, s in here.ahead.items() if abs(s) > SKEW_SECONDS}
     words = "; ".join(f"{_ahead(s)} {host}" for host, s in differs.items())
     if differs and here.synchronised:
-        return warn(f"{words}; this one is kept by a time service, theirs is not")
+        return warn(f"{words}; a time service sets this clock, so theirs is wrong")
     if differs:
         return fail(words)
     if here.synchronised:
-        return ok("kept by a time service")
+        return ok("a time service sets it")
     if here.ahead:
-        return ok(f"as in the banner of {', '.join(here.ahead)}")
+        return ok(f"the same as in the banner of {', '.join(here.ahead)}")
     if here.synchronised is None:
-        return unknown("the kernel does not tell, and no banner has a date")
-    return warn("the kernel says that no time service keeps it")
+        return unknown("the kernel does not say, and no banner has a date")
+    return warn("the kernel says that no time service sets it")
 
 
 def _ahead(seconds: float) -> str:
@@ -96,16 +96,16 @@ CHECKS: tuple[Check[HostFacts], ...] = (
         id="host-clock",
         about="this host's clock is right",
         unless="it is 5 minutes off the date in a server's banner; warns: no time"
-        " service keeps it, or only a server's clock is off",
+        " service sets it, or only a server's clock is off",
         remedy="run chrony or systemd-timesyncd; set the clock before a drain",
         look=_clock,
     ),
     Check(
         id="host-disk",
-        about="there is room for the ledger and the quarantine",
+        about="there is space for the ledger and the quarantine",
         unless="under 256 MB are free; warns: under 2 GB",
-        remedy="make room, or move the ledger with [ledger] url: a drain stops when it"
-        " cannot write",
+        remedy="free some space, or move the ledger with [ledger] url: a drain stops"
+        " when it cannot write",
         look=_room,
     ),
     Check(
@@ -117,8 +117,8 @@ CHECKS: tuple[Check[HostFacts], ...] = (
     ),
     Check(
         id="host-files",
-        about="enough files may be open for [primary] connections",
-        unless="the limit is less than three for each connection, and 40",
+        about="the limit of open files is enough for [primary] connections",
+        unless="the limit is less than three for each connection, plus 40",
         remedy="raise it (`ulimit -n`, systemd: `LimitNOFILE`), or lower [primary]"
         " connections",
         look=_files,
@@ -127,14 +127,14 @@ CHECKS: tuple[Check[HostFacts], ...] = (
         id="host-ledger",
         about="the ledger can be written",
         unless="a transaction, rolled back at once, fails",
-        remedy="run it as the user who drains; check the path, its owner and its mode",
+        remedy="run it as the user that drains; check the path, its owner and its mode",
         look=_ledger,
     ),
     Check(
         id="host-sources",
-        about="the sources of the configuration can be read",
+        about="the configured sources can be read",
         unless="one cannot",
-        remedy="run it as the user who drains; check the path with `drainer inspect`",
+        remedy="run it as the user that drains; check the path with `drainer inspect`",
         look=_sources,
     ),
 )

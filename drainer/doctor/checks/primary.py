@@ -1,4 +1,4 @@
-"""Checks of the primary as this host will drain to it; pure."""
+"""Checks of the primary, as this host will deliver to it; pure."""
 
 from drainer.doctor.checks.check import (
     NO_RECIPIENT,
@@ -17,15 +17,15 @@ from drainer.policy.classify.classifier import classify
 
 _NO_PRIMARY = skipped("no primary is known", remedy="name it with --primary")
 _NULL_MX = frozenset(("1.10", "7.27"))
-"""Details of RFC 7505 4.2: a sender or recipient whose domain takes no mail."""
-_ANOTHER = "name another sender with --spf-sender: of a domain with SPF -all, and an MX"
+"""Details of RFC 7505 4.2: the domain of a sender or recipient accepts no mail."""
+_ANOTHER = "name another --spf-sender, of a domain that has SPF -all and an MX"
 
 
 def _ready(primary: PrimaryFacts) -> CheckResult:
     if not primary.stages:
         return unknown(primary.problem) if primary.problem else _NO_PRIMARY
     if primary.is_loop:
-        return fail("it has our own name: this is the primary, or [primary] helo lies")
+        return fail("it has our own name: it is this host, or [primary] helo is wrong")
     for grade, say in ((Grade.FAIL, fail), (Grade.WARN, warn)):
         for stage in primary.stages:
             if stage.grade == grade:
@@ -45,7 +45,7 @@ def _greylist(primary: PrimaryFacts) -> CheckResult:
         return unknown(str(said))
     if classify(said.answer, said.stage).rule == "text-greylisted":
         return fail(str(said))
-    return warn(f"it defers a sender that it has not seen: {said}")
+    return warn(f"it defers an unknown sender: {said}")
 
 
 def _strict(primary: PrimaryFacts) -> CheckResult:
@@ -61,7 +61,7 @@ def _strict(primary: PrimaryFacts) -> CheckResult:
     if not said.is_accepted:
         return unknown(words)
     if primary.is_strict is None:
-        return unknown(f"DNS does not tell if its SPF is strict: {words}", "", _ANOTHER)
+        return unknown(f"DNS does not say if its SPF is strict: {words}", "", _ANOTHER)
     if not primary.is_strict:
         return unknown(f"its domain has no SPF with -all: {words}", "", _ANOTHER)
     return ok(words)
@@ -74,7 +74,7 @@ def _unasked(primary: PrimaryFacts) -> CheckResult | None:
     if not primary.recipient:
         return NO_RECIPIENT
     if primary.strict is None:
-        return unknown(primary.problem or "there was no session to ask in")
+        return unknown(primary.problem or "there was no session")
     return None
 
 
@@ -82,23 +82,23 @@ CHECKS: tuple[Check[PrimaryFacts], ...] = (
     Check(
         id="primary-ready",
         about="the primary lets this host relay: `drainer check` passes",
-        unless="a stage of it fails; warns: a stage of it warns",
+        unless="one of its stages fails; warns: one of its stages warns",
         remedy="run `drainer check` and follow its hints",
         look=_ready,
     ),
     Check(
         id="primary-greylist",
         about="it does not greylist this host",
-        unless="it says so to a sender it does not know; warns: it defers that one",
+        unless="its reply to an unknown sender says so; warns: it defers that sender",
         remedy="exempt this host there from greylisting, postscreen and rate limits",
         look=_greylist,
     ),
     Check(
         id="primary-spf",
-        about="it takes mail of a sender with strict SPF from this host",
+        about="it accepts mail of a sender with strict SPF from this host",
         unless="it refuses the sender",
-        remedy="exempt this host there from SPF and DMARC checks: what it passes on is"
-        " from others",
+        remedy="exempt this host there from SPF and DMARC checks: it passes on mail of"
+        " other senders",
         look=_strict,
     ),
 )

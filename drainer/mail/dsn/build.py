@@ -1,9 +1,9 @@
-"""Recipients of one message and what became of them -> a report, as bytes; pure.
+"""Build a DSN, as bytes, from the recipients of one message and their fates; pure.
 
-Three parts (RFC 6522): words for a person, fields for programs (RFC 3464), and the
-original's header, or all of it. Whatever is copied from the original, from a reply or
-from an envelope is hostile: it is made printable, put on one line, cut where that
-harms nothing, and never decides where a header or a part ends.
+It has three parts (RFC 6522): text for people, fields for programs (RFC 3464), and the
+original's header, or all of it. Text from the original, from a reply or from an
+envelope is hostile. This module makes it printable, puts it on one line and cuts it
+where that does no harm. It never decides where a header or a part ends.
 """
 
 import base64
@@ -29,9 +29,9 @@ from drainer.mail.list_markers import LOOP_FIELD
 from drainer.mail.reply import printable
 
 MAX_HEADER_BYTES = 32 * 1024
-"""Of the original's header that a report carries; whole fields, from the top."""
+"""Bytes of the original's header that a DSN carries; whole fields, from the top."""
 MAX_CONTENT_BYTES = 50_000
-"""Of an original that a report carries whole."""
+"""Largest original, in bytes, that a DSN carries whole."""
 
 _MESSAGE_ID = re.compile(
     r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,200}@[A-Za-z0-9!#$%&'*+/=?^_`{|}~.:\[\]-]{1,200}>"
@@ -51,11 +51,11 @@ _OPENINGS = {
 
 
 def build(report: Dsn) -> bytes:
-    """Return the report with CRLF line ends, ready for DATA.
+    """Return the DSN with CRLF line ends, ready for DATA.
 
-    Recipients with NOTIFY=NEVER are left out. Raises CannotTell when the sender's
-    address needs SMTPUTF8 and the next hop lacks it, or nobody is left to report;
-    AddressError for a sender that is no mailbox.
+    Skips recipients with NOTIFY=NEVER. Raises CannotTell when no recipient remains, or
+    when the sender's address needs SMTPUTF8 and the next hop lacks it. Raises
+    AddressError for a sender that is not a mailbox.
     """
     sender = parse_mailbox(report.envelope.reverse_path)
     fates = [f for f in report.fates if "NEVER" not in f.recipient.notify]
@@ -85,7 +85,7 @@ def _all_ascii(sender: str, fates: Iterable[RecipientStatus]) -> bool:
 
 
 def _boundary(report: Dsn, parts: Sequence[bytes]) -> bytes:
-    """Return a boundary that no part contains; the same for the same report."""
+    """Return a boundary that no part contains; always the same for the same DSN."""
     seed = report.message_id
     while True:
         digest = hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()
@@ -118,7 +118,7 @@ def _header(
         yield b"Content-Transfer-Encoding: 8bit"
 
 
-# ---- part 1: words for a person
+# ---- part 1: text for people
 
 
 def _words(report: Dsn, fates: Sequence[RecipientStatus]) -> bytes:
@@ -136,7 +136,7 @@ def _words(report: Dsn, fates: Sequence[RecipientStatus]) -> bytes:
 
 
 def _paragraphs(report: Dsn, fates: Sequence[RecipientStatus]) -> Iterator[Paragraph]:
-    """Yield what is to be told, recipients with the same fate together."""
+    """Yield the paragraphs, with recipients of the same fate together."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for fate in fates:
         because, advice = "", ""
@@ -159,8 +159,8 @@ def _closing(report: Dsn) -> str:
     host = host_of(report.hostname) or "a backup mail server"
     return (
         f"Your message arrived here on {format_datetime(report.arrived)}. This"
-        f" report was written by {host}, which takes mail while another mail server is"
-        " away; nobody reads answers to it."
+        f" report was written by {host}, which accepts mail while another mail server"
+        " is unavailable. Please do not reply to it."
     )
 
 
@@ -196,7 +196,7 @@ def _part(kind: bytes, encoding: bytes, body: bytes) -> bytes:
 
 
 def _may_return(report: Dsn) -> bool:
-    """Whether the whole original may stand in the report: never a cut one."""
+    """Return whether the DSN may carry the whole original: never a cut one."""
     content = report.content
     return (
         report.action is DsnAction.FAILED
@@ -210,7 +210,7 @@ def _may_return(report: Dsn) -> bool:
 
 
 def _is_sound(content: bytes) -> bool:
-    """Whether a content has a header section, and nothing else in it."""
+    """Return whether a content has a valid header section."""
     head = _head_of(content)
     return bool(head) and max((f.end for f in fields_of(head)), default=0) == len(head)
 
@@ -223,7 +223,7 @@ def _head_of(content: bytes) -> bytes:
 
 
 def _whole_fields(head: bytes) -> bytes:
-    """Return as many fields from the top as may be carried."""
+    """Return as many fields from the top as the DSN may carry."""
     end = 0
     for each in fields_of(head):
         if each.end > MAX_HEADER_BYTES:

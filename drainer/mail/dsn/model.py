@@ -1,4 +1,4 @@
-"""What a report to a sender is made of: one message, its recipients, their fates."""
+"""The data of a DSN: one message, its recipients, and the fate of each."""
 
 import enum
 import ipaddress
@@ -12,61 +12,61 @@ _HOST = re.compile(r"[A-Za-z0-9_.:-]{1,255}|\[[A-Za-z0-9.:]{1,253}\]")
 
 
 class DsnAction(enum.StrEnum):
-    """What became of the recipients (RFC 3464 2.3.3)."""
+    """What happened to the recipients (RFC 3464 2.3.3)."""
 
     FAILED = "failed"
     RELAYED = "relayed"
 
 
 class CannotReport(ValueError):
-    """This sender cannot be told: its address cannot stand in the report."""
+    """This sender cannot get a DSN: its address cannot be written into it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipientStatus:
-    """One recipient, and what became of it."""
+    """One recipient, and what happened to it."""
 
     recipient: Recipient
-    #: Enhanced status code; X.0.0 of the right class is put for a bad one.
+    #: Enhanced status code; X.0.0 of the right class replaces an invalid one.
     status: str
     #: The primary's reply on one line; '' when it gave none.
     reply: str = ""
-    #: The rule that judged; it finds words where the code has none.
+    #: The rule that decided; it supplies the words when the code has none.
     rule: str = ""
     last_attempt: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dsn:
-    """All that a report is made of."""
+    """All data of a DSN."""
 
     action: DsnAction = DsnAction.FAILED
     envelope: Envelope
     fates: tuple[RecipientStatus, ...]
-    #: Our own host name; reports come from ``MAILER-DAEMON`` there.
+    #: Our own host name; DSNs come from ``MAILER-DAEMON`` there.
     hostname: str
     #: The primary's name.
     primary: str
-    #: Derived from what failed, so that a crash repeats it (bounce_limits.report_id).
+    #: Derived from what failed, so that a rerun after a crash repeats it (report_id).
     message_id: str
     date: datetime
     arrived: datetime
     helo: str = ""
     #: Our name for the message.
     log_id: str = ""
-    #: The original: its header section; and all of it, but for what was refused for
-    #: its content or sent with REQUIRETLS.
+    #: The original: its header section; and all of it, unless it was refused for its
+    #: content or sent with REQUIRETLS.
     head: bytes = b""
     content: bytes = b""
-    #: What the next hop of the report takes.
+    #: What the next hop of the DSN supports.
     smtputf8: bool = False
     eight_bit: bool = False
 
 
 def mta_of(name: str) -> str:
-    """Return a host as an MTA name of the type dns: addresses in brackets.
+    """Return a host as an MTA name of type dns; addresses in brackets.
 
-    RFC 3464 2.1.2, RFC 5321 4.1.3; '' for what may not stand in a report.
+    RFC 3464 2.1.2, RFC 5321 4.1.3; '' for a name that a DSN must not contain.
     """
     try:
         address = ipaddress.ip_address(name)
@@ -77,5 +77,5 @@ def mta_of(name: str) -> str:
 
 
 def host_of(name: str) -> str:
-    """Return a host's name or address that may stand in a report; '' for another."""
+    """Return a host's name or address if a DSN may contain it; else ''."""
     return name if _HOST.fullmatch(name) else ""

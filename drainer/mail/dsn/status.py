@@ -1,7 +1,7 @@
-"""The part of a report that programs read (RFC 3464); pure.
+"""The part of a DSN for programs (RFC 3464); pure.
 
-Values are made printable and ASCII, and folded at blanks, so that none of them ends
-its field; addresses in UTF-8 stand as they are only in RFC 6533's form.
+Values are made printable and ASCII, and folded at blanks, so that none of them ends its
+field. Only RFC 6533's form has addresses in UTF-8.
 """
 
 import re
@@ -13,7 +13,7 @@ from drainer.mail.envelope import utf8_xtext
 from drainer.mail.reply import printable
 
 MAX_VALUE = 900
-"""Characters of a reply, or of anything else that is copied: it fits on one line."""
+"""Longest copied text, in characters: a reply or anything else fits on one line."""
 
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 _CLASSES = {DsnAction.FAILED: "54", DsnAction.RELAYED: "2"}
@@ -64,7 +64,7 @@ def _of_recipient(
 
 
 def _address(name: str, kind: str, address: str, is_global: bool) -> str:  # noqa: FBT001
-    """Return an address field; UTF-8 as RFC 6533 3 has it, escaped or as it is."""
+    """Return an address field; UTF-8 as in RFC 6533 3, escaped or unchanged."""
     if kind.lower() != "utf-8" and address.isascii():
         return _field(name, f"{kind}; {address}")
     if is_global and address.isprintable() and len(address.encode()) <= MAX_VALUE:

@@ -1,7 +1,7 @@
-"""What a report says to the person who reads it: plain words, then what to do; pure.
+"""The text of a DSN for people: what happened, then what to do; pure.
 
-One table: the detail of an enhanced status code (RFC 3463), or the rule that read the
-words of a reply without one, to a reason and an advice.
+One table maps the detail of an enhanced status code (RFC 3463) to a reason and an
+advice. For a reply without a code, it maps the rule that matched its text.
 """
 
 import textwrap
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from drainer.runtime.values import dataclass
 
 WIDTH = 72
-"""Columns of the text."""
+"""Width of the text, in columns."""
 
 _CHECK = (
     "Please check the address for mistakes. If it is right, ask the recipient in"
@@ -29,21 +29,21 @@ REASONS: dict[str, tuple[str, str]] = {
     "1.6": ("the mailbox has moved", _ASK),
     "1.7": ("your own address is not accepted", _SENDER_ADMIN),
     "1.8": ("the domain of your own address is not accepted", _SENDER_ADMIN),
-    "1.10": ("the domain takes no mail", _CHECK),
+    "1.10": ("the domain accepts no mail", _CHECK),
     "2.1": ("the mailbox is closed", _ASK),
     "2.2": ("the mailbox is full", _WAIT),
     "2.3": ("the message is larger than the mailbox allows", _SMALLER),
     "3.4": ("the message is too large", _SMALLER),
     "4.1": ("the mail server did not answer", _WAIT),
-    "4.6": ("the message went round in a circle", _ASK),
-    "4.7": ("it could not be delivered for too long", _WAIT),
+    "4.6": ("the message was caught in a mail loop", _ASK),
+    "4.7": ("the server could not deliver it in time", _WAIT),
     "6.7": ("the address cannot be written in the way that the server needs", _ASK),
     "7.1": ("the recipient does not accept mail from you", _ASK),
     "7.2": ("the mailing list does not accept mail from you", _ASK),
     "7.13": ("the mailbox is closed", _ASK),
-    "7.17": ("the mailbox belongs to somebody else now", _CHECK),
-    "7.18": ("the domain belongs to somebody else now", _CHECK),
-    "7.27": ("the domain of your own address takes no mail", _SENDER_ADMIN),
+    "7.17": ("the mailbox belongs to another person now", _CHECK),
+    "7.18": ("the domain has another owner now", _CHECK),
+    "7.27": ("the domain of your own address accepts no mail", _SENDER_ADMIN),
     "text-unknown-user": ("the mailbox does not exist", _CHECK),
     "text-unknown-user-behind-gateway": ("the mailbox does not exist", _CHECK),
     "text-mailbox-closed": ("the mailbox is closed", _ASK),
@@ -68,20 +68,20 @@ _UNKNOWN = ("the mail server refused it", _ASK)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paragraph:
-    """What is said of some recipients with the same fate."""
+    """The text about some recipients with the same fate."""
 
     recipients: Sequence[str]
     because: str = ""
-    #: The reply, '' when there is none; and who gave it.
+    #: The reply, '' = none; and the server that gave it.
     reply: str = ""
     server: str = ""
     advice: str = ""
 
 
 def reason_of(status: str, rule: str = "") -> tuple[str, str]:
-    """Return why (as it stands behind "because"), and what the sender can do.
+    """Return the reason (the words after "because"), and what the sender can do.
 
-    ``status`` is an enhanced status code, ``rule`` the one of ours that judged.
+    ``status`` is an enhanced status code, ``rule`` is our rule that decided.
     """
     _, _, detail = status.partition(".")
     subject = detail.partition(".")[0]
@@ -96,7 +96,7 @@ def reason_of(status: str, rule: str = "") -> tuple[str, str]:
 def text_of(paragraphs: Iterable[Paragraph], opening: str, closing: str) -> str:
     """Return the text with LF line ends: what happened, the replies, what to do.
 
-    ``opening`` may have {recipients}; everything else was made printable before.
+    ``opening`` may contain {recipients}; all other text is printable already.
     """
     parts: list[str] = []
     for each in paragraphs:
@@ -113,7 +113,7 @@ def _told(paragraph: Paragraph, opening: str) -> list[str]:
         parts.append("\n".join(f"    <{path}>" for path in paragraph.recipients))
     if paragraph.reply:
         who = paragraph.server or "the mail server"
-        parts += [_wrap(f"These are the words of {who}:"), _quote(paragraph.reply)]
+        parts += [_wrap(f"The reply of {who}:"), _quote(paragraph.reply)]
     return [*parts, _wrap(paragraph.advice)] if paragraph.advice else parts
 
 

@@ -4,8 +4,8 @@ A row is ``(with class 4, with class 5, meaning)``. The letters:
 
 R retry, L retry-long (hours), B bounce (provisional, the recipient's), M bounce
 (provisional, the whole message's), H hold, S stop (the primary refuses us), s stop
-for a short time, D stop for the recipient domain, - too generic to decide: the
-basic code does. The registry is that of 2024-12-06.
+for a short time, D stop for the recipient domain, - too generic: the basic code
+decides. The registry is that of 2024-12-06.
 """
 
 ENHANCED: dict[str, tuple[str, str, str]] = {
@@ -40,7 +40,7 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
     "4.4": ("R", "D", "the primary cannot route to this domain"),
     "4.5": ("s", "H", "the primary's mail system is congested"),
     "4.6": ("H", "H", "a routing loop was found"),
-    "4.7": ("R", "H", "somebody else's queue expired"),
+    "4.7": ("R", "H", "the queue of another system expired"),
     "5.0": ("R", "H", "other protocol status"),
     "5.1": ("R", "H", "the primary saw an invalid command"),
     "5.2": ("R", "H", "the primary saw a syntax error"),

@@ -1,4 +1,4 @@
-"""What a rule means, in a few words: for lists, where the whole reason is too long."""
+"""What a rule means, in a few words: for lists, where the full reason is too long."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from drainer.policy.classify.rules import Rule
 
 _OWN = {
     "host-limit": "this host had too few file descriptors",
-    "breaker-open": "waits, because the primary refuses this host",
-    "lifetime-spent": "tried for as long as it may be",
+    "breaker-open": "waits: the primary refuses this host",
+    "lifetime-spent": "tried for the whole lifetime",
     "poison": "the primary ends the session at this content",
-    "refused-in-doubt": "refused, after it may have arrived",
-    "contradicted-stop": "refused as if it were us, while others are accepted",
-    "dot-shared": "refused together with others, tried alone",
+    "refused-in-doubt": "refused, but it may have arrived before",
+    "contradicted-stop": "the primary refuses us for it, but accepts others",
+    "dot-shared": "refused together with others; will be tried alone",
     "dot-lost": "the reply to the final dot was lost",
-    "owner-died": "drainer ended with the attempt open",
-    "reserve-delivered": "accepted, as the reserve of an ended run shows",
+    "owner-died": "drainer ended during the attempt",
+    "reserve-delivered": "accepted, according to the reserve of an ended run",
     "mixed-codes": "the lines of the reply disagree",
     "rcpt-too-many": "too many recipients in one transaction",
     "ripe": "due for the confirming attempt",
@@ -26,7 +26,7 @@ _OWN = {
 
 
 def meaning_of(rule: str, own: Sequence[Rule] = ()) -> str:
-    """Return the meaning of a rule that fired; ``own`` are the operator's rules."""
+    """Return the meaning of a matched rule; ``own`` are the operator's rules."""
     if rule in _OWN:
         return _OWN[rule]
     kind, _, name = rule.partition("-")

@@ -1,10 +1,10 @@
 """A spool in an archive: ``postfix:/mnt/export.tar.gz``, ``maildir:/x.zip``.
 
-It is unpacked into a private directory below the system's temporary one, which
-goes when the command ends; what a killed command left is removed by the next
-one. The source keeps the URL of the archive, so that the ledger knows it again,
-and its messages have the ids that they have in the folder itself. It is only
-read: the ledger alone remembers what was sent.
+drainer unpacks it into a private directory below the system's temporary one. The
+directory is removed when the command ends; the next command removes what a killed one
+left. The source keeps the URL of the archive, so the ledger recognises it, and its
+messages have the same ids as in the folder itself. drainer only reads it: only the
+ledger remembers what was sent.
 """
 
 import atexit
@@ -29,7 +29,7 @@ from drainer.sources.protocol import Source, SourceFormat
 
 LIMIT_OPTION = "archive_limit"
 DEFAULT_LIMIT = "20GB"
-"""Octets that an archive may contain, unless ``archive_limit`` says otherwise."""
+"""Bytes that an archive may contain, unless ``archive_limit`` says otherwise."""
 
 _PACKINGS = {
     ".tar": "tar",
@@ -44,14 +44,14 @@ _PACKINGS = {
 _PREFIX = "drainer-archive-"
 _MAX_DEPTH = 16
 YOUNG_SECONDS = 60.0
-"""Whoever makes a directory has locked it by then."""
+"""A process that makes a directory has locked it within this time."""
 
-#: path -> descriptor that holds its lock, of this process.
+#: path -> descriptor that keeps this process's lock on it.
 _ours: dict[str, int] = {}
 
 
 class ArchiveSource:
-    """What an archive contains, as a source of its own."""
+    """The spool in an archive, as a source."""
 
     acknowledges = False
 
@@ -61,18 +61,18 @@ class ArchiveSource:
         self._inner = inner
 
     def refuse_if_live(self) -> None:
-        """Refuse never: no server is at work in an archive."""
+        """Never refuse: no server works in an archive."""
 
     def roots(self) -> tuple[Path, ...]:
-        """Return the archive: one ledger drains it."""
+        """Return the archive, which only one ledger may drain."""
         return (Path(self.url.partition(":")[2]),)
 
     def unpacked_roots(self) -> Sequence[Path]:
-        """Return the folders that it contained, with the markers that were in them."""
+        """Return the folders that it contained, with the markers in them."""
         return self._inner.roots() if isinstance(self._inner, FileSource) else ()
 
     def scan(self) -> Iterator[SpooledMessage]:
-        """List what the unpacked spool lists."""
+        """List the messages of the unpacked spool."""
         for spooled in self._inner.scan():
             yield self._renamed(spooled)
 
@@ -85,17 +85,17 @@ class ArchiveSource:
         return self._renamed(self._inner.open(inner))
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether the very message, by its whole content, is at its locator."""
+        """Return whether this very message, by its whole content, is at its locator."""
         return self._inner.is_in_place(replace(message, source=self._inner.url))
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Do nothing: an archive is kept as it is."""
+        """Do nothing: an archive is never changed."""
         del messages
         return []
 
 
 def packing(name: str) -> str:
-    """Tell how an archive is packed by its name; '' for what is no archive.
+    """Return how an archive is packed, by its name; '' if it is not an archive.
 
     ``tar``, ``gz``, ``xz``, ``zst`` (a tar in one of these), or ``zip``.
     """
@@ -104,7 +104,7 @@ def packing(name: str) -> str:
 
 
 def is_archive(path: Path, format_: SourceFormat) -> bool:
-    """Tell whether this is an archive of a format that is a directory."""
+    """Return whether this is an archive of a format that is a directory."""
     is_directory = bool(format_.marks or format_.mark_suffix)
     return is_directory and bool(packing(path.name)) and not path.is_dir()
 
@@ -118,13 +118,13 @@ def open_archive(
 ) -> ArchiveSource:
     """Unpack an archive and open the spool in it.
 
-    Raises SourceError when it cannot be unpacked or holds no such spool,
-    UsageError for an option that an archive cannot have.
+    Raises SourceError when it cannot be unpacked or contains no such spool, UsageError
+    for an option that an archive cannot have.
     """
     keywords = dict(keywords)
     ack = format_.options.get("ack")
     if ack is not None and keywords.setdefault(ack.keyword, "keep") != "keep":
-        message = "an archive is only read: ack can only be keep"
+        message = "drainer only reads an archive: ack can only be keep"
         raise UsageError(message, hint="unpack it yourself, and name the folder")
     most = _octets(limit)
     try:
@@ -134,7 +134,7 @@ def open_archive(
     if not resolved.is_file():
         message = f"cannot read {resolved}: no such file"
         raise SourceError(message, hint="check the path of the source")
-    # Not loaded for nothing: the packings take as long as all formats together.
+    # Imported only when needed: it takes as long as all formats together.
     from drainer.sources.archive.unpack import unpack  # noqa: PLC0415
 
     folder = _private_directory()
@@ -158,7 +158,7 @@ def _octets(text: str) -> int:
 def _find_spool(
     folder: Path, scheme: str, format_: SourceFormat, archive: Path
 ) -> Path:
-    """Return the directory that has the spool's marks, wherever it lies."""
+    """Return the directory that has the spool's marks, anywhere in the archive."""
     found = []
     waiting = deque([(folder, 0)])
     while waiting:
@@ -178,7 +178,7 @@ def _find_spool(
 
 
 def _private_directory() -> Path:
-    """Make a directory that lives as long as this process, and is locked by it."""
+    """Make a directory, locked by this process, that exists as long as the process."""
     _sweep()
     if not _ours:
         atexit.register(remove_all)
@@ -189,7 +189,7 @@ def _private_directory() -> Path:
 
 
 def remove_all() -> None:
-    """Remove what this process unpacked; its sources cannot be read any more."""
+    """Remove what this process unpacked; its sources become unreadable."""
     for path in list(_ours):
         _remove(path)
 
@@ -202,7 +202,7 @@ def _remove(path: str) -> None:
 
 
 def _sweep() -> None:
-    """Remove what commands that were killed have left of ours."""
+    """Remove the directories that killed commands left."""
     folder = Path(tempfile.gettempdir())
     for path in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):

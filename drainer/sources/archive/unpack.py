@@ -1,10 +1,9 @@
-"""Unpacking an archive that anybody may have made.
+"""Unpack an archive that a stranger may have made.
 
-Only regular files and directories come out of it. An absolute path, ``..``, a
-link, a device, a named pipe, a name that stands there twice or is too long for
-the file system, more members or octets than allowed, or far more octets than
-the archive has: each refuses the whole archive, by the name of the member. So
-does damage, and an archive that ends early.
+It unpacks only regular files and directories. Each of these refuses the whole archive,
+by the name of the member: an absolute path, ``..``, a link, a device, a named pipe, a
+name that occurs twice or is too long for the file system, more members or bytes than
+allowed, or far more bytes than the archive has. Damage and a missing end refuse it too.
 """
 
 import io
@@ -55,7 +54,7 @@ _DAMAGE = (
 
 
 class _Member(NamedTuple):
-    """What an archive says about one of its files or directories."""
+    """The data of an archive about one of its files or directories."""
 
     name: str
     is_directory: bool
@@ -68,14 +67,14 @@ _Members = Generator[_Member, None, None]
 
 
 class _CountedReader(io.RawIOBase):
-    """What comes out of an archive: every octet is counted, and headers are short."""
+    """The bytes from an archive: it counts all of them, and limits headers."""
 
     def __init__(
         self, stream: ByteReader, limits: UnpackLimits, *, is_data: bool = False
     ) -> None:
         self._stream = stream
         self._limits = limits
-        #: Whether a member's data are read, of any length.
+        #: Whether the data of a member are being read, of any length.
         self.is_data = is_data
         self._header_bytes = 0
 
@@ -104,10 +103,10 @@ class _Header(tarfile.TarInfo):
 
 
 def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
-    """Unpack into an existing, empty, private directory, at most so many octets.
+    """Unpack into an existing, empty, private directory, at most ``most`` bytes.
 
-    ``kind`` is as archive.packing says. Raises SourceError; what was
-    written until then stays.
+    ``kind`` is the result of archive.packing. Raises SourceError; the files written
+    until then stay.
     """
     limits = UnpackLimits(archive, target, most)
     members = _zip_members if kind == "zip" else _tar_members
@@ -126,7 +125,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
     except OSError as error:
         after = f" at {escape_name(name)!r}" if name else ""
         message = f"cannot unpack {archive}{after}: {error.strerror or error}"
-        hint = "see that it may be read, and that TMPDIR has room"
+        hint = "check that you may read it, and that TMPDIR has enough space"
         raise SourceError(message, hint=hint) from error
     finally:
         os.close(root)
@@ -139,7 +138,7 @@ def _tar_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
             fileobj=counted, mode="r|", tarinfo=_Header, errors="surrogateescape"
         ) as tar:
             while info := tar.next():
-                # What tarfile remembers would grow with the archive.
+                # Otherwise tarfile's memory would grow with the archive.
                 tar.__dict__.update(members=[], pax_headers={})
                 _check_tar(info)
                 data = tar.extractfile(info) or io.BytesIO()
@@ -151,11 +150,11 @@ def _tar_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """See that nothing but zeros follow, to the end of the packing."""
+    """Check that only zeros follow, to the end of the packing."""
     assert tar.fileobj is not None  # noqa: S101 - until it is closed
     while data := tar.fileobj.read(CHUNK_BYTES):
         if data.strip(b"\0"):
-            message = "more follows behind its end"
+            message = "data follows after its end"
             raise ValueError(message)
 
 
@@ -206,13 +205,13 @@ def _check_zip(info: zipfile.ZipInfo, mode: int) -> None:
     if info.flag_bits & _ENCRYPTED:
         _refuse(info.filename, "it is encrypted")
     if info.compress_type not in _PLAIN_PACKINGS:
-        _refuse(info.filename, "it is packed by another method than deflate")
+        _refuse(info.filename, "it is packed with another method than deflate")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         _refuse(info.filename, f"it is a {kind_of(mode)}")
 
 
 def _zip_time(info: zipfile.ZipInfo) -> float:
-    """Return when a file was changed: in UTC if the zip says so, else local time."""
+    """Return when a file was modified: UTC if the zip has it, else local time."""
     extra = info.extra
     while len(extra) >= 4:  # noqa: PLR2004 - two shorts: what it is, how long
         tag, length = struct.unpack_from("<HH", extra)
@@ -225,7 +224,7 @@ def _zip_time(info: zipfile.ZipInfo) -> float:
 
 
 def _write(member: _Member, root: int) -> None:
-    """Write one member below the directory that is open as ``root``."""
+    """Write one member below the open directory ``root``."""
     path = _safe_path(member.name)
     if member.is_directory:
         if path:
@@ -239,7 +238,7 @@ def _write(member: _Member, root: int) -> None:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-        # Never set-user-id, and always for us to read.
+        # Never set-user-id, and always readable for us.
         os.fchmod(descriptor, member.mode & 0o777 | 0o400)
         modified = min(max(member.modified, 0.0), 2.0**33)
         os.utime(descriptor, (modified, modified))
@@ -267,9 +266,9 @@ def _create(path: str, name: str, root: int) -> int:
         try:
             return os.open(path, flags, 0o600, dir_fd=root)
         except FileExistsError:
-            _refuse(name, "it is there twice")
+            _refuse(name, "it occurs twice")
         except NotADirectoryError:
-            _refuse(name, "it lies below a file")
+            _refuse(name, "it is below a file")
         except FileNotFoundError:
             if is_last:
                 raise
@@ -286,7 +285,7 @@ def _make_directories(path: str, root: int) -> None:
         except FileExistsError:
             mode = os.stat(done, dir_fd=root, follow_symlinks=False).st_mode
             if not stat.S_ISDIR(mode):
-                _refuse(path, "it is there twice, once as a file")
+                _refuse(path, "it occurs twice, once as a file")
 
 
 def _refuse(name: str, reason: str) -> NoReturn:

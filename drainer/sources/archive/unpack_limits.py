@@ -1,4 +1,4 @@
-"""How much may come out of an archive, whatever it says about itself."""
+"""Limits for unpacking an archive, whatever it says about itself."""
 
 import shutil
 from pathlib import Path
@@ -9,21 +9,21 @@ from drainer.runtime.units import human_size
 
 MAX_MEMBERS = 2_000_000
 MAX_RATIO = 250
-"""Octets that come out for one that is in the archive; mail packs 2 to 20 times."""
+"""Most unpacked bytes for each byte of the archive; mail packs 2 to 20 times."""
 FREE_ENOUGH_BYTES = 1_000_000_000
-"""Below this much no ratio is looked at."""
+"""Below this size the ratio is not checked."""
 RESERVE_BYTES = 512 * 1024 * 1024
-"""What the file system keeps free."""
+"""Space that must stay free on the file system."""
 
 _LOOK_EVERY_BYTES = 64 * 1024 * 1024
 _LOOK_EVERY_MEMBERS = 1024
 
 
 class UnpackLimits:
-    """How much may still come out; asked before every octet is written."""
+    """The remaining allowance; checked before every byte is written."""
 
     def __init__(self, archive: Path, target: Path, most: int) -> None:
-        """Allow ``most`` octets, and never more than the file system has left."""
+        """Allow ``most`` bytes, but never more than the file system has free."""
         self._archive = archive
         self._target = target
         self._most = most
@@ -32,7 +32,7 @@ class UnpackLimits:
         self._next_look = 0
 
     def octets(self, count: int) -> None:
-        """Count octets that were unpacked; raises SourceError."""
+        """Count unpacked bytes; raises SourceError."""
         self._octets += count
         if self._octets > self._most:
             self._refuse(
@@ -42,7 +42,7 @@ class UnpackLimits:
         if self._octets > self._ratio_bytes:
             self._refuse(
                 f"unpacks to more than {MAX_RATIO} times its size",
-                "if that is no trick, unpack it yourself and name the folder",
+                "if you trust it, unpack it yourself and name the folder",
             )
         if self._octets >= self._next_look:
             self._look()
@@ -59,12 +59,12 @@ class UnpackLimits:
             self._look()
 
     def _look(self) -> None:
-        """See that the file system does not fill up."""
+        """Check that the file system does not fill up."""
         self._next_look = self._octets + _LOOK_EVERY_BYTES
         if shutil.disk_usage(self._target).free < RESERVE_BYTES + _LOOK_EVERY_BYTES:
             self._refuse(
                 f"does not fit into {self._target.parent}",
-                "let TMPDIR name a folder with more room",
+                "set TMPDIR to a folder with more space",
             )
 
     def _refuse(self, what: str, hint: str) -> NoReturn:

@@ -1,7 +1,7 @@
-"""The octets of a packed archive, unpacked as they are read, in bounded memory.
+"""Unpack the bytes of a packed archive while they are read, in bounded memory.
 
-A packing is believed as little as the archive in it: what asks for a large window
-or dictionary is refused, and no read gives more than it was asked for.
+The packing is as untrusted as the archive in it. A packing that needs a large window or
+dictionary is refused, and no read returns more than it was asked for.
 """
 
 import gzip
@@ -16,22 +16,22 @@ import zstandard
 from drainer.sources.common.files import CHUNK_BYTES
 
 WINDOW_BYTES = 128 * 1024 * 1024
-"""What a packing may ask for; `xz -9` takes 65 MiB, `zstd -19` 8 MiB."""
+"""Memory that a packing may need; `xz -9` takes 65 MiB, `zstd -19` 8 MiB."""
 
 
 class ByteReader(Protocol):
-    """What gives octets, at most as many as asked for; none at the end."""
+    """Returns bytes, at most as many as asked for; none at the end."""
 
     def read(self, size: int, /) -> bytes:
-        """Return the next octets."""
+        """Return the next bytes."""
         ...
 
 
 @contextmanager
 def unpacked(raw: IO[bytes], kind: str) -> Iterator[ByteReader]:
-    """Give the octets of a tar, packed as archive.packing says.
+    """Yield readers for the bytes of a tar, packed as archive.packing says.
 
-    Each packing raises errors of its own.
+    Each packing raises its own errors.
     """
     if kind == "gz":
         with gzip.GzipFile(fileobj=raw) as stream:
@@ -49,7 +49,7 @@ def unpacked(raw: IO[bytes], kind: str) -> Iterator[ByteReader]:
 
 
 class _Xz:
-    """An xz stream, or several; unlike lzma.LZMAFile it limits memory."""
+    """One or several xz streams; unlike lzma.LZMAFile it limits memory."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
@@ -82,22 +82,22 @@ def _fresh() -> lzma.LZMADecompressor:
 
 
 class CappedReader(io.FileIO):
-    """A file of which no single read takes more than a limit.
+    """A file whose reads have a limit.
 
-    The directory of a zip is read in one go, however large it says it is.
+    Python reads the directory of a zip at once, however large it says it is.
     """
 
     def __init__(self, descriptor: int, limit: int) -> None:
-        """Read an open file, and close it in the end."""
+        """Read an open file, and close it at the end."""
         super().__init__(descriptor, "rb")
         self._limit = limit
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return octets; raises ValueError for too many."""
+        """Return bytes; raises ValueError for too many."""
         if size is None or size < 0 or size > self._limit:
             size = self._limit + 1
         data = super().read(size) or b""
         if len(data) > self._limit:
-            message = f"its directory is larger than {self._limit} octets"
+            message = f"its directory is larger than {self._limit} bytes"
             raise ValueError(message)
         return data

@@ -1,12 +1,13 @@
-"""One ledger for each source of files: who drains it is written in a marker.
+"""One ledger for each file source: a marker names the ledger that drains it.
 
-Two ledgers that drain one spool deliver its mail twice, because neither knows what the
-other one sent. So a drain claims its source before it reads it. The marker stays until
-every message that the ledger knows is final and gone from the source; a crash leaves
-it there. A drain with another ledger is refused with the name of the first.
+If two ledgers drained one spool, they would deliver its mail twice, because neither
+knows what the other one sent. So a drain claims its source before it reads it. The
+marker stays until every message known to the ledger is final and gone from the source;
+it also stays after a crash. A drain with another ledger is refused, with the name of
+the first.
 
-Where the folder cannot be written, the marker is in the state folder, and found there
-by the numbers of the source. Drains on other hosts do not see it.
+If the folder is not writable, the marker is in the state folder, filed under the
+numbers of the source. Drains on other hosts do not see it.
 """
 
 import hashlib
@@ -39,14 +40,14 @@ PARTS = frozenset(
         *("maildrop", "input", "Finput", "queue", "mess", "qf", "df"),
     )
 )
-"""Folders in the spools of all formats that hold the messages."""
+"""Folders of all formats that contain messages."""
 MAX_HASH_DEPTH = 3
-"""Levels of such a folder that are looked at: ``deferred/A/B``."""
+"""Depth to which such a folder is searched: ``deferred/A/B``."""
 
 
 @runtime_checkable
 class FileSource(Protocol):
-    """What a source has in addition when it consists of files."""
+    """Additional method of a source that consists of files."""
 
     url: str
     acknowledges: bool
@@ -54,14 +55,14 @@ class FileSource(Protocol):
     def roots(self) -> Sequence[Path]:
         """Return the folders and files that it reads, links resolved.
 
-        Each could be a source of its own.
+        Each of them could be a separate source.
         """
         ...
 
 
 @runtime_checkable
 class PackedSource(Protocol):
-    """What a source has in addition when it was unpacked from an archive."""
+    """Additional method of a source that was unpacked from an archive."""
 
     def unpacked_roots(self) -> Sequence[Path]:
         """Return the folders that the archive contained."""
@@ -69,9 +70,9 @@ class PackedSource(Protocol):
 
 
 class Claimant(NamedTuple):
-    """The ledger that a drain uses, and who runs it."""
+    """The ledger of a drain, and the user that runs it."""
 
-    #: The ledger's own id: one file has several URLs, and one URL several files.
+    #: The ledger's id: one file has several URLs, and one URL several files.
     ledger: str
     #: Without a password.
     url: str
@@ -85,9 +86,9 @@ class SourceClaim:
     def __init__(
         self, source: FileSource, claimant: Claimant, state_folders: Sequence[Path]
     ) -> None:
-        """Claim nothing yet.
+        """Start without a claim.
 
-        Of ``state_folders`` the first that can be written is used; all are looked at.
+        Uses the first writable one of ``state_folders``, but reads all of them.
         """
         self._url = source.url
         self._roots = source.roots()
@@ -96,17 +97,17 @@ class SourceClaim:
         self._source = source
         self._held: list[MarkerFile] = []
         self._take_over = False
-        #: Whether there was no marker at all.
+        #: Whether there was no marker before.
         self.is_new = True
-        #: The ledgers that this claim took the source from, in words.
+        #: The ledgers that lost the source to this claim, as text.
         self.replaced: list[str] = []
-        #: Where the marker is, when the source cannot be written.
+        #: Path of the marker, if the source is not writable.
         self.elsewhere: list[str] = []
 
     def take(self, *, take_over: bool = False) -> None:
         """Claim the source until ``release``; durable on return.
 
-        ``take_over`` replaces the marker of another ledger, unless a drain works with
+        ``take_over`` replaces the marker of another ledger, unless a drain is using
         that ledger now. Raises ClaimConflict.
         """
         self._take_over = take_over
@@ -129,10 +130,10 @@ class SourceClaim:
         self.release(finished=False)
 
     def release(self, *, finished: bool) -> None:
-        """Release the locks; when ``finished`` remove the markers too.
+        """Release the locks; if ``finished``, also remove the markers.
 
         A marker stays while another drain of the same ledger works on the source, and
-        when it was made for another name of the source.
+        if it was made for another name of the source.
         """
         for file in self._held:
             if finished:
@@ -141,7 +142,7 @@ class SourceClaim:
         self._held.clear()
 
     def _remove(self, file: MarkerFile) -> None:
-        """Remove a marker of ours; it stays where the file system refuses."""
+        """Remove a marker of ours; it stays if the file system refuses."""
         ours = (self._claimant.ledger, self._url[:TEXT_CHARS])
         with suppress(OSError, ClaimConflict):
             if file.can_write and file.lock(shared=False) and file.is_current():
@@ -152,10 +153,10 @@ class SourceClaim:
     # ---- one root
 
     def _claim(self, root: Path) -> None:
-        """Claim in the source or else in the state folder, and look at both.
+        """Claim in the source or else in the state folder, and check both.
 
-        Each is looked at after the other was written, so that of two drains that
-        start at the same time at least one sees the other.
+        Each is checked after the other was written. So if two drains start at the same
+        time, at least one sees the other.
         """
         place = place_of(root)
         marker = self._marker(root)
@@ -172,9 +173,9 @@ class SourceClaim:
             self._claim_in_state(root, marker)
 
     def _look_around(self) -> None:
-        """Refuse what is a part of another ledger's source, or has one in it.
+        """Refuse a part of another ledger's source, and a source that contains one.
 
-        A marker that an archive brought along counts until the archive has its own.
+        A marker inside an archive counts until the archive has a marker itself.
         """
         places = [each for root in self._roots for each in _neighbours(root)]
         if self.is_new and isinstance(self._source, PackedSource):
@@ -187,7 +188,7 @@ class SourceClaim:
                 raise self._refusal(place, found, is_locked=is_locked)
 
     def _claim_in_state(self, root: Path, marker: Marker) -> str:
-        """Claim in the first state folder that can be written; return the path."""
+        """Claim in the first writable state folder; return the path."""
         status = root.stat()
         for folder in self._state_folders:
             place = MarkerPlace(folder, f"{status.st_ino}-{status.st_dev}")
@@ -197,15 +198,15 @@ class SourceClaim:
                     return str(place)
             except OSError:
                 continue
-        message = f"no marker can be written for {printable(self._url)}"
-        hint = "make room, or run drainer as a user who may write there"
+        message = f"cannot write a marker for {printable(self._url)}"
+        hint = "free some space, or run drainer as a user that may write there"
         raise SourceError(message, hint=hint)
 
     def _state_markers(self, root: Path, marker: Marker) -> Iterator[MarkerPlace]:
         """Yield the markers of this source in the state folders.
 
-        The number of the file must be the same, and the device or the path: a device
-        may have another number after a reboot, and a mount another path.
+        The number of the file must match, and the device or the path: a device may get
+        another number at a reboot, and a mount another path.
         """
         prefix = f"{root.stat().st_ino}-"
         for folder in self._state_folders:
@@ -229,9 +230,9 @@ class SourceClaim:
     # ---- one marker
 
     def _acquire(self, place: MarkerPlace, marker: Marker, *, create: bool) -> bool:
-        """Hold a marker of our ledger; False when there is none and none can be made.
+        """Lock a marker of our ledger; False if there is none and none can be made.
 
-        Raises ClaimConflict when it is another ledger's.
+        Raises ClaimConflict if it belongs to another ledger.
         """
         patience = LockPatience()
         while True:
@@ -252,13 +253,13 @@ class SourceClaim:
             patience.wait(place)
 
     def _try(self, file: MarkerFile, marker: Marker) -> bool | None:
-        """Make one attempt; False means: try again, None: none can be made here."""
+        """Make one attempt; False = try again, None = no marker is possible here."""
         try:
             return self._lock(file, marker)
         except OSError as error:
             if not is_no_place(error):
                 raise
-            # No lock, or no room: what another ledger wrote counts all the same.
+            # No lock, or no space: the marker of another ledger still counts.
             self._is_ours(file, is_locked=True)
             return None
 
@@ -271,7 +272,7 @@ class SourceClaim:
                 if not file.can_write:
                     return None
                 self._write(file, marker)
-        # Between the two locks another process may have had the exclusive one.
+        # Between the two locks, another process may have had the exclusive one.
         if not file.lock(shared=True) or not file.is_current():
             return False
         is_ours = self._is_ours(file, is_locked=True)
@@ -286,7 +287,7 @@ class SourceClaim:
             raise
 
     def _is_ours(self, file: MarkerFile, *, is_locked: bool) -> bool:
-        """Tell whether a marker is ours; False when it is to be written.
+        """Return whether a marker is ours; False = it must be written.
 
         Raises ClaimConflict when another ledger has the source.
         """
@@ -303,25 +304,25 @@ class SourceClaim:
     def _refusal(
         self, place: MarkerPlace, found: Marker, *, is_locked: bool = False
     ) -> ClaimConflict:
-        """Say which ledger has the source, and what to do."""
+        """Return the error: which ledger has the source, and what to do."""
         here, url = printable(self._url), printable(found.url)
         if is_locked:
-            message = f"{here} is being drained now with another ledger: {found.owner}"
+            message = f"another ledger is draining {here} now: {found.owner}"
             hint = f"wait for that drain, or drain with --ledger {url}"
         elif self._take_over:
-            message = f"{place} cannot be replaced: it names {found.owner}"
-            hint = "run drainer as a user who may write there"
+            message = f"cannot replace {place}: it names {found.owner}"
+            hint = "run drainer as a user that may write there"
         else:
             message = (
-                f"{here} was started with another ledger: {found.owner};"
-                f" it may hold mail that was delivered ({place})"
+                f"a drain of {here} was started with another ledger: {found.owner};"
+                f" it may have delivered some of the mail ({place})"
             )
             hint = f"continue there with --ledger {url}"
             if found.url == self._claimant.url:
                 hint = "the file at that path is a new ledger: restore the old one"
             hint += (
-                "; --take-over drains it with this ledger, which does not know what"
-                " was delivered and sends it again"
+                "; or drain with this ledger by --take-over: it does not know what was"
+                " delivered, and sends it again"
             )
         return ClaimConflict(message, hint=hint)
 
@@ -334,7 +335,7 @@ def _names(folder: Path) -> Iterable[str]:
 
 
 def _is_about(place: MarkerPlace, marker: Marker) -> bool:
-    """Tell whether a marker in a state folder is about this source."""
+    """Return whether a marker in a state folder is about this source."""
     found, _ = look(place)
     return found is not None and (
         found.device == marker.device or found.path == marker.path
@@ -342,7 +343,7 @@ def _is_about(place: MarkerPlace, marker: Marker) -> bool:
 
 
 def look(place: MarkerPlace) -> tuple[Marker | None, bool]:
-    """Return what a marker says, None when there is none; and whether it is locked."""
+    """Return the content of a marker, None without one; and whether it is locked."""
     try:
         file = open_marker(place, create=False)
     except OSError:
@@ -360,9 +361,9 @@ def look(place: MarkerPlace) -> tuple[Marker | None, bool]:
 
 
 def _neighbours(root: Path) -> Iterator[MarkerPlace]:
-    """Yield the markers of folders that read this one, or are read with it.
+    """Yield the markers of folders that contain this one, or that it contains.
 
-    So a Maildir and its ``new``, drained as a folder of .eml files, meet each other.
+    So a Maildir and its ``new``, drained as a folder of .eml files, see each other.
     """
     folder = root if root.is_dir() else root.parent
     for each in (folder, *folder.parents)[:MAX_HASH_DEPTH]:
@@ -373,5 +374,5 @@ def _neighbours(root: Path) -> Iterator[MarkerPlace]:
 
 
 def _has_other_names(root: Path) -> bool:
-    """Tell whether a file has hard links: a marker beside it has one name only."""
+    """Return whether a file has hard links: a marker next to it knows only one name."""
     return root.is_file() and root.stat().st_nlink > 1

@@ -1,25 +1,25 @@
-"""Control files, which name senders and recipients: whole in memory, so capped.
+"""Control files, which name senders and recipients: read whole, so limited in size.
 
-A file that nobody's server would write costs a look at its size, and no more.
+A file larger than any server writes costs only a check of its size.
 """
 
 from drainer.errors import MessageUnreadable
 from drainer.sources.common.files import read_at
 
 MAX_CONTROL_BYTES = 16 * 1024 * 1024
-"""Of a file that names recipients; each takes some 100 octets."""
+"""Largest file that names recipients, in bytes; each takes about 100 bytes."""
 
 MAX_CONTROL_RECORDS = 500_000
-"""Lines, or whatever a format counts, of such a file: each costs memory and time."""
+"""Most lines (or other records of a format): each costs memory and time."""
 
 
 def read_capped(descriptor: int, size: int) -> bytes:
     """Read a whole control file.
 
-    Raises MessageUnreadable('corrupt') when no server would write one so large.
+    Raises MessageUnreadable('corrupt') for a size that no server would write.
     """
     if size > MAX_CONTROL_BYTES:
-        code, detail = "corrupt", f"its control file has {size} octets"
+        code, detail = "corrupt", f"its control file has {size} bytes"
         raise MessageUnreadable(code, detail)
     data = read_at(descriptor, 0, size)
     refuse_countless(data.count(b"\n") + data.count(b"\0"))

@@ -1,10 +1,10 @@
-"""Opening spool files so that nothing leads out of the spool.
+"""Open spool files safely: nothing leads out of the spool.
 
-A spool may be written by strangers. Every name is therefore opened relative to its
-directory, links are never followed, and only regular files are read; an open never
-blocks (a FIFO without a writer would). As root, drainer opens a file with the rights of
-the folder's owner (drainer.runtime.folders). Names that are not printable UTF-8 travel
-through the ledger and JSON in a reversible, percent-encoded form.
+Strangers may write into a spool. So drainer opens every name relative to its directory,
+never follows links, and reads only regular files. An open never blocks (a FIFO without
+a writer would). As root, drainer opens a file with the rights of the folder's owner
+(drainer.runtime.folders). Names that are not printable UTF-8 pass through the ledger
+and JSON in a reversible, percent-encoded form.
 """
 
 import errno
@@ -30,7 +30,7 @@ from drainer.runtime.folders import (
 from drainer.runtime.host_limits import lacks_descriptor, no_descriptor
 
 SMALL_FILE_BYTES = 256 * 1024
-"""Files up to this size are read with one call; longer ones are streamed."""
+"""Files up to this size are read with one call; larger ones are streamed."""
 
 HELD_BYTES = 64 * 1024
 """Contents up to this size stay in memory between scan and delivery."""
@@ -46,8 +46,8 @@ _NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR})
 def escape_name(name: str) -> str:
     """Make a file name or relative path printable UTF-8; reversible.
 
-    Takes the form that :func:`os.fsdecode` gives. Undecodable and unprintable
-    characters, and the percent sign, become ``%XX``, octet by octet.
+    Takes the result of :func:`os.fsdecode`. Undecodable and unprintable characters, and
+    the percent sign, become ``%XX``, byte by byte.
     """
     if name.isprintable() and "%" not in name:
         return name
@@ -60,14 +60,14 @@ def escape_name(name: str) -> str:
 
 
 def unescape_name(text: str) -> str:
-    """Return the name that escape_name was given, as os.fsdecode gives it."""
+    """Return the name that escape_name got, as os.fsdecode returns it."""
     if "%" not in text:
         return text
     return os.fsdecode(unquote_to_bytes(text))
 
 
 def url_of(scheme: str, root: str) -> str:
-    """Return a source's URL; one that no database would store is escaped."""
+    """Return a source's URL; escape one that a database would not store."""
     return f"{scheme}:{root if root.isprintable() else escape_name(root)}"
 
 
@@ -89,14 +89,14 @@ def _give_up(_: tenacity.RetryCallState) -> int:
 def _patiently(opening: Callable[..., int], *arguments: object) -> int:
     """Open something of a spool.
 
-    When no descriptor is free it waits; then it raises HostLimit, since no message
-    is to blame.
+    Waits while no descriptor is free; then raises HostLimit, because no message caused
+    it.
     """
     return opening(*arguments)
 
 
 def is_directory(path: Path) -> bool:
-    """Tell whether a directory stands there that we may look at; never raises."""
+    """Return whether a readable directory is there; never raises."""
     try:
         return path.is_dir()
     except OSError:
@@ -105,10 +105,10 @@ def is_directory(path: Path) -> bool:
 
 @contextmanager
 def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterator[int]:
-    """Hold a directory below ``root`` open, stepping down name by name.
+    """Keep a directory below ``root`` open, opening it name by name.
 
-    ``root`` itself may be reached through links (as root: those of root), what is
-    below it may not. Raises OSError.
+    ``root`` itself may be reached through links (as root: those of root); the names
+    below it may not be links. Raises OSError.
     """
     descriptor = _patiently(open_folder, root)
     try:
@@ -123,8 +123,8 @@ def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterat
 def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
     """Open a regular file of a directory for reading; the caller closes it.
 
-    Raises FileNotFoundError when the name is gone, MessageUnreadable
-    ('not-a-file', 'unreadable') when it stands there and cannot be read.
+    Raises FileNotFoundError when the name is gone, MessageUnreadable ('not-a-file',
+    'unreadable') when it exists and cannot be read.
     """
     try:
         descriptor = _patiently(open_in, dir_fd, name, _FILE)
@@ -154,9 +154,9 @@ def open_at(path: Path) -> int:
 
 
 def not_a_file(name: str, dir_fd: int) -> MessageUnreadable:
-    """Say what stands there instead of a file, without opening it.
+    """Return the error for what is there instead of a file, without opening it.
 
-    Raises FileNotFoundError when nothing does any more.
+    Raises FileNotFoundError when nothing is there any more.
     """
     try:
         mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
@@ -168,7 +168,7 @@ def not_a_file(name: str, dir_fd: int) -> MessageUnreadable:
 
 
 def kind_of(mode: int) -> str:
-    """Name what a mode stands for, in words of a person."""
+    """Return the name of a file type, for people."""
     kinds = {
         stat.S_IFDIR: "directory",
         stat.S_IFLNK: "symbolic link",
@@ -181,7 +181,7 @@ def kind_of(mode: int) -> str:
 
 
 def read_at(descriptor: int, offset: int, length: int) -> bytes:
-    """Read up to ``length`` octets at an offset; fewer only at the end.
+    """Read up to ``length`` bytes at an offset; fewer only at the end.
 
     Raises MessageUnreadable('unreadable') when the disk fails.
     """
@@ -192,7 +192,7 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
 
 
 def beginning(chunks: Iterable[bytes], length: int) -> bytes:
-    """Return at least the first ``length`` octets, if there are so many."""
+    """Return at least the first ``length`` bytes, if there are as many."""
     head = bytearray()
     for chunk in chunks:
         head += chunk
@@ -204,7 +204,7 @@ def beginning(chunks: Iterable[bytes], length: int) -> bytes:
 def canonical(path: str | os.PathLike[str]) -> str:
     """Return the absolute path of an existing directory, links resolved.
 
-    Raises SourceError, saying what stands there instead.
+    Raises SourceError that names what is there instead.
     """
     text = os.fspath(path)
     try:
@@ -217,7 +217,7 @@ def canonical(path: str | os.PathLike[str]) -> str:
 
 
 def unreadable(error: OSError) -> MessageUnreadable:
-    """Turn an error about one message into the one that holds it.
+    """Turn an error about one message into the problem that holds it.
 
     Raises HostLimit when no descriptor was free.
     """
@@ -227,7 +227,7 @@ def unreadable(error: OSError) -> MessageUnreadable:
 
 
 def unusable(path: str, error: OSError) -> SourceError:
-    """Turn an error about a whole directory into one for a person.
+    """Turn an error about a whole directory into one for the operator.
 
     Raises HostLimit when no descriptor was free.
     """
@@ -249,7 +249,7 @@ def _words(error: OSError) -> str:
 
 
 def has_content(message: Message, chunks: Callable[[], Iterator[bytes]]) -> bool:
-    """Whether a content is the recorded one; True while none is recorded."""
+    """Return whether a content is the recorded one; True if none is recorded."""
     if not message.sha256:
         return True
     digest = hashlib.sha256()
@@ -262,12 +262,12 @@ def has_content(message: Message, chunks: Callable[[], Iterator[bytes]]) -> bool
 
 
 class RereadContent:
-    """A content that is read from the spool each time, by what it is given."""
+    """A content that is read again from the spool each time."""
 
     __slots__ = ("_read",)
 
     def __init__(self, read: Callable[[], Iterator[bytes]]) -> None:
-        """Take the function that reads it from the beginning."""
+        """Take the function that reads it from the start."""
         self._read = read
 
     def chunks(self) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
-"""Where names stand in a spool: one listing answers for many that have moved.
+"""The paths of names in a spool: one listing finds many messages that moved.
 
-A listing costs as much as the spool has names. So one that took long is kept for a
-multiple of that time: however many messages have moved, a tenth of the time goes into
-looking for them. Whatever moves meanwhile may be missed; the next scan finds it.
+A listing takes longer the more names the spool has. So a slow one is kept for a
+multiple of the time it took: searching takes a tenth of the time, however many messages
+moved. It may miss messages that move in the meantime; the next scan finds them.
 """
 
 import os
@@ -10,31 +10,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 KEPT = 10
-"""So many times as long as a listing took it is believed."""
+"""A listing is valid for this many times as long as it took."""
 QUICK = 0.02
-"""Seconds; a listing that takes less is made whenever somebody asks."""
+"""In seconds; a faster listing is made for every search."""
 
 Names = Iterable[tuple[str, str]]
-"""What a name keeps when it is moved, without a slash, and its path in the spool."""
+"""The part of a name that stays when it moves, without a slash; its path."""
 
 
 class PathIndex:
-    """Paths by what their names keep; small enough for a million of them."""
+    """Paths by the stable part of their names; small enough for a million of them."""
 
     __slots__ = ("_list", "_names", "_until")
 
     def __init__(self, names: Callable[[], Names]) -> None:
-        """Take what lists the spool; it is called when somebody asks."""
+        """Take the function that lists the spool; it is called when needed."""
         self._list = names
         self._names = bytearray()
         self._until = 0.0
 
     def __reduce__(self) -> tuple[type["PathIndex"], tuple[Callable[[], Names]]]:
-        """Pass to another process without what was listed."""
+        """Pickle without the listing."""
         return PathIndex, (self._list,)
 
     def find(self, key: str) -> Iterator[str]:
-        """Yield the paths under which a name stood not long ago; raises OSError."""
+        """Yield the paths that a name had recently; raises OSError."""
         began = time.monotonic()
         if began > self._until:
             self._names = _packed(self._list())

@@ -1,11 +1,11 @@
-"""The marker of a source: a small file that names the one ledger it is drained with.
+"""The marker of a source: a small file that names the one ledger that drains it.
 
-``.drainer`` in a folder, ``FILE.drainer`` beside a file. A drain holds a shared lock
-(flock) on it for its whole life; who replaces or removes it holds the exclusive one.
-So a locked marker means that a drain works on the source now.
+It is ``.drainer`` in a folder, or ``FILE.drainer`` next to a file. A drain keeps a
+shared lock (flock) on it until it ends; to replace or remove it, a process takes the
+exclusive lock. So a locked marker means that a drain works on the source now.
 
-A user who can write in the folder can put anything there. A marker is therefore a small
-regular file of one name, links are never followed, and its text is escaped.
+A user who can write in the folder can put anything there. So a marker must be a small
+regular file with one name, drainer follows no links, and it escapes the text.
 """
 
 import errno
@@ -27,23 +27,23 @@ from drainer.sources.common.files import kind_of
 MARKER = ".drainer"
 MAX_BYTES = 4096
 PATIENCE = 2.0
-"""Seconds for which another process may be replacing or removing the marker."""
+"""Seconds that another process may need to replace or remove the marker."""
 LOOK_AGAIN = 0.02
 
 _FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _LOCKED = frozenset({errno.EWOULDBLOCK, errno.EBADF})
-"""NFS gives no exclusive lock on a file that is open for reading: EBADF."""
+"""NFS refuses an exclusive lock on a file that is open for reading: EBADF."""
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV})
 TEXT_CHARS = 250
-"""As much of a text as is kept, so that a marker of ours is never too long."""
+"""Characters of a text that are kept, so that our marker is never too long."""
 TRIES = 100
 
 
 class MarkerPlace(NamedTuple):
-    """Where a marker is, or will be."""
+    """The place where a marker is, or will be."""
 
     folder: Path
     name: str
@@ -54,9 +54,9 @@ class MarkerPlace(NamedTuple):
 
 
 class Marker(NamedTuple):
-    """What a marker says; every field is text that anybody may have written."""
+    """The content of a marker; every field is text that anyone may have written."""
 
-    #: The ledger's own id; its URL, without a password; where and since when.
+    #: The ledger's id; its URL, without a password; where and since when.
     ledger: str
     url: str
     host: str
@@ -69,13 +69,13 @@ class Marker(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """The ledger in words, escaped."""
+        """The ledger as text, escaped."""
         where = f"{self.url} on {self.host} ({self.user}, since {self.since})"
         return printable(where, 2 * TEXT_CHARS)
 
 
 def place_of(root: Path) -> MarkerPlace:
-    """Return where the marker of a folder or of a file belongs."""
+    """Return the place for the marker of a folder or of a file."""
     if root.is_dir():
         return MarkerPlace(root, MARKER)
     return MarkerPlace(root.parent, f"{root.name}{MARKER}")
@@ -99,7 +99,7 @@ class MarkerFile:
     def lock(self, *, shared: bool) -> bool:
         """Try to lock without waiting; False when another process has it.
 
-        A lock of the other kind is lost meanwhile: read the marker again after it.
+        Changing the kind of lock loses it for a moment: read the marker again after it.
         Raises OSError where the file system has no locks.
         """
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -112,7 +112,7 @@ class MarkerFile:
         return True
 
     def is_current(self) -> bool:
-        """Tell whether the file of that name is still the one that is open."""
+        """Return whether this name is still the file that is open."""
         try:
             found = (self.place.folder / self.place.name).lstat()
         except FileNotFoundError:
@@ -120,10 +120,10 @@ class MarkerFile:
         return os.path.samestat(os.fstat(self._descriptor), found)
 
     def read(self) -> Marker | None:
-        """Return what it says; None when a process died before it was complete.
+        """Return its content; None if a process died before it was complete.
 
-        A drain starts only after its marker is durable, so that nothing was sent in
-        the name of an incomplete one. Raises ClaimConflict for anything else.
+        A drain starts only after its marker is durable, so no mail was sent under an
+        incomplete one. Raises ClaimConflict for anything else.
         """
         data = os.pread(self._descriptor, MAX_BYTES + 1, 0)
         if not data.endswith(b"\n") and len(data) <= MAX_BYTES:
@@ -134,7 +134,7 @@ class MarkerFile:
         return marker
 
     def write(self, marker: Marker) -> None:
-        """Replace what it says, durably; only under the exclusive lock."""
+        """Replace its content, durably; only with the exclusive lock."""
         data = (json.dumps(marker._asdict()) + "\n").encode("ascii")
         os.ftruncate(self._descriptor, 0)
         written = 0
@@ -146,7 +146,7 @@ class MarkerFile:
         self.is_new = True
 
     def remove(self) -> None:
-        """Remove it; only under the exclusive lock."""
+        """Remove it; only with the exclusive lock."""
         with _opened(self.place) as folder:
             with suppress(FileNotFoundError), owner_of(folder):
                 os.unlink(self.place.name, dir_fd=folder)
@@ -155,7 +155,7 @@ class MarkerFile:
 
 @contextmanager
 def _opened(place: MarkerPlace) -> Iterator[int]:
-    """Hold the folder of a marker open; never a link to one."""
+    """Keep the folder of a marker open; never through a link."""
     above = find_folder(place.folder.parent)
     try:
         folder = open_folder_in(above, place.folder.name or ".")
@@ -168,13 +168,13 @@ def _opened(place: MarkerPlace) -> Iterator[int]:
 
 
 def open_marker(place: MarkerPlace, *, create: bool) -> MarkerFile | None:
-    """Open a marker; None when there is none and none can be made here.
+    """Open a marker; None if there is none and none can be made here.
 
-    Raises ClaimConflict when something else is there, or when it cannot be read;
-    OSError when the folder cannot be opened.
+    Raises ClaimConflict when it is something else or unreadable; OSError when the
+    folder cannot be opened.
     """
     with _opened(place) as folder:
-        for _ in range(TRIES):  # it may come and go meanwhile
+        for _ in range(TRIES):  # it may appear and vanish in the meantime
             with suppress(FileExistsError, FileNotFoundError):
                 return _open(place, folder, create=create)
             if not create and not _exists(place, folder):
@@ -183,14 +183,14 @@ def open_marker(place: MarkerPlace, *, create: bool) -> MarkerFile | None:
 
 
 def _open(place: MarkerPlace, folder: int, *, create: bool) -> MarkerFile | None:
-    """Make one attempt; FileExistsError and FileNotFoundError mean: look again."""
+    """Make one attempt; FileExistsError and FileNotFoundError mean: try again."""
     can_write = True
     try:
         descriptor = open_in(folder, place.name, os.O_RDWR | _FLAGS)
     except FileNotFoundError:
         if not create:
             raise
-        # Never O_CREAT on a file that exists: a sticky folder may forbid it to root.
+        # Never O_CREAT on an existing file: a sticky folder may forbid it even to root.
         return _create(place, folder)
     except OSError as error:
         if error.errno not in _DENIED:
@@ -218,9 +218,9 @@ def _create(place: MarkerPlace, folder: int) -> MarkerFile | None:
 
 
 def _share(descriptor: int, folder: os.stat_result) -> None:
-    """Let the owner of the folder have it, and the group read it if it reads there.
+    """Give it to the owner of the folder, and let the group read if it can read there.
 
-    A refusal can then name the other ledger. All others could lock it as well.
+    Then a refusal can name the other ledger. Any other reader could also lock it.
     """
     with suppress(OSError):
         owner = folder.st_uid if os.geteuid() == 0 else -1
@@ -238,7 +238,7 @@ def _open_to_read(place: MarkerPlace, folder: int) -> int:
 
 
 def _check(place: MarkerPlace, status: os.stat_result) -> None:
-    """Refuse what no drainer wrote."""
+    """Refuse a file that no drainer wrote."""
     if not stat.S_ISREG(status.st_mode):
         raise not_a_marker(place, f"it is a {kind_of(status.st_mode)}")
     if status.st_nlink > 1:
@@ -258,26 +258,26 @@ def _exists(place: MarkerPlace, folder: int) -> bool:
 def _refusal(
     place: MarkerPlace, folder: int, error: OSError
 ) -> OSError | ClaimConflict:
-    """Say what is in the way, and who owns it."""
+    """Return the error: what is there, and who owns it."""
     try:
         status = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
     except OSError as gone:
         return gone
     if error.errno in _NOT_A_FILE:
         return not_a_marker(place, f"it is a {kind_of(status.st_mode)}")
-    message = f"{place} names the ledger of this source, and cannot be read"
+    message = f"cannot read {place}, which names the ledger of this source"
     hint = f"it belongs to user {status.st_uid}: run drainer as that user or as root"
     return ClaimConflict(f"{message}: {error.strerror}", hint=hint)
 
 
 def not_a_marker(place: MarkerPlace, why: str) -> ClaimConflict:
-    """Return the refusal of a file that no drainer wrote."""
-    message = f"{place} is in the way: {why}; drainer writes a marker of that name"
+    """Return the error for a file that no drainer wrote."""
+    message = f"{place} is not a marker of drainer, which needs that name: {why}"
     return ClaimConflict(message, hint="look at it, and remove it")
 
 
 def is_no_place(error: OSError) -> bool:
-    """Tell whether a marker cannot be here: no locks, no room, no permission."""
+    """Return whether a marker is impossible here: no locks, no space, no permission."""
     return error.errno in _NO_LOCKS | _NO_ROOM | _DENIED
 
 
@@ -295,14 +295,14 @@ def _parse(data: bytes) -> Marker | None:
 
 
 class LockPatience:
-    """How long a short lock of another process is waited for."""
+    """How long to wait for a short lock of another process."""
 
     def __init__(self) -> None:
         """Start the clock."""
         self._end = time.monotonic() + PATIENCE
 
     def wait(self, place: MarkerPlace) -> None:
-        """Wait a moment; ClaimConflict when it took too long."""
+        """Wait a moment; ClaimConflict after too long a time."""
         if time.monotonic() >= self._end:
             message = f"another process keeps {place} locked"
             raise ClaimConflict(message, hint="run the same command again")

@@ -1,6 +1,6 @@
-"""Whether a server's process is at work in a directory, by the kernel's /proc.
+"""Find out whether a server's process works in a directory, by the kernel's /proc.
 
-What may not be looked at (another user's process) counts as not being there.
+A process that we may not examine (another user's) counts as absent.
 """
 
 import errno
@@ -18,8 +18,8 @@ _PROC = Path("/proc")
 def runs_in(root: str, command: re.Pattern[str]) -> int:
     """Return the number of a process that works in a directory, or 0.
 
-    It works there when its current directory or its root is the directory or
-    lies in it, and ``command`` matches the beginning of its name.
+    It works there when its current directory or its root is the directory or below it,
+    and ``command`` matches the start of its name.
     """
     for process in _processes():
         try:
@@ -32,7 +32,7 @@ def runs_in(root: str, command: re.Pattern[str]) -> int:
 
 
 def is_running(number: int, command: re.Pattern[str]) -> bool:
-    """Tell whether a process exists and ``command`` matches the begin of its name."""
+    """Return whether a process exists and ``command`` matches the start of its name."""
     try:
         name = (_PROC / str(number) / "comm").read_text(errors="replace")
     except OSError:
@@ -41,11 +41,11 @@ def is_running(number: int, command: re.Pattern[str]) -> bool:
 
 
 def is_locked(name: str, dir_fd: int, *, by_readers: bool = False) -> bool:
-    """Tell whether another process holds a flock on a file of a directory.
+    """Return whether another process has a flock on a file of a directory.
 
-    Tries a shared lock without waiting, and drops it at once; ``by_readers`` asks for
-    shared locks too, so that an exclusive one is tried. A file that is
-    absent or may not be opened counts as not locked.
+    Tries a shared lock without waiting, and drops it at once. ``by_readers`` also
+    detects shared locks, by trying an exclusive one. A file that is absent or may not
+    be opened counts as not locked.
     """
     try:
         descriptor = open_in(dir_fd, name, os.O_RDONLY | os.O_NONBLOCK)

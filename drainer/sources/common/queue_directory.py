@@ -1,12 +1,12 @@
-"""What the readers of queue directories share: list, find again, let go.
+"""What the readers of queue directories share: list, find again, remove.
 
-A format says where its messages lie (``judge``), reads one (``load``), and
-names the files that make it up, in the order in which they may be removed. The
-rest is the same for all: identity, damage, messages that moved, removal.
+A format says where its messages are (``judge``), reads one (``load``), and names its
+files in the order in which they may be removed. The rest is the same for all:
+identity, damage, messages that moved, removal.
 
-Identity: SHA-256 over the format's tag, what the format keeps stable (``SourceEntry.
-stable``) and the first 4 KiB of the content as transmitted. What is damaged is
-known by its name and the beginning of its file.
+Identity: SHA-256 over the format's tag, the data that the format keeps stable
+(``SourceEntry.stable``) and the first 4 KiB of the content as transmitted. A damaged
+message is identified by its name and the start of its file.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry, place_o
 
 
 class EntryGone(MessageUnreadable):
-    """No file of that name is left in the queue."""
+    """No file of that name is in the queue any more."""
 
 
 class QueueDirectory(ABC):
@@ -55,7 +55,7 @@ class QueueDirectory(ABC):
 
     #: The scheme of its URLs; the tag of its identities.
     scheme: ClassVar[str]
-    #: What a message's file is read with: ``.`` for the root, or a directory in it.
+    #: Directory to read a message's file from: ``.`` for the root, or one below it.
     start: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -66,8 +66,8 @@ class QueueDirectory(ABC):
     ) -> None:
         """Check that this is a queue directory; raises SourceError.
 
-        ``acknowledge`` says what becomes of a message whose recipients are all
-        final: ``keep`` leaves the queue alone, ``remove`` unlinks its files.
+        ``acknowledge`` says what happens to a message when all its recipients are
+        final: ``keep`` changes nothing, ``remove`` deletes its files.
         """
         self._root = canonical(path)
         self.url = url_of(self.scheme, self._root)
@@ -86,23 +86,23 @@ class QueueDirectory(ABC):
         """Raise UsageError when a running server would deliver the same mail."""
 
     def roots(self) -> tuple[Path, ...]:
-        """Return the queue directory: one ledger drains it."""
+        """Return the queue directory, which only one ledger may drain."""
         return (Path(self._root),)
 
     @abstractmethod
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
-        """Tell messages, directories of the queue and anything else apart."""
+        """Distinguish messages, directories of the queue and anything else."""
 
     @abstractmethod
     def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
         """Open and read the message of a name in an open directory.
 
-        What is opened is closed by ``stack``. Raises FileNotFoundError when the
-        name is gone, MessageUnreadable when it cannot be opened.
+        ``stack`` closes what it opens. Raises FileNotFoundError when the name is gone,
+        MessageUnreadable when it cannot be opened.
         """
 
     def key(self, place: FilePlace) -> str:
-        """Return what a message's name keeps when the server moves it."""
+        """Return the part of a message's name that stays when the server moves it."""
         return place.name
 
     def native_id(self, place: FilePlace) -> str:
@@ -110,11 +110,11 @@ class QueueDirectory(ABC):
         return place.name
 
     def may_remove(self, place: FilePlace) -> bool:
-        """Tell whether no server works on the message; asked just before."""
+        """Return whether no server works on the message; called just before removal."""
         return place.is_safe
 
-    def removed(self, draft: SourceEntry) -> None:  # noqa: B027 - most have nothing to do
-        """Tidy up behind a message whose files are gone."""
+    def removed(self, draft: SourceEntry) -> None:  # noqa: B027 - most do nothing
+        """Clean up after a message whose files are gone."""
 
     # ---- listing
 
@@ -133,7 +133,7 @@ class QueueDirectory(ABC):
             raise unusable("/".join((self._root, *self.start)), error) from error
 
     def _list(self, entry: QueueEntry) -> SpooledMessage | None:
-        """Read one; None when it moved on since its directory was read."""
+        """Read one; None if it has moved since its directory was read."""
         try:
             if entry.error is not None:
                 raise entry.error
@@ -182,7 +182,7 @@ class QueueDirectory(ABC):
         )
 
     def _broken(self, place: FilePlace, error: MessageUnreadable) -> SpooledMessage:
-        """List what could not be opened, by its name."""
+        """List a message that could not be opened, by its name."""
         name = self.native_id(place)
         message = Message(
             identity=self._identity((b"broken", os.fsencode(name)), b""),
@@ -208,20 +208,20 @@ class QueueDirectory(ABC):
     # ---- finding again
 
     def open(self, message: Message) -> SpooledMessage:
-        """Find a message again, wherever in the queue it lies by now."""
+        """Find a message again, anywhere in the queue."""
         with self._found(message) as found:
             return self._spooled(found)
 
     def stream(self, message: Message) -> Iterator[bytes]:
-        """Yield a message's content, once its files have proven to be the same."""
+        """Yield a message's content, after checking that its files are the same."""
         with self._found(message) as found:
             yield from found.draft.chunks()
 
     @contextmanager
     def _found(self, message: Message) -> Iterator[OpenEntry]:
-        """Hold the files of a message open.
+        """Keep the files of a message open.
 
-        Looks where it was, then for its name in the whole queue. Raises
+        Looks at its last place, then for its name in the whole queue. Raises
         MessageUnreadable('vanished').
         """
         is_another = False
@@ -239,7 +239,7 @@ class QueueDirectory(ABC):
         raise EntryGone(code, f"the queue has no {message.native_id} any more")
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether the very message, by its whole content, is at its locator."""
+        """Return whether this very message, by its whole content, is at its locator."""
         place = place_of(message.locator)
         if not place.is_safe:
             return False
@@ -279,14 +279,14 @@ class QueueDirectory(ABC):
         except OSError as error:
             raise unreadable(error) from error
 
-    # ---- letting go
+    # ---- removal
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Remove the files of these; one that a server works on stays.
+        """Remove the files of these; a message that a server works on stays.
 
-        The first file of every message goes while it is known to be the same,
-        the others after that is on disk, so that the order outlives a crash.
-        Raises SourceError when the queue does not let files be removed.
+        It removes the first file of every message after checking that it is the same,
+        and the others after that is durable, so a crash cannot change the order. Raises
+        SourceError when the queue does not allow removal.
         """
         if not self.acknowledges:
             return []

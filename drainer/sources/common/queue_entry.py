@@ -1,4 +1,4 @@
-"""What a message of a queue directory is made of, while its files are open."""
+"""A message of a queue directory while its files are open."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,14 +14,14 @@ from drainer.sources.common.files import CHUNK_BYTES, has_content, read_at
 from drainer.sources.common.walk import FilePlace
 
 IDENTITY_BYTES = 4096
-"""How much of the content takes part in the identity."""
+"""Bytes of the content that are part of the identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceEntry:
-    """A message as its files say; they stay open while it is looked at."""
+    """A message as its files describe it; they stay open while it is examined."""
 
-    #: As os.fsdecode gives it.
+    #: As os.fsdecode returns it.
     native_id: str
     arrived: datetime
     envelope: Envelope
@@ -29,15 +29,15 @@ class SourceEntry:
     chunks: Callable[[], Iterator[bytes]]
     #: Size of the content in the spool, before line ends are made CRLF.
     raw_bytes: int
-    #: What takes part in the identity besides the content.
+    #: Data that are part of the identity besides the content.
     stable: tuple[bytes, ...]
-    #: The files that make it up, in the order in which they may be removed.
+    #: Its files, in the order in which they may be removed.
     files: tuple[FilePlace, ...]
     client: Client = field(default_factory=Client)
     login: str = ""
     flags: tuple[str, ...] = ()
     problem: Problem | None = None
-    #: The queue it was in; '' = the directory in which it lies.
+    #: The queue it was in; '' = the directory of its file.
     queue: str = ""
 
 
@@ -47,12 +47,12 @@ class OpenEntry:
 
     message: Message
     draft: SourceEntry
-    #: The whole content when it is small and sound.
+    #: The whole content, if it is small and undamaged.
     content: bytes | None
 
 
 def is_same(found: OpenEntry, message: Message, *, moved: bool = False) -> bool:
-    """Whether what was found is the message; all of it counts when it has moved."""
+    """Return whether this is the message; compare all of it if it has moved."""
     if found.message.identity != message.identity:
         return False
     return not moved or has_content(message, found.draft.chunks)
@@ -77,9 +77,9 @@ def damaged(error: MessageUnreadable) -> Iterator[bytes]:
 def damaged_draft(
     name: str, error: MessageUnreadable, raw: bytes, modified: float
 ) -> SourceEntry:
-    """Return what a file that makes no sense is listed as; it is never removed.
+    """Return the entry for a file that makes no sense; it is never removed.
 
-    ``raw`` is its beginning, ``modified`` its time.
+    ``raw`` is its start, ``modified`` its time.
     """
     return SourceEntry(
         native_id=name,
@@ -94,5 +94,5 @@ def damaged_draft(
 
 
 def time_of(seconds: float) -> datetime:
-    """Return a time since 1970 in UTC, whatever a file says it is."""
+    """Return a time since 1970 in UTC, for any number that a file may contain."""
     return datetime.fromtimestamp(min(max(seconds, 0), 2**35), UTC)

@@ -1,22 +1,22 @@
-"""The envelope from the trace fields that the backup wrote; pure.
+"""Read the envelope from the trace fields that the backup wrote; pure.
 
-A stored message keeps its envelope only in fields that the delivering server
-put on top. Anything that a client sent lies below the backup's own Received
-field, since servers prepend theirs (RFC 5321 4.4); so only the *trusted block*
-counts, and only it is stripped before replay:
+A stored message keeps its envelope only in fields that the delivering server put on
+top. Anything from a client is below the backup's own Received field, because servers
+prepend theirs (RFC 5321 4.4). So only the *trusted block* counts, and only it is
+removed before replay:
 
 - ``backup_host`` given: the fields above the topmost Received whose ``by`` is
-  that host, and that field's own ``for`` clause. No such field: nothing counts.
+  that host, and that field's own ``for`` clause. Without such a field, nothing counts.
 - not given: the fields above the topmost Received.
-- not given, and no Received at all: whoever wrote the header may have written
-  all of it; only the leading unbroken run of delivery fields counts, which is
-  where a delivery agent puts them.
+- not given, and no Received at all: a stranger may have written all of the header. Only
+  the first unbroken run of delivery fields counts, which is where a delivery agent puts
+  them.
 
-Recipients come from the configured field alone when one is configured, else
-from the first kind that is present: X-Original-To (what the client asked for)
-before Delivered-To (after aliases), Envelope-To and its like, then ``for``. All
-fields of that kind count, and each may list several. Never To or Cc: they are
-the author's, and mailing lists, Bcc and redirects differ from them.
+Recipients come only from the configured field if there is one, else from the first kind
+that is present: X-Original-To (what the client asked for) before Delivered-To (after
+aliases), Envelope-To and similar ones, then ``for``. All fields of that kind count, and
+each may list several. Never from To or Cc: the author writes those, and they differ for
+mailing lists, Bcc and redirects.
 
 The sender comes from Return-Path, else an X-Envelope-From, else the mbox From_
 line; ``<>`` and MAILER-DAEMON without a domain are the null sender.
@@ -67,15 +67,15 @@ _FOR = re.compile(
 class TraceRules:
     """What the operator says about the backup's trace fields."""
 
-    #: The name that the backup puts behind ``by``; '' = the topmost Received counts.
+    #: The name that the backup writes after ``by``; '' = the topmost Received counts.
     backup_host: str = ""
-    #: The only field to take recipients from; '' = the known ones, by rank.
+    #: The only field for recipients; '' = the known ones, by rank.
     recipient_header: str = ""
     #: What qmail put before the local part of Delivered-To (virtualdomains).
     strip_prefix: str = ""
 
     def writes(self, name: str) -> bool:
-        """Tell whether a field (in lower case) is one that delivery adds."""
+        """Return whether delivery adds a field of this name (in lower case)."""
         return (
             name in _DELIVERY_FIELDS
             or name.startswith("x-envelope-")
@@ -85,21 +85,21 @@ class TraceRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """What the trusted block says."""
+    """The content of the trusted block."""
 
     reverse_path: str = NULL_SENDER
     recipients: tuple[Recipient, ...] = ()
-    #: Octet ranges of the header section that are not part of the mail.
+    #: Byte ranges of the header section that are not part of the mail.
     stripped: tuple[tuple[int, int], ...] = ()
     problem: Problem | None = None
 
 
 def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Trace:
-    """Return the envelope of a message by its header section.
+    """Return the envelope of a message from its header section.
 
-    ``head`` begins with the message and may go on beyond the header section;
+    ``head`` is the start of the message and may be longer than the header section;
     lines end in LF or CRLF. ``from_line`` is an mbox From_ line that the caller
-    took off; a From_ line that still leads the message is stripped.
+    removed. A From_ line that still starts the message is removed too.
     """
     leading = _FROM_LINE.match(head)
     start = head.find(b"\n") + 1 if leading else 0
@@ -119,7 +119,7 @@ def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Tra
 
 
 def cut(chunks: Iterator[bytes], ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-    """Yield the octets outside of the ranges, which are in order."""
+    """Yield the bytes outside of the ranges, which are in order."""
     offset = 0
     remaining = list(ranges)
     for chunk in chunks:
@@ -181,7 +181,7 @@ def _recipients(
 
 
 def _addresses(each: Field, prefix: str) -> Iterator[str]:
-    """Yield the addresses that a field lists, without what is no address."""
+    """Yield the addresses that a field lists; skip invalid ones."""
     value = unfold(each.value)
     if each.name == "original-recipient":  # RFC 3798 2.3: type;address
         value = value.partition(";")[2]
@@ -226,7 +226,7 @@ def _collect(texts: Sequence[str], faults: list[str]) -> tuple[Recipient, ...]:
 def _sender(
     block: Sequence[Field], from_path: bytes | None, faults: list[str]
 ) -> str | None:
-    """Return the reverse path, or None when nothing of the backup's names it."""
+    """Return the reverse path, or None if no field of the backup names it."""
     values = [
         each.value for kind in _SENDER_KINDS for each in block if each.name == kind
     ]

@@ -1,7 +1,7 @@
-"""Walking a queue of a server: names, places, and which of them are messages.
+"""Walk a server's queue: names, places, and which of them are messages.
 
-Directories are held open while what lies in them is looked at, links are never
-followed, and a directory that cannot be read is told like a damaged message.
+A directory stays open while its names are examined. drainer follows no links, and
+lists an unreadable directory like a damaged message.
 """
 
 import enum
@@ -22,7 +22,7 @@ MAX_DEPTH = 8
 
 
 class FilePlace(NamedTuple):
-    """Where a file lies: the directories down from the root, and its name."""
+    """The place of a file: the directories from the root down, and its name."""
 
     parts: tuple[str, ...]
     name: str
@@ -39,18 +39,18 @@ class FilePlace(NamedTuple):
 
     @property
     def is_safe(self) -> bool:
-        """Whether no part of it leads anywhere else."""
+        """Return whether no part of it leads out of the spool."""
         return not {"", ".", ".."} & {*self.parts, self.name}
 
 
 def place_of(locator: str) -> FilePlace:
-    """Return the place that a locator means."""
+    """Return the place of a locator."""
     *parts, name = unescape_name(locator).split("/")
     return FilePlace(tuple(parts), name)
 
 
 class NameKind(enum.Enum):
-    """What a name in a queue stands for."""
+    """The meaning of a name in a queue."""
 
     MESSAGE = enum.auto()
     DIRECTORY = enum.auto()
@@ -63,16 +63,16 @@ class QueueEntry(NamedTuple):
     place: FilePlace
     descriptor: int
     is_file: bool
-    #: Set when this is a directory of the queue that cannot be read.
+    #: Set if this is a directory of the queue that cannot be read.
     error: MessageUnreadable | None = None
 
 
 Judge = Callable[[FilePlace, bool], NameKind]
-"""Tells the kind of a place; the flag says whether it is a directory."""
+"""Returns the kind of a place; the flag says whether it is a directory."""
 
 
 def walk(root: str, start: tuple[str, ...], judge: Judge) -> Iterator[QueueEntry]:
-    """Yield what ``judge`` calls a message, as the directories are read.
+    """Yield what ``judge`` says is a message, while the directories are read.
 
     Raises OSError when the first directory cannot be opened.
     """

@@ -1,4 +1,4 @@
-"""Letting rows go: marked, deleted, or by the operator's own statement."""
+"""Finish rows: mark them, delete them, or run the operator's statement."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from drainer.sources.database.mapping import BoundMapping, TableMapping, value_o
 
 
 class RowFinisher:
-    """Finishes rows in the transaction that it is given."""
+    """Finishes rows within the transaction of its caller."""
 
     def __init__(self, mapping: TableMapping, acknowledge: str) -> None:
         """``acknowledge`` is 'mark', 'delete', 'statement' or 'keep'."""
@@ -24,7 +24,7 @@ class RowFinisher:
         rows: Sequence[Any],
         value: str,
     ) -> None:
-        """Let these rows, by their ids, be out of what is to be sent.
+        """Remove these rows, by their ids, from those to send.
 
         ``value`` is the state that marks them.
         """
@@ -41,7 +41,7 @@ class RowFinisher:
             set_state(connection, bound, value, rows)
             return
         table = bound.source
-        assert isinstance(table, sa.Table)  # noqa: S101 - check_use has seen to it
+        assert isinstance(table, sa.Table)  # noqa: S101 - check_use has checked it
         connection.execute(sa.delete(table).where(bound["id"].in_(list(rows))))
 
     def _finish_children(
@@ -54,7 +54,7 @@ class RowFinisher:
         elif mapping.recipients_finish and mapping.recipients_state:
             column = children.c[mapping.recipients_state]
             value = value_of(column, mapping.recipients_finish, "recipients_finish")
-            # What was done before keeps its own word.
+            # A recipient that was done before keeps its state.
             states = [value_of(column, text, "recipients_pending")
                       for text in mapping.recipients_pending]  # fmt: skip
             connection.execute(
@@ -70,7 +70,7 @@ def set_state(
     """Set the state of rows to a value that the mapping gives as text."""
     table = bound.source
     if not isinstance(table, sa.Table):
-        message = "the state of a query's rows cannot be set"
+        message = "drainer cannot set the state of a query's rows"
         raise SourceError(message, hint="map the table itself")
     value = value_of(bound["state"], text, "state")
     changed = sa.update(table).where(bound["id"].in_(list(rows)))

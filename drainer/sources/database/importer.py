@@ -1,8 +1,8 @@
-"""Create a built-in spool, and fill it from any other source without doubling.
+"""Create a built-in spool, and fill it from any other source, each message once.
 
-Each message is written in a transaction of its own, under the name ``drainer:ID``:
-it keeps its id, so that a ledger that knows it from the other spool knows it here.
-Messages that share an identity are told apart by their content, then counted.
+Each message is written in a separate transaction, under the name ``drainer:ID``. It
+keeps its id, so a ledger that knows it from the other spool recognises it here.
+Messages that share an identity are distinguished by their content, then counted.
 """
 
 import itertools
@@ -25,11 +25,11 @@ from drainer.sources.database.mapping import mapping_of
 from drainer.sources.database.store import DatabaseStore
 
 PIECE_BYTES = 8 * 1024 * 1024
-"""Contents are written in pieces of this size: packets have limits."""
+"""Size of the pieces in which contents are written: packets have limits."""
 
 
 def create_spool(url_text: str, password_file: str = "") -> tuple[str, bool]:
-    """Make a spool in a database; return its URL for people, and if it is new.
+    """Create a spool in a database; return its URL for people, and whether it is new.
 
     Raises UsageError or SourceError.
     """
@@ -47,15 +47,15 @@ def create_spool(url_text: str, password_file: str = "") -> tuple[str, bool]:
 
 
 def _touch(path: Path) -> None:
-    """Make an empty database that others cannot read; one that is there stays."""
+    """Create an empty database that others cannot read; keep an existing one."""
     try:
         descriptor = open_private(path, os.O_EXCL | os.O_RDWR)
         arguments = sqlite_arguments(path)
     except FileExistsError:
         return
     except OSError as error:
-        message = f"cannot make {path}: {error.strerror}"
-        raise UsageError(message, hint="name a folder that is there") from None
+        message = f"cannot create {path}: {error.strerror}"
+        raise UsageError(message, hint="name an existing folder") from None
     os.close(descriptor)
     with sqlite3.connect(path, **arguments) as connection:
         connection.execute("PRAGMA user_version = 1")  # writes the file's head
@@ -63,19 +63,19 @@ def _touch(path: Path) -> None:
 
 
 class SpoolDatabase:
-    """A built-in spool that is written to."""
+    """A built-in spool opened for writing."""
 
     def __init__(self, url_text: str, password_file: str = "") -> None:
-        """Open a spool that ``create_spool`` has made; SourceError if none is there."""
+        """Open a spool that ``create_spool`` made; SourceError if there is none."""
         url = databases.with_password(databases.parse(url_text), password_file)
         self._store = DatabaseStore(url, mapping_of({}))
         self._store.look(self._store.bound)
         self.shown = self._store.shown
-        #: The ids of this run: two messages of one identity get two.
+        #: The ids of this run: two messages of one identity get two ids.
         self._ids: set[bytes] = set()
 
     def add(self, spooled: SpooledMessage) -> Problem | bool:
-        """Write a message; False when it is there, a Problem when it may not be."""
+        """Write a message; False if it exists, a Problem if it must not be written."""
         problem = spooled.message.problem
         if problem is not None:
             return problem
@@ -87,13 +87,13 @@ class SpoolDatabase:
         return is_new
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._store.close()
 
     def _insert(
         self, spooled: SpooledMessage, connection: sa.Connection
     ) -> tuple[str, bool]:
-        """Write a message unless it is there; return its id, and whether it is new."""
+        """Write a message unless it exists; return its id, and whether it is new."""
         message = spooled.message
         spool = schema.spool
         for number in itertools.count():
@@ -127,7 +127,7 @@ class SpoolDatabase:
 def _has_content(
     connection: sa.Connection, row_id: int, spooled: SpooledMessage
 ) -> bool:
-    """Whether a row has just this content."""
+    """Return whether a row has exactly this content."""
     content, offset = schema.spool.c.content, 0
     for piece in _pieces(spooled.content.chunks()):
         part = sa.func.substr(content, offset + 1, len(piece))
@@ -158,7 +158,7 @@ def _row(message: Message) -> dict[str, Any]:
 
 
 def _recipients(message: Message, parent: int) -> list[dict[str, Any]]:
-    """Return the rows of those still to do, then of those that are done."""
+    """Return the rows of recipients still to do, then of those that are done."""
     open_ = [
         {
             "forward_path": recipient.forward_path,
@@ -187,10 +187,10 @@ def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _append(connection: sa.Connection, id_: int, piece: bytes) -> None:
-    """Add a piece to a content that was begun in this transaction."""
+    """Append a piece to a content that was started in this transaction."""
     texts: Mapping[str, str] = {
         "postgresql": "content || :piece",
-        # || makes text of octets there, so the result is declared to be octets.
+        # || makes text of bytes there, so the result is declared to be bytes.
         "sqlite": "CAST(content || :piece AS BLOB)",
     }
     joined = texts.get(connection.dialect.name, "CONCAT(content, :piece)")

@@ -1,11 +1,11 @@
-"""Who may send which row, when several ledgers share one database.
+"""Which ledger may send which row, when several share one database.
 
-An owner (a ledger) has rows and a lease of its own that it renews. Rows of an owner
-whose lease ran out go to whoever claims them, but for those that were begun: they
-may have been sent, and only their owner's ledger knows.
+An owner (a ledger) has rows and one lease, which it renews. When the lease has ended,
+any drainer may claim the rows. Only rows that were begun stay: they may have been sent,
+and only the ledger of their owner knows.
 
-The primary key of the leases decides, whatever the order of events; rows that
-somebody else is just claiming are skipped where the database can do that.
+The primary key of the leases decides, in any order of events. Rows that another drainer
+is claiming are skipped, if the database supports that.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ _L, _O = leases.c, owners.c
 
 
 class RowClaims(NamedTuple):
-    """What became of the rows that were asked for."""
+    """The result for the rows that were asked for."""
 
     mine: set[str]
     #: Begun by an owner that is dead.
@@ -37,7 +37,7 @@ class RowLeases:
         self._micros = int(seconds * 1e6)
 
     def renew(self, connection: sa.Connection) -> None:
-        """Let the owner's lease begin anew."""
+        """Start the owner's lease again."""
         until = now(connection) + self._micros
         mine = _O.owner == self._owner
         if connection.execute(
@@ -74,25 +74,25 @@ class RowLeases:
         )
 
     def begin(self, connection: sa.Connection, rows: Sequence[str]) -> set[str]:
-        """Write down that these are being sent; return those that are ours."""
+        """Record that these are being sent; return those that are ours."""
         mine = sa.and_(
             _L.queue == self._queue,
             _L.row_id.in_(list(rows)),
             _L.owner == self._owner,
         )
-        # The update locks what it finds: what is read afterwards stays true.
+        # The update locks the rows it finds, so what is read afterwards stays true.
         connection.execute(sa.update(leases).where(mine).values(begun=now(connection)))
         return set(connection.scalars(sa.select(_L.row_id).where(mine)))
 
     def holds(self, connection: sa.Connection, row: str) -> bool:
-        """Whether a row is ours."""
+        """Return whether a row is ours."""
         owner = connection.scalar(
             sa.select(_L.owner).where(_L.queue == self._queue, _L.row_id == row)
         )
         return bool(owner == self._owner)
 
     def drop(self, connection: sa.Connection, rows: Iterable[str]) -> None:
-        """Forget leases of rows that are finished."""
+        """Delete the leases of finished rows."""
         connection.execute(
             sa.delete(leases).where(
                 _L.queue == self._queue,
@@ -102,7 +102,7 @@ class RowLeases:
         )
 
     def elsewhere(self, connection: sa.Connection) -> int:
-        """Return how many rows living owners but us have."""
+        """Return how many rows other running owners have."""
         others = [o for o in self._living(connection) if o != self._owner]
         query = sa.select(sa.func.count()).where(
             _L.queue == self._queue, _L.owner.in_(others)
@@ -110,13 +110,13 @@ class RowLeases:
         return int(connection.scalar(query) or 0)
 
     def _living(self, connection: sa.Connection) -> list[str]:
-        """Return the owners whose lease runs, and us."""
+        """Return the owners with a valid lease, and us."""
         query = sa.select(_O.owner).where(_O.until > now(connection))
         return sorted({*connection.scalars(query), self._owner})
 
 
 def now(connection: sa.Connection) -> int:
-    """Return the database's own time, in microseconds: one clock for all drainers."""
+    """Return the database's time, in microseconds: one clock for all drainers."""
     texts = {
         "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400000000.0",
         "postgresql": "SELECT extract(epoch FROM clock_timestamp()) * 1000000",
@@ -127,7 +127,7 @@ def now(connection: sa.Connection) -> int:
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:  # noqa: ANN401
-    """Return an INSERT that leaves alone what is there already."""
+    """Return an INSERT that does not change existing rows."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     if connection.dialect.name == "sqlite":

@@ -1,8 +1,8 @@
-"""What stands where in a table of mail: the keys of a ``[sources.NAME]``, checked.
+"""The columns of a table of mail: the keys of a ``[sources.NAME]``, checked.
 
-A Mapping is what was said; ``bind`` compares it with the database and returns the
-columns. A wrong one is a UsageError that names the key, the column and what was
-found instead.
+A mapping holds what the operator wrote; ``bind`` compares it with the database and
+returns the columns. A wrong one is a UsageError that names the key, the column and what
+was found instead.
 """
 
 import codecs
@@ -27,7 +27,7 @@ _SAID = ("client_address", "client_name", "helo", "login", "state")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableMapping:
-    """Where the parts of a message stand; '' for what is not there."""
+    """The column of each part of a message; '' = there is none."""
 
     table: str = schema.spool.name
     query: str = ""
@@ -50,12 +50,12 @@ class TableMapping:
 
     @property
     def name(self) -> str:
-        """What the rows are a part of, for identities and leases."""
+        """The table or query of the rows, for identities and leases."""
         return self.table or "query"
 
 
 def mapping_of(options: Dict[str, Any]) -> TableMapping:
-    """Return the mapping that these keys mean; none at all: the built-in spool."""
+    """Return the mapping of these keys; without any key, the built-in spool."""
     if not options:
         extras = {name: name for name in (*BUILT_IN_EXTRAS, "state")}
         plain = {name: name for name in _COLUMNS} | {"recipients": "forward_path"}
@@ -64,7 +64,7 @@ def mapping_of(options: Dict[str, Any]) -> TableMapping:
         refuse("a mapping needs either table or query")
     missing = [name for name in _COLUMNS if not options.get(name)]
     if missing:
-        refuse(f"the mapping does not say which column holds {', '.join(missing)}")
+        refuse(f"the mapping does not name a column for {', '.join(missing)}")
     named = [*_COLUMNS, *(name for name in _SAID if options.get(name))]
     given = {k: v for k, v in options.items() if k not in (*_COLUMNS, *_SAID)}
     kind = given.pop(
@@ -86,17 +86,17 @@ def mapping_of(options: Dict[str, Any]) -> TableMapping:
 
 
 def _check(mapping: TableMapping) -> None:
-    """Refuse keys that contradict one another."""
+    """Refuse keys that contradict each other."""
     if mapping.recipients_format == "table" and not (
         mapping.recipients_table and mapping.recipients_message
     ):
         refuse("recipients in a table need recipients_table and recipients_message")
     if bool(mapping.recipients_state) != bool(mapping.recipients_pending):
-        refuse("recipients_state and recipients_pending go together")
+        refuse("set both recipients_state and recipients_pending, or neither")
     if "state" in mapping.columns and not mapping.pending:
-        refuse("state needs pending: the values of rows that are to be sent")
+        refuse("state needs pending: the values of rows to send")
     if mapping.pending and "state" not in mapping.columns:
-        refuse("pending needs state: the column that holds it")
+        refuse("pending needs state: the column for it")
     if mapping.content_charset:
         try:
             codecs.lookup(mapping.content_charset)
@@ -105,7 +105,7 @@ def _check(mapping: TableMapping) -> None:
 
 
 def refuse(
-    message: str, hint: str = "docs/sources.md shows a whole mapping"
+    message: str, hint: str = "docs/sources.md shows a complete mapping"
 ) -> NoReturn:
     """Raise UsageError."""
     raise UsageError(message, hint=hint)
@@ -113,7 +113,7 @@ def refuse(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundMapping:
-    """The columns of one database that a mapping means."""
+    """The columns of a mapping in one database."""
 
     source: sa.FromClause
     columns: Dict[str, sa.ColumnElement[Any]]
@@ -122,19 +122,19 @@ class BoundMapping:
     open_states: tuple[Any, ...] = ()
 
     def __getitem__(self, name: str) -> sa.ColumnElement[Any]:
-        """Return the column that holds a part of the message."""
+        """Return the column for a part of the message."""
         return self.columns[name]
 
     @property
     def is_open(self) -> list[sa.ColumnElement[bool]]:
-        """What holds of a row that is to be sent."""
+        """The conditions for a row to send."""
         if "state" not in self.columns:
             return []
         return [self["state"].in_(list(self.open_states))]
 
 
 def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
-    """Compare a mapping with the database; UsageError when it does not hold."""
+    """Compare a mapping with the database; UsageError if they do not match."""
     found: sa.FromClause
     if mapping.query:
         found = _query(connection, mapping.query)
@@ -172,11 +172,11 @@ def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
 def _check_length(
     connection: sa.Connection, column: sa.ColumnElement[Any], text: str, key: str
 ) -> None:
-    """Refuse what a column has no room for; SQLite always has."""
+    """Refuse a value that does not fit the column; SQLite has no limit."""
     length = getattr(column.type, "length", None)
     if length and len(text) > length and connection.dialect.name != "sqlite":
         message = f"{key} = {text!r} does not fit the column, which is {column.type!r}"
-        raise UsageError(message, hint="name a shorter value")
+        raise UsageError(message, hint="choose a shorter value")
 
 
 def _child_columns(mapping: TableMapping) -> Sequence[tuple[str, str]]:
@@ -198,7 +198,7 @@ def _table(connection: sa.Connection, name: str, *, built_in: bool) -> sa.Table:
     except sa.exc.NoSuchTableError:
         if built_in:
             message = f"there is no spool in this database: no table {name}"
-            hint = "`drainer spool create URL` makes one; or map a table of yours"
+            hint = "`drainer spool create URL` creates one; or map a table of yours"
             raise SourceError(message, hint=hint) from None
         tables = sorted(sa.inspect(connection).get_table_names(schema=area or None))
         message = (
@@ -223,20 +223,20 @@ def _column(found: sa.FromClause, name: str, key: str) -> sa.ColumnElement[Any]:
     if name not in found.c:
         columns = ", ".join(found.c.keys())
         message = f"{key} = {name!r}: there is no such column; found: {columns}"
-        raise UsageError(message, hint="names are matched exactly, case included")
+        raise UsageError(message, hint="names must match exactly, including case")
     return found.c[name]
 
 
 def _check_types(
     columns: Dict[str, sa.ColumnElement[Any]], mapping: TableMapping
 ) -> None:
-    """Compare the types of a table's columns with what they are to hold."""
+    """Compare the types of a table's columns with the required types."""
     content = columns["content"].type
     if isinstance(content, sa.String) and not mapping.content_charset:
-        hint = "text was converted by the database: say content_charset if it is sound"
-        _wrong(mapping, "content", content, "octets", hint)
+        hint = "the database may have converted it: set content_charset if it is intact"
+        _wrong(mapping, "content", content, "bytes", hint)
     if not isinstance(content, sa.String) and content.python_type is not bytes:
-        _wrong(mapping, "content", content, "octets")
+        _wrong(mapping, "content", content, "bytes")
     if columns["id"].type.python_type in (bytes, float, bool):
         _wrong(mapping, "id", columns["id"].type, "a whole number, text or UUID")
     kind = mapping.recipients_format
@@ -257,7 +257,7 @@ def _wrong(
     mapping: TableMapping, key: str, found: object, wanted: str, hint: str = ""
 ) -> NoReturn:
     name = mapping.columns[key]
-    message = f"{key} = {name!r}: the column is {found!r}, wanted is {wanted}"
+    message = f"{key} = {name!r}: the column is {found!r}, it must be {wanted}"
     raise UsageError(message, hint=hint or "map another column, or use a query")
 
 
@@ -267,16 +267,16 @@ def _look_at_a_row(
     columns: Dict[str, sa.ColumnElement[Any]],
     mapping: TableMapping,
 ) -> dict[str, sa.ColumnElement[Any]]:
-    """Check a query by its first row, having no types; return id and state with one."""
+    """Check a query by its first row, as it has no types; return typed id and state."""
     typed = [name for name in ("id", "state") if name in columns]
     query = sa.select(columns["content"], *(columns[name] for name in typed))
     row = connection.execute(query.select_from(found).limit(1)).first()
     if row is None:
         return {}
     if isinstance(row[0], str) and not mapping.content_charset:
-        _wrong(mapping, "content", "text", "octets", "say content_charset, or cast it")
+        _wrong(mapping, "content", "text", "bytes", "set content_charset, or cast it")
     if not isinstance(row[0], bytes | str | memoryview | None):
-        _wrong(mapping, "content", type(row[0]).__name__, "octets")
+        _wrong(mapping, "content", type(row[0]).__name__, "bytes")
     return {
         name: sa.type_coerce(columns[name], _type_of(value))
         for name, value in zip(typed, row[1:], strict=True)
@@ -290,7 +290,7 @@ def _type_of(value: object) -> sa.types.TypeEngine[Any]:
 
 
 def value_of(column: sa.ColumnElement[Any], text: str, key: str) -> Any:  # noqa: ANN401
-    """Return a value of a column's type that was written as text; UsageError."""
+    """Convert text to a value of a column's type; UsageError if it cannot be one."""
     kind = column.type
     try:
         if isinstance(kind, sa.Enum) and text not in kind.enums:
@@ -300,6 +300,6 @@ def value_of(column: sa.ColumnElement[Any], text: str, key: str) -> Any:  # noqa
         if isinstance(kind, sa.Integer):
             return int(text)
     except (ValueError, KeyError):
-        message = f"{key} = {text!r} is no value of the column, which is {kind!r}"
-        raise UsageError(message, hint="write it as the column holds it") from None
+        message = f"{key} = {text!r} is not a value for the column, which is {kind!r}"
+        raise UsageError(message, hint="write it as the column stores it") from None
     return text

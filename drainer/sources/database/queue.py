@@ -1,8 +1,8 @@
 """A table of mail as a source: listed in pages, leased, read in pieces, marked.
 
-Listing holds one page in memory, however many rows there are. Contents up to
-HELD_BYTES come with their row, larger ones are read in pieces, each in a query of
-its own, whenever they are needed.
+A listing keeps only one page in memory, however many rows there are. Contents up to
+HELD_BYTES come with their row. Larger ones are read in pieces when needed, each piece
+with a separate query.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,13 +34,13 @@ PIECE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSettings:
-    """What a source's options say, apart from the mapping."""
+    """The options of a source, without the mapping."""
 
     url: str
     acknowledge: str = "mark"
     password_file: str = ""
     lease: str = "2m"
-    #: 'table', 'off', or '' for what suits: the built-in spool has leases.
+    #: 'table', 'off', or '' = the default: only the built-in spool has leases.
     leases: str = ""
 
 
@@ -81,15 +81,15 @@ class DatabaseSource:
         check_statement(connection, self._mapping)
 
     def refuse_if_live(self) -> None:
-        """Refuse never: no server sends mail out of this table by itself."""
+        """Never refuse: no server sends mail from this table."""
 
     # --- listing
 
     def scan(self) -> Iterator[SpooledMessage]:
-        """List the rows that are to be sent, in the order of their ids.
+        """List the rows to send, in the order of their ids.
 
-        Rows that another process had locked come last. It may have died while it
-        claimed them, and then no other drainer would ever list them.
+        Rows that another process had locked come last. That process may have died while
+        it claimed them, and then no other drainer would list them.
         """
         last: object = None
         locked: list[Any] = []
@@ -109,8 +109,8 @@ class DatabaseSource:
     def _claim(
         self, ids: Sequence[Any], connection: sa.Connection, *, wait: bool
     ) -> tuple[list[Any], RowClaims]:
-        """Claim these rows; return those that could be locked, and whose they are."""
-        assert self._leases is not None  # noqa: S101 - who calls has looked
+        """Claim these rows; return those that could be locked, and their owners."""
+        assert self._leases is not None  # noqa: S101 - the caller has checked
         ids = self._read.lock(connection, ids, wait=wait)
         claims = self._leases.claim(connection, [str(id_) for id_ in ids])
         mine = [id_ for id_ in ids if str(id_) in claims.mine]
@@ -129,7 +129,7 @@ class DatabaseSource:
         for known in self._store.read(partial(self._read.rows, ids=wanted)):
             message = known.message
             if claims is not None and str(known.row["id"]) in claims.doubtful:
-                detail = "its lease ended after it was begun"
+                detail = "its lease ended after a drainer started to send it"
                 message = replace(
                     message, problem=Problem(code="in-doubt", detail=detail)
                 )
@@ -161,7 +161,7 @@ class DatabaseSource:
         return self._spooled(known.row, known.message)
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether the row is still to be sent, and the same message."""
+        """Return whether the row is still to send, and the same message."""
         try:
             self._store.read(partial(self._find, message))
         except MessageUnreadable:
@@ -175,7 +175,7 @@ class DatabaseSource:
         found = self._read.rows(connection, [self._read.id_of(connection, message)])
         if not found:
             raise MessageUnreadable(
-                code, f"row {message.native_id} is not there to send"
+                code, f"row {message.native_id} is no longer to be sent"
             )
         if found[0].message.identity != message.identity:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
@@ -202,7 +202,7 @@ class DatabaseSource:
     # --- leases
 
     def lease(self, owner: str) -> None:
-        """Lease what is listed from now on; without leases this does nothing."""
+        """Lease all listed rows from now on; without leases this does nothing."""
         if not self._may_lease:
             return
         if not self._mapping.is_built_in:
@@ -211,12 +211,12 @@ class DatabaseSource:
         self.renew()
 
     def renew(self) -> None:
-        """Prove that the owner lives."""
+        """Prove that the owner is alive."""
         if self._leases is not None:
             self._store.write(self._leases.renew)
 
     def begin(self, messages: Sequence[Message]) -> set[str]:
-        """Write down that these may be sent; return the ids that may."""
+        """Record that these may be sent; return the ids that may."""
         rows = {_row_id(message): message.id for message in messages}
         if self._leases is None:
             return set(rows.values())
@@ -224,7 +224,7 @@ class DatabaseSource:
         return {rows[row] for row in mine}
 
     def leased_elsewhere(self) -> int:
-        """Return how many rows living drainers of other ledgers have."""
+        """Return how many rows running drainers of other ledgers have."""
         if self._leases is None:
             return 0
         return self._store.read(self._leases.elsewhere)
@@ -239,7 +239,7 @@ class DatabaseSource:
         return self._store.write(partial(self._let_go, messages, value))
 
     def fail(self, messages: Sequence[Message]) -> list[str]:
-        """Do as ``acknowledge``, but mark with ``fail`` if there is such a value."""
+        """As ``acknowledge``, but mark with ``fail`` if the mapping sets that value."""
         if not self.acknowledges or not messages:
             return []
         value = self._mapping.fail or self._mapping.finish

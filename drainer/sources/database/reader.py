@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 class KnownRow(NamedTuple):
-    """A row and what it means."""
+    """A row and its message."""
 
     row: Row
     message: Message
@@ -37,7 +37,7 @@ class RowReader:
         self._place = place
 
     def page(self, connection: sa.Connection, last: object) -> list[Any]:
-        """Return the next ids behind ``last``."""
+        """Return the next ids after ``last``."""
         bound = self._store.bound(connection)
         query = sa.select(bound["id"]).select_from(bound.source).where(*bound.is_open)
         if last is not None:
@@ -47,12 +47,12 @@ class RowReader:
     def lock(
         self, connection: sa.Connection, ids: Sequence[Any], *, wait: bool
     ) -> list[Any]:
-        """Lock these rows to claim them; return those that are still to be sent.
+        """Lock these rows to claim them; return those that are still to send.
 
-        A row that another process has locked is left out, or waited for.
+        Skips a row that another process has locked, or waits for it.
         """
         if connection.dialect.name == "sqlite" or self._mapping.query or not ids:
-            return list(ids)  # the transaction has the whole file, or nothing is locked
+            return list(ids)  # the transaction locks the whole file, or nothing
         bound = self._store.bound(connection)
         query = (
             sa.select(bound["id"])
@@ -64,7 +64,7 @@ class RowReader:
         return list(connection.scalars(query))
 
     def rows(self, connection: sa.Connection, ids: Sequence[Any]) -> list[KnownRow]:
-        """Return the rows among these that are still to be sent, in order."""
+        """Return the rows among these that are still to send, in order."""
         if not ids:
             return []
         bound = self._store.bound(connection)
@@ -124,14 +124,14 @@ class RowReader:
     def _size(
         self, content: sa.ColumnElement[Any], connection: sa.Connection
     ) -> sa.ColumnElement[int]:
-        """Return the length as ``substr`` counts: octets, or characters of text."""
+        """Return the length as ``substr`` counts: bytes, or characters of text."""
         if connection.dialect.name in ("postgresql", "sqlite"):
             return sa.func.length(content)
         text = isinstance(content.type, sa.String)
         return sa.func.char_length(content) if text else sa.func.octet_length(content)
 
     def _in_place(self, connection: sa.Connection) -> bool:
-        """Whether pieces are read from the file itself: SQLite loads whole values."""
+        """Return whether to read pieces from the file, as SQLite loads whole values."""
         return (
             connection.dialect.name == "sqlite"
             and bool(self._mapping.table)
@@ -139,19 +139,19 @@ class RowReader:
         )
 
     def id_of(self, connection: sa.Connection, message: Message) -> Any:  # noqa: ANN401
-        """Return the value of the id column that a locator means."""
+        """Return the value of the id column for a locator."""
         text = unescape_name(message.locator)
         try:
             return value_of(self._store.bound(connection)["id"], text, "id")
         except UsageError:
             code = "vanished"
             raise MessageUnreadable(
-                code, f"no id of a row: {message.locator}"
+                code, f"not the id of a row: {message.locator}"
             ) from None
 
     def piece(
         self, connection: sa.Connection, message: Message, part: tuple[int, int]
-    ) -> Any:  # noqa: ANN401 - octets or text
+    ) -> Any:  # noqa: ANN401 - bytes or text
         """Return a part (start, length) of a content, or None when it is gone."""
         bound, id_ = self._store.bound(connection), self.id_of(connection, message)
         if self._in_place(connection):

@@ -1,10 +1,10 @@
-"""From a row of mail to a Message: pure functions over what a database returned.
+"""Convert a row of mail to a Message: pure functions over database values.
 
-Every value may be hostile: what cannot be read becomes the message's problem.
+Every value may be hostile: an unreadable one becomes the message's problem.
 
-Identity: SHA-256 over a tag, the row's id and, in the built-in spool, the name that
-the writer gave; without one the arrival, the reverse path and the first 4 KiB. In a
-mapped table: the table's name, the row's id and the first 4 KiB.
+Identity: SHA-256 over a tag, the row's id and, in the built-in spool, the name that the
+writer gave, else the arrival, the reverse path and the first 4 KiB. In a mapped table:
+the table's name, the row's id and the first 4 KiB.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from drainer.sources.common.files import escape_name
 
 HEAD_BYTES = 4096
 IMPORTED = re.compile(r"drainer:([0-9a-f]{32})")
-"""The name of a message that `spool import` brought: it keeps its id."""
+"""The name of a message from `spool import`: it keeps its id."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
@@ -77,7 +77,7 @@ def _digest(*parts: bytes) -> str:
 
 
 def octets(value: object, charset: str, *, lenient: bool = False) -> bytes:
-    """Return a content's octets; text only in the charset that was agreed on.
+    """Return a content's bytes; text only in the configured charset.
 
     Raises MessageUnreadable('corrupt') when the database has changed it.
     """
@@ -91,9 +91,9 @@ def octets(value: object, charset: str, *, lenient: bool = False) -> bytes:
     if lenient:
         return value.encode(errors="replace")
     if not charset:
-        raise MessageUnreadable(code, "the content is text, not octets")
+        raise MessageUnreadable(code, "the content is text, not bytes")
     if "\ufffd" in value:
-        raise MessageUnreadable(code, "octets were lost: U+FFFD in the content")
+        raise MessageUnreadable(code, "bytes were lost: U+FFFD in the content")
     try:
         return value.encode(charset)
     except UnicodeError as error:
@@ -117,7 +117,7 @@ def arrival(value: object, *, micros: bool = False) -> datetime:
     elif isinstance(value, str):
         moment = datetime.fromisoformat(value)
     else:
-        message = f"no time: {type(value).__name__}"
+        message = f"not a time: {type(value).__name__}"
         raise ValueError(message)  # noqa: TRY004 - one kind of failure
     return (
         moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -125,7 +125,7 @@ def arrival(value: object, *, micros: bool = False) -> datetime:
 
 
 def mailbox(value: object) -> str:
-    """Return a mailbox in wire form, given so or unquoted; AddressError."""
+    """Return a mailbox in wire form, from that form or unquoted; AddressError."""
     if not isinstance(value, str):
         message = f"an address is {type(value).__name__}, not text"
         raise AddressError(message)
@@ -138,7 +138,7 @@ def mailbox(value: object) -> str:
 def message_of(
     place: RowsPlace, row: Mapping[str, Any], children: Sequence[Mapping[str, Any]] = ()
 ) -> Message:
-    """Return the message that a row (with its recipients' rows) means; never raises."""
+    """Return the message of a row (with its recipients' rows); never raises."""
     problem, moment = None, _EPOCH
     try:
         moment = arrival(row["arrived"], micros=place.is_built_in)
@@ -153,7 +153,7 @@ def message_of(
         problem = problem or Problem(code="no-envelope", detail=str(error))
     if problem is None and not envelope.recipients:
         code = "done-by-backup" if envelope.done else "no-envelope"
-        problem = Problem(code=code, detail="no recipient is left")
+        problem = Problem(code=code, detail="no recipient remains")
     head = octets(row["head"], place.charset, lenient=True)
     native = str(row.get("message_id") or row["id"])
     return Message(
@@ -217,7 +217,7 @@ def _envelope(
 
 
 def _children(place: RowsPlace, value: object) -> Iterable[Mapping[str, Any]]:
-    """Return the recipients that one column holds."""
+    """Return the recipients in one column."""
     if value is None or place.recipients_format == "table":
         return []
     found: object = [value]
@@ -236,5 +236,5 @@ def _json(value: str | bytes) -> object:
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        message = f"the recipients are no JSON: {error}"
+        message = f"the recipients are not valid JSON: {error}"
         raise ValueError(message) from None

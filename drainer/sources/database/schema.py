@@ -1,11 +1,11 @@
 """The built-in spool: two tables that any receiver can write to.
 
 A receiver inserts a row into ``drainer_spool`` and one per recipient into
-``drainer_spool_recipients``, in one transaction; both begin as 'pending'. What
-drainer changes is ``state`` alone: 'done' when every recipient is final.
+``drainer_spool_recipients``, in one transaction; both start as 'pending'. drainer
+changes only ``state``: 'done' when every recipient is final.
 
-Leases stand beside the mail, in tables of their own, so that they serve a table of
-somebody else as well.
+Leases are in separate tables, so that they also work for a table of another
+application.
 """
 
 import sqlalchemy as sa
@@ -28,13 +28,13 @@ spool = sa.Table(
     "drainer_spool",
     metadata,
     sa.Column("id", _Serial, primary_key=True, autoincrement=True),
-    #: A name of the writer's own that no other message has, or NULL.
+    #: A name from the writer that no other message has, or NULL.
     sa.Column("message_id", sa.String(255), unique=True),
     #: When the backup accepted it: microseconds since 1970 UTC.
     sa.Column("arrived", sa.BigInteger, nullable=False),
-    #: As in MAIL FROM, without brackets; '' is the null sender.
+    #: As in MAIL FROM, without brackets; '' = the null sender.
     sa.Column("reverse_path", sa.String(512), nullable=False),
-    #: The octets as they were received, with LF or CRLF line ends.
+    #: The bytes as received, with LF or CRLF line ends.
     sa.Column("content", LONG_BLOB, nullable=False),
     _text("client_address", 64),
     _text("client_name", 255),
@@ -65,15 +65,15 @@ recipients = sa.Table(
     sa.Column("forward_path", sa.String(512), nullable=False),
     #: ``type;address``, decoded.
     sa.Column("orcpt", LONG_TEXT),
-    #: Keywords with commas between them.
+    #: Keywords, separated by commas.
     _text("notify", 64),
-    #: 'pending'; anything else means that it is done.
+    #: 'pending'; anything else means done.
     sa.Column("state", sa.String(16), nullable=False, server_default=PENDING),
 )
 
 leases_metadata = sa.MetaData()
 
-#: Who has which row. What was begun may have been sent: nobody else takes it.
+#: The owner of each row. A row that was begun may have been sent: no other takes it.
 leases = sa.Table(
     "drainer_leases",
     leases_metadata,
@@ -83,7 +83,7 @@ leases = sa.Table(
     sa.Column("begun", sa.BigInteger),
 )
 
-#: Until when each owner lives, in microseconds since 1970 by the database's clock.
+#: The end of each owner's lease, in microseconds since 1970 by the database's clock.
 owners = sa.Table(
     "drainer_owners",
     leases_metadata,
@@ -93,12 +93,12 @@ owners = sa.Table(
 
 
 def create(connection: sa.Connection) -> bool:
-    """Make what is absent; return whether the spool was made just now."""
+    """Create what is absent; return whether the spool is new."""
     absent = not sa.inspect(connection).has_table(spool.name)
     create_tables(metadata, connection)
     create_tables(leases_metadata, connection)
     if absent and connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(  # pieces are read without unpacking it all
+        connection.exec_driver_sql(  # so that pieces are read without unpacking it all
             "ALTER TABLE drainer_spool ALTER COLUMN content SET STORAGE EXTERNAL"
         )
     return absent

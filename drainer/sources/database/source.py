@@ -1,7 +1,7 @@
 """``sqlite:``, ``postgresql:``, ``mysql:``, ``mariadb:``: mail in a database.
 
-Only the options stand here, so that a drain of another kind of spool does not load
-what speaks to databases (drainer.sources.database.queue).
+This module has only the options, so that a drain of another kind of spool does not load
+the database code (drainer.sources.database.queue).
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ RECIPIENTS = ("one", "delimited", "json", "array", "table")
 
 
 def _make(url: str, **options: Any) -> Source:  # noqa: ANN401 - texts and lists
-    """Return the source that a database URL means; UsageError for a bad mapping."""
+    """Return the source of a database URL; UsageError for a bad mapping."""
     from drainer.sources.database.mapping import mapping_of  # noqa: PLC0415
     from drainer.sources.database.queue import DatabaseSettings, DatabaseSource  # noqa: PLC0415
 

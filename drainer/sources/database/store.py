@@ -1,8 +1,8 @@
-"""The connection of a database source: made late, mended when it breaks.
+"""The connection of a database source: opened late, reopened when it breaks.
 
-A Store is pickled to the process that scans, without its connections. What it runs
-is a function of a connection, in one transaction, which is repeated when the server
-went away meanwhile: such functions change the database alone, and the same way twice.
+A store is pickled to the scanning process, without its connections. It runs functions
+of a connection, each in one transaction, and repeats one when the server became
+unavailable. So such a function changes only the database, and may run twice.
 """
 
 import os
@@ -29,12 +29,12 @@ from drainer.sources.database.mapping import BoundMapping, TableMapping, bind
 T = TypeVar("T")
 
 RECONNECT_FOR = 60.0
-"""Seconds during which a server may be away."""
+"""Seconds that a server may be unavailable."""
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another writer of an SQLite file."""
 _DEADLOCK = frozenset({"40001", "40P01", 1213, 1205, 1020})
 _AWAY = frozenset({1040, 1053, 1077, 1184, 1203, 1927, *range(1152, 1162)})
-"""What MariaDB's server says that ends, is full, or has lost the connection."""
+"""Errors of a MariaDB server that ends, is full, or has lost the connection."""
 
 
 class DatabaseStore:
@@ -43,7 +43,7 @@ class DatabaseStore:
     def __init__(
         self, url: URL, mapping: TableMapping, *, creating: bool = False
     ) -> None:
-        """Check what can be checked without connecting; raises SourceError."""
+        """Check what is possible without connecting; raises SourceError."""
         self.url = url
         self.mapping = mapping
         self._engine: sa.Engine | None = None
@@ -56,16 +56,16 @@ class DatabaseStore:
                 _check_file(path)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave connections and locks behind."""
+        """Pickle without connections and locks."""
         return {"url": self.url, "mapping": self.mapping}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin without connections."""
+        """Start without connections."""
         self.__init__(state["url"], state["mapping"])  # type: ignore[misc]
 
     @property
     def is_file(self) -> bool:
-        """Whether it is an SQLite file."""
+        """Return whether it is an SQLite file."""
         return self.url.get_backend_name() == "sqlite"
 
     @property
@@ -92,7 +92,7 @@ class DatabaseStore:
             raise SourceError(message, hint=databases.MISSING_DRIVER) from None
 
     def bound(self, connection: sa.Connection) -> BoundMapping:
-        """Return the mapping's columns, compared once with the database."""
+        """Return the mapping's columns, compared with the database only once."""
         if self._bound is None:
             self._bound = bind(connection, self.mapping)
         return self._bound
@@ -102,7 +102,7 @@ class DatabaseStore:
         return self._run(function, writes=False, patience=RECONNECT_FOR)
 
     def write(self, function: Callable[[sa.Connection], T]) -> T:
-        """Run a function in a transaction; what it wrote is durable on return."""
+        """Run a function in a transaction; its writes are durable on return."""
         return self._run(function, writes=True, patience=RECONNECT_FOR)
 
     def look(self, function: Callable[[sa.Connection], T]) -> T:
@@ -138,7 +138,7 @@ class DatabaseStore:
             return function(connection)
 
     def close(self) -> None:
-        """Let go of the connections; using it again opens new ones."""
+        """Close the connections; a later use opens new ones."""
         with self._opening:
             if self._engine is not None:
                 self._engine.dispose()
@@ -146,7 +146,7 @@ class DatabaseStore:
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether trying again may help: the server went away, or chose us as a victim."""
+    """Return whether to try again: the server was unavailable, or aborted us."""
     if not isinstance(error, DBAPIError):
         return False
     code = getattr(error.orig, "sqlstate", None)
@@ -164,7 +164,7 @@ def _passes(error: BaseException) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no SQLite file before anything opens it."""
+    """Refuse a file that is not an SQLite database, before anything opens it."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
@@ -177,12 +177,12 @@ def _check_file(path: Path) -> None:
         hint = "run drainer as the owner of the file, or check its path"
         raise SourceError(message, hint=hint) from None
     if head != b"SQLite format 3\0":
-        message = f"{path} is no SQLite database"
-        raise SourceError(message, hint="`drainer spool create URL` makes a spool")
+        message = f"{path} is not an SQLite database"
+        raise SourceError(message, hint="`drainer spool create URL` creates a spool")
 
 
 def _sqlite(path: str) -> sa.Engine:
-    """Return an engine that opens read-only but for writing. Raises OSError."""
+    """Return an engine that opens read-only except for writing. Raises OSError."""
     arguments = sqlite_arguments(Path(path))
 
     def connect(mode: str) -> sqlite3.Connection:
@@ -191,7 +191,7 @@ def _sqlite(path: str) -> sa.Engine:
             uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None,
             check_same_thread=False, **arguments,
         )  # fmt: skip
-        # A text of any octets is read: one such row must not hide the others.
+        # Read text of any bytes: one such row must not hide the others.
         connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
         return connection
 

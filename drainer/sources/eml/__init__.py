@@ -1,1 +1,1 @@
-"""A folder of messages with an envelope beside each."""
+"""A folder of messages, each with an envelope next to it."""

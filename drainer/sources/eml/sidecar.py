@@ -1,7 +1,7 @@
-"""The envelope of an .eml file in JSON beside it: ``NAME.json``; pure.
+"""The envelope of an .eml file in JSON next to it: ``NAME.json``; pure.
 
-An object as ``drainer inspect --json`` prints one; only ``reverse_path`` and
-``recipients`` are needed, and what is not named here is passed over::
+An object as ``drainer inspect --json`` prints it. Only ``reverse_path`` and
+``recipients`` are required; other keys than these are ignored::
 
     {"reverse_path": "s@example.com",       "" is the null sender
      "recipients": ["r@example.org",        or with parameters (RFC 3461 4):
@@ -11,8 +11,8 @@ An object as ``drainer inspect --json`` prints one; only ``reverse_path`` and
      "arrived": "2026-11-23T17:06:59Z",     RFC 3339 5.6; else the file's time
      "envid": "...", "ret": "FULL" or "HDRS", "body": "7bit" or "8bit",
      "smtputf8": false, "login": "...",
-     "verp": "+=",                          delimiters; each recipient gets a sender
-                                            of its own (list+user=domain@host)
+     "verp": "+=",                          delimiters; each recipient gets a separate
+                                            sender (list+user=domain@host)
      "whole": true,                         no field on top of the file is a trace
      "client": {"address": "192.0.2.7", "name": "...", "helo": "..."}}
 
@@ -41,18 +41,18 @@ from drainer.mail.reply import printable
 from drainer.runtime.values import dataclass
 
 MAX_SIDECAR_BYTES = 4 * 1024 * 1024
-"""Of a sidecar; some 50,000 recipients."""
+"""Largest sidecar, in bytes; enough for some 50,000 recipients."""
 
 _NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
 VERP = re.compile(r"[!-~]{2}")
-"""Any that a spool may have; the sender that they make is quoted where it must be."""
+"""Any delimiters that a spool may have; the resulting sender is quoted if needed."""
 
 _MAX_PARAMETER_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """What a sidecar says."""
+    """The content of a sidecar."""
 
     envelope: Envelope
     client: Client = field(default_factory=Client)
@@ -63,24 +63,24 @@ class Sidecar:
 
 
 def parse_sidecar(data: bytes) -> Sidecar:
-    """Return what a sidecar says.
+    """Return the content of a sidecar.
 
-    Raises MessageUnreadable: 'bad-address' for a mailbox that no command can
-    carry, 'no-envelope' when a part of it is missing, 'corrupt' otherwise.
+    Raises MessageUnreadable: 'bad-address' for a mailbox that no command can carry,
+    'no-envelope' when a part is missing, 'corrupt' otherwise.
     """
     try:
         parsed = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        _refuse(f"no JSON: {error}")
+        _refuse(f"not JSON: {error}")
     if not isinstance(parsed, dict):
-        _refuse("no JSON object")
+        _refuse("not a JSON object")
     for name in ("reverse_path", "recipients"):
         if parsed.get(name) is None:
             code, detail = "no-envelope", f"its sidecar has no {name}"
             raise MessageUnreadable(code, detail)
     client = parsed.get("client") or {}
     if not isinstance(client, dict):
-        _refuse("client is no object")
+        _refuse("client is not an object")
     return Sidecar(
         envelope=_envelope(parsed),
         client=Client(
@@ -118,7 +118,7 @@ def _envelope(parsed: Mapping[str, object]) -> Envelope:
 def _verp(parsed: Mapping[str, object]) -> str:
     verp = _text(parsed, "verp")
     if verp and not VERP.fullmatch(verp):
-        _refuse("verp is no pair of delimiters")
+        _refuse("verp is not a pair of delimiters")
     return verp
 
 
@@ -144,7 +144,7 @@ def _recipient(given: object) -> Recipient:
 
 def _mailbox(given: object) -> str:
     if not isinstance(given, str):
-        _refuse("a mailbox is no text")
+        _refuse("a mailbox is not text")
     try:
         return parse_mailbox(given)
     except (AddressError, UnicodeEncodeError) as error:
@@ -164,12 +164,12 @@ def _text(given: Mapping[str, object], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        _refuse(f"{name} is no text")
+        _refuse(f"{name} is not text")
     return value
 
 
 def _parameter(given: Mapping[str, object], name: str) -> str:
-    """Return a DSN parameter: what may stand, encoded, in a command."""
+    """Return a DSN parameter that a command may carry encoded."""
     value = _text(given, name)
     if not value.isprintable() or len(value) > _MAX_PARAMETER_LENGTH:
         _refuse(f"{name} is not printable or too long")
@@ -188,7 +188,7 @@ def _list(given: Mapping[str, object], name: str) -> list[object]:
     if value is None:
         return []
     if not isinstance(value, list):
-        _refuse(f"{name} is no list")
+        _refuse(f"{name} is not a list")
     return value
 
 
@@ -199,7 +199,7 @@ def _time(text: str) -> datetime | None:
         parsed = datetime.fromisoformat(text)
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        _refuse("arrived is no time as in RFC 3339 5.6")
+        _refuse("arrived is not a time as in RFC 3339 5.6")
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -1,13 +1,13 @@
 """``eml:DIR``: a folder with one file for each message, ``NAME.eml``.
 
-The envelope stands in ``NAME.json`` beside it (eml_sidecar), which wins; else in
-the fields on top of the file, X-Envelope-From and X-Envelope-To among them
-(trace_headers). Those fields are not part of the mail. Folders below, other
-names and names that begin with a dot are passed over.
+The envelope is in ``NAME.json`` next to it (eml_sidecar), which has priority. Otherwise
+it is in the fields on top of the file, X-Envelope-From and X-Envelope-To among them
+(trace_headers), which are not part of the mail. drainer ignores folders below, other
+names, and names that start with a dot.
 
-Identity: sender and all recipients, and the digest of the file besides the
-content. Neither the name nor the recipients that are done by now play a part, so
-that a renamed or copied file is the same message to the next scan.
+Identity: sender and all recipients, and the digest of the file, besides the content. It
+does not use the name or the recipients that are done now, so a renamed or copied file
+is the same message to the next scan.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ _SUFFIX = ".eml"
 
 
 class _EmlFile(NamedTuple):
-    """A file and what stands beside it."""
+    """A file and its sidecar."""
 
     file: MaildirFile
     sidecar: Sidecar | None
@@ -66,8 +66,8 @@ class EmlDirectory(QueueDirectory):
     ) -> None:
         """Check that this is a folder with .eml files, or empty; raises SourceError.
 
-        ``remove`` removes a message's sidecar too, behind the file: a file never
-        stands there without its envelope.
+        ``remove`` also removes a message's sidecar, after the file: a file never
+        exists without its envelope.
         """
         self._rules = TraceRules(
             backup_host=backup_host,
@@ -93,10 +93,10 @@ class EmlDirectory(QueueDirectory):
             raise SourceError(message, hint=hint)
 
     def refuse_if_live(self) -> None:
-        """Refuse never: no server sends mail out of such a folder."""
+        """Never refuse: no server sends mail from such a folder."""
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Remove these; also the sidecars that a crash has left behind."""
+        """Remove these; also the sidecars that a crash left."""
         done = super().acknowledge(messages)
         for message in messages:
             if message.id in done:
@@ -104,9 +104,9 @@ class EmlDirectory(QueueDirectory):
         return done
 
     def _drop_sidecar(self, message: Message) -> None:
-        """Remove a message's own sidecar when its file is gone.
+        """Remove a message's sidecar when its file is gone.
 
-        Left there it would be the envelope of the next file of that name.
+        Otherwise it would become the envelope of the next file of that name.
         """
         name = place_of(message.locator).name
         beside = self.native_id(FilePlace((), name)) + ".json"
@@ -122,7 +122,7 @@ class EmlDirectory(QueueDirectory):
                 os.fsync(descriptor)
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: ARG002, FBT001
-        """Take what is called NAME.eml for a message, whatever it is."""
+        """Take any NAME.eml for a message, whatever it is."""
         return NameKind.MESSAGE if _is_eml(place.name) else NameKind.OTHER
 
     def key(self, place: FilePlace) -> str:
@@ -134,7 +134,7 @@ class EmlDirectory(QueueDirectory):
         return place.name[: -len(_SUFFIX)]
 
     def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
-        """Read the beginning of a file, and its sidecar."""
+        """Read the start of a file, and its sidecar."""
         if not _is_eml(place.name):
             raise FileNotFoundError
         file = load(place.name, descriptor)
@@ -172,7 +172,7 @@ def _is_eml(name: str) -> bool:
 
 
 def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:
-    """Return what a sidecar says; None when there is none.
+    """Return the content of a sidecar; None if there is none.
 
     Raises MessageUnreadable, never falls back to the message's own fields.
     """
@@ -185,7 +185,7 @@ def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:
     try:
         if status.st_size > MAX_SIDECAR_BYTES:
             code = "corrupt"
-            detail = f"its sidecar has {status.st_size} octets"
+            detail = f"its sidecar has {status.st_size} bytes"
             raise MessageUnreadable(code, detail)
         return parse_sidecar(read_at(descriptor, 0, MAX_SIDECAR_BYTES))
     finally:
@@ -205,13 +205,13 @@ def _envelope_problem(loaded: _EmlFile) -> Problem | None:
         return loaded.trace.problem
     envelope = loaded.sidecar.envelope
     if not envelope.recipients:
-        detail = f"{len(envelope.done)} done, none is left"
+        detail = f"{len(envelope.done)} done, none remain"
         return Problem(code="done-by-backup", detail=detail)
     return None
 
 
 def _key(envelope: Envelope) -> bytes:
-    """Return what of an envelope stays the same while recipients get done."""
+    """Return the part of an envelope that stays while recipients become done."""
     paths = {each.forward_path for each in envelope.recipients} | {*envelope.done}
     return "\n".join((envelope.reverse_path, *sorted(paths))).encode()
 

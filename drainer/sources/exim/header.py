@@ -1,7 +1,7 @@
 """Exim's ``-H`` and ``-J`` files as they are stored (spool_in.c, spool_out.c); pure.
 
-``-H`` is text, but not lines throughout: values of ACL variables and header
-fields are counted, and may contain what looks like lines of their own.
+``-H`` is text, but not all of it is lines: values of ACL variables and header fields
+have a length, and may contain text that looks like lines.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 from drainer.errors import MessageUnreadable
 
 MAX_RECIPIENTS = 200_000
-"""Of the recipients, and of the addresses that are done; Exim stops far below."""
+"""Most recipients, and most done addresses; Exim stops far below."""
 
 MAX_FIELDS = 100_000
 
@@ -31,14 +31,14 @@ _DELETED = ord("*")
 
 
 class EximRecipient(NamedTuple):
-    """A recipient as it is stored: octets, quoted as on the wire."""
+    """A recipient as stored: bytes, quoted as on the wire."""
 
     address: bytes
-    #: Still xtext, as the client sent it.
+    #: Still in xtext, as the client sent it.
     orcpt: bytes = b""
     #: Bits: 2 NEVER, 4 SUCCESS, 8 FAILURE, 16 DELAY.
     notify: int = 0
-    #: Another envelope sender for this recipient; b'' for none.
+    #: Another envelope sender for this recipient; b'' = none.
     errors_to: bytes = b""
     #: An alias that is expanded only once became this address.
     is_child: bool = False
@@ -46,17 +46,17 @@ class EximRecipient(NamedTuple):
 
 @dataclass(slots=True)
 class EximHeader:
-    """What a ``-H`` file says."""
+    """The content of a ``-H`` file."""
 
     #: The message id of the first line.
     id: bytes
-    #: b'' is the null sender.
+    #: b'' = the null sender.
     sender: bytes
     #: Seconds since the epoch.
     received: int
     #: How many delay warnings were sent.
     warnings: int
-    #: The ``-name value`` lines that somebody here asks for.
+    #: The ``-name value`` lines that drainer uses.
     variables: dict[bytes, bytes] = field(default_factory=dict)
     #: The tree of non-recipients: delivered, failed, or an alias's child.
     done: list[bytes] = field(default_factory=list)
@@ -65,13 +65,13 @@ class EximHeader:
     section: bytes = b""
 
     def number(self, name: bytes) -> int:
-        """Return a variable that counts something; 0 when absent or no number."""
+        """Return a variable that is a count; 0 if absent or not a number."""
         text = self.variables.get(name, b"")
         return int(text) if text.isdigit() and len(text) <= _MAX_DIGITS else 0
 
 
 def fail(detail: str) -> NoReturn:
-    """Give the file up as damaged."""
+    """Raise the error for a damaged file."""
     code = "corrupt"
     raise MessageUnreadable(code, detail)
 
@@ -84,21 +84,21 @@ def parse_header(data: bytes) -> EximHeader:
     _tree(cursor, line, header.done)
     header.recipients = _recipients(cursor)
     if cursor.line("a blank line"):
-        fail("no blank line behind the recipients")
+        fail("no blank line after the recipients")
     header.section = _section(cursor)
     return header
 
 
 def parse_journal(data: bytes) -> list[bytes]:
-    """Return the addresses that ``-J`` lists: done since ``-H`` was last written.
+    """Return the addresses in ``-J``: done since ``-H`` was last written.
 
-    Raises MessageUnreadable('corrupt') when it is torn: what its last line
-    meant to say is not known, and sending could be sending twice.
+    Raises MessageUnreadable('corrupt') when it is cut: its last line is unknown, so
+    drainer might send twice.
     """
     if not data:
         return []
     if not data.endswith(b"\n") or b"\0" in data:
-        fail("its journal (-J) is torn")
+        fail("its journal (-J) is cut off")
     lines = data[:-1].split(b"\n", MAX_RECIPIENTS)
     if len(lines) > MAX_RECIPIENTS:
         fail(f"its journal (-J) has more than {MAX_RECIPIENTS} lines")
@@ -106,7 +106,7 @@ def parse_journal(data: bytes) -> list[bytes]:
 
 
 class _Cursor:
-    """A place in the file."""
+    """A position in the file."""
 
     __slots__ = ("data", "position")
 
@@ -123,7 +123,7 @@ class _Cursor:
         return self.data[start:end]
 
     def take(self, length: int, what: str) -> bytes:
-        """Return the next octets; they must end with a line end."""
+        """Return the next bytes; they must end with a line end."""
         start, self.position = self.position, self.position + length
         taken = self.data[start : self.position]
         if len(taken) < length or not taken.endswith(b"\n"):
@@ -133,7 +133,7 @@ class _Cursor:
 
 def _number(text: bytes, what: str) -> int:
     if not text.isdigit() or len(text) > _MAX_DIGITS:
-        fail(f"{what} is no number: {text[:40]!r}")
+        fail(f"{what} is not a number: {text[:40]!r}")
     return int(text)
 
 
@@ -142,7 +142,7 @@ def _preamble(cursor: _Cursor) -> EximHeader:
     first = cursor.line("the message id")
     if not first.endswith(b"-H") or len(first) > _MAX_FIRST_LINE:
         fail(f"its first line is not its name: {first[:40]!r}")
-    cursor.line("the user")  # 'login uid gid': of whoever ran Exim
+    cursor.line("the user")  # 'login uid gid' of the user that ran Exim
     sender = cursor.line("the sender")
     if not (sender.startswith(b"<") and sender.endswith(b">")):
         fail(f"no sender in angle brackets: {sender[:40]!r}")
@@ -154,7 +154,7 @@ def _preamble(cursor: _Cursor) -> EximHeader:
 
 
 def _variables(cursor: _Cursor, into: dict[bytes, bytes]) -> bytes:
-    """Read the lines that start with a minus; return the one behind them."""
+    """Read the lines that start with a minus; return the line after them."""
     while (line := cursor.line("the tree of done addresses")).startswith(b"-"):
         name, _, value = _untainted(line[1:]).partition(b" ")
         if name in _COUNTED:
@@ -166,7 +166,7 @@ def _variables(cursor: _Cursor, into: dict[bytes, bytes]) -> bytes:
 
 
 def _untainted(line: bytes) -> bytes:
-    """Drop the marks of values from outside: ``-name``, ``-(lookup)name``."""
+    """Remove the marks of values from outside: ``-name``, ``-(lookup)name``."""
     line = line.removeprefix(b"-")
     if line.startswith(b"("):
         line = line.partition(b")")[2]
@@ -174,7 +174,7 @@ def _untainted(line: bytes) -> bytes:
 
 
 def _tree(cursor: _Cursor, line: bytes, into: list[bytes]) -> None:
-    """Read the tree in its order: the left subtree stands before the right one."""
+    """Read the tree in its order: the left subtree comes before the right one."""
     if line == b"XX":
         return
     expected = 1
@@ -197,10 +197,10 @@ def _recipients(cursor: _Cursor) -> list[EximRecipient]:
 
 
 def parse_recipient(line: bytes) -> EximRecipient:
-    """Read a recipient from the right, where its parts can be told apart.
+    """Read a recipient from the right, where its parts can be separated.
 
-    ``address``, ``address orcpt LEN,FLAGS errors_to LEN,PARENT#BITS``, and what
-    older versions wrote: ``address PARENT``, ``address N,N,N``.
+    ``address``, ``address orcpt LEN,FLAGS errors_to LEN,PARENT#BITS``, and the formats
+    of older versions: ``address PARENT``, ``address N,N,N``.
     """
     if b"\0" in line or not line:
         fail(f"not a recipient: {line[:40]!r}")
@@ -240,7 +240,7 @@ def _counted(text: bytes) -> tuple[bytes, bytes, int]:
 
 
 def _section(cursor: _Cursor) -> bytes:
-    """Read the header fields, each with its length; leave out the deleted ones."""
+    """Read the header fields, each with its length; skip the deleted ones."""
     fields: list[bytes] = []
     data, size = cursor.data, len(cursor.data)
     for _ in range(MAX_FIELDS):
@@ -263,10 +263,10 @@ def _section(cursor: _Cursor) -> bytes:
 
 
 def done_test(addresses: list[bytes]) -> Callable[[bytes], bool]:
-    """Return what tells whether an address is among these.
+    """Return a function that finds whether an address is among these.
 
-    Exim writes the domain of what is done in lower case, whatever the case of
-    the recipient; the local part counts as it stands.
+    Exim writes the domain of done addresses in lower case, whatever the case of the
+    recipient; the local part counts unchanged.
     """
     keys = set(map(_key, addresses))
     return lambda address: _key(address) in keys

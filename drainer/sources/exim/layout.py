@@ -1,8 +1,8 @@
-"""Where Exim keeps what in its spool directory.
+"""The layout of Exim's spool directory.
 
-A queue lies flat, or split by the sixth character of the message id; Exim
-itself looks in both. ``ID-H`` makes a message, ``ID-D`` has its body, ``ID-J``
-what was done since. ``hdr.ID``, ``ID-K`` and ``*.eml`` are temporary.
+A queue is flat, or split by the sixth character of the message id; Exim itself looks in
+both. ``ID-H`` makes a message, ``ID-D`` has its body, ``ID-J`` what was done since.
+``hdr.ID``, ``ID-K`` and ``*.eml`` are temporary.
 """
 
 import os
@@ -21,13 +21,13 @@ _LOGS = {MAIN: "msglog", FROZEN: "Fmsglog"}
 
 
 class EximEntry(NamedTuple):
-    """A name in a queue, with its directory held open until the next one."""
+    """A name in a queue; its directory stays open until the next one."""
 
     parts: tuple[str, ...]
     name: str
     descriptor: int
     is_file: bool
-    #: Set when this is a directory of a split queue that cannot be read.
+    #: Set if this is a directory of a split queue that cannot be read.
     error: MessageUnreadable | None = None
 
     @property
@@ -41,7 +41,7 @@ class EximEntry(NamedTuple):
 
 
 def queue_parts(queue: str) -> tuple[str, ...]:
-    """Return the directories of a queue; raises UsageError for no queue's name."""
+    """Return the directories of a queue; UsageError for an invalid name."""
     if queue in (MAIN, FROZEN):
         return (queue,)
     if not queue or "/" in queue or "\0" in queue or queue in (".", ".."):
@@ -52,23 +52,23 @@ def queue_parts(queue: str) -> tuple[str, ...]:
 
 
 def split_directories(stem: str) -> tuple[tuple[str, ...], ...]:
-    """Return the directories below a queue in which a message may lie."""
+    """Return the directories below a queue that may contain a message."""
     letter = stem[_SPLIT_AT : _SPLIT_AT + 1]
     return ((), (letter,)) if letter and letter not in "./" else ((),)
 
 
 def log_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the directory of the message log beside a message's directory."""
+    """Return the directory of the message log next to a message's directory."""
     return tuple(_LOGS.get(part, part) for part in parts)
 
 
 def walk(
     descriptor: int, parts: tuple[str, ...], *, is_top: bool = True
 ) -> Iterator[EximEntry]:
-    """Yield what may be a message below an open directory, as it is read.
+    """Yield the names below an open directory that may be messages, as it is read.
 
-    That is each ``-H``, each ``-D`` that has none, and whatever is no regular
-    file; other files are temporary, or not Exim's.
+    These are each ``-H``, each ``-D`` without one, and anything that is not a regular
+    file. Other files are temporary, or not Exim's.
     """
     with os.scandir(descriptor) as entries:
         for each in entries:
@@ -87,14 +87,14 @@ def walk(
 
 
 def _belongs_to_another(name: str, descriptor: int) -> bool:
-    """Whether a ``-D``, ``-J`` or ``-K`` stands beside its ``-H``."""
+    """Return whether a ``-D``, ``-J`` or ``-K`` has its ``-H`` next to it."""
     if not name.endswith(("-D", "-J", "-K")):
         return False
     return exists(f"{name[:-_SUFFIX_LENGTH]}-H", descriptor)
 
 
 def exists(name: str, descriptor: int) -> bool:
-    """Tell whether a name stands in a directory, whatever it is."""
+    """Return whether a name exists in a directory, whatever it is."""
     try:
         os.stat(name, dir_fd=descriptor, follow_symlinks=False)
     except OSError:

@@ -1,9 +1,9 @@
-"""Whether an Exim is at work on a spool directory, or on one message of it.
+"""Find out whether an Exim works on a spool directory, or on one message of it.
 
-Exim holds an fcntl write lock on the first line of a ``-D`` file while it works
-on the message. Ours belongs to the open file, not to the process, so that
-another descriptor of ours on the same file cannot end it; the two kinds stand
-in each other's way as one should expect (fcntl(2)).
+Exim holds an fcntl write lock on the first line of a ``-D`` file while it works on the
+message. Our lock belongs to the open file, not to the process, so closing another
+descriptor of ours on the same file does not end it. The two kinds of lock exclude each
+other (fcntl(2)).
 """
 
 import fcntl
@@ -15,17 +15,17 @@ _FLOCK = "hhqqi0q"  # l_type, l_whence, l_start, l_len, l_pid, as Linux lays it 
 
 
 def is_locked(descriptor: int, length: int) -> bool:
-    """Tell whether a process holds a lock on the first octets; changes nothing."""
+    """Return whether a process holds a lock on the first bytes; changes nothing."""
     wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, length, 0)
     try:
         found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
-    except OSError:  # a file system without locks has nobody holding one
+    except OSError:  # without locks in the file system, no process has one
         return False
     return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
 
 def lock(descriptor: int, length: int) -> bool:
-    """Take the lock for as long as the file is open; False when another has it.
+    """Take the lock while the file is open; False when another process has it.
 
     The file must be open for writing. Raises OSError when it cannot be locked.
     """
@@ -38,11 +38,11 @@ def lock(descriptor: int, length: int) -> bool:
 
 
 def exim_runs(root: str) -> bool:
-    """Tell whether an Exim works on this spool directory; changes nothing.
+    """Return whether an Exim works on this spool directory; changes nothing.
 
-    The pid file proves nothing (its place is the build's choice, and a copy
-    brings it along). But a daemon listens on a socket named after the spool,
-    and every Exim process stands in the spool directory.
+    The pid file proves nothing: its place depends on the build, and a copy contains it.
+    But a daemon listens on a socket named after the spool, and every Exim process has
+    the spool as its current directory.
     """
     return _listens(root) or any(_stands_in(root, each) for each in _processes())
 

@@ -1,11 +1,11 @@
-"""From Exim's spool files to a message of ours; pure.
+"""Convert Exim's spool files to a message of ours; pure.
 
-Identity: SHA-256 over a tag, the message id that the ``-H`` file names, the
-arrival time in microseconds, the sender, and the first 4 KiB of the header
-section with CRLF line ends. The body has no part in it: Exim removes ``-D``
-before ``-H``, and so do we, and a crash between the two must leave a message
-that is known again. What cannot be read that far is known by its name, and a
-damaged ``-H`` by its first 4 KiB as well.
+Identity: SHA-256 over a tag, the message id in the ``-H`` file, the arrival time in
+microseconds, the sender, and the first 4 KiB of the header section with CRLF line ends.
+The body is not part of it. Exim removes ``-D`` before ``-H``, and so does drainer; a
+crash between the two must leave a message that is still recognised. A message that
+cannot be read that far is identified by its name, and a damaged ``-H`` also by its
+first 4 KiB.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from drainer.sources.common.files import escape_name
 from drainer.sources.exim.header import EximHeader, EximRecipient, done_test
 
 IDENTITY_BYTES = 4096
-"""How much of the header section takes part in the identity."""
+"""Bytes of the header section that are part of the identity."""
 
 _TAG = b"drainer exim 1\n"
 _BROKEN_TAG = b"drainer exim broken 1\n"
@@ -42,55 +42,55 @@ _MICROSECONDS = 6
 
 @dataclass(slots=True)
 class EximFiles:
-    """The files of one message as far as they could be read."""
+    """The files of one message, as far as they were readable."""
 
     header: EximHeader | None = None
-    #: The beginning of a ``-H`` that cannot be parsed.
+    #: The start of a ``-H`` that cannot be parsed.
     raw: bytes = b""
     journal: Sequence[bytes] = ()
-    #: Octets of the body as it is stored; 0 when it is unknown.
+    #: Bytes of the stored body; 0 = unknown.
     body_bytes: int = 0
     is_locked: bool = False
-    #: What is wrong with the files; the first that was found.
+    #: The first problem that was found in the files.
     error: MessageUnreadable | None = None
 
     @property
     def is_wire(self) -> bool:
-        """Whether the body has CRLF line ends as it is stored."""
+        """Return whether the stored body has CRLF line ends."""
         return bool(self.header and b"spool_file_wireformat" in self.header.variables)
 
 
 class EximPlace(NamedTuple):
-    """Where a message lies."""
+    """The place of a message."""
 
     source: str
-    #: The name before ``-H``, as os.fsdecode gives it.
+    #: The name before ``-H``, as os.fsdecode returns it.
     stem: str
-    #: The name that is looked for again: that of the ``-H`` file.
+    #: The name to search for again: that of the ``-H`` file.
     name: str
-    #: What the operator calls the part of the spool.
+    #: The operator's name for this part of the spool.
     queue: str
-    #: Names of the directories down from the spool.
+    #: Names of the directories from the spool down.
     parts: tuple[str, ...]
 
 
 @dataclass(slots=True)
 class _Addresses:
-    """The envelope in the making, and what was wrong with it."""
+    """The envelope while it is built, and its faults."""
 
     faults: list[str] = field(default_factory=list)
     recipients: RecipientCollector = field(default_factory=RecipientCollector)
     #: The errors_to of the pending recipients.
     errors_to: set[bytes] = field(default_factory=set)
     done: dict[str, None] = field(default_factory=dict)
-    #: An address that is done and is no recipient: an alias's child.
+    #: An address that is done but not a recipient: an alias's child.
     has_children: bool = False
     #: A pending recipient that may be such an alias.
     has_parents: bool = False
 
 
 def identity(files: EximFiles, stem: str) -> str:
-    """Return the id of the message whose files are called by this stem."""
+    """Return the id of the message with this file name stem."""
     header = files.header
     if header is None:
         digest = hashlib.sha256(_BROKEN_TAG + stem.encode(errors="surrogateescape"))
@@ -106,7 +106,7 @@ def identity(files: EximFiles, stem: str) -> str:
 
 
 def build(files: EximFiles, place: EximPlace, *, modified: float) -> Message:
-    """Return the message of these files; what is wrong with it is its problem."""
+    """Return the message of these files, with its problem if it has one."""
     header = files.header or EximHeader(b"", b"", 0, 0)
     addresses = _sort(header, files.journal)
     envelope = _envelope(header, addresses)
@@ -136,7 +136,7 @@ def _size(files: EximFiles) -> int:
 
 
 def _microseconds(header: EximHeader) -> int:
-    """Return the fraction of ``.NNNNNN``; older versions keep none."""
+    """Return the fraction of ``.NNNNNN``; older versions write none."""
     digits = header.variables.get(b"received_time_usec", b"").removeprefix(b".")
     return int(digits) if digits.isdigit() and len(digits) <= _MICROSECONDS else 0
 
@@ -149,7 +149,7 @@ def _arrived(files: EximFiles, modified: float) -> datetime:
 
 
 def _file_problem(files: EximFiles) -> Problem | None:
-    """Judge the files; a server at work explains what is missing."""
+    """Judge the files; a server that works on them explains missing parts."""
     if files.is_locked:
         return Problem(code="locked", detail="its -D file is locked by a process")
     if files.error:
@@ -187,10 +187,10 @@ def _flags(header: EximHeader, addresses: _Addresses) -> tuple[str, ...]:
 
 
 def _sort(header: EximHeader, journal: Sequence[bytes]) -> _Addresses:
-    """Tell the recipients that are done from those that are pending.
+    """Separate the done recipients from the pending ones.
 
-    Done is what the tree or the journal names. Both also name what an alias
-    became; when its parent is still pending, a part of its mail has arrived.
+    The tree and the journal name the done addresses. Both also name the addresses that
+    an alias became: if such an alias is still pending, part of its mail has arrived.
     """
     result = _Addresses()
     finished = [*header.done, *journal]
@@ -224,8 +224,8 @@ def _add(raw: EximRecipient, result: _Addresses) -> None:
 def _envelope(header: EximHeader, addresses: _Addresses) -> Envelope:
     """Return the envelope.
 
-    A router of Exim may have given recipients another sender (errors_to). When
-    they all have the same it is the sender; the null sender stays what it is.
+    A router of Exim may have given recipients another sender (errors_to). If all have
+    the same one, it is the sender; the null sender never changes.
     """
     sender = header.sender
     if sender and len(addresses.errors_to) == 1:
@@ -242,7 +242,7 @@ def _envelope(header: EximHeader, addresses: _Addresses) -> Envelope:
 
 
 def _mailbox(stored: bytes, faults: list[str]) -> str:
-    """Return a stored address, or '' and a fault; Exim keeps the wire form."""
+    """Return a stored address, or '' and a fault; Exim stores the wire form."""
     try:
         return parse_mailbox(stored.decode("utf-8", "surrogateescape"))
     except AddressError as error:
@@ -251,12 +251,12 @@ def _mailbox(stored: bytes, faults: list[str]) -> str:
 
 
 def _done_path(stored: bytes) -> str:
-    """Return a finished address for people; it is never sent to."""
+    """Return a finished address for people; nothing is sent to it."""
     return _mailbox(stored, []) or _text(stored)
 
 
 def _client(variables: dict[bytes, bytes]) -> Client:
-    """Return the client; its address stands as ``[ip]:port`` or ``[ip].port``."""
+    """Return the client; its address is written ``[ip]:port`` or ``[ip].port``."""
     address = variables.get(b"host_address", b"")
     if address.startswith(b"["):
         address = address[1:].partition(b"]")[0]

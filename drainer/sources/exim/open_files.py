@@ -1,8 +1,8 @@
-"""The files of one message in Exim's spool: opened, read, and put together.
+"""Open, read and combine the files of one message in Exim's spool.
 
-The order of reading matters beside a server that works: ``-J`` before ``-H``
-(Exim writes what the journal says into a new ``-H`` and then drops it), and the
-lock is looked at last, so that what changed in between is noticed.
+While a server works, the order of reading matters: ``-J`` before ``-H``, because Exim
+writes the journal into a new ``-H`` and then removes it. The lock is checked last, so
+that changes in between are noticed.
 """
 
 import os
@@ -18,14 +18,14 @@ from drainer.sources.exim.locks import is_locked
 from drainer.sources.exim.message import IDENTITY_BYTES, EximFiles, identity
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
-"""Of a ``-H`` or ``-J`` file; Exim itself stops at 1 MB of header fields."""
+"""Largest ``-H`` or ``-J`` file; Exim itself stops at 1 MB of header fields."""
 
 _MAX_FIRST_LINE = 300
 
 
 @dataclass(slots=True)
 class EximOpenFiles:
-    """The open files of a message; closed by whoever opened them."""
+    """The open files of a message; their opener closes them."""
 
     files: EximFiles
     identity: str
@@ -33,11 +33,11 @@ class EximOpenFiles:
     modified: float
     #: The ``-D`` file, or None when it cannot be opened.
     descriptor: int | None = None
-    #: Where the body begins, behind the line that Exim locks.
+    #: Where the body starts, after the line that Exim locks.
     start: int = 0
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open files."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
@@ -62,7 +62,7 @@ class EximOpenFiles:
         yield from self._body(header, descriptor)
 
     def _body(self, header: EximHeader, descriptor: int) -> Iterator[bytes]:
-        """Yield the body as it is stored; what was cut off shows at its end."""
+        """Yield the stored body; a cut is found at its end."""
         size, lines, left = self.files.body_bytes, 0, self.files.body_bytes
         for offset in range(self.start, self.start + size, CHUNK_BYTES):
             chunk = read_at(descriptor, offset, min(left, CHUNK_BYTES))
@@ -75,7 +75,7 @@ class EximOpenFiles:
 
 
 def _complete(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """End the last line of a body that has CRLF line ends, and change no other."""
+    """End the last line of a body with CRLF line ends; change no other."""
     tail = b"\r\n"
     for chunk in chunks:
         yield chunk
@@ -87,8 +87,8 @@ def _complete(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def load(stem: str, directory: int) -> EximOpenFiles:
     """Open and parse the files of a message; the caller closes them.
 
-    Raises FileNotFoundError when there is no ``-H``, and MessageUnreadable when
-    it cannot be opened; what else is wrong is told by the result.
+    Raises FileNotFoundError when there is no ``-H``, and MessageUnreadable when it
+    cannot be opened. The result holds any other problem.
     """
     files = EximFiles()
     with _noting(files), suppress(FileNotFoundError):
@@ -106,7 +106,7 @@ def load(stem: str, directory: int) -> EximOpenFiles:
 
 @contextmanager
 def _noting(files: EximFiles) -> Iterator[None]:
-    """Remember the first thing that is wrong, and go on."""
+    """Keep the first problem, and continue."""
     try:
         yield
     except MessageUnreadable as error:
@@ -114,7 +114,7 @@ def _noting(files: EximFiles) -> Iterator[None]:
 
 
 def _open_body(found: EximOpenFiles, stem: str, directory: int) -> None:
-    """Open ``-D``, find where its body begins, and look whether it is locked."""
+    """Open ``-D``, find where its body starts, and check whether it is locked."""
     try:
         found.descriptor, status = open_file(f"{stem}-D", directory)
     except FileNotFoundError as error:
@@ -125,7 +125,7 @@ def _open_body(found: EximOpenFiles, stem: str, directory: int) -> None:
     found.files.is_locked = is_locked(found.descriptor, found.start or 1)
     header = found.files.header
     if not (end and first.endswith(b"-D")):
-        fail("its -D file does not begin with its name")
+        fail("its -D file does not start with its name")
     if header is not None and first[:-2] != header.id:
         fail("its -D file belongs to another message")
     found.files.body_bytes = status.st_size - found.start
@@ -135,7 +135,7 @@ def _read(name: str, directory: int) -> tuple[bytes, float]:
     descriptor, status = open_file(name, directory)
     try:
         if status.st_size > MAX_FILE_BYTES:
-            fail(f"{name[-2:]} is larger than {MAX_FILE_BYTES} octets")
+            fail(f"{name[-2:]} is larger than {MAX_FILE_BYTES} bytes")
         return read_at(descriptor, 0, status.st_size), status.st_mtime
     finally:
         os.close(descriptor)

@@ -1,8 +1,8 @@
-"""Removing a message from Exim's spool, as Exim does it and under its lock.
+"""Remove a message from Exim's spool, as Exim does, and under its lock.
 
-The order is Exim's (deliver.c): log, body, header, journal. As long as there is
-a ``-H`` the message is known again by its identity, so that a removal which a
-crash cut short is repeated.
+The order is Exim's (deliver.c): log, body, header, journal. While there is a ``-H``,
+the message is recognised by its identity, so that the next scan repeats a removal that
+a crash interrupted.
 """
 
 import os
@@ -24,15 +24,15 @@ _READ_WRITE = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY
 def remove(
     root: str, place: EximPlace, found: EximOpenFiles, touched: set[tuple[str, ...]]
 ) -> bool:
-    """Remove the files of a message; False when a server has it locked.
+    """Remove the files of a message; False when a server has locked it.
 
-    Adds the directories that changed to ``touched``. Raises SourceError when
-    the spool does not let files be removed.
+    Adds the changed directories to ``touched``. Raises SourceError when the spool does
+    not allow removal.
     """
     with _lock_of(root, place, found) as is_ours:
         if is_ours:
             for parts in {log_parts(place.parts), log_parts(_queue(place))}:
-                with suppress(SourceError):  # a log is no mail, and may lie elsewhere
+                with suppress(SourceError):  # a log is not mail, and may be elsewhere
                     _unlink(root, parts, place.stem, touched)
             for suffix in ("-D", "-H", "-J"):
                 _unlink(root, place.parts, place.stem + suffix, touched)
@@ -40,7 +40,7 @@ def remove(
 
 
 def sync(root: str, parts: tuple[str, ...]) -> None:
-    """Make what was removed from a directory durable."""
+    """Make the removals from a directory durable."""
     try:
         with directory(root, parts) as descriptor:
             os.fsync(descriptor)
@@ -97,7 +97,7 @@ def _unlink(
 
 @contextmanager
 def _explaining(parts: tuple[str, ...], name: str) -> Iterator[None]:
-    """Turn what forbids a removal into an error for a person."""
+    """Turn an error that forbids a removal into one for the operator."""
     try:
         yield
     except FileNotFoundError:

@@ -1,9 +1,9 @@
 """``exim:DIR``: the spool of a stopped Exim 4, or a copy of it.
 
-Reads ``input``, flat or split, and on request ``Finput`` (where some builds put
-frozen mail) and named queues. What Exim's own journal says is honoured. A
-listed message keeps its place in mind, not its files; whoever comes back for it
-finds it by its identity, also when it moved between split and flat.
+It reads ``input``, flat or split, and on request ``Finput`` (where some builds put
+frozen mail) and named queues. It respects Exim's journal. A listed message remembers
+its place, not its files. A later read finds it by its identity, also after it moved
+between split and flat.
 """
 
 import os
@@ -48,7 +48,7 @@ _Parts = tuple[str, ...]
 
 
 class _Gone(MessageUnreadable):
-    """No ``-H`` file of that name is left in the spool."""
+    """No ``-H`` file of that name is in the spool any more."""
 
 
 class EximSpool:
@@ -64,9 +64,9 @@ class EximSpool:
         """Check that this is a spool directory; raises SourceError.
 
         ``queues`` are ``input``, ``Finput`` or the names of named queues.
-        ``acknowledge`` says what becomes of a message whose recipients are all
-        final: ``keep`` leaves the spool alone, ``remove`` unlinks its files.
-        Raises UsageError for a name that no queue can have.
+        ``acknowledge`` says what happens to a message when all its recipients are
+        final: ``keep`` changes nothing, ``remove`` deletes its files. Raises
+        UsageError for an invalid queue name.
         """
         self._root = canonical(path)
         self._queues = {queue: queue_parts(queue) for queue in queues}
@@ -102,7 +102,7 @@ class EximSpool:
             raise UsageError(message, hint=hint)
 
     def roots(self) -> tuple[Path, ...]:
-        """Return the spool, and each named queue: it could be a spool of its own."""
+        """Return the spool, and each named queue, which could be a separate spool."""
         parts = {parts[:-1] for parts in self._queues.values()}
         return tuple(Path(self._root, *each) for each in sorted(parts))
 
@@ -122,7 +122,7 @@ class EximSpool:
                 raise unusable(path, error) from error
 
     def _list(self, entry: EximEntry, queue: str) -> SpooledMessage | None:
-        """Read one entry; None when it moved on since its directory was read."""
+        """Read one entry; None if it has moved since its directory was read."""
         stem = entry.stem
         name = entry.name if stem == entry.name else f"{stem}-H"
         place = EximPlace(self.url, stem, name, queue, entry.parts)
@@ -144,7 +144,7 @@ class EximSpool:
     def _without_header(
         self, place: EximPlace, descriptor: int
     ) -> SpooledMessage | None:
-        """List a ``-D`` that has no ``-H`` yet, or none any more."""
+        """List a ``-D`` whose ``-H`` does not exist yet or any more."""
         if not exists(f"{place.stem}-D", descriptor):
             return None
         code = "incomplete"
@@ -154,7 +154,7 @@ class EximSpool:
     def _spooled(self, found: EximOpenFiles, place: EximPlace) -> SpooledMessage:
         message = build(found.files, place, modified=found.modified)
         if message.size_bytes <= HELD_BYTES and found.files.error is None:
-            with suppress(MessageUnreadable):  # whoever rereads it gets to know
+            with suppress(MessageUnreadable):  # a later read finds the problem
                 content = b"".join(found.chunks())
                 message = replace(message, size_bytes=len(content))
                 return SpooledMessage(message=message, content=HeldContent(content))
@@ -170,15 +170,15 @@ class EximSpool:
         )
 
     def open(self, message: Message) -> SpooledMessage:
-        """Find a message again, wherever in the spool it lies by now."""
+        """Find a message again, anywhere in the spool."""
         with self._found(message) as (found, place):
             return self._spooled(found, place)
 
     def stream(self, message: Message) -> Iterator[bytes]:
-        """Yield a message's content, once its files have proven to be the same.
+        """Yield a message's content, after checking that its files are the same.
 
-        Raises MessageUnreadable('locked') when a server has begun to work on it
-        since it was listed.
+        Raises MessageUnreadable('locked') when a server started to work on it after it
+        was listed.
         """
         if message.problem and message.problem.code in ("not-a-file", "incomplete"):
             raise MessageUnreadable(message.problem.code, message.problem.detail)
@@ -190,11 +190,10 @@ class EximSpool:
 
     @contextmanager
     def _found(self, message: Message) -> Iterator[tuple[EximOpenFiles, EximPlace]]:
-        """Hold the files of a message open.
+        """Keep the files of a message open.
 
-        Looks where it was, then for the same message id in every queue, split
-        and flat, and takes only what has the identity of the message. Raises
-        MessageUnreadable('vanished').
+        Looks at its last place, then for its message id in every queue, split and flat.
+        Accepts only the same identity. Raises MessageUnreadable('vanished').
         """
         *parts, name = unescape_name(message.locator).split("/")
         stem = name.removesuffix("-H")
@@ -222,7 +221,7 @@ class EximSpool:
     def _candidates(
         self, message: Message, parts: _Parts, stem: str
     ) -> Iterator[tuple[str, _Parts]]:
-        """Yield queues and directories in which a message may lie, each once."""
+        """Yield queues and directories that may contain a message, each once."""
         if {"", ".", ".."} & {*parts, stem} or "/" in stem:
             return
         yield unescape_name(message.queue), parts
@@ -235,7 +234,7 @@ class EximSpool:
                     yield queue, (*above, *below)
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether the very message, by its whole content, is at its locator."""
+        """Return whether this very message, by its whole content, is at its locator."""
         *parts, name = unescape_name(message.locator).split("/")
         try:
             found = self._try(tuple(parts), name.removesuffix("-H"))
@@ -262,9 +261,9 @@ class EximSpool:
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Remove the files of these, in Exim's order: log, body, header, journal.
 
-        A message that a server has locked stays. A crash between body and header
-        leaves a message of the same identity, so that the next scan repeats it.
-        Raises SourceError when the spool does not let files be removed.
+        A message that a server has locked stays. A crash between body and header leaves
+        a message of the same identity, so that the next scan repeats the removal.
+        Raises SourceError when the spool does not allow removal.
         """
         if not self.acknowledges:
             return []

@@ -1,8 +1,8 @@
-"""From a Haraka queue file to an envelope; pure.
+"""Read the envelope from a Haraka queue file; pure.
 
-A file is a length (four octets, big-endian), so many octets of JSON, and the
-content as it goes over the wire: CRLF line ends, dot-stuffed, without the final
-dot (outbound/index.js, build_todo; hmail.js, read_todo).
+A file is a length (four bytes, big-endian), that many bytes of JSON, and the content as
+on the wire: CRLF line ends, dot-stuffed, without the final dot (outbound/index.js,
+build_todo; hmail.js, read_todo).
 """
 
 import json
@@ -30,39 +30,39 @@ _MAX_NAME = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HarakaTodo:
-    """What the JSON of a queue file says."""
+    """The content of a queue file's JSON."""
 
     envelope: Envelope
     #: Seconds since 1970.
     queued: float
-    #: Of the transaction; shared by the files of one per domain.
+    #: Of the transaction; shared by its files, one per domain.
     uuid: str
-    #: Haraka was told to use TLS or nothing.
+    #: Haraka was configured to use TLS or not to send.
     needs_tls: bool
-    #: What is wrong with its addresses.
+    #: The faults of its addresses.
     faults: tuple[str, ...]
-    #: What takes part in the identity.
+    #: The data that are part of the identity.
     stable: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class HarakaName:
-    """What a file name says: arrival_next_attempts_pid_tag_counter_host."""
+    """The parts of a file name: arrival_next_attempts_pid_tag_counter_host."""
 
     #: Attempts that failed so far.
     attempts: int
     #: Of the process that holds it, or held it last.
     process: int
-    #: What stays when the file is renamed.
+    #: The part that stays when the file is renamed.
     tag: str
     arrival: str
 
 
 def parse_name(name: str) -> HarakaName | None:
-    """Take a file name apart; None for one that is not Haraka's.
+    """Parse a file name; None if it is not one of Haraka's.
 
-    Names of Haraka 2 (next_attempts_pid_count.host) have no tag: they are made
-    anew at every start, so the whole name stands for it.
+    Names of Haraka 2 (next_attempts_pid_count.host) have no tag and change at every
+    start, so the whole name replaces it.
     """
     parts = name.split("_")
     if len(parts) == _NAME_PARTS and all(map(_is_number, parts[:4])):
@@ -85,7 +85,7 @@ def parse_todo(data: bytes) -> HarakaTodo:
         detail = f"its JSON: {printable(str(error))[:200]}"
         raise MessageUnreadable(code, detail) from error
     if not isinstance(found, dict):
-        raise MessageUnreadable(code, "its JSON is no object")
+        raise MessageUnreadable(code, "its JSON is not an object")
     sender, listed = found.get("mail_from"), found.get("rcpt_to")
     if not isinstance(sender, dict) or not isinstance(listed, list):
         raise MessageUnreadable(code, "its JSON names no sender or recipients")
@@ -117,14 +117,14 @@ def _explain(
 
 
 def _seconds(value: object) -> float:
-    """Return a time in milliseconds as seconds; 0 for what is none."""
+    """Return a time in milliseconds as seconds; 0 if it is invalid."""
     if isinstance(value, int | float) and 0 <= value <= _MAX_SECONDS * 1000:
         return value / 1000
     return 0.0
 
 
 def _name(value: object) -> str:
-    """Return a uuid; '' for one that is none."""
+    """Return a uuid; '' if it is invalid."""
     if not isinstance(value, str) or len(value) > _MAX_NAME:
         return ""
     try:
@@ -145,8 +145,8 @@ def _is_null(address: Mapping[str, object]) -> bool:
 def _mailbox(address: object, faults: list[str]) -> str:
     """Return the wire form that Haraka would send, or '' and a fault.
 
-    It sends user and host; the local part is stored with its quotes by some
-    versions and without by others.
+    Haraka sends user and host; some versions store the local part with its quotes, and
+    some without.
     """
     try:
         return _wire_form(address)
@@ -171,7 +171,7 @@ def _wire_form(address: object) -> str:
 
 
 def unstuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Take the dot that was added at the start of a line (RFC 5321 4.5.2).
+    """Remove the dot that was added at the start of a line (RFC 5321 4.5.2).
 
     The last line is completed with CRLF.
     """

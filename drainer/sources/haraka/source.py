@@ -1,10 +1,10 @@
 """``haraka:DIR``: the queue directory of a stopped Haraka, or a copy of it.
 
-A message is one file per recipient domain; its name holds times and attempts and
-changes with every attempt, its tag stays. What is only partly delivered is
-written anew with the recipients that are left, then the old file goes: a crash
-between leaves both, and they count as two messages, because files that share
-their uuid are otherwise those of several domains.
+A message is one file per recipient domain. Its name contains times and attempts and
+changes with every attempt, except for its tag. When Haraka has delivered a part, it
+writes a new file with the remaining recipients, then removes the old one. A crash in
+between leaves both, and they count as two messages, because files that share their
+uuid are otherwise those of several domains.
 
 Identity: uuid, time, sender and recipients of the file besides the content.
 """
@@ -72,8 +72,8 @@ class HarakaQueue(QueueDirectory):
     def refuse_if_live(self) -> None:
         """Raise UsageError when a Haraka that holds one of the files still runs.
 
-        Their names tell its process. A copy of the queue of a running Haraka is
-        refused too: it delivers the same mail.
+        Their names contain its process number. A copy of the queue of a running Haraka
+        is refused too, because that Haraka delivers the same mail.
         """
         names = filter(None, map(parse_name, self._names()))
         for process in sorted({name.process for name in names}):
@@ -82,11 +82,11 @@ class HarakaQueue(QueueDirectory):
                 raise UsageError(message, hint="stop it first")
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: ARG002, FBT001
-        """Take everything for a message but our marker: it contains nothing else."""
+        """Take everything but our marker for a message: it contains nothing else."""
         return NameKind.OTHER if place.name == MARKER else NameKind.MESSAGE
 
     def key(self, place: FilePlace) -> str:
-        """Return what an attempt leaves as it is: arrival and tag."""
+        """Return the part that an attempt does not change: arrival and tag."""
         name = parse_name(place.name)
         return f"{name.arrival}_{name.tag}" if name else place.name
 
@@ -96,7 +96,7 @@ class HarakaQueue(QueueDirectory):
         return name.tag if name else place.name
 
     def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
-        """Read the beginning of a queue file."""
+        """Read the start of a queue file."""
         if place.name.startswith(_TEMPORARY):
             code, detail = "incomplete", "Haraka gives a temporary name to such a file"
             raise MessageUnreadable(code, detail)
@@ -128,14 +128,14 @@ def _is_mark(name: str) -> bool:
 
 
 def _start(file: int, size: int) -> int:
-    """Return where the content begins; raises MessageUnreadable('corrupt')."""
+    """Return where the content starts; raises MessageUnreadable('corrupt')."""
     code = "corrupt"
     if not size:
         raise MessageUnreadable(code, "it is empty")
     length = int.from_bytes(read_at(file, 0, LENGTH_BYTES), "big")
     start = LENGTH_BYTES + length
     if start >= size or length > MAX_CONTROL_BYTES:
-        detail = f"{length} octets of JSON in a file of {size}"
+        detail = f"{length} bytes of JSON in a file of {size}"
         raise MessageUnreadable(code, detail)
     return start
 
@@ -166,7 +166,7 @@ def _problem(place: FilePlace, todo: HarakaTodo) -> Problem | None:
     if todo.faults:
         return Problem(code="bad-address", detail="; ".join(todo.faults[:3]))
     if not todo.envelope.recipients:
-        return Problem(code="done-by-backup", detail="no recipient is left")
+        return Problem(code="done-by-backup", detail="no recipient remains")
     return None
 
 

@@ -1,4 +1,4 @@
-"""One file of a Maildir: its beginning, its identity, and what is wrong with it."""
+"""One file of a Maildir: its start, its identity, and its problem."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from drainer.sources.common.files import (
 from drainer.sources.maildir.layout import MaildirName, parse_name
 
 IDENTITY_BYTES = 4096
-"""How much of a file takes part in the identity."""
+"""Bytes of a file that are part of the identity."""
 
 _TAG = b"drainer maildir 1\n"
 _HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
@@ -25,21 +25,21 @@ _HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
 
 @dataclass(frozen=True, slots=True)
 class MaildirFile:
-    """An open file and its beginning; closed by whoever opened it."""
+    """An open file and its start; its opener closes it."""
 
     descriptor: int
     status: os.stat_result
-    #: The whole file when it is small, else the header section at least.
+    #: The whole file if it is small, else at least the header section.
     head: bytes
     identity: str
 
     @property
     def is_whole(self) -> bool:
-        """Whether the beginning is all there is."""
+        """Return whether the start is the whole file."""
         return len(self.head) >= self.status.st_size
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the file from its beginning."""
+        """Yield the file from its start."""
         if self.is_whole:
             yield self.head
             return
@@ -48,7 +48,7 @@ class MaildirFile:
 
 
 def identity(base: str, head: bytes) -> str:
-    """Return the id of a message by its base name and beginning."""
+    """Return the id of a message by its base name and start."""
     name = os.fsencode(base)
     digest = hashlib.sha256(_TAG + b"%d\n" % len(name) + name)
     digest.update(head[:IDENTITY_BYTES])
@@ -56,7 +56,7 @@ def identity(base: str, head: bytes) -> str:
 
 
 def load(name: str, directory_fd: int) -> MaildirFile:
-    """Open a file and read its beginning; the caller closes it.
+    """Open a file and read its start; the caller closes it.
 
     Raises FileNotFoundError, and MessageUnreadable when it cannot be opened.
     """
@@ -74,17 +74,17 @@ def load(name: str, directory_fd: int) -> MaildirFile:
 
 
 def file_problem(file: MaildirFile, name: MaildirName, packed: str) -> Problem | None:
-    """Judge the file itself; what its headers say comes after."""
+    """Judge the file itself; its headers are judged later."""
     size = file.status.st_size
     if packed:
         return Problem(code="compressed", detail=packed)
     if not size:
         return Problem(code="corrupt", detail="it is empty")
     if name.size_bytes is not None and size < name.size_bytes:
-        detail = f"truncated: {size} octets, its name says {name.size_bytes}"
+        detail = f"truncated: {size} bytes, its name says {name.size_bytes}"
         return Problem(code="corrupt", detail=detail)
     if not file.is_whole and not _HEADER_END.search(file.head):
-        detail = f"no end of the header section in {len(file.head)} octets"
+        detail = f"no end of the header section in {len(file.head)} bytes"
         return Problem(code="corrupt", detail=detail)
     for flag in ("trashed", "draft"):
         if flag in name.flags:

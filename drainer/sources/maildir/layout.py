@@ -1,8 +1,8 @@
-"""Names in a Maildir, and the sibling Maildir that drained mail moves to.
+"""Names in a Maildir, and the sibling Maildir for drained mail.
 
-A unique name is opaque; behind a separator follows what readers noted. A reader
-may move a file from new/ to cur/ or change its flags at any time, so a message
-is looked for by its base name when it is not where it was.
+A unique name is opaque; after a separator come the notes of readers. A reader may move
+a file from new/ to cur/ or change its flags at any time. So drainer searches a message
+by its base name when it is not at its place.
 """
 
 import itertools
@@ -25,9 +25,9 @@ from drainer.sources.common.files import (
 )
 
 SUBDIRECTORIES = ("new", "cur")
-"""tmp/ holds what is being written: it is never read."""
+"""tmp/ contains unfinished files: drainer never reads it."""
 
-#: The separator is another one where the file system has no colon.
+#: The separator differs where the file system has no colon.
 _INFO = re.compile(r"[:;!][12],")
 _SIZE_HINT = re.compile(r",S=([0-9]{1,15})(?![0-9])")
 _FLAG_NAMES = {
@@ -38,7 +38,7 @@ _FLAG_NAMES = {
     "D": "draft",
     "F": "flagged",
 }
-#: What follows a base unless a reader has flags of its own, as Dovecot does.
+#: What follows a base, unless a reader has flags of its own, as Dovecot does.
 _USUAL = dict.fromkeys(
     f"{separator}2,{''.join(flags)}" if separator else ""
     for separator in ("", ":", ";", "!")
@@ -61,12 +61,12 @@ class MaildirName(NamedTuple):
 
     base: str
     flags: tuple[str, ...]
-    #: What ``,S=`` says; None without it.
+    #: The number after ``,S=``; None without it.
     size_bytes: int | None
 
 
 def parse_name(name: str) -> MaildirName:
-    """Take a file name apart."""
+    """Parse a file name."""
     info = _INFO.search(name)
     base = name[: info.start()] if info else name.partition(":")[0]
     letters = name[info.end() :] if info and info[0][1] == "2" else ""
@@ -76,7 +76,7 @@ def parse_name(name: str) -> MaildirName:
 
 
 def compression(head: bytes) -> str:
-    """Name the way in which a mail store packed the file; '' for plain mail."""
+    """Return how a mail store packed the file; '' for plain mail."""
     for magic, name in _COMPRESSED:
         if head.startswith(magic):
             return name
@@ -109,19 +109,18 @@ def find_odd(descriptor: int) -> Iterator[tuple[str, str]]:
 
 
 class DrainedFolder:
-    """The sibling Maildir ``NAME.drained``: a message moves there by one rename."""
+    """The sibling Maildir ``NAME.drained``; one rename moves a message there."""
 
     def __init__(self, root: str) -> None:
-        """Remember where it belongs; nothing is made before it is needed."""
+        """Remember its place; nothing is created before it is needed."""
         self._origin = root
         self.root = Path(f"{root}.drained")
         self._made: set[tuple[str, ...]] = set()
 
     def move(self, parts: tuple[str, ...], name: str) -> bool:
-        """Move a file to the same place there; never over another file.
+        """Move a file to the same place there; never replace another file.
 
-        False when the file is not here any more. Raises SourceError when the
-        file system refuses.
+        False when the file is gone. Raises SourceError when the file system refuses.
         """
         try:
             self._make(parts[:-1])
@@ -159,7 +158,7 @@ class DrainedFolder:
                     os.fsync(descriptor)
 
     def _free_name(self, name: str, here: int, there: int) -> str:
-        """Return a name that is free there, '' when it holds the same content."""
+        """Return a free name there; '' if the same content is there."""
         parsed = parse_name(name)
         info = name[len(parsed.base) :]
         for number in range(1000):
@@ -196,7 +195,7 @@ class DrainedFolder:
 
 @contextmanager
 def _made(name: str, above: int, owned: int) -> Iterator[int]:
-    """Hold a folder in an open one, made if need be; it has the owner of ``owned``.
+    """Keep a folder open, made if necessary; it gets the owner of ``owned``.
 
     As root, refuses a link, and a folder of another owner.
     """

@@ -1,11 +1,11 @@
 """``maildir:DIR``: messages that a backup delivered into a Maildir.
 
-new/ and cur/ are read, tmp/ never (cr.yp.to/proto/maildir.html); Maildir++
-folders on request. The envelope is what trace_headers finds.
+It reads new/ and cur/, never tmp/ (cr.yp.to/proto/maildir.html); Maildir++ folders on
+request. trace_headers finds the envelope.
 
-Identity: SHA-256 over a tag, the base name (before the info separator, which
-readers change) and the file's first 4 KiB. A file that cannot be read is known
-by its base name alone.
+Identity: SHA-256 over a tag, the base name (before the info separator, which readers
+change) and the file's first 4 KiB. A file that cannot be read is identified only by its
+base name.
 """
 
 import os
@@ -52,11 +52,11 @@ _NOTHING_LEFT = "it ends within the trace fields of its delivery"
 
 
 class _Gone(MessageUnreadable):
-    """No file of that base name is left in the folder."""
+    """No file of that base name is in the folder any more."""
 
 
 class _Place(NamedTuple):
-    """Where a file lies: the directories down from the Maildir, and its name."""
+    """The place of a file: the directories down from the Maildir, and its name."""
 
     parts: tuple[str, ...]
     name: str
@@ -78,8 +78,8 @@ class Maildir:
         """Check that this is a Maildir with these folders; raises SourceError.
 
         ``folders`` are Maildir++ names (``Sub.Name``) to read besides the inbox.
-        ``acknowledge`` says what becomes of a message whose recipients are all
-        final: it moves to the sibling Maildir ``NAME.drained``, stays, or goes.
+        ``acknowledge`` says what happens to a message when all its recipients are
+        final: it moves to the sibling Maildir ``NAME.drained``, stays, or is removed.
         """
         self._root = canonical(path)
         self._rules = TraceRules(
@@ -101,10 +101,10 @@ class Maildir:
                 raise SourceError(message, hint=hint)
 
     def refuse_if_live(self) -> None:
-        """Refuse never: no server sends mail out of a Maildir."""
+        """Never refuse: no server sends mail from a Maildir."""
 
     def roots(self) -> tuple[Path, ...]:
-        """Return the inbox and the folders: each is a Maildir of its own."""
+        """Return the inbox and the folders: each is a separate Maildir."""
         return tuple(Path(self._root, *folder) for folder in self._folders)
 
     def scan(self) -> Iterator[SpooledMessage]:
@@ -188,12 +188,12 @@ class Maildir:
         )
 
     def open(self, message: Message) -> SpooledMessage:
-        """Find a message again, also when a reader moved or flagged it."""
+        """Find a message again, also after a reader moved or flagged it."""
         with self._found(message) as (file, place):
             return self._spooled(file, place)
 
     def stream(self, message: Message) -> Iterator[bytes]:
-        """Yield a message's content, without what its delivery put on top."""
+        """Yield a message's content, without what its delivery added on top."""
         with self._found(message) as (file, _):
             yield from self._chunks(file)
 
@@ -206,7 +206,7 @@ class Maildir:
         yield from crlf(cut(file.chunks(), stripped))
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether the very message, by its whole content, is at its locator."""
+        """Return whether this very message, by its whole content, is at its locator."""
         place = _place(message)
         if not _is_safe(place):
             return False
@@ -224,10 +224,10 @@ class Maildir:
 
     @contextmanager
     def _found(self, message: Message) -> Iterator[tuple[MaildirFile, _Place]]:
-        """Hold the file of a message open.
+        """Keep the file of a message open.
 
-        Looks where it was, then wherever its base name stands in the folder.
-        Raises MessageUnreadable('vanished').
+        Looks at its last place, then for its base name in the folder. Raises
+        MessageUnreadable('vanished').
         """
         is_another = False
         first = _place(message)
@@ -254,7 +254,7 @@ class Maildir:
         raise _Gone(code, f"{message.native_id} is in neither new nor cur any more")
 
     def _candidates(self, first: _Place, message: Message) -> Iterator[_Place]:
-        """Yield where a message may be; the folder is read only if need be."""
+        """Yield the places where a message may be; read the folder only if needed."""
         if not _is_safe(first):
             return
         yield first
@@ -266,7 +266,7 @@ class Maildir:
             raise unreadable(error) from error
 
     def _elsewhere(self, first: _Place) -> Iterator[_Place]:
-        """Yield where its base name stands: by the usual names, then by any."""
+        """Yield the places of its base name: by the usual names, then by any."""
         folder, base = first.parts[:-1], parse_name(first.name).base
         for subdirectory in reversed(SUBDIRECTORIES):
             parts = (*folder, subdirectory)
@@ -278,7 +278,7 @@ class Maildir:
             yield _Place((*folder, subdirectory), name)
 
     def _names(self, folder: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        """Yield the names with flags of a reader's own, each after its base."""
+        """Yield the names with a reader's own flags, each after its base."""
         for subdirectory in SUBDIRECTORIES:
             parts = (*folder, subdirectory)
             with suppress(FileNotFoundError), directory(self._root, parts) as opened:
@@ -288,7 +288,7 @@ class Maildir:
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
         """Move or remove these, also those that readers renamed.
 
-        Raises SourceError when the file system does not let them go.
+        Raises SourceError when the file system does not allow it.
         """
         if not self.acknowledges:
             return []
@@ -299,7 +299,7 @@ class Maildir:
 
     def _let_go(self, message: Message, touched: set[tuple[str, ...]]) -> bool:
         """Move or remove one; False when it stays. One that is gone is done."""
-        for _ in range(2):  # a reader may rename it just now
+        for _ in range(2):  # a reader may rename it at this moment
             try:
                 with self._found(message) as (_, place):
                     pass
@@ -313,7 +313,7 @@ class Maildir:
         return False
 
     def _drop(self, place: _Place) -> bool:
-        """Move or remove a file; False when it is not there any more."""
+        """Move or remove a file; False when it is gone."""
         if self._acknowledge == "move":
             return self._drained.move(*place)
         try:

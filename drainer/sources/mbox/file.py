@@ -1,12 +1,11 @@
-"""The file of an mbox: opened with care, measured while nobody writes to it.
+"""The file of an mbox: opened safely, measured while no program writes to it.
 
-Whoever delivers to an mbox or rewrites it holds fcntl, flock or ``FILE.lock``,
-which of them depends on how his program was built. We ask for all three, for as
-long as it takes to learn the size, and write nothing: that ``FILE.lock`` is
-absent is seen between two looks at the file that find it the same. What is
-appended later lies beyond that size; what is rewritten later shows, since the
-file's tail is compared. So no lock is held while mail is read, and none is left
-behind.
+A program that delivers to an mbox or rewrites it holds fcntl, flock or ``FILE.lock``,
+depending on how it was built. drainer checks all three until it knows the size, and
+writes nothing: ``FILE.lock`` is absent if two checks of the file find it unchanged.
+Mail that is appended later is beyond that size. A later rewrite is noticed, because
+drainer compares the end of the file. So it holds no lock while it reads mail, and
+leaves none behind.
 """
 
 import fcntl
@@ -22,7 +21,7 @@ from drainer.runtime.folders import real_path
 from drainer.sources.common.files import open_at, read_at, unusable
 
 LOCK_SECONDS = 10.0
-"""How long somebody may be at work on the file before we give up."""
+"""Seconds that another program may work on the file before drainer gives up."""
 
 _PAUSE_SECONDS = 0.1
 _TAIL_BYTES = 4096
@@ -30,7 +29,7 @@ _TAIL_BYTES = 4096
 
 @dataclass(slots=True)
 class MboxSnapshot:
-    """An open file as it was at one moment; closed by whoever opened it."""
+    """An open file as it was at one moment; its opener closes it."""
 
     path: str
     descriptor: int
@@ -39,19 +38,19 @@ class MboxSnapshot:
 
     @property
     def size(self) -> int:
-        """How many octets are read; what comes later is not."""
+        """How many bytes are read; what is appended later is not."""
         return self.status.st_size
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read octets, fewer only at the end; raises MessageUnreadable."""
+        """Read bytes, fewer only at the end; raises MessageUnreadable."""
         return read_at(self.descriptor, offset, length)
 
     def remember(self) -> None:
-        """Keep the tail, to tell later what was appended from what was rewritten."""
+        """Keep the end, to distinguish an appended file from a rewritten one later."""
         self._tail = self._read_tail()
 
     def is_same(self) -> bool:
-        """Tell whether nothing has happened to these octets but appending."""
+        """Return whether these bytes are unchanged, though others may follow them."""
         status = os.fstat(self.descriptor)
         return signature(status) == signature(self.status) or (
             status.st_size >= self.size and self._read_tail() == self._tail
@@ -63,16 +62,16 @@ class MboxSnapshot:
 
 
 def signature(status: os.stat_result) -> tuple[int, ...]:
-    """Return what changes whenever a file is written to or exchanged."""
+    """Return values that change whenever a file is written to or replaced."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager
 def opened(path: str) -> Iterator[MboxSnapshot]:
-    """Hold the file open, as it is while nobody is at work on it.
+    """Keep the file open, as it was while no program worked on it.
 
-    Raises SourceError when it is not a file that can be read, or when somebody
-    keeps it locked.
+    Raises SourceError when it is not a readable file, or when a program keeps it
+    locked.
     """
     descriptor = _open(path)
     try:
@@ -95,7 +94,7 @@ def _open(path: str) -> int:
 
 
 def _settled(path: str, descriptor: int) -> os.stat_result:
-    """Return the file's status at a moment at which nobody held a lock."""
+    """Return the file's status at a moment when no program held a lock."""
     end = time.monotonic() + LOCK_SECONDS
     while True:
         status = _status_if_free(path, descriptor)
@@ -104,7 +103,7 @@ def _settled(path: str, descriptor: int) -> os.stat_result:
         if time.monotonic() >= end:
             message = f"another program keeps {path} locked"
             hint = (
-                "wait until it is done; if none is at work on it, remove a left-over"
+                "wait until it is done; if no program works on it, remove a left-over"
                 f" {path}.lock"
             )
             raise SourceError(message, hint=hint)
@@ -142,7 +141,7 @@ def _unlock(lock: object, descriptor: int) -> None:
 def canonical_file(path: str | os.PathLike[str]) -> str:
     """Return the absolute path of an existing regular file, links resolved.
 
-    Raises SourceError, saying what stands there instead.
+    Raises SourceError that names what is there instead.
     """
     try:
         text = real_path(path)

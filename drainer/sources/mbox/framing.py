@@ -1,21 +1,21 @@
-"""Where the messages of an mbox begin and end, and what is quoted in them; pure.
+"""Where the messages of an mbox start and end, and what is quoted in them; pure.
 
-A message begins with a From_ line, ``From SENDER asctime-date``, and ends with a
-blank line before the next one or before the end of the file (qmail's mbox(5)).
-Only a From_ line with a plausible date and a blank line before it separates:
-an unquoted sentence that begins with "From" does not. What tells a variant from
-another is how a content line that looks like a From_ line was kept; which one it
-is cannot be seen in the file, so that nothing is unquoted unless it is said:
+A message starts with a From_ line, ``From SENDER asctime-date``, and ends with a blank
+line before the next one or before the end of the file (qmail's mbox(5)). A From_ line
+separates messages only with a plausible date and a blank line before it: an unquoted
+sentence that starts with "From" does not. The variants differ in how they store a
+content line that looks like a From_ line. The file does not show its variant, so
+drainer unquotes nothing unless the operator names it:
 
-- ``plain``: as it lies, for a file of which that is not known;
+- ``plain``: unchanged, for a file of unknown variant;
 - ``mboxrd``: ``>`` before ``From ``, ``>From ``, ``>>From ``...: reversible;
-- ``mboxo``: ``>`` before ``From `` only, so ``>From `` may have been either; it is
-  taken for the likelier one, a quoted ``From ``;
+- ``mboxo``: ``>`` before ``From `` only, so ``>From `` may have been either; drainer
+  takes it for the likelier one, a quoted ``From ``;
 - ``mboxcl``: as mboxo, with a Content-Length field;
 - ``mboxcl2``: Content-Length, and nothing is quoted.
 
-A Content-Length counts only when a From_ line or the end of the file stands
-where it leads; everything is read in pieces, whatever the length of a line.
+A Content-Length counts only when it leads to a From_ line or the end of the file.
+Everything is read in pieces, whatever the length of a line.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from typing import NamedTuple
 from drainer.mail.content import MAX_HEADER_BYTES
 
 IDENTITY_BYTES = 4096
-"""How much of a message takes part in the identity."""
+"""Bytes of a message that are part of the identity."""
 
 BLOCK_BYTES = 1024 * 1024
-"""How much is searched at a time."""
+"""Bytes that are searched at a time."""
 
 VARIANTS = ("plain", "mboxrd", "mboxo", "mboxcl", "mboxcl2")
 
@@ -63,19 +63,19 @@ _FLAGS = {
 _OFFSET = re.compile(r"[+-][0-9]{4}")
 _MAX_OFFSET_HOURS = 24
 ReadAt = Callable[[int, int], bytes]
-"""(offset, length) -> octets; fewer only at the end of the file."""
+"""(offset, length) -> bytes; fewer only at the end of the file."""
 
 
 class Span(NamedTuple):
-    """Where a message lies: offsets in the file."""
+    """The place of a message: offsets in the file."""
 
     #: Of its From_ line.
     start: int
-    #: The content ends here; then follows the blank line, which is not part of it.
+    #: The content ends here; the blank line after it is not part of it.
     content_end: int
-    #: Where the next From_ line begins, or the file ends.
+    #: Where the next From_ line starts, or the file ends.
     end: int
-    #: A code of PROBLEMS and what was found; both '' for a sound message.
+    #: A code of PROBLEMS and what was found; both '' for an undamaged message.
     code: str = ""
     detail: str = ""
 
@@ -83,11 +83,11 @@ class Span(NamedTuple):
 class Spans:
     """The messages of one file, found in one pass, a block at a time.
 
-    The file is read through ``read_at``; what it raises comes out of every method.
+    ``read_at`` reads the file; every method may raise its errors.
     """
 
     def __init__(self, read_at: ReadAt, size: int, variant: str) -> None:
-        """Take the file as it was when it had ``size`` octets."""
+        """Take the file as it was when it had ``size`` bytes."""
         self._read_at = read_at
         self._size = size
         self._has_lengths = variant in ("mboxcl", "mboxcl2")
@@ -96,7 +96,7 @@ class Spans:
         self._block = b""
 
     def __iter__(self) -> Iterator[Span]:
-        """Yield every message in order; what stands before the first is one too."""
+        """Yield every message in order; text before the first is one too."""
         start = self._first()
         while start < self._size:
             span = self.at(start)
@@ -104,12 +104,12 @@ class Spans:
             start = span.end
 
     def _first(self) -> int:
-        """Pass over blank lines at the beginning of the file."""
+        """Skip blank lines at the start of the file."""
         head = self.read(0, _SLACK_BYTES)
         return len(head) - len(head.lstrip(b"\r\n"))
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return octets of the file, from memory when they were just searched."""
+        """Return bytes of the file, from memory if they were just searched."""
         length = min(length, self._size - offset)
         position = offset - self._base
         if position >= 0 and position + length <= len(self._block):
@@ -117,18 +117,18 @@ class Spans:
         return self._read_at(offset, length) if length > 0 else b""
 
     def is_separator(self, offset: int) -> bool:
-        """Tell whether a message ends here: the file's end, or a From_ line."""
+        """Return whether a message ends here: at the file's end, or a From_ line."""
         return offset == self._size or bool(self.from_line(offset))
 
     def from_line(self, offset: int) -> bytes:
-        """Return the From_ line that begins at an offset, with its end; or b''."""
+        """Return the From_ line that starts at an offset, with its end; or b''."""
         found = _FROM_LINE.match(self.read(offset, _SLACK_BYTES))
         return found[0] if found else b""
 
     def at(self, start: int) -> Span:
-        """Return the message that begins at an offset."""
+        """Return the message that starts at an offset."""
         if not self.from_line(start):
-            detail = "it does not begin with a From_ line: is this an mbox?"
+            detail = "it does not start with a From_ line: is this an mbox?"
             return self._by_separator(start)._replace(code="corrupt", detail=detail)
         if self._has_lengths:
             return self._by_length(start)
@@ -159,7 +159,7 @@ class Spans:
         while end < self._size and not self._blank_before(end):
             if self._quotes and not code:
                 code = "corrupt"
-                detail = f"a From_ line without a blank line before it at octet {end}"
+                detail = f"a From_ line without a blank line before it at byte {end}"
             end = self._next(end + 1)
         blank = self._blank_before(end)
         if not code and not (blank and self._has_header(start, end - blank)):
@@ -168,22 +168,22 @@ class Spans:
         return Span(start, max(end - blank, start), end, code, detail)
 
     def _has_header(self, start: int, end: int) -> bool:
-        """Tell whether the last message goes beyond its header section.
+        """Return whether the last message continues after its header section.
 
-        Else the blank line at its end may be the one behind its header section.
+        Otherwise the blank line at its end may be the one after its header section.
         """
         length = min(end - start, MAX_HEADER_BYTES)
         return end + 2 < self._size or has_header_end(self.read(start, length))
 
     def _blank_before(self, offset: int) -> int:
-        """Return the octets of the blank line before an offset; 0 for none."""
+        """Return the length of the blank line before an offset; 0 = none."""
         tail = self.read(max(offset - 3, 0), min(offset, 3))
         if tail.endswith(b"\n\r\n"):
             return 2
         return 1 if tail.endswith(b"\n\n") else 0
 
     def _next(self, position: int) -> int:
-        """Return where the first From_ line from there on begins, or the size."""
+        """Return where the first From_ line from there on starts, or the size."""
         while position < self._size:
             self._fill(position - 1)
             found = _SEPARATOR.search(self._block, position - 1 - self._base)
@@ -196,7 +196,7 @@ class Spans:
         return self._size
 
     def _fill(self, position: int) -> None:
-        """Have a block in memory that goes on well beyond the position."""
+        """Load a block that extends well beyond the position."""
         end = self._base + len(self._block)
         is_enough = position + 2 * _SLACK_BYTES <= end or end >= self._size
         if self._block and self._base <= position < end and is_enough:
@@ -207,15 +207,15 @@ class Spans:
 
 
 def has_header_end(head: bytes) -> bool:
-    """Tell whether a header section ends in a message's beginning."""
+    """Return whether a header section ends in the start of a message."""
     return bool(_HEADER_END.search(head))
 
 
 def arrived(line: bytes) -> datetime | None:
-    """Return the date of a From_ line; None for one that is no date.
+    """Return the date of a From_ line; None if it is invalid.
 
-    It is local time of the server that wrote it (asctime has no zone); without a
-    numeric zone in the line, that of this host is assumed.
+    It is the local time of the server that wrote it (asctime has no zone). Without a
+    numeric zone in the line, drainer assumes the zone of this host.
     """
     found = _FROM_LINE.match(line)
     if not found:
@@ -242,18 +242,18 @@ def _zone(text: str) -> timezone | None:
 
 
 class ReaderState(NamedTuple):
-    """What mail readers noted in a header section."""
+    """The notes of mail readers in a header section."""
 
-    #: Octet ranges of their fields, which are not part of the mail.
+    #: Byte ranges of their fields, which are not part of the mail.
     ranges: tuple[tuple[int, int], ...]
-    #: Words as a Maildir's flags have them.
+    #: The words of a Maildir's flags.
     flags: tuple[str, ...]
 
 
 def reader_state(head: bytes, *, has_lengths: bool = False) -> ReaderState:
-    """Find Status, X-Status, X-UID and their like in a message's beginning.
+    """Find Status, X-Status, X-UID and similar fields at the start of a message.
 
-    ``has_lengths``: the writer of the mbox put the Content-Length there.
+    ``has_lengths``: the writer of the mbox added the Content-Length.
     """
     end = _HEADER_END.search(head)
     section = head[: end.start() + 1] if end else head
@@ -271,9 +271,9 @@ def reader_state(head: bytes, *, has_lengths: bool = False) -> ReaderState:
 
 
 def identity(from_line: bytes, head: bytes) -> str:
-    """Return the id of a message by its From_ line and its beginning.
+    """Return the id of a message by its From_ line and its start.
 
-    ``head`` has lost the fields that readers change; LF and CRLF are the same.
+    ``head`` lacks the fields that readers change; LF and CRLF are the same.
     """
     line = from_line.rstrip(b"\r\n")
     digest = hashlib.sha256(_TAG + b"%d\n" % len(line) + line)

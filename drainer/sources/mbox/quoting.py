@@ -1,7 +1,7 @@
-"""Taking the quoting out of an mbox, piece by piece; pure.
+"""Remove the quoting of an mbox, piece by piece; pure.
 
-A content line that looks like a From_ line was kept with a ``>`` before it; which
-lines are concerned, the variant says (mbox_format).
+A content line that looks like a From_ line was stored with a ``>`` before it; the
+variant says which lines these are (mbox_format).
 """
 
 import re
@@ -16,10 +16,10 @@ _QUOTED["mboxcl"] = _QUOTED["mboxo"]
 
 
 def unquote(chunks: Iterable[bytes], variant: str) -> Iterator[bytes]:
-    """Take the quoting out of the lines that looked like From_ lines.
+    """Remove the quoting from the lines that looked like From_ lines.
 
-    A run of ``>`` of any length is never held: of its signs it does not matter
-    which one goes, so all but one may leave before it is known.
+    A run of ``>`` of any length is never kept in memory: it does not matter which
+    one is removed, so all but one can be passed on before the end is known.
     """
     pattern = _QUOTED.get(variant)
     if pattern is None:
@@ -31,7 +31,7 @@ def unquote(chunks: Iterable[bytes], variant: str) -> Iterator[bytes]:
         if not chunk:
             continue
         data = carry + chunk
-        # A line that began in an earlier chunk and was let go is not one to judge.
+        # Do not judge a line that started in an earlier chunk and was passed on.
         skip = 0 if at_start else data.find(b"\n") + 1 or len(data)
         line = max(data.rfind(b"\n") + 1, skip)
         carry = data[line:] if _HELD_BACK.fullmatch(data, line) else b""
@@ -45,7 +45,7 @@ def unquote(chunks: Iterable[bytes], variant: str) -> Iterator[bytes]:
 
 
 def _shorten(settled: bytes, carry: bytes, variant: str) -> tuple[bytes, bytes, bool]:
-    """Let go of what is decided about a line of several ``>``."""
+    """Pass on what is decided about a line of several ``>``."""
     if variant != "mboxrd":  # only a single one is a quote
         return settled + carry, b"", False
     signs = len(carry) - len(carry.lstrip(b">")) - 1

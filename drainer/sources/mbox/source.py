@@ -1,14 +1,14 @@
 """``mbox:FILE``: messages that a backup delivered into one file.
 
-The envelope is what trace_headers finds, and the reverse path may also come
-from the From_ line; mbox_format tells where a message begins and ends. What
-readers noted in a message (Status, X-UID and so on) is not part of it.
+trace_headers finds the envelope; the reverse path may also come from the From_ line.
+mbox_format finds where a message starts and ends. Notes of readers in a message
+(Status, X-UID and so on) are not part of it.
 
-Identity: SHA-256 over a tag, the From_ line and the first 4 KiB of the message
-as it lies there, delivery fields included but not what readers change: copies
-for two recipients are two messages. The locator is an offset; when the file was
-rewritten, a message is looked for by its identity. Nothing is ever removed: the
-ledger alone remembers.
+Identity: SHA-256 over a tag, the From_ line and the first 4 KiB of the stored message,
+with its delivery fields but without those that readers change. So copies for two
+recipients are two messages. The locator is an offset; in a rewritten file, drainer
+searches a message by its identity. It never removes anything: only the ledger
+remembers.
 """
 
 import os
@@ -49,36 +49,36 @@ from drainer.sources.protocol import SourceFormat, SourceOption
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A message of the open file: where it lies and how it begins."""
+    """A message of the open file: its place and its start."""
 
     span: Span
     from_line: bytes
-    #: The whole content when it is small, else the header section at least.
+    #: The whole content if it is small, else at least the header section.
     head: bytes
     identity: str
 
     @property
     def start(self) -> int:
-        """Where the content begins."""
+        """Where the content starts."""
         return self.span.start + len(self.from_line)
 
     @property
     def size(self) -> int:
-        """Octets of the content as it lies there."""
+        """Bytes of the stored content."""
         return max(self.span.content_end - self.start, 0)
 
 
 class _MboxMessage(NamedTuple):
-    """What the header section of a message says."""
+    """The data of a message's header section."""
 
     trace: Trace
-    #: Octet ranges of it that are not part of the mail, in order.
+    #: Byte ranges in it that are not part of the mail, in order.
     ranges: tuple[tuple[int, int], ...]
     flags: tuple[str, ...]
 
 
 class _Index(NamedTuple):
-    """Where each message lay in a state of the file."""
+    """The place of each message in one state of the file."""
 
     signature: tuple[int, ...]
     places: dict[str, tuple[int, ...]]
@@ -97,12 +97,12 @@ class Mbox:
         backup_host: str = "",
         recipient_header: str = "",
         strip_prefix: str = "",
-        acknowledge: str = "keep",  # noqa: ARG002 - there is no other
+        acknowledge: str = "keep",  # noqa: ARG002 - there is no other value
     ) -> None:
-        """Check that there is a file; raises SourceError.
+        """Check that the file exists; raises SourceError.
 
-        ``variant`` says how its writer quoted From_ lines; ``plain`` leaves them as
-        they are.
+        ``variant`` says how its writer quoted From_ lines; ``plain`` leaves them
+        unchanged.
         """
         self._path = canonical_file(path)
         self._variant = variant
@@ -115,16 +115,16 @@ class Mbox:
         self.url = f"mbox:{self._path}"
 
     def refuse_if_live(self) -> None:
-        """Refuse never: no server sends mail out of an mbox."""
+        """Never refuse: no server sends mail from an mbox."""
 
     def roots(self) -> tuple[Path, ...]:
-        """Return the file: one ledger drains it."""
+        """Return the file, which only one ledger may drain."""
         return (Path(self._path),)
 
     def scan(self) -> Iterator[SpooledMessage]:
         """List the messages in the order of the file, in one pass.
 
-        Raises SourceError also when the file is rewritten meanwhile.
+        Raises SourceError also when the file is rewritten in the meantime.
         """
         with opened(self._path) as file:
             try:
@@ -132,7 +132,7 @@ class Mbox:
                     spooled = self._spooled(file, item)
                     if not file.is_same():
                         message = f"{self._path} was rewritten while it was read"
-                        hint = "stop what changes it, then run the same again"
+                        hint = "stop the program that changes it, then run this again"
                         raise SourceError(message, hint=hint)
                     yield spooled
             except MessageUnreadable as error:
@@ -191,12 +191,12 @@ class Mbox:
         return crlf(unquote(cut(chunks, parsed.ranges), self._variant))
 
     def open(self, message: Message) -> SpooledMessage:
-        """Find a message again, also when the file was rewritten."""
+        """Find a message again, also after the file was rewritten."""
         with _reopened(self._path) as file:
             return self._spooled(file, self._find(file, message))
 
     def stream(self, message: Message) -> Iterator[bytes]:
-        """Yield a message's content, the last piece once it has proven to be whole."""
+        """Yield a message's content; the last piece after checking that it is whole."""
         with _reopened(self._path) as file:
             item = self._find(file, message)
             held = b""
@@ -213,7 +213,7 @@ class Mbox:
         return self._decoded(_chunks(file, item), self._parse(item))
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether the very message, by its whole content, is at its locator."""
+        """Return whether this very message, by its whole content, is at its locator."""
         try:
             with _reopened(self._path) as file:
                 item = self._at(file, _offset(message, file.size))
@@ -236,7 +236,7 @@ class Mbox:
             return item
         code = "vanished"
         if message.has_twin:
-            detail = f"{self._path} has changed, and contains one that is alike"
+            detail = f"{self._path} has changed, and now contains a similar one"
             raise MessageUnreadable(code, detail)
         if self._index.signature != signature(file.status):
             places: dict[str, tuple[int, ...]] = {}
@@ -253,13 +253,13 @@ class Mbox:
         raise MessageUnreadable(code, f"{self._path} does not contain it any more")
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Do nothing: an mbox is kept as it is."""
+        """Do nothing: an mbox is never changed."""
         del messages
         return []
 
 
 def _load(spans: Spans, span: Span) -> _Item:
-    """Read the beginning of a message."""
+    """Read the start of a message."""
     line = spans.from_line(span.start)
     start = span.start + len(line)
     size = max(span.content_end - start, 0)
@@ -282,7 +282,7 @@ def _chunks(file: MboxSnapshot, item: _Item) -> Iterator[bytes]:
 
 @contextmanager
 def _reopened(path: str) -> Iterator[MboxSnapshot]:
-    """Hold the file open for one message; a trouble with it is that message's."""
+    """Keep the file open for one message; an error becomes that message's problem."""
     try:
         with opened(path) as file:
             yield file
@@ -292,7 +292,7 @@ def _reopened(path: str) -> Iterator[MboxSnapshot]:
 
 
 def _problem(item: _Item, flags: Sequence[str]) -> Problem | None:
-    """Judge where it lies and how it begins; what its headers say comes after."""
+    """Judge its place and its start; its headers are judged later."""
     packed = "" if item.from_line else compression(item.head)
     if packed:
         return Problem(code="compressed", detail=packed)
@@ -301,7 +301,7 @@ def _problem(item: _Item, flags: Sequence[str]) -> Problem | None:
     if not item.size:
         return Problem(code="corrupt", detail="it is empty")
     if len(item.head) < item.size and not has_header_end(item.head):
-        detail = f"no end of the header section in {len(item.head)} octets"
+        detail = f"no end of the header section in {len(item.head)} bytes"
         return Problem(code="corrupt", detail=detail)
     for flag in ("trashed", "draft"):
         if flag in flags:

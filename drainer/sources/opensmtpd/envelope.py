@@ -1,4 +1,4 @@
-"""From an OpenSMTPD envelope file to an envelope; pure.
+"""Read the envelope from an OpenSMTPD envelope file; pure.
 
 Lines of ``key: value`` (envelope.c); one file is one recipient of a message.
 ENVID and ORCPT are stored as they came, in xtext, ORCPT without its type.
@@ -31,13 +31,13 @@ _NOTIFY = ((1, "SUCCESS"), (2, "FAILURE"), (4, "DELAY"), (8, "NEVER"))
 _LINE = re.compile(r"([A-Za-z0-9-]+)[ \t]*:[ \t]*(.*)")
 _XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
 _MAX_TEXT = 500
-_MAX_STORED = 12 * _MAX_TEXT  # four octets of UTF-8, three of xtext each
+_MAX_STORED = 12 * _MAX_TEXT  # four bytes of UTF-8, three of xtext each
 _MAX_DIGITS = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvelopeFile:
-    """What an envelope file says."""
+    """The content of an envelope file."""
 
     envelope: Envelope
     #: Seconds since 1970.
@@ -45,12 +45,12 @@ class EnvelopeFile:
     client: Client
     login: str
     problem: Problem | None
-    #: What takes part in the identity.
+    #: The data that are part of the identity.
     stable: tuple[bytes, ...]
 
 
 def packing(head: bytes) -> str:
-    """Say how a file of the queue was packed: compressed, encrypted or ''."""
+    """Return how a file of the queue was packed: compressed, encrypted or ''."""
     if head.startswith(_GZIP):
         return "gzip: the queue is compressed"
     if head.startswith(_CRYPTO_VERSION):
@@ -163,7 +163,7 @@ def _mailbox(stored: str, faults: list[str]) -> str:
 
 
 def _xtext(stored: str) -> str:
-    """Decode xtext (RFC 3461 4); '' for what may not go on the wire again."""
+    """Decode xtext (RFC 3461 4); '' for a value that must not go on the wire."""
     if stored == "@" or len(stored) > _MAX_STORED:
         return ""
     plain = unquote(_XTEXT_HEX.sub(r"%\1", stored.replace("%", "%25")))

@@ -1,11 +1,11 @@
 """``opensmtpd:DIR``: the spool of a stopped smtpd, or a copy of it.
 
-``queue/XX/ID/message`` is a content, each file beside it the envelope of one
-recipient; it is removed when that one is done. So each is a message of its own
-here. ``corrupt`` is listed, ``incoming`` (not accepted yet), ``purge`` (done) and
-``offline`` (local submissions that smtpd has not seen) are not read.
+``queue/XX/ID/message`` is a content. Each file next to it is the envelope of one
+recipient, which smtpd removes when that one is done. So each envelope is a separate
+message here. drainer lists ``corrupt``. It does not read ``incoming`` (not accepted
+yet), ``purge`` (done) and ``offline`` (local submissions that smtpd has not seen).
 
-Identity: sender, recipient and time of the envelope besides the content.
+Identity: sender, recipient and time of the envelope, besides the content.
 """
 
 import os
@@ -80,7 +80,7 @@ class OpensmtpdQueue(QueueDirectory):
         return NameKind.OTHER if place.name == _CONTENT else NameKind.MESSAGE
 
     def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
-        """Read an envelope and open the content beside it."""
+        """Read an envelope and open the content next to it."""
         file, status = open_file(place.name, descriptor)
         stack.callback(os.close, file)
         try:
@@ -108,7 +108,7 @@ class OpensmtpdQueue(QueueDirectory):
         )
 
     def removed(self, draft: SourceEntry) -> None:
-        """Remove a content that was the last recipient's, and its directory."""
+        """Remove the content after the last recipient, and its directory."""
         *above, name = draft.files[0].parts
         with suppress(OSError), directory(self._root, draft.files[0].parts) as here:
             os.fsync(here)
@@ -123,9 +123,9 @@ class OpensmtpdQueue(QueueDirectory):
 
 
 def _open_content(descriptor: int, stack: ExitStack) -> tuple[int, int]:
-    """Open the content: (descriptor, octets).
+    """Open the content: (descriptor, bytes).
 
-    Raises MessageUnreadable: 'corrupt' when it is not there, 'compressed'.
+    Raises MessageUnreadable: 'corrupt' when it is missing, 'compressed'.
     """
     try:
         content, status = open_file(_CONTENT, descriptor)

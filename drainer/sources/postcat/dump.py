@@ -1,16 +1,16 @@
-"""What ``postcat`` printed of one message: the records, and where the content lies.
+"""The output of ``postcat`` for one message: records, and the place of the content.
 
-A dump has markers before the envelope, the content and the extracted segment, and
-one at its end. A content may contain any line, those markers and ``recipient:``
-among them. So a dump is believed only where nothing can be mistaken:
+A dump has markers before the envelope, the content and the extracted segment, and one
+at its end. A content may contain any line, also those markers and ``recipient:``. So
+drainer accepts a dump only if nothing in it is ambiguous:
 
-- ``postcat -q`` alone: every marker stands there once, and the last one at the
-  very end, which also proves that the dump is whole;
-- with the output of ``postcat -bhq`` beside it, which is the content alone: the
-  dump repeats it octet by octet (its body only for ``-beq``), and what follows is
-  the extracted segment;
-- ``postcat -eq`` and ``-bhq``: the dump has no content between its markers. That
-  the content is whole is then proven by Postfix's own count of its records.
+- ``postcat -q`` alone: every marker occurs once, and the last one is at the very end,
+  which also proves that the dump is complete;
+- with the output of ``postcat -bhq`` next to it, which is only the content: the dump
+  repeats it byte by byte (only its body for ``-beq``), and the extracted segment
+  follows;
+- ``postcat -eq`` and ``-bhq``: the dump has no content between its markers. Postfix's
+  own count of its records then proves that the content is complete.
 """
 
 import re
@@ -22,16 +22,16 @@ from drainer.sources.common.files import CHUNK_BYTES
 from drainer.sources.postfix.segments import EnvelopeRecords, gather
 
 MAX_SECTION_BYTES = 16 * 1024 * 1024
-"""Of an envelope or an extracted segment; each recipient takes some 100 octets."""
+"""Largest envelope or extracted segment; each recipient takes about 100 bytes."""
 
 ReadAt = Callable[[int, int], bytes]
-"""(offset, length) -> octets; fewer only at the end."""
+"""(offset, length) -> bytes; fewer only at the end."""
 
 _START = re.compile(rb"\*\*\* ENVELOPE RECORDS ([^\0\n]{1,300}) \*\*\*\n")
 _RECORD_LINE = re.compile(rb"([a-z_]+):(?: (.*))?", re.DOTALL)
 _LINE_LENGTH_LIMIT = 2048
-_SHORT = 128  # a length of one octet (record.c)
-#: As rec_type.c names them; None for what says nothing here. Times are local.
+_SHORT = 128  # a length of one byte (record.c)
+#: The names of rec_type.c; None for records without use here. Times are local.
 _KINDS = {
     b"message_size": "C",
     b"sender": "S",
@@ -69,39 +69,39 @@ class DumpFile(NamedTuple):
         while start < end:
             chunk = self.read_at(start, min(CHUNK_BYTES, end - start))
             if not chunk:
-                refuse("vanished", f"it ends at {start} octets by now")
+                refuse("vanished", f"it ends at {start} bytes now")
             yield chunk
             start += len(chunk)
 
 
 class Dump(NamedTuple):
-    """A message as its dump says."""
+    """A message according to its dump."""
 
     records: EnvelopeRecords
-    #: Of the queue file, below the queue directory.
+    #: Path of the queue file, below the queue directory.
     path: str
     #: Which file has the content, and where.
     content: DumpFile
     start: int
     end: int
-    #: Whether the dump itself shows that the content is whole.
+    #: Whether the dump itself shows that the content is complete.
     is_proven: bool
 
 
 def is_dump(file: DumpFile) -> bool:
-    """Tell a dump with an envelope from one of the content alone."""
+    """Return whether this is a dump with an envelope, not only a content."""
     return _START.match(file.read_at(0, 400)) is not None
 
 
 def read_dump(dump: DumpFile, content: DumpFile | None) -> Dump:
-    """Read a dump, and the content beside it if there is one.
+    """Read a dump, and the content next to it, if any.
 
-    Raises MessageUnreadable: 'incomplete' for what ends early, 'corrupt' for what
-    contradicts itself or cannot be told apart.
+    Raises MessageUnreadable: 'incomplete' for a dump that ends early, 'corrupt' for one
+    that is contradictory or ambiguous.
     """
     found = _START.match(dump.read_at(0, 400))
     if found is None:
-        refuse("corrupt", "it does not begin as a dump of postcat does")
+        refuse("corrupt", "it does not start like a dump of postcat")
     path = found[1]
     whole = b"*** MESSAGE FILE END %s ***\n" % path
     if dump.read_at(max(dump.size - len(whole), 0), len(whole)) != whole:
@@ -125,7 +125,7 @@ def read_dump(dump: DumpFile, content: DumpFile | None) -> Dump:
 def _read_envelope(
     dump: DumpFile, first: re.Match[bytes], into: EnvelopeRecords
 ) -> int:
-    """Read the records of the envelope; return where the content begins."""
+    """Read the records of the envelope; return where the content starts."""
     marker = b"\n*** MESSAGE CONTENTS %s ***\n" % first[1]
     length = 64 * 1024
     while True:
@@ -144,9 +144,9 @@ def _extracted(path: bytes) -> bytes:
 
 
 def _without(dump: DumpFile, content: DumpFile, path: bytes, start: int) -> int:
-    """Return where the extracted segment begins, now that the content is known."""
+    """Return where the extracted segment starts, after the known content."""
     if content.read_at(max(content.size - 1, 0), 1) != b"\n":
-        detail = "its last line has no end: it was cut off, or postcat does not tell"
+        detail = "its last line has no end: it was cut off, or postcat does not say"
         refuse("incomplete", detail)
     marker = _extracted(path)
     body = _body(content)
@@ -155,12 +155,12 @@ def _without(dump: DumpFile, content: DumpFile, path: bytes, start: int) -> int:
         is_there = dump.read_at(end, len(marker)) == marker
         if is_there and _same(dump, start, content, skipped):
             return end
-    code, detail = "corrupt", "the dump and the content beside it differ"
+    code, detail = "corrupt", "the dump and the content next to it differ"
     raise MessageUnreadable(code, detail)
 
 
 def _body(content: DumpFile) -> int:
-    """Return where the body begins, with the blank line that postcat prints first."""
+    """Return where the body starts, with the blank line that postcat prints first."""
     offset = 0
     tail = b"\n"
     for chunk in content.chunks(0, content.size):
@@ -181,26 +181,26 @@ def _same(dump: DumpFile, start: int, content: DumpFile, skipped: int) -> bool:
 
 
 def _only(dump: DumpFile, path: bytes, start: int) -> int:
-    """Return where the extracted segment begins, if that is beyond doubt."""
+    """Return where the extracted segment starts, if that is unambiguous."""
     marker = _extracted(path)[:-1]
     found = list(_positions(dump, marker, start))
     ends = list(_positions(dump, b"*** MESSAGE FILE END %s ***" % path, start))
     if len(found) > 1 or len(ends) > 1:
         detail = "its content imitates the markers of postcat"
-        refuse("corrupt", f"{detail}: put the output of postcat -bhq beside it")
+        refuse("corrupt", f"{detail}: put the output of postcat -bhq next to it")
     if not found:
         refuse("corrupt", "no extracted segment follows its content")
     if found[0] == start:
-        refuse("incomplete", "it has no content: postcat -bhq gives that")
+        refuse("incomplete", "it has no content: postcat -bhq prints it")
     if dump.read_at(found[0] - 1, 1) != b"\n":
-        refuse("incomplete", "its last line has no end; postcat does not tell why")
+        refuse("incomplete", "its last line has no end; postcat does not say why")
     if dump.read_at(start, 1) == b"\n":
-        refuse("incomplete", "it has no header section: postcat -bhq gives that")
+        refuse("incomplete", "it has no header section: postcat -bhq prints it")
     return found[0]
 
 
 def _positions(file: DumpFile, needle: bytes, start: int) -> Iterator[int]:
-    """Yield the first two places of some octets."""
+    """Yield the first two positions of some bytes."""
     tail, count = b"", 0
     for chunk in file.chunks(start, file.size):
         data = tail + chunk
@@ -216,7 +216,7 @@ def _positions(file: DumpFile, needle: bytes, start: int) -> Iterator[int]:
 
 
 def _records(section: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the records of a section by type; times are left out."""
+    """Yield the records of a section by type, without times."""
     for line in section.removesuffix(b"\n").split(b"\n") if section else ():
         found = _RECORD_LINE.fullmatch(line)
         if found is None or found[1] not in _KINDS:
@@ -227,9 +227,9 @@ def _records(section: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _framed(content: DumpFile) -> int:
-    """Return how long the records of a content are, as Postfix counts them.
+    """Return the length of the records of a content, as Postfix counts them.
 
-    Each has a type and a length before it; lines are split (record.c, 1.3 there).
+    Each has a type and a length before it; long lines are split (record.c, 1.3).
     """
     total = line = 0
     for chunk in content.chunks(0, content.size):

@@ -1,9 +1,9 @@
-"""The list that ``postqueue -j`` prints: a JSON object for each message, a line each.
+"""The list of ``postqueue -j``: one JSON object on one line for each message.
 
-Of a message it tells the queue, the second of arrival, the sender and who is left;
-addresses are quoted, with ``?`` for what is not printable, and the null sender is
-called MAILER-DAEMON (showq_json.c). It is no snapshot: a message that moves
-meanwhile may be there twice or not at all.
+For a message it has the queue, the second of arrival, the sender and the remaining
+recipients. Addresses are quoted, with ``?`` for unprintable characters, and the null
+sender is MAILER-DAEMON (showq_json.c). It is not a snapshot: a message that moves in
+the meantime may occur twice or not at all.
 """
 
 import json
@@ -15,7 +15,7 @@ from drainer.errors import MessageUnreadable
 from drainer.sources.common.files import read_at
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""Of one message; each recipient takes some 100 octets."""
+"""Largest entry of one message; each recipient takes about 100 bytes."""
 
 _BLOCK_BYTES = 256 * 1024
 _QUEUE_ID = re.compile(r"[0-9A-Za-z_]{1,100}")
@@ -23,23 +23,23 @@ _MAX_SECONDS = 253_402_300_800  # the year 10000
 
 
 class PostqueueEntry(NamedTuple):
-    """What the list says about a message."""
+    """The data of a message in the list."""
 
     queue_id: str
     queue: str
     #: Seconds since 1970.
     arrived: int
-    #: '' is the null sender.
+    #: '' = the null sender.
     sender: str
     recipients: frozenset[str]
-    #: An operator told Postfix to give it up (postsuper -e).
+    #: An operator made Postfix expire it (postsuper -e).
     is_expired: bool
 
 
 def lines(descriptor: int, size: int, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines from an offset on that are not empty, with their offsets.
+    """Yield the non-empty lines from an offset on, with their offsets.
 
-    A line that is too long is cut off there; parse_line refuses it.
+    It cuts a line that is too long; parse_line refuses that one.
     """
     rest = b""
     while offset < size:
@@ -61,13 +61,13 @@ def lines(descriptor: int, size: int, offset: int = 0) -> Iterator[tuple[int, by
 
 
 def parse_line(line: bytes) -> PostqueueEntry:
-    """Return what a line says; raises MessageUnreadable('corrupt')."""
+    """Return the entry of a line; raises MessageUnreadable('corrupt')."""
     if len(line) > MAX_LINE_BYTES:
-        _refuse("is endless")
+        _refuse("is too long")
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        _refuse("is no JSON: was it cut off?")
+        _refuse("is not JSON: was it cut off?")
     try:
         queue_id, queue, arrived, sender = (
             found[name] for name in ("queue_id", "queue_name", "arrival_time", "sender")
@@ -79,7 +79,7 @@ def parse_line(line: bytes) -> PostqueueEntry:
     if not all(isinstance(each, str) for each in texts) or type(arrived) is not int:
         _refuse("is not what postqueue -j prints")
     if not _QUEUE_ID.fullmatch(queue_id) or not 0 < arrived < _MAX_SECONDS:
-        _refuse("has a queue id or a time that cannot be")
+        _refuse("has an impossible queue id or time")
     return PostqueueEntry(
         queue_id=queue_id,
         queue=queue,

@@ -1,12 +1,12 @@
-"""``postcat:DIR``: what Postfix's own tools printed where nobody could copy files.
+"""``postcat:DIR``: the output of Postfix's own tools, if you cannot copy its files.
 
-The folder has the output of ``postqueue -j`` in a file called NAME.json, and for
-each message that of ``postcat``: in ID or ID.anything, told apart by what they
-contain (postcat_dump). What the list names and has no dump, and the reverse, is
-listed as incomplete: the tools took no snapshot.
+The folder has the output of ``postqueue -j`` in a file called NAME.json. For each
+message it has the output of ``postcat`` in ID or ID.anything; drainer distinguishes
+these by their content (postcat_dump). A message with only an entry or only a dump is
+listed as incomplete, because the tools made no snapshot.
 
-Identity: sender, second of arrival and the first 4 KiB of the content; not that
-of the queue file, as postcat prints no microseconds.
+Identity: sender, second of arrival and the first 4 KiB of the content. It differs from
+that of the queue file, because postcat prints no microseconds.
 """
 
 import os
@@ -40,7 +40,7 @@ _LIST = ".json"
 
 
 class _Line(NamedTuple):
-    """Where a message stands in a list."""
+    """The place of a message in a list."""
 
     name: str
     offset: int
@@ -48,12 +48,12 @@ class _Line(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """What lies in the folder, by queue id."""
+    """The content of the folder, by queue id."""
 
     #: Of the folder and of each list: it changes when they do.
     signature: tuple[tuple[str, int], ...]
     lines: dict[str, _Line]
-    #: Lines that make no sense: ``LIST:OFFSET`` -> what is wrong.
+    #: Invalid lines: ``LIST:OFFSET`` -> what is wrong.
     bad: dict[str, MessageUnreadable]
     files: dict[str, list[str]]
 
@@ -75,10 +75,8 @@ class PostcatExport(QueueDirectory):
         self._index = _Index((), {}, {}, {})
         unknown = [queue for queue in self._queues if queue not in QUEUES]
         if unknown or not self._queues:
-            message = (
-                f"not a queue that is listed: {', '.join(unknown) or 'none given'}"
-            )
-            raise UsageError(message, hint=f"legal are {', '.join(QUEUES)}")
+            message = f"not a listed queue: {', '.join(unknown) or 'none given'}"
+            raise UsageError(message, hint=f"legal: {', '.join(QUEUES)}")
         super().__init__(path, acknowledge=acknowledge)
 
     def check_layout(self) -> None:
@@ -89,18 +87,18 @@ class PostcatExport(QueueDirectory):
             raise unusable(self._root, error) from error
         if not any(name.endswith(_LIST) for name in names):
             message = f"{self._root} contains no list of postqueue"
-            hint = "make one with: postqueue -j > queue.json"
+            hint = "create one with: postqueue -j > queue.json"
             raise SourceError(message, hint=hint)
 
     def refuse_if_live(self) -> None:
-        """Refuse never: what was printed does not tell whose it was."""
+        """Never refuse: the output does not say which server it came from."""
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: ARG002, FBT001
-        """Never asked: messages are found by their ids, not by names of files."""
+        """Never called: messages are found by their ids, not by names of files."""
         return NameKind.OTHER
 
     def entries(self) -> Iterator[QueueEntry]:
-        """Yield what the lists name, in their order, then dumps that they do not."""
+        """Yield the messages of the lists, in their order, then the other dumps."""
         with directory(self._root) as descriptor:
             index = self._current(descriptor)
             for queue_id, line in index.lines.items():
@@ -110,7 +108,7 @@ class PostcatExport(QueueDirectory):
                 yield QueueEntry(FilePlace((), name), descriptor, is_file=True)
 
     def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
-        """Read what the list and the dumps say about a message."""
+        """Read the entry and the dumps of a message."""
         index = self._current(descriptor)
         if place.name in index.bad:
             raise index.bad[place.name]
@@ -158,7 +156,7 @@ class PostcatExport(QueueDirectory):
         )
 
     def _doubt(self, dump: Dump, queue: str) -> Problem | None:
-        """Tell what an operator has to look at, in a message that is sound."""
+        """Return what an operator must check in an undamaged message."""
         if queue not in self._queues:
             detail = f"it was moved to {queue} after the list was made"
             return Problem(code="quarantined", detail=detail)
@@ -167,10 +165,10 @@ class PostcatExport(QueueDirectory):
             return Problem(code="unproven", detail=detail)
         return None
 
-    # ---- what lies there
+    # ---- the folder
 
     def _current(self, descriptor: int) -> _Index:
-        """Return the index of the folder, made anew when something changed."""
+        """Return the index of the folder; rebuild it after a change."""
         lists = sorted({name for name, _ in self._index.signature} - {"."})
         if self._index.signature != _signature(descriptor, lists):
             self._index = _make_index(descriptor)
@@ -190,7 +188,7 @@ def _make_index(descriptor: int) -> _Index:
 
 
 def _index_list(name: str, descriptor: int, index: _Index) -> None:
-    """Note where each message stands; of one that is there twice the last."""
+    """Record the place of each message; of duplicates, the last one counts."""
     try:
         file, status = open_file(name, descriptor)
     except MessageUnreadable as error:
@@ -240,13 +238,13 @@ def _open(name: str, descriptor: int, stack: ExitStack) -> DumpFile:
 
 
 def _dump(files: Sequence[DumpFile], queue_id: str) -> Dump:
-    """Tell the dump from the content beside it, and read both."""
+    """Separate the dump from the content next to it, and read both."""
     dumps = [file for file in files if is_dump(file)]
     contents = [file for file in files if not is_dump(file)]
     if len(dumps) != 1 or len(contents) > 1:
         refuse(
             "incomplete",
-            f"it takes one dump with its envelope; there are {len(dumps)},"
+            f"it needs one dump with its envelope; there are {len(dumps)},"
             f" and {len(contents)} of its content",
         )
     dump = read_dump(dumps[0], contents[0] if contents else None)
@@ -258,12 +256,12 @@ def _dump(files: Sequence[DumpFile], queue_id: str) -> Dump:
 def _contradiction(
     listed: PostqueueEntry | None, dump: Dump, queue: str
 ) -> Problem | None:
-    """Hold what one tool says of a message against what the other does."""
+    """Compare what one tool prints about a message with what the other prints."""
     if listed is None:
         detail = "no list names it: it came later, or the list was cut off"
         return Problem(code="incomplete", detail=detail)
     if queue not in QUEUES:
-        detail = f"Postfix had not taken it from {queue} yet"
+        detail = f"Postfix had not yet picked it up from {queue}"
         return Problem(code="incomplete", detail=detail)
     claimed = [_quoted(each.address) for each in dump.records.pending]
     known = listed.recipients | {None}
@@ -278,7 +276,7 @@ def _contradiction(
 
 
 def _quoted(stored: bytes) -> str | None:
-    """Return an address as the list shows it; None for one that no command takes."""
+    """Return an address as the list shows it; None for one that SMTP cannot carry."""
     if not stored:
         return ""
     try:

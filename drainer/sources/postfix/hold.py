@@ -1,8 +1,8 @@
-"""What is on hold for us in a Postfix that runs: held, looked at, given back.
+"""Our held messages in a running Postfix: hold, check, and release them.
 
-Whatever is about to be held stands in a note before it is (postfix_note). A queue id
-counts only together with the message's identity, because ids are reused: it is
-compared after every move.
+Each message is written into a note before it is held (postfix_note). A queue id counts
+only together with the message's identity, because ids are reused: drainer compares it
+after every move.
 """
 
 import os
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 HOLD = "hold"
 BATCH = 500
-"""Messages that one postsuper moves."""
+"""Messages that one call of postsuper moves."""
 _UNREADABLE = "unreadable"
-"""Stands for the identity of what cannot be read at the moment."""
+"""Stands for the identity of a message that cannot be read at the moment."""
 
 
 class PostfixHold(PostfixQueue):
-    """The queue of a Postfix, with the mail that we put on hold in it."""
+    """The queue of a Postfix, with our held messages in it."""
 
     def __init__(self, instance: PostfixInstance, *, queues: Sequence[str]) -> None:
         """Read the queue of this instance; nothing is held yet."""
@@ -47,7 +47,7 @@ class PostfixHold(PostfixQueue):
         return self._note.entries() if self._note is not None else {}
 
     def _hold(self, wanted: Mapping[str, tuple[str, bool]]) -> HeldCount:
-        """Note, hold, and look whether what is held is what was noted."""
+        """Note, hold, and check that the held messages are those in the note."""
         assert self._note is not None  # noqa: S101 - take opened it
         self._note.taking({name: identity for name, (identity, _) in wanted.items()})
         self._move("-h", wanted, DEFAULT_QUEUES)
@@ -55,7 +55,7 @@ class PostfixHold(PostfixQueue):
         now = {name: self._identity_in_hold(name) for name in wanted}
         held = {name for name, (identity, _) in wanted.items() if now[name] == identity}
         self._note.held(sorted(held))
-        # An id went to another message between the look and the move, or is absent.
+        # An id was reused between the check and the move, or it is absent.
         others = [name for name in wanted if name not in held]
         self._move("-H", others)
         self._note.back(name for name in others if not self._identity_in_hold(name))
@@ -64,12 +64,12 @@ class PostfixHold(PostfixQueue):
     def _move(
         self, option: str, names: Iterable[str], queues: Sequence[str] = (HOLD,)
     ) -> None:
-        """Call postsuper, which has the note locked too until it ends."""
+        """Call postsuper, which keeps the note locked too until it ends."""
         assert self._note is not None  # noqa: S101 - nothing is moved before take
         self._postfix.move(option, names, queues, keep=self._note.descriptor)
 
     def _is_over(self, found: OpenQueueFile) -> bool:
-        """Whether qmgr would bounce it at the next failing attempt (qmgr_active.c)."""
+        """Whether qmgr would bounce it at its next failing attempt (qmgr_active.c)."""
         records = found.parsed.records
         created = records.attributes.get(b"create_time", b"")[:12]
         since = int(created) if created.isdigit() else (records.arrival or (0, 0))[0]
@@ -77,7 +77,7 @@ class PostfixHold(PostfixQueue):
         return utcnow() >= datetime.fromtimestamp(since, UTC) + limit
 
     def _remove_from_hold(self, identities: Mapping[str, str]) -> list[str]:
-        """Delete what has proven to be finished; return what is gone."""
+        """Delete the messages that are finished; return those that are gone."""
         ours = self._ours()
         names = [name for name in identities if name in ours]
         if not names or self._note is None:
@@ -89,7 +89,7 @@ class PostfixHold(PostfixQueue):
         self._note.back(gone)
         return gone
 
-    # --- giving back
+    # --- release
 
     def give_back(
         self,
@@ -98,7 +98,7 @@ class PostfixHold(PostfixQueue):
         *,
         everything: bool = False,
     ) -> ReleasedCount:
-        """Release what is not finished, recipients that are done marked as such."""
+        """Release unfinished messages, with their done recipients marked."""
         if self._note is None:
             if not note.exists():
                 return ReleasedCount()
@@ -121,7 +121,7 @@ class PostfixHold(PostfixQueue):
         *,
         everything: bool,
     ) -> ReleasedCount:
-        assert self._note is not None  # noqa: S101 - who calls has opened it
+        assert self._note is not None  # noqa: S101 - the caller has opened it
         fates: dict[str, list[str]] = {"back": [], "wait": [], "remove": []}
         released: dict[str, bool] = {}
         for name, noted in batch.items():
@@ -148,10 +148,10 @@ class PostfixHold(PostfixQueue):
     def _fate(
         self, name: str, noted: HoldEntry, standing: LedgerStatus | None
     ) -> tuple[str, bool]:
-        """Decide what becomes of what was taken: 'release', 'wait', 'remove', 'back'.
+        """Decide about a held message: 'release', 'wait', 'remove', 'back'.
 
-        The last is what lies on hold no longer, or for somebody else. Says as well
-        whether its time is over.
+        The last is for a message that is no longer on hold, or held by others. Also
+        returns whether its time is over.
         """
         with self._in_hold(name) as held:
             if held is None:
@@ -174,7 +174,7 @@ class PostfixHold(PostfixQueue):
             return ("release" if told else "wait"), over
 
     def _owes_reports(self, name: str) -> bool:
-        """Whether Postfix has to tell its sender something; -d would forget it."""
+        """Whether Postfix must still report to its sender; -d would lose that."""
         return any(self._log_exists(log, name) for log in ("bounce", "trace"))
 
     @contextmanager
@@ -196,7 +196,7 @@ class PostfixHold(PostfixQueue):
         yield None
 
     def _identity_in_hold(self, name: str) -> str:
-        """Return the identity of what lies in hold under that name; '' for nothing."""
+        """Return the identity of the message in hold under that name; '' = none."""
         try:
             with self._in_hold(name) as held:
                 return held[0].identity if held else ""

@@ -1,8 +1,8 @@
-"""A Postfix instance, asked and told by its own programs.
+"""A Postfix instance, used through its own programs.
 
-``postconf`` says where its queue lies and what it relays, ``postmap`` what a table
-contains, ``postsuper`` moves its mail. Ids travel on standard input, so that there
-may be any number of them.
+``postconf`` prints where its queue is and what it relays, ``postmap`` prints a table,
+and ``postsuper`` moves its mail. Ids go through standard input, so that there may be
+any number of them.
 """
 
 import os
@@ -29,25 +29,25 @@ _PARAMETERS = (
     "maximal_queue_lifetime",
     "bounce_queue_lifetime",
 )
-#: Between the words of a list stand commas and blanks; braces keep them together.
+#: Separators of the words of a list; braces keep words together.
 _WORD = re.compile(r"(?:[^\s,{]|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})+")
 
 
 class RelayDomains(NamedTuple):
-    """What ``relay_domains`` names; ``.example.org`` stands for what is below it."""
+    """The domains of ``relay_domains``; ``.example.org`` means its subdomains."""
 
     domains: tuple[str, ...]
-    #: What it names and cannot be listed, and why.
+    #: Entries that cannot be listed, and why.
     unreadable: tuple[str, ...]
 
 
 class PostfixInstance:
-    """A Postfix instance by its configuration directory; '' is the default one."""
+    """A Postfix instance by its configuration directory; '' = the default one."""
 
     def __init__(self, directory: str = "") -> None:
-        """Ask where its parts lie; raises SourceError when there is none."""
+        """Ask where its parts are; raises SourceError when there is none."""
         self._parameters = self._ask(directory)
-        #: As Postfix itself calls it.
+        #: Its URL, with the name that Postfix uses.
         self.directory = self._parameters["config_directory"]
         self.queue_directory = self._parameters["queue_directory"]
 
@@ -83,7 +83,7 @@ class PostfixInstance:
         return RelayDomains(tuple(domains), tuple(unreadable))
 
     def _expanded(self, word: str) -> Iterator[str]:
-        """Yield the domains that a word of a list stands for (match_list(3))."""
+        """Yield the domains that a word of a list means (match_list(3))."""
         if word.startswith("!"):
             reason = "it excludes"
             raise ValueError(reason)
@@ -112,7 +112,7 @@ class PostfixInstance:
         name = "bounce_queue_lifetime" if null_sender else "maximal_queue_lifetime"
         match = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", self._parameters[name])
         if match is None:
-            message = f"{name} = {self._parameters[name]!r} is no time"
+            message = f"{name} = {self._parameters[name]!r} is not a valid time"
             raise SourceError(message, hint="see postconf(5)")
         return timedelta(**{_UNITS[match[2] or "d"]: int(match[1])})
 
@@ -123,8 +123,8 @@ class PostfixInstance:
     ) -> None:
         """Let postsuper hold (-h), release (-H) or delete (-d) what is in ``queues``.
 
-        What is not there is passed over. The descriptor ``keep`` stays open in it,
-        with its lock: it may outlive us. Raises SourceError.
+        It skips absent messages. The descriptor ``keep`` stays open in postsuper, with
+        its lock: it may live longer than this process. Raises SourceError.
         """
         names = "".join(f"{name}\n" for name in ids)
         if not names:
@@ -143,7 +143,7 @@ def _words(text: str) -> list[str]:
 def _run(
     command: Sequence[str], text: str = "", *, keep: tuple[int, ...] = ()
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program of Postfix, which gets nothing of our environment."""
+    """Run a program of Postfix, without our environment."""
     program = shutil.which(command[0], path=_PATH)
     if program is None:
         message = f"{command[0]} is not installed here"
@@ -166,9 +166,9 @@ def _run(
         )
     except subprocess.TimeoutExpired:
         message = f"{command[0]} did not end within {_TIMEOUT:.0f} s"
-        raise SourceError(message, hint="is its disk well?") from None
+        raise SourceError(message, hint="check its disk") from None
 
 
 def _said(done: "subprocess.CompletedProcess[str]") -> str:
-    """Return the last thing that a program complained of."""
+    """Return the last complaint of a program."""
     return " ".join((done.stderr.splitlines() or ["no answer"])[-1].split())[:300]

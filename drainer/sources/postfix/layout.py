@@ -1,7 +1,7 @@
-"""Where Postfix keeps what in a queue directory (mail_queue.c, dir_forest.c).
+"""The layout of a Postfix queue directory (mail_queue.c, dir_forest.c).
 
-A queue lies flat or hashed: one directory per leading character of the queue
-id, or, for long ids, of the five hexadecimal digits of its microseconds.
+A queue is flat or hashed: one directory per leading character of the queue id, or, for
+long ids, of the five hexadecimal digits of its microseconds.
 """
 
 import os
@@ -13,7 +13,7 @@ from drainer.sources.common.files import open_directory
 
 DEFAULT_QUEUES = ("incoming", "active", "deferred")
 UNCLEANED = "maildrop"
-"""Where local submissions lie before Postfix has cleaned them up: not yet mail."""
+"""The queue of local submissions that Postfix has not processed: not yet mail."""
 QUEUES = (*DEFAULT_QUEUES, "hold", "corrupt", UNCLEANED)
 
 _MAX_DEPTH = 32
@@ -23,22 +23,21 @@ _LONG_ID_SECONDS, _LONG_ID_MICROSECONDS = 6, 4
 
 
 class PostfixEntry(NamedTuple):
-    """A name in a queue, with its directory held open until the next one."""
+    """A name in a queue; its directory stays open until the next one."""
 
     parts: tuple[str, ...]
     name: str
     descriptor: int
     is_file: bool
-    #: Set when this is a hash directory that cannot be read.
+    #: Set if this is a hash directory that cannot be read.
     error: MessageUnreadable | None = None
 
 
 def walk(descriptor: int, parts: tuple[str, ...]) -> Iterator[PostfixEntry]:
-    """Yield what may be a queue file below an open directory, as it is read.
+    """Yield the names below an open directory that may be queue files, as it is read.
 
-    Descends into one-character directories only. What Postfix itself passes
-    over is left out: names with a dot (temporary files) and the ``#FIX`` names
-    of postsuper.
+    Descends only into one-character directories. Skips what Postfix itself skips: names
+    with a dot (temporary files) and the ``#FIX`` names of postsuper.
     """
     with os.scandir(descriptor) as entries:
         for entry in entries:
@@ -81,7 +80,7 @@ def _unreadable(
 
 
 def hash_directories(queue_id: str) -> Iterator[tuple[str, ...]]:
-    """Yield the directories in which a file of that id may lie, flat first."""
+    """Yield the directories that may contain a file of that id, flat first."""
     stem = _hash_string(queue_id).ljust(_HASH_DEPTHS, "_")
     for depth in range(_HASH_DEPTHS + 1):
         yield tuple(stem[:depth])

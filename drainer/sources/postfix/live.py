@@ -1,11 +1,11 @@
-"""``postfix:live``: the queue of a Postfix that runs, on the backup itself.
+"""``postfix:live``: the queue of a running Postfix, on the backup itself.
 
-Its queue manager would send the same mail. So a drain first puts on hold what it is
-going to send (postsuper -h), sends from there, removes what is finished (-d) and
-releases the rest (-H). What is about to be held stands in a note before it is
-(postfix_note), so that nothing stays hidden in hold when drainer dies.
+Its queue manager would send the same mail. So a drain first holds the mail that it will
+send (postsuper -h), sends from there, removes what is finished (-d) and releases the
+rest (-H). Each message is written into a note before it is held (postfix_note), so that
+none stays hidden in hold when drainer dies.
 
-What others hold, and mail that is not for this primary, is Postfix's and stays so.
+Mail held by others, and mail for other servers, belongs to Postfix and is not touched.
 Queue ids are reused: a name counts only together with the message's identity.
 """
 
@@ -31,16 +31,16 @@ from drainer.sources.protocol import HeldCount, SourceFormat, SourceOption
 
 _ID = re.compile(r"[0-9A-Za-z_]+")
 PASSES = 5
-"""Looks at the queues, because mail moves between them meanwhile."""
+"""Passes over the queues, because mail moves between them in the meantime."""
 PATIENCE = 60.0
-"""Seconds for which a scan waits for deliveries that were under way already."""
+"""Seconds that a scan waits for deliveries that had already started."""
 LOOK_AGAIN = 0.2
 ROUTINE_SECONDS = 3600.0
-"""There is no lease to renew; the protocol wants a time."""
+"""There is no lease to renew, but the protocol needs a time."""
 
 
 class PostfixLive(PostfixHold):
-    """A Postfix that runs, as a source."""
+    """A running Postfix as a source."""
 
     lease_seconds = ROUTINE_SECONDS
 
@@ -51,41 +51,41 @@ class PostfixLive(PostfixHold):
         queues: Sequence[str] = DEFAULT_QUEUES,
         acknowledge: Literal["remove"] = "remove",
     ) -> None:
-        """Ask the Postfix of this configuration directory; '' is the default one.
+        """Ask the Postfix of this configuration directory; '' = the default one.
 
         Raises SourceError.
         """
-        del acknowledge  # the only one that there is
+        del acknowledge  # it has only one value
         super().__init__(PostfixInstance(str(path)), queues=queues)
 
     def refuse_if_live(self) -> None:
-        """Refuse only who may not hold mail, and what is held by others."""
+        """Refuse a user who may not hold mail, and queues that others hold."""
         if os.geteuid():
             message = "only root may put mail on hold"
             raise UsageError(message, hint="run drainer as root, on the backup")
         others = [queue for queue in self._queues if queue not in DEFAULT_QUEUES]
         if others:
             message = f"{self.url} does not drain {', '.join(others)}"
-            hint = f"it takes from {', '.join(DEFAULT_QUEUES)}; release it (postsuper)"
+            hint = f"it reads {', '.join(DEFAULT_QUEUES)}; release the mail (postsuper)"
             raise UsageError(message, hint=hint)
 
     def domains(self) -> tuple[str, ...]:
-        """Return what ``relay_domains`` names, tables included."""
+        """Return the domains of ``relay_domains``, tables included."""
         relayed = self._postfix.relay_domains()
-        hint = "set [primary] domains to those that the primary takes"
+        hint = "set [primary] domains to those that the primary accepts"
         if relayed.unreadable:
             words = "; ".join(relayed.unreadable)
-            message = f"relay_domains of {self.url} cannot be read: {words}"
+            message = f"cannot read relay_domains of {self.url}: {words}"
             raise UsageError(message, hint=hint)
         if not relayed.domains:
             message = f"relay_domains of {self.url} is empty: no mail is for a primary"
             raise UsageError(message, hint=hint)
         return relayed.domains
 
-    # --- taking
+    # --- hold
 
     def take(self, note: Path, rules: Admission) -> Iterator[HeldCount]:
-        """Put on hold what has a recipient that the rules let pass."""
+        """Hold the messages with a recipient that the rules admit."""
         self._note = HoldNote(note)
         left: set[str] = set()
         for _ in range(PASSES):
@@ -103,7 +103,7 @@ class PostfixLive(PostfixHold):
     ) -> Iterator[tuple[str, tuple[str, bool]]]:
         """Yield queue id, identity, and whether its time is over.
 
-        ``left`` gathers the mail for this primary that has a problem.
+        ``left`` collects the mail for this primary that has a problem.
         """
         for entry in self._entries(self._queues):
             try:
@@ -123,10 +123,10 @@ class PostfixLive(PostfixHold):
             elif message.problem.code != "incomplete":
                 left.add(entry.name)
 
-    # --- what is taken
+    # --- held messages
 
     def scan(self) -> Iterator[SpooledMessage]:
-        """List what was taken; before ``take`` everything, and nothing is changed."""
+        """List the held messages; before ``take`` all messages, without any change."""
         if self._note is None:
             yield from super().scan()
             return
@@ -139,7 +139,7 @@ class PostfixLive(PostfixHold):
             if _is_sent(entry.name, entry.descriptor):
                 busy.append((*entry.parts, entry.name))
                 continue
-            # Read only now: a delivery that was under way has marked its recipients.
+            # Read only now: an earlier delivery has marked its recipients.
             spooled = self._list(entry, has_logs=has_logs)
             if spooled and spooled.message.identity == ours[entry.name].identity:
                 yield spooled
@@ -152,7 +152,7 @@ class PostfixLive(PostfixHold):
         *,
         has_logs: bool,
     ) -> Iterator[SpooledMessage]:
-        """Wait for deliveries that were under way when their mail was held."""
+        """Wait for deliveries that had started when their mail was held."""
         deadline = time.monotonic() + PATIENCE
         for *parts, name in busy:
             with directory(self._root, parts) as descriptor:
@@ -165,7 +165,7 @@ class PostfixLive(PostfixHold):
                 yield _still_sent(spooled) if locked else spooled
 
     def open(self, message: Message) -> SpooledMessage:
-        """Find a message again; it must be on hold, so that nobody else sends it."""
+        """Find a message again; it must be on hold, so that no other one sends it."""
         with self._found(message) as (found, place):
             if self._note is not None:
                 self._refuse_unless_held(place.parts, place.name)
@@ -179,16 +179,16 @@ class PostfixLive(PostfixHold):
             if _is_sent(name, descriptor):
                 raise MessageUnreadable(code, "Postfix is still delivering it")
 
-    # --- a final dot is about to leave (Leasing)
+    # --- before a final dot is sent (leasing)
 
     def lease(self, owner: str) -> None:
-        """Do nothing: what is on hold for us is ours, whoever the owner is."""
+        """Do nothing: our held messages are ours, whoever the owner is."""
 
     def renew(self) -> None:
-        """Do nothing, likewise."""
+        """Do nothing: see ``lease``."""
 
     def begin(self, messages: Sequence[Message]) -> set[str]:
-        """Return those that nobody has released meanwhile."""
+        """Return those that are still on hold for us."""
         return {each.id for each in messages if self._lies_in_hold(each)}
 
     def _lies_in_hold(self, message: Message) -> bool:
@@ -209,9 +209,9 @@ class PostfixLive(PostfixHold):
     # --- finished
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Let postsuper remove them from hold, once each has proven to be itself.
+        """Remove them from hold by postsuper, after checking each one's identity.
 
-        One with a pending report stays: Postfix gets it back, and sends that.
+        One with a pending report stays: Postfix gets it back, and sends the report.
         """
         done, removable = [], {}
         for message in messages:
@@ -229,7 +229,7 @@ class PostfixLive(PostfixHold):
 
 
 def _is_sent(name: str, directory_fd: int) -> bool:
-    """Whether an agent has it: each takes a shared lock (deliver_request.c)."""
+    """Return whether an agent has it: each takes a shared lock (deliver_request.c)."""
     return is_locked(name, directory_fd, by_readers=True)
 
 

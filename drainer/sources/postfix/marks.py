@@ -1,8 +1,8 @@
-"""Telling Postfix whom a held message was sent to already.
+"""Mark in a held message which recipients already have it, for Postfix.
 
 Delivery agents overwrite the type of a recipient's record with ``D`` in place, under
-the lock of the file (deliver_completed.c). We do the same before a message is
-released, so that nobody gets it twice.
+the lock of the file (deliver_completed.c). drainer does the same before it releases a
+message, so that no recipient gets it twice.
 """
 
 import fcntl
@@ -26,8 +26,8 @@ def mark_done(
 ) -> bool:
     """Mark these forward-paths as done in a file on hold; durable on return.
 
-    False when somebody has the file locked, or it is not as it was read: then it
-    must not be released, if anybody is final.
+    False when another process has the file locked, or it has changed since it was read:
+    then it must not be released if any recipient is final.
     """
     if not final:
         return True
@@ -41,7 +41,7 @@ def mark_done(
         if not os.path.samestat(status, found.status):
             return False
         reader = RecordReader(read_at=partial(read_at, descriptor), size=status.st_size)
-        # A redirect stands for all of them (qmgr_message.c).
+        # A redirect replaces all of them (qmgr_message.c).
         everybody = bool(found.parsed.records.redirect)
         for offset, address in list(pending_places(reader)):
             if (everybody or _path(address) in final) and not _mark(descriptor, offset):
@@ -55,7 +55,7 @@ def mark_done(
 
 
 def is_done(found: OpenQueueFile, final: Collection[str]) -> bool:
-    """Whether a file has nobody to do but these; a redirect stands for all of them."""
+    """Return whether no other recipient remains; a redirect replaces all of them."""
     records = found.parsed.records
     if records.redirect and records.pending:
         return _path(records.redirect) in final

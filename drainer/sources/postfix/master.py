@@ -1,8 +1,8 @@
-"""Whether a Postfix is at work in a queue directory.
+"""Find out whether a Postfix works in a queue directory.
 
-The master holds an exclusive flock on ``pid/master.pid`` for life, in a copy of
-the directory nobody does. Where the file may not be opened, the kernel's list
-of locks answers.
+The master holds an exclusive flock on ``pid/master.pid`` until it ends; in a copy of
+the directory, no process does. If drainer may not open the file, it reads the kernel's
+list of locks.
 """
 
 import errno
@@ -17,7 +17,7 @@ _HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
 def master_runs(root: str) -> bool:
-    """Tell whether a master runs on this queue directory; changes nothing."""
+    """Return whether a master runs on this queue directory; changes nothing."""
     try:
         with directory(root, ("pid",)) as pid:
             try:
@@ -43,9 +43,9 @@ def _is_locked(pid: int) -> bool:
 
 
 def _works_there(pid: int, root: str) -> bool:
-    """Ask /proc: where flock does not reach (NFS), the process still stands here.
+    """Ask /proc: where flock does not work (NFS), the process still works here.
 
-    The number alone proves nothing: a copied directory brings it along.
+    The number alone proves nothing: a copied directory contains it too.
     """
     descriptor = open_in(pid, "master.pid", os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -63,7 +63,7 @@ def _works_there(pid: int, root: str) -> bool:
 
 
 def _kernel_knows(status: os.stat_result) -> bool:
-    """Look for a flock on the file in /proc/locks, which everybody may read."""
+    """Search /proc/locks, which every user may read, for a flock on the file."""
     try:
         locks = Path("/proc/locks").read_text()
     except OSError:

@@ -1,14 +1,14 @@
-"""From the records of a Postfix queue file to a message of ours; pure.
+"""Convert the records of a Postfix queue file to a message of ours; pure.
 
-What is not sent as it stands: a filter that is due, an address verification
-probe, an address that no command can carry, REQUIRETLS, a file that Postfix has
-not finished or has marked as corrupt. Each becomes the message's problem.
+These are not sent in their present state: a message with a pending filter, an address
+verification probe, an address that no command can carry, REQUIRETLS, a file that
+Postfix has not finished or has marked as corrupt. Each becomes the message's problem.
 
-Identity: SHA-256 over a tag, the arrival time in microseconds, the reverse path
-and the first 4 KiB of the content with CRLF line ends. The name of a queue file
-holds its inode and is rewritten by postsuper, so it has no part in it. A file
-that cannot be read that far is known by its name, and a corrupt one by its
-first 4 KiB as well: enough to list it twice as one.
+Identity: SHA-256 over a tag, the arrival time in microseconds, the reverse path and the
+first 4 KiB of the content with CRLF line ends. The name of a queue file is not part of
+it: it contains the inode, and postsuper changes it. A file that cannot be read that far
+is identified by its name, and a corrupt one also by its first 4 KiB, which is enough to
+recognise it in two lists.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ from drainer.sources.postfix.segments import (
 )
 
 IDENTITY_BYTES = 4096
-"""How much of the content takes part in the identity."""
+"""Bytes of the content that are part of the identity."""
 
 _HEAD_BYTES = 64 * 1024
 _TAG = b"drainer postfix 1\n"
@@ -54,30 +54,30 @@ _MAX_ORCPT_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
 
 @dataclass(slots=True)
 class QueueFile:
-    """A queue file as far as it could be read."""
+    """A queue file, as far as it was readable."""
 
     records: EnvelopeRecords
-    #: The first octets of the content, IDENTITY_BYTES at least if there are so many.
+    #: The first bytes of the content, at least IDENTITY_BYTES if it has as many.
     head: bytes = b""
-    #: The whole content when the file is small and sound.
+    #: The whole content, if the file is small and undamaged.
     content: bytes | None = None
     error: MessageUnreadable | None = None
 
 
 class PostfixPlace(NamedTuple):
-    """Where a queue file lies and what the spool says about it."""
+    """The place of a queue file, and what the spool says about it."""
 
     source: str
-    #: The base name, as os.fsdecode gives it.
+    #: The base name, as os.fsdecode returns it.
     name: str
-    #: Names of the directories down from the spool, the queue first.
+    #: Names of the directories from the spool down, the queue first.
     parts: tuple[str, ...]
     #: A report to the sender is pending.
     bounce_log: bool
 
 
 def parse_whole(data: bytes, *, cleaned: bool = True) -> QueueFile:
-    """Parse a queue file that is in memory; ``cleaned`` as in read_envelope."""
+    """Parse a queue file in memory; ``cleaned`` as in read_envelope."""
     result = QueueFile(EnvelopeRecords())
     reader = RecordReader(data)
     try:
@@ -94,8 +94,8 @@ def parse_whole(data: bytes, *, cleaned: bool = True) -> QueueFile:
 def parse_large(read_at: ReadAt, size: int, *, cleaned: bool = True) -> QueueFile:
     """Parse all but the content of a queue file.
 
-    The content is skipped as qmgr does, by the first two numbers of the size
-    record, when a content end stands there, and walked otherwise.
+    Skips the content like qmgr, by the first two numbers of the size record, if they
+    lead to a content end. Otherwise it walks through the content.
     """
     result = QueueFile(EnvelopeRecords())
     reader = RecordReader(read_at=read_at, size=size)
@@ -124,7 +124,7 @@ def _explain(parsed: QueueFile) -> QueueFile:
 
 
 def identity(parsed: QueueFile, name: str, raw: bytes) -> str:
-    """Return the id of a message; ``raw`` is the beginning of the file called name."""
+    """Return the id of a message; ``raw`` is the start of the file of that name."""
     digest = hashlib.sha256()
     if parsed.error is None:
         records = parsed.records
@@ -148,7 +148,7 @@ def build(
     mode: int,
     modified: float,
 ) -> Message:
-    """Return the message of a queue file; what is wrong with it is its problem."""
+    """Return the message of a queue file, with its problem if it has one."""
     records = parsed.records
     envelope, faults = _envelope(records)
     problem = (
@@ -157,9 +157,7 @@ def build(
         or _mail_problem(records, faults)
     )
     if problem is None and not envelope.recipients:
-        detail = (
-            f"{len(records.done)} done, {records.cancelled} cancelled, none is left"
-        )
+        detail = f"{len(records.done)} done, {records.cancelled} cancelled, none remain"
         problem = Problem(code="done-by-backup", detail=detail)
     return Message(
         identity=identifier,
@@ -186,7 +184,7 @@ def _size(parsed: QueueFile) -> int:
 
 
 def _arrived(records: EnvelopeRecords, modified: float) -> datetime:
-    """Tell when the backup took the message; the file's time is the next attempt."""
+    """Return when the backup accepted it; the file's time is the next attempt."""
     if records.arrival is None:
         return datetime.fromtimestamp(min(max(modified, 0), 2**35), UTC)
     seconds, microseconds = records.arrival
@@ -194,13 +192,13 @@ def _arrived(records: EnvelopeRecords, modified: float) -> datetime:
 
 
 def _queue_problem(parsed: QueueFile, place: PostfixPlace) -> Problem | None:
-    """Hold what Postfix has not cleaned up yet, wherever it lies and whole or not.
+    """Hold a submission that Postfix has not processed, whatever its queue or state.
 
-    Such a file was written by the user who submitted it: its addresses are not
-    rewritten, header fields are missing, Bcc still stands there.
+    The user who submitted it wrote this file. Its addresses are not rewritten, header
+    fields are missing, and Bcc is still there.
     """
     if place.parts[0] == UNCLEANED:
-        detail = "it lies in maildrop"
+        detail = "it is in maildrop"
         if parsed.error is not None:
             detail += f"; {parsed.error.detail}"
         return Problem(code="not-cleaned", detail=detail)
@@ -208,7 +206,7 @@ def _queue_problem(parsed: QueueFile, place: PostfixPlace) -> Problem | None:
 
 
 def _file_problem(parsed: QueueFile, mode: int) -> Problem | None:
-    """Judge the mode bits and the structure; the mode explains a torn file."""
+    """Judge the mode bits and the structure; the mode explains an incomplete file."""
     if mode & _COMPLETE == _COMPLETE:
         error = parsed.error
         return Problem(code=error.code, detail=error.detail) if error else None
@@ -243,7 +241,7 @@ def _flags(records: EnvelopeRecords, place: PostfixPlace, mode: int) -> tuple[st
 
 
 def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
-    """Return the envelope, and what was wrong with its addresses."""
+    """Return the envelope, and the faults of its addresses."""
     faults: list[str] = []
     reverse_path = ""
     if records.sender:
@@ -266,12 +264,12 @@ def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
 
 
 def _recipients(records: EnvelopeRecords, faults: list[str]) -> tuple[Recipient, ...]:
-    """Return whom to send to, each once.
+    """Return the recipients to send to, each once.
 
-    A redirect (``>``) replaces them all: Postfix tries the first pending one,
-    rewritten to the redirect's address with ORCPT naming the original, and
-    drops the others (qmgr_message.c); so do we. ``O`` serves only there: it is
-    no ORCPT of the client's, and none is invented (RFC 3461 4.2).
+    A redirect (``>``) replaces them all: Postfix tries the first pending one, rewritten
+    to the redirect's address with ORCPT naming the original, and drops the others
+    (qmgr_message.c). drainer does the same. ``O`` is used only for that: it is not an
+    ORCPT from the client, and drainer never invents one (RFC 3461 4.2).
     """
     pending = records.pending
     if records.redirect:
@@ -301,12 +299,12 @@ def _mailbox(stored: bytes, faults: list[str]) -> str:
 
 
 def _done_path(stored: bytes) -> str:
-    """Return a finished address for people; it is never sent to."""
+    """Return a finished address for people; nothing is sent to it."""
     return _mailbox(stored, []) or printable(stored.decode("utf-8", "replace"))
 
 
 def _client(attributes: dict[bytes, bytes]) -> Client:
-    """Return the original client; the last hop's attributes stand in for it."""
+    """Return the original client; else the attributes of the last hop."""
 
     def attribute(original: bytes, last_hop: bytes) -> str:
         value = attributes.get(original)
@@ -326,7 +324,7 @@ def _text(value: bytes) -> str:
 
 
 def _strict_text(value: bytes) -> str:
-    """Return a DSN parameter, or '' for one that may not go on the wire."""
+    """Return a DSN parameter, or '' for one that must not go on the wire."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

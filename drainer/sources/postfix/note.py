@@ -1,11 +1,11 @@
-"""What drainer took on hold in a Postfix: a small file, durable before it is held.
+"""The note on our held messages in a Postfix: a small file, durable before each hold.
 
 Lines are added, never changed: ``taking ID IDENTITY`` before postsuper is called,
-``held ID`` once the file in hold has proven to be that message, ``back ID`` when it
-is ours no longer. So whatever a crash leaves on hold has its line, and the next run,
-or ``drainer spool give-back``, knows it from what somebody else holds.
+``held ID`` after drainer found that message in hold, ``back ID`` when it is no longer
+ours. So every message that a crash leaves on hold has its line. The next run, or
+``drainer spool give-back``, can distinguish it from messages that others hold.
 
-Whoever may write it has locked it, so that nobody gives back what another one sends.
+A process must lock it to write, so that none releases what another one is sending.
 """
 
 import fcntl
@@ -30,20 +30,20 @@ _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND
 
 
 PATIENCE = 2.0
-"""Seconds for which the postsuper of a killed run may still have the lock."""
+"""Seconds that the postsuper of a killed run may still have the lock."""
 LOOK_AGAIN = 0.05
 
 
 class HoldEntry(NamedTuple):
-    """A message that we hold, or were about to."""
+    """A message that we hold, or were about to hold."""
 
     identity: str
-    #: Whether it was seen in hold after postsuper had been called.
+    #: Whether it was in hold after the call of postsuper.
     held: bool
 
 
 class HoldNote:
-    """The note on one Postfix, locked; pickled, it can only be read."""
+    """The note on one Postfix, locked; a pickled one is read-only."""
 
     def __init__(self, path: Path) -> None:
         """Open and lock; OwnedElsewhere when another process has it."""
@@ -61,34 +61,34 @@ class HoldNote:
             raise _unwritable(path, error) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the locked descriptor behind."""
+        """Pickle without the locked descriptor."""
         return {"_path": self._path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Read what had been noted by then."""
+        """Read the entries up to this time."""
         self._path = state["_path"]
         self._entries = _parsed(self._path)
 
     def _cut_torn_line(self) -> None:
-        """Forget half a line: nothing was done in its name yet."""
+        """Remove an incomplete line: nothing was done for it yet."""
         data = read_private(self._path)
         if not data.endswith(b"\n"):
             os.ftruncate(self.descriptor, data.rfind(b"\n") + 1)
 
     def entries(self) -> dict[str, HoldEntry]:
-        """Return what we hold by now, by queue id; it changes with the note."""
+        """Return what we hold now, by queue id; it changes with the note."""
         return self._entries
 
     def taking(self, identities: Mapping[str, str]) -> None:
-        """Write down what is about to be held: queue id -> identity; durable."""
+        """Record what is about to be held: queue id -> identity; durable."""
         self._add(f"taking {name} {each}" for name, each in identities.items())
 
     def held(self, names: Iterable[str]) -> None:
-        """Write down what is on hold now."""
+        """Record what is on hold now."""
         self._add(f"held {name}" for name in names)
 
     def back(self, names: Iterable[str]) -> None:
-        """Write down what is ours no longer."""
+        """Record what is no longer ours."""
         self._add(f"back {name}" for name in names)
 
     def _add(self, lines: Iterable[str]) -> None:
@@ -102,8 +102,8 @@ class HoldNote:
         _apply(lines, self._entries)
 
     def close(self) -> None:
-        """Keep only the lines that still count, and let go of it."""
-        with suppress(OSError):  # then it stays as it is
+        """Keep only the lines that still count, and close it."""
+        with suppress(OSError):  # then it stays unchanged
             self._rewrite()
         os.close(self.descriptor)
 
@@ -139,7 +139,7 @@ def _apply(lines: Iterable[str], entries: dict[str, HoldEntry]) -> None:
 
 
 def _locked(path: Path) -> int:
-    """Open the file, made if need be, and lock it."""
+    """Open the file, created if necessary, and lock it."""
     descriptor = open_private(path, _FLAGS)
     deadline = time.monotonic() + PATIENCE
     while not _try_lock(descriptor):
@@ -147,8 +147,8 @@ def _locked(path: Path) -> int:
             time.sleep(LOOK_AGAIN)
             continue
         os.close(descriptor)
-        message = "another drain has taken this Postfix's mail"
-        hint = "wait for it; `drainer status` shows how it stands"
+        message = "another drain holds the mail of this Postfix"
+        hint = "wait for it; `drainer status` shows its progress"
         raise OwnedElsewhere(message, hint=hint) from None
     return descriptor
 
@@ -162,7 +162,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the file of that name is still the one that is open."""
+    """Return whether this name is still the file that is open."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -185,5 +185,5 @@ def _sync_folder(path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> SourceError:
-    message = f"cannot write {path}, the note on what is held: {error.strerror}"
-    return SourceError(message, hint="make room, or name another --ledger")
+    message = f"cannot write {path}, the note on held messages: {error.strerror}"
+    return SourceError(message, hint="free some space, or name another --ledger")

@@ -1,15 +1,15 @@
-"""Postfix queue files, record by record; pure over octets.
+"""Postfix queue files, record by record; pure functions over bytes.
 
-A file is a stream of records: a type octet, a length of at most four
-seven-bit groups, a payload. Three segments follow each other: envelope (to
-``M``), content (to ``X``), extracted (to ``E``). Milters edit a file in place by
-writing a pointer over a record, so the parser must follow pointers; what it then
-visits is the message, and what lies between is garbage. Every octet belongs to
-at most one visited record, so a file that makes us visit more than its size is a
-loop. The rules are Postfix's own (global/record.c, rec_type.h, qmgr_message.c).
+A file is a stream of records: a type byte, a length of at most four seven-bit groups, a
+payload. Three segments follow each other: envelope (to ``M``), content (to ``X``),
+extracted (to ``E``). Milters edit a file in place by writing a pointer over a record,
+so the parser must follow pointers. The records it visits are the message; what is
+between them is garbage. Every byte belongs to at most one visited record, so a file
+that makes the parser visit more than its size is a loop. The rules are Postfix's own
+(global/record.c, rec_type.h, qmgr_message.c).
 
-One parser serves two ways of access: the whole file in memory, or a window that
-moves over it.
+One parser serves two ways of access: the whole file in memory, or a window that moves
+over it.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,16 +19,16 @@ from drainer.errors import MessageUnreadable
 from drainer.sources.common.files import CHUNK_BYTES
 
 ReadAt = Callable[[int, int], bytes]
-"""(offset, length) -> octets; fewer than asked for only at the end."""
+"""(offset, length) -> bytes; fewer than asked for only at the end."""
 
 MAX_BACKWARD_JUMPS = 10_000
 """Postfix's own limit in a file (global/record.c)."""
 
 MAX_RECORD_BYTES = CHUNK_BYTES
-"""Of a record that is kept whole; content records may be of any length."""
+"""Longest record that is kept whole; content records may be of any length."""
 
 MAX_ENVELOPE_BYTES = 48 * 1024 * 1024
-"""Of what is kept of a file besides its content: 150,000 recipients fit."""
+"""Most data of a file that are kept besides its content: 150,000 recipients fit."""
 
 _FRAME_BYTES = 5
 _RECORD_COST = 64
@@ -39,16 +39,16 @@ _MESSAGE, _EXTRACTED, _END = b"MXE"
 
 
 def fail(detail: str) -> NoReturn:
-    """Raise the error for a file whose records make no sense."""
+    """Raise the error for a file with invalid records."""
     code = "corrupt"
     raise MessageUnreadable(code, detail)
 
 
 class RecordReader:
-    """A position in a queue file: framing, pointers, guards against loops.
+    """A position in a queue file: framing, pointers, protection against loops.
 
-    Without ``read_at`` the data is the whole file. With it, ``size`` is the
-    length of the file, of which no more than a window is held.
+    Without ``read_at`` the data is the whole file. With it, ``size`` is the length of
+    the file, of which only a window is in memory.
     """
 
     __slots__ = ("_base", "_budget", "_buffer", "_jumps", "_position", "_read_at")
@@ -56,7 +56,7 @@ class RecordReader:
     def __init__(
         self, data: bytes = b"", *, read_at: ReadAt | None = None, size: int = 0
     ) -> None:
-        """Stand at the first record."""
+        """Start at the first record."""
         self._buffer = data
         self._base = self._position = self._jumps = 0
         self._read_at = read_at
@@ -65,14 +65,14 @@ class RecordReader:
     def records(self, allowed: frozenset[int]) -> Iterator[tuple[int, bytes]]:
         """Yield type and payload of each record, to the segment's marker.
 
-        Pointers and padding are not shown. Raises MessageUnreadable.
+        Follows pointers and skips padding. Raises MessageUnreadable.
         """
         left = MAX_ENVELOPE_BYTES
         while True:
             buffer, text = self._buffer, self._position + 2
             length = buffer[text - 1] if text <= len(buffer) else MAX_RECORD_BYTES
             if length <= _LOW_BITS and text + length <= len(buffer):
-                # A short record that lies whole in the window: without further calls.
+                # A short record that is whole in the window: without further calls.
                 kind, payload = buffer[text - 2], buffer[text : text + length]
                 self._position = text + length
                 self._budget -= 2 + length
@@ -91,7 +91,7 @@ class RecordReader:
                 fail(f"{detail}, before offset {self.offset}")
             left -= length + _RECORD_COST
             if left < 0:
-                fail(f"an envelope of more than {MAX_ENVELOPE_BYTES} octets")
+                fail(f"an envelope of more than {MAX_ENVELOPE_BYTES} bytes")
             yield kind, payload
             if kind in (_MESSAGE, _END):
                 return
@@ -125,7 +125,7 @@ class RecordReader:
             yield _CRLF
 
     def seek_extracted(self, offset: int) -> bool:
-        """Skip the content: stand behind the 'X' marker, if one is at the offset."""
+        """Skip the content: move behind the 'X' marker, if one is at the offset."""
         if not self._read_at or self._read_at(offset, 1) != bytes((_EXTRACTED,)):
             return False
         self._move(offset)
@@ -135,15 +135,15 @@ class RecordReader:
 
     @property
     def offset(self) -> int:
-        """Where the next octet is read, from the beginning of the file."""
+        """Where the next byte is read, from the start of the file."""
         return self._base + self._position
 
     def _text_run(self, *, line_is_open: bool) -> tuple[bytes, bool]:
-        """Take the text records that lie whole in the window: the hot loop.
+        """Take the text records that are whole in the window: the hot loop.
 
-        Returns their text, and whether its last line is open; the latter as it was
-        when there are none. Local variables and no calls: this runs once per line of
-        the mail.
+        Returns their text, and whether its last line is open (unchanged if there are
+        none). Local variables and no calls, because this runs once per line of the
+        mail.
         """
         low = _LOW_BITS
         buffer = self._buffer
@@ -151,7 +151,7 @@ class RecordReader:
         limit = len(buffer)
         lines: list[bytes] = []
         append = lines.append
-        parts: list[bytes] = []  # of the line that is open
+        parts: list[bytes] = []  # of the open line
         try:
             while True:
                 kind = buffer[position]
@@ -193,7 +193,7 @@ class RecordReader:
             yield piece
 
     def _head(self) -> tuple[int, int]:
-        """Read type and length of a record; stand at its payload."""
+        """Read type and length of a record; move to its payload."""
         if len(self._buffer) - self._position < _FRAME_BYTES:
             self._load(_FRAME_BYTES)
         buffer, position = self._buffer, self._position
@@ -218,9 +218,9 @@ class RecordReader:
         return kind, length
 
     def _take(self, length: int) -> bytes:
-        """Return the next octets of a payload."""
+        """Return the next bytes of a payload."""
         if length > MAX_RECORD_BYTES:
-            fail(f"a record of {length} octets at offset {self.offset}")
+            fail(f"a record of {length} bytes at offset {self.offset}")
         if len(self._buffer) - self._position < length:
             self._load(length)
         start = self._position
@@ -236,14 +236,14 @@ class RecordReader:
             self._move(self.offset)
 
     def _load(self, length: int) -> None:
-        """Move the window so that it begins at the position."""
+        """Move the window so that it starts at the position."""
         if self._read_at:
             self._base = self.offset
             self._buffer = self._read_at(self._base, max(length, CHUNK_BYTES))
             self._position = 0
 
     def _follow(self, payload: bytes) -> None:
-        """Go where a pointer points; zero is a placeholder."""
+        """Move to the target of a pointer; zero is a placeholder."""
         text = payload.strip()
         if not text.isdigit() or len(text) > len("123456789012345"):
             fail(f"bad pointer {payload[:20]!r} before {self.offset}")

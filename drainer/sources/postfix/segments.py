@@ -1,7 +1,7 @@
-"""What the envelope and the extracted segment of a Postfix queue file say; pure.
+"""The data in the envelope and the extracted segment of a Postfix queue file; pure.
 
-Recipients stand in both. Which of several records of a kind counts, and which
-attribute belongs to which recipient, is as in qmgr_message.c.
+Both contain recipients. qmgr_message.c defines which of several records of a kind
+counts, and which attribute belongs to which recipient.
 """
 
 from collections.abc import Iterator
@@ -27,10 +27,10 @@ _FIRST_WINS = frozenset({b"rewrite_context", b"log_ident", b"create_time"})
 
 
 class PostfixRecipient(NamedTuple):
-    """A recipient as it is stored: octets, unquoted."""
+    """A recipient as stored: bytes, unquoted."""
 
     address: bytes
-    #: The RCPT address before aliases ('O'); b'' when not recorded.
+    #: The RCPT address before aliases ('O'); b'' = not recorded.
     original: bytes
     orcpt: bytes
     notify: int
@@ -38,7 +38,7 @@ class PostfixRecipient(NamedTuple):
 
 @dataclass(slots=True)
 class EnvelopeRecords:
-    """What the envelope and the extracted segment say."""
+    """The data in the envelope and the extracted segment."""
 
     sender: bytes | None = None
     #: Seconds and microseconds.
@@ -59,22 +59,22 @@ class EnvelopeRecords:
 
     @property
     def being_written(self) -> bool:
-        """Whether the size record still holds the zeros of a file in the making."""
+        """Whether the size record still holds the zeros of an unfinished file."""
         return bool(self.sizes) and not any(self.sizes)
 
     def number(self, field_number: int) -> int:
-        """Return a field of the 'C' record, counted from 1; 0 when absent."""
+        """Return a field of the 'C' record, counted from 1; 0 = absent."""
         return self.sizes[field_number - 1] if len(self.sizes) >= field_number else 0
 
 
 def read_envelope(
     reader: RecordReader, into: EnvelopeRecords, *, cleaned: bool = True
 ) -> None:
-    """Read the first segment; what was read stays there when this raises.
+    """Read the first segment; data read so far stay when this raises.
 
-    The execute bit is set before Postfix's fsync returns, so a file may lack
-    what it must have; that is looked for here. A submission that was not yet
-    ``cleaned`` has no size record.
+    The execute bit is set before Postfix's fsync returns, so a file may lack required
+    data; this is where they are checked. A submission that was not yet ``cleaned`` has
+    no size record.
     """
     gather(reader.records(_ENVELOPE_TYPES), into)
     if into.sender is None:
@@ -86,15 +86,15 @@ def read_envelope(
 
 
 def read_extracted(reader: RecordReader, into: EnvelopeRecords) -> None:
-    """Read the last segment, where recipients may stand too, up to 'E'."""
+    """Read the last segment, which may contain recipients too, up to 'E'."""
     gather(reader.records(_EXTRACTED_TYPES), into)
 
 
 def pending_places(reader: RecordReader) -> Iterator[tuple[int, bytes]]:
     """Yield offset and address of every recipient record that is still to do.
 
-    The offset is that of the record's type, which Postfix overwrites with ``D``
-    when it is done with the recipient (deliver_completed.c).
+    The offset is that of the record's type. Postfix overwrites it with ``D`` when it is
+    done with the recipient (deliver_completed.c).
     """
     for segment in (_ENVELOPE_TYPES, _EXTRACTED_TYPES):
         for kind, payload in reader.records(segment):
@@ -109,7 +109,7 @@ def pending_places(reader: RecordReader) -> Iterator[tuple[int, bytes]]:
 
 
 class _PartialRecipient:
-    """Attributes that belong to the next recipient record, of whatever kind."""
+    """Attributes that belong to the next recipient record, of any kind."""
 
     __slots__ = ("notify", "orcpt", "original")
 
@@ -121,8 +121,8 @@ class _PartialRecipient:
 def gather(records: Iterator[tuple[int, bytes]], into: EnvelopeRecords) -> None:
     """Sort the records of a segment; duplicates as in qmgr_message.c.
 
-    O, ORCPT and NOTIFY belong to the next recipient record only; done and
-    cancelled ones use them up as well.
+    O, ORCPT and NOTIFY belong only to the next recipient record; done and cancelled
+    ones use them up too.
     """
     following = _PartialRecipient()
     for kind, payload in records:

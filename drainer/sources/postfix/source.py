@@ -1,9 +1,9 @@
 """``postfix:DIR``: the queue of a stopped Postfix, or a copy of it.
 
-Reads incoming, active, deferred and, on request, hold, corrupt and maildrop. The
-folder may hold any of these, hashed or not. A listed message keeps its place in
-mind, not its file: queue ids are reused and files are renamed, so whoever comes
-back for a message finds it by its identity.
+It reads incoming, active, deferred and, on request, hold, corrupt and maildrop. The
+folder may contain any of these, hashed or not. A listed message remembers its place,
+not its file: queue ids are reused and files are renamed. A later read finds a message
+by its identity.
 """
 
 import os
@@ -57,12 +57,12 @@ from drainer.sources.protocol import SourceFormat, SourceOption
 
 
 class PostfixEntryGone(MessageUnreadable):
-    """No file of that name is left in the spool."""
+    """No file of that name is in the spool any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenQueueFile:
-    """An open queue file that was parsed; closed by whoever opened it."""
+    """An open queue file that was parsed; its opener closes it."""
 
     descriptor: int
     status: os.stat_result
@@ -82,8 +82,8 @@ class PostfixQueue:
     ) -> None:
         """Check that this is a queue directory; raises SourceError.
 
-        ``acknowledge`` says what becomes of a message whose recipients are all
-        final: ``keep`` leaves the spool alone, ``remove`` unlinks the file.
+        ``acknowledge`` says what happens to a message when all its recipients are
+        final: ``keep`` changes nothing, ``remove`` deletes the file.
         """
         self._root = canonical(path)
         self._queues = tuple(dict.fromkeys(queues))
@@ -92,7 +92,7 @@ class PostfixQueue:
         unknown = [queue for queue in self._queues if queue not in QUEUES]
         if unknown or not self._queues:
             message = f"not a Postfix queue: {', '.join(unknown) or 'none given'}"
-            raise UsageError(message, hint=f"legal are {', '.join(QUEUES)}")
+            raise UsageError(message, hint=f"legal: {', '.join(QUEUES)}")
         self._check_layout()
 
     def _check_layout(self) -> None:
@@ -106,26 +106,26 @@ class PostfixQueue:
         raise SourceError(message, hint=hint)
 
     def master_runs(self) -> bool:
-        """Tell whether a Postfix is at work in this directory."""
+        """Return whether a Postfix works in this directory."""
         return master_runs(self._root)
 
     def refuse_if_live(self) -> None:
         """Raise UsageError when a running Postfix would deliver the same mail.
 
-        Whoever asked for removal is taken at his word.
+        Does not refuse if the operator asked for removal.
         """
         if self.master_runs() and not self.acknowledges:
             message = (
                 f"a Postfix is running on {self._root}: it would send this mail too"
             )
             hint = (
-                "drain postfix:live, which takes its mail on hold; or stop it (postfix"
+                "drain postfix:live, which holds its mail first; or stop it (postfix"
                 " stop), or copy the queue directory (cp -a) and drain the copy"
             )
             raise UsageError(message, hint=hint)
 
     def roots(self) -> tuple[Path, ...]:
-        """Return the queue directory: one ledger drains it."""
+        """Return the queue directory, which only one ledger may drain."""
         return (Path(self._root),)
 
     def scan(self) -> Iterator[SpooledMessage]:
@@ -149,7 +149,7 @@ class PostfixQueue:
                 raise unusable(path, error) from error
 
     def _list(self, entry: PostfixEntry, *, has_logs: bool) -> SpooledMessage | None:
-        """Read one entry; None when it moved on since its directory was read."""
+        """Read one entry; None if it has moved since its directory was read."""
         name = entry.name
         place = self._place(entry.parts, name, has_logs=has_logs)
         try:
@@ -188,7 +188,7 @@ class PostfixQueue:
         )
 
     def _broken(self, place: PostfixPlace, error: MessageUnreadable) -> SpooledMessage:
-        """List what could not be opened, by its name."""
+        """List a message that could not be opened, by its name."""
         parsed = QueueFile(EnvelopeRecords(), error=error)
         identifier = identity(parsed, place.name, b"")
         message = build(parsed, place, identifier=identifier, mode=0o700, modified=0)
@@ -197,12 +197,12 @@ class PostfixQueue:
         )
 
     def open(self, message: Message) -> SpooledMessage:
-        """Find a message again, in whichever queue it lies by now."""
+        """Find a message again, in any queue."""
         with self._found(message) as (found, place):
             return self._spooled(found, place)
 
     def stream(self, message: Message) -> Iterator[bytes]:
-        """Yield a message's content, once its file has proven to be the same."""
+        """Yield a message's content, after checking that its file is the same."""
         if message.problem and message.problem.code == "not-a-file":
             raise MessageUnreadable(message.problem.code, message.problem.detail)
         with self._found(message) as (found, place):
@@ -210,11 +210,10 @@ class PostfixQueue:
 
     @contextmanager
     def _found(self, message: Message) -> Iterator[tuple[OpenQueueFile, PostfixPlace]]:
-        """Hold the file of a message open.
+        """Keep the file of a message open.
 
-        Looks where it was, then for the same queue id in every queue, and takes
-        only a file with the identity of the message. Raises
-        MessageUnreadable('vanished').
+        Looks at its last place, then for its queue id in every queue. Accepts only a
+        file with the same identity. Raises MessageUnreadable('vanished').
         """
         *parts, name = unescape_name(message.locator).split("/")
         others = (
@@ -245,7 +244,7 @@ class PostfixQueue:
         raise PostfixEntryGone(code, f"no queue has {message.native_id} any more")
 
     def is_in_place(self, message: Message) -> bool:
-        """Whether the very message, by its whole content, is at its locator."""
+        """Return whether this very message, by its whole content, is at its locator."""
         *parts, name = unescape_name(message.locator).split("/")
         try:
             found = self._try(tuple(parts), name)
@@ -272,11 +271,11 @@ class PostfixQueue:
             raise unreadable(error) from error
 
     def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Remove the queue files, and what defer and trace hold on them.
+        """Remove the queue files, and the logs about them in defer and trace.
 
-        A message with a pending bounce log stays: postsuper would delete the log
-        too, and its sender would never hear. Raises SourceError when the spool
-        does not let files be removed.
+        A message with a pending bounce log stays: postsuper would delete the log too,
+        and the sender would never get the report. Raises SourceError when the spool
+        does not allow removal.
         """
         if not self.acknowledges:
             return []
@@ -287,7 +286,7 @@ class PostfixQueue:
         return removed
 
     def _remove(self, message: Message, touched: set[tuple[str, ...]]) -> bool:
-        """Remove one message; the queue file goes last, so that a crash repeats it."""
+        """Remove one message; the queue file last, so that a rerun repeats it."""
         try:
             with self._found(message) as (_, place):
                 if place.bounce_log:
@@ -346,8 +345,8 @@ class PostfixQueue:
 def load(parts: Sequence[str], name: str, directory_fd: int) -> OpenQueueFile:
     """Open and parse a queue file in the directory ``parts``; the caller closes it.
 
-    Raises FileNotFoundError, and MessageUnreadable when it cannot be opened;
-    what is wrong inside is told by the result.
+    Raises FileNotFoundError, and MessageUnreadable when it cannot be opened. The result
+    holds any problem inside.
     """
     descriptor, status = open_file(name, directory_fd)
     cleaned = _is_cleaned(parts)

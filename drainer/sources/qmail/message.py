@@ -1,10 +1,10 @@
-"""From the files of a qmail queue to an envelope; pure.
+"""Read the envelope from the files of a qmail queue; pure.
 
 Records are a letter, an address in internal (unquoted) form and a NUL (qmail's
-INTERNALS; qmail-queue.c, qmail-send.c). ``info`` holds F and the sender;
-``local`` and ``remote`` hold T for each recipient that is left and D for each
-that was delivered or failed, overwritten in place; ``todo``, which qmail-send
-has not split yet, holds u, p, F and T together.
+INTERNALS; qmail-queue.c, qmail-send.c). ``info`` has F and the sender. ``local`` and
+``remote`` have T for each remaining recipient and D for each that was delivered or
+failed, overwritten in place. ``todo``, which qmail-send has not split yet, has u, p, F
+and T together.
 
 DSN, 8BITMIME and SMTPUTF8 are not recorded, nor is the client.
 """
@@ -25,7 +25,7 @@ from drainer.mail.message import Problem
 from drainer.mail.reply import printable
 
 DOUBLE_BOUNCE = b"#@[]"
-"""The sender of a report on a report; to others it is the null sender."""
+"""The sender of a report on a report; outside of qmail it is the null sender."""
 
 _VERP_MARK = b"-@[]"
 _LETTERS = {
@@ -38,7 +38,7 @@ _LETTERS = {
 
 @dataclass(slots=True)
 class QmailRecords:
-    """What the files of one message say."""
+    """The data in the files of one message."""
 
     sender: bytes | None = None
     pending: list[bytes] = field(default_factory=list)
@@ -48,7 +48,7 @@ class QmailRecords:
 
 
 def read(kind: str, data: bytes, records: QmailRecords) -> None:
-    """Add what one file says; ``kind`` is the directory that it lies in.
+    """Add the data of one file; ``kind`` is the directory that it is in.
 
     Raises MessageUnreadable('corrupt').
     """
@@ -82,9 +82,9 @@ def _split(kind: str, data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def explain(records: QmailRecords, prefix: str) -> tuple[Envelope, Problem | None]:
-    """Return the envelope and what is wrong with it.
+    """Return the envelope and its problem.
 
-    ``prefix`` is what a virtual domain puts before the local part, and a dash.
+    ``prefix`` is what a virtual domain puts before the local part and a dash.
     """
     faults: list[str] = []
     collector = RecipientCollector()
@@ -113,7 +113,7 @@ def _recipient_problem(records: QmailRecords, strange: list[bytes]) -> Problem |
         detail = f"to {_done_path(strange[0])}; strip_prefix may name its prefix"
         return Problem(code="local-delivery", detail=detail)
     if not records.pending and not records.local:
-        detail = f"{len(records.done)} done, none is left"
+        detail = f"{len(records.done)} done, none remain"
         return Problem(code="done-by-backup", detail=detail)
     return None
 
@@ -137,7 +137,7 @@ def _sender(stored: bytes, faults: list[str]) -> tuple[str, str]:
 
 
 def _bare(stored: bytes, prefix: str) -> bytes:
-    """Return a local recipient without its prefix; b'' when it has another one."""
+    """Return a local recipient without its prefix; b'' if it has another one."""
     start = os.fsencode(f"{prefix}-")
     return stored.removeprefix(start) if prefix and stored.startswith(start) else b""
 
@@ -152,5 +152,5 @@ def _mailbox(stored: bytes, faults: list[str]) -> str:
 
 
 def _done_path(stored: bytes) -> str:
-    """Return a finished address for people; it is never sent to."""
+    """Return a finished address for people; nothing is sent to it."""
     return _mailbox(stored, []) or printable(stored.decode("utf-8", "replace"))

@@ -1,15 +1,15 @@
 """``qmail:DIR``: the queue of a stopped qmail, or a copy of it.
 
 A message is a number, with a file in each of several directories: ``mess`` (the
-content), and either ``todo`` (the envelope as it was taken) or ``info``,
-``local`` and ``remote`` (the envelope split by qmail-send). While ``todo`` stands
-the others are ignored, as qmail-send makes them anew. The number is the inode of
-the content, which a copy does not keep: it is taken for a name here. A content
-without an envelope was never accepted, or is what a crash left behind;
-qmail-clean removes it after 36 hours.
+content), and either ``todo`` (the envelope as received) or ``info``, ``local`` and
+``remote`` (the envelope split by qmail-send). While ``todo`` exists, drainer ignores
+the others, because qmail-send creates them again. The number is the inode of the
+content, which a copy does not keep, so drainer takes it only as a name. A content
+without an envelope was never accepted, or a crash left it; qmail-clean removes it after
+36 hours.
 
-Identity: the sender besides the content, whose first line holds the process and
-the time of qmail-queue.
+Identity: the sender besides the content, whose first line contains the process and the
+time of qmail-queue.
 """
 
 import os
@@ -58,8 +58,8 @@ class QmailQueue(QueueDirectory):
     ) -> None:
         """Check that this is a queue; raises SourceError.
 
-        ``strip_prefix`` is what a virtual domain puts before local parts, without
-        its dash; ``acknowledge`` as for every queue directory.
+        ``strip_prefix`` is what a virtual domain puts before local parts, without its
+        dash; ``acknowledge`` is the same for every queue directory.
         """
         self._prefix = strip_prefix
         super().__init__(path, acknowledge=acknowledge)
@@ -119,9 +119,9 @@ class QmailQueue(QueueDirectory):
         )
 
     def _records(self, place: FilePlace) -> tuple[QmailRecords, tuple[FilePlace, ...]]:
-        """Read the envelope; tell its files in the order of their removal.
+        """Read the envelope; return its files too, in the order of their removal.
 
-        Raises Gone, which is 'incomplete', when there is none; MessageUnreadable.
+        Raises EntryGone, which is 'incomplete', without a file; MessageUnreadable.
         """
         records = QmailRecords()
         found = self._read(_TODO, place)
@@ -169,7 +169,7 @@ class QmailQueue(QueueDirectory):
     def _refuse_link(self, parts: tuple[str, ...]) -> None:
         """Raise MessageUnreadable('unreadable') for a link that is not followed.
 
-        What is not read there must not count as done.
+        A file that is not read there must not count as done.
         """
         for depth in range(1, len(parts) + 1):
             if Path(self._root, *parts[:depth]).is_symlink():
@@ -177,14 +177,14 @@ class QmailQueue(QueueDirectory):
                 raise MessageUnreadable(code, detail)
 
     def _has_report(self, place: FilePlace) -> bool:
-        """Tell whether a report to the sender waits; removing would lose it."""
+        """Return whether a report to the sender is pending; removal would lose it."""
         with suppress(OSError), directory(self._root, (_BOUNCE,)) as descriptor:
             os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)
             return True
         return False
 
     def may_remove(self, place: FilePlace) -> bool:
-        """Keep what a report to the sender is still due for."""
+        """Keep a message if a report to its sender is still due."""
         return not self._has_report(place)
 
 

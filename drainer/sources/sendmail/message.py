@@ -1,12 +1,11 @@
-r"""From a sendmail control file (``qf``) to an envelope and a header section; pure.
+r"""Read envelope and header section from a sendmail control file (``qf``); pure.
 
-One line per fact, told apart by its first character; a line that begins with a
-blank belongs to the one before (Sendmail Installation and Operation Guide,
-appendix B; queue.c, readqf and queueup). The last line is a dot: a file without
-one was cut off.
+Each fact is one line, with its first character as the type; a line that starts with a
+blank continues the one before (Sendmail Installation and Operation Guide, appendix B;
+queue.c, readqf and queueup). The last line is a dot: a file without one was cut off.
 
-Recipients that are finished are taken out of the file by rewriting it: nothing
-here tells who they were.
+sendmail removes finished recipients by rewriting the file: it does not say who they
+were.
 """
 
 import re
@@ -25,10 +24,10 @@ from drainer.mail.envelope import (
 from drainer.mail.reply import printable
 
 NEWEST_VERSION = 8
-"""QF_VERSION of sendmail 8.13 and later; older ones are a part of it."""
+"""QF_VERSION of sendmail 8.13 and later; older ones are a subset of it."""
 
 _MAX_TEXT = 500
-_MAX_STORED = 12 * _MAX_TEXT  # four octets of UTF-8, three of xtext each
+_MAX_STORED = 12 * _MAX_TEXT  # four bytes of UTF-8, three of xtext each
 _MAX_SECONDS = 2**35
 _CONDITION = re.compile(rb"\?([^?]*)\?(.*)", re.DOTALL)
 #: Before version 1 there were no flags.
@@ -44,20 +43,20 @@ _SMTP_MAILER = frozenset(b"mDFMuXa8")
 
 @dataclass(slots=True)
 class ControlFile:
-    """What a control file says."""
+    """The content of a control file."""
 
     envelope: Envelope
-    #: The header section with LF line ends, without the blank line behind it.
+    #: The header section with LF line ends, without the blank line after it.
     header: bytes
     arrived: int
     client: Client
     login: str
     flags: tuple[str, ...]
-    #: Why the message is in quarantine; '' when it is not.
+    #: Why the message is in quarantine; '' = it is not.
     quarantine: str
-    #: Last two names of the directory that holds the body; () when it is not told.
+    #: Last two names of the directory with the body; () = not given.
     body_directory: tuple[str, ...]
-    #: What is wrong with its addresses.
+    #: The faults of its addresses.
     faults: list[str]
     #: The sender as stored; a part of the identity.
     sender: bytes
@@ -65,7 +64,7 @@ class ControlFile:
 
 @dataclass(slots=True)
 class _Lines:
-    """What was read so far."""
+    """The data read so far."""
 
     single: dict[str, bytes] = field(default_factory=dict)
     macros: dict[bytes, bytes] = field(default_factory=dict)
@@ -92,7 +91,7 @@ def _unfold(data: bytes) -> list[bytes]:
     text, end, rest = (b"\n" + data).partition(b"\n.\n")
     if not end or rest:
         code = "corrupt"
-        detail = "cut off: no final dot" if not end else "more after its final dot"
+        detail = "cut off: no final dot" if not end else "text after its final dot"
         raise MessageUnreadable(code, detail)
     if b"\0" in text:
         code, detail = "corrupt", "a NUL in its control file"
@@ -121,7 +120,7 @@ def _read(line: bytes, found: _Lines) -> None:
 
 
 def _check(found: _Lines) -> None:
-    """Refuse what is no control file, or one of a future sendmail."""
+    """Refuse a file that is not a control file, or one of a future sendmail."""
     code = "corrupt"
     missing = [kind for kind in "VTS" if kind not in found.single]
     if missing:
@@ -177,7 +176,7 @@ def _envelope(found: _Lines, flags: str, faults: list[str]) -> Envelope:
 
 
 def _notify(letters: str) -> tuple[str, ...]:
-    """Return NOTIFY; N says that the client gave it, the rest may be defaults."""
+    """Return NOTIFY; N means that the client gave it, the rest may be defaults."""
     if "N" not in letters:
         return ()
     names = tuple(name for letter, name in _NOTIFY if letter in letters)
@@ -231,9 +230,9 @@ def _mailbox(stored: bytes, faults: list[str]) -> str:
 
 
 def _xtext(stored: bytes) -> str:
-    """Decode an ESMTP parameter that is stored as it came (RFC 3461 4).
+    """Decode an ESMTP parameter that is stored encoded (RFC 3461 4).
 
-    '' for one that may not go on the wire again.
+    '' for one that must not go on the wire again.
     """
     if len(stored) > _MAX_STORED:
         return ""

@@ -1,14 +1,14 @@
 """``sendmail:DIR``: the queue of a stopped sendmail, or a copy of it.
 
-A message is a control file ``qfID`` and a body ``dfID``, side by side or in the
-directories ``qf`` and ``df`` of a queue; queues of a group lie one level deeper.
-``hfID`` is a message in quarantine, ``QfID`` one that sendmail could not read.
-Transcripts (``xf``) and half-written control files (``tf``) are no messages. A
-body without a control file was never accepted, or is what a crash left behind.
+A message is a control file ``qfID`` and a body ``dfID``, together or in the directories
+``qf`` and ``df`` of a queue; queues of a group are one level deeper. ``hfID`` is a
+message in quarantine, ``QfID`` one that sendmail could not read. Transcripts (``xf``)
+and half-written control files (``tf``) are not messages. A body without a control file
+was never accepted, or a crash left it.
 
-Identity: the sender and the arrival time of the control file besides the
-content. sendmail removes the control file last; we remove it first, because a
-control file without its body would be sent as an empty message.
+Identity: the sender and the arrival time of the control file, besides the content.
+sendmail removes the control file last. drainer removes it first, because sendmail would
+send a control file without its body as an empty message.
 """
 
 import errno
@@ -57,7 +57,7 @@ class SendmailQueue(QueueDirectory):
     def check_layout(self) -> None:
         """Look for a queue file, or for the directories of one.
 
-        An empty queue directory has no mark; its usual name is taken for one.
+        An empty queue directory has no mark, so its usual name is enough.
         """
         root = Path(self._root)
         try:
@@ -84,7 +84,7 @@ class SendmailQueue(QueueDirectory):
             raise UsageError(message, hint=hint)
 
     def roots(self) -> tuple[Path, ...]:
-        """Return the queue, and each queue group: it could be a queue of its own."""
+        """Return the queue, and each queue group, which could be a separate queue."""
         with os.scandir(self._root) as entries:
             groups = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
         apart = sorted(set(groups) - _DIRECTORIES)
@@ -99,7 +99,7 @@ class SendmailQueue(QueueDirectory):
         return NameKind.DIRECTORY if is_directory else NameKind.OTHER
 
     def key(self, place: FilePlace) -> str:
-        """Return the queue id; a body stands for itself."""
+        """Return the queue id; a body has its own name."""
         return place.name if place.name[:_PREFIX] == _BODY else self.native_id(place)
 
     def native_id(self, place: FilePlace) -> str:
@@ -109,7 +109,7 @@ class SendmailQueue(QueueDirectory):
     def scan(self) -> Iterator[SpooledMessage]:
         """List the messages, and the bodies that have no control file.
 
-        Which control files there are is asked first: what is removed meanwhile
+        It lists the control files first, so that a message removed in the meantime
         leaves no body that looks abandoned.
         """
         with suppress(OSError):
@@ -138,10 +138,10 @@ class SendmailQueue(QueueDirectory):
         return self._draft(place, control, stack)
 
     def _refuse_orphan(self, place: FilePlace, descriptor: int) -> NoReturn:
-        """Say what a body without a control file is; pass over one that has it."""
+        """Say what a body without a control file is; skip one that has it."""
         if self._ids is None:
             self._ids = self._find_ids()
-        os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)  # is it here yet?
+        os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)  # still there?
         if self.native_id(place) in self._ids:
             raise FileNotFoundError
         code, detail = "incomplete", "a body without a control file"
@@ -177,9 +177,9 @@ class SendmailQueue(QueueDirectory):
     def _open_body(
         self, place: FilePlace, control: ControlFile, stack: ExitStack
     ) -> tuple[FilePlace, int, int]:
-        """Open the body: (its place, a descriptor, octets).
+        """Open the body: (its place, a descriptor, bytes).
 
-        Raises MessageUnreadable, 'corrupt' when it is not there.
+        Raises MessageUnreadable, 'corrupt' when it is missing.
         """
         name = _BODY + self.native_id(place)
         for parts in _body_directories(place.parts, control.body_directory):
@@ -197,7 +197,7 @@ class SendmailQueue(QueueDirectory):
         raise MessageUnreadable(code, detail)
 
     def may_remove(self, place: FilePlace) -> bool:
-        """Tell whether nobody holds the lock: flock or fcntl, as it was built."""
+        """Return whether no process holds the lock: flock or fcntl, by its build."""
         try:
             with directory(self._root, place.parts) as above:
                 descriptor, _ = open_file(place.name, above)
@@ -218,7 +218,7 @@ class SendmailQueue(QueueDirectory):
 
 
 def _is_mark(entry: os.DirEntry[str]) -> bool:
-    """Tell whether a name shows that this is a queue of sendmail."""
+    """Return whether a name shows that this is a queue of sendmail."""
     if entry.name in _DIRECTORIES:
         return entry.is_dir(follow_symlinks=False)
     if entry.is_dir(follow_symlinks=False):
@@ -246,7 +246,7 @@ def _content(start: bytes, body: int, size: int) -> Iterator[bytes]:
 def _body_directories(
     parts: tuple[str, ...], told: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
-    """Yield where a body may lie; the told directory is absolute and may have moved."""
+    """Yield the places of a body; the given directory may have moved."""
     yield parts
     if parts and parts[-1] == "qf":
         yield (*parts[:-1], _BODY)
@@ -263,7 +263,7 @@ def _problem(place: FilePlace, control: ControlFile) -> Problem | None:
     if control.faults:
         return Problem(code="bad-address", detail="; ".join(control.faults[:3]))
     if not control.envelope.recipients:
-        return Problem(code="done-by-backup", detail="no recipient is left")
+        return Problem(code="done-by-backup", detail="no recipient remains")
     return None
 
 

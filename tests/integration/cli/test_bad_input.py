@@ -789,7 +789,7 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "an unknown id": (["ffffffff", "--reason", "x"], ["no message", "drainer list"]),
     "an unknown state": (
         ["--state", "lost", "--reason", "x"],
-        ["'lost' is no state", "bounce-pending"],
+        ["'lost' is not a state", "bounce-pending"],
     ),
     "an age without a unit": (
         ["--older-than", "5", "--reason", "x"],

@@ -54,7 +54,7 @@ def only(environment: dict[str, str], *arguments: object) -> dict[str, Any]:
     """Verify, and return the one object that is printed."""
     result = run(environment, "--json", *arguments)
     assert result.exit_code == 0
-    assert result.stderr.startswith("no --recipient") is (
+    assert result.stderr.startswith("without --recipient") is (
         "--recipient" not in arguments
     )
     return dict(json.loads(result.stdout))
@@ -140,10 +140,13 @@ def test_a_message_of_the_ledger(
     ("arguments", "words"),
     [
         (("absent.eml", "--client", "192.0.2.1"), "there is no file"),
-        (("FILE",), "does not say who sent it"),
+        (("FILE",), "does not name its sender"),
         (("FILE", "--sender", "b ob@x"), "bad local part"),
-        (("FILE", "--sender", "<>", "--client", "mx.example"), "is no IP address"),
-        (("FILE", "--sender", "<>", "--arrived", "yesterday"), "is no time"),
+        (
+            ("FILE", "--sender", "<>", "--client", "mx.example"),
+            "is not a valid IP address",
+        ),
+        (("FILE", "--sender", "<>", "--arrived", "yesterday"), "is not a valid time"),
         (("4bX1Yz3Qk2z",), "ledger"),
     ],
 )

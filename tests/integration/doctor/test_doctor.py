@@ -642,17 +642,17 @@ def test_a_clock_that_is_off_is_seen_in_a_banner(dns: str, peer: StartPeer) -> N
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["localhost"], "no domain"),
-        (["192.0.2.1"], "no domain"),
-        (["a b.example"], "no domain"),
-        ([DOMAIN, "--dns", "ns.example"], "no address"),
+        (["localhost"], "not a valid domain"),
+        (["192.0.2.1"], "not a valid domain"),
+        (["a b.example"], "not a valid domain"),
+        ([DOMAIN, "--dns", "ns.example"], "not a valid address"),
         ([DOMAIN, "--backup", "a b"], "not a valid host"),
         (
             [DOMAIN, "--recipient", "anna@example.com"],
-            "no ASCII address of example.org",
+            "not an ASCII address of example.org",
         ),
         ([DOMAIN, "--recipient", "anna"], "anna"),
-        ([DOMAIN, "--recipient", "\u00e4nna@example.org"], "no ASCII address"),
+        ([DOMAIN, "--recipient", "\u00e4nna@example.org"], "not an ASCII address"),
         ([DOMAIN, "--spf-sender", "\u00e4nna@example.org"], "not ASCII"),
         ([DOMAIN, "--spf-sender", "x\r\nDATA@example.com"], "example.com"),
     ],

@@ -471,11 +471,11 @@ def test_text_is_refused_unless_its_charset_is_stated(
         ({"content": "status"}, "content = 'status': the column is INTEGER"),
         ({"reverse_path": "raw"}, "reverse_path = 'raw': the column is"),
         ({"recipients": "status"}, "recipients = 'status': the column is INTEGER"),
-        ({"pending": ["new"]}, "pending = 'new' is no value of the column"),
-        ({"finish": 0}, "finish = '0' is also a value of rows to be sent"),
-        ({"id": ""}, "which column holds id"),
+        ({"pending": ["new"]}, "pending = 'new' is not a value for the column"),
+        ({"finish": 0}, "finish = '0' is also a value of rows to send"),
+        ({"id": ""}, "not name a column for id"),
         ({"claim": 1}, "claim needs leases"),
-        ({"ack": "statement"}, "go together"),
+        ({"ack": "statement"}, "ack = statement and the key statement, or neither"),
         ({"nonsense": "x"}, "no option 'nonsense'"),
         ({"lease": "soon"}, "lease"),
     ],
@@ -504,12 +504,12 @@ def test_an_id_is_that_of_one_row(url: str, engine: sa.Engine) -> None:
         connection.execute(sa.update(table).values(also=5))
         row = {"key": 8, "from_": "t@example.com", "raw": BODY, "also": 5}
         connection.execute(sa.insert(table).values(row | {"status": 0}))
-    with pytest.raises(UsageError, match="id = 'also': '5' stands in 2 rows"):
+    with pytest.raises(UsageError, match="id = 'also': '5' is in 2 rows"):
         opened(url, **keys)
     joined = "SELECT a.* FROM outbox a JOIN outbox b ON a.also = b.also"
     query = {k: v for k, v in MAPPING.items() if k not in ("table", "finish")}
     query |= {"recipients": "rcpt", "query": joined, "ack": "keep"}
-    with pytest.raises(UsageError, match="id = 'key': '7' stands in 2 rows"):
+    with pytest.raises(UsageError, match="id = 'key': '7' is in 2 rows"):
         opened(url, **query)
     with engine.begin() as connection:
         connection.execute(sa.update(table).where(table.c.key == 8).values(status=2))
@@ -545,7 +545,7 @@ def test_a_state_that_the_column_cannot_hold_is_refused(
     said = MAPPING | {"recipients": "rcpt", "state": "word", "pending": ["queued"]}
     assert len(list(opened(url, **said | {"finish": "sent"}).scan())) == 1
     for wrong in ({"pending": ["new"]}, {"finish": "done"}):
-        with pytest.raises(UsageError, match=r"is no value of the column, .*ENUM"):
+        with pytest.raises(UsageError, match=r"is not a value for the column, .*ENUM"):
             opened(url, **said | {"finish": "sent"} | wrong)
     said |= {"state": "short", "pending": ["new"], "finish": "delivered"}
     with pytest.raises(UsageError, match="finish = 'delivered' does not fit"):

@@ -328,7 +328,7 @@ def test_a_drain_with_another_ledger_is_refused_while_one_works(
     first.send_signal(signal.SIGSTOP)
     refused = other.run(*arguments)
     assert refused.code == 2
-    assert "is being drained now with another ledger" in refused.objects[-1]["error"]
+    assert "another ledger is draining" in refused.objects[-1]["error"]
     first.send_signal(signal.SIGCONT)
     _, stderr = first.communicate(timeout=60)
     assert first.returncode == 0, stderr

@@ -152,7 +152,7 @@ CONTRADICTIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "a login in the clear": (
         "[primary]\nusername = 'x'\npassword = 'y'\ntls = 'off'\n",
-        ["primary", 'tls = "off"', "in the clear"],
+        ["primary", 'tls = "off"', "unencrypted"],
     ),
     "a login without a password": (
         "[primary]\nusername = 'x'\n",
@@ -160,7 +160,7 @@ CONTRADICTIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "a relay's login in the clear": (
         "[bounce]\nvia_username = 'x'\nvia_password = 'y'\nvia_tls = 'off'\n",
-        ["bounce", 'tls = "off"', "in the clear"],
+        ["bounce", 'tls = "off"', "unencrypted"],
     ),
     "a relay's login without a password": (
         "[bounce]\nvia_username = 'x'\n",

@@ -101,7 +101,7 @@ ROWS = {
         "mx-null", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),  # type: ignore[arg-type]
         Grade.SKIPPED, "no MX record",
     ),
-    "a null MX": ("mx-null", mx(NULL, backups=()), Grade.FAIL, "no mail at all"),
+    "a null MX": ("mx-null", mx(NULL, backups=()), Grade.FAIL, "accepts no mail"),
     "a null MX beside others is in no tier": (
         "mx-tiers", mx(NULL, FIRST, SECOND), Grade.OK, "10: mx1.example.org; 20",
     ),
@@ -112,7 +112,7 @@ ROWS = {
         "mx-null", mx(NULL, FIRST, SECOND), Grade.FAIL, "contradicts",
     ),
     "after a null MX nothing else is looked at": (
-        "mx-order", mx(NULL, backups=()), Grade.SKIPPED, "no MX to look at",
+        "mx-order", mx(NULL, backups=()), Grade.SKIPPED, "no MX record to check",
     ),
     "tiers are told in order": (
         "mx-tiers", mx(FIRST, SECOND, THIRD), Grade.OK,
@@ -120,7 +120,7 @@ ROWS = {
     ),
     "a host that stands there twice": (
         "mx-tiers", mx(FIRST, replace(FIRST, rank=30), SECOND), Grade.WARN,
-        "mx1.example.org stands there more than once",
+        "mx1.example.org is listed more than once",
     ),
     "a stranger before the primary": (
         "mx-tiers", mx(replace(THIRD, rank=5), FIRST, SECOND), Grade.WARN,
@@ -200,14 +200,14 @@ ROWS = {
         "mx-network", second(addresses=("192.0.2.200",)), Grade.WARN, "192.0.2.0/24",
     ),
     "the next /24": (
-        "mx-network", second(addresses=("192.0.3.1",)), Grade.OK, "of its own",
+        "mx-network", second(addresses=("192.0.3.1",)), Grade.OK, "another network",
     ),
     "the same /48": (
         "mx-network", second(addresses=("2001:db8:1:ffff::1",)), Grade.WARN,
         "2001:db8:1::/48",
     ),
     "the next /48": (
-        "mx-network", second(addresses=("2001:db8:3::1",)), Grade.OK, "of its own",
+        "mx-network", second(addresses=("2001:db8:3::1",)), Grade.OK, "another network",
     ),
     "a network that nobody knows": (
         "mx-network", second(addresses=()), Grade.UNKNOWN, "an address is missing",
@@ -229,7 +229,7 @@ ROWS = {
         Grade.OK, "ns.example.net",
     ),
     "name servers that nobody knows": (
-        "mx-name-servers", second(name_servers=frozenset()), Grade.UNKNOWN, "not tell",
+        "mx-name-servers", second(name_servers=frozenset()), Grade.UNKNOWN, "not say",
     ),
 }  # fmt: skip
 

@@ -115,7 +115,7 @@ def test_what_was_set_holds_for_a_drain_that_begins_later(tmp_path: Path) -> Non
         for n in range(8):
             bench.add(f"user{n}@example.org")
         given = bench.run("throttle", "set", "4/s", "--reason", "office hours")
-        assert "the next one will find it" in given.stderr
+        assert "the next one will follow it" in given.stderr
         assert bench.drain().code == 0
         times = [message.mail_at for message in peer.transactions]
     assert max(times) - min(times) >= 0.9, "a burst of 4 at once, the others after it"
@@ -143,7 +143,7 @@ def test_recipients_and_new_connections_are_limited_on_the_wire(
 
 REFUSED = {
     ("set", "fast", "--reason", "x"): "is no rate",
-    ("set", "unlimited", "--reason", "x"): "nothing would protect the primary",
+    ("set", "unlimited", "--reason", "x"): "leave the primary without protection",
     ("set", "5/second"): "needs --reason",
     ("pause",): "needs --reason",
     ("pause", "--reason", "x", "--for", "soon"): "--for: ",

@@ -64,7 +64,8 @@ def test_without_listen_there_is_no_server() -> None:
 )
 def test_what_cannot_be_followed_is_refused(key: str, value: object) -> None:
     """With the name of the key."""
-    with pytest.raises(UsageError, match=f"hook.{key}|hook: tls_cert and tls_key"):
+    words = f"hook.{key}|hook: set both tls_cert and tls_key"
+    with pytest.raises(UsageError, match=words):
         config_file.load(None, {"hook": {key: value}})
 
 

@@ -49,7 +49,7 @@ def test_a_loss_has_a_hint_for_its_reason(stage: Stage, reason: str) -> None:
 
 def test_a_hint_for_the_login_warns_of_locking_it() -> None:
     """More tries make it worse."""
-    assert "locked" in hint(Stage.AUTH, REFUSED)
+    assert "may lock the account" in hint(Stage.AUTH, REFUSED)
 
 
 HANDSHAKES = {
@@ -94,14 +94,19 @@ def test_starttls_that_is_not_offered_is_told_from_one_that_is_refused() -> None
     """A firewall may have removed it."""
     missing = parse_reply(b"502 the primary does not offer STARTTLS")
     assert "removes STARTTLS" in hint(Stage.STARTTLS, missing)
-    assert "TLS was refused" in hint(Stage.STARTTLS, REFUSED)
+    assert "refused TLS" in hint(Stage.STARTTLS, REFUSED)
 
 
 # ---- what a person can do about an open breaker
 
 RELAY, DOMAIN, USERS = "to relay for this host", "that domain", "user table"
 ADDRESS, LOGIN, SENDERS = "address or name", "a login or TLS", "SPF"
-LESS, SICK, CONTENT, SILENT = "less at once", "it is sick", "content filter", "firewall"
+LESS, SICK, CONTENT, SILENT = (
+    "less mail at once",
+    "it has a fault",
+    "content filter",
+    "firewall",
+)
 GENERAL = "at one refused message"
 
 REMEDIES = {
