@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from drainer.policy.recipient.state import FINAL
-from tests.integration.smtp.test_session import due
+from tests.integration.smtp.test_doubt import due
 from tests.support.command.runner import Bench
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import (

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.smtp.test_session import verbs
 from tests.support.command.runner import Bench, call
 from tests.support.mta.roles import Primary
+from tests.support.scenarios.sessions import verbs
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import EXTENSIONS, Answer, View, in_turn
 from tests.support.spools.postfix_files import record
