@@ -17,8 +17,8 @@ from drainer.runtime.host_limits import (
     open_standard_streams,
     raise_descriptors,
 )
-from drainer.runtime.process import rarely_collect
-from drainer.runtime.workers import allow_fork
+from drainer.runtime.process import tune_gc
+from drainer.runtime.workers import mark_forkable
 
 EXIT_STATUS = """Exit status: 0 every recipient is final; 1 a defect of drainer, a
 lost ledger or a limit of this host; 2 usage or configuration; 3 the primary is not
@@ -111,8 +111,8 @@ def main() -> None:
     """
     open_standard_streams()
     raise_descriptors()
-    rarely_collect()
-    allow_fork()
+    tune_gc()
+    mark_forkable()
     if isinstance(sys.stdout, io.TextIOWrapper):  # an address may have any character
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

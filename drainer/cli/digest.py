@@ -17,8 +17,7 @@ from drainer.config.build.rules import make_rules
 from drainer.errors import PrimaryNotReady
 from drainer.ledger.query.digest import digest as digest_of
 from drainer.ledger.reader import LedgerReader
-from drainer.watch.digest import mail_digest
-from drainer.watch.digest_text import text_of
+from drainer.watch.digest import mail_digest, text_of
 
 
 def register(app: typer.Typer) -> None:

@@ -45,7 +45,7 @@ from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
 from drainer.policy.recipient.mapping import AddressMapping
 from drainer.runtime import databases
-from drainer.runtime.process import rarely_collect
+from drainer.runtime.process import tune_gc
 from drainer.runtime.workers import fork
 from drainer.smtp.health_check import check as check_primary
 
@@ -153,7 +153,7 @@ def drain(
 @contextmanager
 def worker_processes(config: Config) -> Iterator[WorkerProcesses]:
     """Have the processes of a run, forked before there are threads or databases."""
-    rarely_collect()  # so that they have less to copy
+    tune_gc()  # so that they have less to copy
     with start_workers(fork, exports=config.telemetry.traces != "off") as workers:
         yield workers
 

@@ -56,12 +56,12 @@ class Drain:
         ledger: Ledger,
         *,
         leases: SourceLeases | None = None,
-        at_hand: WorkerProcess | None = None,
+        spare_worker: WorkerProcess | None = None,
     ) -> None:
         """Prepare; nothing is read or written before ``run``.
 
-        ``leases`` have been started, if any of the sources are shared; ``at_hand`` is
-        a scanner that waits for the first source.
+        ``leases`` have been started, if any of the sources are shared; ``spare_worker``
+        is a scanner that waits for the first source.
         """
         self.settings = settings
         self.ledger = ledger
@@ -94,7 +94,7 @@ class Drain:
         self._worker = self._build_worker()
         self._connections = self._build_connections()
         self._breaker_monitor = self._build_breaker_monitor()
-        self._feeder = self._build_feeder(at_hand)
+        self._feeder = self._build_feeder(spare_worker)
         self.control.add(
             self._feeder, self._rate_limiter, self.breaker_guard, self._connections
         )
@@ -186,7 +186,7 @@ class Drain:
             worker=self._worker,
         )
 
-    def _build_feeder(self, at_hand: WorkerProcess | None) -> Feeder:
+    def _build_feeder(self, spare_worker: WorkerProcess | None) -> Feeder:
         shared = any(isinstance(each, LeasingSource) for each in self._sources.values())
         fair = self.settings.choice.order is None
         return Feeder(
@@ -203,7 +203,7 @@ class Drain:
             breaker_monitor=self._breaker_monitor,
             control=self.control,
             worker=self._worker,
-            at_hand=at_hand,
+            spare_worker=spare_worker,
         )
 
     # --- the run

@@ -66,7 +66,7 @@ class Feeder:
     #: Holds messages that are not to be sent.
     worker: DeliveryWorker
     #: A scanner that waits for the first source.
-    at_hand: WorkerProcess | None
+    spare_worker: WorkerProcess | None
 
     async def run(self) -> None:
         """Feed the ready queue until nothing is left that this drain waits for.
@@ -139,7 +139,7 @@ class Feeder:
 
     async def _scan(self, source: Source) -> None:
         selection = self.settings.choice.selection
-        process, self.at_hand = self.at_hand, None
+        process, self.spare_worker = self.spare_worker, None
         about = ScanContext(to_micros(utcnow()), source.acknowledges)
         async with contextlib.AsyncExitStack() as stack:
             if process is None:

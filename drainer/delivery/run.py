@@ -106,7 +106,7 @@ class Run:
             request.url,
             folder,
             unknown=request.config.retry.unknown,
-            at_hand=workers.writer,
+            spare_worker=workers.writer,
         )
         shared = request.sources if request.settings.acknowledge else ()
         self._leases = SourceLeases(shared)
@@ -116,7 +116,7 @@ class Run:
             request.sources,
             self.ledger,
             leases=self._leases,
-            at_hand=workers.scanner,
+            spare_worker=workers.scanner,
         )
         self.result = RunResult(1, None, utcnow())
 

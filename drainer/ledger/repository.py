@@ -52,12 +52,12 @@ class Ledger(LedgerPart):
         locks: Path,
         *,
         unknown: timedelta,
-        at_hand: WorkerProcess | None = None,
+        spare_worker: WorkerProcess | None = None,
     ) -> None:
         """Open or create the ledger and take an owner's lock in ``locks``.
 
-        ``unknown`` is how long a recipient in doubt rests, ``at_hand`` a helper that
-        may write. Raises LedgerError as engine.connect does.
+        ``unknown`` is how long a recipient in doubt rests, ``spare_worker`` a helper
+        that may write. Raises LedgerError as engine.connect does.
         """
         self._unknown = unknown
         self.url = url
@@ -66,7 +66,7 @@ class Ledger(LedgerPart):
         self.reserve = Reserve(self._owner, place_of(self._engine, url))
         self.run_id = uuid.uuid4().hex
         identity = WriterIdentity(owner=self._owner.id, run=self.run_id)
-        writer = WriterClient(url, self.run_id, self._owner.descriptor, at_hand)
+        writer = WriterClient(url, self.run_id, self._owner.descriptor, spare_worker)
         super().__init__(writer, identity)
         self.has_failed = writer.has_failed
         self.messages = MessageLedger(writer, identity)

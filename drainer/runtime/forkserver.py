@@ -13,13 +13,13 @@ import sys
 from contextlib import suppress
 
 from drainer.runtime.host_limits import limit_behind
-from drainer.runtime.process import HEAD, leave_signals_to_parent, rarely_collect
-from drainer.runtime.workers import JOBS, NUMBER, become, value_after
+from drainer.runtime.process import HEAD, leave_signals_to_parent, tune_gc
+from drainer.runtime.workers import JOBS, NUMBER, run_child, value_after
 
 _DESCRIPTORS = 4
 
 
-def bear(link: socket.socket, living: dict[int, int]) -> bool:
+def spawn(link: socket.socket, living: dict[int, int]) -> bool:
     """Fork one helper and note it among the living; False when no order comes."""
     head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _DESCRIPTORS)
     if not head:
@@ -34,7 +34,7 @@ def bear(link: socket.socket, living: dict[int, int]) -> bool:
         os.close(told)
     else:
         if pid == 0:
-            become(theirs, outputs, environment)
+            run_child(theirs, outputs, environment)
         os.write(told, NUMBER.pack(pid))
         living[os.pidfd_open(pid)] = told
     for descriptor in (theirs, *outputs):
@@ -42,7 +42,7 @@ def bear(link: socket.socket, living: dict[int, int]) -> bool:
     return True
 
 
-def bury(ended: int, told: int) -> None:
+def reap(ended: int, told: int) -> None:
     """Tell how a helper ended, if anybody still listens."""
     found = os.waitid(os.P_PIDFD, ended, os.WEXITED)
     assert found is not None  # noqa: S101 - it has ended
@@ -65,15 +65,15 @@ def main() -> int:
             raise
         print(f"drainer: {limit}; {limit.hint}", file=sys.stderr)  # noqa: T201
         return 1
-    rarely_collect()
+    tune_gc()
     living: dict[int, int] = {}
     with socket.socket(fileno=0) as link:
         while True:
             ready, _, _ = select.select([link.fileno(), *living], [], [])
             for each in ready:
                 if each in living:
-                    bury(each, living.pop(each))
-                elif not bear(link, living):
+                    reap(each, living.pop(each))
+                elif not spawn(link, living):
                     return 0
 
 

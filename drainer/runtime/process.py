@@ -15,7 +15,7 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def rarely_collect(objects: int = 200_000) -> None:
+def tune_gc(objects: int = 200_000) -> None:
     """Look for cycles of garbage less often: batches make many objects, few cycles.
 
     Measured on 20,000 queue files of 4 kB: a quarter of the scan's time, a tenth of
@@ -31,7 +31,7 @@ def leave_signals_to_parent() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def child_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Return the environment of a child process: nothing of ours, so no secret."""
     return {k: v for k, v in os.environ.items() if not k.startswith("DRAINER_")}
 

@@ -26,10 +26,10 @@ from typing import Any, NoReturn
 from drainer.runtime.host_limits import limit_behind, no_process
 from drainer.runtime.process import (
     HEAD,
-    child_environment,
+    clean_environment,
     framed,
     leave_signals_to_parent,
-    rarely_collect,
+    tune_gc,
 )
 
 JOBS = {
@@ -46,7 +46,7 @@ NUMBER = struct.Struct(">i")
 _MAX_DESCRIPTORS = 4
 _fresh: set[int] = set()
 """Processes that may fork: SQLite, for one, breaks when it is open meanwhile."""
-_nurseries: list["ForkServer"] = []
+_fork_servers: list["ForkServer"] = []
 _one_at_a_time = threading.Lock()
 
 
@@ -69,13 +69,13 @@ class WorkerProcess:
         self._status: int | None = None
 
     def begin(
-        self, delivery: str, order: object, descriptors: Sequence[int] = ()
+        self, job: str, order: object, descriptors: Sequence[int] = ()
     ) -> socket.socket:
         """Tell it its job, once; return the link, on which the job speaks.
 
         It gets copies of the descriptors, and ``order`` by pickle.
         """
-        frame = framed((delivery, order))
+        frame = framed((job, order))
         sent = socket.send_fds(self.link, [frame], list(descriptors))
         if sent < len(frame):
             self.link.sendall(frame[sent:])
@@ -123,7 +123,7 @@ class ForkServer:
                 [sys.executable, "-P", "-m", "drainer.runtime.forkserver"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=child_environment(),
+                env=clean_environment(),
                 start_new_session=True,  # Ctrl-C is for the drain
             )
         atexit.register(self.close)
@@ -138,7 +138,7 @@ class ForkServer:
         """Whether it can bear."""
         return self._process.poll() is None
 
-    def bear(self) -> WorkerProcess:
+    def spawn(self) -> WorkerProcess:
         """Return a new helper, with the environment, folder and outputs of now.
 
         Raises OSError when the nursery has died.
@@ -163,7 +163,7 @@ class ForkServer:
         return WorkerProcess(pid, ours, ending, ask)
 
     def _order(self, descriptors: list[int]) -> None:
-        frame = framed((child_environment(), _current_folder()))
+        frame = framed((clean_environment(), _current_folder()))
         sent = socket.send_fds(self._link, [frame], descriptors)
         self._link.sendall(frame[sent:])
 
@@ -189,9 +189,9 @@ def _number(pipe: int) -> int | None:
 def start() -> WorkerProcess:
     """Start a helper that waits for its job; HostLimit when that is impossible."""
     with _one_at_a_time, _explaining():
-        if not _nurseries or not _nurseries[-1].lives:
-            _nurseries.append(ForkServer())
-        return _nurseries[-1].bear()
+        if not _fork_servers or not _fork_servers[-1].lives:
+            _fork_servers.append(ForkServer())
+        return _fork_servers[-1].spawn()
 
 
 @contextmanager
@@ -202,7 +202,7 @@ def _explaining() -> Iterator[None]:
         raise limit_behind(error) or no_process(error) from error
 
 
-def allow_fork() -> None:
+def mark_forkable() -> None:
     """Say that this process has just begun, and has opened nothing yet."""
     _fresh.add(os.getpid())
 
@@ -216,7 +216,7 @@ def fork() -> WorkerProcess:
     with theirs, _explaining():
         pid = os.fork()
         if pid == 0:
-            become(theirs.fileno(), OUTPUTS, child_environment())
+            run_child(theirs.fileno(), OUTPUTS, clean_environment())
 
     def ask() -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -224,7 +224,9 @@ def fork() -> WorkerProcess:
     return WorkerProcess(pid, ours, os.pidfd_open(pid), ask)
 
 
-def become(link: int, outputs: Sequence[int], environment: dict[str, str]) -> NoReturn:
+def run_child(
+    link: int, outputs: Sequence[int], environment: dict[str, str]
+) -> NoReturn:
     """Be a helper, and nothing of what the parent was; never return."""
     status = 1
     try:
@@ -249,14 +251,14 @@ def become(link: int, outputs: Sequence[int], environment: dict[str, str]) -> No
 
 def main() -> int:
     """Wait for a job, and do it."""
-    rarely_collect()
+    tune_gc()
     leave_signals_to_parent()
     with socket.socket(fileno=0) as link:
         head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _MAX_DESCRIPTORS)
         if not head:
             return 0  # there was none
-        delivery, order = value_after(head, link)
-        serve = importlib.import_module(JOBS[delivery]).serve
+        job, order = value_after(head, link)
+        serve = importlib.import_module(JOBS[job]).serve
         status: int = serve(link, order, descriptors)
         return status
 

@@ -46,12 +46,12 @@ def start_export(
     telemetry: TelemetrySection,
     url: URL,
     locks: Path,
-    at_hand: WorkerProcess | None = None,
+    spare_worker: WorkerProcess | None = None,
 ) -> ExportProcess | None:
     """Start exporting what ``[telemetry]`` asks for; None when it asks for nothing."""
     if telemetry.traces == "off":
         return None
-    helper = at_hand or helpers.start()
+    helper = spare_worker or helpers.start()
     make_nicer(helper.pid)
     order = (
         url.render_as_string(hide_password=False),

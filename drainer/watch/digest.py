@@ -1,7 +1,11 @@
 """The digest by mail: sum up some time for the postmaster, and send it."""
 
 import asyncio
+import quopri
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
 
 from drainer.bounce.build import make_own, make_via
 from drainer.config import Config
@@ -10,10 +14,11 @@ from drainer.config.build.rules import make_rules
 from drainer.errors import PrimaryNotReady
 from drainer.ledger.query.digest import digest
 from drainer.ledger.reader import LedgerReader
-from drainer.mail.reply import Lost, Reply
+from drainer.mail.dsn.model import host_of
+from drainer.mail.reply import Lost, Reply, printable
+from drainer.policy.recipient.state import State
 from drainer.policy.watch.windows import Local, parse_time
-from drainer.smtp.submit import submit
-from drainer.watch.digest_text import mail_of, text_of
+from drainer.smtp.post import submit
 
 A_DAY = timedelta(days=1)
 
@@ -54,3 +59,106 @@ def next_digest(config: Config, now: datetime, local: Local) -> datetime | None:
     if due <= wall:
         due += A_DAY
     return due
+
+
+MAX_LINE = 200
+"""Characters of a line."""
+
+
+def text_of(facts: Mapping[str, Any], hostname: str) -> str:
+    """Return the digest (ledger.digest) in plain words, lines ending in LF."""
+    lines = [printable(line, MAX_LINE) for line in _lines(facts, hostname)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
+    since, until = _minute(facts["since"]), _minute(facts["until"])
+    yield f"drainer on {hostname}, {since} to {until}"
+    yield ""
+    yield from _standing(facts)
+    yield from _list(
+        "Not delivered, and why (new in this time)",
+        (
+            f"{each['recipients']:>7} {each['state']}: {each['reason']}"
+            f" ({each['new']} new)"
+            for each in facts["reasons"]
+        ),
+    )
+    yield from _list(
+        "Breakers that are not closed",
+        (
+            f"{each['scope']} {each['state']} since {_minute(each['since'])}:"
+            f" {each['reason']} {each['reply']}"
+            for each in facts["breakers"]
+        ),
+    )
+    yield from _refused(facts)
+    yield ""
+    told = ", ".join(f"{count} {state}" for state, count in facts["reports"].items())
+    yield f"Reports to senders: {told}"
+    if facts["states"][State.QUARANTINED]:
+        yield "See `drainer quarantine list`, then `release`, `export` or `purge`."
+
+
+def _refused(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield from _list(
+        "Refused for good in this time, in the primary's words",
+        (f"{each['recipients']:>7} {each['words']}" for each in facts["refusals"]),
+    )
+    yield from _list(
+        "Sender domains of those",
+        (
+            f"{each['recipients']:>7} {each['domain']}"
+            for each in facts["sender_domains"]
+        ),
+    )
+    yield from _list(
+        "Not told of it, by which rule of the bounce rules",
+        (
+            f"{each['recipients']:>7} {each['rule']}: {each['about']}"
+            for each in facts["not_told"]
+        ),
+    )
+
+
+def _standing(facts: Mapping[str, Any]) -> Iterator[str]:
+    for state, count in facts["states"].items():
+        if count:
+            yield f"{count:>7} {state}"
+    total = sum(facts["states"].values())
+    if facts["balanced"]:
+        yield f"{total:>7} recipients, all accounted for"
+    else:
+        yield (
+            f"{facts['spooled']} recipients were recorded, but the states add up to"
+            f" {total}: please report this"
+        )
+
+
+def _list(title: str, lines: Iterator[str]) -> Iterator[str]:
+    found = list(lines)
+    if found:
+        yield from ("", f"{title}:", *found)
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ") + "Z"
+
+
+def mail_of(text: str, to: str, hostname: str, now: datetime) -> bytes:
+    """Return the mail that brings a text to a mailbox, with CRLF line ends."""
+    host = host_of(hostname) or "localhost"
+    head = (
+        f"From: Mail Delivery System <MAILER-DAEMON@{host}>",
+        f"To: <{to}>",
+        f"Date: {format_datetime(now)}",
+        f"Message-ID: <digest.{int(now.timestamp() * 1e6)}@{host}>",
+        f"Subject: drainer on {host}: digest of {now:%Y-%m-%d}",
+        "Auto-Submitted: auto-generated",
+        "MIME-Version: 1.0",
+        "Content-Type: text/plain; charset=utf-8",
+        "Content-Transfer-Encoding: quoted-printable",
+    )
+    body = quopri.encodestring(text.encode("utf-8", "backslashreplace"))
+    lines = "\n".join(head).encode() + b"\n\n" + body
+    return lines.replace(b"\n", b"\r\n")

@@ -11,8 +11,15 @@ from drainer.mail.content import (
     replace_bare_newlines,
     survey,
 )
-from drainer.mail.envelope import AddressError, parse_mailbox, quote_mailbox, xtext
-from drainer.mail.xtext import decode_orcpt, from_utf8_xtext, from_xtext
+from drainer.mail.envelope import (
+    AddressError,
+    decode_orcpt,
+    from_utf8_xtext,
+    from_xtext,
+    parse_mailbox,
+    quote_mailbox,
+    xtext,
+)
 from drainer.sources.common.files import escape_name, unescape_name
 from drainer.sources.common.trace_headers import TraceRules, cut, read_trace
 from drainer.sources.haraka.message import unstuff

@@ -24,8 +24,8 @@ from drainer.bounce.build import make_via
 from drainer.config.load import load
 from drainer.mail.reply import Lost
 from drainer.smtp.connection import ConnectFailure, connect
+from drainer.smtp.post import submit
 from drainer.smtp.route import Login, Route, Timeouts
-from drainer.smtp.submit import submit
 from tests.support.command.runner import Bench, Result, call
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import EXTENSIONS, Drop, Raw, Reset, Stall

@@ -16,8 +16,8 @@ from drainer.doctor.checks import rows as doctor_rows
 from drainer.mail.message import PROBLEMS
 from drainer.policy.bounce.decision import RULES as BOUNCE_RULES
 from drainer.policy.bounce.evidence import RULES as EVIDENCE
-from drainer.policy.classify.families import families as known_families
 from drainer.policy.classify.rules import MEANINGS
+from drainer.policy.classify.rules import families as known_families
 from drainer.policy.recipient.state import FINAL, TRANSITIONS, State
 from drainer.policy.watch.states import MOVES
 from drainer.telemetry.names import ATTRIBUTES, SPANS

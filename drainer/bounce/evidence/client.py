@@ -21,7 +21,7 @@ from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, EvidenceResult, Evid
 from drainer.errors import UsageError
 from drainer.policy.bounce.facts import Reachability, SenderFacts
 from drainer.runtime.ipc import FrameError, decode, framed, read
-from drainer.runtime.process import child_environment
+from drainer.runtime.process import clean_environment
 
 if TYPE_CHECKING:
     from drainer.bounce.evidence.mx import MxTargets
@@ -182,7 +182,7 @@ class _Process:
                 *command,
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
-                env=child_environment(),
+                env=clean_environment(),
                 start_new_session=True,  # Ctrl-C is for the drain
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=_PIPE_LIMIT)

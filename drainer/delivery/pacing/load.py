@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from drainer.policy.pacing.aimd import LoadReading
-from drainer.runtime.process import child_environment
+from drainer.runtime.process import clean_environment
 from drainer.runtime.redaction import redact
 from drainer.runtime.values import dataclass
 
@@ -95,7 +95,7 @@ async def _run(command: tuple[str, ...]) -> str:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env=child_environment(),
+        env=clean_environment(),
         start_new_session=True,
     )
     assert process.stdout is not None  # noqa: S101 - it is a pipe

@@ -35,16 +35,16 @@ class WriterClient(asyncio.Protocol):
     """Sends operations to the process that owns the write connection."""
 
     def __init__(
-        self, url: URL, run: str, lock: int, at_hand: WorkerProcess | None = None
+        self, url: URL, run: str, lock: int, spare_worker: WorkerProcess | None = None
     ) -> None:
         """Start nothing yet; the process will hold the descriptor ``lock`` open.
 
-        ``run`` is whose commits these are; ``at_hand`` is a helper to use.
+        ``run`` is whose commits these are; ``spare_worker`` is a helper to use.
         """
         self._url = url
         self._run = run
         self._lock = lock
-        self._helper = at_hand
+        self._helper = spare_worker
         #: Asking for the running one costs a system call, every time.
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.WriteTransport | None = None

@@ -34,7 +34,7 @@ from drainer.ledger.owner import GIVE_UP_AFTER, RECONNECT_FOR
 from drainer.ledger.records import StateConflict, WriteOutcome
 from drainer.ledger.writer.batch import WriteBatch
 from drainer.runtime import databases
-from drainer.runtime.process import FrameReader, framed, rarely_collect
+from drainer.runtime.process import FrameReader, framed, tune_gc
 
 _RECEIVE_BYTES = 1 << 20
 _DONE = WriteOutcome(None)
@@ -172,7 +172,7 @@ def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> i
     the end.
     """
     url, run = order
-    rarely_collect(CYCLES)
+    tune_gc(CYCLES)
     try:
         ledger = engine.connect(make_url(url), create=False, patience=RECONNECT_FOR)
     except LedgerError as error:

@@ -18,9 +18,8 @@ from drainer.mail.echo import SentData, unechoed
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify import codes
-from drainer.policy.classify.families import families
 from drainer.policy.classify.normalize import words_of
-from drainer.policy.classify.rules import Rule, find
+from drainer.policy.classify.rules import Rule, families, find
 from drainer.policy.classify.verdict import LETTERS, Classification, Scope, Verdict
 
 Answer = Reply | Lost | Problem

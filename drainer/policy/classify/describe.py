@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from drainer.mail.message import PROBLEMS
 from drainer.policy.classify import codes
-from drainer.policy.classify.families import families
-from drainer.policy.classify.rules import Rule
+from drainer.policy.classify.rules import Rule, families
 
 _OWN = {
     "host-limit": "this host had too few file descriptors",

@@ -20,7 +20,10 @@ references back.
 """
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
 from typing import Protocol
 
 import re2
@@ -202,3 +205,14 @@ def _stages(name: str, row: Mapping[str, object]) -> list[Stage]:
             raise ValueError(message)
         stages.append(Stage(text.lower()))
     return stages
+
+
+@cache
+def families() -> tuple[Rule, ...]:
+    """Return our own rules, in the order they are tried."""
+    text = (
+        resources.files("drainer.policy.classify")
+        .joinpath("families.toml")
+        .read_text("utf-8")
+    )
+    return rules_of(tomllib.loads(text)["rule"])

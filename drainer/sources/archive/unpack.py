@@ -24,8 +24,12 @@ from typing import NamedTuple, NoReturn, Self
 from zstandard import ZstdError
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.sources.archive.unpack_limits import UnpackLimits
-from drainer.sources.archive.unpack_streams import ByteReader, CappedReader, unpacked
+from drainer.sources.archive.unpack_streams import (
+    ByteReader,
+    CappedReader,
+    UnpackLimits,
+    unpacked,
+)
 from drainer.sources.common.files import CHUNK_BYTES, escape_name, kind_of, open_at
 
 _MAX_DEPTH = 32

@@ -22,11 +22,12 @@ from drainer.mail.envelope import (
     Envelope,
     Recipient,
     RecipientCollector,
+    decode_orcpt,
+    from_xtext,
     parse_mailbox,
 )
 from drainer.mail.message import Message, Problem
 from drainer.mail.reply import printable
-from drainer.mail.xtext import decode_orcpt, from_xtext
 from drainer.sources.common.files import escape_name
 from drainer.sources.exim.header import EximHeader, EximRecipient, done_test
 

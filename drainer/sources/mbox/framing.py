@@ -20,7 +20,7 @@ Everything is read in pieces, whatever the length of a line.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -280,3 +280,48 @@ def identity(from_line: bytes, head: bytes) -> str:
     beginning = head[: 2 * IDENTITY_BYTES].replace(b"\r\n", b"\n")
     digest.update(beginning[:IDENTITY_BYTES])
     return digest.hexdigest()[:32]
+
+
+_HELD_BACK = re.compile(rb">+(?:F|Fr|Fro|From)?")
+_QUOTED = {
+    "mboxrd": re.compile(rb"^>(>*From )", re.MULTILINE),
+    "mboxo": re.compile(rb"^>(From )", re.MULTILINE),
+}
+_QUOTED["mboxcl"] = _QUOTED["mboxo"]
+
+
+def unquote(chunks: Iterable[bytes], variant: str) -> Iterator[bytes]:
+    """Remove the quoting from the lines that looked like From_ lines.
+
+    A run of ``>`` of any length is never kept in memory: it does not matter which
+    one is removed, so all but one can be passed on before the end is known.
+    """
+    pattern = _QUOTED.get(variant)
+    if pattern is None:
+        yield from chunks
+        return
+    carry = b""
+    at_start = True
+    for chunk in chunks:
+        if not chunk:
+            continue
+        data = carry + chunk
+        # Do not judge a line that started in an earlier chunk and was passed on.
+        skip = 0 if at_start else data.find(b"\n") + 1 or len(data)
+        line = max(data.rfind(b"\n") + 1, skip)
+        carry = data[line:] if _HELD_BACK.fullmatch(data, line) else b""
+        at_start = bool(carry) or (line == len(data) and data.endswith(b"\n"))
+        settled = data[: len(data) - len(carry)]
+        if carry.startswith(b">>"):
+            settled, carry, at_start = _shorten(settled, carry, variant)
+        yield settled[:skip] + pattern.sub(rb"\1", settled[skip:])
+    if carry:
+        yield carry
+
+
+def _shorten(settled: bytes, carry: bytes, variant: str) -> tuple[bytes, bytes, bool]:
+    """Pass on what is decided about a line of several ``>``."""
+    if variant != "mboxrd":  # only a single one is a quote
+        return settled + carry, b"", False
+    signs = len(carry) - len(carry.lstrip(b">")) - 1
+    return settled + carry[:signs], carry[signs:], True

@@ -42,8 +42,8 @@ from drainer.sources.mbox.framing import (
     has_header_end,
     identity,
     reader_state,
+    unquote,
 )
-from drainer.sources.mbox.quoting import unquote
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 

@@ -38,9 +38,9 @@ def test_a_helper_ends_when_its_link_does_and_its_status_is_told() -> None:
 
 def test_a_helper_that_does_not_end_in_time_is_killed() -> None:
     """Waiting has a limit."""
-    helper = start()
-    assert helper.wait(0.01) == -signal.SIGKILL
-    helper.link.close()
+    worker = start()
+    assert worker.wait(0.01) == -signal.SIGKILL
+    worker.link.close()
 
 
 def test_a_helper_that_cannot_do_its_job_says_why_on_our_standard_error(
@@ -48,10 +48,10 @@ def test_a_helper_that_cannot_do_its_job_says_why_on_our_standard_error(
 ) -> None:
     """As it is now, not as it was when the nursery began."""
     start().end()  # there is a nursery
-    helper = start()
-    helper.begin(JOB, None)
-    assert helper.wait(10) == 1
-    helper.link.close()
+    worker = start()
+    worker.begin(JOB, None)
+    assert worker.wait(10) == 1
+    worker.link.close()
     assert f"KeyError: '{JOB}'" in capfd.readouterr().err
 
 
@@ -61,20 +61,20 @@ def test_a_helper_is_in_the_current_folder(
     """So that a relative path means the same, wherever the nursery began."""
     start().end()
     monkeypatch.chdir(tmp_path)
-    helper = start()
-    assert Path(f"/proc/{helper.pid}/cwd").readlink() == tmp_path
-    helper.end()
+    worker = start()
+    assert Path(f"/proc/{worker.pid}/cwd").readlink() == tmp_path
+    worker.end()
 
 
-def test_a_nursery_has_no_secret_and_goes_with_its_parent() -> None:
+def test_a_fork_server_has_no_secret_and_goes_with_its_parent() -> None:
     """What is configured by the environment is not for it; nothing is left over."""
     script = (
         "import os, signal\n"
-        "from drainer.runtime.workers import Nursery\n"
-        "nursery = Nursery()\n"
-        "helper = nursery.bear()\n"
-        "with open(f'/proc/{nursery.pid}/environ') as file: found = file.read()\n"
-        "print(nursery.pid, helper.pid, 'DRAINER_' in found, flush=True)\n"
+        "from drainer.runtime.workers import ForkServer\n"
+        "fork_server = ForkServer()\n"
+        "worker = fork_server.spawn()\n"
+        "with open(f'/proc/{fork_server.pid}/environ') as file: found = file.read()\n"
+        "print(fork_server.pid, worker.pid, 'DRAINER_' in found, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     secret = os.environ | {"DRAINER_PRIMARY__PASSWORD": "s3cret"}
@@ -84,20 +84,20 @@ def test_a_nursery_has_no_secret_and_goes_with_its_parent() -> None:
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     # The helper has this output too; that it was read to its end tells of its own.
-    nursery, _, exposed = done.stdout.split()
+    fork_server, _, exposed = done.stdout.split()
     assert exposed == "False"
-    assert wait_until_gone(int(nursery))
+    assert wait_until_gone(int(fork_server))
 
 
-def test_a_nursery_that_was_killed_bears_no_more_and_its_helpers_end() -> None:
+def test_a_fork_server_that_was_killed_spawns_no_more_and_its_workers_end() -> None:
     """``start`` looks whether it lives, and makes another."""
-    nursery = ForkServer()
-    helper = nursery.bear()
-    os.kill(nursery.pid, signal.SIGKILL)
-    assert wait_until_gone(nursery.pid)
-    assert not nursery.lives
+    fork_server = ForkServer()
+    worker = fork_server.spawn()
+    os.kill(fork_server.pid, signal.SIGKILL)
+    assert wait_until_gone(fork_server.pid)
+    assert not fork_server.lives
     with pytest.raises(BrokenPipeError):
-        nursery.bear()
-    nursery.close()
-    helper.end()
-    assert helper.wait() == -signal.SIGKILL
+        fork_server.spawn()
+    fork_server.close()
+    worker.end()
+    assert worker.wait() == -signal.SIGKILL

@@ -21,7 +21,7 @@ import zstandard
 from drainer.errors import SourceError, UsageError
 from drainer.sources.archive import source as archive
 from drainer.sources.archive.unpack import unpack
-from drainer.sources.archive.unpack_limits import UnpackLimits
+from drainer.sources.archive.unpack_streams import UnpackLimits
 from drainer.sources.protocol import Source
 from drainer.sources.registry import open_source
 from tests.support.spools.samples import lay_out_exim, lay_out_postfix

@@ -4,8 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.mail.envelope import utf8_xtext, xtext
-from drainer.mail.xtext import decode_orcpt, from_utf8_xtext, from_xtext
+from drainer.mail.envelope import (
+    decode_orcpt,
+    from_utf8_xtext,
+    from_xtext,
+    utf8_xtext,
+    xtext,
+)
 
 
 @pytest.mark.parametrize(

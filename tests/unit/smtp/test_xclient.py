@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.mail.envelope import Client
+from drainer.mail.envelope import Client, from_xtext
 from drainer.mail.message import Message
 from drainer.mail.reply import Reply
-from drainer.mail.xtext import from_xtext
 from drainer.smtp.route import Login, Route
 from drainer.smtp.xclient import MAX_COMMAND_BYTES, ClientIntroduction, narrowed
 from tests.unit.smtp.test_commands import message

@@ -31,7 +31,7 @@ from drainer.policy.bounce.limits import (
     report_id,
 )
 from drainer.policy.classify.classifier import classify
-from drainer.policy.classify.families import families
+from drainer.policy.classify.rules import families
 from drainer.policy.classify.verdict import Scope, Verdict
 from tests.unit.policy.bounce.test_evidence import (
     NAMED,

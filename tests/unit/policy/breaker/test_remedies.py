@@ -8,7 +8,7 @@ from drainer.policy.breaker.detector import is_content
 from drainer.policy.breaker.remedies import hint, remedy
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.codes import ENHANCED
-from drainer.policy.classify.families import families
+from drainer.policy.classify.rules import families
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 REFUSED = parse_reply(b"550 5.7.1 no")

@@ -4,9 +4,8 @@ import pytest
 
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.classify.classifier import classify
-from drainer.policy.classify.families import families
 from drainer.policy.classify.normalize import MAX_WORDS, masked, words_of
-from drainer.policy.classify.rules import rules_of
+from drainer.policy.classify.rules import families, rules_of
 from drainer.policy.classify.verdict import Verdict
 
 #: rule -> (what it is for, what is another's).
