@@ -1,5 +1,6 @@
 """Bounces: who may get one, how it is written, and how it is sent.
 
-What is decided is pure (drainer.policy.bounce). What is promised is in the ledger
-(drainer.ledger.reports). This package asks the questions and sends the reports.
+The decisions are pure (drainer.policy.bounce). The queued reports are in the ledger
+(drainer.ledger.reports). This package gathers evidence, applies the bounce rules and
+sends reports.
 """

@@ -22,7 +22,7 @@ _EVENTS = {
     BounceAnswer.NO: Event.APPROVED_REFUSED,
     BounceAnswer.NEVER: Event.APPROVED_REFUSED,
 }
-"""Bounce decision on an approved refusal -> event; any other leaves it pending."""
+"""Bounce decision on an approved refusal -> event; any other one keeps it pending."""
 
 Open = Callable[[Message], SpooledMessage]
 
@@ -32,7 +32,7 @@ def ask(
 ) -> BouncePermit:
     """Return what the bounce rules would say if the refusal were final now.
 
-    But for the limits: see ``Limiting.stand``.
+    The limits are left out: ``LimitCheck.stand`` applies them.
     """
     row = each.row
     reply = as_said(row["reply"])
@@ -57,7 +57,7 @@ def approvals(
     """Yield the bounce decisions on approved refusals; UsageError without evidence."""
     for each in these:
         if each.found is None:
-            message = f"nobody has looked yet who sent {each.row['native_id']}"
+            message = f"no evidence about the sender of {each.row['native_id']} yet"
             hint = "`drainer bounces run`, or the next drain, gathers the evidence"
             raise UsageError(message, hint=hint)
         permit = ask(bounce_decider, each, now)
@@ -72,9 +72,9 @@ def keep_copies(
     rulings: Sequence[OperatorDecision],
     opening: Open,
 ) -> None:
-    """Make a durable copy of every message that becomes final by these rulings.
+    """Make a durable copy of every message that becomes final by these decisions.
 
-    Raises UsageError when one cannot be made; then nothing may become final.
+    Raises UsageError if a copy cannot be made; then nothing may become final.
     """
     for id_, some in groupby(rulings, key=lambda ruling: ruling.resting.row["id"]):
         claimed = tuple(claimed_of(ruling.resting.row) for ruling in some)
@@ -83,6 +83,6 @@ def keep_copies(
         try:
             quarantine.keep(opening(message), claimed)
         except (MessageUnreadable, OSError) as error:
-            words = f"no copy of {message.native_id} can be made: {error}"
-            hint = "nothing was changed; is the spool there, and room on the disk?"
+            words = f"cannot copy {message.native_id}: {error}"
+            hint = "nothing was changed; check the spool and the space on the disk"
             raise UsageError(words, hint=hint) from None

@@ -1,4 +1,4 @@
-"""From the [bounce] section to what asks the bounce rules and sends reports."""
+"""Build the bounce decider and the report sender from the [bounce] section."""
 
 from collections.abc import Iterable
 from ipaddress import ip_network
@@ -23,7 +23,7 @@ from drainer.smtp.route import Route
 
 
 def make_trust(config: Config) -> TrustSettings:
-    """Return what the operator says about senders."""
+    """Return what the operator configured about senders."""
     bounce = config.bounce
     domains = (*config.primary.domains, *bounce.relay_domains)
     return TrustSettings(
@@ -36,7 +36,7 @@ def make_trust(config: Config) -> TrustSettings:
 def _names(domains: Iterable[str]) -> frozenset[str]:
     """Return domains as DNS has them; ``.example.org`` is example.org here.
 
-    A name that IDNA 2003 would change is taken as IDNA 2008 writes it, unchanged.
+    A name that IDNA 2003 would change is used as IDNA 2008 writes it, unchanged.
     """
     names = [each.removeprefix(".") for each in domains]
     return frozenset(ascii_domain(each) or _encoded(each) for each in names) - {""}
@@ -50,7 +50,7 @@ def _encoded(name: str) -> str:
 
 
 def make_bouncing(config: Config) -> BounceSettings | None:
-    """Return what the bounce rules goes by; None when nobody is to be told."""
+    """Return the bounce settings; None if no sender gets a report."""
     if not config.bounce.send:
         return None
     return BounceSettings(
@@ -77,7 +77,7 @@ def _limits(config: Config) -> ReportLimits:
 
 
 def make_posting(config: Config) -> DsnSettings:
-    """Return how reports leave; UsageError for no host, or a key that is unreadable."""
+    """Return how reports are sent; UsageError for no host or an unreadable key."""
     bounce = config.bounce
     per_second = parse_rate(bounce.rate)
     return DsnSettings(
@@ -95,11 +95,11 @@ def make_posting(config: Config) -> DsnSettings:
 
 
 def make_via(config: Config) -> Route:
-    """Return the relay that takes reports; UsageError when it is none."""
+    """Return the relay that takes reports; UsageError if it is not valid."""
     bounce = config.bounce
     if bounce.via == "mx":
-        message = '[bounce] via = "mx" is for reports alone'
-        raise UsageError(message, hint="name a server that takes mail: HOST[:PORT]")
+        message = '[bounce] via = "mx" works for reports only'
+        raise UsageError(message, hint="name a server that accepts mail: HOST[:PORT]")
     try:
         host, port = split_host(bounce.via)
     except UsageError as error:
@@ -125,7 +125,7 @@ def _signing(config: Config) -> DkimKey | None:
     try:
         key = read_private(Path(bounce.dkim_key_file))
     except OSError as error:
-        message = f"the DKIM key cannot be read: {error}"
+        message = f"cannot read the DKIM key: {error}"
         raise UsageError(message, hint="see [bounce] dkim_key_file") from None
     signing = DkimKey(selector=bounce.dkim_selector, key=key)
     domain = make_own(config).hostname
@@ -134,11 +134,11 @@ def _signing(config: Config) -> DkimKey | None:
 
 
 _PROBE = b"From: probe\r\n\r\n"
-"""What shows before the drain that a key signs."""
+"""A test message that shows, before the drain, that a key signs."""
 
 
 def make_evidence(config: Config) -> EvidenceSettings:
-    """Return how a sender's evidence is looked for."""
+    """Return how a sender's evidence is gathered."""
     bounce = config.bounce
     return EvidenceSettings(
         servers=DnsServers(
@@ -156,6 +156,6 @@ def make_evidence(config: Config) -> EvidenceSettings:
 
 
 def make_own(config: Config) -> OwnIdentity:
-    """Return who we are to a sender."""
+    """Return the names and addresses of this host."""
     hostname = config.primary.helo or own_hostname()
     return OwnIdentity(hostname=hostname, reporter=f"MAILER-DAEMON@{hostname}")

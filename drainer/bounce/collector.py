@@ -1,9 +1,9 @@
 """Evidence about the senders of refused mail, gathered while the bounce is pending.
 
-DNS is slow and messages are hostile, so that nothing waits for this: what is not
-known yet when a refusal would be final is decided another time. A stranger's DNS may
-be as slow as he likes. So drainer looks at several messages at once, and gives each a
-short first look; those whose DNS is slow are set aside until all others are done.
+DNS is slow and messages are hostile, so nothing waits for this. What is not known when
+a refusal would be final is decided later. A stranger controls how slow his DNS is. So
+drainer checks several messages at once, and gives each a short first check. It sets
+aside the messages with slow DNS until all others are done.
 """
 
 import asyncio
@@ -31,20 +31,20 @@ from drainer.sources.protocol import Source
 BATCH = 200
 LOOK_EVERY = timedelta(seconds=5)
 PER_DOMAIN = 2
-"""Messages of one sender domain that are looked at together."""
+"""Messages of one sender domain that are checked together."""
 MAX_SET_ASIDE = 500
 """Further slow ones are put off at once."""
 
 
 class _SetAside(NamedTuple):
-    """A message whose DNS was slow, and what was found so far."""
+    """A message with slow DNS, and what was found so far."""
 
     row: Row
     found: Row
 
 
 class EvidenceCollector:
-    """Looks for evidence about whatever waits for confirmation."""
+    """Gathers evidence about the senders of pending bounces."""
 
     def __init__(
         self,
@@ -65,18 +65,18 @@ class EvidenceCollector:
 
     @property
     def has_set_aside(self) -> bool:
-        """Whether a message waits for slow DNS."""
+        """Return whether a message waits for slow DNS."""
         return bool(self._set_aside)
 
     async def run(self) -> None:
-        """Gather until it is cancelled; DNS is remembered meanwhile."""
+        """Gather until it is cancelled; DNS answers are kept meanwhile."""
         while True:
             await self.quick()
             await self.patient()
             await asyncio.sleep(LOOK_EVERY.total_seconds())
 
     async def quick(self) -> None:
-        """Give each message a first look; set aside those whose DNS is slow."""
+        """Give each message a first check; set aside those with slow DNS."""
         urls = list(self._sources)
         while rows := await self._ledger.reports.lacking_evidence(
             urls, BATCH, list(self._set_aside)
@@ -84,7 +84,7 @@ class EvidenceCollector:
             await self._each(rows, quick=True)
 
     async def patient(self, at_most: timedelta | None = None) -> None:
-        """Look again at what was set aside, within the budget; put off the rest.
+        """Check what was set aside again, within the budget; put off the rest.
 
         With ``at_most`` it takes no longer than that, and the rest stays set aside.
         """
@@ -104,13 +104,13 @@ class EvidenceCollector:
             await self.put_off()
 
     async def put_off(self) -> None:
-        """Write down what was found about those set aside: DNS is asked again later."""
+        """Record what was found about those set aside: a later run asks DNS again."""
         for seq, each in list(self._set_aside.items()):
             await self._ledger.reports.keep_evidence(seq, each.found)
             del self._set_aside[seq]
 
     async def _each(self, rows: list[Row], *, quick: bool) -> None:
-        """Look at several messages together, but at few of one domain."""
+        """Check several messages together, but few of one domain."""
         # It loads the list of public suffixes.
         domains = await asyncio.to_thread(lambda: [_domain(row) for row in rows])
         turns = {domain: asyncio.Semaphore(PER_DOMAIN) for domain in domains}
@@ -144,7 +144,7 @@ class EvidenceCollector:
     ) -> tuple[SenderFacts, ListMarkers]:
         """Return the facts about the sender of a message, and its marks."""
         content, cut = await asyncio.to_thread(self._read, message)
-        readable = bool(content)  # else it is unknown what else its header says
+        readable = bool(content)  # otherwise it is unknown what else its header says
         question = SenderQuestion(
             reverse_path=message.envelope.reverse_path,
             client=message.client.address if readable else "",
@@ -155,12 +155,12 @@ class EvidenceCollector:
             cut=cut,
         )
         facts = await self._checks.facts(question, quick=quick)
-        if not readable:  # perhaps another time
+        if not readable:  # another run may succeed
             facts = replace(facts, reach=Reachability.LATER)
         return facts, marks_of(content.partition(b"\r\n\r\n")[0] + b"\r\n")
 
     def _read(self, message: Message) -> tuple[bytes, bool]:
-        """Return the content, or its header when there is more than is checked."""
+        """Return the content, or only its header if it is larger than the limit."""
         content = bytearray()
         try:
             spooled = open_message(self._sources, self._quarantine, message)

@@ -1,8 +1,8 @@
-"""May a sender be told? What the bounce rules needs, gathered for one attempt.
+"""Gather what the bounce rules need to decide whether a sender may get a bounce.
 
-The bounce rules itself is drainer.policy.bounce.decision; evidence lies in the ledger
-before the confirming attempt is made (drainer.bounce.collector). Whether it was
-reported already, and what the limits say, is asked again where the report is written
+The bounce rules themselves are drainer.policy.bounce.decision. The evidence is in the
+ledger before the confirming attempt starts (drainer.bounce.collector). The code that
+writes the report checks again whether it was reported already, and what the limits say
 (drainer.ledger.reports.limits).
 """
 
@@ -32,7 +32,7 @@ from drainer.runtime.values import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BounceRequest:
-    """One recipient's refusal for good, as the bounce rules are asked about it.
+    """One recipient's permanent refusal, as the bounce rules see it.
 
     Or its delivery, if that is the ``action``.
     """
@@ -42,19 +42,19 @@ class BounceRequest:
     original: str
     recipient: Recipient
     classification: Classification
-    #: What the primary said; text when it is remembered and was no reply.
+    #: The primary's reply; text if it was stored and was not a reply.
     answer: object
     action: DsnAction = DsnAction.FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BounceDecider:
-    """Asks the bounce rules."""
+    """Applies the bounce rules."""
 
     trust: TrustSettings
     own: OwnIdentity
     limits: ReportLimits = field(default_factory=ReportLimits)
-    #: How long DNS may be silent.
+    #: How long DNS may stay silent.
     patience: timedelta = DAY
 
     def permit(
@@ -74,9 +74,9 @@ class BounceDecider:
     def ask(
         self, found: StoredEvidence | None, refusal: "BounceRequest", now: datetime
     ) -> BouncePermit:
-        """Return what the bounce rules say, but for what was told before."""
+        """Return what the bounce rules say, without regard to earlier reports."""
         if found is None:
-            words = "nobody has looked for evidence yet"
+            words = "no evidence was gathered yet"
             decision = BounceDecision(
                 answer=BounceAnswer.LATER, rule="G13", reason=words, evidence={}
             )
@@ -113,7 +113,7 @@ _CLASSES = {DsnAction.FAILED: "5", DsnAction.RELAYED: "2"}
 
 
 def status_of(refusal: BounceRequest) -> str:
-    """Return the enhanced status code of what is told (RFC 3463)."""
+    """Return the enhanced status code of the report (RFC 3463)."""
     if refusal.classification.rule == "lifetime-spent":
         return "4.4.7"
     answer, class_ = refusal.answer, _CLASSES[refusal.action]

@@ -1,4 +1,4 @@
-"""The way of a report: the relay of the operator, or the mail servers of its sender."""
+"""The servers for a report: the operator's relay, or the mail servers of its sender."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ LIMITS = Timeouts(connect=10, banner=30, ehlo=30, mail=60, rcpt=60, data=60, bod
 
 
 class NoRelay(Exception):
-    """There is none; ``later``, because DNS did not answer in time, or permanently."""
+    """No server was found; ``later`` if DNS did not answer in time, or permanently."""
 
     def __init__(self, reason: str, *, later: bool) -> None:
-        """Say why."""
+        """Keep the reason."""
         super().__init__(reason)
         self.later = later
 
@@ -28,7 +28,7 @@ class NoRelay(Exception):
 class RelaySettings:
     """Which servers take a report."""
 
-    #: Who takes mail for everybody; None = the mail servers of each sender.
+    #: The relay for all reports; None: the mail servers of each sender.
     via: Route | None
     #: Our own name.
     hostname: str
@@ -38,7 +38,7 @@ class RelaySettings:
 
 @dataclass(slots=True)
 class ReportRelay:
-    """Finds the servers that take a report; keeps what DNS said for a run."""
+    """Finds the servers that take a report; keeps DNS answers for a run."""
 
     ways: RelaySettings
     checks: EvidenceWorker
@@ -58,7 +58,7 @@ class ReportRelay:
         await asyncio.gather(*(look(each) for each in domains if each))
 
     async def to(self, sender: str) -> list[Route]:
-        """Return the servers to try, in order; NoWay when there are none."""
+        """Return the servers to try, in order; raise NoRelay if there are none."""
         if self.ways.via is not None:
             return [self.ways.via]
         domain = domain_of(sender)

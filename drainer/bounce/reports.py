@@ -1,8 +1,9 @@
-"""Reports leave: one to a message, by a way of their own, never twice by intent.
+"""Send reports: one per message, by a route of their own, never twice on purpose.
 
-What is due is taken from the ledger one by one, and built again from what it has and
-the copy of the original; what becomes of it is a decision there. A report that fails
-is recorded with the words of who refused it, and never reported in turn.
+The sender takes the reports that are due from the ledger one by one. It builds each
+again from the ledger and the copy of the original, and records the result there as a
+decision. A report that fails is recorded with the reply that refused it, and is never
+reported itself.
 """
 
 import asyncio
@@ -38,14 +39,14 @@ from drainer.smtp.route import Route
 from drainer.sources.protocol import Source
 
 AT_MOST = timedelta(seconds=30)
-"""After which a drain begins no further report; the rest stays queued."""
+"""Time after which a drain starts no further report; the rest stays queued."""
 _READ_BYTES = max(64 * 1024, MAX_CONTENT_BYTES + 1)
-"""Of an original: more than a report carries."""
+"""Bytes of an original: more than a report carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DkimKey:
-    """What signs reports: a DKIM selector and its key."""
+    """The key that signs reports: a DKIM selector and a private key."""
 
     selector: str
     key: bytes = field(repr=False)
@@ -53,7 +54,7 @@ class DkimKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DsnSettings:
-    """How reports leave."""
+    """How reports are sent."""
 
     ways: RelaySettings
     own: OwnIdentity
@@ -66,7 +67,7 @@ class DsnSettings:
 
 @dataclass(slots=True)
 class ReportCounts:
-    """What became of the reports of a run, in attempts."""
+    """The results of a run's reports, counted in attempts."""
 
     sent: int = 0
     failed: int = 0
@@ -74,7 +75,7 @@ class ReportCounts:
 
 
 class DsnSender:
-    """Sends what is due."""
+    """Sends the reports that are due."""
 
     def __init__(
         self,
@@ -95,13 +96,13 @@ class DsnSender:
         self.count = ReportCounts()
 
     def close(self) -> None:
-        """Begin no further report."""
+        """Start no further report."""
         self._closed = True
 
     async def run(self, at_most: timedelta = AT_MOST) -> None:
-        """Send what is due, one after the other; begin none after ``at_most``.
+        """Send what is due, one after the other; start none after ``at_most``.
 
-        A relay that takes nothing now is not asked again before the next run.
+        A relay that accepts nothing now is not asked again before the next run.
         """
         waits = self._posting.waits
         await self._ways.prepare(await self._ledger.reports.due_senders(waits))
@@ -117,11 +118,11 @@ class DsnSender:
                 return
 
     async def _send(self, queued: QueuedReport) -> bool:
-        """Make one attempt; False when another report would fare no better."""
+        """Make one attempt; return False if another report would fail too."""
         tried = await self._attempt(queued)
         ended = tried.ended
         if ended.state == QUEUED and queued.is_last:
-            words = f"nobody took it for so long: {ended.reason}"
+            words = f"no server accepted it in time: {ended.reason}"
             ended = ended._replace(state=FAILED, reason=words)
         await self._ledger.reports.end(queued, ended)
         self.count.sent += ended.state == SENT
@@ -141,7 +142,7 @@ class DsnSender:
             return _SendAttempt(ReportResult(state, "", "mx", str(none)))
         seconds = self._posting.at_most.total_seconds()
         try:
-            async with asyncio.timeout(seconds):  # the server may be anybody's
+            async with asyncio.timeout(seconds):  # a stranger may control the server
                 return await self._try_each(queued, routes)
         except TimeoutError:
             words = f"it took more than {seconds:.0f} s"
@@ -182,7 +183,7 @@ class DsnSender:
     # --- the report
 
     def _letter(self, queued: QueuedReport, peer: Mapping[str, str]) -> OutgoingMail:
-        """Build it; it may block. Raises CannotTell and AddressError as build does."""
+        """Build it; it may block. Raises CannotReport and AddressError like build."""
         envelope = _expanded(queued)
         paths = (recipient.forward_path for _, recipient in queued.told)
         is_ascii = envelope.reverse_path.isascii() and all(p.isascii() for p in paths)
@@ -228,7 +229,7 @@ class DsnSender:
         return sign(report, domain=domain, selector=signing.selector, key=signing.key)
 
     def _original(self, message: Message) -> bytes:
-        """Return the beginning of the original: its copy, or as it still lies there."""
+        """Return the start of the original: its copy, or the message in its source."""
         copy = self._quarantine.open(message) if self._quarantine else None
         found = bytearray()
         try:
@@ -239,7 +240,7 @@ class DsnSender:
                 if len(found) >= _READ_BYTES:
                     break
         except MessageUnreadable:
-            return b""  # the report says it without
+            return b""  # the report is sent without it
         return bytes(found[:_READ_BYTES])
 
 
@@ -254,14 +255,15 @@ def _expanded(queued: QueuedReport) -> Envelope:
 
 
 def _words(text: str) -> str:
-    """Return what the primary said; '' if these are words of ours about a silence."""
+    """Return the primary's reply; '' if the text is ours, for a missing reply."""
     return text if isinstance(as_said(text), Reply) else ""
 
 
 def _may_return(queued: QueuedReport, original: bytes) -> bool:
-    """Whether the sender may get its content back, if it asked for that.
+    """Return whether the sender may get its content back, if it asked for that.
 
-    Only by a proof that no signed mail of another can give: else it is spam, returned.
+    The proof must be one that no other signed mail can give. Otherwise drainer would
+    return spam.
     """
     return len(original) <= MAX_CONTENT_BYTES and not any(
         not row["may_return"]
@@ -272,12 +274,12 @@ def _may_return(queued: QueuedReport, original: bytes) -> bool:
 
 
 class _SendAttempt(NamedTuple):
-    """What an attempt came to."""
+    """The result of an attempt."""
 
     ended: ReportResult
-    #: Whether this server may be asked about other reports.
+    #: Whether this server may be tried for other reports.
     goes_on: bool = True
-    #: Whether another server may be asked about this one.
+    #: Whether another server may be tried for this one.
     elsewhere: bool = True
 
 
@@ -285,17 +287,17 @@ def _judge(posted: PostResult, connection: Connection) -> _SendAttempt:
     via, words = connection.address, str(posted.answer)
     answer = posted.answer
     if isinstance(answer, Lost) and posted.stage is Stage.DOT:
-        reason = "it may have arrived; it is sent again under the same Message-ID"
+        reason = "it may have arrived; drainer sends it again under the same Message-ID"
         ended = ReportResult(QUEUED, words, via, reason)
         return _SendAttempt(ended, goes_on=False, elsewhere=False)
     classification = classify(answer, posted.stage, accepted=0)
     match classification.verdict:
         case Verdict.DELIVER:
             return _SendAttempt(
-                ReportResult(SENT, words, via, "the relay took it"), elsewhere=False
+                ReportResult(SENT, words, via, "the relay accepted it"), elsewhere=False
             )
         case Verdict.BOUNCE | Verdict.HOLD if isinstance(answer, Reply):
-            reason = f"{classification.reason}; a report is not reported in turn"
+            reason = f"{classification.reason}; drainer never reports a failed report"
             return _SendAttempt(
                 ReportResult(FAILED, words, via, reason), elsewhere=False
             )

@@ -1,8 +1,8 @@
 """What one drain needs to notify senders: evidence, bounce decisions, reports.
 
-Evidence is gathered while the drain runs. At its end the bounce rules are asked about
-reports of deliveries, and reports that are due are sent. Messages whose DNS is slow
-come last.
+It gathers evidence while the drain runs. At the end it applies the bounce rules to
+reports of deliveries, and sends the reports that are due. Messages with slow DNS come
+last.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from drainer.sources.protocol import Source
 
 PATIENCE_AT_START = timedelta(seconds=3)
 PATIENCE_AT_END = timedelta(seconds=30)
-"""For messages whose DNS is slow, when a person waits for it."""
+"""Time for messages with slow DNS, when a person waits for it."""
 
 
 class BounceService:
@@ -34,7 +34,7 @@ class BounceService:
         quarantine: Quarantine | None,
         bouncing: BounceSettings,
     ) -> None:
-        """Prepare; nothing is looked at yet."""
+        """Prepare; nothing is checked yet."""
         self._ledger = ledger
         self.bounce_decider = build_decider(bouncing)
         self._checks = EvidenceWorker(bouncing.settings)
@@ -63,18 +63,18 @@ class BounceService:
         await self._checks.end()
 
     async def gather_once(self) -> None:
-        """Gather the evidence that is lacking; wait little for slow DNS."""
+        """Gather the missing evidence; wait little for slow DNS."""
         await self._gathering.quick()
         await self._gathering.patient(PATIENCE_AT_START)
 
     async def gather(self) -> None:
-        """Look for evidence until it is cancelled."""
+        """Gather evidence until it is cancelled."""
         await self._gathering.run()
 
     async def finish(self) -> None:
-        """Look at what was refused last, and send the reports that are due.
+        """Check the latest refusals, and send the reports that are due.
 
-        Senders whose DNS is slow come last, so that no other report waits for them.
+        Senders with slow DNS come last, so that no other report waits for them.
         """
         await self._gathering.quick()
         await self._report()

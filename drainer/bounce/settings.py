@@ -1,7 +1,8 @@
-"""Telling senders: evidence gathered, the bounce rules asked, reports made and sent.
+"""Settings to notify senders: evidence, bounce rules, reports.
 
-What is decided is pure (drainer.policy.bounce.decision), and what is promised lies in
-the ledger (drainer.ledger.reports.evidence); here is who asks and who does it.
+The decisions are pure (drainer.policy.bounce.decision), and the queued reports are in
+the ledger (drainer.ledger.reports.evidence). This module says which parts apply the
+rules.
 """
 
 from datetime import timedelta
@@ -17,20 +18,20 @@ from drainer.runtime.values import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BounceSettings:
-    """What the bounce rules goes by."""
+    """The settings of the bounce rules."""
 
     settings: EvidenceSettings
     trust: TrustSettings
     own: OwnIdentity
     limits: ReportLimits
     patience: timedelta
-    #: For messages whose DNS is slow, together, in one run.
+    #: For messages with slow DNS, together, in one run.
     dns_budget: timedelta
     posting: DsnSettings
 
 
 def build_decider(bouncing: BounceSettings) -> BounceDecider:
-    """Return what asks the bounce rules; it remembers nothing yet."""
+    """Return a decider that applies the bounce rules; it has no history yet."""
     return BounceDecider(
         trust=bouncing.trust,
         own=bouncing.own,

@@ -28,14 +28,14 @@ class SuccessReportDecider:
         bounce_decider: BounceDecider,
         quarantine: Quarantine | None,
     ) -> None:
-        """Prepare; nothing is asked yet."""
+        """Prepare; nothing is checked yet."""
         self._ledger = ledger
         self._sources = list(sources)
         self._bounce_decider = bounce_decider
         self._quarantine = quarantine
 
     async def ask(self) -> None:
-        """Ask the bounce rules about every such report that has evidence."""
+        """Apply the bounce rules to every such report that has evidence."""
         while these := await self._ledger.reports.asked(self._sources):
             await self._ledger.reports.answer(
                 [(each, self._ask(each)) for each in these]

@@ -1,7 +1,7 @@
-"""Tell the source that it may let go: last, in batches, and idempotent.
+"""Acknowledge finished messages to their sources: last, in batches, idempotently.
 
-Nothing is acknowledged before the fact that every recipient is final is durable
-in the ledger. A crash in between is repaired by the next scan.
+drainer acknowledges nothing before the ledger has durably recorded that every recipient
+is final. The next scan repairs a crash in between.
 """
 
 import asyncio
@@ -20,31 +20,31 @@ from drainer.sources.protocol import FailableSource, Source
 BATCH = 200
 MANY = 10 * BATCH
 PAUSE = 0.25
-"""Seconds between batches, so that one fsync of a folder serves many."""
+"""Seconds between batches, so that one fsync of a folder serves many messages."""
 
 
 class Acknowledger:
     """Collects finished messages and acknowledges them in the background."""
 
     def __init__(self, ledger: Ledger, sources: Mapping[str, Source]) -> None:
-        """Serve those sources that acknowledge at all."""
+        """Serve the sources that can acknowledge at all."""
         self._ledger = ledger
         self._sources = {u: s for u, s in sources.items() if s.acknowledges}
         self._waiting: dict[str, Message] = {}
         self._closed = asyncio.Event()
         self._emptied = asyncio.Event()
         self._ended = False
-        #: Why a source refused to let go; what it holds stays where it is.
+        #: Why a source refused the acknowledgement; what it holds stays where it is.
         self.refusals: dict[str, SourceError] = {}
 
     def enqueue(self, messages: Iterable[Message]) -> None:
-        """Take messages that may be finished: known ones that a scan met again."""
+        """Add messages that may be finished: known ones that a scan listed again."""
         for message in messages:
             if message.source in self._sources:
                 self._waiting[message.id] = message
 
     async def wait_for_room(self) -> None:
-        """Wait while too much waits: a scan may meet more than the disk lets go."""
+        """Wait while too much is queued: a scan may outpace the disk's removals."""
         if len(self._waiting) > MANY and not self._ended:
             self._emptied.clear()
             await self._emptied.wait()
@@ -52,12 +52,12 @@ class Acknowledger:
     def on_settled(
         self, transaction: Transaction, settlements: tuple[Settlement, ...]
     ) -> None:
-        """Take the message of an attempt if that attempt may have finished it."""
+        """Add the message of an attempt if that attempt may have finished it."""
         if self._sources and all(each.state in FINAL for each in settlements):
             self.enqueue([transaction.spooled.message])
 
     async def run(self) -> None:
-        """Acknowledge until closed; what is waiting then is still done."""
+        """Acknowledge until closed; then finish what is still queued."""
         try:
             while not self._closed.is_set():
                 try:
@@ -72,7 +72,7 @@ class Acknowledger:
             self._emptied.set()
 
     def close(self) -> None:
-        """Let ``run`` end after what is waiting."""
+        """Let ``run`` end after what is queued."""
         self._closed.set()
 
     async def _flush(self) -> None:
@@ -99,7 +99,7 @@ class Acknowledger:
             await self._ledger.messages.acknowledged(done)
 
     def _let_go(self, source: Source, messages: list[Message]) -> list[str]:
-        """Tell a source, in the terms that it knows; it may block."""
+        """Acknowledge messages in the form that a source understands; it may block."""
         if not isinstance(source, FailableSource):
             return source.acknowledge(messages)
         with LedgerReader(self._ledger.url) as report:

@@ -1,4 +1,4 @@
-"""From a Config to what a drain is told to do."""
+"""From a Config to the settings of a drain."""
 
 import shlex
 
@@ -29,9 +29,9 @@ def build_settings(
     explicit: bool,
     acknowledge: bool,
 ) -> DrainSettings:
-    """Return what a drain is told to do; an explicit rate skips the ramp.
+    """Return the settings of a drain; an explicit rate skips the ramp.
 
-    Without acknowledging, a rehearsal, nobody is told of anything.
+    Without acknowledging (a rehearsal), drainer notifies no sender.
     """
     primary, throttle = config.primary, config.throttle
     return DrainSettings(
@@ -52,14 +52,14 @@ def build_settings(
         quarantine=quarantine_folder(ledger_url(config)),
         bouncing=make_bouncing(config)
         if acknowledge
-        else None,  # a rehearsal tells nobody
+        else None,  # a rehearsal notifies no sender
         rules=make_rules(config),
         acknowledge=acknowledge,
     )
 
 
 def make_rates(config: Config) -> Rates:
-    """Return what the primary may see per time."""
+    """Return the rates that the primary may see."""
     throttle, most = config.throttle, config.primary.connections
     messages = parse_rate(throttle.rate)
     recipients = parse_rate(throttle.recipients)
@@ -69,7 +69,7 @@ def make_rates(config: Config) -> Rates:
         messages=message_rate(messages, throttle.burst) if messages else None,
         octets=Rate(per_second=octets, burst=octets) if octets else None,
         recipients=message_rate(recipients, None) if recipients else None,
-        # So many may be open at once; it is opening them again that is limited.
+        # This many may be open at once; only opening new ones is limited by the rate.
         connections=Rate(per_second=opened, burst=float(most)) if opened else None,
     )
 
@@ -114,7 +114,7 @@ def _windows(config: Config) -> DetectorThresholds:
 
 
 def make_admission(config: Config, redirect: AddressMapping = NOWHERE) -> Admission:
-    """Return the rules that concern single messages."""
+    """Return the rules about single messages."""
     return Admission(
         domains=frozenset(config.primary.domains),
         max_hops=config.primary.max_hops,

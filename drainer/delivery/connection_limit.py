@@ -1,4 +1,4 @@
-"""How many sessions there may be now, and which of them is one too many."""
+"""How many sessions there may be now, and which one is too many."""
 
 import asyncio
 import sys
@@ -31,7 +31,7 @@ class ConnectionLimit:
         return self._numbers.get(asyncio.current_task(), 0) >= allowed
 
     def lower(self, connections: int) -> bool:
-        """Allow only as many as this host can have; False if that is nothing new."""
+        """Allow only what this host can have; return False if that changes nothing."""
         if connections >= self._by_host:
             return False
         self._by_host = connections

@@ -1,7 +1,7 @@
-"""The connections of a drain: each task opens sessions, one after another.
+"""The connection pool of a drain: each task opens sessions, one after another.
 
-What a session does with its messages is drainer.delivery.worker. Whether a task may
-open one is decided by the connection limit, the circuit breakers and the rate limiter.
+drainer.delivery.worker says what a session does with its messages. The connection
+limit, the circuit breakers and the rate limiter decide whether a task may open one.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ MAX_UNHEARD = 5
 
 
 PATIENCE = 1.0
-"""Seconds of our silence after which nobody can be blamed for hanging up."""
+"""Seconds of our silence after which a peer may rightly hang up."""
 
 
 def _tired(session: Session) -> bool:
@@ -57,19 +57,19 @@ class ConnectionPool:
     breaker_guard: BreakerGuard
     ready_queue: ReadyQueue
     loader: Loader
-    #: The connections that the primary may see at once.
+    #: The connections that may be open to the primary at once.
     slots: asyncio.Semaphore
     limit: ConnectionLimit
     rate_controller: RateController
     rate_limiter: RateLimiter
-    #: Each session gets one like it.
+    #: Each session gets a copy of it.
     worker: DeliveryWorker
     _unheard: int = 0
     #: Tasks that open a session and have no message yet.
     _opening: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def close(self) -> None:
-        """Wait for no session that is being opened."""
+        """Stop waiting for sessions that are still being opened."""
         for task in self._opening:
             task.cancel()
 
@@ -95,7 +95,7 @@ class ConnectionPool:
             await self.breaker_guard.wait(timedelta(seconds=1))
 
     async def _pass_breaker(self) -> bool:
-        """Wait until this lane may open a session; False when it is over."""
+        """Wait until this worker may open a session; False when the drain ends."""
         while not self.ready_queue.closed:
             now = utcnow()
             wait = self.breaker_guard.ask(now)
@@ -147,7 +147,7 @@ class ConnectionPool:
         self._judge_session(session)
 
     async def _do_with_fewer(self, limit: HostLimit) -> None:
-        """Have no more sessions than now: this host, not the primary, is in the way."""
+        """Open no more sessions than now: this host, not the primary, is the limit."""
         fewer = max(1, self.progress.connections)
         if self.limit.lower(fewer):
             evidence: dict[str, object] = {"connections": fewer, "reason": str(limit)}
@@ -167,9 +167,9 @@ class ConnectionPool:
     def _judge_session(self, session: Session) -> None:
         """Pause the route when the primary hangs up before it answers any MAIL.
 
-        Once is the fault of the message that was begun, if one was; time after
-        time it is not. Nor is it one to tire of a session that says nothing, because
-        it waits for the rate.
+        A single time, the message that was started is to blame, if there was one.
+        Repeated times, it is not. A primary that hangs up on a session that waits
+        silently for the rate is not to blame either.
         """
         if session.heard:
             self._unheard = 0
@@ -181,7 +181,7 @@ class ConnectionPool:
     async def _connect(self) -> Connection | ConnectFailure:
         """Open a session; an ending drain does not wait for it."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a lane is a task
+        assert task is not None  # noqa: S101 - a worker is a task
         self._opening.add(task)
         try:
             return await connect(self.settings.route)

@@ -13,11 +13,11 @@ _log = logging.getLogger(__name__)
 
 
 def print_domains(domains: Sequence[str]) -> None:
-    """Say whose mail is sent when a running server has been asked for it."""
+    """Print which domains' mail is sent, as a running server named them."""
     named = [domain for domain in domains if not domain.startswith(".")]
     names = ", ".join(named[:SHOWN_DOMAINS])
     more = f" and {len(named) - SHOWN_DOMAINS} more" if named[SHOWN_DOMAINS:] else ""
-    _log.info(f"mail for its relay_domains is sent: {names}{more}")
+    _log.info(f"drainer sends the mail for its relay_domains: {names}{more}")
 
 
 def print_claims(
@@ -38,27 +38,27 @@ def print_claims(
 
 
 def print_held(taken: HeldCount) -> None:
-    """Say what was taken from running servers, and what that puts at stake."""
+    """Print what was taken on hold from running servers, and what that risks."""
     if taken.messages:
         _log.info(
-            f"{taken.messages} messages taken on hold; what is left is given back"
+            f"{taken.messages} messages taken on hold; the rest returns to Postfix"
         )
     if taken.left:
         _log.warning(
-            f"{taken.left} messages cannot be replayed and are left to Postfix:"
+            f"{taken.left} messages cannot be replayed; Postfix keeps them:"
             " `drainer inspect` says why"
         )
     if taken.expiring:
         _log.warning(
-            f"{taken.expiring} of them have outlived maximal_queue_lifetime: what this"
-            " drain does not deliver, Postfix bounces when it has it back and its next"
-            " attempt fails; raise that limit (postconf -e, postfix reload)"
+            f"{taken.expiring} of them have outlived maximal_queue_lifetime: Postfix"
+            " bounces what this drain does not deliver, once it is returned and the"
+            " next attempt fails; raise that limit (postconf -e, postfix reload)"
         )
 
 
 def print_released(source: str, returned: ReleasedCount) -> None:
-    """Say what a running server got back, and what it did not."""
-    _log.info(f"{returned.released} messages given back to {source}")
+    """Print what was returned to a running server, and what was not."""
+    _log.info(f"{returned.released} messages returned to {source}")
     if returned.expiring:
         _log.warning(
             f"{returned.expiring} of them have outlived maximal_queue_lifetime: Postfix"
@@ -66,9 +66,9 @@ def print_released(source: str, returned: ReleasedCount) -> None:
         )
     if returned.waiting:
         _log.warning(
-            f"{returned.waiting} stay on hold: refused for good, or held (`drainer list"
-            f" --state bounce-pending`); `drainer spool give-back --all {source}`"
-            " gives them back, and Postfix may bounce them"
+            f"{returned.waiting} stay on hold: refused permanently, or held (`drainer"
+            f" list --state bounce-pending`); `drainer spool give-back --all {source}`"
+            " returns them, and Postfix may bounce them"
         )
 
 

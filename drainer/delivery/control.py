@@ -1,4 +1,4 @@
-"""How a drain ends: in order, whoever finds out that it must."""
+"""How a drain ends: in order, whichever part finds out that it must."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ class DrainControl:
     """Ends one drain in order, and writes its decisions down."""
 
     def __init__(self, note: Callable[[Decision], object]) -> None:
-        """``note`` hands a decision to the ledger; it may raise LedgerLost."""
+        """Keep ``note``, which gives the ledger a decision; it may raise LedgerLost."""
         self._note = note
         self._parts: list[Closable] = []
         self._defects = 0
@@ -42,7 +42,7 @@ class DrainControl:
             part.close()
 
     def fail(self, error: Exception) -> None:
-        """End the drain because of an error; the first one is kept."""
+        """End the drain because of an error; keep the first one."""
         if self.error is None:
             self.error = error
         self.close()
@@ -54,7 +54,7 @@ class DrainControl:
             self.fail(error)
 
     def note(self, decision: Decision) -> None:
-        """Write a decision down."""
+        """Record a decision."""
         try:
             self._note(decision)
         except LedgerLost as error:

@@ -1,9 +1,9 @@
-"""The drain: one task group that scans, sends, tries again and acknowledges.
+"""The drain: one task group that scans, sends, retries and acknowledges.
 
-It ends when every recipient is final or waits for something that a drain does not
-wait for; when the primary refuses us (the circuit breaker opens); when the ledger
-cannot be written; or when it is told to stop: then it claims nothing more and lets
-the sessions finish their message.
+It ends when every recipient is final or waits for something that a drain does not wait
+for. It also ends when the primary refuses us (the circuit breaker opens), when the
+ledger cannot be written, or when it is asked to stop. Then it claims nothing more and
+lets the sessions finish their message.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from drainer.sources.protocol import LeasingSource, Source
 READY = 100
 """Messages that are ready to be sent; the fair queue looks further ahead."""
 LEASED = 400
-"""How far it looks ahead in a source that others share: they want some, too."""
+"""How far it looks ahead in a shared source: other drains need mail, too."""
 
 
 class Drain:
@@ -145,7 +145,7 @@ class Drain:
         return RateController(parts)
 
     def _build_worker(self) -> DeliveryWorker:
-        """Return the worker that each session gets a copy of."""
+        """Return the delivery worker that each session gets a copy of."""
         events = DeliveryEvents(
             control=self.control,
             progress=self.progress,
@@ -209,9 +209,9 @@ class Drain:
     # --- the run
 
     async def run(self) -> None:
-        """Drain; on return everything is in the ledger. Raises what ended it.
+        """Drain; on return everything is in the ledger. Raise what ended it.
 
-        The sources must have been bound to the route (Ledger.bind).
+        The sources must have been bound to the route (RunLedger.bind).
         """
         last = await self.ledger.runs.last_activity(str(self.settings.route))
         self._rate_limiter.resume(None if last is None else utcnow() - last)
@@ -224,7 +224,7 @@ class Drain:
         await self._check_ownership()
 
     async def _drain(self) -> None:
-        """Send what is to be sent, and do all that runs beside that."""
+        """Send what is to be sent, and run everything beside that."""
         guard = self.control.guard
         async with asyncio.TaskGroup() as group:
             lease = group.create_task(guard(self.ledger.runs.keep_lease()))
@@ -260,7 +260,7 @@ class Drain:
         self.control.close()
 
     async def _resume(self) -> None:
-        """Restore the breakers, and let pending bounces that are due be confirmed."""
+        """Restore the breakers, and make pending bounces due for confirmation."""
         settings = self.settings
         first_run = await self._breaker_monitor.restore()
         confirm_after = settings.confirm_after
@@ -290,7 +290,7 @@ class Drain:
         return not self.progress.interrupted and self.control.error is None
 
     async def _leave_breakers(self) -> None:
-        """Write the last state of the breakers into the ledger."""
+        """Write the last state of the breakers to the ledger."""
         if self._ended_by_itself:
             self.breaker_guard.end()
         await self.control.guard(self._breaker_monitor.persist_changes())
@@ -313,4 +313,4 @@ class Drain:
         owned = await self.ledger.messages.owned_elsewhere(list(self._sources))
         if owned or await self._leases.elsewhere():
             message = "another drain works on this source and left nothing to claim"
-            raise OwnedElsewhere(message, hint="`drainer status` shows how it stands")
+            raise OwnedElsewhere(message, hint="`drainer status` shows its progress")

@@ -1,4 +1,4 @@
-"""What workers ask before they send a message, and what they report of it.
+"""What workers ask before they send a message, and what they report about it.
 
 One declared observer: it passes each event on to the parts of the drain that need it,
 in this order. Nothing here waits.

@@ -1,12 +1,12 @@
-"""Between the scan and the sessions: a bounded look ahead, so that domains take turns.
+"""Between scan and sessions: a bounded look ahead, so that domains take turns.
 
-The window holds what is claimed and waits. Whoever scans or claims fills it; what
-leaves it goes into the backlog. Recipient domains take turns, so that one of them
-with a hundred thousand messages does not keep the others waiting that lie among or
-behind them, as far as the window reaches. What is put in an order leaves in it.
+The fair queue holds what is claimed and waits. The scan and the claims fill it; what
+leaves it goes into the ready queue. Recipient domains take turns, as far as the fair
+queue reaches. So a domain with a hundred thousand messages does not delay the domains
+among or behind them. What is put in an order leaves in that order.
 
-Contents stay with their messages up to a limit; beyond it they are read again when
-their turn has come, and only the rows stay.
+Contents stay with their messages up to a limit. Beyond it only the rows stay, and
+drainer reads the contents again when it is their turn.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ WINDOW = 10_000
 AHEAD = 2_000
 """Messages that keep the sessions busy for a while, whatever the scan does."""
 HELD_TOGETHER = 40 * 1024 * 1024
-"""Octets of the contents that wait in memory."""
+"""Bytes of the contents that wait in memory."""
 
 
 class FairQueue:
-    """A bounded set of jobs that gives them out in turn."""
+    """A bounded set of deliveries that it returns in turn."""
 
     def __init__(self, limit: int = WINDOW, *, fair: bool = True) -> None:
-        """Hold at most ``limit`` jobs; without ``fair`` nobody is let pass."""
+        """Hold at most ``limit`` deliveries; without ``fair`` domains take no turns."""
         self._limit = limit
         self._fair = fair
         self._jobs: dict[str, deque[Delivery]] = {}
-        #: The domains that have jobs, the one whose turn it is first.
+        #: The domains that have deliveries, the next one first.
         self._turns: deque[str] = deque()
         self._count = 0
         self._octets = 0
@@ -52,11 +52,11 @@ class FairQueue:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether so much waits that nobody need hurry to fill it."""
+        """Whether enough is queued that filling it further is not urgent."""
         return self._count > AHEAD
 
     async def put(self, delivery: Delivery) -> None:
-        """Add a job; wait while the window is full."""
+        """Add a delivery; wait while the fair queue is full."""
         if self._count >= self._limit:
             await wait_until(
                 lambda: self._count < self._limit or self._closed, self._putters
@@ -78,9 +78,9 @@ class FairQueue:
         notify(self._takers)
 
     async def take(self) -> Delivery | None:
-        """Wait for the job whose turn it is; None when it is over.
+        """Wait for the next delivery in turn; return None when it is over.
 
-        Whoever took it calls ``done`` when it is under way.
+        The caller that took it calls ``done`` when it is under way.
         """
         if not self._turns:
             await wait_until(lambda: bool(self._turns) or self._closed, self._takers)
@@ -97,7 +97,7 @@ class FairQueue:
         return delivery
 
     def done(self) -> None:
-        """Make room for another job: one that was taken is under way."""
+        """Make room for another delivery: one that was taken is under way."""
         self._count -= 1
         if self._putters:
             notify(self._putters)
@@ -114,13 +114,13 @@ class FairQueue:
         notify(self._takers)
 
     def _domain(self, delivery: Delivery) -> str:
-        """Return whose turn it shares: that of its first recipient."""
+        """Return the domain whose turn it shares: that of its first recipient."""
         return (
             domain_of(delivery.claimed[0].recipient.forward_path) if self._fair else ""
         )
 
 
 def _held(delivery: Delivery) -> int:
-    """Return how much of the content lies in memory."""
+    """Return how much of the content is in memory."""
     content = delivery.spooled.content if delivery.spooled is not None else None
     return len(content.data) if isinstance(content, HeldContent) else 0

@@ -1,8 +1,8 @@
-"""Work in: from the scan and the ledger through the window into the backlog.
+"""Work in: from the scan and the ledger through the fair queue to the ready queue.
 
-The scan and the claims go on at the same time, and whatever they find waits in the
-window for its turn. A drain that takes everything claims what is due in the order
-of one index; one that chooses claims what its picker found, and nothing else.
+The scan and the claims run at the same time, and what they find waits in the fair queue
+for its turn. A drain that takes everything claims what is due in the order of one
+index. A drain that chooses claims only what its selector found.
 """
 
 import asyncio
@@ -37,19 +37,20 @@ from drainer.sources.protocol import Source
 LOOK_AGAIN = timedelta(milliseconds=500)
 
 SCAN_SHARE = 10
-"""So many times as long as a scan took, its source is left alone."""
+"""The pause before a source is scanned again, in durations of its last scan."""
 
 REST = timedelta(milliseconds=100)
-"""Between two batches of a scan that is ahead: the sessions need the processors.
+"""Seconds between batches of a scan that is ahead: sessions need the processors.
 
-A batch takes some 30 ms of one. Without it, on two processors, the scan takes one of
-them at first, and later nobody has work for it (measured: 8 % of a fast drain).
+A batch takes some 30 ms of one processor. Without the pause, on two processors, the
+scan takes one of them at first, and later leaves it idle (measured: 8 % of a fast
+drain).
 """
 
 
 @dataclass(slots=True, kw_only=True)
 class Feeder:
-    """What feeds the backlog of one drain."""
+    """Feeds the ready queue of one drain."""
 
     settings: DrainSettings
     sources: dict[str, Source]
@@ -71,8 +72,8 @@ class Feeder:
     async def run(self) -> None:
         """Feed the ready queue until nothing is left that this drain waits for.
 
-        A failure ends the drain in order. What falls due during the scan is not kept
-        waiting for its end.
+        A failure ends the drain in order. What becomes due during the scan does not
+        wait for its end.
         """
         guard = self.control.guard
         async with asyncio.TaskGroup() as group:
@@ -85,7 +86,7 @@ class Feeder:
                 rescanning.cancel()
 
     def close(self) -> None:
-        """Give out nothing more."""
+        """Feed nothing more."""
         self.fair_queue.close()
         self.ready_queue.close()
         self.selector.caught_up.set()
@@ -106,7 +107,7 @@ class Feeder:
             self._scanned()
 
     async def _rescan(self) -> None:
-        """Look for new mail now and then; a long scan takes a tenth of the time."""
+        """Look for new mail at intervals; a long scan takes a tenth of the time."""
         if self.settings.rescan is None:
             return
         while self.progress.scanning:
@@ -132,7 +133,7 @@ class Feeder:
 
     @property
     def _is_enough(self) -> bool:
-        """Whether nothing more may be begun, so that nothing more need be read."""
+        """Whether nothing more may be started, so that no more need be read."""
         return self.ready_queue.closed or (
             self.selector.left == 0 and not self.selector.in_order
         )
@@ -158,11 +159,11 @@ class Feeder:
     async def _record(
         self, source: Source, listings: Sequence[ScanRow], about: ScanContext
     ) -> None:
-        """Write down what was scanned; what is new and may be begun goes on."""
+        """Record what was scanned; pass on what is new and may be started."""
         most = 0 if self.selector.in_order else self.selector.left
         recorded = await self.ledger.messages.record(listings, about, most)
         await self._take(recorded)
-        if recorded.unsure:  # it shares its beginning with another
+        if recorded.unsure:  # it shares its start with another
             look = partial(look_in_place, source, recorded.unsure)
             rest, absent = await asyncio.to_thread(look)
             await self._record(source, rest, about._replace(absent=absent))
@@ -176,9 +177,7 @@ class Feeder:
                 self.ledger.messages.free(fresh.seq)
             else:
                 deliveries.append(delivery)
-        self.selector.count(
-            len(deliveries)
-        )  # before anything else may look at the limit
+        self.selector.count(len(deliveries))  # before any other task checks the limit
         self.acknowledger.enqueue(recorded.finished)
         await self.acknowledger.wait_for_room()
         for delivery in deliveries:
@@ -192,9 +191,9 @@ class Feeder:
             pass
 
     async def _feed_due(self) -> bool:
-        """Claim what is due, or wait for it; False when this drain is done.
+        """Claim what is due, or wait for it; return False when this drain is done.
 
-        What falls due only after the deadline is for another drain.
+        What becomes due only after the deadline is left to another drain.
         """
         deliveries = await self._claim()
         for (
@@ -233,7 +232,7 @@ class Feeder:
         )
 
     async def _wake_prober(self) -> bool:
-        """Let a message be the probe of its breaker; True if this drain may send it."""
+        """Make a message its breaker's probe; return True if this drain may send it."""
         woken = await self.breaker_monitor.wake_prober()
         if woken and not self.selector.takes_all:
             return await self.selector.next_due(self._deadline) == 0
@@ -263,12 +262,12 @@ class Feeder:
                 await self.ready_queue.idle.wait()
 
     async def _sleep(self, limit: timedelta) -> None:
-        """Wait for a time, or until the drain is to end."""
+        """Wait for a time, or until the drain ends."""
         end = utcnow() + limit
         while not self.ready_queue.closed and utcnow() < end:
             await self.breaker_guard.wait(end - utcnow())
 
-    # --- from the window into the backlog
+    # --- from the fair queue into the ready queue
 
     async def _fill(self) -> None:
         while (delivery := await self.fair_queue.take()) is not None:

@@ -1,8 +1,8 @@
-"""Sources whose server runs: what is taken from it before a drain, and given back.
+"""Live holds: what a drain takes on hold from a running server, and returns.
 
-The order of writes: the note is durable, then the server lets go; the ledger is
-closed, then the server gets back what is not finished. A crash in between is
-repaired by the next run, or by ``drainer spool give-back``.
+The order of writes: drainer writes the note durably, then the server releases the mail;
+drainer closes the ledger, then the server gets back what is not finished. The next run,
+or ``drainer spool give-back``, repairs a crash in between.
 """
 
 import asyncio
@@ -27,24 +27,25 @@ from drainer.sources.protocol import (
 _SERVERS_OWN = frozenset(
     (*PASSING, "local-done-by-backup", "local-not-for-this-primary")
 )
-"""Why a recipient is held that the server may well try itself."""
+"""Why a recipient is held that the server may still try itself."""
 _WAITING = frozenset({State.BOUNCE_PENDING, State.HELD})
 
 
 class LiveHolds:
-    """The sources of a drain that take, by URL."""
+    """The sources of a drain that take mail on hold, by URL."""
 
     def __init__(self, sources: Iterable[Source], folder: Path) -> None:
-        """Keep those that take; their notes lie in ``folder``."""
+        """Keep the sources that take mail on hold; their notes are in ``folder``."""
         self._sources: Mapping[str, LiveSource] = {
             source.url: source for source in sources if isinstance(source, LiveSource)
         }
         self._folder = folder
-        #: Another process has them, so that they are not ours to give back.
+        #: Another process has these sources, so that drainer must not return their
+        #: mail.
         self._refused: set[str] = set()
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there are any."""
         return bool(self._sources)
 
     def _note(self, url: str) -> Path:
@@ -54,7 +55,7 @@ class LiveHolds:
     async def take(
         self, rules: Admission, stopping: Callable[[], bool]
     ) -> AsyncIterator[tuple[str, HeldCount]]:
-        """Take, and yield what was taken from which source; until ``stopping``."""
+        """Take mail on hold, and yield each source's part; until ``stopping``."""
         for url, source in self._sources.items():
             parts = source.take(self._note(url), rules)
             try:
@@ -69,7 +70,7 @@ class LiveHolds:
     async def give_back(
         self, report: LedgerReader, *, everything: bool = False
     ) -> dict[str, ReleasedCount]:
-        """Give back what is not finished, by the ledger; returns what, by URL."""
+        """Return to the server what the ledger has not finished; report it by URL."""
         await report.wait_for_last_commits()
 
         def standings(

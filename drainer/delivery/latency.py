@@ -8,14 +8,14 @@ What = Literal["rcpt", "dot", "connect"]
 
 KEPT: Final = 200
 LATELY: Final = 60.0
-"""Seconds after which a measurement is no news any more."""
+"""Seconds after which a measurement is out of date."""
 
 
 class LatencyStats:
     """The last measurements of each kind."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start with no measurements."""
         self._seen: dict[What, deque[tuple[float, float]]] = {
             "rcpt": deque(maxlen=KEPT),
             "dot": deque(maxlen=KEPT),
@@ -23,7 +23,7 @@ class LatencyStats:
         }
 
     def record(self, what: What, seconds: float) -> None:
-        """Take a measurement."""
+        """Record a measurement."""
         self._seen[what].append((time.monotonic(), seconds))
 
     def mean_ms(self, what: What, within: float = LATELY) -> float | None:

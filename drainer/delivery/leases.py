@@ -1,8 +1,8 @@
-"""Leases of sources that drainers of several ledgers share: kept, and proven.
+"""Leases of sources that drainers of several ledgers share: renewed, and proven.
 
-A message of such a source is begun there, durably, before its final dot leaves:
-whoever else had taken it meanwhile keeps it. Messages that are begun at the same
-time share a transaction.
+A message of such a source is started there, durably, before its final dot is sent. If
+another drainer has taken it meanwhile, that drainer keeps it. Messages that start at
+the same time share a transaction.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ _Waiting = dict[str, tuple[Message, "asyncio.Future[bool]"]]
 
 
 class SourceLeases:
-    """The sources of a drain that lease, by URL."""
+    """The leased sources of a drain, by URL."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
-        """Keep those that lease; nothing is leased before ``start``."""
+        """Keep the sources that lease; nothing is leased before ``start``."""
         self._sources: Mapping[str, LeasingSource] = {
             source.url: source
             for source in sources
@@ -32,12 +32,12 @@ class SourceLeases:
         self._busy: dict[str, asyncio.Lock] = {}
 
     async def start(self, owner: str) -> None:
-        """Lease for this owner from now on; raises SourceError."""
+        """Lease for this owner from now on; raise SourceError on failure."""
         for source in self._sources.values():
             await asyncio.to_thread(source.lease, owner)
 
     async def keep(self) -> None:
-        """Renew for ever; run it as a task. Raises SourceError."""
+        """Renew without end; run it as a task. Raise SourceError on failure."""
         if not self._sources:
             return
         shortest = min(source.lease_seconds for source in self._sources.values())
@@ -47,7 +47,7 @@ class SourceLeases:
                 await asyncio.to_thread(source.renew)
 
     async def begin(self, message: Message) -> bool:
-        """Write down that a message may be sent; False when somebody else has it.
+        """Record that a message may be sent; return False when another drainer has it.
 
         Raises SourceError when the source cannot be written.
         """
@@ -77,7 +77,7 @@ class SourceLeases:
             for message, future in batch:
                 if not future.done():
                     future.set_result(message.id in ours)
-        finally:  # when this was cancelled: nobody waits for ever, nothing is sent
+        finally:  # when cancelled: no task waits forever, nothing is sent
             for _, future in batch:
                 if not future.done():
                     future.set_result(False)

@@ -1,7 +1,7 @@
-"""From a source or the ledger to work that a session can send.
+"""From a source or the ledger to transactions that a session can send.
 
-Everything that reads the spool runs in a thread: listing, surveying, opening
-again. Reading changes nothing (promise P9).
+Everything that reads the spool runs in a thread: listing, surveying, opening again.
+Reading changes nothing (promise P9).
 """
 
 from collections.abc import Container, Iterator
@@ -36,7 +36,7 @@ NOTHING = ContentFacts(
 def examine(
     spooled: SpooledMessage, rules: Admission, *, digest: bool = False
 ) -> ScannedMessage:
-    """Survey a message's content and decide what holds it; never raises.
+    """Survey a message's content and decide what holds it; never raise.
 
     ``digest`` asks for the content's SHA-256 as well.
     """
@@ -55,7 +55,7 @@ def examine(
 def chosen(
     source: Source, rules: Admission, selection: Selection, *, digest: bool = False
 ) -> Iterator[ScannedMessage | None]:
-    """Scan a source and examine what is selected; None stands for each of the rest.
+    """Scan a source and examine what is selected; yield None for each of the others.
 
     Raises SourceError as ``scan`` does. ``digest`` as for ``examine``.
     """
@@ -66,7 +66,8 @@ def chosen(
     for spooled in source.scan():
         scanned = None
         paths = [r.forward_path for r in spooled.message.envelope.recipients]
-        # What is passed over anyhow is not read; its size is known afterwards.
+        # drainer does not read what the selection skips anyway; its size is known
+        # later.
         if selection.takes(known(spooled.message, None), paths):
             scanned = examine(spooled, rules, digest=digest)
             size = scanned.facts.size_bytes if scanned.facts else None
@@ -78,19 +79,20 @@ def chosen(
 
 @dataclass(slots=True)
 class Loader:
-    """Turns jobs into work, in transactions that the primary can take."""
+    """Turns deliveries into transactions that the primary can take."""
 
     sources: dict[str, Source]
     rules: Admission
-    #: Recipients per transaction; learnt downwards when the primary says so.
+    #: Recipients per transaction; lowered when the primary allows fewer.
     max_recipients: int
-    #: Where a message is copied to before a refusal of it may become final.
+    #: Where drainer copies a message before a refusal of it may become final.
     quarantine: Quarantine | None = None
-    #: Senders are told of deliveries if they asked for it: then it is copied as well.
+    #: drainer reports deliveries to senders who asked for it: then it is copied as
+    #: well.
     tells: bool = False
 
     def is_at_hand(self, delivery: Delivery) -> bool:
-        """Whether ``transactions`` touches no disk."""
+        """Whether ``transactions`` reads nothing from the disk."""
         if self.tells and delivery.wants_success:
             return False
         return delivery.spooled is not None and delivery.facts is not None
@@ -102,9 +104,9 @@ class Loader:
     def transactions(
         self, delivery: Delivery
     ) -> Iterator[tuple[Transaction, Problem | None]]:
-        """Yield the transactions of a job, or what forbids each of them.
+        """Yield the transactions of a delivery, or what forbids each of them.
 
-        Reads the spool when the job has not just been scanned.
+        Reads the spool when the delivery has not just been scanned.
         """
         if (
             delivery.spooled is None
@@ -153,7 +155,7 @@ class Loader:
         return delivery.confirms or (self.tells and delivery.wants_success)
 
     def _kept(self, delivery: Delivery, spooled: SpooledMessage) -> Delivery:
-        """Return the job of a message of which a copy is kept, if there is room."""
+        """Return the delivery of a message whose copy is kept, if there is room."""
         if self.quarantine is None:
             return delivery
         try:
@@ -165,7 +167,7 @@ class Loader:
     def _sorted(
         self, delivery: Delivery, scanned: ScannedMessage
     ) -> Iterator[tuple[Problem | None, tuple[ClaimedRecipient, ...]]]:
-        """Yield what forbids recipients (None: nothing) with those whom it concerns."""
+        """Yield what forbids recipients (None: nothing), with those recipients."""
         pending = {r.forward_path for r in scanned.spooled.message.envelope.recipients}
         found: dict[Problem | None, list[ClaimedRecipient]] = {}
         for claimed in delivery.claimed:
@@ -191,7 +193,7 @@ class Loader:
         return None
 
     def _parts(self, delivery: Delivery) -> Iterator[Delivery]:
-        """Cut a job: VERP takes one recipient, and the primary has a limit."""
+        """Split a delivery: VERP takes one recipient, and the primary has a limit."""
         if self.rules.redirect:
             delivery = replace(
                 delivery, claimed=redirected(delivery.claimed, self.rules.redirect)
@@ -208,6 +210,6 @@ class _NoContent:
     """The content of a message that could not be opened."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Refuse: whoever asks has overlooked the problem."""
+        """Raise: the caller has overlooked the problem."""
         code, detail = "vanished", "it could not be opened"
         raise MessageUnreadable(code, detail)

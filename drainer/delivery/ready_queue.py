@@ -1,6 +1,6 @@
 """What waits in memory between the ledger and the sessions: little, bounded.
 
-Whatever lies here is claimed in the ledger, so nothing is lost with it.
+Everything in it is claimed in the ledger, so nothing is lost with it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from drainer.smtp.transaction import Transaction
 
 
 class ReadyQueue:
-    """A bounded queue of work that knows what is still under way."""
+    """A bounded queue of transactions that knows what is still under way."""
 
     def __init__(self, limit: int, *, in_order: bool = False) -> None:
         """Hold at most ``limit`` messages; ``put`` waits beyond that.
@@ -39,7 +39,7 @@ class ReadyQueue:
 
     @property
     def outstanding(self) -> int:
-        """How many jobs were put and have not ended."""
+        """How many transactions were put and have not ended."""
         return self._outstanding
 
     @property
@@ -48,7 +48,7 @@ class ReadyQueue:
         return self._closed
 
     async def put(self, transaction: Transaction) -> None:
-        """Add work; wait while the backlog is full."""
+        """Add work; wait while the ready queue is full."""
         if not self._has_room():
             await wait_until(lambda: self._has_room() or self._closed, self._putters)
         if self._closed:
@@ -65,7 +65,7 @@ class ReadyQueue:
         self._parts[message] += 1
 
     def release(self, message: str) -> bool:
-        """End ``retain``; True when nothing of the message is under way."""
+        """End ``retain``; return True when nothing of the message is under way."""
         self._parts[message] -= 1
         last = self._parts[message] <= 0
         if last:
@@ -73,21 +73,21 @@ class ReadyQueue:
         return last
 
     def count(self, transaction: Transaction) -> None:
-        """Count work that will end without ever being taken."""
+        """Count work that will end without being taken."""
         self._outstanding += 1
         self.idle.clear()
         self._parts[transaction.delivery.message.id] += 1
 
     async def wait(self) -> bool:
-        """Wait until there is something to take; False when it is over."""
+        """Wait until there is something to take; return False when it is over."""
         await wait_until(lambda: bool(self._items) or self._closed, self._takers)
         return not self._closed
 
     async def take(self, idle: float, *, fresh: bool) -> Transaction | None:
         """Return work, or None when it is over or none came for ``idle`` seconds.
 
-        Work that must go alone is given only to a ``fresh`` session; another one
-        gets None, so that it ends.
+        Only a ``fresh`` session gets work that must go alone. Another session gets
+        None, so that it ends.
         """
         if not self._items and not self._closed:
             with contextlib.suppress(TimeoutError):
@@ -120,14 +120,14 @@ class ReadyQueue:
         return self._pop()
 
     def park(self, transaction: Transaction) -> bool:
-        """Keep work that was taken and may not go yet; False when there is no room."""
+        """Keep work that was taken and may not go yet; return False without room."""
         if len(self._aside) >= self._limit // 2 or self._closed:
             return False
         self._aside.append(transaction)
         return True
 
     def unpark(self) -> None:
-        """Give out again what was set aside."""
+        """Return parked work to the queue."""
         if self._aside:
             self._items.extendleft(reversed(self._aside))
             self._aside.clear()
@@ -139,12 +139,12 @@ class ReadyQueue:
             random.shuffle(self._items)
 
     def put_back(self, transaction: Transaction) -> None:
-        """Return work that was taken and not begun."""
+        """Return work that was taken and not started."""
         self._items.appendleft(transaction)
         self._call_takers()
 
     def split(self, transaction: Transaction, size: int) -> Transaction:
-        """Cut work that was taken: return ``size`` recipients, put the rest back."""
+        """Split work that was taken: return ``size`` recipients, put the rest back."""
         claimed = transaction.delivery.claimed
         length = len(next(parts(claimed, size)))
         first, rest = self.cut(transaction, claimed[:length], claimed[length:])
@@ -157,7 +157,7 @@ class ReadyQueue:
         first: tuple[ClaimedRecipient, ...],
         rest: tuple[ClaimedRecipient, ...],
     ) -> tuple[Transaction, Transaction]:
-        """Cut work that was taken into two, for the recipients given."""
+        """Split work that was taken into two, by the recipients given."""
         one, other = (
             Transaction(
                 delivery=replace(
@@ -172,7 +172,7 @@ class ReadyQueue:
         return one, other
 
     def end(self, transaction: Transaction) -> bool:
-        """Note that a job ended; True when it was the last part of its message."""
+        """Note that a transaction ended; return True for its message's last part."""
         message = transaction.delivery.message.id
         self._outstanding -= 1
         self._parts[message] -= 1
@@ -184,7 +184,7 @@ class ReadyQueue:
         return last
 
     def close(self) -> None:
-        """Give out nothing more; what lies here stays claimed until the end."""
+        """Return nothing more; what is queued stays claimed until the end."""
         self._closed = True
         self._items.clear()
         self._aside.clear()
@@ -202,7 +202,7 @@ class ReadyQueue:
 async def wait_until(
     holds: Callable[[], bool], waiters: "list[asyncio.Future[None]]"
 ) -> None:
-    """Wait among others until it holds; whoever changes it calls ``notify``."""
+    """Wait with others until it holds; the task that changes it calls ``notify``."""
     while not holds():
         future = asyncio.get_running_loop().create_future()
         waiters.append(future)
@@ -210,7 +210,7 @@ async def wait_until(
 
 
 def notify(waiters: "list[asyncio.Future[None]]") -> None:
-    """Let those who wait look again."""
+    """Wake the waiting tasks so that they check again."""
     for future in waiters:
         if not future.done():
             future.set_result(None)

@@ -1,8 +1,8 @@
 """One run, from its configuration to its exit status, for the command and the watch.
 
 The order: worker processes, claims, then the ledger. The run starts there, does its
-work, and ends there. Then live queues get back what was taken on hold, and the last
-traces are exported.
+work, and ends there. Then drainer returns to live queues what it took on hold, and
+exports the last traces.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class DrainRequest:
-    """One run: what it must do, and where it remembers."""
+    """One run: what it must do, and where its ledger is."""
 
     config: Config
     settings: DrainSettings
@@ -62,7 +62,7 @@ class DrainRequest:
     url: LedgerURL
     check: bool = True
     as_json: bool = False
-    #: Whether sources that another ledger has are taken over from it.
+    #: Whether drainer takes over sources that another ledger has.
     take_over: bool = False
 
 
@@ -86,7 +86,7 @@ class WorkerProcesses(NamedTuple):
 def start_workers(
     start: Callable[[], WorkerProcess], *, exports: bool
 ) -> Iterator[WorkerProcesses]:
-    """Have the processes of a run; leaving ends them."""
+    """Start the processes of a run; leaving ends them."""
     workers = WorkerProcesses(start(), start(), start() if exports else None)
     try:
         yield workers
@@ -122,7 +122,7 @@ class Run:
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether it was asked to stop."""
         return self.engine.progress.interrupted
 
     def stop(self) -> None:
@@ -143,8 +143,8 @@ async def open_run(
 ) -> AsyncIterator[Run]:
     """Claim the sources and start a run; on leaving end it, whatever happened.
 
-    A DrainerError of the block ends up in ``Run.result``. Without an exporter among
-    the workers, traces are not exported here. Raises ClaimConflict when another
+    A DrainerError of the block ends up in ``Run.result``. Without an exporter among the
+    workers, drainer does not export traces here. Raises ClaimConflict when another
     ledger has a source, LedgerError when the ledger cannot be used.
     """
     claims = await asyncio.to_thread(_claim_sources, request)
@@ -175,7 +175,7 @@ async def open_run(
 def resolve_domains(config: Config, sources: list[Source]) -> Config:
     """Return the configuration with the primary's domains; refuse a running server.
 
-    A server that runs may name the domains that are the primary's: before anything
+    A running server may name the primary's domains: drainer asks it before anything
     else uses them.
     """
     for source in sources:
@@ -226,7 +226,7 @@ def limit_connections(settings: DrainSettings) -> DrainSettings:
 
 
 async def _start(run: Run) -> None:
-    """Start the run in the ledger, and say what earlier runs have left."""
+    """Start the run in the ledger, and report what earlier runs have left."""
     ledger = run.ledger
     try:
         found = await ledger.start(str(run.request.settings.route))
@@ -263,7 +263,7 @@ async def _end(run: Run, error: DrainerError | None) -> None:
 
 
 async def _take(live_holds: LiveHolds, drain: Drain) -> None:
-    """Take from servers that run what this drain is going to send."""
+    """Take what this drain is going to send on hold, from servers that run."""
     total = HeldCount()
     rules, progress = drain.settings.admission, drain.progress
     async for _, taken in live_holds.take(rules, lambda: progress.interrupted):
@@ -281,9 +281,7 @@ async def _release(live_holds: LiveHolds, url: LedgerURL) -> DrainerError | None
     except OwnedElsewhere:  # then it is not ours
         return None
     except DrainerError as error:
-        _log.warning(
-            "what was taken on hold could not be given back; the next run will"
-        )
+        _log.warning("drainer could not return what it took on hold; the next run will")
         return error
     for source, each in returned.items():
         if any(each):
@@ -320,7 +318,7 @@ def health_decisions(health: HealthReport) -> Iterator[Decision]:
 def _identity(url: LedgerURL) -> str:
     """Return the name under which shared sources lease to this ledger.
 
-    A rerun has at once what a dead run had leased, and knows what that run sent.
+    A repeated run has the leases of a dead run at once, and knows what that run sent.
     """
     with LedgerReader(url, patience=RECONNECT_FOR) as report:
         return report.identity()
@@ -336,7 +334,7 @@ def _start_export(
 
 
 def main_error(group: BaseExceptionGroup[DrainerError]) -> DrainerError:
-    """Return the error that a person must see: a lost ledger explains the others."""
+    """Return the error the operator must see: a lost ledger explains the others."""
     found = list(_leaves(group))
     return next((each for each in found if isinstance(each, LedgerError)), found[0])
 

@@ -1,8 +1,8 @@
 """The scan in a process of its own, so that parsing never slows a session.
 
-The helper is given what to scan and writes batches of listings to its socket. It parses
-hostile files, so that a batch is plain data (drainer.runtime.ipc). A full socket makes
-it wait, so memory stays bounded; when its reader dies it ends.
+The worker process gets what to scan and writes batches of listings to its socket. It
+parses hostile files, so that a batch is plain data (drainer.runtime.ipc). A full socket
+makes it wait, so memory stays bounded; when its reader dies it ends.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ BATCH_MESSAGES = 200
 BATCH_BYTES = 4 * 1024 * 1024
 """A batch ends at whichever comes first."""
 FIRST_BATCH = 20
-"""The first batch is small: the first message leaves soon."""
+"""The first batch is small, so that the first message is sent soon."""
 
 MAX_BATCH_BYTES = 256 * 1024 * 1024
 
@@ -56,7 +56,7 @@ class ScanPart(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def scanner() -> AsyncIterator[WorkerProcess]:
-    """Have a helper that scans; leaving ends it."""
+    """Start a worker process that scans; leaving ends it."""
     helper = helpers.start()
     try:
         yield helper
@@ -67,7 +67,7 @@ async def scanner() -> AsyncIterator[WorkerProcess]:
 async def scan(
     helper: WorkerProcess, source: Source, rules: Admission, selection: Selection
 ) -> AsyncIterator[ScanBatch]:
-    """Yield what a helper, which is used up by it, lists of a source, in batches.
+    """Yield what a worker process, used up by it, lists of a source, in batches.
 
     Raises SourceError when the spool as a whole cannot be read.
     """
@@ -92,7 +92,7 @@ async def scan(
 def _listings(
     source: Source, rules: Admission, selection: Selection
 ) -> Iterator[ScanRow | None]:
-    """Yield what is selected as rows, and None for each of the rest."""
+    """Yield what is selected as rows, and None for each of the others."""
     for scanned in chosen(source, rules, selection, digest=True):
         if scanned is None:
             yield None
@@ -105,7 +105,7 @@ def _listings(
 def serve(
     link: socket.socket, order: tuple[Source, Admission, Selection], _: Sequence[int]
 ) -> int:
-    """Scan what the order names, and write it to the link (helper.JOBS)."""
+    """Scan what the order names, and write it to the link (workers.JOBS)."""
     batch = ScanBatch([], 0)
     size, limit = 0, FIRST_BATCH
     try:

@@ -1,7 +1,7 @@
-"""What a drain that chooses may begin: selected, within its limit, in its order.
+"""What a drain that chooses may start: selected, within its limit, in its order.
 
-It looks through what waits in the ledger once in a round, and claims that by number
-(drainer.ledger.query.selection); whatever else the ledger has is left alone.
+It reads what waits in the ledger once in a round, and claims that by number
+(drainer.ledger.query.selection). It leaves everything else in the ledger alone.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from drainer.runtime.process import utcnow
 CLAIM = 200
 """Messages that are claimed at a time."""
 LOOKS = 20
-"""Looking takes at most one part of so many of the time."""
+"""Reading the ledger takes at most one part in this many of the time."""
 
 
 class Selector:
@@ -29,7 +29,7 @@ class Selector:
     def __init__(
         self, settings: DrainSettings, ledger: Ledger, urls: list[str]
     ) -> None:
-        """Nothing is read before the first ``claim``."""
+        """Prepare; nothing is read before the first ``claim``."""
         self._choice = settings.choice
         self._picks_all = settings.choice.selection.is_all
         self._lifetime = settings.schedule.lifetime
@@ -37,23 +37,23 @@ class Selector:
         self._urls = urls
         self._waiting = DueList()
         self._look_after = 0.0
-        #: How many more messages may be begun; None: as many as there are.
+        #: How many more messages may be started; None: as many as there are.
         self.left = settings.choice.limit
         #: Set when what earlier runs had recorded is claimed, or it is over.
         self.caught_up = asyncio.Event()
 
     @property
     def takes_all(self) -> bool:
-        """Whether nothing is chosen: whatever is due may be claimed."""
+        """Whether nothing is chosen: everything due may be claimed."""
         return self._choice.is_all
 
     @property
     def in_order(self) -> bool:
-        """Whether everything must be known before anything may be begun."""
+        """Whether everything must be known before anything may be started."""
         return self._choice.order is not None
 
     def pick(self, delivery: Delivery) -> Delivery | None:
-        """Return a claimed job with those recipients that are selected, if any."""
+        """Return a claimed delivery with the recipients that are selected, if any."""
         if self._picks_all:
             return delivery
         selection = self._choice.selection
@@ -66,14 +66,14 @@ class Selector:
         return replace(delivery, claimed=claimed, whole=whole) if claimed else None
 
     def count(self, messages: int) -> None:
-        """Take from the limit what was begun."""
+        """Take from the limit what was started."""
         if self.left is not None:
             self.left = max(0, self.left - messages)
 
     async def claim(self, until: datetime, *, twins: bool) -> list[Delivery]:
-        """Claim some of what fell due by then; look again if it is time to.
+        """Claim some of what was due by then; read again if it is time to.
 
-        Without ``twins``, no message that only its locator names.
+        Without ``twins``, it claims no message that only its locator identifies.
         """
         if self._waiting.is_spent and time.monotonic() >= self._look_after:
             await self.look(until, twins=twins)

@@ -1,4 +1,4 @@
-"""What a drain is told to do, and what it has done so far."""
+"""The settings of a drain, and what it has done so far."""
 
 from collections import Counter
 from dataclasses import field
@@ -25,10 +25,10 @@ from drainer.smtp.route import Route
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacingSettings:
-    """How it is found out what the primary bears."""
+    """How drainer finds out what the primary can handle."""
 
     adaptive: bool = True
-    #: From the start to everything that is allowed, if the primary is well.
+    #: From the start to everything that is allowed, if the primary is healthy.
     ramp: timedelta = timedelta(minutes=2)
     #: Whether the ramp is skipped.
     full: bool = False
@@ -37,7 +37,7 @@ class PacingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainSettings:
-    """What a drain is told to do."""
+    """What a drain must do, and how."""
 
     route: Route
     admission: Admission
@@ -47,24 +47,24 @@ class DrainSettings:
     pace: PacingSettings
     pauses: tuple[timedelta, ...]
     give_up_after: timedelta
-    #: Whether the sources are read for new mail, or only what is known goes on.
+    #: Whether the sources are scanned for new mail; else only known mail is sent.
     scans: bool = True
-    #: What of the sources is to be drained, and in which order.
+    #: Which mail of the sources is to be drained, and in which order.
     choice: Choice = field(default_factory=Choice)
     #: What must exist there, and the sender to ask as.
     known_good: tuple[str, ...] = ()
     sender: str = ""
-    #: How long a refusal rests; None = longer on the first day after an outage.
+    #: The confirmation delay; None = longer on the first day after an outage.
     confirm_after: timedelta | None = None
     brake: Brake = USUAL_BRAKE
     thresholds: DetectorThresholds = USUAL_WINDOWS
-    #: Who is proven, and who we are to senders; None: nobody is ever told.
+    #: Which senders are verified, and our name to them; None: no sender is notified.
     bouncing: BounceSettings | None = None
-    #: Where copies of what may become final without being delivered are kept.
+    #: Where copies are kept of what may become final without being delivered.
     quarantine: Path | None = None
     #: The operator's own rules about replies.
     rules: tuple[Rule, ...] = ()
-    #: How long sessions may go on after the first signal.
+    #: How long sessions may continue after the first signal.
     grace: timedelta = timedelta(seconds=30)
     acknowledge: bool = True
     #: How often the sources are read again for new mail; None = never.
@@ -77,29 +77,29 @@ class Progress:
 
     started: datetime
     scanned: int = 0
-    #: Messages that were met and not selected.
+    #: Messages that the scan met and did not select.
     passed: int = 0
-    #: Messages with something left to do, as far as they are known.
+    #: Messages with recipients left to deliver, as far as they are known.
     total: int = 0
     scanning: bool = True
     claimed: int = 0
-    #: Each counts once, in however many transactions it goes.
+    #: Each message counts once, however many transactions it takes.
     sent_messages: int = 0
     sent_bytes: int = 0
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     last_success: datetime | None = None
     connections: int = 0
-    #: Of the rate, 0 to 1: other drains of the same primary have the rest.
+    #: Part of the rate, 0 to 1: other drains of the same primary have the rest.
     share: float = 1.0
     #: The rate that is the limit now, in words.
     limit: str = ""
-    #: What is allowed of it now, and why not more; '' = all of it.
+    #: How much of it is allowed now, and why not more; '' = all of it.
     held: str = ""
     #: Why the controller did what it did last.
-    why: str = "it begins slowly"
+    why: str = "it starts slowly"
     #: Why the primary's own load is not known.
     load_unknown: str = ""
-    #: Who has paused the drain, and why; '' = nobody.
+    #: Who has paused the drain, and why; '' = it is not paused.
     paused: str = ""
     #: When the latest pause was seen last.
     resumed: datetime | None = None
@@ -122,13 +122,13 @@ class Progress:
             self.sent_messages += 1
 
     def deadline(self, give_up_after: timedelta) -> datetime:
-        """Return until when the drain goes on without a success."""
+        """Return until when the drain continues without a success."""
         latest = self.last_success or self.started
         return max(latest, self.resumed or latest) + give_up_after
 
 
 def connected(connection: Connection) -> Decision:
-    """Return the record of a session that stands."""
+    """Return the record of an established session."""
     steps = [
         [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]
         for step in connection.steps

@@ -1,7 +1,8 @@
 """The claims of a drain on its sources: one ledger drains a source of files.
 
-A claim is taken before the run starts and released after it has ended in the ledger.
-Its marker goes when the ledger knows nothing any more that the source may hold.
+A drain takes a claim before the run starts, and releases it after the run has ended in
+the ledger. It removes the marker when the ledger no longer knows anything that the
+source may hold.
 """
 
 import os
@@ -27,7 +28,7 @@ class SourceClaims:
     """The claims of one run; sources that are not files have none."""
 
     def __init__(self, sources: Iterable[Source], folders: Sequence[Path]) -> None:
-        """Claim nothing yet; ``folders`` are for what cannot be written."""
+        """Claim nothing yet; ``folders`` are for sources that cannot be written."""
         self._sources: dict[str, FileSource] = {
             source.url: source for source in sources if isinstance(source, FileSource)
         }
@@ -47,7 +48,7 @@ class SourceClaims:
         return [(u, each) for u, c in self._claims.items() for each in c.elsewhere]
 
     def take(self, ledger: LedgerURL, shown: str, *, take_over: bool) -> None:
-        """Claim all for a ledger, which is made if need be; ``refused`` has the rest.
+        """Claim all for a ledger, made if need be; ``refused`` has the conflicts.
 
         When one is refused the others are released. Raises LedgerError, SourceError.
         """
@@ -71,7 +72,7 @@ class SourceClaims:
             raise
 
     def release(self, ledger: LedgerURL, code: int) -> None:
-        """Release all after a run with this exit code; remove what is done with."""
+        """Release all after a run with this exit code; remove finished markers."""
         done: set[str] = set()
         with suppress(DrainerError), LedgerReader(ledger) as report:
             done = {url for url in self._claims if self._is_done(report, url, code)}
@@ -79,7 +80,7 @@ class SourceClaims:
             claim.release(finished=url in done)
 
     def _is_done(self, report: LedgerReader, url: str, code: int) -> bool:
-        """Tell whether the source holds nothing that was, or is to be, delivered."""
+        """Return whether the source holds nothing that was, or is to be, delivered."""
         source, claim = self._sources[url], self._claims[url]
         if isinstance(source, LiveSource) and code in _RETURNED:
             return True

@@ -1,7 +1,7 @@
 """A delivery worker: claim, open, send, settle, close; one session's messages in turn.
 
-The order of writes is the promise. The attempt is opened before MAIL and is durable
-before the final dot leaves. The outcome is durable before the source is acknowledged.
+The order of writes keeps the promise. The attempt is opened before MAIL and is durable
+before the final dot is sent. The outcome is durable before the source is acknowledged.
 """
 
 import asyncio
@@ -43,14 +43,14 @@ from drainer.smtp.session import Session
 from drainer.smtp.transaction import Transaction
 
 WORTH_TELLING = 0.001
-"""Seconds of waiting for the rate that the trace shows."""
+"""Seconds of waiting for the rate above which the trace shows it."""
 MAX_STAGE_TEXT = 500
 """Characters of a reply that are kept with the time of its stage."""
 
 
 @dataclass(slots=True, kw_only=True)
 class DeliveryWorker:
-    """Feeds one session, and writes down what it did."""
+    """Feeds one session, and records what it did."""
 
     ready_queue: ReadyQueue
     ledger: Ledger
@@ -74,7 +74,7 @@ class DeliveryWorker:
         return replace(self, _address=address, _openings={}, _in_flight={})
 
     async def run(self, session: Session) -> None:
-        """Run a session to its end; a failure of ours holds just its messages."""
+        """Run a session to its end; a failure of ours holds only its messages."""
         try:
             await self._deliver_all(session)
         except asyncio.CancelledError:
@@ -100,8 +100,8 @@ class DeliveryWorker:
                 # The content; the final dot waits until the attempt is durable.
                 following = await session.send(transaction, self)
                 settlements = self._settle(transaction)  # replies become states
-                self._close(transaction, settlements)  # then the source hears of it
-                if following is not None:  # it began behind the dot of this one
+                self._close(transaction, settlements)  # then the source is acknowledged
+                if following is not None:  # it started behind the dot of this one
                     self._open(following)
                 if transaction.delivery.alone:
                     break
@@ -152,7 +152,7 @@ class DeliveryWorker:
         return None
 
     def _admit(self, transaction: Transaction, session: Session) -> Transaction | None:
-        """Return the part that may go now; the rest is settled or put back.
+        """Return the part that may go now; settle or put back the rest.
 
         Recipients behind the circuit breaker of their domain wait there.
         """
@@ -222,7 +222,7 @@ class DeliveryWorker:
         self._in_flight[transaction.attempt] = transaction
 
     def _write_start(self, opened: AttemptStart) -> "asyncio.Future[None]":
-        """Return the write; whoever awaits it gets its failure."""
+        """Return the write; the task that awaits it gets its failure."""
         try:
             return self.ledger.submit(opened)
         except LedgerLost as error:
@@ -236,11 +236,11 @@ class DeliveryWorker:
 
     @property
     def burst_bytes(self) -> int:
-        """How many bytes may leave at once."""
+        """How many bytes may be sent at once."""
         return self.rate_limiter.burst_bytes
 
     async def pace(self, size: int) -> None:
-        """Wait until so many bytes may leave."""
+        """Wait until this many bytes may be sent."""
         await self.rate_limiter.octets(size)
 
     async def is_durable(self, transaction: Transaction) -> bool:
@@ -257,7 +257,7 @@ class DeliveryWorker:
     # --- settle
 
     def _settle(self, transaction: Transaction) -> tuple[Settlement, ...]:
-        """Return the new state of each recipient; the circuit breakers look first."""
+        """Return the new state of each recipient; the circuit breakers judge first."""
         now = utcnow()
         delivery = transaction.delivery
         context = SettleContext(
@@ -303,7 +303,8 @@ class DeliveryWorker:
             stages=_stages(transaction),
             settlements=settlements,
             free=is_last and not is_final,
-            # A report is made of the copy: the source may be without it by then.
+            # The report is made from the copy: the source may have dropped the message
+            # by then.
             relayed=reports and delivery.kept and not transaction.has_dsn,
         )
         try:

@@ -1,4 +1,4 @@
-"""Circuit breakers, what waits for them, and what waits to be confirmed."""
+"""Circuit breakers, what waits for them, and pending bounces."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,18 +11,18 @@ from drainer.policy.recipient.settle import FAR
 
 
 class BreakerLedger(LedgerPart):
-    """Circuit breakers, what waits for them, and what waits to be confirmed."""
+    """Circuit breakers, what waits for them, and pending bounces."""
 
     async def recall(self, route: str) -> breakers.RouteMemory:
         """Return a route's breakers as the last run left them, and what it knew."""
         return await self._call(breakers.recall, route=route, now=now())
 
     async def keep(self, route: str, breaker: CircuitBreaker) -> None:
-        """Write a breaker down."""
+        """Record a breaker."""
         await self._call(breakers.keep, route=route, breaker=breaker, now=now())
 
     async def opened(self, sources: Sequence[str], breaker: CircuitBreaker) -> int:
-        """Take back the refusals behind a breaker that opened; return how many."""
+        """Take back the pending bounces behind an opened breaker; return how many."""
         at = now()
         return await self._call(
             breaker_waits.opened,
@@ -40,9 +40,9 @@ class BreakerLedger(LedgerPart):
     async def wake_one(
         self, sources: Sequence[str], scope: str, since: datetime
     ) -> bool:
-        """Make one that waits for a breaker due now, to probe with; False = none.
+        """Make a recipient that waits for a breaker due now, as a probe; False = none.
 
-        Those that were tried since then are none.
+        Recipients that were tried since then do not count.
         """
         behind = breaker_waits.WaitingScope(sources, scope)
         return await self._call(
@@ -57,7 +57,7 @@ class BreakerLedger(LedgerPart):
         dry: bool = False,
         looked: bool = False,
     ) -> breaker_waits.DueConfirmations:
-        """Let refusals whose confirmation delay is over be tried again."""
+        """Retry pending bounces whose confirmation delay is over."""
         return await self._call(
             breaker_waits.ripen,
             sources=sources,

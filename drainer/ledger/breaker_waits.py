@@ -1,8 +1,8 @@
 """What waits for a breaker, and what waits to be confirmed.
 
 Each function runs inside a transaction of the writer. Opening a breaker takes back
-every refusal that waits for confirmation behind it; closing it makes all that
-waited due at once; and refusals ripen when their confirmation delay is over.
+every pending bounce behind it. Closing it makes everything that waited due at once. A
+pending bounce is due for confirmation when its confirmation delay is over.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class WaitingScope(NamedTuple):
         return [_M.source.in_(list(self.sources)), *self.paths()]
 
     def paths(self) -> list[sa.ColumnElement[bool]]:
-        """Return those on recipients alone."""
+        """Return the conditions on recipients alone."""
         found: list[sa.ColumnElement[bool]] = []
         if self.scope:
             path = sa.func.lower(_R.forward_path)
@@ -55,8 +55,8 @@ def opened(
 ) -> int:
     """Take back what waits for confirmation behind a breaker that opened.
 
-    ``times`` are now, and when it is looked at again should nobody close the breaker.
-    Returns how many recipients it was.
+    ``times`` are now, and when the recipients are due if no run closes the breaker.
+    Returns the number of recipients.
     """
     now, due = times
     waits = behind.scope or ROUTE_WAITS
@@ -78,8 +78,8 @@ def opened(
 def _forget_stops(connection: sa.Connection, behind: WaitingScope) -> None:
     """Forget that messages met a refusal of us: all of them did.
 
-    Else each of them would be held as the only one that is refused, should the
-    primary refuse everything once more after some deliveries.
+    Otherwise, if the primary refuses everything once more after some deliveries, each
+    of them would be held as the only one refused.
     """
     waits = (_R.waits == (behind.scope or ROUTE_WAITS)) | (_R.waits == "")
     connection.execute(
@@ -102,10 +102,10 @@ def closed(connection: sa.Connection, behind: WaitingScope, now: int) -> None:
 
 
 def wake_one(connection: sa.Connection, behind: WaitingScope, since: int) -> bool:
-    """Make the oldest that waits for a breaker due, as its probe; False = none.
+    """Make the oldest that waits for a breaker due, as its probe; return False if none.
 
-    One that was tried ``since`` then tells nothing new. It is due long since, so that
-    no end of a drain's patience is before it.
+    One that was tried ``since`` then proves nothing new. Its due time is long past, so
+    that it is before the end of any drain's patience.
     """
     row = connection.execute(
         sa.select(_R.message, _R.n)
@@ -130,7 +130,7 @@ def wake_one(connection: sa.Connection, behind: WaitingScope, since: int) -> boo
 
 
 class Brake(NamedTuple):
-    """When too many refusals for good are pending: ``[breaker] brake``."""
+    """When too many permanent refusals are pending: ``[breaker] brake``."""
 
     least: int
     share: float
@@ -140,25 +140,25 @@ USUAL_BRAKE = Brake(least=10, share=0.05)
 
 
 class DueConfirmations(NamedTuple):
-    """What came of looking for refusals to confirm."""
+    """The result of looking for pending bounces to confirm."""
 
-    #: Refusals whose confirmation delay is over.
+    #: Pending bounces whose confirmation delay is over.
     ripe: int
     #: Refusals that wait for confirmation, contents not counted, and all recipients.
     pending: int
     handled: int
     braked: bool
-    #: Recipient domains of those that are ripe.
+    #: Recipient domains of those that are due for confirmation.
     domains: list[str]
 
 
 class ConfirmationCheck(NamedTuple):
-    """What ripens."""
+    """Which pending bounces to confirm."""
 
     brake: Brake
-    #: Only where evidence about the sender was looked for.
+    #: Only where evidence about the sender was gathered.
     looked: bool = False
-    #: Nothing does: it is only counted.
+    #: Change nothing: only count.
     dry: bool = False
 
 
@@ -168,15 +168,15 @@ def ripen(
     how: ConfirmationCheck,
     identity: tuple[str, int],
 ) -> DueConfirmations:
-    """Let refusals whose confirmation delay is over be tried again, for confirmation.
+    """Retry refusals whose confirmation delay is over, for confirmation.
 
-    Nothing ripens while the brake is on. ``identity`` is the run and now.
+    None is retried while the brake is on. ``identity`` is the run and now.
     """
     (run, now), brake = identity, how.brake
     pending, handled = _pending(connection, sources)
     braked = pending > max(brake.least, brake.share * handled)
     ripe = [_R.due <= now]
-    if how.looked:  # else the breaker could not but say: another time
+    if how.looked:  # else the decision could not be made: another time
         ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
     rows = _waiting(connection, WaitingScope(sources, ""), *ripe)
     domains = sorted({domain_of(row["forward_path"]) for row in rows})

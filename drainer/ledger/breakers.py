@@ -22,13 +22,13 @@ _R, _M, _G = schema.recipients.c, schema.messages.c, schema.breakers.c
 LEARNT_FOR = timedelta(days=30)
 MAX_LEARNT = 20_000
 SENDERS = 2
-"""Of a recipient domain that are recalled: one of them is another than any."""
+"""Senders recalled for a recipient domain: with two, one always differs from any."""
 
 
 def keep(
     connection: sa.Connection, route: str, breaker: CircuitBreaker, now: int
 ) -> None:
-    """Write a breaker down; one that is as at the start needs no row."""
+    """Record a breaker; one that is as at the start needs no row."""
     connection.execute(
         sa.delete(schema.breakers).where(_G.route == route, _G.scope == breaker.scope)
     )
@@ -111,7 +111,7 @@ class RouteMemory(NamedTuple):
     learnt: list[str]
     #: (recipient domain, sender domain, when), the latest two senders of each domain.
     delivered: list[tuple[str, str, int]]
-    #: When the first run to this route began; None = there was none.
+    #: When the first run to this route started; None = there was none.
     first_run: int | None
 
 
@@ -159,7 +159,7 @@ def _let_go(
     scopes: list[str],
     now: int,
 ) -> None:
-    """Make due what waits for a breaker that nobody keeps: a crash came in between."""
+    """Make due what waits for a breaker that no run keeps, after a crash in between."""
     these = sa.select(_M.seq).where(_M.source.in_(sources))
     connection.execute(
         sa.update(schema.recipients)

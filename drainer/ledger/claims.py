@@ -1,7 +1,7 @@
-"""Work out: claiming what is due, and giving claims back.
+"""Work out: claiming what is due, and releasing claims.
 
-Each function runs inside a transaction of the writer. A claim is the owner on
-the message; what one attempt then does is guarded recipient by recipient.
+Each function runs inside a transaction of the writer. A claim is the owner on the
+message; what one attempt then does is guarded recipient by recipient.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,16 @@ MANY = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRequest:
-    """What a worker would like to claim."""
+    """What a worker wants to claim."""
 
     sources: Sequence[str]
-    #: What fell due by then, in microseconds; never later than now.
+    #: What was due by then, in microseconds; never later than now.
     due: int
     #: Without those that were never tried when there is no room for all.
     states: Sequence[State] = tuple(CLAIMABLE)
     limit: int = 200
-    #: Also messages that only their locators name: a scan must have seen them first.
+    #: Also messages that only their locators identify: a scan must have listed them
+    #: first.
     twins: bool = True
 
 
@@ -55,9 +56,9 @@ def claim(
 def claim_these(
     connection: sa.Connection, seqs: Sequence[int], due: int, owner: str
 ) -> list[Delivery]:
-    """Claim these messages, in this order, as far as they have recipients due by then.
+    """Claim these messages, in this order, if they have recipients due by then.
 
-    Those of other owners are left out.
+    Messages of other owners are left out.
     """
     ready = set(
         connection.scalars(
@@ -129,10 +130,11 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Delivery
 
 
 def _apart(claims: list[ClaimedRecipient]) -> list[tuple[ClaimedRecipient, ...]]:
-    """Part those that go alone from the others.
+    """Separate those that go alone from the others.
 
-    A recipient that is in doubt, was dropped, or was refused as if it were us gets a
-    connection of its own; one that was refused with others a transaction of its own.
+    A recipient gets a connection of its own if it is in doubt, was dropped, or was
+    refused as if the refusal were of us. One that was refused with others gets a
+    transaction of its own.
     """
     parts: dict[object, list[ClaimedRecipient]] = {}
     for claimed in claims:

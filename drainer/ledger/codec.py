@@ -206,7 +206,7 @@ MAX_SENDER = 512
 
 
 def sender_of(envelope: Envelope, recipient: Recipient) -> str:
-    """Return the address that is told of a recipient: VERP gives each its own."""
+    """Return the address that gets reports on a recipient: VERP gives each its own."""
     if not envelope.verp:
         return envelope.reverse_path
     path = recipient.original or recipient.forward_path

@@ -24,7 +24,7 @@ def from_json(text: str) -> Any:  # noqa: ANN401 - whatever was written
 
 
 def storable(text: str) -> str:
-    """Return text as every database takes it: no NUL, no lone surrogate."""
+    """Return text in the form every database takes: no NUL, no lone surrogate."""
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
     return text if text.isascii() else text.encode(errors="replace").decode()

@@ -29,11 +29,11 @@ BUSY_TIMEOUT_MS = 30_000
 ANSWER_TIMEOUT = 60.0
 """Seconds after which a server that does not answer counts as lost."""
 _LOCK_NAME, _LOCK_NUMBER = "drainer-ledger", 7_239_147_016
-"""What drainers of one server database queue up at: a name, and its number."""
+"""The lock that drainers of one server database wait for: a name, and its number."""
 
 
 def default_path(state_home: str, *, root: bool) -> Path:
-    """Return where the ledger lies when nobody says: never the current folder."""
+    """Return the default place of the ledger: never the current folder."""
     if root:
         return Path("/var/lib/drainer/ledger.db")
     home = Path(state_home) if state_home else Path.home() / ".local" / "state"
@@ -59,9 +59,9 @@ def is_file(url: URL) -> bool:
 
 
 def file_id(url: URL) -> tuple[int, int] | None:
-    """Return what tells an SQLite file from one that replaced it; None without one.
+    """Return what identifies an SQLite file, not its replacement; None without a file.
 
-    SQLite itself would go on writing to a file that has been removed.
+    SQLite itself would continue to write to a file that has been removed.
     """
     try:
         found = os.stat(str(url.database)) if is_file(url) else None  # noqa: PTH116
@@ -73,9 +73,9 @@ def file_id(url: URL) -> tuple[int, int] | None:
 def connect(url: URL, *, create: bool, patience: float = 0) -> sa.Engine:
     """Return an engine for a ledger of our version.
 
-    Raises LedgerError when it is absent (and ``create`` is false), cannot be
-    opened, is no ledger, or is one of another version; LedgerLost when it has been
-    away, full or locked for ``patience`` seconds.
+    Raises LedgerError when it is absent (and ``create`` is false), cannot be opened, is
+    not a ledger, or has another version. Raises LedgerLost when it has been away, full
+    or locked for ``patience`` seconds.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(LedgerLost),
@@ -107,7 +107,7 @@ def _connect(url: URL, create: bool) -> sa.Engine:  # noqa: FBT001 - called by t
 
 @contextlib.contextmanager
 def opening(url: URL) -> Iterator[None]:
-    """Turn what a ledger cannot be opened for into LedgerError, or LedgerLost."""
+    """Turn a failure to open a ledger into LedgerError, or LedgerLost."""
     try:
         yield
     except ImportError as error:
@@ -148,7 +148,7 @@ def _connect_read_only(url: URL) -> sa.Engine:
     wal = Path(f"{path}-wal")
 
     def open_file() -> sqlite3.Connection:
-        # Without a log the file is all there is, and it cannot change.
+        # Without a log the file is complete, and it cannot change.
         mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
         uri = f"file:{quote(path)}?{mode}"
         arguments = sqlite_arguments(Path(path))
@@ -169,14 +169,14 @@ def is_writable(path: Path) -> bool:
 
 
 def lost(url: URL, error: BaseException) -> LedgerLost:
-    """Return what a person must know when a ledger that was open fails."""
+    """Return what the operator must know when a ledger that was open fails."""
     message = f"the ledger {databases.shown(url)} was lost: {databases.reason(error)}"
     return LedgerLost(message, hint=databases.remedy(url))
 
 
 @contextlib.contextmanager
 def in_use(url: URL) -> Iterator[None]:
-    """Turn whatever a ledger fails with after it was open into LedgerLost.
+    """Turn any failure of a ledger that was open into LedgerLost.
 
     A run that has started does not end as a mistake in its configuration when the
     database is dropped, the file is replaced, or a right is revoked.
@@ -194,7 +194,7 @@ def in_use(url: URL) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(url: URL, *, create: bool = False) -> Iterator[sa.Connection]:
-    """Give one transaction of a command's own, and close the ledger after it.
+    """Run one transaction of a command's own, and close the ledger after it.
 
     Raises LedgerError as ``connect``, LedgerLost when it fails later.
     """
@@ -291,7 +291,7 @@ def _is_ledger(engine: sa.Engine, name: str) -> bool:
     reraise=True,
 )
 def _use_wal(cursor: Cursor) -> None:
-    """Switch to WAL; the busy timeout does not cover that, when two drains begin."""
+    """Switch to WAL; the busy timeout does not cover that when two drains start."""
     cursor.execute("PRAGMA journal_mode=WAL")
 
 

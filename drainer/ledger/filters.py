@@ -1,4 +1,4 @@
-"""Which recipients a person means: by state, reply, message, and what is selected."""
+"""Which recipients an operator means: by state, reply, message, and selection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -26,13 +26,13 @@ class Filters:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is filtered."""
+        """Whether there is no filter."""
         return self == Filters()
 
     def clauses(self) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on recipients joined with messages.
 
-        They let pass a little too much: ``takes`` decides.
+        They let a few too many pass: ``takes`` decides.
         """
         found = _clauses(self.selection)
         if self.states:
@@ -55,7 +55,7 @@ class Filters:
 
 
 def _clauses(chosen: Selection) -> list[sa.ColumnElement[bool]]:
-    """Return what a database can judge of a selection: not names and patterns."""
+    """Return what a database can check of a selection: not names and patterns."""
     sender, forward = sa.func.lower(_M.reverse_path), sa.func.lower(_R.forward_path)
     found: list[sa.ColumnElement[bool]] = []
     if chosen.sender == "<>":

@@ -24,7 +24,7 @@ _R, _M = schema.recipients.c, schema.messages.c
 _RECIPIENT = PreparedStatement(inserting(schema.recipients))
 _FINAL = [state.value for state in FINAL]
 _UNTOUCHED = (State.PENDING.value, State.HELD.value)
-PASSING = [  # what may be otherwise the next time that the spool is looked at
+PASSING = [  # what may be different at the next scan of the spool
     f"local-{code}"
     for code in (
         "vanished",
@@ -45,7 +45,7 @@ MANY = 500
 
 
 def listed_of(row: Mapping[str, object]) -> ListedMessage:
-    """Return what tells a message from others of its identity."""
+    """Return what distinguishes a message from others of its identity."""
     fingerprint = Fingerprint(
         str(row["sha256"]), int(str(row["size"])), str(row["reverse_path"])
     )
@@ -67,7 +67,7 @@ def find_known(
 def recorded_of(
     connection: sa.Connection, rows: Mapping[int, Row]
 ) -> dict[int, RecordedMessage]:
-    """Return what is known about recorded messages, as ``policy.identity`` asks."""
+    """Return what is known of recorded messages, for ``policy.admission.identity``."""
     if not rows:
         return {}
     states: dict[int, list[tuple[str, int]]] = {seq: [] for seq in rows}
@@ -111,7 +111,7 @@ def mark_twins(connection: sa.Connection, identities: Collection[str]) -> None:
 def hold_ambiguous(
     connection: sa.Connection, seqs: Collection[int], run: str, now: int
 ) -> None:
-    """Hold what was not sent yet of messages that cannot be told apart.
+    """Hold what was not sent yet of messages that cannot be distinguished.
 
     What an operator has released stays released.
     """
@@ -171,9 +171,9 @@ def revisit(
 ) -> list[Message]:
     """Bring known messages up to date with what the scan lists, by their seqs.
 
-    Follows renamed files, wakes what had vanished, adds recipients that were not
-    listed before. Returns the messages that are finished: every recipient that is
-    listed was recorded and is final, and the whole content is the recorded one.
+    It follows renamed files, makes mail pending that had vanished and is back, and adds
+    recipients that were not listed before. Returns the finished messages: every listed
+    recipient was recorded and is final, and the whole content is the recorded one.
     """
     if not same:
         return []
@@ -196,7 +196,7 @@ def revisit(
 
 
 def follow(connection: sa.Connection, row: Row, listing: Row) -> bool:
-    """Remember where a message is by now; False when it is where it was."""
+    """Remember where a message is now; return False when it has not moved."""
     place = {name: listing[name] for name in _PLACE}
     if all(row[key] == value for key, value in place.items()):
         return False
@@ -243,8 +243,8 @@ def _lift_passing_problems(
 ) -> None:
     """Make pending what was absent, unfinished or unreadable, and is sound now.
 
-    So too ``sendable`` addresses that were another primary's, when the domains
-    have been named or mapped since.
+    The same applies to ``sendable`` addresses that were another primary's, when the
+    domains have been named or mapped since.
     """
     for start in range(0, max(1, len(sendable)), MANY):
         paths = sendable[start : start + MANY]

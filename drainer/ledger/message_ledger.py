@@ -18,7 +18,7 @@ class MessageLedger(LedgerPart):
     async def record(
         self, listings: Sequence[ScanRow], scan: ScanContext, most: int | None = None
     ) -> messages.RecordedBatch:
-        """Write down a part of a scan; new messages come back claimed.
+        """Record a part of a scan; return new messages claimed.
 
         At most ``most`` of them; the rest waits in the ledger, unclaimed.
         """
@@ -39,10 +39,10 @@ class MessageLedger(LedgerPart):
         tried: bool = False,
         twins: bool = True,
     ) -> list[Delivery]:
-        """Claim what is due now, and fell due by ``until``.
+        """Claim what is due now, and was due by ``until``.
 
-        ``tried`` leaves alone what was never tried; without ``twins``, so does it
-        messages that only their locators name.
+        ``tried`` leaves out what was never tried. Without ``twins`` it also leaves out
+        messages that only their locators identify.
         """
         states = [s for s in CLAIMABLE if s is not State.PENDING or not tried]
         wanted = claims.ClaimRequest(
@@ -54,7 +54,7 @@ class MessageLedger(LedgerPart):
         return await self._call(claims.claim, wanted=wanted, owner=self._identity.owner)
 
     async def claim_these(self, seqs: Sequence[int], until: datetime) -> list[Delivery]:
-        """Claim what is due likewise of these messages, in this order."""
+        """Claim what is due of these messages in the same way, in this order."""
         due = min(now(), to_micros(until))
         return await self._call(
             claims.claim_these, seqs=list(seqs), due=due, owner=self._identity.owner

@@ -59,7 +59,7 @@ class AmbiguousScanRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordOutcome:
-    """What recording a part of a scan gave."""
+    """The result of recording a part of a scan."""
 
     #: New messages with something to send, claimed for us: index, seq and number.
     fresh: list[tuple[int, int, int]]
@@ -76,10 +76,10 @@ def record(
     claim: tuple[WriterIdentity, int | None],
     now: int,
 ) -> RecordOutcome:
-    """Write down what a scan lists.
+    """Record what a scan lists.
 
-    A message that is known keeps its history. ``claim`` says for whom new messages
-    are claimed, and how many at most; the others wait for another claim.
+    A message that is known keeps its history. ``claim`` says for which owner new
+    messages are claimed, and how many at most; the others wait for another claim.
     """
     recording = _Recorder(connection, scan, claim, now)
     recording.load(message["identity"] for message, _ in listings)
@@ -149,7 +149,7 @@ class _Recorder:
                     self._add_new(index, message, recipients)
 
     def _follow(self, seq: int, message: Row) -> None:
-        """Remember where a known message is by now."""
+        """Remember where a known message is now."""
         row = self._rows[seq]
         if follow(self._connection, row, message):
             self._groups[message["identity"]] = [
@@ -203,7 +203,7 @@ class _Recorder:
         note_held(self._connection, held, self._identity.run, self._now)
 
     def finish(self) -> RecordOutcome:
-        """Write what is left, and return what came of it."""
+        """Write what is left, and return the result."""
         self._insert()
         if self._shared:
             mark_twins(self._connection, self._shared)
@@ -216,7 +216,7 @@ class _Recorder:
 
 
 def _hold_listing(message: Row, recipients: list[Row]) -> None:
-    """Let a new message be recorded as one that must not be sent."""
+    """Record a new message as one that must not be sent."""
     message["problem"] = "ambiguous"
     held = {"state": State.HELD.value, "due": None, "rule": "local-ambiguous"}
     for row in recipients:
@@ -228,7 +228,7 @@ def _is_pending(row: Row) -> bool:
 
 
 class RecordedBatch(NamedTuple):
-    """What recording a part of a scan gave."""
+    """The result of recording a part of a scan."""
 
     #: New messages with something to send, claimed for us.
     fresh: list[Delivery]
@@ -251,7 +251,7 @@ def recorded_part(outcome: RecordOutcome, listings: Sequence[ScanRow]) -> Record
 
 
 def fresh_job(seq: int, number: int, listing: ScanRow) -> Delivery:
-    """Return the job of a message that was just recorded and claimed for us."""
+    """Return the delivery of a message that was just recorded and claimed for us."""
     pending = [row for row in listing.recipients if _is_pending(row)]
     claimed = tuple(
         ClaimedRecipient(n=row["n"], recipient=recipient_of(row)) for row in pending
@@ -280,7 +280,7 @@ def seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:
 def finished(connection: sa.Connection, ids: Sequence[str]) -> dict[str, bool]:
     """Return those of the messages whose recipients are all final.
 
-    True for each that has a twin: then its locator alone names it.
+    True for each that has a twin: then only its locator identifies it.
     """
     unfinished = (
         sa.select(_R.message)

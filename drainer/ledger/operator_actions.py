@@ -1,4 +1,4 @@
-"""The operator's verbs, on recipients that no drain has in hand.
+"""The operator's verbs, on recipients that no drain has in flight.
 
 Each change is guarded by the state it starts from and recorded as a decision.
 """
@@ -96,7 +96,7 @@ _FORGOTTEN = {
     "refused": None,
     "waits": "",
 }
-"""What a recipient forgets of its attempts when an operator lets it be sent again."""
+"""What a recipient forgets of its attempts when an operator makes it pending again."""
 
 
 def _alike(rows: list[Row], verb: OperatorAction) -> Iterable[list[Row]]:

@@ -1,4 +1,4 @@
-"""Controls in the ledger: given by commands and hooks, read by drains and the watch."""
+"""Overrides in the ledger: commands and hooks write them, drains and watches read."""
 
 from datetime import UTC, datetime
 
@@ -26,10 +26,10 @@ MAX_TEXT = 500
 
 
 def give(url: URL, route: str, control: Override) -> Override:
-    """Write a control down for a route, and the decision; return it with its id.
+    """Record an override for a route, and the decision; return it with its id.
 
-    Makes the ledger if there is none: a hook may come before the first drain.
-    Raises LedgerError.
+    It makes the ledger if there is none: a hook may come before the first drain. Raises
+    LedgerError.
     """
     row = _row(route, control)
     with engine.writing(url, create=True) as connection:
@@ -53,7 +53,7 @@ def _row(route: str, control: Override) -> Row:
 
 
 def _decision(row: Row) -> Row:
-    """Return the record of an order: who asked for what, and why."""
+    """Return the record of an override: who asked for what, and why."""
     facts = {key: row[key] for key in ("route", "reason", "by")}
     if row["per_second"] is not None:
         facts["per_second"] = row["per_second"]
@@ -69,7 +69,7 @@ def _decision(row: Row) -> Row:
 
 
 def controls_after(connection: sa.Connection, route: str, last: int) -> list[Override]:
-    """Return the controls of a route whose ids are greater, in order."""
+    """Return the overrides of a route whose ids are greater, in order."""
     query = (
         sa.select(schema.controls)
         .where(_C.route == route, _C.id > last)
@@ -81,7 +81,7 @@ def controls_after(connection: sa.Connection, route: str, last: int) -> list[Ove
 def controls_in_force(
     connection: sa.Connection, route: str, now: int
 ) -> ActiveOverrides:
-    """Return what a drain of a route has to go by at a time (microseconds)."""
+    """Return the overrides that apply to a drain of a route then (microseconds)."""
     latest = (
         sa.select(sa.func.max(_C.id))
         .where(_C.route == route, _C.ask.in_(_STANDING))
@@ -95,9 +95,9 @@ def controls_in_force(
 def outlook(
     connection: sa.Connection, run: str, most: int, now: int
 ) -> tuple[int, ActiveOverrides]:
-    """Return a run's fair share of its route's rate (runs.fair_share), and what holds.
+    """Return a run's fair share of its route's rate, and the overrides in force.
 
-    Both in one look: every run asks every second.
+    One read gives both (see runs.fair_share), because every run asks every second.
     """
     route = connection.scalar(
         sa.select(schema.runs.c.route).where(schema.runs.c.id == run)
@@ -107,33 +107,33 @@ def outlook(
 
 
 class OverrideReader:
-    """Reads the controls of one route, for a watch; nothing else is done here."""
+    """Reads the overrides of one route for a watch, and does nothing else."""
 
     def __init__(self, url: URL, route: str) -> None:
-        """Open the ledger, which is made if there is none; raises LedgerError."""
+        """Open the ledger, made if there is none; raise LedgerError on failure."""
         self._url = url
         self._database = engine.connect(url, create=True)
         self._route = route
 
     def after(self, last: int) -> list[Override]:
-        """Return the controls with greater ids, in order."""
+        """Return the overrides with greater ids, in order."""
         with engine.in_use(self._url), self._database.connect() as connection:
             return controls_after(connection, self._route, last)
 
     def in_force(self) -> ActiveOverrides:
-        """Return what holds now."""
+        """Return the overrides in force now."""
         now = to_micros(datetime.now(UTC))
         with engine.in_use(self._url), self._database.connect() as connection:
             return controls_in_force(connection, self._route, now)
 
     def runs(self) -> list[str]:
-        """Return the ids of the runs on the route that go on, the oldest first."""
+        """Return the ids of the living runs on the route, the oldest first."""
         now = to_micros(datetime.now(UTC))
         with engine.in_use(self._url), self._database.connect() as connection:
             return runs.on_route(connection, self._route, now)
 
     def pace(self, run: str) -> Row:
-        """Return how fast a run goes, and why: its last record; empty without one."""
+        """Return how fast a run sends, and why: its last record; empty without one."""
         columns = schema.decisions.c
         query = (
             sa.select(columns.at, columns.rule, columns.evidence)
@@ -149,7 +149,7 @@ class OverrideReader:
         return {"at": at, "rule": row.rule, **from_json(row.evidence)}
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Release the ledger."""
         self._database.dispose()
 
 

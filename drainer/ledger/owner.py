@@ -1,9 +1,9 @@
-"""Who works on a ledger, and whether it still lives.
+"""Which processes work on a ledger, and whether they are still alive.
 
-An owner holds a lock (flock) on a file of its own for as long as its processes
-live, the worker and its writer: kill -9 frees it, so that the next run takes over
-as soon as the last commit is done. An owner on another host is believed dead when
-its lease has run out.
+An owner holds a lock (flock) on a file of its own while its processes live, the worker
+and its writer. After kill -9 the lock is free, so that the next run takes over as soon
+as the last commit is done. An owner on another host counts as dead when its lease has
+run out.
 """
 
 import fcntl
@@ -90,14 +90,14 @@ class Owner:
 
     def release(self) -> None:
         """Release the lock and remove its file."""
-        with suppress(OSError):  # what matters is that it is not locked any more
+        with suppress(OSError):  # it only matters that it is not locked any more
             remove_private(self.lock)
         os.close(self.descriptor)
 
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Turn what keeps us from making a lock or a reserve into a LedgerError."""
+    """Turn what prevents making a lock or a reserve into a LedgerError."""
     try:
         yield
     except OSError as error:
@@ -158,7 +158,7 @@ def _is_killed(row: sa.RowMapping) -> bool:
 
 
 def lock_is_free(lock: Path) -> bool:
-    """Whether no living process holds the lock of an owner."""
+    """Return whether no living process holds the lock of an owner."""
     try:
         descriptor = open_present(lock, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the parts of the ledger share: one writer, and who writes."""
+"""What the parts of the ledger share: one writer, and its identity."""
 
 import functools
 from collections.abc import Callable
@@ -26,11 +26,11 @@ class LedgerPart:
         self._identity = identity
 
     async def _call(self, function: Callable[..., T], **arguments: object) -> T:
-        """Let the writer call a function with its connection."""
+        """Call a function in the writer, with its connection."""
         call = functools.partial(function, **arguments)
         result: T = await self._writer.submit(WriterCall(call))
         return result
 
     def _submit(self, call: Callable[..., object]) -> None:
-        """Let the writer call a function; do not wait for it."""
+        """Call a function in the writer; do not wait for it."""
         self._writer.submit(WriterCall(call))

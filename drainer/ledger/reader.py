@@ -32,7 +32,7 @@ MIN_PREFIX = 4
 
 
 class LedgerReader:
-    """A reader of one ledger, open as long as its block lasts."""
+    """A reader of one ledger, open while its block runs."""
 
     def __init__(self, url: URL, *, patience: float = 0) -> None:
         """Open an existing ledger; LedgerError when there is none.
@@ -43,11 +43,11 @@ class LedgerReader:
         self._engine = engine.connect_reader(url, patience=patience)
 
     def __enter__(self) -> Self:
-        """Give the reader itself."""
+        """Return the reader itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the database."""
+        """Release the database."""
         self._engine.dispose()
 
     def salt(self) -> bytes:
@@ -58,14 +58,14 @@ class LedgerReader:
         return bytes.fromhex(value)
 
     def identity(self) -> str:
-        """Return what sources know this ledger by: the same for as long as it exists.
+        """Return the name by which sources know this ledger; it never changes.
 
         Two ledgers never share it, whatever their URLs are.
         """
         return hashlib.sha256(b"lease" + self.salt()).hexdigest()[:32]
 
     def has_messages(self, source: str, *, unacknowledged: bool = False) -> bool:
-        """Tell whether a message of a source is recorded.
+        """Return whether a message of a source is recorded.
 
         With ``unacknowledged`` only those count that the source may still hold.
         """
@@ -75,7 +75,7 @@ class LedgerReader:
         return self._scalar(query) is not None
 
     def reserves(self, folder: Path) -> list[LeftReserve]:
-        """Return the reserves in a folder that the next run is to read."""
+        """Return the reserves in a folder that the next run will read."""
         return unread(folder, place_of(self._engine, self._url))
 
     # --- the sum of promise P1
@@ -125,7 +125,7 @@ class LedgerReader:
         return list(self.rows(query))
 
     async def wait_for_last_commits(self) -> None:
-        """Wait until killed runs on this host have written their last."""
+        """Wait until killed runs on this host have written their last commits."""
         with engine.in_use(self._url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
 
@@ -150,7 +150,7 @@ class LedgerReader:
         return list(self.rows(query))
 
     def expires_first(self, sources: Sequence[str] = ()) -> Row | None:
-        """Return the deferred recipient that has waited longest of its lifetime.
+        """Return the deferred recipient that has used most of its lifetime.
 
         With the drainer id, ``native_id``, ``forward_path`` and ``spent`` in
         microseconds; None when nothing was deferred yet.
@@ -165,7 +165,7 @@ class LedgerReader:
         return next(iter(self.rows(_of(query, sources))), None)
 
     def breakers(self) -> list[Row]:
-        """Return the breakers that have moved: scope, state, since, cause."""
+        """Return the breakers that have changed: scope, state, since, cause."""
         query = sa.select(schema.breakers).order_by(schema.breakers.c.scope)
         found = []
         for row in self.rows(query):
@@ -314,7 +314,7 @@ class LedgerReader:
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Turn what a database cannot be asked, or cannot answer, into words."""
+        """Turn a query that the database cannot take, or cannot answer, into words."""
         try:
             with engine.in_use(self._url):
                 yield
@@ -324,7 +324,7 @@ class LedgerReader:
             message = "the ID or the filter is too long for the ledger"
             raise UsageError(message, hint="shorten it") from error
         except (UnicodeError, OverflowError) as error:
-            message = f"nothing in a ledger can be like that: {error}"
+            message = f"the ledger cannot search for that: {error}"
             raise UsageError(message, hint="correct the ID or the filter") from error
 
 

@@ -1,7 +1,7 @@
 """Durable memory: what was scanned, tried and decided.
 
-One process owns a worker's writing (drainer.ledger.writer.process); a method returns
-when its group commit is durable. Reading (drainer.ledger.reader) never waits for it.
+One process writes for a worker (drainer.ledger.writer.process); a method returns when
+its group commit is durable. Reading (drainer.ledger.reader) never waits for it.
 """
 
 import enum
@@ -55,7 +55,7 @@ WATCH_ENDED = "watch-ended"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One decision as it is written down."""
+    """One decision as it is recorded."""
 
     at: datetime
     kind: DecisionKind
@@ -83,7 +83,7 @@ class ScanBatch(NamedTuple):
     """A part of a scan."""
 
     listings: list[ScanRow]
-    #: Messages that were met since the last part and are not selected.
+    #: Messages that the scan met since the last part and did not select.
     passed: int
 
 
@@ -109,16 +109,16 @@ class AttemptEnd:
     settlements: tuple[Settlement, ...]
     #: Whether the claim on the message ends with this attempt.
     free: bool = False
-    #: The primary tells nobody of its deliveries, so that we do, where that is wanted.
+    #: The primary does not report its deliveries, so that drainer does, on request.
     relayed: bool = False
 
 
 class StateConflict(Exception):
-    """A guarded update met another state: somebody else was there."""
+    """A guarded update found another state: another owner had changed it."""
 
 
 class WriteOutcome(NamedTuple):
-    """What came of one operation of the writer."""
+    """The result of one operation of the writer."""
 
     result: Any
     error: Exception | None = None

@@ -15,12 +15,12 @@ class ReportLedger(LedgerPart):
     async def lacking_evidence(
         self, sources: Sequence[str], limit: int, but: Sequence[int] = ()
     ) -> list[Row]:
-        """Return messages with a refusal of whose sender too little is known."""
+        """Return messages with a refusal and too little known about their sender."""
         which = evidence.MissingEvidence(sources, limit, but)
         return await self._call(evidence.lacking, which=which, now=now())
 
     async def keep_evidence(self, seq: int, found: Row) -> None:
-        """Write down what was found about a sender (evidence.stored)."""
+        """Record what was found about a sender (evidence.stored)."""
         row = {"message": seq, **found}
         await self._call(evidence.keep_evidence, row=row, now=now())
 
@@ -34,7 +34,7 @@ class ReportLedger(LedgerPart):
         self,
         answers: Sequence[tuple[success_reports.SuccessReportRequest, BouncePermit]],
     ) -> None:
-        """Write down what the bounce rules said of them."""
+        """Record what the bounce rules decided about them."""
         await self._call(
             success_reports.answered, answers=answers, run=self._identity.run, now=now()
         )
@@ -44,13 +44,13 @@ class ReportLedger(LedgerPart):
         return await self._call(quarantine.needless_now, ids=ids)
 
     async def due_senders(self, waits: outbox.ReportDelays) -> list[str]:
-        """Return who gets the reports that are due now."""
+        """Return the senders that get the reports that are due now."""
         return await self._call(outbox.due_senders, waits=waits, now=now())
 
     async def take(
         self, waits: outbox.ReportDelays, hostname: str
     ) -> outbox.QueuedReport | None:
-        """Begin an attempt to send the next report that is due; None when none is."""
+        """Start an attempt to send the next report that is due; None when none is."""
         return await self._call(
             outbox.take,
             waits=waits,
@@ -62,6 +62,6 @@ class ReportLedger(LedgerPart):
     async def end(
         self, queued: outbox.QueuedReport, ending: outbox.ReportResult
     ) -> None:
-        """Write down what became of that attempt."""
+        """Record the result of that attempt."""
         about = {"queued": queued, "ending": ending, "identity": self._identity}
         await self._call(outbox.ended, now=now(), **about)

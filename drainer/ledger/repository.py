@@ -1,7 +1,7 @@
 """Ledger: what a worker remembers, on SQLAlchemy.
 
-Every coroutine returns when what it wrote is durable. ``submit`` returns a future
-and ``settle`` tells a function instead: sessions let the network work meanwhile.
+Every coroutine returns when what it wrote is durable. ``submit`` returns a future, and
+``settle`` calls a function instead: sessions use the network meanwhile.
 """
 
 import asyncio
@@ -56,8 +56,8 @@ class Ledger(LedgerPart):
     ) -> None:
         """Open or create the ledger and take an owner's lock in ``locks``.
 
-        ``unknown`` is how long a recipient in doubt rests, ``spare_worker`` a helper
-        that may write. Raises LedgerError as engine.connect does.
+        ``unknown`` is the delay before a recipient in doubt is due, ``spare_worker`` a
+        process that may write. Raises LedgerError as engine.connect does.
         """
         self._unknown = unknown
         self.url = url
@@ -80,14 +80,14 @@ class Ledger(LedgerPart):
         return self._writer.commits
 
     def expect(self, sessions: int) -> None:
-        """Tell how many sessions share a commit; a third of them make it worth one.
+        """Set how many sessions share a commit; a third of them make it worth one.
 
         If it took all of them, they would wait for it together, and it for them.
         """
         self._writer.quorum = max(1, sessions * 2 // 3)
 
     async def start(self, route: str) -> runs.RunStart:
-        """Begin a run: announce the owner, take over from dead ones."""
+        """Start a run: announce the owner, take over from dead ones."""
         with engine.opening(self.url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
         await self._writer.start()
@@ -105,13 +105,13 @@ class Ledger(LedgerPart):
     def submit(self, operation: AttemptStart | AttemptEnd) -> asyncio.Future[None]:
         """Write an attempt's in-flight rows, or its outcome.
 
-        The future is done when that is durable. It raises Conflict when the
-        recipients are in another state than claimed: somebody else was there.
+        The future is done when that is durable. It raises StateConflict when the
+        recipients are in another state than claimed: another owner had changed it.
         """
         return self._writer.submit(self._rows(operation))
 
     def settle(self, closed: AttemptEnd, then: Then) -> None:
-        """Write an attempt's outcome likewise; ``then`` is called when it is durable.
+        """Write an attempt's outcome likewise; call ``then`` when it is durable.
 
         What the ledger cannot take goes to the reserve.
         """
@@ -139,7 +139,7 @@ class Ledger(LedgerPart):
         await self._call(runs.renew, owner=self._owner.id, now=now())
 
     async def finish(self, exit_code: int) -> None:
-        """End the run: give claims back, note the end, drop the owner."""
+        """End the run: release claims, record the end, remove the owner."""
         await self._call(
             runs.end,
             identity=self._identity,

@@ -1,9 +1,9 @@
 """The reserve: a file with room of its own, for outcomes that the ledger cannot take.
 
 Each run makes one beside its lock when it opens the ledger, and allocates its space
-then. When an outcome cannot be committed, because the disk is full or the server is
-away, the recipients that the primary may have are written there and synced. The next
-run on this host reads the file, settles those recipients, and removes it.
+then. When drainer cannot commit an outcome, because the disk is full or the server is
+away, it writes the recipients that the primary may have there and syncs the file. The
+next run on this host reads the file, settles those recipients, and removes it.
 
 A file is lines, each a checksum and a JSON object, and then NULs. The first line names
 the ledger. What does not fit this form is ignored and kept aside.
@@ -53,9 +53,9 @@ _MAX_INTEGER = 2**63
 class ReservePlace(NamedTuple):
     """Which ledger a reserve belongs to."""
 
-    #: What the ledger was given when it was made, hashed.
+    #: The hash of what the ledger was given when it was made.
     ledger: str
-    #: Its URL as a person may see it.
+    #: Its URL as the operator may see it.
     url: str
 
 
@@ -89,7 +89,7 @@ class Reserve:
     """The reserve of one run."""
 
     def __init__(self, owner: Owner, place: ReservePlace) -> None:
-        """Make the file and allocate its space; LedgerError when that is impossible."""
+        """Make the file and allocate its space; raise LedgerError if impossible."""
         self._place = place
         self.path = owner.lock.with_suffix(SUFFIX)
         #: What was written, in order.
@@ -116,11 +116,11 @@ class Reserve:
         then(outcome)
 
     def keep(self, closed: AttemptEnd) -> None:
-        """Write down those recipients of an attempt that the primary may have."""
+        """Record those recipients of an attempt that the primary may have."""
         self._write(list(_records(closed)))
 
     def keep_unknown(self, attempt: int, delivery: Delivery, at: datetime) -> None:
-        """Write down an attempt that ends without a reply to its final dot."""
+        """Record an attempt that ends without a reply to its final dot."""
         reply = "drainer ended before the primary replied to the final dot"
         self._write(
             [
@@ -150,7 +150,7 @@ class Reserve:
             self.warnings += each.put_away()
 
     def release(self) -> None:
-        """Close the file; it stays when the next run is to read it."""
+        """Close the file; it stays when the next run must read it."""
         os.close(self._descriptor)
         if not self.records:
             with suppress(OSError):
@@ -269,7 +269,7 @@ def _bytes_of(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         owners = (0, os.geteuid(), path.parent.stat().st_uid)
         if not stat.S_ISREG(status.st_mode) or status.st_uid not in owners:
-            message = "it is not a file of ours"
+            message = "the file is not one of ours"
             raise OSError(message)
         return file.read(MAX_BYTES)
 

@@ -15,7 +15,7 @@ class RunLedger(LedgerPart):
     """Runs: what they are bound to, and their share of a route's rate."""
 
     async def bind(self, sources: Iterable[str], route: str) -> None:
-        """Bind sources to their primary; UsageError when it is another one."""
+        """Bind sources to their primary; raise UsageError when it is another one."""
         await self._call(runs.bind, sources=list(sources), route=route, now=now())
 
     async def last_activity(self, route: str) -> datetime | None:
@@ -26,7 +26,7 @@ class RunLedger(LedgerPart):
         return None if found is None else from_micros(found)
 
     async def outlook(self, most: int) -> tuple[float, ActiveOverrides]:
-        """Return what this run should have of its route's rate, 0 to 1; what holds.
+        """Return this run's share of its route's rate, 0 to 1, and overrides in force.
 
         At most ``most`` runs share it; the others have to wait.
         """
@@ -38,7 +38,7 @@ class RunLedger(LedgerPart):
     async def take_share(self, share: float) -> float:
         """Take a share of the rate; return how much the other runs have left.
 
-        Lower the own rate before telling a smaller share, never after.
+        Lower the own rate before reporting a smaller share, never after.
         """
         wanted = int(share * runs.WHOLE)
         taken = await self._call(
@@ -47,7 +47,7 @@ class RunLedger(LedgerPart):
         return taken / runs.WHOLE
 
     async def keep_lease(self) -> None:
-        """Renew the lease for ever; run it as a task."""
+        """Renew the lease without end; run it as a task."""
         while True:
             await asyncio.sleep(RENEW_EVERY.total_seconds())
             await self._call(runs.renew, owner=self._identity.owner, now=now())

@@ -1,4 +1,4 @@
-"""The life of a run in the ledger: begin, bind, renew, end; and its share of a rate.
+"""A run in the ledger: start, bind, renew, end; and its share of a rate.
 
 Each function runs inside a transaction of the writer.
 """
@@ -71,9 +71,9 @@ def begin(
 
 
 def count_commit(connection: sa.Connection, run: str, number: int) -> None:
-    """Let a transaction carry its number among those of its run.
+    """Give a transaction its number among those of its run.
 
-    Raises LedgerLost when the one before it is not there.
+    Raises LedgerLost when the previous one is missing.
     """
     row = {"b_run": run, "b_number": number, "b_before": number - 1}
     if _COUNT(connection, [row]) != 1:
@@ -90,10 +90,10 @@ def last_commit(connection: sa.Connection, run: str) -> int | None:
 def bind(
     connection: sa.Connection, sources: Sequence[str], route: str, now: int
 ) -> None:
-    """Bind sources to their primary; UsageError when it is another one.
+    """Bind sources to their primary; raise UsageError when it is another one.
 
-    A source of which nothing was ever tried, and of which nobody works on anything, is
-    bound anew: whoever mistyped a name has lost nothing by it.
+    drainer binds a source again if nothing of it was ever tried and no run works on it:
+    an operator who mistyped a name loses nothing.
     """
     bound = schema.sources.c
     for url in sources:
@@ -126,7 +126,8 @@ def last_activity(
 ) -> int | None:
     """Return until when another run may have sent to this route.
 
-    A run without an end died at an unknown moment, or goes on: that counts as now.
+    A run without an end died at an unknown moment, or is still running: that counts as
+    now.
     """
     others = sa.select(_N.ended).where(_N.route == route, _N.id != run)
     ends = list(connection.scalars(others))
@@ -147,7 +148,7 @@ def renew(connection: sa.Connection, owner: str, now: int) -> None:
 def fair_share(connection: sa.Connection, run: str, most: int, now: int) -> int:
     """Return what a run may have of its route's rate, in millionths.
 
-    The living runs on a route share alike; only the ``most`` oldest have a part,
+    The living runs on a route share equally; only the ``most`` oldest have a part,
     because a bucket smaller than one message would never send.
     """
     route = sa.select(_N.route).where(_N.id == run).scalar_subquery()
@@ -158,7 +159,7 @@ def fair_share(connection: sa.Connection, run: str, most: int, now: int) -> int:
 
 
 def take_share(connection: sa.Connection, run: str, wanted: int, now: int) -> int:
-    """Take a share, as far as the others have left one; return what was got."""
+    """Take a share, as far as the others have left one; return the share it got."""
     route = sa.select(_N.route).where(_N.id == run).scalar_subquery()
     living = _living(connection, route, now)
     taken = sum(share for id_, share in living if id_ != run)
@@ -168,14 +169,14 @@ def take_share(connection: sa.Connection, run: str, wanted: int, now: int) -> in
 
 
 def on_route(connection: sa.Connection, route: str, now: int) -> list[str]:
-    """Return the ids of the runs on a route that go on, the oldest first."""
+    """Return the ids of the living runs on a route, the oldest first."""
     return [id_ for id_, _ in _living(connection, route, now)]
 
 
 def _living(
     connection: sa.Connection, route: sa.ScalarSelect[str] | str, now: int
 ) -> list[tuple[str, int]]:
-    """Return the runs on a route that go on, the oldest first, with their shares."""
+    """Return the living runs on a route, the oldest first, with their shares."""
     dead = dead_owners(connection, now)
     rows = connection.execute(
         sa.select(_N.id, _N.share)
@@ -194,7 +195,7 @@ def end(
 ) -> None:
     """End a run: ``ending`` is its exit code and number of commits before this one.
 
-    Gives its claims back; what is in flight is in doubt, and rests for ``rest``.
+    It releases the run's claims. What is in flight is in doubt, and waits for ``rest``.
     """
     code, commits = ending
     _note(

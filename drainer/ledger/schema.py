@@ -17,7 +17,7 @@ metadata = sa.MetaData()
 _Time = sa.BigInteger
 _Serial = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _ID = sa.String(32)
-#: As much as MariaDB can index: 3072 octets, four to a character.
+#: As much as MariaDB can index: 3072 bytes, four to a character.
 _Key = sa.String(768)
 
 meta = sa.Table(
@@ -58,7 +58,7 @@ runs = sa.Table(
     sa.Column("ended", _Time),
     sa.Column("exit", sa.Integer),
     sa.Column("commits", sa.Integer),
-    #: Of the route's rate, in millionths; all living runs together have one whole.
+    #: Part of the route's rate, in millionths; all living runs together have one whole.
     sa.Column("share", sa.Integer, nullable=False),
     sa.Column("facts", LONG_TEXT, nullable=False, default="{}"),
 )
@@ -66,12 +66,12 @@ runs = sa.Table(
 messages = sa.Table(
     "messages",
     metadata,
-    #: In the order of the scan, so that what is sent together lies together.
+    #: In the order of the scan, so that rows of mail sent together are close together.
     sa.Column("seq", _Serial, primary_key=True, autoincrement=True),
     sa.Column("id", _ID, nullable=False, unique=True),
-    #: What the source computes from its beginning; several messages may share it.
+    #: What the source computes from its start; several messages may share it.
     sa.Column("identity", _ID, nullable=False),
-    #: Tells those apart; the id is made of both (mail.message.numbered_id).
+    #: Distinguishes those; the id is made of both (mail.message.numbered_id).
     sa.Column("number", sa.Integer, nullable=False),
     #: Of the whole content as transmitted, in hex; '' when it could not be read.
     sa.Column("sha256", sa.String(64), nullable=False),
@@ -113,7 +113,8 @@ recipients = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("doubts", sa.Integer, nullable=False),
     sa.Column("released", sa.Integer, nullable=False),
-    #: What a later attempt must know of the earlier ones; see policy.job.Claimed.
+    #: What a later attempt must know of the earlier ones; see
+    #: policy.recipient.delivery.ClaimedRecipient.
     sa.Column("drops", sa.Integer, nullable=False, server_default="0"),
     sa.Column("solo", sa.Integer, nullable=False, server_default="0"),
     sa.Column("spent", _Time, nullable=False, server_default="0"),
@@ -144,36 +145,36 @@ breakers = sa.Table(
     sa.Column("facts", LONG_TEXT, nullable=False),
 )
 
-#: What was found about the sender of a message that was refused for good.
+#: What was found about the sender of a message that was refused permanently.
 evidence = sa.Table(
     "evidence",
     metadata,
     #: The message's seq.
     sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
-    #: When it was asked first, and last.
+    #: When DNS was asked first, and last.
     sa.Column("asked", _Time, nullable=False),
     sa.Column("looked", _Time, nullable=False),
-    #: DNS did not answer everything: it is asked again.
+    #: DNS did not answer everything: drainer asks again.
     sa.Column("later", sa.Integer, nullable=False),
-    #: policy.facts.Facts and mail.marks.Marks, as JSON.
+    #: policy.bounce.facts.SenderFacts and mail.list_markers.ListMarkers, as JSON.
     sa.Column("facts", LONG_TEXT, nullable=False),
     sa.Column("marks", LONG_TEXT, nullable=False),
 )
 
-#: Reports to senders, a row for each recipient that one tells of; kept for the limits.
+#: Reports to senders, a row for each recipient of a report; kept for the limits.
 reports = sa.Table(
     "reports",
     metadata,
     sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("at", _Time, nullable=False, index=True),
-    #: The run that let it go, or asks about it; of a command, the command's own.
+    #: The run that queued it, or asks about it; of a command, the command's own.
     sa.Column("run", _ID, nullable=False, index=True),
     #: mail.dsn.model.DsnAction: failed, relayed.
     sa.Column("action", sa.String(16), primary_key=True),
-    #: policy.bounce_limits.dedupe_key.
+    #: policy.bounce.limits.dedupe_key.
     sa.Column("key", sa.String(64), nullable=False, index=True),
-    #: Who is told: with VERP the expanded address.
+    #: The address that gets the report: with VERP the expanded one.
     sa.Column("sender", sa.String(512), nullable=False),
     #: The organisation of its domain, for the limits.
     sa.Column("organisation", sa.String(255), nullable=False),
@@ -184,7 +185,7 @@ reports = sa.Table(
     sa.Column("reply", LONG_TEXT, nullable=False),
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("refused", _Time, nullable=False),
-    #: Message-ID of the report that tells of it; '' before the first attempt to send
+    #: Message-ID of the report that contains it; '' before the first attempt to send
     #: it, after which nothing is added to that report.
     sa.Column("report", sa.String(400), nullable=False, server_default=""),
     #: asked (no bounce decision yet), refused (by it), queued, sent, failed (never
@@ -200,7 +201,7 @@ reports = sa.Table(
 attempts = sa.Table(
     "attempts",
     metadata,
-    #: Grows with time (deliver.attempt_id), and is the id of its span.
+    #: Grows with time (delivery.worker.attempt_id), and is the id of its span.
     sa.Column("id", _Serial, primary_key=True, autoincrement=False),
     sa.Column("message", sa.BigInteger, nullable=False, index=True),
     sa.Column("run", _ID, nullable=False),
@@ -230,14 +231,15 @@ decisions = sa.Table(
     sa.Column("evidence", LONG_TEXT, nullable=False),
 )
 
-#: What commands and hooks ask of the drains and the watch of a route; append-only.
+#: Overrides that commands and hooks set for the drains and the watch of a route;
+#: append-only.
 controls = sa.Table(
     "controls",
     metadata,
     sa.Column("id", _Serial, primary_key=True, autoincrement=True),
     sa.Column("at", _Time, nullable=False),
     sa.Column("route", sa.String(300), nullable=False, index=True),
-    #: policy.controls.Ask.
+    #: The kind of override: policy.pacing.overrides.OverrideKind.
     sa.Column("ask", sa.String(16), nullable=False),
     sa.Column("per_second", sa.Double),
     sa.Column("until", _Time),

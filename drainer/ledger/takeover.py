@@ -1,6 +1,6 @@
 """Taking over from owners that have ended: what they had in flight is in doubt.
 
-What the reserve of such an owner shows to be delivered is settled first.
+drainer first settles what the reserve of such an owner shows to be delivered.
 """
 
 from collections.abc import Iterable
@@ -27,8 +27,8 @@ def settle_reserved(
 ) -> int:
     """Settle recipients that a reserve shows to be delivered; return how many.
 
-    A record counts only as long as nothing has happened since: its attempt is still
-    the last one of the recipient, and is open or was taken over.
+    A record counts only if nothing has happened since. Its attempt is still the last
+    one of the recipient, and is open or was taken over.
     """
     delivered = [each for each in records if each.outcome == DELIVERED]
     return sum(_settle_reserved(connection, each, run, now) for each in delivered)
@@ -90,7 +90,7 @@ def take_over(
 ) -> int:
     """Take over from dead owners: what they had in flight becomes unknown.
 
-    Returns how many recipients are in doubt now; they rest until ``due``.
+    Returns how many recipients are in doubt now; they wait until ``due``.
     """
     dead = dead_owners(connection, now)
     return abandon(connection, dead, identity.run, (now, due)) if dead else 0
@@ -101,8 +101,8 @@ def abandon(
 ) -> int:
     """Give up what these owners claimed, because they have ended.
 
-    Whether an open attempt was past its final dot cannot be told afterwards, so
-    all of them count as past.
+    It is impossible to know afterwards whether an open attempt was past its final dot,
+    so all of them count as past.
     """
     now, _ = times
     rows = list(

@@ -56,8 +56,8 @@ def transition(
     """Bring recipients into the state that an event leads to; record each change.
 
     A row has at least ``message``, ``n`` and ``state``, as it was read. Returns the
-    rows that were still in that state; the others are left alone. Raises KeyError
-    for an event that is not legal in a row's state.
+    rows that were still in that state; the others do not change. Raises KeyError for an
+    event that is not legal in a row's state.
     """
     ordered = sorted(rows, key=lambda row: str(row["state"]))
     changed: list[Mapping[str, object]] = []

@@ -1,4 +1,4 @@
-"""What a watch does with the ledger beside its drains: tells, reads, owns its route."""
+"""What a watch does in the ledger beside its drains: records, reads, owns its route."""
 
 import fcntl
 import hashlib
@@ -47,26 +47,27 @@ class WatchLog:
         self._run = run_id
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Release the ledger."""
         self._desk.close()
         self._engine.dispose()
 
     def note(self, decision: Decision) -> None:
-        """Write down a change of state; durable on return."""
+        """Record a change of state; durable on return."""
         rows = [decision_row(decision, self._run)]
         writing = self._engine.execution_options(writes=True)
         with engine.in_use(self._url), writing.begin() as connection:
             connection.execute(sa.insert(schema.decisions), rows)
 
     def controls(self, last: int) -> tuple[list[Override], ActiveOverrides]:
-        """Return the controls with greater ids, in order, and what is in force."""
+        """Return the overrides with greater ids, in order, and what is in force."""
         with engine.in_use(self._url):
             return self._desk.after(last), self._desk.in_force()
 
     def is_news(self, listings: Sequence[ScanRow], *, takes: bool) -> bool:
-        """Whether a drain would begin anything of this part of a scan.
+        """Return whether a drain would start anything of this part of a scan.
 
-        ``takes``: only what may be sent is taken from the source, so recorded.
+        ``takes``: drainer takes only what may be sent from the source, and so records
+        it.
         """
         may_go = [
             any(row["state"] == State.PENDING.value for row in listing.recipients)
@@ -86,7 +87,8 @@ class WatchLog:
     def next_due(self, sources: Sequence[str], *, braked: bool) -> datetime | None:
         """Return when the next drain finds something to do; None = never.
 
-        ``braked``: refusals are not confirmed, however ripe they are.
+        ``braked``: drainer confirms no refusals, even those that are due for
+        confirmation.
         """
         states = _TRIED if braked else (*_TRIED, State.BOUNCE_PENDING)
         due = (
@@ -115,7 +117,7 @@ def _lock_path(locks: Path, route: str) -> Path:
 
 
 def own(locks: Path, route: str) -> int:
-    """Take the lock of a route's watch; return its descriptor, which is to be kept.
+    """Take the lock of a route's watch; return its descriptor, which must be kept.
 
     Raises OwnedElsewhere when another watch of this host has it, LedgerError when the
     folder cannot be written.

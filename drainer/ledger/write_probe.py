@@ -1,4 +1,4 @@
-"""Whether the ledger can be written, found out without leaving anything behind."""
+"""Whether the ledger can be written, checked without leaving anything behind."""
 
 import uuid
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ _BUSY_MS = 1000
 def try_writing(url: URL) -> str:
     """Write a row in a transaction and roll it back; return '' when that works.
 
-    What there is not yet of an SQLite ledger is made beside its place and removed.
-    Returns words when nothing can be said: a drain holds the ledger, or a server's
-    database has no tables yet. Raises LedgerError when it cannot be written.
+    Parts of an SQLite ledger that do not exist yet are made beside its place and
+    removed. Returns words when the answer is unknown: a drain holds the ledger, or a
+    server's database has no tables yet. Raises LedgerError when it cannot be written.
     """
     if engine.is_file(url):
         path = Path(str(url.database))
@@ -40,7 +40,7 @@ def try_writing(url: URL) -> str:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Give a place for a ledger in the folder of another, or where that will be."""
+    """Yield a place for a ledger in the folder of another, or where that will be."""
     folder = next(each for each in path.parents if each.is_dir())
     made = folder / f".drainer-doctor-{uuid.uuid4().hex}"
     try:

@@ -1,1 +1,1 @@
-"""Decisions, pure: (facts, now) -> decision. No I/O, no clock, no randomness."""
+"""Decisions as pure functions: (facts, now) -> decision. No I/O, clock, randomness."""

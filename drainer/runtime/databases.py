@@ -31,7 +31,7 @@ DRIVERS = {
     "mariadb": "mariadb+pymysql",
     "sqlite": "sqlite",
 }
-"""URL scheme -> dialect and driver; another driver may be named in the URL."""
+"""URL scheme -> dialect and driver; the URL may name another driver."""
 
 MISSING_DRIVER = "install drainer[postgresql] or drainer[mariadb], or use a file"
 CONNECT_TIMEOUT = 10
@@ -84,7 +84,7 @@ MARIADB_TABLE: dict[str, Any] = {
         ("row_format", "DYNAMIC"),
     )
 }
-"""How our tables are made there: compared octet by octet, as elsewhere."""
+"""How our tables are made there: compared byte by byte, as elsewhere."""
 
 _LONG = 2**30
 """Longer than any type of MariaDB but the longest, which it therefore takes."""
@@ -95,8 +95,8 @@ LONG_BLOB = sa.LargeBinary().with_variant(sa.LargeBinary(_LONG), "mysql", "maria
 def create_tables(metadata: sa.MetaData, connection: sa.Connection) -> None:
     """Make the tables that are missing.
 
-    What is MariaDB's is said here: in the tables' definitions it would load that
-    dialect at every start, whatever the database is.
+    MariaDB's own settings are given here: in the tables' definitions SQLAlchemy would
+    load that dialect at every start, whatever the database is.
     """
     if connection.dialect.name in ("mysql", "mariadb"):
         for table in metadata.tables.values():
@@ -129,7 +129,7 @@ def plain(url: URL) -> str:
 
 
 def shown(url: URL) -> str:
-    """Return the whole URL as a person may see it: without its secrets."""
+    """Return the whole URL as it may be shown: without its secrets."""
     return redact_url(url.render_as_string(hide_password=True))
 
 
@@ -148,9 +148,9 @@ def with_password(url: URL, password_file: str) -> URL:
 def server_engine(url: URL, *, answers_within: float | None = None) -> sa.Engine:
     """Return an engine for PostgreSQL or MariaDB that notices lost connections.
 
-    A password that is not in the URL comes from ~/.pgpass or PGPASSWORD (libpq
-    reads them itself), or from MYSQL_PWD. A server that does not answer a statement
-    after ``answers_within`` seconds counts as lost; without it we wait for ever.
+    A password that is not in the URL comes from ~/.pgpass or PGPASSWORD (libpq reads
+    them itself), or from MYSQL_PWD. A server that does not answer a statement after
+    ``answers_within`` seconds counts as lost; without it drainer waits without limit.
     Raises ImportError without the driver.
     """
     arguments: dict[str, object] = {"connect_timeout": CONNECT_TIMEOUT}
@@ -176,7 +176,7 @@ def server_engine(url: URL, *, answers_within: float | None = None) -> sa.Engine
 
 
 def _limit_waits(engine: sa.Engine, seconds: float) -> None:
-    """Let psycopg give up a server that hangs: libpq has no such limit."""
+    """Give psycopg a limit for a server that hangs: libpq has none."""
     import psycopg  # noqa: PLC0415 - an optional dependency
 
     class Impatient(psycopg.Connection[Any]):
@@ -205,9 +205,10 @@ def _limit_waits(engine: sa.Engine, seconds: float) -> None:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether a database refuses what is configured, so that a person must act.
+    """Return whether a database refuses what is configured: the operator must act.
 
-    Anything else may pass: the server is away, the disk is full, the file is locked.
+    Any other failure may pass: the server is away, the disk is full, the file is
+    locked.
     """
     if isinstance(error, DBAPIError):
         return _refuses(error.orig)

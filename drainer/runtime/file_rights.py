@@ -2,7 +2,7 @@
 
 Linux keeps the user and group ids for files apart, for each thread (setfsuid(2)). They
 change around single calls on names, never across a ``yield`` or an ``await``: another
-thread, or whatever runs in between, stays root. An open descriptor needs no rights any
+thread, or what runs in between, stays root. An open descriptor needs no rights any
 more. (A process of its own for each user would have to own the ledger as well as the
 spool, which belong to different users.)
 """
@@ -29,7 +29,7 @@ for _call in (_libc.setfsuid, _libc.setfsgid):
 
 
 def is_root() -> bool:
-    """Whether this process may do what the owner of a folder may not."""
+    """Return whether this process may do what the owner of a folder may not."""
     return os.geteuid() == 0
 
 
@@ -91,7 +91,7 @@ class _Capabilities(ctypes.Structure):
 
 
 def _allow_search() -> None:
-    """Take CAP_DAC_READ_SEARCH again, which left with root's id; it comes back then."""
+    """Take CAP_DAC_READ_SEARCH again: it left with root's id, and returns with it."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     known = (_Capabilities * 2)()
     _libc.capget(header, known)

@@ -2,9 +2,9 @@
 
 Root may do anything, so a name in a folder that another user can write is a trap: the
 user exchanges what is there between two steps, by a link or another folder. Two rules
-close it. As root, drainer follows a link only where root made it, and it works in a
+prevent that. As root, drainer follows a link only where root made it, and it works in a
 folder as the folder's owner (drainer.runtime.file_rights). What the owner cannot reach,
-drainer cannot either, whatever the name leads to by then; and what drainer makes there
+drainer cannot either, whatever the name leads to by then. What drainer makes there
 belongs to the owner. For any other user nothing changes.
 """
 
@@ -35,7 +35,7 @@ class FolderLocation(NamedTuple):
 
 
 def is_trusted(folder: os.stat_result) -> bool:
-    """Whether only root can put anything into a folder."""
+    """Return whether only root can put anything into a folder."""
     return folder.st_uid == 0 and not folder.st_mode & _OTHERS_MAY_WRITE
 
 
@@ -98,14 +98,14 @@ def _open_folder(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def refuse_another_owner(here: int, there: int) -> None:
-    """Refuse that root moves files from a user's open folder into another's."""
+    """Refuse as root to move files from a user's open folder into another's."""
     if is_root() and os.fstat(here).st_uid != os.fstat(there).st_uid:
         text = "the two folders belong to different users"
         raise refusal(text)
 
 
 def hand_over(folder: int, above: int, owned: int) -> None:
-    """Let a folder that root just made have the owner of another folder.
+    """Give a folder that root just made the owner of another folder.
 
     Only where no other user could have exchanged it. Root may be unable to; then the
     folder stays as it is.
@@ -118,7 +118,7 @@ def hand_over(folder: int, above: int, owned: int) -> None:
 
 
 def real_path(path: str | os.PathLike[str]) -> str:
-    """Return a path without links; as root only by links that root has made.
+    """Return a path without links; as root, follow only links that root has made.
 
     Raises OSError.
     """
@@ -235,7 +235,7 @@ def _shared(folder: int, name: str) -> os.stat_result | None:
 
 
 def _is_strange_link(descriptor: int, folder: int) -> bool:
-    """Whether a file of root may have been linked into the folder by another."""
+    """Return whether another user may have linked root's file into the folder."""
     found = os.fstat(descriptor)
     if found.st_uid or found.st_nlink == 1 or not stat.S_ISREG(found.st_mode):
         return False

@@ -1,8 +1,8 @@
-"""Forks helpers for a process that may not: one with threads, or with a ledger open.
+"""Forks worker processes for a process that may not: with threads, or an open ledger.
 
 It has loaded the modules of every job and opened nothing. Each order brings what the
-helper gets: its link, where its end is told, standard output and error, and as a value
-the environment and the current folder.
+worker process gets: its link, where its end is reported, standard output and error, and
+as a value the environment and the current folder.
 """
 
 import importlib
@@ -20,7 +20,7 @@ _DESCRIPTORS = 4
 
 
 def spawn(link: socket.socket, living: dict[int, int]) -> bool:
-    """Fork one helper and note it among the living; False when no order comes."""
+    """Fork one worker process and record it; return False when no order comes."""
     head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _DESCRIPTORS)
     if not head:
         return False
@@ -43,7 +43,7 @@ def spawn(link: socket.socket, living: dict[int, int]) -> bool:
 
 
 def reap(ended: int, told: int) -> None:
-    """Tell how a helper ended, if anybody still listens."""
+    """Report how a worker process ended, if its parent still listens."""
     found = os.waitid(os.P_PIDFD, ended, os.WEXITED)
     assert found is not None  # noqa: S101 - it has ended
     killed = found.si_code != os.CLD_EXITED
@@ -54,7 +54,7 @@ def reap(ended: int, told: int) -> None:
 
 
 def main() -> int:
-    """Fork helpers until the parent has ended."""
+    """Fork worker processes until the parent has ended."""
     leave_signals_to_parent()
     try:
         for module in JOBS.values():

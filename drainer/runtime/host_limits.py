@@ -31,7 +31,7 @@ def descriptors() -> int:
 
 
 def raise_descriptors() -> None:
-    """Use what this process is granted; its child processes inherit that."""
+    """Use all descriptors granted to this process; its child processes inherit that."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if resource.RLIM_INFINITY != soft < wanted:
@@ -39,7 +39,7 @@ def raise_descriptors() -> None:
 
 
 def affordable(connections: int) -> int:
-    """Return how many of so many connections there are descriptors for; 0 = none."""
+    """Return how many of these connections there are descriptors for; 0 = none."""
     return min(connections, max(0, descriptors() - OTHERS) // PER_CONNECTION)
 
 
@@ -57,7 +57,7 @@ def open_standard_streams() -> None:
 
 
 def has_descriptor() -> bool:
-    """Whether another descriptor is free now."""
+    """Return whether another descriptor is free now."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError:
@@ -66,19 +66,19 @@ def has_descriptor() -> bool:
 
 
 def lacks_descriptor(error: BaseException | None) -> bool:
-    """Whether something failed because no descriptor was free."""
+    """Return whether something failed because no descriptor was free."""
     return isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR
 
 
 def no_descriptor() -> HostLimit:
-    """Return the error for a person."""
+    """Return the error for the operator."""
     message = f"no file descriptor is free: this process may have {descriptors()}"
     hint = "raise it: `ulimit -n 8192`, or LimitNOFILE= in the unit; or lower [primary]"
     return HostLimit(message, hint=f"{hint} connections")
 
 
 def no_process(error: BaseException) -> HostLimit:
-    """Return the error for a person."""
+    """Return the error for the operator."""
     words = getattr(error, "strerror", None) or str(error)
     message = f"cannot start another process or thread: {words}"
     hint = "raise the limit: `ulimit -u`, or TasksMax= and MemoryMax= in the unit"

@@ -1,4 +1,4 @@
-"""What a process says that parses hostile input: plain data, which cannot execute.
+"""What a process sends that parses hostile input: plain data, which cannot execute.
 
 MessagePack of the expected type, with a length that is bounded. Anything else is a
 FrameError: that process has failed. Pickles travel the other way only, from a process
@@ -20,7 +20,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class FrameError(Exception):
-    """Another process said something that is too long or of the wrong type."""
+    """Another process sent something that is too long or of the wrong type."""
 
 
 def encode(value: object) -> bytes:

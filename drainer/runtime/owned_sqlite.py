@@ -2,7 +2,7 @@
 
 SQLite opens its journals by name, at any time, and removes them by name. As root in a
 folder of another user every call therefore has that user's rights. It takes absolute
-paths alone, so that it may need the right to pass through folders that the user cannot
+paths alone, so it may need the right to pass through folders that the user cannot
 enter.
 """
 
@@ -48,7 +48,7 @@ class _Rights(NamedTuple):
 
 
 def _is_hidden(folder: Path, owner: os.stat_result) -> bool:
-    """Whether a folder's owner cannot reach it by its path."""
+    """Return whether a folder's owner cannot reach it by its path."""
     try:
         with as_owner(owner):
             os.stat(f"{folder}/.")  # noqa: PTH116 - it must enter it

@@ -1,7 +1,7 @@
 """Files of our own: private, no links, and owned by the owner of their folder.
 
-The state folder may belong to the service's account, and root runs commands in it. What
-that account puts there in place of a file of ours is refused.
+The state folder may belong to the service's account, and root runs commands in it.
+drainer refuses what that account puts there in place of a file of ours.
 """
 
 import os
@@ -62,7 +62,7 @@ def open_present(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def read_private(path: Path) -> bytes:
-    """Return what a file has, read with the rights of its folder's owner, if root."""
+    """Return a file's content, read with the rights of its folder's owner, if root."""
     with open(open_present(path), "rb") as file:
         return file.read()
 

@@ -18,8 +18,8 @@ def utcnow() -> datetime:
 def tune_gc(objects: int = 200_000) -> None:
     """Look for cycles of garbage less often: batches make many objects, few cycles.
 
-    Measured on 20,000 queue files of 4 kB: a quarter of the scan's time, a tenth of
-    the export's. ``objects`` is how many must be new before it looks.
+    Measured on 20,000 queue files of 4 kB: a quarter of the scan's time, a tenth of the
+    export's. ``objects`` is how many must be new before it looks.
     """
     gc.freeze()
     gc.set_threshold(objects, 20, 20)
@@ -37,7 +37,7 @@ def clean_environment() -> dict[str, str]:
 
 
 HEAD = struct.Struct(">I")
-"""What precedes a value between our processes: the octets of its pickle."""
+"""What precedes a value between our processes: the bytes of its pickle."""
 
 
 def framed(value: object) -> bytes:

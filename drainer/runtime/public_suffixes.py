@@ -11,7 +11,7 @@ def _suffixes() -> PublicSuffixList:
 
 
 def is_public_suffix(domain: str) -> bool:
-    """Whether anybody can register names below a domain in ASCII."""
+    """Return whether any person can register names below a domain in ASCII."""
     return _suffixes().privatesuffix(domain) is None
 
 
@@ -19,7 +19,7 @@ def is_public_suffix(domain: str) -> bool:
 def organisation_of(domain: str) -> str:
     """Return the organisational domain (RFC 7489 3.2) of one in ASCII.
 
-    A public suffix stands for itself; '' for ''.
+    A public suffix is its own organisation; '' for ''.
     """
     if not domain:
         return ""

@@ -1,4 +1,4 @@
-"""Secrets in URLs and in texts that quote them, replaced before anything shows them.
+"""Secrets in URLs and in texts that quote them, replaced before they are shown.
 
 By pattern, and never by a parser: what cannot be parsed is what errors quote. Where it
 is not clear where a secret ends, more is hidden rather than less.
@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 HIDDEN = "***"
 
 _PORT = r"\d{1,5}(?:[/?#\s'\"),;\]]|$)"
-"""What may follow a host and a colon; a password that begins so ends at its @."""
+"""What may follow a host and a colon; a password that starts this way ends at its @."""
 _USER = re.compile(
     rf"(://[^\s:/?#@]*:)(?!\*\*\*@)(?:(?!{_PORT})[^\n]*@|(?={_PORT})\S*@)"
 )
@@ -28,11 +28,11 @@ _SECRET = re.compile(
     re.DOTALL,
 )
 _PLACES = ("file", "path", "ssl_key", "sslkey", "tls_key")
-"""Names that end so are of files, which are no secrets."""
+"""Names that end this way are of files, which are not secrets."""
 
 
 def is_secret(name: str) -> bool:
-    """Whether a parameter or a key of this name holds a secret."""
+    """Return whether a parameter or a key of this name holds a secret."""
     plain = unquote_plus(unquote_plus(name)).strip().lower()
     return not plain.endswith(_PLACES) and _SECRET.fullmatch(plain) is not None
 

@@ -21,7 +21,7 @@ def parse_duration(text: object) -> timedelta:
         seconds = sum(float(n) * _SECONDS[unit] for n, unit in parts)
         with contextlib.suppress(OverflowError):
             return timedelta(seconds=seconds)
-    message = f"{str(text)[:60]!r} is no duration; write e.g. 90s, 10m, 1h, 5d"
+    message = f"{str(text)[:60]!r} is not a valid duration; write e.g. 90s, 10m, 1h, 5d"
     raise ValueError(message)
 
 

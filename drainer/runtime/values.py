@@ -3,7 +3,7 @@
 The standard library's frozen ones write each field through ``object.__setattr__``,
 which makes them three times as slow to build (measured: thirteen fields, 1.8 and 0.5
 microseconds); a drain builds some twenty of them for each message. Strict types find
-whoever writes to one, before it runs. They compare and hash by value all the same.
+code that writes to one, before it runs. They compare and hash by value all the same.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """Processes of our own that do one job each: scan, write the ledger, export traces.
 
-A helper waits to be told its job on a socket, its standard input, and does it; when the
-other end closes before, it ends. Forked from a command that has just loaded its modules
-it costs nothing to start. Threads and databases that are open do not survive a fork, so
-that later another process forks it (drainer.runtime.forkserver): it has loaded the
+A worker process waits for its job on a socket, its standard input, and does it; when
+the other end closes before, it ends. Forked from a command that has just loaded its
+modules it costs nothing to start. Threads and open databases do not survive a fork. So
+later another process forks it (drainer.runtime.forkserver): that process has loaded the
 modules too, opens nothing, and ends when this one does.
 """
 
@@ -41,7 +41,7 @@ JOBS = {
 
 OUTPUTS = (1, 2)
 NUMBER = struct.Struct(">i")
-"""How a nursery tells of a helper: its process, and later its exit status."""
+"""What a fork server reports of a worker: its process, and later its exit status."""
 
 _MAX_DESCRIPTORS = 4
 _fresh: set[int] = set()
@@ -51,7 +51,7 @@ _one_at_a_time = threading.Lock()
 
 
 class WorkerProcess:
-    """One helper, as its parent sees it."""
+    """One worker process, as its parent sees it."""
 
     def __init__(
         self, pid: int, link: socket.socket, ending: int, ask: Callable[[], int]
@@ -62,7 +62,7 @@ class WorkerProcess:
         returns its exit status, or minus the signal.
         """
         self.pid = pid
-        #: Our end of its standard input; closing it tells it to end.
+        #: Our end of its standard input; closing it makes it end.
         self.link = link
         self._ending = ending
         self._ask = ask
@@ -71,7 +71,7 @@ class WorkerProcess:
     def begin(
         self, job: str, order: object, descriptors: Sequence[int] = ()
     ) -> socket.socket:
-        """Tell it its job, once; return the link, on which the job speaks.
+        """Send it its job, once; return the link that the job uses.
 
         It gets copies of the descriptors, and ``order`` by pickle.
         """
@@ -82,7 +82,7 @@ class WorkerProcess:
         return self.link
 
     def kill(self) -> None:
-        """End it at once; ``wait`` is still to be called."""
+        """End it at once; ``wait`` must still be called."""
         if self._status is None and not self._has_ended(0):
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -90,7 +90,7 @@ class WorkerProcess:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; return its exit status, or minus the signal.
 
-        It is killed when it has not ended after ``timeout`` seconds.
+        After ``timeout`` seconds it is killed if it has not ended.
         """
         if self._status is None:
             if not self._has_ended(timeout):
@@ -112,14 +112,14 @@ class WorkerProcess:
 
 
 class ForkServer:
-    """The process that forks helpers, as its parent sees it."""
+    """The process that forks worker processes, as its parent sees it."""
 
     def __init__(self) -> None:
         """Start it; it ends with this process."""
         self._link, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                # never import from the current folder, which may be anybody's
+                # never import from the current folder, which any user may control
                 [sys.executable, "-P", "-m", "drainer.runtime.forkserver"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -135,13 +135,13 @@ class ForkServer:
 
     @property
     def lives(self) -> bool:
-        """Whether it can bear."""
+        """Whether it can fork."""
         return self._process.poll() is None
 
     def spawn(self) -> WorkerProcess:
-        """Return a new helper, with the environment, folder and outputs of now.
+        """Return a new worker process, with the current environment, folder, outputs.
 
-        Raises OSError when the nursery has died.
+        Raises OSError when the fork server has died.
         """
         ours, theirs = socket.socketpair()
         ending, told = os.pipe()
@@ -157,7 +157,8 @@ class ForkServer:
 
         def ask() -> int:
             status = _number(ending)
-            # When the nursery died first nobody can tell; its link ends the helper.
+            # If the fork server died first, the status is unknown; its link ends the
+            # worker.
             return -signal.SIGKILL if status is None else status
 
         return WorkerProcess(pid, ours, ending, ask)
@@ -168,7 +169,7 @@ class ForkServer:
         self._link.sendall(frame[sent:])
 
     def close(self) -> None:
-        """Let it end; its helpers have ends of their own."""
+        """Let it end; its worker processes have ends of their own."""
         self._link.close()
         self._process.wait()
 
@@ -181,13 +182,13 @@ def _current_folder() -> str:
 
 
 def _number(pipe: int) -> int | None:
-    """Return the next number that a nursery tells of a helper; None at the end."""
+    """Return the next number that a fork server reports; None at the end."""
     data = os.read(pipe, NUMBER.size)
     return int(NUMBER.unpack(data)[0]) if data else None
 
 
 def start() -> WorkerProcess:
-    """Start a helper that waits for its job; HostLimit when that is impossible."""
+    """Start a worker process that waits for its job; HostLimit if impossible."""
     with _one_at_a_time, _explaining():
         if not _fork_servers or not _fork_servers[-1].lives:
             _fork_servers.append(ForkServer())
@@ -203,12 +204,12 @@ def _explaining() -> Iterator[None]:
 
 
 def mark_forkable() -> None:
-    """Say that this process has just begun, and has opened nothing yet."""
+    """State that this process has just started, and has opened nothing yet."""
     _fresh.add(os.getpid())
 
 
 def fork() -> WorkerProcess:
-    """Fork a helper where that was allowed; else start one. Raises HostLimit."""
+    """Fork a worker process where that was allowed; else start one. Raise HostLimit."""
     if os.getpid() not in _fresh or threading.active_count() > 1:
         return start()
     with _explaining():
@@ -227,7 +228,7 @@ def fork() -> WorkerProcess:
 def run_child(
     link: int, outputs: Sequence[int], environment: dict[str, str]
 ) -> NoReturn:
-    """Be a helper, and nothing of what the parent was; never return."""
+    """Be a worker process, and nothing of what the parent was; never return."""
     status = 1
     try:
         os.setsid()

@@ -1,8 +1,8 @@
-"""The canary: is it everybody that the primary refuses? Asked without a message.
+"""The canary: does the primary refuse every recipient? It asks without a message.
 
-An address that must exist, in the name of a real sender, answers it. Postmaster
-alone proves nothing when it is accepted, because many servers exempt it from every
-restriction; and a server that takes any address proves nothing about its users.
+An address that must exist, in the name of a real sender, answers that. An accepted
+postmaster alone proves nothing, because many servers exempt it from every restriction.
+A server that accepts any address proves nothing about its users.
 """
 
 import secrets
@@ -29,24 +29,24 @@ class CanaryQuestion:
     good: tuple[str, ...]
     #: The domain of postmaster, and of an address that must be refused; '' = none.
     domain: str = ""
-    #: The recipients are of several domains: that one is accepted will do.
+    #: The recipients are of several domains: one accepted recipient is enough.
     any_domain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryResult:
-    """What it was told, and the words that say so."""
+    """The result, and the reply that shows it."""
 
     outcome: CanaryOutcome
     reply: str
     #: Recipients that were accepted.
     accepted: tuple[str, ...] = ()
-    #: Recipients that were refused for good, each with the reply.
+    #: Recipients that were refused permanently, each with the reply.
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
 async def fly(route: Route, question: CanaryQuestion) -> CanaryResult | ConnectFailure:
-    """Open a session and ask; Failed when none could be opened."""
+    """Open a session and ask; return ConnectFailure when none could be opened."""
     question = _speakable(question)
     connection = await connect(route)
     if isinstance(connection, ConnectFailure):
@@ -123,7 +123,7 @@ class _Interview:
         return _is_success(await self._say(f"RCPT TO:<{name}@{domain}>"))
 
     async def _ask_postmaster(self, question: CanaryQuestion) -> CanaryResult | None:
-        """Return a refusal; that it is accepted says nothing."""
+        """Return a refusal; an accepted postmaster proves nothing."""
         await self._say("RSET")
         if not _is_success(await self._say("MAIL FROM:<>")):
             return None
@@ -145,6 +145,6 @@ def _is_success(answer: Reply | Lost) -> bool:
 
 
 def _refusal(answer: Reply | Lost) -> str:
-    """Return the words of a refusal for good, or ''."""
+    """Return the words of a permanent refusal, or ''."""
     is_one = isinstance(answer, Reply) and answer.category == _PERMANENT
     return str(answer) if is_one else ""

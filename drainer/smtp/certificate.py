@@ -1,4 +1,4 @@
-"""What a person wants to know of a TLS certificate."""
+"""What an operator wants to know about a TLS certificate."""
 
 import hashlib
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 def describe(der: bytes) -> dict[str, Any]:
     """Return subject, issuer, names, validity and fingerprint of a certificate.
 
-    ``names`` are the DNS names and addresses of its subjectAltName. Without one it is
-    valid for no host: a common name is no name of a host (RFC 9525 2).
+    ``names`` are the DNS names and addresses of its subjectAltName. Without one the
+    certificate is valid for no host: a common name does not name a host (RFC 9525 2).
     """
     from cryptography import x509  # noqa: PLC0415 - for those who show one
 

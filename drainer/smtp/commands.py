@@ -1,8 +1,8 @@
-"""MAIL and RCPT as octets, with the parameters that the primary understands.
+"""MAIL and RCPT as bytes, with the parameters that the primary understands.
 
-A parameter that the primary does not offer is dropped where the standard allows
-it (RFC 3461 4.5: DSN) and is a problem of the message where it does not
-(RFC 6531 3.2: SMTPUTF8; RFC 6152 3: 8BITMIME).
+drainer drops a parameter that the primary does not offer, where the standard allows it
+(RFC 3461 4.5: DSN). Where it does not, the message has a problem (RFC 6531 3.2:
+SMTPUTF8; RFC 6152 3: 8BITMIME).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from drainer.mail.message import ContentFacts, Message, Problem
 
 Extensions = Mapping[str, str]
 _MAX_DIGITS = 20
-"""Of a number in an EHLO reply: SIZE may have as many (RFC 1870 3)."""
+"""Digits of a number in an EHLO reply: SIZE may have as many (RFC 1870 3)."""
 
 
 def size_limit(extensions: Extensions) -> int:
-    """Return the primary's SIZE limit in octets; 0 = none stated (RFC 1870 3)."""
+    """Return the primary's SIZE limit in bytes; 0 = none stated (RFC 1870 3)."""
     return _number(extensions.get("size", "").strip())
 
 
@@ -36,7 +36,7 @@ def recipient_limit(extensions: Extensions) -> int:
 
 
 def _number(text: str) -> int:
-    """Return a number of the primary's; 0 for what is none, or absurd."""
+    """Return a number that the primary sent; 0 if it is not one, or absurd."""
     is_sound = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
     return int(text) if is_sound else 0
 
@@ -47,14 +47,14 @@ def misfit(
     recipients: Sequence[Recipient],
     peer: Extensions,
 ) -> Problem | None:
-    """Return why this primary cannot take the message as it stands, or None."""
+    """Return why this primary cannot take the message as it is, or None."""
     try:
         sender_of(message, recipients)
     except AddressError as error:  # expanding VERP made it too long
         return Problem(code="bad-address", detail=str(error))
     limit = size_limit(peer)
     if limit and facts.size_bytes > limit:
-        detail = f"{facts.size_bytes} octets, the limit is {limit}"
+        detail = f"{facts.size_bytes} bytes, the limit is {limit}"
         return Problem(code="too-large", detail=detail)
     if needs_smtputf8(message, facts, recipients) and "smtputf8" not in peer:
         return Problem(code="needs-smtputf8", detail="EHLO does not list SMTPUTF8")
@@ -66,7 +66,7 @@ def misfit(
 def needs_smtputf8(
     message: Message, facts: ContentFacts, recipients: Sequence[Recipient]
 ) -> bool:
-    """Tell whether the message cannot travel without SMTPUTF8 (RFC 6531 3.4)."""
+    """Return whether the message cannot travel without SMTPUTF8 (RFC 6531 3.4)."""
     addresses = (message.envelope.reverse_path, *(r.forward_path for r in recipients))
     if not is_ascii(*addresses):
         return True
@@ -100,7 +100,7 @@ def mail_command(
 
 
 def sender_of(message: Message, recipients: Sequence[Recipient]) -> str:
-    """Return the reverse path, VERP expanded; AddressError when that cannot be."""
+    """Return the reverse path, VERP expanded; AddressError when that is impossible."""
     envelope = message.envelope
     if envelope.verp and envelope.reverse_path and len(recipients) == 1:
         first = recipients[0]

@@ -1,7 +1,7 @@
 """From an address to a session: connect, banner, EHLO, STARTTLS, AUTH.
 
-The only importer of aiosmtplib. Its exceptions end here: what went wrong is an
-Ending of a Stage. Every stage is timed, for the health check and the trace.
+The only importer of aiosmtplib. Its exceptions end here: what went wrong is the answer
+of a Stage. Every stage is timed, for the health check and the trace.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Connection:
     steps: tuple[ConnectStep, ...]
     opened: float
     tls: bool
-    #: Whether the certificate was found valid for the host.
+    #: Whether the certificate was valid for the host.
     verified: bool = False
 
 
@@ -84,8 +84,8 @@ async def connect(
     """Open a session; return it, or the steps up to the one that failed.
 
     A handshake that fails while TLS is only opportunistic is followed by one more
-    connection in the clear (RFC 7435 3). A route that requires TLS has no such second.
-    Raises HostLimit when this host, and not the primary, is in the way.
+    connection in the clear (RFC 7435 3). A route that requires TLS makes no second one.
+    Raises HostLimit when this host, and not the primary, is the limit.
     """
     opening = _Handshake(route if tls is None else replace(route, tls=tls))
     try:
@@ -134,7 +134,7 @@ class _Handshake:
         return self._stand(smtp, banner, ehlo)
 
     def abandon(self) -> None:
-        """Close whatever is open."""
+        """Close everything that is open."""
         if self._smtp is not None:
             if (transport := self._smtp.transport) is not None:
                 cast("asyncio.Transport", transport).abort()  # with TLS, close() waits
@@ -183,7 +183,7 @@ class _Handshake:
         return await self._stage(Stage.EHLO, smtp.helo(hostname=self.route.helo))
 
     async def _starttls(self, smtp: aiosmtplib.SMTP) -> Reply | None:
-        """Go over to TLS; None when it stays in the clear, as the policy allows."""
+        """Start TLS; return None when it stays in the clear, as the policy allows."""
         required = self.route.requires_tls
         if not smtp.supports_extension("starttls"):
             if required:
@@ -241,7 +241,7 @@ class _Handshake:
             refused = refusal_of(refusal.code, refusal.message)
             raise self._fail(stage, refused, start) from None
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            # ValueError: what is no reply, or a host name that TLS does not take
+            # ValueError: the reply is malformed, or TLS does not take the host name
             raise self._fail(stage, lost_of(error), start) from None
         self._note(stage, answer, start, facts())
         return answer
@@ -267,7 +267,7 @@ class _Handshake:
         """Hand the transport over to our own protocol."""
         transport = smtp.transport
         if transport is None:
-            lost = Lost(reason="closed", detail="right after the session stood")
+            lost = Lost(reason="closed", detail="right after the session was open")
             raise self._fail(Stage.EHLO, lost, time.monotonic())
         wire = SmtpProtocol(asyncio.get_running_loop())
         spare = spare_descriptor(transport)
@@ -289,7 +289,7 @@ class _Handshake:
 def reply_of(code: int, message: str) -> Reply:
     """Return our Reply for an aiosmtplib response (lines joined by LF).
 
-    Raises ProtocolError when it is none.
+    Raises ProtocolError when it is malformed.
     """
     lines = message.encode("utf-8", "surrogateescape").split(b"\n")
     raw = b"\n".join(b"%d-%s" % (code, line) for line in lines[:-1])
@@ -298,10 +298,10 @@ def reply_of(code: int, message: str) -> Reply:
 
 
 def refusal_of(code: int, message: str) -> Reply | Lost:
-    """Return a refusal; what is no reply, or one out of place, refuses nothing."""
+    """Return a refusal; a malformed reply, or one out of place, refuses nothing."""
     try:
         reply = reply_of(code, message)
-    except ProtocolError:  # aiosmtplib says -1 for what it cannot read
+    except ProtocolError:  # aiosmtplib gives -1 for what it cannot read
         return Lost(reason="protocol", detail=message[:200])
     if reply.category in (4, 5):
         return reply
@@ -309,7 +309,7 @@ def refusal_of(code: int, message: str) -> Reply | Lost:
 
 
 def lost_of(error: BaseException) -> Lost:
-    """Say why no reply came, in one word and the system's words."""
+    """Return why no reply came, in one word and the system's words."""
     cause = error.__cause__ or error
     detail = str(cause) or str(error) or type(error).__name__
     match error:

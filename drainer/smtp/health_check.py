@@ -1,7 +1,7 @@
-"""The health check: ask the primary everything short of sending a message.
+"""The health check: ask the primary everything except to accept a message.
 
-Connect on every address, banner, EHLO, STARTTLS, AUTH, MAIL, RCPT of addresses
-that must be accepted and of one that must be refused, RSET, QUIT; never DATA.
+Connect on every address, banner, EHLO, STARTTLS, AUTH, MAIL, RCPT of addresses that
+must be accepted and of one that must be refused, RSET, QUIT; never DATA.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from drainer.smtp.xclient import ClientIntroduction
 OK, WARN, FAIL = "ok", "warn", "fail"
 _CLOSING = 421
 _DONE = Lost(reason="closed", detail="by us")
-"""Nothing is on its way any more: with TLS, a farewell may outlast the check."""
+"""Nothing is in flight any more: with TLS, a farewell may outlast the check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class HealthReport:
     """All findings of one check."""
 
     findings: list[HealthFinding] = field(default_factory=list)
-    #: The primary bears our own name.
+    #: The primary uses our own name.
     loop: bool = False
 
     @property
@@ -82,7 +82,7 @@ class HealthReport:
         )
 
     def advise(self, stage: str, hint: str) -> None:
-        """Add a warning that no reply led to."""
+        """Add a warning that comes from no reply."""
         nothing = HealthFinding(
             stage=stage, verdict=WARN, reply="", seconds=0.0, hint=hint
         )
@@ -118,7 +118,7 @@ async def check(route: Route, probe: HealthProbe) -> HealthReport:
 
 
 def _forgive_unreached(health: HealthReport) -> None:
-    """One address that does not answer is a warning when another one does."""
+    """Make one address that does not answer a warning when another one does."""
     health.findings = [
         replace(f, verdict=WARN)
         if f.stage == Stage.CONNECT and f.verdict == FAIL
@@ -130,7 +130,7 @@ def _forgive_unreached(health: HealthReport) -> None:
 async def _check_address(
     health: HealthReport, route: Route, address: tuple[str, int], probe: HealthProbe
 ) -> bool:
-    """Check one address; True when a session stood."""
+    """Check one address; return True when a session was open."""
     here = replace(route, address=address[0])
     answer = await connect(here)
     if isinstance(answer, ConnectFailure):
@@ -171,8 +171,9 @@ async def _add_failure(health: HealthReport, route: Route, step: ConnectStep) ->
 async def _certificate_of(route: Route) -> dict[str, object]:
     """Return the facts of a certificate that was not accepted; {} for none.
 
-    A failed handshake keeps it to itself. So this opens another session that accepts
-    any certificate, and says nothing on it but EHLO and QUIT: no password, no message.
+    A failed handshake does not show the certificate. So drainer opens another session
+    that accepts any certificate, and sends nothing on it but EHLO and QUIT: no
+    password, no message.
     """
     seen = await connect(replace(route, tls="required", verify=False, login=None))
     facts = [s.facts for s in seen.steps if s.stage is Stage.STARTTLS]
@@ -184,7 +185,7 @@ async def _certificate_of(route: Route) -> dict[str, object]:
 
 
 def _is_nameless(facts: Mapping[str, object]) -> bool:
-    """Whether a step shows a certificate that has no subjectAltName."""
+    """Return whether a step shows a certificate that has no subjectAltName."""
     der = facts.get("certificate_der")
     return isinstance(der, str) and not describe(bytes.fromhex(der)).get("names", True)
 
@@ -252,9 +253,9 @@ class _Interview:
         self._health.add("rcpt random", step, *self._judge_random(step.answer))
 
     def _judge_random(self, answer: Reply | Lost) -> tuple[str, str]:
-        """Return verdict and hint: it must be refused, and for good.
+        """Return verdict and hint: it must be refused, and permanently.
 
-        Without a known-good address nothing else tells whether the user table is there.
+        Without a known-good address nothing else shows whether the user table is there.
         """
         if isinstance(answer, Lost) or answer.code == _CLOSING:
             return FAIL, remedies.hint(Stage.RCPT, answer)

@@ -1,7 +1,7 @@
-"""One report on one session: from nobody, to one sender, in one transaction.
+"""One report on one session: null sender, one recipient, one transaction.
 
 Unlike a drain's sessions (drainer.smtp.session) nothing is pipelined: reports are few,
-and whatever answers must be told apart by its stage.
+and every reply must be attributed to its stage.
 """
 
 from drainer.mail.content import dot_stuff
@@ -27,7 +27,7 @@ class OutgoingMail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostResult:
-    """Where it ended, and what was said there."""
+    """The stage where it ended, and the reply there."""
 
     stage: Stage
     answer: Reply | Lost
@@ -38,8 +38,8 @@ async def post(
 ) -> PostResult:
     """Send a letter with the null sender; the session ends with it.
 
-    Whether there is a second report about this one is not left to chance: a peer that
-    offers DSN is told NOTIFY=NEVER (RFC 3461 4.1).
+    A peer must not send a second report about this one: if it offers DSN, drainer sends
+    it NOTIFY=NEVER (RFC 3461 4.1).
     """
     posting = _PostSession(connection, limits)
     posted = await posting.run(letter)
@@ -97,7 +97,7 @@ _GO_AHEAD = 3
 
 
 async def submit(route: Route, forward_path: str, content: bytes) -> Reply | Lost:
-    """Send it with the null reverse path; return what was said last.
+    """Send it with the null reverse path; return the last reply.
 
     A reply of 2xx is that to the final dot; any other one ended it.
     """

@@ -1,8 +1,8 @@
 """Replies as they arrive, one at a time, and writing with backpressure.
 
-The protocol reads always, also while a body is written: a peer may answer early
-(RFC 5321 4.2.5), and a client that only writes can deadlock (RFC 2920 3.1).
-Nothing here raises for what a peer does: the connection is then `lost`.
+The protocol always reads, also while a body is written: a peer may answer early (RFC
+5321 4.2.5), and a client that only writes can deadlock (RFC 2920 3.1). A peer never
+makes this code raise: the connection is then `lost`.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ MAX_LINE_BYTES = 4096
 MAX_REPLY_BYTES = 32 * 1024
 MAX_REPLY_LINES = 128
 MAX_WAITING_BYTES = 8 * 1024 * 1024
-"""Of replies that nobody has read yet: far more than were ever asked for at once."""
+"""Bytes of unread replies: far more than a session ever asks for at once."""
 REPLY_BYTES = 300
-"""What one takes in memory, about, beside its text."""
+"""Bytes that one takes in memory, about, beside its text."""
 WRITE_BUFFER_BYTES = 256 * 1024
 
 
@@ -39,7 +39,7 @@ class SmtpProtocol(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._spare: int | None = None
-        #: Why the connection is gone, or None while it lives.
+        #: Why the connection is gone, or None while it is open.
         self.lost: Lost | None = None
         #: Done when it is gone; its result is when (time.monotonic).
         self.gone: asyncio.Future[float] = loop.create_future()
@@ -47,8 +47,8 @@ class SmtpProtocol(asyncio.Protocol):
     def attach(self, transport: asyncio.Transport, descriptor: int | None) -> None:
         """Take the transport over from the protocol that opened it.
 
-        ``descriptor`` is a spare one of the same socket, or None under TLS; a
-        reply that arrived together with a reset is read from it.
+        ``descriptor`` is a spare one of the same socket, or None under TLS; a reply
+        that arrived together with a reset is read from it.
         """
         self._transport = transport
         self._spare = descriptor
@@ -60,7 +60,7 @@ class SmtpProtocol(asyncio.Protocol):
     # --- what asyncio calls
 
     def data_received(self, data: bytes) -> None:
-        """Take octets in and cut them into replies."""
+        """Add bytes and split them into replies."""
         self._buffer += data
         try:
             self._cut()
@@ -83,11 +83,11 @@ class SmtpProtocol(asyncio.Protocol):
         self._check_length(len(buffer) - self._scanned)
 
     def _queue(self, reply: Reply) -> None:
-        """Keep a reply until it is read; a peer that never stops is given up."""
+        """Keep a reply until it is read; abort for a peer that never stops."""
         self._replies.append(reply)
         self._waiting += REPLY_BYTES + len(reply.line)
         if self._waiting > MAX_WAITING_BYTES:
-            message = "replies without end that nobody asked for"
+            message = "endless replies that the session never asked for"
             raise ProtocolError(message)
 
     def _check_length(self, line: int) -> None:
@@ -101,11 +101,11 @@ class SmtpProtocol(asyncio.Protocol):
             raise ProtocolError(message)
 
     def eof_received(self) -> bool:
-        """Let the transport close; nobody half-closes in SMTP."""
+        """Let the transport close; SMTP peers never half-close."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note why; read what had arrived before a reset."""
+        """Record why; read what had arrived before a reset."""
         if self.lost is None:
             if exc is not None:
                 self._salvage()
@@ -118,7 +118,7 @@ class SmtpProtocol(asyncio.Protocol):
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """Let the writer go on."""
+        """Let the writer continue."""
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
@@ -126,7 +126,7 @@ class SmtpProtocol(asyncio.Protocol):
     # --- what a session calls
 
     def write(self, data: bytes) -> None:
-        """Queue octets; silently dropped once the connection is lost."""
+        """Queue bytes; silently dropped once the connection is lost."""
         if self.lost is None and self._transport is not None:
             self._transport.write(data)
 
@@ -141,7 +141,9 @@ class SmtpProtocol(asyncio.Protocol):
             )
             self._waiter = None
             if not done:
-                self.abort(Lost(reason="timeout", detail="the peer reads no more"))
+                self.abort(
+                    Lost(reason="timeout", detail="the peer has stopped reading")
+                )
 
     async def reply(self, limit: float) -> Reply | Lost:
         """Return the next reply, or why there is none, within ``limit`` seconds."""
@@ -166,14 +168,14 @@ class SmtpProtocol(asyncio.Protocol):
         return bool(self._replies)
 
     def abort(self, why: Lost) -> None:
-        """Give the connection up at once."""
+        """Abort the connection at once."""
         self._lose(why)
         self._drop_spare()
         if self._transport is not None:
             self._transport.abort()
 
     def close(self) -> None:
-        """Close after what is written has left."""
+        """Close after what is written has been sent."""
         self._lose(Lost(reason="closed", detail="by us"))
         self._drop_spare()
         if self._transport is not None:

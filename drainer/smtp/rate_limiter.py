@@ -1,10 +1,10 @@
 """The token buckets at the wire: aiolimiter's, fed with our arithmetic.
 
-The last token of a message is taken, and MAIL is written, without anything in between
-that could wait: so what the buckets allow is what the primary sees.
+The last token of a message is taken, and MAIL is written, without any wait between the
+two. So the primary sees what the buckets allow.
 
-A throttle that is narrowed takes more tokens for each message, so that the bucket, and
-with it the bound of the configured rate, stays as it is.
+A reduced rate takes more tokens for each message, so that the bucket, and with it the
+bound of the configured rate, stays the same.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from aiolimiter import AsyncLimiter
 from drainer.policy.pacing.rate import UNLIMITED, Rate, Rates
 
 _ALMOST = 1e-9
-"""Of a token: what floating point may be off."""
+"""Part of a token that floating point may be off by."""
 
 
 class RateLimiter:
-    """Messages, octets, recipients and new connections per time.
+    """Messages, bytes, recipients and new connections per time.
 
     Several drains of one primary each have a share of the rates (``resize``).
     """
@@ -30,7 +30,7 @@ class RateLimiter:
     def __init__(
         self, rates: Rates = UNLIMITED, *, idle: timedelta | None = None
     ) -> None:
-        """Send nothing yet. So long ago a run before this one ended; None = never."""
+        """Send nothing yet; the previous run ended ``idle`` ago, None = none did."""
         self._rates = rates
         self._idle = idle
         self._share = 0.0
@@ -40,18 +40,18 @@ class RateLimiter:
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._closed = False
-        #: Done when a limit changes, or the drain is to end.
+        #: Done when a limit changes, or the drain must end.
         self._moved = asyncio.Event()
 
     def resume(self, idle: timedelta | None) -> None:
-        """Go on where a run before this one ended; before the first ``resize``."""
+        """Continue where the previous run ended; call it before ``resize``."""
         self._idle = idle
 
     async def resize(self, share: float) -> None:
-        """Go on with a share of the rates, 0 to 1; 0 sends nothing.
+        """Continue with a share of the rates, 0 to 1; 0 sends nothing.
 
-        Later buckets begin without a burst: what the old ones have let through and
-        what the new ones will, stays within the rates.
+        Later buckets start without a burst: what the old ones have let through and what
+        the new ones will, stays within the rates.
         """
         self._share = share
         if share > 0:
@@ -64,7 +64,7 @@ class RateLimiter:
         self._pulse()
 
     async def limit(self, messages: Rate | None) -> None:
-        """Go on with another rate of messages: somebody has decided so."""
+        """Continue with another rate of messages, which the operator has set."""
         self._rates = replace(self._rates, messages=messages)
         await self.resize(self._share)
 
@@ -74,13 +74,13 @@ class RateLimiter:
         self._pulse()
 
     def close(self) -> None:
-        """Let nobody wait any more: the drain is to end."""
+        """Let no task wait any more: the drain must end."""
         self._closed = True
         self._pulse()
 
     @property
     def burst_bytes(self) -> int:
-        """How many octets may leave at once: a burst."""
+        """How many bytes may be sent at once: a burst."""
         bucket = self._buckets.get("octets")
         return sys.maxsize if bucket is None else max(1, int(bucket.max_rate))
 
@@ -89,13 +89,14 @@ class RateLimiter:
     ) -> bool:
         """Wait until one message may be sent; False when the drain ends first.
 
-        Or when the session that asks is ``gone``: then the token is another's.
+        Also when the session that asks is ``gone``: then another session gets the
+        token.
         """
         if await self.message_now(recipients):
             return True
         self._waiting += 1
         try:
-            async with self._turn:  # who came first goes first
+            async with self._turn:  # first come, first served
                 if not await self._take("recipients", recipients, gone=gone):
                     return False
                 return await self._take("messages", 1, gone=gone)
@@ -103,7 +104,7 @@ class RateLimiter:
             self._waiting -= 1
 
     async def message_now(self, recipients: int = 1) -> bool:
-        """Take the tokens if that needs no waiting and nobody waits for some."""
+        """Take the tokens if that needs no waiting and no other task waits for some."""
         if self._closed or self._waiting or self._share <= 0:
             return False
         if not self._buckets:
@@ -124,9 +125,9 @@ class RateLimiter:
         return await self._take("connections", 1)
 
     async def octets(self, size: int) -> None:
-        """Wait until so many octets may leave, in slices of at most a burst.
+        """Wait until this many bytes may be sent, in slices of at most a burst.
 
-        Neither the end of the drain nor a lost share ends a message amid its content.
+        Neither the end of the drain nor a lost share ends a message in mid-content.
         """
         if "octets" in self._buckets:
             await self._take("octets", size, begun=True)
@@ -141,8 +142,9 @@ class RateLimiter:
     ) -> bool:
         """Take tokens, in slices; False when the drain ends first.
 
-        What was paid into a bucket that is in force no more is lost; and so is what was
-        paid of a higher price, which with the bucket would be more than a burst.
+        What was paid into a bucket that is no longer in force is lost. The same applies
+        to tokens paid at a higher price, which with the bucket would be more than a
+        burst.
         """
         async with self._turns[name]:  # aiolimiter serves the smallest wish first
             paid, price, bucket = 0.0, 0.0, None
@@ -166,7 +168,7 @@ class RateLimiter:
             return False
 
     def _cost(self, name: str, count: int) -> float:
-        """Return how many tokens so many of something need."""
+        """Return how many tokens this many units need."""
         if name != "messages":
             return count
         # A share of a third of a burst of three is a millionth less than one token.
@@ -178,9 +180,9 @@ class RateLimiter:
         part: float,
         gone: asyncio.Future[float] | None,
     ) -> bool:
-        """Take tokens, unless a limit changes or who asks is gone; True for the former.
+        """Take tokens; return False if a limit changes or the caller is gone first.
 
-        Without a bucket there are none to be had.
+        Without a bucket there are no tokens.
         """
         if bucket is not None and bucket.has_capacity(part):
             await bucket.acquire(part)  # never suspends
@@ -198,13 +200,13 @@ class RateLimiter:
                 each.cancel()
 
     def _pulse(self) -> None:
-        """Wake whoever waits for what is in force no more."""
+        """Wake each task that waits for a limit that is no longer in force."""
         self._moved.set()
         self._moved = asyncio.Event()
 
 
 async def _limiter(rate: Rate, idle: timedelta | None) -> AsyncLimiter:
-    """Return a bucket as it is so long after the last activity; None: after none."""
+    """Return a bucket as it is this long after the last activity; None: after none."""
     limiter = AsyncLimiter(rate.burst, rate.period)
     if idle is not None:
         await limiter.acquire(rate.level_after(idle))

@@ -14,7 +14,7 @@ from drainer.runtime.values import dataclass
 class Timeouts:
     """Seconds to wait at each stage (RFC 5321 4.5.3.2).
 
-    A shorter wait for the reply to the final dot manufactures duplicates.
+    A shorter wait for the reply to the final dot causes duplicates.
     """
 
     connect: float = 30.0

@@ -1,11 +1,11 @@
-"""One SMTP session: a stream of messages in, an ending per recipient out.
+"""One SMTP session: a stream of messages in, a result per recipient out.
 
-With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA travel as one group, and the
-group of the next message travels behind the final dot of the last, if the worker
-has one ready. Replies are attributed strictly by order. The final dot waits
-until the ledger says that the in-flight rows are durable.
+With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA travel as one group. The group of
+the next message travels behind the final dot of the last, if the worker has one ready.
+Replies are attributed strictly by order. The final dot waits until the ledger says that
+the in-flight rows are durable.
 
-What a peer does never raises. After each message every claimed recipient has
+A peer never makes a session raise. After each message every claimed recipient has
 exactly one result.
 """
 
@@ -47,11 +47,11 @@ class TransactionSource(Protocol):
 
     @property
     def burst_bytes(self) -> int:
-        """How many bytes may leave at once."""
+        """How many bytes may be sent at once."""
         ...
 
     async def pace(self, size: int) -> None:
-        """Wait until so many bytes may leave."""
+        """Wait until this many bytes may be sent."""
         ...
 
     async def is_durable(self, transaction: Transaction) -> bool:
@@ -77,7 +77,7 @@ class Session:
         self.sent = 0
         #: Whether the peer ever answered a MAIL.
         self.heard = False
-        #: Why the connection was lost, if it was not us who ended it.
+        #: Why the connection was lost, unless we ended it.
         self.loss: Lost | None = None
         #: Done when the connection is gone.
         self.gone = connection.wire.gone
@@ -100,7 +100,7 @@ class Session:
         return self._wire.lost is not None or self._wire.has_reply
 
     def speaks_for(self, transaction: Transaction) -> bool:
-        """Whether it may go on this connection, which may be a client's by now."""
+        """Whether a message may use this connection, which may be a client's by now."""
         return self._introduction.speaks_for(transaction.spooled.message)
 
     def start(self, transaction: Transaction) -> None:
@@ -108,7 +108,7 @@ class Session:
         self._wire.write(self._group(transaction))
 
     def _group(self, transaction: Transaction) -> bytes:
-        """Return what begins a transaction; XCLIENT must be the last of a group."""
+        """Return what starts a transaction; XCLIENT must be the last of a group."""
         self.sent += 1
         transaction.started = transaction.turn = time.monotonic()
         before = self._introduction.command(transaction.spooled.message)
@@ -130,21 +130,21 @@ class Session:
     async def send(
         self, transaction: Transaction, source: TransactionSource
     ) -> Transaction | None:
-        """Bring one transaction to its end; return the one started behind its dot."""
+        """Finish one transaction; return the one started behind its dot."""
         following = None
         if await self._introduce(transaction) and await self._envelope(transaction):
             following = await self._content(transaction, source)
         elif not self._broken and self._wire.lost is None:
             await self._reset()
-        # Of twins: every path has ended the others.
+        # Only for twins: every path has ended the others.
         lost = self._wire.lost or Lost(reason="closed")
         transaction.end_rest(Stage.BODY, lost)
         return following
 
-    # --- on whose behalf
+    # --- on behalf of which client
 
     async def _introduce(self, transaction: Transaction) -> bool:
-        """Take what XCLIENT or XFORWARD got; True when MAIL has left, or leaves now."""
+        """Read the reply to XCLIENT or XFORWARD; True when MAIL is or was sent."""
         introduction = self._introduction
         if not introduction.waiting:
             return True
@@ -163,10 +163,10 @@ class Session:
         return self._begin_introduced(transaction)
 
     async def _welcome(self, transaction: Transaction) -> Reply | None:
-        """Return the reply when it is positive; give everything up otherwise.
+        """Return the reply when it is positive; abort everything otherwise.
 
-        MAIL and DATA may be on their way, and a dot would end them: to break off is
-        the only way not to deliver an empty message.
+        MAIL and DATA may be on their way, and a dot would end them: to abort is the
+        only way not to deliver an empty message.
         """
         reply = await self._answer(transaction, Stage.FORWARD, self._timeouts.mail)
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
@@ -230,11 +230,11 @@ class Session:
         return go_ahead and bool(transaction.accepted)
 
     async def _lone_dot(self) -> None:
-        """Answer a 354 though nobody was accepted (RFC 2920 3.1)."""
+        """Answer a 354 although no recipient was accepted (RFC 2920 3.1)."""
         self._wire.write(b".\r\n")
         reply = await self._wire.reply(self._timeouts.dot)
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
-            self._give_up("an empty message to nobody was accepted")
+            self._give_up("an empty message without recipients was accepted")
 
     async def _answer(
         self, transaction: Transaction, stage: Stage, limit: float
@@ -251,7 +251,7 @@ class Session:
             self._broken = True  # RFC 5321 3.8: it closes after this
         if _out_of_place(reply, stage):
             self._give_up(f"{reply} makes no sense at {stage}")
-            if stage is Stage.DOT:  # whether it was accepted, nobody can tell
+            if stage is Stage.DOT:  # whether it was accepted, remains unknown
                 return self._wire.lost or reply
         return reply
 
@@ -267,7 +267,7 @@ class Session:
     async def _content(
         self, transaction: Transaction, source: TransactionSource
     ) -> Transaction | None:
-        """Send content and final dot; return the transaction begun behind it."""
+        """Send content and final dot; return the transaction started behind it."""
         try:
             last = await self._body(transaction, source)
         except MessageUnreadable as error:
@@ -304,7 +304,7 @@ class Session:
     async def _body(self, transaction: Transaction, source: TransactionSource) -> bytes:
         """Write the content; stop at once when the peer answers or leaves.
 
-        A small one is returned instead, to leave together with its final dot: one
+        A small one is returned instead, to be sent together with its final dot: one
         system call, and one packet for the peer to wake up for.
         """
         chunks = _wire_form(transaction, self._route.bare_newlines)
@@ -320,7 +320,7 @@ class Session:
         return b""
 
     async def _write_paced(self, chunk: bytes, source: TransactionSource) -> bool:
-        """Write as much at a time as may leave at once; False when the peer is done."""
+        """Write as much at a time as the rate allows; False when the peer is done."""
         start = 0
         while start < len(chunk):
             piece = chunk[start : start + source.burst_bytes]
@@ -351,7 +351,7 @@ class Session:
         self._wire.abort(Lost(reason="protocol", detail=why))
 
     async def quit(self) -> None:
-        """End the session politely, if it can still be."""
+        """End the session politely, if that is still possible."""
         if self._wire.lost is None and not self._broken:
             self._wire.write(b"QUIT\r\n")
             await self._wire.reply(self._timeouts.quit)
@@ -363,7 +363,7 @@ class Session:
 
 
 def _out_of_place(reply: Reply, stage: Stage) -> bool:
-    """Whether a positive reply is of the wrong kind: we have lost step."""
+    """Return whether a positive reply is of the wrong kind: we have lost step."""
     due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == 2  # noqa: PLR2004
     return reply.category in (2, 3) and not due
 
@@ -378,8 +378,8 @@ def _wire_form(transaction: Transaction, bare_newlines: str) -> Iterator[bytes]:
 def _whole(chunks: Iterator[bytes], expected: int) -> Iterator[bytes]:
     """Yield a content that is as long as it was surveyed.
 
-    Raises MessageUnreadable before its end otherwise, so that no final dot follows:
-    the file was still being written, or is another one by now.
+    Otherwise it raises MessageUnreadable before its end, so that no final dot follows:
+    the file was still being written, or has been replaced.
     """
     size = 0
     for chunk in chunks:
@@ -389,4 +389,4 @@ def _whole(chunks: Iterator[bytes], expected: int) -> Iterator[bytes]:
         yield chunk
     if size != expected:
         code = "vanished"
-        raise MessageUnreadable(code, f"{size} octets instead of {expected}")
+        raise MessageUnreadable(code, f"{size} bytes instead of {expected}")

@@ -8,7 +8,7 @@ def client_context(*, verify: bool = True) -> ssl.SSLContext:
     """Return the context of every TLS connection that drainer opens.
 
     ``verify`` asks for a certificate from a CA that this host trusts, in date, with
-    the host among its subjectAltNames. A common name is no proof (RFC 9525 2).
+    the host among its subjectAltNames. A common name proves nothing (RFC 9525 2).
     """
     context = ssl.create_default_context()
     context.hostname_checks_common_name = False

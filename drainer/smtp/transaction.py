@@ -21,23 +21,23 @@ _AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
 
 @dataclass(slots=True, kw_only=True)
 class Transaction:
-    """One transaction: what to send, and what has come of it so far."""
+    """One transaction: what to send, and its results so far."""
 
     delivery: Delivery
     spooled: SpooledMessage
     facts: ContentFacts
     attempt: int = 0
     started: float = 0.0
-    #: Seconds that it waited for the throttle.
+    #: Seconds that it waited for the rate limiter.
     waited: float = 0.0
-    #: When the primary could turn to it: MAIL may have left behind a final dot.
+    #: When the primary could start on it: MAIL may have been sent behind a final dot.
     turn: float = 0.0
-    #: The final dot has left, or is about to; and when it did.
+    #: The final dot was sent, or is about to be; and when it was.
     dotted: bool = False
     dotted_at: float = 0.0
     results: dict[int, RecipientResult] = field(default_factory=dict)
     accepted: list[ClaimedRecipient] = field(default_factory=list)
-    #: The primary has DSN: it tells of what it delivers.
+    #: The primary offers DSN: it reports what it delivers.
     has_dsn: bool = False
     #: (stage, seconds since MAIL was written, the answer).
     stages: list[tuple[Stage, float, str]] = field(default_factory=list)
@@ -53,14 +53,14 @@ class Transaction:
         return sum(1 for _ in self.addressed)
 
     def end(self, claimed: ClaimedRecipient, stage: Stage, answer: Answer) -> None:
-        """Note how this recipient's attempt ended."""
+        """Record how this recipient's attempt ended."""
         ending = RecipientResult(
             claimed=claimed, stage=stage, answer=answer, accepted=len(self.accepted)
         )
         self.results.setdefault(claimed.n, ending)
 
     def end_rest(self, stage: Stage, answer: Answer) -> None:
-        """Give every recipient without an ending this one; a twin its first's."""
+        """Give every recipient without a result this one; a twin its first's."""
         for claimed in self.delivery.claimed:
             first = None if claimed.twin_of is None else self.results[claimed.twin_of]
             if first is not None:
@@ -77,16 +77,16 @@ class Transaction:
 
     @property
     def seconds_for_rcpt(self) -> float | None:
-        """How long a recipient took, with a part of MAIL; None when none was asked."""
+        """Return a recipient's time, with a part of MAIL's; None if none was asked."""
         times = [offset for stage, offset, _ in self.stages if stage is Stage.RCPT]
         if not times:
             return None
         return max(0.0, self.started + times[-1] - self.turn) / len(times)
 
     def sent(self, stage: Stage) -> SentData:
-        """Return what it has put on the wire up to a stage, and a stranger chose.
+        """Return what it sent up to a stage, and a stranger chose.
 
-        From DATA on that includes the beginning of the content, which is read again.
+        From DATA on that includes the start of the content, which is read again.
         """
         message = self.delivery.message
         recipients = [claimed.recipient for claimed in self.delivery.claimed]

@@ -1,11 +1,11 @@
-"""Tell the primary who gave the message to the backup: XCLIENT and XFORWARD.
+"""Name to the primary the client that the backup got the message from.
 
-Both are Postfix's (XCLIENT_README, XFORWARD_README), and offered only to hosts that
-the primary trusts. XFORWARD is for its log and for filters behind it, and lasts for
-one transaction. XCLIENT makes the session the client's, for restrictions, policy
-services and milters as well; it begins anew after it, without the right to another
-XCLIENT (Postfix asks whether the client has that right). So each client needs a
-session of its own.
+Both XCLIENT and XFORWARD are Postfix's (XCLIENT_README, XFORWARD_README), and offered
+only to hosts that the primary trusts. XFORWARD is for its log and for filters behind
+it, and lasts for one transaction. XCLIENT makes the session the client's, for
+restrictions, policy services and milters as well. After it the session starts again,
+without the right to another XCLIENT (Postfix asks whether the client has that right).
+So each client needs a session of its own.
 """
 
 import re
@@ -38,21 +38,21 @@ _IDENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @dataclass(slots=True)
 class ClientIntroduction:
-    """Whom a session speaks for, and what says so."""
+    """The client that a session speaks for, and the commands that name it."""
 
-    #: 'xclient', 'xforward', or '' when nothing is said.
+    #: 'xclient', 'xforward', or '' when no client is named.
     kind: str
     #: What the primary takes, in capitals.
     attributes: frozenset[str]
     helo: str
-    #: Whose session it is since XCLIENT; None = our own.
+    #: The client that has the session since XCLIENT; None = our own.
     speaker: Client | None = None
     #: Its reply has not been read yet.
     waiting: bool = False
 
     @classmethod
     def on(cls, route: Route, extensions: Extensions) -> "ClientIntroduction":
-        """Return what route and primary agree upon.
+        """Return what route and primary have in common.
 
         With a login it is never XCLIENT, which would end it.
         """
@@ -66,11 +66,11 @@ class ClientIntroduction:
 
     @property
     def renews(self) -> bool:
-        """Whether the session begins anew after the command."""
+        """Whether the session starts again after the command."""
         return self.kind == XCLIENT
 
     def speaks_for(self, message: Message) -> bool:
-        """Whether this session can send it: a client's remains that client's."""
+        """Return whether this session can send it: a client's remains that client's."""
         return self.speaker is None or self._client(message) == self.speaker
 
     def command(self, message: Message) -> bytes:
@@ -96,11 +96,12 @@ class ClientIntroduction:
         return b"EHLO " + name.encode() + b"\r\n"
 
     def _client(self, message: Message) -> Client | None:
-        """Return whom the message is from; None when the backup itself speaks.
+        """Return the client the message is from; None if the backup is the sender.
 
-        Its own mail has no client. What XCLIENT names is judged, and trusted, by its
-        address: not who logged in to the backup, nor a private address, which may
-        be a filter that gave the message back, and has rights of its own there.
+        The backup's own mail has no client. The primary judges and trusts the client
+        that XCLIENT names by its address. So drainer never names a client that logged
+        in to the backup. Nor does it name a private address: it may be a filter that
+        returned the message, with rights of its own there.
         """
         if not self.kind:
             return None
@@ -130,7 +131,7 @@ class ClientIntroduction:
 def narrowed(extensions: Extensions, ehlo: Reply) -> dict[str, str]:
     """Return those of the extensions that the client is offered as well.
 
-    What only the client is offered is not used: nobody needs it.
+    drainer does not use what only the client is offered: nothing needs it.
     """
     words = frozenset(ehlo.text.lower().split())
     return {name: value for name, value in extensions.items() if name in words}

@@ -1,7 +1,7 @@
 """The projection in a process of its own, so that it never slows a session.
 
-The helper is drainer.telemetry.worker. When our end of its socket closes, the drain
-is over or dead; then it exports what is left, for a while, and ends.
+The worker process is drainer.telemetry.worker. When our end of its socket closes, the
+drain is over or dead; then it exports what is left, for a while, and ends.
 """
 
 import os
@@ -23,11 +23,11 @@ class ExportProcess:
     """A running export process."""
 
     def __init__(self, helper: WorkerProcess) -> None:
-        """Hold the helper that ``start_export`` began."""
+        """Hold the worker process that ``start_export`` started."""
         self._helper = helper
 
     def finish(self, limit: float = LAST_WORDS + 5) -> bool:
-        """Let it export the rest, for so many seconds; True when all has left."""
+        """Let it export the rest, for this many seconds; True when all was sent."""
         self._helper.link.close()
         return self._helper.wait(limit) == 0
 

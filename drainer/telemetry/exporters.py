@@ -31,7 +31,7 @@ _KINDS = {
 def make_exporter(traces: str, endpoint: str) -> SpanExporter:
     """Return the exporter that ``[telemetry] traces`` names."""
     if traces == "otlp":
-        # Imported by those who use it: it brings protobuf and an HTTP client.
+        # Imported only for this exporter: it brings protobuf and an HTTP client.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter,
         )
@@ -70,7 +70,7 @@ class FileExporter(SpanExporter):
         descriptor = open_private(self._path, os.O_RDWR | os.O_APPEND)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            os.write(descriptor, b"\n")  # a run before died amid a line
+            os.write(descriptor, b"\n")  # a previous run died in mid-line
         return descriptor
 
     def shutdown(self) -> None:
@@ -196,7 +196,7 @@ class TreeExporter(SpanExporter):
 def _nested(spans: Sequence[ReadableSpan]) -> Iterator[tuple[ReadableSpan, int]]:
     """Yield spans of one trace, each below its parent, with their depth.
 
-    One whose parent was, or will be, exported at another time is one deep.
+    A span whose parent was, or will be, exported at another time is one deep.
     """
     known = {span.context.span_id for span in spans if span.context}
     below: dict[int | None, list[ReadableSpan]] = {}

@@ -47,12 +47,12 @@ def part_span(parent: int, name: str, n: int) -> int:
 
 
 def order_of(n: int) -> str:
-    """Return what stands in for a run's id when an order belongs to none."""
+    """Return the id that replaces a run's when an override belongs to no run."""
     return hashlib.sha256(f"order\0{n}".encode()).hexdigest()[:32]
 
 
 def decision_name(row: Mapping[str, Any]) -> str:
-    """Return the name of the span of a decision that no attempt's span tells."""
+    """Return the name of the span of a decision that no attempt's span shows."""
     match row["kind"]:
         case DecisionKind.OPERATOR:
             return str(row["rule"]).replace("-", ".", 1)
@@ -65,7 +65,7 @@ def decision_name(row: Mapping[str, Any]) -> str:
 
 
 def decision_span(row: Mapping[str, Any], message: str) -> int:
-    """Return the id of the span that tells a decision about a message."""
+    """Return the id of the span that shows a decision about a message."""
     if row["attempt"] and row["kind"] == DecisionKind.VERDICT:
         return attempt_span(row["attempt"])
     return part_span(message_span(message), decision_name(row), row["id"])

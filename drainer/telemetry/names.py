@@ -22,9 +22,9 @@ SPANS: dict[str, str] = {
     "watch.*": "the watch changed its state: to down, probing, canary, ramp, cruise,"
     " waiting, done or armed",
     "bounce.send": "one attempt to send a report to a sender",
-    "source.acknowledge": "the source let go of the message",
+    "source.acknowledge": "the source removed the message or marked it done",
     "operator.*": "an operator's verb",
-    "control.*": "an order to whoever works on a route: a rate, a pause, up",
+    "control.*": "an override for a route's drains and watch: a rate, a pause, up",
 }
 """name -> meaning. A stage is a span of its own when the attempt did not simply
 deliver; otherwise it is an event of the same name on the attempt."""
@@ -49,7 +49,7 @@ ATTRIBUTES: dict[str, str] = {
     NATIVE_ID: "the backup's own name for the message",
     SOURCE: "URL of the source",
     QUEUE: "the part of the spool",
-    SIZE: "octets of the content, with CRLF",
+    SIZE: "bytes of the content, with CRLF",
     RULE: "the rule that decided",
     VERDICT: "deliver, retry, retry-long, bounce, hold, stop, unknown",
     STATE: "the recipient's state afterwards",
@@ -57,7 +57,7 @@ ATTRIBUTES: dict[str, str] = {
     RECIPIENT: 'forward-path; a keyed hash unless [telemetry] addresses = "plain"',
     SENDER: "reverse-path; hashed likewise",
     RUN: "id of the run",
-    EVIDENCE + "*": "what the decision rests on, a value each",
+    EVIDENCE + "*": "what the decision is based on, a value each",
     SERVER: "address and port of the primary",
 }
 """attribute -> meaning."""

@@ -1,8 +1,8 @@
 """Reads decisions behind a cursor, makes spans, exports them, moves the cursor.
 
-The cursor moves only after the exporter said success, so that nothing is lost
-when a collector is away and a run ends: the next run sends it. One reader at a
-time works on a cursor.
+The cursor moves only after the exporter reported success, so that nothing is lost when
+a collector is away and a run ends: the next run sends it. Only one reader at a time
+works on a cursor.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ BATCH = 1000
 _R, _M, _D = schema.recipients.c, schema.messages.c, schema.decisions.c
 _FINAL = [state.value for state in FINAL]
 _A, _RUN = schema.attempts.c, schema.runs.c
-#: What spans are made of, and no more: rows are many, and some columns are long.
+#: Only the columns that spans need: rows are many, and some columns are long.
 _MESSAGE = (
     _M.seq, _M.id, _M.native_id, _M.source, _M.queue, _M.size, _M.reverse_path,
     _M.scanned,
@@ -67,7 +67,7 @@ class Projector:
     def step(self) -> int:
         """Export one batch; return how many decisions it held.
 
-        Raises ExportFailed when the exporter does not take it.
+        Raises ExportFailure when the exporter does not take it.
         """
         with self._engine.connect() as connection:
             rows = connection.execute(
@@ -85,7 +85,7 @@ class Projector:
         return len(decisions)
 
     def close(self) -> None:
-        """Shut the exporter down and let go of the ledger."""
+        """Shut the exporter down and release the ledger."""
         self._exporter.shutdown()
         self._engine.dispose()
 

@@ -175,7 +175,7 @@ class SpanProjection:
         )
 
     def _order(self, row: Row, facts: SpanFacts) -> ReadableSpan:
-        """Return an order to whoever works on a route: a trace of its own."""
+        """Return an override of a route as a span: a trace of its own."""
         id_ = order_of(row["id"])
         return _span(
             decision_name(row),
@@ -261,7 +261,7 @@ def _stage_spans(
 ) -> Iterator[ReadableSpan]:
     before = start
     for n, (name, offset, reply) in enumerate(stages):
-        if "." in name:  # of ours, and over before the attempt began: an event
+        if "." in name:  # one of ours, over before the attempt started: an event
             continue
         end = start + offset
         yield _span(

@@ -23,13 +23,13 @@ POLL = 0.25
 
 
 def serve(link: socket.socket, order: Sequence[str], _: Sequence[int]) -> int:
-    """Project until the link closes, then the rest; 0 = all has left (helper.JOBS).
+    """Project until the link closes, then the rest; 0 = all was sent (workers.JOBS).
 
     ``order`` is the ledger's URL, where traces go, the endpoint, how addresses are
     written, and the folder of locks.
     """
     ledger, traces, endpoint, addresses, locks = order
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we tell it below
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we report it below
     name = f"{traces} {redact_url(endpoint)}" if traces == "otlp" else traces
     try:
         lock = exclusive(Path(locks), name)

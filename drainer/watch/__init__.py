@@ -1,1 +1,1 @@
-"""The watch: looks at the primary, drains when it is well, and looks again."""
+"""The watch: checks the primary, drains when it is healthy, and checks again."""

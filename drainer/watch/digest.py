@@ -1,4 +1,4 @@
-"""The digest by mail: sum up some time for the postmaster, and send it."""
+"""The digest by mail: a summary of some time for the postmaster."""
 
 import asyncio
 import quopri
@@ -24,7 +24,7 @@ A_DAY = timedelta(days=1)
 
 
 def digest_text(config: Config, since: datetime, now: datetime) -> str:
-    """Return the digest of the time between; LedgerError without a ledger."""
+    """Return the digest of the time between; raise LedgerError without a ledger."""
     with LedgerReader(ledger_url(config)) as report:
         facts = digest(report, since, now, make_rules(config))
     return text_of(facts, make_own(config).hostname)
@@ -33,24 +33,24 @@ def digest_text(config: Config, since: datetime, now: datetime) -> str:
 async def mail_digest(
     config: Config, text: str, address: str, now: datetime
 ) -> Reply | Lost:
-    """Send a digest by ``[bounce] via``; PrimaryNotReady when that does not take it."""
+    """Send a digest by ``[bounce] via``; PrimaryNotReady if it is not accepted."""
     route = make_via(config)
     content = mail_of(text, address, make_own(config).hostname, now)
     answer = await submit(route, address, content)
     if isinstance(answer, Reply) and answer.category == 2:  # noqa: PLR2004
         return answer
-    message = f"{route} did not take the digest: {answer}"
-    raise PrimaryNotReady(message, hint="set [bounce] via to a server that takes mail")
+    message = f"{route} did not accept the digest: {answer}"
+    raise PrimaryNotReady(message, hint="set [bounce] via to one that accepts mail")
 
 
 async def mail_daily(config: Config, now: datetime) -> None:
-    """Mail the last day's digest to ``[watch] postmaster``; raises as the above."""
+    """Mail the last day's digest to ``[watch] postmaster``; raise like mail_digest."""
     text = await asyncio.to_thread(digest_text, config, now - A_DAY, now)
     await mail_digest(config, text, config.watch.postmaster, now)
 
 
 def next_digest(config: Config, now: datetime, local: Local) -> datetime | None:
-    """Return when the next digest is due by the clock on the wall; None = never."""
+    """Return when the next digest is due in local time; None: never."""
     if not config.watch.digest:
         return None
     minute = parse_time(config.watch.digest)
@@ -66,7 +66,7 @@ MAX_LINE = 200
 
 
 def text_of(facts: Mapping[str, Any], hostname: str) -> str:
-    """Return the digest (ledger.digest) in plain words, lines ending in LF."""
+    """Return the digest (ledger.digest) in plain words, with lines ending in LF."""
     lines = [printable(line, MAX_LINE) for line in _lines(facts, hostname)]
     return "".join(f"{line}\n" for line in lines)
 
@@ -85,7 +85,7 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
         ),
     )
     yield from _list(
-        "Breakers that are not closed",
+        "Circuit breakers that are not closed",
         (
             f"{each['scope']} {each['state']} since {_minute(each['since'])}:"
             f" {each['reason']} {each['reply']}"
@@ -102,18 +102,18 @@ def _lines(facts: Mapping[str, Any], hostname: str) -> Iterator[str]:
 
 def _refused(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from _list(
-        "Refused for good in this time, in the primary's words",
+        "Refused permanently in this time, in the primary's words",
         (f"{each['recipients']:>7} {each['words']}" for each in facts["refusals"]),
     )
     yield from _list(
-        "Sender domains of those",
+        "Sender domains of the refused mail",
         (
             f"{each['recipients']:>7} {each['domain']}"
             for each in facts["sender_domains"]
         ),
     )
     yield from _list(
-        "Not told of it, by which rule of the bounce rules",
+        "Senders without a report, by bounce rule",
         (
             f"{each['recipients']:>7} {each['rule']}: {each['about']}"
             for each in facts["not_told"]
@@ -146,7 +146,7 @@ def _minute(moment: str) -> str:
 
 
 def mail_of(text: str, to: str, hostname: str, now: datetime) -> bytes:
-    """Return the mail that brings a text to a mailbox, with CRLF line ends."""
+    """Return the mail that carries a text to a mailbox, with CRLF line ends."""
     host = host_of(hostname) or "localhost"
     head = (
         f"From: Mail Delivery System <MAILER-DAEMON@{host}>",

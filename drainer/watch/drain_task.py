@@ -23,15 +23,15 @@ from drainer.watch.plan import WatchPlan
 
 
 class DrainTask:
-    """A drain that runs, or is about to."""
+    """A drain that runs, or is about to run."""
 
     def __init__(self, plan: WatchPlan, diary: WatchLog) -> None:
-        """Begin nothing yet."""
+        """Start nothing yet."""
         self._plan = plan
         self._diary = diary
         #: The run, once it has started.
         self.active_run: Run | None = None
-        #: The watch has stopped it, so that its end says nothing about the primary.
+        #: The watch has stopped it, so its end says nothing about the primary.
         self.stopped = False
 
     def stop(self) -> None:
@@ -88,7 +88,7 @@ class DrainTask:
                 why=f"{sent} messages sent, nothing is left for a drain",
             )
         domains = ", ".join(breaker.scope for breaker in breakers)
-        rest = f"{domains} is refused" if domains else "the rest falls due later"
+        rest = f"{domains} is refused" if domains else "the rest is due later"
         why = f"{sent} messages sent, {rest}"
         return Observation(
             event=WatchEvent.LEFT, why=why, until=due, delivered_any=sent > 0
@@ -97,7 +97,7 @@ class DrainTask:
 
 def _refused(breaker: CircuitBreaker) -> Observation:
     reply = (
-        breaker.cause.reply if breaker.cause else "no message was taken for too long"
+        breaker.cause.reply if breaker.cause else "no message was accepted for too long"
     )
     where = f"mail for {breaker.scope} is refused: " if breaker.scope else ""
     why = f"{where}{reply}"

@@ -1,4 +1,4 @@
-"""What a watch learns once a second, from controls, the clock and its drain."""
+"""What a watch reads once a second: controls, the clock and its drain."""
 
 import asyncio
 import contextlib
@@ -15,20 +15,21 @@ from drainer.watch.journal import wall
 from drainer.watch.plan import WatchPlan
 
 CHECK_LIMIT = 120.0
-"""Seconds; a primary that takes longer to answer everything is not well."""
+"""Seconds; a primary that takes longer to answer everything is unhealthy."""
 _SAYS = {OverrideKind.UP: WatchEvent.UP, OverrideKind.DOWN: WatchEvent.DOWN}
 
 
 def told(controls: Sequence[Override], since: datetime) -> Observation | None:
-    """Return what the last hook said; several at once are one.
+    """Return what the last hook reported; several at once count as one.
 
-    What is older than ``since`` came while nobody listened, and counts no more.
+    A hook older than ``since`` came while the watch did not listen, so it does not
+    count.
     """
     said = [c for c in controls if c.ask in _SAYS and c.at >= since]
     if not said:
         return None
     last = said[-1]
-    words = f"{last.ask} by {last.by or 'somebody'}"
+    words = f"{last.ask} by {last.by or 'an unknown client'}"
     why = f"{words}: {last.reason}" if last.reason else words
     return Observation(event=_SAYS[last.ask], why=why)
 
@@ -36,14 +37,14 @@ def told(controls: Sequence[Override], since: datetime) -> Observation | None:
 def held(
     force: ActiveOverrides, plan: WatchPlan, now: datetime, before: Observation | None
 ) -> Observation | None:
-    """Return why nothing may be sent, however well the primary is; None = it may.
+    """Return why nothing may be sent, even if the primary is healthy; None: it may.
 
-    ``before`` is what held it until now: the next change of hours takes some looking.
+    ``before`` is what held it until now: the next change of hours takes time to find.
     """
     if force.pause is not None:
         pause = force.pause
         reason = pause.reason or "no reason given"
-        why = f"paused by {pause.by or 'somebody'}: {reason}"
+        why = f"paused by {pause.by or 'an unknown operator'}: {reason}"
         return Observation(event=WatchEvent.HELD, why=why, until=pause.until)
     if not plan.hours.are_open(now, wall):
         why = f"outside of [watch] windows ({'; '.join(plan.config.watch.windows)})"
@@ -55,32 +56,32 @@ def held(
 
 
 async def asked(plan: WatchPlan) -> tuple[HealthReport, Observation]:
-    """Ask the primary as `drainer check` does; return what was found, and means."""
+    """Check the primary as `drainer check` does; return the findings and the event."""
     health, why = HealthReport(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CHECK_LIMIT):
             health = await check(plan.route, plan.probe)
     if health.findings and health.ready:
-        return health, Observation(event=WatchEvent.GOOD, why="the primary is well")
+        return health, Observation(event=WatchEvent.GOOD, why="the primary is healthy")
     failed = next((f for f in health.findings if f.verdict == FAIL), None)
     if health.loop:
-        why = "it bears our own name: that is a loop"
+        why = "it has our own name: that is a loop"
     elif failed is not None:
         why = f"{failed.stage}: {failed.reply}"
     return health, Observation(event=WatchEvent.BAD, why=why)
 
 
 class DrainHealth:
-    """Looks at the drain that runs."""
+    """Checks the drain that runs."""
 
     def __init__(self) -> None:
-        """Begin with a breaker that never paused."""
+        """Start with a breaker that never paused."""
         self._failures = 0
 
     def happenings(
         self, watch: WatchStatus, draining: DrainTask
     ) -> Iterator[Observation]:
-        """Yield what has happened to it since the last look."""
+        """Yield what has happened to it since the last call."""
         if draining.active_run is None or draining.stopped:
             return
         drain = draining.active_run.engine
@@ -103,6 +104,6 @@ class DrainHealth:
 
 
 def _is_paused(breaker: CircuitBreaker) -> bool:
-    """Whether the route rests, or is tried after a rest: one look sees either."""
+    """Return whether the route pauses, or is tried after a pause."""
     tried = breaker.state is BreakerState.PROBING and not breaker.reopening
     return breaker.state is BreakerState.PAUSED or (tried and breaker.failures > 0)

@@ -1,4 +1,4 @@
-"""How a watch tells what happens to it: a line, a status, a decision in the ledger."""
+"""How a watch reports what happens: a log line, a status, a decision in the ledger."""
 
 import asyncio
 import logging
@@ -20,15 +20,15 @@ _log = logging.getLogger(__name__)
 
 
 def wall(moment: datetime) -> datetime:
-    """Return what the clock on the wall of this host shows."""
+    """Return the local time that the clock of this host shows."""
     return moment.astimezone()
 
 
 class Journal:
-    """Tells, and never fails: what cannot be written yet waits."""
+    """Reports, and never fails: what cannot be written yet waits."""
 
     def __init__(self, route: str, notifier: Notifier) -> None:
-        """Tell of the watch of a route, which begins now."""
+        """Report about the watch of a route, which starts now."""
         self.began = utcnow()
         self._route = route
         self._notifier = notifier
@@ -36,9 +36,9 @@ class Journal:
         self._complaint = ""
 
     def moved(self, before: WatchStatus | None, watch: WatchStatus, run: str) -> None:
-        """Tell a change of state; ``run`` is the id of the drain that runs, or ''."""
+        """Report a change of state; ``run`` is the id of the drain that runs, or ''."""
         until = f", until {wall(watch.until):%a %H:%M:%S}" if watch.until else ""
-        why = printable(watch.why, MAX_WHY)  # a peer's words may be among it
+        why = printable(watch.why, MAX_WHY)  # it may contain a peer's text
         _log.info(f"watch {watch.state}: {why}{until}")
         self._notifier.status(f"{watch.state}: {why}{until}")
         evidence: dict[str, object] = {
@@ -53,17 +53,17 @@ class Journal:
         self._note(f"watch-{watch.state}", evidence)
 
     def ended(self) -> None:
-        """Tell the end."""
+        """Report the end."""
         self._note(WATCH_ENDED, {"started": to_micros(self.began)})
 
     def complain(self, text: str) -> None:
-        """Say what is wrong once, not at every look; '' = all is well again."""
+        """Report a fault once, not at every check; '' means that it is gone."""
         if text and text != self._complaint:
             _log.warning(text)
         self._complaint = text
 
     async def write(self, diary: WatchLog) -> None:
-        """Bring what was told into the ledger."""
+        """Write the queued reports into the ledger."""
         while self._unwritten:
             try:
                 await asyncio.to_thread(diary.note, self._unwritten[0])

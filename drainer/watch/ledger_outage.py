@@ -1,8 +1,9 @@
-"""How long a watch waits for a ledger that is away, and what it says meanwhile.
+"""How long a watch waits for an unreachable ledger, and what it reports meanwhile.
 
-At its start it waits before it is ready: systemd gets a longer start time with each
-sign of life. While it runs it goes on, and counts from the first failure. When the
-time is over, the watch ends with exit status 1, and the service manager restarts it.
+At its start the watch waits before it is ready; systemd gives it a longer start time
+with each sign of life. While it runs, it continues, and counts from the first failure.
+When the time is over, the watch ends with exit status 1, and the service manager
+restarts it.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ T = TypeVar("T")
 SIGN_OF_LIFE = 1.0
 """Seconds between two signs of life."""
 SAY_EVERY = 60.0
-"""Seconds between two lines about the same outage."""
+"""Seconds between two log lines about the same outage."""
 LONGEST_PAUSE = 15.0
 
 _log = logging.getLogger(__name__)
@@ -34,16 +35,16 @@ class LedgerOutage:
     """Waits for the ledger of one watch."""
 
     def __init__(self, limit: timedelta, notifier: Notifier) -> None:
-        """Wait for so long at most."""
+        """Wait at most this long."""
         self.limit = limit
         self._notifier = notifier
         self._since: float | None = None
         self._said = -SAY_EVERY
-        #: What ends the watch: the ledger has been away for too long.
+        #: The error that ends the watch: the ledger was unreachable for too long.
         self.error: LedgerLost | None = None
 
     async def open(self, make: Callable[[], T], ending: asyncio.Event) -> T | None:
-        """Return what ``make`` opens; None when ``ending`` is set before.
+        """Return what ``make`` opens; None if ``ending`` is set before.
 
         ``make`` runs in a thread. Raises LedgerLost when the time is over.
         """
@@ -88,12 +89,12 @@ class LedgerOutage:
                     await ending.wait()
 
     def failed(self, error: LedgerError) -> None:
-        """Take note that the ledger did not answer; say so once a minute."""
+        """Record that the ledger did not answer; report it once a minute."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         away, limit = now - self._since, self.limit.total_seconds()
         if away >= limit:
-            message = f"{error}; it has been away for {human_duration(away)}"
+            message = f"{error}; it has been unreachable for {human_duration(away)}"
             self.error = LedgerLost(message, hint=error.hint)
         elif now - self._said >= SAY_EVERY:
             self._said = now
@@ -102,7 +103,7 @@ class LedgerOutage:
             self._notifier.status(f"waiting for the ledger: {error}")
 
     def answered(self) -> None:
-        """Take note that the ledger works."""
+        """Record that the ledger works."""
         if self._since is not None:
             self._since, self._said = None, -SAY_EVERY
             _log.info("the ledger answers again")

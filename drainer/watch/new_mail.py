@@ -1,8 +1,8 @@
-"""Is there new mail? A cheap look at sources, while no drain runs.
+"""Check cheaply whether sources have new mail, while no drain runs.
 
-Folders are looked at first: a message that comes or goes changes the time of one.
-Only then the source is listed, in a process of its own, and compared with what the
-ledger knows. Nothing is written.
+It checks folders first: a message that is added or removed changes the time of one.
+Only then it lists the source, in a process of its own, and compares it with the ledger.
+It writes nothing.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ MAX_FOLDERS = 20_000
 
 
 class NewMailJudge(Protocol):
-    """Tells whether a drain would begin anything of a part of a scan; may block."""
+    """Decides whether a drain would start anything of a part of a scan; may block."""
 
     def __call__(self, listings: Sequence[ScanRow], *, takes: bool) -> bool:
-        """Tell it; ``takes``: the source lets go only of what may be sent."""
+        """Return it; ``takes``: the source removes only what may be sent."""
         ...
 
 
 def trace_of(source: Source) -> str | None:
-    """Return what changes when mail comes into a source; None = that is not known."""
+    """Return what changes when mail comes into a source; None if that is unknown."""
     path = Path(source.url.partition(":")[2].partition("?")[0])
     if not path.is_absolute() or source.url.partition("://")[1]:
         return None
@@ -53,17 +53,17 @@ def trace_of(source: Source) -> str | None:
 
 
 class NewMailCheck:
-    """Looks at the sources of one watch."""
+    """Checks the sources of one watch."""
 
     def __init__(self, sources: Sequence[Source], rules: Admission) -> None:
-        """Begin with nothing seen."""
+        """Start with nothing seen."""
         self._sources = sources
         self._rules = rules
-        #: What the sources looked like when nothing new was in them.
+        #: What the sources looked like when they had nothing new.
         self._quiet: dict[str, str] = {}
 
     async def sees_news(self, is_news: NewMailJudge) -> bool:
-        """Whether a drain would begin anything; SourceError when one is unreadable."""
+        """Return whether a drain would start anything; SourceError if unreadable."""
         for source in self._sources:
             trace = await asyncio.to_thread(trace_of, source)
             if trace is not None and self._quiet.get(source.url) == trace:

@@ -1,4 +1,4 @@
-"""From a Config to what a watch goes by."""
+"""Build the plan of a watch from a Config."""
 
 from drainer.bounce.build import make_via
 from drainer.config import Config
@@ -19,7 +19,7 @@ from drainer.sources.protocol import Source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchPlan:
-    """One configuration, as a watch goes by it."""
+    """One configuration, as a watch uses it."""
 
     config: Config
     #: As they were named; opened again for every drain.
@@ -30,22 +30,22 @@ class WatchPlan:
     url: LedgerURL
     settings: WatchSettings
     hours: DrainWindows
-    #: What of the sources is for this primary.
+    #: Which part of the sources is for this primary.
     admission: Admission
-    #: What a drain is told to do, but for what a running server adds.
+    #: The settings of a drain, without what a running server adds.
     drain_settings: DrainSettings
 
     @property
     def urls(self) -> list[str]:
-        """The sources by URL."""
+        """Return the sources by URL."""
         return [source.url for source in self.sources]
 
     def drains_like(self, other: "WatchPlan") -> bool:
-        """Whether a drain by the other one would do the same."""
+        """Return whether a drain by the other plan would do the same."""
         return (self.urls, self.drain_settings) == (other.urls, other.drain_settings)
 
     def replace(self, old: "WatchPlan") -> None:
-        """Take the place of another one; UsageError when a watch cannot change so."""
+        """Replace another plan; UsageError if a watch cannot change in this way."""
         new, before = self.route, old.route
         if (new.host, new.port, self.url) != (before.host, before.port, old.url):
             message = "another primary, or another ledger, needs a watch of its own"
@@ -53,16 +53,16 @@ class WatchPlan:
 
 
 def make_plan(config: Config, names: tuple[str, ...]) -> WatchPlan:
-    """Return what a watch of these sources goes by; all named ones if none is given.
+    """Return the plan for these sources; without any, for all named ones.
 
-    Raises UsageError for what no drain could follow either.
+    Raises UsageError for settings that no drain could follow either.
     """
     names = names or tuple(config.sources)
     if not names:
         message = "no source is named"
         raise UsageError(message, hint="give a SOURCE, or a [sources.NAME] table")
     if config.watch.digest:
-        make_via(config)  # that no digest can leave is told at once
+        make_via(config)  # that no digest can be sent is reported at once
     health = config.health
     sources = tuple(make_sources(config, list(names), ()))
     return WatchPlan(

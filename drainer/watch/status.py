@@ -1,4 +1,4 @@
-"""What the status page shows of a watch, kept up to date by the watch."""
+"""The status that the status page shows, kept up to date by the watch."""
 
 import asyncio
 from collections import deque
@@ -32,7 +32,7 @@ class StatusHistory:
     """The recent past of one watch."""
 
     def __init__(self, plan: WatchPlan, watch: WatchStatus) -> None:
-        """Begin with nothing seen."""
+        """Start with nothing seen."""
         self.plan = plan
         self.watch = watch
         self._run: Run | None = None
@@ -47,7 +47,7 @@ class StatusHistory:
         self._change = asyncio.Event()
 
     def moved(self, before: WatchStatus | None) -> None:
-        """Take note of a change of state, to that of ``watch``."""
+        """Record a change of state, to that of ``watch``."""
         change = Change(
             at=_written(self.watch.since),
             before=before.state.value if before else "",
@@ -58,7 +58,7 @@ class StatusHistory:
         self._tell()
 
     def checked(self, findings: Sequence[HealthFinding]) -> None:
-        """Take note of a health check."""
+        """Record a health check."""
         self._findings = [
             FindingFacts(
                 stage=finding.stage,
@@ -99,7 +99,7 @@ class StatusHistory:
         self._change = asyncio.Event()
 
     def snapshot(self) -> StatusSnapshot:
-        """Return everything."""
+        """Return the whole snapshot."""
         watch = self.watch
         return StatusSnapshot(
             state=watch.state.value,

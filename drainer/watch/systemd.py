@@ -1,7 +1,7 @@
-"""What systemd is told of us (sd_notify(3)): ready, how it stands, alive, reloading.
+"""Notify systemd (sd_notify(3)): ready, status, alive, reloading.
 
-A datagram to the socket that it names in the environment; without one nothing is
-told. Nothing here may fail a watch.
+Each is a datagram to the socket that systemd names in the environment; without one
+nothing is sent. Nothing here may fail a watch.
 """
 
 import os
@@ -14,12 +14,12 @@ MAX_STATUS = 300
 
 
 class Notifier:
-    """Tells the service manager, if there is one."""
+    """Notifies the service manager, if there is one."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         """Take the socket from the environment, and whether there is a watchdog."""
         path = environment.get("NOTIFY_SOCKET", "")
-        # An abstract socket is written with @ for its leading zero octet.
+        # The name of an abstract socket has @ in place of its leading zero byte.
         self._address = "\0" + path[1:] if path.startswith("@") else path
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._is_watched = mine and "WATCHDOG_USEC" in environment
@@ -34,19 +34,19 @@ class Notifier:
             link.send("\n".join(lines).encode())
 
     def status(self, text: str) -> None:
-        """Say how it stands, for ``systemctl status``."""
+        """Report the status, for ``systemctl status``."""
         self.tell(f"STATUS={' '.join(text.split())[:MAX_STATUS]}")
 
     def ready(self) -> None:
-        """Say that it works: after the start, and after the configuration was read."""
+        """Report that it works: after the start, and after a configuration was read."""
         self.tell("READY=1")
 
     def extend_start(self, seconds: int = 90) -> None:
-        """Ask for more time before it is ready: the ledger is away."""
+        """Ask for more time before it is ready: the ledger is unreachable."""
         self.tell(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000}")
 
     def reloading(self) -> None:
-        """Say that it reads its configuration again (Type=notify-reload)."""
+        """Report that it reads its configuration again (Type=notify-reload)."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def alive(self) -> None:
@@ -55,5 +55,5 @@ class Notifier:
             self.tell("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """Say that it ends."""
+        """Report that it ends."""
         self.tell("STOPPING=1")

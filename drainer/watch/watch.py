@@ -1,8 +1,8 @@
-"""The watch: looks, drains, and looks again, until it is told to end.
+"""The watch: checks, drains, and checks again, until it is stopped.
 
-What it wants is drainer.policy.watch.machine's to say. This feeds it with what happens
-(its own checks, controls from the ledger, the clock, new mail, the drain that runs),
-and sees to it that there is a drain when it wants one, and none when not.
+drainer.policy.watch.machine decides what it does. This module gives that machine the
+events: its own checks, controls from the ledger, the clock, new mail, the drain that
+runs. It starts a drain when the machine wants one, and stops it otherwise.
 """
 
 import asyncio
@@ -35,20 +35,20 @@ from drainer.watch.status import StatusHistory
 from drainer.watch.systemd import Notifier
 
 TICK = 1.0
-"""Seconds between two looks at the ledger's controls, and at the drain that runs."""
+"""Seconds between two reads of the ledger's controls and of the drain that runs."""
 LAST_TRACES = 5.0
 """Seconds at the end; what a collector does not take by then, the next run sends."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 Serve = Callable[[WatchView], Awaitable[None]]
 Server = Callable[[], Serve | None]
-"""Begins to listen, and returns what serves a watch; None when nothing is to."""
+"""Starts to listen, and returns what serves a watch; None if nothing is wanted."""
 
 _log = logging.getLogger(__name__)
 
 
 def _shown(watch: WatchStatus) -> tuple[object, ...]:
-    """Return what is told when it changes."""
+    """Return what is reported when it changes."""
     held = watch.why if watch.wait is WatchWait.HOLD else ""
     return watch.state, watch.wait, held
 
@@ -62,7 +62,7 @@ class Watch:
         reload: Callable[[], WatchPlan],
         server: Server = lambda: None,
     ) -> None:
-        """Begin nothing yet. ``reload`` reads the configuration again."""
+        """Start nothing yet. ``reload`` reads the configuration again."""
         self._reload = reload
         self._server = server
         self._notifier = Notifier()
@@ -165,7 +165,7 @@ class Watch:
             self._wake.clear()
 
     def _rest(self) -> float:
-        """Return the seconds until there is something to look at."""
+        """Return the seconds until there is something to check."""
         left = TICK - (time.monotonic() - self._ticked)
         if self._watch.until is not None:
             clock = (self._watch.until - utcnow()).total_seconds()
@@ -173,7 +173,7 @@ class Watch:
         return max(0.001, left)
 
     async def _end(self) -> None:
-        """Let the drain finish its messages, and drop everything else."""
+        """Let the drain finish its messages, and stop everything else."""
         self._notifier.stopping()
         if self._draining is not None:
             self._draining.stop()
@@ -189,7 +189,7 @@ class Watch:
         _log.info("watch ended")
 
     def _spawn(self, name: str, doing: Coroutine[None, None, None]) -> None:
-        """Do something beside the loop, once at a time."""
+        """Do something beside the loop, one call per name at a time."""
         if name in self._tasks:
             doing.close()
             return
@@ -201,7 +201,7 @@ class Watch:
         self._tasks[name] = self._group.create_task(doing)
         self._tasks[name].add_done_callback(done)
 
-    # --- what happens, and what it leads to
+    # --- what happens, and what follows
 
     def _happen(self, happening: Observation) -> None:
         before = self._watch
@@ -221,7 +221,7 @@ class Watch:
         self._show.moved(before)
 
     def _act(self) -> None:
-        """See to it that there is what the watch wants."""
+        """Start or stop what the watch needs."""
         todo, draining = self._watch.todo(utcnow()), self._draining
         if todo is WatchTask.CHECK:
             self._spawn("check", self._check())
@@ -270,7 +270,7 @@ class Watch:
             self._last_control = controls[-1].id
 
     def _hold(self, now: datetime) -> None:
-        """Heed pauses and hours."""
+        """Apply pauses and hours."""
         hold = held(self._show.in_force, self._plan, now, self._watch.hold)
         if hold is not None and hold != self._watch.hold:
             self._happen(hold)
@@ -300,7 +300,7 @@ class Watch:
         self._draining = None
 
     async def _look(self) -> None:
-        """Look for new mail."""
+        """Check for new mail."""
         try:
             if await self._looking.sees_news(self._diary.is_news):
                 self._happen(Observation(event=WatchEvent.MAIL))
@@ -315,14 +315,14 @@ class Watch:
             _log.warning(f"the digest was not sent: {error}")
 
     async def _load_again(self) -> None:
-        """Read the configuration again; a bad one is told, and the old one stays."""
+        """Read the configuration again; report a bad one, and keep the old one."""
         self._notifier.reloading()
         old = self._plan
         try:
             new = await asyncio.to_thread(self._reload)
             new.replace(old)
         except DrainerError as error:
-            text = f"the configuration is refused, the old one stays: {error}"
+            text = f"the configuration is invalid, the old one stays: {error}"
             _log.warning(text)
         else:
             await self._take_over(old, new)

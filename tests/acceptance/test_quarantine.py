@@ -404,7 +404,7 @@ def test_an_export_reads_back_byte_for_byte(kept: Kept, kind: str, text: bytes) 
     again = kept.run("export", *to, "--json")
     assert again.code == NOT_ALL
     assert again.json["left_out"] == 1
-    assert "it is there already" in again.stderr
+    assert "it exists already" in again.stderr
     assert kept.states == {GONE: "quarantined"}
     assert kept.content == content
 

@@ -558,7 +558,7 @@ def test_a_watch_gives_up_so_that_its_unit_restarts_it(
     process = watch(tmp_path, "postgresql://x@127.0.0.1:9/x", 9, "300ms")
     said, _ = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, "Traceback" in said) == (1, False), said
-    assert "it has been away for" in said
+    assert "it has been unreachable for" in said
 
 
 def test_a_watch_that_loses_its_ledger_gives_up_in_order(
@@ -578,4 +578,4 @@ def test_a_watch_that_loses_its_ledger_gives_up_in_order(
         finally:
             process.kill()
     assert (process.returncode, "Traceback" in said) == (1, False), said
-    assert "it has been away for" in said
+    assert "it has been unreachable for" in said

@@ -1,8 +1,8 @@
 """Authentication-Results that the backup itself wrote (RFC 8601), by authres.
 
 Only fields above the topmost Received count, whatever host that one names: the backup
-wrote it, and everything below came with the message. What does not parse, contradicts
-itself or does not say whom it is about is no evidence.
+wrote them, and everything below came with the message. A field that does not parse,
+contradicts itself or does not say what it is about is not evidence.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from drainer.policy.bounce.facts import AuthResult
 from drainer.runtime.public_suffixes import organisation_of
 
 MAX_FIELD_BYTES = 8 * 1024
-"""Of one field; authres recurses, so that a longer one is not tried."""
+"""Bytes of one field; authres recurses, so a longer one is not parsed."""
 MAX_FIELDS = 10
 
 _PROPERTIES = {
@@ -25,18 +25,15 @@ _PROPERTIES = {
     "dkim": (("header", "d"), ("header", "i")),
     "dmarc": (("header", "from"),),
 }
-"""Method -> what says whom a result is about; the first that is there counts."""
+"""Method -> the properties that name a result's subject; the first present counts."""
 
 
 def claims_of(
     head: bytes, *, authserv_ids: frozenset[str]
 ) -> tuple[tuple[AuthResult, ...], str]:
-    """Return what trusted fields state positively, or none and why.
-
-    Names are in lower case.
-    """
+    """Return the positive results of trusted fields, or none and why."""
     if not authserv_ids:
-        return (), "[bounce] authserv_ids names nobody"
+        return (), "[bounce] authserv_ids is empty"
     block = _own_block(head)
     if block is None:
         return (), "no Received field of the backup"
@@ -52,7 +49,7 @@ def _claims_in(
     for each in values[:MAX_FIELDS]:
         parsed = _parse(each)
         if parsed is None:
-            return (), "a field cannot be read"
+            return (), "a field does not parse"
         name = host_name(str(parsed.authserv_id))
         if name not in authserv_ids:
             continue
@@ -78,7 +75,7 @@ def _claims_in(
 
 
 def _own_block(head: bytes) -> list[Field] | None:
-    """Return the fields above the topmost Received; None when there is none."""
+    """Return the fields above the topmost Received; None if there is none."""
     above: list[Field] = []
     for each in fields_of(head):
         if each.name == "received":
@@ -88,7 +85,7 @@ def _own_block(head: bytes) -> list[Field] | None:
 
 
 def _parse(value: str) -> "authres.AuthenticationResultsHeader | None":
-    """Return a field as authres has it; None when it cannot be read."""
+    """Return a field as authres parses it; None if it does not parse."""
     if len(value) > MAX_FIELD_BYTES or not value.replace("\t", " ").isprintable():
         return None
     context = authres.FeatureContext(authres.dmarc)
@@ -99,7 +96,7 @@ def _parse(value: str) -> "authres.AuthenticationResultsHeader | None":
 
 
 def _results(results: Iterable[object]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (method, domain, result, mailbox) of those that say whom they are about."""
+    """Yield (method, domain, result, mailbox) of results that name their subject."""
     for each in results:
         method = str(getattr(each, "method", "")).lower()
         said = {

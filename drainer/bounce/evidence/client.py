@@ -1,8 +1,9 @@
 """The evidence process, as a drain sees it: ask about several messages at once.
 
-dkimpy and pyspf hold the interpreter's lock while they compute, so that a thread would
-stall every session. The other end is ``answering``. What it says is plain data of the
-expected type, or it has failed: then a new process does what was not answered.
+dkimpy and pyspf hold the interpreter's lock while they compute, so a thread would stall
+every session. The other end is ``worker``. Each answer must be plain data of the
+expected type; anything else is a failure. Then a new process repeats the unanswered
+tasks.
 """
 
 import asyncio
@@ -27,20 +28,20 @@ if TYPE_CHECKING:
     from drainer.bounce.evidence.mx import MxTargets
 
 COMPUTE_SECONDS = 30.0
-"""For one message, besides the time for DNS."""
+"""Seconds for one message, besides the time for DNS."""
 QUICK_DNS_SECONDS = 1.0
 QUICK_COMPUTE_SECONDS = 5.0
-"""For a first look, so that a slow domain is set aside soon."""
+"""Seconds for a first check, so that a slow domain is set aside soon."""
 AT_ONCE = 16
-"""Messages that are looked at together."""
+"""Messages that are checked together."""
 
 COMMAND = (sys.executable, "-P", "-m", "drainer.bounce.evidence.worker")
-"""-P: never import from the current folder, which may be anybody's."""
+"""-P: never import from the current folder, which any user may control."""
 
 _GRACE_SECONDS = 10.0
 _PIPE_LIMIT = 1024 * 1024
 _TRIES = 2
-"""A process that dies takes all its tasks with it, and one of them may be why."""
+"""A process that dies takes all its tasks with it, and one of them may be the cause."""
 
 
 class EvidenceWorker:
@@ -53,7 +54,7 @@ class EvidenceWorker:
         compute_seconds: float = COMPUTE_SECONDS,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        """Start nothing yet; a message may compute for so long, and ask DNS besides."""
+        """Start nothing yet; a message may compute for ``compute_seconds``."""
         self.command = command
         self._settings = settings
         self._compute = compute_seconds
@@ -83,10 +84,10 @@ class EvidenceWorker:
     async def facts(
         self, question: SenderQuestion, *, quick: bool = False
     ) -> SenderFacts:
-        """Return the facts about one message; a ``quick`` look waits for less.
+        """Return the facts about one message; a ``quick`` check waits for less.
 
-        A message whose checks take too long, or end their process, has no evidence:
-        that would happen again. Other messages are not affected.
+        A message whose checks take too long, or end their process, has no evidence: a
+        new check would have the same result. Other messages are not affected.
         """
         try:
             data = await self._do(quick=quick, question=question)
@@ -112,7 +113,7 @@ class EvidenceWorker:
     async def _do(
         self, *, quick: bool, question: SenderQuestion | None = None, domain: str = ""
     ) -> bytes:
-        """Return the encoded answer to a task; _NotDone when there is none."""
+        """Return the encoded answer to a task; raise _NotDone if there is none."""
         budget, compute = self._settings.servers.budget, self._compute
         if quick:
             budget = min(budget, QUICK_DNS_SECONDS)
@@ -134,7 +135,7 @@ class EvidenceWorker:
         raise _NotDone(_FAILED)
 
     async def _running(self) -> "_Process":
-        """Return a process that runs; a new one if the last has ended."""
+        """Return a running process; a new one if the last has ended."""
         async with self._starting:
             if self._process is not None and self._process.has_failed:
                 process, self._process = self._process, None
@@ -148,15 +149,15 @@ _FAILED = "the checks failed"
 
 
 class _NotDone(Exception):
-    """A task came to nothing, for the reason that is said."""
+    """A task failed, for the reason in the text."""
 
 
 class _ProcessFailure(Exception):
-    """The evidence process ended, or said what it may not."""
+    """The evidence process ended, or sent invalid data."""
 
 
 class _Process:
-    """One evidence process, and the tasks that it has."""
+    """One evidence process, and its tasks."""
 
     def __init__(
         self,
@@ -175,7 +176,7 @@ class _Process:
 
     @classmethod
     async def start(cls, settings: EvidenceSettings, command: Sequence[str]) -> Self:
-        """Start it, and say what the settings are."""
+        """Start it, and send it the settings."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -196,14 +197,14 @@ class _Process:
     async def do(self, task: EvidenceTask) -> bytes:
         """Return the encoded answer; cancelling ends the process of that message.
 
-        Raises _NotDone for a task that came to nothing, _ProcessFailed, and UsageError.
+        Raises _NotDone for a task that failed, _ProcessFailure, and UsageError.
         """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[task.id] = answer
         limit = task.dns_seconds + task.compute_seconds + _GRACE_SECONDS
         try:
-            # Not wait_for: before Python 3.12 it loses a cancellation that meets
-            # the answer, and a drain would wait for this for ever.
+            # Not wait_for: before Python 3.12 it loses a cancellation that meets the
+            # answer, and a drain would wait for this forever.
             async with asyncio.timeout(limit):
                 if not self.has_failed:
                     self._writer.write(framed(task))
@@ -222,7 +223,7 @@ class _Process:
         raise self._error
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Hand each answer to the task that waits for it, until there is no other."""
+        """Give each answer to the task that waits for it, until there are no more."""
         try:
             while True:
                 result = await read(reader, EvidenceResult, MAX_ANSWER_BYTES + 1024)

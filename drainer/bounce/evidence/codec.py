@@ -1,4 +1,4 @@
-"""Facts and marks as the ledger keeps them: JSON, and back."""
+"""Facts and marks as the ledger keeps them: to JSON and back."""
 
 from pydantic import TypeAdapter
 
@@ -10,17 +10,17 @@ _FACTS, _MARKS = TypeAdapter(SenderFacts), TypeAdapter(ListMarkers)
 
 
 def facts_of(found: StoredEvidence) -> SenderFacts:
-    """Return the facts that were written down."""
+    """Return the facts that were stored."""
     return _FACTS.validate_json(found.facts)
 
 
 def marks_of(found: StoredEvidence) -> ListMarkers:
-    """Return the marks of the header that were written down."""
+    """Return the marks of the header that were stored."""
     return _MARKS.validate_json(found.marks)
 
 
 def stored(facts: SenderFacts, marks: ListMarkers) -> dict[str, object]:
-    """Return both as the columns of a row, and whether DNS is to be asked again."""
+    """Return both as the columns of a row, and whether to ask DNS again."""
     return {
         "facts": _FACTS.dump_json(facts).decode(),
         "marks": _MARKS.dump_json(marks).decode(),
@@ -29,7 +29,7 @@ def stored(facts: SenderFacts, marks: ListMarkers) -> dict[str, object]:
 
 
 def is_later(facts: SenderFacts) -> bool:
-    """Whether DNS did not answer something that might matter."""
+    """Return whether DNS did not answer something that might matter."""
     return (
         facts.reach.value == Strength.LATER.value
         or facts.dmarc.later

@@ -1,11 +1,11 @@
-"""DKIM as evidence, by dkimpy behind a wrapper that trusts it with arithmetic only.
+"""DKIM as evidence: dkimpy does only the arithmetic, behind a wrapper.
 
-By itself dkimpy reads but the topmost signature, accepts ``l=``, rsa-sha1 and keys
-for testing, judges ``t=`` and ``x=`` by today's clock, calls DNS trouble a bad
-signature, raises on odd header lines, and takes a minute for 200 kB of blanks. So
-every signature of the sender's domain is looked at here, what it may be is checked
-before dkimpy sees it, and the body comes to it in its canonical form already
-(RFC 6376 3.4.4, done in linear time; doing it twice changes nothing).
+By itself dkimpy reads only the topmost signature, accepts ``l=``, rsa-sha1 and keys for
+testing, and judges ``t=`` and ``x=`` by today's clock. It treats DNS trouble as a bad
+signature, raises on odd header lines, and takes a minute for 200 kB of blanks. So the
+wrapper checks every signature of the sender's domain before dkimpy sees it. dkimpy gets
+the body in its canonical form already (RFC 6376 3.4.4, done in linear time; doing it
+twice changes nothing).
 """
 
 import re
@@ -24,10 +24,10 @@ from drainer.policy.bounce.facts import DkimSignature, Strength
 from drainer.runtime.public_suffixes import organisation_of
 
 MAX_SIGNATURES = 5
-"""Of the sender's domain that are verified."""
+"""Signatures of the sender's domain that are verified."""
 _MIN_RSA_BITS = 1024
 CLOCK_SKEW = timedelta(hours=1)
-"""By which a signer's clock may be ahead of the backup's."""
+"""How far a signer's clock may be ahead of the backup's."""
 
 _MAX_LISTED = 20
 _MAX_FIELDS = 2000
@@ -50,7 +50,7 @@ class NoUsableSignature(Exception):
 
 
 class SignatureFault(NamedTuple):
-    """Why one signature is no evidence."""
+    """Why one signature is not evidence."""
 
     words: str
     #: It is of a kind that proves nothing, whether valid or not.
@@ -59,7 +59,7 @@ class SignatureFault(NamedTuple):
 
 
 class SignedMessage(NamedTuple):
-    """A message as dkimpy takes it: field names and values as they stand."""
+    """A message as dkimpy takes it: field names and values unchanged."""
 
     fields: Sequence[tuple[bytes, bytes]]
     body: bytes
@@ -67,9 +67,9 @@ class SignedMessage(NamedTuple):
 
 
 class _NamedSignature(NamedTuple):
-    """Whom a signature names."""
+    """What a signature names."""
 
-    #: As in Signature.
+    #: As in DkimSignature.
     mailbox: str = ""
     addressees: frozenset[str] = frozenset()
 
@@ -82,8 +82,8 @@ def check(
 ) -> tuple[DkimSignature, ...]:
     """Return the signatures of a message, those of ``organisation`` verified.
 
-    ``content`` has CRLF line ends, ``arrived`` is the time for ``t=`` and ``x=``.
-    Raises Unusable when the message cannot be read.
+    ``content`` has CRLF line ends; ``arrived`` is the time for ``t=`` and ``x=``.
+    Raises NoUsableSignature if the message does not parse.
     """
     letter = _read(content, arrived)
     found: list[DkimSignature] = []
@@ -112,7 +112,7 @@ def check(
 
 
 def _read(content: bytes, arrived: datetime) -> SignedMessage:
-    """Return a message as dkimpy takes it; Unusable when it cannot be read."""
+    """Return a message as dkimpy takes it; NoUsableSignature if it does not parse."""
     head, blank, body = content.partition(b"\r\n\r\n")
     if not blank:
         head = content.removesuffix(b"\r\n")
@@ -132,7 +132,7 @@ def _read(content: bytes, arrived: datetime) -> SignedMessage:
 
 
 def _signatures(letter: SignedMessage) -> Iterator[tuple[int, Tags]]:
-    """Yield the signatures that can be read at all, with their number from the top."""
+    """Yield the signatures that parse at all, with their number from the top."""
     names = (b"dkim-signature",)
     values = [v for name, v in letter.fields if name.strip().lower() in names]
     for index, value in enumerate(values):
@@ -150,7 +150,7 @@ _PASS = SignatureFault("valid", state=Strength.PROVEN)
 def _verify(
     dns: Resolver, letter: SignedMessage, index: int, tags: Tags
 ) -> tuple[SignatureFault, _NamedSignature]:
-    """Return whether one signature is valid, and whom it names."""
+    """Return whether one signature is valid, and what it names."""
     fault = _fault_of(tags, letter.arrived)
     if fault:
         return fault, _NOTHING
@@ -169,13 +169,13 @@ def _verify(
         return SignatureFault(str(error) or repr(error)), _NOTHING
     if not valid:
         return SignatureFault(
-            "the signature does not fit the message or the key"
+            "the signature does not match the message or the key"
         ), _NOTHING
     return _PASS, _NamedSignature(verifier.mailbox(), verifier.addressees())
 
 
 def _fault_of(tags: Tags, arrived: datetime) -> SignatureFault | None:
-    """Say what is wrong with a signature before its key is known."""
+    """Return what is wrong with a signature before its key is known."""
     fault = _fault_of_coverage(tags)
     if fault:
         return fault
@@ -187,7 +187,7 @@ def _fault_of(tags: Tags, arrived: datetime) -> SignatureFault | None:
 
 
 def _fault_of_coverage(tags: Tags) -> SignatureFault | None:
-    """Say what a signature leaves open, whether it is valid or not."""
+    """Return what a signature leaves open, whether it is valid or not."""
     algorithm = tags.get(b"a", b"")
     if algorithm not in _ALGORITHMS:
         return SignatureFault(
@@ -201,22 +201,22 @@ def _fault_of_coverage(tags: Tags) -> SignatureFault | None:
     if len(names) > _MAX_NAMES:
         return SignatureFault("it covers too many fields")
     if not _SELECTOR.fullmatch(tags.get(b"s", b"")):
-        return SignatureFault("a selector that is no name")
+        return SignatureFault("the selector is not a valid name")
     return None
 
 
 def _timeless(tags: Tags) -> dict[bytes, bytes]:
-    """Return tags without those that are judged by the time of arrival."""
+    """Return tags without those that depend on the time of arrival."""
     return {name: value for name, value in tags.items() if name not in (b"t", b"x")}
 
 
 def _fault_of_times(tags: Tags, arrived: datetime) -> SignatureFault | None:
-    """Say what is wrong with the times of a signature, seen from its arrival."""
+    """Return what is wrong with the times of a signature at the time of arrival."""
     times = {}
     for name in (b"t", b"x"):
         if name in tags:
             if not _NUMBER.fullmatch(tags[name]):
-                return SignatureFault(f"{name.decode()}= is no time")
+                return SignatureFault(f"{name.decode()}= is not a time")
             times[name] = int(tags[name])
     made, expires = times.get(b"t"), times.get(b"x")
     if made is not None and made > (arrived + CLOCK_SKEW).timestamp():
@@ -250,7 +250,7 @@ def _find_key(dns: Resolver, tags: Tags) -> bytes | SignatureFault:
 
 
 def _fault_of_key(key: Tags, tags: Tags) -> SignatureFault | None:
-    """Say what is wrong with a key for this signature (RFC 6376 3.6.1)."""
+    """Return what is wrong with a key for this signature (RFC 6376 3.6.1)."""
     kind = key.get(b"k", b"rsa")
     flags = _listed(key.get(b"t", b""))
     services, hashes = (_listed(key.get(name, default)) for name, default in _ALLOWED)
@@ -300,14 +300,14 @@ def _from_values(fields: Iterable[Sequence[bytes]]) -> list[bytes]:
 
 
 class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
-    """dkimpy, given a message and a signature that were read and judged by us."""
+    """dkimpy with a message and a signature that drainer parsed and checked."""
 
     def __init__(self, letter: SignedMessage, tags: Tags) -> None:
         super().__init__(minkey=_MIN_RSA_BITS)
         self._tags = dict(tags)
         self.headers = [list(field) for field in letter.fields]
         relaxed = tags.get(b"c", b"").partition(b"/")[2] == b"relaxed"
-        # A content always ends in CRLF, so that dkimpy changes nothing any more.
+        # A content always ends in CRLF, so dkimpy changes nothing any more.
         self.body = relaxed_body(letter.body) if relaxed else letter.body
 
     def verify_headerprep(self, _index: int = 0) -> Any:  # noqa: ANN401
@@ -319,8 +319,9 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
     def mailbox(self) -> str:
         """Return the one mailbox that the signer vouches for, '' for none.
 
-        A local part in ``i=`` is the signer's own word, and outranks From. A From field
-        that is not signed counts as a second one: the signer may have seen another.
+        A local part in ``i=`` is the signer's own statement, and outranks From. A From
+        field that is not signed counts as a second one: the signer may have seen
+        another.
         """
         identity = _identity(self._tags)
         if identity:
@@ -334,9 +335,9 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
             return ""
 
     def addressees(self) -> frozenset[str]:
-        """Return the mailboxes of the To and Cc fields that were really signed.
+        """Return the mailboxes of the To and Cc fields that the signature covers.
 
-        A field that was put above the signed one is not among them.
+        A field that was added above the signed one is not among them.
         """
         values = [
             value.decode("utf-8", "replace").replace("\r\n", "")
@@ -351,7 +352,7 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc] # dkimpy has no types
 def relaxed_body(body: bytes) -> bytes:
     """Return a body in relaxed canonical form (RFC 6376 3.4.4), in linear time.
 
-    Octet for octet what dkimpy makes of it, and unchanged by doing it twice when the
+    The bytes are those that dkimpy makes of it. Doing it twice changes nothing if the
     last line is complete.
     """
     text = _BLANKS.sub(b" ", body).replace(b" \r\n", b"\r\n")

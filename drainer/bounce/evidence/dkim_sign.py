@@ -1,4 +1,4 @@
-"""A DKIM signature for a report of ours, so that it is believed."""
+"""A DKIM signature for our reports, so that receivers accept them."""
 
 from drainer.errors import UsageError
 

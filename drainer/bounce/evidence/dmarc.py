@@ -16,7 +16,7 @@ _TAG = re.compile(r"[ \t]*([A-Za-z]+)[ \t]*=[ \t]*([^;]*?)[ \t]*(?:;|$)")
 
 
 def look(dns: Resolver, head: bytes, sender: str = "") -> DmarcPolicy:
-    """Return the policy of the one author of a message; see its detail for none.
+    """Return the policy of the one author of a message; its detail says why not.
 
     ``sender`` is the organisation of the envelope sender, which alone matters: DNS is
     not asked about another author, so that a forged From makes no sender wait.
@@ -53,7 +53,7 @@ def look(dns: Resolver, head: bytes, sender: str = "") -> DmarcPolicy:
 
 
 def author_domain(head: bytes) -> str:
-    """Return the domain of the only address of the only From field; else ''."""
+    """Return the domain of the only address of the only From field; otherwise ''."""
     values = [unfold(each.value) for each in fields_of(head) if each.name == "from"]
     if len(values) != 1 or len(values[0]) > _MAX_FROM_LENGTH:
         return ""

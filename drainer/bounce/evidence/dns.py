@@ -1,8 +1,8 @@
-"""Questions to DNS: absolute names, time limits, caps, a cache.
+"""DNS questions: absolute names, time limits, caps, a cache.
 
 "There is none" and "no answer" are different: drainer decides on the first, and asks
-again later after the second. ``Resolver`` waits in its own thread; what several
-messages share is ``shared_dns``.
+again later after the second. ``Resolver`` waits in its own thread. ``shared_dns`` is
+the part that several messages share.
 """
 
 import enum
@@ -23,7 +23,7 @@ _Resolver = TypeVar("_Resolver", bound=dns.resolver.BaseResolver)
 
 MAX_RECORDS = 100
 MAX_BYTES = 64 * 1024
-"""Of the records of one answer; beyond either it counts as none that can be used."""
+"""Limits for the records of one answer; above either one the answer is not used."""
 
 _CACHED = 20_000
 _FAILURE_SECONDS = 300.0
@@ -35,7 +35,7 @@ class DnsOutcome(enum.StrEnum):
     """How a question ended."""
 
     FOUND = "found"
-    #: The name exists, and has no record of that type.
+    #: The name exists, but has no record of that type.
     ABSENT = "absent"
     NXDOMAIN = "nxdomain"
     #: Timeout, SERVFAIL, a refusal or nonsense: there may be a record.
@@ -45,32 +45,33 @@ class DnsOutcome(enum.StrEnum):
 class DnsAnswer(NamedTuple):
     """An outcome; records as text, TXT as the bytes of their strings, joined.
 
-    An MX record is ``PREFERENCE NAME``, names are without the dot at their end.
+    An MX record is ``PREFERENCE NAME``. Names have no dot at the end.
     """
 
     outcome: DnsOutcome
     records: tuple[bytes, ...] = ()
     detail: str = ""
-    #: Whose records they are: the name that was asked for, or what it is an alias of.
+    #: The owner of the records: the name of the question, or the name that it is an
+    #: alias of.
     owner: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The records as text, for all types but TXT."""
+        """Return the records as text, for all types but TXT."""
         return tuple(record.decode("ascii", "replace") for record in self.records)
 
 
 Resolve = Callable[[str, str, float], DnsAnswer]
-"""Asks for (name, type) and waits at most so many seconds; it never raises."""
+"""Asks for (name, type) and waits at most this many seconds; it never raises."""
 
 
 class Resolver:
-    """Asks, and remembers for a run. Not for several threads at once."""
+    """Asks, and keeps answers for a run. Do not share it between threads."""
 
     def __init__(self, servers: DnsServers, resolve: Resolve | None = None) -> None:
-        """Use the servers that are given, else those of the system.
+        """Use the given servers, or those of the system.
 
-        ``resolve`` asks in their place. Raises UsageError when there are none, or an
+        ``resolve`` asks in their place. Raises UsageError if there are none, or an
         address is not valid.
         """
         if resolve is None:
@@ -118,7 +119,7 @@ def lifetime_of(answer: DnsAnswer) -> float:
 def make_resolver(make: Callable[[bool], _Resolver], servers: DnsServers) -> _Resolver:
     """Return a resolver of dnspython, made by ``make(whether to configure itself)``.
 
-    Raises UsageError when there is no server, or an address is not valid.
+    Raises UsageError if there is no server, or an address is not valid.
     """
     try:
         resolver = make(not servers.addresses)
@@ -132,7 +133,7 @@ def make_resolver(make: Callable[[bool], _Resolver], servers: DnsServers) -> _Re
 
 
 def _direct(resolver: dns.resolver.Resolver) -> Resolve:
-    """Return what asks in this thread."""
+    """Return the function that asks in this thread."""
 
     def resolve(name: str, kind: str, seconds: float) -> DnsAnswer:
         absolute = absolute_name(name)
@@ -142,7 +143,7 @@ def _direct(resolver: dns.resolver.Resolver) -> Resolve:
             found = resolver.resolve(
                 absolute,
                 kind,
-                search=False,  # else `none` may become `pass` by resolv.conf
+                search=False,  # otherwise `none` may become `pass` by resolv.conf
                 raise_on_no_answer=False,
                 lifetime=seconds,
             )
@@ -154,7 +155,7 @@ def _direct(resolver: dns.resolver.Resolver) -> Resolve:
 
 
 def absolute_name(name: str) -> dns.name.Name | None:
-    """Return a name as DNS holds it; None when it cannot."""
+    """Return a name as DNS holds it; None if it cannot."""
     try:
         return dns.name.Name((*name.encode().split(b"."), b""))
     except (dns.exception.DNSException, UnicodeError):
@@ -176,7 +177,7 @@ def answer_of_error(name: str, kind: str, error: Exception) -> DnsAnswer:
 
 
 def _is_loop(error: Exception) -> bool:
-    """Whether aliases led round in a circle: an answer, though a useless one."""
+    """Return whether aliases form a circle: an answer, though a useless one."""
     errors = getattr(error, "kwargs", {}).get("errors", ())
     return any(isinstance(each[3], dns.message.ChainTooLong) for each in errors)
 

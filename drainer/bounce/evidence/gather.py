@@ -1,4 +1,4 @@
-"""One message -> the facts about its sender; blocks, and asks DNS."""
+"""Gather the facts about one message's sender; blocks, and asks DNS."""
 
 from drainer.bounce.evidence import dkim, dmarc, spf
 from drainer.bounce.evidence.authres import claims_of
@@ -27,11 +27,11 @@ from drainer.runtime.public_suffixes import organisation_of
 def gather(
     dns: Resolver, settings: EvidenceSettings, question: SenderQuestion
 ) -> SenderFacts:
-    """Return the facts; never raises for what a message or a server may say."""
+    """Return the facts; never raises for the content of a message or an answer."""
     dns.begin()
     skipped: dict[str, str] = {}
     domain = ascii_domain(domain_of(question.reverse_path))
-    if not domain:  # the null sender, an address literal, no name at all
+    if not domain:  # the null sender, an address literal, or not a name
         return SenderFacts(
             reverse_path=question.reverse_path,
             client=question.client,

@@ -1,6 +1,6 @@
-"""Where mail for a domain goes: its MX hosts, in order, and what must not be one.
+"""Where mail for a domain goes: its MX hosts, in order, and which hosts to leave out.
 
-Null MX, private addresses and ourselves are no way to anybody (bounce rule G12 says so
+Null MX, private addresses and this host itself lead nowhere (bounce rule G12 says so
 before; a zone may change meanwhile).
 """
 
@@ -21,7 +21,7 @@ class MxTargets(NamedTuple):
 
     targets: tuple[tuple[str, str], ...] = ()
     problem: str = ""
-    #: DNS did not answer: it may be otherwise another time.
+    #: DNS did not answer: the result may be different later.
     later: bool = False
 
 
@@ -30,22 +30,23 @@ def relays_of(
 ) -> MxTargets:
     """Return the mail servers of a domain (RFC 5321 5.1).
 
-    ``own`` are our names, in lower case: hosts from ours on, by preference, are left
-    out, because they would send it back. ``private`` addresses count if so told.
+    ``own`` are our names, in lower case. Hosts from ours on, by preference, are left
+    out, because they would send it back. ``private`` addresses count if the operator
+    allows it.
     """
     name = ascii_domain(domain)
     if not name:
-        return MxTargets(problem=f"{domain} is no DNS name")
+        return MxTargets(problem=f"{domain} is not a DNS name")
     answer = dns.ask(name, "MX")
     if answer.outcome is DnsOutcome.FAILED:
         return MxTargets(problem=answer.detail, later=True)
     if answer.outcome is DnsOutcome.NXDOMAIN:
         return MxTargets(problem=f"{name} does not exist")
     hosts = [_preference(text) for text in answer.texts] or [(0, name)]
-    random.shuffle(hosts)  # those alike take turns (RFC 5321 5.1)
+    random.shuffle(hosts)  # equal ones take turns (RFC 5321 5.1)
     hosts.sort(key=lambda each: each[0])
     if [host for _, host in hosts] in (["."], [""]):  # RFC 7505 3
-        return MxTargets(problem=f"{name} takes no mail (null MX)")
+        return MxTargets(problem=f"{name} accepts no mail (null MX)")
     ours = min((rank for rank, host in hosts if host in own), default=None)
     better = [host for rank, host in hosts if ours is None or rank < ours]
     barred = {text for each in own for text, _ in _addresses(dns, each)}
@@ -74,8 +75,8 @@ def _targets(
     if found:
         return MxTargets(targets=tuple(found[:MAX_TARGETS]))
     if failed:
-        return MxTargets(problem=f"DNS says nothing about {name}", later=True)
-    return MxTargets(problem=f"{name} has no mail server but private ones, or ours")
+        return MxTargets(problem=f"DNS did not answer about {name}", later=True)
+    return MxTargets(problem=f"{name} has only private mail servers, or ours")
 
 
 def _addresses(dns: Resolver, host: str) -> list[tuple[str, bool]]:

@@ -1,4 +1,4 @@
-"""Whether mail can be sent to a domain at all (bounce rule G12)."""
+"""Check whether mail can be sent to a domain at all (bounce rule G12)."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.policy.bounce.facts import Reachability, is_public
 
 MAX_HOSTS = 10
-"""MX hosts whose addresses are asked for."""
+"""How many MX hosts drainer looks up addresses for."""
 
 
 def reach_of(
@@ -16,9 +16,10 @@ def reach_of(
     own: frozenset[str] = frozenset(),
     private: bool = False,
 ) -> Reachability:
-    """Say whether a domain has a mail server that is neither private nor ourselves.
+    """Return whether a domain has a mail server that is neither private nor this host.
 
-    ``own`` are our names, in lower case; ``private`` addresses will do if so told.
+    ``own`` are our names, in lower case. ``private`` addresses count if the operator
+    allows it.
     """
     answer = dns.ask(domain, "MX")
     if answer.outcome is DnsOutcome.FAILED:

@@ -1,8 +1,8 @@
-"""Edge out: what DNS and the message itself say about a sender.
+"""The settings and the question of a check: what DNS and the message say of a sender.
 
-Nothing here decides; drainer.policy does, over the facts that are found here. Checks
-may take long on a hostile message or a slow domain, so that a drain asks through
-``checking``: there each message has a process that can be killed, and DNS a budget.
+Nothing here decides. drainer.policy decides over the facts that are found here. Checks
+may take long on a hostile message or a slow domain. So a drain asks through ``client``:
+each message has a process that can be killed, and DNS has a budget.
 """
 
 from datetime import datetime
@@ -10,19 +10,19 @@ from datetime import datetime
 from drainer.runtime.values import dataclass
 
 MAX_CONTENT_BYTES = 32 * 1024 * 1024
-"""Of a message whose signatures are checked; a larger one has no rule V4."""
+"""Bytes of a message that has its signatures checked; rule V4 skips larger ones."""
 MAX_HEADER_BYTES = 256 * 1024
-"""Of a header section that is looked at."""
+"""Bytes of a header section that are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsServers:
     """Which DNS servers are asked, and for how long."""
 
-    #: Addresses; none = those of the system.
+    #: Addresses; none means those of the system.
     addresses: tuple[str, ...] = ()
     port: int = 53
-    #: Seconds for one question, all servers and repetitions included.
+    #: Seconds for one question, including all servers and repetitions.
     timeout: float = 5.0
     #: Seconds for all questions about one message.
     budget: float = 20.0
@@ -32,10 +32,10 @@ class DnsServers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceSettings:
-    """What stays the same for a whole run."""
+    """The settings of a whole run."""
 
     servers: DnsServers = DnsServers()
-    #: Whose Authentication-Results count.
+    #: Server names in the Authentication-Results that count.
     authserv_ids: frozenset[str] = frozenset()
     #: Other names of this host.
     backup_hosts: frozenset[str] = frozenset()
@@ -46,13 +46,13 @@ class EvidenceSettings:
 
     @property
     def names(self) -> frozenset[str]:
-        """All names of this host that are known."""
+        """Return all names of this host that are known."""
         return self.backup_hosts | {self.hostname.lower()} - {""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderQuestion:
-    """One message, as far as it bears on its sender."""
+    """One message, as far as it concerns its sender."""
 
     reverse_path: str
     #: The client that the backup saw, from the spool's record; never from a header.
@@ -60,7 +60,7 @@ class SenderQuestion:
     helo: str = ""
     login: str = ""
     arrived: datetime
-    #: With CRLF line ends; the header section alone when there is more than allowed.
+    #: With CRLF line ends; only the header section if the content exceeds the limit.
     content: bytes = b""
-    #: The content is the header section alone.
+    #: The content is only the header section.
     cut: bool = False

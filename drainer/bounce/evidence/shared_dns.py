@@ -1,9 +1,9 @@
-"""DNS for all messages of a run: answers are shared, and no domain takes all the time.
+"""DNS for all messages of a run: answers are shared, and domains have time budgets.
 
-A sender chooses what his own DNS servers do. Each organisation has a budget: when its
-servers have used it up, they are not asked again for a while, and what waits for them
-is put off. The time is charged to the domain that is asked, never to the sender who
-made drainer ask. Answers that come late are kept for the next message.
+A sender controls his own DNS servers. So each organisation has a budget. When its
+servers have used it up, drainer does not ask them again for a while, and puts off what
+waits for them. The time is charged to the domain that is asked, never to the sender who
+caused the question. Late answers are kept for the next message.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ from drainer.bounce.evidence.request import DnsServers
 from drainer.runtime.public_suffixes import organisation_of
 
 WINDOW_SECONDS = 900.0
-"""After which a domain has its whole budget again."""
+"""Time after which a domain has its whole budget again."""
 MAX_AT_ONCE = 200
 """Questions that wait for an answer; each holds a socket."""
 MAX_ENTRIES = 20_000
 MAX_BYTES = 32 * 1024 * 1024
-"""Of the answers that are kept; the oldest go first."""
+"""Answers that are kept; the oldest are removed first."""
 
 _ENTRY_BYTES = 200
 _Key = tuple[str, str]
 
 
 class SharedResolver:
-    """Asks for several messages at once. Everything in it is cancelled safely."""
+    """Asks for several messages at once. Everything in it can be cancelled safely."""
 
     def __init__(self, servers: DnsServers) -> None:
-        """Use these servers; UsageError when they cannot be used."""
+        """Use these servers; raise UsageError if they cannot be used."""
         self._resolver = make_resolver(
             lambda own: dns.asyncresolver.Resolver(configure=own), servers
         )
@@ -53,7 +53,7 @@ class SharedResolver:
         self._running: dict[_Key, asyncio.Task[DnsAnswer]] = {}
 
     async def ask(self, name: str, kind: str, seconds: float) -> DnsAnswer:
-        """Return an answer within so many seconds, whatever the servers do."""
+        """Return an answer within this many seconds, whatever the servers do."""
         key = name, kind
         known = self._answers.get(key)
         if known is not None and known[0] > time.monotonic():
@@ -73,7 +73,7 @@ class SharedResolver:
         return task.result() if done else late
 
     async def _look_up(self, key: _Key, owner: str, seconds: float) -> DnsAnswer:
-        """Ask, charge the owner for the time, and keep the answer."""
+        """Ask, charge the time to the owner, and keep the answer."""
         started = time.monotonic()
         try:
             answer = await self._resolve(*key, seconds)
@@ -98,7 +98,7 @@ class SharedResolver:
                 found = await self._resolver.resolve(
                     absolute,
                     kind,
-                    search=False,  # else `none` may become `pass` by resolv.conf
+                    search=False,  # otherwise `none` may become `pass` by resolv.conf
                     raise_on_no_answer=False,
                     lifetime=seconds,
                 )

@@ -1,7 +1,7 @@
-"""SPF for the MAIL FROM identity, by pyspf on our own DNS seam (RFC 7208).
+"""SPF for the MAIL FROM identity, by pyspf on our own DNS interface (RFC 7208).
 
-pyspf's own lookups would follow the search list of resolv.conf, it checks HELO when
-the sender is empty, and it raises on odd addresses. So it never sees any of these.
+pyspf's own lookups would follow the search list of resolv.conf. It checks HELO if the
+sender is empty, and it raises on odd addresses. So it never sees any of these.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def check(
 ) -> SpfResult:
     """Return the SPF result of a client for ``local@domain``; never raises.
 
-    ``domain`` is in ASCII; ``helo`` matters to macros alone.
+    ``domain`` is in ASCII; ``helo`` matters only for macros.
     """
     try:
         question = _Question(dns, address, local or "postmaster", domain, helo)
@@ -38,7 +38,7 @@ def check(
 
 
 class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
-    """A query that asks our DNS, and keeps the way to the term that matched."""
+    """A query that asks our DNS, and keeps the path to the term that matched."""
 
     def __init__(
         self, dns: Resolver, address: Address, local: str, domain: str, helo: str
@@ -48,14 +48,14 @@ class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
         self._organisation = organisation_of(domain)
         self._last: object = None
         super().__init__(str(address), f"x@{domain}", helo or "unknown")
-        # pyspf would split at the first @, which may stand in a quoted local part.
+        # pyspf would split at the first @, which may be part of a quoted local part.
         self.s, self.l, self.o, self.d = f"{local}@{domain}", local, domain, domain
 
     def check0(self, record: Any, _depth: int) -> Any:  # noqa: ANN401
         """Evaluate one record; on a pass, note which of its terms matched.
 
-        pyspf tells the term only at depth 0. Deeper, the depth changes nothing but
-        explanations, and loops are stopped by the limit on lookups.
+        pyspf reports the term only at depth 0. Deeper, the depth changes nothing but
+        explanations, and the limit on lookups stops loops.
         """
         answer = super().check0(record, 0)
         if not answer or answer[0] != "pass":
@@ -92,11 +92,11 @@ class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
             for host in hosts
             if self.cidrmatch(self._dns.ask(host, self.A).texts, term.prefix)
         ]
-        if [] not in matched:  # else a host of the sender's own has that address
+        if [] not in matched:  # otherwise a host of the sender has that address
             yield from chain.from_iterable(matched or [[target]])
 
     def _strange(self, name: str, kind: str) -> Iterator[str]:
-        """Yield a name, and what it is an alias of, if another organisation's."""
+        """Yield a name and its alias target, if it belongs to another organisation."""
         for each in (name.lower().rstrip("."), self._dns.ask(name, kind).owner):
             if each and organisation_of(each) != self._organisation:
                 yield each
@@ -108,7 +108,7 @@ class _Question(spf.query):  # type: ignore[misc] # pyspf has no types
         cnames: object = None,
         ignore_void: bool = False,  # noqa: FBT001, FBT002 - as pyspf has it
     ) -> list[Any]:
-        """Ask our seam; count void lookups as pyspf does (RFC 7208 4.6.4)."""
+        """Ask our DNS; count void lookups as pyspf does (RFC 7208 4.6.4)."""
         del cnames
         answer = self._dns.ask(str(name), qtype)
         if answer.outcome is DnsOutcome.FAILED:
@@ -130,7 +130,7 @@ _TO = "redirect="
 
 
 def _term(domain: str, text: str, is_ipv6: bool) -> SpfTerm:  # noqa: FBT001
-    """Return a term of a record that pyspf has understood."""
+    """Return a term of a record that pyspf has parsed."""
     macro = "%{" in text
     if text.lower().startswith(_TO):
         mechanism, prefix = "redirect", None

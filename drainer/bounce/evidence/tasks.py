@@ -1,4 +1,4 @@
-"""What travels between a drain, the evidence process, and the process of a message.
+"""Messages between a drain, the evidence process, and the process of a message.
 
 Each is a frame (drainer.runtime.ipc): plain data of the expected type.
 """
@@ -8,12 +8,12 @@ import msgspec
 from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""Of what the process of a message, or the evidence process, says at once."""
+"""Bytes that the process of a message, or the evidence process, sends at once."""
 MAX_TASK_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
 
 
 class EvidenceTask(msgspec.Struct, frozen=True, kw_only=True):
-    """From the drain: look at a message, or for the mail servers of a domain."""
+    """From the drain: check a message, or find the mail servers of a domain."""
 
     id: int
     #: Seconds for DNS, and for the rest.
@@ -22,26 +22,26 @@ class EvidenceTask(msgspec.Struct, frozen=True, kw_only=True):
     #: One of the two.
     question: SenderQuestion | None = None
     domain: str = ""
-    #: The drain wants no answer to the task of this id any more.
+    #: The drain no longer wants an answer to the task of this id.
     cancelled: bool = False
 
 
 class EvidenceResult(msgspec.Struct, frozen=True, kw_only=True):
-    """To the drain: what a task came to."""
+    """To the drain: the result of a task."""
 
     id: int
-    #: Facts or Relays, still encoded; b"" with a problem.
+    #: Facts or relays, still encoded; b"" with a problem.
     value: bytes = b""
     problem: str = ""
-    #: Set when no task can be done, because of the configuration.
+    #: Set if no task can be done, because of the configuration.
     hint: str = ""
 
 
 class WorkerRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """From the process of a message: ask DNS, or take what was found."""
+    """From the process of a message: ask DNS, or return what was found."""
 
     name: str = ""
     kind: str = ""
     seconds: float = 0.0
-    #: Facts or Relays, encoded, at the end.
+    #: Facts or relays, encoded, at the end.
     value: bytes | None = None

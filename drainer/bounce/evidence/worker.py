@@ -1,7 +1,7 @@
 """The evidence process: it takes tasks from the drain, and asks DNS for all of them.
 
-It parses no message. For each task it forks a process that does, and that can be
-killed without any loss to the others. That process reaches DNS only through this one.
+It parses no message. For each task it forks a process that does. That process can be
+killed without any loss to the others. It reaches DNS only through this one.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from drainer.runtime.ipc import FrameError, encode, framed, read, receive
 from drainer.runtime.process import leave_signals_to_parent
 
 MEMORY_BYTES = 2 * 1024**3
-"""Address space of each process."""
+"""Bytes of address space of each process."""
 MAX_REQUESTS = 500
-"""Questions to DNS that one message may lead to."""
+"""DNS questions that one message may cause."""
 _LIMIT = 1024 * 1024
 
 
@@ -45,7 +45,7 @@ _LIMIT = 1024 * 1024
 def _be_child(
     link: socket.socket, settings: EvidenceSettings, task: EvidenceTask
 ) -> NoReturn:
-    """Look at one message, say what was found, and end."""
+    """Check one message, send what was found, and end."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -91,7 +91,7 @@ class EvidenceServer:
     def __init__(
         self, settings: EvidenceSettings, writer: asyncio.StreamWriter
     ) -> None:
-        """Prepare; UsageError when there is no DNS server to ask."""
+        """Prepare; raise UsageError if there is no DNS server to ask."""
         self._settings = settings
         self._writer = writer
         self._dns = SharedResolver(settings.servers)
@@ -111,7 +111,7 @@ class EvidenceServer:
                 each.cancel()
 
     async def _do(self, task: EvidenceTask) -> None:
-        """Do one task, and say what it came to."""
+        """Do one task, and send its result."""
         limit = task.dns_seconds + task.compute_seconds
         problem = value = None
         try:
@@ -165,7 +165,7 @@ class EvidenceServer:
 
 
 def _end(pid: int) -> None:
-    """Kill a process of ours, and wait; it has not been waited for before."""
+    """Kill one of our processes and wait for it; nothing has waited for it before."""
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
@@ -188,7 +188,7 @@ def main() -> None:
     """Serve the drain at the other end of standard input."""
     leave_signals_to_parent()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    gc.freeze()  # so that the processes that are forked have less to copy
+    gc.freeze()  # so that forked processes have less to copy
     with socket.socket(fileno=0) as link, contextlib.suppress(ConnectionError):
         asyncio.run(_serve(link))
 

@@ -1,7 +1,7 @@
-"""Copies that nobody needs any more are removed, after the ledger knows why.
+"""Remove copies that are no longer needed, after the ledger knows why.
 
 A crash in between leaves a copy too many, never one too few: every drain and every
-purge looks at all that lies there.
+purge checks all copies in the folder.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class QuarantineCleaner:
     """Removes copies in the background of a drain."""
 
     def __init__(self, ledger: Ledger, quarantine: Quarantine) -> None:
-        """Look at nothing yet."""
+        """Prepare; nothing is checked yet."""
         self._ledger = ledger
         self._quarantine = quarantine
         self._known: set[str] = set()
@@ -36,7 +36,7 @@ class QuarantineCleaner:
     def on_settled(
         self, transaction: Transaction, settlements: tuple[Settlement, ...]
     ) -> None:
-        """Take the message of an attempt if its copy may have become needless."""
+        """Queue the message of an attempt if its copy may no longer be needed."""
         id_ = transaction.delivery.message.id
         if transaction.delivery.kept:
             self._known.add(id_)
@@ -44,7 +44,7 @@ class QuarantineCleaner:
             self._waiting.add(id_)
 
     async def run(self) -> None:
-        """Tidy up until closed: first what is left over, then what is considered."""
+        """Clean up until closed: first the leftovers, then the queued messages."""
         known = await asyncio.to_thread(self._quarantine.messages)
         self._known |= known
         self._waiting |= known
@@ -56,7 +56,7 @@ class QuarantineCleaner:
         await self._flush()
 
     def close(self) -> None:
-        """Let ``run`` end after what is waiting."""
+        """Let ``run`` end after the queued messages."""
         self._closed.set()
 
     async def _flush(self) -> None:
@@ -67,7 +67,7 @@ class QuarantineCleaner:
 
 
 def sweep(report: LedgerReader, quarantine: Quarantine) -> None:
-    """Remove every copy that the ledger says is needless."""
+    """Remove every copy that the ledger no longer needs."""
     for batch in _batches(quarantine.messages()):
         quarantine.forget([row["id"] for row in report.rows(needless(batch))])
 

@@ -1,8 +1,8 @@
-"""Messages out of the quarantine, into a Maildir or a folder of .eml files.
+"""Export quarantined messages to a Maildir or a folder of .eml files.
 
-Other programs read them, and so do our own sources, with the same envelope and the
-same content. Nothing is ever overwritten. What cannot be written so that it reads
-back the same is left out, with the reason.
+Other programs can read them, and so can our own sources, with the same envelope and the
+same content. Nothing is ever overwritten. A message that cannot be written so that it
+reads back the same is skipped, with the reason.
 """
 
 import os
@@ -26,7 +26,7 @@ from drainer.sources.common.files import beginning
 from drainer.sources.common.trace_headers import TraceRules, read_trace
 from drainer.sources.eml.sidecar import parse_sidecar
 
-_THERE = "it is there already"
+_THERE = "it exists already"
 
 
 class SkippedMessage(Exception):
@@ -34,30 +34,30 @@ class SkippedMessage(Exception):
 
 
 class ExportTarget(Protocol):
-    """Where messages go."""
+    """Where messages are written."""
 
     def add(self, spooled: SpooledMessage) -> None:
         """Write a message for the recipients of its envelope.
 
-        Raises LeftOut, MessageUnreadable when its content cannot be read, and
-        OSError when there is no room.
+        Raises SkippedMessage, MessageUnreadable if its content cannot be read, and
+        OSError without room on the disk.
         """
         ...
 
     def finish(self) -> None:
-        """Return when all that was added is durable."""
+        """Return after everything that was added is durable."""
         ...
 
 
 def target_of(text: str, quarantine: Path) -> ExportTarget:
-    """Return what ``maildir:DIR`` or ``eml:DIR`` names; UsageError when it cannot be.
+    """Return the target that ``maildir:DIR`` or ``eml:DIR`` names; else UsageError.
 
-    The folders are made when they are missing.
+    Missing folders are created.
     """
     kind, _, name = text.partition(":")
     folder = Path(name).expanduser().absolute()
     if kind not in ("maildir", "eml") or not name:
-        message = f"{text[:200]!r} is no target"
+        message = f"{text[:200]!r} is not a target"
         raise UsageError(message, hint="write maildir:DIR or eml:DIR")
     if folder.resolve().is_relative_to(quarantine.resolve()):
         message = f"{folder} is the quarantine itself"
@@ -65,7 +65,7 @@ def target_of(text: str, quarantine: Path) -> ExportTarget:
     try:
         return MaildirTarget(folder) if kind == "maildir" else EmlTarget(folder)
     except OSError as error:
-        message = f"cannot make {folder}: {error.strerror}"
+        message = f"cannot create {folder}: {error.strerror}"
         raise UsageError(message, hint="name another folder") from error
 
 
@@ -73,18 +73,18 @@ class EmlTarget:
     """A folder with ``ID.eml`` and the envelope beside it, with every parameter."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder if need be."""
+        """Create the folder if necessary."""
         self._folder = folder
         make_private_folder(folder)
 
     def add(self, spooled: SpooledMessage) -> None:
-        """Write the envelope first: a file never stands there without it."""
+        """Write the envelope first: the folder never has a file without it."""
         message = spooled.message
         sidecar = sidecar_of(message, message.envelope.recipients)
         try:
             parse_sidecar(sidecar)
         except MessageUnreadable as error:
-            words = f"its envelope cannot be written down: {error}"
+            words = f"cannot write its envelope: {error}"
             raise SkippedMessage(words) from error
         path, beside = (self._folder / f"{message.id}.{s}" for s in ("eml", "json"))
         if os.path.lexists(path):
@@ -105,13 +105,13 @@ class MaildirTarget:
     """A Maildir whose messages have Return-Path and Delivered-To on top."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folders if need be."""
+        """Create the folders if necessary."""
         self._folder = folder
         for name in ("tmp", "new", "cur"):
             make_private_folder(folder / name)
 
     def add(self, spooled: SpooledMessage) -> None:
-        """Deliver it as a delivery agent would, lines ending in LF."""
+        """Deliver it as a delivery agent would, with lines ending in LF."""
         message = spooled.message
         facts = survey(spooled.content.chunks())
         if facts.bare_newlines or not facts.size_bytes:
@@ -120,7 +120,7 @@ class MaildirTarget:
         fields = _fields(message)
         head = fields + beginning(_lf(spooled.content.chunks()), MAX_HEADER_BYTES)
         if not _reads_back(head, len(fields), message):
-            words = "its own header begins like a delivery's; export it to eml:DIR"
+            words = "its own header starts like a delivery's; export it to eml:DIR"
             raise SkippedMessage(words)
         name = f"{int(message.arrived.timestamp())}.{message.id}.drainer"
         if any(self._folder.glob(f"cur/{name}*")):
@@ -142,7 +142,7 @@ def _fields(message: Message) -> bytes:
 
 
 def _reads_back(head: bytes, length: int, message: Message) -> bool:
-    """Whether our sources find this envelope on top, and nothing more."""
+    """Return whether our sources find this envelope on top, and nothing more."""
     trace, envelope = read_trace(head, TraceRules()), message.envelope
     found = [each.forward_path for each in trace.recipients]
     return (
@@ -160,7 +160,7 @@ def _lf(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _write(path: Path, temporary: Path, chunks: Iterable[bytes]) -> None:
-    """Write a durable file that did not exist; LeftOut when it does."""
+    """Write a durable file that did not exist; raise SkippedMessage if it does."""
     unfinished = temporary / f".{path.name}.{os.getpid()}"
     try:
         write_private(unfinished, chunks)

@@ -1,10 +1,10 @@
-"""Copies of our own of messages that may become final without being delivered.
+"""Our own copies of messages that may become final without being delivered.
 
-A folder beside the ledger: ``ID.n.eml`` with the content as it would be transmitted,
-and ``ID.n.json`` with the envelope, in the form of the eml source; so a quarantine is
-a spool that drainer reads. A copy is made before the attempt that may make a
-refusal final, and is durable before that attempt begins. Any copy of a message will
-do for each of its recipients: it goes when none of them needs it (``tidying``).
+The quarantine is a folder beside the ledger: ``ID.n.eml`` with the content as it would
+be transmitted, and ``ID.n.json`` with the envelope, in the form of the eml source. So a
+quarantine is a spool that drainer can read. A copy is made before the attempt that may
+make a refusal final. It is durable before that attempt starts. One copy of a message
+serves all its recipients: it is removed when none of them needs it (``cleanup``).
 """
 
 import json
@@ -39,16 +39,16 @@ class Quarantine:
     """A folder of copies."""
 
     def __init__(self, folder: Path) -> None:
-        """Make nothing before the first copy."""
+        """Prepare; the folder is created with the first copy."""
         self.folder = folder
 
     def keep(
         self, spooled: SpooledMessage, claimed: Sequence[ClaimedRecipient]
     ) -> None:
-        """Make a durable copy for these recipients, unless it is one itself.
+        """Make a durable copy for these recipients, unless the message is a copy.
 
-        Raises MessageUnreadable when the content cannot be read, and OSError when
-        there is no room.
+        Raises MessageUnreadable if the content cannot be read, and OSError without
+        room on the disk.
         """
         if isinstance(spooled.content, _Copy):
             return
@@ -61,18 +61,18 @@ class Quarantine:
         sync_folder(self.folder)
 
     def open(self, message: Message) -> SpooledMessage | None:
-        """Return a message as it was copied, or None when there is no copy."""
+        """Return a message as it was copied, or None if there is no copy."""
         copies = sorted(self.folder.glob(f"{message.id}.*.eml"))
         if not copies:
             return None
         return SpooledMessage(message=message, content=_Copy(copies[0]))
 
     def messages(self) -> set[str]:
-        """Return the ids of all messages of which something lies here."""
+        """Return the ids of all messages that have any file in the quarantine."""
         return {id_ for id_, _ in self._files()}
 
     def copied(self) -> set[str]:
-        """Return the ids of the messages of which a whole copy lies here."""
+        """Return the ids of the messages that have a whole copy in the quarantine."""
         return {
             id_
             for id_, path in self._files()
@@ -84,14 +84,14 @@ class Quarantine:
         unwanted = set(ids)
         if not unwanted:
             return
-        # The envelope last: a file never stands here without it.
+        # The envelope last: the folder never has a file without it.
         for id_, path in sorted(self._files()):
             if id_ in unwanted:
                 with suppress(OSError):
                     remove_private(path)
 
     def _files(self) -> Iterator[tuple[str, Path]]:
-        """Yield what lies here by the id of its message; unfinished files, too."""
+        """Yield the files by the id of their message; unfinished files, too."""
         if self.folder.is_dir():
             for path in self.folder.iterdir():
                 if match := _NAME.fullmatch(path.name):
@@ -108,7 +108,7 @@ class Quarantine:
             rename_private(unfinished, name)
         except BaseException:
             with suppress(OSError):
-                remove_private(unfinished)  # where there is no room, take none
+                remove_private(unfinished)  # without room, leave none behind
             raise
 
 
@@ -119,7 +119,7 @@ class _Copy:
     path: Path
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield it; MessageUnreadable when it is gone."""
+        """Yield it; raise MessageUnreadable if it is gone."""
         try:
             with open(open_present(self.path), "rb") as file:  # noqa: PTH123
                 while chunk := file.read(_CHUNK_BYTES):
@@ -130,16 +130,16 @@ class _Copy:
 
 
 def _name(message: str, claimed: Sequence[ClaimedRecipient]) -> str:
-    """Return a name of its own for every part of a message."""
+    """Return a unique name for every part of a message."""
     return f"{message}.{claimed[0].n}"
 
 
 def open_message(
     sources: Mapping[str, Source], quarantine: Quarantine | None, message: Message
 ) -> SpooledMessage:
-    """Open a message where it is; or its copy, when the source has dropped it.
+    """Open a message where it is, or its copy if the source has dropped it.
 
-    It keeps what the ledger knows of it. Raises MessageUnreadable when there is
+    The result has what the ledger knows about it. Raises MessageUnreadable if there is
     neither.
     """
     try:
@@ -188,7 +188,7 @@ def sidecar_of(message: Message, recipients: Iterable[Recipient]) -> bytes:
         "smtputf8": envelope.smtputf8,
         "envid": envelope.envid or None,
         "ret": envelope.ret or None,
-        # Delimiters that are none expand nothing, and would spoil the copy.
+        # Invalid delimiters expand nothing, and would make the copy useless.
         "verp": envelope.verp if VERP.fullmatch(envelope.verp) else None,
         "login": message.login or None,
         "client": {

@@ -1,1 +1,1 @@
-"""The circuit breaker at work: who may send, and the canary that asks again."""
+"""The circuit breaker at work: who may send, and the canary that probes."""

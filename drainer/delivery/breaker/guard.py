@@ -1,8 +1,8 @@
-"""The breakers while a drain runs: who may go, who probes, and what waits for them.
+"""The breakers during a drain: who may send, who probes, and what waits for them.
 
-The decisions are drainer.policy.breaker.registry'; this tells each lane what it may do,
-wakes those who wait, and writes every move down. drainer.delivery.breaker.monitor does
-what takes time.
+drainer.policy.breaker.registry decides. This module reports to each delivery worker
+what it may do, wakes the ones that wait, and records every change.
+drainer.delivery.breaker.monitor does what takes time.
 """
 
 import asyncio
@@ -48,21 +48,22 @@ class BreakerGuard:
         self.registry = BreakerRegistry(pauses, known, self._on_move, thresholds)
         self.control = control
         self._ready_queue = ready_queue
-        #: Somebody has paused the drain: nothing new is begun, no canary either.
+        #: An operator has paused the drain: it starts no message and no canary.
         self.halted = False
         self._changed = asyncio.Event()
-        #: Moves that the ledger does not know yet: old and new breaker.
+        #: Changes that the ledger does not have yet: old and new breaker.
         self.moves: deque[tuple[CircuitBreaker, CircuitBreaker]] = deque()
-        #: The lane that probes the route.
+        #: The delivery worker that probes the route.
         self._prober: asyncio.Task[Any] | None = None
         self._began = utcnow()
-        #: Domains of which one message is on its way to probe.
+        #: Domains with one probing message in flight.
         self._probing: set[str] = set()
-        #: The canary waits for a connection, and the lane that gives up its own.
+        #: The canary waits for a connection, and the delivery worker that releases its
+        #: own.
         self._crowded = False
         self._leaver: asyncio.Task[Any] | None = None
 
-    # --- asked by lanes
+    # --- asked by delivery workers
 
     @property
     def breaker(self) -> CircuitBreaker:
@@ -81,7 +82,7 @@ class BreakerGuard:
 
     @property
     def reply(self) -> str:
-        """What the primary said that the route's breaker is not closed for."""
+        """The primary's reply because of which the route's breaker is not closed."""
         return self.breaker.cause.reply if self.breaker.cause else ""
 
     @property
@@ -110,8 +111,8 @@ class BreakerGuard:
     def may_send(self, *, behind_dot: bool = False) -> bool:
         """Whether this task's session may start a message, ``behind_dot`` or not.
 
-        While messages probe the route only one lane does. When a canary waits for
-        a connection, one lane gives up its own.
+        While messages probe the route, only one delivery worker sends. When a canary
+        waits for a connection, one delivery worker releases its own.
         """
         if self.breaker.is_closed:
             if not self._crowded and self._leaver is None:
@@ -129,15 +130,16 @@ class BreakerGuard:
         )
 
     def probing_since(self, scope: str) -> datetime:
-        """Return since when messages probe a scope; each of them tells something once.
+        """Return since when messages probe a scope; each of them proves something once.
 
-        A breaker that the run before left probing has done so since this one began.
+        If the previous run left the breaker probing, probing counts from the start of
+        this run.
         """
         return self.registry.since.get(scope, self._began)
 
     @contextlib.asynccontextmanager
     async def room(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
-        """Hold one of the connections; a lane makes room when all are taken."""
+        """Hold one connection; if all are taken, a delivery worker releases its own."""
         self._crowded = slots.locked()
         if self._crowded:
             self._ready_queue.dismiss_one()
@@ -149,9 +151,9 @@ class BreakerGuard:
             self._crowded = False
 
     def ask(self, now: datetime) -> timedelta | None:
-        """Return None when a lane may pass now, else how long to wait.
+        """Return None when a delivery worker may pass now, else how long to wait.
 
-        While messages probe only one lane passes; ``leave`` ends its turn.
+        While messages probe, only one delivery worker passes; ``leave`` ends its turn.
         """
         self.registry.apply(ROUTE, lambda breaker: breakers.probe(breaker, now))
         if self.breaker.is_closed:
@@ -162,7 +164,7 @@ class BreakerGuard:
         return max((self.breaker.until or now) - now, SOON)
 
     def leave(self) -> None:
-        """End the turn of a lane that had passed."""
+        """End the turn of a delivery worker that had passed."""
         me = asyncio.current_task()
         if self._leaver is me:
             self._leaver = None
@@ -173,7 +175,7 @@ class BreakerGuard:
     def blocked_domains(self, domains: Iterable[str]) -> dict[str, str]:
         """Return domains whose mail must wait, each with the refusal; '' = it probes.
 
-        One message at a time passes while real messages probe a domain.
+        While real messages probe a domain, one message at a time passes.
         """
         if not self.registry.domains:
             return {}
@@ -192,7 +194,7 @@ class BreakerGuard:
         return found
 
     def not_started(self, domains: Iterable[str]) -> None:
-        """Take note that a message that might have probed was not begun."""
+        """Note that a message that could have probed was not started."""
         self._probing.difference_update(domains)
 
     # --- waiting
@@ -202,12 +204,12 @@ class BreakerGuard:
         self.wake()
 
     def wake(self) -> None:
-        """Let everybody who waits look again."""
+        """Wake every waiting task so that it checks again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def wait(self, limit: timedelta) -> None:
-        """Wait until something moves, at most so long."""
+        """Wait until a breaker changes, at most this long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit.total_seconds()):
                 await self._changed.wait()
@@ -218,7 +220,7 @@ class BreakerGuard:
         self.registry.apply(ROUTE, lambda breaker: breakers.give_up(breaker, now))
 
     def end(self) -> None:
-        """Leave no suspicion unanswered: in doubt, the primary refuses us."""
+        """Settle every open suspicion: in doubt, the primary refuses us."""
         now = utcnow()
         for breaker in self.registry.all():
             self.registry.leave(breaker.scope, now)
@@ -233,7 +235,8 @@ class BreakerGuard:
     def dropped(self, loss: Lost, *, begun: bool) -> None:
         """Judge a session that the primary ended before it answered any MAIL.
 
-        When a message was ``begun`` it may be about that message: another one is tried.
+        When a message was ``begun``, the message may be the cause: drainer tries
+        another one.
         """
         self._failed(Stage.EHLO, loss, begun=begun)
 
@@ -269,9 +272,10 @@ class BreakerGuard:
         *,
         lasted: timedelta,
     ) -> None:
-        """Let the breakers look at an attempt that ``lasted`` so long, before settling.
+        """Show the breakers an attempt that ``lasted`` this long, before settlement.
 
-        What waits to probe a domain is given out when the probe before it has ended.
+        Once a domain's probe has ended, drainer puts the mail that waits to probe it
+        back into the ready queue.
         """
         probing = len(self._probing)
         sender_domain = domain_of(reverse_path)
@@ -280,7 +284,7 @@ class BreakerGuard:
             if isinstance(each.result.answer, Problem):
                 continue  # the primary was not asked
             if each.classification.rule == CONTRADICTED:
-                continue  # it tells of nobody else
+                continue  # it proves nothing about other messages
             claimed = each.result.claimed
             domain = claimed.domain
             seen = Refusal(
@@ -301,10 +305,10 @@ class BreakerGuard:
             self._give_out_parked()
 
     def _give_out_parked(self) -> None:
-        """Give out what was parked.
+        """Return parked messages to the ready queue.
 
-        Messages that probe are drawn from all that wait: a stranger may have sent
-        many in a row.
+        drainer picks probing messages at random from all that wait: a stranger may have
+        sent many in a row.
         """
         self._ready_queue.unpark()
         if self.probes:

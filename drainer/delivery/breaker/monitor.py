@@ -1,7 +1,8 @@
-"""What moves breakers while a drain runs: canaries, timers, and refusals that ripen.
+"""What moves breakers during a drain: canaries, timers, and bounces to confirm.
 
-One task: it brings every move into the ledger, lets the canary out when a breaker asks
-for it, finds a message to probe with, and lets refusals be confirmed.
+One task does it. It writes every change to the ledger, and sends the canary when a
+breaker asks for it. It finds a message to probe with, and makes pending bounces due for
+confirmation.
 """
 
 import asyncio
@@ -27,11 +28,11 @@ from drainer.smtp.route import Route
 
 LOOK_EVERY = timedelta(seconds=1)
 MAX_DOMAINS_ASKED = 20
-"""Recipient domains that are asked before refusals are confirmed."""
+"""Recipient domains that drainer probes before it confirms pending bounces."""
 
 
 class BreakerMonitor:
-    """The breakers of one route, kept moving and kept in the ledger."""
+    """Moves the breakers of one route and keeps them in the ledger."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class BreakerMonitor:
 
     @property
     def busy(self) -> bool:
-        """Whether something is about to move."""
+        """Whether a breaker is about to change."""
         breaker_guard = self._breaker_guard
         return (
             self._flying
@@ -60,9 +61,9 @@ class BreakerMonitor:
         )
 
     async def restore(self) -> datetime:
-        """Take the breakers over from the run before: a person lets them probe at once.
+        """Take over the previous run's breakers: an operator's start probes at once.
 
-        Returns when the first run to this route began.
+        Returns when the first run to this route started.
         """
         memory = await self._ledger.breakers.recall(str(self._route))
         registry = self._breaker_guard.registry
@@ -76,7 +77,7 @@ class BreakerMonitor:
         return utcnow() if memory.first_run is None else from_micros(memory.first_run)
 
     async def run(self) -> None:
-        """Do what there is to do, until it is cancelled."""
+        """Do what is due, until it is cancelled."""
         while True:
             await self.persist_changes()
             await self._probe()
@@ -84,7 +85,7 @@ class BreakerMonitor:
                 await self._breaker_guard.wait(LOOK_EVERY)
 
     async def persist_changes(self) -> None:
-        """Bring the moves into the ledger, with what they mean for what waits."""
+        """Write the changes to the ledger, and their effect on waiting recipients."""
         moves = self._breaker_guard.moves
         while moves:
             before, after = moves[0]
@@ -97,7 +98,7 @@ class BreakerMonitor:
             self._breaker_guard.wake()
 
     async def wake_prober(self) -> bool:
-        """Let a message behind a probing breaker be its probe; True if one is."""
+        """Make a message behind a probing breaker its probe; return True if one is."""
         found = False
         for breaker in self._breaker_guard.registry.all():
             if (
@@ -125,13 +126,13 @@ class BreakerMonitor:
         try:
             async with self._breaker_guard.room(self._slots):
                 if self._breaker_guard.wants_canary == scope:
-                    with suppress(HostLimit):  # it is sent again at the next look
+                    with suppress(HostLimit):  # it is sent again at the next check
                         await self.send_canary(scope)
         finally:
             self._flying = False
 
     async def send_canary(self, scope: str) -> None:
-        """Ask whether a scope is well, and move its breaker by the answer."""
+        """Ask whether a scope is healthy, and move its breaker by the answer."""
         known = self._breaker_guard.registry.known
         good = known.to_ask(scope)
         domain = scope or (domain_of(good[0]) if good else "")
@@ -166,9 +167,9 @@ class BreakerMonitor:
     # --- confirmation
 
     async def confirm(self, brake: Brake, *, looked: bool) -> None:
-        """Let what is ripe be tried again, after asking whether the primary is well.
+        """Retry due pending bounces, after asking whether the primary is healthy.
 
-        ``looked``: only after evidence about its sender was looked for.
+        ``looked``: only those whose sender's evidence was gathered.
         """
         ripen = functools.partial(
             self._ledger.breakers.ripen, self._sources, brake, looked=looked
@@ -196,7 +197,7 @@ class BreakerMonitor:
             rule="brake",
             verdict="stop",
             evidence={
-                "reason": "too many refusals for good: none becomes final",
+                "reason": "too many permanent refusals: none becomes final",
                 "pending": found.pending,
                 "handled": found.handled,
             },

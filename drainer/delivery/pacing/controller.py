@@ -1,9 +1,9 @@
-"""How fast a drain goes at this moment: its share, what people ask, what is borne.
+"""How fast a drain sends now: its share, overrides, and what the primary can handle.
 
-Once a second, in one look into the ledger: the other drains of the route, who share
-its rate, and the controls that are in force. Then the controller decides. A rate that
-a person sets is the new limit, as an explicit --rate is; it may be above the configured
-one. During a pause no connection may be open.
+Once a second it reads the ledger once: the other drains of the route, which share its
+rate, and the overrides in force. Then the controller decides. A rate that an operator
+sets is the new limit, as an explicit --rate is; it may be above the configured one.
+During a pause no connection may be open.
 """
 
 import asyncio
@@ -35,19 +35,19 @@ from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.transaction import Transaction
 
 LOOK_EVERY = 1.0
-"""Seconds; a drain that begins waits so long for the others to make room."""
+"""Seconds that a new drain waits for the others to make room."""
 HURRY = 0.1
 """Seconds, while this run has less than its share."""
 NOTE_EVERY = 10.0
-"""Seconds between records while it goes on the same way: one tells several steps."""
+"""Seconds between records while the trend is the same: one covers several steps."""
 LARGE = 256 * 1024
-"""Octets of a content whose end of data tells more about it than about the primary."""
+"""Bytes of a content whose end of data says more about it than about the primary."""
 MANY = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerParts:
-    """What a drain steers with."""
+    """What the rate controller of a drain works with."""
 
     settings: DrainSettings
     ledger: Ledger
@@ -58,10 +58,10 @@ class ControllerParts:
 
 
 class RateController:
-    """Keeps one run's throttle and connections where they should be."""
+    """Keeps one run's rate limiter and connections where they should be."""
 
     def __init__(self, means: ControllerParts) -> None:
-        """Steer nothing yet."""
+        """Control nothing yet."""
         self._means = means
         pace, most = means.settings.pace, means.settings.connections
         self._sharing = RateShare(means.ledger, means.rate_limiter)
@@ -70,19 +70,19 @@ class RateController:
         self.loads = LoadMonitor(pace.load, self._tell_load)
         self._in_force = ActiveOverrides()
         self._begun = False
-        #: The rate that is the limit at this moment.
+        #: The rate that is the limit now.
         self._rate = means.settings.rates.messages
-        #: What no record tells yet, and the last that one told.
+        #: What no record contains yet, and what the last record contained.
         self._untold: Adjustment | None = None
         self._told = ""
         self._told_at = time.monotonic()
-        #: How many connections this drain may have: none before the first look.
+        #: How many connections this drain may have: none before the first check.
         self.connections = 0
         means.progress.limit = self._limit_words()
 
     @property
     def full(self) -> bool:
-        """Whether everything that is allowed is used: nothing holds it back."""
+        """Whether all of the limit is used: nothing holds the drain back."""
         return self._adaptive.level >= 1
 
     @property
@@ -93,7 +93,7 @@ class RateController:
         return _allowed(self._adaptive.level, self._rate) * self._sharing.share
 
     async def run(self) -> None:
-        """Look around now and then, until it is cancelled."""
+        """Check at intervals, until it is cancelled."""
         try:
             while True:
                 fair = await self.look()
@@ -104,7 +104,7 @@ class RateController:
                 self._tell_move(self._untold, time.monotonic())
 
     async def look(self) -> float:
-        """Look once, and act; return the fair share of the rate."""
+        """Check once, and act; return the fair share of the rate."""
         most = self._rate.sharers if self._rate else MANY
         fair, in_force = await self._means.ledger.runs.outlook(most)
         await self._heed(in_force)
@@ -127,7 +127,7 @@ class RateController:
         dot: float | None,
         rcpt: float | None,
     ) -> None:
-        """Take note how an attempt went, and how many seconds its answers took."""
+        """Note how an attempt ended, and how many seconds its answers took."""
         asked = [e for e in classified if not isinstance(e.result.answer, Problem)]
         if not asked:
             return
@@ -143,10 +143,10 @@ class RateController:
         self._adaptive.observe(sample)
 
     def unreachable(self, began: float) -> None:
-        """Take note of a session that could not be opened."""
+        """Note a session that could not be opened."""
         self._adaptive.observe(LatencySample(began=began, unreachable=True))
 
-    # --- what people ask
+    # --- what the operator asks
 
     async def _heed(self, in_force: ActiveOverrides) -> None:
         before, self._in_force = self._in_force, in_force
@@ -157,11 +157,11 @@ class RateController:
             self._note(rule, {"reason": str(in_force.pause or "it is over")})
             self._narrow()
             self._means.breaker_guard.halted = in_force.pause is not None
-        if in_force.pause:  # that is no time without a success
+        if in_force.pause:  # a pause is not time without a success
             self._means.progress.resumed = utcnow()
 
     async def _limit(self, in_force: ActiveOverrides) -> None:
-        """Go on with the rate that holds now; a person's skips the ramp."""
+        """Continue with the rate in force now; an operator's rate skips the ramp."""
         asked, before = in_force.per_second, self._rate
         configured = self._means.settings.rates.messages
         self._rate = configured if asked is None else message_rate(asked, None)
@@ -193,7 +193,7 @@ class RateController:
             self._tell_move(untold, now)
 
     def _add(self, move: Adjustment, now: float) -> None:
-        """Keep a move to be told: with those before it that went the same way."""
+        """Keep a change for the record, with earlier ones in the same direction."""
         if self._untold is not None and self._untold.rule == move.rule:
             move = replace(move, before=self._untold.before)
         elif self._untold is not None:
@@ -215,13 +215,13 @@ class RateController:
             self._note(move.rule, facts | {f"{k}_before": v for k, v in before.items()})
 
     def _facts(self, level: float) -> dict[str, object]:
-        """Return what a level is, in numbers."""
+        """Return the numbers of a level."""
         facts: dict[str, object] = {"connections": self._adaptive.at(level)}
         if self._rate is not None:
             facts["per_second"] = round(_allowed(level, self._rate), 3)
         return facts
 
-    # --- telling
+    # --- records
 
     def _note(self, rule: str, facts: dict[str, object]) -> None:
         self._means.control.note(

@@ -1,6 +1,6 @@
-"""The primary's own load, asked now and then, so that its live mail goes first.
+"""The primary's own load, read at intervals, so that its live mail goes first.
 
-A command of the operator prints it. A failure is reported once. The load is unknown
+A command of the operator prints it. drainer reports a failure once. The load is unknown
 until the command works again, and the drain continues.
 """
 
@@ -21,13 +21,13 @@ ASK_EVERY = 5.0
 LIMIT = 5.0
 """Seconds that an answer may take."""
 MAX_ANSWER = 64 * 1024
-"""Octets of an answer."""
+"""Bytes of an answer."""
 MAX_WORDS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSource:
-    """The command that prints the load, and the load from which less is sent."""
+    """The command that prints the load, and the load above which drainer sends less."""
 
     #: A program and its arguments.
     command: tuple[str, ...]
@@ -35,18 +35,18 @@ class LoadSource:
 
 
 class LoadError(Exception):
-    """There was no answer, or it is no number."""
+    """There was no answer, or it is not a number."""
 
 
 class LoadMonitor:
     """Asks, and keeps the latest answer."""
 
     def __init__(self, source: LoadSource | None, tell: Callable[[str], None]) -> None:
-        """Ask nobody yet; ``tell`` is told why it fails once, and '' later."""
+        """Ask nothing yet; ``tell`` gets a failure's reason once, and '' later."""
         self._source = source
         self._tell = tell
         self._failed = False
-        #: None while it is not known.
+        #: None while it is unknown.
         self.latest: LoadReading | None = None
 
     async def run(self) -> None:
@@ -76,14 +76,14 @@ class LoadMonitor:
 
 
 def parse_load(text: str) -> float:
-    """Return the number; LoadUnknown when it is none, or below nothing."""
+    """Return the number; raise LoadError when it is not a number, or is negative."""
     try:
         value = float(text)
     except ValueError:
-        message = f"{text[:40]!r} is no number"
+        message = f"{text[:40]!r} is not a number"
         raise LoadError(message) from None
     if not math.isfinite(value) or value < 0:
-        message = f"{text[:40].strip()} is no load"
+        message = f"{text[:40].strip()} is not a valid load"
         raise LoadError(message)
     return value
 

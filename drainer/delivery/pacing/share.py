@@ -1,8 +1,8 @@
-"""Sharing a primary's rate between the drains that work on it at the same time.
+"""Sharing a primary's rate between the drains that send to it at the same time.
 
-Promise P3 is about the primary, not about one process: all living runs on a route
-in one ledger share its rate alike. A run lowers its own rate before it tells the
-ledger, and raises it only by what the others have left there.
+Promise P3 is about the primary, not about one process: all living runs on a route in
+one ledger share its rate equally. A run lowers its own rate before it reports that to
+the ledger. It raises its rate only by what the others have released there.
 """
 
 from drainer.ledger.repository import Ledger
@@ -10,17 +10,17 @@ from drainer.smtp.rate_limiter import RateLimiter
 
 
 class RateShare:
-    """Keeps one run's throttle at its share."""
+    """Keeps one run's rate limiter at its share."""
 
     def __init__(self, ledger: Ledger, rate_limiter: RateLimiter) -> None:
         """Share nothing yet."""
         self._ledger = ledger
         self._rate_limiter = rate_limiter
-        #: Of the rate, 0 to 1.
+        #: Part of the rate, 0 to 1.
         self.share = 0.0
 
     async def move(self, fair: float) -> None:
-        """Go to the fair share, as far as the others have left it."""
+        """Move to the fair share, as far as the others have released it."""
         if fair == self.share:
             return
         if fair < self.share:

@@ -1,6 +1,7 @@
-"""What a postmaster is told once a day: sums, no bodies, of addresses the domain.
+"""What a postmaster gets once a day: sums, no bodies, of addresses only the domain.
 
-Replies are told as all messages get them (policy.wording): whom they name is masked.
+The digest shows replies as all messages do (policy.wording): the addresses that they
+name are masked.
 """
 
 import re
@@ -37,11 +38,11 @@ _CODE = re.compile(r"(?:[a-z]+: )?[245]\d\d(?: [245]\.\d{1,3}\.\d{1,3})?(?=\s|$)
 def digest(
     report: LedgerReader, since: datetime, until: datetime, rules: Sequence[Rule]
 ) -> dict[str, Any]:
-    """Return the facts for scripts: how it stands, and what came since a time.
+    """Return the facts for scripts: the present counts, and what came since a time.
 
-    ``reasons`` are all that is not delivered; ``sender_domains`` and ``refusals``
-    are about what was refused for good since then, most first, at most TOP each, and
-    ``not_told`` about what the bounce rules refused to report.
+    ``reasons`` are all that is not delivered. ``sender_domains`` and ``refusals`` are
+    about what was refused permanently since then, most first, at most TOP each.
+    ``not_told`` is about what the bounce rules refused to report.
     """
     start = to_micros(since)
     states = report.states()
@@ -72,7 +73,7 @@ def digest(
 def fingerprint(reply: str) -> str:
     """Return a reply without what names a person, host or id; its codes stay.
 
-    Those of a breaker have the stage in front.
+    Replies that belong to a breaker have the stage in front.
     """
     code = _CODE.match(reply)
     words = masked(reply[code.end() :] if code else reply)
@@ -106,7 +107,7 @@ def _reasons(
 def _refused(
     report: LedgerReader, start: int
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """Return sender domains, and fingerprints, of what was refused for good."""
+    """Return sender domains, and fingerprints, of what was refused permanently."""
     domains, words = Counter[str](), Counter[str]()
     query = (
         sa.select(_M.reverse_path, _R.reply)
@@ -120,7 +121,7 @@ def _refused(
 
 
 def _not_told(report: LedgerReader, start: int) -> list[dict[str, Any]]:
-    """Return by which rule of the bounce rules who was quarantined has no report."""
+    """Return the bounce rules because of which quarantined mail has no report."""
     count = sa.func.count().label("count")
     final = (_D.message == _R.message) & (_D.n == _R.n) & (_D.at == _R.since)
     query = (

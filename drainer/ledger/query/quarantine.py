@@ -1,4 +1,4 @@
-"""Which copies of messages are still needed, and what rests in the quarantine."""
+"""Which copies of messages are still needed, and what is in the quarantine."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -21,10 +21,10 @@ _DONE = [s.value for s in FINAL - {State.QUARANTINED, State.BOUNCED}]
 def needless(ids: Sequence[str]) -> sa.Select[tuple[str]]:
     """Return a query for those messages of which no copy is needed any more.
 
-    It is needed by whoever is quarantined or not final, since the source may have
-    let the message go; by whoever is bounced until the report has left; and by any
-    report that may still be made of it. A message that the ledger does not know is
-    another's, and never among them.
+    A recipient that is quarantined or not final needs the copy, since the source may
+    have dropped the message. A bounced recipient needs it until the report was sent,
+    and so does any report that may still be made of it. A message that the ledger does
+    not know is another ledger's, and never among them.
     """
     has_left = sa.exists().where(
         _N.message == _R.message,

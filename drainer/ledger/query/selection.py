@@ -1,8 +1,8 @@
 """What of the ledger a drain that chooses may try: read in order, kept as numbers.
 
-A drain that takes everything claims by one index. One that filters, limits or
-orders looks through what waits once in a round, and claims what it found by its
-numbers, so that the cost of a claim does not depend on what is passed over.
+A drain that takes everything claims by one index. One that filters, limits or orders
+reads what waits once in a round, and claims by number what it found. So the cost of a
+claim does not depend on what is passed over.
 """
 
 from array import array
@@ -25,16 +25,16 @@ _WAITED_FOR = (State.PENDING.value, State.DEFERRED.value)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueQuery:
-    """Who asks for what, and when; times in microseconds."""
+    """Which run asks for what, and when; times in microseconds."""
 
     sources: Sequence[str]
     choice: Choice
     run: str
-    #: What fell due by then is ready.
+    #: What was due by then is ready.
     due: int
     #: When a message arrived whose lifetime ends now.
     lifetime_began: int
-    #: Also messages that only their locators name.
+    #: Also messages that only their locators identify.
     twins: bool = True
 
 
@@ -43,7 +43,7 @@ class DueList:
     """Numbers of messages in the order in which they are to go."""
 
     seqs: "array[int]" = field(default_factory=lambda: array("q"))
-    #: For each whether this run has tried it before: that is not counted again.
+    #: Whether this run has tried each before: that is not counted again.
     tried: bytearray = field(default_factory=bytearray)
     #: When the first of those that a drain waits for is due, if none is ready.
     next_due: int | None = None
@@ -52,7 +52,7 @@ class DueList:
     def take(self, most: int, untried: int | None) -> dict[int, bool]:
         """Return the next numbers, and for each whether this run has tried it.
 
-        At most ``most``, and so many untried ones (None: all of them).
+        At most ``most``, and at most this many untried ones (None: all of them).
         """
         taken: dict[int, bool] = {}
         while not self.is_spent and len(taken) < most:
@@ -75,7 +75,7 @@ class DueList:
 
 
 def look(report: LedgerReader, asking: DueQuery) -> DueList:
-    """Read what nobody has claimed and the choice is for."""
+    """Read what is not claimed and matches the choice."""
     found = DueList()
     filters = Filters(selection=asking.choice.selection)
     last = None
@@ -95,7 +95,7 @@ def look(report: LedgerReader, asking: DueQuery) -> DueList:
 def remains(report: LedgerReader, sources: Sequence[str], choice: Choice) -> bool:
     """Whether anything that was chosen is not final.
 
-    With a limit, what was never tried is not meant: it was not its turn.
+    With a limit, what was never tried does not count: it was not its turn.
     """
     states = [s for s in State if s is not State.PENDING or choice.limit is None]
     filters = Filters(selection=choice.selection)

@@ -1,4 +1,4 @@
-"""Where a drain stands: the facts of `status --json`, and of the hook's page."""
+"""The progress of a drain: the facts of `status --json`, and of the hook's page."""
 
 from collections.abc import Sequence
 from datetime import timedelta

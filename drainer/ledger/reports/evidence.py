@@ -19,14 +19,14 @@ from drainer.policy.recipient.state import State
 _R, _M = schema.recipients.c, schema.messages.c
 _E, _N = schema.evidence.c, schema.reports.c
 ASKED, REFUSED = "asked", "refused"
-"""States of a report of a delivery: before the bounce decision, and if it is no."""
+"""States of a report of a delivery: before the bounce decision, and if refused."""
 QUEUED, SENT, FAILED = "queued", "sent", "failed"
 LOOK_AGAIN = timedelta(hours=1)
-"""After which DNS is asked again when it did not answer; each time after twice that."""
+"""The delay until DNS is asked again when it did not answer; it doubles each time."""
 
 
 class MissingEvidence(NamedTuple):
-    """Which messages are meant whose senders too little is known of."""
+    """Which messages count as having too little known about their senders."""
 
     sources: Sequence[str]
     limit: int
@@ -64,7 +64,7 @@ def lacking(connection: sa.Connection, which: MissingEvidence, now: int) -> list
 
 
 def keep_evidence(connection: sa.Connection, row: Row, now: int) -> None:
-    """Write down what was found: ``message``, ``later``, ``facts``, ``marks``."""
+    """Record what was found: ``message``, ``later``, ``facts``, ``marks``."""
     mine = _E.message == row["message"]
     asked = connection.scalar(sa.select(_E.asked).where(mine))
     connection.execute(sa.delete(schema.evidence).where(mine))
@@ -90,7 +90,8 @@ def report_row(
 ) -> Row:
     """Return a row of ``reports``; only a failure is queued at once.
 
-    ``about`` is whom and what it tells of: message, n, sender, reply, rule, refused.
+    ``about`` is the recipient and what is reported: message, n, sender, reply, rule,
+    refused.
     """
     return about | {
         "action": action.value,

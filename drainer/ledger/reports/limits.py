@@ -1,8 +1,8 @@
-"""The limits of reports, asked where a report is written: in that transaction.
+"""The limits of reports, checked where a report is written: in that transaction.
 
-Whoever writes to a ledger does so in turn (drainer.ledger.engine), so that all drains
-and commands together keep to the limits, and of two that decide about the same failure
-at once the second one does not tell. Runs inside such a transaction.
+Processes that write to a ledger take turns (drainer.ledger.engine). So all drains and
+commands together keep to the limits. If two of them decide about the same failure at
+once, the second one sends no report. Runs inside such a transaction.
 """
 
 import functools
@@ -36,10 +36,10 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class LimitCheck:
-    """What was told by now, and what is let go on top of it."""
+    """What was reported by now, and what is permitted in addition."""
 
     def __init__(self, tally: ReportTally, run: str, now: int) -> None:
-        """Begin with what was told."""
+        """Start with what was reported."""
         self._tally = tally
         self._run = run
         self._now = now
@@ -47,7 +47,7 @@ class LimitCheck:
     def stand(
         self, permit: BouncePermit, sender: str, message: int, action: DsnAction
     ) -> BouncePermit:
-        """Return what the bounce rules say now; what it lets go counts."""
+        """Return what the bounce rules say now; what it permits counts."""
         told = ReportedRecipient(
             at=from_micros(self._now),
             sender=sender,
@@ -68,7 +68,7 @@ def limiting(
     run: str,
     now: int,
 ) -> LimitCheck:
-    """Return the limits for what is to be told in this transaction."""
+    """Return the limits for what is to be reported in this transaction."""
     keys = [permit.key for permit in permits if permit]
     some = _of_day(now) | _of_days(now) & _N.key.in_(keys) | (_N.run == run)
     query = lately(now) if len(keys) > MANY else _let_go(some)
@@ -77,7 +77,7 @@ def limiting(
 
 
 def lately(now: int) -> sa.Select[Any]:
-    """Return a query for all reports that count, for whatever is to be told."""
+    """Return a query for all reports that count, for any new report."""
     return _let_go(_of_days(now))
 
 
@@ -110,7 +110,7 @@ def told_of(row: Row | sa.RowMapping) -> ReportedRecipient:
 
 
 def ending(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows | WriterCall:
-    """Return what writes an attempt's outcome; the limits are asked if one is told."""
+    """Return what writes an attempt's outcome; check the limits if one is reported."""
     if not any(map(is_told, closed.settlements)):
         return closing(closed, identity)
     delivery = replace(
@@ -123,7 +123,7 @@ def ending(closed: AttemptEnd, identity: WriterIdentity) -> AttemptEndRows | Wri
 def _close(
     connection: sa.Connection, closed: AttemptEnd, identity: WriterIdentity
 ) -> None:
-    """Settle an attempt of which a sender is told, as far as the limits permit."""
+    """Settle an attempt that a sender gets a report of, as far as the limits permit."""
     now = to_micros(closed.ended)
     permits = [each.permit for each in closed.settlements]
     limits = limiting(connection, permits, identity.run, now)

@@ -1,8 +1,9 @@
-"""Reports that were queued: which one is next, and what became of it.
+"""Queued reports: which one is next, and the result of sending it.
 
-Each function runs inside a transaction of the writer. An attempt is written down, with
-the time of the next one, before it is made: a crash neither repeats it at once nor
-forgets it. What a report tells of is fixed by then, and so is its Message-ID.
+Each function runs inside a transaction of the writer. drainer records an attempt, with
+the time of the next one, before it makes the attempt: a crash neither repeats it at
+once nor forgets it. By then the contents of the report are fixed, and so is its
+Message-ID.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
 _MICROSECOND = timedelta(microseconds=1)
 MAX_DELAY = timedelta(hours=1)
 LIFETIME = timedelta(days=5)
-"""After which a report that nobody took is given up."""
+"""Time after which drainer gives up a report that no server accepted."""
 
 
 class ReportDelays(NamedTuple):
@@ -45,7 +46,7 @@ class QueuedReport:
 
     seq: int
     message: Message
-    #: What it tells of.
+    #: What it reports.
     action: DsnAction
     #: The address of the primary's route.
     route: str
@@ -55,7 +56,7 @@ class QueuedReport:
     attempts: int
     #: Due again then, should this attempt not succeed.
     due: int
-    #: What each recipient is told of: a row of ``reports``, and the recipient.
+    #: What the report says of each recipient: a row of ``reports``, and the recipient.
     told: Sequence[tuple[Row, Recipient]]
 
     @property
@@ -78,11 +79,11 @@ def ready(settle: timedelta, now: int) -> list[sa.ColumnElement[bool]]:
 
 
 MAX_SENDERS = 1000
-"""Of reports that are due, of which DNS is asked beforehand."""
+"""How many due reports DNS is asked about beforehand."""
 
 
 def due_senders(connection: sa.Connection, waits: ReportDelays, now: int) -> list[str]:
-    """Return who gets the reports that are due, those that wait longest first."""
+    """Return the senders of reports that are due, those that wait longest first."""
     rows = connection.execute(
         sa.select(_N.sender, sa.func.min(_N.due).label("first"))
         .where(*ready(waits.settle, now))
@@ -100,7 +101,7 @@ def take(
     now: int,
     hostname: str,
 ) -> QueuedReport | None:
-    """Begin an attempt to send the report that is due longest; None when none is.
+    """Start an attempt to send the report that is due longest; None when none is.
 
     Its message is claimed until ``ended``. ``hostname`` is that of its Message-ID.
     """
@@ -146,7 +147,7 @@ def take(
 def _together(
     connection: sa.Connection, first: Mapping[str, Any]
 ) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions on what stands in one report: one kind of fate.
+    """Return the conditions on what one report contains: one kind of outcome.
 
     With VERP each recipient has a sender of its own, and so a report.
     """
@@ -193,11 +194,11 @@ def _queued(
 
 
 class ReportResult(NamedTuple):
-    """What became of an attempt to send a report."""
+    """The result of an attempt to send a report."""
 
     #: SENT, FAILED, or QUEUED: it is tried again.
     state: str
-    #: What was said, by whom, and what that means.
+    #: The reply, the host that gave it, and what that means.
     answer: str
     via: str
     reason: str
@@ -213,7 +214,7 @@ def ended(
     identity: WriterIdentity,
     now: int,
 ) -> None:
-    """Write down what became of an attempt, and end the claim on the message."""
+    """Record the result of an attempt, and end the claim on the message."""
     values: dict[str, Any] = {
         "state": ending.state,
         "answer": storable(ending.answer[:MAX_REPLY]),

@@ -1,6 +1,6 @@
-"""What rests in bounce-pending, and what an operator decides about it.
+"""The pending bounces, and what an operator decides about them.
 
-Each change is guarded by the state ``bounce-pending`` and recorded as a decision; the
+Each change is guarded by the state ``bounce-pending`` and recorded as a decision. The
 report is queued in the transaction that makes its recipient bounced.
 """
 
@@ -33,7 +33,7 @@ _R, _M = schema.recipients.c, schema.messages.c
 _E, _N = schema.evidence.c, schema.reports.c
 PENDING = State.BOUNCE_PENDING
 TOLD = (PENDING, State.BOUNCED)
-"""States in which there is something to tell a sender."""
+"""States in which there is something to report to a sender."""
 
 
 class PendingBounce(NamedTuple):
@@ -41,11 +41,11 @@ class PendingBounce(NamedTuple):
 
     #: The recipient joined with its message.
     row: Row
-    #: What was found about its sender; None when nobody has looked.
+    #: What was found about its sender; None when drainer has not looked yet.
     found: StoredEvidence | None
     #: Its row of ``reports``, once it is bounced.
     report: Row | None
-    #: The address that is told.
+    #: The address that gets the report.
     sender: str
 
 
@@ -83,7 +83,7 @@ def resting(report: LedgerReader, filters: Filters) -> Iterator[PendingBounce]:
 
 
 def limits_now(report: LedgerReader, now: datetime) -> LimitCheck:
-    """Return the limits as they stand, for whoever only looks."""
+    """Return the limits at this moment, for commands that only read."""
     at = to_micros(now)
     return LimitCheck(ReportTally(map(told_of, report.rows(lately(at)))), "", at)
 
@@ -97,11 +97,11 @@ def apply_limits(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorDecision:
-    """What becomes of one recipient by an operator's word."""
+    """What an operator decided about one recipient."""
 
     resting: PendingBounce
     event: Event
-    #: What the bounce rules said, when it was asked.
+    #: What the bounce rules said, when they were asked.
     permit: BouncePermit | None = None
 
     def stood(self, limits: LimitCheck) -> "OperatorDecision":
@@ -116,9 +116,9 @@ class OperatorDecision:
 def rule(
     url: URL, verb: str, rulings: Sequence[OperatorDecision], reason: str
 ) -> list[OperatorDecision]:
-    """Carry rulings out in one transaction; return those that still applied, as done.
+    """Apply decisions in one transaction; return those that were applied, as done.
 
-    Who was to be told is not when another report has come in between.
+    A sender gets no report when another report has come in between.
     """
     now, why = to_micros(datetime.now(UTC)), (verb, reason)
     run = uuid.uuid4().hex  # whose reports are counted together
@@ -190,7 +190,7 @@ def bound(report: LedgerReader, route: str) -> list[str]:
 
 
 class BounceOutlook(NamedTuple):
-    """What will happen about refusals and reports, when somebody runs something."""
+    """What will happen about refusals and reports, when the operator runs something."""
 
     pending: int
     ripe: datetime | None
@@ -199,7 +199,7 @@ class BounceOutlook(NamedTuple):
 
 
 def outlook(report: LedgerReader) -> BounceOutlook:
-    """Say how many refusals ripen from when on, and how many reports are queued."""
+    """Return how many refusals become due, from when on, and how many reports wait."""
     refused: list[Any] = [
         sa.func.count().label("count"),
         sa.func.min(_R.due).label("due"),

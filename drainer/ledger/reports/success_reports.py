@@ -1,7 +1,7 @@
 """Reports of a delivery that the primary does not report itself (action "relayed").
 
 Each function runs inside a transaction of the writer. Such a report is *asked* first:
-evidence about its sender is gathered, then the bounce rules answer, once.
+drainer gathers evidence about its sender, then the bounce rules decide, once.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from drainer.runtime.values import dataclass
 
 _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
 MANY = 200
-"""Reports that are asked in one transaction."""
+"""Reports that are decided in one transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def answered(
     run: str,
     now: int,
 ) -> None:
-    """Write the bounce decisions down; what is undecided is asked again."""
+    """Record the bounce decisions; ask again about what is undecided."""
     limits = limiting(connection, [permit for _, permit in answers], run, now)
     for each, asked_ in answers:
         about = each.report

@@ -1,7 +1,7 @@
 """What one group commit executes: many operations, few statements.
 
-A guard that does not hold raises StateConflict (drainer.ledger.transitions): the batch
-is rolled back, and the writer finds out whose it was.
+A guard that does not hold raises StateConflict (drainer.ledger.transitions). The batch
+is rolled back, and the writer finds out which operation caused it.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ _DECISION = PreparedStatement(inserting(schema.decisions, without="id"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterIdentity:
-    """Who writes: the owner and its run."""
+    """Identity of the writer: the owner and its run."""
 
     owner: str
     run: str
@@ -121,8 +121,8 @@ class WriteBatch:
     def _flush(self, connection: sa.Connection) -> None:
         """Write what was gathered: openings first.
 
-        A message is never opened and closed by two attempts within one batch:
-        the second one needs a claim, which is a Call.
+        A message is never opened and closed by two attempts within one batch: the
+        second one needs a claim, which is a WriterCall.
         """
         opened, closed = self._openings, self._closings
         decided = [row for each in closed for row in each.decided] + self._noted
@@ -241,7 +241,7 @@ def _report(
     action: DsnAction,
     identity: WriterIdentity,
 ) -> Row:
-    """Return the report that is queued (or asked) with the outcome it tells of."""
+    """Return the report that is queued (or asked) with the outcome it reports."""
     recipient = settlement.claimed.recipient
     about = {
         "message": closed.delivery.seq,

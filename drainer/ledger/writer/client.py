@@ -1,12 +1,13 @@
-"""The way to the ledger's writer: a process of its own (drainer.ledger.writer.process).
+"""The client of the ledger's writer, a process of its own (ledger.writer.process).
 
-Operations travel together at the end of a turn of the event loop in which ``quorum``
-of them are there, or when there are more than a message needs and ``quorum`` as well,
-or when the first has waited for GATHER seconds: so 20 sessions share a commit, and one
-session alone never waits for company. Their outcomes come back in the same order. The
-process shares no interpreter with the sessions, so neither waits for the other. It
-lives as long as this end of its socket: when this process is killed, it commits what
-had been sent and ends.
+The client sends operations together. It sends them at the end of a turn of the event
+loop, if ``quorum`` of them are there. It sends them at once when there are more than a
+message needs and ``quorum`` as well, or when the first has waited for GATHER seconds.
+So 20 sessions share a commit, and one session alone never waits for others.
+
+Their outcomes come back in the same order. The process shares no interpreter with the
+sessions, so neither waits for the other. It lives while this end of its socket is open:
+when this process is killed, it commits what had been sent and ends.
 """
 
 import asyncio
@@ -25,10 +26,10 @@ from drainer.runtime.workers import WorkerProcess
 
 GATHER = 0.010
 EARLY = 8
-"""Fewer operations wait for the turn's end: what one message needs is one commit."""
+"""With fewer operations than this, wait: what one message needs is one commit."""
 
 Then = Callable[[WriteOutcome], None]
-"""Is told what came of an operation."""
+"""Gets the result of an operation."""
 
 
 class WriterClient(asyncio.Protocol):
@@ -39,7 +40,7 @@ class WriterClient(asyncio.Protocol):
     ) -> None:
         """Start nothing yet; the process will hold the descriptor ``lock`` open.
 
-        ``run`` is whose commits these are; ``spare_worker`` is a helper to use.
+        ``run`` is whose commits these are; ``spare_worker`` is a worker process to use.
         """
         self._url = url
         self._run = run
@@ -71,8 +72,8 @@ class WriterClient(asyncio.Protocol):
     def submit(self, operation: object) -> asyncio.Future[Any]:
         """Queue an operation; the future is done when it is durable.
 
-        Raises LedgerLost at once when the ledger has failed before. It need
-        not be awaited: the next submission reports such a failure.
+        Raises LedgerLost at once when the ledger has failed before. It need not be
+        awaited: the next submission reports such a failure.
         """
         future = self._loop.create_future()
         self.post(operation, functools.partial(_resolve, future))
@@ -94,7 +95,7 @@ class WriterClient(asyncio.Protocol):
         return self._broken is not None
 
     async def stop(self) -> None:
-        """Let it commit what was sent, and end."""
+        """Let the process commit what was sent, and end."""
         if self._transport is None or self._helper is None:
             return
         self._send()
@@ -105,7 +106,7 @@ class WriterClient(asyncio.Protocol):
         await asyncio.to_thread(self._helper.wait)
 
     def _gather(self) -> None:
-        """Send what came up in a turn, if it is worth a commit; else wait for more."""
+        """Send what one turn gathered, if it is worth a commit; else wait for more."""
         if len(self._outgoing) >= self.quorum:
             self._send()
         elif self._outgoing and self._timer is None:
@@ -116,7 +117,7 @@ class WriterClient(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if self._transport is None or self._transport.is_closing():
-            return  # connection_lost tells all who wait
+            return  # connection_lost reports to all that wait
         if self._outgoing:
             self._transport.write(framed(self._outgoing))
             self._outgoing = []
@@ -149,8 +150,8 @@ class WriterClient(asyncio.Protocol):
         then = self._awaited.popleft()
         try:
             then(outcome)
-        except Exception as error:  # noqa: BLE001 - the others are still to be told
-            message = "whoever was told of an outcome failed"
+        except Exception as error:  # noqa: BLE001 - the others must still get theirs
+            message = "the receiver of an outcome failed"
             self._loop.call_exception_handler({"message": message, "exception": error})
 
 
@@ -161,4 +162,4 @@ def _resolve(future: asyncio.Future[Any], outcome: WriteOutcome) -> None:
         future.set_result(outcome.result)
     else:
         future.set_exception(outcome.error)
-        future.exception()  # so that nobody complains when it is not awaited
+        future.exception()  # so that asyncio does not complain when it is not awaited

@@ -1,9 +1,9 @@
 """A SQLAlchemy Core statement compiled once per dialect, executed with plain rows.
 
-Core builds each row's parameters anew at every execution, which costs more than
-the database does. Ours are numbers and text that need no conversion, so the
-compiled text and a tuple per row suffice. Measured on the group commits: a third
-of the time of ``Connection.execute``.
+Core builds each row's parameters again at every execution, which costs more than the
+database does. Ours are numbers and text that need no conversion, so the compiled text
+and a tuple per row suffice. Measured on the group commits: a third of the time of
+``Connection.execute``.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,12 +1,13 @@
 """The process that writes: many sessions, one transaction, one fsync.
 
-A helper: operations arrive on its socket (drainer.ledger.writer.client says when), and
-their outcomes go back on it. Whatever has arrived during a commit shares the next one.
+A worker process: operations arrive on its socket (drainer.ledger.writer.client says
+when), and their outcomes go back on it. Everything that has arrived during a commit
+shares the next one.
 
 When a commit fails because the disk is full or the server is away, the writer tries
 again for a while. Then it gives up: every operation, now and later, gets LedgerLost,
-and nothing more is sent. Each transaction carries its number, in the row of its run:
-a commit whose reply was lost is found there, and not repeated. A server that has
+and nothing more is sent. Each transaction carries its number, in the row of its run: a
+commit whose reply was lost is found there, and not repeated. A server that has
 forgotten a commit, after a failover to an older copy, counts as lost.
 """
 
@@ -38,7 +39,7 @@ from drainer.runtime.process import FrameReader, framed, tune_gc
 
 _RECEIVE_BYTES = 1 << 20
 _DONE = WriteOutcome(None)
-"""Of most operations: one object, so that it travels once."""
+"""The result of most operations: one object, so that it travels once."""
 CYCLES = 20_000
 """Objects: SQLAlchemy leaves cycles behind, some 70 MB of them in 100,000."""
 
@@ -52,7 +53,7 @@ class WriterInbox:
         """Listen to the socket."""
         self._link = link
         self._frames = FrameReader()
-        #: The other end has nothing more to say, or has died.
+        #: The other end has nothing more to send, or has died.
         self.ended = False
 
     def take(self) -> list[Any]:
@@ -80,7 +81,7 @@ class Committer:
     """Owns the write connection."""
 
     def __init__(self, connection: sa.Connection, run: str, apply: Apply) -> None:
-        """Take the run whose commits these are, and what executes a batch."""
+        """Keep the run whose commits these are, and what executes a batch."""
         self._connection = connection
         self._run = run
         self._apply = apply
@@ -138,7 +139,7 @@ class Committer:
         return runs.last_commit(self._connection, self._run) == number
 
     def _singly(self, operation: object) -> WriteOutcome:
-        """After a conflict or a refusal: find out which operation it was."""
+        """After a conflict or a refusal, find out which operation caused it."""
         if self._broken is not None:
             return WriteOutcome(None, self._broken)
         try:
@@ -166,10 +167,9 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> int:
-    """Commit what arrives on the link until the other end has ended (helper.JOBS).
+    """Commit what arrives on the link until the other end has ended (workers.JOBS).
 
-    ``order`` is the ledger's URL and the run; ``lock`` the owner's, which is held to
-    the end.
+    ``order`` is the ledger's URL and the run; ``lock`` is the owner's, held to the end.
     """
     url, run = order
     tune_gc(CYCLES)
@@ -184,7 +184,7 @@ def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> i
         while batch := inbox.take():
             outcomes = committer.commit(batch)
             link.settimeout(None)
-            with contextlib.suppress(OSError):  # nobody is left to be told
+            with contextlib.suppress(OSError):  # the reader has already ended
                 link.sendall(framed((committer.commits, outcomes)))
     for descriptor in lock:
         os.close(descriptor)

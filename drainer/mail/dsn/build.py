@@ -53,8 +53,8 @@ _OPENINGS = {
 def build(report: Dsn) -> bytes:
     """Return the DSN with CRLF line ends, ready for DATA.
 
-    Skips recipients with NOTIFY=NEVER. Raises CannotTell when no recipient remains, or
-    when the sender's address needs SMTPUTF8 and the next hop lacks it. Raises
+    Skips recipients with NOTIFY=NEVER. Raises CannotReport when no recipient remains,
+    or when the sender's address needs SMTPUTF8 and the next hop lacks it. Raises
     AddressError for a sender that is not a mailbox.
     """
     sender = parse_mailbox(report.envelope.reverse_path)

@@ -1,1 +1,1 @@
-"""Which messages are taken up: identity, selection, recipient domains. Pure."""
+"""Which messages drainer accepts: identity, selection, recipient domains. Pure."""

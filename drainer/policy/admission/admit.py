@@ -1,4 +1,4 @@
-"""What drainer refuses to send by itself, before the primary is asked."""
+"""What drainer itself refuses to send, before the primary sees it."""
 
 from collections.abc import Collection
 from dataclasses import field
@@ -14,18 +14,18 @@ from drainer.runtime.values import dataclass
 class Admission:
     """The rules of ``[primary]`` that concern single messages."""
 
-    #: Recipient domains to send, lower-cased; ``.example.org`` means those below
-    #: it; empty = all.
+    #: Recipient domains to send, in lower case; ``.example.org`` means the domains
+    #: below it; empty means all.
     domains: Collection[str] = ()
-    #: More Received fields than this are a loop (RFC 5321 6.3).
+    #: A message with more Received fields than this is in a loop (RFC 5321 6.3).
     max_hops: int = 48
     #: 'hold' or 'space'.
     bare_newlines: str = "hold"
-    #: Where recipients are sent to instead; the rules are for those addresses.
+    #: Where recipients are redirected to; the rules apply to those addresses.
     redirect: AddressMapping = field(default_factory=AddressMapping)
 
     def problem(self, message: Message, facts: ContentFacts) -> Problem | None:
-        """Return why the message as a whole may not be sent, or None."""
+        """Return why the message as a whole must not be sent, or None."""
         if message.problem is not None:
             return message.problem
         if not facts.size_bytes:  # no server accepts mail without adding a field
@@ -39,7 +39,7 @@ class Admission:
         return None
 
     def objection(self, forward_path: str) -> Problem | None:
-        """Return why nothing may be sent to this recipient, or None."""
+        """Return why nothing must be sent to this recipient, or None."""
         try:
             path = self.redirect.target(forward_path)
         except AddressError as error:
@@ -50,7 +50,7 @@ class Admission:
         return Problem(code="not-for-this-primary", detail=domain)
 
     def foreign(self, forward_path: str) -> bool:
-        """Whether the recipient's domain is not this primary's."""
+        """Return whether the recipient's domain belongs to another primary."""
         problem = self.objection(forward_path)
         return problem is not None and problem.code == "not-for-this-primary"
 
@@ -67,11 +67,11 @@ class Admission:
 def admit(
     spooled: SpooledMessage, facts: ContentFacts | None, rules: Admission
 ) -> ScannedMessage:
-    """Return the first record of a message: each recipient pending or held."""
+    """Return the first record of a message: each recipient is pending or held."""
     message = spooled.message
     problem = message.problem
     if problem is not None and problem.code == "done-by-backup":
-        problem = None  # nothing is left to do, and nothing to hold
+        problem = None  # nothing is left to do, so there is nothing to hold
     elif problem is None and facts is not None:
         problem = rules.problem(message, facts)
     count = max(1, len(message.envelope.recipients)) if problem else 0

@@ -1,10 +1,10 @@
-"""Which recorded message is this one? Identities are short, and can collide.
+"""Find the recorded message that a listed one is. Identities are short and can collide.
 
-A source computes an identity from the beginning of a message, so that it can find it
-again without reading everything. Two messages may share one. They are told apart by
-what covers all of them (SHA-256 of the whole content, size, reverse path), and by
-their locator where even that is equal. They are never merged: what cannot be told
-apart is held as ``ambiguous``.
+A source computes an identity from the start of a message. So it can find the message
+again without reading all of it. Two messages may share one identity. drainer
+distinguishes them by what covers the whole message: SHA-256 of the content, size and
+reverse-path. If even that is equal, it compares their locators. It never merges two
+messages: what it cannot distinguish, it holds as ``ambiguous``.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 
 class Fingerprint(NamedTuple):
-    """What covers all of a message; the recipients are compared one by one."""
+    """What covers all of a message; recipients are compared one by one."""
 
-    #: Hex SHA-256 of the content as transmitted; '' when it could not be read.
+    #: Hex SHA-256 of the content as transmitted; '' if it could not be read.
     sha256: str
     size: int
     reverse_path: str
@@ -29,39 +29,39 @@ class ListedMessage(NamedTuple):
 
 
 class RecordedMessage(NamedTuple):
-    """A message of the ledger that has the same identity."""
+    """A message in the ledger that has the same identity."""
 
     seq: int
     number: int
     listed: ListedMessage
     #: Every recipient is final.
     is_finished: bool
-    #: Nothing was tried yet: what is listed in its place may replace it.
+    #: No attempt was made yet: the message that is listed in its place may replace it.
     is_untouched: bool
     #: When the source dropped it, in microseconds; None while the source has it.
     acknowledged: int | None
-    #: It is held because it could not be told from others, and still is.
+    #: It is held because drainer cannot distinguish it from others.
     is_ambiguous: bool = False
 
 
 class Same(NamedTuple):
-    """It is this recorded message."""
+    """The listed message is this recorded one."""
 
     seq: int
 
 
 class New(NamedTuple):
-    """It is a message of its own."""
+    """The listed message is a new one."""
 
 
 class LookFirst(NamedTuple):
-    """First find out whether these are still where they were recorded."""
+    """First check whether these messages are still where they were recorded."""
 
     seqs: tuple[int, ...]
 
 
 class Ambiguous(NamedTuple):
-    """It cannot be told which one it is; these recorded ones are in doubt too."""
+    """drainer cannot decide which one it is; these recorded ones are in doubt too."""
 
     seqs: tuple[int, ...]
 
@@ -74,9 +74,9 @@ class ScanContext(NamedTuple):
 
     #: When it started, in microseconds.
     started: int
-    #: Whether the source drops what is finished.
+    #: Whether the source drops finished messages.
     acknowledges: bool
-    #: The recorded messages that are not where they were; None = not looked yet.
+    #: The recorded messages that are no longer where they were; None: not checked yet.
     absent: Collection[int] | None = None
 
 
@@ -119,9 +119,10 @@ def _resolve_exact(
     absent: Sequence[RecordedMessage],
     scan: ScanContext,
 ) -> Resolution:
-    """Trust a locator unless another of the same content has left its own.
+    """Trust a locator unless another message with the same content has left its own.
 
-    Locators may shift: in an mbox, the second message takes the first one's offset.
+    Locators may shift: in an mbox, the second message takes the offset of the first
+    one.
     """
     for each in absent:
         dropped = each.acknowledged is not None
@@ -144,14 +145,14 @@ def _resolve_displaced(
     if moved:
         return Ambiguous(tuple(each.seq for each in alike))
     if any((each.acknowledged or 0) < scan.started for each in absent):
-        return Ambiguous(())  # one that was dropped may have come back elsewhere
+        return Ambiguous(())  # a message that was dropped may have come back elsewhere
     return _resolve_copy(listed, recorded)
 
 
 def _resolve_copy(
     listed: ListedMessage, recorded: Sequence[RecordedMessage]
 ) -> Resolution:
-    """Recognise a copy of another source's message, else take it for a new one."""
+    """Recognise a copy of another source's message; otherwise treat it as new."""
     copies = [
         each
         for each in recorded

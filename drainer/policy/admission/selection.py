@@ -1,8 +1,8 @@
-"""Which messages and recipients a person means, and in which order. Pure.
+"""Which messages and recipients the operator selects, and in which order. Pure.
 
-One selection serves what a scan lists, what the ledger remembers, and the
-operator's verbs. Everything that is given must hold. Addresses are compared
-without regard to ASCII case, as SQLite's ``lower`` does it.
+One selection serves the scan's list, the ledger and the operator's commands. A message
+must match every condition that is given. Addresses are compared without regard to ASCII
+case, as SQLite's ``lower`` does it.
 """
 
 import enum
@@ -17,7 +17,7 @@ from drainer.mail.message import Message
 from drainer.runtime.values import dataclass
 
 MIN_DIGITS = 8
-"""Digits of a drainer id that name it where nobody can see whether they are unique."""
+"""Digits of a drainer id that name it where drainer cannot check that it is unique."""
 
 _FOLD = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _HEX = frozenset("0123456789abcdef")
@@ -32,7 +32,7 @@ def fold(text: str) -> str:
 
 
 class MessageSummary(NamedTuple):
-    """What a selection asks about a message."""
+    """The facts of a message that a selection checks."""
 
     id: str
     native_id: str
@@ -40,12 +40,12 @@ class MessageSummary(NamedTuple):
     reverse_path: str
     queue: str
     arrived: datetime
-    #: None while it is not known; then every size will do.
+    #: None while the size is not known; then every size matches.
     size: int | None
 
 
 def known(message: Message, size: int | None) -> MessageSummary:
-    """Return what a selection asks about a message that a source listed."""
+    """Return the facts that a selection checks, for a message that a source listed."""
     return MessageSummary(
         id=message.id,
         native_id=message.native_id,
@@ -58,7 +58,7 @@ def known(message: Message, size: int | None) -> MessageSummary:
 
 
 class MessageIds:
-    """Messages by name: a drainer id or its beginning, a queue id, a Message-ID."""
+    """Messages by name: a drainer id or the start of one, a queue id, a Message-ID."""
 
     __slots__ = ("_heads", "_names")
 
@@ -72,11 +72,11 @@ class MessageIds:
                 self._heads.setdefault(len(word), set()).add(word.lower())
 
     def __bool__(self) -> bool:
-        """Whether anything is named."""
+        """Return whether anything is named."""
         return bool(self._names)
 
     def name(self, message: MessageSummary) -> bool:
-        """Whether a message is one of these."""
+        """Return whether a message is one of these."""
         names = self._names
         return (
             message.native_id in names
@@ -91,7 +91,7 @@ class ExcludePattern:
     __slots__ = ("_ids", "_is_domain", "_parts", "_side", "_word")
 
     def __init__(self, text: str) -> None:
-        """Read one; ValueError when it would match nothing or everything."""
+        """Parse one; raise ValueError if it would match nothing or everything."""
         side, colon, rest = text.strip().partition(":")
         self._side = side if colon and side in _SIDES else ""
         word = fold(rest if self._side else text).strip()
@@ -105,13 +105,13 @@ class ExcludePattern:
         self._ids = MessageIds([text] if is_plain else ())
 
     def hits_message(self, message: MessageSummary) -> bool:
-        """Whether it names the message, or its sender."""
+        """Return whether it names the message or its sender."""
         if self._ids and self._ids.name(message):
             return True
         return self._side != "recipient" and self._hits(message.reverse_path)
 
     def hits_recipient(self, forward_path: str) -> bool:
-        """Whether it names this recipient; one that is not known it does not."""
+        """Return whether it names this recipient; false for an unknown recipient."""
         hit = bool(forward_path) and self._side != "sender"
         return hit and self._hits(forward_path)
 
@@ -122,7 +122,7 @@ class ExcludePattern:
 
 
 def _fits(parts: list[str], text: str) -> bool:
-    """Whether the text consists of these parts with anything between them."""
+    """Return whether the text consists of these parts with anything between them."""
     if len(parts) == 1:
         return text == parts[0]
     at, end = len(parts[0]), len(text) - len(parts[-1])
@@ -138,7 +138,7 @@ def _fits(parts: list[str], text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which messages and recipients; everything that is given must hold."""
+    """Which messages and recipients to select; every given condition must match."""
 
     #: Part of the reverse-path; ``<>`` is the null sender.
     sender: str = ""
@@ -150,19 +150,19 @@ class Selection:
     newer_than: datetime | None = None
     larger_than: int | None = None
     smaller_than: int | None = None
-    #: Parts of the spool; ``deferred`` is what lies below it, too.
+    #: Parts of the spool; ``deferred`` includes the folders below it.
     queues: tuple[str, ...] = ()
-    #: None: whatever its name is.
+    #: None matches every name.
     ids: MessageIds | None = None
     exclude: tuple[ExcludePattern, ...] = field(default=())
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing is left out."""
+        """Return whether it selects everything."""
         return self == Selection()
 
     def takes_message(self, message: MessageSummary) -> bool:
-        """Whether the message as such is meant; its recipients are another matter."""
+        """Return whether it selects the message as such, whatever its recipients."""
         return (
             self._sent_by(message.reverse_path)
             and (self.older_than is None or message.arrived < self.older_than)
@@ -174,13 +174,13 @@ class Selection:
         )
 
     def takes_size(self, size: int) -> bool:
-        """Whether a message of so many octets is meant."""
+        """Return whether it selects a message of this many bytes."""
         return (self.larger_than is None or size > self.larger_than) and (
             self.smaller_than is None or size < self.smaller_than
         )
 
     def takes_recipient(self, forward_path: str) -> bool:
-        """Whether a recipient is meant, of a message that is."""
+        """Return whether it selects a recipient of a selected message."""
         return (
             (not self.recipient or fold(self.recipient) in fold(forward_path))
             and (not self.domain or fold(forward_path).endswith(self.at_domain))
@@ -190,9 +190,9 @@ class Selection:
         )
 
     def takes(self, message: MessageSummary, forward_paths: Iterable[str]) -> bool:
-        """Whether a message is meant for the sake of any of its recipients.
+        """Return whether it selects a message because of any of its recipients.
 
-        One whose recipients are not known counts as one recipient without a name.
+        A message with unknown recipients counts as one recipient without a name.
         """
         return self.takes_message(message) and any(
             self.takes_recipient(path) for path in (tuple(forward_paths) or ("",))
@@ -200,7 +200,7 @@ class Selection:
 
     @property
     def at_domain(self) -> str:
-        """The end of every forward-path in the domain, folded."""
+        """Return the end of every forward-path in the domain, in lower case."""
         return "@" + fold(self.domain).removeprefix("@")
 
     def _sent_by(self, reverse_path: str) -> bool:
@@ -214,12 +214,13 @@ def _in(queue: str, place: str) -> bool:
 
 
 class SendOrder(enum.StrEnum):
-    """In which order messages go, when not as they lie in the spool."""
+    """In which order messages are sent, if not in the order of the spool."""
 
     OLDEST = "oldest"
     NEWEST = "newest"
     SMALLEST = "smallest"
-    #: Whose lifetime ends first; those past it behind the others, too late to save.
+    #: Whose lifetime ends first; those past it come last, because it is too late for
+    #: them.
     DEADLINE = "deadline"
 
 
@@ -228,7 +229,7 @@ def order_key(
 ) -> int:
     """Return the number by which messages are sorted.
 
-    ``lifetime_began`` is when a message arrived whose lifetime ends now.
+    ``lifetime_began`` is the arrival time of a message whose lifetime ends now.
     """
     if order is SendOrder.SMALLEST:
         return size
@@ -241,15 +242,15 @@ def order_key(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What of a spool a command is for."""
+    """Which part of a spool a command works on."""
 
     selection: Selection = field(default_factory=Selection)
-    #: At most so many messages.
+    #: At most this many messages.
     limit: int | None = None
-    #: None: as they lie in the spool, the recipient domains in turn.
+    #: None: in the order of the spool, with the recipient domains in turn.
     order: SendOrder | None = None
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing is left out, and nothing goes before the rest."""
+        """Return whether everything is selected, and in the usual order."""
         return self == Choice()

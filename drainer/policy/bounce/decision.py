@@ -1,7 +1,7 @@
-"""May the sender be told? The rules G1 to G15, the first that applies decides; pure.
+"""Decide whether the sender may get a bounce: rules G1 to G15, the first match decides.
 
-Backscatter destroys the backup's reputation, so that the answer is no unless there
-is proof. What may not be told is kept and shown, never dropped.
+Pure. Backscatter destroys the backup's reputation, so the answer is no without proof.
+What must not be reported is kept and shown, never dropped.
 """
 
 import enum
@@ -42,13 +42,13 @@ class BounceAnswer(enum.StrEnum):
     #: Not now, because DNS did not answer.
     LATER = "later"
     NO = "no"
-    #: And no person should be tempted to release it.
+    #: No, and drainer does not offer the message for release.
     NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BounceDecision:
-    """The answer, the rule that gave it, and what it was given for."""
+    """The answer, the rule that gave it, and its reasons."""
 
     answer: BounceAnswer
     rule: str
@@ -61,36 +61,38 @@ class BounceDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnIdentity:
-    """Who we are to the world."""
+    """The names and addresses of this host."""
 
     hostname: str
-    #: The address in From of our reports.
+    #: The address in the From field of our reports.
     reporter: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BounceCase:
-    """What became of one recipient, and all that is known of its sender."""
+    """The outcome for one recipient, and all that is known about its sender."""
 
     facts: SenderFacts
     recipient: Recipient
     marks: ListMarkers
     trust: TrustSettings
     own: OwnIdentity
-    #: Why the primary refused; None for a message that has not been judged.
+    #: Why the primary refused; None for a message that was not classified.
     classification: Classification | None = None
-    #: What would be reported: a failure, or that it was passed on.
+    #: What the report would say: a failure, or that the message was relayed.
     action: DsnAction = DsnAction.FAILED
-    #: ``subject.detail`` of the refusal, and its words.
+    #: ``subject.detail`` of the refusal, and its text.
     detail: str = ""
     words: str = ""
-    #: The same refusal came again after the confirmation delay (or a person approved).
+    #: The same refusal came again after the confirmation delay (or an operator
+    #: approved).
     confirmed: bool = False
-    #: This failure was reported already.
+    #: A report about this failure was sent already.
     reported: bool = False
     sent: ReportHistory = field(default_factory=ReportHistory)
     limits: ReportLimits = field(default_factory=ReportLimits)
-    #: Since evidence was looked for first; after ``patience`` "later" becomes "no".
+    #: Time since drainer first looked for evidence; after ``patience``, "later" becomes
+    #: "no".
     waited: timedelta = timedelta(0)
     patience: timedelta = timedelta(hours=24)
 
@@ -105,17 +107,17 @@ _Look = Callable[[BounceCase, Evidence], _Finding]
 
 _NOTIFY = {DsnAction.FAILED: "FAILURE", DsnAction.RELAYED: "SUCCESS"}
 _NOWHERE = ("localhost", "localdomain", "local", "invalid", "onion", "internal", "arpa")
-"""Top-level names that lead to no mail server of the world (RFC 6761, RFC 6762)."""
+"""Top-level names without a public mail server (RFC 6761, RFC 6762)."""
 _ROBOTS = ("mailer-daemon", "double-bounce")
 _OWN_ROBOTS = (*_ROBOTS, "postmaster", "bounce")
 CONTENT_RULES = re.compile(r"text-(content(-policy|-blocklist)?|policy-as-mechanism)")
-"""The families of families.toml that refuse a message for its content."""
+"""The families of families.toml that refuse a message because of its content."""
 
 _CONTENT_DETAILS = re.compile(r"6\.\d+|7\.2\d")
 _EVIL = re.compile(r"\b(virus|malware|phish\w*|trojan)\b", re.IGNORECASE)
 _UNREACHABLE = {
     Reachability.NXDOMAIN: "does not exist",
-    Reachability.NULL_MX: "takes no mail (null MX)",
+    Reachability.NULL_MX: "accepts no mail (null MX)",
     Reachability.NO_ADDRESS: "has no mail server",
     Reachability.OURS: "has only mail servers at private addresses, or is served by us",
 }
@@ -130,7 +132,7 @@ def decide(case: BounceCase) -> BounceDecision:
         if (found := look(case, evidence)) is not None
     )
     if answer is BounceAnswer.LATER and case.waited >= case.patience:
-        answer, reason = BounceAnswer.NO, f"{reason}, and has not for too long"
+        answer, reason = BounceAnswer.NO, f"{reason}, and the wait was too long"
     return BounceDecision(
         answer=answer,
         rule=rule,
@@ -172,7 +174,7 @@ def _is_unwanted(case: BounceCase, _: Evidence) -> _Finding:
     if _NOTIFY[case.action] in notify:
         return None
     asked = ",".join(sorted(notify)) or "nothing"
-    return BounceAnswer.NEVER, f"NOTIFY asks for {asked} (RFC 3461 4.1)"
+    return BounceAnswer.NEVER, f"the sender asked for NOTIFY={asked} (RFC 3461 4.1)"
 
 
 def _is_no_address(case: BounceCase, _: Evidence) -> _Finding:
@@ -184,9 +186,9 @@ def _is_no_address(case: BounceCase, _: Evidence) -> _Finding:
     if domain.startswith("["):
         return BounceAnswer.NO, f"{domain} is an address, not a domain"
     if "." not in domain or domain.rpartition(".")[2] in _NOWHERE:
-        return BounceAnswer.NO, f"{domain or case.sender} is no domain of the Internet"
+        return BounceAnswer.NO, f"{domain or case.sender} is not an Internet domain"
     if not case.facts.domain:
-        return BounceAnswer.NO, f"{domain} is no DNS name"
+        return BounceAnswer.NO, f"{domain} is not a DNS name"
     return None
 
 
@@ -203,7 +205,7 @@ def _is_loop(case: BounceCase, _: Evidence) -> _Finding:
 
 def _is_report(case: BounceCase, _: Evidence) -> _Finding:
     if case.marks.report:
-        return BounceAnswer.NEVER, f"it is a report itself ({case.marks.report})"
+        return BounceAnswer.NEVER, f"the message is a report ({case.marks.report})"
     return None
 
 
@@ -213,13 +215,13 @@ def _is_automatic(case: BounceCase, evidence: Evidence) -> _Finding:
         return None
     proven = evidence.strength in (Strength.PROVEN, Strength.LATER)
     if kind == "auto-generated" and proven:
-        return None  # shops and cron jobs want to know; G13 has the last word
+        return None  # shops and cron jobs need reports; G13 decides
     return BounceAnswer.NO, f"Auto-Submitted: {kind} (RFC 3834 5)"
 
 
 def _is_suppressed(case: BounceCase, _: Evidence) -> _Finding:
     if case.marks.suppressed:
-        return BounceAnswer.NO, "X-Auto-Response-Suppress asks for none"
+        return BounceAnswer.NO, "X-Auto-Response-Suppress forbids reports"
     return None
 
 
@@ -227,8 +229,8 @@ def _is_bulk(case: BounceCase, _: Evidence) -> _Finding:
     if case.marks.precedence not in ("bulk", "junk"):
         return None
     if case.marks.is_list or _is_verp(case):
-        return None  # list managers live on reports; G13 has the last word
-    return BounceAnswer.NO, f"Precedence: {case.marks.precedence}, and no list"
+        return None  # list managers need reports; G13 decides
+    return BounceAnswer.NO, f"Precedence: {case.marks.precedence}, but not from a list"
 
 
 def _is_verp(case: BounceCase) -> bool:
@@ -260,7 +262,7 @@ def _is_protected(case: BounceCase, evidence: Evidence) -> _Finding:
         return None
     if evidence["V4"].strength is Strength.LATER:
         return BounceAnswer.LATER, f"{facts.domain} is ours; {evidence['V4'].found}"
-    return BounceAnswer.NO, f"{facts.domain} is ours: that is the commonest forgery"
+    return BounceAnswer.NO, f"{facts.domain} is ours: the most common forgery"
 
 
 def _is_unreachable(case: BounceCase, _: Evidence) -> _Finding:
@@ -276,16 +278,16 @@ def _is_unproven(_: BounceCase, evidence: Evidence) -> _Finding:
         case Strength.PROVEN:
             return None
         case Strength.LATER:
-            return BounceAnswer.LATER, "DNS did not answer what would prove the sender"
+            return BounceAnswer.LATER, "DNS did not answer what could prove the sender"
         case Strength.WEAK:
-            return BounceAnswer.NO, "what speaks for the sender is too weak"
+            return BounceAnswer.NO, "the evidence for the sender is too weak"
         case Strength.NOT:
             return BounceAnswer.NO, "nothing proves the sender"
 
 
 def _is_too_much(case: BounceCase, _: Evidence) -> _Finding:
     if case.reported:
-        return BounceAnswer.NO, "this failure was reported already"
+        return BounceAnswer.NO, "this failure was already reported"
     words = exceeded(case.limits, case.sent)
     return (BounceAnswer.NO, words) if words else None
 
@@ -297,18 +299,18 @@ def _is_due(_: BounceCase, evidence: Evidence) -> _Finding:
 RULES: Mapping[str, tuple[str, _Look]] = {
     "G1": ("the failure is systemic, in doubt, held or not confirmed", _is_open),
     "G2": ("the null sender", _is_null),
-    "G3": ("the sender wants no such report (NOTIFY)", _is_unwanted),
-    "G4": ("the sender is no address of the Internet", _is_no_address),
-    "G5": ("the sender is a robot, or ourselves", _is_loop),
-    "G6": ("the message is a report itself", _is_report),
+    "G3": ("the sender does not want this report (NOTIFY)", _is_unwanted),
+    "G4": ("the sender is not an Internet address", _is_no_address),
+    "G5": ("the sender is a robot or drainer itself", _is_loop),
+    "G6": ("the message is a report", _is_report),
     "G7": ("the message was sent automatically", _is_automatic),
-    "G8": ("the message asks for no reports", _is_suppressed),
-    "G9": ("bulk mail that is of no list", _is_bulk),
+    "G8": ("the message forbids reports", _is_suppressed),
+    "G9": ("bulk mail that is not from a list", _is_bulk),
     "G10": ("spam, virus, or refused for its content", _is_content),
-    "G11": ("the sender's domain is one that the backup serves", _is_protected),
-    "G12": ("the sender's domain takes no mail", _is_unreachable),
+    "G11": ("the backup serves the sender's domain", _is_protected),
+    "G12": ("the sender's domain accepts no mail", _is_unreachable),
     "G13": ("the sender is not proven", _is_unproven),
-    "G14": ("reported already, or too many reports", _is_too_much),
+    "G14": ("already reported, or too many reports", _is_too_much),
     "G15": ("the sender is proven", _is_due),
 }
-"""Rule -> what it is about, and who looks; in order."""
+"""Rule -> its subject and its function, in order."""

@@ -1,10 +1,12 @@
-"""Is the sender proven? The rules V1 to V6 over facts that others gathered; pure.
+"""Decide whether the sender is proven: rules V1 to V6 over gathered facts; pure.
 
 A strong rule is about the envelope sender itself, or about who may send for all of its
-domain. One proves it. So does a weak SPF pass together with a signature that names the
-sender's mailbox, but not the recipient. A signature of another mailbox of the domain
-adds nothing: any user of it can get one. What no DNS server answered is decided
-*later*; what is absent is *not* evidence, and no forgery either.
+domain. One strong rule proves the sender. A weak SPF pass proves it only together with
+a signature that names the sender's mailbox, but not the recipient. A signature of
+another mailbox of the domain adds nothing: any user of it can get one.
+
+A question that no DNS server answered is decided *later*. A missing record is *not*
+evidence, and not a forgery either.
 """
 
 import re
@@ -26,13 +28,13 @@ from drainer.policy.bounce.facts import (
 from drainer.runtime.values import dataclass
 
 WIDEST = {4: 16, 6: 32}
-"""Shortest prefix by IP version that still says something about a sender."""
+"""Shortest prefix by IP version that still identifies a sender."""
 _OF_CLIENT = re.compile(r"%\{i", re.IGNORECASE)
 """The macro that differs from client to client (RFC 7208 7.2)."""
 _CHOSEN_BY_CLIENT = re.compile(r"%\{[hp]", re.IGNORECASE)
 """HELO and the reverse name of an address: every client chooses its own."""
 _LATE = ("V3", "V4", "V5")
-"""Rules for which DNS is asked now: records change, and keys rotate."""
+"""Rules that ask DNS now instead of at reception: records change, and keys rotate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +44,16 @@ class EvidenceRow:
     rule: str
     strength: Strength
     found: str
-    #: Asked now instead of at reception.
+    #: The answer is from now, not from the time of reception.
     late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Every rule's row, and what they amount to."""
+    """Every rule's row, and their result."""
 
     strength: Strength
-    #: The rule that decided, or 'V3+V4'; '' when nothing proves the sender.
+    #: The rule that decided, or 'V3+V4'; '' if nothing proves the sender.
     by: str
     rows: tuple[EvidenceRow, ...]
     #: The proof is strong enough to return the whole original.
@@ -63,7 +65,7 @@ class Evidence:
 
     @property
     def words(self) -> dict[str, str]:
-        """What was found, by rule, for the ledger and the trace."""
+        """Return what was found, by rule, for the ledger and the trace."""
         return {row.rule: f"{row.strength}: {row.found}" for row in self.rows}
 
 
@@ -114,7 +116,7 @@ def _sum(rows: Iterable[EvidenceRow], case: _Case) -> tuple[Strength, str]:
 
 
 def _vouches(claim: AuthResult, facts: SenderFacts) -> bool:
-    """Whether a claim is of a signature of the sender's mailbox, as V4 asks."""
+    """Return whether a claim is of a signature of the sender's mailbox, as for V4."""
     return (
         claim.method == "dkim"
         and is_within(facts.domain, (claim.domain,))
@@ -123,9 +125,9 @@ def _vouches(claim: AuthResult, facts: SenderFacts) -> bool:
 
 
 def _may_return(by: str, case: _Case) -> bool:
-    """Whether only the sender's own host can have sent it.
+    """Return whether only the sender's own host can have sent it.
 
-    By SPF, if the record of the very domain names an address of its own.
+    Proof is by SPF, if the record of exactly this domain names an address of its own.
     """
     if by != "V3":
         return by in ("V1", "V2")
@@ -163,7 +165,7 @@ def _network(case: _Case) -> _Answer:
 def _spf(case: _Case) -> _Answer:
     facts = case.facts
     if facts.spf is None:
-        return Strength.NOT, "not looked at"
+        return Strength.NOT, "not checked"
     if facts.spf.result == "temperror":
         return Strength.LATER, f"DNS did not answer: {facts.spf.detail}"
     if facts.spf.result != "pass":
@@ -175,7 +177,7 @@ def _spf(case: _Case) -> _Answer:
 
 
 def _weigh(path: tuple[SpfTerm, ...], version: int, trust: TrustSettings) -> _Answer:
-    """Say what an SPF pass proves: some records let everybody pass."""
+    """Return what an SPF pass proves: some records let every client pass."""
     if not path:
         return Strength.NOT, "SPF pass by an unknown term"
     term = path[-1]
@@ -198,14 +200,15 @@ def _weigh(path: tuple[SpfTerm, ...], version: int, trust: TrustSettings) -> _An
 
 
 def proving_signatures(facts: SenderFacts, recipient: Recipient) -> list[DkimSignature]:
-    """Return the signatures that prove a sender: both mailboxes are in them."""
+    """Return the signatures that prove a sender: they name both mailboxes."""
     return [s for s in _own_signatures(facts) if _names(s, recipient)]
 
 
 def _own_signatures(facts: SenderFacts) -> list[DkimSignature]:
-    """Return the valid signatures that vouch for the very mailbox of the sender.
+    """Return the valid signatures that vouch for exactly the sender's mailbox.
 
-    Of its own domain, or one above it: below a domain others may sign.
+    The signing domain is the sender's own, or one above it: others may sign below a
+    domain.
     """
     return [
         each
@@ -235,7 +238,7 @@ def _dkim(case: _Case) -> _Answer:
         words = f"signed by {sure[0].domain}, but not for the sender's mailbox"
         return Strength.WEAK, words
     if valid:
-        return Strength.LATER, f"whether {valid[0].domain} may sign, DNS says not"
+        return Strength.LATER, f"DNS did not say whether {valid[0].domain} may sign"
     aligned = [each for each in case.facts.signatures if _is_aligned(each, case.facts)]
     for state in (Strength.LATER, Strength.NOT):
         for each in aligned:
@@ -256,13 +259,13 @@ def _is_aligned(signature: DkimSignature, facts: SenderFacts) -> bool:
 
 
 def _is_sure(signature: DkimSignature, facts: SenderFacts) -> bool:
-    """Whether it is aligned even if the policy, which nobody told us, is strict."""
+    """Return whether it is aligned even if the unknown policy is strict."""
     unknown = facts.dmarc.later and facts.dmarc.organisation == facts.organisation
     return signature.domain == facts.domain or not unknown
 
 
 def _names(signature: DkimSignature, recipient: Recipient) -> bool:
-    """Whether it covers the recipient of the envelope; ORCPT is the client's word."""
+    """Return whether it covers the envelope recipient; the client chooses ORCPT."""
     path = recipient.original or recipient.forward_path
     return mailbox_key(path) in signature.addressees
 
@@ -304,7 +307,7 @@ def _counts(claim: AuthResult, case: _Case) -> bool:
     if claim.method == "spf":
         passes = facts.spf is not None and facts.spf.result == "pass"
         if passes and _spf(case)[0] is Strength.NOT:
-            return False  # everybody passes there, and did at reception
+            return False  # every client passes there, and did at reception
         mailbox = mailbox_key(claim.mailbox or facts.reverse_path)
         return claim.domain == facts.domain and mailbox == mailbox_key(
             facts.reverse_path
@@ -324,4 +327,4 @@ RULES: Mapping[str, tuple[str, Callable[[_Case], _Answer]]] = {
     "V5": ("DMARC pass, the author is of the sender's domain", _dmarc),
     "V6": ("Authentication-Results that the backup itself wrote", _results),
 }
-"""Rule -> what it is about, and who looks."""
+"""Rule -> its subject and its function."""

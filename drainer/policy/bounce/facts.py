@@ -1,4 +1,4 @@
-"""Facts about a message's sender, as the edges find them; what the operator trusts."""
+"""Facts about a message's sender, as gathered, and what the operator trusts."""
 
 import enum
 import ipaddress
@@ -16,8 +16,8 @@ _PRIVATE = tuple(
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
         "172.16.0.0/12", "192.0.0.0/24", "192.88.99.0/24", "192.168.0.0/16",
         "198.18.0.0/15", "224.0.0.0/3",
-        # All of IPv6 but 2000::/3; so local, site-local and multicast addresses, and
-        # those that embed an IPv4 address: mapped, compatible, translated, NAT64.
+        # All of IPv6 except 2000::/3: local, site-local and multicast addresses, and
+        # those that embed an IPv4 address (mapped, compatible, translated, NAT64).
         "::/3", "4000::/2", "8000::/1",
         # Teredo, benchmarks and other protocols of the IETF; 6to4.
         "2001::/23", "2002::/16",
@@ -26,7 +26,7 @@ _PRIVATE = tuple(
 
 
 class Strength(enum.StrEnum):
-    """What a rule, or all of them together, found."""
+    """How strong the result of one rule, or of all rules together, is."""
 
     PROVEN = "proven"
     WEAK = "weak"
@@ -46,10 +46,10 @@ class SpfTerm:
     mechanism: str
     #: Length of the prefix that had to match; None for a term without addresses.
     prefix: int | None = None
-    #: It has a macro, so that the record may depend on the client.
+    #: It has a macro, so the record may depend on the client.
     macro: bool = False
     #: DNS names of other organisations that decide whether it matches: the record is
-    #: theirs (also behind an alias), or the host whose address matched.
+    #: theirs (also behind an alias), or the host with the address that matched.
     foreign: tuple[str, ...] = ()
 
 
@@ -58,19 +58,19 @@ class SpfResult:
     """The result for the MAIL FROM identity (RFC 7208 2.4)."""
 
     result: str
-    #: Of a pass, from the sender's own record down to the term that matched.
+    #: Of a pass: the terms from the sender's own record down to the one that matched.
     path: tuple[SpfTerm, ...] = ()
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DkimSignature:
-    """One DKIM signature, as it was at reception as far as that can be told."""
+    """One DKIM signature, as far as possible as it was at reception."""
 
     domain: str
-    #: The organisational domain of that.
+    #: The organisational domain of that domain.
     organisation: str
-    #: PROVEN = valid; NOT = it fails, or is of a kind that proves nothing.
+    #: PROVEN: valid. NOT: it fails, or is of a kind that proves nothing.
     state: Strength
     detail: str = ""
     #: It is of a kind that proves nothing, whether valid or not: ``l=``, ``t=y``.
@@ -78,7 +78,7 @@ class DkimSignature:
     #: The one mailbox that it vouches for, in canonical spelling: that of ``i=``, else
     #: the only address of the only From field; '' for none.
     mailbox: str = ""
-    #: Mailboxes in the To and Cc fields that it covers, as mailbox_key has them.
+    #: Mailboxes in the To and Cc fields that it covers, as mailbox_key returns them.
     addressees: frozenset[str] = frozenset()
 
 
@@ -86,13 +86,13 @@ class DkimSignature:
 class DmarcPolicy:
     """The author's domain, and the policy that it publishes."""
 
-    #: '' when there is not exactly one author.
+    #: '' unless there is exactly one author.
     domain: str = ""
     organisation: str = ""
     published: bool = False
     strict_dkim: bool = False
     strict_spf: bool = False
-    #: DNS did not answer: it may be strict.
+    #: DNS did not answer: the policy may be strict.
     later: bool = False
     detail: str = ""
 
@@ -103,11 +103,11 @@ class AuthResult:
 
     #: spf, dkim or dmarc.
     method: str
-    #: Whom it is about: smtp.mailfrom, header.d or header.from; a domain.
+    #: The domain that it is about: smtp.mailfrom, header.d or header.from.
     domain: str
     organisation: str
     authserv_id: str
-    #: The mailbox, canonical, if it has a local part: smtp.mailfrom or header.i.
+    #: The canonical mailbox, if it has a local part: smtp.mailfrom or header.i.
     mailbox: str = ""
 
 
@@ -127,12 +127,12 @@ class SenderFacts:
     """What was found about one message's sender."""
 
     reverse_path: str = ""
-    #: The sender's domain in ASCII; '' when it has none that DNS could know.
+    #: The sender's domain in ASCII; '' if it cannot be in DNS.
     domain: str = ""
     organisation: str = ""
     #: The only address of the only From field, in canonical spelling; '' for none.
     author: str = ""
-    #: Address of the client, from the spool's own record; '' = unknown.
+    #: Address of the client, from the spool's own record; '' if unknown.
     client: str = ""
     login: str = ""
     spf: SpfResult | None = None
@@ -140,7 +140,7 @@ class SenderFacts:
     dmarc: DmarcPolicy = field(default_factory=DmarcPolicy)
     claims: tuple[AuthResult, ...] = ()
     reach: Reachability = Reachability.YES
-    #: Why something was not looked at, by rule: {"V4": "larger than 32 MB"}.
+    #: Why something was not checked, by rule: {"V4": "larger than 32 MB"}.
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -151,20 +151,23 @@ class SenderFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustSettings:
-    """What the operator says."""
+    """What the operator configured about senders."""
 
-    #: Domains that the backup takes mail for, in ASCII; their subdomains are meant too.
+    #: Domains that the backup accepts mail for, in ASCII; their subdomains are
+    #: included.
     relay_domains: frozenset[str] = frozenset()
     trusted_networks: tuple[Network, ...] = ()
-    #: Whose SPF records prove a sender of another organisation that includes them.
+    #: Providers: their SPF records prove senders of other organisations that include
+    #: them.
     trusted_spf_domains: frozenset[str] = frozenset()
 
 
 def parse_address(text: str) -> Address | None:
     """Return a client's address as spools write it; None for anything else.
 
-    ``IPv6:`` and brackets may stand around it; a mapped IPv4 address is that IPv4
-    address, and a zone (``%eth0``) makes it none.
+    The text may have ``IPv6:`` in front and brackets around it. A mapped IPv4 address
+    is returned as that IPv4 address. An address with a zone (``%eth0``) is not
+    accepted.
     """
     bare = text.strip().strip("[]")
     if bare[:5].lower() == "ipv6:":
@@ -181,10 +184,10 @@ def parse_address(text: str) -> Address | None:
 
 
 def is_private(address: Address) -> bool:
-    """Whether an address is behind a border, or is one of no single host.
+    """Return whether an address is private, or not that of a single host.
 
     An IPv6 address that embeds an IPv4 address is private, whatever it embeds. The
-    networks for documentation count as public: no route leads there.
+    networks for documentation count as public: no route leads to them.
     """
     return any(
         address in network for network in _PRIVATE if network.version == address.version
@@ -192,7 +195,7 @@ def is_private(address: Address) -> bool:
 
 
 def is_public(text: str) -> bool:
-    """Whether the address in a DNS answer may be that of a mail server elsewhere."""
+    """Return whether an address from DNS may be that of a mail server elsewhere."""
     try:
         return not is_private(ipaddress.ip_address(text))
     except ValueError:
@@ -200,5 +203,5 @@ def is_public(text: str) -> bool:
 
 
 def is_within(domain: str, domains: Iterable[str]) -> bool:
-    """Whether a domain is one of these, or below one; lower case throughout."""
+    """Return whether a domain is one of these or below one; all in lower case."""
     return any(domain == each or domain.endswith(f".{each}") for each in domains)

@@ -1,8 +1,8 @@
-"""How many reports may leave, and what makes two of them the same; pure arithmetic.
+"""How many reports may be sent, and which two are the same; pure arithmetic.
 
-It is computed where reports are written (drainer.ledger.reports.limits). The key is on
-disk before a report is queued, so that a crash neither repeats a report nor gives it
-another name.
+The code that writes reports calls it (drainer.ledger.reports.limits). The key is on
+disk before a report is queued. So a crash neither repeats a report nor changes its
+name.
 """
 
 import hashlib
@@ -14,26 +14,26 @@ from drainer.mail.mailbox import mailbox_key
 from drainer.runtime.values import dataclass
 
 KEEP_KEYS = timedelta(days=14)
-"""How long a key is remembered: a failure that comes again is reported again."""
+"""How long a key is kept: a failure that comes again later is reported again."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportLimits:
-    """The most reports that may leave to a mailbox, to a domain, and in all."""
+    """The most reports that may be sent to a mailbox, to a domain, and in all."""
 
     sender_per_hour: int = 3
     sender_per_day: int = 10
     domain_per_hour: int = 50
     per_hour: int = 200
     per_run: int = 1000
-    #: Each begins a tag, which leads to the same mailbox: user+tag is user.
+    #: Each starts a tag, which leads to the same mailbox: user+tag is user.
     tag_delimiters: str = "+"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportHistory:
-    """The reports that left already."""
+    """The reports that were sent already."""
 
     sender_last_hour: int = 0
     sender_last_day: int = 0
@@ -43,7 +43,7 @@ class ReportHistory:
 
 
 def exceeded(limits: ReportLimits, sent: ReportHistory) -> str:
-    """Say which limit one more report would break; '' for none."""
+    """Return which limit one more report would exceed; '' for none."""
     for count, limit, words in (
         (sent.sender_last_hour, limits.sender_per_hour, "to this sender in an hour"),
         (sent.sender_last_day, limits.sender_per_day, "to this sender in a day"),
@@ -58,28 +58,28 @@ def exceeded(limits: ReportLimits, sent: ReportHistory) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedRecipient:
-    """A recipient of whom a sender is told, or was."""
+    """A recipient that a report to the sender is about."""
 
     at: datetime
     sender: str
     key: str
-    #: Recipients with the same one are told of in one report, which counts once.
+    #: Recipients with the same id share one report, which counts once.
     report: Hashable
     run: str
-    #: Of the sender's domain; '' if it is not known.
+    #: The organisation of the sender's domain; '' if it is not known.
     organisation: str = ""
 
     @property
     def domain(self) -> str:
-        """What counts for the limit of a domain: names below it are free to make."""
+        """Return what counts for the limit of a domain: names below it are free."""
         return self.organisation or domain_of(mailbox_key(self.sender))
 
 
 class ReportTally:
-    """What was let go, by whomever, as it counts against the next report."""
+    """All reports that were sent, as they count against the next one."""
 
     def __init__(self, told: Iterable[ReportedRecipient]) -> None:
-        """Count what was told already."""
+        """Count the reports that were already sent."""
         self._keys: set[str] = set()
         self._reports: dict[Hashable, ReportedRecipient] = {}
         for each in told:
@@ -91,13 +91,13 @@ class ReportTally:
         self._reports.setdefault(told.report, told)
 
     def knows(self, told: ReportedRecipient) -> bool:
-        """Whether the same failure was told of."""
+        """Return whether the same failure was reported."""
         return told.key in self._keys
 
     def before(
         self, told: ReportedRecipient, tag_delimiters: str = ""
     ) -> ReportHistory:
-        """Return what was sent when this is to be: nothing, if it joins a report.
+        """Return what was sent before this report; nothing if it joins an earlier one.
 
         All spellings of a mailbox count as one.
         """
@@ -123,8 +123,8 @@ class ReportTally:
 def dedupe_key(sender: str, original: str, recipient: str, status: str) -> str:
     """Return the key (64 hex digits) of one recipient's failure.
 
-    ``original`` is the message's Message-ID, or a hash of its content when it has
-    none; ``status`` the enhanced status code.
+    ``original`` is the message's Message-ID, or a hash of its content if it has none.
+    ``status`` is the enhanced status code.
     """
     parts = "".join(
         f"{len(part)}:{part}" for part in (sender, original, recipient, status)

@@ -1,12 +1,12 @@
-"""The way to a scope: closed while mail flows, open when the primary refuses us.
+"""The circuit breaker of a scope: closed (mail flows), open (the primary refuses us).
 
 A scope is a route, or one recipient domain on it. Pure: every function takes the
-breaker and returns the next one; docs/refusals.md shows the states as a picture.
+breaker and returns the next one. docs/refusals.md shows the states as a picture.
 
 closed   mail flows
 paused   nothing is tried for a while, then one session probes
-probing  the canary asks (no DATA), or one real message at a time goes
-open     nothing is tried before a timer that doubles, or a person, lets it probe
+probing  the canary (no DATA), or one real message at a time
+open     nothing is tried until a doubling timer or an operator lets it probe
 
 A refusal that is meant for us never judges a message (promise P4).
 """
@@ -22,16 +22,18 @@ MESSAGES_TO_TRY = 3
 """Real messages that probe, one at a time, before a breaker opens."""
 STOPS_TO_OPEN = 8
 STOPS_TO_PAUSE = 5
-"""The same after a message that was refused as if it were us, or put off.
+"""The same limit for messages that were refused as if it were us, or put off.
 
-More of them, in no order, because a stranger may have sent many such messages."""
+It is higher, and the order does not matter, because a stranger may have sent many such
+messages.
+"""
 FIRST_PROBE = timedelta(minutes=1)
 LAST_PROBE = timedelta(hours=1)
 """An open breaker probes again after FIRST_PROBE, doubled up to LAST_PROBE."""
 
 
 class BreakerState(enum.StrEnum):
-    """Closed: mail flows. Paused, open: nothing is tried. Probing: little is."""
+    """Closed: mail flows. Paused, open: nothing is tried. Probing: little is tried."""
 
     CLOSED = "closed"
     PAUSED = "paused"
@@ -47,7 +49,7 @@ class Phase(enum.StrEnum):
 
 
 class CanaryOutcome(enum.StrEnum):
-    """What the canary was told."""
+    """How the primary answered the canary."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
@@ -58,33 +60,33 @@ class CanaryOutcome(enum.StrEnum):
 class Cause:
     """Why a breaker moved."""
 
-    #: early, stop, run, ratio, storm, contradiction (of an address known good), learnt
+    #: early, stop, run, ratio, storm, contradiction (of a known-good address), learnt
     trigger: str
     classification: Classification
-    #: The primary's words, or the system's.
+    #: The primary's reply, or the system's error text.
     reply: str
     sender_domain: str = ""
     fingerprint: str = ""
-    #: The canary cannot see it, as it sends no content and is from another sender.
+    #: The canary cannot see it: it sends no content and has another sender.
     blind: bool = False
     #: It is about contents: strangers' spam alone never opens the breaker.
     content: bool = False
-    #: The same message has met it before: it tells nothing new.
+    #: The same message has met it before, so it adds nothing new.
     again: bool = False
 
     @property
     def is_brief(self) -> bool:
-        """Whether the primary wants a rest, and no person is needed."""
+        """Return whether the primary wants a pause, and no operator is needed."""
         return self.classification.short or self.trigger == "storm"
 
     @property
     def is_of_xforward(self) -> bool:
-        """Whether a command of ours was refused, and no command of a message."""
+        """Return whether one of our commands was refused, not one of a message."""
         return self.classification.rule.startswith("forward-")
 
     @property
     def messages(self) -> int:
-        """How many messages must be refused one at a time to confirm it."""
+        """Return how many messages must be refused one at a time to confirm it."""
         if self.is_brief:
             return STOPS_TO_PAUSE
         return STOPS_TO_OPEN if self.trigger == "stop" else MESSAGES_TO_TRY
@@ -92,7 +94,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreaker:
-    """The state of one scope's breaker and how it came to it."""
+    """The state of one scope's breaker, and how it got there."""
 
     pauses: tuple[timedelta, ...]
     #: A recipient domain; '' is the route as a whole.
@@ -105,13 +107,13 @@ class CircuitBreaker:
     failures: int = 0
     #: Messages that probed and were refused.
     tried: int = 0
-    #: Whether it was open when it began to probe: then a message must be delivered.
+    #: Whether it was open when it started to probe: then a message must be delivered.
     reopening: bool = False
     cause: Cause | None = None
 
     @property
     def is_closed(self) -> bool:
-        """Whether mail flows."""
+        """Return whether mail flows."""
         return self.state is BreakerState.CLOSED
 
 
@@ -148,8 +150,8 @@ def refused(
 ) -> CircuitBreaker:
     """Return the breaker after a message that probed was refused, or put off.
 
-    ``cause`` is why, if that is a refusal of us. A message that met one before says
-    nothing new.
+    ``cause`` is the reason, if that is a refusal of us. A message that met one before
+    adds nothing new.
     """
     by_message = (
         breaker.state is BreakerState.PROBING and breaker.phase is Phase.MESSAGES
@@ -169,7 +171,7 @@ def refused(
 def on_reply(breaker: CircuitBreaker) -> CircuitBreaker:
     """Return the breaker after a message got any reply of its own.
 
-    That ends a pause for want of an answer: the primary answers again. After an
+    That ends a pause that a missing answer caused: the primary answers again. After an
     open breaker that is not enough.
     """
     waited = breaker.cause is not None and breaker.cause.classification.short
@@ -184,8 +186,8 @@ def on_reply(breaker: CircuitBreaker) -> CircuitBreaker:
 def succeeded(breaker: CircuitBreaker) -> CircuitBreaker:
     """Return the breaker after a message was accepted.
 
-    One that is open stays so: that message was under way before it opened. While
-    the canary is out it stays, too: what it was suspected for is not answered yet.
+    An open breaker stays open: that message was under way before it opened. A breaker
+    whose canary is out also stays as it is, because the suspicion is not answered yet.
     """
     idle = breaker.is_closed and not breaker.failures
     asked = breaker.state is BreakerState.PROBING and breaker.phase is Phase.CANARY
@@ -199,9 +201,9 @@ def answered(
 ) -> CircuitBreaker:
     """Return the breaker after the canary came back.
 
-    When it was suspected and the canary is welcome, the refusals were individual.
-    When it was open, or nobody knows an address that must exist, real messages go
-    on probing; what canaries cannot see never opens a breaker.
+    If the breaker was only suspected and the canary is accepted, the refusals were
+    individual. If it was open, or no address is known to exist, real messages continue
+    to probe. A breaker never opens because of something that canaries cannot see.
     """
     if breaker.state is not BreakerState.PROBING or breaker.phase is not Phase.CANARY:
         return breaker
@@ -214,7 +216,7 @@ def answered(
 
 
 def probe(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
-    """Return the breaker when somebody asks to pass: its time may have come."""
+    """Return the breaker when a message asks to pass: its time may have come."""
     if breaker.until is None or now < breaker.until:
         return breaker
     if breaker.state is BreakerState.PAUSED:
@@ -225,7 +227,7 @@ def probe(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
 
 
 def recheck(breaker: CircuitBreaker) -> CircuitBreaker:
-    """Return the breaker when an open one is to probe now: a person says so."""
+    """Return the breaker when an operator makes an open one probe now."""
     if breaker.state is not BreakerState.OPEN:
         return breaker
     return replace(
@@ -239,7 +241,7 @@ def recheck(breaker: CircuitBreaker) -> CircuitBreaker:
 
 
 def give_up(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
-    """Return the breaker when waiting for its pause would last too long."""
+    """Return the breaker when waiting for its pause would take too long."""
     return (
         _open(breaker, now)
         if breaker.state is BreakerState.PAUSED
@@ -248,9 +250,9 @@ def give_up(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
 
 
 def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
-    """Return the breaker when a run ends: a suspicion that nobody answered opens it.
+    """Return the breaker when a run ends: an unanswered suspicion opens it.
 
-    A pause is no suspicion; the next run tries at once.
+    A pause is not a suspicion; the next run tries at once.
     """
     if breaker.state is not BreakerState.PROBING or breaker.cause is None:
         return breaker
@@ -260,7 +262,7 @@ def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
 
 
 def unanswered(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
-    """Return the breaker when a run ends, and the primary has accepted nothing ever."""
+    """Return the breaker when a run ends and the primary never accepted anything."""
     is_suspected = breaker.state is BreakerState.PROBING and breaker.cause is not None
     return _open(breaker, now) if is_suspected else breaker
 
@@ -271,9 +273,9 @@ def dismiss(breaker: CircuitBreaker, _now: datetime) -> CircuitBreaker:
 
 
 def pause(breaker: CircuitBreaker, cause: Cause, now: datetime) -> CircuitBreaker:
-    """Return the breaker when the primary asks for a rest."""
+    """Return the breaker when the primary asks for a pause."""
     if breaker.state in (BreakerState.PAUSED, BreakerState.OPEN):
-        return breaker  # the other sessions met the same
+        return breaker  # the other sessions met the same refusal
     step = min(breaker.failures, len(breaker.pauses) - 1)
     return replace(
         breaker,

@@ -1,7 +1,8 @@
-"""Are they refusing us? What refusals in a row, and their share, tell of a scope.
+"""Detect refusals of us, from refusals in a row and their share in a scope.
 
-Pure: it is told every ending and the time, and keeps the little that it needs. It
-never opens a breaker; it finds a suspicion, and the canary or a message answers it.
+Pure: it receives every result and the time, and keeps the little that it needs. It
+never opens a breaker. It reports a suspicion, which the canary or a message confirms or
+refutes.
 """
 
 from dataclasses import field
@@ -15,11 +16,11 @@ from drainer.policy.classify.verdict import Classification, Verdict
 from drainer.runtime.values import dataclass
 
 SLOW_SECONDS, SLOW_RUN = 30.0, 10
-"""Replies to the final dot that take so long, so many in a row: it suffers."""
+"""Seconds for the reply to the final dot, this often in a row: it is overloaded."""
 STORM = 10
 """Temporary refusals of the same kind in a row that are suspicious."""
 MUTED_FOR, MUTED_COUNT = timedelta(minutes=15), 50
-"""What was tested is not tested again for so long, or so many messages."""
+"""A tested suspicion is not tested again for this time or number of messages."""
 
 _GENERIC = frozenset(("7.0", "7.1", "0.0", ""))
 _CONTENT = (
@@ -32,7 +33,7 @@ _SENDER_AUTHENTICATION = (
     "enhanced-5.7.26",
 )  # fmt: skip
 _BLIND = (*_SENDER_AUTHENTICATION, "forward-")
-"""What the canary cannot ask about: it speaks for nobody."""
+"""Rules that the canary cannot test: it represents no sender and no client."""
 _UNKNOWN_USER = (
     "enhanced-5.1.1", "text-no-such-user", "text-unknown-user",
     "text-unknown-user-behind-gateway",
@@ -44,24 +45,24 @@ _STORMY = frozenset((451, 452))
 
 
 def is_content(rule: str) -> bool:
-    """Whether a rule is about the content: expected in bulk, and no vote."""
+    """Return whether a rule is about the content: common in bulk, so not a vote."""
     return rule.startswith(_CONTENT)
 
 
 def is_unknown_user(rule: str) -> bool:
-    """Whether a rule says that the recipient does not exist."""
+    """Return whether a rule says that the recipient does not exist."""
     return rule in _UNKNOWN_USER
 
 
 def is_vote(classification: Classification) -> bool:
-    """Whether a recipient waits, and the reply names our address or our rate."""
+    """Return whether a recipient waits and the reply names our address or our rate."""
     return (
         classification.verdict is Verdict.RETRY_LONG and classification.rule in _VOTES
     )
 
 
 def is_storm(classification: Classification, answer: Answer) -> bool:
-    """Whether a temporary refusal is about the primary, and no greylisting."""
+    """Return whether a temporary refusal is about the primary, not greylisting."""
     return (
         classification.verdict is Verdict.RETRY
         and isinstance(answer, Reply)
@@ -73,15 +74,16 @@ def is_storm(classification: Classification, answer: Answer) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorThresholds:
-    """How much it takes to be suspicious."""
+    """How many refusals make a scope suspicious."""
 
-    #: Refusals of the same kind in a row; one less where the reply says little.
+    #: Refusals of the same kind in a row; one less if the reply says little.
     run: int = 3
-    #: The same when they are about contents.
+    #: The same number for refusals about contents.
     contents: int = 10
-    #: Recipients whose votes count: more than half of them refused.
+    #: Look at this many latest recipients: more than half of them refused is
+    #: suspicious.
     votes: int = 20
-    #: So many, before there are half as many votes as count: all of them refused.
+    #: Until half of that number is reached, this many are enough if all were refused.
     first_votes: int = 5
 
 
@@ -90,7 +92,7 @@ USUAL_WINDOWS = DetectorThresholds()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One recipient's ending, as a detector sees it."""
+    """One recipient's result, as a detector sees it."""
 
     sender_domain: str
     recipient: str
@@ -100,14 +102,14 @@ class Refusal:
     answer: Answer
     #: The same message has met a refusal of us before.
     again: bool = False
-    #: It was tried before, and put off.
+    #: It was tried before and put off.
     retried: bool = False
-    #: When the attempt began; None = it is not known.
+    #: When the attempt started; None if that is not known.
     began: datetime | None = None
 
     @property
     def fingerprint(self) -> str:
-        """What all who are refused for the same reason have in common."""
+        """Return what all refusals for the same reason have in common."""
         if not isinstance(self.answer, Reply):
             return f"{self.stage} {self.answer}"
         reply = self.answer
@@ -115,12 +117,12 @@ class Refusal:
 
     @property
     def content(self) -> bool:
-        """Whether it is about the content; a refusal of us never is."""
+        """Return whether it is about the content; a refusal of us never is."""
         is_stop = self.classification.verdict is Verdict.STOP
         return not is_stop and is_content(self.classification.rule)
 
     def _is_late(self, trigger: str) -> bool:
-        """Whether it looks like a refusal of us at a stage that no canary reaches."""
+        """Return whether it looks like a refusal of us, where no canary reaches."""
         return trigger in ("stop", "storm") and self.stage in AFTER_RCPT
 
     def cause(self, trigger: str) -> Cause:
@@ -139,7 +141,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Run:
-    """Refusals of the same kind with no acceptance between them."""
+    """Refusals of the same kind without an acceptance between them."""
 
     fingerprint: str = ""
     senders: set[str] = field(default_factory=set)
@@ -147,7 +149,7 @@ class _Run:
     domains: set[str] = field(default_factory=set)
 
     def add(self, seen: Refusal, fingerprint: str) -> int:
-        """Take one more; return how many distinct ones there are."""
+        """Add one more; return how many distinct ones there are."""
         if fingerprint != self.fingerprint:
             self.fingerprint = fingerprint
             self.clear()
@@ -168,7 +170,7 @@ class RefusalDetector:
     def __init__(
         self, windows: DetectorThresholds = USUAL_WINDOWS, *, domains: int = 1
     ) -> None:
-        """Suspect only what concerns at least so many recipient domains."""
+        """Suspect only what concerns at least this many recipient domains."""
         self._windows = windows
         self._domains = domains
         self._run = _Run()
@@ -179,7 +181,7 @@ class RefusalDetector:
         self._slow = 0
 
     def accepted(self, recipient: str, domain: str) -> None:
-        """Take note of a recipient that the primary took."""
+        """Record a recipient that the primary accepted."""
         if self._run.senders:
             self._run.clear()
         if self._storm.senders:
@@ -187,7 +189,7 @@ class RefusalDetector:
         self._vote(recipient, domain, refused=False)
 
     def refused(self, seen: Refusal, now: datetime) -> Cause | None:
-        """Take note of a refusal for good; return what it makes suspicious."""
+        """Record a permanent refusal; return what it makes suspicious."""
         fingerprint = seen.fingerprint
         count = self._run.add(seen, fingerprint)
         wide = len(self._run.domains) >= self._domains
@@ -201,7 +203,7 @@ class RefusalDetector:
         return None
 
     def delayed(self, seen: Refusal) -> bool:
-        """Take note of a temporary refusal; True when so many are suspicious."""
+        """Record a temporary refusal; return True if their number is suspicious."""
         self._storm.add(seen, seen.fingerprint)
         if len(self._storm.recipients) < STORM:
             return False
@@ -209,7 +211,7 @@ class RefusalDetector:
         return True
 
     def slow(self, seconds: float) -> bool:
-        """Take note how long a final dot took; True when the primary suffers."""
+        """Record how long a final dot took; True if the primary is overloaded."""
         self._slow = self._slow + 1 if seconds >= SLOW_SECONDS else 0
         if self._slow < SLOW_RUN:
             return False
@@ -217,14 +219,14 @@ class RefusalDetector:
         return True
 
     def mute(self, fingerprint: str, now: datetime) -> None:
-        """Suspect the same no more for a while: it has been answered."""
+        """Do not suspect the same again for a while: it has been answered."""
         for key in (fingerprint, ""):
             self._muted[key] = (now + MUTED_FOR, MUTED_COUNT)
         self._run.clear()
         self._votes.clear()
 
     def is_muted(self, fingerprint: str, now: datetime) -> bool:
-        """Whether it was answered lately; each question counts."""
+        """Return whether it was answered lately; each question counts."""
         until, left = self._muted.get(fingerprint, (now, 0))
         if left <= 0 or now >= until:
             self._muted.pop(fingerprint, None)
@@ -233,7 +235,7 @@ class RefusalDetector:
         return True
 
     def _vote(self, recipient: str, domain: str, *, refused: bool) -> None:
-        """Count a recipient once, by its latest ending."""
+        """Count a recipient once, by its latest result."""
         voter = recipient.lower()
         self._votes.pop(voter, None)
         if len(self._votes) == self._windows.votes:
@@ -241,7 +243,7 @@ class RefusalDetector:
         self._votes[voter] = (domain, refused)
 
     def _is_outvoted(self) -> bool:
-        """Whether too many recipients were refused."""
+        """Return whether too many recipients were refused."""
         against = [domain for domain, refused in self._votes.values() if refused]
         if len(set(against)) < self._domains:
             return False

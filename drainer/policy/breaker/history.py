@@ -1,8 +1,9 @@
-"""What is remembered of a scope beside its breaker: deliveries, canaries, stops. Pure.
+"""What is kept about a scope beside its breaker: deliveries, canaries, stops. Pure.
 
-It tells a refusal of us from one message's own. A stranger can send messages that a
-primary refuses as if it refused us. So such refusals are weighed against what others
-met on the same scope: a few of them among deliveries are about those messages.
+It separates a refusal of us from a refusal of one message. A stranger can send messages
+that a primary refuses as if it refused us. So such refusals are weighed against what
+other messages met on the same scope. A few of them among deliveries are about those
+messages.
 """
 
 from dataclasses import dataclass, field
@@ -14,19 +15,20 @@ from drainer.policy.breaker.detector import AFTER_RCPT, RefusalDetector
 STOPS_TOLERATED = 5
 """Messages in a row that met a refusal of us, before the scope is suspected again.
 
-Others were welcome shortly before: a stranger may have sent these."""
+Others were accepted shortly before, so a stranger may have sent these messages.
+"""
 
 
 @dataclass(slots=True)
 class BreakerHistory:
-    """What is remembered of one scope, beside its breaker."""
+    """What is kept about one scope, beside its breaker."""
 
     detector: RefusalDetector
     #: The two sender domains that were delivered last, and when.
     delivered: dict[str, datetime] = field(default_factory=dict)
     #: When the canary's known-good recipient was accepted last.
     accepted: datetime | None = None
-    #: Whether this run has delivered anything, since the primary refused the canary.
+    #: Whether this run has delivered anything since the primary refused the canary.
     took: bool = False
     #: Messages that met a refusal of us since then, or since the canary was accepted.
     stops: int = 0
@@ -34,42 +36,42 @@ class BreakerHistory:
     vouched: int = 0
 
     def deliver(self, sender_domain: str, now: datetime) -> None:
-        """Take note of a delivery, of this run or of one before."""
+        """Record a delivery, of this run or an earlier one."""
         self.delivered.pop(sender_domain, None)
         if len(self.delivered) > 1:
             del self.delivered[next(iter(self.delivered))]
         self.delivered[sender_domain] = now
 
     def on_accepted(self) -> None:
-        """Take note that this run delivers: refusals of us before were individual."""
+        """Record that this run delivers: earlier refusals of us were individual."""
         self.took, self.stops, self.vouched = True, 0, 0
 
     def vouch(self) -> None:
-        """Take note that the canary was accepted after refusals of us."""
+        """Record that the canary was accepted after refusals of us."""
         self.stops, self.vouched = 0, self.vouched + 1
 
     @property
     def knows_welcome(self) -> bool:
-        """Whether anything was accepted, in this run or in one before."""
+        """Return whether anything was accepted, in this run or an earlier one."""
         return bool(self.delivered) or self.accepted is not None
 
     def is_individual(self, stage: Stage) -> bool:
-        """Whether a refusal of us is one message's own: few of them among others.
+        """Return whether a refusal of us is about one message: few among others.
 
-        The canary speaks for the stages that it reaches only.
+        The canary counts only for the stages that it reaches.
         """
         spoken_for = self.vouched > 0 and stage not in AFTER_RCPT
         return (self.took or spoken_for) and self.stops <= STOPS_TOLERATED
 
     def contradicts(self, stage: Stage, since: datetime) -> bool:
-        """Whether others have passed a stage since then."""
+        """Return whether other messages have passed a stage since then."""
         times = [*self.delivered.values()]
         if self.accepted is not None and stage not in AFTER_RCPT:
             times.append(self.accepted)
         return any(at > since for at in times)
 
     def forget(self) -> None:
-        """Forget all acceptances: the primary refuses what it accepted before."""
+        """Forget all acceptances: the primary now refuses what it accepted before."""
         self.delivered.clear()
         self.accepted = None
         self.took, self.stops, self.vouched = False, 0, 0

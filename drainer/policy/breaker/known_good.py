@@ -1,7 +1,7 @@
-"""Addresses that the primary must accept: the operator's, and those it took lately.
+"""Addresses that the primary must accept: the operator's, and recently accepted ones.
 
-Pure. A refusal of one of them as unknown contradicts what is known, and the canary
-asks for them.
+Pure. A refusal of one of them as unknown contradicts what is known. The canary asks for
+them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,10 +14,10 @@ MAX_CANARY = 3
 
 
 class KnownGoodRecipients:
-    """What must exist, as far as it is known."""
+    """The addresses that must exist, as far as drainer knows."""
 
     def __init__(self, good: Iterable[str] = (), sender: str = "") -> None:
-        """Take the operator's known-good addresses, and the sender to ask as."""
+        """Take the operator's known-good addresses, and the sender to use."""
         self.good = tuple(good)
         self._operators = {_key(address) for address in self.good}
         self._learnt: dict[str, None] = {}
@@ -27,13 +27,13 @@ class KnownGoodRecipients:
 
     @property
     def sender(self) -> str:
-        """The reverse-path to ask as: the operator's, or one that was accepted."""
+        """Return the reverse-path to use: the operator's, or one that was accepted."""
         return self._sender or self._real_sender
 
     def learn(self, recipient: str, domain: str, reverse_path: str = "") -> None:
         """Remember an address that was delivered to."""
-        if is_ascii(recipient):  # a canary speaks no SMTPUTF8
-            self._latest.pop(domain, None)  # so that it goes to the end
+        if is_ascii(recipient):  # a canary cannot use SMTPUTF8
+            self._latest.pop(domain, None)  # so that it moves to the end
             self._latest[domain] = recipient
         if reverse_path and is_ascii(reverse_path):
             self._real_sender = reverse_path
@@ -41,12 +41,12 @@ class KnownGoodRecipients:
             self._learnt[_key(recipient)] = None
 
     def load(self, recipients: Iterable[str]) -> None:
-        """Take what earlier drains have delivered to, the latest last."""
+        """Add the addresses that earlier drains delivered to, the latest last."""
         for recipient in recipients:
             self.learn(recipient, domain_of(recipient))
 
     def forget(self, recipient: str) -> None:
-        """Know nothing of an address any more: it was refused while others flowed."""
+        """Forget an address: it was refused while other mail was accepted."""
         self._learnt.pop(_key(recipient), None)
         if self._latest.get(domain_of(recipient)) == recipient:
             del self._latest[domain_of(recipient)]
@@ -71,6 +71,6 @@ class KnownGoodRecipients:
 
 
 def _key(address: str) -> str:
-    """Return an address to compare by: the case of a local part may matter."""
+    """Return an address for comparison: the case of a local part may matter."""
     local, at, domain = address.rpartition("@")
     return f"{local}{at}{domain.lower()}"

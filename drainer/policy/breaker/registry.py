@@ -1,9 +1,9 @@
 """All breakers of one primary: its route, and each recipient domain on it.
 
-Pure but for its own memory: it is told every ending and the time; no clock, no I/O.
-The narrowest scope that the evidence fits is suspected: the route only when two
-recipient domains, or a refusal of the route as such, say so. One healed domain
-therefore never waits for another.
+Pure except for its own memory: it receives every result and the time; no clock, no I/O.
+It suspects the narrowest scope that fits the evidence. It suspects the route only if
+two recipient domains, or a refusal of the route as such, point to it. So a domain that
+works again never waits for another one.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,21 +33,21 @@ from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 ROUTE = ""
-"""The name of the scope that holds all the others."""
+"""The name of the scope that contains all others."""
 MAX_DOMAINS = 10_000
 MAX_VOUCHED = 3
-"""Canaries in a row that answer for a scope to which nothing was delivered."""
+"""How many canaries in a row count for a scope without a delivery."""
 _SLOW = Classification(
     verdict=Verdict.STOP,
     scope=Scope.ROUTE,
     rule="slow",
-    reason="the primary answers slowly, so it gets a rest",
+    reason="the primary answers slowly, so drainer pauses",
     short=True,
 )
 
 
 class BreakerRegistry:
-    """The breakers of a primary, what moves them, and whom they keep waiting."""
+    """The breakers of a primary, what moves them, and which mail they keep waiting."""
 
     def __init__(
         self,
@@ -62,18 +62,19 @@ class BreakerRegistry:
         self.known = known
         self._moved = moved
         self.route = CircuitBreaker(pauses=pauses)
-        #: Too many refusals for good are pending: none becomes final.
+        #: Too many bounces are pending: no bounce becomes final.
         self.brake = False
-        #: Breakers of domains that are not as at the start.
+        #: Breakers of domains that are not in their initial state.
         self.domains: dict[str, CircuitBreaker] = {}
         self._memory: dict[str, BreakerHistory] = {}
         self._route_memory = BreakerHistory(RefusalDetector(windows, domains=2))
-        #: Since when messages probe a scope: what began before is no probe.
+        #: Since when messages probe a scope: an attempt that started before is not a
+        #: probe.
         self.since: dict[str, datetime] = {}
         #: What this attempt has counted: a scope, and whether it was a refusal of us.
         self._counted: set[tuple[str, bool]] = set()
 
-    # --- who may go
+    # --- what may be sent
 
     def breaker(self, scope: str) -> CircuitBreaker:
         """Return the breaker of a scope."""
@@ -91,14 +92,14 @@ class BreakerRegistry:
         return None if breaker is None or breaker.is_closed else breaker
 
     def all(self) -> tuple[CircuitBreaker, ...]:
-        """Return the breakers that are not as at the start."""
+        """Return the breakers that are not in their initial state."""
         return (self.route, *self.domains.values())
 
     def accepted_since(self, domain: str, sender_domain: str, since: datetime) -> bool:
-        """Whether others were welcome on a scope since then.
+        """Return whether other mail was accepted on a scope since then.
 
-        That is: mail of another sender domain was delivered, or the canary's
-        known-good recipient was accepted, and no breaker is in the way.
+        That means: mail of another sender domain was delivered, or the canary's
+        known-good recipient was accepted, and no breaker blocks the scope.
         """
         if self.blocking_breaker(domain) is not None:
             return False
@@ -116,11 +117,11 @@ class BreakerRegistry:
     def contradicted_stop(
         self, classification: Classification, domain: str, stage: Stage, since: datetime
     ) -> bool:
-        """Whether others have passed since a message met a refusal of us.
+        """Return whether other messages have passed since one met a refusal of us.
 
-        Then it is about that message. Others means mail that was delivered on the
-        scope that was refused, or up to RCPT an accepted canary; where no canary can
-        ask, mail that was delivered shortly before will do.
+        Then the refusal is about that message. Other messages are those that were
+        delivered on the scope that was refused. Up to RCPT, an accepted canary counts
+        too. Where no canary can ask, mail that was delivered shortly before is enough.
         """
         scope = domain if classification.scope is Scope.DOMAIN else ROUTE
         is_open = any(
@@ -134,11 +135,11 @@ class BreakerRegistry:
     # --- what happened
 
     def restore(self, breaker: CircuitBreaker) -> None:
-        """Take a breaker over from the run before."""
+        """Take over a breaker from an earlier run."""
         self._put(breaker)
 
     def recall(self, domain: str, sender_domain: str, at: datetime) -> None:
-        """Take note of what an earlier run delivered; the latest last."""
+        """Record what an earlier run delivered; the latest last."""
         for _, memory in self._both(domain):
             memory.deliver(sender_domain, at)
 
@@ -155,7 +156,7 @@ class BreakerRegistry:
     def observe(
         self, attempt: Sequence[Refusal], reverse_path: str, now: datetime
     ) -> None:
-        """Take note of how one message's attempt ended, recipient by recipient.
+        """Record how one message's attempt ended, recipient by recipient.
 
         Breakers count messages: the recipients of one message are a single refusal.
         """
@@ -188,7 +189,7 @@ class BreakerRegistry:
             self._delayed(seen, now)
 
     def took(self, seconds: float, now: datetime) -> None:
-        """Take note how long the primary needed for a final dot; it may need a rest."""
+        """Record how long the primary needed for a final dot; it may need a pause."""
         if self._route_memory.detector.slow(seconds):
             cause = Cause(
                 trigger="slow",
@@ -206,10 +207,11 @@ class BreakerRegistry:
         *,
         taken: bool = False,
     ) -> None:
-        """Take the canary's answer about a scope.
+        """Record the canary's answer about a scope.
 
         ``taken``: a known-good recipient was accepted, though perhaps any other would
-        be. That says nothing about users, but the primary does not refuse us.
+        be. That says nothing about users, but it shows that the primary does not refuse
+        us.
         """
         cause = self.breaker(scope).cause
         if taken and cause is not None and cause.trigger == "stop":
@@ -229,8 +231,8 @@ class BreakerRegistry:
     def _vouched(self, scope: str) -> CanaryOutcome:
         """Return what an accepted canary proves after refusals of us.
 
-        One from the null sender is exempt from much, and any canary may be: while
-        nothing is delivered, real messages are asked after a while.
+        A primary exempts the null sender from many checks, and it may exempt any
+        canary. So real messages probe after a while if nothing is delivered.
         """
         memory = self._memory_of(scope)
         most = MAX_VOUCHED if self.known.sender else 1
@@ -240,10 +242,10 @@ class BreakerRegistry:
         return CanaryOutcome.ACCEPTED
 
     def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
-        """Take note that a known-good recipient of a domain was refused.
+        """Record that a known-good recipient of a domain was refused.
 
-        Others were accepted, so that it is this domain, and not the scope that was
-        asked about.
+        Others were accepted, so this domain is the cause, and not the scope that was
+        tested.
         """
         cause = self.breaker(asked).cause
         if cause is not None:
@@ -253,14 +255,15 @@ class BreakerRegistry:
             )
 
     def on_accepted(self, scope: str, now: datetime) -> None:
-        """Take note that a known-good recipient of a scope was accepted."""
+        """Record that a known-good recipient of a scope was accepted."""
         self._memory_of(scope).accepted = now
 
     def leave(self, scope: str, now: datetime) -> None:
         """Leave no suspicion unanswered when a run ends.
 
         A few messages that were refused as if it were us, after others were delivered,
-        are no reason to stop. Refused XFORWARD is, where nothing was accepted ever.
+        are not a reason to stop. Refused XFORWARD is one, if the primary never accepted
+        anything.
         """
         breaker, memory = self.breaker(scope), self._memory_of(scope)
         by_stops = breaker.cause is not None and breaker.cause.trigger == "stop"
@@ -285,7 +288,7 @@ class BreakerRegistry:
         if not self._is_first(scope, seen):
             return
         memory = self._memory_of(scope)
-        if cause.is_brief and not memory.took:  # nothing says that it is individual
+        if cause.is_brief and not memory.took:  # nothing shows that it is individual
             cause = replace(cause, again=False)
         memory.stops += not cause.again
         if self._is_probe(scope, seen):
@@ -297,13 +300,13 @@ class BreakerRegistry:
         if scope == ROUTE:
             return
         muted = self._route_memory.detector.is_muted(cause.fingerprint, now)
-        if self._is_wider(domain) and not muted:  # a second one says so: the route
+        if self._is_wider(domain) and not muted:  # two domains: it is the route
             self.apply(
                 ROUTE, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
             )
 
     def _is_wider(self, domain: str) -> bool:
-        """Whether another recipient domain says as well that they refuse us."""
+        """Return whether another recipient domain also shows a refusal of us."""
         return any(
             not breaker.is_closed
             and breaker.cause is not None
@@ -323,7 +326,7 @@ class BreakerRegistry:
         if trigger and is_unknown_user(seen.classification.rule):
             self.known.forget(seen.recipient)
             found = {domain: seen.cause(trigger)}
-        if found:  # the route, when both are suspicious
+        if found:  # the route, if both are suspicious
             scope, cause = min(found.items())
             self.apply(
                 scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
@@ -335,7 +338,7 @@ class BreakerRegistry:
                 self.apply(scope, lambda breaker: breakers.refused(breaker, now))
 
     def _is_first(self, scope: str, seen: Refusal) -> bool:
-        """Whether this attempt has not counted the same on that scope yet."""
+        """Return whether this attempt has not yet counted the same on that scope."""
         key = (scope, seen.classification.verdict is Verdict.STOP)
         if key in self._counted:
             return False
@@ -343,7 +346,7 @@ class BreakerRegistry:
         return True
 
     def _delayed(self, seen: Refusal, now: datetime) -> None:
-        """Let the route rest when the primary itself is sick."""
+        """Pause the route if the primary itself is unhealthy."""
         if not is_storm(seen.classification, seen.answer):
             self.apply(ROUTE, breakers.on_reply)
             return
@@ -358,7 +361,7 @@ class BreakerRegistry:
             )
 
     def _is_probe(self, scope: str, seen: Refusal) -> bool:
-        """Whether an attempt began after messages began to probe."""
+        """Return whether an attempt started after messages started to probe."""
         since = self.since.get(scope)
         return since is None or seen.began is None or seen.began >= since
 

@@ -1,4 +1,4 @@
-"""What to do about a failed stage, in words for the operator."""
+"""What to do about a failed stage, as advice for the operator."""
 
 import re
 
@@ -69,7 +69,7 @@ _STAGES = {
 
 
 def hint(stage: Stage, answer: Reply | Lost) -> str:
-    """Return what to do next; '' when nothing is known."""
+    """Return what to do next; '' if nothing is known."""
     if isinstance(answer, Lost):
         if stage is Stage.STARTTLS:
             return handshake_hint(answer.detail) or _LOST.get(answer.reason, "")
@@ -80,7 +80,7 @@ def hint(stage: Stage, answer: Reply | Lost) -> str:
 
 
 def handshake_hint(words: str) -> str:
-    """Return what to do about a failed handshake; '' when its cause is unknown."""
+    """Return what to do about a failed handshake; '' if its cause is unknown."""
     lowered = words.lower().replace("_", " ")
     return next((hint for sign, hint in _HANDSHAKE.items() if sign in lowered), "")
 
@@ -89,7 +89,7 @@ NOT_OFFERED = (
     "[primary] forward_client asks for it, and the primary does not offer it to this"
     " host: its filters judge all mail by this host's address"
 )
-CATCH_ALL = "the primary accepts any address, so it cannot tell which users exist"
+CATCH_ALL = "the primary accepts any address, so it does not show which users exist"
 IN_THE_CLEAR = 'until then mail goes unencrypted; tls = "required" forbids that'
 UNDECIDED = (
     "the primary cannot say which users exist: is its user table back? It may also"
@@ -107,7 +107,7 @@ NO_DOMAIN = "set [primary] domains, so that drainer can test a random recipient"
 _CONTENT = "its content filter refuses everything: look at the filter and its log"
 _REMEDIES: dict[str, str] = {
     r"(connect|banner|ehlo|forward)-(lost|protocol)|(connect|banner|ehlo)-4xx": (
-        "it does not talk to this host: look at its log, and at firewalls in between"
+        "it does not answer this host: look at its log, and at firewalls in between"
     ),
     r"forward-[45]xx": _STAGES[Stage.FORWARD],
     r"text-relay-denied|basic-551|[45]\.7\.(51|64)": (
@@ -150,7 +150,7 @@ _REMEDIES: dict[str, str] = {
     ),
     r"text-content.*|[45]\.6\.\d+": _CONTENT,
 }
-"""A rule id, or its enhanced code -> what the operator can do; the first match."""
+"""A rule id, or its enhanced code -> what the operator can do; first match counts."""
 
 _BY_CODE = re.compile(r"[a-z]+-([45]\.\d.*)")
 

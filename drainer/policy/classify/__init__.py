@@ -1,1 +1,1 @@
-"""A reply and its stage to a verdict: tables of codes and rules of text. Pure."""
+"""From a reply and its stage to a verdict: tables of codes and text rules. Pure."""

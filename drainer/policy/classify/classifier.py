@@ -1,13 +1,13 @@
-"""One ending -> one judgement: what it means, for whom, by which rule.
+"""Classify one reply: what it means, for whom, and by which rule.
 
-Stage outranks code, a specific enhanced code outranks the basic code; the text
-decides where the codes are generic, and otherwise only towards safer. Whatever is
-said before MAIL is never about a message (Exim, Haraka and Postfix each bounce on
-some of it). A `bounce` is always provisional; unknown or malformed never means
+The stage outranks the code, and a specific enhanced code outranks the basic code. The
+text decides where the codes are generic; otherwise it can only make the verdict safer.
+A reply before MAIL is never about a message (Exim, Haraka and Postfix each bounce on
+some of them). A `bounce` is always provisional. An unknown or malformed reply is never
 permanent.
 
-A text may quote what a stranger chose: an address, a header field. So whatever looks
-like a refusal of us is read a second time, with all that was sent masked.
+A text may quote what a stranger chose: an address, a header field. So the classifier
+reads whatever looks like a refusal of us a second time, with all that was sent masked.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from drainer.policy.classify.rules import Rule, families, find
 from drainer.policy.classify.verdict import LETTERS, Classification, Scope, Verdict
 
 Answer = Reply | Lost | Problem
-"""What an attempt got: a reply, none, or our own refusal to send."""
+"""The outcome of an attempt: a reply, no reply, or our own refusal to send."""
 
 _SUCCESS, _INTERMEDIATE, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
 _GO_AHEAD = 354
@@ -32,12 +32,12 @@ _SICK = frozenset((451, 452))
 _GENERIC = frozenset(("", "0.0", "1.0", "2.0", "3.0", "5.0", "7.0", "7.1"))
 """Details that say little: there the text decides."""
 _SAFER = {"B": "RLHSsD", "M": "RLHSsD", "H": "SsD"}
-"""What a text may make of a letter whose code is specific."""
+"""What a text may change in an action if the code is specific."""
 _STOPS = frozenset("SsD")
 _ABOUT_US = frozenset(("our-address", "our-rate"))
-"""What a text may say behind a code about the recipient: later, and a vote."""
+"""What a text may say behind a code about the recipient: wait, and count as a vote."""
 _SUSPECT = frozenset((Verdict.STOP, Verdict.HOLD))
-"""Verdicts that a stranger's words must not bring about."""
+"""Verdicts that a stranger's text must not cause."""
 
 
 def classify(
@@ -48,12 +48,12 @@ def classify(
     rules: Sequence[Rule] = (),
     sent: Callable[[], SentData] | None = None,
 ) -> Classification:
-    """Judge what a stage ended with.
+    """Classify the outcome of a stage.
 
-    ``accepted`` is the number of recipients that this transaction had accepted
-    before: it tells "too many recipients" from a refusal (RFC 5321 4.5.3.1.10).
-    ``rules`` are the operator's own; they outrank ours from MAIL on. ``sent`` returns
-    what the transaction has sent; it is asked for a refusal of us only.
+    ``accepted`` is the number of recipients that this transaction had accepted before.
+    It separates "too many recipients" from a refusal (RFC 5321 4.5.3.1.10). ``rules``
+    are the operator's own; they outrank ours from MAIL on. ``sent`` returns what the
+    transaction has sent; it is called for a refusal of us only.
     """
     match answer:
         case Problem():
@@ -69,15 +69,16 @@ def classify(
 
 
 def _is_about_us(found: Classification) -> bool:
-    """Whether it counts against the primary, so that no stranger may bring it about."""
+    """Return whether it counts against the primary, so no stranger may cause it."""
     is_vote = found.rule.removeprefix("text-") in _ABOUT_US
     return is_vote or found.verdict in _SUSPECT
 
 
 def _without_echo(found: Classification, masked: Classification) -> Classification:
-    """Return what a reply means without the words that were sent, and say so.
+    """Return what a reply means without the text that was sent, and say so.
 
-    Masking never makes it worse: it may also hide what keeps a rule from applying.
+    Masking never makes the verdict worse: it may also hide text that keeps a rule from
+    applying.
     """
     is_worse = masked.verdict is Verdict.STOP is not found.verdict
     if is_worse or masked.rule == found.rule:
@@ -104,7 +105,7 @@ def _judge_problem(problem: Problem) -> Classification:
 
 def _judge_loss(lost: Lost, stage: Stage) -> Classification:
     if stage.before_mail:
-        # A failed handshake is as good as a 5xx; waiting does not mend it.
+        # A failed handshake is as good as a 5xx; waiting does not fix it.
         letter = "S" if lost.reason == "tls" else "s"
         return _judgement(letter, f"{stage}-lost", f"no {stage}: {lost}")
     if stage is Stage.DOT:  # it may have been accepted: RFC 5321 4.5.3.2.6, RFC 1047
@@ -131,7 +132,7 @@ def _judge_reply(
         return _judge_by_rule(own, reply, stage)
     if reply.code == 421:  # noqa: PLR2004 - RFC 5321 3.8
         if stage is Stage.DOT:
-            reason = "the primary closes, and has not taken the message"
+            reason = "the primary closed the connection and did not accept the message"
             return _judgement("R", "dot-421", reason, Scope.MESSAGE)
         return _judgement("s", f"{stage}-421", "the primary closes the channel")
     if stage is Stage.RCPT and accepted and _is_too_many(reply):
@@ -143,7 +144,7 @@ def _judge_reply(
             counts=False,
         )
     if stage is Stage.MAIL and reply.code in _SICK and reply.detail[:2] == "3.":
-        reason = "the primary's mail system is full or sick"
+        reason = "the primary's mail system is full or has a fault"
         return _judgement("s", f"mail-{reply.enhanced}", reason)
     return _judge_by_text(reply, stage, words)
 
@@ -151,7 +152,7 @@ def _judge_reply(
 def _judge_positive(reply: Reply, stage: Stage) -> Classification:
     due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == _SUCCESS
     if not due:  # 2xx where 354 is due, 3xx elsewhere
-        reason = f"{reply.code} makes no sense at {stage}"
+        reason = f"{reply.code} is not a valid answer at {stage}"
         rule = f"{stage}-protocol"
         if stage.before_mail:
             return _judgement("s", rule, reason)
@@ -183,7 +184,7 @@ def _is_too_many(reply: Reply) -> bool:
 
 
 def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Classification:
-    """Let the text decide as far as it may; the codes do the rest."""
+    """Let the text decide as far as it may; the codes decide the rest."""
     letter, rule, meaning = _row(reply, stage)
     family = find(families(), words, reply, stage)
     if family is not None and _names_recipient(reply, stage):
@@ -199,7 +200,7 @@ def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Classification:
 
 
 def _names_recipient(reply: Reply, stage: Stage) -> bool:
-    """Whether the code says that it is about this recipient: no text overrules that."""
+    """Return whether the code is about this recipient: no text overrules that."""
     return (
         stage is Stage.RCPT
         and reply.detail[:2] in ("1.", "2.")
@@ -211,8 +212,8 @@ def _names_recipient(reply: Reply, stage: Stage) -> bool:
 def _behind_code(family: Rule, reply: Reply, stage: Stage, words: str) -> Rule | None:
     """Return what a text may say behind a code that is about the recipient.
 
-    Never that the primary refuses us. Where it names our address, or a rate of ours,
-    the recipient waits, and it is a vote against the primary (policy.detector).
+    It never says that the primary refuses us. If it names our address, or our rate, the
+    recipient waits, and it is a vote against the primary (policy.breaker.detector).
     """
     if family.letter(reply.category) not in _STOPS:
         return family
@@ -249,7 +250,7 @@ def _row(reply: Reply, stage: Stage) -> tuple[str, str, str]:
 
 
 def _widen(letter: str, stage: Stage) -> str:
-    """Widen a bounce that no RCPT got: it concerns the whole message."""
+    """Widen a bounce that did not come at RCPT: it concerns the whole message."""
     return "M" if letter == "B" and stage is not Stage.RCPT else letter
 
 

@@ -2,10 +2,17 @@
 
 A row is ``(with class 4, with class 5, meaning)``. The letters:
 
-R retry, L retry-long (hours), B bounce (provisional, the recipient's), M bounce
-(provisional, the whole message's), H hold, S stop (the primary refuses us), s stop
-for a short time, D stop for the recipient domain, - too generic: the basic code
-decides. The registry is that of 2024-12-06.
+R retry
+L retry-long (hours)
+B bounce (provisional, the recipient's)
+M bounce (provisional, the whole message's)
+H hold
+S stop (the primary refuses us)
+s stop for a short time
+D stop for the recipient domain
+- too generic: the basic code decides
+
+The registry is that of 2024-12-06.
 """
 
 ENHANCED: dict[str, tuple[str, str, str]] = {
@@ -90,7 +97,7 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
     "7.28": ("s", "S", "the primary sees a mail flood"),
     "7.29": ("R", "M", "the ARC chain is broken"),
     "7.30": ("R", "M", "REQUIRETLS is not supported"),
-    # Microsoft's own, outside the registry
+    # Microsoft's own codes, outside the registry
     **{f"7.{n}": ("s", "-", "the primary slows us down") for n in range(500, 700)},
     **{f"7.{n}": ("s", "-", "the primary slows us down") for n in range(850, 900)},
     **{f"7.{n}": ("s", "S", "our address is banned") for n in range(606, 650)},
@@ -102,10 +109,10 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
 }
 
 OUTRANKING = frozenset((432, 521, 523, 524, 530, 534, 535, 538))
-"""Basic codes that no enhanced code outranks: they are about us, or a throttle.
+"""Basic codes that no enhanced code outranks: they are about us, or a rate limit.
 
-``530 5.5.1`` demands a login, ``521 5.2.1`` refuses the host, ``432 4.3.2`` throttles
-a mailbox.
+``530 5.5.1`` demands a login, ``521 5.2.1`` refuses the host, ``432 4.3.2`` throttles a
+mailbox.
 """
 
 BASIC: dict[int, tuple[str, str]] = {

@@ -1,4 +1,4 @@
-"""What a rule means, in a few words: for lists, where the full reason is too long."""
+"""The meaning of a rule in a few words, for lists without room for the full reason."""
 
 from collections.abc import Sequence
 

@@ -1,16 +1,16 @@
-"""The words of a reply, made comparable: what names a person, host or id is masked."""
+"""Make the text of a reply comparable: mask what names a person, host or id."""
 
 import re
 from functools import lru_cache
 
 MAX_WORDS = 2000
-"""Characters of a reply that take part; what follows is boilerplate."""
+"""Characters of a reply that are compared; the rest is boilerplate."""
 
 _URL = re.compile(r"https?://([^/\s:?#\])>]+)\S*")
 _BETWEEN = re.compile(
     r"<(?!client>|(?:cr|lf|crlf)>)[^<>]*(?:>(?:[^<>]*@[^<>\s]*>)?|(?=<)|$)"
 )
-"""What is between < and >. A quoted local part may hold a > of its own."""
+"""Text between < and >. A quoted local part may contain a > of its own."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.){1,200}"@[^\s<>@(),;:]{1,200}')
 _MAILBOX = re.compile(r"[^\s<>@\[\](),;:]{1,200}@[^\s<>@(),;:]{1,200}")
 _IPV4 = re.compile(r"\[?(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]\d)\]?")
@@ -25,10 +25,10 @@ _ID = re.compile(r"(?<![\w-])(?=[\w-]*\d)[\w-]+(?![\w-])")
 
 @lru_cache(maxsize=2048)
 def words_of(text: str) -> str:
-    """Return a reply's text for matching: lower-case, on one line.
+    """Return a reply's text for matching: lower case, on one line.
 
-    A URL becomes its host, because its path may hold any word; a mailbox, and
-    whatever else is between < and >, becomes ``<@>``; an IP address ``[ip]``.
+    A URL becomes its host, because its path may contain any word. A mailbox, and
+    whatever else is between < and >, becomes ``<@>``. An IP address becomes ``[ip]``.
     """
     valid = text[:MAX_WORDS].encode("utf-8", "replace").decode()  # no half characters
     words = _BETWEEN.sub(_MASKED, valid.lower().replace("\u2019", "'"))

@@ -1,20 +1,20 @@
-"""A delay that a temporary refusal states in its text: "try again in 5 minutes". Pure.
+"""Read the delay that a temporary refusal states: "try again in 5 minutes". Pure.
 
-Greylisting filters say how long they want to be left alone; coming back earlier is
-in vain, and much later is slow.
+Greylisting filters state how long they want to wait. An earlier attempt is in vain; a
+much later one is slow.
 """
 
 import re
 from datetime import timedelta
 
 LONGEST = timedelta(hours=6)
-"""A longer delay is cut: it may be a mistake, or a mockery."""
+"""A longer delay is cut to this: it may be a mistake or a joke."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _WORDS = re.compile(
     r"\b(?:in|after|for|wait|within|next|least)\s+(?:about\s+|another\s+|at least\s+)?"
     r"(\d{1,6})"
-    # A number before other words, or that is part of a code or a time, is no delay.
+    # A number before other words, or within a code or a time, is not a delay.
     r"(?:\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)\b(?![.:]\d)"
     r"|\b(?!\s*[a-z%])(?![.:]\d))",
 )

@@ -3,20 +3,19 @@
 A row is a mapping with these keys:
 
 id         letters, digits and dashes; unique
-when       regular expressions; one must be found in the words (wording.words_of)
-unless     regular expressions; none may be found
+when       regular expressions; one must match the text (normalize.words_of)
+unless     regular expressions; none may match
 codes      basic codes it applies to; none = all
 enhanced   subject.detail it applies to ("4.1"); then it decides although the code
            is specific
 stages     stages it applies to; none = all from MAIL on
 permanent  what it means in a 5xx reply, and
 temporary  in a 4xx reply: a key of MEANINGS; a 4xx is never permanent
-why        the reason in words of a person
+why        the reason, for people
 danger     what it could be mistaken for
 
-Expressions are RE2's: its time is linear in the text, whatever an operator has written
-and a primary replies. They look like Python's, without looking around and without
-references back.
+Expressions are RE2's: their time is linear in the text, whatever an operator writes and
+a primary replies. They look like Python's, but without lookaround and backreferences.
 """
 
 import re
@@ -41,7 +40,7 @@ MEANINGS: Mapping[str, str] = {
     "stop briefly": "s",
     "stop domain": "D",
 }
-"""What a rule can say, and the letter of the tables for it."""
+"""What a rule can say, and its letter in the tables."""
 
 _TRANSIENT = 4
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
@@ -56,10 +55,10 @@ _KEYS = frozenset(
 
 
 class RulePattern(Protocol):
-    """A compiled expression, as far as it is used."""
+    """A compiled expression, with the methods that are used."""
 
     def search(self, text: str, /) -> object | None:
-        """Return where it is found in a text; None when it is not."""
+        """Return where it matches a text; None if it does not."""
         ...
 
 
@@ -73,18 +72,18 @@ class Rule:
     codes: frozenset[int] = frozenset()
     details: frozenset[str] = frozenset()
     stages: frozenset[Stage] = frozenset()
-    #: Letters; '' = it does not apply to that class.
+    #: Letters; '': it does not apply to that class.
     permanent: str = ""
     temporary: str = ""
     why: str = ""
     danger: str = ""
 
     def letter(self, category: int) -> str:
-        """Return what it means for a reply of class 4 or 5; '' = nothing."""
+        """Return what it means for a reply of class 4 or 5; '': nothing."""
         return self.temporary if category == _TRANSIENT else self.permanent
 
     def matches(self, words: str, reply: Reply, stage: Stage) -> bool:
-        """Whether it applies to a reply, whose words are given."""
+        """Return whether it applies to a reply with this text."""
         return (
             bool(self.letter(reply.category))
             and (not self.codes or reply.code in self.codes)
@@ -101,7 +100,7 @@ def find(rules: Iterable[Rule], words: str, reply: Reply, stage: Stage) -> Rule 
 
 
 def rules_of(rows: Sequence[Mapping[str, object]]) -> tuple[Rule, ...]:
-    """Check and compile rows; ValueError says which one is wrong, and what is legal."""
+    """Check and compile rows; a ValueError says which is wrong and what is legal."""
     rules = tuple(rule_of(row, number) for number, row in enumerate(rows, 1))
     seen: set[str] = set()
     for rule in rules:
@@ -144,7 +143,7 @@ def rule_of(row: Mapping[str, object], number: int = 1) -> Rule:
         stages=frozenset(_stages(name, row)),
         permanent=permanent,
         temporary=temporary,
-        why=str(row.get("why", "")) or f"rule {row['id']} says so",
+        why=str(row.get("why", "")) or f"rule {row['id']} matches",
         danger=str(row.get("danger", "")),
     )
 
@@ -180,7 +179,7 @@ def _patterns(
         except (re2.error, UnicodeError) as error:
             said = error.args[0]
             reason = said.decode() if isinstance(said, bytes) else said
-            message = f"{name}: {key} {text!r} is no regular expression: {reason}"
+            message = f"{name}: {key} {text!r} is not a regular expression: {reason}"
             raise ValueError(message) from None
     return tuple(found)
 

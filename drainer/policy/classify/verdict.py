@@ -1,4 +1,4 @@
-"""What an ending can mean, for whom, and by which rule."""
+"""What a result can mean, for whom, and by which rule."""
 
 import enum
 
@@ -6,7 +6,7 @@ from drainer.runtime.values import dataclass
 
 
 class Verdict(enum.StrEnum):
-    """What one ending means for one recipient."""
+    """What one result means for one recipient."""
 
     DELIVER = "deliver"
     RETRY = "retry"
@@ -18,7 +18,7 @@ class Verdict(enum.StrEnum):
 
 
 class Scope(enum.StrEnum):
-    """Whom a verdict is about."""
+    """What a verdict is about."""
 
     RECIPIENT = "recipient"
     MESSAGE = "message"
@@ -28,15 +28,15 @@ class Scope(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification:
-    """A verdict with its scope, its rule, and the reason in words."""
+    """A verdict with its scope, its rule, and the reason as text."""
 
     verdict: Verdict
     scope: Scope
     rule: str
     reason: str
-    #: A `stop` that is tried again within the run, on its own.
+    #: A `stop` that is tried again by itself within the run.
     short: bool = False
-    #: Whether this spends one of the recipient's attempts.
+    #: Whether this uses up one of the recipient's attempts.
     counts: bool = True
 
 

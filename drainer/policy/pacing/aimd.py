@@ -1,14 +1,18 @@
-"""How much the primary bears: narrower when it suffers, wider while it is well. Pure.
+"""The rate controller: less for an overloaded primary, more for a healthy one. Pure.
 
-It starts with one connection and a low rate, doubles, then goes up step by step
-(additive increase). Three things narrow it (multiplicative decrease): the latency of
-RCPT and of the end of data against the best of the last minutes, as in TCP Vegas and
-in gradient limiters; the share of attempts that were put off; connections that fail.
-A load that the primary tells of itself counts likewise.
+It starts with one connection and a low rate. It doubles them, then increases them step
+by step (additive increase). Three things reduce them (multiplicative decrease):
 
-It never acts upon one message. As in Postfix's scheduler, a change needs a cohort, and
-only what began after the last change counts, so that one bad moment counts once; and
-between well and ill there is a range in which nothing changes.
+- the latency of RCPT and of the end of data against the best of the last minutes,
+  as in TCP Vegas and in gradient limiters;
+- the share of attempts that were put off;
+- connections that fail.
+
+A load that the primary itself reports counts in the same way.
+
+The controller never acts on one message. As in Postfix's scheduler, a change needs a
+cohort. Only what started after the last change counts, so one bad moment counts once.
+Between healthy and overloaded there is a range in which nothing changes.
 """
 
 import math
@@ -24,33 +28,33 @@ from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.runtime.values import dataclass
 
 FLOOR = 1 / 16
-"""Of everything that is allowed: the start, and the least."""
+"""Share of everything that is allowed: the start, and the minimum."""
 FLOOR_RATE = 1.0
-"""Messages per second that are never gone below, unless configured."""
+"""Messages per second: the rate never goes below this, unless configured."""
 TICKS = 20
 """Steps of a ramp: up to 8 doublings, then 8 steps of a sixteenth."""
 LEAST_TICK = 1.0
 """Seconds."""
 COHORT = 5
-"""Samples that tell something, at least; more when there are more connections."""
+"""Fewest samples that count; more if there are more connections."""
 MEMORY = 32
-"""The latest samples that are looked at."""
+"""The latest samples that are used."""
 
 WELL, ILL = 1.3, 2.0
-"""Times the usual latency: up to the one it may widen, beyond the other it narrows."""
+"""Times the usual latency: it may widen up to the first, narrows beyond the other."""
 SLACK = 0.05
-"""Seconds more than usual that nobody notices."""
+"""Seconds of extra latency that do not matter."""
 USUAL_FOR, USUAL_STEP = 600.0, 30.0
-"""Seconds: how long the best latency counts, and how finely that is kept."""
+"""Seconds: how long the best latency counts, and the resolution that is kept."""
 PUT_OFF = 1 / 8
-"""The share of attempts put off that narrows."""
+"""The share of attempts put off that reduces the rate."""
 _OF_A_MAILBOX = frozenset(("1.", "2.", "7."))
 RELIEF = 0.8
-"""Of the highest load: above it nothing widens."""
+"""Share of the highest load: above it nothing is increased."""
 
 
 def is_overload(classification: Classification, answer: Answer, stage: Stage) -> bool:
-    """Whether an ending says that the primary has too much to do.
+    """Return whether a result shows that the primary has too much to do.
 
     A mailbox that is greylisted, full or unknown says nothing about the primary. Nor
     does one that is put off by itself, at RCPT or by a policy: a stranger chose it.
@@ -65,11 +69,11 @@ def is_overload(classification: Classification, answer: Answer, stage: Stage) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySample:
-    """What one attempt, or one failed connection, tells. Times in seconds."""
+    """The measurement of one attempt, or of one failed connection. Times in seconds."""
 
-    #: When it began, on any clock that only goes forward.
+    #: When it started, on any monotonic clock.
     began: float
-    #: What a recipient took, and the end of data; None = it is not known.
+    #: How long a recipient and the end of data took; None if that is not known.
     rcpt: float | None = None
     dot: float | None = None
     put_off: bool = False
@@ -79,15 +83,15 @@ class LatencySample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReading:
-    """What the primary says about itself."""
+    """What the primary reports about itself."""
 
     at: float
     value: float
-    #: From there on it wants less.
+    #: From this load on, the primary wants less mail.
     high: float
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return it as text."""
         return f"its load is {self.value:.2f}, the limit {self.high:g}"
 
 
@@ -101,7 +105,7 @@ class Adjustment:
 
     @property
     def rule(self) -> str:
-        """The rule that a decision is recorded by."""
+        """Return the rule that a decision is recorded by."""
         return "throttle-widen" if self.after > self.before else "throttle-narrow"
 
 
@@ -111,7 +115,7 @@ class _Latency:
 
     name: str
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY))
-    #: When a part of the window began, and the best median in it.
+    #: When a part of the window started, and the best median in it.
     best: deque[tuple[float, float]] = field(default_factory=deque)
 
     def add(self, seconds: float | None) -> None:
@@ -148,14 +152,14 @@ class AimdController:
     def __init__(self, connections: int, ramp: timedelta, *, full: bool) -> None:
         """Start low, so that a healthy primary gets everything within ``ramp``.
 
-        ``full`` skips the ramp. Both only narrow and widen from then on.
+        ``full`` skips the ramp. From then on the level only moves down and up.
         """
         self._connections = connections
         self._floor = min(FLOOR, 1 / connections)
         self._tick = max(LEAST_TICK, ramp.total_seconds() / TICKS)
         #: From 0 to 1: what is in force.
         self.level = 1.0 if full else self._floor
-        #: Up to here it doubles; then it goes up by steps.
+        #: It doubles up to this level; then it increases by steps.
         self._doubles_to = 0.5
         self._moved = -math.inf
         self._rcpt, self._dot = _Latency("a recipient"), _Latency("the end of data")
@@ -167,22 +171,22 @@ class AimdController:
 
     @property
     def connections(self) -> int:
-        """How many connections may be open."""
+        """Return how many connections may be open."""
         return self.at(self.level)
 
     def at(self, level: float) -> int:
-        """Return how many connections a level is."""
+        """Return how many connections a level means."""
         return max(1, math.ceil(level * self._connections - 1e-9))
 
     def jump(self, level: float, now: float) -> None:
-        """Go on from another level: somebody has decided so."""
+        """Continue from another level, as an operator or hook decided."""
         self.level = min(1.0, max(self._floor, level))
         self._forget(now)
 
     # --- what happened
 
     def observe(self, sample: LatencySample) -> None:
-        """Take a sample; what began before the last change tells nothing about it."""
+        """Add a sample; one that started before the last change does not count."""
         if sample.began < self._moved:
             return
         if sample.unreachable:
@@ -190,7 +194,7 @@ class AimdController:
             return
         self._count += 1
         self._put_off.append(sample.put_off)
-        if not sample.put_off:  # a refusal is quick, or late: it is no measure
+        if not sample.put_off:  # a refusal is quick or late: it does not measure load
             self._rcpt.add(sample.rcpt)
             self._dot.add(sample.dot)
 
@@ -210,17 +214,17 @@ class AimdController:
         if self.level < self._doubles_to:
             return self._change(
                 min(2 * self.level, self._doubles_to),
-                "going up, the primary is well",
+                "going up, the primary is healthy",
                 now,
             )
         return self._change(
-            min(1.0, self.level + FLOOR), "going up, the primary is well", now
+            min(1.0, self.level + FLOOR), "going up, the primary is healthy", now
         )
 
     def _ill(
         self, stress: float, worst: _Latency, load: LoadReading | None
     ) -> tuple[float, str]:
-        """Return the factor to narrow by, and why; '' = there is no reason to."""
+        """Return the factor to reduce by, and why; '' if there is no reason to."""
         if self._unreachable:
             return 0.5, "a connection to the primary failed"
         put_off, count = sum(self._put_off), len(self._put_off)
@@ -233,7 +237,7 @@ class AimdController:
         return 1.0, ""
 
     def _may_widen(self, now: float) -> bool:
-        """Whether the last change is old enough, and a cohort was well since then."""
+        """Return whether the last change is old enough, and a cohort healthy since."""
         if now - self._moved < self._tick:
             return False
         if sum(self._put_off) > PUT_OFF / 2 * len(self._put_off):
@@ -248,7 +252,7 @@ class AimdController:
         return Adjustment(before=before, after=level, why=why)
 
     def _forget(self, now: float) -> None:
-        """Let only what begins from now on count."""
+        """Let only samples count that start from now on."""
         self._moved = now
         self._count = self._unreachable = 0
         for each in (self._put_off, self._rcpt.latest, self._dot.latest):
@@ -256,5 +260,5 @@ class AimdController:
 
 
 def share_at(level: float, per_second: float) -> float:
-    """Return the share of a rate that a level is, so that it is not hopelessly slow."""
+    """Return the share of a rate that a level means, but never a hopeless one."""
     return max(level, min(1.0, FLOOR_RATE / per_second))

@@ -1,7 +1,7 @@
-"""What people and health hooks ask of whoever works on a route, and what is in force.
+"""What operators and health hooks order for a route, and what is in force.
 
-A control is written into the ledger by a command or a hook, and read there by the
-drains and the watch of its route: no other channel reaches them.
+A command or a hook writes an override into the ledger. The drains and the watch of its
+route read it there: no other channel reaches them.
 """
 
 import enum
@@ -12,18 +12,18 @@ from drainer.runtime.values import dataclass
 
 
 class OverrideKind(enum.StrEnum):
-    """The closed list of controls."""
+    """The closed list of overrides."""
 
-    UP = "up"  #: a hook believes that the primary is back: look, then decide
-    DOWN = "down"  #: a hook believes that it is down: begin nothing new
+    UP = "up"  #: a hook reports that the primary is back: check, then decide
+    DOWN = "down"  #: a hook reports that it is down: start nothing new
     PAUSE = "pause"
     RESUME = "resume"
     THROTTLE = "throttle"
 
 
 _DONE = {
-    OverrideKind.UP: "said to be up",
-    OverrideKind.DOWN: "said to be down",
+    OverrideKind.UP: "reported up",
+    OverrideKind.DOWN: "reported down",
     OverrideKind.PAUSE: "paused",
     OverrideKind.RESUME: "resumed",
     OverrideKind.THROTTLE: "set",
@@ -32,23 +32,23 @@ _DONE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """One of them, as it was given."""
+    """One override, as it was given."""
 
     at: datetime
     ask: OverrideKind
-    #: Messages per second, of THROTTLE; None gives the configured rate back.
+    #: Messages per second, of THROTTLE; None restores the configured rate.
     per_second: float | None = None
-    #: When it ends by itself; None = never.
+    #: When it ends by itself; None: never.
     until: datetime | None = None
     reason: str = ""
     #: Who gave it: ``cli NAME``, ``http ADDRESS``.
     by: str = ""
-    #: Grows with every control of a ledger; 0 before it is written.
+    #: Increases with every override of a ledger; 0 before it is written.
     id: int = 0
 
     def __str__(self) -> str:
-        """Return who asked for what, why, and until when."""
-        words = [f"{_DONE[self.ask]} by {self.by or 'somebody'}"]
+        """Return who ordered what, why, and until when."""
+        words = [f"{_DONE[self.ask]} by {self.by or 'an unknown operator'}"]
         if self.per_second is not None:
             words[0] = f"{self.per_second:g}/s {words[0]}"
         if self.reason:
@@ -60,23 +60,23 @@ class Override:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveOverrides:
-    """What a drain of a route has to go by."""
+    """The overrides that a drain of a route follows."""
 
-    #: The pause that holds, and the limit that holds.
+    #: The pause and the limit that are in force.
     pause: Override | None = None
     throttle: Override | None = None
 
     @property
     def per_second(self) -> float | None:
-        """The rate that was set; None = the configured one. A pause is no rate."""
+        """Return the rate that was set; None: as configured. A pause is not a rate."""
         return self.throttle.per_second if self.throttle else None
 
 
 def in_force(controls: Iterable[Override], now: datetime) -> ActiveOverrides:
-    """Return what holds, of all controls in the order of their ids.
+    """Return what is in force, given all overrides in the order of their ids.
 
-    The last of a kind counts; one that has ended by itself gives back what was
-    configured, not an older one.
+    The last one of a kind counts. When it ends by itself, the configured value is in
+    force again, not an older override.
     """
     pause: Override | None = None
     throttle: Override | None = None

@@ -1,7 +1,7 @@
-"""Rates as arithmetic: buckets, and what a restart may still send.
+"""Rates as arithmetic: buckets, and what a restarted run may still send.
 
-Promise P3: no window of any length sees more than rate x window + burst. The
-buckets themselves are aiolimiter's, in drainer.smtp.rate_limiter.
+Promise P3: no window of any length sees more than rate x window + burst. The buckets
+themselves are aiolimiter's, in drainer.smtp.rate_limiter.
 """
 
 import math
@@ -27,27 +27,27 @@ _RATE = re.compile(
 _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour"}
 
 BURST_SECONDS = 0.1
-"""The usual burst: timers are coarse, so that a bucket of one loses some percent."""
+"""The usual burst: timers are coarse, so a bucket of one loses some percent."""
 
 BURST_MESSAGES = 4
-"""The least usual burst: as many drains can share the rate (Rate.sharers)."""
+"""The smallest usual burst: as many drains can share the rate (Rate.sharers)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """So many per second, with a burst that is never exceeded."""
+    """An amount per second, with a burst that is never exceeded."""
 
     per_second: float
     burst: float
 
     @property
     def period(self) -> float:
-        """Seconds in which a full burst drains away."""
+        """Return the seconds in which a full burst drains away."""
         return self.burst / self.per_second
 
     @property
     def sharers(self) -> int:
-        """How many drains can share it: each needs a bucket for one message."""
+        """Return how many drains can share it: each needs a bucket for one message."""
         return max(1, int(self.burst))
 
     def part(self, share: float) -> "Rate":
@@ -57,7 +57,7 @@ class Rate:
     def level_after(self, idle: timedelta) -> float:
         """Return how full the bucket still is, ``idle`` after the last activity.
 
-        A run that ended had at most a full bucket; with this its successor never
+        A run that ended had at most a full bucket. With this level its successor never
         adds a burst of its own to it.
         """
         level = self.burst - idle.total_seconds() * self.per_second
@@ -66,14 +66,14 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What a primary may see per time; None = as much as comes."""
+    """What a primary may see per time; None means unlimited."""
 
     messages: Rate | None = None
-    #: Of contents.
+    #: Bytes of contents.
     octets: Rate | None = None
     #: A message with more of them than a burst waits until all are paid for.
     recipients: Rate | None = None
-    #: New ones; its burst is at least what may be open at once.
+    #: New connections; the burst is at least the number that may be open at once.
     connections: Rate | None = None
 
 
@@ -83,8 +83,8 @@ UNLIMITED = Rates()
 def parse_rate(text: str, *, sized: bool = False) -> float | None:
     """Return the amount per second; None for 'unlimited'.
 
-    ``20/second``, ``90/minute``, ``1000/hour``; ``sized`` takes kB, MB, GB, MiB as
-    in ``5MB/second``. Raises ValueError that says what is legal.
+    Accepts ``20/second``, ``90/minute``, ``1000/hour``; with ``sized`` also kB, MB, GB,
+    MiB as in ``5MB/second``. Raises ValueError that says what is legal.
     """
     if text.strip().lower() == "unlimited":
         return None
@@ -92,7 +92,7 @@ def parse_rate(text: str, *, sized: bool = False) -> float | None:
     unit = match[2].lower() if match else ""
     if match is None or (unit and not sized) or unit not in _SIZES:
         legal = "5MB/second" if sized else "20/second, 90/minute, 1000/hour"
-        message = f"{text!r} is no rate; write e.g. {legal}, or unlimited"
+        message = f"{text!r} is not a rate; write e.g. {legal}, or unlimited"
         raise ValueError(message)
     amount = float(match[1]) * _SIZES[unit] / _UNITS[_SHORT.get(match[3], match[3])]
     if amount <= 0:
@@ -107,7 +107,7 @@ def parse_rate(text: str, *, sized: bool = False) -> float | None:
 def message_rate(per_second: float, burst: int | None) -> Rate:
     """Return the bucket for messages; its burst is at most one second's worth.
 
-    Raises ValueError for a burst over that.
+    Raises ValueError for a larger burst.
     """
     most = max(1.0, per_second)
     if burst is None:
@@ -120,11 +120,11 @@ def message_rate(per_second: float, burst: int | None) -> Rate:
 
 
 def parse_size(text: str) -> int:
-    """Return octets of 5MB, 64KiB, 1000; ValueError when it is no size."""
+    """Return the bytes of 5MB, 64KiB, 1000; raise ValueError if it is not a size."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = match[2].lower() if match else ""
     octets = float(match[1]) * _SIZES.get(unit, math.nan) if match else math.nan
     if not math.isfinite(octets):
-        message = f"{text[:60]!r} is no size; write e.g. 500kB, 5MB, 64KiB"
+        message = f"{text[:60]!r} is not a size; write e.g. 500kB, 5MB, 64KiB"
         raise ValueError(message)
     return int(octets)

@@ -1,4 +1,4 @@
-"""Units of work: a message as it was scanned, and as it is to be tried."""
+"""A message as it was scanned, and as a delivery to try."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,22 +25,23 @@ class ClaimedRecipient:
     doubts: int = 0
     #: An operator's release overrules the problems that may be overruled.
     released: bool = False
-    #: How often the connection went, or 421 came, right after its content.
+    #: How often the connection was lost, or 421 came, right after its content.
     drops: int = 0
-    #: It goes in a transaction of its own: another's filter may have refused for all.
+    #: It gets a transaction of its own: another recipient's filter may have refused for
+    #: all.
     solo: bool = False
-    #: The delays that it has waited while the primary was reachable.
+    #: The sum of the delays that it waited while the primary was reachable.
     spent: timedelta = timedelta(0)
-    #: The rule that refused it for good, or "stop", and since when.
+    #: The rule that refused it permanently, or "stop", and since when.
     refusal: str = ""
     refused: datetime | None = None
-    #: The number of a recipient before it that is mapped to the same address: one
-    #: RCPT serves both, and both end alike.
+    #: The number of an earlier recipient that is mapped to the same address: one RCPT
+    #: serves both, and both have the same result.
     twin_of: int | None = None
 
     @property
     def domain(self) -> str:
-        """The recipient's domain as the spool has it, lower-cased."""
+        """The recipient's domain as the spool has it, in lower case."""
         return domain_of(self.recipient.original or self.recipient.forward_path)
 
 
@@ -48,7 +49,7 @@ class ClaimedRecipient:
 class StoredEvidence:
     """What was found about a message's sender, as the ledger keeps it: JSON."""
 
-    #: When it was asked first, in microseconds since 1970.
+    #: When drainer first looked, in microseconds since 1970.
     asked: int
     facts: str
     marks: str
@@ -56,33 +57,33 @@ class StoredEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A message and those of its recipients that are to be tried together."""
+    """A message and those of its recipients that are tried together."""
 
     message: Message
     #: The message's number in the ledger.
     seq: int
     claimed: tuple[ClaimedRecipient, ...]
-    #: Present when the message was just read; otherwise the source opens it.
+    #: Present if the message was just read; otherwise the source opens it.
     spooled: SpooledMessage | None = None
     facts: ContentFacts | None = None
-    #: In doubt before, or dropped: it goes alone on its connection.
+    #: In doubt before, or dropped: it is sent alone on its connection.
     alone: bool = False
     #: All recipients of a message that was just scanned.
     whole: bool = False
     #: There is a durable copy of it: a refusal may become final.
     kept: bool = False
-    #: What is known about its sender; None when nobody has looked.
+    #: What is known about its sender; None if drainer has not looked yet.
     found: StoredEvidence | None = None
 
     @property
     def confirms(self) -> bool:
-        """Whether this attempt may make a refusal final."""
-        nothing = ("", Verdict.STOP)  # a refusal of us is never the message's
+        """Return whether this attempt may make a refusal final."""
+        nothing = ("", Verdict.STOP)  # a refusal of us is never about the message
         return any(claimed.refusal not in nothing for claimed in self.claimed)
 
     @property
     def wants_success(self) -> bool:
-        """Whether somebody asked to be told of a delivery."""
+        """Return whether a sender asked for a report of a delivery."""
         return any(claimed.recipient.wants_success for claimed in self.claimed)
 
 
@@ -92,18 +93,18 @@ class ScannedMessage:
 
     spooled: SpooledMessage
     facts: ContentFacts | None
-    #: What holds the message as a whole.
+    #: The problem that holds the message as a whole.
     problem: Problem | None
-    #: One per recipient: '' for pending, else the code of what holds it.
+    #: One per recipient: '' for pending, else the code of the problem that holds it.
     problems: tuple[str, ...]
 
 
 def redirected(
     claimed: tuple[ClaimedRecipient, ...], redirect: AddressMapping
 ) -> tuple[ClaimedRecipient, ...]:
-    """Return the recipients as they are sent to, twins behind their first.
+    """Return the recipients with their redirected addresses, twins behind their first.
 
-    One whose address does not fit (Admission.objection) stays as it is.
+    A recipient whose address does not fit (Admission.objection) stays as it is.
     """
     groups: dict[str, list[ClaimedRecipient]] = {}
     for each in claimed:
@@ -118,7 +119,7 @@ def redirected(
 
 
 def twinned(claimed: tuple[ClaimedRecipient, ...]) -> tuple[ClaimedRecipient, ...]:
-    """Return recipients of which some were taken away; nobody is a twin of those."""
+    """Return recipients after some were removed; none is a twin of a removed one."""
     if all(each.twin_of is None for each in claimed):
         return claimed
     first: dict[str, int] = {}
@@ -132,7 +133,7 @@ def twinned(claimed: tuple[ClaimedRecipient, ...]) -> tuple[ClaimedRecipient, ..
 def parts(
     claimed: tuple[ClaimedRecipient, ...], size: int
 ) -> Iterator[tuple[ClaimedRecipient, ...]]:
-    """Cut recipients into parts of so many addresses; twins stay together."""
+    """Split recipients into parts of this many addresses; twins stay together."""
     part: list[ClaimedRecipient] = []
     addresses = 0
     for each in claimed:

@@ -1,7 +1,7 @@
-"""What an ending means: by itself, and in the light of everything else. Pure.
+"""What a result means: by itself, and in view of everything else. Pure.
 
-By itself it is classified (``classify_attempt``), and the circuit breakers look at
-that. Then it is reconsidered: a refusal may have been meant for somebody else, or for
+First it is classified by itself (``classify_attempt``), and the circuit breakers look
+at that. Then it is refined: a refusal may have been meant for another recipient, or for
 us.
 """
 
@@ -30,15 +30,15 @@ from drainer.policy.recipient.retry import RetrySchedule
 from drainer.runtime.values import dataclass
 
 MAX_DROPS = 3
-"""After so many connections that ended right after its content it is poison."""
+"""After this many connections that ended after its content, a message is poison."""
 MAX_SOLO = 20
 """Recipients refused together that are each tried alone at once."""
 
 CONTRADICTED = "contradicted-stop"
-"""The rule of a message that is refused as if it were us, while others are welcome."""
+"""The rule of a message that is refused as if it were us, while others are accepted."""
 
 REFUSED_IN_DOUBT = "refused-in-doubt"
-"""The rule of what is refused after it may have arrived."""
+"""The rule of a message that is refused after it may have arrived."""
 
 _CLOSING = 421
 
@@ -56,37 +56,37 @@ class RecipientResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifiedResult:
-    """An ending, and what it means by itself."""
+    """A result, and what it means by itself."""
 
     result: RecipientResult
     classification: Classification
-    #: How many recipients got the same reply to the final dot; 0 = it does not matter.
+    #: How many recipients got the same reply to the final dot; 0: it does not matter.
     shared: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BouncePermit:
-    """What the bounce rules says about one recipient's confirmed refusal."""
+    """What the bounce rules say about one recipient's confirmed refusal."""
 
     decision: BounceDecision
     #: The key and the enhanced status code of the report, if one is to be sent.
     key: str = ""
     status: str = ""
-    #: What it was asked; None when nobody had looked for evidence.
+    #: What the bounce rules checked; None if no evidence was gathered.
     case: BounceCase | None = None
 
     @property
     def organisation(self) -> str:
-        """The organisation of the sender's domain; '' without evidence."""
+        """Return the organisation of the sender's domain; '' without evidence."""
         return self.case.facts.organisation if self.case else ""
 
     @property
     def sends(self) -> bool:
-        """Whether the sender may be told."""
+        """Return whether the sender may get a report."""
         return self.decision.answer is BounceAnswer.SEND
 
     def amid(self, tally: ReportTally, told: ReportedRecipient) -> "BouncePermit":
-        """Return what the breaker says in view of what was told; not yet counted."""
+        """Return the decision in view of the reports sent so far; not yet counted."""
         if self.case is None or not self.sends:
             return self
         sent = tally.before(told, self.case.limits.tag_delimiters)
@@ -95,9 +95,9 @@ class BouncePermit:
 
 
 class BreakerView(Protocol):
-    """What the breakers know at this moment (policy.scopes.Scopes)."""
+    """What the breakers know at this moment (policy.breaker.registry)."""
 
-    #: Too many refusals for good are pending: none becomes final.
+    #: Too many bounces are pending: no bounce becomes final.
     brake: bool
 
     def blocking_breaker(self, domain: str) -> CircuitBreaker | None:
@@ -105,19 +105,19 @@ class BreakerView(Protocol):
         ...
 
     def accepted_since(self, domain: str, sender_domain: str, since: datetime) -> bool:
-        """Whether others were welcome on that scope since then."""
+        """Return whether other mail was accepted on that scope since then."""
         ...
 
     def contradicted_stop(
         self, classification: Classification, domain: str, stage: Stage, since: datetime
     ) -> bool:
-        """Whether others passed a stage since a message met a refusal of us there."""
+        """Return whether others passed a stage since a message met a refusal of us."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """What settling goes by: when to try again, and the operator's own rules."""
+    """When to try again, and the operator's own rules."""
 
     schedule: RetrySchedule = field(default_factory=RetrySchedule)
     rules: Sequence[Rule] = ()
@@ -134,7 +134,8 @@ class SettleContext:
     breakers: BreakerView
     #: There is a durable copy of the message beside the spool.
     kept: bool = False
-    #: Says whether the sender may be told of a confirmed refusal; None = nobody is.
+    #: Decides whether the sender may get a report of a confirmed refusal; None: no
+    #: sender may.
     permit: "Callable[[ClassifiedResult], BouncePermit] | None" = None
 
 
@@ -143,7 +144,7 @@ def classify_attempt(
     rules: Sequence[Rule],
     sent: Callable[[Stage], SentData] | None = None,
 ) -> tuple[ClassifiedResult, ...]:
-    """Judge every ending of one attempt by itself.
+    """Classify every result of one attempt by itself.
 
     ``sent`` returns what the attempt has sent up to a stage.
     """
@@ -170,7 +171,7 @@ def exempt_message_specific(
 ) -> tuple[ClassifiedResult, ...]:
     """Hold a message that is refused as if it were us, while others are accepted.
 
-    That is asked before the breakers look at it, so that it never moves them again.
+    This is checked before the breakers look at it, so that it never moves them again.
     """
     return tuple(
         each
@@ -202,7 +203,7 @@ def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | N
 def refine(
     each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> ClassifiedResult:
-    """Return it with the verdict that stands."""
+    """Return it with its final verdict."""
     for change in (_in_doubt, _poison, _shared, _individual, _expired, _behind_breaker):
         found = change(each, context, policy)
         if found is not None:
@@ -236,7 +237,7 @@ def _in_doubt(
 
 
 def is_drop(result: RecipientResult) -> bool:
-    """Whether the session ended right after the content, and it was not accepted."""
+    """Return whether the session ended after the content, which was not accepted."""
     answer = result.answer
     if result.stage is Stage.DOT:
         return isinstance(answer, Reply) and answer.code == _CLOSING
@@ -248,14 +249,14 @@ def _poison(
 ) -> Classification | None:
     if not is_drop(each.result) or each.result.claimed.drops + 1 < MAX_DROPS:
         return None
-    words = "the primary ends the session at this content, time after time"
+    words = "the primary ends the session at this content every time"
     return _change(each.classification, Verdict.HOLD, "poison", words)
 
 
 def _shared(
     each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
-    """Let none suffer for another: one's filter may have refused for all."""
+    """Try recipients alone: the filter of one may have refused for all."""
     result, classification = each.result, each.classification
     is_it = result.stage is Stage.DOT and classification.verdict is Verdict.BOUNCE
     if not is_it or each.shared <= 1 or result.claimed.solo:
@@ -288,20 +289,20 @@ def _expired(
         classification.verdict, spent
     ):
         return None
-    words = "4.4.7 it was tried for as long as it may be"
+    words = "4.4.7 it was tried for the whole lifetime"
     return _change(classification, Verdict.BOUNCE, "lifetime-spent", words)
 
 
 def _behind_breaker(
     each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
-    """Refuse to judge a message while the primary refuses everybody."""
+    """Refuse to judge a message while the primary refuses all mail."""
     if each.classification.verdict is not Verdict.BOUNCE:
         return None
     breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
     if breaker is None or breaker.state is not BreakerState.OPEN:
         return None
-    words = "the primary refuses everybody, so this judges nobody"
+    words = "the primary refuses all mail, so this reply judges no recipient"
     found = _change(
         each.classification, Verdict.STOP, "breaker-open", words, counts=False
     )

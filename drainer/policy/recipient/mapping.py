@@ -1,10 +1,9 @@
 """Recipients that get another address on the way. Pure.
 
-A run may send mail for one address, or for a whole domain, to another one. It is
-applied once: what an address is mapped to is not looked up again, so that two
-addresses may change places. The spool and the ledger keep the address of the
-spool; only the RCPT command has the other one, with the first one as ORCPT when
-the client gave none (RFC 3461 5.2.1).
+A run may send mail for one address, or for a whole domain, to another one. The mapping
+is applied once: a mapped address is not looked up again, so two addresses may change
+places. The spool and the ledger keep the address of the spool. Only the RCPT command
+has the new one, with the old one as ORCPT if the client gave none (RFC 3461 5.2.1).
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,20 +20,20 @@ def _folded(mailbox: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressMapping:
-    """Which addresses become which; nothing by default."""
+    """Which addresses become which; by default none."""
 
     #: Keyed by the folded mailbox, or ``@domain``; the value is a mailbox, or
     #: ``@domain``, which keeps the local part.
     table: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether anything is mapped."""
+        """Return whether anything is mapped."""
         return bool(self.table)
 
     def target(self, forward_path: str) -> str:
         """Return the address to send to: the same one unless it is mapped.
 
-        Raises AddressError when the local part does not fit into the new domain.
+        Raises AddressError if the local part does not fit into the new domain.
         """
         if not self.table:
             return forward_path
@@ -48,7 +47,7 @@ class AddressMapping:
         return parse_mailbox(forward_path.rpartition("@")[0] + found)
 
     def applied(self, recipient: Recipient) -> Recipient:
-        """Return the recipient as it is sent to."""
+        """Return the recipient with the address that is sent."""
         path = recipient.forward_path
         target = self.target(path)
         if target == path:
@@ -59,10 +58,10 @@ class AddressMapping:
 
 
 def parse_redirects(lines: Iterable[str]) -> AddressMapping:
-    """Read ``old@x=new@y`` or ``@x=@y``; blanks may stand for the sign.
+    """Parse ``old@x=new@y`` or ``@x=@y``; blanks may replace the equals sign.
 
-    An empty line, and what follows a ``#`` at its beginning, says nothing. Raises
-    ValueError that says which line is wrong, and why.
+    Empty lines, and lines that start with ``#``, are ignored. Raises ValueError that
+    says which line is wrong, and why.
     """
     table: dict[str, str] = {}
     for line in lines:
@@ -77,7 +76,7 @@ def parse_redirects(lines: Iterable[str]) -> AddressMapping:
 
 
 def _parse(text: str) -> tuple[str, str]:
-    """Take a line apart: the sign may also stand within a local part."""
+    """Split a line: the equals sign may also be part of a local part."""
     words = text.split()
     if len(words) == 2 and not words[0].endswith("="):  # noqa: PLR2004
         pairs = [(words[0], words[1])]
@@ -98,7 +97,7 @@ def _parse(text: str) -> tuple[str, str]:
 
 
 def _address(text: str) -> str:
-    """Return a mailbox, or ``@domain``; AddressError when it is neither."""
+    """Return a mailbox, or ``@domain``; raise AddressError if it is neither."""
     if text.startswith("@"):
         parse_mailbox(f"postmaster{text}")
         return text

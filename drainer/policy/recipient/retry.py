@@ -1,7 +1,7 @@
 """When a recipient is due again (RFC 5321 4.5.4.1).
 
-A drain may come back sooner than the 30 minutes of the RFC: the primary is
-expected, and its operator is us. Jitter is a number that the caller drew.
+A drain may come back sooner than the 30 minutes of the RFC: the primary is expected,
+and its operator runs drainer. Jitter is a number that the caller drew.
 """
 
 from datetime import timedelta
@@ -13,9 +13,10 @@ FIRST_DAY = timedelta(days=1)
 
 
 def usual_confirm_after(age: timedelta) -> timedelta:
-    """Return how long a refusal rests; ``age`` is the time since the first run.
+    """Return the confirmation delay; ``age`` is the time since the first run.
 
-    On the first day after an outage user tables and filters are half up.
+    On the first day after an outage, user tables and filters are often only half
+    restored.
     """
     return timedelta(hours=4 if age < FIRST_DAY else 1)
 
@@ -32,19 +33,20 @@ class RetrySchedule:
     #: First delay and cap for `retry-long` (quota, per-user rates).
     long_first: timedelta = timedelta(hours=1)
     long_max: timedelta = timedelta(hours=6)
-    #: How long a recipient `unknown` rests: what the primary took may show up.
+    #: How long an `unknown` recipient waits: mail that the primary accepted may show
+    #: up.
     unknown: timedelta = timedelta(minutes=5)
-    #: What all delays together may come to; they run only while the primary answers.
+    #: The limit of the sum of all delays; they count only while the primary answers.
     lifetime: timedelta = timedelta(days=5)
-    #: The same for a full mailbox.
+    #: The same limit for a full mailbox.
     quota: timedelta = timedelta(days=3)
-    #: How long a refusal for good rests before it is tried for confirmation.
+    #: The confirmation delay of a permanent refusal.
     confirm_after: timedelta = timedelta(hours=1)
-    #: A delay that a reply states is never taken for less.
+    #: The minimum for a delay that a reply states.
     soonest: timedelta = timedelta(seconds=1)
 
     def is_spent(self, verdict: Verdict, spent: timedelta) -> bool:
-        """Whether delays of that sum are more than a recipient may wait."""
+        """Return whether delays of this sum exceed the limit of a recipient."""
         limit = self.lifetime
         if verdict is Verdict.RETRY_LONG:
             limit = min(limit, self.quota)
@@ -53,8 +55,8 @@ class RetrySchedule:
     def delay(self, verdict: Verdict, attempts: int, draw: float) -> timedelta:
         """Return the delay after the given number of attempts (1 = the first).
 
-        ``draw`` lies in [0, 1) and spreads the recipients of a whole queue, so
-        that they never fall due in one second.
+        ``draw`` is in [0, 1) and spreads the recipients of a whole queue, so that they
+        are not all due in the same second.
         """
         if verdict is Verdict.UNKNOWN:
             return self.unknown

@@ -1,7 +1,7 @@
-"""One attempt's endings, judged -> what becomes of each recipient. Pure.
+"""From one attempt's classified results to the new state of each recipient. Pure.
 
-A refusal for good is final only when it was confirmed, and none counts while the
-primary refuses everybody.
+A permanent refusal is final only after it was confirmed. No refusal counts while the
+primary refuses all mail.
 """
 
 from collections.abc import Sequence
@@ -27,18 +27,18 @@ from drainer.policy.recipient.state import CLAIMABLE, Event, State, follow
 from drainer.runtime.values import dataclass
 
 MAX_DOUBTS = 3
-"""After so many lost replies to the final dot a message is held (poison?)."""
+"""After this many lost replies to the final dot a message is held (poison?)."""
 FAR = timedelta(hours=6)
-"""When mail behind an open breaker is looked at again if the breaker stays open."""
+"""When mail behind an open breaker is checked again if the breaker stays open."""
 SECOND_LOOK = timedelta(seconds=10)
 """When a message that is refused as if it were us is tried again, at the latest."""
 ROUTE_WAITS = "*"
-"""How a recipient says that it waits for the breaker of the route."""
+"""The value that says that a recipient waits for the breaker of the route."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What becomes of one recipient."""
+    """The new state of one recipient, and its details."""
 
     claimed: ClaimedRecipient
     stage: Stage
@@ -48,17 +48,17 @@ class Settlement:
     due: datetime | None
     attempts: int
     doubts: int
-    #: The peer's words, or ours when it had none.
+    #: The peer's reply, or our text if there was none.
     reply: str
-    #: What a later attempt must know; as in Claimed.
+    #: What a later attempt must know; as in ClaimedRecipient.
     drops: int = 0
     solo: bool = False
     spent: timedelta = timedelta(0)
     refusal: str = ""
     refused: datetime | None = None
-    #: What the bounce rules said, when it was asked.
+    #: What the bounce rules decided, if they were applied.
     permit: BouncePermit | None = None
-    #: The scope whose breaker it waits for: a domain, ROUTE_WAITS, or '' for none.
+    #: The scope of the breaker that it waits for: a domain, ROUTE_WAITS, or ''.
     waits: str = ""
 
 
@@ -78,8 +78,8 @@ def settle(
 ) -> tuple[Settlement, ...]:
     """Settle every recipient of one attempt.
 
-    The recipients of one message share the draw, so that they stay together in
-    one transaction when they are tried again.
+    The recipients of one message share the draw, so that they stay together in one
+    transaction on the next attempt.
     """
     return tuple(
         _delivered(each)
@@ -155,12 +155,12 @@ def _event(
 
 
 def is_told(settlement: Settlement) -> bool:
-    """Whether the sender is to be told."""
+    """Return whether the sender gets a report."""
     return settlement.permit is not None and settlement.permit.sends
 
 
 def permitted(settlement: Settlement, permit: BouncePermit) -> Settlement:
-    """Return a confirmed refusal's settlement with another answer of the breaker."""
+    """Return a confirmed refusal's settlement for another bounce decision."""
     event = _PERMITTED.get(permit.decision.answer, Event.BOUNCE)
     return replace(settlement, permit=permit, state=follow(State.IN_FLIGHT, event))
 
@@ -170,16 +170,17 @@ _PERMITTED = {
     BounceAnswer.NO: Event.BOUNCE_REFUSED,
     BounceAnswer.NEVER: Event.BOUNCE_REFUSED,
 }
-"""What the bounce rules says -> the event; anything else waits for another time."""
+"""Answer of the bounce rules -> the event; any other answer waits."""
 
 
 def is_confirmed(
     each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> bool:
-    """Whether a refusal for good is final: the same again, later, by a well primary.
+    """Return whether a refusal is final: the same one later, from a healthy primary.
 
-    Later is after the confirmation delay; since then others must have been welcome, and
-    the message must have been kept, because it leaves the spool for that.
+    Later means after the confirmation delay. Since then the primary must have accepted
+    other mail. drainer must also have a copy of the message, because it leaves the
+    spool.
     """
     claimed = each.result.claimed
     return (
@@ -205,9 +206,9 @@ def _has_rested(
 def _is_suspended(
     each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> bool:
-    """Whether only a suspicion is in the way, which this run will answer.
+    """Return whether only a suspicion prevents it, which this run will answer.
 
-    It may have been the one that aroused it, and has rested already.
+    This recipient may have caused the suspicion, and its delay is over.
     """
     breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
     probes = breaker is not None and breaker.state is BreakerState.PROBING
@@ -220,13 +221,13 @@ def _refusal(
     """Return by which rule it is refused, and since when."""
     claimed, classification = each.result.claimed, each.classification
     if isinstance(each.result.answer, Problem):
-        return claimed.refusal, claimed.refused  # the primary was not asked
+        return claimed.refusal, claimed.refused  # the primary did not see it
     breaker = context.breakers.blocking_breaker(claimed.domain)
     match classification.verdict:
         case Verdict.BOUNCE:
             name = classification.rule
         case Verdict.STOP if breaker is not None and breaker.state is BreakerState.OPEN:
-            return "", None  # everybody met it: it tells nothing of this message
+            return "", None  # every message met it: it says nothing about this one
         case Verdict.STOP if not classification.short:
             name = Verdict.STOP.value
         case _ if (

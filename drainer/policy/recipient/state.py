@@ -1,15 +1,15 @@
 """Every state of a recipient and every transition, as one table.
 
-The ledger guards it with ``UPDATE ... WHERE state = old``; docs/states.md is
-generated from it. A final state is never left, but for a quarantined recipient,
-which an operator may release or purge.
+The ledger guards it with ``UPDATE ... WHERE state = old``. docs/states.md is generated
+from it. A final state never changes, except that an operator may release or purge a
+quarantined recipient.
 """
 
 import enum
 
 
 class State(enum.StrEnum):
-    """Where one recipient of one message stands."""
+    """The state of one recipient of one message."""
 
     PENDING = "pending"
     IN_FLIGHT = "in-flight"
@@ -30,23 +30,23 @@ CLAIMABLE = (State.PENDING, State.DEFERRED, State.UNKNOWN)
 class Event(enum.StrEnum):
     """What can happen to a recipient."""
 
-    CLAIMED = "claimed, the circuit breaker closed or this message its probe"
+    CLAIMED = "claimed while the circuit breaker is closed, or as its probe"
     DELIVER = "the primary accepted it"
     RETRY = "retry, retry-long, or lost before the final dot"
     STOP = "stop: the primary refuses us, not the message"
-    DOUBT = "lost after the final dot, or its owner died"
-    DOUBT_THRICE = "lost after the final dot for the third time"
+    DOUBT = "the connection was lost after the final dot, or its owner died"
+    DOUBT_THRICE = "the connection was lost after the final dot for the third time"
     PROVEN = "the reserve of an ended run shows that the primary accepted it"
-    HOLD = "hold: nobody can decide, or it cannot be replayed as it stands"
+    HOLD = "hold: an operator must decide, or it cannot be sent unchanged"
     BOUNCE = "bounce, for the first time"
-    BOUNCE_PERMITTED = "bounce confirmed, the bounce rules permit the report"
-    BOUNCE_REFUSED = "bounce confirmed, the bounce rules refuse the report"
+    BOUNCE_PERMITTED = "bounce confirmed, and the bounce rules permit the report"
+    BOUNCE_REFUSED = "bounce confirmed, and the bounce rules refuse the report"
     BREAKER_OPENED = "the circuit breaker opened"
-    RIPE = "ripe, the breaker closed, the brake free: the confirming attempt"
-    APPROVED = "an operator approves, the bounce rules permit the report"
-    APPROVED_REFUSED = "an operator approves, the bounce rules refuse the report"
+    RIPE = "due, the breaker closed, the brake free: the confirming attempt"
+    APPROVED = "an operator approves, and the bounce rules permit the report"
+    APPROVED_REFUSED = "an operator approves, and the bounce rules refuse the report"
     CANCELLED = "an operator cancels the bounce"
-    SCAN_HELD = "a scan finds that it cannot be told apart from another message"
+    SCAN_HELD = "a scan cannot distinguish it from another message"
     PROBLEM_GONE = "a scan finds that its problem is gone"
     OPERATOR_HOLD = "an operator holds it"
     OPERATOR_REQUEUE = "an operator requeues it"
@@ -95,7 +95,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 
 def follow(state: State, event: Event) -> State:
-    """Return the state that an event leads to; KeyError for an illegal one."""
+    """Return the state that an event leads to; raise KeyError for an illegal one."""
     return TRANSITIONS[state, event]
 
 

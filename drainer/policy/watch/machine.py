@@ -1,8 +1,8 @@
-"""The states of a watch: what happened -> where it stands, and what it wants.
+"""The state machine of a watch: an event leads to a state and to its next task.
 
-Pure. A hook is never believed: it only makes the watch look. Nothing is sent before as
-many checks in a row went well as ``WatchSettings`` asks for, and each time the primary
-sickens again it has to be well for longer.
+Pure. The watch never trusts a hook: a hook only starts a check. Nothing is sent before
+as many checks in a row succeeded as ``WatchSettings`` requires. Each time the primary
+becomes unhealthy again, it must be healthy for longer.
 """
 
 import enum
@@ -23,7 +23,7 @@ from drainer.runtime.values import dataclass
 
 
 class WatchTask(enum.StrEnum):
-    """What a watch wants done now."""
+    """What a watch needs done now."""
 
     CHECK = "check"
     DRAIN = "drain"
@@ -37,70 +37,71 @@ _E, _S = WatchEvent, WatchState
 class WatchSettings:
     """How careful a watch is."""
 
-    #: So many good checks in a row, over at least so long, before anything is sent.
+    #: Good checks in a row, and their least duration, before anything is sent.
     successes: int = 3
     over: timedelta = timedelta(minutes=1)
-    #: Between two checks; after failing ones doubled, up to ``longest``.
+    #: Between two checks; doubled after failed ones, up to ``longest``.
     interval: timedelta = timedelta(seconds=30)
     longest: timedelta = timedelta(minutes=10)
-    #: Well for so long: what it had before is forgotten.
+    #: After being healthy for this long, earlier failures no longer count.
     forget: timedelta = timedelta(hours=1)
-    #: Each time it sickens doubles ``successes`` and ``over``, at most so often.
+    #: Each time it becomes unhealthy doubles ``successes`` and ``over``, at most this
+    #: often.
     doublings: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """Something that happened, and what is known of it."""
+    """Something that happened, and what is known about it."""
 
     event: WatchEvent
-    #: In words, for a person.
+    #: As text, for a person.
     why: str = ""
-    #: When it ends by itself, or is to be looked at again.
+    #: When it ends by itself, or is checked again.
     until: datetime | None = None
-    #: Of a drain that ended: whether it has delivered anything.
+    #: Of a drain that ended: whether it delivered anything.
     delivered_any: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchStatus:
-    """Where a watch stands, and how it came to it."""
+    """The state of a watch, and how it got there."""
 
     state: WatchState = WatchState.PROBING
     since: datetime
-    why: str = "the watch begins"
-    #: When the clock moves it on: the next check, the end of a wait. None = never.
+    why: str = "the watch starts"
+    #: When the clock moves it: the next check, the end of a wait. None: never.
     until: datetime | None = None
     wait: WatchWait = WatchWait.NOTHING
-    #: Good checks in a row, and when the first of them was.
+    #: Good checks in a row, and the time of the first one.
     good: int = 0
     good_since: datetime | None = None
     checked: datetime | None = None
     #: Checks in a row that failed, and drains that delivered nothing: pauses double.
     failures: int = 0
     fruitless: int = 0
-    #: The last that was heard of it was good: one check is enough.
+    #: The last news of it was good: one check is enough.
     trusted: bool = False
-    #: How often it has sickened lately, and since when it is well.
+    #: How often it became unhealthy lately, and since when it is healthy.
     relapses: int = 0
     well_since: datetime | None = None
-    #: Why nothing may be sent, although the primary is well; None = it may.
+    #: Why nothing may be sent although the primary is healthy; None: it may.
     hold: Observation | None = None
 
     @property
     def drains(self) -> bool:
-        """Whether a drain is to run."""
+        """Return whether a drain should run."""
         return self.state in DRAINING or self.wait is WatchWait.BREAKER
 
     def todo(self, now: datetime) -> WatchTask:
-        """Return what is to be done now; a check, or a look at the clock, is due."""
+        """Return what to do now; a check, or another look at the clock, is due."""
         if self.drains:
             return WatchTask.DRAIN
         checks = self.state in (WatchState.DOWN, WatchState.PROBING)
         return WatchTask.CHECK if checks and self.is_due(now) else WatchTask.NOTHING
 
     def is_due(self, now: datetime) -> bool:
-        """Whether its time has come, or the clock was set back meanwhile."""
+        """Return whether its time has come, or the clock was set back meanwhile."""
         last = max(self.since, self.checked or self.since)
         return self.until is None or now >= self.until or now < last
 
@@ -116,7 +117,7 @@ def needed(watch: WatchStatus, settings: WatchSettings) -> tuple[int, timedelta]
 def step(
     watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
 ) -> WatchStatus:
-    """Return the watch after something happened; the same one if that is nothing."""
+    """Return the watch after an observation; the same one if nothing changes."""
     if happening.event in (_E.HELD, _E.FREED):
         hold = happening if happening.event is _E.HELD else None
         watch = replace(watch, hold=hold)
@@ -140,7 +141,7 @@ def step(
 def _checked(
     watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
 ) -> tuple[WatchStatus, Observation]:
-    """Count a check, and say what it comes to."""
+    """Count a check, and return what follows from it."""
     watch = replace(watch, checked=now)
     if watch.state not in (_S.DOWN, _S.PROBING):
         return watch, happening  # it was under way when something else happened
@@ -170,7 +171,7 @@ def _hurried(watch: WatchStatus, now: datetime, settings: WatchSettings) -> Watc
 def _remember(
     watch: WatchStatus, event: WatchEvent, now: datetime, settings: WatchSettings
 ) -> WatchStatus:
-    """Keep what an event tells about the primary's health."""
+    """Keep what an event says about the primary's health."""
     drained = watch.drains
     if event is _E.SICK or (event is _E.DOWN and drained):
         watch = _relapsed(watch, now, settings)
@@ -222,7 +223,7 @@ def _moved(
 def _until(
     watch: WatchStatus, happening: Observation, now: datetime, settings: WatchSettings
 ) -> datetime | None:
-    """Return when the clock is to move it on."""
+    """Return when the clock moves it."""
     match watch.state:
         case WatchState.DOWN | WatchState.PROBING:
             asked = watch.checked

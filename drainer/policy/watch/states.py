@@ -1,13 +1,13 @@
 """The states of a watch, and what leads from one to another, as one table.
 
-docs/states.md is made from it.
+docs/states.md is generated from it.
 """
 
 import enum
 
 
 class WatchState(enum.StrEnum):
-    """Where a watch stands."""
+    """The state of a watch."""
 
     DOWN = "down"
     PROBING = "probing"
@@ -20,36 +20,36 @@ class WatchState(enum.StrEnum):
 
 
 class WatchEvent(enum.StrEnum):
-    """What can happen to it."""
+    """What can happen to a watch."""
 
     UP = "a hook says that the primary is up"
     DOWN = "a hook says that the primary is down"
-    MAIL = "new mail lies in a source"
-    GOOD = "a check went well, and more have to"
-    READY = "a check went well, as many as have to"
-    BLOCKED = "the same, but paused, or not within its hours"
+    MAIL = "a source has new mail"
+    GOOD = "a check succeeded, and more are needed"
+    READY = "a check succeeded, and no more are needed"
+    BLOCKED = "no more checks are needed, but it is paused or outside its hours"
     BAD = "a check failed"
     FIRST = "the first message was delivered"
     FULL = "all connections may be used"
-    BARRED = "the route's breaker is paused: the primary asks for a rest"
-    FLOWS = "the route's breaker is closed: mail flows"
-    SICK = "the primary failed again after that rest"
-    RESTART = "the drain begins again, with another configuration"
-    HELD = "somebody pauses it, or its hours end"
-    FREED = "nobody pauses it any more, and its hours have begun"
+    BARRED = "the route's circuit breaker is paused: the primary needs a pause"
+    FLOWS = "the route's circuit breaker is closed: mail flows"
+    SICK = "the primary failed again after that pause"
+    RESTART = "the drain starts again, with another configuration"
+    HELD = "an operator pauses it, or its hours end"
+    FREED = "it is not paused any more, and its hours have started"
     REFUSED = "the drain ended: the primary refuses us"
-    FAILED = "the drain ended: it could not go on"
-    LEFT = "the drain ended: something falls due later"
-    FINISHED = "the drain ended: nothing is left that a drain works on"
-    TIME = "its time has come"
-    REST = "all that is told"
+    FAILED = "the drain ended: it could not continue"
+    LEFT = "the drain ended: some mail is due later"
+    FINISHED = "the drain ended: nothing is left that a drain can send"
+    TIME = "the time for its next step has come"
+    REST = "the end of the drain is recorded"
 
 
 class WatchWait(enum.StrEnum):
-    """What a watch waits for that is ``waiting``."""
+    """What a watch in ``waiting`` waits for."""
 
     NOTHING = ""
-    BREAKER = "breaker"  #: the drain goes on, and probes by itself
+    BREAKER = "breaker"  #: the drain continues, and probes by itself
     HOLD = "hold"
     TIME = "time"
 
@@ -92,7 +92,7 @@ MOVES: dict[tuple[WatchState, WatchEvent], WatchState] = {
     (_S.DONE, _E.REST): _S.ARMED,
 }
 
-#: Events that only some kinds of waiting heed.
+#: Events that only some kinds of waiting react to.
 HEEDED: dict[WatchEvent, tuple[WatchWait, ...]] = {
     _E.UP: (WatchWait.TIME,),
     _E.MAIL: (WatchWait.TIME,),
@@ -112,5 +112,5 @@ WAITS = {
     _E.HELD: WatchWait.HOLD,
     _E.BLOCKED: WatchWait.HOLD,
 }
-#: After these it has to prove itself again.
+#: After these the primary must prove itself again.
 DISTRUSTS = frozenset((_E.DOWN, _E.REFUSED))

@@ -1,9 +1,9 @@
-"""When a watch may drain: ``[watch] windows``, by the clock on the wall.
+"""When a watch may drain: ``[watch] windows``, in local time.
 
-``22:00-06:00`` is every night, ``sat,sun 00:00-24:00`` a weekend; one that goes past
-midnight belongs to the day on which it begins. Only the wall clock counts, so that
-summer time needs no rule: an hour that comes twice is open twice, one that is skipped
-is not open that day.
+``22:00-06:00`` is every night, ``sat,sun 00:00-24:00`` a weekend. A window that goes
+past midnight belongs to the day on which it starts. Only local time counts, so summer
+time needs no rule: an hour that comes twice is open twice; an hour that is skipped is
+not open that day.
 """
 
 import re
@@ -22,7 +22,7 @@ _LOOK_AHEAD = 8 * _DAY
 MAX_WRITTEN = 200
 
 Local = Callable[[datetime], datetime]
-"""From a moment to what the clock on the wall shows then."""
+"""From a moment to the local time that the clock shows then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,11 @@ class DrainWindow:
 
     days: frozenset[int]
     start: int
-    #: Exclusive; not after ``start`` when it lies on the next day.
+    #: Exclusive; not after ``start`` if it is on the next day.
     end: int
 
     def holds(self, day: int, minute: int) -> bool:
-        """Whether it is open at a minute of a day."""
+        """Return whether it is open at a minute of a day."""
         if self.start < self.end:
             return day in self.days and self.start <= minute < self.end
         late = day in self.days and minute >= self.start
@@ -44,12 +44,12 @@ class DrainWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainWindows:
-    """The windows together; none at all is always open."""
+    """All windows together; without any, the watch may always drain."""
 
     windows: tuple[DrainWindow, ...] = ()
 
     def are_open(self, now: datetime, local: Local) -> bool:
-        """Whether a drain may run now."""
+        """Return whether a drain may run now."""
         wall = local(now)
         minute = wall.hour * 60 + wall.minute
         return not self.windows or any(
@@ -57,10 +57,10 @@ class DrainWindows:
         )
 
     def next_change(self, now: datetime, local: Local) -> datetime | None:
-        """Return when they open or close next; None when they never do."""
+        """Return when they open or close next; None if they never do."""
         today = self.are_open(now, local)
         start = now.replace(second=0, microsecond=0)
-        # By the minute: clocks that are put forward or back need no case of their own.
+        # By the minute: clock changes need no case of their own.
         moments = (start + n * _MINUTE for n in range(1, _LOOK_AHEAD))
         if not self.windows:
             return None
@@ -68,16 +68,16 @@ class DrainWindows:
 
 
 def parse_hours(texts: Sequence[str]) -> DrainWindows:
-    """Return the hours of ``[watch] windows``; ValueError says what is legal."""
+    """Parse ``[watch] windows``; a ValueError says what is legal."""
     return DrainWindows(windows=tuple(map(_parse, texts)))
 
 
 def parse_time(text: str) -> int:
-    """Return the minute of the day that ``07:00`` names; ValueError when none."""
+    """Parse ``07:00`` to the minute of the day; raise ValueError for anything else."""
     match = re.fullmatch(r"(\d{1,2}):(\d\d)", text.strip())
     minute = _minute(match[1], match[2]) if match else _DAY
     if minute >= _DAY:
-        message = f"{text[:60]!r} is no time of day; write e.g. 07:00"
+        message = f"{text[:60]!r} is not a time of day; write e.g. 07:00"
         raise ValueError(message)
     return minute
 
@@ -98,7 +98,7 @@ def _minute(hour: str, minute: str) -> int:
 
 
 def _days(text: str | None) -> frozenset[int]:
-    """Return the days of ``sat,sun`` or ``mon-fri``; none at all for another word."""
+    """Return the days of ``sat,sun`` or ``mon-fri``; none for any other text."""
     if text is None:
         return frozenset(range(7))
     found: set[int] = set()
@@ -113,7 +113,7 @@ def _days(text: str | None) -> frozenset[int]:
 
 def _illegal(text: str) -> ValueError:
     message = (
-        f"{text[:60]!r} is no window; write e.g. 22:00-06:00, sat,sun 00:00-24:00,"
+        f"{text[:60]!r} is not a window; write e.g. 22:00-06:00, sat,sun 00:00-24:00,"
         " mon-fri 18:00-08:00"
     )
     return ValueError(message)

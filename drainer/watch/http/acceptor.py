@@ -1,9 +1,10 @@
-"""Who may keep a connection: a crowd never shuts out a client that comes later.
+"""Which connections stay open: a crowd never shuts out a client that comes later.
 
-The kernel's queue is emptied at once, whatever clients do, and each connection has a
-place from then on, also during its TLS handshake. When there is one too many, the one
-that deserves its place least loses it: first those that have not shown a right token or
-signature, of these one of the client with the most, and of these the oldest.
+The acceptor empties the kernel's queue at once, whatever clients do. From then on each
+connection has a place, also during its TLS handshake. When there is one too many, the
+least deserving connection loses its place. First come those that have not shown a valid
+token or signature. Of these it takes the client with the most connections, and of that
+client the oldest.
 """
 
 import asyncio
@@ -19,23 +20,26 @@ from drainer.watch.http.limits import neighbourhood
 MOST: Final = 128
 """Connections at once: the drain needs open files too."""
 MOST_OF_ONE: Final = 64
-"""Of one client, as long as they have shown nothing."""
+"""Connections of one client that have shown nothing yet."""
 AT_ONCE: Final = 16
-"""Connections that are accepted before those that are there are heard. It is far less
-than the places of one client: no connection loses its place before it is heard."""
+"""Connections that are accepted before the present ones are read.
+
+It is far less than the places of one client: no connection loses its place before it is
+read.
+"""
 PAUSE: Final = 0.1
-"""Seconds after which accept() is tried again when it fails."""
+"""Seconds after which accept() is tried again if it fails."""
 
 
 class HttpConnection:
     """One connection, from accept() to its end."""
 
     def __init__(self, client: str, link: socket.socket) -> None:
-        """Have shown nothing yet."""
+        """Start without a proof."""
         self.client, self.link = client, link
-        #: It has shown a token, a session or a signature that is right.
+        #: It has shown a valid token, session or signature.
         self.proven = False
-        #: None until it stands: with TLS, after the handshake.
+        #: None until it is established: with TLS, after the handshake.
         self.transport: asyncio.Transport | None = None
         self.opening: asyncio.Task[object] | None = None
 
@@ -57,7 +61,7 @@ class ConnectionAcceptor:
         tls: ssl.SSLContext | None,
         seconds: float,
     ) -> None:
-        """Accept in a task; a handshake, and a farewell, have so many seconds."""
+        """Accept in a task; a handshake and a farewell have this many seconds."""
         self._listener, self._protocol = listener, protocol
         self._tls, self._limit = tls, seconds if tls else None
         #: In the order in which they came.
@@ -77,7 +81,7 @@ class ConnectionAcceptor:
         await asyncio.gather(self._task, *opening, return_exceptions=True)
 
     def forget(self, visit: HttpConnection) -> None:
-        """Give the place of a connection that has ended to others."""
+        """Free the place of a connection that has ended."""
         self._visits.pop(visit, None)
 
     async def _run(self) -> None:
@@ -120,7 +124,7 @@ class ConnectionAcceptor:
 
     def _opened(self, visit: HttpConnection, task: "asyncio.Task[None]") -> None:
         if not task.cancelled():
-            task.exception()  # a handshake that fails is the client's affair
+            task.exception()  # a failed handshake concerns only the client
         if visit.transport is None:
             visit.link.close()
             self.forget(visit)
@@ -131,7 +135,7 @@ class ConnectionAcceptor:
 
     @staticmethod
     def _least(visits: list[HttpConnection]) -> HttpConnection:
-        """Return the one that deserves its place least."""
+        """Return the connection that deserves its place least."""
         strangers = [visit for visit in visits if not visit.proven] or visits
         crowds = Counter(visit.client for visit in strangers)
         return max(strangers, key=lambda visit: crowds[visit.client])

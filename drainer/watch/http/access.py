@@ -1,4 +1,4 @@
-"""Who is let in where; everything that is refused is an HTTPException in words.
+"""Access rules: who may enter where; every refusal is an HTTPException with a text.
 
 | door | opens for |
 |---|---|
@@ -32,7 +32,7 @@ LOGIN: Final = "/login"
 
 
 async def open_to_hook(desk: AppContext, request: Request, body: bytes) -> None:
-    """Let a health hook in; a signature is used up by that."""
+    """Admit a health hook; that uses up its signature."""
     keys = desk.settings.keys
     if not keys.hooks or same(_token(request), keys.token):
         return
@@ -52,7 +52,7 @@ async def open_to_hook(desk: AppContext, request: Request, body: bytes) -> None:
 
 
 async def open_to_metrics(desk: AppContext, request: Request) -> None:
-    """Let a monitoring system in."""
+    """Admit a monitoring system."""
     keys = desk.settings.keys
     if is_known(desk, request):
         return
@@ -61,7 +61,7 @@ async def open_to_metrics(desk: AppContext, request: Request) -> None:
 
 
 async def open_to_reader(desk: AppContext, request: Request) -> None:
-    """Let in those who may look at the page."""
+    """Admit those who may read the page."""
     if desk.settings.keys.operator:
         if not is_operator(desk, request):
             await _refuse(desk, request, "the operator's token is needed")
@@ -71,7 +71,7 @@ async def open_to_reader(desk: AppContext, request: Request) -> None:
 
 
 async def open_to_orders(desk: AppContext, request: Request) -> None:
-    """Let an operator in who may pause, resume and throttle."""
+    """Admit an operator who may pause, resume and throttle."""
     if not desk.settings.keys.operator:
         words = "orders are closed: set [hook] operator_token_file"
         raise HTTPException(403, words)
@@ -79,20 +79,20 @@ async def open_to_orders(desk: AppContext, request: Request) -> None:
 
 
 def is_operator(desk: AppContext, request: Request) -> bool:
-    """Tell whether a request shows the operator's token, or a session that holds."""
+    """Return whether a request shows the operator's token, or a valid session."""
     operator = desk.settings.keys.operator
     cookie = request.cookies.get(COOKIE, "")
     return same(_token(request), operator) or in_session(operator, cookie, time.time())
 
 
 def is_known(desk: AppContext, request: Request) -> bool:
-    """Tell whether the head of a request shows a token or a session that is right."""
+    """Return whether the head of a request shows a valid token or session."""
     known = same(_token(request), desk.settings.keys.token)
     return is_operator(desk, request) or known
 
 
 def has_proof_in_body(desk: AppContext, request: Request) -> bool:
-    """Tell whether only the body shows if a request is right: signed, or a login."""
+    """Return whether only the body can prove a request: signed, or a login."""
     keys, path = desk.settings.keys, request.scope["path"]
     if request.method != "POST":
         return False
@@ -101,7 +101,7 @@ def has_proof_in_body(desk: AppContext, request: Request) -> bool:
 
 
 async def count_failure(desk: AppContext, request: Request) -> None:
-    """Count a failed login; HTTPException 429 when there were too many."""
+    """Count a failed login; HTTPException 429 if there were too many."""
     if not await desk.failures.may(client_of(request)):
         after = str(desk.failures.retry_after)
         fields = {"Retry-After": after, "Connection": "close"}

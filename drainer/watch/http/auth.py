@@ -1,4 +1,4 @@
-"""Who may: bearer tokens, signed requests that count once, and sessions of the page.
+"""Authentication: bearer tokens, signed requests that count once, and page sessions.
 
 Comparisons take the same time whatever differs. Nothing here reads a clock: ``now`` is
 in seconds since 1970.
@@ -18,15 +18,15 @@ SIGNATURE = "X-Drainer-Signature"
 WINDOW = timedelta(minutes=5)
 """How far the time of a signature may be from ours."""
 SESSION = timedelta(hours=12)
-"""How long the status page is open once a person has shown the token."""
+"""How long the status page is open after a person has shown the token."""
 LEAST = 16
-"""Characters of a secret: what is shorter can be guessed."""
+"""Characters of a secret: a shorter one can be guessed."""
 HINT = "make one with: openssl rand -hex 32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HookKeys:
-    """The secrets that are in force; empty = there is none."""
+    """The secrets that are in force; an empty one is not set."""
 
     token: str = ""
     operator: str = ""
@@ -34,12 +34,12 @@ class HookKeys:
 
     @property
     def hooks(self) -> bool:
-        """Whether a hook has to show anything."""
+        """Return whether a hook has to show anything."""
         return bool(self.token or self.hmac)
 
 
 def secret_of(text: str, where: str) -> str:
-    """Return a secret as it is compared; UsageError when it is none."""
+    """Return a secret in the form for comparison; UsageError if it is not valid."""
     secret = text.strip()
     if len(secret) < LEAST or not re.fullmatch(r"[!-~]+", secret):
         message = f"{where}: a secret has {LEAST} or more characters, and no spaces"
@@ -48,7 +48,7 @@ def secret_of(text: str, where: str) -> str:
 
 
 def same(given: str, wanted: str) -> bool:
-    """Tell whether a secret was given; an empty one never is."""
+    """Return whether a secret was given; false for an empty one."""
     equal = hmac.compare_digest(given.encode(), wanted.encode())
     return equal and bool(wanted)
 
@@ -61,7 +61,7 @@ def bearer(authorization: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedRequest:
-    """A signed request; nothing of it is believed yet."""
+    """A signed request that is not verified yet."""
 
     timestamp: str
     #: Hex digits, perhaps behind ``sha256=``.
@@ -84,7 +84,7 @@ def grafana_signature(key: str, timestamp: str, body: bytes) -> str:
 
 
 class SignatureCheck:
-    """Checks signatures, and remembers them for as long as they could come again."""
+    """Checks signatures, and remembers them while they could come again."""
 
     def __init__(self, key: str) -> None:
         """Start with nothing seen."""
@@ -92,16 +92,16 @@ class SignatureCheck:
         self._seen: dict[tuple[str, str], float] = {}
 
     def refusal(self, claim: SignedRequest, now: float) -> str:
-        """Return why a signature does not count, in words; '' when it does.
+        """Return why a signature does not count, as text; '' if it counts.
 
-        One that counts is remembered. Only what was signed with the key is, so that
-        no stranger can fill the memory. A signature of a body alone counts if the body
-        says whether the primary is up: then it means the same wherever it is sent.
+        A signature that counts is remembered. Only those signed with the key are, so no
+        stranger can fill the memory. A signature of only a body counts if the body says
+        whether the primary is up: then it means the same wherever it is sent.
         """
         timestamp, given = claim.timestamp, claim.signature.lower()
         given = given.removeprefix("sha256=")
         if not re.fullmatch(r"[0-9]{1,12}", timestamp):
-            return f"{TIMESTAMP} is no number of seconds since 1970"
+            return f"{TIMESTAMP} is not a number of seconds since 1970"
         if abs(now - int(timestamp)) > WINDOW.total_seconds():
             return f"{TIMESTAMP} is more than five minutes from our time"
         ours = signature(self._key, timestamp, claim.request, claim.body)
@@ -123,13 +123,13 @@ class SignatureCheck:
 
 
 def session(operator: str, now: float) -> str:
-    """Return the cookie of somebody who has shown the operator's token."""
+    """Return a cookie for a client that has shown the operator's token."""
     end = str(int(now + SESSION.total_seconds()))
     return f"{end}.{_session_code(operator, end)}"
 
 
 def in_session(operator: str, cookie: str, now: float) -> bool:
-    """Tell whether a cookie is one of ours and still holds.
+    """Return whether a cookie is one of ours and still valid.
 
     A new token ends all sessions: it is their key.
     """

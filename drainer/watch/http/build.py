@@ -1,4 +1,4 @@
-"""From the [hook] section to a server's settings: its secrets are read here."""
+"""Build a server's settings from the [hook] section; its secrets are read here."""
 
 import importlib.util
 import logging
@@ -23,18 +23,18 @@ _log = logging.getLogger(__name__)
 
 _EXTRA = ("prometheus_client", "starlette", "uvicorn")
 _LEAST_BURST = 20
-"""Requests: a page and what belongs to it are some at once."""
+"""Requests: a page and its files are several at once."""
 _BURST_SECONDS = 10
 
 
 def make_hook(
     config: Config, handed: socket.socket | None = None
 ) -> HookSettings | None:
-    """Return how the HTTP server is to be; None when none is wanted.
+    """Return the settings of the HTTP server; None if it is not wanted.
 
-    A socket that was handed over says where it listens. Raises UsageError without the
-    packages it needs, for a secret that is unreadable or that everybody can read, and
-    beyond loopback without a secret.
+    A socket from the service manager decides where it listens. Raises UsageError
+    without the packages it needs, for a secret that is unreadable or that every user
+    can read, and beyond loopback without a secret.
     """
     hook = config.hook
     if not hook.listen:
@@ -65,10 +65,10 @@ def make_server(
     url: URL,
     route: str,
 ) -> Callable[[WatchView], Awaitable[None]] | None:
-    """Return what serves a watch of this route; None when no server is wanted.
+    """Return what serves a watch of this route; None if no server is wanted.
 
-    It listens already, so that a port that is taken is known before the watch begins.
-    Raises UsageError as ``make_hook``, and when it cannot listen.
+    It listens already, so a port that is in use is known before the watch starts.
+    Raises UsageError like ``make_hook``, and if it cannot listen.
     """
     handed = handed_over() if config.hook.listen == HANDED else None
     settings = make_hook(config, handed)
@@ -102,7 +102,7 @@ def _rate(text: str) -> Rate:
 
 
 def _secret(key: str, file: str, given: SecretStr) -> str:
-    """Return a secret of the configuration; '' when there is none."""
+    """Return a secret of the configuration; '' if there is none."""
     if not file:
         text = given.get_secret_value()
         return secret_of(text, f"[hook] {key}") if text else ""
@@ -115,6 +115,6 @@ def _secret(key: str, file: str, given: SecretStr) -> str:
         message = f"{where}: cannot be read: {error}"
         raise UsageError(message, hint=HINT) from None
     if mode & stat.S_IRWXO:
-        message = f"{where}: everybody on this host can read or write it"
+        message = f"{where}: every user of this host can read or write it"
         raise UsageError(message, hint=f"chmod 600 {file}")
     return secret_of(text, where)

@@ -1,4 +1,4 @@
-"""What all endpoints share: the settings, the reading, the way into the ledger."""
+"""What all endpoints share: the settings, the read access, the way into the ledger."""
 
 import asyncio
 from collections import Counter
@@ -30,16 +30,17 @@ class AppContext:
         self.settings = settings
         self.watched = watched
         self.reading = StatusQueries(watched, url, settings)
-        #: How often one client may ask: who has shown what is right, and who has not.
+        #: How often one client may ask: clients with a valid proof, and clients
+        #: without.
         self.known = ClientLimits(settings.rate)
         self.strangers = ClientLimits(settings.rate)
         self.failures = LoginFailures(settings.rate)
         self.signatures = SignatureCheck(settings.keys.hmac)
-        #: Of answers to hooks and orders, by path and status.
+        #: Answers to hooks and orders, by path and status.
         self.answers: Counter[tuple[str, str]] = Counter()
-        #: How long each stream of events may still take, the oldest first.
+        #: How long each stream of events may still last, the oldest first.
         self.streams: dict[asyncio.Timeout, None] = {}
-        #: One at a time: the threads are the watch's too.
+        #: One at a time: the watch uses the threads too.
         self._turn = asyncio.Lock()
         self._url, self._route = url, route
 
@@ -51,7 +52,7 @@ class AppContext:
         lasts: timedelta | None = None,
         per_second: float | None = None,
     ) -> Override:
-        """Write a control into the ledger; HTTPException 503 when it cannot be."""
+        """Write a control into the ledger; HTTPException 503 if that fails."""
         now = utcnow()
         control = Override(
             at=now,
@@ -69,7 +70,7 @@ class AppContext:
             raise HTTPException(503, words) from error
 
     def add_stream(self, life: asyncio.Timeout) -> None:
-        """Keep a stream; of too many the oldest ends, and its page asks again."""
+        """Keep a stream; of too many the oldest ends, and its page reconnects."""
         self.end_streams(leaving=MAX_STREAMS - 1)
         self.streams[life] = None
 

@@ -1,7 +1,7 @@
-"""POST /hooks/primary-up and /hooks/primary-down: something has been noticed.
+"""POST /hooks/primary-up and /hooks/primary-down: a health hook reports a change.
 
-A trigger makes the watch look, or stop beginning anew; it decides nothing. Giving one
-again changes nothing that the first did not.
+A hook makes the watch check the primary, or start nothing new. It decides nothing. A
+repeated hook changes nothing that the first one did not.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from drainer.watch.http.payloads import BodyError, HookRequest, read_body
 
 
 def routes(desk: AppContext) -> Sequence[Route]:
-    """Return the two of them."""
+    """Return both routes."""
     hooks = HookRoutes(desk)
     return [
         Route("/hooks/primary-up", hooks.up, methods=["POST"]),
@@ -28,18 +28,18 @@ def routes(desk: AppContext) -> Sequence[Route]:
 
 
 class HookRoutes:
-    """Takes triggers."""
+    """Takes health hooks."""
 
     def __init__(self, desk: AppContext) -> None:
         """Take them for one watch."""
         self._desk = desk
 
     async def up(self, request: Request) -> Response:
-        """Believe that the primary may be back: let the watch look."""
+        """Record that the primary may be back: the watch checks it."""
         return await self._take(request, OverrideKind.UP)
 
     async def down(self, request: Request) -> Response:
-        """Believe that the primary may be down: begin nothing new."""
+        """Record that the primary may be down: the watch starts nothing new."""
         return await self._take(request, OverrideKind.DOWN)
 
     async def _take(self, request: Request, url: OverrideKind) -> Response:
@@ -50,9 +50,9 @@ class HookRoutes:
         except BodyError as error:
             raise HTTPException(400, f"{error}; see docs/hook.md") from None
         if meaning.ask is None:
-            return self._answer(200, meaning, f"ignored: no news of primary-{url}")
+            return self._answer(200, meaning, f"ignored: not news of primary-{url}")
         await self._desk.give(meaning.ask, sent_by(request, meaning), meaning.words)
-        return self._answer(202, meaning, "taken: the watch looks for itself")
+        return self._answer(202, meaning, "accepted: the watch checks the primary")
 
     def _answer(self, status: int, meaning: HookRequest, words: str) -> Response:
         facts = {

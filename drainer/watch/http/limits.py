@@ -1,4 +1,4 @@
-"""How much one client may ask, send, and let us wait."""
+"""Limits of one client: what it may request and send, and how long it may wait."""
 
 import asyncio
 import ipaddress
@@ -13,11 +13,11 @@ from drainer.policy.pacing.rate import Rate
 MAX_BODY = 64 * 1024
 MAX_CLIENTS = 1000
 _CLOSE = {"Connection": "close"}
-"""What is left of a body that was refused is not read."""
+"""The rest of a refused body is not read."""
 
 
 class ClientLimits:
-    """A token bucket for each client, of the latest thousand."""
+    """A token bucket for each client, for the latest thousand clients."""
 
     def __init__(self, rate: Rate) -> None:
         """Give every client the same rate."""
@@ -25,7 +25,7 @@ class ClientLimits:
         self._buckets: OrderedDict[str, AsyncLimiter] = OrderedDict()
 
     async def may(self, client: str) -> bool:
-        """Take one request from a client's bucket; False when it is empty."""
+        """Take one request from a client's bucket; return False if it is empty."""
         key = neighbourhood(client)
         bucket = self._buckets.pop(key, None)
         if bucket is None:
@@ -40,14 +40,14 @@ class ClientLimits:
 
     @property
     def retry_after(self) -> int:
-        """Return the whole seconds after which one more is let in."""
+        """Return the whole seconds after which one more request is accepted."""
         return max(1, round(0.5 + 1 / self._rate.per_second))
 
 
 class LoginFailures:
-    """How many failed logins are answered as such: of each client, and in all.
+    """Limits on failed logins that get their own answer: of each client, and in all.
 
-    A login is looked at before it is counted. So none that is right meets this limit.
+    A login is checked before it is counted. So a valid one never meets this limit.
     """
 
     def __init__(self, rate: Rate) -> None:
@@ -56,12 +56,12 @@ class LoginFailures:
         self._each, self._total = ClientLimits(rate), ClientLimits(total)
 
     async def may(self, client: str) -> bool:
-        """Count one; False when there were too many."""
+        """Count one; return False if there were too many."""
         return await self._each.may(client) and await self._total.may("")
 
     @property
     def retry_after(self) -> int:
-        """Return the whole seconds after which one more is answered."""
+        """Return the whole seconds after which one more gets its answer."""
         return self._each.retry_after
 
 
@@ -71,7 +71,7 @@ def client_of(request: Request) -> str:
 
 
 def neighbourhood(client: str) -> str:
-    """Return what counts as one client: of IPv6, a network as it is given out."""
+    """Return what counts as one client: for IPv6, a network as providers assign it."""
     try:
         address = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:
@@ -84,7 +84,7 @@ def neighbourhood(client: str) -> str:
 
 
 async def read_all(request: Request, seconds: float) -> bytes:
-    """Return the body; HTTPException when it is too large, or takes too long."""
+    """Return the body; HTTPException if it is too large or takes too long."""
     try:
         async with asyncio.timeout(seconds):
             return await _read(request)
@@ -92,7 +92,7 @@ async def read_all(request: Request, seconds: float) -> bytes:
         words = f"the body took longer than {seconds:g} s"
         raise HTTPException(408, words, _CLOSE) from None
     except ClientDisconnect:
-        words = "the client left"
+        words = "the client disconnected"
         raise HTTPException(400, words, _CLOSE) from None
 
 
@@ -106,5 +106,5 @@ async def _read(request: Request) -> bytes:
                 break
         else:
             return bytes(body)
-    words = f"a body has at most {MAX_BODY} bytes"
+    words = f"a body may have at most {MAX_BODY} bytes"
     raise HTTPException(413, words, _CLOSE)

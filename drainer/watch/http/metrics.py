@@ -1,6 +1,6 @@
-"""`/metrics`: what Prometheus reads, a row of a table each (docs/metrics.md).
+"""`/metrics`: what Prometheus reads, one table row each (docs/metrics.md).
 
-No label holds an address or a domain, and every label has few values.
+No label contains an address or a domain, and every label has few values.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ Sample = tuple[tuple[str, ...], float]
 
 
 class MetricInputs(NamedTuple):
-    """What the values are made of."""
+    """The sources of the values."""
 
     watch: StatusSnapshot
     ledger: LedgerFacts
@@ -50,7 +50,7 @@ def _moment(text: object) -> float | None:
 
 
 def _run(key: str) -> Callable[[MetricInputs], Iterable[Sample]]:
-    """Return a fact of the drain that runs; 0 when none does."""
+    """Return a fact of the drain that runs; 0 if none runs."""
 
     def samples(seen: MetricInputs) -> Iterable[Sample]:
         facts: Mapping[str, Any] = seen.watch["run"] or {}
@@ -60,7 +60,7 @@ def _run(key: str) -> Callable[[MetricInputs], Iterable[Sample]]:
 
 
 def _facts(*keys: str) -> Callable[[MetricInputs], Iterable[Sample]]:
-    """Return a fact of the ledger, by its names; none when it is not known."""
+    """Return a fact of the ledger, by its names; none if it is not known."""
 
     def samples(seen: MetricInputs) -> Iterable[Sample]:
         found: Any = seen.ledger.facts
@@ -120,7 +120,7 @@ METRICS: Final = (
         "drainer_info",
         "gauge",
         ("version", "primary"),
-        "1; which drainer this is, and for which primary",
+        "always 1; the labels name this drainer and its primary",
         lambda seen: [((seen.watch["version"], seen.watch["primary"]), 1)],
     ),
     Metric(
@@ -134,7 +134,7 @@ METRICS: Final = (
         "drainer_watch_state_since_seconds",
         "gauge",
         (),
-        "when it came to it, in seconds since 1970",
+        "when the state started, in seconds since 1970",
         lambda seen: _one(_moment(seen.watch["since"])),
     ),
     Metric(
@@ -148,7 +148,7 @@ METRICS: Final = (
         "drainer_breakers",
         "gauge",
         ("scope", "state"),
-        "breakers of the route and of recipient domains, by state",
+        "circuit breakers of the route and of recipient domains, by state",
         _breakers,
     ),
     Metric(
@@ -176,7 +176,7 @@ METRICS: Final = (
         "drainer_run_bytes",
         "gauge",
         (),
-        "octets of the messages that the drain that runs has sent",
+        "bytes of the messages that the drain that runs has sent",
         _run("bytes"),
     ),
     Metric(
@@ -253,7 +253,7 @@ METRICS: Final = (
         "drainer_first_expiry_seconds",
         "gauge",
         (),
-        "what the recipient that expires first has left; absent if none is deferred",
+        "lifetime left of the recipient that expires first; absent if none is deferred",
         _facts("expires_first", "left"),
     ),
     Metric(

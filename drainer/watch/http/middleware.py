@@ -1,8 +1,8 @@
-"""Around everything: rates, names, other sites, and what every answer carries.
+"""The outermost layer: rates, host names, other sites, and headers of every answer.
 
-On loopback a browser is the way in for strangers: a page of another site can make it
-send requests here (told by Origin and Sec-Fetch-Site), and after DNS rebinding it could
-even read the answers (told by Host).
+On loopback, strangers can use a browser as their way in. A page of another site can
+make it send requests here (detected by Origin and Sec-Fetch-Site). After DNS rebinding
+such a page could even read the answers (detected by Host).
 """
 
 import re
@@ -40,7 +40,7 @@ COUNTED: Final = frozenset(
         "/api/throttle",
     )
 )
-"""Each has a line in the metrics; what strangers ask for has none."""
+"""Each path has a line in the metrics; paths that strangers invent have none."""
 ALWAYS: Final = "/healthz"
 """Answered at any rate: it costs nothing, and a service manager must not be misled."""
 _LOCAL: Final = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -52,7 +52,7 @@ class RequestMiddleware:
     """The outermost application."""
 
     def __init__(self, app: ASGIApp, desk: AppContext) -> None:
-        """Stand before an application."""
+        """Wrap an application."""
         self._app, self._desk = app, desk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,14 +81,14 @@ class RequestMiddleware:
             return 400, "Origin is not the place of a page"
         reads = request.method in ("GET", "HEAD")
         if not reads and self._is_foreign(request, origins, host):
-            return 403, "a page of another site has no say here"
+            return 403, "a page of another site may not send requests here"
         return 0, ""
 
     async def _may(self, request: Request) -> bool:
         """Take a request from its client's bucket.
 
-        Clients that show what is right have a bucket of their own. Whether a body shows
-        it is seen later: what fails then is counted there.
+        Clients with a valid proof have a bucket of their own. A proof in the body is
+        checked later: a failure then is counted there.
         """
         desk, client = self._desk, client_of(request)
         if is_known(desk, request):
@@ -98,7 +98,7 @@ class RequestMiddleware:
         return always or await desk.strangers.may(client)
 
     def _is_foreign(self, request: Request, origins: list[str], host: str) -> bool:
-        """Tell whether a browser sent this from a page that is not ours."""
+        """Return whether a browser sent this from a page that is not ours."""
         if not origins:
             site = request.headers.get("sec-fetch-site", "none")
             return site not in ("none", "same-origin")
@@ -113,7 +113,7 @@ class RequestMiddleware:
         return fields
 
     def _carrying(self, request: Request, send: Send) -> Send:
-        """Return a way to send that adds our headers, and counts."""
+        """Return a send function that adds our headers, and counts."""
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":

@@ -23,7 +23,7 @@ MAX_REASON = 300
 
 
 def routes(desk: AppContext) -> Sequence[Route]:
-    """Return the three of them."""
+    """Return the three routes."""
     drain_settings = OperatorRoutes(desk)
     return [
         Route(f"/api/{ask}", getattr(drain_settings, ask), methods=["POST"])
@@ -39,7 +39,7 @@ class OperatorRoutes:
         self._desk = desk
 
     async def pause(self, request: Request) -> Response:
-        """Begin nothing new, until a time if one is given."""
+        """Start nothing new, until a time if one is given."""
         return await self._take(request, OverrideKind.PAUSE)
 
     async def resume(self, request: Request) -> Response:
@@ -47,7 +47,7 @@ class OperatorRoutes:
         return await self._take(request, OverrideKind.RESUME)
 
     async def throttle(self, request: Request) -> Response:
-        """Set a rate, until a time if one is given; without one, the configured."""
+        """Set a rate, until a time if one is given; "" restores the configured one."""
         return await self._take(request, OverrideKind.THROTTLE)
 
     async def _take(self, request: Request, ask: OverrideKind) -> Response:
@@ -74,7 +74,7 @@ class OperatorRoutes:
 
 
 def order_of(body: bytes) -> dict[str, Any]:
-    """Return what a body orders; ValueError when it is no order."""
+    """Return what a body orders; ValueError if it is not an order."""
     try:
         order = json.loads(body)
     except (ValueError, RecursionError):
@@ -90,28 +90,28 @@ def order_of(body: bytes) -> dict[str, Any]:
 
 
 def reason_of(order: dict[str, Any]) -> str:
-    """Return why it is ordered; ValueError when nobody says."""
+    """Return the reason of an order; ValueError if there is none."""
     reason = order.get("reason")
     if not isinstance(reason, str) or not reason.strip():
-        message = "a reason is needed: whoever reads the ledger will ask"
+        message = "a reason is needed: it is recorded in the ledger"
         raise ValueError(message)
     return printable(reason.strip(), MAX_REASON)
 
 
 def duration_of(order: dict[str, Any]) -> timedelta | None:
-    """Return after how long it ends by itself; None = never; ValueError if bad."""
+    """Return after how long it ends by itself; None: never; ValueError if bad."""
     stated = order.get("for")
     if stated in (None, ""):
         return None
     lasts = parse_duration(stated)
     if not timedelta(0) < lasts <= LONGEST:
-        message = "an order holds for more than nothing, and for a year at most"
+        message = "an order must last longer than zero, and at most a year"
         raise ValueError(message)
     return lasts
 
 
 def rate_of(order: dict[str, Any]) -> float | None:
-    """Return messages per second; None = as configured; ValueError for no rate."""
+    """Return messages per second; None: as configured; else ValueError."""
     stated = order.get("rate")
     if stated in (None, ""):
         return None
@@ -119,6 +119,6 @@ def rate_of(order: dict[str, Any]) -> float | None:
         stated = f"{stated}/second"
     rate = parse_rate(stated) if isinstance(stated, str) else None
     if rate is None:
-        message = 'a rate is written 20/second; "" gives the configured one back'
+        message = 'a rate is written 20/second; "" restores the configured one'
         raise ValueError(message)
     return rate

@@ -34,7 +34,7 @@ _WRONG: Final = '<p class="wrong" role="alert" id="wrong">This is not the token.
 
 
 def routes(desk: AppContext) -> Sequence[Route]:
-    """Return all of them; what the page consists of holds no secret."""
+    """Return all routes; the page's files contain no secret."""
     pages = PageRoutes(desk)
     return [
         Route("/", pages.index),
@@ -45,7 +45,7 @@ def routes(desk: AppContext) -> Sequence[Route]:
 
 
 class PageRoutes:
-    """Gives files, and sessions to those who know the operator's token."""
+    """Serves files, and sessions to clients that know the operator's token."""
 
     def __init__(self, desk: AppContext) -> None:
         """Read the files, once."""
@@ -53,19 +53,19 @@ class PageRoutes:
         self._files = {path.name: path.read_bytes() for path in _FOLDER.iterdir()}
 
     async def index(self, request: Request) -> Response:
-        """Give the page, or the form that asks for the token."""
+        """Serve the page, or the form that asks for the token."""
         if self._desk.settings.keys.operator and not is_operator(self._desk, request):
             return self._form(401)
         await open_to_reader(self._desk, request)
         return self._html("index.html")
 
     async def file(self, request: Request) -> Response:
-        """Give a part of the page."""
+        """Serve a part of the page."""
         name = str(request.scope["path"]).removeprefix("/")
         return Response(self._files[name], media_type=_TYPES[name])
 
     async def login(self, request: Request) -> Response:
-        """Take the operator's token, and give a session for it."""
+        """Take the operator's token, and return a session for it."""
         body = await read_all(request, self._desk.settings.patience)
         operator = self._desk.settings.keys.operator
         if not same(_token_of(body), operator):
@@ -98,7 +98,7 @@ class PageRoutes:
 
 
 def _token_of(form: bytes) -> str:
-    """Return what was typed; '' when the form is none."""
+    """Return what was typed; '' if the form is not valid."""
     try:
         fields = parse_qs(form.decode("latin-1"), max_num_fields=4)
     except ValueError:
@@ -107,6 +107,6 @@ def _token_of(form: bytes) -> str:
 
 
 def _by_tls(request: Request) -> bool:
-    """Tell whether the browser came by TLS, ours or a proxy's."""
+    """Return whether the browser came by TLS, ours or a proxy's."""
     origin = request.headers.get("origin", "")
     return request.scope["scheme"] == "https" or origin.startswith("https://")

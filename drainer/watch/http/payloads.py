@@ -1,9 +1,9 @@
 """What the bodies of health hooks mean.
 
 A receiver often gets both the bad and the good news (Alertmanager's send_resolved, a
-monitor of Uptime Kuma): each of our two URLs takes the one that it is for, and ignores
+monitor of Uptime Kuma). Each of our two URLs takes the news that it is for, and ignores
 the other. Alerts are taken to be about trouble: firing is down, resolved is up. A body
-that says nothing of its own, as ``{}``, means what its URL says.
+without news of its own, such as ``{}``, means what its URL says.
 """
 
 import json
@@ -24,24 +24,24 @@ _HEARTBEATS: Final = {0: OverrideKind.DOWN, 1: OverrideKind.UP, 2: None, 3: None
 
 
 class BodyError(ValueError):
-    """A body cannot be read; the text says why."""
+    """A body does not parse; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookRequest:
-    """What one body asks for; ``ask`` is None when it is to be ignored."""
+    """What one body asks for; ``ask`` is None if it is to be ignored."""
 
     ask: OverrideKind | None
-    #: Who sends such bodies, and its words: escaped, and cut.
+    #: The program that sends such bodies, and its text: escaped, and cut.
     sender: str
     words: str
 
 
 def read_body(body: bytes, url: OverrideKind) -> HookRequest:
-    """Return what a body means at the URL for UP or DOWN; BodyError for what is none.
+    """Return what a body means at the URL for UP or DOWN; BodyError if it is not valid.
 
-    Read are an empty body, JSON objects of Alertmanager (version 4), Grafana and Uptime
-    Kuma; any other object means what its URL says, with its ``reason``.
+    It accepts an empty body, and JSON objects of Alertmanager (version 4), Grafana and
+    Uptime Kuma. Any other object means what its URL says, with its ``reason``.
     """
     payload = _object(body)
     if "heartbeat" in payload:
@@ -54,7 +54,7 @@ def read_body(body: bytes, url: OverrideKind) -> HookRequest:
 
 
 def is_alert(body: bytes) -> bool:
-    """Tell whether a body says itself which news it is, whatever its URL."""
+    """Return whether a body itself says which news it is, whatever its URL."""
     try:
         payload = _object(body)
     except BodyError:
@@ -68,29 +68,29 @@ def _object(body: bytes) -> Body:
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError):
-        message = "the body is no JSON"
+        message = "the body is not JSON"
         raise BodyError(message) from None
     if not isinstance(payload, dict):
-        message = "the body is no JSON object"
+        message = "the body is not a JSON object"
         raise BodyError(message)
     return payload
 
 
 def _uptime_kuma(payload: Body) -> tuple[OverrideKind | None, str, str]:
-    """Read a notification; the heartbeat of a test is null."""
+    """Parse a notification; the heartbeat of a test is null."""
     words = _text(payload.get("msg"))
     beat = payload["heartbeat"]
     if beat is None:
         return None, "uptime-kuma", words or "a test"
     status = beat.get("status") if isinstance(beat, dict) else None
     if type(status) is not int or status not in _HEARTBEATS:
-        message = "heartbeat.status is none of 0, 1, 2, 3"
+        message = "heartbeat.status must be 0, 1, 2 or 3"
         raise BodyError(message)
     return _HEARTBEATS[status], "uptime-kuma", words
 
 
 def _alerts(payload: Body) -> tuple[OverrideKind | None, str, str]:
-    """Read a group of alerts; one of them that fires makes the group fire."""
+    """Parse a group of alerts; one alert that fires makes the group fire."""
     sender = "grafana" if "orgId" in payload else "alertmanager"
     status = payload.get("status")
     if not isinstance(status, str) or status not in _ALERTS:
@@ -106,7 +106,7 @@ def _alerts(payload: Body) -> tuple[OverrideKind | None, str, str]:
 
 
 def _is_test(labels: Body) -> bool:
-    """Tell whether somebody pressed Grafana's button for a test."""
+    """Return whether an operator pressed Grafana's button for a test."""
     name, instance = labels.get("alertname"), labels.get("instance")
     return name == "TestAlert" and instance == "Grafana"
 

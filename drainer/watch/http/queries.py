@@ -1,7 +1,7 @@
 """What pages and metrics show: the watch's snapshot, and the sums of the ledger.
 
-The ledger is read in a thread, and not more often than it can bear: sums over millions
-of recipients take seconds, and many may look at once.
+The ledger is read in a thread, and not more often than it can handle: sums over
+millions of recipients take seconds, and many clients may read at once.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from drainer.watch.http.snapshot import StatusSnapshot, WatchView
 Facts = dict[str, Any]
 
 FRESH = 2.0
-"""Seconds for which sums of the ledger are shown again."""
+"""Seconds for which the same sums of the ledger are shown."""
 SHARE = 20
-"""They are good for so many times what they cost, too."""
+"""They are also valid for this many times the time that they took."""
 REFUSED = ("deferred", "held", "bounce-pending", "unknown")
 
 
 class LedgerFacts(NamedTuple):
-    """What the ledger said last, or why it said nothing."""
+    """The last facts of the ledger, or why there are none."""
 
     facts: Facts
     error: str = ""
 
 
 class StatusQueries:
-    """Reads one watch and its ledger for everybody who asks."""
+    """Reads one watch and its ledger for all clients."""
 
     def __init__(self, watched: WatchView, url: URL, settings: HookSettings) -> None:
         """Read nothing yet."""
@@ -51,7 +51,7 @@ class StatusQueries:
         self._turn = asyncio.Lock()
 
     async def ledger(self, *, afresh: bool = False) -> LedgerFacts:
-        """Return what the ledger says; never raises."""
+        """Return the facts of the ledger; never raises."""
         async with self._turn:
             begun = time.monotonic()
             if afresh or begun >= self._good_until:
@@ -74,7 +74,7 @@ class StatusQueries:
         }
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger."""
         self._open.close()
 
     def _read(self) -> LedgerFacts:
@@ -107,7 +107,7 @@ def _facts(report: LedgerReader, lifetime: timedelta) -> Facts:
 def remaining_seconds(
     ledger: Mapping[str, Any], snapshot: StatusSnapshot
 ) -> float | None:
-    """Return how long what can go now takes at the rate of now; None = not known.
+    """Return how long mail that can go now takes at the current rate; None: unknown.
 
     Recipients that wait for a time, a person or the breaker are not in it.
     """

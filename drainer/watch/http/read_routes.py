@@ -1,4 +1,4 @@
-"""What is read: health, readiness, metrics, the status and its stream of events."""
+"""The routes for reading: health, readiness, metrics, the status and its events."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,14 @@ from drainer.watch.http.context import AppContext
 from drainer.watch.http.metrics import CONTENT_TYPE, MetricInputs, exposition
 
 BEAT = 5.0
-"""Seconds after which an event is sent even though nothing has changed."""
+"""Seconds after which an event is sent even if nothing has changed."""
 LEAST_GAP = 1.0
 LONGEST = 3600.0
-"""Seconds of one stream: then whoever listens has to show again that he may."""
+"""Seconds of one stream: after that, the client must show its proof again."""
 
 
 def routes(desk: AppContext) -> Sequence[Route]:
-    """Return all of them."""
+    """Return all routes."""
     views = ReadRoutes(desk)
     return [
         Route("/healthz", views.healthz),
@@ -42,36 +42,36 @@ class ReadRoutes:
         self._desk = desk
 
     async def healthz(self, _request: Request) -> Response:
-        """Say that the process lives."""
+        """Report that the process is alive."""
         return JSONResponse({"alive": True})
 
     async def readyz(self, _request: Request) -> Response:
-        """Say whether the watch works and its ledger can be read."""
+        """Report whether the watch works and its ledger can be read."""
         ledger = await self._desk.reading.ledger()
         state = self._desk.watched.snapshot()["state"]
         facts = {"ready": not ledger.error, "state": state, "words": ledger.error}
         return JSONResponse(facts, 503 if ledger.error else 200)
 
     async def metrics(self, request: Request) -> Response:
-        """Give everything that can be counted."""
+        """Return everything that can be counted."""
         await open_to_metrics(self._desk, request)
         ledger = await self._desk.reading.ledger()
         seen = MetricInputs(self._desk.watched.snapshot(), ledger, self._desk.answers)
         return Response(exposition(seen), media_type=CONTENT_TYPE)
 
     async def status(self, request: Request) -> Response:
-        """Give what the page shows."""
+        """Return what the page shows."""
         await open_to_reader(self._desk, request)
         return JSONResponse(await self._desk.reading.status())
 
     async def events(self, request: Request) -> Response:
-        """Give it again whenever it changes."""
+        """Send it again whenever it changes."""
         await open_to_reader(self._desk, request)
         return EventStream(self._desk)
 
 
 class EventStream(Response):
-    """Server-sent events: one a second at most, with what is new of the history."""
+    """Server-sent events: one a second at most, with new parts of the history."""
 
     media_type = "text/event-stream"
 
@@ -83,7 +83,7 @@ class EventStream(Response):
         self._last = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client leaves, does not read, or the server ends."""
+        """Send until the client leaves or stops reading, or the server ends."""
         request = Request(scope, receive)
         head = {"status": 200, "headers": self.raw_headers}
         await send({"type": "http.response.start", **head})
@@ -94,7 +94,7 @@ class EventStream(Response):
                     await self._go_on(request, send)
                 finally:
                     self._desk.streams.pop(life, None)
-        with contextlib.suppress(TimeoutError):  # who does not read hears no end either
+        with contextlib.suppress(TimeoutError):  # it may not read the end either
             async with asyncio.timeout(LEAST_GAP):
                 await send({"type": "http.response.body", "body": b""})
 
@@ -107,7 +107,7 @@ class EventStream(Response):
             await self._change()
 
     async def _change(self) -> None:
-        """Wait until there is something new, and a second is over."""
+        """Wait until there is something new, and a second has passed."""
         clock = asyncio.get_running_loop().time
         begun = clock()
         with contextlib.suppress(TimeoutError):

@@ -1,7 +1,7 @@
-"""The HTTP server: the application, its socket, and its life.
+"""The HTTP server: the application, its socket, and its lifetime.
 
-``serve`` runs until it is cancelled, and then ends in order: it listens no more,
-streams end, answers that are under way have a second.
+``serve`` runs until it is cancelled, and then ends in order. It stops listening,
+streams end, and answers that are under way have a second.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
 GRACE = 1
-"""Whole seconds, for what is under way when the server ends."""
+"""Whole seconds for answers under way when the server ends."""
 
 
 def application(desk: AppContext) -> RequestMiddleware:
-    """Return everything behind its guard."""
+    """Return the whole application with its middleware."""
     parts = (hook_routes, operator_routes, read_routes, page_routes)
     app = Starlette(
         routes=[route for part in parts for route in part.routes(desk)],
@@ -57,7 +57,7 @@ async def _in_words(_request: Request, error: Exception) -> Response:
 def listen(
     settings: HookSettings, handed: socket.socket | None = None
 ) -> socket.socket:
-    """Return a socket that listens where the settings say: the one handed over, if any.
+    """Return a socket that listens as the settings say: the one handed over, if any.
 
     Raises UsageError when it cannot, or the certificate cannot be read.
     """
@@ -82,8 +82,8 @@ async def serve(
 ) -> None:
     """Serve a watch until cancelled; controls go into the ledger at ``url``.
 
-    Takes a socket from ``listen``, or makes one. Raises UsageError when it cannot
-    listen, or the certificate cannot be read.
+    Takes a socket from ``listen``, or makes one. Raises UsageError if it cannot listen,
+    or the certificate cannot be read.
     """
     desk = AppContext(settings, watched, url, route)
     bound = listener or listen(settings)
@@ -91,7 +91,7 @@ async def serve(
         server = _Server(_configuration(settings, desk), settings.patience)
         try:
             await server.serve(sockets=[bound])
-        finally:  # cancelled, uvicorn leaves everything as it is
+        finally:  # when cancelled, uvicorn cleans up nothing
             desk.end_streams()
             if server.started and server.servers:
                 await server.shutdown(sockets=[bound])
@@ -122,13 +122,13 @@ def _tls(settings: HookSettings) -> ssl.SSLContext | None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its signal handlers, and with a way of its own to accept.
+    """uvicorn without its signal handlers, and with our own acceptor.
 
-    The process that runs us has handlers already.
+    The process that runs us has signal handlers already.
     """
 
     def __init__(self, configuration: uvicorn.Config, seconds: float) -> None:
-        """Give a client so many seconds for each thing that we wait for."""
+        """Give a client this many seconds for each thing that the server waits for."""
         super().__init__(configuration)
         self._seconds = seconds
 

@@ -1,4 +1,4 @@
-"""What the server is told: where it listens, who may, and how patient it is."""
+"""The server's settings: where it listens, who may access it, and its time limits."""
 
 import ipaddress
 from dataclasses import field
@@ -13,17 +13,17 @@ from drainer.watch.http.auth import HookKeys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookSettings:
-    """A server that may be started: beyond loopback it has a secret."""
+    """The settings of a server that may start: beyond loopback it has a secret."""
 
-    #: An address, and a port; 0 takes any that is free.
+    #: An address, and a port; 0 takes any free one.
     host: str
     port: int
-    #: Names under which a reverse proxy in front of it is reached, lower case.
+    #: Names under which a reverse proxy in front of it is reached, in lower case.
     names: frozenset[str] = frozenset()
     keys: HookKeys = field(default_factory=HookKeys)
     #: Certificate and key, PEM.
     tls: tuple[Path, Path] | None = None
-    #: Of one client.
+    #: Rate of one client.
     rate: Rate = field(default_factory=lambda: Rate(per_second=2, burst=20))
     #: [retry] lifetime, for what expires first.
     lifetime: timedelta = timedelta(days=5)
@@ -31,7 +31,7 @@ class HookSettings:
     patience: float = 10.0
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a server that anybody could command."""
+        """Raise UsageError for a server that any client could command."""
         if self.loopback or self.keys.hooks:
             return
         message = f"[hook] listen = {self.host}: beyond loopback a token is needed"
@@ -40,17 +40,17 @@ class HookSettings:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this host reaches it."""
+        """Return whether only this host reaches it."""
         return ipaddress.ip_address(self.host).is_loopback
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What an operator should know before it is started, in words."""
+        """Return what an operator should know before it is started, as text."""
         found = []
         if not self.loopback and self.tls is None:
             found.append(
-                "[hook] listens beyond loopback without TLS: tokens travel in the clear"
-                " unless a proxy in front has it; set tls_cert and tls_key"
+                "[hook] listens beyond loopback without TLS: tokens go unencrypted"
+                " unless a proxy in front has TLS; set tls_cert and tls_key"
             )
         if not self.keys.operator:
             found.append(

@@ -1,7 +1,7 @@
-"""What a watch shows of itself to whoever serves it: the hook's status page, readiness.
+"""The status snapshot of a watch, for the status page and for readiness.
 
-Nothing is asked of a watch here: orders go through the ledger (ledger.controls.give),
-also those that come by HTTP. Times are RFC 3339 in UTC; a snapshot is ready for JSON.
+This only reads a watch: orders go through the ledger (ledger.controls.give), also those
+that come by HTTP. Times are RFC 3339 in UTC; a snapshot is ready for JSON.
 """
 
 from typing import Protocol, TypedDict
@@ -12,22 +12,22 @@ class RunFacts(TypedDict):
 
     id: str
     started: str
-    #: Messages: met by the scan, with something left to do, sent.
+    #: Messages: seen by the scan, with something left to do, sent.
     scanned: int
     total: int
     sent: int
-    #: Octets of the messages that were sent.
+    #: Bytes of the messages that were sent.
     bytes: int
     connections: int
-    #: Messages per second, of the last second; and the limit, None = unlimited.
+    #: Messages per second, of the last second; and the limit, None: unlimited.
     rate_now: float
     limit: float | None
-    #: What it waits for, in words; '' while it works.
+    #: What it waits for, as text; '' while it works.
     waiting: str
 
 
 class LatencyFacts(TypedDict):
-    """Recent means in milliseconds; None = nothing was seen lately."""
+    """Recent means in milliseconds; None: no recent sample."""
 
     rcpt_ms: float | None
     dot_ms: float | None
@@ -60,14 +60,14 @@ class ControlFacts(TypedDict):
 
     at: str
     until: str | None
-    #: Messages per second; None of a pause.
+    #: Messages per second; None for a pause.
     per_second: float | None
     reason: str
     by: str
 
 
 class Controls(TypedDict):
-    """What people have asked for, and holds."""
+    """The operators' overrides that are in force."""
 
     pause: ControlFacts | None
     throttle: ControlFacts | None
@@ -83,8 +83,11 @@ class Change(TypedDict):
 
 
 Sample = tuple[float, float, float | None, float | None]
-"""Seconds since 1970; messages per second; the limit, None = unlimited; mean
-milliseconds for the final dot, None = no message ended in that second."""
+"""Seconds since 1970; messages per second; the limit; milliseconds for the final dot.
+
+The limit is None if unlimited. The milliseconds are a mean; they are None if no message
+ended in that second.
+"""
 
 
 class StatusSnapshot(TypedDict):
@@ -94,9 +97,9 @@ class StatusSnapshot(TypedDict):
     state: str
     since: str
     why: str
-    #: When it ends by itself, or is looked at again; None = not by the clock.
+    #: When it ends by itself, or is checked again; None: not by the clock.
     until: str | None
-    #: HOST:PORT, the route by which controls are given.
+    #: HOST:PORT, the route that controls are given for.
     primary: str
     #: URLs.
     sources: list[str]
@@ -116,11 +119,11 @@ class WatchView(Protocol):
     """A watch, seen from outside."""
 
     def snapshot(self) -> StatusSnapshot:
-        """Return how it stands; cheap, reads neither disk nor ledger."""
+        """Return its state; cheap, reads neither disk nor ledger."""
         ...
 
     async def changed(self) -> None:
         """Return after the next change: of state, a check, or a second of a drain.
 
-        Any number may wait; cancelling one harms nobody.
+        Any number of callers may wait; cancelling one does not affect the others.
         """

@@ -1,7 +1,7 @@
-"""Connections that send nothing whole, or read nothing, are dropped.
+"""Connections that send nothing complete, or read nothing, are dropped.
 
-uvicorn would wait for ever, and keep what the process has of open files: the drain
-needs them for its sessions. (How many there may be is drainer.watch.http.acceptor's.)
+uvicorn would wait forever, and keep the process's open files: the drain needs them for
+its sessions. (drainer.watch.http.acceptor limits the number of connections.)
 """
 
 import asyncio
@@ -22,10 +22,10 @@ MOST_AHEAD = 2
 class TimedProtocol(H11Protocol):
     """HTTP/1.1 with a time limit for the head of every request, and for every answer.
 
-    The first runs while no request is under way: from the start of a connection, and
-    from the first byte behind an answer. (A body's is drainer.watch.http.limits'.) The
-    second runs while the kernel does not take what was written: the client does not
-    read.
+    The first limit runs while no request is under way: from the start of a connection,
+    and from the first byte after an answer. (drainer.watch.http.limits has the limit
+    for a body.) The second limit runs while the kernel does not take what was written:
+    the client does not read.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TimedProtocol(H11Protocol):
         forget: Callable[[HttpConnection], None],
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Make what uvicorn makes."""
+        """Create what uvicorn creates."""
         super().__init__(*args, **kwargs)
         self.app_state[VISIT] = visit
         self._visit, self._forget = visit, forget
@@ -53,7 +53,7 @@ class TimedProtocol(H11Protocol):
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Wait on, unless a request has started with this."""
+        """Continue to wait, unless this data starts a request."""
         super().data_received(data)
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -62,7 +62,7 @@ class TimedProtocol(H11Protocol):
             self._await_head()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request, unless the client sends without listening."""
+        """Continue with the next request, unless the client sends without reading."""
         self._ahead = self._ahead + 1 if self.conn.trailing_data[0] else 0
         if self._ahead > MOST_AHEAD:
             self.transport.close()
@@ -74,12 +74,12 @@ class TimedProtocol(H11Protocol):
         self._start(ANSWER, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Wait no more: everything has been read."""
+        """Stop waiting: everything has been read."""
         self._stop(ANSWER)
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
+        """Stop all waits."""
         self._stop(HEAD)
         self._stop(ANSWER)
         self._forget(self._visit)
@@ -99,7 +99,7 @@ class TimedProtocol(H11Protocol):
 
 
 def prove(request: Request) -> None:
-    """Note that the client of a request has shown what is right."""
+    """Note that the client of a request has shown a valid proof."""
     visit = request.scope.get("state", {}).get(VISIT)
     if isinstance(visit, HttpConnection):
         visit.proven = True

@@ -1,4 +1,4 @@
-"""The server's certificate, as it lies there: it is renewed while a watch runs."""
+"""The server's certificate, read again when its files change while a watch runs."""
 
 import contextlib
 import ssl
@@ -8,21 +8,21 @@ from drainer.errors import UsageError
 
 
 class RenewedContext:
-    """Makes a context that shows everybody the latest certificate.
+    """Makes a context that shows every client the latest certificate.
 
-    Each handshake looks at the files. What cannot be read, as half of a renewal, keeps
-    the old one until the next.
+    Each handshake checks the files. If they cannot be read, as in the middle of a
+    renewal, the old one is used until the next handshake.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        """Load it; UsageError when it cannot be read."""
+        """Load it; raise UsageError if it cannot be read."""
         self._files = (certificate, key)
         self._latest = self.context = self._loaded()
         self._stamp = self._stamped()
         self.context.sni_callback = self._renew
 
     def _renew(self, link: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
-        """Be called at the beginning of a handshake, also without a name."""
+        """Run at the start of a handshake, also without a server name."""
         with contextlib.suppress(OSError, UsageError):
             stamp = self._stamped()
             if stamp != self._stamp:

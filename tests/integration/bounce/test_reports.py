@@ -376,7 +376,7 @@ OWN = frozenset(("backup.example",))
         ("only-ours.example", [], "ours"),
         ("absent.example", [], "does not exist"),
         ("sick.example", [], "NoNameservers"),
-        ("a..b", [], "no DNS name"),
+        ("a..b", [], "not a DNS name"),
     ],
 )
 def test_where_mail_for_a_sender_goes(

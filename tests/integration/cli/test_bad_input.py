@@ -793,11 +793,11 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     ),
     "an age without a unit": (
         ["--older-than", "5", "--reason", "x"],
-        ["is no duration", "90s"],
+        ["is not a valid duration", "90s"],
     ),
     "a size that is none": (
         ["--larger-than", "big", "--reason", "x"],
-        ["is no size", "5MB"],
+        ["is not a size", "5MB"],
     ),
 }
 

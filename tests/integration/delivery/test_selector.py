@@ -255,7 +255,7 @@ def test_ids_come_from_a_file_or_from_standard_input(
     [
         (("--ids", "absent"), "cannot read absent"),
         (("--exclude", "*"), "excludes nothing"),
-        (("--smaller-than", "much"), "no size"),
+        (("--smaller-than", "much"), "not a size"),
         (("--map-recipient", "old@x=new"), "no domain"),
         (("--map-recipient", "old@x=new@y", "--map-recipient", "old@x=z@y"), "twice"),
         (("--map-file", "absent"), "cannot read absent"),

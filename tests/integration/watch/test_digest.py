@@ -124,7 +124,9 @@ def test_an_open_breaker_is_in_it(tmp_path: Path, peer: StartPeer) -> None:
     assert breaker["state"] == "open"
     assert breaker["reply"] == "banner: 554 5.7.1 go away [ip]"
     text = backup.run("digest").stdout
-    assert f"Breakers that are not closed:\n{breaker['scope']} open since" in text
+    assert (
+        f"Circuit breakers that are not closed:\n{breaker['scope']} open since" in text
+    )
 
 
 # ---- mailed
@@ -175,7 +177,7 @@ def test_what_could_not_be_mailed_is_printed(
     before = len(primary.accepted)
     result = backup.run("digest", "--mail", POSTMASTER)
     assert result.code == 3
-    assert "did not take the digest" in result.stderr
+    assert "did not accept the digest" in result.stderr
     assert "[bounce] via" in result.stderr
     assert "all accounted for" in result.stdout
     assert len(primary.accepted) == before

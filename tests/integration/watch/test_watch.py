@@ -169,7 +169,7 @@ def test_a_good_configuration_is_taken_up_and_a_bad_one_refused(
         watch.send(signal.SIGHUP)
         heard(manager, "RELOADING=1\nMONOTONIC_USEC=")
         heard(manager, "READY=1")
-        watch.wait_said("the configuration is refused, the old one stays")
+        watch.wait_said("the configuration is invalid, the old one stays")
         bench.configure(throttle={"rate": "unlimited"})
         assert bench.config.exists()  # written anew
         watch.send(signal.SIGHUP)
@@ -180,7 +180,7 @@ def test_a_good_configuration_is_taken_up_and_a_bad_one_refused(
         heard(manager, "STATUS=armed")
         assert watch.end() == 0
         heard(manager, "STOPPING=1")
-    assert watch.text.startswith("watching ")  # a journal has times of its own
+    assert watch.text.startswith("<6>watching ")  # a journal has its own times
     assert delivered(bench) == 40
 
 
@@ -216,7 +216,7 @@ def test_a_digest_that_no_relay_would_take_is_told_at_once(bench: Bench) -> None
     )
     refused = bench.run("watch", source(bench))
     assert refused.code == 2
-    assert "for reports alone" in refused.stderr
+    assert "for reports only" in refused.stderr
 
 
 def test_every_change_is_a_decision_and_a_span_of_the_watch(bench: Bench) -> None:

@@ -80,7 +80,7 @@ export function minutes(samples, now) {
   return rows;
 }
 
-// A gap of more than three seconds is one: no line leads over it.
+// No line crosses a gap of more than three seconds.
 function pieces(samples) {
   const found = [];
   for (const sample of samples) {

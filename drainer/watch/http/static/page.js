@@ -3,7 +3,7 @@
 import { draw, inWords, minutes } from "./chart.js";
 import * as words from "./words.js";
 
-const OLD = 12; // seconds without an event after which what is shown is called old
+const OLD = 12; // seconds without an event after which the page calls its data old
 const MOST = 600;
 const $ = (id) => document.getElementById(id);
 
@@ -23,7 +23,7 @@ function make(name, text = "", kind = "") {
   return element;
 }
 
-// Lists are made anew only when they differ, so that nobody who reads is interrupted.
+// Lists change only if they differ, so that a screen reader is not interrupted.
 function fill(id, items, make_item) {
   const key = JSON.stringify(items);
   const list = $(id);
@@ -32,7 +32,7 @@ function fill(id, items, make_item) {
   list.replaceChildren(...items.map(make_item));
 }
 
-// Said aloud by a screen reader: what changes rarely, and matters.
+// A screen reader says this aloud: important text that changes rarely.
 function say(text) {
   $("spoken").textContent = text;
 }
@@ -47,7 +47,7 @@ function show(facts) {
   showRate(watch, facts.at);
   showPrimary(watch, ledger);
   fill("reasons", ledger ? ledger.reasons : [], reason);
-  if (ledger && !ledger.reasons.length) empty("reasons", "Nobody waits for anything.");
+  if (ledger && !ledger.reasons.length) empty("reasons", "No recipient waits.");
   if (!ledger) empty("reasons", facts.error);
   fill("changes", watch.last_decisions.slice(-12).reverse(), change);
   if (!watch.last_decisions.length) empty("changes", "None yet.");
@@ -75,7 +75,7 @@ function showState(watch) {
   const spoken = `The watch is ${heading}${paused ? ", paused" : ""}. ${watch.why}`;
   const breaker = `${watch.breaker.state}`;
   if (watch.state !== shown.state || breaker !== shown.breaker) {
-    if (shown.state) say(breaker === shown.breaker ? spoken : `The breaker is ${breaker}. ${spoken}`);
+    if (shown.state) say(breaker === shown.breaker ? spoken : `The circuit breaker is ${breaker}. ${spoken}`);
     [shown.state, shown.breaker] = [watch.state, breaker];
   }
 }
@@ -98,11 +98,11 @@ function showOrders(facts) {
   fill("in-force", held, ([what, control]) => {
     const line = make("p", "", "order");
     line.append(make("b", what), ` by ${control.by}: ${control.reason || "no reason given"}`);
-    const end = control.until ? `until ${words.moment(control.until)}` : "until it is taken back";
+    const end = control.until ? `until ${words.moment(control.until)}` : "until you end it";
     line.append(make("span", `since ${words.moment(control.at)}, ${end}`, "quiet"));
     return line;
   });
-  if (!held.length) fill("in-force", ["none"], () => make("p", "None in force: the configuration rules.", "quiet"));
+  if (!held.length) fill("in-force", ["none"], () => make("p", "None in force: the configuration applies.", "quiet"));
 }
 
 function showMail(ledger, facts) {
@@ -204,7 +204,7 @@ function change(row) {
   return item;
 }
 
-// ---- what is heard
+// ---- events
 
 let stream = null;
 
@@ -228,12 +228,12 @@ function listen() {
   });
 }
 
-// The browser gives up after an answer that is no stream: the session may be over.
+// The browser gives up after an answer that is not a stream: the session may be over.
 async function retry() {
   try {
     const answer = await fetch("/api/status");
     if (answer.status === 401) location.reload();
-  } catch { /* it is away; the timer says so */ }
+  } catch { /* it is unreachable; the timer says so */ }
   setTimeout(listen, 3000);
 }
 
@@ -242,12 +242,12 @@ function tick() {
   const stale = age >= OLD;
   document.body.classList.toggle("stale", stale);
   $("stale").hidden = !stale;
-  if (stale) put("stale", `What you see is ${words.duration(age)} old: drainer does not answer. Trying again.`);
+  if (stale) put("stale", `This data is ${words.duration(age)} old: drainer does not answer. Trying again.`);
   const live = shown.heard && !shown.lost;
   put("link", stale ? "not connected" : live ? "live" : "connecting");
   $("link").dataset.tone = stale ? "bad" : live ? "flow" : "wait";
   if (stale !== shown.stale) {
-    say(stale ? "Connection lost: what is shown is old." : "Connected again.");
+    say(stale ? "Connection lost: this data is old." : "Connected again.");
     shown.stale = stale;
   }
 }
@@ -255,9 +255,9 @@ function tick() {
 // ---- orders
 
 const ORDERS = {
-  pause: ["Pause", "Nothing new is begun; messages under way are finished."],
-  resume: ["Resume", "Ends a pause: mail flows again as the watch allows."],
-  throttle: ["Change rate", "Counts from the next second, for the drain that runs and the next."],
+  pause: ["Pause", "drainer starts nothing new; it finishes the messages under way."],
+  resume: ["Resume", "This ends a pause: mail flows again as the watch allows."],
+  throttle: ["Change rate", "It is in force from the next second, for this drain and the next one."],
 };
 let order = "pause";
 
@@ -273,7 +273,7 @@ function open(name) {
   const run = shown.facts?.watch.run;
   const unit = run?.limit === null ? "" : " per second";
   const now = run ? `Now ${words.rate(run.limit)}${unit}. ` : "";
-  put("rate-hint", `${now}Empty gives the configured rate back.`);
+  put("rate-hint", `${now}Leave it empty to restore the configured rate.`);
   $("order-form").reset();
   $("order").showModal();
   $(name === "throttle" ? "rate" : "reason").focus();

@@ -8,19 +8,19 @@ const day = new Intl.DateTimeFormat(undefined, {
   month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false,
 });
 
-// The path of a watch, in order: name, heading, tone, what it means.
+// The states of a watch, in order: name, heading, tone, meaning.
 export const STATES = [
   ["down", "down", "bad", "The primary is down; nothing is sent."],
-  ["probing", "probing", "wait", "The primary is looked at; nothing is sent yet."],
+  ["probing", "probing", "wait", "drainer checks the primary; it sends nothing yet."],
   ["canary", "trying one message", "wait", "One message goes first."],
-  ["ramp", "ramping up", "flow", "Mail flows, more of it as the primary bears it."],
+  ["ramp", "ramping up", "flow", "Mail flows; the rate rises as far as the primary can handle it."],
   ["cruise", "cruising", "flow", "Mail flows."],
   ["waiting", "waiting", "wait", "Mail waits."],
   ["done", "done", "good", "Nothing is left that a drain can do."],
-  ["armed", "armed", "good", "It waits for the next outage."],
+  ["armed", "armed", "good", "The watch waits for the next outage."],
 ];
 
-// States of a recipient as the bar groups them: name, heading, what is in it.
+// States of a recipient as the bar groups them: name, heading, states.
 export const GROUPS = [
   ["delivered", "delivered", ["delivered"]],
   ["ended", "reported, kept or given up", ["bounced", "quarantined", "discarded"]],
@@ -54,7 +54,7 @@ export function duration(seconds) {
   return parts.slice(0, 2).join(" ");
 }
 
-// For what changes by the second: only its largest unit.
+// For values that change by the second: only the largest unit.
 export const roughly = (seconds) =>
   seconds < 60 ? "Less than a minute" : `About ${duration(seconds - (seconds % 60))}`;
 

@@ -142,7 +142,7 @@ def test_recipients_and_new_connections_are_limited_on_the_wire(
 
 
 REFUSED = {
-    ("set", "fast", "--reason", "x"): "is no rate",
+    ("set", "fast", "--reason", "x"): "is not a rate",
     ("set", "unlimited", "--reason", "x"): "leave the primary without protection",
     ("set", "5/second"): "needs --reason",
     ("pause",): "needs --reason",

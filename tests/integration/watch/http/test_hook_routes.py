@@ -39,7 +39,7 @@ def test_the_other_kind_of_news_is_ignored_with_words(locked: Hooked) -> None:
     answer = locked.post(UP, body, token=TOKEN)
     assert answer.status == 200
     assert answer.json["taken"] is False
-    assert "no news of primary-up" in answer.json["words"]
+    assert "not news of primary-up" in answer.json["words"]
     assert locked.asks() == []
 
 
@@ -155,18 +155,18 @@ def test_an_order_is_written_down_with_its_reason(
         ({}, "a reason is needed"),
         ({"reason": " "}, "a reason is needed"),
         ({"reason": 1}, "a reason is needed"),
-        ({"reason": "x", "rate": "fast"}, "is no rate"),
+        ({"reason": "x", "rate": "fast"}, "is not a rate"),
         ({"reason": "x", "rate": "unlimited"}, "a rate is written"),
         ({"reason": "x", "rate": "0/second"}, "never send"),
         ({"reason": "x", "rate": True}, "a rate is written"),
         ({"reason": "x", "rate": ["5/second"]}, "a rate is written"),
-        (b'{"reason": "x", "rate": NaN}', "is no rate"),
-        (b'{"reason": "x", "rate": 1e999}', "is no rate"),
+        (b'{"reason": "x", "rate": NaN}', "is not a rate"),
+        (b'{"reason": "x", "rate": 1e999}', "is not a rate"),
         (b'{"reason": "x", "rate": 1%s}' % (b"0" * 400), "too large"),
         (b'{"reason": "x", "rate": 1%s}' % (b"0" * 5000), "a JSON object"),
-        ({"reason": "x", "rate": "5/second", "for": "soon"}, "is no duration"),
-        ({"reason": "x", "rate": "5/second", "for": "0"}, "more than nothing"),
-        ({"reason": "x", "rate": "5/second", "for": "999d"}, "a year at most"),
+        ({"reason": "x", "rate": "5/second", "for": "soon"}, "is not a valid duration"),
+        ({"reason": "x", "rate": "5/second", "for": "0"}, "longer than zero"),
+        ({"reason": "x", "rate": "5/second", "for": "999d"}, "at most a year"),
         ({"reason": "x", "until": "tomorrow"}, "unknown: until"),
         ([], "a JSON object"),
         (b"reason=x", "a JSON object"),

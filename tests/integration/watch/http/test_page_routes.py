@@ -284,7 +284,7 @@ def test_a_rate_that_is_none_is_told_and_can_be_mended(page: Page) -> None:
     page.type(Keys.ENTER)
     page.until(lambda: page.focused() == "rate")
     page.type("fast", Keys.TAB, Keys.TAB, Keys.TAB, "live mail is slow", Keys.ENTER)
-    page.until(lambda: "is no rate" in page.text("order-wrong"))
+    page.until(lambda: "is not a rate" in page.text("order-wrong"))
     assert page.server.asks() == []
     page.run("document.getElementById('rate').focus()")
     page.type(Keys.BACKSPACE * 4, "30", Keys.TAB, Keys.DOWN, Keys.TAB, Keys.TAB)
@@ -310,7 +310,7 @@ def test_what_is_old_is_called_old_until_the_server_is_back(
     page.run("window.real = Date.now; Date.now = () => real() + 60_000")
     page.until(lambda: "drainer does not answer" in page.text("stale"))
     assert page.text("link") == "not connected"
-    assert page.text("spoken") == "Connection lost: what is shown is old."
+    assert page.text("spoken") == "Connection lost: this data is old."
     page.run("Date.now = real")
     again = hooked(tmp_path, replace(LOCKED, port=server.port))
     with again.running():

@@ -20,7 +20,7 @@ def test_secrets_are_read_from_private_files_only(tmp_path: Path) -> None:
     for mode, refused in ((0o600, False), (0o640, False), (0o644, True), (0o602, True)):
         path.chmod(mode)
         if refused:
-            with pytest.raises(UsageError, match="everybody on this host"):
+            with pytest.raises(UsageError, match="every user of this host"):
                 make_hook(config)
             continue
         made = make_hook(config)

@@ -210,13 +210,13 @@ def test_the_operators_rules_come_first() -> None:
     ("row", "words"),
     [
         ({"id": "x", "when": ["a"]}, "say what it means"),
-        ({"id": "x", "when": ["("], "permanent": "hold"}, "no regular expression"),
+        ({"id": "x", "when": ["("], "permanent": "hold"}, "not a regular expression"),
         ({"id": "x", "when": [], "permanent": "hold"}, "when is missing"),
         ({"id": "x", "when": "a", "permanent": "hold"}, "a list of texts"),
         ({"id": "X y", "when": ["a"], "permanent": "hold"}, "letters, digits"),
         ({"id": "x", "when": ["a"], "permanent": "drop"}, "legal are retry"),
         ({"id": "x", "when": ["a"], "permanent": ["hold"]}, "legal are retry"),
-        ({"id": "x", "when": ["a{5000}"], "permanent": "hold"}, "no regular"),
+        ({"id": "x", "when": ["a{5000}"], "permanent": "hold"}, "not a regular"),
         ({"id": "x", "when": ["a"], "temporary": "bounce"}, "never permanent"),
         ({"id": "x", "when": ["a"], "permanent": "hold", "code": [1]}, "unknown key"),
         ({"id": "x", "when": ["a"], "permanent": "hold", "codes": [250]}, "400 to 599"),
@@ -248,7 +248,7 @@ def test_no_rule_can_be_made_slow_by_a_reply(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["(?=a)b", r"(a)\1", "a{0,5000}", "\ud800"])
 def test_an_expression_that_cannot_be_bounded_is_refused(pattern: str) -> None:
     """When it is read, with the reason."""
-    with pytest.raises(ValueError, match=r"no regular expression: .+"):
+    with pytest.raises(ValueError, match=r"not a regular expression: .+"):
         rules_of([{"id": "x", "when": [pattern], "permanent": "retry"}])
 
 

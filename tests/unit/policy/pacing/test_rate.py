@@ -165,7 +165,7 @@ def test_a_size_is_a_number_and_a_unit(text: str, octets: int) -> None:
 @pytest.mark.parametrize("text", ["", "MB", "5XB", "-1", "5 M B", "1e6", "9" * 400])
 def test_what_is_no_size_says_what_would_be_one(text: str) -> None:
     """For --larger-than."""
-    with pytest.raises(ValueError, match=r"is no size"):
+    with pytest.raises(ValueError, match=r"is not a size"):
         parse_size(text)
 
 
