@@ -244,3 +244,12 @@ def _is_strange_link(descriptor: int, folder: int) -> bool:
 
 def _hard_link(name: str) -> PermissionError:
     return refusal(f"{name} is a hard link to a file of root")
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make durable which files a folder has."""
+    descriptor = open_folder(folder)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -11,10 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from drainer.bounce.quarantine.store import sidecar_of, sync_folder
+from drainer.bounce.quarantine.store import sidecar_of
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.content import MAX_HEADER_BYTES, survey
 from drainer.mail.message import Message, SpooledMessage
+from drainer.runtime.folders import sync_folder
 from drainer.runtime.private_files import (
     link_private,
     make_private_folder,

@@ -19,7 +19,7 @@ from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.recipient.delivery import ClaimedRecipient
-from drainer.runtime.folders import open_folder
+from drainer.runtime.folders import sync_folder
 from drainer.runtime.private_files import (
     make_private_folder,
     open_present,
@@ -156,15 +156,6 @@ def open_message(
         if copy is None:
             raise
         return copy
-
-
-def sync_folder(folder: Path) -> None:
-    """Make durable which files a folder has."""
-    descriptor = open_folder(folder)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sidecar_of(message: Message, recipients: Iterable[Recipient]) -> bytes:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -118,6 +118,15 @@ def directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> Iterat
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_directory(root: str | os.PathLike[str], parts: Iterable[str] = ()) -> None:
+    """Make durable which names a directory below ``root`` has; it may be gone."""
+    with (
+        suppress(FileNotFoundError, NotADirectoryError),
+        directory(root, parts) as descriptor,
+    ):
+        os.fsync(descriptor)
 
 
 def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:

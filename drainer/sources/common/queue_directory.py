@@ -13,7 +13,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -31,6 +31,7 @@ from drainer.sources.common.files import (
     directory,
     escape_name,
     not_a_file,
+    sync_directory,
     unreadable,
     unusable,
     url_of,
@@ -327,11 +328,7 @@ class QueueDirectory(ABC):
     def _sync(self, touched: set[tuple[str, ...]]) -> None:
         """Make the removals so far durable."""
         for parts in touched:
-            with (
-                suppress(FileNotFoundError, NotADirectoryError),
-                directory(self._root, parts) as descriptor,
-            ):
-                os.fsync(descriptor)
+            sync_directory(self._root, parts)
         touched.clear()
 
     def _unlink(self, place: FilePlace, touched: set[tuple[str, ...]]) -> None:

@@ -39,15 +39,6 @@ def remove(
         return is_ours
 
 
-def sync(root: str, parts: tuple[str, ...]) -> None:
-    """Make the removals from a directory durable."""
-    try:
-        with directory(root, parts) as descriptor:
-            os.fsync(descriptor)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-
-
 def _queue(place: EximPlace) -> tuple[str, ...]:
     """Return the directories of the queue, without that of a split one."""
     is_split = len(place.parts) > 1 and len(place.parts[-1]) == 1

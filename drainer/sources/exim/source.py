@@ -24,6 +24,7 @@ from drainer.sources.common.files import (
     directory,
     has_content,
     not_a_file,
+    sync_directory,
     unescape_name,
     unreadable,
     unusable,
@@ -41,7 +42,7 @@ from drainer.sources.exim.layout import (
 from drainer.sources.exim.locks import exim_runs
 from drainer.sources.exim.message import EximFiles, EximPlace, build
 from drainer.sources.exim.open_files import EximOpenFiles, load
-from drainer.sources.exim.removal import remove, sync
+from drainer.sources.exim.removal import remove
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 _Parts = tuple[str, ...]
@@ -270,7 +271,7 @@ class EximSpool:
         touched: set[_Parts] = set()
         removed = [each.id for each in messages if self._remove(each, touched)]
         for parts in touched:
-            sync(self._root, parts)
+            sync_directory(self._root, parts)
         return removed
 
     def _remove(self, message: Message, touched: set[_Parts]) -> bool:

@@ -22,6 +22,7 @@ from drainer.sources.common.files import (
     open_directory,
     open_file,
     read_at,
+    sync_directory,
 )
 
 SUBDIRECTORIES = ("new", "cur")
@@ -151,11 +152,7 @@ class DrainedFolder:
         """Make the moves out of these directories durable."""
         for each in parts:
             for root in (self.root, Path(self._origin)):
-                with (
-                    suppress(FileNotFoundError, NotADirectoryError),
-                    directory(root, each) as descriptor,
-                ):
-                    os.fsync(descriptor)
+                sync_directory(root, each)
 
     def _free_name(self, name: str, here: int, there: int) -> str:
         """Return a free name there; '' if the same content is there."""

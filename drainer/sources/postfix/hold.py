@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from drainer.errors import MessageUnreadable
 from drainer.runtime.process import utcnow
-from drainer.sources.common.files import directory
+from drainer.sources.common.files import directory, sync_directory
 from drainer.sources.postfix.instance import PostfixInstance
 from drainer.sources.postfix.layout import DEFAULT_QUEUES, hash_directories
 from drainer.sources.postfix.marks import is_done, mark_done
@@ -206,7 +206,7 @@ class PostfixHold(PostfixQueue):
     def _sync_hold(self, names: Iterable[str]) -> None:
         """Make moves into and out of hold durable."""
         for parts in {(HOLD, *below) for n in names for below in hash_directories(n)}:
-            self._sync(parts)
+            sync_directory(self._root, parts)
 
 
 def batches(items: Iterable[T]) -> Iterator[list[T]]:

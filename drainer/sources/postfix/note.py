@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from drainer.errors import OwnedElsewhere, SourceError
-from drainer.runtime.folders import open_folder
+from drainer.runtime.folders import sync_folder
 from drainer.runtime.private_files import (
     make_private_folder,
     open_private,
@@ -54,7 +54,7 @@ class HoldNote:
             while not _is_at(self.descriptor, path):  # it was replaced meanwhile
                 os.close(self.descriptor)
                 self.descriptor = _locked(path)
-            _sync_folder(path)
+            sync_folder(path.parent)
             self._cut_torn_line()
             self._entries = _parsed(path)
         except OSError as error:
@@ -118,7 +118,7 @@ class HoldNote:
         finally:
             os.close(descriptor)
         rename_private(fresh, self._path.name)
-        _sync_folder(self._path)
+        sync_folder(self._path.parent)
 
 
 def _parsed(path: Path) -> dict[str, HoldEntry]:
@@ -174,14 +174,6 @@ def _write(descriptor: int, lines: Iterable[str]) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
     os.fsync(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = open_folder(path.parent)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> SourceError:

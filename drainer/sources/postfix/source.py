@@ -28,6 +28,7 @@ from drainer.sources.common.files import (
     not_a_file,
     open_file,
     read_at,
+    sync_directory,
     unescape_name,
     unreadable,
     unusable,
@@ -282,7 +283,7 @@ class PostfixQueue:
         touched: set[tuple[str, ...]] = set()
         removed = [each.id for each in messages if self._remove(each, touched)]
         for parts in touched:
-            self._sync(parts)
+            sync_directory(self._root, parts)
         return removed
 
     def _remove(self, message: Message, touched: set[tuple[str, ...]]) -> bool:
@@ -316,13 +317,6 @@ class PostfixQueue:
                 message, hint='use ack = "keep", or run as root'
             ) from error
         touched.add(parts)
-
-    def _sync(self, parts: tuple[str, ...]) -> None:
-        try:
-            with directory(self._root, parts) as descriptor:
-                os.fsync(descriptor)
-        except (FileNotFoundError, NotADirectoryError):
-            return
 
     def _has_bounce_logs(self) -> bool:
         try:
