@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from drainer import __version__
 from drainer.cli.help_text import hide_flag_types, show_as_written
-from drainer.cli.output import explain
+from drainer.cli.output import print_error
 from drainer.errors import DrainerError
 from drainer.runtime.host_limits import (
     limit_behind,
@@ -121,7 +121,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()  # a full disk fails here, not at exit
     except DrainerError as error:
-        sys.exit(explain(error))
+        sys.exit(print_error(error))
     except Exception as error:
         limit = limit_behind(error)
         if limit is None:

@@ -10,7 +10,7 @@ import typer
 
 from drainer.cli.filters import filters_of, selection_of, with_options
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import shown, stdout
+from drainer.cli.output import clean, stdout
 from drainer.config import Config
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
@@ -100,6 +100,6 @@ def show_touched(rows: Iterable[Row]) -> None:
     """Print the recipients that a dry run found; only the first ones of very many."""
     for row in islice(rows, SHOWN):
         stdout().print(
-            f"{shown(row['native_id'])} {shown(row['forward_path'])} {row['state']}:"
-            f" {shown(meaning_of(row['rule']))}"
+            f"{clean(row['native_id'])} {clean(row['forward_path'])} {row['state']}:"
+            f" {clean(meaning_of(row['rule']))}"
         )

@@ -9,7 +9,7 @@ import typer
 from drainer.bounce import approval
 from drainer.bounce.quarantine.store import Quarantine
 from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
-from drainer.cli.drain import run_drain, told, worker_processes
+from drainer.cli.drain import report_errors_as_json, run_drain, worker_processes
 from drainer.cli.event_loop import run_loop
 from drainer.cli.filters import with_filters
 from drainer.cli.options import (
@@ -249,7 +249,7 @@ def run(
     Example: drainer bounces run --to mx1.example.com
     """
     quick = {"breaker": {"give_up_after": "1m"}}
-    with told(as_json=json_):
+    with report_errors_as_json(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
 
         with worker_processes(config) as workers:

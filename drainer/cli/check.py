@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, ToOption, load
-from drainer.cli.output import print_json, shown, stdout, table
+from drainer.cli.output import clean, print_json, stdout, table
 from drainer.config.build.routes import make_probe, make_route
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.smtp.certificate import describe
@@ -34,7 +34,7 @@ def check(
     route = make_route(config)
     health = asyncio.run(check_primary(route, make_probe(config)))
     show(health, str(route), as_json=json_)
-    refuse_if_sick(health, str(route))
+    refuse_unless_healthy(health, str(route))
 
 
 def show(health: HealthReport, route: str, *, as_json: bool) -> None:
@@ -47,9 +47,9 @@ def show(health: HealthReport, route: str, *, as_json: bool) -> None:
         colour = _COLOURS.get(finding.verdict, "green")
         time = f"{finding.seconds * 1000:.0f} ms" if finding.seconds else ""
         verdict = f"[{colour}]{finding.verdict}[/]"
-        rows.add_row(shown(finding.stage), verdict, time, shown(_words(finding)))
+        rows.add_row(clean(finding.stage), verdict, time, clean(_words(finding)))
         if finding.hint:
-            rows.add_row("", "", "", f"[yellow]{shown(finding.hint, 500)}[/]")
+            rows.add_row("", "", "", f"[yellow]{clean(finding.hint, 500)}[/]")
     stdout().print(rows)
 
 
@@ -100,7 +100,7 @@ def facts_of(health: HealthReport, route: str) -> dict[str, Any]:
     }
 
 
-def refuse_if_sick(health: HealthReport, route: str) -> None:
+def refuse_unless_healthy(health: HealthReport, route: str) -> None:
     """Raise the error for a failed check: UsageError for a loop, PrimaryNotReady."""
     if health.loop:
         message = f"{route} introduces itself with our own name: this is a mail loop"

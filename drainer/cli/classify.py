@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, load
-from drainer.cli.output import explain, print_json, shown, stdout
+from drainer.cli.output import clean, print_error, print_json, stdout
 from drainer.config.build.rules import make_rules, read_rules
 from drainer.errors import UsageError
 from drainer.mail.echo import SentData
@@ -67,7 +67,7 @@ def _told(path: Path, rules: list[str], *, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(path), "rules": rules})
     else:
-        stdout().print(f"{shown(path)}: {len(rules)} rules, all valid")
+        stdout().print(f"{clean(path)}: {len(rules)} rules, all valid")
 
 
 def _answer_lines(stage: str, own: tuple[Rule, ...], *, as_json: bool) -> int:
@@ -82,7 +82,7 @@ def _answer_lines(stage: str, own: tuple[Rule, ...], *, as_json: bool) -> int:
             if as_json:
                 print_json({"error": str(error)})
             else:
-                explain(error)
+                print_error(error)
     return bad
 
 
@@ -102,7 +102,7 @@ def _answer(line: str, stage: str, own: tuple[Rule, ...], *, as_json: bool) -> N
         return
     verdict, scope = facts["verdict"], facts["scope"]
     words = f"{facts['rule']}: {facts['reason']}"
-    stdout().print(f"[bold]{verdict}[/] ({scope}) by {shown(words)}")
+    stdout().print(f"[bold]{verdict}[/] ({scope}) by {clean(words)}")
 
 
 def _stage(text: str) -> Stage:

@@ -12,7 +12,7 @@ import typer
 from drainer.cli.filters import checked_mailbox
 from drainer.cli.log import stderr
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, say, shown, stdout, table
+from drainer.cli.output import clean, print_json, say, stdout, table
 from drainer.config.build.routes import split_host
 from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
 from drainer.doctor.checks import examine, failed
@@ -143,7 +143,7 @@ def _progress() -> Iterator[Tell]:
         yield lambda _: None
         return
     with stderr.status("") as status:
-        yield lambda left: status.update(f"waiting for {shown(left)}")
+        yield lambda left: status.update(f"waiting for {clean(left)}")
 
 
 def facts_of(
@@ -179,12 +179,12 @@ def _show(facts: DoctorFacts, findings: Sequence[DoctorFinding]) -> None:
     backups = ", ".join(facts.domain.backups) or "none"
     primary = facts.domain.primary or "unknown"
     title = f"{facts.domain.name}: primary {primary}; backups {backups}"
-    rows = table("check", "", "about", "found", title=shown(title))
+    rows = table("check", "", "about", "found", title=clean(title))
     for each in findings:
         grade = f"[{_COLOURS[each.grade]}]{each.grade}[/]"
-        rows.add_row(each.check, grade, shown(each.subject), shown(each.found, 400))
+        rows.add_row(each.check, grade, clean(each.subject), clean(each.found, 400))
         if each.remedy:
-            rows.add_row("", "", "", f"[yellow]{shown(each.remedy, 500)}[/]")
+            rows.add_row("", "", "", f"[yellow]{clean(each.remedy, 500)}[/]")
     stdout().print(rows)
     counts = _counts(findings).items()
     say(", ".join(f"{count} {grade}" for grade, count in counts if count))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.check import refuse_if_sick
+from drainer.cli.check import refuse_unless_healthy
 from drainer.cli.event_loop import run_loop
 from drainer.cli.filters import with_choice, with_redirect
 from drainer.cli.inspect import print_plan
@@ -21,7 +21,7 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import explain, print_json, say, warn
+from drainer.cli.output import print_error, print_json, say, warn
 from drainer.cli.progress import progress
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
@@ -121,7 +121,7 @@ def drain(
         sections["primary"]["connections"] = connections
     if give_up_after:
         sections["breaker"]["give_up_after"] = give_up_after
-    with told(as_json=json_):
+    with report_errors_as_json(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
         if dry_run:
             print_plan(config, sources, (choice, redirect), as_json=json_)
@@ -172,8 +172,8 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
         error = error or lost
         if request.as_json:
             _print_failure(error)
-        return explain(error)
-    return run.result.code if error is None else explain(error)
+        return print_error(error)
+    return run.result.code if error is None else print_error(error)
 
 
 async def _check_and_drain(run: Run) -> None:
@@ -188,7 +188,7 @@ async def _check_and_drain(run: Run) -> None:
 
 
 @contextmanager
-def told(*, as_json: bool) -> Iterator[None]:
+def report_errors_as_json(*, as_json: bool) -> Iterator[None]:
     """Print the error that kept the drain from starting as JSON too."""
     try:
         yield
@@ -217,7 +217,7 @@ async def _check(request: DrainRequest, ledger: Ledger) -> None:
     health = await check_primary(route, make_probe(request.config))
     for decision in health_decisions(health):
         await ledger.note(decision)
-    refuse_if_sick(health, str(route))
+    refuse_unless_healthy(health, str(route))
 
 
 def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:

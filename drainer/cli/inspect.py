@@ -16,7 +16,7 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import PagedTable, print_json, shown, stdout, table
+from drainer.cli.output import PagedTable, clean, print_json, stdout, table
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
@@ -29,7 +29,7 @@ from drainer.policy.admission.selection import Choice, Selection
 from drainer.policy.pacing.rate import parse_rate
 from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
-from drainer.runtime.units import human_duration, human_size
+from drainer.runtime.units import describe_duration, format_size
 
 
 def register(app: typer.Typer) -> None:
@@ -77,15 +77,15 @@ def _add_row(pages: PagedTable, scanned: ScannedMessage) -> None:
     flags = f" ({', '.join(message.flags)})" if message.flags else ""
     pages.add(
         message.id[:12],
-        shown(message.native_id),
-        shown(f"{message.queue}{flags}"),
+        clean(message.native_id),
+        clean(f"{message.queue}{flags}"),
         message.arrived.strftime("%Y-%m-%d %H:%M:%S"),
-        human_size(size),
-        shown(message.envelope.reverse_path or "<>"),
-        shown(words),
+        format_size(size),
+        clean(message.envelope.reverse_path or "<>"),
+        clean(words),
     )
     if scanned.problem is not None:
-        pages.more("", "", "", "", "", "", f"[red]{shown(scanned.problem, 300)}[/]")
+        pages.more("", "", "", "", "", "", f"[red]{clean(scanned.problem, 300)}[/]")
 
 
 def facts_of(scanned: ScannedMessage) -> dict[str, Any]:
@@ -237,17 +237,17 @@ def _show_plan(forecast: Forecast, seconds: float, rate: str) -> None:
     console = stdout()
     console.print(
         f"{forecast.messages} messages, {forecast.recipients} recipients to try,"
-        f" {human_size(forecast.bytes)}"
+        f" {format_size(forecast.bytes)}"
     )
     if forecast.oldest is not None:
         age = (datetime.now(UTC) - forecast.oldest).total_seconds()
-        console.print(f"the oldest arrived {human_duration(age)} ago")
-    console.print(f"at {rate} this takes at least {human_duration(seconds)}")
+        console.print(f"the oldest arrived {describe_duration(age)} ago")
+    console.print(f"at {rate} this takes at least {describe_duration(seconds)}")
     if forecast.expiring:
         console.print(f"[yellow]{forecast.expiring} are older than the lifetime[/]")
     rows = table("recipient domain", "recipients")
     for domain, count in forecast.domains.most_common(20):
-        rows.add_row(shown(domain), str(count))
+        rows.add_row(clean(domain), str(count))
     console.print(rows)
     for problem, count in forecast.held.most_common():
         console.print(f"[yellow]{count} would be held: {problem}[/]")

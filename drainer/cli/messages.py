@@ -13,7 +13,7 @@ from drainer.cli.options import (
     LedgerOption,
     reading,
 )
-from drainer.cli.output import PagedTable, print_json, shown, stdout, table
+from drainer.cli.output import PagedTable, clean, print_json, stdout, table
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
@@ -53,7 +53,7 @@ def list_(
             return
         pages = PagedTable("id", *_COLUMNS)
         for row in report.recipients(filters):
-            values = (shown(row[column], 100) for column in _COLUMNS.values())
+            values = (clean(row[column], 100) for column in _COLUMNS.values())
             pages.add(row["id"][:12], *values)
         pages.end()
 
@@ -101,12 +101,12 @@ def tell_message(facts: dict[str, Any]) -> None:
     console = stdout()
     for key, value in facts.items():
         if key != "recipients":
-            console.print(f"{key}: {shown(value)}")
+            console.print(f"{key}: {clean(value)}")
     rows = table("recipient", "state", "attempts", "due", "rule", "reply")
     for fact in facts["recipients"]:
         rows.add_row(
             *(
-                shown(fact[key] if fact[key] is not None else "")
+                clean(fact[key] if fact[key] is not None else "")
                 for key in ("forward_path", "state", "attempts", "due", "rule", "reply")
             )
         )

@@ -41,16 +41,16 @@ def warn(text: str) -> None:
     LOGGER.warning(text)
 
 
-def explain(error: DrainerError) -> int:
+def print_error(error: DrainerError) -> int:
     """Print what happened and what to do next; return the exit code."""
     for line in str(error).splitlines():
-        stderr.print(f"[red]error:[/] {shown(line, 1000)}")
+        stderr.print(f"[red]error:[/] {clean(line, 1000)}")
     if error.hint:
-        stderr.print(f"       {shown(error.hint, 1000)}")
+        stderr.print(f"       {clean(error.hint, 1000)}")
     return error.exit_code
 
 
-def shown(text: object, limit: int = 200) -> str:
+def clean(text: object, limit: int = 200) -> str:
     """Make text safe for a table: no control characters, no markup."""
     return escape(printable(str(text), limit))
 

@@ -8,7 +8,7 @@ from drainer.bounce import approval
 from drainer.bounce.build import make_bouncing
 from drainer.bounce.decider import BounceDecider
 from drainer.bounce.settings import build_decider
-from drainer.cli.output import PagedTable, shown, stdout
+from drainer.cli.output import PagedTable, clean, stdout
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.ledger.filters import Filters
@@ -67,7 +67,7 @@ def _facts(
         "sender": row["reverse_path"],
         "forward_path": row["forward_path"],
         "state": row["state"],
-        "ripe": from_micros(due).isoformat() if due is not None else None,
+        "due": from_micros(due).isoformat() if due is not None else None,
         "reply": row["reply"] or None,
         "rule": row["rule"],
         "gathered": each.found is not None,
@@ -105,11 +105,11 @@ def add_row(pages: PagedTable, fact: dict[str, Any]) -> None:
         fact["sender"] or "<>",
         fact["forward_path"],
         fact["state"],
-        (fact["ripe"] or "")[:19],
+        (fact["due"] or "")[:19],
         words,
         because,
     )
-    pages.add(fact["id"][:12], *(shown(value, 100) for value in values))
+    pages.add(fact["id"][:12], *(clean(value, 100) for value in values))
 
 
 def print_facts(fact: dict[str, Any]) -> None:
@@ -118,6 +118,6 @@ def print_facts(fact: dict[str, Any]) -> None:
     for key, value in fact.items():
         if isinstance(value, dict):
             for name, words in value.items():
-                console.print(f"{key} {name}: {shown(words, 400)}")
+                console.print(f"{key} {name}: {clean(words, 400)}")
         elif value is not None:
-            console.print(f"{key}: {shown(value, 400)}")
+            console.print(f"{key}: {clean(value, 400)}")

@@ -10,11 +10,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from drainer.cli.log import stderr
-from drainer.cli.output import shown
+from drainer.cli.output import clean
 from drainer.delivery.drain import Drain
 from drainer.policy.classify.verdict import Verdict
 from drainer.runtime.process import utcnow
-from drainer.runtime.units import human_duration
+from drainer.runtime.units import describe_duration
 
 REFRESH = 0.2
 PLAIN_EVERY = 10.0
@@ -55,7 +55,7 @@ def _words(drain: Drain) -> str:
     left = progress.total - progress.sent_messages
     rate = _rate(drain, now)
     if rate and left > 0 and not progress.waiting:
-        parts.append(f"{human_duration(left / rate)} to go")
+        parts.append(f"{describe_duration(left / rate)} to go")
     if progress.waiting and not progress.paused:
         parts.append(progress.waiting)
     return ", ".join(parts)
@@ -69,7 +69,7 @@ def _line(drain: Drain) -> Table:
         width=24,
         pulse=drain.progress.scanning and not drain.progress.total,
     )
-    row.add_row(bar, shown(_words(drain)))
+    row.add_row(bar, clean(_words(drain)))
     return row
 
 
@@ -104,4 +104,4 @@ async def _live(drain: Drain) -> None:
 async def _plain(drain: Drain) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY)
-        stderr.print(shown(_words(drain)))
+        stderr.print(clean(_words(drain)))

@@ -23,7 +23,7 @@ from drainer.cli.options import (
     LedgerOption,
     load,
 )
-from drainer.cli.output import PagedTable, print_json, say, shown, stdout, warn
+from drainer.cli.output import PagedTable, clean, print_json, say, stdout, warn
 from drainer.cli.why import decisions_of, tell_decisions
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
@@ -165,10 +165,10 @@ def _add(pages: PagedTable, fact: dict[str, Any]) -> None:
         fact["id"][:12],
         fact["arrived"][:16].replace("T", " "),
         str(fact["size"]),
-        shown(fact["reverse_path"] or "<>", 100),
-        shown(fact["forward_path"], 100),
-        shown(why, 200),
-        shown(f"{decision['rule']}: {decision['about']}") if decision else "",
+        clean(fact["reverse_path"] or "<>", 100),
+        clean(fact["forward_path"], 100),
+        clean(why, 200),
+        clean(f"{decision['rule']}: {decision['about']}") if decision else "",
     )
 
 
@@ -206,7 +206,7 @@ def show(
     tell_decisions(id_, message, more["decisions"])
     stdout().print(f"content: {more['content']}")
     for line in more["header"]:
-        stdout().print(f"  {shown(line, 1000)}")
+        stdout().print(f"  {clean(line, 1000)}")
 
 
 def _header(contents: ContentFinder, id_: str, rows: list[Row]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, shown, stdout, table
+from drainer.cli.output import clean, print_json, stdout, table
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
@@ -18,7 +18,7 @@ from drainer.ledger.records import Row, from_micros
 from drainer.ledger.reserve import LeftReserve
 from drainer.mail.message import Message
 from drainer.policy.classify.describe import meaning_of
-from drainer.runtime.units import human_duration
+from drainer.runtime.units import describe_duration
 from drainer.sources.protocol import Source
 
 
@@ -103,14 +103,14 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
     console = stdout()
     for breaker in facts["breakers"]:
         console.print(
-            f"[red]breaker of {shown(breaker['scope'])} {breaker['state']}[/]:"
-            f" {shown(breaker['reason'])} {shown(breaker['reply'], 100)}"
+            f"[red]breaker of {clean(breaker['scope'])} {breaker['state']}[/]:"
+            f" {clean(breaker['reason'])} {clean(breaker['reply'], 100)}"
         )
     for row in reasons:
         since = from_micros(row["since"])
-        reply = f" ({shown(row['reply'], 100)})" if row["reply"] else ""
+        reply = f" ({clean(row['reply'], 100)})" if row["reply"] else ""
         console.print(
-            f"{row['count']} {row['state']}: {shown(meaning_of(row['rule']))}"
+            f"{row['count']} {row['state']}: {clean(meaning_of(row['rule']))}"
             f" since {since:%Y-%m-%d %H:%M}Z{reply}"
         )
     show_expiry(facts["expires_first"])
@@ -132,7 +132,7 @@ def _show_reserve(reserve: dict[str, Any]) -> None:
         stdout().print(
             f"[yellow]a run lost the ledger: its reserve has the outcome of"
             f" {reserve['recipients']} recipients[/], the next drain records them:"
-            f" {shown(', '.join(reserve['files']), 500)}"
+            f" {clean(', '.join(reserve['files']), 500)}"
         )
 
 
@@ -158,7 +158,7 @@ def show_expiry(first: dict[str, Any] | None) -> None:
     """Print which recipient expires first, if one will."""
     if first is not None:
         stdout().print(
-            f"first to expire: {shown(first['native_id'])} to"
-            f" {shown(first['forward_path'])}, after {human_duration(first['left'])}"
+            f"first to expire: {clean(first['native_id'])} to"
+            f" {clean(first['forward_path'])}, after {describe_duration(first['left'])}"
             " more of waiting for a primary that answers"
         )

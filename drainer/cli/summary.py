@@ -4,14 +4,14 @@ from dataclasses import asdict
 from typing import Any
 
 from drainer.bounce.reports import ReportCounts
-from drainer.cli.output import print_json, shown, stdout
+from drainer.cli.output import clean, print_json, stdout
 from drainer.delivery.drain import Drain
 from drainer.delivery.run import Run
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
 from drainer.ledger.reports.pending_bounces import outlook
 from drainer.policy.breaker.remedies import remedy
-from drainer.runtime.units import human_duration, human_size
+from drainer.runtime.units import describe_duration, format_size
 
 
 def summary_of(run: Run) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def print_summary(run: Run, summary: dict[str, Any]) -> None:
         return
     console = stdout()
     console.print(
-        f"{summary['sent_messages']} messages ({human_size(summary['bytes'])}) sent in"
-        f" {human_duration(summary['seconds'])},"
+        f"{summary['sent_messages']} messages ({format_size(summary['bytes'])}) sent in"
+        f" {describe_duration(summary['seconds'])},"
         f" {summary['messages_per_second']:.1f} per second"
     )
     for state, count in summary["recipients"].items():
@@ -89,10 +89,10 @@ def _print_breakers(drain: Drain) -> None:
     for breaker in drain.breaker_guard.open_breakers:
         cause = breaker.cause
         why = cause.classification.reason if cause else "waiting did not help"
-        where = f" for {shown(breaker.scope)}" if breaker.scope else ""
-        console.print(f"[red]stopped{where}: {shown(why)}[/]")
+        where = f" for {clean(breaker.scope)}" if breaker.scope else ""
+        console.print(f"[red]stopped{where}: {clean(why)}[/]")
         if cause is not None:
-            console.print(f"  the primary said: {shown(cause.reply)}")
+            console.print(f"  the primary said: {clean(cause.reply)}")
             console.print(f"  {remedy(cause)}")
     if drain.breaker_guard.open_breakers:
         console.print(
@@ -117,7 +117,7 @@ def _print_next(run: Run) -> None:
     with LedgerReader(run.request.url) as report:
         for row in report.reasons(urls):
             due = f", due {from_micros(row['due']):%H:%M:%S}Z" if row["due"] else ""
-            reply = shown(row["reply"] or "", 80)
+            reply = clean(row["reply"] or "", 80)
             console.print(
                 f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}"
             )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.output import print_json, say, shown, stdout
+from drainer.cli.output import clean, print_json, say, stdout
 from drainer.cli.overrides import OverrideTarget, ReasonOption, to_whom
 from drainer.errors import UsageError
 from drainer.ledger.overrides import OverrideReader
@@ -116,12 +116,12 @@ def show(
         print_json({"rate": configured, "route": whom.route, **facts, "drains": rows})
         return
     console = stdout()
-    console.print(f"{shown(whom.route)}: configured {configured}")
+    console.print(f"{clean(whom.route)}: configured {configured}")
     for control in filter(None, standing.values()):
-        console.print(f"  {shown(control, 1000)}")
+        console.print(f"  {clean(control, 1000)}")
     for run, pace in drains.items():
         words = ", ".join(f"{key} {value}" for key, value in pace.items())
-        console.print(f"  drain {run}: {shown(words, 500) or 'has just started'}")
+        console.print(f"  drain {run}: {clean(words, 500) or 'has just started'}")
     if not drains:
         console.print("  no drain is running")
 
@@ -142,7 +142,7 @@ def _tell(whom: OverrideTarget, control: Override) -> None:
     if whom.as_json:
         print_json({**_facts(control), "route": whom.route, "drains": drains})
         return
-    stdout().print(f"{shown(whom.route)}: {shown(control, 1000)}")
+    stdout().print(f"{clean(whom.route)}: {clean(control, 1000)}")
     for run in drains:
         stdout().print(f"  drain {run} follows within two seconds")
     if not drains:

@@ -13,7 +13,7 @@ from drainer.bounce.build import make_evidence, make_own, make_trust
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.request import MAX_CONTENT_BYTES, SenderQuestion
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, say, shown, stdout, table
+from drainer.cli.output import clean, print_json, say, stdout, table
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.config.build.spools import make_sources
@@ -291,11 +291,11 @@ def _show(
     decision: BounceDecision,
 ) -> None:
     console = stdout()
-    to = f" to {shown(recipient.forward_path)}" if recipient.forward_path else ""
-    rows = table("rule", "", "found", title=f"{shown(facts.reverse_path or '<>')}{to}")
+    to = f" to {clean(recipient.forward_path)}" if recipient.forward_path else ""
+    rows = table("rule", "", "found", title=f"{clean(facts.reverse_path or '<>')}{to}")
     for row in evidence.rows:
         colour = _COLOURS[row.strength]
-        rows.add_row(row.rule, f"[{colour}]{row.strength}[/]", shown(row.found, 400))
+        rows.add_row(row.rule, f"[{colour}]{row.strength}[/]", clean(row.found, 400))
     console.print(rows)
     by = f" by {evidence.by}" if evidence.by else ""
     colour = _COLOURS[evidence.strength]
@@ -303,5 +303,5 @@ def _show(
     console.print(
         f"after a permanent refusal, the bounce decision would be {decision.answer}"
         f" by {decision.rule} ({BOUNCE_RULES[decision.rule][0]}):"
-        f" {shown(decision.reason, 400)}"
+        f" {clean(decision.reason, 400)}"
     )

@@ -13,14 +13,14 @@ from drainer.cli.options import (
     LedgerOption,
     reading,
 )
-from drainer.cli.output import print_json, shown, stdout
+from drainer.cli.output import clean, print_json, stdout
 from drainer.ledger.filters import Filters
 from drainer.ledger.known_messages import PASSING
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
 from drainer.mail.message import PROBLEMS
 from drainer.policy.recipient.state import FINAL, State
-from drainer.runtime.units import human_duration
+from drainer.runtime.units import describe_duration
 from drainer.telemetry.ids import decision_span, trace_of
 
 
@@ -52,7 +52,7 @@ def why(
         print_json({"id": id_, "decisions": decisions, **facts})
         return
     tell_decisions(id_, message, decisions)
-    stdout().print(f"next: {shown(step, 400)}")
+    stdout().print(f"next: {clean(step, 400)}")
 
 
 def decisions_of(
@@ -97,24 +97,24 @@ def tell_decisions(id_: str, message: Row, decisions: list[dict[str, Any]]) -> N
     console = stdout()
     arrived = f"{from_micros(message['arrived']):%Y-%m-%d %H:%M:%S}Z"
     console.print(
-        f"message {id_[:12]} ({shown(message['native_id'])}) from"
-        f" {shown(message['reverse_path'] or '<>')}, arrived {arrived}"
+        f"message {id_[:12]} ({clean(message['native_id'])}) from"
+        f" {clean(message['reverse_path'] or '<>')}, arrived {arrived}"
     )
     for fact in decisions:
         at = datetime.fromisoformat(fact["at"])
         attempt = f"attempt {fact['attempt']}, " if fact["attempt"] else ""
-        who = f"{shown(fact['forward_path'])}: " if fact["forward_path"] else ""
+        who = f"{clean(fact['forward_path'])}: " if fact["forward_path"] else ""
         verdict = fact["verdict"] or fact["kind"]
         console.print(
             f"{at:%H:%M:%S} {attempt}{who}[bold]{verdict}[/] by {fact['rule']}"
         )
         reason = fact["evidence"].get("reason")
         if reason:
-            console.print(f"         because {shown(reason, 300)}")
+            console.print(f"         because {clean(reason, 300)}")
         if sent_to := fact["evidence"].get("sent_to"):
-            console.print(f"         sent to {shown(sent_to)}, as the redirect says")
+            console.print(f"         sent to {clean(sent_to)}, as the redirect says")
         if fact["reply"]:
-            console.print(f"         {shown(fact['reply'], 300)}")
+            console.print(f"         {clean(fact['reply'], 300)}")
 
 
 def next_step(rows: list[Row]) -> str:
@@ -128,7 +128,7 @@ def next_step(rows: list[Row]) -> str:
         due = from_micros(row["due"]) if row["due"] else None
         wait = max(0.0, (due - now).total_seconds()) if due else 0.0
         step = _next_held(row["rule"]) if state is State.HELD else _NEXT[state]
-        step = step.replace("{wait}", human_duration(wait))
+        step = step.replace("{wait}", describe_duration(wait))
         words.append(f"{row['forward_path']} {step}")
     return "; ".join(dict.fromkeys(words)) or "nothing: every recipient is final"
 

@@ -17,7 +17,7 @@ from drainer.delivery.control import DrainControl
 from drainer.delivery.loader import Loader
 from drainer.delivery.pacing.controller import RateController
 from drainer.delivery.ready_queue import ReadyQueue
-from drainer.delivery.settings import DrainSettings, Progress, connected
+from drainer.delivery.settings import DrainSettings, Progress, connection_decision
 from drainer.delivery.worker import DeliveryWorker
 from drainer.errors import HostLimit, UsageError
 from drainer.ledger.records import Decision, DecisionKind
@@ -131,7 +131,7 @@ class ConnectionPool:
             self._fail_loop(answer)
             answer.wire.close()
             return
-        self.control.note(connected(answer))
+        self.control.note(connection_decision(answer))
         _log.debug(f"connected to {answer.address}: {answer.banner}")
         self.progress.latency.record(
             "connect", sum(step.seconds for step in answer.steps)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from drainer.delivery.settings import DrainSettings
-from drainer.ledger.query.selection import DueList, DueQuery, look
+from drainer.ledger.query.selection import DueList, DueQuery, scan_due
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import to_micros
 from drainer.ledger.repository import Ledger
@@ -110,7 +110,7 @@ class Selector:
 
     def _read(self, asking: DueQuery) -> DueList:
         with LedgerReader(self._ledger.url) as report:
-            return look(report, asking)
+            return scan_due(report, asking)
 
     async def next_due(self, until: datetime) -> int | None:
         """Return when the next recipient is due, in microseconds; 0 = it is."""

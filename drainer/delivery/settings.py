@@ -127,7 +127,7 @@ class Progress:
         return max(latest, self.resumed or latest) + give_up_after
 
 
-def connected(connection: Connection) -> Decision:
+def connection_decision(connection: Connection) -> Decision:
     """Return the record of an established session."""
     steps = [
         [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]

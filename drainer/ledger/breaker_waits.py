@@ -183,7 +183,10 @@ def ripen(
     if rows and not braked and not how.dry:
         # Due since its confirmation delay was over, also for a drain that never waits.
         change = Transition(
-            event=Event.RIPE, kind=DecisionKind.BREAKER, rule="ripe", run=run
+            event=Event.CONFIRMATION_DUE,
+            kind=DecisionKind.BREAKER,
+            rule="confirmation-due",
+            run=run,
         )
         transition(connection, rows, change, now)
     return DueConfirmations(

@@ -13,7 +13,7 @@ from drainer.policy.pacing.overrides import (
     ActiveOverrides,
     Override,
     OverrideKind,
-    in_force,
+    active,
 )
 
 _C = schema.controls.c
@@ -89,7 +89,7 @@ def controls_in_force(
     )
     query = sa.select(schema.controls).where(_C.id.in_(latest)).order_by(_C.id)
     rows = connection.execute(query).mappings()
-    return in_force((_control(dict(row)) for row in rows), from_micros(now))
+    return active((_control(dict(row)) for row in rows), from_micros(now))
 
 
 def outlook(

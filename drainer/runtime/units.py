@@ -34,7 +34,7 @@ def format_duration(duration: timedelta) -> str:
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
-def human_duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
     """Return a duration for people, two units at most: 2 d 3 h, 4 m 10 s."""
     left = int(seconds)
     parts: list[str] = []
@@ -45,7 +45,7 @@ def human_duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def human_size(size: float) -> str:
+def format_size(size: float) -> str:
     """Return a size for people: 4.1 kB, 23 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":  # noqa: PLR2004

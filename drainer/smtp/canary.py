@@ -45,7 +45,9 @@ class CanaryResult:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-async def fly(route: Route, question: CanaryQuestion) -> CanaryResult | ConnectFailure:
+async def ask_canary(
+    route: Route, question: CanaryQuestion
+) -> CanaryResult | ConnectFailure:
     """Open a session and ask; return ConnectFailure when none could be opened."""
     question = _speakable(question)
     connection = await connect(route)

@@ -105,5 +105,5 @@ class DrainHealth:
 
 def _is_paused(breaker: CircuitBreaker) -> bool:
     """Return whether the route pauses, or is tried after a pause."""
-    tried = breaker.state is BreakerState.PROBING and not breaker.reopening
+    tried = breaker.state is BreakerState.HALF_OPEN and not breaker.reopening
     return breaker.state is BreakerState.PAUSED or (tried and breaker.failures > 0)

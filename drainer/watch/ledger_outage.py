@@ -17,7 +17,7 @@ from typing import TypeVar
 import tenacity
 
 from drainer.errors import LedgerError, LedgerLost
-from drainer.runtime.units import human_duration
+from drainer.runtime.units import describe_duration
 from drainer.watch.systemd import Notifier
 
 T = TypeVar("T")
@@ -94,11 +94,11 @@ class LedgerOutage:
         self._since = now if self._since is None else self._since
         away, limit = now - self._since, self.limit.total_seconds()
         if away >= limit:
-            message = f"{error}; it has been unreachable for {human_duration(away)}"
+            message = f"{error}; it has been unreachable for {describe_duration(away)}"
             self.error = LedgerLost(message, hint=error.hint)
         elif now - self._said >= SAY_EVERY:
             self._said = now
-            words = f"the watch waits for it, at most {human_duration(limit)}"
+            words = f"the watch waits for it, at most {describe_duration(limit)}"
             _log.warning(f"{error}; {words}")
             self._notifier.status(f"waiting for the ledger: {error}")
 

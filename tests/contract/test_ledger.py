@@ -10,7 +10,7 @@ import pytest
 from drainer.ledger.codec import listing_of
 from drainer.ledger.engine import parse_url
 from drainer.ledger.messages import RecordedBatch
-from drainer.ledger.query.selection import DueQuery, look
+from drainer.ledger.query.selection import DueQuery, scan_due
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import AttemptEnd, AttemptStart, StateConflict, to_micros
 from drainer.ledger.repository import Ledger
@@ -184,7 +184,7 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
             lifetime_began=0,
         )
         with LedgerReader(ledger.url) as report:
-            found = await asyncio.to_thread(look, report, asking)
+            found = await asyncio.to_thread(scan_due, report, asking)
         seqs = list(found.take(3, None))
         now = datetime.now(UTC)
         claimed = await ledger.messages.claim_these(seqs[::-1], now)

@@ -232,7 +232,7 @@ def test_a_breaker_comes_back_as_it_was_kept(run: Run) -> None:
         replace(
             OPEN,
             scope="example.net",
-            state=BreakerState.PROBING,
+            state=BreakerState.HALF_OPEN,
             phase=Phase.CANARY,
             reopening=True,
             cause=replace(spam.cause("run"), content=True),
@@ -452,7 +452,7 @@ def test_a_refusal_ripens_when_its_confirmation_delay_is_over(run: Run) -> None:
         assert set(bench.states().values()) == {PENDING}
         assert await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE) == looked
         assert await bench.claimed() == [("a@Example.org", "b@example.net")]
-        assert bench.decided("ripe") == 2
+        assert bench.decided("confirmation-due") == 2
         row = bench.rows()["a@Example.org"]
         assert row["refusal"] == "enhanced-5.1.1"
         assert (await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE)).ripe == 0

@@ -30,7 +30,7 @@ from drainer.runtime.process import utcnow
 from drainer.smtp.connection import ConnectFailure
 
 SOON = timedelta(milliseconds=50)
-_BY_MESSAGE = BreakerState.PROBING, Phase.MESSAGES
+_BY_MESSAGE = BreakerState.HALF_OPEN, Phase.MESSAGES
 
 
 class BreakerGuard:
@@ -92,7 +92,7 @@ class BreakerGuard:
             (
                 breaker.scope
                 for breaker in self.registry.all()
-                if breaker.state is BreakerState.PROBING
+                if breaker.state is BreakerState.HALF_OPEN
                 and breaker.phase is Phase.CANARY
             ),
             None,
@@ -125,7 +125,7 @@ class BreakerGuard:
         return self._probes_by_message() and self._prober is me and not behind_dot
 
     def _probes_by_message(self) -> bool:
-        return self.breaker.state is BreakerState.PROBING and (
+        return self.breaker.state is BreakerState.HALF_OPEN and (
             self.breaker.phase is Phase.MESSAGES
         )
 
@@ -184,7 +184,7 @@ class BreakerGuard:
             breaker = self.registry.domains.get(domain)
             if breaker is None or breaker.is_closed:
                 continue
-            probes = breaker.state is BreakerState.PROBING
+            probes = breaker.state is BreakerState.HALF_OPEN
             by_message = probes and breaker.phase is Phase.MESSAGES
             if by_message and domain not in self._probing:
                 self._probing.add(domain)
@@ -315,7 +315,7 @@ class BreakerGuard:
             self._ready_queue.shuffle()
 
     def _on_move(self, before: CircuitBreaker, after: CircuitBreaker) -> None:
-        if after.state is not BreakerState.PROBING and after.scope == ROUTE:
+        if after.state is not BreakerState.HALF_OPEN and after.scope == ROUTE:
             self._prober = None
         was = before.state, before.phase
         if (after.state, after.phase) == _BY_MESSAGE and was != _BY_MESSAGE:

@@ -22,7 +22,7 @@ from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome, Phase
 from drainer.policy.breaker.registry import ROUTE
 from drainer.runtime.process import utcnow
-from drainer.smtp.canary import CanaryQuestion, CanaryResult, fly
+from drainer.smtp.canary import CanaryQuestion, CanaryResult, ask_canary
 from drainer.smtp.connection import ConnectFailure
 from drainer.smtp.route import Route
 
@@ -102,7 +102,7 @@ class BreakerMonitor:
         found = False
         for breaker in self._breaker_guard.registry.all():
             if (
-                breaker.state is BreakerState.PROBING
+                breaker.state is BreakerState.HALF_OPEN
                 and breaker.phase is Phase.MESSAGES
             ):
                 since = self._breaker_guard.probing_since(breaker.scope)
@@ -139,7 +139,7 @@ class BreakerMonitor:
         question = CanaryQuestion(
             sender=known.sender, good=good, domain=domain, any_domain=not scope
         )
-        answer = await fly(self._route, question)
+        answer = await ask_canary(self._route, question)
         if isinstance(answer, ConnectFailure):
             self._breaker_guard.not_connected(answer)
             return

@@ -74,7 +74,7 @@ class DueList:
         return self._begun >= len(self.seqs)
 
 
-def look(report: LedgerReader, asking: DueQuery) -> DueList:
+def scan_due(report: LedgerReader, asking: DueQuery) -> DueList:
     """Read what is not claimed and matches the choice."""
     found = DueList()
     filters = Filters(selection=asking.choice.selection)

@@ -33,11 +33,11 @@ LAST_PROBE = timedelta(hours=1)
 
 
 class BreakerState(enum.StrEnum):
-    """Closed: mail flows. Paused, open: nothing is tried. Probing: little is tried."""
+    """Closed: mail flows. Paused, open: nothing is tried. Half-open: little is."""
 
     CLOSED = "closed"
     PAUSED = "paused"
-    PROBING = "probing"
+    HALF_OPEN = "half-open"
     OPEN = "open"
 
 
@@ -137,7 +137,7 @@ def trip_suspicion(
     phase = Phase.MESSAGES if cause.blind else Phase.CANARY
     return replace(
         breaker,
-        state=BreakerState.PROBING,
+        state=BreakerState.HALF_OPEN,
         phase=phase,
         tried=0,
         until=None,
@@ -154,7 +154,7 @@ def refused(
     adds nothing new.
     """
     by_message = (
-        breaker.state is BreakerState.PROBING and breaker.phase is Phase.MESSAGES
+        breaker.state is BreakerState.HALF_OPEN and breaker.phase is Phase.MESSAGES
     )
     if not by_message or (cause is not None and cause.again):
         return breaker
@@ -176,7 +176,7 @@ def on_reply(breaker: CircuitBreaker) -> CircuitBreaker:
     """
     waited = breaker.cause is not None and breaker.cause.classification.short
     by_message = (
-        breaker.state is BreakerState.PROBING and breaker.phase is Phase.MESSAGES
+        breaker.state is BreakerState.HALF_OPEN and breaker.phase is Phase.MESSAGES
     )
     if by_message and waited and not breaker.reopening:
         return _close(breaker)
@@ -190,7 +190,7 @@ def succeeded(breaker: CircuitBreaker) -> CircuitBreaker:
     whose canary is out also stays as it is, because the suspicion is not answered yet.
     """
     idle = breaker.is_closed and not breaker.failures
-    asked = breaker.state is BreakerState.PROBING and breaker.phase is Phase.CANARY
+    asked = breaker.state is BreakerState.HALF_OPEN and breaker.phase is Phase.CANARY
     if idle or asked or breaker.state is BreakerState.OPEN:
         return breaker
     return _close(breaker)
@@ -205,7 +205,7 @@ def answered(
     individual. If it was open, or no address is known to exist, real messages continue
     to probe. A breaker never opens because of something that canaries cannot see.
     """
-    if breaker.state is not BreakerState.PROBING or breaker.phase is not Phase.CANARY:
+    if breaker.state is not BreakerState.HALF_OPEN or breaker.phase is not Phase.CANARY:
         return breaker
     if outcome is CanaryOutcome.REFUSED:
         cause = replace(breaker.cause, reply=reply) if breaker.cause else None
@@ -221,7 +221,7 @@ def probe(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
         return breaker
     if breaker.state is BreakerState.PAUSED:
         return replace(
-            breaker, state=BreakerState.PROBING, phase=Phase.MESSAGES, tried=0
+            breaker, state=BreakerState.HALF_OPEN, phase=Phase.MESSAGES, tried=0
         )
     return recheck(breaker)
 
@@ -232,7 +232,7 @@ def recheck(breaker: CircuitBreaker) -> CircuitBreaker:
         return breaker
     return replace(
         breaker,
-        state=BreakerState.PROBING,
+        state=BreakerState.HALF_OPEN,
         phase=Phase.CANARY,
         until=None,
         tried=0,
@@ -254,7 +254,7 @@ def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
 
     A pause is not a suspicion; the next run tries at once.
     """
-    if breaker.state is not BreakerState.PROBING or breaker.cause is None:
+    if breaker.state is not BreakerState.HALF_OPEN or breaker.cause is None:
         return breaker
     if breaker.cause.is_brief:
         return breaker
@@ -263,7 +263,7 @@ def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
 
 def unanswered(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     """Return the breaker when a run ends and the primary never accepted anything."""
-    is_suspected = breaker.state is BreakerState.PROBING and breaker.cause is not None
+    is_suspected = breaker.state is BreakerState.HALF_OPEN and breaker.cause is not None
     return _open(breaker, now) if is_suspected else breaker
 
 

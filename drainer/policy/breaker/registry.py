@@ -267,7 +267,7 @@ class BreakerRegistry:
         """
         breaker, memory = self.breaker(scope), self._memory_of(scope)
         by_stops = breaker.cause is not None and breaker.cause.trigger == "stop"
-        is_suspected = breaker.state is BreakerState.PROBING and by_stops
+        is_suspected = breaker.state is BreakerState.HALF_OPEN and by_stops
         change: Callable[[CircuitBreaker, datetime], CircuitBreaker] = (
             breakers.on_run_end
         )

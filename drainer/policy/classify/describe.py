@@ -19,7 +19,7 @@ _OWN = {
     "reserve-delivered": "accepted, according to the reserve of an ended run",
     "mixed-codes": "the lines of the reply disagree",
     "rcpt-too-many": "too many recipients in one transaction",
-    "ripe": "due for the confirming attempt",
+    "confirmation-due": "due for the confirming attempt",
     "": "not tried yet",
 }
 

@@ -72,7 +72,7 @@ class ActiveOverrides:
         return self.throttle.per_second if self.throttle else None
 
 
-def in_force(controls: Iterable[Override], now: datetime) -> ActiveOverrides:
+def active(controls: Iterable[Override], now: datetime) -> ActiveOverrides:
     """Return what is in force, given all overrides in the order of their ids.
 
     The last one of a kind counts. When it ends by itself, the configured value is in

@@ -211,7 +211,7 @@ def _is_suspended(
     This recipient may have caused the suspicion, and its delay is over.
     """
     breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
-    probes = breaker is not None and breaker.state is BreakerState.PROBING
+    probes = breaker is not None and breaker.state is BreakerState.HALF_OPEN
     return probes and _has_rested(each, context, policy)
 
 

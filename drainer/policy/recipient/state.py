@@ -42,7 +42,7 @@ class Event(enum.StrEnum):
     BOUNCE_PERMITTED = "bounce confirmed, and the bounce rules permit the report"
     BOUNCE_REFUSED = "bounce confirmed, and the bounce rules refuse the report"
     BREAKER_OPENED = "the circuit breaker opened"
-    RIPE = "due, the breaker closed, the brake free: the confirming attempt"
+    CONFIRMATION_DUE = "due, the breaker closed, the brake free: the confirming attempt"
     APPROVED = "an operator approves, and the bounce rules permit the report"
     APPROVED_REFUSED = "an operator approves, and the bounce rules refuse the report"
     CANCELLED = "an operator cancels the bounce"
@@ -72,7 +72,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.IN_FLIGHT, _E.BOUNCE_PERMITTED): _S.BOUNCED,
     (_S.IN_FLIGHT, _E.BOUNCE_REFUSED): _S.QUARANTINED,
     (_S.BOUNCE_PENDING, _E.BREAKER_OPENED): _S.DEFERRED,
-    (_S.BOUNCE_PENDING, _E.RIPE): _S.DEFERRED,
+    (_S.BOUNCE_PENDING, _E.CONFIRMATION_DUE): _S.DEFERRED,
     (_S.BOUNCE_PENDING, _E.APPROVED): _S.BOUNCED,
     (_S.BOUNCE_PENDING, _E.APPROVED_REFUSED): _S.QUARANTINED,
     (_S.BOUNCE_PENDING, _E.CANCELLED): _S.QUARANTINED,

@@ -16,7 +16,7 @@ from typing import IO, NoReturn, Protocol
 import zstandard
 
 from drainer.errors import SourceError
-from drainer.runtime.units import human_size
+from drainer.runtime.units import format_size
 from drainer.sources.common.files import CHUNK_BYTES
 
 WINDOW_BYTES = 128 * 1024 * 1024
@@ -136,7 +136,7 @@ class UnpackLimits:
         self._octets += count
         if self._octets > self._most:
             self._refuse(
-                f"contains more than {human_size(self._most)}",
+                f"contains more than {format_size(self._most)}",
                 'raise archive_limit if you trust it (archive_limit = "50GB")',
             )
         if self._octets > self._ratio_bytes:

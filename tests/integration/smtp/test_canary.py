@@ -11,7 +11,7 @@ import pytest
 
 from drainer.mail.reply import Stage
 from drainer.policy.breaker.breaker import CanaryOutcome
-from drainer.smtp.canary import CanaryQuestion, CanaryResult, fly
+from drainer.smtp.canary import CanaryQuestion, CanaryResult, ask_canary
 from drainer.smtp.connection import ConnectFailure
 from drainer.smtp.route import Route, Timeouts
 from tests.support.smtp_peer.peer import PeerThread
@@ -50,7 +50,7 @@ def ask(
     question = CanaryQuestion(
         sender=sender, good=good, domain="example.org", any_domain=any_domain
     )
-    return asyncio.run(fly(route, question))
+    return asyncio.run(ask_canary(route, question))
 
 
 def told(
@@ -279,7 +279,7 @@ def test_a_domain_that_is_none_is_not_asked_for(peer: StartPeer) -> None:
     primary = peer(rcpt=HEALTHY)
     route = Route(host="127.0.0.1", port=primary.port, helo="b.example", tls="off")
     hostile = CanaryQuestion(sender=AMY, good=(), domain="x>\r\nDATA")
-    answer = asyncio.run(fly(route, hostile))
+    answer = asyncio.run(ask_canary(route, hostile))
     assert isinstance(answer, CanaryResult)
     assert answer.outcome is CanaryOutcome.UNCLEAR
     assert lines(primary)[1:] == [b"MAIL FROM:<amy@example.com>", b"QUIT"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from drainer.cli import app
-from drainer.cli.output import explain
+from drainer.cli.output import print_error
 from drainer.errors import DrainerError
 from tests.support.command.installed import NO_DNS
 from tests.support.spools.postfix_files import place, queue_file, record
@@ -78,7 +78,7 @@ def call(*args: object) -> Result:
         try:
             app([str(arg) for arg in args])
         except DrainerError as error:
-            code = explain(error)
+            code = print_error(error)
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 1
         else:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.runtime.units import (
+    describe_duration,
     format_duration,
-    human_duration,
-    human_size,
+    format_size,
     parse_duration,
 )
 
@@ -84,7 +84,7 @@ def test_any_fraction_is_read_back(milliseconds: int) -> None:
 )
 def test_people_read_two_units_at_most(seconds: float, text: str) -> None:
     """The largest ones."""
-    assert human_duration(seconds) == text
+    assert describe_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_people_read_two_units_at_most(seconds: float, text: str) -> None:
 )
 def test_people_read_a_size_with_a_unit(size: float, text: str) -> None:
     """Decimal units, as disks and mail limits are stated."""
-    assert human_size(size) == text
+    assert format_size(size) == text
 
 
 @pytest.mark.timeout(5)

@@ -155,7 +155,7 @@ function showRate(watch, at) {
 const BREAKER = {
   closed: "Closed: mail flows.",
   paused: "Paused after a temporary refusal",
-  probing: "Probing: messages go one at a time.",
+  "half-open": "Half-open: messages go one at a time.",
   open: "Open: the primary refuses us",
 };
 

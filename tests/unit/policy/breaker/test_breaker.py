@@ -91,11 +91,11 @@ def test_a_pause_ends_in_a_probe() -> None:
     """Not before its time."""
     breaker = early(CLOSED, SHORT)
     assert breakers.probe(breaker, NOW + MINUTE / 2).state is BreakerState.PAUSED
-    assert breakers.probe(breaker, NOW + MINUTE).state is BreakerState.PROBING
+    assert breakers.probe(breaker, NOW + MINUTE).state is BreakerState.HALF_OPEN
 
 
 @pytest.mark.parametrize(
-    "state", [BreakerState.CLOSED, BreakerState.PAUSED, BreakerState.PROBING]
+    "state", [BreakerState.CLOSED, BreakerState.PAUSED, BreakerState.HALF_OPEN]
 )
 def test_a_success_closes_the_breaker_and_forgets(state: BreakerState) -> None:
     """Mail flows again: the next failure starts with the shortest pause."""
@@ -123,7 +123,7 @@ def test_an_open_breaker_asks_the_canary_when_its_timer_ends_or_a_person_says_so
         now = breaker.until
         assert breakers.probe(breaker, now - MINUTE / 60).state is BreakerState.OPEN
         breaker = breakers.probe(breaker, now)
-        assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
+        assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.CANARY)
         breaker = breakers.answered(breaker, CanaryOutcome.REFUSED, "y", now)
         assert breaker.state is BreakerState.OPEN
         assert breaker.until is not None
@@ -135,7 +135,7 @@ def test_an_open_breaker_asks_the_canary_when_its_timer_ends_or_a_person_says_so
 def test_one_message_alone_never_opens_it() -> None:
     """A spammer could otherwise stop the drain with one message."""
     breaker = stop(CLOSED, "evil.example")
-    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
+    assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.CANARY)
     welcome = asked(breaker, CanaryOutcome.ACCEPTED)
     assert welcome.is_closed
     assert breakers.succeeded(welcome) == CLOSED
@@ -156,7 +156,7 @@ def test_the_canary_that_is_refused_opens_it() -> None:
 def test_without_an_address_to_ask_for_real_messages_are_tried() -> None:
     """One after another; a delivery closes the breaker at any time."""
     breaker = asked(stop(CLOSED, "a.example"), CanaryOutcome.UNCLEAR)
-    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.MESSAGES)
+    assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.MESSAGES)
     for n in range(breakers.STOPS_TO_OPEN - 1):
         breaker = breakers.refused(breaker, NOW, cause(STOP, f"s{n}.example"))
     assert breakers.succeeded(breaker) == CLOSED
@@ -168,14 +168,14 @@ def test_three_messages_answer_a_suspicion_that_is_none_of_a_stop() -> None:
     why = replace(cause(STOP), trigger="run")
     breaker = asked(breakers.trip_suspicion(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
     twice = breakers.refused(breakers.refused(breaker, NOW), NOW)
-    assert twice.state is BreakerState.PROBING
+    assert twice.state is BreakerState.HALF_OPEN
     assert breakers.refused(twice, NOW).state is BreakerState.OPEN
 
 
 def test_after_an_open_breaker_a_message_must_be_delivered() -> None:
     """The canary alone does not close it: it sends no content."""
     breaker = asked(breakers.recheck(early(CLOSED, ALERT)), CanaryOutcome.ACCEPTED)
-    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.MESSAGES)
+    assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.MESSAGES)
     assert breakers.succeeded(breaker) == CLOSED
 
 
@@ -219,7 +219,7 @@ def test_after_an_open_breaker_a_mere_reply_closes_nothing() -> None:
     """Also when the primary closed with 421 while a message probed."""
     breaker = asked(breakers.recheck(early(CLOSED, ALERT)), CanaryOutcome.ACCEPTED)
     for _ in range(breakers.STOPS_TO_PAUSE):
-        assert breaker.state is BreakerState.PROBING
+        assert breaker.state is BreakerState.HALF_OPEN
         breaker = stop(breaker, "a.example", CLOSING)
     assert breaker.state is BreakerState.PAUSED
     assert breaker.until is not None
@@ -234,7 +234,7 @@ def test_one_message_again_and_again_is_one() -> None:
     breaker = asked(stop(CLOSED, "a.example"), CanaryOutcome.UNCLEAR)
     for _ in range(breakers.STOPS_TO_OPEN):
         breaker = breakers.refused(breaker, NOW, again)
-    assert (breaker.state, breaker.tried) == (BreakerState.PROBING, 0)
+    assert (breaker.state, breaker.tried) == (BreakerState.HALF_OPEN, 0)
     assert breakers.on_run_end(breaker, NOW).state is BreakerState.OPEN
 
 
@@ -249,7 +249,7 @@ def test_however_many_messages_meet_it_the_canary_is_asked_first() -> None:
     breaker = CLOSED
     for n in range(40):
         breaker = stop(breaker, f"s{n}.example")
-    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.CANARY)
+    assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.CANARY)
     assert asked(breaker, CanaryOutcome.ACCEPTED) == CLOSED
 
 
@@ -259,7 +259,7 @@ def test_a_brief_stop_with_messages_pauses_when_it_is_confirmed(trigger: str) ->
     why = replace(cause(CLOSING), trigger=trigger)
     breaker = asked(breakers.trip_suspicion(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
     for _ in range(breakers.STOPS_TO_PAUSE):
-        assert breaker.state is BreakerState.PROBING
+        assert breaker.state is BreakerState.HALF_OPEN
         assert breakers.on_run_end(breaker, NOW) == breaker
         breaker = breakers.refused(breaker, NOW, why)
     assert (breaker.state, breaker.until) == (BreakerState.PAUSED, NOW + MINUTE)

@@ -95,7 +95,7 @@ class Drain(RuleBasedStateMachine):
     def moved(self, before: CircuitBreaker, after: CircuitBreaker) -> None:
         """Check one move of a breaker, and do what the ledger does about it."""
         if before.state is BreakerState.OPEN:
-            assert after.state is BreakerState.PROBING
+            assert after.state is BreakerState.HALF_OPEN
             assert self.doing in ("wait", "restart")
         if before.reopening and after.is_closed:
             assert self.doing == "delivered"

@@ -84,7 +84,7 @@ def test_refusals_in_one_domain_are_that_domains() -> None:
     breakers = scopes()
     for _ in range(3):
         refuse(breakers, ORG)
-    assert standing(breakers) == {ORG: "probing"}
+    assert standing(breakers) == {ORG: "half-open"}
     assert breakers.blocking_breaker(ORG) == breakers.breaker(ORG)
     assert breakers.blocking_breaker(NET) is None
 
@@ -94,7 +94,7 @@ def test_refusals_in_two_domains_are_the_routes() -> None:
     breakers = scopes()
     for domain in (ORG, NET, NET):
         refuse(breakers, domain)
-    assert standing(breakers) == {ROUTE: "probing"}
+    assert standing(breakers) == {ROUTE: "half-open"}
     assert breakers.blocking_breaker(COM) == breakers.route
 
 
@@ -102,11 +102,15 @@ def test_relay_denied_is_the_domains_and_a_second_domains_the_routes() -> None:
     """Suspected, that is: each opens by its own evidence, the canary's or messages'."""
     breakers = scopes()
     refuse(breakers, ORG, RELAY)
-    assert standing(breakers) == {ORG: "probing"}
+    assert standing(breakers) == {ORG: "half-open"}
     refuse(breakers, NET, RELAY)
-    assert standing(breakers) == {ROUTE: "probing", ORG: "probing", NET: "probing"}
+    assert standing(breakers) == {
+        ROUTE: "half-open",
+        ORG: "half-open",
+        NET: "half-open",
+    }
     breakers.canary(ORG, CanaryOutcome.REFUSED, RELAY, NOW)
-    assert standing(breakers) == {ROUTE: "probing", ORG: "open", NET: "probing"}
+    assert standing(breakers) == {ROUTE: "half-open", ORG: "open", NET: "half-open"}
 
 
 def test_a_second_domain_does_not_suspect_a_route_that_has_just_been_asked() -> None:
@@ -123,10 +127,10 @@ def test_a_refusal_of_us_is_the_routes() -> None:
     """A list that our address stands on knows no recipient domains."""
     breakers = scopes()
     refuse(breakers, ORG, LISTED)
-    assert standing(breakers) == {ROUTE: "probing"}
+    assert standing(breakers) == {ROUTE: "half-open"}
     breakers.canary(ROUTE, CanaryOutcome.UNCLEAR, "?", NOW)
     for _ in range(STOPS_TO_OPEN):
-        assert standing(breakers) == {ROUTE: "probing"}
+        assert standing(breakers) == {ROUTE: "half-open"}
         refuse(breakers, NET, LISTED)
     assert standing(breakers) == {ROUTE: "open"}
 
@@ -136,7 +140,7 @@ def test_who_has_no_domain_is_the_routes() -> None:
     breakers = scopes()
     one = seen(RELAY, "postmaster", sender_domain="s.example")
     breakers.observe([one], "x@s.example", NOW)
-    assert standing(breakers) == {ROUTE: "probing"}
+    assert standing(breakers) == {ROUTE: "half-open"}
     other = scopes()
     other.observe([seen("550 5.2.1 closed", "postmaster")], "", NOW)
     assert standing(other) == {}
@@ -166,7 +170,7 @@ def test_one_message_that_probes_is_one_however_many_recipients_it_has() -> None
     breakers.observe(some, "x@example.com", NOW)
     assert breakers.route.tried == 1
     for _ in range(STOPS_TO_OPEN - 1):
-        assert standing(breakers)[ROUTE] == "probing"
+        assert standing(breakers)[ROUTE] == "half-open"
         refuse(breakers, NET, "550 5.2.1 no")
     assert standing(breakers)[ROUTE] == "open"
 
@@ -177,7 +181,7 @@ def test_one_message_tried_again_and_again_opens_none() -> None:
     for n in range(20):
         one = seen(LISTED, f"u@{ORG}", sender_domain="evil.example", again=n > 0)
         breakers.observe([one], "x@evil.example", NOW)
-        assert standing(breakers) == {ROUTE: "probing"}
+        assert standing(breakers) == {ROUTE: "half-open"}
         breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
         assert "open" not in standing(breakers).values()
 
@@ -191,7 +195,7 @@ def test_among_deliveries_a_few_refusals_of_us_are_tolerated() -> None:
             refuse(breakers, ORG, LISTED)
             assert standing(breakers) == {}
     refuse(breakers, ORG, LISTED)
-    assert standing(breakers) == {ROUTE: "probing"}
+    assert standing(breakers) == {ROUTE: "half-open"}
 
 
 def test_a_canary_speaks_for_no_stage_behind_rcpt() -> None:
@@ -202,7 +206,7 @@ def test_a_canary_speaks_for_no_stage_behind_rcpt() -> None:
     refuse(breakers, ORG, LISTED)
     assert standing(breakers) == {}
     refuse(breakers, ORG, LISTED, stage=Stage.DOT)
-    assert breakers.route.state is BreakerState.PROBING
+    assert breakers.route.state is BreakerState.HALF_OPEN
     assert breakers.route.phase is Phase.MESSAGES
     deliver(breakers, f"bob@{ORG}")
     for _ in range(STOPS_TOLERATED):
@@ -237,7 +241,7 @@ def test_what_was_under_way_when_messages_began_to_probe_is_no_probe() -> None:
             one = seen(text, f"w{n}@{ORG}", sender_domain=f"w{n}.example")
             one = replace(one, began=NOW - SECOND)
             breakers.observe([one], f"x@w{n}.example", NOW)
-    assert (breakers.route.state, breakers.route.tried) == (BreakerState.PROBING, 0)
+    assert (breakers.route.state, breakers.route.tried) == (BreakerState.HALF_OPEN, 0)
 
 
 def test_a_reply_that_names_us_behind_a_recipients_code_is_a_vote() -> None:
@@ -247,7 +251,7 @@ def test_a_reply_that_names_us_behind_a_recipients_code_is_a_vote() -> None:
     for _ in range(3):
         assert standing(breakers) == {}
         refuse(breakers, ORG, text)
-    assert standing(breakers) == {ORG: "probing"}
+    assert standing(breakers) == {ORG: "half-open"}
 
 
 def test_a_storm_is_asked_about_before_the_route_rests() -> None:
@@ -268,7 +272,7 @@ def test_a_queue_of_one_message_is_answered_all_the_same() -> None:
     again = seen(LISTED, f"u@{ORG}", sender_domain="one.example", again=True)
     for _ in range(3):
         breakers.observe([again], "x@one.example", NOW)
-        assert standing(breakers) == {ROUTE: "probing"}
+        assert standing(breakers) == {ROUTE: "half-open"}
     breakers.apply(ROUTE, lambda breaker: on_run_end(breaker, NOW))
     assert standing(breakers) == {ROUTE: "open"}
 
@@ -280,7 +284,7 @@ def test_contents_alone_open_nothing() -> None:
         refuse(breakers, ORG, "554 5.7.1 Spam", stage=Stage.DOT)
     assert standing(breakers) == {}
     refuse(breakers, ORG, "554 5.7.1 Spam", stage=Stage.DOT)
-    assert standing(breakers) == {ORG: "probing"}
+    assert standing(breakers) == {ORG: "half-open"}
     breakers.canary(ORG, CanaryOutcome.UNCLEAR, "?", NOW)
     for _ in range(3):
         refuse(breakers, ORG, "554 5.7.1 Spam", stage=Stage.DOT)
@@ -321,7 +325,7 @@ def test_an_address_that_was_delivered_to_and_is_unknown_now_is_asked_about() ->
     breakers = scopes()
     deliver(breakers, f"bob@{ORG}")
     breakers.observe([seen(UNKNOWN, f"bob@{ORG}")], "", NOW)
-    assert standing(breakers) == {ORG: "probing"}
+    assert standing(breakers) == {ORG: "half-open"}
     breakers.canary(ORG, CanaryOutcome.ACCEPTED, "ok", NOW)
     breakers.observe([seen(UNKNOWN, f"bob@{ORG}")], "", NOW)
     assert standing(breakers) == {}
@@ -389,7 +393,7 @@ def test_any_reply_ends_a_rest_that_a_storm_asked_for() -> None:
     assert breakers.route.until == NOW + PAUSES[1]
     breakers.apply(ROUTE, rested)
     refuse(breakers, ORG, "450 4.2.0 Busy")
-    assert standing(breakers) == {ROUTE: "probing"}  # a storm needs a delivery
+    assert standing(breakers) == {ROUTE: "half-open"}  # a storm needs a delivery
     deliver(breakers, f"bob@{ORG}")
     assert standing(breakers) == {}
 
@@ -397,7 +401,7 @@ def test_any_reply_ends_a_rest_that_a_storm_asked_for() -> None:
 def storm(breakers: BreakerRegistry) -> None:
     """Let each message that probes be put off."""
     for _ in range(STOPS_TO_PAUSE):
-        assert standing(breakers) == {ROUTE: "probing"}
+        assert standing(breakers) == {ROUTE: "half-open"}
         refuse(breakers, ORG, "451 4.3.0 Out of sorts")
 
 
@@ -477,7 +481,7 @@ def test_nothing_is_proven_behind_a_breaker(scope: str) -> None:
     refuse(breakers, ORG, LISTED if scope == ROUTE else RELAY)
     breakers.recall(ORG, "good.example", NOW)
     breakers.on_accepted(ORG, NOW)
-    assert standing(breakers) == {scope: "probing"}
+    assert standing(breakers) == {scope: "half-open"}
     assert not breakers.accepted_since(ORG, "evil.example", NOW - SECOND)
 
 
@@ -494,7 +498,7 @@ def test_every_move_is_told_and_nothing_else() -> None:
     assert moves == []
     refuse(breakers, ORG, LISTED)
     assert [(b.state, a.state) for b, a in moves] == [
-        (BreakerState.CLOSED, BreakerState.PROBING)
+        (BreakerState.CLOSED, BreakerState.HALF_OPEN)
     ]
     assert breakers.known.sender == "amy@s.example"
 
@@ -530,7 +534,7 @@ def test_what_a_canary_cannot_see_is_asked_by_messages() -> None:
     for _ in range(3):
         refuse(breakers, ORG, "550 5.7.23 SPF fail")
     breaker = breakers.breaker(ORG)
-    assert (breaker.state, breaker.phase) == (BreakerState.PROBING, Phase.MESSAGES)
+    assert (breaker.state, breaker.phase) == (BreakerState.HALF_OPEN, Phase.MESSAGES)
 
 
 @pytest.mark.parametrize("outcome", list(CanaryOutcome))
@@ -574,8 +578,8 @@ def test_xforward_put_off_where_nothing_was_ever_accepted_stops_delivery(
         breakers.recall(ORG, "s.example", NOW - SECOND)
     for _ in range(STOPS_TO_PAUSE - 2):
         refuse(breakers, ORG, "451 4.3.0 not now", stage=stage)
-    assert breakers.route.state is BreakerState.PROBING
+    assert breakers.route.state is BreakerState.HALF_OPEN
     breakers.leave(ROUTE, NOW)
     is_open = stage is Stage.FORWARD and not welcomed
-    ended = BreakerState.OPEN if is_open else BreakerState.PROBING
+    ended = BreakerState.OPEN if is_open else BreakerState.HALF_OPEN
     assert breakers.route.state is ended

@@ -14,7 +14,7 @@ OWN = rules_of(
 @pytest.mark.parametrize(
     ("rule", "meaning"),
     [
-        ("ripe", "due for the confirming attempt"),
+        ("confirmation-due", "due for the confirming attempt"),
         ("", "not tried yet"),
         ("text-relay-denied", "the primary refuses to relay for this host"),
         ("text-theirs", "so it is"),

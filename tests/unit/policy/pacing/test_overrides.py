@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from drainer.policy.pacing.overrides import Override, OverrideKind, in_force
+from drainer.policy.pacing.overrides import Override, OverrideKind, active
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -43,6 +43,6 @@ def test_the_last_of_a_kind_holds_until_it_ends(
     controls: tuple[Override, ...], *, paused: bool, per_second: float | None
 ) -> None:
     """The last counts; one that has ended gives back what was configured."""
-    found = in_force(controls, NOW)
+    found = active(controls, NOW)
     assert (found.pause is not None) is paused
     assert found.per_second == per_second

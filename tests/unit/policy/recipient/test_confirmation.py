@@ -102,7 +102,7 @@ def test_without_one_of_its_needs_it_rests_again(missing: dict[str, Any]) -> Non
 @pytest.mark.parametrize("scope", [ROUTE, ORG])
 def test_a_suspicion_costs_a_refusal_no_second_delay(scope: str) -> None:
     """It is ripe at once, for the next drain; what has not rested yet rests."""
-    probing = gated(BreakerState.PROBING, scope)
+    probing = gated(BreakerState.HALF_OPEN, scope)
     found = again(breakers=probing)
     assert (found.state, found.due) == (State.BOUNCE_PENDING, LATER)
     soon = again(breakers=probing, now=LATER - SECOND)
@@ -189,7 +189,7 @@ TEXTS = st.sampled_from(
     TEXTS,
     st.sampled_from([Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT]),
     st.sampled_from(
-        [BreakerState.PAUSED, BreakerState.PROBING, BreakerState.OPEN]
+        [BreakerState.PAUSED, BreakerState.HALF_OPEN, BreakerState.OPEN]
     ).flatmap(lambda state: st.sampled_from([gated(state, ROUTE), gated(state, ORG)])),
     st.sampled_from(["", RULE, "stop", "basic-550", "text-content"]),
     st.integers(0, 10**6),

@@ -217,7 +217,7 @@ def test_while_everybody_is_refused_nobody_is_judged(
     assert (found.refusal, found.refused, found.attempts) == ("", None, 0)
 
 
-@pytest.mark.parametrize("state", [BreakerState.PROBING, BreakerState.PAUSED])
+@pytest.mark.parametrize("state", [BreakerState.HALF_OPEN, BreakerState.PAUSED])
 def test_a_breaker_that_is_only_suspected_holds_no_judgement_back(
     state: BreakerState,
 ) -> None:
@@ -300,7 +300,7 @@ def test_a_brief_stop_that_makes_the_breaker_suspicious_is_no_attempt(
     text: str,
 ) -> None:
     """It may be meant for us, so the message waits for the breaker."""
-    found = alone(text, breakers=behind(BreakerState.PROBING, ORG))
+    found = alone(text, breakers=behind(BreakerState.HALF_OPEN, ORG))
     assert (found.classification.verdict, found.attempts) == (Verdict.STOP, 0)
     assert found.waits == ORG
 

@@ -30,7 +30,7 @@ TABLE: dict[Event, dict[State, State]] = {
     Event.BOUNCE_PERMITTED: {F: X},
     Event.BOUNCE_REFUSED: {F: Q},
     Event.BREAKER_OPENED: {B: L},
-    Event.RIPE: {B: L},
+    Event.CONFIRMATION_DUE: {B: L},
     Event.APPROVED: {B: X},
     Event.APPROVED_REFUSED: {B: Q},
     Event.CANCELLED: {B: Q},
