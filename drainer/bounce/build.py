@@ -57,22 +57,10 @@ def make_bouncing(config: Config) -> BounceSettings | None:
         settings=make_evidence(config),
         trust=make_trust(config),
         own=make_own(config),
-        limits=_limits(config),
+        limits=config.bounce.values_for(ReportLimits),
         patience=config.bounce.patience,
         dns_budget=config.bounce.dns_run_budget,
         posting=make_posting(config),
-    )
-
-
-def _limits(config: Config) -> ReportLimits:
-    bounce = config.bounce
-    return ReportLimits(
-        sender_per_hour=bounce.sender_per_hour,
-        sender_per_day=bounce.sender_per_day,
-        domain_per_hour=bounce.domain_per_hour,
-        per_hour=bounce.per_hour,
-        per_run=bounce.per_run,
-        tag_delimiters=bounce.tag_delimiters,
     )
 
 

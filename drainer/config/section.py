@@ -1,7 +1,8 @@
 """What all sections have in common."""
 
+from dataclasses import fields
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
@@ -12,10 +13,19 @@ Duration = Annotated[
 ]
 
 
+T = TypeVar("T")
+
+
 class Section(BaseModel):
     """A table of the file; an unknown key is an error, because it may be misspelt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def values_for(self, kind: type[T]) -> T:
+        """Return a value of ``kind``: each field that is a key here has its value."""
+        keys = type(self).model_fields
+        names = [each.name for each in fields(cast("Any", kind)) if each.name in keys]
+        return kind(**{name: getattr(self, name) for name in names})
 
 
 def settle_tls(section: Section, name: str, prefix: str = "") -> None:

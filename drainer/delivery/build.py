@@ -38,7 +38,7 @@ def build_settings(
         route=make_route(config),
         admission=make_admission(config, redirect),
         choice=choice,
-        schedule=_schedule(config),
+        schedule=config.retry.values_for(RetrySchedule),
         connections=primary.connections,
         rates=make_rates(config),
         pace=_pace(throttle, explicit=explicit),
@@ -47,7 +47,7 @@ def build_settings(
         known_good=config.health.accept,
         sender=config.health.sender,
         confirm_after=config.bounce.confirm_after,
-        thresholds=_windows(config),
+        thresholds=config.breaker.values_for(DetectorThresholds),
         brake=Brake(least=config.breaker.brake_least, share=config.breaker.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
         bouncing=make_bouncing(config)
@@ -85,31 +85,6 @@ def _pace(throttle: ThrottleSection, *, explicit: bool) -> PacingSettings:
         ramp=throttle.ramp,
         full=explicit or not throttle.ramp,
         load=load,
-    )
-
-
-def _schedule(config: Config) -> RetrySchedule:
-    retry = config.retry
-    return RetrySchedule(
-        first=retry.first,
-        factor=retry.factor,
-        max=retry.max,
-        jitter=retry.jitter,
-        long_first=retry.long_first,
-        long_max=retry.long_max,
-        unknown=retry.unknown,
-        lifetime=retry.lifetime,
-        quota=retry.quota,
-    )
-
-
-def _windows(config: Config) -> DetectorThresholds:
-    breaker = config.breaker
-    return DetectorThresholds(
-        run=breaker.run,
-        contents=breaker.contents,
-        votes=breaker.votes,
-        first_votes=breaker.first_votes,
     )
 
 
