@@ -5,6 +5,7 @@ HELD_BYTES come with their row. Larger ones are read in pieces when needed, each
 with a separate query.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,9 @@ from drainer.sources.database.rows import RowsPlace, octets
 from drainer.sources.database.schema import leases_metadata
 from drainer.sources.database.store import DatabaseStore
 
+LOCKED_SECONDS = 3.0
+"""How long a scan waits for rows that another process has locked."""
+LOCK_PAUSE = 0.1
 PIECE_BYTES = 1024 * 1024
 
 
@@ -98,20 +102,39 @@ class DatabaseSource:
             if self._leases is None:
                 yield from self._listed(ids, None)
             else:
-                mine, claims = self._store.write(partial(self._claim, ids, wait=False))
+                mine, claims = self._store.write(partial(self._claim, ids))
                 locked += sorted(set(ids) - set(mine))
                 yield from self._listed(mine, claims)
-        for start in range(0, len(locked), PAGE):
-            ids = locked[start : start + PAGE]
-            mine, claims = self._store.write(partial(self._claim, ids, wait=True))
-            yield from self._listed(mine, claims)
+        yield from self._list_locked(locked)
+
+    def _list_locked(self, ids: Sequence[Any]) -> Iterator[SpooledMessage]:
+        """List rows that were locked: wait a little, then list them with a problem."""
+        end = time.monotonic() + LOCKED_SECONDS
+        left = list(ids)
+        while left := self._store.read(partial(self._read.still_open, ids=left)):
+            taken: set[Any] = set()
+            for start in range(0, len(left), PAGE):
+                some = left[start : start + PAGE]
+                mine, claims = self._store.write(partial(self._claim, some))
+                taken.update(mine)
+                yield from self._listed(mine, claims)
+            left = [id_ for id_ in left if id_ not in taken]
+            if not left or time.monotonic() > end:
+                break
+            time.sleep(LOCK_PAUSE)
+        problem = Problem(code="locked", detail="another process has locked the row")
+        for start in range(0, len(left), PAGE):
+            some = left[start : start + PAGE]
+            for known in self._store.read(partial(self._read.rows, ids=some)):
+                message = replace(known.message, problem=problem)
+                yield self._spooled(known.row, message)
 
     def _claim(
-        self, ids: Sequence[Any], connection: sa.Connection, *, wait: bool
+        self, ids: Sequence[Any], connection: sa.Connection
     ) -> tuple[list[Any], RowClaims]:
         """Claim these rows; return those that could be locked, and their owners."""
         assert self._leases is not None  # noqa: S101 - the caller has checked
-        ids = self._read.lock(connection, ids, wait=wait)
+        ids = self._read.lock(connection, ids)
         claims = self._leases.claim(connection, [str(id_) for id_ in ids])
         mine = [id_ for id_ in ids if str(id_) in claims.mine]
         if self._mapping.claim and mine:

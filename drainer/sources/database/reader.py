@@ -44,12 +44,21 @@ class RowReader:
             query = query.where(bound["id"] > last)
         return list(connection.scalars(query.order_by(bound["id"]).limit(PAGE)))
 
-    def lock(
-        self, connection: sa.Connection, ids: Sequence[Any], *, wait: bool
-    ) -> list[Any]:
+    def still_open(self, connection: sa.Connection, ids: Sequence[Any]) -> list[Any]:
+        """Return which of these rows are still to send, in order."""
+        bound = self._store.bound(connection)
+        found: list[Any] = []
+        for start in range(0, len(ids), PAGE):
+            some = list(ids[start : start + PAGE])
+            query = sa.select(bound["id"]).select_from(bound.source)
+            query = query.where(bound["id"].in_(some), *bound.is_open)
+            found += connection.scalars(query.order_by(bound["id"]))
+        return found
+
+    def lock(self, connection: sa.Connection, ids: Sequence[Any]) -> list[Any]:
         """Lock these rows to claim them; return those that are still to send.
 
-        Skips a row that another process has locked, or waits for it.
+        Skips a row that another process has locked.
         """
         if connection.dialect.name == "sqlite" or self._mapping.query or not ids:
             return list(ids)  # the transaction locks the whole file, or nothing
@@ -59,7 +68,7 @@ class RowReader:
             .select_from(bound.source)
             .where(bound["id"].in_(list(ids)), *bound.is_open)
             .order_by(bound["id"])
-            .with_for_update(skip_locked=not wait)
+            .with_for_update(skip_locked=True)
         )
         return list(connection.scalars(query))
 

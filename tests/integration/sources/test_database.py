@@ -303,6 +303,29 @@ def test_a_row_that_was_locked_when_its_page_was_claimed_comes_last(
         assert (early, late) == (["m1", "m2"], ["m0"])
 
 
+def test_a_row_that_stays_locked_is_listed_with_its_problem(
+    url: str, engine: sa.Engine
+) -> None:
+    """An application may hold it for long: no scan waits for that, or hides it."""
+    if engine.dialect.name == "sqlite":  # it has no locks of rows
+        return
+    keys = [write(engine, f"m{n}") for n in range(2)]
+    source = opened(url)
+    assert isinstance(source, LeasingSource)
+    source.lease("1" * 32)
+    locked = sa.select(schema.spool).where(schema.spool.c.id == keys[0])
+    with engine.connect() as holding:
+        holding.execute(locked.with_for_update())
+        found = {k: each.message.problem for k, each in listed(source).items()}
+        holding.rollback()
+    assert found["m1"] is None
+    assert found["m0"] is not None
+    assert found["m0"].code == "locked"
+    assert {k: each.message.problem for k, each in listed(source).items()} == {
+        "m0": None, "m1": None,
+    }  # fmt: skip
+
+
 # ---- import
 
 
