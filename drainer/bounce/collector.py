@@ -9,9 +9,10 @@ aside the messages with slow DNS until all others are done.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from drainer.bounce.evidence.client import AT_ONCE, EvidenceWorker
 from drainer.bounce.evidence.codec import stored

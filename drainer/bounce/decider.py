@@ -6,8 +6,9 @@ writes the report checks again whether it was reported already, and what the lim
 (drainer.ledger.reports.limits).
 """
 
-from dataclasses import field
 from datetime import datetime, timedelta
+
+from msgspec import Struct, field
 
 from drainer.bounce.evidence.codec import facts_of, marks_of
 from drainer.ledger.records import from_micros
@@ -27,11 +28,9 @@ from drainer.policy.bounce.limits import DAY, ReportLimits, dedupe_key
 from drainer.policy.classify.verdict import Classification
 from drainer.policy.recipient.delivery import Delivery, StoredEvidence
 from drainer.policy.recipient.judge import BouncePermit, ClassifiedResult
-from drainer.runtime.values import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BounceRequest:
+class BounceRequest(Struct, frozen=True, kw_only=True):
     """One recipient's permanent refusal, as the bounce rules see it.
 
     Or its delivery, if that is the ``action``.
@@ -47,8 +46,7 @@ class BounceRequest:
     action: DsnAction = DsnAction.FAILED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BounceDecider:
+class BounceDecider(Struct, frozen=True, kw_only=True):
     """Applies the bounce rules."""
 
     trust: TrustSettings

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from drainer.bounce.evidence.client import AT_ONCE, EvidenceWorker
 from drainer.mail.envelope import domain_of
 from drainer.smtp.route import Route, Timeouts
@@ -24,8 +26,7 @@ class NoRelay(Exception):
         self.later = later
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelaySettings:
+class RelaySettings(Struct, frozen=True, kw_only=True):
     """Which servers take a report."""
 
     #: The relay for all reports; None: the mail servers of each sender.

@@ -9,9 +9,12 @@ reported itself.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.dkim_sign import sign
@@ -31,7 +34,6 @@ from drainer.policy.bounce.decision import CONTENT_RULES, OwnIdentity
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.pacing.rate import Rate, Rates
-from drainer.runtime.values import dataclass
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.post import OutgoingMail, PostResult, post
 from drainer.smtp.rate_limiter import RateLimiter
@@ -44,16 +46,18 @@ _READ_BYTES = max(64 * 1024, MAX_CONTENT_BYTES + 1)
 """Bytes of an original: more than a report carries."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DkimKey:
+class DkimKey(Struct, frozen=True, kw_only=True):
     """The key that signs reports: a DKIM selector and a private key."""
 
     selector: str
-    key: bytes = field(repr=False)
+    key: bytes
+
+    def __repr__(self) -> str:
+        """Return it without the key."""
+        return f"DkimKey(selector={self.selector!r})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DsnSettings:
+class DsnSettings(Struct, frozen=True, kw_only=True):
     """How reports are sent."""
 
     ways: RelaySettings

@@ -7,17 +7,17 @@ rules.
 
 from datetime import timedelta
 
+from msgspec import Struct
+
 from drainer.bounce.decider import BounceDecider
 from drainer.bounce.evidence.request import EvidenceSettings
 from drainer.bounce.reports import DsnSettings
 from drainer.policy.bounce.decision import OwnIdentity
 from drainer.policy.bounce.facts import TrustSettings
 from drainer.policy.bounce.limits import ReportLimits
-from drainer.runtime.values import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BounceSettings:
+class BounceSettings(Struct, frozen=True, kw_only=True):
     """The settings of the bounce rules."""
 
     settings: EvidenceSettings

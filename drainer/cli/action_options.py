@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.cli.filters import filters_of, selection_of, with_options
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
@@ -17,7 +18,6 @@ from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row
 from drainer.policy.classify.describe import meaning_of
-from drainer.runtime.values import dataclass
 
 SHOWN = 100
 """The most recipients that a dry run lists."""
@@ -32,8 +32,7 @@ IdsArgument = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorRequest:
+class OperatorRequest(Struct, frozen=True, kw_only=True):
     """What an operator asked an action to do."""
 
     config: Config

@@ -1,10 +1,10 @@
 """`bounces`: list pending and sent bounces; approve, cancel, and send what is due."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import typer
+from msgspec.structs import replace
 
 from drainer.bounce import approval
 from drainer.bounce.quarantine.store import Quarantine

@@ -1,9 +1,9 @@
 """The operator's actions: hold, release, requeue, discard; and how each is run."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import typer
+from msgspec.structs import replace
 
 from drainer.cli.action_options import OperatorRequest, as_verb, named, show_touched
 from drainer.cli.output import print_json, say, stdout

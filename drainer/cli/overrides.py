@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from drainer.cli.filters import with_options
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption, load
@@ -18,15 +19,13 @@ from drainer.ledger.overrides import give
 from drainer.policy.pacing.overrides import Override, OverrideKind
 from drainer.runtime.process import utcnow
 from drainer.runtime.units import parse_duration
-from drainer.runtime.values import dataclass
 
 ReasonOption = Annotated[
     str, typer.Option("--reason", help="Reason; recorded with the decision.")
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverrideTarget:
+class OverrideTarget(Struct, frozen=True, kw_only=True):
     """The addressees of an override: every drain with this ledger and this primary."""
 
     config: Config

@@ -3,10 +3,10 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from drainer.bounce.quarantine.cleanup import sweep
 from drainer.bounce.quarantine.export import ExportTarget, SkippedMessage, target_of

@@ -10,8 +10,9 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from drainer.cli.output import say
 from drainer.delivery.loader import chosen

@@ -1,9 +1,9 @@
 """What all sections have in common."""
 
-from dataclasses import fields
 from datetime import timedelta
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, TypeVar
 
+from msgspec import Struct
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from drainer.runtime.units import format_duration, parse_duration
@@ -13,7 +13,7 @@ Duration = Annotated[
 ]
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 
 class Section(BaseModel):
@@ -24,7 +24,7 @@ class Section(BaseModel):
     def values_for(self, kind: type[T]) -> T:
         """Return a value of ``kind``: each field that is a key here has its value."""
         keys = type(self).model_fields
-        names = [each.name for each in fields(cast("Any", kind)) if each.name in keys]
+        names = [name for name in kind.__struct_fields__ if name in keys]
         return kind(**{name: getattr(self, name) for name in names})
 
 

@@ -6,7 +6,8 @@ is final. The next scan repairs a crash in between.
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from drainer.errors import SourceError
 from drainer.ledger.reader import LedgerReader

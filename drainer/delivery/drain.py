@@ -9,7 +9,8 @@ lets the sessions finish their message.
 import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from drainer.bounce.quarantine.cleanup import QuarantineCleaner
 from drainer.bounce.quarantine.store import Quarantine

@@ -11,7 +11,8 @@ drainer reads the contents again when it is their turn.
 
 import asyncio
 from collections import deque
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from drainer.delivery.ready_queue import notify, wait_until
 from drainer.mail.content import HeldContent

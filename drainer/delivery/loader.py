@@ -5,7 +5,9 @@ Reading changes nothing (promise P9).
 """
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from drainer.bounce.quarantine.store import Quarantine, open_message
 from drainer.errors import MessageUnreadable

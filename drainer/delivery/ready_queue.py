@@ -8,7 +8,8 @@ import contextlib
 import random
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from drainer.policy.recipient.delivery import ClaimedRecipient, parts, twinned
 from drainer.smtp.transaction import Transaction

@@ -9,9 +9,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from drainer.config import Config
 from drainer.config.build.paths import (

@@ -6,8 +6,9 @@ It reads what waits in the ledger once in a round, and claims that by number
 
 import asyncio
 import time
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from drainer.delivery.settings import DrainSettings
 from drainer.ledger.query.selection import DueList, DueQuery, scan_due

@@ -1,9 +1,11 @@
 """The settings of a drain, and what it has done so far."""
 
 from collections import Counter
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from msgspec import Struct
 
 from drainer.bounce.settings import BounceSettings
 from drainer.delivery.latency import LatencyStats
@@ -18,13 +20,11 @@ from drainer.policy.classify.verdict import Verdict
 from drainer.policy.pacing.rate import Rates
 from drainer.policy.recipient.retry import RetrySchedule
 from drainer.runtime.process import utcnow
-from drainer.runtime.values import dataclass
 from drainer.smtp.connection import Connection
 from drainer.smtp.route import Route
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PacingSettings:
+class PacingSettings(Struct, frozen=True, kw_only=True):
     """How drainer finds out what the primary can handle."""
 
     adaptive: bool = True
@@ -35,8 +35,7 @@ class PacingSettings:
     load: LoadSource | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainSettings:
+class DrainSettings(Struct, frozen=True, kw_only=True):
     """What a drain must do, and how."""
 
     route: Route

@@ -1,8 +1,10 @@
 """Build the doctor's settings from a Config and the operator's request."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.bounce.build import make_evidence
 from drainer.config import Config, own_hostname
@@ -20,15 +22,13 @@ from drainer.mail.envelope import is_ascii
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import parse_address
 from drainer.runtime import databases
-from drainer.runtime.values import dataclass
 from drainer.sources.protocol import Source
 
 STRICT_SENDER = "drainer-doctor@example.com"
 """Its domain publishes ``v=spf1 -all`` and is reserved (RFC 2606 3)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorRequest:
+class DoctorRequest(Struct, frozen=True, kw_only=True):
     """What the operator asks the doctor to check."""
 
     domain: str

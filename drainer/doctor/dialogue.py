@@ -1,9 +1,11 @@
 """A few questions in one session with a mail server, each with its answer."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+
+from msgspec.structs import replace
 
 from drainer.doctor.checks.facts import DialogueAnswer
 from drainer.mail.reply import Stage

@@ -4,9 +4,11 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.doctor.checks.facts import BackupFacts, Certificate, DialogueAnswer
 from drainer.doctor.dialogue import (
@@ -19,7 +21,6 @@ from drainer.doctor.dialogue import (
 from drainer.doctor.test_messages import eicar, gtube
 from drainer.mail.reply import Lost, Stage
 from drainer.runtime.process import utcnow
-from drainer.runtime.values import dataclass
 from drainer.smtp.certificate import describe
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.post import OutgoingMail, post
@@ -32,8 +33,7 @@ ELSEWHERE = "drainer-doctor@example.com"
 """Of a domain that accepts no mail and is reserved (RFC 2606 3)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupProbe:
+class BackupProbe(Struct, frozen=True, kw_only=True):
     """The questions for every backup."""
 
     domain: str

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.bounce.evidence.dns import DnsAnswer, Resolver
 from drainer.bounce.evidence.request import DnsServers
@@ -12,7 +14,6 @@ from drainer.doctor.threads import aside
 from drainer.mail.mailbox import ascii_domain
 from drainer.policy.bounce.facts import parse_address
 from drainer.runtime.public_suffixes import organisation_of
-from drainer.runtime.values import dataclass
 
 MAX_HOSTS = 10
 """Number of MX records that are examined, lowest numbers first."""
@@ -20,8 +21,7 @@ QUESTION_SECONDS, HOST_SECONDS = 2.5, 6.0
 """Time limits: for one question; for all questions about one host."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedHosts:
+class NamedHosts(Struct, frozen=True, kw_only=True):
     """The hosts that the operator named."""
 
     domain: str

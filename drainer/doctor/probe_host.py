@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from drainer.doctor.checks.facts import HostFacts, Space, Trial
 from drainer.doctor.threads import aside
 from drainer.errors import DrainerError
 from drainer.runtime import host_limits
-from drainer.runtime.values import dataclass
 from drainer.sources.protocol import Source
 
 T = TypeVar("T")
@@ -23,8 +24,7 @@ _UNSYNCHRONISED = 0x0040
 """STA_UNSYNC of adjtimex(2)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostPlaces:
+class HostPlaces(Struct, frozen=True, kw_only=True):
     """What a drain will use here."""
 
     ledger: str

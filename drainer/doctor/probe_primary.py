@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.request import DnsServers
@@ -14,14 +16,12 @@ from drainer.doctor.probe_dns import QUESTION_SECONDS, is_strict
 from drainer.doctor.threads import aside
 from drainer.mail.envelope import domain_of
 from drainer.runtime.process import utcnow
-from drainer.runtime.values import dataclass
 from drainer.smtp.connection import ConnectFailure, connect
 from drainer.smtp.health_check import FAIL, WARN, HealthProbe, HealthReport, check
 from drainer.smtp.route import Route, Timeouts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrimaryProbe:
+class PrimaryProbe(Struct, frozen=True, kw_only=True):
     """The questions for the primary."""
 
     route: Route

@@ -7,8 +7,10 @@ It sends no message but the test messages, to hosts that the operator named for 
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.request import DnsServers
@@ -26,14 +28,12 @@ from drainer.doctor.checks.facts import (
 )
 from drainer.doctor.probe_dns import NamedHosts, look_up
 from drainer.runtime.process import utcnow
-from drainer.runtime.values import dataclass
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorSettings:
+class DoctorSettings(Struct, frozen=True, kw_only=True):
     """What the doctor will examine."""
 
     named: NamedHosts

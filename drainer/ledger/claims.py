@@ -7,6 +7,7 @@ message; what one attempt then does is guarded recipient by recipient.
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.codec import claimed_of, message_of
@@ -14,7 +15,6 @@ from drainer.ledger.reports import evidence
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.state import CLAIMABLE, State
-from drainer.runtime.values import dataclass
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _CLAIMABLE = [state.value for state in CLAIMABLE]
@@ -22,8 +22,7 @@ MANY = 500
 """Values in one condition; databases have limits."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRequest:
+class ClaimRequest(Struct, frozen=True, kw_only=True):
     """What a worker wants to claim."""
 
     sources: Sequence[str]

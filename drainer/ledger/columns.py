@@ -4,21 +4,21 @@ import json
 from functools import lru_cache
 from typing import Any
 
-import orjson
+from msgspec import json as fast_json
 
 
 def to_json(value: object) -> str:
-    """Return compact JSON; lone surrogates, which orjson refuses, are escaped."""
+    """Return compact JSON; lone surrogates, which msgspec refuses, are escaped."""
     try:
-        return orjson.dumps(value).decode()
-    except TypeError:
+        return fast_json.encode(value).decode()
+    except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":"))
 
 
 def from_json(text: str) -> Any:  # noqa: ANN401 - whatever was written
     """Return what ``to_json`` wrote."""
     try:
-        return orjson.loads(text)
+        return fast_json.decode(text)
     except ValueError:
         return json.loads(text)
 

@@ -1,22 +1,20 @@
 """Which recipients an operator means: by state, reply, message, and selection."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 
 from drainer.ledger import schema
 from drainer.ledger.codec import known_of
 from drainer.ledger.records import to_micros
 from drainer.policy.admission.selection import Selection, fold
-from drainer.runtime.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
+class Filters(Struct, frozen=True, kw_only=True):
     """Which recipients; everything that is given must hold."""
 
     states: Sequence[str] = ()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, message_of, recipient_of
@@ -37,7 +38,6 @@ from drainer.policy.admission.identity import (
 )
 from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.state import FINAL, State
-from drainer.runtime.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 _MESSAGE = PreparedStatement(inserting(schema.messages, without="seq"))
@@ -47,8 +47,7 @@ _FINAL = [state.value for state in FINAL]
 Listings = Sequence[tuple[Row, list[Row]]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AmbiguousScanRow:
+class AmbiguousScanRow(Struct, frozen=True, kw_only=True):
     """A listing that shares its identity and content with recorded messages."""
 
     #: Its place in what was to be recorded.
@@ -57,8 +56,7 @@ class AmbiguousScanRow:
     others: dict[int, Message]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordOutcome:
+class RecordOutcome(Struct, frozen=True, kw_only=True):
     """The result of recording a part of a scan."""
 
     #: New messages with something to send, claimed for us: index, seq and number.

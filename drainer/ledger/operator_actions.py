@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
@@ -16,13 +17,11 @@ from drainer.ledger.records import DecisionKind, Row, to_micros
 from drainer.ledger.transitions import Transition, transition
 from drainer.policy.recipient.judge import REFUSED_IN_DOUBT
 from drainer.policy.recipient.state import CLAIMABLE, Event, State, follow, origins
-from drainer.runtime.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorAction:
+class OperatorAction(Struct, frozen=True, kw_only=True):
     """One of the operator's verbs."""
 
     name: str

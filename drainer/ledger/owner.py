@@ -17,6 +17,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 import tenacity
+from msgspec import Struct
 
 from drainer.errors import LedgerError, LedgerLost
 from drainer.ledger import schema
@@ -27,7 +28,6 @@ from drainer.runtime.private_files import (
     open_private,
     remove_private,
 )
-from drainer.runtime.values import dataclass
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY = timedelta(seconds=30)
@@ -44,8 +44,7 @@ def _boot_id() -> str:
         return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class Owner(Struct, frozen=True, kw_only=True):
     """This process, as the ledger knows it."""
 
     id: str

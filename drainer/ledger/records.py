@@ -5,14 +5,14 @@ its group commit is durable. Reading (drainer.ledger.reader) never waits for it.
 """
 
 import enum
-from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+
+from msgspec import Struct, field
 
 from drainer.mail.message import ContentFacts
 from drainer.policy.recipient.delivery import Delivery
 from drainer.policy.recipient.settle import Settlement
-from drainer.runtime.values import dataclass
 
 Row = dict[str, Any]
 """Column values by name."""
@@ -53,8 +53,7 @@ WATCH_ENDED = "watch-ended"
 """The rule of a watch's last record; when it ``started`` is in the evidence."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """One decision as it is recorded."""
 
     at: datetime
@@ -87,8 +86,7 @@ class ScanBatch(NamedTuple):
     passed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStart:
+class AttemptStart(Struct, frozen=True, kw_only=True):
     """An attempt about to be made: durable before its final dot leaves."""
 
     id: int
@@ -97,8 +95,7 @@ class AttemptStart:
     started: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEnd:
+class AttemptEnd(Struct, frozen=True, kw_only=True):
     """An attempt that ended, with everything that was learnt."""
 
     id: int

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import URL
 
 from drainer.errors import LedgerLost
@@ -38,7 +39,6 @@ from drainer.runtime.private_files import (
     remove_private,
     rename_private,
 )
-from drainer.runtime.values import dataclass
 
 SUFFIX = ".reserve"
 ASIDE = ".reserve-unused"
@@ -59,8 +59,7 @@ class ReservePlace(NamedTuple):
     url: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReserveRecord:
+class ReserveRecord(Struct, frozen=True, kw_only=True):
     """What one attempt meant for one recipient, as far as the primary has said."""
 
     attempt: int
@@ -193,7 +192,7 @@ def _outcome(settlement: Settlement) -> str:
 
 
 def _fact(record: ReserveRecord) -> Row:
-    return {name: getattr(record, name) for name in ReserveRecord.__slots__}
+    return {name: getattr(record, name) for name in ReserveRecord.__struct_fields__}
 
 
 def _line(fact: Row) -> bytes:
@@ -204,8 +203,7 @@ def _line(fact: Row) -> bytes:
 # --- reading what an earlier run left
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftReserve:
+class LeftReserve(Struct, frozen=True, kw_only=True):
     """A reserve that a run of this host has left."""
 
     path: Path
@@ -286,7 +284,7 @@ def _fact_of(line: bytes) -> dict[str, Any] | None:
 
 
 def _outcome_of(fact: dict[str, Any] | None) -> ReserveRecord | None:
-    if fact is None or set(fact) != set(ReserveRecord.__slots__):
+    if fact is None or set(fact) != set(ReserveRecord.__struct_fields__):
         return None
     for name, kind in ReserveRecord.__annotations__.items():
         value = fact[name]

@@ -7,9 +7,9 @@ at a time. No other module changes the state column of a recipient.
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row
@@ -22,7 +22,6 @@ from drainer.ledger.records import (
 )
 from drainer.ledger.writer.prepared_statement import PreparedStatement
 from drainer.policy.recipient.state import Event, State, follow
-from drainer.runtime.values import dataclass
 
 _R = schema.recipients.c
 _IN_FLIGHT: sa.ColumnClause[str] = sa.literal_column(f"'{State.IN_FLIGHT.value}'")
@@ -30,8 +29,7 @@ CHUNK = 200
 """Recipients in one statement; databases limit the values of a condition."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
+class Transition(Struct, frozen=True, kw_only=True):
     """What happens to some recipients, and what is recorded of it."""
 
     event: Event

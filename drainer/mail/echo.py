@@ -20,9 +20,10 @@ from email.header import decode_header
 from functools import partial
 from urllib.parse import unquote
 
+from msgspec import Struct
+
 from drainer.mail.header import fields_of, unfold
 from drainer.mail.reply import Reply
-from drainer.runtime.values import dataclass
 
 PIECE = 8
 """Number of letters and digits in a row that are recognised as sent."""
@@ -48,8 +49,7 @@ _ENCODINGS = ("{:02x}", "x{:02x}", "{:03o}", "u{:04x}")
 """What encodings make of a space: %20 +20 =20, \\x20 \\x{20}, \\040, \\u0020."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentData:
+class SentData(Struct, frozen=True, kw_only=True):
     """The parts of a transaction that a stranger chose."""
 
     #: Reverse path, forward paths and ORCPT, unchanged.

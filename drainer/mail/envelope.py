@@ -6,10 +6,11 @@ value that this module returns is safe to write into a command.
 """
 
 import re
-from dataclasses import field
+from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from drainer.mail.mailbox import unquote
-from drainer.runtime.values import dataclass
 
 MAX_MAILBOX_LENGTH = 500
 """In octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
@@ -122,8 +123,7 @@ def utf8_xtext(text: str) -> str:
     return "".join(c if c in plain else f"\\x{{{ord(c):02X}}}" for c in text)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipient:
+class Recipient(Struct, frozen=True, kw_only=True):
     """One forward-path with the DSN parameters that came with it (RFC 3461 4)."""
 
     forward_path: str
@@ -153,8 +153,7 @@ def notify_names(flags: int) -> tuple[str, ...]:
     return tuple(name for bit, name in _NOTIFY_FLAGS if flags & bit)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class Envelope(Struct, frozen=True, kw_only=True):
     """What MAIL and RCPT contained when the backup accepted the message."""
 
     reverse_path: str = NULL_SENDER
@@ -173,8 +172,7 @@ class Envelope:
     verp: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
+class Client(Struct, frozen=True, kw_only=True):
     """The client that gave the message to the backup; '' = unknown."""
 
     address: str = ""

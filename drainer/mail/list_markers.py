@@ -7,9 +7,10 @@ only its author.
 import re
 from collections.abc import Mapping, Sequence
 
+from msgspec import Struct
+
 from drainer.mail.envelope import NULL_SENDER
 from drainer.mail.header import fields_of, unfold, without_comments
-from drainer.runtime.values import dataclass
 
 LOOP_FIELD = "X-Drainer-Report"
 """The field of our own reports."""
@@ -30,8 +31,7 @@ _SAYS_VIRUS = re.compile(r"\b(infected|infection|virus found|malware)\b", re.IGN
 _WORD = re.compile(r"\s*([A-Za-z0-9-]+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListMarkers:
+class ListMarkers(Struct, frozen=True, kw_only=True):
     """What the header says; '' = it says nothing."""
 
     #: What shows that it is a report itself.

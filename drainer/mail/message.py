@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct, field
+
 from drainer.mail.envelope import Client, Envelope
-from drainer.runtime.values import dataclass
 
 #: code -> (what it means, may an operator's `release` overrule it?)
 PROBLEMS: dict[str, tuple[str, bool]] = {
@@ -57,8 +57,7 @@ BEHIND_BREAKER = "breaker-open"
 reply to other messages."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(Struct, frozen=True, kw_only=True):
     """Why drainer cannot replay a message in its present state."""
 
     #: A key of PROBLEMS.
@@ -106,8 +105,7 @@ class Content(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(Struct, frozen=True, kw_only=True):
     """One message of a spool, without its content."""
 
     #: 32 hex digits, computed from its start; the same for a renamed or copied spool
@@ -143,8 +141,7 @@ class Message:
         return numbered_id(self.identity, self.number)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpooledMessage:
+class SpooledMessage(Struct, frozen=True, kw_only=True):
     """A listed message together with a handle to its content."""
 
     message: Message

@@ -7,10 +7,9 @@ first digit of the code decides (RFC 5321 4.2.1).
 
 import enum
 import re
-from dataclasses import field
 from functools import lru_cache
 
-from drainer.runtime.values import dataclass
+from msgspec import Struct
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})(?=\s|$)")
@@ -57,8 +56,7 @@ class ProtocolError(ValueError):
     """The peer sent something that is not an SMTP reply."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """One reply, all of its lines.
 
     ``enhanced`` is ``c.s.d`` only if it is at the start of the text and agrees with the
@@ -72,8 +70,6 @@ class Reply:
     hint: str = ""
     #: The lines had different codes; the last one counts.
     mixed: bool = False
-    #: All lines as one, for people.
-    line: str = field(default="", compare=False, repr=False)
 
     @property
     def category(self) -> int:
@@ -87,11 +83,10 @@ class Reply:
 
     def __str__(self) -> str:
         """Return it as one line, as the peer sent it."""
-        return self.line or _one_line(self.code, self.enhanced, self.text)
+        return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
+class Lost(Struct, frozen=True, kw_only=True):
     """No reply came: the reason as one word, and the system's message."""
 
     #: 'timeout', 'closed', 'reset', 'refused', 'unreachable', 'tls', 'protocol'.
@@ -140,12 +135,7 @@ def _assemble(codes: list[int], texts: list[str]) -> Reply:
         enhanced=status if agrees else "",
         hint=hint,
         mixed=len(set(codes)) > 1,
-        line=_one_line(code, status if agrees else "", text),
     )
-
-
-def _one_line(code: int, enhanced: str, text: str) -> str:
-    return " ".join(filter(None, (str(code), enhanced, text)))
 
 
 def _decode(text: bytes) -> str:

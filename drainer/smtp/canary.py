@@ -7,12 +7,13 @@ A server that accepts any address proves nothing about its users.
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.breaker.breaker import CanaryOutcome
-from drainer.runtime.values import dataclass
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.health_check import own_name
 from drainer.smtp.route import Route
@@ -20,8 +21,7 @@ from drainer.smtp.route import Route
 _SUCCESS, _PERMANENT = 2, 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CanaryQuestion:
+class CanaryQuestion(Struct, frozen=True, kw_only=True):
     """What a canary asks."""
 
     sender: str
@@ -33,8 +33,7 @@ class CanaryQuestion:
     any_domain: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CanaryResult:
+class CanaryResult(Struct, frozen=True, kw_only=True):
     """The result, and the reply that shows it."""
 
     outcome: CanaryOutcome

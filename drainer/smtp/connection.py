@@ -9,14 +9,14 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import field, replace
 from typing import TypeVar, cast
 
 import aiosmtplib
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
 from drainer.runtime.host_limits import limit_behind
-from drainer.runtime.values import dataclass
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
 from drainer.smtp.route import Route
 from drainer.smtp.tls import client_context, tls_facts
@@ -26,8 +26,7 @@ _READY = 220
 _CLOSING = 421
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectStep:
+class ConnectStep(Struct, frozen=True, kw_only=True):
     """One stage of opening a session: how it ended and how long it took."""
 
     stage: Stage
@@ -37,8 +36,7 @@ class ConnectStep:
     facts: dict[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class Connection(Struct, frozen=True, kw_only=True):
     """An established session."""
 
     wire: SmtpProtocol

@@ -7,12 +7,14 @@ must be accepted and of one that must be refused, RSET, QUIT; never DATA.
 import asyncio
 import secrets
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker import remedies
-from drainer.runtime.values import dataclass
 from drainer.smtp.certificate import describe
 from drainer.smtp.connection import (
     ConnectFailure,
@@ -31,8 +33,7 @@ _DONE = Lost(reason="closed", detail="by us")
 """Nothing is in flight any more: with TLS, a farewell may outlast the check."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthProbe:
+class HealthProbe(Struct, frozen=True, kw_only=True):
     """``[health]``: what the check asks for."""
 
     #: Addresses that must be accepted.
@@ -43,8 +44,7 @@ class HealthProbe:
     sender: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthFinding:
+class HealthFinding(Struct, frozen=True, kw_only=True):
     """One line of the table."""
 
     stage: str

@@ -4,18 +4,18 @@ Unlike a drain's sessions (drainer.smtp.session) nothing is pipelined: reports a
 and every reply must be attributed to its stage.
 """
 
+from msgspec import Struct
+
 from drainer.mail.content import dot_stuff
 from drainer.mail.envelope import is_ascii
 from drainer.mail.reply import Lost, Reply, Stage
-from drainer.runtime.values import dataclass
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.route import Route, Timeouts
 
 _SUCCESS, _GO_ON = 2, 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutgoingMail:
+class OutgoingMail(Struct, frozen=True, kw_only=True):
     """What is sent."""
 
     recipient: str
@@ -25,8 +25,7 @@ class OutgoingMail:
     smtputf8: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostResult:
+class PostResult(Struct, frozen=True, kw_only=True):
     """The stage where it ended, and the reply there."""
 
     stage: Stage

@@ -85,7 +85,7 @@ class SmtpProtocol(asyncio.Protocol):
     def _queue(self, reply: Reply) -> None:
         """Keep a reply until it is read; abort for a peer that never stops."""
         self._replies.append(reply)
-        self._waiting += REPLY_BYTES + len(reply.line)
+        self._waiting += REPLY_BYTES + len(reply.text)
         if self._waiting > MAX_WAITING_BYTES:
             message = "endless replies that the session never asked for"
             raise ProtocolError(message)
@@ -158,7 +158,7 @@ class SmtpProtocol(asyncio.Protocol):
                 self._waiter = None
         if self._replies:
             reply = self._replies.popleft()
-            self._waiting -= REPLY_BYTES + len(reply.line)
+            self._waiting -= REPLY_BYTES + len(reply.text)
             return reply
         return self.lost or Lost(reason="closed")
 

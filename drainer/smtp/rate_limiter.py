@@ -9,11 +9,11 @@ bound of the configured rate, stays the same.
 
 import asyncio
 import sys
-from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
 from aiolimiter import AsyncLimiter
+from msgspec.structs import replace
 
 from drainer.policy.pacing.rate import UNLIMITED, Rate, Rates
 
@@ -36,7 +36,7 @@ class RateLimiter:
         self._share = 0.0
         self._level = 1.0
         self._buckets: dict[str, AsyncLimiter] = {}
-        self._turns = {each.name: asyncio.Lock() for each in fields(Rates)}
+        self._turns = {name: asyncio.Lock() for name in Rates.__struct_fields__}
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._closed = False
@@ -56,9 +56,9 @@ class RateLimiter:
         self._share = share
         if share > 0:
             self._buckets = {
-                each.name: await _limiter(rate.part(share), self._idle)
-                for each in fields(Rates)
-                if (rate := getattr(self._rates, each.name)) is not None
+                name: await _limiter(rate.part(share), self._idle)
+                for name in Rates.__struct_fields__
+                if (rate := getattr(self._rates, name)) is not None
             }
             self._idle = timedelta(0)
         self._pulse()

@@ -5,13 +5,10 @@ aiosmtplib opens the connection and does EHLO, STARTTLS and AUTH
 (drainer.smtp.protocol), on which the transactions run (drainer.smtp.session).
 """
 
-from dataclasses import field
-
-from drainer.runtime.values import dataclass
+from msgspec import Struct, field
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class Timeouts(Struct, frozen=True, kw_only=True):
     """Seconds to wait at each stage (RFC 5321 4.5.3.2).
 
     A shorter wait for the reply to the final dot causes duplicates.
@@ -30,16 +27,18 @@ class Timeouts:
     idle: float = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
+class Login(Struct, frozen=True, kw_only=True):
     """Credentials; never shown."""
 
     username: str
-    password: str = field(repr=False)
+    password: str
+
+    def __repr__(self) -> str:
+        """Return it without the password."""
+        return f"Login(username={self.username!r})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(Struct, frozen=True, kw_only=True):
     """The way to the primary."""
 
     host: str

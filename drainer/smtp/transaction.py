@@ -3,7 +3,9 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.echo import MAX_HEAD, SentData

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
+from msgspec import Raw, json
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind
@@ -56,7 +56,7 @@ class FileExporter(SpanExporter):
             self._descriptor = self._open()
         descriptor = self._descriptor
         before = os.fstat(descriptor).st_size
-        data = memoryview(orjson.dumps(otlp_request(spans)) + b"\n")
+        data = memoryview(json.encode(otlp_request(spans)) + b"\n")
         try:
             while data:
                 data = data[os.write(descriptor, data) :]
@@ -100,10 +100,7 @@ def otlp_request(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
                             "version": (scope.version or "") if scope else "",
                         },
                         # One at a time: a batch of dicts leaves the caches.
-                        "spans": [
-                            orjson.Fragment(orjson.dumps(_otlp_span(span)))
-                            for span in spans
-                        ],
+                        "spans": [Raw(json.encode(_otlp_span(span))) for span in spans],
                     }
                 ],
             }

@@ -5,20 +5,19 @@ made once, when the last recipient is final. A run has a trace of its own.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-import orjson
+from msgspec import Struct
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from drainer import __version__
+from drainer.ledger.columns import from_json, to_json
 from drainer.ledger.records import WATCH_ENDED, DecisionKind
-from drainer.runtime.values import dataclass
 from drainer.telemetry import names
 from drainer.telemetry.ids import (
     attempt_span,
@@ -42,8 +41,7 @@ _SENT_TO = names.EVIDENCE + "sent_to"
 _OPENING = ("ehlo", "starttls", "auth")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanFacts:
+class SpanFacts(Struct, frozen=True, kw_only=True):
     """What the rows refer to."""
 
     #: By seq, as all that refers to a message.
@@ -115,7 +113,7 @@ class SpanProjection:
     ) -> Iterator[ReadableSpan]:
         message = facts.messages[attempt["message"]]["id"]
         start, end = attempt["started"], attempt["ended"]
-        stages = orjson.loads(attempt["stages"] or "[]")
+        stages = from_json(attempt["stages"] or "[]")
         delivered = all(row["verdict"] == "deliver" for row in rows)
         events = [
             _event(_stage_name(name), start + offset, {names.REPLY: reply})
@@ -210,7 +208,7 @@ class SpanProjection:
         name = str(kinds.get(DecisionKind(row["kind"]), row["kind"]))
         seconds = float(attributes.get(names.EVIDENCE + "seconds", 0.0))
         if row["kind"] == DecisionKind.CONNECTION:
-            steps = orjson.loads(row["evidence"]).get("steps", [])
+            steps = from_json(row["evidence"]).get("steps", [])
             seconds = sum(micros for _, micros, _ in steps) / 1e6
         parent = run_span(run)
         return _span(
@@ -230,8 +228,8 @@ def _evidence(text: str) -> Mapping[str, Any]:
     return {
         names.STATE if key == "state" else names.EVIDENCE + key: value
         if isinstance(value, str | int | float | bool)
-        else json.dumps(value)
-        for key, value in (orjson.loads(text) if text else {}).items()
+        else to_json(value)
+        for key, value in (from_json(text) if text else {}).items()
     }
 
 
@@ -239,7 +237,7 @@ def _connection_parts(row: Row) -> Iterator[ReadableSpan]:
     """Yield EHLO, STARTTLS and AUTH of a session as spans below `smtp.connect`."""
     if row["kind"] != DecisionKind.CONNECTION:
         return
-    steps = orjson.loads(row["evidence"]).get("steps", [])
+    steps = from_json(row["evidence"]).get("steps", [])
     parent = part_span(run_span(row["run"]), "smtp.connect", row["id"])
     at = row["at"] - sum(micros for _, micros, _ in steps)
     for n, (stage, micros, answer) in enumerate(steps):

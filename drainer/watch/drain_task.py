@@ -1,7 +1,8 @@
 """One drain of a watch: an ordinary run, and what its end means for the watch."""
 
 import asyncio
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from drainer.config.build.spools import make_sources
 from drainer.delivery.build import build_settings

@@ -1,5 +1,7 @@
 """Build the plan of a watch from a Config."""
 
+from msgspec import Struct
+
 from drainer.bounce.build import make_via
 from drainer.config import Config
 from drainer.config.build.paths import LedgerURL, ledger_url
@@ -11,14 +13,12 @@ from drainer.errors import UsageError
 from drainer.policy.admission.admit import Admission
 from drainer.policy.watch.machine import WatchSettings
 from drainer.policy.watch.windows import DrainWindows, parse_hours
-from drainer.runtime.values import dataclass
 from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Route
 from drainer.sources.protocol import Source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchPlan:
+class WatchPlan(Struct, frozen=True, kw_only=True):
     """One configuration, as a watch uses it."""
 
     config: Config

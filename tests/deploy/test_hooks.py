@@ -7,7 +7,6 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from drainer.watch.http.auth import HookKeys
 from tests.deploy import DEPLOY

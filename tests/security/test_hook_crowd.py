@@ -12,11 +12,11 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.policy.pacing.rate import Rate
 from drainer.watch.http.acceptor import MOST, MOST_OF_ONE

@@ -8,13 +8,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import dns.flags
 import dns.message
 import pytest
+from msgspec.structs import replace
 
 from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.dns import DnsAnswer, DnsOutcome

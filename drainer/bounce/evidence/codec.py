@@ -1,29 +1,27 @@
 """Facts and marks as the ledger keeps them: to JSON and back."""
 
-from pydantic import TypeAdapter
+from msgspec import json
 
 from drainer.mail.list_markers import ListMarkers
 from drainer.policy.bounce.facts import SenderFacts, Strength
 from drainer.policy.recipient.delivery import StoredEvidence
 
-_FACTS, _MARKS = TypeAdapter(SenderFacts), TypeAdapter(ListMarkers)
-
 
 def facts_of(found: StoredEvidence) -> SenderFacts:
     """Return the facts that were stored."""
-    return _FACTS.validate_json(found.facts)
+    return json.decode(found.facts, type=SenderFacts)
 
 
 def marks_of(found: StoredEvidence) -> ListMarkers:
     """Return the marks of the header that were stored."""
-    return _MARKS.validate_json(found.marks)
+    return json.decode(found.marks, type=ListMarkers)
 
 
 def stored(facts: SenderFacts, marks: ListMarkers) -> dict[str, object]:
     """Return both as the columns of a row, and whether to ask DNS again."""
     return {
-        "facts": _FACTS.dump_json(facts).decode(),
-        "marks": _MARKS.dump_json(marks).decode(),
+        "facts": json.encode(facts).decode(),
+        "marks": json.encode(marks).decode(),
         "later": int(is_later(facts)),
     }
 

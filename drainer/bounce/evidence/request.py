@@ -7,7 +7,7 @@ each message has a process that can be killed, and DNS has a budget.
 
 from datetime import datetime
 
-from drainer.runtime.values import dataclass
+from msgspec import Struct
 
 MAX_CONTENT_BYTES = 32 * 1024 * 1024
 """Bytes of a message that has its signatures checked; rule V4 skips larger ones."""
@@ -15,8 +15,7 @@ MAX_HEADER_BYTES = 256 * 1024
 """Bytes of a header section that are read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DnsServers:
+class DnsServers(Struct, frozen=True, kw_only=True):
     """Which DNS servers are asked, and for how long."""
 
     #: Addresses; none means those of the system.
@@ -30,8 +29,7 @@ class DnsServers:
     domain_budget: float = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceSettings:
+class EvidenceSettings(Struct, frozen=True, kw_only=True):
     """The settings of a whole run."""
 
     servers: DnsServers = DnsServers()
@@ -50,8 +48,7 @@ class EvidenceSettings:
         return self.backup_hosts | {self.hostname.lower()} - {""}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SenderQuestion:
+class SenderQuestion(Struct, frozen=True, kw_only=True):
     """One message, as far as it concerns its sender."""
 
     reverse_path: str

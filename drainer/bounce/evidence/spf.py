@@ -5,11 +5,11 @@ sender is empty, and it raises on odd addresses. So it never sees any of these.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import spf
+from msgspec.structs import replace
 
 from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.policy.bounce.facts import Address, SpfResult, SpfTerm

@@ -12,8 +12,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Recipient
@@ -27,7 +29,6 @@ from drainer.runtime.private_files import (
     remove_private,
     rename_private,
 )
-from drainer.runtime.values import dataclass
 from drainer.sources.eml.sidecar import VERP
 from drainer.sources.protocol import Source
 
@@ -112,8 +113,7 @@ class Quarantine:
             raise
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
+class _Copy(Struct, frozen=True):
     """The content of a copy."""
 
     path: Path

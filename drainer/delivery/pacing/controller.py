@@ -9,7 +9,9 @@ During a pause no connection may be open.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.delivery.control import DrainControl
@@ -30,7 +32,6 @@ from drainer.policy.pacing.overrides import ActiveOverrides
 from drainer.policy.pacing.rate import Rate, message_rate
 from drainer.policy.recipient.judge import ClassifiedResult
 from drainer.runtime.process import utcnow
-from drainer.runtime.values import dataclass
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.transaction import Transaction
 
@@ -45,8 +46,7 @@ LARGE = 256 * 1024
 MANY = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControllerParts:
+class ControllerParts(Struct, frozen=True, kw_only=True):
     """What the rate controller of a drain works with."""
 
     settings: DrainSettings

@@ -12,10 +12,11 @@ import signal
 import time
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from drainer.policy.pacing.aimd import LoadReading
 from drainer.runtime.process import clean_environment
 from drainer.runtime.redaction import redact
-from drainer.runtime.values import dataclass
 
 ASK_EVERY = 5.0
 LIMIT = 5.0
@@ -25,8 +26,7 @@ MAX_ANSWER = 64 * 1024
 MAX_WORDS = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadSource:
+class LoadSource(Struct, frozen=True, kw_only=True):
     """The command that prints the load, and the load above which drainer sends less."""
 
     #: A program and its arguments.

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from drainer.runtime.values import dataclass
+from msgspec import Struct
 
 T = TypeVar("T")
 
@@ -34,8 +34,7 @@ class CheckResult(NamedTuple):
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check(Generic[T]):
+class Check(Struct, Generic[T], frozen=True, kw_only=True):
     """One row of the table, over the facts of a section."""
 
     id: str
@@ -48,8 +47,7 @@ class Check(Generic[T]):
     look: Callable[[T], CheckResult | list[CheckResult]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorFinding:
+class DoctorFinding(Struct, frozen=True, kw_only=True):
     """What one check found about one subject."""
 
     check: str

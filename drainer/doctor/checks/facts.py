@@ -1,11 +1,11 @@
 """The facts that the doctor's probes collect, before the checks judge them."""
 
 import enum
-from dataclasses import field
 from datetime import datetime
 
+from msgspec import Struct, field
+
 from drainer.mail.reply import Lost, Reply, Stage
-from drainer.runtime.values import dataclass
 
 _SUCCESS, _GO_AHEAD, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
 
@@ -19,8 +19,7 @@ class DnsStatus(enum.StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MailExchanger:
+class MailExchanger(Struct, frozen=True, kw_only=True):
     """One MX record, and what DNS says about its host."""
 
     #: Lower case, without the dot at its end; '' = null MX.
@@ -35,8 +34,7 @@ class MailExchanger:
     name_servers: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DomainFacts:
+class DomainFacts(Struct, frozen=True, kw_only=True):
     """The domain's MX records."""
 
     name: str
@@ -74,8 +72,7 @@ class DomainFacts:
         return self.own or tuple(e for e in self.hosts if e.rank == lowest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialogueAnswer:
+class DialogueAnswer(Struct, frozen=True, kw_only=True):
     """The end of a question to a mail server, and at which stage."""
 
     stage: Stage
@@ -105,8 +102,7 @@ class DialogueAnswer:
         return f"{self.stage}: {self.answer}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
+class Certificate(Struct, frozen=True, kw_only=True):
     """What a server's certificate says."""
 
     subject: str
@@ -115,8 +111,7 @@ class Certificate:
     not_after: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupFacts:
+class BackupFacts(Struct, frozen=True, kw_only=True):
     """A backup as this host sees it."""
 
     host: str
@@ -155,8 +150,7 @@ class BackupFacts:
         return any(said.is_accepted for _, said in self.reached)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthStage:
+class HealthStage(Struct, frozen=True, kw_only=True):
     """One line of the ordinary health check."""
 
     stage: str
@@ -165,8 +159,7 @@ class HealthStage:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrimaryFacts:
+class PrimaryFacts(Struct, frozen=True, kw_only=True):
     """The primary as this host sees it."""
 
     #: ``host:port``; '' = none is known.
@@ -185,8 +178,7 @@ class PrimaryFacts:
     ahead: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Space:
+class Space(Struct, frozen=True, kw_only=True):
     """Space on a file system."""
 
     what: str
@@ -197,8 +189,7 @@ class Space:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class Trial(Struct, frozen=True, kw_only=True):
     """Whether a ledger or a source of ours works."""
 
     name: str
@@ -208,8 +199,7 @@ class Trial:
     unsure: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
+class HostFacts(Struct, frozen=True, kw_only=True):
     """This host."""
 
     #: Whether a time service synchronises the kernel's clock; None = unknown.
@@ -224,8 +214,7 @@ class HostFacts:
     sources: tuple[Trial, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoctorFacts:
+class DoctorFacts(Struct, frozen=True, kw_only=True):
     """Everything."""
 
     domain: DomainFacts

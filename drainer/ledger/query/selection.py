@@ -7,24 +7,23 @@ claim does not depend on what is passed over.
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.policy.admission.selection import Choice, SendOrder
 from drainer.policy.recipient.state import CLAIMABLE, State
-from drainer.runtime.values import dataclass
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _WAITED_FOR = (State.PENDING.value, State.DEFERRED.value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DueQuery:
+class DueQuery(Struct, frozen=True, kw_only=True):
     """Which run asks for what, and when; times in microseconds."""
 
     sources: Sequence[str]

@@ -7,11 +7,11 @@ once, the second one sends no report. Runs inside such a transaction.
 
 import functools
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from drainer.ledger import schema
 from drainer.ledger.codec import sender_of

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, message_of, recipient_of
@@ -24,7 +25,6 @@ from drainer.mail.message import Message
 from drainer.policy.bounce.limits import report_id as named
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.state import FINAL, State
-from drainer.runtime.values import dataclass
 
 _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
 _MICROSECOND = timedelta(microseconds=1)
@@ -40,8 +40,7 @@ class ReportDelays(NamedTuple):
     retry: timedelta
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueuedReport:
+class QueuedReport(Struct, frozen=True, kw_only=True):
     """One report, as it is to be sent now."""
 
     seq: int

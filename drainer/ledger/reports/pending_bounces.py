@@ -7,11 +7,12 @@ report is queued in the transaction that makes its recipient bounced.
 import itertools
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
@@ -27,7 +28,6 @@ from drainer.policy.bounce.limits import ReportTally
 from drainer.policy.recipient.delivery import StoredEvidence
 from drainer.policy.recipient.judge import BouncePermit
 from drainer.policy.recipient.state import Event, State, follow
-from drainer.runtime.values import dataclass
 
 _R, _M = schema.recipients.c, schema.messages.c
 _E, _N = schema.evidence.c, schema.reports.c
@@ -95,8 +95,7 @@ def apply_limits(
     return limits.stand(permit, each.sender, each.row["message"], DsnAction.FAILED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorDecision:
+class OperatorDecision(Struct, frozen=True, kw_only=True):
     """What an operator decided about one recipient."""
 
     resting: PendingBounce

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row
@@ -25,15 +26,13 @@ from drainer.mail.dsn.model import DsnAction
 from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.recipient.delivery import StoredEvidence
 from drainer.policy.recipient.judge import BouncePermit
-from drainer.runtime.values import dataclass
 
 _R, _M, _N = schema.recipients.c, schema.messages.c, schema.reports.c
 MANY = 200
 """Reports that are decided in one transaction."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuccessReportRequest:
+class SuccessReportRequest(Struct, frozen=True, kw_only=True):
     """A report that the bounce rules are asked about."""
 
     #: The recipient joined with its message; its report; what its sender proved.

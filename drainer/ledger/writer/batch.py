@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row, sender_of
@@ -27,7 +28,6 @@ from drainer.ledger.writer.prepared_statement import PreparedStatement, insertin
 from drainer.mail.dsn.model import DsnAction
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import State
-from drainer.runtime.values import dataclass
 
 _M, _A = schema.messages.c, schema.attempts.c
 
@@ -47,8 +47,7 @@ _REPORT = PreparedStatement(inserting(schema.reports))
 _DECISION = PreparedStatement(inserting(schema.decisions, without="id"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriterIdentity:
+class WriterIdentity(Struct, frozen=True, kw_only=True):
     """Identity of the writer: the owner and its run."""
 
     owner: str

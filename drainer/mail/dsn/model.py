@@ -5,8 +5,9 @@ import ipaddress
 import re
 from datetime import datetime
 
+from msgspec import Struct
+
 from drainer.mail.envelope import Envelope, Recipient
-from drainer.runtime.values import dataclass
 
 _HOST = re.compile(r"[A-Za-z0-9_.:-]{1,255}|\[[A-Za-z0-9.:]{1,253}\]")
 
@@ -22,8 +23,7 @@ class CannotReport(ValueError):
     """This sender cannot get a DSN: its address cannot be written into it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecipientStatus:
+class RecipientStatus(Struct, frozen=True, kw_only=True):
     """One recipient, and what happened to it."""
 
     recipient: Recipient
@@ -36,8 +36,7 @@ class RecipientStatus:
     last_attempt: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dsn:
+class Dsn(Struct, frozen=True, kw_only=True):
     """All data of a DSN."""
 
     action: DsnAction = DsnAction.FAILED

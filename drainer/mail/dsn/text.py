@@ -7,7 +7,7 @@ advice. For a reply without a code, it maps the rule that matched its text.
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from drainer.runtime.values import dataclass
+from msgspec import Struct
 
 WIDTH = 72
 """Width of the text, in columns."""
@@ -66,8 +66,7 @@ _BY_SUBJECT: dict[str, tuple[str, str]] = {
 _UNKNOWN = ("the mail server refused it", _ASK)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paragraph:
+class Paragraph(Struct, frozen=True, kw_only=True):
     """The text about some recipients with the same fate."""
 
     recipients: Sequence[str]

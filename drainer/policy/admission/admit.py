@@ -1,17 +1,16 @@
 """What drainer itself refuses to send, before the primary sees it."""
 
 from collections.abc import Collection
-from dataclasses import field
+
+from msgspec import Struct, field
 
 from drainer.mail.envelope import AddressError, domain_of
 from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
 from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
-from drainer.runtime.values import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(Struct, frozen=True, kw_only=True):
     """The rules of ``[primary]`` that concern single messages."""
 
     #: Recipient domains to send, in lower case; ``.example.org`` means the domains

@@ -8,13 +8,13 @@ case, as SQLite's ``lower`` does it.
 import enum
 import string
 from collections.abc import Iterable
-from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from msgspec import Struct, field
+
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import Message
-from drainer.runtime.values import dataclass
 
 MIN_DIGITS = 8
 """Digits of a drainer id that name it where drainer cannot check that it is unique."""
@@ -136,8 +136,7 @@ def _fits(parts: list[str], text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(Struct, frozen=True, kw_only=True):
     """Which messages and recipients to select; every given condition must match."""
 
     #: Part of the reverse-path; ``<>`` is the null sender.
@@ -240,8 +239,7 @@ def order_key(
     return micros + _LATE * late
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(Struct, frozen=True, kw_only=True):
     """Which part of a spool a command works on."""
 
     selection: Selection = field(default_factory=Selection)

@@ -7,8 +7,9 @@ What must not be reported is kept and shown, never dropped.
 import enum
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from datetime import timedelta
+
+from msgspec import Struct, field
 
 from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import (
@@ -30,7 +31,6 @@ from drainer.policy.bounce.facts import (
 )
 from drainer.policy.bounce.limits import ReportHistory, ReportLimits, exceeded
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
-from drainer.runtime.values import dataclass
 
 
 class BounceAnswer(enum.StrEnum):
@@ -46,8 +46,7 @@ class BounceAnswer(enum.StrEnum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BounceDecision:
+class BounceDecision(Struct, frozen=True, kw_only=True):
     """The answer, the rule that gave it, and its reasons."""
 
     answer: BounceAnswer
@@ -59,8 +58,7 @@ class BounceDecision:
     may_return: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnIdentity:
+class OwnIdentity(Struct, frozen=True, kw_only=True):
     """The names and addresses of this host."""
 
     hostname: str
@@ -68,8 +66,7 @@ class OwnIdentity:
     reporter: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BounceCase:
+class BounceCase(Struct, frozen=True, kw_only=True):
     """The outcome for one recipient, and all that is known about its sender."""
 
     facts: SenderFacts

@@ -12,6 +12,8 @@ evidence, and not a forgery either.
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from msgspec import Struct
+
 from drainer.mail.envelope import Recipient
 from drainer.mail.mailbox import mailbox_key
 from drainer.policy.bounce.facts import (
@@ -25,7 +27,6 @@ from drainer.policy.bounce.facts import (
     is_within,
     parse_address,
 )
-from drainer.runtime.values import dataclass
 
 WIDEST = {4: 16, 6: 32}
 """Shortest prefix by IP version that still identifies a sender."""
@@ -37,8 +38,7 @@ _LATE = ("V3", "V4", "V5")
 """Rules that ask DNS now instead of at reception: records change, and keys rotate."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceRow:
+class EvidenceRow(Struct, frozen=True, kw_only=True):
     """What one rule found."""
 
     rule: str
@@ -48,8 +48,7 @@ class EvidenceRow:
     late: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(Struct, frozen=True, kw_only=True):
     """Every rule's row, and their result."""
 
     strength: Strength
@@ -69,8 +68,7 @@ class Evidence:
         return {row.rule: f"{row.strength}: {row.found}" for row in self.rows}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
+class _Case(Struct, frozen=True, kw_only=True):
     facts: SenderFacts
     recipient: Recipient
     trust: TrustSettings

@@ -3,10 +3,10 @@
 import enum
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+
+from msgspec import Struct, field
 
 from drainer.mail.mailbox import canonical_mailbox
-from drainer.runtime.values import dataclass
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -35,8 +35,7 @@ class Strength(enum.StrEnum):
     LATER = "later"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpfTerm:
+class SpfTerm(Struct, frozen=True, kw_only=True):
     """One step on the way to an SPF result: a term of the record of ``domain``."""
 
     domain: str
@@ -53,8 +52,7 @@ class SpfTerm:
     foreign: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpfResult:
+class SpfResult(Struct, frozen=True, kw_only=True):
     """The result for the MAIL FROM identity (RFC 7208 2.4)."""
 
     result: str
@@ -63,8 +61,7 @@ class SpfResult:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DkimSignature:
+class DkimSignature(Struct, frozen=True, kw_only=True):
     """One DKIM signature, as far as possible as it was at reception."""
 
     domain: str
@@ -82,8 +79,7 @@ class DkimSignature:
     addressees: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DmarcPolicy:
+class DmarcPolicy(Struct, frozen=True, kw_only=True):
     """The author's domain, and the policy that it publishes."""
 
     #: '' unless there is exactly one author.
@@ -97,8 +93,7 @@ class DmarcPolicy:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthResult:
+class AuthResult(Struct, frozen=True, kw_only=True):
     """A positive result that a trusted Authentication-Results field states."""
 
     #: spf, dkim or dmarc.
@@ -122,8 +117,7 @@ class Reachability(enum.StrEnum):
     LATER = "later"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SenderFacts:
+class SenderFacts(Struct, frozen=True, kw_only=True):
     """What was found about one message's sender."""
 
     reverse_path: str = ""
@@ -149,8 +143,7 @@ class SenderFacts:
         return canonical_mailbox(self.reverse_path)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustSettings:
+class TrustSettings(Struct, frozen=True, kw_only=True):
     """What the operator configured about senders."""
 
     #: Domains that the backup accepts mail for, in ASCII; their subdomains are

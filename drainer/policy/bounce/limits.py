@@ -9,17 +9,17 @@ import hashlib
 from collections.abc import Hashable, Iterable
 from datetime import datetime, timedelta
 
+from msgspec import Struct
+
 from drainer.mail.envelope import domain_of
 from drainer.mail.mailbox import mailbox_key
-from drainer.runtime.values import dataclass
 
 KEEP_KEYS = timedelta(days=14)
 """How long a key is kept: a failure that comes again later is reported again."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportLimits:
+class ReportLimits(Struct, frozen=True, kw_only=True):
     """The most reports that may be sent to a mailbox, to a domain, and in all."""
 
     sender_per_hour: int = 3
@@ -31,8 +31,7 @@ class ReportLimits:
     tag_delimiters: str = "+"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportHistory:
+class ReportHistory(Struct, frozen=True, kw_only=True):
     """The reports that were sent already."""
 
     sender_last_hour: int = 0
@@ -56,8 +55,7 @@ def exceeded(limits: ReportLimits, sent: ReportHistory) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedRecipient:
+class ReportedRecipient(Struct, frozen=True, kw_only=True):
     """A recipient that a report to the sender is about."""
 
     at: datetime

@@ -12,11 +12,12 @@ A refusal that is meant for us never judges a message (promise P4).
 """
 
 import enum
-from dataclasses import replace
 from datetime import datetime, timedelta
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from drainer.policy.classify.verdict import Classification
-from drainer.runtime.values import dataclass
 
 MESSAGES_TO_TRY = 3
 """Real messages that probe, one at a time, before a breaker opens."""
@@ -56,8 +57,7 @@ class CanaryOutcome(enum.StrEnum):
     UNCLEAR = "unclear"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class Cause(Struct, frozen=True, kw_only=True):
     """Why a breaker moved."""
 
     #: early, stop, run, ratio, storm, contradiction (of a known-good address), learnt
@@ -92,8 +92,7 @@ class Cause:
         return STOPS_TO_OPEN if self.trigger == "stop" else MESSAGES_TO_TRY
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitBreaker:
+class CircuitBreaker(Struct, frozen=True, kw_only=True):
     """The state of one scope's breaker, and how it got there."""
 
     pauses: tuple[timedelta, ...]

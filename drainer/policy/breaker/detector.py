@@ -5,15 +5,16 @@ never opens a breaker. It reports a suspicion, which the canary or a message con
 refutes.
 """
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.breaker.breaker import Cause
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.normalize import masked
 from drainer.policy.classify.verdict import Classification, Verdict
-from drainer.runtime.values import dataclass
 
 SLOW_SECONDS, SLOW_RUN = 30.0, 10
 """Seconds for the reply to the final dot, this often in a row: it is overloaded."""
@@ -72,8 +73,7 @@ def is_storm(classification: Classification, answer: Answer) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectorThresholds:
+class DetectorThresholds(Struct, frozen=True, kw_only=True):
     """How many refusals make a scope suspicious."""
 
     #: Refusals of the same kind in a row; one less if the reply says little.
@@ -90,8 +90,7 @@ class DetectorThresholds:
 USUAL_WINDOWS = DetectorThresholds()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(Struct, frozen=True, kw_only=True):
     """One recipient's result, as a detector sees it."""
 
     sender_domain: str

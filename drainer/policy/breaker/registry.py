@@ -7,8 +7,9 @@ works again never waits for another one.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.breaker import breaker as breakers

@@ -11,8 +11,9 @@ reads whatever looks like a refusal of us a second time, with all that was sent 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
+
+from msgspec.structs import replace
 
 from drainer.mail.echo import SentData, unechoed
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, PROBLEMS, Problem

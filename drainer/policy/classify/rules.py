@@ -26,9 +26,9 @@ from importlib import resources
 from typing import Protocol
 
 import re2
+from msgspec import Struct
 
 from drainer.mail.reply import Reply, Stage
-from drainer.runtime.values import dataclass
 
 MEANINGS: Mapping[str, str] = {
     "retry": "R",
@@ -62,8 +62,7 @@ class RulePattern(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(Struct, frozen=True, kw_only=True):
     """One rule, checked and compiled."""
 
     id: str

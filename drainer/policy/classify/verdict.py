@@ -2,7 +2,7 @@
 
 import enum
 
-from drainer.runtime.values import dataclass
+from msgspec import Struct
 
 
 class Verdict(enum.StrEnum):
@@ -26,8 +26,7 @@ class Scope(enum.StrEnum):
     ROUTE = "route"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Classification:
+class Classification(Struct, frozen=True, kw_only=True):
     """A verdict with its scope, its rule, and the reason as text."""
 
     verdict: Verdict

@@ -17,15 +17,16 @@ Between healthy and overloaded there is a range in which nothing changes.
 
 import math
 from collections import deque
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import median
+
+from msgspec import Struct
 
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.breaker.detector import is_storm
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
-from drainer.runtime.values import dataclass
 
 FLOOR = 1 / 16
 """Share of everything that is allowed: the start, and the minimum."""
@@ -67,8 +68,7 @@ def is_overload(classification: Classification, answer: Answer, stage: Stage) ->
     return stopped and classification.scope is Scope.ROUTE and stage is not Stage.RCPT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencySample:
+class LatencySample(Struct, frozen=True, kw_only=True):
     """The measurement of one attempt, or of one failed connection. Times in seconds."""
 
     #: When it started, on any monotonic clock.
@@ -81,8 +81,7 @@ class LatencySample:
     unreachable: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadReading:
+class LoadReading(Struct, frozen=True, kw_only=True):
     """What the primary reports about itself."""
 
     at: float
@@ -95,8 +94,7 @@ class LoadReading:
         return f"its load is {self.value:.2f}, the limit {self.high:g}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adjustment:
+class Adjustment(Struct, frozen=True, kw_only=True):
     """A change: shares of what is allowed, and why."""
 
     before: float

@@ -8,7 +8,7 @@ import enum
 from collections.abc import Iterable
 from datetime import datetime
 
-from drainer.runtime.values import dataclass
+from msgspec import Struct
 
 
 class OverrideKind(enum.StrEnum):
@@ -30,8 +30,7 @@ _DONE = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Override:
+class Override(Struct, frozen=True, kw_only=True):
     """One override, as it was given."""
 
     at: datetime
@@ -58,8 +57,7 @@ class Override:
         return " ".join(words)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActiveOverrides:
+class ActiveOverrides(Struct, frozen=True, kw_only=True):
     """The overrides that a drain of a route follows."""
 
     #: The pause and the limit that are in force.

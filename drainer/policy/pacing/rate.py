@@ -8,7 +8,7 @@ import math
 import re
 from datetime import timedelta
 
-from drainer.runtime.values import dataclass
+from msgspec import Struct
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600}
 _SIZES = {
@@ -33,8 +33,7 @@ BURST_MESSAGES = 4
 """The smallest usual burst: as many drains can share the rate (Rate.sharers)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
+class Rate(Struct, frozen=True, kw_only=True):
     """An amount per second, with a burst that is never exceeded."""
 
     per_second: float
@@ -64,8 +63,7 @@ class Rate:
         return min(self.burst, max(0.0, level))  # a clock may have been set back
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class Rates(Struct, frozen=True, kw_only=True):
     """What a primary may see per time; None means unlimited."""
 
     messages: Rate | None = None

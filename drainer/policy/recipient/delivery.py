@@ -1,19 +1,19 @@
 """A message as it was scanned, and as a delivery to try."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.mail.envelope import AddressError, Recipient, domain_of
 from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.mapping import AddressMapping
 from drainer.policy.recipient.state import State
-from drainer.runtime.values import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedRecipient:
+class ClaimedRecipient(Struct, frozen=True, kw_only=True):
     """A recipient that this worker may try now, as the ledger has it."""
 
     #: Its number within the message.
@@ -45,8 +45,7 @@ class ClaimedRecipient:
         return domain_of(self.recipient.original or self.recipient.forward_path)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredEvidence:
+class StoredEvidence(Struct, frozen=True, kw_only=True):
     """What was found about a message's sender, as the ledger keeps it: JSON."""
 
     #: When drainer first looked, in microseconds since 1970.
@@ -55,8 +54,7 @@ class StoredEvidence:
     marks: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """A message and those of its recipients that are tried together."""
 
     message: Message
@@ -87,8 +85,7 @@ class Delivery:
         return any(claimed.recipient.wants_success for claimed in self.claimed)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScannedMessage:
+class ScannedMessage(Struct, frozen=True, kw_only=True):
     """A message as the scan saw it, with the first state of its recipients."""
 
     spooled: SpooledMessage

@@ -6,10 +6,12 @@ us.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from drainer.mail.echo import SentData
 from drainer.mail.reply import Lost, Reply, Stage
@@ -27,7 +29,6 @@ from drainer.policy.classify.rules import Rule
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.retry import RetrySchedule
-from drainer.runtime.values import dataclass
 
 MAX_DROPS = 3
 """After this many connections that ended after its content, a message is poison."""
@@ -43,8 +44,7 @@ REFUSED_IN_DOUBT = "refused-in-doubt"
 _CLOSING = 421
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecipientResult:
+class RecipientResult(Struct, frozen=True, kw_only=True):
     """How one recipient's attempt ended."""
 
     claimed: ClaimedRecipient
@@ -54,8 +54,7 @@ class RecipientResult:
     accepted: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifiedResult:
+class ClassifiedResult(Struct, frozen=True, kw_only=True):
     """A result, and what it means by itself."""
 
     result: RecipientResult
@@ -64,8 +63,7 @@ class ClassifiedResult:
     shared: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BouncePermit:
+class BouncePermit(Struct, frozen=True, kw_only=True):
     """What the bounce rules say about one recipient's confirmed refusal."""
 
     decision: BounceDecision
@@ -115,16 +113,14 @@ class BreakerView(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True, kw_only=True):
     """When to try again, and the operator's own rules."""
 
     schedule: RetrySchedule = field(default_factory=RetrySchedule)
     rules: Sequence[Rule] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettleContext:
+class SettleContext(Struct, frozen=True, kw_only=True):
     """The circumstances of one settlement."""
 
     now: datetime

@@ -7,10 +7,11 @@ has the new one, with the old one as ORCPT if the client gave none (RFC 3461 5.2
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
-from drainer.runtime.values import dataclass
 
 
 def _folded(mailbox: str) -> str:
@@ -18,8 +19,7 @@ def _folded(mailbox: str) -> str:
     return f"{local}{at}{domain.rstrip('.')}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddressMapping:
+class AddressMapping(Struct, frozen=True, kw_only=True):
     """Which addresses become which; by default none."""
 
     #: Keyed by the folded mailbox, or ``@domain``; the value is a mailbox, or

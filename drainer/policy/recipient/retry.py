@@ -6,8 +6,9 @@ and its operator runs drainer. Jitter is a number that the caller drew.
 
 from datetime import timedelta
 
+from msgspec import Struct
+
 from drainer.policy.classify.verdict import Verdict
-from drainer.runtime.values import dataclass
 
 FIRST_DAY = timedelta(days=1)
 
@@ -21,8 +22,7 @@ def usual_confirm_after(age: timedelta) -> timedelta:
     return timedelta(hours=4 if age < FIRST_DAY else 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrySchedule:
+class RetrySchedule(Struct, frozen=True, kw_only=True):
     """``[retry]``: the delays between attempts."""
 
     first: timedelta = timedelta(minutes=1)

@@ -5,8 +5,10 @@ primary refuses all mail.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.mail.message import Problem
 from drainer.mail.reply import Stage
@@ -24,7 +26,6 @@ from drainer.policy.recipient.judge import (
     refine,
 )
 from drainer.policy.recipient.state import CLAIMABLE, Event, State, follow
-from drainer.runtime.values import dataclass
 
 MAX_DOUBTS = 3
 """After this many lost replies to the final dot a message is held (poison?)."""
@@ -36,8 +37,7 @@ ROUTE_WAITS = "*"
 """The value that says that a recipient waits for the breaker of the route."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(Struct, frozen=True, kw_only=True):
     """The new state of one recipient, and its details."""
 
     claimed: ClaimedRecipient

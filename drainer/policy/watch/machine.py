@@ -6,8 +6,10 @@ becomes unhealthy again, it must be healthy for longer.
 """
 
 import enum
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.policy.watch.states import (
     DISTRUSTS,
@@ -19,7 +21,6 @@ from drainer.policy.watch.states import (
     WatchState,
     WatchWait,
 )
-from drainer.runtime.values import dataclass
 
 
 class WatchTask(enum.StrEnum):
@@ -33,8 +34,7 @@ class WatchTask(enum.StrEnum):
 _E, _S = WatchEvent, WatchState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchSettings:
+class WatchSettings(Struct, frozen=True, kw_only=True):
     """How careful a watch is."""
 
     #: Good checks in a row, and their least duration, before anything is sent.
@@ -50,8 +50,7 @@ class WatchSettings:
     doublings: int = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class Observation(Struct, frozen=True, kw_only=True):
     """Something that happened, and what is known about it."""
 
     event: WatchEvent
@@ -63,8 +62,7 @@ class Observation:
     delivered_any: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchStatus:
+class WatchStatus(Struct, frozen=True, kw_only=True):
     """The state of a watch, and how it got there."""
 
     state: WatchState = WatchState.PROBING

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from drainer.runtime.values import dataclass
+from msgspec import Struct
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = 24 * 60
@@ -25,8 +25,7 @@ Local = Callable[[datetime], datetime]
 """From a moment to the local time that the clock shows then."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainWindow:
+class DrainWindow(Struct, frozen=True, kw_only=True):
     """Some hours on some days of the week, Monday being 0; minutes since midnight."""
 
     days: frozenset[int]
@@ -42,8 +41,7 @@ class DrainWindow:
         return late or ((day - 1) % 7 in self.days and minute < self.end)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainWindows:
+class DrainWindows(Struct, frozen=True, kw_only=True):
     """All windows together; without any, the watch may always drain."""
 
     windows: tuple[DrainWindow, ...] = ()

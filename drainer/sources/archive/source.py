@@ -16,8 +16,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from drainer.errors import SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import field
 from datetime import UTC, datetime
 from functools import partial
+
+from msgspec import Struct, field
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Client, Envelope
 from drainer.mail.message import Message, Problem
-from drainer.runtime.values import dataclass
 from drainer.sources.common.files import CHUNK_BYTES, has_content, read_at
 from drainer.sources.common.walk import FilePlace
 
@@ -17,8 +17,7 @@ IDENTITY_BYTES = 4096
 """Bytes of the content that are part of the identity."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceEntry:
+class SourceEntry(Struct, frozen=True, kw_only=True):
     """A message as its files describe it; they stay open while it is examined."""
 
     #: As os.fsdecode returns it.
@@ -41,8 +40,7 @@ class SourceEntry:
     queue: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenEntry:
+class OpenEntry(Struct, frozen=True):
     """A message whose files are open."""
 
     message: Message

@@ -26,6 +26,8 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
+from msgspec import Struct
+
 from drainer.mail.envelope import (
     NULL_SENDER,
     AddressError,
@@ -43,7 +45,6 @@ from drainer.mail.header import (
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
-from drainer.runtime.values import dataclass
 
 _RECIPIENT_KINDS: tuple[tuple[str, ...], ...] = (
     ("x-original-to",),
@@ -63,8 +64,7 @@ _FOR = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceRules:
+class TraceRules(Struct, frozen=True, kw_only=True):
     """What the operator says about the backup's trace fields."""
 
     #: The name that the backup writes after ``by``; '' = the topmost Received counts.
@@ -83,8 +83,7 @@ class TraceRules:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Trace(Struct, frozen=True, kw_only=True):
     """The content of the trusted block."""
 
     reverse_path: str = NULL_SENDER

@@ -8,14 +8,13 @@ was found instead.
 import codecs
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
-from dataclasses import field
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 
 from drainer.errors import SourceError, UsageError
 from drainer.runtime import databases
-from drainer.runtime.values import dataclass
 from drainer.sources.database import schema
 
 _COLUMNS = ("id", "reverse_path", "recipients", "content", "arrived")
@@ -25,8 +24,7 @@ TRY_IT = "try it in the database's own client"
 _SAID = ("client_address", "client_name", "helo", "login", "state")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableMapping:
+class TableMapping(Struct, frozen=True, kw_only=True):
     """The column of each part of a message; '' = there is none."""
 
     table: str = schema.spool.name
@@ -111,8 +109,7 @@ def refuse(
     raise UsageError(message, hint=hint)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoundMapping:
+class BoundMapping(Struct, frozen=True, kw_only=True):
     """The columns of a mapping in one database."""
 
     source: sa.FromClause

@@ -7,19 +7,19 @@ with a separate query.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.content import HeldContent, crlf
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime import databases
 from drainer.runtime.units import parse_duration
-from drainer.runtime.values import dataclass
 from drainer.sources.common.files import HELD_BYTES, RereadContent, unescape_name
 from drainer.sources.database.checks import check_ids, check_statement, check_use
 from drainer.sources.database.finish import RowFinisher, set_state
@@ -36,8 +36,7 @@ LOCK_PAUSE = 0.1
 PIECE_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseSettings:
+class DatabaseSettings(Struct, frozen=True, kw_only=True):
     """The options of a source, without the mapping."""
 
     url: str

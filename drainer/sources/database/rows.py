@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from msgspec import Struct
+
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import message_id_of
 from drainer.mail.envelope import (
@@ -27,7 +29,6 @@ from drainer.mail.envelope import (
     quote_mailbox,
 )
 from drainer.mail.message import Message, Problem
-from drainer.runtime.values import dataclass
 from drainer.sources.common.files import escape_name
 
 HEAD_BYTES = 4096
@@ -39,8 +40,7 @@ _NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
 _MAX_NAME = 250
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowsPlace:
+class RowsPlace(Struct, frozen=True, kw_only=True):
     """What the rows of one source have in common."""
 
     url: str

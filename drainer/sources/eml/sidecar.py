@@ -23,9 +23,10 @@ Mailboxes are in the form of the wire (RFC 5321 4.1.2), ORCPT and ENVID decoded.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import field
 from datetime import UTC, datetime
 from typing import NoReturn
+
+from msgspec import Struct, field
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
@@ -38,7 +39,6 @@ from drainer.mail.envelope import (
     parse_mailbox,
 )
 from drainer.mail.reply import printable
-from drainer.runtime.values import dataclass
 
 MAX_SIDECAR_BYTES = 4 * 1024 * 1024
 """Largest sidecar, in bytes; enough for some 50,000 recipients."""
@@ -50,8 +50,7 @@ VERP = re.compile(r"[!-~]{2}")
 _MAX_PARAMETER_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sidecar:
+class Sidecar(Struct, frozen=True, kw_only=True):
     """The content of a sidecar."""
 
     envelope: Envelope

@@ -9,10 +9,11 @@ between split and flat.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
+
+from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import HeldContent

@@ -8,6 +8,8 @@ build_todo; hmail.js, read_todo).
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
+from msgspec import Struct
+
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
     AddressError,
@@ -18,7 +20,6 @@ from drainer.mail.envelope import (
     quote_mailbox,
 )
 from drainer.mail.reply import printable
-from drainer.runtime.values import dataclass
 
 LENGTH_BYTES = 4
 
@@ -28,8 +29,7 @@ _MAX_SECONDS = 2**35
 _MAX_NAME = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HarakaTodo:
+class HarakaTodo(Struct, frozen=True, kw_only=True):
     """The content of a queue file's JSON."""
 
     envelope: Envelope
@@ -45,8 +45,7 @@ class HarakaTodo:
     stable: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HarakaName:
+class HarakaName(Struct, frozen=True):
     """The parts of a file name: arrival_next_attempts_pid_tag_counter_host."""
 
     #: Attempts that failed so far.

@@ -5,9 +5,10 @@ import os
 import re
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from drainer.mail.content import MAX_HEADER_BYTES
 from drainer.mail.message import Problem
-from drainer.runtime.values import dataclass
 from drainer.sources.common.files import (
     CHUNK_BYTES,
     SMALL_FILE_BYTES,
@@ -23,8 +24,7 @@ _TAG = b"drainer maildir 1\n"
 _HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
 
 
-@dataclass(frozen=True, slots=True)
-class MaildirFile:
+class MaildirFile(Struct, frozen=True):
     """An open file and its start; its opener closes it."""
 
     descriptor: int

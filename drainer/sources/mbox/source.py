@@ -19,11 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.content import MAX_HEADER_BYTES, HeldContent, crlf, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, SpooledMessage
-from drainer.runtime.values import dataclass
 from drainer.sources.common.files import (
     CHUNK_BYTES,
     HELD_BYTES,
@@ -47,8 +48,7 @@ from drainer.sources.mbox.framing import (
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(Struct, frozen=True):
     """A message of the open file: its place and its start."""
 
     span: Span

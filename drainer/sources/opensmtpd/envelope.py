@@ -7,6 +7,8 @@ ENVID and ORCPT are stored as they came, in xtext, ORCPT without its type.
 import re
 from urllib.parse import unquote
 
+from msgspec import Struct
+
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
     AddressError,
@@ -18,7 +20,6 @@ from drainer.mail.envelope import (
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
-from drainer.runtime.values import dataclass
 
 VERSIONS = ("1", "2", "3")
 """SMTPD_ENVELOPE_VERSION up to OpenSMTPD 7."""
@@ -35,8 +36,7 @@ _MAX_STORED = 12 * _MAX_TEXT  # four bytes of UTF-8, three of xtext each
 _MAX_DIGITS = 11
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvelopeFile:
+class EnvelopeFile(Struct, frozen=True, kw_only=True):
     """The content of an envelope file."""
 
     envelope: Envelope

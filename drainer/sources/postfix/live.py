@@ -13,9 +13,10 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+
+from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message, Problem, SpooledMessage

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from msgspec import Struct
+
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import HeldContent
 from drainer.mail.message import Message, SpooledMessage
 from drainer.runtime.folders import owner_of
-from drainer.runtime.values import dataclass
 from drainer.sources.common.files import (
     HELD_BYTES,
     SMALL_FILE_BYTES,
@@ -61,8 +62,7 @@ class PostfixEntryGone(MessageUnreadable):
     """No file of that name is in the spool any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenQueueFile:
+class OpenQueueFile(Struct, frozen=True):
     """An open queue file that was parsed; its opener closes it."""
 
     descriptor: int

@@ -9,8 +9,9 @@ import hmac
 import re
 from datetime import timedelta
 
+from msgspec import Struct
+
 from drainer.errors import UsageError
-from drainer.runtime.values import dataclass
 from drainer.watch.http.payloads import is_alert
 
 TIMESTAMP = "X-Drainer-Timestamp"
@@ -24,13 +25,16 @@ LEAST = 16
 HINT = "make one with: openssl rand -hex 32"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class HookKeys:
+class HookKeys(Struct, frozen=True, kw_only=True):
     """The secrets that are in force; an empty one is not set."""
 
     token: str = ""
     operator: str = ""
     hmac: str = ""
+
+    def __repr__(self) -> str:
+        """Return it without the secrets."""
+        return "HookKeys()"
 
     @property
     def hooks(self) -> bool:
@@ -59,8 +63,7 @@ def bearer(authorization: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedRequest:
+class SignedRequest(Struct, frozen=True, kw_only=True):
     """A signed request that is not verified yet."""
 
     timestamp: str

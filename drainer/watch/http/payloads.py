@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec import Struct
+
 from drainer.mail.reply import printable
 from drainer.policy.pacing.overrides import OverrideKind
-from drainer.runtime.values import dataclass
 
 MAX_WORDS = 300
 
@@ -27,8 +28,7 @@ class BodyError(ValueError):
     """A body does not parse; the text says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookRequest:
+class HookRequest(Struct, frozen=True, kw_only=True):
     """What one body asks for; ``ask`` is None if it is to be ignored."""
 
     ask: OverrideKind | None

@@ -1,18 +1,17 @@
 """The server's settings: where it listens, who may access it, and its time limits."""
 
 import ipaddress
-from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 
+from msgspec import Struct, field
+
 from drainer.errors import UsageError
 from drainer.policy.pacing.rate import Rate
-from drainer.runtime.values import dataclass
 from drainer.watch.http.auth import HookKeys
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookSettings:
+class HookSettings(Struct, frozen=True, kw_only=True):
     """The settings of a server that may start: beyond loopback it has a secret."""
 
     #: An address, and a port; 0 takes any free one.

@@ -2,9 +2,9 @@
 
 import smtplib
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.bounce.evidence import dkim_sign
 from drainer.mail.dsn.build import build

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.bounce.evidence.dns import Resolver
 from drainer.bounce.evidence.request import DnsServers

@@ -12,11 +12,11 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from drainer.errors import SourceError, UsageError
 from drainer.sources.archive import source as archive

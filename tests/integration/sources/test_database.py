@@ -7,12 +7,12 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 from sqlalchemy.dialects import mysql
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError

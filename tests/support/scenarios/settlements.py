@@ -1,9 +1,10 @@
 """What tests of settling share: breakers, a moment, and one attempt's settlement."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import Stage, parse_reply

@@ -7,12 +7,13 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
 import uvloop
+from msgspec.structs import replace
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine

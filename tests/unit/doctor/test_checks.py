@@ -1,9 +1,9 @@
 """The doctor's checks of backup, primary and host: each row, and its near miss."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.doctor.checks import HERE, examine, failed, rows
 from drainer.doctor.checks.backup import covers
@@ -100,23 +100,23 @@ def found(
 
 def backup(**changes: object) -> BackupFacts:
     """Return the healthy backup, changed."""
-    return replace(BACKUP, **changes)  # type: ignore[arg-type]
+    return replace(BACKUP, **changes)
 
 
 def primary(**changes: object) -> PrimaryFacts:
     """Return the healthy primary, changed."""
-    return replace(PRIMARY, **changes)  # type: ignore[arg-type]
+    return replace(PRIMARY, **changes)
 
 
 def here(**changes: object) -> HostFacts:
     """Return the healthy host, changed."""
-    return replace(THERE, **changes)  # type: ignore[arg-type]
+    return replace(THERE, **changes)
 
 
 def certified(**changes: object) -> BackupFacts:
     """Return the backup with another certificate."""
     distrust = str(changes.pop("distrust", ""))
-    certificate = replace(SOUND, **changes)  # type: ignore[arg-type]
+    certificate = replace(SOUND, **changes)
     return backup(certificate=certificate, distrust=distrust)
 
 
@@ -127,7 +127,7 @@ def stage(name: str, grade: str, reply: str = "", hint: str = "") -> HealthStage
 
 def space(**changes: object) -> HostFacts:
     """Return the host with another amount of room."""
-    return here(spaces=(replace(THERE.spaces[0], **changes),))  # type: ignore[arg-type]
+    return here(spaces=(replace(THERE.spaces[0], **changes),))
 
 
 DEAD = backup(reached=(("198.51.100.1", DOWN),))

@@ -1,8 +1,7 @@
 """The doctor's checks of MX records: each row, and what only just is not one."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from drainer.doctor.checks import examine
 from drainer.doctor.checks.check import DoctorFinding, Grade
@@ -54,17 +53,17 @@ def worst(domain: DomainFacts, check: str) -> DoctorFinding:
 
 def first(**changes: object) -> DomainFacts:
     """Return the healthy domain with another primary."""
-    return replace(HEALTHY, exchanges=(replace(FIRST, **changes), SECOND))  # type: ignore[arg-type]
+    return replace(HEALTHY, exchanges=(replace(FIRST, **changes), SECOND))
 
 
 def second(**changes: object) -> DomainFacts:
     """Return the healthy domain with another backup."""
-    return replace(HEALTHY, exchanges=(FIRST, replace(SECOND, **changes)))  # type: ignore[arg-type]
+    return replace(HEALTHY, exchanges=(FIRST, replace(SECOND, **changes)))
 
 
 def mx(*exchanges: MailExchanger, **changes: object) -> DomainFacts:
     """Return the healthy domain with other records."""
-    return replace(HEALTHY, exchanges=exchanges, **changes)  # type: ignore[arg-type]
+    return replace(HEALTHY, exchanges=exchanges, **changes)
 
 
 NOTHING = {"exchanges": (), "primary": "", "primary_addresses": (), "backups": ()}
@@ -85,20 +84,20 @@ def test_a_healthy_domain_has_nothing_to_mend() -> None:
 
 ROWS = {
     "a domain that does not exist": (
-        "mx-records", replace(HEALTHY, told=DnsStatus.NXDOMAIN, **NOTHING),  # type: ignore[arg-type]
+        "mx-records", replace(HEALTHY, told=DnsStatus.NXDOMAIN, **NOTHING),
         Grade.FAIL, "does not exist",
     ),
     "a domain without MX": (
-        "mx-records", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),  # type: ignore[arg-type]
+        "mx-records", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),
         Grade.FAIL, "no MX record",
     ),
     "DNS that does not answer": (
         "mx-records",
-        replace(HEALTHY, told=DnsStatus.FAILED, detail="Timeout", **NOTHING),  # type: ignore[arg-type]
+        replace(HEALTHY, told=DnsStatus.FAILED, detail="Timeout", **NOTHING),
         Grade.UNKNOWN, "Timeout",
     ),
     "without MX there is no null MX": (
-        "mx-null", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),  # type: ignore[arg-type]
+        "mx-null", replace(HEALTHY, told=DnsStatus.ABSENT, **NOTHING),
         Grade.SKIPPED, "no MX record",
     ),
     "a null MX": ("mx-null", mx(NULL, backups=()), Grade.FAIL, "accepts no mail"),

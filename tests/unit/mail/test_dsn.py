@@ -3,7 +3,6 @@
 import email
 import email.policy
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import EmailMessage, Message
 from random import Random
@@ -13,6 +12,7 @@ import pytest
 from flufl.bounce import all_failures
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from drainer.mail.dsn.build import MAX_CONTENT_BYTES, MAX_HEADER_BYTES, build
 from drainer.mail.dsn.model import CannotReport, Dsn, DsnAction, RecipientStatus, mta_of

@@ -1,11 +1,11 @@
 """XCLIENT and XFORWARD as octets: what the primary learns of the original client."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from drainer.mail.envelope import Client, from_xtext
 from drainer.mail.message import Message

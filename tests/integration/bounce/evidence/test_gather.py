@@ -4,12 +4,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.bounce.evidence import dmarc
 from drainer.bounce.evidence.authres import claims_of

@@ -6,10 +6,10 @@ import shutil
 import socket
 import ssl
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.errors import UsageError
 from drainer.policy.pacing.rate import Rate

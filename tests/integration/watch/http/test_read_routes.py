@@ -3,10 +3,10 @@
 import http.client
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from drainer.watch.http.metrics import METRICS

@@ -1,12 +1,12 @@
 """What a person means by filters, exclusions, names and an order."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from drainer.policy.admission.selection import (
     ExcludePattern,

@@ -1,10 +1,10 @@
 """G1 to G15: who may be told, first match first."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.mail.dsn.model import DsnAction
 from drainer.mail.dsn.text import REASONS
@@ -275,7 +275,10 @@ def test_an_earlier_rule_outranks_a_later_one() -> None:
 def test_a_limit_that_is_reached(sent: ReportHistory) -> None:
     """The next report would break it; one less would not."""
     assert exceeded(ReportLimits(), sent)
-    less = {name: max(0, getattr(sent, name) - 1) for name in ReportHistory.__slots__}
+    less = {
+        name: max(0, getattr(sent, name) - 1)
+        for name in ReportHistory.__struct_fields__
+    }
     assert exceeded(ReportLimits(), ReportHistory(**less)) == ""
 
 

@@ -1,10 +1,10 @@
 """V1 to V6: what proves a sender, what only helps, and what does not."""
 
 import ipaddress
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.mail.envelope import Recipient
 from drainer.policy.bounce.evidence import RULES, Evidence, judge

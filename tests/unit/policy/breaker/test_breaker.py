@@ -1,9 +1,9 @@
 """The breaker of a route: what pauses it, what opens it, and that nothing else does."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.breaker import breaker as breakers

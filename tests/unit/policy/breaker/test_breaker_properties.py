@@ -3,7 +3,6 @@
 A machine plays mail, canaries, timers and restarts at random, in virtual time.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from msgspec.structs import replace
 
 from drainer.mail.envelope import Recipient
 from drainer.mail.reply import Lost, Stage, parse_reply

@@ -1,10 +1,10 @@
 """All breakers of a primary: the narrowest scope that fits is suspected."""
 
-from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.breaker.breaker import (

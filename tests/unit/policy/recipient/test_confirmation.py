@@ -3,13 +3,13 @@
 And what a recipient takes along from one attempt to the next.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from drainer.mail.reply import Stage
 from drainer.policy.bounce.decision import BounceAnswer, BounceDecision

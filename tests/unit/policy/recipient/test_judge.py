@@ -1,10 +1,10 @@
 """What an ending means in the light of everything else: each reconsideration."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import BEHIND_BREAKER, Problem

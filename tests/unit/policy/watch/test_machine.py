@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from drainer.policy.watch.machine import (
     Observation,
@@ -42,7 +42,7 @@ def after(
 ) -> WatchStatus:
     """Return the watch after some events at one moment."""
     for event in events:
-        happening = replace(Observation(event=event), **facts)  # type: ignore[arg-type]
+        happening = replace(Observation(event=event), **facts)
         watch = step(watch, happening, at, S)
     return watch
 
