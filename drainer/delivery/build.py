@@ -2,6 +2,8 @@
 
 import shlex
 
+from msgspec.structs import replace
+
 from drainer.bounce.build import make_bouncing
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
@@ -47,7 +49,7 @@ def build_settings(
         known_good=config.health.accept,
         sender=config.health.sender,
         confirm_after=config.bounce.confirm_after,
-        thresholds=config.breaker.values_for(DetectorThresholds),
+        thresholds=_thresholds(config),
         brake=Brake(least=config.breaker.brake_least, share=config.breaker.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
         bouncing=make_bouncing(config)
@@ -56,6 +58,13 @@ def build_settings(
         rules=make_rules(config),
         acknowledge=acknowledge,
     )
+
+
+def _thresholds(config: Config) -> DetectorThresholds:
+    """Return when refusals are suspicious, and from when on a final dot is slow."""
+    thresholds = config.breaker.values_for(DetectorThresholds)
+    half = config.primary.dot_timeout.total_seconds() / 2
+    return replace(thresholds, slow=min(thresholds.slow, half))
 
 
 def make_rates(config: Config) -> Rates:

@@ -65,6 +65,10 @@ class ConnectionPool:
     #: Each session gets a copy of it.
     worker: DeliveryWorker
     _unheard: int = 0
+    #: Held while the first session is opened: a wrong password is tried once, not by
+    #: all tasks at once.
+    _first: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _reached: bool = False
     #: Tasks that open a session and have no message yet.
     _opening: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -123,6 +127,8 @@ class ConnectionPool:
         except HostLimit as limit:
             await self._do_with_fewer(limit)
             return
+        if answer is None:
+            return
         if isinstance(answer, ConnectFailure):
             self.rate_controller.unreachable(began)
             self.breaker_guard.not_connected(answer)
@@ -178,15 +184,26 @@ class ConnectionPool:
             if session.sent == 0 or self._unheard >= MAX_UNHEARD:
                 self.breaker_guard.dropped(session.loss, begun=session.sent > 0)
 
-    async def _connect(self) -> Connection | ConnectFailure:
+    async def _connect(self) -> Connection | ConnectFailure | None:
         """Open a session; an ending drain does not wait for it."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a worker is a task
         self._opening.add(task)
         try:
-            return await connect(self.settings.route)
+            if self._reached:
+                return await connect(self.settings.route)
+            async with self._first:
+                return await self._connect_first()
         finally:
             self._opening.discard(task)
+
+    async def _connect_first(self) -> Connection | ConnectFailure | None:
+        """Open a session alone, until one opened; None if the breaker forbids it."""
+        if not self._reached and not self.breaker_guard.may_connect():
+            return None
+        answer = await connect(self.settings.route)
+        self._reached = not isinstance(answer, ConnectFailure)
+        return answer
 
     def _count_connection(self, change: int) -> None:
         self.progress.connections += change

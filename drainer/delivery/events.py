@@ -12,17 +12,20 @@ from datetime import timedelta
 
 from drainer.bounce.quarantine.cleanup import QuarantineCleaner
 from drainer.delivery.acknowledger import Acknowledger
-from drainer.delivery.breaker.guard import BreakerGuard
+from drainer.delivery.breaker.guard import AttemptedMail, BreakerGuard
 from drainer.delivery.connection_limit import ConnectionLimit
 from drainer.delivery.control import DrainControl
 from drainer.delivery.loader import Loader
 from drainer.delivery.pacing.controller import RateController
 from drainer.delivery.settings import Progress
+from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Stage
+from drainer.policy.breaker.groups import MailGroup, MailTraits
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.judge import ClassifiedResult
 from drainer.policy.recipient.settle import Settlement
 from drainer.runtime.process import utcnow
+from drainer.smtp.session import Session
 from drainer.smtp.transaction import Transaction
 
 _log = logging.getLogger(__name__)
@@ -57,6 +60,16 @@ class DeliveryEvents:
         """
         return self.breaker_guard.blocked_domains(_domains(transaction))
 
+    def must_vet(self, session: Session, transaction: Transaction) -> bool:
+        """Whether a canary must be sent on this session before the message."""
+        return bool(
+            self.breaker_guard.node_guard.unasked(session, transaction.delivery)
+        )
+
+    async def vet(self, session: Session, transaction: Transaction) -> bool:
+        """Send that canary; return False if the session must end."""
+        return await self.breaker_guard.node_guard.vet(session, transaction.delivery)
+
     # --- reported afterwards
 
     def not_started(self, transaction: Transaction) -> None:
@@ -64,13 +77,26 @@ class DeliveryEvents:
         self.breaker_guard.not_started(_domains(transaction))
 
     def replied(
-        self, transaction: Transaction, results: Sequence[ClassifiedResult]
-    ) -> None:
-        """Note an attempt that has its replies and is not settled yet."""
+        self,
+        transaction: Transaction,
+        results: Sequence[ClassifiedResult],
+        session: Session | None,
+    ) -> MailGroup | None:
+        """Note an attempt that has its replies and is not settled yet.
+
+        Without a session it was not sent at all. Returns the group of mail that the
+        primary refuses, if the message belongs to one.
+        """
         now = utcnow()
-        sender = transaction.delivery.message.envelope.reverse_path
-        lasted = timedelta(seconds=time.monotonic() - transaction.started)
-        self.breaker_guard.observe(results, sender, now, lasted=lasted)
+        mail = AttemptedMail(
+            seq=transaction.delivery.seq,
+            reverse_path=transaction.delivery.message.envelope.reverse_path,
+            traits=_traits(transaction),
+            lasted=timedelta(seconds=time.monotonic() - transaction.started),
+        )
+        seen = self.breaker_guard.observe(results, mail, now)
+        if session is not None:
+            self.breaker_guard.node_guard.observe(session, seen)
         dot, rcpt = transaction.seconds_for_dot, transaction.seconds_for_rcpt
         if dot is not None:
             self.breaker_guard.registry.took(dot, now)
@@ -78,6 +104,7 @@ class DeliveryEvents:
         if rcpt is not None:
             self.progress.latency.record("rcpt", rcpt)
         self.rate_controller.observe(transaction, results, dot=dot, rcpt=rcpt)
+        return self.breaker_guard.group_guard.observe(mail.traits, seen)
 
     def settled(
         self, transaction: Transaction, settlements: Sequence[Settlement]
@@ -106,6 +133,16 @@ class DeliveryEvents:
             self.quarantine_cleaner.on_settled(transaction, settlements)
         if self.acknowledger is not None:
             self.acknowledger.on_settled(transaction, settlements)
+
+
+def _traits(transaction: Transaction) -> MailTraits:
+    envelope, facts = transaction.delivery.message.envelope, transaction.facts
+    return MailTraits(
+        sender_domain=domain_of(envelope.reverse_path),
+        attachment=facts.has_attachment,
+        smtputf8=envelope.smtputf8,
+        size_bytes=facts.size_bytes,
+    )
 
 
 def _domains(transaction: Transaction) -> list[str]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Self
 
+from msgspec import structs
+
 from drainer.bounce.decider import BounceDecider
 from drainer.delivery.control import DrainControl
 from drainer.delivery.events import DeliveryEvents
@@ -63,15 +65,14 @@ class DeliveryWorker:
     bounce_decider: BounceDecider | None
     #: Seconds to wait for a message before the session ends.
     idle: float
-    _address: str = ""
+    _session: Session | None = None
     #: The writes of attempts that are open, and their transactions, by attempt.
     _openings: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
     _in_flight: dict[int, Transaction] = field(default_factory=dict)
 
     def for_session(self, session: Session) -> Self:
         """Return a worker like this one, for a session of its own."""
-        address = session.connection.address
-        return replace(self, _address=address, _openings={}, _in_flight={})
+        return replace(self, _session=session, _openings={}, _in_flight={})
 
     async def run(self, session: Session) -> None:
         """Run a session to its end; a failure of ours holds only its messages."""
@@ -95,6 +96,9 @@ class DeliveryWorker:
                 if transaction is None:
                     break
                 if following is None:
+                    if not await self.events.vet(session, transaction):
+                        self._put_back(transaction)
+                        break
                     self._open(transaction)  # in flight, in the ledger
                     session.start(transaction)  # MAIL, RCPT, DATA
                 # The content; the final dot waits until the attempt is durable.
@@ -144,7 +148,9 @@ class DeliveryWorker:
             transaction = self._admit(taken, session)
             if transaction is None:
                 continue
-            fits = session.speaks_for(transaction)
+            fits = session.speaks_for(transaction) and not self.events.must_vet(
+                session, transaction
+            )
             if fits and await self.rate_limiter.message_now(transaction.rcpts):
                 return transaction  # it is opened when the one before it has ended
             self._put_back(transaction)
@@ -215,7 +221,7 @@ class DeliveryWorker:
         opened = AttemptStart(
             id=transaction.attempt,
             delivery=transaction.delivery,
-            connection=self._address,
+            connection=self._session.connection.address if self._session else "",
             started=utcnow() - timedelta(seconds=ago),
         )
         self._openings[transaction.attempt] = self._write_start(opened)
@@ -265,6 +271,8 @@ class DeliveryWorker:
             draw=random.random(),  # noqa: S311 - jitter, not a secret
             sender_domain=domain_of(delivery.message.envelope.reverse_path),
             breakers=self.breakers,
+            attachment=transaction.facts.has_attachment,
+            vouched=self._session.vouched if self._session else (),
             kept=delivery.kept,
             permit=self._permit(delivery, now),
         )
@@ -274,7 +282,10 @@ class DeliveryWorker:
             ),
             context,
         )
-        self.events.replied(transaction, results)
+        session = self._session
+        group = self.events.replied(transaction, results, session)
+        shunned = session is not None and session.shunned
+        context = structs.replace(context, shunned=shunned, group=group)
         return settle(results, context, self.policy)
 
     def _permit(

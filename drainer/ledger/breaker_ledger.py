@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from drainer.ledger import breaker_waits, breakers
+from drainer.ledger import breaker_waits, breakers, corrections
 from drainer.ledger.part import LedgerPart, now
 from drainer.ledger.records import to_micros
 from drainer.policy.breaker.breaker import CircuitBreaker
+from drainer.policy.breaker.groups import MailGroup
 from drainer.policy.recipient.settle import FAR
 
 
@@ -30,6 +31,44 @@ class BreakerLedger(LedgerPart):
             run=self._identity.run,
             breaker=breaker,
             times=(at, at + FAR // timedelta(microseconds=1)),
+        )
+
+    async def detain(self, sources: Sequence[str], breaker: CircuitBreaker) -> None:
+        """Let deferred mail wait for a breaker; it is due when that closes."""
+        await self._call(
+            breaker_waits.detain,
+            behind=breaker_waits.WaitingScope(sources, breaker.scope),
+            due=now() + FAR // timedelta(microseconds=1),
+        )
+
+    async def retry_refused(self, keys: corrections.Keys) -> None:
+        """Try recipients again now that only one host of the primary has refused."""
+        run = self._identity.run
+        await self._call(corrections.retry_refused, keys=keys, run=run, now=now())
+
+    async def hold_group(self, group: MailGroup, keys: corrections.Keys) -> None:
+        """Hold pending bounces that turn out to be refused as one kind of mail."""
+        run = self._identity.run
+        await self._call(
+            corrections.hold_group, group=group, keys=keys, run=run, now=now()
+        )
+
+    async def held_groups(self, sources: Sequence[str]) -> list[MailGroup]:
+        """Return the groups of which mail is held."""
+        return await self._call(corrections.held_groups, sources=sources)
+
+    async def probe_group(self, sources: Sequence[str], group: MailGroup) -> None:
+        """Make one message that is held with a group pending, to try it again."""
+        run = self._identity.run
+        await self._call(
+            corrections.probe_group, sources=sources, group=group, run=run, now=now()
+        )
+
+    async def release_group(self, sources: Sequence[str], group: MailGroup) -> None:
+        """Make what is held with a group pending."""
+        run = self._identity.run
+        await self._call(
+            corrections.release_group, sources=sources, group=group, run=run, now=now()
         )
 
     async def closed(self, sources: Sequence[str], scope: str) -> None:

@@ -72,7 +72,22 @@ def opened(
     )
     changed = transition(connection, _waiting(connection, behind), change, now)
     _forget_stops(connection, behind)
+    detain(connection, behind, due)
     return len(changed)
+
+
+def detain(connection: sa.Connection, behind: WaitingScope, due: int) -> None:
+    """Let all deferred mail of a scope wait for its breaker, at most until ``due``.
+
+    Whatever put it off, the primary was not healthy. So it is due when the breaker
+    closes, not when its own retry delay is over.
+    """
+    connection.execute(
+        sa.update(schema.recipients)
+        .where(_R.state == _DEFERRED, _R.waits == "", *behind.paths())
+        .where(_R.message.in_(_messages(behind)))
+        .values(due=due, waits=behind.scope or ROUTE_WAITS)
+    )
 
 
 def _forget_stops(connection: sa.Connection, behind: WaitingScope) -> None:
@@ -170,7 +185,8 @@ def ripen(
 ) -> DueConfirmations:
     """Retry refusals whose confirmation delay is over, for confirmation.
 
-    None is retried while the brake is on. ``identity`` is the run and now.
+    While the brake is on they are retried too, because the primary may be healthy
+    again; the bounce decision checks the brake. ``identity`` is the run and now.
     """
     (run, now), brake = identity, how.brake
     pending, handled = _pending(connection, sources)
@@ -180,7 +196,7 @@ def ripen(
         ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
     rows = _waiting(connection, WaitingScope(sources, ""), *ripe)
     domains = sorted({domain_of(row["forward_path"]) for row in rows})
-    if rows and not braked and not how.dry:
+    if rows and not how.dry:
         # Due since its confirmation delay was over, also for a drain that never waits.
         change = Transition(
             event=Event.CONFIRMATION_DUE,

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
+from drainer.errors import MessageUnreadable
 from drainer.mail.message import ContentFacts
 
 MAX_HEADER_BYTES = 512 * 1024
@@ -19,6 +20,11 @@ MAX_LINE_BYTES = 998
 
 _MESSAGE_ID = b"\nmessage-id:"
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_TEXT = re.compile(
+    rb"^content-type[ \t]*:\s*(?:text/(?:plain|html)|multipart/alternative)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TYPED = re.compile(rb"^content-type[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
@@ -28,7 +34,7 @@ class ContentSurvey:
     def __init__(self, *, digest: bool = False) -> None:
         """Start empty; ``digest`` also computes the SHA-256."""
         self._size = self._bare = 0
-        self._nul = self._8bit = self._head_8bit = False
+        self._nul = self._8bit = self._head_8bit = self._attached = False
         self._head = bytearray()
         self._hops: int | None = None
         self._after_cr = False
@@ -61,6 +67,7 @@ class ContentSurvey:
         head = bytes(self._head[:end])
         self._hops = len(_RECEIVED.findall(head))
         self._head_8bit = not head.isascii()
+        self._attached = bool(_TYPED.search(head)) and not _TEXT.search(head)
         self._head.clear()
 
     def _count_bare(self, chunk: bytes) -> None:
@@ -82,6 +89,7 @@ class ContentSurvey:
             has_nul=self._nul,
             bare_newlines=self._bare,
             hops=self._hops or 0,
+            has_attachment=self._attached,
             sha256=self._sha256.hexdigest() if self._sha256 else "",
         )
 
@@ -115,6 +123,23 @@ def crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield head + chunk.replace(b"\n", b"\r\n")
     if not ends_line and not empty:
         yield b"\r\n"
+
+
+def whole(chunks: Iterator[bytes], expected: int) -> Iterator[bytes]:
+    """Yield a content that is as long as it was surveyed.
+
+    Otherwise it raises MessageUnreadable before its end, so that no final dot follows:
+    the file was still being written, or has been replaced.
+    """
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > expected:
+            break
+        yield chunk
+    if size != expected:
+        code = "vanished"
+        raise MessageUnreadable(code, f"{size} bytes instead of {expected}")
 
 
 def dot_stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:

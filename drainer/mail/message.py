@@ -90,6 +90,8 @@ class ContentFacts(NamedTuple):  # a tuple is fast to send between processes
     hops: int
     #: Hex SHA-256 of the content; '' = not computed.
     sha256: str = ""
+    #: It is more than text: a filter for attachments would look at it.
+    has_attachment: bool = False
 
 
 class Content(Protocol):

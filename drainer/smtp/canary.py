@@ -57,9 +57,22 @@ async def ask_canary(
             return CanaryResult(
                 outcome=CanaryOutcome.REFUSED, reply=str(connection.banner)
             )
-        return await _Interview(connection, route).run(question)
+        interview = _Interview(connection, route)
+        answer = await interview.run(question)
+        await interview.say("QUIT")
+        return answer
     finally:
         connection.wire.close()
+
+
+async def ask_on(
+    connection: Connection, route: Route, question: CanaryQuestion
+) -> CanaryResult:
+    """Ask on a session that is open, and leave it ready for a message."""
+    interview = _Interview(connection, route)
+    answer = await interview.run(_speakable(question))
+    await interview.say("RSET")
+    return answer
 
 
 def _speakable(question: CanaryQuestion) -> CanaryQuestion:
@@ -91,17 +104,16 @@ class _Interview:
         answer = await self._ask_good(question)
         if not question.good and question.domain:
             answer = await self._ask_postmaster(question) or answer
-        await self._say("QUIT")
         return answer
 
     async def _ask_good(self, question: CanaryQuestion) -> CanaryResult:
-        mail = await self._say(f"MAIL FROM:<{question.sender}>")
+        mail = await self.say(f"MAIL FROM:<{question.sender}>")
         refusal = _refusal(mail)
         if refusal:
             return CanaryResult(outcome=CanaryOutcome.REFUSED, reply=refusal)
         if not _is_success(mail):  # what RCPT got then is no answer: "MAIL first"
             return CanaryResult(outcome=CanaryOutcome.UNCLEAR, reply=str(mail))
-        replies = {to: await self._say(f"RCPT TO:<{to}>") for to in question.good}
+        replies = {to: await self.say(f"RCPT TO:<{to}>") for to in question.good}
         answer = CanaryResult(
             outcome=CanaryOutcome.UNCLEAR,
             reply=str(next(iter(replies.values()), mail)),
@@ -121,14 +133,14 @@ class _Interview:
 
     async def _takes_anybody(self, domain: str) -> bool:
         name = f"drainer-canary-{secrets.token_hex(6)}"
-        return _is_success(await self._say(f"RCPT TO:<{name}@{domain}>"))
+        return _is_success(await self.say(f"RCPT TO:<{name}@{domain}>"))
 
     async def _ask_postmaster(self, question: CanaryQuestion) -> CanaryResult | None:
         """Return a refusal; an accepted postmaster proves nothing."""
-        await self._say("RSET")
-        if not _is_success(await self._say("MAIL FROM:<>")):
+        await self.say("RSET")
+        if not _is_success(await self.say("MAIL FROM:<>")):
             return None
-        reply = await self._say(f"RCPT TO:<postmaster@{question.domain}>")
+        reply = await self.say(f"RCPT TO:<postmaster@{question.domain}>")
         refusal = _refusal(reply)
         return (
             CanaryResult(outcome=CanaryOutcome.REFUSED, reply=refusal)
@@ -136,7 +148,8 @@ class _Interview:
             else None
         )
 
-    async def _say(self, command: str) -> Reply | Lost:
+    async def say(self, command: str) -> Reply | Lost:
+        """Send a command; return the answer."""
         self._wire.write(command.encode() + b"\r\n")
         return await self._wire.reply(self._limit)
 

@@ -10,12 +10,13 @@ exactly one result.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Protocol
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import dot_stuff, replace_bare_newlines
+from drainer.mail.content import dot_stuff, replace_bare_newlines, whole
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify.classifier import Answer
@@ -33,6 +34,8 @@ from drainer.smtp.xclient import ClientIntroduction, narrowed
 
 IN_MEMORY_BYTES = 64 * 1024
 """A content up to this size is written at once; a larger one is streamed."""
+
+_numbers = itertools.count()
 
 _GO_AHEAD = 354
 _CLOSING = 421
@@ -64,9 +67,11 @@ class Session:
 
     def __init__(self, connection: Connection, route: Route) -> None:
         """Take the connection over."""
+        #: Differs from that of any other session.
+        self.number = next(_numbers)
         self.connection = connection
         self.extensions = connection.extensions
-        self._route = route
+        self.route = route
         self._timeouts = route.timeouts
         self._wire = connection.wire
         self._pipelining = "pipelining" in connection.extensions
@@ -75,6 +80,11 @@ class Session:
         #: Recipients that one transaction may have; 0 = the primary does not say.
         self.max_recipients = recipient_limit(connection.extensions)
         self.sent = 0
+        #: Domains whose known-good recipients this host accepted, or was asked for.
+        self.vouched: set[str] = set()
+        self.asked: set[str] = set()
+        #: Its host refuses what others accept: it must end.
+        self.shunned = False
         #: Whether the peer ever answered a MAIL.
         self.heard = False
         #: Why the connection was lost, unless we ended it.
@@ -88,10 +98,11 @@ class Session:
         age = time.monotonic() - self.connection.opened
         return (
             not self._broken
+            and not self.shunned
             and self._wire.lost is None
             and not self._wire.has_reply  # unsolicited: 421 before it closes
-            and self.sent < self._route.max_messages
-            and age < self._route.max_age
+            and self.sent < self.route.max_messages
+            and age < self.route.max_age
         )
 
     @property
@@ -102,6 +113,11 @@ class Session:
     def speaks_for(self, transaction: Transaction) -> bool:
         """Whether a message may use this connection, which may be a client's by now."""
         return self._introduction.speaks_for(transaction.spooled.message)
+
+    @property
+    def speaks_for_itself(self) -> bool:
+        """Whether no message has named its client, so that a canary may be sent."""
+        return self._introduction.speaker is None
 
     def start(self, transaction: Transaction) -> None:
         """Write the first group of a transaction."""
@@ -307,7 +323,7 @@ class Session:
         A small one is returned instead, to be sent together with its final dot: one
         system call, and one packet for the peer to wake up for.
         """
-        chunks = _wire_form(transaction, self._route.bare_newlines)
+        chunks = _wire_form(transaction, self.route.bare_newlines)
         if transaction.facts.size_bytes <= IN_MEMORY_BYTES:
             content = b"".join(chunks)
             if len(content) <= source.burst_bytes:
@@ -369,24 +385,7 @@ def _out_of_place(reply: Reply, stage: Stage) -> bool:
 
 
 def _wire_form(transaction: Transaction, bare_newlines: str) -> Iterator[bytes]:
-    chunks = _whole(transaction.spooled.content.chunks(), transaction.facts.size_bytes)
+    chunks = whole(transaction.spooled.content.chunks(), transaction.facts.size_bytes)
     if bare_newlines == "space":
         chunks = replace_bare_newlines(chunks)
     return dot_stuff(chunks)
-
-
-def _whole(chunks: Iterator[bytes], expected: int) -> Iterator[bytes]:
-    """Yield a content that is as long as it was surveyed.
-
-    Otherwise it raises MessageUnreadable before its end, so that no final dot follows:
-    the file was still being written, or has been replaced.
-    """
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        if size > expected:
-            break
-        yield chunk
-    if size != expected:
-        code = "vanished"
-        raise MessageUnreadable(code, f"{size} bytes instead of {expected}")

@@ -12,16 +12,21 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import Struct
+
+from drainer.delivery.breaker.groups import GroupGuard
+from drainer.delivery.breaker.nodes import NodeGuard
 from drainer.delivery.control import DrainControl
 from drainer.delivery.ready_queue import ReadyQueue
 from drainer.ledger.records import Decision, DecisionKind
-from drainer.mail.envelope import domain_of
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
 from drainer.policy.breaker.detector import USUAL_WINDOWS, DetectorThresholds, Refusal
+from drainer.policy.breaker.groups import MailTraits
 from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.breaker.nodes import RecipientKey
 from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
@@ -31,6 +36,16 @@ from drainer.smtp.connection import ConnectFailure
 
 SOON = timedelta(milliseconds=50)
 _BY_MESSAGE = BreakerState.HALF_OPEN, Phase.MESSAGES
+
+
+class AttemptedMail(Struct, frozen=True, kw_only=True):
+    """What the breakers want to know of a message beside its results."""
+
+    seq: int
+    reverse_path: str
+    traits: MailTraits
+    #: How long the attempt took.
+    lasted: timedelta
 
 
 class BreakerGuard:
@@ -47,6 +62,8 @@ class BreakerGuard:
         """Start with mail flowing."""
         self.registry = BreakerRegistry(pauses, known, self._on_move, thresholds)
         self.control = control
+        self.group_guard = GroupGuard()
+        self.node_guard = NodeGuard(self.registry, control)
         self._ready_queue = ready_queue
         #: An operator has paused the drain: it starts no message and no canary.
         self.halted = False
@@ -163,6 +180,11 @@ class BreakerGuard:
             return None
         return max((self.breaker.until or now) - now, SOON)
 
+    def may_connect(self) -> bool:
+        """Whether this task may still open the session that ``ask`` granted."""
+        is_prober = self._prober is asyncio.current_task()
+        return self.breaker.is_closed or (self._probes_by_message() and is_prober)
+
     def leave(self) -> None:
         """End the turn of a delivery worker that had passed."""
         me = asyncio.current_task()
@@ -267,19 +289,16 @@ class BreakerGuard:
     def observe(
         self,
         classified: Sequence[ClassifiedResult],
-        reverse_path: str,
+        mail: AttemptedMail,
         now: datetime,
-        *,
-        lasted: timedelta,
-    ) -> None:
-        """Show the breakers an attempt that ``lasted`` this long, before settlement.
+    ) -> list[tuple[RecipientKey, Refusal]]:
+        """Show the breakers an attempt before its settlement.
 
         Once a domain's probe has ended, drainer puts the mail that waits to probe it
-        back into the ready queue.
+        back into the ready queue. Returns what the breakers saw, by recipient.
         """
         probing = len(self._probing)
-        sender_domain = domain_of(reverse_path)
-        attempt = []
+        attempt: list[tuple[RecipientKey, Refusal]] = []
         for each in classified:
             if isinstance(each.result.answer, Problem):
                 continue  # the primary was not asked
@@ -288,7 +307,7 @@ class BreakerGuard:
             claimed = each.result.claimed
             domain = claimed.domain
             seen = Refusal(
-                sender_domain=sender_domain,
+                sender_domain=mail.traits.sender_domain,
                 recipient=claimed.recipient.forward_path,
                 recipient_domain=domain,
                 stage=each.result.stage,
@@ -296,13 +315,15 @@ class BreakerGuard:
                 answer=each.result.answer,
                 again=claimed.refusal == Verdict.STOP,
                 retried=claimed.attempts > 0,
-                began=now - lasted,
+                attachment=mail.traits.attachment,
+                began=now - mail.lasted,
             )
             self._probing.discard(domain)
-            attempt.append(seen)
-        self.registry.observe(attempt, reverse_path, now)
+            attempt.append(((mail.seq, claimed.n), seen))
+        self.registry.observe([seen for _, seen in attempt], mail.reverse_path, now)
         if len(self._probing) < probing:
             self._give_out_parked()
+        return attempt
 
     def _give_out_parked(self) -> None:
         """Return parked messages to the ready queue.

@@ -27,6 +27,10 @@ from drainer.smtp.connection import ConnectFailure
 from drainer.smtp.route import Route
 
 LOOK_EVERY = timedelta(seconds=1)
+ASK = 3
+"""Canaries that must be refused before one is believed: one host may refuse it."""
+ASK_AGAIN = 6
+"""The same number while other sessions deliver."""
 MAX_DOMAINS_ASKED = 20
 """Recipient domains that drainer probes before it confirms pending bounces."""
 
@@ -44,6 +48,8 @@ class BreakerMonitor:
     ) -> None:
         """Prepare; ``slots`` are the connections that the primary may see at once."""
         self._breaker_guard = breaker_guard
+        self._node_guard = breaker_guard.node_guard
+        self._group_guard = breaker_guard.group_guard
         self._ledger = ledger
         self._route = route
         self._sources = sources
@@ -57,6 +63,8 @@ class BreakerMonitor:
         return (
             self._flying
             or bool(breaker_guard.moves)
+            or bool(self._node_guard.retries)
+            or self._group_guard.changed
             or breaker_guard.wants_canary is not None
         )
 
@@ -70,6 +78,10 @@ class BreakerMonitor:
         registry.known.load(memory.learnt)
         for domain, sender_domain, at in memory.delivered:
             registry.recall(domain, sender_domain, from_micros(at))
+        held = await self._ledger.breakers.held_groups(self._sources)
+        self._group_guard.held.update(held)
+        for group in held:  # one message finds out whether the primary takes it now
+            await self._ledger.breakers.probe_group(self._sources, group)
         for row in memory.breakers:
             breaker = breaker_of(row, self._breaker_guard.breaker.pauses)
             registry.restore(breaker)
@@ -92,10 +104,27 @@ class BreakerMonitor:
             await self._ledger.breakers.keep(str(self._route), after)
             if after.state is BreakerState.OPEN:
                 await self._ledger.breakers.opened(self._sources, after)
+            elif after.waits_for_storm:
+                await self._ledger.breakers.detain(self._sources, after)
             elif after.is_closed and not before.is_closed:
                 await self._ledger.breakers.closed(self._sources, after.scope)
             moves.popleft()
             self._breaker_guard.wake()
+        await self._correct()
+
+    async def _correct(self) -> None:
+        """Correct in the ledger what earlier attempts have settled too soon."""
+        ledger, retries = self._ledger.breakers, self._node_guard.retries
+        while retries:
+            await ledger.retry_refused(retries[0])
+            retries.popleft()
+        holds, releases = self._group_guard.holds, self._group_guard.releases
+        while holds:
+            await ledger.hold_group(*holds[0])
+            holds.popleft()
+        while releases:
+            await ledger.release_group(self._sources, releases[0])
+            releases.popleft()
 
     async def wake_prober(self) -> bool:
         """Make a message behind a probing breaker its probe; return True if one is."""
@@ -139,7 +168,7 @@ class BreakerMonitor:
         question = CanaryQuestion(
             sender=known.sender, good=good, domain=domain, any_domain=not scope
         )
-        answer = await ask_canary(self._route, question)
+        answer = await self._ask(scope, question)
         if isinstance(answer, ConnectFailure):
             self._breaker_guard.not_connected(answer)
             return
@@ -153,6 +182,29 @@ class BreakerMonitor:
                 registry.contradicted(domain_of(address), scope, reply, now)
         taken = bool(answer.accepted) and not answer.refused
         registry.canary(scope, answer.outcome, answer.reply, now, taken=taken)
+
+    async def _ask(
+        self, scope: str, question: CanaryQuestion
+    ) -> CanaryResult | ConnectFailure:
+        """Ask; ask again after a refusal, because another host may answer then.
+
+        One host among several may have lost its users, while the others deliver.
+        """
+        registry = self._breaker_guard.registry
+        answer = await ask_canary(self._route, question)
+        refused, asked = False, 1
+        while (
+            isinstance(answer, CanaryResult)
+            and answer.outcome is CanaryOutcome.REFUSED
+            and asked < (ASK_AGAIN if registry.has_delivered(scope) else ASK)
+        ):
+            refused, asked = True, asked + 1
+            answer = await ask_canary(self._route, question)
+        is_mixed = isinstance(answer, CanaryResult) and bool(answer.accepted)
+        if refused and is_mixed:
+            for domain in {domain_of(address) for address in question.good}:
+                self._node_guard.distrust(domain)
+        return answer
 
     def _tell(self, scope: str, answer: CanaryResult, good: int) -> None:
         decision = Decision(
@@ -169,6 +221,8 @@ class BreakerMonitor:
     async def confirm(self, brake: Brake, *, looked: bool) -> None:
         """Retry due pending bounces, after asking whether the primary is healthy.
 
+        While the brake is on, they are retried and none becomes final.
+
         ``looked``: only those whose sender's evidence was gathered.
         """
         ripen = functools.partial(
@@ -178,7 +232,7 @@ class BreakerMonitor:
         self._breaker_guard.registry.brake = found.braked
         if found.braked:
             self._tell_brake(found)
-        if not found.ripe or found.braked:
+        if not found.ripe:
             return
         registry = self._breaker_guard.registry
         for domain in found.domains[:MAX_DOMAINS_ASKED]:

@@ -115,6 +115,12 @@ class CircuitBreaker(Struct, frozen=True, kw_only=True):
         """Return whether mail flows."""
         return self.state is BreakerState.CLOSED
 
+    @property
+    def waits_for_storm(self) -> bool:
+        """Return whether it is paused because the primary puts everything off."""
+        storm = self.cause is not None and self.cause.trigger == "storm"
+        return self.state is BreakerState.PAUSED and storm
+
 
 def refused_early(
     breaker: CircuitBreaker, cause: Cause, now: datetime

@@ -14,10 +14,12 @@ from drainer.mail.reply import Reply, Stage
 from drainer.policy.breaker.breaker import Cause
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.normalize import masked
-from drainer.policy.classify.verdict import Classification, Verdict
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
-SLOW_SECONDS, SLOW_RUN = 30.0, 10
-"""Seconds for the reply to the final dot, this often in a row: it is overloaded."""
+SLOW_RUN = 10
+"""So many slow replies to the final dot in a row: the primary is overloaded."""
+LATE_RUN = 3
+"""So many final dots in a row without a reply in time: the primary is stuck."""
 STORM = 10
 """Temporary refusals of the same kind in a row that are suspicious."""
 MUTED_FOR, MUTED_COUNT = timedelta(minutes=15), 50
@@ -29,6 +31,7 @@ _CONTENT = (
     "text-policy-as-mechanism", "basic-541", "enhanced-5.6.", "enhanced-5.7.20",
     "enhanced-5.7.21", "enhanced-5.7.22", "enhanced-5.7.29", "enhanced-5.7.9",
 )  # fmt: skip
+_FINDINGS = frozenset(("text-content", "text-content-blocklist"))
 _SENDER_AUTHENTICATION = (
     "text-sender-authentication", "enhanced-5.7.23", "enhanced-5.7.24",
     "enhanced-5.7.26",
@@ -48,6 +51,11 @@ _STORMY = frozenset((451, 452))
 def is_content(rule: str) -> bool:
     """Return whether a rule is about the content: common in bulk, so not a vote."""
     return rule.startswith(_CONTENT)
+
+
+def is_finding(rule: str) -> bool:
+    """Return whether a rule names spam, a virus or a listed link in the content."""
+    return rule in _FINDINGS
 
 
 def is_unknown_user(rule: str) -> bool:
@@ -73,6 +81,12 @@ def is_storm(classification: Classification, answer: Answer) -> bool:
     )
 
 
+def is_repeatable(classification: Classification, answer: Answer) -> bool:
+    """Return whether it is suspicious if everybody meets it, though it is temporary."""
+    is_long = classification.verdict is Verdict.RETRY_LONG and isinstance(answer, Reply)
+    return is_long or is_storm(classification, answer)
+
+
 class DetectorThresholds(Struct, frozen=True, kw_only=True):
     """How many refusals make a scope suspicious."""
 
@@ -85,6 +99,8 @@ class DetectorThresholds(Struct, frozen=True, kw_only=True):
     votes: int = 20
     #: Until half of that number is reached, this many are enough if all were refused.
     first_votes: int = 5
+    #: Seconds after which a reply to the final dot is slow.
+    slow: float = 30.0
 
 
 USUAL_WINDOWS = DetectorThresholds()
@@ -99,6 +115,8 @@ class Refusal(Struct, frozen=True, kw_only=True):
     stage: Stage
     classification: Classification
     answer: Answer
+    #: The message is more than text.
+    attachment: bool = False
     #: The same message has met a refusal of us before.
     again: bool = False
     #: It was tried before and put off.
@@ -120,9 +138,25 @@ class Refusal(Struct, frozen=True, kw_only=True):
         is_stop = self.classification.verdict is Verdict.STOP
         return not is_stop and is_content(self.classification.rule)
 
-    def _is_late(self, trigger: str) -> bool:
-        """Return whether it looks like a refusal of us, where no canary reaches."""
-        return trigger in ("stop", "storm") and self.stage in AFTER_RCPT
+    @property
+    def _is_blind(self) -> bool:
+        """Return whether no canary exercises what was refused.
+
+        It has no content, and another sender. A refusal of us at MAIL meets it, too.
+        Spam and viruses are findings: whether the primary lets us in is all that is
+        asked then.
+        """
+        if is_finding(self.classification.rule):
+            return False
+        is_stop = self.classification.verdict is Verdict.STOP
+        about_sender = self.stage is Stage.MAIL or (
+            self.classification.scope is Scope.MESSAGE
+        )
+        return (
+            self.stage in AFTER_RCPT
+            or (about_sender and not is_stop)
+            or self.classification.rule.startswith(_BLIND)
+        )
 
     def cause(self, trigger: str) -> Cause:
         """Return it as the cause of a breaker's move."""
@@ -132,7 +166,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
             reply=str(self.answer),
             sender_domain=self.sender_domain,
             fingerprint=self.fingerprint,
-            blind=self.classification.rule.startswith(_BLIND) or self._is_late(trigger),
+            blind=self._is_blind,
             content=self.content,
             again=self.again,
         )
@@ -177,7 +211,7 @@ class RefusalDetector:
         #: Recipient -> its domain, and whether it was refused; the latest last.
         self._votes: dict[str, tuple[str, bool]] = {}
         self._muted: dict[str, tuple[datetime, int]] = {}
-        self._slow = 0
+        self._slow = self._late = 0
 
     def accepted(self, recipient: str, domain: str) -> None:
         """Record a recipient that the primary accepted."""
@@ -211,10 +245,23 @@ class RefusalDetector:
 
     def slow(self, seconds: float) -> bool:
         """Record how long a final dot took; True if the primary is overloaded."""
-        self._slow = self._slow + 1 if seconds >= SLOW_SECONDS else 0
+        self._late = 0
+        self._slow = self._slow + 1 if seconds >= self._windows.slow else 0
         if self._slow < SLOW_RUN:
             return False
         self._slow = 0
+        return True
+
+    def lost(self, seen: Refusal) -> bool:
+        """Record a lost connection; True if it happens to one message after another."""
+        return self.delayed(seen)
+
+    def late(self) -> bool:
+        """Record a final dot without a reply in time; True if the primary is stuck."""
+        self._late += 1
+        if self._late < LATE_RUN:
+            return False
+        self._late = 0
         return True
 
     def mute(self, fingerprint: str, now: datetime) -> None:

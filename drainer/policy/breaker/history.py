@@ -9,6 +9,8 @@ messages.
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec import Struct
+
 from drainer.mail.reply import Stage
 from drainer.policy.breaker.detector import AFTER_RCPT, RefusalDetector
 
@@ -19,6 +21,15 @@ Others were accepted shortly before, so a stranger may have sent these messages.
 """
 
 
+class RequiredProof(Struct, frozen=True, kw_only=True):
+    """What must have been accepted since a refusal, before that refusal is final."""
+
+    #: Of the refused message: one delivered message of another domain is needed.
+    sender_domain: str
+    #: The refused message has an attachment, so the delivered one must have one.
+    attachment: bool = False
+
+
 @dataclass(slots=True)
 class BreakerHistory:
     """What is kept about one scope, beside its breaker."""
@@ -26,6 +37,8 @@ class BreakerHistory:
     detector: RefusalDetector
     #: The two sender domains that were delivered last, and when.
     delivered: dict[str, datetime] = field(default_factory=dict)
+    #: The same of messages with attachments.
+    attachments: dict[str, datetime] = field(default_factory=dict)
     #: When the canary's known-good recipient was accepted last.
     accepted: datetime | None = None
     #: Whether this run has delivered anything since the primary refused the canary.
@@ -35,12 +48,22 @@ class BreakerHistory:
     #: How often the canary was accepted after such refusals, with no delivery between.
     vouched: int = 0
 
-    def deliver(self, sender_domain: str, now: datetime) -> None:
+    def deliver(
+        self, sender_domain: str, now: datetime, *, attachment: bool = False
+    ) -> None:
         """Record a delivery, of this run or an earlier one."""
-        self.delivered.pop(sender_domain, None)
-        if len(self.delivered) > 1:
-            del self.delivered[next(iter(self.delivered))]
-        self.delivered[sender_domain] = now
+        _keep_two(self.delivered, sender_domain, now)
+        if attachment:
+            _keep_two(self.attachments, sender_domain, now)
+
+    def proves(self, proof: RequiredProof, since: datetime) -> bool:
+        """Return whether what was accepted since then makes a refusal final."""
+        delivered = self.attachments if proof.attachment else self.delivered
+        return any(
+            at > since
+            for sender_domain, at in delivered.items()
+            if sender_domain != proof.sender_domain
+        )
 
     def on_accepted(self) -> None:
         """Record that this run delivers: earlier refusals of us were individual."""
@@ -73,5 +96,14 @@ class BreakerHistory:
     def forget(self) -> None:
         """Forget all acceptances: the primary now refuses what it accepted before."""
         self.delivered.clear()
+        self.attachments.clear()
         self.accepted = None
         self.took, self.stops, self.vouched = False, 0, 0
+
+
+def _keep_two(times: dict[str, datetime], sender_domain: str, now: datetime) -> None:
+    """Keep the two latest: one of them always differs from any other domain."""
+    times.pop(sender_domain, None)
+    if len(times) > 1:
+        del times[next(iter(times))]
+    times[sender_domain] = now

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from drainer.mail.reply import Reply, Stage
+from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import (
     BreakerState,
@@ -25,11 +25,11 @@ from drainer.policy.breaker.detector import (
     DetectorThresholds,
     Refusal,
     RefusalDetector,
-    is_storm,
+    is_repeatable,
     is_unknown_user,
     is_vote,
 )
-from drainer.policy.breaker.history import BreakerHistory
+from drainer.policy.breaker.history import BreakerHistory, RequiredProof
 from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
@@ -42,7 +42,7 @@ _SLOW = Classification(
     verdict=Verdict.STOP,
     scope=Scope.ROUTE,
     rule="slow",
-    reason="the primary answers slowly, so drainer pauses",
+    reason="the primary answers slowly or not at all, so drainer pauses",
     short=True,
 )
 
@@ -96,24 +96,19 @@ class BreakerRegistry:
         """Return the breakers that are not in their initial state."""
         return (self.route, *self.domains.values())
 
-    def accepted_since(self, domain: str, sender_domain: str, since: datetime) -> bool:
-        """Return whether other mail was accepted on a scope since then.
+    def has_proof(self, domain: str, proof: RequiredProof, since: datetime) -> bool:
+        """Return whether comparable mail was accepted on a scope since then.
 
-        That means: mail of another sender domain was delivered, or the canary's
-        known-good recipient was accepted, and no breaker blocks the scope.
+        No breaker may block the scope.
         """
-        if self.blocking_breaker(domain) is not None:
-            return False
         memory = self._memory.get(domain)
-        if memory is None:
+        if memory is None or self.blocking_breaker(domain) is not None:
             return False
-        if memory.accepted is not None and memory.accepted > since:
-            return True
-        return any(
-            at > since
-            for other, at in memory.delivered.items()
-            if other != sender_domain
-        )
+        return memory.proves(proof, since)
+
+    def has_delivered(self, scope: str) -> bool:
+        """Return whether this run has delivered on a scope."""
+        return self._memory_of(scope).took
 
     def contradicted_stop(
         self, classification: Classification, domain: str, stage: Stage, since: datetime
@@ -173,7 +168,7 @@ class BreakerRegistry:
         self.known.learn(seen.recipient, domain, reverse_path)
         for scope, memory in self._both(domain):
             memory.detector.accepted(seen.recipient, domain)
-            memory.deliver(seen.sender_domain, now)
+            memory.deliver(seen.sender_domain, now, attachment=seen.attachment)
             memory.on_accepted()
             if scope == ROUTE or scope in self.domains:
                 self.apply(scope, breakers.succeeded)
@@ -182,6 +177,8 @@ class BreakerRegistry:
         verdict = seen.classification.verdict
         if verdict is Verdict.STOP:
             self._stopped(seen, now)
+        elif isinstance(seen.answer, Lost):
+            self._lost(seen, seen.answer, now)
         elif not isinstance(seen.answer, Reply):
             return
         elif verdict in (Verdict.BOUNCE, Verdict.HOLD) or is_vote(seen.classification):
@@ -192,12 +189,21 @@ class BreakerRegistry:
     def took(self, seconds: float, now: datetime) -> None:
         """Record how long the primary needed for a final dot; it may need a pause."""
         if self._route_memory.detector.slow(seconds):
-            cause = Cause(
-                trigger="slow",
-                classification=_SLOW,
-                reply=f"the final dot was answered after {seconds:.0f} s",
-            )
-            self.apply(ROUTE, lambda breaker: breakers.pause(breaker, cause, now))
+            self._pause(f"the final dot was answered after {seconds:.0f} s", now)
+
+    def _lost(self, seen: Refusal, lost: Lost, now: datetime) -> None:
+        """Pause when one message after another loses its connection.
+
+        Final dots without a reply are worse: each of them is in doubt.
+        """
+        detector = self._route_memory.detector
+        at_dot = seen.stage is Stage.DOT and lost.reason == "timeout"
+        if detector.late() if at_dot else detector.lost(seen):
+            self._pause(f"{seen.stage}: {lost}, for one message after another", now)
+
+    def _pause(self, words: str, now: datetime) -> None:
+        cause = Cause(trigger="slow", classification=_SLOW, reply=words)
+        self.apply(ROUTE, lambda breaker: breakers.pause(breaker, cause, now))
 
     def canary(
         self,
@@ -232,8 +238,8 @@ class BreakerRegistry:
     def _vouched(self, scope: str) -> CanaryOutcome:
         """Return what an accepted canary proves after refusals of us.
 
-        A primary exempts the null sender from many checks, and it may exempt any
-        canary. So real messages probe after a while if nothing is delivered.
+        A primary may exempt any canary, above all one from `<>`. So real messages probe
+        after a while if nothing is delivered.
         """
         memory = self._memory_of(scope)
         most = MAX_VOUCHED if self.known.sender else 1
@@ -243,10 +249,9 @@ class BreakerRegistry:
         return CanaryOutcome.ACCEPTED
 
     def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
-        """Record that a known-good recipient of a domain was refused.
+        """Record that a known-good recipient was refused: its domain is the cause.
 
-        Others were accepted, so this domain is the cause, and not the scope that was
-        tested.
+        Others were accepted, so it is not the scope that was tested.
         """
         cause = self.breaker(asked).cause
         if cause is not None:
@@ -348,7 +353,7 @@ class BreakerRegistry:
 
     def _delayed(self, seen: Refusal, now: datetime) -> None:
         """Pause the route if the primary itself is unhealthy."""
-        if not is_storm(seen.classification, seen.answer):
+        if not is_repeatable(seen.classification, seen.answer):
             self.apply(ROUTE, breakers.on_reply)
             return
         if seen.retried and self._route_memory.took:

@@ -5,7 +5,7 @@ at that. Then it is refined: a refusal may have been meant for another recipient
 us.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
@@ -23,6 +23,8 @@ from drainer.policy.bounce.decision import (
 )
 from drainer.policy.bounce.limits import ReportedRecipient, ReportTally
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
+from drainer.policy.breaker.groups import MailGroup, is_about_kind
+from drainer.policy.breaker.history import RequiredProof
 from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.retry_after import stated_delay
 from drainer.policy.classify.rules import Rule
@@ -37,6 +39,9 @@ MAX_SOLO = 20
 
 CONTRADICTED = "contradicted-stop"
 """The rule of a message that is refused as if it were us, while others are accepted."""
+
+BY_NODE = "refused-by-node"
+"""The rule of a recipient that only one host of the primary refuses."""
 
 REFUSED_IN_DOUBT = "refused-in-doubt"
 """The rule of a message that is refused after it may have arrived."""
@@ -102,8 +107,8 @@ class BreakerView(Protocol):
         """Return the breaker that keeps mail for a domain waiting, or None."""
         ...
 
-    def accepted_since(self, domain: str, sender_domain: str, since: datetime) -> bool:
-        """Return whether other mail was accepted on that scope since then."""
+    def has_proof(self, domain: str, proof: RequiredProof, since: datetime) -> bool:
+        """Return whether comparable mail was accepted on that scope since then."""
         ...
 
     def contradicted_stop(
@@ -128,6 +133,14 @@ class SettleContext(Struct, frozen=True, kw_only=True):
     draw: float
     sender_domain: str
     breakers: BreakerView
+    #: The message is more than text.
+    attachment: bool = False
+    #: Domains whose known-good recipients were accepted on the same session.
+    vouched: Collection[str] = ()
+    #: The session reaches a host that refuses what the other hosts accept.
+    shunned: bool = False
+    #: The primary refuses all mail of this group, and the message belongs to it.
+    group: MailGroup | None = None
     #: There is a durable copy of the message beside the spool.
     kept: bool = False
     #: Decides whether the sender may get a report of a confirmed refusal; None: no
@@ -200,7 +213,7 @@ def refine(
     each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> ClassifiedResult:
     """Return it with its final verdict."""
-    for change in (_in_doubt, _poison, _shared, _individual, _expired, _behind_breaker):
+    for change in _CHANGES:
         found = change(each, context, policy)
         if found is not None:
             return replace(each, classification=found)
@@ -219,6 +232,33 @@ def _change(
     return replace(
         classification, verdict=verdict, rule=rule, reason=reason, counts=counts
     )
+
+
+def _by_node(
+    each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
+) -> Classification | None:
+    """Try it on another host of the primary: this one refuses everybody."""
+    is_it = each.result.stage is Stage.RCPT and (
+        each.classification.verdict is Verdict.BOUNCE
+    )
+    if not context.shunned or not is_it:
+        return None
+    words = "this host of the primary refuses what its other hosts accept"
+    return _change(each.classification, Verdict.RETRY, BY_NODE, words, counts=False)
+
+
+def _in_group(
+    each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
+) -> Classification | None:
+    """Hold a message of a kind that the primary refuses as such."""
+    group, found = context.group, each.classification
+    if group is None or not is_about_kind(found, each.result.answer):
+        return None
+    words = (
+        f"the primary refuses all {group.words}, and accepts other mail, so it may"
+        " refuse that this host relays it; see the primary's log"
+    )
+    return _change(found, Verdict.HOLD, group.rule, words)
 
 
 def _in_doubt(
@@ -303,6 +343,19 @@ def _behind_breaker(
         each.classification, Verdict.STOP, "breaker-open", words, counts=False
     )
     return replace(found, scope=Scope.DOMAIN if breaker.scope else Scope.ROUTE)
+
+
+_CHANGES = (
+    _by_node,
+    _in_group,
+    _in_doubt,
+    _poison,
+    _shared,
+    _individual,
+    _expired,
+    _behind_breaker,
+)
+"""Each may replace a classification; the first one that does decides."""
 
 
 def delay(

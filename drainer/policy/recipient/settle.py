@@ -14,7 +14,8 @@ from drainer.mail.message import Problem
 from drainer.mail.reply import Stage
 from drainer.policy.bounce.decision import BounceAnswer
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.classify.verdict import Classification, Verdict
+from drainer.policy.breaker.history import RequiredProof
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.policy.recipient.judge import (
     BouncePermit,
@@ -33,6 +34,10 @@ FAR = timedelta(hours=6)
 """When mail behind an open breaker is checked again if the breaker stays open."""
 SECOND_LOOK = timedelta(seconds=10)
 """When a message that is refused as if it were us is tried again, at the latest."""
+MAX_CONFIRM_DELAY = timedelta(days=1)
+"""The confirmation delay doubles up to this while nothing proves a refusal."""
+UNPROVEN = "unproven"
+"""The rule of a refusal that nothing proved for the whole lifetime."""
 ROUTE_WAITS = "*"
 """The value that says that a recipient waits for the breaker of the route."""
 
@@ -106,21 +111,20 @@ def _delivered(each: ClassifiedResult) -> Settlement:
 def _settle(
     each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
 ) -> Settlement:
-    claimed, classification = each.result.claimed, each.classification
     event, permit = _event(each, context, policy)
+    if event is Event.BOUNCE_UNPROVEN:
+        each = _unproven(each)
+    claimed, classification = each.result.claimed, each.classification
     state = follow(State.IN_FLIGHT, event)
     wait = delay(each, context, policy)
     waits, due = "", context.now + wait
     if classification.verdict is Verdict.STOP:
         waits, due = _behind(each, context, wait)
     elif state is State.BOUNCE_PENDING:
-        due = context.now + (
-            timedelta(0)
-            if _is_suspended(each, context, policy)
-            else policy.schedule.confirm_after
-        )
+        wait = _confirmation_delay(each, context, policy)
+        due = context.now + wait
     refusal, refused = _refusal(each, context)
-    retried = classification.counts and state is State.DEFERRED
+    waited = classification.counts and state in (State.DEFERRED, State.BOUNCE_PENDING)
     return Settlement(
         claimed=claimed,
         stage=each.result.stage,
@@ -132,7 +136,7 @@ def _settle(
         reply=str(each.result.answer),
         drops=claimed.drops + is_drop(each.result),
         solo=claimed.solo or classification.rule == "dot-shared",
-        spent=claimed.spent + (wait if retried else timedelta(0)),
+        spent=claimed.spent + (wait if waited else timedelta(0)),
         refusal=refusal,
         refused=refused,
         permit=permit,
@@ -146,8 +150,11 @@ def _event(
     claimed, event = each.result.claimed, _EVENTS[each.classification.verdict]
     if event is Event.DOUBT and claimed.doubts + 1 >= MAX_DOUBTS:
         return Event.DOUBT_THRICE, None
-    if event is not Event.BOUNCE or not is_confirmed(each, context, policy):
+    if event is not Event.BOUNCE or not _may_be_final(each, context, policy):
         return event, None
+    if not _is_proven(each, context):
+        is_spent = claimed.spent > policy.schedule.lifetime
+        return (Event.BOUNCE_UNPROVEN if is_spent else event), None
     if context.permit is None:
         return Event.BOUNCE_REFUSED, None
     permit = context.permit(each)
@@ -178,20 +185,64 @@ def is_confirmed(
 ) -> bool:
     """Return whether a refusal is final: the same one later, from a healthy primary.
 
-    Later means after the confirmation delay. Since then the primary must have accepted
-    other mail. drainer must also have a copy of the message, because it leaves the
-    spool.
+    Later means after the confirmation delay. Since the first refusal the primary must
+    have accepted comparable mail.
     """
-    claimed = each.result.claimed
-    return (
-        claimed.refused is not None
-        and _has_rested(each, context, policy)
-        and context.kept
-        and not context.breakers.brake
-        and context.breakers.accepted_since(
-            claimed.domain, context.sender_domain, claimed.refused
-        )
+    return _may_be_final(each, context, policy) and _is_proven(each, context)
+
+
+def _may_be_final(
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
+) -> bool:
+    """Return whether nothing but proof is missing.
+
+    drainer must have a copy of the message, because it leaves the spool.
+    """
+    rested = _has_rested(each, context, policy)
+    return rested and context.kept and not context.breakers.brake
+
+
+def _is_proven(each: ClassifiedResult, context: SettleContext) -> bool:
+    """Return whether comparable mail was accepted since the first refusal.
+
+    A canary exercises no more than RCPT of one host. So it answers only for a refused
+    mailbox, and only on the session that refused it.
+    """
+    claimed, breakers = each.result.claimed, context.breakers
+    is_mailbox = (
+        each.result.stage is Stage.RCPT and each.classification.scope is Scope.RECIPIENT
     )
+    if is_mailbox and claimed.domain in context.vouched:
+        return breakers.blocking_breaker(claimed.domain) is None
+    proof = RequiredProof(
+        sender_domain=context.sender_domain, attachment=context.attachment
+    )
+    return claimed.refused is not None and breakers.has_proof(
+        claimed.domain, proof, claimed.refused
+    )
+
+
+def _unproven(each: ClassifiedResult) -> ClassifiedResult:
+    words = (
+        "the primary refused it for the whole lifetime, and accepted nothing comparable"
+        " meanwhile, so no bounce is sent"
+    )
+    classification = each.classification
+    reason = f"{words}: {classification.reason}"
+    changed = replace(classification, rule=UNPROVEN, reason=reason)
+    return replace(each, classification=changed)
+
+
+def _confirmation_delay(
+    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
+) -> timedelta:
+    """Return how long a pending bounce waits: it doubles while nothing proves it."""
+    refused, first = each.result.claimed.refused, policy.schedule.confirm_after
+    if refused is None or not _has_rested(each, context, policy):
+        return first
+    if _is_suspended(each, context):
+        return timedelta(0)
+    return max(first, min(context.now - refused, MAX_CONFIRM_DELAY))
 
 
 def _has_rested(
@@ -203,16 +254,10 @@ def _has_rested(
     return claimed.refused + policy.schedule.confirm_after <= context.now
 
 
-def _is_suspended(
-    each: ClassifiedResult, context: SettleContext, policy: RetryPolicy
-) -> bool:
-    """Return whether only a suspicion prevents it, which this run will answer.
-
-    This recipient may have caused the suspicion, and its delay is over.
-    """
+def _is_suspended(each: ClassifiedResult, context: SettleContext) -> bool:
+    """Return whether only a suspicion prevents it, which this run will answer."""
     breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
-    probes = breaker is not None and breaker.state is BreakerState.HALF_OPEN
-    return probes and _has_rested(each, context, policy)
+    return breaker is not None and breaker.state is BreakerState.HALF_OPEN
 
 
 def _refusal(
@@ -252,6 +297,6 @@ def _behind(
     if breaker is None:  # others are accepted: the second attempt decides
         return "", context.now + min(wait, SECOND_LOOK)
     scope = breaker.scope or ROUTE_WAITS
-    if breaker.state is BreakerState.OPEN:
-        return scope, context.now + FAR
-    return scope, breaker.until or context.now + wait
+    if breaker.state is BreakerState.PAUSED:
+        return scope, breaker.until or context.now + wait
+    return scope, context.now + FAR  # it is due when the breaker closes

@@ -41,8 +41,13 @@ class Event(enum.StrEnum):
     BOUNCE = "bounce, for the first time"
     BOUNCE_PERMITTED = "bounce confirmed, and the bounce rules permit the report"
     BOUNCE_REFUSED = "bounce confirmed, and the bounce rules refuse the report"
+    BOUNCE_UNPROVEN = "bounce, without proof for the whole lifetime"
     BREAKER_OPENED = "the circuit breaker opened"
-    CONFIRMATION_DUE = "due, the breaker closed, the brake free: the confirming attempt"
+    REFUSED_BY_NODE = "only one host of the primary refuses it"
+    GROUP_REFUSED = "the primary refuses all mail of its group"
+    GROUP_PROBED = "a new drain tries one message of its group"
+    GROUP_DELIVERED = "mail of its group was delivered"
+    CONFIRMATION_DUE = "due, and the breaker closed: the confirming attempt"
     APPROVED = "an operator approves, and the bounce rules permit the report"
     APPROVED_REFUSED = "an operator approves, and the bounce rules refuse the report"
     CANCELLED = "an operator cancels the bounce"
@@ -71,7 +76,12 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.IN_FLIGHT, _E.BOUNCE): _S.BOUNCE_PENDING,
     (_S.IN_FLIGHT, _E.BOUNCE_PERMITTED): _S.BOUNCED,
     (_S.IN_FLIGHT, _E.BOUNCE_REFUSED): _S.QUARANTINED,
+    (_S.IN_FLIGHT, _E.BOUNCE_UNPROVEN): _S.QUARANTINED,
     (_S.BOUNCE_PENDING, _E.BREAKER_OPENED): _S.DEFERRED,
+    (_S.BOUNCE_PENDING, _E.REFUSED_BY_NODE): _S.DEFERRED,
+    (_S.BOUNCE_PENDING, _E.GROUP_REFUSED): _S.HELD,
+    (_S.HELD, _E.GROUP_PROBED): _S.PENDING,
+    (_S.HELD, _E.GROUP_DELIVERED): _S.PENDING,
     (_S.BOUNCE_PENDING, _E.CONFIRMATION_DUE): _S.DEFERRED,
     (_S.BOUNCE_PENDING, _E.APPROVED): _S.BOUNCED,
     (_S.BOUNCE_PENDING, _E.APPROVED_REFUSED): _S.QUARANTINED,

@@ -12,7 +12,7 @@ from drainer.policy.breaker.detector import (
     MUTED_COUNT,
     MUTED_FOR,
     SLOW_RUN,
-    SLOW_SECONDS,
+    USUAL_WINDOWS,
     Refusal,
     RefusalDetector,
     is_content,
@@ -332,7 +332,7 @@ def test_muting_lasts_no_longer_than_the_canary_is_believed() -> None:
 def test_ten_slow_answers_in_a_row_are_too_many() -> None:
     """A quick one between them begins anew; so does the rest that they ask for."""
     detector = RefusalDetector()
-    slow, quick = SLOW_SECONDS, SLOW_SECONDS - 1
+    slow, quick = USUAL_WINDOWS.slow, USUAL_WINDOWS.slow - 1
     assert not any(detector.slow(slow) for _ in range(SLOW_RUN - 1))
     assert not detector.slow(quick)
     found = [detector.slow(slow) for _ in range(2 * SLOW_RUN)]

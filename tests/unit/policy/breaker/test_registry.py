@@ -18,8 +18,8 @@ from drainer.policy.breaker.breaker import (
     on_run_end,
     probe,
 )
-from drainer.policy.breaker.detector import SLOW_RUN, SLOW_SECONDS, STORM, Refusal
-from drainer.policy.breaker.history import STOPS_TOLERATED
+from drainer.policy.breaker.detector import SLOW_RUN, STORM, USUAL_WINDOWS, Refusal
+from drainer.policy.breaker.history import STOPS_TOLERATED, RequiredProof
 from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.breaker.registry import (
     MAX_DOMAINS,
@@ -58,6 +58,11 @@ def deliver(breakers: BreakerRegistry, to: str, sender: str = "amy@s.example") -
     domain = sender.rpartition("@")[2]
     one = seen("250 ok", to, sender_domain=domain, stage=Stage.DOT)
     breakers.observe([one], sender, NOW)
+
+
+def _proof(sender_domain: str) -> RequiredProof:
+    """Return what makes a refusal final."""
+    return RequiredProof(sender_domain=sender_domain)
 
 
 def standing(breakers: BreakerRegistry) -> dict[str, str]:
@@ -144,7 +149,7 @@ def test_who_has_no_domain_is_the_routes() -> None:
     other = scopes()
     other.observe([seen("550 5.2.1 closed", "postmaster")], "", NOW)
     assert standing(other) == {}
-    assert not other.accepted_since("", "x.example", NOW)
+    assert not other.has_proof("", _proof("x.example"), NOW)
 
 
 # ---- one message is one, however many recipients it has
@@ -435,14 +440,14 @@ def test_mail_of_others_proves_a_scope() -> None:
     """Of another sender, since then, in the same domain, and nothing in the way."""
     breakers = scopes()
     before = NOW - SECOND
-    assert not breakers.accepted_since(ORG, "evil.example", before)
+    assert not breakers.has_proof(ORG, _proof("evil.example"), before)
     deliver(breakers, f"bob@{ORG}", "amy@evil.example")
-    assert not breakers.accepted_since(ORG, "evil.example", before)
+    assert not breakers.has_proof(ORG, _proof("evil.example"), before)
     deliver(breakers, f"bob@{ORG}", "amy@good.example")
-    assert breakers.accepted_since(ORG, "evil.example", before)
-    assert breakers.accepted_since(ORG, "good.example", before)  # by the other's
-    assert not breakers.accepted_since(ORG, "evil.example", NOW)
-    assert not breakers.accepted_since(NET, "evil.example", before)
+    assert breakers.has_proof(ORG, _proof("evil.example"), before)
+    assert breakers.has_proof(ORG, _proof("good.example"), before)  # by the other's
+    assert not breakers.has_proof(ORG, _proof("evil.example"), NOW)
+    assert not breakers.has_proof(NET, _proof("evil.example"), before)
 
 
 def test_only_the_last_two_senders_are_remembered() -> None:
@@ -450,16 +455,27 @@ def test_only_the_last_two_senders_are_remembered() -> None:
     breakers = scopes()
     for sender in ("a.example", "b.example", "c.example", "c.example"):
         deliver(breakers, f"bob@{ORG}", f"x@{sender}")
-    assert breakers.accepted_since(ORG, "c.example", NOW - SECOND)
-    assert breakers.accepted_since(ORG, "b.example", NOW - SECOND)
+    assert breakers.has_proof(ORG, _proof("c.example"), NOW - SECOND)
+    assert breakers.has_proof(ORG, _proof("b.example"), NOW - SECOND)
 
 
-def test_the_canarys_recipient_proves_a_scope_too() -> None:
-    """Where all mail is from one sender."""
+def test_an_accepted_canary_proves_nothing_about_mail() -> None:
+    """It has no content, and it may have reached another host."""
     breakers = scopes()
     breakers.on_accepted(ORG, NOW)
-    assert breakers.accepted_since(ORG, "any.example", NOW - SECOND)
-    assert not breakers.accepted_since(ORG, "any.example", NOW)
+    assert not breakers.has_proof(ORG, _proof("any.example"), NOW - SECOND)
+
+
+def test_only_an_attachment_that_was_delivered_proves_one_that_was_refused() -> None:
+    """A filter for attachments sees no other mail."""
+    breakers = scopes()
+    with_attachment = RequiredProof(sender_domain="x.example", attachment=True)
+    deliver(breakers, f"u@{ORG}")
+    assert breakers.has_proof(ORG, _proof("x.example"), NOW - SECOND)
+    assert not breakers.has_proof(ORG, with_attachment, NOW - SECOND)
+    sent = seen("250 ok", f"u@{ORG}", sender_domain="s.example", stage=Stage.DOT)
+    breakers.observe([replace(sent, attachment=True)], "amy@s.example", NOW)
+    assert breakers.has_proof(ORG, with_attachment, NOW - SECOND)
 
 
 def test_what_an_earlier_run_delivered_proves_a_scope_too() -> None:
@@ -468,10 +484,10 @@ def test_what_an_earlier_run_delivered_proves_a_scope_too() -> None:
     breakers.recall(ORG, "evil.example", NOW)
     breakers.recall(ORG, "good.example", NOW)
     breakers.canary(ORG, CanaryOutcome.UNCLEAR, "450 later", NOW)
-    assert breakers.accepted_since(ORG, "evil.example", NOW - SECOND)
-    assert not breakers.accepted_since(NET, "evil.example", NOW - SECOND)
+    assert breakers.has_proof(ORG, _proof("evil.example"), NOW - SECOND)
+    assert not breakers.has_proof(NET, _proof("evil.example"), NOW - SECOND)
     breakers.canary(ORG, CanaryOutcome.REFUSED, UNKNOWN, NOW)
-    assert not breakers.accepted_since(ORG, "evil.example", NOW - SECOND)
+    assert not breakers.has_proof(ORG, _proof("evil.example"), NOW - SECOND)
 
 
 @pytest.mark.parametrize("scope", [ROUTE, ORG])
@@ -482,7 +498,7 @@ def test_nothing_is_proven_behind_a_breaker(scope: str) -> None:
     breakers.recall(ORG, "good.example", NOW)
     breakers.on_accepted(ORG, NOW)
     assert standing(breakers) == {scope: "half-open"}
-    assert not breakers.accepted_since(ORG, "evil.example", NOW - SECOND)
+    assert not breakers.has_proof(ORG, _proof("evil.example"), NOW - SECOND)
 
 
 # ---- what it remembers
@@ -523,9 +539,9 @@ def test_strangers_domains_cost_no_memory_without_end() -> None:
     """A spool may name millions."""
     breakers = scopes()
     for n in range(MAX_DOMAINS + 10):
-        breakers.on_accepted(f"d{n}.example", NOW)
-    assert not breakers.accepted_since("d0.example", "x.example", NOW - SECOND)
-    assert breakers.accepted_since("d20.example", "x.example", NOW - SECOND)
+        breakers.recall(f"d{n}.example", "s.example", NOW)
+    assert not breakers.has_proof("d0.example", _proof("x.example"), NOW - SECOND)
+    assert breakers.has_proof("d20.example", _proof("x.example"), NOW - SECOND)
 
 
 def test_what_a_canary_cannot_see_is_asked_by_messages() -> None:
@@ -545,17 +561,15 @@ def test_an_answer_about_a_breaker_that_flows_moves_nothing(
     breakers, moves = with_moves(KnownGoodRecipients())
     breakers.canary(ORG, outcome, "x", NOW)
     assert moves == []
-    proven = breakers.accepted_since(ORG, "x.example", NOW - SECOND)
-    assert proven is (outcome is CanaryOutcome.ACCEPTED)
 
 
 def test_a_primary_that_answers_slowly_gets_a_rest() -> None:
     """Any reply of a message ends it."""
     breakers = scopes()
     for _ in range(SLOW_RUN - 1):
-        breakers.took(SLOW_SECONDS, NOW)
+        breakers.took(USUAL_WINDOWS.slow, NOW)
     assert standing(breakers) == {}
-    breakers.took(SLOW_SECONDS, NOW)
+    breakers.took(USUAL_WINDOWS.slow, NOW)
     assert standing(breakers) == {ROUTE: "paused"}
     assert breakers.route.cause is not None
     assert breakers.route.cause.reply == "the final dot was answered after 30 s"

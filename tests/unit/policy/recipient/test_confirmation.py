@@ -39,9 +39,9 @@ LATER = NOW + CONFIRM_AFTER
 
 
 def well(since: datetime = NOW + SECOND) -> BreakerRegistry:
-    """Return breakers of a primary that took somebody else's mail at that time."""
+    """Return breakers of a primary that accepted other mail at that time."""
     found = scopes()
-    found.on_accepted(ORG, since)
+    found.recall(ORG, "other.example", since)
     return found
 
 
@@ -157,11 +157,12 @@ def test_a_delivery_ends_it_all() -> None:
 
 
 def test_delays_add_up_while_the_primary_answers() -> None:
-    """Only those of ordinary retries: no stop, no confirmation delay, no delivery."""
+    """Retries and confirmation delays count: no stop, no hold, no delivery."""
     waited = ClaimedRecipient(n=0, recipient=BOB, attempts=1, spent=timedelta(hours=2))
     assert again("450 x", waited).spent == waited.spent + timedelta(minutes=2)
     assert again("452 4.2.2 full", waited).spent == waited.spent + 2 * CONFIRM_AFTER
-    for text in ("530 x", UNKNOWN, "550 5.4.6 loop"):
+    assert again(UNKNOWN, waited).spent == waited.spent + CONFIRM_AFTER
+    for text in ("530 x", "550 5.4.6 loop"):
         assert again(text, waited).spent == waited.spent
 
 

@@ -192,7 +192,7 @@ def test_what_expired_and_is_busy_still_is_confirmed() -> None:
         spent=SCHEDULE.lifetime, refusal="lifetime-spent", refused=NOW - HOUR
     )
     breakers = scopes()
-    breakers.on_accepted(ORG, NOW)
+    breakers.recall(ORG, "other.example", NOW)
     found = alone("450 4.2.1 again", claimed=claimed, breakers=breakers, kept=True)
     assert found.state is State.QUARANTINED
 

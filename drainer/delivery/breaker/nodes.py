@@ -1,0 +1,125 @@
+"""Sessions that reach a host of the primary which has lost its users.
+
+drainer.policy.breaker.nodes finds them. This module ends them, has their refusals tried
+again, and asks for known-good recipients on a session before it may judge a mailbox.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from drainer.delivery.control import DrainControl
+from drainer.ledger.records import Decision, DecisionKind
+from drainer.policy.breaker import breaker as breakers
+from drainer.policy.breaker.breaker import CanaryOutcome, Cause
+from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.nodes import NodeDetector, RecipientKey
+from drainer.policy.breaker.registry import BreakerRegistry
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from drainer.policy.recipient.delivery import Delivery
+from drainer.policy.recipient.judge import BY_NODE
+from drainer.runtime.process import utcnow
+from drainer.smtp.canary import CanaryQuestion, CanaryResult, ask_on
+from drainer.smtp.session import Session
+
+MAX_AVOIDED = 8
+"""Sessions in a row that refuse a known-good recipient: then it is the primary."""
+_LOST_USERS = Classification(
+    verdict=Verdict.STOP,
+    scope=Scope.DOMAIN,
+    rule="known-good-refused",
+    reason="the primary refuses an address that it must know",
+)
+
+
+class NodeGuard:
+    """Keeps mail away from single hosts of the primary that refuse everybody."""
+
+    def __init__(self, registry: BreakerRegistry, control: DrainControl) -> None:
+        """Suspect no host yet."""
+        self._registry = registry
+        self._control = control
+        self._detector = NodeDetector()
+        self._avoided = 0
+        #: Recipients that a host refused wrongly, to be tried again.
+        self.retries: deque[Sequence[RecipientKey]] = deque()
+
+    def distrust(self, domain: str) -> None:
+        """Ask on every session from now on: hosts disagree about a domain."""
+        self._detector.mixed.add(domain)
+        if found := list(self._detector.retract(domain)):
+            self.retries.append(found)
+
+    def observe(
+        self, session: Session, seen: Iterable[tuple[RecipientKey, Refusal]]
+    ) -> None:
+        """Compare a session with the others; end it if its host is at fault."""
+        found = self._detector.observe(session.number, seen)
+        if found:
+            session.shunned = self._detector.is_suspect(session.number)
+            self.retries.append(found)
+            self._note(session, f"{len(found)} recipients are tried again")
+
+    async def vet(self, session: Session, delivery: Delivery) -> bool:
+        """Ask what must be known before this message; False if the session must end.
+
+        That is before a refusal may become final, and when hosts disagree.
+        """
+        for domain in self.unasked(session, delivery):
+            known = self._registry.known
+            question = CanaryQuestion(
+                sender=known.sender, good=known.to_ask(domain), domain=domain
+            )
+            session.asked.add(domain)
+            answer = await ask_on(session.connection, session.route, question)
+            if answer.outcome is CanaryOutcome.ACCEPTED:
+                session.vouched.add(domain)
+                self._detector.vouch(session.number, domain)
+            if answer.outcome is CanaryOutcome.REFUSED:
+                self._avoid(session, domain, answer)
+                return False
+            self._avoided = 0
+        return session.usable
+
+    def unasked(self, session: Session, delivery: Delivery) -> list[str]:
+        """Return the domains to ask for on a session before a message."""
+        mixed, confirms = self._detector.mixed, delivery.confirms
+        if not (mixed or confirms) or not session.speaks_for_itself:
+            return []
+        return [
+            domain
+            for domain in dict.fromkeys(each.domain for each in delivery.claimed)
+            if domain not in session.asked
+            and (confirms or domain in mixed)
+            and self._registry.known.to_ask(domain)
+        ]
+
+    def _avoid(self, session: Session, domain: str, answer: CanaryResult) -> None:
+        """Try another host; if all refuse, the primary does."""
+        self._avoided += 1
+        self._note(session, answer.reply)
+        if self._avoided < MAX_AVOIDED:
+            return
+        self._avoided, now = 0, utcnow()
+        cause = Cause(
+            trigger="contradiction", classification=_LOST_USERS, reply=answer.reply
+        )
+        self._registry.apply(
+            domain, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
+        )
+
+    def _note(self, session: Session, reply: str) -> None:
+        connection = session.connection
+        evidence: dict[str, object] = {
+            "reason": "this host of the primary refuses what its other hosts accept",
+            "address": connection.address,
+            "banner": str(connection.banner),
+        }
+        self._control.note(
+            Decision(
+                at=utcnow(),
+                kind=DecisionKind.BREAKER,
+                rule=BY_NODE,
+                reply=reply,
+                evidence=evidence,
+            )
+        )

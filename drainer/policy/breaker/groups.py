@@ -1,0 +1,152 @@
+"""What refused messages have in common that delivered ones have not. Pure.
+
+A primary may refuse all mail of one kind: of one sender domain, because this host
+relays it (SPF, DMARC); with attachments; in SMTPUTF8; above a size. If one such trait
+separates the refused messages from the delivered ones, and the reply does not name a
+mailbox, the refusal is about the kind. Those messages are held together, not bounced
+one by one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from drainer.mail.reply import Reply
+from drainer.policy.breaker.detector import Refusal, is_finding
+from drainer.policy.breaker.nodes import RecipientKey
+from drainer.policy.classify.classifier import Answer
+from drainer.policy.classify.verdict import Classification, Scope, Verdict
+
+LEAST = 3
+"""Messages of a group that must be refused, and of others that must be delivered."""
+NEARLY_ALL = 0.9
+"""The share of the messages refused alike that must belong to the group."""
+MOST_REFUSED = 500
+"""Refused messages that are remembered, of each reply."""
+MOST_REPLIES = 50
+
+
+class MailTraits(Struct, frozen=True, kw_only=True):
+    """What may be a reason to refuse a message as one of a kind."""
+
+    sender_domain: str
+    #: It is more than text.
+    attachment: bool = False
+    smtputf8: bool = False
+    size_bytes: int = 0
+
+
+class MailGroup(Struct, frozen=True, kw_only=True):
+    """The messages that share one trait."""
+
+    #: 'sender', 'attachment', 'smtputf8' or 'size'.
+    kind: str
+    #: The sender domain; '' for the other kinds.
+    value: str = ""
+
+    @property
+    def rule(self) -> str:
+        """Return the rule that holds its messages."""
+        return f"group-{self.kind}"
+
+    @property
+    def words(self) -> str:
+        """Return what its messages are, for people."""
+        if self.kind == "sender":
+            return f"mail from {self.value or 'the null sender'}"
+        return _WORDS[self.kind]
+
+
+_WORDS = {
+    "attachment": "mail with attachments",
+    "smtputf8": "mail that needs SMTPUTF8",
+    "size": "large mail",
+}
+
+
+@dataclass(slots=True)
+class _Alike:
+    """Messages that the primary refused with the same words."""
+
+    messages: dict[int, MailTraits] = field(default_factory=dict)
+    keys: dict[RecipientKey, None] = field(default_factory=dict)
+
+
+class GroupDetector:
+    """Compares refused messages with delivered ones."""
+
+    def __init__(self) -> None:
+        """Start without any message."""
+        self._delivered: Counter[MailGroup] = Counter()
+        self._deliveries = 0
+        self._largest = 0
+        self._refused: dict[str, _Alike] = {}
+
+    def delivered(self, traits: MailTraits) -> None:
+        """Record a message that the primary accepted."""
+        self._delivered.update(_groups(traits))
+        self._deliveries += 1
+        self._largest = max(self._largest, traits.size_bytes)
+
+    def refused(
+        self, traits: MailTraits, seen: Iterable[tuple[RecipientKey, Refusal]]
+    ) -> tuple[MailGroup, list[RecipientKey]] | None:
+        """Record refusals; return the group that they show, and whom they concern."""
+        for key, refusal in seen:
+            if not is_about_kind(refusal.classification, refusal.answer):
+                continue
+            alike = self._refused.setdefault(refusal.fingerprint, _Alike())
+            alike.messages[key[0]] = traits
+            alike.keys[key] = None
+            self._trim(alike)
+            group = self._common_group(traits, alike)
+            if group is not None:
+                return group, [k for k in alike.keys if k[0] in alike.messages]
+        return None
+
+    def _trim(self, alike: _Alike) -> None:
+        if len(alike.messages) > MOST_REFUSED:
+            oldest = next(iter(alike.messages))
+            del alike.messages[oldest]
+            alike.keys = {key: None for key in alike.keys if key[0] != oldest}
+        if len(self._refused) > MOST_REPLIES:
+            del self._refused[next(iter(self._refused))]
+
+    def _common_group(self, traits: MailTraits, alike: _Alike) -> MailGroup | None:
+        messages = alike.messages.values()
+        if len(messages) < LEAST or self._deliveries < LEAST:
+            return None
+        for group in _groups(traits):
+            same = sum(1 for each in messages if group in _groups(each))
+            nearly_all = same >= max(LEAST, NEARLY_ALL * len(messages))
+            if nearly_all and not self._delivered[group]:
+                return group
+        smallest = min(each.size_bytes for each in messages)
+        is_large = smallest > 2 * self._largest
+        return MailGroup(kind="size") if is_large else None
+
+
+def _groups(traits: MailTraits) -> Iterator[MailGroup]:
+    """Yield the groups that a message belongs to, the most telling first."""
+    if traits.sender_domain:
+        yield MailGroup(kind="sender", value=traits.sender_domain)
+    if traits.smtputf8:
+        yield MailGroup(kind="smtputf8")
+    if traits.attachment:
+        yield MailGroup(kind="attachment")
+
+
+def is_about_kind(found: Classification, answer: Answer) -> bool:
+    """Return whether a refusal may be about a kind of mail.
+
+    It names no mailbox, no limit of size, and no finding about this content.
+    """
+    if found.verdict is not Verdict.BOUNCE or not isinstance(answer, Reply):
+        return False
+    by_words = found.rule.startswith("text-") and found.scope is Scope.RECIPIENT
+    if "too-large" in found.rule or answer.detail == "3.4":
+        return False
+    names_mailbox = answer.detail.startswith(("1.1", "1.6", "1.10", "2.")) or by_words
+    return not names_mailbox and not is_finding(found.rule)

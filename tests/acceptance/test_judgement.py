@@ -1,0 +1,233 @@
+"""Promise P4 where a canary cannot see: content, senders, single hosts, kinds of mail.
+
+Each primary refuses something that it would accept if it were healthy. Nothing becomes
+final because of that, and everything arrives once it is healthy, without an operator.
+"""
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.scenarios.backup import Backup, Delivered, confirm_after
+from tests.support.scenarios.primaries import (
+    DOMAIN,
+    REMAIN,
+    SENDER,
+    STOPPED,
+    UNKNOWN,
+    Mail,
+    everybody,
+    healthy,
+    letters,
+    refusing,
+    sender_of,
+    user,
+    users_only,
+)
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Answer, Drop, Script, Stall, Step, View
+
+StartPeer = Callable[..., PeerThread]
+Numbers = Iterator[int]
+
+TAKEN = "250 2.0.0 taken"
+GROUP = "sender3.example"
+RELAY = "554 5.7.1 <{}>: Relay access denied"
+
+
+def delivered_to(primary: PeerThread) -> Delivered:
+    """Return what counts the copies of its mail that each recipient got."""
+    return lambda: Counter(
+        path for mail in primary.accepted for path in mail.forward_paths
+    )
+
+
+def prepare(
+    backup: Backup,
+    primary: PeerThread,
+    mail: tuple[Mail, ...],
+    *,
+    known_good: bool = True,
+    give_up_after: str = "2s",
+    **keys: object,
+) -> Delivered:
+    """Fill the spool for this primary; return what counts deliveries."""
+    backup.port = primary.port
+    domains = sorted({each.recipients[0].partition("@")[2] for each in mail})
+    backup.configure(
+        primary={"domains": domains, "connections": 2, **keys},
+        breaker={"give_up_after": give_up_after},
+        **confirm_after("200ms"),
+    )
+    if known_good:
+        backup.know(*(f"known@{domain}" for domain in domains))
+    backup.fill(mail)
+    return delivered_to(primary)
+
+
+def assert_nothing_is_final(backup: Backup) -> None:
+    """No recipient was bounced or quarantined."""
+    assert not {"bounced", "quarantined"} & set(backup.states().values())
+
+
+def heal(backup: Backup, primary: PeerThread, delivered: Delivered) -> None:
+    """Let the primary be healthy: drains alone deliver everything, once."""
+    primary.script = healthy()
+    deadline = time.monotonic() + 15
+    while backup.empty().code != 0:
+        assert time.monotonic() < deadline, backup.states()
+    assert delivered() == Counter(backup.addressed)
+
+
+def after(count: int, answer: str) -> Answer:
+    """Accept so many, then answer like this; a canary is always accepted."""
+    numbers: Numbers = itertools.count()
+
+    def step(view: View) -> Step:
+        if view.path == SENDER or next(numbers) < count:
+            return TAKEN
+        return answer
+
+    return step
+
+
+EVERYBODY = {
+    "content-policy": lambda: Script(
+        rcpt=users_only, dot=after(20, "550 5.7.1 Command rejected")
+    ),
+    "sender-dns-dead": lambda: Script(
+        rcpt=users_only,
+        mail=after(20, "550 5.1.8 Sender address rejected: Domain not found"),
+    ),
+    "over-quota": lambda: Script(
+        rcpt=refusing("552 5.2.2 <{}>: Mailbox full", everybody)
+    ),
+    "over-quota-for-now": lambda: Script(
+        rcpt=refusing("452 4.2.2 <{}>: Mailbox is over quota", everybody)
+    ),
+    "lost-at-data": lambda: Script(rcpt=users_only, data=Drop()),
+}
+
+
+@pytest.mark.parametrize("kind", EVERYBODY)
+def test_the_same_refusal_for_everybody_stops_delivery_whatever_its_class(
+    backup: Backup, peer: StartPeer, kind: str
+) -> None:
+    """Exit 4, again at each run, no pending bounce; all arrives once it is healthy."""
+    primary = peer(EVERYBODY[kind]())
+    delivered = prepare(backup, primary, letters(60))
+    for _ in range(3):
+        result = backup.empty()
+        assert result.code == STOPPED, result
+        assert "bounce-pending" not in backup.states().values()
+    assert_nothing_is_final(backup)
+    heal(backup, primary, delivered)
+
+
+@pytest.mark.parametrize("bad", [{1}, {0}, {0, 2}])
+def test_a_host_without_users_behind_one_address_refuses_nobody_for_good(
+    backup: Backup, peer: StartPeer, bad: set[int]
+) -> None:
+    """Two of three, or one of three connections reach it: all arrive in one drain."""
+
+    def rcpt(view: View) -> Step:
+        lost = view.connection % 3 in bad
+        return UNKNOWN.format(view.path) if lost else users_only(view)
+
+    primary = peer(Script(rcpt=rcpt))
+    delivered = prepare(backup, primary, letters(60), connections=4)
+    result = backup.empty()
+    assert result.code == 0, (result, backup.states())
+    assert delivered() == Counter(backup.addressed)
+
+
+def test_a_refused_mailbox_is_judged_by_the_host_that_refused_it(
+    backup: Backup, peer: StartPeer
+) -> None:
+    """The confirming attempt meets a host without users: that confirms nothing."""
+    lost = {user(3)}
+    primary = peer(
+        Script(rcpt=refusing(UNKNOWN, lambda view: view.path in lost)),
+    )
+    delivered = prepare(backup, primary, letters(12))
+    assert backup.empty().code == REMAIN
+    assert backup.states()[user(3)] == "bounce-pending"
+
+    def rcpt(view: View) -> Step:
+        is_bad = view.connection % 2 == 0
+        return UNKNOWN.format(view.path) if is_bad else users_only(view)
+
+    primary.script = Script(rcpt=rcpt)
+    deadline = time.monotonic() + 15
+    while backup.states()[user(3)] != "delivered":
+        assert time.monotonic() < deadline
+        backup.empty()
+        assert_nothing_is_final(backup)
+    assert delivered() == Counter(backup.addressed)
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "dot"])
+def test_a_refused_kind_of_mail_is_held_together_and_asked_for_again(
+    backup: Backup, peer: StartPeer, stage: str
+) -> None:
+    """All mail of one sender domain: held, one message tried at the next drain."""
+    reply = "550 5.7.1 Delivery not authorized"
+
+    def step(view: View) -> Step:
+        if sender_of(view).endswith(GROUP):
+            return reply
+        return users_only(view) if stage == "rcpt" else TAKEN
+
+    script = Script(rcpt=step) if stage == "rcpt" else Script(rcpt=users_only, dot=step)
+    primary = peer(script)
+    delivered = prepare(backup, primary, letters(56))
+    group = {path for n in range(3, 56, 7) for path in [user(n)]}
+    for _ in range(2):
+        assert backup.empty().code == REMAIN
+        states = backup.states()
+        assert {path for path, state in states.items() if state == "held"} == group
+        assert set(states.values()) == {"held", "delivered"}
+    fact = backup.recipients()[user(3)]
+    assert fact["rule"] == "group-sender"
+    assert GROUP in backup.run("why", fact["id"]).stdout
+    heal(backup, primary, delivered)
+
+
+def test_relay_denied_for_all_domains_ends_the_drain_within_seconds(
+    backup: Backup, peer: StartPeer
+) -> None:
+    """Without known-good recipients, and although it may wait for 15 minutes."""
+    primary = peer(Script(rcpt=refusing(RELAY, everybody)))
+    mail = letters(60, (DOMAIN, "example.net"))
+    prepare(backup, primary, mail, known_good=False, give_up_after="15m")
+    began = time.monotonic()
+    assert backup.empty().code == STOPPED
+    assert time.monotonic() - began < 20
+
+
+def test_final_dots_without_replies_leave_few_in_doubt(
+    backup: Backup, peer: StartPeer
+) -> None:
+    """The thresholds follow the configured time-out."""
+    primary = peer(Script(rcpt=users_only, dot=Stall(1.0)), lenient=True)
+    prepare(backup, primary, letters(60), dot_timeout="500ms", connections=4)
+    backup.empty()
+    states = Counter(backup.states().values())
+    assert 0 < states["unknown"] <= 20, states
+
+
+def test_a_refused_session_is_tried_once(backup: Backup, peer: StartPeer) -> None:
+    """Not by five at once: servers lock accounts after a few wrong passwords."""
+    tried: list[str] = []
+
+    def refuse(view: View) -> Step:
+        tried.append(view.path)
+        return "550 5.7.1 Your host is not welcome"
+
+    primary = peer(Script(ehlo=refuse, helo="502 no"))
+    prepare(backup, primary, letters(30), connections=5)
+    assert backup.empty().code == STOPPED
+    assert len(tried) == 1

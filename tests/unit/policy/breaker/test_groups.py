@@ -1,0 +1,115 @@
+"""Mail that is refused as a kind: one trait separates it from what is delivered."""
+
+import pytest
+
+from drainer.mail.reply import Stage
+from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.groups import (
+    LEAST,
+    MOST_REFUSED,
+    GroupDetector,
+    MailGroup,
+    MailTraits,
+)
+from drainer.policy.breaker.nodes import RecipientKey
+from tests.support.scenarios.settlements import seen
+
+POLICY = "550 5.7.1 Not accepted by policy"
+BIG = MailTraits(sender_domain="big.example", size_bytes=1000)
+
+
+def refusal(n: int, text: str = POLICY) -> list[tuple[RecipientKey, Refusal]]:
+    """Return what the primary said to the n-th message, at the final dot."""
+    one = seen(text, f"u{n}@example.org", sender_domain="s.example", stage=Stage.DOT)
+    return [((n, 0), one)]
+
+
+def others(count: int = LEAST) -> GroupDetector:
+    """Return a detector that saw other mail delivered."""
+    groups = GroupDetector()
+    for n in range(count):
+        groups.delivered(MailTraits(sender_domain=f"s{n}.example", size_bytes=2000))
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("traits", "group"),
+    [
+        (BIG, MailGroup(kind="sender", value="big.example")),
+        (
+            MailTraits(sender_domain="", attachment=True),
+            MailGroup(kind="attachment"),
+        ),
+        (MailTraits(sender_domain="", smtputf8=True), MailGroup(kind="smtputf8")),
+        (MailTraits(sender_domain="", size_bytes=9000), MailGroup(kind="size")),
+    ],
+    ids=lambda each: each.kind if isinstance(each, MailGroup) else "",
+)
+def test_a_trait_of_all_refused_and_no_delivered_mail_is_a_group(
+    traits: MailTraits, group: MailGroup
+) -> None:
+    """Three are enough, and all of them are held with it."""
+    groups = others()
+    for n in range(LEAST - 1):
+        assert groups.refused(traits, refusal(n)) is None
+    found = groups.refused(traits, refusal(LEAST))
+    assert found == (group, [(0, 0), (1, 0), (LEAST, 0)])
+    assert group.words
+    assert group.rule == f"group-{group.kind}"
+
+
+def test_it_is_no_group_once_one_of_it_was_delivered() -> None:
+    """Then something else separates them."""
+    groups = others()
+    groups.delivered(BIG)
+    for n in range(2 * LEAST):
+        assert groups.refused(BIG, refusal(n)) is None
+
+
+def test_it_is_no_group_while_others_are_refused_alike() -> None:
+    """The refusal is about everybody, or about each."""
+    groups = others()
+    for n in range(2 * LEAST):
+        other = MailTraits(sender_domain=f"t{n}.example", size_bytes=1000)
+        assert groups.refused(other, refusal(n)) is None
+        assert groups.refused(BIG, refusal(100 + n)) is None
+
+
+def test_without_deliveries_nothing_is_compared() -> None:
+    """The breakers find out what is wrong with the primary."""
+    groups = others(LEAST - 1)
+    for n in range(2 * LEAST):
+        assert groups.refused(BIG, refusal(n)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.1.1 No such user",
+        "550 5.1.10 Recipient not found",
+        "550 5.2.1 Mailbox disabled",
+        "554 5.7.1 Spam message rejected",
+        "552 5.3.4 Message too big for system",
+        "552 Message size exceeds the limit",
+        "451 4.7.1 Try again later",
+    ],
+)
+def test_a_reply_about_one_mailbox_or_content_is_no_matter_of_a_group(
+    text: str,
+) -> None:
+    """It names the mailbox, the size or the finding; or it is temporary."""
+    groups = others()
+    for n in range(2 * LEAST):
+        assert groups.refused(BIG, refusal(n, text)) is None
+
+
+def test_memory_has_a_limit() -> None:
+    """A queue may hold millions."""
+    groups = others(0)
+    for n in range(MOST_REFUSED + 10):
+        groups.refused(BIG, refusal(n))
+    for n in range(LEAST):
+        groups.delivered(MailTraits(sender_domain=f"s{n}.example"))
+    found = groups.refused(BIG, refusal(MOST_REFUSED + 10))
+    assert found is not None
+    assert len(found[1]) == MOST_REFUSED

@@ -1,0 +1,90 @@
+"""One host of several behind an address has lost its users: which sessions show it."""
+
+from drainer.mail.reply import Stage
+from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.nodes import (
+    ACCEPTED_ELSEWHERE,
+    REFUSED_ALONE,
+    SESSIONS,
+    NodeDetector,
+    RecipientKey,
+)
+from tests.support.scenarios.settlements import seen
+
+ORG = "example.org"
+GOOD, BAD, OTHER = 1, 2, 3
+UNKNOWN = "550 5.1.1 User unknown"
+
+
+def told(n: int, text: str, domain: str = ORG) -> tuple[RecipientKey, Refusal]:
+    """Return what the primary said to the n-th recipient."""
+    stage = Stage.DOT if text.startswith("2") else Stage.RCPT
+    return (n, 0), seen(text, f"u{n}@{domain}", sender_domain="s.example", stage=stage)
+
+
+def accept(nodes: NodeDetector, session: int, count: int) -> None:
+    """Let a session accept some recipients."""
+    for n in range(count):
+        assert nodes.observe(session, [told(100 + n, "250 ok")]) == []
+
+
+def test_a_session_that_refuses_everybody_is_suspect_while_others_accept() -> None:
+    """Its refusals are tried again; those of other sessions are not."""
+    nodes = NodeDetector()
+    accept(nodes, GOOD, ACCEPTED_ELSEWHERE)
+    assert nodes.observe(GOOD, [told(50, UNKNOWN)]) == []
+    for n in range(REFUSED_ALONE - 1):
+        assert nodes.observe(BAD, [told(n, UNKNOWN)]) == []
+    found = nodes.observe(BAD, [told(REFUSED_ALONE - 1, UNKNOWN)])
+    assert found == [(n, 0) for n in range(REFUSED_ALONE)]
+    assert nodes.is_suspect(BAD)
+    assert not nodes.is_suspect(GOOD)
+    assert nodes.mixed == {ORG}
+
+
+def test_all_sessions_that_accepted_nobody_are_taken_back_at_once() -> None:
+    """Once hosts disagree, one refusal is enough."""
+    nodes = NodeDetector()
+    accept(nodes, GOOD, ACCEPTED_ELSEWHERE)
+    nodes.observe(OTHER, [told(90, UNKNOWN)])
+    for n in range(REFUSED_ALONE - 1):
+        nodes.observe(BAD, [told(n, UNKNOWN)])
+    found = nodes.observe(BAD, [told(REFUSED_ALONE - 1, UNKNOWN)])
+    assert (90, 0) in found
+    assert nodes.observe(4, [told(91, UNKNOWN)]) == [(91, 0)]
+
+
+def test_a_session_that_accepted_somebody_is_never_suspect() -> None:
+    """Its host knows its users, so the refused ones do not exist."""
+    nodes = NodeDetector()
+    accept(nodes, GOOD, ACCEPTED_ELSEWHERE)
+    nodes.vouch(BAD, ORG)
+    for n in range(2 * REFUSED_ALONE):
+        assert nodes.observe(BAD, [told(n, UNKNOWN)]) == []
+    assert nodes.mixed == set()
+
+
+def test_nobody_is_suspect_while_no_session_accepts() -> None:
+    """Then the primary as a whole has lost its users: the breakers find out."""
+    nodes = NodeDetector()
+    for n in range(2 * REFUSED_ALONE):
+        assert nodes.observe(n % 2, [told(n, UNKNOWN)]) == []
+
+
+def test_only_a_refused_mailbox_counts() -> None:
+    """Content and policy are not about the host that was reached."""
+    nodes = NodeDetector()
+    accept(nodes, GOOD, ACCEPTED_ELSEWHERE)
+    for n in range(2 * REFUSED_ALONE):
+        key, one = told(n, "450 4.2.0 later")
+        assert nodes.observe(BAD, [(key, one)]) == []
+    assert nodes.mixed == set()
+
+
+def test_old_sessions_are_forgotten() -> None:
+    """A long drain opens thousands."""
+    nodes = NodeDetector()
+    for session in range(2 * SESSIONS):
+        nodes.observe(session, [told(session, UNKNOWN)])
+    nodes.mixed.add(ORG)
+    assert len(list(nodes.retract(ORG))) == SESSIONS
