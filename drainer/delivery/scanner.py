@@ -19,7 +19,8 @@ from drainer.mail.content import HeldContent
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Selection
 from drainer.runtime import workers as helpers
-from drainer.runtime.ipc import FrameError, framed, read
+from drainer.runtime.frames import FrameError, read
+from drainer.runtime.ipc import frame_value, value_reader
 from drainer.runtime.workers import WorkerProcess
 from drainer.sources.protocol import Source
 
@@ -73,11 +74,12 @@ async def scan(
     """
     link = helper.begin("scan", (source, rules, selection))
     stream, writer = await asyncio.open_connection(sock=link, limit=_PIPE_LIMIT)
+    parts = value_reader(ScanPart, MAX_BATCH_BYTES)
     try:
         while True:
             try:
-                batch = await read(stream, ScanPart, MAX_BATCH_BYTES)
-            except (asyncio.IncompleteReadError, FrameError):
+                batch = await read(stream, parts)
+            except (EOFError, FrameError):
                 message = "the scan of the spool ended unexpectedly"
                 raise SourceError(message, hint="run it again; see above") from None
             if batch.failure is not None:
@@ -116,14 +118,14 @@ def serve(
             batch.listings.append(listing)
             size += len(listing.content or b"")
             if len(batch.listings) >= limit or size >= BATCH_BYTES:
-                link.sendall(framed(ScanPart(batch)))
+                link.sendall(frame_value(ScanPart(batch)))
                 batch, size, limit = ScanBatch([], 0), 0, BATCH_MESSAGES
         if any(batch):
-            link.sendall(framed(ScanPart(batch)))
-        link.sendall(framed(ScanPart()))
+            link.sendall(frame_value(ScanPart(batch)))
+        link.sendall(frame_value(ScanPart()))
     except DrainerError as error:
         failure = ScanFailure(type(error).__name__, str(error), error.hint)
-        link.sendall(framed(ScanPart(failure=failure)))
+        link.sendall(frame_value(ScanPart(failure=failure)))
     except (BrokenPipeError, ConnectionResetError):
         return 0  # the drain is over
     return 0

@@ -1,8 +1,8 @@
 """Forks worker processes for a process that may not: with threads, or an open ledger.
 
-It has loaded the modules of every job and opened nothing. Each order brings what the
-worker process gets: its link, where its end is reported, standard output and error, and
-as a value the environment and the current folder.
+It has loaded the modules of a drain's jobs and opened nothing. Each order brings what
+the worker process gets: its link, where its end is reported, standard output and error,
+and as a value the environment and the current folder.
 """
 
 import importlib
@@ -13,19 +13,16 @@ import sys
 from contextlib import suppress
 
 from drainer.runtime.host_limits import limit_behind
-from drainer.runtime.process import HEAD, leave_signals_to_parent, tune_gc
-from drainer.runtime.workers import JOBS, NUMBER, run_child, value_after
-
-_DESCRIPTORS = 4
+from drainer.runtime.process import leave_signals_to_parent, tune_gc
+from drainer.runtime.workers import JOBS, NUMBER, PRELOADED, receive_order, run_child
 
 
 def spawn(link: socket.socket, living: dict[int, int]) -> bool:
     """Fork one worker process and record it; return False when no order comes."""
-    head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _DESCRIPTORS)
-    if not head:
+    received = receive_order(link)
+    if received is None:
         return False
-    environment, folder = value_after(head, link)
-    theirs, told, *outputs = descriptors
+    (environment, folder), (theirs, told, *outputs) = received
     with suppress(OSError):
         os.chdir(folder)
     try:
@@ -57,8 +54,8 @@ def main() -> int:
     """Fork worker processes until the parent has ended."""
     leave_signals_to_parent()
     try:
-        for module in JOBS.values():
-            importlib.import_module(module)
+        for job in PRELOADED:
+            importlib.import_module(JOBS[job])
     except (ImportError, MemoryError, OSError) as error:
         limit = limit_behind(error)
         if limit is None:

@@ -1,26 +1,20 @@
 """What a process sends that parses hostile input: plain data, which cannot execute.
 
-MessagePack of the expected type, with a length that is bounded. Anything else is a
+MessagePack of the expected type, with a size that is bounded. Anything else is a
 FrameError: that process has failed. Pickles travel the other way only, from a process
 that is trusted to one that parses.
 """
 
-import asyncio
-import struct
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
+from drainer.runtime.frames import FrameError, FrameReader, frame
+
 T = TypeVar("T")
 
-HEAD = struct.Struct(">I")
-"""What precedes a value: its size in bytes."""
-
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class FrameError(Exception):
-    """Another process sent something that is too long or of the wrong type."""
 
 
 def encode(value: object) -> bytes:
@@ -31,13 +25,12 @@ def encode(value: object) -> bytes:
         raise FrameError(str(error)) from None
 
 
-def framed(value: object) -> bytes:
-    """Return a value with its length before it."""
-    body = encode(value)
-    return HEAD.pack(len(body)) + body
+def frame_value(value: object) -> bytes:
+    """Return the frame of a value, for ``value_reader``."""
+    return frame(encode(value))
 
 
-def decode(data: bytes, kind: type[T]) -> T:
+def decode(data: bytes | bytearray, kind: type[T]) -> T:
     """Return the value of a type that the data is; FrameError when it is not one."""
     try:
         return msgspec.msgpack.decode(data, type=kind, strict=True)
@@ -45,22 +38,6 @@ def decode(data: bytes, kind: type[T]) -> T:
         raise FrameError(str(error)) from None
 
 
-async def read(stream: asyncio.StreamReader, kind: type[T], most: int) -> T:
-    """Return the next value of a stream.
-
-    Raises FrameError for one that is longer than ``most`` bytes or of another type,
-    and IncompleteReadError at the end.
-    """
-    (size,) = HEAD.unpack(await stream.readexactly(HEAD.size))
-    if size > most:
-        message = f"{size} bytes at once"
-        raise FrameError(message)
-    return decode(await stream.readexactly(size), kind)
-
-
-def receive(link: Any, kind: type[T]) -> T:  # noqa: ANN401 - a binary stream
-    """Return the next value of a stream that blocks; EOFError at its end."""
-    head = link.read(HEAD.size)
-    if len(head) < HEAD.size:
-        raise EOFError
-    return decode(link.read(HEAD.unpack(head)[0]), kind)
+def value_reader(kind: type[T], max_bytes: int) -> FrameReader[T]:
+    """Return the reader of values of a type; each has at most this many bytes."""
+    return FrameReader(partial(decode, kind=kind), max_bytes)

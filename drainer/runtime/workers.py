@@ -1,4 +1,4 @@
-"""Processes of our own that do one job each: scan, write the ledger, export traces.
+"""Processes of our own that do one job each: scan, write, export, gather evidence.
 
 A worker process waits for its job on a socket, its standard input, and does it; when
 the other end closes before, it ends. Forked from a command that has just loaded its
@@ -10,7 +10,6 @@ modules too, opens nothing, and ends when this one does.
 import atexit
 import importlib
 import os
-import pickle
 import select
 import signal
 import socket
@@ -23,11 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
+from drainer.runtime.frames import HEAD, frame_pickle, pickle_reader, receive
 from drainer.runtime.host_limits import limit_behind, no_process
 from drainer.runtime.process import (
-    HEAD,
     clean_environment,
-    framed,
     leave_signals_to_parent,
     tune_gc,
 )
@@ -36,8 +34,11 @@ JOBS = {
     "scan": "drainer.delivery.scanner",
     "write": "drainer.ledger.writer.process",
     "export": "drainer.telemetry.worker",
+    "evidence": "drainer.bounce.evidence.worker",
 }
 """The module of each job: its ``serve(link, order, descriptors)`` does it."""
+PRELOADED = ("scan", "write", "export")
+"""The jobs of every drain: the fork server loads their modules in advance."""
 
 OUTPUTS = (1, 2)
 NUMBER = struct.Struct(">i")
@@ -75,10 +76,7 @@ class WorkerProcess:
 
         It gets copies of the descriptors, and ``order`` by pickle.
         """
-        frame = framed((job, order))
-        sent = socket.send_fds(self.link, [frame], list(descriptors))
-        if sent < len(frame):
-            self.link.sendall(frame[sent:])
+        send_order(self.link, (job, order), descriptors)
         return self.link
 
     def kill(self) -> None:
@@ -149,7 +147,8 @@ class ForkServer:
             undoing.callback(ours.close)
             undoing.callback(os.close, ending)
             with theirs, os.fdopen(told, "wb"):
-                self._order([theirs.fileno(), told, *OUTPUTS])
+                order = clean_environment(), _current_folder()
+                send_order(self._link, order, (theirs.fileno(), told, *OUTPUTS))
             pid = _number(ending)
             if pid is None:
                 raise BrokenPipeError
@@ -162,11 +161,6 @@ class ForkServer:
             return -signal.SIGKILL if status is None else status
 
         return WorkerProcess(pid, ours, ending, ask)
-
-    def _order(self, descriptors: list[int]) -> None:
-        frame = framed((clean_environment(), _current_folder()))
-        sent = socket.send_fds(self._link, [frame], descriptors)
-        self._link.sendall(frame[sent:])
 
     def close(self) -> None:
         """Let it end; its worker processes have ends of their own."""
@@ -255,31 +249,27 @@ def main() -> int:
     tune_gc()
     leave_signals_to_parent()
     with socket.socket(fileno=0) as link:
-        head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _MAX_DESCRIPTORS)
-        if not head:
+        received = receive_order(link)
+        if received is None:
             return 0  # there was none
-        job, order = value_after(head, link)
+        (job, order), descriptors = received
         serve = importlib.import_module(JOBS[job]).serve
         status: int = serve(link, order, descriptors)
         return status
 
 
-def value_after(head: bytes, link: socket.socket) -> Any:  # noqa: ANN401 - a pickle
-    """Return the value that our parent sent, of which ``head`` has been read."""
-    head += _exactly(link, HEAD.size - len(head))
-    body = _exactly(link, HEAD.unpack(head)[0])
-    return pickle.loads(body)  # noqa: S301 - from our parent
+def send_order(
+    link: socket.socket, order: object, descriptors: Sequence[int] = ()
+) -> None:
+    """Send an order by pickle, with copies of the descriptors. Raise OSError."""
+    data = frame_pickle(order)
+    sent = socket.send_fds(link, [data], list(descriptors))
+    link.sendall(data[sent:])
 
 
-def _exactly(link: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = link.recv(size - len(data))
-        if not more:
-            raise EOFError
-        data += more
-    return data
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def receive_order(link: socket.socket) -> tuple[Any, list[int]] | None:
+    """Return the next order and its descriptors; None at the end of the link."""
+    head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, _MAX_DESCRIPTORS)
+    if not head:
+        return None
+    return receive(link, pickle_reader(), head), descriptors

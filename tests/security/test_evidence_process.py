@@ -4,10 +4,12 @@ Real processes, at the ends of real sockets, that say what they should not.
 """
 
 import asyncio
+import itertools
 import os
 import pickle
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Final
 import msgspec
 import pytest
 
-from drainer.bounce.evidence.client import COMMAND, EvidenceWorker
+from drainer.bounce.evidence.client import EvidenceWorker
 from drainer.bounce.evidence.request import DnsServers, EvidenceSettings
 from drainer.bounce.evidence.tasks import (
     MAX_ANSWER_BYTES,
@@ -33,8 +35,16 @@ from drainer.policy.bounce.facts import (
     Strength,
     TrustSettings,
 )
-from drainer.runtime.ipc import HEAD, framed, read
-from tests.integration.bounce.evidence.test_gather import children_of, question, until
+from drainer.runtime.frames import HEAD, read
+from drainer.runtime.frames import frame as long
+from drainer.runtime.ipc import frame_value, value_reader
+from drainer.runtime.workers import WorkerProcess, start
+from tests.integration.bounce.evidence.test_gather import (
+    children_of,
+    process_of,
+    question,
+    until,
+)
 from tests.support.dns.zones import TIMEOUT, serving, zone_of
 
 
@@ -48,11 +58,6 @@ class Bomb:
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         """Say what unpickling does."""
         return os.mkdir, (str(self.path),)
-
-
-def long(data: bytes) -> bytes:
-    """Return data with its length before it."""
-    return HEAD.pack(len(data)) + data
 
 
 def result(value: bytes, id_: object = 1) -> bytes:
@@ -91,27 +96,42 @@ SAID: Final[dict[str, bytes]] = {
 }
 
 
-def speaking(said: bytes) -> tuple[str, ...]:
-    """Return a command that reads a task and says this."""
+Start = Callable[[], WorkerProcess]
+
+
+def speaking(said: bytes) -> Start:
+    """Return what starts a process that reads its order and says this."""
     code = (
         "import socket, sys\n"
         "link = socket.socket(fileno=0)\n"
-        "link.recv(1)\n"
+        "link.recv(1 << 16)\n"
         "link.sendall(bytes.fromhex(sys.argv[1]))\n"
+        "link.shutdown(socket.SHUT_WR)\n"
+        "while link.recv(1 << 16): pass\n"
     )
-    return sys.executable, "-I", "-S", "-c", code, said.hex()
+    command = (sys.executable, "-I", "-S", "-c", code, said.hex())
+
+    def begin() -> WorkerProcess:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(command, stdin=theirs.fileno())
+        return WorkerProcess(
+            process.pid, ours, os.pidfd_open(process.pid), process.wait
+        )
+
+    return begin
 
 
-def ask(command: tuple[str, ...], *more: tuple[str, ...]) -> list[SenderFacts]:
-    """Return the facts by a process of each of these commands."""
+def ask(*starts: Start) -> list[SenderFacts]:
+    """Return the facts of as many messages, by these processes; the last one stays."""
+    turns = itertools.chain(starts, itertools.repeat(starts[-1]))
+
+    def begin() -> WorkerProcess:
+        return next(turns)()
 
     async def run() -> list[SenderFacts]:
-        found = []
-        async with EvidenceWorker(EvidenceSettings(), command=command) as checks:
-            for each in (command, *more):
-                checks.command = each
-                found.append(await checks.facts(question(sender="")))
-        return found
+        async with EvidenceWorker(EvidenceSettings(), start_worker=begin) as checks:
+            return [await checks.facts(question(sender="")) for _ in starts]
 
     return asyncio.run(run())
 
@@ -133,8 +153,9 @@ def test_what_the_evidence_process_may_not_say_is_no_evidence(name: str) -> None
 
 
 def test_the_next_message_has_a_new_process() -> None:
-    """Which answers well."""
-    failed, good = ask(speaking(SAID["garbage"]), COMMAND)
+    """Which answers well. The first message has failed with two processes."""
+    bad = speaking(SAID["garbage"])
+    failed, good = ask(bad, bad, start)[:2]
     assert is_nothing(failed), failed
     assert good.reach is Reachability.NXDOMAIN
 
@@ -185,9 +206,9 @@ async def answer_of(said: bytes) -> EvidenceResult:
     task = EvidenceTask(
         id=1, dns_seconds=1, compute_seconds=5, question=question(sender="")
     )
-    writer.write(framed(task))
+    writer.write(frame_value(task))
     try:
-        return await read(reader, EvidenceResult, MAX_ANSWER_BYTES)
+        return await read(reader, value_reader(EvidenceResult, MAX_ANSWER_BYTES))
     finally:
         writer.close()
         await serving_it
@@ -202,13 +223,14 @@ async def answer_of(said: bytes) -> EvidenceResult:
         pytest.param(HEAD.pack(50) + b"x", id="a part"),
         pytest.param(long(pickle.dumps(Bomb(Path("/nonexistent/x")))), id="a pickle"),
         pytest.param(
-            framed(WorkerRequest(name="a.example", kind="X")) * 3, id="no type"
+            frame_value(WorkerRequest(name="a.example", kind="X")) * 3, id="no type"
         ),
         pytest.param(
-            framed(WorkerRequest(name="\0" * 300, kind="TXT", seconds=-1)), id="nul"
+            frame_value(WorkerRequest(name="\0" * 300, kind="TXT", seconds=-1)),
+            id="nul",
         ),
         pytest.param(long(b"\xc0"), id="null"),
-        pytest.param(framed({"name": 5}), id="a number for a name"),
+        pytest.param(frame_value({"name": 5}), id="a number for a name"),
     ],
 )
 def test_what_the_process_of_a_message_may_not_say_is_its_failure(said: bytes) -> None:
@@ -219,7 +241,7 @@ def test_what_the_process_of_a_message_may_not_say_is_its_failure(said: bytes) -
 
 def test_what_it_found_is_handed_on_unread() -> None:
     """The drain alone knows which type it must have."""
-    said = framed(WorkerRequest(value=b"\xc1 anything"))
+    said = frame_value(WorkerRequest(value=b"\xc1 anything"))
     assert asyncio.run(answer_of(said)).value == b"\xc1 anything"
 
 
@@ -232,8 +254,7 @@ def test_a_message_that_kills_its_process_harms_no_other() -> None:
     async def run() -> tuple[SenderFacts, list[SenderFacts], bool]:
         async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
             await checks.facts(question(sender=""))
-            process = checks._process
-            assert process is not None
+            process = process_of(checks)
             beside = asyncio.create_task(
                 checks.facts(question(sender="x@silent.example"))
             )
@@ -242,7 +263,7 @@ def test_a_message_that_kills_its_process_harms_no_other() -> None:
             os.kill(victim, signal.SIGKILL)
             names = [question(sender="bob@a.example") for _ in range(5)]
             others = await asyncio.gather(*map(checks.facts, names))
-            return await beside, others, checks._process is process
+            return await beside, others, process_of(checks) is process
 
     with serving(zone) as servers:
         killed, others, is_same = asyncio.run(run())
@@ -266,8 +287,7 @@ def test_a_message_has_no_other_way_out() -> None:
                 checks.facts(question(sender="x@silent.example"))
             )
             await asyncio.to_thread(until, lambda: zone.asked)
-            assert checks._process is not None
-            (child,) = children_of(checks._process.pid)
+            (child,) = children_of(process_of(checks).pid)
             found = descriptors_of(child)
             task.cancel()
             return found

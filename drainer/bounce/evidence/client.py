@@ -1,28 +1,25 @@
 """The evidence process, as a drain sees it: ask about several messages at once.
 
 dkimpy and pyspf hold the interpreter's lock while they compute, so a thread would stall
-every session. The other end is ``worker``. Each answer must be plain data of the
-expected type; anything else is a failure. Then a new process repeats the unanswered
-tasks.
+every session. The other end is ``worker``, a job of drainer.runtime.workers. Each
+answer must be plain data of the expected type; anything else is a failure. Then a new
+process repeats the unanswered tasks.
 """
 
 import asyncio
 import contextlib
 import itertools
-import os
-import signal
-import socket
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from drainer.bounce.evidence.request import EvidenceSettings, SenderQuestion
 from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, EvidenceResult, EvidenceTask
-from drainer.errors import UsageError
+from drainer.errors import DrainerError, UsageError
 from drainer.policy.bounce.facts import Reachability, SenderFacts
-from drainer.runtime.ipc import FrameError, decode, framed, read
-from drainer.runtime.process import clean_environment
+from drainer.runtime.frames import FrameError, read
+from drainer.runtime.ipc import decode, frame_value, value_reader
+from drainer.runtime.workers import WorkerProcess, start
 
 if TYPE_CHECKING:
     from drainer.bounce.evidence.mx import MxTargets
@@ -34,9 +31,6 @@ QUICK_COMPUTE_SECONDS = 5.0
 """Seconds for a first check, so that a slow domain is set aside soon."""
 AT_ONCE = 16
 """Messages that are checked together."""
-
-COMMAND = (sys.executable, "-P", "-m", "drainer.bounce.evidence.worker")
-"""-P: never import from the current folder, which any user may control."""
 
 _GRACE_SECONDS = 10.0
 _PIPE_LIMIT = 1024 * 1024
@@ -52,15 +46,15 @@ class EvidenceWorker:
         settings: EvidenceSettings,
         *,
         compute_seconds: float = COMPUTE_SECONDS,
-        command: Sequence[str] = COMMAND,
+        start_worker: Callable[[], WorkerProcess] = start,
     ) -> None:
         """Start nothing yet; a message may compute for ``compute_seconds``."""
-        self.command = command
         self._settings = settings
         self._compute = compute_seconds
+        self._start_worker = start_worker
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._process: _Process | None = None
-        self._starting = asyncio.Lock()
+        #: The present process; a task, so that it starts even if no question waits.
+        self._process: asyncio.Task[_Process] | None = None
 
     async def __aenter__(self) -> Self:
         """Return itself; the process starts with the first question."""
@@ -79,7 +73,8 @@ class EvidenceWorker:
         """End the process; another question starts a new one."""
         process, self._process = self._process, None
         if process is not None:
-            await process.end()
+            with contextlib.suppress(DrainerError, _ProcessFailure):
+                await (await process).end()
 
     async def facts(
         self, question: SenderQuestion, *, quick: bool = False
@@ -120,29 +115,29 @@ class EvidenceWorker:
             compute = min(compute, QUICK_COMPUTE_SECONDS)
         async with self._places:
             for _ in range(_TRIES):
-                process = await self._running()
-                task = EvidenceTask(
-                    id=process.next_id(),
-                    dns_seconds=budget,
-                    compute_seconds=compute,
-                    question=question,
-                    domain=domain,
-                )
-                try:
+                with contextlib.suppress(_ProcessFailure):
+                    process = await self._running()
+                    task = EvidenceTask(
+                        id=process.next_id(),
+                        dns_seconds=budget,
+                        compute_seconds=compute,
+                        question=question,
+                        domain=domain,
+                    )
                     return await process.do(task)
-                except _ProcessFailure:
-                    continue
         raise _NotDone(_FAILED)
 
     async def _running(self) -> "_Process":
         """Return a running process; a new one if the last has ended."""
-        async with self._starting:
-            if self._process is not None and self._process.has_failed:
-                process, self._process = self._process, None
-                await process.end()
-            if self._process is None:
-                self._process = await _Process.start(self._settings, self.command)
-            return self._process
+        process = self._process
+        if process is None or _has_failed(process):
+            process = self._process = asyncio.create_task(self._replace(process))
+        return await asyncio.shield(process)
+
+    async def _replace(self, last: "asyncio.Task[_Process] | None") -> "_Process":
+        if last is not None and last.exception() is None:
+            await last.result().end()
+        return await _Process.start(self._settings, self._start_worker)
 
 
 _FAILED = "the checks failed"
@@ -161,13 +156,13 @@ class _Process:
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
+        worker: WorkerProcess,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        self.pid = process.pid
+        self.pid = worker.pid
         self.has_failed = False
-        self._process = process
+        self._worker = worker
         self._writer = writer
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -175,20 +170,18 @@ class _Process:
         self._reading = asyncio.create_task(self._read(reader))
 
     @classmethod
-    async def start(cls, settings: EvidenceSettings, command: Sequence[str]) -> Self:
-        """Start it, and send it the settings."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=theirs.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-                env=clean_environment(),
-                start_new_session=True,  # Ctrl-C is for the drain
-            )
-        reader, writer = await asyncio.open_connection(sock=ours, limit=_PIPE_LIMIT)
-        writer.write(framed(settings))
-        return cls(process, reader, writer)
+    async def start(
+        cls, settings: EvidenceSettings, start_worker: Callable[[], WorkerProcess]
+    ) -> Self:
+        """Start it, and send it the settings; raise _ProcessFailure and HostLimit."""
+        worker = await asyncio.to_thread(start_worker)  # the first one takes a while
+        try:
+            link = worker.begin("evidence", settings)
+        except OSError as error:
+            worker.end()
+            raise _ProcessFailure from error
+        reader, writer = await asyncio.open_connection(sock=link, limit=_PIPE_LIMIT)
+        return cls(worker, reader, writer)
 
     def next_id(self) -> int:
         """Return the number of the next task."""
@@ -207,14 +200,14 @@ class _Process:
             # answer, and a drain would wait for this forever.
             async with asyncio.timeout(limit):
                 if not self.has_failed:
-                    self._writer.write(framed(task))
+                    self._writer.write(frame_value(task))
                     await self._writer.drain()
                     return await answer
         except (TimeoutError, ConnectionError):
             self.has_failed = True
         except asyncio.CancelledError:
             if not self.has_failed:
-                self._writer.write(framed(_cancellation(task)))
+                self._writer.write(frame_value(_cancellation(task)))
             raise
         finally:
             self._waiting.pop(task.id, None)
@@ -224,14 +217,15 @@ class _Process:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Give each answer to the task that waits for it, until there are no more."""
+        results = value_reader(EvidenceResult, MAX_ANSWER_BYTES + 1024)
         try:
             while True:
-                result = await read(reader, EvidenceResult, MAX_ANSWER_BYTES + 1024)
+                result = await read(reader, results)
                 if result.id == 0:
                     self._error = UsageError(result.problem, hint=result.hint)
                     break
                 self._settle(result)
-        except (FrameError, asyncio.IncompleteReadError, OSError):
+        except (FrameError, EOFError, OSError):
             pass
         finally:
             self.has_failed = True
@@ -249,15 +243,21 @@ class _Process:
             answer.set_result(result.value)
 
     async def end(self) -> None:
-        """End it, and the processes of its messages."""
+        """End it, and with it the processes of its messages."""
         self.has_failed = True
         self._writer.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        await self._process.wait()
+        self._worker.kill()
+        await asyncio.to_thread(self._worker.wait)
         self._reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
+
+
+def _has_failed(process: asyncio.Task[_Process]) -> bool:
+    """Return whether a process could not start, or has ended."""
+    if not process.done():
+        return False
+    return process.exception() is not None or process.result().has_failed
 
 
 def _cancellation(task: EvidenceTask) -> EvidenceTask:

@@ -1,11 +1,13 @@
 """The evidence process: it takes tasks from the drain, and asks DNS for all of them.
 
-It parses no message. For each task it forks a process that does. That process can be
-killed without any loss to the others. It reaches DNS only through this one.
+It is a worker process and parses no message. For each task it forks a process that
+does. That process can be killed without any loss to the others. It reaches DNS only
+through this one, and the kernel kills it when this one ends.
 """
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import resource
@@ -14,6 +16,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
 
 from drainer.bounce.evidence.dns import DnsAnswer, DnsOutcome, Resolver
@@ -29,28 +32,30 @@ from drainer.bounce.evidence.tasks import (
     WorkerRequest,
 )
 from drainer.errors import UsageError
-from drainer.runtime.ipc import FrameError, encode, framed, read, receive
-from drainer.runtime.process import leave_signals_to_parent
+from drainer.runtime.frames import FrameError, read, receive
+from drainer.runtime.ipc import encode, frame_value, value_reader
 
 MEMORY_BYTES = 2 * 1024**3
 """Bytes of address space of each process."""
 MAX_REQUESTS = 500
 """DNS questions that one message may cause."""
 _LIMIT = 1024 * 1024
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 # ---- the process of one message
 
 
 def _be_child(
-    link: socket.socket, settings: EvidenceSettings, task: EvidenceTask
+    link: socket.socket, parent: int, settings: EvidenceSettings, task: EvidenceTask
 ) -> NoReturn:
     """Check one message, send what was found, and end."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
+        _end_with(parent)
         os.dup2(link.fileno(), 0)
-        os.dup2(2, 1)  # what a library prints is not an answer
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         with socket.socket(fileno=0) as own:
             _look(own, settings, task)
@@ -65,12 +70,22 @@ def _be_child(
         os._exit(status)
 
 
+def _end_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, even by SIGKILL.
+
+    Raises EOFError when the parent has ended already (prctl(2)).
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise EOFError
+
+
 def _look(link: socket.socket, settings: EvidenceSettings, task: EvidenceTask) -> None:
-    stream = link.makefile("rb")
+    answers = value_reader(DnsAnswer, MAX_ANSWER_BYTES)
 
     def resolve(name: str, kind: str, seconds: float) -> DnsAnswer:
-        link.sendall(framed(WorkerRequest(name=name, kind=kind, seconds=seconds)))
-        return receive(stream, DnsAnswer)
+        link.sendall(frame_value(WorkerRequest(name=name, kind=kind, seconds=seconds)))
+        return receive(link, answers)
 
     dns = Resolver(settings.servers, resolve)
     found: object
@@ -79,7 +94,7 @@ def _look(link: socket.socket, settings: EvidenceSettings, task: EvidenceTask) -
     else:
         own = frozenset((settings.hostname.lower(),))
         found = relays_of(dns, task.domain, own, private=settings.private)
-    link.sendall(framed(WorkerRequest(value=encode(found))))
+    link.sendall(frame_value(WorkerRequest(value=encode(found))))
 
 
 # ---- the evidence process
@@ -99,10 +114,11 @@ class EvidenceServer:
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Do tasks, several at once, until the drain closes its end."""
+        tasks = value_reader(EvidenceTask, MAX_TASK_BYTES)
         async with asyncio.TaskGroup() as group:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            with contextlib.suppress(EOFError, ConnectionError):
                 while True:
-                    task = await read(reader, EvidenceTask, MAX_TASK_BYTES)
+                    task = await read(reader, tasks)
                     if not task.cancelled:
                         self._tasks[task.id] = group.create_task(self._do(task))
                     elif running := self._tasks.get(task.id):
@@ -119,27 +135,28 @@ class EvidenceServer:
                 value = await self._found(task)
         except TimeoutError:
             problem = "the checks took too long"
-        except (FrameError, OSError, asyncio.IncompleteReadError):
+        except (FrameError, OSError, EOFError):
             problem = "the checks failed"
         finally:
             del self._tasks[task.id]
         result = EvidenceResult(id=task.id, value=value or b"", problem=problem or "")
-        self._writer.write(framed(result))
+        self._writer.write(frame_value(result))
         await self._writer.drain()
 
     async def _found(self, task: EvidenceTask) -> bytes:
         """Return what the process of a message found, as it encoded it."""
         link, pid = self._fork(task)
+        requests = value_reader(WorkerRequest, MAX_ANSWER_BYTES)
         writer = None
         try:
             reader, writer = await asyncio.open_connection(sock=link, limit=_LIMIT)
             left = task.dns_seconds
             for _ in range(MAX_REQUESTS):
-                request = await read(reader, WorkerRequest, MAX_ANSWER_BYTES)
+                request = await read(reader, requests)
                 if request.value is not None:
                     return request.value
                 started = time.monotonic()
-                writer.write(framed(await self._ask(request, left)))
+                writer.write(frame_value(await self._ask(request, left)))
                 left -= time.monotonic() - started
             message = f"more than {MAX_REQUESTS} questions to DNS"
             raise FrameError(message)
@@ -157,10 +174,11 @@ class EvidenceServer:
 
     def _fork(self, task: EvidenceTask) -> tuple[socket.socket, int]:
         ours, theirs = socket.socketpair()
+        own = os.getpid()
         with theirs:
             pid = os.fork()
             if pid == 0:
-                _be_child(theirs, self._settings, task)
+                _be_child(theirs, own, self._settings, task)
         return ours, pid
 
 
@@ -170,13 +188,13 @@ def _end(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-async def _serve(link: socket.socket) -> None:
+async def _serve(link: socket.socket, settings: EvidenceSettings) -> None:
     reader, writer = await asyncio.open_connection(sock=link, limit=_LIMIT)
-    settings = await read(reader, EvidenceSettings, MAX_TASK_BYTES)
     try:
         evidence = EvidenceServer(settings, writer)
     except UsageError as error:
-        writer.write(framed(EvidenceResult(id=0, problem=str(error), hint=error.hint)))
+        result = EvidenceResult(id=0, problem=str(error), hint=error.hint)
+        writer.write(frame_value(result))
         await writer.drain()
     else:
         await evidence.serve(reader)
@@ -184,14 +202,11 @@ async def _serve(link: socket.socket) -> None:
         writer.close()
 
 
-def main() -> None:
-    """Serve the drain at the other end of standard input."""
-    leave_signals_to_parent()
+def serve(link: socket.socket, order: EvidenceSettings, _: Sequence[int]) -> int:
+    """Do tasks until the drain closes its end of the link (workers.JOBS)."""
+    os.dup2(2, 1)  # what a library prints is no result of the command
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     gc.freeze()  # so that forked processes have less to copy
-    with socket.socket(fileno=0) as link, contextlib.suppress(ConnectionError):
-        asyncio.run(_serve(link))
-
-
-if __name__ == "__main__":
-    main()
+    with contextlib.suppress(ConnectionError):
+        asyncio.run(_serve(link, order))
+    return 0

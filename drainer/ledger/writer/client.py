@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from drainer.errors import LedgerLost
 from drainer.ledger.records import WriteOutcome
 from drainer.runtime import workers as helpers
-from drainer.runtime.process import FrameReader, framed
+from drainer.runtime.frames import frame_pickle, pickle_reader
 from drainer.runtime.workers import WorkerProcess
 
 GATHER = 0.010
@@ -49,7 +49,7 @@ class WriterClient(asyncio.Protocol):
         #: Asking for the running one costs a system call, every time.
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.WriteTransport | None = None
-        self._frames = FrameReader()
+        self._frames = pickle_reader()
         self._outgoing: list[object] = []
         self._awaited: deque[Then] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -119,7 +119,7 @@ class WriterClient(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return  # connection_lost reports to all that wait
         if self._outgoing:
-            self._transport.write(framed(self._outgoing))
+            self._transport.write(frame_pickle(self._outgoing))
             self._outgoing = []
 
     # --- asyncio.Protocol

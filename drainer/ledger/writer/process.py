@@ -35,7 +35,8 @@ from drainer.ledger.owner import GIVE_UP_AFTER, RECONNECT_FOR
 from drainer.ledger.records import StateConflict, WriteOutcome
 from drainer.ledger.writer.batch import WriteBatch
 from drainer.runtime import databases
-from drainer.runtime.process import FrameReader, framed, tune_gc
+from drainer.runtime.frames import frame_pickle, pickle_reader
+from drainer.runtime.process import tune_gc
 
 _RECEIVE_BYTES = 1 << 20
 _DONE = WriteOutcome(None)
@@ -52,7 +53,7 @@ class WriterInbox:
     def __init__(self, link: socket.socket) -> None:
         """Listen to the socket."""
         self._link = link
-        self._frames = FrameReader()
+        self._frames = pickle_reader()
         #: The other end has nothing more to send, or has died.
         self.ended = False
 
@@ -185,7 +186,7 @@ def serve(link: socket.socket, order: tuple[str, str], lock: Sequence[int]) -> i
             outcomes = committer.commit(batch)
             link.settimeout(None)
             with contextlib.suppress(OSError):  # the reader has already ended
-                link.sendall(framed((committer.commits, outcomes)))
+                link.sendall(frame_pickle((committer.commits, outcomes)))
     for descriptor in lock:
         os.close(descriptor)
     return 0

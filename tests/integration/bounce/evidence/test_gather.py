@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from drainer.bounce.evidence import dmarc
 from drainer.bounce.evidence.authres import claims_of
-from drainer.bounce.evidence.client import EvidenceWorker
+from drainer.bounce.evidence.client import EvidenceWorker, _Process
 from drainer.bounce.evidence.dns import MAX_RECORDS, DnsOutcome, Resolver
 from drainer.bounce.evidence.gather import gather
 from drainer.bounce.evidence.reachability import reach_of
@@ -479,8 +479,7 @@ def test_a_process_that_dies_is_replaced() -> None:
         async def ask() -> list[SenderFacts]:
             async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
                 first = await checks.facts(question())
-                assert checks._process is not None
-                os.kill(checks._process.pid, signal.SIGKILL)
+                os.kill(process_of(checks).pid, signal.SIGKILL)
                 return [first, await checks.facts(question())]
 
         first, second = run(ask())
@@ -515,11 +514,9 @@ def test_a_cancellation_is_not_lost_to_an_answer() -> None:
     async def cancel_at_the_answer() -> None:
         async with EvidenceWorker(EvidenceSettings()) as checks:
             facts = await checks.facts(question(sender=""))
-            process = checks._process
-            assert process is not None
             task = asyncio.create_task(ask(checks))
             await asyncio.sleep(0)  # it has asked
-            (answer,) = process._waiting.values()
+            (answer,) = process_of(checks)._waiting.values()
             answer.set_result(encode(facts))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -527,6 +524,12 @@ def test_a_cancellation_is_not_lost_to_an_answer() -> None:
 
     run(cancel_at_the_answer())
     assert asked == 1
+
+
+def process_of(checks: EvidenceWorker) -> _Process:
+    """Return the evidence process that runs."""
+    assert checks._process is not None
+    return checks._process.result()
 
 
 def children_of(pid: int) -> list[int]:
@@ -547,8 +550,7 @@ def test_cancelling_leaves_no_process() -> None:
         async def ask() -> int:
             async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
                 await checks.facts(question(sender=""))  # asks no DNS
-                assert checks._process is not None
-                pid = checks._process.pid
+                pid = process_of(checks).pid
                 task = asyncio.create_task(checks.facts(question()))
                 await asyncio.to_thread(until, lambda: children_of(pid))
                 task.cancel()
@@ -559,3 +561,31 @@ def test_cancelling_leaves_no_process() -> None:
 
         pid = run(ask())
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_processes_of_messages_end_with_the_evidence_process() -> None:
+    """The kernel ends them, even if they compute and look at no link."""
+    with serving(zone_of({"sender.example": [(TIMEOUT, "")]})) as servers:
+
+        async def ask() -> None:
+            async with EvidenceWorker(EvidenceSettings(servers=servers)) as checks:
+                await checks.facts(question(sender=""))
+                pid = process_of(checks).pid
+                task = asyncio.create_task(checks.facts(question()))
+                await asyncio.to_thread(until, lambda: children_of(pid))
+                (child,) = children_of(pid)
+                os.kill(child, signal.SIGSTOP)  # it sees no end of its link
+                os.kill(pid, signal.SIGKILL)
+                await asyncio.to_thread(until, lambda: not is_alive(child))
+                task.cancel()
+
+        run(ask())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs or is stopped."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] != "Z"
