@@ -6,7 +6,6 @@ as the last commit is done. An owner on another host counts as dead when its lea
 run out.
 """
 
-import fcntl
 import os
 import socket
 import uuid
@@ -22,10 +21,10 @@ from msgspec import Struct
 from drainer.errors import LedgerError, LedgerLost
 from drainer.ledger import schema
 from drainer.runtime import databases
+from drainer.runtime.locks import is_free, lock_private
 from drainer.runtime.private_files import (
     make_private_folder,
     open_present,
-    open_private,
     remove_private,
 )
 
@@ -64,8 +63,7 @@ class Owner(Struct, frozen=True, kw_only=True):
         lock = folder / f"{name}.lock"
         with writable(folder):
             make_private_folder(folder)
-            descriptor = open_private(lock, os.O_RDWR | os.O_EXCL | os.O_NOFOLLOW)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = lock_private(lock, os.O_EXCL)
         return cls(
             id=name,
             host=socket.gethostname(),
@@ -164,11 +162,4 @@ def lock_is_free(lock: Path) -> bool:
         return True
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
+    return is_free(descriptor)

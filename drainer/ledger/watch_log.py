@@ -1,6 +1,5 @@
 """What a watch does in the ledger beside its drains: records, reads, owns its route."""
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
@@ -8,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
-import tenacity
 from sqlalchemy.engine import URL
 
 from drainer.errors import OwnedElsewhere
@@ -21,15 +19,14 @@ from drainer.ledger.records import Decision, ScanRow, from_micros
 from drainer.policy.breaker.breaker import BreakerState
 from drainer.policy.pacing.overrides import ActiveOverrides, Override
 from drainer.policy.recipient.state import State
-from drainer.runtime.private_files import (
-    make_private_folder,
-    open_present,
-    open_private,
-)
+from drainer.runtime.locks import is_free, lock_private
+from drainer.runtime.private_files import make_private_folder, open_present
 
 _R, _M = schema.recipients.c, schema.messages.c
 _TRIED = (State.PENDING, State.DEFERRED, State.UNKNOWN)
 MANY = 500
+_PATIENCE = 0.5
+"""Seconds: ``is_owned`` may have the lock for a moment."""
 
 
 class WatchLog:
@@ -124,21 +121,14 @@ def own(locks: Path, route: str) -> int:
     """
     with writable(locks):
         make_private_folder(locks)
-        descriptor = open_private(_lock_path(locks, route), os.O_RDWR | os.O_NOFOLLOW)
-    again = tenacity.Retrying(  # is_owned may have it for a moment
-        retry=tenacity.retry_if_exception_type(BlockingIOError),
-        wait=tenacity.wait_fixed(0.05),
-        stop=tenacity.stop_after_delay(0.5),
-        reraise=True,
-    )
-    try:
-        again(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        message = f"another `drainer watch` of {route} runs with this ledger"
-        hint = "stop that one first; `drainer hook` and `drainer status` work with it"
-        raise OwnedElsewhere(message, hint=hint) from None
-    return descriptor
+        try:
+            return lock_private(_lock_path(locks, route), patience=_PATIENCE)
+        except BlockingIOError:
+            message = f"another `drainer watch` of {route} runs with this ledger"
+            tools = "`drainer hook` and `drainer status` work with it"
+            raise OwnedElsewhere(
+                message, hint=f"stop that one first; {tools}"
+            ) from None
 
 
 def is_owned(locks: Path, route: str) -> bool:
@@ -147,10 +137,4 @@ def is_owned(locks: Path, route: str) -> bool:
         descriptor = open_present(_lock_path(locks, route), os.O_RDWR)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return not is_free(descriptor, shared=True)

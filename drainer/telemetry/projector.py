@@ -5,8 +5,6 @@ a collector is away and a run ends: the next run sends it. Only one reader at a 
 works on a cursor.
 """
 
-import fcntl
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from drainer.ledger import engine, schema
 from drainer.ledger.owner import RECONNECT_FOR
 from drainer.ledger.records import DecisionKind
 from drainer.policy.recipient.state import FINAL
-from drainer.runtime.private_files import open_private
+from drainer.runtime.locks import lock_private
 from drainer.telemetry.spans import SpanFacts, SpanProjection
 
 BATCH = 1000
@@ -165,11 +163,7 @@ def exclusive(folder: Path, name: str) -> int | None:
     Raises OSError.
     """
     safe = "".join(c if c.isalnum() else "_" for c in name)[-100:]
-    lock = folder / f"traces-{safe}.lock"
-    descriptor = open_private(lock, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_private(folder / f"traces-{safe}.lock")
     except BlockingIOError:
-        os.close(descriptor)
         return None
-    return descriptor

@@ -8,7 +8,6 @@ ledger remembers what was sent.
 """
 
 import atexit
-import fcntl
 import os
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from drainer.errors import SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage
 from drainer.policy.pacing.rate import parse_size
 from drainer.runtime.folders import real_path
+from drainer.runtime.locks import try_lock
 from drainer.sources.common.claim import FileSource
 from drainer.sources.common.files import unusable
 from drainer.sources.protocol import Source, SourceFormat
@@ -185,7 +185,7 @@ def _private_directory() -> Path:
         atexit.register(remove_all)
     path = tempfile.mkdtemp(prefix=_PREFIX)  # mode 0700
     _ours[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(_ours[path], fcntl.LOCK_EX)
+    try_lock(_ours[path])  # no other process tries: it is new
     return Path(path)
 
 
@@ -214,7 +214,7 @@ def _sweep() -> None:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(path, flags)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                if try_lock(descriptor):
+                    shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(descriptor)

@@ -9,7 +9,6 @@ regular file with one name, drainer follows no links, and it escapes the text.
 """
 
 import errno
-import fcntl
 import json
 import os
 import stat
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 from drainer.errors import ClaimConflict
 from drainer.mail.reply import printable
+from drainer.runtime import locks
 from drainer.runtime.folders import find_folder, open_folder_in, open_in, owner_of
 from drainer.sources.common.files import kind_of
 
@@ -33,8 +33,6 @@ LOOK_AGAIN = 0.02
 _FLAGS = os.O_NONBLOCK | os.O_NOCTTY
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-_LOCKED = frozenset({errno.EWOULDBLOCK, errno.EBADF})
-"""NFS refuses an exclusive lock on a file that is open for reading: EBADF."""
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV})
 TEXT_CHARS = 250
@@ -102,22 +100,17 @@ class MarkerFile:
         Changing the kind of lock loses it for a moment: read the marker again after it.
         Raises OSError where the file system has no locks.
         """
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+            return locks.try_lock(self._descriptor, shared=shared)
         except OSError as error:
-            if error.errno in _LOCKED:
+            if error.errno == errno.EBADF:  # NFS: exclusive, but open for reading
                 return False
             raise
-        return True
 
     def is_current(self) -> bool:
         """Return whether this name is still the file that is open."""
-        try:
-            found = (self.place.folder / self.place.name).lstat()
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(os.fstat(self._descriptor), found)
+        path = self.place.folder / self.place.name
+        return locks.is_current(self._descriptor, path)
 
     def read(self) -> Marker | None:
         """Return its content; None if a process died before it was complete.

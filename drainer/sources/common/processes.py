@@ -3,14 +3,13 @@
 A process that we may not examine (another user's) counts as absent.
 """
 
-import errno
-import fcntl
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from drainer.runtime.folders import open_in
+from drainer.runtime.locks import is_free
 
 _PROC = Path("/proc")
 
@@ -45,20 +44,13 @@ def is_locked(name: str, dir_fd: int, *, by_readers: bool = False) -> bool:
 
     Tries a shared lock without waiting, and drops it at once. ``by_readers`` also
     detects shared locks, by trying an exclusive one. A file that is absent or may not
-    be opened counts as not locked.
+    be opened, or where there are no locks, counts as not locked.
     """
     try:
         descriptor = open_in(dir_fd, name, os.O_RDONLY | os.O_NONBLOCK)
+        return not is_free(descriptor, shared=not by_readers)
     except OSError:
         return False
-    try:
-        wanted = fcntl.LOCK_EX if by_readers else fcntl.LOCK_SH
-        fcntl.flock(descriptor, wanted | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _processes() -> Iterator[Path]:

@@ -12,12 +12,13 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.runtime.folders import real_path
+from drainer.runtime.locks import try_lock
 from drainer.sources.common.files import open_at, read_at, unusable
 
 LOCK_SECONDS = 10.0
@@ -112,30 +113,19 @@ def _settled(path: str, descriptor: int) -> os.stat_result:
 
 def _status_if_free(path: str, descriptor: int) -> os.stat_result | None:
     before = os.fstat(descriptor)
-    locks = (fcntl.lockf, fcntl.flock)
+    calls = (fcntl.lockf, fcntl.flock)
     try:
-        for lock in locks:
-            lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        is_locked = os.path.lexists(f"{path}.lock")
-        after = os.fstat(descriptor)
-    except (BlockingIOError, PermissionError):
-        return None
-    except OSError:  # a file system without locks: only the dotlock counts
-        is_locked = os.path.lexists(f"{path}.lock")
+        with suppress(OSError):  # a file system without locks: only the dotlock counts
+            if not all(try_lock(descriptor, shared=True, call=each) for each in calls):
+                return None
+        has_dotlock = os.path.lexists(f"{path}.lock")
         after = os.fstat(descriptor)
     finally:
-        for lock in locks:
-            _unlock(lock, descriptor)
+        for call in calls:
+            with suppress(OSError):
+                call(descriptor, fcntl.LOCK_UN)
     is_still = signature(before) == signature(after)
-    return after if is_still and not is_locked else None
-
-
-def _unlock(lock: object, descriptor: int) -> None:
-    if callable(lock):
-        try:
-            lock(descriptor, fcntl.LOCK_UN)
-        except OSError:
-            return
+    return after if is_still and not has_dotlock else None
 
 
 def canonical_file(path: str | os.PathLike[str]) -> str:

@@ -5,7 +5,6 @@ the lock of the file (deliver_completed.c). drainer does the same before it rele
 message, so that no recipient gets it twice.
 """
 
-import fcntl
 import os
 from collections.abc import Collection
 from functools import partial
@@ -13,6 +12,7 @@ from functools import partial
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import AddressError, quote_mailbox
 from drainer.runtime.folders import open_in
+from drainer.runtime.locks import try_lock
 from drainer.sources.common.files import read_at
 from drainer.sources.postfix.records import RecordReader
 from drainer.sources.postfix.segments import pending_places
@@ -36,7 +36,8 @@ def mark_done(
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(descriptor):
+            return False
         status = os.fstat(descriptor)
         if not os.path.samestat(status, found.status):
             return False

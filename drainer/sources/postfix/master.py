@@ -5,15 +5,12 @@ the directory, no process does. If drainer may not open the file, it reads the k
 list of locks.
 """
 
-import errno
-import fcntl
 import os
 from pathlib import Path
 
 from drainer.runtime.folders import open_in
 from drainer.sources.common.files import directory
-
-_HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
+from drainer.sources.common.processes import is_locked
 
 
 def master_runs(root: str) -> bool:
@@ -21,25 +18,11 @@ def master_runs(root: str) -> bool:
     try:
         with directory(root, ("pid",)) as pid:
             try:
-                return _is_locked(pid) or _works_there(pid, root)
+                return is_locked("master.pid", pid) or _works_there(pid, root)
             except PermissionError:
                 return _kernel_knows(os.stat("master.pid", dir_fd=pid))
     except OSError:
         return False
-
-
-def _is_locked(pid: int) -> bool:
-    """Try a shared lock without waiting, and drop it at once."""
-    descriptor = open_in(pid, "master.pid", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in _HELD
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def _works_there(pid: int, root: str) -> bool:

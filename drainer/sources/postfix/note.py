@@ -8,9 +8,7 @@ ours. So every message that a crash leaves on hold has its line. The next run, o
 A process must lock it to write, so that none releases what another one is sending.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple
 
 from drainer.errors import OwnedElsewhere, SourceError
 from drainer.runtime.folders import sync_folder
+from drainer.runtime.locks import is_current, lock_private
 from drainer.runtime.private_files import (
     make_private_folder,
     open_private,
@@ -26,12 +25,8 @@ from drainer.runtime.private_files import (
     rename_private,
 )
 
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND
-
-
 PATIENCE = 2.0
 """Seconds that the postsuper of a killed run may still have the lock."""
-LOOK_AGAIN = 0.05
 
 
 class HoldEntry(NamedTuple):
@@ -51,7 +46,7 @@ class HoldNote:
         try:
             make_private_folder(path.parent)
             self.descriptor = _locked(path)
-            while not _is_at(self.descriptor, path):  # it was replaced meanwhile
+            while not is_current(self.descriptor, path):  # it was replaced meanwhile
                 os.close(self.descriptor)
                 self.descriptor = _locked(path)
             sync_folder(path.parent)
@@ -111,7 +106,7 @@ class HoldNote:
         entries = self._entries
         fresh = self._path.with_suffix(".new")
         remove_private(fresh)
-        descriptor = open_private(fresh, _FLAGS | os.O_EXCL)
+        descriptor = open_private(fresh, os.O_WRONLY | os.O_EXCL | os.O_NOFOLLOW)
         try:
             _write(descriptor, (f"taking {n} {e.identity}" for n, e in entries.items()))
             _write(descriptor, (f"held {n}" for n, e in entries.items() if e.held))
@@ -140,33 +135,12 @@ def _apply(lines: Iterable[str], entries: dict[str, HoldEntry]) -> None:
 
 def _locked(path: Path) -> int:
     """Open the file, created if necessary, and lock it."""
-    descriptor = open_private(path, _FLAGS)
-    deadline = time.monotonic() + PATIENCE
-    while not _try_lock(descriptor):
-        if time.monotonic() < deadline:
-            time.sleep(LOOK_AGAIN)
-            continue
-        os.close(descriptor)
+    try:
+        return lock_private(path, os.O_APPEND, patience=PATIENCE)
+    except BlockingIOError:
         message = "another drain holds the mail of this Postfix"
         hint = "wait for it; `drainer status` shows its progress"
         raise OwnedElsewhere(message, hint=hint) from None
-    return descriptor
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Return whether this name is still the file that is open."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def _write(descriptor: int, lines: Iterable[str]) -> None:

@@ -11,7 +11,6 @@ sendmail removes the control file last. drainer removes it first, because sendma
 send a control file without its body as an empty message.
 """
 
-import errno
 import fcntl
 import os
 import re
@@ -24,6 +23,7 @@ from typing import ClassVar, NoReturn
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
 from drainer.mail.message import Problem, SpooledMessage
+from drainer.runtime.locks import try_lock
 from drainer.sources.common.control_files import read_capped
 from drainer.sources.common.files import directory, open_file, read_at, unusable
 from drainer.sources.common.processes import runs_in
@@ -44,7 +44,6 @@ _CONTROLS = ("qf", "hf", "Qf")
 _BODY = "df"
 _DIRECTORIES = frozenset({"qf", "df", "xf"})
 _PREFIX = 2
-_HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 _COMMAND = re.compile("sendmail")
 
 
@@ -204,15 +203,11 @@ class SendmailQueue(QueueDirectory):
         except (OSError, MessageUnreadable):
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            is_free = try_lock(descriptor)
+            return is_free and try_lock(descriptor, shared=True, call=fcntl.lockf)
         except OSError as error:
-            if error.errno in _HELD:
-                return False
             message = f"cannot lock {place.locator}: {error}"
             raise SourceError(message, hint='use ack = "keep"') from error
-        else:
-            return True
         finally:
             os.close(descriptor)
 
