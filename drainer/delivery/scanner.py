@@ -18,10 +18,9 @@ from drainer.ledger.records import ScanBatch, ScanRow
 from drainer.mail.content import HeldContent
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Selection
-from drainer.runtime import workers as helpers
 from drainer.runtime.frames import FrameError, read
 from drainer.runtime.ipc import frame_value, value_reader
-from drainer.runtime.workers import WorkerProcess
+from drainer.runtime.workers import WorkerProcess, start
 from drainer.sources.protocol import Source
 
 BATCH_MESSAGES = 200
@@ -58,21 +57,21 @@ class ScanPart(NamedTuple):
 @contextlib.asynccontextmanager
 async def scanner() -> AsyncIterator[WorkerProcess]:
     """Start a worker process that scans; leaving ends it."""
-    helper = helpers.start()
+    worker = start()
     try:
-        yield helper
+        yield worker
     finally:
-        helper.end()
+        worker.end()
 
 
 async def scan(
-    helper: WorkerProcess, source: Source, rules: Admission, selection: Selection
+    worker: WorkerProcess, source: Source, rules: Admission, selection: Selection
 ) -> AsyncIterator[ScanBatch]:
     """Yield what a worker process, used up by it, lists of a source, in batches.
 
     Raises SourceError when the spool as a whole cannot be read.
     """
-    link = helper.begin("scan", (source, rules, selection))
+    link = worker.begin("scan", (source, rules, selection))
     stream, writer = await asyncio.open_connection(sock=link, limit=_PIPE_LIMIT)
     parts = value_reader(ScanPart, MAX_BATCH_BYTES)
     try:

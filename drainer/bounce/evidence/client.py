@@ -11,7 +11,7 @@ import contextlib
 import itertools
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from drainer.bounce.evidence.request import EvidenceSettings, SenderQuestion
 from drainer.bounce.evidence.tasks import MAX_ANSWER_BYTES, EvidenceResult, EvidenceTask
@@ -23,6 +23,8 @@ from drainer.runtime.workers import WorkerProcess, start
 
 if TYPE_CHECKING:
     from drainer.bounce.evidence.mx import MxTargets
+
+T = TypeVar("T")
 
 COMPUTE_SECONDS = 30.0
 """Seconds for one message, besides the time for DNS."""
@@ -85,12 +87,9 @@ class EvidenceWorker:
         new check would have the same result. Other messages are not affected.
         """
         try:
-            data = await self._do(quick=quick, question=question)
-            return decode(data, SenderFacts)
+            return await self._do(SenderFacts, quick=quick, question=question)
         except _NotDone as error:
             return _nothing(question, str(error))
-        except FrameError:
-            return _nothing(question, _FAILED)
 
     async def relays(self, domain: str) -> "MxTargets":
         """Return the mail servers of a domain, as far as DNS answers soon."""
@@ -98,17 +97,19 @@ class EvidenceWorker:
         from drainer.bounce.evidence.mx import MxTargets  # noqa: PLC0415
 
         try:
-            data = await self._do(quick=True, domain=domain)
-            return decode(data, MxTargets)
+            return await self._do(MxTargets, quick=True, domain=domain)
         except _NotDone as error:
             return MxTargets(problem=str(error), later=True)
-        except FrameError:
-            return MxTargets(problem=_FAILED, later=True)
 
     async def _do(
-        self, *, quick: bool, question: SenderQuestion | None = None, domain: str = ""
-    ) -> bytes:
-        """Return the encoded answer to a task; raise _NotDone if there is none."""
+        self,
+        kind: type[T],
+        *,
+        quick: bool,
+        question: SenderQuestion | None = None,
+        domain: str = "",
+    ) -> T:
+        """Return the answer to a task; raise _NotDone if there is none of this type."""
         budget, compute = self._settings.servers.budget, self._compute
         if quick:
             budget = min(budget, QUICK_DNS_SECONDS)
@@ -124,7 +125,7 @@ class EvidenceWorker:
                         question=question,
                         domain=domain,
                     )
-                    return await process.do(task)
+                    return await process.do(task, kind)
         raise _NotDone(_FAILED)
 
     async def _running(self) -> "_Process":
@@ -187,8 +188,8 @@ class _Process:
         """Return the number of the next task."""
         return next(self._ids)
 
-    async def do(self, task: EvidenceTask) -> bytes:
-        """Return the encoded answer; cancelling ends the process of that message.
+    async def do(self, task: EvidenceTask, kind: type[T]) -> T:
+        """Return the answer; cancelling ends the process of that message.
 
         Raises _NotDone for a task that failed, _ProcessFailure, and UsageError.
         """
@@ -202,7 +203,9 @@ class _Process:
                 if not self.has_failed:
                     self._writer.write(frame_value(task))
                     await self._writer.drain()
-                    return await answer
+                    return decode(await answer, kind)
+        except FrameError:
+            raise _NotDone(_FAILED) from None
         except (TimeoutError, ConnectionError):
             self.has_failed = True
         except asyncio.CancelledError:

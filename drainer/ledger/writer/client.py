@@ -20,9 +20,8 @@ from sqlalchemy.engine import URL
 
 from drainer.errors import LedgerLost
 from drainer.ledger.records import WriteOutcome
-from drainer.runtime import workers as helpers
 from drainer.runtime.frames import frame_pickle, pickle_reader
-from drainer.runtime.workers import WorkerProcess
+from drainer.runtime.workers import WorkerProcess, start
 
 GATHER = 0.010
 EARLY = 8
@@ -45,7 +44,7 @@ class WriterClient(asyncio.Protocol):
         self._url = url
         self._run = run
         self._lock = lock
-        self._helper = spare_worker
+        self._worker = spare_worker
         #: Asking for the running one costs a system call, every time.
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.WriteTransport | None = None
@@ -62,9 +61,9 @@ class WriterClient(asyncio.Protocol):
 
     async def start(self) -> None:
         """Start the process; outcomes come to the running event loop."""
-        helper = self._helper = self._helper or helpers.start()
+        worker = self._worker = self._worker or start()
         url = self._url.render_as_string(hide_password=False)
-        link = helper.begin("write", (url, self._run), [self._lock])
+        link = worker.begin("write", (url, self._run), [self._lock])
         loop = self._loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: self, sock=link)
         self._transport = transport
@@ -96,14 +95,14 @@ class WriterClient(asyncio.Protocol):
 
     async def stop(self) -> None:
         """Let the process commit what was sent, and end."""
-        if self._transport is None or self._helper is None:
+        if self._transport is None or self._worker is None:
             return
         self._send()
         self._stopping = True
         if not self._transport.is_closing():
             self._transport.write_eof()
         await self._ended.wait()
-        await asyncio.to_thread(self._helper.wait)
+        await asyncio.to_thread(self._worker.wait)
 
     def _gather(self) -> None:
         """Send what one turn gathered, if it is worth a commit; else wait for more."""

@@ -60,22 +60,18 @@ class WriterInbox:
     def take(self) -> list[Any]:
         """Wait for operations, and take all that are there; empty only at the end."""
         batch: list[Any] = []
-        while not batch and not self.ended:
-            batch += self._receive(None)
-        while not self.ended and (more := self._receive(0)):
-            batch += more
+        self._link.settimeout(None)
+        while not self.ended:
+            try:
+                data = self._link.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:  # it died with outcomes unread
+                data = b""
+            self.ended = not data
+            batch += itertools.chain.from_iterable(self._frames.feed(data))
+            self._link.settimeout(0 if batch else None)
         return batch
-
-    def _receive(self, timeout: float | None) -> list[Any]:
-        self._link.settimeout(timeout)
-        try:
-            data = self._link.recv(_RECEIVE_BYTES)
-        except (TimeoutError, BlockingIOError):
-            return []
-        except OSError:  # it died with outcomes unread
-            data = b""
-        self.ended = not data
-        return list(itertools.chain.from_iterable(self._frames.feed(data)))
 
 
 class Committer:
