@@ -1,58 +1,42 @@
 """Forks worker processes for a process that may not: with threads, or an open ledger.
 
 It has loaded the modules of a drain's jobs and opened nothing. Each order brings what
-the worker process gets: its link, where its end is reported, standard output and error,
+the worker process gets: its link, standard output and error, where it reports its end,
 and as a value the environment and the current folder.
 """
 
 import importlib
 import os
-import select
+import signal
 import socket
 import sys
 from contextlib import suppress
 
 from drainer.runtime.host_limits import limit_behind
 from drainer.runtime.process import leave_signals_to_parent, tune_gc
-from drainer.runtime.workers import JOBS, NUMBER, PRELOADED, receive_order, run_child
+from drainer.runtime.workers import JOBS, PRELOADED, receive_order, run_child
 
 
-def spawn(link: socket.socket, living: dict[int, int]) -> bool:
-    """Fork one worker process and record it; return False when no order comes."""
+def spawn(link: socket.socket) -> bool:
+    """Fork one worker process; return False when no order comes."""
     received = receive_order(link)
     if received is None:
         return False
-    (environment, folder), (theirs, told, *outputs) = received
+    (environment, folder), descriptors = received
     with suppress(OSError):
         os.chdir(folder)
-    try:
-        pid = os.fork()
-    except OSError:  # the parent finds out when `told` closes without a number
-        os.close(told)
-    else:
-        if pid == 0:
-            run_child(theirs, outputs, environment)
-        os.write(told, NUMBER.pack(pid))
-        living[os.pidfd_open(pid)] = told
-    for descriptor in (theirs, *outputs):
+    with suppress(OSError):  # if it fails, the parent gets no report
+        if os.fork() == 0:
+            run_child(descriptors, environment)
+    for descriptor in descriptors:
         os.close(descriptor)
     return True
-
-
-def reap(ended: int, told: int) -> None:
-    """Report how a worker process ended, if its parent still listens."""
-    found = os.waitid(os.P_PIDFD, ended, os.WEXITED)
-    assert found is not None  # noqa: S101 - it has ended
-    killed = found.si_code != os.CLD_EXITED
-    with suppress(BrokenPipeError):
-        os.write(told, NUMBER.pack(-found.si_status if killed else found.si_status))
-    os.close(told)
-    os.close(ended)
 
 
 def main() -> int:
     """Fork worker processes until the parent has ended."""
     leave_signals_to_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
     try:
         for job in PRELOADED:
             importlib.import_module(JOBS[job])
@@ -63,15 +47,10 @@ def main() -> int:
         print(f"drainer: {limit}; {limit.hint}", file=sys.stderr)  # noqa: T201
         return 1
     tune_gc()
-    living: dict[int, int] = {}
     with socket.socket(fileno=0) as link:
-        while True:
-            ready, _, _ = select.select([link.fileno(), *living], [], [])
-            for each in ready:
-                if each in living:
-                    reap(each, living.pop(each))
-                elif not spawn(link, living):
-                    return 0
+        while spawn(link):
+            pass
+    return 0
 
 
 if __name__ == "__main__":

@@ -40,10 +40,10 @@ JOBS = {
 PRELOADED = ("scan", "write", "export")
 """The jobs of every drain: the fork server loads their modules in advance."""
 
-OUTPUTS = (1, 2)
-NUMBER = struct.Struct(">i")
-"""What a fork server reports of a worker: its process, and later its exit status."""
-
+_OUTPUTS = (1, 2)
+_REPORT = 3
+_NUMBER = struct.Struct(">i")
+"""What a worker process reports: the process, and at its end the exit status."""
 _MAX_DESCRIPTORS = 4
 _fresh: set[int] = set()
 """Processes that may fork: SQLite, for one, breaks when it is open meanwhile."""
@@ -52,21 +52,15 @@ _one_at_a_time = threading.Lock()
 
 
 class WorkerProcess:
-    """One worker process, as its parent sees it."""
+    """One worker process, as the process sees it that started it."""
 
-    def __init__(
-        self, pid: int, link: socket.socket, ending: int, ask: Callable[[], int]
-    ) -> None:
-        """Hold what ``start`` made.
-
-        The descriptor ``ending`` can be read when it has ended, and then ``ask``
-        returns its exit status, or minus the signal.
-        """
+    def __init__(self, pid: int, link: socket.socket, report: int) -> None:
+        """Hold what ``start`` made; the process writes its status to ``report``."""
         self.pid = pid
         #: Our end of its standard input; closing it makes it end.
         self.link = link
-        self._ending = ending
-        self._ask = ask
+        self._report = report
+        self._process = os.pidfd_open(pid)
         self._status: int | None = None
 
     def begin(
@@ -81,26 +75,28 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once; ``wait`` must still be called."""
-        if self._status is None and not self._has_ended(0):
+        if self._status is None:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; return its exit status, or minus the signal.
+        """Wait for its end; return its exit status, or -SIGKILL for any signal.
 
         After ``timeout`` seconds it is killed if it has not ended.
         """
         if self._status is None:
-            if not self._has_ended(timeout):
+            looking = select.poll()  # select(2) refuses descriptors from 1024 on
+            looking.register(self._process, select.POLLIN)
+            if not looking.poll(None if timeout is None else timeout * 1000):
                 self.kill()
-            self._status = self._ask()
-            os.close(self._ending)
+                looking.poll()
+            with suppress(ChildProcessError):  # not ours: a fork server forked it
+                os.waitid(os.P_PIDFD, self._process, os.WEXITED)
+            status = _number(self._report)
+            self._status = -signal.SIGKILL if status is None else status
+            os.close(self._process)
+            os.close(self._report)
         return self._status
-
-    def _has_ended(self, timeout: float | None) -> bool:
-        looking = select.poll()  # select(2) refuses descriptors from 1024 on
-        looking.register(self._ending, select.POLLIN)
-        return bool(looking.poll(None if timeout is None else timeout * 1000))
 
     def end(self) -> None:
         """Kill it, if it has not ended, and wait."""
@@ -141,31 +137,39 @@ class ForkServer:
 
         Raises OSError when the fork server has died.
         """
-        ours, theirs = socket.socketpair()
-        ending, told = os.pipe()
-        with ExitStack() as undoing:
-            undoing.callback(ours.close)
-            undoing.callback(os.close, ending)
-            with theirs, os.fdopen(told, "wb"):
-                order = clean_environment(), _current_folder()
-                send_order(self._link, order, (theirs.fileno(), told, *OUTPUTS))
-            pid = _number(ending)
-            if pid is None:
-                raise BrokenPipeError
-            undoing.pop_all()
 
-        def ask() -> int:
-            status = _number(ending)
-            # If the fork server died first, the status is unknown; its link ends the
-            # worker.
-            return -signal.SIGKILL if status is None else status
+        def launch(descriptors: Sequence[int]) -> None:
+            order = clean_environment(), _current_folder()
+            send_order(self._link, order, descriptors)
 
-        return WorkerProcess(pid, ours, ending, ask)
+        return _make(launch)
 
     def close(self) -> None:
         """Let it end; its worker processes have ends of their own."""
         self._link.close()
         self._process.wait()
+
+
+def _make(launch: Callable[[Sequence[int]], None]) -> WorkerProcess:
+    """Return a worker process; ``launch`` gets what its descriptors 0 to 3 shall be.
+
+    Raises OSError when there is none.
+    """
+    with ExitStack() as undoing:
+        report, theirs = os.pipe()
+        undoing.callback(os.close, report)
+        with os.fdopen(theirs, "wb"):
+            ours, link = socket.socketpair()
+            undoing.callback(ours.close)
+            with link:
+                launch((link.fileno(), *_OUTPUTS, theirs))
+        pid = _number(report)
+        if pid is None:
+            raise BrokenPipeError
+        os.set_blocking(report, False)  # what the process leaves behind may have it
+        worker = WorkerProcess(pid, ours, report)
+        undoing.pop_all()
+    return worker
 
 
 def _current_folder() -> str:
@@ -175,10 +179,13 @@ def _current_folder() -> str:
         return "/"
 
 
-def _number(pipe: int) -> int | None:
-    """Return the next number that a fork server reports; None at the end."""
-    data = os.read(pipe, NUMBER.size)
-    return int(NUMBER.unpack(data)[0]) if data else None
+def _number(report: int) -> int | None:
+    """Return the next number that a worker process reports; None if there is none."""
+    try:
+        data = os.read(report, _NUMBER.size)
+    except BlockingIOError:
+        return None
+    return int(_NUMBER.unpack(data)[0]) if data else None
 
 
 def start() -> WorkerProcess:
@@ -206,31 +213,31 @@ def fork() -> WorkerProcess:
     """Fork a worker process where that was allowed; else start one. Raise HostLimit."""
     if os.getpid() not in _fresh or threading.active_count() > 1:
         return start()
+
+    def launch(descriptors: Sequence[int]) -> None:
+        if os.fork() == 0:
+            run_child(descriptors, clean_environment())
+
     with _explaining():
-        ours, theirs = socket.socketpair()
-    with theirs, _explaining():
-        pid = os.fork()
-        if pid == 0:
-            run_child(theirs.fileno(), OUTPUTS, clean_environment())
-
-    def ask() -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-    return WorkerProcess(pid, ours, os.pidfd_open(pid), ask)
+        return _make(launch)
 
 
-def run_child(
-    link: int, outputs: Sequence[int], environment: dict[str, str]
-) -> NoReturn:
-    """Be a worker process, and nothing of what the parent was; never return."""
+def run_child(descriptors: Sequence[int], environment: dict[str, str]) -> NoReturn:
+    """Be a worker process, and nothing of what the parent was; never return.
+
+    The descriptors are its link, its outputs, and where it reports its number at the
+    start and its exit status at the end.
+    """
     status = 1
     try:
         os.setsid()
-        for number, descriptor in enumerate((link, *outputs)):
+        for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(environment)
+        os.write(_REPORT, _NUMBER.pack(os.getpid()))
         status = main()
     except BaseException as error:  # noqa: BLE001 - the parent's code must not run here
         limit = limit_behind(error)
@@ -241,6 +248,8 @@ def run_child(
     finally:
         with suppress(OSError):
             sys.stderr.flush()
+        with suppress(OSError):
+            os.write(_REPORT, _NUMBER.pack(status))
         os._exit(status)
 
 

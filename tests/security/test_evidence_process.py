@@ -9,7 +9,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,10 +113,11 @@ def speaking(said: bytes) -> Start:
     def begin() -> WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(command, stdin=theirs.fileno())
-        return WorkerProcess(
-            process.pid, ours, os.pidfd_open(process.pid), process.wait
-        )
+            link = (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)
+            pid = os.posix_spawn(
+                sys.executable, command, os.environ, file_actions=(link,)
+            )
+        return WorkerProcess(pid, ours, os.open(os.devnull, os.O_RDONLY))
 
     return begin
 

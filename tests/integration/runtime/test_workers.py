@@ -1,4 +1,4 @@
-"""Helpers that a nursery forks: each has what a child of ours would have."""
+"""Worker processes: each has what a child of ours would have, however it is forked."""
 
 import os
 import select
@@ -15,7 +15,7 @@ JOB = "drainer.nosuch"
 
 
 def wait_until_gone(pid: int) -> bool:
-    """Wait for the end of somebody else's child."""
+    """Wait for the end of the child of another process."""
     try:
         ended = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -26,8 +26,8 @@ def wait_until_gone(pid: int) -> bool:
         os.close(ended)
 
 
-def test_a_helper_ends_when_its_link_does_and_its_status_is_told() -> None:
-    """Without a job it ends well; killed, its signal is told."""
+def test_a_worker_ends_when_its_link_does_and_its_status_is_reported() -> None:
+    """Without a job it ends with 0; a killed one with minus the signal."""
     one, other = start(), start()
     assert one.pid != other.pid
     one.link.close()
@@ -36,18 +36,18 @@ def test_a_helper_ends_when_its_link_does_and_its_status_is_told() -> None:
     assert other.wait() == -signal.SIGKILL
 
 
-def test_a_helper_that_does_not_end_in_time_is_killed() -> None:
+def test_a_worker_that_does_not_end_in_time_is_killed() -> None:
     """Waiting has a limit."""
     worker = start()
     assert worker.wait(0.01) == -signal.SIGKILL
     worker.link.close()
 
 
-def test_a_helper_that_cannot_do_its_job_says_why_on_our_standard_error(
+def test_a_worker_that_cannot_do_its_job_says_why_on_our_standard_error(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """As it is now, not as it was when the nursery began."""
-    start().end()  # there is a nursery
+    """As it is now, not as it was when the fork server started."""
+    start().end()  # there is a fork server
     worker = start()
     worker.begin(JOB, None)
     assert worker.wait(10) == 1
@@ -55,10 +55,10 @@ def test_a_helper_that_cannot_do_its_job_says_why_on_our_standard_error(
     assert f"KeyError: '{JOB}'" in capfd.readouterr().err
 
 
-def test_a_helper_is_in_the_current_folder(
+def test_a_worker_is_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a relative path means the same, wherever the nursery began."""
+    """So that a relative path means the same, wherever the fork server started."""
     start().end()
     monkeypatch.chdir(tmp_path)
     worker = start()
@@ -67,7 +67,7 @@ def test_a_helper_is_in_the_current_folder(
 
 
 def test_a_fork_server_has_no_secret_and_goes_with_its_parent() -> None:
-    """What is configured by the environment is not for it; nothing is left over."""
+    """The environment may configure secrets. No process stays."""
     script = (
         "import os, signal\n"
         "from drainer.runtime.workers import ForkServer\n"
@@ -83,14 +83,14 @@ def test_a_fork_server_has_no_secret_and_goes_with_its_parent() -> None:
         env=secret, check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
-    # The helper has this output too; that it was read to its end tells of its own.
+    # The worker has this output too: it has ended, because the output has an end.
     fork_server, _, exposed = done.stdout.split()
     assert exposed == "False"
     assert wait_until_gone(int(fork_server))
 
 
 def test_a_fork_server_that_was_killed_spawns_no_more_and_its_workers_end() -> None:
-    """``start`` looks whether it lives, and makes another."""
+    """``start`` starts another one."""
     fork_server = ForkServer()
     worker = fork_server.spawn()
     os.kill(fork_server.pid, signal.SIGKILL)
@@ -101,3 +101,27 @@ def test_a_fork_server_that_was_killed_spawns_no_more_and_its_workers_end() -> N
     fork_server.close()
     worker.end()
     assert worker.wait() == -signal.SIGKILL
+
+
+def test_a_command_that_has_just_started_forks_workers_itself() -> None:
+    """They have its folder and outputs, report their status, and are reaped."""
+    script = (
+        "import os, signal, sys\n"
+        "from drainer.runtime.workers import fork, mark_forkable\n"
+        "mark_forkable()\n"
+        "one, other, failed = fork(), fork(), fork()\n"
+        "children = set(map(int, open('/proc/thread-self/children').read().split()))\n"
+        "assert children == {one.pid, other.pid, failed.pid}, children\n"
+        "one.link.close()\n"
+        "failed.begin('nosuch', None)\n"
+        "other.kill()\n"
+        "print(one.wait(10), other.wait(10), failed.wait(10))\n"
+        "print(open('/proc/thread-self/children').read().split())\n"
+        "os._exit(0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "0 -9 1\n[]\n", done.stderr
+    assert "KeyError: 'nosuch'" in done.stderr
