@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 from urllib.parse import unquote_to_bytes
 
 import tenacity
@@ -150,6 +151,31 @@ def open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
     return descriptor, status
 
 
+class OpenFiles:
+    """Open files of spools that are closed together, at the end of a with statement."""
+
+    __slots__ = ("_descriptors",)
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._descriptors: list[int] = []
+
+    def open(self, name: str, dir_fd: int) -> tuple[int, os.stat_result]:
+        """Open one more, as ``open_file``, and raise the same errors."""
+        opened = open_file(name, dir_fd)
+        self._descriptors.append(opened[0])
+        return opened
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+
 def open_at(path: Path) -> int:
     """Open a regular file that an operator named; return its descriptor.
 
@@ -160,6 +186,15 @@ def open_at(path: Path) -> int:
         return open_file(path.name, folder)[0]
     finally:
         os.close(folder)
+
+
+def has_name(name: str, dir_fd: int) -> bool:
+    """Return whether a name exists in an open directory, whatever it is."""
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def not_a_file(name: str, dir_fd: int) -> MessageUnreadable:

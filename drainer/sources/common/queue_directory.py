@@ -1,35 +1,36 @@
 """What the readers of queue directories share: list, find again, remove.
 
-A format says where its messages are (``judge``), reads one (``load``), and names its
-files in the order in which they may be removed. The rest is the same for all:
+A format says where its messages are (``starts``, ``judge``), reads one (``load``), and
+names its files in the order in which they may be removed. The rest is the same for all:
 identity, damage, messages that moved, removal.
 
 Identity: SHA-256 over the format's tag, the data that the format keeps stable
-(``SourceEntry.stable``) and the first 4 KiB of the content as transmitted. A damaged
-message is identified by its name and the start of its file.
+(``SourceEntry.stable``) and the first 4 KiB of the content as transmitted, unless the
+format says what stands for it (``SourceEntry.head``). A damaged message is identified
+by its name and the start of its file.
 """
 
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.content import HeldContent, message_id_of
-from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.files import (
     HELD_BYTES,
+    OpenFiles,
     RereadContent,
-    beginning,
     canonical,
     directory,
     escape_name,
+    has_name,
     not_a_file,
     sync_directory,
     unreadable,
@@ -41,39 +42,48 @@ from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     OpenEntry,
     SourceEntry,
+    damaged_draft,
     is_same,
-    time_of,
+    read_start,
 )
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry, place_of, walk
+
+E = TypeVar("E", bound=SourceEntry)
+AnyEntry = TypeVar("AnyEntry", bound=SourceEntry)
+Acknowledge = Literal["keep", "move", "remove"]
+Touched = set[tuple[str, ...]]
+"""Directories below the root whose changes are not durable yet."""
 
 
 class EntryGone(MessageUnreadable):
     """No file of that name is in the queue any more."""
 
 
-class QueueDirectory(ABC):
-    """A queue directory as a source."""
+class QueueDirectory(ABC, Generic[E]):
+    """A queue directory as a source; ``E`` is what the format knows of a message."""
 
     #: The scheme of its URLs; the tag of its identities.
     scheme: ClassVar[str]
-    #: Directory to read a message's file from: ``.`` for the root, or one below it.
-    start: ClassVar[tuple[str, ...]] = ()
+    #: What the format calls a directory of messages, for people.
+    directory_name: ClassVar[str] = "queue"
+    #: Directories to walk, in the order of the listing; () is the root itself. Another
+    #: one may be absent.
+    starts: tuple[tuple[str, ...], ...] = ((),)
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        acknowledge: Literal["keep", "remove"] = "keep",
+        self, path: str | os.PathLike[str], *, acknowledge: Acknowledge = "keep"
     ) -> None:
         """Check that this is a queue directory; raises SourceError.
 
         ``acknowledge`` says what happens to a message when all its recipients are
-        final: ``keep`` changes nothing, ``remove`` deletes its files.
+        final: ``keep`` changes nothing, ``remove`` deletes its files, ``move`` is for
+        formats that have another place for it.
         """
         self._root = canonical(path)
         self.url = url_of(self.scheme, self._root)
-        self.acknowledges = acknowledge == "remove"
-        self._whereabouts = PathIndex(self._keyed)
+        self.acknowledges = acknowledge != "keep"
+        self._tag = f"drainer {self.scheme} 1\n".encode()
+        self._whereabouts = PathIndex(self.keyed)
         self.check_layout()
 
     # ---- what a format says
@@ -95,10 +105,10 @@ class QueueDirectory(ABC):
         """Distinguish messages, directories of the queue and anything else."""
 
     @abstractmethod
-    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
+    def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> E:
         """Open and read the message of a name in an open directory.
 
-        ``stack`` closes what it opens. Raises FileNotFoundError when the name is gone,
+        ``opened`` closes what it opens. Raises FileNotFoundError when the name is gone,
         MessageUnreadable when it cannot be opened.
         """
 
@@ -110,55 +120,72 @@ class QueueDirectory(ABC):
         """Return the name of a message that cannot be read."""
         return place.name
 
-    def may_remove(self, place: FilePlace) -> bool:
-        """Return whether no server works on the message; called just before removal."""
-        return place.is_safe
-
-    def removed(self, draft: SourceEntry) -> None:  # noqa: B027 - most do nothing
-        """Clean up after a message whose files are gone."""
+    def broken(self, place: FilePlace, error: MessageUnreadable) -> SourceEntry:
+        """Return what is known of a message that cannot be opened: its name."""
+        return damaged_draft(self.native_id(place), error, b"", 0)
 
     # ---- listing
 
     def entries(self) -> Iterator[QueueEntry]:
-        """Yield every message by its name, as the directories are read."""
-        yield from walk(self._root, self.start, self.judge)
+        """Yield every message by its name, as the directories are read.
+
+        Raises SourceError.
+        """
+        for start in self.starts:
+            yield from self.walk(start)
+
+    def walk(self, start: tuple[str, ...]) -> Iterator[QueueEntry]:
+        """Yield the messages below a directory; raises SourceError."""
+        try:
+            yield from walk(self._root, start, self.judge)
+        except OSError as error:
+            if not (start and isinstance(error, FileNotFoundError)):
+                raise unusable("/".join((self._root, *start)), error) from error
 
     def scan(self) -> Iterator[SpooledMessage]:
         """List the messages in directory order, as they are read."""
-        try:
-            for entry in self.entries():
-                spooled = self._list(entry)
-                if spooled is not None:
-                    yield spooled
-        except OSError as error:
-            raise unusable("/".join((self._root, *self.start)), error) from error
+        for entry in self.entries():
+            spooled = self.list_entry(entry)
+            if spooled is not None:
+                yield spooled
 
-    def _list(self, entry: QueueEntry) -> SpooledMessage | None:
+    def list_entry(self, entry: QueueEntry) -> SpooledMessage | None:
         """Read one; None if it has moved since its directory was read."""
         try:
             if entry.error is not None:
                 raise entry.error
             if not entry.is_file:
                 raise not_a_file(entry.place.name, entry.descriptor)
-            with ExitStack() as stack:
-                draft = self.load(entry.place, entry.descriptor, stack)
+            with OpenFiles() as opened:
+                draft = self.load(entry.place, entry.descriptor, opened)
                 return self._spooled(self._build(draft, entry.place))
         except FileNotFoundError:
             return None
         except MessageUnreadable as error:
-            return self._broken(entry.place, error)
+            return self.list_broken(entry.place, error)
 
-    def _build(self, draft: SourceEntry, place: FilePlace) -> OpenEntry:
-        problem, content, head = draft.problem, None, b""
+    def list_broken(self, place: FilePlace, error: MessageUnreadable) -> SpooledMessage:
+        """List a message that could not be opened; its content is the error."""
+        draft = self.broken(place, error)
+        return SpooledMessage(
+            message=self._build(draft, place).message,
+            content=RereadContent(draft.chunks),
+        )
+
+    def _build(self, draft: AnyEntry, place: FilePlace) -> OpenEntry[AnyEntry]:
+        problem, content, start = draft.problem, None, b""
         try:
             if draft.raw_bytes <= HELD_BYTES:
-                head = content = b"".join(draft.chunks())
-            else:
-                head = beginning(draft.chunks(), HELD_BYTES)
+                start, is_whole = read_start(draft.chunks(), 2 * HELD_BYTES)
+                content = start if is_whole else None
+            elif draft.head is None:
+                start, _ = read_start(draft.chunks(), HELD_BYTES)
         except MessageUnreadable as error:
             problem = problem or Problem(code=error.code, detail=error.detail)
+        head = start if draft.head is None else draft.head
+        digest = hashlib.sha256(self._tag + draft.stable + head[:IDENTITY_BYTES])
         message = Message(
-            identity=self._identity(draft.stable, head),
+            identity=digest.hexdigest()[:32],
             source=self.url,
             native_id=escape_name(draft.native_id),
             queue=draft.queue or place.queue,
@@ -172,39 +199,15 @@ class QueueDirectory(ABC):
             message_id=message_id_of(head),
             problem=problem,
         )
-        return OpenEntry(message, draft, content)
+        return OpenEntry(message, draft, place, content)
 
-    def _spooled(self, found: OpenEntry) -> SpooledMessage:
+    def _spooled(self, found: OpenEntry[E]) -> SpooledMessage:
         message, content = found.message, found.content
         if content is not None:
             return SpooledMessage(message=message, content=HeldContent(content))
         return SpooledMessage(
             message=message, content=RereadContent(partial(self.stream, message))
         )
-
-    def _broken(self, place: FilePlace, error: MessageUnreadable) -> SpooledMessage:
-        """List a message that could not be opened, by its name."""
-        name = self.native_id(place)
-        message = Message(
-            identity=self._identity((b"broken", os.fsencode(name)), b""),
-            source=self.url,
-            native_id=escape_name(name),
-            queue=place.queue,
-            locator=place.locator,
-            arrived=time_of(0),
-            envelope=Envelope(),
-            problem=Problem(code=error.code, detail=error.detail),
-        )
-        return SpooledMessage(
-            message=message, content=RereadContent(partial(self.stream, message))
-        )
-
-    def _identity(self, stable: Iterable[bytes], head: bytes) -> str:
-        digest = hashlib.sha256(f"drainer {self.scheme} 1\n".encode())
-        for each in stable:
-            digest.update(b"%d\n" % len(each) + each)
-        digest.update(b"\n" + head[:IDENTITY_BYTES])
-        return digest.hexdigest()[:32]
 
     # ---- finding again
 
@@ -219,17 +222,16 @@ class QueueDirectory(ABC):
             yield from found.draft.chunks()
 
     @contextmanager
-    def _found(self, message: Message) -> Iterator[OpenEntry]:
+    def _found(self, message: Message) -> Iterator[OpenEntry[E]]:
         """Keep the files of a message open.
 
-        Looks at its last place, then for its name in the whole queue. Raises
-        MessageUnreadable('vanished').
+        Looks at its last place, then elsewhere. Raises MessageUnreadable('vanished').
         """
         is_another = False
         first = place_of(message.locator)
         for place in self._candidates(first, message):
-            with ExitStack() as stack:
-                found = self._try(place, stack)
+            with OpenFiles() as opened:
+                found = self._try(place, opened)
                 if found is not None and is_same(found, message, moved=place != first):
                     yield found
                     return
@@ -237,16 +239,14 @@ class QueueDirectory(ABC):
         code = "vanished"
         if is_another:
             raise MessageUnreadable(code, f"{message.native_id} is another message now")
-        raise EntryGone(code, f"the queue has no {message.native_id} any more")
+        detail = f"no {self.directory_name} has {message.native_id} any more"
+        raise EntryGone(code, detail)
 
     def is_in_place(self, message: Message) -> bool:
         """Return whether this very message, by its whole content, is at its locator."""
-        place = place_of(message.locator)
-        if not place.is_safe:
-            return False
         try:
-            with ExitStack() as stack:
-                found = self._try(place, stack)
+            with OpenFiles() as opened:
+                found = self._try(place_of(message.locator), opened)
                 return found is not None and is_same(found, message, moved=True)
         except MessageUnreadable:
             return False
@@ -258,23 +258,42 @@ class QueueDirectory(ABC):
         if message.has_twin:
             return
         try:
-            paths = list(self._whereabouts.find(self.key(first)))
+            yield from (place for place in self.elsewhere(first) if place != first)
         except OSError as error:
             raise unreadable(error) from error
-        for path in paths:
-            *parts, name = path.split("/")
-            if (place := FilePlace(tuple(parts), name)) != first:
-                yield place
+        except SourceError as error:
+            code = "unreadable"
+            raise MessageUnreadable(code, str(error)) from error
 
-    def _keyed(self) -> Iterator[tuple[str, str]]:
+    def elsewhere(self, first: FilePlace) -> Iterator[FilePlace]:
+        """Yield where a message may be that is not at its last place.
+
+        By default wherever a listing finds its name. Raises OSError, SourceError.
+        """
+        for path in self._whereabouts.find(self.key(first)):
+            *parts, name = path.split("/")
+            yield FilePlace(tuple(parts), name)
+
+    def keyed(self) -> Iterator[tuple[str, str]]:
+        """Yield the key and the path of every message, for a search by its name."""
         for entry in self.entries():
             place = entry.place
             yield self.key(place), "/".join((*place.parts, place.name))
 
-    def _try(self, place: FilePlace, stack: ExitStack) -> OpenEntry | None:
+    def exists(self, place: FilePlace) -> bool:
+        """Return whether there is anything, as far as drainer may look."""
         try:
             with directory(self._root, place.parts) as descriptor:
-                return self._build(self.load(place, descriptor, stack), place)
+                return has_name(place.name, descriptor)
+        except OSError:
+            return False
+
+    def _try(self, place: FilePlace, opened: OpenFiles) -> OpenEntry[E] | None:
+        if not place.is_safe:
+            return None
+        try:
+            with directory(self._root, place.parts) as descriptor:
+                return self._build(self.load(place, descriptor, opened), place)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -291,54 +310,69 @@ class QueueDirectory(ABC):
         """
         if not self.acknowledges:
             return []
-        touched: set[tuple[str, ...]] = set()
+        touched: Touched = set()
         drafts: list[SourceEntry] = []
         done = [each.id for each in messages if self._begin(each, drafts, touched)]
         for stage in range(1, max((len(each.files) for each in drafts), default=0)):
-            self._sync(touched)
+            self.sync(touched)
             for draft in drafts:
                 for place in draft.files[stage : stage + 1]:
-                    self._unlink(place, touched)
-        self._sync(touched)
+                    self.unlink(place, touched)
+        self.sync(touched)
         for draft in drafts:
-            self.removed(draft)
+            self.clean_up(draft)
         return done
 
     def _begin(
-        self,
-        message: Message,
-        drafts: list[SourceEntry],
-        touched: set[tuple[str, ...]],
+        self, message: Message, drafts: list[SourceEntry], touched: Touched
     ) -> bool:
         """Remove the first file of a message; False when it stays."""
-        try:
-            with self._found(message) as found:
-                draft = found.draft
-                place = place_of(found.message.locator)
-                if not draft.files or not self.may_remove(place):
-                    return False
-                self._unlink(draft.files[0], touched)
-                drafts.append(draft)
-        except EntryGone:
-            touched.add(place_of(message.locator).parts)
-        except MessageUnreadable:
-            return False
-        return True
+        for _ in range(2):  # a server or a reader may rename it at this moment
+            try:
+                with self._found(message) as found:
+                    if not found.draft.files:
+                        return False
+                    if self.remove(found, touched):
+                        drafts.append(found.draft)
+                        return True
+            except EntryGone:
+                touched.add(place_of(message.locator).parts)
+                return True
+            except MessageUnreadable:
+                return False
+        return False
 
-    def _sync(self, touched: set[tuple[str, ...]]) -> None:
-        """Make the removals so far durable."""
+    def remove(self, found: OpenEntry[E], touched: Touched) -> bool:
+        """Remove the first file of an open message.
+
+        False when a server works on it, or when the file is no longer there.
+        """
+        return self.unlink(found.draft.files[0], touched)
+
+    def clean_up(self, draft: SourceEntry) -> None:
+        """Clean up after a message whose files are gone."""
+
+    def sync(self, touched: Touched) -> None:
+        """Make the removals so far durable, and forget them."""
         for parts in touched:
             sync_directory(self._root, parts)
         touched.clear()
 
-    def _unlink(self, place: FilePlace, touched: set[tuple[str, ...]]) -> None:
+    def unlink(self, place: FilePlace, touched: Touched) -> bool:
+        """Remove a file; False when it is gone. Raises SourceError."""
         try:
             with directory(self._root, place.parts) as above, owner_of(above):
                 os.unlink(place.name, dir_fd=above)
         except (FileNotFoundError, NotADirectoryError):
-            return
+            return False
         except OSError as error:
-            message = f"cannot remove {place.locator}: {error.strerror}"
-            hint = 'use ack = "keep", or run as root'
-            raise SourceError(message, hint=hint) from error
+            raise refuse_removal(place, error) from error
         touched.add(place.parts)
+        return True
+
+
+def refuse_removal(place: FilePlace, error: OSError) -> SourceError:
+    """Turn an error that forbids a removal into one for the operator."""
+    message = f"cannot remove {place.locator}: {error.strerror}"
+    hint = 'use ack = "keep", or run as root or as the owner of the spool'
+    return SourceError(message, hint=hint)

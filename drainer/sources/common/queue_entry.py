@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from typing import Generic, TypeVar
 
 from msgspec import Struct, field
 
@@ -29,9 +30,11 @@ class SourceEntry(Struct, frozen=True, kw_only=True):
     #: Size of the content in the spool, before line ends are made CRLF.
     raw_bytes: int
     #: Data that are part of the identity besides the content.
-    stable: tuple[bytes, ...]
-    #: Its files, in the order in which they may be removed.
+    stable: bytes
+    #: Its files, in the order in which they may be removed; none = it always stays.
     files: tuple[FilePlace, ...]
+    #: Gives the identity and the Message-ID instead of the start of the content.
+    head: bytes | None = None
     client: Client = field(default_factory=Client)
     login: str = ""
     flags: tuple[str, ...] = ()
@@ -40,20 +43,49 @@ class SourceEntry(Struct, frozen=True, kw_only=True):
     queue: str = ""
 
 
-class OpenEntry(Struct, frozen=True):
+E = TypeVar("E", bound=SourceEntry)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEntry(Generic[E]):
     """A message whose files are open."""
 
     message: Message
-    draft: SourceEntry
+    draft: E
+    place: FilePlace
     #: The whole content, if it is small and undamaged.
     content: bytes | None
 
 
-def is_same(found: OpenEntry, message: Message, *, moved: bool = False) -> bool:
+def is_same(found: OpenEntry[E], message: Message, *, moved: bool = False) -> bool:
     """Return whether this is the message; compare all of it if it has moved."""
     if found.message.identity != message.identity:
         return False
     return not moved or has_content(message, found.draft.chunks)
+
+
+def frame(*parts: bytes) -> bytes:
+    """Return the stable data of an identity: no two lists of parts look the same."""
+    return b"".join(b"%d\n" % len(part) + part for part in parts) + b"\n"
+
+
+def frame_damage(name: str, raw: bytes) -> bytes:
+    """Return the stable data of a message that cannot be read: its name and start."""
+    return frame(b"damaged", os.fsencode(name), raw[:IDENTITY_BYTES])
+
+
+def read_start(chunks: Iterator[bytes], limit: int) -> tuple[bytes, bool]:
+    """Return the start of a content, and whether that is all of it.
+
+    Reads until it has more than ``limit`` bytes, so a wrong size costs no memory.
+    """
+    pieces, length = [], 0
+    for chunk in chunks:
+        pieces.append(chunk)
+        length += len(chunk)
+        if length > limit:
+            return b"".join(pieces), False
+    return b"".join(pieces), True
 
 
 def file_chunks(descriptor: int, size: int, offset: int = 0) -> Iterator[bytes]:
@@ -85,7 +117,7 @@ def damaged_draft(
         envelope=Envelope(),
         chunks=partial(damaged, error),
         raw_bytes=0,
-        stable=(b"damaged", os.fsencode(name), raw[:IDENTITY_BYTES]),
+        stable=frame_damage(name, raw),
         files=(),
         problem=Problem(code=error.code, detail=error.detail),
     )

@@ -17,8 +17,9 @@ from drainer.sources.common.files import (
     unescape_name,
 )
 
-MAX_DEPTH = 8
-"""Directories below the root of a queue; the deepest known layout has three."""
+MAX_DEPTH = 32
+"""Directories below the root of a queue: more than the characters of a queue id, which
+a hashed Postfix queue may have."""
 
 
 class FilePlace(NamedTuple):

@@ -12,30 +12,30 @@ is the same message to the next scan.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.content import crlf
 from drainer.mail.envelope import Client, Envelope
 from drainer.mail.message import Message, Problem
 from drainer.runtime.folders import owner_of
-from drainer.sources.common.files import directory, open_file, read_at, unusable
+from drainer.sources.common.files import OpenFiles, directory, read_at, unusable
 from drainer.sources.common.marker import MARKER
 from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
     damaged_draft,
+    frame,
     time_of,
 )
-from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.sources.common.trace_headers import Trace, TraceRules, read_trace
 from drainer.sources.common.walk import FilePlace, NameKind, place_of
 from drainer.sources.eml.sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sidecar
-from drainer.sources.maildir.file import MaildirFile, file_problem, load
+from drainer.sources.maildir.file import MaildirFile, file_problem, load, read_content
 from drainer.sources.maildir.layout import MaildirName, compression
 from drainer.sources.protocol import SourceFormat, SourceOption
 
@@ -50,30 +50,25 @@ class _EmlFile(NamedTuple):
     trace: Trace
 
 
-class EmlDirectory(QueueDirectory):
+class EmlDirectory(QueueDirectory[SourceEntry]):
     """A folder of .eml files as a source."""
 
     scheme: ClassVar[str] = "eml"
+    directory_name: ClassVar[str] = "folder"
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
-        backup_host: str = "",
-        recipient_header: str = "",
-        strip_prefix: str = "",
         acknowledge: Literal["keep", "remove"] = "keep",
+        **rules: str,
     ) -> None:
         """Check that this is a folder with .eml files, or empty; raises SourceError.
 
         ``remove`` also removes a message's sidecar, after the file: a file never
-        exists without its envelope.
+        exists without its envelope. ``rules`` are those of the trace headers.
         """
-        self._rules = TraceRules(
-            backup_host=backup_host,
-            recipient_header=recipient_header,
-            strip_prefix=strip_prefix,
-        )
+        self._rules = TraceRules(**rules)
         super().__init__(path, acknowledge=acknowledge)
 
     def check_layout(self) -> None:
@@ -133,12 +128,11 @@ class EmlDirectory(QueueDirectory):
         """Return the name without its suffix."""
         return place.name[: -len(_SUFFIX)]
 
-    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
+    def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Read the start of a file, and its sidecar."""
         if not _is_eml(place.name):
             raise FileNotFoundError
-        file = load(place.name, descriptor)
-        stack.callback(os.close, file.descriptor)
+        file = load(place.name, descriptor, opened)
         beside = self.native_id(place) + ".json"
         packed = compression(file.head)
         try:
@@ -156,9 +150,9 @@ class EmlDirectory(QueueDirectory):
             native_id=self.native_id(place),
             arrived=(sidecar and sidecar.arrived) or time_of(file.status.st_mtime),
             envelope=envelope,
-            chunks=partial(_content, file, trace),
+            chunks=partial(read_content, file, trace),
             raw_bytes=file.status.st_size,
-            stable=(_key(envelope), _digest(file)),
+            stable=frame(_key(envelope), _digest(file)),
             files=files,
             client=sidecar.client if sidecar else Client(),
             login=sidecar.login if sidecar else "",
@@ -176,20 +170,19 @@ def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:
 
     Raises MessageUnreadable, never falls back to the message's own fields.
     """
-    try:
-        descriptor, status = open_file(name, directory_fd)
-    except FileNotFoundError:
-        return None
-    except MessageUnreadable as error:
-        raise MessageUnreadable(error.code, f"its sidecar: {error.detail}") from error
-    try:
+    with OpenFiles() as opened:
+        try:
+            descriptor, status = opened.open(name, directory_fd)
+        except FileNotFoundError:
+            return None
+        except MessageUnreadable as error:
+            detail = f"its sidecar: {error.detail}"
+            raise MessageUnreadable(error.code, detail) from error
         if status.st_size > MAX_SIDECAR_BYTES:
             code = "corrupt"
             detail = f"its sidecar has {status.st_size} bytes"
             raise MessageUnreadable(code, detail)
         return parse_sidecar(read_at(descriptor, 0, MAX_SIDECAR_BYTES))
-    finally:
-        os.close(descriptor)
 
 
 def _envelope(loaded: _EmlFile) -> Envelope:
@@ -222,10 +215,6 @@ def _digest(file: MaildirFile) -> bytes:
     for chunk in file.chunks():
         digest.update(chunk)
     return digest.digest()
-
-
-def _content(file: MaildirFile, trace: Trace) -> Iterator[bytes]:
-    return crlf(cut(file.chunks(), trace.stripped))
 
 
 FORMAT = SourceFormat(

@@ -9,8 +9,18 @@ other (fcntl(2)).
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from drainer.runtime.folders import open_in
+from drainer.sources.common.files import directory
+from drainer.sources.common.queue_directory import refuse_removal
+from drainer.sources.common.walk import FilePlace
+from drainer.sources.exim.message import EximFiles
+
+_READ_WRITE = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY
+"""A lock for writing needs a file that is open for writing."""
 _FLOCK = "hhqqi0q"  # l_type, l_whence, l_start, l_len, l_pid, as Linux lays it out
 
 
@@ -35,6 +45,30 @@ def lock(descriptor: int, length: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+@contextmanager
+def hold_lock(root: str, place: FilePlace, files: EximFiles) -> Iterator[bool]:
+    """Hold the lock on a ``-D`` file that we read; yield whether we have it.
+
+    Without one there is nothing to lock, and Exim cannot work on the message either.
+    Raises SourceError when the spool does not allow it.
+    """
+    if files.body is None:
+        yield files.error is not None and files.error.code == "vanished"
+        return
+    with ExitStack() as stack:
+        try:
+            with directory(root, place.parts) as above:
+                descriptor = open_in(above, place.name, _READ_WRITE)
+            stack.callback(os.close, descriptor)
+            is_same = os.path.sameopenfile(descriptor, files.body)
+            has_lock = is_same and lock(descriptor, files.start or 1)
+        except FileNotFoundError:
+            has_lock = False
+        except OSError as error:
+            raise refuse_removal(place, error) from error
+        yield has_lock
 
 
 def exim_runs(root: str) -> bool:

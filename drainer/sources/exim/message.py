@@ -1,21 +1,18 @@
 """Convert Exim's spool files to a message of ours; pure.
 
-Identity: SHA-256 over a tag, the message id in the ``-H`` file, the arrival time in
-microseconds, the sender, and the first 4 KiB of the header section with CRLF line ends.
-The body is not part of it. Exim removes ``-D`` before ``-H``, and so does drainer; a
-crash between the two must leave a message that is still recognised. A message that
-cannot be read that far is identified by its name, and a damaged ``-H`` also by its
-first 4 KiB.
+Identity: the message id in the ``-H`` file, the arrival time in microseconds, the
+sender, and the first 4 KiB of the header section. The body is not part of it. Exim
+removes ``-D`` before ``-H``, and so does drainer; a crash between the two must leave a
+message that is still recognised. A message that cannot be read that far is identified
+by its name, and a damaged ``-H`` also by its first 4 KiB.
 """
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import field
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import crlf, message_id_of
+from drainer.mail.content import crlf
 from drainer.mail.envelope import (
     AddressError,
     Client,
@@ -26,16 +23,15 @@ from drainer.mail.envelope import (
     from_xtext,
     parse_mailbox,
 )
-from drainer.mail.message import Message, Problem
+from drainer.mail.message import Problem
 from drainer.mail.reply import printable
+from drainer.runtime.values import dataclass
 from drainer.sources.common.files import escape_name
+from drainer.sources.common.queue_entry import SourceEntry, frame_damage, time_of
+from drainer.sources.common.walk import FilePlace
 from drainer.sources.exim.header import EximHeader, EximRecipient, done_test
+from drainer.sources.exim.layout import stem_of
 
-IDENTITY_BYTES = 4096
-"""Bytes of the header section that are part of the identity."""
-
-_TAG = b"drainer exim 1\n"
-_BROKEN_TAG = b"drainer exim broken 1\n"
 _RET = {b"1": "FULL", b"2": "HDRS"}
 _NOTIFY = ((2, "NEVER"), (4, "SUCCESS"), (8, "FAILURE"), (16, "DELAY"))
 _MICROSECONDS = 6
@@ -49,6 +45,12 @@ class EximFiles:
     #: The start of a ``-H`` that cannot be parsed.
     raw: bytes = b""
     journal: Sequence[bytes] = ()
+    #: When the ``-H`` file was written; seconds since 1970.
+    modified: float = 0
+    #: The open ``-D`` file, or None when it cannot be opened.
+    body: int | None = None
+    #: Where the stored body starts in it, after the line that Exim locks.
+    start: int = 0
     #: Bytes of the stored body; 0 = unknown.
     body_bytes: int = 0
     is_locked: bool = False
@@ -61,18 +63,11 @@ class EximFiles:
         return bool(self.header and b"spool_file_wireformat" in self.header.variables)
 
 
-class EximPlace(NamedTuple):
-    """The place of a message."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EximEntry(SourceEntry):
+    """A message of an Exim spool, with its open files."""
 
-    source: str
-    #: The name before ``-H``, as os.fsdecode returns it.
-    stem: str
-    #: The name to search for again: that of the ``-H`` file.
-    name: str
-    #: The operator's name for this part of the spool.
-    queue: str
-    #: Names of the directories from the spool down.
-    parts: tuple[str, ...]
+    parsed: EximFiles
 
 
 @dataclass(slots=True)
@@ -90,42 +85,41 @@ class _Addresses:
     has_parents: bool = False
 
 
-def identity(files: EximFiles, stem: str) -> str:
-    """Return the id of the message with this file name stem."""
-    header = files.header
-    if header is None:
-        digest = hashlib.sha256(_BROKEN_TAG + stem.encode(errors="surrogateescape"))
-        digest.update(b"\0" + files.raw[:IDENTITY_BYTES])
-        return digest.hexdigest()[:32]
-    time = b"%d.%06d" % (header.received, _microseconds(header))
-    digest = hashlib.sha256(_TAG)
-    for part in (header.id, time, header.sender):
-        digest.update(b"%d " % len(part) + part)
-    head = b"".join(crlf([header.section[:IDENTITY_BYTES]]))
-    digest.update(head[:IDENTITY_BYTES])
-    return digest.hexdigest()[:32]
+def describe(
+    files: EximFiles, place: FilePlace, chunks: Callable[[], Iterator[bytes]]
+) -> EximEntry:
+    """Return the message of these files, with its problem if it has one.
 
-
-def build(files: EximFiles, place: EximPlace, *, modified: float) -> Message:
-    """Return the message of these files, with its problem if it has one."""
+    ``chunks`` yields the content.
+    """
     header = files.header or EximHeader(b"", b"", 0, 0)
     addresses = _sort(header, files.journal)
     envelope = _envelope(header, addresses)
-    return Message(
-        identity=identity(files, place.stem),
-        source=place.source,
-        native_id=escape_name(place.stem),
-        queue=escape_name(place.queue),
-        locator=escape_name("/".join((*place.parts, place.name))),
-        arrived=_arrived(files, modified),
+    return EximEntry(
+        native_id=stem_of(place.name),
+        arrived=_arrived(files),
         envelope=envelope,
-        size_bytes=_size(files),
+        chunks=chunks,
+        raw_bytes=_size(files),
+        stable=_stable(files, stem_of(place.name)),
+        files=(place,),
+        head=b"".join(crlf([header.section])),
         client=_client(header.variables),
         login=_text(header.variables.get(b"auth_id", b"")),
         flags=_flags(header, addresses),
-        message_id=message_id_of(header.section),
         problem=_file_problem(files) or _mail_problem(header, envelope, addresses),
+        queue=escape_name(place.parts[0]),
+        parsed=files,
     )
+
+
+def _stable(files: EximFiles, stem: str) -> bytes:
+    header = files.header
+    if header is None:
+        return frame_damage(stem, files.raw)
+    time = b"%d.%06d" % (header.received, _microseconds(header))
+    parts = (header.id, time, header.sender)
+    return b"".join(b"%d " % len(part) + part for part in parts)
 
 
 def _size(files: EximFiles) -> int:
@@ -142,9 +136,9 @@ def _microseconds(header: EximHeader) -> int:
     return int(digits) if digits.isdigit() and len(digits) <= _MICROSECONDS else 0
 
 
-def _arrived(files: EximFiles, modified: float) -> datetime:
+def _arrived(files: EximFiles) -> datetime:
     if files.header is None:
-        return datetime.fromtimestamp(min(max(modified, 0), 2**35), UTC)
+        return time_of(files.modified)
     moment = datetime.fromtimestamp(files.header.received, UTC)
     return moment.replace(microsecond=_microseconds(files.header))
 

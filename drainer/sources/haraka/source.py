@@ -12,7 +12,6 @@ Identity: uuid, time, sender and recipients of the file besides the content.
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -20,7 +19,7 @@ from typing import ClassVar
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Problem
 from drainer.sources.common.control_files import MAX_CONTROL_BYTES, refuse_countless
-from drainer.sources.common.files import directory, open_file, read_at, unusable
+from drainer.sources.common.files import OpenFiles, directory, read_at, unusable
 from drainer.sources.common.marker import MARKER
 from drainer.sources.common.processes import is_running
 from drainer.sources.common.queue_directory import QueueDirectory
@@ -29,6 +28,7 @@ from drainer.sources.common.queue_entry import (
     SourceEntry,
     damaged_draft,
     file_chunks,
+    frame,
     time_of,
 )
 from drainer.sources.common.walk import FilePlace, NameKind
@@ -46,7 +46,7 @@ _MARKED = "error."
 _COMMAND = re.compile("haraka|node")
 
 
-class HarakaQueue(QueueDirectory):
+class HarakaQueue(QueueDirectory[SourceEntry]):
     """A queue directory of Haraka as a source."""
 
     scheme: ClassVar[str] = "haraka"
@@ -95,13 +95,12 @@ class HarakaQueue(QueueDirectory):
         name = parse_name(place.name)
         return name.tag if name else place.name
 
-    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
+    def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Read the start of a queue file."""
         if place.name.startswith(_TEMPORARY):
             code, detail = "incomplete", "Haraka gives a temporary name to such a file"
             raise MessageUnreadable(code, detail)
-        file, status = open_file(place.name, descriptor)
-        stack.callback(os.close, file)
+        file, status = opened.open(place.name, descriptor)
         size = status.st_size
         try:
             start = _start(file, size)
@@ -116,7 +115,7 @@ class HarakaQueue(QueueDirectory):
             envelope=todo.envelope,
             chunks=partial(_content, file, size, start),
             raw_bytes=size - start,
-            stable=todo.stable,
+            stable=frame(*todo.stable),
             files=(place,),
             flags=_flags(place, todo),
             problem=_problem(place, todo),

@@ -1,26 +1,20 @@
-"""One file of a Maildir: its start, its identity, and its problem."""
+"""One file of a Maildir: its start, its content, and its problem."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
 
-from msgspec import Struct
-
-from drainer.mail.content import MAX_HEADER_BYTES
+from drainer.mail.content import MAX_HEADER_BYTES, crlf
 from drainer.mail.message import Problem
 from drainer.sources.common.files import (
     CHUNK_BYTES,
     SMALL_FILE_BYTES,
-    open_file,
+    OpenFiles,
     read_at,
 )
-from drainer.sources.maildir.layout import MaildirName, parse_name
+from drainer.sources.common.trace_headers import Trace, cut
+from drainer.sources.maildir.layout import MaildirName
 
-IDENTITY_BYTES = 4096
-"""Bytes of a file that are part of the identity."""
-
-_TAG = b"drainer maildir 1\n"
 _HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
 
 
@@ -31,7 +25,6 @@ class MaildirFile(Struct, frozen=True):
     status: os.stat_result
     #: The whole file if it is small, else at least the header section.
     head: bytes
-    identity: str
 
     @property
     def is_whole(self) -> bool:
@@ -47,30 +40,23 @@ class MaildirFile(Struct, frozen=True):
             yield read_at(self.descriptor, offset, CHUNK_BYTES)
 
 
-def identity(base: str, head: bytes) -> str:
-    """Return the id of a message by its base name and start."""
-    name = os.fsencode(base)
-    digest = hashlib.sha256(_TAG + b"%d\n" % len(name) + name)
-    digest.update(head[:IDENTITY_BYTES])
-    return digest.hexdigest()[:32]
-
-
-def load(name: str, directory_fd: int) -> MaildirFile:
-    """Open a file and read its start; the caller closes it.
+def load(name: str, directory_fd: int, opened: OpenFiles) -> MaildirFile:
+    """Open a file and read its start; ``opened`` closes it.
 
     Raises FileNotFoundError, and MessageUnreadable when it cannot be opened.
     """
-    descriptor, status = open_file(name, directory_fd)
-    try:
-        size = status.st_size
-        length = size if size <= SMALL_FILE_BYTES else CHUNK_BYTES
-        head = read_at(descriptor, 0, length)
-        if size > length and not _HEADER_END.search(head):
-            head = read_at(descriptor, 0, MAX_HEADER_BYTES)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return MaildirFile(descriptor, status, head, identity(parse_name(name).base, head))
+    descriptor, status = opened.open(name, directory_fd)
+    size = status.st_size
+    length = size if size <= SMALL_FILE_BYTES else CHUNK_BYTES
+    head = read_at(descriptor, 0, length)
+    if size > length and not _HEADER_END.search(head):
+        head = read_at(descriptor, 0, MAX_HEADER_BYTES)
+    return MaildirFile(descriptor, status, head)
+
+
+def read_content(file: MaildirFile, trace: Trace) -> Iterator[bytes]:
+    """Yield the content without what its delivery added on top."""
+    return crlf(cut(file.chunks(), trace.stripped))
 
 
 def file_problem(file: MaildirFile, name: MaildirName, packed: str) -> Problem | None:

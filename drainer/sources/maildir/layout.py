@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +18,10 @@ from drainer.runtime.file_rights import refusal
 from drainer.runtime.folders import hand_over, owner_of, refuse_another_owner
 from drainer.sources.common.files import (
     CHUNK_BYTES,
+    OpenFiles,
     directory,
+    has_name,
     open_directory,
-    open_file,
     read_at,
     sync_directory,
 )
@@ -84,29 +85,16 @@ def compression(head: bytes) -> str:
     return ""
 
 
-def names(descriptor: int) -> Iterator[tuple[str, bool]]:
-    """Yield the names in an open directory as they are read: (name, is a file)."""
-    with os.scandir(descriptor) as entries:
-        for entry in entries:
-            if not entry.name.startswith("."):
-                yield entry.name, entry.is_file(follow_symlinks=False)
-
-
 def find_usual(descriptor: int, base: str) -> Iterator[str]:
     """Yield the names of a base in an open directory, with flags or without."""
     for info in _USUAL:
-        name = base + info
-        with suppress(OSError):
-            os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            yield name
+        if has_name(base + info, descriptor):
+            yield base + info
 
 
-def find_odd(descriptor: int) -> Iterator[tuple[str, str]]:
-    """Yield the names that ``find_usual`` does not find, each after its base."""
-    for name, _ in names(descriptor):
-        base = parse_name(name).base
-        if name[len(base) :] not in _USUAL:
-            yield base, name
+def is_usual(name: str, base: str) -> bool:
+    """Return whether ``find_usual`` finds a name of that base."""
+    return name[len(base) :] in _USUAL
 
 
 class DrainedFolder:
@@ -149,10 +137,9 @@ class DrainedFolder:
         return True
 
     def sync(self, parts: Iterable[tuple[str, ...]]) -> None:
-        """Make the moves out of these directories durable."""
+        """Make what moved into these directories durable."""
         for each in parts:
-            for root in (self.root, Path(self._origin)):
-                sync_directory(root, each)
+            sync_directory(self.root, each)
 
     def _free_name(self, name: str, here: int, there: int) -> str:
         """Return a free name there; '' if the same content is there."""
@@ -217,20 +204,13 @@ def _made(name: str, above: int, owned: int) -> Iterator[int]:
 
 
 def _same_content(name: str, here: int, other: str, there: int) -> bool:
-    try:
-        first, status = open_file(name, here)
-    except (MessageUnreadable, FileNotFoundError):
-        return False
-    try:
-        second, other_status = open_file(other, there)
-    except (MessageUnreadable, FileNotFoundError):
-        os.close(first)
-        return False
-    try:
+    with OpenFiles() as opened:
+        try:
+            first, status = opened.open(name, here)
+            second, other_status = opened.open(other, there)
+        except (MessageUnreadable, FileNotFoundError):
+            return False
         return status.st_size == other_status.st_size and all(
             read_at(first, offset, CHUNK_BYTES) == read_at(second, offset, CHUNK_BYTES)
             for offset in range(0, status.st_size, CHUNK_BYTES)
         )
-    finally:
-        os.close(first)
-        os.close(second)

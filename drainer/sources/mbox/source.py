@@ -89,28 +89,22 @@ class Mbox:
 
     acknowledges = False
 
-    def __init__(  # noqa: PLR0913 - one per option of the source
+    def __init__(
         self,
         path: str | os.PathLike[str],
         *,
         variant: str = "plain",
-        backup_host: str = "",
-        recipient_header: str = "",
-        strip_prefix: str = "",
         acknowledge: str = "keep",  # noqa: ARG002 - there is no other value
+        **rules: str,
     ) -> None:
         """Check that the file exists; raises SourceError.
 
         ``variant`` says how its writer quoted From_ lines; ``plain`` leaves them
-        unchanged.
+        unchanged. ``rules`` are those of the trace headers.
         """
         self._path = canonical_file(path)
         self._variant = variant
-        self._rules = TraceRules(
-            backup_host=backup_host,
-            recipient_header=recipient_header,
-            strip_prefix=strip_prefix,
-        )
+        self._rules = TraceRules(**rules)
         self._index = _Index((), {})
         self.url = f"mbox:{self._path}"
 

@@ -11,7 +11,7 @@ Identity: sender, recipient and time of the envelope, besides the content.
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +21,7 @@ from drainer.mail.content import crlf
 from drainer.mail.message import Problem
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.control_files import read_capped
-from drainer.sources.common.files import directory, open_file, read_at
+from drainer.sources.common.files import OpenFiles, directory, read_at
 from drainer.sources.common.processes import runs_in
 from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
@@ -30,9 +30,10 @@ from drainer.sources.common.queue_entry import (
     damaged,
     damaged_draft,
     file_chunks,
+    frame,
     time_of,
 )
-from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry, walk
+from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.opensmtpd.envelope import EnvelopeFile, packing, parse
 from drainer.sources.protocol import SourceFormat, SourceOption
 
@@ -42,11 +43,11 @@ _DEPTH = 3
 _COMMAND = re.compile("smtpd")
 
 
-class OpensmtpdQueue(QueueDirectory):
+class OpensmtpdQueue(QueueDirectory[SourceEntry]):
     """A spool directory of OpenSMTPD as a source."""
 
     scheme: ClassVar[str] = "opensmtpd"
-    start: ClassVar[tuple[str, ...]] = (_QUEUE,)
+    starts = ((_QUEUE,), (_CORRUPT,))
 
     def check_layout(self) -> None:
         """Look for the directory ``queue``."""
@@ -67,22 +68,15 @@ class OpensmtpdQueue(QueueDirectory):
             hint = "stop it first, or copy the spool (cp -a) and drain the copy"
             raise UsageError(message, hint=hint)
 
-    def entries(self) -> Iterator[QueueEntry]:
-        """Yield the envelopes of the queue, then those that smtpd set aside."""
-        yield from super().entries()
-        with suppress(FileNotFoundError):
-            yield from walk(self._root, (_CORRUPT,), self.judge)
-
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Take every file but the content for an envelope."""
         if is_directory and (len(place.parts) < _DEPTH or place.parts[0] == _CORRUPT):
             return NameKind.DIRECTORY
         return NameKind.OTHER if place.name == _CONTENT else NameKind.MESSAGE
 
-    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
+    def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Read an envelope and open the content next to it."""
-        file, status = open_file(place.name, descriptor)
-        stack.callback(os.close, file)
+        file, status = opened.open(place.name, descriptor)
         try:
             found = parse(read_capped(file, status.st_size))
         except MessageUnreadable as error:
@@ -90,7 +84,7 @@ class OpensmtpdQueue(QueueDirectory):
             return damaged_draft(place.name, error, raw, status.st_mtime)
         size = 0
         try:
-            content, size = _open_content(descriptor, stack)
+            content, size = _open_content(descriptor, opened)
             chunks = partial(_content, content, size)
         except MessageUnreadable as error:
             chunks = partial(damaged, error)
@@ -100,14 +94,14 @@ class OpensmtpdQueue(QueueDirectory):
             envelope=found.envelope,
             chunks=chunks,
             raw_bytes=size,
-            stable=found.stable,
+            stable=frame(*found.stable),
             files=(place,),
             client=found.client,
             login=found.login,
             problem=_problem(place, found),
         )
 
-    def removed(self, draft: SourceEntry) -> None:
+    def clean_up(self, draft: SourceEntry) -> None:
         """Remove the content after the last recipient, and its directory."""
         *above, name = draft.files[0].parts
         with suppress(OSError), directory(self._root, draft.files[0].parts) as here:
@@ -122,17 +116,16 @@ class OpensmtpdQueue(QueueDirectory):
             os.fsync(descriptor)
 
 
-def _open_content(descriptor: int, stack: ExitStack) -> tuple[int, int]:
+def _open_content(descriptor: int, opened: OpenFiles) -> tuple[int, int]:
     """Open the content: (descriptor, bytes).
 
     Raises MessageUnreadable: 'corrupt' when it is missing, 'compressed'.
     """
     try:
-        content, status = open_file(_CONTENT, descriptor)
+        content, status = opened.open(_CONTENT, descriptor)
     except FileNotFoundError as error:
         code, detail = "corrupt", "its content is missing"
         raise MessageUnreadable(code, detail) from error
-    stack.callback(os.close, content)
     if not status.st_size:
         code, detail = "corrupt", "its content is empty"
         raise MessageUnreadable(code, detail)

@@ -11,7 +11,7 @@ that of the queue file, because postcat prints no microseconds.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -20,18 +20,19 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
 from drainer.mail.envelope import AddressError, quote_mailbox
 from drainer.mail.message import Problem
-from drainer.sources.common.files import directory, open_file, read_at, unusable
+from drainer.sources.common.files import OpenFiles, directory, read_at, unusable
 from drainer.sources.common.queue_directory import QueueDirectory
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
     SourceEntry,
     damaged_draft,
+    frame,
 )
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry
 from drainer.sources.postcat.dump import Dump, DumpFile, is_dump, read_dump, refuse
 from drainer.sources.postcat.list import PostqueueEntry, lines, parse_line
 from drainer.sources.postfix.layout import DEFAULT_QUEUES
-from drainer.sources.postfix.message import PostfixPlace, QueueFile, build
+from drainer.sources.postfix.message import QueueFile, describe
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 QUEUES = (*DEFAULT_QUEUES, "hold")
@@ -58,10 +59,11 @@ class _Index(NamedTuple):
     files: dict[str, list[str]]
 
 
-class PostcatExport(QueueDirectory):
+class PostcatExport(QueueDirectory[SourceEntry]):
     """A folder with the output of postqueue and postcat as a source."""
 
     scheme: ClassVar[str] = "postcat"
+    directory_name: ClassVar[str] = "folder"
 
     def __init__(
         self,
@@ -99,15 +101,21 @@ class PostcatExport(QueueDirectory):
 
     def entries(self) -> Iterator[QueueEntry]:
         """Yield the messages of the lists, in their order, then the other dumps."""
-        with directory(self._root) as descriptor:
-            index = self._current(descriptor)
-            for queue_id, line in index.lines.items():
-                if line.queue in self._queues or line.queue not in QUEUES:
-                    yield QueueEntry(FilePlace((), queue_id), descriptor, is_file=True)
-            for name in (*index.bad, *sorted(index.files.keys() - index.lines.keys())):
-                yield QueueEntry(FilePlace((), name), descriptor, is_file=True)
+        try:
+            with directory(self._root) as descriptor:
+                for name in self._names(self._current(descriptor)):
+                    yield QueueEntry(FilePlace((), name), descriptor, is_file=True)
+        except OSError as error:
+            raise unusable(self._root, error) from error
 
-    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
+    def _names(self, index: _Index) -> Iterator[str]:
+        for queue_id, line in index.lines.items():
+            if line.queue in self._queues or line.queue not in QUEUES:
+                yield queue_id
+        yield from index.bad
+        yield from sorted(index.files.keys() - index.lines.keys())
+
+    def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Read the entry and the dumps of a message."""
         index = self._current(descriptor)
         if place.name in index.bad:
@@ -118,9 +126,9 @@ class PostcatExport(QueueDirectory):
             if line is None:
                 raise FileNotFoundError
             refuse("incomplete", "the list names it, but it has no dump")
-        files = [_open(name, descriptor, stack) for name in names]
+        files = [_open(name, descriptor, opened) for name in names]
         try:
-            listed = _listed(line, descriptor)
+            listed = _listed(line, descriptor, opened)
             dump = _dump(files, place.name)
         except MessageUnreadable as error:
             raw = files[0].read_at(0, IDENTITY_BYTES)
@@ -132,25 +140,23 @@ class PostcatExport(QueueDirectory):
     ) -> SourceEntry:
         dump.records.arrival = (listed.arrived, 0) if listed else None
         queue = dump.path.partition("/")[0]
-        where = PostfixPlace(self.url, name, (queue,), bounce_log=False)
         mode = 0o710 if listed and listed.is_expired else 0o700
-        message = build(
-            QueueFile(dump.records), where, identifier="", mode=mode, modified=0
-        )
+        place = FilePlace((queue,), name)
+        found = describe(QueueFile(dump.records, mode=mode), place)
         sender = dump.records.sender or b""
         return SourceEntry(
             native_id=name,
-            arrived=message.arrived,
-            envelope=message.envelope,
+            arrived=found.arrived,
+            envelope=found.envelope,
             chunks=partial(_content, dump),
             raw_bytes=dump.end - dump.start,
-            stable=(sender, b"%d" % (listed.arrived if listed else 0)),
+            stable=frame(sender, b"%d" % (listed.arrived if listed else 0)),
             files=(),
-            client=message.client,
-            login=message.login,
-            flags=message.flags,
+            client=found.client,
+            login=found.login,
+            flags=found.flags,
             problem=_contradiction(listed, dump, queue)
-            or message.problem
+            or found.problem
             or self._doubt(dump, queue),
             queue=queue,
         )
@@ -189,12 +195,12 @@ def _make_index(descriptor: int) -> _Index:
 
 def _index_list(name: str, descriptor: int, index: _Index) -> None:
     """Record the place of each message; of duplicates, the last one counts."""
-    try:
-        file, status = open_file(name, descriptor)
-    except MessageUnreadable as error:
-        index.bad[name] = error
-        return
-    try:
+    with OpenFiles() as opened:
+        try:
+            file, status = opened.open(name, descriptor)
+        except MessageUnreadable as error:
+            index.bad[name] = error
+            return
         for offset, line in lines(file, status.st_size):
             try:
                 listed = parse_line(line)
@@ -203,8 +209,6 @@ def _index_list(name: str, descriptor: int, index: _Index) -> None:
             else:
                 found = _Line(name, offset, listed.queue)
                 index.lines[listed.queue_id] = found
-    finally:
-        os.close(file)
 
 
 def _signature(descriptor: int, lists: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -219,21 +223,19 @@ def _signature(descriptor: int, lists: Sequence[str]) -> tuple[tuple[str, int], 
     return tuple(times)
 
 
-def _listed(line: _Line | None, descriptor: int) -> PostqueueEntry | None:
+def _listed(
+    line: _Line | None, descriptor: int, opened: OpenFiles
+) -> PostqueueEntry | None:
     """Read a message's line of the list again."""
     if line is None:
         return None
-    file, status = open_file(line.name, descriptor)
-    try:
-        text = next((text for _, text in lines(file, status.st_size, line.offset)), b"")
-        return parse_line(text)
-    finally:
-        os.close(file)
+    file, status = opened.open(line.name, descriptor)
+    text = next((text for _, text in lines(file, status.st_size, line.offset)), b"")
+    return parse_line(text)
 
 
-def _open(name: str, descriptor: int, stack: ExitStack) -> DumpFile:
-    file, status = open_file(name, descriptor)
-    stack.callback(os.close, file)
+def _open(name: str, descriptor: int, opened: OpenFiles) -> DumpFile:
+    file, status = opened.open(name, descriptor)
     return DumpFile(partial(read_at, file), status.st_size)
 
 

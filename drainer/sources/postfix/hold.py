@@ -5,7 +5,6 @@ only together with the message's identity, because ids are reused: drainer compa
 after every move.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,12 +14,15 @@ from typing import TypeVar
 
 from drainer.errors import MessageUnreadable
 from drainer.runtime.process import utcnow
-from drainer.sources.common.files import directory, sync_directory
+from drainer.sources.common.files import OpenFiles, directory, sync_directory
+from drainer.sources.common.queue_entry import OpenEntry
+from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.instance import PostfixInstance
 from drainer.sources.postfix.layout import DEFAULT_QUEUES, hash_directories
 from drainer.sources.postfix.marks import is_done, mark_done
+from drainer.sources.postfix.message import PostfixEntry
 from drainer.sources.postfix.note import HoldEntry, HoldNote
-from drainer.sources.postfix.source import OpenQueueFile, PostfixQueue
+from drainer.sources.postfix.source import PostfixQueue
 from drainer.sources.protocol import HeldCount, LedgerStatus, ReleasedCount
 
 T = TypeVar("T")
@@ -68,9 +70,9 @@ class PostfixHold(PostfixQueue):
         assert self._note is not None  # noqa: S101 - nothing is moved before take
         self._postfix.move(option, names, queues, keep=self._note.descriptor)
 
-    def _is_over(self, found: OpenQueueFile) -> bool:
+    def _is_over(self, draft: PostfixEntry) -> bool:
         """Whether qmgr would bounce it at its next failing attempt (qmgr_active.c)."""
-        records = found.parsed.records
+        records = draft.parsed.records
         created = records.attributes.get(b"create_time", b"")[:12]
         since = int(created) if created.isdigit() else (records.arrival or (0, 0))[0]
         limit = self._postfix.lifetime(null_sender=not records.sender)
@@ -153,53 +155,46 @@ class PostfixHold(PostfixQueue):
         The last is for a message that is no longer on hold, or held by others. Also
         returns whether its time is over.
         """
-        with self._in_hold(name) as held:
-            if held is None:
+        with self._in_hold(name) as found:
+            if found is None:
                 return "back", False
-            found, parts = held
-            if found.parsed.error:
+            parsed = found.draft.parsed
+            if parsed.error:
                 return "wait", False
-            if found.identity != noted.identity:  # the id was reused: before, or after
+            if found.message.identity != noted.identity:  # reused: before, or after
                 return ("back" if noted.held else "release"), False
-            over = self._is_over(found)
+            over = self._is_over(found.draft)
             if standing is None:
                 return "release", over
             if standing.waits:
                 return "wait", over
-            finished = standing.is_finished and is_done(found, standing.final)
+            finished = standing.is_finished and is_done(parsed, standing.final)
             if finished and not self._owes_reports(name):
                 return "remove", over
-            with directory(self._root, parts) as descriptor:
-                told = mark_done(name, descriptor, found, standing.final)
+            with directory(self._root, found.place.parts) as descriptor:
+                told = mark_done(name, descriptor, parsed, standing.final)
             return ("release" if told else "wait"), over
 
     def _owes_reports(self, name: str) -> bool:
         """Whether Postfix must still report to its sender; -d would lose that."""
-        return any(self._log_exists(log, name) for log in ("bounce", "trace"))
+        return any(self._has_log(log, name) for log in ("bounce", "trace"))
 
     @contextmanager
-    def _in_hold(
-        self, name: str
-    ) -> Iterator[tuple[OpenQueueFile, tuple[str, ...]] | None]:
+    def _in_hold(self, name: str) -> Iterator[OpenEntry[PostfixEntry] | None]:
         """Keep the file of that name in hold open; None when there is none.
 
         Raises MessageUnreadable.
         """
-        for below in hash_directories(name):
-            found = self._try((HOLD, *below), name)
-            if found is not None:
-                try:
-                    yield found, (HOLD, *below)
-                finally:
-                    os.close(found.descriptor)
-                return
-        yield None
+        places = (FilePlace((HOLD, *below), name) for below in hash_directories(name))
+        with OpenFiles() as opened:
+            found = (self._try(place, opened) for place in places)
+            yield next(filter(None, found), None)
 
     def _identity_in_hold(self, name: str) -> str:
         """Return the identity of the message in hold under that name; '' = none."""
         try:
-            with self._in_hold(name) as held:
-                return held[0].identity if held else ""
+            with self._in_hold(name) as found:
+                return found.message.identity if found else ""
         except MessageUnreadable:
             return _UNREADABLE
 

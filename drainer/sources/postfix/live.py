@@ -21,13 +21,14 @@ from msgspec.structs import replace
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission
-from drainer.sources.common.files import directory, unescape_name
+from drainer.sources.common.files import OpenFiles, directory
 from drainer.sources.common.processes import is_locked
+from drainer.sources.common.queue_directory import EntryGone
+from drainer.sources.common.walk import FilePlace, QueueEntry, place_of
 from drainer.sources.postfix.hold import HOLD, PostfixHold, batches
 from drainer.sources.postfix.instance import PostfixInstance
-from drainer.sources.postfix.layout import DEFAULT_QUEUES, QUEUES, PostfixEntry
+from drainer.sources.postfix.layout import DEFAULT_QUEUES, QUEUES
 from drainer.sources.postfix.note import HoldEntry, HoldNote
-from drainer.sources.postfix.source import PostfixEntryGone, load
 from drainer.sources.protocol import HeldCount, SourceFormat, SourceOption
 
 _ID = re.compile(r"[0-9A-Za-z_]+")
@@ -91,10 +92,11 @@ class PostfixLive(PostfixHold):
         left: set[str] = set()
         for _ in range(PASSES):
             total = 0
-            for batch in batches(self._wanted(rules, left)):
-                taken = self._hold(dict(batch))
-                total += taken.messages
-                yield taken
+            with self._look_for_reports():
+                for batch in batches(self._wanted(rules, left)):
+                    taken = self._hold(dict(batch))
+                    total += taken.messages
+                    yield taken
             if not total:
                 break
         yield HeldCount(left=len(left))
@@ -106,23 +108,23 @@ class PostfixLive(PostfixHold):
 
         ``left`` collects the mail for this primary that has a problem.
         """
-        for entry in self._entries(self._queues):
+        for entry in self.entries():
+            place, name = entry.place, entry.place.name
+            if entry.error or not entry.is_file or not _ID.fullmatch(name):
+                continue
             try:
-                if entry.error or not entry.is_file or not _ID.fullmatch(entry.name):
-                    continue
-                found = load(entry.parts, entry.name, entry.descriptor)
+                with OpenFiles() as opened:
+                    draft = self.load(place, entry.descriptor, opened)
+                    message = self._build(draft, place).message
             except (FileNotFoundError, MessageUnreadable):
                 continue
-            os.close(found.descriptor)
-            place = self._place(entry.parts, entry.name, has_logs=False)
-            message = self._spooled(found, place).message
             paths = [r.forward_path for r in message.envelope.recipients]
             if all(map(rules.foreign, paths)):
                 continue
             if message.problem is None:
-                yield entry.name, (found.identity, self._is_over(found))
+                yield name, (message.identity, self._is_over(draft))
             elif message.problem.code != "incomplete":
-                left.add(entry.name)
+                left.add(name)
 
     # --- held messages
 
@@ -131,53 +133,52 @@ class PostfixLive(PostfixHold):
         if self._note is None:
             yield from super().scan()
             return
-        ours = self._note.entries()
-        has_logs = self._has_bounce_logs()
-        busy: list[tuple[str, ...]] = []
-        for entry in self._entries((HOLD,)):
-            if entry.name not in ours:
+        with self._look_for_reports():
+            yield from self._scan_held(self._note.entries())
+
+    def _scan_held(self, ours: Mapping[str, HoldEntry]) -> Iterator[SpooledMessage]:
+        busy: list[FilePlace] = []
+        for entry in self.walk((HOLD,)):
+            name = entry.place.name
+            if name not in ours:
                 continue
-            if _is_sent(entry.name, entry.descriptor):
-                busy.append((*entry.parts, entry.name))
+            if _is_sent(name, entry.descriptor):
+                busy.append(entry.place)
                 continue
             # Read only now: an earlier delivery has marked its recipients.
-            spooled = self._list(entry, has_logs=has_logs)
-            if spooled and spooled.message.identity == ours[entry.name].identity:
+            spooled = self.list_entry(entry)
+            if spooled and spooled.message.identity == ours[name].identity:
                 yield spooled
-        yield from self._scan_busy(busy, ours, has_logs=has_logs)
+        yield from self._scan_busy(busy, ours)
 
     def _scan_busy(
-        self,
-        busy: Iterable[tuple[str, ...]],
-        ours: Mapping[str, HoldEntry],
-        *,
-        has_logs: bool,
+        self, busy: Iterable[FilePlace], ours: Mapping[str, HoldEntry]
     ) -> Iterator[SpooledMessage]:
         """Wait for deliveries that had started when their mail was held."""
         deadline = time.monotonic() + PATIENCE
-        for *parts, name in busy:
-            with directory(self._root, parts) as descriptor:
+        for place in busy:
+            name = place.name
+            with directory(self._root, place.parts) as descriptor:
                 while _is_sent(name, descriptor) and time.monotonic() < deadline:
                     time.sleep(LOOK_AGAIN)
                 locked = _is_sent(name, descriptor)
-                entry = PostfixEntry(tuple(parts), name, descriptor, is_file=True)
-                spooled = self._list(entry, has_logs=has_logs)
+                spooled = self.list_entry(QueueEntry(place, descriptor, is_file=True))
             if spooled and spooled.message.identity == ours[name].identity:
                 yield _still_sent(spooled) if locked else spooled
 
     def open(self, message: Message) -> SpooledMessage:
         """Find a message again; it must be on hold, so that no other one sends it."""
-        with self._found(message) as (found, place):
+        with self._found(message) as found:
             if self._note is not None:
-                self._refuse_unless_held(place.parts, place.name)
-            return self._spooled(found, place)
+                self._refuse_unless_held(found.place)
+            return self._spooled(found)
 
-    def _refuse_unless_held(self, parts: tuple[str, ...], name: str) -> None:
+    def _refuse_unless_held(self, place: FilePlace) -> None:
         code, detail = "locked", "Postfix has it: it is not on hold for us"
-        if parts[0] != HOLD or name not in self._ours():
+        if place.parts[0] != HOLD or place.name not in self._ours():
             raise MessageUnreadable(code, detail)
-        with directory(self._root, parts) as descriptor:
-            if _is_sent(name, descriptor):
+        with directory(self._root, place.parts) as descriptor:
+            if _is_sent(place.name, descriptor):
                 raise MessageUnreadable(code, "Postfix is still delivering it")
 
     # --- before a final dot is sent (leasing)
@@ -193,15 +194,10 @@ class PostfixLive(PostfixHold):
         return {each.id for each in messages if self._lies_in_hold(each)}
 
     def _lies_in_hold(self, message: Message) -> bool:
-        *parts, name = unescape_name(message.locator).split("/")
-        if self._note is None or parts[0] != HOLD:
-            return self._note is None
-        try:
-            with directory(self._root, parts) as descriptor:
-                os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
+        place = place_of(message.locator)
+        if self._note is None:
+            return True
+        return place.parts[0] == HOLD and self.exists(place)
 
     def leased_elsewhere(self) -> int:
         """Return 0: another drain of this Postfix has the note, and refuses us."""
@@ -217,10 +213,11 @@ class PostfixLive(PostfixHold):
         done, removable = [], {}
         for message in messages:
             try:
-                with self._found(message) as (_, place):
+                with self._found(message) as found:
+                    place = found.place
                     if place.parts[0] == HOLD and not self._owes_reports(place.name):
                         removable[place.name] = message
-            except PostfixEntryGone:
+            except EntryGone:
                 done.append(message.id)
             except MessageUnreadable:
                 continue

@@ -14,15 +14,15 @@ from drainer.mail.envelope import AddressError, quote_mailbox
 from drainer.runtime.folders import open_in
 from drainer.runtime.locks import try_lock
 from drainer.sources.common.files import read_at
+from drainer.sources.postfix.message import QueueFile
 from drainer.sources.postfix.records import RecordReader
 from drainer.sources.postfix.segments import pending_places
-from drainer.sources.postfix.source import OpenQueueFile
 
 _PENDING, _DONE = b"R", b"D"
 
 
 def mark_done(
-    name: str, directory_fd: int, found: OpenQueueFile, final: Collection[str]
+    name: str, directory_fd: int, parsed: QueueFile, final: Collection[str]
 ) -> bool:
     """Mark these forward-paths as done in a file on hold; durable on return.
 
@@ -39,11 +39,11 @@ def mark_done(
         if not try_lock(descriptor):
             return False
         status = os.fstat(descriptor)
-        if not os.path.samestat(status, found.status):
+        if (status.st_dev, status.st_ino) != parsed.inode:
             return False
         reader = RecordReader(read_at=partial(read_at, descriptor), size=status.st_size)
         # A redirect replaces all of them (qmgr_message.c).
-        everybody = bool(found.parsed.records.redirect)
+        everybody = bool(parsed.records.redirect)
         for offset, address in list(pending_places(reader)):
             if (everybody or _path(address) in final) and not _mark(descriptor, offset):
                 return False
@@ -55,9 +55,9 @@ def mark_done(
     return True
 
 
-def is_done(found: OpenQueueFile, final: Collection[str]) -> bool:
+def is_done(parsed: QueueFile, final: Collection[str]) -> bool:
     """Return whether no other recipient remains; a redirect replaces all of them."""
-    records = found.parsed.records
+    records = parsed.records
     if records.redirect and records.pending:
         return _path(records.redirect) in final
     return all(_path(recipient.address) in final for recipient in records.pending)

@@ -4,20 +4,18 @@ These are not sent in their present state: a message with a pending filter, an a
 verification probe, an address that no command can carry, REQUIRETLS, a file that
 Postfix has not finished or has marked as corrupt. Each becomes the message's problem.
 
-Identity: SHA-256 over a tag, the arrival time in microseconds, the reverse path and the
-first 4 KiB of the content with CRLF line ends. The name of a queue file is not part of
-it: it contains the inode, and postsuper changes it. A file that cannot be read that far
-is identified by its name, and a corrupt one also by its first 4 KiB, which is enough to
-recognise it in two lists.
+Identity: the arrival time in microseconds and the reverse path, besides the content.
+The name of a queue file is not part of it: it contains the inode, and postsuper changes
+it. A file that cannot be read that far is identified by its name, and a corrupt one
+also by its first 4 KiB, which is enough to recognise it in two lists.
 """
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import field
 from datetime import UTC, datetime
-from typing import NamedTuple
+from functools import partial
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import message_id_of
 from drainer.mail.envelope import (
     AddressError,
     Client,
@@ -27,9 +25,16 @@ from drainer.mail.envelope import (
     notify_names,
     quote_mailbox,
 )
-from drainer.mail.message import Message, Problem
+from drainer.mail.message import Problem
 from drainer.mail.reply import printable
-from drainer.sources.common.files import escape_name
+from drainer.runtime.values import dataclass
+from drainer.sources.common.queue_entry import (
+    SourceEntry,
+    damaged,
+    frame_damage,
+    time_of,
+)
+from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.layout import UNCLEANED
 from drainer.sources.postfix.records import ReadAt, RecordReader
 from drainer.sources.postfix.segments import (
@@ -39,12 +44,7 @@ from drainer.sources.postfix.segments import (
     read_extracted,
 )
 
-IDENTITY_BYTES = 4096
-"""Bytes of the content that are part of the identity."""
-
 _HEAD_BYTES = 64 * 1024
-_TAG = b"drainer postfix 1\n"
-_BROKEN_TAG = b"drainer postfix broken 1\n"
 _RET = {b"1": "FULL", b"2": "HDRS"}
 _PROBE = 256 | 512  # DEL_REQ_FLAG_USR_VRFY, DEL_REQ_FLAG_MTA_VRFY
 _SMTPUTF8, _REQUIRETLS = 1, 32  # sendopts.h
@@ -56,36 +56,41 @@ _MAX_ORCPT_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
 class QueueFile:
     """A queue file, as far as it was readable."""
 
-    records: EnvelopeRecords
+    records: EnvelopeRecords = field(default_factory=EnvelopeRecords)
     #: The first bytes of the content, at least IDENTITY_BYTES if it has as many.
     head: bytes = b""
     #: The whole content, if the file is small and undamaged.
     content: bytes | None = None
+    #: Reads the content from its start.
+    chunks: Callable[[], Iterator[bytes]] = partial(iter, ())
     error: MessageUnreadable | None = None
+    #: The start of a corrupt file.
+    raw: bytes = b""
+    #: Its permissions, which say how far Postfix has got.
+    mode: int = _COMPLETE
+    #: When it was written, or is due again; seconds since 1970.
+    modified: float = 0
+    #: Its device and inode.
+    inode: tuple[int, int] = (0, 0)
 
 
-class PostfixPlace(NamedTuple):
-    """The place of a queue file, and what the spool says about it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostfixEntry(SourceEntry):
+    """A message of a Postfix queue, with its records."""
 
-    source: str
-    #: The base name, as os.fsdecode returns it.
-    name: str
-    #: Names of the directories from the spool down, the queue first.
-    parts: tuple[str, ...]
-    #: A report to the sender is pending.
-    bounce_log: bool
+    parsed: QueueFile
 
 
 def parse_whole(data: bytes, *, cleaned: bool = True) -> QueueFile:
     """Parse a queue file in memory; ``cleaned`` as in read_envelope."""
-    result = QueueFile(EnvelopeRecords())
+    result = QueueFile()
     reader = RecordReader(data)
     try:
         read_envelope(reader, result.records, cleaned=cleaned)
         content = b"".join(reader.content())
         result.head = content
         read_extracted(reader, result.records)
-        result.content = content
+        result.content, result.chunks = content, partial(iter, (content,))
     except MessageUnreadable as error:
         result.error = error
     return _explain(result)
@@ -97,11 +102,12 @@ def parse_large(read_at: ReadAt, size: int, *, cleaned: bool = True) -> QueueFil
     Skips the content like qmgr, by the first two numbers of the size record, if they
     lead to a content end. Otherwise it walks through the content.
     """
-    result = QueueFile(EnvelopeRecords())
+    result = QueueFile()
     reader = RecordReader(read_at=read_at, size=size)
     records = result.records
     try:
         read_envelope(reader, records, cleaned=cleaned)
+        result.chunks = partial(_stream, read_at, size, reader.offset)
         chunks = reader.content()
         for chunk in chunks:
             result.head += chunk
@@ -116,6 +122,10 @@ def parse_large(read_at: ReadAt, size: int, *, cleaned: bool = True) -> QueueFil
     return _explain(result)
 
 
+def _stream(read_at: ReadAt, size: int, offset: int) -> Iterator[bytes]:
+    return RecordReader(read_at=read_at, size=size, offset=offset).content()
+
+
 def _explain(parsed: QueueFile) -> QueueFile:
     if parsed.records.being_written:
         code, detail = "incomplete", "its size record is not filled in yet"
@@ -123,57 +133,48 @@ def _explain(parsed: QueueFile) -> QueueFile:
     return parsed
 
 
-def identity(parsed: QueueFile, name: str, raw: bytes) -> str:
-    """Return the id of a message; ``raw`` is the start of the file of that name."""
-    digest = hashlib.sha256()
-    if parsed.error is None:
-        records = parsed.records
-        sender = records.sender or b""
-        seconds, microseconds = records.arrival or (0, 0)
-        digest.update(b"%s%d.%06d %d\n" % (_TAG, seconds, microseconds, len(sender)))
-        digest.update(sender)
-        digest.update(parsed.head[:IDENTITY_BYTES])
-        return digest.hexdigest()[:32]
-    digest.update(_BROKEN_TAG + name.encode(errors="surrogateescape"))
-    if parsed.error.code == "corrupt":
-        digest.update(b"\0" + raw[:IDENTITY_BYTES])
-    return digest.hexdigest()[:32]
+def describe(
+    parsed: QueueFile, place: FilePlace, *, bounce_log: bool = False
+) -> PostfixEntry:
+    """Return the message of a queue file, with its problem if it has one.
 
-
-def build(
-    parsed: QueueFile,
-    place: PostfixPlace,
-    *,
-    identifier: str,
-    mode: int,
-    modified: float,
-) -> Message:
-    """Return the message of a queue file, with its problem if it has one."""
+    ``bounce_log`` says that a report to the sender is pending.
+    """
     records = parsed.records
     envelope, faults = _envelope(records)
     problem = (
         _queue_problem(parsed, place)
-        or _file_problem(parsed, mode)
+        or _file_problem(parsed)
         or _mail_problem(records, faults)
     )
     if problem is None and not envelope.recipients:
         detail = f"{len(records.done)} done, {records.cancelled} cancelled, none remain"
         problem = Problem(code="done-by-backup", detail=detail)
-    return Message(
-        identity=identifier,
-        source=place.source,
-        native_id=escape_name(place.name),
-        queue=place.parts[0],
-        locator=escape_name("/".join((*place.parts, place.name))),
-        arrived=_arrived(records, modified),
+    error = parsed.error
+    return PostfixEntry(
+        native_id=place.name,
+        arrived=_arrived(parsed),
         envelope=envelope,
-        size_bytes=_size(parsed),
+        chunks=partial(damaged, error) if error else parsed.chunks,
+        raw_bytes=_size(parsed),
+        stable=_stable(parsed, place.name),
+        files=(place,),
+        head=b"" if error else parsed.head,
         client=_client(records.attributes),
         login=_text(records.attributes.get(b"sasl_username", b"")),
-        flags=_flags(records, place, mode),
-        message_id=message_id_of(parsed.head),
+        flags=_flags(parsed, place, bounce_log=bounce_log),
         problem=problem,
+        queue=place.parts[0],
+        parsed=parsed,
     )
+
+
+def _stable(parsed: QueueFile, name: str) -> bytes:
+    if parsed.error is not None:
+        return frame_damage(name, parsed.raw)
+    sender = parsed.records.sender or b""
+    seconds, microseconds = parsed.records.arrival or (0, 0)
+    return b"%d.%06d %d\n%b" % (seconds, microseconds, len(sender), sender)
 
 
 def _size(parsed: QueueFile) -> int:
@@ -183,15 +184,15 @@ def _size(parsed: QueueFile) -> int:
     return max(records.number(5) or records.number(1), len(parsed.head))
 
 
-def _arrived(records: EnvelopeRecords, modified: float) -> datetime:
+def _arrived(parsed: QueueFile) -> datetime:
     """Return when the backup accepted it; the file's time is the next attempt."""
-    if records.arrival is None:
-        return datetime.fromtimestamp(min(max(modified, 0), 2**35), UTC)
-    seconds, microseconds = records.arrival
+    if parsed.records.arrival is None:
+        return time_of(parsed.modified)
+    seconds, microseconds = parsed.records.arrival
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
 
 
-def _queue_problem(parsed: QueueFile, place: PostfixPlace) -> Problem | None:
+def _queue_problem(parsed: QueueFile, place: FilePlace) -> Problem | None:
     """Hold a submission that Postfix has not processed, whatever its queue or state.
 
     The user who submitted it wrote this file. Its addresses are not rewritten, header
@@ -205,8 +206,9 @@ def _queue_problem(parsed: QueueFile, place: PostfixPlace) -> Problem | None:
     return None
 
 
-def _file_problem(parsed: QueueFile, mode: int) -> Problem | None:
+def _file_problem(parsed: QueueFile) -> Problem | None:
     """Judge the mode bits and the structure; the mode explains an incomplete file."""
+    mode = parsed.mode
     if mode & _COMPLETE == _COMPLETE:
         error = parsed.error
         return Problem(code=error.code, detail=error.detail) if error else None
@@ -228,12 +230,13 @@ def _mail_problem(records: EnvelopeRecords, faults: list[str]) -> Problem | None
     return None
 
 
-def _flags(records: EnvelopeRecords, place: PostfixPlace, mode: int) -> tuple[str, ...]:
+def _flags(parsed: QueueFile, place: FilePlace, *, bounce_log: bool) -> tuple[str, ...]:
+    records = parsed.records
     flags = {
         "hold": place.parts[0] == "hold",
-        "forced-expire": bool(mode & _FORCED_EXPIRE),
+        "forced-expire": bool(parsed.mode & _FORCED_EXPIRE),
         "delay-warned": records.warning == -1,
-        "undelivered-report": place.bounce_log,
+        "undelivered-report": bounce_log,
         "redirect": bool(records.redirect),
         "filter": bool(records.filter),
     }

@@ -48,17 +48,23 @@ class RecordReader:
     """A position in a queue file: framing, pointers, protection against loops.
 
     Without ``read_at`` the data is the whole file. With it, ``size`` is the length of
-    the file, of which only a window is in memory.
+    the file, of which only a window is in memory. ``offset`` is that of a record.
     """
 
     __slots__ = ("_base", "_budget", "_buffer", "_jumps", "_position", "_read_at")
 
     def __init__(
-        self, data: bytes = b"", *, read_at: ReadAt | None = None, size: int = 0
+        self,
+        data: bytes = b"",
+        *,
+        read_at: ReadAt | None = None,
+        size: int = 0,
+        offset: int = 0,
     ) -> None:
-        """Start at the first record."""
+        """Start at a record, by default the first one."""
         self._buffer = data
-        self._base = self._position = self._jumps = 0
+        self._base = offset
+        self._position = self._jumps = 0
         self._read_at = read_at
         self._budget = size if read_at else len(data)
 

@@ -15,7 +15,7 @@ time of qmail-queue.
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -24,7 +24,7 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.content import crlf
 from drainer.mail.message import Problem
 from drainer.sources.common.control_files import read_capped
-from drainer.sources.common.files import directory, open_file, read_at
+from drainer.sources.common.files import OpenFiles, directory, read_at
 from drainer.sources.common.processes import is_locked, runs_in
 from drainer.sources.common.queue_directory import EntryGone, QueueDirectory
 from drainer.sources.common.queue_entry import (
@@ -32,6 +32,7 @@ from drainer.sources.common.queue_entry import (
     SourceEntry,
     damaged_draft,
     file_chunks,
+    frame,
     time_of,
 )
 from drainer.sources.common.walk import FilePlace, NameKind
@@ -43,11 +44,11 @@ _SPLIT = ("local", "remote", "info")
 _COMMAND = re.compile("qmail-send")
 
 
-class QmailQueue(QueueDirectory):
+class QmailQueue(QueueDirectory[SourceEntry]):
     """A queue directory of qmail as a source."""
 
     scheme: ClassVar[str] = "qmail"
-    start: ClassVar[tuple[str, ...]] = (_CONTENT,)
+    starts = ((_CONTENT,),)
 
     def __init__(
         self,
@@ -90,13 +91,12 @@ class QmailQueue(QueueDirectory):
         is_hash = is_directory and len(place.parts) == 1
         return NameKind.DIRECTORY if is_hash else NameKind.MESSAGE
 
-    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
+    def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Open a content and read its envelope from the other directories."""
-        content, status = open_file(place.name, descriptor)
-        stack.callback(os.close, content)
+        content, status = opened.open(place.name, descriptor)
         size = status.st_size
         try:
-            records, files = self._records(place)
+            records, files = self._records(place, opened)
         except EntryGone:
             raise
         except MessageUnreadable as error:
@@ -105,33 +105,35 @@ class QmailQueue(QueueDirectory):
         envelope, problem = explain(records, self._prefix)
         if not size:
             problem = Problem(code="corrupt", detail="its content is empty")
-        has_report = self._has_report(place)
+        has_report = self.exists(FilePlace((_BOUNCE,), place.name))
         return SourceEntry(
             native_id=place.name,
             arrived=time_of(status.st_mtime),
             envelope=envelope,
             chunks=partial(_content, content, size),
             raw_bytes=size,
-            stable=(records.sender or b"",),
-            files=(*files, place),
+            stable=frame(records.sender or b""),
+            files=() if has_report else (*files, place),  # removal loses the report
             flags=("undelivered-report",) if has_report else (),
             problem=problem,
         )
 
-    def _records(self, place: FilePlace) -> tuple[QmailRecords, tuple[FilePlace, ...]]:
+    def _records(
+        self, place: FilePlace, opened: OpenFiles
+    ) -> tuple[QmailRecords, tuple[FilePlace, ...]]:
         """Read the envelope; return its files too, in the order of their removal.
 
         Raises EntryGone, which is 'incomplete', without a file; MessageUnreadable.
         """
         records = QmailRecords()
-        found = self._read(_TODO, place)
+        found = self._read(_TODO, place, opened)
         if found is not None:
             data, todo = found
             read(_TODO, data, records)
             return records, (todo, FilePlace(("intd", *todo.parts[1:]), place.name))
         files: list[FilePlace] = []
         for kind in _SPLIT:
-            found = self._read(kind, place)
+            found = self._read(kind, place, opened)
             if found is not None:
                 read(kind, found[0], records)
                 files.append(found[1])
@@ -143,7 +145,9 @@ class QmailQueue(QueueDirectory):
             raise MessageUnreadable(code, detail)
         return records, tuple(files)
 
-    def _read(self, kind: str, place: FilePlace) -> tuple[bytes, FilePlace] | None:
+    def _read(
+        self, kind: str, place: FilePlace, opened: OpenFiles
+    ) -> tuple[bytes, FilePlace] | None:
         """Read a file of the same number; None when there is none.
 
         Patched servers hash ``todo`` too, and a small queue may be flat.
@@ -151,7 +155,7 @@ class QmailQueue(QueueDirectory):
         for parts in dict.fromkeys(((kind, *place.parts[1:]), (kind,))):
             try:
                 with directory(self._root, parts) as descriptor:
-                    file, status = open_file(place.name, descriptor)
+                    file, status = opened.open(place.name, descriptor)
             except FileNotFoundError:
                 continue
             except NotADirectoryError:
@@ -160,10 +164,7 @@ class QmailQueue(QueueDirectory):
             except OSError as error:
                 code = "unreadable"
                 raise MessageUnreadable(code, f"{kind}: {error.strerror}") from error
-            try:
-                return read_capped(file, status.st_size), FilePlace(parts, place.name)
-            finally:
-                os.close(file)
+            return read_capped(file, status.st_size), FilePlace(parts, place.name)
         return None
 
     def _refuse_link(self, parts: tuple[str, ...]) -> None:
@@ -175,17 +176,6 @@ class QmailQueue(QueueDirectory):
             if Path(self._root, *parts[:depth]).is_symlink():
                 code, detail = "unreadable", f"{'/'.join(parts[:depth])} is a link"
                 raise MessageUnreadable(code, detail)
-
-    def _has_report(self, place: FilePlace) -> bool:
-        """Return whether a report to the sender is pending; removal would lose it."""
-        with suppress(OSError), directory(self._root, (_BOUNCE,)) as descriptor:
-            os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)
-            return True
-        return False
-
-    def may_remove(self, place: FilePlace) -> bool:
-        """Keep a message if a report to its sender is still due."""
-        return not self._has_report(place)
 
 
 def _content(content: int, size: int) -> Iterator[bytes]:

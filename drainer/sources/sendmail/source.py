@@ -15,7 +15,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, NoReturn
@@ -25,15 +25,17 @@ from drainer.mail.content import crlf
 from drainer.mail.message import Problem, SpooledMessage
 from drainer.runtime.locks import try_lock
 from drainer.sources.common.control_files import read_capped
-from drainer.sources.common.files import directory, open_file, read_at, unusable
+from drainer.sources.common.files import OpenFiles, directory, read_at, unusable
 from drainer.sources.common.processes import runs_in
-from drainer.sources.common.queue_directory import QueueDirectory
+from drainer.sources.common.queue_directory import QueueDirectory, Touched
 from drainer.sources.common.queue_entry import (
     IDENTITY_BYTES,
+    OpenEntry,
     SourceEntry,
     damaged,
     damaged_draft,
     file_chunks,
+    frame,
     time_of,
 )
 from drainer.sources.common.walk import FilePlace, NameKind
@@ -47,7 +49,7 @@ _PREFIX = 2
 _COMMAND = re.compile("sendmail")
 
 
-class SendmailQueue(QueueDirectory):
+class SendmailQueue(QueueDirectory[SourceEntry]):
     """A queue directory of sendmail as a source."""
 
     scheme: ClassVar[str] = "sendmail"
@@ -111,7 +113,7 @@ class SendmailQueue(QueueDirectory):
         It lists the control files first, so that a message removed in the meantime
         leaves no body that looks abandoned.
         """
-        with suppress(OSError):
+        with suppress(SourceError):
             self._ids = self._find_ids()
         yield from super().scan()
 
@@ -122,19 +124,18 @@ class SendmailQueue(QueueDirectory):
             if entry.place.name[:_PREFIX] != _BODY
         )
 
-    def load(self, place: FilePlace, descriptor: int, stack: ExitStack) -> SourceEntry:
+    def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Read a control file and open its body."""
         if place.name[:_PREFIX] == _BODY:
             self._refuse_orphan(place, descriptor)
-        control_fd, status = open_file(place.name, descriptor)
-        stack.callback(os.close, control_fd)
+        control_fd, status = opened.open(place.name, descriptor)
         size = status.st_size
         try:
             control = parse(read_capped(control_fd, size))
         except MessageUnreadable as error:
             raw = read_at(control_fd, 0, IDENTITY_BYTES)
             return damaged_draft(self.native_id(place), error, raw, status.st_mtime)
-        return self._draft(place, control, stack)
+        return self._draft(place, control, opened)
 
     def _refuse_orphan(self, place: FilePlace, descriptor: int) -> NoReturn:
         """Say what a body without a control file is; skip one that has it."""
@@ -147,14 +148,14 @@ class SendmailQueue(QueueDirectory):
         raise MessageUnreadable(code, detail)
 
     def _draft(
-        self, place: FilePlace, control: ControlFile, stack: ExitStack
+        self, place: FilePlace, control: ControlFile, opened: OpenFiles
     ) -> SourceEntry:
         problem = _problem(place, control)
         start = control.header + b"\n"
         files: tuple[FilePlace, ...] = (place,)
         length = len(start)
         try:
-            body_place, body, size = self._open_body(place, control, stack)
+            body_place, body, size = self._open_body(place, control, opened)
             chunks = partial(_content, start, body, size)
             length, files = length + size, (place, body_place)
         except MessageUnreadable as error:
@@ -165,7 +166,7 @@ class SendmailQueue(QueueDirectory):
             envelope=control.envelope,
             chunks=chunks,
             raw_bytes=length,
-            stable=(control.sender, b"%d" % control.arrived),
+            stable=frame(control.sender, b"%d" % control.arrived),
             files=files,
             client=control.client,
             login=control.login,
@@ -174,7 +175,7 @@ class SendmailQueue(QueueDirectory):
         )
 
     def _open_body(
-        self, place: FilePlace, control: ControlFile, stack: ExitStack
+        self, place: FilePlace, control: ControlFile, opened: OpenFiles
     ) -> tuple[FilePlace, int, int]:
         """Open the body: (its place, a descriptor, bytes).
 
@@ -184,32 +185,34 @@ class SendmailQueue(QueueDirectory):
         for parts in _body_directories(place.parts, control.body_directory):
             try:
                 with directory(self._root, parts) as descriptor:
-                    body, status = open_file(name, descriptor)
+                    body, status = opened.open(name, descriptor)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 code = "unreadable"
                 raise MessageUnreadable(code, f"{name}: {error.strerror}") from error
-            stack.callback(os.close, body)
             return FilePlace(parts, name), body, status.st_size
         code, detail = "corrupt", f"its body {name} is missing"
         raise MessageUnreadable(code, detail)
 
-    def may_remove(self, place: FilePlace) -> bool:
-        """Return whether no process holds the lock: flock or fcntl, by its build."""
-        try:
-            with directory(self._root, place.parts) as above:
-                descriptor, _ = open_file(place.name, above)
-        except (OSError, MessageUnreadable):
-            return False
-        try:
-            is_free = try_lock(descriptor)
-            return is_free and try_lock(descriptor, shared=True, call=fcntl.lockf)
-        except OSError as error:
-            message = f"cannot lock {place.locator}: {error}"
-            raise SourceError(message, hint='use ack = "keep"') from error
-        finally:
-            os.close(descriptor)
+    def remove(self, found: OpenEntry[SourceEntry], touched: Touched) -> bool:
+        """Remove the control file under its lock: flock or fcntl, by the build."""
+        place = found.place
+        with OpenFiles() as opened:
+            try:
+                with directory(self._root, place.parts) as above:
+                    descriptor, _ = opened.open(place.name, above)
+            except (OSError, MessageUnreadable):
+                return False
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in _HELD:
+                    return False
+                message = f"cannot lock {place.locator}: {error}"
+                raise SourceError(message, hint='use ack = "keep"') from error
+            return super().remove(found, touched)
 
 
 def _is_mark(entry: os.DirEntry[str]) -> bool:

@@ -1,44 +1,51 @@
 """From Exim's spool files to a message: envelope, flags, problems, identity."""
 
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Client, Recipient
-from drainer.mail.message import Message
+from drainer.sources.common.queue_entry import IDENTITY_BYTES
+from drainer.sources.common.walk import FilePlace
 from drainer.sources.exim.header import parse_header
-from drainer.sources.exim.message import EximFiles, EximPlace, build, identity
+from drainer.sources.exim.message import EximEntry, EximFiles, describe
 from tests.support.spools.exim_files import VARIABLES, header_file
 
 STEM = "1xVXY1-0005y3-2M"
-PLACE = EximPlace("exim:/spool", STEM, f"{STEM}-H", "input", ("input", "1"))
+PLACE = FilePlace(("input", "1"), f"{STEM}-H")
 
 
 def message_of(
     data: bytes, journal: tuple[bytes, ...] = (), *, locked: bool = False
-) -> Message:
+) -> EximEntry:
     """Return the message of a -H file's octets."""
     files = EximFiles(parse_header(data), journal=journal, is_locked=locked)
-    return build(files, PLACE, modified=0)
+    return described(files)
 
 
-def with_variables(*lines: bytes) -> Message:
+def described(files: EximFiles) -> EximEntry:
+    """Return the message of these files."""
+    return describe(files, PLACE, partial(iter, ()))
+
+
+def with_variables(*lines: bytes) -> EximEntry:
     """Return the message of a file with these lines."""
     return message_of(header_file(variables=(*VARIABLES, *lines)))
 
 
-def code(message: Message) -> str:
+def code(message: EximEntry) -> str:
     """Return the problem's code, or ''."""
     return message.problem.code if message.problem else ""
 
 
 def test_a_plain_message_is_described_whole() -> None:
-    """Id, place, time with microseconds, envelope, client, Message-ID."""
+    """Id, place, time with microseconds, envelope, client, header section."""
     fields = [(b"I", b"Message-ID: <a@b>\n"), (b" ", b"Subject: x\n")]
     message = message_of(header_file(fields=fields))
     assert message.native_id == STEM
-    assert message.locator == f"input/1/{STEM}-H"
+    assert message.files == (PLACE,)
     assert message.queue == "input"
     assert message.arrived == datetime(2026, 11, 23, 17, 6, 59, 413160, tzinfo=UTC)
     assert message.envelope.reverse_path == "s@example.com"
@@ -46,8 +53,8 @@ def test_a_plain_message_is_described_whole() -> None:
     assert message.client == Client(
         address="192.0.2.7", name="", helo="client.example.net"
     )
-    assert message.message_id == "<a@b>"
-    assert message.size_bytes == len("Message-ID: <a@b>\r\nSubject: x\r\n\r\n")
+    assert message.head == b"Message-ID: <a@b>\r\nSubject: x\r\n"
+    assert message.raw_bytes == len("Message-ID: <a@b>\r\nSubject: x\r\n\r\n")
     assert (message.problem, message.flags, message.login) == (None, (), "")
 
 
@@ -163,19 +170,25 @@ def test_a_locked_message_is_told_apart_from_a_damaged_one() -> None:
     """The server at work explains whatever looks odd."""
     assert code(message_of(header_file(), locked=True)) == "locked"
     files = EximFiles(error=MessageUnreadable("corrupt", "x"), is_locked=True)
-    assert code(build(files, PLACE, modified=0)) == "locked"
+    assert code(described(files)) == "locked"
+
+
+def identity_of(message: EximEntry) -> bytes:
+    """Return what the identity is computed from."""
+    assert message.head is not None
+    return message.stable + message.head[:IDENTITY_BYTES]
 
 
 def test_identity_stays_while_the_delivery_goes_on() -> None:
     """Exim rewrites -H: tree, warnings and flags are no part of it."""
-    plain = EximFiles(parse_header(header_file()))
+    plain = message_of(header_file())
     later = header_file(
         tree=b"NN x@y\n",
         times=b"1795453619 3",
         variables=(*VARIABLES, b"-frozen 1"),
         fields=[(b"*", b"X: y\n"), (b" ", b"Subject: hi\n")],
     )
-    assert identity(plain, "a") == identity(EximFiles(parse_header(later)), "b")
+    assert identity_of(plain) == identity_of(message_of(later))
 
 
 @pytest.mark.parametrize(
@@ -190,5 +203,4 @@ def test_identity_stays_while_the_delivery_goes_on() -> None:
 )
 def test_identity_differs_between_messages(other: bytes) -> None:
     """Each of its parts counts."""
-    first = EximFiles(parse_header(header_file()))
-    assert identity(first, STEM) != identity(EximFiles(parse_header(other)), STEM)
+    assert identity_of(message_of(header_file())) != identity_of(message_of(other))

@@ -5,28 +5,23 @@ from datetime import UTC, datetime
 import pytest
 
 from drainer.mail.envelope import Client, Recipient
-from drainer.mail.message import Message
+from drainer.sources.common.queue_entry import IDENTITY_BYTES
+from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.layout import hash_directories
-from drainer.sources.postfix.message import PostfixPlace, build, identity, parse_whole
+from drainer.sources.postfix.message import PostfixEntry, describe, parse_whole
 from tests.support.spools.postfix_files import queue_file, record
 
 
 def message_of(
     data: bytes, *, mode: int = 0o100700, queue: str = "deferred", log: bool = False
-) -> Message:
+) -> PostfixEntry:
     """Return the message of a queue file's octets."""
     parsed = parse_whole(data)
-    name = "2878E21E2F1"
-    return build(
-        parsed,
-        PostfixPlace("postfix:/spool", name, (queue, "2"), bounce_log=log),
-        identifier=identity(parsed, name, data),
-        mode=mode,
-        modified=0,
-    )
+    parsed.mode = mode
+    return describe(parsed, FilePlace((queue, "2"), "2878E21E2F1"), bounce_log=log)
 
 
-def with_records(*envelope: bytes, sendopts: int = 0) -> Message:
+def with_records(*envelope: bytes, sendopts: int = 0) -> PostfixEntry:
     """Return the message of a file with these envelope records."""
     return message_of(queue_file(envelope=envelope, sendopts=sendopts))
 
@@ -37,17 +32,17 @@ def attribute(text: str) -> bytes:
 
 
 def test_a_plain_message_is_described_whole() -> None:
-    """Id, place, time with microseconds, envelope, size on the wire, Message-ID."""
+    """Id, place, time with microseconds, envelope, size on the wire, content."""
     text = b"Message-ID:\n <a@b>\nSubject: x\n\nbody\n"
     message = message_of(queue_file(text=text))
     assert message.native_id == "2878E21E2F1"
-    assert message.locator == "deferred/2/2878E21E2F1"
+    assert message.files == (FilePlace(("deferred", "2"), "2878E21E2F1"),)
     assert message.queue == "deferred"
     assert message.arrived == datetime(2026, 11, 23, 17, 6, 59, 413160, tzinfo=UTC)
     assert message.envelope.reverse_path == "s@example.com"
     assert message.envelope.recipients == (Recipient(forward_path="r@example.org"),)
-    assert message.size_bytes == len(text.replace(b"\n", b"\r\n"))
-    assert message.message_id == "<a@b>"
+    assert message.raw_bytes == len(text.replace(b"\n", b"\r\n"))
+    assert message.head == b"".join(message.chunks()) == text.replace(b"\n", b"\r\n")
     assert message.problem is None
     assert message.flags == ()
 
@@ -228,15 +223,25 @@ def test_body_and_verp_are_read() -> None:
     assert with_records(record("R", "r@d.org")).envelope.body == ""
 
 
+def identity_of(message: PostfixEntry) -> bytes:
+    """Return what the identity is computed from."""
+    assert message.head is not None
+    return message.stable + message.head[:IDENTITY_BYTES]
+
+
 def test_the_identity_is_time_sender_and_beginning() -> None:
     """Recipients become done and files are renamed: the message stays the same."""
-    base = message_of(queue_file())
-    assert message_of(queue_file(envelope=[record("D", "r@example.org")])).id == base.id
-    assert message_of(queue_file(), mode=0o100600, queue="hold").id == base.id
-    assert message_of(queue_file(sender=b"other@example.com")).id != base.id
-    assert message_of(queue_file(text=b"Subject: ho\n\nbody\n")).id != base.id
+    base = identity_of(message_of(queue_file()))
+    done = queue_file(envelope=[record("D", "r@example.org")])
     later = queue_file().replace(b"413160", b"413161")
-    assert message_of(later).id != base.id
+    assert identity_of(message_of(done)) == base
+    assert identity_of(message_of(queue_file(), mode=0o100600, queue="hold")) == base
+    for other in (
+        queue_file(sender=b"other@example.com"),
+        queue_file(text=b"Subject: ho\n\nbody\n"),
+        later,
+    ):
+        assert identity_of(message_of(other)) != base
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drainer.errors import MessageUnreadable
+from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.message import (
-    PostfixPlace,
     QueueFile,
-    build,
-    identity,
+    describe,
     parse_large,
     parse_whole,
 )
@@ -272,23 +271,14 @@ def test_backward_jumps_are_limited() -> None:
     assert parse_whole(data).error is not None
 
 
-def places() -> PostfixPlace:
-    """Return a place that means nothing."""
-    return PostfixPlace("postfix:/x", "ABC", ("deferred",), False)  # noqa: FBT003
-
-
 def check_any(data: bytes) -> None:
     """Parse in both ways and build a message; nothing but a problem may come of it."""
+    place = FilePlace(("deferred",), "ABC")
     for parsed in (parse_whole(data), streamed(data)):
-        message = build(
-            parsed,
-            places(),
-            identifier=identity(parsed, "ABC", data),
-            mode=0o700,
-            modified=0,
-        )
-        str(message).encode()  # everything is printable UTF-8
-        assert len(message.id) == 32
+        entry = describe(parsed, place)
+        for text in (entry.envelope, entry.client, entry.flags, entry.problem):
+            str(text).encode()  # everything is printable UTF-8
+        assert entry.problem is not None or entry.envelope.recipients
 
 
 @given(st.binary(max_size=2000))
