@@ -20,7 +20,8 @@ from urllib.parse import unquote_to_bytes
 import tenacity
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.message import Message
+from drainer.mail.content import HeldContent
+from drainer.mail.message import Message, SpooledMessage
 from drainer.runtime.folders import (
     find_folder,
     open_folder,
@@ -317,3 +318,12 @@ class RereadContent:
     def chunks(self) -> Iterator[bytes]:
         """Yield it in pieces."""
         return self._read()
+
+
+def attach_content(
+    message: Message, content: bytes | None, read: Callable[[], Iterator[bytes]]
+) -> SpooledMessage:
+    """Return a message with its content: in memory, or read again each time."""
+    if content is not None:
+        return SpooledMessage(message=message, content=HeldContent(content))
+    return SpooledMessage(message=message, content=RereadContent(read))

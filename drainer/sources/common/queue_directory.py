@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.content import HeldContent, message_id_of
+from drainer.mail.content import message_id_of
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime.folders import owner_of
 from drainer.sources.common.files import (
     HELD_BYTES,
     OpenFiles,
-    RereadContent,
+    attach_content,
     canonical,
     directory,
     escape_name,
@@ -167,10 +167,7 @@ class QueueDirectory(ABC, Generic[E]):
     def list_broken(self, place: FilePlace, error: MessageUnreadable) -> SpooledMessage:
         """List a message that could not be opened; its content is the error."""
         draft = self.broken(place, error)
-        return SpooledMessage(
-            message=self._build(draft, place).message,
-            content=RereadContent(draft.chunks),
-        )
+        return attach_content(self._build(draft, place).message, None, draft.chunks)
 
     def _build(self, draft: AnyEntry, place: FilePlace) -> OpenEntry[AnyEntry]:
         problem, content, start = draft.problem, None, b""
@@ -202,12 +199,8 @@ class QueueDirectory(ABC, Generic[E]):
         return OpenEntry(message, draft, place, content)
 
     def _spooled(self, found: OpenEntry[E]) -> SpooledMessage:
-        message, content = found.message, found.content
-        if content is not None:
-            return SpooledMessage(message=message, content=HeldContent(content))
-        return SpooledMessage(
-            message=message, content=RereadContent(partial(self.stream, message))
-        )
+        message = found.message
+        return attach_content(message, found.content, partial(self.stream, message))
 
     # ---- finding again
 

@@ -24,6 +24,7 @@ line; ``<>`` and MAILER-DAEMON without a domain are the null sender.
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from itertools import takewhile
 
 from msgspec import Struct
@@ -45,6 +46,8 @@ from drainer.mail.header import (
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
+from drainer.runtime.values import dataclass
+from drainer.sources.protocol import SourceOption
 
 _RECIPIENT_KINDS: tuple[tuple[str, ...], ...] = (
     ("x-original-to",),
@@ -83,7 +86,12 @@ class TraceRules(Struct, frozen=True, kw_only=True):
         )
 
 
-class Trace(Struct, frozen=True, kw_only=True):
+TRACE_OPTIONS = {each.name: SourceOption(each.name) for each in fields(TraceRules)}
+"""The options of a source whose envelopes are in trace fields."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
     """The content of the trusted block."""
 
     reverse_path: str = NULL_SENDER

@@ -16,11 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.content import HeldContent, crlf
+from drainer.mail.content import crlf
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime import databases
 from drainer.runtime.units import parse_duration
-from drainer.sources.common.files import HELD_BYTES, RereadContent, unescape_name
+from drainer.runtime.values import dataclass
+from drainer.sources.common.files import HELD_BYTES, attach_content, unescape_name
 from drainer.sources.database.checks import check_ids, check_statement, check_use
 from drainer.sources.database.finish import RowFinisher, set_state
 from drainer.sources.database.leases import RowClaims, RowLeases
@@ -158,6 +159,7 @@ class DatabaseSource:
             yield self._spooled(known.row, message)
 
     def _spooled(self, row: Row, message: Message) -> SpooledMessage:
+        content = None
         if row["size"] is not None and row["size"] <= HELD_BYTES:
             try:
                 data = octets(row["head"], self._place.charset)
@@ -167,10 +169,7 @@ class DatabaseSource:
             else:
                 content = b"".join(crlf([data]))
                 message = replace(message, size_bytes=len(content))
-                return SpooledMessage(message=message, content=HeldContent(content))
-        return SpooledMessage(
-            message=message, content=RereadContent(partial(self._stream, message))
-        )
+        return attach_content(message, content, partial(self._stream, message))
 
     # --- one message
 

@@ -30,6 +30,7 @@ from msgspec import Struct, field
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
+    MAX_PARAMETER_LENGTH,
     NULL_SENDER,
     AddressError,
     Client,
@@ -46,8 +47,6 @@ MAX_SIDECAR_BYTES = 4 * 1024 * 1024
 _NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")
 VERP = re.compile(r"[!-~]{2}")
 """Any delimiters that a spool may have; the resulting sender is quoted if needed."""
-
-_MAX_PARAMETER_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
 
 
 class Sidecar(Struct, frozen=True, kw_only=True):
@@ -170,7 +169,7 @@ def _text(given: Mapping[str, object], name: str) -> str:
 def _parameter(given: Mapping[str, object], name: str) -> str:
     """Return a DSN parameter that a command may carry encoded."""
     value = _text(given, name)
-    if not value.isprintable() or len(value) > _MAX_PARAMETER_LENGTH:
+    if not value.isprintable() or len(value) > MAX_PARAMETER_LENGTH:
         _refuse(f"{name} is not printable or too long")
     return value
 

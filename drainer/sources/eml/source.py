@@ -32,7 +32,12 @@ from drainer.sources.common.queue_entry import (
     frame,
     time_of,
 )
-from drainer.sources.common.trace_headers import Trace, TraceRules, read_trace
+from drainer.sources.common.trace_headers import (
+    TRACE_OPTIONS,
+    Trace,
+    TraceRules,
+    read_trace,
+)
 from drainer.sources.common.walk import FilePlace, NameKind, place_of
 from drainer.sources.eml.sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sidecar
 from drainer.sources.maildir.file import MaildirFile, file_problem, load, read_content
@@ -222,9 +227,7 @@ FORMAT = SourceFormat(
     marks=(),
     options={
         "ack": SourceOption("acknowledge", ("keep", "remove")),
-        "backup_host": SourceOption("backup_host"),
-        "recipient_header": SourceOption("recipient_header"),
-        "strip_prefix": SourceOption("strip_prefix"),
+        **TRACE_OPTIONS,
     },
     mark_suffix=_SUFFIX,
 )

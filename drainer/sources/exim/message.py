@@ -14,20 +14,25 @@ from datetime import UTC, datetime
 from drainer.errors import MessageUnreadable
 from drainer.mail.content import crlf
 from drainer.mail.envelope import (
-    AddressError,
     Client,
     Envelope,
     Recipient,
     RecipientCollector,
     decode_orcpt,
     from_xtext,
-    parse_mailbox,
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
 from drainer.runtime.values import dataclass
 from drainer.sources.common.files import escape_name
 from drainer.sources.common.queue_entry import SourceEntry, frame_damage, time_of
+from drainer.sources.common.stored import (
+    done_path_of,
+    envelope_problem,
+    mailbox_of,
+    raised,
+    text_of,
+)
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.exim.header import EximHeader, EximRecipient, done_test
 from drainer.sources.exim.layout import stem_of
@@ -105,7 +110,7 @@ def describe(
         files=(place,),
         head=b"".join(crlf([header.section])),
         client=_client(header.variables),
-        login=_text(header.variables.get(b"auth_id", b"")),
+        login=text_of(header.variables.get(b"auth_id", b"")),
         flags=_flags(header, addresses),
         problem=_file_problem(files) or _mail_problem(header, envelope, addresses),
         queue=escape_name(place.parts[0]),
@@ -155,30 +160,30 @@ def _file_problem(files: EximFiles) -> Problem | None:
 def _mail_problem(
     header: EximHeader, envelope: Envelope, addresses: _Addresses
 ) -> Problem | None:
-    if addresses.faults:
-        return Problem(code="bad-address", detail="; ".join(addresses.faults[:3]))
-    if not envelope.recipients:
-        detail = f"{len(header.recipients)} recipients, all of them done"
-        return Problem(code="done-by-backup", detail=detail)
+    done = f"{len(header.recipients)} recipients, all of them done"
+    problem = envelope_problem(envelope, addresses.faults, done)
+    if problem is not None:
+        return problem
     if b"N" in header.variables:
         return Problem(code="never-deliver", detail="it was submitted with exim -N")
     if header.sender and len(addresses.errors_to) > 1:
         senders = ", ".join(
-            sorted(_text(each or header.sender) for each in addresses.errors_to)[:5]
+            sorted(text_of(each or header.sender) for each in addresses.errors_to)[:5]
         )
         return Problem(code="many-senders", detail=printable(senders))
     return None
 
 
 def _flags(header: EximHeader, addresses: _Addresses) -> tuple[str, ...]:
-    flags = {
-        "frozen": b"frozen" in header.variables,
-        "thawed": b"manual_thaw" in header.variables,
-        "local-error": b"localerror" in header.variables,
-        "delay-warned": header.warnings > 0,
-        "children-done": addresses.has_children and addresses.has_parents,
-    }
-    return tuple(flag for flag, is_set in flags.items() if is_set)
+    return raised(
+        {
+            "frozen": b"frozen" in header.variables,
+            "thawed": b"manual_thaw" in header.variables,
+            "local-error": b"localerror" in header.variables,
+            "delay-warned": header.warnings > 0,
+            "children-done": addresses.has_children and addresses.has_parents,
+        }
+    )
 
 
 def _sort(header: EximHeader, journal: Sequence[bytes]) -> _Addresses:
@@ -193,20 +198,20 @@ def _sort(header: EximHeader, journal: Sequence[bytes]) -> _Addresses:
     is_recipient = done_test([raw.address for raw in header.recipients])
     for raw in header.recipients:
         if is_done(raw.address):
-            result.done[_done_path(raw.address)] = None
+            result.done[done_path_of(raw.address)] = None
         else:
             _add(raw, result)
     for address in finished:
         if address and not is_recipient(address):
             result.has_children = True
-            child = _mailbox(address, [])
+            child = mailbox_of(address, [])
             if child:
                 result.done[child] = None
     return result
 
 
 def _add(raw: EximRecipient, result: _Addresses) -> None:
-    path = _mailbox(raw.address, result.faults)
+    path = mailbox_of(raw.address, result.faults)
     if not path:
         return
     notify = tuple(name for bit, name in _NOTIFY if raw.notify & bit)
@@ -227,7 +232,7 @@ def _envelope(header: EximHeader, addresses: _Addresses) -> Envelope:
         sender = next(iter(addresses.errors_to)) or sender
     variables = header.variables
     return Envelope(
-        reverse_path=_mailbox(sender, addresses.faults) if sender else "",
+        reverse_path=mailbox_of(sender, addresses.faults) if sender else "",
         recipients=tuple(addresses.recipients.recipients.values()),
         done=tuple(addresses.done),
         smtputf8=b"smtputf8" in variables,
@@ -236,31 +241,13 @@ def _envelope(header: EximHeader, addresses: _Addresses) -> Envelope:
     )
 
 
-def _mailbox(stored: bytes, faults: list[str]) -> str:
-    """Return a stored address, or '' and a fault; Exim stores the wire form."""
-    try:
-        return parse_mailbox(stored.decode("utf-8", "surrogateescape"))
-    except AddressError as error:
-        faults.append(printable(str(error)))
-        return ""
-
-
-def _done_path(stored: bytes) -> str:
-    """Return a finished address for people; nothing is sent to it."""
-    return _mailbox(stored, []) or _text(stored)
-
-
 def _client(variables: dict[bytes, bytes]) -> Client:
     """Return the client; its address is written ``[ip]:port`` or ``[ip].port``."""
     address = variables.get(b"host_address", b"")
     if address.startswith(b"["):
         address = address[1:].partition(b"]")[0]
     return Client(
-        address=_text(address),
-        name=_text(variables.get(b"host_name", b"")),
-        helo=_text(variables.get(b"helo_name", b"")),
+        address=text_of(address),
+        name=text_of(variables.get(b"host_name", b"")),
+        helo=text_of(variables.get(b"helo_name", b"")),
     )
-
-
-def _text(value: bytes) -> str:
-    return printable(value.decode("utf-8", "replace"))

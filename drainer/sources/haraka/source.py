@@ -31,6 +31,7 @@ from drainer.sources.common.queue_entry import (
     frame,
     time_of,
 )
+from drainer.sources.common.stored import envelope_problem, raised
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.haraka.message import (
     LENGTH_BYTES,
@@ -152,21 +153,14 @@ def _content(file: int, size: int, start: int) -> Iterator[bytes]:
 
 def _flags(place: FilePlace, todo: HarakaTodo) -> tuple[str, ...]:
     name = parse_name(place.name)
-    flags = {
-        "attempted": name is not None and name.attempts > 0,
-        "force-tls": todo.needs_tls,
-    }
-    return tuple(flag for flag, is_set in flags.items() if is_set)
+    attempted = name is not None and name.attempts > 0
+    return raised({"attempted": attempted, "force-tls": todo.needs_tls})
 
 
 def _problem(place: FilePlace, todo: HarakaTodo) -> Problem | None:
     if place.name.startswith(_MARKED):
         return Problem(code="marked-corrupt", detail="Haraka renamed it to error.")
-    if todo.faults:
-        return Problem(code="bad-address", detail="; ".join(todo.faults[:3]))
-    if not todo.envelope.recipients:
-        return Problem(code="done-by-backup", detail="no recipient remains")
-    return None
+    return envelope_problem(todo.envelope, todo.faults)
 
 
 FORMAT = SourceFormat(

@@ -30,7 +30,12 @@ from drainer.sources.common.queue_entry import (
     damaged,
     time_of,
 )
-from drainer.sources.common.trace_headers import Trace, TraceRules, read_trace
+from drainer.sources.common.trace_headers import (
+    TRACE_OPTIONS,
+    Trace,
+    TraceRules,
+    read_trace,
+)
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.maildir.file import (
     MaildirFile,
@@ -192,8 +197,6 @@ FORMAT = SourceFormat(
     options={
         "ack": SourceOption("acknowledge", ("move", "keep", "remove")),
         "folders": SourceOption("folders", is_list=True),
-        "backup_host": SourceOption("backup_host"),
-        "recipient_header": SourceOption("recipient_header"),
-        "strip_prefix": SourceOption("strip_prefix"),
+        **TRACE_OPTIONS,
     },
 )

@@ -14,7 +14,6 @@ remembers.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,17 +21,24 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.content import MAX_HEADER_BYTES, HeldContent, crlf, message_id_of
+from drainer.mail.content import MAX_HEADER_BYTES, crlf, message_id_of
 from drainer.mail.envelope import Envelope
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.sources.common.files import (
     CHUNK_BYTES,
     HELD_BYTES,
-    RereadContent,
+    attach_content,
     escape_name,
     has_content,
 )
-from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.sources.common.queue_entry import time_of
+from drainer.sources.common.trace_headers import (
+    TRACE_OPTIONS,
+    Trace,
+    TraceRules,
+    cut,
+    read_trace,
+)
 from drainer.sources.maildir.layout import compression
 from drainer.sources.mbox.file import MboxSnapshot, canonical_file, opened, signature
 from drainer.sources.mbox.framing import (
@@ -148,7 +154,7 @@ class Mbox:
         if len(item.head) == size <= HELD_BYTES:
             content = b"".join(self._decoded(iter((item.head,)), parsed))
             size = len(content)
-        written = datetime.fromtimestamp(min(max(file.status.st_mtime, 0), 2**35), UTC)
+        written = time_of(file.status.st_mtime)
         message = Message(
             identity=item.identity,
             source=self.url,
@@ -165,11 +171,7 @@ class Mbox:
             message_id=message_id_of(item.head),
             problem=_problem(item, parsed.flags) or parsed.trace.problem,
         )
-        if content is not None:
-            return SpooledMessage(message=message, content=HeldContent(content))
-        return SpooledMessage(
-            message=message, content=RereadContent(partial(self.stream, message))
-        )
+        return attach_content(message, content, partial(self.stream, message))
 
     def _parse(self, item: _Item) -> _MboxMessage:
         trace = read_trace(item.head, self._rules, from_line=item.from_line)
@@ -309,8 +311,6 @@ FORMAT = SourceFormat(
     options={
         "ack": SourceOption("acknowledge", ("keep",)),
         "variant": SourceOption("variant", VARIANTS),
-        "backup_host": SourceOption("backup_host"),
-        "recipient_header": SourceOption("recipient_header"),
-        "strip_prefix": SourceOption("strip_prefix"),
+        **TRACE_OPTIONS,
     },
 )

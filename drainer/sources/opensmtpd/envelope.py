@@ -5,13 +5,11 @@ ENVID and ORCPT are stored as they came, in xtext, ORCPT without its type.
 """
 
 import re
-from urllib.parse import unquote
 
 from msgspec import Struct
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
-    AddressError,
     Client,
     Envelope,
     Recipient,
@@ -19,7 +17,8 @@ from drainer.mail.envelope import (
     quote_mailbox,
 )
 from drainer.mail.message import Problem
-from drainer.mail.reply import printable
+from drainer.runtime.values import dataclass
+from drainer.sources.common.stored import mailbox_of, parameter_of, text_of
 
 VERSIONS = ("1", "2", "3")
 """SMTPD_ENVELOPE_VERSION up to OpenSMTPD 7."""
@@ -30,9 +29,6 @@ _REQUIRED = ("version", "type", "sender", "dest", "ctime")
 _TYPES = ("mta", "mda", "bounce")
 _NOTIFY = ((1, "SUCCESS"), (2, "FAILURE"), (4, "DELAY"), (8, "NEVER"))
 _LINE = re.compile(r"([A-Za-z0-9-]+)[ \t]*:[ \t]*(.*)")
-_XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
-_MAX_TEXT = 500
-_MAX_STORED = 12 * _MAX_TEXT  # four bytes of UTF-8, three of xtext each
 _MAX_DIGITS = 11
 
 
@@ -102,7 +98,7 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
     is_local = fields["type"].lower() == "mda"
     target = fields.get("rcpt", fields["dest"]) if is_local else fields["dest"]
     path, sender = _mailbox(target, faults), fields["sender"]
-    orcpt = _xtext(fields.get("dsn-orcpt", ""))
+    orcpt = _parameter(fields.get("dsn-orcpt", ""))
     recipient = Recipient(
         forward_path=path,
         orcpt=f"rfc822;{orcpt}" if orcpt else "",
@@ -112,7 +108,7 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
     envelope = Envelope(
         reverse_path="" if sender == "@" else _mailbox(sender, faults),
         recipients=(recipient,) if path else (),
-        envid=_xtext(fields.get("dsn-envid", "")),
+        envid=_parameter(fields.get("dsn-envid", "")),
         ret=ret if ret in ("FULL", "HDRS") else "",
     )
     stable = (sender, fields["dest"], fields.get("rcpt", ""), fields["ctime"])
@@ -122,7 +118,7 @@ def _explain(fields: dict[str, str]) -> EnvelopeFile:
         client=_client(fields),
         login=_text(fields.get("username", "")),
         problem=_problem(fields, faults),
-        stable=tuple(each.encode("utf-8", "surrogateescape") for each in stable),
+        stable=tuple(map(_octets, stable)),
     )
 
 
@@ -153,25 +149,19 @@ def _notify(text: str) -> tuple[str, ...]:
     return tuple(name for bit, name in _NOTIFY if flags & bit)
 
 
+def _octets(stored: str) -> bytes:
+    return stored.encode("utf-8", "surrogateescape")
+
+
+def _text(stored: str) -> str:
+    return text_of(_octets(stored))
+
+
 def _mailbox(stored: str, faults: list[str]) -> str:
-    """Return the wire form of a stored address, or '' and a fault."""
-    try:
-        return parse_mailbox(stored) if stored[:1] == '"' else quote_mailbox(stored)
-    except AddressError as error:
-        faults.append(printable(str(error)))
-        return ""
+    """Return the wire form of an address; it is stored so only if it is quoted."""
+    form = parse_mailbox if stored[:1] == '"' else quote_mailbox
+    return mailbox_of(_octets(stored), faults, form)
 
 
-def _xtext(stored: str) -> str:
-    """Decode xtext (RFC 3461 4); '' for a value that must not go on the wire."""
-    if stored == "@" or len(stored) > _MAX_STORED:
-        return ""
-    plain = unquote(_XTEXT_HEX.sub(r"%\1", stored.replace("%", "%25")))
-    is_sound = plain.isprintable() and "\ufffd" not in plain
-    return plain if is_sound and len(plain) <= _MAX_TEXT else ""
-
-
-def _text(value: str) -> str:
-    return printable(
-        value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    )
+def _parameter(stored: str) -> str:
+    return "" if stored == "@" else parameter_of(_octets(stored))

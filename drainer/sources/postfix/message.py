@@ -17,7 +17,7 @@ from functools import partial
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
-    AddressError,
+    MAX_PARAMETER_LENGTH,
     Client,
     Envelope,
     Recipient,
@@ -26,7 +26,6 @@ from drainer.mail.envelope import (
     quote_mailbox,
 )
 from drainer.mail.message import Problem
-from drainer.mail.reply import printable
 from drainer.runtime.values import dataclass
 from drainer.sources.common.queue_entry import (
     SourceEntry,
@@ -34,6 +33,7 @@ from drainer.sources.common.queue_entry import (
     frame_damage,
     time_of,
 )
+from drainer.sources.common.stored import done_path_of, mailbox_of, raised, text_of
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.layout import UNCLEANED
 from drainer.sources.postfix.records import ReadAt, RecordReader
@@ -49,7 +49,6 @@ _RET = {b"1": "FULL", b"2": "HDRS"}
 _PROBE = 256 | 512  # DEL_REQ_FLAG_USR_VRFY, DEL_REQ_FLAG_MTA_VRFY
 _SMTPUTF8, _REQUIRETLS = 1, 32  # sendopts.h
 _COMPLETE, _OWNER_WRITES, _FORCED_EXPIRE = 0o700, 0o200, 0o010
-_MAX_ORCPT_LENGTH = 500  # RFC 3461 5.2.1 gives no limit; command lines have one
 
 
 @dataclass(slots=True)
@@ -161,7 +160,7 @@ def describe(
         files=(place,),
         head=b"" if error else parsed.head,
         client=_client(records.attributes),
-        login=_text(records.attributes.get(b"sasl_username", b"")),
+        login=text_of(records.attributes.get(b"sasl_username", b"")),
         flags=_flags(parsed, place, bounce_log=bounce_log),
         problem=problem,
         queue=place.parts[0],
@@ -226,21 +225,22 @@ def _mail_problem(records: EnvelopeRecords, faults: list[str]) -> Problem | None
     if records.number(6) & _REQUIRETLS:
         return Problem(code="requires-tls", detail="its sender asked for REQUIRETLS")
     if records.filter:
-        return Problem(code="filter-due", detail=_text(records.filter))
+        return Problem(code="filter-due", detail=text_of(records.filter))
     return None
 
 
 def _flags(parsed: QueueFile, place: FilePlace, *, bounce_log: bool) -> tuple[str, ...]:
     records = parsed.records
-    flags = {
-        "hold": place.parts[0] == "hold",
-        "forced-expire": bool(parsed.mode & _FORCED_EXPIRE),
-        "delay-warned": records.warning == -1,
-        "undelivered-report": bounce_log,
-        "redirect": bool(records.redirect),
-        "filter": bool(records.filter),
-    }
-    return tuple(flag for flag, is_set in flags.items() if is_set)
+    return raised(
+        {
+            "hold": place.parts[0] == "hold",
+            "forced-expire": bool(parsed.mode & _FORCED_EXPIRE),
+            "delay-warned": records.warning == -1,
+            "undelivered-report": bounce_log,
+            "redirect": bool(records.redirect),
+            "filter": bool(records.filter),
+        }
+    )
 
 
 def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
@@ -248,19 +248,21 @@ def _envelope(records: EnvelopeRecords) -> tuple[Envelope, list[str]]:
     faults: list[str] = []
     reverse_path = ""
     if records.sender:
-        reverse_path = _mailbox(records.sender, faults)
+        reverse_path = mailbox_of(records.sender, faults, quote_mailbox)
     attributes = records.attributes
     encoding = attributes.get(b"encoding", b"").lower()
     return (
         Envelope(
             reverse_path=reverse_path,
             recipients=_recipients(records, faults),
-            done=tuple(dict.fromkeys(map(_done_path, records.done))),
+            done=tuple(
+                dict.fromkeys(done_path_of(d, quote_mailbox) for d in records.done)
+            ),
             body=encoding.decode() if encoding in (b"7bit", b"8bit") else "",
             smtputf8=bool(records.number(6) & _SMTPUTF8),
             envid=_strict_text(attributes.get(b"envelope_id", b"")),
             ret=_RET.get(attributes.get(b"ret_flags", b""), ""),
-            verp=_text(records.verp),
+            verp=text_of(records.verp),
         ),
         faults,
     )
@@ -279,7 +281,7 @@ def _recipients(records: EnvelopeRecords, faults: list[str]) -> tuple[Recipient,
         pending = [_redirected(records.redirect, first) for first in pending[:1]]
     collector = RecipientCollector()
     for raw in pending:
-        path = _mailbox(raw.address, faults)
+        path = mailbox_of(raw.address, faults, quote_mailbox)
         if path:
             notify = notify_names(raw.notify) if raw.notify else ()
             orcpt = _strict_text(raw.orcpt) if raw.orcpt else ""
@@ -292,27 +294,13 @@ def _redirected(target: bytes, first: PostfixRecipient) -> PostfixRecipient:
     return first._replace(address=target, orcpt=original)
 
 
-def _mailbox(stored: bytes, faults: list[str]) -> str:
-    """Return the wire form of a stored address, or '' and a fault."""
-    try:
-        return quote_mailbox(stored.decode("utf-8", "surrogateescape"))
-    except AddressError as error:
-        faults.append(printable(str(error)))
-        return ""
-
-
-def _done_path(stored: bytes) -> str:
-    """Return a finished address for people; nothing is sent to it."""
-    return _mailbox(stored, []) or printable(stored.decode("utf-8", "replace"))
-
-
 def _client(attributes: dict[bytes, bytes]) -> Client:
     """Return the original client; else the attributes of the last hop."""
 
     def attribute(original: bytes, last_hop: bytes) -> str:
         value = attributes.get(original)
         value = attributes.get(last_hop, b"") if value is None else value
-        return "" if value == b"unknown" else _text(value)
+        return "" if value == b"unknown" else text_of(value)
 
     address = attribute(b"log_client_address", b"client_address")
     return Client(
@@ -322,14 +310,10 @@ def _client(attributes: dict[bytes, bytes]) -> Client:
     )
 
 
-def _text(value: bytes) -> str:
-    return printable(value.decode("utf-8", "replace"))
-
-
 def _strict_text(value: bytes) -> str:
     """Return a DSN parameter, or '' for one that must not go on the wire."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
         return ""
-    return text if text.isprintable() and len(text) <= _MAX_ORCPT_LENGTH else ""
+    return text if text.isprintable() and len(text) <= MAX_PARAMETER_LENGTH else ""

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import (
-    AddressError,
     Envelope,
     Recipient,
     RecipientCollector,
     quote_mailbox,
 )
 from drainer.mail.message import Problem
-from drainer.mail.reply import printable
+from drainer.sources.common.stored import done_path_of, mailbox_of, text_of
 
 DOUBLE_BOUNCE = b"#@[]"
 """The sender of a report on a report; outside of qmail it is the null sender."""
@@ -90,7 +89,7 @@ def explain(records: QmailRecords, prefix: str) -> tuple[Envelope, Problem | Non
     collector = RecipientCollector()
     local = [_bare(each, prefix) for each in records.local]
     for raw in (*records.pending, *filter(None, local)):
-        path = _mailbox(raw, faults)
+        path = mailbox_of(raw, faults, quote_mailbox)
         if path:
             collector.add(Recipient(forward_path=path))
     reverse_path, verp = _sender(records.sender or b"", faults)
@@ -127,13 +126,13 @@ def _sender(stored: bytes, faults: list[str]) -> tuple[str, str]:
     if stored in (b"", DOUBLE_BOUNCE):
         return "", ""
     if not stored.endswith(_VERP_MARK):
-        return _mailbox(stored, faults), ""
+        return mailbox_of(stored, faults, quote_mailbox), ""
     local, at, host = stored.removesuffix(_VERP_MARK).rpartition(b"@")
     mark = local[-1:].decode("latin-1")
     if not at or len(local) < len("x-") or not mark.isascii() or not mark.isprintable():
-        faults.append(f"VERP sender {printable(stored.decode('utf-8', 'replace'))}")
+        faults.append(f"VERP sender {text_of(stored)}")
         return "", ""
-    return _mailbox(local[:-1] + at + host, faults), f"{mark}="
+    return mailbox_of(local[:-1] + at + host, faults, quote_mailbox), f"{mark}="
 
 
 def _bare(stored: bytes, prefix: str) -> bytes:
@@ -142,15 +141,5 @@ def _bare(stored: bytes, prefix: str) -> bytes:
     return stored.removeprefix(start) if prefix and stored.startswith(start) else b""
 
 
-def _mailbox(stored: bytes, faults: list[str]) -> str:
-    """Return the wire form of a stored address, or '' and a fault."""
-    try:
-        return quote_mailbox(stored.decode("utf-8", "surrogateescape"))
-    except AddressError as error:
-        faults.append(printable(str(error)))
-        return ""
-
-
 def _done_path(stored: bytes) -> str:
-    """Return a finished address for people; nothing is sent to it."""
-    return _mailbox(stored, []) or printable(stored.decode("utf-8", "replace"))
+    return done_path_of(stored, quote_mailbox)

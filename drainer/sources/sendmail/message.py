@@ -10,31 +10,22 @@ were.
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.envelope import (
-    AddressError,
-    Client,
-    Envelope,
-    Recipient,
-    RecipientCollector,
-    parse_mailbox,
-)
+from drainer.mail.envelope import Client, Envelope, Recipient, RecipientCollector
 from drainer.mail.reply import printable
+from drainer.sources.common.stored import mailbox_of, parameter_of, raised, text_of
 
 NEWEST_VERSION = 8
 """QF_VERSION of sendmail 8.13 and later; older ones are a subset of it."""
 
-_MAX_TEXT = 500
-_MAX_STORED = 12 * _MAX_TEXT  # four bytes of UTF-8, three of xtext each
+_MAX_CLIENT = 500
 _MAX_SECONDS = 2**35
 _CONDITION = re.compile(rb"\?([^?]*)\?(.*)", re.DOTALL)
 #: Before version 1 there were no flags.
 _RECIPIENT = re.compile(rb"(?:([A-Za-z]*):)?(.*)", re.DOTALL)
 _MACRO = re.compile(rb"\{([^}]*)\}(.*)|(.)(.*)", re.DOTALL)
 _CLIENT = re.compile(r"(?:\S*@)?(\S*?) ?\[(?:IPv6:)?([^\]\s]+)\]")
-_XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
 _NOTIFY = (("S", "SUCCESS"), ("F", "FAILURE"), ("D", "DELAY"))
 #: Header flags of the mailers that speak SMTP; P (Return-Path) belongs to local
 #: delivery, x (Full-Name) to UUCP (cf/m4/proto.m4, mailer/smtp.m4).
@@ -144,9 +135,9 @@ def _explain(found: _Lines) -> ControlFile:
         header=b"".join(_headers(found)),
         arrived=min(int(single["T"]), _MAX_SECONDS),
         client=_client(found.macros),
-        login=_text(found.macros.get(b"auth_authen", b"")),
+        login=text_of(found.macros.get(b"auth_authen", b"")),
         flags=_flags(flags, is_quarantined="q" in single),
-        quarantine=_text(single["q"]) or "no reason" if "q" in single else "",
+        quarantine=text_of(single["q"]) or "no reason" if "q" in single else "",
         body_directory=tuple(directory.split("/")[-2:]) if directory else (),
         faults=faults,
         sender=single["S"],
@@ -156,13 +147,13 @@ def _explain(found: _Lines) -> ControlFile:
 def _envelope(found: _Lines, flags: str, faults: list[str]) -> Envelope:
     collector = RecipientCollector()
     for letters, address, orcpt in found.recipients:
-        path = _mailbox(address, faults)
+        path = mailbox_of(address, faults)
         if path:
             notify = _notify(letters.decode("latin-1"))
-            orcpt_text = _xtext(orcpt)
+            orcpt_text = parameter_of(orcpt)
             collector.add(Recipient(forward_path=path, orcpt=orcpt_text, notify=notify))
     sender = found.single["S"]
-    reverse_path = "" if sender.strip() == b"<>" else _mailbox(sender, faults)
+    reverse_path = "" if sender.strip() == b"<>" else mailbox_of(sender, faults)
     body = found.single.get("B", b"").upper()
     ret = ("HDRS" if "n" in flags else "FULL") if "d" in flags else ""
     return Envelope(
@@ -170,7 +161,7 @@ def _envelope(found: _Lines, flags: str, faults: list[str]) -> Envelope:
         recipients=tuple(collector.recipients.values()),
         body={b"8BITMIME": "8bit", b"7BIT": "7bit"}.get(body, ""),
         smtputf8="e" in flags,
-        envid=_xtext(found.single.get("Z", b"")),
+        envid=parameter_of(found.single.get("Z", b"")),
         ret=ret,
     )
 
@@ -203,46 +194,19 @@ def _is_sent(condition: bytes, macros: dict[bytes, bytes]) -> bool:
 
 
 def _flags(letters: str, *, is_quarantined: bool) -> tuple[str, ...]:
-    flags = {
-        "bounce": "r" in letters,
-        "delay-warned": "w" in letters,
-        "quarantined": is_quarantined,
-    }
-    return tuple(flag for flag, is_set in flags.items() if is_set)
+    return raised(
+        {
+            "bounce": "r" in letters,
+            "delay-warned": "w" in letters,
+            "quarantined": is_quarantined,
+        }
+    )
 
 
 def _client(macros: dict[bytes, bytes]) -> Client:
     """Read ``$_`` (ident, name, address of the client) and ``$s`` (HELO)."""
-    told = macros.get(b"_", b"")[:_MAX_TEXT]  # the pattern is not linear
+    told = macros.get(b"_", b"")[:_MAX_CLIENT]  # the pattern is not linear
     match = _CLIENT.match(told.decode("utf-8", "replace"))
     name, address = (match[1], match[2]) if match else ("", "")
-    helo = _text(macros.get(b"s", b""))
+    helo = text_of(macros.get(b"s", b""))
     return Client(address=printable(address), name=printable(name), helo=helo)
-
-
-def _mailbox(stored: bytes, faults: list[str]) -> str:
-    """Return the wire form of a stored address, or '' and a fault."""
-    try:
-        return parse_mailbox(stored.decode("utf-8", "surrogateescape"))
-    except AddressError as error:
-        faults.append(printable(str(error)))
-        return ""
-
-
-def _xtext(stored: bytes) -> str:
-    """Decode an ESMTP parameter that is stored encoded (RFC 3461 4).
-
-    '' for one that must not go on the wire again.
-    """
-    if len(stored) > _MAX_STORED:
-        return ""
-    try:
-        plain = unquote(_XTEXT_HEX.sub(r"%\1", stored.decode().replace("%", "%25")))
-    except UnicodeDecodeError:
-        return ""
-    is_sound = plain.isprintable() and "\ufffd" not in plain
-    return plain if is_sound and len(plain) <= _MAX_TEXT else ""
-
-
-def _text(value: bytes) -> str:
-    return printable(value.decode("utf-8", "replace"))

@@ -38,6 +38,7 @@ from drainer.sources.common.queue_entry import (
     frame,
     time_of,
 )
+from drainer.sources.common.stored import envelope_problem
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.protocol import SourceFormat, SourceOption
 from drainer.sources.sendmail.message import ControlFile, parse
@@ -258,11 +259,7 @@ def _problem(place: FilePlace, control: ControlFile) -> Problem | None:
         return Problem(code="marked-corrupt", detail="sendmail renamed it to Qf")
     if control.quarantine or place.name.startswith("hf"):
         return Problem(code="quarantined", detail=control.quarantine or "no reason")
-    if control.faults:
-        return Problem(code="bad-address", detail="; ".join(control.faults[:3]))
-    if not control.envelope.recipients:
-        return Problem(code="done-by-backup", detail="no recipient remains")
-    return None
+    return envelope_problem(control.envelope, control.faults)
 
 
 FORMAT = SourceFormat(
