@@ -6,12 +6,13 @@ A process that we may not examine (another user's) counts as absent.
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from drainer.runtime.folders import open_in
 from drainer.runtime.locks import is_free
 
-_PROC = Path("/proc")
+PROC = Path("/proc")
 
 
 def runs_in(root: str, command: re.Pattern[str]) -> int:
@@ -30,10 +31,24 @@ def runs_in(root: str, command: re.Pattern[str]) -> int:
     return 0
 
 
+def runs_at(root: str, command: re.Pattern[str]) -> bool:
+    """Return whether a process has exactly this directory as its current one."""
+    return any(works_at(process, root, command) for process in _processes())
+
+
+def works_at(process: Path, root: str, command: re.Pattern[str]) -> bool:
+    """Return whether a process of /proc is one of those that ``runs_at`` finds."""
+    try:
+        name = (process / "comm").read_text(errors="replace").strip()
+        return bool(command.match(name)) and (process / "cwd").samefile(root)
+    except OSError:
+        return False
+
+
 def is_running(number: int, command: re.Pattern[str]) -> bool:
     """Return whether a process exists and ``command`` matches the start of its name."""
     try:
-        name = (_PROC / str(number) / "comm").read_text(errors="replace")
+        name = (PROC / str(number) / "comm").read_text(errors="replace")
     except OSError:
         return False
     return bool(command.match(name))
@@ -55,9 +70,10 @@ def is_locked(name: str, dir_fd: int, *, by_readers: bool = False) -> bool:
 
 def _processes() -> Iterator[Path]:
     own = str(os.getpid())
-    for name in os.listdir(_PROC):  # noqa: PTH208 - names are what is needed
-        if name.isdigit() and name != own:
-            yield _PROC / name
+    with suppress(OSError):
+        for name in os.listdir(PROC):  # noqa: PTH208 - names are what is needed
+            if name.isdigit() and name != own:
+                yield PROC / name
 
 
 def _stands_in(process: Path, root: str) -> bool:

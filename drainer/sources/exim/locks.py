@@ -8,6 +8,7 @@ other (fcntl(2)).
 
 import fcntl
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,10 +16,12 @@ from pathlib import Path
 
 from drainer.runtime.folders import open_in
 from drainer.sources.common.files import directory
+from drainer.sources.common.processes import runs_at
 from drainer.sources.common.queue_directory import refuse_removal
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.exim.message import EximFiles
 
+_COMMAND = re.compile("exim")
 _READ_WRITE = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY
 """A lock for writing needs a file that is open for writing."""
 _FLOCK = "hhqqi0q"  # l_type, l_whence, l_start, l_len, l_pid, as Linux lays it out
@@ -78,7 +81,7 @@ def exim_runs(root: str) -> bool:
     But a daemon listens on a socket named after the spool, and every Exim process has
     the spool as its current directory.
     """
-    return _listens(root) or any(_stands_in(root, each) for each in _processes())
+    return _listens(root) or runs_at(root, _COMMAND)
 
 
 def _listens(root: str) -> bool:
@@ -90,18 +93,3 @@ def _listens(root: str) -> bool:
     return any(
         line.endswith((b" " + path, b" @" + path)) for line in sockets.split(b"\n")
     )
-
-
-def _processes() -> list[Path]:
-    try:
-        return [path for path in Path("/proc").iterdir() if path.name.isdigit()]
-    except OSError:
-        return []
-
-
-def _stands_in(root: str, process: Path) -> bool:
-    try:
-        name = (process / "comm").read_bytes()
-        return name.startswith(b"exim") and (process / "cwd").samefile(root)
-    except OSError:
-        return False

@@ -6,11 +6,15 @@ list of locks.
 """
 
 import os
+import re
 from pathlib import Path
 
 from drainer.runtime.folders import open_in
 from drainer.sources.common.files import directory
-from drainer.sources.common.processes import is_locked
+from drainer.sources.common.processes import PROC, works_at
+
+_COMMAND = re.compile("master$")
+_HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
 def master_runs(root: str) -> bool:
@@ -35,14 +39,7 @@ def _works_there(pid: int, root: str) -> bool:
         text = os.read(descriptor, 32).strip()
     finally:
         os.close(descriptor)
-    if not text.isdigit():
-        return False
-    process = Path("/proc") / text.decode()
-    try:
-        is_master = (process / "comm").read_text().strip() == "master"
-        return is_master and (process / "cwd").samefile(root)
-    except OSError:
-        return False
+    return text.isdigit() and works_at(PROC / text.decode(), root, _COMMAND)
 
 
 def _kernel_knows(status: os.stat_result) -> bool:
