@@ -23,7 +23,7 @@ from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.common.files import OpenFiles, has_name
 from drainer.sources.common.queue_directory import QueueDirectory, Touched
-from drainer.sources.common.queue_entry import OpenEntry
+from drainer.sources.common.queue_entry import OpenEntry, damaged
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry
 from drainer.sources.exim.layout import (
     FROZEN,
@@ -35,7 +35,7 @@ from drainer.sources.exim.layout import (
     stem_of,
 )
 from drainer.sources.exim.locks import exim_runs, hold_lock
-from drainer.sources.exim.message import EximEntry, describe
+from drainer.sources.exim.message import EximEntry, EximFiles, describe
 from drainer.sources.exim.open_files import load, read_content
 from drainer.sources.protocol import SourceFormat, SourceOption
 
@@ -136,6 +136,10 @@ class EximSpool(QueueDirectory[EximEntry]):
         """Read the files of a message; their damage becomes its problem."""
         files = load(self.native_id(place), descriptor, opened)
         return describe(files, place, partial(read_content, files))
+
+    def broken(self, place: FilePlace, error: MessageUnreadable) -> EximEntry:
+        """Return what is known of a message that cannot be opened."""
+        return describe(EximFiles(error=error), place, partial(damaged, error))
 
     def stream(self, message: Message) -> Iterator[bytes]:
         """Yield a message's content, after checking that its files are the same.
