@@ -359,12 +359,12 @@ class QueueDirectory(ABC, Generic[E]):
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            raise refuse_removal(place, error) from error
+            raise unremovable(place, error) from error
         touched.add(place.parts)
         return True
 
 
-def refuse_removal(place: FilePlace, error: OSError) -> SourceError:
+def unremovable(place: FilePlace, error: OSError) -> SourceError:
     """Turn an error that forbids a removal into one for the operator."""
     message = f"cannot remove {place.locator}: {error.strerror}"
     hint = 'use ack = "keep", or run as root or as the owner of the spool'

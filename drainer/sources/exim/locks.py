@@ -17,7 +17,7 @@ from pathlib import Path
 from drainer.runtime.folders import open_in
 from drainer.sources.common.files import directory
 from drainer.sources.common.processes import runs_at
-from drainer.sources.common.queue_directory import refuse_removal
+from drainer.sources.common.queue_directory import unremovable
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.exim.message import EximFiles
 
@@ -70,7 +70,7 @@ def hold_lock(root: str, place: FilePlace, files: EximFiles) -> Iterator[bool]:
         except FileNotFoundError:
             has_lock = False
         except OSError as error:
-            raise refuse_removal(place, error) from error
+            raise unremovable(place, error) from error
         yield has_lock
 
 

@@ -26,11 +26,11 @@ from drainer.mail.reply import printable
 from drainer.runtime.values import dataclass
 from drainer.sources.common.files import escape_name
 from drainer.sources.common.queue_entry import SourceEntry, frame_damage, time_of
-from drainer.sources.common.stored import (
+from drainer.sources.common.stored_text import (
     done_path_of,
     envelope_problem,
+    flags_of,
     mailbox_of,
-    raised,
     text_of,
 )
 from drainer.sources.common.walk import FilePlace
@@ -175,7 +175,7 @@ def _mail_problem(
 
 
 def _flags(header: EximHeader, addresses: _Addresses) -> tuple[str, ...]:
-    return raised(
+    return flags_of(
         {
             "frozen": b"frozen" in header.variables,
             "thawed": b"manual_thaw" in header.variables,

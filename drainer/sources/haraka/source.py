@@ -31,7 +31,7 @@ from drainer.sources.common.queue_entry import (
     frame,
     time_of,
 )
-from drainer.sources.common.stored import envelope_problem, raised
+from drainer.sources.common.stored_text import envelope_problem, flags_of
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.haraka.message import (
     LENGTH_BYTES,
@@ -154,7 +154,7 @@ def _content(file: int, size: int, start: int) -> Iterator[bytes]:
 def _flags(place: FilePlace, todo: HarakaTodo) -> tuple[str, ...]:
     name = parse_name(place.name)
     attempted = name is not None and name.attempts > 0
-    return raised({"attempted": attempted, "force-tls": todo.needs_tls})
+    return flags_of({"attempted": attempted, "force-tls": todo.needs_tls})
 
 
 def _problem(place: FilePlace, todo: HarakaTodo) -> Problem | None:

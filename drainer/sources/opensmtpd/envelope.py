@@ -18,7 +18,7 @@ from drainer.mail.envelope import (
 )
 from drainer.mail.message import Problem
 from drainer.runtime.values import dataclass
-from drainer.sources.common.stored import mailbox_of, parameter_of, text_of
+from drainer.sources.common.stored_text import mailbox_of, parameter_of, text_of
 
 VERSIONS = ("1", "2", "3")
 """SMTPD_ENVELOPE_VERSION up to OpenSMTPD 7."""

@@ -33,7 +33,12 @@ from drainer.sources.common.queue_entry import (
     frame_damage,
     time_of,
 )
-from drainer.sources.common.stored import done_path_of, mailbox_of, raised, text_of
+from drainer.sources.common.stored_text import (
+    done_path_of,
+    flags_of,
+    mailbox_of,
+    text_of,
+)
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.layout import UNCLEANED
 from drainer.sources.postfix.records import ReadAt, RecordReader
@@ -231,7 +236,7 @@ def _mail_problem(records: EnvelopeRecords, faults: list[str]) -> Problem | None
 
 def _flags(parsed: QueueFile, place: FilePlace, *, bounce_log: bool) -> tuple[str, ...]:
     records = parsed.records
-    return raised(
+    return flags_of(
         {
             "hold": place.parts[0] == "hold",
             "forced-expire": bool(parsed.mode & _FORCED_EXPIRE),

@@ -21,7 +21,7 @@ from drainer.mail.envelope import (
     quote_mailbox,
 )
 from drainer.mail.message import Problem
-from drainer.sources.common.stored import done_path_of, mailbox_of, text_of
+from drainer.sources.common.stored_text import done_path_of, mailbox_of, text_of
 
 DOUBLE_BOUNCE = b"#@[]"
 """The sender of a report on a report; outside of qmail it is the null sender."""

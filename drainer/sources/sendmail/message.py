@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 from drainer.errors import MessageUnreadable
 from drainer.mail.envelope import Client, Envelope, Recipient, RecipientCollector
 from drainer.mail.reply import printable
-from drainer.sources.common.stored import mailbox_of, parameter_of, raised, text_of
+from drainer.sources.common.stored_text import (
+    flags_of,
+    mailbox_of,
+    parameter_of,
+    text_of,
+)
 
 NEWEST_VERSION = 8
 """QF_VERSION of sendmail 8.13 and later; older ones are a subset of it."""
@@ -194,7 +199,7 @@ def _is_sent(condition: bytes, macros: dict[bytes, bytes]) -> bool:
 
 
 def _flags(letters: str, *, is_quarantined: bool) -> tuple[str, ...]:
-    return raised(
+    return flags_of(
         {
             "bounce": "r" in letters,
             "delay-warned": "w" in letters,

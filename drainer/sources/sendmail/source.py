@@ -38,7 +38,7 @@ from drainer.sources.common.queue_entry import (
     frame,
     time_of,
 )
-from drainer.sources.common.stored import envelope_problem
+from drainer.sources.common.stored_text import envelope_problem
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.protocol import SourceFormat, SourceOption
 from drainer.sources.sendmail.message import ControlFile, parse

@@ -62,7 +62,7 @@ def parameter_of(stored: bytes) -> str:
     return plain if is_sound and len(plain) <= MAX_PARAMETER_LENGTH else ""
 
 
-def raised(flags: Mapping[str, bool]) -> tuple[str, ...]:
+def flags_of(flags: Mapping[str, bool]) -> tuple[str, ...]:
     """Return the names of the flags that are set."""
     return tuple(flag for flag, is_set in flags.items() if is_set)
 
