@@ -16,6 +16,8 @@ import pytest
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.message import SpooledMessage
+from drainer.sources.common.queue_directory import QueueDirectory, Touched
+from drainer.sources.common.queue_entry import OpenEntry, SourceEntry
 from drainer.sources.exim.source import EximSpool
 from drainer.sources.maildir.source import Maildir
 from drainer.sources.postfix.source import PostfixQueue
@@ -458,6 +460,27 @@ def test_a_source_that_keeps_never_changes(kit: Kit, root: Path) -> None:
     assert not source.acknowledges
     source.acknowledge([each.message for each in source.scan()])
     assert tree(root.parent) == before
+
+
+def test_a_message_that_moves_at_the_moment_of_removal_goes_too(
+    kit: Kit, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is gone from its place is searched again: done means gone everywhere."""
+    path = kit.write(root, b"2878E", "x")
+    source = kit.open(root, drops=True)
+    assert isinstance(source, QueueDirectory)
+    (spooled,) = source.scan()
+    remove, moved = source.remove, list[Path]()
+
+    def move_first(found: OpenEntry[SourceEntry], touched: Touched) -> bool:
+        if not moved:
+            moved.append(kit.move_within(path))
+        return remove(found, touched)
+
+    monkeypatch.setattr(source, "remove", move_first)
+    assert source.acknowledge([spooled.message]) == [spooled.message.id]
+    assert listed(source) == {}
+    assert not moved[0].exists()
 
 
 # ---- memory
