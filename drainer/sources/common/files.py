@@ -88,13 +88,22 @@ def _give_up(_: tenacity.RetryCallState) -> int:
     stop=tenacity.stop_after_delay(DESCRIPTOR_FREE_WITHIN),
     retry_error_callback=_give_up,
 )
+def _try_again(opening: Callable[..., int], *arguments: object) -> int:
+    return opening(*arguments)
+
+
 def _patiently(opening: Callable[..., int], *arguments: object) -> int:
     """Open something of a spool.
 
     Waits while no descriptor is free; then raises HostLimit, because no message caused
-    it.
+    it. The first attempt does without tenacity, which costs as much as opening a file.
     """
-    return opening(*arguments)
+    try:
+        return opening(*arguments)
+    except OSError as error:
+        if not lacks_descriptor(error):
+            raise
+    return _try_again(opening, *arguments)
 
 
 def is_directory(path: Path) -> bool:
