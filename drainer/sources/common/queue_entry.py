@@ -46,8 +46,7 @@ class SourceEntry(Struct, frozen=True, kw_only=True):
 E = TypeVar("E", bound=SourceEntry)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenEntry(Generic[E]):
+class OpenEntry(Struct, Generic[E], frozen=True):
     """A message whose files are open."""
 
     message: Message

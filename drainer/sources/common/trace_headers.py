@@ -24,7 +24,6 @@ line; ``<>`` and MAILER-DAEMON without a domain are the null sender.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from itertools import takewhile
 
 from msgspec import Struct
@@ -46,7 +45,6 @@ from drainer.mail.header import (
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
-from drainer.runtime.values import dataclass
 from drainer.sources.protocol import SourceOption
 
 _RECIPIENT_KINDS: tuple[tuple[str, ...], ...] = (
@@ -86,12 +84,11 @@ class TraceRules(Struct, frozen=True, kw_only=True):
         )
 
 
-TRACE_OPTIONS = {each.name: SourceOption(each.name) for each in fields(TraceRules)}
+TRACE_OPTIONS = {name: SourceOption(name) for name in TraceRules.__struct_fields__}
 """The options of a source whose envelopes are in trace fields."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Trace(Struct, frozen=True, kw_only=True):
     """The content of the trusted block."""
 
     reverse_path: str = NULL_SENDER

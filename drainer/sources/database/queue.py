@@ -20,7 +20,6 @@ from drainer.mail.content import crlf
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.runtime import databases
 from drainer.runtime.units import parse_duration
-from drainer.runtime.values import dataclass
 from drainer.sources.common.files import HELD_BYTES, attach_content, unescape_name
 from drainer.sources.database.checks import check_ids, check_statement, check_use
 from drainer.sources.database.finish import RowFinisher, set_state

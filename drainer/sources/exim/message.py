@@ -8,7 +8,7 @@ by its name, and a damaged ``-H`` also by its first 4 KiB.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from drainer.errors import MessageUnreadable
@@ -23,7 +23,6 @@ from drainer.mail.envelope import (
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
-from drainer.runtime.values import dataclass
 from drainer.sources.common.files import escape_name
 from drainer.sources.common.queue_entry import SourceEntry, frame_damage, time_of
 from drainer.sources.common.stored_text import (
@@ -68,8 +67,7 @@ class EximFiles:
         return bool(self.header and b"spool_file_wireformat" in self.header.variables)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EximEntry(SourceEntry):
+class EximEntry(SourceEntry, frozen=True, kw_only=True):
     """A message of an Exim spool, with its open files."""
 
     parsed: EximFiles

@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from msgspec.structs import replace
-
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.common.files import OpenFiles, has_name

@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from drainer.mail.content import MAX_HEADER_BYTES, crlf
 from drainer.mail.message import Problem
 from drainer.sources.common.files import (

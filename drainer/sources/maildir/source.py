@@ -10,10 +10,11 @@ first 4 KiB. A file that cannot be read is identified only by its base name.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.envelope import Envelope

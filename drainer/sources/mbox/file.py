@@ -121,11 +121,11 @@ def _status_if_free(path: str, descriptor: int) -> os.stat_result | None:
         has_dotlock = os.path.lexists(f"{path}.lock")
         after = os.fstat(descriptor)
     finally:
-        for lock in locks:
+        for call in calls:
             with suppress(OSError):
-                lock(descriptor, fcntl.LOCK_UN)
+                call(descriptor, fcntl.LOCK_UN)
     is_still = signature(before) == signature(after)
-    return after if is_still and not is_locked else None
+    return after if is_still and not has_dotlock else None
 
 
 def canonical_file(path: str | os.PathLike[str]) -> str:

@@ -17,7 +17,6 @@ from drainer.mail.envelope import (
     quote_mailbox,
 )
 from drainer.mail.message import Problem
-from drainer.runtime.values import dataclass
 from drainer.sources.common.stored_text import mailbox_of, parameter_of, text_of
 
 VERSIONS = ("1", "2", "3")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from drainer.runtime.folders import open_in
 from drainer.sources.common.files import directory
-from drainer.sources.common.processes import PROC, works_at
+from drainer.sources.common.processes import PROC, is_locked, works_at
 
 _COMMAND = re.compile("master$")
-_HELD = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
 
 def master_runs(root: str) -> bool:

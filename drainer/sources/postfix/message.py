@@ -11,7 +11,7 @@ also by its first 4 KiB, which is enough to recognise it in two lists.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
@@ -26,7 +26,6 @@ from drainer.mail.envelope import (
     quote_mailbox,
 )
 from drainer.mail.message import Problem
-from drainer.runtime.values import dataclass
 from drainer.sources.common.queue_entry import (
     SourceEntry,
     damaged,
@@ -66,7 +65,9 @@ class QueueFile:
     #: The whole content, if the file is small and undamaged.
     content: bytes | None = None
     #: Reads the content from its start.
-    chunks: Callable[[], Iterator[bytes]] = partial(iter, ())
+    chunks: Callable[[], Iterator[bytes]] = field(
+        default_factory=lambda: partial(iter, ())
+    )
     error: MessageUnreadable | None = None
     #: The start of a corrupt file.
     raw: bytes = b""
@@ -78,8 +79,7 @@ class QueueFile:
     inode: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostfixEntry(SourceEntry):
+class PostfixEntry(SourceEntry, frozen=True, kw_only=True):
     """A message of a Postfix queue, with its records."""
 
     parsed: QueueFile

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from msgspec import Struct
-
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import SpooledMessage
 from drainer.sources.common.files import SMALL_FILE_BYTES, OpenFiles, read_at

@@ -206,11 +206,11 @@ class SendmailQueue(QueueDirectory[SourceEntry]):
             except (OSError, MessageUnreadable):
                 return False
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in _HELD:
+                if not try_lock(descriptor) or not try_lock(
+                    descriptor, shared=True, call=fcntl.lockf
+                ):
                     return False
+            except OSError as error:
                 message = f"cannot lock {place.locator}: {error}"
                 raise SourceError(message, hint='use ack = "keep"') from error
             return super().remove(found, touched)
