@@ -58,7 +58,7 @@ _DELIVERY_FIELDS = frozenset(
     (*_SENDER_KINDS, *(name for kind in _RECIPIENT_KINDS for name in kind))
 ) | {"delivery-date"}
 
-_FROM_LINE = re.compile(rb"From ([^ \r\n]*)")
+_FROM_LINE = re.compile(rb">*From ([^ \r\n]*)[^\n]*(?:\n|\Z)")
 _FOR = re.compile(
     r"\sfor\s+(?:<((?:\"(?:[^\"\\]|\\.)*\"|[^<>\"\s])+)>|([^\s;<>()@]+@[^\s;<>()]+))(?:;|\s|$)",
     re.IGNORECASE,
@@ -106,7 +106,9 @@ def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Tra
     removed. A From_ line that still starts the message is removed too.
     """
     leading = _FROM_LINE.match(head)
-    start = head.find(b"\n") + 1 if leading else 0
+    start = 0
+    while line := _FROM_LINE.match(head, start):
+        start = line.end()
     block, own = _trusted(fields_of(head, start), rules)
     from_path = _FROM_LINE.match(from_line) or leading
     faults: list[str] = []

@@ -1,7 +1,7 @@
 """``mbox:FILE``: messages that a backup delivered into one file.
 
 trace_headers finds the envelope; the reverse path may also come from the From_ line.
-mbox_format finds where a message starts and ends. Notes of readers in a message
+framing finds where a message starts and ends. Notes of readers in a message
 (Status, X-UID and so on) are not part of it.
 
 Identity: SHA-256 over a tag, the From_ line and the first 4 KiB of the stored message,
@@ -41,16 +41,10 @@ from drainer.sources.common.trace_headers import (
 )
 from drainer.sources.maildir.layout import compression
 from drainer.sources.mbox.file import MboxSnapshot, canonical_file, opened, signature
-from drainer.sources.mbox.framing import (
-    VARIANTS,
-    Span,
-    Spans,
-    arrived,
-    has_header_end,
-    identity,
-    reader_state,
-    unquote,
-)
+from drainer.sources.mbox.framing import Span, Spans, has_header_end, identity
+from drainer.sources.mbox.quotes import VARIANTS, unquote
+from drainer.sources.mbox.reader_state import reader_state
+from drainer.sources.mbox.separator import arrived
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 

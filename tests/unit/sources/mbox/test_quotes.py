@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.sources.mbox.framing import unquote
+from drainer.sources.mbox.quotes import unquote
 
 
 def quoted(content: bytes, variant: str) -> bytes:

@@ -1,0 +1,221 @@
+"""The lines that separate the messages of an mbox: their forms and dates; pure.
+
+A separator is a From_ line after an empty line, with a header section behind it. These
+forms are in use:
+
+- ``From SENDER asctime-date`` (qmail's mbox(5)), with or without seconds and zone, with
+  any text behind it, such as ``remote from HOST`` (RFC 976 2.4);
+- the same with a date as in RFC 5322 3.3 or ISO 8601, and ``From bob at host DATE``
+  (Mailman's archives);
+- ``From - DATE`` and a bare ``From`` (Thunderbird).
+
+No line that may be a separator is silently content. If one is not understood, or is
+not where a separator belongs, drainer reports the doubt, and the messages on both sides
+of it are held.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final, NamedTuple
+
+MAX_LINE_BYTES = 1536
+"""No From_ line is longer: few servers take such a sender (RFC 5321 4.5.3.1.3)."""
+
+WINDOW_BYTES = 4096
+"""Bytes from a line on that decide about it."""
+
+OVERLAP_BYTES = 2000
+"""No lookahead of the search for candidates is longer."""
+
+_WEEKDAY = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_MONTH = rb"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_DAY = rb"(?P<day>[0-9]{1,2})"
+_YEAR = rb"(?P<year>[0-9]{4})"
+_TIME = rb"(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?"
+_ZONE = rb"(?:[A-Z]{1,5}|[+-][0-9]{2}:?[0-9]{2})"
+_ASCTIME = (
+    rb"%s {1,3}%s,? {1,3}%s(?P<zone>(?: {1,3}%s){0,2}) {1,3}%s(?P<after>(?: {1,3}%s)?)"
+    % (_MONTH, _DAY, _TIME, _ZONE, _YEAR, _ZONE)
+)
+_END = rb"(?=[ \t]|\Z)"
+_WEEKDAY_FIRST = re.compile(rb"(?<= )%s,? {1,3}%s%s" % (_WEEKDAY, _ASCTIME, _END))
+"""An asctime date, whatever is before and behind it."""
+_ONLY_DATES = tuple(
+    re.compile(rb"(?<= )(?:%s,? {1,3})?%s%s" % (_WEEKDAY, form, _END))
+    for form in (
+        _ASCTIME,
+        rb"%s[ -]%s[ -]%s {1,3}%s(?P<zone>(?: {0,3}%s)?)(?P<after>(?: \([^()]*\))?)"
+        % (_DAY, _MONTH, _YEAR, _TIME, _ZONE),
+        rb"%s-(?P<month>[0-9]{2})-%s[T ]%s(?:[.,][0-9]{1,9})?(?P<zone>(?: ?%s)?)"
+        rb"(?P<after>)" % (_YEAR, _DAY, _TIME, _ZONE),
+    )
+)
+"""Dates that a sentence may contain too: only a sender may be before them."""
+_SENDER = re.compile(rb'(?:"(?:[^"\\]|\\.)*"@)?[^ \t]+(?: at [^ \t]+)?')
+_REMOTE = re.compile(rb"(?: remote from [^ \t]+)?[ \t]*")
+_UNKNOWN_DATE = re.compile(rb"- .*(?:[0-9]{1,2}[:.][0-9]{2}|[0-9]{4})")
+
+_CANDIDATE = re.compile(
+    rb"From(?:(?<=[\0\r\n]From)(?=(?:[ \t][^\r\n]{0,1536})?(?:(?<=[0-9])[:.][0-9]{2}"
+    rb"|(?<= - )[^\r\n]|(?:\r\n|\r|\n)(?:>|[!-9;-~]{1,200}[ \t]*:)))"
+    rb"|(?= [^\s]{1,500} {1,3}(?:%s[ ,]|[0-9]{1,4}[ -])))" % _WEEKDAY
+)
+"""The word, with a time or a dash behind it, or a field or a quote after its line; or
+not at the start of a line, with the start of a date behind its second word."""
+_LINE = re.compile(rb"From(?P<rest>(?:[ \t][^\r\n]*)?)(?P<end>\r\n|\n|\r)")
+_UUCP_LINE = re.compile(rb">+From [^\r\n]*(?:\r\n|\n|\r)")
+_FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:(?!//)[^\r\n]*(?:\r\n|\n|\r|\Z)")
+_FOLDED = re.compile(rb"(?:[ \t][^\r\n]*(?:\r\n|\n|\r|\Z))*")
+_MAIL_FIELD = re.compile(
+    rb"from|to|cc|bcc|date|subject|sender|received|status|lines|path|organization"
+    rb"|precedence|importance|priority|keywords|comments|[a-z0-9]+(?:-[a-z0-9_]+)+",
+    re.IGNORECASE,
+)
+_TOP_FIELD = re.compile(
+    rb"return-path|received|delivered-to|envelope-to|x-original-to|x-envelope-[a-z]+"
+    rb"|x-mozilla-status",
+    re.IGNORECASE,
+)
+_MAX_FIELDS = 20
+_MONTHS: Final = (
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun",
+    "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+)  # fmt: skip
+_OFFSET = re.compile(rb"([+-])([0-9]{2}):?([0-9]{2})")
+_MAX_OFFSET_HOURS = 24
+
+
+class Separator(NamedTuple):
+    """A line at which a message starts, or may start."""
+
+    #: With its line end.
+    line: bytes
+    #: Why drainer is not sure; '' for a separator that is understood.
+    doubt: str = ""
+
+
+def find_candidate(block: bytes, position: int) -> int:
+    """Return where the next line that may separate messages is; -1 if there is none.
+
+    Bytes before the position are looked at, and up to OVERLAP_BYTES behind the result.
+    """
+    found = _CANDIDATE.search(block, position)
+    return found.start() if found else -1
+
+
+def separator_at(
+    before: bytes, window: bytes, *, needs_blank: bool = True
+) -> Separator | None:
+    """Judge a line by the three bytes before it and the window from it on.
+
+    ``before`` is empty at the top of the file. None for a line that is content. Without
+    ``needs_blank`` a separator needs no empty line before it.
+    """
+    found = _LINE.match(window[:MAX_LINE_BYTES])
+    if found is None:
+        return None
+    is_dated = bool(_date(found["rest"])) or _is_thunderbirds(found["rest"])
+    follows = _what_follows(window, found.end())
+    is_bare = found["rest"].strip(b" ") in (b"", b"-")
+    is_mail = follows in ("mail", "top")
+    doubt = ""
+    if is_dated:
+        doubt = "" if follows != "text" else "no header field follows it"
+    elif is_mail or (is_bare and follows == "field"):
+        is_usual = is_bare and found["rest"] and is_mail
+        doubt = "" if is_usual else "its form is not known"
+    else:
+        return None
+    if before and before[-1:] != b"\n":
+        if before[-1:] not in b"\r\0" and not (is_dated and follows == "top"):
+            return None
+        doubt = "it does not start a line"
+    elif before and needs_blank and not before.endswith((b"\n\n", b"\n\r\n")):
+        doubt = "no empty line is before it"
+    elif found["end"] == b"\r":
+        doubt = "it ends in a bare CR"
+    return Separator(found[0], doubt)
+
+
+def _date(rest: bytes) -> re.Match[bytes] | None:
+    """Return the date of a From_ line, without its first word."""
+    found = _WEEKDAY_FIRST.search(rest)
+    if found:
+        return found
+    for form in _ONLY_DATES:
+        found = form.search(rest)
+        if (
+            found
+            and _SENDER.fullmatch(rest[: found.start()].strip(b" \t"))
+            and _REMOTE.fullmatch(rest, found.end())
+        ):
+            return found
+    return None
+
+
+def _is_thunderbirds(rest: bytes) -> bool:
+    return bool(_UNKNOWN_DATE.match(rest.strip(b" \t")))
+
+
+def _what_follows(window: bytes, position: int) -> str:
+    """Return what the lines are: 'end', 'blank', 'text', 'field', 'mail' or 'top'.
+
+    'mail' has a field that mail has among its first ones; another field may be a
+    sentence with a colon. 'top' starts with a field that a delivery puts on top.
+    """
+    for _ in range(_MAX_FIELDS):
+        line = _UUCP_LINE.match(window, position)
+        if not line:
+            break
+        position = line.end()
+    if position >= len(window):
+        return "end"
+    if window[position : position + 1] in b"\r\n":
+        return "blank"
+    if not _FIELD.match(window, position) and b"\n" not in window[position:]:
+        return "end"  # its writer has not finished this line
+    follows = "text"
+    for _ in range(_MAX_FIELDS):
+        field = _FIELD.match(window, position)
+        if not field:
+            break
+        if follows == "text" and _TOP_FIELD.fullmatch(field[1]):
+            return "top"
+        if _MAIL_FIELD.fullmatch(field[1]):
+            return "mail"
+        follows = "field"
+        folded = _FOLDED.match(window, field.end())
+        position = folded.end() if folded else field.end()
+    return follows
+
+
+def arrived(line: bytes) -> datetime | None:
+    """Return the date of a From_ line; None if it has none, or an invalid one.
+
+    It is the local time of the server that wrote it (asctime has no zone). Without a
+    zone in the line, drainer assumes the zone of this host.
+    """
+    found = _date(line.rstrip(b"\r\n")[len(b"From") :])
+    if not found:
+        return None
+    month = found["month"].decode()
+    number = int(month) if month.isdecimal() else _MONTHS.index(month) + 1
+    year, day, hour, minute, second = (
+        int(found[name] or 0) for name in ("year", "day", "hour", "minute", "second")
+    )
+    try:
+        local = datetime(year, number, day, hour, minute, second)  # noqa: DTZ001
+        zone = _zone(found["zone"] + found["after"])
+        return (local.replace(tzinfo=zone) if zone else local).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _zone(text: bytes) -> timezone | None:
+    offset = _OFFSET.search(text)
+    if offset:
+        hours, minutes = int(offset[2]), int(offset[3])
+        if hours < _MAX_OFFSET_HOURS:
+            delta = timedelta(hours=hours, minutes=minutes)
+            return timezone(-delta if offset[1] == b"-" else delta)
+    return UTC if text.strip() in (b"UTC", b"GMT", b"Z") else None
