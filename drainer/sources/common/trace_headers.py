@@ -12,51 +12,54 @@ removed before replay:
   the first unbroken run of delivery fields counts, which is where a delivery agent puts
   them.
 
-Recipients come only from the configured field if there is one, else from the first kind
-that is present: X-Original-To (what the client asked for) before Delivered-To (after
-aliases), Envelope-To and similar ones, then ``for``. All fields of that kind count, and
-each may list several. Never from To or Cc: the author writes those, and they differ for
-mailing lists, Bcc and redirects.
+trace_envelope chooses the envelope among these fields. With ``backup_host`` each
+Received above the backup's own one ends a block, and the block next to the backup's own
+counts that names an envelope. Without recipients in any of them, the ``for`` clause
+names one. Never To or Cc: the author writes those, and they differ for mailing lists,
+Bcc and redirects. The sender of an mbox From_ line is the last resort.
 
-The sender comes from Return-Path, else an X-Envelope-From, else the mbox From_
-line; ``<>`` and MAILER-DAEMON without a domain are the null sender.
+Exchange's replay directory puts X-Sender, X-Receiver and other fields on top of a file.
+They count only if the file starts with one of them, because mail programs write
+X-Sender too.
 """
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import takewhile
+from typing import NamedTuple
 
-from msgspec import Struct
-
-from drainer.mail.envelope import (
-    NULL_SENDER,
-    AddressError,
-    Recipient,
-    RecipientCollector,
-    parse_mailbox,
-)
+from drainer.mail.envelope import AddressError, Envelope, Recipient
 from drainer.mail.header import (
     Field,
     fields_of,
     host_name,
     received_by,
-    unfold,
     without_comments,
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
-from drainer.sources.protocol import SourceOption
-
-_RECIPIENT_KINDS: tuple[tuple[str, ...], ...] = (
-    ("x-original-to",),
-    ("delivered-to",),
-    ("envelope-to", "x-envelope-to"),
-    ("x-rcpt-to", "x-mdrcpt-to", "original-recipient"),
+from drainer.runtime.values import dataclass
+from drainer.sources.common.path_list import ListedPath
+from drainer.sources.common.trace_envelope import (
+    PAIRS,
+    FieldChoice,
+    FoundEnvelope,
+    find_envelope,
 )
-_SENDER_KINDS = ("return-path", "x-envelope-from", "x-return-path", "x-mailfrom")
+
 _DELIVERY_FIELDS = frozenset(
-    (*_SENDER_KINDS, *(name for kind in _RECIPIENT_KINDS for name in kind))
+    name for pair in PAIRS for name in (pair.sender, *pair.recipients)
 ) | {"delivery-date"}
+_REPLAY_STARTS = ("x-sender", "x-receiver")
+_REPLAY_FIELDS = frozenset(_REPLAY_STARTS) | {
+    "x-createdby", "x-endofinjectedxheaders", "x-extendedmessageprops",
+    "x-helodomain", "x-source", "x-sourceipaddress",
+}  # fmt: skip
+_READER_FIELDS = frozenset(
+    ("x-mozilla-status", "x-mozilla-status2", "x-mozilla-keys", "x-account-key")
+)
+"""What Thunderbird puts above the fields of the delivery."""
 
 _FROM_LINE = re.compile(rb">*From ([^ \r\n]*)[^\n]*(?:\n|\Z)")
 _FOR = re.compile(
@@ -70,8 +73,10 @@ class TraceRules(Struct, frozen=True, kw_only=True):
 
     #: The name that the backup writes after ``by``; '' = the topmost Received counts.
     backup_host: str = ""
-    #: The only field for recipients; '' = the known ones, by rank.
+    #: The only field for recipients; '' = the known ones.
     recipient_header: str = ""
+    #: The only field for the sender; '' = the one that belongs to the recipients'.
+    sender_header: str = ""
     #: What qmail put before the local part of Delivered-To (virtualdomains).
     strip_prefix: str = ""
 
@@ -80,7 +85,16 @@ class TraceRules(Struct, frozen=True, kw_only=True):
         return (
             name in _DELIVERY_FIELDS
             or name.startswith("x-envelope-")
-            or name == self.recipient_header.lower()
+            or name in (self.recipient_header.lower(), self.sender_header.lower())
+        )
+
+    @property
+    def choice(self) -> FieldChoice:
+        """The fields that count."""
+        return FieldChoice(
+            sender=self.sender_header.lower(),
+            recipient=self.recipient_header.lower(),
+            strip_prefix=self.strip_prefix,
         )
 
 
@@ -91,11 +105,31 @@ TRACE_OPTIONS = {name: SourceOption(name) for name in TraceRules.__struct_fields
 class Trace(Struct, frozen=True, kw_only=True):
     """The content of the trusted block."""
 
-    reverse_path: str = NULL_SENDER
-    recipients: tuple[Recipient, ...] = ()
+    envelope: Envelope = Envelope()
     #: Byte ranges of the header section that are not part of the mail.
     stripped: tuple[tuple[int, int], ...] = ()
     problem: Problem | None = None
+
+    @property
+    def reverse_path(self) -> str:
+        """The sender; '' also if a problem says that none is known."""
+        return self.envelope.reverse_path
+
+    @property
+    def recipients(self) -> tuple[Recipient, ...]:
+        """The recipients, each once."""
+        return self.envelope.recipients
+
+
+class _TrustedFields(NamedTuple):
+    """The fields that the backup wrote, or a hop behind it."""
+
+    #: Between two Received fields each; the one next to the backup's own first.
+    blocks: Sequence[Sequence[Field]]
+    #: The backup's own Received, if it is known.
+    own: Field | None = None
+    #: Whether the file is from Exchange's replay directory.
+    is_replay: bool = False
 
 
 def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Trace:
@@ -103,25 +137,33 @@ def read_trace(head: bytes, rules: TraceRules, *, from_line: bytes = b"") -> Tra
 
     ``head`` is the start of the message and may be longer than the header section;
     lines end in LF or CRLF. ``from_line`` is an mbox From_ line that the caller
-    removed. A From_ line that still starts the message is removed too.
+    removed. From_ lines that still start the message are removed too.
     """
     leading = _FROM_LINE.match(head)
     start = 0
     while line := _FROM_LINE.match(head, start):
         start = line.end()
-    block, own = _trusted(fields_of(head, start), rules)
-    from_path = _FROM_LINE.match(from_line) or leading
-    faults: list[str] = []
-    recipients = _recipients(block, own, rules, faults)
-    sender = _sender(block, from_path[1] if from_path else None, faults)
+    trusted = _trusted(fields_of(head, start), rules)
+    found = _find(trusted, rules, _from_path(_FROM_LINE.match(from_line) or leading))
     ranges = [(0, start)] if start else []
-    ranges += [(each.start, each.end) for each in block if rules.writes(each.name)]
-    return Trace(
-        reverse_path=sender or NULL_SENDER,
-        recipients=recipients,
-        stripped=tuple(ranges),
-        problem=_problem(recipients, sender, faults, rules),
+    ranges += sorted(
+        (each.start, each.end)
+        for block in trusted.blocks
+        for each in block
+        if rules.writes(each.name)
+        or (trusted.is_replay and each.name in _REPLAY_FIELDS)
     )
+    return Trace(
+        envelope=found.envelope,
+        stripped=tuple(ranges),
+        problem=_problem(found, rules),
+    )
+
+
+def _from_path(line: re.Match[bytes] | None) -> str | None:
+    """Return the sender of a From_ line; None if it names none."""
+    text = line[1].decode("utf-8", "surrogateescape") if line else ""
+    return None if text in ("", "-") else text.removeprefix("<").removesuffix(">")
 
 
 def cut(chunks: Iterator[bytes], ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
@@ -143,128 +185,75 @@ def cut(chunks: Iterator[bytes], ranges: Sequence[tuple[int, int]]) -> Iterator[
         offset += len(chunk)
 
 
-def _trusted(
-    fields: Iterator[Field], rules: TraceRules
-) -> tuple[Sequence[Field], Field | None]:
-    """Return the trusted block, and the backup's own Received when it is known."""
+def _trusted(fields: Iterator[Field], rules: TraceRules) -> _TrustedFields:
+    """Return the fields above the Received that bounds them."""
     host = host_name(rules.backup_host)
-    above: list[Field] = []
-    for each in fields:
-        if each.name == "received":
-            if not host:
-                return above, None
-            if host_name(received_by(each.value)[0]) == host:
-                return above, each
-        above.append(each)
+    blocks: list[list[Field]] = [[]]
+    is_replay = False
+    for index, each in enumerate(fields):
+        is_replay = is_replay or (index == 0 and each.name in _REPLAY_STARTS)
+        if each.name != "received":
+            blocks[-1].append(each)
+        elif not host:
+            return _TrustedFields(blocks, None, is_replay)
+        elif host_name(received_by(each.value)[0]) == host:
+            return _TrustedFields(blocks[::-1], each, is_replay)
+        else:
+            blocks.append([])
     if host:
-        return (), None
-    return list(takewhile(lambda each: rules.writes(each.name), above)), None
+        return _TrustedFields(())
+
+    def is_on_top(each: Field) -> bool:
+        return rules.writes(each.name) or each.name in (
+            _REPLAY_FIELDS if is_replay else _READER_FIELDS
+        )
+
+    return _TrustedFields([list(takewhile(is_on_top, blocks[0]))], None, is_replay)
 
 
-def _recipients(
-    block: Sequence[Field],
-    own: Field | None,
-    rules: TraceRules,
-    faults: list[str],
-) -> tuple[Recipient, ...]:
-    kinds = _RECIPIENT_KINDS
-    if rules.recipient_header:
-        kinds = ((rules.recipient_header.lower(),),)
-    for kind in kinds:
-        texts = [
-            text
-            for each in block
-            if each.name in kind
-            for text in _addresses(each, rules.strip_prefix)
-        ]
-        if texts:
-            return _collect(texts, faults)
-    if own is not None and not rules.recipient_header:
-        found = _FOR.search(without_comments(received_by(own.value)[1]))
-        if found:
-            return _collect([found[1] or found[2]], faults)
-    return ()
+def _find(
+    trusted: _TrustedFields, rules: TraceRules, from_path: str | None
+) -> FoundEnvelope:
+    """Return the envelope of the first block that names one."""
+    choice = rules.choice
+    found = [find_envelope(block, choice, from_path) for block in trusted.blocks]
+    whole = [each for each in found if each.is_complete]
+    if whole:
+        return whole[0]
+    partial = [each for each in found if each.envelope.recipients or each.faults]
+    if not partial and trusted.own is not None and not rules.recipient_header:
+        text = without_comments(received_by(trusted.own.value)[1])
+        clause = _FOR.search(text)
+        if clause:
+            return _with_recipient(found, clause[1] or clause[2])
+    return (*partial, *found, FoundEnvelope(None, Envelope()))[0]
 
 
-def _addresses(each: Field, prefix: str) -> Iterator[str]:
-    """Yield the addresses that a field lists; skip invalid ones."""
-    value = unfold(each.value)
-    if each.name == "original-recipient":  # RFC 3798 2.3: type;address
-        value = value.partition(";")[2]
-    for part in _split(value):
-        text = part.strip(" \t")
-        if text.startswith("<") and text.endswith(">"):
-            text = text[1:-1]
-        if not text or text.lower() == "unknown":  # getmail's word for it
-            continue
-        if prefix and each.name == "delivered-to":
-            text = text.removeprefix(prefix)
-        yield text
-
-
-def _split(value: str) -> Iterator[str]:
-    """Split at the commas outside of quoted strings, in linear time."""
-    start = 0
-    quoted = escaped = False
-    for index, char in enumerate(value):
-        if escaped:
-            escaped = False
-        elif char == '"':
-            quoted = not quoted
-        elif quoted and char == "\\":
-            escaped = True
-        elif char == "," and not quoted:
-            yield value[start:index]
-            start = index + 1
-    yield value[start:]
-
-
-def _collect(texts: Sequence[str], faults: list[str]) -> tuple[Recipient, ...]:
-    collector = RecipientCollector()
-    for text in texts:
-        try:
-            collector.add(Recipient(forward_path=parse_mailbox(text)))
-        except AddressError as error:
-            faults.append(printable(str(error)))
-    return tuple(collector.recipients.values())
-
-
-def _sender(
-    block: Sequence[Field], from_path: bytes | None, faults: list[str]
-) -> str | None:
-    """Return the reverse path, or None if no field of the backup names it."""
-    values = [
-        each.value for kind in _SENDER_KINDS for each in block if each.name == kind
-    ]
-    if from_path is not None:
-        values.append(from_path.decode("utf-8", "surrogateescape"))
-    if not values:
-        return None
-    text = unfold(values[0])
-    if text.startswith("<") and text.endswith(">"):
-        text = text[1:-1]
-    if not text or text.upper() == "MAILER-DAEMON":
-        return NULL_SENDER
+def _with_recipient(found: Sequence[FoundEnvelope], text: str) -> FoundEnvelope:
+    """Return the first sender with the recipient of a ``for`` clause."""
+    named = [each for each in found if each.sender is not None]
+    result = (*named, *found)[0]
     try:
-        return parse_mailbox(text)
+        recipient = ListedPath(text, {}).recipient()
     except AddressError as error:
-        faults.append(printable(str(error)))
-        return NULL_SENDER
+        return result._replace(faults=(*result.faults, printable(str(error))))
+    envelope = replace(result.envelope, recipients=(recipient,))
+    return result._replace(envelope=envelope)
 
 
-def _problem(
-    recipients: Sequence[Recipient],
-    sender: str | None,
-    faults: Sequence[str],
-    rules: TraceRules,
-) -> Problem | None:
-    if faults:
-        return Problem(code="bad-address", detail="; ".join(faults[:3]))
+def _problem(found: FoundEnvelope, rules: TraceRules) -> Problem | None:
     where = "the trusted block"
     if rules.backup_host:
         where = f"the fields above the Received of {rules.backup_host}"
-    if not recipients:
+    if found.rival:
+        pairs = f"{found.fields.title()} and {found.rival.title()}"
+        detail = f"{pairs} differ in {where}: name the right ones by sender_header"
+        detail += " and recipient_header"
+        return Problem(code="no-envelope", detail=detail)
+    if found.faults:
+        return Problem(code="bad-address", detail="; ".join(found.faults[:3]))
+    if not found.envelope.recipients:
         return Problem(code="no-envelope", detail=f"no recipient in {where}")
-    if sender is None:
+    if found.sender is None:
         return Problem(code="no-envelope", detail=f"no sender in {where}")
     return None

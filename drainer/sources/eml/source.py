@@ -1,9 +1,12 @@
 """``eml:DIR``: a folder with one file for each message, ``NAME.eml``.
 
-The envelope is in ``NAME.json`` next to it (eml_sidecar), which has priority. Otherwise
+With ``suffix`` the files have other names: ``.msg``, ``none`` for names without a dot
+(Amazon SES in a bucket, a quarantine of amavis), or ``any``.
+
+The envelope is in ``NAME.json`` next to it (eml.sidecar), which has priority. Otherwise
 it is in the fields on top of the file, X-Envelope-From and X-Envelope-To among them
 (trace_headers), which are not part of the mail. drainer ignores folders below, other
-names, and names that start with a dot.
+names, sidecars, and names that start with a dot.
 
 Identity: sender and all recipients, and the digest of the file, besides the content. It
 does not use the name or the recipients that are done now, so a renamed or copied file
@@ -16,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.envelope import Client, Envelope
@@ -32,12 +35,8 @@ from drainer.sources.common.queue_entry import (
     frame,
     time_of,
 )
-from drainer.sources.common.trace_headers import (
-    TRACE_OPTIONS,
-    Trace,
-    TraceRules,
-    read_trace,
-)
+from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
+from drainer.sources.common.trace_options import TRACE_OPTIONS, take_trace_rules
 from drainer.sources.common.walk import FilePlace, NameKind, place_of
 from drainer.sources.eml.sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sidecar
 from drainer.sources.maildir.file import MaildirFile, file_problem, load, read_content
@@ -45,6 +44,34 @@ from drainer.sources.maildir.layout import MaildirName, compression
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 _SUFFIX = ".eml"
+_SIDECAR_SUFFIX = ".json"
+
+
+class FileNames(NamedTuple):
+    """Which names in the folder are messages."""
+
+    #: In lower case, with its dot; or 'any', or 'none'.
+    suffix: str
+
+    def has(self, name: str) -> bool:
+        """Return whether this is the name of a message."""
+        low = name.lower()
+        if name.startswith(".") or low.endswith(_SIDECAR_SUFFIX):
+            return False
+        if self.suffix == "none":
+            return "." not in name
+        return self.suffix == "any" or low.endswith(self.suffix)
+
+    def stem(self, name: str) -> str:
+        """Return a message's name without its suffix."""
+        is_whole = self.suffix in ("any", "none")
+        return name if is_whole else name[: -len(self.suffix)]
+
+
+def names_of(suffix: str) -> FileNames:
+    """Return the rule for a suffix as the operator writes it."""
+    low = suffix.lower()
+    return FileNames(low if low in ("any", "none") else f".{low.removeprefix('.')}")
 
 
 class _EmlFile(NamedTuple):
@@ -65,15 +92,18 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         self,
         path: str | os.PathLike[str],
         *,
+        suffix: str = _SUFFIX,
+        trace: TraceRules = TraceRules(),  # noqa: B008 - frozen
         acknowledge: Literal["keep", "remove"] = "keep",
         **rules: str,
     ) -> None:
-        """Check that this is a folder with .eml files, or empty; raises SourceError.
+        """Check that this is a folder with such files, or empty; raises SourceError.
 
         ``remove`` also removes a message's sidecar, after the file: a file never
         exists without its envelope. ``rules`` are those of the trace headers.
         """
-        self._rules = TraceRules(**rules)
+        self._names = names_of(suffix)
+        self._rules = trace
         super().__init__(path, acknowledge=acknowledge)
 
     def check_layout(self) -> None:
@@ -81,15 +111,17 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         is_empty = True
         try:
             for path in Path(self._root).iterdir():
-                if _is_eml(path.name):
+                if self._names.has(path.name):
                     return
-                is_ours = path.suffix == ".json" or path.name == MARKER
+                is_ours = path.suffix == _SIDECAR_SUFFIX or path.name == MARKER
                 is_empty = is_empty and is_ours
         except OSError as error:
             raise unusable(self._root, error) from error
         if not is_empty:
-            message = f"{self._root} contains no .eml file"
-            hint = "a source of this kind is a folder with files called NAME.eml"
+            named = self._names.suffix
+            what = named if named.startswith(".") else "suitable"
+            message = f"{self._root} contains no {what} file"
+            hint = "name the end of its files' names: eml:DIR?suffix=.msg, none or any"
             raise SourceError(message, hint=hint)
 
     def refuse_if_live(self) -> None:
@@ -109,7 +141,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         Otherwise it would become the envelope of the next file of that name.
         """
         name = place_of(message.locator).name
-        beside = self.native_id(FilePlace((), name)) + ".json"
+        beside = self.native_id(FilePlace((), name)) + _SIDECAR_SUFFIX
         with (
             suppress(OSError, MessageUnreadable),
             directory(self._root) as descriptor,
@@ -121,9 +153,12 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
                     os.unlink(beside, dir_fd=descriptor)
                 os.fsync(descriptor)
 
-    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: ARG002, FBT001
-        """Take any NAME.eml for a message, whatever it is."""
-        return NameKind.MESSAGE if _is_eml(place.name) else NameKind.OTHER
+    def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
+        """Take any such name for a message; only a suffix makes a folder one."""
+        is_named = self._names.suffix.startswith(".")
+        if self._names.has(place.name) and (is_named or not is_directory):
+            return NameKind.MESSAGE
+        return NameKind.OTHER
 
     def key(self, place: FilePlace) -> str:
         """Return the name without its suffix, which may change its case."""
@@ -131,14 +166,15 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
 
     def native_id(self, place: FilePlace) -> str:
         """Return the name without its suffix."""
-        return place.name[: -len(_SUFFIX)]
+        return self._names.stem(place.name)
 
     def load(self, place: FilePlace, descriptor: int, opened: OpenFiles) -> SourceEntry:
         """Read the start of a file, and its sidecar."""
-        if not _is_eml(place.name):
+        if not self._names.has(place.name):
             raise FileNotFoundError
-        file = load(place.name, descriptor, opened)
-        beside = self.native_id(place) + ".json"
+        file = load(place.name, descriptor)
+        stack.callback(os.close, file.descriptor)
+        beside = self.native_id(place) + _SIDECAR_SUFFIX
         packed = compression(file.head)
         try:
             sidecar = _read_sidecar(beside, descriptor)
@@ -166,10 +202,6 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         )
 
 
-def _is_eml(name: str) -> bool:
-    return name[-len(_SUFFIX) :].lower() == _SUFFIX and not name.startswith(".")
-
-
 def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:
     """Return the content of a sidecar; None if there is none.
 
@@ -193,8 +225,7 @@ def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:
 def _envelope(loaded: _EmlFile) -> Envelope:
     if loaded.sidecar is not None:
         return loaded.sidecar.envelope
-    trace = loaded.trace
-    return Envelope(reverse_path=trace.reverse_path, recipients=trace.recipients)
+    return loaded.trace.envelope
 
 
 def _envelope_problem(loaded: _EmlFile) -> Problem | None:
@@ -222,11 +253,22 @@ def _digest(file: MaildirFile) -> bytes:
     return digest.digest()
 
 
+def _content(file: MaildirFile, trace: Trace) -> Iterator[bytes]:
+    return crlf(cut(file.chunks(), trace.stripped))
+
+
+def _make(path: str | os.PathLike[str], **options: Any) -> EmlDirectory:  # noqa: ANN401 - texts
+    """Return the source of a folder, with the options for its trace fields."""
+    trace = take_trace_rules(options)
+    return EmlDirectory(path, trace=trace, **options)
+
+
 FORMAT = SourceFormat(
-    make=EmlDirectory,
+    make=_make,
     marks=(),
     options={
         "ack": SourceOption("acknowledge", ("keep", "remove")),
+        "suffix": SourceOption("suffix"),
         **TRACE_OPTIONS,
     },
     mark_suffix=_SUFFIX,

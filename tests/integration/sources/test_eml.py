@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from drainer.cli.inspect import facts_of
 from drainer.delivery.loader import examine
-from drainer.errors import MessageUnreadable
+from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.message import Message
 from drainer.policy.admission.admit import Admission
 from drainer.sources.eml.source import EmlDirectory
 from drainer.sources.postfix.source import PostfixQueue
+from drainer.sources.registry import open_source
 from tests.support.spools.postfix_files import place, queue_file
 
 HEAD = "X-Envelope-From: <s@example.com>\nX-Envelope-To: r@example.org, q@example.org\n"
@@ -155,6 +156,63 @@ def test_other_names_are_passed_over(root: Path) -> None:
     assert only(EmlDirectory(root)).native_id == "1"
     (root / "1.eml").rename(root / "1.EML")
     assert only(EmlDirectory(root)).native_id == "1"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "expected"),
+    [
+        ("", ["1"]),
+        (".msg", ["b"]),
+        ("MSG", ["b"]),
+        ("none", ["spam-c"]),
+        ("any", ["1.eml", "b.msg", "link", "spam-c"]),
+    ],
+)
+def test_files_may_have_any_suffix_or_none(
+    root: Path, suffix: str, expected: list[str]
+) -> None:
+    """Neither sidecars nor hidden files nor folders are messages."""
+    for name in ("b.msg", "spam-c", ".hidden", ".drainer"):
+        (root / name).write_text(HEAD + TEXT)
+    (root / "spam-c.json").write_text(json.dumps(ENVELOPE))
+    (root / "folder").mkdir()
+    if suffix == "any":
+        (root / "link").symlink_to("b.msg")
+    query = f"?suffix={suffix}" if suffix else ""
+    source = open_source(f"eml:{root}{query}", options={})
+    found = {each.message.native_id: each.message for each in source.scan()}
+    assert sorted(found) == expected
+    if "spam-c" in found:
+        assert found["spam-c"].envelope.reverse_path == "t@example.com"
+    if "link" in found:
+        problem = found["link"].problem
+        assert problem is not None
+        assert problem.code == "not-a-file"
+
+
+def test_a_folder_of_other_files_names_the_option(tmp_path: Path) -> None:
+    """The objects of Amazon SES have no suffix."""
+    (tmp_path / "o3vrnil0e2ic28tr").write_text(HEAD + TEXT)
+    with pytest.raises(SourceError) as caught:
+        EmlDirectory(tmp_path)
+    assert "suffix" in caught.value.hint
+    assert len(list(EmlDirectory(tmp_path, suffix="none").scan())) == 1
+
+
+def test_a_file_of_amazon_ses_names_its_recipient_in_received(root: Path) -> None:
+    """Return-Path is on top, and ``for`` in its own Received."""
+    text = (
+        "Return-Path: <s@example.com>\n"
+        "Received: from c (c [192.0.2.7])\n by inbound-smtp.eu-west-1.amazonaws.com"
+        " with SMTP id o3vrnil0e2ic28tr\n for r@example.org;\n Mon, 23 Nov 2026"
+        " 17:06:59 +0000 (UTC)\nX-SES-Spam-Verdict: PASS\nSubject: x\n\nbody\n"
+    )
+    (root / "1.eml").write_text(text)
+    host = "inbound-smtp.eu-west-1.amazonaws.com"
+    (spooled,) = open_source(f"eml:{root}", options={"backup_host": host}).scan()
+    envelope = spooled.message.envelope
+    assert envelope.reverse_path == "s@example.com"
+    assert [each.forward_path for each in envelope.recipients] == ["r@example.org"]
 
 
 def test_an_empty_folder_is_one_that_was_drained(root: Path) -> None:

@@ -226,6 +226,141 @@ def test_an_unknown_sender_is_not_the_null_sender() -> None:
     assert trace.problem.code == "no-envelope"
 
 
+@pytest.mark.parametrize("line", ["From \n", "From - Mon Nov 23 17:06:59 2026\n"])
+def test_a_from_line_without_a_sender_names_none(line: str) -> None:
+    """The null sender is only taken where a field or a word says so."""
+    trace = read(f"{line}Delivered-To: d@p.org\n{RECEIVED}{BODY}")
+    assert trace.problem is not None
+    assert trace.problem.code == "no-envelope"
+
+
+def test_an_empty_return_path_names_no_sender() -> None:
+    """Only ``<>`` is the null sender."""
+    trace = read(f"Return-Path:\nDelivered-To: d@p.org\n{RECEIVED}{BODY}")
+    assert trace.problem is not None
+    assert trace.problem.code == "no-envelope"
+
+
+# ---- one delivery
+
+QUARANTINE = "Return-Path: <>\nDelivered-To: spam-quarantine@mx2.example\n"
+BOTH = ["u@p.org", "v@p.org"]
+FILTER = "X-Envelope-From: <s@e.com>\nX-Envelope-To: <u@p.org>,\n\t<v@p.org>\n"
+
+
+@pytest.mark.parametrize("head", [QUARANTINE + FILTER, FILTER + QUARANTINE])
+@pytest.mark.parametrize(
+    ("rules", "sender", "expected"),
+    [
+        (TraceRules(recipient_header="X-Envelope-To"), "s@e.com", BOTH),
+        (TraceRules(sender_header="x-envelope-from"), "s@e.com", BOTH),
+        (
+            TraceRules(sender_header="Return-Path", recipient_header="X-Envelope-To"),
+            "",
+            BOTH,
+        ),
+        (
+            TraceRules(recipient_header="Delivered-To"),
+            "",
+            ["spam-quarantine@mx2.example"],
+        ),
+    ],
+)  # fmt: skip
+def test_sender_and_recipients_come_from_one_delivery(
+    head: str, rules: TraceRules, sender: str, expected: list[str]
+) -> None:
+    """Named fields outrank those of a later local delivery, in any order."""
+    trace = read(head + RECEIVED + BODY, rules)
+    assert (trace.reverse_path, paths(trace), trace.problem) == (sender, expected, None)
+    assert left(head + RECEIVED + BODY, rules) == RECEIVED + BODY
+
+
+def test_two_deliveries_that_differ_are_a_problem_with_a_remedy() -> None:
+    """Nobody guesses which of them the backup accepted."""
+    for other in ("spam-quarantine@mx2.example", "spam-quarantine", "u@p.org"):
+        head = f"Return-Path: <>\nDelivered-To: {other}\n{FILTER}{RECEIVED}{BODY}"
+        problem = read(head).problem
+        assert problem is not None
+        assert problem.code == "no-envelope"
+        assert "recipient_header" in problem.detail
+    same = "Return-Path: <s@e.com>\nDelivered-To: v@p.org\nDelivered-To: u@p.org\n"
+    assert read(same + FILTER + RECEIVED + BODY).problem is None
+
+
+def test_two_return_paths_that_differ_are_a_problem() -> None:
+    """A message was delivered twice, and no Received is between."""
+    twice = f"{QUARANTINE}Return-Path: <s@e.com>\nDelivered-To: u@p.org\n"
+    problem = read(twice + RECEIVED + BODY).problem
+    assert problem is not None
+    assert "Return-Path" in problem.detail
+    assert read(2 * QUARANTINE + RECEIVED + BODY).problem is None
+
+
+def test_a_null_sender_of_another_delivery_is_not_taken() -> None:
+    """X-Envelope-To alone: the null Return-Path belongs to the Delivered-To."""
+    rules = TraceRules(recipient_header="X-Envelope-To")
+    head = f"{QUARANTINE}X-Envelope-To: u@p.org\n{RECEIVED}{BODY}"
+    problem = read(head, rules).problem
+    assert problem is not None
+    assert problem.code == "no-envelope"
+    alone = f"Return-Path: <>\nX-Envelope-To: u@p.org\n{RECEIVED}{BODY}"
+    assert read(alone, rules).problem is None
+
+
+def test_a_named_sender_field_is_the_only_one() -> None:
+    """Without it no other field names the sender, nor a From_ line."""
+    rules = TraceRules(sender_header="X-Real-From")
+    head = f"Delivered-To: d@p.org\n{RECEIVED}{BODY}"
+    trace = read(f"X-Real-From: <r@e.com>\nReturn-Path: <s@e.com>\n{head}", rules)
+    assert (trace.reverse_path, paths(trace)) == ("r@e.com", ["d@p.org"])
+    line = b"From s@e.com Mon Nov 23 17:06:59 2026\n"
+    problem = read(f"Return-Path: <s@e.com>\n{head}", rules, from_line=line).problem
+    assert problem is not None
+    assert "no sender" in problem.detail
+
+
+def test_the_block_next_to_the_backups_received_counts() -> None:
+    """A later hop delivered it to a mailbox of its own."""
+    later = f"{QUARANTINE}Received: from mx2 by store.example\n\tid x; Mon\n"
+    head = f"{later}Return-Path: <s@e.com>\nX-Original-To: u@p.org\n{RECEIVED}{BODY}"
+    trace = read(head, OURS)
+    assert (trace.reverse_path, paths(trace)) == ("s@e.com", ["u@p.org"])
+    assert left(head, OURS).startswith("Received: from mx2 by store.example")
+
+
+# ---- Exchange's replay directory
+
+REPLAY = (
+    "X-Receiver: <c@p.org> NOTIFY=NEVER ORCPT=rfc822;c+2B1@p.org\n"
+    "X-Sender: <a@e.com> BODY=8BITMIME ENVID=x+3D1 RET=HDRS AUTH=<>\n"
+    "X-CreatedBy: MSExchange15\nX-HeloDomain: c.example\n"
+    "X-EndOfInjectedXHeaders: 1402\n"
+)
+
+
+def test_a_replay_file_of_exchange_is_read_with_its_parameters() -> None:
+    """None of its fields is sent."""
+    trace = read(REPLAY + RECEIVED + BODY)
+    assert trace.problem is None
+    envelope = trace.envelope
+    assert (envelope.reverse_path, envelope.body) == ("a@e.com", "8bit")
+    assert (envelope.envid, envelope.ret) == ("x=1", "HDRS")
+    (recipient,) = envelope.recipients
+    assert (recipient.forward_path, recipient.notify) == ("c@p.org", ("NEVER",))
+    assert recipient.orcpt == "rfc822;c+1@p.org"
+    assert left(REPLAY + RECEIVED + BODY) == RECEIVED + BODY
+    assert left(REPLAY + BODY) == BODY
+
+
+def test_x_sender_is_a_field_of_clients_elsewhere() -> None:
+    """It neither names the sender nor extends what is trusted."""
+    top = "Return-Path: <s@e.com>\nDelivered-To: d@p.org\n"
+    client = "X-Sender: a@e.com\nX-Receiver: forged@p.org\n"
+    trace = read(top + client + BODY)
+    assert (trace.reverse_path, paths(trace)) == ("s@e.com", ["d@p.org"])
+    assert left(top + client + BODY) == client + BODY
+
+
 # ---- stripping
 
 
