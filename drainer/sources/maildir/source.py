@@ -66,8 +66,11 @@ class Maildir(QueueDirectory[SourceEntry]):
         path: str | os.PathLike[str],
         *,
         folders: Sequence[str] = (),
-        acknowledge: Acknowledge = "move",
-        **rules: str,
+        backup_host: str = "",
+        recipient_header: str = "",
+        sender_header: str = "",
+        strip_prefix: str = "",
+        acknowledge: Literal["move", "keep", "remove"] = "move",
     ) -> None:
         """Check that this is a Maildir with these folders; raises SourceError.
 
@@ -76,8 +79,15 @@ class Maildir(QueueDirectory[SourceEntry]):
         final: it moves to the sibling Maildir ``NAME.drained``, stays, or is removed.
         ``rules`` are those of the trace headers.
         """
-        self._rules = TraceRules(**rules)
-        self._moves = acknowledge == "move"
+        self._root = canonical(path)
+        self._rules = TraceRules(
+            backup_host=backup_host,
+            recipient_header=recipient_header,
+            sender_header=sender_header,
+            strip_prefix=strip_prefix,
+        )
+        self._acknowledge = acknowledge
+        self._drained = DrainedFolder(self._root)
         self._folders = [(), *map(_folder, folders)]
         self.starts = tuple(
             (*f, each) for f in self._folders for each in SUBDIRECTORIES
@@ -120,20 +130,21 @@ class Maildir(QueueDirectory[SourceEntry]):
         base = os.fsencode(name.base)
         packed = compression(file.head)
         trace = Trace() if packed else read_trace(file.head, self._rules)
-        chunks = partial(read_content, file, trace)
-        if packed:
-            chunks = partial(damaged, MessageUnreadable("compressed", packed))
-        return SourceEntry(
-            native_id=name.base,
-            arrived=time_of(file.status.st_mtime),
-            envelope=Envelope(
-                reverse_path=trace.reverse_path, recipients=trace.recipients
-            ),
-            chunks=chunks,
-            raw_bytes=file.status.st_size,
-            stable=b"%d\n%b" % (len(base), base),
-            files=(place,),
-            head=file.head,
+        size = file.status.st_size
+        content = None
+        if file.is_whole and size <= HELD_BYTES and not packed:
+            content = b"".join(crlf(cut(file.chunks(), trace.stripped)))
+            size = len(content)
+        empty = None if size else Problem(code="corrupt", detail=_NOTHING_LEFT)
+        message = Message(
+            identity=file.identity,
+            source=self.url,
+            native_id=escape_name(name.base),
+            queue=escape_name("/".join(place.parts)),
+            locator=escape_name("/".join((*place.parts, place.name))),
+            arrived=_time(file.status.st_mtime),
+            envelope=trace.envelope,
+            size_bytes=size,
             flags=name.flags,
             problem=file_problem(file, name, packed)
             or trace.problem
@@ -198,6 +209,9 @@ FORMAT = SourceFormat(
     options={
         "ack": SourceOption("acknowledge", ("move", "keep", "remove")),
         "folders": SourceOption("folders", is_list=True),
-        **TRACE_OPTIONS,
+        "backup_host": SourceOption("backup_host"),
+        "recipient_header": SourceOption("recipient_header"),
+        "sender_header": SourceOption("sender_header"),
+        "strip_prefix": SourceOption("strip_prefix"),
     },
 )
