@@ -155,7 +155,9 @@ def server_engine(url: URL, *, answers_within: float | None = None) -> sa.Engine
     """
     arguments: dict[str, object] = {"connect_timeout": CONNECT_TIMEOUT}
     is_postgresql = url.get_backend_name() == "postgresql"
-    if not is_postgresql:
+    if is_postgresql:
+        arguments["client_encoding"] = "utf8"  # without it SQL_ASCII has no texts
+    else:
         if url.password is None:
             arguments["password"] = os.environ.get("MYSQL_PWD", "")
         if answers_within is not None:

@@ -119,7 +119,6 @@ def row_of_mail(data: bytes) -> None:
             is_built_in=is_built_in,
             recipients_format="one",
             delimiter=",",
-            charset="utf-8",
         )
         message = message_of(place, row, [row])
         spooled = SpooledMessage(message=message, content=HeldContent(b"\r\n"))

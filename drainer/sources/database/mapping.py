@@ -16,6 +16,15 @@ from msgspec import Struct, field
 from drainer.errors import SourceError, UsageError
 from drainer.runtime import databases
 from drainer.sources.database import schema
+from drainer.sources.database.stored_text import (
+    WIDE_CHARSETS,
+    charset_of,
+    has_octets,
+    is_charset,
+    is_stored_octets,
+    octets_of,
+    type_of,
+)
 
 _COLUMNS = ("id", "reverse_path", "recipients", "content", "arrived")
 _EXTRAS = ("client_address", "client_name", "helo", "login")
@@ -117,6 +126,12 @@ class BoundMapping(Struct, frozen=True, kw_only=True):
     children: sa.Table | None
     #: Values of the state column, of its type.
     open_states: tuple[Any, ...] = ()
+    #: The charset of texts, as the database names it; '' = unknown.
+    charset: str = ""
+    #: Whether the content is a text.
+    is_text: bool = False
+    #: Whether SQLite can read a part of a content without the rest.
+    has_blobs: bool = False
 
     def __getitem__(self, name: str) -> sa.ColumnElement[Any]:
         """Return the column for a part of the message."""
@@ -133,6 +148,7 @@ class BoundMapping(Struct, frozen=True, kw_only=True):
 def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
     """Compare a mapping with the database; UsageError if they do not match."""
     found: sa.FromClause
+    dialect = connection.dialect.name
     if mapping.query:
         found = _query(connection, mapping.query)
     else:
@@ -146,6 +162,12 @@ def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
         columns |= _look_at_a_row(connection, found, columns, mapping)
     else:
         _check_types(columns, mapping)
+        if dialect != "sqlite" and isinstance(
+            columns["content"].type, sa.types.NullType
+        ):
+            _wrong(mapping, "content", "of an unknown type", "bytes or text")
+    charset = charset_of(connection, columns["content"])
+    _check_charset(columns["content"], mapping, charset)
     children = None
     if mapping.recipients_format == "table":
         children = _table(
@@ -153,17 +175,79 @@ def bind(connection: sa.Connection, mapping: TableMapping) -> BoundMapping:
         )
         for key, name in _child_columns(mapping):
             _column(children, name, key)
-    states = ()
-    if "state" in columns:
-        known = (*mapping.pending, *filter(None, (mapping.claim,)))
-        states = tuple(value_of(columns["state"], text, "pending") for text in known)
-        for key in ("claim", "finish", "fail"):
-            if text := getattr(mapping, key):
-                value_of(columns["state"], text, key)
-                _check_length(connection, columns["state"], text, key)
     return BoundMapping(
-        source=found, columns=columns, children=children, open_states=states
+        source=found,
+        columns=_as_octets(columns, dialect, charset),
+        children=children,
+        open_states=_open_states(connection, columns, mapping),
+        charset=charset,
+        is_text=isinstance(columns["content"].type, sa.String),
+        has_blobs=_has_blobs(connection, mapping, charset),
     )
+
+
+def _open_states(
+    connection: sa.Connection,
+    columns: Dict[str, sa.ColumnElement[Any]],
+    mapping: TableMapping,
+) -> tuple[Any, ...]:
+    """Return the values of the state column for rows to send; check the others."""
+    if "state" not in columns:
+        return ()
+    for key in ("claim", "finish", "fail"):
+        if text := getattr(mapping, key):
+            value_of(columns["state"], text, key)
+            _check_length(connection, columns["state"], text, key)
+    known = (*mapping.pending, *filter(None, (mapping.claim,)))
+    return tuple(value_of(columns["state"], text, "pending") for text in known)
+
+
+TEXTS = ("reverse_path", "recipients", *_EXTRAS)
+"""Parts that are read as octets if they are text, and decoded by text_of."""
+
+
+def _as_octets(
+    columns: Dict[str, sa.ColumnElement[Any]], dialect: str, charset: str
+) -> dict[str, sa.ColumnElement[Any]]:
+    """Return the columns, with the octets of those that are text."""
+    parts: tuple[str, ...] = ("content", *TEXTS)
+    if dialect == "sqlite":
+        parts = ("content",) if charset == "UTF-8" else ()
+    return {
+        part: octets_of(column, dialect)
+        if part in parts and has_octets(column, dialect)
+        else column
+        for part, column in columns.items()
+    }
+
+
+def _has_blobs(connection: sa.Connection, mapping: TableMapping, charset: str) -> bool:
+    """Return whether a content of an SQLite table can be opened by its row id."""
+    tables = sa.inspect(connection).get_table_names()
+    is_sqlite = connection.dialect.name == "sqlite" and charset == "UTF-8"
+    if not is_sqlite or mapping.table not in tables:
+        return False
+    quoted = connection.dialect.identifier_preparer.quote(mapping.table)
+    try:
+        connection.exec_driver_sql(f"SELECT rowid FROM {quoted} LIMIT 0")  # noqa: S608
+    except sa.exc.DBAPIError:  # a table without row ids
+        return False
+    return True
+
+
+def _check_charset(
+    content: sa.ColumnElement[Any], mapping: TableMapping, charset: str
+) -> None:
+    """Refuse a text that has no octets, and a charset that is not the column's."""
+    if charset in WIDE_CHARSETS:
+        hint = "use a query with CAST(CONVERT(x USING utf8mb4) AS BINARY)"
+        _wrong(mapping, "content", content.type, f"bytes, not {charset}", hint)
+    claimed = mapping.content_charset
+    is_text = isinstance(content.type, sa.String)
+    if claimed and is_text and not is_charset(charset, claimed):
+        message = f"content_charset = {claimed!r}: the text is stored in {charset}"
+        hint = "leave it out: drainer reads the octets as they are stored"
+        raise UsageError(message, hint=hint)
 
 
 def _check_length(
@@ -207,13 +291,15 @@ def _table(connection: sa.Connection, name: str, *, built_in: bool) -> sa.Table:
 def _query(connection: sa.Connection, query: str) -> sa.FromClause:
     text = query.strip().rstrip(";")
     try:
-        keys = connection.execute(
+        result = connection.execute(
             sa.text(f"SELECT * FROM ({text}) AS mail WHERE 1 = 0")  # noqa: S608 - theirs
-        ).keys()
+        )
     except sa.exc.DBAPIError as error:
         message = f"the query of the mapping fails: {databases.reason(error)}"
         raise UsageError(message, hint=TRY_IT) from None
-    return sa.text(text).columns(*(sa.column(key) for key in keys)).subquery("mail")
+    dialect, described = connection.dialect.name, result.cursor.description
+    columns = (sa.column(each[0], type_of(dialect, each[1])) for each in described)
+    return sa.text(text).columns(*columns).subquery("mail")
 
 
 def _column(found: sa.FromClause, name: str, key: str) -> sa.ColumnElement[Any]:
@@ -229,22 +315,17 @@ def _check_types(
 ) -> None:
     """Compare the types of a table's columns with the required types."""
     content = columns["content"].type
-    if isinstance(content, sa.String) and not mapping.content_charset:
-        hint = "the database may have converted it: set content_charset if it is intact"
-        _wrong(mapping, "content", content, "bytes", hint)
-    if not isinstance(content, sa.String) and content.python_type is not bytes:
-        _wrong(mapping, "content", content, "bytes")
+    if not (is_stored_octets(content) or isinstance(content, sa.types.NullType)):
+        _wrong(mapping, "content", content, "bytes or text")
     if columns["id"].type.python_type in (bytes, float, bool):
         _wrong(mapping, "id", columns["id"].type, "a whole number, text or UUID")
     kind = mapping.recipients_format
     if kind == "array" and not isinstance(columns["recipients"].type, sa.ARRAY):
         _wrong(mapping, "recipients", columns["recipients"].type, "an array")
-    if kind in ("one", "delimited") and not isinstance(
-        columns["recipients"].type, sa.String
-    ):
-        _wrong(mapping, "recipients", columns["recipients"].type, "text")
-    if not isinstance(columns["reverse_path"].type, sa.String):
-        _wrong(mapping, "reverse_path", columns["reverse_path"].type, "text")
+    texts = ("reverse_path", "recipients")
+    for key in texts if kind in ("one", "delimited") else texts[:1]:
+        if not isinstance(columns[key].type, (sa.String, sa.BINARY, sa.VARBINARY)):
+            _wrong(mapping, key, columns[key].type, "text")
     fits = (sa.DateTime, sa.Integer, sa.Numeric, sa.String)
     if not isinstance(columns["arrived"].type, fits):
         _wrong(mapping, "arrived", columns["arrived"].type, "a time")
@@ -270,10 +351,8 @@ def _look_at_a_row(
     row = connection.execute(query.select_from(found).limit(1)).first()
     if row is None:
         return {}
-    if isinstance(row[0], str) and not mapping.content_charset:
-        _wrong(mapping, "content", "text", "bytes", "set content_charset, or cast it")
     if not isinstance(row[0], bytes | str | memoryview | None):
-        _wrong(mapping, "content", type(row[0]).__name__, "bytes")
+        _wrong(mapping, "content", type(row[0]).__name__, "bytes or text")
     return {
         name: sa.type_coerce(columns[name], _type_of(value))
         for name, value in zip(typed, row[1:], strict=True)

@@ -72,7 +72,6 @@ class DatabaseSource:
             is_built_in=mapping.is_built_in,
             recipients_format=mapping.recipients_format,
             delimiter=mapping.recipients_delimiter,
-            charset=mapping.content_charset,
         )
         self._read = RowReader(self._store, self._place)
         self._finisher = RowFinisher(mapping, settings.acknowledge)
@@ -161,7 +160,7 @@ class DatabaseSource:
         content = None
         if row["size"] is not None and row["size"] <= HELD_BYTES:
             try:
-                data = octets(row["head"], self._place.charset)
+                data = octets(row["head"])
             except MessageUnreadable as error:
                 problem = Problem(code=error.code, detail=error.detail)
                 message = replace(message, problem=message.problem or problem)
@@ -206,7 +205,7 @@ class DatabaseSource:
         """Yield a content with CRLF line ends, piece by piece."""
         known, _ = self._store.read(partial(self._find, message))
         pieces = self._pieces(message, int(known.row["size"] or 0))
-        yield from crlf(octets(piece, self._place.charset) for piece in pieces)
+        yield from crlf(octets(piece) for piece in pieces)
 
     def _pieces(self, message: Message, size: int) -> Iterator[Any]:
         for start in range(0, size, PIECE_BYTES):

@@ -4,18 +4,31 @@ Each takes a connection, and changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from drainer.errors import MessageUnreadable, UsageError
-from drainer.mail.message import Message
+from drainer.mail.message import Message, Problem
 from drainer.sources.common.files import HELD_BYTES, unescape_name
-from drainer.sources.database.mapping import BoundMapping, TableMapping, value_of
-from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, message_of
+from drainer.sources.database.mapping import (
+    TEXTS,
+    BoundMapping,
+    TableMapping,
+    value_of,
+)
+from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, message_of, octets
 from drainer.sources.database.store import DatabaseStore
+from drainer.sources.database.stored_text import (
+    has_octets,
+    may_lack_bytes,
+    octets_of,
+    text_of,
+)
 
 PAGE = 100
+_LOST_BYTES = "its writer may have lost bytes: a text with U+FFFD that names no UTF-8"
 
 Row = dict[str, Any]
 
@@ -80,19 +93,19 @@ class RowReader:
         skipped = ("content", "state")
         columns = [c.label(k) for k, c in bound.columns.items() if k not in skipped]
         content = bound["content"]
-        size = self._size(content, connection).label("size")
+        size = _size(content, connection)
         head: sa.ColumnElement[Any] = sa.null()
-        if not self._in_place(connection):
+        if not bound.has_blobs:
             head = sa.func.substr(content, 1, HEAD_BYTES)
-        first = sa.case((self._size(content, connection) <= HELD_BYTES, content),
-                        else_=head).label("head")  # fmt: skip
+        first = sa.case((size <= HELD_BYTES, content), else_=head).label("head")
         query = (
-            sa.select(*columns, size, first)
+            sa.select(*columns, size.label("size"), first)
             .select_from(bound.source)
             .where(bound["id"].in_(list(ids)), *bound.is_open)
             .order_by(bound["id"])
         )
-        rows = [dict(row) for row in connection.execute(query).mappings()]
+        found = connection.execute(query).mappings()
+        rows = [_with_texts(row, bound.charset, TEXTS) for row in found]
         children = self._children(connection, bound, rows)
         return [self._known(connection, row, children) for row in rows]
 
@@ -101,7 +114,12 @@ class RowReader:
     ) -> KnownRow:
         if row["head"] is None and row["size"]:
             row["head"] = _blob(connection, self._mapping, row["id"], (0, HEAD_BYTES))
-        return KnownRow(row, message_of(self._place, row, children.get(row["id"], ())))
+        message = message_of(self._place, row, children.get(row["id"], ()))
+        is_text = self._store.bound(connection).is_text
+        if is_text and not message.problem and may_lack_bytes(octets(row["head"])):
+            problem = Problem(code="unproven", detail=_LOST_BYTES)
+            message = replace(message, problem=problem)
+        return KnownRow(row, message)
 
     def _children(
         self, connection: sa.Connection, bound: BoundMapping, rows: Sequence[Row]
@@ -114,7 +132,7 @@ class RowReader:
         address = table.c[mapping.columns["recipients"]]
         columns: list[sa.ColumnElement[Any]] = [
             parent.label("parent"),
-            address.label("forward_path"),
+            _octets(address, connection).label("forward_path"),
         ]
         if mapping.recipients_state:
             columns.append(table.c[mapping.recipients_state].label("child_state"))
@@ -124,28 +142,11 @@ class RowReader:
         query = sa.select(*columns).where(parent.in_([row["id"] for row in rows]))
         found: dict[Any, list[Row]] = {}
         for each in connection.execute(query.order_by(*order)).mappings():
-            row = dict(each)
+            row = _with_texts(each, bound.charset, ("forward_path",))
             if mapping.recipients_state:
                 row["is_open"] = str(row["child_state"]) in mapping.recipients_pending
             found.setdefault(row["parent"], []).append(row)
         return found
-
-    def _size(
-        self, content: sa.ColumnElement[Any], connection: sa.Connection
-    ) -> sa.ColumnElement[int]:
-        """Return the length as ``substr`` counts: bytes, or characters of text."""
-        if connection.dialect.name in ("postgresql", "sqlite"):
-            return sa.func.length(content)
-        text = isinstance(content.type, sa.String)
-        return sa.func.char_length(content) if text else sa.func.octet_length(content)
-
-    def _in_place(self, connection: sa.Connection) -> bool:
-        """Return whether to read pieces from the file, as SQLite loads whole values."""
-        return (
-            connection.dialect.name == "sqlite"
-            and bool(self._mapping.table)
-            and not self._mapping.content_charset
-        )
 
     def id_of(self, connection: sa.Connection, message: Message) -> Any:  # noqa: ANN401
         """Return the value of the id column for a locator."""
@@ -163,11 +164,48 @@ class RowReader:
     ) -> Any:  # noqa: ANN401 - bytes or text
         """Return a part (start, length) of a content, or None when it is gone."""
         bound, id_ = self._store.bound(connection), self.id_of(connection, message)
-        if self._in_place(connection):
+        if bound.has_blobs:
             return _blob(connection, self._mapping, id_, part)
         piece = sa.func.substr(bound["content"], part[0] + 1, part[1])
         query = sa.select(piece).select_from(bound.source).where(bound["id"] == id_)
         return connection.scalar(query)
+
+
+def _size(
+    content: sa.ColumnElement[Any], connection: sa.Connection
+) -> sa.ColumnElement[int]:
+    """Return the length as ``substr`` counts: bytes, or characters of SQLite's UTF-16.
+
+    SQLite knows the length of a blob without loading it.
+    """
+    length = sa.func.length(content)
+    if connection.dialect.name != "sqlite":
+        return sa.func.octet_length(content)
+    if not isinstance(content, sa.Cast):
+        return length
+    stored = content.clause
+    is_blob = sa.func.typeof(stored) == "blob"
+    return sa.case((is_blob, sa.func.length(stored)), else_=length)
+
+
+def _octets(
+    column: sa.ColumnElement[Any], connection: sa.Connection
+) -> sa.ColumnElement[Any]:
+    dialect = connection.dialect.name
+    if dialect == "sqlite" or not has_octets(column, dialect):
+        return column
+    return octets_of(column, dialect)
+
+
+def _with_texts(row: sa.RowMapping, charset: str, names: Sequence[str]) -> Row:
+    """Return a row in which the octets of these texts are decoded."""
+    found = {name: row[name] for name in names if name in row}
+    texts = {
+        name: text_of(bytes(value), charset)
+        for name, value in found.items()
+        if isinstance(value, bytes | bytearray | memoryview)
+    }
+    return dict(row) | texts
 
 
 def _blob(

@@ -49,12 +49,11 @@ class RowsPlace(Struct, frozen=True, kw_only=True):
     is_built_in: bool
     recipients_format: str
     delimiter: str
-    charset: str
 
 
 def identity(place: RowsPlace, row: Mapping[str, Any], arrived: datetime) -> str:
     """Return the message's id: 32 hex digits."""
-    head = octets(row["head"], place.charset, lenient=True)[:HEAD_BYTES]
+    head = octets(row["head"], lenient=True)[:HEAD_BYTES]
     name = str(row.get("message_id") or "")
     id_ = str(row["id"]).encode(errors="replace")
     if place.is_built_in:
@@ -76,30 +75,24 @@ def _digest(*parts: bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-def octets(value: object, charset: str, *, lenient: bool = False) -> bytes:
-    """Return a content's bytes; text only in the configured charset.
+def octets(value: object, *, lenient: bool = False) -> bytes:
+    """Return a content's bytes; text is what SQLite makes of a database in UTF-16.
 
-    Raises MessageUnreadable('corrupt') when the database has changed it.
+    Raises MessageUnreadable('corrupt') for any other value.
     """
-    code = "corrupt"
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    if not isinstance(value, str):
-        if lenient:
-            return b""
-        raise MessageUnreadable(code, f"the content is {type(value).__name__}")
+    if isinstance(value, str):
+        errors = "replace" if lenient else "surrogateescape"
+        try:
+            return value.encode(errors=errors)
+        except UnicodeEncodeError as error:
+            code = "corrupt"
+            raise MessageUnreadable(code, f"not UTF-16: {error.reason}") from None
     if lenient:
-        return value.encode(errors="replace")
-    if not charset:
-        raise MessageUnreadable(code, "the content is text, not bytes")
-    if "\ufffd" in value:
-        raise MessageUnreadable(code, "bytes were lost: U+FFFD in the content")
-    try:
-        return value.encode(charset)
-    except UnicodeError as error:
-        raise MessageUnreadable(code, f"not {charset}: {error.reason}"
-                                if isinstance(error, UnicodeEncodeError)
-                                else str(error)) from None  # fmt: skip
+        return b""
+    code = "corrupt"
+    raise MessageUnreadable(code, f"the content is {type(value).__name__}")
 
 
 def arrival(value: object, *, micros: bool = False) -> datetime:
@@ -154,7 +147,7 @@ def message_of(
     if problem is None and not envelope.recipients:
         code = "done-by-backup" if envelope.done else "no-envelope"
         problem = Problem(code=code, detail="no recipient remains")
-    head = octets(row["head"], place.charset, lenient=True)
+    head = octets(row["head"], lenient=True)
     native = str(row.get("message_id") or row["id"])
     return Message(
         identity=identity(place, row, moment),
