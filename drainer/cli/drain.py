@@ -21,7 +21,7 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import print_error, print_json, say, warn
+from drainer.cli.output import print_error, print_json, say, warn, warn_of_skipped
 from drainer.cli.progress import progress
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
@@ -129,6 +129,7 @@ def drain(
 
         with worker_processes(config) as workers:
             opened = make_sources(config, sources, choice.selection.queues)
+            warn_of_skipped(opened)
             whole = resolve_domains(config, opened)
             settings = build_settings(
                 whole,

@@ -16,7 +16,14 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import PagedTable, clean, print_json, stdout, table
+from drainer.cli.output import (
+    PagedTable,
+    clean,
+    print_json,
+    stdout,
+    table,
+    warn_of_skipped,
+)
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
@@ -54,6 +61,7 @@ def inspect(
     """
     config = load(path)
     opened = make_sources(config, sources, choice.selection.queues, listing=True)
+    warn_of_skipped(opened)
     look = SourceList(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
     found = look.at(opened, Admission(bare_newlines="hold"))
     if json_:
@@ -201,6 +209,7 @@ def print_plan(
     """Print what a drain would do with this configuration."""
     choice, redirect = chosen
     opened = make_sources(config, sources, choice.selection.queues)
+    warn_of_skipped(opened)
     config = with_domains(config, opened)
     per_second = parse_rate(config.throttle.rate)
     forecast = Forecast(redirect=redirect)

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +13,8 @@ from rich.table import Table
 from drainer.cli.log import LOGGER, stderr
 from drainer.errors import DrainerError
 from drainer.mail.reply import printable
+from drainer.sources.archive.source import ArchiveSource
+from drainer.sources.protocol import Source
 
 PAGE_ROWS = 500
 """Rows per page of a long table; each page has its own column widths."""
@@ -39,6 +41,18 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning for a person, on stderr."""
     LOGGER.warning(text)
+
+
+def warn_of_skipped(sources: Iterable[Source]) -> None:
+    """Say what in an archive drainer did not unpack."""
+    for source in sources:
+        if isinstance(source, ArchiveSource) and source.skipped:
+            words = (f"{kind}: {n}" for kind, n in sorted(source.skipped.items()))
+            warn(
+                f"{printable(source.url)} has members that are no files"
+                f" ({', '.join(words)}): drainer follows no link, and lists one only"
+                " where mail belongs"
+            )
 
 
 def print_error(error: DrainerError) -> int:

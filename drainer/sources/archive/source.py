@@ -56,9 +56,13 @@ class ArchiveSource:
 
     acknowledges = False
 
-    def __init__(self, url: str, inner: Source) -> None:
-        """Give the source of the unpacked files the URL of the archive."""
+    def __init__(self, url: str, inner: Source, skipped: Mapping[str, int]) -> None:
+        """Give the source of the unpacked files the URL of the archive.
+
+        ``skipped`` counts the members that are no files, by their kind.
+        """
         self.url = url
+        self.skipped = dict(skipped)
         self._inner = inner
 
     def refuse_if_live(self) -> None:
@@ -140,9 +144,10 @@ def open_archive(
 
     folder = _private_directory()
     try:
-        unpack(resolved, packing(path.name), folder, most)
+        skipped = unpack(resolved, packing(path.name), folder, most)
         spool = _find_spool(folder, scheme, format_, resolved)
-        return ArchiveSource(f"{scheme}:{resolved}", format_.make(spool, **keywords))
+        inner = format_.make(spool, **keywords)
+        return ArchiveSource(f"{scheme}:{resolved}", inner, skipped)
     except BaseException:
         _remove(str(folder))
         raise

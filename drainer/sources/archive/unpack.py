@@ -1,7 +1,11 @@
 """Unpack an archive that a stranger may have made.
 
-It unpacks only regular files and directories. Each of these refuses the whole archive,
-by the name of the member: an absolute path, ``..``, a link, a device, a named pipe, a
+It unpacks regular files and directories, and counts the rest: links, devices, pipes,
+sparse files. In the place of each of those it leaves a link that leads nowhere, and
+drainer never follows links. So a reader lists it as no file where mail belongs, and
+ignores it elsewhere, as in a chroot jail. The slash before an absolute path is removed.
+
+Each of these refuses the whole archive, by the name of the member: ``..`` in a path, a
 name that occurs twice or is too long for the file system, more members or bytes than
 allowed, or far more bytes than the archive has. Damage and a missing end refuse it too.
 """
@@ -14,7 +18,8 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from gzip import BadGzipFile
 from lzma import LZMAError
@@ -35,6 +40,8 @@ from drainer.sources.common.files import CHUNK_BYTES, escape_name, kind_of, open
 _MAX_DEPTH = 32
 _HEADER_BYTES = 1024 * 1024
 _DIRECTORY_BYTES = 64 * 1024 * 1024
+_NOWHERE = "/dev/null/no-file"
+"""Where a link leads that stands for a member: nothing can be below /dev/null."""
 _ENCRYPTED = 0x1
 _UNIX = 3
 _PLAIN_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -65,6 +72,8 @@ class _Member(NamedTuple):
     mode: int
     modified: float
     data: ByteReader
+    #: What it is instead of a file or directory, for people; '' for these.
+    other: str = ""
 
 
 _Members = Generator[_Member, None, None]
@@ -106,12 +115,13 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(message) from error
 
 
-def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
+def unpack(archive: Path, kind: str, target: Path, most: int) -> Counter[str]:
     """Unpack into an existing, empty, private directory, at most ``most`` bytes.
 
-    ``kind`` is the result of archive.packing. Raises SourceError; the files written
-    until then stay.
+    ``kind`` is the result of archive.packing. Returns how many members of which kind
+    are no files. Raises SourceError; the files written until then stay.
     """
+    skipped: Counter[str] = Counter()
     limits = UnpackLimits(archive, target, most)
     members = _zip_members if kind == "zip" else _tar_members
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -122,6 +132,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
                 name = member.name
                 limits.member()
                 _write(member, root)
+                skipped.update(filter(None, (member.other,)))
     except _DAMAGE as error:
         message = f"{archive} is damaged or no such archive: {escape_name(str(error))}"
         hint = "copy it again, or unpack it yourself and name the folder"
@@ -133,6 +144,7 @@ def unpack(archive: Path, kind: str, target: Path, most: int) -> None:
         raise SourceError(message, hint=hint) from error
     finally:
         os.close(root)
+    return skipped
 
 
 def _tar_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
@@ -144,10 +156,12 @@ def _tar_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
             while info := tar.next():
                 # Otherwise tarfile's memory would grow with the archive.
                 tar.__dict__.update(members=[], pax_headers={})
-                _check_tar(info)
-                data = tar.extractfile(info) or io.BytesIO()
+                other = _other_kind(info)
+                data = (not other and tar.extractfile(info)) or io.BytesIO()
                 counted.is_data = True
-                yield _Member(info.name, info.isdir(), info.mode, info.mtime, data)
+                yield _Member(
+                    info.name, info.isdir(), info.mode, info.mtime, data, other
+                )
                 counted.is_data = False
             counted.is_data = True
             _check_end(tar)
@@ -162,18 +176,19 @@ def _check_end(tar: tarfile.TarFile) -> None:
             raise ValueError(message)
 
 
-def _check_tar(info: tarfile.TarInfo) -> None:
+def _other_kind(info: tarfile.TarInfo) -> str:
+    """Return what a member is if it is neither a file nor a directory."""
     kinds = {
-        tarfile.SYMTYPE: "a symbolic link",
-        tarfile.LNKTYPE: "a hard link",
-        tarfile.CHRTYPE: "a device",
-        tarfile.BLKTYPE: "a device",
-        tarfile.FIFOTYPE: "a named pipe",
+        tarfile.SYMTYPE: "symbolic link",
+        tarfile.LNKTYPE: "hard link",
+        tarfile.CHRTYPE: "device",
+        tarfile.BLKTYPE: "device",
+        tarfile.FIFOTYPE: "named pipe",
     }
     if info.issparse():
-        _refuse(info.name, "it is a sparse file")
-    if not (info.isreg() or info.isdir()):
-        _refuse(info.name, f"it is {kinds.get(info.type, 'of an unknown kind')}")
+        return "sparse file"
+    is_usual = info.isreg() or info.isdir()
+    return "" if is_usual else kinds.get(info.type, "member of an unknown kind")
 
 
 def _opened(archive: Path) -> int:
@@ -192,7 +207,9 @@ def _zip_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
     ):
         for info in whole.infolist():
             mode = info.external_attr >> 16 if info.create_system == _UNIX else 0
-            _check_zip(info, mode)
+            _check_zip(info)
+            kind_bits = stat.S_IFMT(mode)
+            is_usual = kind_bits in (0, stat.S_IFREG, stat.S_IFDIR)
             with whole.open(info) as data:
                 yield _Member(
                     info.filename,
@@ -200,18 +217,17 @@ def _zip_members(archive: Path, kind: str, limits: UnpackLimits) -> _Members:
                     mode & 0o7777 or 0o600,
                     _zip_time(info),
                     _CountedReader(data, limits, is_data=True),
+                    "" if is_usual else kind_of(mode),
                 )
 
 
-def _check_zip(info: zipfile.ZipInfo, mode: int) -> None:
+def _check_zip(info: zipfile.ZipInfo) -> None:
     if "\0" in info.orig_filename:
         _refuse(info.orig_filename, "its name contains NUL")
     if info.flag_bits & _ENCRYPTED:
         _refuse(info.filename, "it is encrypted")
     if info.compress_type not in _PLAIN_PACKINGS:
         _refuse(info.filename, "it is packed with another method than deflate")
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        _refuse(info.filename, f"it is a {kind_of(mode)}")
 
 
 def _zip_time(info: zipfile.ZipInfo) -> float:
@@ -236,7 +252,10 @@ def _write(member: _Member, root: int) -> None:
         return
     if not path:
         _refuse(member.name, "it has no name")
-    descriptor = _create(path, member.name, root)
+    if member.other:
+        _create(path, member.name, root, _place_link)
+        return
+    descriptor = _create(path, member.name, root, _open_new)
     try:
         while data := member.data.read(CHUNK_BYTES):
             view = memoryview(data)
@@ -251,9 +270,10 @@ def _write(member: _Member, root: int) -> None:
 
 
 def _safe_path(name: str) -> str:
-    """Return the relative path of a member; raises SourceError for any other."""
-    if name.startswith("/"):
-        _refuse(name, "its path is absolute")
+    """Return the path of a member below the root of the archive.
+
+    Raises SourceError for one that leads elsewhere.
+    """
     if "\0" in name:
         _refuse(name, "its name contains NUL")
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -264,11 +284,22 @@ def _safe_path(name: str) -> str:
     return "/".join(parts)
 
 
-def _create(path: str, name: str, root: int) -> int:
+def _open_new(path: str, root: int) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600, dir_fd=root)
+
+
+def _place_link(path: str, root: int) -> int:
+    """Put a link that leads nowhere in the place of a member; return 0."""
+    os.symlink(_NOWHERE, path, dir_fd=root)
+    return 0
+
+
+def _create(path: str, name: str, root: int, make: Callable[[str, int], int]) -> int:
+    """Make a file or link, and the directories above it."""
     for is_last in (False, True):
         try:
-            return os.open(path, flags, 0o600, dir_fd=root)
+            return make(path, root)
         except FileExistsError:
             _refuse(name, "it occurs twice")
         except NotADirectoryError:

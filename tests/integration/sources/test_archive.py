@@ -19,11 +19,13 @@ import zstandard
 from msgspec.structs import replace
 
 from drainer.errors import SourceError, UsageError
+from drainer.mail.message import Message
 from drainer.sources.archive import source as archive
 from drainer.sources.archive.unpack import unpack
 from drainer.sources.archive.unpack_streams import UnpackLimits
 from drainer.sources.protocol import Source
 from drainer.sources.registry import open_source
+from tests.support.command.runner import call
 from tests.support.spools.samples import lay_out_exim, lay_out_postfix
 from tests.support.spools.store_kits import TOP, pack, text
 
@@ -185,15 +187,11 @@ def test_another_spool_or_several_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
-        (member("/etc/cron.d/x", MAIL), "absolute"),
         (member("../x", MAIL), "contains .."),
         (member("mail/../../x", MAIL), "contains .."),
-        (member("mail/cur", b"", tarfile.SYMTYPE, "/etc"), "symbolic link"),
-        (member("mail/new/l", b"", tarfile.LNKTYPE, NAME), "hard link"),
-        (member("mail/new/d", b"", tarfile.CHRTYPE), "device"),
-        (member("mail/new/d", b"", tarfile.BLKTYPE), "device"),
-        (member("mail/new/p", b"", tarfile.FIFOTYPE), "named pipe"),
-        (member("mail/new/s", b"", tarfile.GNUTYPE_SPARSE), "sparse"),
+        (member(NAME, b"", tarfile.SYMTYPE, "/etc"), "occurs twice"),
+        (member(f"{NAME}/x", b"", tarfile.LNKTYPE, NAME), "below a file"),
+        (member(f"/{NAME}", b"another"), "occurs twice"),
         (member(NAME, b"another"), "occurs twice"),
         (member(f"./{NAME}", b"another"), "occurs twice"),
         (member(f"{NAME}/below", b"x"), "below a file"),
@@ -215,11 +213,8 @@ def test_what_a_spool_does_not_contain_is_refused_by_name(
 @pytest.mark.parametrize(
     ("name", "mode", "reason"),
     [
-        ("/etc/cron.d/x", 0, "absolute"),
         ("../x", 0, "contains .."),
-        ("mail/new/l", stat.S_IFLNK | 0o777, "symbolic link"),
-        ("mail/new/d", stat.S_IFCHR, "device"),
-        ("mail/new/p", stat.S_IFIFO, "named pipe"),
+        (NAME, stat.S_IFLNK | 0o777, "occurs twice"),
         (NAME, stat.S_IFREG, "occurs twice"),
     ],
 )
@@ -235,6 +230,97 @@ def test_a_zip_is_looked_at_alike(
         with warnings.catch_warnings(action="ignore"):  # the name is there twice
             out.writestr(info, b"x")
     assert reason in refused(path)
+
+
+JAIL = [
+    member("/var/spool/postfix/etc/resolv.conf", b"nameserver 127.0.0.1\n"),
+    member("/var/spool/postfix/lib64", b"", tarfile.SYMTYPE, "usr/lib64"),
+    member("/var/spool/postfix/lib/libc.so.6", b"x"),
+    member("/var/spool/postfix/lib/libc.so", b"", tarfile.LNKTYPE, "lib/libc.so.6"),
+    member("/var/spool/postfix/dev/random", b"", tarfile.CHRTYPE),
+    member("/var/spool/postfix/dev/sda", b"", tarfile.BLKTYPE),
+    member("/var/spool/postfix/public/qmgr", b"", tarfile.FIFOTYPE),
+    member("/var/spool/postfix/deferred/2/2878E21E2F1", b"", tarfile.SYMTYPE, "/etc"),
+]
+"""What lies in and beside the queues of a chroot jail; the last one is in a queue."""
+
+
+def test_a_jail_with_absolute_names_is_read_for_the_mail_in_it(tmp_path: Path) -> None:
+    """The rest is skipped and counted; a link in a queue is listed, not followed."""
+    folder = lay_out_postfix(tmp_path / "queue")
+    path = tmp_path / "jail.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(folder, arcname="/var/spool/postfix")
+        for info, data in JAIL:
+            if not info.name.startswith("/var"):
+                continue
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    source = open_source(f"postfix:{path}", options={})
+    assert isinstance(source, archive.ArchiveSource)
+    assert source.skipped == {
+        "symbolic link": 2, "hard link": 1, "device": 2, "named pipe": 1,
+    }  # fmt: skip
+    found = listed(source)
+    expected = listed(open_source(f"postfix:{folder}", options={"ack": "keep"}))
+    (link,) = found.keys() - expected.keys()
+    assert {key: found[key] for key in expected} == expected
+    message = found[link][0]
+    assert isinstance(message, Message)
+    assert message.problem is not None
+    assert message.problem.code == "not-a-file"
+
+
+@pytest.mark.parametrize("end", [".tar", ".zip"])
+def test_a_link_among_the_mail_is_listed_and_not_followed(
+    tmp_path: Path, end: str
+) -> None:
+    """Where it leads does not matter."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(MAIL)
+    path = tmp_path / f"x{end}"
+    if end == ".tar":
+        tar_of(path, member("mail/new/l", b"", tarfile.SYMTYPE, os.fspath(secret)))
+    else:
+        info = zipfile.ZipInfo("/mail/new/l")
+        info.external_attr, info.create_system = (stat.S_IFLNK | 0o777) << 16, 3
+        with zipfile.ZipFile(path, "w") as out:
+            out.writestr(NAME, MAIL)
+            out.writestr(info, os.fspath(secret))
+    source = open_source(f"maildir:{path}", options={})
+    assert isinstance(source, archive.ArchiveSource)
+    assert source.skipped == {"symbolic link": 1}
+    problems = {each.message.native_id: each.message.problem for each in source.scan()}
+    assert len(problems) == 2
+    assert problems["l"] is not None
+    assert problems["l"].code == "not-a-file"
+
+
+def test_a_sparse_file_is_skipped_and_what_follows_it_is_read(tmp_path: Path) -> None:
+    """As GNU tar packs one with ``--sparse``: no mail has holes."""
+    folder = lay_out_maildir(tmp_path / "mail")
+    with (folder / "new" / "a.hole").open("wb") as file:
+        file.truncate(1_000_000)
+        file.seek(500_000)
+        file.write(b"x" * 5000)
+    path = tmp_path / "x.tar"
+    command = ("tar", "--sparse", "--sort=name", "-C", tmp_path, "-cf", path, "mail")
+    subprocess.run(command, check=True, timeout=60)
+    source = open_source(f"maildir:{path}", options={})
+    assert isinstance(source, archive.ArchiveSource)
+    assert source.skipped == {"sparse file": 1}
+    codes = {m.message.native_id: m.message.problem for m in source.scan()}
+    assert len(codes) == 3
+    assert codes["1795453619.M1.mx2"] is None
+    assert codes["a.hole"] is not None
+
+
+def test_a_command_says_what_it_skipped(tmp_path: Path) -> None:
+    """With the counts, on stderr."""
+    link = member("mail/etc/l", b"", tarfile.SYMTYPE, "/etc")
+    result = call("inspect", f"maildir:{tar_of(tmp_path / 'x.tar', link)}")
+    assert "symbolic link: 1" in result.stderr
+    assert "1 messages" in result.stdout
 
 
 def test_names_are_shown_escaped(tmp_path: Path) -> None:
