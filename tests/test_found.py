@@ -87,6 +87,7 @@ DRIVEN_BY: Final = {
     "smtp.post": "integration/bounce/test_relay.py",
     "smtp.tls": "security/test_tls.py",
     "sources.archive": "integration/sources/test_archive.py",
+    "sources.archive.compression": "integration/sources/test_maildir.py",
     "sources.common.trace_envelope": "unit/sources/common/test_trace_headers.py",
     "sources.common": "contract/test_sources.py",
     "sources.common.claim": "security/test_one_ledger.py",

@@ -75,6 +75,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "uvicorn": ("drainer.watch.http.timeouts", "drainer.watch.http.server"),
     "uvloop": ("drainer.cli.event_loop",),
     "zstandard": (
+        "drainer.sources.archive.compression",
         "drainer.sources.archive.unpack",
         "drainer.sources.archive.unpack_streams",
     ),

@@ -179,9 +179,9 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         try:
             sidecar = _read_sidecar(beside, descriptor)
         except MessageUnreadable as error:
-            raw = file.head[:IDENTITY_BYTES]
-            name = self.native_id(place)
-            return damaged_draft(name, error, raw, file.status.st_mtime)
+            return self._damaged(file, place, error)
+        if file.damage:
+            return self._damaged(file, place, file.damage)
         whole = packed or (sidecar is not None and sidecar.whole)
         trace = Trace() if whole else read_trace(file.head, self._rules)
         loaded = _EmlFile(file, sidecar, trace)
@@ -191,15 +191,21 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
             native_id=self.native_id(place),
             arrived=(sidecar and sidecar.arrived) or time_of(file.status.st_mtime),
             envelope=envelope,
-            chunks=partial(read_content, file, trace),
-            raw_bytes=file.status.st_size,
-            stable=frame(_key(envelope), _digest(file)),
+            chunks=partial(_content, file, trace),
+            raw_bytes=file.size,
+            stable=(_key(envelope), _digest(file)),
             files=files,
             client=sidecar.client if sidecar else Client(),
             login=sidecar.login if sidecar else "",
             problem=file_problem(file, MaildirName(place.name, (), None), packed)
             or _envelope_problem(loaded),
         )
+
+    def _damaged(
+        self, file: MaildirFile, place: FilePlace, error: MessageUnreadable
+    ) -> SourceEntry:
+        raw, name = file.head[:IDENTITY_BYTES], self.native_id(place)
+        return damaged_draft(name, error, raw, file.status.st_mtime)
 
 
 def _read_sidecar(name: str, directory_fd: int) -> Sidecar | None:

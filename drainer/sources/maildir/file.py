@@ -1,21 +1,25 @@
-"""One file of a Maildir: its start, its content, and its problem."""
+"""One file of a Maildir: its start, its identity, and its problem.
+
+A file that the mail store compressed is the mail that it unpacks to: identity, size and
+content are those of the unpacked bytes.
+"""
 
 import os
 import re
 from collections.abc import Iterator
 
-from msgspec import Struct
-
-from drainer.mail.content import MAX_HEADER_BYTES, crlf
+from drainer.errors import MessageUnreadable
+from drainer.mail.content import MAX_HEADER_BYTES
 from drainer.mail.message import Problem
+from drainer.runtime.values import dataclass
+from drainer.sources.archive.compression import PACKINGS, unpack
 from drainer.sources.common.files import (
     CHUNK_BYTES,
     SMALL_FILE_BYTES,
     OpenFiles,
     read_at,
 )
-from drainer.sources.common.trace_headers import Trace, cut
-from drainer.sources.maildir.layout import MaildirName
+from drainer.sources.maildir.layout import MaildirName, compression, parse_name
 
 _HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
 
@@ -25,21 +29,27 @@ class MaildirFile(Struct, frozen=True):
 
     descriptor: int
     status: os.stat_result
-    #: The whole file if it is small, else at least the header section.
+    #: The whole content if it is small, else at least the header section.
     head: bytes
+    identity: str
+    is_whole: bool
+    #: How the mail store packed the file; '' = not at all, or in an unknown way.
+    packed: str = ""
+    #: Why the packed file cannot be unpacked.
+    damage: MessageUnreadable | None = None
 
     @property
-    def is_whole(self) -> bool:
-        """Return whether the start is the whole file."""
-        return len(self.head) >= self.status.st_size
+    def size(self) -> int:
+        """Bytes of the content; of a large packed one, at least as many as known."""
+        known = len(self.head)
+        return known if self.is_whole else max(known, self.status.st_size)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the file from its start."""
+        """Yield the content from its start; MessageUnreadable if it is damaged."""
         if self.is_whole:
             yield self.head
-            return
-        for offset in range(0, self.status.st_size, CHUNK_BYTES):
-            yield read_at(self.descriptor, offset, CHUNK_BYTES)
+        else:
+            yield from _contents(self.descriptor, self.status.st_size, self.packed)
 
 
 def load(name: str, directory_fd: int, opened: OpenFiles) -> MaildirFile:
@@ -47,28 +57,64 @@ def load(name: str, directory_fd: int, opened: OpenFiles) -> MaildirFile:
 
     Raises FileNotFoundError, and MessageUnreadable when it cannot be opened.
     """
-    descriptor, status = opened.open(name, directory_fd)
-    size = status.st_size
-    length = size if size <= SMALL_FILE_BYTES else CHUNK_BYTES
-    head = read_at(descriptor, 0, length)
-    if size > length and not _HEADER_END.search(head):
-        head = read_at(descriptor, 0, MAX_HEADER_BYTES)
-    return MaildirFile(descriptor, status, head)
+    descriptor, status = open_file(name, directory_fd)
+    base = parse_name(name).base
+    try:
+        size = status.st_size
+        length = size if size <= SMALL_FILE_BYTES else CHUNK_BYTES
+        head = read_at(descriptor, 0, length)
+        packed = compression(head)
+        if packed in PACKINGS:
+            return _load_packed(descriptor, status, base, packed)
+        if size > length and not _HEADER_END.search(head):
+            head = read_at(descriptor, 0, MAX_HEADER_BYTES)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    is_whole = len(head) >= size
+    return MaildirFile(descriptor, status, head, identity(base, head), is_whole)
 
 
-def read_content(file: MaildirFile, trace: Trace) -> Iterator[bytes]:
-    """Yield the content without what its delivery added on top."""
-    return crlf(cut(file.chunks(), trace.stripped))
+def _load_packed(
+    descriptor: int, status: os.stat_result, base: str, packed: str
+) -> MaildirFile:
+    """Read the start of what a packed file unpacks to."""
+    head = bytearray()
+    is_whole, damage = False, None
+    try:
+        for chunk in _contents(descriptor, status.st_size, packed):
+            head += chunk
+            if len(head) >= MAX_HEADER_BYTES:
+                break
+        else:
+            is_whole = True
+    except MessageUnreadable as error:
+        damage = error
+    start = bytes(head)
+    id_ = identity(base, start)
+    return MaildirFile(descriptor, status, start, id_, is_whole, packed, damage)
+
+
+def _contents(descriptor: int, size: int, packed: str) -> Iterator[bytes]:
+    """Yield the content of a file, unpacked."""
+    chunks = (
+        read_at(descriptor, offset, CHUNK_BYTES)
+        for offset in range(0, size, CHUNK_BYTES)
+    )
+    return unpack(packed, chunks, size) if packed else chunks
 
 
 def file_problem(file: MaildirFile, name: MaildirName, packed: str) -> Problem | None:
     """Judge the file itself; its headers are judged later."""
-    size = file.status.st_size
+    size = file.size
+    if file.damage:
+        return Problem(code=file.damage.code, detail=file.damage.detail)
     if packed:
         return Problem(code="compressed", detail=packed)
     if not size:
         return Problem(code="corrupt", detail="it is empty")
-    if name.size_bytes is not None and size < name.size_bytes:
+    is_known = file.is_whole or not file.packed
+    if name.size_bytes is not None and is_known and size < name.size_bytes:
         detail = f"truncated: {size} bytes, its name says {name.size_bytes}"
         return Problem(code="corrupt", detail=detail)
     if not file.is_whole and not _HEADER_END.search(file.head):

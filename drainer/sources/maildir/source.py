@@ -130,7 +130,7 @@ class Maildir(QueueDirectory[SourceEntry]):
         base = os.fsencode(name.base)
         packed = compression(file.head)
         trace = Trace() if packed else read_trace(file.head, self._rules)
-        size = file.status.st_size
+        size = file.size
         content = None
         if file.is_whole and size <= HELD_BYTES and not packed:
             content = b"".join(crlf(cut(file.chunks(), trace.stripped)))

@@ -225,12 +225,13 @@ def test_an_empty_folder_is_one_that_was_drained(root: Path) -> None:
     ("data", "expected"),
     [
         (b"", "corrupt"),
-        (b"\x1f\x8b\x08\0\0\0", "compressed"),
+        (b"\x1f\x8b\x08\0\0\0", "corrupt"),
+        (b"\x04\x22\x4d\x18", "compressed"),
         (b"A" * 700_000, "corrupt"),
         (b"\xff\xfe\0", "no-envelope"),
         (HEAD.replace("r@", "r\xff@").encode("latin-1"), "bad-address"),
     ],
-    ids=["empty", "compressed", "endless", "binary", "address"],
+    ids=["empty", "cut off", "compressed", "endless", "binary", "address"],
 )
 def test_damage_has_a_name(root: Path, data: bytes, expected: str) -> None:
     """And reading the content raises nothing unknown."""
@@ -239,8 +240,8 @@ def test_damage_has_a_name(root: Path, data: bytes, expected: str) -> None:
     assert code(source) == expected
     try:
         content(source)
-    except MessageUnreadable:
-        assert expected == "compressed"
+    except MessageUnreadable as error:
+        assert error.code == expected  # noqa: PT017 - some contents can be read
 
 
 # ---- letting go

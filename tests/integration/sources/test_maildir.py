@@ -5,13 +5,17 @@ import gzip
 import lzma
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
+from drainer.delivery.loader import examine
 from drainer.errors import SourceError
 from drainer.mail.message import Message
+from drainer.policy.admission.admit import Admission
 from drainer.sources.maildir.source import Maildir
 
 HEAD = "Return-Path: <s@example.com>\nX-Original-To: r@example.org\n"
@@ -89,20 +93,96 @@ def test_readers_flags_are_listed(
     assert len(message.envelope.recipients) == 1
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        gzip.compress(MAIL),
-        bz2.compress(MAIL),
-        lzma.compress(MAIL),
-        b"\x28\xb5\x2f\xfd" + MAIL,
-        b"\x04\x22\x4d\x18" + MAIL,
-    ],
-    ids=["gzip", "bzip2", "xz", "zstd", "lz4"],
-)
-def test_a_packed_file_is_a_problem(root: Path, data: bytes) -> None:
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
+@pytest.mark.parametrize("length", [0, 100_000, 1_500_000], ids=["s", "m", "l"])
+def test_a_packed_file_is_the_mail_in_it(
+    root: Path, length: int, pack: Callable[[bytes], bytes]
+) -> None:
     """Dovecot packs without changing the name; the size in it is the unpacked one."""
-    (root / "new" / f"1.x.host,S={len(MAIL)}").write_bytes(data)
+    noise = bytes(97 + n * n * 7 % 23 for n in range(length // 2))
+    mail = (
+        MAIL + b"\n".join(noise[n : n + 70] for n in range(0, len(noise), 70)) + b"\n"
+    )
+    mail += b"z" * 60 + (b"y" * 70 + b"\n") * (length // 142)
+    plain = root / "new" / f"1.x.host,S={len(mail)}"
+    plain.write_bytes(mail)
+    expected = only(Maildir(root))
+    (content,) = (b"".join(each.content.chunks()) for each in Maildir(root).scan())
+    plain.write_bytes(pack(mail))
+    source = Maildir(root)
+    (spooled,) = source.scan()
+    assert spooled.message.problem is None
+    assert spooled.message.id == expected.id
+    assert spooled.message.envelope == expected.envelope
+    assert b"".join(spooled.content.chunks()) == content
+    found = examine(spooled, Admission(), digest=True)
+    assert found.facts is not None
+    assert found.facts.size_bytes == len(content)
+    assert source.open(spooled.message).message == spooled.message
+    moved = root / "cur" / f"{plain.name}:2,S"
+    plain.rename(moved)
+    assert source.acknowledge([spooled.message]) == [spooled.message.id]
+    assert not moved.exists()
+
+
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
+def test_a_damaged_packed_file_is_held(
+    root: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """It ends early, or its checksum is wrong; nothing of it is sent."""
+    mail = MAIL + bytes(97 + n * n * 7 % 23 for n in range(3000)) + b"\n"
+    whole = pack(mail * 300)
+    path = root / "new" / "1.x.host"
+    for cut in (8, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        (spooled,) = Maildir(root).scan()
+        found = examine(spooled, Admission())
+        assert found.problem is not None
+        assert found.problem.code == "corrupt", cut
+    path.write_bytes(pack(mail) + b"more")
+    problem = only(Maildir(root)).problem
+    assert problem is not None
+    assert problem.code == "corrupt"
+    twice = pack(mail[:500]) + pack(mail[500:])
+    path.write_bytes(twice)
+    (spooled,) = Maildir(root).scan()
+    assert spooled.message.problem is None
+    assert len(b"".join(spooled.content.chunks())) > len(mail) - len(HEAD)
+
+
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
+def test_a_packed_file_that_is_a_bomb_is_held(
+    root: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """It unpacks to far more than its size; memory stays small."""
+    path = root / "new" / "1.x.host"
+    path.write_bytes(pack(MAIL + b"y" * 60_000_000))
+    tracemalloc.start()
+    try:
+        (spooled,) = Maildir(root).scan()
+        found = examine(spooled, Admission())
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert found.problem is not None
+    assert found.problem.code == "compressed"
+    assert "unpacks to over" in found.problem.detail
+
+
+@pytest.mark.parametrize(
+    "magic", [b"\x04\x22\x4d\x18", b"CRYPTED\x03\x07"], ids=["lz4", "crypt"]
+)
+def test_what_cannot_be_unpacked_is_a_problem(root: Path, magic: bytes) -> None:
+    """Packed in another way, or encrypted."""
+    (root / "new" / f"1.x.host,S={len(MAIL)}").write_bytes(magic + MAIL)
     message = only(Maildir(root))
     assert message.problem is not None
     assert message.problem.code == "compressed"
