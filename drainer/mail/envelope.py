@@ -206,7 +206,7 @@ class RecipientCollector:
         self.recipients.setdefault(recipient.forward_path, recipient)
 
 
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*")
+_ENCODED_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-Fa-f]{2})*")
 _PLUS = re.compile(r"\+([0-9A-Fa-f]{2})")
 _UTF8_XTEXT = re.compile(r"(?:[^\x00-\x20+=\\\x7f]|\\x\{[0-9A-Fa-f]{1,6}\})*")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
@@ -219,7 +219,7 @@ MAX_PARAMETER_LENGTH = 500
 def from_xtext(value: bytes) -> str:
     """Decode xtext (RFC 3461 4); '' if it is invalid, or not printable text."""
     text = value.decode("ascii", "replace")
-    if not _XTEXT.fullmatch(text):
+    if not _ENCODED_XTEXT.fullmatch(text):
         return ""
     decoded = _PLUS.sub(lambda found: chr(int(found[1], 16)), text)
     try:

@@ -12,6 +12,7 @@ from drainer.mail.envelope import (
     Recipient,
     RecipientCollector,
     domain_of,
+    from_xtext,
     is_ascii,
     notify_names,
     parse_mailbox,
@@ -104,6 +105,12 @@ def test_ascii_mailboxes_need_no_smtputf8() -> None:
     """RFC 6531 3.3."""
     assert is_ascii("a@b.org", "")
     assert not is_ascii("a@b.org", "ö@b.org")
+
+
+def test_text_that_looks_encoded_is_encoded_again() -> None:
+    """A plus sign with two digits behind it is an address like any other."""
+    assert xtext("a+2B@x.example") == "a+2B2B@x.example"
+    assert from_xtext(xtext("a+2B@x.example").encode()) == "a+2B@x.example"
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=0x17F)))
