@@ -43,6 +43,7 @@ from drainer.runtime.values import dataclass
 from drainer.sources.common.path_list import ListedPath
 from drainer.sources.common.trace_envelope import (
     PAIRS,
+    REPLAY,
     FieldChoice,
     FoundEnvelope,
     find_envelope,
@@ -51,8 +52,8 @@ from drainer.sources.common.trace_envelope import (
 _DELIVERY_FIELDS = frozenset(
     name for pair in PAIRS for name in (pair.sender, *pair.recipients)
 ) | {"delivery-date"}
-_REPLAY_STARTS = ("x-sender", "x-receiver")
-_REPLAY_FIELDS = frozenset(_REPLAY_STARTS) | {
+_REPLAY_PAIR = frozenset((REPLAY.sender, *REPLAY.recipients))
+_REPLAY_FIELDS = _REPLAY_PAIR | {
     "x-createdby", "x-endofinjectedxheaders", "x-extendedmessageprops",
     "x-helodomain", "x-source", "x-sourceipaddress",
 }  # fmt: skip
@@ -85,8 +86,13 @@ class TraceRules(Struct, frozen=True, kw_only=True):
         return (
             name in _DELIVERY_FIELDS
             or name.startswith("x-envelope-")
-            or name in (self.recipient_header.lower(), self.sender_header.lower())
+            or name in self._named
+            or (name in _REPLAY_PAIR and bool(self._named & _REPLAY_PAIR))
         )
+
+    @property
+    def _named(self) -> set[str]:
+        return {self.recipient_header.lower(), self.sender_header.lower()}
 
     @property
     def choice(self) -> FieldChoice:
@@ -191,7 +197,7 @@ def _trusted(fields: Iterator[Field], rules: TraceRules) -> _TrustedFields:
     blocks: list[list[Field]] = [[]]
     is_replay = False
     for index, each in enumerate(fields):
-        is_replay = is_replay or (index == 0 and each.name in _REPLAY_STARTS)
+        is_replay = is_replay or (index == 0 and each.name in _REPLAY_PAIR)
         if each.name != "received":
             blocks[-1].append(each)
         elif not host:

@@ -51,6 +51,8 @@ _ONLY_DATES = tuple(
     )
 )
 """Dates that a sentence may contain too: only a sender may be before them."""
+_FOUR_DIGITS = re.compile(rb"[0-9]{4}")
+_COLON = re.compile(rb"[0-9]:[0-9]")
 _SENDER = re.compile(rb'(?:"(?:[^"\\]|\\.)*"@)?[^ \t]+(?: at [^ \t]+)?')
 _REMOTE = re.compile(rb"(?: remote from [^ \t]+)?[ \t]*")
 _UNKNOWN_DATE = re.compile(rb"- .*(?:[0-9]{1,2}[:.][0-9]{2}|[0-9]{4})")
@@ -58,10 +60,11 @@ _UNKNOWN_DATE = re.compile(rb"- .*(?:[0-9]{1,2}[:.][0-9]{2}|[0-9]{4})")
 _CANDIDATE = re.compile(
     rb"From(?:(?<=[\0\r\n]From)(?=(?:[ \t][^\r\n]{0,1536})?(?:(?<=[0-9])[:.][0-9]{2}"
     rb"|(?<= - )[^\r\n]|(?:\r\n|\r|\n)(?:>|[!-9;-~]{1,200}[ \t]*:)))"
-    rb"|(?= [^\s]{1,500} {1,3}(?:%s[ ,]|[0-9]{1,4}[ -])))" % _WEEKDAY
+    rb"|(?= [^\s]{1,500} {1,3}(?:%s[ ,]|[0-9]{1,4}[ -])[^\r\n]{4,90}[\r\n]))" % _WEEKDAY
 )
 """The word, with a time or a dash behind it, or a field or a quote after its line; or
-not at the start of a line, with the start of a date behind its second word."""
+not at the start of a line, with the start of a date behind its second word, and a line
+end after it."""
 _LINE = re.compile(rb"From(?P<rest>(?:[ \t][^\r\n]*)?)(?P<end>\r\n|\n|\r)")
 _UUCP_LINE = re.compile(rb">+From [^\r\n]*(?:\r\n|\n|\r)")
 _FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:(?!//)[^\r\n]*(?:\r\n|\n|\r|\Z)")
@@ -139,6 +142,8 @@ def separator_at(
 
 def _date(rest: bytes) -> re.Match[bytes] | None:
     """Return the date of a From_ line, without its first word."""
+    if not (_FOUR_DIGITS.search(rest) and _COLON.search(rest)):
+        return None
     found = _WEEKDAY_FIRST.search(rest)
     if found:
         return found

@@ -361,6 +361,15 @@ def test_x_sender_is_a_field_of_clients_elsewhere() -> None:
     assert left(top + client + BODY) == client + BODY
 
 
+def test_a_named_x_receiver_brings_its_x_sender() -> None:
+    """Also in a file that starts with another field; neither is sent."""
+    head = "X-Spool: 1\nX-Sender: a@e.com\nX-Receiver: c@p.org\n"
+    rules = TraceRules(recipient_header="X-Receiver")
+    trace = read(head + RECEIVED + BODY, rules)
+    assert (trace.reverse_path, paths(trace)) == ("a@e.com", ["c@p.org"])
+    assert left(head + RECEIVED + BODY, rules) == f"X-Spool: 1\n{RECEIVED}{BODY}"
+
+
 # ---- stripping
 
 
