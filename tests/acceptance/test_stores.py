@@ -1,6 +1,7 @@
 """Mail in an mbox, an archive, .eml files or an export goes out once, and stays."""
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -104,14 +105,24 @@ def test_an_archive_and_its_folder_hold_the_same_messages(tmp_path: Path) -> Non
         assert len(primary.accepted) == COUNT
 
 
-def test_what_is_refused_is_said_before_anything_is_sent(tmp_path: Path) -> None:
-    """A hostile archive: exit status 2, with the name of its member."""
+def test_a_link_in_an_archive_is_held_and_what_leads_out_is_refused(
+    tmp_path: Path,
+) -> None:
+    """A hostile archive: the member is listed, or exit status 2 with its name."""
     path = tmp_path / "x.tar"
     folder = tmp_path / "mail"
     write_maildir(folder, 1)
     (folder / "cur" / "link").symlink_to("/etc/passwd")
     pack(tmp_path / "mail", path)
-    done = Drainer(tmp_path / "ledger.db").run("inspect", f"maildir:{path}")
+    drainer = Drainer(tmp_path / "ledger.db")
+    done = drainer.run("inspect", f"maildir:{path}", "--json")
+    assert done.code == 0
+    codes = {each["native_id"]: each["problem"] for each in done.objects}
+    assert codes["link"]["code"] == "not-a-file"
+    assert "symbolic link: 1" in done.stderr
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("mail/cur/../../../x"))
+    done = drainer.run("inspect", f"maildir:{path}")
     assert done.code == 2
-    assert "cur/link" in done.stderr
-    assert "symbolic link" in done.stderr
+    assert "mail/cur/../../../x" in done.stderr
+    assert "contains .." in done.stderr
