@@ -3,7 +3,10 @@
 A whole store may be refused, which a message of a queue may not.
 """
 
+import bz2
+import gzip
 import json
+import lzma
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -11,10 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
+import zstandard
+
 from drainer.delivery.loader import examine
 from drainer.errors import SourceError
 from drainer.policy.admission.admit import Admission
 from drainer.sources.eml.source import EmlDirectory
+from drainer.sources.maildir.source import Maildir
 from drainer.sources.mbox.source import Mbox
 from drainer.sources.protocol import Source
 from tests.fuzz.target import Run, Target, check_message
@@ -31,7 +37,8 @@ _VARIANTS: Final[tuple[Literal["plain", "mboxrd", "mboxcl", "mboxcl2"], ...]] = 
 )
 _MBOX_TOKENS: Final = (
     b"\nFrom s@example.com  Mon Nov 23 17:06:59 2026\n", b"\n>From ", b"\n\n",
-    b"Content-Length: 9\n", b"X-Status: D\n", b"Delivered-To: a@b\n",
+    b"Content-Length: 9\n", b"X-Status: D\n", b"Delivered-To: a@b\n", b"\n\nFrom \n",
+    b"\nFrom - 2026-11-23T17:06\r\n", b"From x 23 Nov 2026 17:06\nReceived: x\n", b"\0",
 )  # fmt: skip
 _POSTCAT_TOKENS: Final = (
     b"*** MESSAGE CONTENTS ", b"*** HEADER EXTRACTED ", b"*** MESSAGE FILE END ",
@@ -61,6 +68,16 @@ def targets() -> Iterator[Target]:
         yield _target("postcat", file, STORES["postcat"].open, *_POSTCAT_TOKENS)
     for kind in ("tar", "zip"):
         yield _target(kind, "", STORES[kind].open, *_ARCHIVE_TOKENS)
+    mail = (
+        b"Return-Path: <s@e.com>\nDelivered-To: r@p.org\nReceived: x\n\n" + 9 * b"x\n"
+    )
+    yield Target(
+        name="packed Maildir file",
+        prepare=_packed,
+        seeds=[pack(mail) for pack in (gzip.compress, bz2.compress, lzma.compress)]
+        + [zstandard.compress(mail), gzip.compress(mail) * 2],
+        tokens=(b"\x1f\x8b\x08", b"BZh9", b"\x28\xb5\x2f\xfd", b"\0" * 8, b"\xff" * 4),
+    )
     yield Target(
         name="eml sidecar",
         prepare=_sidecar,
@@ -102,6 +119,13 @@ def _sidecar(folder: Path) -> Run:
     root = folder / "spool"
     EmlKit().write(root, b"a", "x")
     return _scanning(root, "a.json", EmlDirectory)
+
+
+def _packed(folder: Path) -> Run:
+    root = folder / "spool"
+    for name in ("tmp", "new", "cur"):
+        (root / name).mkdir(parents=True)
+    return _scanning(root, "new/1.x.host", Maildir)
 
 
 def _scanning(root: Path, file: str, opened: Callable[[Path], Source]) -> Run:

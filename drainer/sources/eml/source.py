@@ -121,7 +121,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
             named = self._names.suffix
             what = named if named.startswith(".") else "suitable"
             message = f"{self._root} contains no {what} file"
-            hint = "name the end of its files' names: eml:DIR?suffix=.msg, none or any"
+            hint = "say how its files are named: eml:DIR?suffix=.msg, or none, or any"
             raise SourceError(message, hint=hint)
 
     def refuse_if_live(self) -> None:
