@@ -29,6 +29,8 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from drainer.mail.envelope import AddressError, Envelope, Recipient
 from drainer.mail.header import (
     Field,
@@ -39,7 +41,6 @@ from drainer.mail.header import (
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
-from drainer.runtime.values import dataclass
 from drainer.sources.common.path_list import ListedPath
 from drainer.sources.common.trace_envelope import (
     PAIRS,
@@ -102,10 +103,6 @@ class TraceRules(Struct, frozen=True, kw_only=True):
             recipient=self.recipient_header.lower(),
             strip_prefix=self.strip_prefix,
         )
-
-
-TRACE_OPTIONS = {name: SourceOption(name) for name in TraceRules.__struct_fields__}
-"""The options of a source whose envelopes are in trace fields."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):

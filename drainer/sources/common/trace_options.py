@@ -7,11 +7,5 @@ from drainer.sources.common.trace_headers import TraceRules
 from drainer.sources.protocol import SourceOption
 
 TRACE_OPTIONS: Final[Mapping[str, SourceOption]] = {
-    name: SourceOption(name)
-    for name in ("backup_host", "sender_header", "recipient_header", "strip_prefix")
+    name: SourceOption(name) for name in TraceRules.__struct_fields__
 }
-
-
-def take_trace_rules(options: dict[str, str]) -> TraceRules:
-    """Remove these options from the others, and return what they say."""
-    return TraceRules(**{name: options.pop(name, "") for name in TRACE_OPTIONS})

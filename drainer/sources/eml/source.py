@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.mail.envelope import Client, Envelope
@@ -35,8 +35,8 @@ from drainer.sources.common.queue_entry import (
     frame,
     time_of,
 )
-from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
-from drainer.sources.common.trace_options import TRACE_OPTIONS, take_trace_rules
+from drainer.sources.common.trace_headers import Trace, TraceRules, read_trace
+from drainer.sources.common.trace_options import TRACE_OPTIONS
 from drainer.sources.common.walk import FilePlace, NameKind, place_of
 from drainer.sources.eml.sidecar import MAX_SIDECAR_BYTES, Sidecar, parse_sidecar
 from drainer.sources.maildir.file import MaildirFile, file_problem, load, read_content
@@ -93,7 +93,6 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         path: str | os.PathLike[str],
         *,
         suffix: str = _SUFFIX,
-        trace: TraceRules = TraceRules(),  # noqa: B008 - frozen
         acknowledge: Literal["keep", "remove"] = "keep",
         **rules: str,
     ) -> None:
@@ -103,7 +102,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         exists without its envelope. ``rules`` are those of the trace headers.
         """
         self._names = names_of(suffix)
-        self._rules = trace
+        self._rules = TraceRules(**rules)
         super().__init__(path, acknowledge=acknowledge)
 
     def check_layout(self) -> None:
@@ -172,8 +171,7 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
         """Read the start of a file, and its sidecar."""
         if not self._names.has(place.name):
             raise FileNotFoundError
-        file = load(place.name, descriptor)
-        stack.callback(os.close, file.descriptor)
+        file = load(place.name, descriptor, opened)
         beside = self.native_id(place) + _SIDECAR_SUFFIX
         packed = compression(file.head)
         try:
@@ -191,9 +189,9 @@ class EmlDirectory(QueueDirectory[SourceEntry]):
             native_id=self.native_id(place),
             arrived=(sidecar and sidecar.arrived) or time_of(file.status.st_mtime),
             envelope=envelope,
-            chunks=partial(_content, file, trace),
+            chunks=partial(read_content, file, trace),
             raw_bytes=file.size,
-            stable=(_key(envelope), _digest(file)),
+            stable=frame(_key(envelope), _digest(file)),
             files=files,
             client=sidecar.client if sidecar else Client(),
             login=sidecar.login if sidecar else "",
@@ -259,18 +257,8 @@ def _digest(file: MaildirFile) -> bytes:
     return digest.digest()
 
 
-def _content(file: MaildirFile, trace: Trace) -> Iterator[bytes]:
-    return crlf(cut(file.chunks(), trace.stripped))
-
-
-def _make(path: str | os.PathLike[str], **options: Any) -> EmlDirectory:  # noqa: ANN401 - texts
-    """Return the source of a folder, with the options for its trace fields."""
-    trace = take_trace_rules(options)
-    return EmlDirectory(path, trace=trace, **options)
-
-
 FORMAT = SourceFormat(
-    make=_make,
+    make=EmlDirectory,
     marks=(),
     options={
         "ack": SourceOption("acknowledge", ("keep", "remove")),

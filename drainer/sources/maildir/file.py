@@ -1,4 +1,4 @@
-"""One file of a Maildir: its start, its identity, and its problem.
+"""One file of a Maildir: its start, its content, and its problem.
 
 A file that the mail store compressed is the mail that it unpacks to: identity, size and
 content are those of the unpacked bytes.
@@ -8,10 +8,11 @@ import os
 import re
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import MAX_HEADER_BYTES
+from drainer.mail.content import MAX_HEADER_BYTES, crlf
 from drainer.mail.message import Problem
-from drainer.runtime.values import dataclass
 from drainer.sources.archive.compression import PACKINGS, unpack
 from drainer.sources.common.files import (
     CHUNK_BYTES,
@@ -19,7 +20,8 @@ from drainer.sources.common.files import (
     OpenFiles,
     read_at,
 )
-from drainer.sources.maildir.layout import MaildirName, compression, parse_name
+from drainer.sources.common.trace_headers import Trace, cut
+from drainer.sources.maildir.layout import MaildirName, compression
 
 _HEADER_END = re.compile(rb"\n\r?\n|\A\r?\n")
 
@@ -31,7 +33,6 @@ class MaildirFile(Struct, frozen=True):
     status: os.stat_result
     #: The whole content if it is small, else at least the header section.
     head: bytes
-    identity: str
     is_whole: bool
     #: How the mail store packed the file; '' = not at all, or in an unknown way.
     packed: str = ""
@@ -57,27 +58,24 @@ def load(name: str, directory_fd: int, opened: OpenFiles) -> MaildirFile:
 
     Raises FileNotFoundError, and MessageUnreadable when it cannot be opened.
     """
-    descriptor, status = open_file(name, directory_fd)
-    base = parse_name(name).base
-    try:
-        size = status.st_size
-        length = size if size <= SMALL_FILE_BYTES else CHUNK_BYTES
-        head = read_at(descriptor, 0, length)
-        packed = compression(head)
-        if packed in PACKINGS:
-            return _load_packed(descriptor, status, base, packed)
-        if size > length and not _HEADER_END.search(head):
-            head = read_at(descriptor, 0, MAX_HEADER_BYTES)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    is_whole = len(head) >= size
-    return MaildirFile(descriptor, status, head, identity(base, head), is_whole)
+    descriptor, status = opened.open(name, directory_fd)
+    size = status.st_size
+    length = size if size <= SMALL_FILE_BYTES else CHUNK_BYTES
+    head = read_at(descriptor, 0, length)
+    packed = compression(head)
+    if packed in PACKINGS:
+        return _load_packed(descriptor, status, packed)
+    if size > length and not _HEADER_END.search(head):
+        head = read_at(descriptor, 0, MAX_HEADER_BYTES)
+    return MaildirFile(descriptor, status, head, len(head) >= size)
 
 
-def _load_packed(
-    descriptor: int, status: os.stat_result, base: str, packed: str
-) -> MaildirFile:
+def read_content(file: MaildirFile, trace: Trace) -> Iterator[bytes]:
+    """Yield the content without what its delivery added on top."""
+    return crlf(cut(file.chunks(), trace.stripped))
+
+
+def _load_packed(descriptor: int, status: os.stat_result, packed: str) -> MaildirFile:
     """Read the start of what a packed file unpacks to."""
     head = bytearray()
     is_whole, damage = False, None
@@ -90,9 +88,7 @@ def _load_packed(
             is_whole = True
     except MessageUnreadable as error:
         damage = error
-    start = bytes(head)
-    id_ = identity(base, start)
-    return MaildirFile(descriptor, status, start, id_, is_whole, packed, damage)
+    return MaildirFile(descriptor, status, bytes(head), is_whole, packed, damage)
 
 
 def _contents(descriptor: int, size: int, packed: str) -> Iterator[bytes]:

@@ -17,7 +17,6 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
-from drainer.mail.envelope import Envelope
 from drainer.mail.message import Problem
 from drainer.sources.common.files import OpenFiles, directory
 from drainer.sources.common.queue_directory import (
@@ -31,12 +30,8 @@ from drainer.sources.common.queue_entry import (
     damaged,
     time_of,
 )
-from drainer.sources.common.trace_headers import (
-    TRACE_OPTIONS,
-    Trace,
-    TraceRules,
-    read_trace,
-)
+from drainer.sources.common.trace_headers import Trace, TraceRules, read_trace
+from drainer.sources.common.trace_options import TRACE_OPTIONS
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.maildir.file import (
     MaildirFile,
@@ -66,11 +61,8 @@ class Maildir(QueueDirectory[SourceEntry]):
         path: str | os.PathLike[str],
         *,
         folders: Sequence[str] = (),
-        backup_host: str = "",
-        recipient_header: str = "",
-        sender_header: str = "",
-        strip_prefix: str = "",
-        acknowledge: Literal["move", "keep", "remove"] = "move",
+        acknowledge: Acknowledge = "move",
+        **rules: str,
     ) -> None:
         """Check that this is a Maildir with these folders; raises SourceError.
 
@@ -79,15 +71,8 @@ class Maildir(QueueDirectory[SourceEntry]):
         final: it moves to the sibling Maildir ``NAME.drained``, stays, or is removed.
         ``rules`` are those of the trace headers.
         """
-        self._root = canonical(path)
-        self._rules = TraceRules(
-            backup_host=backup_host,
-            recipient_header=recipient_header,
-            sender_header=sender_header,
-            strip_prefix=strip_prefix,
-        )
-        self._acknowledge = acknowledge
-        self._drained = DrainedFolder(self._root)
+        self._rules = TraceRules(**rules)
+        self._moves = acknowledge == "move"
         self._folders = [(), *map(_folder, folders)]
         self.starts = tuple(
             (*f, each) for f in self._folders for each in SUBDIRECTORIES
@@ -130,21 +115,18 @@ class Maildir(QueueDirectory[SourceEntry]):
         base = os.fsencode(name.base)
         packed = compression(file.head)
         trace = Trace() if packed else read_trace(file.head, self._rules)
-        size = file.size
-        content = None
-        if file.is_whole and size <= HELD_BYTES and not packed:
-            content = b"".join(crlf(cut(file.chunks(), trace.stripped)))
-            size = len(content)
-        empty = None if size else Problem(code="corrupt", detail=_NOTHING_LEFT)
-        message = Message(
-            identity=file.identity,
-            source=self.url,
-            native_id=escape_name(name.base),
-            queue=escape_name("/".join(place.parts)),
-            locator=escape_name("/".join((*place.parts, place.name))),
-            arrived=_time(file.status.st_mtime),
+        chunks = partial(read_content, file, trace)
+        if packed:
+            chunks = partial(damaged, MessageUnreadable("compressed", packed))
+        return SourceEntry(
+            native_id=name.base,
+            arrived=time_of(file.status.st_mtime),
             envelope=trace.envelope,
-            size_bytes=size,
+            chunks=chunks,
+            raw_bytes=file.size,
+            stable=b"%d\n%b" % (len(base), base),
+            files=(place,),
+            head=file.head,
             flags=name.flags,
             problem=file_problem(file, name, packed)
             or trace.problem
@@ -188,7 +170,7 @@ class Maildir(QueueDirectory[SourceEntry]):
 
 
 def _content_problem(file: MaildirFile, trace: Trace) -> Problem | None:
-    if sum(end - start for start, end in trace.stripped) < file.status.st_size:
+    if sum(end - start for start, end in trace.stripped) < file.size:
         return None
     detail = "it ends within the trace fields of its delivery"
     return Problem(code="corrupt", detail=detail)
@@ -209,9 +191,6 @@ FORMAT = SourceFormat(
     options={
         "ack": SourceOption("acknowledge", ("move", "keep", "remove")),
         "folders": SourceOption("folders", is_list=True),
-        "backup_host": SourceOption("backup_host"),
-        "recipient_header": SourceOption("recipient_header"),
-        "sender_header": SourceOption("sender_header"),
-        "strip_prefix": SourceOption("strip_prefix"),
+        **TRACE_OPTIONS,
     },
 )

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from drainer.errors import MessageUnreadable, SourceError
-from drainer.mail.content import MAX_HEADER_BYTES, HeldContent, crlf, message_id_of
+from drainer.mail.content import MAX_HEADER_BYTES, crlf, message_id_of
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.sources.common.files import (
     CHUNK_BYTES,
@@ -30,8 +30,9 @@ from drainer.sources.common.files import (
     escape_name,
     has_content,
 )
+from drainer.sources.common.queue_entry import time_of
 from drainer.sources.common.trace_headers import Trace, TraceRules, cut, read_trace
-from drainer.sources.common.trace_options import TRACE_OPTIONS, take_trace_rules
+from drainer.sources.common.trace_options import TRACE_OPTIONS
 from drainer.sources.maildir.layout import compression
 from drainer.sources.mbox.file import MboxSnapshot, canonical_file, opened, signature
 from drainer.sources.mbox.framing import Span, Spans, has_header_end, identity
@@ -87,7 +88,6 @@ class Mbox:
         path: str | os.PathLike[str],
         *,
         variant: str = "plain",
-        trace: TraceRules = TraceRules(),  # noqa: B008 - frozen
         acknowledge: str = "keep",  # noqa: ARG002 - there is no other value
         **rules: str,
     ) -> None:
@@ -98,7 +98,7 @@ class Mbox:
         """
         self._path = canonical_file(path)
         self._variant = variant
-        self._rules = trace
+        self._rules = TraceRules(**rules)
         self._index = _Index((), {})
         self.url = f"mbox:{self._path}"
 
@@ -290,14 +290,8 @@ def _problem(item: _Item, flags: Sequence[str]) -> Problem | None:
     return None
 
 
-def _make(path: str | os.PathLike[str], **options: Any) -> Mbox:  # noqa: ANN401 - texts
-    """Return the source of a file, with the options for its trace fields."""
-    trace = take_trace_rules(options)
-    return Mbox(path, trace=trace, **options)
-
-
 FORMAT = SourceFormat(
-    make=_make,
+    make=Mbox,
     marks=(),
     options={
         "ack": SourceOption("acknowledge", ("keep",)),
