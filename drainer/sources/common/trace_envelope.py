@@ -11,8 +11,9 @@ MAILER-DAEMON without a domain are the null sender. An empty field is no sender.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from drainer.mail.envelope import (
     NULL_SENDER,

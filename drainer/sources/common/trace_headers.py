@@ -25,11 +25,11 @@ X-Sender too.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from drainer.mail.envelope import AddressError, Envelope, Recipient
 from drainer.mail.header import (

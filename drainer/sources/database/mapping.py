@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from drainer.errors import SourceError, UsageError
 from drainer.runtime import databases
 from drainer.sources.database import schema
-from drainer.sources.database.stored_text import (
+from drainer.sources.database.text_column import (
     WIDE_CHARSETS,
     charset_of,
     has_octets,

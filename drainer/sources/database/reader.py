@@ -4,10 +4,10 @@ Each takes a connection, and changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message, Problem
@@ -20,7 +20,7 @@ from drainer.sources.database.mapping import (
 )
 from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, message_of, octets
 from drainer.sources.database.store import DatabaseStore
-from drainer.sources.database.stored_text import (
+from drainer.sources.database.text_column import (
     has_octets,
     may_lack_bytes,
     octets_of,

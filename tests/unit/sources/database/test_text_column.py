@@ -2,7 +2,7 @@
 
 import pytest
 
-from drainer.sources.database.stored_text import (
+from drainer.sources.database.text_column import (
     codec_of,
     is_charset,
     may_lack_bytes,
