@@ -51,6 +51,7 @@ COMMANDS = {
     "classify": "classify",
     "verify": "verify",
     "spool": "spool",
+    "ledger": "ledger",
 }
 """The commands in the order of `--help`, and the module that registers each."""
 

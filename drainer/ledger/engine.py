@@ -278,8 +278,14 @@ def _is_ledger(engine: sa.Engine, name: str) -> bool:
             sa.select(schema.meta.c.value).where(schema.meta.c.name == "version")
         )
     if found != schema.VERSION:
-        message = f"{name} is a ledger of version {found}, this is {schema.VERSION}"
-        hint = "use the drainer that wrote it, or start a new ledger with --ledger"
+        message = (
+            f"{name} is a ledger of version {found}, but this is a drainer for"
+            f" version {schema.VERSION}"
+        )
+        hint = (
+            "finish its drains with the drainer that wrote it; then name a new ledger"
+            " with --ledger. A new one does not know what was delivered"
+        )
         raise LedgerError(message, hint=hint)
     return True
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from drainer.errors import UsageError
-from drainer.runtime.private_files import read_private
+from drainer.runtime.private_files import read_password
 from drainer.runtime.redaction import redact, redact_url
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def with_password(url: URL, password_file: str) -> URL:
     if not password_file:
         return url
     try:
-        password = read_private(Path(password_file)).decode().strip("\r\n")
+        password = read_password(Path(password_file)).decode().strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         message = f"cannot read the password file {password_file}: {error}"
         raise UsageError(message) from None

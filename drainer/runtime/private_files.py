@@ -4,7 +4,10 @@ The state folder may belong to the service's account, and root runs commands in 
 drainer refuses what that account puts there in place of a file of ours.
 """
 
+import functools
+import logging
 import os
+import shlex
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +22,8 @@ from drainer.runtime.folders import (
     owner_of,
     refuse_another_owner,
 )
+
+_log = logging.getLogger(__name__)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -65,6 +70,23 @@ def read_private(path: Path) -> bytes:
     """Return a file's content, read with the rights of its folder's owner, if root."""
     with open(open_present(path), "rb") as file:
         return file.read()
+
+
+def read_password(path: Path) -> bytes:
+    """Return a password file's content; warn once if every user can read the file."""
+    content = read_private(path)
+    _warn_of_readers(path.absolute())
+    return content
+
+
+@functools.cache
+def _warn_of_readers(path: Path) -> None:
+    """Log a warning if the mode of a file gives rights to every user of this host."""
+    if path.stat().st_mode & stat.S_IRWXO:
+        _log.warning(
+            f"every user of this host can read or write the password file {path}:"
+            f" chmod o= {shlex.quote(str(path))}"
+        )
 
 
 def remove_private(path: Path) -> None:

@@ -1,12 +1,16 @@
 """What the ledger promises to those who work with it."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
+from drainer.ledger import schema
 from drainer.ledger.codec import listing_of
 from drainer.ledger.engine import parse_url
 from drainer.ledger.messages import RecordedBatch
@@ -195,3 +199,24 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
         assert rest[0].seq not in seqs
 
     with_ledger(database_url, tmp_path, test)
+
+
+def tables_digest() -> str:
+    """Return a digest of what creates the tables, in databases of two kinds."""
+    dialects = (sqlite.dialect(), postgresql.dialect())  # type: ignore[no-untyped-call]
+    made: list[str] = []
+    for dialect in dialects:
+        for table in schema.metadata.sorted_tables:
+            made.append(str(CreateTable(table).compile(dialect=dialect)))
+            indexes = sorted(table.indexes, key=lambda index: str(index.name))
+            made += [
+                str(CreateIndex(each).compile(dialect=dialect)) for each in indexes
+            ]
+    return hashlib.sha256("\n".join(made).encode()).hexdigest()
+
+
+def test_the_version_changes_with_the_tables() -> None:
+    """A ledger of other tables under the same version would fail in mid-drain."""
+    found = tables_digest()
+    words = f"the tables have changed: raise schema.VERSION, and set DIGEST to {found}"
+    assert found == schema.DIGEST, words

@@ -14,7 +14,7 @@ from drainer.errors import DrainerError, UsageError
 from drainer.runtime.databases import parse, plain, shown
 from drainer.runtime.redaction import is_secret, redact, redact_all, redact_url
 from tests.support.command.processes import tree
-from tests.support.command.runner import Bench
+from tests.support.command.runner import Bench, call
 
 SECRET: Final = "s3cr3t"  # noqa: S105 - of nothing
 
@@ -249,3 +249,22 @@ def test_the_environment_of_a_child_has_no_secret(
     monkeypatch.setenv("DRAINER_PRIMARY__PASSWORD", SECRET)
     assert SECRET not in said_by(bench, "config", "--json")
     assert os.environ["DRAINER_PRIMARY__PASSWORD"] == SECRET
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o604, 0o602])
+def test_a_password_file_that_others_can_read_is_a_warning(
+    tmp_path: Path, mode: int
+) -> None:
+    """Said once, with the command that repairs it; the check goes on."""
+    place = tmp_path / "password"
+    place.write_text(SECRET + "\n")
+    place.chmod(mode)
+    bench = Bench(tmp_path, 1)
+    bench.configure(
+        primary={"username": "me", "password_file": str(place), "tls": "required"}
+    )
+    done = call("check", "--config", bench.config)
+    assert done.code == 3
+    warnings = [line for line in done.stderr.splitlines() if "chmod o=" in line]
+    assert len(warnings) == (1 if mode & 0o007 else 0)
+    assert SECRET not in done.stderr

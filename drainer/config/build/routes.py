@@ -6,7 +6,7 @@ from pathlib import Path
 from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
 from drainer.mail.envelope import domain_of
-from drainer.runtime.private_files import read_private
+from drainer.runtime.private_files import read_password
 from drainer.runtime.redaction import redact_url
 from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Login, Route, Timeouts
@@ -69,7 +69,7 @@ def login_of(username: str, password_file: str, password: str) -> Login | None:
     if not password_file:
         return Login(username=username, password=password)
     try:
-        lines = read_private(Path(password_file)).decode().splitlines()
+        lines = read_password(Path(password_file)).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         message = f"cannot read the password file: {error}"
         raise UsageError(message) from None

@@ -326,7 +326,12 @@ LEDGERS: dict[Callable[[Path], None], tuple[str, ...]] = {
     broken_file: ("cannot open the ledger", "not a database", "--ledger"),
     folder: ("ledger.db",),
     foreign: ("not a ledger of drainer", "--ledger"),
-    of_another_version: ("version 99", f"this is {schema.VERSION}", "--ledger"),
+    of_another_version: (
+        "version 99",
+        f"version {schema.VERSION}",
+        "the drainer that wrote it",
+        "--ledger",
+    ),
     without_a_version: ("version None", "--ledger"),
 }
 

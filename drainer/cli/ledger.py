@@ -1,0 +1,237 @@
+"""`ledger`: check the ledger, copy it, remove old mail from it."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drainer.bounce.quarantine.cleanup import sweep
+from drainer.bounce.quarantine.store import Quarantine
+from drainer.cli.filters import checked_duration
+from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
+from drainer.cli.output import clean, print_json, say, stdout, table
+from drainer.config import Config
+from drainer.config.build.paths import (
+    LedgerURL,
+    ledger_url,
+    marker_folders,
+    quarantine_folder,
+    shown_ledger,
+)
+from drainer.errors import UsageError
+from drainer.ledger.backup import back_up
+from drainer.ledger.integrity import check_ledger
+from drainer.ledger.reader import LedgerReader
+from drainer.ledger.retention import (
+    PruneCount,
+    PruneRequest,
+    count_prunable,
+    known_sources,
+    prune,
+)
+from drainer.mail.reply import printable
+from drainer.policy.bounce.limits import KEEP_KEYS
+from drainer.runtime.units import format_duration
+from drainer.sources.common.marker_index import marked_sources, path_of
+
+app = typer.Typer(
+    name="ledger",
+    help="Check the ledger, copy it, or remove old mail from it.",
+    no_args_is_help=True,
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands."""
+    root.add_typer(app, name="ledger")
+
+
+@app.command("check")
+def check(
+    path: ConfigOption = None, ledger: LedgerOption = "", *, json_: JsonOption = False
+) -> None:
+    """Check that the ledger is whole: storage, tables, sums and references.
+
+    It changes nothing. Drains may run meanwhile.
+
+    Exit status: 0 the ledger is whole; 1 it is damaged; 2 it cannot be used.
+
+    Example: drainer ledger check
+    """
+    url = ledger_url(load(path, ledger=ledger))
+    findings = list(check_ledger(url))
+    whole = not any(finding.problem for finding in findings)
+    if json_:
+        checks = [
+            {"check": f.check, "ok": not f.problem, "found": f.problem or f.found}
+            for f in findings
+        ]
+        print_json({"ledger": shown_ledger(url), "ok": whole, "checks": checks})
+    else:
+        rows = table("check", "", "found", title=f"ledger {clean(shown_ledger(url))}")
+        for f in findings:
+            verdict = "[red]FAIL[/]" if f.problem else "[green]ok[/]"
+            rows.add_row(f.check, verdict, clean(f.problem or f.found, 1000))
+        stdout().print(rows)
+    if not whole:
+        say("do not drain with this ledger: restore a backup; docs/operations.md")
+        raise typer.Exit(1)
+
+
+@app.command("backup")
+def backup(
+    to: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="File to write; it must not exist."),
+    ],
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Copy the ledger to a file, consistently, also while drains write to it.
+
+    It copies no ledger on a database server: then it names the command to run, pg_dump
+    or mariadb-dump.
+
+    Exit status: 0 the copy is complete; 2 it was not made.
+
+    Example: drainer ledger backup /var/backups/drainer-ledger.db
+    """
+    url = ledger_url(load(path, ledger=ledger))
+    size = back_up(url, to.absolute())
+    if json_:
+        print_json({"ledger": shown_ledger(url), "backup": str(to), "bytes": size})
+    else:
+        say(f"copied {shown_ledger(url)} to {to}: {size} bytes")
+
+
+@app.command("prune")
+def prune_(
+    older_than: Annotated[
+        str,
+        typer.Option(
+            "--older-than",
+            help="Remove messages that nothing has happened to for this long: 14d or"
+            " more.",
+        ),
+    ],
+    gone: Annotated[
+        list[str],
+        typer.Option(
+            "--gone",
+            metavar="SOURCE",
+            help="The spool of this source was removed, with every copy; may be"
+            " repeated.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    reason: Annotated[str, typer.Option(help="Reason; recorded.")] = "",
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what it would remove.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Remove old messages that are delivered, bounced or discarded.
+
+    It keeps what could be delivered again without it: messages that their source may
+    still have. It refuses while a source has a marker of this ledger. After a prune,
+    never drain an older copy of a spool with this ledger.
+
+    Example: drainer ledger prune --older-than 90d --reason 'retention' --dry-run
+    """
+    config = load(path, ledger=ledger, acts=not dry_run)
+    url = ledger_url(config)
+    request = PruneRequest(
+        before=_before(older_than),
+        gone=tuple(gone),
+        exports=config.telemetry.traces != "off",
+        reason=reason,
+    )
+    _refuse_marked(url)
+    _refuse_present(url, gone)
+    found = count_prunable(url, request)
+    if not dry_run:
+        if not reason:
+            message = "prune needs --reason"
+            raise UsageError(message, hint="drainer records it with the decision")
+        found = _remove(config, request, found)
+    _print(found, as_json=json_, dry_run=dry_run)
+
+
+def _before(older_than: str) -> datetime:
+    age = checked_duration(older_than)
+    if age < KEEP_KEYS:
+        least = format_duration(KEEP_KEYS)
+        message = f"--older-than {older_than} is too short"
+        hint = f"give {least} or more: reports to senders count for so long"
+        raise UsageError(message, hint=hint)
+    try:
+        return datetime.now(UTC) - age
+    except OverflowError:
+        message = f"--older-than {older_than} is before the year 1"
+        raise UsageError(message) from None
+
+
+def _refuse_marked(url: LedgerURL) -> None:
+    """Refuse while a source has a marker of this ledger; UsageError."""
+    with LedgerReader(url) as report:
+        identity = report.identity()
+    for marked in marked_sources(identity, known_sources(url), marker_folders(url)):
+        place = printable(os.fspath(marked.place.folder / marked.place.name))
+        message = (
+            f"{printable(marked.url)} may still hold mail that this ledger knows as"
+            f" delivered: its marker {place} names the ledger"
+        )
+        hint = (
+            "finish that drain (`drainer status` shows what is left); if it was a copy"
+            " or an archive, remove it, and remove the marker"
+        )
+        raise UsageError(message, hint=hint)
+
+
+def _refuse_present(url: LedgerURL, gone: list[str]) -> None:
+    """Refuse to call a source gone that the ledger lacks, or that is still there."""
+    known = known_sources(url)
+    for each in gone:
+        if each not in known:
+            message = f"the ledger knows no source {printable(each)}"
+            raise UsageError(message, hint=f"it knows: {', '.join(known) or 'none'}")
+        path = path_of(each)
+        if path is None:
+            message = f"{printable(each)} is not a source of files"
+            hint = "--gone is only for folders and files that were removed"
+            raise UsageError(message, hint=hint)
+        if os.path.lexists(path):
+            message = f"{printable(each)} is not gone: {printable(str(path))} exists"
+            raise UsageError(message, hint="remove it first, with every copy of it")
+
+
+def _remove(config: Config, request: PruneRequest, found: PruneCount) -> PruneCount:
+    url = ledger_url(config)
+    with LedgerReader(url) as report:  # the copies go first: their messages name them
+        sweep(report, Quarantine(quarantine_folder(url)))
+    removed = prune(url, request)
+    return PruneCount(messages=removed, recipients=found.recipients, kept=found.kept)
+
+
+def _print(found: PruneCount, *, as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "messages": found.messages,
+                "recipients": found.recipients,
+                "kept": found.kept,
+                "dry_run": dry_run,
+            }
+        )
+        return
+    done = "would be removed" if dry_run else "removed"
+    stdout().print(f"{found.messages} messages {done}")
+    for reason, count in found.kept.items():
+        stdout().print(f"{count} are kept: they {reason}")
