@@ -4,12 +4,13 @@ Such a source may still hold mail that the ledger knows as delivered.
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from drainer.sources.common.claim import look
-from drainer.sources.common.files import unescape_name
+from drainer.sources.common.files import unescape_name, unusable
 from drainer.sources.common.marker import MARKER, MarkerPlace, place_of
 
 
@@ -21,12 +22,11 @@ class MarkedSource(NamedTuple):
 
 
 def path_of(url: str) -> Path | None:
-    """Return the folder or file of a source's URL; None if it has none."""
-    rest = url.partition(":")[2].removeprefix("live=")
+    """Return the folder or file of a source's URL; None if it names none."""
+    rest = url.partition(":")[2]
     if not rest.startswith("/") or rest.startswith("//"):
         return None
-    path = Path(rest)
-    return path if path.exists() else Path(unescape_name(rest))
+    return Path(rest if os.path.lexists(rest) else unescape_name(rest))
 
 
 def marked_sources(
@@ -35,10 +35,11 @@ def marked_sources(
     """Return the sources whose marker names a ledger, by its id.
 
     Looks into the sources of these URLs, one folder deep, and into the state folders.
-    Raises ClaimConflict when a marker cannot be read.
+    Raises ClaimConflict when a marker cannot be read, SourceError for a source that
+    this user may not look into.
     """
     places = [
-        *(place for url in urls for place in _places(path_of(url))),
+        *(place for url in urls for place in _places(url)),
         *(MarkerPlace(each, name) for each in state_folders for name in _names(each)),
     ]
     found = []
@@ -49,14 +50,23 @@ def marked_sources(
     return found
 
 
-def _places(path: Path | None) -> Iterator[MarkerPlace]:
+def _places(url: str) -> Iterator[MarkerPlace]:
     """Yield where a source's markers may be: named queues have their own."""
+    path = path_of(url)
     if path is None:
         return
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        names = sorted(os.listdir(path)) if is_folder else []  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    except OSError as error:
+        raise unusable(url, error) from error
     yield place_of(path)
-    for name in _names(path):
-        if (path / name).is_dir() and not (path / name).is_symlink():
-            yield MarkerPlace(path / name, MARKER)
+    for name in names:
+        below = path / name
+        if below.is_dir() and not below.is_symlink():
+            yield MarkerPlace(below, MARKER)
 
 
 def _names(folder: Path) -> list[str]:

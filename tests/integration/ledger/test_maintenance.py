@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from drainer.errors import SourceError
 from drainer.ledger import engine
 from drainer.ledger.backup import dump_command
 from drainer.ledger.engine import parse_url
+from drainer.sources.common.marker_index import marked_sources, path_of
 from tests.support.command.runner import Bench, call
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import per_recipient
@@ -288,6 +290,48 @@ def test_a_spool_that_vanished_is_kept_until_the_operator_says_that_it_is_gone(
     assert refused.code == 2
     shutil.rmtree(bench.spool)
     assert prune(bench, "--gone", url)["messages"] == 1
+
+
+def test_markers_elsewhere_and_below_count_too() -> None:
+    """A named queue has its own marker; and a source without a path has none."""
+    assert path_of("sqlite:////srv/spool.db") is None
+    assert path_of("postfix:live=/etc/postfix") is None
+    assert path_of("maildir:/srv/a%b") == Path("/srv/a%b")
+
+
+def test_the_marker_of_a_named_queue_forbids_to_prune(bench: Bench) -> None:
+    """It lies one folder deeper than the source."""
+    bench.add(BOB)
+    assert bench.drain().code == 0
+    age(bench.ledger, 30)
+    (bench.spool / "named").mkdir()
+    (bench.spool / ".drainer").rename(bench.spool / "named" / ".drainer")
+    done = bench.run("ledger", "prune", "--older-than", "20d", "--reason", "old")
+    assert done.code == 2
+    assert "named/.drainer" in done.stderr
+
+
+def test_a_source_that_this_user_cannot_see_forbids_to_prune(tmp_path: Path) -> None:
+    """Whether it has a marker is unknown, so that it may."""
+    (tmp_path / "spool").mkdir()
+    url = f"postfix:{tmp_path}/spool"
+    assert marked_sources("ledger", [url], []) == []
+    assert marked_sources("ledger", [f"{url}/gone"], []) == []
+    (tmp_path / "spool").chmod(0)
+    with without_root(), pytest.raises(SourceError, match="Permission denied"):
+        marked_sources("ledger", [url], [])
+
+
+@contextlib.contextmanager
+def without_root() -> Iterator[None]:
+    """Have the rights of nobody, if this is root."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
 
 
 def test_what_is_not_final_or_quarantined_is_kept(bench: Bench) -> None:
