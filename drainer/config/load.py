@@ -20,13 +20,28 @@ PLACES = (Path("drainer.toml"), Path("/etc/drainer/drainer.toml"))
 
 
 def find(explicit: Path | None) -> Path | None:
-    """Return the file to read: the named one, else the first that exists."""
+    """Return the file to read: the named one, else the first that exists.
+
+    Raises UsageError when the named one is absent, or this user may not look for one.
+    """
     if explicit is not None:
-        if not explicit.is_file():
+        if not _is_file(explicit):
             message = f"there is no configuration file {explicit}"
             raise UsageError(message, hint="`drainer init` writes one")
         return explicit
-    return next((place for place in PLACES if place.is_file()), None)
+    return next((place for place in PLACES if _is_file(place)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        message = f"cannot read the configuration {path}: {error.strerror}"
+        hint = (
+            "run drainer as root or as its service's user, or name a file of yours with"
+            " --config (`drainer init` writes one)"
+        )
+        raise UsageError(message, hint=hint) from None
 
 
 def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:

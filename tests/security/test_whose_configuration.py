@@ -254,3 +254,24 @@ def test_a_command_that_acts_names_its_file(
     assert result.stderr.startswith(f"configuration: {place}/drainer.toml\n")
     assert result.json["exit"] == 0
     assert "configuration: " not in bench.run("status", "--json").stderr
+
+
+def test_a_configuration_that_a_user_may_not_read_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /etc/drainer of the package: exit 2, in words, and not another setting."""
+    closed = place / "closed"
+    write(closed / "drainer.toml")
+    closed.chmod(0o700)
+    monkeypatch.setattr("drainer.config.load.PLACES", (closed / "drainer.toml",))
+
+    for args in (("config",), ("config", "--config", closed / "drainer.toml")):
+
+        def look(args: tuple[str | Path, ...] = args) -> str:
+            done = call(*args)
+            return f"{done.code} {done.stderr}"
+
+        said = as_user(look)
+        assert said.startswith("2 ")
+        assert "Permission denied" in said
+        assert "--config" in said
