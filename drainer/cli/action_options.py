@@ -9,6 +9,7 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
+from drainer.cli.completion import complete_id
 from drainer.cli.filters import filters_of, selection_of, with_options
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, stdout
@@ -26,6 +27,7 @@ IdsArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ID",
+        autocompletion=complete_id,
         help="Drainer ids or prefixes, queue ids, or Message-IDs.",
         show_default=False,
     ),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from drainer.cli.completion import complete_queue, complete_state
 from drainer.errors import UsageError
 from drainer.ledger.filters import Filters
 from drainer.mail.envelope import parse_mailbox
@@ -52,6 +53,7 @@ def selection_of(
     queue: Annotated[
         list[str],
         typer.Option(
+            autocompletion=complete_queue,
             help="Only this part of the spool, e.g. deferred, hold (Postfix), new"
             " (Maildir), a named queue (Exim); may be repeated.",
             show_default=False,
@@ -94,7 +96,10 @@ def selection_of(
 
 def filters_of(
     state: Annotated[
-        list[str], typer.Option(help="Only this state; may be repeated.")
+        list[str],
+        typer.Option(
+            help="Only this state; may be repeated.", autocompletion=complete_state
+        ),
     ] = [],  # noqa: B006 - typer copies it
     reply: Annotated[
         str, typer.Option(help="Text that the primary's reply contains.")

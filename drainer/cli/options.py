@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from drainer.cli.completion import complete_id, complete_source
 from drainer.cli.output import say
 from drainer.config import Config
 from drainer.config import load as config_file
@@ -31,6 +32,7 @@ SourcesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
+        autocompletion=complete_source,
         help="postfix:DIR, postfix:live, maildir:DIR, exim:DIR or another kind, a"
         " folder, the URL of a database, or the name of a [sources.NAME] table.",
         show_default=False,
@@ -39,7 +41,9 @@ SourcesArgument = Annotated[
 IdArgument = Annotated[
     str,
     typer.Argument(
-        metavar="ID", help="A drainer id or prefix, a queue id, or a Message-ID."
+        metavar="ID",
+        autocompletion=complete_id,
+        help="A drainer id or prefix, a queue id, or a Message-ID.",
     ),
 ]
 ToOption = Annotated[

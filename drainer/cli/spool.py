@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from drainer.cli.completion import complete_source
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, stdout, warn
 from drainer.config.build.paths import (
@@ -70,7 +71,12 @@ def create(
 @app.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Source to copy, as for `drain`.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            autocompletion=complete_source,
+            help="Source to copy, as for `drain`.",
+        ),
     ],
     url: UrlArgument,
     password_file: PasswordOption = "",
@@ -111,7 +117,12 @@ def import_(
 @app.command("give-back")
 def give_back(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="postfix:live, as for `drain`.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            autocompletion=complete_source,
+            help="postfix:live, as for `drain`.",
+        ),
     ],
     path: ConfigOption = None,
     ledger: LedgerOption = "",

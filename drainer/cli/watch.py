@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from drainer.cli.completion import complete_source
 from drainer.cli.event_loop import run_loop
 from drainer.cli.log import stamp_messages
 from drainer.cli.options import ConfigOption, LedgerOption, ToOption, load
@@ -29,6 +30,7 @@ def watch(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
+            autocompletion=complete_source,
             help="As for `drain`. Default: every [sources.NAME] table.",
             show_default=False,
         ),

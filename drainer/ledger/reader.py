@@ -30,6 +30,9 @@ _TOO_COMPLEX = "pattern too complex"
 MIN_PREFIX = 4
 """Characters of a drainer id that are enough to name it, if they are unique."""
 
+SHORT = 12
+"""Characters of a drainer id that lists show."""
+
 
 class LedgerReader:
     """A reader of one ledger, open while its block runs."""
@@ -245,6 +248,22 @@ class LedgerReader:
             raise UsageError(message, hint="`drainer list` shows what it knows")
         message = f"{text!r} names {len(found)} messages: {', '.join(found[:5])}"
         raise UsageError(message, hint="give more of the drainer id")
+
+    def ids_from(self, prefix: str, most: int) -> list[str]:
+        """Return short drainer ids, or queue ids, that start so; the latest first."""
+        queries = (
+            (column, column.startswith(prefix, autoescape=True))
+            for column in (_M.id, _M.native_id)
+        )
+        length = max(SHORT, len(prefix))
+        found = [
+            row[column.name][: length if column is _M.id else None]
+            for column, clause in queries
+            for row in self.rows(
+                sa.select(column).where(clause).order_by(_M.seq.desc()).limit(most)
+            )
+        ]
+        return found if prefix else found[:most]
 
     def message(self, id_: str) -> Row:
         """Return the row of one message."""
