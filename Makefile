@@ -18,7 +18,8 @@ TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   systemd:systemd-analyze prometheus:promtool prometheus-alertmanager:amtool \
   keepalived:keepalived monit:monit nagios4-core:nagios4 cron:crontab \
   docker-compose:docker-compose kubernetes-client:kubectl \
-  opendkim:opendkim pyspf-milter:pyspf-milter
+  opendkim:opendkim pyspf-milter:pyspf-milter \
+  debhelper:dh lintian:lintian fish:fish man-db:man
 
 # Exim and Postfix shut each other out as packages; unpacked here Exim runs all the same.
 EXIM := .exim/usr/sbin/exim4
@@ -32,7 +33,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check fast test services fuzz demo bench docs shots clean
+.PHONY: help setup fmt check fast test services fuzz wheel deb demo bench docs shots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) \
@@ -72,6 +73,32 @@ test: setup services ## every test; as root it installs what is missing, and not
 fuzz: setup ## spoilt inputs for every parser, for SECONDS (300); exit 1 for a finding
 	-$(BIN)/python -m pip install --quiet --editable '.[dev,fuzz]'
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(WORDS)
+
+# The same time for the same commit, so that a second build is the same.
+EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+DIST := dist
+DEB := build/deb
+
+wheel: setup ## wheel and source distribution, in dist/
+	rm -rf $(DIST)
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --no-isolation --outdir $(DIST)
+
+deb: wheel ## the Debian package, in dist/; needs debhelper, checks with lintian if present
+	@command -v dh >/dev/null || { $(call install,debhelper lintian); }
+	rm -rf $(DEB) && mkdir -p $(DEB)/drainer
+	cp -r deploy docs README.md drainer.toml $(DIST)/*.whl $(DEB)/drainer
+	mv $(DEB)/drainer/deploy/debian $(DEB)/drainer/debian
+	for each in sysusers tmpfiles; do \
+	  cp deploy/systemd/drainer.$$each $(DEB)/drainer/debian/; done
+	version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' drainer/__init__.py) && \
+	  printf 'drainer (%s) stable; urgency=medium\n\n  * %s\n\n -- %s  %s\n' "$$version" \
+	  'See /usr/share/doc/drainer/docs/changelog.md.' \
+	  "$$(sed -n 's/^Maintainer: //p' deploy/debian/control)" \
+	  "$$(date --utc --rfc-email --date=@$(EPOCH))" >$(DEB)/drainer/debian/changelog
+	cd $(DEB)/drainer && SOURCE_DATE_EPOCH=$(EPOCH) \
+	  PIP='$(abspath $(BIN))/python -m pip' dpkg-buildpackage -us -uc -b
+	mv $(DEB)/drainer_*.deb $(DIST)/
+	! command -v lintian >/dev/null || lintian --fail-on error,warning $(DIST)/drainer_*.deb
 
 demo: setup ## drain a sample spool into a local primary; needs Python alone
 	$(BIN)/python -m tests.demo

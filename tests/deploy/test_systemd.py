@@ -22,6 +22,7 @@ EXPOSURE: Final = {
     "drainer.service": 15,
     "drainer-drain@.service": 15,
     "drainer-hook.service": 15,
+    "drainer-bounces.service": 15,
 }
 INSTALLED: Final = "/opt/drainer/bin/drainer"
 PROGRAM: Final = Path(sys.executable).with_name("drainer")
@@ -62,6 +63,8 @@ NAMES: Final = (
     "drainer-drain@x.path",
     "drainer-hook.service",
     "drainer-hook.path",
+    "drainer-bounces.service",
+    "drainer-bounces.timer",
 )
 
 
@@ -122,7 +125,7 @@ def test_units_run_commands_that_exist() -> None:
         for line in re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE):
             parses(shlex.split(line))
             found += 1
-    assert found == 3
+    assert found == 4
 
 
 def test_drops_in_set_variables_that_the_configuration_has(tmp_path: Path) -> None:
