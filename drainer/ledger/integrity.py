@@ -7,13 +7,13 @@ ask before you drain with it again.
 from collections.abc import Callable, Iterator
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from drainer.ledger import engine, schema
 from drainer.policy.recipient.state import State
 from drainer.runtime import databases
-from drainer.runtime.values import dataclass
 
 _M, _R = schema.messages.c, schema.recipients.c
 _ABOUT_MESSAGES = (
@@ -28,8 +28,7 @@ _SHOWN = 3
 """The most complaints of a database that are printed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerFinding:
+class LedgerFinding(Struct, frozen=True, kw_only=True):
     """The result of one check."""
 
     check: str

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
@@ -16,7 +17,6 @@ from drainer.ledger.reader import MANY
 from drainer.ledger.records import Decision, DecisionKind, to_micros
 from drainer.ledger.reports.evidence import ASKED, QUEUED
 from drainer.policy.recipient.state import State
-from drainer.runtime.values import dataclass
 
 _M, _R = schema.messages.c, schema.recipients.c
 _N, _D = schema.reports.c, schema.decisions.c
@@ -34,8 +34,7 @@ RULE = "operator-prune"
 """The rule of the decision that records a removal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruneRequest:
+class PruneRequest(Struct, frozen=True, kw_only=True):
     """Which messages an operator wants to remove."""
 
     #: Only those that nothing happened to since.
@@ -47,8 +46,7 @@ class PruneRequest:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruneCount:
+class PruneCount(Struct, frozen=True, kw_only=True):
     """Old messages: how many may be removed, and why the others may not."""
 
     messages: int
