@@ -11,7 +11,8 @@ reads whatever looks like a refusal of us a second time, with all that was sent 
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, lru_cache
 
 from msgspec.structs import replace
 
@@ -19,6 +20,7 @@ from drainer.mail.echo import SentData, unechoed
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, PROBLEMS, Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify import codes
+from drainer.policy.classify.grammar import plain
 from drainer.policy.classify.normalize import words_of
 from drainer.policy.classify.rules import Rule, families, find
 from drainer.policy.classify.verdict import LETTERS, Classification, Scope, Verdict
@@ -29,6 +31,7 @@ Answer = Reply | Lost | Problem
 _SUCCESS, _INTERMEDIATE, _TRANSIENT, _PERMANENT = 2, 3, 4, 5
 _GO_AHEAD = 354
 _TOO_MANY = frozenset((452, 552))
+_TOO_MANY_WORDS = "too-many-recipients"
 _SICK = frozenset((451, 452))
 _GENERIC = frozenset(("", "0.0", "1.0", "2.0", "3.0", "5.0", "7.0", "7.1"))
 """Details that say little: there the text decides."""
@@ -37,6 +40,7 @@ _SAFER = {"B": "RLHSsD", "M": "RLHSsD", "H": "SsD"}
 _STOPS = frozenset("SsD")
 _ABOUT_US = frozenset(("our-address", "our-rate"))
 """What a text may say behind a code about the recipient: wait, and count as a vote."""
+_FAULT = "filter-down"
 _SUSPECT = frozenset((Verdict.STOP, Verdict.HOLD))
 """Verdicts that a stranger's text must not cause."""
 
@@ -136,7 +140,7 @@ def _judge_reply(
             reason = "the primary closed the connection and did not accept the message"
             return _judgement("R", "dot-421", reason, Scope.MESSAGE)
         return _judgement("s", f"{stage}-421", "the primary closes the channel")
-    if stage is Stage.RCPT and accepted and _is_too_many(reply):
+    if stage is Stage.RCPT and accepted and _is_too_many(reply, words):
         return Classification(
             verdict=Verdict.RETRY,
             scope=Scope.RECIPIENT,
@@ -147,7 +151,7 @@ def _judge_reply(
     if stage is Stage.MAIL and reply.code in _SICK and reply.detail[:2] == "3.":
         reason = "the primary's mail system is full or has a fault"
         return _judgement("s", f"mail-{reply.enhanced}", reason)
-    return _judge_by_text(reply, stage, words)
+    return _judge_by_text(reply, stage, plain(words))
 
 
 def _judge_positive(reply: Reply, stage: Stage) -> Classification:
@@ -178,8 +182,9 @@ def _judge_early(reply: Reply, stage: Stage) -> Classification:
     return _judgement("s" if transient else "S", rule, reason)
 
 
-def _is_too_many(reply: Reply) -> bool:
-    if reply.detail == "5.3":
+def _is_too_many(reply: Reply, words: str) -> bool:
+    found = _family(plain(words), reply.code, reply.detail, Stage.RCPT)
+    if reply.detail == "5.3" or (found is not None and found.id == _TOO_MANY_WORDS):
         return True
     return reply.code in _TOO_MANY and reply.detail in ("", "0.0", "3.0", "5.0")
 
@@ -187,7 +192,7 @@ def _is_too_many(reply: Reply) -> bool:
 def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Classification:
     """Let the text decide as far as it may; the codes decide the rest."""
     letter, rule, meaning = _row(reply, stage)
-    family = find(families(), words, reply, stage)
+    family = _family(words, reply.code, reply.detail, stage)
     if family is not None and _names_recipient(reply, stage):
         family = _behind_code(family, reply, stage, words)
     if family is not None:
@@ -200,12 +205,19 @@ def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Classification:
     return _judgement(_widen(letter, stage), rule, meaning)
 
 
+@lru_cache(maxsize=2048)
+def _family(words: str, code: int, detail: str, stage: Stage) -> Rule | None:
+    """Return the family of a reply; servers repeat themselves, so it is kept."""
+    enhanced = f"{code // 100}.{detail}" if detail else ""
+    return find(families(), words, Reply(code=code, enhanced=enhanced), stage)
+
+
 def _names_recipient(reply: Reply, stage: Stage) -> bool:
     """Return whether the code is about this recipient: no text overrules that."""
     return (
-        stage is Stage.RCPT
-        and reply.detail[:2] in ("1.", "2.")
-        and reply.detail not in _GENERIC
+        stage not in (Stage.MAIL, Stage.DATA)
+        and codes.is_of_recipient(reply.detail)
+        and (reply.code, reply.detail) not in codes.DIALECTS
         and reply.code not in codes.OUTRANKING
     )
 
@@ -214,8 +226,11 @@ def _behind_code(family: Rule, reply: Reply, stage: Stage, words: str) -> Rule |
     """Return what a text may say behind a code that is about the recipient.
 
     It never says that the primary refuses us. If it names our address, or our rate, the
-    recipient waits, and it is a vote against the primary (policy.breaker.detector).
+    recipient waits, and it is a vote against the primary (policy.breaker.detector). If
+    a part of the primary failed, the recipient is tried again.
     """
+    if family.id == _FAULT:
+        return replace(family, permanent="R", temporary="R")
     if family.letter(reply.category) not in _STOPS:
         return family
     ours = (each for each in families() if each.id in _ABOUT_US)
@@ -234,7 +249,9 @@ def _judge_by_rule(rule: Rule, reply: Reply, stage: Stage) -> Classification:
 
 def _row(reply: Reply, stage: Stage) -> tuple[str, str, str]:
     """Return letter, rule and meaning by the codes alone."""
-    row = codes.ENHANCED.get(reply.detail)
+    row = codes.DIALECTS.get((reply.code, reply.detail)) or codes.ENHANCED.get(
+        reply.detail
+    )
     if row is not None and reply.code not in codes.OUTRANKING:
         letter = row[0] if reply.category == _TRANSIENT else row[1]
         if reply.enhanced == "5.7.9" and stage in (Stage.DATA, Stage.DOT):

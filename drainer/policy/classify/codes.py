@@ -15,6 +15,10 @@ D stop for the recipient domain
 The registry is that of 2024-12-06.
 """
 
+_CHOOSY = [f"7.{n}" for n in range(120, 137)]
+"""Exchange's codes for a recipient that takes mail from some senders only."""
+_GENERIC_OF_RECIPIENTS = ("1.0", "2.0")
+
 ENHANCED: dict[str, tuple[str, str, str]] = {
     "0.0": ("-", "-", "undefined status"),
     "1.0": ("-", "-", "other address status"),
@@ -102,17 +106,48 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
     **{f"7.{n}": ("s", "-", "the primary slows us down") for n in range(850, 900)},
     **{f"7.{n}": ("s", "S", "our address is banned") for n in range(606, 650)},
     "7.509": ("s", "H", "DMARC failed, most likely for our own address"),
+    **dict.fromkeys(_CHOOSY, ("R", "B", "the recipient chooses its senders")),
+    "7.505": ("s", "B", "the recipient is banned"),
+    "7.506": ("s", "S", "our name is refused"),
+    "7.507": ("s", "S", "the recipient's organisation blocks our address"),
+    "7.508": ("s", "s", "our address exceeds its limits"),
+    "7.510": ("s", "S", "the primary takes no mail over IPv6"),
     "7.511": ("s", "S", "our address is banned"),
+    "7.512": ("s", "M", "the message breaks a rule of the format"),
+    "7.513": ("s", "S", "the recipient's organisation blocks our address"),
+    "7.515": ("s", "H", "the sender's authentication is not enough"),
     "7.51": ("s", "S", "a connector of the primary refuses us"),
+    "7.54": ("s", "D", "the primary does not accept this domain"),
     "7.57": ("s", "S", "the primary wants authentication"),
+    "7.60": ("s", "H", "we have no permission to send as this sender"),
     "7.64": ("s", "S", "relay access denied for this tenant"),
+    "7.367": ("s", "D", "relay access denied behind the primary"),
+    **{f"7.{n}": ("s", "S", "the tenant may not send") for n in (703, 705, 708, 750)},
+    "2.121": ("L", "L", "mail reaches the mailbox faster than its limits allow"),
+    "2.122": ("L", "L", "mail reaches the mailbox faster than its limits allow"),
+    "4.11": ("H", "H", "too many agents handled the message"),
+    "4.14": ("H", "H", "a routing loop was found"),
+    "6.11": ("R", "H", "the message has bare line feeds"),
 }
 
-OUTRANKING = frozenset((432, 521, 523, 524, 530, 534, 535, 538))
+DIALECTS: dict[tuple[int, str], tuple[str, str, str]] = {
+    (521, "2.1"): ("s", "S", "the host accepts no mail from us (AOL)"),
+    (541, "4.1"): ("R", "M", "rejected as spam (Zoho)"),
+}
+"""A basic code and a detail that mean something else together; tried first."""
+
+
+def is_of_recipient(detail: str) -> bool:
+    """Return whether a detail is about an address: no text makes a stop of it."""
+    is_specific = detail[:2] in ("1.", "2.") and detail not in _GENERIC_OF_RECIPIENTS
+    return is_specific or detail in _CHOOSY
+
+
+OUTRANKING = frozenset((432, 530, 534, 535, 538))
 """Basic codes that no enhanced code outranks: they are about us, or a rate limit.
 
-``530 5.5.1`` demands a login, ``521 5.2.1`` refuses the host, ``432 4.3.2`` throttles a
-mailbox.
+``530 5.5.1`` demands a login, ``432 4.3.2`` throttles a mailbox. An enhanced code
+outranks 52x: OpenSMTPD's ``524 5.2.4`` is about an unknown user, not about encryption.
 """
 
 BASIC: dict[int, tuple[str, str]] = {

@@ -14,8 +14,10 @@ _BETWEEN = re.compile(
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.){1,200}"@[^\s<>@(),;:]{1,200}')
 _MAILBOX = re.compile(r"[^\s<>@\[\](),;:]{1,200}@[^\s<>@(),;:]{1,200}")
 _IPV4 = re.compile(r"\[?(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]\d)\]?")
-_IPV6 = re.compile(
-    r"\[?(?<![\w:])(?:ipv6:)?[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])\]?"
+_IPV6 = re.compile(  # at least three colons, or two together: a time is none
+    r"\[?(?<![\w:])(?:ipv6:)?(?:(?:[0-9a-f]{1,4}:){3,7}(?:[0-9a-f]{1,4}|\[ip\])"
+    r"|(?:[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){0,6})?::"
+    r"(?:[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){0,6}|\[ip\])?)(?![\w:])\]?"
 )
 _MASKED = "<@>"
 _BLANKS = re.compile(r"\s+")

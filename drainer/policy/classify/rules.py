@@ -23,12 +23,14 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Protocol
+from typing import Any, Protocol
 
 import re2
 from msgspec import Struct
 
 from drainer.mail.reply import Reply, Stage
+from drainer.policy.classify.grammar import with_classes
+from drainer.runtime.values import dataclass
 
 MEANINGS: Mapping[str, str] = {
     "retry": "R",
@@ -207,10 +209,22 @@ def _stages(name: str, row: Mapping[str, object]) -> list[Stage]:
 
 @cache
 def families() -> tuple[Rule, ...]:
-    """Return our own rules, in the order they are tried."""
+    """Return our own rules, in the order they are tried, on the plain form of words."""
     text = (
         resources.files("drainer.policy.classify")
         .joinpath("families.toml")
         .read_text("utf-8")
     )
-    return rules_of(tomllib.loads(text)["rule"])
+    found = tomllib.loads(text)
+    return rules_of([_joined(row, found["words"]) for row in found["rule"]])
+
+
+def _joined(row: Mapping[str, Any], classes: Mapping[str, str]) -> Mapping[str, object]:
+    """Return a row with its classes of words, and one expression for each list."""
+    patterns = {
+        key: with_classes(row[key], classes) for key in ("when", "unless") if key in row
+    }
+    return dict(row) | {
+        key: ["|".join(f"(?:{each})" for each in these)]
+        for key, these in patterns.items()
+    }

@@ -225,7 +225,18 @@ def test_a_generic_enhanced_code_leaves_it_to_the_basic_code(
 
 
 OUTRANKING = {
-    "521 5.2.1 the host refuses you": "S",
+    "521 5.2.1 no": "S",
+    "521 5.1.1 no such address": "B",
+    "523 5.2.1 disabled": "B",
+    "524 5.2.4 Mailing list expansion problem": "B",
+    "524 5.7.10 encrypt": "S",
+    "541 5.4.1 rejected by the destination domain": "B*",
+    "550 5.7.133 authentication required": "B",
+    "550 5.7.133 relaying denied": "B",
+    "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found": "B",
+    "550 5.1.10 null MX": "Sd",
+    "550 5.1.2 Mailbox not found": "B",
+    "550 5.1.2 domain not found": "Sd",
     "530 5.5.1 authentication required": "S",
     "530 5.1.1 log in": "S",
     "535 5.5.4 bad credentials": "S",
@@ -328,8 +339,30 @@ REGISTRY = """
 7.29 R B*
 7.30 R B*
 7.51 s S
+7.54 s Sd
 7.57 s S
+7.60 s H
 7.64 s S
+7.120 R B
+7.133 R B
+7.136 R B
+7.137 R B
+7.367 s Sd
+7.505 s B
+7.506 s S
+7.507 s S
+7.508 s s
+7.510 s S
+7.512 s B*
+7.513 s S
+7.515 s H
+7.703 s S
+7.750 s S
+2.121 RL RL
+2.122 RL RL
+4.11 H H
+4.14 H H
+6.11 R H
 7.500 s B
 7.509 s H
 7.511 s S
@@ -390,6 +423,19 @@ def test_too_many_recipients_after_an_acceptance_is_no_failure(text: str) -> Non
     assert classification.verdict is Verdict.RETRY
     assert classification.counts is False
     assert classification.rule == "rcpt-too-many"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["550 Too many recipients", "554 5.7.1 Maximum number of recipients exceeded"],
+)
+def test_too_many_recipients_in_words_is_temporary(text: str) -> None:
+    """RFC 5321 4.5.3.1.10, whatever the code: another transaction, or a later one."""
+    again = classify(said(text), Stage.RCPT, accepted=1)
+    assert (again.rule, again.counts) == ("rcpt-too-many", False)
+    for stage in (Stage.RCPT, Stage.DATA, Stage.DOT):
+        later = classify(said(text), stage)
+        assert (later.verdict, later.counts) == (Verdict.RETRY, True)
 
 
 @pytest.mark.parametrize("text", TOO_MANY)

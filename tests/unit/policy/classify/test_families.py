@@ -10,6 +10,22 @@ from drainer.policy.classify.verdict import Verdict
 
 #: rule -> (what it is for, what is another's).
 EXAMPLES = {
+    "too-many-recipients": (
+        "550 5.7.1 Too many recipients in this message",
+        "550 5.7.1 Too many recipients received this hour",
+    ),
+    "domain-not-served": (
+        "550 No such domain here",
+        "550 Sender domain is not known here: no such domain of the sender",
+    ),
+    "our-host": (
+        "550 The connecting network was marked by our staff",
+        "550 u@example.org at [192.0.2.7] is not a known user",
+    ),
+    "unavailable": (
+        "554 5.0.0 Service unavailable",
+        "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using bl.a.org",
+    ),
     "group-closed": (
         "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required for this list",
         "550 5.7.1 Authentication required before you may relay",
