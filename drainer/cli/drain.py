@@ -47,6 +47,7 @@ from drainer.policy.recipient.mapping import AddressMapping
 from drainer.runtime import databases
 from drainer.runtime.process import tune_gc
 from drainer.runtime.workers import fork
+from drainer.smtp.health_check import WARN
 from drainer.smtp.health_check import check as check_primary
 
 
@@ -219,6 +220,9 @@ async def _check(request: DrainRequest, ledger: Ledger) -> None:
     for decision in health_decisions(health):
         await ledger.note(decision)
     refuse_unless_healthy(health, str(route))
+    for finding in health.findings:
+        if finding.verdict == WARN and finding.hint != NO_KNOWN_GOOD:
+            warn(f"check of {finding.stage}: {finding.hint or finding.reply}")
 
 
 def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import typer
 import typer.main
-from rich.console import Console
 from rich.markup import escape
 
+from drainer.cli.markup import LiteralConsole
 from drainer.mail.reply import printable
 from drainer.runtime.redaction import redact
 
@@ -24,7 +24,7 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}
 """Of syslog, as systemd reads them at the start of a line (sd-daemon(3))."""
 
 
-class _Stderr(Console):
+class _Stderr(LiteralConsole):
     """Falls silent when its reader is gone: a drain goes on."""
 
     def on_broken_pipe(self) -> None:

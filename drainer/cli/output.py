@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from drainer.cli.log import LOGGER, stderr
+from drainer.cli.markup import LiteralConsole
 from drainer.errors import DrainerError
 from drainer.mail.reply import printable
 from drainer.sources.archive.source import ArchiveSource
@@ -20,11 +20,11 @@ PAGE_ROWS = 500
 """Rows per page of a long table; each page has its own column widths."""
 
 
-def stdout() -> Console:
+def stdout() -> LiteralConsole:
     """Return a console on the current stdout, which tests and pipes replace."""
     terminal = sys.stdout.isatty()
     wide = None if terminal or "COLUMNS" in os.environ else 160
-    return Console(highlight=False, soft_wrap=not terminal, width=wide)
+    return LiteralConsole(highlight=False, soft_wrap=not terminal, width=wide)
 
 
 def print_json(fact: Mapping[str, Any]) -> None:

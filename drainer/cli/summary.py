@@ -93,7 +93,7 @@ def _print_breakers(drain: Drain) -> None:
         console.print(f"[red]stopped{where}: {clean(why)}[/]")
         if cause is not None:
             console.print(f"  the primary said: {clean(cause.reply)}")
-            console.print(f"  {remedy(cause)}")
+            console.print(f"  {clean(remedy(cause), 500)}")
     if drain.breaker_guard.open_breakers:
         console.print(
             "no message was judged by this refusal; fix it and run the same command"

@@ -24,11 +24,14 @@ from drainer.smtp.connection import (
     format_address,
     resolve,
 )
+from drainer.smtp.peer_probe import identify
 from drainer.smtp.route import Route
 from drainer.smtp.xclient import ClientIntroduction
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _CLOSING = 421
+_GREYLISTING, _FAULTS = "greylisting", ("fault", "disk")
+"""Ids of remedies: nothing is wrong, or a part of the primary does not work."""
 _DONE = Lost(reason="closed", detail="by us")
 """Nothing is in flight any more: with TLS, a farewell may outlast the check."""
 
@@ -159,7 +162,8 @@ async def _check_address(
 
 async def _add_failure(health: HealthReport, route: Route, step: ConnectStep) -> None:
     """Add the step that failed; for a bad certificate, also what it says."""
-    hint = remedies.hint(step.stage, step.answer)
+    hint = await identify(route, step.stage, step.answer)
+    hint = hint or remedies.hint(step.stage, step.answer)
     bad = isinstance(step.answer, Lost) and step.answer.reason == "tls"
     if step.stage is Stage.STARTTLS and bad and route.verifies:
         step = replace(step, facts=step.facts | await _certificate_of(route))
@@ -210,8 +214,12 @@ class _Interview:
         self._limit = route.timeouts.mail
         mail = await self._ask(Stage.MAIL, f"MAIL FROM:<{self._probe.sender}>")
         if not _positive(mail.answer):
-            hint = remedies.hint(Stage.MAIL, mail.answer)
-            self._health.add("mail", mail, FAIL, hint)
+            verdict = (
+                WARN
+                if remedies.topic(Stage.MAIL, mail.answer) == _GREYLISTING
+                else FAIL
+            )
+            self._health.add("mail", mail, verdict, self._hint_at_mail(mail.answer))
         else:
             self._health.add("mail", mail, OK)
             await self._recipients()
@@ -219,6 +227,21 @@ class _Interview:
         quit_ = await self._ask(Stage.QUIT, "QUIT")
         verdict = OK if _positive(quit_.answer) else WARN  # mail does not depend on it
         self._health.add("quit", quit_, verdict)
+
+    def _hint_at_mail(self, answer: Reply | Lost) -> str:
+        """Return what to do; if it wants TLS, also why there is none."""
+        failed = [
+            step
+            for step in self._connection.steps
+            if step.stage is Stage.STARTTLS and not _positive(step.answer)
+        ]
+        if remedies.topic(Stage.MAIL, answer) != "tls" or not failed:
+            return remedies.hint(Stage.MAIL, answer)
+        why = failed[-1].answer
+        return (
+            f"it requires TLS, and the handshake failed: {why}:"
+            f" {remedies.hint(Stage.STARTTLS, why)}"
+        )
 
     async def _reset(self) -> None:
         step = await self._ask(Stage.RSET, "RSET")
@@ -234,7 +257,8 @@ class _Interview:
             step = await self._ask(Stage.RCPT, f"RCPT TO:<{forward_path}>")
             good = _positive(step.answer)
             hint = "" if good else remedies.hint(Stage.RCPT, step.answer)
-            verdict = OK if good else FAIL
+            waits = remedies.topic(Stage.RCPT, step.answer) == _GREYLISTING
+            verdict = OK if good else WARN if waits else FAIL
             self._health.add(f"rcpt {forward_path}", step, verdict, hint)
         if not self._probe.accept:
             self._health.advise("rcpt known-good", remedies.NO_KNOWN_GOOD)
@@ -256,13 +280,20 @@ class _Interview:
         """Return verdict and hint: it must be refused, and permanently.
 
         Without a known-good address nothing else shows whether the user table is there.
+        A primary that defers strangers says nothing about it: greylisting ends when the
+        mail itself comes, and no check would ever see that.
         """
+        known = bool(self._probe.accept)
         if isinstance(answer, Lost) or answer.code == _CLOSING:
             return FAIL, remedies.hint(Stage.RCPT, answer)
         if _positive(answer):
-            return WARN, remedies.CATCH_ALL
+            return WARN, remedies.CATCH_ALL if known else remedies.BLIND
+        topic = remedies.topic(Stage.RCPT, answer)
+        if topic == _GREYLISTING:
+            return WARN, remedies.hint(Stage.RCPT, answer)
         if answer.category == 4:  # noqa: PLR2004
-            return WARN if self._probe.accept else FAIL, remedies.UNDECIDED
+            failed = not known and topic in _FAULTS
+            return FAIL if failed else WARN, remedies.UNDECIDED
         return OK, ""
 
     async def _ask(self, stage: Stage, command: str) -> ConnectStep:

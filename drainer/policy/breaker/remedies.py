@@ -1,21 +1,45 @@
-"""What to do about a failed stage, as advice for the operator."""
+"""What the operator can do: about a failed stage of a check, and an open breaker.
+
+One table serves both, remedies.toml. A remedy follows from the rule that judged the
+reply, and from its words where one rule has several causes. The stage decides only if
+the reply says no more than no; then the remedy says what was seen, and names what it
+may be.
+"""
 
 import re
+import tomllib
+from functools import cache
+from importlib import resources
 
-from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply import Lost, Reply, Stage, as_said
 from drainer.policy.breaker.breaker import Cause
+from drainer.policy.classify.classifier import classify, family_of
+from drainer.policy.classify.normalize import words_of
+from drainer.runtime.values import dataclass
 
 _LOST = {
     "refused": "nothing listens there: is the primary's SMTP server running?",
     "unreachable": "there is no route to that address: check routing and firewalls",
     "unresolved": "the name does not resolve: check --to and DNS",
-    "timeout": "no answer in time: a firewall, or an overloaded server",
+    "timeout": "no answer in time: a firewall, an overloaded server, or a port that"
+    " expects TLS from the start (465); name the SMTP port",
     "closed": "the primary closed the connection without a reply: look at its log",
     "reset": "the primary reset the connection: look at its log",
     "tls": "the TLS handshake failed: look at the primary's TLS settings and log",
     "protocol": "it is not an SMTP server, or a device in between alters SMTP",
 }
-_OLD = "the primary does not support TLS 1.2 or later: update it"
+_NOT_SMTP = (
+    (r"http/\d|<html|<!doctype", "that is a web server (HTTP): name the SMTP port"),
+    (r"\* ok|imap", "that is an IMAP server: name the SMTP port"),
+    (r"\+ok", "that is a POP3 server: name the SMTP port"),
+    (r"\bssh-", "that is an SSH server: name the SMTP port"),
+    (r"\\x1[56]\\x03", "that port expects TLS from the start: name the SMTP port"),
+)
+"""What a server that does not speak SMTP says -> the remedy."""
+_OLD = (
+    "the primary does not support TLS 1.2 or later: update it, or let it accept mail of"
+    ' this host without TLS and set [primary] tls = "off"'
+)
 _HANDSHAKE = {
     "certificate has expired": "the primary's certificate, or that of an issuer, has"
     " expired: renew it on the primary; check this host's clock",
@@ -33,8 +57,12 @@ _HANDSHAKE = {
     " this host's trust store (SSL_CERT_FILE names a PEM file)",
     "first certificate": "the primary does not send the intermediate certificates: add"
     " them to its certificate file",
+    "key too small": "the primary's keys or Diffie-Hellman parameters are too small:"
+    " make new ones on the primary",
     "verify failed": "this host does not accept the primary's certificate: get another"
     " one for the primary",
+    "legacy sigalg": _OLD,
+    "version too low": _OLD,
     "protocol version": _OLD,
     "unsupported protocol": _OLD,
     "no protocols": _OLD,
@@ -50,46 +78,18 @@ NOT_OFFERED_TLS = (
     "the primary does not offer STARTTLS, and [primary] requires TLS: enable TLS there,"
     " or look for a firewall in between that removes STARTTLS"
 )
-_STAGES = {
-    Stage.BANNER: "the primary does not serve this host: allow its address there",
-    Stage.EHLO: "the primary refuses our name: set [primary] helo to this host's"
-    " full name, with matching forward and reverse DNS",
-    Stage.STARTTLS: "the primary refused TLS: look at its TLS settings",
-    Stage.AUTH: "the primary refused the login: check [primary] username and"
-    " password_file; do not retry often, it may lock the account",
-    Stage.FORWARD: "the primary does not let this host name the client: on Postfix"
-    " add its address to smtpd_authorized_xclient_hosts or"
-    ' smtpd_authorized_xforward_hosts, or set [primary] forward_client = "off"',
-    Stage.MAIL: "the primary refuses the sender: set [health] sender, or exempt this"
-    " host from its sender checks",
-    Stage.RCPT: "relaying is denied, or the user table is missing: on Postfix add this"
-    " host to mynetworks or the domain to relay_domains, on Exchange allow this"
-    " host on the receive connector; then look up the address on the primary",
-}
-
-
-def hint(stage: Stage, answer: Reply | Lost) -> str:
-    """Return what to do next; '' if nothing is known."""
-    if isinstance(answer, Lost):
-        if stage is Stage.STARTTLS:
-            return handshake_hint(answer.detail) or _LOST.get(answer.reason, "")
-        return _LOST.get(answer.reason, "")
-    if stage is Stage.STARTTLS and answer.text.endswith("does not offer STARTTLS"):
-        return NOT_OFFERED_TLS
-    return _STAGES.get(stage, "")
-
-
-def handshake_hint(words: str) -> str:
-    """Return what to do about a failed handshake; '' if its cause is unknown."""
-    lowered = words.lower().replace("_", " ")
-    return next((hint for sign, hint in _HANDSHAKE.items() if sign in lowered), "")
-
-
+TLS_ONLY = (
+    "that port expects TLS from the start (SMTPS): name the SMTP port, usually 25"
+)
 NOT_OFFERED = (
     "[primary] forward_client asks for it, and the primary does not offer it to this"
     " host: its filters judge all mail by this host's address"
 )
 CATCH_ALL = "the primary accepts any address, so it does not show which users exist"
+BLIND = (
+    f"{CATCH_ALL}, and [health] accept names no address: nothing can show that this is"
+    " the wrong server"
+)
 IN_THE_CLEAR = 'until then mail goes unencrypted; tls = "required" forbids that'
 UNDECIDED = (
     "the primary cannot say which users exist: is its user table back? It may also"
@@ -101,70 +101,119 @@ NO_KNOWN_GOOD = (
     " an empty user table looks healthy"
 )
 NO_DOMAIN = "set [primary] domains, so that drainer can test a random recipient"
-"""Hints for warnings, not for failures."""
+"""Warnings of the check."""
 
-
-_CONTENT = "its content filter refuses everything: look at the filter and its log"
-_REMEDIES: dict[str, str] = {
-    r"(connect|banner|ehlo|forward)-(lost|protocol)|(connect|banner|ehlo)-4xx": (
-        "it does not answer this host: look at its log, and at firewalls in between"
-    ),
-    r"forward-[45]xx": _STAGES[Stage.FORWARD],
-    r"text-relay-denied|basic-551|[45]\.7\.(51|64)": (
-        "it refuses to relay for this host. On Postfix: add this host to mynetworks, or"
-        " the domain to relay_domains; on Exim: to relay_from_hosts, relay_to_domains;"
-        " on Exchange: allow this host's address on the receive connector"
-    ),
-    r"basic-556|[45]\.(1\.2|1\.10|4\.4)": (
-        "it no longer serves that domain. On Postfix: look at relay_domains,"
-        " virtual_mailbox_domains and mydestination; on Exchange: at accepted domains"
-    ),
-    r"text-(unknown-user.*|no-such-user|mailbox-closed)|[45]\.(1\.\d+|2\.1)": (
-        "it knows none of these users: is its user table (LDAP, SQL, a map) back? Look"
-        " up one of the addresses there (Postfix: `postmap -q ADDRESS MAP`)"
-    ),
-    (
-        r"text-our-address|text-our-name|basic-521|(banner|ehlo)-5xx"
-        r"|[45]\.7\.(25|511|60[6-9]|6[1-4]\d)"
-    ): (
-        "it refuses this host's address or name. On Postfix: put permit_mynetworks"
-        " before the client checks; set forward and reverse DNS, and [primary] helo"
-    ),
-    (
-        r"text-auth-required|basic-(52[345]|53\d)|(auth|starttls)-.*"
-        r"|[45]\.(5\.6|7\.(8|9|10|11|12|14|57))"
-    ): (
-        "it requires a login or TLS: set [primary] username, password_file, tls; or"
-        " exempt this host there"
-    ),
-    r"text-sender-authentication|[45]\.7\.(2[0-46]|29|509)": (
-        "it checks the senders against this host's address: exempt this host from SPF"
-        " and DMARC checks there, because it passes on mail of other senders"
-    ),
-    r"text-our-rate|[45]\.(4\.5|7\.(28|[568]\d\d))": (
-        "it wants less mail at once: lower [throttle] rate and [primary] connections,"
-        " or exempt this host from its limits"
-    ),
-    r"text-sick|text-filter-down|basic-45\d|[45]\.(3\.\d+|4\.3)": (
-        "it has a fault: look at its disk, its filters and its log"
-    ),
-    r"text-content.*|[45]\.6\.\d+": _CONTENT,
+_SILENT = "it does not serve this host: look at its log, and firewalls in between"
+_UNSAID = "look at its log for this host's address, and at one refused message"
+_UNSAID_AT = {
+    Stage.MAIL: "the primary refuses the sender of the check, and does not say why:"
+    " look at its log; set [health] sender, or exempt this host from its sender checks",
+    Stage.RCPT: "the primary refuses an address that must exist, and does not say why:"
+    " look at its log. It may deny relay (on Postfix: mynetworks, relay_domains; on"
+    " Exchange: the receive connector), or its user table is missing",
 }
-"""A rule id, or its enhanced code -> what the operator can do; first match counts."""
-
+_STAGE = re.compile(r"^[a-z]+: ")
+"""What a cause from before MAIL has before the reply."""
 _BY_CODE = re.compile(r"[a-z]+-([45]\.\d.*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """One row of remedies.toml."""
+
+    id: str
+    rules: re.Pattern[str]
+    words: re.Pattern[str]
+    text: str
+
+
+@cache
+def remedies() -> tuple[Remedy, ...]:
+    """Return the rows of remedies.toml, in the order they are tried."""
+    raw = resources.files("drainer.policy.breaker").joinpath("remedies.toml")
+    rows = tomllib.loads(raw.read_text("utf-8"))["remedy"]
+    texts = {row["id"]: row["text"] for row in reversed(rows) if "text" in row}
+    return tuple(
+        Remedy(
+            id=row["id"],
+            rules=re.compile(row["rules"]),
+            words=re.compile(row.get("words", "")),
+            text=" ".join(texts[row["id"]].split()),
+        )
+        for row in rows
+    )
+
+
+def text_of(name: str) -> str:
+    """Return the text of the remedy with this id."""
+    return next(each.text for each in remedies() if each.id == name)
+
+
+def topic(stage: Stage, answer: Reply | Lost) -> str:
+    """Return the id of the remedy for a reply; '' if there is none, or no reply."""
+    if isinstance(answer, Lost):
+        return ""
+    found = _find(classify(answer, stage).rule, answer)
+    return found.id if found else ""
+
+
+def hint(stage: Stage, answer: Reply | Lost) -> str:
+    """Return what to do about a failed stage of a check; '' if nothing is known."""
+    if isinstance(answer, Lost):
+        if stage is Stage.STARTTLS:
+            return handshake_hint(answer.detail) or _LOST.get(answer.reason, "")
+        return _after_garbage(answer.detail) or _LOST.get(answer.reason, "")
+    if stage is Stage.STARTTLS and answer.text.endswith("does not offer STARTTLS"):
+        return NOT_OFFERED_TLS
+    found = _find(classify(answer, stage).rule, answer)
+    return found.text if found else _UNSAID_AT.get(stage, "")
+
+
+def handshake_hint(words: str) -> str:
+    """Return what to do about a failed handshake; '' if its cause is unknown."""
+    lowered = words.lower().replace("_", " ")
+    return next((hint for sign, hint in _HANDSHAKE.items() if sign in lowered), "")
 
 
 def remedy(cause: Cause) -> str:
     """Return what the operator can do about an open circuit breaker."""
     if cause.content:
-        return _CONTENT
-    rule = _BY_CODE.sub(r"\1", cause.classification.rule)
-    if rule == "starttls-lost" and (words := handshake_hint(cause.reply)):
+        return text_of("content")
+    rule, said = cause.classification.rule, as_said(_STAGE.sub("", cause.reply))
+    if isinstance(said, Reply):
+        found = _find(rule, said)
+        return found.text if found else _UNSAID
+    if rule == "starttls-lost" and (words := handshake_hint(said)):
         return words
-    for pattern, words in _REMEDIES.items():
-        if re.fullmatch(pattern, rule):
-            return words
-    if cause.trigger == "early":
-        return "it does not serve this host: look at its log, and firewalls in between"
-    return "look at its log for this host's address, and at one refused message"
+    found, early = _find(rule, None), cause.trigger == "early"
+    usual = found.text if found else _SILENT if early else _UNSAID
+    return (early and _after_garbage(said)) or usual
+
+
+def _find(rule: str, reply: Reply | None) -> Remedy | None:
+    """Return the remedy of the first name that has one.
+
+    A refusal before MAIL, and 421, has a rule of its stage. What its text says is more;
+    a code about the protocol (X.5.X) says less.
+    """
+    words = words_of(reply.text) if reply else ""
+    names = [_BY_CODE.sub(r"\1", rule)]
+    if reply is not None and not rule.startswith(("text-", "enhanced-")):
+        family = family_of(reply)
+        status = "" if reply.detail.startswith("5.") else reply.enhanced
+        names = [f"text-{family.id}" if family else "", status, *names]
+    return next(
+        (
+            each
+            for name in filter(None, names)
+            for each in remedies()
+            if each.rules.fullmatch(name) and each.words.search(words)
+        ),
+        None,
+    )
+
+
+def _after_garbage(said: str) -> str:
+    """Return what a server is that answered, and not in SMTP; '' if unknown."""
+    words = said.lower()
+    return next((text for sign, text in _NOT_SMTP if re.search(sign, words)), "")

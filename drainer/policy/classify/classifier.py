@@ -212,6 +212,12 @@ def _family(words: str, code: int, detail: str, stage: Stage) -> Rule | None:
     return find(families(), words, Reply(code=code, enhanced=enhanced), stage)
 
 
+def family_of(reply: Reply, stage: Stage = Stage.RCPT) -> Rule | None:
+    """Return the family of words that a reply belongs to, whatever its codes say."""
+    words = plain(words_of(reply.text))
+    return _family(words, reply.code, reply.detail, stage)
+
+
 def _names_recipient(reply: Reply, stage: Stage) -> bool:
     """Return whether the code is about this recipient: no text overrules that."""
     return (

@@ -139,22 +139,58 @@ FAILING: dict[str, tuple[dict[str, Any], str, str]] = {
     "banner-421": (
         {"banner": ReplyThenDrop("421 4.3.2 not now")},
         "banner",
-        "does not serve this host",
+        "accepts no mail now",
     ),
-    "banner-554": ({"banner": "554 5.3.2 no"}, "banner", "does not serve this host"),
+    "banner-554": ({"banner": "554 no"}, "banner", "does not serve this host"),
+    "banner-listed": (
+        {"banner": "554 5.7.1 client [127.0.0.1] blocked using bl.example"},
+        "banner",
+        "refuses this host's address",
+    ),
+    "banner-http": (
+        {"banner": Garbage(b"HTTP/1.1 400 Bad Request\r\n")},
+        "banner",
+        "web server",
+    ),
     "banner-dropped": ({"banner": Drop()}, "banner", "without a reply"),
     "banner-garbage": ({"banner": Garbage()}, "banner", "not an SMTP server"),
     "ehlo-550": ({"ehlo": "550 5.7.1 bad name"}, "ehlo", "[primary] helo"),
+    "ehlo-504": (
+        {"ehlo": "504 5.5.2 <x>: need fully-qualified hostname"},
+        "ehlo",
+        "full name, with matching forward and reverse DNS",
+    ),
     "ehlo-dropped": ({"ehlo": Drop()}, "ehlo", "without a reply"),
     "mail-550": ({"mail": "550 5.7.1 no"}, "mail", "[health] sender"),
     "mail-421": ({"mail": ReplyThenDrop("421 bye")}, "mail", "[health] sender"),
+    "mail-530": ({"mail": "530 5.7.1 Authentication required"}, "mail", "a login"),
+    "mail-530-tls": (
+        {"mail": "530 5.7.0 Must issue a STARTTLS command first"},
+        "mail",
+        "it requires TLS",
+    ),
+    "mail-451": (
+        {"mail": "451 4.3.5 Server configuration error"},
+        "mail",
+        "a part of it does not work",
+    ),
+    "mail-450": (
+        {"mail": "450 4.1.8 Sender address rejected: Domain not found"},
+        "mail",
+        "resolver",
+    ),
     "mail-dropped": ({"mail": Drop()}, "mail", "without a reply"),
     "rcpt-550": (
         {"rcpt": "554 5.7.1 Relay access denied"},
         f"rcpt {GOOD}",
         "mynetworks",
     ),
-    "rcpt-450": ({"rcpt": "450 4.2.0 greylisted"}, f"rcpt {GOOD}", "user table"),
+    "rcpt-spf": (
+        {"rcpt": "550 5.7.23 Recipient address rejected: SPF fail"},
+        f"rcpt {GOOD}",
+        "exempt this host from SPF",
+    ),
+    "rcpt-450": ({"rcpt": "450 4.1.1 unknown"}, f"rcpt {GOOD}", "user table"),
     "rcpt-dropped": ({"rcpt": Drop()}, f"rcpt {GOOD}", "without a reply"),
 }
 
@@ -216,6 +252,43 @@ def test_who_puts_everybody_off_is_not_ready(peer: StartPeer, bench: Bench) -> N
     assert "user table" in stages(result)["rcpt random"]["hint"]
 
 
+@pytest.mark.parametrize("accept", [[], [GOOD]], ids=["no-known-good", "known-good"])
+@pytest.mark.parametrize("words", ["450 4.2.0 Greylisted", "450 4.7.1 Try again"])
+def test_a_primary_that_greylists_strangers_is_ready(
+    peer: StartPeer, bench: Bench, words: str, accept: list[str]
+) -> None:
+    """It would defer every check for ever; mail that is tried again gets through."""
+    bench.port = peer(rcpt=_random_gets(words)).port
+    bench.configure(health={"accept": accept}, primary={"domains": ["example.org"]})
+    result = check(bench, "--json")
+    assert result.code == 0
+    assert stages(result)["rcpt random"]["verdict"] == "warn"
+    assert "greylist" in stages(result)["rcpt random"]["hint"]
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt"])
+def test_greylisting_of_all_is_a_warning(
+    peer: StartPeer, bench: Bench, stage: str
+) -> None:
+    """Nothing is wrong: the primary only wants it later."""
+    bench.port = peer(**{stage: "451 4.7.1 Greylisting in action, come back"}).port
+    result = check(bench, "--json")
+    assert result.code == 0
+    found = stages(result)[stage if stage == "mail" else f"rcpt {GOOD}"]
+    assert (found["verdict"], "greylists" in found["hint"]) == ("warn", True)
+
+
+def test_a_catch_all_without_a_known_good_recipient_says_that_nothing_can_tell(
+    peer: StartPeer, bench: Bench
+) -> None:
+    """A wrong server that takes any mail would look healthy."""
+    bench.port = peer().port
+    bench.configure(health={"accept": []}, primary={"domains": ["example.org"]})
+    found = stages(check(bench, "--json"))["rcpt random"]
+    assert found["verdict"] == "warn"
+    assert "nothing can show that this is the wrong server" in found["hint"]
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict", "code"),
     [("500 5.5.1 what?", "warn", 0), (Drop(), "fail", 3)],
@@ -257,6 +330,24 @@ def test_tls_that_fails_is_told_though_mail_may_go_in_the_clear(
     assert (result.code, found["verdict"]) == expected
     assert found["hint"]
     assert result.code or "unencrypted" in found["hint"]
+
+
+def test_a_primary_that_demands_tls_says_why_there_is_none(
+    peer: StartPeer, bench: Bench, certificate: Certificate
+) -> None:
+    """The refusal comes at MAIL, and its cause at STARTTLS."""
+    server = peer(
+        tls=certificate.server_context(),
+        starttls=Drop(),
+        mail="530 5.7.0 Must issue a STARTTLS command first",
+    )
+    bench.port = server.port
+    bench.configure(primary={"tls": "opportunistic"})
+    result = check(bench, "--json")
+    assert result.code == 3
+    hint = stages(result)["mail"]["hint"]
+    assert "it requires TLS, and the handshake failed: closed" in hint
+    assert "look at its log" in hint
 
 
 def test_a_reset_is_a_failure(peer: StartPeer, bench: Bench) -> None:

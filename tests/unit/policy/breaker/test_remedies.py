@@ -13,18 +13,18 @@ from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 REFUSED = parse_reply(b"550 5.7.1 no")
 WORDS = {
-    Stage.BANNER: "does not serve this host",
-    Stage.EHLO: "[primary] helo",
+    Stage.BANNER: "does not say why: allow this host's address",
+    Stage.EHLO: "It may be our name: set [primary] helo",
     Stage.STARTTLS: "TLS settings",
     Stage.AUTH: "password_file",
-    Stage.MAIL: "[health] sender",
-    Stage.RCPT: "mynetworks",
+    Stage.MAIL: "does not say why: look at its log; set [health] sender",
+    Stage.RCPT: "does not say why: look at its log. It may deny relay",
 }
 
 
 @pytest.mark.parametrize(("stage", "words"), WORDS.items(), ids=list(WORDS))
-def test_a_refusal_has_a_hint_for_its_stage(stage: Stage, words: str) -> None:
-    """In the words of the settings, ours or the primary's."""
+def test_a_bare_refusal_has_a_hint_for_its_stage(stage: Stage, words: str) -> None:
+    """It says what was seen, and names what it may be."""
     assert words in hint(stage, REFUSED)
 
 
@@ -72,6 +72,8 @@ HANDSHAKES = {
         "intermediate certificates"
     ),
     "certificate verify failed: EE certificate key too weak": "get another",
+    "[SSL] legacy sigalg disallowed or unsupported (_ssl.c:992)": "TLS 1.2",
+    "[SSL: DH_KEY_TOO_SMALL] dh key too small": "too small",
     "[SSL: UNSUPPORTED_PROTOCOL] unsupported protocol": "TLS 1.2",
     "[SSL: WRONG_VERSION_NUMBER] wrong version number": "is not TLS",
     "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] alert": "TLS settings and log",
@@ -99,19 +101,45 @@ def test_starttls_that_is_not_offered_is_told_from_one_that_is_refused() -> None
 
 # ---- what a person can do about an open breaker
 
-RELAY, DOMAIN, USERS = "to relay for this host", "that domain", "user table"
-ADDRESS, LOGIN, SENDERS = "address or name", "a login or TLS", "SPF"
+RELAY, DOMAIN, USERS = "to relay for this host", "no longer serves", "is its user table"
+ADDRESS, NAME, LOGIN, TLS = (
+    "refuses this host's address",
+    "refuses this host's name",
+    "a login or TLS",
+    "requires TLS",
+)
+SENDERS, SEND_AS, RESOLVER = "SPF", "send as its own senders", "resolver"
 LESS, SICK, CONTENT, SILENT = (
     "less mail at once",
     "it has a fault",
     "content filter",
     "firewall",
 )
+PART, GREY, ELSEWHERE = "a part of it does not work", "greylists", "served elsewhere"
+LMTP, HTTP, EARLY = "that is LMTP", "HTTP", "does not say why"
+TRANSMISSION = "how this host transmits"
 GENERAL = "at one refused message"
 
 REMEDIES = {
     "550 5.7.1 Unable to relay": RELAY,
-    "551 x": RELAY,
+    "551 x": ELSEWHERE,
+    "550 5.7.54 x": RELAY,
+    "550 We do not host that domain": DOMAIN,
+    "550 5.1.8 x": RESOLVER,
+    "450 4.1.8 Sender address rejected: Domain not found": RESOLVER,
+    "550 5.7.60 Client does not have permissions to send as this sender": SEND_AS,
+    "550 5.7.1 Sender address rejected: not owned by user x": SEND_AS,
+    "450 4.7.1 Greylisted": GREY,
+    "504 5.5.2 Helo command rejected: need fully-qualified hostname": NAME,
+    "550 5.7.1 Too many messages from your host this hour": LESS,
+    "530 5.7.0 Must issue a STARTTLS command first": TLS,
+    "554 5.7.1 Encryption required": TLS,
+    "523 x": TLS,
+    "530 5.7.1 Authentication required": LOGIN,
+    "451 4.3.5 Server configuration error": PART,
+    "554 5.7.1 The scanner is unavailable": PART,
+    "550 5.4.3 Directory server failed": PART,
+    "500 Line too long": TRANSMISSION,
     "550 5.7.51 x": RELAY,
     "550 5.7.64 x": RELAY,
     "550 5.1.2 x": DOMAIN,
@@ -124,8 +152,8 @@ REMEDIES = {
     "550 5.4.1 Recipient address rejected: Access denied": USERS,
     "550 This account was closed": USERS,
     "554 5.7.1 Client host [192.0.2.7] blocked using bl.example": ADDRESS,
-    "550 5.7.1 Cannot find your reverse hostname": ADDRESS,
-    "550 5.7.25 x": ADDRESS,
+    "550 5.7.1 Cannot find your reverse hostname": NAME,
+    "550 5.7.25 x": NAME,
     "550 5.7.511 x": ADDRESS,
     "550 5.7.606 x": ADDRESS,
     "550 5.7.649 x": ADDRESS,
@@ -135,7 +163,7 @@ REMEDIES = {
     "525 x": LOGIN,
     "550 5.7.8 x": LOGIN,
     "454 4.7.8 x": LOGIN,
-    "550 5.7.10 x": LOGIN,
+    "550 5.7.10 x": TLS,
     "550 5.7.57 x": LOGIN,
     "550 5.5.6 x": LOGIN,
     "550 5.7.1 Authentication required": LOGIN,
@@ -163,12 +191,12 @@ REMEDIES = {
 
 
 def cause(text: str, stage: Stage, trigger: str = "stop") -> Cause:
-    """Return why a breaker opened."""
+    """Return why a breaker opened; one from before MAIL names its stage as well."""
     classification = classify(parse_reply(text.encode()), stage)
     return Cause(
         trigger=trigger,
         classification=classification,
-        reply=text,
+        reply=f"{stage}: {text}" if trigger == "early" else text,
         content=is_content(classification.rule),
     )
 
@@ -184,13 +212,22 @@ def test_a_refusal_has_the_remedy_that_fits_it(text: str, words: str) -> None:
     [
         ("554 x", Stage.CONNECT, "does not serve this host"),
         ("421 x", Stage.BANNER, SILENT),
-        ("554 x", Stage.BANNER, ADDRESS),
-        ("550 x", Stage.EHLO, ADDRESS),
+        ("421 Too many connections from your address", Stage.BANNER, LESS),
+        ("421 bye", Stage.MAIL, GENERAL),
+        ("421 Too many connections from your address", Stage.MAIL, LESS),
+        ("554 x", Stage.BANNER, EARLY),
+        ("521 5.7.1 client [192.0.2.7] blocked using bl.a.org", Stage.BANNER, ADDRESS),
+        ("550 5.7.25 no", Stage.BANNER, NAME),
+        ("550 x", Stage.EHLO, EARLY),
+        ("504 5.5.2 <mx2>: need fully-qualified hostname", Stage.EHLO, NAME),
+        ("500 5.5.2 Unknown command", Stage.EHLO, LMTP[-4:]),
+        ("500 5.5.1 This is an LMTP server, use LHLO", Stage.EHLO, LMTP),
+        ("530 5.7.0 Must issue a STARTTLS command first", Stage.AUTH, TLS),
         ("450 x", Stage.EHLO, SILENT),
         ("354 x", Stage.EHLO, SILENT),
         ("550 5.7.0 x", Stage.FORWARD, "forward_client"),
         ("421 x", Stage.FORWARD, "forward_client"),
-        ("454 x", Stage.STARTTLS, LOGIN),
+        ("454 x", Stage.STARTTLS, "TLS settings"),
         ("535 x", Stage.AUTH, LOGIN),
     ],
 )
@@ -206,7 +243,40 @@ def test_a_session_that_was_lost_has_a_remedy(stage: Stage) -> None:
     """A firewall, or TLS and logins."""
     classification = classify(Lost(reason="closed"), stage)
     found = remedy(Cause(trigger="early", classification=classification, reply="x"))
-    assert (LOGIN if stage in (Stage.STARTTLS, Stage.AUTH) else SILENT) in found
+    words = {Stage.STARTTLS: "TLS settings", Stage.AUTH: LOGIN}
+    assert words.get(stage, SILENT) in found
+
+
+GARBAGE = {
+    "not an SMTP reply: b'HTTP/1.1 400 Bad Request'": "web server",
+    "b'* OK [CAPABILITY IMAP4rev1] ready'": "IMAP",
+    "b'+OK Dovecot ready.'": "POP3",
+    "b'SSH-2.0-OpenSSH_9.2'": "SSH",
+    r"b'\x15\x03\x01\x00\x02'": "TLS from the start",
+    "b'hello'": "not an SMTP server",
+}
+
+
+@pytest.mark.parametrize(("detail", "words"), GARBAGE.items())
+def test_what_is_not_smtp_is_named(detail: str, words: str) -> None:
+    """By what it says; the check and the end of a drain say the same."""
+    lost = Lost(reason="protocol", detail=detail)
+    assert words in hint(Stage.BANNER, lost)
+    found = remedy(
+        Cause(
+            trigger="early",
+            classification=classify(lost, Stage.BANNER),
+            reply=str(lost),
+        )
+    )
+    assert words in found or "hello" in detail
+
+
+@pytest.mark.parametrize(("text", "words"), REMEDIES.items())
+def test_the_check_says_the_same_as_the_breaker(text: str, words: str) -> None:
+    """Both follow from the rule, so neither guesses by the stage."""
+    if words != GENERAL:
+        assert words in hint(Stage.RCPT, parse_reply(text.encode()))
 
 
 CODES = [421, 450, 451, 452, 454, 521, 523, 524, 525, 530, 534, 535, 538, 550, 556]

@@ -1,0 +1,39 @@
+"""Print text as it is written: only our own few styles are markup.
+
+Rich reads `[primary]` in a text as a style, and does not show it. So a console of ours
+reads as markup only the tags of STYLES. It is the one place where text becomes what a
+terminal shows; text of others goes through `output.clean` before.
+"""
+
+import re
+from typing import Any
+
+from rich.console import Console
+from rich.errors import MarkupError
+from rich.text import Text
+
+STYLES = ("bold", "red", "yellow", "green")
+"""The styles that messages use, each ended by `[/]`."""
+
+_OTHER_TAG = re.compile(rf"(\\*)\[(?!(?:{'|'.join(STYLES)})\]|/\])")
+
+
+class LiteralConsole(Console):
+    """A console that shows every bracket that is not one of our styles."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - Rich's
+        """Return a text with our styles; a cell of a table comes here as well."""
+        try:
+            return super().render_str(literal(text), **options)
+        except MarkupError:  # it closes a style that it did not open
+            return super().render_str(text, **options | {"markup": False})
+
+
+def literal(text: str) -> str:
+    """Escape every bracket that starts none of our styles, unless it is escaped."""
+
+    def escaped(found: re.Match[str]) -> str:
+        is_escaped = len(found[1]) % 2 == 1
+        return found[0] if is_escaped else f"{found[1]}\\["
+
+    return _OTHER_TAG.sub(escaped, text)
