@@ -10,7 +10,8 @@ from drainer.delivery.run import Run
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import from_micros
 from drainer.ledger.reports.pending_bounces import outlook
-from drainer.policy.breaker.remedies import remedy
+from drainer.policy.breaker.remedies import advice, remedy
+from drainer.policy.recipient.state import State
 from drainer.runtime.units import describe_duration, format_size
 
 
@@ -106,6 +107,11 @@ def _print_breakers(drain: Drain) -> None:
         )
 
 
+def _print_advice(words: str) -> None:
+    if words:
+        stdout().print(f"    {clean(words, 500)}")
+
+
 def _print_next(run: Run) -> None:
     """Print what remains, why, and what to run."""
     console = stdout()
@@ -121,5 +127,7 @@ def _print_next(run: Run) -> None:
             console.print(
                 f"  {row['count']} {row['state']}{due}: {row['rule']} {reply}"
             )
+            if row["state"] == State.HELD:
+                _print_advice(advice(row["rule"], row["reply"] or ""))
     _print_reports(run)
     console.print("see `drainer status` and `drainer why ID` for details")

@@ -190,6 +190,13 @@ def remedy(cause: Cause) -> str:
     return (early and _after_garbage(said)) or usual
 
 
+def advice(rule: str, said: str) -> str:
+    """Return what to do about a refusal that is kept as rule and text, or nothing."""
+    reply = as_said(said)
+    found = _find(rule, reply) if isinstance(reply, Reply) else None
+    return found.text if found else ""
+
+
 def _find(rule: str, reply: Reply | None) -> Remedy | None:
     """Return the remedy of the first name that has one.
 

@@ -47,6 +47,8 @@ REFUSED_IN_DOUBT = "refused-in-doubt"
 """The rule of a message that is refused after it may have arrived."""
 
 _CLOSING = 421
+_TOO_MANY = frozenset(("text-too-many-recipients", "enhanced-4.5.3", "enhanced-5.5.3"))
+"""Rules of a reply that fewer recipients in one transaction avoid."""
 
 
 class RecipientResult(Struct, frozen=True, kw_only=True):
@@ -292,9 +294,11 @@ def _poison(
 def _shared(
     each: ClassifiedResult, _m: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
-    """Try recipients alone: the filter of one may have refused for all."""
+    """Try recipients alone: one's filter may have refused for all, or they are many."""
     result, classification = each.result, each.classification
-    is_it = result.stage is Stage.DOT and classification.verdict is Verdict.BOUNCE
+    is_it = result.stage is Stage.DOT and (
+        classification.verdict is Verdict.BOUNCE or classification.rule in _TOO_MANY
+    )
     if not is_it or each.shared <= 1 or result.claimed.solo:
         return None
     words = "refused together with others, so it is tried alone"

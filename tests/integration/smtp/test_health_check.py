@@ -451,6 +451,36 @@ def test_a_refused_login_fails_and_is_tried_once(
 # ---- warnings
 
 
+def test_a_drain_repeats_the_warnings_of_its_check(
+    peer: StartPeer, bench: Bench
+) -> None:
+    """Its operator may never have run the check."""
+    bench.port = peer().port
+    bench.configure(health={"accept": []})
+    (bench.root / "mail" / "cur").mkdir(parents=True)
+    (bench.root / "mail" / "new").mkdir()
+    result = bench.run("drain", f"maildir:{bench.root / 'mail'}")
+    assert result.code == 0
+    assert "warning: check of rcpt random: the primary accepts any" in result.stderr
+    assert "nothing can show that this is the wrong server" in result.stderr
+    assert result.stderr.count("[health] accept to an address") == 1
+
+
+def test_what_is_held_is_printed_with_its_remedy(peer: StartPeer, bench: Bench) -> None:
+    """At the end of the drain that held it; and no bracket of it vanishes."""
+    refusal = "550 5.7.60 Client does not have permissions to send as this sender"
+    bench.port = peer(mail=refusal).port
+    folder = bench.root / "mail"
+    for name in ("cur", "new", "tmp"):
+        (folder / name).mkdir(parents=True)
+    head = "Return-Path: <a@example.org>\nDelivered-To: b@example.org\n"
+    (folder / "new" / "1.x").write_text(f"{head}Subject: x\n\nx\n")
+    result = bench.run("drain", f"maildir:{folder}", "--no-check")
+    assert result.code == 5
+    assert "1 held: enhanced-5.7.60" in result.stdout
+    assert "let this host send as its own senders" in " ".join(result.stdout.split())
+
+
 def test_a_catch_all_is_a_warning(peer: StartPeer, bench: Bench) -> None:
     """The primary accepts anybody: reported, and ready all the same."""
     bench.port = peer().port

@@ -125,6 +125,18 @@ def test_who_is_refused_together_is_tried_alone_at_once() -> None:
     assert {each.refusal for each in found} == {""}
 
 
+@pytest.mark.parametrize(
+    "text", ["554 Too many recipients", "552 5.5.3 no", "452 4.5.3 Too many recipients"]
+)
+def test_too_many_recipients_at_the_dot_are_tried_alone(text: str) -> None:
+    """Fewer in one transaction are no failure; one alone waits for its time."""
+    found = settled(refused_at_dot(3, text))
+    assert {each.classification.rule for each in found} == {"dot-shared"}
+    assert all(each.solo and each.due == NOW and not each.attempts for each in found)
+    (alone,) = settled(refused_at_dot(1, text, solo=True))
+    assert (alone.state, alone.attempts) == (State.DEFERRED, 1)
+
+
 def test_who_was_tried_alone_is_judged() -> None:
     """Once is enough."""
     (found,) = settled(refused_at_dot(1, solo=True))
