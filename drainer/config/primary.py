@@ -25,6 +25,11 @@ class PrimarySection(Section):
         description="STARTTLS. `opportunistic` sends unencrypted where TLS fails."
         " `verify` or a username makes it required.",
     )
+    tls_minimum: Literal["1.0", "1.1", "1.2", "1.3"] = Field(
+        "1.2",
+        description="Lowest version of TLS. 1.0 and 1.1 also allow short keys and old"
+        " ciphers, for a primary that has nothing better.",
+    )
     verify: bool = Field(
         default=False,
         description="Require a valid certificate that names `host` in a"

@@ -193,7 +193,9 @@ class _Handshake:
                 Stage.STARTTLS,
                 smtp.starttls(
                     server_hostname=self.route.host.rstrip("."),
-                    tls_context=client_context(verify=self.route.verifies),
+                    tls_context=client_context(
+                        verify=self.route.verifies, minimum=self.route.tls_minimum
+                    ),
                     timeout=self.route.timeouts.ehlo,
                 ),
                 facts=lambda: tls_facts(smtp.get_transport_info("ssl_object")),

@@ -49,6 +49,8 @@ class Route(Struct, frozen=True, kw_only=True):
     helo: str = "localhost"
     #: 'off', 'opportunistic' or 'required'.
     tls: str = "opportunistic"
+    #: Lowest version of TLS, as in "1.2".
+    tls_minimum: str = "1.2"
     #: Whether the certificate must be valid for the host; that requires TLS.
     verify: bool = False
     login: Login | None = None

@@ -35,6 +35,7 @@ def make_route(config: Config) -> Route:
         port=primary.port,
         helo=primary.helo or own_hostname(),
         tls=primary.tls,
+        tls_minimum=primary.tls_minimum,
         verify=primary.verify,
         login=login,
         forward_client=primary.forward_client,

@@ -37,8 +37,8 @@ _NOT_SMTP = (
 )
 """What a server that does not speak SMTP says -> the remedy."""
 _OLD = (
-    "the primary does not support TLS 1.2 or later: update it, or let it accept mail of"
-    ' this host without TLS and set [primary] tls = "off"'
+    "the primary does not support TLS 1.2 or later: update it; until then set [primary]"
+    ' tls_minimum = "1.0"'
 )
 _HANDSHAKE = {
     "certificate has expired": "the primary's certificate, or that of an issuer, has"
@@ -58,7 +58,7 @@ _HANDSHAKE = {
     "first certificate": "the primary does not send the intermediate certificates: add"
     " them to its certificate file",
     "key too small": "the primary's keys or Diffie-Hellman parameters are too small:"
-    " make new ones on the primary",
+    ' make new ones there; until then set [primary] tls_minimum = "1.0"',
     "verify failed": "this host does not accept the primary's certificate: get another"
     " one for the primary",
     "legacy sigalg": _OLD,
@@ -70,6 +70,13 @@ _HANDSHAKE = {
     " or proxy in between",
 }
 """Part of an OpenSSL error, in lower case -> what to do; the first match counts."""
+_ENDED = (
+    "the primary ended the connection without a reply to STARTTLS or in the handshake:"
+    " look at its log. If it knows only an old TLS version, update it, or set [primary]"
+    ' tls_minimum = "1.0"'
+)
+_IN_HANDSHAKE = {"closed": _ENDED, "reset": _ENDED}
+"""Exchange of old hangs up without an alert when no version suits."""
 NO_NAMES = (
     "the primary's certificate has no subjectAltName, and its common name does not"
     " count: get one that names the host in a subjectAltName"
@@ -161,7 +168,8 @@ def hint(stage: Stage, answer: Reply | Lost) -> str:
     """Return what to do about a failed stage of a check; '' if nothing is known."""
     if isinstance(answer, Lost):
         if stage is Stage.STARTTLS:
-            return handshake_hint(answer.detail) or _LOST.get(answer.reason, "")
+            known = handshake_hint(answer.detail) or _IN_HANDSHAKE.get(answer.reason)
+            return known or _LOST.get(answer.reason, "")
         return _after_garbage(answer.detail) or _LOST.get(answer.reason, "")
     if stage is Stage.STARTTLS and answer.text.endswith("does not offer STARTTLS"):
         return NOT_OFFERED_TLS

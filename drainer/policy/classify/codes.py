@@ -125,6 +125,10 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
     **{f"7.{n}": ("s", "S", "the tenant may not send") for n in (703, 705, 708, 750)},
     "2.121": ("L", "L", "mail reaches the mailbox faster than its limits allow"),
     "2.122": ("L", "L", "mail reaches the mailbox faster than its limits allow"),
+    **{
+        f"4.{n}": ("R", "H", "the primary cannot pass mail on") for n in range(300, 400)
+    },
+    "4.317": ("R", "S", "the primary demands encryption"),
     "4.11": ("H", "H", "too many agents handled the message"),
     "4.14": ("H", "H", "a routing loop was found"),
     "6.11": ("R", "H", "the message has bare line feeds"),
@@ -132,6 +136,11 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
 
 DIALECTS: dict[tuple[int, str], tuple[str, str, str]] = {
     (521, "2.1"): ("s", "S", "the host accepts no mail from us (AOL)"),
+    (550, "7.12"): (
+        "S",
+        "B",
+        "the recipient takes mail of its organisation (Exchange)",
+    ),
     (541, "4.1"): ("R", "M", "rejected as spam (Zoho)"),
 }
 """A basic code and a detail that mean something else together; tried first."""

@@ -74,7 +74,7 @@ HANDSHAKES = {
     "certificate verify failed: EE certificate key too weak": "get another",
     "[SSL] legacy sigalg disallowed or unsupported (_ssl.c:992)": "TLS 1.2",
     "[SSL: DH_KEY_TOO_SMALL] dh key too small": "too small",
-    "[SSL: UNSUPPORTED_PROTOCOL] unsupported protocol": "TLS 1.2",
+    "[SSL: UNSUPPORTED_PROTOCOL] unsupported protocol": "tls_minimum",
     "[SSL: WRONG_VERSION_NUMBER] wrong version number": "is not TLS",
     "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] alert": "TLS settings and log",
 }
