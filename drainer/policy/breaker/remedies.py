@@ -121,6 +121,8 @@ _UNSAID_AT = {
 }
 _STAGE = re.compile(r"^[a-z]+: ")
 """What a cause from before MAIL has before the reply."""
+_LOSS = re.compile(r"([a-z]+)(?: \((.*)\))?", re.DOTALL)
+"""A mail.reply.Lost as text."""
 _BY_CODE = re.compile(r"[a-z]+-([45]\.\d.*)")
 
 
@@ -191,11 +193,17 @@ def remedy(cause: Cause) -> str:
     if isinstance(said, Reply):
         found = _find(rule, said)
         return found.text if found else _UNSAID
-    if rule == "starttls-lost" and (words := handshake_hint(said)):
-        return words
+    lost = _LOSS.fullmatch(said)
+    if lost is not None and lost[1] in _LOST:
+        return hint(_stage_of(rule), Lost(reason=lost[1], detail=lost[2] or ""))
     found, early = _find(rule, None), cause.trigger == "early"
-    usual = found.text if found else _SILENT if early else _UNSAID
-    return (early and _after_garbage(said)) or usual
+    return found.text if found else _SILENT if early else _UNSAID
+
+
+def _stage_of(rule: str) -> Stage:
+    """Return the stage that a rule such as `starttls-lost` names."""
+    name = rule.partition("-")[0]
+    return next((stage for stage in Stage if stage == name), Stage.CONNECT)
 
 
 def advice(rule: str, said: str) -> str:

@@ -44,7 +44,15 @@ def test_a_bare_refusal_has_a_hint_for_its_stage(stage: Stage, words: str) -> No
 @pytest.mark.parametrize("stage", list(Stage))
 def test_a_loss_has_a_hint_for_its_reason(stage: Stage, reason: str) -> None:
     """Whatever the stage: nothing listens, no route, a firewall, a certificate."""
-    assert hint(stage, Lost(reason=reason))
+    lost = Lost(reason=reason, detail="x (y)")
+    assert hint(stage, lost)
+    if stage.before_mail:
+        found = Cause(
+            trigger="early",
+            classification=classify(lost, stage),
+            reply=f"{stage}: {lost}",
+        )
+        assert remedy(found) == hint(stage, lost)
 
 
 def test_a_hint_for_the_login_warns_of_locking_it() -> None:
@@ -89,7 +97,7 @@ def test_a_failed_handshake_has_a_hint_for_its_cause(detail: str, words: str) ->
     found = remedy(
         Cause(trigger="early", classification=classification, reply=str(lost))
     )
-    assert words in found or "alert" in detail
+    assert words in found
 
 
 def test_starttls_that_is_not_offered_is_told_from_one_that_is_refused() -> None:
@@ -269,7 +277,7 @@ def test_what_is_not_smtp_is_named(detail: str, words: str) -> None:
             reply=str(lost),
         )
     )
-    assert words in found or "hello" in detail
+    assert words in found
 
 
 @pytest.mark.parametrize(("text", "words"), REMEDIES.items())

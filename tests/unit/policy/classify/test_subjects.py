@@ -163,7 +163,10 @@ FAILURES = ["failed", "timed out", "is unavailable", "returned an error",
 @pytest.mark.parametrize(("part", "failure"), [*itertools.product(PARTS, FAILURES)])
 def test_a_part_that_failed_found_nothing(part: str, failure: str) -> None:
     """The primary is unhealthy; the message is tried again, and never bounced."""
-    for text in (f"554 5.7.1 {part} {failure}", f"550 Message refused: {part} {failure}"):
+    for text in (
+        f"554 5.7.1 {part} {failure}",
+        f"550 Message refused: {part} {failure}",
+    ):
         for stage in (Stage.RCPT, Stage.DOT):
             found = judged(text, stage)
             assert found.verdict in (Verdict.STOP, Verdict.RETRY, Verdict.HOLD), text
