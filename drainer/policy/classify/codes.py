@@ -136,11 +136,6 @@ ENHANCED: dict[str, tuple[str, str, str]] = {
 
 DIALECTS: dict[tuple[int, str], tuple[str, str, str]] = {
     (521, "2.1"): ("s", "S", "the host accepts no mail from us (AOL)"),
-    (550, "7.12"): (
-        "S",
-        "B",
-        "the recipient takes mail of its organisation (Exchange)",
-    ),
     (541, "4.1"): ("R", "M", "rejected as spam (Zoho)"),
 }
 """A basic code and a detail that mean something else together; tried first."""

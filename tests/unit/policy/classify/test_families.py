@@ -30,6 +30,10 @@ EXAMPLES = {
         "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required for this list",
         "550 5.7.1 Authentication required before you may relay",
     ),
+    "organisation-only": (
+        "550 5.7.12 Sender was not authenticated by organization",
+        "550 5.7.12 A password transition is needed",
+    ),
     "user-rate": (
         "450 4.7.1 The user is receiving mail too quickly right now",
         "450 4.7.1 Too many messages from this host, slow down",
