@@ -539,8 +539,8 @@ def test_the_check_names_what_is_wrong_with_a_certificate(
         ("refused for now", "refused TLS"),
         ("refused", "refused TLS"),
         ("silence", "no answer in time"),
-        ("dropped", "closed the connection"),
-        ("no EHLO", "helo"),
+        ("dropped", "ended the connection"),
+        ("no EHLO", "takes EHLO, and with it TLS, away"),
     ],
 )
 def test_the_check_names_how_tls_was_taken_away(
