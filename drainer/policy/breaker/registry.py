@@ -217,8 +217,7 @@ class BreakerRegistry:
         """Record the canary's answer about a scope.
 
         ``taken``: a known-good recipient was accepted, though perhaps any other would
-        be. That says nothing about users, but it shows that the primary does not refuse
-        us.
+        be. So the primary does not refuse us; it says nothing about users.
         """
         cause = self.breaker(scope).cause
         if taken and cause is not None and cause.trigger == "stop":

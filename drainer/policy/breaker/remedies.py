@@ -11,11 +11,12 @@ import tomllib
 from functools import cache
 from importlib import resources
 
+from msgspec import Struct
+
 from drainer.mail.reply import Lost, Reply, Stage, as_said
 from drainer.policy.breaker.breaker import Cause
 from drainer.policy.classify.classifier import classify, family_of
 from drainer.policy.classify.normalize import words_of
-from drainer.runtime.values import dataclass
 
 _LOST = {
     "refused": "nothing listens there: is the primary's SMTP server running?",
@@ -126,8 +127,7 @@ _LOSS = re.compile(r"([a-z]+)(?: \((.*)\))?", re.DOTALL)
 _BY_CODE = re.compile(r"[a-z]+-([45]\.\d.*)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remedy:
+class Remedy(Struct, frozen=True, kw_only=True):
     """One row of remedies.toml."""
 
     id: str

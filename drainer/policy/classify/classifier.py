@@ -11,7 +11,6 @@ reads whatever looks like a refusal of us a second time, with all that was sent 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache, lru_cache
 
 from msgspec.structs import replace

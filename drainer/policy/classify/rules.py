@@ -30,7 +30,6 @@ from msgspec import Struct
 
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.classify.grammar import with_classes
-from drainer.runtime.values import dataclass
 
 MEANINGS: Mapping[str, str] = {
     "retry": "R",
