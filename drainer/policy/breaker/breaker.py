@@ -257,10 +257,15 @@ def give_up(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
 def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     """Return the breaker when a run ends: an unanswered suspicion opens it.
 
-    A pause is not a suspicion; the next run tries at once.
+    A pause is not a suspicion; the next run tries at once. But if everybody was put
+    off, and nobody was accepted since, that is a refusal.
     """
+    if breaker.waits_for_storm:
+        return _open(breaker, now)
     if breaker.state is not BreakerState.HALF_OPEN or breaker.cause is None:
         return breaker
+    if breaker.cause.trigger == "storm":
+        return _open(breaker, now)
     if breaker.cause.is_brief:
         return breaker
     return _close(breaker) if breaker.cause.content else _open(breaker, now)

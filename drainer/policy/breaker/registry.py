@@ -266,9 +266,8 @@ class BreakerRegistry:
     def leave(self, scope: str, now: datetime) -> None:
         """Leave no suspicion unanswered when a run ends.
 
-        A few messages that were refused as if it were us, after others were delivered,
-        are not a reason to stop. Refused XFORWARD is one, if the primary never accepted
-        anything.
+        A few messages refused as if it were us, after others were delivered, are no
+        reason to stop. Refused XFORWARD is, if the primary never accepted anything.
         """
         breaker, memory = self.breaker(scope), self._memory_of(scope)
         by_stops = breaker.cause is not None and breaker.cause.trigger == "stop"
@@ -392,9 +391,8 @@ class BreakerRegistry:
         if memory is None:
             if len(self._memory) >= MAX_DOMAINS:
                 del self._memory[next(iter(self._memory))]
-            memory = self._memory[scope] = BreakerHistory(
-                RefusalDetector(self._windows)
-            )
+            memory = BreakerHistory(RefusalDetector(self._windows))
+            self._memory[scope] = memory
         return memory
 
 

@@ -260,9 +260,20 @@ def test_a_brief_stop_with_messages_pauses_when_it_is_confirmed(trigger: str) ->
     breaker = asked(breakers.trip_suspicion(CLOSED, why, NOW), CanaryOutcome.UNCLEAR)
     for _ in range(breakers.STOPS_TO_PAUSE):
         assert breaker.state is BreakerState.HALF_OPEN
-        assert breakers.on_run_end(breaker, NOW) == breaker
         breaker = breakers.refused(breaker, NOW, why)
     assert (breaker.state, breaker.until) == (BreakerState.PAUSED, NOW + MINUTE)
+
+
+@pytest.mark.parametrize("state", [BreakerState.HALF_OPEN, BreakerState.PAUSED])
+@pytest.mark.parametrize("trigger", ["stop", "storm"])
+def test_a_run_ends_with_a_refusal_if_everybody_was_put_off(
+    trigger: str, state: BreakerState
+) -> None:
+    """One closed channel is no refusal; the same answer for everybody is."""
+    why = replace(cause(CLOSING), trigger=trigger)
+    breaker = replace(CLOSED, state=state, cause=why)
+    ended = breakers.on_run_end(breaker, NOW)
+    assert (ended.state is BreakerState.OPEN) is (trigger == "storm")
 
 
 def test_waiting_too_long_opens_it() -> None:
