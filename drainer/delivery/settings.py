@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from drainer.bounce.settings import BounceSettings
@@ -49,7 +50,7 @@ class DrainSettings(Struct, frozen=True, kw_only=True):
     #: Whether the sources are scanned for new mail; else only known mail is sent.
     scans: bool = True
     #: Which mail of the sources is to be drained, and in which order.
-    choice: Choice = field(default_factory=Choice)
+    choice: Choice = msgspec.field(default_factory=Choice)
     #: What must exist there, and the sender to ask as.
     known_good: tuple[str, ...] = ()
     sender: str = ""

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -55,7 +56,7 @@ class HealthFinding(Struct, frozen=True, kw_only=True):
     reply: str
     seconds: float
     hint: str = ""
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: dict[str, object] = msgspec.field(default_factory=dict)
 
 
 @dataclass(slots=True)
