@@ -12,7 +12,7 @@ from drainer.mail.reply import Stage
 from drainer.policy.breaker.detector import Refusal
 from drainer.policy.classify.verdict import Verdict
 
-REFUSED_ALONE = 3
+REFUSED_ALONE = 2
 """Recipients that a session refuses, and accepts none, before it is suspected."""
 ACCEPTED_ELSEWHERE = 3
 """Recipients of the same domain that other sessions accepted."""
