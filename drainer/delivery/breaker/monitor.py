@@ -178,6 +178,7 @@ class BreakerMonitor:
         if answer.outcome is CanaryOutcome.ACCEPTED:
             for address in answer.accepted:
                 registry.on_accepted(domain_of(address), now)
+                self._node_guard.compare(domain_of(address))
             for address, reply in answer.refused.items():
                 registry.contradicted(domain_of(address), scope, reply, now)
         taken = bool(answer.accepted) and not answer.refused

@@ -46,7 +46,11 @@ class NodeGuard:
     def distrust(self, domain: str) -> None:
         """Ask on every session from now on: hosts disagree about a domain."""
         self._detector.mixed.add(domain)
-        if found := list(self._detector.retract(domain)):
+        self.compare(domain)
+
+    def compare(self, domain: str) -> None:
+        """Compare the sessions with a canary that another connection accepted."""
+        if found := self._detector.compare(domain):
             self.retries.append(found)
 
     def observe(
@@ -54,8 +58,8 @@ class NodeGuard:
     ) -> None:
         """Compare a session with the others; end it if its host is at fault."""
         found = self._detector.observe(session.number, seen)
+        session.shunned = self._detector.is_suspect(session.number)
         if found:
-            session.shunned = self._detector.is_suspect(session.number)
             self.retries.append(found)
             self._note(session, f"{len(found)} recipients are tried again")
 

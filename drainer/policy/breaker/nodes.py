@@ -46,6 +46,16 @@ class NodeDetector:
         """Record that a session accepted a known-good recipient."""
         self._tally(session, domain).accepted += 1
 
+    def compare(self, domain: str) -> list[RecipientKey]:
+        """Return whom a host refused, although a canary elsewhere was accepted."""
+        if any(
+            not tally.accepted and len(tally.refused) >= REFUSED_ALONE
+            for tallies in self._sessions.values()
+            if (tally := tallies.get(domain)) is not None
+        ):
+            self.mixed.add(domain)
+        return list(self.retract(domain)) if domain in self.mixed else []
+
     def observe(
         self, session: int, seen: Iterable[tuple[RecipientKey, Refusal]]
     ) -> list[RecipientKey]:

@@ -54,6 +54,17 @@ def test_all_sessions_that_accepted_nobody_are_taken_back_at_once() -> None:
     assert nodes.observe(4, [told(91, UNKNOWN)]) == [(91, 0)]
 
 
+def test_a_canary_that_is_accepted_elsewhere_shows_it_too() -> None:
+    """Also while the bad session is the only one that sends."""
+    nodes = NodeDetector()
+    for n in range(REFUSED_ALONE):
+        assert nodes.compare(ORG) == []
+        nodes.observe(BAD, [told(n, UNKNOWN)])
+    assert nodes.compare("example.net") == []
+    assert nodes.compare(ORG) == [(n, 0) for n in range(REFUSED_ALONE)]
+    assert nodes.is_suspect(BAD)
+
+
 def test_a_session_that_accepted_somebody_is_never_suspect() -> None:
     """Its host knows its users, so the refused ones do not exist."""
     nodes = NodeDetector()
