@@ -21,7 +21,14 @@ from drainer.cli.options import (
     ToOption,
     load,
 )
-from drainer.cli.output import print_error, print_json, say, warn, warn_of_skipped
+from drainer.cli.output import (
+    print_error,
+    print_json,
+    say,
+    warn,
+    warn_of_skipped,
+    warn_of_untaken,
+)
 from drainer.cli.progress import progress
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
@@ -167,6 +174,8 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     async with open_run(request, workers) as run:
         await _check_and_drain(run)
     error = run.result.error
+    if warn_of_untaken(request.sources) and run.result.code == 0:
+        run.result = run.result._replace(code=5)
     try:
         with in_use(request.url):
             print_summary(run, summary_of(run))

@@ -23,6 +23,7 @@ from drainer.cli.output import (
     stdout,
     table,
     warn_of_skipped,
+    warn_of_untaken,
 )
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
@@ -62,6 +63,7 @@ def inspect(
     config = load(path)
     opened = make_sources(config, sources, choice.selection.queues, listing=True)
     warn_of_skipped(opened)
+    warn_of_untaken(opened)
     look = SourceList(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
     found = look.at(opened, Admission(bare_newlines="hold"))
     if json_:
@@ -210,6 +212,7 @@ def print_plan(
     choice, redirect = chosen
     opened = make_sources(config, sources, choice.selection.queues)
     warn_of_skipped(opened)
+    warn_of_untaken(opened)
     config = with_domains(config, opened)
     per_second = parse_rate(config.throttle.rate)
     forecast = Forecast(redirect=redirect)

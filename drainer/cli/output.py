@@ -14,7 +14,7 @@ from drainer.cli.markup import LiteralConsole
 from drainer.errors import DrainerError
 from drainer.mail.reply import printable
 from drainer.sources.archive.source import ArchiveSource
-from drainer.sources.protocol import Source
+from drainer.sources.protocol import PartialSource, Source
 
 PAGE_ROWS = 500
 """Rows per page of a long table; each page has its own column widths."""
@@ -53,6 +53,20 @@ def warn_of_skipped(sources: Iterable[Source]) -> None:
                 f" ({', '.join(words)}): drainer follows no link, and lists one only"
                 " where mail belongs"
             )
+
+
+def warn_of_untaken(sources: Iterable[Source]) -> bool:
+    """Name the mail in parts of a spool that nobody asked for; return True if any."""
+    found = False
+    for source in sources:
+        for part in source.untaken() if isinstance(source, PartialSource) else ():
+            found = True
+            warn(
+                f"{part.messages} messages of {printable(source.url)} are in"
+                f" {printable(part.name)}, and drainer does not read them: take them"
+                f" with {printable(part.option)}"
+            )
+    return found
 
 
 def print_error(error: DrainerError) -> int:

@@ -19,7 +19,7 @@ from drainer.ledger.reserve import LeftReserve
 from drainer.mail.message import Message
 from drainer.policy.classify.describe import meaning_of
 from drainer.runtime.units import describe_duration
-from drainer.sources.protocol import Source
+from drainer.sources.protocol import PartialSource, Source
 
 
 def register(app: typer.Typer) -> None:
@@ -71,6 +71,10 @@ def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:
         "url": source.url,
         "messages": seen["messages"],
         "unknown_to_ledger": unknown,
+        "not_taken": [
+            part._asdict()
+            for part in (source.untaken() if isinstance(source, PartialSource) else ())
+        ],
     }
 
 
@@ -122,6 +126,11 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             f"the spool holds {found['messages']} messages,"
             f" {found['unknown_to_ledger']} of them not in the ledger"
         )
+        for part in found["not_taken"]:
+            console.print(
+                f"  {part['messages']} messages are in {clean(part['name'])}:"
+                f" take them with {clean(part['option'])}"
+            )
         if found["unknown_to_ledger"]:
             console.print("run `drainer drain` to record and send them")
 

@@ -134,6 +134,28 @@ class ReleasedCount(NamedTuple):
     removed: int = 0
 
 
+class UntakenPart(NamedTuple):
+    """A part of a spool that a source leaves out, although mail is in it."""
+
+    #: What people call it: ``hold``, ``folder Sub``.
+    name: str
+    #: The option that takes it.
+    option: str
+    messages: int
+
+
+@runtime_checkable
+class PartialSource(Protocol):
+    """An additional method of a source that takes parts of its spool."""
+
+    def untaken(self) -> Sequence[UntakenPart]:
+        """Return the parts with mail that nobody has asked for, or left out.
+
+        Raises SourceError when the spool cannot be read.
+        """
+        ...
+
+
 @runtime_checkable
 class LiveSource(Protocol):
     """Additional methods of a source whose running server sends the same mail.

@@ -47,6 +47,7 @@ from drainer.sources.common.queue_entry import (
     read_start,
 )
 from drainer.sources.common.walk import FilePlace, NameKind, QueueEntry, place_of, walk
+from drainer.sources.protocol import UntakenPart
 
 E = TypeVar("E", bound=SourceEntry)
 AnyEntry = TypeVar("AnyEntry", bound=SourceEntry)
@@ -141,6 +142,21 @@ class QueueDirectory(ABC, Generic[E]):
         except OSError as error:
             if not (start and isinstance(error, FileNotFoundError)):
                 raise unusable("/".join((self._root, *start)), error) from error
+
+    def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield what this source could take, too: name, option, and directory.
+
+        Nothing if the operator has said what to take.
+        """
+        return iter(())
+
+    def untaken(self) -> list[UntakenPart]:
+        """Return those parts that have mail in them."""
+        names: dict[tuple[str, str], set[str]] = {}
+        for name, option, start in self.other_parts():
+            found = {self.native_id(entry.place) for entry in self.walk(start)}
+            names.setdefault((name, option), set()).update(found)
+        return [UntakenPart(*key, len(found)) for key, found in names.items() if found]
 
     def scan(self) -> Iterator[SpooledMessage]:
         """List the messages in directory order, as they are read."""

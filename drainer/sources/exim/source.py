@@ -77,6 +77,17 @@ class EximSpool(QueueDirectory[EximEntry]):
                 hint = f"a named queue is a folder that contains {MAIN}"
                 raise SourceError(message, hint=hint)
 
+    def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield frozen mail and named queues, unless the operator named queues."""
+        if set(self._queues) not in ({MAIN}, {MAIN, FROZEN}):
+            return
+        if FROZEN not in self._queues:
+            yield FROZEN, f"--queue {FROZEN}", (FROZEN,)
+        for path in sorted(Path(self._root).iterdir()):
+            name = path.name
+            if name not in (MAIN, FROZEN) and (path / MAIN).is_dir():
+                yield f"queue {name}", f"--queue {name}", (name, MAIN)
+
     def refuse_if_live(self) -> None:
         """Raise UsageError when a running Exim would deliver the same mail."""
         if exim_runs(self._root):

@@ -88,6 +88,16 @@ class Maildir(QueueDirectory[SourceEntry]):
                 hint = "a Maildir contains the directories new and cur"
                 raise SourceError(message, hint=hint)
 
+    def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield the Maildir++ folders, unless the operator named some."""
+        if self._folders != [()]:
+            return
+        for path in sorted(Path(self._root).iterdir()):
+            for each in SUBDIRECTORIES:
+                if path.name.startswith(".") and (path / each).is_dir():
+                    name = path.name.removeprefix(".")
+                    yield f"folder {name}", f"?folders={name}", (path.name, each)
+
     def refuse_if_live(self) -> None:
         """Never refuse: no server sends mail from a Maildir."""
 

@@ -7,9 +7,10 @@ long ids, of the five hexadecimal digits of its microseconds.
 from collections.abc import Iterator
 
 DEFAULT_QUEUES = ("incoming", "active", "deferred")
+HELD = "hold"
 UNCLEANED = "maildrop"
 """The queue of local submissions that Postfix has not processed: not yet mail."""
-QUEUES = (*DEFAULT_QUEUES, "hold", "corrupt", UNCLEANED)
+QUEUES = (*DEFAULT_QUEUES, HELD, "corrupt", UNCLEANED)
 
 _HASH_DEPTHS = 4
 _LONG_ID_DIGITS = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"

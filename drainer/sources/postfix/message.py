@@ -10,6 +10,7 @@ it. A file that cannot be read that far is identified by its name, and a corrupt
 also by its first 4 KiB, which is enough to recognise it in two lists.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -52,7 +53,9 @@ _HEAD_BYTES = 64 * 1024
 _RET = {b"1": "FULL", b"2": "HDRS"}
 _PROBE = 256 | 512  # DEL_REQ_FLAG_USR_VRFY, DEL_REQ_FLAG_MTA_VRFY
 _SMTPUTF8, _REQUIRETLS = 1, 32  # sendopts.h
-_COMPLETE, _OWNER_WRITES, _FORCED_EXPIRE = 0o700, 0o200, 0o010
+_COMPLETE, _MARKED_CORRUPT, _FORCED_EXPIRE = 0o700, 0o400, 0o010
+_WRITTEN_FOR = 3600.0
+"""Seconds after its last change, in which Postfix may still write a file."""
 
 
 @dataclass(slots=True)
@@ -148,7 +151,7 @@ def describe(
     envelope, faults = _envelope(records)
     problem = (
         _queue_problem(parsed, place)
-        or _file_problem(parsed)
+        or _file_problem(parsed, place)
         or _mail_problem(records, faults)
     )
     if problem is None and not envelope.recipients:
@@ -210,15 +213,23 @@ def _queue_problem(parsed: QueueFile, place: FilePlace) -> Problem | None:
     return None
 
 
-def _file_problem(parsed: QueueFile) -> Problem | None:
-    """Judge the mode bits and the structure; the mode explains an incomplete file."""
-    mode = parsed.mode
+def _file_problem(parsed: QueueFile, place: FilePlace) -> Problem | None:
+    """Judge the structure and the mode bits.
+
+    A file with its size and its end is complete. Copies lose modes, so another mode
+    counts only where it may be Postfix's own: 0400 marks a corrupt file, and a file in
+    incoming may still be written.
+    """
+    mode, error = parsed.mode & 0o777, parsed.error
     if mode & _COMPLETE == _COMPLETE:
-        error = parsed.error
         return Problem(code=error.code, detail=error.detail) if error else None
-    code = "incomplete" if mode & _OWNER_WRITES else "marked-corrupt"
-    detail = f"its mode is {mode & 0o777:04o}, a complete queue file has 0700"
-    return Problem(code=code, detail=detail)
+    detail = f"its mode is {mode:04o}, a complete queue file has 0700"
+    if mode == _MARKED_CORRUPT:
+        return Problem(code="marked-corrupt", detail=detail)
+    age = time.time() - parsed.modified
+    if error is not None or (place.parts[0] == "incoming" and age < _WRITTEN_FOR):
+        return Problem(code="incomplete", detail=detail)
+    return None
 
 
 def _mail_problem(records: EnvelopeRecords, faults: list[str]) -> Problem | None:

@@ -21,6 +21,7 @@ from drainer.sources.common.queue_entry import IDENTITY_BYTES, OpenEntry
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.postfix.layout import (
     DEFAULT_QUEUES,
+    HELD,
     QUEUES,
     UNCLEANED,
     hash_directories,
@@ -72,6 +73,13 @@ class PostfixQueue(QueueDirectory[PostfixEntry]):
         if root.name in QUEUES:
             hint = f"name the folder above it: postfix:{root.parent}"
         raise SourceError(message, hint=hint)
+
+    def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield hold and maildrop, unless the operator named queues."""
+        if set(self._queues) in ({*DEFAULT_QUEUES}, {*DEFAULT_QUEUES, HELD}):
+            for queue in (HELD, UNCLEANED):
+                if queue not in self._queues:
+                    yield queue, f"--queue {queue}", (queue,)
 
     def master_runs(self) -> bool:
         """Return whether a Postfix works in this directory."""
@@ -180,5 +188,5 @@ FORMAT = SourceFormat(
         "ack": SourceOption("acknowledge", ("keep", "remove")),
         "queues": SourceOption("queues", QUEUES, is_list=True),
     },
-    listing={"queues": (*DEFAULT_QUEUES, "hold")},
+    listing={"queues": (*DEFAULT_QUEUES, HELD)},
 )

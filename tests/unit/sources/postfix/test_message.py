@@ -1,5 +1,6 @@
 """From queue file records to a message: envelope, flags, problems, identity."""
 
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -13,11 +14,16 @@ from tests.support.spools.postfix_files import queue_file, record
 
 
 def message_of(
-    data: bytes, *, mode: int = 0o100700, queue: str = "deferred", log: bool = False
+    data: bytes,
+    *,
+    mode: int = 0o100700,
+    queue: str = "deferred",
+    log: bool = False,
+    age: float = 0.0,
 ) -> PostfixEntry:
     """Return the message of a queue file's octets."""
     parsed = parse_whole(data)
-    parsed.mode = mode
+    parsed.mode, parsed.modified = mode, time.time() - age
     return describe(parsed, FilePlace((queue, "2"), "2878E21E2F1"), bounce_log=log)
 
 
@@ -177,15 +183,39 @@ def test_a_message_without_pending_recipients_is_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "code"),
-    [(0o600, "incomplete"), (0o400, "marked-corrupt"), (0o644, "incomplete")],
+    ("queue", "mode", "age", "code"),
+    [
+        ("incoming", 0o600, 10, "incomplete"),
+        ("incoming", 0o644, 10, "incomplete"),
+        ("deferred", 0o400, 10, "marked-corrupt"),
+        ("incoming", 0o400, 7200, "marked-corrupt"),
+    ],
 )
-def test_the_owner_mode_tells_what_state_a_file_is_in(mode: int, code: str) -> None:
-    """0700 is complete, 0600 is being written, 0400 was marked as corrupt."""
-    problem = message_of(queue_file(), mode=0o100000 | mode).problem
-    assert problem is not None
-    assert problem.code == code
-    assert message_of(queue_file(), mode=0o100740).problem is None
+def test_the_mode_tells_what_postfix_does_with_a_file(
+    queue: str, mode: int, age: float, code: str
+) -> None:
+    """A young one in incoming may still be written; 0400 was marked as corrupt."""
+    found = message_of(queue_file(), mode=0o100000 | mode, queue=queue, age=age)
+    assert found.problem is not None
+    assert found.problem.code == code
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o666, 0o740, 0o755])
+@pytest.mark.parametrize(("queue", "age"), [("deferred", 0), ("incoming", 7200)])
+def test_a_complete_file_that_lost_its_mode_is_read(
+    queue: str, mode: int, age: float
+) -> None:
+    """Copies lose modes; its size and its end show that it is complete."""
+    found = message_of(queue_file(), mode=0o100000 | mode, queue=queue, age=age)
+    assert found.problem is None
+
+
+def test_a_file_without_its_end_is_incomplete_whatever_its_mode() -> None:
+    """The mode explains what the structure shows."""
+    cut = queue_file()[:-20]
+    found = message_of(cut, mode=0o100644)
+    assert found.problem is not None
+    assert found.problem.code == "incomplete"
 
 
 def test_flags_tell_what_postfix_had_in_mind() -> None:

@@ -1,0 +1,81 @@
+"""Mail in parts of a spool that nobody asked for is named, and never passed over."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from drainer.sources.protocol import PartialSource, UntakenPart
+from drainer.sources.registry import open_source
+from tests.support.command.runner import Bench
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.spools import exim_files
+from tests.support.spools.postfix_files import place as place_postfix
+from tests.support.spools.postfix_files import queue_file
+
+StartPeer = Callable[..., PeerThread]
+
+
+def untaken(url: str, *, listing: bool = False, **options: object) -> list[UntakenPart]:
+    """Return what a source leaves out."""
+    source = open_source(url, options=options, listing=listing)
+    assert isinstance(source, PartialSource)
+    return list(source.untaken())
+
+
+def postfix(root: Path, *queues: str) -> None:
+    """Lay a message into each queue."""
+    for number, queue in enumerate(queues):
+        place_postfix(root, queue_file(), f"4ABC{number}", (queue,))
+
+
+def test_postfix_names_hold_and_maildrop(tmp_path: Path) -> None:
+    """Unless the operator says which queues to take."""
+    postfix(tmp_path, "deferred", "hold", "hold", "maildrop")
+    url = f"postfix:{tmp_path}"
+    hold = UntakenPart("hold", "--queue hold", 2)
+    maildrop = UntakenPart("maildrop", "--queue maildrop", 1)
+    assert untaken(url) == [hold, maildrop]
+    assert untaken(url, listing=True) == [maildrop]
+    assert untaken(url, queues=["deferred"]) == []
+
+
+def test_exim_names_frozen_mail_and_named_queues(tmp_path: Path) -> None:
+    """A message is counted once, though it has two files."""
+    for number, parts in enumerate((("input",), ("Finput",), ("slow", "input"))):
+        name = f"{exim_files.ID.decode()[:-1]}{number}"
+        exim_files.place(tmp_path, name=name, parts=parts)
+    url = f"exim:{tmp_path}"
+    assert untaken(url) == [
+        UntakenPart("Finput", "--queue Finput", 1),
+        UntakenPart("queue slow", "--queue slow", 1),
+    ]
+    assert untaken(url, queues=["input"]) == untaken(url)
+    assert untaken(url, queues=["slow"]) == []
+
+
+def test_a_maildir_names_its_folders(tmp_path: Path) -> None:
+    """Those with mail in them."""
+    for folder in ("", ".Sub", ".Empty"):
+        for each in ("new", "cur", "tmp"):
+            (tmp_path / folder / each).mkdir(parents=True)
+    for number, each in enumerate(("new", "cur")):
+        name = f"{number}.a.host"
+        (tmp_path / ".Sub" / each / name).write_bytes(b"Subject: x\n\nx\n")
+    url = f"maildir:{tmp_path}"
+    assert untaken(url) == [UntakenPart("folder Sub", "?folders=Sub", 2)]
+    assert untaken(url, folders=["Sub"]) == []
+
+
+@pytest.mark.parametrize(("queues", "code"), [((), 5), (("--queue", "deferred"), 0)])
+def test_a_drain_says_so_and_ends_with_5(
+    tmp_path: Path, peer: StartPeer, queues: tuple[str, ...], code: int
+) -> None:
+    """Not when the operator has said what to take."""
+    bench = Bench(tmp_path, port=peer().port)
+    bench.configure()
+    bench.add("a@example.org")
+    postfix(bench.spool, "hold")
+    drained = bench.run("drain", f"postfix:{bench.spool}", "--no-check", *queues)
+    assert drained.code == code, drained
+    assert ("--queue hold" in drained.stderr) is (code == 5)
