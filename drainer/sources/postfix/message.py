@@ -72,6 +72,8 @@ class QueueFile:
         default_factory=lambda: partial(iter, ())
     )
     error: MessageUnreadable | None = None
+    #: `postsuper -r` moved it, complete, into maildrop.
+    requeued: bool = False
     #: The start of a corrupt file.
     raw: bytes = b""
     #: Its permissions, which say how far Postfix has got.
@@ -205,7 +207,7 @@ def _queue_problem(parsed: QueueFile, place: FilePlace) -> Problem | None:
     The user who submitted it wrote this file. Its addresses are not rewritten, header
     fields are missing, and Bcc is still there.
     """
-    if place.parts[0] == UNCLEANED:
+    if place.parts[0] == UNCLEANED and not parsed.requeued:
         detail = "it is in maildrop"
         if parsed.error is not None:
             detail += f"; {parsed.error.detail}"

@@ -34,6 +34,7 @@ from drainer.sources.postfix.message import (
     parse_large,
     parse_whole,
 )
+from drainer.sources.postfix.records import ReadAt
 from drainer.sources.protocol import SourceFormat, SourceOption
 
 
@@ -132,12 +133,13 @@ class PostfixQueue(QueueDirectory[PostfixEntry]):
     ) -> PostfixEntry:
         """Read a queue file; its damage becomes the problem of the message."""
         file, status = opened.open(place.name, descriptor)
-        cleaned = place.parts[0] != UNCLEANED
         size, read = status.st_size, partial(read_at, file)
-        if size <= SMALL_FILE_BYTES:
-            parsed = parse_whole(read(0, size), cleaned=cleaned)
+        if place.parts[0] != UNCLEANED:
+            parsed = _parse(read, size, cleaned=True)
+        elif status.st_uid == os.fstat(descriptor).st_uid:
+            parsed = _parse_requeued(read, size)
         else:
-            parsed = parse_large(read, size, cleaned=cleaned)
+            parsed = _parse(read, size, cleaned=False)
         if parsed.error is not None and parsed.error.code == "corrupt":
             parsed.raw = read(0, IDENTITY_BYTES)
         parsed.mode, parsed.modified = status.st_mode, status.st_mtime
@@ -175,6 +177,24 @@ class PostfixQueue(QueueDirectory[PostfixEntry]):
 
     def _has_log(self, log: str, name: str) -> bool:
         return any(map(self.exists, _log_places(log, name)))
+
+
+def _parse(read: ReadAt, size: int, *, cleaned: bool) -> QueueFile:
+    if size <= SMALL_FILE_BYTES:
+        return parse_whole(read(0, size), cleaned=cleaned)
+    return parse_large(read, size, cleaned=cleaned)
+
+
+def _parse_requeued(read: ReadAt, size: int) -> QueueFile:
+    """Read a file in maildrop that belongs to Postfix, and not to a submitting user.
+
+    ``postsuper -r`` moves complete queue files there. Such a file has its size record.
+    """
+    parsed = _parse(read, size, cleaned=True)
+    if parsed.error is not None:
+        return _parse(read, size, cleaned=False)
+    parsed.requeued = True
+    return parsed
 
 
 def _log_places(log: str, name: str) -> Iterator[FilePlace]:

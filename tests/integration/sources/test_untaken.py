@@ -1,5 +1,6 @@
 """Mail in parts of a spool that nobody asked for is named, and never passed over."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tests.support.command.runner import Bench
 from tests.support.smtp_peer.peer import PeerThread
 from tests.support.spools import exim_files
 from tests.support.spools.postfix_files import place as place_postfix
-from tests.support.spools.postfix_files import queue_file
+from tests.support.spools.postfix_files import queue_file, record
 
 StartPeer = Callable[..., PeerThread]
 
@@ -79,3 +80,17 @@ def test_a_drain_says_so_and_ends_with_5(
     drained = bench.run("drain", f"postfix:{bench.spool}", "--no-check", *queues)
     assert drained.code == code, drained
     assert ("--queue hold" in drained.stderr) is (code == 5)
+
+
+def test_mail_that_postsuper_put_into_maildrop_is_complete(tmp_path: Path) -> None:
+    """`postsuper -r` moves queue files there; a submission has no size record."""
+    place_postfix(tmp_path, queue_file(), "4ABC1", ("maildrop",))
+    submission = record("S", "s@example.org") + record("R", "r@example.org")
+    place_postfix(tmp_path, submission, "4ABC2", ("maildrop",))
+    foreign = place_postfix(tmp_path, queue_file(), "4ABC3", ("maildrop",))
+    os.chown(foreign, 65534, -1)
+    source = open_source(f"postfix:{tmp_path}", options={"queues": ["maildrop"]})
+    found = {each.message.native_id: each.message.problem for each in source.scan()}
+    assert found.pop("4ABC1") is None
+    codes = {name: problem.code for name, problem in found.items() if problem}
+    assert codes == {"4ABC2": "not-cleaned", "4ABC3": "not-cleaned"}
