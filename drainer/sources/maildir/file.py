@@ -100,6 +100,22 @@ def _contents(descriptor: int, size: int, packed: str) -> Iterator[bytes]:
     return unpack(packed, chunks, size) if packed else chunks
 
 
+def differs_in_size(file: MaildirFile, name: MaildirName) -> bool:
+    """Return whether the file is shorter than its name says (``,S=``).
+
+    That alone is no damage: tools change line ends, and copies keep the name.
+    """
+    is_known = file.is_whole or not file.packed
+    return name.size_bytes is not None and is_known and file.size < name.size_bytes
+
+
+def _ends_a_line(file: MaildirFile) -> bool:
+    """Return whether the content ends with a line, as whole mail does."""
+    if file.is_whole:
+        return file.head.endswith(b"\n")
+    return read_at(file.descriptor, file.status.st_size - 1, 1) == b"\n"
+
+
 def file_problem(file: MaildirFile, name: MaildirName, packed: str) -> Problem | None:
     """Judge the file itself; its headers are judged later."""
     size = file.size
@@ -109,8 +125,7 @@ def file_problem(file: MaildirFile, name: MaildirName, packed: str) -> Problem |
         return Problem(code="compressed", detail=packed)
     if not size:
         return Problem(code="corrupt", detail="it is empty")
-    is_known = file.is_whole or not file.packed
-    if name.size_bytes is not None and is_known and size < name.size_bytes:
+    if differs_in_size(file, name) and not _ends_a_line(file):
         detail = f"truncated: {size} bytes, its name says {name.size_bytes}"
         return Problem(code="corrupt", detail=detail)
     if not file.is_whole and not _HEADER_END.search(file.head):

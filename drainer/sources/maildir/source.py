@@ -35,6 +35,7 @@ from drainer.sources.common.trace_options import TRACE_OPTIONS
 from drainer.sources.common.walk import FilePlace, NameKind
 from drainer.sources.maildir.file import (
     MaildirFile,
+    differs_in_size,
     file_problem,
     load,
     read_content,
@@ -128,6 +129,7 @@ class Maildir(QueueDirectory[SourceEntry]):
         chunks = partial(read_content, file, trace)
         if packed:
             chunks = partial(damaged, MessageUnreadable("compressed", packed))
+        noted = ("size-differs",) if differs_in_size(file, name) else ()
         return SourceEntry(
             native_id=name.base,
             arrived=time_of(file.status.st_mtime),
@@ -137,7 +139,7 @@ class Maildir(QueueDirectory[SourceEntry]):
             stable=b"%d\n%b" % (len(base), base),
             files=(place,),
             head=file.head,
-            flags=name.flags,
+            flags=(*name.flags, *noted),
             problem=file_problem(file, name, packed)
             or trace.problem
             or _content_problem(file, trace),

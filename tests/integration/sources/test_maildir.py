@@ -189,12 +189,19 @@ def test_what_cannot_be_unpacked_is_a_problem(root: Path, magic: bytes) -> None:
 
 
 def test_a_size_in_the_name_uncovers_a_truncated_file(root: Path) -> None:
-    """Shorter than ,S= says is torn; the same or longer is not."""
-    for size, code in ((len(MAIL), ""), (len(MAIL) + 1, "corrupt")):
-        path = root / "new" / f"1.x.host,S={size},W=999"
-        path.write_bytes(MAIL)
-        problem = only(Maildir(root)).problem
-        assert (problem.code if problem else "") == code
+    """Shorter than ,S= says is torn in mid-line; a whole last line is only noted."""
+    size = len(MAIL)
+    for named, mail, code, noted in (
+        (size, MAIL, "", False),
+        (size - 1, MAIL, "", False),
+        (size + 9, MAIL, "", True),
+        (size, MAIL[:-3], "corrupt", True),
+    ):
+        path = root / "new" / f"1.x.host,S={named},W=999"
+        path.write_bytes(mail)
+        message = only(Maildir(root))
+        assert (message.problem.code if message.problem else "") == code
+        assert ("size-differs" in message.flags) is noted
         path.unlink()
 
 
