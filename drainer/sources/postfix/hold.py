@@ -45,6 +45,10 @@ class PostfixHold(PostfixQueue):
         #: Open from ``take`` to ``give_back``.
         self._note: HoldNote | None = None
 
+    def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield nothing: what drainer does not take stays with the server that runs."""
+        return iter(())
+
     def _ours(self) -> Mapping[str, HoldEntry]:
         return self._note.entries() if self._note is not None else {}
 
