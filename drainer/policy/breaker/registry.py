@@ -275,6 +275,8 @@ class BreakerRegistry:
         change: Callable[[CircuitBreaker, datetime], CircuitBreaker] = (
             breakers.on_run_end
         )
+        if not memory.took and breaker.cause and breaker.cause.trigger != "early":
+            change = breakers.give_up
         if is_suspected and not breaker.reopening and memory.is_individual(Stage.DOT):
             change = breakers.dismiss
         elif (

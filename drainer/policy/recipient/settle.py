@@ -242,6 +242,8 @@ def _confirmation_delay(
         return first
     if _is_suspended(each, context):
         return timedelta(0)
+    if not _may_be_final(each, context, policy) or _is_proven(each, context):
+        return first  # something else is missing: a copy, evidence, the brake's end
     return max(first, min(context.now - refused, MAX_CONFIRM_DELAY))
 
 
