@@ -26,6 +26,8 @@ NEARLY_ALL = 0.9
 MOST_REFUSED = 500
 """Refused messages that are remembered, of each reply."""
 MOST_REPLIES = 50
+LARGE = 64 * 1024
+"""Bytes of a message from which on its size may be the reason."""
 
 
 class MailTraits(Struct, frozen=True, kw_only=True):
@@ -124,7 +126,7 @@ class GroupDetector:
             if nearly_all and not self._delivered[group]:
                 return group
         smallest = min(each.size_bytes for each in messages)
-        is_large = smallest > 2 * self._largest
+        is_large = smallest > max(LARGE, 2 * self._largest)
         return MailGroup(kind="size") if is_large else None
 
 

@@ -41,7 +41,7 @@ def others(count: int = LEAST) -> GroupDetector:
             MailGroup(kind="attachment"),
         ),
         (MailTraits(sender_domain="", smtputf8=True), MailGroup(kind="smtputf8")),
-        (MailTraits(sender_domain="", size_bytes=9000), MailGroup(kind="size")),
+        (MailTraits(sender_domain="", size_bytes=900_000), MailGroup(kind="size")),
     ],
     ids=lambda each: each.kind if isinstance(each, MailGroup) else "",
 )
