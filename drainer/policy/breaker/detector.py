@@ -139,7 +139,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
         return not is_stop and is_content(self.classification.rule)
 
     @property
-    def _is_blind(self) -> bool:
+    def is_blind(self) -> bool:
         """Return whether no canary exercises what was refused.
 
         It has no content, and another sender. A refusal of us at MAIL meets it, too.
@@ -166,7 +166,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
             reply=str(self.answer),
             sender_domain=self.sender_domain,
             fingerprint=self.fingerprint,
-            blind=self._is_blind,
+            blind=self.is_blind,
             content=self.content,
             again=self.again,
         )
@@ -208,8 +208,8 @@ class RefusalDetector:
         self._domains = domains
         self._run = _Run()
         self._storm = _Run()
-        #: Recipient -> its domain, and whether it was refused; the latest last.
-        self._votes: dict[str, tuple[str, bool]] = {}
+        #: Recipient -> its domain, and the sender's if it was refused; the latest last.
+        self._votes: dict[str, tuple[str, str | None]] = {}
         self._muted: dict[str, tuple[datetime, int]] = {}
         self._slow = self._late = 0
 
@@ -219,7 +219,7 @@ class RefusalDetector:
             self._run.clear()
         if self._storm.senders:
             self._storm.clear()
-        self._vote(recipient, domain, refused=False)
+        self._vote(recipient, domain, None)
 
     def refused(self, seen: Refusal, now: datetime) -> Cause | None:
         """Record a permanent refusal; return what it makes suspicious."""
@@ -230,8 +230,9 @@ class RefusalDetector:
             return seen.cause("run")
         if seen.content:
             return None
-        self._vote(seen.recipient, seen.recipient_domain, refused=True)
-        if self._is_outvoted() and not self.is_muted("", now):
+        self._vote(seen.recipient, seen.recipient_domain, seen.sender_domain)
+        few = seen.is_blind and len(self._refused_senders()) < 2  # noqa: PLR2004
+        if not few and self._is_outvoted() and not self.is_muted("", now):
             return seen.cause("ratio")
         return None
 
@@ -280,17 +281,23 @@ class RefusalDetector:
         self._muted[fingerprint] = (until, left - 1)
         return True
 
-    def _vote(self, recipient: str, domain: str, *, refused: bool) -> None:
+    def _vote(self, recipient: str, domain: str, sender: str | None) -> None:
         """Count a recipient once, by its latest result."""
         voter = recipient.lower()
         self._votes.pop(voter, None)
         if len(self._votes) == self._windows.votes:
             del self._votes[next(iter(self._votes))]
-        self._votes[voter] = (domain, refused)
+        self._votes[voter] = (domain, sender)
+
+    def _refused_senders(self) -> set[str]:
+        """Return the sender domains of refused mail: one stranger proves nothing."""
+        return {sender for _, sender in self._votes.values() if sender is not None}
 
     def _is_outvoted(self) -> bool:
         """Return whether too many recipients were refused."""
-        against = [domain for domain, refused in self._votes.values() if refused]
+        against = [
+            domain for domain, sender in self._votes.values() if sender is not None
+        ]
         if len(set(against)) < self._domains:
             return False
         if 2 * len(self._votes) < self._windows.votes:

@@ -78,6 +78,11 @@ class BreakerHistory:
         """Return whether anything was accepted, in this run or an earlier one."""
         return bool(self.delivered) or self.accepted is not None
 
+    @property
+    def is_refused(self) -> bool:
+        """Return whether several messages met a refusal of us, and none passed."""
+        return not self.took and self.stops >= STOPS_TOLERATED
+
     def is_individual(self, stage: Stage) -> bool:
         """Return whether a refusal of us is about one message: few among others.
 

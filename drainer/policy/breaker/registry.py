@@ -33,6 +33,8 @@ from drainer.policy.breaker.history import BreakerHistory, RequiredProof
 from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
+_Change = Callable[[CircuitBreaker, datetime], CircuitBreaker]
+
 ROUTE = ""
 """The name of the scope that contains all others."""
 MAX_DOMAINS = 10_000
@@ -248,10 +250,7 @@ class BreakerRegistry:
         return CanaryOutcome.ACCEPTED
 
     def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
-        """Record that a known-good recipient was refused: its domain is the cause.
-
-        Others were accepted, so it is not the scope that was tested.
-        """
+        """Record that a known-good recipient was refused, and others accepted."""
         cause = self.breaker(asked).cause
         if cause is not None:
             why = replace(cause, trigger="contradiction", reply=reply)
@@ -272,10 +271,8 @@ class BreakerRegistry:
         breaker, memory = self.breaker(scope), self._memory_of(scope)
         by_stops = breaker.cause is not None and breaker.cause.trigger == "stop"
         is_suspected = breaker.state is BreakerState.HALF_OPEN and by_stops
-        change: Callable[[CircuitBreaker, datetime], CircuitBreaker] = (
-            breakers.on_run_end
-        )
-        if not memory.took and breaker.cause and breaker.cause.trigger != "early":
+        change: _Change = breakers.on_run_end
+        if memory.is_refused:
             change = breakers.give_up
         if is_suspected and not breaker.reopening and memory.is_individual(Stage.DOT):
             change = breakers.dismiss
