@@ -200,6 +200,8 @@ def test_a_hold_that_a_scan_lifts_is_a_decision(tmp_path: Path, kind: str) -> No
         name = bench.add(DELIVERED if kind == "unfinished" else HELD)
         path = bench.spool / "deferred" / name[0] / name
         if kind == "unfinished":
+            (bench.spool / "incoming").mkdir()
+            path = path.rename(bench.spool / "incoming" / name)
             path.chmod(0o600)  # as Postfix leaves a file that it is still writing
         assert bench.drain().code == 5
         before = bench.why(name)
