@@ -175,11 +175,21 @@ class SmtpProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """Close after what is written has been sent."""
+        """Close after what is written has been sent.
+
+        With TLS, a transport would also wait for the peer's close_notify, for up to 30
+        seconds. Nothing more is read, so it is not needed.
+        """
         self._lose(Lost(reason="closed", detail="by us"))
         self._drop_spare()
-        if self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        is_tls = transport.get_extra_info("ssl_object") is not None
+        is_idle = is_tls and not transport.get_write_buffer_size()
+        transport.close()
+        if is_idle:
+            transport.abort()
 
     def _lose(self, why: Lost) -> None:
         if self.lost is None:
