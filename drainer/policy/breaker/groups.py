@@ -7,7 +7,6 @@ mailbox, the refusal is about the kind. Those messages are held together, not bo
 one by one.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -26,6 +25,8 @@ NEARLY_ALL = 0.9
 MOST_REFUSED = 500
 """Refused messages that are remembered, of each reply."""
 MOST_REPLIES = 50
+MOST_GROUPS = 20_000
+"""Groups of delivered mail that are remembered: strangers name many domains."""
 LARGE = 64 * 1024
 """Bytes of a message from which on its size may be the reason."""
 
@@ -81,21 +82,29 @@ class GroupDetector:
 
     def __init__(self) -> None:
         """Start without any message."""
-        self._delivered: Counter[MailGroup] = Counter()
+        #: Groups of delivered mail; the latest last.
+        self._delivered: dict[MailGroup, None] = {}
         self._deliveries = 0
         self._largest = 0
         self._refused: dict[str, _Alike] = {}
 
     def delivered(self, traits: MailTraits) -> None:
         """Record a message that the primary accepted."""
-        self._delivered.update(_groups(traits))
+        for group in _groups(traits):
+            self._delivered.pop(group, None)
+            self._delivered[group] = None
+        if len(self._delivered) > MOST_GROUPS:
+            del self._delivered[next(iter(self._delivered))]
         self._deliveries += 1
         self._largest = max(self._largest, traits.size_bytes)
 
     def refused(
         self, traits: MailTraits, seen: Iterable[tuple[RecipientKey, Refusal]]
     ) -> tuple[MailGroup, list[RecipientKey]] | None:
-        """Record refusals; return the group that they show, and whom they concern."""
+        """Record refusals; return the group that they show, and whom they concern.
+
+        Recipients that were returned before are not returned again.
+        """
         for key, refusal in seen:
             if not is_about_kind(refusal.classification, refusal.answer):
                 continue
@@ -105,7 +114,8 @@ class GroupDetector:
             self._trim(alike)
             group = self._common_group(traits, alike)
             if group is not None:
-                return group, [k for k in alike.keys if k[0] in alike.messages]
+                keys, alike.keys = list(alike.keys), {}  # each is reported once
+                return group, keys
         return None
 
     def _trim(self, alike: _Alike) -> None:
@@ -123,7 +133,7 @@ class GroupDetector:
         for group in _groups(traits):
             same = sum(1 for each in messages if group in _groups(each))
             nearly_all = same >= max(LEAST, NEARLY_ALL * len(messages))
-            if nearly_all and not self._delivered[group]:
+            if nearly_all and group not in self._delivered:
                 return group
         smallest = min(each.size_bytes for each in messages)
         is_large = smallest > max(LARGE, 2 * self._largest)

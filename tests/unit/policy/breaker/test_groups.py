@@ -6,6 +6,7 @@ from drainer.mail.reply import Stage
 from drainer.policy.breaker.detector import Refusal
 from drainer.policy.breaker.groups import (
     LEAST,
+    MOST_GROUPS,
     MOST_REFUSED,
     GroupDetector,
     MailGroup,
@@ -101,6 +102,24 @@ def test_a_reply_about_one_mailbox_or_content_is_no_matter_of_a_group(
     groups = others()
     for n in range(2 * LEAST):
         assert groups.refused(BIG, refusal(n, text)) is None
+
+
+def test_each_refusal_is_reported_once() -> None:
+    """The ledger holds a group's first messages; later ones are held as they come."""
+    groups = others()
+    found = [groups.refused(BIG, refusal(n)) for n in range(LEAST + 2)]
+    keys = [each[1] if each else [] for each in found]
+    assert keys[LEAST - 1 :] == [[(0, 0), (1, 0), (2, 0)], [(3, 0)], [(4, 0)]]
+
+
+def test_strangers_domains_cost_no_memory_without_end() -> None:
+    """A forgotten domain is compared as if nothing of it had been delivered."""
+    groups = others()
+    groups.delivered(BIG)
+    for n in range(MOST_GROUPS):
+        groups.delivered(MailTraits(sender_domain=f"t{n}.example"))
+    found = [groups.refused(BIG, refusal(n)) for n in range(LEAST)]
+    assert found[-1] is not None
 
 
 def test_memory_has_a_limit() -> None:
