@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -11,10 +11,10 @@ from rich.table import Table
 
 from drainer.cli.log import LOGGER, stderr
 from drainer.cli.markup import LiteralConsole
-from drainer.errors import DrainerError
+from drainer.errors import DrainerError, SourceError
 from drainer.mail.reply import printable
 from drainer.sources.archive.source import ArchiveSource
-from drainer.sources.protocol import PartialSource, Source
+from drainer.sources.protocol import PartialSource, Source, UntakenPart
 
 PAGE_ROWS = 500
 """Rows per page of a long table; each page has its own column widths."""
@@ -56,17 +56,24 @@ def warn_of_skipped(sources: Iterable[Source]) -> None:
 
 
 def warn_of_untaken(sources: Iterable[Source]) -> bool:
-    """Name the mail in parts of a spool that nobody asked for; return True if any."""
-    found = False
-    for source in sources:
-        for part in source.untaken() if isinstance(source, PartialSource) else ():
-            found = True
-            warn(
-                f"{part.messages} messages of {printable(source.url)} are in"
-                f" {printable(part.name)}, and drainer does not read them: take them"
-                f" with {printable(part.option)}"
-            )
-    return found
+    """Name mail in parts of a spool that no option takes; return True if any."""
+    parts = [(source.url, part) for source in sources for part in _untaken(source)]
+    for url, part in parts:
+        warn(
+            f"{part.messages} messages of {printable(url)} are in"
+            f" {printable(part.name)}, and drainer does not read them: take them with"
+            f" {printable(part.option)}"
+        )
+    return bool(parts)
+
+
+def _untaken(source: Source) -> Sequence[UntakenPart]:
+    """Return what a source leaves out; a warning if that cannot be read."""
+    try:
+        return source.untaken() if isinstance(source, PartialSource) else ()
+    except SourceError as error:
+        warn(f"drainer cannot tell what else is in {printable(source.url)}: {error}")
+        return ()
 
 
 def print_error(error: DrainerError) -> int:

@@ -26,7 +26,12 @@ from drainer.runtime.folders import real_path
 from drainer.runtime.locks import try_lock
 from drainer.sources.common.claim import FileSource
 from drainer.sources.common.files import unusable
-from drainer.sources.protocol import Source, SourceFormat
+from drainer.sources.protocol import (
+    PartialSource,
+    Source,
+    SourceFormat,
+    UntakenPart,
+)
 
 LIMIT_OPTION = "archive_limit"
 DEFAULT_LIMIT = "20GB"
@@ -88,6 +93,11 @@ class ArchiveSource:
         """Find a message again."""
         inner = replace(message, source=self._inner.url)
         return self._renamed(self._inner.open(inner))
+
+    def untaken(self) -> Sequence[UntakenPart]:
+        """Return the parts of the unpacked spool that have mail and are left out."""
+        inner = self._inner
+        return inner.untaken() if isinstance(inner, PartialSource) else ()
 
     def is_in_place(self, message: Message) -> bool:
         """Return whether this very message, by its whole content, is at its locator."""

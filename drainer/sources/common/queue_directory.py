@@ -153,9 +153,12 @@ class QueueDirectory(ABC, Generic[E]):
     def untaken(self) -> list[UntakenPart]:
         """Return those parts that have mail in them."""
         names: dict[tuple[str, str], set[str]] = {}
-        for name, option, start in self.other_parts():
-            found = {self.native_id(entry.place) for entry in self.walk(start)}
-            names.setdefault((name, option), set()).update(found)
+        try:
+            for name, option, start in self.other_parts():
+                found = {self.native_id(entry.place) for entry in self.walk(start)}
+                names.setdefault((name, option), set()).update(found)
+        except OSError as error:
+            raise unusable(self._root, error) from error
         return [UntakenPart(*key, len(found)) for key, found in names.items() if found]
 
     def scan(self) -> Iterator[SpooledMessage]:

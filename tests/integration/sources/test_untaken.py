@@ -1,11 +1,14 @@
-"""Mail in parts of a spool that nobody asked for is named, and never passed over."""
+"""Mail in parts of a spool that you did not ask for is named, and never passed over."""
 
 import os
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from drainer.errors import SourceError
 from drainer.sources.protocol import PartialSource, UntakenPart
 from drainer.sources.registry import open_source
 from tests.support.command.runner import Bench
@@ -66,6 +69,32 @@ def test_a_maildir_names_its_folders(tmp_path: Path) -> None:
     url = f"maildir:{tmp_path}"
     assert untaken(url) == [UntakenPart("folder Sub", "?folders=Sub", 2)]
     assert untaken(url, folders=["Sub"]) == []
+
+
+def test_an_archive_names_the_parts_of_the_spool_in_it(tmp_path: Path) -> None:
+    """An export of a queue that is wholly on hold is not empty."""
+    postfix(tmp_path / "spool", "hold", "maildrop")
+    (tmp_path / "spool" / "deferred").mkdir()
+    archive = tmp_path / "export.tar.gz"
+    with tarfile.open(archive, "w:gz") as writer:
+        writer.add(tmp_path / "spool", "spool")
+    names = [part.name for part in untaken(f"postfix:{archive}")]
+    assert names == ["hold", "maildrop"]
+
+
+@pytest.mark.parametrize("scheme", ["exim", "maildir"])
+def test_a_spool_that_goes_away_is_an_error_of_its_own(
+    tmp_path: Path, scheme: str
+) -> None:
+    """It is named like any other; no traceback ends a drain that was fine."""
+    root = tmp_path / "spool"
+    for part in ("input", "new", "cur"):
+        (root / part).mkdir(parents=True)
+    source = open_source(f"{scheme}:{root}", options={})
+    assert isinstance(source, PartialSource)
+    shutil.rmtree(root)
+    with pytest.raises(SourceError):
+        source.untaken()
 
 
 @pytest.mark.parametrize(("queues", "code"), [((), 5), (("--queue", "deferred"), 0)])
