@@ -18,7 +18,7 @@ PATIENCE = 10.0
 _UNKNOWN_COMMAND = frozenset((500, 502, 503, 554))
 _MAX_LINES = 128
 _SMTP_PORT = 25
-"""Where a server that hangs up may punish whoever speaks first (postscreen)."""
+"""Where a server that hangs up may punish a client that speaks first (postscreen)."""
 
 
 async def identify(route: Route, stage: Stage, answer: Reply | Lost) -> str:

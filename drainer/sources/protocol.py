@@ -149,7 +149,7 @@ class PartialSource(Protocol):
     """An additional method of a source that takes parts of its spool."""
 
     def untaken(self) -> Sequence[UntakenPart]:
-        """Return the parts with mail that nobody has asked for, or left out.
+        """Return the parts with mail that no option takes or leaves out.
 
         Raises SourceError when the spool cannot be read.
         """

@@ -254,7 +254,7 @@ def test_the_installed_command_drains(
 
 
 def test_the_configuration_is_the_administrators(machine: Machine) -> None:
-    """A conffile: it changes nothing until somebody edits it; a removal keeps it."""
+    """A conffile: it changes nothing until an operator edits it; a removal keeps it."""
     listed = machine("dpkg-query", "-W", "-f", "${Conffiles}", "drainer").stdout
     assert "/etc/drainer/drainer.toml" in listed
     lines = machine("cat", "/etc/drainer/drainer.toml").stdout.splitlines()

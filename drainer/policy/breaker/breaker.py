@@ -258,7 +258,7 @@ def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
     """Return the breaker when a run ends: an unanswered suspicion opens it.
 
     A pause is not a suspicion; the next run tries at once. But if everybody was put
-    off, and nobody was accepted since, that is a refusal.
+    off, and none was accepted since, that is a refusal.
     """
     if breaker.waits_for_storm:
         return _open(breaker, now)

@@ -62,7 +62,7 @@ class NodeDetector:
         """Record an attempt; return the recipients that some host refused wrongly.
 
         If hosts disagree about a domain, those are all that were refused on sessions
-        which accepted nobody of it.
+        which accepted no recipient of it.
         """
         domains = set()
         for key, refusal in seen:
@@ -78,14 +78,14 @@ class NodeDetector:
         return [key for domain in domains & self.mixed for key in self.retract(domain)]
 
     def is_suspect(self, session: int) -> bool:
-        """Return whether a session accepted nobody of a domain that others accept."""
+        """Return whether a session accepted none of a domain that others accept."""
         return any(
             domain in self.mixed and tally.suspect
             for domain, tally in self._sessions.get(session, {}).items()
         )
 
     def retract(self, domain: str) -> Iterator[RecipientKey]:
-        """Yield, once, what was refused on sessions that accepted nobody."""
+        """Yield, once, what was refused on sessions that accepted no recipient."""
         for tallies in self._sessions.values():
             tally = tallies.get(domain)
             if tally is not None and not tally.accepted and tally.refused:

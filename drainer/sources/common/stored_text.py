@@ -70,7 +70,7 @@ def flags_of(flags: Mapping[str, bool]) -> tuple[str, ...]:
 def envelope_problem(
     envelope: Envelope, faults: Sequence[str], done: str = "no recipient remains"
 ) -> Problem | None:
-    """Judge an envelope: bad addresses, or nobody left, which ``done`` explains."""
+    """Judge an envelope: bad addresses, or none left, which ``done`` explains."""
     if faults:
         detail = "; ".join(faults[:_SHOWN_FAULTS])
         return Problem(code="bad-address", detail=detail)

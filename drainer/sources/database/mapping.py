@@ -203,13 +203,13 @@ def _open_states(
 
 
 TEXTS = ("reverse_path", "recipients", *_EXTRAS)
-"""Parts that are read as octets if they are text, and decoded by text_of."""
+"""Parts that are read as bytes if they are text, and decoded by text_of."""
 
 
 def _as_octets(
     columns: Dict[str, sa.ColumnElement[Any]], dialect: str, charset: str
 ) -> dict[str, sa.ColumnElement[Any]]:
-    """Return the columns, with the octets of those that are text."""
+    """Return the columns, with the bytes of those that are text."""
     parts: tuple[str, ...] = ("content", *TEXTS)
     if dialect == "sqlite":
         parts = ("content",) if charset == "UTF-8" else ()
@@ -238,7 +238,7 @@ def _has_blobs(connection: sa.Connection, mapping: TableMapping, charset: str) -
 def _check_charset(
     content: sa.ColumnElement[Any], mapping: TableMapping, charset: str
 ) -> None:
-    """Refuse a text that has no octets, and a charset that is not the column's."""
+    """Refuse a text that has no bytes, and a charset that is not the column's."""
     if charset in WIDE_CHARSETS:
         hint = "use a query with CAST(CONVERT(x USING utf8mb4) AS BINARY)"
         _wrong(mapping, "content", content.type, f"bytes, not {charset}", hint)
@@ -246,7 +246,7 @@ def _check_charset(
     is_text = isinstance(content.type, sa.String)
     if claimed and is_text and not is_charset(charset, claimed):
         message = f"content_charset = {claimed!r}: the text is stored in {charset}"
-        hint = "leave it out: drainer reads the octets as they are stored"
+        hint = "leave it out: drainer reads the bytes as they are stored"
         raise UsageError(message, hint=hint)
 
 

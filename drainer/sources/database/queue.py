@@ -26,7 +26,7 @@ from drainer.sources.database.finish import RowFinisher, set_state
 from drainer.sources.database.leases import RowClaims, RowLeases
 from drainer.sources.database.mapping import TableMapping
 from drainer.sources.database.reader import PAGE, KnownRow, Row, RowReader
-from drainer.sources.database.rows import RowsPlace, octets
+from drainer.sources.database.rows import RowsPlace, bytes_of
 from drainer.sources.database.schema import leases_metadata
 from drainer.sources.database.store import DatabaseStore
 
@@ -160,7 +160,7 @@ class DatabaseSource:
         content = None
         if row["size"] is not None and row["size"] <= HELD_BYTES:
             try:
-                data = octets(row["head"])
+                data = bytes_of(row["head"])
             except MessageUnreadable as error:
                 problem = Problem(code=error.code, detail=error.detail)
                 message = replace(message, problem=message.problem or problem)
@@ -205,7 +205,7 @@ class DatabaseSource:
         """Yield a content with CRLF line ends, piece by piece."""
         known, _ = self._store.read(partial(self._find, message))
         pieces = self._pieces(message, int(known.row["size"] or 0))
-        yield from crlf(octets(piece) for piece in pieces)
+        yield from crlf(bytes_of(piece) for piece in pieces)
 
     def _pieces(self, message: Message, size: int) -> Iterator[Any]:
         for start in range(0, size, PIECE_BYTES):

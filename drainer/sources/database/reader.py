@@ -18,7 +18,7 @@ from drainer.sources.database.mapping import (
     TableMapping,
     value_of,
 )
-from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, message_of, octets
+from drainer.sources.database.rows import HEAD_BYTES, RowsPlace, bytes_of, message_of
 from drainer.sources.database.store import DatabaseStore
 from drainer.sources.database.text_column import (
     has_octets,
@@ -116,7 +116,7 @@ class RowReader:
             row["head"] = _blob(connection, self._mapping, row["id"], (0, HEAD_BYTES))
         message = message_of(self._place, row, children.get(row["id"], ()))
         is_text = self._store.bound(connection).is_text
-        if is_text and not message.problem and may_lack_bytes(octets(row["head"])):
+        if is_text and not message.problem and may_lack_bytes(bytes_of(row["head"])):
             problem = Problem(code="unproven", detail=_LOST_BYTES)
             message = replace(message, problem=problem)
         return KnownRow(row, message)
@@ -198,7 +198,7 @@ def _octets(
 
 
 def _with_texts(row: sa.RowMapping, charset: str, names: Sequence[str]) -> Row:
-    """Return a row in which the octets of these texts are decoded."""
+    """Return a row in which the bytes of these texts are decoded."""
     found = {name: row[name] for name in names if name in row}
     texts = {
         name: text_of(bytes(value), charset)

@@ -53,7 +53,7 @@ class RowsPlace(Struct, frozen=True, kw_only=True):
 
 def identity(place: RowsPlace, row: Mapping[str, Any], arrived: datetime) -> str:
     """Return the message's id: 32 hex digits."""
-    head = octets(row["head"], lenient=True)[:HEAD_BYTES]
+    head = bytes_of(row["head"], lenient=True)[:HEAD_BYTES]
     name = str(row.get("message_id") or "")
     id_ = str(row["id"]).encode(errors="replace")
     if place.is_built_in:
@@ -75,7 +75,7 @@ def _digest(*parts: bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-def octets(value: object, *, lenient: bool = False) -> bytes:
+def bytes_of(value: object, *, lenient: bool = False) -> bytes:
     """Return a content's bytes; text is what SQLite makes of a database in UTF-16.
 
     Raises MessageUnreadable('corrupt') for any other value.
@@ -147,7 +147,7 @@ def message_of(
     if problem is None and not envelope.recipients:
         code = "done-by-backup" if envelope.done else "no-envelope"
         problem = Problem(code=code, detail="no recipient remains")
-    head = octets(row["head"], lenient=True)
+    head = bytes_of(row["head"], lenient=True)
     native = str(row.get("message_id") or row["id"])
     return Message(
         identity=identity(place, row, moment),

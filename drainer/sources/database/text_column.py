@@ -1,10 +1,10 @@
-"""Read text columns as the octets that are stored, in each database.
+"""Read text columns as the bytes that are stored, in each database.
 
-A column of text that holds mail holds octets of any charset. The database or its driver
+A column of text that holds mail holds bytes of any charset. The database or its driver
 would convert them to the charset of the connection, and refuse or change some. So
-drainer asks for the octets themselves:
+drainer asks for the bytes themselves:
 
-- SQLite: ``CAST(x AS BLOB)``. A database in UTF-16 has no octets of a text: drainer
+- SQLite: ``CAST(x AS BLOB)``. A database in UTF-16 has no bytes of a text: drainer
   reads what SQLite makes of it, which is UTF-8.
 - PostgreSQL: ``convert_to(x, getdatabaseencoding())``, which converts nothing, also in
   SQL_ASCII;
@@ -42,7 +42,7 @@ def is_stored_octets(kind: sa.types.TypeEngine[Any]) -> bool:
 
 
 def has_octets(column: sa.ColumnElement[Any], dialect: str) -> bool:
-    """Return whether a column is a text that must be asked for as octets.
+    """Return whether a column is a text that must be asked for as bytes.
 
     Any value may be a text in SQLite.
     """
@@ -52,11 +52,11 @@ def has_octets(column: sa.ColumnElement[Any], dialect: str) -> bool:
 
 
 def octets_of(column: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[bytes]:
-    """Return the expression for the octets of such a column."""
+    """Return the expression for the bytes of such a column."""
     if dialect == "postgresql":
         encoding = sa.func.getdatabaseencoding()
-        octets = sa.func.convert_to(sa.cast(column, sa.Text), encoding)
-        return sa.type_coerce(octets, sa.LargeBinary)
+        stored = sa.func.convert_to(sa.cast(column, sa.Text), encoding)
+        return sa.type_coerce(stored, sa.LargeBinary)
     return sa.cast(column, sa.LargeBinary)
 
 
@@ -96,15 +96,15 @@ def is_charset(charset: str, claimed: str) -> bool:
     return not known or known == other or is_latin
 
 
-def text_of(octets: bytes, charset: str) -> str:
-    """Return an address or a name from its octets: UTF-8, else the column's charset."""
+def text_of(stored: bytes, charset: str) -> str:
+    """Return an address or a name from its bytes: UTF-8, else the column's charset."""
     try:
-        return octets.decode()
+        return stored.decode()
     except UnicodeDecodeError:
         codec = codec_of(charset)
     if codec in ("", "utf-8", "ascii"):
-        return octets.decode(errors="surrogateescape")
-    return octets.decode(codec, errors="replace")
+        return stored.decode(errors="surrogateescape")
+    return stored.decode(codec, errors="replace")
 
 
 def may_lack_bytes(head: bytes) -> bool:

@@ -153,7 +153,7 @@ def test_hostile_names_and_addresses(url: str, engine: sa.Engine) -> None:
 
 
 def test_text_that_is_no_utf8_holds_its_own_row(tmp_path: Path) -> None:
-    """SQLite keeps any octets as text; the other rows are listed all the same."""
+    """SQLite keeps any bytes as text; the other rows are listed all the same."""
     url = f"sqlite:///{tmp_path}/spool.db"
     create_spool(url)
     engine = sa.create_engine(url, poolclass=sa.NullPool)
@@ -227,8 +227,8 @@ def test_memory_does_not_grow_with_the_spool_or_the_message(
     def measure() -> tuple[int, int]:
         done = subprocess.run([sys.executable, "-c", script, url], check=True,
                               capture_output=True, text=True, timeout=120)  # fmt: skip
-        octets, peak = map(int, done.stdout.split())
-        return octets, peak
+        size, peak = map(int, done.stdout.split())
+        return size, peak
 
     write(engine, "small")
     _, least = measure()
@@ -245,8 +245,8 @@ def test_memory_does_not_grow_with_the_spool_or_the_message(
         connection.exec_driver_sql(
             f"UPDATE drainer_spool SET content = {text} WHERE message_id = 'big'"  # noqa: S608
         )
-    octets, peak = measure()
-    assert octets > 30_000_000
+    size, peak = measure()
+    assert size > 30_000_000
     assert peak - least < 24 * 1024
 
 
@@ -471,7 +471,7 @@ def test_a_query_and_a_statement(url: str, engine: sa.Engine) -> None:
 def test_a_charset_that_is_not_the_column_s_is_refused(
     url: str, engine: sa.Engine
 ) -> None:
-    """Without one, or with the right one, the stored octets are read."""
+    """Without one, or with the right one, the stored bytes are read."""
     mapped(engine, sa.Column("rcpt", sa.String(99)), sa.Column("text", sa.Text),
            rcpt="a@x.example", text="Subject: \u00e9\n\nx\n")  # fmt: skip
     keys = MAPPING | {"content": "text", "recipients": "rcpt"}

@@ -1,4 +1,4 @@
-"""Mail in columns of text: the octets that are stored, whatever the charset."""
+"""Mail in columns of text: the bytes that are stored, whatever the charset."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -58,7 +58,7 @@ def listed(url: str, **more: object) -> dict[int, SpooledMessage]:
 
 
 def check(found: Mapping[int, SpooledMessage], rows: tuple[int, ...]) -> None:
-    """See that each row is sendable, with its very octets."""
+    """See that each row is sendable, with its very bytes."""
     assert tuple(found) == rows
     for row, spooled in found.items():
         assert spooled.message.problem is None, row
@@ -158,7 +158,7 @@ def test_mariadb_text_is_read_as_stored(mariadb: Server, charset: str) -> None:
 
 
 def test_mariadb_text_in_utf16_is_refused(mariadb: Server) -> None:
-    """No octets of a mail are stored in it; a query can convert it."""
+    """No bytes of a mail are stored in it; a query can convert it."""
     url = mariadb_database(mariadb, "latin1")
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
@@ -183,7 +183,7 @@ def test_a_charset_that_is_claimed_must_be_the_column_s(
     claimed: str,
     is_right: bool,  # noqa: FBT001
 ) -> None:
-    """The octets are the same then; another one is refused at the start."""
+    """The bytes are the same then; another one is refused at the start."""
     url = mariadb_database(mariadb, "latin1")
     if is_right:
         check(listed(url, content_charset=claimed), tuple(MAILS))
@@ -204,7 +204,7 @@ def sqlite_database(path: Path, *, declared: str, encoding: str = "UTF-8") -> st
         )
         connection.exec_driver_sql("CREATE VIEW mails AS SELECT * FROM outbox")
         for row in MAILS if encoding == "UTF-8" else UTF8_ONLY:
-            # A cast makes UTF-16 of the octets where the database is in UTF-16.
+            # A cast makes UTF-16 of the bytes where the database is in UTF-16.
             raw: object = MAILS[row]
             if encoding != "UTF-8":
                 raw = MAILS[row].decode()

@@ -262,7 +262,7 @@ OCTETS = st.binary(max_size=80)
 def test_whatever_the_files_contain_a_scan_goes_on(
     head: bytes, body: bytes, journal: bytes, at: int
 ) -> None:
-    """Each message is listed once, and its content is octets or a named problem."""
+    """Each message is listed once, and its content is bytes or a named problem."""
     with tempfile.TemporaryDirectory() as folder:
         sound = header_file()
         path = place(Path(folder), sound[:at] + head + sound[at:], data_file(body))

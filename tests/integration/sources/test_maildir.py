@@ -38,7 +38,7 @@ def only(source: Maildir) -> Message:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """Return the octets of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     return {
         os.fspath(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
@@ -257,7 +257,7 @@ def test_options_reach_the_trace_rules(root: Path) -> None:
 
 
 def test_drained_mail_moves_to_the_sibling_maildir(root: Path) -> None:
-    """Same name, same place, same octets; private to the owner."""
+    """Same name, same place, same bytes; private to the owner."""
     for place in ("new/1.x.host", "cur/2.x.host:2,S", ".Sub/cur/3.x.host:2,"):
         (root / place).write_bytes(MAIL)
     before = files(root)

@@ -14,9 +14,9 @@ from drainer.sources.database.mapping import mapping_of
 from drainer.sources.database.rows import (
     RowsPlace,
     arrival,
+    bytes_of,
     mailbox,
     message_of,
-    octets,
 )
 
 VALUES = (
@@ -66,7 +66,7 @@ def test_any_row_is_a_message(
 def test_octets_come_through_or_are_refused(value: object) -> None:
     """Octets as they are; a text is that of a database in UTF-16."""
     try:
-        found = octets(value)
+        found = bytes_of(value)
     except MessageUnreadable as error:
         assert error.code == "corrupt"  # noqa: PT017 - hypothesis: both may happen
         return
