@@ -81,11 +81,12 @@ class DeliveryEvents:
         transaction: Transaction,
         results: Sequence[ClassifiedResult],
         session: Session | None,
-    ) -> MailGroup | None:
+    ) -> tuple[MailGroup | None, set[int]]:
         """Note an attempt that has its replies and is not settled yet.
 
         Without a session it was not sent at all. Returns the group of mail that the
-        primary refuses, if the message belongs to one.
+        primary refuses, if the message belongs to one, and the numbers of recipients
+        that another host of the primary is asked for.
         """
         now = utcnow()
         mail = AttemptedMail(
@@ -95,8 +96,8 @@ class DeliveryEvents:
             lasted=timedelta(seconds=time.monotonic() - transaction.started),
         )
         seen = self.breaker_guard.observe(results, mail, now)
-        if session is not None:
-            self.breaker_guard.node_guard.observe(session, seen)
+        nodes = self.breaker_guard.node_guard
+        elsewhere = nodes.observe(session, seen) if session is not None else ()
         dot, rcpt = transaction.seconds_for_dot, transaction.seconds_for_rcpt
         if dot is not None:
             self.breaker_guard.registry.took(dot, now)
@@ -104,7 +105,8 @@ class DeliveryEvents:
         if rcpt is not None:
             self.progress.latency.record("rcpt", rcpt)
         self.rate_controller.observe(transaction, results, dot=dot, rcpt=rcpt)
-        return self.breaker_guard.group_guard.observe(mail.traits, seen)
+        group = self.breaker_guard.group_guard.observe(mail.traits, seen)
+        return group, {n for seq, n in elsewhere if seq == mail.seq}
 
     def settled(
         self, transaction: Transaction, settlements: Sequence[Settlement]

@@ -283,9 +283,8 @@ class DeliveryWorker:
             context,
         )
         session = self._session
-        group = self.events.replied(transaction, results, session)
-        shunned = session is not None and session.shunned
-        context = structs.replace(context, shunned=shunned, group=group)
+        group, elsewhere = self.events.replied(transaction, results, session)
+        context = structs.replace(context, elsewhere=elsewhere, group=group)
         return settle(results, context, self.policy)
 
     def _permit(

@@ -149,6 +149,30 @@ def test_a_host_without_users_behind_one_address_refuses_nobody_for_good(
     assert delivered() == Counter(backup.addressed)
 
 
+@pytest.mark.parametrize("stage", ["mail", "dot"])
+def test_a_host_without_its_filter_refuses_nothing_for_good(
+    backup: Backup, peer: StartPeer, stage: str
+) -> None:
+    """One of three connections reaches it; the canary passes there, too."""
+
+    def step(view: View) -> Step:
+        is_bad = view.connection % 3 == 2 and view.path != SENDER
+        return "550 5.7.1 Delivery not authorized" if is_bad else TAKEN
+
+    at_mail = stage == "mail"
+    script = Script(rcpt=users_only, mail=step) if at_mail else Script(dot=step)
+    primary = peer(script)
+    delivered = prepare(backup, primary, letters(60), connections=4)
+    backup.empty()
+    states = Counter(backup.states().values())
+    assert states["bounce-pending"] <= 4, states  # each a session's only refusal
+    deadline = time.monotonic() + 15
+    while backup.empty().code != 0:
+        assert_nothing_is_final(backup)
+        assert time.monotonic() < deadline, backup.states()
+    assert delivered() == Counter(backup.addressed)
+
+
 def test_a_refused_mailbox_is_judged_by_the_host_that_refused_it(
     backup: Backup, peer: StartPeer
 ) -> None:

@@ -7,9 +7,8 @@ and has the ledger hold or release what earlier attempts have left.
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.detector import RecipientKey, Refusal
 from drainer.policy.breaker.groups import GroupDetector, MailGroup, MailTraits
-from drainer.policy.breaker.nodes import RecipientKey
 from drainer.policy.classify.verdict import Verdict
 
 

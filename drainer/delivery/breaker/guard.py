@@ -23,10 +23,14 @@ from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
-from drainer.policy.breaker.detector import USUAL_WINDOWS, DetectorThresholds, Refusal
+from drainer.policy.breaker.detector import (
+    USUAL_WINDOWS,
+    DetectorThresholds,
+    RecipientKey,
+    Refusal,
+)
 from drainer.policy.breaker.groups import MailTraits
 from drainer.policy.breaker.known_good import KnownGoodRecipients
-from drainer.policy.breaker.nodes import RecipientKey
 from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict

@@ -11,8 +11,8 @@ from drainer.delivery.control import DrainControl
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import CanaryOutcome, Cause
-from drainer.policy.breaker.detector import Refusal
-from drainer.policy.breaker.nodes import NodeDetector, RecipientKey
+from drainer.policy.breaker.detector import RecipientKey, Refusal
+from drainer.policy.breaker.nodes import NodeDetector
 from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 from drainer.policy.recipient.delivery import Delivery
@@ -55,13 +55,17 @@ class NodeGuard:
 
     def observe(
         self, session: Session, seen: Iterable[tuple[RecipientKey, Refusal]]
-    ) -> None:
-        """Compare a session with the others; end it if its host is at fault."""
+    ) -> set[RecipientKey]:
+        """Compare a session with the others; end it if its host is at fault.
+
+        Returns the recipients that are tried again on another host.
+        """
         found = self._detector.observe(session.number, seen)
         session.shunned = self._detector.is_suspect(session.number)
         if found:
             self.retries.append(found)
             self._note(session, f"{len(found)} recipients are tried again")
+        return set(found)
 
     async def vet(self, session: Session, delivery: Delivery) -> bool:
         """Ask what must be known before this message; False if the session must end.

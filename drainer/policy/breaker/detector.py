@@ -16,6 +16,9 @@ from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.normalize import masked
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
+RecipientKey = tuple[int, int]
+"""The number of a message in the ledger, and of a recipient in it."""
+
 SLOW_RUN = 10
 """So many slow replies to the final dot in a row: the primary is overloaded."""
 LATE_RUN = 3
@@ -56,6 +59,20 @@ def is_content(rule: str) -> bool:
 def is_finding(rule: str) -> bool:
     """Return whether a rule names spam, a virus or a listed link in the content."""
     return rule in _FINDINGS
+
+
+def is_about_kind(found: Classification, answer: Answer) -> bool:
+    """Return whether a refusal may be about a kind of mail.
+
+    It names no mailbox, no limit of size, and no finding about this content.
+    """
+    if found.verdict is not Verdict.BOUNCE or not isinstance(answer, Reply):
+        return False
+    by_words = found.rule.startswith("text-") and found.scope is Scope.RECIPIENT
+    if "too-large" in found.rule or answer.detail == "3.4":
+        return False
+    names_mailbox = answer.detail.startswith(("1.1", "1.6", "1.10", "2.")) or by_words
+    return not names_mailbox and not is_finding(found.rule)
 
 
 def is_unknown_user(rule: str) -> bool:

@@ -12,11 +12,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
-from drainer.mail.reply import Reply
-from drainer.policy.breaker.detector import Refusal, is_finding
-from drainer.policy.breaker.nodes import RecipientKey
-from drainer.policy.classify.classifier import Answer
-from drainer.policy.classify.verdict import Classification, Scope, Verdict
+from drainer.policy.breaker.detector import RecipientKey, Refusal, is_about_kind
 
 LEAST = 3
 """Messages of a group that must be refused, and of others that must be delivered."""
@@ -148,17 +144,3 @@ def _groups(traits: MailTraits) -> Iterator[MailGroup]:
         yield MailGroup(kind="smtputf8")
     if traits.attachment:
         yield MailGroup(kind="attachment")
-
-
-def is_about_kind(found: Classification, answer: Answer) -> bool:
-    """Return whether a refusal may be about a kind of mail.
-
-    It names no mailbox, no limit of size, and no finding about this content.
-    """
-    if found.verdict is not Verdict.BOUNCE or not isinstance(answer, Reply):
-        return False
-    by_words = found.rule.startswith("text-") and found.scope is Scope.RECIPIENT
-    if "too-large" in found.rule or answer.detail == "3.4":
-        return False
-    names_mailbox = answer.detail.startswith(("1.1", "1.6", "1.10", "2.")) or by_words
-    return not names_mailbox and not is_finding(found.rule)

@@ -1,15 +1,15 @@
-"""Which sessions reach a host of the primary that has lost its users. Pure.
+"""Which sessions reach a host of the primary that refuses what the others accept. Pure.
 
-A primary is often several hosts behind one address. If one of them has lost its user
-table, it refuses what the others accept. All of a session's messages go to one host, so
-refusals that come with some sessions only are about that host.
+A primary is often several hosts behind one address. One of them may have lost its user
+table, or a filter. All of a session's messages go to one host, so refusals that come
+with some sessions only are about that host.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from drainer.mail.reply import Stage
-from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.detector import RecipientKey, Refusal, is_about_kind
 from drainer.policy.classify.verdict import Verdict
 
 REFUSED_ALONE = 2
@@ -18,19 +18,38 @@ ACCEPTED_ELSEWHERE = 3
 """Recipients of the same domain that other sessions accepted."""
 SESSIONS = 50
 """Sessions that are remembered."""
-
-RecipientKey = tuple[int, int]
-"""The number of a message in the ledger, and of a recipient in it."""
+MAX_RETRIES = 3
+"""How often a recipient is tried elsewhere; then its refusal counts as any other."""
+MOST_RETRIED = 50_000
+"""Recipients that this is remembered of."""
 
 
 @dataclass(slots=True)
 class _Tally:
     """What one session met for one recipient domain."""
 
-    accepted: int = 0
-    refused: dict[RecipientKey, None] = field(default_factory=dict)
+    delivered: int = 0
+    #: It accepted a known-good recipient, so its host knows its users.
+    vouched: bool = False
+    #: Refused at RCPT; and for another reason that names no mailbox.
+    mailboxes: dict[RecipientKey, None] = field(default_factory=dict)
+    others: dict[RecipientKey, None] = field(default_factory=dict)
     #: Its refusals were taken back.
     suspect: bool = False
+
+    def is_suspicious(self, *, few: bool) -> bool:
+        """Return whether it accepted none; ``few`` refused mailboxes are enough."""
+        mailboxes = 0 if self.vouched else len(self.mailboxes)
+        least = 1 if few else REFUSED_ALONE
+        refuses = mailboxes >= least or len(self.others) >= REFUSED_ALONE
+        return not self.delivered and refuses
+
+    def take(self) -> list[RecipientKey]:
+        """Return what it refused, once."""
+        found = [*({} if self.vouched else self.mailboxes), *self.others]
+        self.suspect = True
+        self.mailboxes, self.others = {}, {}
+        return found
 
 
 class NodeDetector:
@@ -41,17 +60,18 @@ class NodeDetector:
         self._sessions: dict[int, dict[str, _Tally]] = {}
         #: Domains that some hosts of the primary refuse, and others accept.
         self.mixed: set[str] = set()
+        self._retries: dict[RecipientKey, int] = {}
 
     def vouch(self, session: int, domain: str) -> None:
         """Record that a session accepted a known-good recipient."""
-        self._tally(session, domain).accepted += 1
+        self._tally(session, domain).vouched = True
 
     def compare(self, domain: str) -> list[RecipientKey]:
         """Return whom a host refused, although a canary elsewhere was accepted."""
         if any(
-            not tally.accepted and len(tally.refused) >= REFUSED_ALONE
-            for tallies in self._sessions.values()
-            if (tally := tallies.get(domain)) is not None
+            not (tally.delivered or tally.vouched)
+            and len(tally.mailboxes) >= REFUSED_ALONE
+            for tally in self._tallies(domain)
         ):
             self.mixed.add(domain)
         return list(self.retract(domain)) if domain in self.mixed else []
@@ -69,13 +89,24 @@ class NodeDetector:
             domain = refusal.recipient_domain
             tally = self._tally(session, domain)
             if refusal.classification.verdict is Verdict.DELIVER:
-                tally.accepted += 1
-            elif _is_about_mailbox(refusal):
-                tally.refused[key] = None
+                tally.delivered += 1
+            elif self._count(tally, key, refusal):
                 domains.add(domain)
                 if self._is_alone(domain, tally):
                     self.mixed.add(domain)
         return [key for domain in domains & self.mixed for key in self.retract(domain)]
+
+    def _count(self, tally: _Tally, key: RecipientKey, refusal: Refusal) -> bool:
+        """Record a refusal; return whether it may be about the host."""
+        if refusal.stage is Stage.RCPT:
+            if refusal.classification.verdict is not Verdict.BOUNCE:
+                return False
+            tally.mailboxes[key] = None
+        elif is_about_kind(refusal.classification, refusal.answer):
+            tally.others[key] = None
+        else:
+            return False
+        return True
 
     def is_suspect(self, session: int) -> bool:
         """Return whether a session accepted none of a domain that others accept."""
@@ -85,26 +116,33 @@ class NodeDetector:
         )
 
     def retract(self, domain: str) -> Iterator[RecipientKey]:
-        """Yield, once, what was refused on sessions that accepted no recipient."""
-        for tallies in self._sessions.values():
-            tally = tallies.get(domain)
-            if tally is not None and not tally.accepted and tally.refused:
-                tally.suspect = True
-                yield from tally.refused
-                tally.refused.clear()
+        """Yield, once, what was refused on sessions that accepted no recipient.
+
+        A recipient is tried elsewhere MAX_RETRIES times: then no host accepts it.
+        """
+        for tally in self._tallies(domain):
+            for key in tally.take() if tally.is_suspicious(few=True) else ():
+                tries = self._retries.pop(key, 0) + 1
+                self._retries[key] = tries
+                if len(self._retries) > MOST_RETRIED:
+                    del self._retries[next(iter(self._retries))]
+                if tries <= MAX_RETRIES:
+                    yield key
 
     def _is_alone(self, domain: str, tally: _Tally) -> bool:
         """Return whether a session refuses all of a domain, unlike the others."""
-        if tally.accepted or len(tally.refused) < REFUSED_ALONE:
+        if not tally.is_suspicious(few=False):
             return False
-        others = [
-            found
-            for tallies in self._sessions.values()
-            if (found := tallies.get(domain)) is not None and found is not tally
-        ]
-        healthy = sum(other.accepted for other in others)
-        refused = sum(len(other.refused) for other in others if other.accepted)
+        others = [each for each in self._tallies(domain) if each is not tally]
+        healthy = sum(each.delivered for each in others)
+        refused = sum(
+            len(each.mailboxes) + len(each.others) for each in others if each.delivered
+        )
         return healthy >= ACCEPTED_ELSEWHERE and refused < healthy
+
+    def _tallies(self, domain: str) -> list[_Tally]:
+        found = (tallies.get(domain) for tallies in self._sessions.values())
+        return [tally for tally in found if tally is not None]
 
     def _tally(self, session: int, domain: str) -> _Tally:
         tallies = self._sessions.pop(session, {})
@@ -112,9 +150,3 @@ class NodeDetector:
         if len(self._sessions) > SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         return tallies.setdefault(domain, _Tally())
-
-
-def _is_about_mailbox(refusal: Refusal) -> bool:
-    return (
-        refusal.stage is Stage.RCPT and refusal.classification.verdict is Verdict.BOUNCE
-    )

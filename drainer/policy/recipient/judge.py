@@ -23,7 +23,8 @@ from drainer.policy.bounce.decision import (
 )
 from drainer.policy.bounce.limits import ReportedRecipient, ReportTally
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.breaker.groups import MailGroup, is_about_kind
+from drainer.policy.breaker.detector import is_about_kind
+from drainer.policy.breaker.groups import MailGroup
 from drainer.policy.breaker.history import RequiredProof
 from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.retry_after import stated_delay
@@ -139,8 +140,8 @@ class SettleContext(Struct, frozen=True, kw_only=True):
     attachment: bool = False
     #: Domains whose known-good recipients were accepted on the same session.
     vouched: Collection[str] = ()
-    #: The session reaches a host that refuses what the other hosts accept.
-    shunned: bool = False
+    #: Recipients that another host of the primary is asked for, by their number.
+    elsewhere: Collection[int] = ()
     #: The primary refuses all mail of this group, and the message belongs to it.
     group: MailGroup | None = None
     #: There is a durable copy of the message beside the spool.
@@ -239,11 +240,9 @@ def _change(
 def _by_node(
     each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
-    """Try it on another host of the primary: this one refuses everybody."""
-    is_it = each.result.stage is Stage.RCPT and (
-        each.classification.verdict is Verdict.BOUNCE
-    )
-    if not context.shunned or not is_it:
+    """Try it on another host of the primary: this one refuses everything."""
+    is_refused = each.classification.verdict is Verdict.BOUNCE
+    if not is_refused or each.result.claimed.n not in context.elsewhere:
         return None
     words = "this host of the primary refuses what its other hosts accept"
     return _change(each.classification, Verdict.RETRY, BY_NODE, words, counts=False)

@@ -3,7 +3,7 @@
 import pytest
 
 from drainer.mail.reply import Stage
-from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.detector import RecipientKey, Refusal
 from drainer.policy.breaker.groups import (
     LEAST,
     MOST_GROUPS,
@@ -12,7 +12,6 @@ from drainer.policy.breaker.groups import (
     MailGroup,
     MailTraits,
 )
-from drainer.policy.breaker.nodes import RecipientKey
 from tests.support.scenarios.settlements import seen
 
 POLICY = "550 5.7.1 Not accepted by policy"

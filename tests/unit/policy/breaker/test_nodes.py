@@ -1,13 +1,16 @@
 """One host of several behind an address has lost its users: which sessions show it."""
 
+import pytest
+
 from drainer.mail.reply import Stage
-from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.detector import RecipientKey, Refusal
 from drainer.policy.breaker.nodes import (
     ACCEPTED_ELSEWHERE,
+    MAX_RETRIES,
+    MOST_RETRIED,
     REFUSED_ALONE,
     SESSIONS,
     NodeDetector,
-    RecipientKey,
 )
 from tests.support.scenarios.settlements import seen
 
@@ -90,6 +93,45 @@ def test_only_a_refused_mailbox_counts() -> None:
         key, one = told(n, "450 4.2.0 later")
         assert nodes.observe(BAD, [(key, one)]) == []
     assert nodes.mixed == set()
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        (Stage.MAIL, "550 5.7.1 Sender rejected"),
+        (Stage.DATA, "554 5.7.1 Delivery not authorized"),
+        (Stage.DOT, "550 5.7.1 Message rejected due to local policy"),
+    ],
+)
+def test_a_host_may_refuse_at_any_stage(stage: Stage, text: str) -> None:
+    """An accepted canary says nothing about that: it has no content."""
+    nodes = NodeDetector()
+    accept(nodes, GOOD, ACCEPTED_ELSEWHERE)
+    nodes.vouch(BAD, ORG)
+    found = []
+    for n in range(REFUSED_ALONE):
+        one = seen(text, f"u{n}@{ORG}", sender_domain="s.example", stage=stage)
+        found += nodes.observe(BAD, [((n, 0), one)])
+    assert found == [(n, 0) for n in range(REFUSED_ALONE)]
+
+
+def test_a_recipient_is_not_tried_elsewhere_without_end() -> None:
+    """No canary answers, and each session refuses it: then it does not exist."""
+    nodes = NodeDetector()
+    accept(nodes, GOOD, ACCEPTED_ELSEWHERE)
+    nodes.mixed.add(ORG)
+    found = [nodes.observe(10 + n, [told(7, UNKNOWN)]) for n in range(MAX_RETRIES + 3)]
+    assert found == [[(7, 0)]] * MAX_RETRIES + [[]] * 3
+
+
+def test_what_may_be_tried_again_has_a_limit() -> None:
+    """A queue may hold millions."""
+    nodes = NodeDetector()
+    nodes.mixed.add(ORG)
+    for n in range(MOST_RETRIED + 1):
+        nodes.observe(n, [told(n, UNKNOWN)])
+    again = [nodes.observe(MOST_RETRIED + n, [told(0, UNKNOWN)]) for n in (2, 3, 4)]
+    assert again == [[(0, 0)]] * MAX_RETRIES
 
 
 def test_old_sessions_are_forgotten() -> None:
