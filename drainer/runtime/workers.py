@@ -273,7 +273,8 @@ def send_order(
     """Send an order by pickle, with copies of the descriptors. Raise OSError."""
     data = frame_pickle(order)
     sent = socket.send_fds(link, [data], list(descriptors))
-    link.sendall(data[sent:])
+    if sent < len(data):  # sending nothing fails, too, once the other side has ended
+        link.sendall(data[sent:])
 
 
 def receive_order(link: socket.socket) -> tuple[Any, list[int]] | None:
