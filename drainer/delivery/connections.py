@@ -22,16 +22,19 @@ from drainer.delivery.worker import DeliveryWorker
 from drainer.errors import HostLimit, UsageError
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
+from drainer.mail.reply import Reply, Stage
 from drainer.runtime.host_limits import has_descriptor, no_descriptor
 from drainer.runtime.process import utcnow
 from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.health_check import own_name
+from drainer.smtp.host_trust import HostTrust
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
 
 _log = logging.getLogger(__name__)
 
+_CLOSING = 421
 MAX_UNHEARD = 5
 """Sessions in a row that ended without an answer to MAIL."""
 
@@ -44,6 +47,13 @@ def _tired(session: Session) -> bool:
     """Whether the primary ended a session that had been silent for long."""
     gone = session.gone
     return gone.done() and gone.result() - session.connection.opened >= PATIENCE
+
+
+def _is_one_too_many(failed: ConnectFailure) -> bool:
+    """Whether a host put this session off, as hosts do that limit connections."""
+    step = failed.steps[-1]
+    is_put_off = isinstance(step.answer, Reply) and step.answer.code == _CLOSING
+    return is_put_off and step.stage in (Stage.BANNER, Stage.EHLO)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +74,8 @@ class ConnectionPool:
     rate_limiter: RateLimiter
     #: Each session gets a copy of it.
     worker: DeliveryWorker
+    #: By address and port.
+    _trust: dict[str, HostTrust] = field(default_factory=dict)
     _unheard: int = 0
     #: Held while the first session is opened: a wrong password is tried once, not by
     #: all tasks at once.
@@ -130,6 +142,9 @@ class ConnectionPool:
         if answer is None:
             return
         if isinstance(answer, ConnectFailure):
+            if self.progress.connections and _is_one_too_many(answer):
+                self._lower_limit("primary-limit", str(answer.steps[-1].answer))
+                return
             self.rate_controller.unreachable(began)
             self.breaker_guard.not_connected(answer)
             return
@@ -145,30 +160,41 @@ class ConnectionPool:
         if most := recipient_limit(answer.extensions):
             self.loader.max_recipients = min(most, self.loader.max_recipients)
         self._count_connection(+1)
-        session = Session(answer, self.settings.route)
+        trust = self._trust.setdefault(answer.address, HostTrust())
+        session = Session(answer, self.settings.route, trust)
         try:
             await self.worker.for_session(session).run(session)
         finally:
             self._count_connection(-1)
+        self._note_news(trust, answer.address)
         self._judge_session(session)
 
     async def _do_with_fewer(self, limit: HostLimit) -> None:
         """Open no more sessions than now: this host, not the primary, is the limit."""
-        fewer = max(1, self.progress.connections)
-        if self.limit.lower(fewer):
-            evidence: dict[str, object] = {"connections": fewer, "reason": str(limit)}
-            rule = "host-limit"
-            self.control.note(
-                Decision(
-                    at=utcnow(),
-                    kind=DecisionKind.THROTTLE,
-                    rule=rule,
-                    evidence=evidence,
-                )
-            )
+        self._lower_limit("host-limit", str(limit))
         if utcnow() > self.progress.deadline(self.settings.give_up_after):
             self.control.fail(limit)
         await self.breaker_guard.wait(timedelta(seconds=1))
+
+    def _lower_limit(self, rule: str, reason: str) -> None:
+        """Allow no more sessions than there are now."""
+        fewer = max(1, self.progress.connections)
+        if self.limit.lower(fewer):
+            self._note(
+                DecisionKind.THROTTLE, rule, {"connections": fewer, "reason": reason}
+            )
+
+    def _note_news(self, trust: HostTrust, address: str) -> None:
+        """Record what a session has learned about its host, once, and log it."""
+        while trust.news:
+            rule, reason = trust.news.pop(0)
+            _log.warning(f"{address}: {reason}")
+            evidence: dict[str, object] = {"address": address, "reason": reason}
+            self._note(DecisionKind.CONNECTION, rule, evidence)
+
+    def _note(self, kind: DecisionKind, rule: str, evidence: dict[str, object]) -> None:
+        now = utcnow()
+        self.control.note(Decision(at=now, kind=kind, rule=rule, evidence=evidence))
 
     def _judge_session(self, session: Session) -> None:
         """Pause the route when the primary hangs up before it answers any MAIL.

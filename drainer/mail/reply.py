@@ -16,6 +16,10 @@ _ENHANCED = re.compile(r"([245])\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})(?=\s|$)")
 _HINT = re.compile(r"(?<![\w.])([245]\.\d{1,3}\.\d{1,3})(?!\.?\w)")
 
 
+EXTENSION, SESSION_END = "extension", "session-end"
+"""Reasons of a Lost: the host cannot do what it announces; it ended a used session."""
+
+
 class Stage(enum.StrEnum):
     """Where in a session something happened, in order."""
 
@@ -89,7 +93,8 @@ class Reply(Struct, frozen=True, kw_only=True):
 class Lost(Struct, frozen=True, kw_only=True):
     """No reply came: the reason as one word, and the system's message."""
 
-    #: 'timeout', 'closed', 'reset', 'refused', 'unreachable', 'tls', 'protocol'.
+    #: 'timeout', 'closed', 'reset', 'refused', 'unreachable', 'tls', 'protocol',
+    #: EXTENSION, SESSION_END.
     reason: str
     detail: str = ""
 

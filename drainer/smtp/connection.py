@@ -15,7 +15,14 @@ import aiosmtplib
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from drainer.mail.reply import Lost, ProtocolError, Reply, Stage, parse_reply
+from drainer.mail.reply import (
+    Lost,
+    ProtocolError,
+    Reply,
+    Stage,
+    parse_reply,
+    printable,
+)
 from drainer.runtime.host_limits import limit_behind
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
 from drainer.smtp.route import Route
@@ -243,8 +250,18 @@ class _Handshake:
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             # ValueError: the reply is malformed, or TLS does not take the host name
             raise self._fail(stage, lost_of(error), start) from None
+        if extra := self._unread():
+            raise self._fail(stage, _unasked(extra), start)
         self._note(stage, answer, start, facts())
         return answer
+
+    def _unread(self) -> bytes:
+        """Return what came together with a reply, and belongs to no command.
+
+        aiosmtplib would take it as the reply to the next command.
+        """
+        protocol = self._smtp.protocol if self._smtp else None
+        return bytes(protocol._buffer) if protocol else b""  # noqa: SLF001
 
     def _note(
         self,
@@ -306,6 +323,18 @@ def refusal_of(code: int, message: str) -> Reply | Lost:
     if reply.category in (4, 5):
         return reply
     return Lost(reason="protocol", detail=f"{reply} makes no sense here")
+
+
+def _unasked(extra: bytes) -> Reply | Lost:
+    """Return a refusal that came behind a reply; else that the peer is out of step."""
+    try:
+        reply = parse_reply(extra)
+    except ProtocolError:
+        reply = None
+    if reply is not None and reply.category in (4, 5):
+        return reply
+    detail = f"more replies than commands: {printable(extra.decode('latin-1'), 200)}"
+    return Lost(reason="protocol", detail=detail)
 
 
 def lost_of(error: BaseException) -> Lost:

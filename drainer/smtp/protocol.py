@@ -167,6 +167,11 @@ class SmtpProtocol(asyncio.Protocol):
         """Whether a reply waits to be read."""
         return bool(self._replies)
 
+    @property
+    def next_reply(self) -> Reply | None:
+        """The reply that waits to be read first, which stays unread; None = none."""
+        return self._replies[0] if self._replies else None
+
     def abort(self, why: Lost) -> None:
         """Abort the connection at once."""
         self._lose(why)

@@ -2,25 +2,24 @@
 
 With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA travel as one group. The group of
 the next message travels behind the final dot of the last, if the worker has one ready.
-Replies are attributed strictly by order. The final dot waits until the ledger says that
-the in-flight rows are durable.
+Replies are attributed strictly by order (``drainer.smtp.reply_reader``).
+
+The final dot waits until the ledger says that the in-flight rows are durable.
 
 A peer never makes a session raise. After each message every claimed recipient has
 exactly one result.
 """
 
-import asyncio
 import itertools
 import time
-from collections.abc import Iterator
 from typing import Protocol
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import dot_stuff, replace_bare_newlines, whole
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.recipient.delivery import ClaimedRecipient
+from drainer.smtp.body import Pacer, write_body
 from drainer.smtp.commands import (
     mail_command,
     misfit,
@@ -28,33 +27,24 @@ from drainer.smtp.commands import (
     recipient_limit,
 )
 from drainer.smtp.connection import Connection
+from drainer.smtp.host_trust import PIPELINING, HostTrust
+from drainer.smtp.reply_reader import ReplyReader, ends_session
 from drainer.smtp.route import Route
 from drainer.smtp.transaction import Transaction
 from drainer.smtp.xclient import ClientIntroduction, narrowed
-
-IN_MEMORY_BYTES = 64 * 1024
-"""A content up to this size is written at once; a larger one is streamed."""
 
 _numbers = itertools.count()
 
 _GO_AHEAD = 354
 _CLOSING = 421
+_NO_PROOF = frozenset((_CLOSING, 500, 502))
 
 
-class TransactionSource(Protocol):
+class TransactionSource(Pacer, Protocol):
     """What a session asks for while it sends: the next message, rate and ledger."""
 
     async def claim_now(self, session: "Session") -> Transaction | None:
         """Return a message only if neither it nor the rate must be waited for."""
-        ...
-
-    @property
-    def burst_bytes(self) -> int:
-        """How many bytes may be sent at once."""
-        ...
-
-    async def pace(self, size: int) -> None:
-        """Wait until this many bytes may be sent."""
         ...
 
     async def is_durable(self, transaction: Transaction) -> bool:
@@ -65,28 +55,30 @@ class TransactionSource(Protocol):
 class Session:
     """The transactions on one established connection."""
 
-    def __init__(self, connection: Connection, route: Route) -> None:
-        """Take the connection over."""
+    def __init__(
+        self, connection: Connection, route: Route, trust: HostTrust | None = None
+    ) -> None:
+        """Take the connection over; ``trust`` is shared by the sessions of a host."""
         #: Differs from that of any other session.
         self.number = next(_numbers)
         self.connection = connection
-        self.extensions = connection.extensions
+        self.trust = trust or HostTrust()
+        self.extensions = self.trust.trusted(connection.extensions)
         self.route = route
         self._timeouts = route.timeouts
         self._wire = connection.wire
-        self._pipelining = "pipelining" in connection.extensions
+        self._pipelining = PIPELINING in self.extensions
         self._introduction = ClientIntroduction.on(route, connection.extensions)
-        self._broken = False
+        self._replies = ReplyReader(connection.wire, self.trust)
         #: Recipients that one transaction may have; 0 = the primary does not say.
         self.max_recipients = recipient_limit(connection.extensions)
         self.sent = 0
+        self._delivered = 0
         #: Domains whose known-good recipients this host accepted, or was asked for.
         self.vouched: set[str] = set()
         self.asked: set[str] = set()
         #: Its host refuses what others accept: it must end.
         self.shunned = False
-        #: Whether the peer ever answered a MAIL.
-        self.heard = False
         #: Why the connection was lost, unless we ended it.
         self.loss: Lost | None = None
         #: Done when the connection is gone.
@@ -97,13 +89,18 @@ class Session:
         """Whether another message may be sent on this connection."""
         age = time.monotonic() - self.connection.opened
         return (
-            not self._broken
+            not self._replies.broken
             and not self.shunned
             and self._wire.lost is None
             and not self._wire.has_reply  # unsolicited: 421 before it closes
-            and self.sent < self.route.max_messages
+            and self.sent < min(self.route.max_messages, self.trust.max_messages)
             and age < self.route.max_age
         )
+
+    @property
+    def heard(self) -> bool:
+        """Whether the peer ever answered a MAIL."""
+        return self._replies.heard
 
     @property
     def lost(self) -> bool:
@@ -150,11 +147,15 @@ class Session:
         following = None
         if await self._introduce(transaction) and await self._envelope(transaction):
             following = await self._content(transaction, source)
-        elif not self._broken and self._wire.lost is None:
+        elif not self._replies.broken and self._wire.lost is None:
             await self._reset()
+        if not transaction.in_step:
+            before = self.sent - 1 if self._delivered else 0
+            self._replies.take_back(
+                transaction, before=before, pipelined=self._pipelining
+            )
         # Only for twins: every path has ended the others.
-        lost = self._wire.lost or Lost(reason="closed")
-        transaction.end_rest(Stage.BODY, lost)
+        transaction.end_rest(Stage.BODY, self._replies.loss)
         return following
 
     # --- on behalf of which client
@@ -173,7 +174,7 @@ class Session:
             if reply is None:
                 return False
             self.extensions = narrowed(self.extensions, reply)
-            self._pipelining = "pipelining" in self.extensions
+            self._pipelining = PIPELINING in self.extensions
         elif self._pipelining:
             return True
         return self._begin_introduced(transaction)
@@ -184,12 +185,14 @@ class Session:
         MAIL and DATA may be on their way, and a dot would end them: to abort is the
         only way not to deliver an empty message.
         """
-        reply = await self._answer(transaction, Stage.FORWARD, self._timeouts.mail)
+        reply = await self._replies.answer(
+            transaction, Stage.FORWARD, self._timeouts.mail
+        )
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
             return reply
         early = isinstance(reply, Reply)  # a loss proves nothing about it
         transaction.end_rest(Stage.FORWARD if early else Stage.MAIL, reply)
-        self._give_up("the primary does not let us name the client")
+        self._replies.give_up("the primary does not let us name the client")
         return None
 
     def _begin_introduced(self, transaction: Transaction) -> bool:
@@ -208,9 +211,10 @@ class Session:
 
     async def _envelope(self, transaction: Transaction) -> bool:
         """Exchange MAIL, RCPT and DATA; True when content is expected."""
-        reply = await self._answer(transaction, Stage.MAIL, self._timeouts.mail)
+        reply = await self._replies.answer(transaction, Stage.MAIL, self._timeouts.mail)
         refused = not (isinstance(reply, Reply) and reply.category == 2)  # noqa: PLR2004
         if refused:
+            transaction.ends_session = ends_session(reply)
             transaction.end_rest(Stage.MAIL, reply)
             if not self._pipelining:
                 return False
@@ -223,60 +227,71 @@ class Session:
     async def _recipient(
         self, transaction: Transaction, claimed: ClaimedRecipient
     ) -> None:
-        if not self._pipelining and not self._broken:
-            command = rcpt_command(claimed.recipient, self.extensions)
-            self._wire.write(command + b"\r\n")
-        reply = await self._answer(transaction, Stage.RCPT, self._timeouts.rcpt)
-        if claimed.n in transaction.results:
-            return  # MAIL was refused: this is noise
-        if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
+        self._write_next(rcpt_command(claimed.recipient, self.extensions), "RCPT")
+        reply = await self._replies.answer(transaction, Stage.RCPT, self._timeouts.rcpt)
+        is_success = isinstance(reply, Reply) and reply.category == 2  # noqa: PLR2004
+        if claimed.n in transaction.results:  # MAIL was refused: this is noise
+            if is_success:
+                self._replies.lose_step(
+                    f"{reply} makes no sense after MAIL was refused"
+                )
+        elif is_success:
             transaction.accepted.append(claimed)
         else:
             transaction.end(claimed, Stage.RCPT, reply)
 
     async def _data(self, transaction: Transaction) -> bool:
-        if not self._pipelining and not self._broken:
-            self._wire.write(b"DATA\r\n")
-        reply = await self._answer(transaction, Stage.DATA, self._timeouts.data)
+        self._write_next(b"DATA", "DATA")
+        reply = await self._replies.answer(transaction, Stage.DATA, self._timeouts.data)
         go_ahead = isinstance(reply, Reply) and reply.code == _GO_AHEAD
-        if transaction.accepted and not go_ahead:
+        if go_ahead and self._replies.is_interrupted("the content"):
+            go_ahead, reply = (
+                False,
+                await self._replies.answer(transaction, Stage.DATA, 0),
+            )
+        if not go_ahead:
             transaction.end_rest(Stage.DATA, reply)
-        elif go_ahead and not transaction.accepted:
+            return False
+        if not transaction.accepted:
             await self._lone_dot()
-        return go_ahead and bool(transaction.accepted)
+        transaction.in_step = not self._replies.broken
+        self.trust.pipelines |= self._pipelining and transaction.in_step
+        return bool(transaction.accepted)
 
     async def _lone_dot(self) -> None:
         """Answer a 354 although no recipient was accepted (RFC 2920 3.1)."""
         self._wire.write(b".\r\n")
         reply = await self._wire.reply(self._timeouts.dot)
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
-            self._give_up("an empty message without recipients was accepted")
-
-    async def _answer(
-        self, transaction: Transaction, stage: Stage, limit: float
-    ) -> Reply | Lost:
-        if self._broken:
-            said = Lost(reason="closed", detail="the primary said 421 before")
-            return self._wire.lost or said
-        reply = await self._wire.reply(limit)
-        transaction.note(stage, reply)
-        if not isinstance(reply, Reply):
-            return reply
-        self.heard = True
-        if reply.code == _CLOSING:
-            self._broken = True  # RFC 5321 3.8: it closes after this
-        if _out_of_place(reply, stage):
-            self._give_up(f"{reply} makes no sense at {stage}")
-            if stage is Stage.DOT:  # whether it was accepted, remains unknown
-                return self._wire.lost or reply
-        return reply
+            self._replies.lose_step("an empty message without recipients was accepted")
 
     async def _reset(self) -> None:
-        """Clear a transaction that was refused before its content."""
+        """Clear a transaction that was refused before its content; prove the step.
+
+        No primary refuses RSET (RFC 5321 4.1.1.5), so a refusal belongs to a command
+        before it. A code that says "not implemented" proves nothing.
+        """
+        if self._replies.is_interrupted("RSET"):
+            return
         self._wire.write(b"RSET\r\n")
         reply = await self._wire.reply(self._timeouts.mail)
-        if not (isinstance(reply, Reply) and reply.category == 2):  # noqa: PLR2004
-            self._give_up("RSET was refused")
+        if isinstance(reply, Lost):
+            return
+        if reply.code in _NO_PROOF:
+            self._replies.give_up("RSET was refused")
+        elif reply.category != 2:  # noqa: PLR2004
+            self._replies.lose_step(f"{reply} makes no sense at RSET")
+        elif self._replies.has_extra():
+            self._replies.lose_step("there were more replies than commands")
+
+    def _write_next(self, command: bytes, name: str) -> None:
+        """Write a command that must not travel behind an unread reply."""
+        if (
+            not self._pipelining
+            and not self._replies.broken
+            and not self._replies.is_interrupted(name)
+        ):
+            self._wire.write(command + b"\r\n")
 
     # --- the content
 
@@ -285,11 +300,11 @@ class Session:
     ) -> Transaction | None:
         """Send content and final dot; return the transaction started behind it."""
         try:
-            last = await self._body(transaction, source)
+            last = await write_body(transaction, self._wire, self.route, source)
         except MessageUnreadable as error:
             problem = Problem(code=error.code, detail=error.detail)
             self._finish(transaction, Stage.BODY, problem)
-            self._give_up("the spool file changed while it was sent")
+            self._replies.give_up("the spool file changed while it was sent")
             return None
         if not await source.is_durable(transaction):
             lost = Lost(reason="closed", detail="not sent: its claim was lost")
@@ -300,13 +315,24 @@ class Session:
             self._finish(transaction, Stage.BODY, self._wire.lost)
             return None
         following = await self._following(transaction, source)
+        group = b""
+        if following is not None:
+            following.behind_dot = True
+            group = self._group(following)
+        if self._wire.has_reply:  # it came while the next message was looked for
+            await self._early(transaction)
+            self._finish(transaction, Stage.BODY, self._replies.loss)
+            return following
         transaction.dotted = True
         transaction.dotted_at = time.monotonic()
-        group = self._group(following) if following else b""
         self._wire.write(b"".join((last, b".\r\n", group)))
-        reply = await self._answer(transaction, Stage.DOT, self._timeouts.dot)
+        reply = await self._replies.answer(transaction, Stage.DOT, self._timeouts.dot)
         if following is not None:
             following.turn = time.monotonic()
+        elif isinstance(reply, Reply):
+            reply = self._replies.uncontradicted(reply)
+        is_success = isinstance(reply, Reply) and reply.category == 2  # noqa: PLR2004
+        self._delivered += is_success
         self._finish(transaction, Stage.DOT, reply)
         return following
 
@@ -317,44 +343,13 @@ class Session:
             return None
         return await source.claim_now(self)
 
-    async def _body(self, transaction: Transaction, source: TransactionSource) -> bytes:
-        """Write the content; stop at once when the peer answers or leaves.
-
-        A small one is returned instead, to be sent together with its final dot: one
-        system call, and one packet for the peer to wake up for.
-        """
-        chunks = _wire_form(transaction, self.route.bare_newlines)
-        if transaction.facts.size_bytes <= IN_MEMORY_BYTES:
-            content = b"".join(chunks)
-            if len(content) <= source.burst_bytes:
-                await source.pace(len(content))
-                return content
-            chunks = iter((content,))
-        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-            if not await self._write_paced(chunk, source):
-                break
-        return b""
-
-    async def _write_paced(self, chunk: bytes, source: TransactionSource) -> bool:
-        """Write as much at a time as the rate allows; False when the peer is done."""
-        start = 0
-        while start < len(chunk):
-            piece = chunk[start : start + source.burst_bytes]
-            start += len(piece)
-            await source.pace(len(piece))
-            self._wire.write(piece)
-            await self._wire.drain(self._timeouts.body)
-            if self._wire.has_reply or self._wire.lost is not None:
-                return False
-        return True
-
     async def _early(self, transaction: Transaction) -> None:
         """Take a reply that came before the final dot as the reply to it."""
         reply = await self._wire.reply(0)
         if isinstance(reply, Reply) and reply.category in (4, 5):
             transaction.note(Stage.DOT, reply)
             self._finish(transaction, Stage.DOT, reply)
-        self._give_up("answered before the final dot")
+        self._replies.give_up("answered before the final dot")
 
     def _finish(self, transaction: Transaction, stage: Stage, answer: Answer) -> None:
         for claimed in transaction.accepted:
@@ -362,30 +357,15 @@ class Session:
 
     # --- the end
 
-    def _give_up(self, why: str) -> None:
-        self._broken = True
-        self._wire.abort(Lost(reason="protocol", detail=why))
-
     async def quit(self) -> None:
         """End the session politely, if that is still possible."""
-        if self._wire.lost is None and not self._broken:
+        if self._wire.lost is None and not self._replies.broken:
             self._wire.write(b"QUIT\r\n")
             await self._wire.reply(self._timeouts.quit)
 
     def close(self) -> None:
-        """Close the connection; ``loss`` says if the peer was faster."""
+        """Close the connection; ``loss`` says if the peer ended it, or spoke first."""
         self.loss = self._wire.lost
+        if self.loss is None and self._wire.has_reply and not self.sent:
+            self.loss = Lost(reason="protocol", detail="a reply to no command")
         self._wire.close()
-
-
-def _out_of_place(reply: Reply, stage: Stage) -> bool:
-    """Return whether a positive reply is of the wrong kind: we have lost step."""
-    due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == 2  # noqa: PLR2004
-    return reply.category in (2, 3) and not due
-
-
-def _wire_form(transaction: Transaction, bare_newlines: str) -> Iterator[bytes]:
-    chunks = whole(transaction.spooled.content.chunks(), transaction.facts.size_bytes)
-    if bare_newlines == "space":
-        chunks = replace_bare_newlines(chunks)
-    return dot_stuff(chunks)

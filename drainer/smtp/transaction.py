@@ -37,6 +37,12 @@ class Transaction:
     #: The final dot was sent, or is about to be; and when it was.
     dotted: bool = False
     dotted_at: float = 0.0
+    #: Its MAIL was sent behind the final dot of another one.
+    behind_dot: bool = False
+    #: The primary ended the session instead of answering MAIL.
+    ends_session: bool = False
+    #: The 354 to DATA proved that every reply to the envelope was its own.
+    in_step: bool = False
     results: dict[int, RecipientResult] = field(default_factory=dict)
     accepted: list[ClaimedRecipient] = field(default_factory=list)
     #: The primary offers DSN: it reports what it delivers.
@@ -60,6 +66,18 @@ class Transaction:
             claimed=claimed, stage=stage, answer=answer, accepted=len(self.accepted)
         )
         self.results.setdefault(claimed.n, ending)
+
+    def void(self, stage: Stage, answer: Answer) -> None:
+        """Give every recipient this result, whatever was recorded before."""
+        self.results.clear()
+        self.accepted.clear()
+        self.end_rest(stage, answer)
+
+    def replace_lost(self, answer: Answer) -> None:
+        """Give this result to every recipient that got no reply."""
+        for n, result in self.results.items():
+            if isinstance(result.answer, Lost):
+                self.results[n] = replace(result, answer=answer)
 
     def end_rest(self, stage: Stage, answer: Answer) -> None:
         """Give every recipient without a result this one; a twin its first's."""

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from drainer.mail.echo import SentData, unechoed
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, PROBLEMS, Problem
-from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
 from drainer.policy.classify import codes
 from drainer.policy.classify.grammar import plain
 from drainer.policy.classify.normalize import words_of
@@ -40,6 +40,11 @@ _STOPS = frozenset("SsD")
 _ABOUT_US = frozenset(("our-address", "our-rate"))
 """What a text may say behind a code about the recipient: wait, and count as a vote."""
 _FAULT = "filter-down"
+_SENT_AGAIN = {
+    EXTENSION: "sent again without an extension that fails there",
+    SESSION_END: "sent again in another session, because the primary ended this one",
+}
+"""Reasons of a Lost after which the same message is sent again, at once."""
 _SUSPECT = frozenset((Verdict.STOP, Verdict.HOLD))
 """Verdicts that a stranger's text must not cause."""
 
@@ -118,6 +123,14 @@ def _judge_loss(lost: Lost, stage: Stage) -> Classification:
             scope=Scope.MESSAGE,
             rule="dot-lost",
             reason=f"the reply to the final dot was lost: {lost}",
+        )
+    if lost.reason in _SENT_AGAIN:
+        return Classification(
+            verdict=Verdict.RETRY,
+            scope=Scope.MESSAGE,
+            rule=f"{stage}-{lost.reason}",
+            reason=f"{_SENT_AGAIN[lost.reason]}: {lost}",
+            counts=False,
         )
     reason = f"the connection was lost before the final dot: {lost}"
     return _judgement("R", f"{stage}-lost", reason, Scope.MESSAGE)

@@ -1,0 +1,70 @@
+"""The content on its way: dot-stuffed, at the rate allowed, until the peer speaks."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Protocol
+
+from drainer.mail.content import dot_stuff, replace_bare_newlines, whole
+from drainer.smtp.protocol import SmtpProtocol
+from drainer.smtp.route import Route
+from drainer.smtp.transaction import Transaction
+
+IN_MEMORY_BYTES = 64 * 1024
+"""A content up to this size is written at once; a larger one is streamed."""
+
+
+class Pacer(Protocol):
+    """What limits the bytes per second."""
+
+    @property
+    def burst_bytes(self) -> int:
+        """How many bytes may be sent at once."""
+        ...
+
+    async def pace(self, size: int) -> None:
+        """Wait until this many bytes may be sent."""
+        ...
+
+
+async def write_body(
+    transaction: Transaction, wire: SmtpProtocol, route: Route, pacer: Pacer
+) -> bytes:
+    """Write the content; stop at once when the peer answers or leaves.
+
+    A small one is returned instead, to be sent together with its final dot: one
+    system call, and one packet for the peer to wake up for. Raises MessageUnreadable.
+    """
+    chunks = _wire_form(transaction, route.bare_newlines)
+    if transaction.facts.size_bytes <= IN_MEMORY_BYTES:
+        content = b"".join(chunks)
+        if len(content) <= pacer.burst_bytes:
+            await pacer.pace(len(content))
+            return content
+        chunks = iter((content,))
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        if not await _write_paced(chunk, wire, route.timeouts.body, pacer):
+            break
+    return b""
+
+
+async def _write_paced(
+    chunk: bytes, wire: SmtpProtocol, limit: float, pacer: Pacer
+) -> bool:
+    """Write as much at a time as the rate allows; False when the peer is done."""
+    start = 0
+    while start < len(chunk):
+        piece = chunk[start : start + pacer.burst_bytes]
+        start += len(piece)
+        await pacer.pace(len(piece))
+        wire.write(piece)
+        await wire.drain(limit)
+        if wire.has_reply or wire.lost is not None:
+            return False
+    return True
+
+
+def _wire_form(transaction: Transaction, bare_newlines: str) -> Iterator[bytes]:
+    chunks = whole(transaction.spooled.content.chunks(), transaction.facts.size_bytes)
+    if bare_newlines == "space":
+        chunks = replace_bare_newlines(chunks)
+    return dot_stuff(chunks)

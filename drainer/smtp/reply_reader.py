@@ -1,0 +1,136 @@
+"""The replies of a session, each attributed to its command, or the session ends.
+
+Replies come without a number, so only their order says what they answer. One reply too
+many gives every later command the reply of another. The 354 to DATA, and a positive
+reply to RSET with none behind it, prove that both sides are in step. When the step is
+lost, what was answered since the last proof decides nothing.
+"""
+
+from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
+from drainer.smtp.host_trust import PIPELINING, HostTrust
+from drainer.smtp.protocol import SmtpProtocol
+from drainer.smtp.transaction import Transaction
+
+_GO_AHEAD = 354
+_CLOSING = 421
+
+
+class ReplyReader:
+    """Reads replies in order, and notices when they do not match the commands."""
+
+    def __init__(self, wire: SmtpProtocol, trust: HostTrust) -> None:
+        """Start in step."""
+        self._wire = wire
+        self._trust = trust
+        #: No further reply counts.
+        self.broken = False
+        #: Whether the peer ever answered a MAIL.
+        self.heard = False
+        #: Where the step was lost, and the reply or reason; None = in step.
+        self.misstep: tuple[Stage, Reply | Lost] | None = None
+
+    @property
+    def loss(self) -> Lost:
+        """Why no further reply counts."""
+        return self._wire.lost or Lost(reason="closed")
+
+    async def answer(
+        self, transaction: Transaction, stage: Stage, limit: float
+    ) -> Reply | Lost:
+        """Return the reply to a command of a transaction, or why there is none."""
+        if self.broken:
+            said = Lost(reason="closed", detail="the primary said 421 before")
+            return self._wire.lost or said
+        reply = await self._wire.reply(limit)
+        transaction.note(stage, reply)
+        if not isinstance(reply, Reply):
+            return reply
+        self.heard = True
+        if reply.code == _CLOSING:
+            self.broken = True  # RFC 5321 3.8: it closes after this
+        if _is_out_of_place(reply, stage):
+            self.lose_step(f"{reply} makes no sense at {stage}", stage, reply)
+            if stage is Stage.DOT:  # whether it was accepted, remains unknown
+                return self.loss
+        return reply
+
+    def is_interrupted(self, command: str) -> bool:
+        """Return whether a reply came that no command asked for, and act on it."""
+        if self.has_extra():
+            self.lose_step(f"a reply came before {command} was sent")
+        return self.broken
+
+    def has_extra(self) -> bool:
+        """Return whether a reply waits; a 421 may come at any time (RFC 5321 3.8)."""
+        extra = self._wire.next_reply
+        if extra is not None and extra.code == _CLOSING:
+            self.broken = True
+            return False
+        return extra is not None
+
+    def uncontradicted(self, reply: Reply) -> Reply | Lost:
+        """Return the reply to a final dot; Lost when a second one contradicts it."""
+        extra = self._wire.next_reply
+        if extra is None or not self.has_extra():
+            return reply
+        self.lose_step(f"two replies to the final dot: {reply}; {extra}")
+        return reply if extra.category == reply.category else self.loss
+
+    def lose_step(
+        self, why: str, stage: Stage = Stage.DATA, answer: Reply | None = None
+    ) -> None:
+        """End a session whose replies do not match its commands."""
+        self.misstep = stage, answer or Lost(reason="protocol", detail=why)
+        self.give_up(why)
+
+    def give_up(self, why: str) -> None:
+        """End the session at once: nothing that comes now can be relied on."""
+        self.broken = True
+        self._wire.abort(Lost(reason="protocol", detail=why))
+
+    def take_back(
+        self, transaction: Transaction, *, before: int, pipelined: bool
+    ) -> None:
+        """Replace what says nothing about the recipients of an envelope.
+
+        The host may not be able to do what it announces, or may end each session after
+        some messages: ``before`` is their number, 0 if none was delivered. Then the
+        same message is sent again, at once.
+        """
+        if self.misstep is not None:
+            stage, answer = self.misstep
+            if stage is Stage.DOT:  # of the message before
+                stage, answer = Stage.MAIL, self.loss
+            if pipelined:
+                self._trust.distrust(PIPELINING, self.loss.detail)
+                answer = Lost(reason=EXTENSION, detail=self.loss.detail)
+            transaction.void(stage, answer)
+        elif transaction.ends_session and before:
+            words = transaction.stages[-1][2]
+            self._trust.limit(before, words)
+            transaction.void(Stage.MAIL, Lost(reason=SESSION_END, detail=words))
+        elif pipelined and self._is_unanswered(transaction):
+            why = f"commands sent together got no answer: {self.loss}"
+            self._trust.distrust(PIPELINING, why)
+            transaction.replace_lost(Lost(reason=EXTENSION, detail=why))
+
+    def _is_unanswered(self, transaction: Transaction) -> bool:
+        """Return whether the host may not have read a whole pipelined group."""
+        lost = self._wire.lost
+        if lost is None or self.broken:
+            return False
+        is_late = lost.reason == "timeout"
+        return is_late if transaction.behind_dot else not self._trust.pipelines
+
+
+def ends_session(answer: Reply | Lost) -> bool:
+    """Return whether the primary ended the session instead of taking a message."""
+    if isinstance(answer, Lost):
+        return answer.reason in ("closed", "reset")
+    return answer.code == _CLOSING
+
+
+def _is_out_of_place(reply: Reply, stage: Stage) -> bool:
+    """Return whether a positive reply is of the wrong kind: we have lost step."""
+    due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == 2  # noqa: PLR2004
+    return reply.category in (2, 3) and not due
