@@ -27,6 +27,7 @@ _LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"  # or an underscore
 _LDH = r"[^\x00-,./:-@\[-^`{-\x7f]"  # or a hyphen
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 _QUOTED_STRING = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"')
+_WORDS = re.compile(rf'(?:{_ATEXT}|\.|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*")+')
 _DOMAIN = re.compile(
     rf"(?:{_LETTER_OR_DIGIT}{_LDH}*(?:\.{_LDH}+)*\.?|\[[A-Za-z0-9.:_-]+\])"
 )
@@ -81,6 +82,27 @@ def quote_mailbox(text: str) -> str:
     quoted = f'"{escaped}"@{domain}'
     _refuse_unprintable(quoted)  # it is longer now
     return quoted
+
+
+def wire_mailbox(text: str) -> str:
+    """Return the wire form of a mailbox that a server stored, quoted or not.
+
+    Servers accept and store addresses that no dot-string or quoted string can be:
+    ``a..b@x``, ``x.@x``, ``"two words".x@x``. Quotes around a word are no part of it
+    (RFC 5322 4.4). Raises AddressError as parse_mailbox does.
+    """
+    try:
+        return parse_mailbox(text)
+    except AddressError:
+        path = text.strip(" ")
+        if path.startswith("<") and path.endswith(">"):
+            path = path[1:-1]
+        local, at, domain = path.rpartition("@")
+        if not at or not local or local.startswith("@"):  # '@a,@b:c@d' is a route
+            raise
+        if _WORDS.fullmatch(local):
+            local = _QUOTED_STRING.sub(lambda word: unquote(word[0]), local)
+        return quote_mailbox(f"{local}@{domain}")
 
 
 def _refuse_unprintable(text: str) -> None:

@@ -14,7 +14,7 @@ from drainer.mail.envelope import (
     Recipient,
     decode_orcpt,
     from_xtext,
-    parse_mailbox,
+    wire_mailbox,
 )
 
 _PARAMETERS = re.compile(
@@ -40,7 +40,7 @@ class ListedPath(NamedTuple):
         orcpt = orcpt if ";" in orcpt or not orcpt else f"rfc822;{orcpt}"
         notify = {word.upper() for word in named.get("NOTIFY", "").split(",")}
         return Recipient(
-            forward_path=parse_mailbox(self.text),
+            forward_path=wire_mailbox(self.text),
             orcpt=decode_orcpt(orcpt.encode("utf-8", "replace")),
             notify=tuple(word for word in _NOTIFY if word in notify)
             if "NEVER" not in notify

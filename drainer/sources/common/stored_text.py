@@ -12,13 +12,13 @@ from drainer.mail.envelope import (
     MAX_PARAMETER_LENGTH,
     AddressError,
     Envelope,
-    parse_mailbox,
+    wire_mailbox,
 )
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
 
 MailboxForm = Callable[[str], str]
-"""``parse_mailbox`` if the server stores the form of the wire, ``quote_mailbox`` if it
+"""``wire_mailbox`` if the server stores the form of the wire, ``quote_mailbox`` if it
 stores addresses unquoted; raises AddressError."""
 
 _HEX = re.compile(r"\+([0-9A-F]{2})")
@@ -32,7 +32,7 @@ def text_of(stored: bytes) -> str:
 
 
 def mailbox_of(
-    stored: bytes, faults: list[str], form: MailboxForm = parse_mailbox
+    stored: bytes, faults: list[str], form: MailboxForm = wire_mailbox
 ) -> str:
     """Return the wire form of an address, or '' and a fault."""
     try:
@@ -42,7 +42,7 @@ def mailbox_of(
         return ""
 
 
-def done_path_of(stored: bytes, form: MailboxForm = parse_mailbox) -> str:
+def done_path_of(stored: bytes, form: MailboxForm = wire_mailbox) -> str:
     """Return a finished address for people; nothing is sent to it."""
     return mailbox_of(stored, [], form) or text_of(stored)
 

@@ -20,7 +20,7 @@ from drainer.mail.envelope import (
     AddressError,
     Envelope,
     RecipientCollector,
-    parse_mailbox,
+    wire_mailbox,
 )
 from drainer.mail.header import Field, unfold
 from drainer.mail.reply import printable
@@ -226,6 +226,6 @@ def _sender(path: ListedPath) -> tuple[str, list[str]]:
     if not path.text or path.text.upper() == "MAILER-DAEMON":
         return NULL_SENDER, []
     try:
-        return parse_mailbox(path.text), []
+        return wire_mailbox(path.text), []
     except AddressError as error:
         return NULL_SENDER, [printable(str(error))]

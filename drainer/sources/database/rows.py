@@ -25,8 +25,7 @@ from drainer.mail.envelope import (
     Envelope,
     Recipient,
     RecipientCollector,
-    parse_mailbox,
-    quote_mailbox,
+    wire_mailbox,
 )
 from drainer.mail.message import Message, Problem
 from drainer.sources.common.files import escape_name
@@ -122,10 +121,7 @@ def mailbox(value: object) -> str:
     if not isinstance(value, str):
         message = f"an address is {type(value).__name__}, not text"
         raise AddressError(message)
-    try:
-        return parse_mailbox(value)
-    except AddressError:
-        return quote_mailbox(value)
+    return wire_mailbox(value)
 
 
 def message_of(

@@ -37,7 +37,7 @@ from drainer.mail.envelope import (
     Envelope,
     Recipient,
     RecipientCollector,
-    parse_mailbox,
+    wire_mailbox,
 )
 from drainer.mail.reply import printable
 
@@ -144,7 +144,7 @@ def _mailbox(given: object) -> str:
     if not isinstance(given, str):
         _refuse("a mailbox is not text")
     try:
-        return parse_mailbox(given)
+        return wire_mailbox(given)
     except (AddressError, UnicodeEncodeError) as error:
         code = "bad-address"
         raise MessageUnreadable(code, printable(str(error))) from error

@@ -18,6 +18,7 @@ from drainer.mail.envelope import (
     RecipientCollector,
     parse_mailbox,
     quote_mailbox,
+    wire_mailbox,
 )
 from drainer.mail.reply import printable
 
@@ -164,8 +165,8 @@ def _wire_form(address: object) -> str:
         raise AddressError(message)
     if not host:
         return parse_mailbox(user)
-    if user.startswith('"') and user.endswith('"'):
-        return parse_mailbox(f"{user}@{host}")
+    if '"' in user:
+        return wire_mailbox(f"{user}@{host}")
     return quote_mailbox(f"{user}@{host}")
 
 

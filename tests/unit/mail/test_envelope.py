@@ -19,6 +19,7 @@ from drainer.mail.envelope import (
     quote_mailbox,
     utf8_xtext,
     verp_sender,
+    wire_mailbox,
     xtext,
 )
 
@@ -177,3 +178,31 @@ def test_a_domain_is_no_longer_than_a_name_can_be() -> None:
     for path in ("a@x" + longest[2:], "a@" + "\u00fc" * 126 + ".org"):
         with pytest.raises(AddressError, match="bad domain"):
             parse_mailbox(path)
+
+
+STORED = {
+    "a..b@x.org": '"a..b"@x.org',
+    "x.@x.org": '"x."@x.org',
+    ".x@x.org": '".x"@x.org',
+    '"two words".x@x.org': '"two words.x"@x.org',
+    'a."b c"@x.org': '"a.b c"@x.org',
+    "john doe@x.org": '"john doe"@x.org',
+    '"a b"@x.org': '"a b"@x.org',
+    '"open@x.org': '"\\"open"@x.org',
+    "a@b@x.org": '"a@b"@x.org',
+    "<a..b@x.org>": '"a..b"@x.org',
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_what_a_server_stored_is_quoted_for_the_wire(stored: str) -> None:
+    """RFC 5321 4.1.2: quoting changes the form and not the mailbox."""
+    assert wire_mailbox(stored) == STORED[stored]
+    assert wire_mailbox(wire_mailbox(stored)) == STORED[stored]
+
+
+@pytest.mark.parametrize("stored", ["", "bob", "@x.org", "@a,@b:c@d.org", "a@x org"])
+def test_what_names_no_mailbox_is_an_error(stored: str) -> None:
+    """Without a local part or a domain there is nothing to quote."""
+    with pytest.raises(AddressError):
+        wire_mailbox(stored)
