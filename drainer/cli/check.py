@@ -104,7 +104,11 @@ def refuse_unless_healthy(health: HealthReport, route: str) -> None:
     """Raise the error for a failed check: UsageError for a loop, PrimaryNotReady."""
     if health.loop:
         message = f"{route} introduces itself with our own name: this is a mail loop"
-        raise UsageError(message, hint="check --to, or set [primary] helo")
+        hint = (
+            "check --to; if the host is right, set [primary] helo to another name, or"
+            " allow_own_name = true"
+        )
+        raise UsageError(message, hint=hint)
     if not health.ready:
         failed = next(f for f in health.findings if f.verdict == FAIL)
         message = f"the primary {route} is not ready: {failed.stage}: {failed.reply}"

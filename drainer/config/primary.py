@@ -50,6 +50,17 @@ class PrimarySection(Section):
         " log (XFORWARD), or for all its checks (XCLIENT). auto = XCLIENT, else"
         " XFORWARD.",
     )
+    ignore_extensions: tuple[str, ...] = Field(
+        (),
+        description="EHLO keywords that drainer does not use although the primary"
+        ' announces them, such as ["PIPELINING", "DSN"]: for a primary, or a device in'
+        " between, that cannot do what it announces.",
+    )
+    allow_own_name: bool = Field(
+        default=False,
+        description="Send to a primary that has our own name. drainer normally takes"
+        " it for a mail loop.",
+    )
     connections: int = Field(
         5, ge=1, le=500, description="Most connections at the same time."
     )
@@ -118,6 +129,29 @@ class PrimarySection(Section):
             message = "legal: a host name, or an address in brackets"
             raise ValueError(message)
         return helo
+
+    @field_validator("ignore_extensions")
+    @classmethod
+    def _are_keywords(cls, keywords: tuple[str, ...]) -> tuple[str, ...]:
+        for keyword in keywords:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", keyword):
+                message = f"{keyword[:60]!r} is not an EHLO keyword, such as PIPELINING"
+                raise ValueError(message)
+        return tuple(keyword.upper() for keyword in keywords)
+
+    @model_validator(mode="after")
+    def _needed(self) -> "PrimarySection":
+        """Refuse to ignore what another key requires."""
+        is_tls = self.tls == "required" or self.verify or bool(self.username)
+        needs = {"STARTTLS": is_tls, "AUTH": bool(self.username)}
+        for keyword, is_needed in needs.items():
+            if is_needed and keyword in self.ignore_extensions:
+                message = (
+                    f"ignore_extensions names {keyword}, which tls, verify or username"
+                    " requires; remove one of them"
+                )
+                raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _secrets(self) -> "PrimarySection":

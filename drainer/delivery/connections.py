@@ -27,8 +27,8 @@ from drainer.runtime.host_limits import has_descriptor, no_descriptor
 from drainer.runtime.process import utcnow
 from drainer.smtp.commands import recipient_limit
 from drainer.smtp.connection import ConnectFailure, Connection, connect
-from drainer.smtp.health_check import own_name
 from drainer.smtp.host_trust import HostTrust
+from drainer.smtp.own_name import has_own_name
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
 
@@ -148,8 +148,8 @@ class ConnectionPool:
             self.rate_controller.unreachable(began)
             self.breaker_guard.not_connected(answer)
             return
-        if own_name(answer, self.settings.route):
-            self._fail_loop(answer)
+        if await has_own_name(answer, self.settings.route):
+            self._fail_loop()
             answer.wire.close()
             return
         self.control.note(connection_decision(answer))
@@ -235,10 +235,13 @@ class ConnectionPool:
         self.progress.connections += change
         self.ledger.expect(self.progress.connections)
 
-    def _fail_loop(self, connection: Connection) -> None:
+    def _fail_loop(self) -> None:
         message = (
-            f"{self.settings.route} calls itself {connection.peer_name}, which is our"
-            " own name: that is a loop, not the primary"
+            f"{self.settings.route} introduces itself with our own name"
+            f" {self.settings.route.helo}: that is a loop, not the primary"
         )
-        hint = "check --to; if the name is right, set [primary] helo to another one"
+        hint = (
+            "check --to; if the host is right, set [primary] helo to another name, or"
+            " allow_own_name = true"
+        )
         self.control.fail(UsageError(message, hint=hint))

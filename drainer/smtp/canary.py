@@ -15,7 +15,7 @@ from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.breaker.breaker import CanaryOutcome
 from drainer.smtp.connection import ConnectFailure, Connection, connect
-from drainer.smtp.health_check import own_name
+from drainer.smtp.own_name import has_own_name
 from drainer.smtp.route import Route
 
 _SUCCESS, _PERMANENT = 2, 5
@@ -53,7 +53,7 @@ async def ask_canary(
     if isinstance(connection, ConnectFailure):
         return connection
     try:
-        if own_name(connection, route):
+        if await has_own_name(connection, route):
             return CanaryResult(
                 outcome=CanaryOutcome.REFUSED, reply=str(connection.banner)
             )

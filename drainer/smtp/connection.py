@@ -176,9 +176,12 @@ class _Handshake:
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
         try:
-            return await self._stage(
+            reply = await self._stage(
                 Stage.EHLO, smtp.ehlo(timeout=self.route.timeouts.ehlo)
             )
+            for keyword in self.route.ignore_extensions:
+                smtp.esmtp_extensions.pop(keyword, None)
+            return reply  # noqa: TRY300 - the one that is left alone
         except ConnectFailure as failed:
             answer = failed.steps[-1].answer
             old = isinstance(answer, Reply) and answer.code in (500, 502)

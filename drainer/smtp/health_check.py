@@ -25,6 +25,7 @@ from drainer.smtp.connection import (
     format_address,
     resolve,
 )
+from drainer.smtp.own_name import has_own_name
 from drainer.smtp.peer_probe import identify
 from drainer.smtp.route import Route
 from drainer.smtp.xclient import ClientIntroduction
@@ -93,16 +94,6 @@ class HealthReport:
         self.findings.append(nothing)
 
 
-def own_name(connection: Connection, route: Route) -> bool:
-    """Whether the peer introduces itself with our name: a loop."""
-    ours = route.helo.lower().rstrip(".")
-    if ours in ("localhost", "localhost.localdomain", "") or ours.startswith("["):
-        return False
-    banner = connection.banner.text.split(" ", 1)[0]
-    names = {name.lower().rstrip(".") for name in (banner, connection.peer_name)}
-    return ours in names
-
-
 async def check(route: Route, probe: HealthProbe) -> HealthReport:
     """Check the primary on every one of its addresses; never raises for a peer."""
     health = HealthReport()
@@ -153,7 +144,7 @@ async def _check_address(
         and not ClientIntroduction.on(route, answer.extensions).kind
     ):
         health.advise("forward client", remedies.NOT_OFFERED)
-    if own_name(answer, route):
+    if await has_own_name(answer, route):
         health.loop = True
     else:
         await _Interview(health, answer, probe, format_address(address)).run(route)

@@ -6,8 +6,11 @@ reply to RSET with none behind it, prove that both sides are in step. When the s
 lost, what was answered since the last proof decides nothing.
 """
 
+from msgspec.structs import replace
+
 from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
 from drainer.smtp.host_trust import PIPELINING, HostTrust
+from drainer.smtp.parameters import refused_extension
 from drainer.smtp.protocol import SmtpProtocol
 from drainer.smtp.transaction import Transaction
 
@@ -113,6 +116,21 @@ class ReplyReader:
             why = f"commands sent together got no answer: {self.loss}"
             self._trust.distrust(PIPELINING, why)
             transaction.replace_lost(Lost(reason=EXTENSION, detail=why))
+
+    def forgive_parameters(self, transaction: Transaction) -> bool:
+        """Send again, without the extension, what was refused for a parameter of it.
+
+        Returns whether there is any such recipient.
+        """
+        found = False
+        for n, result in transaction.results.items():
+            if extension := refused_extension(transaction, result):
+                why = f"it refused a parameter: {result.answer}"
+                self._trust.distrust(extension, why)
+                lost = Lost(reason=EXTENSION, detail=f"{extension.upper()}: {why}")
+                transaction.results[n] = replace(result, answer=lost)
+                found = True
+        return found
 
     def _is_unanswered(self, transaction: Transaction) -> bool:
         """Return whether the host may not have read a whole pipelined group."""

@@ -56,6 +56,10 @@ class Route(Struct, frozen=True, kw_only=True):
     login: Login | None = None
     #: 'off', 'xforward', 'xclient' or 'auto': how the primary learns of the client.
     forward_client: str = "off"
+    #: EHLO keywords, in lower case, that drainer does not use.
+    ignore_extensions: frozenset[str] = frozenset()
+    #: Whether the primary may have our own name, which is a sign of a loop.
+    allow_own_name: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
     #: Caps of one connection: messages, and age in seconds.
     max_messages: int = 1000

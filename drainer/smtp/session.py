@@ -132,6 +132,7 @@ class Session:
     def _envelope_group(self, transaction: Transaction) -> bytes:
         recipients = [claimed.recipient for claimed in transaction.addressed]
         message = transaction.spooled.message
+        transaction.offer = frozenset(self.extensions)
         commands = [
             mail_command(message, transaction.facts, recipients, self.extensions)
         ]
@@ -154,6 +155,8 @@ class Session:
             self._replies.take_back(
                 transaction, before=before, pipelined=self._pipelining
             )
+        if self._replies.forgive_parameters(transaction):
+            self.extensions = self.trust.trusted(self.extensions)
         # Only for twins: every path has ended the others.
         transaction.end_rest(Stage.BODY, self._replies.loss)
         return following

@@ -37,6 +37,8 @@ class Transaction:
     #: The final dot was sent, or is about to be; and when it was.
     dotted: bool = False
     dotted_at: float = 0.0
+    #: The EHLO keywords that its MAIL and RCPT made use of.
+    offer: frozenset[str] = frozenset()
     #: Its MAIL was sent behind the final dot of another one.
     behind_dot: bool = False
     #: The primary ended the session instead of answering MAIL.

@@ -39,6 +39,8 @@ def make_route(config: Config) -> Route:
         verify=primary.verify,
         login=login,
         forward_client=primary.forward_client,
+        ignore_extensions=frozenset(map(str.lower, primary.ignore_extensions)),
+        allow_own_name=primary.allow_own_name,
         timeouts=_timeouts(config),
         max_messages=primary.max_messages,
         max_age=primary.max_age.total_seconds(),

@@ -134,3 +134,38 @@ def test_the_null_sender_stays_null(peer: StartPeer, bench: Bench) -> None:
     assert bench.drain().code == 0
     assert server.accepted[0].reverse_path == ""
     assert b"MAIL FROM:<>" in server.accepted[0].mail.line
+
+
+def test_an_ignored_extension_is_not_used(peer: StartPeer, bench: Bench) -> None:
+    """[primary] ignore_extensions names it in any case; nothing else is left out."""
+    server = peer()
+    bench.port = server.port
+    bench.configure(primary={"ignore_extensions": ["pipelining", "Size"]})
+    bench.add("alice@example.org")
+    assert bench.drain().code == 0
+    lines = [command.line for command in server.commands]
+    assert not any(b"SIZE=" in line for line in lines)
+    answered = [command.answered_at for command in server.commands]
+    assert all(
+        before is not None and before <= after.at
+        for before, after in zip(answered, server.commands[1:], strict=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("primary", "words"),
+    [
+        ({"ignore_extensions": ["no keyword"]}, "EHLO keyword"),
+        ({"ignore_extensions": ["STARTTLS"], "tls": "required"}, "STARTTLS"),
+    ],
+    ids=["not-a-keyword", "a-contradiction"],
+)
+def test_an_ignored_extension_is_a_keyword_that_is_not_needed(
+    bench: Bench, primary: dict[str, object], words: str
+) -> None:
+    """The error names the key."""
+    bench.configure(primary=primary)
+    result = bench.drain()
+    assert result.code == 2
+    assert "ignore_extensions" in result.stderr
+    assert words in result.stderr
