@@ -13,8 +13,8 @@ from drainer.mail.envelope import (
     Client,
     Envelope,
     Recipient,
-    parse_mailbox,
     quote_mailbox,
+    wire_mailbox,
 )
 from drainer.mail.message import Problem
 from drainer.sources.common.stored_text import mailbox_of, parameter_of, text_of
@@ -158,7 +158,7 @@ def _text(stored: str) -> str:
 
 def _mailbox(stored: str, faults: list[str]) -> str:
     """Return the wire form of an address; it is stored so only if it is quoted."""
-    form = parse_mailbox if stored[:1] == '"' else quote_mailbox
+    form = wire_mailbox if stored[:1] == '"' else quote_mailbox
     return mailbox_of(_octets(stored), faults, form)
 
 
