@@ -255,18 +255,22 @@ class Session:
         if not go_ahead:
             transaction.end_rest(Stage.DATA, reply)
             return False
-        if not transaction.accepted:
-            await self._lone_dot()
         transaction.in_step = not self._replies.broken
         self.trust.pipelines |= self._pipelining and transaction.in_step
+        if not transaction.accepted:
+            await self._lone_dot()
         return bool(transaction.accepted)
 
     async def _lone_dot(self) -> None:
-        """Answer a 354 although no recipient was accepted (RFC 2920 3.1)."""
+        """Answer a 354 although no recipient was accepted (RFC 2920 3.1).
+
+        The refusals stand: the 354 came in its turn. A primary that takes the empty
+        message is careless, and drainer opens another session.
+        """
         self._wire.write(b".\r\n")
         reply = await self._wire.reply(self._timeouts.dot)
         if isinstance(reply, Reply) and reply.category == 2:  # noqa: PLR2004
-            self._replies.lose_step("an empty message without recipients was accepted")
+            self._replies.give_up("an empty message without recipients was accepted")
 
     async def _reset(self) -> None:
         """Clear a transaction that was refused before its content; prove the step.
