@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from drainer.config.section import Duration, Section, settle_tls
-from drainer.mail.envelope import AddressError, parse_mailbox
+from drainer.mail.envelope import AddressError, domain_key, parse_mailbox
 
 
 class PrimarySection(Section):
@@ -118,7 +118,10 @@ class PrimarySection(Section):
     @field_validator("domains")
     @classmethod
     def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(domain.lower().rstrip(".") for domain in domains)
+        return tuple(
+            "." * domain.startswith(".") + domain_key(domain.removeprefix("."))
+            for domain in domains
+        )
 
     @field_validator("helo")
     @classmethod

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
-from drainer.mail.mailbox import unquote
+from drainer.mail.mailbox import ascii_domain, unquote
 
 MAX_MAILBOX_LENGTH = 500
 """In octets; far over RFC 5321 4.5.3.1.3 (256), short enough for every command line."""
@@ -121,8 +121,25 @@ def _check_domain(domain: str, text: str) -> None:
 
 
 def domain_of(mailbox: str) -> str:
-    """Return the domain of a mailbox, lower-cased; '' for the null sender."""
-    return mailbox.rpartition("@")[2].rstrip(".").lower() if "@" in mailbox else ""
+    """Return the domain of a mailbox as its one spelling; '' for the null sender."""
+    return domain_key(mailbox.rpartition("@")[2]) if "@" in mailbox else ""
+
+
+def domain_key(domain: str) -> str:
+    """Return the one spelling of a domain: lower case, A-labels (RFC 5890 2.3.2.1).
+
+    What is no DNS name, such as an address in brackets, stays as it is, in lower case.
+    """
+    return ascii_domain(domain) or domain.rstrip(".").lower()
+
+
+def ascii_form(mailbox: str) -> str:
+    """Return a mailbox with A-labels if that makes it ASCII; else as it is."""
+    local, at, domain = mailbox.rpartition("@")
+    if mailbox.isascii() or not local.isascii():
+        return mailbox
+    name = ascii_domain(domain)
+    return f"{local}{at}{name}" if name else mailbox
 
 
 def is_ascii(*mailboxes: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from drainer.mail.envelope import (
     AddressError,
     Recipient,
+    ascii_form,
     is_ascii,
     verp_sender,
     xtext,
@@ -56,7 +57,7 @@ def misfit(
     if limit and facts.size_bytes > limit:
         detail = f"{facts.size_bytes} bytes, the limit is {limit}"
         return Problem(code="too-large", detail=detail)
-    if needs_smtputf8(message, facts, recipients) and "smtputf8" not in peer:
+    if "smtputf8" not in peer and needs_smtputf8(message, facts, recipients):
         return Problem(code="needs-smtputf8", detail="EHLO does not list SMTPUTF8")
     if facts.has_8bit and "8bitmime" not in peer:
         return Problem(code="needs-8bitmime", detail="EHLO does not list 8BITMIME")
@@ -68,7 +69,7 @@ def needs_smtputf8(
 ) -> bool:
     """Return whether the message cannot travel without SMTPUTF8 (RFC 6531 3.4)."""
     addresses = (message.envelope.reverse_path, *(r.forward_path for r in recipients))
-    if not is_ascii(*addresses):
+    if not is_ascii(*map(ascii_form, addresses)):
         return True
     return message.envelope.smtputf8 and facts.header_8bit
 
@@ -81,15 +82,18 @@ def mail_command(
 ) -> bytes:
     """Return MAIL FROM with its parameters, without the line end."""
     envelope = message.envelope
-    words = [f"MAIL FROM:<{sender_of(message, recipients)}>"]
+    words = [f"MAIL FROM:<{_path(sender_of(message, recipients), peer)}>"]
     if "size" in peer:
         words.append(f"SIZE={facts.size_bytes}")
     if "8bitmime" in peer and facts.has_8bit:
         words.append("BODY=8BITMIME")
     elif "8bitmime" in peer and envelope.body:
         words.append("BODY=8BITMIME" if envelope.body == "8bit" else "BODY=7BIT")
+    addresses = (envelope.reverse_path, *(r.forward_path for r in recipients))
     if "smtputf8" in peer and (
-        envelope.smtputf8 or needs_smtputf8(message, facts, recipients)
+        envelope.smtputf8
+        or not is_ascii(*addresses)
+        or needs_smtputf8(message, facts, recipients)
     ):
         words.append("SMTPUTF8")
     if "dsn" in peer and envelope.ret:
@@ -109,9 +113,14 @@ def sender_of(message: Message, recipients: Sequence[Recipient]) -> str:
     return envelope.reverse_path
 
 
+def _path(mailbox: str, peer: Extensions) -> str:
+    """Return an address for this primary: without SMTPUTF8 its domain as A-labels."""
+    return mailbox if "smtputf8" in peer else ascii_form(mailbox)
+
+
 def rcpt_command(recipient: Recipient, peer: Extensions) -> bytes:
     """Return RCPT TO with its parameters, without the line end."""
-    words = [f"RCPT TO:<{recipient.forward_path}>"]
+    words = [f"RCPT TO:<{_path(recipient.forward_path, peer)}>"]
     if "dsn" in peer:
         if recipient.notify:
             words.append(f"NOTIFY={','.join(recipient.notify)}")

@@ -169,3 +169,19 @@ def test_an_ignored_extension_is_a_keyword_that_is_not_needed(
     assert result.code == 2
     assert "ignore_extensions" in result.stderr
     assert words in result.stderr
+
+
+def test_only_a_domain_that_is_not_ascii_needs_no_smtputf8(
+    peer: StartPeer, bench: Bench
+) -> None:
+    """The primary gets the A-label, and [primary] domains may name the U-label."""
+    server = peer(extensions=("PIPELINING", "8BITMIME"))
+    bench.port = server.port
+    bench.configure(primary={"domains": ["müller.example"]})
+    bench.add("a@müller.example", "b@xn--mller-kva.example")
+    assert bench.drain().code == 0
+    (message,) = server.accepted
+    assert message.forward_paths == [
+        "a@xn--mller-kva.example",
+        "b@xn--mller-kva.example",
+    ]

@@ -11,6 +11,7 @@ from drainer.mail.envelope import (
     AddressError,
     Recipient,
     RecipientCollector,
+    ascii_form,
     domain_of,
     from_xtext,
     is_ascii,
@@ -206,3 +207,26 @@ def test_what_names_no_mailbox_is_an_error(stored: str) -> None:
     """Without a local part or a domain there is nothing to quote."""
     with pytest.raises(AddressError):
         wire_mailbox(stored)
+
+
+@pytest.mark.parametrize(
+    "mailbox", ["a@müller.example", "a@MÜLLER.example.", "a@xn--mller-kva.Example"]
+)
+def test_a_domain_has_one_spelling(mailbox: str) -> None:
+    """RFC 5890 2.3.2.1: the U-label and the A-label are one domain."""
+    assert domain_of(mailbox) == "xn--mller-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "expected"),
+    [
+        ("a@müller.example", "a@xn--mller-kva.example"),
+        ("jörg@müller.example", "jörg@müller.example"),
+        ("a@straße.example", "a@straße.example"),
+        ("A@Example.ORG", "A@Example.ORG"),
+        ("", ""),
+    ],
+)
+def test_only_a_domain_becomes_ascii(mailbox: str, expected: str) -> None:
+    """A local part has no ASCII form, nor has a domain that IDNA reads in two ways."""
+    assert ascii_form(mailbox) == expected
