@@ -118,10 +118,7 @@ class PrimarySection(Section):
     @field_validator("domains")
     @classmethod
     def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(
-            "." * domain.startswith(".") + domain_key(domain.removeprefix("."))
-            for domain in domains
-        )
+        return tuple(map(domain_key, domains))
 
     @field_validator("helo")
     @classmethod

@@ -30,20 +30,35 @@ class WaitingScope(NamedTuple):
     sources: Sequence[str]
     scope: str
 
-    def clauses(self) -> list[sa.ColumnElement[bool]]:
+    def clauses(self, connection: sa.Connection) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on recipients joined with messages."""
-        return [_M.source.in_(list(self.sources)), *self.paths()]
+        return [_M.source.in_(list(self.sources)), *self.paths(connection)]
 
-    def paths(self) -> list[sa.ColumnElement[bool]]:
+    def paths(self, connection: sa.Connection) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on recipients alone."""
-        found: list[sa.ColumnElement[bool]] = []
-        if self.scope:
-            path = sa.func.lower(_R.forward_path)
-            endings = ("@" + self.scope, "@" + self.scope + ".")  # as domain_of
-            found.append(
-                sa.or_(*(path.endswith(each, autoescape=True) for each in endings))
-            )
-        return found
+        if not self.scope:
+            return []
+        path = sa.func.lower(_R.forward_path)
+        endings = ("@" + self.scope, "@" + self.scope + ".")  # as domain_of
+        found = [path.endswith(each, autoescape=True) for each in endings]
+        if "xn--" in self.scope:
+            found += [
+                _R.forward_path.endswith(each, autoescape=True)
+                for each in self._other_endings(connection)
+            ]
+        return [sa.or_(*found)]
+
+    def _other_endings(self, connection: sa.Connection) -> set[str]:
+        """Return how waiting recipients of the scope end that are not in ASCII.
+
+        No database knows that a U-label and an A-label are one (RFC 5890 2.3.2.1).
+        """
+        query = sa.select(_R.forward_path).where(_R.state.in_([_DEFERRED, _PENDING]))
+        return {
+            "@" + path.rpartition("@")[2]
+            for path in connection.scalars(query)
+            if not path.isascii() and domain_of(path) == self.scope
+        }
 
 
 def opened(
@@ -84,7 +99,7 @@ def detain(connection: sa.Connection, behind: WaitingScope, due: int) -> None:
     """
     connection.execute(
         sa.update(schema.recipients)
-        .where(_R.state == _DEFERRED, _R.waits == "", *behind.paths())
+        .where(_R.state == _DEFERRED, _R.waits == "", *behind.paths(connection))
         .where(_R.message.in_(_messages(behind)))
         .values(due=due, waits=behind.scope or ROUTE_WAITS)
     )
@@ -99,7 +114,7 @@ def _forget_stops(connection: sa.Connection, behind: WaitingScope) -> None:
     waits = (_R.waits == (behind.scope or ROUTE_WAITS)) | (_R.waits == "")
     connection.execute(
         sa.update(schema.recipients)
-        .where(_R.state == _DEFERRED, waits, *behind.paths())
+        .where(_R.state == _DEFERRED, waits, *behind.paths(connection))
         .where(_R.refusal == Verdict.STOP.value)
         .where(_R.message.in_(_messages(behind)))
         .values(refusal="", refused=None)
@@ -237,6 +252,6 @@ def _waiting(
     query: sa.Select[Any] = (
         sa.select(_R.message, _R.n, _R.state, _R.forward_path)
         .join(schema.messages, _R.message == _M.seq)
-        .where(_R.state == _PENDING, *behind.clauses(), *more)
+        .where(_R.state == _PENDING, *behind.clauses(connection), *more)
     )
     return [dict(row) for row in connection.execute(query).mappings()]

@@ -9,7 +9,8 @@ from msgspec import Struct, field
 from drainer.ledger import schema
 from drainer.ledger.codec import known_of
 from drainer.ledger.records import to_micros
-from drainer.policy.admission.selection import Selection, fold
+from drainer.mail.mailbox import readable
+from drainer.policy.admission.selection import Selection
 
 _R, _M = schema.recipients.c, schema.messages.c
 
@@ -54,17 +55,15 @@ class Filters(Struct, frozen=True, kw_only=True):
 
 def _clauses(chosen: Selection) -> list[sa.ColumnElement[bool]]:
     """Return what a database can check of a selection: not names and patterns."""
-    sender, forward = sa.func.lower(_M.reverse_path), sa.func.lower(_R.forward_path)
     found: list[sa.ColumnElement[bool]] = []
     if chosen.sender == "<>":
         found.append(_M.reverse_path == "")
     elif chosen.sender:
-        part = fold(chosen.sender).strip("<>")
-        found.append(sender.contains(part, autoescape=True))
+        found += _has(_M.reverse_path, chosen.sender.strip("<>"))
     if chosen.recipient:
-        found.append(forward.contains(fold(chosen.recipient), autoescape=True))
+        found += _has(_R.forward_path, chosen.recipient)
     if chosen.domain:
-        found.append(forward.endswith(chosen.at_domain, autoescape=True))
+        found += _has(_R.forward_path, f"@{chosen.domain_key}")
     if chosen.older_than:
         found.append(_M.arrived < to_micros(chosen.older_than))
     if chosen.newer_than:
@@ -77,6 +76,22 @@ def _clauses(chosen: Selection) -> list[sa.ColumnElement[bool]]:
         below = (_M.queue.startswith(f"{q}/", autoescape=True) for q in chosen.queues)
         found.append(sa.or_(_M.queue.in_(chosen.queues), *below))
     return found
+
+
+def _has(mailbox: sa.ColumnElement[str], part: str) -> Sequence[sa.ColumnElement[bool]]:
+    """Return conditions that a mailbox with this part meets, in any spelling.
+
+    No database knows the spellings of an internationalized domain.
+    """
+    wanted, lowered = readable(part), sa.func.lower(mailbox)
+    if not wanted.isascii():
+        return ()
+    return (
+        sa.or_(
+            lowered.contains(wanted, autoescape=True),
+            lowered.contains("xn--", autoescape=True),
+        ),
+    )
 
 
 ASKED = (

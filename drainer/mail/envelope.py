@@ -129,8 +129,11 @@ def domain_key(domain: str) -> str:
     """Return the one spelling of a domain: lower case, A-labels (RFC 5890 2.3.2.1).
 
     What is no DNS name, such as an address in brackets, stays as it is, in lower case.
+    So does a leading dot, which means the domains below.
     """
-    return ascii_domain(domain) or domain.rstrip(".").lower()
+    name = domain.removeprefix(".")
+    dot = domain[: len(domain) - len(name)]
+    return dot + (ascii_domain(name) or name.rstrip(".").lower())
 
 
 def ascii_form(mailbox: str) -> str:
@@ -225,7 +228,7 @@ def verp_sender(reverse_path: str, forward_path: str, delimiters: str) -> str:
     An address without a domain stays as it is.
     """
     local, at, host = reverse_path.rpartition("@")
-    user, rcpt_at, domain = forward_path.rpartition("@")
+    user, rcpt_at, domain = ascii_form(forward_path).rpartition("@")
     if not at or not rcpt_at or len(delimiters) != len("+="):
         return reverse_path
     sender = (

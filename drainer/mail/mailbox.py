@@ -37,6 +37,28 @@ def ascii_domain(domain: str) -> str:
     return name if legal else ""
 
 
+def readable(text: str) -> str:
+    """Return a mailbox, a domain or a part of one as people compare it.
+
+    That is lower case, with U-labels (RFC 5890 2.3.2.1). Two spellings of a domain
+    become one, and a part of a word stays a part of it.
+    """
+    lowered = text.lower()
+    if lowered.isascii() and "xn--" not in lowered:
+        return lowered
+    local, at, domain = lowered.rpartition("@")
+    return f"{local}{at}{'.'.join(map(_readable_label, domain.split('.')))}"
+
+
+@lru_cache(maxsize=10_000)
+def _readable_label(label: str) -> str:
+    name = ascii_domain(label) or label
+    try:
+        return name.encode().decode("idna") if name.startswith("xn--") else name
+    except UnicodeError:
+        return label
+
+
 def unquote(local: str) -> str:
     """Return a local part without quotes and quoted pairs (RFC 5321 4.1.2)."""
     if len(local) > 1 and local.startswith('"') and local.endswith('"'):

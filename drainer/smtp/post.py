@@ -7,7 +7,7 @@ and every reply must be attributed to its stage.
 from msgspec import Struct
 
 from drainer.mail.content import dot_stuff
-from drainer.mail.envelope import is_ascii
+from drainer.mail.envelope import ascii_form, is_ascii
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.smtp.connection import ConnectFailure, Connection, connect
 from drainer.smtp.route import Route, Timeouts
@@ -117,7 +117,7 @@ async def _transact(
     connection: Connection, route: Route, forward_path: str, content: bytes
 ) -> Reply | Lost:
     wire, limits = connection.wire, route.timeouts
-    mail = "MAIL FROM:<>"
+    mail, forward_path = "MAIL FROM:<>", ascii_form(forward_path)
     if not is_ascii(forward_path):
         if "smtputf8" not in connection.extensions:
             return Reply(code=553, text="the recipient needs SMTPUTF8, not offered")

@@ -316,6 +316,24 @@ def test_a_breaker_that_opens_takes_back_what_is_behind_it(run: Run) -> None:
     run(test)
 
 
+def test_a_breaker_takes_back_both_spellings_of_its_domain(run: Run) -> None:
+    """RFC 5890 2.3.2.1: the U-label and the A-label are one domain."""
+
+    async def test(bench: Bench) -> None:
+        those = {
+            "a@B\u00dccher.example",
+            "b@b\u00fccher.Example.",
+            "c@XN--bcher-kva.example",
+        }
+        await bench.refused(*sorted(those), "d@b\u00e4cher.example", "e@bcher.example")
+        breaker = replace(OPEN, scope="xn--bcher-kva.example")
+        assert await bench.ledger.breakers.opened([bench.mine], breaker) == len(those)
+        states = bench.states()
+        assert {path for path, state in states.items() if state == DEFERRED} == those
+
+    run(test)
+
+
 def test_the_routes_breaker_takes_back_all_of_its_sources(run: Run) -> None:
     """Twice does no more than once."""
 

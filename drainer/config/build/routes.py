@@ -5,7 +5,7 @@ from pathlib import Path
 
 from drainer.config import Config, own_hostname
 from drainer.errors import UsageError
-from drainer.mail.envelope import domain_of
+from drainer.mail.envelope import ascii_form, domain_of
 from drainer.runtime.private_files import read_password
 from drainer.runtime.redaction import redact_url
 from drainer.smtp.health_check import HealthProbe
@@ -97,8 +97,8 @@ def make_probe(config: Config) -> HealthProbe:
     domains = config.primary.domains
     known = (domain_of(address) for address in config.health.accept)
     return HealthProbe(
-        accept=config.health.accept,
+        accept=tuple(map(ascii_form, config.health.accept)),
         reject=bool(config.health.reject),
         reject_domain=domains[0].lstrip(".") if domains else next(known, ""),
-        sender=config.health.sender,
+        sender=ascii_form(config.health.sender),
     )

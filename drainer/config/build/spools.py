@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from drainer.config import Config
+from drainer.mail.envelope import domain_key
 from drainer.sources.protocol import LiveSource, Source
 from drainer.sources.registry import open_source
 
@@ -35,6 +36,8 @@ def with_domains(config: Config, sources: Iterable[Source]) -> Config:
     taking = [source for source in sources if isinstance(source, LiveSource)]
     if config.primary.domains or not taking:
         return config
-    domains = dict.fromkeys(domain for source in taking for domain in source.domains())
+    domains = dict.fromkeys(
+        domain_key(domain) for source in taking for domain in source.domains()
+    )
     primary = config.primary.model_copy(update={"domains": tuple(domains)})
     return config.model_copy(update={"primary": primary})

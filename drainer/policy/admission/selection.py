@@ -1,34 +1,28 @@
 """Which messages and recipients the operator selects, and in which order. Pure.
 
 One selection serves the scan's list, the ledger and the operator's commands. A message
-must match every condition that is given. Addresses are compared without regard to ASCII
-case, as SQLite's ``lower`` does it.
+must match every condition that is given. Addresses are compared without regard to case,
+and the U-label and the A-label of a domain are one (``mail.mailbox.readable``).
 """
 
 import enum
-import string
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from drainer.mail.envelope import domain_of
+from drainer.mail.envelope import domain_key, domain_of
+from drainer.mail.mailbox import readable
 from drainer.mail.message import Message
 
 MIN_DIGITS = 8
 """Digits of a drainer id that name it where drainer cannot check that it is unique."""
 
-_FOLD = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _HEX = frozenset("0123456789abcdef")
 _SIDES = ("sender", "recipient")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATE = 2**61
-
-
-def fold(text: str) -> str:
-    """Return the text with its ASCII letters lower-cased."""
-    return text.translate(_FOLD)
 
 
 class MessageSummary(NamedTuple):
@@ -94,7 +88,7 @@ class ExcludePattern:
         """Parse one; raise ValueError if it would match nothing or everything."""
         side, colon, rest = text.strip().partition(":")
         self._side = side if colon and side in _SIDES else ""
-        word = fold(rest if self._side else text).strip()
+        word = readable(rest if self._side else text).strip()
         if not word.strip("*@ "):
             message = f"{text!r} excludes nothing that could be named"
             raise ValueError(message)
@@ -117,8 +111,8 @@ class ExcludePattern:
 
     def _hits(self, mailbox: str) -> bool:
         if self._is_domain:
-            return bool(mailbox) and _fits(self._parts, domain_of(mailbox))
-        return _fits(self._parts, fold(mailbox))
+            return bool(mailbox) and _fits(self._parts, readable(domain_of(mailbox)))
+        return _fits(self._parts, readable(mailbox).rstrip("."))
 
 
 def _fits(parts: list[str], text: str) -> bool:
@@ -181,8 +175,8 @@ class Selection(Struct, frozen=True, kw_only=True):
     def takes_recipient(self, forward_path: str) -> bool:
         """Return whether it selects a recipient of a selected message."""
         return (
-            (not self.recipient or fold(self.recipient) in fold(forward_path))
-            and (not self.domain or fold(forward_path).endswith(self.at_domain))
+            (not self.recipient or readable(self.recipient) in readable(forward_path))
+            and (not self.domain or domain_of(forward_path) == self.domain_key)
             and not any(
                 pattern.hits_recipient(forward_path) for pattern in self.exclude
             )
@@ -198,14 +192,14 @@ class Selection(Struct, frozen=True, kw_only=True):
         )
 
     @property
-    def at_domain(self) -> str:
-        """Return the end of every forward-path in the domain, in lower case."""
-        return "@" + fold(self.domain).removeprefix("@")
+    def domain_key(self) -> str:
+        """Return the one spelling of the domain."""
+        return domain_key(self.domain.removeprefix("@"))
 
     def _sent_by(self, reverse_path: str) -> bool:
         if self.sender == "<>":
             return not reverse_path
-        return fold(self.sender).strip("<>") in fold(reverse_path)
+        return readable(self.sender).strip("<>") in readable(reverse_path)
 
 
 def _in(queue: str, place: str) -> bool:

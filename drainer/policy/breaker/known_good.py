@@ -6,7 +6,7 @@ them.
 
 from collections.abc import Iterable, Mapping
 
-from drainer.mail.envelope import domain_of, is_ascii
+from drainer.mail.envelope import ascii_form, domain_key, domain_of
 
 MAX_LEARNT = 50_000
 MAX_CANARY = 3
@@ -18,11 +18,11 @@ class KnownGoodRecipients:
 
     def __init__(self, good: Iterable[str] = (), sender: str = "") -> None:
         """Take the operator's known-good addresses, and the sender to use."""
-        self.good = tuple(good)
+        self.good = tuple(map(ascii_form, good))
         self._operators = {_key(address) for address in self.good}
         self._learnt: dict[str, None] = {}
         self._latest: dict[str, str] = {}
-        self._sender = sender
+        self._sender = ascii_form(sender)
         self._real_sender = ""
 
     @property
@@ -32,11 +32,12 @@ class KnownGoodRecipients:
 
     def learn(self, recipient: str, domain: str, reverse_path: str = "") -> None:
         """Remember an address that was delivered to."""
-        if is_ascii(recipient):  # a canary cannot use SMTPUTF8
+        address, sender = ascii_form(recipient), ascii_form(reverse_path)
+        if address.isascii():  # a canary cannot use SMTPUTF8
             self._latest.pop(domain, None)  # so that it moves to the end
-            self._latest[domain] = recipient
-        if reverse_path and is_ascii(reverse_path):
-            self._real_sender = reverse_path
+            self._latest[domain] = address
+        if sender and sender.isascii():
+            self._real_sender = sender
         if len(self._learnt) < MAX_LEARNT:
             self._learnt[_key(recipient)] = None
 
@@ -48,8 +49,9 @@ class KnownGoodRecipients:
     def forget(self, recipient: str) -> None:
         """Forget an address: it was refused while other mail was accepted."""
         self._learnt.pop(_key(recipient), None)
-        if self._latest.get(domain_of(recipient)) == recipient:
-            del self._latest[domain_of(recipient)]
+        domain = domain_of(recipient)
+        if self._latest.get(domain) == ascii_form(recipient):
+            del self._latest[domain]
 
     def contradicts(self, recipient: str) -> str:
         """Return what kind of contradiction an unknown user is: '' for none."""
@@ -73,4 +75,4 @@ class KnownGoodRecipients:
 def _key(address: str) -> str:
     """Return an address for comparison: the case of a local part may matter."""
     local, at, domain = address.rpartition("@")
-    return f"{local}{at}{domain.lower()}"
+    return f"{local}{at}{domain_key(domain)}"

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from drainer.mail.envelope import AddressError, Recipient, parse_mailbox
+from drainer.mail.envelope import AddressError, Recipient, domain_key, parse_mailbox
 
 
 def _folded(mailbox: str) -> str:
     local, at, domain = mailbox.lower().rpartition("@")
-    return f"{local}{at}{domain.rstrip('.')}"
+    return f"{local}{at}{domain_key(domain)}"
 
 
 class AddressMapping(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,13 @@
 
 import pytest
 
-from drainer.mail.mailbox import ascii_domain, canonical_mailbox, mailbox_key, unquote
+from drainer.mail.mailbox import (
+    ascii_domain,
+    canonical_mailbox,
+    mailbox_key,
+    readable,
+    unquote,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +83,23 @@ def test_a_name_in_other_scripts_may_end_in_a_dot_of_theirs() -> None:
     """IDNA has four dots."""
     assert ascii_domain("b\u00fccher.example\u3002") == "xn--bcher-kva.example"
     assert ascii_domain("\u3002") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Bob@Sender.Example.", "bob@sender.example."),
+        ("bob@XN--BCHER-KVA.example", "bob@b\u00fccher.example"),
+        ("J\u00d6RG@BU\u0308CHER.Example", "j\u00f6rg@b\u00fccher.example"),
+        ("B\u00fcch", "b\u00fcch"),
+        ("*.B\u00dcCHER.*", "*.b\u00fccher.*"),
+        ("@xn--bcher-kva.example", "@b\u00fccher.example"),
+        ("a@\uff45x.example", "a@ex.example"),
+        ("a@xn--\u00fc.example", "a@xn--\u00fc.example"),
+        ("a@xn--99999999.example", "a@xn--99999999.example"),
+        ("", ""),
+    ],
+)
+def test_people_compare_u_labels_in_lower_case(text: str, expected: str) -> None:
+    """RFC 5890 2.3.2.1; a part of a word stays a part, and nonsense stays itself."""
+    assert readable(text) == expected

@@ -63,6 +63,24 @@ def test_everything_that_is_given_must_hold(
     assert Selection(**selection).takes(MESSAGE, PATHS) is taken  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "path", ["u@B\u00dccher.example.", "u@XN--bcher-kva.example"], ids=["U", "A"]
+)
+@pytest.mark.parametrize(
+    "name", ["b\u00fccher.Example", "xn--BCHER-kva.example"], ids=["U", "A"]
+)
+def test_both_spellings_of_a_domain_select_both(path: str, name: str) -> None:
+    """RFC 5890 2.3.2.1: the U-label and the A-label are one domain."""
+    sent = MESSAGE._replace(reverse_path=path)
+    assert Selection(domain=name).takes_recipient(path)
+    assert Selection(recipient=f"u@{name}").takes_recipient(path)
+    assert Selection(sender=name).takes_message(sent)
+    for pattern in (name, f"*@{name}", f"@{name}", name.replace("example", "*")):
+        exclude = (ExcludePattern(pattern),)
+        assert not Selection(exclude=exclude).takes_recipient(path)
+        assert not Selection(exclude=exclude).takes_message(sent)
+
+
 def test_what_is_not_known_fits_no_filter_that_asks_for_it() -> None:
     """A damaged message has no recipients, and no size until it is read."""
     assert Selection().takes(MESSAGE, ())

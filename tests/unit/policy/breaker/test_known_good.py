@@ -97,3 +97,17 @@ def test_what_is_learnt_has_an_end() -> None:
     assert known.contradicts(f"u{MAX_LEARNT - 1}@example.org") == "learnt"
     assert known.contradicts(f"u{MAX_LEARNT}@example.org") == ""
     assert known.to_ask("example.org") == (f"u{MAX_LEARNT}@example.org",)
+
+
+def test_both_spellings_of_a_domain_are_one_address() -> None:
+    """RFC 5890 2.3.2.1; the canary asks for the A-label, which needs no SMTPUTF8."""
+    known = KnownGoodRecipients(["boss@b\u00fccher.example"])
+    assert known.to_ask("xn--bcher-kva.example") == ("boss@xn--bcher-kva.example",)
+    assert known.contradicts("boss@xn--bcher-kva.example") == "contradiction"
+    known.learn(
+        "a@m\u00fcller.example", "xn--mller-kva.example", "s@m\u00fcller.example"
+    )
+    assert known.to_ask("xn--mller-kva.example") == ("a@xn--mller-kva.example",)
+    assert known.sender == "s@xn--mller-kva.example"
+    known.forget("a@m\u00fcller.example")
+    assert known.to_ask("xn--mller-kva.example") == ()

@@ -24,6 +24,8 @@ LINES = [
     "right@x.example = left@x.example",
     "@all.example=one@y.example",
     "list+u=dom@x.example=new@y.example",
+    "@xn--bcher-kva.example=@z.example",
+    "old@b\u00fccher.example=new@y.example",
 ]
 
 
@@ -40,6 +42,8 @@ LINES = [
         ("list+u=dom@x.example", "new@y.example"),
         ("old@sub.x.example", "old@sub.x.example"),
         ("postmaster", "postmaster"),
+        ("any@B\u00dcCHER.example", "any@z.example"),
+        ("old@xn--bcher-kva.example", "new@y.example"),
     ],
 )
 def test_an_address_wins_over_its_domain_and_is_mapped_once(
