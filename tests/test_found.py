@@ -88,7 +88,6 @@ DRIVEN_BY: Final = {
     "runtime.public_suffixes": "integration/bounce/evidence/test_gather.py",
     "runtime.redaction": "security/test_secrets.py",
     "smtp": "integration/smtp/test_stages.py",
-    "smtp.host_trust": "integration/smtp/test_reply_reader.py",
     "smtp.post": "integration/bounce/test_relay.py",
     "smtp.tls": "security/test_tls.py",
     "sources.archive": "integration/sources/test_archive.py",

@@ -22,7 +22,7 @@ from drainer.delivery.worker import DeliveryWorker
 from drainer.errors import HostLimit, UsageError
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
-from drainer.mail.reply import Reply, Stage
+from drainer.mail.reply import Stage
 from drainer.runtime.host_limits import has_descriptor, no_descriptor
 from drainer.runtime.process import utcnow
 from drainer.smtp.commands import recipient_limit
@@ -34,7 +34,6 @@ from drainer.smtp.session import Session
 
 _log = logging.getLogger(__name__)
 
-_CLOSING = 421
 MAX_UNHEARD = 5
 """Sessions in a row that ended without an answer to MAIL."""
 
@@ -47,13 +46,6 @@ def _tired(session: Session) -> bool:
     """Whether the primary ended a session that had been silent for long."""
     gone = session.gone
     return gone.done() and gone.result() - session.connection.opened >= PATIENCE
-
-
-def _is_one_too_many(failed: ConnectFailure) -> bool:
-    """Whether a host put this session off, as hosts do that limit connections."""
-    step = failed.steps[-1]
-    is_put_off = isinstance(step.answer, Reply) and step.answer.code == _CLOSING
-    return is_put_off and step.stage in (Stage.BANNER, Stage.EHLO)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,11 +134,7 @@ class ConnectionPool:
         if answer is None:
             return
         if isinstance(answer, ConnectFailure):
-            if self.progress.connections and _is_one_too_many(answer):
-                self._lower_limit("primary-limit", str(answer.steps[-1].answer))
-                return
-            self.rate_controller.unreachable(began)
-            self.breaker_guard.not_connected(answer)
+            await self._judge_failure(answer, began)
             return
         if await has_own_name(answer, self.settings.route):
             self._fail_loop()
@@ -169,20 +157,33 @@ class ConnectionPool:
         self._note_news(trust, answer.address)
         self._judge_session(session)
 
+    async def _judge_failure(self, failed: ConnectFailure, began: float) -> None:
+        """Pause the route; or use fewer sessions if the others are still served.
+
+        A host that limits connections says so in many ways, by a 5xx or by hanging up
+        too. If it refuses us, the other sessions end soon, and then nobody is served.
+        """
+        step, others = failed.steps[-1], self.progress.connections
+        if others and step.stage in (Stage.BANNER, Stage.EHLO):
+            fewer = max(others, self.limit.allowed - 1)
+            self._lower_limit("primary-limit", str(step.answer), fewer)
+            await self.breaker_guard.wait(timedelta(seconds=1))
+            return
+        self.rate_controller.unreachable(began)
+        self.breaker_guard.not_connected(failed)
+
     async def _do_with_fewer(self, limit: HostLimit) -> None:
         """Open no more sessions than now: this host, not the primary, is the limit."""
-        self._lower_limit("host-limit", str(limit))
+        fewer = max(1, self.progress.connections)
+        self._lower_limit("host-limit", str(limit), fewer)
         if utcnow() > self.progress.deadline(self.settings.give_up_after):
             self.control.fail(limit)
         await self.breaker_guard.wait(timedelta(seconds=1))
 
-    def _lower_limit(self, rule: str, reason: str) -> None:
-        """Allow no more sessions than there are now."""
-        fewer = max(1, self.progress.connections)
+    def _lower_limit(self, rule: str, reason: str, fewer: int) -> None:
         if self.limit.lower(fewer):
-            self._note(
-                DecisionKind.THROTTLE, rule, {"connections": fewer, "reason": reason}
-            )
+            evidence: dict[str, object] = {"connections": fewer, "reason": reason}
+            self._note(DecisionKind.THROTTLE, rule, evidence)
 
     def _note_news(self, trust: HostTrust, address: str) -> None:
         """Record what a session has learned about its host, once, and log it."""

@@ -1,6 +1,7 @@
 """What a drain has learned about one host of the primary; its later sessions use it."""
 
 import sys
+import time
 from dataclasses import dataclass, field
 
 PIPELINING = "pipelining"
@@ -16,6 +17,8 @@ class HostTrust:
     pipelines: bool = False
     #: Most messages in one session.
     max_messages: int = sys.maxsize
+    #: After how many messages the host ended a session last, and when.
+    _ended: tuple[int, float] = (0, 0.0)
     #: What was learned and is not recorded yet: rule, and a sentence.
     news: list[tuple[str, str]] = field(default_factory=list)
 
@@ -26,11 +29,19 @@ class HostTrust:
             words = f"drainer no longer uses {extension.upper()} with this host"
             self.news.append(("extension-ignored", f"{words}: {why}"))
 
-    def limit(self, messages: int, why: str) -> None:
-        """End later sessions after this many messages, before the host does it."""
-        if 0 < messages < self.max_messages:
+    def end_session(self, messages: int, opened: float, why: str) -> None:
+        """Note that the host ended a session after this many messages.
+
+        A later session that ends so too shows a limit: later ones end before the host
+        does it. A single end shows nothing, because a restart or one message may be
+        the cause. ``opened`` and the end are by time.monotonic().
+        """
+        before, at = self._ended
+        self._ended = messages, time.monotonic()
+        if before == messages < self.max_messages and opened > at:
             self.max_messages = messages
-            words = f"drainer ends each session after {messages} messages"
+            some = "one message" if messages == 1 else f"{messages} messages"
+            words = f"drainer ends each session after {some}, as the primary does"
             self.news.append(("session-limit", f"{words}: {why}"))
 
     def trusted(self, extensions: dict[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ know is the usual cause.
 
 import re
 
+from drainer.mail.echo import unechoed
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.recipient.judge import RecipientResult
 from drainer.smtp.transaction import Transaction
@@ -25,11 +26,14 @@ def refused_extension(transaction: Transaction, result: RecipientResult) -> str:
     reply, used = result.answer, _used(transaction, result)
     if not isinstance(reply, Reply) or not used or reply.detail.startswith("1."):
         return ""
-    words = frozenset(re.findall(r"[A-Z0-9]+", reply.text.upper()))
+    if reply.code not in (_UNKNOWN, *_SYNTAX):
+        return ""
+    text = unechoed(reply, transaction.sent(result.stage)).text  # strangers' words
+    words = frozenset(re.findall(r"[A-Z0-9]+", text.upper()))
     named = [keyword for keyword in used if words & _WORDS[keyword]]
     if reply.code == _UNKNOWN or (reply.code in _SYNTAX and reply.detail == "5.4"):
         return (named or used)[0]
-    return named[0] if named and reply.code in _SYNTAX else ""
+    return named[0] if named else ""
 
 
 def _used(transaction: Transaction, result: RecipientResult) -> list[str]:

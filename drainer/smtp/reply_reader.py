@@ -9,9 +9,10 @@ lost, what was answered since the last proof decides nothing.
 from msgspec.structs import replace
 
 from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
+from drainer.policy.classify.classifier import Answer
+from drainer.smtp.connection import Connection
 from drainer.smtp.host_trust import PIPELINING, HostTrust
 from drainer.smtp.parameters import refused_extension
-from drainer.smtp.protocol import SmtpProtocol
 from drainer.smtp.transaction import Transaction
 
 _GO_AHEAD = 354
@@ -21,9 +22,10 @@ _CLOSING = 421
 class ReplyReader:
     """Reads replies in order, and notices when they do not match the commands."""
 
-    def __init__(self, wire: SmtpProtocol, trust: HostTrust) -> None:
+    def __init__(self, connection: Connection, trust: HostTrust) -> None:
         """Start in step."""
-        self._wire = wire
+        self._wire = connection.wire
+        self._opened = connection.opened
         self._trust = trust
         #: No further reply counts.
         self.broken = False
@@ -97,8 +99,9 @@ class ReplyReader:
         """Replace what says nothing about the recipients of an envelope.
 
         The host may not be able to do what it announces, or may end each session after
-        some messages: ``before`` is their number, 0 if none was delivered. Then the
-        same message is sent again, at once.
+        some messages: ``before`` is how many it had, 0 if none was delivered. Then the
+        same message is sent again, at once; in the latter case alone, so that a message
+        which is itself the cause is known.
         """
         if self.misstep is not None:
             stage, answer = self.misstep
@@ -108,14 +111,14 @@ class ReplyReader:
                 self._trust.distrust(PIPELINING, self.loss.detail)
                 answer = Lost(reason=EXTENSION, detail=self.loss.detail)
             transaction.void(stage, answer)
-        elif transaction.ends_session and before:
-            words = transaction.stages[-1][2]
-            self._trust.limit(before, words)
-            transaction.void(Stage.MAIL, Lost(reason=SESSION_END, detail=words))
+        elif before and (ends := transaction.answers(_ends_session)):
+            self._trust.end_session(before, self._opened, str(ends[0]))
+            lost = Lost(reason=SESSION_END, detail=str(ends[0]))
+            transaction.replace(_ends_session, lost)
         elif pipelined and self._is_unanswered(transaction):
             why = f"commands sent together got no answer: {self.loss}"
             self._trust.distrust(PIPELINING, why)
-            transaction.replace_lost(Lost(reason=EXTENSION, detail=why))
+            transaction.replace(_is_lost, Lost(reason=EXTENSION, detail=why))
 
     def forgive_parameters(self, transaction: Transaction) -> bool:
         """Send again, without the extension, what was refused for a parameter of it.
@@ -141,11 +144,15 @@ class ReplyReader:
         return is_late if transaction.behind_dot else not self._trust.pipelines
 
 
-def ends_session(answer: Reply | Lost) -> bool:
+def _is_lost(answer: Answer) -> bool:
+    return isinstance(answer, Lost)
+
+
+def _ends_session(answer: Answer) -> bool:
     """Return whether the primary ended the session instead of taking a message."""
     if isinstance(answer, Lost):
         return answer.reason in ("closed", "reset")
-    return answer.code == _CLOSING
+    return isinstance(answer, Reply) and answer.code == _CLOSING
 
 
 def _is_out_of_place(reply: Reply, stage: Stage) -> bool:

@@ -28,7 +28,7 @@ from drainer.smtp.commands import (
 )
 from drainer.smtp.connection import Connection
 from drainer.smtp.host_trust import PIPELINING, HostTrust
-from drainer.smtp.reply_reader import ReplyReader, ends_session
+from drainer.smtp.reply_reader import ReplyReader
 from drainer.smtp.route import Route
 from drainer.smtp.transaction import Transaction
 from drainer.smtp.xclient import ClientIntroduction, narrowed
@@ -69,7 +69,7 @@ class Session:
         self._wire = connection.wire
         self._pipelining = PIPELINING in self.extensions
         self._introduction = ClientIntroduction.on(route, connection.extensions)
-        self._replies = ReplyReader(connection.wire, self.trust)
+        self._replies = ReplyReader(connection, self.trust)
         #: Recipients that one transaction may have; 0 = the primary does not say.
         self.max_recipients = recipient_limit(connection.extensions)
         self.sent = 0
@@ -217,7 +217,6 @@ class Session:
         reply = await self._replies.answer(transaction, Stage.MAIL, self._timeouts.mail)
         refused = not (isinstance(reply, Reply) and reply.category == 2)  # noqa: PLR2004
         if refused:
-            transaction.ends_session = ends_session(reply)
             transaction.end_rest(Stage.MAIL, reply)
             if not self._pipelining:
                 return False

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -41,8 +41,6 @@ class Transaction:
     offer: frozenset[str] = frozenset()
     #: Its MAIL was sent behind the final dot of another one.
     behind_dot: bool = False
-    #: The primary ended the session instead of answering MAIL.
-    ends_session: bool = False
     #: The 354 to DATA proved that every reply to the envelope was its own.
     in_step: bool = False
     results: dict[int, RecipientResult] = field(default_factory=dict)
@@ -75,10 +73,14 @@ class Transaction:
         self.accepted.clear()
         self.end_rest(stage, answer)
 
-    def replace_lost(self, answer: Answer) -> None:
-        """Give this result to every recipient that got no reply."""
+    def answers(self, those: Callable[[Answer], bool]) -> list[Answer]:
+        """Return those of the recipients' answers, in order."""
+        return [each.answer for each in self.results.values() if those(each.answer)]
+
+    def replace(self, those: Callable[[Answer], bool], answer: Answer) -> None:
+        """Give this answer to every recipient that has one of those."""
         for n, result in self.results.items():
-            if isinstance(result.answer, Lost):
+            if those(result.answer):
                 self.results[n] = replace(result, answer=answer)
 
     def end_rest(self, stage: Stage, answer: Answer) -> None:

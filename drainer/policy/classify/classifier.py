@@ -130,6 +130,7 @@ def _judge_loss(lost: Lost, stage: Stage) -> Classification:
             scope=Scope.MESSAGE,
             rule=f"{stage}-{lost.reason}",
             reason=f"{_SENT_AGAIN[lost.reason]}: {lost}",
+            short=lost.reason == SESSION_END,  # then alone: it may be the cause
             counts=False,
         )
     reason = f"the connection was lost before the final dot: {lost}"

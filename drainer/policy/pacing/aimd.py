@@ -23,7 +23,7 @@ from statistics import median
 
 from msgspec import Struct
 
-from drainer.mail.reply import Lost, Stage
+from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Stage
 from drainer.policy.breaker.detector import is_storm
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
@@ -58,10 +58,11 @@ def is_overload(classification: Classification, answer: Answer, stage: Stage) ->
     """Return whether a result shows that the primary has too much to do.
 
     A mailbox that is greylisted, full or unknown says nothing about the primary. Nor
-    does one that is put off by itself, at RCPT or by a policy: a stranger chose it.
+    does one that is put off by itself, at RCPT or by a policy: a stranger chose it. Nor
+    does a session that a primary ends after some messages.
     """
     if isinstance(answer, Lost):
-        return True
+        return answer.reason not in (EXTENSION, SESSION_END)
     if is_storm(classification, answer):
         return answer.detail[:2] not in _OF_A_MAILBOX
     stopped = classification.verdict is Verdict.STOP and classification.short

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drainer.mail.reply import Lost, Stage, parse_reply
+from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Stage, parse_reply
 from drainer.policy.classify.classifier import classify
 from drainer.policy.pacing.aimd import (
     COHORT,
@@ -297,6 +297,13 @@ def test_a_lost_connection_counts_as_overload() -> None:
     """A primary that hangs up, or does not answer in time."""
     lost = Lost(reason="timeout")
     assert is_overload(classify(lost, Stage.DOT), lost, Stage.DOT)
+
+
+@pytest.mark.parametrize("reason", [EXTENSION, SESSION_END])
+def test_what_is_sent_again_at_once_is_no_overload(reason: str) -> None:
+    """A primary that ends each session after ten messages is not slow."""
+    lost = Lost(reason=reason)
+    assert not is_overload(classify(lost, Stage.MAIL), lost, Stage.MAIL)
 
 
 # ---- against a modelled primary (tests/support/scenarios/simulation.py)
