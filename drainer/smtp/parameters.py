@@ -1,8 +1,9 @@
 """Which extension to do without when a primary refuses a parameter that it announced.
 
 RFC 5321 4.1.1.11: 555 is the reply to a parameter of MAIL or RCPT that is not known.
-Servers also say 501 or 504. A proxy that announces what the server behind it does not
-know is the usual cause.
+Servers also say 501 or 504, or another code with words that say it. A proxy that
+announces what the server behind it does not know is the usual cause. Others announce
+PIPELINING, and refuse commands that come together.
 """
 
 import re
@@ -10,6 +11,7 @@ import re
 from drainer.mail.echo import unechoed
 from drainer.mail.reply import Reply, Stage
 from drainer.policy.recipient.judge import RecipientResult
+from drainer.smtp.host_trust import PIPELINING
 from drainer.smtp.transaction import Transaction
 
 _WORDS = {
@@ -19,21 +21,41 @@ _WORDS = {
 }
 _UNKNOWN = 555
 _SYNTAX = frozenset((501, 504))
+_PERMANENT = 5
+_OUT_OF_STEP = re.compile(r"pipelin|synchroni[sz]ation")
+_PARAMETER = re.compile(r"parameter|option|argument|keyword|extension")
+_NOT_KNOWN = re.compile(
+    r"unknown|unsupported|unrecogni|invalid|illegal"
+    r"|not (?:supported|recogni|implemented|understood|known|allowed)"
+)
+_HARMLESS_FIRST = ("size", "8bitmime", "dsn")
+"""Without its name in the reply, the extension that is missed least goes first."""
 
 
 def refused_extension(transaction: Transaction, result: RecipientResult) -> str:
-    """Return the EHLO keyword of a refused parameter that may be left out, or ''."""
-    reply, used = result.answer, _used(transaction, result)
-    if not isinstance(reply, Reply) or not used or reply.detail.startswith("1."):
+    """Return the EHLO keyword of what a reply refuses and may be left out, or ''.
+
+    That is a parameter, or commands that were sent together.
+    """
+    reply = result.answer
+    if not isinstance(reply, Reply) or reply.category not in (4, _PERMANENT):
         return ""
-    if reply.code not in (_UNKNOWN, *_SYNTAX):
+    text = unechoed(reply, transaction.sent(result.stage)).text.lower()
+    if PIPELINING in transaction.offer and _OUT_OF_STEP.search(text):
+        return PIPELINING
+    used = _used(transaction, result)
+    if not used or reply.category != _PERMANENT or reply.detail.startswith("1."):
         return ""
-    text = unechoed(reply, transaction.sent(result.stage)).text  # strangers' words
     words = frozenset(re.findall(r"[A-Z0-9]+", text.upper()))
     named = [keyword for keyword in used if words & _WORDS[keyword]]
-    if reply.code == _UNKNOWN or (reply.code in _SYNTAX and reply.detail == "5.4"):
+    is_syntax = reply.code in _SYNTAX
+    if reply.code == _UNKNOWN or (is_syntax and reply.detail == "5.4"):
         return (named or used)[0]
-    return named[0] if named else ""
+    is_parameter = _PARAMETER.search(text) is not None
+    if named and (is_syntax or (is_parameter and _NOT_KNOWN.search(text))):
+        return named[0]
+    guessed = [keyword for keyword in _HARMLESS_FIRST if keyword in used]
+    return guessed[0] if is_syntax and is_parameter else ""
 
 
 def _used(transaction: Transaction, result: RecipientResult) -> list[str]:

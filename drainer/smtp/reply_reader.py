@@ -112,7 +112,8 @@ class ReplyReader:
                 answer = Lost(reason=EXTENSION, detail=self.loss.detail)
             transaction.void(stage, answer)
         elif before and (ends := transaction.answers(_ends_session)):
-            self._trust.end_session(before, self._opened, str(ends[0]))
+            if not transaction.spoilt:  # else the message before it is the cause
+                self._trust.end_session(before, self._opened, str(ends[0]))
             lost = Lost(reason=SESSION_END, detail=str(ends[0]))
             transaction.replace(_ends_session, lost)
         elif pipelined and self._is_unanswered(transaction):
@@ -121,16 +122,16 @@ class ReplyReader:
             transaction.replace(_is_lost, Lost(reason=EXTENSION, detail=why))
 
     def forgive_parameters(self, transaction: Transaction) -> bool:
-        """Send again, without the extension, what was refused for a parameter of it.
+        """Send again, without the extension, what was refused for the use of it.
 
         Returns whether there is any such recipient.
         """
         found = False
         for n, result in transaction.results.items():
             if extension := refused_extension(transaction, result):
-                why = f"it refused a parameter: {result.answer}"
+                why = f"it announces {extension.upper()}, and said: {result.answer}"
                 self._trust.distrust(extension, why)
-                lost = Lost(reason=EXTENSION, detail=f"{extension.upper()}: {why}")
+                lost = Lost(reason=EXTENSION, detail=why)
                 transaction.results[n] = replace(result, answer=lost)
                 found = True
         return found

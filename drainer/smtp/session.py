@@ -16,7 +16,7 @@ from typing import Protocol
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import Problem
-from drainer.mail.reply import Lost, Reply, Stage
+from drainer.mail.reply import SESSION_END, Lost, Reply, Stage
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.recipient.delivery import ClaimedRecipient
 from drainer.smtp.body import Pacer, write_body
@@ -93,6 +93,7 @@ class Session:
             and not self.shunned
             and self._wire.lost is None
             and not self._wire.has_reply  # unsolicited: 421 before it closes
+            and not (self._pipelining and PIPELINING in self.trust.ignored)
             and self.sent < min(self.route.max_messages, self.trust.max_messages)
             and age < self.route.max_age
         )
@@ -151,7 +152,8 @@ class Session:
         elif not self._replies.broken and self._wire.lost is None:
             await self._reset()
         if not transaction.in_step:
-            before = self.sent - 1 if self._delivered else 0
+            is_used = self._delivered or transaction.behind_dot
+            before = self.sent - 1 if is_used else 0
             self._replies.take_back(
                 transaction, before=before, pipelined=self._pipelining
             )
@@ -328,6 +330,9 @@ class Session:
         if self._wire.has_reply:  # it came while the next message was looked for
             await self._early(transaction)
             self._finish(transaction, Stage.BODY, self._replies.loss)
+            if following is not None:  # it was not sent
+                said = self._replies.loss.detail
+                following.void(Stage.MAIL, Lost(reason=SESSION_END, detail=said))
             return following
         transaction.dotted = True
         transaction.dotted_at = time.monotonic()
@@ -335,6 +340,7 @@ class Session:
         reply = await self._replies.answer(transaction, Stage.DOT, self._timeouts.dot)
         if following is not None:
             following.turn = time.monotonic()
+            following.spoilt = not isinstance(reply, Reply) or reply.code == _CLOSING
         elif isinstance(reply, Reply):
             reply = self._replies.uncontradicted(reply)
         is_success = isinstance(reply, Reply) and reply.category == 2  # noqa: PLR2004

@@ -41,6 +41,8 @@ class Transaction:
     offer: frozenset[str] = frozenset()
     #: Its MAIL was sent behind the final dot of another one.
     behind_dot: bool = False
+    #: The session ended at that dot.
+    spoilt: bool = False
     #: The 354 to DATA proved that every reply to the envelope was its own.
     in_step: bool = False
     results: dict[int, RecipientResult] = field(default_factory=dict)

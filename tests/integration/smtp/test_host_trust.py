@@ -117,6 +117,34 @@ def test_one_end_of_a_session_teaches_nothing(peer: StartPeer, bench: Bench) -> 
     assert server.connections <= 3
 
 
+@pytest.mark.parametrize("size", [100, 200_000], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "step",
+    [Drop(), ReplyThenDrop("421 4.3.0 bye"), ReplyThenDrop("500 Line too long")],
+    ids=["drop", "421", "500"],
+)
+def test_a_content_that_ends_the_session_costs_the_next_message_nothing(
+    peer: StartPeer, bench: Bench, size: int, step: Step
+) -> None:
+    """What was sent behind its final dot is sent again at once, and not counted."""
+    server = peer(
+        dot=lambda view: step if "evil" in _sender(view) else "250 2.0.0 taken"
+    )
+    bench.port = server.port
+    bench.configure(primary={"connections": 1}, **NO_PAUSE)
+    for n, path in enumerate(PATHS[:9]):
+        sender = "s@evil.example" if n % 3 == 0 else "s@example.com"
+        text = b"Subject: x\n\n" + b"x" * size + b"\n"
+        bench.add(path, sender=sender, text=text)
+    result = bench.drain()
+    assert result.code == 5
+    facts = bench.recipients()
+    others = [path for n, path in enumerate(PATHS[:9]) if n % 3]
+    assert {facts[path]["state"] for path in others} == {"delivered"}
+    assert {facts[path]["attempts"] for path in others} == {1}
+    assert "ends each session" not in result.stderr
+
+
 # ---- too many sessions at once
 
 
