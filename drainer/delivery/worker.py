@@ -8,7 +8,7 @@ import asyncio
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Self
@@ -26,7 +26,7 @@ from drainer.ledger.repository import Ledger
 from drainer.mail.envelope import domain_of
 from drainer.mail.message import BEHIND_BREAKER, HOST_LIMIT, Problem
 from drainer.mail.reply import Lost, Stage
-from drainer.policy.recipient.delivery import Delivery
+from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.judge import (
     BouncePermit,
     BreakerView,
@@ -162,18 +162,42 @@ class DeliveryWorker:
 
         Recipients behind the circuit breaker of their domain wait there.
         """
-        recipients = [claimed.recipient for claimed in transaction.delivery.claimed]
-        message, facts = transaction.spooled.message, transaction.facts
-        problem = misfit(message, facts, recipients, session.extensions)
-        if problem is not None:
-            self.refuse(transaction, problem)
+        fitting = self._hold_misfits(transaction, session)
+        if fitting is None:
             return None
+        transaction = fitting
         blocked = self.events.blocked_domains(transaction)
         if blocked and (
             all(blocked.values()) or not self.ready_queue.park(transaction)
         ):
             return self._leave_behind(transaction, blocked, session)
         return None if blocked else self._fit(transaction, session)
+
+    def _hold_misfits(
+        self, transaction: Transaction, session: Session
+    ) -> Transaction | None:
+        """Settle what this primary cannot take; return the other recipients, if any.
+
+        An address that needs SMTPUTF8 does not hold the recipients beside it.
+        """
+        message, facts = transaction.spooled.message, transaction.facts
+        claimed = transaction.delivery.claimed
+
+        def find(those: Sequence[ClaimedRecipient]) -> Problem | None:
+            recipients = [each.recipient for each in those]
+            return misfit(message, facts, recipients, session.extensions)
+
+        problem = find(claimed)
+        if problem is None:
+            return transaction
+        fitting = tuple(each for each in claimed if find([each]) is None)
+        if not fitting:
+            self.refuse(transaction, problem)
+            return None
+        others = tuple(each for each in claimed if each not in fitting)
+        transaction, rest = self.ready_queue.cut(transaction, fitting, others)
+        self.refuse(rest, problem)
+        return transaction
 
     def _leave_behind(
         self, transaction: Transaction, blocked: Mapping[str, str], session: Session

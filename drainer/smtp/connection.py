@@ -343,7 +343,8 @@ def _unasked(extra: bytes) -> Reply | Lost:
 def lost_of(error: BaseException) -> Lost:
     """Return why no reply came, in one word and the system's words."""
     cause = error.__cause__ or error
-    detail = str(cause) or str(error) or type(error).__name__
+    words = str(cause) or str(error) or type(error).__name__
+    detail = " ".join(words.split())  # the peer's lines may be among them
     match error:
         case TimeoutError():
             return Lost(reason="timeout", detail=str(error))

@@ -13,6 +13,7 @@ from tests.support.command.runner import Bench
 from tests.support.scenarios.sessions import ALICE, BOB, CAROL, StartPeer
 from tests.support.smtp_peer.script import (
     EXTENSIONS,
+    Script,
 )
 from tests.support.spools.postfix_files import record
 
@@ -185,3 +186,26 @@ def test_only_a_domain_that_is_not_ascii_needs_no_smtputf8(
         "a@xn--mller-kva.example",
         "b@xn--mller-kva.example",
     ]
+
+
+def test_an_address_that_needs_smtputf8_holds_itself_alone(
+    peer: StartPeer, bench: Bench
+) -> None:
+    """The recipients beside it are delivered, and the message remains for it."""
+    server = peer(extensions=("PIPELINING", "8BITMIME"))
+    bench.port = server.port
+    paths = ("a@example.org", "j\u00f6rg@example.org", "b@example.org")
+    bench.add(*paths)
+    assert bench.drain().code == 5
+    (message,) = server.accepted
+    assert message.forward_paths == [paths[0], paths[2]]
+    assert bench.states() == {
+        paths[0]: "delivered",
+        paths[1]: "held",
+        paths[2]: "delivered",
+    }
+    bench.assert_balanced()
+    server.script = Script()
+    assert bench.run("release", "--state", "held", "--reason", "x").code == 0
+    assert bench.drain().code == 0
+    assert [m.forward_paths for m in server.accepted[1:]] == [[paths[1]]]
