@@ -183,8 +183,8 @@ def _find_spool(
             found.append(place)
         elif depth < _MAX_DEPTH:
             with os.scandir(place) as entries:
-                below = sorted(entry.path for entry in entries if entry.is_dir())
-            waiting.extend((Path(each), depth + 1) for each in below)
+                below = [e.path for e in entries if e.is_dir(follow_symlinks=False)]
+            waiting.extend((Path(each), depth + 1) for each in sorted(below))
     if len(found) == 1:
         return found[0]
     names = ", ".join(repr(os.fspath(each.relative_to(folder))) for each in found[:5])

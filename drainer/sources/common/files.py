@@ -294,8 +294,13 @@ def unusable(path: str, error: OSError) -> SourceError:
         errno.ENOTDIR: "a source of this kind is a directory",
         errno.ELOOP: "links inside a spool are not followed: name the real folder",
     }
-    hint = hints.get(error.errno or 0, "")
-    return SourceError(f"cannot read {path}: {error.strerror}", hint=hint)
+    number, why = error.errno or 0, error.strerror
+    if number in (errno.ENOTDIR, errno.ELOOP) and Path(path).is_symlink():
+        number, why = (
+            errno.ELOOP,
+            "it is a symbolic link",
+        )  # not a directory, says Linux
+    return SourceError(f"cannot read {path}: {why}", hint=hints.get(number, ""))
 
 
 def _words(error: OSError) -> str:

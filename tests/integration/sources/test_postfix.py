@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drainer.errors import UsageError
+from drainer.errors import SourceError, UsageError
 from drainer.mail.envelope import Recipient, notify_names, quote_mailbox
 from drainer.mail.message import Message, SpooledMessage
 from drainer.sources.common.files import unescape_name
@@ -217,3 +217,14 @@ def test_removing_takes_the_logs_along_and_spares_pending_reports(
         assert {path.name for path in files} <= left
     assert sorted(source.acknowledge(messages)) == sorted(done)
     assert reported == {each.message.id for each in source.scan()}
+
+
+def test_a_queue_that_is_a_link_is_named_as_one(tmp_path: Path) -> None:
+    """Linux says that it is no directory, which it seems to be."""
+    (tmp_path / "elsewhere").mkdir()
+    queue = tmp_path / "queue"
+    queue.mkdir()
+    (queue / "deferred").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match="deferred: it is a symbolic link") as found:
+        list(PostfixQueue(queue).scan())
+    assert "not followed" in found.value.hint
