@@ -6,6 +6,8 @@ reply to RSET with none behind it, prove that both sides are in step. When the s
 lost, what was answered since the last proof decides nothing.
 """
 
+import re
+
 from msgspec.structs import replace
 
 from drainer.mail.reply import EXTENSION, SESSION_END, Lost, Reply, Stage
@@ -17,6 +19,11 @@ from drainer.smtp.transaction import Transaction
 
 _GO_AHEAD = 354
 _CLOSING = 421
+_LIMIT = re.compile(r"too many|max|limit|exceed|reached", re.IGNORECASE)
+_OF_A_SESSION = re.compile(
+    r"\b(?:per|this|one|each|same|single)(?: smtp)? (?:session|connection)\b",
+    re.IGNORECASE,
+)
 
 
 class ReplyReader:
@@ -114,6 +121,7 @@ class ReplyReader:
         elif before and (ends := transaction.answers(_ends_session)):
             if not transaction.spoilt:  # else the message before it is the cause
                 self._trust.end_session(before, self._opened, str(ends[0]))
+            self.broken = True
             lost = Lost(reason=SESSION_END, detail=str(ends[0]))
             transaction.replace(_ends_session, lost)
         elif pipelined and self._is_unanswered(transaction):
@@ -153,7 +161,11 @@ def _ends_session(answer: Answer) -> bool:
     """Return whether the primary ended the session instead of taking a message."""
     if isinstance(answer, Lost):
         return answer.reason in ("closed", "reset")
-    return isinstance(answer, Reply) and answer.code == _CLOSING
+    if not isinstance(answer, Reply) or answer.category not in (4, 5):
+        return False
+    text = answer.text
+    is_limit = _LIMIT.search(text) and _OF_A_SESSION.search(text)
+    return answer.code == _CLOSING or bool(is_limit)
 
 
 def _is_out_of_place(reply: Reply, stage: Stage) -> bool:

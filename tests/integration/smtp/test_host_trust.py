@@ -15,12 +15,19 @@ from tests.support.smtp_peer.script import Drop, ReplyThenDrop, Reset, Step, Vie
 
 PATHS = [f"user{n}@example.org" for n in range(30)]
 BYE = ReplyThenDrop("421 4.7.0 too many messages in this session")
+ENDS: dict[str, Step] = {
+    "421": BYE,
+    "drop": Drop(),
+    "reset": Reset(),
+    "450": "450 4.7.1 Too many messages in this session",
+    "550": "550 5.5.3 maximum number of messages per SMTP connection exceeded",
+}
 #: A pause of the route would end the drain with another exit status.
 NO_PAUSE = PATIENT | {"breaker": {"pauses": ["1h"], "give_up_after": "30s"}}
 
 
 @PIPELINING
-@pytest.mark.parametrize("step", [BYE, Drop(), Reset()], ids=["421", "drop", "reset"])
+@pytest.mark.parametrize("step", ENDS.values(), ids=list(ENDS))
 @pytest.mark.parametrize("limit", [1, 3, 10])
 def test_a_limit_of_messages_in_a_session_is_learned(
     peer: StartPeer,
