@@ -10,7 +10,9 @@ from drainer.bounce.relay import LIMITS, RelaySettings
 from drainer.bounce.reports import DkimKey, DsnSettings
 from drainer.bounce.settings import BounceSettings
 from drainer.config import Config, own_hostname
-from drainer.config.build.routes import login_of, split_host
+from drainer.config.build.routes import login_of
+from drainer.config.host import split_host
+from drainer.config.route_section import route_configs
 from drainer.errors import UsageError
 from drainer.ledger.reports.outbox import ReportDelays
 from drainer.mail.mailbox import ascii_domain
@@ -25,7 +27,8 @@ from drainer.smtp.route import Route
 def make_trust(config: Config) -> TrustSettings:
     """Return what the operator configured about senders."""
     bounce = config.bounce
-    domains = (*config.primary.domains, *bounce.relay_domains)
+    routed = (d for each in route_configs(config) for d in each.primary.domains)
+    domains = (*routed, *bounce.relay_domains)
     return TrustSettings(
         relay_domains=_names(domains),
         trusted_networks=tuple(map(ip_network, bounce.trusted_networks)),

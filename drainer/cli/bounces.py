@@ -28,14 +28,15 @@ from drainer.config.build.paths import ledger_url, quarantine_folder
 from drainer.config.build.routes import make_route
 from drainer.config.build.spools import make_sources
 from drainer.delivery.build import build_settings
-from drainer.delivery.run import DrainRequest, resolve_domains
+from drainer.delivery.mx_hosts import routes_now
+from drainer.delivery.run import DrainRequest, resolve_routes
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.reports.pending_bounces import (
     OperatorDecision,
     PendingBounce,
-    bound,
+    drained,
     limits_now,
     resting,
     rule,
@@ -254,8 +255,10 @@ def run(
 
         with worker_processes(config) as workers:
             sources = _bound(config)
-            whole = resolve_domains(config, sources)
-            settings = build_settings(whole, explicit=False, acknowledge=True)
+            whole, admission = resolve_routes(config, sources)
+            settings = build_settings(
+                whole, admission=admission, explicit=False, acknowledge=True
+            )
             request = DrainRequest(
                 config=whole,
                 settings=replace(settings, scans=False),
@@ -272,8 +275,9 @@ def _bound(config: Config) -> list[Source]:
 
     Bounces are built from copies, so they can leave without any source.
     """
+    names = [str(make_route(each)) for each in routes_now(config)]
     with LedgerReader(ledger_url(config)) as report:
-        urls = bound(report, str(make_route(config)))
+        urls = drained(report, names)
     named = {url: name for name, url in _named(config)}
     found: list[Source] = []
     for url in urls:
@@ -282,7 +286,7 @@ def _bound(config: Config) -> list[Source]:
         except SourceError as error:
             warn(f"skipping {url}: {error}")
     if not urls:
-        message = f"this ledger knows no drain to {make_route(config)}"
+        message = f"this ledger knows no drain to {', '.join(names)}"
         raise UsageError(message, hint="give the --to and the --ledger of the drain")
     return found
 

@@ -1,6 +1,7 @@
 """`check`: the health of the primary, stage by stage."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -8,10 +9,18 @@ import typer
 from drainer.cli.options import ConfigOption, JsonOption, ToOption, load
 from drainer.cli.output import clean, print_json, stdout, table
 from drainer.config.build.routes import make_probe, make_route
+from drainer.delivery.mx_hosts import routes_now
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.smtp.certificate import describe
-from drainer.smtp.health_check import FAIL, WARN, HealthFinding, HealthReport
+from drainer.smtp.health_check import (
+    FAIL,
+    WARN,
+    HealthFinding,
+    HealthProbe,
+    HealthReport,
+)
 from drainer.smtp.health_check import check as check_primary
+from drainer.smtp.route import Route
 
 _COLOURS = {FAIL: "red", WARN: "yellow"}
 
@@ -26,15 +35,26 @@ def check(
 ) -> None:
     """Check the primary, stage by stage, without sending a message; print a table.
 
+    With `[[routes]]` it checks the primary of each of them.
+
     Exit status: 0 ready; 2 mail loop, or bad usage; 3 not ready.
 
     Example: drainer check --to mx1.example.com
     """
     config = load(path, to=to, acts=True)
-    route = make_route(config)
-    health = asyncio.run(check_primary(route, make_probe(config)))
-    show(health, str(route), as_json=json_)
-    refuse_unless_healthy(health, str(route))
+    routes = [(make_route(each), make_probe(each)) for each in routes_now(config)]
+    reports = asyncio.run(_check_all(routes))
+    for (route, _), health in zip(routes, reports, strict=True):
+        show(health, str(route), as_json=json_)
+    for (route, _), health in zip(routes, reports, strict=True):
+        refuse_unless_healthy(health, str(route))
+
+
+async def _check_all(
+    routes: Sequence[tuple[Route, HealthProbe]],
+) -> list[HealthReport]:
+    """Check the primaries of all routes at the same time."""
+    return await asyncio.gather(*(check_primary(*each) for each in routes))
 
 
 def show(health: HealthReport, route: str, *, as_json: bool) -> None:

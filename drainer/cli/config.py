@@ -9,9 +9,16 @@ import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say
+from drainer.config import Config
 from drainer.config.build.paths import ledger_url
+from drainer.config.build.routes import make_route_table
+from drainer.config.build.server_routes import postfix_toml
 from drainer.config.render import commented_toml
+from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.errors import UsageError
+from drainer.mail.envelope import domain_of
+from drainer.mail.reply import printable
+from drainer.policy.admission.routes import OTHERS
 from drainer.runtime import databases
 from drainer.runtime.private_files import remove_private, rename_private, write_private
 from drainer.runtime.redaction import redact_all
@@ -27,19 +34,33 @@ def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("drainer.toml"),
     *,
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    from_postfix: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Write the routes that the Postfix with this configuration directory"
+            " knows, for you to review.",
+        ),
+    ] = "",
 ) -> None:
     """Write a configuration file with every key, its default and its meaning.
 
+    With --from-postfix it writes only what that Postfix knows.
+
     Example: drainer init /etc/drainer/drainer.toml
     """
+    text = postfix_toml(from_postfix) if from_postfix else commented_toml()
     try:
-        _write(path, commented_toml().encode(), force=force)
+        _write(path, text.encode(), force=force)
     except FileExistsError:
         message = f"{path} exists"
         raise UsageError(message, hint="give another path, or use --force") from None
     except OSError as error:
         message = f"cannot write {path}: {error.strerror}"
         raise UsageError(message) from None
+    if from_postfix:
+        say(f"wrote {path}; review it, then run `drainer check`")
+        return
     say(f"wrote {path}; it lists every key, commented out, with its default")
 
 
@@ -58,20 +79,61 @@ def _write(path: Path, data: bytes, *, force: bool) -> None:
 
 
 def config(
-    path: ConfigOption = None, ledger: LedgerOption = "", *, json_: JsonOption = False
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    route: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Print which route an address takes, and why."
+        ),
+    ] = "",
+    *,
+    json_: JsonOption = False,
 ) -> None:
     """Print the configuration in force: file, environment and flags; without secrets.
+
+    With --route it prints which route an address takes instead.
 
     Example: drainer config --json | jq .throttle
     """
     known = load(path, ledger=ledger)
+    if route:
+        _explain_route(known, route, as_json=json_)
+        return
     facts: dict[str, Any] = redact_all(known.model_dump(mode="json"))
+    routes = facts.pop("routes")
     facts["ledger"]["url"] = databases.shown(ledger_url(known))
+    own = [{k: v for k, v in each.items() if v is not None} for each in routes]
     if json_:
-        print_json(facts)
+        print_json(facts | {"routes": own})
         return
     for section, keys in facts.items():
-        typer.echo(f"[{section}]")
-        for key, value in keys.items():
-            typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-        typer.echo("")
+        _print_table(f"[{section}]", keys)
+    for keys in own:
+        _print_table("[[routes]]", keys)
+
+
+def _explain_route(known: Config, address: str, *, as_json: bool) -> None:
+    """Print which route an address takes, by which entry."""
+    domain = domain_of(address) or address.lower()
+    whole, no_route, unanswered = with_mx_hosts(known)
+    table = make_route_table(whole, no_route, unanswered)
+    entry = table.find(domain)
+    name = table.route_of(domain)
+    if entry == OTHERS:
+        why = "no other route names its domain"
+    elif entry is not None:
+        why = f"its route names {entry}"
+    else:
+        why = no_route.get(domain, "no route names its domain: drainer holds its mail")
+    if as_json:
+        print_json({"address": address, "route": name, "entry": entry, "why": why})
+    else:
+        typer.echo(f"{printable(address)}: {name or 'no route'}; {why}")
+
+
+def _print_table(header: str, keys: dict[str, Any]) -> None:
+    typer.echo(header)
+    for key, value in keys.items():
+        typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    typer.echo("")

@@ -13,7 +13,7 @@ from drainer.cli.filters import checked_mailbox
 from drainer.cli.log import stderr
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, say, stdout, table
-from drainer.config.build.routes import split_host
+from drainer.config.host import split_host
 from drainer.doctor.build import STRICT_SENDER, DoctorRequest, make_examination
 from drainer.doctor.checks import examine, failed
 from drainer.doctor.checks.check import DoctorFinding, Grade

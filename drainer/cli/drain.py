@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
@@ -33,21 +34,22 @@ from drainer.cli.progress import progress
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
 from drainer.config.build.paths import fresh_rehearsal, ledger_url
-from drainer.config.build.routes import make_probe
+from drainer.config.build.server_routes import describe_routes, with_server_routes
 from drainer.config.build.spools import make_sources
+from drainer.config.route_section import route_configs
 from drainer.delivery.build import build_settings
+from drainer.delivery.route_delivery import RouteDelivery
 from drainer.delivery.run import (
     DrainRequest,
     Run,
     WorkerProcesses,
     health_decisions,
     open_run,
-    resolve_domains,
+    resolve_routes,
     start_workers,
 )
 from drainer.errors import DrainerError, LedgerError
 from drainer.ledger.engine import in_use
-from drainer.ledger.repository import Ledger
 from drainer.policy.admission.selection import Choice
 from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
 from drainer.policy.recipient.mapping import AddressMapping
@@ -56,6 +58,7 @@ from drainer.runtime.process import tune_gc
 from drainer.runtime.workers import fork
 from drainer.smtp.health_check import WARN
 from drainer.smtp.health_check import check as check_primary
+from drainer.sources.protocol import Source
 
 
 def register(app: typer.Typer) -> None:
@@ -138,11 +141,12 @@ def drain(
         with worker_processes(config) as workers:
             opened = make_sources(config, sources, choice.selection.queues)
             warn_of_skipped(opened)
-            whole = resolve_domains(config, opened)
+            config = _with_server_routes(config, opened)
+            whole, admission = resolve_routes(config, opened, redirect)
             settings = build_settings(
                 whole,
                 choice,
-                redirect,
+                admission,
                 explicit=bool(rate) or connections is not None,
                 acknowledge=not rehearse,
             )
@@ -159,6 +163,18 @@ def drain(
     raise typer.Exit(code)
 
 
+def _with_server_routes(config: Config, sources: list[Source]) -> Config:
+    """Use the routes of a running server if none is named; a person confirms them."""
+    found = with_server_routes(config, sources)
+    if found.routes and not config.routes:
+        say("no primary is named: drainer sends mail where its server would send it")
+        for words in describe_routes(found):
+            say(f"  {words}")
+        if sys.stdin.isatty():
+            typer.confirm("Send it there?", abort=True, err=True)
+    return found
+
+
 @contextmanager
 def worker_processes(config: Config) -> Iterator[WorkerProcesses]:
     """Have the processes of a run, forked before there are threads or databases."""
@@ -169,7 +185,8 @@ def worker_processes(config: Config) -> Iterator[WorkerProcesses]:
 
 async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     """Check the primary and drain, print how it ended; return the exit status."""
-    say(f"draining to {request.settings.route}; ledger {databases.shown(request.url)}")
+    names = ", ".join(request.settings.names)
+    say(f"draining to {names}; ledger {databases.shown(request.url)}")
     _warn_of_defaults(request.config)
     async with open_run(request, workers) as run:
         await _check_and_drain(run)
@@ -189,7 +206,7 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
 
 async def _check_and_drain(run: Run) -> None:
     """Check the primary, and drain, unless a signal comes before."""
-    checking = asyncio.ensure_future(_check(run.request, run.ledger))
+    checking = asyncio.ensure_future(_check(run))
     _listen_to_signals(run, checking)
     with suppress(asyncio.CancelledError):
         await checking
@@ -214,24 +231,49 @@ def _print_failure(error: DrainerError) -> None:
 
 
 def _warn_of_defaults(config: Config) -> None:
-    if not config.primary.domains:
-        say("no [primary] domains are set: drainer sends mail for every domain")
-    if not config.health.accept:
+    if config.primary.is_named and not config.primary.domains:
+        others = " other" if config.routes else ""
+        say(
+            f"no [primary] domains are set: drainer sends mail for every{others} domain"
+        )
+    if not all(each.health.accept for each in route_configs(config)):
         warn(NO_KNOWN_GOOD)
 
 
-async def _check(request: DrainRequest, ledger: Ledger) -> None:
-    """Stop with PrimaryNotReady or UsageError unless the primary is healthy."""
-    if not request.check:
+async def _check(run: Run) -> None:
+    """Check the primaries of all routes at the same time; leave out what is not ready.
+
+    Raises PrimaryNotReady or UsageError when nothing is left.
+    """
+    if not run.request.check:
         return
-    route = request.settings.route
-    health = await check_primary(route, make_probe(request.config))
-    for decision in health_decisions(health):
-        await ledger.note(decision)
-    refuse_unless_healthy(health, str(route))
+    routes = list(run.engine.routes.values())
+    refusals = await asyncio.gather(*(_check_route(run, each) for each in routes))
+    errors = [each for each in refusals if each is not None]
+    if len(errors) == len(routes):
+        raise errors[0]
+    for error in errors:
+        warn(f"{error}; drainer sends nothing there")
+        if error.hint:
+            warn(error.hint)
+
+
+async def _check_route(run: Run, route: RouteDelivery) -> DrainerError | None:
+    """Check the primary of a route; return why it is not ready."""
+    settings = route.settings
+    health = await check_primary(settings.route, settings.probe)
+    for decision in health_decisions(health, route.name):
+        await run.ledger.note(decision)
+    try:
+        refuse_unless_healthy(health, route.name)
+    except DrainerError as error:
+        route.leave_out(str(error))
+        return error
     for finding in health.findings:
         if finding.verdict == WARN and finding.hint != NO_KNOWN_GOOD:
-            warn(f"check of {finding.stage}: {finding.hint or finding.reply}")
+            where = f" of {route.name}" if len(run.engine.routes) > 1 else ""
+            warn(f"check of {finding.stage}{where}: {finding.hint or finding.reply}")
+    return None
 
 
 def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:

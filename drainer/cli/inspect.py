@@ -1,5 +1,6 @@
 """`inspect` lists the messages of a spool; `plan` prints what a drain would do."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,8 +29,12 @@ from drainer.cli.output import (
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
+from drainer.config.build.routes import route_name
+from drainer.config.build.server_routes import with_server_routes
 from drainer.config.build.spools import make_sources, with_domains
+from drainer.config.route_section import route_configs
 from drainer.delivery.build import make_admission
+from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import printable
 from drainer.policy.admission.admit import Admission
@@ -146,6 +151,8 @@ class Forecast:
     bytes: int = 0
     held: Counter[str] = field(default_factory=Counter)
     domains: Counter[str] = field(default_factory=Counter)
+    #: Messages by route; one with recipients on two routes counts for both.
+    routes: Counter[str] = field(default_factory=Counter)
     oldest: datetime | None = None
     expiring: int = 0
     redirect: AddressMapping = field(default_factory=AddressMapping)
@@ -159,12 +166,15 @@ class Forecast:
         self.oldest = min(self.oldest or message.arrived, message.arrived)
         known = message.envelope.recipients or (Recipient(forward_path=""),)
         chosen = [
-            (recipient, problem)
-            for recipient, problem in zip(known, scanned.problems, strict=False)
+            (recipient, problem, route)
+            for recipient, problem, route in zip(
+                known, scanned.problems, scanned.routes, strict=False
+            )
             if selection.takes_recipient(recipient.forward_path)
         ]
-        self.held.update(problem for _, problem in chosen if problem)
-        pending = [recipient for recipient, problem in chosen if not problem]
+        self.held.update(problem for _, problem, _ in chosen if problem)
+        pending = [recipient for recipient, problem, _ in chosen if not problem]
+        self.routes.update({route for _, problem, route in chosen if not problem})
         if not pending:
             return
         self.recipients += len(pending)
@@ -213,14 +223,14 @@ def print_plan(
     opened = make_sources(config, sources, choice.selection.queues)
     warn_of_skipped(opened)
     warn_of_untaken(opened)
-    config = with_domains(config, opened)
-    per_second = parse_rate(config.throttle.rate)
+    config = with_server_routes(config, opened)
+    config, no_route, unanswered = with_mx_hosts(with_domains(config, opened))
+    rules = make_admission(config, redirect, no_route, unanswered)
     forecast = Forecast(redirect=redirect)
     end = datetime.now(UTC) - config.retry.lifetime
-    for scanned in SourceList(choice, end).at(opened, make_admission(config, redirect)):
+    for scanned in SourceList(choice, end).at(opened, rules):
         forecast.add(scanned, choice.selection, end)
-    sendable = forecast.messages and forecast.recipients
-    seconds = forecast.messages / per_second if per_second and sendable else 0.0
+    seconds = _duration(config, forecast)
     first = first_to_expire(config, [source.url for source in opened])
     if as_json:
         facts = _plan_facts(forecast, seconds, config.throttle.rate)
@@ -230,6 +240,14 @@ def print_plan(
         show_expiry(first)
 
 
+def _duration(config: Config, forecast: Forecast) -> float:
+    """Return the seconds that the slowest route takes at its rate."""
+    return max(
+        forecast.routes[route_name(each)] / (parse_rate(each.throttle.rate) or math.inf)
+        for each in route_configs(config)
+    )
+
+
 def _plan_facts(forecast: Forecast, seconds: float, rate: str) -> dict[str, Any]:
     oldest = forecast.oldest
     return {
@@ -237,6 +255,7 @@ def _plan_facts(forecast: Forecast, seconds: float, rate: str) -> dict[str, Any]
         "recipients": forecast.recipients,
         "bytes": forecast.bytes,
         "domains": dict(forecast.domains.most_common()),
+        "routes": dict(forecast.routes.most_common()),
         "held": dict(forecast.held),
         "oldest": oldest.isoformat() if oldest else None,
         "past_lifetime": forecast.expiring,
@@ -257,6 +276,9 @@ def _show_plan(forecast: Forecast, seconds: float, rate: str) -> None:
     console.print(f"at {rate} this takes at least {describe_duration(seconds)}")
     if forecast.expiring:
         console.print(f"[yellow]{forecast.expiring} are older than the lifetime[/]")
+    several = len(forecast.routes) > 1
+    for route, count in forecast.routes.most_common() if several else ():
+        console.print(f"{count} messages to {clean(route)}")
     rows = table("recipient domain", "recipients")
     for domain, count in forecast.domains.most_common(20):
         rows.add_row(clean(domain), str(count))

@@ -119,6 +119,7 @@ def recipient_facts(row: Row) -> dict[str, Any]:
         "id": row["id"],
         "native_id": row["native_id"],
         "forward_path": row["forward_path"],
+        "route": row["route"],
         "state": row["state"],
         "due": from_micros(row["due"]).isoformat() if row["due"] else None,
         "attempts": row["attempts"],

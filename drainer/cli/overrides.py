@@ -14,6 +14,7 @@ from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, ToOption
 from drainer.config import Config
 from drainer.config.build.paths import LedgerURL, ledger_url
 from drainer.config.build.routes import make_route
+from drainer.delivery.mx_hosts import routes_now
 from drainer.errors import UsageError
 from drainer.ledger.overrides import give
 from drainer.policy.pacing.overrides import Override, OverrideKind
@@ -26,11 +27,11 @@ ReasonOption = Annotated[
 
 
 class OverrideTarget(Struct, frozen=True, kw_only=True):
-    """The addressees of an override: every drain with this ledger and this primary."""
+    """The addressees of an override: every drain with this ledger and these routes."""
 
     config: Config
     url: LedgerURL
-    route: str
+    routes: tuple[str, ...]
     as_json: bool
 
     def give(
@@ -40,7 +41,7 @@ class OverrideTarget(Struct, frozen=True, kw_only=True):
         for_: str = "",
         per_second: float | None = None,
     ) -> Override:
-        """Record an override that ends after ``for_``, and return it.
+        """Record an override of all routes that ends after ``for_``, and return it.
 
         Raises UsageError for a bad duration, LedgerError when it cannot be written.
         """
@@ -53,7 +54,18 @@ class OverrideTarget(Struct, frozen=True, kw_only=True):
             reason=reason,
             by=_caller(),
         )
-        return give(self.url, self.route, control)
+        given, *_ = [give(self.url, route, control) for route in self.routes]
+        return given
+
+    @property
+    def route(self) -> str:
+        """The first route: a watch listens to hooks for it."""
+        return self.routes[0]
+
+    @property
+    def shown(self) -> str:
+        """The names of the routes, for people."""
+        return ", ".join(self.routes)
 
 
 def _until(now: datetime, text: str) -> datetime | None:
@@ -77,7 +89,7 @@ def _whom(
     return OverrideTarget(
         config=config,
         url=ledger_url(config),
-        route=str(make_route(config)),
+        routes=tuple(str(make_route(each)) for each in routes_now(config)),
         as_json=json_,
     )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 
 from rich.live import Live
@@ -12,6 +12,7 @@ from rich.table import Table
 from drainer.cli.log import stderr
 from drainer.cli.output import clean
 from drainer.delivery.drain import Drain
+from drainer.delivery.settings import RouteProgress
 from drainer.policy.classify.verdict import Verdict
 from drainer.runtime.process import utcnow
 from drainer.runtime.units import describe_duration
@@ -30,18 +31,11 @@ def _words(drain: Drain) -> str:
     progress, verdicts = drain.progress, drain.progress.verdicts
     now = utcnow()
     more = "+" if progress.scanning else ""
-    parts = [
-        f"{progress.sent_messages}/{progress.total}{more} sent",
-        f"{_rate(drain, now):.1f}/s of {progress.limit}",
-    ]
-    if progress.paused:
-        parts.append(progress.paused)
-    elif progress.held:
-        parts.append(f"limited to {progress.held}")
-    if progress.load_unknown:
-        parts.append(f"the primary's load is unknown: {progress.load_unknown}")
-    if progress.share < 1:
-        parts.append(f"{progress.share:.0%} of the rate, other drains have the rest")
+    parts = [f"{progress.sent_messages}/{progress.total}{more} sent"]
+    if len(progress.routes) == 1:
+        parts += _route_words(progress.routes[0], _rate(drain, now))
+    else:
+        parts += [_route_summary(each, now) for each in progress.routes]
     deferred = verdicts[Verdict.RETRY] + verdicts[Verdict.RETRY_LONG]
     refused = verdicts[Verdict.BOUNCE]
     for count, word in (
@@ -54,11 +48,34 @@ def _words(drain: Drain) -> str:
             parts.append(f"{count} {word}")
     left = progress.total - progress.sent_messages
     rate = _rate(drain, now)
-    if rate and left > 0 and not progress.waiting:
+    waiting = [each.waiting for each in progress.routes if not each.paused]
+    if rate and left > 0 and not any(waiting):
         parts.append(f"{describe_duration(left / rate)} to go")
-    if progress.waiting and not progress.paused:
-        parts.append(progress.waiting)
+    if len(progress.routes) == 1:
+        parts += filter(None, waiting)
     return ", ".join(parts)
+
+
+def _route_words(route: RouteProgress, rate: float) -> Iterator[str]:
+    """Yield the rate of a route and its limit, and why it is not sending more."""
+    yield f"{rate:.1f}/s of {route.limit}"
+    if route.paused:
+        yield route.paused
+    elif route.held:
+        yield f"limited to {route.held}"
+    if route.load_unknown:
+        yield f"the primary's load is unknown: {route.load_unknown}"
+    if route.share < 1:
+        yield f"{route.share:.0%} of the rate, other drains have the rest"
+
+
+def _route_summary(route: RouteProgress, now: datetime) -> str:
+    """Return one of several routes in a few words: its count, its rate, its problem."""
+    seconds = (now - route.started).total_seconds()
+    rate = len(route.sent) / seconds if seconds > 0 else 0.0
+    problem = route.paused or route.waiting
+    words = f"{route.name}: {len(route.sent)} at {rate:.1f}/s"
+    return f"{words} ({problem})" if problem else words
 
 
 def _line(drain: Drain) -> Table:

@@ -105,9 +105,11 @@ def _listed(source: Source, seen: Counter[str]) -> Iterator[Message]:
 
 def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
     console = stdout()
+    several = len(facts["routes"]) > 1
     for breaker in facts["breakers"]:
+        where = f" at {clean(breaker['route'])}" if several else ""
         console.print(
-            f"[red]breaker of {clean(breaker['scope'])} {breaker['state']}[/]:"
+            f"[red]breaker of {clean(breaker['scope'])}{where} {breaker['state']}[/]:"
             f" {clean(breaker['reason'])} {clean(breaker['reply'], 100)}"
         )
     for row in reasons:
@@ -117,6 +119,11 @@ def _show_status(facts: dict[str, Any], reasons: list[Row]) -> None:
             f"{row['count']} {row['state']}: {clean(meaning_of(row['rule']))}"
             f" since {since:%Y-%m-%d %H:%M}Z{reply}"
         )
+    for each in facts["routes"] if several else ():
+        counts = ", ".join(
+            f"{count} {state}" for state, count in each["states"].items()
+        )
+        console.print(f"{clean(each['route'] or 'no route')}: {counts}")
     show_expiry(facts["expires_first"])
     _show_reserve(facts["reserve"])
     _show_sum(facts)

@@ -87,20 +87,24 @@ def _print_reports(run: Run) -> None:
 def _print_breakers(drain: Drain) -> None:
     """Print which circuit breakers are open, why, and what to do about it."""
     console = stdout()
-    for breaker in drain.breaker_guard.open_breakers:
+    for route in drain.routes.values():
+        if route.not_ready:
+            console.print(f"[red]nothing was sent there: {clean(route.not_ready)}[/]")
+    for name, breaker in drain.open_breakers:
         cause = breaker.cause
         why = cause.classification.reason if cause else "waiting did not help"
         where = f" for {clean(breaker.scope)}" if breaker.scope else ""
+        where += f" at {clean(name)}" if len(drain.routes) > 1 else ""
         console.print(f"[red]stopped{where}: {clean(why)}[/]")
         if cause is not None:
             console.print(f"  the primary said: {clean(cause.reply)}")
             console.print(f"  {clean(remedy(cause), 500)}")
-    if drain.breaker_guard.open_breakers:
+    if drain.open_breakers:
         console.print(
             "no message was judged by this refusal; fix it and run the same command"
             " again"
         )
-    if drain.breaker_guard.registry.brake:
+    if drain.is_braked:
         console.print(
             "[yellow]brake: too many permanent refusals are pending, so none becomes"
             " final[/]; look at `drainer list --state bounce-pending`"

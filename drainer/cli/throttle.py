@@ -113,10 +113,12 @@ def show(
     if whom.as_json:
         facts: dict[str, Any] = {k: c and _facts(c) for k, c in standing.items()}
         rows = [{"run": run, **pace} for run, pace in drains.items()]
-        print_json({"rate": configured, "route": whom.route, **facts, "drains": rows})
+        print_json(
+            {"rate": configured, "routes": list(whom.routes), **facts, "drains": rows}
+        )
         return
     console = stdout()
-    console.print(f"{clean(whom.route)}: configured {configured}")
+    console.print(f"{clean(whom.shown)}: configured {configured}")
     for control in filter(None, standing.values()):
         console.print(f"  {clean(control, 1000)}")
     for run, pace in drains.items():
@@ -140,9 +142,9 @@ def _tell(whom: OverrideTarget, control: Override) -> None:
     with _desk(whom) as desk:
         drains = desk.runs()
     if whom.as_json:
-        print_json({**_facts(control), "route": whom.route, "drains": drains})
+        print_json({**_facts(control), "routes": list(whom.routes), "drains": drains})
         return
-    stdout().print(f"{clean(whom.route)}: {clean(control, 1000)}")
+    stdout().print(f"{clean(whom.shown)}: {clean(control, 1000)}")
     for run in drains:
         stdout().print(f"  drain {run} follows within two seconds")
     if not drains:

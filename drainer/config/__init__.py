@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -22,6 +22,7 @@ from pydantic_settings import (
 from drainer.config.bounce import BounceSection
 from drainer.config.hook import HookSection
 from drainer.config.primary import HealthSection, PrimarySection
+from drainer.config.route_section import RouteSection, route_configs
 from drainer.config.storage import LedgerSection, SourceSection, TelemetrySection
 from drainer.config.throttle import BreakerSection, RetrySection, ThrottleSection
 from drainer.config.watch import WatchSection
@@ -50,7 +51,13 @@ class Config(BaseSettings):
     ledger: LedgerSection = LedgerSection()
     telemetry: TelemetrySection = TelemetrySection()
     hook: HookSection = HookSection()
+    routes: tuple[RouteSection, ...] = ()
     sources: dict[str, SourceSection] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _routes_fit(self) -> "Config":
+        route_configs(self)
+        return self
 
     @classmethod
     def settings_customise_sources(

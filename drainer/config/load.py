@@ -55,12 +55,22 @@ def load(explicit: Path | None, overrides: Mapping[str, Any]) -> Config:
     known = {"file": path, "values": values, "__doc__": Config.__doc__}
     bound = type("BoundConfig", (Config,), known)
     try:
-        config: Config = bound(**{k: v for k, v in overrides.items() if v})
+        config: Config = bound(**_given(overrides))
     except ValidationError as error:
         raise _explain(error, _Origin(path, text, overrides)) from None
     except SettingsError as error:
         raise _unreadable(error) from None
     return config
+
+
+def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the flags set; an empty ``routes`` means one route only."""
+    given = {k: v for k, v in overrides.items() if v}
+    return (
+        given | {"routes": (), "primary": {"hosts": ()} | given.get("primary", {})}
+        if "routes" in overrides
+        else given
+    )
 
 
 def _check_environment() -> None:

@@ -1,29 +1,52 @@
 """The primary, and how drainer checks its health."""
 
+import base64
+import ipaddress
 import re
+import shlex
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from drainer.config.host import split_host
 from drainer.config.section import Duration, Section, settle_tls
 from drainer.mail.envelope import AddressError, domain_key, parse_mailbox
+
+BY_MX: Final = "mx"
+"""As ``hosts``: the servers are those of the MX records."""
+
+
+_IMPLICIT_PORT = 465
+_DIGEST_BYTES = 32
 
 
 class PrimarySection(Section):
     """The server that drainer delivers to."""
 
     host: str = Field("", description="Host name or address. `--to` overrides it.")
+    hosts: Literal["mx"] | tuple[str | tuple[str, ...], ...] = Field(
+        (),
+        description="Several hosts, each HOST[:PORT], instead of `host`. drainer tries"
+        ' them in this order. Hosts in an inner list share the load. "mx" = the MX'
+        " records of each domain, up to those that name this backup.",
+    )
+    backup_names: tuple[str, ...] = Field(
+        (),
+        description="Names of this backup in MX records, beside `helo`. drainer"
+        " delivers only to servers that are preferred to them.",
+    )
     port: int = Field(25, ge=1, le=65535, description="TCP port.")
     domains: tuple[str, ...] = Field(
         (),
         description="Recipient domains to deliver (`.example.org` = its subdomains)."
         " drainer holds recipients of other domains. Empty = deliver all domains.",
     )
-    tls: Literal["off", "opportunistic", "required"] = Field(
+    tls: Literal["off", "opportunistic", "required", "implicit"] = Field(
         "opportunistic",
         description="STARTTLS. `opportunistic` sends unencrypted where TLS fails."
-        " `verify` or a username makes it required.",
+        " `verify`, `tls_pin` or a username makes it required. `implicit` = TLS from"
+        " the start, as on port 465, where it is the default.",
     )
     tls_minimum: Literal["1.0", "1.1", "1.2", "1.3"] = Field(
         "1.2",
@@ -35,11 +58,39 @@ class PrimarySection(Section):
         description="Require a valid certificate that names `host` in a"
         " subjectAltName. A username makes it true.",
     )
+    tls_ca: str = Field(
+        "",
+        description="File of CA certificates (PEM) to trust. Empty = those of this"
+        " host.",
+    )
+    tls_pin: tuple[str, ...] = Field(
+        (),
+        description="SHA-256 of the server's public key (SubjectPublicKeyInfo), in hex"
+        " or base64; several for a change of keys. drainer then asks no CA.",
+    )
+    tls_cert: str = Field(
+        "", description="File of our client certificate (PEM). Empty = none."
+    )
+    tls_key: str = Field(
+        "", description="File of its key (PEM). Empty = it is in tls_cert."
+    )
+    tls_key_password_file: str = Field(
+        "", description="File whose first line is the password of the key."
+    )
+    bind: str = Field(
+        "", description="Own address for the connections. Empty = any of this host."
+    )
     username: str = Field("", description="User name for AUTH. Empty = no login.")
     password_file: str = Field("", description="File whose first line is the password.")
     password: SecretStr = Field(
         SecretStr(""),
         description="Password for AUTH. Better: password_file, or the environment.",
+    )
+    token_command: str = Field(
+        "",
+        description="Command that prints an OAuth 2.0 access token for `username`"
+        " (OAUTHBEARER, XOAUTH2), instead of a password. drainer runs it without a"
+        " shell at each login.",
     )
     helo: str = Field(
         "", description="Our name in EHLO. Empty = the full name of this host."
@@ -130,6 +181,33 @@ class PrimarySection(Section):
             raise ValueError(message)
         return helo
 
+    @property
+    def is_named(self) -> bool:
+        """Whether any host is named."""
+        return bool(self.host or self.hosts)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PrimarySection":
+        if self.host and self.hosts:
+            message = "set host or hosts, not both"
+            raise ValueError(message)
+        return self
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts(
+        cls, hosts: Literal["mx"] | tuple[str | tuple[str, ...], ...]
+    ) -> Literal["mx"] | tuple[str | tuple[str, ...], ...]:
+        if isinstance(hosts, str):
+            return hosts
+        for each in hosts:
+            for host in (each,) if isinstance(each, str) else each:
+                split_host(host)
+            if not each:
+                message = "a list of equal hosts is empty"
+                raise ValueError(message)
+        return hosts
+
     @field_validator("ignore_extensions")
     @classmethod
     def _are_keywords(cls, keywords: tuple[str, ...]) -> tuple[str, ...]:
@@ -153,6 +231,37 @@ class PrimarySection(Section):
                 raise ValueError(message)
         return self
 
+    @field_validator("tls_pin")
+    @classmethod
+    def _are_digests(cls, pins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_digest, pins))
+
+    @field_validator("bind")
+    @classmethod
+    def _is_address(cls, bind: str) -> str:
+        return str(ipaddress.ip_address(bind)) if bind else bind
+
+    @field_validator("token_command")
+    @classmethod
+    def _is_command(cls, value: str) -> str:
+        shlex.split(value)
+        return value
+
+    @model_validator(mode="after")
+    def _implicit(self) -> "PrimarySection":
+        """Let port 465 mean implicit TLS, and the other way round (RFC 8314 7.3)."""
+        given = self.model_fields_set
+        if self.tls == "implicit" and "port" not in given:
+            self.__dict__["port"] = _IMPLICIT_PORT  # frozen for others
+        if self.port == _IMPLICIT_PORT and "tls" not in given:
+            self.__dict__["tls"] = "implicit"
+        if self.tls_pin and self.tls in ("off", "opportunistic"):
+            if "tls" in given:
+                message = f'tls_pin and tls = "{self.tls}" contradict each other'
+                raise ValueError(message)
+            self.__dict__["tls"] = "required"
+        return self
+
     @model_validator(mode="after")
     def _secrets(self) -> "PrimarySection":
         settle_tls(self, "primary")
@@ -163,6 +272,21 @@ class PrimarySection(Section):
             )
             raise ValueError(message)
         return self
+
+
+def _digest(text: str) -> str:
+    """Return a SHA-256 in hex; ValueError for anything else."""
+    plain = text.removeprefix("sha256//").removeprefix("sha256:").replace(":", "")
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", plain):
+        return plain.lower()
+    try:
+        found = base64.b64decode(plain, validate=True)
+    except ValueError:
+        found = b""
+    if len(found) != _DIGEST_BYTES:
+        message = f"{text[:80]!r} is no SHA-256 in hex or base64"
+        raise ValueError(message)
+    return found.hex()
 
 
 class HealthSection(Section):

@@ -8,11 +8,21 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from drainer.config import Config
+from drainer.config.route_section import SECTION_OF, RouteSection
 
 _HEAD = """\
 # drainer.toml - every key with its default. Uncomment what you change.
 # You can also set each key in the environment, as DRAINER_SECTION__KEY.
 # `drainer config` prints the configuration in force.
+"""
+_ROUTES = """
+# Another primary for some recipient domains: a table for each. Any key of [primary],
+# [health], [throttle] and [breaker] that differs may stand here.
+#
+# [[routes]]
+# domains = ["example.net", ".example.net"]
+# hosts = [["mx1.example.net", "mx2.example.net"], "mx3.example.net"]
+# rate = "5/second"
 """
 _SOURCES = """
 # [sources.backup]
@@ -61,7 +71,7 @@ def commented_toml() -> str:
             default = default_of(model, key)
             written = "..." if default is None else json.dumps(default)
             parts.append(f"# {field.description}\n# {key} = {written}\n")
-    parts.append(_SOURCES)
+    parts += [_ROUTES, _SOURCES]
     return "".join(parts)
 
 
@@ -76,4 +86,23 @@ def reference_markdown() -> str:
             shown = "none" if default is None else f"`{json.dumps(default)}`"
             kind = type_of(field, default).replace("|", "\\|")
             parts.append(f"| `{key}` | {kind} | {shown} | {field.description} |\n")
+    parts.append(_routes_markdown())
     return "".join(parts)
+
+
+def _routes_markdown() -> str:
+    key, domains = "domains", RouteSection.model_fields["domains"]
+    inherited = {
+        section: [k for k, name in SECTION_OF.items() if name == section]
+        for section in dict.fromkeys(SECTION_OF.values())
+    }
+    rows = "".join(
+        f"- of `[{section}]`: {', '.join(f'`{k}`' for k in keys)}\n"
+        for section, keys in inherited.items()
+    )
+    return (
+        f"\n## [[routes]]\n\n{(RouteSection.__doc__ or '').strip()}\n\n"
+        "| key | type | default | meaning |\n|---|---|---|---|\n"
+        f"| `{key}` | list of strings | none | {domains.description} |\n\n"
+        f"Keys that a route may set:\n\n{rows}"
+    )

@@ -42,14 +42,15 @@ def settle_tls(section: Section, name: str, prefix: str = "") -> None:
         raise _contradiction(username, f"{verify} = false", words, f"{verify} = true")
     if login or getattr(section, verify):
         chosen = getattr(section, tls)
-        if tls in given and chosen != "required":
+        if tls in given and chosen not in ("required", "implicit"):
             first = username if login else f"{verify} = true"
             words = "mail or a password could go unencrypted"
             raise _contradiction(
                 first, f'{tls} = "{chosen}"', words, f'{tls} = "required"'
             )
         _check_password(section, name, prefix)
-        section.__dict__.update({tls: "required", verify: True})  # frozen for others
+        known = chosen if chosen == "implicit" else "required"
+        section.__dict__.update({tls: known, verify: True})  # frozen for others
 
 
 def _contradiction(first: str, second: str, words: str, right: str) -> ValueError:
@@ -63,7 +64,7 @@ def _check_password(section: Section, name: str, prefix: str) -> None:
         getattr(section, f"{prefix}{key}")
         for key in ("username", "password_file", "password")
     )
-    if login and not any(passwords):
+    if login and not any(passwords) and not getattr(section, "token_command", ""):
         variable = f"DRAINER_{name}__{prefix}PASSWORD".upper()
         message = f"{prefix}username needs {prefix}password_file, or {variable}"
         raise ValueError(message)

@@ -1,17 +1,20 @@
 """From a Config to the settings of a drain."""
 
 import shlex
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
 from drainer.bounce.build import make_bouncing
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
-from drainer.config.build.routes import make_route
+from drainer.config.build.routes import make_probe, make_route, make_route_table
 from drainer.config.build.rules import make_rules
+from drainer.config.route_section import route_configs
 from drainer.config.throttle import ThrottleSection
 from drainer.delivery.pacing.load import LoadSource
-from drainer.delivery.settings import DrainSettings, PacingSettings
+from drainer.delivery.settings import DrainSettings, PacingSettings, RouteSettings
 from drainer.ledger.breaker_waits import Brake
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice
@@ -26,7 +29,7 @@ ALL, NOWHERE = Choice(), AddressMapping()
 def build_settings(
     config: Config,
     choice: Choice = ALL,
-    redirect: AddressMapping = NOWHERE,
+    admission: Admission | None = None,
     *,
     explicit: bool,
     acknowledge: bool,
@@ -35,28 +38,36 @@ def build_settings(
 
     Without acknowledging (a rehearsal), drainer notifies no sender.
     """
-    primary, throttle = config.primary, config.throttle
     return DrainSettings(
-        route=make_route(config),
-        admission=make_admission(config, redirect),
+        routes=tuple(
+            _route_settings(each, explicit=explicit) for each in route_configs(config)
+        ),
+        admission=admission or make_admission(config),
         choice=choice,
         schedule=config.retry.values_for(RetrySchedule),
-        connections=primary.connections,
-        rates=make_rates(config),
-        pace=_pace(throttle, explicit=explicit),
-        pauses=config.breaker.pauses,
-        give_up_after=config.breaker.give_up_after,
-        known_good=config.health.accept,
-        sender=config.health.sender,
         confirm_after=config.bounce.confirm_after,
-        thresholds=_thresholds(config),
-        brake=Brake(least=config.breaker.brake_least, share=config.breaker.brake_share),
         quarantine=quarantine_folder(ledger_url(config)),
         bouncing=make_bouncing(config)
         if acknowledge
         else None,  # a rehearsal notifies no sender
-        rules=make_rules(config),
         acknowledge=acknowledge,
+    )
+
+
+def _route_settings(config: Config, *, explicit: bool) -> RouteSettings:
+    """Return the settings of the route that a configuration is for."""
+    breaker = config.breaker
+    return RouteSettings(
+        route=make_route(config),
+        probe=make_probe(config),
+        connections=config.primary.connections,
+        rates=make_rates(config),
+        pace=_pace(config.throttle, explicit=explicit),
+        pauses=breaker.pauses,
+        give_up_after=breaker.give_up_after,
+        thresholds=_thresholds(config),
+        brake=Brake(least=breaker.brake_least, share=breaker.brake_share),
+        rules=make_rules(config),
     )
 
 
@@ -97,10 +108,15 @@ def _pace(throttle: ThrottleSection, *, explicit: bool) -> PacingSettings:
     )
 
 
-def make_admission(config: Config, redirect: AddressMapping = NOWHERE) -> Admission:
-    """Return the rules about single messages."""
+def make_admission(
+    config: Config,
+    redirect: AddressMapping = NOWHERE,
+    no_route: Mapping[str, str] = MappingProxyType({}),
+    unanswered: Iterable[str] = (),
+) -> Admission:
+    """Return the rules about single messages, and their routes (make_route_table)."""
     return Admission(
-        domains=frozenset(config.primary.domains),
+        routes=make_route_table(config, no_route, unanswered),
         max_hops=config.primary.max_hops,
         bare_newlines=config.primary.bare_newlines,
         redirect=redirect,

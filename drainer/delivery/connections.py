@@ -17,7 +17,7 @@ from drainer.delivery.control import DrainControl
 from drainer.delivery.loader import Loader
 from drainer.delivery.pacing.controller import RateController
 from drainer.delivery.ready_queue import ReadyQueue
-from drainer.delivery.settings import DrainSettings, Progress, connection_decision
+from drainer.delivery.settings import RouteProgress, RouteSettings, connection_decision
 from drainer.delivery.worker import DeliveryWorker
 from drainer.errors import HostLimit, UsageError
 from drainer.ledger.records import Decision, DecisionKind
@@ -26,8 +26,9 @@ from drainer.mail.reply import Stage
 from drainer.runtime.host_limits import has_descriptor, no_descriptor
 from drainer.runtime.process import utcnow
 from drainer.smtp.commands import recipient_limit
-from drainer.smtp.connection import ConnectFailure, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection
 from drainer.smtp.host_trust import HostTrust
+from drainer.smtp.hosts import HostChoice
 from drainer.smtp.own_name import has_own_name
 from drainer.smtp.rate_limiter import RateLimiter
 from drainer.smtp.session import Session
@@ -52,15 +53,16 @@ def _tired(session: Session) -> bool:
 class ConnectionPool:
     """Opens sessions while there is work and the circuit breakers let them pass."""
 
-    settings: DrainSettings
+    settings: RouteSettings
     ledger: Ledger
     control: DrainControl
-    progress: Progress
+    progress: RouteProgress
     breaker_guard: BreakerGuard
     ready_queue: ReadyQueue
     loader: Loader
     #: The connections that may be open to the primary at once.
     slots: asyncio.Semaphore
+    hosts: HostChoice
     limit: ConnectionLimit
     rate_controller: RateController
     rate_limiter: RateLimiter
@@ -138,6 +140,7 @@ class ConnectionPool:
             return
         if await has_own_name(answer, self.settings.route):
             self._fail_loop()
+            self.hosts.release(answer)
             answer.wire.close()
             return
         self.control.note(connection_decision(answer))
@@ -154,6 +157,7 @@ class ConnectionPool:
             await self.worker.for_session(session).run(session)
         finally:
             self._count_connection(-1)
+            self.hosts.release(answer)
         self._note_news(trust, answer.address)
         self._judge_session(session)
 
@@ -218,7 +222,7 @@ class ConnectionPool:
         self._opening.add(task)
         try:
             if self._reached:
-                return await connect(self.settings.route)
+                return await self.hosts.connect()
             async with self._first:
                 return await self._connect_first()
         finally:
@@ -228,13 +232,13 @@ class ConnectionPool:
         """Open a session alone, until one opened; None if the breaker forbids it."""
         if not self._reached and not self.breaker_guard.may_connect():
             return None
-        answer = await connect(self.settings.route)
+        answer = await self.hosts.connect()
         self._reached = not isinstance(answer, ConnectFailure)
         return answer
 
     def _count_connection(self, change: int) -> None:
         self.progress.connections += change
-        self.ledger.expect(self.progress.connections)
+        self.ledger.expect(change)
 
     def _fail_loop(self) -> None:
         message = (

@@ -36,6 +36,12 @@ class DrainControl:
         """Close these parts too when the drain ends."""
         self._parts += parts
 
+    def for_route(self) -> "RouteControl":
+        """Return the control of one route, which ends with the drain."""
+        control = RouteControl(self, self._note)
+        self.add(control)
+        return control
+
     def close(self) -> None:
         """End the drain in order: sessions finish their message, nothing new starts."""
         for part in self._parts:
@@ -66,3 +72,20 @@ class DrainControl:
             await task
         except DrainerError as error:
             self.fail(error)
+
+
+class RouteControl(DrainControl):
+    """Ends one route of a drain in order; an error ends the whole drain."""
+
+    def __init__(self, drain: DrainControl, note: Callable[[Decision], object]) -> None:
+        """End ``drain`` when something fails."""
+        super().__init__(note)
+        self._drain = drain
+
+    def fail(self, error: Exception) -> None:
+        """End the drain because of an error."""
+        self._drain.fail(error)
+
+    def count_defect(self, error: Exception) -> None:
+        """Count a failure of our own; the third ends the drain."""
+        self._drain.count_defect(error)

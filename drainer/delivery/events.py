@@ -17,7 +17,7 @@ from drainer.delivery.connection_limit import ConnectionLimit
 from drainer.delivery.control import DrainControl
 from drainer.delivery.loader import Loader
 from drainer.delivery.pacing.controller import RateController
-from drainer.delivery.settings import Progress
+from drainer.delivery.settings import Progress, RouteProgress
 from drainer.mail.envelope import domain_of
 from drainer.mail.reply import Stage
 from drainer.policy.breaker.groups import MailGroup, MailTraits
@@ -37,6 +37,7 @@ class DeliveryEvents:
 
     control: DrainControl
     progress: Progress
+    route_progress: RouteProgress
     breaker_guard: BreakerGuard
     rate_controller: RateController
     connection_limit: ConnectionLimit
@@ -101,9 +102,9 @@ class DeliveryEvents:
         dot, rcpt = transaction.seconds_for_dot, transaction.seconds_for_rcpt
         if dot is not None:
             self.breaker_guard.registry.took(dot, now)
-            self.progress.latency.record("dot", dot)
+            self.route_progress.latency.record("dot", dot)
         if rcpt is not None:
-            self.progress.latency.record("rcpt", rcpt)
+            self.route_progress.latency.record("rcpt", rcpt)
         self.rate_controller.observe(transaction, results, dot=dot, rcpt=rcpt)
         group = self.breaker_guard.group_guard.observe(mail.traits, seen)
         return group, {n for seq, n in elsewhere if seq == mail.seq}
@@ -120,9 +121,10 @@ class DeliveryEvents:
             self.progress.verdicts[verdict] += 1
             delivered = delivered or verdict is Verdict.DELIVER
         if delivered:
-            self.progress.count_sent(transaction.delivery.seq)
+            self.progress.sent.add(transaction.delivery.seq)
             self.progress.sent_bytes += transaction.facts.size_bytes
-            self.progress.last_success = utcnow()
+            self.route_progress.sent.add(transaction.delivery.seq)
+            self.route_progress.last_success = utcnow()
         if any(s.classification.rule == "rcpt-too-many" for s in settlements):
             taken = sum(1 for s in settlements if s.stage is not Stage.RCPT)
             self.loader.max_recipients = max(1, taken)

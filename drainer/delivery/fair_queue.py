@@ -47,6 +47,11 @@ class FairQueue:
         self.idle.set()
 
     @property
+    def is_full(self) -> bool:
+        """Whether ``put`` would wait."""
+        return self._count >= self._limit
+
+    @property
     def is_roomy(self) -> bool:
         """Whether more than half of it is free."""
         return self._count * 2 < self._limit
@@ -58,10 +63,12 @@ class FairQueue:
 
     async def put(self, delivery: Delivery) -> None:
         """Add a delivery; wait while the fair queue is full."""
-        if self._count >= self._limit:
-            await wait_until(
-                lambda: self._count < self._limit or self._closed, self._putters
-            )
+        if self.is_full:
+            await wait_until(lambda: not self.is_full or self._closed, self._putters)
+        self.add(delivery)
+
+    def add(self, delivery: Delivery) -> None:
+        """Add a delivery, even if the fair queue is full."""
         if self._closed:
             return
         size = _held(delivery)

@@ -14,7 +14,7 @@ from drainer.errors import OwnedElsewhere
 from drainer.ledger.known_messages import PASSING
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row
-from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.admit import FOREIGN, Admission
 from drainer.policy.recipient.state import FINAL, State
 from drainer.sources.protocol import (
     HeldCount,
@@ -25,7 +25,7 @@ from drainer.sources.protocol import (
 )
 
 _SERVERS_OWN = frozenset(
-    (*PASSING, "local-done-by-backup", "local-not-for-this-primary")
+    (*PASSING, "local-done-by-backup", *(f"local-{code}" for code in FOREIGN))
 )
 """Why a recipient is held that the server may still try itself."""
 _WAITING = frozenset({State.BOUNCE_PENDING, State.HELD})

@@ -6,11 +6,12 @@ Everything in it is claimed in the ledger, so nothing is lost with it.
 import asyncio
 import contextlib
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from drainer.delivery.message_claims import MessageClaims
 from drainer.policy.recipient.delivery import ClaimedRecipient, parts, twinned
 from drainer.smtp.transaction import Transaction
 
@@ -18,7 +19,9 @@ from drainer.smtp.transaction import Transaction
 class ReadyQueue:
     """A bounded queue of transactions that knows what is still under way."""
 
-    def __init__(self, limit: int, *, in_order: bool = False) -> None:
+    def __init__(
+        self, limit: int, claims: MessageClaims, *, in_order: bool = False
+    ) -> None:
         """Hold at most ``limit`` messages; ``put`` waits beyond that.
 
         ``in_order``: an operator chose an order, so that nothing is shuffled.
@@ -32,7 +35,7 @@ class ReadyQueue:
         self._idlers: list[asyncio.Future[None]] = []
         self._dismissed = 0
         self._putters: list[asyncio.Future[None]] = []
-        self._parts: Counter[str] = Counter()
+        self._claims = claims
         self._outstanding = 0
         self._closed = False
         #: Set when nothing that was put is still under way.
@@ -61,23 +64,11 @@ class ReadyQueue:
     def _has_room(self) -> bool:
         return len(self._items) + len(self._aside) < self._limit
 
-    def retain(self, message: str) -> None:
-        """Keep the claim on a message whose parts are still being put."""
-        self._parts[message] += 1
-
-    def release(self, message: str) -> bool:
-        """End ``retain``; return True when nothing of the message is under way."""
-        self._parts[message] -= 1
-        last = self._parts[message] <= 0
-        if last:
-            del self._parts[message]
-        return last
-
     def count(self, transaction: Transaction) -> None:
         """Count work that will end without being taken."""
         self._outstanding += 1
         self.idle.clear()
-        self._parts[transaction.delivery.message.id] += 1
+        self._claims.add(transaction.delivery.message.id)
 
     async def wait(self) -> bool:
         """Wait until there is something to take; return False when it is over."""
@@ -174,15 +165,10 @@ class ReadyQueue:
 
     def end(self, transaction: Transaction) -> bool:
         """Note that a transaction ended; return True for its message's last part."""
-        message = transaction.delivery.message.id
         self._outstanding -= 1
-        self._parts[message] -= 1
-        last = self._parts[message] <= 0
-        if last:
-            del self._parts[message]
         if not self._outstanding:
             self.idle.set()
-        return last
+        return self._claims.end(transaction.delivery.message.id)
 
     def close(self) -> None:
         """Return nothing more; what is queued stays claimed until the end."""

@@ -23,6 +23,7 @@ from drainer.config.build.paths import (
     shown_ledger,
 )
 from drainer.config.build.spools import with_domains
+from drainer.delivery.build import NOWHERE, make_admission
 from drainer.delivery.console import (
     print_claims,
     print_domains,
@@ -33,15 +34,24 @@ from drainer.delivery.console import (
 from drainer.delivery.drain import Drain
 from drainer.delivery.holds import LiveHolds
 from drainer.delivery.leases import SourceLeases
+from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.delivery.settings import DrainSettings
 from drainer.delivery.source_claims import SourceClaims
-from drainer.errors import DrainerError, LedgerError, LedgerLost, OwnedElsewhere
+from drainer.errors import (
+    DrainerError,
+    LedgerError,
+    LedgerLost,
+    OwnedElsewhere,
+    PrimaryNotReady,
+)
 from drainer.ledger.engine import in_use
 from drainer.ledger.owner import RECONNECT_FOR
 from drainer.ledger.query.selection import remains
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
+from drainer.policy.admission.admit import Admission
+from drainer.policy.recipient.mapping import AddressMapping
 from drainer.runtime.host_limits import affordable, descriptors
 from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
@@ -174,11 +184,21 @@ async def open_run(
         await asyncio.to_thread(claims.release, request.url, code)
 
 
-def resolve_domains(config: Config, sources: list[Source]) -> Config:
-    """Return the configuration with the primary's domains; refuse a running server.
+class ResolvedRoutes(NamedTuple):
+    """A configuration that names domains and servers, and the rules that follow."""
 
-    A running server may name the primary's domains: drainer asks it before anything
-    else uses them.
+    config: Config
+    admission: Admission
+
+
+def resolve_routes(
+    config: Config, sources: list[Source], redirect: AddressMapping = NOWHERE
+) -> ResolvedRoutes:
+    """Find out for which domains each route is, and which servers; it may block.
+
+    A running server may name the domains, and DNS the servers: drainer asks before
+    anything else uses them. Raises UsageError for a running server that may not be
+    drained, PrimaryNotReady if no server is known.
     """
     for source in sources:
         source.refuse_if_live()
@@ -186,7 +206,14 @@ def resolve_domains(config: Config, sources: list[Source]) -> Config:
     config = with_domains(config, sources)
     if config.primary.domains != asked:
         print_domains(config.primary.domains)
-    return config
+    config, no_route, unanswered = with_mx_hosts(config)
+    reasons = [*no_route.values(), *unanswered.values()]
+    for reason in reasons:
+        _log.warning(f"{reason}; its mail waits")
+    if reasons and not config.routes and not config.primary.is_named:
+        raise PrimaryNotReady(reasons[0], hint="check DNS, or name the hosts")
+    rules = make_admission(config, redirect, no_route, unanswered)
+    return ResolvedRoutes(config, rules)
 
 
 def _claim_sources(request: DrainRequest) -> SourceClaims:
@@ -208,30 +235,38 @@ def _claim_sources(request: DrainRequest) -> SourceClaims:
 
 
 async def _bind(run: Run, replaced: Sequence[tuple[str, str]]) -> None:
-    """Bind the sources to the route; record those taken over from another ledger."""
+    """Assign known mail to the routes; record sources taken from another ledger."""
     urls = [source.url for source in run.request.sources]
-    await run.ledger.runs.bind(urls, str(run.request.settings.route))
+    await run.ledger.runs.assign(urls, run.request.settings.admission)
     for url, former in replaced:
         await run.ledger.note(_taken_over(url, former))
 
 
 def limit_connections(settings: DrainSettings) -> DrainSettings:
     """Return settings for as many connections as there are descriptors for."""
-    most = max(1, affordable(settings.connections))
-    if most < settings.connections:
-        _log.warning(
-            f"{most} connections instead of {settings.connections}: this process may"
-            f" have {descriptors()} descriptors; raise `ulimit -n`, or LimitNOFILE= in"
-            " the unit, or lower [primary] connections"
-        )
-    return replace(settings, connections=most)
+    wanted = sum(each.connections for each in settings.routes)
+    most = affordable(wanted)
+    if most >= wanted:
+        return settings
+    _log.warning(
+        f"{most} connections instead of {wanted}: this process may have"
+        f" {descriptors()} descriptors; raise `ulimit -n`, or LimitNOFILE= in the unit,"
+        " or lower [primary] connections"
+    )
+    return replace(
+        settings,
+        routes=tuple(
+            replace(each, connections=max(1, each.connections * most // wanted))
+            for each in settings.routes
+        ),
+    )
 
 
 async def _start(run: Run) -> None:
     """Start the run in the ledger, and report what earlier runs have left."""
     ledger = run.ledger
     try:
-        found = await ledger.start(str(run.request.settings.route))
+        found = await ledger.start(run.request.settings.names)
     except BaseException:
         await ledger.stop()
         raise
@@ -300,8 +335,8 @@ def _taken_over(url: str, former: str) -> Decision:
     )
 
 
-def health_decisions(health: HealthReport) -> Iterator[Decision]:
-    """Yield the record of a health check, one per stage."""
+def health_decisions(health: HealthReport, route: str) -> Iterator[Decision]:
+    """Yield the record of the health check of a route, one per stage."""
     for finding in health.findings:
         yield Decision(
             at=utcnow(),
@@ -310,6 +345,7 @@ def health_decisions(health: HealthReport) -> Iterator[Decision]:
             verdict=finding.verdict,
             reply=finding.reply,
             evidence={
+                "route": route,
                 "stage": finding.stage,
                 "seconds": round(finding.seconds, 6),
                 "hint": finding.hint,
@@ -367,7 +403,7 @@ def _exit_code(run: Run, error: DrainerError | None) -> tuple[int, DrainerError 
         return 1, None
     if run.interrupted:
         return INTERRUPTED, None
-    if engine.breaker_guard.open_breakers:
+    if engine.open_breakers or any(r.not_ready for r in engine.routes.values()):
         return 4, None
     urls = [source.url for source in request.sources]
     try:

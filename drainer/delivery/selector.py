@@ -15,6 +15,7 @@ from drainer.ledger.query.selection import DueList, DueQuery, scan_due
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import to_micros
 from drainer.ledger.repository import Ledger
+from drainer.ledger.route_mail import RouteMail
 from drainer.policy.recipient.delivery import Delivery
 from drainer.runtime.process import utcnow
 
@@ -24,22 +25,41 @@ LOOKS = 20
 """Reading the ledger takes at most one part in this many of the time."""
 
 
+class MessageLimit:
+    """How many more messages a drain may start; None: as many as there are."""
+
+    def __init__(self, left: int | None) -> None:
+        """Start with ``left``."""
+        self.left = left
+
+    def count(self, messages: int) -> None:
+        """Take from the limit what was started."""
+        if self.left is not None:
+            self.left = max(0, self.left - messages)
+
+
 class Selector:
-    """The choice of one drain, and how much of its limit is left."""
+    """The choice of one drain, from the mail of one route."""
 
     def __init__(
-        self, settings: DrainSettings, ledger: Ledger, urls: list[str]
+        self,
+        settings: DrainSettings,
+        ledger: Ledger,
+        mail: RouteMail,
+        limit: MessageLimit,
     ) -> None:
-        """Prepare; nothing is read before the first ``claim``."""
+        """Choose from the mail of a route; all routes share the limit.
+
+        Nothing is read before the first ``claim``.
+        """
         self._choice = settings.choice
         self._picks_all = settings.choice.selection.is_all
         self._lifetime = settings.schedule.lifetime
         self._ledger = ledger
-        self._urls = urls
+        self._mail = mail
+        self._limit = limit
         self._waiting = DueList()
         self._look_after = 0.0
-        #: How many more messages may be started; None: as many as there are.
-        self.left = settings.choice.limit
         #: Set when what earlier runs had recorded is claimed, or it is over.
         self.caught_up = asyncio.Event()
 
@@ -66,11 +86,6 @@ class Selector:
         whole = delivery.whole and len(claimed) == len(delivery.claimed)
         return replace(delivery, claimed=claimed, whole=whole) if claimed else None
 
-    def count(self, messages: int) -> None:
-        """Take from the limit what was started."""
-        if self.left is not None:
-            self.left = max(0, self.left - messages)
-
     async def claim(self, until: datetime, *, twins: bool) -> list[Delivery]:
         """Claim some of what was due by then; read again if it is time to.
 
@@ -78,18 +93,20 @@ class Selector:
         """
         if self._waiting.is_spent and time.monotonic() >= self._look_after:
             await self.look(until, twins=twins)
-        taken = self._waiting.take(CLAIM, self.left)
+        taken = self._waiting.take(CLAIM, self._limit.left)
         if not taken:
             self.caught_up.set()
             return []
-        found = await self._ledger.messages.claim_these(list(taken), until)
+        found = await self._ledger.messages.claim_these(
+            list(taken), until, self._mail.route
+        )
         deliveries = [
             delivery for each in found if (delivery := self.pick(each)) is not None
         ]
         kept = {delivery.seq for delivery in deliveries}
         for seq in {delivery.seq for delivery in found} - kept:
             self._ledger.messages.free(seq)
-        self.count(sum(not taken[seq] for seq in kept))
+        self._limit.count(sum(not taken[seq] for seq in kept))
         return deliveries
 
     async def look(self, until: datetime, *, twins: bool = True) -> None:
@@ -98,7 +115,7 @@ class Selector:
         begun = time.monotonic()
         now = utcnow()
         asking = DueQuery(
-            sources=self._urls,
+            mail=self._mail,
             choice=self._choice,
             run=self._ledger.run_id,
             due=to_micros(min(now, until)),
@@ -116,7 +133,7 @@ class Selector:
     async def next_due(self, until: datetime) -> int | None:
         """Return when the next recipient is due, in microseconds; 0 = it is."""
         await self.look(until)
-        if self._waiting.ready(self.left):
+        if self._waiting.ready(self._limit.left):
             self._look_after = 0.0
             return 0
         return self._waiting.next_due

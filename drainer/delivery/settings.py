@@ -22,6 +22,7 @@ from drainer.policy.pacing.rate import Rates
 from drainer.policy.recipient.retry import RetrySchedule
 from drainer.runtime.process import utcnow
 from drainer.smtp.connection import Connection
+from drainer.smtp.health_check import HealthProbe
 from drainer.smtp.route import Route
 
 
@@ -36,58 +37,88 @@ class PacingSettings(Struct, frozen=True, kw_only=True):
     load: LoadSource | None = None
 
 
-class DrainSettings(Struct, frozen=True, kw_only=True):
-    """What a drain must do, and how."""
+class RouteSettings(Struct, frozen=True, kw_only=True):
+    """How a drain sends to one route: each route has its own limits and breakers."""
 
     route: Route
-    admission: Admission
-    schedule: RetrySchedule
+    #: The questions of the health check.
+    probe: HealthProbe
     connections: int
     rates: Rates
     pace: PacingSettings
     pauses: tuple[timedelta, ...]
     give_up_after: timedelta
+    brake: Brake = USUAL_BRAKE
+    thresholds: DetectorThresholds = USUAL_WINDOWS
+    #: The operator's own rules about replies.
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the route, as the ledger has it."""
+        return str(self.route)
+
+
+class DrainSettings(Struct, frozen=True, kw_only=True):
+    """What a drain must do, and how."""
+
+    #: In the order of the configuration; at least one.
+    routes: tuple[RouteSettings, ...]
+    admission: Admission
+    schedule: RetrySchedule
     #: Whether the sources are scanned for new mail; else only known mail is sent.
     scans: bool = True
     #: Which mail of the sources is to be drained, and in which order.
     choice: Choice = msgspec.field(default_factory=Choice)
-    #: What must exist there, and the sender to ask as.
-    known_good: tuple[str, ...] = ()
-    sender: str = ""
     #: The confirmation delay; None = longer on the first day after an outage.
     confirm_after: timedelta | None = None
-    brake: Brake = USUAL_BRAKE
-    thresholds: DetectorThresholds = USUAL_WINDOWS
     #: Which senders are verified, and our name to them; None: no sender is notified.
     bouncing: BounceSettings | None = None
     #: Where copies are kept of what may become final without being delivered.
     quarantine: Path | None = None
-    #: The operator's own rules about replies.
-    rules: tuple[Rule, ...] = ()
     #: How long sessions may continue after the first signal.
     grace: timedelta = timedelta(seconds=30)
     acknowledge: bool = True
     #: How often the sources are read again for new mail; None = never.
     rescan: timedelta | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the routes."""
+        return [each.name for each in self.routes]
+
+
+class MessageSet:
+    """Messages by their numbers in the ledger, a bit for each."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._bits = bytearray()
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._count
+
+    def add(self, seq: int) -> None:
+        """Add a message; one that is there already counts once."""
+        place, bit = seq >> 3, 1 << (seq & 7)
+        if place >= len(self._bits):
+            self._bits.extend(bytes(place + 1024 - len(self._bits)))
+        if not self._bits[place] & bit:
+            self._bits[place] |= bit
+            self._count += 1
+
 
 @dataclass(slots=True)
-class Progress:
-    """What a drain has done so far, for the progress line and the summary."""
+class RouteProgress:
+    """What a drain does on one route, for the progress line."""
 
+    name: str
     started: datetime
-    scanned: int = 0
-    #: Messages that the scan met and did not select.
-    passed: int = 0
-    #: Messages with recipients left to deliver, as far as they are known.
-    total: int = 0
-    scanning: bool = True
-    claimed: int = 0
-    #: Each message counts once, however many transactions it takes.
-    sent_messages: int = 0
-    sent_bytes: int = 0
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
     last_success: datetime | None = None
+    #: Messages of which something was delivered.
+    sent: MessageSet = field(default_factory=MessageSet)
     connections: int = 0
     #: Part of the rate, 0 to 1: other drains of the same primary have the rest.
     share: float = 1.0
@@ -107,24 +138,41 @@ class Progress:
     waiting: str = ""
     #: How fast the primary answers.
     latency: LatencyStats = field(default_factory=LatencyStats)
-    interrupted: bool = False
-    defects: int = 0
-    #: A bit for each message that was counted, by its number in the ledger.
-    _counted: bytearray = field(default_factory=bytearray)
-
-    def count_sent(self, seq: int) -> None:
-        """Count a message of which something was delivered, if it is not counted."""
-        place, bit = seq >> 3, 1 << (seq & 7)
-        if place >= len(self._counted):
-            self._counted.extend(bytes(place + 1024 - len(self._counted)))
-        if not self._counted[place] & bit:
-            self._counted[place] |= bit
-            self.sent_messages += 1
 
     def deadline(self, give_up_after: timedelta) -> datetime:
         """Return until when the drain continues without a success."""
         latest = self.last_success or self.started
         return max(latest, self.resumed or latest) + give_up_after
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a drain has done so far, for the progress line and the summary."""
+
+    started: datetime
+    routes: list[RouteProgress] = field(default_factory=list)
+    scanned: int = 0
+    #: Messages that the scan met and did not select.
+    passed: int = 0
+    #: Messages with recipients left to deliver, as far as they are known.
+    total: int = 0
+    scanning: bool = True
+    claimed: int = 0
+    #: Messages of which something was delivered.
+    sent: MessageSet = field(default_factory=MessageSet)
+    sent_bytes: int = 0
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    interrupted: bool = False
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, on all routes."""
+        return sum(each.connections for each in self.routes)
+
+    @property
+    def sent_messages(self) -> int:
+        """How many messages were sent; each counts once."""
+        return len(self.sent)
 
 
 def connection_decision(connection: Connection) -> Decision:

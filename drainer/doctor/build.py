@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from drainer.bounce.build import make_evidence
 from drainer.config import Config, own_hostname
 from drainer.config.build.paths import ledger_url, quarantine_folder
-from drainer.config.build.routes import make_probe, make_route, split_host
+from drainer.config.build.routes import make_probe, make_route
 from drainer.config.build.spools import make_sources
+from drainer.config.host import split_host
 from drainer.doctor import probe_backup as backups
 from drainer.doctor import probe_host
 from drainer.doctor import probe_primary as primary

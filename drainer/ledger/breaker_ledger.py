@@ -1,11 +1,11 @@
 """Circuit breakers, what waits for them, and pending bounces."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from drainer.ledger import breaker_waits, breakers, corrections
 from drainer.ledger.part import LedgerPart, now
 from drainer.ledger.records import to_micros
+from drainer.ledger.route_mail import RouteMail
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.groups import MailGroup
 from drainer.policy.recipient.settle import FAR
@@ -22,22 +22,22 @@ class BreakerLedger(LedgerPart):
         """Record a breaker."""
         await self._call(breakers.keep, route=route, breaker=breaker, now=now())
 
-    async def opened(self, sources: Sequence[str], breaker: CircuitBreaker) -> int:
+    async def opened(self, mail: RouteMail, breaker: CircuitBreaker) -> int:
         """Take back the pending bounces behind an opened breaker; return how many."""
         at = now()
         return await self._call(
             breaker_waits.opened,
-            behind=breaker_waits.WaitingScope(sources, breaker.scope),
+            behind=breaker_waits.WaitingScope(mail, breaker.scope),
             run=self._identity.run,
             breaker=breaker,
             times=(at, at + FAR // timedelta(microseconds=1)),
         )
 
-    async def detain(self, sources: Sequence[str], breaker: CircuitBreaker) -> None:
+    async def detain(self, mail: RouteMail, breaker: CircuitBreaker) -> None:
         """Let deferred mail wait for a breaker; it is due when that closes."""
         await self._call(
             breaker_waits.detain,
-            behind=breaker_waits.WaitingScope(sources, breaker.scope),
+            behind=breaker_waits.WaitingScope(mail, breaker.scope),
             due=now() + FAR // timedelta(microseconds=1),
         )
 
@@ -53,44 +53,42 @@ class BreakerLedger(LedgerPart):
             corrections.hold_group, group=group, keys=keys, run=run, now=now()
         )
 
-    async def held_groups(self, sources: Sequence[str]) -> list[MailGroup]:
+    async def held_groups(self, mail: RouteMail) -> list[MailGroup]:
         """Return the groups of which mail is held."""
-        return await self._call(corrections.held_groups, sources=sources)
+        return await self._call(corrections.held_groups, mail=mail)
 
-    async def probe_group(self, sources: Sequence[str], group: MailGroup) -> None:
+    async def probe_group(self, mail: RouteMail, group: MailGroup) -> None:
         """Make one message that is held with a group pending, to try it again."""
         run = self._identity.run
         await self._call(
-            corrections.probe_group, sources=sources, group=group, run=run, now=now()
+            corrections.probe_group, mail=mail, group=group, run=run, now=now()
         )
 
-    async def release_group(self, sources: Sequence[str], group: MailGroup) -> None:
+    async def release_group(self, mail: RouteMail, group: MailGroup) -> None:
         """Make what is held with a group pending."""
         run = self._identity.run
         await self._call(
-            corrections.release_group, sources=sources, group=group, run=run, now=now()
+            corrections.release_group, mail=mail, group=group, run=run, now=now()
         )
 
-    async def closed(self, sources: Sequence[str], scope: str) -> None:
+    async def closed(self, mail: RouteMail, scope: str) -> None:
         """Make due what waited for a breaker that closed."""
-        behind = breaker_waits.WaitingScope(sources, scope)
+        behind = breaker_waits.WaitingScope(mail, scope)
         await self._call(breaker_waits.closed, behind=behind, now=now())
 
-    async def wake_one(
-        self, sources: Sequence[str], scope: str, since: datetime
-    ) -> bool:
+    async def wake_one(self, mail: RouteMail, scope: str, since: datetime) -> bool:
         """Make a recipient that waits for a breaker due now, as a probe; False = none.
 
         Recipients that were tried since then do not count.
         """
-        behind = breaker_waits.WaitingScope(sources, scope)
+        behind = breaker_waits.WaitingScope(mail, scope)
         return await self._call(
             breaker_waits.wake_one, behind=behind, since=to_micros(since)
         )
 
     async def ripen(
         self,
-        sources: Sequence[str],
+        mail: RouteMail,
         brake: breaker_waits.Brake,
         *,
         dry: bool = False,
@@ -99,7 +97,7 @@ class BreakerLedger(LedgerPart):
         """Retry pending bounces whose confirmation delay is over."""
         return await self._call(
             breaker_waits.ripen,
-            sources=sources,
+            mail=mail,
             how=breaker_waits.ConfirmationCheck(brake, looked=looked, dry=dry),
             identity=(self._identity.run, now()),
         )

@@ -5,13 +5,13 @@ every pending bounce behind it. Closing it makes everything that waited due at o
 pending bounce is due for confirmation when its confirmation delay is over.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.records import DecisionKind, Row
+from drainer.ledger.route_mail import RouteMail
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker.breaker import CircuitBreaker
@@ -25,17 +25,20 @@ _DEFERRED, _PENDING = State.DEFERRED.value, State.BOUNCE_PENDING.value
 
 
 class WaitingScope(NamedTuple):
-    """The recipients of some sources behind the breaker of a scope; '' = the route."""
+    """A route's mail behind the breaker of a scope; '' = that of the route itself."""
 
-    sources: Sequence[str]
+    mail: RouteMail
     scope: str
 
     def clauses(self, connection: sa.Connection) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on recipients joined with messages."""
-        return [_M.source.in_(list(self.sources)), *self.paths(connection)]
+        return [*self.mail.clauses(), *self._paths(connection)]
 
-    def paths(self, connection: sa.Connection) -> list[sa.ColumnElement[bool]]:
+    def recipients(self, connection: sa.Connection) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on recipients alone."""
+        return [*self.mail.recipients(), *self._paths(connection)]
+
+    def _paths(self, connection: sa.Connection) -> list[sa.ColumnElement[bool]]:
         if not self.scope:
             return []
         path = sa.func.lower(_R.forward_path)
@@ -99,8 +102,7 @@ def detain(connection: sa.Connection, behind: WaitingScope, due: int) -> None:
     """
     connection.execute(
         sa.update(schema.recipients)
-        .where(_R.state == _DEFERRED, _R.waits == "", *behind.paths(connection))
-        .where(_R.message.in_(_messages(behind)))
+        .where(_R.state == _DEFERRED, _R.waits == "", *behind.recipients(connection))
         .values(due=due, waits=behind.scope or ROUTE_WAITS)
     )
 
@@ -114,9 +116,8 @@ def _forget_stops(connection: sa.Connection, behind: WaitingScope) -> None:
     waits = (_R.waits == (behind.scope or ROUTE_WAITS)) | (_R.waits == "")
     connection.execute(
         sa.update(schema.recipients)
-        .where(_R.state == _DEFERRED, waits, *behind.paths(connection))
+        .where(_R.state == _DEFERRED, waits, *behind.recipients(connection))
         .where(_R.refusal == Verdict.STOP.value)
-        .where(_R.message.in_(_messages(behind)))
         .values(refusal="", refused=None)
     )
 
@@ -126,7 +127,7 @@ def closed(connection: sa.Connection, behind: WaitingScope, now: int) -> None:
     connection.execute(
         sa.update(schema.recipients)
         .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
-        .where(_R.message.in_(_messages(behind)))
+        .where(*behind.mail.recipients())
         .values(due=now, waits="")
     )
 
@@ -141,7 +142,7 @@ def wake_one(connection: sa.Connection, behind: WaitingScope, since: int) -> boo
         sa.select(_R.message, _R.n)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state == _DEFERRED, _R.waits == (behind.scope or ROUTE_WAITS))
-        .where(_M.source.in_(list(behind.sources)), _M.owner.is_(None))
+        .where(*behind.mail.clauses(), _M.owner.is_(None))
         .where(_R.since < since)
         .order_by(_R.due, _R.message)
         .limit(1)
@@ -194,7 +195,7 @@ class ConfirmationCheck(NamedTuple):
 
 def ripen(
     connection: sa.Connection,
-    sources: Sequence[str],
+    mail: RouteMail,
     how: ConfirmationCheck,
     identity: tuple[str, int],
 ) -> DueConfirmations:
@@ -204,12 +205,12 @@ def ripen(
     again; the bounce decision checks the brake. ``identity`` is the run and now.
     """
     (run, now), brake = identity, how.brake
-    pending, handled = _pending(connection, sources)
+    pending, handled = _pending(connection, mail)
     braked = pending > max(brake.least, brake.share * handled)
     ripe = [_R.due <= now]
     if how.looked:  # else the decision could not be made: another time
         ripe.append(_R.message.in_(sa.select(schema.evidence.c.message)))
-    rows = _waiting(connection, WaitingScope(sources, ""), *ripe)
+    rows = _waiting(connection, WaitingScope(mail, ""), *ripe)
     domains = sorted({domain_of(row["forward_path"]) for row in rows})
     if rows and not how.dry:
         # Due since its confirmation delay was over, also for a drain that never waits.
@@ -225,12 +226,12 @@ def ripen(
     )
 
 
-def _pending(connection: sa.Connection, sources: Sequence[str]) -> tuple[int, int]:
+def _pending(connection: sa.Connection, mail: RouteMail) -> tuple[int, int]:
     """Return refusals that wait, contents not counted; and the recipients handled."""
     rows = connection.execute(
         sa.select(_R.state, _R.rule, sa.func.count().label("count"))
         .join(schema.messages, _R.message == _M.seq)
-        .where(_M.source.in_(list(sources)), _R.state != State.PENDING.value)
+        .where(*mail.clauses(), _R.state != State.PENDING.value)
         .group_by(_R.state, _R.rule)
     ).all()
     handled = sum(row[2] for row in rows)
@@ -239,10 +240,6 @@ def _pending(connection: sa.Connection, sources: Sequence[str]) -> tuple[int, in
 
 
 # --- plumbing
-
-
-def _messages(behind: WaitingScope) -> sa.Select[tuple[int]]:
-    return sa.select(_M.seq).where(_M.source.in_(list(behind.sources)))
 
 
 def _waiting(

@@ -123,20 +123,21 @@ def recall(connection: sa.Connection, route: str, now: int) -> RouteMemory:
     rows = connection.execute(sa.select(schema.breakers).where(mine))
     since = now - LEARNT_FOR // timedelta(microseconds=1)
     kept = [dict(row) for row in rows.mappings()]
-    bound = sa.select(schema.sources.c.url).where(schema.sources.c.route == route)
-    _let_go(connection, bound, [row["scope"] or ROUTE_WAITS for row in kept], now)
+    _let_go(connection, route, [row["scope"] or ROUTE_WAITS for row in kept], now)
     delivered: sa.Select[Any] = (
         sa.select(_R.forward_path, _M.reverse_path, _R.since)
         .join(schema.messages, _R.message == _M.seq)
         .where(_R.state == State.DELIVERED.value, _R.since > since)
-        .where(_M.source.in_(bound))
+        .where(_R.route == route)
         .order_by(_R.since.desc(), _R.message, _R.n)
         .limit(MAX_LEARNT)
     )
     lately = connection.execute(delivered).all()[::-1]
-    runs = schema.runs.c
+    runs, taken = schema.runs.c, schema.run_routes.c
     first = connection.scalar(
-        sa.select(sa.func.min(runs.started)).where(runs.route == route)
+        sa.select(sa.func.min(runs.started)).where(
+            runs.id.in_(sa.select(taken.run).where(taken.route == route))
+        )
     )
     learnt = [row.forward_path for row in lately]
     return RouteMemory(kept, learnt, _senders(lately), first)
@@ -153,17 +154,11 @@ def _senders(lately: Sequence[sa.Row[Any]]) -> list[tuple[str, str, int]]:
     return sorted(last, key=lambda each: each[2])
 
 
-def _let_go(
-    connection: sa.Connection,
-    sources: sa.Select[tuple[str]],
-    scopes: list[str],
-    now: int,
-) -> None:
+def _let_go(connection: sa.Connection, route: str, scopes: list[str], now: int) -> None:
     """Make due what waits for a breaker that no run keeps, after a crash in between."""
-    these = sa.select(_M.seq).where(_M.source.in_(sources))
     connection.execute(
         sa.update(schema.recipients)
         .where(_R.state == State.DEFERRED.value, _R.waits.not_in(["", *scopes]))
-        .where(_R.message.in_(these))
+        .where(_R.route == route)
         .values(due=now, waits="")
     )

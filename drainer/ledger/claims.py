@@ -12,6 +12,7 @@ from msgspec import Struct
 from drainer.ledger import schema
 from drainer.ledger.codec import claimed_of, message_of
 from drainer.ledger.reports import evidence
+from drainer.ledger.route_mail import RouteMail
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.state import CLAIMABLE, State
@@ -25,7 +26,7 @@ MANY = 500
 class ClaimRequest(Struct, frozen=True, kw_only=True):
     """What a worker wants to claim."""
 
-    sources: Sequence[str]
+    mail: RouteMail
     #: What was due by then, in microseconds; never later than now.
     due: int
     #: Without those that were never tried when there is no room for all.
@@ -42,44 +43,45 @@ def claim(
     """Claim messages that have recipients due by then, the longest due first."""
     seqs: dict[int, None] = {}
     for state in wanted.states:
-        due = _unclaimed(wanted.sources, state).where(_R.due <= wanted.due)
+        due = _unclaimed(wanted.mail, state).where(_R.due <= wanted.due)
         if not wanted.twins:
             due = due.where(_M.has_twin == 0)
         # One index, read in order: the cost does not grow with the queue.
         query = due.order_by(_R.due, _R.message).limit(wanted.limit)
         seqs |= dict.fromkeys(row.message for row in connection.execute(query))
     claimed = [seq for seq in seqs if _own(connection, seq, owner)]
-    return _jobs(connection, claimed, wanted.due)
+    return _jobs(connection, claimed, wanted.due, wanted.mail.route)
 
 
 def claim_these(
-    connection: sa.Connection, seqs: Sequence[int], due: int, owner: str
+    connection: sa.Connection, seqs: Sequence[int], due: int, owner: str, route: str
 ) -> list[Delivery]:
-    """Claim these messages, in this order, if they have recipients due by then.
+    """Claim these messages, in this order, if the route has recipients due by then.
 
     Messages of other owners are left out.
     """
     ready = set(
         connection.scalars(
             sa.select(_R.message).where(
-                _R.message.in_(seqs), _R.state.in_(_CLAIMABLE), _R.due <= due
+                _R.message.in_(seqs),
+                _R.state.in_(_CLAIMABLE),
+                _R.route == route,
+                _R.due <= due,
             )
         )
     )
     claimed = [seq for seq in seqs if seq in ready and _own(connection, seq, owner)]
-    return _jobs(connection, claimed, due)
+    return _jobs(connection, claimed, due, route)
 
 
-def _unclaimed(
-    sources: Sequence[str], state: State
-) -> sa.Select[tuple[int, int | None]]:
+def _unclaimed(mail: RouteMail, state: State) -> sa.Select[tuple[int, int | None]]:
     return (
         sa.select(_R.message, _R.due)
         .join(schema.messages, _R.message == _M.seq)
         .where(
             _R.state == state.value,
             _M.owner.is_(None),
-            _M.source.in_(list(sources)),
+            *mail.clauses(),
         )
     )
 
@@ -93,12 +95,15 @@ def _own(connection: sa.Connection, seq: int, owner: str) -> bool:
     return result.rowcount == 1
 
 
-def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Delivery]:
+def _jobs(
+    connection: sa.Connection, seqs: list[int], now: int, route: str
+) -> list[Delivery]:
     if not seqs:
         return []
     rows = connection.execute(
         sa.select(schema.recipients)
         .where(_R.message.in_(seqs), _R.state.in_(_CLAIMABLE), _R.due <= now)
+        .where(_R.route == route)
         .order_by(_R.message, _R.n)
     ).mappings()
     claims: dict[int, list[ClaimedRecipient]] = {}
@@ -121,6 +126,7 @@ def _jobs(connection: sa.Connection, seqs: list[int], now: int) -> list[Delivery
                     message=message,
                     seq=seq,
                     claimed=part,
+                    route=route,
                     alone=alone,
                     found=found.get(seq),
                 )
@@ -149,12 +155,12 @@ def _was_alone(claimed: ClaimedRecipient) -> bool:
 
 
 def next_due(
-    connection: sa.Connection, sources: Sequence[str], states: Sequence[State]
+    connection: sa.Connection, mail: RouteMail, states: Sequence[State]
 ) -> int | None:
     """Return when the next unclaimed recipient in these states is due."""
     found = []
     for state in states:
-        query = _unclaimed(sources, state).order_by(_R.due, _R.message).limit(1)
+        query = _unclaimed(mail, state).order_by(_R.due, _R.message).limit(1)
         found += [row.due for row in connection.execute(query)]
     return min((due for due in found if due is not None), default=None)
 

@@ -85,6 +85,7 @@ def _recipient_rows(scanned: ScannedMessage) -> list[Row]:
         {
             "n": n,
             "forward_path": recipient.forward_path,
+            "route": route,
             "orcpt": storable(recipient.orcpt),
             "notify": ",".join(recipient.notify),
             "state": str(State.HELD if problem else State.PENDING),
@@ -97,8 +98,8 @@ def _recipient_rows(scanned: ScannedMessage) -> list[Row]:
             "rule": f"local-{problem}" if problem else "",
             "reply": detail if problem else "",
         }
-        for n, (recipient, problem) in enumerate(
-            zip(known, scanned.problems, strict=True)
+        for n, (recipient, problem, route) in enumerate(
+            zip(known, scanned.problems, scanned.routes, strict=True)
         )
     ]
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from drainer.ledger import schema
 from drainer.ledger.records import DecisionKind, Row
+from drainer.ledger.route_mail import RouteMail
 from drainer.ledger.transitions import Transition, transition
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker.groups import MailGroup
@@ -56,10 +57,10 @@ def hold_group(
     transition(connection, _pending(connection, keys), change, now)
 
 
-def held_groups(connection: sa.Connection, sources: Sequence[str]) -> list[MailGroup]:
+def held_groups(connection: sa.Connection, mail: RouteMail) -> list[MailGroup]:
     """Return the groups of which mail is held."""
     rows = connection.execute(
-        _joined(sources, _R.rule.startswith("group-", autoescape=True))
+        _joined(mail, _R.rule.startswith("group-", autoescape=True))
         .with_only_columns(_R.rule, _M.reverse_path)
         .distinct()
     )
@@ -75,7 +76,7 @@ def held_groups(connection: sa.Connection, sources: Sequence[str]) -> list[MailG
 
 def release_group(
     connection: sa.Connection,
-    sources: Sequence[str],
+    mail: RouteMail,
     group: MailGroup,
     run: str,
     now: int,
@@ -89,12 +90,12 @@ def release_group(
         values={"due": now},
         evidence={"reason": f"the primary accepts {group.words} again"},
     )
-    transition(connection, _held(connection, sources, group), change, now)
+    transition(connection, _held(connection, mail, group), change, now)
 
 
 def probe_group(
     connection: sa.Connection,
-    sources: Sequence[str],
+    mail: RouteMail,
     group: MailGroup,
     run: str,
     now: int,
@@ -108,16 +109,14 @@ def probe_group(
         values={"due": now},
         evidence={"reason": f"a new drain asks whether {group.words} is accepted now"},
     )
-    rows = _held(connection, sources, group)
+    rows = _held(connection, mail, group)
     first = [row for row in rows if row["message"] == rows[0]["message"]]
     transition(connection, first, change, now)
 
 
-def _held(
-    connection: sa.Connection, sources: Sequence[str], group: MailGroup
-) -> list[Row]:
+def _held(connection: sa.Connection, mail: RouteMail, group: MailGroup) -> list[Row]:
     """Return the recipients that are held with a group, the oldest first."""
-    query = _joined(sources, _R.rule == group.rule).with_only_columns(*_COLUMNS)
+    query = _joined(mail, _R.rule == group.rule).with_only_columns(*_COLUMNS)
     rows = map(dict, connection.execute(query.order_by(_R.message, _R.n)).mappings())
     return [
         row
@@ -126,11 +125,11 @@ def _held(
     ]
 
 
-def _joined(sources: Sequence[str], *clauses: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _joined(mail: RouteMail, *clauses: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return (
         sa.select(schema.recipients)
         .join(schema.messages, _R.message == _M.seq)
-        .where(_R.state == State.HELD.value, _M.source.in_(list(sources)), *clauses)
+        .where(_R.state == State.HELD.value, *mail.clauses(), *clauses)
     )
 
 

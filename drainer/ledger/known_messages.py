@@ -13,6 +13,7 @@ from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.transitions import Transition, transition
 from drainer.ledger.writer.prepared_statement import PreparedStatement, inserting
 from drainer.mail.message import PROBLEMS, Message
+from drainer.policy.admission.admit import FOREIGN
 from drainer.policy.admission.identity import (
     Fingerprint,
     ListedMessage,
@@ -39,7 +40,7 @@ PASSING = [  # what may be different at the next scan of the spool
 _PLACE = ("source", "locator", "queue", "sha256", "size", "reverse_path")
 """Columns of what may change while it is the same message."""
 _AMBIGUOUS = "local-ambiguous"
-_FOREIGN = "local-not-for-this-primary"
+_FOREIGN = [f"local-{code}" for code in FOREIGN]
 MANY = 500
 """Values in one condition; databases have limits."""
 
@@ -249,7 +250,7 @@ def _lift_passing_problems(
     for start in range(0, max(1, len(sendable)), MANY):
         paths = sendable[start : start + MANY]
         passed = sa.or_(
-            _R.rule.in_(PASSING), (_R.rule == _FOREIGN) & _R.forward_path.in_(paths)
+            _R.rule.in_(PASSING), _R.rule.in_(_FOREIGN) & _R.forward_path.in_(paths)
         )
         query = sa.select(_R.message, _R.n, _R.state, _R.rule).where(
             _R.message == seq,

@@ -1,12 +1,13 @@
 """Messages and their recipients: scanned, claimed, finished."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from drainer.ledger import claims, messages
 from drainer.ledger.part import LedgerPart, now
 from drainer.ledger.records import ScanRow, to_micros
+from drainer.ledger.route_mail import RouteMail
 from drainer.policy.admission.identity import ScanContext
 from drainer.policy.recipient.delivery import Delivery
 from drainer.policy.recipient.state import CLAIMABLE, State
@@ -16,9 +17,13 @@ class MessageLedger(LedgerPart):
     """Messages and their recipients: scanned, claimed, finished."""
 
     async def record(
-        self, listings: Sequence[ScanRow], scan: ScanContext, most: int | None = None
+        self,
+        listings: Sequence[ScanRow],
+        scan: ScanContext,
+        routes: Collection[str],
+        most: int | None = None,
     ) -> messages.RecordedBatch:
-        """Record a part of a scan; return new messages claimed.
+        """Record a part of a scan; return new messages claimed for these routes.
 
         At most ``most`` of them; the rest waits in the ledger, unclaimed.
         """
@@ -26,14 +31,14 @@ class MessageLedger(LedgerPart):
             messages.record,
             listings=[(listing.message, listing.recipients) for listing in listings],
             scan=scan,
-            claim=(self._identity, most),
+            claim=messages.NewClaims(self._identity, frozenset(routes), most),
             now=now(),
         )
-        return messages.recorded_part(outcome, listings)
+        return messages.recorded_part(outcome, listings, routes)
 
     async def claim(
         self,
-        sources: Sequence[str],
+        mail: RouteMail,
         until: datetime,
         *,
         tried: bool = False,
@@ -46,18 +51,24 @@ class MessageLedger(LedgerPart):
         """
         states = [s for s in CLAIMABLE if s is not State.PENDING or not tried]
         wanted = claims.ClaimRequest(
-            sources=sources,
+            mail=mail,
             due=min(now(), to_micros(until)),
             states=states,
             twins=twins,
         )
         return await self._call(claims.claim, wanted=wanted, owner=self._identity.owner)
 
-    async def claim_these(self, seqs: Sequence[int], until: datetime) -> list[Delivery]:
-        """Claim what is due of these messages in the same way, in this order."""
+    async def claim_these(
+        self, seqs: Sequence[int], until: datetime, route: str
+    ) -> list[Delivery]:
+        """Claim what a route has due of these messages in the same way, in order."""
         due = min(now(), to_micros(until))
         return await self._call(
-            claims.claim_these, seqs=list(seqs), due=due, owner=self._identity.owner
+            claims.claim_these,
+            seqs=list(seqs),
+            due=due,
+            owner=self._identity.owner,
+            route=route,
         )
 
     def free(self, seq: int) -> None:
@@ -65,10 +76,10 @@ class MessageLedger(LedgerPart):
         call = functools.partial(claims.free, seq=seq, owner=self._identity.owner)
         self._submit(call)
 
-    async def next_due(self, sources: Sequence[str]) -> int | None:
+    async def next_due(self, mail: RouteMail) -> int | None:
         """Return when a pending or deferred recipient is due, in microseconds."""
         states = (State.PENDING, State.DEFERRED)
-        return await self._call(claims.next_due, sources=sources, states=states)
+        return await self._call(claims.next_due, mail=mail, states=states)
 
     async def unfinished(self, sources: Sequence[str]) -> int:
         """Return how many messages of these sources have recipients to try."""

@@ -4,7 +4,7 @@ Each function runs inside a transaction of the writer. What is new is claimed fo
 owner that records it; what is known is left to ``ledger.known_messages``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -47,6 +47,16 @@ _FINAL = [state.value for state in FINAL]
 Listings = Sequence[tuple[Row, list[Row]]]
 
 
+class NewClaims(NamedTuple):
+    """For whom new messages are claimed."""
+
+    identity: WriterIdentity
+    #: Only those with a recipient to try on one of these routes.
+    routes: frozenset[str]
+    #: At most this many; None = all. The others wait for another claim.
+    most: int | None
+
+
 class AmbiguousScanRow(Struct, frozen=True, kw_only=True):
     """A listing that shares its identity and content with recorded messages."""
 
@@ -59,7 +69,9 @@ class AmbiguousScanRow(Struct, frozen=True, kw_only=True):
 class RecordOutcome(Struct, frozen=True, kw_only=True):
     """The result of recording a part of a scan."""
 
-    #: New messages with something to send, claimed for us: index, seq and number.
+    #: How many new messages have something to send.
+    added: int
+    #: Those claimed for us: index, seq and number.
     fresh: list[tuple[int, int, int]]
     #: Known messages whose recipients are all final, and that the spool still has.
     finished: list[Message]
@@ -71,14 +83,10 @@ def record(
     connection: sa.Connection,
     listings: Listings,
     scan: ScanContext,
-    claim: tuple[WriterIdentity, int | None],
+    claim: NewClaims,
     now: int,
 ) -> RecordOutcome:
-    """Record what a scan lists.
-
-    A message that is known keeps its history. ``claim`` says for which owner new
-    messages are claimed, and how many at most; the others wait for another claim.
-    """
+    """Record what a scan lists; a message that is known keeps its history."""
     recording = _Recorder(connection, scan, claim, now)
     recording.load(message["identity"] for message, _ in listings)
     for index, (message, recipients) in enumerate(listings):
@@ -93,18 +101,19 @@ class _Recorder:
         self,
         connection: sa.Connection,
         scan: ScanContext,
-        claim: tuple[WriterIdentity, int | None],
+        claim: NewClaims,
         now: int,
     ) -> None:
         self._connection = connection
         self._scan = scan
-        self._identity, self._most = claim
+        self._identity, self._routes, self._most = claim
         self._now = now
         #: The recorded messages by seq, and what is known of those of an identity.
         self._rows: dict[int, Row] = {}
         self._groups: dict[str, list[RecordedMessage]] = {}
         #: New ones that are not inserted yet, by their identity.
         self._waiting: dict[str, tuple[int, Row, list[Row]]] = {}
+        self._added = 0
         self._fresh: list[tuple[int, int, int]] = []
         self._same: dict[int, tuple[Row, list[Row]]] = {}
         self._unsure: list[AmbiguousScanRow] = []
@@ -162,7 +171,8 @@ class _Recorder:
         if number:
             self._shared.add(key)
         owner = None
-        if any(map(_is_pending, recipients)) and self._most != 0:
+        self._added += any(row["state"] == State.PENDING for row in recipients)
+        if self._most != 0 and any(_may_claim(row, self._routes) for row in recipients):
             owner = self._identity.owner
             self._most = None if self._most is None else self._most - 1
         message.update(
@@ -210,7 +220,9 @@ class _Recorder:
             hold_ambiguous(self._connection, self._ambiguous, run, self._now)
         run = self._identity.run
         finished = revisit(self._connection, self._same, self._rows, run, self._now)
-        return RecordOutcome(fresh=self._fresh, finished=finished, unsure=self._unsure)
+        return RecordOutcome(
+            added=self._added, fresh=self._fresh, finished=finished, unsure=self._unsure
+        )
 
 
 def _hold_listing(message: Row, recipients: list[Row]) -> None:
@@ -221,14 +233,16 @@ def _hold_listing(message: Row, recipients: list[Row]) -> None:
         row.update(held)
 
 
-def _is_pending(row: Row) -> bool:
-    return bool(row["state"] == State.PENDING)
+def _may_claim(row: Row, routes: Collection[str]) -> bool:
+    return row["state"] == State.PENDING and row["route"] in routes
 
 
 class RecordedBatch(NamedTuple):
     """The result of recording a part of a scan."""
 
-    #: New messages with something to send, claimed for us.
+    #: How many new messages have something to send.
+    added: int
+    #: Those claimed for us; a delivery for each route.
     fresh: list[Delivery]
     #: Known messages whose recipients are all final, and that the spool still has.
     finished: list[Message]
@@ -236,37 +250,49 @@ class RecordedBatch(NamedTuple):
     unsure: list[tuple[ScanRow, dict[int, Message]]]
 
 
-def recorded_part(outcome: RecordOutcome, listings: Sequence[ScanRow]) -> RecordedBatch:
+def recorded_part(
+    outcome: RecordOutcome, listings: Sequence[ScanRow], routes: Collection[str]
+) -> RecordedBatch:
     """Return what was recorded of these listings."""
     return RecordedBatch(
+        added=outcome.added,
         fresh=[
-            fresh_job(seq, number, listings[index])
+            delivery
             for index, seq, number in outcome.fresh
+            for delivery in fresh_jobs(seq, number, listings[index], routes)
         ],
         finished=outcome.finished,
         unsure=[(listings[each.index], each.others) for each in outcome.unsure],
     )
 
 
-def fresh_job(seq: int, number: int, listing: ScanRow) -> Delivery:
-    """Return the delivery of a message that was just recorded and claimed for us."""
-    pending = [row for row in listing.recipients if _is_pending(row)]
-    claimed = tuple(
-        ClaimedRecipient(n=row["n"], recipient=recipient_of(row)) for row in pending
-    )
-    row = listing.message | {"number": number, "has_twin": number > 0}
-    found = message_of(row, tuple(c.recipient for c in claimed))
-    spooled = None
-    if listing.content is not None:
-        spooled = SpooledMessage(message=found, content=HeldContent(listing.content))
-    return Delivery(
-        message=found,
-        seq=seq,
-        claimed=claimed,
-        spooled=spooled,
-        facts=listing.facts,
-        whole=len(pending) == len(listing.recipients),
-    )
+def fresh_jobs(
+    seq: int, number: int, listing: ScanRow, routes: Collection[str]
+) -> Iterator[Delivery]:
+    """Yield the deliveries, by route, of a message that was just claimed for us."""
+    by_route: dict[str, list[Row]] = {}
+    for row in listing.recipients:
+        if _may_claim(row, routes):
+            by_route.setdefault(row["route"], []).append(row)
+    for route, rows in by_route.items():
+        claimed = tuple(
+            ClaimedRecipient(n=row["n"], recipient=recipient_of(row)) for row in rows
+        )
+        row = listing.message | {"number": number, "has_twin": number > 0}
+        found = message_of(row, tuple(each.recipient for each in claimed))
+        spooled = None
+        if listing.content is not None:
+            content = HeldContent(listing.content)
+            spooled = SpooledMessage(message=found, content=content)
+        yield Delivery(
+            message=found,
+            seq=seq,
+            claimed=claimed,
+            route=route,
+            spooled=spooled,
+            facts=listing.facts,
+            whole=len(rows) == len(listing.recipients),
+        )
 
 
 def seqs_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, int]:

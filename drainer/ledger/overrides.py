@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from drainer.ledger import engine, runs, schema
+from drainer.ledger import engine, route_shares, schema
 from drainer.ledger.codec import decision_row
 from drainer.ledger.columns import from_json
 from drainer.ledger.records import Decision, DecisionKind, Row, from_micros, to_micros
@@ -93,17 +93,14 @@ def controls_in_force(
 
 
 def outlook(
-    connection: sa.Connection, run: str, most: int, now: int
+    connection: sa.Connection, run: str, route: str, most: int, now: int
 ) -> tuple[int, ActiveOverrides]:
-    """Return a run's fair share of its route's rate, and the overrides in force.
+    """Return a run's fair share of a route's rate, and the overrides in force.
 
-    One read gives both (see runs.fair_share), because every run asks every second.
+    One read gives both (see route_shares.fair_share): every run asks every second.
     """
-    route = connection.scalar(
-        sa.select(schema.runs.c.route).where(schema.runs.c.id == run)
-    )
-    share = runs.fair_share(connection, run, most, now)
-    return share, controls_in_force(connection, str(route), now)
+    share = route_shares.fair_share(connection, run, route, most, now)
+    return share, controls_in_force(connection, route, now)
 
 
 class OverrideReader:
@@ -130,7 +127,7 @@ class OverrideReader:
         """Return the ids of the living runs on the route, the oldest first."""
         now = to_micros(datetime.now(UTC))
         with engine.in_use(self._url), self._database.connect() as connection:
-            return runs.on_route(connection, self._route, now)
+            return route_shares.on_route(connection, self._route, now)
 
     def pace(self, run: str) -> Row:
         """Return how fast a run sends, and why: its last record; empty without one."""

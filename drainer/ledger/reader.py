@@ -90,12 +90,25 @@ class LedgerReader:
 
     def states(self, sources: Sequence[str] = ()) -> dict[str, int]:
         """Return the number of recipients in every state."""
+        by_route = self.states_by_route(sources).values()
+        return {
+            state.value: sum(found.get(state.value, 0) for found in by_route)
+            for state in State
+        }
+
+    def states_by_route(self, sources: Sequence[str] = ()) -> dict[str, dict[str, int]]:
+        """Return the number of recipients by route and state, without zeros.
+
+        '' is for the recipients that have no route.
+        """
         count = sa.func.count().label("count")
-        query = sa.select(_R.state, count).group_by(_R.state)
+        query = sa.select(_R.route, _R.state, count).group_by(_R.route, _R.state)
         if sources:
             query = _of(query.join(schema.messages, _R.message == _M.seq), sources)
-        found = {row["state"]: int(row["count"]) for row in self.rows(query)}
-        return {state.value: found.get(state.value, 0) for state in State}
+        found: dict[str, dict[str, int]] = {}
+        for row in self.rows(query):
+            found.setdefault(row["route"], {})[row["state"]] = int(row["count"])
+        return dict(sorted(found.items()))
 
     def message_counts(self, sources: Sequence[str] = ()) -> dict[str, int]:
         """Return messages: all, finished, with something left, acknowledged."""
@@ -194,10 +207,12 @@ class LedgerReader:
         )
         if not rows:
             return {}
-        row = rows[0]
+        row, taken = rows[0], schema.run_routes.c
+        routes = sa.select(taken.route).where(taken.run == row["id"])
+        routes = routes.order_by(taken.place)
         return {
             "run_id": row["id"],
-            "route": row["route"],
+            "routes": [each["route"] for each in self.rows(routes)],
             "started": _iso(row["started"]),
             "ended": _iso(row["ended"]),
             "exit": row["exit"],

@@ -7,6 +7,7 @@ Every coroutine returns when what it wrote is durable. ``submit`` returns a futu
 import asyncio
 import functools
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -60,6 +61,7 @@ class Ledger(LedgerPart):
         process that may write. Raises LedgerError as engine.connect does.
         """
         self._unknown = unknown
+        self._sessions = 0
         self.url = url
         self._engine = engine.connect(url, create=True)
         self._owner = Owner.acquire(locks)
@@ -79,22 +81,23 @@ class Ledger(LedgerPart):
         """How many transactions were committed so far."""
         return self._writer.commits
 
-    def expect(self, sessions: int) -> None:
-        """Set how many sessions share a commit; a third of them make it worth one.
+    def expect(self, more_sessions: int) -> None:
+        """Count the sessions that share a commit; two thirds make it worth one.
 
         If it took all of them, they would wait for it together, and it for them.
         """
-        self._writer.quorum = max(1, sessions * 2 // 3)
+        self._sessions += more_sessions
+        self._writer.quorum = max(1, self._sessions * 2 // 3)
 
-    async def start(self, route: str) -> runs.RunStart:
-        """Start a run: announce the owner, take over from dead ones."""
+    async def start(self, routes: Sequence[str]) -> runs.RunStart:
+        """Start a run by these routes: announce the owner, take over from dead ones."""
         with engine.opening(self.url), self._engine.connect() as connection:
             await wait_for_last_commits(connection)
         await self._writer.start()
         at, left = now(), self.reserve.unread()
         begun = await self._call(
             runs.begin,
-            owner=self._owner.row(at) | {"route": route},
+            owner=self._owner.row(at) | {"routes": list(routes)},
             identity=self._identity,
             due=at + self._unknown // timedelta(microseconds=1),
             reserved=list(records_of(left)),

@@ -1,4 +1,4 @@
-"""A run in the ledger: start, bind, renew, end; and its share of a rate.
+"""A run in the ledger: start, renew, end.
 
 Each function runs inside a transaction of the writer.
 """
@@ -9,19 +9,18 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from drainer.errors import LedgerLost, UsageError
+from drainer.errors import LedgerLost
 from drainer.ledger import schema
 from drainer.ledger.codec import decision_row
-from drainer.ledger.owner import dead_owners, lease_end
+from drainer.ledger.owner import lease_end
 from drainer.ledger.records import Decision, DecisionKind, Row, from_micros
 from drainer.ledger.reserve import ReserveRecord
+from drainer.ledger.route_shares import join_routes
 from drainer.ledger.takeover import abandon, settle_reserved, take_over
 from drainer.ledger.writer.batch import WriterIdentity
 from drainer.ledger.writer.prepared_statement import PreparedStatement
 
 _N = schema.runs.c
-WHOLE = 1_000_000
-"""A share of a rate is counted in millionths."""
 _COUNT = PreparedStatement(
     sa.update(schema.runs)
     .where(
@@ -49,23 +48,23 @@ def begin(
 ) -> RunStart:
     """Announce a run and its owner; take over from dead ones.
 
-    ``owner`` has the route as well. Recipients that stay in doubt wait until ``due``.
+    ``owner`` has the routes as well. Recipients that stay in doubt wait until ``due``.
     """
     now = int(owner["begun"])
-    route = str(owner["route"])
-    row = {key: owner[key] for key in owner if key not in ("begun", "route")}
+    routes = list(map(str, owner["routes"]))
+    row = {key: owner[key] for key in owner if key not in ("begun", "routes")}
     connection.execute(sa.insert(schema.owners), [row])
     run = {
         "id": identity.run,
         "owner": identity.owner,
-        "route": route,
         "started": now,
         "commits": 0,
-        "share": 0,
         "facts": "{}",
     }
     connection.execute(sa.insert(schema.runs), [run])
-    _note(connection, DecisionKind.RUN_STARTED, identity.run, now, route=route)
+    join_routes(connection, identity.run, routes)
+    words = ", ".join(routes)
+    _note(connection, DecisionKind.RUN_STARTED, identity.run, now, route=words)
     settled = settle_reserved(connection, reserved, identity.run, now)
     return RunStart(take_over(connection, identity, now, due), settled)
 
@@ -87,55 +86,6 @@ def last_commit(connection: sa.Connection, run: str) -> int | None:
     return connection.scalar(sa.select(_N.commits).where(_N.id == run))
 
 
-def bind(
-    connection: sa.Connection, sources: Sequence[str], route: str, now: int
-) -> None:
-    """Bind sources to their primary; raise UsageError when it is another one.
-
-    drainer binds a source again if nothing of it was ever tried and no run works on it:
-    an operator who mistyped a name loses nothing.
-    """
-    bound = schema.sources.c
-    for url in sources:
-        known = connection.scalar(sa.select(bound.route).where(bound.url == url))
-        if known is None:
-            row = {"url": url, "route": route, "bound": now}
-            connection.execute(sa.insert(schema.sources), [row])
-        elif known != route and not _is_begun(connection, url):
-            row = {"route": route, "bound": now}
-            connection.execute(
-                sa.update(schema.sources).where(bound.url == url).values(row)
-            )
-        elif known != route:
-            message = f"{url} has been drained to {known} before, not to {route}"
-            hint = "give the same --to, another --ledger, or --rehearse to try it"
-            raise UsageError(message, hint=hint)
-
-
-def _is_begun(connection: sa.Connection, url: str) -> bool:
-    message, attempt = schema.messages.c, schema.attempts.c
-    tried = sa.exists().where(attempt.message == message.seq)
-    begun = sa.select(sa.literal(1)).where(
-        message.source == url, message.owner.is_not(None) | tried
-    )
-    return connection.scalar(begun.limit(1)) is not None
-
-
-def last_activity(
-    connection: sa.Connection, route: str, run: str, now: int
-) -> int | None:
-    """Return until when another run may have sent to this route.
-
-    A run without an end died at an unknown moment, or is still running: that counts as
-    now.
-    """
-    others = sa.select(_N.ended).where(_N.route == route, _N.id != run)
-    ends = list(connection.scalars(others))
-    if not ends:
-        return None
-    return max(now if end is None else end for end in ends)
-
-
 def renew(connection: sa.Connection, owner: str, now: int) -> None:
     """Renew an owner's lease."""
     connection.execute(
@@ -143,47 +93,6 @@ def renew(connection: sa.Connection, owner: str, now: int) -> None:
         .where(schema.owners.c.id == owner)
         .values(lease=lease_end(now))
     )
-
-
-def fair_share(connection: sa.Connection, run: str, most: int, now: int) -> int:
-    """Return what a run may have of its route's rate, in millionths.
-
-    The living runs on a route share equally; only the ``most`` oldest have a part,
-    because a bucket smaller than one message would never send.
-    """
-    route = sa.select(_N.route).where(_N.id == run).scalar_subquery()
-    ranks = [id_ for id_, _ in _living(connection, route, now)]
-    if run not in ranks[:most]:
-        return 0
-    return WHOLE // min(most, len(ranks))
-
-
-def take_share(connection: sa.Connection, run: str, wanted: int, now: int) -> int:
-    """Take a share, as far as the others have left one; return the share it got."""
-    route = sa.select(_N.route).where(_N.id == run).scalar_subquery()
-    living = _living(connection, route, now)
-    taken = sum(share for id_, share in living if id_ != run)
-    share = max(0, min(wanted, WHOLE - taken))
-    connection.execute(sa.update(schema.runs).where(_N.id == run).values(share=share))
-    return share
-
-
-def on_route(connection: sa.Connection, route: str, now: int) -> list[str]:
-    """Return the ids of the living runs on a route, the oldest first."""
-    return [id_ for id_, _ in _living(connection, route, now)]
-
-
-def _living(
-    connection: sa.Connection, route: sa.ScalarSelect[str] | str, now: int
-) -> list[tuple[str, int]]:
-    """Return the living runs on a route, the oldest first, with their shares."""
-    dead = dead_owners(connection, now)
-    rows = connection.execute(
-        sa.select(_N.id, _N.share)
-        .where(_N.route == route, _N.ended.is_(None), _N.owner.not_in(dead))
-        .order_by(_N.started, _N.id)
-    )
-    return [(str(row.id), int(row.share)) for row in rows]
 
 
 def end(

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from drainer.policy.recipient.state import State
 from drainer.runtime.databases import LONG_TEXT
 
-VERSION = "3"
-DIGEST = "217f85de3d2ee97398f46f0f3bc3ce5d2b96f9a083fad9890ed734b5a78d205e"
+VERSION = "4"
+DIGEST = "5513fda925fb845b8630f9a237315b6e6ab9a46584608324a8b04fb8534f268a"
 """Of this version's tables: a change of them changes both lines, and a test says so."""
 
 metadata = sa.MetaData()
@@ -29,12 +29,18 @@ meta = sa.Table(
     sa.Column("value", LONG_TEXT, nullable=False),
 )
 
-#: A source is bound to the primary it was first drained to.
+_Route = sa.String(300)
+"""A route's name, as in smtp.route.Route."""
+
+#: The sources that were drained, and by which routes.
 sources = sa.Table(
     "sources",
     metadata,
     sa.Column("url", _Key, primary_key=True),
-    sa.Column("route", sa.String(300), nullable=False),
+    #: The digest of the route table that its recipients were last assigned by.
+    sa.Column("routing", sa.String(64), nullable=False),
+    #: The names of these routes, as a JSON list.
+    sa.Column("routes", LONG_TEXT, nullable=False),
     sa.Column("bound", _Time, nullable=False),
 )
 
@@ -55,14 +61,22 @@ runs = sa.Table(
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("owner", _ID, nullable=False),
-    sa.Column("route", sa.String(300), nullable=False),
     sa.Column("started", _Time, nullable=False),
     sa.Column("ended", _Time),
     sa.Column("exit", sa.Integer),
     sa.Column("commits", sa.Integer),
+    sa.Column("facts", LONG_TEXT, nullable=False, default="{}"),
+)
+
+#: The routes of each run, in the order of its configuration.
+run_routes = sa.Table(
+    "run_routes",
+    metadata,
+    sa.Column("route", _Route, primary_key=True),
+    sa.Column("run", _ID, primary_key=True),
+    sa.Column("place", sa.Integer, nullable=False),
     #: Part of the route's rate, in millionths; all living runs together have one whole.
     sa.Column("share", sa.Integer, nullable=False),
-    sa.Column("facts", LONG_TEXT, nullable=False, default="{}"),
 )
 
 messages = sa.Table(
@@ -107,6 +121,8 @@ recipients = sa.Table(
     sa.Column("message", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("forward_path", sa.String(512), nullable=False),
+    #: Where its mail goes; '' = by no route. It stays once the recipient is final.
+    sa.Column("route", _Route, nullable=False),
     sa.Column("orcpt", LONG_TEXT, nullable=False),
     sa.Column("notify", sa.String(64), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
@@ -129,7 +145,7 @@ recipients = sa.Table(
     sa.Column("rule", sa.String(64), nullable=False),
     sa.Column("reply", LONG_TEXT, nullable=False),
     sa.CheckConstraint(f"state IN ({_STATES})", name="recipients_state"),
-    sa.Index("recipients_state_due", "state", "due"),
+    sa.Index("recipients_state_route_due", "state", "route", "due"),
     sqlite_with_rowid=False,
 )
 
@@ -137,7 +153,7 @@ recipients = sa.Table(
 breakers = sa.Table(
     "breakers",
     metadata,
-    sa.Column("route", sa.String(300), primary_key=True),
+    sa.Column("route", _Route, primary_key=True),
     #: A recipient domain; '' is the route itself.
     sa.Column("scope", sa.String(255), primary_key=True),
     sa.Column("state", sa.String(16), nullable=False),
@@ -240,7 +256,7 @@ controls = sa.Table(
     metadata,
     sa.Column("id", _Serial, primary_key=True, autoincrement=True),
     sa.Column("at", _Time, nullable=False),
-    sa.Column("route", sa.String(300), nullable=False, index=True),
+    sa.Column("route", _Route, nullable=False, index=True),
     #: The kind of override: policy.pacing.overrides.OverrideKind.
     sa.Column("ask", sa.String(16), nullable=False),
     sa.Column("per_second", sa.Double),

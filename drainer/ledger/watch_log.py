@@ -81,8 +81,10 @@ class WatchLog:
                 for start in range(0, len(rows), MANY)
             )
 
-    def next_due(self, sources: Sequence[str], *, braked: bool) -> datetime | None:
-        """Return when the next drain finds something to do; None = never.
+    def next_due(
+        self, sources: Sequence[str], routes: Sequence[str], *, braked: bool
+    ) -> datetime | None:
+        """Return when the next drain by these routes finds something; None = never.
 
         ``braked``: drainer confirms no refusals, even those that are due for
         confirmation.
@@ -98,7 +100,7 @@ class WatchLog:
             schema.reports.c.state == "queued"
         )
         breakers = sa.select(sa.func.min(schema.breakers.c.until)).where(
-            schema.breakers.c.route == self._route,
+            schema.breakers.c.route.in_(list(routes)),
             schema.breakers.c.state == BreakerState.OPEN.value,
         )
         with engine.in_use(self._url), self._engine.connect() as connection:

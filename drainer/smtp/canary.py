@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from drainer.mail.envelope import AddressError, is_ascii, parse_mailbox
 from drainer.mail.reply import Lost, Reply
 from drainer.policy.breaker.breaker import CanaryOutcome
-from drainer.smtp.connection import ConnectFailure, Connection, connect
+from drainer.smtp.connection import ConnectFailure, Connection
+from drainer.smtp.hosts import connect_any
 from drainer.smtp.own_name import has_own_name
 from drainer.smtp.route import Route
 
@@ -49,7 +50,7 @@ async def ask_canary(
 ) -> CanaryResult | ConnectFailure:
     """Open a session and ask; return ConnectFailure when none could be opened."""
     question = _speakable(question)
-    connection = await connect(route)
+    connection = await connect_any(route)
     if isinstance(connection, ConnectFailure):
         return connection
     try:

@@ -34,6 +34,21 @@ def describe(der: bytes) -> dict[str, Any]:
     return facts
 
 
+def key_digest(der: bytes) -> str:
+    """Return the SHA-256 of a certificate's SubjectPublicKeyInfo, in hex; '' if bad."""
+    from cryptography import x509  # noqa: PLC0415 - likewise
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    try:
+        key = x509.load_der_x509_certificate(der).public_key()
+    except ValueError:
+        return ""
+    spki = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()
+
+
 def _names(certificate: "x509.Certificate") -> list[str]:
     from cryptography import x509  # noqa: PLC0415 - likewise
 

@@ -24,13 +24,16 @@ from drainer.mail.reply import (
     printable,
 )
 from drainer.runtime.host_limits import limit_behind
+from drainer.smtp.certificate import key_digest
+from drainer.smtp.oauth import TokenError, auth_line, fetch_token
 from drainer.smtp.protocol import SmtpProtocol, spare_descriptor
-from drainer.smtp.route import Route
+from drainer.smtp.route import Host, Login, Route
 from drainer.smtp.tls import client_context, tls_facts
 
 T = TypeVar("T")
 _READY = 220
 _CLOSING = 421
+_CHALLENGE, _LOGGED_IN = 334, 235
 
 
 class ConnectStep(Struct, frozen=True, kw_only=True):
@@ -58,6 +61,8 @@ class Connection(Struct, frozen=True, kw_only=True):
     tls: bool
     #: Whether the certificate was valid for the host.
     verified: bool = False
+    #: The server of the route, if it was chosen among several (smtp.hosts).
+    host: Host | None = None
 
 
 class ConnectFailure(Exception):
@@ -81,6 +86,16 @@ async def resolve(route: Route) -> list[tuple[int, tuple[str, int]]]:
         (family, cast("tuple[str, int]", sockaddr))
         for family, _, _, _, sockaddr in infos
     ]
+
+
+def bind_socket(sock: socket.socket, address: str) -> None:
+    """Give a socket our own address; raise OSError if it cannot have it."""
+    if not address:
+        return
+    if (":" in address) != (sock.family == socket.AF_INET6):
+        message = f"it is of another family than our address {address}"
+        raise OSError(message)
+    sock.bind((address, 0))
 
 
 async def connect(
@@ -130,9 +145,13 @@ class _Handshake:
             start_tls=False,
             timeout=self.route.timeouts.banner,
         )
-        banner = await self._stage(Stage.BANNER, smtp.connect())
+        is_implicit = self.route.tls == "implicit"
+        if is_implicit:
+            smtp.use_tls, smtp.tls_context = True, self._context()
+            smtp.hostname = self._server_name
+        banner = await self._greet(smtp)
         ehlo = await self._ehlo(smtp)
-        if self.route.tls != "off" or self.route.requires_tls:
+        if not is_implicit and (self.route.tls != "off" or self.route.requires_tls):
             ehlo = await self._starttls(smtp) or ehlo
         if self.route.login is not None:
             await self._login(smtp)
@@ -160,6 +179,7 @@ class _Handshake:
             sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setblocking(False)  # noqa: FBT003
             try:
+                bind_socket(sock, self.route.bind)
                 async with asyncio.timeout(self.route.timeouts.connect):
                     await loop.sock_connect(sock, address)
             except (OSError, TimeoutError) as error:
@@ -173,6 +193,47 @@ class _Handshake:
             self._note(Stage.CONNECT, Reply(code=220, text="connected"), start)
             return sock
         raise ConnectFailure(self._steps)
+
+    @property
+    def _server_name(self) -> str:
+        return self.route.host.rstrip(".")
+
+    def _context(self) -> ssl.SSLContext:
+        route = self.route
+        return client_context(
+            verify=route.verifies, minimum=route.tls_minimum, files=route.tls_files
+        )
+
+    async def _greet(self, smtp: aiosmtplib.SMTP) -> Reply:
+        """Wait for the banner, behind a handshake if TLS is implicit."""
+        start = time.monotonic()
+        if not smtp.use_tls:
+            return await self._stage(Stage.BANNER, smtp.connect())
+        try:
+            banner = await self._stage(Stage.BANNER, smtp.connect())
+        except ConnectFailure as failed:
+            answer = failed.steps[-1].answer
+            if isinstance(answer, Lost) and answer.reason == "tls":
+                self._steps.pop()
+                raise self._fail(Stage.STARTTLS, answer, start) from None
+            raise
+        facts = tls_facts(smtp.get_transport_info("ssl_object"))
+        self._note(Stage.STARTTLS, Reply(code=220, text="implicit TLS"), start, facts)
+        self._check_pin(facts)
+        return banner
+
+    def _check_pin(self, facts: dict[str, object]) -> None:
+        """Refuse a server whose public key is none of the pinned ones."""
+        pins = self.route.tls_files.pins
+        if not pins:
+            return
+        found = key_digest(bytes.fromhex(str(facts.get("certificate_der", ""))))
+        if found not in pins:
+            detail = (
+                f"the SHA-256 of its public key is {found}, which is not in tls_pin"
+            )
+            lost = Lost(reason="tls", detail=detail)
+            raise self._fail(Stage.STARTTLS, lost, time.monotonic())
 
     async def _ehlo(self, smtp: aiosmtplib.SMTP) -> Reply:
         try:
@@ -202,10 +263,8 @@ class _Handshake:
             await self._stage(
                 Stage.STARTTLS,
                 smtp.starttls(
-                    server_hostname=self.route.host.rstrip("."),
-                    tls_context=client_context(
-                        verify=self.route.verifies, minimum=self.route.tls_minimum
-                    ),
+                    server_hostname=self._server_name,
+                    tls_context=self._context(),
                     timeout=self.route.timeouts.ehlo,
                 ),
                 facts=lambda: tls_facts(smtp.get_transport_info("ssl_object")),
@@ -217,11 +276,15 @@ class _Handshake:
             if required or self.handshake_failed or closes:
                 raise
             return None
+        self._check_pin(self._steps[-1].facts)
         return await self._ehlo(smtp)  # RFC 3207 4.2
 
     async def _login(self, smtp: aiosmtplib.SMTP) -> None:
         login = self.route.login
         assert login is not None  # noqa: S101 - asked by the caller
+        if login.token_command:
+            await self._login_by_token(smtp, login)
+            return
         if not smtp.supports_extension("auth"):
             reply = Reply(code=502, text="the primary does not offer AUTH")
             raise self._fail(Stage.AUTH, reply, time.monotonic())
@@ -237,6 +300,22 @@ class _Handshake:
         # One try: smtp.login() tries every mechanism, and locks the account.
         attempt = methods[offered[0]](login.username, login.password)
         await self._stage(Stage.AUTH, attempt)
+
+    async def _login_by_token(self, smtp: aiosmtplib.SMTP, login: Login) -> None:
+        """Log in with an access token, by OAUTHBEARER or XOAUTH2 (RFC 7628)."""
+        start = time.monotonic()
+        offered = smtp.server_auth_methods
+        name = next((m for m in ("oauthbearer", "xoauth2") if m in offered), "")
+        if not name:
+            reply = Reply(code=504, text="neither OAUTHBEARER nor XOAUTH2 is offered")
+            raise self._fail(Stage.AUTH, reply, start)
+        try:
+            token = await fetch_token(login.token_command)
+        except TokenError as error:
+            lost = Lost(reason="token", detail=str(error))
+            raise self._fail(Stage.AUTH, lost, start) from None
+        line = auth_line(name, login.username, token)
+        await self._stage(Stage.AUTH, _authenticate(smtp, name, line))
 
     async def _stage(
         self,
@@ -304,6 +383,18 @@ class _Handshake:
             tls=context is not None,
             verified=context is not None and self.route.verifies,
         )
+
+
+async def _authenticate(
+    smtp: aiosmtplib.SMTP, name: str, line: bytes
+) -> aiosmtplib.SMTPResponse:
+    """Send AUTH with an initial response; end the exchange if the token is refused."""
+    answer = await smtp.execute_command(b"AUTH", name.upper().encode(), line)
+    if answer.code == _CHALLENGE:  # it explains an error, and waits for us
+        answer = await smtp.execute_command(b"AQ==")
+    if answer.code != _LOGGED_IN:
+        raise aiosmtplib.SMTPAuthenticationError(answer.code, answer.message)
+    return answer
 
 
 def reply_of(code: int, message: str) -> Reply:

@@ -25,8 +25,9 @@ from drainer.smtp.connection import (
     format_address,
     resolve,
 )
+from drainer.smtp.hosts import all_hosts, at_host
 from drainer.smtp.own_name import has_own_name
-from drainer.smtp.peer_probe import identify
+from drainer.smtp.peer_probe import expects_tls, identify
 from drainer.smtp.route import Route
 from drainer.smtp.xclient import ClientIntroduction
 
@@ -34,6 +35,8 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 _CLOSING = 421
 _GREYLISTING, _FAULTS = "greylisting", ("fault", "disk")
 """Ids of remedies: nothing is wrong, or a part of the primary does not work."""
+SILENCE = 5.0
+"""Seconds without a banner after which the check asks whether the port speaks TLS."""
 _DONE = Lost(reason="closed", detail="by us")
 """Nothing is in flight any more: with TLS, a farewell may outlast the check."""
 
@@ -95,29 +98,35 @@ class HealthReport:
 
 
 async def check(route: Route, probe: HealthProbe) -> HealthReport:
-    """Check the primary on every one of its addresses; never raises for a peer."""
-    health = HealthReport()
+    """Check every server of the primary; never raises for a peer."""
+    health, hosts = HealthReport(), all_hosts(route)
+    reached = [await _check_host(health, at_host(route, h), probe) for h in hosts]
+    if any(reached):
+        _forgive_unreached(health, several=len(hosts) > 1)
+    return health
+
+
+async def _check_host(health: HealthReport, route: Route, probe: HealthProbe) -> bool:
+    """Check every address of a server; return True when a session was open."""
     try:
         addresses = await resolve(route)
     except OSError as error:
         lost = Lost(reason="unresolved", detail=str(error))
         step = ConnectStep(stage=Stage.CONNECT, answer=lost, seconds=0.0)
         health.add("resolve", step, FAIL, remedies.hint(Stage.CONNECT, lost))
-        return health
-    reached = False
-    for _, address in addresses:
-        reached = await _check_address(health, route, address, probe) or reached
-    if reached:
-        _forgive_unreached(health)
-    return health
+        return False
+    found = [await _check_address(health, route, each, probe) for _, each in addresses]
+    return any(found)
 
 
-def _forgive_unreached(health: HealthReport) -> None:
-    """Make one address that does not answer a warning when another one does."""
+def _forgive_unreached(health: HealthReport, *, several: bool) -> None:
+    """Make one address that does not answer a warning when another one does.
+
+    When there are several servers, the same applies to one that does not greet us.
+    """
+    stages = ("resolve", Stage.CONNECT, Stage.BANNER) if several else (Stage.CONNECT,)
     health.findings = [
-        replace(f, verdict=WARN)
-        if f.stage == Stage.CONNECT and f.verdict == FAIL
-        else f
+        replace(f, verdict=WARN) if f.stage in stages and f.verdict == FAIL else f
         for f in health.findings
     ]
 
@@ -127,7 +136,7 @@ async def _check_address(
 ) -> bool:
     """Check one address; return True when a session was open."""
     here = replace(route, address=address[0])
-    answer = await connect(here)
+    answer = await _connect(here)
     if isinstance(answer, ConnectFailure):
         for step in answer.steps[:-1]:
             health.add(step.stage.value, step, OK)
@@ -152,6 +161,20 @@ async def _check_address(
     return True
 
 
+async def _connect(route: Route) -> Connection | ConnectFailure:
+    """Open a session; do not wait for the banner of a port that speaks TLS."""
+    opening = asyncio.ensure_future(connect(route))
+    try:
+        await asyncio.wait((opening,), timeout=SILENCE)
+        if not opening.done() and route.tls != "implicit" and await expects_tls(route):
+            lost = Lost(reason="timeout", detail="it is silent, and speaks TLS")
+            step = ConnectStep(stage=Stage.BANNER, answer=lost, seconds=SILENCE)
+            return ConnectFailure([step])
+        return await opening
+    finally:
+        opening.cancel()
+
+
 async def _add_failure(health: HealthReport, route: Route, step: ConnectStep) -> None:
     """Add the step that failed; for a bad certificate, also what it says."""
     hint = await identify(route, step.stage, step.answer)
@@ -171,7 +194,11 @@ async def _certificate_of(route: Route) -> dict[str, object]:
     that accepts any certificate, and sends nothing on it but EHLO and QUIT: no
     password, no message.
     """
-    seen = await connect(replace(route, tls="required", verify=False, login=None))
+    tls = "implicit" if route.tls == "implicit" else "required"
+    files = replace(route.tls_files, ca="", pins=())
+    seen = await connect(
+        replace(route, tls=tls, verify=False, login=None, tls_files=files)
+    )
     facts = [s.facts for s in seen.steps if s.stage is Stage.STARTTLS]
     if isinstance(seen, Connection):
         seen.wire.write(b"QUIT\r\n")

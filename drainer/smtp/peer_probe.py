@@ -37,6 +37,19 @@ async def identify(route: Route, stage: Stage, answer: Reply | Lost) -> str:
     return ""
 
 
+async def expects_tls(route: Route) -> bool:
+    """Whether a server that has been silent for a while speaks TLS from the start.
+
+    Never asks at port 25, where it may punish a client that speaks first.
+    """
+    if route.port == _SMTP_PORT:
+        return False
+    with contextlib.suppress(OSError, TimeoutError, ValueError):
+        async with asyncio.timeout(PATIENCE), _streams(route, tls=True):
+            return True
+    return False
+
+
 @contextlib.asynccontextmanager
 async def _streams(
     route: Route, *, tls: bool

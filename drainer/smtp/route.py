@@ -7,6 +7,8 @@ aiosmtplib opens the connection and does EHLO, STARTTLS and AUTH
 
 from msgspec import Struct, field
 
+from drainer.smtp.tls import NO_FILES, TlsFiles
+
 
 class Timeouts(Struct, frozen=True, kw_only=True):
     """Seconds to wait at each stage (RFC 5321 4.5.3.2).
@@ -31,28 +33,44 @@ class Login(Struct, frozen=True, kw_only=True):
     """Credentials; never shown."""
 
     username: str
-    password: str
+    password: str = ""
+    #: A command that prints an OAuth 2.0 access token, instead of a password.
+    token_command: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return it without the password."""
         return f"Login(username={self.username!r})"
 
 
-class Route(Struct, frozen=True, kw_only=True):
-    """The way to the primary."""
+class Host(Struct, frozen=True, kw_only=True):
+    """A server of the primary."""
 
     host: str
     port: int = 25
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """The way to the primary."""
+
+    #: The preferred server; its address is the name of the route.
+    host: str
+    port: int = 25
+    #: All servers in order of preference, if there are several; those of one tier share
+    #: the load.
+    tiers: tuple[tuple[Host, ...], ...] = ()
     #: One of the host's addresses, to try only that; '' = all in turn.
     address: str = ""
     #: Our name for EHLO.
     helo: str = "localhost"
-    #: 'off', 'opportunistic' or 'required'.
+    #: Our own address for these connections; '' = the system chooses.
+    bind: str = ""
+    #: 'off', 'opportunistic', 'required', or 'implicit': TLS from the first octet.
     tls: str = "opportunistic"
     #: Lowest version of TLS, as in "1.2".
     tls_minimum: str = "1.2"
     #: Whether the certificate must be valid for the host; that requires TLS.
     verify: bool = False
+    tls_files: TlsFiles = NO_FILES
     login: Login | None = None
     #: 'off', 'xforward', 'xclient' or 'auto': how the primary learns of the client.
     forward_client: str = "off"
@@ -72,12 +90,12 @@ class Route(Struct, frozen=True, kw_only=True):
     @property
     def verifies(self) -> bool:
         """Whether the certificate is verified: a password goes to no other server."""
-        return self.verify or self.login is not None
+        return self.verify or self.login is not None or bool(self.tls_files.pins)
 
     @property
     def requires_tls(self) -> bool:
         """Whether nothing may go in the clear."""
-        return self.tls == "required" or self.verifies
+        return self.tls in ("required", "implicit") or self.verifies
 
     def __str__(self) -> str:
         """Return ``host:port``, IPv6 in brackets."""

@@ -4,6 +4,8 @@ import ssl
 import warnings
 from typing import Any
 
+from msgspec import Struct
+
 _USUAL = "1.2"
 _VERSIONS = {
     "1.0": ssl.TLSVersion.TLSv1,
@@ -15,14 +17,43 @@ _OLD = ("1.0", "1.1")
 """Deprecated versions; their signatures need a low security level of OpenSSL."""
 
 
-def client_context(*, verify: bool = True, minimum: str = _USUAL) -> ssl.SSLContext:
+class TlsFiles(Struct, frozen=True, kw_only=True):
+    """What proves either side beside the CAs that this host trusts."""
+
+    #: Path of CA certificates (PEM) to trust instead; '' = those of this host.
+    ca: str = ""
+    #: Paths of our certificate and its key (PEM), and the key's password.
+    certificate: str = ""
+    key: str = ""
+    key_password: str = ""
+    #: SHA-256 of public keys (SubjectPublicKeyInfo), in hex: the server's must be one
+    #: of them, and then no CA is asked.
+    pins: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return it without the password."""
+        shown = (self.ca, self.certificate, self.key, self.pins)
+        return f"TlsFiles{shown}"
+
+
+NO_FILES = TlsFiles()
+
+
+def client_context(
+    *, verify: bool = True, minimum: str = _USUAL, files: TlsFiles = NO_FILES
+) -> ssl.SSLContext:
     """Return the context of every TLS connection that drainer opens.
 
     ``verify`` asks for a certificate from a CA that this host trusts, in date, with
     the host among its subjectAltNames. A common name proves nothing (RFC 9525 2).
-    ``minimum`` is the lowest version of TLS.
+    ``minimum`` is the lowest version of TLS. Raises OSError (ssl.SSLError included) for
+    files that cannot be used.
     """
-    context = ssl.create_default_context()
+    context = ssl.create_default_context(cafile=files.ca or None)
+    if files.certificate:
+        context.load_cert_chain(
+            files.certificate, files.key or None, lambda: files.key_password
+        )
     context.hostname_checks_common_name = False
     if minimum != _USUAL:  # what OpenSSL and Python allow by themselves
         with warnings.catch_warnings():  # Python deprecates the old versions
@@ -30,7 +61,7 @@ def client_context(*, verify: bool = True, minimum: str = _USUAL) -> ssl.SSLCont
             context.minimum_version = _VERSIONS[minimum]
     if minimum in _OLD:
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    if not verify:
+    if not verify or files.pins:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

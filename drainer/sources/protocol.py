@@ -172,6 +172,19 @@ class LiveSource(Protocol):
         """
         ...
 
+    @property
+    def hostname(self) -> str:
+        """The server's own name."""
+        ...
+
+    def nexthops(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        """Return these domains by the host and port that the server sends them to.
+
+        Without a host, it is those of each domain's MX records. Raises UsageError when
+        drainer cannot do as the server does.
+        """
+        ...
+
     def take(self, note: Path, rules: Admission) -> Iterator[HeldCount]:
         """Hold, step by step, the messages that the rules admit.
 

@@ -10,7 +10,7 @@ from drainer.delivery.run import (
     DrainRequest,
     Run,
     open_run,
-    resolve_domains,
+    resolve_routes,
     start_workers,
 )
 from drainer.errors import DrainerError
@@ -61,9 +61,11 @@ class DrainTask:
     def _request(self) -> DrainRequest:
         plan = self._plan
         sources = make_sources(plan.config, list(plan.names), ())
-        config = resolve_domains(plan.config, sources)
+        config, admission = resolve_routes(plan.config, sources)
         drain_settings = replace(
-            build_settings(config, explicit=False, acknowledge=True),
+            build_settings(
+                config, admission=admission, explicit=False, acknowledge=True
+            ),
             rescan=config.watch.rescan,
             grace=config.watch.grace,
         )
@@ -75,20 +77,23 @@ class DrainTask:
         if run.result.error is not None:
             return _failed(run.result.error)
         drain = run.engine
-        sent, breakers = drain.progress.sent_messages, drain.breaker_guard.open_breakers
-        if breakers and (not sent or breakers[0].scope == ROUTE):
+        sent = drain.progress.sent_messages
+        breakers = [breaker for _, breaker in drain.open_breakers]
+        stopped = [each for each in breakers if each.scope == ROUTE]
+        if breakers and (not sent or len(stopped) == len(drain.routes)):
             return _refused(breakers[0])
         due = await asyncio.to_thread(
             self._diary.next_due,
             self._plan.urls,
-            braked=drain.breaker_guard.registry.brake,
+            list(drain.routes),
+            braked=drain.is_braked,
         )
         if due is None:
             return Observation(
                 event=WatchEvent.FINISHED,
                 why=f"{sent} messages sent, nothing is left for a drain",
             )
-        domains = ", ".join(breaker.scope for breaker in breakers)
+        domains = ", ".join(each.scope or name for name, each in drain.open_breakers)
         rest = f"{domains} is refused" if domains else "the rest is due later"
         why = f"{sent} messages sent, {rest}"
         return Observation(

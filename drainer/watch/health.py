@@ -9,7 +9,8 @@ from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.pacing.overrides import ActiveOverrides, Override, OverrideKind
 from drainer.policy.watch.machine import Observation, WatchStatus
 from drainer.policy.watch.states import WatchEvent, WatchState, WatchWait
-from drainer.smtp.health_check import FAIL, HealthReport, check
+from drainer.smtp.health_check import FAIL, HealthProbe, HealthReport, check
+from drainer.smtp.route import Route
 from drainer.watch.drain_task import DrainTask
 from drainer.watch.journal import wall
 from drainer.watch.plan import WatchPlan
@@ -56,11 +57,20 @@ def held(
 
 
 async def asked(plan: WatchPlan) -> tuple[HealthReport, Observation]:
-    """Check the primary as `drainer check` does; return the findings and the event."""
+    """Check the primaries as `drainer check` does; return the findings and the event.
+
+    One healthy primary is enough for a drain: the others cost it nothing. The findings
+    are those of a healthy one if there is one.
+    """
+    found = await asyncio.gather(*(_ask(*each) for each in plan.checks))
+    return next((each for each in found if each[1].event is WatchEvent.GOOD), found[0])
+
+
+async def _ask(route: Route, probe: HealthProbe) -> tuple[HealthReport, Observation]:
     health, why = HealthReport(), f"no answer to everything in {CHECK_LIMIT:.0f} s"
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CHECK_LIMIT):
-            health = await check(plan.route, plan.probe)
+            health = await check(route, probe)
     if health.findings and health.ready:
         return health, Observation(event=WatchEvent.GOOD, why="the primary is healthy")
     failed = next((f for f in health.findings if f.verdict == FAIL), None)
@@ -85,8 +95,8 @@ class DrainHealth:
         if draining.active_run is None or draining.stopped:
             return
         drain = draining.active_run.engine
-        breaker, progress = drain.breaker_guard.breaker, drain.progress
-        reply = drain.breaker_guard.reply
+        route, progress = drain.shown_route, drain.progress
+        breaker, reply = route.breaker_guard.breaker, route.breaker_guard.reply
         if watch.wait is WatchWait.BREAKER:
             if breaker.is_closed:
                 yield Observation(event=WatchEvent.FLOWS)
@@ -99,7 +109,7 @@ class DrainHealth:
             return
         if watch.state is WatchState.CANARY and progress.sent_messages:
             yield Observation(event=WatchEvent.FIRST)
-        elif watch.state is WatchState.RAMP and drain.rate_controller.full:
+        elif watch.state is WatchState.RAMP and route.rate_controller.full:
             yield Observation(event=WatchEvent.FULL)
 
 

@@ -7,7 +7,9 @@ from drainer.config import Config
 from drainer.config.build.paths import LedgerURL, ledger_url
 from drainer.config.build.routes import make_probe, make_route
 from drainer.config.build.spools import make_sources, with_domains
+from drainer.config.route_section import route_configs
 from drainer.delivery.build import build_settings, make_admission
+from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.delivery.settings import DrainSettings
 from drainer.errors import UsageError
 from drainer.policy.admission.admit import Admission
@@ -25,8 +27,8 @@ class WatchPlan(Struct, frozen=True, kw_only=True):
     #: As they were named; opened again for every drain.
     names: tuple[str, ...]
     sources: tuple[Source, ...]
-    route: Route
-    probe: HealthProbe
+    #: The primaries and their health checks; the first is the one of the watch.
+    checks: tuple[tuple[Route, HealthProbe], ...]
     url: LedgerURL
     settings: WatchSettings
     hours: DrainWindows
@@ -40,14 +42,18 @@ class WatchPlan(Struct, frozen=True, kw_only=True):
         """Return the sources by URL."""
         return [source.url for source in self.sources]
 
+    @property
+    def route(self) -> Route:
+        """Return the route that hooks and controls of this watch are given for."""
+        return self.checks[0][0]
+
     def drains_like(self, other: "WatchPlan") -> bool:
         """Return whether a drain by the other plan would do the same."""
         return (self.urls, self.drain_settings) == (other.urls, other.drain_settings)
 
     def replace(self, old: "WatchPlan") -> None:
         """Replace another plan; UsageError if a watch cannot change in this way."""
-        new, before = self.route, old.route
-        if (new.host, new.port, self.url) != (before.host, before.port, old.url):
+        if (str(self.route), self.url) != (str(old.route), old.url):
             message = "another primary, or another ledger, needs a watch of its own"
             raise UsageError(message, hint="restart the watch")
 
@@ -65,15 +71,20 @@ def make_plan(config: Config, names: tuple[str, ...]) -> WatchPlan:
         make_via(config)  # that no digest can be sent is reported at once
     health = config.health
     sources = tuple(make_sources(config, list(names), ()))
+    whole, no_route, unanswered = with_mx_hosts(with_domains(config, sources))
+    admission = make_admission(whole, no_route=no_route, unanswered=unanswered)
     return WatchPlan(
         config=config,
         names=names,
         sources=sources,
-        route=make_route(config),
-        probe=make_probe(config),
+        checks=tuple(
+            (make_route(each), make_probe(each)) for each in route_configs(whole)
+        ),
         url=ledger_url(config),
         settings=health.values_for(WatchSettings),
-        admission=make_admission(with_domains(config, sources)),
+        admission=admission,
         hours=parse_hours(config.watch.windows),
-        drain_settings=build_settings(config, explicit=False, acknowledge=True),
+        drain_settings=build_settings(
+            whole, admission=admission, explicit=False, acknowledge=True
+        ),
     )

@@ -84,10 +84,11 @@ class StatusHistory:
             sent, at = 0, min(now - 1, drain.progress.started.timestamp())
         self._rate = round(max(0, done - sent) / max(now - at, 0.001), 3)
         self._sent = (done, now)
-        self._pulse = drain.progress.latency
-        self._breaker = _breaker_facts(drain.breaker_guard.breaker)
+        route = drain.shown_route
+        self._pulse = route.progress.latency
+        self._breaker = _breaker_facts(route.breaker_guard.breaker)
         dot = self._pulse.mean_ms("dot", within=max(now - at, 1.0))
-        self._history.append((now, self._rate, drain.rate_controller.allowed, dot))
+        self._history.append((now, self._rate, route.rate_controller.allowed, dot))
         self._tell()
 
     async def changed(self) -> None:
@@ -139,8 +140,8 @@ class StatusHistory:
             bytes=progress.sent_bytes,
             connections=progress.connections,
             rate_now=self._rate,
-            limit=drain.rate_controller.allowed,
-            waiting=progress.waiting,
+            limit=drain.shown_route.rate_controller.allowed,
+            waiting=drain.shown_route.progress.waiting,
         )
 
 

@@ -18,12 +18,14 @@ from drainer.ledger.query.selection import DueQuery, scan_due
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import AttemptEnd, AttemptStart, StateConflict, to_micros
 from drainer.ledger.repository import Ledger
+from drainer.ledger.route_mail import RouteMail
 from drainer.mail.content import HeldContent, survey
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import Message, SpooledMessage
 from drainer.mail.reply import Stage, parse_reply
 from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.identity import ScanContext
+from drainer.policy.admission.routes import single_route
 from drainer.policy.admission.selection import Choice, Selection, SendOrder
 from drainer.policy.recipient.delivery import Delivery
 from tests.support.scenarios.settlements import result, settled
@@ -31,6 +33,9 @@ from tests.support.scenarios.settlements import result, settled
 NOW = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 SOURCE = "maildir:/spool"
 SCAN = ScanContext(started=to_micros(NOW), acknowledges=True)
+ROUTE = "127.0.0.1:25"
+RULES = Admission(routes=single_route(ROUTE))
+MAIL = RouteMail([SOURCE], ROUTE)
 
 
 def message(n: int) -> Message:
@@ -55,8 +60,10 @@ async def listed(ledger: Ledger, n: int, most: int | None = None) -> RecordedBat
     """Record a message."""
     content = b"Subject: x\r\n\r\nbody\r\n"
     spooled = SpooledMessage(message=message(n), content=HeldContent(content))
-    scanned = admit(spooled, survey([content], digest=True), Admission())
-    return await ledger.messages.record([listing_of(scanned, content)], SCAN, most)
+    scanned = admit(spooled, survey([content], digest=True), RULES)
+    return await ledger.messages.record(
+        [listing_of(scanned, content)], SCAN, {ROUTE}, most
+    )
 
 
 def opened(delivery: Delivery, attempt: int) -> AttemptStart:
@@ -83,7 +90,7 @@ def with_ledger(
     async def run() -> None:
         url = parse_url(url_text)
         ledger = Ledger(url, folder / "locks", unknown=timedelta(minutes=5))
-        await ledger.start("127.0.0.1:25")
+        await ledger.start([ROUTE])
         try:
             await test(ledger)
         finally:
@@ -145,13 +152,15 @@ def test_a_message_recorded_twice_keeps_its_history(
         delivery = await recorded(ledger, 1)
         content = b"Subject: x\r\n\r\nbody\r\n"
         spooled = SpooledMessage(message=message(1), content=HeldContent(content))
-        scanned = admit(spooled, survey([content], digest=True), Admission())
-        again = await ledger.messages.record([listing_of(scanned, content)], SCAN)
+        scanned = admit(spooled, survey([content], digest=True), RULES)
+        again = await ledger.messages.record(
+            [listing_of(scanned, content)], SCAN, {ROUTE}
+        )
         assert again.fresh == []
         assert again.finished == []
-        assert await ledger.messages.claim([SOURCE], datetime.now(UTC)) == []
+        assert await ledger.messages.claim(MAIL, datetime.now(UTC)) == []
         ledger.messages.free(delivery.seq)
-        [freed] = await ledger.messages.claim([SOURCE], datetime.now(UTC))
+        [freed] = await ledger.messages.claim(MAIL, datetime.now(UTC))
         assert freed.message.id == delivery.message.id
 
     with_ledger(database_url, tmp_path, test)
@@ -179,7 +188,7 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
         for n in range(4):
             assert (await listed(ledger, n, most=0)).fresh == []
         asking = DueQuery(
-            sources=[SOURCE],
+            mail=MAIL,
             choice=Choice(
                 order=SendOrder.NEWEST, selection=Selection(domain="example.org")
             ),
@@ -191,10 +200,10 @@ def test_only_what_is_named_is_claimed_and_in_that_order(
             found = await asyncio.to_thread(scan_due, report, asking)
         seqs = list(found.take(3, None))
         now = datetime.now(UTC)
-        claimed = await ledger.messages.claim_these(seqs[::-1], now)
+        claimed = await ledger.messages.claim_these(seqs[::-1], now, ROUTE)
         assert [delivery.seq for delivery in claimed] == seqs[::-1]
-        assert await ledger.messages.claim_these(seqs, now) == []
-        rest = await ledger.messages.claim([SOURCE], now)
+        assert await ledger.messages.claim_these(seqs, now, ROUTE) == []
+        rest = await ledger.messages.claim(MAIL, now)
         assert len(rest) == 1
         assert rest[0].seq not in seqs
 

@@ -25,6 +25,7 @@ from drainer.ledger.records import (
     to_micros,
 )
 from drainer.ledger.repository import Ledger
+from drainer.ledger.route_mail import RouteMail
 from drainer.ledger.watch_log import WatchLog
 from drainer.mail.content import HeldContent, survey
 from drainer.mail.envelope import Envelope, Recipient
@@ -32,6 +33,7 @@ from drainer.mail.message import Message, SpooledMessage
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.identity import ScanContext
+from drainer.policy.admission.routes import single_route
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
 from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
 from drainer.policy.classify.classifier import Answer
@@ -75,6 +77,11 @@ class Bench:
         self.route = f"127.0.0.1:{number}"
         self.mine, self.other = f"maildir:/mine{number}", f"maildir:/other{number}"
 
+    @property
+    def mail(self) -> RouteMail:
+        """The mail of the first source."""
+        return RouteMail([self.mine], self.route)
+
     async def recorded(self, *paths: str, source: str = "") -> Delivery:
         """Record a message to these recipients and claim it."""
         number = next(_numbers)
@@ -91,8 +98,11 @@ class Bench:
             ),
         )
         spooled = SpooledMessage(message=message, content=HeldContent(CONTENT))
-        scanned = admit(spooled, survey([CONTENT], digest=True), Admission())
-        found = await self.ledger.messages.record([listing_of(scanned, CONTENT)], SCAN)
+        rules = Admission(routes=single_route(self.route))
+        scanned = admit(spooled, survey([CONTENT], digest=True), rules)
+        found = await self.ledger.messages.record(
+            [listing_of(scanned, CONTENT)], SCAN, {self.route}
+        )
         return found.fresh[0]
 
     async def tried(
@@ -139,7 +149,7 @@ class Bench:
     async def claimed(self) -> list[tuple[str, ...]]:
         """Claim what is due; return the recipients of each job."""
         deliveries = await self.ledger.messages.claim(
-            [self.mine, self.other], datetime.now(UTC)
+            RouteMail([self.mine, self.other], self.route), datetime.now(UTC)
         )
         return [
             tuple(each.recipient.forward_path for each in delivery.claimed)
@@ -198,7 +208,7 @@ def start(
         url = database_servers(request.param).fresh()
     with asyncio.Runner() as runner:
         ledger = Ledger(parse_url(url), folder / "locks", unknown=HOUR)
-        runner.run(ledger.start(TO))
+        runner.run(ledger.start([TO]))
         yield runner, ledger
         runner.run(ledger.stop())
 
@@ -210,7 +220,9 @@ def run(start: tuple[asyncio.Runner, Ledger]) -> Callable[[Test], None]:
 
     async def body(test: Test) -> None:
         bench = Bench(ledger)
-        await ledger.runs.bind([bench.mine, bench.other], bench.route)
+        await ledger.runs.assign(
+            [bench.mine, bench.other], Admission(routes=single_route(bench.route))
+        )
         await test(bench)
 
     return lambda test: runner.run(body(test))
@@ -300,7 +312,7 @@ def test_a_breaker_that_opens_takes_back_what_is_behind_it(run: Run) -> None:
         await bench.refused("g@anexample.org", "h@exampleXorg", "i@example_org")
         await bench.refused("j@example.org", source=bench.other)
         breaker = replace(OPEN, scope="example.org")
-        assert await bench.ledger.breakers.opened([bench.mine], breaker) == 3
+        assert await bench.ledger.breakers.opened(bench.mail, breaker) == 3
         states = bench.states()
         taken = {path for path, state in states.items() if state == DEFERRED}
         assert taken == {"a@example.org", "b@Example.ORG", "c@example.org."}
@@ -327,7 +339,7 @@ def test_a_breaker_takes_back_both_spellings_of_its_domain(run: Run) -> None:
         }
         await bench.refused(*sorted(those), "d@b\u00e4cher.example", "e@bcher.example")
         breaker = replace(OPEN, scope="xn--bcher-kva.example")
-        assert await bench.ledger.breakers.opened([bench.mine], breaker) == len(those)
+        assert await bench.ledger.breakers.opened(bench.mail, breaker) == len(those)
         states = bench.states()
         assert {path for path, state in states.items() if state == DEFERRED} == those
 
@@ -340,8 +352,8 @@ def test_the_routes_breaker_takes_back_all_of_its_sources(run: Run) -> None:
     async def test(bench: Bench) -> None:
         await bench.refused("a@example.org", "b@example.net")
         await bench.refused("c@example.com", source=bench.other)
-        assert await bench.ledger.breakers.opened([bench.mine], OPEN) == 2
-        assert await bench.ledger.breakers.opened([bench.mine], OPEN) == 0
+        assert await bench.ledger.breakers.opened(bench.mail, OPEN) == 2
+        assert await bench.ledger.breakers.opened(bench.mail, OPEN) == 0
         assert bench.states()["c@example.com"] == PENDING
         assert bench.rows()["b@example.net"]["waits"] == "*"
 
@@ -354,7 +366,7 @@ def test_a_wildcard_in_a_domain_is_a_character(run: Run) -> None:
     async def test(bench: Bench) -> None:
         await bench.refused("a@ex_mple.org", "b@example.org")
         breaker = replace(OPEN, scope="ex_mple.org")
-        assert await bench.ledger.breakers.opened([bench.mine], breaker) == 1
+        assert await bench.ledger.breakers.opened(bench.mail, breaker) == 1
         assert bench.states() == {"a@ex_mple.org": DEFERRED, "b@example.org": PENDING}
 
     run(test)
@@ -368,7 +380,7 @@ def test_what_everybody_met_is_held_against_nobody(run: Run) -> None:
         await bench.waiting("b@example.net", "example.net")
         assert bench.rows()["a@example.org"]["refusal"] == "stop"
         breaker = replace(OPEN, scope="example.org")
-        assert await bench.ledger.breakers.opened([bench.mine], breaker) == 0
+        assert await bench.ledger.breakers.opened(bench.mail, breaker) == 0
         rows = bench.rows()
         assert (rows["a@example.org"]["refusal"], rows["a@example.org"]["refused"]) == (
             "",
@@ -391,8 +403,8 @@ def test_what_waited_for_a_breaker_is_due_when_it_closes(run: Run, scope: str) -
         await bench.waiting("b@example.net", "example.net")
         await bench.waiting("c@example.org", scope, source=bench.other)
         assert await bench.claimed() == []
-        await bench.ledger.breakers.opened([bench.mine], replace(OPEN, scope=scope))
-        await bench.ledger.breakers.closed([bench.mine], scope)
+        await bench.ledger.breakers.opened(bench.mail, replace(OPEN, scope=scope))
+        await bench.ledger.breakers.closed(bench.mail, scope)
         waits = {path: row["waits"] for path, row in bench.rows().items()}
         assert waits == {
             "a@example.org": "",
@@ -413,22 +425,22 @@ def test_only_one_is_woken_to_probe(run: Run) -> None:
         await bench.refused("b@example.org")
         await bench.refused("c@example.net")
         assert not await bench.ledger.breakers.wake_one(
-            [bench.mine], "example.org", LATER
+            bench.mail, "example.org", LATER
         )
-        await bench.ledger.breakers.opened([bench.mine], breaker)
-        assert not await bench.ledger.breakers.wake_one([bench.mine], ROUTE, LATER)
+        await bench.ledger.breakers.opened(bench.mail, breaker)
+        assert not await bench.ledger.breakers.wake_one(bench.mail, ROUTE, LATER)
         assert not await bench.ledger.breakers.wake_one(
-            [bench.other], "example.org", LATER
+            RouteMail([bench.other], bench.route), "example.org", LATER
         )
         assert not await bench.ledger.breakers.wake_one(
-            [bench.mine], "example.org", BEFORE
+            bench.mail, "example.org", BEFORE
         )
-        assert await bench.ledger.breakers.wake_one([bench.mine], "example.org", LATER)
+        assert await bench.ledger.breakers.wake_one(bench.mail, "example.org", LATER)
         assert await bench.claimed() == [("a@example.org",)]
-        assert await bench.ledger.breakers.wake_one([bench.mine], "example.org", LATER)
+        assert await bench.ledger.breakers.wake_one(bench.mail, "example.org", LATER)
         assert await bench.claimed() == [("b@example.org",)]
         assert not await bench.ledger.breakers.wake_one(
-            [bench.mine], "example.org", LATER
+            bench.mail, "example.org", LATER
         )
 
     run(test)
@@ -442,7 +454,7 @@ def test_what_waits_for_a_breaker_that_nobody_keeps_is_let_go(run: Run) -> None:
             await bench.refused(path)
             scope = path.partition("@")[2]
             breaker = replace(OPEN, scope=scope)
-            await bench.ledger.breakers.opened([bench.mine], breaker)
+            await bench.ledger.breakers.opened(bench.mail, breaker)
         await bench.ledger.breakers.keep(
             bench.route, replace(OPEN, scope="example.net")
         )
@@ -465,15 +477,15 @@ def test_a_refusal_ripens_when_its_confirmation_delay_is_over(run: Run) -> None:
         await bench.refused("a@Example.org", "b@example.net")
         await bench.refused("c@example.org", at=NOW)  # not yet
         await bench.refused("d@example.org", source=bench.other)
-        looked = await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE, dry=True)
+        looked = await bench.ledger.breakers.ripen(bench.mail, NO_BRAKE, dry=True)
         assert looked == (2, 3, 3, False, ["example.net", "example.org"])
         assert set(bench.states().values()) == {PENDING}
-        assert await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE) == looked
+        assert await bench.ledger.breakers.ripen(bench.mail, NO_BRAKE) == looked
         assert await bench.claimed() == [("a@Example.org", "b@example.net")]
         assert bench.decided("confirmation-due") == 2
         row = bench.rows()["a@Example.org"]
         assert row["refusal"] == "enhanced-5.1.1"
-        assert (await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE)).ripe == 0
+        assert (await bench.ledger.breakers.ripen(bench.mail, NO_BRAKE)).ripe == 0
 
     run(test)
 
@@ -496,7 +508,7 @@ def test_the_brake_is_on_while_too_many_bounces_are_pending(
         await bench.refused("a@example.org", "b@example.org", "c@example.org")
         await bench.tried(await bench.recorded("d@example.org"), "250 ok", Stage.DOT)
         await bench.recorded("e@example.org")  # not tried yet: it does not count
-        found = await bench.ledger.breakers.ripen([bench.mine], brake)
+        found = await bench.ledger.breakers.ripen(bench.mail, brake)
         assert (found.pending, found.handled, found.braked) == (3, 4, braked)
         ripe = [path for path, state in bench.states().items() if state == DEFERRED]
         assert len(ripe) == 3
@@ -511,9 +523,7 @@ def test_refused_contents_do_not_pull_the_brake(run: Run) -> None:
         for n in range(4):
             delivery = await bench.recorded(f"u{n}@example.org")
             await bench.tried(delivery, "554 5.7.1 Spam", Stage.DOT)
-        found = await bench.ledger.breakers.ripen(
-            [bench.mine], Brake(least=0, share=0.0)
-        )
+        found = await bench.ledger.breakers.ripen(bench.mail, Brake(least=0, share=0.0))
         assert (found.ripe, found.pending, found.braked) == (4, 0, False)
         assert set(bench.states().values()) == {DEFERRED}
 
@@ -536,7 +546,7 @@ def test_who_must_go_alone_is_claimed_apart(run: Run) -> None:
         await bench.tried(doubtful, Lost(reason="closed"), Stage.DOT, at=at)
         plain = await bench.recorded("h@x.org", "i@x.org")
         await bench.tried(plain, "450 4.2.0 Busy", at=at)
-        deliveries = await bench.ledger.messages.claim([bench.mine], datetime.now(UTC))
+        deliveries = await bench.ledger.messages.claim(bench.mail, datetime.now(UTC))
         found = {
             "".join(
                 each.recipient.forward_path[0] for each in delivery.claimed
@@ -559,12 +569,12 @@ def test_what_a_later_attempt_must_know_comes_back(run: Run) -> None:
         at = NOW - timedelta(days=1)
         delivery = await bench.recorded("a@x.org")
         await bench.tried(delivery, "421 4.3.0 bye", Stage.DOT, at=at)
-        [delivery] = await bench.ledger.messages.claim([bench.mine], datetime.now(UTC))
+        [delivery] = await bench.ledger.messages.claim(bench.mail, datetime.now(UTC))
         assert (delivery.claimed[0].drops, delivery.claimed[0].attempts) == (1, 1)
         assert delivery.claimed[0].spent == timedelta(minutes=1)
         await bench.tried(delivery, UNKNOWN, at=at)
-        await bench.ledger.breakers.ripen([bench.mine], NO_BRAKE)
-        [delivery] = await bench.ledger.messages.claim([bench.mine], datetime.now(UTC))
+        await bench.ledger.breakers.ripen(bench.mail, NO_BRAKE)
+        [delivery] = await bench.ledger.messages.claim(bench.mail, datetime.now(UTC))
         claimed = delivery.claimed[0]
         assert (claimed.refusal, claimed.refused) == ("enhanced-5.1.1", at)
         assert delivery.confirms
@@ -615,12 +625,12 @@ def test_a_run_sees_its_share_and_what_holds_on_its_route(run: Run) -> None:
             at=NOW, ask=OverrideKind.THROTTLE, per_second=5, until=NOW + HOUR
         )
         slow = give(url, TO, brief)
-        assert await bench.ledger.runs.outlook(4) == (
+        assert await bench.ledger.runs.outlook(TO, 4) == (
             1.0,
             ActiveOverrides(throttle=slow),
         )
         give(url, TO, Override(at=NOW, ask=OverrideKind.THROTTLE))
-        assert await bench.ledger.runs.outlook(4) == (1.0, ActiveOverrides())
+        assert await bench.ledger.runs.outlook(TO, 4) == (1.0, ActiveOverrides())
         assert (desk.runs(), desk.pace(mine)) == ([mine], {})
         facts: dict[str, object] = {"per_second": 5}
         kind, rule = DecisionKind.THROTTLE, "throttle-set"
@@ -642,7 +652,7 @@ def test_a_watch_is_told_when_the_next_drain_finds_something_to_do(run: Run) -> 
         diary = WatchLog(bench.ledger.url, bench.route, "f" * 32)
 
         def due(*, braked: bool = False) -> int | None:
-            found = diary.next_due([bench.mine], braked=braked)
+            found = diary.next_due([bench.mine], [bench.route], braked=braked)
             return None if found is None else to_micros(found)
 
         assert due() is None

@@ -29,6 +29,8 @@ from drainer.ledger.repository import Ledger
 from drainer.mail.dsn.model import DsnAction
 from drainer.mail.envelope import Recipient
 from drainer.mail.reply import Stage
+from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.routes import single_route
 from drainer.policy.bounce.decision import BounceAnswer, BounceDecision
 from drainer.policy.bounce.facts import Reachability
 from drainer.policy.bounce.limits import ReportLimits
@@ -61,11 +63,12 @@ def run(database_url: str, tmp_path: Path) -> Run:
             for _ in range(2):
                 url = parse_url(database_url)
                 ledger = Ledger(url, tmp_path / "locks", unknown=timedelta(hours=1))
-                await ledger.start(TO)
+                await ledger.start([TO])
                 stack.push_async_callback(ledger.stop)
                 benches.append(Bench(ledger))
             benches[1].mine, benches[1].route = benches[0].mine, benches[0].route
-            await benches[0].ledger.runs.bind([benches[0].mine], benches[0].route)
+            rules = Admission(routes=single_route(benches[0].route))
+            await benches[0].ledger.runs.assign([benches[0].mine], rules)
             await test(benches)
 
     return lambda test: asyncio.run(body(test))
@@ -308,13 +311,13 @@ def test_nothing_ripens_before_evidence_was_looked_for(run: Run) -> None:
         bench, ledger = benches[0], benches[0].ledger
         await bench.refused("a@example.org")
         [row] = await ledger.reports.lacking_evidence([bench.mine], 10)
-        ripe = await ledger.breakers.ripen([bench.mine], NO_BRAKE, looked=True)
+        ripe = await ledger.breakers.ripen(bench.mail, NO_BRAKE, looked=True)
         assert (ripe.ripe, ripe.pending) == (0, 1)
         found = {"facts": "{}", "marks": "{}", "later": 1}
         await ledger.reports.keep_evidence(row["seq"], found)
         assert await ledger.reports.lacking_evidence([bench.mine], 10) == []
         assert (
-            await ledger.breakers.ripen([bench.mine], NO_BRAKE, looked=True)
+            await ledger.breakers.ripen(bench.mail, NO_BRAKE, looked=True)
         ).ripe == 1
         assert await bench.claimed() == [("a@example.org",)]
 

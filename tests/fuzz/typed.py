@@ -7,7 +7,7 @@ from pathlib import Path
 
 from drainer.cli.filters import with_filters
 from drainer.config import load as config_file
-from drainer.config.build.routes import split_host
+from drainer.config.host import split_host
 from drainer.errors import DrainerError, UsageError
 from drainer.ledger import engine
 from drainer.ledger.filters import Filters

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from drainer.ledger import schema
 from drainer.ledger.codec import listing_of
-from drainer.ledger.messages import RecordOutcome, acknowledged, record
+from drainer.ledger.messages import NewClaims, RecordOutcome, acknowledged, record
 from drainer.ledger.writer.batch import WriterIdentity
 from drainer.mail.content import HeldContent, survey
 from drainer.mail.envelope import Envelope, Recipient
@@ -375,7 +375,8 @@ class Drain:
         self.now += 1
         listings = [listing_of(self.scanned(name), None) for name in names]
         rows = [(listing.message, listing.recipients) for listing in listings]
-        claim = (WriterIdentity(owner="o", run="r"), None)
+        identity = WriterIdentity(owner="o", run="r")
+        claim = NewClaims(identity, frozenset([""]), None)
         outcome = record(self.connection, rows, scan, claim, self.now)
         for message in outcome.finished:
             _, number = self.files[message.locator]

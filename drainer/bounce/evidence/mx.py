@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from drainer.bounce.evidence.dns import DnsOutcome, Resolver
 from drainer.mail.mailbox import ascii_domain
+from drainer.policy.admission.mx import MxRecord, choose_mx
 from drainer.policy.bounce.facts import is_public
 
 MAX_TARGETS = 5
@@ -25,6 +26,28 @@ class MxTargets(NamedTuple):
     later: bool = False
 
 
+def mx_of(
+    dns: Resolver, domain: str, own: frozenset[str]
+) -> tuple[tuple[str, ...], ...] | MxTargets:
+    """Return a domain's mail servers that are preferred to ours, equal ones together.
+
+    Returns why there are none instead. ``own`` are our names.
+    """
+    name = ascii_domain(domain)
+    if not name:
+        return MxTargets(problem=f"{domain} is not a DNS name")
+    answer = dns.ask(name, "MX")
+    if answer.outcome is DnsOutcome.FAILED:
+        problem = f"DNS does not answer for the MX of {domain}: {answer.detail}"
+        return MxTargets(problem=problem, later=True)
+    if answer.outcome is DnsOutcome.NXDOMAIN:
+        return MxTargets(problem=f"{name} does not exist")
+    texts = (text.partition(" ") for text in answer.texts)
+    records = [MxRecord(int(rank), host) for rank, _, host in texts]
+    chosen = choose_mx(name, records, own)
+    return chosen.tiers or MxTargets(problem=chosen.reason)
+
+
 def relays_of(
     dns: Resolver, domain: str, own: frozenset[str], *, private: bool = False
 ) -> MxTargets:
@@ -34,32 +57,17 @@ def relays_of(
     out, because they would send it back. ``private`` addresses count if the operator
     allows it.
     """
-    name = ascii_domain(domain)
-    if not name:
-        return MxTargets(problem=f"{domain} is not a DNS name")
-    answer = dns.ask(name, "MX")
-    if answer.outcome is DnsOutcome.FAILED:
-        return MxTargets(problem=answer.detail, later=True)
-    if answer.outcome is DnsOutcome.NXDOMAIN:
-        return MxTargets(problem=f"{name} does not exist")
-    hosts = [_preference(text) for text in answer.texts] or [(0, name)]
-    random.shuffle(hosts)  # equal ones take turns (RFC 5321 5.1)
-    hosts.sort(key=lambda each: each[0])
-    if [host for _, host in hosts] in (["."], [""]):  # RFC 7505 3
-        return MxTargets(problem=f"{name} accepts no mail (null MX)")
-    ours = min((rank for rank, host in hosts if host in own), default=None)
-    better = [host for rank, host in hosts if ours is None or rank < ours]
+    found = mx_of(dns, domain, own)
+    if isinstance(found, MxTargets):
+        return found
+    # Equal ones take turns (RFC 5321 5.1).
+    better = [host for tier in found for host in random.sample(tier, len(tier))]
     barred = {text for each in own for text, _ in _addresses(dns, each)}
 
     def is_barred(text: str) -> bool:
         return text in barred or not (private or is_public(text))
 
-    return _targets(dns, name, better, is_barred)
-
-
-def _preference(text: str) -> tuple[int, str]:
-    rank, _, host = text.partition(" ")
-    return int(rank), host.lower().rstrip(".")
+    return _targets(dns, domain, better, is_barred)
 
 
 def _targets(

@@ -1,42 +1,41 @@
 """Build a route from host names and the [primary] section."""
 
-import re
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from drainer.config import Config, own_hostname
+from drainer.config.host import split_host
+from drainer.config.primary import BY_MX, PrimarySection
+from drainer.config.route_section import route_configs
 from drainer.errors import UsageError
 from drainer.mail.envelope import ascii_form, domain_of
+from drainer.policy.admission.routes import OTHERS, RouteTable
 from drainer.runtime.private_files import read_password
-from drainer.runtime.redaction import redact_url
 from drainer.smtp.health_check import HealthProbe
-from drainer.smtp.route import Login, Route, Timeouts
-
-MAX_HOST, MAX_PORT = 253, 65535
-
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_NAME = rf"{_LABEL}(?:\.{_LABEL})*\.?"
-_HOST_PORT = re.compile(
-    rf"(?:\[([0-9A-Fa-f:.%]+)\]|({_NAME}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?=$)))"
-    r"(?::([0-9]{1,5}))?"
-)
+from drainer.smtp.route import Host, Login, Route, Timeouts
+from drainer.smtp.tls import TlsFiles, client_context
 
 
 def make_route(config: Config) -> Route:
     """Return the route to the primary; UsageError when none is named."""
     primary = config.primary
-    if not primary.host:
+    if not primary.is_named:
         message = "no primary is named"
         raise UsageError(message, hint="give --to HOST[:PORT], or set [primary] host")
-    login = login_of(
-        primary.username, primary.password_file, primary.password.get_secret_value()
-    )
+    login = _login(primary)
+    tiers = _tiers(primary)
     return Route(
-        host=primary.host,
-        port=primary.port,
+        host=tiers[0][0].host,
+        port=tiers[0][0].port,
+        tiers=tiers if len(tiers) > 1 or len(tiers[0]) > 1 else (),
         helo=primary.helo or own_hostname(),
         tls=primary.tls,
         tls_minimum=primary.tls_minimum,
         verify=primary.verify,
+        tls_files=_tls_files(primary),
+        bind=primary.bind,
         login=login,
         forward_client=primary.forward_client,
         ignore_extensions=frozenset(map(str.lower, primary.ignore_extensions)),
@@ -46,6 +45,82 @@ def make_route(config: Config) -> Route:
         max_age=primary.max_age.total_seconds(),
         max_recipients=primary.max_recipients,
         bare_newlines=primary.bare_newlines,
+    )
+
+
+def _login(primary: PrimarySection) -> Login | None:
+    if primary.username and primary.token_command:
+        command = tuple(shlex.split(primary.token_command))
+        return Login(username=primary.username, token_command=command)
+    return login_of(
+        primary.username, primary.password_file, primary.password.get_secret_value()
+    )
+
+
+def _tls_files(primary: PrimarySection) -> TlsFiles:
+    """Return the files that prove either side; UsageError if they cannot be used."""
+    password = ""
+    if primary.tls_key_password_file:
+        password = _first_line(primary.tls_key_password_file)
+    files = TlsFiles(
+        ca=primary.tls_ca,
+        certificate=primary.tls_cert,
+        key=primary.tls_key,
+        key_password=password,
+        pins=primary.tls_pin,
+    )
+    try:
+        client_context(files=files)
+    except (OSError, ValueError) as error:
+        named = filter(None, (files.ca, files.certificate, files.key))
+        message = f"cannot use {' or '.join(named)}: {error}"
+        hint = "see [primary] tls_ca, tls_cert and tls_key: PEM files, readable for us"
+        raise UsageError(message, hint=hint) from None
+    return files
+
+
+def _tiers(primary: PrimarySection) -> tuple[tuple[Host, ...], ...]:
+    """Return the hosts in order of preference; those of one tier share the load."""
+    hosts = primary.hosts if isinstance(primary.hosts, tuple) else ()
+    named = hosts or (f"[{primary.host}]" if ":" in primary.host else primary.host,)
+    return tuple(
+        tuple(
+            Host(host=host, port=primary.port if port is None else port)
+            for host, port in map(
+                split_host, (each,) if isinstance(each, str) else each
+            )
+        )
+        for each in named
+    )
+
+
+def route_name(config: Config) -> str:
+    """Return the name of the route to the primary; '' when none is named."""
+    if not config.primary.is_named:
+        return ""
+    if config.primary.hosts == BY_MX:
+        return BY_MX
+    first = _tiers(config.primary)[0][0]
+    return str(Route(host=first.host, port=first.port))
+
+
+def make_route_table(
+    config: Config,
+    no_route: Mapping[str, str] = MappingProxyType({}),
+    unanswered: Iterable[str] = (),
+) -> RouteTable:
+    """Return which route each recipient domain takes.
+
+    ``no_route`` are domains without any, with the reasons. The servers of those that
+    are ``unanswered`` are not known now.
+    """
+    domains = dict.fromkeys(unanswered, BY_MX)
+    configs = route_configs(config)
+    for each in configs:
+        named = each.primary.domains or (OTHERS,)
+        domains |= dict.fromkeys(named, route_name(each))
+    return RouteTable(
+        domains=domains, fallback=route_name(configs[-1]), no_route=dict(no_route)
     )
 
 
@@ -71,25 +146,20 @@ def login_of(username: str, password_file: str, password: str) -> Login | None:
         return None
     if not password_file:
         return Login(username=username, password=password)
+    return Login(username=username, password=_first_line(password_file))
+
+
+def _first_line(path: str) -> str:
+    """Return the password in a file; UsageError if there is none."""
     try:
-        lines = read_password(Path(password_file)).decode().splitlines()
+        lines = read_password(Path(path)).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         message = f"cannot read the password file: {error}"
         raise UsageError(message) from None
     if not lines or not lines[0]:
-        message = f"the password file {password_file} is empty"
+        message = f"the password file {path} is empty"
         raise UsageError(message)
-    return Login(username=username, password=lines[0])
-
-
-def split_host(text: str) -> tuple[str, int | None]:
-    """Return host and port of HOST, HOST:PORT or [IPV6]:PORT; UsageError if bad."""
-    match = _HOST_PORT.fullmatch(text.strip())
-    host, port = (match[1] or match[2], match[3]) if match else ("", None)
-    if not host or len(host) > MAX_HOST or (port and not 0 < int(port) <= MAX_PORT):
-        message = f"{redact_url(text)[:60]!r} is not a valid host"
-        raise UsageError(message, hint="write HOST, HOST:PORT or [IPv6]:PORT")
-    return host, int(port) if port else None
+    return lines[0]
 
 
 def make_probe(config: Config) -> HealthProbe:

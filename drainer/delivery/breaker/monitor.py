@@ -7,7 +7,6 @@ confirmation.
 
 import asyncio
 import functools
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -17,6 +16,7 @@ from drainer.ledger.breaker_waits import Brake, DueConfirmations
 from drainer.ledger.breakers import breaker_of
 from drainer.ledger.records import Decision, DecisionKind, from_micros
 from drainer.ledger.repository import Ledger
+from drainer.ledger.route_mail import RouteMail
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome, Phase
@@ -43,7 +43,7 @@ class BreakerMonitor:
         breaker_guard: BreakerGuard,
         ledger: Ledger,
         route: Route,
-        sources: Sequence[str],
+        mail: RouteMail,
         slots: asyncio.Semaphore,
     ) -> None:
         """Prepare; ``slots`` are the connections that the primary may see at once."""
@@ -52,7 +52,7 @@ class BreakerMonitor:
         self._group_guard = breaker_guard.group_guard
         self._ledger = ledger
         self._route = route
-        self._sources = sources
+        self._mail = mail
         self._slots = slots
         self._flying = False
 
@@ -78,10 +78,10 @@ class BreakerMonitor:
         registry.known.load(memory.learnt)
         for domain, sender_domain, at in memory.delivered:
             registry.recall(domain, sender_domain, from_micros(at))
-        held = await self._ledger.breakers.held_groups(self._sources)
+        held = await self._ledger.breakers.held_groups(self._mail)
         self._group_guard.held.update(held)
         for group in held:  # one message finds out whether the primary takes it now
-            await self._ledger.breakers.probe_group(self._sources, group)
+            await self._ledger.breakers.probe_group(self._mail, group)
         for row in memory.breakers:
             breaker = breaker_of(row, self._breaker_guard.breaker.pauses)
             registry.restore(breaker)
@@ -103,11 +103,11 @@ class BreakerMonitor:
             before, after = moves[0]
             await self._ledger.breakers.keep(str(self._route), after)
             if after.state is BreakerState.OPEN:
-                await self._ledger.breakers.opened(self._sources, after)
+                await self._ledger.breakers.opened(self._mail, after)
             elif after.waits_for_storm:
-                await self._ledger.breakers.detain(self._sources, after)
+                await self._ledger.breakers.detain(self._mail, after)
             elif after.is_closed and not before.is_closed:
-                await self._ledger.breakers.closed(self._sources, after.scope)
+                await self._ledger.breakers.closed(self._mail, after.scope)
             moves.popleft()
             self._breaker_guard.wake()
         await self._correct()
@@ -123,7 +123,7 @@ class BreakerMonitor:
             await ledger.hold_group(*holds[0])
             holds.popleft()
         while releases:
-            await ledger.release_group(self._sources, releases[0])
+            await ledger.release_group(self._mail, releases[0])
             releases.popleft()
 
     async def wake_prober(self) -> bool:
@@ -136,7 +136,7 @@ class BreakerMonitor:
             ):
                 since = self._breaker_guard.probing_since(breaker.scope)
                 woken = await self._ledger.breakers.wake_one(
-                    self._sources, breaker.scope, since
+                    self._mail, breaker.scope, since
                 )
                 found = woken or found
         return found
@@ -227,7 +227,7 @@ class BreakerMonitor:
         ``looked``: only those whose sender's evidence was gathered.
         """
         ripen = functools.partial(
-            self._ledger.breakers.ripen, self._sources, brake, looked=looked
+            self._ledger.breakers.ripen, self._mail, brake, looked=looked
         )
         found = await ripen(dry=True)
         self._breaker_guard.registry.brake = found.braked

@@ -17,7 +17,7 @@ from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.delivery.control import DrainControl
 from drainer.delivery.pacing.load import LoadMonitor
 from drainer.delivery.pacing.share import RateShare
-from drainer.delivery.settings import DrainSettings, Progress
+from drainer.delivery.settings import RouteProgress, RouteSettings
 from drainer.ledger.records import Decision, DecisionKind
 from drainer.ledger.repository import Ledger
 from drainer.mail.message import Problem
@@ -49,10 +49,10 @@ MANY = 1_000_000
 class ControllerParts(Struct, frozen=True, kw_only=True):
     """What the rate controller of a drain works with."""
 
-    settings: DrainSettings
+    settings: RouteSettings
     ledger: Ledger
     rate_limiter: RateLimiter
-    progress: Progress
+    progress: RouteProgress
     breaker_guard: BreakerGuard
     control: DrainControl
 
@@ -64,7 +64,7 @@ class RateController:
         """Control nothing yet."""
         self._means = means
         pace, most = means.settings.pace, means.settings.connections
-        self._sharing = RateShare(means.ledger, means.rate_limiter)
+        self._sharing = RateShare(means.ledger, means.settings.name, means.rate_limiter)
         full = pace.full or not pace.adaptive
         self._adaptive = AimdController(most, pace.ramp, full=full)
         self.loads = LoadMonitor(pace.load, self._tell_load)
@@ -106,7 +106,8 @@ class RateController:
     async def look(self) -> float:
         """Check once, and act; return the fair share of the rate."""
         most = self._rate.sharers if self._rate else MANY
-        fair, in_force = await self._means.ledger.runs.outlook(most)
+        route = self._means.settings.name
+        fair, in_force = await self._means.ledger.runs.outlook(route, most)
         await self._heed(in_force)
         if not self._begun:
             self._begun = True

@@ -12,9 +12,10 @@ from drainer.smtp.rate_limiter import RateLimiter
 class RateShare:
     """Keeps one run's rate limiter at its share."""
 
-    def __init__(self, ledger: Ledger, rate_limiter: RateLimiter) -> None:
+    def __init__(self, ledger: Ledger, route: str, rate_limiter: RateLimiter) -> None:
         """Share nothing yet."""
         self._ledger = ledger
+        self._route = route
         self._rate_limiter = rate_limiter
         #: Part of the rate, 0 to 1.
         self.share = 0.0
@@ -25,7 +26,7 @@ class RateShare:
             return
         if fair < self.share:
             await self._rate_limiter.resize(fair)
-        share = await self._ledger.runs.take_share(fair)
+        share = await self._ledger.runs.take_share(self._route, fair)
         if share > self.share:
             await self._rate_limiter.resize(share)
         self.share = share

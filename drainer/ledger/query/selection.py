@@ -16,6 +16,7 @@ from msgspec import Struct
 from drainer.ledger import schema
 from drainer.ledger.filters import ASKED, Filters
 from drainer.ledger.reader import LedgerReader
+from drainer.ledger.route_mail import RouteMail
 from drainer.policy.admission.selection import Choice, SendOrder
 from drainer.policy.recipient.state import CLAIMABLE, State
 
@@ -26,7 +27,7 @@ _WAITED_FOR = (State.PENDING.value, State.DEFERRED.value)
 class DueQuery(Struct, frozen=True, kw_only=True):
     """Which run asks for what, and when; times in microseconds."""
 
-    sources: Sequence[str]
+    mail: RouteMail
     choice: Choice
     run: str
     #: What was due by then is ready.
@@ -110,7 +111,7 @@ def _query(asking: DueQuery, filters: Filters) -> sa.Select[Any]:
         .where(
             _R.state.in_([state.value for state in CLAIMABLE]),
             _M.owner.is_(None),
-            _M.source.in_(list(asking.sources)),
+            *asking.mail.clauses(),
             *(() if asking.twins else (_M.has_twin == 0,)),
             *filters.clauses(),
         )

@@ -19,6 +19,10 @@ def standing(
     return {
         "spooled": spooled,
         "states": states,
+        "routes": [
+            {"route": route, "states": found}
+            for route, found in report.states_by_route(sources).items()
+        ],
         "balanced": spooled == sum(states.values()),
         "messages": report.message_counts(sources),
         "run": report.last_run(),

@@ -174,11 +174,9 @@ def _queued(
             sa.select(schema.recipients).where(_R.message == seq)
         ).mappings()
     }
-    bound = schema.sources.c
-    route = connection.scalar(
-        sa.select(bound.route).where(bound.url == message["source"])
-    )
     told = [(row, known[row["n"]]) for row in rows]
+    refused = (_R.message == seq) & (_R.n == rows[0]["n"])
+    route = connection.scalar(sa.select(_R.route).where(refused))
     return QueuedReport(
         seq=seq,
         message=message_of(dict(message), tuple(recipient for _, recipient in told)),

@@ -6,7 +6,7 @@ report is queued in the transaction that makes its recipient bounced.
 
 import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL
 
 from drainer.ledger import engine, schema
 from drainer.ledger.codec import decision_row, message_of, recipient_of, sender_of
+from drainer.ledger.columns import from_json
 from drainer.ledger.filters import Filters
 from drainer.ledger.reader import MANY, LedgerReader
 from drainer.ledger.records import Decision, DecisionKind, Row, from_micros, to_micros
@@ -181,11 +182,12 @@ def _bounce_decision(permit: BouncePermit, row: Row, now: int) -> Decision:
     )
 
 
-def bound(report: LedgerReader, route: str) -> list[str]:
-    """Return the URLs of the sources that are bound to a route."""
+def drained(report: LedgerReader, routes: Collection[str]) -> list[str]:
+    """Return the URLs of the sources that were drained by some of these routes."""
     known = schema.sources.c
-    query = sa.select(known.url).where(known.route == route).order_by(known.url)
-    return [str(row["url"]) for row in report.rows(query)]
+    rows = report.rows(sa.select(known.url, known.routes).order_by(known.url))
+    found = ((str(row["url"]), from_json(row["routes"])) for row in rows)
+    return [url for url, names in found if not set(names).isdisjoint(routes)]
 
 
 class BounceOutlook(NamedTuple):

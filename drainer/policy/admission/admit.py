@@ -1,21 +1,24 @@
 """What drainer itself refuses to send, before the primary sees it."""
 
-from collections.abc import Collection
+import hashlib
 
 from msgspec import Struct, field
 
 from drainer.mail.envelope import AddressError, domain_of
 from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
+from drainer.policy.admission.routes import RouteTable, single_route
 from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
 
+FOREIGN = ("not-for-this-primary", "no-route")
+"""What holds recipients whose domain has no route here."""
+
 
 class Admission(Struct, frozen=True, kw_only=True):
-    """The rules of ``[primary]`` that concern single messages."""
+    """The rules that concern single messages, and where each recipient's mail goes."""
 
-    #: Recipient domains to send, in lower case; ``.example.org`` means the domains
-    #: below it; empty means all.
-    domains: Collection[str] = ()
+    #: drainer holds recipients whose domain has no route.
+    routes: RouteTable = field(default_factory=lambda: single_route(""))
     #: A message with more Received fields than this is in a loop (RFC 5321 6.3).
     max_hops: int = 48
     #: 'hold' or 'space'.
@@ -44,23 +47,30 @@ class Admission(Struct, frozen=True, kw_only=True):
         except AddressError as error:
             return Problem(code="bad-address", detail=f"mapped, {error}")
         domain = domain_of(path)
-        if not self.domains or not domain or self._names(domain):
+        if self.routes.find(domain) is not None:
             return None
+        if reason := self.routes.no_route.get(domain):
+            return Problem(code="no-route", detail=reason)
         return Problem(code="not-for-this-primary", detail=domain)
+
+    def route_of(self, forward_path: str) -> str:
+        """Return the name of the route for this recipient; '' = it has none."""
+        try:
+            path = self.redirect.target(forward_path)
+        except AddressError:
+            return ""
+        return self.routes.route_of(domain_of(path)) or ""
+
+    @property
+    def routing_digest(self) -> str:
+        """Return what differs between rules that choose other routes."""
+        text = repr((sorted(self.routes.domains.items()), self.redirect))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def foreign(self, forward_path: str) -> bool:
         """Return whether the recipient's domain belongs to another primary."""
         problem = self.objection(forward_path)
-        return problem is not None and problem.code == "not-for-this-primary"
-
-    def _names(self, domain: str) -> bool:
-        if domain in self.domains:
-            return True
-        while domain:
-            _, dot, domain = domain.partition(".")
-            if dot + domain in self.domains:
-                return True
-        return False
+        return problem is not None and problem.code in FOREIGN
 
 
 def admit(
@@ -68,19 +78,23 @@ def admit(
 ) -> ScannedMessage:
     """Return the first record of a message: each recipient is pending or held."""
     message = spooled.message
+    known = message.envelope.recipients
+    routes = tuple(rules.route_of(each.forward_path) for each in known)
     problem = message.problem
     if problem is not None and problem.code == "done-by-backup":
         problem = None  # nothing is left to do, so there is nothing to hold
     elif problem is None and facts is not None:
         problem = rules.problem(message, facts)
-    count = max(1, len(message.envelope.recipients)) if problem else 0
     if problem is not None:
         return ScannedMessage(
             spooled=spooled,
             facts=facts,
             problem=problem,
-            problems=(problem.code,) * count,
+            problems=(problem.code,) * max(1, len(known)),
+            routes=routes or ("",),
         )
-    found = (rules.objection(each.forward_path) for each in message.envelope.recipients)
+    found = (rules.objection(each.forward_path) for each in known)
     problems = tuple("" if objection is None else objection.code for objection in found)
-    return ScannedMessage(spooled=spooled, facts=facts, problem=None, problems=problems)
+    return ScannedMessage(
+        spooled=spooled, facts=facts, problem=None, problems=problems, routes=routes
+    )

@@ -87,7 +87,8 @@ NOT_OFFERED_TLS = (
     " or look for a firewall in between that removes STARTTLS"
 )
 TLS_ONLY = (
-    "that port expects TLS from the start (SMTPS): name the SMTP port, usually 25"
+    'that port expects TLS from the start (SMTPS): set [primary] tls = "implicit", or'
+    " name the SMTP port, usually 25"
 )
 NOT_OFFERED = (
     "[primary] forward_client asks for it, and the primary does not offer it to this"

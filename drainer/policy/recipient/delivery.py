@@ -61,6 +61,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     #: The message's number in the ledger.
     seq: int
     claimed: tuple[ClaimedRecipient, ...]
+    #: The name of the route that they take.
+    route: str = ""
     #: Present if the message was just read; otherwise the source opens it.
     spooled: SpooledMessage | None = None
     facts: ContentFacts | None = None
@@ -94,6 +96,8 @@ class ScannedMessage(Struct, frozen=True, kw_only=True):
     problem: Problem | None
     #: One per recipient: '' for pending, else the code of the problem that holds it.
     problems: tuple[str, ...]
+    #: One per recipient: the name of its route; '' = it has none.
+    routes: tuple[str, ...]
 
 
 def redirected(

@@ -47,6 +47,7 @@ class Event(enum.StrEnum):
     GROUP_REFUSED = "the primary refuses all mail of its group"
     GROUP_PROBED = "a new drain tries one message of its group"
     GROUP_DELIVERED = "mail of its group was delivered"
+    REROUTED = "its domain has another route now"
     CONFIRMATION_DUE = "due, and the breaker closed: the confirming attempt"
     APPROVED = "an operator approves, and the bounce rules permit the report"
     APPROVED_REFUSED = "an operator approves, and the bounce rules refuse the report"
@@ -82,6 +83,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.BOUNCE_PENDING, _E.GROUP_REFUSED): _S.HELD,
     (_S.HELD, _E.GROUP_PROBED): _S.PENDING,
     (_S.HELD, _E.GROUP_DELIVERED): _S.PENDING,
+    (_S.BOUNCE_PENDING, _E.REROUTED): _S.DEFERRED,
     (_S.BOUNCE_PENDING, _E.CONFIRMATION_DUE): _S.DEFERRED,
     (_S.BOUNCE_PENDING, _E.APPROVED): _S.BOUNCED,
     (_S.BOUNCE_PENDING, _E.APPROVED_REFUSED): _S.QUARANTINED,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drainer.errors import SourceError
+from drainer.sources.postfix.transport import Nexthop, parse_transport
 
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 _TIMEOUT = 600.0
@@ -25,6 +26,9 @@ _PARAMETERS = (
     "config_directory",
     "queue_directory",
     "relay_domains",
+    "relay_transport",
+    "transport_maps",
+    "myhostname",
     "parent_domain_matches_subdomains",
     "maximal_queue_lifetime",
     "bounce_queue_lifetime",
@@ -105,6 +109,44 @@ class PostfixInstance:
         for line in done.stdout.splitlines():
             yield line.partition("\t")[0].strip()
 
+    @property
+    def hostname(self) -> str:
+        """Its name, as in EHLO."""
+        return self._parameters["myhostname"]
+
+    def relay_nexthops(self) -> dict[Nexthop, list[str]]:
+        """Return the domains of ``relay_domains`` by their next hop.
+
+        Raises SourceError when a list or a table cannot be read.
+        """
+        relayed = self.relay_domains()
+        if relayed.unreadable:
+            message = f"cannot read relay_domains: {'; '.join(relayed.unreadable)}"
+            raise SourceError(message, hint="write the configuration by hand")
+        tables = _words(self._parameters["transport_maps"])
+        found: dict[Nexthop, list[str]] = {}
+        for domain in relayed.domains:
+            found.setdefault(self._nexthop(domain, tables), []).append(domain)
+        return found
+
+    def _nexthop(self, domain: str, tables: Sequence[str]) -> Nexthop:
+        """Return the next hop of a domain, looked up as transport(5) says."""
+        default = self._parameters["relay_transport"]
+        for table in tables:
+            for key in _transport_keys(domain):
+                if entry := self._look_up(table, key):
+                    return parse_transport(entry, default)
+        return parse_transport(default)
+
+    def _look_up(self, table: str, key: str) -> str:
+        """Return a table's entry; '' = it has none."""
+        name = table.removeprefix("proxy:")
+        done = _run(("postmap", "-c", self.directory, "-q", key, name))
+        if done.returncode and done.stderr:
+            message = f"cannot read {table}: {_said(done)}"
+            raise SourceError(message, hint="write the configuration by hand")
+        return done.stdout.strip()
+
     # --- how long it keeps mail
 
     def lifetime(self, *, null_sender: bool) -> timedelta:
@@ -134,6 +176,16 @@ class PostfixInstance:
         if done.returncode:
             message = f"postsuper {option} failed: {_said(done)}"
             raise SourceError(message, hint=_HINT)
+
+
+def _transport_keys(domain: str) -> Iterator[str]:
+    """Yield what transport(5) looks up for a domain, the most specific key first."""
+    name = domain.lstrip(".")
+    yield domain
+    while "." in name:
+        name = name.partition(".")[2]
+        yield f".{name}"
+    yield "*"
 
 
 def _words(text: str) -> list[str]:

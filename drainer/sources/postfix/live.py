@@ -84,6 +84,21 @@ class PostfixLive(PostfixHold):
             raise UsageError(message, hint=hint)
         return relayed.domains
 
+    @property
+    def hostname(self) -> str:
+        """The name of this Postfix."""
+        return self._postfix.hostname
+
+    def nexthops(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        """Return the domains by the host and port of their primary."""
+        found = self._postfix.relay_nexthops()
+        doubts = [each.doubt for each in found if each.doubt]
+        if doubts:
+            command = f"drainer init --from-postfix {self._postfix.directory}"
+            hint = f"give --to, or write a configuration with: {command}"
+            raise UsageError(doubts[0], hint=hint)
+        return {(e.host, e.port): tuple(names) for e, names in found.items()}
+
     # --- hold
 
     def take(self, note: Path, rules: Admission) -> Iterator[HeldCount]:

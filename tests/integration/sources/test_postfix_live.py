@@ -7,6 +7,7 @@ import re
 import signal
 import smtplib
 import subprocess
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from drainer.errors import UsageError
 from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.routes import single_route
 from drainer.sources.postfix.live import PostfixLive
 from drainer.sources.postfix.note import HoldNote
 from tests.support.command.installed import Drainer, Result, drain_arguments
@@ -30,7 +32,7 @@ from tests.support.smtp_peer.peer import PeerThread
 from tests.support.smtp_peer.script import Delay, Script, View, per_recipient
 
 OK = "250 2.0.0 ok"
-OURS = Admission(domains=frozenset({"example.org"}))
+OURS = Admission(routes=single_route("", ["example.org"]))
 
 
 @pytest.fixture
@@ -380,7 +382,7 @@ def test_an_id_that_is_reused_while_it_is_held_goes_back_at_once(
     [id_] = submit(backup, *users(1))
     live = PostfixLive(backup.config_dir)
     note = tmp_path / "note"
-    list(live.take(note, Admission(domains=frozenset({"nobody.example"}))))
+    list(live.take(note, Admission(routes=single_route("", ["nobody.example"]))))
     taken = live._hold({id_: ("0" * 32, False)})
     assert taken.messages == 0
     assert names(backup, "deferred") == {id_}
@@ -589,6 +591,50 @@ def test_configured_domains_are_not_looked_up(
     assert drainer.run("plan", source(idle)).code == 2
     drainer.environment["DRAINER_PRIMARY__DOMAINS"] = '["example.org"]'
     assert drainer.run("plan", source(idle)).code == 0
+
+
+# ---- where it sends the mail
+
+
+def test_without_a_primary_mail_goes_where_postfix_would_send_it(
+    backup: PrivatePostfix, drainer: Drainer, peer: Callable[..., PeerThread]
+) -> None:
+    """By its transport table; it says so."""
+    submit(backup, *users(3))
+    primary = peer()
+    entry = f"{{example.org = relay:[127.0.0.1]:{primary.port}}}"
+    backup.set(transport_maps=f"inline:{{ {entry} }}")
+    result = drainer.run("drain", source(backup), "--no-check")
+    assert result.code == 0, result.stderr
+    assert copies(primary) == Counter(path for [path] in users(3))
+    assert f"example.org to 127.0.0.1:{primary.port}" in result.stderr
+
+
+def test_init_writes_the_routes_that_postfix_knows(
+    idle: PrivatePostfix, drainer: Drainer, tmp_path: Path
+) -> None:
+    """As a configuration that can be read; what a person must look at is said there."""
+    table = (
+        "inline:{ {a.example = relay:[mx1.a.example]:2525},"
+        " {b.example = lmtp:unix:/x}, {.c.example = :[192.0.2.1]} }"
+    )
+    idle.set(
+        relay_domains="a.example, a2.example, b.example, x.c.example",
+        relay_transport="relay",
+        transport_maps=table,
+        parent_domain_matches_subdomains="",
+    )
+    path = tmp_path / "made.toml"
+    made = drainer.run("init", path, "--from-postfix", idle.config_dir)
+    assert made.code == 0, made.stderr
+    text = path.read_text("utf-8")
+    assert "# REVIEW: Postfix delivers it by the transport 'lmtp:unix:/x'" in text
+    routes = tomllib.loads(text)["routes"]
+    assert {"domains": ["a.example"], "host": "mx1.a.example", "port": 2525} in routes
+    assert {"domains": ["x.c.example"], "host": "192.0.2.1", "port": 25} in routes
+    assert {"domains": ["a2.example"], "hosts": "mx"} in routes
+    shown = drainer.run("config", "--config", path, "--json")
+    assert shown.code == 0, shown.stderr
 
 
 def test_a_live_queue_by_its_path_is_drained_only_when_removal_was_asked_for(

@@ -9,6 +9,7 @@ from drainer.config.build.paths import ledger_url
 from drainer.ledger.records import ScanRow
 from drainer.ledger.watch_log import WatchLog
 from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.routes import single_route
 from drainer.sources.registry import open_source
 from drainer.watch.new_mail import NewMailCheck, trace_of
 from tests.support.command.installed import maildir_message, write_maildir
@@ -16,7 +17,7 @@ from tests.support.command.runner import Bench, call
 from tests.support.smtp_peer.peer import PeerThread
 
 StartPeer = Callable[..., PeerThread]
-RULES = Admission(domains=frozenset(("example.org",)))
+RULES = Admission(routes=single_route("", ("example.org",)))
 
 
 class Clerk:
@@ -102,7 +103,7 @@ def test_what_the_ledger_knows_is_no_news_and_what_is_new_is(
         return await NewMailCheck([source], RULES).sees_news(diary.is_news)
 
     assert not asyncio.run(look())
-    assert diary.next_due([source.url], braked=False) is None
+    assert diary.next_due([source.url], [], braked=False) is None
     bench.add("b@example.org")
     assert asyncio.run(look())
     diary.close()

@@ -132,6 +132,8 @@ class Bench:
     root: Path
     port: int = 25
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
+    #: A [[routes]] table for each.
+    routes: list[dict[str, object]] = field(default_factory=list)
     _count: int = 0
 
     def __post_init__(self) -> None:
@@ -185,7 +187,8 @@ class Bench:
         }
         merged["primary"].setdefault("port", self.port)
         path = self.root / "drainer.toml"
-        path.write_text(toml(merged), "utf-8")
+        routes = (toml({"[routes]": each}) for each in self.routes)
+        path.write_text("\n".join([toml(merged), *routes]), "utf-8")
         return path
 
     def arguments(self, *args: str | Path) -> list[str | Path]:

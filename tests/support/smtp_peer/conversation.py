@@ -267,6 +267,8 @@ class Conversation:
                 password = base64.b64decode(
                     await self._challenge(command, b"Password:")
                 )
+            elif mechanism.upper() in (b"XOAUTH2", b"OAUTHBEARER"):
+                user, _, password = base64.b64decode(initial).partition(b"\x01")
             else:
                 await self._answer(command, "504 5.5.4 unknown mechanism")
                 return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from drainer.cli.progress import _words
-from drainer.delivery.settings import Progress
+from drainer.delivery.settings import Progress, RouteProgress
 from drainer.policy.classify.verdict import Verdict
 from drainer.runtime.process import utcnow
 
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 def words(**facts: Any) -> str:
     """Return the line of a drain that began a thousand seconds ago."""
-    progress = Progress(started=utcnow() - timedelta(seconds=1000), limit="50/s")
+    began = utcnow() - timedelta(seconds=1000)
+    route = RouteProgress(name="mx1:25", started=began, limit="50/s")
+    progress = Progress(started=began, routes=[route])
+    for seq in range(facts.pop("sent", 0)):
+        progress.sent.add(seq)
     for name, value in facts.items():
-        setattr(progress, name, value)
+        setattr(route if hasattr(route, name) else progress, name, value)
     return _words(cast("Drain", SimpleNamespace(progress=progress)))
 
 
@@ -27,7 +31,7 @@ def words(**facts: Any) -> str:
     ("facts", "expected"),
     [
         (
-            {"sent_messages": 10_000, "total": 30_000, "scanning": False},
+            {"sent": 10_000, "total": 30_000, "scanning": False},
             "10000/30000 sent, 10.0/s of 50/s, 33 m ",
         ),
         ({"total": 300, "scanning": True}, "0/300+ sent"),
@@ -52,13 +56,13 @@ def test_the_line_tells_it(facts: dict[str, Any], expected: str) -> None:
 
 def test_nothing_to_go_when_it_waits_or_is_done() -> None:
     """An estimate would be a lie."""
-    assert "to go" not in words(sent_messages=3, total=3)
-    assert "to go" not in words(sent_messages=1, total=3, waiting="the breaker")
+    assert "to go" not in words(sent=3, total=3)
+    assert "to go" not in words(sent=1, total=3, waiting="the breaker")
 
 
 def test_a_message_in_several_transactions_counts_once() -> None:
     """Done never exceeds the total."""
     progress = Progress(started=utcnow())
     for seq in (1, 2, 1, 90_000, 1, 90_000):
-        progress.count_sent(seq)
+        progress.sent.add(seq)
     assert progress.sent_messages == 3

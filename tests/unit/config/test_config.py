@@ -9,7 +9,8 @@ import pytest
 
 from drainer.config import Config
 from drainer.config import load as config_file
-from drainer.config.build.routes import make_route, split_host
+from drainer.config.build.routes import make_route
+from drainer.config.host import split_host
 from drainer.config.render import commented_toml, sections
 from drainer.delivery.build import build_settings
 from drainer.errors import UsageError
@@ -319,9 +320,10 @@ def test_none_is_needed(place: Path) -> None:
     config = config_file.load(None, {"primary": {"host": "mx1.example.com"}})
     assert str(make_route(config)) == "mx1.example.com:25"
     settings = build_settings(config, explicit=False, acknowledge=True)
-    assert settings.connections == 5
-    assert settings.rates.messages is not None
-    assert (settings.rates.messages.per_second, settings.rates.messages.burst) == (
+    [route] = settings.routes
+    assert route.connections == 5
+    assert route.rates.messages is not None
+    assert (route.rates.messages.per_second, route.rates.messages.burst) == (
         10,
         4,
     )
@@ -339,7 +341,7 @@ def test_the_file_that_init_writes_is_sound_and_changes_nothing(place: Path) -> 
     assert config_file.load(path, {}).model_dump() == Config().model_dump()
     every_key = [
         line.removeprefix("# ")
-        for line in commented_toml().partition("# [sources")[0].splitlines()
+        for line in commented_toml().partition("# [[routes")[0].splitlines()
         if line.startswith("[") or re.match(r"# [a-z_]+ = (?!\.\.\.)", line)
     ]
     text = "\n".join(every_key)

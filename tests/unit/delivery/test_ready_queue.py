@@ -2,6 +2,7 @@
 
 import asyncio
 
+from drainer.delivery.message_claims import MessageClaims
 from drainer.delivery.ready_queue import ReadyQueue
 
 LONG, NEVER = 20.0, 0.05
@@ -11,7 +12,7 @@ def test_one_that_waits_is_dismissed_and_the_others_wait_on() -> None:
     """The first to wait goes; nobody goes when nobody was waiting."""
 
     async def body() -> list[bool]:
-        ready_queue = ReadyQueue(10)
+        ready_queue = ReadyQueue(10, MessageClaims())
         ready_queue.dismiss_one()  # nobody waits
         waiting = [
             asyncio.create_task(ready_queue.take(LONG, fresh=True)) for _ in range(3)

@@ -10,6 +10,7 @@ import pytest
 
 from drainer.delivery.breaker.guard import BreakerGuard
 from drainer.delivery.control import DrainControl
+from drainer.delivery.message_claims import MessageClaims
 from drainer.delivery.ready_queue import ReadyQueue
 from drainer.mail.reply import Lost
 from drainer.policy.breaker import breaker as breakers
@@ -60,7 +61,7 @@ class Lanes:
     def __init__(self) -> None:
         """Start with mail flowing."""
         self.noted: list[Decision] = []
-        self.ready_queue = ReadyQueue(1)
+        self.ready_queue = ReadyQueue(1, MessageClaims())
         self.breaker_guard = BreakerGuard(
             (PAUSE,),
             KnownGoodRecipients(),

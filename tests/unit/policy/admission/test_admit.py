@@ -8,6 +8,7 @@ from drainer.mail.content import HeldContent
 from drainer.mail.envelope import Envelope, Recipient
 from drainer.mail.message import ContentFacts, Message, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission, admit
+from drainer.policy.admission.routes import single_route
 from drainer.policy.recipient.delivery import ScannedMessage
 
 
@@ -29,7 +30,9 @@ def test_a_domain_is_named_or_lies_below_one_with_a_dot(
     *, domains: tuple[str, ...], address: str, foreign: bool
 ) -> None:
     """As ``relay_domains`` of Postfix has it."""
-    assert Admission(domains=frozenset(domains)).foreign(address) is foreign
+    assert (
+        Admission(routes=single_route("", tuple(domains))).foreign(address) is foreign
+    )
 
 
 PLAIN = ContentFacts(
@@ -73,7 +76,7 @@ CORRUPT = Problem(code="corrupt", detail="x")
         pytest.param(scanned(), ("", ""), id="nothing is wrong"),
         pytest.param(scanned(None), ("", ""), id="nobody has looked"),
         pytest.param(
-            scanned(admission=Admission(domains=("example.org",))),
+            scanned(admission=Admission(routes=single_route("", ("example.org",)))),
             ("", "not-for-this-primary"),
             id="one recipient is not for this primary",
         ),

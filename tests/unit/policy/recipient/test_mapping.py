@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from drainer.mail.envelope import AddressError, Recipient
 from drainer.mail.message import Problem
 from drainer.policy.admission.admit import Admission
+from drainer.policy.admission.routes import single_route
 from drainer.policy.recipient.delivery import (
     ClaimedRecipient,
     parts,
@@ -103,7 +104,7 @@ def test_a_mapped_recipient_keeps_its_first_address_for_reports() -> None:
 def test_the_rules_are_for_the_address_that_is_sent_to() -> None:
     """Into the primary's domains, or out of them."""
     redirect = parse_redirects(["@foreign=@ours", "boss@ours=boss@foreign"])
-    rules = Admission(domains={"ours"}, redirect=redirect)
+    rules = Admission(routes=single_route("", ["ours"]), redirect=redirect)
     assert rules.objection("a@foreign") is None
     assert rules.objection("a@ours") is None
     found = rules.objection("boss@ours")

@@ -32,6 +32,7 @@ TABLE: dict[Event, dict[State, State]] = {
     Event.BOUNCE_UNPROVEN: {F: Q},
     Event.BREAKER_OPENED: {B: L},
     Event.REFUSED_BY_NODE: {B: L},
+    Event.REROUTED: {B: L},
     Event.GROUP_REFUSED: {B: H},
     Event.GROUP_PROBED: {H: P},
     Event.GROUP_DELIVERED: {H: P},

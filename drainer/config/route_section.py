@@ -1,0 +1,135 @@
+"""``[[routes]]``: other ways for some recipient domains.
+
+A route has the values of ``[primary]``, ``[health]``, ``[throttle]`` and ``[breaker]``,
+but for the keys that it sets itself. So a route is a configuration like the whole one.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Protocol, Self, TypeVar
+
+from pydantic import Field, ValidationError, create_model, field_validator
+from pydantic.fields import FieldInfo
+
+from drainer.config.primary import HealthSection, PrimarySection
+from drainer.config.section import Section
+from drainer.config.throttle import BreakerSection, ThrottleSection
+from drainer.mail.envelope import domain_key
+
+_SECTIONS: dict[str, type[Section]] = {
+    "primary": PrimarySection,
+    "health": HealthSection,
+    "throttle": ThrottleSection,
+    "breaker": BreakerSection,
+}
+_COMMON = {
+    "primary": ("domains", "max_hops", "bare_newlines"),
+    "health": ("successes", "over", "interval", "longest", "forget"),
+    "throttle": (),
+    "breaker": (),
+}
+"""Keys that are the same for all routes."""
+
+
+def _inherited() -> Iterator[tuple[str, str, Any]]:
+    """Yield the keys that a route may set, with their sections and fields."""
+    for name, section in _SECTIONS.items():
+        for key, field in section.model_fields.items():
+            if key not in _COMMON[name]:
+                yield key, name, field
+
+
+SECTION_OF = {key: name for key, name, _ in _inherited()}
+"""The section of each key that a route may set."""
+
+
+def _type_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
+    """Return the type of a field with its constraints, but without its default."""
+    if not field.metadata:
+        return field.annotation
+    return Annotated[field.annotation, *field.metadata]
+
+
+class _RouteBase(Section):
+    """Another primary for some recipient domains: a table for each primary."""
+
+    domains: tuple[str, ...] = Field(
+        min_length=1,
+        description="Recipient domains of this route (`.example.org` = the subdomains"
+        " of example.org).",
+    )
+
+    @field_validator("domains")
+    @classmethod
+    def _lower(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(domain_key, domains))
+
+
+RouteSection = create_model(
+    "RouteSection",
+    __base__=_RouteBase,
+    __doc__=_RouteBase.__doc__,
+    **{  # type: ignore[call-overload]  # the names are known at run time only
+        key: (_type_of(field) | None, Field(None, description=field.description))
+        for key, _, field in _inherited()
+    },
+)
+
+
+class _WholeConfig(Protocol):
+    """What is needed of a whole configuration."""
+
+    @property
+    def primary(self) -> PrimarySection: ...
+    @property
+    def routes(self) -> tuple[Any, ...]: ...
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self: ...
+
+
+C = TypeVar("C", bound=_WholeConfig)
+
+
+def route_configs(config: C) -> list[C]:
+    """Return a configuration for each route, that of ``[primary]`` last.
+
+    Each has its own domains; those of ``[primary]`` may be empty, which means all
+    others. Without any host, the configuration itself is returned. Raises ValueError
+    for a route that is not valid, and for a domain in two of them.
+    """
+    found = [_derive(config, n) for n in range(len(config.routes))]
+    if config.primary.is_named or not found:
+        found.append(config)
+    seen: set[str] = set()
+    for each in found:
+        for domain in each.primary.domains:
+            if domain in seen:
+                message = f"two routes have the domain {domain}"
+                raise ValueError(message)
+            seen.add(domain)
+    return found
+
+
+def _derive(config: C, n: int) -> C:
+    route = config.routes[n]
+    given = {key: getattr(route, key) for key in route.model_fields_set}
+    domains = given.pop("domains")
+    changed: dict[str, Section] = {}
+    for name, kind in _SECTIONS.items():
+        base = getattr(config, name)
+        values = {key: getattr(base, key) for key in base.model_fields_set}
+        own = {key: given[key] for key in given if SECTION_OF[key] == name}
+        if name == "primary":
+            values = {k: values[k] for k in values if k not in ("host", "hosts")}
+            own["domains"] = domains
+        try:
+            changed[name] = kind(**values | own)
+        except ValidationError as error:
+            words = "; ".join(
+                f"{'.'.join(map(str, each['loc']))}: {each['msg']}".lstrip(": ")
+                for each in error.errors()
+            )
+            message = f"the route of {domains[0]}: {words}"
+            raise ValueError(message) from None
+    if not getattr(changed["primary"], "is_named", False):
+        message = f"the route of {domains[0]} names no host"
+        raise ValueError(message)
+    return config.model_copy(update=changed | {"routes": ()})

@@ -1,0 +1,106 @@
+"""Routes by MX records: which servers they mean now.
+
+It replaces ``hosts = "mx"`` in a configuration by the servers that DNS names. Domains
+with the same servers become one route, so that these have one rate limit.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from drainer.bounce.evidence.dns import Resolver
+from drainer.bounce.evidence.mx import MxTargets, mx_of
+from drainer.bounce.evidence.request import DnsServers
+from drainer.config import Config, own_hostname
+from drainer.config.primary import BY_MX
+from drainer.config.route_section import RouteSection, route_configs
+from drainer.errors import UsageError
+
+MAX_DOMAINS = 10_000
+"""Domains that are looked up for one run."""
+
+
+class MxRoutes(NamedTuple):
+    """A configuration whose routes have servers, and what is left without."""
+
+    config: Config
+    #: Domains that have no server, each with the reason: their mail is held.
+    no_route: dict[str, str]
+    #: Domains whose servers DNS does not name now: their mail waits.
+    unanswered: dict[str, str]
+
+
+def routes_now(config: Config) -> list[Config]:
+    """Return a configuration for each route, with the servers that DNS names now."""
+    return route_configs(with_mx_hosts(config).config)
+
+
+def with_mx_hosts(config: Config) -> MxRoutes:
+    """Look up the MX records of routes that want it; it may block.
+
+    Raises UsageError for such a route without domains, and for one that is for
+    subdomains: their names are not known.
+    """
+    if not any(each.primary.hosts == BY_MX for each in route_configs(config)):
+        return MxRoutes(config, {}, {})
+    resolver = Resolver(_servers(config))
+    primary = config.primary
+    ours = frozenset((primary.helo or own_hostname(), *primary.backup_names))
+    no_route: dict[str, str] = {}
+    unanswered: dict[str, str] = {}
+    sections: list[RouteSection] = []
+    for section in _sections(config):
+        if getattr(section, "hosts", ()) != BY_MX:
+            sections.append(section)
+            continue
+        found: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+        for domain in _named(section.domains):
+            servers = mx_of(resolver, domain, ours)
+            if not isinstance(servers, MxTargets):
+                found.setdefault(servers, []).append(domain)
+            elif servers.later:
+                unanswered[domain] = servers.problem
+            else:
+                no_route[domain] = servers.problem
+        sections += [_at(section, tiers, names) for tiers, names in found.items()]
+    if primary.hosts == BY_MX:
+        primary = primary.model_copy(update={"hosts": (), "domains": ()})
+    changed = {"routes": tuple(sections), "primary": primary}
+    return MxRoutes(config.model_copy(update=changed), no_route, unanswered)
+
+
+def _servers(config: Config) -> DnsServers:
+    bounce = config.bounce
+    return DnsServers(
+        addresses=bounce.dns_servers,
+        port=bounce.dns_port,
+        timeout=bounce.dns_timeout.total_seconds(),
+        budget=60.0 * 60.0,
+    )
+
+
+def _sections(config: Config) -> Iterable[RouteSection]:
+    """Yield the routes, that of [primary] too if it goes by MX."""
+    if config.primary.hosts == BY_MX:
+        domains = _named(config.primary.domains)
+        yield RouteSection.model_validate({"domains": domains, "hosts": BY_MX})
+    yield from config.routes
+
+
+def _named(domains: tuple[str, ...]) -> tuple[str, ...]:
+    if not domains or any(domain.startswith(".") for domain in domains):
+        message = 'hosts = "mx" needs the names of the domains'
+        hint = "set domains, without subdomains that are not named"
+        raise UsageError(message, hint=hint)
+    if len(domains) > MAX_DOMAINS:
+        message = f'hosts = "mx" for {len(domains)} domains, at most {MAX_DOMAINS}'
+        raise UsageError(message)
+    return domains
+
+
+def _at(
+    section: RouteSection, tiers: tuple[tuple[str, ...], ...], domains: list[str]
+) -> RouteSection:
+    update = {"hosts": tiers, "domains": tuple(domains)}
+    changed = section.model_copy(update=update)
+    changed.model_fields_set.update(update)
+    return changed

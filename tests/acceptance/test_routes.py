@@ -1,0 +1,191 @@
+"""One spool, several primaries: each recipient's mail goes where its domain says."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.command.runner import Bench, call
+from tests.support.smtp_peer.peer import PeerThread
+from tests.support.smtp_peer.script import Drop, Script
+
+StartPeer = Callable[..., PeerThread]
+
+
+def got(peer: PeerThread) -> list[str]:
+    """Return to whom a primary delivered, in alphabetical order."""
+    return sorted(path for each in peer.accepted for path in each.forward_paths)
+
+
+@pytest.fixture
+def two(tmp_path: Path, peer: StartPeer) -> tuple[Bench, PeerThread, PeerThread]:
+    """Give a bench whose mail for other.example goes to a second primary."""
+    first, second = peer(), peer()
+    bench = Bench(tmp_path, first.port)
+    bench.routes = [
+        {"domains": ["other.example", ".other.example"], "port": second.port}
+        | {"host": "127.0.0.1"}
+    ]
+    return bench, first, second
+
+
+def test_each_domain_goes_to_its_primary(
+    two: tuple[Bench, PeerThread, PeerThread],
+) -> None:
+    """A message with recipients on two routes goes once to each; the rest is held."""
+    bench, first, second = two
+    bench.add("a@example.org")
+    bench.add("b@other.example")
+    bench.add("c@example.org", "d@other.example", "e@sub.other.example")
+    bench.add("f@nowhere.example")
+    assert bench.drain().code == 5
+    assert got(first) == ["a@example.org", "c@example.org"]
+    assert got(second) == ["b@other.example", "d@other.example", "e@sub.other.example"]
+    assert len(second.accepted) == 2
+    assert Counter(bench.states().values()) == {"delivered": 5, "held": 1}
+    facts = bench.recipients()
+    assert facts["d@other.example"]["route"] == f"127.0.0.1:{second.port}"
+    assert facts["f@nowhere.example"]["route"] == ""
+    bench.assert_balanced()
+
+
+def test_a_route_that_refuses_us_costs_the_other_nothing(
+    two: tuple[Bench, PeerThread, PeerThread], peer: StartPeer
+) -> None:
+    """The drain ends with 4, says which route it was, and all of the other is sent."""
+    bench, first, _ = two
+    denied = peer(rcpt="554 5.7.1 Relay access denied")
+    bench.routes[0]["port"] = denied.port
+    for n in range(30):
+        bench.add(f"u{n}@example.org", f"u{n}@other.example")
+    result = bench.drain()
+    assert result.code == 4
+    assert len(got(first)) == 30
+    states = Counter(
+        (path.partition("@")[2], state) for path, state in bench.states().items()
+    )
+    assert states == {
+        ("example.org", "delivered"): 30,
+        ("other.example", "deferred"): 30,
+    }
+    summary = bench.run("drain", f"postfix:{bench.spool}", "--no-check")
+    assert f"at 127.0.0.1:{denied.port}" in summary.stdout
+
+
+def test_a_route_that_is_down_costs_the_other_nothing(
+    two: tuple[Bench, PeerThread, PeerThread],
+) -> None:
+    """It is left out after the check, named, and its mail waits."""
+    bench, first, second = two
+    second.stop()
+    for n in range(20):
+        bench.add(f"u{n}@example.org")
+        bench.add(f"u{n}@other.example")
+    bench.configure(health={"accept": ["u0@example.org"], "reject": ""})
+    bench.routes[0]["accept"] = ["u0@other.example"]
+    result = bench.drain(check=True)
+    assert result.code == 4
+    assert f"127.0.0.1:{second.port} is not ready" in result.stderr
+    assert len(got(first)) == 20
+    second.start()
+    assert bench.drain(check=True).code == 0
+    assert len(got(second)) == 20
+    assert Counter(bench.states().values()) == {"delivered": 40}
+
+
+def test_what_waits_follows_the_configuration(
+    two: tuple[Bench, PeerThread, PeerThread],
+) -> None:
+    """What was not sent goes by the new route; what was delivered stays delivered."""
+    bench, first, second = two
+    routes, bench.routes = bench.routes, []
+    bench.configure(primary={"domains": []})
+    bench.add("a@other.example")
+    first.script = Script(rcpt="450 4.2.1 busy")
+    assert bench.drain().code == 5
+    bench.routes = routes
+    assert bench.drain().code in (0, 5)
+    assert "a@other.example" in got(second)
+    assert got(first) == []
+
+
+# ---- several servers of one primary
+
+
+def test_equal_servers_share_the_load(tmp_path: Path, peer: StartPeer) -> None:
+    """Each gets its part, and none is asked again about what the other has refused."""
+    one, other = peer(), peer()
+    bench = Bench(tmp_path, one.port)
+    hosts = [[f"127.0.0.1:{one.port}", f"127.0.0.1:{other.port}"]]
+    bench.configure(
+        primary={"host": "", "hosts": hosts, "connections": 4, "max_messages": 5}
+    )
+    for n in range(200):
+        bench.add(f"u{n}@example.org")
+    assert bench.drain().code == 0
+    assert sorted(got(one) + got(other)) == sorted(
+        f"u{n}@example.org" for n in range(200)
+    )
+    assert min(len(got(one)), len(got(other))) >= 60
+
+
+def test_the_next_server_is_tried_when_one_cannot_be_reached(
+    tmp_path: Path, peer: StartPeer
+) -> None:
+    """One that is down, or does not greet us, costs no attempt."""
+    dead, rude, good = peer(), peer(banner="421 4.3.2 shutting down"), peer()
+    dead.stop()
+    bench = Bench(tmp_path, good.port)
+    hosts = [f"127.0.0.1:{each.port}" for each in (dead, rude, good)]
+    bench.configure(primary={"host": "", "hosts": hosts, "connections": 2})
+    for n in range(20):
+        bench.add(f"u{n}@example.org")
+    assert bench.drain().code == 0
+    assert len(got(good)) == 20
+    assert {each["attempts"] for each in bench.recipients().values()} == {1}
+    checked = call("check", "--config", bench.config, "--json")
+    assert checked.code == 0
+    stages = checked.json["stages"]
+    warned = [each["stage"] for each in stages if each["verdict"] == "warn"]
+    assert warned[:2] == ["connect", "banner"]
+
+
+def test_what_is_in_doubt_stays_with_its_route(tmp_path: Path, peer: StartPeer) -> None:
+    """The former primary may have it: only an operator sends it elsewhere."""
+    former, other = peer(dot=Drop()), peer()
+    bench = Bench(tmp_path, former.port)
+    bench.configure(primary={"dot_timeout": "200ms"}, retry={"unknown": "0s"})
+    name = bench.add("a@example.org")
+    bench.drain()
+    assert bench.states() == {"a@example.org": "unknown"}
+    bench.port = other.port
+    assert bench.drain().code == 5
+    assert bench.states() == {"a@example.org": "unknown"}
+    assert other.accepted == []
+    assert bench.run("requeue", name, "--reason", "it never came").code == 0
+    assert bench.drain().code == 0
+    assert got(other) == ["a@example.org"]
+
+
+def test_which_route_an_address_takes_is_explained_and_planned(
+    two: tuple[Bench, PeerThread, PeerThread],
+) -> None:
+    """By `config --route` for one address, by `plan` for the spool."""
+    bench, first, second = two
+    bench.add("a@example.org", "b@other.example")
+    bench.add("c@sub.other.example")
+    asked = {
+        address: call("config", "--config", bench.config, "--json", "--route", address)
+        for address in ("a@example.org", "c@sub.other.example", "d@nowhere.example")
+    }
+    found = {address: result.json for address, result in asked.items()}
+    assert found["a@example.org"]["route"] == f"127.0.0.1:{first.port}"
+    assert found["c@sub.other.example"]["route"] == f"127.0.0.1:{second.port}"
+    assert found["c@sub.other.example"]["entry"] == ".other.example"
+    assert found["d@nowhere.example"]["route"] is None
+    planned = bench.run("plan", f"postfix:{bench.spool}", "--json").json
+    assert planned["routes"] == {
+        f"127.0.0.1:{first.port}": 1,
+        f"127.0.0.1:{second.port}": 2,
+    }

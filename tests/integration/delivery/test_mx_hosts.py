@@ -1,0 +1,122 @@
+"""Routes by MX records, against a real DNS server on loopback."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.command.runner import Bench
+from tests.support.dns.zones import SERVFAIL, Zone, serving
+from tests.support.smtp_peer.peer import PeerThread
+
+StartPeer = Callable[..., PeerThread]
+
+
+@pytest.fixture
+def zone() -> Zone:
+    """Give an empty zone."""
+    return Zone()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, peer: StartPeer, zone: Zone) -> Iterator[Bench]:
+    """Give a bench whose domains go by MX; every server has the port of one peer."""
+    with serving(zone) as servers:
+        bench = Bench(tmp_path, peer().port)
+        bench.configure(
+            primary={"host": "", "hosts": "mx", "domains": ["example.org"]},
+            bounce={
+                "dns_servers": list(servers.addresses),
+                "dns_port": servers.port,
+                "dns_timeout": "2s",
+            },
+        )
+        yield bench
+
+
+def test_mail_goes_to_the_servers_that_are_preferred_to_this_backup(
+    bench: Bench, zone: Zone
+) -> None:
+    """The best that answers gets it; what is not better than we are is never asked."""
+    zone.add("example.org", "MX", "5 nowhere.invalid")
+    zone.add("example.org", "MX", "10 localhost")
+    zone.add("example.org", "MX", "20 Backup.Example.")
+    zone.add("example.org", "MX", "30 worse.invalid")
+    bench.add("a@example.org")
+    assert bench.drain().code == 0
+    assert bench.recipients()["a@example.org"]["route"].startswith("nowhere.invalid:")
+
+
+def test_domains_with_the_same_servers_are_one_route(bench: Bench, zone: Zone) -> None:
+    """So that these servers see one rate limit; an alias is followed."""
+    bench.configure(primary={"domains": ["a.example", "b.example", "c.example"]})
+    for name in ("a.example", "real.example"):
+        zone.add(name, "MX", "10 localhost")
+    zone.add("b.example", "CNAME", "real.example")
+    zone.add("c.example", "A", "127.0.0.1")  # no MX: its own address
+    for domain in ("a.example", "b.example", "c.example"):
+        bench.add(f"u@{domain}")
+    bench.drain()
+    routes = {path: fact["route"] for path, fact in bench.recipients().items()}
+    assert routes["u@a.example"] == routes["u@b.example"]
+    assert routes["u@c.example"].startswith("c.example:")
+    states = bench.states()
+    assert states["u@a.example"] == states["u@b.example"] == "delivered"
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([("MX", "0 .")], "null MX"),
+        ([("MX", "10 backup.example"), ("MX", "10 localhost")], "preferred"),
+        ([("MX", "10 mx2.other.example")], "preferred"),
+        ([], "does not exist"),
+    ],
+)
+def test_without_a_server_the_mail_is_held(
+    bench: Bench, zone: Zone, records: list[tuple[str, str]], words: str
+) -> None:
+    """It is held with the reason, and goes once DNS names a server."""
+    primary = {"domains": ["example.org", "b.example"]}
+    bench.configure(primary={**primary, "backup_names": ["mx2.other.example"]})
+    zone.add("b.example", "MX", "10 localhost")
+    for kind, value in records:
+        zone.add("example.org", kind, value)
+    name = bench.add("a@example.org")
+    result = bench.drain()
+    assert words in result.stderr
+    assert bench.states() == {"a@example.org": "held"}
+    assert bench.recipients()["a@example.org"]["rule"] == "local-no-route"
+    assert "no-route" in str(bench.why(name))
+    zone.records["example.org"] = [("MX", "10 localhost")]
+    assert bench.drain().code == 0
+
+
+def test_a_dns_that_does_not_answer_holds_nothing(bench: Bench, zone: Zone) -> None:
+    """What it is asked for waits, and the rest is sent."""
+    bench.configure(primary={"domains": ["example.org", "b.example"]})
+    zone.add("example.org", SERVFAIL)
+    zone.add("b.example", "MX", "10 localhost")
+    bench.add("a@example.org", "b@b.example")
+    assert bench.drain().code == 5
+    assert Counter(bench.states().values()) == {"pending": 1, "delivered": 1}
+    zone.records["example.org"] = [("MX", "10 localhost")]
+    assert bench.drain().code == 0
+
+
+def test_without_any_server_nothing_is_sent(bench: Bench, zone: Zone) -> None:
+    """The exit status is that of a primary that is not ready."""
+    zone.add("example.org", SERVFAIL)
+    bench.add("a@example.org")
+    result = bench.drain()
+    assert result.code == 3
+    assert "DNS does not answer" in result.stderr
+
+
+def test_by_mx_the_domains_must_be_named(bench: Bench) -> None:
+    """Which domains a spool has is not known before it is read."""
+    bench.configure(primary={"domains": []})
+    result = bench.drain()
+    assert result.code == 2
+    assert "needs the names of the domains" in result.stderr

@@ -1,0 +1,114 @@
+"""``[[routes]]``: what a route has of its own, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from drainer.config import Config
+from drainer.config import load as config_file
+from drainer.config.build.routes import make_route, make_route_table
+from drainer.config.primary import HealthSection, PrimarySection
+from drainer.config.route_section import SECTION_OF, route_configs
+from drainer.config.throttle import BreakerSection, ThrottleSection
+from drainer.errors import UsageError
+from drainer.smtp.route import Host
+
+PRIMARY = '[primary]\nhost = "mx1.example.org"\ndomains = ["example.org"]\n'
+
+
+def load(tmp_path: Path, text: str, **flags: dict[str, object]) -> Config:
+    """Load a configuration file with this text."""
+    path = tmp_path / "drainer.toml"
+    path.write_text(text, "utf-8")
+    return config_file.load(path, flags)
+
+
+def test_a_route_has_what_it_sets_and_the_rest_of_the_sections(tmp_path: Path) -> None:
+    """Each is a configuration like the whole one; [primary] is the last."""
+    text = (
+        PRIMARY + 'tls = "required"\ncommand_timeout = "7s"\n'
+        '[throttle]\nrate = "9/second"\n[health]\naccept = ["a@example.org"]\n'
+        '[[routes]]\ndomains = ["Example.NET."]\nhost = "mx2"\nport = 26\n'
+        'rate = "5/second"\naccept = ["b@example.net"]\ngive_up_after = "1m"\n'
+    )
+    other, first = route_configs(load(tmp_path, text))
+    assert first.primary.host == "mx1.example.org"
+    assert (other.primary.host, other.primary.port) == ("mx2", 26)
+    assert other.primary.domains == ("example.net",)
+    assert other.primary.tls == "required"
+    assert other.primary.command_timeout == first.primary.command_timeout
+    assert (other.throttle.rate, first.throttle.rate) == ("5/second", "9/second")
+    assert other.health.accept == ("b@example.net",)
+    assert other.breaker.give_up_after != first.breaker.give_up_after
+    table = make_route_table(load(tmp_path, text))
+    assert table.domains == {
+        "example.net": "mx2:26",
+        "example.org": "mx1.example.org:25",
+    }
+
+
+def test_without_primary_there_are_only_the_routes(tmp_path: Path) -> None:
+    """Then mail for every other domain is held."""
+    config = load(tmp_path, '[[routes]]\ndomains = ["a.example"]\nhost = "mx"\n')
+    assert len(route_configs(config)) == 1
+    assert make_route_table(config).route_of("b.example") is None
+
+
+def test_hosts_are_tiers_of_equal_servers(tmp_path: Path) -> None:
+    """The first server gives the route its name."""
+    hosts = '[primary]\nhosts = [["mx1", "mx2:26"], "[::1]:27"]\nport = 24\n'
+    route = make_route(load(tmp_path, hosts))
+    assert str(route) == "mx1:24"
+    assert route.tiers == (
+        (Host(host="mx1", port=24), Host(host="mx2", port=26)),
+        (Host(host="::1", port=27),),
+    )
+    plain = make_route(load(tmp_path, '[primary]\nhosts = ["mx1"]\n'))
+    assert (plain.host, plain.tiers) == ("mx1", ())
+
+
+def test_a_flag_names_the_only_route(tmp_path: Path) -> None:
+    """``--to`` ignores the tables."""
+    text = PRIMARY + '[[routes]]\ndomains = ["a.example"]\nhost = "mx"\n'
+    config = load(tmp_path, text, primary={"host": "mx9"}, routes={})
+    [only] = route_configs(config)
+    assert only.primary.host == "mx9"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[routes]]\nhost = "mx"\n', "domains"),
+        ('[[routes]]\ndomains = []\nhost = "mx"\n', "domains"),
+        ('[[routes]]\ndomains = ["a.example"]\n', "names no host"),
+        (
+            PRIMARY + '[[routes]]\ndomains = ["example.org"]\nhost = "mx"\n',
+            "two routes",
+        ),
+        (
+            '[[routes]]\ndomains = ["a.example"]\nhost = "mx"\nmax_hops = 9\n',
+            "max_hops",
+        ),
+        ('[[routes]]\ndomains = ["a.example"]\nhost = "mx"\nrate = "many"\n', "rate"),
+        (
+            '[[routes]]\ndomains = ["a.example"]\nhost = "mx"\nhosts = ["b"]\n',
+            "not both",
+        ),
+        ('[primary]\nhosts = ["a b"]\n', "not a valid host"),
+        ("[primary]\nhosts = [[]]\n", "empty"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    """The error names the key or the domain."""
+    with pytest.raises(UsageError, match=words):
+        load(tmp_path, text)
+
+
+def test_no_key_has_two_sections() -> None:
+    """A route's table is flat, so a key means one thing."""
+    sections = (PrimarySection, HealthSection, ThrottleSection, BreakerSection)
+    keys = [key for section in sections for key in section.model_fields]
+    assert len(keys) == len(set(keys))
+    assert set(SECTION_OF) < set(keys)

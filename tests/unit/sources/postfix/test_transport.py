@@ -1,0 +1,43 @@
+"""What the entries of transport(5) mean."""
+
+import pytest
+
+from drainer.sources.postfix.transport import Nexthop, parse_transport
+
+
+@pytest.mark.parametrize(
+    ("text", "nexthop"),
+    [
+        ("relay:[mx1.example]", Nexthop("mx1.example")),
+        ("smtp:[mx1.example]:2525", Nexthop("mx1.example", 2525)),
+        ("smtp:[mx1.example]:smtps", Nexthop("mx1.example", 465)),
+        (":[192.0.2.1]", Nexthop("192.0.2.1")),
+        ("relay:[IPv6:2001:db8::1]:26", Nexthop("2001:db8::1", 26)),
+        ("relay", Nexthop()),
+        ("relay:", Nexthop()),
+        ("smtp:mx1:26", Nexthop("mx1", 26)),
+    ],
+)
+def test_a_next_hop_is_a_host_and_a_port(text: str, nexthop: Nexthop) -> None:
+    """Without one, the MX records of the domain say where its mail goes."""
+    assert parse_transport(text) == nexthop
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lmtp:unix:/run/dovecot/lmtp", "by the transport"),
+        ("error:5.1.1 gone", "by the transport"),
+        ("relay:[mx1", "does not understand"),
+        ("relay:other.example", "MX records of other.example"),
+    ],
+)
+def test_what_drainer_does_not_do_is_told(text: str, words: str) -> None:
+    """So that a person looks at it."""
+    assert words in parse_transport(text).doubt
+
+
+def test_an_entry_without_a_name_has_the_default_one() -> None:
+    """And an entry without a next hop has the default's."""
+    assert parse_transport(":[mx9]", "lmtp:x").doubt
+    assert parse_transport("", "relay:[mx9]:26") == Nexthop("mx9", 26)
