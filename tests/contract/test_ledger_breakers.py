@@ -33,7 +33,8 @@ from drainer.mail.reply import Lost, Stage
 from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.identity import ScanContext
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
-from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.breaker.history import ROUTE
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.pacing.overrides import ActiveOverrides, Override, OverrideKind
 from drainer.policy.recipient.delivery import Delivery

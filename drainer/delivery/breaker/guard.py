@@ -30,8 +30,9 @@ from drainer.policy.breaker.detector import (
     Refusal,
 )
 from drainer.policy.breaker.groups import MailTraits
+from drainer.policy.breaker.history import ROUTE
 from drainer.policy.breaker.known_good import KnownGoodRecipients
-from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.judge import CONTRADICTED, ClassifiedResult
@@ -240,10 +241,10 @@ class BreakerGuard:
             async with asyncio.timeout(limit.total_seconds()):
                 await self._changed.wait()
 
-    def give_up(self) -> None:
-        """Open the route's breaker: waiting has lasted too long."""
+    def give_up(self, scope: str = ROUTE) -> None:
+        """Open a breaker: waiting has lasted too long."""
         now = utcnow()
-        self.registry.apply(ROUTE, lambda breaker: breakers.give_up(breaker, now))
+        self.registry.apply(scope, lambda breaker: breakers.give_up(breaker, now))
 
     def end(self) -> None:
         """Settle every open suspicion: in doubt, the primary refuses us."""

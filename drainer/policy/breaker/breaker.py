@@ -246,12 +246,11 @@ def recheck(breaker: CircuitBreaker) -> CircuitBreaker:
 
 
 def give_up(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
-    """Return the breaker when waiting for its pause would take too long."""
-    return (
-        _open(breaker, now)
-        if breaker.state is BreakerState.PAUSED
-        else on_run_end(breaker, now)
-    )
+    """Return the breaker when a run waits no longer for the primary to accept mail."""
+    is_brief = breaker.cause is not None and breaker.cause.is_brief
+    if breaker.state is BreakerState.PAUSED or is_brief:
+        return unanswered(breaker, now)
+    return on_run_end(breaker, now)
 
 
 def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
@@ -272,8 +271,8 @@ def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
 
 
 def unanswered(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
-    """Return the breaker when a run ends and the primary never accepted anything."""
-    is_suspected = breaker.state is BreakerState.HALF_OPEN and breaker.cause is not None
+    """Return the breaker when a run ends and nothing speaks for the primary."""
+    is_suspected = not breaker.is_closed and breaker.cause is not None
     return _open(breaker, now) if is_suspected else breaker
 
 

@@ -19,14 +19,14 @@ from drainer.policy.breaker.breaker import (
     probe,
 )
 from drainer.policy.breaker.detector import SLOW_RUN, STORM, USUAL_WINDOWS, Refusal
-from drainer.policy.breaker.history import STOPS_TOLERATED, RequiredProof
-from drainer.policy.breaker.known_good import KnownGoodRecipients
-from drainer.policy.breaker.registry import (
+from drainer.policy.breaker.history import (
     MAX_DOMAINS,
-    MAX_VOUCHED,
     ROUTE,
-    BreakerRegistry,
+    STOPS_TOLERATED,
+    RequiredProof,
 )
+from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.breaker.registry import MAX_VOUCHED, BreakerRegistry
 from drainer.policy.classify.classifier import classify
 from tests.support.scenarios.settlements import NOW, PAUSES, scopes, seen
 

@@ -10,7 +10,8 @@ from drainer.mail.envelope import Recipient
 from drainer.mail.message import BEHIND_BREAKER, Problem
 from drainer.mail.reply import Lost, Stage
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.breaker.history import ROUTE
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.rules import rules_of
 from drainer.policy.classify.verdict import Scope, Verdict
