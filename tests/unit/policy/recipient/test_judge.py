@@ -282,6 +282,14 @@ def test_the_one_that_is_refused_as_if_it_were_us_is_held() -> None:
     assert (found.state, found.classification.rule) == (State.HELD, CONTRADICTED)
 
 
+def test_a_message_that_a_breaker_kept_is_not_held_as_the_only_one_refused() -> None:
+    """It was not sent, so nothing contradicts its earlier refusal."""
+    breakers = welcoming(NOW + SECOND)
+    problem = Problem(code=BEHIND_BREAKER, detail=LISTED)
+    found = alone(problem, claimed=stopped_before(), breakers=breakers, now=LATER)
+    assert found.state is State.DEFERRED
+
+
 @pytest.mark.parametrize(
     ("claimed", "welcome"),
     [
