@@ -12,15 +12,13 @@ exactly one result.
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
-from typing import Protocol
 
 from drainer.errors import MessageUnreadable
-from drainer.mail.content import dot_stuff, replace_bare_newlines, whole
 from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.recipient.delivery import ClaimedRecipient
+from drainer.policy.recipient.retry import wait_for_dot
 from drainer.smtp.commands import (
     mail_command,
     misfit,
@@ -29,7 +27,7 @@ from drainer.smtp.commands import (
 )
 from drainer.smtp.connection import Connection
 from drainer.smtp.route import Route
-from drainer.smtp.transaction import Transaction
+from drainer.smtp.transaction import Transaction, TransactionSource
 from drainer.smtp.xclient import ClientIntroduction, narrowed
 
 IN_MEMORY_BYTES = 64 * 1024
@@ -39,27 +37,7 @@ _numbers = itertools.count()
 
 _GO_AHEAD = 354
 _CLOSING = 421
-
-
-class TransactionSource(Protocol):
-    """What a session asks for while it sends: the next message, rate and ledger."""
-
-    async def claim_now(self, session: "Session") -> Transaction | None:
-        """Return a message only if neither it nor the rate must be waited for."""
-        ...
-
-    @property
-    def burst_bytes(self) -> int:
-        """How many bytes may be sent at once."""
-        ...
-
-    async def pace(self, size: int) -> None:
-        """Wait until this many bytes may be sent."""
-        ...
-
-    async def is_durable(self, transaction: Transaction) -> bool:
-        """Wait until the in-flight rows are durable; False: do not send it."""
-        ...
+_OUT_OF_TURN = 503
 
 
 class Session:
@@ -77,6 +55,8 @@ class Session:
         self._pipelining = "pipelining" in connection.extensions
         self._introduction = ClientIntroduction.on(route, connection.extensions)
         self._broken = False
+        #: The envelope under way was sent behind a final dot; and none may be.
+        self._is_behind_dot = self._waits_for_dot = False
         #: Recipients that one transaction may have; 0 = the primary does not say.
         self.max_recipients = recipient_limit(connection.extensions)
         self.sent = 0
@@ -144,7 +124,7 @@ class Session:
         return b"\r\n".join(commands) + b"\r\n"
 
     async def send(
-        self, transaction: Transaction, source: TransactionSource
+        self, transaction: Transaction, source: "TransactionSource[Session]"
     ) -> Transaction | None:
         """Finish one transaction; return the one started behind its dot."""
         following = None
@@ -208,7 +188,7 @@ class Session:
 
     async def _envelope(self, transaction: Transaction) -> bool:
         """Exchange MAIL, RCPT and DATA; True when content is expected."""
-        reply = await self._answer(transaction, Stage.MAIL, self._timeouts.mail)
+        reply = await self._mail(transaction)
         refused = not (isinstance(reply, Reply) and reply.category == 2)  # noqa: PLR2004
         if refused:
             transaction.end_rest(Stage.MAIL, reply)
@@ -219,6 +199,27 @@ class Session:
         if not transaction.accepted and not self._pipelining:
             return False
         return await self._data(transaction)
+
+    async def _mail(self, transaction: Transaction) -> Reply | Lost:
+        """Return the reply to MAIL; repeat an envelope that came too early.
+
+        Some servers answer 503 to a MAIL behind a final dot, although they offer
+        PIPELINING. That judges no message: it is sent again, now in its turn.
+        """
+        reply = await self._answer(transaction, Stage.MAIL, self._timeouts.mail)
+        was_behind, self._is_behind_dot = self._is_behind_dot, False
+        out_of_turn = isinstance(reply, Reply) and reply.code == _OUT_OF_TURN
+        if not was_behind or not out_of_turn or self._broken:
+            return reply
+        self._waits_for_dot = True
+        for _ in range(transaction.rcpts + 1):  # RCPT and DATA, without a transaction
+            noise = await self._wire.reply(self._timeouts.data)
+            if not isinstance(noise, Reply) or noise.code == _GO_AHEAD:
+                self._give_up(f"{noise} makes no sense without MAIL")
+                return self._wire.lost or reply
+        await self._reset()
+        self._wire.write(self._envelope_group(transaction))
+        return await self._answer(transaction, Stage.MAIL, self._timeouts.mail)
 
     async def _recipient(
         self, transaction: Transaction, claimed: ClaimedRecipient
@@ -281,7 +282,7 @@ class Session:
     # --- the content
 
     async def _content(
-        self, transaction: Transaction, source: TransactionSource
+        self, transaction: Transaction, source: "TransactionSource[Session]"
     ) -> Transaction | None:
         """Send content and final dot; return the transaction started behind it."""
         try:
@@ -304,26 +305,31 @@ class Session:
         transaction.dotted_at = time.monotonic()
         group = self._group(following) if following else b""
         self._wire.write(b"".join((last, b".\r\n", group)))
-        reply = await self._answer(transaction, Stage.DOT, self._timeouts.dot)
+        limit = wait_for_dot(self._timeouts.dot, transaction.doubts)
+        reply = await self._answer(transaction, Stage.DOT, limit)
+        self._is_behind_dot = following is not None
         if following is not None:
             following.turn = time.monotonic()
         self._finish(transaction, Stage.DOT, reply)
         return following
 
     async def _following(
-        self, transaction: Transaction, source: TransactionSource
+        self, transaction: Transaction, source: "TransactionSource[Session]"
     ) -> Transaction | None:
-        if not self._pipelining or transaction.delivery.alone or not self.usable:
+        one_by_one = self._waits_for_dot or transaction.delivery.alone
+        if not self._pipelining or one_by_one or not self.usable:
             return None
         return await source.claim_now(self)
 
-    async def _body(self, transaction: Transaction, source: TransactionSource) -> bytes:
+    async def _body(
+        self, transaction: Transaction, source: "TransactionSource[Session]"
+    ) -> bytes:
         """Write the content; stop at once when the peer answers or leaves.
 
         A small one is returned instead, to be sent together with its final dot: one
         system call, and one packet for the peer to wake up for.
         """
-        chunks = _wire_form(transaction, self.route.bare_newlines)
+        chunks = transaction.wire_form(self.route.bare_newlines)
         if transaction.facts.size_bytes <= IN_MEMORY_BYTES:
             content = b"".join(chunks)
             if len(content) <= source.burst_bytes:
@@ -335,7 +341,9 @@ class Session:
                 break
         return b""
 
-    async def _write_paced(self, chunk: bytes, source: TransactionSource) -> bool:
+    async def _write_paced(
+        self, chunk: bytes, source: "TransactionSource[Session]"
+    ) -> bool:
         """Write as much at a time as the rate allows; False when the peer is done."""
         start = 0
         while start < len(chunk):
@@ -382,10 +390,3 @@ def _out_of_place(reply: Reply, stage: Stage) -> bool:
     """Return whether a positive reply is of the wrong kind: we have lost step."""
     due = reply.code == _GO_AHEAD if stage is Stage.DATA else reply.category == 2  # noqa: PLR2004
     return reply.category in (2, 3) and not due
-
-
-def _wire_form(transaction: Transaction, bare_newlines: str) -> Iterator[bytes]:
-    chunks = whole(transaction.spooled.content.chunks(), transaction.facts.size_bytes)
-    if bare_newlines == "space":
-        chunks = replace_bare_newlines(chunks)
-    return dot_stuff(chunks)

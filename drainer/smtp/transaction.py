@@ -4,10 +4,12 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from drainer.errors import MessageUnreadable
+from drainer.mail.content import dot_stuff, replace_bare_newlines, whole
 from drainer.mail.echo import MAX_HEAD, SentData
 from drainer.mail.envelope import AddressError, Recipient
 from drainer.mail.message import ContentFacts, SpooledMessage
@@ -18,6 +20,7 @@ from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.judge import RecipientResult
 from drainer.smtp.commands import sender_of
 
+SessionT_contra = TypeVar("SessionT_contra", contravariant=True)
 _AFTER_RCPT = frozenset((Stage.DATA, Stage.BODY, Stage.DOT))
 
 
@@ -53,6 +56,18 @@ class Transaction:
     def rcpts(self) -> int:
         """How many those are."""
         return sum(1 for _ in self.addressed)
+
+    @property
+    def doubts(self) -> int:
+        """How often the reply to its final dot was lost before."""
+        return max(claimed.doubts for claimed in self.delivery.claimed)
+
+    def wire_form(self, bare_newlines: str) -> Iterator[bytes]:
+        """Yield the content as it is sent, without the final dot."""
+        chunks = whole(self.spooled.content.chunks(), self.facts.size_bytes)
+        if bare_newlines == "space":
+            chunks = replace_bare_newlines(chunks)
+        return dot_stuff(chunks)
 
     def end(self, claimed: ClaimedRecipient, stage: Stage, answer: Answer) -> None:
         """Record how this recipient's attempt ended."""
@@ -120,3 +135,24 @@ class Transaction:
     def note(self, stage: Stage, answer: Reply | Lost) -> None:
         """Keep the time of a stage for the trace."""
         self.stages.append((stage, time.monotonic() - self.started, str(answer)))
+
+
+class TransactionSource(Protocol[SessionT_contra]):
+    """What a session asks for while it sends: the next message, rate and ledger."""
+
+    async def claim_now(self, session: SessionT_contra) -> Transaction | None:
+        """Return a message only if neither it nor the rate must be waited for."""
+        ...
+
+    @property
+    def burst_bytes(self) -> int:
+        """How many bytes may be sent at once."""
+        ...
+
+    async def pace(self, size: int) -> None:
+        """Wait until this many bytes may be sent."""
+        ...
+
+    async def is_durable(self, transaction: Transaction) -> bool:
+        """Wait until the in-flight rows are durable; False: do not send it."""
+        ...

@@ -144,12 +144,7 @@ class BreakerGuard:
                 self._crowded, self._leaver = False, me
             return self._leaver is not me
         me = asyncio.current_task()
-        return self._probes_by_message() and self._prober is me and not behind_dot
-
-    def _probes_by_message(self) -> bool:
-        return self.breaker.state is BreakerState.HALF_OPEN and (
-            self.breaker.phase is Phase.MESSAGES
-        )
+        return self.breaker.is_probed and self._prober is me and not behind_dot
 
     def probing_since(self, scope: str) -> datetime:
         """Return since when messages probe a scope; each of them proves something once.
@@ -180,7 +175,7 @@ class BreakerGuard:
         self.registry.apply(ROUTE, lambda breaker: breakers.probe(breaker, now))
         if self.breaker.is_closed:
             return None
-        if self._probes_by_message() and self._prober is None:
+        if self.breaker.is_probed and self._prober is None:
             self._prober = asyncio.current_task()
             return None
         return max((self.breaker.until or now) - now, SOON)
@@ -188,7 +183,7 @@ class BreakerGuard:
     def may_connect(self) -> bool:
         """Whether this task may still open the session that ``ask`` granted."""
         is_prober = self._prober is asyncio.current_task()
-        return self.breaker.is_closed or (self._probes_by_message() and is_prober)
+        return self.breaker.is_closed or (self.breaker.is_probed and is_prober)
 
     def leave(self) -> None:
         """End the turn of a delivery worker that had passed."""
@@ -212,8 +207,7 @@ class BreakerGuard:
             if breaker is None or breaker.is_closed:
                 continue
             probes = breaker.state is BreakerState.HALF_OPEN
-            by_message = probes and breaker.phase is Phase.MESSAGES
-            if by_message and domain not in self._probing:
+            if breaker.is_probed and domain not in self._probing:
                 self._probing.add(domain)
             else:
                 reply = breaker.cause.reply if breaker.cause else "no answer"

@@ -19,7 +19,7 @@ from drainer.ledger.records import Decision, DecisionKind, from_micros
 from drainer.ledger.repository import Ledger
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker import breaker as breakers
-from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome, Phase
+from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome
 from drainer.policy.breaker.history import ROUTE
 from drainer.runtime.process import utcnow
 from drainer.smtp.canary import CanaryQuestion, CanaryResult, ask_canary
@@ -139,10 +139,7 @@ class BreakerMonitor:
         for breaker in self._breaker_guard.registry.all():
             if breaker.scope in self._paused and now > deadline:
                 self._breaker_guard.give_up(breaker.scope)
-            elif (
-                breaker.state is BreakerState.HALF_OPEN
-                and breaker.phase is Phase.MESSAGES
-            ):
+            elif breaker.is_probed:
                 since = self._breaker_guard.probing_since(breaker.scope)
                 woken = await self._ledger.breakers.wake_one(
                     self._sources, breaker.scope, since

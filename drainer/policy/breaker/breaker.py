@@ -116,6 +116,11 @@ class CircuitBreaker(Struct, frozen=True, kw_only=True):
         return self.state is BreakerState.CLOSED
 
     @property
+    def is_probed(self) -> bool:
+        """Return whether real messages probe, one at a time."""
+        return self.state is BreakerState.HALF_OPEN and self.phase is Phase.MESSAGES
+
+    @property
     def waits_for_storm(self) -> bool:
         """Return whether it is paused because the primary puts everything off."""
         storm = self.cause is not None and self.cause.trigger == "storm"
@@ -158,10 +163,7 @@ def refused(
     ``cause`` is the reason, if that is a refusal of us. A message that met one before
     adds nothing new.
     """
-    by_message = (
-        breaker.state is BreakerState.HALF_OPEN and breaker.phase is Phase.MESSAGES
-    )
-    if not by_message or (cause is not None and cause.again):
+    if not breaker.is_probed or (cause is not None and cause.again):
         return breaker
     breaker = replace(breaker, tried=breaker.tried + 1)
     why = cause or breaker.cause
@@ -180,10 +182,7 @@ def on_reply(breaker: CircuitBreaker) -> CircuitBreaker:
     open breaker that is not enough.
     """
     waited = breaker.cause is not None and breaker.cause.classification.short
-    by_message = (
-        breaker.state is BreakerState.HALF_OPEN and breaker.phase is Phase.MESSAGES
-    )
-    if by_message and waited and not breaker.reopening:
+    if breaker.is_probed and waited and not breaker.reopening:
         return _close(breaker)
     return breaker
 
