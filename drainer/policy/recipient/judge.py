@@ -339,7 +339,8 @@ def _behind_breaker(
     each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
     """Refuse to judge a message while the primary refuses all mail."""
-    if each.classification.verdict is not Verdict.BOUNCE:
+    is_local = isinstance(each.result.answer, Problem)
+    if is_local or each.classification.verdict not in (Verdict.BOUNCE, Verdict.HOLD):
         return None
     breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
     if breaker is None or breaker.state is not BreakerState.OPEN:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import BEHIND_BREAKER, Problem
-from drainer.mail.reply import Lost, Stage
+from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
 from drainer.policy.breaker.history import ROUTE
 from drainer.policy.breaker.registry import BreakerRegistry
@@ -237,6 +237,20 @@ def test_a_breaker_that_is_only_suspected_holds_no_judgement_back(
     """It waits for confirmation; should the breaker open, that is taken back."""
     found = alone("550 5.1.1 no", breakers=behind(state))
     assert (found.state, found.refusal) == (State.BOUNCE_PENDING, "enhanced-5.1.1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (parse_reply(b"550 5.7.23 SPF fail"), State.DEFERRED),
+        (Problem(code="unreadable", detail="gone"), State.HELD),
+    ],
+)
+def test_no_reply_holds_a_message_behind_an_open_breaker(
+    answer: Answer, state: State
+) -> None:
+    """The primary says it to everybody; a problem of the message stays one."""
+    assert alone(answer, breakers=behind(BreakerState.OPEN)).state is state
 
 
 def test_a_message_that_was_not_tried_waits_for_its_breaker() -> None:
