@@ -151,9 +151,12 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> bool:
-        """Return whether it is about the content; a refusal of us never is."""
-        is_stop = self.classification.verdict is Verdict.STOP
-        return not is_stop and is_content(self.classification.rule)
+        """Return whether it is about the content.
+
+        A refusal of us never is, nor one of how we transmit: that is held.
+        """
+        is_bounce = self.classification.verdict is Verdict.BOUNCE
+        return is_bounce and is_content(self.classification.rule)
 
     @property
     def is_blind(self) -> bool:

@@ -32,7 +32,7 @@ class _Tally:
 
     delivered: int = 0
     refused: int = 0
-    #: It accepted a known-good recipient, so its host knew its users then.
+    #: It accepted a known-good recipient, so its host knows its users.
     vouched: bool = False
     #: Refused since the last acceptance: at RCPT; for another reason that names no
     #: mailbox.
@@ -43,10 +43,9 @@ class _Tally:
 
     def is_suspicious(self, *, few: bool) -> bool:
         """Return whether it accepts none any more; ``few`` mailboxes are enough."""
-        mailboxes = REFUSED_LATER if self.delivered or self.vouched else REFUSED_ALONE
-        others = REFUSED_LATER if self.delivered else REFUSED_ALONE
-        least = mailboxes // 2 if few else mailboxes
-        return len(self.mailboxes) >= least or len(self.others) >= others
+        most = REFUSED_LATER if self.delivered else REFUSED_ALONE
+        mailboxes = 0 if self.vouched else len(self.mailboxes)
+        return mailboxes >= (most // 2 if few else most) or len(self.others) >= most
 
     def deliver(self) -> None:
         """Record an acceptance: what was refused before it was individual."""
@@ -56,7 +55,7 @@ class _Tally:
 
     def take(self) -> list[RecipientKey]:
         """Return what it refused, once."""
-        found = [*self.mailboxes, *self.others]
+        found = [*({} if self.vouched else self.mailboxes), *self.others]
         self.suspect = True
         self.mailboxes, self.others = {}, {}
         return found
@@ -74,9 +73,7 @@ class NodeDetector:
 
     def vouch(self, session: int, domain: str) -> None:
         """Record that a session accepted a known-good recipient."""
-        tally = self._tally(session, domain)
-        tally.vouched = True
-        tally.mailboxes.clear()
+        self._tally(session, domain).vouched = True
 
     def compare(self, domain: str) -> list[RecipientKey]:
         """Return whom a host refused, although a canary elsewhere was accepted."""
