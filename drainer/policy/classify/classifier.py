@@ -40,6 +40,7 @@ _STOPS = frozenset("SsD")
 _ABOUT_US = frozenset(("our-address", "our-rate"))
 """What a text may say behind a code about the recipient: wait, and count as a vote."""
 _FAULT = "filter-down"
+_GREYLISTED = "greylisted"
 _SUSPECT = frozenset((Verdict.STOP, Verdict.HOLD))
 """Verdicts that a stranger's text must not cause."""
 
@@ -196,8 +197,9 @@ def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Classification:
         family = _behind_code(family, reply, stage, words)
     if family is not None:
         is_generic = reply.detail in _GENERIC and reply.code not in codes.OUTRANKING
+        is_clear = bool(family.details) or family.id == _GREYLISTED
         theirs = family.letter(reply.category)
-        if is_generic or family.details or theirs in _SAFER.get(letter, ""):
+        if is_generic or is_clear or theirs in _SAFER.get(letter, ""):
             return _judge_by_rule(family, reply, stage)
     if letter in "BM" and reply.mixed:
         return _judgement("H", "mixed-codes", "the lines of the reply disagree")
