@@ -19,11 +19,16 @@ TEST_PACKAGES := postfix:postfix postfix:smtp-sink openssl:openssl \
   keepalived:keepalived monit:monit nagios4-core:nagios4 cron:crontab \
   docker-compose:docker-compose kubernetes-client:kubectl \
   opendkim:opendkim pyspf-milter:pyspf-milter \
-  debhelper:dh lintian:lintian fish:fish man-db:man
+  debhelper:dh lintian:lintian fish:fish man-db:man nodejs:node npm:npm
 
-# Exim and Postfix shut each other out as packages; unpacked here Exim runs all the same.
+# Other mail servers and Postfix shut each other out as packages; unpacked here they run
+# all the same. Haraka is a package of Node.js.
 EXIM := .exim/usr/sbin/exim4
 EXIM_PACKAGES := exim4-daemon-light exim4-base libidn12
+OPENSMTPD := .opensmtpd/usr/sbin/smtpd
+OPENSMTPD_PACKAGES := opensmtpd
+HARAKA := .haraka/node_modules/Haraka/bin/haraka
+HARAKA_VERSION := 3.0.3
 
 # Of `make fuzz`: how long, and only targets whose names hold a word.
 SECONDS ?= 300
@@ -113,7 +118,7 @@ shots: setup services ## make the pictures of the status page in docs/images aga
 	$(BIN)/python -m tests.support.web.screenshots
 
 clean: ## remove what these targets made
-	rm -rf $(VENV) .exim .fuzz demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .exim .opensmtpd .haraka .fuzz demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Tests start servers of their own, in folders of their own; the system's are not started.
@@ -121,12 +126,23 @@ services:
 	@missing=; for pair in $(TEST_PACKAGES); do \
 	  command -v "$${pair#*:}" >/dev/null || missing="$$missing $${pair%:*}"; done; \
 	if [ -n "$$missing" ]; then $(call install,$$missing); fi
-	@if [ ! -x $(EXIM) ] && command -v apt-get >/dev/null; then \
-	  mkdir -p .exim/packages && cd .exim/packages && \
-	  { apt-get download --quiet $(EXIM_PACKAGES) || \
-	    { apt-get update --quiet && apt-get download --quiet $(EXIM_PACKAGES); }; } && \
+	@$(call unpack,$(EXIM),$(EXIM_PACKAGES))
+	@$(call unpack,$(OPENSMTPD),$(OPENSMTPD_PACKAGES))
+	@[ -e $(HARAKA) ] || { mkdir -p .haraka && npm install --silent --no-audit --no-fund \
+	  --omit=dev --omit=optional --ignore-scripts --prefix .haraka \
+	  Haraka@$(HARAKA_VERSION); } || \
+	  echo "make: Haraka cannot be had here; its test will be skipped" >&2
+
+# unpack PROGRAM, PACKAGES: the first part of the program's path is where they go.
+define unpack
+	if [ ! -x $(1) ] && command -v apt-get >/dev/null; then \
+	  mkdir -p $(firstword $(subst /, ,$(1)))/packages && \
+	  cd $(firstword $(subst /, ,$(1)))/packages && \
+	  { apt-get download --quiet $(2) || \
+	    { apt-get update --quiet && apt-get download --quiet $(2); }; } && \
 	  for each in *.deb; do dpkg --extract "$$each" ..; done || \
-	  echo "make: Exim cannot be had here; its tests will be skipped" >&2; fi
+	  echo "make: $(2) cannot be had here; tests will be skipped" >&2; fi
+endef
 
 # install PACKAGES: as root on Debian; anybody else is told, and goes on without.
 define install

@@ -122,7 +122,7 @@ class Feeder:
 
     async def _wake_prober(self) -> bool:
         """Make a message its breaker's probe; return True if this drain may send it."""
-        woken = await self.breaker_monitor.wake_prober()
+        woken = await self.breaker_monitor.wake_prober(self._deadline)
         if woken and not self.selector.takes_all:
             return await self.selector.next_due(self._deadline) == 0
         return woken

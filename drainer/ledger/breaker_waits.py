@@ -17,6 +17,7 @@ from drainer.mail.envelope import domain_of
 from drainer.policy.breaker.breaker import CircuitBreaker
 from drainer.policy.breaker.detector import is_content
 from drainer.policy.classify.verdict import Verdict
+from drainer.policy.recipient.judge import CONTRADICTED
 from drainer.policy.recipient.settle import ROUTE_WAITS
 from drainer.policy.recipient.state import Event, State
 
@@ -73,6 +74,7 @@ def opened(
 ) -> int:
     """Take back what waits for confirmation behind a breaker that opened.
 
+    So is what was held for the same reason: the primary says it to everybody.
     ``times`` are now, and when the recipients are due if no run closes the breaker.
     Returns the number of recipients.
     """
@@ -88,7 +90,8 @@ def opened(
             "reason": breaker.cause.classification.reason if breaker.cause else ""
         },
     )
-    changed = transition(connection, _waiting(connection, behind), change, now)
+    rows = _waiting(connection, behind) + _held(connection, behind, breaker)
+    changed = transition(connection, rows, change, now)
     _forget_stops(connection, behind)
     detain(connection, behind, due)
     return len(changed)
@@ -246,9 +249,25 @@ def _waiting(
     connection: sa.Connection, behind: WaitingScope, *more: sa.ColumnElement[bool]
 ) -> list[Row]:
     """Return the refusals that wait for confirmation."""
+    return _rows(connection, behind, _R.state == _PENDING, *more)
+
+
+def _held(
+    connection: sa.Connection, behind: WaitingScope, breaker: CircuitBreaker
+) -> list[Row]:
+    """Return what a reply has held that opened the breaker, or one of its kind."""
+    if breaker.cause is None:
+        return []
+    rules = (breaker.cause.classification.rule, CONTRADICTED)
+    return _rows(connection, behind, _R.state == State.HELD.value, _R.rule.in_(rules))
+
+
+def _rows(
+    connection: sa.Connection, behind: WaitingScope, *clauses: sa.ColumnElement[bool]
+) -> list[Row]:
     query: sa.Select[Any] = (
         sa.select(_R.message, _R.n, _R.state, _R.forward_path)
         .join(schema.messages, _R.message == _M.seq)
-        .where(_R.state == _PENDING, *behind.clauses(connection), *more)
+        .where(*behind.clauses(connection), *clauses)
     )
     return [dict(row) for row in connection.execute(query).mappings()]

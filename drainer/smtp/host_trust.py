@@ -15,6 +15,8 @@ class HostTrust:
     ignored: set[str] = field(default_factory=set)
     #: It answered a pipelined group, the 354 to DATA included.
     pipelines: bool = False
+    #: No MAIL may travel behind a final dot.
+    waits_for_dot: bool = False
     #: Most messages in one session.
     max_messages: int = sys.maxsize
     #: After how many messages the host ended a session last, and when.
@@ -28,6 +30,13 @@ class HostTrust:
             self.ignored.add(extension)
             words = f"drainer no longer uses {extension.upper()} with this host"
             self.news.append(("extension-ignored", f"{words}: {why}"))
+
+    def wait_for_dots(self, why: str) -> None:
+        """Send no MAIL behind a final dot to this host any more."""
+        if not self.waits_for_dot:
+            self.waits_for_dot = True
+            words = "drainer waits for the reply to each final dot of this host"
+            self.news.append(("waits-for-dot", f"{words}: {why}"))
 
     def end_session(self, messages: int, opened: float, why: str) -> None:
         """Note that the host ended a session after this many messages.

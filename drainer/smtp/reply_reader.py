@@ -66,6 +66,17 @@ class ReplyReader:
                 return self.loss
         return reply
 
+    async def skip(self, count: int, limit: float) -> bool:
+        """Read replies to commands that made no sense; False when the session ends."""
+        for _ in range(count):
+            noise = await self._wire.reply(limit)
+            if not isinstance(noise, Reply):
+                return False
+            if noise.code == _GO_AHEAD:
+                self.give_up(f"{noise} makes no sense without MAIL")
+                return False
+        return True
+
     def is_interrupted(self, command: str) -> bool:
         """Return whether a reply came that no command asked for, and act on it."""
         if self.has_extra():

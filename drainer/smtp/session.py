@@ -19,6 +19,7 @@ from drainer.mail.message import Problem
 from drainer.mail.reply import SESSION_END, Lost, Reply, Stage
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.recipient.delivery import ClaimedRecipient
+from drainer.policy.recipient.retry import wait_for_dot
 from drainer.smtp.body import Pacer, write_body
 from drainer.smtp.commands import (
     mail_command,
@@ -37,6 +38,7 @@ _numbers = itertools.count()
 
 _GO_AHEAD = 354
 _CLOSING = 421
+_OUT_OF_TURN = 503
 _NO_PROOF = frozenset((_CLOSING, 500, 502))
 
 
@@ -216,7 +218,7 @@ class Session:
 
     async def _envelope(self, transaction: Transaction) -> bool:
         """Exchange MAIL, RCPT and DATA; True when content is expected."""
-        reply = await self._replies.answer(transaction, Stage.MAIL, self._timeouts.mail)
+        reply = await self._mail(transaction)
         refused = not (isinstance(reply, Reply) and reply.category == 2)  # noqa: PLR2004
         if refused:
             transaction.end_rest(Stage.MAIL, reply)
@@ -227,6 +229,25 @@ class Session:
         if not transaction.accepted and not self._pipelining:
             return False
         return await self._data(transaction)
+
+    async def _mail(self, transaction: Transaction) -> Reply | Lost:
+        """Return the reply to MAIL; repeat an envelope that came too early.
+
+        Some servers answer 503 to a MAIL behind a final dot, although they offer
+        PIPELINING. That judges no message: it is sent again, now in its turn.
+        """
+        limit = self._timeouts.mail
+        reply = await self._replies.answer(transaction, Stage.MAIL, limit)
+        is_early = isinstance(reply, Reply) and reply.code == _OUT_OF_TURN
+        if not (transaction.behind_dot and is_early) or self._replies.broken:
+            return reply
+        self.trust.wait_for_dots(str(reply))
+        # RCPT and DATA, without a transaction:
+        if not await self._replies.skip(transaction.rcpts + 1, self._timeouts.data):
+            return self._replies.loss
+        await self._reset()
+        self._wire.write(self._envelope_group(transaction))
+        return await self._replies.answer(transaction, Stage.MAIL, limit)
 
     async def _recipient(
         self, transaction: Transaction, claimed: ClaimedRecipient
@@ -337,7 +358,8 @@ class Session:
         transaction.dotted = True
         transaction.dotted_at = time.monotonic()
         self._wire.write(b"".join((last, b".\r\n", group)))
-        reply = await self._replies.answer(transaction, Stage.DOT, self._timeouts.dot)
+        limit = wait_for_dot(self._timeouts.dot, transaction.doubts)
+        reply = await self._replies.answer(transaction, Stage.DOT, limit)
         if following is not None:
             following.turn = time.monotonic()
             following.spoilt = not isinstance(reply, Reply) or reply.code == _CLOSING
@@ -351,7 +373,8 @@ class Session:
     async def _following(
         self, transaction: Transaction, source: TransactionSource
     ) -> Transaction | None:
-        if not self._pipelining or transaction.delivery.alone or not self.usable:
+        one_by_one = self.trust.waits_for_dot or transaction.delivery.alone
+        if not self._pipelining or one_by_one or not self.usable:
             return None
         return await source.claim_now(self)
 

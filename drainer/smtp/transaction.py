@@ -62,6 +62,11 @@ class Transaction:
         """How many those are."""
         return sum(1 for _ in self.addressed)
 
+    @property
+    def doubts(self) -> int:
+        """How often the reply to its final dot was lost before."""
+        return max(claimed.doubts for claimed in self.delivery.claimed)
+
     def end(self, claimed: ClaimedRecipient, stage: Stage, answer: Answer) -> None:
         """Record how this recipient's attempt ended."""
         ending = RecipientResult(

@@ -16,7 +16,7 @@ from drainer.delivery.run import (
 from drainer.errors import DrainerError
 from drainer.ledger.watch_log import WatchLog
 from drainer.policy.breaker.breaker import CircuitBreaker
-from drainer.policy.breaker.registry import ROUTE
+from drainer.policy.breaker.history import ROUTE
 from drainer.policy.watch.machine import Observation
 from drainer.policy.watch.states import WatchEvent
 from drainer.runtime.workers import start

@@ -19,6 +19,7 @@ from tests.support.scenarios.primaries import (
     STOPPED,
     UNKNOWN,
     Mail,
+    accepted_for,
     everybody,
     healthy,
     letters,
@@ -28,7 +29,15 @@ from tests.support.scenarios.primaries import (
     users_only,
 )
 from tests.support.smtp_peer.peer import PeerThread
-from tests.support.smtp_peer.script import Answer, Drop, Script, Stall, Step, View
+from tests.support.smtp_peer.script import (
+    Answer,
+    Delay,
+    Drop,
+    Script,
+    Stall,
+    Step,
+    View,
+)
 
 StartPeer = Callable[..., PeerThread]
 Numbers = Iterator[int]
@@ -109,6 +118,12 @@ EVERYBODY = {
         rcpt=refusing("452 4.2.2 <{}>: Mailbox is over quota", everybody)
     ),
     "lost-at-data": lambda: Script(rcpt=users_only, data=Drop()),
+    "sender-check": lambda: Script(
+        rcpt=users_only, dot=after(20, "550 5.7.23 SPF validation failed")
+    ),
+    "bare-newlines": lambda: Script(
+        rcpt=users_only, dot=after(20, "550 5.6.11 Bare line feed")
+    ),
 }
 
 
@@ -116,14 +131,67 @@ EVERYBODY = {
 def test_the_same_refusal_for_everybody_stops_delivery_whatever_its_class(
     backup: Backup, peer: StartPeer, kind: str
 ) -> None:
-    """Exit 4, again at each run, no pending bounce; all arrives once it is healthy."""
+    """Exit 4, again at each run, nothing judged; all arrives once it is healthy."""
     primary = peer(EVERYBODY[kind]())
     delivered = prepare(backup, primary, letters(60))
     for _ in range(3):
         result = backup.empty()
         assert result.code == STOPPED, result
-        assert "bounce-pending" not in backup.states().values()
+        assert not {"bounce-pending", "held"} & set(backup.states().values())
     assert_nothing_is_final(backup)
+    heal(backup, primary, delivered)
+
+
+NET = "example.net"
+
+
+def refuse_net(stage: str, reply: str) -> Script:
+    """Refuse all mail for one domain of two at a stage; the canary's too, at RCPT."""
+
+    def step(view: View) -> Step:
+        paths = [view.path] if stage == "rcpt" else accepted_for(view)
+        if any(path.endswith(NET) for path in paths):
+            return reply.format(view.path)
+        return users_only(view) if stage == "rcpt" else TAKEN
+
+    if stage == "rcpt":
+        return Script(rcpt=step)
+    return Script(rcpt=users_only, dot=step)
+
+
+ONE_DOMAIN = {
+    "over-quota": ("rcpt", "552 5.2.2 <{}>: Mailbox full"),
+    "over-quota-for-now": ("rcpt", "452 4.2.2 <{}>: Mailbox is over quota"),
+    "unknown": ("rcpt", UNKNOWN),
+    "our-address": ("rcpt", "554 5.7.1 Client host [192.0.2.9] blocked using bl.test"),
+    "our-rate": ("rcpt", "450 4.7.1 Too many connections from your host"),
+    "filter-down": ("dot", "451 4.3.0 Temporary content filter failure"),
+    "policy-at-dot": ("dot", "550 5.7.1 Command rejected"),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_DOMAIN)
+def test_a_domain_that_answers_the_same_for_everybody_stops_alone(
+    backup: Backup, peer: StartPeer, kind: str
+) -> None:
+    """The other domain's mail arrives; few messages of this one are tried."""
+    primary = peer(refuse_net(*ONE_DOMAIN[kind]))
+    delivered = prepare(backup, primary, letters(60, (DOMAIN, NET)), connections=4)
+    for _ in range(2):
+        result = backup.empty()
+        assert result.code == STOPPED, result
+        states = backup.states()
+        found = {path for path, state in states.items() if state == "delivered"}
+        assert found == {path for path in states if path.endswith(DOMAIN)}
+        waiting = {states[path] for path in states.keys() - found}
+        assert waiting <= {"pending", "deferred"}, states
+    tried = Counter(
+        each.forward_path
+        for message in primary.messages
+        for each in message.recipients
+        if each.forward_path.startswith("user") and each.forward_path.endswith(NET)
+    )
+    assert tried.total() <= 90, tried  # 30 messages in two drains
     heal(backup, primary, delivered)
 
 
@@ -246,6 +314,28 @@ def test_final_dots_without_replies_leave_few_in_doubt(
     backup.empty()
     states = Counter(backup.states().values())
     assert 0 < states["unknown"] <= 20, states
+
+
+def test_a_primary_that_answers_many_final_dots_late_gets_each_message(
+    backup: Backup, peer: StartPeer
+) -> None:
+    """Two of three replies come too late; the next attempt waits longer."""
+    numbers: Numbers = itertools.count()
+
+    def dot(_: View) -> Step:
+        return TAKEN if next(numbers) % 3 == 0 else Delay(0.9, TAKEN)
+
+    primary = peer(Script(rcpt=users_only, dot=dot), lenient=True)
+    prepare(
+        backup,
+        primary,
+        letters(12),
+        dot_timeout="600ms",
+        connections=2,
+        give_up_after="30s",
+    )
+    result = backup.empty()
+    assert result.code == 0, (result, backup.states())
 
 
 def test_a_refused_session_is_tried_once(backup: Backup, peer: StartPeer) -> None:

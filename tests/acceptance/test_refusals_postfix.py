@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mta.balancer import Balancer
 from tests.support.mta.milter import CONTINUE, TEMPFAIL, Milter
 from tests.support.mta.policy_server import Greylist
 from tests.support.mta.roles import Primary
 from tests.support.scenarios.backup import Backup, Delivered, confirm_after
 from tests.support.scenarios.primaries import (
+    DOMAIN,
     EVERY_TENTH,
     EVERYBODY,
     REMAIN,
@@ -183,6 +185,53 @@ def test_a_postfix_whose_milter_fails(backup: Backup, start: StartPrimary) -> No
         milter.verdict = CONTINUE
         assert backup.deliver_the_rest(delivered).code == 0
         assert set(delivered().values()) == {1}
+
+
+@pytest.mark.parametrize("action", ["tempfail", "reject"])
+def test_a_postfix_whose_milter_is_killed_in_the_middle(
+    backup: Backup, start: StartPrimary, action: str
+) -> None:
+    """What it says without the milter judges no message, also after confirmation."""
+    primary = start({"milter_default_action": action})
+    delivered = prepare(backup, primary)
+    backup.configure(**confirm_after("300ms"))
+    backup.fill(SIXTY)
+    with Milter(lasts=20) as milter:
+        heal(primary, {"smtpd_milters": milter.place})
+        for _ in range(3):
+            assert backup.empty().code in (STOPPED, REMAIN)
+            states = set(backup.states().values())
+            judged = {"bounced", "quarantined", "bounce-pending", "held"} & states
+            assert not judged, backup.recipients()
+            backup.assert_nothing_lost(delivered)
+    assert 0 < len(delivered()) < len(SIXTY)
+    heal(primary, {"smtpd_milters": ""})
+    assert backup.deliver_the_rest(delivered).code == 0
+    assert delivered() == Counter(EVERYBODY)
+
+
+def test_two_postfix_behind_one_port_of_which_one_has_no_users(
+    backup: Backup, start: StartPrimary
+) -> None:
+    """All mail arrives by the other, in drains alone; nothing is final meanwhile."""
+    healthy, bad = start({}), start({})
+    for primary, without in ((healthy, frozenset[str]()), (bad, EVERYBODY)):
+        table = _users(primary.base / "users", without | {f"known@{DOMAIN}"})
+        heal(primary, {"virtual_mailbox_maps": table})
+    delivered = delivered_to(healthy)
+    with Balancer((bad.port, healthy.port)) as balancer:
+        backup.port = balancer.port
+        backup.configure(
+            primary={"connections": 4},
+            breaker={"give_up_after": "2s"},
+            **confirm_after("300ms"),
+        )
+        backup.fill(SIXTY)
+        result = backup.deliver_the_rest(delivered)
+    assert result.code == 0, result
+    assert delivered() == Counter(EVERYBODY)
+    assert "bounced" not in backup.states().values()
+    assert "User unknown" in bad.log()
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "silent"])

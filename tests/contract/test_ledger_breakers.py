@@ -35,7 +35,8 @@ from drainer.policy.admission.admit import Admission, admit
 from drainer.policy.admission.identity import ScanContext
 from drainer.policy.admission.routes import single_route
 from drainer.policy.breaker.breaker import BreakerState, Cause, CircuitBreaker, Phase
-from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.breaker.history import ROUTE
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.pacing.overrides import ActiveOverrides, Override, OverrideKind
 from drainer.policy.recipient.delivery import Delivery
@@ -356,6 +357,29 @@ def test_the_routes_breaker_takes_back_all_of_its_sources(run: Run) -> None:
         assert await bench.ledger.breakers.opened(bench.mail, OPEN) == 0
         assert bench.states()["c@example.com"] == PENDING
         assert bench.rows()["b@example.net"]["waits"] == "*"
+
+    run(test)
+
+
+def test_a_breaker_that_opens_takes_back_what_was_held_for_the_same_reason(
+    run: Run,
+) -> None:
+    """What is held for another reason, or for another domain, stays."""
+
+    async def test(bench: Bench) -> None:
+        same, other = "550 5.7.23 SPF fail", "550 5.4.6 Loop"
+        for path, reply in (("a", same), ("b", other), ("c", same)):
+            await bench.tried(await bench.recorded(f"{path}@example.org"), reply)
+        await bench.tried(await bench.recorded("d@example.net"), same)
+        cause = Cause(
+            trigger="run", classification=seen(same, "u@x").classification, reply=same
+        )
+        breaker = replace(OPEN, scope="example.org", cause=cause)
+        assert await bench.ledger.breakers.opened(bench.mail, breaker) == 2
+        states = bench.states()
+        taken = {path for path, state in states.items() if state == DEFERRED}
+        assert taken == {"a@example.org", "c@example.org"}
+        assert {states["b@example.org"], states["d@example.net"]} == {"held"}
 
     run(test)
 

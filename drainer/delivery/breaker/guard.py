@@ -30,8 +30,9 @@ from drainer.policy.breaker.detector import (
     Refusal,
 )
 from drainer.policy.breaker.groups import MailTraits
+from drainer.policy.breaker.history import ROUTE
 from drainer.policy.breaker.known_good import KnownGoodRecipients
-from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.judge import CONTRADICTED, ClassifiedResult
@@ -143,12 +144,7 @@ class BreakerGuard:
                 self._crowded, self._leaver = False, me
             return self._leaver is not me
         me = asyncio.current_task()
-        return self._probes_by_message() and self._prober is me and not behind_dot
-
-    def _probes_by_message(self) -> bool:
-        return self.breaker.state is BreakerState.HALF_OPEN and (
-            self.breaker.phase is Phase.MESSAGES
-        )
+        return self.breaker.is_probed and self._prober is me and not behind_dot
 
     def probing_since(self, scope: str) -> datetime:
         """Return since when messages probe a scope; each of them proves something once.
@@ -179,7 +175,7 @@ class BreakerGuard:
         self.registry.apply(ROUTE, lambda breaker: breakers.probe(breaker, now))
         if self.breaker.is_closed:
             return None
-        if self._probes_by_message() and self._prober is None:
+        if self.breaker.is_probed and self._prober is None:
             self._prober = asyncio.current_task()
             return None
         return max((self.breaker.until or now) - now, SOON)
@@ -187,7 +183,7 @@ class BreakerGuard:
     def may_connect(self) -> bool:
         """Whether this task may still open the session that ``ask`` granted."""
         is_prober = self._prober is asyncio.current_task()
-        return self.breaker.is_closed or (self._probes_by_message() and is_prober)
+        return self.breaker.is_closed or (self.breaker.is_probed and is_prober)
 
     def leave(self) -> None:
         """End the turn of a delivery worker that had passed."""
@@ -211,8 +207,7 @@ class BreakerGuard:
             if breaker is None or breaker.is_closed:
                 continue
             probes = breaker.state is BreakerState.HALF_OPEN
-            by_message = probes and breaker.phase is Phase.MESSAGES
-            if by_message and domain not in self._probing:
+            if breaker.is_probed and domain not in self._probing:
                 self._probing.add(domain)
             else:
                 reply = breaker.cause.reply if breaker.cause else "no answer"
@@ -240,10 +235,10 @@ class BreakerGuard:
             async with asyncio.timeout(limit.total_seconds()):
                 await self._changed.wait()
 
-    def give_up(self) -> None:
-        """Open the route's breaker: waiting has lasted too long."""
+    def give_up(self, scope: str = ROUTE) -> None:
+        """Open a breaker: waiting has lasted too long."""
         now = utcnow()
-        self.registry.apply(ROUTE, lambda breaker: breakers.give_up(breaker, now))
+        self.registry.apply(scope, lambda breaker: breakers.give_up(breaker, now))
 
     def end(self) -> None:
         """Settle every open suspicion: in doubt, the primary refuses us."""

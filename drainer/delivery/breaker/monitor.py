@@ -19,8 +19,8 @@ from drainer.ledger.repository import Ledger
 from drainer.ledger.route_mail import RouteMail
 from drainer.mail.envelope import domain_of
 from drainer.policy.breaker import breaker as breakers
-from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome, Phase
-from drainer.policy.breaker.registry import ROUTE
+from drainer.policy.breaker.breaker import BreakerState, CanaryOutcome
+from drainer.policy.breaker.history import ROUTE
 from drainer.runtime.process import utcnow
 from drainer.smtp.canary import CanaryQuestion, CanaryResult, ask_canary
 from drainer.smtp.connection import ConnectFailure
@@ -55,6 +55,8 @@ class BreakerMonitor:
         self._mail = mail
         self._slots = slots
         self._flying = False
+        #: Recipient domains that have paused in this run.
+        self._paused: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -101,6 +103,8 @@ class BreakerMonitor:
         moves = self._breaker_guard.moves
         while moves:
             before, after = moves[0]
+            if after.scope != ROUTE and after.state is BreakerState.PAUSED:
+                self._paused.add(after.scope)
             await self._ledger.breakers.keep(str(self._route), after)
             if after.state is BreakerState.OPEN:
                 await self._ledger.breakers.opened(self._mail, after)
@@ -126,14 +130,16 @@ class BreakerMonitor:
             await ledger.release_group(self._mail, releases[0])
             releases.popleft()
 
-    async def wake_prober(self) -> bool:
-        """Make a message behind a probing breaker its probe; return True if one is."""
-        found = False
+    async def wake_prober(self, deadline: datetime) -> bool:
+        """Make a message behind a probing breaker its probe; return True if one is.
+
+        After the deadline, nothing probes a domain again that has paused.
+        """
+        found, now = False, utcnow()
         for breaker in self._breaker_guard.registry.all():
-            if (
-                breaker.state is BreakerState.HALF_OPEN
-                and breaker.phase is Phase.MESSAGES
-            ):
+            if breaker.scope in self._paused and now > deadline:
+                self._breaker_guard.give_up(breaker.scope)
+            elif breaker.is_probed:
                 since = self._breaker_guard.probing_since(breaker.scope)
                 woken = await self._ledger.breakers.wake_one(
                     self._mail, breaker.scope, since

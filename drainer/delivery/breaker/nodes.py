@@ -56,16 +56,27 @@ class NodeGuard:
     def observe(
         self, session: Session, seen: Iterable[tuple[RecipientKey, Refusal]]
     ) -> set[RecipientKey]:
-        """Compare a session with the others; end it if its host is at fault.
+        """Compare a session with the others; end it if its host may be at fault.
 
-        Returns the recipients that are tried again on another host.
+        Each message that probes a breaker gets a session of its own, because a balancer
+        may send that session to another host. Returns the recipients that are tried
+        again on another host.
         """
-        found = self._detector.observe(session.number, seen)
-        session.shunned = self._detector.is_suspect(session.number)
+        results = list(seen)
+        found = self._detector.observe(session.number, results)
+        session.shunned = self._detector.is_suspect(session.number) or any(
+            each.classification.verdict is not Verdict.DELIVER
+            and self._is_probed(each.recipient_domain)
+            for _, each in results
+        )
         if found:
             self.retries.append(found)
             self._note(session, f"{len(found)} recipients are tried again")
         return set(found)
+
+    def _is_probed(self, domain: str) -> bool:
+        breaker = self._registry.blocking_breaker(domain)
+        return breaker is not None and breaker.is_probed
 
     async def vet(self, session: Session, delivery: Delivery) -> bool:
         """Ask what must be known before this message; False if the session must end.

@@ -116,6 +116,11 @@ class CircuitBreaker(Struct, frozen=True, kw_only=True):
         return self.state is BreakerState.CLOSED
 
     @property
+    def is_probed(self) -> bool:
+        """Return whether real messages probe, one at a time."""
+        return self.state is BreakerState.HALF_OPEN and self.phase is Phase.MESSAGES
+
+    @property
     def waits_for_storm(self) -> bool:
         """Return whether it is paused because the primary puts everything off."""
         storm = self.cause is not None and self.cause.trigger == "storm"
@@ -158,10 +163,7 @@ def refused(
     ``cause`` is the reason, if that is a refusal of us. A message that met one before
     adds nothing new.
     """
-    by_message = (
-        breaker.state is BreakerState.HALF_OPEN and breaker.phase is Phase.MESSAGES
-    )
-    if not by_message or (cause is not None and cause.again):
+    if not breaker.is_probed or (cause is not None and cause.again):
         return breaker
     breaker = replace(breaker, tried=breaker.tried + 1)
     why = cause or breaker.cause
@@ -180,10 +182,7 @@ def on_reply(breaker: CircuitBreaker) -> CircuitBreaker:
     open breaker that is not enough.
     """
     waited = breaker.cause is not None and breaker.cause.classification.short
-    by_message = (
-        breaker.state is BreakerState.HALF_OPEN and breaker.phase is Phase.MESSAGES
-    )
-    if by_message and waited and not breaker.reopening:
+    if breaker.is_probed and waited and not breaker.reopening:
         return _close(breaker)
     return breaker
 
@@ -246,12 +245,11 @@ def recheck(breaker: CircuitBreaker) -> CircuitBreaker:
 
 
 def give_up(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
-    """Return the breaker when waiting for its pause would take too long."""
-    return (
-        _open(breaker, now)
-        if breaker.state is BreakerState.PAUSED
-        else on_run_end(breaker, now)
-    )
+    """Return the breaker when a run waits no longer for the primary to accept mail."""
+    is_brief = breaker.cause is not None and breaker.cause.is_brief
+    if breaker.state is BreakerState.PAUSED or is_brief:
+        return unanswered(breaker, now)
+    return on_run_end(breaker, now)
 
 
 def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
@@ -272,8 +270,8 @@ def on_run_end(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
 
 
 def unanswered(breaker: CircuitBreaker, now: datetime) -> CircuitBreaker:
-    """Return the breaker when a run ends and the primary never accepted anything."""
-    is_suspected = breaker.state is BreakerState.HALF_OPEN and breaker.cause is not None
+    """Return the breaker when a run ends and nothing speaks for the primary."""
+    is_suspected = not breaker.is_closed and breaker.cause is not None
     return _open(breaker, now) if is_suspected else breaker
 
 

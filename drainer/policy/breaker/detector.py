@@ -151,9 +151,12 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> bool:
-        """Return whether it is about the content; a refusal of us never is."""
-        is_stop = self.classification.verdict is Verdict.STOP
-        return not is_stop and is_content(self.classification.rule)
+        """Return whether it is about the content.
+
+        A refusal of us never is, nor one of how we transmit: that is held.
+        """
+        is_bounce = self.classification.verdict is Verdict.BOUNCE
+        return is_bounce and is_content(self.classification.rule)
 
     @property
     def is_blind(self) -> bool:
@@ -224,7 +227,7 @@ class RefusalDetector:
         self._windows = windows
         self._domains = domains
         self._run = _Run()
-        self._storm = _Run()
+        self._storm, self._losses = _Run(), _Run()
         #: Recipient -> its domain, and the sender's if it was refused; the latest last.
         self._votes: dict[str, tuple[str, str | None]] = {}
         self._muted: dict[str, tuple[datetime, int]] = {}
@@ -232,10 +235,9 @@ class RefusalDetector:
 
     def accepted(self, recipient: str, domain: str) -> None:
         """Record a recipient that the primary accepted."""
-        if self._run.senders:
-            self._run.clear()
-        if self._storm.senders:
-            self._storm.clear()
+        for each in (self._run, self._storm, self._losses):
+            if each.senders:
+                each.clear()
         self._vote(recipient, domain, None)
 
     def refused(self, seen: Refusal, now: datetime) -> Cause | None:
@@ -272,7 +274,11 @@ class RefusalDetector:
 
     def lost(self, seen: Refusal) -> bool:
         """Record a lost connection; True if it happens to one message after another."""
-        return self.delayed(seen)
+        self._losses.add(seen, seen.fingerprint)
+        if len(self._losses.recipients) < STORM:
+            return False
+        self._losses.clear()
+        return True
 
     def late(self) -> bool:
         """Record a final dot without a reply in time; True if the primary is stuck."""

@@ -69,8 +69,11 @@ _WORDS = {
 class _Alike:
     """Messages that the primary refused with the same words."""
 
-    messages: dict[int, MailTraits] = field(default_factory=dict)
+    #: Their traits, and how many messages had been delivered before.
+    messages: dict[int, tuple[MailTraits, int]] = field(default_factory=dict)
     keys: dict[RecipientKey, None] = field(default_factory=dict)
+    #: Groups that were found, and how many messages had been delivered then.
+    found: dict[MailGroup, int] = field(default_factory=dict)
 
 
 class GroupDetector:
@@ -78,20 +81,20 @@ class GroupDetector:
 
     def __init__(self) -> None:
         """Start without any message."""
-        #: Groups of delivered mail; the latest last.
-        self._delivered: dict[MailGroup, None] = {}
+        #: Groups of delivered mail, and the number of the last one; the latest last.
+        self._delivered: dict[MailGroup, int] = {}
         self._deliveries = 0
         self._largest = 0
         self._refused: dict[str, _Alike] = {}
 
     def delivered(self, traits: MailTraits) -> None:
         """Record a message that the primary accepted."""
+        self._deliveries += 1
         for group in _groups(traits):
             self._delivered.pop(group, None)
-            self._delivered[group] = None
+            self._delivered[group] = self._deliveries
         if len(self._delivered) > MOST_GROUPS:
             del self._delivered[next(iter(self._delivered))]
-        self._deliveries += 1
         self._largest = max(self._largest, traits.size_bytes)
 
     def refused(
@@ -105,12 +108,16 @@ class GroupDetector:
             if not is_about_kind(refusal.classification, refusal.answer):
                 continue
             alike = self._refused.setdefault(refusal.fingerprint, _Alike())
-            alike.messages[key[0]] = traits
+            alike.messages[key[0]] = (traits, self._deliveries)
             alike.keys[key] = None
             self._trim(alike)
             group = self._common_group(traits, alike)
-            if group is not None:
-                keys, alike.keys = list(alike.keys), {}  # each is reported once
+            if group is not None:  # each recipient is reported once
+                alike.found.setdefault(group, self._deliveries)
+                since = self._delivered.get(group, 0)
+                recent = {n for n, (_, at) in alike.messages.items() if at >= since}
+                keys = [key for key in alike.keys if key[0] in recent]
+                alike.keys = {key: None for key in alike.keys if key[0] not in recent}
                 return group, keys
         return None
 
@@ -123,15 +130,24 @@ class GroupDetector:
             del self._refused[next(iter(self._refused))]
 
     def _common_group(self, traits: MailTraits, alike: _Alike) -> MailGroup | None:
-        messages = alike.messages.values()
-        if len(messages) < LEAST or self._deliveries < LEAST:
-            return None
+        """Return what separates the refused messages from the delivered ones.
+
+        A primary may start to refuse a group later. So what counts is what it refused
+        and delivered since it last delivered mail of that group. If it delivers some
+        after that, the refusals were individual.
+        """
         for group in _groups(traits):
-            same = sum(1 for each in messages if group in _groups(each))
-            nearly_all = same >= max(LEAST, NEARLY_ALL * len(messages))
-            if nearly_all and group not in self._delivered:
+            since = self._delivered.get(group, 0)
+            if since > alike.found.get(group, self._deliveries):
+                continue
+            recent = [each for each, at in alike.messages.values() if at >= since]
+            same = sum(1 for each in recent if group in _groups(each))
+            nearly_all = same >= max(LEAST, NEARLY_ALL * len(recent))
+            if nearly_all and self._deliveries - since >= LEAST:
                 return group
-        smallest = min(each.size_bytes for each in messages)
+        if len(alike.messages) < LEAST or self._deliveries < LEAST:
+            return None
+        smallest = min(each.size_bytes for each, _ in alike.messages.values())
         is_large = smallest > max(LARGE, 2 * self._largest)
         return MailGroup(kind="size") if is_large else None
 

@@ -6,14 +6,23 @@ other messages met on the same scope. A few of them among deliveries are about t
 messages.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from msgspec import Struct
 
 from drainer.mail.reply import Stage
-from drainer.policy.breaker.detector import AFTER_RCPT, RefusalDetector
+from drainer.policy.breaker.detector import (
+    AFTER_RCPT,
+    DetectorThresholds,
+    RefusalDetector,
+)
 
+ROUTE = ""
+"""The name of the scope that contains all others."""
+MAX_DOMAINS = 10_000
+"""Recipient domains that something is kept about."""
 STOPS_TOLERATED = 5
 """Messages in a row that met a refusal of us, before the scope is suspected again.
 
@@ -69,14 +78,29 @@ class BreakerHistory:
         """Record that this run delivers: earlier refusals of us were individual."""
         self.took, self.stops, self.vouched = True, 0, 0
 
-    def vouch(self) -> None:
-        """Record that the canary was accepted after refusals of us."""
+    def vouch(self, most: int) -> bool:
+        """Record that the canary was accepted after refusals of us.
+
+        Return whether that is believed. A primary may exempt any canary, above all one
+        from `<>`. So it is believed ``most`` times in a row if nothing is delivered.
+        """
+        if not self.took and self.vouched >= most:
+            return False
         self.stops, self.vouched = 0, self.vouched + 1
+        return True
 
     @property
     def knows_welcome(self) -> bool:
         """Return whether anything was accepted, in this run or an earlier one."""
         return bool(self.delivered) or self.accepted is not None
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Return whether more messages met a refusal of us than a stranger may send.
+
+        Two are enough where this run has delivered nothing.
+        """
+        return self.stops > (STOPS_TOLERATED if self.took else 1)
 
     @property
     def is_refused(self) -> bool:
@@ -104,6 +128,48 @@ class BreakerHistory:
         self.attachments.clear()
         self.accepted = None
         self.took, self.stops, self.vouched = False, 0, 0
+
+
+class BreakerHistories:
+    """What is kept about a route and each of its recipient domains."""
+
+    def __init__(self, windows: DetectorThresholds) -> None:
+        """Start without any; a route is suspected for two domains at least."""
+        self._windows = windows
+        self._domains: dict[str, BreakerHistory] = {}
+        self.route = BreakerHistory(RefusalDetector(windows, domains=2))
+
+    def of(self, scope: str) -> BreakerHistory:
+        """Return what is kept about a scope; of too many domains, the latest."""
+        if scope == ROUTE:
+            return self.route
+        found = self._domains.get(scope)
+        if found is None:
+            if len(self._domains) >= MAX_DOMAINS:
+                del self._domains[next(iter(self._domains))]
+            found = BreakerHistory(RefusalDetector(self._windows))
+            self._domains[scope] = found
+        return found
+
+    def both(self, domain: str) -> Sequence[tuple[str, BreakerHistory]]:
+        """Return the scopes of a recipient, the narrowest first."""
+        if not domain:
+            return ((ROUTE, self.route),)
+        return ((domain, self.of(domain)), (ROUTE, self.route))
+
+    def delivers_beside(self, domain: str) -> bool:
+        """Return whether this run has delivered mail for another domain."""
+        return any(
+            memory.took for other, memory in self._domains.items() if other != domain
+        )
+
+    def widest(self, scopes: Sequence[str]) -> str:
+        """Return the suspicious scope of a recipient that is at fault.
+
+        That is the route, unless only this domain is refused and others are not.
+        """
+        domain = scopes[0]
+        return domain if self.delivers_beside(domain) else scopes[-1]
 
 
 def _keep_two(times: dict[str, datetime], sender_domain: str, now: datetime) -> None:

@@ -14,6 +14,8 @@ from drainer.policy.classify.verdict import Verdict
 
 REFUSED_ALONE = 2
 """Recipients that a session refuses, and accepts none, before it is suspected."""
+REFUSED_LATER = 6
+"""The same in a row for a session that has accepted some: its host may fail later."""
 ACCEPTED_ELSEWHERE = 3
 """Recipients of the same domain that other sessions accepted."""
 SESSIONS = 50
@@ -29,20 +31,27 @@ class _Tally:
     """What one session met for one recipient domain."""
 
     delivered: int = 0
+    refused: int = 0
     #: It accepted a known-good recipient, so its host knows its users.
     vouched: bool = False
-    #: Refused at RCPT; and for another reason that names no mailbox.
+    #: Refused since the last acceptance: at RCPT; for another reason that names no
+    #: mailbox.
     mailboxes: dict[RecipientKey, None] = field(default_factory=dict)
     others: dict[RecipientKey, None] = field(default_factory=dict)
     #: Its refusals were taken back.
     suspect: bool = False
 
     def is_suspicious(self, *, few: bool) -> bool:
-        """Return whether it accepted none; ``few`` refused mailboxes are enough."""
+        """Return whether it accepts none any more; ``few`` mailboxes are enough."""
+        most = REFUSED_LATER if self.delivered else REFUSED_ALONE
         mailboxes = 0 if self.vouched else len(self.mailboxes)
-        least = 1 if few else REFUSED_ALONE
-        refuses = mailboxes >= least or len(self.others) >= REFUSED_ALONE
-        return not self.delivered and refuses
+        return mailboxes >= (most // 2 if few else most) or len(self.others) >= most
+
+    def deliver(self) -> None:
+        """Record an acceptance: what was refused before it was individual."""
+        self.delivered += 1
+        self.mailboxes.clear()
+        self.others.clear()
 
     def take(self) -> list[RecipientKey]:
         """Return what it refused, once."""
@@ -82,14 +91,14 @@ class NodeDetector:
         """Record an attempt; return the recipients that some host refused wrongly.
 
         If hosts disagree about a domain, those are all that were refused on sessions
-        which accepted no recipient of it.
+        which accepted no recipient of it, or accept none any more.
         """
         domains = set()
         for key, refusal in seen:
             domain = refusal.recipient_domain
             tally = self._tally(session, domain)
             if refusal.classification.verdict is Verdict.DELIVER:
-                tally.delivered += 1
+                tally.deliver()
             elif self._count(tally, key, refusal):
                 domains.add(domain)
                 if self._is_alone(domain, tally):
@@ -106,6 +115,7 @@ class NodeDetector:
             tally.others[key] = None
         else:
             return False
+        tally.refused += 1
         return True
 
     def is_suspect(self, session: int) -> bool:
@@ -116,7 +126,7 @@ class NodeDetector:
         )
 
     def retract(self, domain: str) -> Iterator[RecipientKey]:
-        """Yield, once, what was refused on sessions that accepted no recipient.
+        """Yield, once, what was refused on sessions that accept no recipient.
 
         A recipient is tried elsewhere MAX_RETRIES times: then no host accepts it.
         """
@@ -135,9 +145,7 @@ class NodeDetector:
             return False
         others = [each for each in self._tallies(domain) if each is not tally]
         healthy = sum(each.delivered for each in others)
-        refused = sum(
-            len(each.mailboxes) + len(each.others) for each in others if each.delivered
-        )
+        refused = sum(each.refused for each in others if each.delivered)
         return healthy >= ACCEPTED_ELSEWHERE and refused < healthy
 
     def _tallies(self, domain: str) -> list[_Tally]:

@@ -24,20 +24,16 @@ from drainer.policy.breaker.detector import (
     USUAL_WINDOWS,
     DetectorThresholds,
     Refusal,
-    RefusalDetector,
     is_repeatable,
     is_unknown_user,
     is_vote,
 )
-from drainer.policy.breaker.history import BreakerHistory, RequiredProof
+from drainer.policy.breaker.history import ROUTE, BreakerHistories, RequiredProof
 from drainer.policy.breaker.known_good import KnownGoodRecipients
 from drainer.policy.classify.verdict import Classification, Scope, Verdict
 
 _Change = Callable[[CircuitBreaker, datetime], CircuitBreaker]
 
-ROUTE = ""
-"""The name of the scope that contains all others."""
-MAX_DOMAINS = 10_000
 MAX_VOUCHED = 3
 """How many canaries in a row count for a scope without a delivery."""
 _SLOW = Classification(
@@ -60,7 +56,6 @@ class BreakerRegistry:
         windows: DetectorThresholds = USUAL_WINDOWS,
     ) -> None:
         """Start with mail flowing; ``moved`` is called with old and new breaker."""
-        self._windows = windows
         self._pauses = pauses
         self.known = known
         self._moved = moved
@@ -69,8 +64,7 @@ class BreakerRegistry:
         self.brake = False
         #: Breakers of domains that are not in their initial state.
         self.domains: dict[str, CircuitBreaker] = {}
-        self._memory: dict[str, BreakerHistory] = {}
-        self._route_memory = BreakerHistory(RefusalDetector(windows, domains=2))
+        self._histories = BreakerHistories(windows)
         #: Since when messages probe a scope: an attempt that started before is not a
         #: probe.
         self.since: dict[str, datetime] = {}
@@ -103,14 +97,13 @@ class BreakerRegistry:
 
         No breaker may block the scope.
         """
-        memory = self._memory.get(domain)
-        if memory is None or self.blocking_breaker(domain) is not None:
+        if not domain or self.blocking_breaker(domain) is not None:
             return False
-        return memory.proves(proof, since)
+        return self._histories.of(domain).proves(proof, since)
 
     def has_delivered(self, scope: str) -> bool:
         """Return whether this run has delivered on a scope."""
-        return self._memory_of(scope).took
+        return self._histories.of(scope).took
 
     def contradicted_stop(
         self, classification: Classification, domain: str, stage: Stage, since: datetime
@@ -120,13 +113,17 @@ class BreakerRegistry:
         Then the refusal is about that message. Other messages are those that were
         delivered on the scope that was refused. Up to RCPT, an accepted canary counts
         too. Where no canary can ask, mail that was delivered shortly before is enough.
+        What other domains accept says nothing if this one refuses several messages and
+        accepts none.
         """
-        scope = domain if classification.scope is Scope.DOMAIN else ROUTE
+        is_narrow = stage is not Stage.MAIL and self._histories.of(domain).is_suspicious
+        is_domains = is_narrow or classification.scope is Scope.DOMAIN
+        scope = domain if is_domains else ROUTE
         is_open = any(
             breaker is not None and breaker.state is BreakerState.OPEN
             for breaker in (self.route, self.domains.get(domain))
         )
-        memory = self._memory_of(scope)
+        memory = self._histories.of(scope)
         late = stage in AFTER_RCPT and memory.is_individual(stage)
         return not is_open and (late or memory.contradicts(stage, since))
 
@@ -138,7 +135,7 @@ class BreakerRegistry:
 
     def recall(self, domain: str, sender_domain: str, at: datetime) -> None:
         """Record what an earlier run delivered; the latest last."""
-        for _, memory in self._both(domain):
+        for _, memory in self._histories.both(domain):
             memory.deliver(sender_domain, at)
 
     def apply(
@@ -168,7 +165,7 @@ class BreakerRegistry:
     def _delivered(self, seen: Refusal, reverse_path: str, now: datetime) -> None:
         domain = seen.recipient_domain
         self.known.learn(seen.recipient, domain, reverse_path)
-        for scope, memory in self._both(domain):
+        for scope, memory in self._histories.both(domain):
             memory.detector.accepted(seen.recipient, domain)
             memory.deliver(seen.sender_domain, now, attachment=seen.attachment)
             memory.on_accepted()
@@ -190,7 +187,7 @@ class BreakerRegistry:
 
     def took(self, seconds: float, now: datetime) -> None:
         """Record how long the primary needed for a final dot; it may need a pause."""
-        if self._route_memory.detector.slow(seconds):
+        if self._histories.route.detector.slow(seconds):
             self._pause(f"the final dot was answered after {seconds:.0f} s", now)
 
     def _lost(self, seen: Refusal, lost: Lost, now: datetime) -> None:
@@ -198,14 +195,19 @@ class BreakerRegistry:
 
         Final dots without a reply are worse: each of them is in doubt.
         """
-        detector = self._route_memory.detector
-        at_dot = seen.stage is Stage.DOT and lost.reason == "timeout"
-        if detector.late() if at_dot else detector.lost(seen):
-            self._pause(f"{seen.stage}: {lost}, for one message after another", now)
+        words = f"{seen.stage}: {lost}, for one message after another"
+        if seen.stage is Stage.DOT and lost.reason == "timeout":
+            if self._histories.route.detector.late():
+                self._pause(words, now)
+            return
+        scopes = self._histories.both(seen.recipient_domain)
+        found = [scope for scope, memory in scopes if memory.detector.lost(seen)]
+        if found:
+            self._pause(words, now, self._histories.widest(found))
 
-    def _pause(self, words: str, now: datetime) -> None:
+    def _pause(self, words: str, now: datetime, scope: str = ROUTE) -> None:
         cause = Cause(trigger="slow", classification=_SLOW, reply=words)
-        self.apply(ROUTE, lambda breaker: breakers.pause(breaker, cause, now))
+        self.apply(scope, lambda breaker: breakers.pause(breaker, cause, now))
 
     def canary(
         self,
@@ -225,29 +227,18 @@ class BreakerRegistry:
         if taken and cause is not None and cause.trigger == "stop":
             outcome = CanaryOutcome.ACCEPTED
         if outcome is CanaryOutcome.REFUSED:
-            self._memory_of(scope).forget()
+            self._histories.of(scope).forget()
         if outcome is CanaryOutcome.ACCEPTED:
             self.on_accepted(scope, now)
             if cause is not None:
-                self._memory_of(scope).detector.mute(cause.fingerprint, now)
+                self._histories.of(scope).detector.mute(cause.fingerprint, now)
             if cause is not None and cause.trigger == "stop":
-                outcome = self._vouched(scope)
+                most = MAX_VOUCHED if self.known.sender else 1
+                if not self._histories.of(scope).vouch(most):
+                    outcome = CanaryOutcome.UNCLEAR  # real messages probe
         self.apply(
             scope, lambda breaker: breakers.answered(breaker, outcome, reply, now)
         )
-
-    def _vouched(self, scope: str) -> CanaryOutcome:
-        """Return what an accepted canary proves after refusals of us.
-
-        A primary may exempt any canary, above all one from `<>`. So real messages probe
-        after a while if nothing is delivered.
-        """
-        memory = self._memory_of(scope)
-        most = MAX_VOUCHED if self.known.sender else 1
-        if not memory.took and memory.vouched >= most:
-            return CanaryOutcome.UNCLEAR
-        memory.vouch()
-        return CanaryOutcome.ACCEPTED
 
     def contradicted(self, domain: str, asked: str, reply: str, now: datetime) -> None:
         """Record that a known-good recipient was refused, and others accepted."""
@@ -260,7 +251,7 @@ class BreakerRegistry:
 
     def on_accepted(self, scope: str, now: datetime) -> None:
         """Record that a known-good recipient of a scope was accepted."""
-        self._memory_of(scope).accepted = now
+        self._histories.of(scope).accepted = now
 
     def leave(self, scope: str, now: datetime) -> None:
         """Leave no suspicion unanswered when a run ends.
@@ -268,11 +259,12 @@ class BreakerRegistry:
         A few messages refused as if it were us, after others were delivered, are no
         reason to stop. Refused XFORWARD is, if the primary never accepted anything.
         """
-        breaker, memory = self.breaker(scope), self._memory_of(scope)
+        breaker, memory = self.breaker(scope), self._histories.of(scope)
         by_stops = breaker.cause is not None and breaker.cause.trigger == "stop"
         is_suspected = breaker.state is BreakerState.HALF_OPEN and by_stops
         change: _Change = breakers.on_run_end
-        if memory.is_refused:
+        is_paused = scope != ROUTE and breaker.state is BreakerState.PAUSED
+        if memory.is_refused or is_paused:
             change = breakers.give_up
         if is_suspected and not breaker.reopening and memory.is_individual(Stage.DOT):
             change = breakers.dismiss
@@ -285,28 +277,46 @@ class BreakerRegistry:
     # --- refusals
 
     def _stopped(self, seen: Refusal, now: datetime) -> None:
-        cause = seen.cause("stop")
-        domain = seen.recipient_domain
-        scope = domain if seen.classification.scope is Scope.DOMAIN else ROUTE
+        """Weigh a refusal of us on the scopes that it may concern.
+
+        One of the route as such may also be this recipient domain's alone.
+        """
+        cause, domain = seen.cause("stop"), seen.recipient_domain
+        if seen.classification.scope is not Scope.DOMAIN or not domain:
+            self._weigh_stop(ROUTE, seen, cause, now)
+        if domain and seen.stage is not Stage.MAIL:
+            self._weigh_stop(domain, seen, cause, now)
+
+    def _weigh_stop(
+        self, scope: str, seen: Refusal, cause: Cause, now: datetime
+    ) -> None:
         if not self._is_first(scope, seen):
             return
-        memory = self._memory_of(scope)
+        memory = self._histories.of(scope)
         if cause.is_brief and not memory.took:  # nothing shows that it is individual
             cause = replace(cause, again=False)
         memory.stops += not cause.again
         if self._is_probe(scope, seen):
             self.apply(scope, lambda breaker: breakers.refused(breaker, now, cause))
-        asks = cause.again and not cause.is_brief and seen.stage not in AFTER_RCPT
-        if memory.is_individual(seen.stage) and not asks:
+        if self._is_individual(scope, seen, cause):
             return
         self.apply(scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now))
         if scope == ROUTE:
             return
-        muted = self._route_memory.detector.is_muted(cause.fingerprint, now)
-        if self._is_wider(domain) and not muted:  # two domains: it is the route
+        muted = self._histories.route.detector.is_muted(cause.fingerprint, now)
+        if self._is_wider(scope) and not muted:  # two domains: it is the route
             self.apply(
                 ROUTE, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
             )
+
+    def _is_individual(self, scope: str, seen: Refusal, cause: Cause) -> bool:
+        """Return whether a refusal of us is about one message, as far as is known."""
+        memory = self._histories.of(scope)
+        if scope != ROUTE and seen.classification.scope is not Scope.DOMAIN:
+            alone = self.route.is_closed and memory.is_suspicious
+            return not alone or not self._histories.delivers_beside(scope)
+        asks = cause.again and not cause.is_brief and seen.stage not in AFTER_RCPT
+        return memory.is_individual(seen.stage) and not asks
 
     def _is_wider(self, domain: str) -> bool:
         """Return whether another recipient domain also shows a refusal of us."""
@@ -322,7 +332,7 @@ class BreakerRegistry:
         domain = seen.recipient_domain
         found = {
             scope: cause
-            for scope, memory in self._both(domain)
+            for scope, memory in self._histories.both(domain)
             if (cause := memory.detector.refused(seen, now)) is not None
         }
         trigger = self.known.contradicts(seen.recipient)
@@ -334,7 +344,7 @@ class BreakerRegistry:
             self.apply(
                 scope, lambda breaker: breakers.trip_suspicion(breaker, cause, now)
             )
-        for scope, _ in self._both(domain):
+        for scope, _ in self._histories.both(domain):
             self.apply(scope, breakers.on_reply)
             about = not seen.content or _is_about_content(self.breaker(scope))
             if about and self._is_probe(scope, seen) and self._is_first(scope, seen):
@@ -349,18 +359,24 @@ class BreakerRegistry:
         return True
 
     def _delayed(self, seen: Refusal, now: datetime) -> None:
-        """Pause the route if the primary itself is unhealthy."""
+        """Suspect a scope on which everybody is put off: the route, or one domain."""
+        scopes = self._histories.both(seen.recipient_domain)
         if not is_repeatable(seen.classification, seen.answer):
-            self.apply(ROUTE, breakers.on_reply)
+            for scope, _ in scopes:
+                self.apply(scope, breakers.on_reply)
             return
-        if seen.retried and self._route_memory.took:
-            return  # it was put off before, and others were not
-        storm = seen.cause("storm")
-        if self._is_probe(ROUTE, seen):
-            self.apply(ROUTE, lambda breaker: breakers.refused(breaker, now, storm))
-        if self._route_memory.detector.delayed(seen):
+        storm, found = seen.cause("storm"), []
+        for scope, memory in scopes:
+            if seen.retried and memory.took:
+                continue  # it was put off before, and others were not
+            if self._is_probe(scope, seen):
+                self.apply(scope, lambda breaker: breakers.refused(breaker, now, storm))
+            if memory.detector.delayed(seen):
+                found.append(scope)
+        if found:
+            scope = self._histories.widest(found)
             self.apply(
-                ROUTE, lambda breaker: breakers.trip_suspicion(breaker, storm, now)
+                scope, lambda breaker: breakers.trip_suspicion(breaker, storm, now)
             )
 
     def _is_probe(self, scope: str, seen: Refusal) -> bool:
@@ -377,22 +393,6 @@ class BreakerRegistry:
             self.domains.pop(breaker.scope, None)
         else:
             self.domains[breaker.scope] = breaker
-
-    def _both(self, domain: str) -> Sequence[tuple[str, BreakerHistory]]:
-        if not domain:
-            return ((ROUTE, self._route_memory),)
-        return ((domain, self._memory_of(domain)), (ROUTE, self._route_memory))
-
-    def _memory_of(self, scope: str) -> BreakerHistory:
-        if scope == ROUTE:
-            return self._route_memory
-        memory = self._memory.get(scope)
-        if memory is None:
-            if len(self._memory) >= MAX_DOMAINS:
-                del self._memory[next(iter(self._memory))]
-            memory = BreakerHistory(RefusalDetector(self._windows))
-            self._memory[scope] = memory
-        return memory
 
 
 def _is_about_content(breaker: CircuitBreaker) -> bool:

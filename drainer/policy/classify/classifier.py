@@ -45,6 +45,7 @@ _SENT_AGAIN = {
     SESSION_END: "sent again in another session, because the primary ended this one",
 }
 """Reasons of a Lost after which the same message is sent again, at once."""
+_GREYLISTED = "greylisted"
 _SUSPECT = frozenset((Verdict.STOP, Verdict.HOLD))
 """Verdicts that a stranger's text must not cause."""
 
@@ -210,8 +211,9 @@ def _judge_by_text(reply: Reply, stage: Stage, words: str) -> Classification:
         family = _behind_code(family, reply, stage, words)
     if family is not None:
         is_generic = reply.detail in _GENERIC and reply.code not in codes.OUTRANKING
+        is_clear = bool(family.details) or family.id == _GREYLISTED
         theirs = family.letter(reply.category)
-        if is_generic or family.details or theirs in _SAFER.get(letter, ""):
+        if is_generic or is_clear or theirs in _SAFER.get(letter, ""):
             return _judge_by_rule(family, reply, stage)
     if letter in "BM" and reply.mixed:
         return _judgement("H", "mixed-codes", "the lines of the reply disagree")

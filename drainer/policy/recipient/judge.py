@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from drainer.mail.echo import SentData
+from drainer.mail.message import Problem
 from drainer.mail.reply import Lost, Reply, Stage
 from drainer.policy.bounce.decision import (
     BounceAnswer,
@@ -197,6 +198,8 @@ def _alone(each: ClassifiedResult, context: SettleContext) -> Classification | N
     claimed, classification = each.result.claimed, each.classification
     if classification.verdict is not Verdict.STOP or classification.short:
         return None
+    if isinstance(each.result.answer, Problem):
+        return None  # it was not sent, because a breaker kept it
     if claimed.refusal != Verdict.STOP.value or claimed.refused is None:
         return None
     contradicted = context.breakers.contradicted_stop(
@@ -336,7 +339,8 @@ def _behind_breaker(
     each: ClassifiedResult, context: SettleContext, _p: RetryPolicy
 ) -> Classification | None:
     """Refuse to judge a message while the primary refuses all mail."""
-    if each.classification.verdict is not Verdict.BOUNCE:
+    is_local = isinstance(each.result.answer, Problem)
+    if is_local or each.classification.verdict not in (Verdict.BOUNCE, Verdict.HOLD):
         return None
     breaker = context.breakers.blocking_breaker(each.result.claimed.domain)
     if breaker is None or breaker.state is not BreakerState.OPEN:

@@ -11,6 +11,8 @@ from msgspec import Struct
 from drainer.policy.classify.verdict import Verdict
 
 FIRST_DAY = timedelta(days=1)
+USUAL_DOT_TIMEOUT = 600.0
+"""Seconds that a client should wait for the reply to a final dot."""
 
 
 def usual_confirm_after(age: timedelta) -> timedelta:
@@ -20,6 +22,16 @@ def usual_confirm_after(age: timedelta) -> timedelta:
     restored.
     """
     return timedelta(hours=4 if age < FIRST_DAY else 1)
+
+
+def wait_for_dot(limit: float, doubts: int) -> float:
+    """Return how many seconds to wait for the reply to a final dot.
+
+    ``limit`` is the configured time. After each lost reply drainer waits four times as
+    long, up to the ten minutes of RFC 5321 4.5.3.2.6: a slow primary takes the message
+    each time, and every new attempt may be one more copy.
+    """
+    return max(limit, min(limit * 4.0**doubts, USUAL_DOT_TIMEOUT))
 
 
 class RetrySchedule(Struct, frozen=True, kw_only=True):

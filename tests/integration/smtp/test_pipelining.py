@@ -24,6 +24,7 @@ from tests.support.smtp_peer.script import (
     Reset,
     Script,
     Step,
+    View,
     in_turn,
     per_recipient,
 )
@@ -198,3 +199,41 @@ def test_rset_that_fails_ends_the_session_and_judges_nothing(
     bench.add(BOB)
     assert bench.drain().code == 5
     assert bench.states() == {ALICE: "bounce-pending", BOB: "delivered"}
+
+
+@pytest.mark.parametrize("behind", ["503 5.5.1 RCPT", "250 2.1.5 ok"])
+def test_a_mail_that_came_too_early_behind_a_dot_is_sent_again(
+    peer: StartPeer, bench: Bench, behind: str
+) -> None:
+    """503 judges no message; that session sends none behind a dot any more."""
+    refused: list[int] = []
+
+    def mail(view: View) -> Step:
+        if view.transaction > 1 and not refused:
+            refused.append(view.transaction)
+            return "503 5.5.1 the last transaction is still being processed"
+        return "250 2.1.0 ok"
+
+    def rcpt(view: View) -> Step:
+        return behind if view.message is None else "250 2.1.5 ok"
+
+    server = peer(mail=mail, rcpt=rcpt, lenient=True)
+    bench.port = server.port
+    paths = [f"user{n}@example.org" for n in range(6)]
+    for path in paths:
+        bench.add(path)
+    assert bench.drain().code == 0
+    assert refused
+    assert server.connections == 1
+    got = sorted(path for m in server.accepted for path in m.forward_paths)
+    assert got == paths
+
+
+def test_503_to_a_mail_in_its_turn_is_judged(peer: StartPeer, bench: Bench) -> None:
+    """It was not sent behind a dot, so it is about something else."""
+    server = peer(mail="503 5.5.1 bad sequence", lenient=True)
+    bench.port = server.port
+    bench.add(ALICE)
+    assert bench.drain().code != 0
+    assert bench.states()[ALICE] != "delivered"
+    assert len([c for c in server.commands if c.line.startswith(b"MAIL")]) == 1

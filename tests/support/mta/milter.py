@@ -91,6 +91,8 @@ class _Handler(socketserver.StreamRequestHandler):
                     )
                 )
             elif packet[0] == _END_OF_BODY:
+                if self.server.service.is_over():
+                    return  # without a verdict, like a process that is killed
                 for edit in self.server.service.edits:
                     self._send(edit)
                 self._send(self.server.service.verdict)
@@ -108,3 +110,14 @@ class Milter(Service):
     edits: list[bytes] = field(default_factory=list)
     #: CONTINUE or TEMPFAIL, for each message from now on.
     verdict: bytes = CONTINUE
+    #: It ends at the message after so many; None: it does not.
+    lasts: int | None = None
+
+    def is_over(self) -> bool:
+        """Count a message; end the server after the last one."""
+        if self.lasts is None:
+            return False
+        self.lasts -= 1
+        if self.lasts < 0:
+            self.__exit__()
+        return self.lasts < 0

@@ -15,8 +15,8 @@ from drainer.delivery.ready_queue import ReadyQueue
 from drainer.mail.reply import Lost
 from drainer.policy.breaker import breaker as breakers
 from drainer.policy.breaker.breaker import BreakerState
+from drainer.policy.breaker.history import ROUTE
 from drainer.policy.breaker.known_good import KnownGoodRecipients
-from drainer.policy.breaker.registry import ROUTE
 from drainer.runtime.process import utcnow
 from tests.support.scenarios.virtual_time import run
 

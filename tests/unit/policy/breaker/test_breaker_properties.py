@@ -26,8 +26,9 @@ from drainer.policy.breaker.breaker import (
     CircuitBreaker,
 )
 from drainer.policy.breaker.detector import Refusal
+from drainer.policy.breaker.history import ROUTE
 from drainer.policy.breaker.known_good import KnownGoodRecipients
-from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer, classify
 from drainer.policy.classify.verdict import Verdict
 from drainer.policy.recipient.delivery import ClaimedRecipient

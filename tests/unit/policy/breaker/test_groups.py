@@ -58,12 +58,35 @@ def test_a_trait_of_all_refused_and_no_delivered_mail_is_a_group(
     assert group.rule == f"group-{group.kind}"
 
 
-def test_it_is_no_group_once_one_of_it_was_delivered() -> None:
-    """Then something else separates them."""
+def test_it_is_no_group_while_nothing_else_is_delivered_since() -> None:
+    """Then the primary may refuse everybody by now."""
     groups = others()
     groups.delivered(BIG)
     for n in range(2 * LEAST):
         assert groups.refused(BIG, refusal(n)) is None
+
+
+def test_a_primary_may_start_to_refuse_a_group_later() -> None:
+    """A filter for attachments fails in the middle of a drain."""
+    groups = others()
+    groups.delivered(BIG)
+    for n in range(LEAST):
+        assert groups.refused(BIG, refusal(n)) is None
+        groups.delivered(MailTraits(sender_domain="other.example"))
+    group, keys = groups.refused(BIG, refusal(LEAST)) or (None, [])
+    assert group == MailGroup(kind="sender", value="big.example")
+    assert keys == [(n, 0) for n in range(LEAST + 1)]
+
+
+def test_a_group_is_found_once_if_it_is_delivered_after_that() -> None:
+    """The refusals are individual; messages are not held and released in turn."""
+    groups = others()
+    found = [groups.refused(BIG, refusal(n)) for n in range(LEAST)]
+    assert found[-1] is not None
+    groups.delivered(BIG)
+    for n in range(3 * LEAST):
+        groups.delivered(MailTraits(sender_domain="other.example"))
+        assert groups.refused(BIG, refusal(LEAST + n)) is None
 
 
 def test_it_is_no_group_while_others_are_refused_alike() -> None:

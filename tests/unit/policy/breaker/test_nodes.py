@@ -9,6 +9,7 @@ from drainer.policy.breaker.nodes import (
     MAX_RETRIES,
     MOST_RETRIED,
     REFUSED_ALONE,
+    REFUSED_LATER,
     SESSIONS,
     NodeDetector,
 )
@@ -68,14 +69,28 @@ def test_a_canary_that_is_accepted_elsewhere_shows_it_too() -> None:
     assert nodes.is_suspect(BAD)
 
 
-def test_a_session_that_accepted_somebody_is_never_suspect() -> None:
+def test_a_session_that_accepted_a_known_good_recipient_is_never_suspect() -> None:
     """Its host knows its users, so the refused ones do not exist."""
     nodes = NodeDetector()
     accept(nodes, GOOD, ACCEPTED_ELSEWHERE)
     nodes.vouch(BAD, ORG)
-    for n in range(2 * REFUSED_ALONE):
+    for n in range(2 * REFUSED_LATER):
         assert nodes.observe(BAD, [told(n, UNKNOWN)]) == []
     assert nodes.mixed == set()
+
+
+def test_a_host_may_lose_its_users_in_the_middle() -> None:
+    """What a session refused since it accepted somebody is tried elsewhere."""
+    nodes = NodeDetector()
+    accept(nodes, GOOD, REFUSED_LATER)
+    accept(nodes, BAD, 1)
+    nodes.observe(BAD, [told(90, UNKNOWN)])
+    accept(nodes, BAD, 1)
+    found = []
+    for n in range(REFUSED_LATER):
+        found += nodes.observe(BAD, [told(n, UNKNOWN)])
+    assert found == [(n, 0) for n in range(REFUSED_LATER)]
+    assert nodes.is_suspect(BAD)
 
 
 def test_nobody_is_suspect_while_no_session_accepts() -> None:

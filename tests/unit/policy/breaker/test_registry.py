@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
-from drainer.mail.reply import Lost, Stage
+from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.breaker.breaker import (
     STOPS_TO_OPEN,
     STOPS_TO_PAUSE,
@@ -15,18 +15,19 @@ from drainer.policy.breaker.breaker import (
     Cause,
     CircuitBreaker,
     Phase,
+    dismiss,
     on_run_end,
     probe,
 )
 from drainer.policy.breaker.detector import SLOW_RUN, STORM, USUAL_WINDOWS, Refusal
-from drainer.policy.breaker.history import STOPS_TOLERATED, RequiredProof
-from drainer.policy.breaker.known_good import KnownGoodRecipients
-from drainer.policy.breaker.registry import (
+from drainer.policy.breaker.history import (
     MAX_DOMAINS,
-    MAX_VOUCHED,
     ROUTE,
-    BreakerRegistry,
+    STOPS_TOLERATED,
+    RequiredProof,
 )
+from drainer.policy.breaker.known_good import KnownGoodRecipients
+from drainer.policy.breaker.registry import MAX_VOUCHED, BreakerRegistry
 from drainer.policy.classify.classifier import classify
 from tests.support.scenarios.settlements import NOW, PAUSES, scopes, seen
 
@@ -267,6 +268,97 @@ def test_a_storm_is_asked_about_before_the_route_rests() -> None:
     assert breakers.route.phase is Phase.CANARY
     breakers.canary(ROUTE, CanaryOutcome.ACCEPTED, "ok", NOW)
     assert standing(breakers) == {}
+
+
+# ---- one domain of several
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        (Stage.RCPT, "452 4.2.2 Over quota"),
+        (Stage.RCPT, "552 5.2.2 Mailbox full"),
+        (Stage.RCPT, "451 4.3.0 Temporary lookup failure"),
+        (Stage.DOT, "451 4.3.0 Content filter failed"),
+    ],
+)
+def test_a_domain_that_puts_everybody_off_is_suspected_alone(
+    stage: Stage, text: str
+) -> None:
+    """The others go on, also when only mail for that domain is left."""
+    for between in (True, False):
+        breakers = scopes()
+        deliver(breakers, f"bob@{NET}")
+        for _ in range(STORM):
+            assert standing(breakers) == {}
+            if between:
+                deliver(breakers, f"bob@{NET}")
+            refuse(breakers, ORG, text, stage=stage)
+        assert standing(breakers) == {ORG: "half-open"}
+
+
+def test_two_domains_that_put_everybody_off_are_the_route() -> None:
+    """A third was delivered to before."""
+    breakers = scopes()
+    deliver(breakers, f"bob@{COM}")
+    for _ in range(STORM // 2):
+        refuse(breakers, ORG, "451 4.3.0 Out of sorts")
+        refuse(breakers, NET, "451 4.3.0 Out of sorts")
+    assert standing(breakers) == {ROUTE: "half-open"}
+
+
+@pytest.mark.parametrize("text", [LISTED, "450 4.7.1 Too many connections from you"])
+def test_a_domain_that_refuses_us_while_others_accept_is_suspected_alone(
+    text: str,
+) -> None:
+    """Two messages are enough where it accepted none; one may be a stranger's."""
+    breakers = scopes()
+    deliver(breakers, f"bob@{NET}")
+    refuse(breakers, ORG, text)
+    assert standing(breakers) == {}
+    deliver(breakers, f"bob@{NET}")
+    refuse(breakers, ORG, text)
+    assert standing(breakers) == {ORG: "half-open"}
+
+
+def test_a_domain_that_accepted_mail_tolerates_a_few_refusals_of_us() -> None:
+    """More in a row are suspicious, although others are delivered between."""
+    breakers = scopes()
+    deliver(breakers, f"bob@{ORG}")
+    for _ in range(STOPS_TOLERATED):
+        deliver(breakers, f"bob@{NET}")
+        refuse(breakers, ORG, LISTED)
+        assert standing(breakers) == {}
+    deliver(breakers, f"bob@{NET}")
+    refuse(breakers, ORG, LISTED)
+    assert standing(breakers) == {ORG: "half-open"}
+
+
+def test_what_other_domains_accept_contradicts_no_refusal_of_a_whole_domain() -> None:
+    """So its messages are not held one by one; a single one is."""
+    breakers = scopes()
+    found = classify(parse_reply(LISTED.encode()), Stage.RCPT)
+    for is_alone in (True, False):
+        refuse(breakers, ORG, LISTED)
+        breakers.apply(ROUTE, lambda breaker: dismiss(breaker, NOW))
+        deliver(breakers, f"bob@{NET}")
+        held = breakers.contradicted_stop(found, ORG, Stage.RCPT, NOW - SECOND)
+        assert held is is_alone
+
+
+def test_a_domain_that_drops_every_connection_pauses_alone() -> None:
+    """A run that ends meanwhile opens its breaker: its mail waits for it."""
+    breakers = scopes()
+    deliver(breakers, f"bob@{NET}")
+    lost = Lost(reason="closed")
+    for n in range(STORM):
+        deliver(breakers, f"bob@{NET}")
+        one = seen("250 ok", f"w{n}@{ORG}", stage=Stage.DATA)
+        one = replace(one, answer=lost, classification=classify(lost, Stage.DATA))
+        breakers.observe([one], "x@w.example", NOW)
+    assert standing(breakers) == {ORG: "paused"}
+    breakers.leave(ORG, NOW)
+    assert standing(breakers) == {ORG: "open"}
 
 
 def test_a_queue_of_one_message_is_answered_all_the_same() -> None:

@@ -197,7 +197,8 @@ def test_before_mail_no_words_judge_a_message(text: str) -> None:
         ("550 5.1.1 Greylisted", "retry"),
         ("550 5.4.6 User unknown", "hold"),
         ("550 5.7.8 User unknown", "stop"),
-        ("452 4.2.2 Greylisted", "retry-long"),
+        ("452 4.2.2 Greylisted", "retry"),
+        ("452 4.2.2 Over quota, try again later", "retry-long"),
     ],
 )
 def test_a_specific_code_yields_only_towards_safer(text: str, verdict: str) -> None:

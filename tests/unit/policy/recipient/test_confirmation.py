@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from drainer.mail.reply import Stage
 from drainer.policy.bounce.decision import BounceAnswer, BounceDecision
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.breaker.history import ROUTE
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.recipient.delivery import ClaimedRecipient, Delivery
 from drainer.policy.recipient.judge import BouncePermit, ClassifiedResult
 from drainer.policy.recipient.settle import Settlement

@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from drainer.mail.envelope import Recipient
 from drainer.mail.message import BEHIND_BREAKER, Problem
-from drainer.mail.reply import Lost, Stage
+from drainer.mail.reply import Lost, Stage, parse_reply
 from drainer.policy.breaker.breaker import BreakerState, CircuitBreaker
-from drainer.policy.breaker.registry import ROUTE, BreakerRegistry
+from drainer.policy.breaker.history import ROUTE
+from drainer.policy.breaker.registry import BreakerRegistry
 from drainer.policy.classify.classifier import Answer
 from drainer.policy.classify.rules import rules_of
 from drainer.policy.classify.verdict import Scope, Verdict
@@ -238,6 +239,20 @@ def test_a_breaker_that_is_only_suspected_holds_no_judgement_back(
     assert (found.state, found.refusal) == (State.BOUNCE_PENDING, "enhanced-5.1.1")
 
 
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (parse_reply(b"550 5.7.23 SPF fail"), State.DEFERRED),
+        (Problem(code="unreadable", detail="gone"), State.HELD),
+    ],
+)
+def test_no_reply_holds_a_message_behind_an_open_breaker(
+    answer: Answer, state: State
+) -> None:
+    """The primary says it to everybody; a problem of the message stays one."""
+    assert alone(answer, breakers=behind(BreakerState.OPEN)).state is state
+
+
 def test_a_message_that_was_not_tried_waits_for_its_breaker() -> None:
     """The primary was not asked about it."""
     problem = Problem(code=BEHIND_BREAKER, detail=LISTED)
@@ -279,6 +294,14 @@ def test_the_one_that_is_refused_as_if_it_were_us_is_held() -> None:
     breakers = welcoming(NOW + SECOND)
     found = alone(LISTED, claimed=stopped_before(), breakers=breakers, now=LATER)
     assert (found.state, found.classification.rule) == (State.HELD, CONTRADICTED)
+
+
+def test_a_message_that_a_breaker_kept_is_not_held_as_the_only_one_refused() -> None:
+    """It was not sent, so nothing contradicts its earlier refusal."""
+    breakers = welcoming(NOW + SECOND)
+    problem = Problem(code=BEHIND_BREAKER, detail=LISTED)
+    found = alone(problem, claimed=stopped_before(), breakers=breakers, now=LATER)
+    assert found.state is State.DEFERRED
 
 
 @pytest.mark.parametrize(

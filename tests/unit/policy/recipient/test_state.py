@@ -30,7 +30,7 @@ TABLE: dict[Event, dict[State, State]] = {
     Event.BOUNCE_PERMITTED: {F: X},
     Event.BOUNCE_REFUSED: {F: Q},
     Event.BOUNCE_UNPROVEN: {F: Q},
-    Event.BREAKER_OPENED: {B: L},
+    Event.BREAKER_OPENED: {B: L, H: L},
     Event.REFUSED_BY_NODE: {B: L},
     Event.REROUTED: {B: L},
     Event.GROUP_REFUSED: {B: H},
