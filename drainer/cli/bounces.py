@@ -254,7 +254,7 @@ def run(
 
         with worker_processes(config) as workers:
             sources = _bound(config)
-            whole = resolve_domains(config, sources)
+            whole = resolve_domains(config, sources, scans=False)
             settings = build_settings(whole, explicit=False, acknowledge=True)
             request = DrainRequest(
                 config=whole,

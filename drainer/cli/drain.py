@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ from drainer.cli.output import (
     warn_of_untaken,
 )
 from drainer.cli.progress import progress
+from drainer.cli.spool_advice import warnings_on
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
 from drainer.config.build.paths import fresh_rehearsal, ledger_url
@@ -171,6 +173,9 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     """Check the primary and drain, print how it ended; return the exit status."""
     say(f"draining to {request.settings.route}; ledger {databases.shown(request.url)}")
     _warn_of_defaults(request.config)
+    for source in request.sources if request.settings.scans else ():
+        for warning in warnings_on(source):
+            warn(warning)
     async with open_run(request, workers) as run:
         await _check_and_drain(run)
     error = run.result.error
@@ -247,3 +252,12 @@ def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    had_terminal = sys.stderr.isatty()
+
+    def hang_up() -> None:
+        """Ignore `postfix reload`, which signals the owner of the master's lock."""
+        if had_terminal and not sys.stderr.isatty():
+            run.stop()
+            checking.cancel()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)

@@ -8,12 +8,18 @@ from drainer.sources.registry import open_source
 
 
 def make_sources(
-    config: Config, names: list[str], queues: Sequence[str], *, listing: bool = False
+    config: Config,
+    names: list[str],
+    queues: Sequence[str],
+    *,
+    listing: bool = False,
+    settles: bool = False,
 ) -> list[Source]:
     """Open the sources: URLs, paths, or names of ``[sources.NAME]`` tables.
 
     ``queues`` names other queues than the usual ones, for formats that have them.
-    ``listing`` also shows messages that a drain sends only when asked to.
+    ``listing`` also shows messages that a drain sends only when asked to. ``settles``
+    opens a Postfix queue to change it, wherever it is.
     """
     found: dict[str, Source] = {}
     for name in names:
@@ -22,6 +28,8 @@ def make_sources(
         if name in config.sources:
             section = config.sources[name]
             url, options = section.url, dict(section.model_extra or {})
+        if settles and url.startswith("postfix:"):
+            options["ack"] = "remove"
         source = open_source(url, options=options, listing=listing, queues=queues)
         found[source.url] = source
     return list(found.values())
