@@ -30,6 +30,7 @@ from drainer.cli.output import (
     warn_of_skipped,
     warn_of_untaken,
 )
+from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.progress import progress
 from drainer.cli.spool_advice import warnings_on
 from drainer.cli.summary import print_summary, summary_of
@@ -65,6 +66,7 @@ def register(app: typer.Typer) -> None:
     app.command("drain")(drain)
 
 
+@with_primary
 @with_redirect
 @with_choice
 def drain(
@@ -88,6 +90,15 @@ def drain(
     *,
     choice: Choice,
     redirect: AddressMapping,
+    primary: Sections,
+    copy_of: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="The Postfix queue that SOURCE is a copy of: the end of the drain says"
+            " how to settle it.",
+        ),
+    ] = "",
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not check the primary first.")
     ] = False,
@@ -122,7 +133,7 @@ def drain(
     lost; 2 usage; 3 the primary is not ready; 4 the primary refuses us; 5 recipients
     remain; 6 another drain owns this source; 130 interrupted.
 
-    Example: drainer drain postfix:/mnt/backup/spool --to mx1.example.com --rate 20/s
+    Example: drainer drain postfix:live --to mx1.example.com --rate 20/s
     """
     sections: dict[str, dict[str, Any]] = {"throttle": {}, "primary": {}, "breaker": {}}
     if rate:
@@ -132,13 +143,21 @@ def drain(
     if give_up_after:
         sections["breaker"]["give_up_after"] = give_up_after
     with report_errors_as_json(as_json=json_):
+        sections = merge(primary, sections)
         config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
         if dry_run:
-            print_plan(config, sources, (choice, redirect), as_json=json_)
+            chosen = (choice, redirect)
+            explicit = bool(rate) or connections is not None
+            print_plan(config, sources, chosen, as_json=json_, explicit=explicit)
             return
 
         with worker_processes(config) as workers:
-            opened = make_sources(config, sources, choice.selection.queues)
+            opened = make_sources(
+                config,
+                sources,
+                choice.selection.queues,
+                postfix={"copy_of": copy_of} if copy_of else {},
+            )
             warn_of_skipped(opened)
             whole = resolve_domains(config, opened)
             settings = build_settings(

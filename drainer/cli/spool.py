@@ -201,7 +201,7 @@ def _settled(
 ) -> Mapping[str, ReleasedCount]:
     """Take a step with a queue that belongs to this ledger; return counts by URL."""
     url = ledger_url(config)
-    opened = make_sources(config, [name], [], settles=True)
+    opened = make_sources(config, [name], [], postfix={"ack": "remove"})
     holds = SpoolHolds(opened, lock_folder(url))
     if not holds:
         message = f"drainer holds no messages in {opened[0].url}, and settles none"

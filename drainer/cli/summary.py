@@ -43,7 +43,8 @@ def summary_of(run: Run) -> dict[str, Any]:
 
 def _advice(run: Run, report: LedgerReader) -> list[dict[str, str]]:
     """Return what is to be done with each spool, unless nothing was to change."""
-    if not run.request.settings.acknowledge or not run.request.settings.scans:
+    settings, failure = run.request.settings, run.result.error
+    if failure is not None or not (settings.acknowledge and settings.scans):
         return []
     outcome = DrainOutcome(run.result.code, run.request.url, report)
     return [

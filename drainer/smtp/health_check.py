@@ -103,9 +103,14 @@ def own_name(connection: Connection, route: Route) -> bool:
     return ours in names
 
 
-async def check(route: Route, probe: HealthProbe) -> HealthReport:
-    """Check the primary on every one of its addresses; never raises for a peer."""
-    health = HealthReport()
+async def check(
+    route: Route, probe: HealthProbe, health: HealthReport | None = None
+) -> HealthReport:
+    """Check the primary on every one of its addresses; never raises for a peer.
+
+    Adds the findings to ``health``, one by one, if it is given.
+    """
+    health = HealthReport() if health is None else health
     try:
         addresses = await resolve(route)
     except OSError as error:

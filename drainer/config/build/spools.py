@@ -1,6 +1,6 @@
 """Open sources from names and URLs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from drainer.config import Config
 from drainer.sources.protocol import LiveSource, Source
@@ -13,13 +13,13 @@ def make_sources(
     queues: Sequence[str],
     *,
     listing: bool = False,
-    settles: bool = False,
+    postfix: Mapping[str, str] = {},
 ) -> list[Source]:
     """Open the sources: URLs, paths, or names of ``[sources.NAME]`` tables.
 
     ``queues`` names other queues than the usual ones, for formats that have them.
-    ``listing`` also shows messages that a drain sends only when asked to. ``settles``
-    opens a Postfix queue to change it, wherever it is.
+    ``listing`` also shows messages that a drain sends only when asked to. ``postfix``
+    has options for queues of Postfix.
     """
     found: dict[str, Source] = {}
     for name in names:
@@ -28,8 +28,8 @@ def make_sources(
         if name in config.sources:
             section = config.sources[name]
             url, options = section.url, dict(section.model_extra or {})
-        if settles and url.startswith("postfix:"):
-            options["ack"] = "remove"
+        if url.startswith("postfix:") and not url.startswith("postfix:live"):
+            options |= postfix
         source = open_source(url, options=options, listing=listing, queues=queues)
         found[source.url] = source
     return list(found.values())

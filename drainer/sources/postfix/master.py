@@ -123,5 +123,8 @@ def running(root: str) -> UsageError:
 
 def _unlockable(root: str, error: OSError) -> UsageError:
     message = f"cannot lock {root}/pid/{_PID_FILE}: {error.strerror}"
-    hint = "run drainer as root: Postfix must not start while its queue is drained"
+    hint = (
+        "Postfix must not start while its queue is drained: run drainer as root, where"
+        " the directory may be written"
+    )
     return UsageError(message, hint=hint)

@@ -13,7 +13,6 @@ on hold. The next drain continues with it.
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -24,9 +23,10 @@ from drainer.runtime.folders import hand_over, owner_of, refuse_another_owner
 from drainer.sources.common.files import (
     directory,
     has_name,
+    is_directory,
     open_directory,
 )
-from drainer.sources.common.queue_directory import Touched
+from drainer.sources.common.queue_directory import EntryGone, Touched
 from drainer.sources.common.walk import FilePlace
 from drainer.sources.postfix.hold import PostfixHold, batches
 from drainer.sources.postfix.instance import PostfixInstance, instance_at
@@ -179,19 +179,28 @@ class PostfixSpool(PostfixHold):
     # --- before a final dot is sent (leasing)
 
     def begin(self, messages: Sequence[Message]) -> set[str]:
-        """Put them on hold, durably; return the ids of those that are."""
+        """Put them on hold, durably; return the ids of those that may be sent.
+
+        What is gone may be sent too, from a copy in quarantine: no server has it.
+        """
         if self._note is None or not self.acknowledges:
             return {message.id for message in messages}
         begun, wanted = set(), dict[FilePlace, Message]()
         for message in messages:
-            with suppress(MessageUnreadable), self._found(message) as found:
-                place, noted = found.place, self._ours().get(found.place.name)
-                if place.parts[0] == HELD and noted is None and self._is_exclusive:
-                    self._note.found({place.name: message.identity})
-                if place.parts[0] == HELD and place.name in self._ours():
+            try:
+                with self._found(message) as found:
+                    place = found.place
+            except MessageUnreadable as error:
+                if isinstance(error, EntryGone) and self._is_exclusive:
                     begun.add(message.id)
-                elif self._is_exclusive:
-                    wanted[place] = message
+                continue
+            is_ours = place.name in self._ours()
+            if place.parts[0] == HELD and (is_ours or self._is_exclusive):
+                if not is_ours:
+                    self._note.found({place.name: message.identity})
+                begun.add(message.id)
+            elif self._is_exclusive:
+                wanted[place] = message
         held = self._hold({place: each.identity for place, each in wanted.items()})
         return begun | {m.id for place, m in wanted.items() if place.name in held}
 
@@ -298,7 +307,7 @@ def open_queue(
 
     Raises SourceError, UsageError.
     """
-    instance = instance_at(os.fspath(path)) if Path(path, "pid").is_dir() else None
+    instance = instance_at(os.fspath(path)) if is_directory(Path(path, "pid")) else None
     mode = acknowledge or ("remove" if instance else "keep")
     if instance is None and mode == "keep":
         return PostfixQueue(path, queues=queues, copy_of=copy_of)
