@@ -30,8 +30,10 @@ from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.spools import make_sources, with_domains
 from drainer.delivery.build import make_admission
+from drainer.delivery.holds import SpoolHolds
 from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import printable
 from drainer.policy.admission.admit import Admission
@@ -68,6 +70,7 @@ def inspect(
     """
     config = load(path, ledger=ledger)
     opened = make_sources(config, sources, choice.selection.queues, listing=True)
+    SpoolHolds(opened, lock_folder(ledger_url(config))).peek()
     warn_of_skipped(opened)
     warn_of_untaken(opened)
     look = SourceList(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
@@ -258,6 +261,7 @@ def print_plan(
     """
     choice, redirect = chosen
     opened = make_sources(config, sources, choice.selection.queues)
+    SpoolHolds(opened, lock_folder(ledger_url(config))).peek()
     warn_of_skipped(opened)
     warn_of_untaken(opened)
     config = with_domains(config, opened)

@@ -39,7 +39,7 @@ from drainer.policy.recipient.retry import usual_confirm_after
 from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
 from drainer.smtp.rate_limiter import RateLimiter
-from drainer.sources.protocol import LeasingSource, Source
+from drainer.sources.protocol import HoldingSource, LeasingSource, Source
 
 READY = 100
 """Messages that are ready to be sent; the fair queue looks further ahead."""
@@ -188,7 +188,10 @@ class Drain:
         )
 
     def _build_feeder(self, spare_worker: WorkerProcess | None) -> Feeder:
-        shared = any(isinstance(each, LeasingSource) for each in self._sources.values())
+        shared = any(
+            isinstance(each, LeasingSource) and not isinstance(each, HoldingSource)
+            for each in self._sources.values()
+        )
         fair = self.settings.choice.order is None
         return Feeder(
             settings=self.settings,

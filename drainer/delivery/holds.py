@@ -14,6 +14,7 @@ from pathlib import Path
 from drainer.errors import OwnedElsewhere
 from drainer.ledger.known_messages import PASSING
 from drainer.ledger.query.message_states import (
+    LOCAL,
     RecordedStates,
     find_attempted,
     find_recorded,
@@ -36,6 +37,8 @@ _SERVERS_OWN = frozenset(
 )
 """Why a recipient is held that the server may still try itself."""
 _WAITING = frozenset({State.BOUNCE_PENDING, State.HELD})
+_IN_DOUBT = frozenset({State.UNKNOWN, State.IN_FLIGHT})
+"""The primary may have it, so that an attempt of the server could deliver it twice."""
 
 
 class SpoolHolds:
@@ -73,6 +76,11 @@ class SpoolHolds:
             except OwnedElsewhere:
                 self._refused.add(url)
                 raise
+
+    def peek(self) -> None:
+        """Let the sources know what earlier runs hold, to list it; changes nothing."""
+        for source in self._sources.values():
+            source.peek(self._note(source))
 
     async def give_back(
         self, report: LedgerReader, *, everything: bool = False
@@ -119,7 +127,7 @@ class HoldsLedger:
         return found
 
     def attempted(self, source: str) -> Iterator[Message]:
-        """Yield the messages of a source that were tried and are not finished."""
+        """Yield the messages of a source that its server must not send."""
         return find_attempted(self._report, source)
 
 
@@ -131,9 +139,14 @@ def _status(known: RecordedStates) -> LedgerStatus:
         message=known.message,
         final=frozenset(paths - {row["forward_path"] for row in left}),
         is_finished=not left,
-        waits=any(State(row["state"]) in _WAITING for row in ours),
-        is_open=known.was_attempted and bool(ours),
+        waits=any(State(row["state"]) in _WAITING | _IN_DOUBT for row in ours),
+        is_open=bool(ours) and (known.was_attempted or any(map(_is_set_aside, ours))),
     )
+
+
+def _is_set_aside(row: Row) -> bool:
+    """Return whether a person or a group holds it, and not a problem of the file."""
+    return row["state"] == State.HELD and not row["rule"].startswith(LOCAL)
 
 
 def _is_servers_own(row: Row) -> bool:

@@ -110,9 +110,9 @@ class LedgerStatus(NamedTuple):
     final: frozenset[str]
     #: Every recipient is final.
     is_finished: bool
-    #: It waits for the operator; an attempt of the server would do harm.
+    #: It waits for the operator, or is in doubt: an attempt of the server would do harm.
     waits: bool
-    #: drainer tried it, and a recipient that was tried is not final.
+    #: drainer tried it or set it aside, and a recipient is not final.
     is_open: bool
 
 
@@ -126,7 +126,7 @@ class SettlementLedger(Protocol):
         ...
 
     def attempted(self, source: str) -> Iterable[Message]:
-        """Return the messages of a source that were tried and are not finished."""
+        """Return the messages of a source that its server must not send."""
         ...
 
 
@@ -185,6 +185,10 @@ class HoldingSource(Protocol):
 
     #: Names the spool: sources of the same one share a note.
     holds_key: str
+
+    def peek(self, note: Path) -> None:
+        """Learn from the note what earlier runs hold, to list it; changes nothing."""
+        ...
 
     def take(self, note: Path, rules: Admission | None) -> Iterator[HeldCount]:
         """Hold, step by step, the messages that the rules admit.

@@ -13,11 +13,13 @@ from drainer.ledger.codec import message_of
 from drainer.ledger.reader import MANY, LedgerReader
 from drainer.ledger.records import Row
 from drainer.mail.message import Message
-from drainer.policy.recipient.state import FINAL
+from drainer.policy.recipient.state import FINAL, State
 
 _R, _M, _A = schema.recipients.c, schema.messages.c, schema.attempts.c
 _FINAL = [state.value for state in FINAL]
 _LATER = ~_R.state.in_(_FINAL)
+LOCAL = "local-"
+"""How the rules begin that hold a message for a problem of its file."""
 
 
 class RecordedStates(NamedTuple):
@@ -59,11 +61,21 @@ def _with_recipients(
 
 
 def find_attempted(report: LedgerReader, source: str) -> Iterator[Message]:
-    """Yield the messages of a source that were tried and have an open recipient."""
+    """Yield the messages of a source that its server must not send, nor bounce.
+
+    They were tried and have a recipient that is not final; or a recipient is set aside.
+    """
+    mine = _R.message == _M.seq
     tried = sa.select(_A.message).where(_A.message == _M.seq).exists()
-    open_ = sa.select(_R.message).where(_R.message == _M.seq, _LATER).exists()
-    mine = (_M.source == source, _M.acknowledged.is_(None), tried, open_)
-    for row in report.rows(sa.select(schema.messages).where(*mine)):
+    open_ = sa.select(_R.message).where(mine, _LATER).exists()
+    held = (mine, _R.state == State.HELD.value, ~_R.rule.startswith(LOCAL))
+    aside = sa.select(_R.message).where(*held).exists()
+    chosen = (
+        _M.source == source,
+        _M.acknowledged.is_(None),
+        aside | (tried & open_),
+    )
+    for row in report.rows(sa.select(schema.messages).where(*chosen)):
         yield message_of(row)
 
 

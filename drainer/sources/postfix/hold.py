@@ -6,7 +6,6 @@ drainer compares it after every move. Before it removes or marks a message, the 
 content and the recipients must be those that the ledger has.
 """
 
-import enum
 import os
 from abc import abstractmethod
 from collections import Counter
@@ -18,14 +17,15 @@ from typing import Literal, TypeVar
 
 from drainer.errors import MessageUnreadable
 from drainer.mail.message import Message
-from drainer.sources.common.files import OpenFiles, directory, has_content
+from drainer.sources.common.files import OpenFiles, directory
 from drainer.sources.common.queue_directory import EntryGone
 from drainer.sources.common.queue_entry import OpenEntry
 from drainer.sources.common.walk import FilePlace
+from drainer.sources.postfix.fate import Fate, match_recorded
 from drainer.sources.postfix.layout import DEFAULT_QUEUES, HELD, hash_directories
 from drainer.sources.postfix.marks import is_done, mark_done
 from drainer.sources.postfix.message import PostfixEntry
-from drainer.sources.postfix.note import HoldEntry, HoldNote
+from drainer.sources.postfix.note import HoldEntry, HoldNote, parse_note
 from drainer.sources.postfix.source import PostfixQueue
 from drainer.sources.protocol import (
     LedgerStatus,
@@ -41,17 +41,6 @@ UNREADABLE = "unreadable"
 """Stands for the identity of a message that cannot be read at the moment."""
 ROUTINE_SECONDS = 3600.0
 """There is no lease to renew, but the protocol needs a time."""
-
-
-class Fate(enum.Enum):
-    """What becomes of a message on hold."""
-
-    REMOVE = enum.auto()
-    RELEASE = enum.auto()
-    #: It stays on hold, and in the note.
-    WAIT = enum.auto()
-    #: It is not on hold any more, or others hold it.
-    FORGET = enum.auto()
 
 
 class PostfixHold(PostfixQueue):
@@ -73,11 +62,16 @@ class PostfixHold(PostfixQueue):
         self.holds_key = self._root
         #: Open from ``take`` to ``give_back``.
         self._note: HoldNote | None = None
-        #: What stayed on hold when the note was closed.
-        self._waiting: frozenset[str] = frozenset()
+        #: What stayed on hold when the note was last looked at.
+        self._noted: Mapping[str, HoldEntry] = {}
 
     def _ours(self) -> Mapping[str, HoldEntry]:
-        return self._note.entries() if self._note is not None else {}
+        return self._note.entries() if self._note is not None else self._noted
+
+    def peek(self, note: Path) -> None:
+        """Learn from the note what earlier runs hold, to list it; changes nothing."""
+        with suppress(OSError):
+            self._noted = parse_note(note)
 
     # --- what moves a message
 
@@ -141,7 +135,7 @@ class PostfixHold(PostfixQueue):
         for message in messages:
             try:
                 with self._found(message) as found:
-                    status = self._match(found, known.get(message.identity, ()))
+                    status = match_recorded(found, known.get(message.identity, ()))
                     is_ours = found.place.name in self._ours()
                     if is_ours and self._may_remove(found, status):
                         removable[found.place.name] = message
@@ -161,31 +155,6 @@ class PostfixHold(PostfixQueue):
             and is_done(found.draft.parsed, status.final)
             and not self._owes_reports(found.place.name)
         )
-
-    def _match(
-        self, found: OpenEntry[PostfixEntry], known: Sequence[LedgerStatus]
-    ) -> LedgerStatus | None:
-        """Return the recorded message that this one is, by its whole content.
-
-        None without one, and when several look alike and none has this queue id. Raises
-        MessageUnreadable when the content cannot be compared.
-        """
-        if found.draft.parsed.error is not None:
-            raise found.draft.parsed.error
-        same = [
-            each
-            for each in known
-            if each.message.sha256 and has_content(each.message, found.draft.chunks)
-        ]
-        if known and not same:
-            code, detail = "ambiguous", "the ledger has another message of its identity"
-            raise MessageUnreadable(code, detail)
-        named = [e for e in same if e.message.native_id == found.message.native_id]
-        best = named or same
-        if len(best) > 1:
-            code, detail = "ambiguous", "the ledger has several messages like it"
-            raise MessageUnreadable(code, detail)
-        return best[0] if best else None
 
     def _remove_held(self, identities: Mapping[str, str]) -> list[str]:
         """Delete our finished messages; return those that are gone."""
@@ -214,7 +183,7 @@ class PostfixHold(PostfixQueue):
                 known = ledger.statuses([noted.identity for _, noted in batch])
                 part = self._give_back(dict(batch), known, everything=everything)
                 total = ReleasedCount(*map(sum, zip(total, part, strict=True)))
-            self._waiting = frozenset(self._note.entries())
+            self._noted = dict(self._note.entries())
         finally:
             self._close()
         return total
@@ -276,7 +245,7 @@ class PostfixHold(PostfixQueue):
             if found.message.identity != noted.identity:  # reused: before, or after
                 return (Fate.FORGET if noted.held else Fate.RELEASE), False
             over = self._is_over(found.draft)
-            status = self._match(found, known)
+            status = match_recorded(found, known)
             if status is None:
                 return Fate.RELEASE, over
             fate = self._decide(found, status, everything=everything)
@@ -360,7 +329,7 @@ class PostfixHold(PostfixQueue):
         """Yield the message there with its status, if it is the recorded one."""
         with suppress(MessageUnreadable), OpenFiles() as opened:
             found = self._try(place, opened)
-            status = self._match(found, known) if found is not None else None
+            status = match_recorded(found, known) if found is not None else None
             if found is not None and status is not None:
                 yield found, status
 

@@ -11,6 +11,7 @@ A process must lock it to write, so that none releases what another one is sendi
 """
 
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,7 @@ class HoldNote:
     def __init__(self, path: Path) -> None:
         """Open and lock; OwnedElsewhere when another process has it."""
         self._path = path
+        self._one_writer = threading.Lock()
         try:
             make_private_folder(path.parent)
             self.descriptor = _locked(path)
@@ -56,7 +58,7 @@ class HoldNote:
                 self.descriptor = _locked(path)
             sync_folder(path.parent)
             self._cut_torn_line()
-            self._entries = _parsed(path)
+            self._entries = parse_note(path)
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -67,7 +69,7 @@ class HoldNote:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Read the entries up to this time."""
         self._path = state["_path"]
-        self._entries = _parsed(self._path)
+        self._entries = parse_note(self._path)
 
     def _cut_torn_line(self) -> None:
         """Remove an incomplete line: nothing was done for it yet."""
@@ -99,13 +101,14 @@ class HoldNote:
         lines = list(lines)
         if not lines:
             return
-        size = os.fstat(self.descriptor).st_size
-        try:
-            _write(self.descriptor, lines)
-        except OSError as error:
-            os.ftruncate(self.descriptor, size)
-            raise _unwritable(self._path, error) from error
-        _apply(lines, self._entries)
+        with self._one_writer:  # one thread holds messages, another removes them
+            size = os.fstat(self.descriptor).st_size
+            try:
+                _write(self.descriptor, lines)
+            except OSError as error:
+                os.ftruncate(self.descriptor, size)
+                raise _unwritable(self._path, error) from error
+            _apply(lines, self._entries)
 
     def close(self) -> None:
         """Keep only the lines that still count, and close it."""
@@ -128,7 +131,8 @@ class HoldNote:
         sync_folder(self._path.parent)
 
 
-def _parsed(path: Path) -> dict[str, HoldEntry]:
+def parse_note(path: Path) -> dict[str, HoldEntry]:
+    """Return what a note says, by queue id, without its lock; raises OSError."""
     entries: dict[str, HoldEntry] = {}
     _apply(read_private(path).decode("ascii", "replace").splitlines(), entries)
     return entries

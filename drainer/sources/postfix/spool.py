@@ -144,7 +144,7 @@ class PostfixSpool(PostfixHold):
     @property
     def on_hold(self) -> int:
         """How many messages stayed on hold for drainer when it was settled."""
-        return len(self._waiting)
+        return len(self._ours())
 
     def untaken(self) -> list[UntakenPart]:
         """Return the parts that nobody asked for; what we hold is not left out."""

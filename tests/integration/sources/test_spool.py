@@ -4,6 +4,7 @@ After each drain the backup starts and flushes. The primary must get nothing twi
 what was left must arrive or still be there.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -17,6 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from drainer.errors import OwnedElsewhere
+from drainer.sources.postfix.master import lock_master, master_runs
+from drainer.sources.postfix.note import HoldEntry, HoldNote
 from tests.support.command.installed import Drainer, Result, drain_arguments
 from tests.support.mta import roles
 from tests.support.mta.postfix import (
@@ -272,6 +276,69 @@ def test_a_queue_that_is_to_be_kept_stays_as_it_is(
     assert copies(server) == once(3)
 
 
+def test_what_an_operator_sets_aside_is_not_left_to_postfix(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    primary: Callable[..., PeerThread],
+) -> None:
+    """`drainer hold` before any attempt: the message stays on hold, also here."""
+    submit(backup, *users(3))
+    backup.stop()
+    server = primary()
+    assert drain(drainer, source(backup), server, "--limit", "1").code == 0
+    [first] = copies(server)
+    [held, _] = [path for [path] in users(3) if path != first]
+    asked = drainer.run("hold", "--recipient", held, "--reason", "ask them")
+    assert asked.code == 0, asked.stderr
+    assert drain(drainer, source(backup), server).code == 5
+    assert len(names(backup, "hold")) == 1
+    restart(backup, server)
+    assert copies(server) == once(3) - Counter([held])
+    assert len(names(backup, "hold")) == 1
+
+
+def test_a_hashed_queue_keeps_its_shape(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    primary: Callable[..., PeerThread],
+) -> None:
+    """Drainer moves files to where this Postfix looks for them."""
+    backup.set(hash_queue_names="deferred, defer, hold, active", hash_queue_depth="2")
+    backup.reload()
+    submit(backup, *users(2))
+    submit(backup, ["one@example.org", "x@elsewhere.example"])
+    backup.stop()
+    drainer.environment["DRAINER_PRIMARY__DOMAINS"] = '["example.org"]'
+    server = primary(rcpt=per_recipient({"user1@example.org": "450 4.2.0 later"}))
+    assert drain(drainer, source(backup), server).code == 5
+    [held] = backup.queue_files(("hold",))
+    [left] = backup.queue_files(("deferred",))
+    for path, queue in ((held, "hold"), (left, "deferred")):
+        place = path.relative_to(backup.queue_dir / queue).parts
+        assert place == (path.name[0], path.name[1], path.name)
+    restart(backup, server)
+    assert backup.queue_files(("hold",)) == [held]
+    assert copies(server)["x@elsewhere.example"] == 1
+
+
+def test_what_drainer_holds_is_not_shown_as_mail_that_others_hold(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    primary: Callable[..., PeerThread],
+) -> None:
+    """The plan counts it; only the administrator's own is left out, and named."""
+    admins = submit(backup, ["held@example.org"])
+    backup.postsuper(["-h", admins[0]])
+    submit(backup, ["late@example.org"])
+    backup.stop()
+    server = primary(rcpt="450 4.2.0 later")
+    result = drain(drainer, source(backup), server)
+    assert "1 messages of" in result.stderr
+    plan = drainer.run("plan", source(backup), "--json")
+    assert plan.objects[0]["recipients"] == 1
+    assert "1 messages of" in plan.stderr
+
+
 # ---- killed
 
 
@@ -457,3 +524,46 @@ def test_a_message_that_only_starts_like_a_delivered_one_is_not_removed(
     done = settle(drainer, spool["command"], "--json")
     assert done.objects[0]["removed"] == 0
     assert names(backup, "deferred") == {path.name}
+
+
+# ---- without a Postfix
+
+
+def test_a_folder_that_no_postfix_has_used_needs_no_lock(tmp_path: Path) -> None:
+    """Without ``pid`` no master can be running on it."""
+    assert lock_master(str(tmp_path)) is None
+
+
+def test_the_lock_names_its_owner_as_a_master_does(tmp_path: Path) -> None:
+    """Postfix's script reads the first line; whatever was there before is gone."""
+    (tmp_path / "pid").mkdir()
+    file = tmp_path / "pid" / "master.pid"
+    file.write_text("999999999\nof another program\n")
+    lock = lock_master(str(tmp_path))
+    assert lock is not None
+    assert file.read_text() == f"{os.getpid():>32}\n"
+    assert not master_runs(str(tmp_path)), "a drain is no master"
+    with pytest.raises(OwnedElsewhere):
+        lock_master(str(tmp_path))
+    os.close(lock)
+    again = lock_master(str(tmp_path))
+    assert again is not None
+    os.close(again)
+
+
+@pytest.mark.parametrize("name", ["two words", "line\nbreak", "100%", "\udcff"])
+def test_a_note_keeps_any_name_of_a_file(tmp_path: Path, name: str) -> None:
+    """An attacker may have named it."""
+    note = HoldNote(tmp_path / "note")
+    note.taking({name: "a" * 32})
+    note.held([name])
+    note.found({"ours": "b" * 32})
+    note.close()
+    again = HoldNote(tmp_path / "note")
+    assert again.entries() == {
+        name: HoldEntry("a" * 32, held=True),
+        "ours": HoldEntry("b" * 32, held=True, of_others=True),
+    }
+    again.back([name, "ours"])
+    again.close()
+    assert (tmp_path / "note").read_text() == ""
