@@ -110,7 +110,7 @@ class LedgerStatus(NamedTuple):
     final: frozenset[str]
     #: Every recipient is final.
     is_finished: bool
-    #: It waits for the operator, or is in doubt: an attempt of the server would do harm.
+    #: It waits for the operator, or is in doubt: a try of the server would do harm.
     waits: bool
     #: drainer tried it or set it aside, and a recipient is not final.
     is_open: bool
