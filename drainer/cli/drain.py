@@ -32,7 +32,7 @@ from drainer.cli.output import (
 )
 from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.progress import progress
-from drainer.cli.spool_advice import warnings_on
+from drainer.cli.spool_advice import introduce
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
 from drainer.config.build.paths import fresh_rehearsal, ledger_url
@@ -193,8 +193,7 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     say(f"draining to {request.settings.route}; ledger {databases.shown(request.url)}")
     _warn_of_defaults(request.config)
     for source in request.sources if request.settings.scans else ():
-        for warning in warnings_on(source):
-            warn(warning)
+        introduce(source)
     async with open_run(request, workers) as run:
         await _check_and_drain(run)
     error = run.result.error

@@ -4,10 +4,11 @@ A spool that still has delivered mail is a trap: its own server would send it ag
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from drainer.cli.output import say, warn
 from drainer.errors import SourceError
 from drainer.ledger import engine
 from drainer.ledger.engine import LedgerURL
@@ -54,20 +55,22 @@ class DrainOutcome(NamedTuple):
     report: LedgerReader
 
 
-def warnings_on(source: Source) -> Iterator[str]:
-    """Yield what an operator must know of a copy before it is drained."""
+def introduce(source: Source) -> None:
+    """Print what an operator must know of a copy before it is drained."""
     if not isinstance(source, PostfixQueue) or isinstance(source, PostfixHold):
         return
     original = find_original(source)
     if original is None:
-        yield f"{source.url} is a copy for drainer: it keeps its mail"
+        say(
+            f"{source.url} is not the queue of a Postfix of this host: it stays as it is"
+        )
     elif original.is_running:
-        yield (
+        warn(
             f"{source.url} is a copy of {original.directory}, whose Postfix runs and"
             " sends the same mail: stop it (postfix stop), or drain postfix:live"
         )
     else:
-        yield f"{source.url} is a copy of {original.directory}"
+        say(f"{source.url} is a copy of {original.directory}")
 
 
 def advice_on(source: Source, outcome: DrainOutcome) -> SpoolAdvice:
