@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from drainer.cli.config_check import FAIL, ConfigFinding, check_config
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import clean, print_json, say, stdout
 from drainer.config.build.paths import ledger_url
+from drainer.config.check import FAIL, ConfigFinding, check_config
 from drainer.config.render import commented_toml
 from drainer.errors import UsageError
 from drainer.runtime import databases
