@@ -103,6 +103,8 @@ def _on_settled(source: PostfixSpool, outcome: DrainOutcome) -> SpoolAdvice:
             " bounce what is refused. Then run the same command again."
         )
         return SpoolAdvice(words)
+    if source.on_hold:
+        words += " The next drain continues with those, also of postfix:live."
     if source.instance is None:
         return SpoolAdvice(f"{words} Its Postfix may start.")
     return SpoolAdvice(f"{words} Start the backup again:", _start(source.instance))

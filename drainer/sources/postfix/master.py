@@ -7,8 +7,9 @@ list of locks.
 drainer takes the same lock while it drains a stopped queue in place, and writes its own
 number there as master does (master.c). So ``postfix start`` says that the mail system
 is running, and ``postfix stop`` ends the drain in order. If the drain takes longer than
-the script waits, the script kills the process group of that number. A drain that leads
-none goes on to its end, which it reaches within its grace period.
+the five seconds that the script waits, the script may kill the process group of that
+number. A drain that leads none goes on to its end, within its grace period. Either way
+what it has begun is on hold.
 """
 
 import os

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from drainer.errors import MessageUnreadable, SourceError
 from drainer.sources.common.processes import PROC, is_running
-from drainer.sources.postfix.instance import instances
+from drainer.sources.postfix.instance import DEFAULT_DIRECTORY, instances
 from drainer.sources.postfix.layout import DEFAULT_QUEUES, HELD
 from drainer.sources.postfix.master import master_runs
 from drainer.sources.postfix.source import PostfixQueue
@@ -35,6 +35,8 @@ class OriginalQueue(NamedTuple):
     @property
     def url(self) -> str:
         """The source that `drainer spool settle` takes at the moment."""
+        if self.is_running and self.config_directory == DEFAULT_DIRECTORY:
+            return "postfix:live"
         if self.is_running and self.config_directory:
             return f"postfix:live={self.config_directory}"
         return f"postfix:{self.directory}"

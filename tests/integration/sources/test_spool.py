@@ -4,6 +4,7 @@ After each drain the backup starts and flushes. The primary must get nothing twi
 what was left must arrive or still be there.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from drainer.errors import OwnedElsewhere
+from drainer.errors import OwnedElsewhere, UsageError
+from drainer.policy.admission.admit import Admission
 from drainer.sources.postfix.master import lock_master, master_runs
 from drainer.sources.postfix.note import HoldEntry, HoldNote
+from drainer.sources.postfix.spool import PostfixSpool
 from tests.support.command.installed import Drainer, Result, drain_arguments
 from tests.support.mta import roles
 from tests.support.mta.postfix import (
@@ -214,6 +217,64 @@ def test_postfix_cannot_start_during_the_drain_and_its_stop_ends_the_drain(
     restart(backup, server)
     assert copies(server) == once(12)
     assert names(backup, "hold") == set()
+
+
+def test_a_drain_that_the_script_kills_leaves_what_it_began_on_hold(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    primary: Callable[..., PeerThread],
+) -> None:
+    """After five seconds `postfix stop` means to kill the process group of the drain.
+
+    In this version its awk always fails, so that it does not; then the test does.
+    """
+    submit(backup, *users(4))
+    backup.stop()
+    server = primary(dot=Delay(60, OK), lenient=True)
+    process = drainer.start(
+        *drain_arguments(source(backup), server.port, "--no-check"), leads_group=True
+    )
+    server.wait(lambda: len(server.messages) >= 1, timeout=60)
+    backup.call("postfix", "stop")
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    begun = {path for m in server.messages for path in m.forward_paths}
+    server.messages.clear()
+    restart(backup, server)
+    assert set(copies(server)) == set(once(4)) - begun
+    assert max(copies(server).values(), default=1) == 1
+    assert len(names(backup, "hold")) == len(begun)
+
+
+def test_a_postfix_that_starts_before_the_drain_takes_the_lock_is_left_alone(
+    backup: PrivatePostfix, tmp_path: Path
+) -> None:
+    """The check came before, and nothing is held in its queue."""
+    ids = submit(backup, *users(1))
+    queue = PostfixSpool(backup.queue_dir)
+    with pytest.raises(UsageError, match="is running"):
+        list(queue.take(tmp_path / "note", Admission()))
+    assert names(backup, "deferred") == set(ids)
+    HoldNote(tmp_path / "note").close()
+
+
+def test_nothing_is_sent_that_cannot_be_put_on_hold(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    primary: Callable[..., PeerThread],
+) -> None:
+    """The drain ends before the final dot, and says what to correct."""
+    ids = submit(backup, *users(2))
+    backup.stop()
+    (backup.queue_dir / "hold").chmod(0o500)  # drainer acts as its owner there
+    server = primary(lenient=True)
+    result = drain(drainer, source(backup), server)
+    assert result.code == 2
+    assert "cannot move deferred/" in result.stderr
+    assert server.accepted == []
+    assert names(backup, "deferred") == set(ids)
 
 
 def test_a_running_postfix_is_refused_whatever_is_to_become_of_its_mail(
@@ -500,6 +561,52 @@ def test_a_drained_copy_settles_its_original(
     assert copies(server) - got == Counter(["x@elsewhere.example"])
     assert max(copies(server).values()) == 1
     assert settle(drainer, spool["command"].replace("live=", "live=")).code in (0, 2)
+
+
+def test_an_original_that_is_named_is_settled_without_its_instance(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    primary: Callable[..., PeerThread],
+    tmp_path: Path,
+) -> None:
+    """`--copy-of` names what has no configuration here: a container's volume."""
+    del drainer.environment["MAIL_CONFIG"]
+    submit(backup, *users(3), ["one@example.org", "late@example.org"])
+    backup.stop()
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", backup.queue_dir, copy], check=True)
+    server = primary(rcpt=per_recipient({"late@example.org": "450 4.2.0 later"}))
+    named = ("--copy-of", backup.queue_dir)
+    result = drain(drainer, f"postfix:{copy}", server, *named)
+    assert result.code == 5, result.stderr
+    [spool] = result.objects[-1]["spools"]
+    assert "4 messages that are delivered" in spool["words"]
+    assert settle(drainer, spool["command"]).code == 0
+    got = copies(server)
+    restart(backup, server)
+    assert copies(server) == got, "only what is on hold is left"
+    assert len(names(backup, "hold")) == 1
+
+
+def test_a_drained_copy_needs_no_settlement_before_a_drain_in_place(
+    backup: PrivatePostfix,
+    drainer: Drainer,
+    primary: Callable[..., PeerThread],
+    tmp_path: Path,
+) -> None:
+    """With the same ledger: what is delivered is removed, the rest is sent."""
+    submit(backup, *users(3), ["one@example.org", "late@example.org"])
+    backup.stop()
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", backup.queue_dir, copy], check=True)
+    server = primary(rcpt=per_recipient({"late@example.org": "450 4.2.0 later"}))
+    assert drain(drainer, f"postfix:{copy}", server).code == 5
+    server.script = Script()
+    result = drain(drainer, source(backup), server)
+    assert result.code == 0, result.stderr
+    assert all(not names(backup, name) for name in ALL)
+    wanted = ["one@example.org", "late@example.org"]
+    assert copies(server) == once(3) + Counter(wanted)
 
 
 def test_a_message_that_only_starts_like_a_delivered_one_is_not_removed(
