@@ -97,6 +97,7 @@ app = typer.Typer(
     epilog=" ".join(EXIT_STATUS.split()),
     cls=_Commands,
     callback=_root,
+    context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

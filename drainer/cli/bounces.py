@@ -22,6 +22,7 @@ from drainer.cli.options import (
 )
 from drainer.cli.output import PagedTable, print_json, say, stdout, warn
 from drainer.cli.pending_bounces import COLUMNS, add_row, asking, print_facts, told_of
+from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.verify import source_of
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, quarantine_folder
@@ -230,11 +231,13 @@ def _tell(rulings: Sequence[OperatorDecision], *, dry_run: bool, as_json: bool) 
 
 
 @app.command("run")
+@with_primary
 def run(
     to: ToOption = "",
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
+    primary: Sections,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not check the primary first.")
     ] = False,
@@ -249,13 +252,13 @@ def run(
 
     Example: drainer bounces run --to mx1.example.com
     """
-    quick = {"breaker": {"give_up_after": "1m"}}
+    quick = merge(primary, {"breaker": {"give_up_after": "1m"}})
     with report_errors_as_json(as_json=json_):
         config = load(path, to=to, ledger=ledger, sections=quick, acts=True)
 
         with worker_processes(config) as workers:
             sources = _bound(config)
-            whole, admission = resolve_routes(config, sources)
+            whole, admission = resolve_routes(config, sources, scans=False)
             settings = build_settings(
                 whole, admission=admission, explicit=False, acknowledge=True
             )

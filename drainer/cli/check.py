@@ -1,17 +1,20 @@
 """`check`: the health of the primary, stage by stage."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import typer
+from msgspec.structs import replace
 
 from drainer.cli.options import ConfigOption, JsonOption, ToOption, load
-from drainer.cli.output import clean, print_json, stdout, table
+from drainer.cli.output import clean, print_json, stdout
+from drainer.cli.primary_options import Sections, with_primary
+from drainer.config import Config
 from drainer.config.build.routes import make_probe, make_route
 from drainer.delivery.mx_hosts import routes_now
 from drainer.errors import PrimaryNotReady, UsageError
 from drainer.smtp.certificate import describe
+from drainer.smtp.connection import ConnectStep
 from drainer.smtp.health_check import (
     FAIL,
     WARN,
@@ -23,6 +26,11 @@ from drainer.smtp.health_check import check as check_primary
 from drainer.smtp.route import Route
 
 _COLOURS = {FAIL: "red", WARN: "yellow"}
+_SECONDS = 30.0
+"""For the banner and for EHLO; RFC 5321 4.5.3.2 has minutes for a mail server."""
+_NO_FULL_NAME = (
+    "{!r} is not a full host name, and many servers refuse it: set [primary] helo"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -30,47 +38,84 @@ def register(app: typer.Typer) -> None:
     app.command("check")(check)
 
 
+@with_primary
 def check(
-    path: ConfigOption = None, to: ToOption = "", *, json_: JsonOption = False
+    path: ConfigOption = None,
+    to: ToOption = "",
+    *,
+    primary: Sections,
+    json_: JsonOption = False,
 ) -> None:
-    """Check the primary, stage by stage, without sending a message; print a table.
+    """Check the primary, stage by stage, without sending a message.
 
-    With `[[routes]]` it checks the primary of each of them.
+    It prints each stage when that has ended. It waits 30 seconds for the banner and for
+    EHLO, unless [primary] banner_timeout is set. With `[[routes]]` it checks the
+    primary of each of them.
 
-    Exit status: 0 ready; 2 mail loop, or bad usage; 3 not ready.
+    Exit status: 0 ready; 2 mail loop, or bad usage; 3 not ready; 130 interrupted.
 
     Example: drainer check --to mx1.example.com
     """
-    config = load(path, to=to, acts=True)
-    routes = [(make_route(each), make_probe(each)) for each in routes_now(config)]
-    reports = asyncio.run(_check_all(routes))
-    for (route, _), health in zip(routes, reports, strict=True):
-        show(health, str(route), as_json=json_)
-    for (route, _), health in zip(routes, reports, strict=True):
+    config = load(path, to=to, sections=primary, acts=True)
+    reports = []
+    try:
+        for each in routes_now(config):
+            route = _patient_for_a_person(make_route(each), each)
+            health = HealthReport() if json_ else _PrintedReport()
+            reports.append((route, health))
+            _check_route(route, make_probe(each), health)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    finally:
+        for route, health in reports if json_ else ():
+            print_json({"helo": route.helo} | facts_of(health, str(route)))
+    for route, health in reports:
         refuse_unless_healthy(health, str(route))
 
 
-async def _check_all(
-    routes: Sequence[tuple[Route, HealthProbe]],
-) -> list[HealthReport]:
-    """Check the primaries of all routes at the same time."""
-    return await asyncio.gather(*(check_primary(*each) for each in routes))
+def _check_route(route: Route, probe: HealthProbe, health: HealthReport) -> None:
+    """Check the primary of one route; a person sees each stage when it has ended."""
+    if isinstance(health, _PrintedReport):
+        stdout().print(
+            f"primary {clean(route)}; our name in EHLO is {clean(route.helo)}"
+        )
+    if "." not in route.helo and not route.helo.startswith("["):
+        health.advise("our name", _NO_FULL_NAME.format(route.helo))
+    asyncio.run(check_primary(route, probe, health))
 
 
-def show(health: HealthReport, route: str, *, as_json: bool) -> None:
-    """Print the findings."""
-    if as_json:
-        print_json(facts_of(health, route))
-        return
-    rows = table("stage", "", "time", "reply", title=f"primary {route}")
-    for finding in health.findings:
-        colour = _COLOURS.get(finding.verdict, "green")
-        time = f"{finding.seconds * 1000:.0f} ms" if finding.seconds else ""
-        verdict = f"[{colour}]{finding.verdict}[/]"
-        rows.add_row(clean(finding.stage), verdict, time, clean(_words(finding)))
-        if finding.hint:
-            rows.add_row("", "", "", f"[yellow]{clean(finding.hint, 500)}[/]")
-    stdout().print(rows)
+def _patient_for_a_person(route: Route, config: Config) -> Route:
+    """Return the route with a limit for the banner that a person waits for."""
+    if "banner_timeout" in config.primary.model_fields_set:
+        return route
+    timeouts = replace(route.timeouts, banner=_SECONDS, ehlo=_SECONDS)
+    return replace(route, timeouts=timeouts)
+
+
+class _PrintedReport(HealthReport):
+    """Findings that are printed as they are added."""
+
+    def add(self, stage: str, step: ConnectStep, verdict: str, hint: str = "") -> None:
+        """Add the finding of one step, and print it."""
+        HealthReport.add(self, stage, step, verdict, hint)
+        _show(self.findings[-1])
+
+    def advise(self, stage: str, hint: str) -> None:
+        """Add a warning that comes from no reply, and print it."""
+        HealthReport.advise(self, stage, hint)
+        _show(self.findings[-1])
+
+
+def _show(finding: HealthFinding) -> None:
+    colour = _COLOURS.get(finding.verdict, "green")
+    time = f"{finding.seconds * 1000:.0f} ms" if finding.seconds else ""
+    console = stdout()
+    console.print(
+        f"{clean(finding.stage):<28} [{colour}]{finding.verdict:<4}[/] {time:>9} "
+        f" {clean(_words(finding))}"
+    )
+    if finding.hint:
+        console.print(f"    [yellow]{clean(finding.hint, 500)}[/]")
 
 
 def _words(finding: HealthFinding) -> str:

@@ -2,17 +2,19 @@
 
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
-from drainer.cli.output import print_json, say
+from drainer.cli.output import clean, print_json, say, stdout
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url
 from drainer.config.build.routes import make_route_table
 from drainer.config.build.server_routes import postfix_toml
+from drainer.config.check import FAIL, ConfigFinding, check_config
 from drainer.config.render import commented_toml
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.errors import UsageError
@@ -21,7 +23,7 @@ from drainer.mail.reply import printable
 from drainer.policy.admission.routes import OTHERS
 from drainer.runtime import databases
 from drainer.runtime.private_files import remove_private, rename_private, write_private
-from drainer.runtime.redaction import redact_all
+from drainer.runtime.redaction import is_secret, redact_all
 
 
 def register(app: typer.Typer) -> None:
@@ -88,15 +90,26 @@ def config(
         ),
     ] = "",
     *,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Check what it names: primary, files, sources, ledger."
+        ),
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Print the configuration in force: file, environment and flags; without secrets.
 
-    With --route it prints which route an address takes instead.
+    It is TOML that drainer can read again, except for the secrets. With --route it
+    prints which route an address takes instead.
 
-    Example: drainer config --json | jq .throttle
+    Exit status of --check: 0 usable; 2 something must be corrected.
+
+    Example: drainer config --check --config /etc/drainer/drainer.toml
     """
-    known = load(path, ledger=ledger)
+    known = load(path, ledger=ledger, acts=check)
+    if check:
+        raise typer.Exit(_show_check(list(check_config(known)), as_json=json_))
     if route:
         _explain_route(known, route, as_json=json_)
         return
@@ -107,10 +120,20 @@ def config(
     if json_:
         print_json(facts | {"routes": own})
         return
-    for section, keys in facts.items():
-        _print_table(f"[{section}]", keys)
-    for keys in own:
-        _print_table("[[routes]]", keys)
+    typer.echo(f"# file: {known.file.absolute() if known.file else 'none'}")
+    sources = facts.pop("sources").items()
+    tables = {f"sources.{json.dumps(name)}": each for name, each in sources}
+    for name, table in {**facts, **tables}.items():
+        _print_table(f"[{name}]", table)
+    for table in own:
+        _print_table("[[routes]]", table)
+
+
+def _print_table(header: str, table: Mapping[str, Any]) -> None:
+    typer.echo(header)
+    for line in _lines(table):
+        typer.echo(line)
+    typer.echo("")
 
 
 def _explain_route(known: Config, address: str, *, as_json: bool) -> None:
@@ -132,8 +155,24 @@ def _explain_route(known: Config, address: str, *, as_json: bool) -> None:
         typer.echo(f"{printable(address)}: {name or 'no route'}; {why}")
 
 
-def _print_table(header: str, keys: dict[str, Any]) -> None:
-    typer.echo(header)
-    for key, value in keys.items():
-        typer.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    typer.echo("")
+def _lines(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of a table as TOML; a secret only as a comment."""
+    for key, value in table.items():
+        if value is not None:
+            hidden = "# " if value and is_secret(key) else ""
+            yield f"{hidden}{key} = {json.dumps(value, ensure_ascii=False)}"
+
+
+def _show_check(findings: Sequence[ConfigFinding], *, as_json: bool) -> int:
+    """Print the findings; return the exit status."""
+    console = stdout()
+    for each in findings:
+        if as_json:
+            print_json(each._asdict())
+            continue
+        console.print(
+            f"{each.verdict:<4}  {clean(each.name)}: {clean(each.detail, 500)}"
+        )
+        if each.hint:
+            console.print(f"      {clean(each.hint, 500)}")
+    return 2 if any(each.verdict == FAIL for each in findings) else 0

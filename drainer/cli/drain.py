@@ -30,7 +30,9 @@ from drainer.cli.output import (
     warn_of_skipped,
     warn_of_untaken,
 )
+from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.progress import progress
+from drainer.cli.spool_advice import introduce
 from drainer.cli.summary import print_summary, summary_of
 from drainer.config import Config
 from drainer.config.build.paths import fresh_rehearsal, ledger_url
@@ -66,6 +68,7 @@ def register(app: typer.Typer) -> None:
     app.command("drain")(drain)
 
 
+@with_primary
 @with_redirect
 @with_choice
 def drain(
@@ -89,6 +92,15 @@ def drain(
     *,
     choice: Choice,
     redirect: AddressMapping,
+    primary: Sections,
+    copy_of: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="The Postfix queue that SOURCE is a copy of: the end of the drain says"
+            " how to settle it.",
+        ),
+    ] = "",
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not check the primary first.")
     ] = False,
@@ -123,7 +135,7 @@ def drain(
     lost; 2 usage; 3 the primary is not ready; 4 the primary refuses us; 5 recipients
     remain; 6 another drain owns this source; 130 interrupted.
 
-    Example: drainer drain postfix:/mnt/backup/spool --to mx1.example.com --rate 20/s
+    Example: drainer drain postfix:live --to mx1.example.com --rate 20/s
     """
     sections: dict[str, dict[str, Any]] = {"throttle": {}, "primary": {}, "breaker": {}}
     if rate:
@@ -133,13 +145,21 @@ def drain(
     if give_up_after:
         sections["breaker"]["give_up_after"] = give_up_after
     with report_errors_as_json(as_json=json_):
+        sections = merge(primary, sections)
         config = load(path, to=to, ledger=ledger, sections=sections, acts=True)
         if dry_run:
-            print_plan(config, sources, (choice, redirect), as_json=json_)
+            chosen = (choice, redirect)
+            explicit = bool(rate) or connections is not None
+            print_plan(config, sources, chosen, as_json=json_, explicit=explicit)
             return
 
         with worker_processes(config) as workers:
-            opened = make_sources(config, sources, choice.selection.queues)
+            opened = make_sources(
+                config,
+                sources,
+                choice.selection.queues,
+                postfix={"copy_of": copy_of} if copy_of else {},
+            )
             warn_of_skipped(opened)
             config = _with_server_routes(config, opened)
             whole, admission = resolve_routes(config, opened, redirect)
@@ -188,6 +208,8 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     names = ", ".join(request.settings.names)
     say(f"draining to {names}; ledger {databases.shown(request.url)}")
     _warn_of_defaults(request.config)
+    for source in request.sources if request.settings.scans else ():
+        introduce(source)
     async with open_run(request, workers) as run:
         await _check_and_drain(run)
     error = run.result.error
@@ -289,3 +311,12 @@ def _listen_to_signals(run: Run, checking: "asyncio.Future[None]") -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    had_terminal = sys.stderr.isatty()
+
+    def hang_up() -> None:
+        """Ignore `postfix reload`, which signals the owner of the master's lock."""
+        if had_terminal and not sys.stderr.isatty():
+            run.stop()
+            checking.cancel()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)

@@ -1,14 +1,14 @@
 """`inspect` lists the messages of a spool; `plan` prints what a drain would do."""
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
 from drainer.cli.filters import with_choice, with_redirect
+from drainer.cli.known_states import RecipientStates, open_ledger, with_states
 from drainer.cli.options import (
     ConfigOption,
     JsonOption,
@@ -26,22 +26,27 @@ from drainer.cli.output import (
     warn_of_skipped,
     warn_of_untaken,
 )
+from drainer.cli.primary_options import Sections, merge, with_primary
 from drainer.cli.selection import SourceList
 from drainer.cli.status import first_to_expire, show_expiry
 from drainer.config import Config
+from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.routes import route_name
 from drainer.config.build.server_routes import with_server_routes
 from drainer.config.build.spools import make_sources, with_domains
 from drainer.config.route_section import route_configs
 from drainer.delivery.build import make_admission
+from drainer.delivery.holds import SpoolHolds
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.mail.envelope import Recipient, domain_of
 from drainer.mail.reply import printable
 from drainer.policy.admission.admit import Admission
 from drainer.policy.admission.selection import Choice, Selection
+from drainer.policy.pacing.forecast import least_seconds
 from drainer.policy.pacing.rate import parse_rate
 from drainer.policy.recipient.delivery import ScannedMessage
 from drainer.policy.recipient.mapping import AddressMapping
+from drainer.policy.recipient.state import CLAIMABLE, FINAL, State
 from drainer.runtime.units import describe_duration, format_size
 
 
@@ -55,38 +60,53 @@ def register(app: typer.Typer) -> None:
 def inspect(
     sources: SourcesArgument,
     path: ConfigOption = None,
+    ledger: LedgerOption = "",
     *,
     choice: Choice,
     json_: JsonOption = False,
 ) -> None:
     """List the messages of a spool: read-only, needs no primary and no ledger.
 
-    The list names the problem of a message that drainer cannot replay.
+    The list names the problem of a message that drainer cannot replay. If there is a
+    ledger, it says what the ledger knows of each message.
 
     Example: drainer inspect postfix:/mnt/backup/spool/postfix --json
     """
-    config = load(path)
+    config = load(path, ledger=ledger)
     opened = make_sources(config, sources, choice.selection.queues, listing=True)
+    SpoolHolds(opened, lock_folder(ledger_url(config))).peek()
     warn_of_skipped(opened)
     warn_of_untaken(opened)
     look = SourceList(choice, datetime.now(UTC) - config.retry.lifetime, digest=json_)
     found = look.at(opened, Admission(bare_newlines="hold"))
-    if json_:
-        for scanned in found:
-            print_json(facts_of(scanned))
-        return
     pages = PagedTable(
         "id", "native id", "queue", "arrived", "size", "sender", "recipients"
     )
-    for scanned in found:
-        _add_row(pages, scanned)
+    finished = 0
+    with open_ledger(config) as report:
+        for scanned, states in with_states(found, report):
+            if json_:
+                print_json(facts_of(scanned) | {"states": states})
+                continue
+            finished += bool(states) and FINAL.issuperset(states.values())
+            _add_row(pages, scanned, states)
+    if json_:
+        return
     pages.end()
-    stdout().print(f"{pages.count} messages")
+    known = f", {finished} of them finished in the ledger" if finished else ""
+    stdout().print(f"{pages.count} messages{known}")
 
 
-def _add_row(pages: PagedTable, scanned: ScannedMessage) -> None:
+def _add_row(
+    pages: PagedTable, scanned: ScannedMessage, states: RecipientStates
+) -> None:
     message = scanned.spooled.message
-    recipients = [r.forward_path for r in message.envelope.recipients]
+    recipients = [
+        f"{r.forward_path} ({states[r.forward_path]})"
+        if r.forward_path in states
+        else r.forward_path
+        for r in message.envelope.recipients
+    ]
     words = ", ".join(recipients[:3]) + (" ..." if len(recipients) > 3 else "")  # noqa: PLR2004
     size = scanned.facts.size_bytes if scanned.facts else message.size_bytes
     flags = f" ({', '.join(message.flags)})" if message.flags else ""
@@ -147,6 +167,8 @@ class Forecast:
     """What a drain of these sources would find."""
 
     messages: int = 0
+    #: Messages with a recipient to try.
+    sendable: int = 0
     recipients: int = 0
     bytes: int = 0
     held: Counter[str] = field(default_factory=Counter)
@@ -155,13 +177,25 @@ class Forecast:
     routes: Counter[str] = field(default_factory=Counter)
     oldest: datetime | None = None
     expiring: int = 0
+    #: Recipients of which the ledger knows more than the spool, by state.
+    known: Counter[State] = field(default_factory=Counter)
+    #: Messages with nothing left to try.
+    finished: int = 0
     redirect: AddressMapping = field(default_factory=AddressMapping)
 
     def add(
-        self, scanned: ScannedMessage, selection: Selection, lifetime_end: datetime
+        self,
+        scanned: ScannedMessage,
+        states: RecipientStates,
+        selection: Selection,
+        lifetime_end: datetime,
     ) -> None:
-        """Count one message and its selected recipients."""
+        """Count one message and its selected recipients, by what the ledger knows."""
         message = scanned.spooled.message
+        if states and FINAL.issuperset(states.values()):
+            self.finished += 1
+            self.known.update(states.values())
+            return
         self.messages += 1
         self.oldest = min(self.oldest or message.arrived, message.arrived)
         known = message.envelope.recipients or (Recipient(forward_path=""),)
@@ -173,10 +207,18 @@ class Forecast:
             if selection.takes_recipient(recipient.forward_path)
         ]
         self.held.update(problem for _, problem, _ in chosen if problem)
-        pending = [recipient for recipient, problem, _ in chosen if not problem]
-        self.routes.update({route for _, problem, route in chosen if not problem})
+        later = {
+            path: state for path, state in states.items() if state not in CLAIMABLE
+        }
+        sendable = [(r, route) for r, problem, route in chosen if not problem]
+        pending = [r for r, _ in sendable if r.forward_path not in later]
+        self.known.update(
+            later[r.forward_path] for r, _ in sendable if r.forward_path in later
+        )
+        self.routes.update({way for r, way in sendable if r.forward_path not in later})
         if not pending:
             return
+        self.sendable += 1
         self.recipients += len(pending)
         self.bytes += scanned.facts.size_bytes if scanned.facts else 0
         self.expiring += message.arrived < lifetime_end
@@ -185,6 +227,7 @@ class Forecast:
         )
 
 
+@with_primary
 @with_redirect
 @with_choice
 def plan(
@@ -196,19 +239,21 @@ def plan(
     *,
     choice: Choice,
     redirect: AddressMapping,
+    primary: Sections,
     json_: JsonOption = False,
 ) -> None:
     """Print what `drain` would do: counts, sizes, ages, duration, held messages.
 
-    It also prints which recipient expires first, if the ledger knows it.
+    What is finished in the ledger, or waits there, does not count. It also prints which
+    recipient expires first, if the ledger knows it.
 
     It sends nothing and writes nothing.
 
     Example: drainer plan maildir:/var/mail/backup
     """
-    sections = {"throttle": {"rate": rate}} if rate else {}
+    sections = merge(primary, {"throttle": {"rate": rate} if rate else {}})
     config = load(path, to=to, ledger=ledger, sections=sections)
-    print_plan(config, sources, (choice, redirect), as_json=json_)
+    print_plan(config, sources, (choice, redirect), as_json=json_, explicit=bool(rate))
 
 
 def print_plan(
@@ -217,10 +262,15 @@ def print_plan(
     chosen: tuple[Choice, AddressMapping],
     *,
     as_json: bool,
+    explicit: bool,
 ) -> None:
-    """Print what a drain would do with this configuration."""
+    """Print what a drain would do with this configuration.
+
+    An ``explicit`` rate skips the ramp.
+    """
     choice, redirect = chosen
     opened = make_sources(config, sources, choice.selection.queues)
+    SpoolHolds(opened, lock_folder(ledger_url(config))).peek()
     warn_of_skipped(opened)
     warn_of_untaken(opened)
     config = with_server_routes(config, opened)
@@ -228,9 +278,11 @@ def print_plan(
     rules = make_admission(config, redirect, no_route, unanswered)
     forecast = Forecast(redirect=redirect)
     end = datetime.now(UTC) - config.retry.lifetime
-    for scanned in SourceList(choice, end).at(opened, rules):
-        forecast.add(scanned, choice.selection, end)
-    seconds = _duration(config, forecast)
+    found = SourceList(choice, end).at(opened, rules)
+    with open_ledger(config) as report:
+        for scanned, states in with_states(found, report):
+            forecast.add(scanned, states, choice.selection, end)
+    seconds = _duration(config, forecast, explicit=explicit)
     first = first_to_expire(config, [source.url for source in opened])
     if as_json:
         facts = _plan_facts(forecast, seconds, config.throttle.rate)
@@ -240,10 +292,17 @@ def print_plan(
         show_expiry(first)
 
 
-def _duration(config: Config, forecast: Forecast) -> float:
-    """Return the seconds that the slowest route takes at its rate."""
+def _duration(config: Config, forecast: Forecast, *, explicit: bool) -> float:
+    """Return the seconds that the slowest route takes at its rate, its ramp included.
+
+    An ``explicit`` rate skips the ramp.
+    """
     return max(
-        forecast.routes[route_name(each)] / (parse_rate(each.throttle.rate) or math.inf)
+        least_seconds(
+            forecast.routes[route_name(each)],
+            parse_rate(each.throttle.rate),
+            timedelta(0) if explicit else each.throttle.ramp,
+        )
         for each in route_configs(config)
     )
 
@@ -257,6 +316,8 @@ def _plan_facts(forecast: Forecast, seconds: float, rate: str) -> dict[str, Any]
         "domains": dict(forecast.domains.most_common()),
         "routes": dict(forecast.routes.most_common()),
         "held": dict(forecast.held),
+        "finished": forecast.finished,
+        "known": {state.value: n for state, n in forecast.known.items()},
         "oldest": oldest.isoformat() if oldest else None,
         "past_lifetime": forecast.expiring,
         "rate": rate,
@@ -270,6 +331,13 @@ def _show_plan(forecast: Forecast, seconds: float, rate: str) -> None:
         f"{forecast.messages} messages, {forecast.recipients} recipients to try,"
         f" {format_size(forecast.bytes)}"
     )
+    if forecast.finished:
+        console.print(f"{forecast.finished} more messages are finished in the ledger")
+    waiting = [
+        f"{n} {state}" for state, n in forecast.known.items() if state not in FINAL
+    ]
+    if waiting:
+        console.print(f"recipients that wait in the ledger: {', '.join(waiting)}")
     if forecast.oldest is not None:
         age = (datetime.now(UTC) - forecast.oldest).total_seconds()
         console.print(f"the oldest arrived {describe_duration(age)} ago")

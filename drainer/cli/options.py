@@ -33,7 +33,7 @@ SourcesArgument = Annotated[
     typer.Argument(
         metavar="SOURCE",
         autocompletion=complete_source,
-        help="postfix:DIR, postfix:live, maildir:DIR, exim:DIR or another kind, a"
+        help="postfix:live, postfix:DIR, maildir:DIR, exim:DIR or another kind, a"
         " folder, the URL of a database, or the name of a [sources.NAME] table.",
         show_default=False,
     ),

@@ -1,14 +1,16 @@
-"""`spool create` and `import` for a database spool; `give-back` for a live queue."""
+"""`spool create` and `import` for database spools; `give-back`, `settle` for queues."""
 
 import asyncio
 from collections import Counter
-from typing import Annotated
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any
 
 import typer
 
 from drainer.cli.completion import complete_source
 from drainer.cli.options import ConfigOption, JsonOption, LedgerOption, load
 from drainer.cli.output import print_json, say, stdout, warn
+from drainer.config import Config
 from drainer.config.build.paths import (
     ledger_url,
     lock_folder,
@@ -17,13 +19,19 @@ from drainer.config.build.paths import (
 )
 from drainer.config.build.spools import make_sources
 from drainer.delivery.console import print_released
-from drainer.delivery.holds import LiveHolds
+from drainer.delivery.holds import SpoolHolds
 from drainer.delivery.source_claims import SourceClaims
 from drainer.errors import UsageError
 from drainer.ledger.reader import LedgerReader
 from drainer.mail.message import Problem
 from drainer.mail.reply import printable
 from drainer.sources.database.importer import SpoolDatabase, create_spool
+from drainer.sources.protocol import ReleasedCount
+
+Step = Callable[
+    [SpoolHolds, LedgerReader], Coroutine[Any, Any, Mapping[str, ReleasedCount]]
+]
+"""Something that is done to the holds of a queue, with what the ledger knows."""
 
 UrlArgument = Annotated[
     str,
@@ -41,7 +49,7 @@ PasswordOption = Annotated[
 ]
 app = typer.Typer(
     name="spool",
-    help="Create and fill a database spool. Return held messages to a live Postfix.",
+    help="Create and fill a database spool. Settle a queue of Postfix after a drain.",
     no_args_is_help=True,
 )
 
@@ -121,7 +129,7 @@ def give_back(
         typer.Argument(
             metavar="SOURCE",
             autocompletion=complete_source,
-            help="postfix:live, as for `drain`.",
+            help="postfix:live or postfix:DIR, as for `drain`.",
         ),
     ],
     path: ConfigOption = None,
@@ -132,7 +140,7 @@ def give_back(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Return messages to a running Postfix that a drain held and did not finish.
+    """Return messages to Postfix that a drain held and did not finish.
 
     A drain does this at its end. Use this command for a drain that was killed, if you
     start no other one. Recipients that already have the message are marked in it.
@@ -142,23 +150,81 @@ def give_back(
     Example: drainer spool give-back postfix:live
     """
     config = load(path, ledger=ledger, acts=True)
+    counts = _settled(
+        config,
+        source,
+        lambda holds, report: holds.give_back(report, everything=everything),
+    )
+    _print_counts(counts, as_json=json_)
+
+
+@app.command("settle")
+def settle(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            autocompletion=complete_source,
+            help="The original: postfix:DIR while Postfix is stopped, or postfix:live.",
+        ),
+    ],
+    path: ConfigOption = None,
+    ledger: LedgerOption = "",
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what it would do.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Apply what the ledger knows to a queue of which drainer drained a copy.
+
+    The original still has the mail, and its server would deliver it again. drainer
+    removes finished messages from it, and marks the recipients of others that are done.
+    A message that it tried and did not finish goes on hold: drain the queue to continue
+    with it. Before drainer changes a message, it compares its whole content and its
+    recipients with the ledger.
+
+    Example: drainer spool settle postfix:/var/spool/postfix
+    """
+    config = load(path, ledger=ledger, acts=True)
+    counts = _settled(
+        config,
+        source,
+        lambda holds, report: holds.settle(report, dry_run=dry_run),
+        claim=not dry_run,
+    )
+    _print_counts(counts, as_json=json_, dry_run=dry_run)
+
+
+def _settled(
+    config: Config, name: str, step: Step, *, claim: bool = True
+) -> Mapping[str, ReleasedCount]:
+    """Take a step with a queue that belongs to this ledger; return counts by URL."""
     url = ledger_url(config)
-    opened = make_sources(config, [source], [])
-    live_holds = LiveHolds(opened, lock_folder(url))
-    if not live_holds:
-        message = f"a drain holds no messages in {opened[0].url}"
-        raise UsageError(message, hint="only in a running queue: postfix:live")
-    claims = SourceClaims(opened, marker_folders(url))
+    opened = make_sources(config, [name], [], postfix={"ack": "remove"})
+    holds = SpoolHolds(opened, lock_folder(url))
+    if not holds:
+        message = f"drainer holds no messages in {opened[0].url}, and settles none"
+        raise UsageError(message, hint="name a queue of Postfix, or postfix:live")
+    claims = SourceClaims(opened if claim else [], marker_folders(url))
     with LedgerReader(url) as report:
         claims.take(url, shown_ledger(url), take_over=False)
+        for refusal in claims.refused.values():
+            raise refusal
         code = 1
         try:
-            returned = asyncio.run(live_holds.give_back(report, everything=everything))
+            counts = asyncio.run(step(holds, report))
             code = 0
         finally:
             claims.release(url, code)
-    for name, each in returned.items():
-        if json_:
-            print_json({"source": name, **each._asdict()})
+    return counts
+
+
+def _print_counts(
+    counts: Mapping[str, ReleasedCount], *, as_json: bool, dry_run: bool = False
+) -> None:
+    for name, each in counts.items():
+        if as_json:
+            print_json({"source": name, "dry_run": dry_run, **each._asdict()})
         else:
-            print_released(name, each)
+            print_released(name, each, would=dry_run)

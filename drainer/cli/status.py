@@ -11,6 +11,7 @@ from drainer.cli.output import clean, print_json, stdout, table
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
+from drainer.delivery.holds import SpoolHolds
 from drainer.errors import LedgerError
 from drainer.ledger.query.status import expiry, standing
 from drainer.ledger.reader import LedgerReader
@@ -42,6 +43,7 @@ def status(
     """
     config = load(path, ledger=ledger)
     opened = make_sources(config, [source], []) if source else []
+    SpoolHolds(opened, lock_folder(ledger_url(config))).peek()
     urls = [o.url for o in opened]
     url = ledger_url(config)
     with LedgerReader(url) as report:

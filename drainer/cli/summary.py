@@ -5,6 +5,7 @@ from typing import Any
 
 from drainer.bounce.reports import ReportCounts
 from drainer.cli.output import clean, print_json, stdout
+from drainer.cli.spool_advice import DrainOutcome, advice_on
 from drainer.delivery.drain import Drain
 from drainer.delivery.run import Run
 from drainer.ledger.reader import LedgerReader
@@ -21,6 +22,7 @@ def summary_of(run: Run) -> dict[str, Any]:
     urls = [source.url for source in run.request.sources]
     with LedgerReader(run.request.url) as report:
         states, messages = report.states(urls), report.message_counts(urls)
+        spools = _advice(run, report)
     seconds = (ended.at - drain.progress.started).total_seconds()
     sent = drain.progress.sent_messages
     return {
@@ -35,7 +37,20 @@ def summary_of(run: Run) -> dict[str, Any]:
         "reports": asdict(count) if (count := _reports(drain)) else {},
         "commits": ledger.commits,
         "run_id": ledger.run_id,
+        "spools": spools,
     }
+
+
+def _advice(run: Run, report: LedgerReader) -> list[dict[str, str]]:
+    """Return what is to be done with each spool, unless nothing was to change."""
+    settings, failure = run.request.settings, run.result.error
+    if failure is not None or not (settings.acknowledge and settings.scans):
+        return []
+    outcome = DrainOutcome(run.result.code, run.request.url, report)
+    return [
+        {"source": source.url, **advice_on(source, outcome)._asdict()}
+        for source in run.request.sources
+    ]
 
 
 def print_summary(run: Run, summary: dict[str, Any]) -> None:
@@ -53,6 +68,10 @@ def print_summary(run: Run, summary: dict[str, Any]) -> None:
         if count:
             console.print(f"  {count} {state}")
     _print_next(run)
+    for spool in summary["spools"]:
+        console.print(clean(spool["words"], 1000))
+        if spool["command"]:
+            console.print(f"  {clean(spool['command'], 1000)}")
 
 
 def _reports(drain: Drain) -> ReportCounts | None:

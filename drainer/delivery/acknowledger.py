@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
+from drainer.delivery.holds import HoldsLedger
 from drainer.errors import SourceError
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.repository import Ledger
@@ -16,7 +17,7 @@ from drainer.mail.message import Message
 from drainer.policy.recipient.settle import Settlement
 from drainer.policy.recipient.state import FINAL
 from drainer.smtp.transaction import Transaction
-from drainer.sources.protocol import FailableSource, Source
+from drainer.sources.protocol import FailableSource, HoldingSource, Source
 
 BATCH = 200
 MANY = 10 * BATCH
@@ -101,6 +102,9 @@ class Acknowledger:
 
     def _let_go(self, source: Source, messages: list[Message]) -> list[str]:
         """Acknowledge messages in the form that a source understands; it may block."""
+        if isinstance(source, HoldingSource):
+            with LedgerReader(self._ledger.url) as report:
+                return source.finish(messages, HoldsLedger(report))
         if not isinstance(source, FailableSource):
             return source.acknowledge(messages)
         with LedgerReader(self._ledger.url) as report:

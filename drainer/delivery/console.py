@@ -56,9 +56,14 @@ def print_held(taken: HeldCount) -> None:
         )
 
 
-def print_released(source: str, returned: ReleasedCount) -> None:
-    """Print what was returned to a running server, and what was not."""
-    _log.info(f"{returned.released} messages returned to {source}")
+def print_released(
+    source: str, returned: ReleasedCount, *, would: bool = False
+) -> None:
+    """Print what was returned to a server, and what was not, or ``would`` be."""
+    _log.info(
+        f"{source}: {returned.removed} finished messages{' would be' * would} removed,"
+        f" {returned.released} returned to Postfix"
+    )
     if returned.expiring:
         _log.warning(
             f"{returned.expiring} of them have outlived maximal_queue_lifetime: Postfix"
@@ -66,9 +71,9 @@ def print_released(source: str, returned: ReleasedCount) -> None:
         )
     if returned.waiting:
         _log.warning(
-            f"{returned.waiting} stay on hold: refused permanently, or held (`drainer"
-            f" list --state bounce-pending`); `drainer spool give-back --all {source}`"
-            " returns them, and Postfix may bounce them"
+            f"{returned.waiting} stay on hold, because Postfix could bounce them:"
+            f" `drainer why ID` explains each; `drainer spool give-back --all {source}`"
+            " returns them to Postfix"
         )
 
 

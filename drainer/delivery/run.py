@@ -7,7 +7,7 @@ exports the last traces.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +32,7 @@ from drainer.delivery.console import (
     print_reserve,
 )
 from drainer.delivery.drain import Drain
-from drainer.delivery.holds import LiveHolds
+from drainer.delivery.holds import SpoolHolds
 from drainer.delivery.leases import SourceLeases
 from drainer.delivery.mx_hosts import with_mx_hosts
 from drainer.delivery.settings import DrainSettings
@@ -56,7 +56,7 @@ from drainer.runtime.host_limits import affordable, descriptors
 from drainer.runtime.process import utcnow
 from drainer.runtime.workers import WorkerProcess
 from drainer.smtp.health_check import HealthReport
-from drainer.sources.protocol import HeldCount, Source
+from drainer.sources.protocol import HeldCount, HoldingSource, ReleasedCount, Source
 from drainer.telemetry.client import ExportProcess, start_export
 
 INTERRUPTED = 130
@@ -122,7 +122,9 @@ class Run:
         )
         shared = request.sources if request.settings.acknowledge else ()
         self._leases = SourceLeases(shared)
-        self.live_holds = LiveHolds(shared if request.settings.scans else (), folder)
+        self.spool_holds = SpoolHolds(shared, folder)
+        #: What was returned to the servers of the sources, by URL.
+        self.returned: Mapping[str, ReleasedCount] = {}
         self.engine = Drain(
             request.settings,
             request.sources,
@@ -144,7 +146,7 @@ class Run:
     async def drain(self) -> None:
         """Take what is to be sent on hold where its server runs, and send it."""
         await self._leases.start(await asyncio.to_thread(_identity, self.request.url))
-        await _take(self.live_holds, self.engine)
+        await _take(self.spool_holds, self.engine)
         if not self.interrupted:
             await self.engine.run()
 
@@ -192,16 +194,22 @@ class ResolvedRoutes(NamedTuple):
 
 
 def resolve_routes(
-    config: Config, sources: list[Source], redirect: AddressMapping = NOWHERE
+    config: Config,
+    sources: list[Source],
+    redirect: AddressMapping = NOWHERE,
+    *,
+    scans: bool = True,
 ) -> ResolvedRoutes:
     """Find out for which domains each route is, and which servers; it may block.
 
     A running server may name the domains, and DNS the servers: drainer asks before
-    anything else uses them. Raises UsageError for a running server that may not be
+    anything else uses them. A run that scans nothing sends only what drainer holds, so
+    that the server may run. Raises UsageError for a running server that may not be
     drained, PrimaryNotReady if no server is known.
     """
     for source in sources:
-        source.refuse_if_live()
+        if scans or not isinstance(source, HoldingSource):
+            source.refuse_if_live()
     asked = config.primary.domains
     config = with_domains(config, sources)
     if config.primary.domains != asked:
@@ -294,33 +302,35 @@ async def _end(run: Run, error: DrainerError | None) -> None:
         await run.ledger.finish(code)
     await run.ledger.stop()
     print_reserve(run.ledger.reserve)
-    failure = await _release(run.live_holds, run.request.url)
+    failure = await _release(run)
     code, error = _exit_code(run, error or failure)
     run.result = RunResult(code, error, utcnow())
 
 
-async def _take(live_holds: LiveHolds, drain: Drain) -> None:
+async def _take(spool_holds: SpoolHolds, drain: Drain) -> None:
     """Take what this drain is going to send on hold, from servers that run."""
     total = HeldCount()
-    rules, progress = drain.settings.admission, drain.progress
-    async for _, taken in live_holds.take(rules, lambda: progress.interrupted):
+    settings, progress = drain.settings, drain.progress
+    rules = settings.admission if settings.scans else None
+    async for _, taken in spool_holds.take(rules, lambda: progress.interrupted):
         total = HeldCount(*map(sum, zip(total, taken, strict=True)))
     print_held(total)
 
 
-async def _release(live_holds: LiveHolds, url: LedgerURL) -> DrainerError | None:
-    """Release what is not finished; return why that is not possible."""
-    if not live_holds:
+async def _release(run: Run) -> DrainerError | None:
+    """Settle what is on hold; return why that is not possible."""
+    holds, url = run.spool_holds, run.request.url
+    if not holds:
         return None
     try:
         with in_use(url), LedgerReader(url, patience=RECONNECT_FOR) as report:
-            returned = await live_holds.give_back(report)
+            run.returned = await holds.give_back(report)
     except OwnedElsewhere:  # then it is not ours
         return None
     except DrainerError as error:
         _log.warning("drainer could not return what it took on hold; the next run will")
         return error
-    for source, each in returned.items():
+    for source, each in run.returned.items():
         if any(each):
             print_released(source, each)
     return None

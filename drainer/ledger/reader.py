@@ -127,19 +127,6 @@ class LedgerReader:
             "acknowledged": int(self._scalar(_of(told, sources))),
         }
 
-    def standings(self, identities: Sequence[str]) -> list[Row]:
-        """Return the recipients of messages: names, forward_path, state and rule.
-
-        ``identity`` and ``native_id`` name the message together. One without
-        recipients has one row, with None for the rest.
-        """
-        query = (
-            sa.select(_M.identity, _M.native_id, _R.forward_path, _R.state, _R.rule)
-            .outerjoin(schema.recipients, _R.message == _M.seq)
-            .where(_M.identity.in_(list(identities)))
-        )
-        return list(self.rows(query))
-
     async def wait_for_last_commits(self) -> None:
         """Wait until killed runs on this host have written their last commits."""
         with engine.in_use(self._url), self._engine.connect() as connection:

@@ -97,9 +97,14 @@ class HealthReport:
         self.findings.append(nothing)
 
 
-async def check(route: Route, probe: HealthProbe) -> HealthReport:
-    """Check every server of the primary; never raises for a peer."""
-    health, hosts = HealthReport(), all_hosts(route)
+async def check(
+    route: Route, probe: HealthProbe, health: HealthReport | None = None
+) -> HealthReport:
+    """Check every server of the primary; never raises for a peer.
+
+    Adds the findings to ``health``, one by one, if it is given.
+    """
+    health, hosts = HealthReport() if health is None else health, all_hosts(route)
     reached = [await _check_host(health, at_host(route, h), probe) for h in hosts]
     if any(reached):
         _forgive_unreached(health, several=len(hosts) > 1)

@@ -5,7 +5,7 @@ A source only lists, opens and acknowledges; it decides nothing. Reading is harm
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -102,18 +102,36 @@ class FailableSource(Protocol):
 
 
 class LedgerStatus(NamedTuple):
-    """The state of a message in the ledger, for a server that gets it back."""
+    """What the ledger knows of a message, for a source that settles its spool."""
 
+    #: As recorded, with the SHA-256 of its whole content; without recipients.
+    message: Message
     #: Forward-paths that are final, so nothing may be sent to them again.
     final: frozenset[str]
     #: Every recipient is final.
     is_finished: bool
-    #: It waits for the operator; an attempt of the server would do harm.
+    #: It waits for the operator, or is in doubt: a try of the server would do harm.
     waits: bool
+    #: drainer tried it or set it aside, and a recipient is not final.
+    is_open: bool
+
+
+class SettlementLedger(Protocol):
+    """What a source asks the ledger when it settles its spool."""
+
+    def statuses(
+        self, identities: Sequence[str]
+    ) -> Mapping[str, Sequence[LedgerStatus]]:
+        """Return the recorded messages by identity, which several may share."""
+        ...
+
+    def attempted(self, source: str) -> Iterable[Message]:
+        """Return the messages of a source that its server must not send."""
+        ...
 
 
 class HeldCount(NamedTuple):
-    """What one step of ``LiveSource.take`` held."""
+    """What one step of ``HoldingSource.take`` held."""
 
     messages: int = 0
     #: How many of these the server would bounce at its next failing attempt.
@@ -123,12 +141,12 @@ class HeldCount(NamedTuple):
 
 
 class ReleasedCount(NamedTuple):
-    """What ``LiveSource.give_back`` did, in messages."""
+    """What ``HoldingSource.give_back`` or ``settle`` did, in messages."""
 
     released: int = 0
     #: How many of these the server would bounce at its next failing attempt.
     expiring: int = 0
-    #: Left on hold, and in the note: they wait for the operator.
+    #: Left on hold, and in the note: drainer or the operator decides.
     waiting: int = 0
     #: Finished, and therefore removed.
     removed: int = 0
@@ -157,12 +175,60 @@ class PartialSource(Protocol):
 
 
 @runtime_checkable
-class LiveSource(Protocol):
-    """Additional methods of a source whose running server sends the same mail.
+class HoldingSource(Protocol):
+    """Additional methods of a source that puts what drainer sends on hold.
 
-    Nothing is held before ``take`` is called, so listing is harmless. ``note`` is a
-    file of ours that records the held messages, also through a crash.
+    So its server, which runs or may start, does not send the same mail. Nothing is held
+    before ``take`` is called, so listing is harmless. ``note`` is a file of ours that
+    records the held messages, also through a crash.
     """
+
+    #: Names the spool: sources of the same one share a note.
+    holds_key: str
+
+    def peek(self, note: Path) -> None:
+        """Learn from the note what earlier runs hold, to list it; changes nothing."""
+        ...
+
+    def take(self, note: Path, rules: Admission | None) -> Iterator[HeldCount]:
+        """Hold, step by step, the messages that the rules admit.
+
+        Then ``scan`` lists only what may be sent. It does not touch what others hold.
+        Without rules it takes nothing more than an earlier run holds. Raises
+        OwnedElsewhere when another process has the note, UsageError when a server works
+        that this source does not share its spool with.
+        """
+        ...
+
+    def finish(
+        self, messages: Sequence[Message], ledger: SettlementLedger
+    ) -> list[str]:
+        """Acknowledge as ``Source.acknowledge``; compare content and recipients too."""
+        ...
+
+    def give_back(
+        self, note: Path, ledger: SettlementLedger, *, everything: bool = False
+    ) -> ReleasedCount:
+        """Settle what is on hold: remove it, leave it there, or release it.
+
+        The server learns which recipients are done. Messages that wait stay on hold,
+        unless ``everything``. Idempotent; raises the errors of ``take``.
+        """
+        ...
+
+    def settle(
+        self, note: Path, ledger: SettlementLedger, *, dry_run: bool = False
+    ) -> ReleasedCount:
+        """Apply what the ledger knows to the whole spool, the original of a copy.
+
+        With ``dry_run`` only counts. Raises the errors of ``take``.
+        """
+        ...
+
+
+@runtime_checkable
+class LiveSource(HoldingSource, Protocol):
+    """A source whose server runs and sends the same mail."""
 
     def domains(self) -> tuple[str, ...]:
         """Return the domains for which the server keeps mail for a primary.
@@ -182,30 +248,6 @@ class LiveSource(Protocol):
 
         Without a host, it is those of each domain's MX records. Raises UsageError when
         drainer cannot do as the server does.
-        """
-        ...
-
-    def take(self, note: Path, rules: Admission) -> Iterator[HeldCount]:
-        """Hold, step by step, the messages that the rules admit.
-
-        Then ``scan`` lists only what this run, or one that died, holds. It does not
-        touch what others hold. Raises OwnedElsewhere when another process has the note.
-        """
-        ...
-
-    def give_back(
-        self,
-        note: Path,
-        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], LedgerStatus]],
-        *,
-        everything: bool = False,
-    ) -> ReleasedCount:
-        """Release the held messages that are not finished; remove those that are.
-
-        The server learns which recipients are done. Messages that wait for an operator
-        stay on hold, unless ``everything``. ``standings`` takes identities, and answers
-        by identity and native id; a missing one was never recorded. Idempotent; raises
-        the errors of ``take``.
         """
         ...
 

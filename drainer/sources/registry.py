@@ -27,7 +27,7 @@ Values = str | tuple[str, ...]
 _NAMED: Mapping[tuple[str, str], str] = {("postfix", "live"): "postfix.live"}
 
 _MODULES: Mapping[str, str] = {
-    "postfix": "postfix.source",
+    "postfix": "postfix.spool",
     "maildir": "maildir.source",
     "exim": "exim.source",
     "sendmail": "sendmail.source",

@@ -157,5 +157,5 @@ def test_a_running_backup_is_refused_and_told_what_to_do(
     drainer = Drainer(tmp_path / "ledger.db")
     result = drainer.drain(f"postfix:{backup.queue_dir}", 9)
     assert result.code == 2
-    assert "copy" in result.stderr
+    assert "postfix:live" in result.stderr
     assert drainer.run("inspect", f"postfix:{backup.queue_dir}").code == 0

@@ -1,6 +1,6 @@
 """Open sources from names and URLs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from drainer.config import Config
 from drainer.mail.envelope import domain_key
@@ -9,12 +9,18 @@ from drainer.sources.registry import open_source
 
 
 def make_sources(
-    config: Config, names: list[str], queues: Sequence[str], *, listing: bool = False
+    config: Config,
+    names: list[str],
+    queues: Sequence[str],
+    *,
+    listing: bool = False,
+    postfix: Mapping[str, str] = {},
 ) -> list[Source]:
     """Open the sources: URLs, paths, or names of ``[sources.NAME]`` tables.
 
     ``queues`` names other queues than the usual ones, for formats that have them.
-    ``listing`` also shows messages that a drain sends only when asked to.
+    ``listing`` also shows messages that a drain sends only when asked to. ``postfix``
+    has options for queues of Postfix.
     """
     found: dict[str, Source] = {}
     for name in names:
@@ -23,6 +29,8 @@ def make_sources(
         if name in config.sources:
             section = config.sources[name]
             url, options = section.url, dict(section.model_extra or {})
+        if url.startswith("postfix:") and not url.startswith("postfix:live"):
+            options |= postfix
         source = open_source(url, options=options, listing=listing, queues=queues)
         found[source.url] = source
     return list(found.values())

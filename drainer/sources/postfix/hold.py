@@ -1,186 +1,342 @@
-"""Our held messages in a running Postfix: hold, check, and release them.
+"""The messages of a Postfix that drainer put on hold: find, remove, and release them.
 
-Each message is written into a note before it is held (postfix_note). A queue id counts
-only together with the message's identity, because ids are reused: drainer compares it
-after every move.
+Each message is written into a note before it is held (drainer.sources.postfix.note). A
+queue id counts only together with the message's identity, because ids are reused:
+drainer compares it after every move. Before it removes or marks a message, the whole
+content and the recipients must be those that the ledger has.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+import os
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from drainer.errors import MessageUnreadable
-from drainer.runtime.process import utcnow
-from drainer.sources.common.files import OpenFiles, directory, sync_directory
+from drainer.mail.message import Message
+from drainer.sources.common.files import OpenFiles, directory
+from drainer.sources.common.queue_directory import EntryGone
 from drainer.sources.common.queue_entry import OpenEntry
 from drainer.sources.common.walk import FilePlace
-from drainer.sources.postfix.instance import PostfixInstance
-from drainer.sources.postfix.layout import DEFAULT_QUEUES, hash_directories
+from drainer.sources.postfix.fate import Fate, match_recorded
+from drainer.sources.postfix.layout import DEFAULT_QUEUES, HELD, hash_directories
 from drainer.sources.postfix.marks import is_done, mark_done
 from drainer.sources.postfix.message import PostfixEntry
-from drainer.sources.postfix.note import HoldEntry, HoldNote
+from drainer.sources.postfix.note import HoldEntry, HoldNote, parse_note
 from drainer.sources.postfix.source import PostfixQueue
-from drainer.sources.protocol import HeldCount, LedgerStatus, ReleasedCount
+from drainer.sources.protocol import (
+    LedgerStatus,
+    ReleasedCount,
+    SettlementLedger,
+)
 
 T = TypeVar("T")
 
-HOLD = "hold"
 BATCH = 500
-"""Messages that one call of postsuper moves."""
-_UNREADABLE = "unreadable"
+"""Messages that are moved together."""
+UNREADABLE = "unreadable"
 """Stands for the identity of a message that cannot be read at the moment."""
+ROUTINE_SECONDS = 3600.0
+"""There is no lease to renew, but the protocol needs a time."""
 
 
 class PostfixHold(PostfixQueue):
     """The queue of a Postfix, with our held messages in it."""
 
-    def __init__(self, instance: PostfixInstance, *, queues: Sequence[str]) -> None:
-        """Read the queue of this instance; nothing is held yet."""
-        super().__init__(instance.queue_directory, queues=queues, acknowledge="remove")
-        self.url = f"postfix:live={instance.directory}"
-        self._postfix = instance
+    lease_seconds = ROUTINE_SECONDS
+    #: Whether a message that was tried and is not finished stays on hold.
+    _keeps_open_messages = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        queues: Sequence[str],
+        acknowledge: Literal["keep", "remove"] = "remove",
+    ) -> None:
+        """Read this queue directory; nothing is held yet."""
+        super().__init__(path, queues=queues, acknowledge=acknowledge)
+        self.holds_key = self._root
         #: Open from ``take`` to ``give_back``.
         self._note: HoldNote | None = None
-
-    def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """Yield nothing: what drainer does not take stays with the server that runs."""
-        return iter(())
+        #: What stayed on hold when the note was last looked at.
+        self._noted: Mapping[str, HoldEntry] = {}
 
     def _ours(self) -> Mapping[str, HoldEntry]:
-        return self._note.entries() if self._note is not None else {}
+        return self._note.entries() if self._note is not None else self._noted
 
-    def _hold(self, wanted: Mapping[str, tuple[str, bool]]) -> HeldCount:
-        """Note, hold, and check that the held messages are those in the note."""
-        assert self._note is not None  # noqa: S101 - take opened it
-        self._note.taking({name: identity for name, (identity, _) in wanted.items()})
-        self._move("-h", wanted, DEFAULT_QUEUES)
-        self._sync_hold(wanted)
-        now = {name: self._identity_in_hold(name) for name in wanted}
-        held = {name for name, (identity, _) in wanted.items() if now[name] == identity}
-        self._note.held(sorted(held))
-        # An id was reused between the check and the move, or it is absent.
-        others = [name for name in wanted if name not in held]
-        self._move("-H", others)
-        self._note.back(name for name in others if not self._identity_in_hold(name))
-        return HeldCount(len(held), sum(wanted[name][1] for name in held))
+    def peek(self, note: Path) -> None:
+        """Learn from the note what earlier runs hold, to list it; changes nothing."""
+        with suppress(OSError):
+            self._noted = parse_note(note)
 
-    def _move(
-        self, option: str, names: Iterable[str], queues: Sequence[str] = (HOLD,)
-    ) -> None:
-        """Call postsuper, which keeps the note locked too until it ends."""
-        assert self._note is not None  # noqa: S101 - nothing is moved before take
-        self._postfix.move(option, names, queues, keep=self._note.descriptor)
+    # --- what moves a message
+
+    @abstractmethod
+    def _put_on_hold(self, places: Collection[FilePlace]) -> None:
+        """Move messages of the queues into hold, durably; skip absent ones."""
+
+    @abstractmethod
+    def _release(self, names: Iterable[str]) -> None:
+        """Move messages out of hold, durably; skip absent ones."""
+
+    @abstractmethod
+    def _delete(self, names: Iterable[str]) -> None:
+        """Delete messages in hold with their logs, durably; skip absent ones."""
 
     def _is_over(self, draft: PostfixEntry) -> bool:
-        """Whether qmgr would bounce it at its next failing attempt (qmgr_active.c)."""
-        records = draft.parsed.records
-        created = records.attributes.get(b"create_time", b"")[:12]
-        since = int(created) if created.isdigit() else (records.arrival or (0, 0))[0]
-        limit = self._postfix.lifetime(null_sender=not records.sender)
-        return utcnow() >= datetime.fromtimestamp(since, UTC) + limit
+        """Whether Postfix would bounce it at its next failing attempt, if known."""
+        del draft
+        return False
 
-    def _remove_from_hold(self, identities: Mapping[str, str]) -> list[str]:
-        """Delete the messages that are finished; return those that are gone."""
-        ours = self._ours()
-        names = [name for name in identities if name in ours]
-        if not names or self._note is None:
+    # --- hold
+
+    def _hold(self, wanted: Mapping[FilePlace, str]) -> set[str]:
+        """Note, hold, and check messages and their identities; return the held ids."""
+        assert self._note is not None  # noqa: S101 - take opened it
+        identities = {place.name: identity for place, identity in wanted.items()}
+        self._note.taking(identities)
+        self._put_on_hold(wanted.keys())
+        now = {name: self._identity_in_hold(name) for name in identities}
+        held = {name for name, identity in identities.items() if now[name] == identity}
+        self._note.held(sorted(held))
+        # An id was reused between the check and the move, or it is absent.
+        others = [name for name in identities if name not in held]
+        self._release(others)
+        self._note.back(name for name in others if not self._identity_in_hold(name))
+        return held
+
+    # --- before a final dot is sent (leasing)
+
+    def lease(self, owner: str) -> None:
+        """Do nothing: our held messages are ours, whoever the owner is."""
+
+    def renew(self) -> None:
+        """Do nothing: see ``lease``."""
+
+    def leased_elsewhere(self) -> int:
+        """Return 0: another drain of this Postfix has the note, and refuses us."""
+        return 0
+
+    # --- finished
+
+    def finish(
+        self, messages: Sequence[Message], ledger: SettlementLedger
+    ) -> list[str]:
+        """Remove them from hold, after comparing each one with the ledger.
+
+        One with a pending report stays: Postfix gets it back, and sends the report.
+        """
+        done, removable = [], {}
+        known = ledger.statuses([message.identity for message in messages])
+        for message in messages:
+            try:
+                with self._found(message) as found:
+                    status = match_recorded(found, known.get(message.identity, ()))
+                    is_ours = found.place.name in self._ours()
+                    if is_ours and self._may_remove(found, status):
+                        removable[found.place.name] = message
+            except EntryGone:
+                done.append(message.id)
+            except MessageUnreadable:
+                continue
+        removed = self._remove_held({n: m.identity for n, m in removable.items()})
+        return done + [removable[name].id for name in removed]
+
+    def _may_remove(
+        self, found: OpenEntry[PostfixEntry], status: LedgerStatus | None
+    ) -> bool:
+        return (
+            status is not None
+            and status.is_finished
+            and is_done(found.draft.parsed, status.final)
+            and not self._owes_reports(found.place.name)
+        )
+
+    def _remove_held(self, identities: Mapping[str, str]) -> list[str]:
+        """Delete our finished messages; return those that are gone."""
+        if not identities or self._note is None:
             return []
-        self._move("-d", names)
-        self._sync_hold(names)
-        now = {name: self._identity_in_hold(name) for name in names}
-        gone = [n for n in names if now[n] not in (_UNREADABLE, identities[n])]
+        self._delete(identities)
+        now = {name: self._identity_in_hold(name) for name in identities}
+        gone = [n for n in identities if now[n] not in (UNREADABLE, identities[n])]
         self._note.back(gone)
         return gone
 
-    # --- release
+    # --- settle what is on hold
 
     def give_back(
-        self,
-        note: Path,
-        standings: Callable[[Sequence[str]], Mapping[tuple[str, str], LedgerStatus]],
-        *,
-        everything: bool = False,
+        self, note: Path, ledger: SettlementLedger, *, everything: bool = False
     ) -> ReleasedCount:
-        """Release unfinished messages, with their done recipients marked."""
+        """Settle our held messages: remove, keep or release each of them."""
         if self._note is None:
             if not note.exists():
                 return ReleasedCount()
-            self._note = HoldNote(note)
+            self._open(note)
+        assert self._note is not None  # noqa: S101 - it is open now
         total = ReleasedCount()
         try:
             for batch in batches(list(self._note.entries().items())):
-                known = standings([noted.identity for _, noted in batch])
+                known = ledger.statuses([noted.identity for _, noted in batch])
                 part = self._give_back(dict(batch), known, everything=everything)
                 total = ReleasedCount(*map(sum, zip(total, part, strict=True)))
+            self._noted = dict(self._note.entries())
         finally:
+            self._close()
+        return total
+
+    def _open(self, note: Path) -> None:
+        """Continue with what earlier runs hold; raises the errors of ``take``."""
+        self._note = HoldNote(note)
+
+    def _close(self) -> None:
+        if self._note is not None:
             self._note.close()
             self._note = None
-        return total
 
     def _give_back(
         self,
         batch: Mapping[str, HoldEntry],
-        known: Mapping[tuple[str, str], LedgerStatus],
+        known: Mapping[str, Sequence[LedgerStatus]],
         *,
         everything: bool,
     ) -> ReleasedCount:
         assert self._note is not None  # noqa: S101 - the caller has opened it
-        fates: dict[str, list[str]] = {"back": [], "wait": [], "remove": []}
-        released: dict[str, bool] = {}
+        fates: dict[Fate, list[str]] = {fate: [] for fate in Fate}
+        over = set()
         for name, noted in batch.items():
-            standing = known.get((noted.identity, name))
-            if standing and everything:
-                standing = standing._replace(waits=False)
             try:
-                fate, is_over = self._fate(name, noted, standing)
+                same = known.get(noted.identity, ())
+                fate, is_over = self._fate(name, noted, same, everything=everything)
             except MessageUnreadable:
-                fate, is_over = "wait", False
-            if fate == "release":
-                released[name] = is_over
-            else:
-                fates[fate].append(name)
-        identities = {name: noted.identity for name, noted in batch.items()}
-        removed = self._remove_from_hold({n: identities[n] for n in fates["remove"]})
-        self._move("-H", released)
-        left = {n for n in released if self._identity_in_hold(n)}
-        self._note.back([*fates["back"], *(n for n in released if n not in left)])
-        over = sum(is_over for name, is_over in released.items() if name not in left)
-        waiting = len(fates["wait"]) + len(left)
-        return ReleasedCount(len(released) - len(left), over, waiting, len(removed))
+                fate, is_over = Fate.WAIT, False
+            fates[fate].append(name)
+            if is_over:
+                over.add(name)
+        removable = {name: batch[name].identity for name in fates[Fate.REMOVE]}
+        removed = self._remove_held(removable)
+        self._release(fates[Fate.RELEASE])
+        left = {n for n in fates[Fate.RELEASE] if self._identity_in_hold(n)}
+        released = [name for name in fates[Fate.RELEASE] if name not in left]
+        self._note.back([*fates[Fate.FORGET], *released])
+        waiting = len(fates[Fate.WAIT]) + len(left)
+        return ReleasedCount(
+            len(released), len(over.intersection(released)), waiting, len(removed)
+        )
 
     def _fate(
-        self, name: str, noted: HoldEntry, standing: LedgerStatus | None
-    ) -> tuple[str, bool]:
-        """Decide about a held message: 'release', 'wait', 'remove', 'back'.
+        self,
+        name: str,
+        noted: HoldEntry,
+        known: Sequence[LedgerStatus],
+        *,
+        everything: bool,
+    ) -> tuple[Fate, bool]:
+        """Decide about a held message, and mark its final recipients.
 
-        The last is for a message that is no longer on hold, or held by others. Also
-        returns whether its time is over.
+        Also returns whether its time is over. Raises MessageUnreadable.
         """
         with self._in_hold(name) as found:
             if found is None:
-                return "back", False
-            parsed = found.draft.parsed
-            if parsed.error:
-                return "wait", False
+                return Fate.FORGET, False
             if found.message.identity != noted.identity:  # reused: before, or after
-                return ("back" if noted.held else "release"), False
+                return (Fate.FORGET if noted.held else Fate.RELEASE), False
             over = self._is_over(found.draft)
-            if standing is None:
-                return "release", over
-            if standing.waits:
-                return "wait", over
-            finished = standing.is_finished and is_done(parsed, standing.final)
-            if finished and not self._owes_reports(name):
-                return "remove", over
+            status = match_recorded(found, known)
+            if status is None:
+                return Fate.RELEASE, over
+            fate = self._decide(found, status, everything=everything)
+            if fate is Fate.REMOVE:
+                return fate, over
+            if noted.of_others:
+                fate = Fate.FORGET
             with directory(self._root, found.place.parts) as descriptor:
-                told = mark_done(name, descriptor, parsed, standing.final)
-            return ("release" if told else "wait"), over
+                marked = mark_done(name, descriptor, found.draft.parsed, status.final)
+            return (fate if marked else Fate.WAIT), over
+
+    def _decide(
+        self, found: OpenEntry[PostfixEntry], status: LedgerStatus, *, everything: bool
+    ) -> Fate:
+        """Return what becomes of a recorded message."""
+        if self._may_remove(found, status):
+            return Fate.REMOVE
+        waits = status.waits or (status.is_open and self._keeps_open_messages)
+        return Fate.WAIT if waits and not everything else Fate.RELEASE
+
+    # --- settle the whole queue
+
+    def settle(
+        self, note: Path, ledger: SettlementLedger, *, dry_run: bool = False
+    ) -> ReleasedCount:
+        """Apply what the ledger knows of a copy: hold what it knows, then settle that.
+
+        What others hold stays on hold, unless it is finished.
+        """
+        if dry_run:
+            return self._forecast(ledger)
+        self._open(note)
+        assert self._note is not None  # noqa: S101 - it is open now
+        try:
+            for batch in batches(self._known(ledger)):
+                places = {found.place: found.message.identity for found, _ in batch}
+                held = {p.name: i for p, i in places.items() if p.parts[0] == HELD}
+                ours = self._ours()
+                self._note.found({n: i for n, i in held.items() if n not in ours})
+                self._hold({p: i for p, i in places.items() if p.name not in held})
+        except BaseException:
+            self._close()
+            raise
+        return self.give_back(note, ledger)
+
+    def _forecast(self, ledger: SettlementLedger) -> ReleasedCount:
+        fates = Counter(
+            self._decide(found, status, everything=False)
+            for found, status in self._known(ledger)
+        )
+        return ReleasedCount(
+            released=fates[Fate.RELEASE],
+            waiting=fates[Fate.WAIT],
+            removed=fates[Fate.REMOVE],
+        )
+
+    def _known(
+        self, ledger: SettlementLedger
+    ) -> Iterator[tuple[OpenEntry[PostfixEntry], LedgerStatus]]:
+        """Yield what the ledger knows more of than the queue: done, or tried."""
+        starts = (*DEFAULT_QUEUES, HELD)
+        entries = (entry for queue in starts for entry in self.walk((queue,)))
+        for batch in batches(entry.place for entry in entries if entry.is_file):
+            identities = {place: self._identity_at(place) for place in batch}
+            known = ledger.statuses([*filter(None, identities.values())])
+            for place, identity in identities.items():
+                if any(s.final or s.is_open for s in known.get(identity, ())):
+                    yield from self._recognise(place, known[identity])
+
+    def _identity_at(self, place: FilePlace) -> str:
+        """Return the identity of the message there; '' if it cannot be read."""
+        with suppress(MessageUnreadable), OpenFiles() as opened:
+            found = self._try(place, opened)
+            if found is not None:
+                return found.message.identity
+        return ""
+
+    def _recognise(
+        self, place: FilePlace, known: Sequence[LedgerStatus]
+    ) -> Iterator[tuple[OpenEntry[PostfixEntry], LedgerStatus]]:
+        """Yield the message there with its status, if it is the recorded one."""
+        with suppress(MessageUnreadable), OpenFiles() as opened:
+            found = self._try(place, opened)
+            status = match_recorded(found, known) if found is not None else None
+            if found is not None and status is not None:
+                yield found, status
+
+    # --- look
 
     def _owes_reports(self, name: str) -> bool:
-        """Whether Postfix must still report to its sender; -d would lose that."""
+        """Whether Postfix must still report to its sender; removing would lose that."""
         return any(self._has_log(log, name) for log in ("bounce", "trace"))
 
     @contextmanager
@@ -189,7 +345,7 @@ class PostfixHold(PostfixQueue):
 
         Raises MessageUnreadable.
         """
-        places = (FilePlace((HOLD, *below), name) for below in hash_directories(name))
+        places = (FilePlace((HELD, *below), name) for below in hash_directories(name))
         with OpenFiles() as opened:
             found = (self._try(place, opened) for place in places)
             yield next(filter(None, found), None)
@@ -200,12 +356,7 @@ class PostfixHold(PostfixQueue):
             with self._in_hold(name) as found:
                 return found.message.identity if found else ""
         except MessageUnreadable:
-            return _UNREADABLE
-
-    def _sync_hold(self, names: Iterable[str]) -> None:
-        """Make moves into and out of hold durable."""
-        for parts in {(HOLD, *below) for n in names for below in hash_directories(n)}:
-            sync_directory(self._root, parts)
+            return UNREADABLE
 
 
 def batches(items: Iterable[T]) -> Iterator[list[T]]:

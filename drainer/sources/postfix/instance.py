@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from drainer.errors import SourceError
 from drainer.sources.postfix.transport import Nexthop, parse_transport
 
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
+DEFAULT_DIRECTORY = "/etc/postfix"
 _TIMEOUT = 600.0
 """Seconds; for some hundred messages on a slow disk."""
 _HINT = "postfix:live works on the backup itself, as root"
@@ -32,6 +34,9 @@ _PARAMETERS = (
     "parent_domain_matches_subdomains",
     "maximal_queue_lifetime",
     "bounce_queue_lifetime",
+    "hash_queue_names",
+    "hash_queue_depth",
+    "multi_instance_directories",
 )
 #: Separators of the words of a list; braces keep words together.
 _WORD = re.compile(r"(?:[^\s,{]|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})+")
@@ -65,6 +70,17 @@ class PostfixInstance:
             hint = "name its configuration directory: postfix:live=/etc/postfix"
             raise SourceError(message, hint=hint)
         return found
+
+    @property
+    def others(self) -> list[str]:
+        """The configuration directories of the host's other instances."""
+        return _words(self._parameters["multi_instance_directories"])
+
+    def hash_depth(self, queue: str) -> int:
+        """Return how many directories are between a queue and its files."""
+        depth = self._parameters["hash_queue_depth"]
+        is_hashed = queue in _words(self._parameters["hash_queue_names"])
+        return int(depth) if is_hashed and depth.isdigit() else 0
 
     # --- what it relays
 
@@ -186,6 +202,29 @@ def _transport_keys(domain: str) -> Iterator[str]:
         name = name.partition(".")[2]
         yield f".{name}"
     yield "*"
+
+
+def instances() -> Iterator[PostfixInstance]:
+    """Yield the instances of this host: the one in MAIL_CONFIG, the default, others."""
+    waiting, seen = ["", DEFAULT_DIRECTORY], set()
+    while waiting:
+        try:
+            found = PostfixInstance(waiting.pop(0))
+        except SourceError:
+            continue
+        if found.directory not in seen:
+            seen.add(found.directory)
+            waiting += found.others
+            yield found
+
+
+def instance_at(queue_directory: str) -> PostfixInstance | None:
+    """Return the instance of this host that uses a queue directory, if any."""
+    for each in instances():
+        with suppress(OSError):
+            if Path(each.queue_directory).samefile(queue_directory):
+                return each
+    return None
 
 
 def _words(text: str) -> list[str]:

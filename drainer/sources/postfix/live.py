@@ -12,7 +12,9 @@ Queue ids are reused: a name counts only together with the message's identity.
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -21,14 +23,20 @@ from msgspec.structs import replace
 from drainer.errors import MessageUnreadable, UsageError
 from drainer.mail.message import Message, Problem, SpooledMessage
 from drainer.policy.admission.admit import Admission
-from drainer.sources.common.files import OpenFiles, directory
+from drainer.runtime.process import utcnow
+from drainer.sources.common.files import OpenFiles, directory, sync_directory
 from drainer.sources.common.processes import is_locked
-from drainer.sources.common.queue_directory import EntryGone
 from drainer.sources.common.walk import FilePlace, QueueEntry, place_of
-from drainer.sources.postfix.hold import HOLD, PostfixHold, batches
+from drainer.sources.postfix.hold import BATCH, PostfixHold
 from drainer.sources.postfix.instance import PostfixInstance
-from drainer.sources.postfix.layout import DEFAULT_QUEUES, QUEUES
-from drainer.sources.postfix.note import HoldEntry, HoldNote
+from drainer.sources.postfix.layout import (
+    DEFAULT_QUEUES,
+    HELD,
+    QUEUES,
+    hash_directories,
+)
+from drainer.sources.postfix.message import PostfixEntry
+from drainer.sources.postfix.note import HoldEntry
 from drainer.sources.protocol import HeldCount, SourceFormat, SourceOption
 
 _ID = re.compile(r"[0-9A-Za-z_]+")
@@ -37,14 +45,13 @@ PASSES = 5
 PATIENCE = 60.0
 """Seconds that a scan waits for deliveries that had already started."""
 LOOK_AGAIN = 0.2
-ROUTINE_SECONDS = 3600.0
-"""There is no lease to renew, but the protocol needs a time."""
 
 
 class PostfixLive(PostfixHold):
     """A running Postfix as a source."""
 
-    lease_seconds = ROUTINE_SECONDS
+    #: Postfix runs, and tries again what the primary deferred.
+    _keeps_open_messages = False
 
     def __init__(
         self,
@@ -58,7 +65,13 @@ class PostfixLive(PostfixHold):
         Raises SourceError.
         """
         del acknowledge  # it has only one value
-        super().__init__(PostfixInstance(str(path)), queues=queues)
+        self._postfix = PostfixInstance(str(path))
+        super().__init__(self._postfix.queue_directory, queues=queues)
+        self.url = f"postfix:live={self._postfix.directory}"
+
+    def other_parts(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield nothing: what drainer does not take stays with the server that runs."""
+        return iter(())
 
     def refuse_if_live(self) -> None:
         """Refuse a user who may not hold mail, and queues that others hold."""
@@ -101,25 +114,29 @@ class PostfixLive(PostfixHold):
 
     # --- hold
 
-    def take(self, note: Path, rules: Admission) -> Iterator[HeldCount]:
+    def take(self, note: Path, rules: Admission | None) -> Iterator[HeldCount]:
         """Hold the messages with a recipient that the rules admit."""
-        self._note = HoldNote(note)
+        self._open(note)
+        if rules is None:
+            return
         left: set[str] = set()
         for _ in range(PASSES):
             total = 0
             with self._look_for_reports():
-                for batch in batches(self._wanted(rules, left)):
-                    taken = self._hold(dict(batch))
-                    total += taken.messages
-                    yield taken
+                wanted = self._wanted(rules, left)
+                while batch := list(islice(wanted, BATCH)):
+                    held = self._hold({place: each for place, each, _ in batch})
+                    over = {place.name for place, _, is_over in batch if is_over}
+                    total += len(held)
+                    yield HeldCount(len(held), len(over & held))
             if not total:
                 break
         yield HeldCount(left=len(left))
 
     def _wanted(
         self, rules: Admission, left: set[str]
-    ) -> Iterator[tuple[str, tuple[str, bool]]]:
-        """Yield queue id, identity, and whether its time is over.
+    ) -> Iterator[tuple[FilePlace, str, bool]]:
+        """Yield place, identity, and whether its time is over.
 
         ``left`` collects the mail for this primary that has a problem.
         """
@@ -137,9 +154,36 @@ class PostfixLive(PostfixHold):
             if all(map(rules.foreign, paths)):
                 continue
             if message.problem is None:
-                yield name, (message.identity, self._is_over(draft))
+                yield place, message.identity, self._is_over(draft)
             elif message.problem.code != "incomplete":
                 left.add(name)
+
+    def _put_on_hold(self, places: Collection[FilePlace]) -> None:
+        self._move("-h", [place.name for place in places], DEFAULT_QUEUES)
+
+    def _release(self, names: Iterable[str]) -> None:
+        self._move("-H", names)
+
+    def _delete(self, names: Iterable[str]) -> None:
+        self._move("-d", names)
+
+    def _move(
+        self, option: str, names: Iterable[str], queues: Sequence[str] = (HELD,)
+    ) -> None:
+        """Call postsuper, which keeps the note locked too until it ends; durable."""
+        assert self._note is not None  # noqa: S101 - nothing is moved before take
+        names = list(names)
+        self._postfix.move(option, names, queues, keep=self._note.descriptor)
+        for parts in {(HELD, *below) for n in names for below in hash_directories(n)}:
+            sync_directory(self._root, parts)
+
+    def _is_over(self, draft: PostfixEntry) -> bool:
+        """Whether qmgr would bounce it at its next failing attempt (qmgr_active.c)."""
+        records = draft.parsed.records
+        created = records.attributes.get(b"create_time", b"")[:12]
+        since = int(created) if created.isdigit() else (records.arrival or (0, 0))[0]
+        limit = self._postfix.lifetime(null_sender=not records.sender)
+        return utcnow() >= datetime.fromtimestamp(since, UTC) + limit
 
     # --- held messages
 
@@ -153,7 +197,7 @@ class PostfixLive(PostfixHold):
 
     def _scan_held(self, ours: Mapping[str, HoldEntry]) -> Iterator[SpooledMessage]:
         busy: list[FilePlace] = []
-        for entry in self.walk((HOLD,)):
+        for entry in self.walk((HELD,)):
             name = entry.place.name
             if name not in ours:
                 continue
@@ -190,7 +234,7 @@ class PostfixLive(PostfixHold):
 
     def _refuse_unless_held(self, place: FilePlace) -> None:
         code, detail = "locked", "Postfix has it: it is not on hold for us"
-        if place.parts[0] != HOLD or place.name not in self._ours():
+        if place.parts[0] != HELD or place.name not in self._ours():
             raise MessageUnreadable(code, detail)
         with directory(self._root, place.parts) as descriptor:
             if _is_sent(place.name, descriptor):
@@ -198,47 +242,15 @@ class PostfixLive(PostfixHold):
 
     # --- before a final dot is sent (leasing)
 
-    def lease(self, owner: str) -> None:
-        """Do nothing: our held messages are ours, whoever the owner is."""
-
-    def renew(self) -> None:
-        """Do nothing: see ``lease``."""
-
     def begin(self, messages: Sequence[Message]) -> set[str]:
         """Return those that are still on hold for us."""
+        if self._note is None:
+            return {each.id for each in messages}
         return {each.id for each in messages if self._lies_in_hold(each)}
 
     def _lies_in_hold(self, message: Message) -> bool:
         place = place_of(message.locator)
-        if self._note is None:
-            return True
-        return place.parts[0] == HOLD and self.exists(place)
-
-    def leased_elsewhere(self) -> int:
-        """Return 0: another drain of this Postfix has the note, and refuses us."""
-        return 0
-
-    # --- finished
-
-    def acknowledge(self, messages: Sequence[Message]) -> list[str]:
-        """Remove them from hold by postsuper, after checking each one's identity.
-
-        One with a pending report stays: Postfix gets it back, and sends the report.
-        """
-        done, removable = [], {}
-        for message in messages:
-            try:
-                with self._found(message) as found:
-                    place = found.place
-                    if place.parts[0] == HOLD and not self._owes_reports(place.name):
-                        removable[place.name] = message
-            except EntryGone:
-                done.append(message.id)
-            except MessageUnreadable:
-                continue
-        identities = {name: each.identity for name, each in removable.items()}
-        removed = self._remove_from_hold(identities)
-        return done + [removable[name].id for name in removed]
+        return place.parts[0] == HELD and self.exists(place)
 
 
 def _is_sent(name: str, directory_fd: int) -> bool:
@@ -259,5 +271,5 @@ FORMAT = SourceFormat(
         "ack": SourceOption("acknowledge", ("remove",)),
         "queues": SourceOption("queues", QUEUES, is_list=True),
     },
-    listing={"queues": (*DEFAULT_QUEUES, HOLD)},
+    listing={"queues": (*DEFAULT_QUEUES, HELD)},
 )

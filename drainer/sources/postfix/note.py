@@ -1,18 +1,22 @@
 """The note on our held messages in a Postfix: a small file, durable before each hold.
 
-Lines are added, never changed: ``taking ID IDENTITY`` before postsuper is called,
-``held ID`` after drainer found that message in hold, ``back ID`` when it is no longer
-ours. So every message that a crash leaves on hold has its line. The next run, or
-``drainer spool give-back``, can distinguish it from messages that others hold.
+Lines are added, never changed: ``taking ID IDENTITY`` before the message is moved,
+``held ID`` after drainer found it in hold, ``back ID`` when it is no longer ours.
+``found ID IDENTITY`` is for a message that others hold, and that drainer sends on
+request. So every message that a crash leaves on hold has its line. The next run, or
+``drainer spool give-back``, can distinguish it from messages that others hold. An ID is
+percent-encoded, because a file may have any name.
 
 A process must lock it to write, so that none releases what another one is sending.
 """
 
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 from drainer.errors import OwnedElsewhere, SourceError
 from drainer.runtime.folders import sync_folder
@@ -33,8 +37,10 @@ class HoldEntry(NamedTuple):
     """A message that we hold, or were about to hold."""
 
     identity: str
-    #: Whether it was in hold after the call of postsuper.
+    #: Whether it was in hold after the move.
     held: bool
+    #: Whether it was on hold before: others hold it too.
+    of_others: bool = False
 
 
 class HoldNote:
@@ -43,6 +49,7 @@ class HoldNote:
     def __init__(self, path: Path) -> None:
         """Open and lock; OwnedElsewhere when another process has it."""
         self._path = path
+        self._one_writer = threading.Lock()
         try:
             make_private_folder(path.parent)
             self.descriptor = _locked(path)
@@ -51,7 +58,7 @@ class HoldNote:
                 self.descriptor = _locked(path)
             sync_folder(path.parent)
             self._cut_torn_line()
-            self._entries = _parsed(path)
+            self._entries = parse_note(path)
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -62,7 +69,7 @@ class HoldNote:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Read the entries up to this time."""
         self._path = state["_path"]
-        self._entries = _parsed(self._path)
+        self._entries = parse_note(self._path)
 
     def _cut_torn_line(self) -> None:
         """Remove an incomplete line: nothing was done for it yet."""
@@ -76,25 +83,32 @@ class HoldNote:
 
     def taking(self, identities: Mapping[str, str]) -> None:
         """Record what is about to be held: queue id -> identity; durable."""
-        self._add(f"taking {name} {each}" for name, each in identities.items())
+        self._add(f"taking {_word(n)} {each}" for n, each in identities.items())
+
+    def found(self, identities: Mapping[str, str]) -> None:
+        """Record what others hold and drainer sends: queue id -> identity; durable."""
+        self._add(f"found {_word(n)} {each}" for n, each in identities.items())
 
     def held(self, names: Iterable[str]) -> None:
         """Record what is on hold now."""
-        self._add(f"held {name}" for name in names)
+        self._add(f"held {_word(name)}" for name in names)
 
     def back(self, names: Iterable[str]) -> None:
         """Record what is no longer ours."""
-        self._add(f"back {name}" for name in names)
+        self._add(f"back {_word(name)}" for name in names)
 
     def _add(self, lines: Iterable[str]) -> None:
         lines = list(lines)
-        size = os.fstat(self.descriptor).st_size
-        try:
-            _write(self.descriptor, lines)
-        except OSError as error:
-            os.ftruncate(self.descriptor, size)
-            raise _unwritable(self._path, error) from error
-        _apply(lines, self._entries)
+        if not lines:
+            return
+        with self._one_writer:  # one thread holds messages, another removes them
+            size = os.fstat(self.descriptor).st_size
+            try:
+                _write(self.descriptor, lines)
+            except OSError as error:
+                os.ftruncate(self.descriptor, size)
+                raise _unwritable(self._path, error) from error
+            _apply(lines, self._entries)
 
     def close(self) -> None:
         """Keep only the lines that still count, and close it."""
@@ -108,15 +122,17 @@ class HoldNote:
         remove_private(fresh)
         descriptor = open_private(fresh, os.O_WRONLY | os.O_EXCL | os.O_NOFOLLOW)
         try:
-            _write(descriptor, (f"taking {n} {e.identity}" for n, e in entries.items()))
-            _write(descriptor, (f"held {n}" for n, e in entries.items() if e.held))
+            _write(descriptor, (_line(n, e) for n, e in entries.items()))
+            held = (n for n, e in entries.items() if e.held and not e.of_others)
+            _write(descriptor, (f"held {_word(n)}" for n in held))
         finally:
             os.close(descriptor)
         rename_private(fresh, self._path.name)
         sync_folder(self._path.parent)
 
 
-def _parsed(path: Path) -> dict[str, HoldEntry]:
+def parse_note(path: Path) -> dict[str, HoldEntry]:
+    """Return what a note says, by queue id, without its lock; raises OSError."""
     entries: dict[str, HoldEntry] = {}
     _apply(read_private(path).decode("ascii", "replace").splitlines(), entries)
     return entries
@@ -124,13 +140,25 @@ def _parsed(path: Path) -> dict[str, HoldEntry]:
 
 def _apply(lines: Iterable[str], entries: dict[str, HoldEntry]) -> None:
     for line in lines:
-        verb, name, *rest = line.split(" ")
+        verb, word, *rest = line.split(" ")
+        name = os.fsdecode(unquote_to_bytes(word))
         if verb == "taking":
             entries[name] = HoldEntry(rest[0], held=False)
+        elif verb == "found":
+            entries[name] = HoldEntry(rest[0], held=True, of_others=True)
         elif verb == "held" and name in entries:
             entries[name] = entries[name]._replace(held=True)
         elif verb == "back":
             entries.pop(name, None)
+
+
+def _word(name: str) -> str:
+    return quote(os.fsencode(name), safe="")
+
+
+def _line(name: str, entry: HoldEntry) -> str:
+    verb = "found" if entry.of_others else "taking"
+    return f"{verb} {_word(name)} {entry.identity}"
 
 
 def _locked(path: Path) -> int:

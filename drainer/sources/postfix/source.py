@@ -1,4 +1,4 @@
-"""``postfix:DIR``: the queue of a stopped Postfix, or a copy of it.
+"""``postfix:DIR``: a copy of a Postfix queue; what all its readers share.
 
 It reads incoming, active, deferred and, on request, hold, corrupt and maildrop. The
 folder may contain any of these, hashed or not. A listed message remembers its place,
@@ -15,7 +15,12 @@ from typing import ClassVar, Literal
 
 from drainer.errors import MessageUnreadable, SourceError, UsageError
 from drainer.mail.message import SpooledMessage
-from drainer.sources.common.files import SMALL_FILE_BYTES, OpenFiles, read_at
+from drainer.sources.common.files import (
+    SMALL_FILE_BYTES,
+    OpenFiles,
+    canonical,
+    read_at,
+)
 from drainer.sources.common.queue_directory import QueueDirectory, Touched
 from drainer.sources.common.queue_entry import IDENTITY_BYTES, OpenEntry
 from drainer.sources.common.walk import FilePlace, NameKind
@@ -26,7 +31,7 @@ from drainer.sources.postfix.layout import (
     UNCLEANED,
     hash_directories,
 )
-from drainer.sources.postfix.master import master_runs
+from drainer.sources.postfix.master import master_runs, running
 from drainer.sources.postfix.message import (
     PostfixEntry,
     QueueFile,
@@ -35,7 +40,6 @@ from drainer.sources.postfix.message import (
     parse_whole,
 )
 from drainer.sources.postfix.records import ReadAt
-from drainer.sources.protocol import SourceFormat, SourceOption
 
 
 class PostfixQueue(QueueDirectory[PostfixEntry]):
@@ -51,11 +55,14 @@ class PostfixQueue(QueueDirectory[PostfixEntry]):
         *,
         queues: Sequence[str] = DEFAULT_QUEUES,
         acknowledge: Literal["keep", "remove"] = "keep",
+        copy_of: str = "",
     ) -> None:
         """Check that this is a queue directory; raises SourceError, UsageError.
 
-        ``acknowledge`` is the same for every queue directory.
+        ``acknowledge`` is the same for every queue directory. ``copy_of`` is the queue
+        directory that it is a copy of, if the operator names it.
         """
+        self.copy_of = copy_of and canonical(copy_of.removeprefix("postfix:"))
         self._queues = tuple(dict.fromkeys(queues))
         self.starts = tuple((queue,) for queue in self._queues)
         unknown = [queue for queue in self._queues if queue not in QUEUES]
@@ -87,19 +94,9 @@ class PostfixQueue(QueueDirectory[PostfixEntry]):
         return master_runs(self._root)
 
     def refuse_if_live(self) -> None:
-        """Raise UsageError when a running Postfix would deliver the same mail.
-
-        Does not refuse if the operator asked for removal.
-        """
-        if self.master_runs() and not self.acknowledges:
-            message = (
-                f"a Postfix is running on {self._root}: it would send this mail too"
-            )
-            hint = (
-                "drain postfix:live, which holds its mail first; or stop it (postfix"
-                " stop), or copy the queue directory (cp -a) and drain the copy"
-            )
-            raise UsageError(message, hint=hint)
+        """Raise UsageError when a running Postfix would deliver the same mail."""
+        if self.master_runs():
+            raise running(self._root)
 
     def judge(self, place: FilePlace, is_directory: bool) -> NameKind:  # noqa: FBT001
         """Skip what Postfix itself skips; descend into one-character directories.
@@ -199,14 +196,3 @@ def _parse_requeued(read: ReadAt, size: int) -> QueueFile:
 
 def _log_places(log: str, name: str) -> Iterator[FilePlace]:
     return (FilePlace((log, *below), name) for below in hash_directories(name))
-
-
-FORMAT = SourceFormat(
-    make=PostfixQueue,
-    marks=QUEUES,
-    options={
-        "ack": SourceOption("acknowledge", ("keep", "remove")),
-        "queues": SourceOption("queues", QUEUES, is_list=True),
-    },
-    listing={"queues": (*DEFAULT_QUEUES, HELD)},
-)

@@ -61,8 +61,13 @@ class Drainer:
             | {"DRAINER_LEDGER__URL": self.url or str(self.ledger)}
         )
 
-    def start(self, *arguments: object) -> "subprocess.Popen[str]":
-        """Start a command and return its process, its outputs on pipes."""
+    def start(
+        self, *arguments: object, leads_group: bool = False
+    ) -> "subprocess.Popen[str]":
+        """Start a command and return its process, its outputs on pipes.
+
+        ``leads_group``: of processes, as a command of an interactive shell.
+        """
         return subprocess.Popen(
             [sys.executable, "-m", "drainer", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
@@ -71,6 +76,7 @@ class Drainer:
             text=True,
             env=self._environment(),
             cwd=self.ledger.parent,
+            process_group=0 if leads_group else None,
         )
 
     def run(self, *arguments: object, timeout: float = 120) -> Result:

@@ -320,6 +320,10 @@ class PrivatePostfix:
             raise RuntimeError(msg)
         return done
 
+    def call(self, *argv: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a Postfix program on this instance, whatever its exit status is."""
+        return self._call(argv, check=False)
+
     def sendmail(self, args: Sequence[str], data: bytes) -> None:
         """Submit a message locally."""
         self._call(["sendmail", *args], data=data)

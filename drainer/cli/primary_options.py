@@ -1,0 +1,77 @@
+"""The options that describe the primary: what a single job needs without a file."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from drainer.cli.filters import with_options
+
+T = TypeVar("T")
+Sections = dict[str, dict[str, Any]]
+"""Values that override the configuration, by section and key."""
+
+
+def _sections(
+    accept: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ADDRESS",
+            help="Known-good recipient, which the primary must accept; may be"
+            " repeated. [health] accept",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    domains: Annotated[
+        list[str],
+        typer.Option(
+            metavar="DOMAIN",
+            help="Deliver only to this recipient domain; may be repeated."
+            " [primary] domains",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    tls: Annotated[
+        str,
+        typer.Option(
+            help="off, opportunistic or required. [primary] tls", show_default=False
+        ),
+    ] = "",
+    username: Annotated[
+        str, typer.Option(help="User name for AUTH. [primary] username")
+    ] = "",
+    password_file: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="File whose first line is the password. [primary] password_file",
+        ),
+    ] = "",
+) -> Sections:
+    given = {
+        "domains": _words(domains),
+        "tls": tls,
+        "username": username,
+        "password_file": password_file,
+    }
+    primary = {key: value for key, value in given.items() if value}
+    return {"primary": primary, "health": {"accept": _words(accept)} if accept else {}}
+
+
+def _words(values: list[str]) -> list[str]:
+    """Return the values one by one: several may be separated by commas."""
+    return [word for value in values for word in value.replace(",", " ").split()]
+
+
+def with_primary(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options that describe the primary, as ``primary``."""
+    return with_options(command, "primary", _sections, (_sections,))
+
+
+def merge(*parts: Mapping[str, Mapping[str, Any]]) -> Sections:
+    """Return the sections of all parts; a later part wins."""
+    merged: Sections = {}
+    for part in parts:
+        for section, keys in part.items():
+            merged.setdefault(section, {}).update(keys)
+    return merged

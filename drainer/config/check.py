@@ -1,0 +1,107 @@
+"""`config --check`: whether a drain or a watch can work with this configuration.
+
+It reads what the configuration names, and sends nothing.
+"""
+
+import stat
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from drainer.config import Config
+from drainer.config.build.paths import ledger_url
+from drainer.config.build.routes import make_route
+from drainer.config.build.rules import make_rules
+from drainer.config.build.spools import make_sources
+from drainer.errors import DrainerError
+from drainer.ledger import engine
+from drainer.ledger.reader import LedgerReader
+from drainer.policy.breaker.remedies import NO_KNOWN_GOOD
+from drainer.runtime import databases
+from drainer.runtime.private_files import read_private
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+_SECRET_FILES = ("password_file", "token_file", "hmac_file", "tls_key")
+_FILES = (*_SECRET_FILES, "tls_cert", "tls_ca")
+"""How the keys end that name a file."""
+
+
+class ConfigFinding(NamedTuple):
+    """What was looked at, and how it is."""
+
+    name: str
+    verdict: str
+    detail: str = ""
+    hint: str = ""
+
+
+def check_config(config: Config) -> Iterator[ConfigFinding]:
+    """Yield a finding for each thing that the configuration names."""
+    if config.primary.host:
+        yield _tried("[primary] host", lambda: str(make_route(config)))
+    else:
+        hint = "set it, or give --to with every command"
+        yield ConfigFinding("[primary] host", WARN, "it is empty", hint)
+    if config.primary.rules:
+        yield _tried("[primary] rules", lambda: f"{len(make_rules(config))} rules")
+    yield _presence("[primary] domains", config.primary.domains, _ALL_DOMAINS)
+    yield _presence("[health] accept", config.health.accept, NO_KNOWN_GOOD)
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        if isinstance(section, BaseModel):
+            yield from _files(name, section)
+    for name in config.sources:
+        yield _tried(f"[sources.{name}]", partial(_source, config, name))
+    yield _tried("[ledger]", lambda: _ledger(config))
+
+
+_ALL_DOMAINS = "drainer sends mail for every domain: name those of the primary"
+
+
+def _tried(name: str, look: Callable[[], str]) -> ConfigFinding:
+    try:
+        return ConfigFinding(name, OK, look())
+    except DrainerError as error:
+        return ConfigFinding(name, FAIL, str(error), error.hint)
+
+
+def _presence(name: str, values: tuple[str, ...], hint: str) -> ConfigFinding:
+    if values:
+        return ConfigFinding(name, OK, ", ".join(values))
+    return ConfigFinding(name, WARN, "it is empty", hint)
+
+
+def _source(config: Config, name: str) -> str:
+    return ", ".join(source.url for source in make_sources(config, [name], []))
+
+
+def _ledger(config: Config) -> str:
+    url = ledger_url(config)
+    if engine.is_file(url) and engine.file_id(url) is None:
+        return f"{databases.shown(url)}: the first drain makes it"
+    with LedgerReader(url):
+        return databases.shown(url)
+
+
+def _files(section: str, keys: BaseModel) -> Iterator[ConfigFinding]:
+    for key in type(keys).model_fields:
+        value = getattr(keys, key)
+        if key.endswith(_FILES) and isinstance(value, str) and value:
+            is_secret = key.endswith(_SECRET_FILES)
+            yield _file(f"[{section}] {key}", Path(value), is_secret=is_secret)
+
+
+def _file(name: str, path: Path, *, is_secret: bool) -> ConfigFinding:
+    try:
+        read_private(path)
+        mode = path.stat().st_mode
+    except OSError as error:
+        hint = "make the file, or correct the path and its rights"
+        return ConfigFinding(name, FAIL, f"{path}: {error.strerror}", hint)
+    if is_secret and mode & stat.S_IRWXO:
+        detail = f"every user of this host can read or write {path}"
+        return ConfigFinding(name, WARN, detail, f"chmod o= {path}")
+    return ConfigFinding(name, OK, str(path))

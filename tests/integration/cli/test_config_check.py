@@ -1,0 +1,94 @@
+"""`config --check` names what a drain would stumble over; `config` can be read back."""
+
+import json
+import tomllib
+from pathlib import Path
+
+from tests.support.command.installed import write_maildir
+from tests.support.command.runner import call
+
+SOUND = """
+[primary]
+host = "mx1.example.com"
+domains = ["example.org"]
+username = "backup"
+password_file = "{folder}/password"
+[health]
+accept = ["good@example.org"]
+[ledger]
+url = "{folder}/ledger.db"
+[sources.mail]
+url = "maildir:{folder}/mail"
+ack = "keep"
+"""
+
+
+def laid_out(folder: Path, text: str = SOUND) -> Path:
+    """Write a configuration, and what it names."""
+    write_maildir(folder / "mail", 1)
+    password = folder / "password"
+    password.write_text("secret\n")
+    password.chmod(0o600)
+    path = folder / "drainer.toml"
+    path.write_text(text.format(folder=folder))
+    return path
+
+
+def verdicts(path: Path, code: int) -> dict[str, str]:
+    """Return the verdicts of a check by name."""
+    done = call("config", "--config", path, "--check", "--json")
+    assert done.code == code, done
+    return {each["name"]: each["verdict"] for each in done.lines}
+
+
+def test_a_sound_configuration_passes(tmp_path: Path) -> None:
+    """Exit status 0; nothing is written."""
+    path = laid_out(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert verdicts(path, 0) == {
+        "[primary] host": "ok",
+        "[primary] domains": "ok",
+        "[primary] password_file": "ok",
+        "[health] accept": "ok",
+        "[sources.mail]": "ok",
+        "[ledger]": "ok",
+    }
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "ok    [sources.mail]: maildir:" in call(
+        "config", "--config", path, "--check"
+    ).stdout  # fmt: skip
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    """A source, a secret, and a ledger that is none: exit status 2."""
+    path = laid_out(tmp_path)
+    (tmp_path / "mail").rename(tmp_path / "away")
+    (tmp_path / "password").unlink()
+    (tmp_path / "ledger.db").write_bytes(b"no database" * 100)
+    found = verdicts(path, 2)
+    for name in ("[sources.mail]", "[primary] password_file", "[ledger]"):
+        assert found[name] == "fail"
+
+
+def test_a_secret_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
+    """So are an empty host, no domains, and no known-good recipient."""
+    path = laid_out(tmp_path)
+    (tmp_path / "password").chmod(0o644)
+    assert verdicts(path, 0)["[primary] password_file"] == "warn"
+    path = laid_out(tmp_path, "[ledger]\nurl = '{folder}/ledger.db'\n")
+    found = verdicts(path, 0)
+    for name in ("[primary] host", "[primary] domains", "[health] accept"):
+        assert found[name] == "warn"
+
+
+def test_what_config_prints_is_valid_toml_without_secrets(tmp_path: Path) -> None:
+    """With the sources in tables of their own, and the file in a comment."""
+    path = laid_out(tmp_path)
+    printed = call("config", "--config", path).stdout
+    assert printed.startswith(f"# file: {path}\n")
+    known = tomllib.loads(printed)
+    assert known["sources"]["mail"]["url"] == f"maildir:{tmp_path}/mail"
+    again = tmp_path / "again.toml"
+    again.write_text(printed)
+    as_json = [call("config", "--config", p, "--json").stdout for p in (path, again)]
+    assert json.loads(as_json[0]) == json.loads(as_json[1])
