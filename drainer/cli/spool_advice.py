@@ -134,7 +134,7 @@ def _on_copy(source: PostfixQueue, outcome: DrainOutcome) -> SpoolAdvice:
     where = f"{original.directory}, the original of {source.url},"
     if not count:
         return SpoolAdvice(f"{where} has no message that is delivered.")
-    words = f"{where} still has {count} messages that are delivered."
+    words = f"{where} still has {count} messages that are delivered, all or in part."
     if original.is_running:
         words += " Its Postfix runs, and delivers them again. Settle it now:"
     else:
