@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from drainer.cli.output import say, warn
+from drainer.config import Config
 from drainer.errors import SourceError
 from drainer.ledger import engine
 from drainer.ledger.engine import LedgerURL
@@ -51,7 +52,8 @@ class DrainOutcome(NamedTuple):
     """What the advice depends on, besides the spool."""
 
     code: int
-    ledger: LedgerURL
+    #: The options that name the same ledger in another command.
+    options: str
     report: LedgerReader
 
 
@@ -134,7 +136,7 @@ def _on_copy(source: PostfixQueue, outcome: DrainOutcome) -> SpoolAdvice:
     where = f"{original.directory}, the original of {source.url},"
     if not count:
         return SpoolAdvice(f"{where} has no message that is delivered.")
-    words = f"{where} still has {count} messages that are delivered."
+    words = f"{where} still has {count} messages that are delivered, all or in part."
     if original.is_running:
         words += " Its Postfix runs, and delivers them again. Settle it now:"
     else:
@@ -161,8 +163,23 @@ def _on_kept(source: Source, server: str, outcome: DrainOutcome) -> SpoolAdvice:
 
 
 def _settle(url: str, outcome: DrainOutcome) -> str:
-    command = f"drainer spool settle {shlex.quote(url)}"
-    if engine.is_file(outcome.ledger):
-        path = Path(str(outcome.ledger.database)).absolute()
-        command += f" --ledger {shlex.quote(str(path))}"
-    return command
+    return f"drainer spool settle {shlex.quote(url)}{outcome.options}"
+
+
+def same_options(config: Config, ledger: LedgerURL, *, primary: bool = False) -> str:
+    """Return the options by which another command has the same ledger, or primary.
+
+    The address of a ledger in a server database may contain a password: then only the
+    configuration file names it.
+    """
+    options = ""
+    if config.file is not None:
+        options += f" --config {shlex.quote(str(config.file.absolute()))}"
+    elif primary:
+        host, port = config.primary.host, config.primary.port
+        name = f"[{host}]" if ":" in host else host
+        options += f" --to {shlex.quote(f'{name}:{port}')}"
+    if engine.is_file(ledger):
+        path = Path(str(ledger.database)).absolute()
+        options += f" --ledger {shlex.quote(str(path))}"
+    return options

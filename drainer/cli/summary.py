@@ -5,7 +5,7 @@ from typing import Any
 
 from drainer.bounce.reports import ReportCounts
 from drainer.cli.output import clean, print_json, stdout
-from drainer.cli.spool_advice import DrainOutcome, advice_on
+from drainer.cli.spool_advice import DrainOutcome, advice_on, same_options
 from drainer.delivery.drain import Drain
 from drainer.delivery.run import Run
 from drainer.ledger.reader import LedgerReader
@@ -46,7 +46,8 @@ def _advice(run: Run, report: LedgerReader) -> list[dict[str, str]]:
     settings, failure = run.request.settings, run.result.error
     if failure is not None or not (settings.acknowledge and settings.scans):
         return []
-    outcome = DrainOutcome(run.result.code, run.request.url, report)
+    options = same_options(run.request.config, run.request.url)
+    outcome = DrainOutcome(run.result.code, options, report)
     return [
         {"source": source.url, **advice_on(source, outcome)._asdict()}
         for source in run.request.sources
@@ -93,9 +94,12 @@ def _print_reports(run: Run) -> None:
     if found.pending and found.ripe:
         console.print(
             f"{found.pending} refused recipients wait for confirmation, due from"
-            f" {found.ripe:%Y-%m-%d %H:%M:%S}Z on: then run `drainer bounces run`, or"
-            " drain again; `drainer bounces list` shows who would get a bounce"
+            f" {found.ripe:%Y-%m-%d %H:%M:%S}Z on; `drainer bounces list` shows who"
+            " would get a bounce. Then drain again, or run:"
         )
+        request = run.request
+        options = same_options(request.config, request.url, primary=True)
+        console.print(f"  {clean(f'drainer bounces run{options}', 1000)}")
     if found.queued:
         console.print(
             f"{found.queued} bounces are queued: `drainer bounces run` sends those that"

@@ -60,10 +60,11 @@ def print_released(
     source: str, returned: ReleasedCount, *, would: bool = False
 ) -> None:
     """Print what was returned to a server, and what was not, or ``would`` be."""
-    _log.info(
-        f"{source}: {returned.removed} finished messages{' would be' * would} removed,"
-        f" {returned.released} returned to Postfix"
-    )
+    if would or returned.removed or returned.released:
+        _log.info(
+            f"{source}: {returned.removed} finished messages{' would be' * would}"
+            f" removed, {returned.released} returned to Postfix"
+        )
     if returned.expiring:
         _log.warning(
             f"{returned.expiring} of them have outlived maximal_queue_lifetime: Postfix"

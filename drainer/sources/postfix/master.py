@@ -42,6 +42,15 @@ def master_runs(root: str) -> bool:
         return False
 
 
+def master_number(root: str) -> int:
+    """Return the process number that a queue directory names, 0 without one."""
+    try:
+        with directory(root, ("pid",)) as pid:
+            return _number(pid)
+    except OSError:
+        return 0
+
+
 def _number(pid: int) -> int:
     """Return the number in the file, 0 without one.
 

@@ -16,7 +16,7 @@ from drainer.errors import MessageUnreadable, SourceError
 from drainer.sources.common.processes import PROC, is_running
 from drainer.sources.postfix.instance import DEFAULT_DIRECTORY, instances
 from drainer.sources.postfix.layout import DEFAULT_QUEUES, HELD
-from drainer.sources.postfix.master import master_runs
+from drainer.sources.postfix.master import master_number, master_runs
 from drainer.sources.postfix.source import PostfixQueue
 
 _COMMAND = re.compile("master$")
@@ -90,8 +90,8 @@ def _has_same_mail(copy: PostfixQueue, directory: str) -> bool:
 
 def _running_master(root: str) -> str:
     """Return where the master works whose number a copy has; '' if it does not run."""
-    with suppress(OSError, ValueError):
-        number = int(Path(root, "pid", "master.pid").read_text("ascii")[:64])
+    number = master_number(root)
+    with suppress(OSError):
         if is_running(number, _COMMAND):
             return str((PROC / str(number) / "cwd").readlink())
     return ""
