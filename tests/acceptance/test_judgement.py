@@ -316,6 +316,50 @@ def test_final_dots_without_replies_leave_few_in_doubt(
     assert 0 < states["unknown"] <= 20, states
 
 
+@pytest.mark.parametrize("reply", [RELAY, "554 5.7.1 Client host [192.0.2.9] blocked"])
+def test_a_few_refusals_like_ours_stop_no_healthy_primary(
+    backup: Backup, peer: StartPeer, reply: str
+) -> None:
+    """One of ten is refused like us, one unknown; no recipient is known to exist."""
+    mail = letters(60)
+    stops, strangers = ({user(n) for n in range(m, 60, 10)} for m in (3, 7))
+
+    def rcpt(view: View) -> Step:
+        if view.path in stops:
+            return reply.format(view.path)
+        return UNKNOWN.format(view.path) if view.path in strangers else users_only(view)
+
+    primary = peer(Script(rcpt=rcpt))
+    delivered = prepare(
+        backup, primary, mail, known_good=False, connections=4, give_up_after="20s"
+    )
+    result = backup.empty()
+    assert result.code == REMAIN, result
+    states = backup.states()
+    assert {path for path, state in states.items() if state == "held"} == stops
+    others = {path for path in states if path not in stops | strangers}
+    assert delivered() == Counter(others)
+    assert {states[path] for path in strangers} == {"bounce-pending"}
+
+
+def test_half_a_user_table_makes_nothing_final(backup: Backup, peer: StartPeer) -> None:
+    """The brake is on, and the confirming attempts deliver once it is whole."""
+
+    def rcpt(view: View) -> Step:
+        is_lost = view.path in lost
+        return UNKNOWN.format(view.path) if is_lost else users_only(view)
+
+    lost = {user(n) for n in range(1, 60, 2)}
+    primary = peer(Script(rcpt=rcpt))
+    delivered = prepare(backup, primary, letters(60))
+    for _ in range(3):
+        backup.empty()
+        assert_nothing_is_final(backup)
+        time.sleep(0.25)  # the confirmation delay
+    assert len(delivered()) >= 30
+    heal(backup, primary, delivered)
+
+
 def test_a_primary_that_answers_many_final_dots_late_gets_each_message(
     backup: Backup, peer: StartPeer
 ) -> None:

@@ -42,10 +42,11 @@ class _Tally:
     suspect: bool = False
 
     def is_suspicious(self, *, few: bool) -> bool:
-        """Return whether it accepts none any more; ``few`` mailboxes are enough."""
+        """Return whether it accepts none any more; ``few`` refusals are enough."""
         most = REFUSED_LATER if self.delivered else REFUSED_ALONE
+        least = most // 2 if few else most
         mailboxes = 0 if self.vouched else len(self.mailboxes)
-        return mailboxes >= (most // 2 if few else most) or len(self.others) >= most
+        return mailboxes >= least or len(self.others) >= least
 
     def deliver(self) -> None:
         """Record an acceptance: what was refused before it was individual."""
@@ -99,10 +100,14 @@ class NodeDetector:
             tally = self._tally(session, domain)
             if refusal.classification.verdict is Verdict.DELIVER:
                 tally.deliver()
-            elif self._count(tally, key, refusal):
+                early = tally.delivered <= ACCEPTED_ELSEWHERE
+                suspects = self._tallies(domain) if early else []
+            else:
+                suspects = [tally] if self._count(tally, key, refusal) else []
+            if suspects:
                 domains.add(domain)
-                if self._is_alone(domain, tally):
-                    self.mixed.add(domain)
+            if any(self._is_alone(domain, each) for each in suspects):
+                self.mixed.add(domain)
         return [key for domain in domains & self.mixed for key in self.retract(domain)]
 
     def _count(self, tally: _Tally, key: RecipientKey, refusal: Refusal) -> bool:
@@ -140,8 +145,14 @@ class NodeDetector:
                     yield key
 
     def _is_alone(self, domain: str, tally: _Tally) -> bool:
-        """Return whether a session refuses all of a domain, unlike the others."""
-        if not tally.is_suspicious(few=False):
+        """Return whether a session refuses all of a domain, unlike the others.
+
+        Several sessions that each refused one message, and accepted none, count
+        together, unless they refused mailboxes.
+        """
+        single = [each for each in self._tallies(domain) if not each.delivered]
+        together = sum(len(each.others) for each in single)
+        if not tally.is_suspicious(few=False) and together < REFUSED_ALONE:
             return False
         others = [each for each in self._tallies(domain) if each is not tally]
         healthy = sum(each.delivered for each in others)

@@ -130,6 +130,27 @@ def test_a_host_may_refuse_at_any_stage(stage: Stage, text: str) -> None:
     assert found == [(n, 0) for n in range(REFUSED_ALONE)]
 
 
+def test_sessions_that_refuse_one_message_each_count_together() -> None:
+    """A message that probes has a session of its own."""
+    nodes = NodeDetector()
+    accept(nodes, GOOD, ACCEPTED_ELSEWHERE)
+    found = []
+    for n in range(REFUSED_ALONE):
+        one = seen("550 5.7.1 Sender rejected", f"u{n}@{ORG}", stage=Stage.MAIL)
+        found += nodes.observe(10 + n, [((n, 0), one)])
+    assert found == [(n, 0) for n in range(REFUSED_ALONE)]
+
+
+def test_what_others_accept_later_shows_it_too() -> None:
+    """The bad host may have been the first to answer."""
+    nodes = NodeDetector()
+    for n in range(REFUSED_ALONE):
+        assert nodes.observe(BAD, [told(n, UNKNOWN)]) == []
+    accept(nodes, GOOD, ACCEPTED_ELSEWHERE - 1)
+    found = nodes.observe(GOOD, [told(200, "250 ok")])
+    assert found == [(n, 0) for n in range(REFUSED_ALONE)]
+
+
 def test_a_recipient_is_not_tried_elsewhere_without_end() -> None:
     """No canary answers, and each session refuses it: then it does not exist."""
     nodes = NodeDetector()
