@@ -129,6 +129,8 @@ class Progress:
 
 def connection_decision(connection: Connection) -> Decision:
     """Return the record of an established session."""
+    handshakes = [s.facts for s in connection.steps if "tls" in s.facts]
+    known = handshakes[-1] if handshakes and connection.tls else {}
     steps = [
         [step.stage.value, int(step.seconds * 1e6), str(step.answer)[:200]]
         for step in connection.steps
@@ -139,8 +141,12 @@ def connection_decision(connection: Connection) -> Decision:
         rule="connected",
         reply=str(connection.banner),
         evidence={
+            "session": connection.id,
+            "host": connection.host,
             "address": connection.address,
-            "tls": connection.tls,
+            "tls": {"version": known.get("tls"), "cipher": known.get("cipher")}
+            if connection.tls
+            else {},
             "verified": connection.verified,
             "steps": steps,
         },

@@ -3,7 +3,7 @@
 Each function runs inside a transaction of the writer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -49,11 +49,13 @@ def begin(
 ) -> RunStart:
     """Announce a run and its owner; take over from dead ones.
 
-    ``owner`` has the route as well. Recipients that stay in doubt wait until ``due``.
+    ``owner`` has the route and the facts as well. Recipients that stay in doubt wait
+    until ``due``.
     """
     now = int(owner["begun"])
-    route = str(owner["route"])
-    row = {key: owner[key] for key in owner if key not in ("begun", "route")}
+    route, facts = str(owner["route"]), str(owner["facts"])
+    of_run = ("begun", "route", "facts")
+    row = {key: owner[key] for key in owner if key not in of_run}
     connection.execute(sa.insert(schema.owners), [row])
     run = {
         "id": identity.run,
@@ -62,7 +64,7 @@ def begin(
         "started": now,
         "commits": 0,
         "share": 0,
-        "facts": "{}",
+        "facts": facts,
     }
     connection.execute(sa.insert(schema.runs), [run])
     _note(connection, DecisionKind.RUN_STARTED, identity.run, now, route=route)
@@ -189,28 +191,31 @@ def _living(
 def end(
     connection: sa.Connection,
     identity: WriterIdentity,
-    ending: tuple[int, int],
+    ending: Mapping[str, object],
     now: int,
     rest: timedelta,
 ) -> None:
-    """End a run: ``ending`` is its exit code and number of commits before this one.
+    """End a run: ``ending`` has its exit code, its commits before this one, and more.
 
     It releases the run's claims. What is in flight is in doubt, and waits for ``rest``.
     """
-    code, commits = ending
-    _note(
-        connection,
-        DecisionKind.RUN_ENDED,
-        identity.run,
-        now,
-        exit=code,
-        commits=commits,
-    )
+    states = _states(connection)
+    kind = DecisionKind.RUN_ENDED
+    _note(connection, kind, identity.run, now, **ending, states=states)
     connection.execute(
-        sa.update(schema.runs).where(_N.id == identity.run).values(ended=now, exit=code)
+        sa.update(schema.runs)
+        .where(_N.id == identity.run)
+        .values(ended=now, exit=ending["exit"])
     )
     due = now + rest // timedelta(microseconds=1)
     abandon(connection, [identity.owner], identity.run, (now, due))
+
+
+def _states(connection: sa.Connection) -> dict[str, int]:
+    """Return how many recipients of the ledger are in each state."""
+    state = schema.recipients.c.state
+    query = sa.select(state, sa.func.count()).group_by(state)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _note(

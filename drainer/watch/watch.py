@@ -217,7 +217,7 @@ class Watch:
     def _record(self, before: WatchStatus | None) -> None:
         active = self._draining.active_run if self._draining else None
         run = active.ledger.run_id if active else ""
-        self._chronicle.moved(before, self._watch, run)
+        self._chronicle.moved(self._watch, run)
         self._show.moved(before)
 
     def _act(self) -> None:
