@@ -119,9 +119,9 @@ DRIVEN_BY: Final = {
     "watch": "integration/watch/test_watch.py",
     "watch.http": "integration/watch/http/test_read_routes.py",
     "watch.http.acceptor": "security/test_hook_crowd.py",
-    "watch.http.metrics": "deploy/test_metrics.py",
     "watch.http.operator_routes": "integration/watch/http/test_watch.py",
     "watch.http.timeouts": "security/test_hook_crowd.py",
+    "watch.metrics": "deploy/test_metrics.py",
 }
 
 TESTS: Final = ROOT / "tests"

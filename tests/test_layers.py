@@ -51,7 +51,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "google": ("drainer.telemetry.otlp",),
     "msgspec": ("drainer",),
     "opentelemetry": ("drainer.telemetry",),
-    "prometheus_client": ("drainer.watch.http.metrics",),
+    "prometheus_client": ("drainer.watch.metrics",),
     "psycopg": ("drainer.runtime.databases",),
     "publicsuffixlist": ("drainer.runtime.public_suffixes",),
     "pydantic": (

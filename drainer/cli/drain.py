@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -163,7 +164,7 @@ def drain(
 def worker_processes(config: Config) -> Iterator[WorkerProcesses]:
     """Have the processes of a run, forked before there are threads or databases."""
     tune_gc()  # so that they have less to copy
-    with start_workers(fork, exports=config.telemetry.traces != "off") as workers:
+    with start_workers(fork, exports=config.telemetry.exports) as workers:
         yield workers
 
 
@@ -174,6 +175,7 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     async with open_run(request, workers) as run:
         await _check_and_drain(run)
     error = run.result.error
+    _write_metrics(request)
     if warn_of_untaken(request.sources) and run.result.code == 0:
         run.result = run.result._replace(code=5)
     try:
@@ -185,6 +187,19 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
             _print_failure(error)
         return print_error(error)
     return run.result.code if error is None else print_error(error)
+
+
+def _write_metrics(request: DrainRequest) -> None:
+    """Write ``[telemetry] textfile``; a failure is a warning, for the drain is over."""
+    telemetry = request.config.telemetry
+    if not telemetry.textfile or not request.settings.acknowledge:
+        return
+    from drainer.watch.textfile import write_textfile  # noqa: PLC0415 - few need it
+
+    try:
+        write_textfile(request.config, request.url, Path(telemetry.textfile))
+    except DrainerError as error:
+        warn(str(error))
 
 
 async def _check_and_drain(run: Run) -> None:

@@ -1,7 +1,9 @@
 """`status`: the state of the drain, and what expires first."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +13,7 @@ from drainer.cli.output import clean, print_json, stdout, table
 from drainer.config import Config
 from drainer.config.build.paths import ledger_url, lock_folder
 from drainer.config.build.spools import make_sources
-from drainer.errors import LedgerError
+from drainer.errors import LedgerError, UsageError
 from drainer.ledger.query.status import expiry, standing
 from drainer.ledger.reader import LedgerReader
 from drainer.ledger.records import Row, from_micros
@@ -34,6 +36,20 @@ def status(
     path: ConfigOption = None,
     ledger: LedgerOption = "",
     *,
+    prometheus: Annotated[
+        bool,
+        typer.Option(
+            "--prometheus", help="Print metrics of the whole ledger for Prometheus."
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.prom",
+            help="With --prometheus: write them to this file, for the node exporter.",
+            dir_okay=False,
+        ),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Print the state of the drain, and whether every recipient is accounted for.
@@ -41,6 +57,9 @@ def status(
     Example: drainer status --json | jq .states
     """
     config = load(path, ledger=ledger)
+    if prometheus or output:
+        _export_metrics(config, output, alone=prometheus and not (source or json_))
+        return
     opened = make_sources(config, [source], []) if source else []
     urls = [o.url for o in opened]
     url = ledger_url(config)
@@ -55,6 +74,23 @@ def status(
             print_json(facts)
         else:
             _show_status(facts, report.reasons(urls))
+
+
+def _export_metrics(config: Config, output: Path | None, *, alone: bool) -> None:
+    """Print the metrics, or write them to a file."""
+    if not alone:
+        message = "--output and --prometheus go together, without SOURCE and --json"
+        raise UsageError(message, hint="drainer status --prometheus --output FILE.prom")
+    from drainer.watch.textfile import (  # noqa: PLC0415 - few need it
+        ledger_metrics,
+        write_textfile,
+    )
+
+    url = ledger_url(config)
+    if output is not None:
+        write_textfile(config, url, output)
+    else:
+        sys.stdout.write(ledger_metrics(config, url).decode())
 
 
 def _counted(report: LedgerReader, source: Source) -> dict[str, Any]:

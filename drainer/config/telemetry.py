@@ -53,6 +53,30 @@ class TelemetrySection(Section):
         description="Mail addresses in traces: hashed with a local key, or plain.",
     )
 
+    logs: Literal["off", "json", "logfmt", "human"] = Field(
+        "off",
+        description="A log line on standard error for each recipient of each attempt,"
+        " in this format.",
+    )
+    textfile: str = Field(
+        "",
+        description="File that the end of every drain writes metrics to, for the node"
+        " exporter's textfile collector; its name ends in .prom. Empty = none.",
+    )
+
+    @property
+    def exports(self) -> bool:
+        """Whether an export process is needed."""
+        return self.traces != "off" or self.logs != "off"
+
+    @field_validator("textfile")
+    @classmethod
+    def _is_collected(cls, value: str) -> str:
+        if not value or value.endswith(".prom"):
+            return value
+        message = "the node exporter reads only names that end in .prom"
+        raise ValueError(message)
+
     @field_validator("traces")
     @classmethod
     def _known(cls, value: str) -> str:

@@ -103,7 +103,7 @@ class Ledger(LedgerPart):
         at, left = now(), self.reserve.unread()
         begun = await self._call(
             runs.begin,
-            owner=self._owner.row(at) | {"route": route, "facts": to_json(facts)},
+            owner=self._owner.row(at) | {"route": route, "facts": to_json(dict(facts))},
             identity=self._identity,
             due=at + self._unknown // timedelta(microseconds=1),
             reserved=list(records_of(left)),

@@ -15,6 +15,7 @@ class ExportOrder(Struct, frozen=True, kw_only=True):
     locks: str
     #: As in ``[telemetry]``.
     traces: str
+    logs: str
     endpoint: str
     addresses: str
     rehearsal: bool = False

@@ -51,7 +51,7 @@ def start_export(
     rehearsal: bool = False,
 ) -> ExportProcess | None:
     """Start exporting what ``[telemetry]`` asks for; None when it asks for nothing."""
-    if telemetry.traces == "off":
+    if not telemetry.exports:
         return None
     helper = spare_worker or helpers.start()
     make_nicer(helper.pid)
@@ -59,6 +59,7 @@ def start_export(
         ledger=url.render_as_string(hide_password=False),
         locks=str(locks),
         traces=telemetry.traces,
+        logs=telemetry.logs,
         endpoint=telemetry.endpoint,
         addresses=telemetry.addresses,
         rehearsal=rehearsal,

@@ -5,10 +5,12 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from drainer.config.telemetry import unknown_protocol
@@ -18,6 +20,7 @@ from drainer.runtime.databases import reason
 from drainer.runtime.redaction import redact, redact_url
 from drainer.telemetry import LAST_WORDS, ExportOrder
 from drainer.telemetry.file_exporter import FileExporter
+from drainer.telemetry.log_lines import LogProjection, LogWriter
 from drainer.telemetry.projection import SpanProjection
 from drainer.telemetry.projector import (
     Exporter,
@@ -34,33 +37,45 @@ MAX_WAIT = 10.0
 """Seconds after which an exporter that failed is tried again, at most."""
 FEW = 100
 """Decisions that are worth a request at once; fewer wait for POLL."""
+RECENT = 60_000_000
+"""Microseconds: a log that starts tells what happened in this time before."""
 
 
 def serve(link: socket.socket, order: ExportOrder, _: object) -> int:
     """Project until the link closes, then the rest; 0 = all was sent (workers.JOBS)."""
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we report it below
+    exports: list[_Export] = []
+    locks = []
+    complete = True
+    for what, name, make in _wanted(order):
+        try:
+            lock = exclusive(Path(order.locks), name)
+            if lock is None:
+                continue  # another drain's export serves this cursor
+            locks.append(lock)
+            exports.append(_Export(what, make(order, name)))
+        except (LedgerError, OSError) as error:
+            report(f"no {what}: {reason(error)}")
+            complete = False
+    try:
+        return 0 if _run(exports, link) and complete else 1
+    finally:
+        for each in exports:
+            each.projector.close()
+
+
+def _wanted(
+    order: ExportOrder,
+) -> Iterator[tuple[str, str, Callable[[ExportOrder, str], Projector[Any]]]]:
+    """Yield what is exported: what it is, the name of its cursor, its projector."""
     if order.traces == "otlp" and (setting := unknown_protocol()):
         report(f"no traces: {setting}, and drainer sends http/protobuf only")
-        return 1
-    name = order.traces
-    if order.traces == "otlp":
-        name = f"{order.traces} {redact_url(order.endpoint)}"
-    try:
-        lock = exclusive(Path(order.locks), name)
-    except OSError as error:
-        report(f"no traces: {error.strerror}")
-        return 1
-    if lock is None:
-        return 0  # another drain's export serves this cursor
-    try:
-        projector = _projector(order, name)
-    except LedgerError as error:
-        report(f"traces wait: {error}")
-        return 1
-    try:
-        return _Export(projector, link).run()
-    finally:
-        projector.close()
+    elif order.traces == "otlp":
+        yield "traces", f"otlp {redact_url(order.endpoint)}", _trace_projector
+    elif order.traces != "off":
+        yield "traces", order.traces, _trace_projector
+    if order.logs != "off":
+        yield "log lines", f"logs {order.logs}", _log_projector
 
 
 def report(text: str) -> None:
@@ -68,13 +83,27 @@ def report(text: str) -> None:
     print(f"drainer: {redact(text)}", file=sys.stderr)  # noqa: T201
 
 
-def _projector(order: ExportOrder, name: str) -> Projector[ReadableSpan]:
-    url = make_url(order.ledger)
-    with LedgerReader(url) as reader:
-        salt, identity = reader.salt(), reader.identity()
+def _trace_projector(order: ExportOrder, name: str) -> Projector[ReadableSpan]:
+    url, salt, identity = _ledger_of(order)
     resource = make_resource(identity, rehearsal=order.rehearsal)
     projection = SpanProjection(salt, resource, plain=order.addresses == "plain")
     return Projector(url, make_exporter(order), projection.spans, name)
+
+
+def _log_projector(order: ExportOrder, name: str) -> Projector[dict[str, Any]]:
+    url, salt, _ = _ledger_of(order)
+    projection = LogProjection(salt, plain=order.addresses == "plain")
+    projector = Projector(url, LogWriter(order.logs), projection.lines, name)
+    if not projector.is_known:  # nobody wants the lines of the past
+        projector.skip(time.time_ns() // 1000 - RECENT)
+    return projector
+
+
+def _ledger_of(order: ExportOrder) -> tuple[URL, bytes, str]:
+    """Return a ledger's URL, its salt and its identity."""
+    url = make_url(order.ledger)
+    with LedgerReader(url) as reader:
+        return url, reader.salt(), reader.identity()
 
 
 def make_exporter(order: ExportOrder) -> Exporter[ReadableSpan]:
@@ -89,46 +118,58 @@ def make_exporter(order: ExportOrder) -> Exporter[ReadableSpan]:
     return FileExporter(Path(order.traces.removeprefix("file:")))
 
 
+def _run(exports: Sequence["_Export"], link: socket.socket) -> bool:
+    """Project until the drain is over; return whether everything was sent."""
+    deadline: float | None = None
+    while True:
+        exported = [each.step() for each in exports]
+        if deadline is not None:
+            if not any(exported):
+                return True
+            if max(exported) <= 0 or time.monotonic() > deadline:
+                return False
+        elif max(exported, default=0) < FEW and _is_over(link, POLL):
+            deadline = time.monotonic() + LAST_WORDS
+            for each in exports:
+                each.hurry()
+
+
+def _is_over(link: socket.socket, wait: float) -> bool:
+    """Wait a little; True when the drain has closed its end."""
+    readable, _, _ = select.select([link], [], [], wait)
+    return bool(readable) and not link.recv(1)
+
+
 class _Export:
-    """Projects until the drain is over and everything is sent."""
+    """One exporter: what it could not send is tried again, less and less often."""
 
-    def __init__(self, projector: Projector[ReadableSpan], link: socket.socket) -> None:
-        self._projector, self._link = projector, link
-        self._deadline: float | None = None
+    def __init__(self, what: str, projector: Projector[Any]) -> None:
+        self.projector = projector
+        self._what = what
         self._complaint = ""
-        self._wait = POLL
+        self._wait, self._next = POLL, 0.0
 
-    def run(self) -> int:
-        """Return 0 when all was sent, 1 when the time is over before."""
-        while True:
-            exported = self._step()
-            if self._deadline is not None:
-                if exported == 0:
-                    return 0
-                if exported < 0 or time.monotonic() > self._deadline:
-                    return 1
-            elif exported < FEW and self._is_over(self._wait):
-                self._deadline = time.monotonic() + LAST_WORDS
-                self._projector.hurry()
-
-    def _step(self) -> int:
-        """Export one batch; return -1 when that failed."""
+    def step(self) -> int:
+        """Export one batch; return how many decisions it held, -1 if that failed."""
+        if time.monotonic() < self._next:
+            return -1
         try:
-            exported = self._projector.step()
+            exported = self.projector.step()
         except (ExportFailure, OSError, SQLAlchemyError) as error:
             words = reason(error)
             if words != self._complaint:  # once, not at every try
-                report(f"traces wait: {words}")
+                report(f"{self._what} wait: {words}")
             self._complaint = words
             self._wait = min(self._wait * 2, MAX_WAIT)
+            self._next = time.monotonic() + self._wait
             return -1
         if exported and self._complaint:
-            report("traces are sent again")
+            report(f"{self._what} are sent again")
             self._complaint = ""
         self._wait = POLL
         return exported
 
-    def _is_over(self, wait: float) -> bool:
-        """Wait a little; True when the drain has closed its end."""
-        readable, _, _ = select.select([self._link], [], [], wait)
-        return bool(readable) and not self._link.recv(1)
+    def hurry(self) -> None:
+        """Try at once: the drain is over."""
+        self._next = 0.0
+        self.projector.hurry()

@@ -21,7 +21,7 @@ from drainer.policy.classify.rules import families as known_families
 from drainer.policy.recipient.state import FINAL, TRANSITIONS, State
 from drainer.policy.watch.states import MOVES
 from drainer.telemetry.names import ATTRIBUTES, RESOURCE, SPANS
-from drainer.watch.http.metrics import METRICS
+from drainer.watch.metrics import METRICS
 from tests.support.paths import ROOT
 
 DOCS: Final = ROOT / "docs"
