@@ -49,6 +49,7 @@ HOMES: Final[Mapping[str, tuple[str, ...]]] = {
     "dkim": ("drainer.bounce.evidence.dkim", "drainer.bounce.evidence.dkim_sign"),
     "dns": ("drainer.bounce.evidence.dns", "drainer.bounce.evidence.shared_dns"),
     "google": ("drainer.telemetry.otlp",),
+    "jinja2": ("drainer.cli.report_page",),
     "msgspec": ("drainer",),
     "opentelemetry": ("drainer.telemetry",),
     "prometheus_client": ("drainer.watch.metrics",),

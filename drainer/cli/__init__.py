@@ -47,6 +47,7 @@ COMMANDS = {
     "throttle": "throttle",
     "quarantine": "quarantine",
     "digest": "digest",
+    "report": "report",
     "bounces": "bounces",
     "classify": "classify",
     "verify": "verify",

@@ -209,7 +209,7 @@ class LedgerReader:
     def recipients(self, filters: Filters) -> Iterator[Row]:
         """Yield recipients joined with their message, oldest message first."""
         query = (
-            sa.select(schema.recipients, *ASKED, _M.source)
+            sa.select(schema.recipients, *ASKED, _M.source, _M.sha256)
             .join(schema.messages, _R.message == _M.seq)
             .where(*filters.clauses())
             .order_by(_M.arrived, _M.id, _R.n)

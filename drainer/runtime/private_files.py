@@ -124,8 +124,8 @@ def rename_private(path: Path, name: str) -> None:
         os.close(folder)
 
 
-def publish(path: Path, content: bytes) -> None:
-    """Replace a file, in one step, by one that every user can read. Raise OSError.
+def replace_file(path: Path, content: bytes, mode: int) -> None:
+    """Replace a file, in one step, by one of this mode. Raise OSError.
 
     As root, it belongs to the owner of its folder.
     """
@@ -136,8 +136,8 @@ def publish(path: Path, content: bytes) -> None:
         with owner_of(folder):
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
-            with os.fdopen(os.open(name, flags, 0o644, dir_fd=folder), "wb") as file:
-                os.fchmod(file.fileno(), 0o644)  # whatever the umask says
+            with os.fdopen(os.open(name, flags, mode, dir_fd=folder), "wb") as file:
+                os.fchmod(file.fileno(), mode)  # whatever the umask says
                 file.write(content)
             os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:

@@ -10,9 +10,12 @@ from drainer.config import Config
 from drainer.config.build.paths import LedgerURL
 from drainer.errors import DrainerError, UsageError
 from drainer.ledger.reader import LedgerReader
-from drainer.runtime.private_files import publish
+from drainer.runtime.private_files import replace_file
 from drainer.watch.ledger_facts import LedgerFacts, ledger_facts
 from drainer.watch.metrics import LedgerInputs, exposition
+
+FOR_ALL = 0o644
+"""The mode of the file: the node exporter is another user."""
 
 
 def ledger_metrics(config: Config, url: LedgerURL) -> bytes:
@@ -32,7 +35,7 @@ def write_textfile(config: Config, url: LedgerURL, path: Path) -> None:
     Raises UsageError when the file cannot be written.
     """
     try:
-        publish(path, ledger_metrics(config, url))
+        replace_file(path, ledger_metrics(config, url), FOR_ALL)
     except OSError as error:
         message = f"cannot write the metrics to {path}: {os.strerror(error.errno or 0)}"
         hint = "its folder must exist, and this user must be able to write there"
