@@ -31,6 +31,7 @@ DRIVEN_BY: Final = {
     "cli.hook": "integration/watch/test_watch.py",
     "cli.inspect": "integration/delivery/test_selector.py",
     "cli.ledger": "integration/ledger/test_maintenance.py",
+    "cli.notify": "integration/watch/test_notify.py",
     "cli.overrides": "integration/delivery/pacing/test_controller.py",
     "cli.pending_bounces": "integration/bounce/test_reports.py",
     "cli.quarantine": "acceptance/test_quarantine.py",
@@ -57,8 +58,10 @@ DRIVEN_BY: Final = {
     "ledger.breakers": "contract/test_ledger_breakers.py",
     "ledger.integrity": "integration/ledger/test_maintenance.py",
     "ledger.known_messages": "security/test_identity.py",
+    "ledger.notices": "integration/watch/test_notify.py",
     "ledger.overrides": "integration/delivery/pacing/test_controller.py",
     "ledger.query": "integration/ledger/test_status.py",
+    "ledger.query.drain_report": "integration/cli/test_report.py",
     "ledger.query.quarantine": "acceptance/test_quarantine.py",
     "ledger.query.selection": "integration/delivery/test_selector.py",
     "ledger.reports": "contract/test_ledger_reports.py",
@@ -122,6 +125,8 @@ DRIVEN_BY: Final = {
     "watch.http.operator_routes": "integration/watch/http/test_watch.py",
     "watch.http.timeouts": "security/test_hook_crowd.py",
     "watch.metrics": "deploy/test_metrics.py",
+    "watch.notify": "integration/watch/test_notify.py",
+    "watch.ledger_facts": "integration/watch/test_textfile.py",
 }
 
 TESTS: Final = ROOT / "tests"

@@ -48,6 +48,7 @@ COMMANDS = {
     "quarantine": "quarantine",
     "digest": "digest",
     "report": "report",
+    "notify": "notify",
     "bounces": "bounces",
     "classify": "classify",
     "verify": "verify",

@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -172,7 +172,7 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
     """Check the primary and drain, print how it ended; return the exit status."""
     say(f"draining to {request.settings.route}; ledger {databases.shown(request.url)}")
     _warn_of_defaults(request.config)
-    async with open_run(request, workers) as run:
+    async with _notifying(request), open_run(request, workers) as run:
         await _check_and_drain(run)
     error = run.result.error
     _write_metrics(request)
@@ -187,6 +187,18 @@ async def run_drain(request: DrainRequest, workers: WorkerProcesses) -> int:
             _print_failure(error)
         return print_error(error)
     return run.result.code if error is None else print_error(error)
+
+
+@asynccontextmanager
+async def _notifying(request: DrainRequest) -> AsyncIterator[None]:
+    """Notify as ``[notify]`` says while a drain runs; of a rehearsal nobody."""
+    if not request.config.notify.is_on or not request.settings.acknowledge:
+        yield
+        return
+    from drainer.watch.notify.notifications import notifying  # noqa: PLC0415 - few
+
+    async with notifying(lambda: request.config, request.url):
+        yield
 
 
 def _write_metrics(request: DrainRequest) -> None:

@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from drainer.config.bounce import BounceSection
 from drainer.config.hook import HookSection
+from drainer.config.notify import NotifySection
 from drainer.config.primary import HealthSection, PrimarySection
 from drainer.config.storage import LedgerSection, SourceSection
 from drainer.config.telemetry import OtelSource, TelemetrySection
@@ -50,6 +51,7 @@ class Config(BaseSettings):
     watch: WatchSection = WatchSection()
     ledger: LedgerSection = LedgerSection()
     telemetry: TelemetrySection = TelemetrySection()
+    notify: NotifySection = NotifySection()
     hook: HookSection = HookSection()
     sources: dict[str, SourceSection] = Field(default_factory=dict)
 
